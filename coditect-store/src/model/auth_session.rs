@@ -1,0 +1,91 @@
+//! A signed-in device: one login, and the refresh token family that came of it.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc, serde::ts_microseconds};
+use serde::{Deserialize, Serialize};
+
+use super::{AuthSessionId, TenantId, TokenFamilyId, UserId};
+
+/// One login on one device. Its access tokens hold as long as it does; its refresh tokens are one
+/// family, of which only the hash of the newest secret, and of the one before, is kept.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuthSession {
+    /// Its id, the `session_id` of access tokens.
+    pub id: AuthSessionId,
+    /// The user's tenant.
+    pub tenant_id: TenantId,
+    /// Who signed in.
+    pub user_id: UserId,
+    /// The id that all its refresh tokens bear.
+    pub token_family: TokenFamilyId,
+    /// How many times the refresh token has been replaced.
+    pub generation: u32,
+    /// SHA-256 of the newest refresh secret.
+    pub secret_hash: [u8; 32],
+    /// SHA-256 of the refresh secret before; none before the first rotation.
+    pub previous_secret_hash: Option<[u8; 32]>,
+    /// The salt by which the newest secret was derived from the one before.
+    pub salt: [u8; 32],
+    /// When the newest secret replaced the one before: the grace counts from here.
+    #[serde(with = "ts_microseconds")]
+    pub rotated_at: DateTime<Utc>,
+    /// When the login was.
+    #[serde(with = "ts_microseconds")]
+    pub created_at: DateTime<Utc>,
+    /// When it was last refreshed.
+    #[serde(with = "ts_microseconds")]
+    pub last_used_at: DateTime<Utc>,
+    /// It ends here unless it is refreshed before; a refresh moves this on.
+    #[serde(with = "ts_microseconds")]
+    pub idle_expires_at: DateTime<Utc>,
+    /// It ends here whatever happens; never moved.
+    #[serde(with = "ts_microseconds")]
+    pub absolute_expires_at: DateTime<Utc>,
+    /// Set when it was ended before its time.
+    pub revocation: Option<Revocation>,
+    /// The device, as its `User-Agent` header tells; at most 256 characters.
+    pub user_agent: Option<String>,
+    /// The address the login came from.
+    pub ip: Option<String>,
+}
+
+/// When and why an [`AuthSession`] was ended before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    /// When.
+    #[serde(with = "ts_microseconds")]
+    pub at: DateTime<Utc>,
+    /// Why.
+    pub reason: RevocationReason,
+}
+
+/// Why an [`AuthSession`] was ended. Persisted: add at the end, never reorder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RevocationReason {
+    /// Its user signed out.
+    Logout,
+    /// An old refresh token came back: somebody else has one.
+    Reuse,
+}
+
+impl AuthSession {
+    /// When it ends by itself: the nearer of the two expiries.
+    pub fn expires_at(&self) -> DateTime<Utc> {
+        self.idle_expires_at.min(self.absolute_expires_at)
+    }
+}
+
+impl fmt::Debug for AuthSession {
+    /// Leaves hashes and salt out, so that they are in no log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthSession")
+            .field("id", &self.id)
+            .field("tenant_id", &self.tenant_id)
+            .field("user_id", &self.user_id)
+            .field("token_family", &self.token_family)
+            .field("generation", &self.generation)
+            .field("revocation", &self.revocation)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,49 @@
+//! A workspace session: what a user has open.
+
+use chrono::{DateTime, Utc, serde::ts_microseconds};
+use serde::{Deserialize, Serialize};
+
+use super::{ConversationId, Json, SessionId, TenantId, UserId};
+
+/// A workspace that a user has open. What changes often (editor, terminal, memory) is kept apart
+/// from it, so that saving doesn't contend with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// Its id.
+    pub id: SessionId,
+    /// The user's tenant.
+    pub tenant_id: TenantId,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// Its name, for people.
+    pub name: String,
+    /// What it is open in.
+    pub session_type: SessionType,
+    /// The folder it works in, where it has one.
+    pub workspace_path: Option<String>,
+    /// What the client wants remembered with it: a JSON object.
+    pub settings: Json,
+    /// The conversation that goes with it.
+    pub conversation_id: Option<ConversationId>,
+    /// When it was made.
+    #[serde(with = "ts_microseconds")]
+    pub created_at: DateTime<Utc>,
+    /// When it was last changed.
+    #[serde(with = "ts_microseconds")]
+    pub updated_at: DateTime<Utc>,
+    /// When it was last opened, to the minute.
+    #[serde(with = "ts_microseconds")]
+    pub last_accessed_at: DateTime<Utc>,
+}
+
+/// What a [`Session`] is open in. Persisted: add at the end, never reorder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionType {
+    /// The plain workspace.
+    #[default]
+    Workspace,
+    /// The AI studio.
+    AiStudio,
+    /// The Theia IDE.
+    Theia,
+}

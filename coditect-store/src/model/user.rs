@@ -1,0 +1,53 @@
+//! A user: somebody who can sign in.
+
+use chrono::{DateTime, Utc, serde::ts_microseconds};
+use serde::{Deserialize, Serialize};
+
+use super::{TenantId, UserId};
+
+/// Somebody who can sign in, with an e-mail address that is theirs alone.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct User {
+    /// Their id.
+    pub id: UserId,
+    /// The tenant they belong to.
+    pub tenant_id: TenantId,
+    /// The address as they wrote it, for display.
+    pub email: String,
+    /// The address as it is compared and indexed: normalised by `coditect-auth`, never shown.
+    pub email_normalized: String,
+    /// The password's PHC string.
+    pub password_hash: String,
+    /// Given name, where they told it.
+    pub first_name: Option<String>,
+    /// Family name, where they told it.
+    pub last_name: Option<String>,
+    /// Whether they may sign in.
+    pub status: UserStatus,
+    /// When they registered.
+    #[serde(with = "ts_microseconds")]
+    pub created_at: DateTime<Utc>,
+    /// When the record was last changed.
+    #[serde(with = "ts_microseconds")]
+    pub updated_at: DateTime<Utc>,
+}
+
+/// Whether a user may sign in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UserStatus {
+    /// They may.
+    Enabled,
+    /// They may not, and their open sessions no longer hold.
+    Disabled,
+}
+
+impl std::fmt::Debug for User {
+    /// Leaves the password's hash out, so that it is in no log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("User")
+            .field("id", &self.id)
+            .field("tenant_id", &self.tenant_id)
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
+}
