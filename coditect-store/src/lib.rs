@@ -2,6 +2,10 @@
 //! same semantics.
 
 mod clock;
+pub mod engine;
+mod error;
 pub mod model;
+pub mod transaction;
 
 pub use clock::{Clock, ManualClock};
+pub use error::{Error, ErrorKind, Result, RunError};

@@ -23,9 +23,7 @@ impl<'de> Deserialize<'de> for Json {
             serde_json::Value::deserialize(deserializer).map(Self)
         } else {
             let text = String::deserialize(deserializer)?;
-            serde_json::from_str(&text)
-                .map(Self)
-                .map_err(D::Error::custom)
+            serde_json::from_str(&text).map(Self).map_err(D::Error::custom)
         }
     }
 }

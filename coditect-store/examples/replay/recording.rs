@@ -1,0 +1,248 @@
+//! Recorded programs and how they are run: shared by the command and by the conformance test.
+//!
+//! A program is a line of JSON: what is in the database, steps of interleaved transactions with
+//! what a real FoundationDB answered to each, and what is in the database at the end. Keys and
+//! values are hexadecimal; `<vs:N>` in an answer stands for transaction N's versionstamp.
+
+mod cases;
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    path::Path,
+};
+
+use coditect_store::{
+    Error, Result,
+    engine::{AtomicOp, Database, KeySelector, Order, RangeQuery, Transaction},
+};
+use serde_json::{Value, json};
+
+/// How a file of programs fared.
+pub struct Report {
+    /// How many agree.
+    pub agree: usize,
+    /// The first that doesn't, in full.
+    pub first_disagreement: Option<String>,
+}
+
+/// Where a program's answer differs from the recorded one.
+#[derive(Debug)]
+pub struct Disagreement {
+    what: String,
+    recorded: Value,
+    answered: Value,
+}
+
+impl fmt::Display for Disagreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, recorded, answered } = self;
+        write!(f, "at {what}\n  recorded: {recorded}\n  answered: {answered}")
+    }
+}
+
+/// The programs of a file.
+pub fn load(path: &Path) -> io::Result<Vec<Value>> {
+    let file = File::open(path)?;
+    let reader: Box<dyn Read> = if path.extension().is_some_and(|ending| ending == "gz") {
+        Box::new(flate2::read::GzDecoder::new(file))
+    } else {
+        Box::new(file)
+    };
+    let lines = BufReader::new(reader).lines();
+    lines.map(|line| Ok(serde_json::from_str(&line?)?)).collect()
+}
+
+/// Replays each program on a database of its own.
+pub async fn replay_all(programs: &[Value], database: impl Fn() -> Result<Database>) -> Report {
+    let mut report = Report { agree: 0, first_disagreement: None };
+    for program in programs {
+        let outcome = match database() {
+            Err(error) => Err(disagreement("opening a database", Value::Null, answer(Err(error)))),
+            Ok(database) if program["steps"].is_array() => replay(&database, program).await,
+            Ok(database) => cases::replay(&database, program).await,
+        };
+        match outcome {
+            Ok(()) => report.agree += 1,
+            Err(differs) => {
+                report
+                    .first_disagreement
+                    .get_or_insert_with(|| format!("{differs}\n  program: {program}"));
+            }
+        }
+    }
+    report
+}
+
+async fn replay(database: &Database, program: &Value) -> Result<(), Disagreement> {
+    let fail = |error: Error| disagreement("the setup", json!("committed"), answer(Err(error)));
+    let setup = database.begin();
+    for (key, value) in program["setup"].as_object().into_iter().flatten() {
+        setup.set(&bytes_of(key), &bytes(value));
+    }
+    setup.commit().await.map_err(fail)?;
+
+    let mut open = BTreeMap::new();
+    let mut stamps = BTreeMap::new();
+    let steps = program["steps"].as_array().into_iter().flatten();
+    for (number, step) in steps.enumerate() {
+        let id = step["t"].as_u64().unwrap_or_default();
+        let answered = match step["op"].as_str() {
+            Some("begin") => {
+                let tx = database.begin();
+                if step["lazy"] != json!(true) {
+                    tx.read_version().await.map_err(fail)?;
+                }
+                open.insert(id, tx);
+                Value::Null
+            }
+            Some("drop") => {
+                open.remove(&id);
+                Value::Null
+            }
+            _ => {
+                let tx = &open[&id];
+                let answered = answer(run(tx, step).await);
+                if let Some(stamp) = tx.versionstamp() {
+                    stamps.insert(id, hex(stamp.as_bytes()));
+                }
+                answered
+            }
+        };
+        let recorded = match (step.get("expect"), step.get("error")) {
+            (Some(expected), _) => with_stamps(expected, &stamps),
+            (None, Some(code)) => json!({ "error": code }),
+            (None, None) => Value::Null,
+        };
+        if answered != recorded {
+            return Err(disagreement(format!("step {number}, {step}"), recorded, answered));
+        }
+    }
+    let end = database.begin().get_range(&RangeQuery::new(b"", b"\xff")).await;
+    let answered = answer(end.map(|page| rows(&page.rows)));
+    let recorded = with_stamps(&program["end"], &stamps);
+    if answered == recorded { Ok(()) } else { Err(disagreement("the end", recorded, answered)) }
+}
+
+async fn run(tx: &Transaction, step: &Value) -> Result<Value> {
+    let field = |name: &str| bytes(&step[name]);
+    let snapshot = step["snapshot"] == json!(true);
+    match step["op"].as_str().unwrap_or_default() {
+        "get" => {
+            let key = field("key");
+            let value = if snapshot { tx.snapshot().get(&key).await } else { tx.get(&key).await };
+            return Ok(value?.map_or(Value::Null, |value| json!(hex(&value))));
+        }
+        "get_key" => {
+            let at = selector(&step["selector"]);
+            let key =
+                if snapshot { tx.snapshot().get_key(&at).await } else { tx.get_key(&at).await };
+            return Ok(json!(hex(&key?)));
+        }
+        "get_range" => {
+            let mut query = RangeQuery::between(selector(&step["begin"]), selector(&step["end"]));
+            query.limit =
+                step["limit"].as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
+            if step["reverse"] == json!(true) {
+                query.order = Order::Descending;
+            }
+            let page = if snapshot {
+                tx.snapshot().get_range(&query).await
+            } else {
+                tx.get_range(&query).await
+            };
+            return Ok(rows(&page?.rows));
+        }
+        "set" => tx.set(&field("key"), &field("value")),
+        "clear" => tx.clear(&field("key")),
+        "clear_range" => tx.clear_range(&field("begin"), &field("end")),
+        "atomic" => tx.atomic(atomic_op(&step["atomic"]), &field("key"), &field("value")),
+        "set_versionstamped_key" => {
+            tx.set_versionstamped_key(&field("prefix"), &field("suffix"), &field("value"));
+        }
+        "set_versionstamped_value" => tx.set_versionstamped_value(&field("key"), &field("prefix")),
+        "add_read_conflict" => tx.add_read_conflict_range(&field("begin"), &field("end"))?,
+        "add_write_conflict" => tx.add_write_conflict_range(&field("begin"), &field("end"))?,
+        "commit" => {
+            tx.commit().await?;
+            return Ok(json!("committed"));
+        }
+        unknown => return Ok(json!({ "unknown operation": unknown })),
+    }
+    Ok(Value::Null)
+}
+
+fn selector(value: &Value) -> KeySelector {
+    match value {
+        Value::Array(parts) => KeySelector {
+            key: bytes(&parts[0]),
+            or_equal: parts[1] == json!(true),
+            offset: parts[2].as_i64().and_then(|offset| i32::try_from(offset).ok()).unwrap_or(0),
+        },
+        key => KeySelector::first_greater_or_equal(bytes(key)),
+    }
+}
+
+fn atomic_op(name: &Value) -> AtomicOp {
+    match name.as_str().unwrap_or_default() {
+        "add" => AtomicOp::Add,
+        "max" => AtomicOp::Max,
+        "min" => AtomicOp::Min,
+        "byte_max" => AtomicOp::ByteMax,
+        "byte_min" => AtomicOp::ByteMin,
+        "bit_and" => AtomicOp::BitAnd,
+        "bit_or" => AtomicOp::BitOr,
+        "bit_xor" => AtomicOp::BitXor,
+        "append_if_fits" => AtomicOp::AppendIfFits,
+        "compare_and_clear" => AtomicOp::CompareAndClear,
+        unknown => panic!("the recording has an unknown atomic operation: {unknown}"),
+    }
+}
+
+fn rows(rows: &[coditect_store::engine::KeyValue]) -> Value {
+    rows.iter().map(|row| json!([hex(&row.key), hex(&row.value)])).collect()
+}
+
+/// What was answered, as the recordings write it.
+fn answer(outcome: Result<Value>) -> Value {
+    outcome.unwrap_or_else(|error| match error.code() {
+        Some(code) => json!({ "error": code }),
+        None => json!({ "error": format!("{error:?}") }),
+    })
+}
+
+/// The recorded answer with the stamps that transactions really got.
+fn with_stamps(recorded: &Value, stamps: &BTreeMap<u64, String>) -> Value {
+    match recorded {
+        Value::String(text) if text.contains("<vs:") => {
+            let filled = stamps
+                .iter()
+                .fold(text.clone(), |text, (id, stamp)| text.replace(&format!("<vs:{id}>"), stamp));
+            json!(filled)
+        }
+        Value::Array(items) => items.iter().map(|item| with_stamps(item, stamps)).collect(),
+        other => other.clone(),
+    }
+}
+
+fn disagreement(what: impl Into<String>, recorded: Value, answered: Value) -> Disagreement {
+    Disagreement { what: what.into(), recorded, answered }
+}
+
+fn bytes(value: &Value) -> Vec<u8> {
+    bytes_of(value.as_str().unwrap_or_default())
+}
+
+fn bytes_of(hex: &str) -> Vec<u8> {
+    let digit = |at: usize| hex.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    (0..hex.len()).step_by(2).filter_map(digit).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,428 @@
+//! One transaction on the embedded engine: its reads, its writes, its commit.
+
+use std::{
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    super::{
+        Isolation,
+        atomic::AtomicOp,
+        limits::{
+            self, KEY_SIZE_LIMIT, LIFETIME, MAX_KEY, OVERHEAD, TRANSACTION_SIZE_LIMIT,
+            VALUE_SIZE_LIMIT,
+        },
+        range::{KeySelector, RangePage, RangeQuery},
+        versionstamp::{self, Versionstamp},
+        watch::Watch,
+    },
+    Shared,
+    conflicts::RangeSet,
+    reads::{self, View},
+    sequencer::{self, Board, Commit, Published, ReadAt, Request},
+    storage::Snapshot,
+    watches::Watcher,
+    writes::{Writes, next_key},
+};
+use crate::{Error, ErrorKind, Result};
+
+/// A handle; its clones are the same transaction.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Transaction {
+    shared: Arc<Shared>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    phase: Phase,
+    point: ReadPoint,
+    writes: Writes,
+    read_conflicts: RangeSet,
+    write_conflicts: RangeSet,
+    watchers: Vec<Watcher>,
+    /// Bytes of keys and values written.
+    written: usize,
+    /// A write that was refused: every later read and the commit say so.
+    refused: Option<fn() -> Error>,
+    /// A read that failed: the commit says so.
+    failed: Option<fn() -> Error>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Open,
+    Committing,
+    Committed(Option<Versionstamp>),
+    Cancelled,
+}
+
+/// What the transaction reads at, fixed by its first read.
+#[derive(Debug, Default)]
+struct ReadPoint {
+    wanted: Option<u64>,
+    fixed: Option<(Arc<Published>, Instant)>,
+}
+
+impl ReadPoint {
+    fn get(&mut self, board: &Board) -> Result<&Arc<Published>> {
+        if self.fixed.is_none() {
+            self.fixed = Some(match self.wanted {
+                Some(version) => board.at(version)?,
+                None => (board.latest()?, Instant::now()),
+            });
+        }
+        match &self.fixed {
+            Some((_, since)) if since.elapsed() > LIFETIME => Err(limits::too_old()),
+            Some((published, _)) => Ok(published),
+            None => Err(limits::closed()),
+        }
+    }
+}
+
+impl Transaction {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, state: Arc::default() }
+    }
+
+    pub(in super::super) fn get(
+        &self,
+        key: &[u8],
+        isolation: Isolation,
+    ) -> Result<Option<Vec<u8>>> {
+        if key >= MAX_KEY {
+            return Err(limits::key_outside_legal_range());
+        }
+        self.read(
+            |view| {
+                // No key is that long.
+                let value = if key.len() > KEY_SIZE_LIMIT { None } else { view.value(key)? };
+                Ok((value, Some((key.to_vec(), next_key(key)))))
+            },
+            isolation,
+        )
+    }
+
+    pub(in super::super) fn get_key(
+        &self,
+        selector: &KeySelector,
+        isolation: Isolation,
+    ) -> Result<Vec<u8>> {
+        self.read(
+            |view| {
+                let (key, begin, end) = view.key(selector)?;
+                Ok((key, Some((begin, end))))
+            },
+            isolation,
+        )
+    }
+
+    pub(in super::super) fn get_range(
+        &self,
+        query: &RangeQuery,
+        isolation: Isolation,
+    ) -> Result<RangePage> {
+        self.read(
+            |view| {
+                let read = view.range(query)?;
+                Ok((read.page, Some(read.depends_on)))
+            },
+            isolation,
+        )
+    }
+
+    pub(in super::super) fn set(&self, key: &[u8], value: &[u8]) {
+        self.write(key, value, |state| state.writes.set(key, value));
+    }
+
+    pub(in super::super) fn clear(&self, key: &[u8]) {
+        self.clear_range(key, &next_key(key));
+    }
+
+    pub(in super::super) fn clear_range(&self, begin: &[u8], end: &[u8]) {
+        let mut state = self.lock();
+        if begin > MAX_KEY
+            || end > MAX_KEY && !is_single(begin, end)
+            || begin == MAX_KEY && begin < end
+        {
+            state.refuse(limits::key_outside_legal_range);
+        } else if begin > end {
+            state.refuse(limits::inverted_range);
+        } else if begin < end {
+            // No key is longer than the limit: a range of longer ones is as one of the longest.
+            let (begin, end) = (cut(begin), cut(end));
+            state.written += begin.len() + end.len() + OVERHEAD;
+            state.writes.clear_range(begin, end);
+            state.write_conflicts.insert(begin.to_vec(), end.to_vec());
+        }
+    }
+
+    pub(in super::super) fn atomic(&self, op: AtomicOp, key: &[u8], operand: &[u8]) {
+        self.write(key, operand, |state| match op {
+            AtomicOp::SetVersionstampedKey => {
+                let Some((_, offset)) = versionstamp::place(key) else {
+                    return state.refuse(limits::invalid_versionstamp_offset);
+                };
+                let read_at = state.point.fixed.as_ref().map_or(0, |(point, _)| point.version);
+                let (begin, end) = stamped_range(key, offset, read_at);
+                state.writes.make_unreadable(&begin, &end);
+                state.writes.apply(op, key, operand);
+            }
+            AtomicOp::SetVersionstampedValue if versionstamp::place(operand).is_none() => {
+                state.refuse(limits::invalid_versionstamp_offset);
+            }
+            _ => state.writes.apply(op, key, operand),
+        });
+    }
+
+    pub(in super::super) fn add_read_conflict_range(&self, begin: &[u8], end: &[u8]) -> Result<()> {
+        if begin > end {
+            return Err(limits::inverted_range());
+        }
+        let mut state = self.lock();
+        if begin > MAX_KEY || end > MAX_KEY {
+            state.refuse(limits::key_outside_legal_range);
+        } else {
+            let State { writes, read_conflicts, .. } = &mut *state;
+            reads::note_read(writes, read_conflicts, cut(begin), cut(end));
+        }
+        Ok(())
+    }
+
+    pub(in super::super) fn add_write_conflict_range(
+        &self,
+        begin: &[u8],
+        end: &[u8],
+    ) -> Result<()> {
+        if begin > end {
+            return Err(limits::inverted_range());
+        }
+        let mut state = self.lock();
+        if begin > MAX_KEY || end > MAX_KEY {
+            state.refuse(limits::key_outside_legal_range);
+        } else {
+            state.write_conflicts.insert(cut(begin).to_vec(), cut(end).to_vec());
+        }
+        Ok(())
+    }
+
+    pub(in super::super) fn read_version(&self) -> Result<u64> {
+        let mut state = self.lock();
+        state.check_open()?;
+        let version = state.point.get(&self.shared.board).map(|point| point.version);
+        state.remember_failure(version)
+    }
+
+    pub(in super::super) fn set_read_version(&self, version: u64) {
+        self.lock().point.wanted = Some(version);
+    }
+
+    pub(in super::super) fn watch(&self, key: &[u8]) -> Result<Watch> {
+        let expected = self.get(key, Isolation::Snapshot)?;
+        let mut state = self.lock();
+        if state.watchers.len() >= limits::WATCH_LIMIT || !self.shared.board.watches.have_room() {
+            return Err(limits::too_many_watches());
+        }
+        let (fire, watch) = Watch::new();
+        state.watchers.push(Watcher { key: key.to_vec(), expected, fire });
+        Ok(watch)
+    }
+
+    pub(in super::super) async fn commit(&self) -> Result<()> {
+        let taken = {
+            let mut state = self.lock();
+            state.check_open()?;
+            if let Some(error) = state.refused.or(state.failed) {
+                return Err(error());
+            }
+            if state.size() > TRANSACTION_SIZE_LIMIT {
+                return Err(limits::transaction_too_large());
+            }
+            state.phase = Phase::Committing;
+            mem::take(&mut *state).with_phase_left_in(&mut state)
+        };
+        let State { point, writes, read_conflicts, write_conflicts, watchers, written, .. } = taken;
+        let outcome = if writes.is_empty() && write_conflicts.is_empty() {
+            Ok(None)
+        } else {
+            let bytes = written + read_conflicts.bytes() + write_conflicts.bytes();
+            let read = self.read_at(point, &read_conflicts);
+            match read {
+                Err(error) => Err(error),
+                Ok(read) => self
+                    .submit(bytes, |answer, permit| Commit {
+                        read,
+                        read_ranges: read_conflicts.into_ranges(),
+                        write_ranges: write_conflicts.into_ranges(),
+                        mutations: writes.into_mutations(),
+                        bytes,
+                        answer,
+                        permit,
+                    })
+                    .await
+                    .map(Some),
+            }
+        };
+        let stamp = outcome?;
+        let mut state = self.lock();
+        if state.phase == Phase::Committing {
+            state.phase = Phase::Committed(stamp);
+        }
+        drop(state);
+        let board = &self.shared.board;
+        for watcher in watchers {
+            let now = || board.latest().ok().map(|latest| latest.snapshot.clone());
+            board.watches.add(watcher, now);
+        }
+        Ok(())
+    }
+
+    pub(in super::super) fn versionstamp(&self) -> Option<Versionstamp> {
+        match self.lock().phase {
+            Phase::Committed(stamp) => stamp,
+            _ => None,
+        }
+    }
+
+    pub(in super::super) fn cancel(&self) {
+        let mut state = self.lock();
+        *state = State { phase: Phase::Cancelled, ..State::default() };
+    }
+
+    pub(in super::super) fn approximate_size(&self) -> usize {
+        self.lock().size()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads, and notes the range that the answer depends on.
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&mut View<'_>) -> Result<(T, Option<(Vec<u8>, Vec<u8>)>)>,
+        isolation: Isolation,
+    ) -> Result<T> {
+        let mut state = self.lock();
+        state.check_open()?;
+        if let Some(error) = state.refused {
+            return Err(error());
+        }
+        let State { point, writes, read_conflicts, .. } = &mut *state;
+        let mut stored =
+            || -> Result<Snapshot> { Ok(point.get(&self.shared.board)?.snapshot.clone()) };
+        let answer = read(&mut View { writes, stored: &mut stored });
+        if let (Ok((_, Some((begin, end)))), Isolation::Serializable) = (&answer, isolation) {
+            reads::note_read(writes, read_conflicts, begin, end);
+        }
+        let answer = answer.map(|(answer, _)| answer);
+        state.remember_failure(answer)
+    }
+
+    /// Checks a write of one key, counts it, notes what it conflicts with, and does it.
+    fn write(&self, key: &[u8], value: &[u8], write: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        if key >= MAX_KEY {
+            state.refuse(limits::key_outside_legal_range);
+        } else if key.len() > KEY_SIZE_LIMIT {
+            state.refuse(limits::key_too_large);
+        } else if value.len() > VALUE_SIZE_LIMIT {
+            state.refuse(limits::value_too_large);
+        } else {
+            write(&mut state);
+            state.written += key.len() + value.len() + OVERHEAD;
+            state.write_conflicts.insert(key.to_vec(), next_key(key));
+        }
+    }
+
+    fn read_at(&self, mut point: ReadPoint, conflicts: &RangeSet) -> Result<Option<ReadAt>> {
+        if conflicts.is_empty() {
+            return Ok(None);
+        }
+        point.get(&self.shared.board)?;
+        Ok(point.fixed.map(|(published, since)| ReadAt { version: published.version, since }))
+    }
+
+    async fn submit(
+        &self,
+        bytes: usize,
+        commit: impl FnOnce(
+            oneshot::Sender<Result<Versionstamp>>,
+            tokio::sync::OwnedSemaphorePermit,
+        ) -> Commit,
+    ) -> Result<Versionstamp> {
+        let permit = self.shared.room_for(bytes).await?;
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Commit(commit(answer, permit));
+        self.shared.send(request).await?;
+        answered.await.unwrap_or_else(|_| Err(sequencer::lost()))
+    }
+}
+
+impl State {
+    fn check_open(&self) -> Result<()> {
+        match self.phase {
+            Phase::Open => Ok(()),
+            Phase::Committing | Phase::Committed(_) => Err(limits::used_during_commit()),
+            Phase::Cancelled => Err(limits::cancelled()),
+        }
+    }
+
+    fn refuse(&mut self, error: fn() -> Error) {
+        self.refused.get_or_insert(error);
+    }
+
+    fn size(&self) -> usize {
+        let ranges = self.read_conflicts.len() + self.write_conflicts.len();
+        self.written
+            + self.read_conflicts.bytes()
+            + self.write_conflicts.bytes()
+            + ranges * OVERHEAD
+    }
+
+    /// Keeps in mind that a read failed, so that the commit does too.
+    fn remember_failure<T>(&mut self, answer: Result<T>) -> Result<T> {
+        if let Err(error) = &answer {
+            let failure: Option<fn() -> Error> = match (error.code(), error.kind()) {
+                (Some(1036), _) => Some(limits::accessed_unreadable),
+                (Some(1007), _) => Some(limits::too_old),
+                (Some(1009), _) => Some(limits::future_version),
+                (Some(_), _) => None,
+                (None, ErrorKind::Closed) => Some(limits::closed),
+                (None, _) => Some(|| Error::new(ErrorKind::Corrupt, "a read of it failed")),
+            };
+            self.failed = self.failed.or(failure);
+        }
+        answer
+    }
+
+    /// Takes all out of a state but leaves its phase behind.
+    fn with_phase_left_in(self, emptied: &mut Self) -> Self {
+        emptied.phase = self.phase;
+        self
+    }
+}
+
+/// The keys that a versionstamped key may become if its commit comes after `read_at`.
+fn stamped_range(template: &[u8], offset: usize, read_at: u64) -> (Vec<u8>, Vec<u8>) {
+    let (bytes, place) = (&template[..template.len() - 4], offset..offset + Versionstamp::LEN);
+    let mut begin = bytes.to_vec();
+    begin[place.clone()].copy_from_slice(Versionstamp::new(read_at, 0).as_bytes());
+    let mut end = next_key(bytes);
+    end[place].fill(0xff);
+    (begin, end.min(MAX_KEY.to_vec()))
+}
+
+fn is_single(begin: &[u8], end: &[u8]) -> bool {
+    end.split_last() == Some((&0, begin))
+}
+
+/// A bound of a range, no longer than the longest key and a byte.
+fn cut(bound: &[u8]) -> &[u8] {
+    &bound[..bound.len().min(KEY_SIZE_LIMIT + 1)]
+}

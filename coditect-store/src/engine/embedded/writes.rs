@@ -1,0 +1,358 @@
+//! What a transaction has written so far: a map over the whole key space that its reads look
+//! through.
+//!
+//! It does what FoundationDB's client does (its `WriteMap`), corners included: a key that a
+//! versionstamp was written to, or may come to lie at, is unreadable until it is cleared; operations
+//! on one key are kept in order; a later clear forgets what lies under it.
+
+use std::{collections::BTreeMap, ops::Bound};
+
+use super::super::{atomic::AtomicOp, limits::MAX_KEY};
+
+/// A write as the commit applies it. A range is without its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Mutation {
+    Set { key: Vec<u8>, value: Vec<u8> },
+    ClearRange { begin: Vec<u8>, end: Vec<u8> },
+    Atomic { op: AtomicOp, key: Vec<u8>, operand: Vec<u8> },
+}
+
+/// The writes of one transaction.
+#[derive(Debug, Default)]
+pub(super) struct Writes {
+    /// Where something begins: each entry speaks for its key, and for the keys up to the next.
+    entries: BTreeMap<Vec<u8>, Entry>,
+    /// What was written before a versionstamped key made its place unreadable.
+    settled: Vec<Mutation>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// What is done to the key itself, in order; if nothing, it is as the keys after it.
+    operations: Vec<Operation>,
+    /// Whether the key itself can't be read.
+    unreadable: bool,
+    /// How the keys after it are.
+    gap: Gap,
+}
+
+/// How the keys between two entries are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Gap {
+    cleared: bool,
+    unreadable: bool,
+}
+
+/// One thing done to a key. All that is known without the stored value is computed at once.
+#[derive(Clone, Debug)]
+enum Operation {
+    /// The value is this, or there is none.
+    Become(Option<Vec<u8>>),
+    Apply(AtomicOp, Vec<u8>),
+}
+
+/// A stretch of keys that are all in the same state. `end` is `None` for the last.
+#[derive(Debug)]
+pub(super) struct Segment<'a> {
+    pub(super) begin: Vec<u8>,
+    pub(super) end: Option<Vec<u8>>,
+    pub(super) unreadable: bool,
+    pub(super) state: State<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum State<'a> {
+    /// As stored.
+    Unmodified,
+    /// No keys here.
+    Cleared,
+    /// A single key, written to.
+    Written(Written<'a>),
+}
+
+/// What was done to a key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Written<'a>(&'a [Operation]);
+
+impl Written<'_> {
+    /// Whether the outcome depends on the stored value.
+    pub(super) fn depends_on_stored(self) -> bool {
+        matches!(self.0.first(), Some(Operation::Apply(op, _)) if op.reads_value())
+    }
+
+    /// The outcome over the stored value.
+    pub(super) fn over(self, stored: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        self.0.iter().fold(stored, |value, operation| match operation {
+            Operation::Become(value) => value.clone(),
+            Operation::Apply(op, operand) => op.apply(value.as_deref(), operand),
+        })
+    }
+}
+
+impl Segment<'_> {
+    /// Whether a read of it is a read of the database, and so can conflict.
+    pub(super) fn reads_stored(&self) -> bool {
+        match self.state {
+            State::Unmodified => true,
+            State::Cleared => false,
+            State::Written(written) => written.depends_on_stored(),
+        }
+    }
+}
+
+impl Writes {
+    pub(super) fn set(&mut self, key: &[u8], value: &[u8]) {
+        self.write(key, Operation::Become(Some(value.to_vec())));
+    }
+
+    pub(super) fn apply(&mut self, op: AtomicOp, key: &[u8], operand: &[u8]) {
+        self.write(key, Operation::Apply(op, operand.to_vec()));
+    }
+
+    pub(super) fn clear_range(&mut self, begin: &[u8], end: &[u8]) {
+        self.cover(begin, end, Gap { cleared: true, unreadable: false });
+    }
+
+    /// Settles what was written from `begin` to `end`, where a versionstamped key may come to lie,
+    /// and makes it unreadable.
+    pub(super) fn make_unreadable(&mut self, begin: &[u8], end: &[u8]) {
+        if begin >= end {
+            return;
+        }
+        let written = self.mutations(begin, end);
+        self.settled.extend(written);
+        self.cover(begin, end, Gap { cleared: false, unreadable: true });
+    }
+
+    /// Everything written, in the order in which the commit applies it.
+    pub(super) fn into_mutations(mut self) -> Vec<Mutation> {
+        let rest = self.mutations(b"", MAX_KEY);
+        self.settled.extend(rest);
+        self.settled
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The segment that `key` lies in.
+    pub(super) fn segment_at(&self, key: &[u8]) -> Segment<'_> {
+        let end = || {
+            let mut after = self.entries.range::<[u8], _>((Bound::Excluded(key), Bound::Unbounded));
+            after.next().map(|(key, _)| key.clone())
+        };
+        match self.entries.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back() {
+            None => Segment {
+                begin: Vec::new(),
+                end: end(),
+                unreadable: false,
+                state: State::Unmodified,
+            },
+            Some((at, entry)) if at == key && !entry.operations.is_empty() => entry.point(at),
+            Some((at, entry)) => entry.segment_after(at, end()),
+        }
+    }
+
+    /// The segment that the keys right before `key` lie in; `key` is not empty. It may end past
+    /// `key`.
+    pub(super) fn segment_before(&self, key: &[u8]) -> Segment<'_> {
+        let end = || {
+            let mut from = self.entries.range::<[u8], _>((Bound::Included(key), Bound::Unbounded));
+            from.next().map(|(key, _)| key.clone())
+        };
+        match self.entries.range::<[u8], _>((Bound::Unbounded, Bound::Excluded(key))).next_back() {
+            None => Segment {
+                begin: Vec::new(),
+                end: end(),
+                unreadable: false,
+                state: State::Unmodified,
+            },
+            Some((at, entry)) if !entry.operations.is_empty() && is_next_key(key, at) => {
+                entry.point(at)
+            }
+            Some((at, entry)) => entry.segment_after(at, end()),
+        }
+    }
+
+    fn gap_before(&self, key: &[u8]) -> Gap {
+        let mut before = self.entries.range::<[u8], _>((Bound::Unbounded, Bound::Excluded(key)));
+        before.next_back().map_or(Gap::default(), |(_, entry)| entry.gap)
+    }
+
+    fn write(&mut self, key: &[u8], operation: Operation) {
+        let stamps = matches!(&operation, Operation::Apply(op, _) if !op.reads_value());
+        if !self.entries.contains_key(key) {
+            let gap = self.gap_before(key);
+            let entry = Entry { operations: Vec::new(), unreadable: gap.unreadable, gap };
+            self.entries.insert(key.to_vec(), entry);
+        }
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        if entry.operations.is_empty() {
+            entry.unreadable = entry.gap.unreadable;
+            if entry.gap.cleared {
+                entry.operations.push(Operation::Become(None));
+            }
+        }
+        entry.unreadable |= stamps;
+        if entry.unreadable {
+            entry.operations.push(operation);
+        } else {
+            entry.combine(operation);
+        }
+    }
+
+    /// Forgets what lies from `begin` to `end`, which become a gap.
+    fn cover(&mut self, begin: &[u8], end: &[u8], gap: Gap) {
+        if begin >= end {
+            return;
+        }
+        if !self.entries.contains_key(end) {
+            let after = self.gap_before(end);
+            let entry = Entry { operations: Vec::new(), unreadable: after.unreadable, gap: after };
+            self.entries.insert(end.to_vec(), entry);
+        }
+        let covered = (Bound::Included(begin), Bound::Excluded(end));
+        let gone: Vec<_> =
+            self.entries.range::<[u8], _>(covered).map(|(key, _)| key.clone()).collect();
+        for key in gone {
+            self.entries.remove(&key);
+        }
+        let entry = Entry { operations: Vec::new(), unreadable: gap.unreadable, gap };
+        self.entries.insert(begin.to_vec(), entry);
+    }
+
+    /// What is written from `begin` to `end`: the cleared ranges first, then key by key.
+    fn mutations(&self, begin: &[u8], end: &[u8]) -> Vec<Mutation> {
+        let mut clears = Vec::new();
+        let mut operations = Vec::new();
+        let mut at = begin.to_vec();
+        while at.as_slice() < end {
+            let segment = self.segment_at(&at);
+            let until = segment.end.map_or_else(|| end.to_vec(), |next| next.min(end.to_vec()));
+            match segment.state {
+                State::Unmodified => {}
+                State::Cleared => {
+                    clears.push(Mutation::ClearRange { begin: at, end: until.clone() });
+                }
+                State::Written(Written(written)) => {
+                    operations.extend(written.iter().map(|operation| operation.mutation(&at)));
+                }
+            }
+            at = until;
+        }
+        clears.append(&mut operations);
+        clears
+    }
+}
+
+impl Entry {
+    fn point(&self, key: &[u8]) -> Segment<'_> {
+        Segment {
+            begin: key.to_vec(),
+            end: Some(next_key(key)),
+            unreadable: self.unreadable,
+            state: State::Written(Written(&self.operations)),
+        }
+    }
+
+    fn segment_after(&self, key: &[u8], end: Option<Vec<u8>>) -> Segment<'_> {
+        let begin = if self.operations.is_empty() { key.to_vec() } else { next_key(key) };
+        let state = if self.gap.cleared { State::Cleared } else { State::Unmodified };
+        Segment { begin, end, unreadable: self.gap.unreadable, state }
+    }
+
+    /// Adds an operation, computed over the one before where that says the value.
+    fn combine(&mut self, operation: Operation) {
+        match (self.operations.last_mut(), operation) {
+            (_, Operation::Become(value)) => self.operations = vec![Operation::Become(value)],
+            (Some(Operation::Become(value)), Operation::Apply(op, operand)) => {
+                *value = op.apply(value.as_deref(), &operand);
+            }
+            (_, apply) => self.operations.push(apply),
+        }
+    }
+}
+
+impl Operation {
+    fn mutation(&self, key: &[u8]) -> Mutation {
+        match self {
+            Self::Become(Some(value)) => Mutation::Set { key: key.to_vec(), value: value.clone() },
+            Self::Become(None) => Mutation::ClearRange { begin: key.to_vec(), end: next_key(key) },
+            Self::Apply(op, operand) => {
+                Mutation::Atomic { op: *op, key: key.to_vec(), operand: operand.clone() }
+            }
+        }
+    }
+}
+
+/// The key right after `key`.
+pub(super) fn next_key(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
+}
+
+fn is_next_key(key: &[u8], before: &[u8]) -> bool {
+    key.split_last() == Some((&0, before))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value_at(writes: &Writes, key: &[u8], stored: Option<&[u8]>) -> Option<Vec<u8>> {
+        match writes.segment_at(key).state {
+            State::Unmodified => stored.map(<[u8]>::to_vec),
+            State::Cleared => None,
+            State::Written(written) => written.over(stored.map(<[u8]>::to_vec)),
+        }
+    }
+
+    #[test]
+    fn a_clear_hides_what_is_stored_and_what_was_written() {
+        let mut writes = Writes::default();
+        writes.set(b"b", b"1");
+        writes.clear_range(b"a", b"c");
+        assert_eq!(value_at(&writes, b"a", Some(b"old")), None);
+        assert_eq!(value_at(&writes, b"b", Some(b"old")), None);
+        assert_eq!(value_at(&writes, b"c", Some(b"old")), Some(b"old".to_vec()));
+    }
+
+    #[test]
+    fn an_operation_on_a_cleared_key_does_not_depend_on_what_is_stored() {
+        let mut writes = Writes::default();
+        writes.clear_range(b"a", b"c");
+        writes.apply(AtomicOp::Add, b"b", b"\x02");
+        writes.apply(AtomicOp::Add, b"b", b"\x03");
+        assert_eq!(value_at(&writes, b"b", Some(b"\x40")), Some(b"\x05".to_vec()));
+        assert!(!writes.segment_at(b"b").reads_stored());
+        assert!(!writes.segment_at(b"b\0").reads_stored());
+    }
+
+    #[test]
+    fn clears_come_before_operations() {
+        let mut writes = Writes::default();
+        writes.clear_range(b"a", b"d");
+        writes.set(b"b", b"1");
+        let clear = |begin: &[u8], end: &[u8]| Mutation::ClearRange {
+            begin: begin.to_vec(),
+            end: end.to_vec(),
+        };
+        let expected = vec![
+            clear(b"a", b"b"),
+            clear(b"b\0", b"d"),
+            Mutation::Set { key: b"b".to_vec(), value: b"1".to_vec() },
+        ];
+        assert_eq!(writes.into_mutations(), expected);
+    }
+
+    #[test]
+    fn segments_meet_from_both_sides() {
+        let mut writes = Writes::default();
+        writes.set(b"b", b"1");
+        writes.clear_range(b"c", b"d");
+        for key in [&b"b\0"[..], b"c", b"d"] {
+            let before = writes.segment_before(key);
+            assert_eq!(before.end.as_deref(), Some(key), "{before:?}");
+            assert_eq!(writes.segment_at(&before.begin).begin, before.begin);
+        }
+    }
+}

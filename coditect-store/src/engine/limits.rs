@@ -1,0 +1,82 @@
+//! FoundationDB's limits, checked alike on both engines (manual: "Known limitations").
+
+use std::time::Duration;
+
+use crate::{Error, ErrorKind};
+
+/// The longest key, in bytes.
+pub const KEY_SIZE_LIMIT: usize = 10_000;
+/// The longest value, in bytes.
+pub const VALUE_SIZE_LIMIT: usize = 100_000;
+/// The largest transaction, in bytes of keys and values written and of conflict ranges.
+pub const TRANSACTION_SIZE_LIMIT: usize = 10_000_000;
+/// How long after its first read a transaction may still read or commit.
+pub const LIFETIME: Duration = Duration::from_secs(5);
+/// How many watches may be live at once on one database.
+pub const WATCH_LIMIT: usize = 10_000;
+
+/// The first key that is not the user's.
+pub(crate) const MAX_KEY: &[u8] = b"\xff";
+
+/// What one written key or range counts beside its bytes.
+pub(crate) const OVERHEAD: usize = 40;
+
+pub(crate) fn key_too_large() -> Error {
+    Error::coded(ErrorKind::Limit, 2102, "a key is longer than 10,000 bytes")
+}
+
+pub(crate) fn value_too_large() -> Error {
+    Error::coded(ErrorKind::Limit, 2103, "a value is longer than 100,000 bytes")
+}
+
+pub(crate) fn transaction_too_large() -> Error {
+    Error::coded(ErrorKind::Limit, 2101, "the transaction is larger than 10,000,000 bytes")
+}
+
+pub(crate) fn too_many_watches() -> Error {
+    Error::coded(ErrorKind::Limit, 1032, "too many watches are live at once")
+}
+
+pub(crate) fn key_outside_legal_range() -> Error {
+    Error::coded(ErrorKind::Invalid, 2004, "a key is outside of the user's key space")
+}
+
+pub(crate) fn inverted_range() -> Error {
+    Error::coded(ErrorKind::Invalid, 2005, "a range begins past its end")
+}
+
+pub(crate) fn invalid_versionstamp_offset() -> Error {
+    Error::coded(ErrorKind::Invalid, 2000, "a versionstamp does not fit where it should go")
+}
+
+pub(crate) fn accessed_unreadable() -> Error {
+    Error::coded(ErrorKind::Invalid, 1036, "a versionstamp was read before its commit")
+}
+
+pub(crate) fn used_during_commit() -> Error {
+    Error::coded(ErrorKind::Invalid, 2017, "the transaction was committed before")
+}
+
+pub(crate) fn cancelled() -> Error {
+    Error::coded(ErrorKind::Closed, 1025, "the transaction was cancelled")
+}
+
+pub(crate) fn too_old() -> Error {
+    Error::coded(ErrorKind::TooOld, 1007, "the transaction is older than five seconds")
+}
+
+pub(crate) fn future_version() -> Error {
+    Error::coded(ErrorKind::Unavailable, 1009, "the read version is in the future")
+}
+
+pub(crate) fn conflict() -> Error {
+    Error::coded(ErrorKind::Conflict, 1020, "the transaction conflicts with another one")
+}
+
+pub(crate) fn maybe_committed() -> Error {
+    Error::coded(ErrorKind::MaybeCommitted, 1021, "the transaction may be committed or not")
+}
+
+pub(crate) fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the database is closed")
+}

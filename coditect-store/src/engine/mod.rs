@@ -1,0 +1,322 @@
+//! The engine: ordered bytes under transactions that mean exactly what FoundationDB's mean.
+//!
+//! This file is the contract; [`embedded`](self) stands behind it. It knows no entity.
+//!
+//! What stays true:
+//!
+//! - Transactions are strictly serializable. All reads of one see one version; it commits only if
+//!   nothing that it read was written since (snapshot reads excepted).
+//! - A transaction sees its own writes, in ranges, through clears and atomic operations too.
+//! - What is visible is durable: a commit is published after it was synced.
+//! - Sizes and misuse are refused as FoundationDB refuses them, with its error codes, at the call
+//!   where it does: a bad write shows at the next read or at the commit, not at the write.
+
+mod atomic;
+mod embedded;
+mod limits;
+mod range;
+mod versionstamp;
+mod watch;
+
+use std::path::Path;
+
+pub use atomic::AtomicOp;
+pub use embedded::Options;
+pub(crate) use limits::maybe_committed;
+pub use limits::{KEY_SIZE_LIMIT, LIFETIME, TRANSACTION_SIZE_LIMIT, VALUE_SIZE_LIMIT, WATCH_LIMIT};
+pub use range::{KeySelector, KeyValue, Order, RangePage, RangeQuery, RangeStream, Stopped};
+pub use versionstamp::Versionstamp;
+pub use watch::Watch;
+
+use crate::{Result, RunError, transaction};
+
+/// A database: a handle that is cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Database(Engine);
+
+#[derive(Clone, Debug)]
+enum Engine {
+    Embedded(embedded::Embedded),
+}
+
+/// One attempt at reading and writing all or nothing. A handle that is cheap to clone; all its
+/// clones are the same transaction, and its reads may run together. Dropping the last one without
+/// a [commit](Self::commit) leaves no trace.
+#[derive(Clone, Debug)]
+pub struct Transaction(Attempt);
+
+#[derive(Clone, Debug)]
+enum Attempt {
+    Embedded(embedded::Transaction),
+}
+
+/// A view of a transaction whose reads don't conflict with what others write: see
+/// [`Transaction::snapshot`].
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot<'a>(&'a Transaction);
+
+/// Whether a read is checked at the commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    Serializable,
+    Snapshot,
+}
+
+impl Database {
+    /// Opens the embedded engine in the folder `path`, which is made if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if another process has it open or the folder cannot be used, `Corrupt` if the
+    /// file there is damaged or not ours, `NewerFormat` if a newer version of this program wrote
+    /// it. Nothing is overwritten then.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, &Options::default())
+    }
+
+    /// As [`open`](Self::open), with options.
+    pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<Self> {
+        embedded::Embedded::open(path.as_ref(), options).map(Engine::Embedded).map(Self)
+    }
+
+    /// An embedded engine that keeps all in memory and forgets it when the last handle goes.
+    pub fn memory() -> Result<Self> {
+        embedded::Embedded::memory(&Options::default()).map(Engine::Embedded).map(Self)
+    }
+
+    /// The engine's name: `embedded`, or `memory` if it keeps nothing.
+    pub fn engine(&self) -> &'static str {
+        match &self.0 {
+            Engine::Embedded(engine) => engine.name(),
+        }
+    }
+
+    /// Begins a transaction. Its reads see the state at its first read, or at
+    /// [`read_version`](Transaction::read_version) if that is asked for before.
+    pub fn begin(&self) -> Transaction {
+        match &self.0 {
+            Engine::Embedded(engine) => Transaction(Attempt::Embedded(engine.begin())),
+        }
+    }
+
+    /// Runs `body` in a transaction and commits it, again and again while it conflicts: see
+    /// [`transaction`] for what is retried, how often, and what `body` must heed.
+    ///
+    /// `body` is a closure that gives a future, rather than an async closure, because the compiler
+    /// cannot yet tell that the futures of async closures are [`Send`].
+    pub async fn run<T, E, F, Fut>(&self, body: F) -> Result<T, E>
+    where
+        E: RunError,
+        F: Fn(Transaction) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        transaction::run(self, &transaction::RetryPolicy::default(), body).await
+    }
+
+    /// Stops the engine: what was committed is on disk, and the folder is free for another
+    /// process when this returns. Transactions still open get `Closed`.
+    pub async fn close(&self) {
+        match &self.0 {
+            Engine::Embedded(engine) => engine.close().await,
+        }
+    }
+}
+
+impl Transaction {
+    /// The value of `key`, or `None`.
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.read(key, Isolation::Serializable)
+    }
+
+    /// The key that `selector` means: `b""` before the first, `b"\xff"` after the last.
+    pub async fn get_key(&self, selector: &KeySelector) -> Result<Vec<u8>> {
+        self.read_key(selector, Isolation::Serializable)
+    }
+
+    /// One page of a range. `limit` and `target_bytes` count what is left after this transaction's
+    /// own writes are merged in. What was really read is what conflicts.
+    pub async fn get_range(&self, query: &RangeQuery) -> Result<RangePage> {
+        self.read_range(query, Isolation::Serializable)
+    }
+
+    /// The whole of a range, page by page.
+    pub fn stream(&self, query: RangeQuery) -> RangeStream {
+        RangeStream::new(self.clone(), query, Isolation::Serializable)
+    }
+
+    /// The same transaction with reads that don't conflict with what others write. They see this
+    /// transaction's own writes as other reads do.
+    pub fn snapshot(&self) -> Snapshot<'_> {
+        Snapshot(self)
+    }
+
+    /// Sets `key` to `value`.
+    pub fn set(&self, key: &[u8], value: &[u8]) {
+        match &self.0 {
+            Attempt::Embedded(tx) => tx.set(key, value),
+        }
+    }
+
+    /// Removes `key`, if it is there.
+    pub fn clear(&self, key: &[u8]) {
+        match &self.0 {
+            Attempt::Embedded(tx) => tx.clear(key),
+        }
+    }
+
+    /// Removes all keys from `begin` up to, and without, `end`. `begin` past `end` is `Invalid`.
+    pub fn clear_range(&self, begin: &[u8], end: &[u8]) {
+        match &self.0 {
+            Attempt::Embedded(tx) => tx.clear_range(begin, end),
+        }
+    }
+
+    /// Applies an atomic operation: no read, so no conflict with others that do the same.
+    pub fn atomic(&self, op: AtomicOp, key: &[u8], operand: &[u8]) {
+        match &self.0 {
+            Attempt::Embedded(tx) => tx.atomic(op, key, operand),
+        }
+    }
+
+    /// Sets the key `prefix` ‖ versionstamp ‖ `suffix` to `value`: keys so made sort in commit
+    /// order. Reading where it may come to lie is `Invalid` (1036) until the commit.
+    pub fn set_versionstamped_key(&self, prefix: &[u8], suffix: &[u8], value: &[u8]) {
+        let key = versionstamp::template(prefix, suffix);
+        self.atomic(AtomicOp::SetVersionstampedKey, &key, value);
+    }
+
+    /// Sets `key` to `prefix` ‖ versionstamp. Reading it is `Invalid` (1036) until the commit.
+    pub fn set_versionstamped_value(&self, key: &[u8], prefix: &[u8]) {
+        let value = versionstamp::template(prefix, b"");
+        self.atomic(AtomicOp::SetVersionstampedValue, key, &value);
+    }
+
+    /// Makes the commit fail if a key from `begin` up to, and without, `end` is written meanwhile,
+    /// as if it had been read.
+    pub fn add_read_conflict_range(&self, begin: &[u8], end: &[u8]) -> Result<()> {
+        match &self.0 {
+            Attempt::Embedded(tx) => tx.add_read_conflict_range(begin, end),
+        }
+    }
+
+    /// Makes others fail that have read a key from `begin` up to, and without, `end`, as if it had
+    /// been written.
+    pub fn add_write_conflict_range(&self, begin: &[u8], end: &[u8]) -> Result<()> {
+        match &self.0 {
+            Attempt::Embedded(tx) => tx.add_write_conflict_range(begin, end),
+        }
+    }
+
+    /// The version that all reads see.
+    pub async fn read_version(&self) -> Result<u64> {
+        match &self.0 {
+            Attempt::Embedded(tx) => tx.read_version(),
+        }
+    }
+
+    /// Reads at `version`, one that [`read_version`](Self::read_version) or
+    /// [`committed_version`](Self::committed_version) gave within the last five seconds. Older is
+    /// `TooOld`, a future one is refused (1009) with `Unavailable`; both show at the first read.
+    /// Has no effect once the transaction has read.
+    pub fn set_read_version(&self, version: u64) {
+        match &self.0 {
+            Attempt::Embedded(tx) => tx.set_read_version(version),
+        }
+    }
+
+    /// Waits for `key` to change after this transaction's commit: the watch becomes live with the
+    /// commit and compares with what this transaction saw, or wrote. Dropping it cancels it.
+    ///
+    /// # Errors
+    ///
+    /// `Limit` (1032) if [`WATCH_LIMIT`] of them are live.
+    pub async fn watch(&self, key: &[u8]) -> Result<Watch> {
+        match &self.0 {
+            Attempt::Embedded(tx) => tx.watch(key),
+        }
+    }
+
+    /// Writes all or nothing; when it returns `Ok`, it is on disk and visible to all that begin
+    /// from then on. A transaction that has written nothing always succeeds, unless a read failed.
+    ///
+    /// If the future is dropped the outcome is unknown.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict`, `TooOld`, `MaybeCommitted`, `Limit`, `Invalid` (also a second time on the same
+    /// transaction: 2017), `Unavailable`, `Closed`.
+    pub async fn commit(&self) -> Result<()> {
+        match &self.0 {
+            Attempt::Embedded(tx) => tx.commit().await,
+        }
+    }
+
+    /// The version at which it was committed; `None` before, and for one that wrote nothing.
+    /// Versions grow, with gaps.
+    pub fn committed_version(&self) -> Option<u64> {
+        self.versionstamp().map(Versionstamp::version)
+    }
+
+    /// The versionstamp that its commit got; `None` before, and for one that wrote nothing.
+    pub fn versionstamp(&self) -> Option<Versionstamp> {
+        match &self.0 {
+            Attempt::Embedded(tx) => tx.versionstamp(),
+        }
+    }
+
+    /// Gives it up: watches made by it and everything it is asked from now on answer `Closed`
+    /// (1025).
+    pub fn cancel(&self) {
+        match &self.0 {
+            Attempt::Embedded(tx) => tx.cancel(),
+        }
+    }
+
+    /// Its size so far, in bytes, as [`TRANSACTION_SIZE_LIMIT`] counts it: keys and values written
+    /// and conflict ranges. Values read don't count.
+    pub fn approximate_size(&self) -> usize {
+        match &self.0 {
+            Attempt::Embedded(tx) => tx.approximate_size(),
+        }
+    }
+
+    fn read(&self, key: &[u8], isolation: Isolation) -> Result<Option<Vec<u8>>> {
+        match &self.0 {
+            Attempt::Embedded(tx) => tx.get(key, isolation),
+        }
+    }
+
+    fn read_key(&self, selector: &KeySelector, isolation: Isolation) -> Result<Vec<u8>> {
+        match &self.0 {
+            Attempt::Embedded(tx) => tx.get_key(selector, isolation),
+        }
+    }
+
+    fn read_range(&self, query: &RangeQuery, isolation: Isolation) -> Result<RangePage> {
+        match &self.0 {
+            Attempt::Embedded(tx) => tx.get_range(query, isolation),
+        }
+    }
+}
+
+impl Snapshot<'_> {
+    /// As [`Transaction::get`].
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.0.read(key, Isolation::Snapshot)
+    }
+
+    /// As [`Transaction::get_key`].
+    pub async fn get_key(&self, selector: &KeySelector) -> Result<Vec<u8>> {
+        self.0.read_key(selector, Isolation::Snapshot)
+    }
+
+    /// As [`Transaction::get_range`].
+    pub async fn get_range(&self, query: &RangeQuery) -> Result<RangePage> {
+        self.0.read_range(query, Isolation::Snapshot)
+    }
+
+    /// As [`Transaction::stream`].
+    pub fn stream(&self, query: RangeQuery) -> RangeStream {
+        RangeStream::new(self.0.clone(), query, Isolation::Snapshot)
+    }
+}
