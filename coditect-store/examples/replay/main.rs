@@ -9,8 +9,6 @@ mod recording;
 
 use std::process::ExitCode;
 
-use coditect_store::engine::Database;
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let files: Vec<_> = std::env::args().skip(1).collect();
@@ -27,7 +25,7 @@ async fn main() -> ExitCode {
                 return ExitCode::from(2);
             }
         };
-        let report = recording::replay_all(&programs, Database::memory).await;
+        let report = recording::replay_all(&programs, recording::young_database).await;
         println!("{file}: {} of {} programs agree", report.agree, programs.len());
         if let Some(first) = report.first_disagreement {
             println!("{first}");

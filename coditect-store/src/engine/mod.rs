@@ -81,7 +81,12 @@ impl Database {
 
     /// An embedded engine that keeps all in memory and forgets it when the last handle goes.
     pub fn memory() -> Result<Self> {
-        embedded::Embedded::memory(&Options::default()).map(Engine::Embedded).map(Self)
+        Self::memory_with(&Options::default())
+    }
+
+    /// As [`memory`](Self::memory), with options.
+    pub fn memory_with(options: &Options) -> Result<Self> {
+        embedded::Embedded::memory(options).map(Engine::Embedded).map(Self)
     }
 
     /// The engine's name: `embedded`, or `memory` if it keeps nothing.

@@ -55,7 +55,7 @@ pub(super) fn template(prefix: &[u8], suffix: &[u8]) -> Vec<u8> {
     // A prefix too long for its length to fit makes a template whose offset is past its end: it
     // is refused at the commit, as any other bad one.
     let offset = u32::try_from(prefix.len()).unwrap_or(u32::MAX);
-    [prefix, &[0xff; Versionstamp::LEN], suffix, &offset.to_le_bytes()].concat()
+    [prefix, &[0; Versionstamp::LEN], suffix, &offset.to_le_bytes()].concat()
 }
 
 /// Where a template wants its stamp, or `None` if it doesn't fit: the bytes without the offset,

@@ -42,6 +42,9 @@ struct Walk {
 
 enum Step {
     Row(KeyValue),
+    /// A key that the transaction wrote to, and that has no value all the same. No row, but
+    /// FoundationDB's selectors count it.
+    Absent(Vec<u8>),
     /// A stretch of keys that can't be read, from one key to another; the walk stays before it.
     Unreadable(Vec<u8>, Vec<u8>),
     End,
@@ -210,6 +213,7 @@ impl View<'_> {
             match self.step(&mut walk)? {
                 Step::End => return Ok(found),
                 Step::Unreadable(..) => return Err(accessed_unreadable()),
+                Step::Absent(_) => {}
                 Step::Row(_) if found.more() => past += 1,
                 Step::Row(row) => {
                     bytes += row.key.len() + row.value.len();
@@ -236,13 +240,13 @@ impl View<'_> {
         let mut walk = Walk { at: key.clone(), bound, order, rows: None };
         while offset != 1 {
             match (self.step(&mut walk)?, order) {
-                (Step::Row(row), Order::Ascending) => {
+                (Step::Row(KeyValue { key: at, .. }) | Step::Absent(at), Order::Ascending) => {
                     offset -= 1;
-                    key = next_key(&row.key);
+                    key = next_key(&at);
                 }
-                (Step::Row(row), Order::Descending) => {
+                (Step::Row(KeyValue { key: at, .. }) | Step::Absent(at), Order::Descending) => {
                     offset += 1;
-                    key = row.key;
+                    key = at;
                 }
                 (Step::Unreadable(begin, _), Order::Ascending) => {
                     key = key.max(begin);
@@ -313,9 +317,10 @@ impl View<'_> {
                     } else {
                         None
                     };
-                    if let Some(value) = written.over(stored) {
-                        return Ok(Step::Row(KeyValue { key: from, value }));
-                    }
+                    return Ok(match written.over(stored) {
+                        Some(value) => Step::Row(KeyValue { key: from, value }),
+                        None => Step::Absent(from),
+                    });
                 }
             }
         }

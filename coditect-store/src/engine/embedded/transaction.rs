@@ -137,7 +137,10 @@ impl Transaction {
     }
 
     pub(in super::super) fn set(&self, key: &[u8], value: &[u8]) {
-        self.write(key, value, |state| state.writes.set(key, value));
+        self.write(key, value, |state| {
+            state.writes.set(key, value);
+            state.note_written(key);
+        });
     }
 
     pub(in super::super) fn clear(&self, key: &[u8]) {
@@ -164,6 +167,7 @@ impl Transaction {
 
     pub(in super::super) fn atomic(&self, op: AtomicOp, key: &[u8], operand: &[u8]) {
         self.write(key, operand, |state| match op {
+            // What it conflicts with is the key that it becomes, which the commit knows.
             AtomicOp::SetVersionstampedKey => {
                 let Some((_, offset)) = versionstamp::place(key) else {
                     return state.refuse(limits::invalid_versionstamp_offset);
@@ -176,7 +180,10 @@ impl Transaction {
             AtomicOp::SetVersionstampedValue if versionstamp::place(operand).is_none() => {
                 state.refuse(limits::invalid_versionstamp_offset);
             }
-            _ => state.writes.apply(op, key, operand),
+            _ => {
+                state.writes.apply(op, key, operand);
+                state.note_written(key);
+            }
         });
     }
 
@@ -324,7 +331,7 @@ impl Transaction {
         state.remember_failure(answer)
     }
 
-    /// Checks a write of one key, counts it, notes what it conflicts with, and does it.
+    /// Checks a write of one key, counts it, and does it.
     fn write(&self, key: &[u8], value: &[u8], write: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         if key >= MAX_KEY {
@@ -336,7 +343,6 @@ impl Transaction {
         } else {
             write(&mut state);
             state.written += key.len() + value.len() + OVERHEAD;
-            state.write_conflicts.insert(key.to_vec(), next_key(key));
         }
     }
 
@@ -375,6 +381,10 @@ impl State {
 
     fn refuse(&mut self, error: fn() -> Error) {
         self.refused.get_or_insert(error);
+    }
+
+    fn note_written(&mut self, key: &[u8]) {
+        self.write_conflicts.insert(key.to_vec(), next_key(key));
     }
 
     fn size(&self) -> usize {
