@@ -78,7 +78,6 @@ pub(crate) async fn replay_all(
         match outcome {
             Ok(()) => report.agree += 1,
             Err(differs) => {
-                if std::env::var_os("ALL").is_some() { println!("{differs}\n  program: {program}"); }
                 report
                     .first_disagreement
                     .get_or_insert_with(|| format!("{differs}\n  program: {program}"));

@@ -41,6 +41,12 @@ impl RangeSet {
         self.ranges.insert(begin, end);
     }
 
+    /// Whether every key from `begin` to `end` is in it.
+    pub(super) fn covers(&self, begin: &[u8], end: &[u8]) -> bool {
+        let mut before = self.ranges.range::<[u8], _>((Bound::Unbounded, Bound::Included(begin)));
+        begin >= end || before.next_back().is_some_and(|(_, known)| known.as_slice() >= end)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }

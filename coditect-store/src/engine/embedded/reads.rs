@@ -21,6 +21,8 @@ pub(super) struct View<'a> {
     pub(super) writes: &'a Writes,
     /// What is stored: asked only when it matters, as the first time fixes the read version.
     pub(super) stored: &'a mut dyn FnMut() -> Result<Snapshot>,
+    /// What reads by counted selectors (of an offset other than 1) have passed over so far.
+    pub(super) passed: &'a mut RangeSet,
 }
 
 /// The answer to a range read.
@@ -159,6 +161,20 @@ impl View<'_> {
         let mut ends = Ends::default();
         let begin = self.resolve(&query.begin, &mut ends)?;
         let end = self.resolve(&query.end, &mut ends)?;
+        let counted = |selector: &KeySelector| selector.offset != 1;
+        if counted(&query.begin) || counted(&query.end) {
+            let (goal, place) = match query.order {
+                Order::Ascending => (&query.end, &end),
+                Order::Descending => (&query.begin, &begin),
+            };
+            let known =
+                self.passed.covers((&goal.key).min(&place.key), (&goal.key).max(&place.key));
+            if counted(goal) && query.begin.key > query.end.key && !known {
+                // FoundationDB's client looks up the key that such a goal means, unless it has been
+                // there, and so trips over unreadable keys on the way to it.
+                self.key(goal)?;
+            }
+        }
         if begin.actual_offset >= end.actual_offset && begin.key >= end.key {
             return Ok(Found::nothing(Ends::default()));
         }
@@ -183,6 +199,9 @@ impl View<'_> {
             (true, Order::Descending) => usize::try_from(goal.offset - 1).ok(),
         };
         let mut found = self.collect(query, start, goal, past_limit.unwrap_or(0))?;
+        if counted(&query.begin) || counted(&query.end) {
+            self.passed.insert(begin.key, end.key);
+        }
         found.ends = Ends {
             begin: ends.begin && !(query.order == Order::Descending && found.more()),
             end: ends.end && !(query.order == Order::Ascending && found.more()),

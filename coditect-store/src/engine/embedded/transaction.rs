@@ -44,6 +44,8 @@ struct State {
     writes: Writes,
     read_conflicts: RangeSet,
     write_conflicts: RangeSet,
+    /// What reads by counted selectors have passed over.
+    passed: RangeSet,
     watchers: Vec<Watcher>,
     /// Bytes of keys and values written.
     written: usize,
@@ -320,10 +322,10 @@ impl Transaction {
         if let Some(error) = state.refused {
             return Err(error());
         }
-        let State { point, writes, read_conflicts, .. } = &mut *state;
+        let State { point, writes, read_conflicts, passed, .. } = &mut *state;
         let mut stored =
             || -> Result<Snapshot> { Ok(point.get(&self.shared.board)?.snapshot.clone()) };
-        let answer = read(&mut View { writes, stored: &mut stored });
+        let answer = read(&mut View { writes, stored: &mut stored, passed });
         if let (Ok((_, Some((begin, end)))), Isolation::Serializable) = (&answer, isolation) {
             reads::note_read(writes, read_conflicts, begin, end);
         }
