@@ -145,3 +145,107 @@ fn delay(policy: &RetryPolicy, number: u32) -> Duration {
     let random = getrandom::u32().unwrap_or(u32::MAX);
     bound.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::engine::AtomicOp;
+
+    fn quick(marker: Option<&[u8]>) -> RetryPolicy {
+        RetryPolicy {
+            attempts: 5,
+            first_delay: Duration::from_micros(10),
+            marker: marker.map(<[u8]>::to_vec),
+            ..RetryPolicy::default()
+        }
+    }
+
+    async fn add(tx: Transaction) -> Result<u32> {
+        tx.atomic(AtomicOp::Add, b"n", &1_u32.to_le_bytes());
+        Ok(7)
+    }
+
+    async fn sum(database: &Database) -> u32 {
+        let value = database.begin().get(b"n").await.unwrap();
+        value.map_or(0, |value| u32::from_le_bytes(value.try_into().unwrap()))
+    }
+
+    #[tokio::test]
+    async fn an_unknown_outcome_without_a_marker_is_returned_and_not_tried_again() {
+        let database = Database::memory().unwrap();
+        let lose = |tx: Transaction| async move {
+            tx.commit().await?;
+            Err(maybe_committed())
+        };
+        let outcome = run_with(&database, &quick(None), add, lose).await;
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::MaybeCommitted);
+        assert_eq!(sum(&database).await, 1);
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_did_commit_is_recognised_by_its_marker() {
+        let database = Database::memory().unwrap();
+        let commits = AtomicU32::new(0);
+        let lose_the_answer = |tx: Transaction| {
+            let first = commits.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                tx.commit().await?;
+                if first { Err(maybe_committed()) } else { Ok(()) }
+            }
+        };
+        let answer = run_with(&database, &quick(Some(b"marker")), add, lose_the_answer).await;
+        assert_eq!(answer.unwrap(), 7);
+        assert_eq!(sum(&database).await, 1, "it was not added twice");
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_did_not_commit_is_run_again() {
+        let database = Database::memory().unwrap();
+        let commits = AtomicU32::new(0);
+        let lose_the_commit = |tx: Transaction| {
+            let first = commits.fetch_add(1, Ordering::Relaxed) == 0;
+            async move { if first { Err(maybe_committed()) } else { tx.commit().await } }
+        };
+        let answer = run_with(&database, &quick(Some(b"marker")), add, lose_the_commit).await;
+        assert_eq!(answer.unwrap(), 7);
+        assert_eq!(sum(&database).await, 1);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_outcome_is_not_overwritten_by_a_later_conflict() {
+        let database = Database::memory().unwrap();
+        let commits = AtomicU32::new(0);
+        let unknown_then_conflicts = |_| {
+            let first = commits.fetch_add(1, Ordering::Relaxed) == 0;
+            async move { Err(if first { maybe_committed() } else { crate::engine::conflict() }) }
+        };
+        let policy = quick(Some(b"marker"));
+        let outcome = run_with(&database, &policy, add, unknown_then_conflicts).await;
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::MaybeCommitted);
+        assert_eq!(commits.into_inner(), policy.attempts);
+    }
+
+    #[tokio::test]
+    async fn the_budget_of_attempts_is_kept() {
+        let database = Database::memory().unwrap();
+        let commits = AtomicU32::new(0);
+        let conflicts = |_| {
+            commits.fetch_add(1, Ordering::Relaxed);
+            async { Err(crate::engine::conflict()) }
+        };
+        let outcome = run_with(&database, &quick(None), add, conflicts).await;
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(commits.into_inner(), 5);
+    }
+
+    #[test]
+    fn waits_grow_and_stay_bounded() {
+        let policy = RetryPolicy::default();
+        for number in [1, 2, 10, 40, u32::MAX] {
+            assert!(delay(&policy, number) <= policy.longest_delay);
+        }
+        assert!(delay(&policy, 1) <= policy.first_delay);
+    }
+}

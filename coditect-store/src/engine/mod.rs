@@ -18,10 +18,15 @@ mod range;
 mod versionstamp;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 
 pub use atomic::AtomicOp;
 pub use embedded::Options;
+#[cfg(test)]
+pub(crate) use limits::conflict;
 pub(crate) use limits::maybe_committed;
 pub use limits::{KEY_SIZE_LIMIT, LIFETIME, TRANSACTION_SIZE_LIMIT, VALUE_SIZE_LIMIT, WATCH_LIMIT};
 pub use range::{KeySelector, KeyValue, Order, RangePage, RangeQuery, RangeStream, Stopped};
@@ -118,8 +123,9 @@ impl Database {
         transaction::run(self, &transaction::RetryPolicy::default(), body).await
     }
 
-    /// Stops the engine: what was committed is on disk, and the folder is free for another
-    /// process when this returns. Transactions still open get `Closed`.
+    /// Stops the engine: what waits is committed, and everything asked of it from then on answers
+    /// `Closed`. The folder is free for another process once transactions that have read are
+    /// dropped too.
     pub async fn close(&self) {
         match &self.0 {
             Engine::Embedded(engine) => engine.close().await,
@@ -130,18 +136,18 @@ impl Database {
 impl Transaction {
     /// The value of `key`, or `None`.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.read(key, Isolation::Serializable)
+        self.read(key, Isolation::Serializable).await
     }
 
     /// The key that `selector` means: `b""` before the first, `b"\xff"` after the last.
     pub async fn get_key(&self, selector: &KeySelector) -> Result<Vec<u8>> {
-        self.read_key(selector, Isolation::Serializable)
+        self.read_key(selector, Isolation::Serializable).await
     }
 
     /// One page of a range. `limit` and `target_bytes` count what is left after this transaction's
     /// own writes are merged in. What was really read is what conflicts.
     pub async fn get_range(&self, query: &RangeQuery) -> Result<RangePage> {
-        self.read_range(query, Isolation::Serializable)
+        self.read_range(query, Isolation::Serializable).await
     }
 
     /// The whole of a range, page by page.
@@ -213,6 +219,7 @@ impl Transaction {
     }
 
     /// The version that all reads see.
+    #[expect(clippy::unused_async, reason = "this engine answers at once; a cluster does not")]
     pub async fn read_version(&self) -> Result<u64> {
         match &self.0 {
             Attempt::Embedded(tx) => tx.read_version(),
@@ -235,6 +242,7 @@ impl Transaction {
     /// # Errors
     ///
     /// `Limit` (1032) if [`WATCH_LIMIT`] of them are live.
+    #[expect(clippy::unused_async, reason = "this engine answers at once; a cluster does not")]
     pub async fn watch(&self, key: &[u8]) -> Result<Watch> {
         match &self.0 {
             Attempt::Embedded(tx) => tx.watch(key),
@@ -285,19 +293,22 @@ impl Transaction {
         }
     }
 
-    fn read(&self, key: &[u8], isolation: Isolation) -> Result<Option<Vec<u8>>> {
+    #[expect(clippy::unused_async, reason = "this engine answers at once; a cluster does not")]
+    async fn read(&self, key: &[u8], isolation: Isolation) -> Result<Option<Vec<u8>>> {
         match &self.0 {
             Attempt::Embedded(tx) => tx.get(key, isolation),
         }
     }
 
-    fn read_key(&self, selector: &KeySelector, isolation: Isolation) -> Result<Vec<u8>> {
+    #[expect(clippy::unused_async, reason = "this engine answers at once; a cluster does not")]
+    async fn read_key(&self, selector: &KeySelector, isolation: Isolation) -> Result<Vec<u8>> {
         match &self.0 {
             Attempt::Embedded(tx) => tx.get_key(selector, isolation),
         }
     }
 
-    fn read_range(&self, query: &RangeQuery, isolation: Isolation) -> Result<RangePage> {
+    #[expect(clippy::unused_async, reason = "this engine answers at once; a cluster does not")]
+    async fn read_range(&self, query: &RangeQuery, isolation: Isolation) -> Result<RangePage> {
         match &self.0 {
             Attempt::Embedded(tx) => tx.get_range(query, isolation),
         }
@@ -307,17 +318,17 @@ impl Transaction {
 impl Snapshot<'_> {
     /// As [`Transaction::get`].
     pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.0.read(key, Isolation::Snapshot)
+        self.0.read(key, Isolation::Snapshot).await
     }
 
     /// As [`Transaction::get_key`].
     pub async fn get_key(&self, selector: &KeySelector) -> Result<Vec<u8>> {
-        self.0.read_key(selector, Isolation::Snapshot)
+        self.0.read_key(selector, Isolation::Snapshot).await
     }
 
     /// As [`Transaction::get_range`].
     pub async fn get_range(&self, query: &RangeQuery) -> Result<RangePage> {
-        self.0.read_range(query, Isolation::Snapshot)
+        self.0.read_range(query, Isolation::Snapshot).await
     }
 
     /// As [`Transaction::stream`].

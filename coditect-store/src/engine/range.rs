@@ -174,7 +174,7 @@ impl RangeStream {
             return Ok(None);
         };
         query.target_bytes.get_or_insert(STREAM_PAGE_BYTES);
-        let page = self.transaction.read_range(&query, self.isolation)?;
+        let page = self.transaction.read_range(&query, self.isolation).await?;
         let Some(last) = page.rows.last() else {
             return Ok(None);
         };

@@ -12,6 +12,9 @@ mod transaction;
 mod watches;
 mod writes;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fmt,
     path::Path,
@@ -47,7 +50,7 @@ impl Default for Options {
 /// Commits that wait in the queue, at the most.
 const QUEUE_COMMITS: usize = 4_096;
 /// Memory of the commits that wait, in KiB, at the most.
-const QUEUE_KIB: usize = 64 << 10;
+const QUEUE_KIB: u32 = 64 << 10;
 
 /// A handle, cheap to clone. The engine stops when it is closed or the last handle, transactions
 /// included, is dropped.
@@ -85,7 +88,7 @@ impl Embedded {
         Ok(Self(Arc::new(Shared {
             name,
             board,
-            room: Arc::new(Semaphore::new(QUEUE_KIB)),
+            room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
             queue: Mutex::new(Some(queue)),
             sequencer: Mutex::new(Some(thread)),
         })))
@@ -111,7 +114,7 @@ impl Embedded {
 impl Shared {
     /// A share of the queue's memory for a commit of `bytes`.
     async fn room_for(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
-        let kib = u32::try_from((bytes >> 10) + 1).unwrap_or(u32::MAX).min(QUEUE_KIB as u32);
+        let kib = u32::try_from((bytes >> 10) + 1).unwrap_or(u32::MAX).min(QUEUE_KIB);
         let room = Arc::clone(&self.room).acquire_many_owned(kib).await;
         room.map_err(|_| limits::closed())
     }

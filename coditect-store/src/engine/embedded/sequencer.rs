@@ -38,7 +38,7 @@ const BATCH_COMMITS: usize = 1_024;
 /// No commit is added to a batch that is this large, in bytes.
 const BATCH_BYTES: usize = 8 << 20;
 /// Versions are microseconds; what is older than this need not be checked against any more.
-const WINDOW: u64 = LIFETIME.as_micros() as u64;
+const WINDOW: u64 = LIFETIME.as_secs() * 1_000_000;
 
 /// What a transaction asks to have written.
 #[derive(Debug)]
@@ -87,6 +87,10 @@ impl Board {
     /// The newest state; `Closed` if there will be none.
     pub(super) fn latest(&self) -> Result<Arc<Published>> {
         self.latest.load_full().ok_or_else(limits::closed)
+    }
+
+    pub(super) fn check_open(&self) -> Result<()> {
+        if self.latest.load().is_some() { Ok(()) } else { Err(limits::closed()) }
     }
 
     /// The state at `version`, if it is not in the future and not too old, and since when it has

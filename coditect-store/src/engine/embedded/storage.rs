@@ -102,6 +102,13 @@ impl Storage {
         Self::start(database)
     }
 
+    /// A store in memory whose syncs fail once `fails` is set.
+    #[cfg(test)]
+    pub(super) fn failing(fails: Arc<std::sync::atomic::AtomicBool>) -> Result<Self> {
+        let disk = failing::Disk { inner: InMemoryBackend::new(), fails };
+        Self::start(Builder::new().create_with_backend(disk).map_err(broken)?)
+    }
+
     fn start(database: Database) -> Result<Self> {
         let read = database.begin_read().map_err(broken)?;
         let (format, last_version) = match read.open_table(META) {
@@ -285,5 +292,58 @@ fn corrupt(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Snapshot")
+    }
+}
+
+#[cfg(test)]
+mod failing {
+    use std::{
+        io,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+    };
+
+    use redb::{StorageBackend, backends::InMemoryBackend};
+
+    /// Memory whose syncs fail once it is told so.
+    #[derive(Debug)]
+    pub(super) struct Disk {
+        pub(super) inner: InMemoryBackend,
+        pub(super) fails: Arc<AtomicBool>,
+    }
+
+    impl Disk {
+        fn check(&self) -> io::Result<()> {
+            if self.fails.load(Ordering::SeqCst) {
+                Err(io::Error::other("the disk is gone"))
+            } else {
+                Ok(())
+            }
+        }
+    }
+
+    impl StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            self.inner.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.inner.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.inner.set_len(len)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.check()?;
+            self.inner.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.inner.write(offset, data)
+        }
     }
 }

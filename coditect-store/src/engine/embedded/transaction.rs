@@ -79,6 +79,7 @@ impl ReadPoint {
                 None => (board.latest()?, Instant::now()),
             });
         }
+        board.check_open()?;
         match &self.fixed {
             Some((_, since)) if since.elapsed() > LIFETIME => Err(limits::too_old()),
             Some((published, _)) => Ok(published),
