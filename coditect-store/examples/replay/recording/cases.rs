@@ -54,117 +54,132 @@ async fn atomic(database: &Database, program: &Value) -> Result<(), Disagreement
     }
 }
 
-/// A write, a read, and the commit, as the case's results list them.
-struct Case<'a> {
-    tx: &'a Transaction,
-    results: Vec<Value>,
+/// One call of a case; each but the last is followed by the next, the last by the commit.
+enum Call {
+    Set(Vec<u8>, Vec<u8>),
+    Get(Vec<u8>),
+    /// As `Get`, but the value is told, not only whether there is one.
+    Value(&'static [u8]),
+    Clear(Vec<u8>),
+    Range(&'static [u8], &'static [u8]),
+    ClearRange(&'static [u8], &'static [u8]),
+    ReadConflict(&'static [u8], &'static [u8]),
+    Atomic(AtomicOp, Vec<u8>, Vec<u8>),
+    Fill(usize),
 }
 
-impl Case<'_> {
-    fn call(mut self, name: &str, outcome: Result<Value>) -> Self {
-        self.results.push(json!([name, answer(outcome)]));
-        self
-    }
+/// What a case calls before its commit; `None` if it is one of the [others](others).
+fn calls(name: &str) -> Option<Vec<Call>> {
+    use AtomicOp::{SetVersionstampedKey as StampedKey, SetVersionstampedValue as StampedValue};
+    use Call::{Atomic, Clear, ClearRange, Fill, Get, Range, ReadConflict, Set, Value};
+    let long = |length| vec![b'k'; length];
+    let k = || b"k".to_vec();
+    let one = || b"1".to_vec();
+    let stamp_at = |place: &[u8], offset: u32| [place, &offset.to_le_bytes()].concat();
+    Some(match name {
+        "key of 10,000 bytes" => vec![Set(long(10_000), one())],
+        "key of 10,001 bytes" => vec![Set(long(10_001), one())],
+        "get a key of 10,001 bytes" => vec![Get(long(10_001))],
+        "clear a key of 10,001 bytes" => vec![Clear(long(10_001))],
+        "value of 100,000 bytes" => vec![Set(k(), long(100_000))],
+        "value of 100,001 bytes" => vec![Set(k(), long(100_001))],
+        "empty key" => vec![Set(Vec::new(), one()), Value(b"")],
+        "key above 0xff" => vec![Set(b"\xff\x01".to_vec(), one())],
+        "get above 0xff" => vec![Get(b"\xff\x01".to_vec())],
+        "range to 0xff" => vec![Range(b"", b"\xff")],
+        "range past 0xff" => vec![Range(b"", b"\xff\x01")],
+        "inverted range read" => vec![Range(b"b", b"a")],
+        "empty range read" => vec![Range(b"a", b"a")],
+        "inverted clear_range" => vec![ClearRange(b"b", b"a")],
+        "empty clear_range" => vec![ClearRange(b"a", b"a")],
+        "inverted read conflict" => vec![ReadConflict(b"b", b"a")],
+        "transaction of 9 MB" => vec![Fill(9_000_000)],
+        "transaction of 11 MB" => vec![Fill(11_000_000)],
+        "versionstamped key, offset past the end" => {
+            vec![Atomic(StampedKey, stamp_at(b"k0123456789", 2), one())]
+        }
+        "versionstamped key, parameter too short" => vec![Atomic(StampedKey, k(), one())],
+        "versionstamped value, offset past the end" => {
+            vec![Atomic(StampedValue, k(), stamp_at(b"0123456789", 1))]
+        }
+        "read own versionstamped key's range" => {
+            vec![Atomic(StampedKey, stamp_at(b"k0123456789", 1), one()), Range(b"k", b"l")]
+        }
+        "read own versionstamped value" => {
+            vec![Atomic(StampedValue, k(), stamp_at(b"0123456789", 0)), Get(k())]
+        }
+        "set over own versionstamped value, then read" => {
+            vec![Atomic(StampedValue, k(), stamp_at(b"0123456789", 0)), Set(k(), one()), Get(k())]
+        }
+        _ => return None,
+    })
+}
 
-    /// A call that says nothing.
-    fn done(self, name: &str, (): ()) -> Self {
-        self.call(name, Ok(json!("ok")))
-    }
-
-    async fn commit(self) -> Value {
-        let outcome = self.tx.commit().await;
-        Value::Array(self.call("commit", outcome.map(|()| json!("ok"))).results)
+impl Call {
+    /// Makes the call: its name in the recordings, and what came of it.
+    async fn make(self, tx: &Transaction) -> (&'static str, Result<Value>) {
+        let ok = || Ok(json!("ok"));
+        match self {
+            Self::Set(key, value) => {
+                tx.set(&key, &value);
+                ("set", ok())
+            }
+            Self::Get(key) => ("get", tx.get(&key).await.map(|value| json!(value.is_some()))),
+            Self::Value(key) => {
+                ("get", tx.get(key).await.map(|value| json!(value.map(|value| hex(&value)))))
+            }
+            Self::Clear(key) => {
+                tx.clear(&key);
+                ("clear", ok())
+            }
+            Self::Range(begin, end) => {
+                let page = tx.get_range(&RangeQuery::new(begin, end)).await;
+                ("get_range", page.map(|page| json!(page.rows.len())))
+            }
+            Self::ClearRange(begin, end) => {
+                tx.clear_range(begin, end);
+                ("clear_range", ok())
+            }
+            Self::ReadConflict(begin, end) => {
+                ("conflict", tx.add_read_conflict_range(begin, end).map(|()| json!("ok")))
+            }
+            Self::Atomic(op, key, operand) => {
+                tx.atomic(op, &key, &operand);
+                ("atomic", ok())
+            }
+            Self::Fill(bytes) => {
+                for number in 0..bytes / LARGE_VALUE {
+                    tx.set(&number.to_be_bytes(), &vec![0; LARGE_VALUE]);
+                }
+                ("set", ok())
+            }
+        }
     }
 }
 
 async fn case(database: &Database, name: &str) -> Result<Value> {
-    let tx = &database.begin();
-    let case = Case { tx, results: Vec::new() };
-    let long = |length| vec![b'k'; length];
-    let stamped = |place: &[u8], offset: u32| [place, &offset.to_le_bytes()].concat();
-    let count =
-        |page: Result<coditect_store::engine::RangePage>| page.map(|page| json!(page.rows.len()));
-    let present = |value: Result<Option<Vec<u8>>>| value.map(|value| json!(value.is_some()));
+    let Some(calls) = calls(name) else { return others(database, name).await };
+    // One key is there, as it was when the cases were recorded.
+    let seed = database.begin();
+    seed.set(b"seed", b"1");
+    seed.commit().await?;
+    let tx = database.begin();
+    let mut results = Vec::new();
+    for call in calls {
+        let (name, outcome) = call.make(&tx).await;
+        results.push(json!([name, answer(outcome)]));
+    }
+    results.push(json!(["commit", answer(tx.commit().await.map(|()| json!("ok")))]));
+    Ok(Value::Array(results))
+}
+
+/// The cases that go on after a commit, or that wait.
+async fn others(database: &Database, name: &str) -> Result<Value> {
+    let tx = database.begin();
     Ok(match name {
-        "key of 10,000 bytes" => case.done("set", tx.set(&long(10_000), b"1")).commit().await,
-        "key of 10,001 bytes" => case.done("set", tx.set(&long(10_001), b"1")).commit().await,
-        "get a key of 10,001 bytes" => {
-            case.call("get", present(tx.get(&long(10_001)).await)).commit().await
-        }
-        "clear a key of 10,001 bytes" => case.done("clear", tx.clear(&long(10_001))).commit().await,
-        "value of 100,000 bytes" => case.done("set", tx.set(b"k", &long(100_000))).commit().await,
-        "value of 100,001 bytes" => case.done("set", tx.set(b"k", &long(100_001))).commit().await,
-        "empty key" => {
-            let case = case.done("set", tx.set(b"", b"1"));
-            let value = tx.get(b"").await.map(|value| json!(value.map(|value| hex(&value))));
-            case.call("get", value).commit().await
-        }
-        "key above 0xff" => case.done("set", tx.set(b"\xff\x01", b"1")).commit().await,
-        "get above 0xff" => case.call("get", present(tx.get(b"\xff\x01").await)).commit().await,
-        "range to 0xff" => {
-            let seed = database.begin();
-            seed.set(b"a", b"1");
-            seed.commit().await?;
-            case.call("get_range", count(tx.get_range(&RangeQuery::new(b"", b"\xff")).await))
-                .commit()
-                .await
-        }
-        "range past 0xff" => {
-            let query = RangeQuery::new(b"", b"\xff\x01");
-            case.call("get_range", count(tx.get_range(&query).await)).commit().await
-        }
-        "inverted range read" => {
-            let query = RangeQuery::new(b"b", b"a");
-            case.call("get_range", count(tx.get_range(&query).await)).commit().await
-        }
-        "empty range read" => {
-            let query = RangeQuery::new(b"a", b"a");
-            case.call("get_range", count(tx.get_range(&query).await)).commit().await
-        }
-        "inverted clear_range" => {
-            case.done("clear_range", tx.clear_range(b"b", b"a")).commit().await
-        }
-        "empty clear_range" => case.done("clear_range", tx.clear_range(b"a", b"a")).commit().await,
-        "inverted read conflict" => {
-            let outcome = tx.add_read_conflict_range(b"b", b"a");
-            case.call("conflict", outcome.map(|()| json!("ok"))).commit().await
-        }
-        "transaction of 9 MB" => case.done("set", fill(tx, 9_000_000)).commit().await,
-        "transaction of 11 MB" => case.done("set", fill(tx, 11_000_000)).commit().await,
-        "versionstamped key, offset past the end" => {
-            let key = stamped(b"k0123456789", 2);
-            case.done("atomic", tx.atomic(AtomicOp::SetVersionstampedKey, &key, b"1"))
-                .commit()
-                .await
-        }
-        "versionstamped key, parameter too short" => {
-            case.done("atomic", tx.atomic(AtomicOp::SetVersionstampedKey, b"k", b"1"))
-                .commit()
-                .await
-        }
-        "versionstamped value, offset past the end" => {
-            let value = stamped(b"0123456789", 1);
-            case.done("atomic", tx.atomic(AtomicOp::SetVersionstampedValue, b"k", &value))
-                .commit()
-                .await
-        }
-        "read own versionstamped key's range" => {
-            let case = case.done("atomic", tx.set_versionstamped_key(b"k", b"", b"1"));
-            let read = count(tx.get_range(&RangeQuery::new(b"k", b"l")).await);
-            case.call("get_range", read).commit().await
-        }
-        "read own versionstamped value" => {
-            let case = case.done("atomic", tx.set_versionstamped_value(b"k", b""));
-            case.call("get", present(tx.get(b"k").await)).commit().await
-        }
-        "set over own versionstamped value, then read" => {
-            let case = case.done("atomic", tx.set_versionstamped_value(b"k", b""));
-            let case = case.done("set", tx.set(b"k", b"1"));
-            case.call("get", present(tx.get(b"k").await)).commit().await
-        }
         "append_if_fits past 100,000 bytes" => {
-            tx.set(b"k", &long(60_000));
-            tx.atomic(AtomicOp::AppendIfFits, b"k", &long(60_000));
+            tx.set(b"k", &vec![b'k'; 60_000]);
+            tx.atomic(AtomicOp::AppendIfFits, b"k", &vec![b'k'; 60_000]);
             tx.atomic(AtomicOp::AppendIfFits, b"k", b"end");
             tx.commit().await?;
             let value = database.begin().get(b"k").await?;
@@ -203,12 +218,6 @@ async fn case(database: &Database, name: &str) -> Result<Value> {
         }
         unknown => json!({ "unknown case": unknown }),
     })
-}
-
-fn fill(tx: &Transaction, bytes: usize) {
-    for number in 0..bytes / LARGE_VALUE {
-        tx.set(&number.to_be_bytes(), &[0; LARGE_VALUE]);
-    }
 }
 
 /// Whether the watch fires, or has fired, within a moment.
