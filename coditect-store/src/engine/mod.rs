@@ -267,7 +267,9 @@ impl Transaction {
     /// The version at which it was committed; `None` before, and for one that wrote nothing.
     /// Versions grow, with gaps.
     pub fn committed_version(&self) -> Option<u64> {
-        self.versionstamp().map(Versionstamp::version)
+        match &self.0 {
+            Attempt::Embedded(tx) => tx.committed_version(),
+        }
     }
 
     /// The versionstamp that its commit got; `None` before, and for one that wrote nothing.

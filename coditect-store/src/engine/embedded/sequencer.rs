@@ -14,7 +14,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -49,7 +49,7 @@ pub(super) struct Commit {
     pub(super) write_ranges: Vec<KeyRange>,
     pub(super) mutations: Vec<Mutation>,
     pub(super) bytes: usize,
-    pub(super) answer: oneshot::Sender<Result<Versionstamp>>,
+    pub(super) answer: oneshot::Sender<Result<Committed>>,
     /// Its share of the queue's memory.
     pub(super) permit: OwnedSemaphorePermit,
 }
@@ -66,20 +66,29 @@ pub(super) enum Request {
     Stop(oneshot::Sender<()>),
 }
 
+/// A commit's stamp, and the state that it made.
+#[derive(Clone, Debug)]
+pub(super) struct Committed {
+    pub(super) stamp: Versionstamp,
+    pub(super) state: Arc<Published>,
+}
+
 /// A version and the state of the store at it.
 #[derive(Debug)]
 pub(super) struct Published {
     pub(super) version: u64,
     pub(super) snapshot: Snapshot,
+    /// When a later one took its place.
+    superseded: OnceLock<Instant>,
 }
 
 /// What the sequencer shows to transactions. `latest` is empty once the engine is closed.
 #[derive(Debug, Default)]
 pub(super) struct Board {
     latest: ArcSwapOption<Published>,
-    /// States that were the latest within a transaction's lifetime, oldest first, with the time
-    /// when they ceased to be.
-    past: Mutex<VecDeque<(Arc<Published>, Instant)>>,
+    /// States whose versions somebody was told, and may come back with. Others are let go with
+    /// their last transaction, since the storage can't reuse what they hold.
+    told: Mutex<VecDeque<Arc<Published>>>,
     pub(super) watches: Watches,
 }
 
@@ -93,40 +102,51 @@ impl Board {
         if self.latest.load().is_some() { Ok(()) } else { Err(limits::closed()) }
     }
 
-    /// The state at `version`, if it is not in the future and not too old, and since when it has
-    /// been there to be read.
+    /// Keeps `state` for as long as a transaction may ask for its version.
+    pub(super) fn tell(&self, state: &Arc<Published>) -> u64 {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|known| !known.is_too_old());
+        if !told.iter().any(|known| known.version == state.version) {
+            told.push_back(Arc::clone(state));
+        }
+        state.version
+    }
+
+    /// The state at `version`, which somebody was told, and since when its transactions age.
     pub(super) fn at(&self, version: u64) -> Result<(Arc<Published>, Instant)> {
-        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         let latest = self.latest()?;
         if version > latest.version {
             return Err(limits::future_version());
         }
-        if version == latest.version {
-            return Ok((latest, Instant::now()));
-        }
-        let after = past.partition_point(|(state, _)| state.version <= version);
-        let found = after.checked_sub(1).and_then(|at| past.get(at));
-        match found {
-            Some((state, until)) if until.elapsed() < LIFETIME => Ok((Arc::clone(state), *until)),
-            _ => Err(limits::too_old()),
-        }
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = told.iter().find(|known| known.version == version && !known.is_too_old());
+        let state = found.ok_or_else(limits::too_old)?;
+        let since = state.superseded.get().copied().unwrap_or_else(Instant::now);
+        Ok((Arc::clone(state), since))
     }
 
-    fn publish(&self, next: Published) {
-        let now = Instant::now();
-        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = self.latest.swap(Some(Arc::new(next))) {
-            past.push_back((before, now));
+    fn publish(&self, version: u64, snapshot: Snapshot) -> Arc<Published> {
+        let next = Arc::new(Published { version, snapshot, superseded: OnceLock::new() });
+        if let Some(before) = self.latest.swap(Some(Arc::clone(&next))) {
+            let _ = before.superseded.set(Instant::now());
         }
-        while past.front().is_some_and(|(_, until)| now.duration_since(*until) > LIFETIME) {
-            past.pop_front();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        while told.front().is_some_and(|known| known.is_too_old()) {
+            told.pop_front();
         }
+        next
     }
 
     fn close(&self) {
         self.latest.store(None);
-        self.past.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.watches.close();
+    }
+}
+
+impl Published {
+    fn is_too_old(&self) -> bool {
+        self.superseded.get().is_some_and(|since| since.elapsed() > LIFETIME)
     }
 }
 
@@ -140,13 +160,13 @@ pub(super) struct Sequencer {
 }
 
 /// What became of a member of a batch.
-type Decided = (oneshot::Sender<Result<Versionstamp>>, Result<Versionstamp>);
+type Decided = (oneshot::Sender<Result<Committed>>, Result<Versionstamp>);
 
 impl Sequencer {
     pub(super) fn new(storage: Storage, board: Arc<Board>, clock: Clock) -> Result<Self> {
         let last_version = storage.last_version();
         let snapshot = storage.snapshot()?;
-        board.publish(Published { version: last_version, snapshot });
+        board.publish(last_version, snapshot);
         Ok(Self { storage, board, clock, recent: RecentWrites::new(last_version), last_version })
     }
 
@@ -216,29 +236,27 @@ impl Sequencer {
             accepted.extend(mutations.into_iter().map(|(mutation, _)| mutation));
             decided.push((commit.answer, Ok(stamp)));
         }
-        if decided.iter().any(|(_, verdict)| verdict.is_ok())
-            && let Err(error) = self.make_durable(version, &accepted)
-        {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "a commit failed: the store is closed"
-            );
-            self.board.close();
-            let error = Arc::new(error);
-            for (answer, verdict) in decided {
-                let verdict = verdict.and_then(|_| {
+        if decided.iter().all(|(_, verdict)| verdict.is_err()) {
+            answer_all(decided, |_| Err(limits::conflict()));
+            return true;
+        }
+        let state = match self.make_durable(version, &accepted) {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "a commit failed: the store is closed"
+                );
+                self.board.close();
+                let error = Arc::new(error);
+                answer_all(decided, |_| {
                     Err(limits::maybe_committed().because(Box::new(Arc::clone(&error))))
                 });
-                let _ = answer.send(verdict);
+                return false;
             }
-            return false;
-        }
-        for (answer, verdict) in decided {
-            let _ = answer.send(verdict);
-        }
-        if let (Ok(latest), false) = (self.board.latest(), written.is_empty()) {
-            self.board.watches.changed(&written, &latest.snapshot);
-        }
+        };
+        answer_all(decided, |stamp| Ok(Committed { stamp, state: Arc::clone(&state) }));
+        self.board.watches.changed(&written, &state.snapshot);
         self.recent.forget_before(version.saturating_sub(WINDOW));
         true
     }
@@ -261,18 +279,26 @@ impl Sequencer {
     }
 
     /// Writes, syncs, publishes.
-    fn make_durable(&mut self, version: u64, mutations: &[Mutation]) -> Result<()> {
+    fn make_durable(&mut self, version: u64, mutations: &[Mutation]) -> Result<Arc<Published>> {
         let started = Instant::now();
         self.storage.write(version, |batch| {
             mutations.iter().try_for_each(|mutation| apply(batch, mutation))
         })?;
         let snapshot = self.storage.snapshot()?;
         self.last_version = version;
-        self.board.publish(Published { version, snapshot });
+        let state = self.board.publish(version, snapshot);
         if started.elapsed() > Duration::from_secs(1) {
             tracing::warn!(seconds = started.elapsed().as_secs_f64(), "a commit took long to sync");
         }
-        Ok(())
+        Ok(state)
+    }
+}
+
+/// Answers the members of a batch: those refused with why, the others with `outcome`.
+fn answer_all(decided: Vec<Decided>, outcome: impl Fn(Versionstamp) -> Result<Committed>) {
+    for (answer, verdict) in decided {
+        // Whoever has gone doesn't want it.
+        let _ = answer.send(verdict.and_then(&outcome));
     }
 }
 

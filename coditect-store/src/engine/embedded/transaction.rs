@@ -23,7 +23,7 @@ use super::{
     Shared,
     conflicts::RangeSet,
     reads::{self, View},
-    sequencer::{self, Board, Commit, Published, ReadAt, Request},
+    sequencer::{self, Board, Commit, Committed, Published, ReadAt, Request},
     storage::Snapshot,
     watches::Watcher,
     writes::{Writes, next_key},
@@ -55,12 +55,13 @@ struct State {
     failed: Option<fn() -> Error>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 enum Phase {
     #[default]
     Open,
     Committing,
-    Committed(Option<Versionstamp>),
+    /// With what it made, if it wrote anything.
+    Committed(Option<Committed>),
     Cancelled,
 }
 
@@ -224,7 +225,8 @@ impl Transaction {
     pub(in super::super) fn read_version(&self) -> Result<u64> {
         let mut state = self.lock();
         state.check_open()?;
-        let version = state.point.get(&self.shared.board).map(|point| point.version);
+        let board = &self.shared.board;
+        let version = state.point.get(board).map(|point| board.tell(point));
         state.remember_failure(version)
     }
 
@@ -253,8 +255,7 @@ impl Transaction {
             if state.size() > TRANSACTION_SIZE_LIMIT {
                 return Err(limits::transaction_too_large());
             }
-            state.phase = Phase::Committing;
-            mem::take(&mut *state).with_phase_left_in(&mut state)
+            mem::replace(&mut *state, State { phase: Phase::Committing, ..State::default() })
         };
         let State { point, writes, read_conflicts, write_conflicts, watchers, written, .. } = taken;
         let outcome = if writes.is_empty() && write_conflicts.is_empty() {
@@ -278,10 +279,10 @@ impl Transaction {
                     .map(Some),
             }
         };
-        let stamp = outcome?;
+        let committed = outcome?;
         let mut state = self.lock();
-        if state.phase == Phase::Committing {
-            state.phase = Phase::Committed(stamp);
+        if matches!(state.phase, Phase::Committing) {
+            state.phase = Phase::Committed(committed);
         }
         drop(state);
         let board = &self.shared.board;
@@ -293,8 +294,15 @@ impl Transaction {
     }
 
     pub(in super::super) fn versionstamp(&self) -> Option<Versionstamp> {
-        match self.lock().phase {
-            Phase::Committed(stamp) => stamp,
+        match &self.lock().phase {
+            Phase::Committed(Some(committed)) => Some(committed.stamp),
+            _ => None,
+        }
+    }
+
+    pub(in super::super) fn committed_version(&self) -> Option<u64> {
+        match &self.lock().phase {
+            Phase::Committed(Some(committed)) => Some(self.shared.board.tell(&committed.state)),
             _ => None,
         }
     }
@@ -361,10 +369,10 @@ impl Transaction {
         &self,
         bytes: usize,
         commit: impl FnOnce(
-            oneshot::Sender<Result<Versionstamp>>,
+            oneshot::Sender<Result<Committed>>,
             tokio::sync::OwnedSemaphorePermit,
         ) -> Commit,
-    ) -> Result<Versionstamp> {
+    ) -> Result<Committed> {
         let permit = self.shared.room_for(bytes).await?;
         let (answer, answered) = oneshot::channel();
         let request = Request::Commit(commit(answer, permit));
@@ -412,12 +420,6 @@ impl State {
             self.failed = self.failed.or(failure);
         }
         answer
-    }
-
-    /// Takes all out of a state but leaves its phase behind.
-    fn with_phase_left_in(self, emptied: &mut Self) -> Self {
-        emptied.phase = self.phase;
-        self
     }
 }
 
