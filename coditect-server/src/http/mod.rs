@@ -1,0 +1,20 @@
+//! HTTP itself: connections, requests, answers. Nothing here knows a tenant, a user or a session.
+//!
+//! What a handler touches is [`Request`], [`respond`], [`bearer`] and [`RequestId`].
+
+pub mod bearer;
+mod body;
+mod document;
+mod request;
+mod request_id;
+pub mod respond;
+
+pub use body::{Body, BodyError};
+pub use request::{BodyLimits, Request};
+pub use request_id::RequestId;
+
+/// The longest header block, in bytes: names, values and, on HTTP/1.1, the request line.
+pub const HEADER_BLOCK_LIMIT_BYTES: usize = 32 * 1024;
+
+/// Most headers in one request.
+pub const HEADER_COUNT_LIMIT: usize = 100;
