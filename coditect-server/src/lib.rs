@@ -23,4 +23,5 @@ pub mod routes;
 
 pub use app::App;
 pub use config::{Config, LogFormat};
+pub use http::serve::{Error, Server};
 pub use log::start as start_log;
