@@ -3,12 +3,10 @@
 //! There is one [`App`] a server, made before the first connection and shared by reference
 //! counting. It holds components and settings, never anything that belongs to one request.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 
@@ -18,7 +16,7 @@ pub struct App {
     /// The settings the server was started with.
     pub config: Config,
     started_at: Instant,
-    ready: AtomicBool,
+    stopping: CancellationToken,
 }
 
 impl App {
@@ -27,7 +25,7 @@ impl App {
         Self {
             config,
             started_at: Instant::now(),
-            ready: AtomicBool::new(true),
+            stopping: CancellationToken::new(),
         }
     }
 
@@ -48,11 +46,12 @@ impl App {
 
     /// Whether new work is welcome; it is until the server begins to stop.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        !self.stopping.is_cancelled()
     }
 
-    /// Says that the server has begun to stop. There is no way back.
-    pub(crate) fn retire(&self) {
-        self.ready.store(false, Ordering::Release);
+    /// Cancelled when the server begins to stop, by the server and nobody else: what lives longer
+    /// than a request ends by it.
+    pub(crate) fn stopping(&self) -> &CancellationToken {
+        &self.stopping
     }
 }

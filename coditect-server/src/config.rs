@@ -6,12 +6,18 @@
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, ValueEnum, builder::FalseyValueParser};
 
 /// What `coditect-server` runs with. Durations are written as `90s`, `15m` or `1h 30m`, and are
 /// at most 24h.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "coditect-server", version, about)]
+#[command(
+    name = "coditect-server",
+    version,
+    about,
+    after_help = "Durations are written as 90s, 15m or 1h 30m, and are at most 24h. A flag is \
+                  stronger than its variable."
+)]
 pub struct Config {
     /// Address and port to listen on; port 0 lets the system choose one, and the first line on
     /// stdout tells which.
@@ -33,7 +39,11 @@ pub struct Config {
     pub data: PathBuf,
 
     /// Keep everything in memory, and nothing after the end.
-    #[arg(long, env = "CODITECT_EPHEMERAL")]
+    #[arg(
+        long,
+        env = "CODITECT_EPHEMERAL",
+        value_parser = FalseyValueParser::new()
+    )]
     pub ephemeral: bool,
 
     /// Shape of the log lines on stderr.

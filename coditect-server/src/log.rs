@@ -20,7 +20,10 @@ use crate::{
 ///
 /// The log filter cannot be understood.
 pub fn start(config: &Config) -> Result<(), ParseError> {
-    let filter = EnvFilter::try_new(&config.log_level)?;
+    // The frames that these would show below that level hold headers.
+    let filter = EnvFilter::try_new(&config.log_level)?
+        .add_directive("h2=info".parse()?)
+        .add_directive("hyper=info".parse()?);
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);

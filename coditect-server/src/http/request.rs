@@ -2,7 +2,7 @@
 //!
 //! Identity is not in it; a handler gets that from auth, by the [bearer](super::bearer) token.
 
-use std::{net::SocketAddr, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 use bytes::Bytes;
 use hyper::{HeaderMap, Method, Uri, body::Incoming, http::request::Parts};
@@ -20,8 +20,7 @@ pub struct BodyLimits {
     pub stall_timeout: Duration,
 }
 
-/// One request, routed.
-#[derive(Debug)]
+/// One request, routed. Its `Debug` shows nothing that the client sent.
 pub struct Request {
     parts: Parts,
     body: Option<Incoming>,
@@ -143,5 +142,13 @@ impl Request {
     pub fn into_hyper(self) -> Option<hyper::Request<Incoming>> {
         let body = self.body?;
         Some(hyper::Request::from_parts(self.parts, body))
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }

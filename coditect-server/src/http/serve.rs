@@ -101,15 +101,13 @@ impl Server {
     /// configured time. When this returns, no connection is left.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let connections = TaskTracker::new();
-        let stopping = CancellationToken::new();
         let severing = CancellationToken::new();
         tokio::select! {
             () = stop => {}
-            () = self.accept_all(&connections, &stopping, &severing) => {}
+            () = self.accept_all(&connections, &severing) => {}
         }
-        self.app.retire();
+        self.app.stopping().cancel();
         drop(self.listener);
-        stopping.cancel();
         connections.close();
         self.service.tasks().close();
         let finished = async {
@@ -130,12 +128,7 @@ impl Server {
         connections.wait().await;
     }
 
-    async fn accept_all(
-        &self,
-        connections: &TaskTracker,
-        stopping: &CancellationToken,
-        severing: &CancellationToken,
-    ) {
+    async fn accept_all(&self, connections: &TaskTracker, severing: &CancellationToken) {
         let permits = Arc::new(Semaphore::new(self.app.config.max_connections));
         // The semaphore is never closed; were it, there would be nothing more to accept.
         while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
@@ -145,7 +138,7 @@ impl Server {
                 peer,
                 Arc::clone(&self.service),
                 self.deadlines,
-                stopping.clone(),
+                self.app.stopping().clone(),
             );
             let severed = severing.clone();
             connections.spawn(hold(permit, async move {
