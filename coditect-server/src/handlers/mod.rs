@@ -1,0 +1,7 @@
+//! What the routes do, one file for each part of the API.
+//!
+//! A handler parses its request, calls the store or auth, and gives an answer or a
+//! [`Problem`](crate::problem::Problem). It runs to its end even when its client leaves. It knows
+//! no connection and chooses no status for an error.
+
+pub(crate) mod health;

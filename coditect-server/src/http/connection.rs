@@ -1,0 +1,177 @@
+//! One connection, from its first byte to its last.
+//!
+//! HTTP/1.1's deadlines are kept by its [`Wire`]; HTTP/2's here, with pings for clients that have
+//! gone silent. A stop lets what runs finish and then closes. Whatever goes wrong ends this
+//! connection and is nobody else's business; it is told to the log at debug level only.
+
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use hyper::{
+    Request, Response, StatusCode,
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    HEADER_BLOCK_LIMIT_BYTES, HEADER_COUNT_LIMIT,
+    activity::{Activity, Watched},
+    service::Service,
+    sniff::{Protocol, Rewound, sniff},
+    wire::{Deadlines, Wire},
+};
+
+/// Most requests that one HTTP/2 connection may have running.
+const MAX_STREAMS: u32 = 128;
+
+/// How often an HTTP/2 client is asked whether it is still there, and how long it may think.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an HTTP/2 client that is being left gets to hear so.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// hyper's read buffer for HTTP/1.1.
+const READ_BUFFER_LIMIT_BYTES: usize = 64 * 1024;
+
+/// Serves what comes over `stream` until either side is done, or `stop` is and nothing runs.
+pub(super) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    service: Arc<Service>,
+    deadlines: Deadlines,
+    stop: CancellationToken,
+) {
+    let connected_at = Instant::now();
+    let due_at = connected_at + deadlines.header_timeout;
+    let sniffed = tokio::select! {
+        sniffed = sniff(stream, due_at) => sniffed,
+        () = stop.cancelled() => return,
+    };
+    let Ok(Some((protocol, io))) = sniffed else {
+        return;
+    };
+    let activity = Activity::new(connected_at);
+    let answer = {
+        let activity = activity.clone();
+        service_fn(move |request| answer(Arc::clone(&service), activity.clone(), request, peer))
+    };
+    let ended = match protocol {
+        Protocol::Http1 => {
+            let wire = Wire::new(io, activity, deadlines, due_at);
+            serve_http1(wire, answer, stop).await
+        }
+        Protocol::Http2 => serve_http2(io, answer, activity, deadlines, stop).await,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "connection ended early");
+    }
+}
+
+async fn answer(
+    service: Arc<Service>,
+    activity: Activity,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+) -> Result<Response<Watched>, Infallible> {
+    let exchange = activity.begin();
+    let response = service.answer(request, peer).await;
+    let upgrades = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    Ok(response.map(|body| exchange.answer(body, upgrades)))
+}
+
+/// hyper's view of [`answer`], for one connection.
+trait Answering:
+    hyper::service::Service<
+        Request<Incoming>,
+        Response = Response<Watched>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Send
+    + 'static
+{
+}
+
+impl<S> Answering for S where
+    S: hyper::service::Service<
+            Request<Incoming>,
+            Response = Response<Watched>,
+            Error = Infallible,
+            Future: Send + 'static,
+        > + Send
+        + 'static
+{
+}
+
+async fn serve_http1(
+    wire: Wire,
+    answer: impl Answering,
+    stop: CancellationToken,
+) -> hyper::Result<()> {
+    let connection = http1::Builder::new()
+        .half_close(false)
+        .header_read_timeout(None)
+        .max_headers(HEADER_COUNT_LIMIT)
+        .max_header_size(HEADER_BLOCK_LIMIT_BYTES)
+        .max_buf_size(READ_BUFFER_LIMIT_BYTES)
+        .serve_connection(TokioIo::new(wire), answer)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+async fn serve_http2(
+    io: Rewound,
+    answer: impl Answering,
+    activity: Activity,
+    deadlines: Deadlines,
+    stop: CancellationToken,
+) -> hyper::Result<()> {
+    // Twice the limit, so that a header block over it is refused by the service, with a body;
+    // hyper refuses what is over this with the status alone.
+    let header_list_limit_bytes =
+        2 * u32::try_from(HEADER_BLOCK_LIMIT_BYTES).unwrap_or(u32::MAX / 2);
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(header_list_limit_bytes)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .serve_connection(TokioIo::new(io), answer);
+    let mut connection = pin!(connection);
+    let Deadlines {
+        header_timeout,
+        idle_timeout,
+        stall_timeout,
+    } = deadlines;
+    let expiry = || activity.expires_at(header_timeout, idle_timeout, stall_timeout);
+    // A deadline may come nearer while this sleeps, when one phase gives way to another.
+    let nap = header_timeout.min(idle_timeout).min(stall_timeout);
+    let mut stopping = false;
+    loop {
+        let wake_at = expiry().min(Instant::now() + nap);
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = sleep_until(wake_at) => {
+                if Instant::now() >= expiry() {
+                    connection.as_mut().graceful_shutdown();
+                    return timeout(FAREWELL, connection).await.unwrap_or(Ok(()));
+                }
+            }
+        }
+    }
+}

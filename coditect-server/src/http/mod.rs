@@ -1,0 +1,29 @@
+//! HTTP itself: connections, requests, answers. Nothing here knows a tenant, a user or a session.
+//!
+//! From the socket up: [`serve`] accepts, `sniff` tells the protocol, `connection` drives it with
+//! its deadlines (`wire` for HTTP/1.1, `activity` for HTTP/2), `service` makes of each request a
+//! call of the route table. What a handler touches is [`Request`], [`respond`], [`bearer`] and
+//! [`RequestId`].
+
+mod activity;
+pub mod bearer;
+mod body;
+mod connection;
+mod document;
+mod request;
+mod request_id;
+pub mod respond;
+pub mod serve;
+mod service;
+mod sniff;
+mod wire;
+
+pub use body::{Body, BodyError};
+pub use request::{BodyLimits, Request};
+pub use request_id::RequestId;
+
+/// The longest header block, in bytes: names, values and, on HTTP/1.1, the request line.
+pub const HEADER_BLOCK_LIMIT_BYTES: usize = 32 * 1024;
+
+/// Most headers in one request.
+pub const HEADER_COUNT_LIMIT: usize = 100;

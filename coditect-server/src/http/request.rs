@@ -1,0 +1,154 @@
+//! A request as a handler sees it: its head, its path's parameters, and its body, once.
+//!
+//! Identity is not in it; a handler gets that from auth, by the [bearer](super::bearer) token.
+
+use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
+
+use bytes::Bytes;
+use hyper::{HeaderMap, Method, Uri, body::Incoming, http::request::Parts};
+use serde::de::DeserializeOwned;
+
+use super::{RequestId, body, document};
+use crate::problem::Problem;
+
+/// What bodies are held to.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    /// Largest JSON body, in bytes.
+    pub json_limit_bytes: usize,
+    /// How long a body may stall.
+    pub stall_timeout: Duration,
+}
+
+/// One request, routed. Its `Debug` shows nothing that the client sent.
+pub struct Request {
+    parts: Parts,
+    body: Option<Incoming>,
+    params: Vec<(String, String)>,
+    id: RequestId,
+    peer: SocketAddr,
+    limits: BodyLimits,
+}
+
+impl Request {
+    pub(super) fn new(
+        parts: Parts,
+        body: Incoming,
+        id: RequestId,
+        peer: SocketAddr,
+        limits: BodyLimits,
+    ) -> Self {
+        Self {
+            parts,
+            body: Some(body),
+            params: Vec::new(),
+            id,
+            peer,
+            limits,
+        }
+    }
+
+    /// With the parameters that its route found in its path, decoded.
+    pub(super) fn with_params(mut self, params: Vec<(String, String)>) -> Self {
+        self.params = params;
+        self
+    }
+
+    /// The method. A HEAD that goes to the handler of GET is still a HEAD here.
+    pub fn method(&self) -> &Method {
+        &self.parts.method
+    }
+
+    /// The target, with the query as it was sent.
+    pub fn uri(&self) -> &Uri {
+        &self.parts.uri
+    }
+
+    /// The headers.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.parts.headers
+    }
+
+    /// The id that the answer will bear.
+    pub fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    /// The other end of the socket: the client, or a proxy before it.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The decoded parameter `name` of the route's template.
+    ///
+    /// # Errors
+    ///
+    /// The template has no such parameter, which is our fault: 500.
+    pub fn param(&self, name: &'static str) -> Result<&str, Problem> {
+        self.params
+            .iter()
+            .find_map(|(key, value)| (key == name).then_some(value.as_str()))
+            .ok_or_else(|| Problem::internal(format!("the route has no parameter {name}")))
+    }
+
+    /// The parameter `name`, parsed: an id, most often.
+    ///
+    /// # Errors
+    ///
+    /// 404 where it cannot be parsed: nothing has such a name.
+    pub fn parse_param<T: FromStr>(&self, name: &'static str) -> Result<T, Problem> {
+        self.param(name)?.parse().map_err(|_| Problem::not_found())
+    }
+
+    /// Reads the JSON body. A body is read once; it is missing the second time.
+    ///
+    /// # Errors
+    ///
+    /// 400, 408, 413, 415 or 422, as the body has it; 400 also where there is none.
+    pub async fn json<T: DeserializeOwned>(&mut self) -> Result<T, Problem> {
+        self.optional_json()
+            .await?
+            .ok_or_else(|| Problem::bad_request("EMPTY_BODY", "The request needs a JSON body."))
+    }
+
+    /// Reads the JSON body, where there is one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`json`](Self::json), but for the missing body.
+    pub async fn optional_json<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Problem> {
+        let Some(body) = self.body.take() else {
+            return Ok(None);
+        };
+        match body::read_json(&self.parts.headers, body, self.limits).await? {
+            Some(bytes) => document::parse(&bytes).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The next piece of a body of any type and size, `None` after the last: the caller bounds it.
+    ///
+    /// # Errors
+    ///
+    /// 408 when it stalls, 400 when it breaks off.
+    pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, Problem> {
+        match &mut self.body {
+            Some(body) => body::next_frame(body, self.limits.stall_timeout).await,
+            None => Ok(None),
+        }
+    }
+
+    /// hyper's own request, for an upgrade of the connection; `None` once the body was read.
+    pub fn into_hyper(self) -> Option<hyper::Request<Incoming>> {
+        let body = self.body?;
+        Some(hyper::Request::from_parts(self.parts, body))
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,189 @@
+//! The server: a socket, the connections it has accepted, and their orderly end.
+//!
+//! Connections are bounded; above the bound new ones wait in the system's queue. A connection's
+//! failure never reaches the others, and running out of file descriptors is waited out. Stopping
+//! is: no longer ready, no longer accepting, let run what runs for a bounded time, close the rest.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use thiserror::Error;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{BodyLimits, connection, service::Service, wire::Deadlines};
+use crate::{app::App, config::Config, routes::Routes};
+
+/// The pauses after failures to accept, from the first to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a server doesn't start.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Two routes contradict each other.
+    #[error("the route table contradicts itself: {0}")]
+    Routes(#[from] matchit::InsertError),
+}
+
+/// A server that has its socket and isn't answering yet.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    app: Arc<App>,
+    service: Arc<Service>,
+    deadlines: Deadlines,
+}
+
+impl Server {
+    /// Listens as `config` says, with all the routes there are. Connections wait until
+    /// [`run`](Self::run).
+    ///
+    /// # Errors
+    ///
+    /// The address is taken, or isn't this machine's.
+    pub async fn bind(config: Config) -> Result<Self, Error> {
+        Self::bind_with(config, Routes::all()?).await
+    }
+
+    /// The same with other routes: for tests, and for programs that have their own.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](Self::bind).
+    pub async fn bind_with(config: Config, routes: Routes) -> Result<Self, Error> {
+        let address = config.listen;
+        let listening = async {
+            let listener = TcpListener::bind(address).await?;
+            let address = listener.local_addr()?;
+            Ok((listener, address))
+        };
+        let (listener, address) = listening
+            .await
+            .map_err(|source| Error::Listen { address, source })?;
+        let deadlines = Deadlines {
+            header_timeout: config.header_timeout,
+            idle_timeout: config.idle_timeout,
+            stall_timeout: config.body_timeout,
+        };
+        let limits = BodyLimits {
+            json_limit_bytes: config.body_limit,
+            stall_timeout: config.body_timeout,
+        };
+        let app = Arc::new(App::new(config));
+        let service = Arc::new(Service::new(Arc::clone(&app), routes, limits));
+        Ok(Self {
+            listener,
+            address,
+            app,
+            service,
+            deadlines,
+        })
+    }
+
+    /// Where it listens; the port is the real one.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop` resolves, and then for as long as running requests need, at most the
+    /// configured time. When this returns, no connection is left.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let connections = TaskTracker::new();
+        let severing = CancellationToken::new();
+        tokio::select! {
+            () = stop => {}
+            () = self.accept_all(&connections, &severing) => {}
+        }
+        self.app.stopping().cancel();
+        drop(self.listener);
+        connections.close();
+        self.service.tasks().close();
+        let finished = async {
+            connections.wait().await;
+            self.service.tasks().wait().await;
+        };
+        if timeout(self.app.config.shutdown_timeout, finished)
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                connections = connections.len(),
+                requests = self.service.tasks().len(),
+                "stopping although not all is done"
+            );
+        }
+        severing.cancel();
+        connections.wait().await;
+    }
+
+    async fn accept_all(&self, connections: &TaskTracker, severing: &CancellationToken) {
+        let permits = Arc::new(Semaphore::new(self.app.config.max_connections));
+        // The semaphore is never closed; were it, there would be nothing more to accept.
+        while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+            let (stream, peer) = accept(&self.listener).await;
+            let serving = connection::serve(
+                stream,
+                peer,
+                Arc::clone(&self.service),
+                self.deadlines,
+                self.app.stopping().clone(),
+            );
+            let severed = severing.clone();
+            connections.spawn(hold(permit, async move {
+                tokio::select! {
+                    () = serving => {}
+                    () = severed.cancelled() => {}
+                }
+            }));
+        }
+    }
+}
+
+/// Runs `connection` and holds its permit meanwhile.
+async fn hold(permit: OwnedSemaphorePermit, connection: impl Future<Output = ()>) {
+    connection.await;
+    drop(permit);
+}
+
+/// The next connection. What fails is tried again: at once where it was the client's failure,
+/// after a growing pause where the system has nothing left to give.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // Small answers shouldn't wait for company. Without that they are only slower.
+                let _slower = stream.set_nodelay(true);
+                return (stream, peer);
+            }
+            Err(error) if is_the_clients(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}

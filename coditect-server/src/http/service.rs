@@ -1,0 +1,150 @@
+//! From a request to its answer: its id, its limits, its route, its handler, its line in the log.
+//!
+//! Every request runs in a task of its own, so a handler runs to its end when the client leaves,
+//! and a stopping server can wait for it. A handler's panic is its own request's 500. What comes
+//! out is always an answer, never an error.
+
+use std::{net::SocketAddr, panic::AssertUnwindSafe, sync::Arc};
+
+use futures_util::FutureExt;
+use hyper::{HeaderMap, Method, Response, Uri, Version, body::Incoming, header};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use super::{
+    Body, BodyLimits, HEADER_BLOCK_LIMIT_BYTES, HEADER_COUNT_LIMIT, Request, RequestId, respond,
+};
+use crate::{
+    app::App,
+    log,
+    problem::Problem,
+    routes::{Answer, Found, Handler, Routes, Step},
+};
+
+/// What HTTP/2 counts for a header beside its name and value (RFC 9113, section 6.5.2).
+const HEADER_OVERHEAD_BYTES: usize = 32;
+
+/// Answers requests, of all connections.
+pub(super) struct Service {
+    app: Arc<App>,
+    routes: Routes,
+    tasks: TaskTracker,
+    limits: BodyLimits,
+}
+
+impl Service {
+    pub(super) fn new(app: Arc<App>, routes: Routes, limits: BodyLimits) -> Self {
+        Self {
+            app,
+            routes,
+            tasks: TaskTracker::new(),
+            limits,
+        }
+    }
+
+    /// The requests that run, whether or not their clients are still there.
+    pub(super) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// Answers one request of `peer`.
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        incoming: hyper::Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Response<Body> {
+        let tasks = self.tasks.clone();
+        let id = RequestId::choose(incoming.headers());
+        let running = tasks.spawn(self.run(incoming, peer, id.clone()));
+        running.await.unwrap_or_else(|lost| {
+            let mut response = Problem::internal(lost).to_response(&id);
+            respond::mark(response.headers_mut(), &id);
+            response
+        })
+    }
+
+    async fn run(
+        self: Arc<Self>,
+        incoming: hyper::Request<Incoming>,
+        peer: SocketAddr,
+        id: RequestId,
+    ) -> Response<Body> {
+        let started_at = Instant::now();
+        let (parts, body) = incoming.into_parts();
+        let method = parts.method.clone();
+        let Found { template, step } = match check(&parts.headers, &parts.uri, parts.version) {
+            Ok(()) => self.routes.find(&method, parts.uri.path()),
+            Err(problem) => Found {
+                template: "-",
+                step: Step::Say(Err(problem)),
+            },
+        };
+        let answer = match step {
+            Step::Say(answer) => answer,
+            Step::Call(handler, params) => {
+                let request = Request::new(parts, body, id.clone(), peer, self.limits);
+                self.call(handler, request.with_params(params)).await
+            }
+        };
+        let (mut response, problem) = match answer {
+            Ok(response) => (response, None),
+            Err(problem) => (problem.to_response(&id), Some(problem)),
+        };
+        log::Line {
+            method: &method,
+            route: template,
+            status: response.status(),
+            took: started_at.elapsed(),
+            request_id: &id,
+            cause: problem.as_ref().and_then(Problem::cause),
+        }
+        .write();
+        respond::mark(response.headers_mut(), &id);
+        if method == Method::HEAD {
+            response = respond::without_body(response);
+        }
+        response
+    }
+
+    async fn call(&self, handler: &Handler, request: Request) -> Answer {
+        let span = tracing::info_span!("request", request_id = request.id().as_str());
+        let app = Arc::clone(&self.app);
+        // A handler may panic before its first await, too.
+        let handling = AssertUnwindSafe(async move { handler(app, request).await });
+        handling
+            .catch_unwind()
+            .instrument(span)
+            .await
+            .unwrap_or_else(|panic| {
+                let message = log::panic_message(panic.as_ref());
+                Err(Problem::internal(format!(
+                    "the handler panicked: {message}"
+                )))
+            })
+    }
+}
+
+/// What holds for a request whatever its route.
+fn check(headers: &HeaderMap, uri: &Uri, version: Version) -> Result<(), Problem> {
+    let size: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD_BYTES)
+        .sum();
+    // HTTP/1.1's limits are hyper's; the overhead would count against it.
+    if version == Version::HTTP_2
+        && (headers.len() > HEADER_COUNT_LIMIT || size > HEADER_BLOCK_LIMIT_BYTES)
+    {
+        return Err(Problem::header_too_large());
+    }
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let (host, second) = (hosts.next(), hosts.next());
+    let named = host.is_some() || uri.authority().is_some() || version < Version::HTTP_11;
+    if second.is_some() || !named {
+        return Err(Problem::bad_request(
+            "BAD_REQUEST",
+            "The request must name its host, once.",
+        ));
+    }
+    Ok(())
+}

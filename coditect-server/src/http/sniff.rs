@@ -1,0 +1,145 @@
+//! Which protocol a client speaks, told by its first bytes, and those bytes put back.
+//!
+//! HTTP/2 with prior knowledge begins with a preface that no HTTP/1.1 request begins with. As few
+//! bytes are awaited as tell the two apart, and only until the deadline for the header block.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, Bytes};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+/// What an HTTP/2 client sends first (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// HTTP/1.1 or 1.0, or nothing that we know, which HTTP/1.1 has an answer to.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
+
+/// A socket whose first bytes have been read, and are read again.
+#[derive(Debug)]
+pub(super) struct Rewound {
+    prefix: Bytes,
+    stream: TcpStream,
+}
+
+/// Tells what the client speaks. `None` where it has sent nothing until `deadline`, or left.
+pub(super) async fn sniff(
+    stream: TcpStream,
+    deadline: Instant,
+) -> io::Result<Option<(Protocol, Rewound)>> {
+    let mut read = [0; PREFACE.len()];
+    let mut length = 0;
+    let mut verdict = None;
+    while verdict.is_none() {
+        match timeout_at(deadline, stream.readable()).await {
+            Ok(ready) => ready?,
+            // What there is of a header block is late, and HTTP/1.1 can say so.
+            Err(_elapsed) => break,
+        }
+        match stream.try_read(&mut read[length..]) {
+            Ok(0) => break,
+            Ok(count) => {
+                length += count;
+                verdict = tell(&read[..length]);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if length == 0 {
+        return Ok(None);
+    }
+    let prefix = Bytes::copy_from_slice(&read[..length]);
+    let protocol = verdict.unwrap_or(Protocol::Http1);
+    Ok(Some((protocol, Rewound { prefix, stream })))
+}
+
+/// What `read` is the beginning of, if that is plain already.
+fn tell(read: &[u8]) -> Option<Protocol> {
+    if !PREFACE.starts_with(read) {
+        Some(Protocol::Http1)
+    } else if read.len() == PREFACE.len() {
+        Some(Protocol::Http2)
+    } else {
+        None
+    }
+}
+
+impl AsyncRead for Rewound {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.prefix.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        let length = self.prefix.len().min(buffer.remaining());
+        buffer.put_slice(&self.prefix[..length]);
+        self.prefix.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Rewound {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_byte_that_differs_tells_http1() {
+        for read in [&b"G"[..], b"POST", b"PRJ", b"PRI * HTTP/1", b"\x16\x03\x01"] {
+            assert_eq!(tell(read), Some(Protocol::Http1));
+        }
+    }
+
+    #[test]
+    fn only_the_whole_preface_tells_http2() {
+        assert_eq!(tell(PREFACE), Some(Protocol::Http2));
+        for length in 0..PREFACE.len() {
+            assert_eq!(tell(&PREFACE[..length]), None);
+        }
+    }
+}

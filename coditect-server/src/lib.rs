@@ -1,0 +1,27 @@
+//! The v5 HTTP server over `coditect-store` and `coditect-auth`.
+//!
+//! ```text
+//! main ─ Config ─ Server::bind ─ Server::run
+//!                                   │ one task a connection
+//!                      http/serve ──┴─ http/connection ─ HTTP/1.1 (http/wire) or HTTP/2
+//!                                           │ one task a request
+//!                                      http/service ─ routes (the table) ─ handlers/…
+//!                                           │                                  │
+//!                                        problem ◄─────── the only error → status map
+//! ```
+//!
+//! Only this crate knows HTTP. A handler parses its request, calls the store or auth, and gives
+//! its answer to [`http::respond`]; it never chooses a status for an error, [`problem`] does.
+
+mod app;
+mod config;
+mod handlers;
+pub mod http;
+mod log;
+pub mod problem;
+pub mod routes;
+
+pub use app::App;
+pub use config::{Config, LogFormat};
+pub use http::serve::{Error, Server};
+pub use log::start as start_log;

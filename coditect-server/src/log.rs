@@ -1,0 +1,152 @@
+//! Where the log goes and what a request leaves in it.
+//!
+//! Every request leaves one line: method, route template, status, duration, request id, and the
+//! cause when the server is at fault. Never in it: the path as it was sent, the query, headers,
+//! bodies, tokens. Nothing but the log writes to stderr once it has started.
+
+use std::{any::Any, error::Error, fmt, io, time::Duration};
+
+use hyper::{Method, StatusCode};
+use tracing_subscriber::{EnvFilter, filter::ParseError};
+
+use crate::{
+    config::{Config, LogFormat},
+    http::RequestId,
+};
+
+/// Starts logging to stderr as `config` asks. A second call in one process changes nothing.
+///
+/// # Errors
+///
+/// The log filter cannot be understood.
+pub fn start(config: &Config) -> Result<(), ParseError> {
+    // The frames that these would show below that level hold headers.
+    let filter = EnvFilter::try_new(&config.log_level)?
+        .add_directive("h2=info".parse()?)
+        .add_directive("hyper=info".parse()?);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    // An error here says that a log has been started already, by a test in the same process.
+    let _already = match config.log_format {
+        LogFormat::Text => log.with_ansi(false).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    };
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string);
+        let message = panic_message(panic.payload());
+        tracing::error!(location, message, "panic");
+    }));
+    Ok(())
+}
+
+/// What one request leaves in the log.
+#[derive(Debug)]
+pub(crate) struct Line<'a> {
+    /// The method as it was sent.
+    pub(crate) method: &'a Method,
+    /// The template of the route, or `-` where none matched.
+    pub(crate) route: &'a str,
+    /// The status of the answer.
+    pub(crate) status: StatusCode,
+    /// From the header block's end to the answer's head.
+    pub(crate) took: Duration,
+    /// The id that the answer bears.
+    pub(crate) request_id: &'a RequestId,
+    /// Why the server failed, for the log only.
+    pub(crate) cause: Option<&'a (dyn Error + Send + Sync + 'static)>,
+}
+
+/// Notes the refusal of what never became a request, and so has no method and no route.
+pub(crate) fn refused(status: StatusCode, request_id: &RequestId) {
+    let (status, request_id) = (status.as_u16(), request_id.as_str());
+    tracing::info!(
+        method = "-",
+        route = "-",
+        status,
+        duration_ms = 0.0,
+        request_id,
+        "request"
+    );
+}
+
+impl Line<'_> {
+    /// Writes it: an error where the server is at fault, else an information.
+    pub(crate) fn write(&self) {
+        let method = known(self.method);
+        let status = self.status.as_u16();
+        let duration_ms = self.took.as_secs_f64() * 1000.0;
+        let (route, request_id) = (self.route, self.request_id.as_str());
+        if let Some(cause) = self.cause {
+            let cause = Chain(cause);
+            tracing::error!(method, route, status, duration_ms, request_id, %cause, "request");
+        } else {
+            tracing::info!(method, route, status, duration_ms, request_id, "request");
+        }
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(payload: &dyn Any) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without words")
+}
+
+/// A method that HTTP knows by its name; what a client made up is not repeated.
+fn known(method: &Method) -> &str {
+    match *method {
+        Method::GET
+        | Method::HEAD
+        | Method::POST
+        | Method::PUT
+        | Method::PATCH
+        | Method::DELETE
+        | Method::OPTIONS
+        | Method::CONNECT
+        | Method::TRACE => method.as_str(),
+        _ => "other",
+    }
+}
+
+/// An error and all that it came from, in one line.
+struct Chain<'a>(&'a (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the store failed")]
+    struct Outer(#[source] io::Error);
+
+    #[test]
+    fn a_cause_is_written_with_all_that_it_came_from() {
+        let error = Outer(io::Error::other("the disk is full"));
+        assert_eq!(
+            Chain(&error).to_string(),
+            "the store failed: the disk is full"
+        );
+    }
+
+    #[test]
+    fn a_method_that_a_client_made_up_is_not_repeated_in_the_log() {
+        let method = Method::from_bytes(b"SECRET-TOKEN").unwrap();
+        assert_eq!(known(&method), "other");
+        assert_eq!(known(&Method::PATCH), "PATCH");
+    }
+}

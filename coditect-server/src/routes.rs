@@ -1,0 +1,283 @@
+//! The whole HTTP surface, as one table.
+//!
+//! To add a route, write an `async fn name(app: Arc<App>, request: Request) -> Answer` in
+//! `handlers/` and give it one line in `table`. Paths are matched as they were sent and
+//! parameters decoded after that, so an encoded slash never makes a new segment. GET answers HEAD
+//! too, and every path answers OPTIONS; neither needs a line. No handler is named anywhere else.
+
+use std::{pin::Pin, sync::Arc};
+
+use hyper::{Method, Response};
+use percent_encoding::percent_decode_str;
+
+use crate::{
+    app::App,
+    handlers::health,
+    http::{Body, Request, respond},
+    problem::Problem,
+};
+
+/// What a handler gives back.
+pub type Answer = Result<Response<Body>, Problem>;
+
+/// A handler at work.
+pub(crate) type Handling = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// A handler, whatever its own type.
+pub(crate) type Handler = Box<dyn Fn(Arc<App>, Request) -> Handling + Send + Sync>;
+
+/// Every route there is.
+#[rustfmt::skip]
+fn table() -> Vec<Route> {
+    vec![
+        route(Method::GET, "/healthz",       health::alive),
+        route(Method::GET, "/readyz",        health::ready),
+        route(Method::GET, "/api/v5/health", health::show),
+    ]
+}
+
+/// One line of the table.
+pub struct Route {
+    method: Method,
+    template: &'static str,
+    handler: Handler,
+}
+
+/// The line that sends `method` on `template` to `handler`. A template's `{name}` is one segment,
+/// `{*name}` all the rest.
+pub fn route<F, H>(method: Method, template: &'static str, handler: F) -> Route
+where
+    F: Fn(Arc<App>, Request) -> H + Send + Sync + 'static,
+    H: Future<Output = Answer> + Send + 'static,
+{
+    Route {
+        method,
+        template,
+        handler: Box::new(move |app, request| Box::pin(handler(app, request))),
+    }
+}
+
+/// The table, ready to be asked.
+pub struct Routes(matchit::Router<Resource>);
+
+/// What lives at one template.
+struct Resource {
+    template: &'static str,
+    handlers: Vec<(Method, Handler)>,
+}
+
+/// Where a request belongs.
+pub(crate) struct Found<'a> {
+    /// The route's template, or `-` where there is none, for the log.
+    pub(crate) template: &'static str,
+    /// What to do about it.
+    pub(crate) step: Step<'a>,
+}
+
+/// What to do about a request.
+pub(crate) enum Step<'a> {
+    /// Call the handler, with these parameters.
+    Call(&'a Handler, Vec<(String, String)>),
+    /// Say this.
+    Say(Answer),
+}
+
+impl Routes {
+    /// All the routes there are.
+    ///
+    /// # Errors
+    ///
+    /// Two templates contradict each other.
+    pub fn all() -> Result<Self, matchit::InsertError> {
+        Self::of(table())
+    }
+
+    /// These routes and no others.
+    ///
+    /// # Errors
+    ///
+    /// Two templates contradict each other.
+    pub fn of(table: Vec<Route>) -> Result<Self, matchit::InsertError> {
+        let mut resources: Vec<Resource> = Vec::new();
+        for Route {
+            method,
+            template,
+            handler,
+        } in table
+        {
+            let known = resources.iter_mut().find(|it| it.template == template);
+            match known {
+                Some(resource) => resource.handlers.push((method, handler)),
+                None => resources.push(Resource {
+                    template,
+                    handlers: vec![(method, handler)],
+                }),
+            }
+        }
+        let mut router = matchit::Router::new();
+        for resource in resources {
+            router.insert(resource.template, resource)?;
+        }
+        Ok(Self(router))
+    }
+
+    /// Where a request for `method` on `path` belongs.
+    pub(crate) fn find(&self, method: &Method, path: &str) -> Found<'_> {
+        let Ok(found) = self.0.at(path) else {
+            return Found {
+                template: "-",
+                step: Step::Say(Err(Problem::not_found())),
+            };
+        };
+        let resource = found.value;
+        let step = match resource.handler(method) {
+            Some(handler) => match decoded(&found.params) {
+                Some(params) => Step::Call(handler, params),
+                None => Step::Say(Err(Problem::bad_request(
+                    "INVALID_PATH",
+                    "The path is not UTF-8 once it is decoded.",
+                ))),
+            },
+            None if method == Method::OPTIONS => {
+                Step::Say(Ok(respond::options(&resource.allowed())))
+            }
+            None => Step::Say(Err(Problem::method_not_allowed(&resource.allowed()))),
+        };
+        Found {
+            template: resource.template,
+            step,
+        }
+    }
+}
+
+impl Resource {
+    fn handler(&self, method: &Method) -> Option<&Handler> {
+        let of = |wanted: &Method| {
+            let mut handlers = self.handlers.iter();
+            handlers.find_map(|(method, handler)| (method == wanted).then_some(handler))
+        };
+        of(method).or_else(|| (method == Method::HEAD).then(|| of(&Method::GET)).flatten())
+    }
+
+    /// The methods that it takes, in the table's order.
+    fn allowed(&self) -> Vec<Method> {
+        let mut allowed: Vec<Method> = self.handlers.iter().map(|(it, _)| it.clone()).collect();
+        if allowed.contains(&Method::GET) && !allowed.contains(&Method::HEAD) {
+            allowed.push(Method::HEAD);
+        }
+        allowed.push(Method::OPTIONS);
+        allowed
+    }
+}
+
+fn decoded(params: &matchit::Params<'_, '_>) -> Option<Vec<(String, String)>> {
+    params
+        .iter()
+        .map(|(name, value)| {
+            let value = percent_decode_str(value).decode_utf8().ok()?;
+            Some((name.to_owned(), value.into_owned()))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::{StatusCode, header};
+
+    use super::*;
+
+    async fn nothing(_: Arc<App>, _: Request) -> Answer {
+        Ok(respond::no_content())
+    }
+
+    fn sample() -> Routes {
+        Routes::of(vec![
+            route(Method::GET, "/things", nothing),
+            route(Method::POST, "/things", nothing),
+            route(Method::DELETE, "/things/{id}", nothing),
+            route(Method::GET, "/things/{id}/files/{*path}", nothing),
+            route(Method::POST, "/things/{id}/files:move", nothing),
+        ])
+        .unwrap()
+    }
+
+    fn said(routes: &Routes, method: &Method, path: &str) -> Answer {
+        match routes.find(method, path).step {
+            Step::Call(..) => Ok(Response::new(respond::empty())),
+            Step::Say(answer) => answer,
+        }
+    }
+
+    fn params(routes: &Routes, method: &Method, path: &str) -> Vec<(String, String)> {
+        match routes.find(method, path).step {
+            Step::Call(_, params) => params,
+            Step::Say(answer) => panic!("{answer:?}"),
+        }
+    }
+
+    #[test]
+    fn the_table_has_no_contradictions_and_no_line_twice() {
+        Routes::all().unwrap();
+        let lines: Vec<_> = table()
+            .into_iter()
+            .map(|it| (it.method, it.template))
+            .collect();
+        for (index, line) in lines.iter().enumerate() {
+            assert!(!lines[..index].contains(line), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_path_is_not_found() {
+        for path in ["/", "/thing", "/things/", "/things/7/files", ""] {
+            let problem = said(&sample(), &Method::GET, path).unwrap_err();
+            assert_eq!(problem.code(), "NOT_FOUND", "{path}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_method_is_told_the_right_ones() {
+        let problem = said(&sample(), &Method::PUT, "/things").unwrap_err();
+        assert_eq!(problem.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(
+            problem.header(header::ALLOW).unwrap(),
+            "GET, POST, HEAD, OPTIONS"
+        );
+    }
+
+    #[test]
+    fn options_tells_the_methods() {
+        let response = said(&sample(), &Method::OPTIONS, "/things/7").unwrap();
+        assert_eq!(response.status(), StatusCode::NO_CONTENT);
+        assert_eq!(response.headers()[header::ALLOW], "DELETE, OPTIONS");
+    }
+
+    #[test]
+    fn head_goes_to_the_handler_of_get() {
+        assert!(params(&sample(), &Method::HEAD, "/things").is_empty());
+        let problem = said(&sample(), &Method::HEAD, "/things/7").unwrap_err();
+        assert_eq!(problem.code(), "METHOD_NOT_ALLOWED");
+    }
+
+    #[test]
+    fn parameters_are_decoded_after_the_path_was_matched() {
+        let found = params(&sample(), &Method::GET, "/things/a%2Fb/files/x%20y/%C3%A9?");
+        assert_eq!(found[0], ("id".to_owned(), "a/b".to_owned()));
+        assert_eq!(found[1], ("path".to_owned(), "x y/é?".to_owned()));
+    }
+
+    #[test]
+    fn a_parameter_that_is_not_utf8_is_a_bad_request() {
+        let problem = said(&sample(), &Method::DELETE, "/things/%ff").unwrap_err();
+        assert_eq!(problem.code(), "INVALID_PATH");
+    }
+
+    #[test]
+    fn the_log_is_given_the_template_and_not_the_path() {
+        assert_eq!(
+            sample().find(&Method::DELETE, "/things/7").template,
+            "/things/{id}"
+        );
+        assert_eq!(sample().find(&Method::DELETE, "/secret").template, "-");
+    }
+}

@@ -1,0 +1,41 @@
+//! The three answers to "are you well?".
+
+use crate::{
+    client::{Call, call},
+    server::Running,
+};
+
+#[tokio::test]
+async fn health_tells_status_version_engine_and_uptime() {
+    let server = Running::start(&[]).await;
+    let answer = call(server.address, Call::get("/api/v5/health")).await;
+    assert_eq!(answer.status, 200);
+    let data = answer.data();
+    assert_eq!(data["status"], "ok");
+    assert_eq!(data["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(data["engine"], "embedded");
+    assert!(data["uptime_seconds"].is_u64());
+}
+
+#[tokio::test]
+async fn a_running_server_is_alive_and_ready() {
+    let server = Running::start(&[]).await;
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(
+            call(server.address, Call::get(path)).await.status,
+            200,
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn head_is_answered_like_get_without_its_body() {
+    let server = Running::start(&[]).await;
+    let get = call(server.address, Call::get("/healthz")).await;
+    let head = call(server.address, Call::new("HEAD", "/healthz")).await;
+    assert_eq!(head.status, 200);
+    assert!(head.body.is_empty());
+    let length = get.body.len().to_string();
+    assert_eq!(head.header("content-length"), Some(length.as_str()));
+}

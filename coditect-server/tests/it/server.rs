@@ -1,0 +1,98 @@
+//! A server in this process, with routes that let a test see what the HTTP layer does.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use coditect_server::{
+    App, Config, Server,
+    http::{Request, respond},
+    routes::{Answer, Routes, route},
+};
+use hyper::Method;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::{sync::oneshot, task::JoinHandle, time::sleep};
+
+/// A server that runs until it is stopped, or forgotten with its test's runtime.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    /// With the product's own routes.
+    pub(crate) async fn start(flags: &[&str]) -> Self {
+        Self::over(Server::bind(config(flags)).await.unwrap())
+    }
+
+    /// With this module's routes.
+    pub(crate) async fn start_sample(flags: &[&str]) -> Self {
+        Self::over(Server::bind_with(config(flags), sample()).await.unwrap())
+    }
+
+    fn over(server: Server) -> Self {
+        let address = server.local_addr();
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(server.run(async {
+            let _dropped = stopped.await;
+        }));
+        Self {
+            address,
+            stop,
+            task,
+        }
+    }
+
+    /// Tells it to stop; the handle resolves when it has.
+    pub(crate) fn stop(self) -> JoinHandle<()> {
+        self.stop.send(()).unwrap();
+        self.task
+    }
+}
+
+fn config(flags: &[&str]) -> Config {
+    let flags = ["--listen", "127.0.0.1:0", "--ephemeral"]
+        .iter()
+        .chain(flags);
+    Config::from_flags(flags).unwrap()
+}
+
+fn sample() -> Routes {
+    Routes::of(vec![
+        route(Method::GET, "/empty", empty),
+        route(Method::GET, "/large", large),
+        route(Method::GET, "/panics", panics),
+        route(Method::GET, "/slow/{ms}", slow),
+        route(Method::POST, "/echo/{name}", echo),
+    ])
+    .unwrap()
+}
+
+async fn empty(_: Arc<App>, _: Request) -> Answer {
+    Ok(respond::no_content())
+}
+
+/// More than the socket buffers of both sides hold.
+async fn large(_: Arc<App>, _: Request) -> Answer {
+    respond::ok(&"x".repeat(32 << 20))
+}
+
+async fn panics(_: Arc<App>, _: Request) -> Answer {
+    panic!("as it should");
+}
+
+async fn slow(_: Arc<App>, request: Request) -> Answer {
+    sleep(Duration::from_millis(request.parse_param("ms")?)).await;
+    respond::ok(&"done")
+}
+
+#[derive(Deserialize)]
+struct Echo {
+    #[serde(alias = "firstName")]
+    first_name: String,
+}
+
+async fn echo(_: Arc<App>, mut request: Request) -> Answer {
+    let echo: Echo = request.json().await?;
+    respond::ok(&json!({"name": request.param("name")?, "first_name": echo.first_name}))
+}
