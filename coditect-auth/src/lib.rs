@@ -1,1 +1,30 @@
-//! x
+//! Who somebody is: passwords, access tokens bound to stored sessions, and refresh token families in
+//! which a token that comes back tells of theft.
+//!
+//! ```text
+//!   e-mail + password ──► email, password, hasher ──► one login = one AuthSession = one token family
+//!                                                        │
+//!                         ┌──────────────────────────────┴───────────────┐
+//!                    access (JWT, minutes)                     refresh (opaque, replaced at each use)
+//!                    keys: a ring, sealed by the master key    family: what one that comes in means
+//! ```
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`email`] | which addresses are taken, and when two are the same |
+//! | [`password`] | which passwords may be chosen |
+//! | [`secret`] | a type for each secret: redacted, wiped, compared in constant time |
+//! | [`error`] | the one error, by what a caller can do about it |
+//!
+//! Nothing here reads or writes the store, knows HTTP, or looks at the clock: records, and the time, are
+//! passed in. A verified access token is half an answer: its session must also hold, in the store, now.
+
+pub mod email;
+pub mod error;
+pub mod password;
+pub mod secret;
+
+pub use email::{Email, EmailError};
+pub use error::Error;
+pub use password::PasswordError;
+pub use secret::Password;

@@ -1,0 +1,48 @@
+//! The one error of the crate.
+//!
+//! Its variants are what a caller can act on: each is one answer to the client. Which of many checks
+//! failed is the cause, kept as `source()` for the log. No variant and no cause holds a password, a
+//! token, a key or a hash.
+
+use std::error::Error as StdError;
+
+use crate::{EmailError, PasswordError};
+
+/// Why something was refused, or could not be done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Not an e-mail address this service takes.
+    #[error("the e-mail address is not valid")]
+    InvalidEmail(#[from] EmailError),
+    /// Not a password this service takes.
+    #[error("the password is refused")]
+    WeakPassword(#[from] PasswordError),
+    /// Nobody signs in with this e-mail and this password. Unknown, wrong and disabled look the same.
+    #[error("e-mail or password is wrong")]
+    InvalidCredentials,
+    /// Somebody has registered with this e-mail.
+    #[error("the e-mail address is taken")]
+    EmailTaken,
+    /// Not a refresh token of ours, or one this store has never had.
+    #[error("the refresh token is invalid")]
+    RefreshInvalid,
+    /// The session was ended, or its user may not sign in: sign in anew.
+    #[error("the session was ended")]
+    SessionRevoked,
+    /// The session has come to its end by itself: sign in anew.
+    #[error("the session has expired")]
+    SessionExpired,
+    /// A replaced refresh token came back; its session was ended for that.
+    #[error("the refresh token was used before")]
+    RefreshReused,
+    /// Too many passwords are being hashed: try again shortly.
+    #[error("too much to do at the moment")]
+    Busy,
+    /// A setting that cannot hold, with what would.
+    #[error("a setting is out of bounds: {0}")]
+    Setting(&'static str),
+    /// What should not happen: a damaged record, or a system that fails.
+    #[error("an internal error")]
+    Internal(#[source] Box<dyn StdError + Send + Sync>),
+}
