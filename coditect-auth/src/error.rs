@@ -46,3 +46,10 @@ pub enum Error {
     #[error("an internal error")]
     Internal(#[source] Box<dyn StdError + Send + Sync>),
 }
+
+impl Error {
+    /// Wraps what the caller can do nothing about.
+    pub(crate) fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Internal(cause.into())
+    }
+}

@@ -13,6 +13,7 @@
 //! |---|---|
 //! | [`email`] | which addresses are taken, and when two are the same |
 //! | [`password`] | which passwords may be chosen |
+//! | [`hasher`] | Argon2id, bounded in memory and in what waits |
 //! | [`secret`] | a type for each secret: redacted, wiped, compared in constant time |
 //! | [`error`] | the one error, by what a caller can do about it |
 //!
@@ -21,10 +22,13 @@
 
 pub mod email;
 pub mod error;
+pub mod hasher;
 pub mod password;
+mod random;
 pub mod secret;
 
 pub use email::{Email, EmailError};
 pub use error::Error;
+pub use hasher::{HashParams, Hasher, Verdict};
 pub use password::PasswordError;
 pub use secret::Password;
