@@ -6,7 +6,7 @@
 
 use std::error::Error as StdError;
 
-use crate::{EmailError, PasswordError};
+use crate::{EmailError, KeyError, PasswordError};
 
 /// Why something was refused, or could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,9 @@ pub enum Error {
     /// A setting that cannot hold, with what would.
     #[error("a setting is out of bounds: {0}")]
     Setting(&'static str),
+    /// The master key or the signing keys cannot be used: nothing works until an operator acts.
+    #[error("the keys cannot be used")]
+    Key(#[from] KeyError),
     /// What should not happen: a damaged record, or a system that fails.
     #[error("an internal error")]
     Internal(#[source] Box<dyn StdError + Send + Sync>),

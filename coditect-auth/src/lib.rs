@@ -15,6 +15,8 @@
 //! | [`password`] | which passwords may be chosen |
 //! | [`hasher`] | Argon2id, bounded in memory and in what waits |
 //! | [`secret`] | a type for each secret: redacted, wiped, compared in constant time |
+//! | [`master_key`] | the key that all others hang on |
+//! | [`keys`] | the keys that sign access tokens: sealed records, the ring, rotation |
 //! | [`error`] | the one error, by what a caller can do about it |
 //!
 //! Nothing here reads or writes the store, knows HTTP, or looks at the clock: records, and the time, are
@@ -23,6 +25,8 @@
 pub mod email;
 pub mod error;
 pub mod hasher;
+pub mod keys;
+pub mod master_key;
 pub mod password;
 mod random;
 pub mod secret;
@@ -30,5 +34,6 @@ pub mod secret;
 pub use email::{Email, EmailError};
 pub use error::Error;
 pub use hasher::{HashParams, Hasher, Verdict};
+pub use keys::{Algorithm, KeyError, KeyRing, KeyState, Kid, SealedKey, SigningKey, VerifyingKey};
 pub use password::PasswordError;
-pub use secret::Password;
+pub use secret::{MasterKey, Password};

@@ -51,6 +51,10 @@ macro_rules! secrets {
 secrets! {
     /// A password in NFC, of a length that may be hashed.
     Password: String => str;
+    /// The key from which all other keys of an installation are derived.
+    MasterKey: [u8; 32] => [u8; 32];
+    /// A key derived from the [`MasterKey`] for one purpose.
+    Subkey: [u8; 32] => [u8; 32];
 }
 
 #[cfg(test)]
@@ -61,6 +65,9 @@ mod tests {
     fn debug_shows_the_name_and_nothing_of_the_secret() {
         let password = Password::new(Zeroizing::new("correct horse".to_owned()));
         assert_eq!(format!("{password:?}"), "Password(redacted)");
+
+        let key = MasterKey::new(Zeroizing::new([7; 32]));
+        assert_eq!(format!("{key:?}"), "MasterKey(redacted)");
     }
 
     #[test]
