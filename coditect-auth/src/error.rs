@@ -6,7 +6,7 @@
 
 use std::error::Error as StdError;
 
-use crate::{EmailError, KeyError, PasswordError};
+use crate::{EmailError, KeyError, PasswordError, TokenError};
 
 /// Why something was refused, or could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,12 @@ pub enum Error {
     /// Somebody has registered with this e-mail.
     #[error("the e-mail address is taken")]
     EmailTaken,
+    /// Not an access token of ours, or not for us.
+    #[error("the access token is invalid")]
+    TokenInvalid(#[source] TokenError),
+    /// An access token of ours whose time is over: refresh it.
+    #[error("the access token has expired")]
+    TokenExpired,
     /// Not a refresh token of ours, or one this store has never had.
     #[error("the refresh token is invalid")]
     RefreshInvalid,
@@ -54,5 +60,41 @@ impl Error {
     /// Wraps what the caller can do nothing about.
     pub(crate) fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Internal(cause.into())
+    }
+}
+
+impl From<TokenError> for Error {
+    fn from(reason: TokenError) -> Self {
+        match reason {
+            TokenError::Expired => Self::TokenExpired,
+            reason => Self::TokenInvalid(reason),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expired_token_is_told_apart_from_an_invalid_one() {
+        assert!(matches!(
+            Error::from(TokenError::Expired),
+            Error::TokenExpired
+        ));
+        assert!(matches!(
+            Error::from(TokenError::Signature),
+            Error::TokenInvalid(TokenError::Signature)
+        ));
+    }
+
+    #[test]
+    fn the_check_that_failed_is_the_source_and_not_the_message() {
+        let error = Error::from(TokenError::Signature);
+        assert_eq!(error.to_string(), "the access token is invalid");
+        assert_eq!(
+            error.source().unwrap().to_string(),
+            TokenError::Signature.to_string()
+        );
     }
 }

@@ -17,11 +17,14 @@
 //! | [`secret`] | a type for each secret: redacted, wiped, compared in constant time |
 //! | [`master_key`] | the key that all others hang on |
 //! | [`keys`] | the keys that sign access tokens: sealed records, the ring, rotation |
+//! | [`claims`], [`access`] | what an access token says; minting and verifying it |
 //! | [`error`] | the one error, by what a caller can do about it |
 //!
 //! Nothing here reads or writes the store, knows HTTP, or looks at the clock: records, and the time, are
 //! passed in. A verified access token is half an answer: its session must also hold, in the store, now.
 
+pub mod access;
+pub mod claims;
 pub mod email;
 pub mod error;
 pub mod hasher;
@@ -31,9 +34,11 @@ pub mod password;
 mod random;
 pub mod secret;
 
+pub use access::{AccessSettings, AccessTokens, Minted, TokenError};
+pub use claims::{Claims, TokenId};
 pub use email::{Email, EmailError};
 pub use error::Error;
 pub use hasher::{HashParams, Hasher, Verdict};
 pub use keys::{Algorithm, KeyError, KeyRing, KeyState, Kid, SealedKey, SigningKey, VerifyingKey};
 pub use password::PasswordError;
-pub use secret::{MasterKey, Password};
+pub use secret::{AccessToken, MasterKey, Password};

@@ -55,6 +55,8 @@ secrets! {
     MasterKey: [u8; 32] => [u8; 32];
     /// A key derived from the [`MasterKey`] for one purpose.
     Subkey: [u8; 32] => [u8; 32];
+    /// A signed access token, ready to be given to its holder.
+    AccessToken: String => str;
 }
 
 #[cfg(test)]
