@@ -18,6 +18,7 @@
 //! | [`master_key`] | the key that all others hang on |
 //! | [`keys`] | the keys that sign access tokens: sealed records, the ring, rotation |
 //! | [`claims`], [`access`] | what an access token says; minting and verifying it |
+//! | [`refresh`] | the refresh token's bytes and its successor |
 //! | [`error`] | the one error, by what a caller can do about it |
 //!
 //! Nothing here reads or writes the store, knows HTTP, or looks at the clock: records, and the time, are
@@ -32,6 +33,7 @@ pub mod keys;
 pub mod master_key;
 pub mod password;
 mod random;
+pub mod refresh;
 pub mod secret;
 
 pub use access::{AccessSettings, AccessTokens, Minted, TokenError};
@@ -41,4 +43,5 @@ pub use error::Error;
 pub use hasher::{HashParams, Hasher, Verdict};
 pub use keys::{Algorithm, KeyError, KeyRing, KeyState, Kid, SealedKey, SigningKey, VerifyingKey};
 pub use password::PasswordError;
-pub use secret::{AccessToken, MasterKey, Password};
+pub use refresh::{RefreshKeys, RefreshToken, Salt};
+pub use secret::{AccessToken, MasterKey, Password, RefreshSecret, RefreshText};

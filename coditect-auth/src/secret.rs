@@ -55,6 +55,10 @@ secrets! {
     MasterKey: [u8; 32] => [u8; 32];
     /// A key derived from the [`MasterKey`] for one purpose.
     Subkey: [u8; 32] => [u8; 32];
+    /// The part of a refresh token that is known to its holder alone; the store has its hash.
+    RefreshSecret: [u8; 32] => [u8; 32];
+    /// A refresh token as text, ready to be given to its holder.
+    RefreshText: String => str;
     /// A signed access token, ready to be given to its holder.
     AccessToken: String => str;
 }
