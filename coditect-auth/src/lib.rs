@@ -19,6 +19,7 @@
 //! | [`keys`] | the keys that sign access tokens: sealed records, the ring, rotation |
 //! | [`claims`], [`access`] | what an access token says; minting and verifying it |
 //! | [`refresh`] | the refresh token's bytes and its successor |
+//! | [`family`] | the life of a refresh token family, as a pure function |
 //! | [`error`] | the one error, by what a caller can do about it |
 //!
 //! Nothing here reads or writes the store, knows HTTP, or looks at the clock: records, and the time, are
@@ -28,6 +29,7 @@ pub mod access;
 pub mod claims;
 pub mod email;
 pub mod error;
+pub mod family;
 pub mod hasher;
 pub mod keys;
 pub mod master_key;
@@ -40,6 +42,7 @@ pub use access::{AccessSettings, AccessTokens, Minted, TokenError};
 pub use claims::{Claims, TokenId};
 pub use email::{Email, EmailError};
 pub use error::Error;
+pub use family::{Decision, Lifetimes, Presented, Stored};
 pub use hasher::{HashParams, Hasher, Verdict};
 pub use keys::{Algorithm, KeyError, KeyRing, KeyState, Kid, SealedKey, SigningKey, VerifyingKey};
 pub use password::PasswordError;
