@@ -1,1 +1,50 @@
-//! x
+//! Who somebody is: passwords, access tokens bound to stored sessions, and refresh token families in
+//! which a token that comes back tells of theft.
+//!
+//! ```text
+//!   e-mail + password ──► email, password, hasher ──► one login = one AuthSession = one token family
+//!                                                        │
+//!                         ┌──────────────────────────────┴───────────────┐
+//!                    access (JWT, minutes)                     refresh (opaque, replaced at each use)
+//!                    keys: a ring, sealed by the master key    family: what one that comes in means
+//! ```
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`email`] | which addresses are taken, and when two are the same |
+//! | [`password`] | which passwords may be chosen |
+//! | [`hasher`] | Argon2id, bounded in memory and in what waits |
+//! | [`secret`] | a type for each secret: redacted, wiped, compared in constant time |
+//! | [`master_key`] | the key that all others hang on |
+//! | [`keys`] | the keys that sign access tokens: sealed records, the ring, rotation |
+//! | [`claims`], [`access`] | what an access token says; minting and verifying it |
+//! | [`refresh`] | the refresh token's bytes and its successor |
+//! | [`family`] | the life of a refresh token family, as a pure function |
+//! | [`error`] | the one error, by what a caller can do about it |
+//!
+//! Nothing here reads or writes the store, knows HTTP, or looks at the clock: records, and the time, are
+//! passed in. A verified access token is half an answer: its session must also hold, in the store, now.
+
+pub mod access;
+pub mod claims;
+pub mod email;
+pub mod error;
+pub mod family;
+pub mod hasher;
+pub mod keys;
+pub mod master_key;
+pub mod password;
+mod random;
+pub mod refresh;
+pub mod secret;
+
+pub use access::{AccessSettings, AccessTokens, Minted, TokenError};
+pub use claims::{Claims, TokenId};
+pub use email::{Email, EmailError};
+pub use error::Error;
+pub use family::{Decision, Lifetimes, Presented, Stored};
+pub use hasher::{HashParams, Hasher, Verdict};
+pub use keys::{Algorithm, KeyError, KeyRing, KeyState, Kid, SealedKey, SigningKey, VerifyingKey};
+pub use password::PasswordError;
+pub use refresh::{RefreshKeys, RefreshToken, Salt};
+pub use secret::{AccessToken, MasterKey, Password, RefreshSecret, RefreshText};

@@ -1,0 +1,75 @@
+//! Minting: from a session to a signed token.
+//!
+//! A token never outlives its session: where the session ends before the token would, so does the token.
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use chrono::{DateTime, Utc};
+use coditect_store::model::AuthSession;
+use jsonwebtoken::Header;
+use zeroize::Zeroizing;
+
+use super::{AccessTokens, TYPE};
+use crate::{AccessToken, Claims, Error, KeyRing, TokenId};
+
+/// A fresh access token, and when it ends.
+#[derive(Clone, Debug)]
+pub struct Minted {
+    /// The token.
+    pub token: AccessToken,
+    /// When it ends, to the second.
+    pub expires_at: DateTime<Utc>,
+}
+
+impl AccessTokens {
+    /// A token for this session, signed by the ring's active key. Whether the session holds is the
+    /// caller's to know; nothing of it is checked here.
+    pub fn mint(
+        &self,
+        ring: &KeyRing,
+        session: &AuthSession,
+        email: &str,
+        jti: TokenId,
+        now: DateTime<Utc>,
+    ) -> Result<Minted, Error> {
+        let ends = now
+            .checked_add_signed(self.settings.ttl)
+            .unwrap_or(DateTime::<Utc>::MAX_UTC)
+            .min(session.expires_at());
+        let claims = Claims {
+            sub: session.user_id,
+            tenant_id: session.tenant_id,
+            email: email.to_owned(),
+            session_id: session.id,
+            token_family: session.token_family,
+            iat: now.timestamp(),
+            exp: ends.timestamp(),
+            iss: self.settings.issuer.clone(),
+            aud: self.settings.audience.clone(),
+            jti,
+        };
+        Ok(Minted {
+            token: sign(ring, &claims)?,
+            expires_at: DateTime::from_timestamp(claims.exp, 0).unwrap_or(ends),
+        })
+    }
+}
+
+fn sign(ring: &KeyRing, claims: &Claims) -> Result<AccessToken, Error> {
+    let key = ring.signing();
+    let mut header = Header::new(key.algorithm().in_header());
+    header.typ = Some(TYPE.to_owned());
+    header.kid = Some(key.kid().to_string());
+
+    let header = serde_json::to_vec(&header).map_err(Error::internal)?;
+    let claims = serde_json::to_vec(claims).map_err(Error::internal)?;
+    // Enough for header, claims, signature and two dots, so that the text is never moved.
+    let capacity = (header.len() + claims.len() + 64) * 4 / 3 + 8;
+    let mut token = Zeroizing::new(String::with_capacity(capacity));
+    BASE64_URL_SAFE_NO_PAD.encode_string(header, &mut token);
+    token.push('.');
+    BASE64_URL_SAFE_NO_PAD.encode_string(claims, &mut token);
+    let signature = key.sign(token.as_bytes());
+    token.push('.');
+    BASE64_URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+    Ok(AccessToken::new(token))
+}

@@ -1,0 +1,226 @@
+//! Verifying: every check, in order, each with an error of its own.
+//!
+//! Size, three segments, header; the key by its id in the ring and nowhere else; the key's own
+//! algorithm; no critical extension; the signature; only then is anything of the claims read: type,
+//! issuer, audience, times, ids. URLs and keys that a header brings along are never looked at.
+//!
+//! The client hears "invalid token" for all of them, but for a token of ours whose time is over.
+
+use std::{fmt, str::FromStr};
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use chrono::{DateTime, Utc};
+use jsonwebtoken::{Header, dangerous::insecure_decode_claims, decode_header};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, Visitor},
+};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::{AccessTokens, MAX_TOKEN_BYTES, TYPE};
+use crate::{Claims, KeyRing, TokenId, VerifyingKey};
+
+/// Which check an access token has failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// It is longer than 8 KiB.
+    #[error("the token is too long")]
+    TooLong,
+    /// It has not three segments.
+    #[error("the token has not three segments")]
+    Segments,
+    /// Its header cannot be read, or names an algorithm that doesn't exist.
+    #[error("the token's header cannot be read")]
+    Header(#[source] jsonwebtoken::errors::Error),
+    /// No key of the ring has its `kid`, or it has none.
+    #[error("the token is of no key known here")]
+    UnknownKey,
+    /// Its algorithm is not its key's.
+    #[error("the token's algorithm is not its key's")]
+    Algorithm,
+    /// It has critical extensions; we know none.
+    #[error("the token has critical extensions")]
+    Critical,
+    /// Its key did not sign it.
+    #[error("the token's signature does not hold")]
+    Signature,
+    /// It is signed, but is no access token.
+    #[error("the token is not of type {TYPE}")]
+    Type,
+    /// Its claims are no JSON object, or one stands there twice.
+    #[error("the token's claims cannot be read")]
+    Claims(#[source] jsonwebtoken::errors::Error),
+    /// A claim is missing, or of the wrong type.
+    #[error("the token's claim {0} is missing or of the wrong type")]
+    Claim(&'static str),
+    /// Somebody else made it.
+    #[error("the token is of another issuer")]
+    Issuer,
+    /// It was made for somebody else.
+    #[error("the token is for another audience")]
+    Audience,
+    /// Its time is over.
+    #[error("the token has expired")]
+    Expired,
+    /// It was made in the future.
+    #[error("the token was made in the future")]
+    IssuedAhead,
+    /// Its time has not come.
+    #[error("the token does not hold yet")]
+    NotYet,
+}
+
+impl AccessTokens {
+    /// Checks a token and gives its claims. It costs the reading of 8 KiB at the most, and one
+    /// signature check.
+    ///
+    /// # Errors
+    ///
+    /// The first check that failed. A token of a key that another server has just made is
+    /// [`TokenError::UnknownKey`]: open a newer ring and try once more.
+    pub fn verify(
+        &self,
+        ring: &KeyRing,
+        token: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Claims, TokenError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::TooLong);
+        }
+        let (message, signature) = split(token).ok_or(TokenError::Segments)?;
+        let header = decode_header(token).map_err(TokenError::Header)?;
+        let key = key_of(&header, ring)?;
+        if header.crit.is_some() {
+            return Err(TokenError::Critical);
+        }
+        check_signature(key, message, signature)?;
+        if header.typ.as_deref() != Some(TYPE) {
+            return Err(TokenError::Type);
+        }
+        // `insecure`, says the library, since it checks no signature; that has been done above.
+        let claims: Object = insecure_decode_claims(token).map_err(TokenError::Claims)?;
+        self.check_claims(&claims, now)
+    }
+
+    fn check_claims(&self, claims: &Object, now: DateTime<Utc>) -> Result<Claims, TokenError> {
+        let (now, leeway) = (now.timestamp(), self.settings.leeway.num_seconds());
+
+        let iss = claims.text("iss")?;
+        if iss != self.settings.issuer {
+            return Err(TokenError::Issuer);
+        }
+        let aud = claims.text("aud")?;
+        if aud != self.settings.audience {
+            return Err(TokenError::Audience);
+        }
+        let exp = claims.seconds("exp")?;
+        if now >= exp.saturating_add(leeway) {
+            return Err(TokenError::Expired);
+        }
+        let latest_start = now.saturating_add(leeway);
+        let iat = claims.seconds("iat")?;
+        if iat > latest_start {
+            return Err(TokenError::IssuedAhead);
+        }
+        if claims.0.contains_key("nbf") && claims.seconds("nbf")? > latest_start {
+            return Err(TokenError::NotYet);
+        }
+        Ok(Claims {
+            sub: claims.id("sub")?,
+            session_id: claims.id("session_id")?,
+            tenant_id: claims.id("tenant_id")?,
+            token_family: claims.id("token_family")?,
+            email: claims.text("email")?.to_owned(),
+            jti: TokenId(claims.id::<Uuid>("jti")?),
+            iss: iss.to_owned(),
+            aud: aud.to_owned(),
+            iat,
+            exp,
+        })
+    }
+}
+
+/// What is signed, and the signature; none unless there are three segments.
+fn split(token: &str) -> Option<(&str, &str)> {
+    let (message, signature) = token.rsplit_once('.')?;
+    let (header, claims) = message.split_once('.')?;
+    let all_there = [header, claims, signature]
+        .iter()
+        .all(|part| !part.is_empty());
+    (all_there && !claims.contains('.')).then_some((message, signature))
+}
+
+/// The key, which then says what the algorithm is. The header has no say in it, but must agree.
+fn key_of<'a>(header: &Header, ring: &'a KeyRing) -> Result<&'a VerifyingKey, TokenError> {
+    let kid = header.kid.as_deref().ok_or(TokenError::UnknownKey)?;
+    let key = ring.verifying(kid).ok_or(TokenError::UnknownKey)?;
+    if header.alg != key.algorithm().in_header() {
+        return Err(TokenError::Algorithm);
+    }
+    Ok(key)
+}
+
+fn check_signature(key: &VerifyingKey, message: &str, signature: &str) -> Result<(), TokenError> {
+    let bytes = BASE64_URL_SAFE_NO_PAD
+        .decode(signature)
+        .map_err(|_| TokenError::Signature)?;
+    if key.verify(message.as_bytes(), &bytes) {
+        Ok(())
+    } else {
+        Err(TokenError::Signature)
+    }
+}
+
+/// A JSON object in which no name stands twice: of two claims of one name, which one holds would
+/// depend on who reads them.
+#[derive(Debug)]
+struct Object(Map<String, Value>);
+
+impl Object {
+    fn text(&self, name: &'static str) -> Result<&str, TokenError> {
+        let value = self.0.get(name).and_then(Value::as_str);
+        value.ok_or(TokenError::Claim(name))
+    }
+
+    fn id<T: FromStr>(&self, name: &'static str) -> Result<T, TokenError> {
+        let parsed = self.text(name)?.parse();
+        parsed.map_err(|_| TokenError::Claim(name))
+    }
+
+    /// Whole seconds; a fraction is not what we write.
+    fn seconds(&self, name: &'static str) -> Result<i64, TokenError> {
+        let value = self.0.get(name).and_then(Value::as_i64);
+        value.ok_or(TokenError::Claim(name))
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor;
+
+        impl<'de> Visitor<'de> for ObjectVisitor {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object in which no name stands twice")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Object, A::Error> {
+                let mut map = Map::new();
+                while let Some((name, value)) = access.next_entry()? {
+                    if map.insert(name, value).is_some() {
+                        return Err(A::Error::custom("a name stands there twice"));
+                    }
+                }
+                Ok(Object(map))
+            }
+        }
+
+        deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests;

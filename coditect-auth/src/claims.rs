@@ -1,0 +1,62 @@
+//! What an access token says.
+//!
+//! [`Claims`] is made in two places only: when a token is minted, and when one has passed every check
+//! of [`AccessTokens::verify`](crate::AccessTokens::verify). It has no `Deserialize`, so nobody reads
+//! claims past the checks by accident.
+
+use std::fmt;
+
+use coditect_store::model::{AuthSessionId, TenantId, TokenFamilyId, UserId};
+use serde::Serialize;
+use uuid::Uuid;
+
+/// An access token's own id, its `jti`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct TokenId(pub Uuid);
+
+impl TokenId {
+    /// A new one, version 7 (RFC 9562).
+    #[expect(clippy::new_without_default, reason = "each call gives another one")]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+/// The claims of an access token. All are present in every token; times are whole seconds since 1970.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub struct Claims {
+    /// The user.
+    pub sub: UserId,
+    /// The user's tenant.
+    pub tenant_id: TenantId,
+    /// The user's e-mail address, for display.
+    pub email: String,
+    /// The signed-in device: the token holds only as long as this session does.
+    pub session_id: AuthSessionId,
+    /// The family of that session's refresh tokens.
+    pub token_family: TokenFamilyId,
+    /// When it was made.
+    pub iat: i64,
+    /// When it ends; at this second it is over.
+    pub exp: i64,
+    /// Who made it.
+    pub iss: String,
+    /// For whom it was made: one audience, never a list.
+    pub aud: String,
+    /// Its own id.
+    pub jti: TokenId,
+}
+
+impl fmt::Debug for Claims {
+    /// Leaves the e-mail address out, so that it is in no log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claims")
+            .field("sub", &self.sub)
+            .field("tenant_id", &self.tenant_id)
+            .field("session_id", &self.session_id)
+            .field("exp", &self.exp)
+            .field("jti", &self.jti)
+            .finish_non_exhaustive()
+    }
+}

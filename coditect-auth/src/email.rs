@@ -1,0 +1,335 @@
+//! E-mail addresses: which are taken, and when two are the same.
+//!
+//! The grammar is RFC 5321's `Dot-string` before the `@`, with RFC 6531's letters beyond ASCII, and a
+//! domain name of at least two labels after it, as UTS 46 has it. Two addresses are the same when they
+//! agree in NFC, without regard to case, with the domain in its ASCII form. Mail systems may tell local
+//! parts apart by case, but people don't, and nobody should be able to register a look-alike.
+//!
+//! Refused on purpose: quoted local parts (`"a b"@…`), comments, address literals (`a@[10.0.0.1]`) and
+//! domains that are numbers, single-label domains (`a@localhost`), control characters and line breaks
+//! anywhere, even at the ends, and characters that can't be seen. Spaces and tabs around the address are
+//! trimmed; forms add them.
+
+use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
+use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
+
+/// The most that a mail system must take, in bytes (RFC 5321, 4.5.3.1.3, less the brackets).
+const MAX_BYTES: usize = 254;
+
+const MAX_LOCAL_BYTES: usize = 64;
+
+/// An e-mail address of a form that this service takes. Whether mail reaches anybody is not known.
+#[derive(Clone, Debug)]
+pub struct Email {
+    display: String,
+    normalized: String,
+}
+
+/// Why a text is refused as an e-mail address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EmailError {
+    /// There is nothing.
+    #[error("the address is empty")]
+    Empty,
+    /// It is longer than 254 bytes, or its local part than 64.
+    #[error("the address is too long")]
+    TooLong,
+    /// It has no `@`.
+    #[error("the address has no @")]
+    NoAt,
+    /// What stands before the `@` is not of the grammar.
+    #[error("the part before the @ is not valid")]
+    LocalPart,
+    /// What stands after the `@` is no domain name of two labels or more.
+    #[error("the part after the @ is not a domain name")]
+    Domain,
+}
+
+impl Email {
+    /// Reads an address as somebody typed it. Parsing a normalised address gives the same one again.
+    pub fn parse(text: &str) -> Result<Self, EmailError> {
+        let text = text.trim_matches([' ', '\t']);
+        if text.is_empty() {
+            return Err(EmailError::Empty);
+        }
+        // Before it is normalised, so that the work is bounded: NFC shortens no valid address so much.
+        if text.len() > 4 * MAX_BYTES {
+            return Err(EmailError::TooLong);
+        }
+        let display: String = text.nfc().collect();
+        let (local, domain) = display.rsplit_once('@').ok_or(EmailError::NoAt)?;
+        let local = normalized_local(local)?;
+        let domain = normalized_domain(domain)?;
+        let normalized = format!("{local}@{domain}");
+        if display.len() > MAX_BYTES || normalized.len() > MAX_BYTES {
+            return Err(EmailError::TooLong);
+        }
+        Ok(Self {
+            display,
+            normalized,
+        })
+    }
+
+    /// The address as its owner writes it: trimmed and in NFC, else untouched.
+    pub fn display(&self) -> &str {
+        &self.display
+    }
+
+    /// The address by which it is found: the same for all spellings of it.
+    pub fn normalized(&self) -> &str {
+        &self.normalized
+    }
+}
+
+impl PartialEq for Email {
+    /// Two spellings of one address are equal.
+    fn eq(&self, other: &Self) -> bool {
+        self.normalized == other.normalized
+    }
+}
+
+impl Eq for Email {}
+
+fn normalized_local(local: &str) -> Result<String, EmailError> {
+    // In NFC again: lower-casing can take it apart.
+    let lower: String = local.to_lowercase().nfc().collect();
+    if local.len() > MAX_LOCAL_BYTES || lower.len() > MAX_LOCAL_BYTES {
+        return Err(EmailError::TooLong);
+    }
+    let is_atom = |atom: &str| !atom.is_empty() && atom.chars().all(is_atom_text);
+    if lower.split('.').all(is_atom) {
+        Ok(lower)
+    } else {
+        Err(EmailError::LocalPart)
+    }
+}
+
+/// ASCII as in RFC 5322's `atext`; beyond it, what can be read: letters, digits and their marks.
+fn is_atom_text(c: char) -> bool {
+    match c {
+        'a'..='z' | 'A'..='Z' | '0'..='9' => true,
+        '\0'..='\x7f' => "!#$%&'*+-/=?^_`{|}~".contains(c),
+        _ => (c.is_alphanumeric() || is_combining_mark(c)) && !is_invisible(c),
+    }
+}
+
+/// Letters and marks that Unicode has as `Default_Ignorable_Code_Point`: they show as nothing.
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{34f}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{ffa0}'
+            | '\u{e0100}'..='\u{e01ef}'
+    )
+}
+
+fn normalized_domain(domain: &str) -> Result<String, EmailError> {
+    let ascii = Uts46::new()
+        .to_ascii(
+            domain.as_bytes(),
+            AsciiDenyList::STD3,
+            Hyphens::CheckFirstLast,
+            DnsLength::Verify,
+        )
+        .map_err(|_| EmailError::Domain)?;
+    let (_, last_label) = ascii.rsplit_once('.').ok_or(EmailError::Domain)?;
+    if last_label.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(EmailError::Domain);
+    }
+    Ok(ascii.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn normalized(text: &str) -> String {
+        Email::parse(text)
+            .unwrap_or_else(|error| panic!("{text:?}: {error}"))
+            .normalized
+    }
+
+    #[test]
+    fn ordinary_addresses_are_taken() {
+        for text in [
+            "user@example.com",
+            "first.last+tag@mail.example.co.uk",
+            "o'brien@example.com",
+            "a!#$%&'*+-/=?^_`{|}~b@example.com",
+            "x@a-b.example",
+            "user@r3---sn.example.com",
+        ] {
+            assert_eq!(normalized(text), text);
+        }
+    }
+
+    #[test]
+    fn spellings_of_one_address_are_one_address() {
+        for (left, right) in [
+            ("Alice@Example.COM", "alice@example.com"),
+            ("  alice@example.com\t", "alice@example.com"),
+            ("cafe\u{301}@example.com", "café@example.com"),
+            ("CAFÉ@example.com", "café@example.com"),
+            ("a@bücher.example", "a@xn--bcher-kva.example"),
+            ("a@BÜCHER.example", "a@bu\u{308}cher.example"),
+            ("a@example。com", "a@example.com"),
+        ] {
+            assert_eq!(normalized(left), normalized(right));
+            assert_eq!(Email::parse(left).unwrap(), Email::parse(right).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_given_spelling_is_kept_for_display() {
+        let email = Email::parse(" Alice@BÜCHER.example ").unwrap();
+        assert_eq!(email.display(), "Alice@BÜCHER.example");
+        assert_eq!(email.normalized(), "alice@xn--bcher-kva.example");
+    }
+
+    #[test]
+    fn look_alikes_are_other_addresses() {
+        assert_ne!(
+            normalized("аlice@example.com"),
+            normalized("alice@example.com")
+        );
+        assert_ne!(
+            normalized("alice@exаmple.com"),
+            normalized("alice@example.com")
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_refused() {
+        for text in [
+            "ali\u{200b}ce@example.com",
+            "ali\u{200d}ce@example.com",
+            "ali\u{ad}ce@example.com",
+            "\u{202e}alice@example.com",
+            "\u{feff}alice@example.com",
+            "alice\u{fe0f}@example.com",
+            "alice\u{3164}@example.com",
+            "alice\u{a0}@example.com",
+            "\u{e000}@example.com",
+        ] {
+            assert_eq!(
+                Email::parse(text).unwrap_err(),
+                EmailError::LocalPart,
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn control_characters_and_line_breaks_are_refused_at_the_ends_too() {
+        for text in [
+            "alice@example.com\r\n",
+            "alice@example.com\n",
+            "\nalice@example.com",
+            "alice@example.com\r\nBcc: eve@example.com",
+            "alice\r\n@example.com",
+            "alice\0@example.com",
+            "alice@example.com\0",
+            "alice@exam\0ple.com",
+            "alice\u{85}@example.com",
+        ] {
+            assert!(Email::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_of_the_grammar_is_refused_with_its_reason() {
+        use EmailError::{Domain, Empty, LocalPart, NoAt};
+        for (text, reason) in [
+            ("", Empty),
+            ("   ", Empty),
+            ("alice", NoAt),
+            ("alice.example.com", NoAt),
+            ("@example.com", LocalPart),
+            (".alice@example.com", LocalPart),
+            ("alice.@example.com", LocalPart),
+            ("al..ice@example.com", LocalPart),
+            ("al ice@example.com", LocalPart),
+            ("\"al ice\"@example.com", LocalPart),
+            ("alice@eve@example.com", LocalPart),
+            ("alice(comment)@example.com", LocalPart),
+            ("<alice@example.com>", LocalPart),
+            ("Alice <alice@example.com", LocalPart),
+            ("alice,eve@example.com", LocalPart),
+            ("alice@", Domain),
+            ("alice@localhost", Domain),
+            ("alice@example.com.", Domain),
+            ("alice@.example.com", Domain),
+            ("alice@example..com", Domain),
+            ("alice@-example.com", Domain),
+            ("alice@example-.com", Domain),
+            ("alice@exam_ple.com", Domain),
+            ("alice@exam ple.com", Domain),
+            ("alice@10.0.0.1", Domain),
+            ("alice@[10.0.0.1]", Domain),
+            ("alice@example.com>", Domain),
+            ("alice@xn--a.example", Domain),
+        ] {
+            assert_eq!(Email::parse(text).unwrap_err(), reason, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn lengths_are_bounded_where_the_standards_bound_them() {
+        let domain = format!(
+            "{}.{}.{}.example",
+            "d".repeat(60),
+            "d".repeat(60),
+            "d".repeat(57)
+        );
+        let longest = format!("{}@{domain}", "a".repeat(64));
+        assert_eq!(longest.len(), 252);
+        assert!(Email::parse(&longest).is_ok());
+        assert!(Email::parse(&format!("{}@example.com", "a".repeat(64))).is_ok());
+        for text in [
+            format!("{}@example.com", "a".repeat(65)),
+            format!("{}@example.com", "é".repeat(33)),
+            format!("{}@x{domain}xx", "a".repeat(64)),
+            "a".repeat(1 << 20),
+        ] {
+            assert_eq!(Email::parse(&text).unwrap_err(), EmailError::TooLong);
+        }
+        let long_label = format!("a@{}.example", "d".repeat(64));
+        assert_eq!(Email::parse(&long_label).unwrap_err(), EmailError::Domain);
+    }
+
+    #[test]
+    fn an_address_whose_ascii_form_is_too_long_is_refused() {
+        let text = format!("a@{}.example", "ü".repeat(61));
+        assert_eq!(Email::parse(&text).unwrap_err(), EmailError::Domain);
+    }
+
+    proptest! {
+        #[test]
+        fn a_normalised_address_normalises_to_itself(
+            local in "[\\PC&&[^@]]{1,20}",
+            domain in "[a-zA-ZäÖßΣ0-9-]{1,10}\\.[a-z]{2,5}",
+        ) {
+            if let Ok(email) = Email::parse(&format!("{local}@{domain}")) {
+                let again = Email::parse(email.normalized()).unwrap();
+                prop_assert_eq!(again.normalized(), email.normalized());
+                prop_assert_eq!(&again, &Email::parse(email.display()).unwrap());
+            }
+        }
+
+        #[test]
+        fn no_text_panics_and_none_that_is_taken_has_control_characters(text in any::<String>()) {
+            if let Ok(email) = Email::parse(&text) {
+                prop_assert!(!email.display().chars().any(char::is_control));
+                prop_assert!(!email.display().contains(char::is_whitespace));
+            }
+        }
+    }
+}

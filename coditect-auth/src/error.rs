@@ -1,0 +1,100 @@
+//! The one error of the crate.
+//!
+//! Its variants are what a caller can act on: each is one answer to the client. Which of many checks
+//! failed is the cause, kept as `source()` for the log. No variant and no cause holds a password, a
+//! token, a key or a hash.
+
+use std::error::Error as StdError;
+
+use crate::{EmailError, KeyError, PasswordError, TokenError};
+
+/// Why something was refused, or could not be done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Not an e-mail address this service takes.
+    #[error("the e-mail address is not valid")]
+    InvalidEmail(#[from] EmailError),
+    /// Not a password this service takes.
+    #[error("the password is refused")]
+    WeakPassword(#[from] PasswordError),
+    /// Nobody signs in with this e-mail and this password. Unknown, wrong and disabled look the same.
+    #[error("e-mail or password is wrong")]
+    InvalidCredentials,
+    /// Somebody has registered with this e-mail.
+    #[error("the e-mail address is taken")]
+    EmailTaken,
+    /// Not an access token of ours, or not for us.
+    #[error("the access token is invalid")]
+    TokenInvalid(#[source] TokenError),
+    /// An access token of ours whose time is over: refresh it.
+    #[error("the access token has expired")]
+    TokenExpired,
+    /// Not a refresh token of ours, or one this store has never had.
+    #[error("the refresh token is invalid")]
+    RefreshInvalid,
+    /// The session was ended, or its user may not sign in: sign in anew.
+    #[error("the session was ended")]
+    SessionRevoked,
+    /// The session has come to its end by itself: sign in anew.
+    #[error("the session has expired")]
+    SessionExpired,
+    /// A replaced refresh token came back; its session was ended for that.
+    #[error("the refresh token was used before")]
+    RefreshReused,
+    /// Too many passwords are being hashed: try again shortly.
+    #[error("too much to do at the moment")]
+    Busy,
+    /// A setting that cannot hold, with what would.
+    #[error("a setting is out of bounds: {0}")]
+    Setting(&'static str),
+    /// The master key or the signing keys cannot be used: nothing works until an operator acts.
+    #[error("the keys cannot be used")]
+    Key(#[from] KeyError),
+    /// What should not happen: a damaged record, or a system that fails.
+    #[error("an internal error")]
+    Internal(#[source] Box<dyn StdError + Send + Sync>),
+}
+
+impl Error {
+    /// Wraps what the caller can do nothing about.
+    pub(crate) fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Internal(cause.into())
+    }
+}
+
+impl From<TokenError> for Error {
+    fn from(reason: TokenError) -> Self {
+        match reason {
+            TokenError::Expired => Self::TokenExpired,
+            reason => Self::TokenInvalid(reason),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expired_token_is_told_apart_from_an_invalid_one() {
+        assert!(matches!(
+            Error::from(TokenError::Expired),
+            Error::TokenExpired
+        ));
+        assert!(matches!(
+            Error::from(TokenError::Signature),
+            Error::TokenInvalid(TokenError::Signature)
+        ));
+    }
+
+    #[test]
+    fn the_check_that_failed_is_the_source_and_not_the_message() {
+        let error = Error::from(TokenError::Signature);
+        assert_eq!(error.to_string(), "the access token is invalid");
+        assert_eq!(
+            error.source().unwrap().to_string(),
+            TokenError::Signature.to_string()
+        );
+    }
+}

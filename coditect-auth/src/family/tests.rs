@@ -1,0 +1,387 @@
+use chrono::DateTime;
+use coditect_store::model::{AuthSessionId, TenantId, TokenFamilyId, UserId};
+use proptest::prelude::*;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::{MasterKey, RefreshKeys, RefreshSecret};
+
+const GRACE: TimeDelta = TimeDelta::seconds(10);
+const IDLE: TimeDelta = TimeDelta::days(7);
+
+const FIRST: [u8; 32] = [1; 32];
+const SECOND: [u8; 32] = [2; 32];
+const OTHER: [u8; 32] = [99; 32];
+
+fn start() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+}
+
+fn after(seconds: i64) -> DateTime<Utc> {
+    start() + TimeDelta::seconds(seconds)
+}
+
+/// A session that has just begun.
+fn session(secret_hash: [u8; 32]) -> AuthSession {
+    AuthSession {
+        id: AuthSessionId::new(),
+        tenant_id: TenantId::new(),
+        user_id: UserId::new(),
+        token_family: TokenFamilyId::new(),
+        generation: 0,
+        secret_hash,
+        previous_secret_hash: None,
+        salt: [0; 32],
+        rotated_at: start(),
+        created_at: start(),
+        last_used_at: start(),
+        idle_expires_at: start() + IDLE,
+        absolute_expires_at: start() + TimeDelta::days(30),
+        revocation: None,
+        user_agent: None,
+        ip: None,
+    }
+}
+
+/// A session in generation 1: `FIRST` was replaced by `SECOND` at the start.
+fn once_rotated() -> AuthSession {
+    rotated(&session(FIRST), [7; 32], SECOND, start(), IDLE)
+}
+
+fn presented(generation: u32, secret_hash: [u8; 32]) -> Presented {
+    Presented {
+        generation,
+        secret_hash,
+        salt: [0xee; 32],
+    }
+}
+
+fn ask(session: &AuthSession, presented: &Presented, now: DateTime<Utc>) -> Decision {
+    let user = UserStatus::Enabled;
+    decide(Some(Stored { session, user }), presented, now, GRACE)
+}
+
+#[test]
+fn row_1_an_unknown_family_is_revoked() {
+    let decision = decide(None, &presented(0, FIRST), start(), GRACE);
+    assert_eq!(decision, Decision::Revoked);
+}
+
+#[test]
+fn row_1_a_revoked_session_is_revoked_for_every_token_it_ever_had() {
+    let ended = revoked(&once_rotated(), RevocationReason::Logout, start());
+    for token in [
+        presented(0, FIRST),
+        presented(1, SECOND),
+        presented(2, OTHER),
+    ] {
+        assert_eq!(ask(&ended, &token, start()), Decision::Revoked);
+    }
+}
+
+#[test]
+fn row_1_a_disabled_user_has_no_session() {
+    let session = session(FIRST);
+    let stored = Stored {
+        session: &session,
+        user: UserStatus::Disabled,
+    };
+    let decision = decide(Some(stored), &presented(0, FIRST), start(), GRACE);
+    assert_eq!(decision, Decision::Revoked);
+}
+
+#[test]
+fn row_2_a_session_is_over_at_its_idle_expiry_and_not_before() {
+    let session = session(FIRST);
+    let last = session.idle_expires_at - TimeDelta::microseconds(1);
+    assert_eq!(ask(&session, &presented(0, FIRST), last), Decision::Rotate);
+    let at = session.idle_expires_at;
+    assert_eq!(ask(&session, &presented(0, FIRST), at), Decision::Expired);
+}
+
+#[test]
+fn row_2_a_session_is_over_at_its_absolute_expiry_however_often_it_was_refreshed() {
+    let mut session = session(FIRST);
+    let end = session.absolute_expires_at;
+    for day in 1..30 {
+        let now = start() + TimeDelta::days(day);
+        session = rotated(&session, [0; 32], SECOND, now, IDLE);
+    }
+    assert_eq!(session.absolute_expires_at, end);
+    assert_eq!(session.idle_expires_at, end);
+    assert_eq!(
+        ask(&session, &presented(29, SECOND), end),
+        Decision::Expired
+    );
+}
+
+#[test]
+fn row_2_an_old_token_of_a_session_that_is_over_revokes_nothing() {
+    let session = once_rotated();
+    let late = session.absolute_expires_at;
+    assert_eq!(ask(&session, &presented(0, FIRST), late), Decision::Expired);
+}
+
+#[test]
+fn row_2_a_family_whose_generations_are_used_up_is_over() {
+    let session = AuthSession {
+        generation: u32::MAX,
+        ..session(FIRST)
+    };
+    let token = presented(u32::MAX, FIRST);
+    assert_eq!(ask(&session, &token, start()), Decision::Expired);
+}
+
+#[test]
+fn row_3_the_newest_token_rotates() {
+    assert_eq!(
+        ask(&session(FIRST), &presented(0, FIRST), start()),
+        Decision::Rotate
+    );
+    assert_eq!(
+        ask(&once_rotated(), &presented(1, SECOND), start()),
+        Decision::Rotate
+    );
+}
+
+#[test]
+fn row_4_the_token_before_is_repeated_up_to_the_end_of_the_grace_and_then_is_reuse() {
+    let session = once_rotated();
+    let token = presented(0, FIRST);
+    assert_eq!(ask(&session, &token, after(0)), Decision::Repeat);
+    assert_eq!(ask(&session, &token, after(9)), Decision::Repeat);
+    assert_eq!(ask(&session, &token, after(10)), Decision::Repeat);
+    let past = after(10) + TimeDelta::microseconds(1);
+    assert_eq!(ask(&session, &token, past), Decision::Reused);
+    assert_eq!(ask(&session, &token, after(11)), Decision::Reused);
+}
+
+#[test]
+fn row_4_a_grace_of_zero_is_none_even_when_the_clock_goes_backwards() {
+    let session = once_rotated();
+    let user = UserStatus::Enabled;
+    for now in [after(0), after(-60), after(60)] {
+        for grace in [TimeDelta::zero(), TimeDelta::seconds(-1)] {
+            let stored = Stored {
+                session: &session,
+                user,
+            };
+            let decision = decide(Some(stored), &presented(0, FIRST), now, grace);
+            assert_eq!(decision, Decision::Reused);
+        }
+    }
+}
+
+#[test]
+fn row_4_a_clock_that_goes_backwards_does_not_read_as_theft() {
+    let session = once_rotated();
+    assert_eq!(
+        ask(&session, &presented(0, FIRST), after(-3600)),
+        Decision::Repeat
+    );
+}
+
+#[test]
+fn row_5_a_token_two_generations_old_is_reuse_inside_the_grace_too() {
+    let session = rotated(&once_rotated(), [8; 32], [3; 32], start(), IDLE);
+    assert_eq!(
+        ask(&session, &presented(0, FIRST), start()),
+        Decision::Reused
+    );
+}
+
+#[test]
+fn row_6_a_token_ahead_of_the_store_revokes_nothing() {
+    assert_eq!(
+        ask(&session(FIRST), &presented(1, SECOND), start()),
+        Decision::Ahead
+    );
+    assert_eq!(
+        ask(&session(FIRST), &presented(u32::MAX, OTHER), start()),
+        Decision::Ahead
+    );
+}
+
+#[test]
+fn a_tagged_token_with_a_secret_the_store_does_not_know_revokes_nothing() {
+    let session = once_rotated();
+    for now in [after(0), after(3600)] {
+        assert_eq!(ask(&session, &presented(1, OTHER), now), Decision::Diverged);
+        assert_eq!(ask(&session, &presented(0, OTHER), now), Decision::Diverged);
+    }
+}
+
+#[test]
+fn a_request_that_runs_again_recognises_its_own_rotation_without_any_grace() {
+    let token = presented(0, FIRST);
+    let session = rotated(&session(FIRST), token.salt, SECOND, start(), IDLE);
+    let decide_at = |presented: &Presented, now| {
+        let stored = Stored {
+            session: &session,
+            user: UserStatus::Enabled,
+        };
+        decide(Some(stored), presented, now, TimeDelta::zero())
+    };
+    assert_eq!(decide_at(&token, after(60)), Decision::Repeat);
+
+    let another_request = Presented {
+        salt: [0xdd; 32],
+        ..token
+    };
+    assert_eq!(decide_at(&another_request, after(0)), Decision::Reused);
+    let another_secret = Presented {
+        secret_hash: OTHER,
+        ..token
+    };
+    assert_eq!(decide_at(&another_secret, after(0)), Decision::Diverged);
+}
+
+#[test]
+fn the_salt_of_a_session_that_was_never_rotated_is_nobodys_rotation() {
+    let session = session(FIRST);
+    assert!(!is_own_rotation(&session, &session.salt));
+}
+
+#[test]
+fn an_idle_expiry_is_never_moved_back() {
+    let session = session(FIRST);
+    for (now, idle) in [
+        (after(-86_400), IDLE),
+        (start(), TimeDelta::seconds(1)),
+        (start(), TimeDelta::seconds(-1)),
+    ] {
+        let next = rotated(&session, [0; 32], SECOND, now, idle);
+        assert_eq!(next.idle_expires_at, session.idle_expires_at);
+        assert_eq!(next.last_used_at, session.last_used_at);
+    }
+}
+
+#[test]
+fn times_at_the_end_of_the_calendar_saturate() {
+    let session = session(FIRST);
+    let next = rotated(
+        &session,
+        [0; 32],
+        SECOND,
+        DateTime::<Utc>::MAX_UTC,
+        TimeDelta::MAX,
+    );
+    assert_eq!(next.idle_expires_at, session.absolute_expires_at);
+    let decision = ask(&next, &presented(0, FIRST), DateTime::<Utc>::MIN_UTC);
+    assert_eq!(decision, Decision::Repeat);
+}
+
+#[test]
+fn a_revocation_keeps_its_first_reason() {
+    let once = revoked(&session(FIRST), RevocationReason::Reuse, start());
+    let twice = revoked(&once, RevocationReason::Logout, after(5));
+    assert_eq!(once, twice);
+}
+
+/// What somebody does with the tokens they have.
+#[derive(Clone, Debug)]
+struct Step {
+    /// Which of the tokens given out so far is presented, counted back from the newest.
+    token_back: usize,
+    /// How long after the step before.
+    pause_seconds: i64,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let token_back = prop_oneof![6 => Just(0_usize), 3 => Just(1), 1 => 2..5_usize];
+    let pause_seconds = prop_oneof![5 => 0..15_i64, 2 => 0..86_400_i64, 1 => 0..700_000_i64];
+    let step = (token_back, pause_seconds).prop_map(|(token_back, pause_seconds)| Step {
+        token_back,
+        pause_seconds,
+    });
+    prop::collection::vec(step, 1..60)
+}
+
+proptest! {
+    /// One family, driven with real tokens in any order and at any time, against the rules in words.
+    #[test]
+    fn a_family_has_one_live_successor_and_ends_at_the_first_reuse(steps in steps()) {
+        let keys = RefreshKeys::derive(&MasterKey::new(Zeroizing::new([1; 32])));
+        let secret = RefreshSecret::new(Zeroizing::new([1; 32]));
+        let mut session = session(secret.hash());
+        let absolute_end = session.absolute_expires_at;
+        let first = RefreshToken { family: session.token_family, generation: 0, secret };
+        let mut tokens = vec![first];
+        let mut now = start();
+
+        for (count, step) in steps.into_iter().enumerate() {
+            now += TimeDelta::seconds(step.pause_seconds);
+            let index = tokens.len().saturating_sub(1 + step.token_back);
+            let token = tokens[index].clone();
+            let mut salt = [0; 32];
+            salt[..8].copy_from_slice(&count.to_be_bytes());
+
+            let decision = ask(&session, &Presented::new(&token, salt), now);
+            let back = tokens.len() - 1 - index;
+            let age = now - session.rotated_at;
+            let expected = match back {
+                _ if session.revocation.is_some() => Decision::Revoked,
+                _ if now >= session.expires_at() => Decision::Expired,
+                0 => Decision::Rotate,
+                1 if age <= GRACE => Decision::Repeat,
+                _ => Decision::Reused,
+            };
+            prop_assert_eq!(decision, expected);
+
+            match decision {
+                Decision::Rotate => {
+                    let next = keys.successor(&token, &salt).unwrap();
+                    session = rotated(&session, salt, next.secret.hash(), now, IDLE);
+                    prop_assert_eq!(session.generation, next.generation);
+                    tokens.push(next);
+                }
+                Decision::Repeat => {
+                    let again = keys.successor(&token, &session.salt).unwrap();
+                    prop_assert_eq!(Some(&again), tokens.last());
+                }
+                Decision::Reused => {
+                    session = revoked(&session, RevocationReason::Reuse, now);
+                }
+                _ => {}
+            }
+
+            prop_assert_eq!(session.absolute_expires_at, absolute_end);
+            prop_assert!(session.idle_expires_at <= absolute_end);
+            // Exactly one of all the tokens there ever were is live, or, once it is over, none.
+            let live = tokens
+                .iter()
+                .filter(|token| ask(&session, &Presented::new(token, [0xee; 32]), now) == Decision::Rotate)
+                .count();
+            let over = session.revocation.is_some() || now >= session.expires_at();
+            prop_assert_eq!(live, usize::from(!over));
+        }
+    }
+
+    /// However often a repeat is asked for, the grace ends when it was going to.
+    #[test]
+    fn the_grace_never_slides(mut pauses in prop::collection::vec(0..20_i64, 1..20)) {
+        let session = once_rotated();
+        let mut passed = 0;
+        pauses.push(11);
+        for pause in pauses {
+            passed += pause;
+            let expected = if passed <= 10 { Decision::Repeat } else { Decision::Reused };
+            prop_assert_eq!(ask(&session, &presented(0, FIRST), after(passed)), expected);
+        }
+    }
+
+    #[test]
+    fn no_session_holds_at_or_after_either_expiry(
+        generation in 0..3_u32,
+        idle in -5..5_i64,
+        absolute in -5..5_i64,
+    ) {
+        let session = AuthSession {
+            idle_expires_at: after(idle),
+            absolute_expires_at: after(absolute),
+            ..once_rotated()
+        };
+        let decision = ask(&session, &presented(generation, SECOND), start());
+        prop_assert_eq!(decision == Decision::Expired, idle <= 0 || absolute <= 0);
+    }
+}

@@ -1,0 +1,306 @@
+//! Password hashing with Argon2id, bounded in memory and in what waits.
+//!
+//! Each hash takes tens of milliseconds of a core and, by default, 19 MiB, so:
+//!
+//! - They run on blocking threads, as many at once as there are cores. A permit goes into the blocking
+//!   closure itself: a client that goes away does not free it while its hash still runs.
+//! - Four more per core may wait, which is some hundred milliseconds' worth; the next is refused with
+//!   [`Error::Busy`] at once. So a flood of logins is bounded in memory and in time.
+//! - A password for an account that doesn't exist costs a hash too: [`Hasher::verify_absent`].
+//!
+//! A stored hash is refused before it is computed when it asks for more memory or time than any that
+//! this service would make: a damaged or planted record is no way to take the server down. One that asks
+//! for other, or for less, than today's parameters still verifies, and is to be made anew.
+
+mod argon;
+
+use std::{fmt, num::NonZeroUsize, sync::Arc};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use argon::{StoredHash, hash};
+
+pub use argon::HashParams;
+
+use crate::{Error, Password, random::random};
+
+/// How many hashes may wait for each one that runs.
+const WAITING_PER_PERMIT: usize = 4;
+
+/// What verifying a password has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the one.
+    Matches {
+        /// Its hash was made with other parameters than today's: store a new one.
+        needs_rehash: bool,
+    },
+    /// It is another.
+    Differs,
+}
+
+/// Hashes and verifies passwords. Clones share the permits.
+#[derive(Clone)]
+pub struct Hasher {
+    params: HashParams,
+    /// A hash that no password is for, as dear as any.
+    absent: Arc<str>,
+    running: Arc<Semaphore>,
+    admitted: Arc<Semaphore>,
+}
+
+/// Held from admission to the end of the hash.
+struct Permits {
+    _admitted: OwnedSemaphorePermit,
+    _running: OwnedSemaphorePermit,
+}
+
+impl Hasher {
+    /// A hasher that runs as many hashes at once as this machine has cores. It computes one itself
+    /// before it returns.
+    pub fn new(params: HashParams) -> Result<Self, Error> {
+        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Self::with_permits(params, cores)
+    }
+
+    /// A hasher that runs so many hashes at once.
+    pub fn with_permits(params: HashParams, permits: NonZeroUsize) -> Result<Self, Error> {
+        let nobodys_password: [u8; 32] = *random()?;
+        let absent = hash(&params, &nobodys_password)?.into();
+        Ok(Self {
+            params,
+            absent,
+            running: Arc::new(Semaphore::new(permits.get())),
+            admitted: Arc::new(Semaphore::new(permits.get() * (1 + WAITING_PER_PERMIT))),
+        })
+    }
+
+    /// The password's hash with a new salt, as a PHC string.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] when too many are waiting.
+    pub async fn hash(&self, password: &Password) -> Result<String, Error> {
+        let (params, password) = (self.params.clone(), password.clone());
+        self.run(move || hash(&params, password.expose().as_bytes()))
+            .await
+    }
+
+    /// Whether this is the password that `stored`, a PHC string, was made from.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] when too many are waiting; [`Error::Internal`] for a record that is no Argon2id
+    /// hash, or one too dear to compute.
+    pub async fn verify(&self, password: &Password, stored: &str) -> Result<Verdict, Error> {
+        let stored = StoredHash::parse(stored)?;
+        let (params, password) = (self.params.clone(), password.clone());
+        self.run(move || stored.verify(&params, password.expose().as_bytes()))
+            .await
+    }
+
+    /// Spends what [`verify`](Self::verify) would, for an account that doesn't exist, so that the
+    /// answer's time doesn't tell. It is to be answered as a wrong password is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] just as `verify` would.
+    pub async fn verify_absent(&self, password: &Password) -> Result<(), Error> {
+        self.verify(password, &self.absent).await.map(|_| ())
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let permits = self.admit().await?;
+        let done = tokio::task::spawn_blocking(move || {
+            let _held_to_the_end = permits;
+            work()
+        });
+        done.await.map_err(Error::internal)?
+    }
+
+    /// Refused at once when the queue is full; else waits for its turn. Dropped while it waits, it
+    /// leaves the queue.
+    async fn admit(&self) -> Result<Permits, Error> {
+        let admitted = Arc::clone(&self.admitted).try_acquire_owned();
+        let admitted = admitted.map_err(|_| Error::Busy)?;
+        let running = Arc::clone(&self.running).acquire_owned().await;
+        Ok(Permits {
+            _admitted: admitted,
+            _running: running.map_err(Error::internal)?,
+        })
+    }
+}
+
+impl fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hasher")
+            .field("params", &self.params)
+            .field("permits_free", &self.running.available_permits())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn hasher() -> Hasher {
+        Hasher::with_permits(HashParams::weak_for_tests(), NonZeroUsize::MIN).unwrap()
+    }
+
+    fn password(text: &str) -> Password {
+        Password::presented(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_password_matches_its_hash_and_no_other_does() {
+        let hasher = hasher();
+        let stored = hasher.hash(&password("testpass123")).await.unwrap();
+        let verdict = hasher.verify(&password("testpass123"), &stored).await;
+        let needs_rehash = false;
+        assert_eq!(verdict.unwrap(), Verdict::Matches { needs_rehash });
+        for other in ["testpass124", "Testpass123", "testpass123 ", ""] {
+            let verdict = hasher.verify(&password(other), &stored).await.unwrap();
+            assert_eq!(verdict, Verdict::Differs);
+        }
+    }
+
+    #[tokio::test]
+    async fn every_byte_counts_to_the_last_and_after_a_zero() {
+        let hasher = hasher();
+        for (left, right) in [
+            (
+                format!("{}a", "x".repeat(72)),
+                format!("{}b", "x".repeat(72)),
+            ),
+            (
+                format!("{}a", "x".repeat(255)),
+                format!("{}b", "x".repeat(255)),
+            ),
+            ("same\0one".to_owned(), "same\0two".to_owned()),
+        ] {
+            let stored = hasher.hash(&password(&left)).await.unwrap();
+            let verdict = hasher.verify(&password(&right), &stored).await.unwrap();
+            assert_eq!(verdict, Verdict::Differs);
+        }
+    }
+
+    #[tokio::test]
+    async fn one_password_has_a_new_hash_each_time() {
+        let hasher = hasher();
+        let first = hasher.hash(&password("testpass123")).await.unwrap();
+        assert_ne!(first, hasher.hash(&password("testpass123")).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn the_default_is_argon2id_with_19_mib_two_passes_and_one_lane() {
+        let hasher = Hasher::new(HashParams::default()).unwrap();
+        let stored = hasher.hash(&password("testpass123")).await.unwrap();
+        assert!(
+            stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
+            "{stored}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_hash_of_other_parameters_matches_and_is_to_be_made_anew() {
+        let stored = hasher().hash(&password("testpass123")).await.unwrap();
+        let today = Hasher::new(HashParams::default()).unwrap();
+        let verdict = today.verify(&password("testpass123"), &stored).await;
+        let needs_rehash = true;
+        assert_eq!(verdict.unwrap(), Verdict::Matches { needs_rehash });
+    }
+
+    #[tokio::test]
+    async fn an_absent_account_costs_the_same_parameters() {
+        let hasher = hasher();
+        let made = hasher.hash(&password("testpass123")).await.unwrap();
+        let params_of = |phc: &str| phc.rsplitn(3, '$').last().map(str::to_owned);
+        assert_eq!(params_of(&hasher.absent), params_of(&made));
+        hasher
+            .verify_absent(&password("testpass123"))
+            .await
+            .unwrap();
+    }
+
+    /// Occupies the one permit until the sender is dropped.
+    async fn occupied(hasher: &Hasher) -> (mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
+        let (release, wait) = mpsc::channel::<()>();
+        let (started, has_started) = tokio::sync::oneshot::channel();
+        let hasher = hasher.clone();
+        let task = tokio::spawn(async move {
+            let work = move || {
+                let _ = started.send(());
+                let _ = wait.recv();
+                Ok(())
+            };
+            hasher.run(work).await.unwrap();
+        });
+        has_started.await.unwrap();
+        (release, task)
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_at_once_and_takes_again_when_it_has_drained() {
+        let hasher = hasher();
+        let (release, running) = occupied(&hasher).await;
+        let waiting: Vec<_> = (0..WAITING_PER_PERMIT)
+            .map(|_| {
+                let hasher = hasher.clone();
+                tokio::spawn(async move { hasher.hash(&password("testpass123")).await })
+            })
+            .collect();
+        while hasher.admitted.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let refused = hasher.hash(&password("testpass123")).await;
+        assert!(matches!(refused, Err(Error::Busy)));
+        let refused = hasher.verify_absent(&password("testpass123")).await;
+        assert!(matches!(refused, Err(Error::Busy)));
+
+        drop(release);
+        running.await.unwrap();
+        for hash in waiting {
+            hash.await.unwrap().unwrap();
+        }
+        hasher.hash(&password("testpass123")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_away_does_not_free_the_permit_of_a_hash_that_runs() {
+        let hasher = hasher();
+        let (release, client) = occupied(&hasher).await;
+        client.abort();
+        assert!(client.await.unwrap_err().is_cancelled());
+        assert_eq!(hasher.running.available_permits(), 0);
+
+        drop(release);
+        while hasher.running.available_permits() == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_away_while_it_waits_leaves_the_queue() {
+        let hasher = hasher();
+        let (release, running) = occupied(&hasher).await;
+        let free = hasher.admitted.available_permits();
+        let waits = {
+            let hasher = hasher.clone();
+            tokio::spawn(async move { hasher.hash(&password("testpass123")).await })
+        };
+        while hasher.admitted.available_permits() == free {
+            tokio::task::yield_now().await;
+        }
+        waits.abort();
+        let _ = waits.await;
+        assert_eq!(hasher.admitted.available_permits(), free);
+        drop(release);
+        running.await.unwrap();
+    }
+}

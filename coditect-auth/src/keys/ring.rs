@@ -1,0 +1,173 @@
+//! The keys a running server holds: one that signs, and all that verify.
+//!
+//! A ring is made from the records at once and never changed: when the records change, a new ring takes
+//! its place. It refuses records of which none or several are active, and ones that do not open, so a
+//! wrong master key is told at the start and not at the first login.
+
+use serde_json::{Value, json};
+
+use super::{KeyError, KeyState, Kid, SealedKey, SigningKey, VerifyingKey};
+use crate::MasterKey;
+
+/// The signing keys, opened. Of the keys that only verify, the private parts are not kept.
+#[derive(Debug)]
+pub struct KeyRing {
+    signing: SigningKey,
+    verifying: Vec<VerifyingKey>,
+}
+
+impl KeyRing {
+    /// Opens the keys; those that are gone are passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::DoesNotOpen`] names the first that another master key sealed; the others tell of
+    /// records that contradict each other.
+    pub fn open<'a>(
+        keys: impl IntoIterator<Item = &'a SealedKey>,
+        master: &MasterKey,
+    ) -> Result<Self, KeyError> {
+        let mut signing: Option<SigningKey> = None;
+        let mut verifying: Vec<VerifyingKey> = Vec::new();
+        for sealed in keys {
+            if matches!(sealed.state, KeyState::Gone { .. }) {
+                continue;
+            }
+            let key = sealed.open(master)?;
+            let kid = key.kid();
+            if verifying.iter().any(|known| known.kid() == kid) {
+                return Err(KeyError::Duplicate { kid });
+            }
+            verifying.push(key.verifying_key());
+            if matches!(sealed.state, KeyState::Active { .. })
+                && let Some(first) = signing.replace(key)
+            {
+                return Err(KeyError::SeveralActive {
+                    first: first.kid(),
+                    second: kid,
+                });
+            }
+        }
+        verifying.sort_by_key(VerifyingKey::kid);
+        Ok(Self {
+            signing: signing.ok_or(KeyError::NoneActive)?,
+            verifying,
+        })
+    }
+
+    /// The key that signs.
+    pub fn signing(&self) -> &SigningKey {
+        &self.signing
+    }
+
+    /// The key whose id stands in a token's header; compared as text, and looked for nowhere else.
+    pub fn verifying(&self, kid: &str) -> Option<&VerifyingKey> {
+        self.verifying.iter().find(|key| key.is_named(kid))
+    }
+
+    /// The ids of all its keys, in the order in which the keys were made.
+    pub fn kids(&self) -> impl Iterator<Item = Kid> + '_ {
+        self.verifying.iter().map(VerifyingKey::kid)
+    }
+
+    /// The JWKS document (RFC 7517): the public parts of all its keys.
+    pub fn jwks(&self) -> Value {
+        let keys: Vec<Value> = self.verifying.iter().map(VerifyingKey::jwk).collect();
+        json!({ "keys": keys })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, TimeDelta, Utc};
+    use zeroize::Zeroizing;
+
+    use super::*;
+
+    fn master(byte: u8) -> MasterKey {
+        MasterKey::new(Zeroizing::new([byte; 32]))
+    }
+
+    fn next() -> SealedKey {
+        SealedKey::generate(&master(1), DateTime::UNIX_EPOCH).unwrap()
+    }
+
+    fn active() -> SealedKey {
+        next().activate(DateTime::UNIX_EPOCH).unwrap()
+    }
+
+    fn retired() -> SealedKey {
+        active().retire(DateTime::UNIX_EPOCH).unwrap()
+    }
+
+    fn gone() -> SealedKey {
+        retired()
+            .forget(DateTime::<Utc>::UNIX_EPOCH, TimeDelta::zero())
+            .unwrap()
+    }
+
+    #[test]
+    fn the_active_key_signs_and_all_but_the_gone_verify() {
+        let keys = [retired(), active(), next(), gone()];
+        let ring = KeyRing::open(&keys, &master(1)).unwrap();
+        assert_eq!(ring.signing().kid(), keys[1].kid);
+        for (key, verifies) in keys.iter().zip([true, true, true, false]) {
+            assert_eq!(ring.verifying(&key.kid.to_string()).is_some(), verifies);
+        }
+    }
+
+    #[test]
+    fn a_wrong_master_key_is_told_when_the_ring_is_opened() {
+        assert!(matches!(
+            KeyRing::open(&[active()], &master(2)),
+            Err(KeyError::DoesNotOpen { .. })
+        ));
+    }
+
+    #[test]
+    fn exactly_one_key_is_active() {
+        assert!(matches!(
+            KeyRing::open(&[next(), retired()], &master(1)),
+            Err(KeyError::NoneActive)
+        ));
+        assert!(matches!(
+            KeyRing::open(&[active(), active()], &master(1)),
+            Err(KeyError::SeveralActive { .. })
+        ));
+    }
+
+    #[test]
+    fn a_key_is_in_the_ring_once() {
+        let key = active();
+        assert!(matches!(
+            KeyRing::open(&[key.clone(), key], &master(1)),
+            Err(KeyError::Duplicate { .. })
+        ));
+    }
+
+    #[test]
+    fn the_jwks_has_the_public_parts_and_nothing_private() {
+        let ring = KeyRing::open(&[active(), next()], &master(1)).unwrap();
+        let jwks = ring.jwks();
+        let keys = jwks["keys"].as_array().unwrap();
+        assert_eq!(keys.len(), 2);
+        for (key, kid) in keys.iter().zip(ring.kids()) {
+            assert_eq!(key["kid"], kid.to_string());
+            assert_eq!(key["kty"], "OKP");
+            assert_eq!(key["crv"], "Ed25519");
+            assert_eq!(key["alg"], "EdDSA");
+            assert_eq!(key["use"], "sig");
+            assert_eq!(key["x"].as_str().unwrap().len(), 43);
+            assert!(key.get("d").is_none());
+        }
+    }
+
+    #[test]
+    fn the_jwks_is_what_jsonwebtoken_reads() {
+        let ring = KeyRing::open(&[active()], &master(1)).unwrap();
+        let set: jsonwebtoken::jwk::JwkSet = serde_json::from_value(ring.jwks()).unwrap();
+        let kid = ring.signing().kid().to_string();
+        let key = set.find(&kid).unwrap();
+        assert!(jsonwebtoken::DecodingKey::from_jwk(key).is_ok());
+    }
+}

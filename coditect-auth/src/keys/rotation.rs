@@ -1,0 +1,110 @@
+//! Which records to write so that the next key signs.
+//!
+//! Pure: the caller reads all records, writes back what this gives, in one transaction. So of several
+//! servers that rotate at once, one does it and the others find it done.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{KeyState, SealedKey};
+use crate::Error;
+
+/// The records that a rotation changes or adds: the active key retires, the oldest next one signs, a
+/// new one is next, and retired ones whose tokens have all expired are forgotten. From no records at
+/// all it makes a key that signs and one that is next.
+///
+/// `token_life` is how long a token may hold after it was signed, leeway included; `make` makes a new
+/// key, and is called once or twice.
+pub fn rotate(
+    keys: &[SealedKey],
+    now: DateTime<Utc>,
+    token_life: TimeDelta,
+    mut make: impl FnMut() -> Result<SealedKey, Error>,
+) -> Result<Vec<SealedKey>, Error> {
+    let mut changed = Vec::new();
+    for key in keys {
+        match key.state {
+            KeyState::Active { .. } => changed.push(key.retire(now)?),
+            // One that is still needed stays as it is, until another rotation.
+            KeyState::Retired { .. } => changed.extend(key.forget(now, token_life).ok()),
+            KeyState::Next | KeyState::Gone { .. } => {}
+        }
+    }
+    let oldest_next = keys
+        .iter()
+        .filter(|key| key.state == KeyState::Next)
+        .min_by_key(|key| key.kid);
+    let successor = match oldest_next {
+        Some(key) => key.activate(now)?,
+        None => make()?.activate(now)?,
+    };
+    changed.push(successor);
+    changed.push(make()?);
+    Ok(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::{KeyRing, Kid, MasterKey};
+
+    const LIFE: TimeDelta = TimeDelta::minutes(15);
+
+    /// The records, and what each rotation makes of them.
+    struct Records(BTreeMap<Kid, SealedKey>);
+
+    impl Records {
+        fn rotate(&mut self, seconds: i64) -> KeyRing {
+            let now = DateTime::from_timestamp(seconds, 0).unwrap();
+            let master = MasterKey::new(Zeroizing::new([1; 32]));
+            let before: Vec<_> = self.0.values().cloned().collect();
+            let changed = rotate(&before, now, LIFE, || SealedKey::generate(&master, now)).unwrap();
+            self.0.extend(changed.into_iter().map(|key| (key.kid, key)));
+            KeyRing::open(self.0.values(), &master).unwrap()
+        }
+
+        fn named(&self, state: &str) -> Vec<Kid> {
+            let of_state = self.0.values().filter(|key| key.state.name() == state);
+            of_state.map(|key| key.kid).collect()
+        }
+    }
+
+    #[test]
+    fn the_first_rotation_makes_a_key_that_signs_and_one_that_is_next() {
+        let mut records = Records(BTreeMap::new());
+        let ring = records.rotate(0);
+        assert_eq!(records.named("active"), [ring.signing().kid()]);
+        assert_eq!(records.named("next").len(), 1);
+    }
+
+    #[test]
+    fn a_key_is_published_one_rotation_before_it_signs() {
+        let mut records = Records(BTreeMap::new());
+        let mut ring = records.rotate(0);
+        for rotation in 1..5 {
+            let published: Vec<Kid> = ring.kids().collect();
+            let signed_before = ring.signing().kid();
+            ring = records.rotate(rotation * 10_000);
+            assert!(published.contains(&ring.signing().kid()));
+            assert_ne!(ring.signing().kid(), signed_before);
+            assert!(ring.verifying(&signed_before.to_string()).is_some());
+        }
+    }
+
+    #[test]
+    fn rotations_in_quick_succession_forget_no_key_that_is_needed() {
+        let mut records = Records(BTreeMap::new());
+        for second in 0..4 {
+            records.rotate(second);
+        }
+        assert_eq!(records.named("retired").len(), 3);
+        assert!(records.named("gone").is_empty());
+
+        records.rotate(10_000);
+        assert_eq!(records.named("retired").len(), 1);
+        assert_eq!(records.named("gone").len(), 3);
+    }
+}

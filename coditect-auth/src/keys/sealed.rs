@@ -1,0 +1,314 @@
+//! A signing key as the store keeps it, and the states it goes through.
+//!
+//! The private part is sealed with XChaCha20-Poly1305 under a key derived from the master key. Key id
+//! and algorithm are bound to it as associated data, so a sealed part moved to another record doesn't
+//! open. A state follows only the one before it, each transition gives a new record, and a key that is
+//! gone has no private part any more: it cannot be brought back.
+
+use chacha20poly1305::{
+    KeyInit as _, XChaCha20Poly1305, XNonce,
+    aead::{Aead as _, Payload},
+};
+use chrono::{DateTime, TimeDelta, Utc, serde::ts_microseconds};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{Algorithm, KeyError, Kid, SigningKey};
+use crate::{Error, MasterKey, master_key::Purpose, random::random};
+
+/// A signing key's record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedKey {
+    /// Its id.
+    pub kid: Kid,
+    /// How it signs.
+    pub algorithm: Algorithm,
+    /// Where in its life it is.
+    pub state: KeyState,
+    /// When it was made.
+    #[serde(with = "ts_microseconds")]
+    pub created_at: DateTime<Utc>,
+    /// Its private part; none once it is gone.
+    pub sealed: Option<Sealed>,
+}
+
+/// A signing key's private part, which only the master key opens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// Random, and never used twice.
+    pub nonce: [u8; 24],
+    /// The seed of 32 bytes, encrypted, and a tag of 16.
+    pub ciphertext: Vec<u8>,
+}
+
+/// Where in its life a signing key is. Persisted: add at the end, never reorder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyState {
+    /// Published, so that all know it before it signs. It verifies: another server may be ahead.
+    Next,
+    /// It signs.
+    Active {
+        /// Since when.
+        #[serde(with = "ts_microseconds")]
+        activated_at: DateTime<Utc>,
+    },
+    /// It signs no more, and verifies what it has signed.
+    Retired {
+        /// When it began to sign.
+        #[serde(with = "ts_microseconds")]
+        activated_at: DateTime<Utc>,
+        /// When it ceased to.
+        #[serde(with = "ts_microseconds")]
+        retired_at: DateTime<Utc>,
+    },
+    /// Nothing that it signed can hold; its private part is destroyed.
+    Gone {
+        /// Since when.
+        #[serde(with = "ts_microseconds")]
+        gone_at: DateTime<Utc>,
+    },
+}
+
+impl KeyState {
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Next => "next",
+            Self::Active { .. } => "active",
+            Self::Retired { .. } => "retired",
+            Self::Gone { .. } => "gone",
+        }
+    }
+}
+
+impl SealedKey {
+    /// A new random key in state [`Next`](KeyState::Next).
+    pub fn generate(master: &MasterKey, now: DateTime<Utc>) -> Result<Self, Error> {
+        Self::seal(Kid::new(), &random()?, *random()?, master, now)
+    }
+
+    /// The key that grows from `seed`, sealed.
+    fn seal(
+        kid: Kid,
+        seed: &Zeroizing<[u8; 32]>,
+        nonce: [u8; 24],
+        master: &MasterKey,
+        now: DateTime<Utc>,
+    ) -> Result<Self, Error> {
+        let algorithm = Algorithm::EdDsa;
+        let payload = Payload {
+            msg: seed.as_slice(),
+            aad: &bound_data(kid, algorithm),
+        };
+        let ciphertext = cipher(master)
+            .encrypt(&XNonce::from(nonce), payload)
+            .map_err(|_| Error::internal("sealing a key failed"))?;
+        Ok(Self {
+            kid,
+            algorithm,
+            state: KeyState::Next,
+            created_at: now,
+            sealed: Some(Sealed { nonce, ciphertext }),
+        })
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::DoesNotOpen`]: another master key, a damaged record, or a key that is gone.
+    pub fn open(&self, master: &MasterKey) -> Result<SigningKey, KeyError> {
+        let refused = || KeyError::DoesNotOpen { kid: self.kid };
+        let sealed = self.sealed.as_ref().ok_or_else(refused)?;
+        let payload = Payload {
+            msg: &sealed.ciphertext,
+            aad: &bound_data(self.kid, self.algorithm),
+        };
+        let opened = cipher(master)
+            .decrypt(&XNonce::from(sealed.nonce), payload)
+            .map(Zeroizing::new)
+            .map_err(|_| refused())?;
+        let seed = <[u8; 32]>::try_from(opened.as_slice()).map_err(|_| refused())?;
+        Ok(SigningKey::from_seed(self.kid, &Zeroizing::new(seed)))
+    }
+
+    /// Next → active: it signs from now on.
+    pub fn activate(&self, now: DateTime<Utc>) -> Result<Self, KeyError> {
+        match self.state {
+            KeyState::Next => Ok(self.in_state(KeyState::Active { activated_at: now })),
+            _ => Err(self.illegal("active")),
+        }
+    }
+
+    /// Active → retired: it signs no more.
+    pub fn retire(&self, now: DateTime<Utc>) -> Result<Self, KeyError> {
+        match self.state {
+            KeyState::Active { activated_at } => Ok(self.in_state(KeyState::Retired {
+                activated_at,
+                retired_at: now,
+            })),
+            _ => Err(self.illegal("retired")),
+        }
+    }
+
+    /// Retired → gone: its private part is destroyed. `token_life` is how long a token may hold after
+    /// it was signed, leeway included.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::StillNeeded`] until the last token it signed has expired.
+    pub fn forget(&self, now: DateTime<Utc>, token_life: TimeDelta) -> Result<Self, KeyError> {
+        let KeyState::Retired { retired_at, .. } = self.state else {
+            return Err(self.illegal("gone"));
+        };
+        let until = retired_at
+            .checked_add_signed(token_life)
+            .unwrap_or(DateTime::<Utc>::MAX_UTC);
+        if now < until {
+            return Err(KeyError::StillNeeded {
+                kid: self.kid,
+                until,
+            });
+        }
+        Ok(Self {
+            sealed: None,
+            ..self.in_state(KeyState::Gone { gone_at: now })
+        })
+    }
+
+    fn in_state(&self, state: KeyState) -> Self {
+        Self {
+            state,
+            ..self.clone()
+        }
+    }
+
+    fn illegal(&self, to: &'static str) -> KeyError {
+        KeyError::IllegalTransition {
+            kid: self.kid,
+            from: self.state.name(),
+            to,
+        }
+    }
+}
+
+fn cipher(master: &MasterKey) -> XChaCha20Poly1305 {
+    XChaCha20Poly1305::new(master.subkey(Purpose::SealSigningKeys).expose().into())
+}
+
+/// What a sealed part is bound to. Persisted by the seal: never change it.
+fn bound_data(kid: Kid, algorithm: Algorithm) -> Vec<u8> {
+    format!("{}:{kid}", algorithm.name()).into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn master(byte: u8) -> MasterKey {
+        MasterKey::new(Zeroizing::new([byte; 32]))
+    }
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(seconds, 0).unwrap()
+    }
+
+    fn key() -> SealedKey {
+        SealedKey::generate(&master(1), at(0)).unwrap()
+    }
+
+    #[test]
+    fn a_key_opens_under_its_master_key_and_no_other() {
+        let key = key();
+        let opened = key.open(&master(1)).unwrap();
+        assert_eq!(opened.kid(), key.kid);
+        let error = key.open(&master(2)).unwrap_err();
+        assert!(matches!(error, KeyError::DoesNotOpen { kid } if kid == key.kid));
+        assert!(error.to_string().contains("master key"));
+    }
+
+    #[test]
+    fn a_sealed_part_does_not_open_in_another_record_or_when_changed() {
+        let (key, other) = (key(), key());
+        let moved = SealedKey {
+            sealed: other.sealed,
+            ..key.clone()
+        };
+        assert!(moved.open(&master(1)).is_err());
+
+        for at in 0..48 {
+            let mut changed = key.clone();
+            changed.sealed.as_mut().unwrap().ciphertext[at] ^= 1;
+            assert!(changed.open(&master(1)).is_err());
+        }
+    }
+
+    #[test]
+    fn the_record_shows_nothing_of_the_private_part() {
+        let seed = Zeroizing::new([0xab; 32]);
+        let key = SealedKey::seal(Kid::new(), &seed, [0; 24], &master(1), at(0)).unwrap();
+        let json = serde_json::to_string(&key).unwrap();
+        assert!(!json.contains("171,171"), "{json}");
+    }
+
+    #[test]
+    fn a_key_sealed_by_an_earlier_build_still_opens() {
+        let fixture = include_str!("../../fixtures/signing_key_v1.json");
+        let kept: SealedKey = serde_json::from_str(fixture).unwrap();
+        let seed = Zeroizing::new([0xab; 32]);
+        let expected = SigningKey::from_seed(Kid(Uuid::nil()), &seed).verifying_key();
+        assert_eq!(kept.open(&master(1)).unwrap().verifying_key(), expected);
+
+        let now = SealedKey::seal(Kid(Uuid::nil()), &seed, [5; 24], &master(1), at(0)).unwrap();
+        assert_eq!(serde_json::to_string(&now).unwrap(), fixture.trim());
+    }
+
+    #[test]
+    fn every_state_follows_the_one_before_it_only() {
+        let hour = TimeDelta::hours(1);
+        let next = key();
+        let active = next.activate(at(1)).unwrap();
+        let retired = active.retire(at(2)).unwrap();
+        let gone = retired.forget(at(2) + hour, hour).unwrap();
+
+        for key in [&active, &retired, &gone] {
+            assert!(key.activate(at(9)).is_err(), "{:?}", key.state);
+        }
+        for key in [&next, &retired, &gone] {
+            assert!(key.retire(at(9)).is_err(), "{:?}", key.state);
+        }
+        for key in [&next, &active, &gone] {
+            assert!(key.forget(at(9_999), hour).is_err(), "{:?}", key.state);
+        }
+        let error = gone.activate(at(9)).unwrap_err().to_string();
+        assert!(
+            error.contains("is gone and cannot become active"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_retired_key_is_kept_until_its_last_token_has_expired() {
+        let life = TimeDelta::minutes(15);
+        let retired = key().activate(at(0)).unwrap().retire(at(100)).unwrap();
+        assert!(matches!(
+            retired.forget(at(999), life),
+            Err(KeyError::StillNeeded { until, .. }) if until == at(1000)
+        ));
+        assert!(retired.forget(at(1000), life).is_ok());
+        assert!(retired.forget(at(1000), TimeDelta::MAX).is_err());
+    }
+
+    #[test]
+    fn a_key_that_is_gone_has_no_private_part() {
+        let retired = key().activate(at(0)).unwrap().retire(at(0)).unwrap();
+        let gone = retired.forget(at(1), TimeDelta::seconds(1)).unwrap();
+        assert_eq!(gone.sealed, None);
+        assert!(matches!(
+            gone.open(&master(1)),
+            Err(KeyError::DoesNotOpen { .. })
+        ));
+    }
+}

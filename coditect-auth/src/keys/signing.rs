@@ -1,0 +1,210 @@
+//! An opened key: the part that signs and the part that verifies.
+//!
+//! A signature is checked strictly: keys and points of small order, with which one signature holds for
+//! many messages, are refused, and so is every second encoding of a signature.
+
+use std::fmt;
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use ed25519_dalek::{Signature, Signer as _};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+/// A signing key's id, the `kid` in a token's header.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Kid(pub Uuid);
+
+/// How a key signs. Persisted: add at the end, never reorder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Algorithm {
+    /// Ed25519, named `EdDSA` in tokens (RFC 8037).
+    EdDsa,
+}
+
+/// A key that signs. Its private part is wiped when it is dropped.
+pub struct SigningKey {
+    kid: Kid,
+    key: ed25519_dalek::SigningKey,
+}
+
+/// The public part of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyingKey {
+    kid: Kid,
+    /// The id as it stands in headers: they are compared as text, so that no second spelling holds.
+    kid_text: String,
+    key: ed25519_dalek::VerifyingKey,
+}
+
+impl Kid {
+    /// A new one, version 7 (RFC 9562): of two keys the one made later has the greater id.
+    #[expect(clippy::new_without_default, reason = "each call gives another one")]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl Algorithm {
+    /// The same in `jsonwebtoken`'s words.
+    pub(crate) fn in_header(self) -> jsonwebtoken::Algorithm {
+        match self {
+            Self::EdDsa => jsonwebtoken::Algorithm::EdDSA,
+        }
+    }
+
+    /// Its name in headers and in the JWKS.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::EdDsa => "EdDSA",
+        }
+    }
+}
+
+impl SigningKey {
+    /// The Ed25519 key that grows from this seed.
+    pub(crate) fn from_seed(kid: Kid, seed: &Zeroizing<[u8; 32]>) -> Self {
+        Self {
+            kid,
+            key: ed25519_dalek::SigningKey::from_bytes(seed),
+        }
+    }
+
+    /// Its id.
+    pub fn kid(&self) -> Kid {
+        self.kid
+    }
+
+    /// How it signs.
+    pub fn algorithm(&self) -> Algorithm {
+        Algorithm::EdDsa
+    }
+
+    /// Its public part.
+    pub fn verifying_key(&self) -> VerifyingKey {
+        VerifyingKey {
+            kid: self.kid,
+            kid_text: self.kid.to_string(),
+            key: self.key.verifying_key(),
+        }
+    }
+
+    pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.key.sign(message).to_bytes()
+    }
+}
+
+impl VerifyingKey {
+    /// Its id.
+    pub fn kid(&self) -> Kid {
+        self.kid
+    }
+
+    /// How it verifies.
+    pub fn algorithm(&self) -> Algorithm {
+        Algorithm::EdDsa
+    }
+
+    /// Whether `kid`, as it stands in a header, is this key's.
+    pub(crate) fn is_named(&self, kid: &str) -> bool {
+        self.kid_text == kid
+    }
+
+    /// Whether this key's owner signed this message.
+    pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
+        Signature::from_slice(signature)
+            .is_ok_and(|signature| self.key.verify_strict(message, &signature).is_ok())
+    }
+
+    /// The key as a JSON Web Key (RFC 8037).
+    pub(crate) fn jwk(&self) -> Value {
+        json!({
+            "kty": "OKP",
+            "crv": "Ed25519",
+            "use": "sig",
+            "alg": self.algorithm().name(),
+            "kid": self.kid_text,
+            "x": BASE64_URL_SAFE_NO_PAD.encode(self.key.as_bytes()),
+        })
+    }
+}
+
+impl fmt::Display for Kid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Kid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Kid({})", self.0)
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    /// Leaves the private part out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey")
+            .field("kid", &self.kid)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> SigningKey {
+        SigningKey::from_seed(Kid(Uuid::nil()), &Zeroizing::new([0xab; 32]))
+    }
+
+    #[test]
+    fn a_signature_holds_for_its_message_and_its_key_alone() {
+        let signature = key().sign(b"message");
+        let public = key().verifying_key();
+        assert!(public.verify(b"message", &signature));
+        assert!(!public.verify(b"massage", &signature));
+
+        let other = SigningKey::from_seed(Kid::new(), &Zeroizing::new([1; 32]));
+        assert!(!other.verifying_key().verify(b"message", &signature));
+    }
+
+    #[test]
+    fn a_signature_of_another_length_is_refused() {
+        let signature = key().sign(b"message");
+        let public = key().verifying_key();
+        assert!(!public.verify(b"message", &signature[..63]));
+        assert!(!public.verify(b"message", &[&signature[..], &[0]].concat()));
+        assert!(!public.verify(b"message", &[]));
+    }
+
+    #[test]
+    fn a_point_of_small_order_signs_nothing() {
+        // The identity as key and as R, with s = 0: a lax check takes it for any message.
+        let mut identity = [0; 32];
+        identity[0] = 1;
+        let weak = VerifyingKey {
+            key: ed25519_dalek::VerifyingKey::from_bytes(&identity).unwrap(),
+            ..key().verifying_key()
+        };
+        let signature = [identity, [0; 32]].concat();
+        assert!(!weak.verify(b"any message", &signature));
+    }
+
+    #[test]
+    fn debug_shows_nothing_of_the_private_part() {
+        let shown = format!("{:?}", key());
+        assert!(!shown.contains("171") && !shown.contains("abab"), "{shown}");
+    }
+
+    #[test]
+    fn a_kid_is_compared_as_text() {
+        let public = key().verifying_key();
+        assert!(public.is_named("00000000-0000-0000-0000-000000000000"));
+        assert!(!public.is_named("{00000000-0000-0000-0000-000000000000}"));
+        assert!(!public.is_named("00000000000000000000000000000000"));
+        assert!(!public.is_named(""));
+    }
+}

@@ -1,0 +1,349 @@
+//! The master key: where it comes from, and the keys derived from it.
+//!
+//! It is 32 random bytes, given as text in the environment, or kept in a file that is made at the
+//! first start. A file is made whole or not at all, never overwritten, and readable by its owner only;
+//! of two processes that start at once, both end up with the same key. It is never used directly: each
+//! purpose has its own [`Subkey`], so that what one of them leaks says nothing about another.
+//!
+//! It refuses text of the wrong length rather than stretch it, and a file that everybody can read.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+    prelude::BASE64_STANDARD,
+};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::{Error, KeyError, MasterKey, random::random, secret::Subkey};
+
+/// Base64 as people paste it: of either alphabet, padded or not.
+const LENIENT: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+
+/// No more of a file is read: what is longer is no key.
+const MAX_FILE_BYTES: u64 = 4096;
+
+/// What a [`Subkey`] is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Sealing the private parts of signing keys.
+    SealSigningKeys,
+    /// The tags of refresh tokens.
+    RefreshTag,
+    /// The successors of refresh secrets.
+    RefreshSuccessor,
+}
+
+impl Purpose {
+    /// Persisted by what is derived from it: never change one, never give one away twice.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::SealSigningKeys => "coditect/v1/seal-signing-keys",
+            Self::RefreshTag => "coditect/v1/refresh-tag",
+            Self::RefreshSuccessor => "coditect/v1/refresh-successor",
+        }
+    }
+}
+
+impl MasterKey {
+    /// A new random one.
+    pub fn generate() -> Result<Self, Error> {
+        random().map(Self::new)
+    }
+
+    /// Reads one from text: 64 hexadecimal digits, or Base64 (either alphabet, with or without
+    /// padding) of 32 bytes. White space around it is ignored.
+    pub fn parse(text: &str) -> Result<Self, KeyError> {
+        let text = text.trim();
+        let bytes = Zeroizing::new(decode(text).ok_or(KeyError::MasterKeyText)?);
+        let found_bytes = bytes.len();
+        let key = <[u8; 32]>::try_from(bytes.as_slice())
+            .map_err(|_| KeyError::MasterKeyLength { found_bytes })?;
+        Ok(Self::new(Zeroizing::new(key)))
+    }
+
+    /// Reads the key in the file at `path`, and makes one first where there is none. The folder must
+    /// exist; the file gets mode 0600 and is on disk, with its name, before this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`], naming the file: it cannot be read or made, holds no key, or all can read it.
+    pub fn load_or_create(path: &Path) -> Result<Self, Error> {
+        match load(path) {
+            Err(KeyError::MasterKeyFile { source, .. })
+                if source.kind() == io::ErrorKind::NotFound => {}
+            loaded => return loaded.map_err(Error::from),
+        }
+        create(path, &Self::generate()?)?;
+        // Read back rather than trusted: another process may have been first.
+        Ok(load(path)?)
+    }
+
+    /// The key for one purpose: HMAC-SHA-256 of the purpose's label under this key.
+    pub(crate) fn subkey(&self, purpose: Purpose) -> Subkey {
+        Subkey::new(mac(self.expose(), &[purpose.label().as_bytes()]))
+    }
+}
+
+/// HMAC-SHA-256 of the parts one after the other; they must be of fixed length, or be one.
+pub(crate) fn mac(key: &[u8; 32], parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
+    // A key shorter than the hash's block is padded with zeros (RFC 2104).
+    let mut block = Zeroizing::new([0; 64]);
+    block[..32].copy_from_slice(key);
+    let mut mac = Hmac::<Sha256>::new((&*block).into());
+    for part in parts {
+        mac.update(part);
+    }
+    Zeroizing::new(mac.finalize().into_bytes().into())
+}
+
+/// The bytes that hexadecimal or Base64 text stands for. The two are never taken for each other:
+/// Base64 of 32 bytes has 43 digits, which is odd, or a `=` after them.
+fn decode(text: &str) -> Option<Vec<u8>> {
+    if text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return (0..text.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok())
+            .collect();
+    }
+    STANDARD
+        .decode(text)
+        .or_else(|_| URL_SAFE.decode(text))
+        .ok()
+}
+
+fn load(path: &Path) -> Result<MasterKey, KeyError> {
+    let failed = |source| KeyError::MasterKeyFile {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(failed)?;
+    refuse_exposed(path, &file.metadata().map_err(failed)?)?;
+    // The capacity keeps the text from being moved, and so from being left behind in memory.
+    let mut text = Zeroizing::new(String::with_capacity(8192));
+    file.take(MAX_FILE_BYTES)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    MasterKey::parse(&text)
+}
+
+/// Writes the key under a name of its own and then links it to its place, which fails if something is
+/// there: nobody ever sees half a key, and no key is ever overwritten.
+fn create(path: &Path, key: &MasterKey) -> Result<(), KeyError> {
+    let failed = |source| KeyError::MasterKeyFile {
+        path: path.to_owned(),
+        source,
+    };
+    let draft = draft_of(path);
+    let written = write(&draft, key).and_then(|()| match fs::hard_link(&draft, path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
+    });
+    let removed = fs::remove_file(&draft);
+    written.and(removed).map_err(failed)?;
+    sync_folder(path).map_err(failed)
+}
+
+fn write(draft: &Path, key: &MasterKey) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(draft)?;
+    let mut text = Zeroizing::new(BASE64_STANDARD.encode(key.expose()));
+    text.push('\n');
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// A name beside `path` that no other process uses.
+fn draft_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.draft", Uuid::new_v4()));
+    name.into()
+}
+
+/// Makes the new name itself durable.
+#[cfg(unix)]
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
+/// A folder cannot be opened as a file here; the system keeps names durable itself.
+#[cfg(not(unix))]
+fn sync_folder(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// Group access is left to the operator: mounted secrets often come that way.
+#[cfg(unix)]
+fn refuse_exposed(path: &Path, metadata: &fs::Metadata) -> Result<(), KeyError> {
+    let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
+    if mode & 0o007 != 0 {
+        return Err(KeyError::MasterKeyExposed {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn refuse_exposed(_: &Path, _: &fs::Metadata) -> Result<(), KeyError> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+    use super::*;
+
+    const BYTES: [u8; 32] = [0xfb; 32];
+
+    fn key_file() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("master.key");
+        (folder, path)
+    }
+
+    #[test]
+    fn hexadecimal_and_both_base64_alphabets_give_the_same_key() {
+        let texts = [
+            "fb".repeat(32),
+            "FB".repeat(32),
+            BASE64_STANDARD.encode(BYTES),
+            BASE64_URL_SAFE_NO_PAD.encode(BYTES),
+            format!("  {}\n", BASE64_STANDARD.encode(BYTES)),
+        ];
+        for text in texts {
+            assert_eq!(MasterKey::parse(&text).unwrap().expose(), &BYTES, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_length_is_refused_with_the_length_found() {
+        for (text, found) in [
+            ("", 0),
+            ("c2hvcnQ=", 5),
+            (&"ab".repeat(31), 31),
+            (&"ab".repeat(33), 33),
+            (&BASE64_STANDARD.encode([7; 33]), 33),
+        ] {
+            let error = MasterKey::parse(text).unwrap_err();
+            let KeyError::MasterKeyLength { found_bytes } = error else {
+                panic!("{text}: {error}");
+            };
+            assert_eq!(found_bytes, found, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_neither_hexadecimal_nor_base64_is_refused_and_not_repeated() {
+        let error = MasterKey::parse("hunter2 hunter2").unwrap_err();
+        assert!(matches!(error, KeyError::MasterKeyText));
+        assert!(!error.to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn a_missing_file_is_made_once_and_read_ever_after() {
+        let (folder, path) = key_file();
+        let made = MasterKey::load_or_create(&path).unwrap();
+        assert_eq!(MasterKey::load_or_create(&path).unwrap(), made);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_file_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (_folder, path) = key_file();
+        MasterKey::load_or_create(&path).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_everybody_can_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (_folder, path) = key_file();
+        MasterKey::load_or_create(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(
+            MasterKey::load_or_create(&path),
+            Err(Error::Key(KeyError::MasterKeyExposed { mode: 0o644, .. }))
+        ));
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_and_left_as_it_was() {
+        let (_folder, path) = key_file();
+        MasterKey::load_or_create(&path).unwrap();
+        fs::write(&path, "c2hvcnQ=").unwrap();
+        assert!(MasterKey::load_or_create(&path).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "c2hvcnQ=");
+    }
+
+    #[test]
+    fn processes_that_start_at_once_end_up_with_one_key() {
+        let (folder, path) = key_file();
+        let keys: Vec<MasterKey> = std::thread::scope(|scope| {
+            let starts: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| MasterKey::load_or_create(&path).unwrap()))
+                .collect();
+            starts
+                .into_iter()
+                .map(|start| start.join().unwrap())
+                .collect()
+        });
+        assert!(keys.iter().all(|key| *key == keys[0]));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_is_missing_is_named() {
+        let (folder, _) = key_file();
+        let path = folder.path().join("missing").join("master.key");
+        let Err(Error::Key(error)) = MasterKey::load_or_create(&path) else {
+            panic!("made a key in a folder that is not there");
+        };
+        assert!(error.to_string().contains("missing"));
+    }
+
+    #[test]
+    fn each_purpose_has_its_own_key_and_always_the_same() {
+        let master = MasterKey::new(Zeroizing::new([1; 32]));
+        let seal = master.subkey(Purpose::SealSigningKeys);
+        assert_ne!(seal, master.subkey(Purpose::RefreshTag));
+        assert_ne!(seal, master.subkey(Purpose::RefreshSuccessor));
+        assert_eq!(seal, master.subkey(Purpose::SealSigningKeys));
+    }
+
+    #[test]
+    fn the_mac_is_hmac_sha_256_of_the_concatenated_parts() {
+        let whole = mac(&[0xaa; 32], &[b"what do ya want for nothing?"]);
+        let parts = mac(&[0xaa; 32], &[b"what do ya ", b"want for nothing?"]);
+        assert_eq!(whole, parts);
+        let reference = Hmac::<Sha256>::new_from_slice(&[0xaa; 32])
+            .unwrap()
+            .chain_update(b"what do ya want for nothing?")
+            .finalize()
+            .into_bytes();
+        assert_eq!(whole.as_slice(), reference.as_slice());
+    }
+}

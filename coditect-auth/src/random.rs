@@ -1,0 +1,23 @@
+//! The system's randomness, in one place. What must be repeatable takes its random bytes as an
+//! argument; only what makes a new secret comes here.
+
+use zeroize::Zeroizing;
+
+use crate::Error;
+
+/// `N` random bytes, wiped when they are dropped.
+pub(crate) fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, Error> {
+    let mut bytes = Zeroizing::new([0; N]);
+    getrandom::fill(bytes.as_mut_slice()).map_err(Error::internal)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_draws_differ() {
+        assert_ne!(*random::<32>().unwrap(), *random::<32>().unwrap());
+    }
+}

@@ -1,0 +1,351 @@
+//! The refresh token: its bytes, its text, its successor.
+//!
+//! ```text
+//! crt_ + base64url, no padding, of 69 bytes:
+//!
+//!   0        1             17           21            53         69
+//!   ├────────┼─────────────┼────────────┼─────────────┼──────────┤
+//!   │version │ family      │ generation │ secret      │ tag      │
+//!   │ = 1    │ 16 bytes    │ u32, big-  │ 32 bytes    │ 16 bytes │
+//!   │        │             │ endian     │             │          │
+//!   └────────┴─────────────┴────────────┴─────────────┴──────────┘
+//!    tag = the first 16 bytes of HMAC-SHA-256(K_tag, all before it)
+//! ```
+//!
+//! The tag is checked before anything is read from the store, so a guessed token costs no read, and a
+//! token that parses was made by this installation. It proves no more: whether it still holds is for
+//! [`family`](crate::family) to say.
+//!
+//! The successor of a secret is HMAC-SHA-256(`K_next`, secret ‖ salt). Whoever knows the secret and the
+//! stored salt can have it computed again, so it is never stored; whoever has the store alone cannot,
+//! since the store has the secret's hash only.
+//!
+//! Exactly one text stands for a token: 69 is a multiple of three, so the Base64 has no spare bits, and
+//! another alphabet, padding, white space or length is refused.
+
+use std::fmt;
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use coditect_store::model::TokenFamilyId;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::{
+    Error, MasterKey, RefreshSecret, RefreshText,
+    master_key::{Purpose, mac},
+    random::random,
+    secret::Subkey,
+};
+
+/// Tells a refresh token from all else, for people and for secret scanners.
+const PREFIX: &str = "crt_";
+
+const VERSION: u8 = 1;
+
+const FAMILY: usize = 1;
+const GENERATION: usize = 17;
+const SECRET: usize = 21;
+const TAG: usize = 53;
+const LENGTH: usize = 69;
+
+/// `LENGTH` bytes in Base64.
+const ENCODED_LENGTH: usize = LENGTH / 3 * 4;
+
+/// A salt: public randomness, new for each rotation, stored with the session.
+pub type Salt = [u8; 32];
+
+/// A refresh token that was made here: its tag has been checked, or will be added.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RefreshToken {
+    /// Which login it belongs to.
+    pub family: TokenFamilyId,
+    /// How many times that login's token had been replaced when this one was made.
+    pub generation: u32,
+    /// What only its holder knows.
+    pub secret: RefreshSecret,
+}
+
+/// The two keys that refresh tokens need, derived from the master key.
+#[derive(Debug)]
+pub struct RefreshKeys {
+    tag: Subkey,
+    successor: Subkey,
+}
+
+impl RefreshSecret {
+    /// A new random one: the first of a family.
+    pub fn generate() -> Result<Self, Error> {
+        random().map(Self::new)
+    }
+
+    /// SHA-256 of it, which is all that the store gets. It needs no salt and no stretching: the secret
+    /// has 256 bits of randomness.
+    pub fn hash(&self) -> [u8; 32] {
+        Sha256::digest(self.expose()).into()
+    }
+}
+
+/// A new random salt. Draw it once per request, outside the transaction that may run again: by its
+/// salt a request [recognises its own rotation](crate::family::is_own_rotation).
+pub fn fresh_salt() -> Result<Salt, Error> {
+    random().map(|salt| *salt)
+}
+
+impl RefreshKeys {
+    /// The keys that belong to this master key, always the same.
+    pub fn derive(master: &MasterKey) -> Self {
+        Self {
+            tag: master.subkey(Purpose::RefreshTag),
+            successor: master.subkey(Purpose::RefreshSuccessor),
+        }
+    }
+
+    /// The token as text.
+    pub fn encode(&self, token: &RefreshToken) -> RefreshText {
+        let mut bytes = Zeroizing::new([0; LENGTH]);
+        bytes[0] = VERSION;
+        bytes[FAMILY..GENERATION].copy_from_slice(token.family.0.as_bytes());
+        bytes[GENERATION..SECRET].copy_from_slice(&token.generation.to_be_bytes());
+        bytes[SECRET..TAG].copy_from_slice(token.secret.expose());
+        let tag = self.tag_of(&bytes);
+        bytes[TAG..].copy_from_slice(&tag);
+
+        let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + ENCODED_LENGTH));
+        text.push_str(PREFIX);
+        BASE64_URL_SAFE_NO_PAD.encode_string(bytes.as_slice(), &mut text);
+        RefreshText::new(text)
+    }
+
+    /// Reads a token that [`encode`](Self::encode) made under the same master key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RefreshInvalid`] for anything else, without saying what is wrong with it.
+    pub fn parse(&self, text: &str) -> Result<RefreshToken, Error> {
+        self.parsed(text).ok_or(Error::RefreshInvalid)
+    }
+
+    /// The token that replaces `token` when its family is rotated with `salt`: the same one whenever
+    /// it is asked for. None once the generations are used up, after four billion rotations.
+    pub fn successor(&self, token: &RefreshToken, salt: &Salt) -> Option<RefreshToken> {
+        Some(RefreshToken {
+            family: token.family,
+            generation: token.generation.checked_add(1)?,
+            secret: RefreshSecret::new(mac(
+                self.successor.expose(),
+                &[token.secret.expose(), salt],
+            )),
+        })
+    }
+
+    fn parsed(&self, text: &str) -> Option<RefreshToken> {
+        let encoded = text.strip_prefix(PREFIX)?;
+        // Before any work is done, and so that exactly `LENGTH` bytes come out of it.
+        if encoded.len() != ENCODED_LENGTH {
+            return None;
+        }
+        let mut bytes = Zeroizing::new([0; LENGTH]);
+        BASE64_URL_SAFE_NO_PAD
+            .decode_slice(encoded, bytes.as_mut_slice())
+            .ok()?;
+        let tag_holds = bool::from(bytes[TAG..].ct_eq(&self.tag_of(&bytes)));
+        if !tag_holds || bytes[0] != VERSION {
+            return None;
+        }
+        Some(RefreshToken {
+            family: TokenFamilyId(Uuid::from_slice(&bytes[FAMILY..GENERATION]).ok()?),
+            generation: u32::from_be_bytes(bytes[GENERATION..SECRET].try_into().ok()?),
+            secret: RefreshSecret::new(Zeroizing::new(bytes[SECRET..TAG].try_into().ok()?)),
+        })
+    }
+
+    fn tag_of(&self, bytes: &[u8; LENGTH]) -> [u8; LENGTH - TAG] {
+        let full = mac(self.tag.expose(), &[&bytes[..TAG]]);
+        let mut tag = [0; LENGTH - TAG];
+        tag.copy_from_slice(&full[..LENGTH - TAG]);
+        tag
+    }
+}
+
+impl fmt::Debug for RefreshToken {
+    /// Leaves the secret out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RefreshToken")
+            .field("family", &self.family)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::prelude::BASE64_STANDARD_NO_PAD;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn keys(seed: u8) -> RefreshKeys {
+        RefreshKeys::derive(&MasterKey::new(Zeroizing::new([seed; 32])))
+    }
+
+    fn token(generation: u32, secret: [u8; 32]) -> RefreshToken {
+        RefreshToken {
+            family: TokenFamilyId(Uuid::from_bytes([0xfe; 16])),
+            generation,
+            secret: RefreshSecret::new(Zeroizing::new(secret)),
+        }
+    }
+
+    /// The token's bytes, changed, with a tag that fits them again.
+    fn forged(change: impl FnOnce(&mut [u8; LENGTH]), keys: &RefreshKeys) -> String {
+        let text = keys.encode(&token(3, [9; 32]));
+        let mut bytes = [0; LENGTH];
+        BASE64_URL_SAFE_NO_PAD
+            .decode_slice(&text.expose()[PREFIX.len()..], &mut bytes)
+            .unwrap();
+        change(&mut bytes);
+        let tag = keys.tag_of(&bytes);
+        bytes[TAG..].copy_from_slice(&tag);
+        format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    #[test]
+    fn the_bytes_of_a_token_are_these_for_good() {
+        let text = keys(1).encode(&token(0x0102_0304, [0x11; 32]));
+        assert_eq!(
+            text.expose(),
+            include_str!("../fixtures/refresh_token_v1.txt").trim()
+        );
+    }
+
+    #[test]
+    fn the_successor_of_a_token_is_this_for_good() {
+        let next = keys(1)
+            .successor(&token(7, [0x11; 32]), &[0x22; 32])
+            .unwrap();
+        assert_eq!(next.generation, 8);
+        assert_eq!(
+            keys(1).encode(&next).expose(),
+            include_str!("../fixtures/refresh_successor_v1.txt").trim()
+        );
+    }
+
+    #[test]
+    fn debug_tells_no_secret() {
+        let shown = format!("{:?} {:?}", token(1, [0xab; 32]), keys(1));
+        assert!(
+            !shown.contains("171") && !shown.to_lowercase().contains("abab"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn a_token_of_another_master_key_is_refused() {
+        let text = keys(1).encode(&token(0, [1; 32]));
+        assert!(matches!(
+            keys(2).parse(text.expose()),
+            Err(Error::RefreshInvalid)
+        ));
+    }
+
+    #[test]
+    fn a_version_that_is_not_ours_is_refused_though_its_tag_is_right() {
+        assert!(keys(1).parse(&forged(|_| {}, &keys(1))).is_ok());
+        assert!(
+            keys(1)
+                .parse(&forged(|bytes| bytes[0] = 2, &keys(1)))
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn only_one_text_stands_for_a_token() {
+        let keys = keys(1);
+        // Its text has `-` and `_`, so that the other alphabet differs.
+        let text = keys.encode(&token(0, [0xff; 32])).expose().to_owned();
+        let encoded = &text[PREFIX.len()..];
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(encoded).unwrap();
+        let other_alphabet = format!("{PREFIX}{}", BASE64_STANDARD_NO_PAD.encode(bytes));
+        assert_ne!(other_alphabet, text);
+        for changed in [
+            other_alphabet,
+            format!("{text}="),
+            format!("{text}===="),
+            format!("{text}\n"),
+            format!(" {text}"),
+            format!("{text}A"),
+            format!("{text}AAAA"),
+            text[..text.len() - 1].to_owned(),
+            encoded.to_owned(),
+            format!("CRT_{encoded}"),
+            format!("crt-{encoded}"),
+            format!("{PREFIX}{PREFIX}{encoded}"),
+            String::new(),
+            PREFIX.to_owned(),
+        ] {
+            assert!(keys.parse(&changed).is_err(), "{changed:?}");
+        }
+        assert!(keys.parse(&text).is_ok());
+    }
+
+    #[test]
+    fn a_family_whose_generations_are_used_up_has_no_successor() {
+        assert!(
+            keys(1)
+                .successor(&token(u32::MAX, [1; 32]), &[0; 32])
+                .is_none()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_encoded_parses_to_the_same(
+            family in any::<[u8; 16]>(),
+            generation in any::<u32>(),
+            secret in any::<[u8; 32]>(),
+        ) {
+            let token = RefreshToken {
+                family: TokenFamilyId(Uuid::from_bytes(family)),
+                generation,
+                secret: RefreshSecret::new(Zeroizing::new(secret)),
+            };
+            let text = keys(1).encode(&token);
+            prop_assert_eq!(keys(1).parse(text.expose()).unwrap(), token);
+        }
+
+        #[test]
+        fn a_token_with_any_bit_changed_is_refused(at in 0..LENGTH, bit in 0..8_u32) {
+            let text = keys(1).encode(&token(5, [3; 32]));
+            let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(&text.expose()[PREFIX.len()..]).unwrap();
+            bytes[at] ^= 1_u8 << bit;
+            let changed = format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes));
+            prop_assert!(keys(1).parse(&changed).is_err());
+        }
+
+        #[test]
+        fn garbage_is_refused(text in any::<String>(), bytes in any::<[u8; 32]>()) {
+            prop_assert!(keys(1).parse(&text).is_err());
+            let prefixed = format!("{PREFIX}{text}");
+            prop_assert!(keys(1).parse(&prefixed).is_err());
+            let of_the_right_length = [bytes, bytes, bytes].concat();
+            let encoded = BASE64_URL_SAFE_NO_PAD.encode(&of_the_right_length[..LENGTH]);
+            let tagless = format!("{PREFIX}{encoded}");
+            prop_assert!(keys(1).parse(&tagless).is_err());
+        }
+
+        #[test]
+        fn secrets_and_salts_that_differ_have_successors_that_differ(
+            secrets in any::<[[u8; 32]; 2]>(),
+            salts in any::<[Salt; 2]>(),
+        ) {
+            let next = |secret, salt| keys(1).successor(&token(0, secret), &salt).unwrap().secret;
+            let first = next(secrets[0], salts[0]);
+            prop_assert_eq!(&first, &next(secrets[0], salts[0]));
+            prop_assume!(secrets[0] != secrets[1] && salts[0] != salts[1]);
+            prop_assert_ne!(&first, &next(secrets[1], salts[0]));
+            prop_assert_ne!(&first, &next(secrets[0], salts[1]));
+        }
+    }
+}
