@@ -1,11 +1,69 @@
 //! Typed records, indexes and transactions on FoundationDB, or on an embedded engine with the
 //! same semantics.
+//!
+//! ```text
+//!   model        the product's records: structs, where they lie, what they are found by
+//!   repository   create, get, update, delete, find, scan; pages and cursors
+//!   entity       what a record is; indexes; bytes and their versions
+//!   keyspace     names, tuples, ranges
+//!   transaction  retry, budgets, unknown outcomes
+//!   engine       ordered bytes, strictly serializable
+//! ```
+//!
+//! Each knows those below it only, except that scopes know a tenant's id. A program opens a
+//! [`Store`], and works in [`Transaction`]s:
+//!
+//! ```
+//! use coditect_store::{
+//!     Clock, ErrorKind, Result, Store,
+//!     engine::Database,
+//!     keyspace::Global,
+//!     model::{TenantId, User, UserId, UserStatus},
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
+//! let store = Store::open(Database::memory()?).await?;
+//! let now = Clock::system().now();
+//! let ada = User {
+//!     id: UserId::new(),
+//!     tenant_id: TenantId::new(),
+//!     email: "Ada@example.org".into(),
+//!     email_normalized: "ada@example.org".into(),
+//!     password_hash: "$argon2id$…".into(),
+//!     first_name: Some("Ada".into()),
+//!     last_name: None,
+//!     status: UserStatus::Enabled,
+//!     created_at: now,
+//!     updated_at: now,
+//! };
+//! let user = &ada;
+//! store.run(|tx| async move { tx.create(user).await }).await?;
+//!
+//! // The address is taken, whoever asks.
+//! let again = &User { id: UserId::new(), tenant_id: TenantId::new(), ..ada.clone() };
+//! let refused = store.run(|tx| async move { tx.create(again).await }).await.unwrap_err();
+//! assert_eq!(refused.kind(), ErrorKind::Unique("users_by_email"));
+//!
+//! let tx = store.begin();
+//! let found = tx.find(&User::BY_EMAIL, Global, "ada@example.org".to_owned()).await?;
+//! assert_eq!(found, Some(ada.clone()));
+//! assert_eq!(tx.get::<User>(ada.tenant_id, ada.id).await?, Some(ada.clone()));
+//! assert_eq!(tx.get::<User>(TenantId::new(), ada.id).await?, None, "not another tenant's");
+//! # Ok(()) }
+//! ```
 
 mod clock;
 pub mod engine;
+pub mod entity;
 mod error;
+pub mod keyspace;
 pub mod model;
+pub mod repository;
+mod store;
 pub mod transaction;
 
 pub use clock::{Clock, ManualClock};
+pub use entity::Entity;
 pub use error::{Error, ErrorKind, Result, RunError};
+pub use repository::{Cursor, Page, Scan, Transaction};
+pub use store::{Store, StoreOptions};

@@ -1,11 +1,17 @@
 //! A signed-in device: one login, and the refresh token family that came of it.
 
-use std::fmt;
+use std::{fmt, ops::RangeTo};
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
 use super::{AuthSessionId, TenantId, TokenFamilyId, UserId};
+use crate::{
+    Entity,
+    entity::{GlobalMulti, GlobalUnique, Multi},
+    indexes,
+    keyspace::Space,
+};
 
 /// One login on one device. Its access tokens hold as long as it does; its refresh tokens are one
 /// family, of which only the hash of the newest secret, and of the one before, is kept.
@@ -50,6 +56,32 @@ pub struct AuthSession {
     pub ip: Option<String>,
 }
 
+impl Entity for AuthSession {
+    type Scope = TenantId;
+    type Key = AuthSessionId;
+    const SPACE: Space<TenantId> = Space::tenant("auth_sessions");
+    const VERSION: u8 = 1;
+
+    fn scope(&self) -> TenantId {
+        self.tenant_id
+    }
+
+    fn key(&self) -> AuthSessionId {
+        self.id
+    }
+}
+
+indexes! { AuthSession =>
+    /// A user's, oldest first.
+    BY_USER ("auth_sessions_by_user", user): Multi<UserId> = |session| Some(session.user_id);
+    /// The one that a refresh token is of.
+    BY_FAMILY ("token_families", family): GlobalUnique<TokenFamilyId> =
+        |session| Some(session.token_family);
+    /// For the sweep: by the hour in which they end by themselves.
+    BY_EXPIRY ("auth_sessions_by_expiry", hour): GlobalMulti<i64> =
+        |session| Some(hour(session.expires_at()));
+}
+
 /// When and why an [`AuthSession`] was ended before its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
@@ -74,6 +106,17 @@ impl AuthSession {
     pub fn expires_at(&self) -> DateTime<Utc> {
         self.idle_expires_at.min(self.absolute_expires_at)
     }
+
+    /// The values of [`BY_EXPIRY`](Self::BY_EXPIRY) of all that have ended at `now`: those of the
+    /// hours that are over. One ends up to an hour before it is among them.
+    pub fn ended_hours(now: DateTime<Utc>) -> RangeTo<i64> {
+        ..hour(now)
+    }
+}
+
+/// The hours between the beginning of 1970 and the one that `at` is in.
+fn hour(at: DateTime<Utc>) -> i64 {
+    at.timestamp().div_euclid(3_600)
 }
 
 impl fmt::Debug for AuthSession {

@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::{Result, keyspace::KeyPart};
+
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident)*) => {$(
         $(#[$doc])*
@@ -35,8 +37,21 @@ macro_rules! ids {
         impl FromStr for $name {
             type Err = uuid::Error;
 
-            fn from_str(text: &str) -> Result<Self, Self::Err> {
+            fn from_str(text: &str) -> Result<Self, uuid::Error> {
                 Uuid::parse_str(text).map(Self)
+            }
+        }
+
+        /// One element, the UUID.
+        impl KeyPart for $name {
+            const ELEMENTS: usize = 1;
+
+            fn pack(&self, key: &mut Vec<u8>) {
+                self.0.pack(key);
+            }
+
+            fn unpack(rest: &mut &[u8]) -> Result<Self> {
+                Uuid::unpack(rest).map(Self)
             }
         }
     )*};

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
 use super::{ConversationId, Json, SessionId, TenantId, UserId};
+use crate::{Entity, entity::Multi, indexes, keyspace::Space};
 
 /// A workspace that a user has open. What changes often (editor, terminal, memory) is kept apart
 /// from it, so that saving doesn't contend with it.
@@ -34,6 +35,29 @@ pub struct Session {
     /// When it was last opened, to the minute.
     #[serde(with = "ts_microseconds")]
     pub last_accessed_at: DateTime<Utc>,
+}
+
+impl Entity for Session {
+    type Scope = TenantId;
+    type Key = SessionId;
+    const SPACE: Space<TenantId> = Space::tenant("workspace_sessions");
+    const VERSION: u8 = 1;
+
+    fn scope(&self) -> TenantId {
+        self.tenant_id
+    }
+
+    fn key(&self) -> SessionId {
+        self.id
+    }
+}
+
+indexes! { Session =>
+    /// A user's, oldest first.
+    BY_USER ("workspace_sessions_by_user", user): Multi<UserId> = |session| Some(session.user_id);
+    /// Those that have a workspace.
+    BY_WORKSPACE ("sessions_by_workspace", workspace_path): Multi<String> =
+        |session| session.workspace_path.clone();
 }
 
 /// What a [`Session`] is open in. Persisted: add at the end, never reorder.

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
 use super::{TenantId, UserId};
+use crate::{Entity, entity::GlobalUnique, indexes, keyspace::Space};
 
 /// Somebody who can sign in, with an e-mail address that is theirs alone.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +31,27 @@ pub struct User {
     /// When the record was last changed.
     #[serde(with = "ts_microseconds")]
     pub updated_at: DateTime<Utc>,
+}
+
+impl Entity for User {
+    type Scope = TenantId;
+    type Key = UserId;
+    const SPACE: Space<TenantId> = Space::tenant("users").keyed(&["user"]);
+    const VERSION: u8 = 1;
+
+    fn scope(&self) -> TenantId {
+        self.tenant_id
+    }
+
+    fn key(&self) -> UserId {
+        self.id
+    }
+}
+
+indexes! { User =>
+    /// One account an address.
+    BY_EMAIL ("users_by_email", email): GlobalUnique<String> =
+        |user| Some(user.email_normalized.clone());
 }
 
 /// Whether a user may sign in.

@@ -1,0 +1,231 @@
+//! What a record is: its type, where it lies, what it can be found by, and how its bytes are read.
+//!
+//! All of it is declared in one place, beside the type, by an `impl` of [`Entity`] and a list of
+//! [`indexes!`](crate::indexes). Types of another crate are declared with the same lines:
+//!
+//! ```
+//! use coditect_store::{
+//!     Entity, indexes,
+//!     entity::{Multi, Unique},
+//!     keyspace::Space,
+//!     model::{TenantId, UserId},
+//! };
+//! use serde::{Deserialize, Serialize};
+//!
+//! /// An invoice, as a service of its own would keep it.
+//! #[derive(Serialize, Deserialize)]
+//! struct Invoice {
+//!     tenant: TenantId,
+//!     number: u64,
+//!     reference: String,
+//!     paid_by: Option<UserId>,
+//! }
+//!
+//! impl Entity for Invoice {
+//!     type Scope = TenantId;
+//!     type Key = u64;
+//!     const SPACE: Space<TenantId> = Space::tenant("invoices").keyed(&["number"]);
+//!     const VERSION: u8 = 1;
+//!
+//!     fn scope(&self) -> TenantId {
+//!         self.tenant
+//!     }
+//!
+//!     fn key(&self) -> u64 {
+//!         self.number
+//!     }
+//! }
+//!
+//! indexes! { Invoice =>
+//!     /// No two invoices of a tenant bear the same reference.
+//!     BY_REFERENCE ("invoices_by_reference", reference): Unique<String> = |i| Some(i.reference.clone());
+//!     /// Paid ones only.
+//!     BY_PAYER ("invoices_by_payer", user): Multi<UserId> = |i| i.paid_by;
+//! }
+//! ```
+//!
+//! What stays true:
+//!
+//! - A record's key and its index entries follow from the record alone.
+//! - Two kinds of record never share a key: names that are used twice are refused, within one
+//!   entity by the compiler, over several by the [`Registry`] when the store is opened.
+//! - Whatever bytes are found, reading them gives a record or an error, never a panic, and takes
+//!   memory in proportion to what is read.
+//!
+//! An entity without its list does not compile, so that none is forgotten; an empty list is
+//! `indexes! { Invoice => }`.
+//!
+//! ```compile_fail
+//! # use coditect_store::{Entity, keyspace::Space, model::TenantId};
+//! # use serde::{Deserialize, Serialize};
+//! #[derive(Serialize, Deserialize)]
+//! struct Invoice(TenantId, u64);
+//!
+//! impl Entity for Invoice {
+//!     type Scope = TenantId;
+//!     type Key = u64;
+//!     const SPACE: Space<TenantId> = Space::tenant("invoices");
+//!     const VERSION: u8 = 1;
+//!     fn scope(&self) -> TenantId { self.0 }
+//!     fn key(&self) -> u64 { self.1 }
+//! }
+//! ```
+
+mod codec;
+mod index;
+mod kind;
+mod registry;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use codec::Older;
+pub(crate) use codec::{decode, encode};
+pub use index::{Entry, Index, IndexOf};
+pub use kind::{GlobalMulti, GlobalUnique, Kind, Multi, Unique, UniqueKind};
+pub(crate) use registry::META;
+pub use registry::Registry;
+
+use crate::{
+    Result,
+    keyspace::{KeyPart, Root, Scope, Space, distinct},
+};
+
+/// A kind of record: see the [module](self) for how one is declared.
+pub trait Entity: Indexed + Serialize + DeserializeOwned + Send + Sync {
+    /// [`TenantId`](crate::model::TenantId) for what is a tenant's,
+    /// [`Global`](crate::keyspace::Global) for what is no tenant's.
+    type Scope: Scope;
+
+    /// What tells one record from another within its scope; `()` if there is but one.
+    type Key: KeyPart;
+
+    /// Where its records lie. Persisted.
+    const SPACE: Space<Self::Scope>;
+
+    /// The version of its bytes, from 1 on, written with each record. It grows by one whenever the
+    /// struct changes in a way that changes its bytes: any field more, less, or in another place.
+    const VERSION: u8;
+
+    /// Whose this record is. It never changes.
+    fn scope(&self) -> Self::Scope;
+
+    /// Its key. It never changes.
+    fn key(&self) -> Self::Key;
+
+    /// Makes one of what an older version of the program wrote. Needed from `VERSION` 2 on; the
+    /// struct of each older version is kept, and a plain function leads from each to the next:
+    ///
+    /// ```
+    /// # use coditect_store::{Result, entity::Older};
+    /// # use serde::Deserialize;
+    /// # #[derive(Deserialize)] struct TaskV1 { title: String }
+    /// # #[derive(Deserialize)] struct TaskV2 { title: String, done: bool }
+    /// # struct Task { title: String, done: bool, tags: Vec<String> }
+    /// fn second(old: TaskV1) -> TaskV2 {
+    ///     TaskV2 { title: old.title, done: false }
+    /// }
+    ///
+    /// fn third(old: TaskV2) -> Task {
+    ///     Task { title: old.title, done: old.done, tags: Vec::new() }
+    /// }
+    ///
+    /// # impl Task {
+    /// fn upgrade(older: Older<'_>) -> Result<Task> {
+    ///     match older.version() {
+    ///         1 => older.read().map(second).map(third),
+    ///         2 => older.read().map(third),
+    ///         _ => Err(older.unknown()),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// The record is written in the present version at its next update. What it is found by must
+    /// come out the same from the upgraded record as from the older one: an index over new fields
+    /// is a new index.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt`, as [`Older`] gives it.
+    fn upgrade(older: Older<'_>) -> Result<Self> {
+        Err(older.unknown())
+    }
+}
+
+/// The list of an entity's indexes, which [`indexes!`](crate::indexes) writes.
+pub trait Indexed: Sized + 'static {
+    /// All of them, in the order of their declaration.
+    const INDEXES: &'static [&'static dyn IndexOf<Self>];
+
+    /// Their names, in the same order.
+    const NAMES: &'static [&'static str];
+}
+
+/// Declares what an entity can be found by. The constants become associated ones of the type, for
+/// [`find`](crate::Transaction::find) and [`scan`](crate::Transaction::scan).
+///
+/// ```text
+/// indexes! { Type =>
+///     /// What it is for.
+///     CONSTANT ("persisted_name", element, …): Kind<Value> = |record| Some(…);
+/// }
+/// ```
+///
+/// The parentheses show the key: the name, then what the elements of the value are called in
+/// [the table](crate::keyspace::table). The kinds are [`Unique`], [`Multi`], [`GlobalUnique`] and
+/// [`GlobalMulti`]; a composite is a tuple, `Multi<(ProjectId, i64)>`. A record for which the
+/// closure gives `None` is not in the index. The closure is a function of the record alone, and
+/// like the name it is persisted: give other values, and it is another index.
+///
+/// A name that is used twice, or elements that are not as many as the value has, do not compile.
+///
+/// [`Unique`]: crate::entity::Unique
+/// [`Multi`]: crate::entity::Multi
+/// [`GlobalUnique`]: crate::entity::GlobalUnique
+/// [`GlobalMulti`]: crate::entity::GlobalMulti
+#[macro_export]
+macro_rules! indexes {
+    ($entity:ty => $(
+        $(#[doc = $doc:literal])*
+        $index:ident ($name:literal $(, $element:ident)+): $kind:ty = $value:expr;
+    )*) => {
+        impl $entity {$(
+            $(#[doc = $doc])*
+            pub const $index: $crate::entity::Index<Self, $kind> =
+                <$crate::entity::Index<Self, $kind>>::new($name, &[$(stringify!($element)),+], $value)
+                    .described(concat!($($doc),*));
+        )*}
+
+        impl $crate::entity::Indexed for $entity {
+            const INDEXES: &'static [&'static dyn $crate::entity::IndexOf<Self>] =
+                &[$(&Self::$index),*];
+            const NAMES: &'static [&'static str] = &[$($name),*];
+        }
+
+        const _: () = $crate::entity::check::<$entity>();
+    };
+}
+
+/// What the compiler is asked of every declaration, by [`indexes!`](crate::indexes).
+///
+/// # Panics
+///
+/// If the declaration is not sound; in a `const`, that is an error of the compiler.
+pub const fn check<E: Entity>() {
+    assert!(E::VERSION > 0, "an entity's VERSION counts from 1");
+    assert!(
+        E::SPACE.labels().len() == E::Key::ELEMENTS,
+        "a space is keyed by as many labels as its keys have elements"
+    );
+    let mut names = E::NAMES;
+    while let Some((name, others)) = names.split_first() {
+        assert!(distinct(name, others), "two indexes have the same name");
+        assert!(distinct(name, &[E::SPACE.name()]), "an index has the name of the space");
+        names = others;
+    }
+}
+
+/// The key of the record `key` in `scope`.
+pub(crate) fn record_key<E: Entity>(root: &Root, scope: E::Scope, key: &E::Key) -> Vec<u8> {
+    E::SPACE.key(root, scope, key)
+}

@@ -1,0 +1,113 @@
+//! Which entities a store holds, so that no two of them share a name.
+
+use std::any::{TypeId, type_name};
+
+use super::{Entity, Indexed};
+use crate::{
+    Error, ErrorKind, Result,
+    keyspace::{Place, Scope as _, Shape},
+    model,
+};
+
+/// The entities that a [`Store`](crate::Store) holds: the product's, and those that were
+/// [added](Self::with). A store refuses others, so what is declared here is all that it writes.
+#[derive(Clone, Debug)]
+pub struct Registry(Vec<Declaration>);
+
+#[derive(Clone, Debug)]
+struct Declaration {
+    type_id: TypeId,
+    type_name: &'static str,
+    shapes: Vec<Shape>,
+}
+
+/// The space of what a store knows about itself.
+pub(crate) const META: &str = "meta";
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::product()
+    }
+}
+
+impl Registry {
+    /// The product's own entities.
+    pub fn product() -> Self {
+        Self(Vec::new())
+            .with::<model::Tenant>()
+            .with::<model::User>()
+            .with::<model::AuthSession>()
+            .with::<model::Session>()
+    }
+
+    /// These and `E`; once, however often it is added.
+    #[must_use]
+    pub fn with<E: Entity>(mut self) -> Self {
+        if !self.knows::<E>() {
+            self.0.push(Declaration {
+                type_id: TypeId::of::<E>(),
+                type_name: type_name::<E>(),
+                shapes: shapes::<E>(),
+            });
+        }
+        self
+    }
+
+    /// How all keys look, entity by entity: its records, then its indexes.
+    pub fn shapes(&self) -> Vec<Shape> {
+        let records = self.0.iter().flat_map(|declaration| declaration.shapes.iter().cloned());
+        records.chain([meta()]).collect()
+    }
+
+    fn knows<E: Entity>(&self) -> bool {
+        self.0.iter().any(|declaration| declaration.type_id == TypeId::of::<E>())
+    }
+
+    /// Refuses an entity that was not added.
+    pub(crate) fn require<E: Entity>(&self) -> Result<()> {
+        if self.knows::<E>() {
+            return Ok(());
+        }
+        let name = type_name::<E>();
+        Err(Error::new(ErrorKind::Invalid, format!("{name} was not declared to the store")))
+    }
+
+    /// Refuses a name that is used twice.
+    pub(crate) fn check(&self) -> Result<()> {
+        let mut names = vec![(META, "the store itself")];
+        for declaration in &self.0 {
+            for shape in &declaration.shapes {
+                if let Some((name, other)) = names.iter().find(|(name, _)| *name == shape.name) {
+                    let own = declaration.type_name;
+                    let message = format!("the name {name:?} is used by {other} and by {own}");
+                    return Err(Error::new(ErrorKind::Invalid, message));
+                }
+                names.push((shape.name, declaration.type_name));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shapes<E: Entity>() -> Vec<Shape> {
+    let name = type_name::<E>();
+    let record = Shape {
+        place: E::Scope::PLACE,
+        name: E::SPACE.name(),
+        elements: E::SPACE.labels().to_vec(),
+        value: name.rsplit("::").next().unwrap_or(name).to_owned(),
+        note: String::new(),
+    };
+    let indexes = <E as Indexed>::INDEXES.iter().map(|index| index.shape());
+    [record].into_iter().chain(indexes).collect()
+}
+
+fn meta() -> Shape {
+    Shape {
+        place: Place::Global,
+        name: META,
+        elements: vec!["\"format\""],
+        value: "(name, version)".to_owned(),
+        note: "what wrote the store, and in which layout".to_owned(),
+    }
+}

@@ -1,0 +1,190 @@
+//! Cursors: where a page ended, for the next one to go on from.
+
+use std::{fmt, str::FromStr};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    Error, ErrorKind, Result,
+    engine::{KEY_SIZE_LIMIT, Order},
+    keyspace::KeyRange,
+};
+
+/// Where a page ended: given back to the same scan, it goes on behind the last row that was looked
+/// at, whatever rows came and went meanwhile. None is given twice, none that stayed is left out.
+///
+/// It is bound to what was asked: index, scope, values, order and filters. It holds the key of a
+/// row, so it is for who may read that row. It is not a capability: it can only lead to other rows
+/// of the scan that it is given to.
+///
+/// As text it is base64url, a short one: see [`Display`](fmt::Display) and [`FromStr`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Cursor {
+    binding: Binding,
+    position: Vec<u8>,
+}
+
+/// A hash of what a cursor is bound to.
+pub(super) type Binding = [u8; 16];
+
+/// The version of the text's layout: this byte, the binding, the position. A cursor of another is
+/// refused; the client begins anew.
+const VERSION: u8 = 1;
+
+/// The binding of a scan of `range`, which says root, scope, index and values.
+pub(super) fn binding(range: &KeyRange, order: Order, filters: &[&str]) -> Binding {
+    let mut hash = Sha256::new();
+    let mut add = |part: &[u8]| {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    };
+    add(&range.begin);
+    add(&range.end);
+    add(match order {
+        Order::Ascending => b"ascending",
+        Order::Descending => b"descending",
+    });
+    for filter in filters {
+        add(filter.as_bytes());
+    }
+    let mut binding = Binding::default();
+    let length = binding.len();
+    binding.copy_from_slice(&hash.finalize()[..length]);
+    binding
+}
+
+impl Cursor {
+    /// Behind `key`, the last row looked at, in a scan whose keys all begin with `prefix`.
+    pub(super) fn behind(key: &[u8], prefix: &[u8], binding: Binding) -> Self {
+        let position = key.strip_prefix(prefix).unwrap_or(key).to_vec();
+        Self { binding, position }
+    }
+
+    /// What is left of `range` behind it.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if it is of another scan.
+    pub(super) fn rest(
+        &self,
+        range: KeyRange,
+        prefix: &[u8],
+        order: Order,
+        binding: Binding,
+    ) -> Result<KeyRange> {
+        let key = [prefix, &self.position].concat();
+        if self.binding != binding || !range.contains(&key) {
+            return Err(Error::new(ErrorKind::Invalid, "the cursor is of another list"));
+        }
+        Ok(match order {
+            Order::Ascending => range.after(key),
+            Order::Descending => range.before(key),
+        })
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = [&[VERSION], self.binding.as_slice(), &self.position].concat();
+        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+impl fmt::Debug for Cursor {
+    /// Its text: no key is readable in a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cursor({self})")
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = Error;
+
+    /// The cursor that was written as `text`.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if it was not written by this version of the program.
+    fn from_str(text: &str) -> Result<Self> {
+        /// What a cursor behind the longest key has, and no less than that.
+        const LONGEST: usize = 2 * KEY_SIZE_LIMIT;
+
+        let invalid = || Error::new(ErrorKind::Invalid, "this is no cursor");
+        if text.len() > LONGEST {
+            return Err(invalid());
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|cause| invalid().because(cause))?;
+        let (&binding, position) = bytes
+            .strip_prefix(&[VERSION])
+            .and_then(<[u8]>::split_first_chunk)
+            .ok_or_else(invalid)?;
+        Ok(Self { binding, position: position.to_vec() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bound_to(range: &KeyRange) -> Binding {
+        binding(range, Order::Ascending, &[])
+    }
+
+    #[test]
+    fn a_cursor_goes_on_behind_its_row_in_both_orders() {
+        let range = KeyRange::prefix(b"p");
+        let cursor = Cursor::behind(b"pk", b"p", bound_to(&range));
+        let rest = |order| cursor.rest(range.clone(), b"p", order, bound_to(&range)).unwrap();
+        assert_eq!(rest(Order::Ascending), KeyRange { begin: b"pk\0".into(), end: b"q".into() });
+        assert_eq!(rest(Order::Descending), KeyRange { begin: b"p".into(), end: b"pk".into() });
+    }
+
+    #[test]
+    fn a_cursor_of_another_scan_is_refused() {
+        let (own, other) = (KeyRange::prefix(b"p"), KeyRange::prefix(b"q"));
+        let cursor = Cursor::behind(b"pk", b"p", bound_to(&own));
+        let refused = |range: &KeyRange, prefix: &[u8], binding| {
+            let rest = cursor.rest(range.clone(), prefix, Order::Ascending, binding);
+            assert_eq!(rest.unwrap_err().kind(), ErrorKind::Invalid);
+        };
+        refused(&other, b"q", bound_to(&other));
+        refused(&own, b"p", binding(&own, Order::Descending, &[]));
+        refused(&own, b"p", binding(&own, Order::Ascending, &["type=theia"]));
+        refused(&other, b"p", bound_to(&own));
+    }
+
+    #[test]
+    fn filters_that_run_together_are_still_told_apart() {
+        let of = |filters| binding(&KeyRange::prefix(b"p"), Order::Ascending, filters);
+        assert_ne!(of(&["ab", "c"]), of(&["a", "bc"]));
+        assert_ne!(of(&["abc"]), of(&["ab", "c"]));
+    }
+
+    #[test]
+    fn a_text_that_no_scan_gave_is_refused() {
+        let long = "A".repeat(100_000);
+        for text in ["", "A", "====", "AQ", "\u{e9}", "Ag".repeat(20).as_str(), long.as_str()] {
+            assert_eq!(text.parse::<Cursor>().unwrap_err().kind(), ErrorKind::Invalid, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_cursor_survives_being_text(
+            key in prop::collection::vec(any::<u8>(), 0..200), binding: Binding,
+        ) {
+            let cursor = Cursor::behind(&key, b"", binding);
+            prop_assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
+        }
+
+        #[test]
+        fn any_text_is_a_cursor_or_refused(text in "[A-Za-z0-9_=+/-]{0,60}") {
+            if let Ok(cursor) = text.parse::<Cursor>() {
+                prop_assert_eq!(cursor.to_string(), text);
+            }
+        }
+    }
+}

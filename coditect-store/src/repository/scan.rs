@@ -1,0 +1,248 @@
+//! Reading many records, page by page.
+
+use std::fmt;
+
+use futures_util::future::try_join_all;
+
+use super::{Cursor, Transaction, cursor};
+use crate::{
+    Error, ErrorKind, Result,
+    engine::{self, KeyValue, Order, RangeQuery},
+    entity::{Entity, IndexOf},
+    keyspace::KeyRange,
+};
+
+/// The most records that a page may hold.
+pub const PAGE_LIMIT: usize = 1_000;
+
+/// The most rows that are looked at for one page; a [filter](Scan::filter) may leave out any of
+/// them.
+pub const EXAMINED_LIMIT: usize = 1_000;
+
+/// A page ends at the latest with the batch in which the records looked at come to this many
+/// bytes.
+pub const PAGE_BYTES: usize = 1 << 20;
+
+/// Rows that are read together.
+const BATCH: usize = 100;
+
+/// A question for many records: made by [`Transaction::scan`] and [`Transaction::list`], answered
+/// [page](Self::page) by page. It reads nothing by itself, and can be asked again.
+#[must_use = "nothing is read until a page is asked for"]
+pub struct Scan<'a, E: 'static> {
+    tx: Transaction,
+    index: Option<&'static dyn IndexOf<E>>,
+    prefix: Vec<u8>,
+    range: KeyRange,
+    order: Order,
+    filters: Vec<Filter<'a, E>>,
+}
+
+struct Filter<'a, E> {
+    label: String,
+    keep: Box<dyn Fn(&E) -> bool + Send + Sync + 'a>,
+}
+
+/// Some of the records of a scan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<E> {
+    /// The records, in the order of the scan.
+    pub items: Vec<E>,
+    /// Where to go on; `None` exactly if there is no more.
+    pub next: Option<Cursor>,
+    /// Why there are no more records in this page.
+    pub stopped: Stopped,
+}
+
+/// Why a page has no more records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The scan has no more.
+    End,
+    /// It holds as many as were asked for.
+    Rows,
+    /// [`EXAMINED_LIMIT`] rows were looked at, and filters left some of them out.
+    Examined,
+    /// What was looked at came to [`PAGE_BYTES`].
+    Bytes,
+}
+
+impl<'a, E: Entity> Scan<'a, E> {
+    pub(super) fn new(
+        tx: Transaction,
+        index: Option<&'static dyn IndexOf<E>>,
+        prefix: Vec<u8>,
+        range: KeyRange,
+    ) -> Self {
+        Self { tx, index, prefix, range, order: Order::Ascending, filters: Vec::new() }
+    }
+
+    /// The other way round: the largest keys first, which with ids made in order is the newest.
+    pub fn newest_first(self) -> Self {
+        self.order(Order::Descending)
+    }
+
+    /// In the given order of keys; ascending if not said.
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// Only the records that `keep` holds true for, of those that earlier filters left. `label`
+    /// says which they are (`"type=theia"`): a cursor holds for the filters whose labels it was
+    /// made with.
+    pub fn filter(
+        mut self,
+        label: impl Into<String>,
+        keep: impl Fn(&E) -> bool + Send + Sync + 'a,
+    ) -> Self {
+        self.filters.push(Filter { label: label.into(), keep: Box::new(keep) });
+        self
+    }
+
+    /// The first `limit` records, or the next ones behind a cursor that an earlier page gave.
+    ///
+    /// A page may hold fewer and still have a [next](Page::next) one: its cost is bounded by
+    /// [`EXAMINED_LIMIT`] rows and about [`PAGE_BYTES`], not by the length of the scan. The records
+    /// of an index are fetched in rounds of a hundred at once. The rows that were looked at, and
+    /// the gaps between them, are what conflicts.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if `limit` is not within 1 and [`PAGE_LIMIT`], or `after` is of another scan;
+    /// `Corrupt` if an index entry has no record.
+    pub async fn page(&self, limit: usize, after: Option<&Cursor>) -> Result<Page<E>> {
+        self.tx.context.registry.require::<E>()?;
+        if !(1..=PAGE_LIMIT).contains(&limit) {
+            let message = format!("a page holds between 1 and {PAGE_LIMIT} records");
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        let labels: Vec<&str> = self.filters.iter().map(|filter| filter.label.as_str()).collect();
+        let binding = cursor::binding(&self.range, self.order, &labels);
+        let mut range = self.range.clone();
+        if let Some(after) = after {
+            range = after.rest(range, &self.prefix, self.order, binding)?;
+        }
+
+        let mut items = Vec::new();
+        let mut examined = Examined::default();
+        loop {
+            let want = (limit - items.len()).min(BATCH).min(EXAMINED_LIMIT - examined.rows);
+            let batch = self.batch(range.clone(), want).await?;
+            examined.add(&batch);
+            let kept = batch.records.into_iter().filter(|record| self.keeps(record));
+            items.extend(kept);
+            let Some(last) = batch.last.filter(|_| batch.more) else {
+                return Ok(Page { items, next: None, stopped: Stopped::End });
+            };
+            if let Some(stopped) = examined.stopped(items.len() == limit) {
+                let next = Some(Cursor::behind(&last, &self.prefix, binding));
+                return Ok(Page { items, next, stopped });
+            }
+            range = match self.order {
+                Order::Ascending => range.after(last),
+                Order::Descending => range.before(last),
+            };
+        }
+    }
+
+    /// All records, in one go.
+    ///
+    /// # Errors
+    ///
+    /// `Limit` if they are more than `at_most`; and those of [`page`](Self::page).
+    pub async fn all(&self, at_most: usize) -> Result<Vec<E>> {
+        let mut all = Vec::new();
+        let mut next = None;
+        loop {
+            let page = self.page(PAGE_LIMIT, next.as_ref()).await?;
+            all.extend(page.items);
+            if all.len() > at_most {
+                let message = format!("there are more than {at_most} records");
+                return Err(Error::new(ErrorKind::Limit, message));
+            }
+            next = page.next;
+            if next.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    fn keeps(&self, record: &E) -> bool {
+        self.filters.iter().all(|filter| (filter.keep)(record))
+    }
+
+    /// The first `want` records of `range`, fewer if they are large.
+    async fn batch(&self, range: KeyRange, want: usize) -> Result<Batch<E>> {
+        // One row more tells whether there is more, so that no cursor leads to nothing.
+        let query = RangeQuery::new(range.begin, range.end)
+            .order(self.order)
+            .limit(want + 1)
+            .target_bytes(PAGE_BYTES);
+        let mut page = self.tx.engine.get_range(&query).await?;
+        let more = page.rows.len() > want || page.stopped != engine::Stopped::End;
+        page.rows.truncate(want);
+        let bytes = page.rows.iter().map(|row| row.key.len() + row.value.len()).sum();
+        let records = match self.index {
+            None => {
+                let decode = |row: &KeyValue| self.tx.decode(&row.key, &row.value);
+                page.rows.iter().map(decode).collect::<Result<_>>()?
+            }
+            Some(index) => {
+                try_join_all(page.rows.iter().map(|row| self.indexed(index, row))).await?
+            }
+        };
+        Ok(Batch { records, bytes, more, last: page.rows.pop().map(|row| row.key) })
+    }
+
+    async fn indexed(&self, index: &dyn IndexOf<E>, entry: &KeyValue) -> Result<E> {
+        let key = index.record_key(self.tx.root(), entry)?;
+        self.tx.read_indexed(index.name(), &key).await
+    }
+}
+
+/// Rows that were read together.
+struct Batch<E> {
+    records: Vec<E>,
+    bytes: usize,
+    last: Option<Vec<u8>>,
+    more: bool,
+}
+
+/// What has been looked at for a page.
+#[derive(Default)]
+struct Examined {
+    rows: usize,
+    bytes: usize,
+}
+
+impl Examined {
+    fn add<E>(&mut self, batch: &Batch<E>) {
+        self.rows += batch.records.len();
+        self.bytes += batch.bytes;
+    }
+
+    /// Why the page ends here, if it does.
+    fn stopped(&self, full: bool) -> Option<Stopped> {
+        if full {
+            Some(Stopped::Rows)
+        } else if self.rows >= EXAMINED_LIMIT {
+            Some(Stopped::Examined)
+        } else if self.bytes >= PAGE_BYTES {
+            Some(Stopped::Bytes)
+        } else {
+            None
+        }
+    }
+}
+
+impl<E> fmt::Debug for Scan<'_, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let labels: Vec<&str> = self.filters.iter().map(|filter| filter.label.as_str()).collect();
+        f.debug_struct("Scan")
+            .field("index", &self.index.map(IndexOf::name))
+            .field("order", &self.order)
+            .field("filters", &labels)
+            .finish_non_exhaustive()
+    }
+}

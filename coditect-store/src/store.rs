@@ -1,0 +1,187 @@
+//! The store: a database, a root, and the entities that lie under it.
+
+use std::sync::Arc;
+
+use crate::{
+    Error, ErrorKind, Result, RunError, Transaction,
+    engine::{self, Database, RangeQuery},
+    entity::{Entity, META, Registry},
+    keyspace::{KeyPart, Root, unpack_all},
+    repository::Context,
+    transaction::{self, RetryPolicy},
+};
+
+/// What the format's key says beside the version: whose keys these are.
+const PROGRAM: &str = "coditect-store";
+/// The layout of keys that this program writes. A change that older programs would misread counts
+/// it up; a new entity or index does not.
+const FORMAT: u64 = 1;
+
+/// Records in a database: a handle that is cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    database: Database,
+    context: Arc<Context>,
+}
+
+/// How a store is opened: see [`Store::options`].
+#[derive(Clone, Debug, Default)]
+pub struct StoreOptions {
+    root: Root,
+    registry: Registry,
+}
+
+impl Store {
+    /// Opens the store in `database`, at its root, with the product's entities; makes it if the
+    /// database is empty. One transaction.
+    ///
+    /// # Errors
+    ///
+    /// `NewerFormat` if a newer version of this program made it; `Corrupt` if there are keys that
+    /// no version made; `Invalid` if a name is declared twice; those of the engine.
+    pub async fn open(database: Database) -> Result<Self> {
+        Self::options().open(database).await
+    }
+
+    /// To open it elsewhere than at the database's root, or with further entities.
+    pub fn options() -> StoreOptions {
+        StoreOptions::default()
+    }
+
+    /// Runs `body` in a transaction and commits it, again while it conflicts: see
+    /// [`transaction`] for what is retried, how often, and what `body` must heed.
+    ///
+    /// ```
+    /// # use coditect_store::{Error, Store, engine::Database, model::{Tenant, TenantId}};
+    /// # async fn example(store: Store, tenant: TenantId, name: String) -> Result<(), Error> {
+    /// let name = &name;
+    /// let before = store.run(|tx| async move {
+    ///     let Some(mut record) = tx.get::<Tenant>(tenant, ()).await? else {
+    ///         return Ok(None);
+    ///     };
+    ///     let before = std::mem::replace(&mut record.name, name.clone());
+    ///     tx.update(&record).await?;
+    ///     Ok::<_, Error>(Some(before))
+    /// }).await?;
+    /// # let _ = before; Ok(()) }
+    /// ```
+    pub async fn run<T, E, F, Fut>(&self, body: F) -> Result<T, E>
+    where
+        E: RunError,
+        F: Fn(Transaction) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        self.run_with(&RetryPolicy::default(), body).await
+    }
+
+    /// As [`run`](Self::run), with another budget, or a marker.
+    pub async fn run_with<T, E, F, Fut>(&self, policy: &RetryPolicy, body: F) -> Result<T, E>
+    where
+        E: RunError,
+        F: Fn(Transaction) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        transaction::run(&self.database, policy, |tx| body(self.typed(tx))).await
+    }
+
+    /// Begins a transaction that the caller commits, and tries again, by itself.
+    pub fn begin(&self) -> Transaction {
+        self.typed(self.database.begin())
+    }
+
+    /// Whether it answers: one read of one key, which conflicts with nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of the engine; those of [`open`](Self::open), `Corrupt` too if the store is gone.
+    pub async fn probe(&self) -> Result<()> {
+        let stored = self.database.begin().snapshot().get(&format_key(&self.context.root)).await?;
+        check_format(&stored.ok_or_else(foreign)?)
+    }
+
+    /// The database that it lies in.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// The prefix of all its keys.
+    pub fn root(&self) -> &Root {
+        &self.context.root
+    }
+
+    /// What it holds.
+    pub fn registry(&self) -> &Registry {
+        &self.context.registry
+    }
+
+    fn typed(&self, tx: engine::Transaction) -> Transaction {
+        Transaction::new(tx, Arc::clone(&self.context))
+    }
+}
+
+impl StoreOptions {
+    /// Keeps all keys under `root`; at the database's root, if not said.
+    #[must_use]
+    pub fn root(mut self, root: Root) -> Self {
+        self.root = root;
+        self
+    }
+
+    /// Holds `E` too, beside the product's entities.
+    #[must_use]
+    pub fn entity<E: Entity>(mut self) -> Self {
+        self.registry = self.registry.with::<E>();
+        self
+    }
+
+    /// Opens it: see [`Store::open`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::open`].
+    pub async fn open(self, database: Database) -> Result<Store> {
+        let Self { root, registry } = self;
+        registry.check()?;
+        let at = &root;
+        database.run(|tx| async move { settle_format(&tx, at).await }).await?;
+        Ok(Store { database, context: Arc::new(Context { root, registry }) })
+    }
+}
+
+/// Checks the format that is stored; stores ours where nothing is.
+async fn settle_format(tx: &engine::Transaction, root: &Root) -> Result<()> {
+    let key = format_key(root);
+    if let Some(stored) = tx.get(&key).await? {
+        return check_format(&stored);
+    }
+    let all = root.range();
+    let first = tx.get_range(&RangeQuery::new(all.begin, all.end).limit(1)).await?;
+    if !first.rows.is_empty() {
+        return Err(foreign());
+    }
+    let mut format = Vec::new();
+    (PROGRAM.to_owned(), FORMAT).pack(&mut format);
+    tx.set(&key, &format);
+    Ok(())
+}
+
+fn check_format(stored: &[u8]) -> Result<()> {
+    let (program, format): (String, u64) =
+        unpack_all(stored).map_err(|cause| foreign().because(cause))?;
+    if program != PROGRAM {
+        return Err(foreign());
+    }
+    if format > FORMAT {
+        let message = format!("the store is of format {format}; this program knows {FORMAT}");
+        return Err(Error::new(ErrorKind::NewerFormat, message));
+    }
+    Ok(())
+}
+
+fn format_key(root: &Root) -> Vec<u8> {
+    root.key(&(META.to_owned(), "format".to_owned()))
+}
+
+fn foreign() -> Error {
+    Error::new(ErrorKind::Corrupt, "the keys under this root are not a store's")
+}
