@@ -15,7 +15,7 @@
 //!
 //! ```
 //! use coditect_store::{
-//!     Clock, ErrorKind, Result, Store,
+//!     ErrorKind, Result, Store,
 //!     engine::Database,
 //!     keyspace::Global,
 //!     model::{TenantId, User, UserId, UserStatus},
@@ -23,7 +23,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
 //! let store = Store::open(Database::memory()?).await?;
-//! let now = Clock::system().now();
+//! let now = chrono::DateTime::UNIX_EPOCH;
 //! let ada = User {
 //!     id: UserId::new(),
 //!     tenant_id: TenantId::new(),

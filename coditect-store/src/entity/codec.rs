@@ -113,3 +113,192 @@ fn decode_body<T: DeserializeOwned>(
         bincode::serde::decode_from_slice(body, config.with_limit::<LIMIT>())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::{
+        indexes,
+        keyspace::{Global, Space},
+        model::{AuthSession, Json, Session, Tenant, User},
+    };
+
+    /// All shapes of fields that records have.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Task {
+        id: u64,
+        title: String,
+        done: bool,
+        tags: Vec<String>,
+        effort: Option<u128>,
+        bytes: [u8; 4],
+        settings: Json,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct TaskV1 {
+        id: u64,
+        title: String,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct TaskV2 {
+        id: u64,
+        title: String,
+        done: bool,
+    }
+
+    fn second(old: TaskV1) -> TaskV2 {
+        TaskV2 { id: old.id, title: old.title, done: false }
+    }
+
+    fn third(old: TaskV2) -> Task {
+        Task {
+            id: old.id,
+            title: old.title,
+            done: old.done,
+            tags: Vec::new(),
+            effort: None,
+            bytes: [0; 4],
+            settings: Json::default(),
+        }
+    }
+
+    impl Entity for Task {
+        type Scope = Global;
+        type Key = u64;
+        const SPACE: Space<Global> = Space::global("tasks");
+        const VERSION: u8 = 3;
+
+        fn scope(&self) -> Global {
+            Global
+        }
+
+        fn key(&self) -> u64 {
+            self.id
+        }
+
+        fn upgrade(older: Older<'_>) -> Result<Self> {
+            match older.version() {
+                1 => older.read().map(second).map(third),
+                2 => older.read().map(third),
+                _ => Err(older.unknown()),
+            }
+        }
+    }
+
+    indexes! { Task => }
+
+    fn written(version: u8, body: &impl Serialize) -> Vec<u8> {
+        let body = bincode::serde::encode_to_vec(body, config::standard()).unwrap();
+        [&[version], body.as_slice()].concat()
+    }
+
+    fn task() -> Task {
+        third(second(TaskV1 { id: 7, title: "write it down".into() }))
+    }
+
+    #[test]
+    fn records_of_older_versions_are_upgraded_step_by_step() {
+        let first = written(1, &TaskV1 { id: 7, title: "write it down".into() });
+        assert_eq!(decode::<Task>(&first).unwrap(), task());
+        let second = written(2, &TaskV2 { id: 7, title: "write it down".into(), done: true });
+        assert_eq!(decode::<Task>(&second).unwrap(), Task { done: true, ..task() });
+    }
+
+    #[test]
+    fn a_record_of_a_newer_version_is_refused_by_name() {
+        let error = decode::<Task>(&[4, 1, 2, 3]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NewerFormat);
+        let said = "a record of tasks is of version 4; this program knows them up to 3";
+        assert_eq!(error.to_string(), said);
+    }
+
+    #[test]
+    fn a_record_of_no_version_is_refused() {
+        assert_eq!(decode::<Task>(&[]).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(decode::<Task>(&[0, 7]).unwrap_err().kind(), ErrorKind::Corrupt);
+        let without_upgrade = decode::<Tenant>(&[0, 7]).unwrap_err();
+        assert_eq!(without_upgrade.to_string(), "a record of tenant is of no version: 0");
+    }
+
+    #[test]
+    fn bytes_that_are_cut_short_or_left_over_are_refused() {
+        let bytes = encode(&task()).unwrap();
+        for length in 0..bytes.len() {
+            let error = decode::<Task>(&bytes[..length]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "the first {length} bytes");
+        }
+        let longer = [bytes.as_slice(), &[0]].concat();
+        assert_eq!(decode::<Task>(&longer).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn a_length_beyond_the_bytes_is_not_believed() {
+        // Version, id, and a title that claims to be 2^60 bytes long.
+        let bytes = [&[3, 7, 253], (1_u64 << 60).to_le_bytes().as_slice(), b"short"].concat();
+        assert_eq!(decode::<Task>(&bytes).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn the_largest_value_that_the_engine_takes_can_be_read() {
+        // The worst case: each number is one byte long, and counted as sixteen.
+        let numbers = vec![1_u128; VALUE_SIZE_LIMIT - 6];
+        let bytes = written(1, &numbers);
+        assert_eq!(bytes.len(), VALUE_SIZE_LIMIT);
+        assert_eq!(decode_body::<Vec<u128>>(&bytes[1..]).unwrap().0, numbers);
+    }
+
+    fn tasks() -> impl Strategy<Value = Task> {
+        let tags = prop::collection::vec(".{0,6}", 0..4);
+        let settings = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<i64>().prop_map(serde_json::Value::from),
+            ".{0,8}".prop_map(|text| serde_json::json!({ "a": [text, true] })),
+        ];
+        let rest = (any::<Option<u128>>(), any::<[u8; 4]>(), settings.prop_map(Json));
+        (any::<u64>(), ".{0,20}", any::<bool>(), tags, rest).prop_map(
+            |(id, title, done, tags, (effort, bytes, settings))| Task {
+                id,
+                title,
+                done,
+                tags,
+                effort,
+                bytes,
+                settings,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_reads_back(task in tasks()) {
+            prop_assert_eq!(decode::<Task>(&encode(&task).unwrap()).unwrap(), task);
+        }
+
+        #[test]
+        fn any_bytes_are_a_record_or_refused(
+            version in 0_u8..5, body in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let bytes = [&[version], body.as_slice()].concat();
+            let _ = decode::<Task>(&bytes);
+            let _ = decode::<Tenant>(&bytes);
+            let _ = decode::<User>(&bytes);
+            let _ = decode::<AuthSession>(&bytes);
+            let _ = decode::<Session>(&bytes);
+        }
+
+        #[test]
+        fn a_damaged_record_is_a_record_or_refused(
+            task in tasks(), at in any::<prop::sample::Index>(), byte: u8,
+        ) {
+            let mut bytes = encode(&task).unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _ = decode::<Task>(&bytes);
+        }
+    }
+}

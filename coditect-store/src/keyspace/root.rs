@@ -11,8 +11,8 @@ use crate::model::TenantId;
 pub struct Root(Arc<[u8]>);
 
 impl Root {
-    /// The root made of the elements of `prefix`: `Root::new("coditect".to_owned())`, say.
-    pub fn new(prefix: impl KeyPart) -> Self {
+    /// The root made of the elements of `prefix`: `Root::new(&"coditect".to_owned())`, say.
+    pub fn new(prefix: &impl KeyPart) -> Self {
         let mut bytes = Vec::new();
         prefix.pack(&mut bytes);
         Self(bytes.into())

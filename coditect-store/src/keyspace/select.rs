@@ -14,7 +14,7 @@ use super::{KeyPart, KeyRange};
 /// | the first parts of a composite, as a tuple: `(a,)`, `(a, b)` | the values that begin so |
 pub trait Select<V: KeyPart> {
     /// The keys that go on, after `prefix`, with what is asked for.
-    fn keys(&self, prefix: &[u8]) -> KeyRange;
+    fn keys(self, prefix: &[u8]) -> KeyRange;
 }
 
 fn exactly(prefix: &[u8], part: &impl KeyPart) -> KeyRange {
@@ -24,25 +24,25 @@ fn exactly(prefix: &[u8], part: &impl KeyPart) -> KeyRange {
 }
 
 impl<V: KeyPart> Select<V> for V {
-    fn keys(&self, prefix: &[u8]) -> KeyRange {
-        exactly(prefix, self)
+    fn keys(self, prefix: &[u8]) -> KeyRange {
+        exactly(prefix, &self)
     }
 }
 
 impl<V: KeyPart> Select<V> for &V {
-    fn keys(&self, prefix: &[u8]) -> KeyRange {
-        exactly(prefix, *self)
+    fn keys(self, prefix: &[u8]) -> KeyRange {
+        exactly(prefix, self)
     }
 }
 
 impl Select<String> for &str {
-    fn keys(&self, prefix: &[u8]) -> KeyRange {
-        exactly(prefix, &(*self).to_owned())
+    fn keys(self, prefix: &[u8]) -> KeyRange {
+        exactly(prefix, &self.to_owned())
     }
 }
 
 impl<V: KeyPart> Select<V> for RangeFull {
-    fn keys(&self, prefix: &[u8]) -> KeyRange {
+    fn keys(self, prefix: &[u8]) -> KeyRange {
         KeyRange::tuples(prefix)
     }
 }
@@ -50,8 +50,8 @@ impl<V: KeyPart> Select<V> for RangeFull {
 macro_rules! ranges {
     ($($range:ident)*) => {$(
         impl<V: KeyPart> Select<V> for $range<V> {
-            fn keys(&self, prefix: &[u8]) -> KeyRange {
-                KeyRange::between(prefix, self)
+            fn keys(self, prefix: &[u8]) -> KeyRange {
+                KeyRange::between(prefix, &self)
             }
         }
     )*};
@@ -62,8 +62,8 @@ ranges!(Range RangeFrom RangeInclusive RangeTo RangeToInclusive);
 macro_rules! first_parts {
     ($(($($first:ident)*) of ($($all:ident)*))*) => {$(
         impl<$($all: KeyPart),*> Select<($($all,)*)> for ($($first,)*) {
-            fn keys(&self, prefix: &[u8]) -> KeyRange {
-                exactly(prefix, self)
+            fn keys(self, prefix: &[u8]) -> KeyRange {
+                exactly(prefix, &self)
             }
         }
     )*};

@@ -39,9 +39,7 @@ impl fmt::Display for Shape {
 
 /// A table of `shapes` in Markdown, in the order given.
 pub fn table(shapes: impl IntoIterator<Item = Shape>) -> String {
-    let mut table = String::from("| key | value | |\n|---|---|---|\n");
-    for shape in shapes {
-        table += &format!("| `{shape}` | {} | {} |\n", shape.value, shape.note);
-    }
-    table
+    let header = ["| key | value | |\n|---|---|---|\n".to_owned()];
+    let row = |shape: Shape| format!("| `{shape}` | {} | {} |\n", shape.value, shape.note);
+    header.into_iter().chain(shapes.into_iter().map(row)).collect()
 }

@@ -31,6 +31,9 @@ use crate::{
 /// all its clones are the same transaction, and its reads may run together. It sees its own
 /// writes. Dropping the last one without a [commit](Self::commit) leaves no trace.
 ///
+/// Calls that write look first and write then, so they are made one after another: two that run
+/// together in one transaction don't see each other.
+///
 /// Beside the errors named at each method, all of them give those of the engine, and `Invalid` for
 /// an entity that was not [declared to the store](crate::StoreOptions::entity).
 #[derive(Clone, Debug)]
