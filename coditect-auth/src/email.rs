@@ -65,10 +65,7 @@ impl Email {
         if display.len() > MAX_BYTES || normalized.len() > MAX_BYTES {
             return Err(EmailError::TooLong);
         }
-        Ok(Self {
-            display,
-            normalized,
-        })
+        Ok(Self { display, normalized })
     }
 
     /// The address as its owner writes it: trimmed and in NFC, else untouched.
@@ -98,11 +95,7 @@ fn normalized_local(local: &str) -> Result<String, EmailError> {
         return Err(EmailError::TooLong);
     }
     let is_atom = |atom: &str| !atom.is_empty() && atom.chars().all(is_atom_text);
-    if lower.split('.').all(is_atom) {
-        Ok(lower)
-    } else {
-        Err(EmailError::LocalPart)
-    }
+    if lower.split('.').all(is_atom) { Ok(lower) } else { Err(EmailError::LocalPart) }
 }
 
 /// ASCII as in RFC 5322's `atext`; beyond it, what can be read: letters, digits and their marks.
@@ -152,9 +145,7 @@ mod tests {
     use super::*;
 
     fn normalized(text: &str) -> String {
-        Email::parse(text)
-            .unwrap_or_else(|error| panic!("{text:?}: {error}"))
-            .normalized
+        Email::parse(text).unwrap_or_else(|error| panic!("{text:?}: {error}")).normalized
     }
 
     #[test]
@@ -196,14 +187,8 @@ mod tests {
 
     #[test]
     fn look_alikes_are_other_addresses() {
-        assert_ne!(
-            normalized("аlice@example.com"),
-            normalized("alice@example.com")
-        );
-        assert_ne!(
-            normalized("alice@exаmple.com"),
-            normalized("alice@example.com")
-        );
+        assert_ne!(normalized("аlice@example.com"), normalized("alice@example.com"));
+        assert_ne!(normalized("alice@exаmple.com"), normalized("alice@example.com"));
     }
 
     #[test]
@@ -219,11 +204,7 @@ mod tests {
             "alice\u{a0}@example.com",
             "\u{e000}@example.com",
         ] {
-            assert_eq!(
-                Email::parse(text).unwrap_err(),
-                EmailError::LocalPart,
-                "{text:?}"
-            );
+            assert_eq!(Email::parse(text).unwrap_err(), EmailError::LocalPart, "{text:?}");
         }
     }
 
@@ -283,12 +264,7 @@ mod tests {
 
     #[test]
     fn lengths_are_bounded_where_the_standards_bound_them() {
-        let domain = format!(
-            "{}.{}.{}.example",
-            "d".repeat(60),
-            "d".repeat(60),
-            "d".repeat(57)
-        );
+        let domain = format!("{}.{}.{}.example", "d".repeat(60), "d".repeat(60), "d".repeat(57));
         let longest = format!("{}@{domain}", "a".repeat(64));
         assert_eq!(longest.len(), 252);
         assert!(Email::parse(&longest).is_ok());

@@ -51,6 +51,9 @@ pub enum Error {
     /// The master key or the signing keys cannot be used: nothing works until an operator acts.
     #[error("the keys cannot be used")]
     Key(#[from] KeyError),
+    /// The store's own error: its kind says what to do.
+    #[error("the store failed")]
+    Store(#[from] coditect_store::Error),
     /// What should not happen: a damaged record, or a system that fails.
     #[error("an internal error")]
     Internal(#[source] Box<dyn StdError + Send + Sync>),
@@ -60,6 +63,15 @@ impl Error {
     /// Wraps what the caller can do nothing about.
     pub(crate) fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Internal(cause.into())
+    }
+}
+
+impl coditect_store::RunError for Error {
+    fn store_error(&self) -> Option<&coditect_store::Error> {
+        match self {
+            Self::Store(error) => Some(error),
+            _ => None,
+        }
     }
 }
 
@@ -78,10 +90,7 @@ mod tests {
 
     #[test]
     fn an_expired_token_is_told_apart_from_an_invalid_one() {
-        assert!(matches!(
-            Error::from(TokenError::Expired),
-            Error::TokenExpired
-        ));
+        assert!(matches!(Error::from(TokenError::Expired), Error::TokenExpired));
         assert!(matches!(
             Error::from(TokenError::Signature),
             Error::TokenInvalid(TokenError::Signature)
@@ -92,9 +101,6 @@ mod tests {
     fn the_check_that_failed_is_the_source_and_not_the_message() {
         let error = Error::from(TokenError::Signature);
         assert_eq!(error.to_string(), "the access token is invalid");
-        assert_eq!(
-            error.source().unwrap().to_string(),
-            TokenError::Signature.to_string()
-        );
+        assert_eq!(error.source().unwrap().to_string(), TokenError::Signature.to_string());
     }
 }

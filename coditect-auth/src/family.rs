@@ -96,11 +96,7 @@ pub enum Decision {
 impl Presented {
     /// A token that came in with a request whose salt is `salt`.
     pub fn new(token: &RefreshToken, salt: Salt) -> Self {
-        Self {
-            generation: token.generation,
-            secret_hash: token.secret.hash(),
-            salt,
-        }
+        Self { generation: token.generation, secret_hash: token.secret.hash(), salt }
     }
 }
 
@@ -178,9 +174,7 @@ pub fn revoked(session: &AuthSession, reason: RevocationReason, now: DateTime<Ut
 }
 
 fn is_previous(session: &AuthSession, presented: &Presented) -> bool {
-    session
-        .previous_secret_hash
-        .is_some_and(|previous| same(&presented.secret_hash, &previous))
+    session.previous_secret_hash.is_some_and(|previous| same(&presented.secret_hash, &previous))
 }
 
 /// The age is negative when the clock went backwards, and then inside.

@@ -4,8 +4,9 @@
 //!
 //! - They run on blocking threads, as many at once as there are cores. A permit goes into the blocking
 //!   closure itself: a client that goes away does not free it while its hash still runs.
-//! - Four more per core may wait, which is some hundred milliseconds' worth; the next is refused with
-//!   [`Error::Busy`] at once. So a flood of logins is bounded in memory and in time.
+//! - 128 more may wait, which on two cores is a second or two; the next is refused with
+//!   [`Error::Busy`] at once. One that waits holds no more than its password. So a flood of logins is
+//!   bounded in memory and in time.
 //! - A password for an account that doesn't exist costs a hash too: [`Hasher::verify_absent`].
 //!
 //! A stored hash is refused before it is computed when it asks for more memory or time than any that
@@ -24,8 +25,8 @@ pub use argon::HashParams;
 
 use crate::{Error, Password, random::random};
 
-/// How many hashes may wait for each one that runs.
-const WAITING_PER_PERMIT: usize = 4;
+/// How many hashes may wait for the ones that run.
+const WAITING: usize = 128;
 
 /// What verifying a password has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +72,7 @@ impl Hasher {
             params,
             absent,
             running: Arc::new(Semaphore::new(permits.get())),
-            admitted: Arc::new(Semaphore::new(permits.get() * (1 + WAITING_PER_PERMIT))),
+            admitted: Arc::new(Semaphore::new(permits.get() + WAITING)),
         })
     }
 
@@ -82,8 +83,7 @@ impl Hasher {
     /// [`Error::Busy`] when too many are waiting.
     pub async fn hash(&self, password: &Password) -> Result<String, Error> {
         let (params, password) = (self.params.clone(), password.clone());
-        self.run(move || hash(&params, password.expose().as_bytes()))
-            .await
+        self.run(move || hash(&params, password.expose().as_bytes())).await
     }
 
     /// Whether this is the password that `stored`, a PHC string, was made from.
@@ -95,8 +95,7 @@ impl Hasher {
     pub async fn verify(&self, password: &Password, stored: &str) -> Result<Verdict, Error> {
         let stored = StoredHash::parse(stored)?;
         let (params, password) = (self.params.clone(), password.clone());
-        self.run(move || stored.verify(&params, password.expose().as_bytes()))
-            .await
+        self.run(move || stored.verify(&params, password.expose().as_bytes())).await
     }
 
     /// Spends what [`verify`](Self::verify) would, for an account that doesn't exist, so that the
@@ -127,10 +126,7 @@ impl Hasher {
         let admitted = Arc::clone(&self.admitted).try_acquire_owned();
         let admitted = admitted.map_err(|_| Error::Busy)?;
         let running = Arc::clone(&self.running).acquire_owned().await;
-        Ok(Permits {
-            _admitted: admitted,
-            _running: running.map_err(Error::internal)?,
-        })
+        Ok(Permits { _admitted: admitted, _running: running.map_err(Error::internal)? })
     }
 }
 
@@ -174,14 +170,8 @@ mod tests {
     async fn every_byte_counts_to_the_last_and_after_a_zero() {
         let hasher = hasher();
         for (left, right) in [
-            (
-                format!("{}a", "x".repeat(72)),
-                format!("{}b", "x".repeat(72)),
-            ),
-            (
-                format!("{}a", "x".repeat(255)),
-                format!("{}b", "x".repeat(255)),
-            ),
+            (format!("{}a", "x".repeat(72)), format!("{}b", "x".repeat(72))),
+            (format!("{}a", "x".repeat(255)), format!("{}b", "x".repeat(255))),
             ("same\0one".to_owned(), "same\0two".to_owned()),
         ] {
             let stored = hasher.hash(&password(&left)).await.unwrap();
@@ -201,10 +191,7 @@ mod tests {
     async fn the_default_is_argon2id_with_19_mib_two_passes_and_one_lane() {
         let hasher = Hasher::new(HashParams::default()).unwrap();
         let stored = hasher.hash(&password("testpass123")).await.unwrap();
-        assert!(
-            stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
-            "{stored}"
-        );
+        assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
     }
 
     #[tokio::test]
@@ -222,10 +209,7 @@ mod tests {
         let made = hasher.hash(&password("testpass123")).await.unwrap();
         let params_of = |phc: &str| phc.rsplitn(3, '$').last().map(str::to_owned);
         assert_eq!(params_of(&hasher.absent), params_of(&made));
-        hasher
-            .verify_absent(&password("testpass123"))
-            .await
-            .unwrap();
+        hasher.verify_absent(&password("testpass123")).await.unwrap();
     }
 
     /// Occupies the one permit until the sender is dropped.
@@ -249,7 +233,7 @@ mod tests {
     async fn a_full_queue_refuses_at_once_and_takes_again_when_it_has_drained() {
         let hasher = hasher();
         let (release, running) = occupied(&hasher).await;
-        let waiting: Vec<_> = (0..WAITING_PER_PERMIT)
+        let waiting: Vec<_> = (0..WAITING)
             .map(|_| {
                 let hasher = hasher.clone();
                 tokio::spawn(async move { hasher.hash(&password("testpass123")).await })

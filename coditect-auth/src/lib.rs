@@ -20,10 +20,11 @@
 //! | [`claims`], [`access`] | what an access token says; minting and verifying it |
 //! | [`refresh`] | the refresh token's bytes and its successor |
 //! | [`family`] | the life of a refresh token family, as a pure function |
+//! | [`service`] | registering, signing in, refreshing, signing out, authenticating: the transactions |
 //! | [`error`] | the one error, by what a caller can do about it |
 //!
-//! Nothing here reads or writes the store, knows HTTP, or looks at the clock: records, and the time, are
-//! passed in. A verified access token is half an answer: its session must also hold, in the store, now.
+//! Nothing here knows HTTP, and only [`service`] reads or writes the store or looks at the clock: records,
+//! and the time, are passed in to all else. A verified access token is half an answer: its session must also hold, in the store, now.
 
 pub mod access;
 pub mod claims;
@@ -37,6 +38,7 @@ pub mod password;
 mod random;
 pub mod refresh;
 pub mod secret;
+pub mod service;
 
 pub use access::{AccessSettings, AccessTokens, Minted, TokenError};
 pub use claims::{Claims, TokenId};
@@ -48,3 +50,6 @@ pub use keys::{Algorithm, KeyError, KeyRing, KeyState, Kid, SealedKey, SigningKe
 pub use password::PasswordError;
 pub use refresh::{RefreshKeys, RefreshToken, Salt};
 pub use secret::{AccessToken, MasterKey, Password, RefreshSecret, RefreshText};
+pub use service::{
+    Auth, Credential, Device, Extent, Identity, Registration, Settings, SignedIn, Tokens, entities,
+};

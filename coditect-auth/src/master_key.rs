@@ -117,34 +117,23 @@ fn decode(text: &str) -> Option<Vec<u8>> {
             .map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok())
             .collect();
     }
-    STANDARD
-        .decode(text)
-        .or_else(|_| URL_SAFE.decode(text))
-        .ok()
+    STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)).ok()
 }
 
 fn load(path: &Path) -> Result<MasterKey, KeyError> {
-    let failed = |source| KeyError::MasterKeyFile {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| KeyError::MasterKeyFile { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     refuse_exposed(path, &file.metadata().map_err(failed)?)?;
     // The capacity keeps the text from being moved, and so from being left behind in memory.
     let mut text = Zeroizing::new(String::with_capacity(8192));
-    file.take(MAX_FILE_BYTES)
-        .read_to_string(&mut text)
-        .map_err(failed)?;
+    file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(failed)?;
     MasterKey::parse(&text)
 }
 
 /// Writes the key under a name of its own and then links it to its place, which fails if something is
 /// there: nobody ever sees half a key, and no key is ever overwritten.
 fn create(path: &Path, key: &MasterKey) -> Result<(), KeyError> {
-    let failed = |source| KeyError::MasterKeyFile {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| KeyError::MasterKeyFile { path: path.to_owned(), source };
     let draft = draft_of(path);
     let written = write(&draft, key).and_then(|()| match fs::hard_link(&draft, path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -194,10 +183,7 @@ fn sync_folder(_: &Path) -> io::Result<()> {
 fn refuse_exposed(path: &Path, metadata: &fs::Metadata) -> Result<(), KeyError> {
     let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
     if mode & 0o007 != 0 {
-        return Err(KeyError::MasterKeyExposed {
-            path: path.to_owned(),
-            mode,
-        });
+        return Err(KeyError::MasterKeyExposed { path: path.to_owned(), mode });
     }
     Ok(())
 }
@@ -303,13 +289,9 @@ mod tests {
     fn processes_that_start_at_once_end_up_with_one_key() {
         let (folder, path) = key_file();
         let keys: Vec<MasterKey> = std::thread::scope(|scope| {
-            let starts: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| MasterKey::load_or_create(&path).unwrap()))
-                .collect();
-            starts
-                .into_iter()
-                .map(|start| start.join().unwrap())
-                .collect()
+            let starts: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| MasterKey::load_or_create(&path).unwrap())).collect();
+            starts.into_iter().map(|start| start.join().unwrap()).collect()
         });
         assert!(keys.iter().all(|key| *key == keys[0]));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);

@@ -147,9 +147,7 @@ impl RefreshKeys {
             return None;
         }
         let mut bytes = Zeroizing::new([0; LENGTH]);
-        BASE64_URL_SAFE_NO_PAD
-            .decode_slice(encoded, bytes.as_mut_slice())
-            .ok()?;
+        BASE64_URL_SAFE_NO_PAD.decode_slice(encoded, bytes.as_mut_slice()).ok()?;
         let tag_holds = bool::from(bytes[TAG..].ct_eq(&self.tag_of(&bytes)));
         if !tag_holds || bytes[0] != VERSION {
             return None;
@@ -202,9 +200,7 @@ mod tests {
     fn forged(change: impl FnOnce(&mut [u8; LENGTH]), keys: &RefreshKeys) -> String {
         let text = keys.encode(&token(3, [9; 32]));
         let mut bytes = [0; LENGTH];
-        BASE64_URL_SAFE_NO_PAD
-            .decode_slice(&text.expose()[PREFIX.len()..], &mut bytes)
-            .unwrap();
+        BASE64_URL_SAFE_NO_PAD.decode_slice(&text.expose()[PREFIX.len()..], &mut bytes).unwrap();
         change(&mut bytes);
         let tag = keys.tag_of(&bytes);
         bytes[TAG..].copy_from_slice(&tag);
@@ -214,17 +210,12 @@ mod tests {
     #[test]
     fn the_bytes_of_a_token_are_these_for_good() {
         let text = keys(1).encode(&token(0x0102_0304, [0x11; 32]));
-        assert_eq!(
-            text.expose(),
-            include_str!("../fixtures/refresh_token_v1.txt").trim()
-        );
+        assert_eq!(text.expose(), include_str!("../fixtures/refresh_token_v1.txt").trim());
     }
 
     #[test]
     fn the_successor_of_a_token_is_this_for_good() {
-        let next = keys(1)
-            .successor(&token(7, [0x11; 32]), &[0x22; 32])
-            .unwrap();
+        let next = keys(1).successor(&token(7, [0x11; 32]), &[0x22; 32]).unwrap();
         assert_eq!(next.generation, 8);
         assert_eq!(
             keys(1).encode(&next).expose(),
@@ -235,29 +226,19 @@ mod tests {
     #[test]
     fn debug_tells_no_secret() {
         let shown = format!("{:?} {:?}", token(1, [0xab; 32]), keys(1));
-        assert!(
-            !shown.contains("171") && !shown.to_lowercase().contains("abab"),
-            "{shown}"
-        );
+        assert!(!shown.contains("171") && !shown.to_lowercase().contains("abab"), "{shown}");
     }
 
     #[test]
     fn a_token_of_another_master_key_is_refused() {
         let text = keys(1).encode(&token(0, [1; 32]));
-        assert!(matches!(
-            keys(2).parse(text.expose()),
-            Err(Error::RefreshInvalid)
-        ));
+        assert!(matches!(keys(2).parse(text.expose()), Err(Error::RefreshInvalid)));
     }
 
     #[test]
     fn a_version_that_is_not_ours_is_refused_though_its_tag_is_right() {
         assert!(keys(1).parse(&forged(|_| {}, &keys(1))).is_ok());
-        assert!(
-            keys(1)
-                .parse(&forged(|bytes| bytes[0] = 2, &keys(1)))
-                .is_err()
-        );
+        assert!(keys(1).parse(&forged(|bytes| bytes[0] = 2, &keys(1))).is_err());
     }
 
     #[test]
@@ -292,11 +273,7 @@ mod tests {
 
     #[test]
     fn a_family_whose_generations_are_used_up_has_no_successor() {
-        assert!(
-            keys(1)
-                .successor(&token(u32::MAX, [1; 32]), &[0; 32])
-                .is_none()
-        );
+        assert!(keys(1).successor(&token(u32::MAX, [1; 32]), &[0; 32]).is_none());
     }
 
     proptest! {

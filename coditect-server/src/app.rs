@@ -3,30 +3,68 @@
 //! There is one [`App`] a server, made before the first connection and shared by reference
 //! counting. It holds components and settings, never anything that belongs to one request.
 
-use std::time::Duration;
+use std::{env, time::Duration};
 
+use chrono::TimeDelta;
+use coditect_auth::{AccessSettings, Auth, Lifetimes, MasterKey, Settings, entities};
+use coditect_store::{Clock, Store, engine::Database};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+
+/// The variable that holds the master key, in hexadecimal or Base64, where it is not in a file.
+const MASTER_KEY_VARIABLE: &str = "CODITECT_MASTER_KEY";
+
+/// The file in the data folder that holds it otherwise; made at the first start.
+const MASTER_KEY_FILE: &str = "master.key";
 
 /// The state that every handler is given.
 #[derive(Debug)]
 pub struct App {
     /// The settings the server was started with.
     pub config: Config,
+    /// The time.
+    pub clock: Clock,
+    /// The records.
+    pub store: Store,
+    /// Who somebody is.
+    pub auth: Auth,
     started_at: Instant,
     stopping: CancellationToken,
 }
 
 impl App {
-    /// Over `config`, ready from the start.
-    pub(crate) fn new(config: Config) -> Self {
-        Self {
+    /// Opens what `config` names; ready from the start.
+    ///
+    /// # Errors
+    ///
+    /// The store or its keys cannot be used.
+    pub(crate) async fn open(config: Config) -> Result<Self, coditect_auth::Error> {
+        let clock = Clock::system();
+        let database =
+            if config.ephemeral { Database::memory()? } else { Database::open(&config.data)? };
+        let store = entities(Store::options()).open(database).await?;
+        let settings = Settings {
+            access: AccessSettings {
+                ttl: time_delta(config.access_ttl),
+                ..AccessSettings::default()
+            },
+            lifetimes: Lifetimes {
+                grace: time_delta(config.refresh_grace),
+                ..Lifetimes::default()
+            },
+            ..Settings::default()
+        };
+        let auth = Auth::open(store.clone(), master_key(&config)?, clock.clone(), settings).await?;
+        Ok(Self {
             config,
+            clock,
+            store,
+            auth,
             started_at: Instant::now(),
             stopping: CancellationToken::new(),
-        }
+        })
     }
 
     /// The version of this program.
@@ -36,7 +74,7 @@ impl App {
 
     /// The name of the storage engine.
     pub fn engine(&self) -> &'static str {
-        "embedded"
+        self.store.database().engine()
     }
 
     /// How long the server has been up.
@@ -54,4 +92,18 @@ impl App {
     pub(crate) fn stopping(&self) -> &CancellationToken {
         &self.stopping
     }
+}
+
+/// The master key: of the environment, or of the data folder, or, where nothing is kept, a new one.
+fn master_key(config: &Config) -> Result<MasterKey, coditect_auth::Error> {
+    match env::var(MASTER_KEY_VARIABLE) {
+        Ok(text) => Ok(MasterKey::parse(&text)?),
+        Err(_) if config.ephemeral => MasterKey::generate(),
+        Err(_) => MasterKey::load_or_create(&config.data.join(MASTER_KEY_FILE)),
+    }
+}
+
+/// A setting's duration, which is a day at the most.
+fn time_delta(duration: Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
 }

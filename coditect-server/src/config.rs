@@ -30,12 +30,7 @@ pub struct Config {
     pub listen: SocketAddr,
 
     /// Folder that the embedded engine keeps its data in; it is made if it isn't there.
-    #[arg(
-        long,
-        env = "CODITECT_DATA",
-        value_name = "FOLDER",
-        default_value = "./coditect-data"
-    )]
+    #[arg(long, env = "CODITECT_DATA", value_name = "FOLDER", default_value = "./coditect-data")]
     pub data: PathBuf,
 
     /// Keep everything in memory, and nothing after the end.
@@ -47,21 +42,11 @@ pub struct Config {
     pub ephemeral: bool,
 
     /// Shape of the log lines on stderr.
-    #[arg(
-        long,
-        env = "CODITECT_LOG_FORMAT",
-        value_name = "FORMAT",
-        default_value = "text"
-    )]
+    #[arg(long, env = "CODITECT_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
     /// What is logged: a level, or directives such as `info,coditect_server=debug`.
-    #[arg(
-        long,
-        env = "CODITECT_LOG_LEVEL",
-        value_name = "FILTER",
-        default_value = "info"
-    )]
+    #[arg(long, env = "CODITECT_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
     pub log_level: String,
 
     /// Life of an access token, at most 24h.
@@ -223,15 +208,7 @@ mod tests {
         assert_eq!(size("65536"), Ok(65536));
         assert_eq!(size("64KiB"), Ok(65536));
         assert_eq!(size("2 MiB"), Ok(2 * 1024 * 1024));
-        for wrong in [
-            "",
-            "0",
-            "-1",
-            "MiB",
-            "1GB",
-            "99999999999999999999",
-            "17592186044416MiB",
-        ] {
+        for wrong in ["", "0", "-1", "MiB", "1GB", "99999999999999999999", "17592186044416MiB"] {
             assert!(size(wrong).is_err(), "{wrong}");
         }
     }

@@ -24,9 +24,7 @@ pub fn start(config: &Config) -> Result<(), ParseError> {
     let filter = EnvFilter::try_new(&config.log_level)?
         .add_directive("h2=info".parse()?)
         .add_directive("hyper=info".parse()?);
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // An error here says that a log has been started already, by a test in the same process.
     let _already = match config.log_format {
         LogFormat::Text => log.with_ansi(false).try_init(),
@@ -60,14 +58,7 @@ pub(crate) struct Line<'a> {
 /// Notes the refusal of what never became a request, and so has no method and no route.
 pub(crate) fn refused(status: StatusCode, request_id: &RequestId) {
     let (status, request_id) = (status.as_u16(), request_id.as_str());
-    tracing::info!(
-        method = "-",
-        route = "-",
-        status,
-        duration_ms = 0.0,
-        request_id,
-        "request"
-    );
+    tracing::info!(method = "-", route = "-", status, duration_ms = 0.0, request_id, "request");
 }
 
 impl Line<'_> {
@@ -137,10 +128,7 @@ mod tests {
     #[test]
     fn a_cause_is_written_with_all_that_it_came_from() {
         let error = Outer(io::Error::other("the disk is full"));
-        assert_eq!(
-            Chain(&error).to_string(),
-            "the store failed: the disk is full"
-        );
+        assert_eq!(Chain(&error).to_string(), "the store failed: the disk is full");
     }
 
     #[test]

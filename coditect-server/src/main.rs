@@ -18,7 +18,7 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Where even stderr is gone there is nobody left to tell.
-            let _unheard = writeln!(io::stderr(), "coditect-server: {error}");
+            let _unheard = writeln!(io::stderr(), "coditect-server: {}", told(&*error));
             ExitCode::FAILURE
         }
     }
@@ -33,6 +33,18 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     stdout.flush()?;
     server.run(stop).await;
     Ok(())
+}
+
+/// An error with all that it came from.
+fn told(error: &dyn Error) -> String {
+    let mut told = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        told.push_str(": ");
+        told.push_str(&error.to_string());
+        cause = error.source();
+    }
+    told
 }
 
 /// Resolves at the first SIGTERM or SIGINT after this call.

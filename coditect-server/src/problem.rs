@@ -8,6 +8,8 @@
 use std::{error::Error, fmt, time::Duration};
 
 use bytes::Bytes;
+use coditect_auth as auth;
+use coditect_store::{self as store, ErrorKind};
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
     header::{self, HeaderValue},
@@ -18,6 +20,9 @@ use crate::http::{Body, RequestId, respond};
 
 /// An error's cause, kept whole for the log.
 pub type Cause = Box<dyn Error + Send + Sync + 'static>;
+
+/// When to try again what failed for want of room or luck.
+const SOON: Duration = Duration::from_secs(1);
 
 /// A refusal or a failure, ready to be sent. Boxed inside, so that `Result<_, Problem>` stays
 /// small.
@@ -87,15 +92,32 @@ impl Problem {
     pub fn unauthorized(reason: Unauthorized) -> Self {
         let (message, challenge) = match reason {
             Unauthorized::NoToken => ("Sign in to do this.", "Bearer"),
-            Unauthorized::InvalidToken => (
-                "The access token is not valid, or no longer.",
-                r#"Bearer error="invalid_token""#,
-            ),
+            Unauthorized::InvalidToken => {
+                ("The access token is not valid, or no longer.", r#"Bearer error="invalid_token""#)
+            }
         };
-        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message).with_header(
-            header::WWW_AUTHENTICATE,
-            HeaderValue::from_static(challenge),
-        )
+        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message)
+            .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
+    }
+
+    /// 401 for credentials that don't hold, with a code that tells the client what to do.
+    pub fn refused(code: &'static str, message: &str) -> Self {
+        let challenge = HeaderValue::from_static(r#"Bearer error="invalid_token""#);
+        Self::new(StatusCode::UNAUTHORIZED, code, message)
+            .with_header(header::WWW_AUTHENTICATE, challenge)
+    }
+
+    /// 400: the cursor is not one, or is one of another list.
+    pub fn invalid_cursor() -> Self {
+        Self::bad_request("INVALID_CURSOR", "The cursor is not one of this list.")
+    }
+
+    /// What a page's failure means: a call that the store calls invalid had another list's cursor.
+    pub(crate) fn of_page(error: store::Error) -> Self {
+        match error.kind() {
+            ErrorKind::Invalid => Self::invalid_cursor().with_cause(error),
+            _ => error.into(),
+        }
     }
 
     /// 403: the caller is known, may see the thing, and may not do this with it.
@@ -152,11 +174,7 @@ impl Problem {
 
     /// 414: the request's target is too long.
     pub fn uri_too_long() -> Self {
-        Self::new(
-            StatusCode::URI_TOO_LONG,
-            "URI_TOO_LONG",
-            "The request's address is too long.",
-        )
+        Self::new(StatusCode::URI_TOO_LONG, "URI_TOO_LONG", "The request's address is too long.")
     }
 
     /// 415: the body is of a kind that isn't taken here.
@@ -281,9 +299,7 @@ impl Problem {
         let mut response = Response::new(respond::full(self.envelope(request_id)));
         *response.status_mut() = self.0.status;
         *response.headers_mut() = self.0.headers.clone();
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, respond::JSON);
+        response.headers_mut().insert(header::CONTENT_TYPE, respond::JSON);
         response
     }
 
@@ -304,13 +320,81 @@ impl Problem {
     }
 }
 
+impl From<store::Error> for Problem {
+    fn from(error: store::Error) -> Self {
+        let problem = match error.kind() {
+            ErrorKind::NotFound => Self::not_found(),
+            ErrorKind::Exists | ErrorKind::Unique(_) => {
+                Self::conflict("CONFLICT", "There is one like this already.")
+            }
+            ErrorKind::Limit => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "TOO_LARGE",
+                "This is more than can be kept in one piece.",
+            ),
+            // The retry loop has tried for long, and others were always faster.
+            ErrorKind::Conflict | ErrorKind::TooOld => Self::unavailable("STORE_BUSY", SOON),
+            ErrorKind::MaybeCommitted => Self::unavailable("OUTCOME_UNKNOWN", SOON),
+            ErrorKind::Unavailable | ErrorKind::Closed => {
+                Self::unavailable("STORE_UNAVAILABLE", SOON)
+            }
+            _ => return Self::internal(error),
+        };
+        problem.with_cause(error)
+    }
+}
+
+impl From<auth::Error> for Problem {
+    fn from(error: auth::Error) -> Self {
+        let problem = match error {
+            auth::Error::Store(error) => return error.into(),
+            auth::Error::InvalidEmail(why) => {
+                return Self::invalid_field("INVALID_EMAIL", "email", &why.to_string());
+            }
+            auth::Error::WeakPassword(why) => {
+                return Self::invalid_field("WEAK_PASSWORD", "password", &why.to_string());
+            }
+            auth::Error::InvalidCredentials => {
+                Self::refused("INVALID_CREDENTIALS", "The e-mail address or the password is wrong.")
+            }
+            auth::Error::EmailTaken => {
+                Self::conflict("EMAIL_TAKEN", "There is an account with this e-mail address.")
+            }
+            auth::Error::TokenInvalid(_) | auth::Error::TokenExpired => {
+                Self::unauthorized(Unauthorized::InvalidToken)
+            }
+            auth::Error::RefreshInvalid => {
+                Self::refused("REFRESH_INVALID", "The refresh token is not valid.")
+            }
+            auth::Error::SessionRevoked => {
+                Self::refused("SESSION_REVOKED", "This session was ended. Sign in again.")
+            }
+            auth::Error::SessionExpired => {
+                Self::refused("SESSION_EXPIRED", "This session has expired. Sign in again.")
+            }
+            auth::Error::RefreshReused => Self::refused(
+                "REFRESH_REUSED",
+                "The refresh token was used before, so its session was ended. Sign in again.",
+            ),
+            auth::Error::Busy => Self::unavailable("BUSY", SOON),
+            error => return Self::internal(error),
+        };
+        problem.with_cause(error)
+    }
+}
+
+/// A transaction's closure may give a problem; whether it is run again is for the store's error
+/// behind it to say.
+impl store::RunError for Problem {
+    fn store_error(&self) -> Option<&store::Error> {
+        self.0.cause.as_ref()?.downcast_ref()
+    }
+}
+
 impl Field {
     /// `message` about `field`.
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            message: message.into(),
-        }
+        Self { field: field.into(), message: message.into() }
     }
 }
 
@@ -345,18 +429,13 @@ mod tests {
 
     #[test]
     fn the_envelope_names_code_message_request_id_and_fields() {
-        let body = seen_by_the_client(&Problem::validation(vec![Field::new(
-            "email",
-            "is required",
-        )]));
+        let body =
+            seen_by_the_client(&Problem::validation(vec![Field::new("email", "is required")]));
         assert_eq!(body["success"], json!(false));
         assert_eq!(body["error"]["code"], "VALIDATION_FAILED");
         assert!(body["error"]["message"].is_string());
         assert!(body["error"]["request_id"].is_string());
-        assert_eq!(
-            body["error"]["fields"],
-            json!([{"field": "email", "message": "is required"}])
-        );
+        assert_eq!(body["error"]["fields"], json!([{"field": "email", "message": "is required"}]));
     }
 
     #[test]
@@ -372,10 +451,7 @@ mod tests {
             problem.header(header::WWW_AUTHENTICATE).unwrap().clone()
         };
         assert_eq!(challenge(Unauthorized::NoToken), "Bearer");
-        assert_eq!(
-            challenge(Unauthorized::InvalidToken),
-            r#"Bearer error="invalid_token""#
-        );
+        assert_eq!(challenge(Unauthorized::InvalidToken), r#"Bearer error="invalid_token""#);
     }
 
     #[test]

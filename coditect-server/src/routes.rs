@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::{
     app::App,
-    handlers::health,
+    handlers::{auth, health, sessions},
     http::{Body, Request, respond},
     problem::Problem,
 };
@@ -30,9 +30,23 @@ pub(crate) type Handler = Box<dyn Fn(Arc<App>, Request) -> Handling + Send + Syn
 #[rustfmt::skip]
 fn table() -> Vec<Route> {
     vec![
-        route(Method::GET, "/healthz",       health::alive),
-        route(Method::GET, "/readyz",        health::ready),
-        route(Method::GET, "/api/v5/health", health::show),
+        route(Method::GET,    "/healthz",                 health::alive),
+        route(Method::GET,    "/readyz",                  health::ready),
+        route(Method::GET,    "/api/v5/health",           health::show),
+
+        route(Method::POST,   "/api/v5/auth/register",    auth::register),
+        route(Method::POST,   "/api/v5/auth/login",       auth::login),
+        route(Method::POST,   "/api/v5/auth/refresh",     auth::refresh),
+        route(Method::POST,   "/api/v5/auth/logout",      auth::logout),
+        route(Method::GET,    "/api/v5/auth/me",          auth::me),
+
+        route(Method::POST,   "/api/v5/sessions",         sessions::create),
+        route(Method::POST,   "/api/v5/sessions/create",  sessions::create),
+        route(Method::GET,    "/api/v5/sessions",         sessions::list),
+        route(Method::GET,    "/api/v5/sessions/{id}",    sessions::show),
+        route(Method::PUT,    "/api/v5/sessions/{id}",    sessions::change),
+        route(Method::PATCH,  "/api/v5/sessions/{id}",    sessions::change),
+        route(Method::DELETE, "/api/v5/sessions/{id}",    sessions::delete),
     ]
 }
 
@@ -99,19 +113,11 @@ impl Routes {
     /// Two templates contradict each other.
     pub fn of(table: Vec<Route>) -> Result<Self, matchit::InsertError> {
         let mut resources: Vec<Resource> = Vec::new();
-        for Route {
-            method,
-            template,
-            handler,
-        } in table
-        {
+        for Route { method, template, handler } in table {
             let known = resources.iter_mut().find(|it| it.template == template);
             match known {
                 Some(resource) => resource.handlers.push((method, handler)),
-                None => resources.push(Resource {
-                    template,
-                    handlers: vec![(method, handler)],
-                }),
+                None => resources.push(Resource { template, handlers: vec![(method, handler)] }),
             }
         }
         let mut router = matchit::Router::new();
@@ -124,10 +130,7 @@ impl Routes {
     /// Where a request for `method` on `path` belongs.
     pub(crate) fn find(&self, method: &Method, path: &str) -> Found<'_> {
         let Ok(found) = self.0.at(path) else {
-            return Found {
-                template: "-",
-                step: Step::Say(Err(Problem::not_found())),
-            };
+            return Found { template: "-", step: Step::Say(Err(Problem::not_found())) };
         };
         let resource = found.value;
         let step = match resource.handler(method) {
@@ -143,10 +146,7 @@ impl Routes {
             }
             None => Step::Say(Err(Problem::method_not_allowed(&resource.allowed()))),
         };
-        Found {
-            template: resource.template,
-            step,
-        }
+        Found { template: resource.template, step }
     }
 }
 
@@ -218,10 +218,7 @@ mod tests {
     #[test]
     fn the_table_has_no_contradictions_and_no_line_twice() {
         Routes::all().unwrap();
-        let lines: Vec<_> = table()
-            .into_iter()
-            .map(|it| (it.method, it.template))
-            .collect();
+        let lines: Vec<_> = table().into_iter().map(|it| (it.method, it.template)).collect();
         for (index, line) in lines.iter().enumerate() {
             assert!(!lines[..index].contains(line), "{line:?}");
         }
@@ -239,10 +236,7 @@ mod tests {
     fn a_wrong_method_is_told_the_right_ones() {
         let problem = said(&sample(), &Method::PUT, "/things").unwrap_err();
         assert_eq!(problem.status(), StatusCode::METHOD_NOT_ALLOWED);
-        assert_eq!(
-            problem.header(header::ALLOW).unwrap(),
-            "GET, POST, HEAD, OPTIONS"
-        );
+        assert_eq!(problem.header(header::ALLOW).unwrap(), "GET, POST, HEAD, OPTIONS");
     }
 
     #[test]
@@ -274,10 +268,7 @@ mod tests {
 
     #[test]
     fn the_log_is_given_the_template_and_not_the_path() {
-        assert_eq!(
-            sample().find(&Method::DELETE, "/things/7").template,
-            "/things/{id}"
-        );
+        assert_eq!(sample().find(&Method::DELETE, "/things/7").template, "/things/{id}");
         assert_eq!(sample().find(&Method::DELETE, "/secret").template, "-");
     }
 }

@@ -146,9 +146,7 @@ impl AccessTokens {
 fn split(token: &str) -> Option<(&str, &str)> {
     let (message, signature) = token.rsplit_once('.')?;
     let (header, claims) = message.split_once('.')?;
-    let all_there = [header, claims, signature]
-        .iter()
-        .all(|part| !part.is_empty());
+    let all_there = [header, claims, signature].iter().all(|part| !part.is_empty());
     (all_there && !claims.contains('.')).then_some((message, signature))
 }
 
@@ -163,14 +161,8 @@ fn key_of<'a>(header: &Header, ring: &'a KeyRing) -> Result<&'a VerifyingKey, To
 }
 
 fn check_signature(key: &VerifyingKey, message: &str, signature: &str) -> Result<(), TokenError> {
-    let bytes = BASE64_URL_SAFE_NO_PAD
-        .decode(signature)
-        .map_err(|_| TokenError::Signature)?;
-    if key.verify(message.as_bytes(), &bytes) {
-        Ok(())
-    } else {
-        Err(TokenError::Signature)
-    }
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(signature).map_err(|_| TokenError::Signature)?;
+    if key.verify(message.as_bytes(), &bytes) { Ok(()) } else { Err(TokenError::Signature) }
 }
 
 /// A JSON object in which no name stands twice: of two claims of one name, which one holds would

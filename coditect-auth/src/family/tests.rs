@@ -49,11 +49,7 @@ fn once_rotated() -> AuthSession {
 }
 
 fn presented(generation: u32, secret_hash: [u8; 32]) -> Presented {
-    Presented {
-        generation,
-        secret_hash,
-        salt: [0xee; 32],
-    }
+    Presented { generation, secret_hash, salt: [0xee; 32] }
 }
 
 fn ask(session: &AuthSession, presented: &Presented, now: DateTime<Utc>) -> Decision {
@@ -70,11 +66,7 @@ fn row_1_an_unknown_family_is_revoked() {
 #[test]
 fn row_1_a_revoked_session_is_revoked_for_every_token_it_ever_had() {
     let ended = revoked(&once_rotated(), RevocationReason::Logout, start());
-    for token in [
-        presented(0, FIRST),
-        presented(1, SECOND),
-        presented(2, OTHER),
-    ] {
+    for token in [presented(0, FIRST), presented(1, SECOND), presented(2, OTHER)] {
         assert_eq!(ask(&ended, &token, start()), Decision::Revoked);
     }
 }
@@ -82,10 +74,7 @@ fn row_1_a_revoked_session_is_revoked_for_every_token_it_ever_had() {
 #[test]
 fn row_1_a_disabled_user_has_no_session() {
     let session = session(FIRST);
-    let stored = Stored {
-        session: &session,
-        user: UserStatus::Disabled,
-    };
+    let stored = Stored { session: &session, user: UserStatus::Disabled };
     let decision = decide(Some(stored), &presented(0, FIRST), start(), GRACE);
     assert_eq!(decision, Decision::Revoked);
 }
@@ -109,10 +98,7 @@ fn row_2_a_session_is_over_at_its_absolute_expiry_however_often_it_was_refreshed
     }
     assert_eq!(session.absolute_expires_at, end);
     assert_eq!(session.idle_expires_at, end);
-    assert_eq!(
-        ask(&session, &presented(29, SECOND), end),
-        Decision::Expired
-    );
+    assert_eq!(ask(&session, &presented(29, SECOND), end), Decision::Expired);
 }
 
 #[test]
@@ -124,24 +110,15 @@ fn row_2_an_old_token_of_a_session_that_is_over_revokes_nothing() {
 
 #[test]
 fn row_2_a_family_whose_generations_are_used_up_is_over() {
-    let session = AuthSession {
-        generation: u32::MAX,
-        ..session(FIRST)
-    };
+    let session = AuthSession { generation: u32::MAX, ..session(FIRST) };
     let token = presented(u32::MAX, FIRST);
     assert_eq!(ask(&session, &token, start()), Decision::Expired);
 }
 
 #[test]
 fn row_3_the_newest_token_rotates() {
-    assert_eq!(
-        ask(&session(FIRST), &presented(0, FIRST), start()),
-        Decision::Rotate
-    );
-    assert_eq!(
-        ask(&once_rotated(), &presented(1, SECOND), start()),
-        Decision::Rotate
-    );
+    assert_eq!(ask(&session(FIRST), &presented(0, FIRST), start()), Decision::Rotate);
+    assert_eq!(ask(&once_rotated(), &presented(1, SECOND), start()), Decision::Rotate);
 }
 
 #[test]
@@ -162,10 +139,7 @@ fn row_4_a_grace_of_zero_is_none_even_when_the_clock_goes_backwards() {
     let user = UserStatus::Enabled;
     for now in [after(0), after(-60), after(60)] {
         for grace in [TimeDelta::zero(), TimeDelta::seconds(-1)] {
-            let stored = Stored {
-                session: &session,
-                user,
-            };
+            let stored = Stored { session: &session, user };
             let decision = decide(Some(stored), &presented(0, FIRST), now, grace);
             assert_eq!(decision, Decision::Reused);
         }
@@ -175,31 +149,19 @@ fn row_4_a_grace_of_zero_is_none_even_when_the_clock_goes_backwards() {
 #[test]
 fn row_4_a_clock_that_goes_backwards_does_not_read_as_theft() {
     let session = once_rotated();
-    assert_eq!(
-        ask(&session, &presented(0, FIRST), after(-3600)),
-        Decision::Repeat
-    );
+    assert_eq!(ask(&session, &presented(0, FIRST), after(-3600)), Decision::Repeat);
 }
 
 #[test]
 fn row_5_a_token_two_generations_old_is_reuse_inside_the_grace_too() {
     let session = rotated(&once_rotated(), [8; 32], [3; 32], start(), IDLE);
-    assert_eq!(
-        ask(&session, &presented(0, FIRST), start()),
-        Decision::Reused
-    );
+    assert_eq!(ask(&session, &presented(0, FIRST), start()), Decision::Reused);
 }
 
 #[test]
 fn row_6_a_token_ahead_of_the_store_revokes_nothing() {
-    assert_eq!(
-        ask(&session(FIRST), &presented(1, SECOND), start()),
-        Decision::Ahead
-    );
-    assert_eq!(
-        ask(&session(FIRST), &presented(u32::MAX, OTHER), start()),
-        Decision::Ahead
-    );
+    assert_eq!(ask(&session(FIRST), &presented(1, SECOND), start()), Decision::Ahead);
+    assert_eq!(ask(&session(FIRST), &presented(u32::MAX, OTHER), start()), Decision::Ahead);
 }
 
 #[test]
@@ -216,23 +178,14 @@ fn a_request_that_runs_again_recognises_its_own_rotation_without_any_grace() {
     let token = presented(0, FIRST);
     let session = rotated(&session(FIRST), token.salt, SECOND, start(), IDLE);
     let decide_at = |presented: &Presented, now| {
-        let stored = Stored {
-            session: &session,
-            user: UserStatus::Enabled,
-        };
+        let stored = Stored { session: &session, user: UserStatus::Enabled };
         decide(Some(stored), presented, now, TimeDelta::zero())
     };
     assert_eq!(decide_at(&token, after(60)), Decision::Repeat);
 
-    let another_request = Presented {
-        salt: [0xdd; 32],
-        ..token
-    };
+    let another_request = Presented { salt: [0xdd; 32], ..token };
     assert_eq!(decide_at(&another_request, after(0)), Decision::Reused);
-    let another_secret = Presented {
-        secret_hash: OTHER,
-        ..token
-    };
+    let another_secret = Presented { secret_hash: OTHER, ..token };
     assert_eq!(decide_at(&another_secret, after(0)), Decision::Diverged);
 }
 
@@ -259,13 +212,7 @@ fn an_idle_expiry_is_never_moved_back() {
 #[test]
 fn times_at_the_end_of_the_calendar_saturate() {
     let session = session(FIRST);
-    let next = rotated(
-        &session,
-        [0; 32],
-        SECOND,
-        DateTime::<Utc>::MAX_UTC,
-        TimeDelta::MAX,
-    );
+    let next = rotated(&session, [0; 32], SECOND, DateTime::<Utc>::MAX_UTC, TimeDelta::MAX);
     assert_eq!(next.idle_expires_at, session.absolute_expires_at);
     let decision = ask(&next, &presented(0, FIRST), DateTime::<Utc>::MIN_UTC);
     assert_eq!(decision, Decision::Repeat);
@@ -290,10 +237,8 @@ struct Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let token_back = prop_oneof![6 => Just(0_usize), 3 => Just(1), 1 => 2..5_usize];
     let pause_seconds = prop_oneof![5 => 0..15_i64, 2 => 0..86_400_i64, 1 => 0..700_000_i64];
-    let step = (token_back, pause_seconds).prop_map(|(token_back, pause_seconds)| Step {
-        token_back,
-        pause_seconds,
-    });
+    let step = (token_back, pause_seconds)
+        .prop_map(|(token_back, pause_seconds)| Step { token_back, pause_seconds });
     prop::collection::vec(step, 1..60)
 }
 

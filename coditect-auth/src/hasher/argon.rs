@@ -13,13 +13,7 @@ use crate::{Error, random::random};
 
 /// The least, each as good as the others, in KiB of memory and passes over it (OWASP Password Storage
 /// Cheat Sheet).
-const FLOOR: [(u32, u32); 5] = [
-    (47_104, 1),
-    (19_456, 2),
-    (12_288, 3),
-    (9_216, 4),
-    (7_168, 5),
-];
+const FLOOR: [(u32, u32); 5] = [(47_104, 1), (19_456, 2), (12_288, 3), (9_216, 4), (7_168, 5)];
 
 /// The most that is ever computed, be it configured or stored: 256 MiB, 10 passes, 8 lanes.
 const MAX_MEMORY_KIB: u32 = 256 * 1024;
@@ -41,9 +35,7 @@ impl HashParams {
     /// [`Error::Setting`] for less than OWASP's least (19 MiB and two passes, or its equals), and for
     /// more than 256 MiB, 10 passes or 8 lanes.
     pub fn new(memory_kib: u32, passes: u32, lanes: u32) -> Result<Self, Error> {
-        let enough = FLOOR
-            .iter()
-            .any(|&(memory, time)| memory_kib >= memory && passes >= time);
+        let enough = FLOOR.iter().any(|&(memory, time)| memory_kib >= memory && passes >= time);
         if !enough {
             return Err(Error::Setting(
                 "Argon2id needs 19456 KiB and 2 passes, or 12288 and 3, 9216 and 4, 7168 and 5",
@@ -83,9 +75,7 @@ impl StoredHash {
         let hash = PasswordHash::new(text).map_err(Error::internal)?;
         let version = Some(Version::V0x13 as u32);
         if hash.algorithm != ARGON2ID_IDENT || hash.version != version {
-            return Err(Error::internal(
-                "a stored hash is not of Argon2id, version 19",
-            ));
+            return Err(Error::internal("a stored hash is not of Argon2id, version 19"));
         }
         let params = argon2::Params::try_from(&hash).map_err(Error::internal)?;
         if !is_bearable(&params) {
@@ -97,9 +87,7 @@ impl StoredHash {
     /// Whether this is its password; `today` are the parameters that a new hash would have.
     pub(super) fn verify(&self, today: &HashParams, password: &[u8]) -> Result<Verdict, Error> {
         match Argon2::from(&self.params).verify_password(password, &self.hash) {
-            Ok(()) => Ok(Verdict::Matches {
-                needs_rehash: costs(&self.params) != costs(&today.0),
-            }),
+            Ok(()) => Ok(Verdict::Matches { needs_rehash: costs(&self.params) != costs(&today.0) }),
             Err(password_hash::Error::PasswordInvalid) => Ok(Verdict::Differs),
             Err(error) => Err(Error::internal(error)),
         }
@@ -139,13 +127,9 @@ mod tests {
 
     #[test]
     fn parameters_have_a_floor_and_a_ceiling() {
-        for (memory_kib, passes, lanes) in [
-            (19_456, 2, 1),
-            (47_104, 1, 1),
-            (7_168, 5, 1),
-            (65_536, 3, 4),
-            (262_144, 10, 8),
-        ] {
+        for (memory_kib, passes, lanes) in
+            [(19_456, 2, 1), (47_104, 1, 1), (7_168, 5, 1), (65_536, 3, 4), (262_144, 10, 8)]
+        {
             assert!(HashParams::new(memory_kib, passes, lanes).is_ok());
         }
         for (memory_kib, passes, lanes) in [

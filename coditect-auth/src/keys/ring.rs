@@ -42,17 +42,11 @@ impl KeyRing {
             if matches!(sealed.state, KeyState::Active { .. })
                 && let Some(first) = signing.replace(key)
             {
-                return Err(KeyError::SeveralActive {
-                    first: first.kid(),
-                    second: kid,
-                });
+                return Err(KeyError::SeveralActive { first: first.kid(), second: kid });
             }
         }
         verifying.sort_by_key(VerifyingKey::kid);
-        Ok(Self {
-            signing: signing.ok_or(KeyError::NoneActive)?,
-            verifying,
-        })
+        Ok(Self { signing: signing.ok_or(KeyError::NoneActive)?, verifying })
     }
 
     /// The key that signs.
@@ -101,9 +95,7 @@ mod tests {
     }
 
     fn gone() -> SealedKey {
-        retired()
-            .forget(DateTime::<Utc>::UNIX_EPOCH, TimeDelta::zero())
-            .unwrap()
+        retired().forget(DateTime::<Utc>::UNIX_EPOCH, TimeDelta::zero()).unwrap()
     }
 
     #[test]

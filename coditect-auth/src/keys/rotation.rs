@@ -29,10 +29,8 @@ pub fn rotate(
             KeyState::Next | KeyState::Gone { .. } => {}
         }
     }
-    let oldest_next = keys
-        .iter()
-        .filter(|key| key.state == KeyState::Next)
-        .min_by_key(|key| key.kid);
+    let oldest_next =
+        keys.iter().filter(|key| key.state == KeyState::Next).min_by_key(|key| key.kid);
     let successor = match oldest_next {
         Some(key) => key.activate(now)?,
         None => make()?.activate(now)?,

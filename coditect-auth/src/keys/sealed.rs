@@ -10,6 +10,10 @@ use chacha20poly1305::{
     aead::{Aead as _, Payload},
 };
 use chrono::{DateTime, TimeDelta, Utc, serde::ts_microseconds};
+use coditect_store::{
+    Entity, indexes,
+    keyspace::{Global, Space},
+};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -31,6 +35,23 @@ pub struct SealedKey {
     /// Its private part; none once it is gone.
     pub sealed: Option<Sealed>,
 }
+
+impl Entity for SealedKey {
+    type Scope = Global;
+    type Key = Kid;
+    const SPACE: Space<Global> = Space::global("signing_keys").keyed(&["kid"]);
+    const VERSION: u8 = 1;
+
+    fn scope(&self) -> Global {
+        Global
+    }
+
+    fn key(&self) -> Kid {
+        self.kid
+    }
+}
+
+indexes! { SealedKey => }
 
 /// A signing key's private part, which only the master key opens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,10 +117,7 @@ impl SealedKey {
         now: DateTime<Utc>,
     ) -> Result<Self, Error> {
         let algorithm = Algorithm::EdDsa;
-        let payload = Payload {
-            msg: seed.as_slice(),
-            aad: &bound_data(kid, algorithm),
-        };
+        let payload = Payload { msg: seed.as_slice(), aad: &bound_data(kid, algorithm) };
         let ciphertext = cipher(master)
             .encrypt(&XNonce::from(nonce), payload)
             .map_err(|_| Error::internal("sealing a key failed"))?;
@@ -120,10 +138,8 @@ impl SealedKey {
     pub fn open(&self, master: &MasterKey) -> Result<SigningKey, KeyError> {
         let refused = || KeyError::DoesNotOpen { kid: self.kid };
         let sealed = self.sealed.as_ref().ok_or_else(refused)?;
-        let payload = Payload {
-            msg: &sealed.ciphertext,
-            aad: &bound_data(self.kid, self.algorithm),
-        };
+        let payload =
+            Payload { msg: &sealed.ciphertext, aad: &bound_data(self.kid, self.algorithm) };
         let opened = cipher(master)
             .decrypt(&XNonce::from(sealed.nonce), payload)
             .map(Zeroizing::new)
@@ -143,10 +159,9 @@ impl SealedKey {
     /// Active → retired: it signs no more.
     pub fn retire(&self, now: DateTime<Utc>) -> Result<Self, KeyError> {
         match self.state {
-            KeyState::Active { activated_at } => Ok(self.in_state(KeyState::Retired {
-                activated_at,
-                retired_at: now,
-            })),
+            KeyState::Active { activated_at } => {
+                Ok(self.in_state(KeyState::Retired { activated_at, retired_at: now }))
+            }
             _ => Err(self.illegal("retired")),
         }
     }
@@ -161,34 +176,19 @@ impl SealedKey {
         let KeyState::Retired { retired_at, .. } = self.state else {
             return Err(self.illegal("gone"));
         };
-        let until = retired_at
-            .checked_add_signed(token_life)
-            .unwrap_or(DateTime::<Utc>::MAX_UTC);
+        let until = retired_at.checked_add_signed(token_life).unwrap_or(DateTime::<Utc>::MAX_UTC);
         if now < until {
-            return Err(KeyError::StillNeeded {
-                kid: self.kid,
-                until,
-            });
+            return Err(KeyError::StillNeeded { kid: self.kid, until });
         }
-        Ok(Self {
-            sealed: None,
-            ..self.in_state(KeyState::Gone { gone_at: now })
-        })
+        Ok(Self { sealed: None, ..self.in_state(KeyState::Gone { gone_at: now }) })
     }
 
     fn in_state(&self, state: KeyState) -> Self {
-        Self {
-            state,
-            ..self.clone()
-        }
+        Self { state, ..self.clone() }
     }
 
     fn illegal(&self, to: &'static str) -> KeyError {
-        KeyError::IllegalTransition {
-            kid: self.kid,
-            from: self.state.name(),
-            to,
-        }
+        KeyError::IllegalTransition { kid: self.kid, from: self.state.name(), to }
     }
 }
 
@@ -232,10 +232,7 @@ mod tests {
     #[test]
     fn a_sealed_part_does_not_open_in_another_record_or_when_changed() {
         let (key, other) = (key(), key());
-        let moved = SealedKey {
-            sealed: other.sealed,
-            ..key.clone()
-        };
+        let moved = SealedKey { sealed: other.sealed, ..key.clone() };
         assert!(moved.open(&master(1)).is_err());
 
         for at in 0..48 {
@@ -283,10 +280,7 @@ mod tests {
             assert!(key.forget(at(9_999), hour).is_err(), "{:?}", key.state);
         }
         let error = gone.activate(at(9)).unwrap_err().to_string();
-        assert!(
-            error.contains("is gone and cannot become active"),
-            "{error}"
-        );
+        assert!(error.contains("is gone and cannot become active"), "{error}");
     }
 
     #[test]
@@ -306,9 +300,6 @@ mod tests {
         let retired = key().activate(at(0)).unwrap().retire(at(0)).unwrap();
         let gone = retired.forget(at(1), TimeDelta::seconds(1)).unwrap();
         assert_eq!(gone.sealed, None);
-        assert!(matches!(
-            gone.open(&master(1)),
-            Err(KeyError::DoesNotOpen { .. })
-        ));
+        assert!(matches!(gone.open(&master(1)), Err(KeyError::DoesNotOpen { .. })));
     }
 }

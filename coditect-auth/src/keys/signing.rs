@@ -6,6 +6,7 @@
 use std::fmt;
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use coditect_store::keyspace::KeyPart;
 use ed25519_dalek::{Signature, Signer as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -16,6 +17,18 @@ use zeroize::Zeroizing;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Kid(pub Uuid);
+
+impl KeyPart for Kid {
+    const ELEMENTS: usize = 1;
+
+    fn pack(&self, key: &mut Vec<u8>) {
+        self.0.pack(key);
+    }
+
+    fn unpack(rest: &mut &[u8]) -> coditect_store::Result<Self> {
+        Uuid::unpack(rest).map(Self)
+    }
+}
 
 /// How a key signs. Persisted: add at the end, never reorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,10 +79,7 @@ impl Algorithm {
 impl SigningKey {
     /// The Ed25519 key that grows from this seed.
     pub(crate) fn from_seed(kid: Kid, seed: &Zeroizing<[u8; 32]>) -> Self {
-        Self {
-            kid,
-            key: ed25519_dalek::SigningKey::from_bytes(seed),
-        }
+        Self { kid, key: ed25519_dalek::SigningKey::from_bytes(seed) }
     }
 
     /// Its id.
@@ -146,9 +156,7 @@ impl fmt::Debug for Kid {
 impl fmt::Debug for SigningKey {
     /// Leaves the private part out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SigningKey")
-            .field("kid", &self.kid)
-            .finish_non_exhaustive()
+        f.debug_struct("SigningKey").field("kid", &self.kid).finish_non_exhaustive()
     }
 }
 

@@ -3,11 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
+use tokio::time::timeout;
 
 use crate::{app::App, http::Request, http::respond, problem::Problem, routes::Answer};
 
 /// How soon to ask again after a refusal.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How long the store may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Serialize)]
 struct Health {
@@ -47,8 +51,11 @@ pub(crate) async fn ready(app: Arc<App>, _: Request) -> Answer {
     respond::ok(&Status { status: "ready" })
 }
 
-/// Asks everything that the server cannot work without.
-#[expect(clippy::unused_async, reason = "what it asks answers asynchronously")]
-async fn probe(_: &App) -> Result<(), Problem> {
-    Ok(())
+/// Asks everything that the server cannot work without, and waits for it no longer than a probe
+/// would.
+async fn probe(app: &App) -> Result<(), Problem> {
+    match timeout(PATIENCE, app.store.probe()).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(Problem::unavailable("STORE_UNAVAILABLE", RETRY_AFTER)),
+    }
 }

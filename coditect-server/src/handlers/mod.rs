@@ -4,4 +4,8 @@
 //! [`Problem`](crate::problem::Problem). It runs to its end even when its client leaves. It knows
 //! no connection and chooses no status for an error.
 
+pub(crate) mod auth;
+mod caller;
 pub(crate) mod health;
+mod merge_patch;
+pub(crate) mod sessions;

@@ -80,10 +80,7 @@ impl Activity {
         state.begun = true;
         state.moved_at = Instant::now();
         drop(state);
-        Exchange {
-            activity: self.clone(),
-            answered: false,
-        }
+        Exchange { activity: self.clone(), answered: false }
     }
 
     /// Whether no byte of an exchange is in hyper's buffers: what hyper reads now belongs to a next
@@ -109,9 +106,7 @@ impl Activity {
     pub(super) fn expires_at(&self, header: Duration, idle: Duration, stall: Duration) -> Instant {
         let state = self.state();
         match *state {
-            State {
-                unanswered: 1.., ..
-            } => Instant::now() + stall,
+            State { unanswered: 1.., .. } => Instant::now() + stall,
             State { open: 1.., .. } => state.moved_at + stall,
             State { begun: true, .. } => state.moved_at + idle,
             _ => state.moved_at + header,
@@ -133,11 +128,7 @@ impl Exchange {
         state.upgraded |= upgrades;
         state.moved_at = Instant::now();
         drop(state);
-        Watched {
-            body,
-            rest: Bytes::new(),
-            exchange: self,
-        }
+        Watched { body, rest: Bytes::new(), exchange: self }
     }
 }
 
@@ -214,11 +205,7 @@ mod tests {
         assert_eq!(left(&activity), STALL, "a handler at work is waited for");
         let body = exchange.answer(respond::full("x"), false);
         tokio::time::advance(Duration::from_secs(20)).await;
-        assert_eq!(
-            left(&activity),
-            Duration::from_secs(10),
-            "an answer must move"
-        );
+        assert_eq!(left(&activity), Duration::from_secs(10), "an answer must move");
         drop(body);
         assert_eq!(left(&activity), IDLE);
     }

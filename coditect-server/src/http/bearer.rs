@@ -107,23 +107,13 @@ mod tests {
     #[test]
     fn no_bearer_token_at_all_is_a_challenge_without_an_error() {
         for values in [&[][..], &["Basic dXNlcjpwdw=="], &["Bearerx"], &[""]] {
-            assert_eq!(
-                refused(values),
-                (StatusCode::UNAUTHORIZED, "Bearer".parse().unwrap())
-            );
+            assert_eq!(refused(values), (StatusCode::UNAUTHORIZED, "Bearer".parse().unwrap()));
         }
     }
 
     #[test]
     fn what_cannot_be_a_token_is_invalid() {
-        for value in [
-            "Bearer",
-            "Bearer ",
-            "Bearer a b",
-            "Bearer a,b",
-            "Bearer =",
-            "Bearer \"a\"",
-        ] {
+        for value in ["Bearer", "Bearer ", "Bearer a b", "Bearer a,b", "Bearer =", "Bearer \"a\""] {
             let (status, challenge) = refused(&[value]);
             assert_eq!(status, StatusCode::UNAUTHORIZED, "{value}");
             assert_eq!(challenge, r#"Bearer error="invalid_token""#, "{value}");

@@ -136,10 +136,8 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: BodyLimits = BodyLimits {
-        json_limit_bytes: 8,
-        stall_timeout: Duration::from_secs(30),
-    };
+    const LIMITS: BodyLimits =
+        BodyLimits { json_limit_bytes: 8, stall_timeout: Duration::from_secs(30) };
 
     fn labelled(label: &'static str) -> HeaderMap {
         let value = HeaderValue::from_static(label);

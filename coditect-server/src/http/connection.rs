@@ -149,11 +149,7 @@ async fn serve_http2(
         .keep_alive_timeout(PING_TIMEOUT)
         .serve_connection(TokioIo::new(io), answer);
     let mut connection = pin!(connection);
-    let Deadlines {
-        header_timeout,
-        idle_timeout,
-        stall_timeout,
-    } = deadlines;
+    let Deadlines { header_timeout, idle_timeout, stall_timeout } = deadlines;
     let expiry = || activity.expires_at(header_timeout, idle_timeout, stall_timeout);
     // A deadline may come nearer while this sleeps, when one phase gives way to another.
     let nap = header_timeout.min(idle_timeout).min(stall_timeout);

@@ -35,10 +35,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     refuse_repetition(text)?;
     // serde would take a list for a struct, by position.
     if !text.trim_start().starts_with('{') {
-        return Err(Problem::bad_request(
-            "INVALID_BODY",
-            "The body must be a JSON object.",
-        ));
+        return Err(Problem::bad_request("INVALID_BODY", "The body must be a JSON object."));
     }
     let mut json = serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(&mut json).map_err(|error| {
@@ -56,9 +53,7 @@ fn refuse_repetition(text: &str) -> Result<(), Problem> {
     if scan.repeated {
         return Err(repeated(&scan.path));
     }
-    scanned
-        .and_then(|()| json.end())
-        .map_err(|error| malformed(&error))
+    scanned.and_then(|()| json.end()).map_err(|error| malformed(&error))
 }
 
 fn malformed(error: &serde_json::Error) -> Problem {
@@ -91,9 +86,7 @@ fn misfit(parent: &str, error: &serde_json::Error) -> Problem {
     }
     let expected = match told.rsplit_once(", expected ") {
         Some((_, expected)) => {
-            let expected = expected
-                .rsplit_once(" at line ")
-                .map_or(expected, |(it, _)| it);
+            let expected = expected.rsplit_once(" at line ").map_or(expected, |(it, _)| it);
             format!("must be {expected}")
         }
         None => "is not valid".to_owned(),
@@ -106,11 +99,7 @@ fn misfit(parent: &str, error: &serde_json::Error) -> Problem {
 }
 
 fn join(parent: &str, name: &str) -> String {
-    if parent.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{parent}.{name}")
-    }
+    if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") }
 }
 
 fn shortened(path: &str) -> String {
@@ -252,10 +241,7 @@ mod tests {
         for (text, path) in [
             (r#"{"name":"a","name":"b"}"#, "name"),
             (r#"{"name":"a","x":1,"x":1}"#, "x"),
-            (
-                r#"{"name":"a","settings":{"a":[{},{"b":1,"\u0062":2}]}}"#,
-                "settings.a[1].b",
-            ),
+            (r#"{"name":"a","settings":{"a":[{},{"b":1,"\u0062":2}]}}"#, "settings.a[1].b"),
         ] {
             let (status, code, fields) = refused(text);
             assert_eq!((status, code), (StatusCode::BAD_REQUEST, "DUPLICATE_FIELD"));
@@ -275,14 +261,8 @@ mod tests {
             (r#"{"workspacePath":"/w"}"#, "name"),
             (r#"{"name":7}"#, "name"),
             (r#"{"name":"n","inner":{}}"#, "inner.line_count"),
-            (
-                r#"{"name":"n","inner":{"line_count":"x"}}"#,
-                "inner.line_count",
-            ),
-            (
-                r#"{"name":"n","inner":{"line_count":-1}}"#,
-                "inner.line_count",
-            ),
+            (r#"{"name":"n","inner":{"line_count":"x"}}"#, "inner.line_count"),
+            (r#"{"name":"n","inner":{"line_count":-1}}"#, "inner.line_count"),
         ] {
             let (status, code, fields) = refused(text);
             assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{text}");
@@ -301,20 +281,11 @@ mod tests {
 
     #[test]
     fn what_is_not_json_in_utf8_is_a_bad_request() {
-        for text in [
-            "{",
-            "nope",
-            "{'name':1}",
-            "{\"name\":\"n\"} x",
-            "{\"name\":1e999}",
-            "\u{feff}{}",
-        ] {
+        for text in
+            ["{", "nope", "{'name':1}", "{\"name\":\"n\"} x", "{\"name\":1e999}", "\u{feff}{}"]
+        {
             let (status, code, _) = refused(text);
-            assert_eq!(
-                (status, code),
-                (StatusCode::BAD_REQUEST, "INVALID_JSON"),
-                "{text}"
-            );
+            assert_eq!((status, code), (StatusCode::BAD_REQUEST, "INVALID_JSON"), "{text}");
         }
         let problem = parse::<Wanted>(b"{\"name\":\"\xff\"}").unwrap_err();
         assert_eq!(problem.code(), "INVALID_JSON");
@@ -324,21 +295,13 @@ mod tests {
     fn the_root_must_be_an_object() {
         for text in ["7", "null", "\"text\"", " [\"n\"]"] {
             let (status, code, _) = refused(text);
-            assert_eq!(
-                (status, code),
-                (StatusCode::BAD_REQUEST, "INVALID_BODY"),
-                "{text}"
-            );
+            assert_eq!((status, code), (StatusCode::BAD_REQUEST, "INVALID_BODY"), "{text}");
         }
     }
 
     #[test]
     fn nesting_is_bounded() {
-        let deep = format!(
-            r#"{{"name":"n","x":{}{}}}"#,
-            "[".repeat(100_000),
-            "]".repeat(100_000)
-        );
+        let deep = format!(r#"{{"name":"n","x":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
         let (status, code, _) = refused(&deep);
         assert_eq!((status, code), (StatusCode::BAD_REQUEST, "INVALID_JSON"));
     }

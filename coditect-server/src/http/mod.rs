@@ -10,6 +10,7 @@ pub mod bearer;
 mod body;
 mod connection;
 mod document;
+mod query;
 mod request;
 mod request_id;
 pub mod respond;
@@ -19,6 +20,7 @@ mod sniff;
 mod wire;
 
 pub use body::{Body, BodyError};
+pub use query::Query;
 pub use request::{BodyLimits, Request};
 pub use request_id::RequestId;
 

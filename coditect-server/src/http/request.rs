@@ -38,14 +38,7 @@ impl Request {
         peer: SocketAddr,
         limits: BodyLimits,
     ) -> Self {
-        Self {
-            parts,
-            body: Some(body),
-            params: Vec::new(),
-            id,
-            peer,
-            limits,
-        }
+        Self { parts, body: Some(body), params: Vec::new(), id, peer, limits }
     }
 
     /// With the parameters that its route found in its path, decoded.
@@ -147,8 +140,6 @@ impl Request {
 
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Request")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Request").field("id", &self.id).finish_non_exhaustive()
     }
 }

@@ -38,13 +38,7 @@ struct Page<'a, T> {
 ///
 /// `data` has no JSON form, which is our fault: 500.
 pub fn ok(data: &impl Serialize) -> Result<Response<Body>, Problem> {
-    json(
-        StatusCode::OK,
-        &Success {
-            success: true,
-            data,
-        },
-    )
+    json(StatusCode::OK, &Success { success: true, data })
 }
 
 /// 201 with `data`, which lives at `location` from now on.
@@ -54,13 +48,7 @@ pub fn ok(data: &impl Serialize) -> Result<Response<Body>, Problem> {
 /// `data` has no JSON form or `location` cannot stand in a header, which is our fault: 500.
 pub fn created(location: &str, data: &impl Serialize) -> Result<Response<Body>, Problem> {
     let location = HeaderValue::from_str(location).map_err(Problem::internal)?;
-    let mut response = json(
-        StatusCode::CREATED,
-        &Success {
-            success: true,
-            data,
-        },
-    )?;
+    let mut response = json(StatusCode::CREATED, &Success { success: true, data })?;
     response.headers_mut().insert(header::LOCATION, location);
     Ok(response)
 }
@@ -74,11 +62,7 @@ pub fn page<T: Serialize>(
     items: &[T],
     next_cursor: Option<&str>,
 ) -> Result<Response<Body>, Problem> {
-    let page = Page {
-        success: true,
-        data: items,
-        next_cursor,
-    };
+    let page = Page { success: true, data: items, next_cursor };
     json(StatusCode::OK, &page)
 }
 
@@ -115,9 +99,7 @@ pub fn optional_time<S: Serializer>(
 
 /// A body of these bytes.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into())
-        .map_err(|never| match never {})
-        .boxed_unsync()
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// No body.
@@ -134,10 +116,8 @@ pub(crate) fn allow(methods: &[Method]) -> HeaderValue {
 
 /// The headers that every answer bears, over whatever `headers` hold.
 pub(crate) fn mark(headers: &mut HeaderMap, request_id: &RequestId) {
-    const NOSNIFF: (HeaderName, HeaderValue) = (
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+    const NOSNIFF: (HeaderName, HeaderValue) =
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(id) = request_id.header_value() {
         headers.insert(X_REQUEST_ID, id);
     }
@@ -185,10 +165,7 @@ mod tests {
     async fn success_is_an_envelope_around_the_data() {
         let response = ok(&json!({"id": 7})).unwrap();
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
-        assert_eq!(
-            body(response).await,
-            json!({"success": true, "data": {"id": 7}})
-        );
+        assert_eq!(body(response).await, json!({"success": true, "data": {"id": 7}}));
     }
 
     #[tokio::test]
@@ -199,10 +176,7 @@ mod tests {
             json!({"success": true, "data": [1, 2], "next_cursor": "abc"})
         );
         let last = body(page::<u8>(&[], None).unwrap()).await;
-        assert_eq!(
-            last,
-            json!({"success": true, "data": [], "next_cursor": null})
-        );
+        assert_eq!(last, json!({"success": true, "data": [], "next_cursor": null}));
     }
 
     #[test]
@@ -223,10 +197,7 @@ mod tests {
         }
         let at = DateTime::from_timestamp_micros(1_767_323_045_678_901).unwrap();
         let times = serde_json::to_value(Times { at, ended: None }).unwrap();
-        assert_eq!(
-            times,
-            json!({"at": "2026-01-02T03:04:05.678Z", "ended": null})
-        );
+        assert_eq!(times, json!({"at": "2026-01-02T03:04:05.678Z", "ended": null}));
     }
 
     #[test]
@@ -234,10 +205,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         mark(&mut headers, &RequestId::new());
         assert_eq!(headers[header::CACHE_CONTROL], "no-store");
-        headers.insert(
-            header::CACHE_CONTROL,
-            HeaderValue::from_static("max-age=60"),
-        );
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=60"));
         mark(&mut headers, &RequestId::new());
         assert_eq!(headers[header::CACHE_CONTROL], "max-age=60");
         assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");

@@ -4,7 +4,7 @@
 //! failure never reaches the others, and running out of file descriptors is waited out. Stopping
 //! is: no longer ready, no longer accepting, let run what runs for a bounded time, close the rest.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::{
@@ -31,6 +31,14 @@ pub enum Error {
         address: SocketAddr,
         /// What the system said.
         source: io::Error,
+    },
+    /// The store or its keys cannot be used.
+    #[error("cannot start on the data in {}", .data.display())]
+    Open {
+        /// The data folder.
+        data: PathBuf,
+        /// What is wrong with it.
+        source: Box<coditect_auth::Error>,
     },
     /// Two routes contradict each other.
     #[error("the route table contradicts itself: {0}")]
@@ -69,27 +77,21 @@ impl Server {
             let address = listener.local_addr()?;
             Ok((listener, address))
         };
-        let (listener, address) = listening
-            .await
-            .map_err(|source| Error::Listen { address, source })?;
+        let (listener, address) =
+            listening.await.map_err(|source| Error::Listen { address, source })?;
         let deadlines = Deadlines {
             header_timeout: config.header_timeout,
             idle_timeout: config.idle_timeout,
             stall_timeout: config.body_timeout,
         };
-        let limits = BodyLimits {
-            json_limit_bytes: config.body_limit,
-            stall_timeout: config.body_timeout,
-        };
-        let app = Arc::new(App::new(config));
+        let limits =
+            BodyLimits { json_limit_bytes: config.body_limit, stall_timeout: config.body_timeout };
+        let data = config.data.clone();
+        let opened = App::open(config).await;
+        let app = opened.map_err(|source| Error::Open { data, source: Box::new(source) })?;
+        let app = Arc::new(app);
         let service = Arc::new(Service::new(Arc::clone(&app), routes, limits));
-        Ok(Self {
-            listener,
-            address,
-            app,
-            service,
-            deadlines,
-        })
+        Ok(Self { listener, address, app, service, deadlines })
     }
 
     /// Where it listens; the port is the real one.
@@ -98,7 +100,7 @@ impl Server {
     }
 
     /// Serves until `stop` resolves, and then for as long as running requests need, at most the
-    /// configured time. When this returns, no connection is left.
+    /// configured time. When this returns, no connection is left and the store is closed.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let connections = TaskTracker::new();
         let severing = CancellationToken::new();
@@ -114,10 +116,7 @@ impl Server {
             connections.wait().await;
             self.service.tasks().wait().await;
         };
-        if timeout(self.app.config.shutdown_timeout, finished)
-            .await
-            .is_err()
-        {
+        if timeout(self.app.config.shutdown_timeout, finished).await.is_err() {
             tracing::warn!(
                 connections = connections.len(),
                 requests = self.service.tasks().len(),
@@ -126,6 +125,7 @@ impl Server {
         }
         severing.cancel();
         connections.wait().await;
+        self.app.store.database().close().await;
     }
 
     async fn accept_all(&self, connections: &TaskTracker, severing: &CancellationToken) {

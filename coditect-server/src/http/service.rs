@@ -35,12 +35,7 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(app: Arc<App>, routes: Routes, limits: BodyLimits) -> Self {
-        Self {
-            app,
-            routes,
-            tasks: TaskTracker::new(),
-            limits,
-        }
+        Self { app, routes, tasks: TaskTracker::new(), limits }
     }
 
     /// The requests that run, whether or not their clients are still there.
@@ -75,10 +70,7 @@ impl Service {
         let method = parts.method.clone();
         let Found { template, step } = match check(&parts.headers, &parts.uri, parts.version) {
             Ok(()) => self.routes.find(&method, parts.uri.path()),
-            Err(problem) => Found {
-                template: "-",
-                step: Step::Say(Err(problem)),
-            },
+            Err(problem) => Found { template: "-", step: Step::Say(Err(problem)) },
         };
         let answer = match step {
             Step::Say(answer) => answer,
@@ -112,16 +104,10 @@ impl Service {
         let app = Arc::clone(&self.app);
         // A handler may panic before its first await, too.
         let handling = AssertUnwindSafe(async move { handler(app, request).await });
-        handling
-            .catch_unwind()
-            .instrument(span)
-            .await
-            .unwrap_or_else(|panic| {
-                let message = log::panic_message(panic.as_ref());
-                Err(Problem::internal(format!(
-                    "the handler panicked: {message}"
-                )))
-            })
+        handling.catch_unwind().instrument(span).await.unwrap_or_else(|panic| {
+            let message = log::panic_message(panic.as_ref());
+            Err(Problem::internal(format!("the handler panicked: {message}")))
+        })
     }
 }
 
@@ -141,10 +127,7 @@ fn check(headers: &HeaderMap, uri: &Uri, version: Version) -> Result<(), Problem
     let (host, second) = (hosts.next(), hosts.next());
     let named = host.is_some() || uri.authority().is_some() || version < Version::HTTP_11;
     if second.is_some() || !named {
-        return Err(Problem::bad_request(
-            "BAD_REQUEST",
-            "The request must name its host, once.",
-        ));
+        return Err(Problem::bad_request("BAD_REQUEST", "The request must name its host, once."));
     }
     Ok(())
 }

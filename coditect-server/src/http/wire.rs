@@ -39,10 +39,7 @@ const LINGER_LIMIT_BYTES: usize = 1 << 20;
 
 /// The deadlines of a connection.
 #[derive(Clone, Copy, Debug)]
-#[expect(
-    clippy::struct_field_names,
-    reason = "they are called as their settings are"
-)]
+#[expect(clippy::struct_field_names, reason = "they are called as their settings are")]
 pub(super) struct Deadlines {
     /// For a whole header block.
     pub(super) header_timeout: Duration,
@@ -81,10 +78,7 @@ enum Leaving {
     /// Our side isn't shut yet.
     Telling,
     /// It is; the client's bytes are thrown away until it has heard, or for so long.
-    Listening {
-        until: Pin<Box<Sleep>>,
-        left_bytes: usize,
-    },
+    Listening { until: Pin<Box<Sleep>>, left_bytes: usize },
 }
 
 impl Wire {
@@ -141,9 +135,7 @@ impl Wire {
             return written;
         }
         let stall_timeout = self.deadlines.stall_timeout;
-        let timer = self
-            .write_timer
-            .get_or_insert_with(|| Box::pin(sleep(stall_timeout)));
+        let timer = self.write_timer.get_or_insert_with(|| Box::pin(sleep(stall_timeout)));
         ready!(timer.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -287,9 +279,7 @@ impl AsyncWrite for Wire {
         if slices.first().is_some_and(|first| wire.replaces(first)) {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
-        wire.poll_bounded(context, |io, context| {
-            io.poll_write_vectored(context, slices)
-        })
+        wire.poll_bounded(context, |io, context| io.poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -334,10 +324,7 @@ mod tests {
         assert!(head.starts_with("HTTP/1.1 414 URI Too Long\r\n"), "{head}");
         assert!(head.contains("\r\nconnection: close"), "{head}");
         assert!(head.contains("\r\nx-request-id: "), "{head}");
-        assert!(
-            head.contains(&format!("\r\ncontent-length: {}", body.len())),
-            "{head}"
-        );
+        assert!(head.contains(&format!("\r\ncontent-length: {}", body.len())), "{head}");
         assert!(body.contains(r#""code":"URI_TOO_LONG""#), "{body}");
     }
 }

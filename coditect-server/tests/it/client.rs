@@ -40,12 +40,7 @@ pub(crate) struct Answer {
 
 impl Call {
     pub(crate) fn new(method: &'static str, path: &str) -> Self {
-        Self {
-            method,
-            path: path.to_owned(),
-            headers: Vec::new(),
-            body: None,
-        }
+        Self { method, path: path.to_owned(), headers: Vec::new(), body: None }
     }
 
     pub(crate) fn get(path: &str) -> Self {
@@ -90,10 +85,7 @@ impl Call {
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
-        Self {
-            stream,
-            received: Vec::new(),
-        }
+        Self { stream, received: Vec::new() }
     }
 
     /// One call over this connection, which stays open if the server leaves it so.
@@ -120,9 +112,8 @@ impl Client {
     /// The next answer, to `method`. Answers of 1xx are passed over.
     pub(crate) async fn answer_to(&mut self, method: &str) -> Answer {
         loop {
-            let answer = timeout(PATIENCE, self.read_answer(method))
-                .await
-                .expect("an answer in time");
+            let answer =
+                timeout(PATIENCE, self.read_answer(method)).await.expect("an answer in time");
             if answer.status >= 200 {
                 return answer;
             }
@@ -131,9 +122,7 @@ impl Client {
 
     /// What comes until the server closes; `None` where it doesn't within `within`.
     pub(crate) async fn rest_within(&mut self, within: Duration) -> Option<Vec<u8>> {
-        timeout(within, async { while self.read_more().await {} })
-            .await
-            .ok()?;
+        timeout(within, async { while self.read_more().await {} }).await.ok()?;
         Some(std::mem::take(&mut self.received))
     }
 

@@ -21,11 +21,7 @@ async fn health_tells_status_version_engine_and_uptime() {
 async fn a_running_server_is_alive_and_ready() {
     let server = Running::start(&[]).await;
     for path in ["/healthz", "/readyz"] {
-        assert_eq!(
-            call(server.address, Call::get(path)).await.status,
-            200,
-            "{path}"
-        );
+        assert_eq!(call(server.address, Call::get(path)).await.status, 200, "{path}");
     }
 }
 

@@ -23,11 +23,7 @@ async fn connect(server: &Running) -> (Sender, JoinHandle<hyper::Result<()>>) {
 }
 
 fn request(method: &str, path: &str) -> Request<Empty<Bytes>> {
-    Request::builder()
-        .method(method)
-        .uri(format!("http://test{path}"))
-        .body(Empty::new())
-        .unwrap()
+    Request::builder().method(method).uri(format!("http://test{path}")).body(Empty::new()).unwrap()
 }
 
 async fn json(response: Response<Incoming>) -> Value {
@@ -40,10 +36,7 @@ async fn http2_is_spoken_to_those_who_begin_with_it() {
     let server = Running::start_sample(&[]).await;
     let (mut sender, _connection) = connect(&server).await;
     let slow = sender.send_request(request("GET", "/slow/200"));
-    let missing = sender
-        .send_request(request("GET", "/nowhere"))
-        .await
-        .unwrap();
+    let missing = sender.send_request(request("GET", "/nowhere")).await.unwrap();
     assert_eq!(missing.status(), 404);
     assert!(missing.headers().contains_key("x-request-id"));
     assert_eq!(json(missing).await["error"]["code"], "NOT_FOUND");
@@ -54,20 +47,10 @@ async fn http2_is_spoken_to_those_who_begin_with_it() {
 async fn head_over_http2_has_no_body() {
     let server = Running::start_sample(&[]).await;
     let (mut sender, _connection) = connect(&server).await;
-    let head = sender
-        .send_request(request("HEAD", "/slow/0"))
-        .await
-        .unwrap();
+    let head = sender.send_request(request("HEAD", "/slow/0")).await.unwrap();
     assert_eq!(head.status(), 200);
     assert!(head.headers().contains_key("content-length"));
-    assert!(
-        head.into_body()
-            .collect()
-            .await
-            .unwrap()
-            .to_bytes()
-            .is_empty()
-    );
+    assert!(head.into_body().collect().await.unwrap().to_bytes().is_empty());
 }
 
 #[tokio::test]

@@ -13,10 +13,7 @@ async fn a_header_block_above_the_limit_is_a_431_with_an_envelope() {
     let large = Call::get("/empty").header("X-Large", &"x".repeat(33 * 1024));
     let mut client = Client::connect(server.address).await;
     let answer = client.call(large).await;
-    assert_eq!(
-        (answer.status, answer.code().as_str()),
-        (431, "HEADER_TOO_LARGE")
-    );
+    assert_eq!((answer.status, answer.code().as_str()), (431, "HEADER_TOO_LARGE"));
     assert_eq!(answer.header("connection"), Some("close"));
     client.expect_close().await;
 }
@@ -26,9 +23,7 @@ async fn an_endless_header_block_is_cut_off_with_a_431() {
     let server = Running::start_sample(&[]).await;
     let mut client = Client::connect(server.address).await;
     client.send(b"GET /empty HTTP/1.1\r\nHost: test\r\n").await;
-    client
-        .send(&b"X-Endless: xxxxxxxx\r\n".repeat(10_000))
-        .await;
+    client.send(&b"X-Endless: xxxxxxxx\r\n".repeat(10_000)).await;
     assert_eq!(client.answer().await.code(), "HEADER_TOO_LARGE");
 }
 
@@ -44,16 +39,11 @@ async fn a_hundred_headers_are_taken_and_one_more_is_a_431() {
     let server = Running::start_sample(&[]).await;
     let with_headers = |count: usize| {
         // The client's own Host is one of them.
-        (1..count).fold(Call::get("/empty"), |call, index| {
-            call.header(&format!("X-{index}"), "x")
-        })
+        (1..count).fold(Call::get("/empty"), |call, index| call.header(&format!("X-{index}"), "x"))
     };
     assert_eq!(call(server.address, with_headers(100)).await.status, 204);
     let answer = call(server.address, with_headers(101)).await;
-    assert_eq!(
-        (answer.status, answer.code().as_str()),
-        (431, "HEADER_TOO_LARGE")
-    );
+    assert_eq!((answer.status, answer.code().as_str()), (431, "HEADER_TOO_LARGE"));
 }
 
 #[tokio::test]
@@ -69,11 +59,7 @@ async fn what_is_not_http_is_a_400_with_an_envelope() {
         let mut client = Client::connect(server.address).await;
         client.send(bytes.as_bytes()).await;
         let answer = client.answer().await;
-        assert_eq!(
-            (answer.status, answer.code().as_str()),
-            (400, "BAD_REQUEST"),
-            "{bytes}"
-        );
+        assert_eq!((answer.status, answer.code().as_str()), (400, "BAD_REQUEST"), "{bytes}");
         client.expect_close().await;
     }
 }
@@ -91,11 +77,7 @@ async fn a_later_request_that_is_not_http_is_a_400_with_an_envelope_too() {
 #[tokio::test]
 async fn an_address_that_is_too_long_is_a_414_or_431_with_an_envelope() {
     let server = Running::start_sample(&[]).await;
-    let answer = call(
-        server.address,
-        Call::get(&format!("/{}", "x".repeat(70_000))),
-    )
-    .await;
+    let answer = call(server.address, Call::get(&format!("/{}", "x".repeat(70_000)))).await;
     assert!(matches!(answer.status, 414 | 431), "{}", answer.status);
     answer.code();
 }
@@ -126,20 +108,14 @@ async fn a_body_above_the_limit_is_a_413_before_it_is_sent() {
         )
         .await;
     let answer = client.answer().await;
-    assert_eq!(
-        (answer.status, answer.code().as_str()),
-        (413, "PAYLOAD_TOO_LARGE")
-    );
+    assert_eq!((answer.status, answer.code().as_str()), (413, "PAYLOAD_TOO_LARGE"));
 }
 
 #[tokio::test]
 async fn a_client_that_sends_its_large_body_anyway_still_hears_the_413() {
     let server = Running::start_sample(&["--body-limit", "1KiB"]).await;
     let large = Call::post("/echo/x").json(vec![b' '; 900 * 1024]);
-    assert_eq!(
-        call(server.address, large).await.code(),
-        "PAYLOAD_TOO_LARGE"
-    );
+    assert_eq!(call(server.address, large).await.code(), "PAYLOAD_TOO_LARGE");
 }
 
 #[tokio::test]
@@ -167,10 +143,7 @@ async fn a_stalling_body_is_a_408() {
         )
         .await;
     let answer = client.answer().await;
-    assert_eq!(
-        (answer.status, answer.code().as_str()),
-        (408, "REQUEST_TIMEOUT")
-    );
+    assert_eq!((answer.status, answer.code().as_str()), (408, "REQUEST_TIMEOUT"));
     client.expect_close().await;
 }
 
@@ -185,10 +158,7 @@ async fn a_slow_header_block_is_cut_off_at_its_deadline_however_it_trickles() {
         client.try_send(b"X-Slow: x\r\n").await;
     }
     let answer = client.answer().await;
-    assert_eq!(
-        (answer.status, answer.code().as_str()),
-        (408, "REQUEST_TIMEOUT")
-    );
+    assert_eq!((answer.status, answer.code().as_str()), (408, "REQUEST_TIMEOUT"));
     client.expect_close().await;
     assert!(started_at.elapsed() < Duration::from_secs(3));
 }

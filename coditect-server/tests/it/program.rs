@@ -64,10 +64,7 @@ async fn an_address_that_is_taken_is_told_on_stderr_with_exit_code_one() {
     let output = timeout(PATIENCE, command.output()).await.unwrap().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        told.contains(&format!("cannot listen on {address}")),
-        "{told}"
-    );
+    assert!(told.contains(&format!("cannot listen on {address}")), "{told}");
     assert!(output.stdout.is_empty());
 }
 
@@ -76,10 +73,7 @@ async fn a_setting_out_of_its_bounds_is_refused_by_name() {
     let output = program(&["--access-ttl", "25h"]).output().await.unwrap();
     assert_eq!(output.status.code(), Some(2));
     let told = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        told.contains("--access-ttl") && told.contains("at most 24h"),
-        "{told}"
-    );
+    assert!(told.contains("--access-ttl") && told.contains("at most 24h"), "{told}");
 }
 
 #[cfg(unix)]
@@ -93,15 +87,8 @@ async fn the_log_has_one_line_a_request_and_nothing_that_the_client_sent() {
     let health = Call::get("/api/v5/health").header("X-Request-Id", "id-2");
     assert_eq!(call(address, health).await.status, 200);
     let id = child.id().unwrap().to_string();
-    Command::new("kill")
-        .args(["-TERM", &id])
-        .status()
-        .await
-        .unwrap();
-    let output = timeout(PATIENCE, child.wait_with_output())
-        .await
-        .unwrap()
-        .unwrap();
+    Command::new("kill").args(["-TERM", &id]).status().await.unwrap();
+    let output = timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(!log.contains("secret"), "{log}");
     let lines: Vec<serde_json::Value> = log
@@ -113,9 +100,6 @@ async fn the_log_has_one_line_a_request_and_nothing_that_the_client_sent() {
     assert_eq!(lines[0]["route"], "-");
     assert_eq!(lines[0]["request_id"], "id-1");
     assert_eq!(lines[1]["route"], "/api/v5/health");
-    assert_eq!(
-        (&lines[1]["method"], &lines[1]["status"]),
-        (&"GET".into(), &200.into())
-    );
+    assert_eq!((&lines[1]["method"], &lines[1]["status"]), (&"GET".into(), &200.into()));
     assert!(lines[1]["duration_ms"].is_number());
 }

@@ -78,18 +78,10 @@ async fn a_wrong_body_is_refused_in_words() {
         ("7", 400, "INVALID_BODY"),
         ("{}", 422, "VALIDATION_FAILED"),
         (r#"{"firstName":7}"#, 422, "VALIDATION_FAILED"),
-        (
-            r#"{"firstName":"A","first_name":"B"}"#,
-            400,
-            "DUPLICATE_FIELD",
-        ),
+        (r#"{"firstName":"A","first_name":"B"}"#, 400, "DUPLICATE_FIELD"),
     ] {
         let answer = call(server.address, Call::post("/echo/x").json(body)).await;
-        assert_eq!(
-            (answer.status, answer.code().as_str()),
-            (status, code),
-            "{body}"
-        );
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{body}");
     }
     let missing = call(server.address, Call::post("/echo/x").json("{}")).await;
     assert_eq!(missing.json()["error"]["fields"][0]["field"], "first_name");
@@ -113,9 +105,6 @@ async fn a_request_names_its_host_once() {
         let request = format!("GET /empty HTTP/1.1\r\n{hosts}\r\n");
         client.send(request.as_bytes()).await;
         let answer = client.answer().await;
-        assert_eq!(
-            (answer.status, answer.code().as_str()),
-            (400, "BAD_REQUEST")
-        );
+        assert_eq!((answer.status, answer.code().as_str()), (400, "BAD_REQUEST"));
     }
 }

@@ -36,11 +36,7 @@ impl Running {
         let task = tokio::spawn(server.run(async {
             let _dropped = stopped.await;
         }));
-        Self {
-            address,
-            stop,
-            task,
-        }
+        Self { address, stop, task }
     }
 
     /// Tells it to stop; the handle resolves when it has.
@@ -51,9 +47,7 @@ impl Running {
 }
 
 fn config(flags: &[&str]) -> Config {
-    let flags = ["--listen", "127.0.0.1:0", "--ephemeral"]
-        .iter()
-        .chain(flags);
+    let flags = ["--listen", "127.0.0.1:0", "--ephemeral"].iter().chain(flags);
     Config::from_flags(flags).unwrap()
 }
 

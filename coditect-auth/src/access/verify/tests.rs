@@ -51,10 +51,8 @@ impl Fixture {
     fn new() -> Self {
         let master = MasterKey::new(Zeroizing::new([1; 32]));
         let key = SealedKey::generate(&master, now()).unwrap();
-        let settings = AccessSettings {
-            leeway: TimeDelta::seconds(LEEWAY),
-            ..AccessSettings::default()
-        };
+        let settings =
+            AccessSettings { leeway: TimeDelta::seconds(LEEWAY), ..AccessSettings::default() };
         Self {
             tokens: AccessTokens::new(settings).unwrap(),
             ring: KeyRing::open(&[key.activate(now()).unwrap()], &master).unwrap(),
@@ -65,13 +63,7 @@ impl Fixture {
     fn token(&self) -> String {
         let minted = self
             .tokens
-            .mint(
-                &self.ring,
-                &self.session,
-                "a@example.com",
-                TokenId::new(),
-                now(),
-            )
+            .mint(&self.ring, &self.session, "a@example.com", TokenId::new(), now())
             .unwrap();
         minted.token.expose().to_owned()
     }

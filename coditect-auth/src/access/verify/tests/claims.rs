@@ -6,10 +6,8 @@ use super::*;
 fn what_was_minted_verifies_to_the_same_claims() {
     let fixture = Fixture::new();
     let jti = TokenId::new();
-    let minted = fixture
-        .tokens
-        .mint(&fixture.ring, &fixture.session, "Ä@example.com", jti, now())
-        .unwrap();
+    let minted =
+        fixture.tokens.mint(&fixture.ring, &fixture.session, "Ä@example.com", jti, now()).unwrap();
     let claims = fixture.verify(minted.token.expose()).unwrap();
     assert_eq!(claims.sub, fixture.session.user_id);
     assert_eq!(claims.tenant_id, fixture.session.tenant_id);
@@ -26,10 +24,7 @@ fn what_was_minted_verifies_to_the_same_claims() {
 fn a_token_ends_with_its_session() {
     let mut fixture = Fixture::new();
     fixture.session.absolute_expires_at = after(60);
-    assert_eq!(
-        fixture.verify(&fixture.token()).unwrap().exp,
-        after(60).timestamp()
-    );
+    assert_eq!(fixture.verify(&fixture.token()).unwrap().exp, after(60).timestamp());
 }
 
 #[test]

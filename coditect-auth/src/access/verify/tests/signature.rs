@@ -57,14 +57,8 @@ fn padding_and_white_space_are_refused() {
 #[test]
 fn an_algorithm_that_does_not_exist_or_is_none_is_refused() {
     let fixture = Fixture::new();
-    for alg in [
-        json!("none"),
-        json!("None"),
-        json!("nOnE"),
-        json!("eddsa"),
-        json!(7),
-        json!(null),
-    ] {
+    for alg in [json!("none"), json!("None"), json!("nOnE"), json!("eddsa"), json!(7), json!(null)]
+    {
         let token = fixture.with_header(|header| header["alg"] = alg);
         assert_refused!(fixture.verify(&token), TokenError::Header(_));
         let unsigned = format!("{}.", token.rsplit_once('.').unwrap().0);
@@ -87,19 +81,12 @@ fn an_hmac_keyed_with_the_public_key_is_refused() {
     let fixture = Fixture::new();
     let jwks = fixture.ring.jwks();
     let x = jwks["keys"][0]["x"].as_str().unwrap();
-    let public: [u8; 32] = BASE64_URL_SAFE_NO_PAD
-        .decode(x)
-        .unwrap()
-        .try_into()
-        .unwrap();
+    let public: [u8; 32] = BASE64_URL_SAFE_NO_PAD.decode(x).unwrap().try_into().unwrap();
     for alg in ["HS256", "EdDSA"] {
         let token = fixture.with_header(|header| header["alg"] = json!(alg));
         let message = token.rsplit_once('.').unwrap().0;
         let tag = crate::master_key::mac(&public, &[message.as_bytes()]);
-        let forged = format!(
-            "{message}.{}",
-            BASE64_URL_SAFE_NO_PAD.encode(tag.as_slice())
-        );
+        let forged = format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(tag.as_slice()));
         assert!(fixture.verify(&forged).is_err());
     }
 }
@@ -168,12 +155,7 @@ fn edited_claims_are_refused() {
     for name in ["sub", "tenant_id", "session_id"] {
         let mut claims = fixture.claims();
         claims[name] = json!(Uuid::now_v7());
-        let edited = format!(
-            "{}.{}.{}",
-            segments[0],
-            encoded(&claims.to_string()),
-            segments[2]
-        );
+        let edited = format!("{}.{}.{}", segments[0], encoded(&claims.to_string()), segments[2]);
         assert_refused!(fixture.verify(&edited), TokenError::Signature);
     }
 }
@@ -181,12 +163,7 @@ fn edited_claims_are_refused() {
 #[test]
 fn a_token_of_another_type_is_refused_though_it_is_signed() {
     let fixture = Fixture::new();
-    for typ in [
-        json!("JWT"),
-        json!("at+JWT"),
-        json!("application/at+jwt"),
-        json!(""),
-    ] {
+    for typ in [json!("JWT"), json!("at+JWT"), json!("application/at+jwt"), json!("")] {
         let token = fixture.with_header(|header| header["typ"] = typ);
         assert_refused!(fixture.verify(&token), TokenError::Type);
     }
@@ -208,34 +185,20 @@ fn a_name_that_stands_twice_is_refused() {
         "\"text\"".to_owned(),
         String::from("{"),
     ] {
-        assert_refused!(
-            fixture.verify(&fixture.signed(&header, &doubled)),
-            TokenError::Claims(_)
-        );
+        assert_refused!(fixture.verify(&fixture.signed(&header, &doubled)), TokenError::Claims(_));
     }
     let doubled = header.replacen('{', "{\"alg\":\"EdDSA\",", 1);
-    assert_refused!(
-        fixture.verify(&fixture.signed(&doubled, &claims)),
-        TokenError::Header(_)
-    );
+    assert_refused!(fixture.verify(&fixture.signed(&doubled, &claims)), TokenError::Header(_));
 }
 
 #[test]
 fn a_retired_key_verifies_and_one_that_is_gone_does_not() {
     let master = MasterKey::new(Zeroizing::new([1; 32]));
     let tokens = AccessTokens::new(AccessSettings::default()).unwrap();
-    let old = SealedKey::generate(&master, now())
-        .unwrap()
-        .activate(now())
-        .unwrap();
-    let new = SealedKey::generate(&master, now())
-        .unwrap()
-        .activate(now())
-        .unwrap();
+    let old = SealedKey::generate(&master, now()).unwrap().activate(now()).unwrap();
+    let new = SealedKey::generate(&master, now()).unwrap().activate(now()).unwrap();
     let ring = KeyRing::open(std::slice::from_ref(&old), &master).unwrap();
-    let minted = tokens
-        .mint(&ring, &session(), "a@b.example", TokenId::new(), now())
-        .unwrap();
+    let minted = tokens.mint(&ring, &session(), "a@b.example", TokenId::new(), now()).unwrap();
 
     let retired = old.retire(now()).unwrap();
     let ring = KeyRing::open(&[retired.clone(), new.clone()], &master).unwrap();
@@ -244,10 +207,7 @@ fn a_retired_key_verifies_and_one_that_is_gone_does_not() {
     let life = tokens.longest_life();
     let gone = retired.forget(now() + life, life).unwrap();
     let ring = KeyRing::open(&[gone, new], &master).unwrap();
-    assert_refused!(
-        tokens.verify(&ring, minted.token.expose(), now()),
-        TokenError::UnknownKey
-    );
+    assert_refused!(tokens.verify(&ring, minted.token.expose(), now()), TokenError::UnknownKey);
 }
 
 #[test]

@@ -1,0 +1,141 @@
+//! JSON Merge Patch (RFC 7396): of documents of any shape, and of records whose members are known.
+
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use crate::problem::Problem;
+
+/// What a patch says of one member of a record: for `#[serde(default)]` fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Member<T> {
+    /// Nothing: it is missing from the patch.
+    #[default]
+    Keep,
+    /// That it goes: it is `null`.
+    Remove,
+    /// What it becomes.
+    Become(T),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Member<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let given = Option::deserialize(deserializer)?;
+        Ok(given.map_or(Self::Remove, Self::Become))
+    }
+}
+
+impl<T> Member<T> {
+    /// The same, with the value that it becomes checked, or made something else.
+    pub(crate) fn check<U>(
+        self,
+        check: impl FnOnce(T) -> Result<U, Problem>,
+    ) -> Result<Member<U>, Problem> {
+        Ok(match self {
+            Self::Keep => Member::Keep,
+            Self::Remove => Member::Remove,
+            Self::Become(value) => Member::Become(check(value)?),
+        })
+    }
+
+    /// The same, of a member called `name` that every record has.
+    pub(crate) fn required(self, name: &str) -> Result<Self, Problem> {
+        match self {
+            Self::Remove => {
+                Err(Problem::invalid_field("VALIDATION_FAILED", name, "cannot be removed"))
+            }
+            other => Ok(other),
+        }
+    }
+}
+
+impl<T: Clone> Member<T> {
+    /// Changes a member that may be missing.
+    pub(crate) fn change(&self, member: &mut Option<T>) {
+        match self {
+            Self::Keep => {}
+            Self::Remove => *member = None,
+            Self::Become(value) => *member = Some(value.clone()),
+        }
+    }
+
+    /// Changes a [required](Self::required) member.
+    pub(crate) fn change_required(&self, member: &mut T) {
+        if let Self::Become(value) = self {
+            member.clone_from(value);
+        }
+    }
+}
+
+/// Changes `target` as `patch` says: members that are `null` are removed, objects are merged, all
+/// else is replaced.
+pub(crate) fn apply(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        target.clone_from(patch);
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(target) = target else { return };
+    for (name, value) in patch {
+        if value.is_null() {
+            target.remove(name);
+        } else {
+            apply(target.entry(name.clone()).or_insert(Value::Null), value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_member_is_kept_removed_or_changed() {
+        #[derive(Deserialize)]
+        struct Patch {
+            #[serde(default)]
+            name: Member<String>,
+        }
+        let read = |patch| serde_json::from_value::<Patch>(patch).unwrap().name;
+        let mut name = Some("old".to_owned());
+        read(json!({})).change(&mut name);
+        assert_eq!(name.as_deref(), Some("old"));
+        read(json!({"name": "new"})).change(&mut name);
+        assert_eq!(name.as_deref(), Some("new"));
+        read(json!({"name": null})).change(&mut name);
+        assert_eq!(name, None);
+        assert!(read(json!({"name": null})).required("name").is_err());
+        assert!(serde_json::from_value::<Patch>(json!({"name": 7})).is_err());
+    }
+
+    #[test]
+    fn the_examples_of_the_rfc_come_out() {
+        for (mut original, patch, result) in [
+            (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),
+            (json!({"a": "b"}), json!({"a": null}), json!({})),
+            (json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"})),
+            (json!({"a": ["b"]}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": "c"}), json!({"a": ["b"]}), json!({"a": ["b"]})),
+            (
+                json!({"a": {"b": "c"}}),
+                json!({"a": {"b": "d", "c": null}}),
+                json!({"a": {"b": "d"}}),
+            ),
+            (json!({"a": [{"b": "c"}]}), json!({"a": [1]}), json!({"a": [1]})),
+            (json!(["a", "b"]), json!(["c", "d"]), json!(["c", "d"])),
+            (json!({"a": "b"}), json!(["c"]), json!(["c"])),
+            (json!({"a": "foo"}), json!(null), json!(null)),
+            (json!({"a": "foo"}), json!("bar"), json!("bar")),
+            (json!({"e": null}), json!({"a": 1}), json!({"e": null, "a": 1})),
+            (json!([1, 2]), json!({"a": "b", "c": null}), json!({"a": "b"})),
+            (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
+        ] {
+            apply(&mut original, &patch);
+            assert_eq!(original, result, "{patch}");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Workspace sessions: what a user has open. Somebody else's is as if it were not there.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use coditect_auth::Identity;
+use coditect_store::{
+    Cursor, Transaction,
+    model::{ConversationId, Json, Session, SessionId, SessionType, TenantId, UserId},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    caller,
+    merge_patch::{self, Member},
+};
+use crate::{
+    app::App,
+    http::{Query, Request, respond},
+    problem::Problem,
+    routes::Answer,
+};
+
+/// The longest name, in characters.
+const NAME_CHARS: usize = 200;
+/// The longest path, in bytes, as file systems have it.
+const PATH_BYTES: usize = 4_096;
+/// The largest settings, in bytes of JSON.
+const SETTINGS_BYTES: usize = 64 << 10;
+/// `last_accessed_at` is written at most this often.
+const ACCESS_NOTED_EVERY: TimeDelta = TimeDelta::minutes(1);
+
+#[derive(Deserialize)]
+struct NewSession {
+    name: String,
+    #[serde(default, rename = "type")]
+    session_type: Option<TypeName>,
+    #[serde(default, alias = "workspacePath")]
+    workspace_path: Option<String>,
+    #[serde(default)]
+    settings: Option<Map<String, Value>>,
+}
+
+/// A partial session: what is missing stays as it is, `null` removes what may be missing.
+#[derive(Deserialize)]
+struct Change {
+    #[serde(default)]
+    name: Member<String>,
+    #[serde(default, rename = "type")]
+    session_type: Member<TypeName>,
+    #[serde(default, alias = "workspacePath")]
+    workspace_path: Member<String>,
+    #[serde(default)]
+    settings: Member<Map<String, Value>>,
+    #[serde(default, alias = "conversationId")]
+    conversation_id: Member<ConversationId>,
+}
+
+/// A session's type, as the API spells it.
+#[derive(Clone, Copy, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum TypeName {
+    Workspace,
+    AiStudio,
+    Theia,
+}
+
+#[derive(Serialize)]
+struct SessionView<'a> {
+    id: SessionId,
+    name: &'a str,
+    #[serde(rename = "type")]
+    session_type: TypeName,
+    tenant_id: TenantId,
+    user_id: UserId,
+    workspace_path: Option<&'a str>,
+    settings: &'a Value,
+    conversation_id: Option<ConversationId>,
+    #[serde(serialize_with = "respond::time")]
+    created_at: DateTime<Utc>,
+    #[serde(serialize_with = "respond::time")]
+    updated_at: DateTime<Utc>,
+    #[serde(serialize_with = "respond::time")]
+    last_accessed_at: DateTime<Utc>,
+}
+
+/// `POST /sessions`, and `POST /sessions/create` for older clients.
+pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
+    let new: NewSession = request.json().await?;
+    let name = checked_name(new.name)?;
+    let workspace_path = new.workspace_path.map(checked_path).transpose()?;
+    let settings = checked_settings(Value::Object(new.settings.unwrap_or_default()))?;
+    let session_type = new.session_type.map_or(SessionType::default(), SessionType::from);
+    let (id, now) = (SessionId::new(), app.clock.now());
+    let session = caller::run(&app, &request, |tx, caller| {
+        let session = Session {
+            id,
+            tenant_id: caller.user.tenant_id,
+            user_id: caller.user.id,
+            name: name.clone(),
+            session_type,
+            workspace_path: workspace_path.clone(),
+            settings: settings.clone(),
+            conversation_id: None,
+            created_at: now,
+            updated_at: now,
+            last_accessed_at: now,
+        };
+        async move {
+            tx.create(&session).await?;
+            Ok(session)
+        }
+    })
+    .await?;
+    respond::created(&format!("/api/v5/sessions/{id}"), &SessionView::from(&session))
+}
+
+/// `GET /sessions`: mine, newest first.
+pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
+    let query = Query::of(&request)?;
+    let limit = query.limit()?;
+    let wanted_type = query.parsed::<TypeName>("type")?.map(SessionType::from);
+    let wanted_path = query.value("workspace_path").or(query.value("workspacePath"));
+    let cursor = query.value("cursor").map(str::parse::<Cursor>).transpose();
+    let cursor = cursor.map_err(|_| Problem::invalid_cursor())?;
+    let page = caller::run(&app, &request, |tx, caller| {
+        let (cursor, wanted_path) = (&cursor, wanted_path);
+        async move {
+            let of_user = tx.scan(&Session::BY_USER, caller.user.tenant_id, caller.user.id);
+            let filter = format!("{wanted_type:?} {wanted_path:?}");
+            let page = of_user
+                .newest_first()
+                .filter(filter, |session| {
+                    wanted_type.is_none_or(|wanted| session.session_type == wanted)
+                        && (wanted_path.is_none()
+                            || session.workspace_path.as_deref() == wanted_path)
+                })
+                .page(limit, cursor.as_ref())
+                .await;
+            page.map_err(Problem::of_page)
+        }
+    })
+    .await?;
+    let items: Vec<_> = page.items.iter().map(SessionView::from).collect();
+    let next = page.next.map(|cursor| cursor.to_string());
+    respond::page(&items, next.as_deref())
+}
+
+/// `GET /sessions/{id}`.
+pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
+    let id = request.parse_param("id")?;
+    let now = app.clock.now();
+    let session = caller::run(&app, &request, |tx, caller| async move {
+        let session = mine(&tx, &caller, id).await?;
+        if now - session.last_accessed_at < ACCESS_NOTED_EVERY {
+            return Ok(session);
+        }
+        let session = Session { last_accessed_at: now, ..session };
+        tx.update(&session).await?;
+        Ok(session)
+    })
+    .await?;
+    respond::ok(&SessionView::from(&session))
+}
+
+/// `PUT` and `PATCH /sessions/{id}`: both take a partial session, merged as RFC 7396 has it.
+pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
+    let id = request.parse_param("id")?;
+    let change: Change = request.json().await?;
+    let name = change.name.required("name")?.check(checked_name)?;
+    let session_type = change.session_type.required("type")?.check(|name| Ok(name.into()))?;
+    let workspace_path = change.workspace_path.check(checked_path)?;
+    let settings = change.settings.check(|patch| Ok(Value::Object(patch)))?;
+    let conversation_id = change.conversation_id;
+    let now = app.clock.now();
+    let session = caller::run(&app, &request, |tx, caller| {
+        let (name, session_type, workspace_path) = (&name, &session_type, &workspace_path);
+        let (settings, conversation_id) = (&settings, &conversation_id);
+        async move {
+            let mut session = mine(&tx, &caller, id).await?;
+            name.change_required(&mut session.name);
+            session_type.change_required(&mut session.session_type);
+            workspace_path.change(&mut session.workspace_path);
+            conversation_id.change(&mut session.conversation_id);
+            match settings {
+                Member::Keep => {}
+                Member::Remove => session.settings = Json(Value::Object(Map::new())),
+                Member::Become(patch) => {
+                    merge_patch::apply(&mut session.settings.0, patch);
+                    session.settings = checked_settings(session.settings.0)?;
+                }
+            }
+            session.updated_at = now;
+            tx.update(&session).await?;
+            Ok(session)
+        }
+    })
+    .await?;
+    respond::ok(&SessionView::from(&session))
+}
+
+/// `DELETE /sessions/{id}`.
+pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
+    let id = request.parse_param("id")?;
+    caller::run(&app, &request, |tx, caller| async move {
+        let session = mine(&tx, &caller, id).await?;
+        tx.delete::<Session>(session.tenant_id, session.id).await?;
+        Ok(())
+    })
+    .await?;
+    Ok(respond::no_content())
+}
+
+/// The caller's session `id`; 404 if there is none, or if it is somebody else's.
+async fn mine(tx: &Transaction, caller: &Identity, id: SessionId) -> Result<Session, Problem> {
+    let session = tx.get::<Session>(caller.user.tenant_id, id).await?;
+    session.filter(|session| session.user_id == caller.user.id).ok_or_else(Problem::not_found)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as the other checks, it takes what it checks")]
+fn checked_name(name: String) -> Result<String, Problem> {
+    let name = name.trim();
+    if (1..=NAME_CHARS).contains(&name.chars().count()) && !name.contains(char::is_control) {
+        return Ok(name.to_owned());
+    }
+    let message = format!("must be 1 to {NAME_CHARS} characters long, without control characters");
+    Err(Problem::invalid_field("VALIDATION_FAILED", "name", &message))
+}
+
+fn checked_path(path: String) -> Result<String, Problem> {
+    if path.starts_with('/') && path.len() <= PATH_BYTES && !path.contains(char::is_control) {
+        return Ok(path);
+    }
+    let message = format!(
+        "must be an absolute path of at most {PATH_BYTES} bytes, without control characters"
+    );
+    Err(Problem::invalid_field("VALIDATION_FAILED", "workspace_path", &message))
+}
+
+fn checked_settings(settings: Value) -> Result<Json, Problem> {
+    let bytes = settings.to_string().len();
+    if bytes <= SETTINGS_BYTES {
+        return Ok(Json(settings));
+    }
+    let message = format!("must be at most {SETTINGS_BYTES} bytes of JSON");
+    Err(Problem::invalid_field("VALIDATION_FAILED", "settings", &message))
+}
+
+impl From<TypeName> for SessionType {
+    fn from(name: TypeName) -> Self {
+        match name {
+            TypeName::Workspace => Self::Workspace,
+            TypeName::AiStudio => Self::AiStudio,
+            TypeName::Theia => Self::Theia,
+        }
+    }
+}
+
+impl From<SessionType> for TypeName {
+    fn from(session_type: SessionType) -> Self {
+        match session_type {
+            SessionType::Workspace => Self::Workspace,
+            SessionType::AiStudio => Self::AiStudio,
+            SessionType::Theia => Self::Theia,
+        }
+    }
+}
+
+impl<'a> From<&'a Session> for SessionView<'a> {
+    fn from(session: &'a Session) -> Self {
+        Self {
+            id: session.id,
+            name: &session.name,
+            session_type: session.session_type.into(),
+            tenant_id: session.tenant_id,
+            user_id: session.user_id,
+            workspace_path: session.workspace_path.as_deref(),
+            settings: &session.settings.0,
+            conversation_id: session.conversation_id,
+            created_at: session.created_at,
+            updated_at: session.updated_at,
+            last_accessed_at: session.last_accessed_at,
+        }
+    }
+}

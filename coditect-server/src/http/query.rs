@@ -1,0 +1,99 @@
+//! The query of a request: parameters by name, each at most once.
+
+use std::{collections::BTreeMap, ops::RangeInclusive};
+
+use serde::{Deserialize, de::value::StrDeserializer};
+
+use super::Request;
+use crate::problem::{Field, Problem};
+
+/// How many items a page may have.
+const LIMITS: RangeInclusive<usize> = 1..=200;
+/// How many it has if the client doesn't say.
+const DEFAULT_LIMIT: usize = 50;
+
+/// The parameters of a request's query, decoded.
+#[derive(Debug)]
+pub struct Query(BTreeMap<String, String>);
+
+impl Query {
+    /// The query of `request`; empty if it has none.
+    ///
+    /// # Errors
+    ///
+    /// 400 if a parameter is there twice: which of them counts is not for us to guess.
+    pub fn of(request: &Request) -> Result<Self, Problem> {
+        Self::parse(request.uri().query().unwrap_or_default())
+    }
+
+    fn parse(query: &str) -> Result<Self, Problem> {
+        let mut values = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            if values.insert(name.clone().into_owned(), value.into_owned()).is_some() {
+                return Err(invalid(&name, "is there twice"));
+            }
+        }
+        Ok(Self(values))
+    }
+
+    /// The parameter `name`, if it is there.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// The parameter `name` as one of a few words.
+    ///
+    /// # Errors
+    ///
+    /// 400 if it is none of them.
+    pub fn parsed<'a, T: Deserialize<'a>>(&'a self, name: &str) -> Result<Option<T>, Problem> {
+        let parse = |text| {
+            let words = StrDeserializer::<serde::de::value::Error>::new(text);
+            T::deserialize(words).map_err(|_| invalid(name, "is not one of the known values"))
+        };
+        self.value(name).map(parse).transpose()
+    }
+
+    /// The parameter `limit`: how many items a page is to have.
+    ///
+    /// # Errors
+    ///
+    /// 400 if it is no number from 1 to 200.
+    pub fn limit(&self) -> Result<usize, Problem> {
+        let Some(text) = self.value("limit") else { return Ok(DEFAULT_LIMIT) };
+        let limit = text.parse().ok().filter(|limit| LIMITS.contains(limit));
+        limit.ok_or_else(|| invalid("limit", "must be a number from 1 to 200"))
+    }
+}
+
+fn invalid(name: &str, message: &str) -> Problem {
+    Problem::bad_request("INVALID_QUERY", "The query is wrong.")
+        .with_fields(vec![Field::new(name, message)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_decoded() {
+        let query = Query::parse("workspace_path=%2Fwork+space%2F%C3%A9&empty=").unwrap();
+        assert_eq!(query.value("workspace_path"), Some("/work space/é"));
+        assert_eq!(query.value("empty"), Some(""));
+        assert_eq!(query.value("missing"), None);
+    }
+
+    #[test]
+    fn a_parameter_that_is_there_twice_is_refused() {
+        assert_eq!(Query::parse("a=1&b=2&a=1").unwrap_err().code(), "INVALID_QUERY");
+    }
+
+    #[test]
+    fn a_limit_is_a_number_in_its_bounds() {
+        assert_eq!(Query::parse("").unwrap().limit().unwrap(), 50);
+        assert_eq!(Query::parse("limit=200").unwrap().limit().unwrap(), 200);
+        for wrong in ["0", "201", "-1", "x", "", "1e1", "99999999999999999999"] {
+            assert!(Query::parse(&format!("limit={wrong}")).unwrap().limit().is_err(), "{wrong}");
+        }
+    }
+}
