@@ -1,1 +1,138 @@
-fn main() {}
+//! A service that links the store and keeps records of its own in it: open, declare, write, query.
+//!
+//! `cargo run -p coditect-examples --bin quickstart`
+
+use coditect_store::{
+    Entity, Error, ErrorKind, Store,
+    engine::Database,
+    entity::{Multi, Unique},
+    indexes,
+    keyspace::Space,
+    model::TenantId,
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A piece of code that a tenant keeps for later.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Snippet {
+    id: Uuid,
+    tenant_id: TenantId,
+    title: String,
+    language: String,
+    body: String,
+}
+
+impl Entity for Snippet {
+    type Scope = TenantId;
+    type Key = Uuid;
+    const SPACE: Space<TenantId> = Space::tenant("snippets"); // persisted: never rename
+    const VERSION: u8 = 1;
+
+    fn scope(&self) -> TenantId {
+        self.tenant_id
+    }
+
+    fn key(&self) -> Uuid {
+        self.id
+    }
+}
+
+indexes! { Snippet =>
+    /// A title is used once in a tenant.
+    BY_TITLE ("snippets_by_title", title): Unique<String> = |snippet| Some(snippet.title.clone());
+    /// Those in a language, oldest first (ids are v7).
+    BY_LANGUAGE ("snippets_by_language", language): Multi<String> =
+        |snippet| Some(snippet.language.clone());
+}
+
+impl Snippet {
+    fn new(tenant_id: TenantId, title: &str, language: &str, body: &str) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            tenant_id,
+            title: title.to_owned(),
+            language: language.to_owned(),
+            body: body.to_owned(),
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    // `Database::open("./data")` keeps it on disk; nothing else here would change.
+    let store = Store::options().entity::<Snippet>().open(Database::memory()?).await?;
+    let tenant = TenantId::new();
+
+    // All or nothing: three records with their index entries.
+    let snippets = [
+        Snippet::new(tenant, "hello", "rust", "println!(\"hello\");"),
+        Snippet::new(tenant, "greet", "python", "print('hello')"),
+        Snippet::new(tenant, "sum", "rust", "values.iter().sum::<u64>()"),
+    ];
+    store
+        .run(|tx| {
+            let snippets = &snippets;
+            async move {
+                for snippet in snippets {
+                    tx.create(snippet).await?;
+                }
+                Ok::<_, Error>(())
+            }
+        })
+        .await?;
+
+    // Newest first, one page; a cursor would lead on.
+    let page = store
+        .run(|tx| async move {
+            let rust = tx.scan(&Snippet::BY_LANGUAGE, tenant, "rust".to_owned());
+            rust.newest_first().page(10, None).await
+        })
+        .await?;
+    assert_eq!(page.items, [snippets[2].clone(), snippets[0].clone()]);
+    assert!(page.next.is_none());
+
+    // Read and write in one transaction: nobody gets in between.
+    let renamed = store
+        .run(|tx| async move {
+            let found = tx.find(&Snippet::BY_TITLE, tenant, "greet".to_owned()).await?;
+            let Some(snippet) = found else { return Ok(None) };
+            let snippet = Snippet { title: "salute".to_owned(), ..snippet };
+            tx.update(&snippet).await?;
+            Ok::<_, Error>(Some(snippet))
+        })
+        .await?;
+    assert_eq!(renamed.map(|snippet| snippet.id), Some(snippets[1].id));
+
+    // A title that is taken is refused by the index's name, and nothing is written.
+    let twice = Snippet::new(tenant, "salute", "go", "fmt.Println(\"hello\")");
+    let refused = store.run(|tx| {
+        let twice = &twice;
+        async move { tx.create(twice).await }
+    });
+    let error = refused.await.err();
+    let kind = error.map(|error| error.kind());
+    assert_eq!(kind, Some(ErrorKind::Unique(Snippet::BY_TITLE.name())));
+
+    // Another tenant sees none of it.
+    let (other, id) = (TenantId::new(), snippets[0].id);
+    let stranger = store.run(|tx| async move { tx.get::<Snippet>(other, id).await });
+    assert_eq!(stranger.await?, None);
+
+    #[expect(clippy::print_stdout, reason = "an example says what it did")]
+    {
+        println!("{} Rust snippets, newest first:", page.items.len());
+        for snippet in &page.items {
+            println!("  {}: {}", snippet.title, snippet.body);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn it_runs() {
+        super::main().unwrap();
+    }
+}

@@ -82,7 +82,7 @@ pub struct Tokens {
     pub access: AccessToken,
     /// For the next refresh.
     pub refresh: RefreshText,
-    /// How long the access token holds from now on.
+    /// How long the access token holds from now on, in whole seconds.
     pub expires_in: TimeDelta,
 }
 
@@ -460,7 +460,7 @@ impl Auth {
         Ok(Tokens {
             access: minted.token,
             refresh: self.refresh.encode(refresh),
-            expires_in: minted.expires_at.signed_duration_since(now).max(TimeDelta::zero()),
+            expires_in: minted.expires_at.signed_duration_since(minted.issued_at),
         })
     }
 

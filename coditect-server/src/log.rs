@@ -66,13 +66,14 @@ impl Line<'_> {
     pub(crate) fn write(&self) {
         let method = known(self.method);
         let status = self.status.as_u16();
-        let duration_ms = self.took.as_secs_f64() * 1000.0;
+        // To the microsecond.
+        let duration_ms = (self.took.as_secs_f64() * 1_000_000.0).round() / 1_000.0;
         let (route, request_id) = (self.route, self.request_id.as_str());
-        if let Some(cause) = self.cause {
-            let cause = Chain(cause);
-            tracing::error!(method, route, status, duration_ms, request_id, %cause, "request");
+        let cause = self.cause.map(|cause| tracing::field::display(Chain(cause)));
+        if self.status.is_server_error() {
+            tracing::error!(method, route, status, duration_ms, request_id, cause, "request");
         } else {
-            tracing::info!(method, route, status, duration_ms, request_id, "request");
+            tracing::info!(method, route, status, duration_ms, request_id, cause, "request");
         }
     }
 }

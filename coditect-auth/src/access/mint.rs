@@ -16,6 +16,8 @@ use crate::{AccessToken, Claims, Error, KeyRing, TokenId};
 pub struct Minted {
     /// The token.
     pub token: AccessToken,
+    /// When it was signed, to the second.
+    pub issued_at: DateTime<Utc>,
     /// When it ends, to the second.
     pub expires_at: DateTime<Utc>,
 }
@@ -49,6 +51,7 @@ impl AccessTokens {
         };
         Ok(Minted {
             token: sign(ring, &claims)?,
+            issued_at: DateTime::from_timestamp(claims.iat, 0).unwrap_or(now),
             expires_at: DateTime::from_timestamp(claims.exp, 0).unwrap_or(ends),
         })
     }

@@ -6,7 +6,7 @@
 
 use std::{
     fmt, fs,
-    io::ErrorKind as Io,
+    io::{self, ErrorKind as Io},
     ops::Bound,
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
@@ -58,7 +58,7 @@ pub(super) struct Batch<'a> {
 impl Storage {
     /// Opens the file in `folder`, or makes both.
     pub(super) fn open(folder: &Path, cache_bytes: usize) -> Result<Self> {
-        fs::create_dir_all(folder).map_err(|error| {
+        make_folder(folder).map_err(|error| {
             unavailable(format!("the data folder {} cannot be made", folder.display()))
                 .because(error)
         })?;
@@ -243,6 +243,15 @@ fn initialize(database: &Database) -> Result<(), Box<redb::Error>> {
 fn value(meta: &ReadOnlyTable<&'static str, u64>, name: &str) -> Result<Option<u64>> {
     let found = meta.get(name).map_err(broken)?;
     Ok(found.map(|number| number.value()))
+}
+
+/// Makes the folder, and those it lies in; what is made is for its owner's eyes only.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
 }
 
 fn sync_folder(folder: &Path) -> Result<()> {
