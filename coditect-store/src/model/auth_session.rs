@@ -77,7 +77,7 @@ indexes! { AuthSession =>
     /// The one that a refresh token is of.
     BY_FAMILY ("token_families", family): GlobalUnique<TokenFamilyId> =
         |session| Some(session.token_family);
-    /// For the sweep: by the hour in which they end by themselves.
+    /// By the hour in which they end by themselves, for the sweep.
     BY_EXPIRY ("auth_sessions_by_expiry", hour): GlobalMulti<i64> =
         |session| Some(hour(session.expires_at()));
 }

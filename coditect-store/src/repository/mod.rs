@@ -127,7 +127,8 @@ impl Transaction {
             return Ok(None);
         };
         let record = index.record_key(self.root(), &KeyValue { key, value })?;
-        self.read_indexed(index.name(), &record).await.map(Some)
+        let (record, _) = self.read_indexed(index.name(), &record).await?;
+        Ok(Some(record))
     }
 
     /// The records that `values` selects in an index, in the order of its keys: by value, then by
@@ -195,12 +196,13 @@ impl Transaction {
         bytes.map(|bytes| self.decode(key, &bytes)).transpose()
     }
 
-    /// The record that an entry of `index` points to.
-    async fn read_indexed<E: Entity>(&self, index: &'static str, key: &[u8]) -> Result<E> {
-        self.read(key).await?.ok_or_else(|| {
+    /// The record that an entry of `index` points to, and how many bytes it is.
+    async fn read_indexed<E: Entity>(&self, index: &str, key: &[u8]) -> Result<(E, usize)> {
+        let bytes = self.engine.get(key).await?.ok_or_else(|| {
             let message = format!("index {index} has an entry without its record");
             Error::new(ErrorKind::Corrupt, message)
-        })
+        })?;
+        Ok((self.decode(key, &bytes)?, bytes.len()))
     }
 
     fn decode<E: Entity>(&self, key: &[u8], bytes: &[u8]) -> Result<E> {

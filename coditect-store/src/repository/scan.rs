@@ -19,8 +19,7 @@ pub const PAGE_LIMIT: usize = 1_000;
 /// them.
 pub const EXAMINED_LIMIT: usize = 1_000;
 
-/// A page ends at the latest with the batch in which the records looked at come to this many
-/// bytes.
+/// A page ends with the row at which the records looked at come to this many bytes.
 pub const PAGE_BYTES: usize = 1 << 20;
 
 /// Rows that are read together.
@@ -63,7 +62,7 @@ pub enum Stopped {
     Rows,
     /// [`EXAMINED_LIMIT`] rows were looked at, and filters left some of them out.
     Examined,
-    /// What was looked at came to [`PAGE_BYTES`].
+    /// The records looked at came to [`PAGE_BYTES`].
     Bytes,
 }
 
@@ -103,8 +102,8 @@ impl<'a, E: Entity> Scan<'a, E> {
     /// The first `limit` records, or the next ones behind a cursor that an earlier page gave.
     ///
     /// A page may hold fewer and still have a [next](Page::next) one: its cost is bounded by
-    /// [`EXAMINED_LIMIT`] rows and about [`PAGE_BYTES`], not by the length of the scan. The records
-    /// of an index are fetched in rounds of a hundred at once. The rows that were looked at, and
+    /// [`EXAMINED_LIMIT`] rows and [`PAGE_BYTES`], not by the length of the scan. The records of an
+    /// index are fetched in rounds of up to a hundred at once. The rows that were looked at, and
     /// the gaps between them, are what conflicts.
     ///
     /// # Errors
@@ -128,11 +127,19 @@ impl<'a, E: Entity> Scan<'a, E> {
         let mut examined = Examined::default();
         loop {
             let want = (limit - items.len()).min(BATCH).min(EXAMINED_LIMIT - examined.rows);
-            let batch = self.batch(range.clone(), want).await?;
-            examined.add(&batch);
-            let kept = batch.records.into_iter().filter(|record| self.keeps(record));
-            items.extend(kept);
-            let Some(last) = batch.last.filter(|_| batch.more) else {
+            let mut batch = self.batch(range.clone(), want).await?;
+            let mut last = None;
+            for row in batch.rows {
+                if examined.bytes >= PAGE_BYTES {
+                    batch.more = true;
+                    break;
+                }
+                examined.rows += 1;
+                examined.bytes += row.bytes;
+                last = Some(row.key);
+                items.extend(Some(row.record).filter(|record| self.keeps(record)));
+            }
+            let Some(last) = last.filter(|_| batch.more) else {
                 return Ok(Page { items, next: None, stopped: Stopped::End });
             };
             if let Some(stopped) = examined.stopped(items.len() == limit) {
@@ -182,31 +189,35 @@ impl<'a, E: Entity> Scan<'a, E> {
         let mut page = self.tx.engine.get_range(&query).await?;
         let more = page.rows.len() > want || page.stopped != engine::Stopped::End;
         page.rows.truncate(want);
-        let bytes = page.rows.iter().map(|row| row.key.len() + row.value.len()).sum();
-        let records = match self.index {
-            None => {
-                let decode = |row: &KeyValue| self.tx.decode(&row.key, &row.value);
-                page.rows.iter().map(decode).collect::<Result<_>>()?
-            }
-            Some(index) => {
-                try_join_all(page.rows.iter().map(|row| self.indexed(index, row))).await?
-            }
-        };
-        Ok(Batch { records, bytes, more, last: page.rows.pop().map(|row| row.key) })
+        let rows = try_join_all(page.rows.into_iter().map(|row| self.row(row))).await?;
+        Ok(Batch { rows, more })
     }
 
-    async fn indexed(&self, index: &dyn IndexOf<E>, entry: &KeyValue) -> Result<E> {
-        let key = index.record_key(self.tx.root(), entry)?;
-        self.tx.read_indexed(index.name(), &key).await
+    async fn row(&self, read: KeyValue) -> Result<Row<E>> {
+        let (record, bytes) = match self.index {
+            None => (self.tx.decode(&read.key, &read.value)?, read.value.len()),
+            Some(index) => {
+                let key = index.record_key(self.tx.root(), &read)?;
+                self.tx.read_indexed(index.name(), &key).await?
+            }
+        };
+        Ok(Row { key: read.key, record, bytes })
     }
 }
 
 /// Rows that were read together.
 struct Batch<E> {
-    records: Vec<E>,
-    bytes: usize,
-    last: Option<Vec<u8>>,
+    rows: Vec<Row<E>>,
+    /// Whether there may be more behind them.
     more: bool,
+}
+
+/// A row of the scan, and its record.
+struct Row<E> {
+    key: Vec<u8>,
+    record: E,
+    /// The size of the record.
+    bytes: usize,
 }
 
 /// What has been looked at for a page.
@@ -217,11 +228,6 @@ struct Examined {
 }
 
 impl Examined {
-    fn add<E>(&mut self, batch: &Batch<E>) {
-        self.rows += batch.records.len();
-        self.bytes += batch.bytes;
-    }
-
     /// Why the page ends here, if it does.
     fn stopped(&self, full: bool) -> Option<Stopped> {
         if full {

@@ -1,0 +1,46 @@
+//! The bytes of every version of every record that was ever released: they are read for good.
+//!
+//! A fixture is never changed. A new version of an entity adds one beside it.
+
+use std::fmt::Debug;
+
+use coditect_store::{Entity, Store};
+
+use crate::{planner::store, samples};
+
+/// Writes `record`, compares its bytes with `fixture`, and reads `fixture` in its place.
+async fn reads_and_writes<E: Entity + Debug + PartialEq>(store: &Store, record: &E, fixture: &str) {
+    let fixture = bytes(fixture);
+    let key = E::SPACE.key(store.root(), record.scope(), &record.key());
+    let tx = store.begin();
+    tx.create(record).await.unwrap();
+    let written = tx.engine().get(&key).await.unwrap().unwrap();
+    assert_eq!(hex(&written), hex(&fixture), "{}", E::SPACE.name());
+
+    tx.engine().set(&key, &fixture);
+    let read = tx.get::<E>(record.scope(), record.key()).await.unwrap();
+    assert_eq!(read.as_ref(), Some(record));
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits: String = hex.lines().collect();
+    let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+    (0..digits.len()).step_by(2).map(byte).collect()
+}
+
+#[tokio::test]
+async fn version_1_of_every_entity_is_read_and_written() {
+    let store = store().await;
+    let fixture = include_str!("../fixtures/records/tenant.v1.hex");
+    reads_and_writes(&store, &samples::tenant(), fixture).await;
+    let fixture = include_str!("../fixtures/records/user.v1.hex");
+    reads_and_writes(&store, &samples::user(), fixture).await;
+    let fixture = include_str!("../fixtures/records/auth_session.v1.hex");
+    reads_and_writes(&store, &samples::auth_session(), fixture).await;
+    let fixture = include_str!("../fixtures/records/session.v1.hex");
+    reads_and_writes(&store, &samples::session(), fixture).await;
+}

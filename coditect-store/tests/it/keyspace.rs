@@ -1,0 +1,97 @@
+//! The keyspace as it is persisted: a changed key is a red diff here.
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use coditect_store::{
+    engine::RangeQuery,
+    entity::Registry,
+    keyspace::{Global, Space, table},
+    model::UserId,
+};
+
+use crate::{planner::store, samples};
+
+/// Every key that the samples make, in order, and what lies under it. Bytes that are no text are
+/// escaped; a name in braces stands for the sixteen bytes of an id.
+const KEYS: &str = r"
+\x02auth_sessions_by_expiry\x00\x17\x07j\xdf0{T}0{login} => ∅
+\x02meta\x00\x02format\x00 => \x02coditect-store\x00\x15\x01
+\x02token_families\x000{family} => 0{T}0{login}
+\x02users_by_email\x00\x02ada@example.org\x00 => 0{T}0{user}
+0{T}\x02auth_sessions\x000{login} => record
+0{T}\x02auth_sessions_by_user\x000{user}0{login} => ∅
+0{T}\x02sessions_by_workspace\x00\x02/workspace/p\x000{session} => ∅
+0{T}\x02tenant\x00 => record
+0{T}\x02users\x000{user} => record
+0{T}\x02workspace_sessions\x000{session} => record
+0{T}\x02workspace_sessions_by_user\x000{user}0{session} => ∅
+";
+
+#[tokio::test]
+async fn the_keys_of_every_entity_are_what_they_were() {
+    let (tenant, user) = (samples::tenant(), samples::user());
+    let (login, session) = (samples::auth_session(), samples::session());
+    let store = store().await;
+    let tx = store.begin();
+    tx.create(&tenant).await.unwrap();
+    tx.create(&user).await.unwrap();
+    tx.create(&login).await.unwrap();
+    tx.create(&session).await.unwrap();
+
+    let ids = [
+        ("{T}", tenant.id.0),
+        ("{user}", user.id.0),
+        ("{login}", login.id.0),
+        ("{family}", login.token_family.0),
+        ("{session}", session.id.0),
+    ];
+    let readable = |bytes: &[u8]| {
+        ids.iter().fold(bytes.escape_ascii().to_string(), |text, (name, id)| {
+            text.replace(&id.as_bytes().escape_ascii().to_string(), name)
+        })
+    };
+    let all = store.root().range();
+    let rows = tx.engine().get_range(&RangeQuery::new(all.begin, all.end)).await.unwrap().rows;
+    let mut keys = String::from("\n");
+    for row in rows {
+        let record = row.value.len() >= 40;
+        let value = match row.value.as_slice() {
+            b"" => "∅".to_owned(),
+            _ if record => "record".to_owned(),
+            pointer => readable(pointer),
+        };
+        writeln!(keys, "{} => {value}", readable(&row.key)).unwrap();
+    }
+    assert_eq!(keys, KEYS, "{keys}");
+}
+
+#[test]
+fn a_key_is_its_scope_its_space_and_its_own_elements() {
+    let root = coditect_store::keyspace::Root::new(&"coditect".to_owned());
+    let global = Space::global("countries").key(&root, Global, &"SE".to_owned());
+    assert_eq!(global, b"\x02coditect\0\x02countries\0\x02SE\0");
+    let tenant = samples::tenant().id;
+    let user = UserId(samples::user().id.0);
+    let key = Space::tenant("users").key(&root, tenant, &user);
+    let parts: [&[u8]; 5] =
+        [b"\x02coditect\0\x30", tenant.0.as_bytes(), b"\x02users\0", b"\x30", user.0.as_bytes()];
+    assert_eq!(key, parts.concat());
+}
+
+const BEGIN: &str = "<!-- keyspace:begin -->\n";
+const END: &str = "<!-- keyspace:end -->";
+
+/// Run with `UPDATE_GOLDEN=1` after a change that is meant.
+#[test]
+fn the_table_in_the_architecture_is_what_is_declared() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ARCHITECTURE.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(BEGIN).expect("a marker where the table begins");
+    let (written, after) = rest.split_once(END).expect("a marker where the table ends");
+    let declared = table(Registry::product().shapes());
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, format!("{before}{BEGIN}{declared}{END}{after}")).unwrap();
+    } else {
+        assert_eq!(written, declared, "UPDATE_GOLDEN=1 writes it anew");
+    }
+}

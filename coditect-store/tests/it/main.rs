@@ -1,0 +1,13 @@
+//! The store from outside: as another crate declares its records and works with them.
+
+#![expect(clippy::unwrap_used, reason = "what helps a test may fail it")]
+
+mod formats;
+mod indexes;
+mod keyspace;
+mod pages;
+mod planner;
+mod races;
+mod records;
+mod samples;
+mod store;

@@ -1,0 +1,137 @@
+//! The records of a service of somebody else's: every kind of index, keys of every sort.
+
+use coditect_store::{
+    Entity, Result, Store,
+    engine::Database,
+    entity::{GlobalMulti, GlobalUnique, Multi, Unique},
+    indexes,
+    keyspace::{Global, KeyPart, Space},
+    model::{TenantId, UserId},
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A task's number within its tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct TaskNumber(pub(crate) u64);
+
+impl KeyPart for TaskNumber {
+    const ELEMENTS: usize = 1;
+
+    fn pack(&self, key: &mut Vec<u8>) {
+        self.0.pack(key);
+    }
+
+    fn unpack(rest: &mut &[u8]) -> Result<Self> {
+        u64::unpack(rest).map(Self)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Task {
+    pub(crate) tenant: TenantId,
+    pub(crate) number: TaskNumber,
+    pub(crate) slug: String,
+    pub(crate) owner: UserId,
+    pub(crate) due: Option<i64>,
+    pub(crate) ticket: Option<String>,
+    pub(crate) day: i64,
+}
+
+impl Entity for Task {
+    type Scope = TenantId;
+    type Key = TaskNumber;
+    const SPACE: Space<TenantId> = Space::tenant("planner_tasks").keyed(&["number"]);
+    const VERSION: u8 = 1;
+
+    fn scope(&self) -> TenantId {
+        self.tenant
+    }
+
+    fn key(&self) -> TaskNumber {
+        self.number
+    }
+}
+
+indexes! { Task =>
+    /// No two tasks of a tenant have the same slug.
+    BY_SLUG ("planner_tasks_by_slug", slug): Unique<String> = |task| Some(task.slug.clone());
+    /// Somebody's tasks.
+    BY_OWNER ("planner_tasks_by_owner", owner): Multi<UserId> = |task| Some(task.owner);
+    /// Those that are due some time, by whose they are and when.
+    BY_DUE ("planner_tasks_by_due", owner, due): Multi<(UserId, i64)> =
+        |task| task.due.map(|due| (task.owner, due));
+    /// A ticket of the help desk is of one task, whoever's.
+    BY_TICKET ("planner_tasks_by_ticket", ticket): GlobalUnique<String> =
+        |task| task.ticket.clone();
+    /// Everybody's tasks by day.
+    BY_DAY ("planner_tasks_by_day", day): GlobalMulti<i64> = |task| Some(task.day);
+}
+
+/// A record that is no tenant's, with text for a key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Holiday {
+    pub(crate) name: String,
+    pub(crate) country: String,
+}
+
+impl Entity for Holiday {
+    type Scope = Global;
+    type Key = String;
+    const SPACE: Space<Global> = Space::global("planner_holidays").keyed(&["name"]);
+    const VERSION: u8 = 1;
+
+    fn scope(&self) -> Global {
+        Global
+    }
+
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+}
+
+indexes! { Holiday =>
+    /// A country's.
+    BY_COUNTRY ("planner_holidays_by_country", country): Multi<String> =
+        |holiday| Some(holiday.country.clone());
+}
+
+pub(crate) fn tenant(n: u128) -> TenantId {
+    TenantId(Uuid::from_u128(n))
+}
+
+pub(crate) fn user(n: u128) -> UserId {
+    UserId(Uuid::from_u128(n))
+}
+
+/// A task of `tenant(1)` and `user(1)` that takes no value that others might want.
+pub(crate) fn task(number: u64) -> Task {
+    Task {
+        tenant: tenant(1),
+        number: TaskNumber(number),
+        slug: format!("task-{number}"),
+        owner: user(1),
+        due: None,
+        ticket: None,
+        day: 0,
+    }
+}
+
+/// An empty store in memory that knows the planner's records.
+pub(crate) async fn store() -> Store {
+    let options = Store::options().entity::<Task>().entity::<Holiday>();
+    options.open(Database::memory().unwrap()).await.unwrap()
+}
+
+/// A store in memory that holds `tasks`.
+pub(crate) async fn store_with(tasks: &[Task]) -> Store {
+    let store = store().await;
+    let create = async |tx: coditect_store::Transaction| {
+        for task in tasks {
+            tx.create(task).await?;
+        }
+        tx.commit().await
+    };
+    create(store.begin()).await.unwrap();
+    store
+}

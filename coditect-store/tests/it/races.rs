@@ -1,0 +1,93 @@
+//! Writers that meet: exactly one has its way.
+
+use coditect_store::{Error, ErrorKind, Store, keyspace::Global};
+
+use crate::planner::{Task, TaskNumber, store, store_with, task, tenant};
+
+const WRITERS: u64 = 64;
+
+/// What came of `WRITERS` runs of `attempt` at once.
+async fn race<Fut>(store: &Store, attempt: impl Fn(Store, u64) -> Fut) -> Vec<Result<(), Error>>
+where
+    Fut: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let spawn = |writer| tokio::spawn(attempt(store.clone(), writer));
+    let running: Vec<_> = (1..=WRITERS).map(spawn).collect();
+    let mut outcomes = Vec::new();
+    for writer in running {
+        outcomes.push(writer.await.unwrap());
+    }
+    outcomes
+}
+
+fn one_wins(outcomes: &[Result<(), Error>], others: ErrorKind) {
+    let won = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    assert_eq!(won, 1, "{outcomes:?}");
+    let lost = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
+    assert!(lost.clone().all(|error| error.kind() == others), "{outcomes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_who_create_records_with_one_unique_value_one_wins() {
+    let store = store().await;
+    let outcomes = race(&store, |store, writer| async move {
+        let task =
+            &Task { tenant: tenant(writer.into()), ticket: Some("T-1".into()), ..task(writer) };
+        store.run(|tx| async move { tx.create(task).await }).await
+    });
+    one_wins(&outcomes.await, ErrorKind::Unique("planner_tasks_by_ticket"));
+    let days = store.begin().scan(&Task::BY_DAY, Global, ..).all(100).await.unwrap();
+    assert_eq!(days.len(), 1, "nothing of the others is left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_who_change_records_to_one_unique_value_one_wins() {
+    let tasks: Vec<Task> = (1..=WRITERS).map(task).collect();
+    let store = store_with(&tasks).await;
+    let outcomes = race(&store, |store, writer| async move {
+        let task = &Task { slug: "wanted".into(), ..task(writer) };
+        store.run(|tx| async move { tx.update(task).await }).await
+    });
+    one_wins(&outcomes.await, ErrorKind::Unique("planner_tasks_by_slug"));
+    let slugs = store.begin().scan(&Task::BY_SLUG, tenant(1), ..).all(100).await.unwrap();
+    assert_eq!(slugs.len(), tasks.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_who_create_one_record_one_wins() {
+    let store = store().await;
+    let outcomes = race(&store, |store, writer| async move {
+        let task = &Task { slug: format!("slug-{writer}"), ..task(1) };
+        store.run(|tx| async move { tx.create(task).await }).await
+    });
+    one_wins(&outcomes.await, ErrorKind::Exists);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_update_of_a_record_is_lost() {
+    let store = store_with(&[task(1)]).await;
+    let outcomes = race(&store, |store, _| async move {
+        let add = |tx: coditect_store::Transaction| async move {
+            let task = tx.get::<Task>(tenant(1), TaskNumber(1)).await?;
+            let mut task = task.expect("nobody deletes it");
+            task.day += 1;
+            tx.update(&task).await
+        };
+        store.run(add).await
+    });
+    assert!(outcomes.await.iter().all(Result::is_ok));
+    let days = store.begin().scan(&Task::BY_DAY, Global, ..).all(100).await.unwrap();
+    assert_eq!(days.iter().map(|task| task.day).collect::<Vec<_>>(), [64]);
+}
+
+#[tokio::test]
+async fn a_page_conflicts_with_a_record_that_comes_into_it() {
+    let store = store_with(&[task(1), task(5)]).await;
+    let (reader, writer) = (store.begin(), store.begin());
+    let page = reader.scan(&Task::BY_OWNER, tenant(1), task(1).owner).page(9, None).await.unwrap();
+    assert_eq!(page.items.len(), 2);
+    reader.create(&Task { tenant: tenant(2), ..task(1) }).await.unwrap();
+    writer.create(&task(3)).await.unwrap();
+    writer.commit().await.unwrap();
+    assert_eq!(reader.commit().await.unwrap_err().kind(), ErrorKind::Conflict);
+}

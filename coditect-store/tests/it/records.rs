@@ -1,0 +1,213 @@
+//! Single records: what is written, refused, found and left behind.
+
+use coditect_store::{
+    ErrorKind, Transaction,
+    engine::{KEY_SIZE_LIMIT, VALUE_SIZE_LIMIT},
+    keyspace::Global,
+    model::{AuthSession, Session, Tenant, User},
+};
+
+use crate::{
+    planner::{Holiday, Task, TaskNumber, store, store_with, task, tenant},
+    samples,
+};
+
+fn ticketed(number: u64, ticket: &str) -> Task {
+    Task { ticket: Some(ticket.to_owned()), ..task(number) }
+}
+
+async fn numbers(tx: &Transaction) -> Vec<u64> {
+    let tasks = tx.list::<Task>(tenant(1)).all(100).await.unwrap();
+    tasks.iter().map(|task| task.number.0).collect()
+}
+
+#[tokio::test]
+async fn a_record_is_there_from_its_creation_to_its_deletion() {
+    let store = store().await;
+    let record = &task(7);
+    store.run(|tx| async move { tx.create(record).await }).await.unwrap();
+
+    let tx = store.begin();
+    assert_eq!(tx.get::<Task>(tenant(1), TaskNumber(7)).await.unwrap().as_ref(), Some(record));
+    assert_eq!(tx.get::<Task>(tenant(1), TaskNumber(8)).await.unwrap(), None);
+    assert_eq!(tx.get::<Task>(tenant(2), TaskNumber(7)).await.unwrap(), None);
+
+    assert_eq!(tx.delete::<Task>(tenant(1), TaskNumber(7)).await.unwrap().as_ref(), Some(record));
+    assert_eq!(tx.delete::<Task>(tenant(1), TaskNumber(7)).await.unwrap(), None);
+    tx.commit().await.unwrap();
+    assert_eq!(store.begin().get::<Task>(tenant(1), TaskNumber(7)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn every_entity_of_the_product_comes_back_as_it_was() {
+    let store = store().await;
+    let tx = store.begin();
+    tx.create(&samples::tenant()).await.unwrap();
+    tx.create(&samples::user()).await.unwrap();
+    tx.create(&samples::auth_session()).await.unwrap();
+    tx.create(&samples::session()).await.unwrap();
+    tx.commit().await.unwrap();
+
+    let tx = store.begin();
+    let tenant = samples::tenant();
+    let (user, login, session) = (samples::user(), samples::auth_session(), samples::session());
+    assert_eq!(tx.get::<Tenant>(tenant.id, ()).await.unwrap().as_ref(), Some(&tenant));
+    assert_eq!(tx.get::<User>(tenant.id, user.id).await.unwrap().as_ref(), Some(&user));
+    assert_eq!(tx.get::<AuthSession>(tenant.id, login.id).await.unwrap().as_ref(), Some(&login));
+    assert_eq!(tx.get::<Session>(tenant.id, session.id).await.unwrap().as_ref(), Some(&session));
+
+    let by_email = tx.find(&User::BY_EMAIL, Global, &user.email_normalized).await.unwrap();
+    assert_eq!(by_email, Some(user.clone()));
+    let by_family = tx.find(&AuthSession::BY_FAMILY, Global, login.token_family).await.unwrap();
+    assert_eq!(by_family, Some(login.clone()));
+    let of_user = tx.scan(&Session::BY_USER, tenant.id, user.id).all(10).await.unwrap();
+    assert_eq!(of_user, std::slice::from_ref(&session));
+    let there = tx.scan(&Session::BY_WORKSPACE, tenant.id, "/workspace/p").all(10).await.unwrap();
+    assert_eq!(there, [session]);
+
+    let logins = tx.scan(&AuthSession::BY_USER, tenant.id, user.id).all(10).await.unwrap();
+    assert_eq!(logins, std::slice::from_ref(&login));
+    let swept = |now| {
+        let tx = tx.clone();
+        let ended = AuthSession::ended_hours(now);
+        async move { tx.scan(&AuthSession::BY_EXPIRY, Global, ended).all(10).await.unwrap() }
+    };
+    assert_eq!(swept(login.expires_at()).await, [], "it ends in the hour that has begun");
+    assert_eq!(swept(login.expires_at() + chrono::TimeDelta::hours(1)).await, [login]);
+}
+
+#[tokio::test]
+async fn a_key_that_is_taken_is_refused() {
+    let store = store_with(&[task(1)]).await;
+    let again = Task { slug: "another".into(), ..task(1) };
+    let error = store.begin().create(&again).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Exists);
+    let elsewhere = Task { tenant: tenant(2), ..task(1) };
+    store.begin().create(&elsewhere).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_unique_value_that_is_taken_is_refused_by_the_name_of_its_index() {
+    let store = store_with(&[ticketed(1, "T-1")]).await;
+    let tx = store.begin();
+
+    let slug = Task { slug: "task-1".into(), ..task(2) };
+    let error = tx.create(&slug).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unique("planner_tasks_by_slug"));
+    tx.create(&Task { tenant: tenant(2), ..slug }).await.expect("the slug is free over there");
+
+    let ticket = Task { tenant: tenant(3), ..ticketed(2, "T-1") };
+    let error = tx.create(&ticket).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unique("planner_tasks_by_ticket"), "over all tenants");
+
+    tx.create(&task(3)).await.unwrap();
+    let error = tx.update(&ticketed(3, "T-1")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unique("planner_tasks_by_ticket"));
+}
+
+#[tokio::test]
+async fn what_was_refused_leaves_nothing_and_the_transaction_goes_on() {
+    let store = store_with(&[task(1)]).await;
+    let tx = store.begin();
+    tx.create(&Task { slug: "task-1".into(), day: 9, ..task(2) }).await.unwrap_err();
+    tx.update(&task(9)).await.unwrap_err();
+    tx.create(&task(3)).await.unwrap();
+    tx.commit().await.unwrap();
+
+    let tx = store.begin();
+    assert_eq!(numbers(&tx).await, [1, 3]);
+    assert_eq!(tx.scan(&Task::BY_DAY, Global, 9).all(9).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn an_update_needs_a_record_to_be_there() {
+    let error = store().await.begin().update(&task(1)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn an_update_keeps_its_own_unique_values_and_frees_those_it_leaves() {
+    let store = store_with(&[ticketed(1, "T-1")]).await;
+    let tx = store.begin();
+    tx.update(&Task { day: 5, ..ticketed(1, "T-1") }).await.unwrap();
+    tx.update(&ticketed(1, "T-2")).await.unwrap();
+    tx.create(&ticketed(2, "T-1")).await.unwrap();
+    tx.commit().await.unwrap();
+
+    let tx = store.begin();
+    let found = |ticket: &str| {
+        let (tx, ticket) = (tx.clone(), ticket.to_owned());
+        async move {
+            let found = tx.find(&Task::BY_TICKET, Global, ticket).await.unwrap();
+            found.map(|task| task.number.0)
+        }
+    };
+    assert_eq!(found("T-1").await, Some(2));
+    assert_eq!(found("T-2").await, Some(1));
+    assert_eq!(found("T-3").await, None);
+}
+
+#[tokio::test]
+async fn a_transaction_sees_its_own_records_and_entries() {
+    let store = store().await;
+    let tx = store.begin();
+    tx.create(&ticketed(1, "T-1")).await.unwrap();
+    let found = tx.find(&Task::BY_TICKET, Global, "T-1".to_owned()).await.unwrap();
+    assert_eq!(found, Some(ticketed(1, "T-1")));
+    assert_eq!(tx.create(&task(1)).await.unwrap_err().kind(), ErrorKind::Exists);
+    tx.delete::<Task>(tenant(1), TaskNumber(1)).await.unwrap();
+    let found = tx.find(&Task::BY_TICKET, Global, "T-1".to_owned()).await.unwrap();
+    assert_eq!(found, None);
+}
+
+#[tokio::test]
+async fn a_record_that_is_no_tenants_lies_in_the_global_scope() {
+    let store = store().await;
+    let tx = store.begin();
+    let holiday = Holiday { name: "Midsummer".into(), country: "SE".into() };
+    tx.create(&holiday).await.unwrap();
+    let found = tx.get::<Holiday>(Global, "Midsummer".to_owned()).await.unwrap();
+    assert_eq!(found.as_ref(), Some(&holiday));
+    let there = tx.scan(&Holiday::BY_COUNTRY, Global, "SE").all(9).await.unwrap();
+    assert_eq!(there, [holiday]);
+}
+
+#[tokio::test]
+async fn a_record_over_the_engines_limits_is_refused_by_the_engine() {
+    let store = store().await;
+    let large_value = &Session { name: "n".repeat(VALUE_SIZE_LIMIT), ..samples::session() };
+    let long_key = &Task { slug: "s".repeat(KEY_SIZE_LIMIT), ..task(1) };
+    let error = store.run(|tx| async move { tx.create(large_value).await }).await.unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Limit, Some(2103)));
+    let error = store.run(|tx| async move { tx.create(long_key).await }).await.unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Limit, Some(2102)));
+}
+
+#[tokio::test]
+async fn an_entry_without_its_record_is_corruption() {
+    let store = store_with(&[ticketed(1, "T-1")]).await;
+    let tx = store.begin();
+    let key = store.root().key(&(tenant(1), ("planner_tasks".to_owned(), 1_u64)));
+    assert!(tx.engine().get(&key).await.unwrap().is_some());
+    tx.engine().clear(&key);
+
+    let found = tx.find(&Task::BY_TICKET, Global, "T-1".to_owned()).await;
+    assert_eq!(found.unwrap_err().kind(), ErrorKind::Corrupt);
+    let scanned = tx.scan(&Task::BY_OWNER, tenant(1), task(1).owner).page(9, None).await;
+    let error = scanned.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert_eq!(error.to_string(), "index planner_tasks_by_owner has an entry without its record");
+}
+
+#[tokio::test]
+async fn a_record_under_another_tenants_key_is_corruption() {
+    let store = store_with(&[task(1)]).await;
+    let tx = store.begin();
+    let key = |n| store.root().key(&(tenant(n), ("planner_tasks".to_owned(), 1_u64)));
+    let bytes = tx.engine().get(&key(1)).await.unwrap().unwrap();
+    tx.engine().set(&key(2), &bytes);
+    let got = tx.get::<Task>(tenant(2), TaskNumber(1)).await;
+    assert_eq!(got.unwrap_err().kind(), ErrorKind::Corrupt);
+    let listed = tx.list::<Task>(tenant(2)).page(9, None).await;
+    assert_eq!(listed.unwrap_err().kind(), ErrorKind::Corrupt);
+}
