@@ -1,0 +1,88 @@
+//! A store in memory with identity over it, and a clock that the test moves.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use coditect_auth::{
+    Auth, Claims, Device, Error, HashParams, Identity, Lifetimes, MasterKey, Registration,
+    Settings, SignedIn, Tokens, entities,
+};
+use coditect_store::{Clock, ManualClock, Store, engine::Database, model::User};
+
+pub(crate) struct Installation {
+    pub(crate) store: Store,
+    pub(crate) clock: ManualClock,
+    pub(crate) master: MasterKey,
+    pub(crate) auth: Auth,
+}
+
+pub(crate) const PASSWORD: &str = "testpass123";
+
+impl Installation {
+    pub(crate) async fn new() -> Self {
+        Self::with_grace(Lifetimes::default().grace).await
+    }
+
+    pub(crate) async fn with_grace(grace: TimeDelta) -> Self {
+        let store = entities(Store::options()).open(Database::memory().unwrap()).await.unwrap();
+        let clock = ManualClock::new(DateTime::UNIX_EPOCH + TimeDelta::days(20_000));
+        let master = MasterKey::generate().unwrap();
+        let auth = open(&store, &clock, master.clone(), grace).await.unwrap();
+        Self { store, clock, master, auth }
+    }
+
+    /// Another server over the same store.
+    pub(crate) async fn another(&self, master: MasterKey) -> Result<Auth, Error> {
+        open(&self.store, &self.clock, master, Lifetimes::default().grace).await
+    }
+
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        Clock::from(&self.clock).now()
+    }
+
+    pub(crate) async fn register(&self, email: &str) -> Result<SignedIn, Error> {
+        let registration =
+            Registration { email, password: PASSWORD, first_name: None, last_name: None };
+        self.auth.register(registration, &Device::default()).await
+    }
+
+    pub(crate) async fn login(&self, email: &str, password: &str) -> Result<SignedIn, Error> {
+        self.auth.login(email, password, &Device::default()).await
+    }
+
+    /// Who the access token is of, as a request would find out.
+    pub(crate) async fn caller(&self, access: &str) -> Result<Identity, Error> {
+        let claims = self.auth.verify(access).await?;
+        let (auth, claims) = (&self.auth, &claims);
+        self.store.run(|tx| async move { auth.authenticate(&tx, claims).await }).await
+    }
+
+    pub(crate) async fn claims(&self, tokens: &Tokens) -> Claims {
+        self.auth.verify(tokens.access.expose()).await.unwrap()
+    }
+
+    pub(crate) async fn refresh(&self, tokens: &Tokens) -> Result<Tokens, Error> {
+        self.auth.refresh(tokens.refresh.expose()).await
+    }
+
+    /// Whether the access token opens anything.
+    pub(crate) async fn holds(&self, tokens: &Tokens) -> bool {
+        self.caller(tokens.access.expose()).await.is_ok()
+    }
+
+    pub(crate) async fn update_user(&self, user: &User) {
+        self.store.run(|tx| async move { tx.update(user).await }).await.unwrap();
+    }
+}
+
+async fn open(
+    store: &Store,
+    clock: &ManualClock,
+    master: MasterKey,
+    grace: TimeDelta,
+) -> Result<Auth, Error> {
+    let settings = Settings {
+        hash: HashParams::weak_for_tests(),
+        lifetimes: Lifetimes { grace, ..Lifetimes::default() },
+        ..Settings::default()
+    };
+    Auth::open(store.clone(), master, Clock::from(clock), settings).await
+}
