@@ -126,6 +126,9 @@ async fn a_filter_reads_on_until_the_page_is_full() {
     let rest = scan.page(2, page.next.as_ref()).await.unwrap();
     assert_eq!((numbers(&rest), rest.stopped), (vec![242], Stopped::End));
 
+    let newest = by_owner(&store).newest_first().filter("day", move |task| task.day == day);
+    assert_eq!(numbers(&newest.page(9, None).await.unwrap()), [242, 142, 42]);
+
     let both = scan.filter("large", |task| task.number.0 > 100);
     assert_eq!(numbers(&both.page(9, None).await.unwrap()), [142, 242]);
 }
