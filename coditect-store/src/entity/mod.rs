@@ -177,7 +177,28 @@ pub trait Indexed: Sized + 'static {
 /// closure gives `None` is not in the index. The closure is a function of the record alone, and
 /// like the name it is persisted: give other values, and it is another index.
 ///
-/// A name that is used twice, or elements that are not as many as the value has, do not compile.
+/// A name that is used twice, or elements that are not as many as the value has, do not compile:
+///
+/// ```compile_fail
+/// # use coditect_store::{Entity, entity::Multi, indexes, keyspace::Space, model::TenantId};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)]
+/// # struct Invoice(TenantId, u64);
+/// # impl Entity for Invoice {
+/// #     type Scope = TenantId;
+/// #     type Key = u64;
+/// #     const SPACE: Space<TenantId> = Space::tenant("invoices");
+/// #     const VERSION: u8 = 1;
+/// #     fn scope(&self) -> TenantId { self.0 }
+/// #     fn key(&self) -> u64 { self.1 }
+/// # }
+/// indexes! { Invoice =>
+///     /// By the last digit.
+///     BY_DIGIT ("invoices_by_digit", digit): Multi<u64> = |i| Some(i.1 % 10);
+///     /// By the last two.
+///     BY_DIGITS ("invoices_by_digit", digits): Multi<u64> = |i| Some(i.1 % 100);
+/// }
+/// ```
 ///
 /// [`Unique`]: crate::entity::Unique
 /// [`Multi`]: crate::entity::Multi

@@ -74,7 +74,8 @@ impl Cursor {
         binding: Binding,
     ) -> Result<KeyRange> {
         let key = [prefix, &self.position].concat();
-        if self.binding != binding || !range.contains(&key) {
+        let is_key = key.len() <= KEY_SIZE_LIMIT && range.contains(&key);
+        if self.binding != binding || !is_key {
             return Err(Error::new(ErrorKind::Invalid, "the cursor is of another list"));
         }
         Ok(match order {

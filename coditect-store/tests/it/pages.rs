@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use coditect_store::{
     Cursor, ErrorKind, Page, Scan, Store,
-    engine::{Order, RangeQuery},
+    engine::{KEY_SIZE_LIMIT, Order, RangeQuery},
     keyspace::Global,
     repository::{EXAMINED_LIMIT, PAGE_LIMIT, Stopped},
 };
@@ -125,6 +126,9 @@ async fn a_filter_reads_on_until_the_page_is_full() {
     let rest = scan.page(2, page.next.as_ref()).await.unwrap();
     assert_eq!((numbers(&rest), rest.stopped), (vec![242], Stopped::End));
 
+    let newest = by_owner(&store).newest_first().filter("day", move |task| task.day == day);
+    assert_eq!(numbers(&newest.page(9, None).await.unwrap()), [242, 142, 42]);
+
     let both = scan.filter("large", |task| task.number.0 > 100);
     assert_eq!(numbers(&both.page(9, None).await.unwrap()), [142, 242]);
 }
@@ -235,6 +239,60 @@ async fn a_cursor_shows_nothing_readable() {
     assert!(cursor.to_string().bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)));
 }
 
+#[tokio::test]
+async fn a_cursor_goes_on_behind_the_longest_of_keys() {
+    let prefix = Task::BY_SLUG.name().len() + 2 + 17;
+    let slug =
+        |first: &str| first.to_owned() + &"s".repeat(KEY_SIZE_LIMIT - prefix - 2 - first.len());
+    let tasks = [(1, "a"), (2, "b"), (3, "c")].map(|(n, s)| Task { slug: slug(s), ..task(n) });
+    let store = store_with(&tasks).await;
+    let tx = store.begin();
+    for (order, numbers_in_order) in [(Order::Ascending, [1, 2, 3]), (Order::Descending, [3, 2, 1])]
+    {
+        let scan = tx.scan(&Task::BY_SLUG, tenant(1), ..).order(order);
+        let (mut shown, mut next) = (Vec::new(), None);
+        loop {
+            let page = scan.page(1, next.as_ref()).await.unwrap();
+            shown.extend(numbers(&page));
+            let Some(cursor) = page.next else { break };
+            next = Some(cursor.to_string().parse().unwrap());
+        }
+        assert_eq!(shown, numbers_in_order);
+    }
+}
+
+/// Puts `position` into a cursor of `scan`, as a client that knows the layout could.
+async fn forged(scan: &Scan<'_, Task>, position: &[u8]) -> Cursor {
+    let given = scan.page(1, None).await.unwrap().next.unwrap();
+    let bytes = URL_SAFE_NO_PAD.decode(given.to_string()).unwrap();
+    let forged = [&bytes[..17], position].concat();
+    URL_SAFE_NO_PAD.encode(forged).parse().unwrap()
+}
+
+async fn forge(position: &[u8]) {
+    let foreign = [0, 2].map(|n| Task { tenant: tenant(n), ..task(1) });
+    let others = [4, 5].map(|n| Task { owner: user(2), ..task(n) });
+    let own = [1, 2, 3].map(task);
+    let store = store_with(&[foreign.as_slice(), &others, &own].concat()).await;
+    for scan in [by_owner(&store), by_owner(&store).newest_first()] {
+        let cursor = forged(&scan, position).await;
+        match scan.page(9, Some(&cursor)).await {
+            Ok(page) => assert!(page.items.iter().all(|task| own.contains(task))),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Invalid),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_forged_cursor_longer_than_any_key_is_refused() {
+    let store = store_with(&[task(1), task(2)]).await;
+    // The owner, as it is packed, and then more than a key can hold.
+    let position = [&[0x30], user(1).0.as_bytes().as_slice(), &[0; KEY_SIZE_LIMIT]].concat();
+    let cursor = forged(&by_owner(&store), &position).await;
+    let error = by_owner(&store).page(9, Some(&cursor)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+}
+
 /// Something done between two pages.
 #[derive(Clone, Copy, Debug)]
 enum Meanwhile {
@@ -296,6 +354,17 @@ async fn page_through(
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
+    #[test]
+    fn a_forged_cursor_leads_to_nothing_that_is_not_in_its_list(
+        owner in prop::option::of(0..4_u128),
+        rest in prop::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let element = |n| [&[0x30], user(n).0.as_bytes().as_slice()].concat();
+        let position = [owner.map(element).unwrap_or_default(), rest].concat();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(forge(&position));
+    }
+
     #[test]
     fn pages_are_right_while_rows_come_and_go(
         there in prop::collection::btree_set(0..30_u64, 0..20),

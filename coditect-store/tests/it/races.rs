@@ -81,6 +81,31 @@ async fn no_update_of_a_record_is_lost() {
 }
 
 #[tokio::test]
+async fn a_unique_value_taken_meanwhile_is_a_conflict() {
+    let ticketed = |n| Task { tenant: tenant(n), ticket: Some("T-1".into()), ..task(1) };
+    let store = store_with(&[Task { ticket: None, ..ticketed(3) }]).await;
+    let (first, second, third) = (store.begin(), store.begin(), store.begin());
+    first.create(&ticketed(1)).await.unwrap();
+    second.create(&ticketed(2)).await.unwrap();
+    third.update(&ticketed(3)).await.unwrap();
+    first.commit().await.unwrap();
+    assert_eq!(second.commit().await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(third.commit().await.unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn a_value_that_was_not_found_conflicts_with_who_takes_it() {
+    let store = store().await;
+    let (reader, writer) = (store.begin(), store.begin());
+    let found = reader.find(&Task::BY_TICKET, Global, "T-1".to_owned()).await.unwrap();
+    assert_eq!(found, None);
+    writer.create(&Task { ticket: Some("T-1".into()), ..task(1) }).await.unwrap();
+    writer.commit().await.unwrap();
+    reader.create(&task(2)).await.unwrap();
+    assert_eq!(reader.commit().await.unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test]
 async fn a_page_conflicts_with_a_record_that_comes_into_it() {
     let store = store_with(&[task(1), task(5)]).await;
     let (reader, writer) = (store.begin(), store.begin());
