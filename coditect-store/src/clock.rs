@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
 /// A source of wall-clock time, cheap to clone and shared by all who must agree on the hour.
 #[derive(Clone, Debug)]
@@ -24,16 +24,18 @@ impl Clock {
         Self(Source::System)
     }
 
-    /// The present time, UTC. It may go backwards when the operator sets the system's clock.
+    /// The present time, UTC, to the microsecond, as records keep it: one that was stored equals
+    /// itself when it is read. It may go backwards when the operator sets the system's clock.
     pub fn now(&self) -> DateTime<Utc> {
-        match &self.0 {
+        let now = match &self.0 {
             #[expect(
                 clippy::disallowed_methods,
                 reason = "the one place that reads the system's clock"
             )]
             Source::System => Utc::now(),
             Source::Manual(at) => *at.lock().unwrap_or_else(PoisonError::into_inner),
-        }
+        };
+        now.trunc_subsecs(6)
     }
 }
 
