@@ -31,7 +31,7 @@ use super::{
     watches::Watches,
     writes::{Mutation, next_key},
 };
-use crate::{Clock, Error, ErrorKind, Result, engine::AtomicOp};
+use crate::{Clock, Result, engine::AtomicOp};
 
 /// The most commits in a batch: their order must fit a versionstamp's two bytes.
 const BATCH_COMMITS: usize = 1_024;
@@ -159,6 +159,15 @@ pub(super) struct Sequencer {
     last_version: u64,
 }
 
+/// Closes the board when the sequencer ends, by a panic too: nobody is to wait for it in vain.
+struct CloseOnDrop(Arc<Board>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// What became of a member of a batch.
 type Decided = (oneshot::Sender<Result<Committed>>, Result<Versionstamp>);
 
@@ -172,6 +181,7 @@ impl Sequencer {
 
     /// Commits until it is stopped, all handles are gone, or the storage fails.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        let closing = CloseOnDrop(Arc::clone(&self.board));
         let mut stopped = None;
         while let Some(first) = queue.blocking_recv() {
             let mut batch = Vec::new();
@@ -196,10 +206,14 @@ impl Sequencer {
                 break;
             }
         }
-        // Whoever still waits in the queue is answered `Closed`, as its answer's sender goes.
         queue.close();
-        self.board.close();
-        drop(queue);
+        while let Ok(request) = queue.try_recv() {
+            match request {
+                Request::Commit(commit) => drop(commit.answer.send(Err(limits::closed()))),
+                Request::Stop(done) => drop(done.send(())),
+            }
+        }
+        drop(closing);
         drop(self);
         if let Some(done) = stopped {
             let _ = done.send(());
@@ -331,9 +345,4 @@ fn apply(batch: &mut Batch<'_>, mutation: &Mutation) -> Result<()> {
             }
         }
     }
-}
-
-/// The error of a commit whose answer never came.
-pub(super) fn lost() -> Error {
-    Error::new(ErrorKind::Closed, "the database was closed before the commit")
 }

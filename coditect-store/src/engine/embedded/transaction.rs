@@ -23,7 +23,7 @@ use super::{
     Shared,
     conflicts::RangeSet,
     reads::{self, View},
-    sequencer::{self, Board, Commit, Committed, Published, ReadAt, Request},
+    sequencer::{Board, Commit, Committed, Published, ReadAt, Request},
     storage::Snapshot,
     watches::Watcher,
     writes::{Writes, next_key},
@@ -377,7 +377,8 @@ impl Transaction {
         let (answer, answered) = oneshot::channel();
         let request = Request::Commit(commit(answer, permit));
         self.shared.send(request).await?;
-        answered.await.unwrap_or_else(|_| Err(sequencer::lost()))
+        // The sequencer answers all that it takes: if it did not, it died on the way.
+        answered.await.unwrap_or_else(|_| Err(limits::maybe_committed()))
     }
 }
 
