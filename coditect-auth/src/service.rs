@@ -267,7 +267,7 @@ impl Auth {
         Ok(SignedIn { user, tokens })
     }
 
-    /// Replaces a refresh token: see [`family`](crate::family) for what one that comes in means.
+    /// Replaces a refresh token: see [`family`] for what one that comes in means.
     ///
     /// # Errors
     ///

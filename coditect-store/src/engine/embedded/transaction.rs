@@ -192,17 +192,10 @@ impl Transaction {
     }
 
     pub(in super::super) fn add_read_conflict_range(&self, begin: &[u8], end: &[u8]) -> Result<()> {
-        if begin > end {
-            return Err(limits::inverted_range());
-        }
-        let mut state = self.lock();
-        if begin > MAX_KEY || end > MAX_KEY {
-            state.refuse(limits::key_outside_legal_range);
-        } else {
-            let State { writes, read_conflicts, .. } = &mut *state;
+        self.add_conflict_range(begin, end, |state| {
+            let State { writes, read_conflicts, .. } = state;
             reads::note_read(writes, read_conflicts, cut(begin), cut(end));
-        }
-        Ok(())
+        })
     }
 
     pub(in super::super) fn add_write_conflict_range(
@@ -210,16 +203,9 @@ impl Transaction {
         begin: &[u8],
         end: &[u8],
     ) -> Result<()> {
-        if begin > end {
-            return Err(limits::inverted_range());
-        }
-        let mut state = self.lock();
-        if begin > MAX_KEY || end > MAX_KEY {
-            state.refuse(limits::key_outside_legal_range);
-        } else {
+        self.add_conflict_range(begin, end, |state| {
             state.write_conflicts.insert(cut(begin).to_vec(), cut(end).to_vec());
-        }
-        Ok(())
+        })
     }
 
     pub(in super::super) fn read_version(&self) -> Result<u64> {
@@ -355,6 +341,24 @@ impl Transaction {
             write(&mut state);
             state.written += key.len() + value.len() + OVERHEAD;
         }
+    }
+
+    fn add_conflict_range(
+        &self,
+        begin: &[u8],
+        end: &[u8],
+        add: impl FnOnce(&mut State),
+    ) -> Result<()> {
+        if begin > end {
+            return Err(limits::inverted_range());
+        }
+        let mut state = self.lock();
+        if begin > MAX_KEY || end > MAX_KEY {
+            state.refuse(limits::key_outside_legal_range);
+        } else {
+            add(&mut state);
+        }
+        Ok(())
     }
 
     fn read_at(&self, mut point: ReadPoint, conflicts: &RangeSet) -> Result<Option<ReadAt>> {

@@ -90,6 +90,11 @@ impl Written<'_> {
 }
 
 impl Segment<'_> {
+    /// The one before all that was written.
+    fn untouched_up_to(end: Option<Vec<u8>>) -> Self {
+        Self { begin: Vec::new(), end, unreadable: false, state: State::Unmodified }
+    }
+
     /// Whether a read of it is a read of the database, and so can conflict.
     pub(super) fn reads_stored(&self) -> bool {
         match self.state {
@@ -142,12 +147,7 @@ impl Writes {
             after.next().map(|(key, _)| key.clone())
         };
         match self.entries.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back() {
-            None => Segment {
-                begin: Vec::new(),
-                end: end(),
-                unreadable: false,
-                state: State::Unmodified,
-            },
+            None => Segment::untouched_up_to(end()),
             Some((at, entry)) if at == key && !entry.operations.is_empty() => entry.point(at),
             Some((at, entry)) => entry.segment_after(at, end()),
         }
@@ -161,12 +161,7 @@ impl Writes {
             from.next().map(|(key, _)| key.clone())
         };
         match self.entries.range::<[u8], _>((Bound::Unbounded, Bound::Excluded(key))).next_back() {
-            None => Segment {
-                begin: Vec::new(),
-                end: end(),
-                unreadable: false,
-                state: State::Unmodified,
-            },
+            None => Segment::untouched_up_to(end()),
             Some((at, entry)) if !entry.operations.is_empty() && is_next_key(key, at) => {
                 entry.point(at)
             }
