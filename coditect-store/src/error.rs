@@ -57,6 +57,11 @@ impl Error {
         Self { kind, message: Cow::Borrowed(message), code: Some(code), source: None }
     }
 
+    /// The same for another who is to hear of it; the cause stays with the first.
+    pub(crate) fn same(&self) -> Self {
+        Self { kind: self.kind, message: self.message.clone(), code: self.code, source: None }
+    }
+
     #[must_use]
     pub(crate) fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());

@@ -168,7 +168,7 @@ impl RangeStream {
         Self { transaction, isolation, rest: Some(query) }
     }
 
-    /// The next rows; `None` after the last. No page is empty.
+    /// The next rows; `None` after the last. No page is empty. After an error it can be asked again.
     pub async fn next_page(&mut self) -> Result<Option<Vec<KeyValue>>> {
         let Some(mut query) = self.rest.take() else {
             return Ok(None);

@@ -581,6 +581,107 @@ async fn a_damaged_header_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test]
+async fn what_is_read_from_a_damaged_file_is_right_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(folder.path()).unwrap();
+    let value = |number: u32| [number.to_be_bytes(); 100].concat();
+    let tx = database.begin();
+    for number in 0..500_u32 {
+        tx.set(&number.to_be_bytes(), &value(number));
+    }
+    tx.commit().await.unwrap();
+    database.close().await;
+    drop((tx, database));
+    let path = folder.path().join("store.redb");
+    let whole = std::fs::read(&path).unwrap();
+    let (mut right, mut refused) = (0, 0);
+    for round in 0..30_usize {
+        let mut damaged = whole.clone();
+        for spot in 0..20_usize {
+            // Anywhere behind the header, where every round somewhere else.
+            let at = 8_192 + (round * 7_919 + spot * 104_729) % (whole.len() - 8_192 - 16);
+            damaged[at..at + 16].fill(0x5a);
+        }
+        std::fs::write(&path, &damaged).unwrap();
+        let database = match Database::open(folder.path()) {
+            Ok(database) => database,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+                continue;
+            }
+        };
+        for number in 0..500_u32 {
+            match database.begin().get(&number.to_be_bytes()).await {
+                // A page that lost keys is not noticed; one with other values is.
+                Ok(found) => {
+                    right += u32::from(found.is_some());
+                    assert!(found.is_none_or(|found| found == value(number)), "round {round}");
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(right > 0 && refused > 0, "{right} right, {refused} refused");
+}
+
+#[tokio::test]
+async fn a_start_that_was_cut_short_leaves_nothing_in_the_next_ones_way() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("store.4711.draft"), [0; 5_000]).unwrap();
+    let database = Database::open(folder.path()).unwrap();
+    write(&database, &[("a", "1")]).await;
+    database.close().await;
+    drop(database);
+    assert!(!folder.path().join(format!("store.{}.draft", std::process::id())).exists());
+    std::fs::write(folder.path().join("store.redb"), b"").unwrap();
+    let error = Database::open(folder.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "an empty file was a store once: {error}");
+}
+
+#[tokio::test]
+async fn a_handle_that_is_kept_does_not_keep_what_it_may_not_read_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(folder.path()).unwrap();
+    let size = || std::fs::metadata(folder.path().join("store.redb")).unwrap().len();
+    let overwrite = async |times: usize| {
+        for _ in 0..times {
+            let tx = database.begin();
+            tx.set(b"k", &vec![7; VALUE_SIZE_LIMIT]);
+            tx.commit().await.unwrap();
+        }
+    };
+    let reader = database.begin();
+    reader.get(b"k").await.unwrap();
+    let committed = database.begin();
+    committed.set(b"a", b"1");
+    committed.commit().await.unwrap();
+    overwrite(20).await;
+    tokio::time::sleep(LIFETIME + Duration::from_millis(200)).await;
+    overwrite(5).await;
+    let before = size();
+    overwrite(100).await;
+    let grown = size() - before.min(size());
+    assert!(grown < 3_000_000, "it grew by {grown} bytes while 10 MB were overwritten");
+    assert_eq!(kind(reader.get(b"k").await), ErrorKind::TooOld);
+    assert!(committed.committed_version().is_some());
+}
+
+#[tokio::test]
+async fn a_watch_of_a_failed_commit_gives_its_error() {
+    let database = Database::memory().unwrap();
+    let tx = database.begin();
+    tx.get(b"a").await.unwrap();
+    tx.set(b"b", b"");
+    let watch = tx.watch(b"c").await.unwrap();
+    write(&database, &[("a", "1")]).await;
+    assert_eq!(kind(tx.commit().await), ErrorKind::Conflict);
+    assert_eq!(kind(watch.await), ErrorKind::Conflict);
+}
+
+#[tokio::test]
 async fn many_handles_share_one_engine() {
     let database = Arc::new(Database::memory().unwrap());
     let handles = (0..8_u8).map(|number| {

@@ -86,6 +86,12 @@ impl RecentWrites {
         Self { steps, forgotten, sweep_at: SMALLEST_SWEEP }
     }
 
+    /// How many steps are kept.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.steps.len()
+    }
+
     /// Whether too much is forgotten to check a transaction that reads at `version`.
     pub(super) fn is_too_old(&self, version: u64) -> bool {
         version < self.forgotten

@@ -5,6 +5,8 @@
 //! (`ReadYourWrites`), since what conflicts is part of the answer. Unlike that one, it knows all that
 //! is stored, so it never has to guess and come back.
 
+use std::sync::Arc;
+
 use super::{
     super::{
         limits::{MAX_KEY, accessed_unreadable, key_outside_legal_range},
@@ -20,7 +22,7 @@ use crate::Result;
 pub(super) struct View<'a> {
     pub(super) writes: &'a Writes,
     /// What is stored: asked only when it matters, as the first time fixes the read version.
-    pub(super) stored: &'a mut dyn FnMut() -> Result<Snapshot>,
+    pub(super) stored: &'a mut dyn FnMut() -> Result<Arc<Snapshot>>,
     /// What reads by counted selectors (of an offset other than 1) have passed over so far.
     pub(super) passed: &'a mut RangeSet,
 }

@@ -14,7 +14,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -27,18 +27,16 @@ use super::{
         versionstamp::{self, Versionstamp},
     },
     conflicts::{KeyRange, RecentWrites},
-    storage::{Batch, Snapshot, Storage},
+    storage::{Batch, Snapshot, Storage, WriteError},
     watches::Watches,
     writes::{Mutation, next_key},
 };
-use crate::{Clock, Result, engine::AtomicOp};
+use crate::{Clock, ErrorKind, Result, engine::AtomicOp};
 
 /// The most commits in a batch: their order must fit a versionstamp's two bytes.
 const BATCH_COMMITS: usize = 1_024;
 /// No commit is added to a batch that is this large, in bytes.
 const BATCH_BYTES: usize = 8 << 20;
-/// Versions are microseconds; what is older than this need not be checked against any more.
-const WINDOW: u64 = LIFETIME.as_secs() * 1_000_000;
 
 /// What a transaction asks to have written.
 #[derive(Debug)]
@@ -77,7 +75,9 @@ pub(super) struct Committed {
 #[derive(Debug)]
 pub(super) struct Published {
     pub(super) version: u64,
-    pub(super) snapshot: Snapshot,
+    /// Taken out when no transaction may read it any more, however long its handle is kept: the
+    /// storage can't reuse what a snapshot holds.
+    snapshot: ArcSwapOption<Snapshot>,
     /// When a later one took its place.
     superseded: OnceLock<Instant>,
 }
@@ -86,10 +86,18 @@ pub(super) struct Published {
 #[derive(Debug, Default)]
 pub(super) struct Board {
     latest: ArcSwapOption<Published>,
-    /// States whose versions somebody was told, and may come back with. Others are let go with
-    /// their last transaction, since the storage can't reuse what they hold.
-    told: Mutex<VecDeque<Arc<Published>>>,
+    past: Mutex<Past>,
     pub(super) watches: Watches,
+}
+
+/// States that are not the latest any more, oldest first.
+#[derive(Debug, Default)]
+struct Past {
+    /// Those that may still be held by a transaction, until they are too old to be read.
+    held: VecDeque<Weak<Published>>,
+    /// Those whose versions somebody was told, and may come back with; the latest may be among
+    /// them. Others are let go with their last transaction.
+    told: VecDeque<Arc<Published>>,
 }
 
 impl Board {
@@ -104,10 +112,9 @@ impl Board {
 
     /// Keeps `state` for as long as a transaction may ask for its version.
     pub(super) fn tell(&self, state: &Arc<Published>) -> u64 {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.retain(|known| !known.is_too_old());
-        if !told.iter().any(|known| known.version == state.version) {
-            told.push_back(Arc::clone(state));
+        let mut past = self.past();
+        if !past.told.iter().any(|known| known.version == state.version) {
+            past.told.push_back(Arc::clone(state));
         }
         state.version
     }
@@ -118,33 +125,61 @@ impl Board {
         if version > latest.version {
             return Err(limits::future_version());
         }
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = told.iter().find(|known| known.version == version && !known.is_too_old());
+        let past = self.past();
+        let found = past.told.iter().find(|known| known.version == version && !known.is_too_old());
         let state = found.ok_or_else(limits::too_old)?;
         let since = state.superseded.get().copied().unwrap_or_else(Instant::now);
         Ok((Arc::clone(state), since))
     }
 
     fn publish(&self, version: u64, snapshot: Snapshot) -> Arc<Published> {
-        let next = Arc::new(Published { version, snapshot, superseded: OnceLock::new() });
-        if let Some(before) = self.latest.swap(Some(Arc::clone(&next))) {
+        let next = Arc::new(Published {
+            version,
+            snapshot: ArcSwapOption::from_pointee(snapshot),
+            superseded: OnceLock::new(),
+        });
+        let before = self.latest.swap(Some(Arc::clone(&next)));
+        let mut past = self.past();
+        if let Some(before) = before {
             let _ = before.superseded.set(Instant::now());
+            past.held.push_back(Arc::downgrade(&before));
         }
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        while told.front().is_some_and(|known| known.is_too_old()) {
-            told.pop_front();
-        }
+        past.let_go();
         next
     }
 
     fn close(&self) {
         self.latest.store(None);
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.past() = Past::default();
         self.watches.close();
+    }
+
+    fn past(&self) -> MutexGuard<'_, Past> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Past {
+    /// Lets go of what is too old to be read.
+    fn let_go(&mut self) {
+        self.told.retain(|state| !state.is_too_old());
+        while let Some(oldest) = self.held.front() {
+            match oldest.upgrade() {
+                Some(state) if !state.is_too_old() => break,
+                Some(state) => state.snapshot.store(None),
+                None => {}
+            }
+            self.held.pop_front();
+        }
     }
 }
 
 impl Published {
+    /// The state itself; `TooOld` if it may not be read any more.
+    pub(super) fn snapshot(&self) -> Result<Arc<Snapshot>> {
+        self.snapshot.load_full().ok_or_else(limits::too_old)
+    }
+
     fn is_too_old(&self) -> bool {
         self.superseded.get().is_some_and(|since| since.elapsed() > LIFETIME)
     }
@@ -157,6 +192,9 @@ pub(super) struct Sequencer {
     clock: Clock,
     recent: RecentWrites,
     last_version: u64,
+    /// Versions and when they were given, about one a second: how old a version is cannot be told
+    /// from its number, since a clock that was set back makes them grow slowly.
+    ages: VecDeque<(u64, Instant)>,
 }
 
 /// Closes the board when the sequencer ends, by a panic too: nobody is to wait for it in vain.
@@ -176,14 +214,33 @@ impl Sequencer {
         let last_version = storage.last_version();
         let snapshot = storage.snapshot()?;
         board.publish(last_version, snapshot);
-        Ok(Self { storage, board, clock, recent: RecentWrites::new(last_version), last_version })
+        let recent = RecentWrites::new(last_version);
+        Ok(Self { storage, board, clock, recent, last_version, ages: VecDeque::new() })
     }
 
     /// Commits until it is stopped, all handles are gone, or the storage fails.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         let closing = CloseOnDrop(Arc::clone(&self.board));
-        let mut stopped = None;
+        let stopped = self.serve(&mut queue);
+        queue.close();
+        // Also those who are just coming in.
+        while let Some(request) = queue.blocking_recv() {
+            match request {
+                Request::Commit(commit) => drop(commit.answer.send(Err(limits::closed()))),
+                Request::Stop(done) => drop(done.send(())),
+            }
+        }
+        drop(closing);
+        drop(self);
+        if let Some(done) = stopped {
+            let _ = done.send(());
+        }
+    }
+
+    /// Commits until there is an end to it; gives whom to tell, if somebody asked for the end.
+    fn serve(&mut self, queue: &mut mpsc::Receiver<Request>) -> Option<oneshot::Sender<()>> {
         while let Some(first) = queue.blocking_recv() {
+            let mut stopped = None;
             let mut batch = Vec::new();
             let mut bytes = 0;
             let mut next = Some(first);
@@ -203,21 +260,10 @@ impl Sequencer {
             }
             let healthy = batch.is_empty() || self.commit(batch);
             if stopped.is_some() || !healthy {
-                break;
+                return stopped;
             }
         }
-        queue.close();
-        while let Ok(request) = queue.try_recv() {
-            match request {
-                Request::Commit(commit) => drop(commit.answer.send(Err(limits::closed()))),
-                Request::Stop(done) => drop(done.send(())),
-            }
-        }
-        drop(closing);
-        drop(self);
-        if let Some(done) = stopped {
-            let _ = done.send(());
-        }
+        None
     }
 
     /// Commits a batch and answers its members; false if the engine can't go on.
@@ -256,23 +302,54 @@ impl Sequencer {
         }
         let state = match self.make_durable(version, &accepted) {
             Ok(state) => state,
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "a commit failed: the store is closed"
-                );
-                self.board.close();
-                let error = Arc::new(error);
-                answer_all(decided, |_| {
-                    Err(limits::maybe_committed().because(Box::new(Arc::clone(&error))))
-                });
-                return false;
-            }
+            Err(error) => return self.fail(version, error, decided),
         };
         answer_all(decided, |stamp| Ok(Committed { stamp, state: Arc::clone(&state) }));
-        self.board.watches.changed(&written, &state.snapshot);
-        self.recent.forget_before(version.saturating_sub(WINDOW));
+        if let Ok(snapshot) = state.snapshot() {
+            self.board.watches.changed(&written, &snapshot);
+        }
+        self.forget(Instant::now());
         true
+    }
+
+    /// Answers the members of a batch that failed; false if the engine can't go on.
+    fn fail(&mut self, version: u64, error: WriteError, decided: Vec<Decided>) -> bool {
+        let (error, unknown) = match error {
+            WriteError::NotWritten(error) => (error, false),
+            WriteError::Unknown(error) => (error, true),
+        };
+        tracing::error!(error = &error as &dyn std::error::Error, unknown, "a commit failed");
+        let error = Arc::new(error);
+        let cause = || Box::new(Arc::clone(&error));
+        if unknown {
+            self.board.close();
+            answer_all(decided, |_| Err(limits::maybe_committed().because(cause())));
+            return false;
+        }
+        // Nothing was written, so the state is as it was. Its version is not, since the batch's
+        // writes are noted as of this one.
+        let snapshot = self.storage.snapshot().ok().filter(|_| error.kind() != ErrorKind::Corrupt);
+        let goes_on = snapshot.map(|snapshot| {
+            self.last_version = version;
+            self.board.publish(version, snapshot);
+        });
+        answer_all(decided, |_| Err(error.same().because(cause())));
+        goes_on.is_some()
+    }
+
+    /// Forgets the writes that no transaction is old enough to conflict with.
+    fn forget(&mut self, now: Instant) {
+        if self.ages.back().is_none_or(|(_, at)| now - *at >= Duration::from_secs(1)) {
+            self.ages.push_back((self.last_version, now));
+        }
+        while let [(_, _), (_, next), ..] = self.ages.make_contiguous()
+            && now - *next > LIFETIME
+        {
+            self.ages.pop_front();
+        }
+        if let Some((version, _)) = self.ages.front().filter(|(_, at)| now - *at > LIFETIME) {
+            self.recent.forget_before(*version);
+        }
     }
 
     fn next_version(&self) -> u64 {
@@ -293,12 +370,17 @@ impl Sequencer {
     }
 
     /// Writes, syncs, publishes.
-    fn make_durable(&mut self, version: u64, mutations: &[Mutation]) -> Result<Arc<Published>> {
+    fn make_durable(
+        &mut self,
+        version: u64,
+        mutations: &[Mutation],
+    ) -> Result<Arc<Published>, WriteError> {
         let started = Instant::now();
         self.storage.write(version, |batch| {
             mutations.iter().try_for_each(|mutation| apply(batch, mutation))
         })?;
-        let snapshot = self.storage.snapshot()?;
+        // It is written; without a snapshot it just can't be shown.
+        let snapshot = self.storage.snapshot().map_err(WriteError::Unknown)?;
         self.last_version = version;
         let state = self.board.publish(version, snapshot);
         if started.elapsed() > Duration::from_secs(1) {
@@ -344,5 +426,34 @@ fn apply(batch: &mut Batch<'_>, mutation: &Mutation) -> Result<()> {
                 None => batch.clear(key),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_are_forgotten_by_their_age_though_a_clock_set_back_makes_versions_crawl() {
+        let storage = Storage::memory().unwrap();
+        let mut sequencer =
+            Sequencer::new(storage, Arc::new(Board::default()), Clock::system()).unwrap();
+        let started = Instant::now();
+        for second in 0..20 {
+            for _ in 0..1_000 {
+                sequencer.last_version += 1;
+                let key = sequencer.last_version.to_be_bytes().to_vec();
+                let range = (key.clone(), next_key(&key));
+                sequencer.recent.note(sequencer.last_version, range);
+            }
+            sequencer.forget(started + Duration::from_secs(second));
+        }
+        let (kept, last) = (sequencer.recent.len(), sequencer.last_version);
+        assert!(
+            kept < 2 * 2 * 7_000,
+            "{kept} steps for the writes of seven seconds, at twice that"
+        );
+        assert!(!sequencer.recent.is_too_old(last - 4_000));
+        assert!(sequencer.recent.is_too_old(last - 19_000));
     }
 }

@@ -2,7 +2,18 @@
 //!
 //! One file, `store.redb`, of two tables: `data`, the user's keys and values, and `meta`, the
 //! format's version and the last commit's. A batch of commits is one redb transaction with one
-//! sync. Quick repair is on, so that a store opens at once after a crash.
+//! sync. Quick repair is on, so that a store opens at once after a crash. The file is made whole
+//! under another name first, so that a crash while it is made leaves none.
+//!
+//! redb checks its pages' sums when it repairs, not when it reads. So each value bears its own:
+//!
+//! ```text
+//! data   key → CRC-32C of key and value (4 bytes, little-endian) ‖ value
+//! meta   "format" → 1, "last_version" → the version of the last commit
+//! ```
+//!
+//! A value that is not what was written, or a page that makes redb panic, is `Corrupt`. A page that
+//! lost keys, and is otherwise whole, is not noticed here.
 
 use std::{
     fmt, fs,
@@ -55,6 +66,14 @@ pub(super) struct Batch<'a> {
     data: Table<'a, &'static [u8], &'static [u8]>,
 }
 
+/// A batch that was not written.
+pub(super) enum WriteError {
+    /// It failed before the commit: nothing of it is there.
+    NotWritten(Error),
+    /// The commit failed: all of it may be there, or nothing.
+    Unknown(Error),
+}
+
 impl Storage {
     /// Opens the file in `folder`, or makes both.
     pub(super) fn open(folder: &Path, cache_bytes: usize) -> Result<Self> {
@@ -63,35 +82,25 @@ impl Storage {
                 .because(error)
         })?;
         let path = folder.join(FILE_NAME);
-        let existed = match fs::metadata(&path) {
-            Ok(file) => file.len() > 0,
-            Err(error) if error.kind() == Io::NotFound => false,
-            Err(error) => {
-                return Err(
-                    unavailable(format!("{} cannot be read", path.display())).because(error)
-                );
-            }
-        };
+        let exists = path.try_exists().map_err(|error| {
+            unavailable(format!("{} cannot be read", path.display())).because(error)
+        })?;
+        if !exists {
+            create(&path)?;
+        }
+        // The names of the file and of its folder are on disk before anything is promised to be in
+        // them; a crash may have come between making and syncing them.
+        sync_folder(folder)?;
+        folder.parent().map_or(Ok(()), sync_folder)?;
         let mut builder = Builder::new();
         builder.set_cache_size(cache_bytes);
         builder.set_repair_callback(|session| {
             tracing::warn!(percent = session.progress() * 100.0, "repairing the store");
         });
-        // A damaged file may make the crate panic while it opens it.
-        let opened = panic::catch_unwind(AssertUnwindSafe(|| {
-            if existed { builder.open(&path) } else { builder.create(&path) }
-        }));
-        let database = match opened {
-            Ok(Ok(database)) => database,
-            Ok(Err(error)) => return Err(open_error(&path, error)),
-            Err(_) => return Err(corrupt(format!("{} is damaged", path.display()))),
-        };
-        if !existed {
-            // So that the file's name is on disk before anything is promised to be in it.
-            sync_folder(folder)?;
-        }
-        let started = panic::catch_unwind(AssertUnwindSafe(|| Self::start(database)));
-        started.unwrap_or_else(|_| Err(corrupt(format!("{} is damaged", path.display()))))
+        guarded(|| {
+            let database = builder.open(&path).map_err(|error| open_error(&path, error))?;
+            Self::start(database)
+        })
     }
 
     /// A store that is gone when it is dropped.
@@ -99,14 +108,20 @@ impl Storage {
         let database = Builder::new()
             .create_with_backend(InMemoryBackend::new())
             .map_err(|error| open_error(&PathBuf::from("memory"), error))?;
+        initialize(&database).map_err(|error| broken(*error))?;
         Self::start(database)
     }
 
-    /// A store in memory whose syncs fail once `fails` is set.
+    /// A store in memory of whose syncs one fails: the one that finds `syncs_left` at zero.
     #[cfg(test)]
-    pub(super) fn failing(fails: Arc<std::sync::atomic::AtomicBool>) -> Result<Self> {
-        let disk = failing::Disk { inner: InMemoryBackend::new(), fails };
-        Self::start(Builder::new().create_with_backend(disk).map_err(broken)?)
+    pub(super) fn failing(
+        syncs_left: Arc<std::sync::atomic::AtomicI64>,
+        failure: failing::Failure,
+    ) -> Result<Self> {
+        let disk = failing::Disk { inner: InMemoryBackend::new(), syncs_left, failure };
+        let database = Builder::new().create_with_backend(disk).map_err(broken)?;
+        initialize(&database).map_err(|error| broken(*error))?;
+        Self::start(database)
     }
 
     fn start(database: Database) -> Result<Self> {
@@ -123,7 +138,7 @@ impl Storage {
             None if has_other_tables => {
                 return Err(corrupt("the file is another program's: it has no format version"));
             }
-            None => initialize(&database).map_err(|error| broken(*error))?,
+            None => return Err(corrupt("the file is empty: it is not a store")),
             Some(newer) if newer > FORMAT_VERSION => {
                 return Err(Error::new(
                     ErrorKind::NewerFormat,
@@ -148,24 +163,28 @@ impl Storage {
         Ok(Snapshot(Arc::new(table)))
     }
 
-    /// Lets `fill` write, and makes it durable as of `version`: all of it, or, if this fails,
-    /// perhaps all of it, and the store must not be used any more.
+    /// Lets `fill` write, and makes it durable as of `version`: all or nothing. After an outcome
+    /// that is unknown the store must not be used any more.
     pub(super) fn write<T>(
         &mut self,
         version: u64,
         fill: impl FnOnce(&mut Batch<'_>) -> Result<T>,
-    ) -> Result<T> {
-        let mut transaction = self.database.begin_write().map_err(broken)?;
-        make_durable(&mut transaction).map_err(broken)?;
-        let filled = {
-            let data = transaction.open_table(DATA).map_err(broken)?;
-            fill(&mut Batch { data })?
-        };
-        {
-            let mut meta = transaction.open_table(META).map_err(broken)?;
-            meta.insert(LAST_VERSION, version).map_err(broken)?;
-        }
-        transaction.commit().map_err(broken)?;
+    ) -> Result<T, WriteError> {
+        let filled = guarded(|| {
+            let mut transaction = self.database.begin_write().map_err(broken)?;
+            make_durable(&mut transaction).map_err(broken)?;
+            let filled = {
+                let data = transaction.open_table(DATA).map_err(broken)?;
+                fill(&mut Batch { data })?
+            };
+            {
+                let mut meta = transaction.open_table(META).map_err(broken)?;
+                meta.insert(LAST_VERSION, version).map_err(broken)?;
+            }
+            Ok((transaction, filled))
+        });
+        let (transaction, filled) = filled.map_err(WriteError::NotWritten)?;
+        guarded(|| transaction.commit().map_err(broken)).map_err(WriteError::Unknown)?;
         self.last_version = version;
         Ok(filled)
     }
@@ -173,16 +192,20 @@ impl Storage {
 
 impl Snapshot {
     pub(super) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let found = self.0.get(key).map_err(broken)?;
-        Ok(found.map(|value| value.value().to_vec()))
+        guarded(|| {
+            let found = self.0.get(key).map_err(broken)?;
+            found.map(|stored| unsealed(key, stored.value())).transpose()
+        })
     }
 
     /// The rows from `begin` up to, and without, `end`.
     pub(super) fn rows(&self, begin: &[u8], end: &[u8], order: Order) -> Result<Rows> {
         let bounds: (Bound<&[u8]>, Bound<&[u8]>) =
             (Bound::Included(begin), Bound::Excluded(end.max(begin)));
-        let range = self.0.range_owned::<&[u8]>(bounds).map_err(broken)?;
-        Ok(Rows { range, order })
+        guarded(|| {
+            let range = self.0.range_owned::<&[u8]>(bounds).map_err(broken)?;
+            Ok(Rows { range, order })
+        })
     }
 }
 
@@ -190,25 +213,31 @@ impl Iterator for Rows {
     type Item = Result<KeyValue>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let row = match self.order {
-            Order::Ascending => self.range.next(),
-            Order::Descending => self.range.next_back(),
-        }?;
-        Some(row.map_err(broken).map(|(key, value)| KeyValue {
-            key: key.value().to_vec(),
-            value: value.value().to_vec(),
-        }))
+        let row = guarded(|| {
+            let row = match self.order {
+                Order::Ascending => self.range.next(),
+                Order::Descending => self.range.next_back(),
+            };
+            let Some((key, stored)) = row.transpose().map_err(broken)? else { return Ok(None) };
+            let value = unsealed(key.value(), stored.value())?;
+            Ok(Some(KeyValue { key: key.value().to_vec(), value }))
+        });
+        row.transpose()
     }
 }
 
 impl Batch<'_> {
     pub(super) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let found = self.data.get(key).map_err(broken)?;
-        Ok(found.map(|value| value.value().to_vec()))
+        found.map(|stored| unsealed(key, stored.value())).transpose()
     }
 
     pub(super) fn set(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.data.insert(key, value).map_err(broken)?;
+        let length = SUM_BYTES + value.len();
+        let mut stored = self.data.insert_reserve(key, length).map_err(broken)?;
+        let (sum, place) = stored.as_mut().split_at_mut(SUM_BYTES);
+        sum.copy_from_slice(&checksum(key, value).to_le_bytes());
+        place.copy_from_slice(value);
         Ok(())
     }
 
@@ -220,6 +249,48 @@ impl Batch<'_> {
     pub(super) fn clear_range(&mut self, begin: &[u8], end: &[u8]) -> Result<()> {
         self.data.retain_in::<&[u8], _>(begin..end, |_, _| false).map_err(broken)
     }
+}
+
+/// Makes the file in one step: whole under a name of its own, then by its own. If another process
+/// was faster, its file stays.
+fn create(path: &Path) -> Result<()> {
+    let draft = path.with_extension(format!("{}.draft", std::process::id()));
+    let cannot =
+        |error: io::Error| unavailable(format!("{} cannot be made", path.display())).because(error);
+    let made = guarded(|| {
+        let database = Builder::new().create(&draft).map_err(|error| open_error(&draft, error))?;
+        initialize(&database).map_err(|error| broken(*error))
+    });
+    let linked = made.and_then(|()| match fs::hard_link(&draft, path) {
+        Err(error) if error.kind() != Io::AlreadyExists => Err(cannot(error)),
+        _ => Ok(()),
+    });
+    // One that stays behind is in nobody's way.
+    let _ = fs::remove_file(&draft);
+    linked
+}
+
+/// A stored value's checksum, in bytes.
+const SUM_BYTES: usize = 4;
+
+fn checksum(key: &[u8], value: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(key), value)
+}
+
+/// The value that was stored under `key`, if it is still what it was.
+fn unsealed(key: &[u8], stored: &[u8]) -> Result<Vec<u8>> {
+    match stored.split_first_chunk::<SUM_BYTES>() {
+        Some((sum, value)) if u32::from_le_bytes(*sum) == checksum(key, value) => {
+            Ok(value.to_vec())
+        }
+        _ => Err(corrupt("a stored value is damaged")),
+    }
+}
+
+/// Does `work`; a damaged file may make the storage crate panic on the way.
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let done = panic::catch_unwind(AssertUnwindSafe(work));
+    done.unwrap_or_else(|_| Err(corrupt("the store's file is damaged")))
 }
 
 fn make_durable(transaction: &mut WriteTransaction) -> Result<(), redb::SetDurabilityError> {
@@ -255,6 +326,7 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 }
 
 fn sync_folder(folder: &Path) -> Result<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
     synced.map_err(|error| {
         unavailable(format!("the data folder {} cannot be synced", folder.display())).because(error)
@@ -271,7 +343,7 @@ fn open_error(path: &Path, error: DatabaseError) -> Error {
             ErrorKind::NewerFormat,
             format!("{path} is of B-tree format {version}, which this program does not read"),
         ),
-        DatabaseError::Storage(StorageError::Io(cause)) if cause.kind() != Io::InvalidData => {
+        DatabaseError::Storage(StorageError::Io(cause)) if !tells_of_damage(cause) => {
             unavailable(format!("{path} cannot be opened"))
         }
         _ => corrupt(format!("{path} is damaged, or is not a store")),
@@ -279,11 +351,18 @@ fn open_error(path: &Path, error: DatabaseError) -> Error {
     .because(error)
 }
 
+/// Whether it comes of what is in the file: pointers of a damaged page lead past its end.
+fn tells_of_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), Io::UnexpectedEof | Io::InvalidData | Io::InvalidInput)
+}
+
 /// An error of the storage while it was in use.
 fn broken(error: impl Into<redb::Error>) -> Error {
     let error = error.into();
     let kind = match &error {
-        redb::Error::Corrupted(_) => ErrorKind::Corrupt,
+        // A lock is poisoned by a panic before, and only damage makes the crate panic.
+        redb::Error::Corrupted(_) | redb::Error::LockPoisoned(_) => ErrorKind::Corrupt,
+        redb::Error::Io(cause) if tells_of_damage(cause) => ErrorKind::Corrupt,
         redb::Error::DatabaseClosed => ErrorKind::Closed,
         _ => ErrorKind::Unavailable,
     };
@@ -305,32 +384,30 @@ impl fmt::Debug for Snapshot {
 }
 
 #[cfg(test)]
-mod failing {
+pub(super) mod failing {
     use std::{
         io,
         sync::{
             Arc,
-            atomic::{AtomicBool, Ordering},
+            atomic::{AtomicI64, Ordering},
         },
     };
 
     use redb::{StorageBackend, backends::InMemoryBackend};
 
-    /// Memory whose syncs fail once it is told so.
+    /// What a sync does instead of its work.
+    #[derive(Clone, Copy, Debug)]
+    pub(in super::super) enum Failure {
+        Error,
+        Panic,
+    }
+
+    /// Memory of whose syncs one fails.
     #[derive(Debug)]
     pub(super) struct Disk {
         pub(super) inner: InMemoryBackend,
-        pub(super) fails: Arc<AtomicBool>,
-    }
-
-    impl Disk {
-        fn check(&self) -> io::Result<()> {
-            if self.fails.load(Ordering::SeqCst) {
-                Err(io::Error::other("the disk is gone"))
-            } else {
-                Ok(())
-            }
-        }
+        pub(super) syncs_left: Arc<AtomicI64>,
+        pub(super) failure: Failure,
     }
 
     impl StorageBackend for Disk {
@@ -347,8 +424,11 @@ mod failing {
         }
 
         fn sync_data(&self) -> io::Result<()> {
-            self.check()?;
-            self.inner.sync_data()
+            match (self.syncs_left.fetch_sub(1, Ordering::SeqCst), self.failure) {
+                (0, Failure::Error) => Err(io::Error::other("the disk is gone")),
+                (0, Failure::Panic) => panic!("the disk is gone"),
+                _ => self.inner.sync_data(),
+            }
         }
 
         fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

@@ -2,38 +2,54 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicI64, Ordering},
 };
 
 use futures_util::future::join_all;
 
-use super::{super::RangeQuery, *};
+use super::{super::RangeQuery, storage::failing::Failure, *};
 use crate::engine::{Database, Engine, Isolation};
 
 #[tokio::test]
 async fn a_failed_sync_answers_that_the_outcome_is_unknown_and_closes_the_engine() {
-    let fails = Arc::new(AtomicBool::new(false));
-    let storage = Storage::failing(Arc::clone(&fails)).unwrap();
-    let engine = Embedded::start("embedded", storage, &Options::default()).unwrap();
-    let database = Database(Engine::Embedded(engine));
-    let reader = database.begin();
-    reader.read_version().await.unwrap();
+    // A commit syncs twice; a panic of the storage is no better than an error.
+    for (nth, failure) in
+        [(0, Failure::Error), (1, Failure::Error), (0, Failure::Panic), (1, Failure::Panic)]
+    {
+        let syncs_left = Arc::new(AtomicI64::new(i64::MAX));
+        let storage = Storage::failing(Arc::clone(&syncs_left), failure).unwrap();
+        let engine = Embedded::start("embedded", storage, &Options::default()).unwrap();
+        let database = Database(Engine::Embedded(engine));
+        let reader = database.begin();
+        reader.read_version().await.unwrap();
+        let watching = database.begin();
+        let watch = watching.watch(b"a").await.unwrap();
+        watching.commit().await.unwrap();
 
-    fails.store(true, Ordering::SeqCst);
-    let writes = (0..10_u8).map(|number| {
-        let tx = database.begin();
-        tx.set(&[number], b"");
-        async move { tx.commit().await }
-    });
-    for outcome in join_all(writes).await {
-        let error = outcome.unwrap_err();
-        let unknown = error.kind() == ErrorKind::MaybeCommitted;
-        assert!(unknown || error.kind() == ErrorKind::Closed, "{error:?}");
-        let cause = std::error::Error::source(&error);
-        assert_eq!(cause.is_some(), unknown, "the cause is kept");
+        syncs_left.store(nth, Ordering::SeqCst);
+        let writes = (0..10_u8).map(|number| {
+            let tx = database.begin();
+            tx.set(&[number], b"");
+            async move { tx.commit().await }
+        });
+        let mut unknown = 0;
+        for outcome in join_all(writes).await {
+            let error = outcome.unwrap_err();
+            match error.kind() {
+                ErrorKind::MaybeCommitted => {
+                    unknown += 1;
+                    assert!(std::error::Error::source(&error).is_some(), "the cause is kept");
+                }
+                // It was still waiting.
+                kind => assert_eq!(kind, ErrorKind::Closed),
+            }
+        }
+        assert!(unknown > 0, "{failure:?} of sync {nth}");
+        assert_eq!(reader.get(b"a").await.unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(database.begin().get(b"a").await.unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(watch.await.unwrap_err().kind(), ErrorKind::Closed);
+        database.close().await;
     }
-    assert_eq!(reader.get(b"a").await.unwrap_err().kind(), ErrorKind::Closed);
-    assert_eq!(database.begin().get(b"a").await.unwrap_err().kind(), ErrorKind::Closed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

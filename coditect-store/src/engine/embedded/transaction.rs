@@ -52,7 +52,7 @@ struct State {
     /// A write that was refused: every later read and the commit say so.
     refused: Option<fn() -> Error>,
     /// A read that failed: the commit says so.
-    failed: Option<fn() -> Error>,
+    failed: Option<Error>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -227,7 +227,7 @@ impl Transaction {
             return Err(limits::too_many_watches());
         }
         let (fire, watch) = Watch::new();
-        state.watchers.push(Watcher { key: key.to_vec(), expected, fire });
+        state.watchers.push(Watcher::new(key, expected.as_deref(), fire));
         Ok(watch)
     }
 
@@ -235,8 +235,11 @@ impl Transaction {
         let taken = {
             let mut state = self.lock();
             state.check_open()?;
-            if let Some(error) = state.refused.or(state.failed) {
+            if let Some(error) = state.refused {
                 return Err(error());
+            }
+            if let Some(error) = &state.failed {
+                return Err(error.same());
             }
             if state.size() > TRANSACTION_SIZE_LIMIT {
                 return Err(limits::transaction_too_large());
@@ -265,7 +268,15 @@ impl Transaction {
                     .map(Some),
             }
         };
-        let committed = outcome?;
+        let committed = match outcome {
+            Ok(committed) => committed,
+            Err(error) => {
+                for watcher in watchers {
+                    let _ = watcher.fire.send(Err(error.same()));
+                }
+                return Err(error);
+            }
+        };
         let mut state = self.lock();
         if matches!(state.phase, Phase::Committing) {
             state.phase = Phase::Committed(committed);
@@ -273,7 +284,7 @@ impl Transaction {
         drop(state);
         let board = &self.shared.board;
         for watcher in watchers {
-            let now = || board.latest().ok().map(|latest| latest.snapshot.clone());
+            let now = || board.latest()?.snapshot();
             board.watches.add(watcher, now);
         }
         Ok(())
@@ -318,8 +329,7 @@ impl Transaction {
             return Err(error());
         }
         let State { point, writes, read_conflicts, passed, .. } = &mut *state;
-        let mut stored =
-            || -> Result<Snapshot> { Ok(point.get(&self.shared.board)?.snapshot.clone()) };
+        let mut stored = || -> Result<Arc<Snapshot>> { point.get(&self.shared.board)?.snapshot() };
         let answer = read(&mut View { writes, stored: &mut stored, passed });
         if let (Ok((_, Some((begin, end)))), Isolation::Serializable) = (&answer, isolation) {
             reads::note_read(writes, read_conflicts, begin, end);
@@ -411,18 +421,14 @@ impl State {
             + ranges * OVERHEAD
     }
 
-    /// Keeps in mind that a read failed, so that the commit does too.
+    /// Keeps in mind that a read failed, so that the commit does too. A read that made no sense is
+    /// no read.
     fn remember_failure<T>(&mut self, answer: Result<T>) -> Result<T> {
         if let Err(error) = &answer {
-            let failure: Option<fn() -> Error> = match (error.code(), error.kind()) {
-                (Some(1036), _) => Some(limits::accessed_unreadable),
-                (Some(1007), _) => Some(limits::too_old),
-                (Some(1009), _) => Some(limits::future_version),
-                (Some(_), _) => None,
-                (None, ErrorKind::Closed) => Some(limits::closed),
-                (None, _) => Some(|| Error::new(ErrorKind::Corrupt, "a read of it failed")),
-            };
-            self.failed = self.failed.or(failure);
+            let unreadable = error.code() == Some(1036);
+            if self.failed.is_none() && (unreadable || error.kind() != ErrorKind::Invalid) {
+                self.failed = Some(error.same());
+            }
         }
         answer
     }

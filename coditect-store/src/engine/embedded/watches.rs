@@ -3,9 +3,10 @@
 use std::{
     collections::BTreeMap,
     mem,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
+use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
 use super::{
@@ -15,12 +16,29 @@ use super::{
 };
 use crate::Result;
 
-/// One who waits: fired when the key's value is no longer `expected`.
+/// One who waits: fired when the key's value is no longer the expected one.
 #[derive(Debug)]
 pub(super) struct Watcher {
-    pub(super) key: Vec<u8>,
-    pub(super) expected: Option<Vec<u8>>,
+    key: Vec<u8>,
+    expected: Fingerprint,
     pub(super) fire: oneshot::Sender<Result<()>>,
+}
+
+/// A value, if there is one, by its hash: many may wait for large ones.
+type Fingerprint = Option<[u8; 32]>;
+
+impl Watcher {
+    pub(super) fn new(
+        key: &[u8],
+        expected: Option<&[u8]>,
+        fire: oneshot::Sender<Result<()>>,
+    ) -> Self {
+        Self { key: key.to_vec(), expected: fingerprint(expected), fire }
+    }
+}
+
+fn fingerprint(value: Option<&[u8]>) -> Fingerprint {
+    value.map(|value| Sha256::digest(value).into())
 }
 
 /// All that wait.
@@ -31,27 +49,27 @@ pub(super) struct Watches(Mutex<Table>);
 struct Table {
     by_key: BTreeMap<Vec<u8>, Vec<Watcher>>,
     count: usize,
+    /// When there are this many, the abandoned ones are swept out.
+    sweep_at: usize,
 }
+
+/// With fewer watches than this it is not worth looking for abandoned ones.
+const SMALLEST_SWEEP: usize = 64;
 
 impl Watches {
     /// Begins to wait, or fires at once if `now`, the newest state, has another value already. A
     /// later state reaches [`changed`](Self::changed) after this.
-    pub(super) fn add(&self, watcher: Watcher, now: impl FnOnce() -> Option<Snapshot>) {
+    pub(super) fn add(&self, watcher: Watcher, now: impl FnOnce() -> Result<Arc<Snapshot>>) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if table.count >= WATCH_LIMIT {
-            table.drop_abandoned();
-        }
-        if table.count >= WATCH_LIMIT {
+        if !table.has_room() {
             let _ = watcher.fire.send(Err(limits::too_many_watches()));
             return;
         }
-        let Some(now) = now() else {
-            let _ = watcher.fire.send(Err(limits::closed()));
-            return;
-        };
-        match now.value(&watcher.key) {
+        match now().and_then(|now| now.value(&watcher.key)) {
             Err(error) => drop(watcher.fire.send(Err(error))),
-            Ok(value) if value != watcher.expected => drop(watcher.fire.send(Ok(()))),
+            Ok(value) if fingerprint(value.as_deref()) != watcher.expected => {
+                drop(watcher.fire.send(Ok(())));
+            }
             Ok(_) => {
                 table.count += 1;
                 table.by_key.entry(watcher.key.clone()).or_default().push(watcher);
@@ -79,11 +97,7 @@ impl Watches {
 
     /// Whether another one may be added.
     pub(super) fn have_room(&self) -> bool {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if table.count >= WATCH_LIMIT {
-            table.drop_abandoned();
-        }
-        table.count < WATCH_LIMIT
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).has_room()
     }
 
     /// Tells all that nothing will change any more.
@@ -96,8 +110,17 @@ impl Watches {
 }
 
 impl Table {
+    /// Whether another one fits, once the abandoned ones are gone.
+    fn has_room(&mut self) -> bool {
+        if self.count >= self.sweep_at.clamp(SMALLEST_SWEEP, WATCH_LIMIT) {
+            self.drop_abandoned();
+            self.sweep_at = self.count * 2;
+        }
+        self.count < WATCH_LIMIT
+    }
+
     fn check(&mut self, key: &[u8], now: &Snapshot) {
-        let value = now.value(key);
+        let value = now.value(key).map(|value| fingerprint(value.as_deref()));
         let Some(waiting) = self.by_key.remove(key) else { return };
         self.count -= waiting.len();
         let mut left = Vec::new();
