@@ -5,10 +5,9 @@
 //! part of it, within a budget of attempts and time. The last error is returned when the budget is
 //! spent. Every other error is returned at once, and nothing of that attempt is written.
 //!
-//! `MaybeCommitted` is never answered by running the closure again blindly. With a
-//! [marker](RetryPolicy::marker) each attempt also sets that key; after an unknown outcome the loop
-//! looks whether it is there: if so that attempt did commit and its answer is returned, if not it
-//! did not and is run again. Without a marker the error is returned, and stays `MaybeCommitted`.
+//! `MaybeCommitted` is never answered by running the closure again blindly: see [`Unknown`]. Once an
+//! attempt's outcome is unknown, nothing that a later attempt finds is believed until it is certain
+//! that the first cannot come in late, and an error that leaves that open is `MaybeCommitted`.
 //!
 //! What the closure must heed: it may run several times, so what it does outside the transaction
 //! happens several times, and ids are made outside of it.
@@ -16,8 +15,8 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    ErrorKind, Result, RunError,
-    engine::{Database, Transaction, maybe_committed},
+    Error, ErrorKind, Result, RunError,
+    engine::{Database, Transaction, conflict, maybe_committed},
 };
 
 /// How long, and how, a transaction is tried again.
@@ -31,19 +30,34 @@ pub struct RetryPolicy {
     pub first_delay: Duration,
     /// What waits don't grow beyond.
     pub longest_delay: Duration,
-    /// A key that only this call sets: by it an attempt whose outcome is unknown is recognised.
-    pub marker: Option<Vec<u8>>,
+    /// What to do about an attempt whose outcome is unknown.
+    pub unknown: Unknown,
+}
+
+/// What to do about an attempt whose outcome is unknown: `MaybeCommitted`.
+#[derive(Clone, Debug, Default)]
+pub enum Unknown {
+    /// Return the error: the caller decides.
+    #[default]
+    Return,
+    /// Run the closure again: it is right to do it twice, or it recognises its own work.
+    RunAgain,
+    /// Look whether it was committed: each attempt sets this key, which no other call ever uses, to
+    /// its number. One that was gives its answer, one that was not is run again. The key stays
+    /// behind, for the caller to clear some day.
+    Recognise(Vec<u8>),
 }
 
 impl Default for RetryPolicy {
-    /// 100 attempts within 30 s, waiting up to 2 ms at first and 500 ms at the most; no marker.
+    /// 100 attempts within 30 s, waiting up to 2 ms at first and 500 ms at the most; an unknown
+    /// outcome is returned.
     fn default() -> Self {
         Self {
             attempts: 100,
             time: Duration::from_secs(30),
             first_delay: Duration::from_millis(2),
             longest_delay: Duration::from_millis(500),
-            marker: None,
+            unknown: Unknown::Return,
         }
     }
 }
@@ -73,65 +87,111 @@ where
     CommitFut: Future<Output = Result<()>>,
 {
     let started = Instant::now();
-    let mut unknown = Unknown(Vec::new());
+    let mut open = Open { policy, attempts: Vec::new() };
     let mut number: u32 = 0;
     loop {
         number += 1;
         let tx = database.begin();
-        let error: E = match unknown.recognise(&tx, policy).await {
+        let error: E = match open.recognise(&tx).await {
             Ok(Some(answer)) => return Ok(answer),
             Err(error) => error.into(),
             Ok(None) => match body(tx.clone()).await {
-                Err(error) => error,
                 Ok(answer) => {
-                    if let Some(marker) = &policy.marker {
-                        tx.set(marker, &number.to_be_bytes());
-                    }
+                    open.mark(&tx, number);
                     match commit(tx).await {
                         Ok(()) => return Ok(answer),
                         Err(error) => {
                             if error.kind() == ErrorKind::MaybeCommitted {
-                                unknown.0.push((number, answer));
+                                open.attempts.push((number, answer));
                             }
                             error.into()
                         }
                     }
                 }
+                Err(error) if !is_answer(&error) => error,
+                // It holds once it is sure that no earlier attempt comes in late: when a commit
+                // that saw no marker has set one.
+                Err(error) => match open.settle(database, number, &commit).await {
+                    Ok(()) => return Err(error),
+                    Err(unsettled) => unsettled.into(),
+                },
             },
         };
-        // An error of the closure's own is an answer: its transaction saw whether the marker is
-        // there. One of the store's leaves open what was open before.
-        let Some(cause) = error.store_error() else {
-            return Err(error);
-        };
-        let again = match cause.kind() {
-            ErrorKind::MaybeCommitted => policy.marker.is_some() && !unknown.0.is_empty(),
-            _ => cause.is_retryable(),
-        };
-        if !again || number >= policy.attempts || started.elapsed() >= policy.time {
-            let settled = unknown.0.is_empty() || cause.kind() == ErrorKind::MaybeCommitted;
-            return Err(if settled { error } else { maybe_committed().into() });
+        let wait = delay(policy, number);
+        let may_go_on = number < policy.attempts && started.elapsed() + wait < policy.time;
+        match error.store_error().map(Error::kind) {
+            Some(ErrorKind::Conflict | ErrorKind::TooOld) if may_go_on => {}
+            Some(ErrorKind::MaybeCommitted) if may_go_on && open.may_run_again() => {}
+            Some(ErrorKind::MaybeCommitted) => return Err(error),
+            _ if open.attempts.is_empty() => return Err(error),
+            _ => return Err(maybe_committed().into()),
         }
-        tokio::time::sleep(delay(policy, number)).await;
+        tokio::time::sleep(wait).await;
     }
 }
 
-/// The attempts whose outcome is unknown, by number, with the answers they would have given.
-struct Unknown<T>(Vec<(u32, T)>);
+/// Whether it is the closure's answer, rather than the transaction's failure.
+fn is_answer<E: RunError>(error: &E) -> bool {
+    error.store_error().is_none_or(|error| {
+        matches!(
+            error.kind(),
+            ErrorKind::Exists | ErrorKind::NotFound | ErrorKind::Unique(_) | ErrorKind::Invalid
+        )
+    })
+}
 
-impl<T> Unknown<T> {
+/// The attempts whose outcome is unknown, by number, with the answers they would have given.
+struct Open<'a, T> {
+    policy: &'a RetryPolicy,
+    attempts: Vec<(u32, T)>,
+}
+
+impl<T> Open<'_, T> {
+    fn marker(&self) -> Option<&[u8]> {
+        match &self.policy.unknown {
+            Unknown::Recognise(marker) => Some(marker),
+            Unknown::Return | Unknown::RunAgain => None,
+        }
+    }
+
+    fn may_run_again(&self) -> bool {
+        !matches!(self.policy.unknown, Unknown::Return)
+    }
+
+    fn mark(&self, tx: &Transaction, number: u32) {
+        if let Some(marker) = self.marker() {
+            tx.set(marker, &number.to_be_bytes());
+        }
+    }
+
     /// The answer of the one that turns out to have been committed, if one has. That its marker is
-    /// read makes `tx` conflict with a late arrival of it, so the question stays open until a
-    /// transaction that saw no marker commits.
-    async fn recognise(&mut self, tx: &Transaction, policy: &RetryPolicy) -> Result<Option<T>> {
-        let Some(marker) = policy.marker.as_ref().filter(|_| !self.0.is_empty()) else {
+    /// read makes `tx` conflict with a late arrival of it.
+    async fn recognise(&mut self, tx: &Transaction) -> Result<Option<T>> {
+        if self.attempts.is_empty() {
             return Ok(None);
+        }
+        let Some(marker) = self.marker() else { return Ok(None) };
+        let Some(number) = tx.get(marker).await? else { return Ok(None) };
+        let found = self.attempts.iter().position(|(at, _)| at.to_be_bytes() == *number);
+        Ok(found.map(|at| self.attempts.swap_remove(at).1))
+    }
+
+    /// Makes sure that none of them comes in any more.
+    async fn settle<C, CommitFut>(&self, database: &Database, number: u32, commit: &C) -> Result<()>
+    where
+        C: Fn(Transaction) -> CommitFut,
+        CommitFut: Future<Output = Result<()>>,
+    {
+        let Some(marker) = self.marker().filter(|_| !self.attempts.is_empty()) else {
+            return Ok(());
         };
-        let Some(number) = tx.get(marker).await? else {
-            return Ok(None);
-        };
-        let found = self.0.iter().position(|(attempt, _)| attempt.to_be_bytes() == *number);
-        Ok(found.map(|at| self.0.swap_remove(at).1))
+        let tx = database.begin();
+        if tx.get(marker).await?.is_some() {
+            // One did come in: the next attempt recognises it.
+            return Err(conflict());
+        }
+        self.mark(&tx, number);
+        commit(tx).await
     }
 }
 
@@ -157,7 +217,7 @@ mod tests {
         RetryPolicy {
             attempts: 5,
             first_delay: Duration::from_micros(10),
-            marker: marker.map(<[u8]>::to_vec),
+            unknown: marker.map_or(Unknown::Return, |key| Unknown::Recognise(key.to_vec())),
             ..RetryPolicy::default()
         }
     }
@@ -219,7 +279,7 @@ mod tests {
         let commits = AtomicU32::new(0);
         let unknown_then_conflicts = |_| {
             let first = commits.fetch_add(1, Ordering::Relaxed) == 0;
-            async move { Err(if first { maybe_committed() } else { crate::engine::conflict() }) }
+            async move { Err(if first { maybe_committed() } else { conflict() }) }
         };
         let policy = quick(Some(b"marker"));
         let outcome = run_with(&database, &policy, add, unknown_then_conflicts).await;
@@ -228,12 +288,62 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_right_to_do_twice_is_run_again() {
+        let database = Database::memory().unwrap();
+        let policy = RetryPolicy { unknown: Unknown::RunAgain, ..quick(None) };
+        let commits = AtomicU32::new(0);
+        let lose_the_answer = |tx: Transaction| {
+            let first = commits.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                tx.commit().await?;
+                if first { Err(maybe_committed()) } else { Ok(()) }
+            }
+        };
+        assert_eq!(run_with(&database, &policy, add, lose_the_answer).await.unwrap(), 7);
+        assert_eq!(sum(&database).await, 2, "its closure is not, and was told so");
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_a_later_attempt_is_not_believed_while_an_earlier_one_may_come_in() {
+        let database = Database::memory().unwrap();
+        let late = std::sync::Mutex::new(None);
+        let bodies = AtomicU32::new(0);
+        let refuse_the_second = |tx: Transaction| {
+            let second = bodies.fetch_add(1, Ordering::Relaxed) == 1;
+            let late = late.lock().unwrap().take();
+            async move {
+                if !second {
+                    return add(tx).await;
+                }
+                // The first attempt, thought lost, comes in while the second looks around.
+                let refused = tx.get(b"other").await;
+                let first: Transaction = late.unwrap();
+                first.commit().await?;
+                refused?;
+                Err(Error::new(ErrorKind::Exists, "refused"))
+            }
+        };
+        let delay_the_first = |tx: Transaction| {
+            let mut late = late.lock().unwrap();
+            let first = bodies.load(Ordering::Relaxed) == 1 && late.is_none();
+            if first {
+                *late = Some(tx.clone());
+            }
+            async move { if first { Err(maybe_committed()) } else { tx.commit().await } }
+        };
+        let policy = quick(Some(b"marker"));
+        let answer = run_with(&database, &policy, refuse_the_second, delay_the_first).await;
+        assert_eq!(answer.unwrap(), 7, "the first attempt's answer");
+        assert_eq!(sum(&database).await, 1);
+    }
+
+    #[tokio::test]
     async fn the_budget_of_attempts_is_kept() {
         let database = Database::memory().unwrap();
         let commits = AtomicU32::new(0);
         let conflicts = |_| {
             commits.fetch_add(1, Ordering::Relaxed);
-            async { Err(crate::engine::conflict()) }
+            async { Err(conflict()) }
         };
         let outcome = run_with(&database, &quick(None), add, conflicts).await;
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Conflict);

@@ -25,10 +25,8 @@ use std::path::Path;
 
 pub use atomic::AtomicOp;
 pub use embedded::Options;
-#[cfg(test)]
-pub(crate) use limits::conflict;
-pub(crate) use limits::maybe_committed;
 pub use limits::{KEY_SIZE_LIMIT, LIFETIME, TRANSACTION_SIZE_LIMIT, VALUE_SIZE_LIMIT, WATCH_LIMIT};
+pub(crate) use limits::{conflict, maybe_committed};
 pub use range::{KeySelector, KeyValue, Order, RangePage, RangeQuery, RangeStream, Stopped};
 pub use versionstamp::Versionstamp;
 pub use watch::Watch;
