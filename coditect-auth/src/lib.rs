@@ -51,5 +51,5 @@ pub use password::PasswordError;
 pub use refresh::{RefreshKeys, RefreshToken, Salt};
 pub use secret::{AccessToken, MasterKey, Password, RefreshSecret, RefreshText};
 pub use service::{
-    Auth, Credential, Device, Extent, Identity, Registration, Settings, SignedIn, Tokens, entities,
+    Auth, Credential, Device, Identity, Registration, Settings, SignedIn, Tokens, entities,
 };

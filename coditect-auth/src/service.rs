@@ -11,7 +11,10 @@
 //! - Hashing, signing and randomness are outside of transactions, ids and salts are drawn once a
 //!   request: a transaction that runs again does the same again.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{
@@ -21,7 +24,10 @@ use coditect_store::{
         AuthSession, AuthSessionId, RevocationReason, Tenant, TenantId, TokenFamilyId, User,
         UserId, UserStatus,
     },
+    transaction::{RetryPolicy, Unknown},
 };
+
+use tokio::sync::Mutex;
 
 use crate::{
     AccessSettings, AccessToken, AccessTokens, Claims, Decision, Email, Error, HashParams, Hasher,
@@ -51,6 +57,8 @@ pub struct Auth {
     hasher: Hasher,
     lifetimes: Lifetimes,
     ring: RwLock<Arc<KeyRing>>,
+    /// When the ring was last read again.
+    reloaded_at: Mutex<Option<Instant>>,
 }
 
 /// Somebody who wants an account.
@@ -113,16 +121,13 @@ pub enum Credential<'a> {
     Refresh(&'a str),
 }
 
-/// What signing out ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
-    /// The session of the token.
-    ThisSession,
-    /// All sessions of its user.
-    Everywhere,
-}
+/// For a key that is not in the ring, it is read again at most this often.
+const RING_RELOADED_EVERY: Duration = Duration::from_secs(2);
 
-/// More sessions than a user has whose expired ones are swept.
+/// How often a sign-in looks again at a hash that is being replaced.
+const LOOKS_AT_A_HASH: usize = 3;
+
+/// More sessions that hold than a user has, and as many as one transaction can end.
 const MOST_SESSIONS: usize = 10_000;
 
 /// More keys than any ring has: each rotation leaves one behind.
@@ -159,6 +164,7 @@ impl Auth {
             hasher: Hasher::new(settings.hash)?,
             lifetimes: settings.lifetimes,
             ring: RwLock::new(Arc::new(ring)),
+            reloaded_at: Mutex::new(None),
             store,
             clock,
             master,
@@ -229,42 +235,35 @@ impl Auth {
         device: &Device,
     ) -> Result<SignedIn, Error> {
         let password = Password::presented(password).map_err(|_| Error::InvalidCredentials)?;
-        let known = match Email::parse(email) {
-            Ok(email) => self.user_by_email(&email).await?,
-            Err(_) => None,
-        };
-        let Some(known) = known else {
+        let Ok(email) = Email::parse(email) else {
             self.hasher.verify_absent(&password).await?;
             return Err(Error::InvalidCredentials);
         };
-        let verdict = self.hasher.verify(&password, &known.password_hash).await?;
-        let Verdict::Matches { needs_rehash } = verdict else {
-            return Err(Error::InvalidCredentials);
-        };
-        let new_hash = if needs_rehash { Some(self.hasher.hash(&password).await?) } else { None };
-        let now = self.clock.now();
-        let (session, token) = self.new_session(&known, device, now)?;
-        let user = self
-            .store
-            .run(|tx| {
+        // More than once only if the password's hash was replaced between the looks at it, as a
+        // sign-in at the same time does that makes it anew by today's parameters.
+        for _ in 0..LOOKS_AT_A_HASH {
+            let Some(known) = self.user_by_email(&email).await? else {
+                self.hasher.verify_absent(&password).await?;
+                return Err(Error::InvalidCredentials);
+            };
+            let verdict = self.hasher.verify(&password, &known.password_hash).await?;
+            let Verdict::Matches { needs_rehash } = verdict else {
+                return Err(Error::InvalidCredentials);
+            };
+            let new_hash =
+                if needs_rehash { Some(self.hasher.hash(&password).await?) } else { None };
+            let now = self.clock.now();
+            let (session, token) = self.new_session(&known, device, now)?;
+            let signed_in = self.store.run(|tx| {
                 let (known, session, new_hash) = (&known, &session, &new_hash);
-                async move {
-                    let user = tx.get::<User>(known.tenant_id, known.id).await?;
-                    // What was verified must still be so.
-                    let user = user
-                        .filter(|user| user.status == UserStatus::Enabled)
-                        .filter(|user| user.password_hash == known.password_hash)
-                        .ok_or(Error::InvalidCredentials)?;
-                    tx.create(session).await?;
-                    let Some(password_hash) = new_hash.clone() else { return Ok(user) };
-                    let user = User { password_hash, updated_at: now, ..user };
-                    tx.update(&user).await?;
-                    Ok::<_, Error>(user)
-                }
-            })
-            .await?;
-        let tokens = self.tokens(&session, &user, &token, now)?;
-        Ok(SignedIn { user, tokens })
+                async move { sign_in(&tx, known, session, new_hash.as_deref(), now).await }
+            });
+            if let Some(user) = signed_in.await? {
+                let tokens = self.tokens(&session, &user, &token, now)?;
+                return Ok(SignedIn { user, tokens });
+            }
+        }
+        Err(Error::InvalidCredentials)
     }
 
     /// Replaces a refresh token: see [`family`] for what one that comes in means.
@@ -277,7 +276,9 @@ impl Auth {
         let token = self.refresh.parse(token)?;
         let presented = Presented::new(&token, refresh::fresh_salt()?);
         let now = self.clock.now();
-        let outcome = self.store.run(|tx| {
+        // A rotation whose commit's outcome is unknown recognises itself by its salt.
+        let again = RetryPolicy { unknown: Unknown::RunAgain, ..RetryPolicy::default() };
+        let outcome = self.store.run_with(&again, |tx| {
             let (token, presented) = (&token, &presented);
             async move { self.refresh_in(&tx, token, presented, now).await }
         });
@@ -294,14 +295,10 @@ impl Auth {
         presented: &Presented,
         now: DateTime<Utc>,
     ) -> Result<Result<(AuthSession, User, RefreshToken), Error>, Error> {
-        let session = tx.find(&AuthSession::BY_FAMILY, Global, token.family).await?;
-        let Some(session) = session else { return Ok(Err(Error::SessionRevoked)) };
-        let Some(user) = tx.get::<User>(session.tenant_id, session.user_id).await? else {
+        let Some((session, user)) = session_and_user(tx, token.family).await? else {
             return Ok(Err(Error::SessionRevoked));
         };
-        let stored = Stored { session: &session, user: user.status };
-        let grace = self.lifetimes.grace;
-        Ok(match family::decide(Some(stored), presented, now, grace) {
+        Ok(match self.decide(&session, &user, presented, now) {
             Decision::Rotate => {
                 let Some(next) = self.refresh.successor(token, &presented.salt) else {
                     return Ok(Err(Error::SessionExpired));
@@ -316,27 +313,28 @@ impl Auth {
                 Some(next) => Ok((session, user, next)),
                 None => Err(Error::SessionExpired),
             },
-            Decision::Reused => {
-                tx.update(&family::revoked(&session, RevocationReason::Reuse, now)).await?;
-                tracing::warn!(session = %session.id, user = %user.id, "a refresh token was used again: its family is ended");
-                Err(Error::RefreshReused)
-            }
-            refused @ (Decision::Ahead | Decision::Diverged) => {
-                tracing::error!(session = %session.id, ?refused, "a refresh token is not the store's: was it set back?");
-                Err(Error::RefreshInvalid)
-            }
-            Decision::Expired => Err(Error::SessionExpired),
-            Decision::Revoked => Err(Error::SessionRevoked),
+            refused => Err(refuse(tx, &session, refused, now).await?),
         })
     }
 
-    /// Ends the session of a token, or all of its user's. Doing it again changes nothing.
+    fn decide(
+        &self,
+        session: &AuthSession,
+        user: &User,
+        presented: &Presented,
+        now: DateTime<Utc>,
+    ) -> Decision {
+        let stored = Stored { session, user: user.status };
+        family::decide(Some(stored), presented, now, self.lifetimes.grace)
+    }
+
+    /// Ends the session of a token. Doing it again changes nothing.
     ///
     /// # Errors
     ///
     /// [`Error::TokenInvalid`], [`Error::TokenExpired`], [`Error::RefreshInvalid`],
     /// [`Error::Store`].
-    pub async fn logout(&self, credential: Credential<'_>, extent: Extent) -> Result<(), Error> {
+    pub async fn logout(&self, credential: Credential<'_>) -> Result<(), Error> {
         let session = match credential {
             Credential::Access(token) => {
                 let claims = self.verify(token).await?;
@@ -345,26 +343,82 @@ impl Auth {
             Credential::Refresh(token) => SessionOf::Family(self.refresh.parse(token)?.family),
         };
         let now = self.clock.now();
-        self.store
-            .run(|tx| async move {
-                let Some(session) = session.find(&tx).await? else { return Ok(()) };
-                let end = async |session: AuthSession| match session.revocation {
-                    Some(_) => Ok(()),
-                    None => {
-                        tx.update(&family::revoked(&session, RevocationReason::Logout, now)).await
-                    }
+        let ended = self.store.run(|tx| async move {
+            match session.find(&tx).await? {
+                Some(session) => end(&tx, &session, RevocationReason::Logout, now).await,
+                None => Ok(()),
+            }
+        });
+        ended.await.map_err(Error::Store)
+    }
+
+    /// Ends all sessions of a token's user, in one transaction. Unlike [`logout`](Self::logout) it
+    /// asks for a token that still holds: one that was lost long ago ends nothing but itself. Doing
+    /// it again with the same token changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`verify`](Self::verify) and [`authenticate`](Self::authenticate), or for
+    /// [`refresh`](Self::refresh), of which a replay ends its family; [`Error::Store`], with
+    /// `Limit` if there are more sessions than one transaction can end.
+    pub async fn logout_everywhere(&self, credential: Credential<'_>) -> Result<(), Error> {
+        let now = self.clock.now();
+        let proof = match credential {
+            Credential::Access(token) => Proof::Claims(Box::new(self.verify(token).await?)),
+            Credential::Refresh(token) => {
+                let token = self.refresh.parse(token)?;
+                Proof::Refresh(token.family, Presented::new(&token, refresh::fresh_salt()?))
+            }
+        };
+        let session = match &proof {
+            Proof::Claims(claims) => SessionOf::Id(claims.tenant_id, claims.session_id),
+            Proof::Refresh(family, _) => SessionOf::Family(*family),
+        };
+        let again = RetryPolicy { unknown: Unknown::RunAgain, ..RetryPolicy::default() };
+        let outcome = self.store.run_with(&again, |tx| {
+            let proof = &proof;
+            async move {
+                let known = session.find(&tx).await?;
+                let before = known.and_then(|session| session.revocation);
+                if before.is_some_and(|it| it.reason == RevocationReason::LogoutEverywhere) {
+                    return Ok(Ok(()));
+                }
+                let session = match self.proven(&tx, proof, now).await? {
+                    Ok(session) => session,
+                    // What a replay has ended is committed before it is refused.
+                    Err(refusal) => return Ok(Err(refusal)),
                 };
-                if extent == Extent::ThisSession {
-                    return end(session).await;
+                let live = tx
+                    .scan(&AuthSession::BY_USER, session.tenant_id, session.user_id)
+                    .filter("live", |session| session.holds_at(now));
+                for session in live.all(MOST_SESSIONS).await? {
+                    end(&tx, &session, RevocationReason::LogoutEverywhere, now).await?;
                 }
-                let sessions = tx.scan(&AuthSession::BY_USER, session.tenant_id, session.user_id);
-                for session in sessions.all(MOST_SESSIONS).await? {
-                    end(session).await?;
-                }
-                Ok(())
-            })
-            .await
-            .map_err(Error::Store)
+                Ok::<_, Error>(Ok(()))
+            }
+        });
+        outcome.await?
+    }
+
+    /// The session that `proof` proves to hold, or why it doesn't.
+    async fn proven(
+        &self,
+        tx: &Transaction,
+        proof: &Proof,
+        now: DateTime<Utc>,
+    ) -> Result<Result<AuthSession, Error>, Error> {
+        match proof {
+            Proof::Claims(claims) => Ok(Ok(self.authenticate(tx, claims).await?.session)),
+            Proof::Refresh(family, presented) => {
+                let Some((session, user)) = session_and_user(tx, *family).await? else {
+                    return Ok(Err(Error::SessionRevoked));
+                };
+                Ok(match self.decide(&session, &user, presented, now) {
+                    Decision::Rotate | Decision::Repeat => Ok(session),
+                    refused => Err(refuse(tx, &session, refused, now).await?),
+                })
+            }
+        }
     }
 
     /// What an access token says, if it was signed here and is of the time. That is half an answer:
@@ -378,7 +432,8 @@ impl Auth {
         let now = self.clock.now();
         match self.access.verify(&self.ring(), token, now) {
             // Another server may have rotated the keys.
-            Err(TokenError::UnknownKey) if self.reload_ring().await? => {
+            Err(TokenError::UnknownKey) => {
+                self.reload_ring().await?;
                 Ok(self.access.verify(&self.ring(), token, now)?)
             }
             verified => Ok(verified?),
@@ -402,7 +457,7 @@ impl Auth {
         if !is_theirs || session.revocation.is_some() || user.status != UserStatus::Enabled {
             return Err(Error::SessionRevoked);
         }
-        if self.clock.now() >= session.expires_at() {
+        if !session.holds_at(self.clock.now()) {
             return Err(Error::SessionExpired);
         }
         Ok(Identity { user, session })
@@ -473,15 +528,92 @@ impl Auth {
         Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the ring again; whether it has changed.
-    async fn reload_ring(&self) -> Result<bool, Error> {
+    /// Reads the ring again, one at a time and not too often: anybody can make up a key's name.
+    async fn reload_ring(&self) -> Result<(), Error> {
+        let mut reloaded_at = self.reloaded_at.lock().await;
+        if reloaded_at.is_some_and(|at| at.elapsed() < RING_RELOADED_EVERY) {
+            return Ok(());
+        }
         let records = self.store.run(|tx| async move { all_keys(&tx).await }).await?;
         let ring = KeyRing::open(&records, &self.master)?;
-        let changed = !ring.kids().eq(self.ring().kids());
-        if changed {
-            *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
+        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
+        *reloaded_at = Some(Instant::now());
+        Ok(())
+    }
+}
+
+/// What shows that a session holds.
+enum Proof {
+    Claims(Box<Claims>),
+    Refresh(TokenFamilyId, Presented),
+}
+
+/// Makes the session, if the user is still the one whose password was verified; none if their hash
+/// was replaced meanwhile.
+async fn sign_in(
+    tx: &Transaction,
+    known: &User,
+    session: &AuthSession,
+    new_hash: Option<&str>,
+    now: DateTime<Utc>,
+) -> Result<Option<User>, Error> {
+    let user = tx.get::<User>(known.tenant_id, known.id).await?;
+    let user =
+        user.filter(|user| user.status == UserStatus::Enabled).ok_or(Error::InvalidCredentials)?;
+    if user.password_hash != known.password_hash {
+        return Ok(None);
+    }
+    tx.create(session).await?;
+    let Some(new_hash) = new_hash else { return Ok(Some(user)) };
+    let user = User { password_hash: new_hash.to_owned(), updated_at: now, ..user };
+    tx.update(&user).await?;
+    Ok(Some(user))
+}
+
+/// The session of a token family, with its user.
+async fn session_and_user(
+    tx: &Transaction,
+    family: TokenFamilyId,
+) -> Result<Option<(AuthSession, User)>, Error> {
+    let session = tx.find(&AuthSession::BY_FAMILY, Global, family).await?;
+    let Some(session) = session else { return Ok(None) };
+    let user = tx.get::<User>(session.tenant_id, session.user_id).await?;
+    Ok(user.map(|user| (session, user)))
+}
+
+/// Does what a refused refresh token asks for, and says what the client gets.
+async fn refuse(
+    tx: &Transaction,
+    session: &AuthSession,
+    decision: Decision,
+    now: DateTime<Utc>,
+) -> Result<Error, Error> {
+    let (session_id, user_id) = (session.id, session.user_id);
+    Ok(match decision {
+        Decision::Reused => {
+            end(tx, session, RevocationReason::Reuse, now).await?;
+            tracing::warn!(%session_id, %user_id, "a refresh token was used again: its family is ended");
+            Error::RefreshReused
         }
-        Ok(changed)
+        Decision::Expired => Error::SessionExpired,
+        Decision::Revoked => Error::SessionRevoked,
+        Decision::Ahead | Decision::Diverged | Decision::Rotate | Decision::Repeat => {
+            tracing::error!(%session_id, %user_id, ?decision, "a refresh token is not the store's: was it set back?");
+            Error::RefreshInvalid
+        }
+    })
+}
+
+/// Ends a session that was not ended before.
+async fn end(
+    tx: &Transaction,
+    session: &AuthSession,
+    reason: RevocationReason,
+    now: DateTime<Utc>,
+) -> coditect_store::Result<()> {
+    match session.revocation {
+        Some(_) => Ok(()),
+        None => tx.update(&family::revoked(session, reason, now)).await,
     }
 }
 

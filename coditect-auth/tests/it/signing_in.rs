@@ -88,6 +88,18 @@ async fn unknown_wrong_and_disabled_are_one_error() {
     assert!(matches!(outcome, Err(Error::InvalidCredentials)));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sign_ins_at_once_that_make_the_hash_anew_all_succeed() {
+    let home = Installation::new().await;
+    home.register("ada@example.org").await.unwrap();
+    let dearer = home.with_dearer_hashes().await;
+    let device = coditect_auth::Device::default();
+    let logins = (0..8).map(|_| dearer.login("ada@example.org", PASSWORD, &device));
+    for outcome in join_all(logins).await {
+        outcome.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_request_is_from_whoever_the_stored_session_is_of() {
     let home = Installation::new().await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use coditect_auth::{Credential, Device, Extent, Registration, SignedIn, Tokens};
+use coditect_auth::{Credential, Device, Registration, SignedIn, Tokens};
 use coditect_store::model::{Tenant, TenantId, User, UserId};
 use hyper::header::USER_AGENT;
 use serde::{Deserialize, Serialize};
@@ -134,12 +134,15 @@ pub(crate) async fn refresh(app: Arc<App>, mut request: Request) -> Answer {
 /// token in the header; with `everywhere`, all of that user's.
 pub(crate) async fn logout(app: Arc<App>, mut request: Request) -> Answer {
     let logout = request.optional_json::<Logout>().await?.unwrap_or_default();
-    let extent = if logout.everywhere { Extent::Everywhere } else { Extent::ThisSession };
     let credential = match &logout.refresh_token {
         Some(token) => Credential::Refresh(token),
         None => Credential::Access(bearer::token(request.headers())?.expose()),
     };
-    app.auth.logout(credential, extent).await?;
+    if logout.everywhere {
+        app.auth.logout_everywhere(credential).await?;
+    } else {
+        app.auth.logout(credential).await?;
+    }
     respond::ok(&SignedOut { signed_out: true })
 }
 

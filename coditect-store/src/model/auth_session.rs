@@ -99,12 +99,19 @@ pub enum RevocationReason {
     Logout,
     /// An old refresh token came back: somebody else has one.
     Reuse,
+    /// Its user signed out everywhere.
+    LogoutEverywhere,
 }
 
 impl AuthSession {
     /// When it ends by itself: the nearer of the two expiries.
     pub fn expires_at(&self) -> DateTime<Utc> {
         self.idle_expires_at.min(self.absolute_expires_at)
+    }
+
+    /// Whether it was neither ended nor has ended by itself at `now`.
+    pub fn holds_at(&self, now: DateTime<Utc>) -> bool {
+        self.revocation.is_none() && now < self.expires_at()
     }
 
     /// The values of [`BY_EXPIRY`](Self::BY_EXPIRY) of all that have ended at `now`: those of the
