@@ -52,4 +52,5 @@ pub use refresh::{RefreshKeys, RefreshToken, Salt};
 pub use secret::{AccessToken, MasterKey, Password, RefreshSecret, RefreshText};
 pub use service::{
     Auth, Credential, Device, Identity, Registration, Settings, SignedIn, Tokens, entities,
+    master_key_at,
 };

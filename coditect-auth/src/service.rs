@@ -12,6 +12,7 @@
 //!   request: a transaction that runs again does the same again.
 
 use std::{
+    path::Path,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
@@ -31,8 +32,9 @@ use tokio::sync::Mutex;
 
 use crate::{
     AccessSettings, AccessToken, AccessTokens, Claims, Decision, Email, Error, HashParams, Hasher,
-    KeyRing, Lifetimes, MasterKey, Password, Presented, RefreshKeys, RefreshSecret, RefreshText,
-    RefreshToken, SealedKey, Stored, TokenError, TokenId, Verdict, family, keys, refresh,
+    KeyError, KeyRing, Lifetimes, MasterKey, Password, Presented, RefreshKeys, RefreshSecret,
+    RefreshText, RefreshToken, SealedKey, Stored, TokenError, TokenId, Verdict, family, keys,
+    refresh,
 };
 
 /// What an operator may set.
@@ -140,6 +142,21 @@ const USER_AGENT_CHARS: usize = 256;
 #[must_use]
 pub fn entities(options: StoreOptions) -> StoreOptions {
     options.entity::<SealedKey>()
+}
+
+/// The master key of an installation: of the file `path`, which is made, for a store that has no
+/// keys yet.
+///
+/// # Errors
+///
+/// [`Error::Key`] if the file is not one, or is missing where the store's keys were sealed with it;
+/// [`Error::Store`].
+pub async fn master_key_at(path: &Path, store: &Store) -> Result<MasterKey, Error> {
+    let missing = !path.try_exists().map_err(Error::internal)?;
+    if missing && !store.run(|tx| async move { all_keys(&tx).await }).await?.is_empty() {
+        return Err(KeyError::MasterKeyMissing { path: path.to_owned() }.into());
+    }
+    MasterKey::load_or_create(path)
 }
 
 impl Auth {

@@ -6,7 +6,9 @@
 use std::{env, time::Duration};
 
 use chrono::TimeDelta;
-use coditect_auth::{AccessSettings, Auth, Lifetimes, MasterKey, Settings, entities};
+use coditect_auth::{
+    AccessSettings, Auth, Lifetimes, MasterKey, Settings, entities, master_key_at,
+};
 use coditect_store::{Clock, Store, engine::Database};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +47,7 @@ impl App {
         let database =
             if config.ephemeral { Database::memory()? } else { Database::open(&config.data)? };
         let store = entities(Store::options()).open(database).await?;
+        let master_key = master_key(&config, &store).await?;
         let settings = Settings {
             access: AccessSettings {
                 ttl: time_delta(config.access_ttl),
@@ -56,7 +59,7 @@ impl App {
             },
             ..Settings::default()
         };
-        let auth = Auth::open(store.clone(), master_key(&config)?, clock.clone(), settings).await?;
+        let auth = Auth::open(store.clone(), master_key, clock.clone(), settings).await?;
         Ok(Self {
             config,
             clock,
@@ -95,11 +98,11 @@ impl App {
 }
 
 /// The master key: of the environment, or of the data folder, or, where nothing is kept, a new one.
-fn master_key(config: &Config) -> Result<MasterKey, coditect_auth::Error> {
+async fn master_key(config: &Config, store: &Store) -> Result<MasterKey, coditect_auth::Error> {
     match env::var(MASTER_KEY_VARIABLE) {
         Ok(text) => Ok(MasterKey::parse(&text)?),
         Err(_) if config.ephemeral => MasterKey::generate(),
-        Err(_) => MasterKey::load_or_create(&config.data.join(MASTER_KEY_FILE)),
+        Err(_) => master_key_at(&config.data.join(MASTER_KEY_FILE), store).await,
     }
 }
 

@@ -10,6 +10,16 @@ use super::Kid;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
+    /// The store's keys were sealed before, and what opens them is not there: a new master key would
+    /// void all logins, so none is made.
+    #[error(
+        "the store's signing keys were sealed with a master key, which is not at {}: put it back",
+        path.display()
+    )]
+    MasterKeyMissing {
+        /// Where it is looked for.
+        path: PathBuf,
+    },
     /// The master key's text is no text of bytes.
     #[error("the master key is neither hexadecimal nor Base64 text")]
     MasterKeyText,

@@ -42,6 +42,22 @@ async fn a_wrong_master_key_is_told_at_the_start() {
 }
 
 #[tokio::test]
+async fn a_master_key_is_made_for_a_new_store_and_missed_for_an_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("master.key");
+    let new = coditect_auth::entities(coditect_store::Store::options());
+    let new = new.open(coditect_store::engine::Database::memory().unwrap()).await.unwrap();
+    let made = coditect_auth::master_key_at(&path, &new).await.unwrap();
+    assert_eq!(coditect_auth::master_key_at(&path, &new).await.unwrap(), made);
+
+    std::fs::remove_file(&path).unwrap();
+    let home = Installation::new().await;
+    let outcome = coditect_auth::master_key_at(&path, &home.store).await;
+    assert!(matches!(outcome, Err(Error::Key(KeyError::MasterKeyMissing { .. }))), "{outcome:?}");
+    assert!(!path.exists());
+}
+
+#[tokio::test]
 async fn a_server_learns_of_a_key_that_another_one_made() {
     let home = Installation::new().await;
     let (store, master, now) = (&home.store, &home.master, home.now());
