@@ -94,6 +94,35 @@ impl Client {
         self.answer_to(call.method).await
     }
 
+    /// One call over a connection of its own; `None` where the server is gone before its answer.
+    pub(crate) async fn try_call(address: SocketAddr, call: Call) -> Option<Answer> {
+        let stream = TcpStream::connect(address).await.ok()?;
+        let mut client = Self { stream, received: Vec::new() };
+        client.try_send(&call.bytes()).await;
+        timeout(PATIENCE, async {
+            while !client.has_answer() {
+                if !client.read_more().await {
+                    return None;
+                }
+            }
+            Some(client.read_answer(call.method).await)
+        })
+        .await
+        .expect("an answer or an end in time")
+    }
+
+    /// Whether a whole answer was received.
+    fn has_answer(&self) -> bool {
+        let Some(head) = self.received.windows(4).position(|it| it == b"\r\n\r\n") else {
+            return false;
+        };
+        let text = String::from_utf8_lossy(&self.received[..head]).to_lowercase();
+        let length = text.split("content-length: ").nth(1).map_or(0, |rest| {
+            rest.split("\r\n").next().and_then(|length| length.parse().ok()).unwrap_or(0)
+        });
+        self.received.len() >= head + 4 + length
+    }
+
     /// Bytes as they are.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();

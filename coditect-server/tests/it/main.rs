@@ -5,10 +5,12 @@
 
 mod client;
 mod connections;
+mod durability;
 mod health;
 mod http2;
 mod limits;
 mod program;
+mod readme;
 mod requests;
 mod server;
 mod stopping;
