@@ -3,6 +3,7 @@
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "what helps a test may fail it")]
 
+mod bad_input;
 mod client;
 mod connections;
 mod durability;
