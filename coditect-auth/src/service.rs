@@ -330,7 +330,8 @@ impl Auth {
         })
     }
 
-    /// Ends the session of a token, or all of its user's. Doing it again changes nothing.
+    /// Ends the session of a token, or all of its user's, which a session that is over cannot. Doing
+    /// it again changes nothing.
     ///
     /// # Errors
     ///
@@ -354,7 +355,9 @@ impl Auth {
                         tx.update(&family::revoked(&session, RevocationReason::Logout, now)).await
                     }
                 };
-                if extent == Extent::ThisSession {
+                // A token of a session that is over says nothing about the others any more.
+                let is_over = session.revocation.is_some() || now >= session.expires_at();
+                if extent == Extent::ThisSession || is_over {
                     return end(session).await;
                 }
                 let sessions = tx.scan(&AuthSession::BY_USER, session.tenant_id, session.user_id);
