@@ -3,7 +3,7 @@
 //! Well-formed requests are [`Call`]s; anything else is sent as bytes. Everything that waits for
 //! the server gives up after [`PATIENCE`], so that a test fails and never hangs.
 
-use std::{fmt::Write, net::SocketAddr, time::Duration};
+use std::{fmt::Write, io, net::SocketAddr, time::Duration};
 
 use serde_json::Value;
 use tokio::{
@@ -62,9 +62,18 @@ impl Call {
         self
     }
 
+    pub(crate) fn bearer(self, token: &str) -> Self {
+        self.header("Authorization", &format!("Bearer {token}"))
+    }
+
     /// A body labelled as JSON, whatever it is.
     pub(crate) fn json(self, body: impl Into<Vec<u8>>) -> Self {
         self.header("Content-Type", "application/json").body(body)
+    }
+
+    /// A JSON body.
+    pub(crate) fn value(self, body: &Value) -> Self {
+        self.json(body.to_string())
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -84,8 +93,12 @@ impl Call {
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
-        Self { stream, received: Vec::new() }
+        Self::try_connect(address).await.unwrap()
+    }
+
+    pub(crate) async fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        Ok(Self { stream, received: Vec::new() })
     }
 
     /// One call over this connection, which stays open if the server leaves it so.
@@ -114,6 +127,7 @@ impl Client {
         loop {
             let answer =
                 timeout(PATIENCE, self.read_answer(method)).await.expect("an answer in time");
+            let answer = answer.expect("a whole answer before the close");
             if answer.status >= 200 {
                 return answer;
             }
@@ -132,12 +146,15 @@ impl Client {
         assert_eq!(String::from_utf8_lossy(&rest), "");
     }
 
-    async fn read_answer(&mut self, method: &str) -> Answer {
+    /// `None` where the server closes before all of it is here.
+    async fn read_answer(&mut self, method: &str) -> Option<Answer> {
         let head_end = loop {
             if let Some(at) = self.received.windows(4).position(|it| it == b"\r\n\r\n") {
                 break at + 4;
             }
-            assert!(self.read_more().await, "closed before an answer");
+            if !self.read_more().await {
+                return None;
+            }
         };
         let head: Vec<u8> = self.received.drain(..head_end).collect();
         let head = String::from_utf8(head).unwrap();
@@ -156,11 +173,13 @@ impl Client {
             let length = answer.header("content-length").expect("a known length");
             let length: usize = length.parse().unwrap();
             while self.received.len() < length {
-                assert!(self.read_more().await, "closed within an answer");
+                if !self.read_more().await {
+                    return None;
+                }
             }
             answer.body = self.received.drain(..length).collect();
         }
-        answer
+        Some(answer)
     }
 
     /// Whether there was more; a reset counts as a close.

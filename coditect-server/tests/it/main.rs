@@ -3,6 +3,8 @@
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "what helps a test may fail it")]
 
+mod account;
+mod auth;
 mod client;
 mod connections;
 mod health;
