@@ -13,4 +13,5 @@ mod limits;
 mod program;
 mod requests;
 mod server;
+mod sessions;
 mod stopping;
