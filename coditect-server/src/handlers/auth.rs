@@ -148,7 +148,8 @@ pub(crate) async fn logout(app: Arc<App>, mut request: Request) -> Answer {
 
 /// `GET /auth/me`: the user and tenant behind the token.
 pub(crate) async fn me(app: Arc<App>, request: Request) -> Answer {
-    let (user, tenant) = caller::run(&app, &request, |tx, caller| async move {
+    let claims = caller::claims(&app, &request).await?;
+    let (user, tenant) = caller::run(&app, &claims, |tx, caller| async move {
         let tenant = tx.get::<Tenant>(caller.user.tenant_id, ()).await?;
         let tenant = tenant.ok_or_else(|| Problem::internal("a user's tenant is not there"))?;
         Ok((caller.user, tenant))

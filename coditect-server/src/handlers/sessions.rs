@@ -87,13 +87,14 @@ struct SessionView<'a> {
 
 /// `POST /sessions`, and `POST /sessions/create` for older clients.
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
+    let claims = caller::claims(&app, &request).await?;
     let new: NewSession = request.json().await?;
     let name = checked_name(new.name)?;
     let workspace_path = new.workspace_path.map(checked_path).transpose()?;
     let settings = checked_settings(Value::Object(new.settings.unwrap_or_default()))?;
     let session_type = new.session_type.map_or(SessionType::default(), SessionType::from);
     let (id, now) = (SessionId::new(), app.clock.now());
-    let session = caller::run(&app, &request, |tx, caller| {
+    let session = caller::run(&app, &claims, |tx, caller| {
         let session = Session {
             id,
             tenant_id: caller.user.tenant_id,
@@ -118,13 +119,14 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
 
 /// `GET /sessions`: mine, newest first.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
+    let claims = caller::claims(&app, &request).await?;
     let query = Query::of(&request)?;
     let limit = query.limit()?;
     let wanted_type = query.parsed::<TypeName>("type")?.map(SessionType::from);
     let wanted_path = query.value("workspace_path").or(query.value("workspacePath"));
     let cursor = query.value("cursor").map(str::parse::<Cursor>).transpose();
     let cursor = cursor.map_err(|_| Problem::invalid_cursor())?;
-    let page = caller::run(&app, &request, |tx, caller| {
+    let page = caller::run(&app, &claims, |tx, caller| {
         let (cursor, wanted_path) = (&cursor, wanted_path);
         async move {
             let of_user = tx.scan(&Session::BY_USER, caller.user.tenant_id, caller.user.id);
@@ -149,9 +151,10 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
 
 /// `GET /sessions/{id}`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
+    let claims = caller::claims(&app, &request).await?;
     let id = request.parse_param("id")?;
     let now = app.clock.now();
-    let session = caller::run(&app, &request, |tx, caller| async move {
+    let session = caller::run(&app, &claims, |tx, caller| async move {
         let session = mine(&tx, &caller, id).await?;
         if now - session.last_accessed_at < ACCESS_NOTED_EVERY {
             return Ok(session);
@@ -166,6 +169,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
 
 /// `PUT` and `PATCH /sessions/{id}`: both take a partial session, merged as RFC 7396 has it.
 pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
+    let claims = caller::claims(&app, &request).await?;
     let id = request.parse_param("id")?;
     let change: Change = request.json().await?;
     let name = change.name.required("name")?.check(checked_name)?;
@@ -174,7 +178,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
     let settings = change.settings.check(|patch| Ok(Value::Object(patch)))?;
     let conversation_id = change.conversation_id;
     let now = app.clock.now();
-    let session = caller::run(&app, &request, |tx, caller| {
+    let session = caller::run(&app, &claims, |tx, caller| {
         let (name, session_type, workspace_path) = (&name, &session_type, &workspace_path);
         let (settings, conversation_id) = (&settings, &conversation_id);
         async move {
@@ -202,8 +206,9 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
 
 /// `DELETE /sessions/{id}`.
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
+    let claims = caller::claims(&app, &request).await?;
     let id = request.parse_param("id")?;
-    caller::run(&app, &request, |tx, caller| async move {
+    caller::run(&app, &claims, |tx, caller| async move {
         let session = mine(&tx, &caller, id).await?;
         tx.delete::<Session>(session.tenant_id, session.id).await?;
         Ok(())

@@ -3,7 +3,7 @@
 //! Well-formed requests are [`Call`]s; anything else is sent as bytes. Everything that waits for
 //! the server gives up after [`PATIENCE`], so that a test fails and never hangs.
 
-use std::{fmt::Write, net::SocketAddr, time::Duration};
+use std::{fmt::Write, io, net::SocketAddr, time::Duration};
 
 use serde_json::Value;
 use tokio::{
@@ -51,6 +51,18 @@ impl Call {
         Self::new("POST", path)
     }
 
+    pub(crate) fn put(path: &str) -> Self {
+        Self::new("PUT", path)
+    }
+
+    pub(crate) fn patch(path: &str) -> Self {
+        Self::new("PATCH", path)
+    }
+
+    pub(crate) fn delete(path: &str) -> Self {
+        Self::new("DELETE", path)
+    }
+
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
@@ -62,9 +74,18 @@ impl Call {
         self
     }
 
+    pub(crate) fn bearer(self, token: &str) -> Self {
+        self.header("Authorization", &format!("Bearer {token}"))
+    }
+
     /// A body labelled as JSON, whatever it is.
     pub(crate) fn json(self, body: impl Into<Vec<u8>>) -> Self {
         self.header("Content-Type", "application/json").body(body)
+    }
+
+    /// A JSON body.
+    pub(crate) fn value(self, body: &Value) -> Self {
+        self.json(body.to_string())
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -84,8 +105,12 @@ impl Call {
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
-        Self { stream, received: Vec::new() }
+        Self::try_connect(address).await.unwrap()
+    }
+
+    pub(crate) async fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        Ok(Self { stream, received: Vec::new() })
     }
 
     /// One call over this connection, which stays open if the server leaves it so.
@@ -96,31 +121,10 @@ impl Client {
 
     /// One call over a connection of its own; `None` where the server is gone before its answer.
     pub(crate) async fn try_call(address: SocketAddr, call: Call) -> Option<Answer> {
-        let stream = TcpStream::connect(address).await.ok()?;
-        let mut client = Self { stream, received: Vec::new() };
+        let mut client = Self::try_connect(address).await.ok()?;
         client.try_send(&call.bytes()).await;
-        timeout(PATIENCE, async {
-            while !client.has_answer() {
-                if !client.read_more().await {
-                    return None;
-                }
-            }
-            Some(client.read_answer(call.method).await)
-        })
-        .await
-        .expect("an answer or an end in time")
-    }
-
-    /// Whether a whole answer was received.
-    fn has_answer(&self) -> bool {
-        let Some(head) = self.received.windows(4).position(|it| it == b"\r\n\r\n") else {
-            return false;
-        };
-        let text = String::from_utf8_lossy(&self.received[..head]).to_lowercase();
-        let length = text.split("content-length: ").nth(1).map_or(0, |rest| {
-            rest.split("\r\n").next().and_then(|length| length.parse().ok()).unwrap_or(0)
-        });
-        self.received.len() >= head + 4 + length
+        let answer = timeout(PATIENCE, client.read_answer(call.method)).await;
+        answer.expect("an answer or an end in time")
     }
 
     /// Bytes as they are.
@@ -143,6 +147,7 @@ impl Client {
         loop {
             let answer =
                 timeout(PATIENCE, self.read_answer(method)).await.expect("an answer in time");
+            let answer = answer.expect("a whole answer before the close");
             if answer.status >= 200 {
                 return answer;
             }
@@ -161,12 +166,15 @@ impl Client {
         assert_eq!(String::from_utf8_lossy(&rest), "");
     }
 
-    async fn read_answer(&mut self, method: &str) -> Answer {
+    /// `None` where the server closes before all of it is here.
+    async fn read_answer(&mut self, method: &str) -> Option<Answer> {
         let head_end = loop {
             if let Some(at) = self.received.windows(4).position(|it| it == b"\r\n\r\n") {
                 break at + 4;
             }
-            assert!(self.read_more().await, "closed before an answer");
+            if !self.read_more().await {
+                return None;
+            }
         };
         let head: Vec<u8> = self.received.drain(..head_end).collect();
         let head = String::from_utf8(head).unwrap();
@@ -185,11 +193,13 @@ impl Client {
             let length = answer.header("content-length").expect("a known length");
             let length: usize = length.parse().unwrap();
             while self.received.len() < length {
-                assert!(self.read_more().await, "closed within an answer");
+                if !self.read_more().await {
+                    return None;
+                }
             }
             answer.body = self.received.drain(..length).collect();
         }
-        answer
+        Some(answer)
     }
 
     /// Whether there was more; a reset counts as a close.

@@ -13,8 +13,17 @@ async fn health_tells_status_version_engine_and_uptime() {
     let data = answer.data();
     assert_eq!(data["status"], "ok");
     assert_eq!(data["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(data["engine"], "memory", "the test's server is ephemeral");
+    assert_eq!(data["engine"], "memory");
     assert!(data["uptime_seconds"].is_u64());
+}
+
+#[tokio::test]
+async fn what_is_kept_in_a_folder_is_the_embedded_engines() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Running::start_in(folder.path(), &[]).await;
+    let answer = call(server.address, Call::get("/api/v5/health")).await;
+    assert_eq!(answer.data()["engine"], "embedded");
+    server.stopped().await;
 }
 
 #[tokio::test]

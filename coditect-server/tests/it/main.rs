@@ -3,6 +3,8 @@
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "what helps a test may fail it")]
 
+mod account;
+mod auth;
 mod bad_input;
 mod client;
 mod connections;
@@ -14,4 +16,5 @@ mod program;
 mod readme;
 mod requests;
 mod server;
+mod sessions;
 mod stopping;

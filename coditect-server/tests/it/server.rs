@@ -1,6 +1,6 @@
 //! A server in this process, with routes that let a test see what the HTTP layer does.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use coditect_server::{
     App, Config, Server,
@@ -10,7 +10,13 @@ use coditect_server::{
 use hyper::Method;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::{sync::oneshot, task::JoinHandle, time::sleep};
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use crate::client::PATIENCE;
 
 /// A server that runs until it is stopped, or forgotten with its test's runtime.
 pub(crate) struct Running {
@@ -25,6 +31,13 @@ impl Running {
         Self::over(Server::bind(config(flags)).await.unwrap())
     }
 
+    /// With the product's own routes, and its data in `folder`.
+    pub(crate) async fn start_in(folder: &Path, flags: &[&str]) -> Self {
+        let data = ["--listen", "127.0.0.1:0", "--data", folder.to_str().unwrap()];
+        let config = Config::from_flags(data.iter().chain(flags)).unwrap();
+        Self::over(Server::bind(config).await.unwrap())
+    }
+
     /// With this module's routes.
     pub(crate) async fn start_sample(flags: &[&str]) -> Self {
         Self::over(Server::bind_with(config(flags), sample()).await.unwrap())
@@ -37,6 +50,11 @@ impl Running {
             let _dropped = stopped.await;
         }));
         Self { address, stop, task }
+    }
+
+    /// Stops it, and returns when its data folder is free.
+    pub(crate) async fn stopped(self) {
+        timeout(PATIENCE, self.stop()).await.unwrap().unwrap();
     }
 
     /// Tells it to stop; the handle resolves when it has.

@@ -1,0 +1,78 @@
+//! Accounts and their tokens, as tests use them.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::client::{Answer, Call, call};
+
+/// The password of every account that a test doesn't give another.
+pub(crate) const PASSWORD: &str = "correct horse battery";
+
+pub(crate) const REGISTER: &str = "/api/v5/auth/register";
+pub(crate) const LOGIN: &str = "/api/v5/auth/login";
+pub(crate) const REFRESH: &str = "/api/v5/auth/refresh";
+pub(crate) const LOGOUT: &str = "/api/v5/auth/logout";
+pub(crate) const ME: &str = "/api/v5/auth/me";
+
+/// A device that somebody is signed in on.
+#[derive(Clone, Debug)]
+pub(crate) struct Device {
+    pub(crate) token: String,
+    pub(crate) refresh_token: String,
+}
+
+impl Device {
+    /// That of the answer to a registration, a login or a refresh.
+    pub(crate) fn of(answer: &Answer) -> Self {
+        assert!(matches!(answer.status, 200 | 201), "{}", answer.json());
+        let data = answer.data();
+        let text = |name: &str| data[name].as_str().unwrap().to_owned();
+        Self { token: text("token"), refresh_token: text("refresh_token") }
+    }
+
+    pub(crate) async fn register(server: SocketAddr, email: &str) -> Self {
+        Self::of(&call(server, credentials(REGISTER, email, PASSWORD)).await)
+    }
+
+    pub(crate) async fn login(server: SocketAddr, email: &str) -> Self {
+        Self::of(&call(server, credentials(LOGIN, email, PASSWORD)).await)
+    }
+
+    /// With its tokens replaced.
+    pub(crate) async fn refreshed(&self, server: SocketAddr) -> Self {
+        Self::of(&refresh(server, &self.refresh_token).await)
+    }
+
+    /// Asserts that the access token, and so the session, holds.
+    pub(crate) async fn expect_alive(&self, server: SocketAddr) {
+        assert_eq!(me(server, &self.token).await.status, 200);
+    }
+
+    /// Asserts that neither token holds, both for `code`.
+    pub(crate) async fn expect_dead(&self, server: SocketAddr, code: &str) {
+        for refused in [me(server, &self.token).await, refresh(server, &self.refresh_token).await] {
+            assert_eq!((refused.status, refused.code().as_str()), (401, code));
+            assert!(refused.header("www-authenticate").unwrap().starts_with("Bearer"));
+        }
+    }
+}
+
+/// The call that registers somebody, or signs them in.
+pub(crate) fn credentials(path: &str, email: &str, password: &str) -> Call {
+    Call::post(path).value(&json!({"email": email, "password": password}))
+}
+
+pub(crate) async fn refresh(server: SocketAddr, token: &str) -> Answer {
+    call(server, Call::post(REFRESH).value(&json!({"refresh_token": token}))).await
+}
+
+pub(crate) async fn me(server: SocketAddr, token: &str) -> Answer {
+    call(server, Call::get(ME).bearer(token)).await
+}
+
+/// Signs out with an access token, or with a refresh token in the body.
+pub(crate) async fn logout(server: SocketAddr, token: Option<&str>, body: &Value) -> Answer {
+    let logout = Call::post(LOGOUT).value(body);
+    call(server, if let Some(token) = token { logout.bearer(token) } else { logout }).await
+}
