@@ -5,6 +5,7 @@
 
 mod account;
 mod auth;
+mod bad_input;
 mod client;
 mod connections;
 mod health;
