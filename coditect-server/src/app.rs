@@ -96,10 +96,11 @@ impl App {
 
 /// The master key: of the environment, or of the data folder, or, where nothing is kept, a new one.
 fn master_key(config: &Config) -> Result<MasterKey, coditect_auth::Error> {
-    match env::var(MASTER_KEY_VARIABLE) {
-        Ok(text) => Ok(MasterKey::parse(&text)?),
-        Err(_) if config.ephemeral => MasterKey::generate(),
-        Err(_) => MasterKey::load_or_create(&config.data.join(MASTER_KEY_FILE)),
+    match env::var_os(MASTER_KEY_VARIABLE) {
+        // What isn't UTF-8 is no key either, and is not passed over.
+        Some(text) => Ok(MasterKey::parse(&text.to_string_lossy())?),
+        None if config.ephemeral => MasterKey::generate(),
+        None => MasterKey::load_or_create(&config.data.join(MASTER_KEY_FILE)),
     }
 }
 
