@@ -119,6 +119,14 @@ impl Client {
         self.answer_to(call.method).await
     }
 
+    /// One call to a server that may go away meanwhile: `None` where no whole answer came.
+    pub(crate) async fn try_call(&mut self, call: Call) -> Option<Answer> {
+        self.try_send(&call.bytes()).await;
+        timeout(PATIENCE, self.read_answer(call.method))
+            .await
+            .expect("an answer or a close in time")
+    }
+
     /// Bytes as they are.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
