@@ -14,6 +14,7 @@ mod http2;
 mod limits;
 mod process;
 mod program;
+mod refusals;
 mod requests;
 mod server;
 mod sessions;
