@@ -16,6 +16,7 @@ mod process;
 mod program;
 mod refusals;
 mod requests;
+mod secrecy;
 mod server;
 mod sessions;
 mod stopping;
