@@ -12,8 +12,8 @@ use tokio::{
     time::timeout,
 };
 
-/// How long a test waits for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a test waits for anything: long, since a busy machine is slow, and no failure.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One connection.
 pub(crate) struct Client {

@@ -77,7 +77,7 @@ impl Process {
     }
 
     async fn ended(mut self) -> Ended {
-        let status = timeout(3 * PATIENCE, self.child.wait()).await.expect("an end in time");
+        let status = timeout(PATIENCE, self.child.wait()).await.expect("an end in time");
         Ended { status: status.unwrap(), stderr: self.stderr.await.unwrap() }
     }
 }
