@@ -154,6 +154,11 @@ impl Client {
         }
     }
 
+    /// Waits until the next answer begins to arrive, and reads nothing of it.
+    pub(crate) async fn answer_begun(&self) {
+        timeout(PATIENCE, self.stream.readable()).await.expect("an answer in time").unwrap();
+    }
+
     /// What comes until the server closes; `None` where it doesn't within `within`.
     pub(crate) async fn rest_within(&mut self, within: Duration) -> Option<Vec<u8>> {
         timeout(within, async { while self.read_more().await {} }).await.ok()?;
