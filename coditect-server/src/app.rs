@@ -99,10 +99,11 @@ impl App {
 
 /// The master key: of the environment, or of the data folder, or, where nothing is kept, a new one.
 async fn master_key(config: &Config, store: &Store) -> Result<MasterKey, coditect_auth::Error> {
-    match env::var(MASTER_KEY_VARIABLE) {
-        Ok(text) => Ok(MasterKey::parse(&text)?),
-        Err(_) if config.ephemeral => MasterKey::generate(),
-        Err(_) => master_key_at(&config.data.join(MASTER_KEY_FILE), store).await,
+    match env::var_os(MASTER_KEY_VARIABLE) {
+        // What isn't UTF-8 is no key either, and is not passed over.
+        Some(text) => Ok(MasterKey::parse(&text.to_string_lossy())?),
+        None if config.ephemeral => MasterKey::generate(),
+        None => master_key_at(&config.data.join(MASTER_KEY_FILE), store).await,
     }
 }
 

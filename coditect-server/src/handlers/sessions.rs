@@ -57,9 +57,10 @@ struct Change {
     conversation_id: Member<ConversationId>,
 }
 
-/// A session's type, as the API spells it.
+/// A session's type, as the API spells it. It is read from a string and nothing else: left to
+/// itself, serde would take `{"theia": null}` for one, too.
 #[derive(Clone, Copy, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", try_from = "String")]
 enum TypeName {
     Workspace,
     AiStudio,
@@ -250,6 +251,19 @@ fn checked_settings(settings: Value) -> Result<Json, Problem> {
     }
     let message = format!("must be at most {SETTINGS_BYTES} bytes of JSON");
     Err(Problem::invalid_field("VALIDATION_FAILED", "settings", &message))
+}
+
+impl TryFrom<String> for TypeName {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.as_str() {
+            "workspace" => Ok(Self::Workspace),
+            "ai-studio" => Ok(Self::AiStudio),
+            "theia" => Ok(Self::Theia),
+            _ => Err("an unknown type, expected one of `workspace`, `ai-studio`, `theia`"),
+        }
+    }
 }
 
 impl From<TypeName> for SessionType {

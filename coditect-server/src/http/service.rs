@@ -89,7 +89,10 @@ impl Service {
             status: response.status(),
             took: started_at.elapsed(),
             request_id: &id,
-            cause: problem.as_ref().and_then(Problem::cause),
+            cause: problem
+                .as_ref()
+                .filter(|it| it.status().is_server_error())
+                .and_then(Problem::cause),
         }
         .write();
         respond::mark(response.headers_mut(), &id);

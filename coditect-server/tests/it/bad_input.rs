@@ -1,249 +1,328 @@
-//! Bad input gets its status, its code and the envelope, and changes nothing.
+//! What no client should send: each is refused in words, and changes nothing.
+
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
 use crate::{
-    client::{Answer, Call, call},
+    account::{Device, LOGIN, LOGOUT, ME, REFRESH, REGISTER, credentials},
+    client::{Answer, Call, Client, call},
     server::Running,
 };
 
-const JSON: &str = "application/json";
+const EMAIL: &str = "ada@example.org";
+const SESSIONS: &str = "/api/v5/sessions";
+const CREATE: &str = "/api/v5/sessions/create";
+/// Stands for the path of the one session that there is.
+const OWN: &str = "OWN";
 
-/// A body, its type; the status, code and field of the answer.
-type Row<'a> = (&'a [u8], &'a str, u16, &'a str, Option<&'a str>);
-
-/// A server with a user, a session of theirs, and their token.
-struct Home {
+/// One account with one session, and all that can be seen of them.
+struct World {
     server: Running,
-    token: String,
-    session: String,
+    device: Device,
+    own: String,
+    seen: Value,
 }
 
-impl Home {
+impl World {
     async fn new() -> Self {
         let server = Running::start(&[]).await;
-        let user = r#"{"email":"ada@example.org","password":"testpass123"}"#;
-        let answer = call(server.address, Call::post("/api/v5/auth/register").json(user)).await;
-        let token = answer.data()["token"].as_str().unwrap().to_owned();
-        let new = Call::post("/api/v5/sessions").json(r#"{"name":"kept","settings":{"a":1}}"#);
-        let bearer = format!("Bearer {token}");
-        let answer = call(server.address, new.header("Authorization", &bearer)).await;
-        let session = format!("/api/v5/sessions/{}", answer.data()["id"].as_str().unwrap());
-        Self { server, token, session }
+        let device = Device::register(server.address, EMAIL).await;
+        let body = json!({"name": "n", "workspacePath": "/w", "settings": {"theme": "dark"}});
+        let create = Call::post(SESSIONS).bearer(&device.token).value(&body);
+        let made = call(server.address, create).await.data();
+        let own = format!("{SESSIONS}/{}", made["id"].as_str().unwrap());
+        let seen = see(server.address, &device.token).await;
+        assert_eq!(seen["list"]["data"], json!([made]));
+        Self { server, device, own, seen }
     }
 
-    /// A call by the user.
-    async fn call(&self, request: Call) -> Answer {
-        let bearer = format!("Bearer {}", self.token);
-        call(self.server.address, request.header("Authorization", &bearer)).await
+    /// One call, authorised, on a connection of its own.
+    async fn call(&self, wanted: Call) -> Answer {
+        call(self.server.address, wanted.bearer(&self.device.token)).await
     }
 
-    /// All that the user can see.
-    async fn state(&self) -> Value {
-        let sessions = self.call(Call::get("/api/v5/sessions")).await.json();
-        let me = self.call(Call::get("/api/v5/auth/me")).await.json();
-        json!([sessions, me])
+    fn path<'a>(&'a self, path: &'a str) -> &'a str {
+        if path == OWN { &self.own } else { path }
+    }
+
+    async fn expect_unchanged(&self) {
+        assert_eq!(see(self.server.address, &self.device.token).await, self.seen);
+        Device::login(self.server.address, EMAIL).await;
+        self.device.refreshed(self.server.address).await;
     }
 }
 
-/// `code` and, where it is about a field, `field`.
-fn expect(answer: &Answer, status: u16, code: &str, field: Option<&str>, what: &str) {
-    assert_eq!((answer.status, answer.code().as_str()), (status, code), "{what}");
-    let fields = answer.json()["error"]["fields"].clone();
-    assert_eq!(fields[0]["field"].as_str(), field, "{what}: {fields}");
+async fn see(server: SocketAddr, token: &str) -> Value {
+    let me = call(server, Call::get(ME).bearer(token)).await;
+    let list = call(server, Call::get(SESSIONS).bearer(token)).await;
+    json!({"me": me.data(), "list": list.json()})
+}
+
+/// What an answer's error says of its first field, if it names one.
+fn first_field(answer: &Answer) -> Value {
+    answer.json()["error"]["fields"][0]["field"].take()
 }
 
 #[tokio::test]
-async fn a_body_that_cannot_be_used_is_told_apart_and_changes_nothing() {
-    let home = Home::new().await;
-    let before = home.state().await;
-    let long = "x".repeat(201);
+async fn a_field_of_the_wrong_kind_is_named() {
+    let world = World::new().await;
+    let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(201));
+    let long_path = format!(r#"{{"workspacePath":"/{}","name":"x"}}"#, "x".repeat(4_096));
+    let large = format!(r#"{{"name":"x","settings":{{"a":"{}"}}}}"#, "x".repeat(65_536));
+    #[rustfmt::skip]
+    let table = [
+        ("POST",  REGISTER, "{}",                                            "email"),
+        ("POST",  REGISTER, r#"{"email":"eve@example.org"}"#,                   "password"),
+        ("POST",  REGISTER, r#"{"email":7,"password":"x"}"#,                    "email"),
+        ("POST",  REGISTER, r#"{"email":["a"],"password":"x"}"#,                "email"),
+        ("POST",  REGISTER, r#"{"email":null,"password":"x"}"#,                 "email"),
+        ("POST",  REGISTER, r#"{"email":"eve@example.org","password":true}"#,   "password"),
+        ("POST",  REGISTER, r#"{"email":"e@x.org","password":"x","firstName":{}}"#, "firstName"),
+        ("POST",  LOGIN,    r#"{"email":"ada@example.org"}"#,                   "password"),
+        ("POST",  LOGIN,    r#"{"email":{"$ne":""},"password":"x"}"#,           "email"),
+        ("POST",  REFRESH,  "{}",                                            "refresh_token"),
+        ("POST",  REFRESH,  r#"{"refresh_token":null}"#,                        "refresh_token"),
+        ("POST",  REFRESH,  r#"{"refreshToken":1e9}"#,                          "refreshToken"),
+        ("POST",  LOGOUT,   r#"{"everywhere":"yes"}"#,                          "everywhere"),
+        ("POST",  LOGOUT,   r#"{"everywhere":null}"#,                           "everywhere"),
+        ("POST",  LOGOUT,   r#"{"refresh_token":[]}"#,                          "refresh_token"),
+        ("POST",  SESSIONS, "{}",                                            "name"),
+        ("POST",  CREATE,   r#"{"type":"theia"}"#,                              "name"),
+        ("POST",  SESSIONS, r#"{"name":null}"#,                                 "name"),
+        ("POST",  SESSIONS, r#"{"name":7}"#,                                    "name"),
+        ("POST",  SESSIONS, r#"{"name":""}"#,                                   "name"),
+        ("POST",  SESSIONS, r#"{"name":" \t "}"#,                               "name"),
+        ("POST",  SESSIONS, r#"{"name":"a\u0000b"}"#,                           "name"),
+        ("POST",  SESSIONS, r#"{"name":"a\nb"}"#,                               "name"),
+        ("POST",  SESSIONS, &long,                                              "name"),
+        ("POST",  SESSIONS, r#"{"name":"x","type":"vim"}"#,                     "type"),
+        ("POST",  SESSIONS, r#"{"name":"x","type":"Theia"}"#,                   "type"),
+        ("POST",  SESSIONS, r#"{"name":"x","type":7}"#,                         "type"),
+        ("POST",  SESSIONS, r#"{"name":"x","type":{"theia":null}}"#,            "type"),
+        ("POST",  SESSIONS, r#"{"name":"x","workspacePath":7}"#,                "workspacePath"),
+        ("POST",  SESSIONS, r#"{"name":"x","workspacePath":"relative"}"#,       "workspace_path"),
+        ("POST",  SESSIONS, r#"{"name":"x","workspacePath":""}"#,               "workspace_path"),
+        ("POST",  SESSIONS, r#"{"name":"x","workspacePath":"/a\u0000b"}"#,      "workspace_path"),
+        ("POST",  SESSIONS, &long_path,                                         "workspace_path"),
+        ("POST",  SESSIONS, r#"{"name":"x","settings":[]}"#,                    "settings"),
+        ("POST",  SESSIONS, r#"{"name":"x","settings":"{}"}"#,                  "settings"),
+        ("POST",  SESSIONS, &large,                                             "settings"),
+        ("PUT",   OWN,      r#"{"name":null}"#,                                 "name"),
+        ("PATCH", OWN,      r#"{"name":""}"#,                                   "name"),
+        ("PATCH", OWN,      &long,                                              "name"),
+        ("PATCH", OWN,      r#"{"type":null}"#,                                 "type"),
+        ("PATCH", OWN,      r#"{"type":"vim"}"#,                                "type"),
+        ("PUT",   OWN,      r#"{"settings":7}"#,                                "settings"),
+        ("PUT",   OWN,      r#"{"name":"x","settings":[{"a":1}]}"#,             "settings"),
+        ("PATCH", OWN,      &large,                                             "settings"),
+        ("PATCH", OWN,      r#"{"workspacePath":"x"}"#,                         "workspace_path"),
+        ("PATCH", OWN,      r#"{"conversation_id":"x"}"#,                       "conversation_id"),
+        ("PATCH", OWN,      r#"{"name":"x","conversationId":7}"#,               "conversationId"),
+    ];
+    for (method, path, body, field) in table {
+        let answer = world.call(Call::new(method, world.path(path)).json(body)).await;
+        let about = body.chars().take(80).collect::<String>();
+        let told = (answer.status, answer.code());
+        assert_eq!(told, (422, "VALIDATION_FAILED".to_owned()), "{method} {path} {about}");
+        assert_eq!(first_field(&answer), field, "{method} {path} {about}");
+    }
+    world.expect_unchanged().await;
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_be_understood_is_refused_whole() {
+    let world = World::new().await;
     let deep =
-        format!(r#"{{"name":"x","settings":{}{}}}"#, r#"{"a":"#.repeat(200), "}".repeat(200));
-    let large = format!(r#"{{"name":"{}"}}"#, "x".repeat(2 << 20));
-    let big = format!(r#"{{"name":"x","settings":{{"a":"{}"}}}}"#, "x".repeat(70_000));
-    let rows: [Row<'_>; 28] = [
-        (b"", JSON, 400, "EMPTY_BODY", None),
-        (b"no json", JSON, 400, "INVALID_JSON", None),
-        (b"{\"name\":\"x\"", JSON, 400, "INVALID_JSON", None),
-        (b"{\"name\":\"x\"} {}", JSON, 400, "INVALID_JSON", None),
-        (b"[]", JSON, 400, "INVALID_BODY", None),
-        (b"null", JSON, 400, "INVALID_BODY", None),
-        (b"{\"name\":\"\xff\xfe\"}", JSON, 400, "INVALID_JSON", None),
-        (br#"{"name":"x","name":"y"}"#, JSON, 400, "DUPLICATE_FIELD", Some("name")),
-        (br#"{"name":"x","other":{"a":1,"a":2}}"#, JSON, 400, "DUPLICATE_FIELD", Some("other.a")),
-        (deep.as_bytes(), JSON, 400, "INVALID_JSON", None),
-        (large.as_bytes(), JSON, 413, "PAYLOAD_TOO_LARGE", None),
-        (br#"{"name":"x"}"#, "text/plain", 415, "UNSUPPORTED_MEDIA_TYPE", None),
-        (br#"{"name":"x"}"#, "multipart/form-data", 415, "UNSUPPORTED_MEDIA_TYPE", None),
-        (br#"{"name":7}"#, JSON, 422, "VALIDATION_FAILED", Some("name")),
-        (br#"{"name":null}"#, JSON, 422, "VALIDATION_FAILED", Some("name")),
-        (br#"{"name":""}"#, JSON, 422, "VALIDATION_FAILED", Some("name")),
-        (br#"{"name":"   "}"#, JSON, 422, "VALIDATION_FAILED", Some("name")),
-        (br#"{"name":"a\u0000b"}"#, JSON, 422, "VALIDATION_FAILED", Some("name")),
-        (br#"{"name":"x","type":"desktop"}"#, JSON, 422, "VALIDATION_FAILED", Some("type")),
-        (br#"{"name":"x","type":1}"#, JSON, 422, "VALIDATION_FAILED", Some("type")),
-        (br#"{"name":"x","settings":[1]}"#, JSON, 422, "VALIDATION_FAILED", Some("settings")),
-        (br#"{"name":"x","settings":"{}"}"#, JSON, 422, "VALIDATION_FAILED", Some("settings")),
-        (big.as_bytes(), JSON, 422, "VALIDATION_FAILED", Some("settings")),
-        (
-            br#"{"name":"x","workspacePath":7}"#,
-            JSON,
-            422,
-            "VALIDATION_FAILED",
-            Some("workspacePath"),
-        ),
-        (
-            br#"{"name":"x","workspacePath":"a"}"#,
-            JSON,
-            422,
-            "VALIDATION_FAILED",
-            Some("workspace_path"),
-        ),
-        (
-            br#"{"name":"x","workspacePath":""}"#,
-            JSON,
-            422,
-            "VALIDATION_FAILED",
-            Some("workspace_path"),
-        ),
-        (
-            br#"{"name":"x","workspacePath":"/a\u0000"}"#,
-            JSON,
-            422,
-            "VALIDATION_FAILED",
-            Some("workspace_path"),
-        ),
-        (
-            br#"{"name":"x","workspacePath":"/a","workspace_path":"/b"}"#,
-            JSON,
-            400,
-            "DUPLICATE_FIELD",
-            Some("workspace_path"),
-        ),
+        format!(r#"{{"name":"x","settings":{}1{}}}"#, r#"{"a":"#.repeat(200), "}".repeat(200));
+    let deeper = "[".repeat(500_000);
+    let utf16: Vec<u8> = "{\"name\":\"x\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    #[rustfmt::skip]
+    let bodies: [(&[u8], u16, &str); 21] = [
+        (b"",                                           400, "EMPTY_BODY"),
+        (b" ",                                          400, "INVALID_JSON"),
+        (b"{",                                          400, "INVALID_JSON"),
+        (b"{\"name\":\"x\"",                            400, "INVALID_JSON"),
+        (b"{\"name\":\"x\"} {}",                        400, "INVALID_JSON"),
+        (b"{'name':'x'}",                               400, "INVALID_JSON"),
+        (b"{\"name\":\"x\",}",                          400, "INVALID_JSON"),
+        (b"{\"name\":\"x\",\"settings\":{\"a\":NaN}}",  400, "INVALID_JSON"),
+        (b"{\"name\":\"x\",\"settings\":{\"a\":1e999}}", 400, "INVALID_JSON"),
+        (b"{\"name\":\"\\ud800\"}",                     400, "INVALID_JSON"),
+        (b"{\"name\":\"a\0b\"}",                        400, "INVALID_JSON"),
+        (b"\0\0\0\0",                                   400, "INVALID_JSON"),
+        (b"{\"name\":\"\xff\"}",                        400, "INVALID_JSON"),
+        (b"{\"name\":\"\xc0\xaf\"}",                    400, "INVALID_JSON"),
+        (&utf16,                                        400, "INVALID_JSON"),
+        (deep.as_bytes(),                               400, "INVALID_JSON"),
+        (deeper.as_bytes(),                             400, "INVALID_JSON"),
+        (b"[\"x\"]",                                    400, "INVALID_BODY"),
+        (b"null",                                       400, "INVALID_BODY"),
+        (b"{\"name\":\"x\",\"name\":\"y\"}",            400, "DUPLICATE_FIELD"),
+        (b"{\"settings\":{\"a\":{\"b\":1,\"b\":2}},\"name\":\"x\"}", 400, "DUPLICATE_FIELD"),
     ];
-    for (body, media_type, status, code, field) in rows {
-        let what = String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned();
-        for request in [Call::post("/api/v5/sessions"), Call::new("PUT", &home.session)] {
-            let request = request.header("Content-Type", media_type).body(body);
-            let answer = home.call(request).await;
-            expect(&answer, status, code, field, &what);
-        }
-    }
-    let name = json!({ "name": long }).to_string();
-    let answer = home.call(Call::post("/api/v5/sessions").json(name)).await;
-    expect(&answer, 422, "VALIDATION_FAILED", Some("name"), "a long name");
-    assert_eq!(home.state().await, before);
-}
-
-#[tokio::test]
-async fn an_account_that_cannot_be_is_refused_by_its_field() {
-    let home = Home::new().await;
-    let too_long = format!(r#"{{"email":"a@b.cc","password":"{}"}}"#, "x".repeat(257));
-    for (body, status, code, field) in [
-        (r#"{"email":"bob","password":"testpass123"}"#, 422, "INVALID_EMAIL", Some("email")),
-        (r#"{"email":"","password":"testpass123"}"#, 422, "INVALID_EMAIL", Some("email")),
-        (
-            r#"{"email":"b@b.cc\r\nBcc: x","password":"testpass123"}"#,
-            422,
-            "INVALID_EMAIL",
-            Some("email"),
-        ),
-        (
-            r#"{"email":"b\u0000@b.cc","password":"testpass123"}"#,
-            422,
-            "INVALID_EMAIL",
-            Some("email"),
-        ),
-        (
-            r#"{"email":"bob@example.org","password":"short"}"#,
-            422,
-            "WEAK_PASSWORD",
-            Some("password"),
-        ),
-        (
-            r#"{"email":"bob@example.org","password":"BOB@example.org"}"#,
-            422,
-            "WEAK_PASSWORD",
-            Some("password"),
-        ),
-        (&too_long, 422, "WEAK_PASSWORD", Some("password")),
-        (r#"{"email":"bob@example.org"}"#, 422, "VALIDATION_FAILED", Some("password")),
-        (r#"{"email":7,"password":"testpass123"}"#, 422, "VALIDATION_FAILED", Some("email")),
-        (r#"{"email":"ADA@example.org","password":"testpass123"}"#, 409, "EMAIL_TAKEN", None),
-    ] {
-        let request = Call::post("/api/v5/auth/register").json(body);
-        let answer = call(home.server.address, request).await;
-        expect(&answer, status, code, field, body);
-        assert!(!String::from_utf8_lossy(&answer.body).contains("testpass123"));
-    }
-}
-
-#[tokio::test]
-async fn a_token_that_is_none_gets_401_and_a_challenge_on_every_route() {
-    let home = Home::new().await;
     let routes = [
-        Call::get("/api/v5/auth/me"),
-        Call::get("/api/v5/sessions"),
-        Call::post("/api/v5/sessions").json(r#"{"name":"x"}"#),
-        Call::post("/api/v5/sessions/create").json(r#"{"name":"x"}"#),
-        Call::get(&home.session),
-        Call::new("PUT", &home.session).json(r#"{"name":"x"}"#),
-        Call::new("PATCH", &home.session).json(r#"{"name":"x"}"#),
-        Call::new("DELETE", &home.session),
-        Call::post("/api/v5/auth/logout"),
+        ("POST", REGISTER),
+        ("POST", LOGIN),
+        ("POST", REFRESH),
+        ("POST", SESSIONS),
+        ("POST", CREATE),
+        ("PUT", OWN),
+        ("PATCH", OWN),
     ];
-    let cut = &home.token[..home.token.len() - 1];
-    let headless = home.token.split_once('.').unwrap().1;
-    for request in routes {
-        for token in ["", "x", "a.b.c", cut, headless, "crt_AQAA"] {
-            let request = match token {
-                "" => request.clone(),
-                _ => request.clone().header("Authorization", &format!("Bearer {token}")),
-            };
-            let answer = call(home.server.address, request).await;
-            assert_eq!((answer.status, answer.code().as_str()), (401, "UNAUTHORIZED"), "{token}");
-            let challenge = answer.header("www-authenticate").unwrap();
-            let expected =
-                if token.is_empty() { "Bearer" } else { r#"Bearer error="invalid_token""# };
-            assert_eq!(challenge, expected);
+    for (method, path) in routes {
+        for (body, status, code) in bodies {
+            let answer = world.call(Call::new(method, world.path(path)).json(body)).await;
+            let about = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
+            let told = (answer.status, answer.code());
+            assert_eq!(told, (status, code.to_owned()), "{method} {path} {about}");
         }
-        let bearer = format!("Bearer {}", home.token);
-        let twice = request.header("Authorization", &bearer).header("Authorization", &bearer);
-        assert_eq!(call(home.server.address, twice).await.status, 400);
     }
+    for body in bodies.iter().map(|(body, ..)| *body).filter(|body| !body.is_empty()) {
+        let answer = world.call(Call::post(LOGOUT).json(body)).await;
+        assert_eq!(answer.status, 400);
+        answer.code();
+    }
+    world.expect_unchanged().await;
 }
 
 #[tokio::test]
-async fn unknown_routes_methods_ids_and_queries_are_refused() {
-    let home = Home::new().await;
-    let before = home.state().await;
-    for (method, path, status, code) in [
-        ("GET", "/", 404, "NOT_FOUND"),
-        ("GET", "/api/v5", 404, "NOT_FOUND"),
-        ("GET", "/api/v5/nothing", 404, "NOT_FOUND"),
-        ("GET", "/api/v4/sessions", 404, "NOT_FOUND"),
-        ("POST", "/api/v5/health", 405, "METHOD_NOT_ALLOWED"),
-        ("DELETE", "/api/v5/sessions", 405, "METHOD_NOT_ALLOWED"),
-        ("GET", "/api/v5/auth/logout", 405, "METHOD_NOT_ALLOWED"),
-        ("GET", "/api/v5/auth/login", 405, "METHOD_NOT_ALLOWED"),
-        ("GET", "/api/v5/sessions/not-an-id", 404, "NOT_FOUND"),
-        ("DELETE", "/api/v5/sessions/%00", 404, "NOT_FOUND"),
-        ("GET", "/api/v5/sessions/%ff", 400, "INVALID_PATH"),
-        ("GET", "/api/v5/sessions/00000000-0000-0000-0000-000000000000", 404, "NOT_FOUND"),
-        ("GET", "/api/v5/sessions?limit=0", 400, "INVALID_QUERY"),
-        ("GET", "/api/v5/sessions?limit=201", 400, "INVALID_QUERY"),
-        ("GET", "/api/v5/sessions?limit=many", 400, "INVALID_QUERY"),
-        ("GET", "/api/v5/sessions?limit=1&limit=2", 400, "INVALID_QUERY"),
-        ("GET", "/api/v5/sessions?type=desktop", 400, "INVALID_QUERY"),
-        ("GET", "/api/v5/sessions?cursor=x", 400, "INVALID_CURSOR"),
-        ("GET", "/api/v5/sessions?cursor=", 400, "INVALID_CURSOR"),
-        ("GET", "/api/v5/sessions?cursor=AAAA%00", 400, "INVALID_CURSOR"),
+async fn a_body_that_is_too_large_or_not_labelled_json_is_not_read() {
+    let world = World::new().await;
+    let large = vec![b' '; 2 << 20];
+    for (method, path) in [
+        ("POST", REGISTER),
+        ("POST", LOGIN),
+        ("POST", REFRESH),
+        ("POST", LOGOUT),
+        ("POST", SESSIONS),
+        ("POST", CREATE),
+        ("PUT", OWN),
+        ("PATCH", OWN),
     ] {
-        let answer = home.call(Call::new(method, path)).await;
-        let what = format!("{method} {path}");
-        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{what}");
-        assert_eq!(answer.header("allow").is_some(), status == 405, "{what}");
+        let to = || Call::new(method, world.path(path)).bearer(&world.device.token);
+        let answer = call(world.server.address, to().json(large.clone())).await;
+        assert_eq!((answer.status, answer.code().as_str()), (413, "PAYLOAD_TOO_LARGE"), "{path}");
+        for label in [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data; boundary=x",
+            "application/json; charset=utf-16",
+            "application/jsonp",
+            "",
+        ] {
+            let body = r#"{"name":"x","everywhere":true}"#;
+            let labelled = to().header("Content-Type", label).body(body);
+            let answer = call(world.server.address, labelled).await;
+            let told = (answer.status, answer.code());
+            assert_eq!(told, (415, "UNSUPPORTED_MEDIA_TYPE".to_owned()), "{path} {label}");
+        }
+        let answer = call(world.server.address, to().body("{}")).await;
+        assert_eq!(answer.code(), "UNSUPPORTED_MEDIA_TYPE", "{path}");
     }
-    assert_eq!(home.state().await, before);
+    world.expect_unchanged().await;
+}
+
+#[tokio::test]
+async fn a_path_or_method_that_is_not_there_is_told_so() {
+    let world = World::new().await;
+    #[rustfmt::skip]
+    let table = [
+        ("GET",     "/api/v5/nothing",            404, "NOT_FOUND",           None),
+        ("GET",     "/api/v4/sessions",           404, "NOT_FOUND",           None),
+        ("GET",     "/api/v5/sessions/",          404, "NOT_FOUND",           None),
+        ("GET",     "//api/v5/sessions",          404, "NOT_FOUND",           None),
+        ("GET",     "/api/v5/./sessions",         404, "NOT_FOUND",           None),
+        ("GET",     "/api/v5/x/../sessions",      404, "NOT_FOUND",           None),
+        ("GET",     "/API/V5/SESSIONS",           404, "NOT_FOUND",           None),
+        ("POST",    "/api/v5/auth/register/",     404, "NOT_FOUND",           None),
+        ("GET",     "/api/v5/sessions/%ff",       400, "INVALID_PATH",        None),
+        ("GET",     REGISTER,                     405, "METHOD_NOT_ALLOWED",  Some("POST, OPTIONS")),
+        ("GET",     LOGIN,                        405, "METHOD_NOT_ALLOWED",  Some("POST, OPTIONS")),
+        ("PUT",     REFRESH,                      405, "METHOD_NOT_ALLOWED",  Some("POST, OPTIONS")),
+        ("DELETE",  LOGOUT,                       405, "METHOD_NOT_ALLOWED",  Some("POST, OPTIONS")),
+        ("POST",    ME,                           405, "METHOD_NOT_ALLOWED",  Some("GET, HEAD, OPTIONS")),
+        ("DELETE",  SESSIONS,                     405, "METHOD_NOT_ALLOWED",  Some("POST, GET, HEAD, OPTIONS")),
+        ("POST",    OWN,                          405, "METHOD_NOT_ALLOWED",  Some("GET, PUT, PATCH, DELETE, HEAD, OPTIONS")),
+        ("TRACE",   SESSIONS,                     405, "METHOD_NOT_ALLOWED",  Some("POST, GET, HEAD, OPTIONS")),
+        ("BREW",    SESSIONS,                     405, "METHOD_NOT_ALLOWED",  Some("POST, GET, HEAD, OPTIONS")),
+    ];
+    for (method, path, status, code, allow) in table {
+        let answer = world.call(Call::new(method, world.path(path))).await;
+        let told = (answer.status, answer.code());
+        assert_eq!(told, (status, code.to_owned()), "{method} {path}");
+        assert_eq!(answer.header("allow"), allow, "{method} {path}");
+    }
+    world.expect_unchanged().await;
+}
+
+#[tokio::test]
+async fn a_token_counts_only_whole_and_alone_and_in_its_header() {
+    let world = World::new().await;
+    let token = &world.device.token;
+    let cut = &token[..token.len() - 1];
+    let own = |call: Call| call.json(r#"{"name":"x"}"#);
+    let in_query = format!("{}?token={token}&access_token={token}", world.own);
+    #[rustfmt::skip]
+    let table = [
+        (Call::patch(&world.own),                                           401, "UNAUTHORIZED"),
+        (Call::patch(&world.own).bearer(cut),                               401, "UNAUTHORIZED"),
+        (Call::patch(&world.own).bearer(&format!("{token} {token}")),       401, "UNAUTHORIZED"),
+        (Call::patch(&world.own).header("Authorization", token),            401, "UNAUTHORIZED"),
+        (Call::patch(&world.own).header("Authorization", ""),               401, "UNAUTHORIZED"),
+        (Call::patch(&world.own).header("Authorization", "Bearer \u{e9}"),  401, "UNAUTHORIZED"),
+        (Call::patch(&world.own).header("Cookie", &format!("token={token}")), 401, "UNAUTHORIZED"),
+        (Call::patch(&in_query),                                            401, "UNAUTHORIZED"),
+        (Call::patch(&world.own).bearer(token).bearer(token),               400, "INVALID_REQUEST"),
+        (Call::patch(&world.own).bearer(token).bearer("x.y.z"),             400, "INVALID_REQUEST"),
+    ];
+    for (wanted, status, code) in table {
+        let answer = call(world.server.address, own(wanted.clone())).await;
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{wanted:?}");
+        assert!(answer.header("www-authenticate").unwrap().starts_with("Bearer"), "{wanted:?}");
+    }
+    let lower_case = Call::get(&world.own).header("authorization", &format!("bEaReR  {token}"));
+    assert_eq!(call(world.server.address, lower_case).await.status, 200);
+    world.expect_unchanged().await;
+}
+
+#[tokio::test]
+async fn nul_bytes_in_the_head_of_a_request_are_refused() {
+    let world = World::new().await;
+    let token = &world.device.token;
+    for head in [
+        format!("GET {SESSIONS}\0 HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"),
+        format!("GET {SESSIONS} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\0\r\n\r\n"),
+        format!("GET {SESSIONS} HTTP/1.1\r\nHost: a\r\nX-\0: Bearer {token}\r\n\r\n"),
+    ] {
+        let mut client = Client::connect(world.server.address).await;
+        client.send(head.as_bytes()).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "BAD_REQUEST"));
+    }
+    let encoded = Call::get(&format!("{SESSIONS}?workspace_path=%00&type=theia"));
+    assert_eq!(world.call(encoded).await.data(), json!([]));
+    world.expect_unchanged().await;
+}
+
+#[tokio::test]
+async fn a_refused_answer_repeats_nothing_of_a_secret() {
+    let world = World::new().await;
+    let secret = "s3cret-passphrase";
+    for body in [
+        format!(r#"{{"email":"{secret}","password":"{secret}"}}"#),
+        format!(r#"{{"email":"a@b.org","password":["{secret}"]}}"#),
+        format!(r#"{{"email":"a@b.org","password":"{secret}" x"#),
+        format!(r#"{{"email":"a@b.org","password":"{secret}","password":"{secret}"}}"#),
+        format!(r#""{secret}""#),
+    ] {
+        for path in [REGISTER, LOGIN] {
+            let answer = world.call(Call::post(path).json(body.clone())).await;
+            assert!(answer.status >= 400, "{path} {body}");
+            assert!(!String::from_utf8_lossy(&answer.body).contains(secret), "{path} {body}");
+        }
+    }
+    let taken = world.call(credentials(REGISTER, EMAIL, secret)).await;
+    assert!(!String::from_utf8_lossy(&taken.body).contains(secret));
+    world.expect_unchanged().await;
 }

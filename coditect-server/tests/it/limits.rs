@@ -186,6 +186,7 @@ async fn a_client_that_does_not_read_its_answer_is_cut_off() {
     let server = Running::start_sample(&["--body-timeout", "300ms"]).await;
     let mut client = Client::connect(server.address).await;
     client.send(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    client.answer_begun().await;
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let rest = client.rest_within(PATIENCE).await.unwrap();
     assert!(rest.len() < 32 << 20, "{} bytes", rest.len());

@@ -1,10 +1,6 @@
 //! The real program: its first line, its signals, its exit codes.
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    process::{ExitStatus, Output, Stdio},
-};
+use std::{net::SocketAddr, process::Stdio};
 
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
@@ -15,74 +11,10 @@ use tokio::{
 
 use crate::client::{Call, PATIENCE, call};
 
-/// The program at work. It is killed when it is dropped.
-pub(crate) struct Program {
-    pub(crate) address: SocketAddr,
-    child: Child,
-    stdout: Lines<BufReader<ChildStdout>>,
-}
-
-impl Program {
-    /// With nothing kept.
-    pub(crate) async fn ephemeral(flags: &[&str]) -> Self {
-        Self::started(command(flags).arg("--ephemeral")).await
-    }
-
-    /// On a data folder.
-    pub(crate) async fn on(folder: &Path) -> Self {
-        Self::started(command(&["--log-level", "warn"]).arg("--data").arg(folder)).await
-    }
-
-    /// Starts it and waits for its address.
-    async fn started(command: &mut Command) -> Self {
-        let mut child = command.spawn().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = timeout(PATIENCE, stdout.next_line()).await.unwrap().unwrap();
-        let line = line.expect("a first line");
-        let address = line.strip_prefix("listening on http://").unwrap();
-        Self { address: address.parse().unwrap(), child, stdout }
-    }
-
-    /// SIGKILL, and waits until it is gone.
-    pub(crate) async fn kill(mut self) {
-        self.child.kill().await.unwrap();
-    }
-
-    /// Sends it a signal, by its name.
-    #[cfg(unix)]
-    async fn signal(&self, signal: &str) {
-        let id = self.child.id().unwrap().to_string();
-        let sent = Command::new("kill").args([signal, &id]).status().await;
-        assert!(sent.unwrap().success());
-    }
-
-    /// SIGTERM, and how it ended.
-    #[cfg(unix)]
-    pub(crate) async fn terminate(mut self) -> ExitStatus {
-        self.signal("-TERM").await;
-        timeout(PATIENCE, self.child.wait()).await.unwrap().unwrap()
-    }
-
-    /// SIGTERM, and its whole log.
-    #[cfg(unix)]
-    pub(crate) async fn log(self) -> String {
-        self.signal("-TERM").await;
-        let output = timeout(PATIENCE, self.child.wait_with_output()).await.unwrap().unwrap();
-        String::from_utf8(output.stderr).unwrap()
-    }
-}
-
-/// How it ends where it cannot start on a data folder, with variables set.
-pub(crate) async fn refused(folder: &Path, variables: &[(&str, &str)]) -> Output {
-    let mut command = command(&[]);
-    command.arg("--data").arg(folder).envs(variables.iter().copied());
-    timeout(PATIENCE, command.output()).await.unwrap().unwrap()
-}
-
-fn command(flags: &[&str]) -> Command {
+fn program(flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coditect-server"));
     command
-        .args(["--listen", "127.0.0.1:0"])
+        .args(["--listen", "127.0.0.1:0", "--ephemeral"])
         .args(flags)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -91,11 +23,21 @@ fn command(flags: &[&str]) -> Command {
     command
 }
 
+/// Starts it and waits for its address.
+async fn started(flags: &[&str]) -> (Child, SocketAddr, Lines<BufReader<ChildStdout>>) {
+    let mut child = program(flags).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap();
+    let line = line.expect("a first line");
+    let address = line.strip_prefix("listening on http://").unwrap();
+    (child, address.parse().unwrap(), lines)
+}
+
 #[tokio::test]
 async fn port_zero_is_told_on_the_first_line_of_stdout() {
-    let program = Program::ephemeral(&[]).await;
-    assert_ne!(program.address.port(), 0);
-    let answer = call(program.address, Call::get("/api/v5/health")).await;
+    let (_child, address, _lines) = started(&[]).await;
+    assert_ne!(address.port(), 0);
+    let answer = call(address, Call::get("/api/v5/health")).await;
     assert_eq!(answer.data()["status"], "ok");
 }
 
@@ -103,11 +45,13 @@ async fn port_zero_is_told_on_the_first_line_of_stdout() {
 #[tokio::test]
 async fn sigterm_and_sigint_end_it_with_zero_and_nothing_more_on_stdout() {
     for signal in ["-TERM", "-INT"] {
-        let mut program = Program::ephemeral(&[]).await;
-        program.signal(signal).await;
-        let status = timeout(PATIENCE, program.child.wait()).await.unwrap().unwrap();
+        let (mut child, _, mut lines) = started(&[]).await;
+        let id = child.id().unwrap().to_string();
+        let killed = Command::new("kill").args([signal, &id]).status().await;
+        assert!(killed.unwrap().success());
+        let status = timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
         assert_eq!(status.code(), Some(0), "{signal}");
-        assert_eq!(program.stdout.next_line().await.unwrap(), None);
+        assert_eq!(lines.next_line().await.unwrap(), None);
     }
 }
 
@@ -126,7 +70,7 @@ async fn an_address_that_is_taken_is_told_on_stderr_with_exit_code_one() {
 
 #[tokio::test]
 async fn a_setting_out_of_its_bounds_is_refused_by_name() {
-    let output = command(&["--ephemeral", "--access-ttl", "25h"]).output().await.unwrap();
+    let output = program(&["--access-ttl", "25h"]).output().await.unwrap();
     assert_eq!(output.status.code(), Some(2));
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains("--access-ttl") && told.contains("at most 24h"), "{told}");
@@ -135,14 +79,17 @@ async fn a_setting_out_of_its_bounds_is_refused_by_name() {
 #[cfg(unix)]
 #[tokio::test]
 async fn the_log_has_one_line_a_request_and_nothing_that_the_client_sent() {
-    let program = Program::ephemeral(&["--log-format", "json"]).await;
+    let (child, address, _lines) = started(&["--log-format", "json"]).await;
     let secret = Call::get("/api/v5/secret-path?token=secret-query")
         .header("Authorization", "Bearer secret-token")
         .header("X-Request-Id", "id-1");
-    assert_eq!(call(program.address, secret).await.status, 404);
+    assert_eq!(call(address, secret).await.status, 404);
     let health = Call::get("/api/v5/health").header("X-Request-Id", "id-2");
-    assert_eq!(call(program.address, health).await.status, 200);
-    let log = program.log().await;
+    assert_eq!(call(address, health).await.status, 200);
+    let id = child.id().unwrap().to_string();
+    Command::new("kill").args(["-TERM", &id]).status().await.unwrap();
+    let output = timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
     assert!(!log.contains("secret"), "{log}");
     let lines: Vec<serde_json::Value> = log
         .lines()

@@ -5,7 +5,7 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::program::Program;
+use crate::process::{Process, on};
 
 /// The shell blocks under the README's heading `## A walk through`.
 fn blocks() -> Vec<String> {
@@ -30,10 +30,10 @@ async fn the_walk_through_runs_word_for_word_and_survives_a_restart() {
     }
     let blocks = blocks();
     assert_eq!(blocks.len(), 2, "what to do before the restart, and after it");
-    let base = |program: &Program| format!("BASE=http://{}/api/v5", program.address);
+    let base = |program: &Process| format!("BASE=http://{}/api/v5", program.address);
     let folder = tempfile::tempdir().unwrap();
 
-    let before = Program::on(folder.path()).await;
+    let before = Process::start(on(folder.path(), &[])).await;
     let (address, commands) = blocks[0].split_once('\n').unwrap();
     assert_eq!(address, "BASE=http://127.0.0.1:8080/api/v5");
     let script = format!("{}\n{commands}\necho\necho \"$TOKEN\"", base(&before));
@@ -46,7 +46,7 @@ async fn the_walk_through_runs_word_for_word_and_survives_a_restart() {
     let token = told.lines().last().unwrap().to_owned();
     before.kill().await;
 
-    let after = Program::on(folder.path()).await;
+    let after = Process::start(on(folder.path(), &[])).await;
     let script = format!("{}\nTOKEN={token}\n{}", base(&after), blocks[1]);
     let output = tokio::task::spawn_blocking(move || shell(&script)).await.unwrap();
     let told = String::from_utf8(output.stdout).unwrap();

@@ -1,0 +1,91 @@
+//! The real program on a data folder, as a process that a test may end in any way.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::{ExitStatus, Stdio},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    process::{Child, Command},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use crate::client::PATIENCE;
+
+/// The program while it runs; killed when it is dropped.
+pub(crate) struct Process {
+    pub(crate) address: SocketAddr,
+    child: Child,
+    /// Read all the time: a full pipe would hold up whoever logs.
+    stderr: JoinHandle<String>,
+}
+
+/// How it ended, and what it said.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stderr: String,
+}
+
+/// The program on `folder`, on a port of the system's choice, not started.
+pub(crate) fn on(folder: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_coditect-server"));
+    command
+        .args(["--listen", "127.0.0.1:0", "--data", folder.to_str().unwrap()])
+        .args(flags)
+        .env_remove("CODITECT_MASTER_KEY")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+impl Process {
+    /// Starts it and waits until it tells its address.
+    pub(crate) async fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut pipe = child.stderr.take().unwrap();
+        let stderr = tokio::spawn(async move {
+            let mut told = Vec::new();
+            let _closed = pipe.read_to_end(&mut told).await;
+            String::from_utf8_lossy(&told).into_owned()
+        });
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = timeout(PATIENCE, stdout.next_line()).await.expect("a first line in time");
+        let Some(line) = line.unwrap() else { panic!("{}", stderr.await.unwrap()) };
+        let address = line.strip_prefix("listening on http://").unwrap().parse().unwrap();
+        Self { address, child, stderr }
+    }
+
+    /// Ends it as a power cut would, as far as a process can tell.
+    pub(crate) async fn kill(mut self) -> Ended {
+        self.child.start_kill().unwrap();
+        self.ended().await
+    }
+
+    /// Asks it to end.
+    #[cfg(unix)]
+    pub(crate) async fn terminate(self) -> Ended {
+        let id = self.child.id().unwrap().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().await;
+        assert!(sent.unwrap().success());
+        self.ended().await
+    }
+
+    async fn ended(mut self) -> Ended {
+        let status = timeout(PATIENCE, self.child.wait()).await.expect("an end in time");
+        Ended { status: status.unwrap(), stderr: self.stderr.await.unwrap() }
+    }
+}
+
+/// Runs a program that does not start to its end.
+pub(crate) async fn refused(mut command: Command) -> Ended {
+    let output = timeout(PATIENCE, command.output()).await.expect("an end in time").unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty(), "{stderr}");
+    Ended { status: output.status, stderr }
+}
