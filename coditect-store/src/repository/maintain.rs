@@ -8,13 +8,14 @@ use futures_util::future::{try_join, try_join_all};
 use super::Transaction;
 use crate::{
     Error, ErrorKind, Result,
-    entity::{self, Entity, Entry},
+    engine::AtomicOp,
+    entity::{self, Entity, Entry, Form},
 };
 
 pub(super) async fn create<E: Entity>(tx: &Transaction, record: &E) -> Result<()> {
     let key = tx.record_key::<E>(record.scope(), &record.key())?;
     let bytes = entity::encode(record)?;
-    let entries = entries(tx, record);
+    let entries = entries(tx, record)?;
     let (present, taken) = try_join(tx.engine.get(&key), first_taken(tx, &entries)).await?;
     if present.is_some() {
         let message = format!("there is a record of {} with this key", E::SPACE.name());
@@ -33,7 +34,7 @@ pub(super) async fn update<E: Entity>(tx: &Transaction, record: &E) -> Result<()
         let message = format!("there is no record of {} with this key", E::SPACE.name());
         return Err(Error::new(ErrorKind::NotFound, message));
     };
-    let change = Change::between(entries(tx, &before), entries(tx, record));
+    let change = Change::between(entries(tx, &before)?, entries(tx, record)?);
     refuse(first_taken(tx, &change.arriving).await?)?;
     tx.engine.set(&key, &bytes);
     clear(tx, &change.leaving);
@@ -46,8 +47,9 @@ pub(super) async fn delete<E: Entity>(tx: &Transaction, key: Vec<u8>) -> Result<
     let Some(before) = tx.read::<E>(&key).await? else {
         return Ok(None);
     };
+    let entries = entries(tx, &before)?;
     tx.engine.clear(&key);
-    clear(tx, &entries(tx, &before));
+    clear(tx, &entries);
     Ok(Some(before))
 }
 
@@ -78,18 +80,18 @@ impl Change {
     }
 }
 
-fn entries<E: Entity>(tx: &Transaction, record: &E) -> Vec<Entry> {
+fn entries<E: Entity>(tx: &Transaction, record: &E) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for index in E::INDEXES {
-        index.entries(tx.root(), record, &mut entries);
+        index.entries(tx.root(), record, &mut entries)?;
     }
-    entries
+    Ok(entries)
 }
 
 /// The first of the unique `entries` whose value another record has. The reads run together, and
 /// conflict with whoever takes or leaves the value meanwhile.
 async fn first_taken(tx: &Transaction, entries: &[Entry]) -> Result<Option<&'static str>> {
-    let unique = entries.iter().filter(|entry| entry.unique);
+    let unique = entries.iter().filter(|entry| entry.form == Form::Unique);
     let taken = try_join_all(unique.map(async |entry| {
         let pointer = tx.engine.get(&entry.key).await?;
         Ok::<_, Error>(pointer.map(|_| entry.index))
@@ -105,13 +107,25 @@ fn refuse(taken: Option<&'static str>) -> Result<()> {
 }
 
 fn write(tx: &Transaction, entries: &[Entry]) {
-    for entry in entries {
-        tx.engine.set(&entry.key, &entry.value);
+    for Entry { key, value, form, .. } in entries {
+        match form {
+            Form::Unique | Form::Multi | Form::Covering => tx.engine.set(key, value),
+            Form::Count => tx.engine.atomic(AtomicOp::Add, key, &1_i64.to_le_bytes()),
+        }
     }
 }
 
+/// A unique value is given up only by whose it is: its entry is compared before it goes. A group
+/// that nobody is in any more has no entry.
 fn clear(tx: &Transaction, entries: &[Entry]) {
-    for entry in entries {
-        tx.engine.clear(&entry.key);
+    for Entry { key, value, form, .. } in entries {
+        match form {
+            Form::Unique => tx.engine.atomic(AtomicOp::CompareAndClear, key, value),
+            Form::Multi | Form::Covering => tx.engine.clear(key),
+            Form::Count => {
+                tx.engine.atomic(AtomicOp::Add, key, &(-1_i64).to_le_bytes());
+                tx.engine.atomic(AtomicOp::CompareAndClear, key, &0_i64.to_le_bytes());
+            }
+        }
     }
 }

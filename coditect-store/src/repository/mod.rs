@@ -18,12 +18,16 @@ mod scan;
 use std::{borrow::Borrow, sync::Arc};
 
 pub use cursor::Cursor;
+use scan::Source;
 pub use scan::{EXAMINED_LIMIT, PAGE_BYTES, PAGE_LIMIT, Page, Scan, Stopped};
 
 use crate::{
     Error, ErrorKind, Result, engine,
     engine::KeyValue,
-    entity::{self, Entity, Index, IndexOf, Kind, Registry, UniqueKind},
+    entity::{
+        self, CountKind, CoveredBy, CoveringKind, Entity, Index, IndexOf, ListKind, Registry,
+        UniqueKind,
+    },
     keyspace::{KeyPart, Root, Select},
 };
 
@@ -127,8 +131,8 @@ impl Transaction {
             return Ok(None);
         };
         let record = index.record_key(self.root(), &KeyValue { key, value })?;
-        let (record, _) = self.read_indexed(index.name(), &record).await?;
-        Ok(Some(record))
+        let record = self.read_indexed(index.name(), record).await?;
+        self.decode(&record.key, &record.value).map(Some)
     }
 
     /// The records that `values` selects in an index, in the order of its keys: by value, then by
@@ -136,7 +140,7 @@ impl Transaction {
     /// or the first parts of a composite: see [`Select`].
     ///
     /// Nothing is read until a [page](Scan::page) is asked for.
-    pub fn scan<'a, E: Entity, K: Kind>(
+    pub fn scan<'a, E: Entity, K: ListKind>(
         &self,
         index: &'static Index<E, K>,
         scope: K::Scope<E::Scope>,
@@ -144,7 +148,58 @@ impl Transaction {
     ) -> Scan<'a, E> {
         let prefix = index.prefix(self.root(), scope);
         let range = values.keys(&prefix);
-        Scan::new(self.clone(), Some(index), prefix, range)
+        Scan::new(self.clone(), Source::pointers(index), prefix, range)
+    }
+
+    /// What a covering index tells of the records that [`scan`](Self::scan) would give, without
+    /// reading them: one range read a page.
+    ///
+    /// Nothing is read until a [page](Scan::page) is asked for.
+    pub fn covered<'a, E: Entity, K: CoveringKind>(
+        &self,
+        index: &'static Index<E, K>,
+        scope: K::Scope<E::Scope>,
+        values: impl Select<K::Value>,
+    ) -> Scan<'a, CoveredBy<E, K>> {
+        let prefix = index.prefix(self.root(), scope);
+        let range = values.keys(&prefix);
+        let source = Source::entries(index, |tx, entry| index.covered(tx.root(), entry));
+        Scan::new(self.clone(), source, prefix, range)
+    }
+
+    /// How many records have `value` in an index that counts. One read, which conflicts with
+    /// whoever changes that number.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` if what is stored is no number.
+    pub async fn count<E: Entity, K: CountKind>(
+        &self,
+        index: &Index<E, K>,
+        scope: K::Scope<E::Scope>,
+        value: impl Borrow<K::Value>,
+    ) -> Result<i64> {
+        self.context.registry.require::<E>()?;
+        let mut key = index.prefix(self.root(), scope);
+        value.borrow().pack(&mut key);
+        let sum = self.engine.get(&key).await?;
+        sum.map_or(Ok(0), |sum| index.sum(&sum))
+    }
+
+    /// The values that `values` selects in an index that counts, in their order, each with how many
+    /// records have it; never one that none has.
+    ///
+    /// Nothing is read until a [page](Scan::page) is asked for.
+    pub fn counts<'a, E: Entity, K: CountKind>(
+        &self,
+        index: &'static Index<E, K>,
+        scope: K::Scope<E::Scope>,
+        values: impl Select<K::Value>,
+    ) -> Scan<'a, (K::Value, i64)> {
+        let prefix = index.prefix(self.root(), scope);
+        let range = values.keys(&prefix);
+        let source = Source::entries(index, |tx, entry| index.counted(tx.root(), entry));
+        Scan::new(self.clone(), source, prefix, range)
     }
 
     /// All records in `scope`, in the order of their keys; ids are made so that this is the order
@@ -166,7 +221,7 @@ impl Transaction {
     ) -> Scan<'a, E> {
         let prefix = E::SPACE.prefix(self.root(), scope);
         let range = keys.keys(&prefix);
-        Scan::new(self.clone(), None, prefix, range)
+        Scan::new(self.clone(), Source::records(), prefix, range)
     }
 
     /// Writes all or nothing: see [`engine::Transaction::commit`]. Inside of
@@ -196,13 +251,13 @@ impl Transaction {
         bytes.map(|bytes| self.decode(key, &bytes)).transpose()
     }
 
-    /// The record that an entry of `index` points to, and how many bytes it is.
-    async fn read_indexed<E: Entity>(&self, index: &str, key: &[u8]) -> Result<(E, usize)> {
-        let bytes = self.engine.get(key).await?.ok_or_else(|| {
+    /// The row of the record `key`, which an entry of `index` points to.
+    async fn read_indexed(&self, index: &str, key: Vec<u8>) -> Result<KeyValue> {
+        let value = self.engine.get(&key).await?.ok_or_else(|| {
             let message = format!("index {index} has an entry without its record");
             Error::new(ErrorKind::Corrupt, message)
         })?;
-        Ok((self.decode(key, &bytes)?, bytes.len()))
+        Ok(KeyValue { key, value })
     }
 
     fn decode<E: Entity>(&self, key: &[u8], bytes: &[u8]) -> Result<E> {
