@@ -43,6 +43,9 @@ pub enum ErrorKind {
     Exists,
     /// There is no record with this key.
     NotFound,
+    /// The record is not what the caller read before. Nothing was written: read it again, and
+    /// decide anew.
+    Stale,
     /// Another record has this value in the unique index of this name.
     Unique(&'static str),
 }

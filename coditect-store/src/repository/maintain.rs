@@ -5,7 +5,7 @@
 
 use futures_util::future::{try_join, try_join_all};
 
-use super::Transaction;
+use super::{Revision, Stored, Transaction};
 use crate::{
     Error, ErrorKind, Result,
     engine::AtomicOp,
@@ -27,30 +27,79 @@ pub(super) async fn create<E: Entity>(tx: &Transaction, record: &E) -> Result<()
     Ok(())
 }
 
-pub(super) async fn update<E: Entity>(tx: &Transaction, record: &E) -> Result<()> {
+/// Writes `record` over the one that is there, if that is `expected`.
+pub(super) async fn update<E: Entity>(
+    tx: &Transaction,
+    record: &E,
+    expected: Option<Revision>,
+) -> Result<()> {
     let key = tx.record_key::<E>(record.scope(), &record.key())?;
-    let bytes = entity::encode(record)?;
-    let Some(before) = tx.read::<E>(&key).await? else {
-        let message = format!("there is no record of {} with this key", E::SPACE.name());
-        return Err(Error::new(ErrorKind::NotFound, message));
+    let before = tx.read_stored::<E>(&key).await?.ok_or_else(missing::<E>)?;
+    require(&before, expected)?;
+    replace(tx, &key, entries(tx, &*before)?, record).await
+}
+
+/// Changes the record `key` as `change` says, and gives what it is then.
+pub(super) async fn modify<E: Entity>(
+    tx: &Transaction,
+    key: &[u8],
+    change: impl FnOnce(&mut E),
+) -> Result<E> {
+    let mut record = tx.read_stored::<E>(key).await?.ok_or_else(missing::<E>)?.into_record();
+    let before = entries(tx, &record)?;
+    change(&mut record);
+    if tx.record_key::<E>(record.scope(), &record.key())? != key {
+        let message = format!("a record of {} never changes its key", E::SPACE.name());
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
+    replace(tx, key, before, &record).await?;
+    Ok(record)
+}
+
+/// Removes the record `key`, if it is `expected`.
+pub(super) async fn delete<E: Entity>(
+    tx: &Transaction,
+    key: &[u8],
+    expected: Option<Revision>,
+) -> Result<Option<E>> {
+    let Some(before) = tx.read_stored::<E>(key).await? else {
+        return Ok(None);
     };
-    let change = Change::between(entries(tx, &before)?, entries(tx, record)?);
+    require(&before, expected)?;
+    let before = before.into_record();
+    let entries = entries(tx, &before)?;
+    tx.engine.clear(key);
+    clear(tx, &entries);
+    Ok(Some(before))
+}
+
+async fn replace<E: Entity>(
+    tx: &Transaction,
+    key: &[u8],
+    before: Vec<Entry>,
+    record: &E,
+) -> Result<()> {
+    let bytes = entity::encode(record)?;
+    let change = Change::between(before, entries(tx, record)?);
     refuse(first_taken(tx, &change.arriving).await?)?;
-    tx.engine.set(&key, &bytes);
+    tx.engine.set(key, &bytes);
     clear(tx, &change.leaving);
     write(tx, &change.arriving);
     write(tx, &change.staying);
     Ok(())
 }
 
-pub(super) async fn delete<E: Entity>(tx: &Transaction, key: Vec<u8>) -> Result<Option<E>> {
-    let Some(before) = tx.read::<E>(&key).await? else {
-        return Ok(None);
-    };
-    let entries = entries(tx, &before)?;
-    tx.engine.clear(&key);
-    clear(tx, &entries);
-    Ok(Some(before))
+fn require<E: Entity>(stored: &Stored<E>, expected: Option<Revision>) -> Result<()> {
+    if expected.is_none_or(|revision| revision == stored.revision()) {
+        return Ok(());
+    }
+    let message = format!("the record of {} was changed meanwhile", E::SPACE.name());
+    Err(Error::new(ErrorKind::Stale, message))
+}
+
+pub(super) fn missing<E: Entity>() -> Error {
+    let message = format!("there is no record of {} with this key", E::SPACE.name());
+    Error::new(ErrorKind::NotFound, message)
 }
 
 /// What becomes of a record's entries when it changes.

@@ -13,11 +13,13 @@
 
 mod cursor;
 mod maintain;
+mod revision;
 mod scan;
 
 use std::{borrow::Borrow, sync::Arc};
 
 pub use cursor::Cursor;
+pub use revision::{Revision, Stored};
 use scan::Source;
 pub use scan::{EXAMINED_LIMIT, PAGE_BYTES, PAGE_LIMIT, Page, Scan, Stopped};
 
@@ -68,8 +70,21 @@ impl Transaction {
         scope: E::Scope,
         key: impl Borrow<E::Key>,
     ) -> Result<Option<E>> {
+        self.get_stored(scope, key).await.map(|stored| stored.map(Stored::into_record))
+    }
+
+    /// The record `key` in `scope` with its revision, or `None`. One read.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub async fn get_stored<E: Entity>(
+        &self,
+        scope: E::Scope,
+        key: impl Borrow<E::Key>,
+    ) -> Result<Option<Stored<E>>> {
         let key = self.record_key::<E>(scope, key.borrow())?;
-        self.read(&key).await
+        self.read_stored(&key).await
     }
 
     /// Writes a record that is not there yet, and its index entries. One round of reads: the key,
@@ -93,7 +108,54 @@ impl Transaction {
     /// another record has one of its unique values. Nothing of this call is written then, and the
     /// transaction can go on.
     pub async fn update<E: Entity>(&self, record: &E) -> Result<()> {
-        maintain::update(self, record).await
+        maintain::update(self, record, None).await
+    }
+
+    /// As [`update`](Self::update), if the record is still what it was at `revision`: for a change
+    /// that was decided on outside of this transaction, by a client that had read the record before.
+    /// Within one transaction a `get` and an `update` need none of this: if the record changes
+    /// between them, the commit is a conflict.
+    ///
+    /// ```
+    /// # use coditect_store::{ErrorKind, Result, Store, engine::Database, model::{Tenant, TenantId}};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
+    /// # let store = Store::open(Database::memory()?).await?;
+    /// # let (id, now) = (TenantId::new(), chrono::DateTime::UNIX_EPOCH);
+    /// # let tx = store.begin();
+    /// # tx.create(&Tenant { id, name: "one".into(), created_at: now, updated_at: now }).await?;
+    /// let read = tx.get_stored::<Tenant>(id, ()).await?.expect("it was created");
+    /// let etag = read.revision();
+    /// let change = Tenant { name: "two".into(), ..read.into_record() };
+    ///
+    /// tx.update_at(&change, etag).await?;
+    /// let again = tx.update_at(&change, etag).await.unwrap_err();
+    /// assert_eq!(again.kind(), ErrorKind::Stale);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `Stale` if it is not; and those of [`update`](Self::update). Nothing of this call is written
+    /// then, and the transaction can go on.
+    pub async fn update_at<E: Entity>(&self, record: &E, revision: Revision) -> Result<()> {
+        maintain::update(self, record, Some(revision)).await
+    }
+
+    /// Changes the record `key` in `scope` as `change` says, writes it with its index entries, and
+    /// gives it as it is then. One read, and one of each unique value that is new.
+    ///
+    /// # Errors
+    ///
+    /// As [`update`](Self::update), and `Invalid` if `change` gave it another key. Nothing of this
+    /// call is written then, and the transaction can go on.
+    pub async fn modify<E: Entity>(
+        &self,
+        scope: E::Scope,
+        key: impl Borrow<E::Key>,
+        change: impl FnOnce(&mut E),
+    ) -> Result<E> {
+        let key = self.record_key::<E>(scope, key.borrow())?;
+        maintain::modify(self, &key, change).await
     }
 
     /// Removes the record `key` in `scope` and its index entries, and gives it; `None` if there
@@ -109,7 +171,22 @@ impl Transaction {
         key: impl Borrow<E::Key>,
     ) -> Result<Option<E>> {
         let key = self.record_key::<E>(scope, key.borrow())?;
-        maintain::delete(self, key).await
+        maintain::delete(self, &key, None).await
+    }
+
+    /// As [`delete`](Self::delete), if the record is still what it was at `revision`.
+    ///
+    /// # Errors
+    ///
+    /// `Stale` if it is not, `NotFound` if there is none; and those of [`delete`](Self::delete).
+    pub async fn delete_at<E: Entity>(
+        &self,
+        scope: E::Scope,
+        key: impl Borrow<E::Key>,
+        revision: Revision,
+    ) -> Result<E> {
+        let key = self.record_key::<E>(scope, key.borrow())?;
+        maintain::delete(self, &key, Some(revision)).await?.ok_or_else(maintain::missing::<E>)
     }
 
     /// The record that has `value` in a unique index, or `None`. Two reads, one after the other.
@@ -246,9 +323,9 @@ impl Transaction {
         Ok(entity::record_key::<E>(self.root(), scope, key))
     }
 
-    async fn read<E: Entity>(&self, key: &[u8]) -> Result<Option<E>> {
+    async fn read_stored<E: Entity>(&self, key: &[u8]) -> Result<Option<Stored<E>>> {
         let bytes = self.engine.get(key).await?;
-        bytes.map(|bytes| self.decode(key, &bytes)).transpose()
+        bytes.map(|bytes| Ok(Stored::new(self.decode(key, &bytes)?, &bytes))).transpose()
     }
 
     /// The row of the record `key`, which an entry of `index` points to.
