@@ -54,6 +54,18 @@ pub enum Form {
     Count,
 }
 
+impl Form {
+    /// Its name, as the store's schema keeps it. Persisted.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Unique => "unique",
+            Self::Multi => "multi",
+            Self::Covering => "covering",
+            Self::Count => "count",
+        }
+    }
+}
+
 /// What a covering index may carry: any type of data of its own.
 pub trait Carried: Serialize + DeserializeOwned + Send + Sync + 'static {}
 

@@ -79,17 +79,17 @@ mod registry;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use codec::Older;
-pub(crate) use codec::{decode, encode};
+pub(crate) use codec::encode;
 pub use index::{Covered, CoveredBy, Entry, Index, IndexOf};
 pub use kind::{
     Carried, Count, CountKind, Covering, CoveringKind, Each, Form, GlobalCount, GlobalCovering,
     GlobalEach, GlobalMulti, GlobalUnique, Kind, ListKind, Multi, Unique, UniqueKind,
 };
-pub(crate) use registry::META;
 pub use registry::Registry;
+pub(crate) use registry::{Declaration, Declared, META};
 
 use crate::{
-    Result,
+    Error, ErrorKind, Result,
     keyspace::{KeyPart, Root, Scope, Space, distinct},
 };
 
@@ -267,4 +267,18 @@ pub const fn check<E: Entity>() {
 /// The key of the record `key` in `scope`.
 pub(crate) fn record_key<E: Entity>(root: &Root, scope: E::Scope, key: &E::Key) -> Vec<u8> {
     E::SPACE.key(root, scope, key)
+}
+
+/// The record under `key`, whose bytes are `bytes`.
+///
+/// # Errors
+///
+/// As those of the codec; `Corrupt` if the record is another's.
+pub(crate) fn decode_at<E: Entity>(root: &Root, key: &[u8], bytes: &[u8]) -> Result<E> {
+    let record: E = codec::decode(bytes)?;
+    if record_key::<E>(root, record.scope(), &record.key()) != key {
+        let message = format!("a record of {} lies under another's key", E::SPACE.name());
+        return Err(Error::new(ErrorKind::Corrupt, message));
+    }
+    Ok(record)
 }

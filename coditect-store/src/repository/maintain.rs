@@ -5,17 +5,22 @@
 
 use futures_util::future::{try_join, try_join_all};
 
-use super::{Revision, Stored, Transaction};
+use super::{
+    Revision, Stored, Transaction,
+    catalog::{self, State},
+};
 use crate::{
     Error, ErrorKind, Result,
-    engine::AtomicOp,
-    entity::{self, Entity, Entry, Form},
+    engine::{self, AtomicOp},
+    entity::{self, Entity, Entry, Form, META},
+    keyspace::Root,
 };
 
 pub(super) async fn create<E: Entity>(tx: &Transaction, record: &E) -> Result<()> {
     let key = tx.record_key::<E>(record.scope(), &record.key())?;
     let bytes = entity::encode(record)?;
-    let entries = entries(tx, record)?;
+    let upkeep = Upkeep::of::<E>(tx, &key).await?;
+    let entries = upkeep.entries(tx, record)?;
     let (present, taken) = try_join(tx.engine.get(&key), first_taken(tx, &entries)).await?;
     if present.is_some() {
         let message = format!("there is a record of {} with this key", E::SPACE.name());
@@ -23,7 +28,7 @@ pub(super) async fn create<E: Entity>(tx: &Transaction, record: &E) -> Result<()
     }
     refuse(taken)?;
     tx.engine.set(&key, &bytes);
-    write(tx, &entries);
+    write(&tx.engine, &entries);
     Ok(())
 }
 
@@ -36,7 +41,8 @@ pub(super) async fn update<E: Entity>(
     let key = tx.record_key::<E>(record.scope(), &record.key())?;
     let before = tx.read_stored::<E>(&key).await?.ok_or_else(missing::<E>)?;
     require(&before, expected)?;
-    replace(tx, &key, entries(tx, &*before)?, record).await
+    let upkeep = Upkeep::of::<E>(tx, &key).await?;
+    replace(tx, &key, upkeep.entries(tx, &*before)?, record, &upkeep).await
 }
 
 /// Changes the record `key` as `change` says, and gives what it is then.
@@ -46,13 +52,14 @@ pub(super) async fn modify<E: Entity>(
     change: impl FnOnce(&mut E),
 ) -> Result<E> {
     let mut record = tx.read_stored::<E>(key).await?.ok_or_else(missing::<E>)?.into_record();
-    let before = entries(tx, &record)?;
+    let upkeep = Upkeep::of::<E>(tx, key).await?;
+    let before = upkeep.entries(tx, &record)?;
     change(&mut record);
     if tx.record_key::<E>(record.scope(), &record.key())? != key {
         let message = format!("a record of {} never changes its key", E::SPACE.name());
         return Err(Error::new(ErrorKind::Invalid, message));
     }
-    replace(tx, key, before, &record).await?;
+    replace(tx, key, before, &record, &upkeep).await?;
     Ok(record)
 }
 
@@ -67,9 +74,9 @@ pub(super) async fn delete<E: Entity>(
     };
     require(&before, expected)?;
     let before = before.into_record();
-    let entries = entries(tx, &before)?;
+    let entries = Upkeep::of::<E>(tx, key).await?.entries(tx, &before)?;
     tx.engine.clear(key);
-    clear(tx, &entries);
+    clear(&tx.engine, &entries);
     Ok(Some(before))
 }
 
@@ -78,14 +85,15 @@ async fn replace<E: Entity>(
     key: &[u8],
     before: Vec<Entry>,
     record: &E,
+    upkeep: &Upkeep,
 ) -> Result<()> {
     let bytes = entity::encode(record)?;
-    let change = Change::between(before, entries(tx, record)?);
+    let change = Change::between(before, upkeep.entries(tx, record)?);
     refuse(first_taken(tx, &change.arriving).await?)?;
     tx.engine.set(key, &bytes);
-    clear(tx, &change.leaving);
-    write(tx, &change.arriving);
-    write(tx, &change.staying);
+    clear(&tx.engine, &change.leaving);
+    write(&tx.engine, &change.arriving);
+    write(&tx.engine, &change.staying);
     Ok(())
 }
 
@@ -129,12 +137,63 @@ impl Change {
     }
 }
 
-fn entries<E: Entity>(tx: &Transaction, record: &E) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    for index in E::INDEXES {
-        index.entries(tx.root(), record, &mut entries)?;
+/// Which entries of a record are kept up while indexes are being built.
+///
+/// Setting an entry twice does no harm, so those of most indexes are always written: what the build
+/// has not come to yet is there already when it does. A number must not count a record twice: of
+/// an index that counts, only the records that its build is past are kept up, and the others are
+/// left to it. For that the position is read, so that a writer conflicts with a build that moves it.
+struct Upkeep {
+    /// Indexes whose build has yet to come to the record.
+    ahead: Vec<&'static str>,
+    /// Indexes that are being counted anew, and have counted the record.
+    recounted: Vec<&'static str>,
+}
+
+impl Upkeep {
+    async fn of<E: Entity>(tx: &Transaction, key: &[u8]) -> Result<Self> {
+        let known = tx.known().await?;
+        known.require_known(E::SPACE.name())?;
+        let mut upkeep = Self { ahead: Vec::new(), recounted: Vec::new() };
+        for index in E::INDEXES {
+            let name = index.name();
+            if index.form() != Form::Count || known.is_settled(name) {
+                continue;
+            }
+            match catalog::read_state(&tx.engine, tx.root(), name).await? {
+                State::WriteOnly(progress) if !progress.is_past(tx.root(), key) => {
+                    upkeep.ahead.push(name);
+                }
+                State::Recount(progress) if progress.is_past(tx.root(), key) => {
+                    upkeep.recounted.push(name);
+                }
+                State::Readable | State::WriteOnly(_) | State::Recount(_) => {}
+            }
+        }
+        Ok(upkeep)
     }
-    Ok(entries)
+
+    fn entries<E: Entity>(&self, tx: &Transaction, record: &E) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for index in E::INDEXES.iter().filter(|index| !self.ahead.contains(&index.name())) {
+            index.entries(tx.root(), record, &mut entries)?;
+        }
+        let counted = entries.iter().filter(|entry| self.recounted.contains(&entry.index));
+        let shadows: Vec<Entry> = counted.map(|entry| shadow(tx.root(), entry)).collect();
+        entries.extend(shadows);
+        Ok(entries)
+    }
+}
+
+/// The entry beside `entry` that counts anew what it counts.
+pub(super) fn shadow(root: &Root, entry: &Entry) -> Entry {
+    let group = entry.key.strip_prefix(root.as_bytes()).unwrap_or(&entry.key);
+    Entry { key: [shadows(root, entry.index).as_slice(), group].concat(), ..entry.clone() }
+}
+
+/// What the keys of all entries beside those of `index` begin with.
+pub(super) fn shadows(root: &Root, index: &str) -> Vec<u8> {
+    root.key(&(META.to_owned(), "recount".to_owned(), index.to_owned()))
 }
 
 /// The first of the unique `entries` whose value another record has. The reads run together, and
@@ -148,32 +207,32 @@ async fn first_taken(tx: &Transaction, entries: &[Entry]) -> Result<Option<&'sta
     Ok(taken.await?.into_iter().flatten().next())
 }
 
-fn refuse(taken: Option<&'static str>) -> Result<()> {
+pub(super) fn refuse(taken: Option<&'static str>) -> Result<()> {
     taken.map_or(Ok(()), |index| {
         let message = format!("another record has this value in index {index}");
         Err(Error::new(ErrorKind::Unique(index), message))
     })
 }
 
-fn write(tx: &Transaction, entries: &[Entry]) {
+pub(super) fn write(tx: &engine::Transaction, entries: &[Entry]) {
     for Entry { key, value, form, .. } in entries {
         match form {
-            Form::Unique | Form::Multi | Form::Covering => tx.engine.set(key, value),
-            Form::Count => tx.engine.atomic(AtomicOp::Add, key, &1_i64.to_le_bytes()),
+            Form::Unique | Form::Multi | Form::Covering => tx.set(key, value),
+            Form::Count => tx.atomic(AtomicOp::Add, key, &1_i64.to_le_bytes()),
         }
     }
 }
 
 /// A unique value is given up only by whose it is: its entry is compared before it goes. A group
 /// that nobody is in any more has no entry.
-fn clear(tx: &Transaction, entries: &[Entry]) {
+pub(super) fn clear(tx: &engine::Transaction, entries: &[Entry]) {
     for Entry { key, value, form, .. } in entries {
         match form {
-            Form::Unique => tx.engine.atomic(AtomicOp::CompareAndClear, key, value),
-            Form::Multi | Form::Covering => tx.engine.clear(key),
+            Form::Unique => tx.atomic(AtomicOp::CompareAndClear, key, value),
+            Form::Multi | Form::Covering => tx.clear(key),
             Form::Count => {
-                tx.engine.atomic(AtomicOp::Add, key, &(-1_i64).to_le_bytes());
-                tx.engine.atomic(AtomicOp::CompareAndClear, key, &0_i64.to_le_bytes());
+                tx.atomic(AtomicOp::Add, key, &(-1_i64).to_le_bytes());
+                tx.atomic(AtomicOp::CompareAndClear, key, &0_i64.to_le_bytes());
             }
         }
     }

@@ -6,18 +6,28 @@
 //!   Only `maintain.rs` writes index keys.
 //! - A value of a unique index is looked at before it is taken, by a read that conflicts: of two
 //!   racing writers exactly one gets it.
+//! - A record is written by declarations that hold at its commit: `catalog.rs` says how. An index
+//!   that came later than records is not read before it is built, by `build.rs`.
 //! - A record that does not say the key it was found under is `Corrupt`: no mix-up of tenants in
 //!   the store is passed on.
 //!
 //! Nothing here retries, and nothing here commits: see [`Store::run`](crate::Store::run).
 
+mod build;
+mod catalog;
 mod cursor;
 mod maintain;
 mod revision;
 mod scan;
+mod walk;
 
 use std::{borrow::Borrow, sync::Arc};
 
+use tokio::sync::OnceCell;
+
+pub use build::{BuildProgress, IndexBuild};
+use catalog::Known;
+pub(crate) use catalog::{Catalog, settle};
 pub use cursor::Cursor;
 pub use revision::{Revision, Stored};
 use scan::Source;
@@ -46,6 +56,7 @@ use crate::{
 pub struct Transaction {
     engine: engine::Transaction,
     context: Arc<Context>,
+    known: Arc<OnceCell<Arc<Known>>>,
 }
 
 /// What all transactions of a store share.
@@ -53,11 +64,12 @@ pub struct Transaction {
 pub(crate) struct Context {
     pub(crate) root: Root,
     pub(crate) registry: Registry,
+    pub(crate) catalog: Catalog,
 }
 
 impl Transaction {
     pub(crate) fn new(engine: engine::Transaction, context: Arc<Context>) -> Self {
-        Self { engine, context }
+        Self { engine, context, known: Arc::default() }
     }
 
     /// The record `key` in `scope`, or `None`. One read.
@@ -194,7 +206,7 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// `Corrupt` if the index has an entry without its record.
+    /// `Corrupt` if the index has an entry without its record, `IndexBuilding` if it is not built.
     pub async fn find<E: Entity, K: UniqueKind>(
         &self,
         index: &Index<E, K>,
@@ -204,6 +216,7 @@ impl Transaction {
         self.context.registry.require::<E>()?;
         let mut key = index.prefix(self.root(), scope);
         value.borrow().pack(&mut key);
+        self.require_readable(index.name()).await?;
         let Some(value) = self.engine.get(&key).await? else {
             return Ok(None);
         };
@@ -249,7 +262,7 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// `Corrupt` if what is stored is no number.
+    /// `Corrupt` if what is stored is no number, `IndexBuilding` if the index is not built.
     pub async fn count<E: Entity, K: CountKind>(
         &self,
         index: &Index<E, K>,
@@ -259,6 +272,7 @@ impl Transaction {
         self.context.registry.require::<E>()?;
         let mut key = index.prefix(self.root(), scope);
         value.borrow().pack(&mut key);
+        self.require_readable(index.name()).await?;
         let sum = self.engine.get(&key).await?;
         sum.map_or(Ok(0), |sum| index.sum(&sum))
     }
@@ -338,11 +352,29 @@ impl Transaction {
     }
 
     fn decode<E: Entity>(&self, key: &[u8], bytes: &[u8]) -> Result<E> {
-        let record: E = entity::decode(bytes)?;
-        if entity::record_key::<E>(self.root(), record.scope(), &record.key()) != key {
-            let message = format!("a record of {} lies under another's key", E::SPACE.name());
-            return Err(Error::new(ErrorKind::Corrupt, message));
+        entity::decode_at(self.root(), key, bytes)
+    }
+
+    /// Refuses an index that has not all entries yet. No read, if it was readable before.
+    async fn require_readable(&self, index: &'static str) -> Result<()> {
+        if self.context.catalog.was_readable(index) || self.known().await?.is_readable(index) {
+            return Ok(());
         }
-        Ok(record)
+        let message = format!("index {index} is not built yet");
+        Err(Error::new(ErrorKind::IndexBuilding(index), message))
+    }
+
+    /// The declared indexes that are not built yet.
+    pub(crate) async fn unbuilt(&self) -> Result<Vec<&'static str>> {
+        let known = self.known().await?;
+        let declared = self.context.registry.declared().map(|declared| declared.name);
+        Ok(declared.filter(|name| !known.is_readable(name)).collect())
+    }
+
+    /// The catalog that this transaction writes by.
+    async fn known(&self) -> Result<&Known> {
+        let context = &self.context;
+        let known = self.known.get_or_try_init(|| context.catalog.known(&self.engine, context));
+        known.await.map(|known| &**known)
     }
 }

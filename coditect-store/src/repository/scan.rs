@@ -153,12 +153,15 @@ impl<'a, E> Scan<'a, E> {
     /// # Errors
     ///
     /// `Invalid` if `limit` is not within 1 and [`PAGE_LIMIT`], or `after` is of another scan;
-    /// `Corrupt` if an index entry has no record.
+    /// `Corrupt` if an index entry has no record; `IndexBuilding` if the index is not built.
     pub async fn page(&self, limit: usize, after: Option<&Cursor>) -> Result<Page<E>> {
         (self.source.declared)(&self.tx.context.registry)?;
         if !(1..=PAGE_LIMIT).contains(&limit) {
             let message = format!("a page holds between 1 and {PAGE_LIMIT} records");
             return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        if let Some(index) = self.source.index {
+            self.tx.require_readable(index).await?;
         }
         let labels: Vec<&str> = self.filters.iter().map(|filter| filter.label.as_str()).collect();
         let binding = cursor::binding(&self.range, self.order, &labels);
