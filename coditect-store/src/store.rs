@@ -7,7 +7,7 @@ use crate::{
     engine::{self, Database, RangeQuery},
     entity::{Entity, META, Registry},
     keyspace::{KeyPart, Root, unpack_all},
-    repository::{self, Catalog, Context, IndexBuild},
+    repository::{self, Catalog, Context, IndexBuild, Verification},
     transaction::{self, RetryPolicy},
 };
 
@@ -119,6 +119,15 @@ impl Store {
     /// `Invalid` if no such index was declared.
     pub fn build(&self, index: &str) -> Result<IndexBuild> {
         IndexBuild::new(self.clone(), self.registry().index(index)?)
+    }
+
+    /// To compare the index named `index` with its records.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if no such index was declared.
+    pub fn verify(&self, index: &str) -> Result<Verification> {
+        Verification::new(self.clone(), self.registry().index(index)?)
     }
 
     /// The database that it lies in.

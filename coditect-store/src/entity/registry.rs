@@ -26,6 +26,8 @@ pub(crate) struct Declaration {
     pub(crate) place: Place,
     /// The entries of all indexes of the record in a row.
     pub(crate) entries: fn(&Root, &KeyValue) -> Result<Vec<Entry>>,
+    /// The key of the record that an entry of the index of this name is of.
+    pub(crate) record_key: fn(&Root, &str, &KeyValue) -> Result<Vec<u8>>,
 }
 
 /// What a name is declared as.
@@ -78,6 +80,7 @@ impl Registry {
                 space: E::SPACE.name(),
                 place: E::Scope::PLACE,
                 entries: entries::<E>,
+                record_key: pointed_to::<E>,
             });
         }
         self
@@ -96,14 +99,8 @@ impl Registry {
 
     /// The index named `name`.
     pub(crate) fn index(&self, name: &str) -> Result<&Declared> {
-        self.declared().find(|declared| declared.is_index() && declared.name == name).ok_or_else(
-            || {
-                Error::new(
-                    ErrorKind::Invalid,
-                    format!("no index {name:?} was declared to the store"),
-                )
-            },
-        )
+        let mut indexes = self.declared().filter(|declared| declared.is_index());
+        indexes.find(|index| index.name == name).ok_or_else(|| undeclared(name))
     }
 
     /// The entity whose space is `space`.
@@ -171,6 +168,15 @@ fn entries<E: Entity>(root: &Root, row: &KeyValue) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
+fn pointed_to<E: Entity>(root: &Root, index: &str, entry: &KeyValue) -> Result<Vec<u8>> {
+    let found = E::INDEXES.iter().find(|of| of.name() == index);
+    found.ok_or_else(|| undeclared(index))?.record_key(root, entry)
+}
+
+fn undeclared(index: &str) -> Error {
+    Error::new(ErrorKind::Invalid, format!("no index {index:?} was declared to the store"))
+}
+
 fn shapes<E: Entity>() -> Vec<Shape> {
     let name = type_name::<E>();
     let record = Shape {
@@ -185,7 +191,7 @@ fn shapes<E: Entity>() -> Vec<Shape> {
 }
 
 /// What the store keeps of itself.
-fn meta() -> [Shape; 4] {
+fn meta() -> [Shape; 5] {
     let shape = |elements: &[&'static str], value: &str, note: &str| Shape {
         place: Place::Global,
         name: META,
@@ -201,6 +207,11 @@ fn meta() -> [Shape; 4] {
             "how each name is declared; never changes",
         ),
         shape(&["\"index\"", "name"], "(state, position, examined)", "how far each index is built"),
+        shape(
+            &["\"recount\"", "name", "…"],
+            "i64, a count",
+            "what an index counts, counted anew while it is verified",
+        ),
         shape(&["\"epoch\""], "u64", "counts the changes of schema and index states"),
     ]
 }

@@ -50,6 +50,9 @@ pub(super) struct Progress {
     pub(super) examined: u64,
 }
 
+/// The position of a walk that is through: past all keys.
+pub(super) const END: &[u8] = b"\xff";
+
 /// What is cached of the catalog.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog(ArcSwapOption<Known>);
@@ -289,6 +292,10 @@ fn packed(part: &impl KeyPart) -> Vec<u8> {
     let mut bytes = Vec::new();
     part.pack(&mut bytes);
     bytes
+}
+
+pub(super) fn not_built(index: &'static str) -> Error {
+    Error::new(ErrorKind::IndexBuilding(index), format!("index {index} is not built yet"))
 }
 
 fn redeclared(declared: &Declared) -> Error {

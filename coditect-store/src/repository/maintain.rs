@@ -237,3 +237,13 @@ pub(super) fn clear(tx: &engine::Transaction, entries: &[Entry]) {
         }
     }
 }
+
+/// Puts an entry right that was found to be missing or wrong.
+pub(super) fn put(tx: &engine::Transaction, key: &[u8], value: &[u8]) {
+    tx.set(key, value);
+}
+
+/// Removes an entry that no record gives.
+pub(super) fn remove(tx: &engine::Transaction, key: &[u8]) {
+    tx.clear(key);
+}

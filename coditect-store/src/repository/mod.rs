@@ -19,6 +19,7 @@ mod cursor;
 mod maintain;
 mod revision;
 mod scan;
+mod verify;
 mod walk;
 
 use std::{borrow::Borrow, sync::Arc};
@@ -32,6 +33,7 @@ pub use cursor::Cursor;
 pub use revision::{Revision, Stored};
 use scan::Source;
 pub use scan::{EXAMINED_LIMIT, PAGE_BYTES, PAGE_LIMIT, Page, Scan, Stopped};
+pub use verify::{Fault, Finding, Report, Verification};
 
 use crate::{
     Error, ErrorKind, Result, engine,
@@ -360,8 +362,7 @@ impl Transaction {
         if self.context.catalog.was_readable(index) || self.known().await?.is_readable(index) {
             return Ok(());
         }
-        let message = format!("index {index} is not built yet");
-        Err(Error::new(ErrorKind::IndexBuilding(index), message))
+        Err(catalog::not_built(index))
     }
 
     /// The declared indexes that are not built yet.

@@ -13,3 +13,4 @@ mod races;
 mod records;
 mod samples;
 mod store;
+mod verify;
