@@ -186,8 +186,9 @@ pub trait Indexed: Sized + 'static {
 /// | [`Count<V>`] | [`GlobalCount<V>`] | `Option<V>` | how many records have a value |
 ///
 /// A composite is a tuple, `Multi<(ProjectId, i64)>`. A record for which the closure gives `None` is
-/// not in the index. The closure is a function of the record alone, and like the name it is
-/// persisted: give other values, and it is another index.
+/// not in the index. The closure is a function of the record alone, and like name, kind and elements
+/// it is persisted: give other values, and it is another index, with another name. Of these a store
+/// keeps all but the closure, and refuses a change when it is opened.
 ///
 /// A name that is used twice, or elements that are not as many as the value has, do not compile:
 ///
