@@ -43,8 +43,17 @@ pub enum ErrorKind {
     Exists,
     /// There is no record with this key.
     NotFound,
+    /// The record is not what the caller read before. Nothing was written: read it again, and
+    /// decide anew.
+    Stale,
     /// Another record has this value in the unique index of this name.
     Unique(&'static str),
+    /// The index of this name is not built yet: run its
+    /// [build](crate::repository::IndexBuild), or wait for who does.
+    IndexBuilding(&'static str),
+    /// What is declared under this name is not what the store has under it. Names are never changed,
+    /// and never given to something else.
+    Redeclared(&'static str),
 }
 
 impl Error {

@@ -65,5 +65,5 @@ pub mod transaction;
 pub use clock::{Clock, ManualClock};
 pub use entity::Entity;
 pub use error::{Error, ErrorKind, Result, RunError};
-pub use repository::{Cursor, Page, Scan, Transaction};
+pub use repository::{Cursor, Page, Revision, Scan, Stored, Transaction};
 pub use store::{Store, StoreOptions};

@@ -7,7 +7,7 @@ use crate::{
     engine::{self, Database, RangeQuery},
     entity::{Entity, META, Registry},
     keyspace::{KeyPart, Root, unpack_all},
-    repository::Context,
+    repository::{self, Catalog, Context, IndexBuild, Verification},
     transaction::{self, RetryPolicy},
 };
 
@@ -37,8 +37,10 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `NewerFormat` if a newer version of this program made it; `Corrupt` if there are keys that
-    /// no version made; `Invalid` if a name is declared twice; those of the engine.
+    /// `NewerFormat` if a newer version of this program made it, or has given one of its entities
+    /// an index that is not declared here; `Redeclared` with a name that was declared otherwise
+    /// before; `Corrupt` if there are keys that no version made; `Invalid` if a name is declared
+    /// twice; those of the engine.
     pub async fn open(database: Database) -> Result<Self> {
         Self::options().open(database).await
     }
@@ -99,6 +101,35 @@ impl Store {
         check_format(&stored.ok_or_else(foreign)?)
     }
 
+    /// The indexes that are not built yet: those that were declared when their entity had records
+    /// already. Each wants its [build](Self::build).
+    ///
+    /// # Errors
+    ///
+    /// Those of the engine.
+    pub async fn unbuilt(&self) -> Result<Vec<&'static str>> {
+        self.begin().unbuilt().await
+    }
+
+    /// The build of the index named `index`, which may have been begun before, by any process. An
+    /// index that is readable is found to be done.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if no such index was declared.
+    pub fn build(&self, index: &str) -> Result<IndexBuild> {
+        IndexBuild::new(self.clone(), self.registry().index(index)?)
+    }
+
+    /// To compare the index named `index` with its records.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if no such index was declared.
+    pub fn verify(&self, index: &str) -> Result<Verification> {
+        Verification::new(self.clone(), self.registry().index(index)?)
+    }
+
     /// The database that it lies in.
     pub fn database(&self) -> &Database {
         &self.database
@@ -142,9 +173,14 @@ impl StoreOptions {
     pub async fn open(self, database: Database) -> Result<Store> {
         let Self { root, registry } = self;
         registry.check()?;
-        let at = &root;
-        database.run(|tx| async move { settle_format(&tx, at).await }).await?;
-        Ok(Store { database, context: Arc::new(Context { root, registry }) })
+        let (at, declared) = (&root, &registry);
+        let settled = database.run(|tx| async move {
+            settle_format(&tx, at).await?;
+            repository::settle(&tx, at, declared).await
+        });
+        settled.await?;
+        let context = Context { root, registry, catalog: Catalog::default() };
+        Ok(Store { database, context: Arc::new(context) })
     }
 }
 

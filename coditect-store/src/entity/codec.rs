@@ -1,5 +1,6 @@
 //! The bytes of a record: one byte of schema version, then bincode 2 in its standard
-//! configuration. This is the only file that names bincode.
+//! configuration. Those of the fields that a covering index carries: one byte, [`FIELDS`], then the
+//! same. This is the only file that names bincode.
 //!
 //! What stays true:
 //!
@@ -10,7 +11,7 @@
 //!   them is believed only up to a [limit](decode_body) that grows with their own.
 
 use bincode::config;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::Entity;
 use crate::{Error, ErrorKind, Result, engine::VALUE_SIZE_LIMIT};
@@ -51,6 +52,49 @@ pub(crate) fn decode<E: Entity>(bytes: &[u8]) -> Result<E> {
     }
     let older = Older { space, version, body };
     if version == E::VERSION { older.read() } else { E::upgrade(older) }
+}
+
+/// The version of the layout of fields that an index carries.
+const FIELDS: u8 = 1;
+
+/// The bytes of what an entry of `index` carries.
+///
+/// # Errors
+///
+/// `Invalid` if it holds what cannot be written.
+pub(super) fn encode_fields<C: Serialize>(index: &str, fields: &C) -> Result<Vec<u8>> {
+    let mut bytes = vec![FIELDS];
+    bincode::serde::encode_into_std_write(fields, &mut bytes, config::standard()).map_err(
+        |cause| {
+            let message = format!("the fields for index {index} cannot be written");
+            Error::new(ErrorKind::Invalid, message).because(cause)
+        },
+    )?;
+    Ok(bytes)
+}
+
+/// What an entry of `index` whose value is `bytes` carries.
+///
+/// # Errors
+///
+/// `NewerFormat` if a newer version of the program wrote it, `Corrupt` if it is not of this type.
+pub(super) fn decode_fields<C: DeserializeOwned>(index: &str, bytes: &[u8]) -> Result<C> {
+    let corrupt = || {
+        let message = format!("the fields in an entry of index {index} cannot be read");
+        Error::new(ErrorKind::Corrupt, message)
+    };
+    let (&version, body) = bytes.split_first().ok_or_else(corrupt)?;
+    if version > FIELDS {
+        let message = format!(
+            "an entry of index {index} is of layout {version}; this program knows up to {FIELDS}"
+        );
+        return Err(Error::new(ErrorKind::NewerFormat, message));
+    }
+    let (fields, read) = decode_body(body).map_err(|cause| corrupt().because(cause))?;
+    if version < FIELDS || read != body.len() {
+        return Err(corrupt());
+    }
+    Ok(fields)
 }
 
 /// The bytes of a record that an older version of the program wrote: see [`Entity::upgrade`].
@@ -250,6 +294,22 @@ mod tests {
         let bytes = written(1, &numbers);
         assert_eq!(bytes.len(), VALUE_SIZE_LIMIT);
         assert_eq!(decode_body::<Vec<u128>>(&bytes[1..]).unwrap().0, numbers);
+    }
+
+    #[test]
+    fn fields_that_an_index_carries_read_back_and_anything_else_is_refused() {
+        let fields = ("title".to_owned(), Some(7_u64));
+        let bytes = encode_fields("i", &fields).unwrap();
+        assert_eq!(bytes, b"\x01\x05title\x01\x07", "persisted: layout, then bincode");
+        assert_eq!(decode_fields::<(String, Option<u64>)>("i", &bytes).unwrap(), fields);
+        let kind =
+            |bytes: &[u8]| decode_fields::<(String, Option<u64>)>("i", bytes).unwrap_err().kind();
+        for length in 0..bytes.len() {
+            assert_eq!(kind(&bytes[..length]), ErrorKind::Corrupt, "the first {length} bytes");
+        }
+        assert_eq!(kind(&[bytes.as_slice(), &[0]].concat()), ErrorKind::Corrupt);
+        assert_eq!(kind(&[&[0], &bytes[1..]].concat()), ErrorKind::Corrupt);
+        assert_eq!(kind(&[&[2], &bytes[1..]].concat()), ErrorKind::NewerFormat);
     }
 
     fn tasks() -> impl Strategy<Value = Task> {

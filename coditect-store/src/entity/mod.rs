@@ -79,14 +79,17 @@ mod registry;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use codec::Older;
-pub(crate) use codec::{decode, encode};
-pub use index::{Entry, Index, IndexOf};
-pub use kind::{GlobalMulti, GlobalUnique, Kind, Multi, Unique, UniqueKind};
-pub(crate) use registry::META;
+pub(crate) use codec::encode;
+pub use index::{Covered, CoveredBy, Entry, Index, IndexOf};
+pub use kind::{
+    Carried, Count, CountKind, Covering, CoveringKind, Each, Form, GlobalCount, GlobalCovering,
+    GlobalEach, GlobalMulti, GlobalUnique, Kind, ListKind, Multi, Unique, UniqueKind,
+};
 pub use registry::Registry;
+pub(crate) use registry::{Declaration, Declared, META};
 
 use crate::{
-    Result,
+    Error, ErrorKind, Result,
     keyspace::{KeyPart, Root, Scope, Space, distinct},
 };
 
@@ -172,10 +175,20 @@ pub trait Indexed: Sized + 'static {
 /// ```
 ///
 /// The parentheses show the key: the name, then what the elements of the value are called in
-/// [the table](crate::keyspace::table). The kinds are [`Unique`], [`Multi`], [`GlobalUnique`] and
-/// [`GlobalMulti`]; a composite is a tuple, `Multi<(ProjectId, i64)>`. A record for which the
-/// closure gives `None` is not in the index. The closure is a function of the record alone, and
-/// like the name it is persisted: give other values, and it is another index.
+/// [the table](crate::keyspace::table). The kinds:
+///
+/// | within a tenant | over all tenants | a record gives | |
+/// |---|---|---|---|
+/// | [`Unique<V>`] | [`GlobalUnique<V>`] | `Option<V>` | each value is of one record at the most |
+/// | [`Multi<V>`] | [`GlobalMulti<V>`] | `Option<V>` | a value may be of many records |
+/// | [`Each<V>`] | [`GlobalEach<V>`] | `Vec<V>` | a record has several values: tags |
+/// | [`Covering<V, C>`] | [`GlobalCovering<V, C>`] | `Option<(V, C)>` | entries carry fields, to be read without the records |
+/// | [`Count<V>`] | [`GlobalCount<V>`] | `Option<V>` | how many records have a value |
+///
+/// A composite is a tuple, `Multi<(ProjectId, i64)>`. A record for which the closure gives `None` is
+/// not in the index. The closure is a function of the record alone, and like name, kind and elements
+/// it is persisted: give other values, and it is another index, with another name. Of these a store
+/// keeps all but the closure, and refuses a change when it is opened.
 ///
 /// A name that is used twice, or elements that are not as many as the value has, do not compile:
 ///
@@ -200,10 +213,16 @@ pub trait Indexed: Sized + 'static {
 /// }
 /// ```
 ///
-/// [`Unique`]: crate::entity::Unique
-/// [`Multi`]: crate::entity::Multi
-/// [`GlobalUnique`]: crate::entity::GlobalUnique
-/// [`GlobalMulti`]: crate::entity::GlobalMulti
+/// [`Unique<V>`]: crate::entity::Unique
+/// [`GlobalUnique<V>`]: crate::entity::GlobalUnique
+/// [`Multi<V>`]: crate::entity::Multi
+/// [`GlobalMulti<V>`]: crate::entity::GlobalMulti
+/// [`Each<V>`]: crate::entity::Each
+/// [`GlobalEach<V>`]: crate::entity::GlobalEach
+/// [`Covering<V, C>`]: crate::entity::Covering
+/// [`GlobalCovering<V, C>`]: crate::entity::GlobalCovering
+/// [`Count<V>`]: crate::entity::Count
+/// [`GlobalCount<V>`]: crate::entity::GlobalCount
 #[macro_export]
 macro_rules! indexes {
     ($entity:ty => $(
@@ -249,4 +268,18 @@ pub const fn check<E: Entity>() {
 /// The key of the record `key` in `scope`.
 pub(crate) fn record_key<E: Entity>(root: &Root, scope: E::Scope, key: &E::Key) -> Vec<u8> {
     E::SPACE.key(root, scope, key)
+}
+
+/// The record under `key`, whose bytes are `bytes`.
+///
+/// # Errors
+///
+/// As those of the codec; `Corrupt` if the record is another's.
+pub(crate) fn decode_at<E: Entity>(root: &Root, key: &[u8], bytes: &[u8]) -> Result<E> {
+    let record: E = codec::decode(bytes)?;
+    if record_key::<E>(root, record.scope(), &record.key()) != key {
+        let message = format!("a record of {} lies under another's key", E::SPACE.name());
+        return Err(Error::new(ErrorKind::Corrupt, message));
+    }
+    Ok(record)
 }

@@ -2,10 +2,11 @@
 
 use std::any::{TypeId, type_name};
 
-use super::{Entity, Indexed};
+use super::{Entity, Entry, Form, IndexOf, Indexed, decode_at};
 use crate::{
     Error, ErrorKind, Result,
-    keyspace::{Place, Scope as _, Shape},
+    engine::KeyValue,
+    keyspace::{Place, Root, Scope as _, Shape},
     model,
 };
 
@@ -14,11 +15,38 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Registry(Vec<Declaration>);
 
+/// An entity, and what can be done with its rows by who doesn't know its type.
 #[derive(Clone, Debug)]
-struct Declaration {
+pub(crate) struct Declaration {
     type_id: TypeId,
     type_name: &'static str,
     shapes: Vec<Shape>,
+    declared: Vec<Declared>,
+    pub(crate) space: &'static str,
+    pub(crate) place: Place,
+    /// The entries of all indexes of the record in a row.
+    pub(crate) entries: fn(&Root, &KeyValue) -> Result<Vec<Entry>>,
+    /// The key of the record that an entry of the index of this name is of.
+    pub(crate) record_key: fn(&Root, &str, &KeyValue) -> Result<Vec<u8>>,
+}
+
+/// What a name is declared as.
+#[derive(Clone, Debug)]
+pub(crate) struct Declared {
+    pub(crate) name: &'static str,
+    /// `records`, or the form of an index.
+    pub(crate) what: &'static str,
+    pub(crate) form: Option<Form>,
+    pub(crate) place: Place,
+    pub(crate) labels: &'static [&'static str],
+    /// The space that it is, or is an index of.
+    pub(crate) space: &'static str,
+}
+
+impl Declared {
+    pub(crate) fn is_index(&self) -> bool {
+        self.form.is_some()
+    }
 }
 
 /// The space of what a store knows about itself.
@@ -48,6 +76,11 @@ impl Registry {
                 type_id: TypeId::of::<E>(),
                 type_name: type_name::<E>(),
                 shapes: shapes::<E>(),
+                declared: declared::<E>(),
+                space: E::SPACE.name(),
+                place: E::Scope::PLACE,
+                entries: entries::<E>,
+                record_key: pointed_to::<E>,
             });
         }
         self
@@ -56,7 +89,23 @@ impl Registry {
     /// How all keys look, entity by entity: its records, then its indexes.
     pub fn shapes(&self) -> Vec<Shape> {
         let records = self.0.iter().flat_map(|declaration| declaration.shapes.iter().cloned());
-        records.chain([meta()]).collect()
+        records.chain(meta()).collect()
+    }
+
+    /// All names, each space before its indexes.
+    pub(crate) fn declared(&self) -> impl Iterator<Item = &Declared> {
+        self.0.iter().flat_map(|declaration| &declaration.declared)
+    }
+
+    /// The index named `name`.
+    pub(crate) fn index(&self, name: &str) -> Result<&Declared> {
+        let mut indexes = self.declared().filter(|declared| declared.is_index());
+        indexes.find(|index| index.name == name).ok_or_else(|| undeclared(name))
+    }
+
+    /// The entity whose space is `space`.
+    pub(crate) fn declaration(&self, space: &str) -> Option<&Declaration> {
+        self.0.iter().find(|declaration| declaration.space == space)
     }
 
     fn knows<E: Entity>(&self) -> bool {
@@ -89,6 +138,45 @@ impl Registry {
     }
 }
 
+fn declared<E: Entity>() -> Vec<Declared> {
+    let space = E::SPACE.name();
+    let records = Declared {
+        name: space,
+        what: "records",
+        form: None,
+        place: E::Scope::PLACE,
+        labels: E::SPACE.labels(),
+        space,
+    };
+    let index = |index: &&'static dyn IndexOf<E>| Declared {
+        name: index.name(),
+        what: index.form().name(),
+        form: Some(index.form()),
+        place: index.place(),
+        labels: index.labels(),
+        space,
+    };
+    [records].into_iter().chain(E::INDEXES.iter().map(index)).collect()
+}
+
+fn entries<E: Entity>(root: &Root, row: &KeyValue) -> Result<Vec<Entry>> {
+    let record: E = decode_at(root, &row.key, &row.value)?;
+    let mut entries = Vec::new();
+    for index in E::INDEXES {
+        index.entries(root, &record, &mut entries)?;
+    }
+    Ok(entries)
+}
+
+fn pointed_to<E: Entity>(root: &Root, index: &str, entry: &KeyValue) -> Result<Vec<u8>> {
+    let found = E::INDEXES.iter().find(|of| of.name() == index);
+    found.ok_or_else(|| undeclared(index))?.record_key(root, entry)
+}
+
+fn undeclared(index: &str) -> Error {
+    Error::new(ErrorKind::Invalid, format!("no index {index:?} was declared to the store"))
+}
+
 fn shapes<E: Entity>() -> Vec<Shape> {
     let name = type_name::<E>();
     let record = Shape {
@@ -102,12 +190,28 @@ fn shapes<E: Entity>() -> Vec<Shape> {
     [record].into_iter().chain(indexes).collect()
 }
 
-fn meta() -> Shape {
-    Shape {
+/// What the store keeps of itself.
+fn meta() -> [Shape; 5] {
+    let shape = |elements: &[&'static str], value: &str, note: &str| Shape {
         place: Place::Global,
         name: META,
-        elements: vec!["\"format\""],
-        value: "(name, version)".to_owned(),
-        note: "what wrote the store, and in which layout".to_owned(),
-    }
+        elements: elements.to_vec(),
+        value: value.to_owned(),
+        note: note.to_owned(),
+    };
+    [
+        shape(&["\"format\""], "(name, version)", "what wrote the store, and in which layout"),
+        shape(
+            &["\"schema\"", "name"],
+            "(what, place, elements, space)",
+            "how each name is declared; never changes",
+        ),
+        shape(&["\"index\"", "name"], "(state, position, examined)", "how far each index is built"),
+        shape(
+            &["\"recount\"", "name", "…"],
+            "i64, a count",
+            "what an index counts, counted anew while it is verified",
+        ),
+        shape(&["\"epoch\""], "u64", "counts the changes of schema and index states"),
+    ]
 }

@@ -101,7 +101,7 @@ impl<S> Space<S> {
     }
 
     /// What the elements of its keys are called in [the table](super::table): `id`, if not said.
-    /// Not persisted.
+    /// Persisted: a store keeps it with the declaration, and refuses another.
     #[must_use]
     pub const fn keyed(self, labels: &'static [&'static str]) -> Self {
         Self { name: self.name, labels, scope: PhantomData }

@@ -5,16 +5,22 @@
 
 use futures_util::future::{try_join, try_join_all};
 
-use super::Transaction;
+use super::{
+    Revision, Stored, Transaction,
+    catalog::{self, State},
+};
 use crate::{
     Error, ErrorKind, Result,
-    entity::{self, Entity, Entry},
+    engine::{self, AtomicOp},
+    entity::{self, Entity, Entry, Form, META},
+    keyspace::Root,
 };
 
 pub(super) async fn create<E: Entity>(tx: &Transaction, record: &E) -> Result<()> {
     let key = tx.record_key::<E>(record.scope(), &record.key())?;
     let bytes = entity::encode(record)?;
-    let entries = entries(tx, record);
+    let upkeep = Upkeep::of::<E>(tx, &key).await?;
+    let entries = upkeep.entries(tx, record)?;
     let (present, taken) = try_join(tx.engine.get(&key), first_taken(tx, &entries)).await?;
     if present.is_some() {
         let message = format!("there is a record of {} with this key", E::SPACE.name());
@@ -22,33 +28,86 @@ pub(super) async fn create<E: Entity>(tx: &Transaction, record: &E) -> Result<()
     }
     refuse(taken)?;
     tx.engine.set(&key, &bytes);
-    write(tx, &entries);
+    write(&tx.engine, &entries);
     Ok(())
 }
 
-pub(super) async fn update<E: Entity>(tx: &Transaction, record: &E) -> Result<()> {
+/// Writes `record` over the one that is there, if that is `expected`.
+pub(super) async fn update<E: Entity>(
+    tx: &Transaction,
+    record: &E,
+    expected: Option<Revision>,
+) -> Result<()> {
     let key = tx.record_key::<E>(record.scope(), &record.key())?;
-    let bytes = entity::encode(record)?;
-    let Some(before) = tx.read::<E>(&key).await? else {
-        let message = format!("there is no record of {} with this key", E::SPACE.name());
-        return Err(Error::new(ErrorKind::NotFound, message));
-    };
-    let change = Change::between(entries(tx, &before), entries(tx, record));
-    refuse(first_taken(tx, &change.arriving).await?)?;
-    tx.engine.set(&key, &bytes);
-    clear(tx, &change.leaving);
-    write(tx, &change.arriving);
-    write(tx, &change.staying);
-    Ok(())
+    let before = tx.read_stored::<E>(&key).await?.ok_or_else(missing::<E>)?;
+    require(&before, expected)?;
+    let upkeep = Upkeep::of::<E>(tx, &key).await?;
+    replace(tx, &key, upkeep.entries(tx, &*before)?, record, &upkeep).await
 }
 
-pub(super) async fn delete<E: Entity>(tx: &Transaction, key: Vec<u8>) -> Result<Option<E>> {
-    let Some(before) = tx.read::<E>(&key).await? else {
+/// Changes the record `key` as `change` says, and gives what it is then.
+pub(super) async fn modify<E: Entity>(
+    tx: &Transaction,
+    key: &[u8],
+    change: impl FnOnce(&mut E),
+) -> Result<E> {
+    let mut record = tx.read_stored::<E>(key).await?.ok_or_else(missing::<E>)?.into_record();
+    let upkeep = Upkeep::of::<E>(tx, key).await?;
+    let before = upkeep.entries(tx, &record)?;
+    change(&mut record);
+    if tx.record_key::<E>(record.scope(), &record.key())? != key {
+        let message = format!("a record of {} never changes its key", E::SPACE.name());
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
+    replace(tx, key, before, &record, &upkeep).await?;
+    Ok(record)
+}
+
+/// Removes the record `key`, if it is `expected`.
+pub(super) async fn delete<E: Entity>(
+    tx: &Transaction,
+    key: &[u8],
+    expected: Option<Revision>,
+) -> Result<Option<E>> {
+    let Some(before) = tx.read_stored::<E>(key).await? else {
         return Ok(None);
     };
-    tx.engine.clear(&key);
-    clear(tx, &entries(tx, &before));
+    require(&before, expected)?;
+    let before = before.into_record();
+    let entries = Upkeep::of::<E>(tx, key).await?.entries(tx, &before)?;
+    tx.engine.clear(key);
+    clear(&tx.engine, &entries);
     Ok(Some(before))
+}
+
+async fn replace<E: Entity>(
+    tx: &Transaction,
+    key: &[u8],
+    before: Vec<Entry>,
+    record: &E,
+    upkeep: &Upkeep,
+) -> Result<()> {
+    let bytes = entity::encode(record)?;
+    let change = Change::between(before, upkeep.entries(tx, record)?);
+    refuse(first_taken(tx, &change.arriving).await?)?;
+    tx.engine.set(key, &bytes);
+    clear(&tx.engine, &change.leaving);
+    write(&tx.engine, &change.arriving);
+    write(&tx.engine, &change.staying);
+    Ok(())
+}
+
+fn require<E: Entity>(stored: &Stored<E>, expected: Option<Revision>) -> Result<()> {
+    if expected.is_none_or(|revision| revision == stored.revision()) {
+        return Ok(());
+    }
+    let message = format!("the record of {} was changed meanwhile", E::SPACE.name());
+    Err(Error::new(ErrorKind::Stale, message))
+}
+
+pub(super) fn missing<E: Entity>() -> Error {
+    let message = format!("there is no record of {} with this key", E::SPACE.name());
+    Error::new(ErrorKind::NotFound, message)
 }
 
 /// What becomes of a record's entries when it changes.
@@ -78,18 +137,69 @@ impl Change {
     }
 }
 
-fn entries<E: Entity>(tx: &Transaction, record: &E) -> Vec<Entry> {
-    let mut entries = Vec::new();
-    for index in E::INDEXES {
-        index.entries(tx.root(), record, &mut entries);
+/// Which entries of a record are kept up while indexes are being built.
+///
+/// Setting an entry twice does no harm, so those of most indexes are always written: what the build
+/// has not come to yet is there already when it does. A number must not count a record twice: of
+/// an index that counts, only the records that its build is past are kept up, and the others are
+/// left to it. For that the position is read, so that a writer conflicts with a build that moves it.
+struct Upkeep {
+    /// Indexes whose build has yet to come to the record.
+    ahead: Vec<&'static str>,
+    /// Indexes that are being counted anew, and have counted the record.
+    recounted: Vec<&'static str>,
+}
+
+impl Upkeep {
+    async fn of<E: Entity>(tx: &Transaction, key: &[u8]) -> Result<Self> {
+        let known = tx.known().await?;
+        known.require_known(E::SPACE.name())?;
+        let mut upkeep = Self { ahead: Vec::new(), recounted: Vec::new() };
+        for index in E::INDEXES {
+            let name = index.name();
+            if index.form() != Form::Count || known.is_settled(name) {
+                continue;
+            }
+            match catalog::read_state(&tx.engine, tx.root(), name).await? {
+                State::WriteOnly(progress) if !progress.is_past(tx.root(), key) => {
+                    upkeep.ahead.push(name);
+                }
+                State::Recount(progress) if progress.is_past(tx.root(), key) => {
+                    upkeep.recounted.push(name);
+                }
+                State::Readable | State::WriteOnly(_) | State::Recount(_) => {}
+            }
+        }
+        Ok(upkeep)
     }
-    entries
+
+    fn entries<E: Entity>(&self, tx: &Transaction, record: &E) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for index in E::INDEXES.iter().filter(|index| !self.ahead.contains(&index.name())) {
+            index.entries(tx.root(), record, &mut entries)?;
+        }
+        let counted = entries.iter().filter(|entry| self.recounted.contains(&entry.index));
+        let shadows: Vec<Entry> = counted.map(|entry| shadow(tx.root(), entry)).collect();
+        entries.extend(shadows);
+        Ok(entries)
+    }
+}
+
+/// The entry beside `entry` that counts anew what it counts.
+pub(super) fn shadow(root: &Root, entry: &Entry) -> Entry {
+    let group = entry.key.strip_prefix(root.as_bytes()).unwrap_or(&entry.key);
+    Entry { key: [shadows(root, entry.index).as_slice(), group].concat(), ..entry.clone() }
+}
+
+/// What the keys of all entries beside those of `index` begin with.
+pub(super) fn shadows(root: &Root, index: &str) -> Vec<u8> {
+    root.key(&(META.to_owned(), "recount".to_owned(), index.to_owned()))
 }
 
 /// The first of the unique `entries` whose value another record has. The reads run together, and
 /// conflict with whoever takes or leaves the value meanwhile.
 async fn first_taken(tx: &Transaction, entries: &[Entry]) -> Result<Option<&'static str>> {
-    let unique = entries.iter().filter(|entry| entry.unique);
+    let unique = entries.iter().filter(|entry| entry.form == Form::Unique);
     let taken = try_join_all(unique.map(async |entry| {
         let pointer = tx.engine.get(&entry.key).await?;
         Ok::<_, Error>(pointer.map(|_| entry.index))
@@ -97,21 +207,43 @@ async fn first_taken(tx: &Transaction, entries: &[Entry]) -> Result<Option<&'sta
     Ok(taken.await?.into_iter().flatten().next())
 }
 
-fn refuse(taken: Option<&'static str>) -> Result<()> {
+pub(super) fn refuse(taken: Option<&'static str>) -> Result<()> {
     taken.map_or(Ok(()), |index| {
         let message = format!("another record has this value in index {index}");
         Err(Error::new(ErrorKind::Unique(index), message))
     })
 }
 
-fn write(tx: &Transaction, entries: &[Entry]) {
-    for entry in entries {
-        tx.engine.set(&entry.key, &entry.value);
+pub(super) fn write(tx: &engine::Transaction, entries: &[Entry]) {
+    for Entry { key, value, form, .. } in entries {
+        match form {
+            Form::Unique | Form::Multi | Form::Covering => tx.set(key, value),
+            Form::Count => tx.atomic(AtomicOp::Add, key, &1_i64.to_le_bytes()),
+        }
     }
 }
 
-fn clear(tx: &Transaction, entries: &[Entry]) {
-    for entry in entries {
-        tx.engine.clear(&entry.key);
+/// A unique value is given up only by whose it is: its entry is compared before it goes. A group
+/// that nobody is in any more has no entry.
+pub(super) fn clear(tx: &engine::Transaction, entries: &[Entry]) {
+    for Entry { key, value, form, .. } in entries {
+        match form {
+            Form::Unique => tx.atomic(AtomicOp::CompareAndClear, key, value),
+            Form::Multi | Form::Covering => tx.clear(key),
+            Form::Count => {
+                tx.atomic(AtomicOp::Add, key, &(-1_i64).to_le_bytes());
+                tx.atomic(AtomicOp::CompareAndClear, key, &0_i64.to_le_bytes());
+            }
+        }
     }
+}
+
+/// Puts an entry right that was found to be missing or wrong.
+pub(super) fn put(tx: &engine::Transaction, key: &[u8], value: &[u8]) {
+    tx.set(key, value);
+}
+
+/// Removes an entry that no record gives.
+pub(super) fn remove(tx: &engine::Transaction, key: &[u8]) {
+    tx.clear(key);
 }

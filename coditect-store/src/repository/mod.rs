@@ -6,24 +6,42 @@
 //!   Only `maintain.rs` writes index keys.
 //! - A value of a unique index is looked at before it is taken, by a read that conflicts: of two
 //!   racing writers exactly one gets it.
+//! - A record is written by declarations that hold at its commit: `catalog.rs` says how. An index
+//!   that came later than records is not read before it is built, by `build.rs`.
 //! - A record that does not say the key it was found under is `Corrupt`: no mix-up of tenants in
 //!   the store is passed on.
 //!
 //! Nothing here retries, and nothing here commits: see [`Store::run`](crate::Store::run).
 
+mod build;
+mod catalog;
 mod cursor;
 mod maintain;
+mod revision;
 mod scan;
+mod verify;
+mod walk;
 
 use std::{borrow::Borrow, sync::Arc};
 
+use tokio::sync::OnceCell;
+
+pub use build::{BuildProgress, IndexBuild};
+use catalog::Known;
+pub(crate) use catalog::{Catalog, settle};
 pub use cursor::Cursor;
+pub use revision::{Revision, Stored};
+use scan::Source;
 pub use scan::{EXAMINED_LIMIT, PAGE_BYTES, PAGE_LIMIT, Page, Scan, Stopped};
+pub use verify::{Fault, Finding, Report, Verification};
 
 use crate::{
     Error, ErrorKind, Result, engine,
     engine::KeyValue,
-    entity::{self, Entity, Index, IndexOf, Kind, Registry, UniqueKind},
+    entity::{
+        self, CountKind, CoveredBy, CoveringKind, Entity, Index, IndexOf, ListKind, Registry,
+        UniqueKind,
+    },
     keyspace::{KeyPart, Root, Select},
 };
 
@@ -40,6 +58,7 @@ use crate::{
 pub struct Transaction {
     engine: engine::Transaction,
     context: Arc<Context>,
+    known: Arc<OnceCell<Arc<Known>>>,
 }
 
 /// What all transactions of a store share.
@@ -47,11 +66,12 @@ pub struct Transaction {
 pub(crate) struct Context {
     pub(crate) root: Root,
     pub(crate) registry: Registry,
+    pub(crate) catalog: Catalog,
 }
 
 impl Transaction {
     pub(crate) fn new(engine: engine::Transaction, context: Arc<Context>) -> Self {
-        Self { engine, context }
+        Self { engine, context, known: Arc::default() }
     }
 
     /// The record `key` in `scope`, or `None`. One read.
@@ -64,8 +84,21 @@ impl Transaction {
         scope: E::Scope,
         key: impl Borrow<E::Key>,
     ) -> Result<Option<E>> {
+        self.get_stored(scope, key).await.map(|stored| stored.map(Stored::into_record))
+    }
+
+    /// The record `key` in `scope` with its revision, or `None`. One read.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub async fn get_stored<E: Entity>(
+        &self,
+        scope: E::Scope,
+        key: impl Borrow<E::Key>,
+    ) -> Result<Option<Stored<E>>> {
         let key = self.record_key::<E>(scope, key.borrow())?;
-        self.read(&key).await
+        self.read_stored(&key).await
     }
 
     /// Writes a record that is not there yet, and its index entries. One round of reads: the key,
@@ -89,7 +122,54 @@ impl Transaction {
     /// another record has one of its unique values. Nothing of this call is written then, and the
     /// transaction can go on.
     pub async fn update<E: Entity>(&self, record: &E) -> Result<()> {
-        maintain::update(self, record).await
+        maintain::update(self, record, None).await
+    }
+
+    /// As [`update`](Self::update), if the record is still what it was at `revision`: for a change
+    /// that was decided on outside of this transaction, by a client that had read the record before.
+    /// Within one transaction a `get` and an `update` need none of this: if the record changes
+    /// between them, the commit is a conflict.
+    ///
+    /// ```
+    /// # use coditect_store::{ErrorKind, Result, Store, engine::Database, model::{Tenant, TenantId}};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
+    /// # let store = Store::open(Database::memory()?).await?;
+    /// # let (id, now) = (TenantId::new(), chrono::DateTime::UNIX_EPOCH);
+    /// # let tx = store.begin();
+    /// # tx.create(&Tenant { id, name: "one".into(), created_at: now, updated_at: now }).await?;
+    /// let read = tx.get_stored::<Tenant>(id, ()).await?.expect("it was created");
+    /// let etag = read.revision();
+    /// let change = Tenant { name: "two".into(), ..read.into_record() };
+    ///
+    /// tx.update_at(&change, etag).await?;
+    /// let again = tx.update_at(&change, etag).await.unwrap_err();
+    /// assert_eq!(again.kind(), ErrorKind::Stale);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `Stale` if it is not; and those of [`update`](Self::update). Nothing of this call is written
+    /// then, and the transaction can go on.
+    pub async fn update_at<E: Entity>(&self, record: &E, revision: Revision) -> Result<()> {
+        maintain::update(self, record, Some(revision)).await
+    }
+
+    /// Changes the record `key` in `scope` as `change` says, writes it with its index entries, and
+    /// gives it as it is then. One read, and one of each unique value that is new.
+    ///
+    /// # Errors
+    ///
+    /// As [`update`](Self::update), and `Invalid` if `change` gave it another key. Nothing of this
+    /// call is written then, and the transaction can go on.
+    pub async fn modify<E: Entity>(
+        &self,
+        scope: E::Scope,
+        key: impl Borrow<E::Key>,
+        change: impl FnOnce(&mut E),
+    ) -> Result<E> {
+        let key = self.record_key::<E>(scope, key.borrow())?;
+        maintain::modify(self, &key, change).await
     }
 
     /// Removes the record `key` in `scope` and its index entries, and gives it; `None` if there
@@ -105,7 +185,22 @@ impl Transaction {
         key: impl Borrow<E::Key>,
     ) -> Result<Option<E>> {
         let key = self.record_key::<E>(scope, key.borrow())?;
-        maintain::delete(self, key).await
+        maintain::delete(self, &key, None).await
+    }
+
+    /// As [`delete`](Self::delete), if the record is still what it was at `revision`.
+    ///
+    /// # Errors
+    ///
+    /// `Stale` if it is not, `NotFound` if there is none; and those of [`delete`](Self::delete).
+    pub async fn delete_at<E: Entity>(
+        &self,
+        scope: E::Scope,
+        key: impl Borrow<E::Key>,
+        revision: Revision,
+    ) -> Result<E> {
+        let key = self.record_key::<E>(scope, key.borrow())?;
+        maintain::delete(self, &key, Some(revision)).await?.ok_or_else(maintain::missing::<E>)
     }
 
     /// The record that has `value` in a unique index, or `None`. Two reads, one after the other.
@@ -113,7 +208,7 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// `Corrupt` if the index has an entry without its record.
+    /// `Corrupt` if the index has an entry without its record, `IndexBuilding` if it is not built.
     pub async fn find<E: Entity, K: UniqueKind>(
         &self,
         index: &Index<E, K>,
@@ -123,12 +218,13 @@ impl Transaction {
         self.context.registry.require::<E>()?;
         let mut key = index.prefix(self.root(), scope);
         value.borrow().pack(&mut key);
+        self.require_readable(index.name()).await?;
         let Some(value) = self.engine.get(&key).await? else {
             return Ok(None);
         };
         let record = index.record_key(self.root(), &KeyValue { key, value })?;
-        let (record, _) = self.read_indexed(index.name(), &record).await?;
-        Ok(Some(record))
+        let record = self.read_indexed(index.name(), record).await?;
+        self.decode(&record.key, &record.value).map(Some)
     }
 
     /// The records that `values` selects in an index, in the order of its keys: by value, then by
@@ -136,7 +232,7 @@ impl Transaction {
     /// or the first parts of a composite: see [`Select`].
     ///
     /// Nothing is read until a [page](Scan::page) is asked for.
-    pub fn scan<'a, E: Entity, K: Kind>(
+    pub fn scan<'a, E: Entity, K: ListKind>(
         &self,
         index: &'static Index<E, K>,
         scope: K::Scope<E::Scope>,
@@ -144,7 +240,59 @@ impl Transaction {
     ) -> Scan<'a, E> {
         let prefix = index.prefix(self.root(), scope);
         let range = values.keys(&prefix);
-        Scan::new(self.clone(), Some(index), prefix, range)
+        Scan::new(self.clone(), Source::pointers(index), prefix, range)
+    }
+
+    /// What a covering index tells of the records that [`scan`](Self::scan) would give, without
+    /// reading them: one range read a page.
+    ///
+    /// Nothing is read until a [page](Scan::page) is asked for.
+    pub fn covered<'a, E: Entity, K: CoveringKind>(
+        &self,
+        index: &'static Index<E, K>,
+        scope: K::Scope<E::Scope>,
+        values: impl Select<K::Value>,
+    ) -> Scan<'a, CoveredBy<E, K>> {
+        let prefix = index.prefix(self.root(), scope);
+        let range = values.keys(&prefix);
+        let source = Source::entries(index, |tx, entry| index.covered(tx.root(), entry));
+        Scan::new(self.clone(), source, prefix, range)
+    }
+
+    /// How many records have `value` in an index that counts. One read, which conflicts with
+    /// whoever changes that number.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` if what is stored is no number, `IndexBuilding` if the index is not built.
+    pub async fn count<E: Entity, K: CountKind>(
+        &self,
+        index: &Index<E, K>,
+        scope: K::Scope<E::Scope>,
+        value: impl Borrow<K::Value>,
+    ) -> Result<i64> {
+        self.context.registry.require::<E>()?;
+        let mut key = index.prefix(self.root(), scope);
+        value.borrow().pack(&mut key);
+        self.require_readable(index.name()).await?;
+        let sum = self.engine.get(&key).await?;
+        sum.map_or(Ok(0), |sum| index.sum(&sum))
+    }
+
+    /// The values that `values` selects in an index that counts, in their order, each with how many
+    /// records have it; never one that none has.
+    ///
+    /// Nothing is read until a [page](Scan::page) is asked for.
+    pub fn counts<'a, E: Entity, K: CountKind>(
+        &self,
+        index: &'static Index<E, K>,
+        scope: K::Scope<E::Scope>,
+        values: impl Select<K::Value>,
+    ) -> Scan<'a, (K::Value, i64)> {
+        let prefix = index.prefix(self.root(), scope);
+        let range = values.keys(&prefix);
+        let source = Source::entries(index, |tx, entry| index.counted(tx.root(), entry));
+        Scan::new(self.clone(), source, prefix, range)
     }
 
     /// All records in `scope`, in the order of their keys; ids are made so that this is the order
@@ -166,7 +314,7 @@ impl Transaction {
     ) -> Scan<'a, E> {
         let prefix = E::SPACE.prefix(self.root(), scope);
         let range = keys.keys(&prefix);
-        Scan::new(self.clone(), None, prefix, range)
+        Scan::new(self.clone(), Source::records(), prefix, range)
     }
 
     /// Writes all or nothing: see [`engine::Transaction::commit`]. Inside of
@@ -191,26 +339,43 @@ impl Transaction {
         Ok(entity::record_key::<E>(self.root(), scope, key))
     }
 
-    async fn read<E: Entity>(&self, key: &[u8]) -> Result<Option<E>> {
+    async fn read_stored<E: Entity>(&self, key: &[u8]) -> Result<Option<Stored<E>>> {
         let bytes = self.engine.get(key).await?;
-        bytes.map(|bytes| self.decode(key, &bytes)).transpose()
+        bytes.map(|bytes| Ok(Stored::new(self.decode(key, &bytes)?, &bytes))).transpose()
     }
 
-    /// The record that an entry of `index` points to, and how many bytes it is.
-    async fn read_indexed<E: Entity>(&self, index: &str, key: &[u8]) -> Result<(E, usize)> {
-        let bytes = self.engine.get(key).await?.ok_or_else(|| {
+    /// The row of the record `key`, which an entry of `index` points to.
+    async fn read_indexed(&self, index: &str, key: Vec<u8>) -> Result<KeyValue> {
+        let value = self.engine.get(&key).await?.ok_or_else(|| {
             let message = format!("index {index} has an entry without its record");
             Error::new(ErrorKind::Corrupt, message)
         })?;
-        Ok((self.decode(key, &bytes)?, bytes.len()))
+        Ok(KeyValue { key, value })
     }
 
     fn decode<E: Entity>(&self, key: &[u8], bytes: &[u8]) -> Result<E> {
-        let record: E = entity::decode(bytes)?;
-        if entity::record_key::<E>(self.root(), record.scope(), &record.key()) != key {
-            let message = format!("a record of {} lies under another's key", E::SPACE.name());
-            return Err(Error::new(ErrorKind::Corrupt, message));
+        entity::decode_at(self.root(), key, bytes)
+    }
+
+    /// Refuses an index that has not all entries yet. No read, if it was readable before.
+    async fn require_readable(&self, index: &'static str) -> Result<()> {
+        if self.context.catalog.was_readable(index) || self.known().await?.is_readable(index) {
+            return Ok(());
         }
-        Ok(record)
+        Err(catalog::not_built(index))
+    }
+
+    /// The declared indexes that are not built yet.
+    pub(crate) async fn unbuilt(&self) -> Result<Vec<&'static str>> {
+        let known = self.known().await?;
+        let declared = self.context.registry.declared().map(|declared| declared.name);
+        Ok(declared.filter(|name| !known.is_readable(name)).collect())
+    }
+
+    /// The catalog that this transaction writes by.
+    async fn known(&self) -> Result<&Known> {
+        let context = &self.context;
+        let known = self.known.get_or_try_init(|| context.catalog.known(&self.engine, context));
+        known.await.map(|known| &**known)
     }
 }

@@ -8,7 +8,7 @@ use super::{Cursor, Transaction, cursor};
 use crate::{
     Error, ErrorKind, Result,
     engine::{self, KeyValue, Order, RangeQuery},
-    entity::{Entity, IndexOf},
+    entity::{Entity, Index, IndexOf, Kind, ListKind, Registry},
     keyspace::KeyRange,
 };
 
@@ -25,16 +25,60 @@ pub const PAGE_BYTES: usize = 1 << 20;
 /// Rows that are read together.
 const BATCH: usize = 100;
 
-/// A question for many records: made by [`Transaction::scan`] and [`Transaction::list`], answered
+/// A question for many records, or for what entries tell of them: made by [`Transaction::scan`],
+/// [`Transaction::list`], [`Transaction::covered`] and [`Transaction::counts`], answered
 /// [page](Self::page) by page. It reads nothing by itself, and can be asked again.
 #[must_use = "nothing is read until a page is asked for"]
 pub struct Scan<'a, E: 'static> {
     tx: Transaction,
-    index: Option<&'static dyn IndexOf<E>>,
+    source: Source<E>,
     prefix: Vec<u8>,
     range: KeyRange,
     order: Order,
     filters: Vec<Filter<'a, E>>,
+}
+
+/// Where the rows of a scan come from, and what is made of them.
+pub(super) struct Source<E: 'static> {
+    index: Option<&'static str>,
+    declared: fn(&Registry) -> Result<()>,
+    rows: Rows<E>,
+}
+
+/// Reads a row as what is asked for.
+type Decode<E> = Box<dyn Fn(&Transaction, &KeyValue) -> Result<E> + Send + Sync>;
+
+enum Rows<E: 'static> {
+    /// A row is what is asked for.
+    Own(Decode<E>),
+    /// A row points to the one that is.
+    Pointers(&'static dyn IndexOf<E>, Decode<E>),
+}
+
+impl<E: Entity> Source<E> {
+    /// The records themselves.
+    pub(super) fn records() -> Self {
+        let decode: Decode<E> = Box::new(|tx, row| tx.decode(&row.key, &row.value));
+        Self { index: None, declared: Registry::require::<E>, rows: Rows::Own(decode) }
+    }
+
+    /// The records that an index leads to.
+    pub(super) fn pointers<K: ListKind>(index: &'static Index<E, K>) -> Self {
+        let decode: Decode<E> = Box::new(|tx, row| tx.decode(&row.key, &row.value));
+        let rows = Rows::Pointers(index, decode);
+        Self { index: Some(index.name()), declared: Registry::require::<E>, rows }
+    }
+}
+
+impl<T> Source<T> {
+    /// What `decode` makes of the entries of an index.
+    pub(super) fn entries<E: Entity, K: Kind>(
+        index: &'static Index<E, K>,
+        decode: impl Fn(&Transaction, &KeyValue) -> Result<T> + Send + Sync + 'static,
+    ) -> Self {
+        let rows = Rows::Own(Box::new(decode));
+        Self { index: Some(index.name()), declared: Registry::require::<E>, rows }
+    }
 }
 
 struct Filter<'a, E> {
@@ -66,14 +110,14 @@ pub enum Stopped {
     Bytes,
 }
 
-impl<'a, E: Entity> Scan<'a, E> {
+impl<'a, E> Scan<'a, E> {
     pub(super) fn new(
         tx: Transaction,
-        index: Option<&'static dyn IndexOf<E>>,
+        source: Source<E>,
         prefix: Vec<u8>,
         range: KeyRange,
     ) -> Self {
-        Self { tx, index, prefix, range, order: Order::Ascending, filters: Vec::new() }
+        Self { tx, source, prefix, range, order: Order::Ascending, filters: Vec::new() }
     }
 
     /// The other way round: the largest keys first, which with ids made in order is the newest.
@@ -109,12 +153,15 @@ impl<'a, E: Entity> Scan<'a, E> {
     /// # Errors
     ///
     /// `Invalid` if `limit` is not within 1 and [`PAGE_LIMIT`], or `after` is of another scan;
-    /// `Corrupt` if an index entry has no record.
+    /// `Corrupt` if an index entry has no record; `IndexBuilding` if the index is not built.
     pub async fn page(&self, limit: usize, after: Option<&Cursor>) -> Result<Page<E>> {
-        self.tx.context.registry.require::<E>()?;
+        (self.source.declared)(&self.tx.context.registry)?;
         if !(1..=PAGE_LIMIT).contains(&limit) {
             let message = format!("a page holds between 1 and {PAGE_LIMIT} records");
             return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        if let Some(index) = self.source.index {
+            self.tx.require_readable(index).await?;
         }
         let labels: Vec<&str> = self.filters.iter().map(|filter| filter.label.as_str()).collect();
         let binding = cursor::binding(&self.range, self.order, &labels);
@@ -194,11 +241,12 @@ impl<'a, E: Entity> Scan<'a, E> {
     }
 
     async fn row(&self, read: KeyValue) -> Result<Row<E>> {
-        let (record, bytes) = match self.index {
-            None => (self.tx.decode(&read.key, &read.value)?, read.value.len()),
-            Some(index) => {
+        let (record, bytes) = match &self.source.rows {
+            Rows::Own(decode) => (decode(&self.tx, &read)?, read.value.len()),
+            Rows::Pointers(index, decode) => {
                 let key = index.record_key(self.tx.root(), &read)?;
-                self.tx.read_indexed(index.name(), &key).await?
+                let record = self.tx.read_indexed(index.name(), key).await?;
+                (decode(&self.tx, &record)?, record.value.len())
             }
         };
         Ok(Row { key: read.key, record, bytes })
@@ -246,7 +294,7 @@ impl<E> fmt::Debug for Scan<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let labels: Vec<&str> = self.filters.iter().map(|filter| filter.label.as_str()).collect();
         f.debug_struct("Scan")
-            .field("index", &self.index.map(IndexOf::name))
+            .field("index", &self.source.index)
             .field("order", &self.order)
             .field("filters", &labels)
             .finish_non_exhaustive()

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
+mod builds;
 mod conformance;
 mod formats;
 mod indexes;
@@ -12,3 +13,4 @@ mod races;
 mod records;
 mod samples;
 mod store;
+mod verify;

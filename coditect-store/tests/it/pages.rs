@@ -386,5 +386,5 @@ async fn a_tenants_range_holds_all_that_is_theirs_and_nothing_else() {
     let range = store.root().tenant(tenant(1));
     let tx = store.begin();
     let rows = tx.engine().get_range(&RangeQuery::new(range.begin, range.end)).await.unwrap().rows;
-    assert_eq!(rows.len(), own.len() * 4, "record, slug, owner, due");
+    assert_eq!(rows.len(), own.len() * 5 + 1, "record, slug, owner, due, summary; load");
 }

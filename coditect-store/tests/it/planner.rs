@@ -3,7 +3,10 @@
 use coditect_store::{
     Entity, Result, Store,
     engine::Database,
-    entity::{GlobalMulti, GlobalUnique, Multi, Unique},
+    entity::{
+        Count, Covering, Each, GlobalCount, GlobalCovering, GlobalEach, GlobalMulti, GlobalUnique,
+        Multi, Unique,
+    },
     indexes,
     keyspace::{Global, KeyPart, Space},
     model::{TenantId, UserId},
@@ -36,6 +39,7 @@ pub(crate) struct Task {
     pub(crate) due: Option<i64>,
     pub(crate) ticket: Option<String>,
     pub(crate) day: i64,
+    pub(crate) tags: Vec<String>,
 }
 
 impl Entity for Task {
@@ -66,6 +70,34 @@ indexes! { Task =>
         |task| task.ticket.clone();
     /// Everybody's tasks by day.
     BY_DAY ("planner_tasks_by_day", day): GlobalMulti<i64> = |task| Some(task.day);
+    /// Somebody's tasks with what a list of them shows.
+    SUMMARIES ("planner_task_summaries", owner): Covering<UserId, Summary> =
+        |task| Some((task.owner, Summary::of(task)));
+    /// What is due, everybody's, with whose it is.
+    AGENDA ("planner_agenda", due): GlobalCovering<i64, UserId> =
+        |task| task.due.map(|due| (due, task.owner));
+    /// Tasks by each of their tags.
+    BY_TAG ("planner_tasks_by_tag", tag): Each<String> = |task| task.tags.clone();
+    /// As BY_TAG, everybody's.
+    BY_TAG_OF_ALL ("planner_tasks_by_tag_of_all", tag): GlobalEach<String> =
+        |task| task.tags.clone();
+    /// How many tasks somebody has for a day.
+    LOAD ("planner_load", owner, day): Count<(UserId, i64)> = |task| Some((task.owner, task.day));
+    /// How many tasks are due at a time, everybody's.
+    DUE_COUNT ("planner_due_count", due): GlobalCount<i64> = |task| task.due;
+}
+
+/// What a list of tasks shows of each.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Summary {
+    pub(crate) slug: String,
+    pub(crate) due: Option<i64>,
+}
+
+impl Summary {
+    pub(crate) fn of(task: &Task) -> Self {
+        Self { slug: task.slug.clone(), due: task.due }
+    }
 }
 
 /// A record that is no tenant's, with text for a key.
@@ -114,6 +146,7 @@ pub(crate) fn task(number: u64) -> Task {
         due: None,
         ticket: None,
         day: 0,
+        tags: Vec::new(),
     }
 }
 

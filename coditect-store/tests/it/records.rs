@@ -1,7 +1,7 @@
 //! Single records: what is written, refused, found and left behind.
 
 use coditect_store::{
-    ErrorKind, Transaction,
+    ErrorKind, Revision, Transaction,
     engine::{KEY_SIZE_LIMIT, VALUE_SIZE_LIMIT},
     keyspace::Global,
     model::{AuthSession, Session, Tenant, User},
@@ -145,6 +145,64 @@ async fn an_update_keeps_its_own_unique_values_and_frees_those_it_leaves() {
     assert_eq!(found("T-1").await, Some(2));
     assert_eq!(found("T-2").await, Some(1));
     assert_eq!(found("T-3").await, None);
+}
+
+#[tokio::test]
+async fn a_change_to_what_was_read_before_is_refused_once_it_is_something_else() {
+    let store = store_with(&[task(1)]).await;
+    let read = store.begin().get_stored::<Task>(tenant(1), TaskNumber(1)).await.unwrap().unwrap();
+    let etag: Revision = read.revision().to_string().parse().unwrap();
+    let change = Task { day: 9, ..read.into_record() };
+
+    let other = store.begin();
+    other.modify::<Task>(tenant(1), TaskNumber(1), |task| task.day = 5).await.unwrap();
+    other.commit().await.unwrap();
+
+    let tx = store.begin();
+    assert_eq!(tx.update_at(&change, etag).await.unwrap_err().kind(), ErrorKind::Stale);
+    let deleted = tx.delete_at::<Task>(tenant(1), TaskNumber(1), etag).await;
+    assert_eq!(deleted.unwrap_err().kind(), ErrorKind::Stale);
+    assert_eq!(tx.scan(&Task::BY_DAY, Global, 5).all(9).await.unwrap().len(), 1, "as it was");
+
+    let now = tx.get_stored::<Task>(tenant(1), TaskNumber(1)).await.unwrap().unwrap();
+    assert_eq!(now.day, 5);
+    tx.update_at(&change, now.revision()).await.unwrap();
+    let after = tx.get_stored::<Task>(tenant(1), TaskNumber(1)).await.unwrap().unwrap();
+    assert_ne!(after.revision(), now.revision(), "its own writes count");
+    let deleted = tx.delete_at::<Task>(tenant(1), TaskNumber(1), after.revision()).await.unwrap();
+    assert_eq!(deleted, change);
+    let gone = tx.delete_at::<Task>(tenant(1), TaskNumber(1), after.revision()).await;
+    assert_eq!(gone.unwrap_err().kind(), ErrorKind::NotFound);
+    let gone = tx.update_at(&change, after.revision()).await;
+    assert_eq!(gone.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn who_checks_a_revision_and_meets_a_writer_conflicts() {
+    let store = store_with(&[task(1)]).await;
+    let (first, second) = (store.begin(), store.begin());
+    for (tx, day) in [(&first, 1), (&second, 2)] {
+        let read = tx.get_stored::<Task>(tenant(1), TaskNumber(1)).await.unwrap().unwrap();
+        tx.update_at(&Task { day, ..task(1) }, read.revision()).await.unwrap();
+    }
+    first.commit().await.unwrap();
+    assert_eq!(second.commit().await.unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn a_modified_record_moves_its_entries_and_keeps_its_key() {
+    let store = store_with(&[ticketed(1, "T-1"), task(2)]).await;
+    let tx = store.begin();
+    let after = tx.modify::<Task>(tenant(1), TaskNumber(1), |task| task.ticket = None);
+    assert_eq!(after.await.unwrap(), task(1));
+    let taken = tx.modify::<Task>(tenant(1), TaskNumber(1), |of| of.slug = task(2).slug).await;
+    assert_eq!(taken.unwrap_err().kind(), ErrorKind::Unique("planner_tasks_by_slug"));
+    let moved = tx.modify::<Task>(tenant(1), TaskNumber(1), |task| task.number.0 = 7).await;
+    assert_eq!(moved.unwrap_err().kind(), ErrorKind::Invalid);
+    let missing = tx.modify::<Task>(tenant(1), TaskNumber(9), |_| ()).await;
+    assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
+    tx.create(&ticketed(3, "T-1")).await.unwrap();
+    assert_eq!(numbers(&tx).await, [1, 2, 3]);
 }
 
 #[tokio::test]

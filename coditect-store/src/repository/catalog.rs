@@ -1,0 +1,310 @@
+//! What a store keeps of its own declarations: how each name is declared, and how far each index is.
+//!
+//! ```text
+//! ("meta", "schema", name) → (what it is, place, elements, space)   never changes
+//! ("meta", "index", name)  → (state, position, records examined)
+//! ("meta", "epoch")        → counted up by every change of the above but a position's
+//! ```
+//!
+//! What stays true:
+//!
+//! - Every transaction that writes a record reads the epoch, and conflicts with a change of it. What
+//!   a store has cached is used only if it is of that epoch, and is read anew, in that transaction,
+//!   if not. So no record is written by what was declared before: an index is maintained by all that
+//!   commit after it was declared, whichever process they are in.
+//! - A program that does not know an index of a space does not write there: an older one, still
+//!   running, is refused instead of leaving entries out.
+//! - An index that is readable stays so. Readers may trust a cached state that says it, and read
+//!   nothing; one that says it is not is read anew.
+//! - A name keeps its declaration: place, form, elements and space.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arc_swap::ArcSwapOption;
+
+use super::{Context, walk::Walk};
+use crate::{
+    Error, ErrorKind, Result,
+    engine::{self, RangeQuery},
+    entity::{Declared, META, Registry},
+    keyspace::{KeyPart, KeyRange, Place, Root, unpack_all},
+};
+
+/// How far an index is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It has all entries.
+    Readable,
+    /// It is maintained, and its build has come to `position`.
+    WriteOnly(Progress),
+    /// It has all entries, and what it counts is being counted anew beside.
+    Recount(Progress),
+}
+
+/// How far a walk through the records is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// All records before this key, without the root, are behind.
+    pub(super) position: Vec<u8>,
+    /// How many records those were.
+    pub(super) examined: u64,
+}
+
+/// The position of a walk that is through: past all keys.
+pub(super) const END: &[u8] = b"\xff";
+
+/// What is cached of the catalog.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog(ArcSwapOption<Known>);
+
+/// The catalog at one epoch, as far as it is of this program's declarations.
+#[derive(Debug)]
+pub(crate) struct Known {
+    epoch: u64,
+    /// Of each declared index that is not merely readable. Positions are as they were then.
+    unsettled: BTreeMap<&'static str, State>,
+    /// The spaces of this program's that have an index that it does not know, with its name.
+    unknown: BTreeMap<&'static str, String>,
+}
+
+impl Catalog {
+    /// The catalog as `tx` sees it. One read, more if it has changed.
+    pub(super) async fn known(
+        &self,
+        tx: &engine::Transaction,
+        context: &Context,
+    ) -> Result<Arc<Known>> {
+        let epoch = read_epoch(tx, &context.root).await?;
+        if let Some(cached) = self.0.load_full().filter(|cached| cached.epoch == epoch) {
+            return Ok(cached);
+        }
+        let known = Arc::new(load(tx, &context.root, &context.registry, epoch).await?);
+        self.0.rcu(|cached| match cached {
+            Some(cached) if cached.epoch >= epoch => Arc::clone(cached),
+            _ => Arc::clone(&known),
+        });
+        Ok(known)
+    }
+
+    /// Whether an index was readable at some time, and so is.
+    pub(super) fn was_readable(&self, index: &'static str) -> bool {
+        self.0.load().as_ref().is_some_and(|known| known.is_readable(index))
+    }
+}
+
+impl Known {
+    pub(super) fn is_readable(&self, index: &'static str) -> bool {
+        !matches!(self.unsettled.get(index), Some(State::WriteOnly(_)))
+    }
+
+    pub(super) fn is_settled(&self, index: &'static str) -> bool {
+        !self.unsettled.contains_key(index)
+    }
+
+    /// Refuses to write where there is an index that this program does not know.
+    pub(super) fn require_known(&self, space: &'static str) -> Result<()> {
+        self.unknown.get(space).map_or(Ok(()), |index| Err(unknown(space, index)))
+    }
+}
+
+/// Compares the declarations with those that are stored, and stores new ones: an index of a space
+/// that may have records begins [`WriteOnly`](State::WriteOnly), any other readable.
+///
+/// # Errors
+///
+/// `Redeclared` with the name of what was something else before; `NewerFormat` if a space has an
+/// index that is not declared.
+pub(crate) async fn settle(
+    tx: &engine::Transaction,
+    root: &Root,
+    registry: &Registry,
+) -> Result<()> {
+    let stored = schema(tx, root).await?;
+    let mut changed = false;
+    for declared in registry.declared() {
+        match stored.get(declared.name) {
+            Some(schema) if *schema == declared.schema() => continue,
+            Some(_) => return Err(redeclared(declared)),
+            None => changed = true,
+        }
+        tx.set(&schema_key(root, declared.name), &packed(&declared.schema()));
+        if declared.is_index() {
+            let old = stored.contains_key(declared.space);
+            let state = if old && has_records(tx, root, registry, declared.space).await? {
+                State::WriteOnly(Progress::default())
+            } else {
+                State::Readable
+            };
+            write_state(tx, root, declared.name, &state);
+        }
+    }
+    if let Some((space, index)) = unknown_indexes(registry, &stored).into_iter().next() {
+        return Err(unknown(space, &index));
+    }
+    if changed {
+        advance_epoch(tx, root).await?;
+    }
+    Ok(())
+}
+
+/// Whether a space has records, or may have: it is not looked for long.
+async fn has_records(
+    tx: &engine::Transaction,
+    root: &Root,
+    registry: &Registry,
+    space: &str,
+) -> Result<bool> {
+    let place = registry.declaration(space).map_or(Place::Tenant, |declaration| declaration.place);
+    let piece = Walk { root, place, name: space }.piece(tx, b"", 1, 1).await?;
+    Ok(!piece.rows.is_empty() || piece.next.is_some())
+}
+
+/// How an index is, in `tx`.
+pub(super) async fn read_state(
+    tx: &engine::Transaction,
+    root: &Root,
+    index: &str,
+) -> Result<State> {
+    State::of(tx.get(&state_key(root, index)).await?)
+}
+
+pub(super) fn write_state(tx: &engine::Transaction, root: &Root, index: &str, state: &State) {
+    tx.set(&state_key(root, index), &state.pack());
+}
+
+/// Makes all that have read the epoch conflict, and all that come later read the catalog anew.
+pub(super) async fn advance_epoch(tx: &engine::Transaction, root: &Root) -> Result<()> {
+    let epoch = read_epoch(tx, root).await? + 1;
+    tx.set(&epoch_key(root), &packed(&epoch));
+    Ok(())
+}
+
+async fn read_epoch(tx: &engine::Transaction, root: &Root) -> Result<u64> {
+    let bytes = tx.get(&epoch_key(root)).await?;
+    bytes.map_or(Ok(0), |bytes| unpack_all(&bytes))
+}
+
+/// What is declared under a name: what it is, its place, its elements, its space.
+type Schema = (String, String, String, String);
+
+async fn schema(tx: &engine::Transaction, root: &Root) -> Result<BTreeMap<String, Schema>> {
+    let prefix = root.key(&(META.to_owned(), "schema".to_owned()));
+    let range = KeyRange::tuples(&prefix);
+    let rows = tx.get_range(&RangeQuery::new(range.begin, range.end)).await?.rows;
+    let read = |row: &engine::KeyValue| {
+        let name = unpack_all(&row.key[prefix.len()..])?;
+        Ok((name, unpack_all(&row.value)?))
+    };
+    rows.iter().map(read).collect()
+}
+
+async fn load(
+    tx: &engine::Transaction,
+    root: &Root,
+    registry: &Registry,
+    epoch: u64,
+) -> Result<Known> {
+    let unknown = unknown_indexes(registry, &schema(tx, root).await?);
+    let mut unsettled = BTreeMap::new();
+    for declared in registry.declared().filter(|declared| declared.is_index()) {
+        // A position may change under it: who needs the present one reads it.
+        let bytes = tx.snapshot().get(&state_key(root, declared.name)).await?;
+        let state = State::of(bytes)?;
+        if state != State::Readable {
+            unsettled.insert(declared.name, state);
+        }
+    }
+    Ok(Known { epoch, unsettled, unknown })
+}
+
+fn unknown_indexes(
+    registry: &Registry,
+    stored: &BTreeMap<String, Schema>,
+) -> BTreeMap<&'static str, String> {
+    let names: Vec<&str> = registry.declared().map(|declared| declared.name).collect();
+    let others = stored.iter().filter(|(name, _)| !names.contains(&name.as_str()));
+    let of_ours = |(name, schema): (&String, &Schema)| {
+        Some((registry.declaration(&schema.3)?.space, name.clone()))
+    };
+    others.filter_map(of_ours).collect()
+}
+
+impl Declared {
+    fn schema(&self) -> Schema {
+        let place = match self.place {
+            Place::Tenant => "tenant",
+            Place::Global => "global",
+        };
+        (self.what.to_owned(), place.to_owned(), self.labels.join(","), self.space.to_owned())
+    }
+}
+
+impl State {
+    fn pack(&self) -> Vec<u8> {
+        let (name, progress) = match self {
+            Self::Readable => ("readable", &Progress::default()),
+            Self::WriteOnly(progress) => ("write-only", progress),
+            Self::Recount(progress) => ("recount", progress),
+        };
+        packed(&(name.to_owned(), progress.position.clone(), progress.examined))
+    }
+
+    /// The state that is stored; of which nothing is known, nothing is built.
+    fn of(stored: Option<Vec<u8>>) -> Result<Self> {
+        stored.map_or(Ok(Self::WriteOnly(Progress::default())), |bytes| Self::unpack(&bytes))
+    }
+
+    fn unpack(bytes: &[u8]) -> Result<Self> {
+        let (name, position, examined): (String, Vec<u8>, u64) = unpack_all(bytes)?;
+        let progress = Progress { position, examined };
+        match name.as_str() {
+            "readable" => Ok(Self::Readable),
+            "write-only" => Ok(Self::WriteOnly(progress)),
+            "recount" => Ok(Self::Recount(progress)),
+            _ => {
+                let message = format!("an index is in the state {name:?}");
+                Err(Error::new(ErrorKind::NewerFormat, message))
+            }
+        }
+    }
+}
+
+impl Progress {
+    /// Whether the record `key` is behind.
+    pub(super) fn is_past(&self, root: &Root, key: &[u8]) -> bool {
+        key.strip_prefix(root.as_bytes()).is_some_and(|key| key < self.position.as_slice())
+    }
+}
+
+fn epoch_key(root: &Root) -> Vec<u8> {
+    root.key(&(META.to_owned(), "epoch".to_owned()))
+}
+
+fn schema_key(root: &Root, name: &str) -> Vec<u8> {
+    root.key(&(META.to_owned(), "schema".to_owned(), name.to_owned()))
+}
+
+fn state_key(root: &Root, index: &str) -> Vec<u8> {
+    root.key(&(META.to_owned(), "index".to_owned(), index.to_owned()))
+}
+
+fn packed(part: &impl KeyPart) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    part.pack(&mut bytes);
+    bytes
+}
+
+pub(super) fn not_built(index: &'static str) -> Error {
+    Error::new(ErrorKind::IndexBuilding(index), format!("index {index} is not built yet"))
+}
+
+fn redeclared(declared: &Declared) -> Error {
+    let Declared { name, .. } = declared;
+    let message = format!("{name:?} was declared otherwise before: a new declaration, a new name");
+    Error::new(ErrorKind::Redeclared(name), message)
+}
+
+fn unknown(space: &str, index: &str) -> Error {
+    let message = format!("{space} has an index, {index}, that this program does not know");
+    Error::new(ErrorKind::NewerFormat, message)
+}
