@@ -332,6 +332,8 @@ impl From<store::Error> for Problem {
                 "TOO_LARGE",
                 "This is more than can be kept in one piece.",
             ),
+            ErrorKind::Stale => Self::precondition_failed(),
+            ErrorKind::IndexBuilding(_) => Self::unavailable("INDEX_BUILDING", SOON),
             // The retry loop has tried for long, and others were always faster.
             ErrorKind::Conflict | ErrorKind::TooOld => Self::unavailable("STORE_BUSY", SOON),
             ErrorKind::MaybeCommitted => Self::unavailable("OUTCOME_UNKNOWN", SOON),
