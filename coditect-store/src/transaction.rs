@@ -227,6 +227,11 @@ mod tests {
         Ok(7)
     }
 
+    async fn commit_but_lose_the_first_answer(tx: Transaction, commits: &AtomicU32) -> Result<()> {
+        tx.commit().await?;
+        if commits.fetch_add(1, Ordering::Relaxed) == 0 { Err(maybe_committed()) } else { Ok(()) }
+    }
+
     async fn sum(database: &Database) -> u32 {
         let value = database.begin().get(b"n").await.unwrap();
         value.map_or(0, |value| u32::from_le_bytes(value.try_into().unwrap()))
@@ -248,13 +253,7 @@ mod tests {
     async fn an_attempt_that_did_commit_is_recognised_by_its_marker() {
         let database = Database::memory().unwrap();
         let commits = AtomicU32::new(0);
-        let lose_the_answer = |tx: Transaction| {
-            let first = commits.fetch_add(1, Ordering::Relaxed) == 0;
-            async move {
-                tx.commit().await?;
-                if first { Err(maybe_committed()) } else { Ok(()) }
-            }
-        };
+        let lose_the_answer = |tx| commit_but_lose_the_first_answer(tx, &commits);
         let answer = run_with(&database, &quick(Some(b"marker")), add, lose_the_answer).await;
         assert_eq!(answer.unwrap(), 7);
         assert_eq!(sum(&database).await, 1, "it was not added twice");
@@ -292,13 +291,7 @@ mod tests {
         let database = Database::memory().unwrap();
         let policy = RetryPolicy { unknown: Unknown::RunAgain, ..quick(None) };
         let commits = AtomicU32::new(0);
-        let lose_the_answer = |tx: Transaction| {
-            let first = commits.fetch_add(1, Ordering::Relaxed) == 0;
-            async move {
-                tx.commit().await?;
-                if first { Err(maybe_committed()) } else { Ok(()) }
-            }
-        };
+        let lose_the_answer = |tx| commit_but_lose_the_first_answer(tx, &commits);
         assert_eq!(run_with(&database, &policy, add, lose_the_answer).await.unwrap(), 7);
         assert_eq!(sum(&database).await, 2, "its closure is not, and was told so");
     }
