@@ -501,6 +501,19 @@ async fn what_was_committed_is_there_after_a_restart() {
     assert_eq!(value(&database, "b").await.as_deref(), Some("23"));
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn what_is_made_on_disk_is_for_its_owners_eyes_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("new/data");
+    let _database = Database::open(&data).unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&data), 0o700);
+    assert_eq!(mode(&data.join("store.redb")), 0o600);
+}
+
 #[tokio::test]
 async fn versions_grow_though_the_clock_goes_back() {
     let folder = tempfile::tempdir().unwrap();

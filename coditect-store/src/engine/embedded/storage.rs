@@ -259,7 +259,8 @@ fn create(path: &Path) -> Result<()> {
         |error: io::Error| unavailable(format!("{} cannot be made", path.display())).because(error);
     let made = guarded(|| {
         let database = Builder::new().create(&draft).map_err(|error| open_error(&draft, error))?;
-        initialize(&database).map_err(|error| broken(*error))
+        initialize(&database).map_err(|error| broken(*error))?;
+        keep_from_others(&draft).map_err(cannot)
     });
     let linked = made.and_then(|()| match fs::hard_link(&draft, path) {
         Err(error) if error.kind() != Io::AlreadyExists => Err(cannot(error)),
@@ -323,6 +324,15 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(folder)
+}
+
+/// Makes the file one for its owner's eyes only, whatever folder it lies in.
+fn keep_from_others(file: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    #[cfg(not(unix))]
+    let _ = file;
+    Ok(())
 }
 
 fn sync_folder(folder: &Path) -> Result<()> {
