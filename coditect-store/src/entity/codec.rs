@@ -123,7 +123,10 @@ mod tests {
     use crate::{
         indexes,
         keyspace::{Global, Space},
-        model::{AuthSession, Json, Session, Tenant, User},
+        model::{
+            Agent, AuthSession, ClientState, Conversation, File, Json, Session, SessionMemory,
+            SessionState, Setting, Tenant, User,
+        },
     };
 
     /// All shapes of fields that records have.
@@ -289,6 +292,13 @@ mod tests {
             let _ = decode::<User>(&bytes);
             let _ = decode::<AuthSession>(&bytes);
             let _ = decode::<Session>(&bytes);
+            let _ = decode::<SessionState>(&bytes);
+            let _ = decode::<SessionMemory>(&bytes);
+            let _ = decode::<ClientState>(&bytes);
+            let _ = decode::<File>(&bytes);
+            let _ = decode::<Conversation>(&bytes);
+            let _ = decode::<Agent>(&bytes);
+            let _ = decode::<Setting>(&bytes);
         }
 
         #[test]

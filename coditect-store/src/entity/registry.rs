@@ -38,6 +38,13 @@ impl Registry {
             .with::<model::User>()
             .with::<model::AuthSession>()
             .with::<model::Session>()
+            .with::<model::SessionState>()
+            .with::<model::SessionMemory>()
+            .with::<model::ClientState>()
+            .with::<model::File>()
+            .with::<model::Conversation>()
+            .with::<model::Agent>()
+            .with::<model::Setting>()
     }
 
     /// These and `E`; once, however often it is added.

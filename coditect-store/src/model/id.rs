@@ -68,6 +68,10 @@ ids! {
     TokenFamilyId
     /// A workspace [`Session`](super::Session)'s id.
     SessionId
-    /// A conversation's id.
+    /// A [`Conversation`](super::Conversation)'s id.
     ConversationId
+    /// A [`File`](super::File)'s id.
+    FileId
+    /// An [`Agent`](super::Agent)'s id.
+    AgentId
 }
