@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     Error, ErrorKind, Result, RunError, Transaction,
     engine::{self, Database, RangeQuery},
-    entity::{Entity, META, Registry},
+    entity::{Entity, Log, META, Registry},
     keyspace::{KeyPart, Root, unpack_all},
     repository::Context,
     transaction::{self, RetryPolicy},
@@ -131,6 +131,13 @@ impl StoreOptions {
     #[must_use]
     pub fn entity<E: Entity>(mut self) -> Self {
         self.registry = self.registry.with::<E>();
+        self
+    }
+
+    /// Holds the log `L` too.
+    #[must_use]
+    pub fn log<L: Log>(mut self) -> Self {
+        self.registry = self.registry.with_log::<L>();
         self
     }
 

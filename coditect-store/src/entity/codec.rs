@@ -10,9 +10,9 @@
 //!   them is believed only up to a [limit](decode_body) that grows with their own.
 
 use bincode::config;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 
-use super::Entity;
+use super::{Entity, Log};
 use crate::{Error, ErrorKind, Result, engine::VALUE_SIZE_LIMIT};
 
 /// The bytes of `record`.
@@ -22,14 +22,12 @@ use crate::{Error, ErrorKind, Result, engine::VALUE_SIZE_LIMIT};
 /// `Invalid` if it holds what cannot be written: a sequence of unknown length, say. That it is too
 /// large for a value is found by the engine.
 pub(crate) fn encode<E: Entity>(record: &E) -> Result<Vec<u8>> {
-    let mut bytes = vec![E::VERSION];
-    bincode::serde::encode_into_std_write(record, &mut bytes, config::standard()).map_err(
-        |cause| {
-            let message = format!("a record of {} cannot be written", E::SPACE.name());
-            Error::new(ErrorKind::Invalid, message).because(cause)
-        },
-    )?;
-    Ok(bytes)
+    encode_as(record, E::SPACE.name(), E::VERSION)
+}
+
+/// As [`encode`], of a record of a log.
+pub(crate) fn encode_logged<L: Log>(record: &L) -> Result<Vec<u8>> {
+    encode_as(record, L::SPACE.name(), L::VERSION)
 }
 
 /// The record whose bytes are `bytes`.
@@ -38,19 +36,42 @@ pub(crate) fn encode<E: Entity>(record: &E) -> Result<Vec<u8>> {
 ///
 /// `NewerFormat` if a newer version of the program wrote them, `Corrupt` if they are no record.
 pub(crate) fn decode<E: Entity>(bytes: &[u8]) -> Result<E> {
-    let space = E::SPACE.name();
+    decode_as(bytes, E::SPACE.name(), E::VERSION, E::upgrade)
+}
+
+/// As [`decode`], of a record of a log.
+pub(crate) fn decode_logged<L: Log>(bytes: &[u8]) -> Result<L> {
+    decode_as(bytes, L::SPACE.name(), L::VERSION, L::upgrade)
+}
+
+fn encode_as(record: &impl Serialize, space: &str, version: u8) -> Result<Vec<u8>> {
+    let mut bytes = vec![version];
+    bincode::serde::encode_into_std_write(record, &mut bytes, config::standard()).map_err(
+        |cause| {
+            let message = format!("a record of {space} cannot be written");
+            Error::new(ErrorKind::Invalid, message).because(cause)
+        },
+    )?;
+    Ok(bytes)
+}
+
+fn decode_as<T: DeserializeOwned>(
+    bytes: &[u8],
+    space: &'static str,
+    known: u8,
+    upgrade: fn(Older<'_>) -> Result<T>,
+) -> Result<T> {
     let Some((&version, body)) = bytes.split_first() else {
         return Err(Error::new(ErrorKind::Corrupt, format!("a record of {space} has no bytes")));
     };
-    if version > E::VERSION {
-        let known = E::VERSION;
+    if version > known {
         let message = format!(
             "a record of {space} is of version {version}; this program knows them up to {known}"
         );
         return Err(Error::new(ErrorKind::NewerFormat, message));
     }
     let older = Older { space, version, body };
-    if version == E::VERSION { older.read() } else { E::upgrade(older) }
+    if version == known { older.read() } else { upgrade(older) }
 }
 
 /// The bytes of a record that an older version of the program wrote: see [`Entity::upgrade`].
@@ -124,8 +145,8 @@ mod tests {
         indexes,
         keyspace::{Global, Space},
         model::{
-            Agent, AuthSession, ClientState, Conversation, File, Json, Session, SessionMemory,
-            SessionState, Setting, Tenant, User,
+            Agent, AuditEntry, AuthSession, ClientState, Conversation, File, Json, Message,
+            Session, SessionMemory, SessionState, Setting, Tenant, User,
         },
     };
 
@@ -299,6 +320,8 @@ mod tests {
             let _ = decode::<Conversation>(&bytes);
             let _ = decode::<Agent>(&bytes);
             let _ = decode::<Setting>(&bytes);
+            let _ = decode_logged::<Message>(&bytes);
+            let _ = decode_logged::<AuditEntry>(&bytes);
         }
 
         #[test]

@@ -74,14 +74,17 @@
 mod codec;
 mod index;
 mod kind;
+pub mod log;
 mod registry;
 
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use codec::Older;
-pub(crate) use codec::{decode, encode};
+pub(crate) use codec::{decode, decode_logged, encode, encode_logged};
 pub use index::{Entry, Index, IndexOf};
 pub use kind::{GlobalMulti, GlobalUnique, Kind, Multi, Unique, UniqueKind};
+pub(crate) use log::logged_key;
+pub use log::{Amendable, Log, LogIndex, LogIndexOf, LogIndexed, LogKind, check_log};
 pub(crate) use registry::META;
 pub use registry::Registry;
 

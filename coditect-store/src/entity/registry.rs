@@ -2,7 +2,7 @@
 
 use std::any::{TypeId, type_name};
 
-use super::{Entity, Indexed};
+use super::{Entity, Indexed, Log, log};
 use crate::{
     Error, ErrorKind, Result,
     keyspace::{Place, Scope as _, Shape},
@@ -43,18 +43,30 @@ impl Registry {
             .with::<model::ClientState>()
             .with::<model::File>()
             .with::<model::Conversation>()
+            .with_log::<model::Message>()
             .with::<model::Agent>()
             .with::<model::Setting>()
+            .with_log::<model::AuditEntry>()
     }
 
     /// These and `E`; once, however often it is added.
     #[must_use]
-    pub fn with<E: Entity>(mut self) -> Self {
-        if !self.knows::<E>() {
+    pub fn with<E: Entity>(self) -> Self {
+        self.declare::<E>(shapes::<E>)
+    }
+
+    /// These and the log `L`; once, however often it is added.
+    #[must_use]
+    pub fn with_log<L: Log>(self) -> Self {
+        self.declare::<L>(|| log::shapes::<L>(short_name::<L>()))
+    }
+
+    fn declare<T: 'static>(mut self, shapes: impl FnOnce() -> Vec<Shape>) -> Self {
+        if !self.knows::<T>() {
             self.0.push(Declaration {
-                type_id: TypeId::of::<E>(),
-                type_name: type_name::<E>(),
-                shapes: shapes::<E>(),
+                type_id: TypeId::of::<T>(),
+                type_name: type_name::<T>(),
+                shapes: shapes(),
             });
         }
         self
@@ -66,16 +78,25 @@ impl Registry {
         records.chain([meta()]).collect()
     }
 
-    fn knows<E: Entity>(&self) -> bool {
-        self.0.iter().any(|declaration| declaration.type_id == TypeId::of::<E>())
+    fn knows<T: 'static>(&self) -> bool {
+        self.0.iter().any(|declaration| declaration.type_id == TypeId::of::<T>())
     }
 
     /// Refuses an entity that was not added.
     pub(crate) fn require<E: Entity>(&self) -> Result<()> {
-        if self.knows::<E>() {
+        self.require_type::<E>()
+    }
+
+    /// Refuses a log that was not added.
+    pub(crate) fn require_log<L: Log>(&self) -> Result<()> {
+        self.require_type::<L>()
+    }
+
+    fn require_type<T: 'static>(&self) -> Result<()> {
+        if self.knows::<T>() {
             return Ok(());
         }
-        let name = type_name::<E>();
+        let name = type_name::<T>();
         Err(Error::new(ErrorKind::Invalid, format!("{name} was not declared to the store")))
     }
 
@@ -97,16 +118,21 @@ impl Registry {
 }
 
 fn shapes<E: Entity>() -> Vec<Shape> {
-    let name = type_name::<E>();
     let record = Shape {
         place: E::Scope::PLACE,
         name: E::SPACE.name(),
         elements: E::SPACE.labels().to_vec(),
-        value: name.rsplit("::").next().unwrap_or(name).to_owned(),
+        value: short_name::<E>(),
         note: String::new(),
     };
     let indexes = <E as Indexed>::INDEXES.iter().map(|index| index.shape());
     [record].into_iter().chain(indexes).collect()
+}
+
+/// The name of a type without its module's.
+fn short_name<T>() -> String {
+    let name = type_name::<T>();
+    name.rsplit("::").next().unwrap_or(name).to_owned()
 }
 
 fn meta() -> Shape {

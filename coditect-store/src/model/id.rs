@@ -70,6 +70,8 @@ ids! {
     SessionId
     /// A [`Conversation`](super::Conversation)'s id.
     ConversationId
+    /// A [`Message`](super::Message)'s id.
+    MessageId
     /// A [`File`](super::File)'s id.
     FileId
     /// An [`Agent`](super::Agent)'s id.

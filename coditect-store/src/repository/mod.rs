@@ -3,7 +3,7 @@
 //! What stays true:
 //!
 //! - A record and its index entries are written together, from the record as it was and as it is.
-//!   Only `maintain.rs` writes index keys.
+//!   Only `maintain.rs` writes index keys, and `log.rs` those of logs.
 //! - A value of a unique index is looked at before it is taken, by a read that conflicts: of two
 //!   racing writers exactly one gets it.
 //! - A record that does not say the key it was found under is `Corrupt`: no mix-up of tenants in
@@ -12,12 +12,17 @@
 //! Nothing here retries, and nothing here commits: see [`Store::run`](crate::Store::run).
 
 mod cursor;
+mod log;
 mod maintain;
 mod scan;
 
-use std::{borrow::Borrow, sync::Arc};
+use std::{
+    borrow::Borrow,
+    sync::{Arc, atomic::AtomicU32},
+};
 
 pub use cursor::Cursor;
+pub use log::{Appended, LogScan, Logged};
 pub use scan::{EXAMINED_LIMIT, PAGE_BYTES, PAGE_LIMIT, Page, Scan, Stopped};
 
 use crate::{
@@ -40,6 +45,8 @@ use crate::{
 pub struct Transaction {
     engine: engine::Transaction,
     context: Arc<Context>,
+    /// How many records of logs it has appended.
+    appended: Arc<AtomicU32>,
 }
 
 /// What all transactions of a store share.
@@ -51,7 +58,7 @@ pub(crate) struct Context {
 
 impl Transaction {
     pub(crate) fn new(engine: engine::Transaction, context: Arc<Context>) -> Self {
-        Self { engine, context }
+        Self { engine, context, appended: Arc::default() }
     }
 
     /// The record `key` in `scope`, or `None`. One read.

@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use coditect_store::{
+    Appended,
     engine::RangeQuery,
     entity::Registry,
     keyspace::{Global, Space, table},
@@ -12,7 +13,7 @@ use coditect_store::{
 use crate::{planner::store, samples};
 
 /// Every key that the samples make, in order, and what lies under it. Bytes that are no text are
-/// escaped; a name in braces stands for the sixteen bytes of an id.
+/// escaped; a name in braces stands for the sixteen bytes of an id, or the twelve of a position.
 const KEYS: &str = r"
 \x02auth_sessions_by_expiry\x00\x17\x07j\xdf0{T}0{login} => ∅
 \x02meta\x00\x02format\x00 => \x02coditect-store\x00\x15\x01
@@ -20,6 +21,9 @@ const KEYS: &str = r"
 \x02users_by_email\x00\x02ada@example.org\x00 => 0{T}0{user}
 0{T}\x02agents\x000{agent} => record
 0{T}\x02agents_by_name\x00\x02reviewer\x00 => 0{agent}
+0{T}\x02audit\x003{entry's position} => record
+0{T}\x02audit_by_action\x00\x02session.delete\x003{entry's position} => ∅
+0{T}\x02audit_by_actor\x000{user}3{entry's position} => ∅
 0{T}\x02auth_sessions\x000{login} => record
 0{T}\x02auth_sessions_by_user\x000{user}0{login} => ∅
 0{T}\x02client_state\x000{session}\x02theia.layout\x00\x15\x03 => record
@@ -31,6 +35,8 @@ const KEYS: &str = r"
 0{T}\x02files_by_path\x00\x02/workspace/p\x00\x02src\x00 => 0{directory}
 0{T}\x02files_by_path\x000{session}\x02src/main.rs\x00 => 0{file}
 0{T}\x02files_by_session\x000{session}0{file} => ∅
+0{T}\x02messages\x000{conversation}3{message's position} => record
+0{T}\x02messages_by_id\x000{message} => 0{conversation}3{message's position}
 0{T}\x02session_memory\x000{session}\x02plan\x00 => record
 0{T}\x02session_state\x000{session}\x02active_files\x00 => record
 0{T}\x02session_state\x000{session}\x02editor\x00 => record
@@ -68,6 +74,16 @@ async fn the_keys_of_every_entity_are_what_they_were() {
     for setting in samples::settings() {
         tx.create(&setting).await.unwrap();
     }
+    let message = tx.append(&samples::message()).await.unwrap();
+    let entry = tx.append(&samples::audit_entry()).await.unwrap();
+    tx.commit().await.unwrap();
+    let position = |appended: &Appended| {
+        let position = appended.position().unwrap();
+        let stamp = position.versionstamp();
+        [stamp.as_bytes().as_slice(), &position.order().to_be_bytes()].concat()
+    };
+    let positions =
+        [("{message's position}", position(&message)), ("{entry's position}", position(&entry))];
 
     let ids = [
         ("{T}", tenant.id.0),
@@ -79,12 +95,16 @@ async fn the_keys_of_every_entity_are_what_they_were() {
         ("{agent}", agent.id.0),
         ("{file}", file.id.0),
         ("{directory}", directory.id.0),
+        ("{message}", samples::message().id.0),
     ];
+    let ids = ids.map(|(name, id)| (name, id.as_bytes().to_vec()));
     let readable = |bytes: &[u8]| {
-        ids.iter().fold(bytes.escape_ascii().to_string(), |text, (name, id)| {
-            text.replace(&id.as_bytes().escape_ascii().to_string(), name)
+        let names = ids.iter().chain(&positions);
+        names.fold(bytes.escape_ascii().to_string(), |text, (name, id)| {
+            text.replace(&id.escape_ascii().to_string(), name)
         })
     };
+    let tx = store.begin();
     let all = store.root().range();
     let rows = tx.engine().get_range(&RangeQuery::new(all.begin, all.end)).await.unwrap().rows;
     let mut keys = String::from("\n");

@@ -6,6 +6,7 @@ mod conformance;
 mod formats;
 mod indexes;
 mod keyspace;
+mod logs;
 mod models;
 mod pages;
 mod planner;

@@ -3,11 +3,11 @@
 
 use chrono::{DateTime, Utc};
 use coditect_store::model::{
-    ActiveFiles, Agent, AgentId, AuthSession, AuthSessionId, ClientState, Conversation,
-    ConversationId, EditorState, File, FileHome, FileId, FileKind, Json, PartState, Revocation,
-    RevocationReason, Selection, Session, SessionId, SessionMemory, SessionState, SessionType,
-    Setting, SettingScope, Tab, Tenant, TenantId, Terminal, TerminalState, TextPosition,
-    TokenFamilyId, User, UserId, UserStatus,
+    ActiveFiles, Agent, AgentId, AuditEntry, AuthSession, AuthSessionId, Author, ClientState,
+    Conversation, ConversationId, EditorState, File, FileHome, FileId, FileKind, Json, Message,
+    MessageId, PartState, Revocation, RevocationReason, Selection, Session, SessionId,
+    SessionMemory, SessionState, SessionType, Setting, SettingScope, Tab, Tenant, TenantId,
+    Terminal, TerminalState, TextPosition, TokenFamilyId, User, UserId, UserStatus,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -191,4 +191,29 @@ pub(crate) fn settings() -> [Setting; 2] {
         updated_at: time(22),
     };
     [setting(SettingScope::Tenant, json!(4)), setting(SettingScope::User(user().id), json!(2))]
+}
+
+pub(crate) fn message() -> Message {
+    Message {
+        id: MessageId(id(10)),
+        tenant_id: tenant().id,
+        conversation_id: conversation().id,
+        author: Author::Agent(agent().id),
+        content: "It waits for the disk.".into(),
+        metadata: Json(json!({ "tokens": 12 })),
+        created_at: time(23),
+        updated_at: time(24),
+    }
+}
+
+pub(crate) fn audit_entry() -> AuditEntry {
+    AuditEntry {
+        tenant_id: tenant().id,
+        actor: Some(user().id),
+        action: "session.delete".into(),
+        target: Some(session().id.to_string()),
+        details: Json(json!({ "name": "Analysis" })),
+        ip: Some("2001:db8::1".into()),
+        at: time(25),
+    }
 }
