@@ -65,5 +65,7 @@ pub mod transaction;
 pub use clock::{Clock, ManualClock};
 pub use entity::Entity;
 pub use error::{Error, ErrorKind, Result, RunError};
-pub use repository::{Appended, Cursor, LogScan, Logged, Page, Scan, Transaction};
+pub use repository::{
+    Appended, Cursor, LogScan, Logged, Page, Scan, TenantTransaction, Transaction,
+};
 pub use store::{Store, StoreOptions};

@@ -4,7 +4,8 @@
 //! An append reads nothing but unique values, and writes keys that the commit completes: two who
 //! append to one stream never conflict. What it wrote cannot be read before the commit, since
 //! nobody knows yet where it lies: asking for it in the same transaction is `Invalid`
-//! (FoundationDB's 1036), and so is every range that it may come to lie in.
+//! (FoundationDB's 1036), and so is every range that it may come to lie in. A transaction that has
+//! asked so does not commit any more.
 
 use std::{borrow::Borrow, fmt, sync::atomic::Ordering};
 
@@ -55,7 +56,7 @@ impl Transaction {
     /// with who reads the end of the stream, and not with others who append.
     ///
     /// It cannot be read in this transaction: reading where it may come to lie is `Invalid`
-    /// (1036), and so is appending another with the same unique value.
+    /// (1036), so is appending another with the same unique value, and so is the commit then.
     ///
     /// # Errors
     ///

@@ -15,6 +15,7 @@ mod cursor;
 mod log;
 mod maintain;
 mod scan;
+mod tenant;
 
 use std::{
     borrow::Borrow,
@@ -24,6 +25,7 @@ use std::{
 pub use cursor::Cursor;
 pub use log::{Appended, LogScan, Logged};
 pub use scan::{EXAMINED_LIMIT, PAGE_BYTES, PAGE_LIMIT, Page, Scan, Stopped};
+pub use tenant::TenantTransaction;
 
 use crate::{
     Error, ErrorKind, Result, engine,

@@ -110,6 +110,7 @@ async fn what_a_transaction_has_appended_it_cannot_read() {
     for error in refused {
         assert_eq!((error.kind(), error.code()), (ErrorKind::Invalid, Some(1036)));
     }
+    assert_eq!(tx.commit().await.unwrap_err().code(), Some(1036));
 }
 
 #[tokio::test]

@@ -14,3 +14,4 @@ mod races;
 mod records;
 mod samples;
 mod store;
+mod tenants;
