@@ -45,6 +45,8 @@ pub enum ErrorKind {
     NotFound,
     /// Another record has this value in the unique index of this name.
     Unique(&'static str),
+    /// The counter of this name would exceed its limit.
+    Quota(&'static str),
 }
 
 impl Error {

@@ -66,6 +66,6 @@ pub use clock::{Clock, ManualClock};
 pub use entity::Entity;
 pub use error::{Error, ErrorKind, Result, RunError};
 pub use repository::{
-    Appended, Cursor, LogScan, Logged, Page, Scan, TenantTransaction, Transaction,
+    Appended, Counter, Cursor, LogScan, Logged, Page, Scan, TenantTransaction, Transaction,
 };
 pub use store::{Store, StoreOptions};

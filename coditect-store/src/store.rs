@@ -1,6 +1,6 @@
 //! The store: a database, a root, and the entities that lie under it.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU32};
 
 use crate::{
     Error, ErrorKind, Result, RunError, Transaction,
@@ -151,7 +151,10 @@ impl StoreOptions {
         registry.check()?;
         let at = &root;
         database.run(|tx| async move { settle_format(&tx, at).await }).await?;
-        Ok(Store { database, context: Arc::new(Context { root, registry }) })
+        Ok(Store {
+            database,
+            context: Arc::new(Context { root, registry, next_slot: AtomicU32::new(0) }),
+        })
     }
 }
 

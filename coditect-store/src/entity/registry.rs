@@ -7,6 +7,7 @@ use crate::{
     Error, ErrorKind, Result,
     keyspace::{Place, Scope as _, Shape},
     model,
+    repository::COUNTERS,
 };
 
 /// The entities that a [`Store`](crate::Store) holds: the product's, and those that were
@@ -75,7 +76,7 @@ impl Registry {
     /// How all keys look, entity by entity: its records, then its indexes.
     pub fn shapes(&self) -> Vec<Shape> {
         let records = self.0.iter().flat_map(|declaration| declaration.shapes.iter().cloned());
-        records.chain([meta()]).collect()
+        records.chain([counters(), meta()]).collect()
     }
 
     fn knows<T: 'static>(&self) -> bool {
@@ -102,7 +103,8 @@ impl Registry {
 
     /// Refuses a name that is used twice.
     pub(crate) fn check(&self) -> Result<()> {
-        let mut names = vec![(META, "the store itself")];
+        let itself = "the store itself";
+        let mut names = vec![(META, itself), (COUNTERS.name(), itself)];
         for declaration in &self.0 {
             for shape in &declaration.shapes {
                 if let Some((name, other)) = names.iter().find(|(name, _)| *name == shape.name) {
@@ -133,6 +135,16 @@ fn shapes<E: Entity>() -> Vec<Shape> {
 fn short_name<T>() -> String {
     let name = type_name::<T>();
     name.rsplit("::").next().unwrap_or(name).to_owned()
+}
+
+fn counters() -> Shape {
+    Shape {
+        place: Place::Tenant,
+        name: COUNTERS.name(),
+        elements: COUNTERS.labels().to_vec(),
+        value: "i64".to_owned(),
+        note: "changed by atomic additions; kept within limits by `repository/quota.rs`".to_owned(),
+    }
 }
 
 fn meta() -> Shape {

@@ -14,16 +14,20 @@
 mod cursor;
 mod log;
 mod maintain;
+pub mod quota;
 mod scan;
 mod tenant;
 
 use std::{
     borrow::Borrow,
-    sync::{Arc, atomic::AtomicU32},
+    collections::HashSet,
+    sync::{Arc, Mutex, atomic::AtomicU32},
 };
 
 pub use cursor::Cursor;
 pub use log::{Appended, LogScan, Logged};
+pub(crate) use quota::COUNTERS;
+pub use quota::Counter;
 pub use scan::{EXAMINED_LIMIT, PAGE_BYTES, PAGE_LIMIT, Page, Scan, Stopped};
 pub use tenant::TenantTransaction;
 
@@ -49,6 +53,8 @@ pub struct Transaction {
     context: Arc<Context>,
     /// How many records of logs it has appended.
     appended: Arc<AtomicU32>,
+    /// The keys of the counters that it has changed.
+    counted: Arc<Mutex<HashSet<Vec<u8>>>>,
 }
 
 /// What all transactions of a store share.
@@ -56,11 +62,13 @@ pub struct Transaction {
 pub(crate) struct Context {
     pub(crate) root: Root,
     pub(crate) registry: Registry,
+    /// The slot that is charged next: they go round, so that those who charge together differ.
+    pub(crate) next_slot: AtomicU32,
 }
 
 impl Transaction {
     pub(crate) fn new(engine: engine::Transaction, context: Arc<Context>) -> Self {
-        Self { engine, context, appended: Arc::default() }
+        Self { engine, context, appended: Arc::default(), counted: Arc::default() }
     }
 
     /// The record `key` in `scope`, or `None`. One read.

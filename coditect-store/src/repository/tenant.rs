@@ -33,8 +33,8 @@ use crate::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct TenantTransaction {
-    tx: Transaction,
-    tenant: TenantId,
+    pub(super) tx: Transaction,
+    pub(super) tenant: TenantId,
 }
 
 impl Transaction {

@@ -10,6 +10,7 @@ mod logs;
 mod models;
 mod pages;
 mod planner;
+mod quotas;
 mod races;
 mod records;
 mod samples;
