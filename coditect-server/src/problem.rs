@@ -332,6 +332,11 @@ impl From<store::Error> for Problem {
                 "TOO_LARGE",
                 "This is more than can be kept in one piece.",
             ),
+            ErrorKind::Quota(_) => Self::new(
+                StatusCode::FORBIDDEN,
+                "QUOTA_EXCEEDED",
+                "This is more than your account may keep.",
+            ),
             ErrorKind::Stale => Self::precondition_failed(),
             ErrorKind::IndexBuilding(_) => Self::unavailable("INDEX_BUILDING", SOON),
             // The retry loop has tried for long, and others were always faster.

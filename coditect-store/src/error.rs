@@ -54,6 +54,8 @@ pub enum ErrorKind {
     /// What is declared under this name is not what the store has under it. Names are never changed,
     /// and never given to something else.
     Redeclared(&'static str),
+    /// The counter of this name would exceed its limit.
+    Quota(&'static str),
 }
 
 impl Error {

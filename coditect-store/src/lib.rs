@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!   model        the product's records: structs, where they lie, what they are found by
-//!   repository   create, get, update, delete, find, scan; pages and cursors
-//!   entity       what a record is; indexes; bytes and their versions
+//!   repository   create, get, update, delete, find, scan; append; pages and cursors
+//!   entity       what a record is, what a log is; indexes; bytes and their versions
 //!   keyspace     names, tuples, ranges
 //!   transaction  retry, budgets, unknown outcomes
 //!   engine       ordered bytes, strictly serializable
@@ -65,5 +65,8 @@ pub mod transaction;
 pub use clock::{Clock, ManualClock};
 pub use entity::Entity;
 pub use error::{Error, ErrorKind, Result, RunError};
-pub use repository::{Cursor, Page, Revision, Scan, Stored, Transaction};
+pub use repository::{
+    Appended, Counter, Cursor, LogScan, Logged, Page, Revision, Scan, Stored, TenantTransaction,
+    Transaction,
+};
 pub use store::{Store, StoreOptions};

@@ -1,11 +1,11 @@
 //! The store: a database, a root, and the entities that lie under it.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU32};
 
 use crate::{
     Error, ErrorKind, Result, RunError, Transaction,
     engine::{self, Database, RangeQuery},
-    entity::{Entity, META, Registry},
+    entity::{Entity, Log, META, Registry},
     keyspace::{KeyPart, Root, unpack_all},
     repository::{self, Catalog, Context, IndexBuild, Verification},
     transaction::{self, RetryPolicy},
@@ -165,6 +165,13 @@ impl StoreOptions {
         self
     }
 
+    /// Holds the log `L` too.
+    #[must_use]
+    pub fn log<L: Log>(mut self) -> Self {
+        self.registry = self.registry.with_log::<L>();
+        self
+    }
+
     /// Opens it: see [`Store::open`].
     ///
     /// # Errors
@@ -179,7 +186,8 @@ impl StoreOptions {
             repository::settle(&tx, at, declared).await
         });
         settled.await?;
-        let context = Context { root, registry, catalog: Catalog::default() };
+        let context =
+            Context { root, registry, catalog: Catalog::default(), next_slot: AtomicU32::new(0) };
         Ok(Store { database, context: Arc::new(context) })
     }
 }

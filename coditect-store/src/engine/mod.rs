@@ -194,9 +194,10 @@ impl Transaction {
         self.atomic(AtomicOp::SetVersionstampedKey, &key, value);
     }
 
-    /// Sets `key` to `prefix` ‖ versionstamp. Reading it is `Invalid` (1036) until the commit.
-    pub fn set_versionstamped_value(&self, key: &[u8], prefix: &[u8]) {
-        let value = versionstamp::template(prefix, b"");
+    /// Sets `key` to `prefix` ‖ versionstamp ‖ `suffix`. Reading it is `Invalid` (1036) until the
+    /// commit.
+    pub fn set_versionstamped_value(&self, key: &[u8], prefix: &[u8], suffix: &[u8]) {
+        let value = versionstamp::template(prefix, suffix);
         self.atomic(AtomicOp::SetVersionstampedValue, key, &value);
     }
 

@@ -258,7 +258,7 @@ async fn versionstamps_sort_in_commit_order() {
         let tx = database.begin();
         assert_eq!(tx.versionstamp(), None);
         tx.set_versionstamped_key(b"log/", b"", &[number]);
-        tx.set_versionstamped_value(b"last", b"at ");
+        tx.set_versionstamped_value(b"last", b"at ", b"");
         tx.commit().await.unwrap();
         let stamp = tx.versionstamp().unwrap();
         assert_eq!(tx.committed_version(), Some(stamp.version()));

@@ -13,7 +13,7 @@
 use bincode::config;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::Entity;
+use super::{Entity, Log};
 use crate::{Error, ErrorKind, Result, engine::VALUE_SIZE_LIMIT};
 
 /// The bytes of `record`.
@@ -23,14 +23,12 @@ use crate::{Error, ErrorKind, Result, engine::VALUE_SIZE_LIMIT};
 /// `Invalid` if it holds what cannot be written: a sequence of unknown length, say. That it is too
 /// large for a value is found by the engine.
 pub(crate) fn encode<E: Entity>(record: &E) -> Result<Vec<u8>> {
-    let mut bytes = vec![E::VERSION];
-    bincode::serde::encode_into_std_write(record, &mut bytes, config::standard()).map_err(
-        |cause| {
-            let message = format!("a record of {} cannot be written", E::SPACE.name());
-            Error::new(ErrorKind::Invalid, message).because(cause)
-        },
-    )?;
-    Ok(bytes)
+    encode_as(record, E::SPACE.name(), E::VERSION)
+}
+
+/// As [`encode`], of a record of a log.
+pub(crate) fn encode_logged<L: Log>(record: &L) -> Result<Vec<u8>> {
+    encode_as(record, L::SPACE.name(), L::VERSION)
 }
 
 /// The record whose bytes are `bytes`.
@@ -39,19 +37,42 @@ pub(crate) fn encode<E: Entity>(record: &E) -> Result<Vec<u8>> {
 ///
 /// `NewerFormat` if a newer version of the program wrote them, `Corrupt` if they are no record.
 pub(crate) fn decode<E: Entity>(bytes: &[u8]) -> Result<E> {
-    let space = E::SPACE.name();
+    decode_as(bytes, E::SPACE.name(), E::VERSION, E::upgrade)
+}
+
+/// As [`decode`], of a record of a log.
+pub(crate) fn decode_logged<L: Log>(bytes: &[u8]) -> Result<L> {
+    decode_as(bytes, L::SPACE.name(), L::VERSION, L::upgrade)
+}
+
+fn encode_as(record: &impl Serialize, space: &str, version: u8) -> Result<Vec<u8>> {
+    let mut bytes = vec![version];
+    bincode::serde::encode_into_std_write(record, &mut bytes, config::standard()).map_err(
+        |cause| {
+            let message = format!("a record of {space} cannot be written");
+            Error::new(ErrorKind::Invalid, message).because(cause)
+        },
+    )?;
+    Ok(bytes)
+}
+
+fn decode_as<T: DeserializeOwned>(
+    bytes: &[u8],
+    space: &'static str,
+    known: u8,
+    upgrade: fn(Older<'_>) -> Result<T>,
+) -> Result<T> {
     let Some((&version, body)) = bytes.split_first() else {
         return Err(Error::new(ErrorKind::Corrupt, format!("a record of {space} has no bytes")));
     };
-    if version > E::VERSION {
-        let known = E::VERSION;
+    if version > known {
         let message = format!(
             "a record of {space} is of version {version}; this program knows them up to {known}"
         );
         return Err(Error::new(ErrorKind::NewerFormat, message));
     }
     let older = Older { space, version, body };
-    if version == E::VERSION { older.read() } else { E::upgrade(older) }
+    if version == known { older.read() } else { upgrade(older) }
 }
 
 /// The version of the layout of fields that an index carries.
@@ -167,7 +188,10 @@ mod tests {
     use crate::{
         indexes,
         keyspace::{Global, Space},
-        model::{AuthSession, Json, Session, Tenant, User},
+        model::{
+            Agent, AuditEntry, AuthSession, ClientState, Conversation, File, Json, Message,
+            Session, SessionMemory, SessionState, Setting, Tenant, User,
+        },
     };
 
     /// All shapes of fields that records have.
@@ -349,6 +373,15 @@ mod tests {
             let _ = decode::<User>(&bytes);
             let _ = decode::<AuthSession>(&bytes);
             let _ = decode::<Session>(&bytes);
+            let _ = decode::<SessionState>(&bytes);
+            let _ = decode::<SessionMemory>(&bytes);
+            let _ = decode::<ClientState>(&bytes);
+            let _ = decode::<File>(&bytes);
+            let _ = decode::<Conversation>(&bytes);
+            let _ = decode::<Agent>(&bytes);
+            let _ = decode::<Setting>(&bytes);
+            let _ = decode_logged::<Message>(&bytes);
+            let _ = decode_logged::<AuditEntry>(&bytes);
         }
 
         #[test]

@@ -74,17 +74,20 @@
 mod codec;
 mod index;
 mod kind;
+pub mod log;
 mod registry;
 
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use codec::Older;
-pub(crate) use codec::encode;
+pub(crate) use codec::{decode_logged, encode, encode_logged};
 pub use index::{Covered, CoveredBy, Entry, Index, IndexOf};
 pub use kind::{
     Carried, Count, CountKind, Covering, CoveringKind, Each, Form, GlobalCount, GlobalCovering,
     GlobalEach, GlobalMulti, GlobalUnique, Kind, ListKind, Multi, Unique, UniqueKind,
 };
+pub(crate) use log::logged_key;
+pub use log::{Amendable, Log, LogIndex, LogIndexOf, LogIndexed, LogKind, check_log};
 pub use registry::Registry;
 pub(crate) use registry::{Declaration, Declared, META};
 

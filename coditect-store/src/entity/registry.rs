@@ -2,12 +2,13 @@
 
 use std::any::{TypeId, type_name};
 
-use super::{Entity, Entry, Form, IndexOf, Indexed, decode_at};
+use super::{Entity, Entry, Form, IndexOf, Indexed, Log, decode_at, log};
 use crate::{
     Error, ErrorKind, Result,
     engine::KeyValue,
     keyspace::{Place, Root, Scope as _, Shape},
     model,
+    repository::COUNTERS,
 };
 
 /// The entities that a [`Store`](crate::Store) holds: the product's, and those that were
@@ -34,7 +35,7 @@ pub(crate) struct Declaration {
 #[derive(Clone, Debug)]
 pub(crate) struct Declared {
     pub(crate) name: &'static str,
-    /// `records`, or the form of an index.
+    /// `records`, `log`, or the form of an index.
     pub(crate) what: &'static str,
     pub(crate) form: Option<Form>,
     pub(crate) place: Place,
@@ -44,8 +45,14 @@ pub(crate) struct Declared {
 }
 
 impl Declared {
+    /// Whether it is an index of an entity, which has a state.
     pub(crate) fn is_index(&self) -> bool {
         self.form.is_some()
+    }
+
+    /// Whether it is an index of a log, which has none: it is there from the log's beginning.
+    pub(crate) fn is_log_index(&self) -> bool {
+        self.form.is_none() && self.name != self.space
     }
 }
 
@@ -66,22 +73,51 @@ impl Registry {
             .with::<model::User>()
             .with::<model::AuthSession>()
             .with::<model::Session>()
+            .with::<model::SessionState>()
+            .with::<model::SessionMemory>()
+            .with::<model::ClientState>()
+            .with::<model::File>()
+            .with::<model::Conversation>()
+            .with_log::<model::Message>()
+            .with::<model::Agent>()
+            .with::<model::Setting>()
+            .with_log::<model::AuditEntry>()
     }
 
     /// These and `E`; once, however often it is added.
     #[must_use]
-    pub fn with<E: Entity>(mut self) -> Self {
-        if !self.knows::<E>() {
-            self.0.push(Declaration {
-                type_id: TypeId::of::<E>(),
-                type_name: type_name::<E>(),
-                shapes: shapes::<E>(),
-                declared: declared::<E>(),
-                space: E::SPACE.name(),
-                place: E::Scope::PLACE,
-                entries: entries::<E>,
-                record_key: pointed_to::<E>,
-            });
+    pub fn with<E: Entity>(self) -> Self {
+        self.declare::<E>(|| Declaration {
+            type_id: TypeId::of::<E>(),
+            type_name: type_name::<E>(),
+            shapes: shapes::<E>(),
+            declared: declared::<E>(),
+            space: E::SPACE.name(),
+            place: E::Scope::PLACE,
+            entries: entries::<E>,
+            record_key: pointed_to::<E>,
+        })
+    }
+
+    /// These and the log `L`; once, however often it is added.
+    #[must_use]
+    pub fn with_log<L: Log>(self) -> Self {
+        self.declare::<L>(|| Declaration {
+            type_id: TypeId::of::<L>(),
+            type_name: type_name::<L>(),
+            shapes: log::shapes::<L>(short_name::<L>()),
+            declared: log::declared::<L>(),
+            space: L::SPACE.name(),
+            place: L::Scope::PLACE,
+            // The indexes of logs are neither built later nor verified, so nobody asks.
+            entries: |_, _| Err(undeclared(L::SPACE.name())),
+            record_key: |_, index, _| Err(undeclared(index)),
+        })
+    }
+
+    fn declare<T: 'static>(mut self, declaration: impl FnOnce() -> Declaration) -> Self {
+        if !self.knows::<T>() {
+            self.0.push(declaration());
         }
         self
     }
@@ -89,7 +125,7 @@ impl Registry {
     /// How all keys look, entity by entity: its records, then its indexes.
     pub fn shapes(&self) -> Vec<Shape> {
         let records = self.0.iter().flat_map(|declaration| declaration.shapes.iter().cloned());
-        records.chain(meta()).collect()
+        records.chain([counters()]).chain(meta()).collect()
     }
 
     /// All names, each space before its indexes.
@@ -108,22 +144,32 @@ impl Registry {
         self.0.iter().find(|declaration| declaration.space == space)
     }
 
-    fn knows<E: Entity>(&self) -> bool {
-        self.0.iter().any(|declaration| declaration.type_id == TypeId::of::<E>())
+    fn knows<T: 'static>(&self) -> bool {
+        self.0.iter().any(|declaration| declaration.type_id == TypeId::of::<T>())
     }
 
     /// Refuses an entity that was not added.
     pub(crate) fn require<E: Entity>(&self) -> Result<()> {
-        if self.knows::<E>() {
+        self.require_type::<E>()
+    }
+
+    /// Refuses a log that was not added.
+    pub(crate) fn require_log<L: Log>(&self) -> Result<()> {
+        self.require_type::<L>()
+    }
+
+    fn require_type<T: 'static>(&self) -> Result<()> {
+        if self.knows::<T>() {
             return Ok(());
         }
-        let name = type_name::<E>();
+        let name = type_name::<T>();
         Err(Error::new(ErrorKind::Invalid, format!("{name} was not declared to the store")))
     }
 
     /// Refuses a name that is used twice.
     pub(crate) fn check(&self) -> Result<()> {
-        let mut names = vec![(META, "the store itself")];
+        let itself = "the store itself";
+        let mut names = vec![(META, itself), (COUNTERS.name(), itself)];
         for declaration in &self.0 {
             for shape in &declaration.shapes {
                 if let Some((name, other)) = names.iter().find(|(name, _)| *name == shape.name) {
@@ -178,16 +224,31 @@ fn undeclared(index: &str) -> Error {
 }
 
 fn shapes<E: Entity>() -> Vec<Shape> {
-    let name = type_name::<E>();
     let record = Shape {
         place: E::Scope::PLACE,
         name: E::SPACE.name(),
         elements: E::SPACE.labels().to_vec(),
-        value: name.rsplit("::").next().unwrap_or(name).to_owned(),
+        value: short_name::<E>(),
         note: String::new(),
     };
     let indexes = <E as Indexed>::INDEXES.iter().map(|index| index.shape());
     [record].into_iter().chain(indexes).collect()
+}
+
+/// The name of a type without its module's.
+fn short_name<T>() -> String {
+    let name = type_name::<T>();
+    name.rsplit("::").next().unwrap_or(name).to_owned()
+}
+
+fn counters() -> Shape {
+    Shape {
+        place: Place::Tenant,
+        name: COUNTERS.name(),
+        elements: COUNTERS.labels().to_vec(),
+        value: "i64".to_owned(),
+        note: "changed by atomic additions; kept within limits by `repository/quota.rs`".to_owned(),
+    }
 }
 
 /// What the store keeps of itself.

@@ -17,6 +17,7 @@
 //! This module knows no record and no transaction. Only `part.rs` names the crate that packs.
 
 mod part;
+mod position;
 mod range;
 mod root;
 mod select;
@@ -24,6 +25,7 @@ mod shape;
 mod space;
 
 pub use part::KeyPart;
+pub use position::Position;
 pub use range::KeyRange;
 pub use root::Root;
 pub use select::Select;

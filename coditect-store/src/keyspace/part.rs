@@ -3,8 +3,11 @@
 //! Packing parts one after the other gives the same bytes as packing one tuple of all their
 //! elements. What was packed unpacks to itself; anything else is refused, never guessed at.
 
-use foundationdb_tuple::{PackError, PackResult, TupleDepth, TupleUnpack, Uuid, pack_into};
+use foundationdb_tuple::{
+    PackError, PackResult, TupleDepth, TupleUnpack, Uuid, Versionstamp, pack_into,
+};
 
+use super::Position;
 use crate::{Error, ErrorKind, Result};
 
 /// What a key can hold: one tuple element, or several in a row.
@@ -81,6 +84,21 @@ impl<const N: usize> KeyPart for [u8; N] {
     fn unpack(rest: &mut &[u8]) -> Result<Self> {
         let bytes: Vec<u8> = element(rest)?;
         bytes.try_into().map_err(|_| Error::new(ErrorKind::Corrupt, "a key's bytes are cut short"))
+    }
+}
+
+/// One element, a versionstamp with the order within its transaction: twelve bytes.
+impl KeyPart for Position {
+    const ELEMENTS: usize = 1;
+
+    fn pack(&self, key: &mut Vec<u8>) {
+        key.push(Self::CODE);
+        key.extend_from_slice(&self.to_bytes());
+    }
+
+    fn unpack(rest: &mut &[u8]) -> Result<Self> {
+        let stamp: Versionstamp = element(rest)?;
+        Ok(Self::from_bytes(*stamp.as_bytes()))
     }
 }
 
@@ -190,6 +208,18 @@ mod tests {
                 prop_assert!(unpack_all::<Parts>(&packed(&parts)).is_ok());
             }
         }
+    }
+
+    #[test]
+    fn a_position_is_the_tuple_layers_versionstamp() {
+        let position = Position::from_bytes(*b"\0\x01stamped\xff\x02\x03");
+        let stamp = Versionstamp::complete(*b"\0\x01stamped\xff", 0x0203);
+        assert_eq!(packed(&position), foundationdb_tuple::pack(&stamp));
+        assert_eq!(unpack_all::<Position>(&packed(&position)).unwrap(), position);
+        let last = Position::from_bytes([0xff; 12]);
+        assert_eq!(unpack_all::<Position>(&packed(&last)).unwrap(), last);
+        assert!(unpack_all::<Position>(&packed(&position)[..12]).is_err());
+        assert!(unpack_all::<Position>(&packed(&7_u64)).is_err());
     }
 
     #[test]

@@ -68,6 +68,12 @@ ids! {
     TokenFamilyId
     /// A workspace [`Session`](super::Session)'s id.
     SessionId
-    /// A conversation's id.
+    /// A [`Conversation`](super::Conversation)'s id.
     ConversationId
+    /// A [`Message`](super::Message)'s id.
+    MessageId
+    /// A [`File`](super::File)'s id.
+    FileId
+    /// An [`Agent`](super::Agent)'s id.
+    AgentId
 }

@@ -1,15 +1,43 @@
-//! The product's entities, one file each: the struct, its place in the keyspace, its indexes.
+//! The product's entities, one file each: the struct, its place in the keyspace, its indexes, and
+//! the look-ups that are its own.
 
+mod agent;
+mod audit_entry;
 mod auth_session;
+mod client_state;
+mod conversation;
+mod editor_state;
+mod file;
 mod id;
 mod json;
+mod message;
 mod session;
+mod session_memory;
+mod session_state;
+mod setting;
 mod tenant;
+mod terminal_state;
 mod user;
 
+pub use agent::Agent;
+pub use audit_entry::AuditEntry;
 pub use auth_session::{AuthSession, Revocation, RevocationReason};
-pub use id::{AuthSessionId, ConversationId, SessionId, TenantId, TokenFamilyId, UserId};
+pub use client_state::{CLIENT_STATE_VERSIONS, ClientState};
+pub use conversation::Conversation;
+pub use editor_state::{EditorState, Selection, Tab, TextPosition};
+pub use file::{File, FileHome, FileKind};
+pub use id::{
+    AgentId, AuthSessionId, ConversationId, FileId, MessageId, SessionId, TenantId, TokenFamilyId,
+    UserId,
+};
 pub use json::Json;
+pub use message::{Author, Message};
 pub use session::{Session, SessionType};
+pub use session_memory::SessionMemory;
+pub use session_state::{ActiveFiles, PartState, Saved, SessionState, SessionStates, StatePart};
+pub use setting::{Setting, SettingScope};
 pub use tenant::Tenant;
+pub use terminal_state::{
+    COMMAND_HISTORY_LIMIT, CommandHistory, EnvironmentVars, Terminal, TerminalState, is_secret,
+};
 pub use user::{User, UserStatus};

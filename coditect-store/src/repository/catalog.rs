@@ -112,7 +112,8 @@ impl Known {
 ///
 /// # Errors
 ///
-/// `Redeclared` with the name of what was something else before; `NewerFormat` if a space has an
+/// `Redeclared` with the name of what was something else before, or of a new index of a log that has
+/// records; `NewerFormat` if a space has an
 /// index that is not declared.
 pub(crate) async fn settle(
     tx: &engine::Transaction,
@@ -126,6 +127,17 @@ pub(crate) async fn settle(
             Some(schema) if *schema == declared.schema() => continue,
             Some(_) => return Err(redeclared(declared)),
             None => changed = true,
+        }
+        if declared.is_log_index()
+            && stored.contains_key(declared.space)
+            && has_records(tx, root, registry, declared.space).await?
+        {
+            let message = format!(
+                "index {} is new, and log {} has records: an index of a log is there from its \
+                 beginning, or not at all",
+                declared.name, declared.space
+            );
+            return Err(Error::new(ErrorKind::Redeclared(declared.name), message));
         }
         tx.set(&schema_key(root, declared.name), &packed(&declared.schema()));
         if declared.is_index() {

@@ -3,7 +3,7 @@
 //! What stays true:
 //!
 //! - A record and its index entries are written together, from the record as it was and as it is.
-//!   Only `maintain.rs` writes index keys.
+//!   Only `maintain.rs` writes index keys, and `log.rs` those of logs.
 //! - A value of a unique index is looked at before it is taken, by a read that conflicts: of two
 //!   racing writers exactly one gets it.
 //! - A record is written by declarations that hold at its commit: `catalog.rs` says how. An index
@@ -16,13 +16,20 @@
 mod build;
 mod catalog;
 mod cursor;
+mod log;
 mod maintain;
+pub mod quota;
 mod revision;
 mod scan;
+mod tenant;
 mod verify;
 mod walk;
 
-use std::{borrow::Borrow, sync::Arc};
+use std::{
+    borrow::Borrow,
+    collections::HashSet,
+    sync::{Arc, Mutex, atomic::AtomicU32},
+};
 
 use tokio::sync::OnceCell;
 
@@ -30,9 +37,13 @@ pub use build::{BuildProgress, IndexBuild};
 use catalog::Known;
 pub(crate) use catalog::{Catalog, settle};
 pub use cursor::Cursor;
+pub use log::{Appended, LogScan, Logged};
+pub(crate) use quota::COUNTERS;
+pub use quota::Counter;
 pub use revision::{Revision, Stored};
 use scan::Source;
 pub use scan::{EXAMINED_LIMIT, PAGE_BYTES, PAGE_LIMIT, Page, Scan, Stopped};
+pub use tenant::TenantTransaction;
 pub use verify::{Fault, Finding, Report, Verification};
 
 use crate::{
@@ -59,6 +70,10 @@ pub struct Transaction {
     engine: engine::Transaction,
     context: Arc<Context>,
     known: Arc<OnceCell<Arc<Known>>>,
+    /// How many records of logs it has appended.
+    appended: Arc<AtomicU32>,
+    /// The keys of the counters that it has changed.
+    counted: Arc<Mutex<HashSet<Vec<u8>>>>,
 }
 
 /// What all transactions of a store share.
@@ -67,11 +82,19 @@ pub(crate) struct Context {
     pub(crate) root: Root,
     pub(crate) registry: Registry,
     pub(crate) catalog: Catalog,
+    /// The slot that is charged next: they go round, so that those who charge together differ.
+    pub(crate) next_slot: AtomicU32,
 }
 
 impl Transaction {
     pub(crate) fn new(engine: engine::Transaction, context: Arc<Context>) -> Self {
-        Self { engine, context, known: Arc::default() }
+        Self {
+            engine,
+            context,
+            known: Arc::default(),
+            appended: Arc::default(),
+            counted: Arc::default(),
+        }
     }
 
     /// The record `key` in `scope`, or `None`. One read.

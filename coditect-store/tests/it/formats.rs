@@ -4,7 +4,7 @@
 
 use std::fmt::Debug;
 
-use coditect_store::{Entity, Store};
+use coditect_store::{Entity, Store, entity::Log, keyspace::KeyPart as _};
 
 use crate::{planner::store, samples};
 
@@ -20,6 +20,22 @@ async fn reads_and_writes<E: Entity + Debug + PartialEq>(store: &Store, record: 
     tx.engine().set(&key, &fixture);
     let read = tx.get::<E>(record.scope(), record.key()).await.unwrap();
     assert_eq!(read.as_ref(), Some(record));
+}
+
+/// As [`reads_and_writes`], of a record of a log.
+async fn appends_and_reads<L: Log + Debug + PartialEq>(store: &Store, record: &L, fixture: &str) {
+    let fixture = bytes(fixture);
+    let appended = store.run(|tx| async move { tx.append(record).await }).await.unwrap();
+    let stream = record.stream();
+    let mut key = L::SPACE.key(store.root(), record.scope(), &stream);
+    appended.position().unwrap().pack(&mut key);
+    let tx = store.begin();
+    let written = tx.engine().get(&key).await.unwrap().unwrap();
+    assert_eq!(hex(&written), hex(&fixture), "{}", L::SPACE.name());
+
+    tx.engine().set(&key, &fixture);
+    let read = tx.log::<L>(record.scope(), stream, ..).page(1, None).await.unwrap();
+    assert_eq!(&read.items[0].record, record);
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -43,4 +59,33 @@ async fn version_1_of_every_entity_is_read_and_written() {
     reads_and_writes(&store, &samples::auth_session(), fixture).await;
     let fixture = include_str!("../fixtures/records/session.v1.hex");
     reads_and_writes(&store, &samples::session(), fixture).await;
+    let [editor, terminal, active_files] = samples::session_states();
+    let fixture = include_str!("../fixtures/records/session_state.editor.v1.hex");
+    reads_and_writes(&store, &editor, fixture).await;
+    let fixture = include_str!("../fixtures/records/session_state.terminal.v1.hex");
+    reads_and_writes(&store, &terminal, fixture).await;
+    let fixture = include_str!("../fixtures/records/session_state.active_files.v1.hex");
+    reads_and_writes(&store, &active_files, fixture).await;
+    let fixture = include_str!("../fixtures/records/session_memory.v1.hex");
+    reads_and_writes(&store, &samples::session_memory(), fixture).await;
+    let fixture = include_str!("../fixtures/records/client_state.v1.hex");
+    reads_and_writes(&store, &samples::client_state(), fixture).await;
+    let [file, directory] = samples::files();
+    let fixture = include_str!("../fixtures/records/file.v1.hex");
+    reads_and_writes(&store, &file, fixture).await;
+    let fixture = include_str!("../fixtures/records/file.directory.v1.hex");
+    reads_and_writes(&store, &directory, fixture).await;
+    let fixture = include_str!("../fixtures/records/conversation.v1.hex");
+    reads_and_writes(&store, &samples::conversation(), fixture).await;
+    let fixture = include_str!("../fixtures/records/agent.v1.hex");
+    reads_and_writes(&store, &samples::agent(), fixture).await;
+    let [shared, own] = samples::settings();
+    let fixture = include_str!("../fixtures/records/setting.tenant.v1.hex");
+    reads_and_writes(&store, &shared, fixture).await;
+    let fixture = include_str!("../fixtures/records/setting.user.v1.hex");
+    reads_and_writes(&store, &own, fixture).await;
+    let fixture = include_str!("../fixtures/records/message.v1.hex");
+    appends_and_reads(&store, &samples::message(), fixture).await;
+    let fixture = include_str!("../fixtures/records/audit_entry.v1.hex");
+    appends_and_reads(&store, &samples::audit_entry(), fixture).await;
 }

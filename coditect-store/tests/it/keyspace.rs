@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use coditect_store::{
+    Appended,
     engine::{KeyValue, RangeQuery},
     entity::Registry,
     keyspace::{Global, Space, table},
@@ -12,16 +13,38 @@ use coditect_store::{
 use crate::{planner::store, samples};
 
 /// Every key that the samples make, in order, and what lies under it. Bytes that are no text are
-/// escaped; a name in braces stands for the sixteen bytes of an id.
+/// escaped; a name in braces stands for the sixteen bytes of an id, or the twelve of a position.
 const KEYS: &str = r"
 \x02auth_sessions_by_expiry\x00\x17\x07j\xdf0{T}0{login} => ∅
 \x02meta\x00\x02epoch\x00 => \x15\x01
 \x02meta\x00\x02format\x00 => \x02coditect-store\x00\x15\x01
 \x02token_families\x000{family} => 0{T}0{login}
 \x02users_by_email\x00\x02ada@example.org\x00 => 0{T}0{user}
+0{T}\x02agents\x000{agent} => record
+0{T}\x02agents_by_name\x00\x02reviewer\x00 => 0{agent}
+0{T}\x02audit\x003{entry's position} => record
+0{T}\x02audit_by_action\x00\x02session.delete\x003{entry's position} => ∅
+0{T}\x02audit_by_actor\x000{user}3{entry's position} => ∅
 0{T}\x02auth_sessions\x000{login} => record
 0{T}\x02auth_sessions_by_user\x000{user}0{login} => ∅
+0{T}\x02client_state\x000{session}\x02theia.layout\x00\x15\x03 => record
+0{T}\x02conversations\x000{conversation} => record
+0{T}\x02conversations_by_session\x000{session}0{conversation} => ∅
+0{T}\x02conversations_by_user\x000{user}0{conversation} => ∅
+0{T}\x02files\x000{file} => record
+0{T}\x02files\x000{directory} => record
+0{T}\x02files_by_path\x00\x02/workspace/p\x00\x02src\x00 => 0{directory}
+0{T}\x02files_by_path\x000{session}\x02src/main.rs\x00 => 0{file}
+0{T}\x02files_by_session\x000{session}0{file} => ∅
+0{T}\x02messages\x000{conversation}3{message's position} => record
+0{T}\x02messages_by_id\x000{message} => 0{conversation}3{message's position}
+0{T}\x02session_memory\x000{session}\x02plan\x00 => record
+0{T}\x02session_state\x000{session}\x02active_files\x00 => record
+0{T}\x02session_state\x000{session}\x02editor\x00 => record
+0{T}\x02session_state\x000{session}\x02terminal\x00 => record
 0{T}\x02sessions_by_workspace\x00\x02/workspace/p\x000{session} => ∅
+0{T}\x02settings\x00\x02tenant\x00\x02editor.tab_size\x00 => record
+0{T}\x02settings\x000{user}\x02editor.tab_size\x00 => record
 0{T}\x02tenant\x00 => record
 0{T}\x02users\x000{user} => record
 0{T}\x02workspace_sessions\x000{session} => record
@@ -32,12 +55,36 @@ const KEYS: &str = r"
 async fn the_keys_of_every_entity_are_what_they_were() {
     let (tenant, user) = (samples::tenant(), samples::user());
     let (login, session) = (samples::auth_session(), samples::session());
+    let (conversation, agent) = (samples::conversation(), samples::agent());
+    let [file, directory] = samples::files();
     let store = store().await;
     let tx = store.begin();
     tx.create(&tenant).await.unwrap();
     tx.create(&user).await.unwrap();
     tx.create(&login).await.unwrap();
     tx.create(&session).await.unwrap();
+    for state in samples::session_states() {
+        tx.create(&state).await.unwrap();
+    }
+    tx.create(&samples::session_memory()).await.unwrap();
+    tx.create(&samples::client_state()).await.unwrap();
+    tx.create(&file).await.unwrap();
+    tx.create(&directory).await.unwrap();
+    tx.create(&conversation).await.unwrap();
+    tx.create(&agent).await.unwrap();
+    for setting in samples::settings() {
+        tx.create(&setting).await.unwrap();
+    }
+    let message = tx.append(&samples::message()).await.unwrap();
+    let entry = tx.append(&samples::audit_entry()).await.unwrap();
+    tx.commit().await.unwrap();
+    let position = |appended: &Appended| {
+        let position = appended.position().unwrap();
+        let stamp = position.versionstamp();
+        [stamp.as_bytes().as_slice(), &position.order().to_be_bytes()].concat()
+    };
+    let positions =
+        [("{message's position}", position(&message)), ("{entry's position}", position(&entry))];
 
     let ids = [
         ("{T}", tenant.id.0),
@@ -45,12 +92,20 @@ async fn the_keys_of_every_entity_are_what_they_were() {
         ("{login}", login.id.0),
         ("{family}", login.token_family.0),
         ("{session}", session.id.0),
+        ("{conversation}", conversation.id.0),
+        ("{agent}", agent.id.0),
+        ("{file}", file.id.0),
+        ("{directory}", directory.id.0),
+        ("{message}", samples::message().id.0),
     ];
+    let ids = ids.map(|(name, id)| (name, id.as_bytes().to_vec()));
     let readable = |bytes: &[u8]| {
-        ids.iter().fold(bytes.escape_ascii().to_string(), |text, (name, id)| {
-            text.replace(&id.as_bytes().escape_ascii().to_string(), name)
+        let names = ids.iter().chain(&positions);
+        names.fold(bytes.escape_ascii().to_string(), |text, (name, id)| {
+            text.replace(&id.escape_ascii().to_string(), name)
         })
     };
+    let tx = store.begin();
     let all = store.root().range();
     let rows = tx.engine().get_range(&RangeQuery::new(all.begin, all.end)).await.unwrap().rows;
     let mut keys = String::from("\n");

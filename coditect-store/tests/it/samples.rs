@@ -1,10 +1,15 @@
-//! One record of each of the product's entities, always the same.
+//! One record of each of the product's entities, always the same; of those that are one of several
+//! things, one of each.
 
 use chrono::{DateTime, Utc};
 use coditect_store::model::{
-    AuthSession, AuthSessionId, ConversationId, Json, Revocation, RevocationReason, Session,
-    SessionId, SessionType, Tenant, TenantId, TokenFamilyId, User, UserId, UserStatus,
+    ActiveFiles, Agent, AgentId, AuditEntry, AuthSession, AuthSessionId, Author, ClientState,
+    Conversation, ConversationId, EditorState, File, FileHome, FileId, FileKind, Json, Message,
+    MessageId, PartState, Revocation, RevocationReason, Selection, Session, SessionId,
+    SessionMemory, SessionState, SessionType, Setting, SettingScope, Tab, Tenant, TenantId,
+    Terminal, TerminalState, TextPosition, TokenFamilyId, User, UserId, UserStatus,
 };
+use serde_json::json;
 use uuid::Uuid;
 
 fn id(n: u128) -> Uuid {
@@ -63,10 +68,152 @@ pub(crate) fn session() -> Session {
         name: "Analysis".into(),
         session_type: SessionType::Theia,
         workspace_path: Some("/workspace/p".into()),
-        settings: Json(serde_json::json!({ "theme": "dark", "zoom": [1, 2] })),
+        settings: Json(json!({ "theme": "dark", "zoom": [1, 2] })),
         conversation_id: Some(ConversationId(id(6))),
         created_at: time(10),
         updated_at: time(11),
         last_accessed_at: time(12),
+    }
+}
+
+fn state(version: u64, state: impl Into<PartState>) -> SessionState {
+    SessionState {
+        tenant_id: tenant().id,
+        session_id: session().id,
+        version,
+        saved_at: time(13),
+        state: state.into(),
+    }
+}
+
+pub(crate) fn editor() -> EditorState {
+    let tab = |path: &str| Tab {
+        path: path.into(),
+        cursor: TextPosition { line: 120, column: 6 },
+        selections: vec![Selection {
+            anchor: TextPosition { line: 3, column: 9 },
+            active: TextPosition { line: 300, column: 0 },
+        }],
+        pinned: true,
+        view_state: Json(json!({ "folds": [1] })),
+    };
+    let tabs = vec![tab("src/main.rs"), tab("src/lib.rs")];
+    EditorState { tabs, active_tab: Some(1), layout: Json::default() }
+}
+
+pub(crate) fn terminal() -> TerminalState {
+    let main = Terminal {
+        title: "zsh".into(),
+        cwd: "/workspace/p/src".into(),
+        command_history: ["npm install", "npm test"].map(str::to_owned).into_iter().collect(),
+        environment_vars: serde_json::from_value(json!({ "LANG": "C.UTF-8" })).unwrap(),
+    };
+    TerminalState { active: Some("main".into()), terminals: [("main".into(), main)].into() }
+}
+
+pub(crate) fn session_states() -> [SessionState; 3] {
+    let active_files: ActiveFiles = editor().active_files();
+    [state(42, editor()), state(7, terminal()), state(300, active_files)]
+}
+
+pub(crate) fn session_memory() -> SessionMemory {
+    SessionMemory {
+        tenant_id: tenant().id,
+        session_id: session().id,
+        key: "plan".into(),
+        value: Json(json!(["read", { "then": "write" }])),
+        updated_at: time(14),
+    }
+}
+
+pub(crate) fn client_state() -> ClientState {
+    ClientState {
+        tenant_id: tenant().id,
+        session_id: session().id,
+        key: "theia.layout".into(),
+        version: 3,
+        content: vec![0, 1, 254, 255],
+        saved_at: time(15),
+    }
+}
+
+fn file(n: u128, home: FileHome, path: &str, kind: FileKind, version: u64) -> File {
+    File {
+        id: FileId(id(n)),
+        tenant_id: tenant().id,
+        home,
+        path: path.into(),
+        kind,
+        version,
+        created_at: time(16),
+        modified_at: time(17),
+    }
+}
+
+pub(crate) fn files() -> [File; 2] {
+    let content = FileKind::File { size: 70_000, sha256: [0xdd; 32] };
+    [
+        file(7, FileHome::Session(session().id), "src/main.rs", content, 2),
+        file(8, FileHome::Workspace("/workspace/p".into()), "src", FileKind::Directory, 0),
+    ]
+}
+
+pub(crate) fn conversation() -> Conversation {
+    Conversation {
+        id: ConversationId(id(6)),
+        tenant_id: tenant().id,
+        user_id: user().id,
+        session_id: Some(session().id),
+        title: "Why is it slow?".into(),
+        created_at: time(18),
+        updated_at: time(19),
+    }
+}
+
+pub(crate) fn agent() -> Agent {
+    Agent {
+        id: AgentId(id(9)),
+        tenant_id: tenant().id,
+        name: "reviewer".into(),
+        description: "Reads what others wrote".into(),
+        settings: Json(json!({ "model": "large", "tools": ["read"] })),
+        created_at: time(20),
+        updated_at: time(21),
+    }
+}
+
+pub(crate) fn settings() -> [Setting; 2] {
+    let setting = |scope, value| Setting {
+        tenant_id: tenant().id,
+        scope,
+        key: "editor.tab_size".into(),
+        value: Json(value),
+        updated_at: time(22),
+    };
+    [setting(SettingScope::Tenant, json!(4)), setting(SettingScope::User(user().id), json!(2))]
+}
+
+pub(crate) fn message() -> Message {
+    Message {
+        id: MessageId(id(10)),
+        tenant_id: tenant().id,
+        conversation_id: conversation().id,
+        author: Author::Agent(agent().id),
+        content: "It waits for the disk.".into(),
+        metadata: Json(json!({ "tokens": 12 })),
+        created_at: time(23),
+        updated_at: time(24),
+    }
+}
+
+pub(crate) fn audit_entry() -> AuditEntry {
+    AuditEntry {
+        tenant_id: tenant().id,
+        actor: Some(user().id),
+        action: "session.delete".into(),
+        target: Some(session().id.to_string()),
+        details: Json(json!({ "name": "Analysis" })),
+        ip: Some("2001:db8::1".into()),
+        at: time(25),
     }
 }

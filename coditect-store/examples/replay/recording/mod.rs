@@ -173,7 +173,9 @@ async fn run(tx: &Transaction, step: &Value) -> Result<Value> {
         "set_versionstamped_key" => {
             tx.set_versionstamped_key(&field("prefix"), &field("suffix"), &field("value"));
         }
-        "set_versionstamped_value" => tx.set_versionstamped_value(&field("key"), &field("prefix")),
+        "set_versionstamped_value" => {
+            tx.set_versionstamped_value(&field("key"), &field("prefix"), b"");
+        }
         "add_read_conflict" => tx.add_read_conflict_range(&field("begin"), &field("end"))?,
         "add_write_conflict" => tx.add_write_conflict_range(&field("begin"), &field("end"))?,
         "commit" => {

@@ -1,0 +1,68 @@
+//! A message: something that was said in a conversation.
+
+use chrono::{DateTime, Utc, serde::ts_microseconds};
+use serde::{Deserialize, Serialize};
+
+use super::{AgentId, ConversationId, Json, MessageId, TenantId, UserId};
+use crate::{
+    entity::{Amendable, Log, Unique},
+    keyspace::Space,
+    log_indexes,
+};
+
+/// Something that was said in a conversation. A conversation's messages lie in the order in which
+/// they were committed; saying something conflicts with nobody who says something too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// Its id.
+    pub id: MessageId,
+    /// The conversation's tenant.
+    pub tenant_id: TenantId,
+    /// The conversation.
+    pub conversation_id: ConversationId,
+    /// Who said it.
+    pub author: Author,
+    /// What was said.
+    pub content: String,
+    /// What goes with it (tool calls, attachments, models): a JSON object.
+    pub metadata: Json,
+    /// When it was said.
+    #[serde(with = "ts_microseconds")]
+    pub created_at: DateTime<Utc>,
+    /// When it was last changed.
+    #[serde(with = "ts_microseconds")]
+    pub updated_at: DateTime<Utc>,
+}
+
+/// Who said a [`Message`]. Persisted: add at the end, never reorder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Author {
+    /// A person.
+    User(UserId),
+    /// An agent.
+    Agent(AgentId),
+    /// The program.
+    System,
+}
+
+impl Log for Message {
+    type Scope = TenantId;
+    type Stream = ConversationId;
+    const SPACE: Space<TenantId> = Space::tenant("messages").keyed(&["conversation"]);
+    const VERSION: u8 = 1;
+
+    fn scope(&self) -> TenantId {
+        self.tenant_id
+    }
+
+    fn stream(&self) -> ConversationId {
+        self.conversation_id
+    }
+}
+
+impl Amendable for Message {}
+
+log_indexes! { Message =>
+    /// The one of that id.
+    BY_ID ("messages_by_id", id): Unique<MessageId> = |message| Some(message.id);
+}

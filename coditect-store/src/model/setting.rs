@@ -1,0 +1,126 @@
+//! Settings: of a tenant, and of its users over those.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc, serde::ts_microseconds};
+use futures_util::future::try_join;
+use serde::{Deserialize, Serialize};
+
+use super::{Json, TenantId, UserId};
+use crate::{
+    Entity, Error, ErrorKind, Result, Transaction, indexes,
+    keyspace::{KeyPart, Space},
+};
+
+/// One setting: any JSON under a key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Setting {
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// Whom it is for.
+    pub scope: SettingScope,
+    /// What is set.
+    pub key: String,
+    /// What it is set to.
+    pub value: Json,
+    /// When it was last set.
+    #[serde(with = "ts_microseconds")]
+    pub updated_at: DateTime<Utc>,
+}
+
+/// Whom a [`Setting`] is for. Persisted: add at the end, never reorder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SettingScope {
+    /// All of the tenant's users, each of whom may have their own over it.
+    Tenant,
+    /// One user.
+    User(UserId),
+}
+
+impl Entity for Setting {
+    type Scope = TenantId;
+    type Key = (SettingScope, String);
+    const SPACE: Space<TenantId> = Space::tenant("settings").keyed(&["scope", "key"]);
+    const VERSION: u8 = 1;
+
+    fn scope(&self) -> TenantId {
+        self.tenant_id
+    }
+
+    fn key(&self) -> (SettingScope, String) {
+        (self.scope, self.key.clone())
+    }
+}
+
+indexes! { Setting => }
+
+impl Setting {
+    /// What `key` is set to for `user`: by themselves, or else by the tenant. Two reads together.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Transaction::get`].
+    pub async fn effective(
+        tx: &Transaction,
+        tenant: TenantId,
+        user: UserId,
+        key: &str,
+    ) -> Result<Option<Self>> {
+        let get = |scope| tx.get::<Self>(tenant, (scope, key.to_owned()));
+        let (own, shared) =
+            try_join(get(SettingScope::User(user)), get(SettingScope::Tenant)).await?;
+        Ok(own.or(shared))
+    }
+
+    /// All that is set for `user`, by key: their own, and the tenant's where they have none. Two
+    /// scans together.
+    ///
+    /// # Errors
+    ///
+    /// `Limit` if they are more than `at_most`; those of [`Scan::all`](crate::Scan::all).
+    pub async fn all_effective(
+        tx: &Transaction,
+        tenant: TenantId,
+        user: UserId,
+        at_most: usize,
+    ) -> Result<Vec<Self>> {
+        let all =
+            async |scope: SettingScope| tx.list_keys::<Self>(tenant, (scope,)).all(at_most).await;
+        let (shared, own) =
+            try_join(all(SettingScope::Tenant), all(SettingScope::User(user))).await?;
+        let by_key = shared.into_iter().chain(own).map(|setting| (setting.key.clone(), setting));
+        let settings: Vec<_> = by_key.collect::<BTreeMap<_, _>>().into_values().collect();
+        if settings.len() > at_most {
+            let message = format!("there are more than {at_most} settings");
+            return Err(Error::new(ErrorKind::Limit, message));
+        }
+        Ok(settings)
+    }
+}
+
+/// What stands for the tenant in keys, where a user's UUID would be.
+const TENANT: &str = "tenant";
+
+/// One element: `"tenant"`, or the user's UUID.
+impl KeyPart for SettingScope {
+    const ELEMENTS: usize = 1;
+
+    fn pack(&self, key: &mut Vec<u8>) {
+        match self {
+            Self::Tenant => TENANT.to_owned().pack(key),
+            Self::User(user) => user.pack(key),
+        }
+    }
+
+    fn unpack(rest: &mut &[u8]) -> Result<Self> {
+        let mut uuid = *rest;
+        if let Ok(user) = UserId::unpack(&mut uuid) {
+            *rest = uuid;
+            return Ok(Self::User(user));
+        }
+        if String::unpack(rest)? == TENANT {
+            return Ok(Self::Tenant);
+        }
+        Err(Error::new(ErrorKind::Corrupt, "a setting is neither a tenant's nor a user's"))
+    }
+}

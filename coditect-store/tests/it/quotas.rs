@@ -1,0 +1,201 @@
+//! Quotas: what is counted, what is refused, and that no race gets past a limit.
+
+use coditect_store::{
+    Counter, Error, ErrorKind, Store, Transaction, engine::RangeQuery, transaction::RetryPolicy,
+};
+use proptest::prelude::*;
+
+use crate::planner::{store, tenant};
+
+const FILES: Counter = Counter::FILES;
+
+async fn count(store: &Store) -> i64 {
+    store.begin().counter(tenant(1), FILES).await.unwrap()
+}
+
+async fn charge(store: &Store, amount: i64, limit: i64) -> Result<(), Error> {
+    let policy = RetryPolicy { attempts: 100_000, ..RetryPolicy::default() };
+    let charge = |tx: Transaction| async move { tx.charge(tenant(1), FILES, amount, limit).await };
+    store.run_with(&policy, charge).await
+}
+
+#[tokio::test]
+async fn a_counter_is_charged_up_to_its_limit_and_released() {
+    let store = store().await;
+    assert_eq!(count(&store).await, 0);
+    for expected in 1..=10 {
+        charge(&store, 1, 10).await.unwrap();
+        assert_eq!(count(&store).await, expected);
+    }
+    let error = charge(&store, 1, 10).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Quota("files"));
+    charge(&store, 0, 10).await.unwrap();
+    let release = |tx: Transaction| async move { tx.release(tenant(1), FILES, 4) };
+    store.run(release).await.unwrap();
+    assert_eq!(charge(&store, 5, 10).await.unwrap_err().kind(), ErrorKind::Quota("files"));
+    charge(&store, 4, 10).await.unwrap();
+    assert_eq!(count(&store).await, 10);
+    let tx = store.begin();
+    assert_eq!(tx.counter(tenant(2), FILES).await.unwrap(), 0);
+    assert_eq!(tx.counter(tenant(1), Counter::BYTES).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn what_was_refused_adds_nothing_and_the_transaction_goes_on() {
+    let store = store().await;
+    let tx = store.begin();
+    let own = tx.tenant(tenant(1));
+    own.charge(FILES, 3, 10).await.unwrap();
+    assert_eq!(own.counter(FILES).await.unwrap(), 3, "it sees its own");
+    for amount in [8, i64::MAX] {
+        let error = own.charge(FILES, amount, 10).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Quota("files"));
+    }
+    assert_eq!(own.charge(FILES, -1, 10).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(own.release(FILES, i64::MIN).unwrap_err().kind(), ErrorKind::Invalid);
+    own.charge(FILES, 7, 10).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(count(&store).await, 10);
+}
+
+#[tokio::test]
+async fn those_who_charge_far_below_the_limit_do_not_conflict() {
+    let store = store().await;
+    let open: Vec<Transaction> = (0..64).map(|_| store.begin()).collect();
+    for tx in &open {
+        tx.charge(tenant(1), FILES, 1, 1_000).await.unwrap();
+    }
+    for tx in open {
+        tx.commit().await.unwrap();
+    }
+    assert_eq!(count(&store).await, 64);
+}
+
+#[tokio::test]
+async fn those_who_began_together_never_exceed_the_limit_even_if_all_saw_nothing() {
+    for limit in [1, 2, 3, 10, 129, 200] {
+        let store = store().await;
+        let open: Vec<Transaction> = (0..400).map(|_| store.begin()).collect();
+        for tx in &open {
+            tx.charge(tenant(1), FILES, 1, limit).await.unwrap();
+        }
+        for tx in open {
+            if let Err(error) = tx.commit().await {
+                assert_eq!(error.kind(), ErrorKind::Conflict);
+            }
+            assert!(count(&store).await <= limit);
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_slot_is_not_charged_twice_by_one_transaction() {
+    const LIMIT: i64 = 128;
+    let store = store().await;
+    charge(&store, 60, LIMIT).await.unwrap();
+    let open: Vec<Transaction> = (0..64).map(|_| store.begin()).collect();
+    // Slots go round: without more ado each would get its own for a second time.
+    for tx in open.iter().chain(&open) {
+        tx.charge(tenant(1), FILES, 1, LIMIT).await.unwrap();
+    }
+    for tx in open {
+        if let Err(error) = tx.commit().await {
+            assert_eq!(error.kind(), ErrorKind::Conflict);
+        }
+        assert!(count(&store).await <= LIMIT);
+    }
+}
+
+#[tokio::test]
+async fn slots_leave_no_key_behind() {
+    let store = store().await;
+    for _ in 0..20 {
+        charge(&store, 1, 20).await.unwrap();
+    }
+    let tx = store.begin();
+    let range = store.root().tenant(tenant(1));
+    let rows = tx.engine().get_range(&RangeQuery::new(range.begin, range.end)).await.unwrap().rows;
+    let key = store.root().key(&(tenant(1), ("counters".to_owned(), "files".to_owned())));
+    assert_eq!(rows.len(), 1);
+    assert_eq!((&rows[0].key, rows[0].value.as_slice()), (&key, 20_i64.to_le_bytes().as_slice()));
+    tx.engine().set(&key, b"seven");
+    assert_eq!(tx.counter(tenant(1), FILES).await.unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_who_race_for_it_exactly_as_many_get_in_as_there_is_room_for() {
+    const LIMIT: i64 = 100;
+    let store = store().await;
+    let enter = |_| {
+        let store = store.clone();
+        tokio::spawn(async move { charge(&store, 1, LIMIT).await })
+    };
+    let running: Vec<_> = (0..160).map(enter).collect();
+    let mut entered = 0;
+    for one in running {
+        match one.await.unwrap() {
+            Ok(()) => entered += 1,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Quota("files")),
+        }
+        assert!(count(&store).await <= LIMIT);
+    }
+    assert_eq!((entered, count(&store).await), (LIMIT, LIMIT));
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Charge(usize, i64),
+    Release(usize, i64),
+    Commit(usize),
+}
+
+/// Plays `steps` in several transactions that are open at once.
+async fn interleave(limit: i64, steps: Vec<Step>) {
+    let store = store().await;
+    let mut open: Vec<(Transaction, i64)> = (0..6).map(|_| (store.begin(), 0)).collect();
+    let mut expected = 0;
+    for step in steps {
+        match step {
+            Step::Charge(at, amount) => {
+                let (tx, sum) = &mut open[at];
+                match tx.charge(tenant(1), FILES, amount, limit).await {
+                    Ok(()) => *sum += amount,
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::Quota("files")),
+                }
+            }
+            Step::Release(at, amount) => {
+                let (tx, sum) = &mut open[at];
+                tx.release(tenant(1), FILES, amount).unwrap();
+                *sum -= amount;
+            }
+            Step::Commit(at) => {
+                let (tx, sum) = std::mem::replace(&mut open[at], (store.begin(), 0));
+                match tx.commit().await {
+                    Ok(()) => expected += sum,
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict),
+                }
+                assert_eq!(count(&store).await, expected);
+                assert!(expected <= limit, "{expected} of {limit}");
+            }
+        }
+    }
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let amount = prop_oneof![4 => Just(1_i64), 1 => 0..5_i64];
+    let step = prop_oneof![
+        4 => (0..6_usize, amount.clone()).prop_map(|(at, amount)| Step::Charge(at, amount)),
+        1 => (0..6_usize, amount).prop_map(|(at, amount)| Step::Release(at, amount)),
+        3 => (0..6_usize).prop_map(Step::Commit),
+    ];
+    prop::collection::vec(step, 0..80)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn no_interleaving_exceeds_the_limit(limit in 0..16_i64, steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(interleave(limit, steps));
+    }
+}

@@ -1,0 +1,244 @@
+//! Transactions of one tenant: what is done through them touches nobody else.
+
+use std::collections::BTreeMap;
+
+use coditect_store::{
+    Entity, ErrorKind, Store, TenantTransaction,
+    engine::RangeQuery,
+    keyspace::{Global, KeyPart},
+    model::{Agent, AuditEntry, Message, MessageId, TenantId},
+};
+use proptest::prelude::*;
+
+use crate::{
+    planner::{Task, TaskNumber, store, task, tenant, user},
+    samples,
+};
+
+type Keys = BTreeMap<Vec<u8>, Vec<u8>>;
+
+async fn keys(store: &Store) -> Keys {
+    let range = store.root().range();
+    let mut stream = store.begin().engine().stream(RangeQuery::new(range.begin, range.end));
+    let mut keys = Keys::new();
+    while let Some(rows) = stream.next_page().await.unwrap() {
+        keys.extend(rows.into_iter().map(|row| (row.key, row.value)));
+    }
+    keys
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Create(Task),
+    Update(Task),
+    Delete(u64),
+    Read(u64),
+    Append,
+    Audit,
+    TakeOut(usize),
+    ReadLogs,
+}
+
+/// Records of `tenant(2)`, and now and then one of another's.
+fn tasks() -> impl Strategy<Value = Task> {
+    let whose = prop_oneof![8 => Just(2_u128), 1 => 1..4_u128];
+    (whose, 0..4_u64, "[ab]", prop::option::of("[xyz]"), 0..2_i64).prop_map(
+        |(whose, number, slug, ticket, day)| Task {
+            tenant: tenant(whose),
+            slug,
+            ticket,
+            day,
+            owner: user(1),
+            ..task(number)
+        },
+    )
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => tasks().prop_map(Step::Create),
+        3 => tasks().prop_map(Step::Update),
+        2 => (0..4_u64).prop_map(Step::Delete),
+        1 => (0..4_u64).prop_map(Step::Read),
+        2 => Just(Step::Append),
+        1 => Just(Step::Audit),
+        1 => (0..2_usize).prop_map(Step::TakeOut),
+        1 => Just(Step::ReadLogs),
+    ];
+    prop::collection::vec(step, 0..20)
+}
+
+fn message(of: TenantId, id: u128) -> Message {
+    let id = MessageId(uuid::Uuid::from_u128(id));
+    Message { tenant_id: of, id, ..samples::message() }
+}
+
+fn audit_entry(of: TenantId) -> AuditEntry {
+    AuditEntry { tenant_id: of, ..samples::audit_entry() }
+}
+
+/// Does `step`; that it is refused is as good as that it is done. What lies in logs is asked for
+/// only as long as nothing was `appended`: afterwards it cannot be read.
+async fn apply(tx: &TenantTransaction, appended: &mut u128, step: Step) {
+    let conversation = samples::conversation().id;
+    match step {
+        Step::Create(task) => {
+            let outcome = tx.create(&task).await;
+            if task.tenant != tx.id() {
+                assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Invalid);
+            }
+        }
+        Step::Update(task) => {
+            let outcome = tx.update(&task).await;
+            if task.tenant != tx.id() {
+                assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Invalid);
+            }
+        }
+        Step::Delete(number) => {
+            tx.delete::<Task>(TaskNumber(number)).await.unwrap();
+        }
+        Step::Read(number) => {
+            tx.get::<Task>(TaskNumber(number)).await.unwrap();
+            tx.find(&Task::BY_SLUG, "a".to_owned()).await.unwrap();
+            tx.scan(&Task::BY_OWNER, ..).all(99).await.unwrap();
+            tx.list::<Task>().newest_first().all(99).await.unwrap();
+            tx.list_keys::<Task>(..TaskNumber(number)).all(99).await.unwrap();
+        }
+        Step::Append => {
+            *appended += 1;
+            tx.append(&message(tx.id(), 100 + *appended)).await.unwrap();
+        }
+        Step::Audit => {
+            *appended += 1;
+            tx.append(&audit_entry(tx.id())).await.unwrap();
+        }
+        Step::TakeOut(_) | Step::ReadLogs if *appended > 0 => {}
+        Step::TakeOut(nth) => {
+            let page = tx.log::<Message>(conversation, ..).page(9, None).await.unwrap();
+            if let Some(logged) = page.items.get(nth) {
+                let changed = Message { content: "changed".into(), ..logged.record.clone() };
+                tx.amend(logged.position, &changed).await.unwrap();
+                tx.take_out::<Message>(conversation, logged.position).await.unwrap();
+            }
+        }
+        Step::ReadLogs => {
+            let entries = tx.scan_log(&AuditEntry::BY_ACTION, ..).newest_first();
+            entries.page(9, None).await.unwrap();
+        }
+    }
+}
+
+/// A store in which three tenants have something of everything.
+async fn peopled() -> Store {
+    let store = store().await;
+    for n in 1..=3 {
+        let ticket = Some(["x", "y", "z"][n as usize - 1].to_owned());
+        let tx = store.begin();
+        tx.create(&Task { tenant: tenant(n), ticket, ..task(1) }).await.unwrap();
+        tx.create(&Agent { tenant_id: tenant(n), ..samples::agent() }).await.unwrap();
+        tx.append(&message(tenant(n), 7)).await.unwrap();
+        tx.append(&audit_entry(tenant(n))).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    store
+}
+
+/// Whether `key` is an entry of an index over all tenants for a record of `of`.
+fn is_global_entry_of(store: &Store, key: &[u8], value: &[u8], of: TenantId) -> bool {
+    let mut packed = Vec::new();
+    of.pack(&mut packed);
+    let by_ticket = store.root().key(&"planner_tasks_by_ticket".to_owned());
+    let by_day = store.root().key(&"planner_tasks_by_day".to_owned());
+    let within = |bytes: &[u8]| bytes.windows(packed.len()).any(|window| window == packed);
+    (key.starts_with(&by_ticket) && within(value)) || (key.starts_with(&by_day) && within(key))
+}
+
+async fn touches_nobody_else(steps: Vec<Step>) {
+    let own = tenant(2);
+    let store = peopled().await;
+    let before = keys(&store).await;
+    let tx = store.begin();
+    let mut appended = 0;
+    for step in steps {
+        apply(&tx.tenant(own), &mut appended, step).await;
+    }
+
+    // Whatever others write meanwhile, this transaction has not read it.
+    let range = store.root().tenant(own);
+    let others = store.begin();
+    for (key, value) in &before {
+        let is_of = |name: &str| key.starts_with(&store.root().key(&name.to_owned()));
+        // What the store keeps of its declarations is everybody's to read.
+        if !range.contains(key) && !is_of("planner_tasks_by_ticket") && !is_of("meta") {
+            others.engine().set(key, value);
+        }
+    }
+    others.commit().await.unwrap();
+    tx.commit().await.unwrap();
+
+    let after = keys(&store).await;
+    let changed = before
+        .iter()
+        .filter(|(key, value)| after.get(*key) != Some(value))
+        .chain(after.iter().filter(|(key, value)| before.get(*key) != Some(value)));
+    for (key, value) in changed {
+        let allowed = range.contains(key) || is_global_entry_of(&store, key, value, own);
+        assert!(allowed, "{}", key.escape_ascii());
+    }
+    let tasks = store.begin().tenant(own).list::<Task>().all(99).await.unwrap();
+    let days = store.begin().scan(&Task::BY_DAY, Global, ..).all(99).await.unwrap();
+    let of_own = days.iter().filter(|task| task.tenant == own).count();
+    assert_eq!(of_own, tasks.len(), "indexes over all tenants are kept");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    #[test]
+    fn what_is_done_for_a_tenant_touches_its_keys_and_its_global_entries_only(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(touches_nobody_else(steps));
+    }
+}
+
+#[tokio::test]
+async fn a_tenants_transaction_reads_and_writes_what_is_the_tenants() {
+    let store = store().await;
+    let tx = store.begin();
+    let own = tx.tenant(samples::tenant().id);
+    let agent = samples::agent();
+    own.create(&samples::tenant()).await.unwrap();
+    own.create(&agent).await.unwrap();
+    own.append(&samples::message()).await.unwrap();
+    tx.commit().await.unwrap();
+
+    let tx = store.begin();
+    let own = tx.tenant(samples::tenant().id);
+    assert_eq!(own.get(()).await.unwrap(), Some(samples::tenant()));
+    assert_eq!(own.find(&Agent::BY_NAME, &agent.name).await.unwrap().as_ref(), Some(&agent));
+    let said = own.find_logged(&Message::BY_ID, samples::message().id).await.unwrap().unwrap();
+    assert_eq!(said.record, samples::message());
+    let conversation = said.record.conversation_id;
+    let again = own.logged::<Message>(conversation, said.position).await.unwrap();
+    assert_eq!(again, Some(said.record));
+
+    let other = tx.tenant(TenantId::new());
+    assert_eq!(other.get::<Agent>(agent.key()).await.unwrap(), None);
+    assert_eq!(other.delete::<Agent>(agent.key()).await.unwrap(), None);
+    assert_eq!(other.find(&Agent::BY_NAME, &agent.name).await.unwrap(), None);
+    assert_eq!(other.logged::<Message>(conversation, said.position).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_record_of_another_tenants_is_refused() {
+    let store = store().await;
+    let tx = store.begin();
+    let other = tx.tenant(TenantId::new());
+    let refused = [
+        other.create(&samples::agent()).await.unwrap_err(),
+        other.update(&samples::agent()).await.unwrap_err(),
+        other.append(&samples::message()).await.map(drop).unwrap_err(),
+        other.append(&samples::audit_entry()).await.map(drop).unwrap_err(),
+    ];
+    assert!(refused.iter().all(|error| error.kind() == ErrorKind::Invalid), "{refused:?}");
+    assert_eq!(tx.engine().approximate_size(), 0, "nothing was read or written");
+}
