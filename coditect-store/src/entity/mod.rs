@@ -72,6 +72,7 @@
 //! ```
 
 mod codec;
+mod expiry;
 mod index;
 mod kind;
 pub mod log;
@@ -81,6 +82,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use codec::Older;
 pub(crate) use codec::{decode_logged, encode, encode_logged};
+pub use expiry::{Expiring, expiry_hour, hours_over};
 pub use index::{Covered, CoveredBy, Entry, Index, IndexOf};
 pub use kind::{
     Carried, Count, CountKind, Covering, CoveringKind, Each, Form, GlobalCount, GlobalCovering,

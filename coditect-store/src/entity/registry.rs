@@ -2,13 +2,15 @@
 
 use std::any::{TypeId, type_name};
 
+use futures_util::future::BoxFuture;
+
 use super::{Entity, Entry, Form, IndexOf, Indexed, Log, decode_at, log};
 use crate::{
-    Error, ErrorKind, Result,
+    Error, ErrorKind, Result, Transaction,
     engine::KeyValue,
-    keyspace::{Place, Root, Scope as _, Shape},
-    model,
-    repository::COUNTERS,
+    keyspace::{KeyRange, Place, Root, Scope as _, Shape},
+    model::{self, TenantId},
+    repository::{CHUNKS, COUNTERS},
 };
 
 /// The entities that a [`Store`](crate::Store) holds: the product's, and those that were
@@ -29,7 +31,12 @@ pub(crate) struct Declaration {
     pub(crate) entries: fn(&Root, &KeyValue) -> Result<Vec<Entry>>,
     /// The key of the record that an entry of the index of this name is of.
     pub(crate) record_key: fn(&Root, &str, &KeyValue) -> Result<Vec<u8>>,
+    /// Deletes the record under a key, with its entries.
+    pub(crate) delete: Delete,
 }
+
+/// How the record under a key is deleted by who doesn't know its type.
+type Delete = for<'a> fn(&'a Transaction, &'a [u8]) -> BoxFuture<'a, Result<()>>;
 
 /// What a name is declared as.
 #[derive(Clone, Debug)]
@@ -42,6 +49,21 @@ pub(crate) struct Declared {
     pub(crate) labels: &'static [&'static str],
     /// The space that it is, or is an index of.
     pub(crate) space: &'static str,
+}
+
+impl Declaration {
+    /// Whether its records are known outside of their tenant, or counted: then they cannot go without
+    /// their entries.
+    pub(crate) fn is_known_outside(&self) -> bool {
+        let counts = |declared: &Declared| declared.form == Some(Form::Count);
+        let outside = |declared: &Declared| declared.place == Place::Global;
+        self.place == Place::Tenant && self.declared.iter().any(|of| outside(of) || counts(of))
+    }
+
+    /// Where the records of `tenant` lie.
+    pub(crate) fn range(&self, root: &Root, tenant: TenantId) -> KeyRange {
+        KeyRange::tuples(&root.key(&(tenant, self.space.to_owned())))
+    }
 }
 
 impl Declared {
@@ -77,11 +99,16 @@ impl Registry {
             .with::<model::SessionMemory>()
             .with::<model::ClientState>()
             .with::<model::File>()
+            .with::<model::FileVersion>()
+            .with::<model::DetachedBlob>()
             .with::<model::Conversation>()
             .with_log::<model::Message>()
             .with::<model::Agent>()
             .with::<model::Setting>()
             .with_log::<model::AuditEntry>()
+            .with::<model::Ticket>()
+            .with::<model::IdempotencyEntry>()
+            .with::<model::Deletion>()
     }
 
     /// These and `E`; once, however often it is added.
@@ -96,6 +123,7 @@ impl Registry {
             place: E::Scope::PLACE,
             entries: entries::<E>,
             record_key: pointed_to::<E>,
+            delete: |tx, key| Box::pin(tx.delete_at_key::<E>(key)),
         })
     }
 
@@ -112,6 +140,7 @@ impl Registry {
             // The indexes of logs are neither built later nor verified, so nobody asks.
             entries: |_, _| Err(undeclared(L::SPACE.name())),
             record_key: |_, index, _| Err(undeclared(index)),
+            delete: |_, _| Box::pin(async { Err(undeclared(L::SPACE.name())) }),
         })
     }
 
@@ -125,7 +154,12 @@ impl Registry {
     /// How all keys look, entity by entity: its records, then its indexes.
     pub fn shapes(&self) -> Vec<Shape> {
         let records = self.0.iter().flat_map(|declaration| declaration.shapes.iter().cloned());
-        records.chain([counters()]).chain(meta()).collect()
+        records.chain([chunks(), counters()]).chain(meta()).collect()
+    }
+
+    /// All entities and logs.
+    pub(crate) fn declarations(&self) -> impl Iterator<Item = &Declaration> {
+        self.0.iter()
     }
 
     /// All names, each space before its indexes.
@@ -169,7 +203,7 @@ impl Registry {
     /// Refuses a name that is used twice.
     pub(crate) fn check(&self) -> Result<()> {
         let itself = "the store itself";
-        let mut names = vec![(META, itself), (COUNTERS.name(), itself)];
+        let mut names = vec![(META, itself), (COUNTERS.name(), itself), (CHUNKS.name(), itself)];
         for declaration in &self.0 {
             for shape in &declaration.shapes {
                 if let Some((name, other)) = names.iter().find(|(name, _)| *name == shape.name) {
@@ -239,6 +273,16 @@ fn shapes<E: Entity>() -> Vec<Shape> {
 fn short_name<T>() -> String {
     let name = type_name::<T>();
     name.rsplit("::").next().unwrap_or(name).to_owned()
+}
+
+fn chunks() -> Shape {
+    Shape {
+        place: Place::Tenant,
+        name: CHUNKS.name(),
+        elements: CHUNKS.labels().to_vec(),
+        value: "bytes".to_owned(),
+        note: "10,000 of them, fewer in the last; written and read by `repository/blob`".to_owned(),
+    }
 }
 
 fn counters() -> Shape {

@@ -1,6 +1,6 @@
 //! A signed-in device: one login, and the refresh token family that came of it.
 
-use std::{fmt, ops::RangeTo};
+use std::fmt;
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{AuthSessionId, TenantId, TokenFamilyId, UserId};
 use crate::{
     Entity,
-    entity::{GlobalMulti, GlobalUnique, Multi},
+    entity::{Expiring, GlobalMulti, GlobalUnique, Index, Multi, expiry_hour},
     indexes,
     keyspace::Space,
 };
@@ -79,7 +79,7 @@ indexes! { AuthSession =>
         |session| Some(session.token_family);
     /// By the hour in which they end by themselves, for the sweep.
     BY_EXPIRY ("auth_sessions_by_expiry", hour): GlobalMulti<i64> =
-        |session| Some(hour(session.expires_at()));
+        |session| Some(expiry_hour(session.expires_at()));
 }
 
 /// When and why an [`AuthSession`] was ended before its time.
@@ -113,17 +113,10 @@ impl AuthSession {
     pub fn holds_at(&self, now: DateTime<Utc>) -> bool {
         self.revocation.is_none() && now < self.expires_at()
     }
-
-    /// The values of [`BY_EXPIRY`](Self::BY_EXPIRY) of all that have ended at `now`: those of the
-    /// hours that are over. One ends up to an hour before it is among them.
-    pub fn ended_hours(now: DateTime<Utc>) -> RangeTo<i64> {
-        ..hour(now)
-    }
 }
 
-/// The hours between the beginning of 1970 and the one that `at` is in.
-fn hour(at: DateTime<Utc>) -> i64 {
-    at.timestamp().div_euclid(3_600)
+impl Expiring for AuthSession {
+    const EXPIRY: &'static Index<Self, GlobalMulti<i64>> = &Self::BY_EXPIRY;
 }
 
 impl fmt::Debug for AuthSession {

@@ -1,19 +1,21 @@
 //! A file or a directory: what is known of it, beside its content.
 
-use std::ops::Range;
+use std::ops::{Range, RangeToInclusive};
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
-use super::{FileId, SessionId, TenantId};
+use super::{FileId, FileVersion, Session, SessionId, TenantId};
 use crate::{
-    Entity, Result,
+    Blob, Counter, Entity, Error, ErrorKind, Page, Result, Transaction,
     entity::{Multi, Unique},
     indexes,
     keyspace::{KeyPart, Space},
 };
 
-/// What is known of a file or a directory. Its content lies elsewhere, under its id and version.
+/// What is known of a file or a directory. Its content is a [blob](crate::Blob), which its
+/// [`FileVersion`] of the same version holds; those before it are kept too, as many as the
+/// [policy](FilePolicy) says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct File {
     /// Its id, which it keeps when it is moved.
@@ -85,6 +87,30 @@ indexes! { File =>
         |file| Some((file.home.clone(), file.path.clone()));
 }
 
+/// What a tenant may keep, and how many contents of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilePolicy {
+    /// How many contents of a file are kept, the present one included: between 1 and
+    /// [`VERSIONS_LIMIT`](Self::VERSIONS_LIMIT); what is outside of that is taken for the nearer one.
+    pub versions: u64,
+    /// The most files of a tenant.
+    pub files: i64,
+    /// The most bytes of content of a tenant, in all versions that are kept.
+    pub bytes: i64,
+}
+
+impl FilePolicy {
+    /// The most contents of a file that can be kept.
+    pub const VERSIONS_LIMIT: u64 = 100;
+}
+
+impl Default for FilePolicy {
+    /// 10 contents of each of a million files, and 10 GiB in all.
+    fn default() -> Self {
+        Self { versions: 10, files: 1_000_000, bytes: 10 << 30 }
+    }
+}
+
 impl File {
     /// The values of [`BY_PATH`](Self::BY_PATH) of all that lies below `directory`, at any depth.
     /// Of all that lies in `home` it is `(home,)`.
@@ -93,6 +119,140 @@ impl File {
         const PAST_SLASH: char = '0';
         (home.clone(), format!("{directory}/"))..(home, format!("{directory}{PAST_SLASH}"))
     }
+
+    /// The one at `path` in `home`. Two reads, one after the other.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Transaction::find`].
+    pub async fn at(
+        tx: &Transaction,
+        tenant: TenantId,
+        home: &FileHome,
+        path: &str,
+    ) -> Result<Option<Self>> {
+        tx.find(&Self::BY_PATH, tenant, (home.clone(), path.to_owned())).await
+    }
+
+    /// Makes `blob`, which was uploaded, the content of the file at `path` in `home`, which is made
+    /// if it is not there, and lets go of the oldest contents beyond those that are kept. Gives the
+    /// file as it is then. What the caller wants to know of the present one first, whether it is
+    /// there or what its hash is, it reads [in the same transaction](Self::at).
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such session, or the [blob](Transaction::attach) is not there;
+    /// `Exists` if there is a directory; `Quota` if the tenant has no room for it.
+    pub async fn put(
+        tx: &Transaction,
+        tenant: TenantId,
+        (home, path): (&FileHome, &str),
+        blob: Blob,
+        policy: &FilePolicy,
+        now: DateTime<Utc>,
+    ) -> Result<Self> {
+        // The session is read, so that it cannot be deleted meanwhile and leave the file behind.
+        if let FileHome::Session(session) = home
+            && tx.get::<Session>(tenant, session).await?.is_none()
+        {
+            return Err(Error::new(ErrorKind::NotFound, "there is no such session"));
+        }
+        let before = Self::at(tx, tenant, home, path).await?;
+        if before.as_ref().is_some_and(|file| file.kind == FileKind::Directory) {
+            return Err(Error::new(ErrorKind::Exists, "there is a directory of this name"));
+        }
+        tx.attach(tenant, &blob).await?;
+        tx.charge(tenant, Counter::BYTES, bytes(&blob), policy.bytes).await?;
+        let kind = FileKind::File { size: blob.size, sha256: blob.sha256 };
+        let file = if let Some(before) = before {
+            let version = before.version + 1;
+            let file = Self { kind, version, modified_at: now, ..before };
+            tx.update(&file).await?;
+            file
+        } else {
+            tx.charge(tenant, Counter::FILES, 1, policy.files).await?;
+            let file = Self {
+                id: FileId::new(),
+                tenant_id: tenant,
+                home: home.clone(),
+                path: path.to_owned(),
+                kind,
+                version: 1,
+                created_at: now,
+                modified_at: now,
+            };
+            tx.create(&file).await?;
+            file
+        };
+        let Self { id, version, .. } = file;
+        tx.create(&FileVersion { tenant_id: tenant, file_id: id, version, blob, saved_at: now })
+            .await?;
+        let kept = policy.versions.clamp(1, FilePolicy::VERSIONS_LIMIT);
+        if version > kept {
+            file.drop_versions(tx, ..=version - kept, now).await?;
+        }
+        Ok(file)
+    }
+
+    /// Its content, or the older one of that number: `None` if there is none, or none any more. One
+    /// read.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Transaction::get`].
+    pub async fn content(&self, tx: &Transaction, version: u64) -> Result<Option<FileVersion>> {
+        tx.get(self.tenant_id, (self.id, version)).await
+    }
+
+    /// All its contents that are kept, newest first. One read of one range.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Scan::page`](crate::Scan::page).
+    pub async fn contents(&self, tx: &Transaction) -> Result<Vec<FileVersion>> {
+        let contents = tx.list_keys::<FileVersion>(self.tenant_id, (self.id,)).newest_first();
+        contents.all(Self::MOST_CONTENTS).await
+    }
+
+    /// Removes it with all its contents. What lies below a directory stays.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if it is not there any more; those of [`Transaction::delete`].
+    pub async fn remove(&self, tx: &Transaction, now: DateTime<Utc>) -> Result<()> {
+        if tx.delete::<Self>(self.tenant_id, self.id).await?.is_none() {
+            return Err(Error::new(ErrorKind::NotFound, "the file is not there any more"));
+        }
+        tx.release(self.tenant_id, Counter::FILES, 1)?;
+        self.drop_versions(tx, ..=self.version, now).await
+    }
+
+    /// Those that the policy says, and the one that is about to be dropped.
+    #[expect(clippy::cast_possible_truncation, reason = "it is a hundred")]
+    const MOST_CONTENTS: usize = FilePolicy::VERSIONS_LIMIT as usize + 1;
+
+    /// Lets go of the contents `versions`.
+    async fn drop_versions(
+        &self,
+        tx: &Transaction,
+        versions: RangeToInclusive<u64>,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let tenant = self.tenant_id;
+        let dropped = tx.list_keys::<FileVersion>(tenant, (self.id, 0)..=(self.id, versions.end));
+        let Page { items, .. } = dropped.page(Self::MOST_CONTENTS, None).await?;
+        for FileVersion { version, blob, .. } in items {
+            tx.delete::<FileVersion>(tenant, (self.id, version)).await?;
+            tx.detach(tenant, &blob, now).await?;
+            tx.release(tenant, Counter::BYTES, bytes(&blob))?;
+        }
+        Ok(())
+    }
+}
+
+/// What a content counts of a tenant's bytes.
+fn bytes(blob: &Blob) -> i64 {
+    i64::try_from(blob.size).unwrap_or(i64::MAX)
 }
 
 /// One element: the workspace's path, or the session's UUID.

@@ -74,6 +74,10 @@ ids! {
     MessageId
     /// A [`File`](super::File)'s id.
     FileId
+    /// A [`Blob`](crate::Blob)'s id.
+    BlobId
+    /// A [`Ticket`](super::Ticket)'s id.
+    TicketId
     /// An [`Agent`](super::Agent)'s id.
     AgentId
 }

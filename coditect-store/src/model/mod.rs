@@ -6,9 +6,13 @@ mod audit_entry;
 mod auth_session;
 mod client_state;
 mod conversation;
+mod deletion;
+mod detached_blob;
 mod editor_state;
 mod file;
+mod file_version;
 mod id;
+mod idempotency_entry;
 mod json;
 mod message;
 mod session;
@@ -17,6 +21,7 @@ mod session_state;
 mod setting;
 mod tenant;
 mod terminal_state;
+mod ticket;
 mod user;
 
 pub use agent::Agent;
@@ -24,12 +29,16 @@ pub use audit_entry::AuditEntry;
 pub use auth_session::{AuthSession, Revocation, RevocationReason};
 pub use client_state::{CLIENT_STATE_VERSIONS, ClientState};
 pub use conversation::Conversation;
+pub use deletion::{Deleted, Deletion};
+pub use detached_blob::{BlobState, DetachedBlob};
 pub use editor_state::{EditorState, Selection, Tab, TextPosition};
-pub use file::{File, FileHome, FileKind};
+pub use file::{File, FileHome, FileKind, FilePolicy};
+pub use file_version::FileVersion;
 pub use id::{
-    AgentId, AuthSessionId, ConversationId, FileId, MessageId, SessionId, TenantId, TokenFamilyId,
-    UserId,
+    AgentId, AuthSessionId, BlobId, ConversationId, FileId, MessageId, SessionId, TenantId,
+    TicketId, TokenFamilyId, UserId,
 };
+pub use idempotency_entry::IdempotencyEntry;
 pub use json::Json;
 pub use message::{Author, Message};
 pub use session::{Session, SessionType};
@@ -40,4 +49,5 @@ pub use tenant::Tenant;
 pub use terminal_state::{
     COMMAND_HISTORY_LIMIT, CommandHistory, EnvironmentVars, Terminal, TerminalState, is_secret,
 };
+pub use ticket::Ticket;
 pub use user::{User, UserStatus};

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
 use super::{ConversationId, Json, SessionId, TenantId, UserId};
-use crate::{Entity, entity::Multi, indexes, keyspace::Space};
+use crate::{Counter, Entity, Result, Transaction, entity::Multi, indexes, keyspace::Space};
 
 /// A workspace that a user has open. What changes often (editor, terminal, memory) is kept apart
 /// from it, so that saving doesn't contend with it.
@@ -58,6 +58,19 @@ indexes! { Session =>
     /// Those that have a workspace.
     BY_WORKSPACE ("sessions_by_workspace", workspace_path): Multi<String> =
         |session| session.workspace_path.clone();
+}
+
+impl Session {
+    /// Writes it as a new one, and counts it: a tenant has at most `limit`. What is opened so is
+    /// deleted by [`delete_session`](Transaction::delete_session).
+    ///
+    /// # Errors
+    ///
+    /// `Quota` if the tenant has as many; those of [`create`](Transaction::create).
+    pub async fn open(&self, tx: &Transaction, limit: i64) -> Result<()> {
+        tx.create(self).await?;
+        tx.charge(self.tenant_id, Counter::SESSIONS, 1, limit).await
+    }
 }
 
 /// What a [`Session`] is open in. Persisted: add at the end, never reorder.

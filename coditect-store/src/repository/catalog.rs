@@ -105,6 +105,11 @@ impl Known {
     pub(super) fn require_known(&self, space: &'static str) -> Result<()> {
         self.unknown.get(space).map_or(Ok(()), |index| Err(unknown(space, index)))
     }
+
+    /// Refuses to write anywhere if there is an index that this program does not know.
+    pub(super) fn require_all_known(&self) -> Result<()> {
+        self.unknown.first_key_value().map_or(Ok(()), |(space, index)| Err(unknown(space, index)))
+    }
 }
 
 /// Compares the declarations with those that are stored, and stores new ones: an index of a space

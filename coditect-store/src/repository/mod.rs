@@ -13,14 +13,18 @@
 //!
 //! Nothing here retries, and nothing here commits: see [`Store::run`](crate::Store::run).
 
+pub mod blob;
 mod build;
 mod catalog;
+mod clear;
 mod cursor;
+mod deletion;
 mod log;
 mod maintain;
 pub mod quota;
 mod revision;
 mod scan;
+mod sweep;
 mod tenant;
 mod verify;
 mod walk;
@@ -33,6 +37,8 @@ use std::{
 
 use tokio::sync::OnceCell;
 
+pub(crate) use blob::CHUNKS;
+pub use blob::{Blob, BlobReader, BlobUpload};
 pub use build::{BuildProgress, IndexBuild};
 use catalog::Known;
 pub(crate) use catalog::{Catalog, settle};
@@ -43,6 +49,7 @@ pub use quota::Counter;
 pub use revision::{Revision, Stored};
 use scan::Source;
 pub use scan::{EXAMINED_LIMIT, PAGE_BYTES, PAGE_LIMIT, Page, Scan, Stopped};
+pub use sweep::Swept;
 pub use tenant::TenantTransaction;
 pub use verify::{Fault, Finding, Report, Verification};
 
@@ -360,6 +367,11 @@ impl Transaction {
     fn record_key<E: Entity>(&self, scope: E::Scope, key: &E::Key) -> Result<Vec<u8>> {
         self.context.registry.require::<E>()?;
         Ok(entity::record_key::<E>(self.root(), scope, key))
+    }
+
+    /// Deletes the record of `E` under `key`, if there is one.
+    pub(crate) async fn delete_at_key<E: Entity>(&self, key: &[u8]) -> Result<()> {
+        maintain::delete::<E>(self, key, None).await.map(|_| ())
     }
 
     async fn read_stored<E: Entity>(&self, key: &[u8]) -> Result<Option<Stored<E>>> {

@@ -88,4 +88,22 @@ async fn version_1_of_every_entity_is_read_and_written() {
     appends_and_reads(&store, &samples::message(), fixture).await;
     let fixture = include_str!("../fixtures/records/audit_entry.v1.hex");
     appends_and_reads(&store, &samples::audit_entry(), fixture).await;
+    let fixture = include_str!("../fixtures/records/file_version.v1.hex");
+    reads_and_writes(&store, &samples::file_version(), fixture).await;
+    let [uploading, released] = samples::detached_blobs();
+    let fixture = include_str!("../fixtures/records/detached_blob.uploading.v1.hex");
+    reads_and_writes(&store, &uploading, fixture).await;
+    let fixture = include_str!("../fixtures/records/detached_blob.released.v1.hex");
+    reads_and_writes(&store, &released, fixture).await;
+    let fixture = include_str!("../fixtures/records/ticket.v1.hex");
+    reads_and_writes(&store, &samples::ticket(), fixture).await;
+    let fixture = include_str!("../fixtures/records/idempotency_entry.v1.hex");
+    reads_and_writes(&store, &samples::idempotency_entry(), fixture).await;
+    let [tenant, session, conversation] = samples::deletions();
+    let fixture = include_str!("../fixtures/records/deletion.tenant.v1.hex");
+    reads_and_writes(&store, &tenant, fixture).await;
+    let fixture = include_str!("../fixtures/records/deletion.session.v1.hex");
+    reads_and_writes(&store, &session, fixture).await;
+    let fixture = include_str!("../fixtures/records/deletion.conversation.v1.hex");
+    reads_and_writes(&store, &conversation, fixture).await;
 }

@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
+mod blobs;
 mod builds;
 mod conformance;
+mod deletions;
 mod formats;
 mod indexes;
 mod keyspace;

@@ -3,6 +3,7 @@
 use coditect_store::{
     ErrorKind, Revision, Transaction,
     engine::{KEY_SIZE_LIMIT, VALUE_SIZE_LIMIT},
+    entity::hours_over,
     keyspace::Global,
     model::{AuthSession, Session, Tenant, User},
 };
@@ -69,7 +70,7 @@ async fn every_entity_of_the_product_comes_back_as_it_was() {
     assert_eq!(logins, std::slice::from_ref(&login));
     let swept = |now| {
         let tx = tx.clone();
-        let ended = AuthSession::ended_hours(now);
+        let ended = hours_over(now);
         async move { tx.scan(&AuthSession::BY_EXPIRY, Global, ended).all(10).await.unwrap() }
     };
     assert_eq!(swept(login.expires_at()).await, [], "it ends in the hour that has begun");

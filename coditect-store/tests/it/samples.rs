@@ -2,12 +2,17 @@
 //! things, one of each.
 
 use chrono::{DateTime, Utc};
-use coditect_store::model::{
-    ActiveFiles, Agent, AgentId, AuditEntry, AuthSession, AuthSessionId, Author, ClientState,
-    Conversation, ConversationId, EditorState, File, FileHome, FileId, FileKind, Json, Message,
-    MessageId, PartState, Revocation, RevocationReason, Selection, Session, SessionId,
-    SessionMemory, SessionState, SessionType, Setting, SettingScope, Tab, Tenant, TenantId,
-    Terminal, TerminalState, TextPosition, TokenFamilyId, User, UserId, UserStatus,
+use coditect_store::{
+    Blob,
+    model::{
+        ActiveFiles, Agent, AgentId, AuditEntry, AuthSession, AuthSessionId, Author, BlobId,
+        BlobState, ClientState, Conversation, ConversationId, Deleted, Deletion, DetachedBlob,
+        EditorState, File, FileHome, FileId, FileKind, FileVersion, IdempotencyEntry, Json,
+        Message, MessageId, PartState, Revocation, RevocationReason, Selection, Session, SessionId,
+        SessionMemory, SessionState, SessionType, Setting, SettingScope, Tab, Tenant, TenantId,
+        Terminal, TerminalState, TextPosition, Ticket, TicketId, TokenFamilyId, User, UserId,
+        UserStatus,
+    },
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -204,6 +209,58 @@ pub(crate) fn message() -> Message {
         created_at: time(23),
         updated_at: time(24),
     }
+}
+
+pub(crate) fn file_version() -> FileVersion {
+    FileVersion {
+        tenant_id: tenant().id,
+        file_id: FileId(id(7)),
+        version: 2,
+        blob: Blob { id: BlobId(id(11)), size: 70_000, sha256: [0xdd; 32] },
+        saved_at: time(26),
+    }
+}
+
+pub(crate) fn detached_blobs() -> [DetachedBlob; 2] {
+    let blob = |n, state| DetachedBlob {
+        id: BlobId(id(n)),
+        tenant_id: tenant().id,
+        state,
+        collect_after: time(27),
+    };
+    [blob(12, BlobState::Uploading), blob(13, BlobState::Released)]
+}
+
+pub(crate) fn ticket() -> Ticket {
+    Ticket {
+        id: TicketId(id(14)),
+        tenant_id: tenant().id,
+        user_id: user().id,
+        auth_session_id: auth_session().id,
+        hash: [0xee; 32],
+        origin: Some("https://ide.example.org".into()),
+        created_at: time(28),
+        expires_at: time(29),
+    }
+}
+
+pub(crate) fn idempotency_entry() -> IdempotencyEntry {
+    IdempotencyEntry {
+        tenant_id: tenant().id,
+        user_id: user().id,
+        key: "8e03978e".into(),
+        request: [0xff; 32],
+        status: 201,
+        location: Some("/api/v5/sessions/1".into()),
+        body: b"{}".to_vec(),
+        created_at: time(30),
+        expires_at: time(31),
+    }
+}
+
+pub(crate) fn deletions() -> [Deletion; 3] {
+    [Deleted::Tenant, Deleted::Session(session().id), Deleted::Conversation(conversation().id)]
+        .map(|of| Deletion { tenant_id: tenant().id, of, requested_at: time(32) })
 }
 
 pub(crate) fn audit_entry() -> AuditEntry {

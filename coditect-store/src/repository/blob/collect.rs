@@ -1,0 +1,38 @@
+//! Removing blobs that no record holds.
+
+use super::CHUNKS;
+use crate::{
+    Error, Result, Store, Transaction,
+    keyspace::KeyRange,
+    model::{BlobId, BlobState, DetachedBlob, TenantId},
+    repository::clear,
+    transaction::{RetryPolicy, Unknown},
+};
+
+/// Removes a detached blob: first the chance to attach it, then its chunks, then all trace of it. It
+/// can be broken off anywhere and begun again; of one that is attached, or gone, it removes nothing.
+pub(in crate::repository) async fn remove(
+    store: &Store,
+    tenant: TenantId,
+    id: BlobId,
+) -> Result<()> {
+    // Each of these transactions may be run twice: what is gone stays so.
+    let policy = &RetryPolicy { unknown: Unknown::RunAgain, ..RetryPolicy::default() };
+    let release = |tx: Transaction| async move {
+        let Some(detached) = tx.get::<DetachedBlob>(tenant, id).await? else {
+            return Ok::<_, Error>(false);
+        };
+        if detached.state != BlobState::Released {
+            tx.update(&DetachedBlob { state: BlobState::Released, ..detached }).await?;
+        }
+        Ok(true)
+    };
+    if !store.run_with(policy, release).await? {
+        return Ok(());
+    }
+    let chunks = KeyRange::tuples(&CHUNKS.key(store.root(), tenant, &id));
+    clear::range(store, chunks).await?;
+    let forget =
+        |tx: Transaction| async move { tx.delete::<DetachedBlob>(tenant, id).await.map(|_| ()) };
+    store.run_with(policy, forget).await
+}

@@ -1,0 +1,290 @@
+//! Deleting something with all that hangs on it.
+//!
+//! One transaction removes the record itself, so that it is out of sight at once, and writes down that
+//! the rest is to go: a [`Deletion`]. [`Store::complete`] removes that in transactions of bounded
+//! size. It can be broken off anywhere, by a kill too: the deletion is still
+//! [there](Store::complete_deletions), and is begun again from what is left.
+//!
+//! What hangs on what, and must read it in the transaction that hangs it there, so that it conflicts
+//! with the deletion and finds out:
+//!
+//! ```text
+//! tenant        all under its prefix, and what is said of that in indexes over all tenants
+//! session       session_state, session_memory, client_state; files of its own; conversations begun in it
+//! conversation  messages
+//! ```
+//!
+//! Files of a workspace stay: the workspace outlives the session. The deletion of a tenant begins with
+//! its users, so that nobody can add to it any more; what somebody did until then is gone through
+//! again, until there is nothing.
+
+use chrono::{DateTime, Utc};
+
+use super::{Transaction, blob, clear};
+use crate::{
+    Counter, Entity, Error, Result, Store,
+    engine::{KeySelector, RangeQuery},
+    entity::Declaration,
+    keyspace::{Global, KeyPart, KeyRange},
+    model::{
+        ClientState, Conversation, ConversationId, Deleted, Deletion, File, Message, Session,
+        SessionId, SessionMemory, SessionState, Tenant, TenantId,
+    },
+    transaction::{RetryPolicy, Unknown},
+};
+
+/// The most records that one transaction removes.
+const BATCH: usize = 100;
+/// The most files that one transaction removes: each may have a hundred contents.
+const FILES: usize = 10;
+
+impl Transaction {
+    /// Deletes a workspace session, and gives what is left to [complete](Store::complete); `None` if
+    /// there is no such session. Two reads.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`delete`](Self::delete).
+    pub async fn delete_session(
+        &self,
+        tenant: TenantId,
+        session: SessionId,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Deletion>> {
+        if self.delete::<Session>(tenant, session).await?.is_none() {
+            return Ok(None);
+        }
+        self.release(tenant, Counter::SESSIONS, 1)?;
+        self.request(tenant, Deleted::Session(session), now).await.map(Some)
+    }
+
+    /// Deletes a conversation, and gives what is left to [complete](Store::complete); `None` if there
+    /// is no such conversation. Two reads.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`delete`](Self::delete).
+    pub async fn delete_conversation(
+        &self,
+        tenant: TenantId,
+        conversation: ConversationId,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Deletion>> {
+        if self.delete::<Conversation>(tenant, conversation).await?.is_none() {
+            return Ok(None);
+        }
+        self.request(tenant, Deleted::Conversation(conversation), now).await.map(Some)
+    }
+
+    /// Deletes a tenant, and gives what is left to [complete](Store::complete): every key that is the
+    /// tenant's, of entities of other crates too; `None` if there is no such tenant. Two reads.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`delete`](Self::delete).
+    pub async fn delete_tenant(
+        &self,
+        tenant: TenantId,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Deletion>> {
+        if self.delete::<Tenant>(tenant, ()).await?.is_none() {
+            return Ok(None);
+        }
+        self.request(tenant, Deleted::Tenant, now).await.map(Some)
+    }
+
+    async fn request(
+        &self,
+        tenant_id: TenantId,
+        of: Deleted,
+        requested_at: DateTime<Utc>,
+    ) -> Result<Deletion> {
+        let deletion = Deletion { tenant_id, of, requested_at };
+        self.create(&deletion).await?;
+        Ok(deletion)
+    }
+}
+
+impl Store {
+    /// Removes what hangs on what was deleted, in as many transactions as it takes. Several may be at
+    /// it, and one that is through finds nothing left.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` or `NewerFormat` if there is a record whose index entries cannot be known; those of
+    /// [`Store::run`]. The deletion is still there then.
+    pub async fn complete(&self, deletion: &Deletion) -> Result<()> {
+        let tenant = deletion.tenant_id;
+        match deletion.of {
+            Deleted::Tenant => return self.delete_rest_of_tenant(tenant).await,
+            Deleted::Session(session) => self.delete_rest_of_session(tenant, session).await?,
+            Deleted::Conversation(conversation) => {
+                self.delete_messages(tenant, conversation).await?;
+            }
+        }
+        self.again(
+            |tx| async move { tx.delete::<Deletion>(Global, deletion.key()).await.map(|_| ()) },
+        )
+        .await
+    }
+
+    /// [Completes](Self::complete) all deletions that are under way, those that others are at too, and
+    /// says how many they were.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`complete`](Self::complete).
+    pub async fn complete_deletions(&self) -> Result<u64> {
+        let mut completed = 0;
+        loop {
+            let pending = |tx: Transaction| async move {
+                Ok::<_, Error>(tx.list::<Deletion>(Global).page(BATCH, None).await?.items)
+            };
+            let pending = self.run(pending).await?;
+            for deletion in &pending {
+                self.complete(deletion).await?;
+                completed += 1;
+            }
+            if pending.is_empty() {
+                return Ok(completed);
+            }
+        }
+    }
+
+    async fn delete_rest_of_session(&self, tenant: TenantId, session: SessionId) -> Result<()> {
+        self.delete_keys::<SessionState>(tenant, &session).await?;
+        self.delete_keys::<SessionMemory>(tenant, &session).await?;
+        self.delete_keys::<ClientState>(tenant, &session).await?;
+        self.delete_files(tenant, session).await?;
+        self.delete_conversations(tenant, session).await
+    }
+
+    /// Removes the records whose keys begin with `front`.
+    async fn delete_keys<E>(&self, tenant: TenantId, front: &impl KeyPart) -> Result<()>
+    where
+        E: Entity<Scope = TenantId>,
+    {
+        const { assert!(E::INDEXES.is_empty(), "a range is cleared that no index knows of") };
+        let range = KeyRange::tuples(&E::SPACE.key(self.root(), tenant, front));
+        clear::range(self, range).await
+    }
+
+    async fn delete_files(&self, tenant: TenantId, session: SessionId) -> Result<()> {
+        let files = |tx: Transaction| async move {
+            let files = tx.scan(&File::BY_SESSION, tenant, session).page(FILES, None).await?.items;
+            let mut blobs = Vec::new();
+            for file in &files {
+                blobs.extend(file.contents(&tx).await?.into_iter().map(|version| version.blob.id));
+                // Nobody is to read on: it is gone.
+                file.remove(&tx, DateTime::UNIX_EPOCH).await?;
+            }
+            Ok::<_, Error>((files.is_empty(), blobs))
+        };
+        loop {
+            let (done, blobs) = self.again(files).await?;
+            for id in blobs {
+                blob::remove(self, tenant, id).await?;
+            }
+            if done {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn delete_conversations(&self, tenant: TenantId, session: SessionId) -> Result<()> {
+        let conversations = |tx: Transaction| async move {
+            let begun = tx.scan(&Conversation::BY_SESSION, tenant, session);
+            let mut deletions = Vec::new();
+            for Conversation { id, updated_at, .. } in begun.page(BATCH, None).await?.items {
+                deletions.extend(tx.delete_conversation(tenant, id, updated_at).await?);
+            }
+            Ok::<_, Error>(deletions)
+        };
+        loop {
+            let deletions = self.again(conversations).await?;
+            for deletion in &deletions {
+                Box::pin(self.complete(deletion)).await?;
+            }
+            if deletions.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn delete_messages(&self, tenant: TenantId, conversation: ConversationId) -> Result<()> {
+        let messages = |tx: Transaction| async move {
+            let page = tx.log::<Message>(tenant, conversation, ..).page(BATCH, None).await?;
+            for message in &page.items {
+                tx.take_out::<Message>(tenant, conversation, message.position).await?;
+            }
+            Ok::<_, Error>(page.items.is_empty())
+        };
+        while !self.again(messages).await? {}
+        Ok(())
+    }
+
+    async fn delete_rest_of_tenant(&self, tenant: TenantId) -> Result<()> {
+        let typed: Vec<&Declaration> =
+            self.registry().declarations().filter(|of| of.is_known_outside()).collect();
+        loop {
+            for declaration in &typed {
+                while !self.again(|tx| delete_records(tx, declaration, tenant)).await? {}
+            }
+            // What is left is known to nobody outside of the tenant.
+            let mut begin = KeyRange::prefix(&self.root().key(&tenant)).begin;
+            let mut spared: Vec<KeyRange> =
+                typed.iter().map(|of| of.range(self.root(), tenant)).collect();
+            spared.sort_by(|a, b| a.begin.cmp(&b.begin));
+            for space in spared {
+                clear::range(self, KeyRange { begin, end: space.begin }).await?;
+                begin = space.end;
+            }
+            let end = KeyRange::prefix(&self.root().key(&tenant)).end;
+            clear::range(self, KeyRange { begin, end }).await?;
+            if self.again(|tx| async move { forget_tenant(&tx, tenant).await }).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Runs what is right to do twice.
+    async fn again<T, F, Fut>(&self, body: F) -> Result<T>
+    where
+        F: Fn(Transaction) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let policy = RetryPolicy { unknown: Unknown::RunAgain, ..RetryPolicy::default() };
+        self.run_with(&policy, body).await
+    }
+}
+
+/// Removes some of the tenant's records, with their entries, and says whether there was none.
+async fn delete_records(
+    tx: Transaction,
+    declaration: &Declaration,
+    tenant: TenantId,
+) -> Result<bool> {
+    let range = declaration.range(tx.root(), tenant);
+    let query = RangeQuery::new(range.begin, range.end).limit(BATCH).target_bytes(1 << 20);
+    let rows = tx.engine().get_range(&query).await?.rows;
+    for row in &rows {
+        (declaration.delete)(&tx, &row.key).await?;
+    }
+    Ok(rows.is_empty())
+}
+
+/// Ends the deletion of a tenant, if it has nothing any more.
+async fn forget_tenant(tx: &Transaction, tenant: TenantId) -> Result<bool> {
+    let all = KeyRange::prefix(&tx.root().key(&tenant));
+    let first = KeySelector::first_greater_or_equal(all.begin.clone());
+    if all.contains(&tx.engine().get_key(&first).await?) {
+        return Ok(false);
+    }
+    let deletions = tx.list_keys::<Deletion>(Global, (tenant,)).page(BATCH, None).await?;
+    for deletion in &deletions.items {
+        if deletion.of != Deleted::Tenant || deletions.next.is_none() {
+            tx.delete::<Deletion>(Global, deletion.key()).await?;
+        }
+    }
+    Ok(deletions.next.is_none())
+}

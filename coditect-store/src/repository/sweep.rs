@@ -1,0 +1,101 @@
+//! The sweep: removing what has ended by itself, and what was left behind.
+//!
+//! All of it is done in transactions of bounded size that can be run by several processes at once,
+//! and be broken off anywhere.
+
+use chrono::{DateTime, Utc};
+
+use super::{Transaction, blob};
+use crate::{
+    Error, Result, Store,
+    entity::{Expiring, hours_over},
+    keyspace::Global,
+    model::{AuthSession, DetachedBlob, IdempotencyEntry, Ticket},
+    transaction::{RetryPolicy, Unknown},
+};
+
+/// The most records that one transaction removes.
+const BATCH: usize = 100;
+
+/// What a [sweep](Store::sweep) has removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Logins that had ended by themselves.
+    pub auth_sessions: u64,
+    /// Tickets.
+    pub tickets: u64,
+    /// Answers to requests with an idempotency key.
+    pub idempotency_entries: u64,
+    /// Blobs that no record held.
+    pub blobs: u64,
+    /// Deletions that were under way, and are complete now.
+    pub deletions: u64,
+}
+
+impl Store {
+    /// Removes all of the product's that is over at `now`, and completes what is under way.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sweep_expired`](Self::sweep_expired), [`collect_blobs`](Self::collect_blobs) and
+    /// [`complete_deletions`](Self::complete_deletions). What was removed before stays so.
+    pub async fn sweep(&self, now: DateTime<Utc>) -> Result<Swept> {
+        Ok(Swept {
+            auth_sessions: self.sweep_expired::<AuthSession>(now).await?,
+            tickets: self.sweep_expired::<Ticket>(now).await?,
+            idempotency_entries: self.sweep_expired::<IdempotencyEntry>(now).await?,
+            deletions: self.complete_deletions().await?,
+            blobs: self.collect_blobs(now).await?,
+        })
+    }
+
+    /// Removes the records of which the hour is over in which they end, and says how many they were.
+    /// A transaction for each hundred.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if `E` was not declared to the store; `IndexBuilding` if the index is not built;
+    /// those of [`run`](Self::run).
+    pub async fn sweep_expired<E: Expiring>(&self, now: DateTime<Utc>) -> Result<u64> {
+        let sweep = |tx: Transaction| async move {
+            let over = over::<E>(&tx, now).await?;
+            for record in &over {
+                tx.delete::<E>(record.scope(), record.key()).await?;
+            }
+            Ok::<_, Error>(over.len())
+        };
+        let policy = RetryPolicy { unknown: Unknown::RunAgain, ..RetryPolicy::default() };
+        let mut removed = 0;
+        loop {
+            match self.run_with(&policy, sweep).await? {
+                0 => return Ok(removed),
+                some => removed += some as u64,
+            }
+        }
+    }
+
+    /// Removes the blobs that no record holds, and that may be collected at `now`; says how many they
+    /// were. Two transactions each, and one for each 500 chunks.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run`](Self::run).
+    pub async fn collect_blobs(&self, now: DateTime<Utc>) -> Result<u64> {
+        let mut collected = 0;
+        loop {
+            let over = self.run(|tx| async move { over::<DetachedBlob>(&tx, now).await }).await?;
+            for detached in &over {
+                blob::remove(self, detached.tenant_id, detached.id).await?;
+                collected += 1;
+            }
+            if over.is_empty() {
+                return Ok(collected);
+            }
+        }
+    }
+}
+
+/// The first of those of which the hour is over.
+async fn over<E: Expiring>(tx: &Transaction, now: DateTime<Utc>) -> Result<Vec<E>> {
+    Ok(tx.scan(E::EXPIRY, Global, hours_over(now)).page(BATCH, None).await?.items)
+}

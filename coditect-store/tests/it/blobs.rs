@@ -1,0 +1,409 @@
+//! Blobs and files: what was uploaded is what is read, and nothing else stays.
+
+use chrono::TimeDelta;
+use coditect_store::{
+    Blob, BlobReader, BlobUpload, Clock, Counter, ErrorKind, ManualClock, Result, Store,
+    engine::{Database, RangeQuery},
+    keyspace::KeyRange,
+    model::{
+        BlobState, DetachedBlob, File, FileHome, FileKind, FilePolicy, FileVersion, Session,
+        TenantId,
+    },
+    repository::blob::CHUNK_BYTES,
+};
+use proptest::prelude::*;
+use sha2::{Digest as _, Sha256};
+
+use crate::{planner::store, samples};
+
+/// What no two places of have alike.
+fn content(length: usize) -> Vec<u8> {
+    (0_u32..).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()).take(length).collect()
+}
+
+fn workspace() -> FileHome {
+    FileHome::Workspace("/workspace/p".to_owned())
+}
+
+async fn upload(store: &Store, tenant: TenantId, content: &[u8]) -> Blob {
+    let mut upload = BlobUpload::begin(store, tenant, &Clock::system()).await.unwrap();
+    upload.write(content).await.unwrap();
+    upload.finish().await.unwrap()
+}
+
+async fn read(mut reader: BlobReader) -> Result<Vec<u8>> {
+    let mut all = Vec::new();
+    while let Some(piece) = reader.next().await? {
+        all.extend(piece);
+    }
+    Ok(all)
+}
+
+async fn put(store: &Store, path: &str, content: &[u8], policy: &FilePolicy) -> Result<File> {
+    let tenant = samples::tenant().id;
+    let (home, blob) = (&workspace(), upload(store, tenant, content).await);
+    let now = Clock::system().now();
+    store
+        .run(|tx| async move { File::put(&tx, tenant, (home, path), blob, policy, now).await })
+        .await
+}
+
+/// How many chunks there are in all.
+async fn chunks(store: &Store, tenant: TenantId) -> usize {
+    let prefix = store.root().key(&(tenant, "blob_chunks".to_owned()));
+    let range = KeyRange::tuples(&prefix);
+    let query = RangeQuery::new(range.begin, range.end);
+    store.begin().engine().get_range(&query).await.unwrap().rows.len()
+}
+
+#[tokio::test]
+async fn what_was_uploaded_is_what_is_read_whatever_its_length() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let batch = 90 * CHUNK_BYTES;
+    for length in [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, batch, batch + 1, 1 << 21] {
+        let content = content(length);
+        let blob = upload(&store, tenant, &content).await;
+        assert_eq!(blob.size, length as u64);
+        assert_eq!(blob.sha256[..], Sha256::digest(&content)[..]);
+        let whole = read(BlobReader::new(&store, tenant, blob)).await.unwrap();
+        assert!(whole == content, "{length} bytes");
+    }
+}
+
+#[tokio::test]
+async fn another_tenant_cannot_read_or_attach_a_blob() {
+    let store = store().await;
+    let blob = upload(&store, samples::tenant().id, &content(5)).await;
+    let other = TenantId::new();
+    let read = read(BlobReader::new(&store, other, blob)).await;
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::NotFound);
+    let attached = store.begin().attach(other, &blob).await;
+    assert_eq!(attached.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn any_pieces_and_any_range_give_the_bytes_that_are_there() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let store = runtime.block_on(store());
+    let tenant = samples::tenant().id;
+    let pieces = prop::collection::vec(0_usize..40_000, 0..8);
+    proptest!(ProptestConfig::with_cases(64), |(pieces in pieces, from: u64, to: u64)| {
+        let all = content(pieces.iter().sum());
+        let range = {
+            let (a, b) = (from % (all.len() as u64 + 1), to % (all.len() as u64 + 1));
+            a.min(b)..a.max(b)
+        };
+        let part = runtime.block_on(async {
+            let mut upload = BlobUpload::begin(&store, tenant, &Clock::system()).await?;
+            let mut rest = all.as_slice();
+            for piece in pieces {
+                let (piece, behind) = rest.split_at(piece);
+                upload.write(piece).await?;
+                rest = behind;
+            }
+            let blob = upload.finish().await?;
+            let reader = BlobReader::range(&store, tenant, blob, range.clone())?;
+            assert_eq!(reader.remaining(), range.end - range.start);
+            read(reader).await
+        }).unwrap();
+        let (from, to) = (range.start.try_into().unwrap(), range.end.try_into().unwrap());
+        let expected: &[u8] = &all[std::ops::Range { start: from, end: to }];
+        prop_assert!(part == expected, "{} bytes, {range:?}", all.len());
+    });
+}
+
+#[tokio::test]
+async fn a_range_past_the_end_is_refused() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let blob = upload(&store, tenant, &content(5)).await;
+    for range in [0..6, 6..6, std::ops::Range { start: 3, end: 2 }] {
+        let refused = BlobReader::range(&store, tenant, blob, range).map(|_| ());
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Invalid);
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_blob_is_never_given_whole() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let blob = upload(&store, tenant, &content(3 * CHUNK_BYTES)).await;
+    store.run(|tx| async move { tx.attach(tenant, &blob).await }).await.unwrap();
+    let key = store.root().key(&(tenant, "blob_chunks".to_owned(), blob.id, 1_u64));
+    let damages: [Option<Vec<u8>>; 3] =
+        [None, Some(vec![0; CHUNK_BYTES]), Some(vec![0; CHUNK_BYTES - 1])];
+    for damage in damages {
+        let tx = store.begin();
+        match &damage {
+            Some(bytes) => tx.engine().set(&key, bytes),
+            None => tx.engine().clear(&key),
+        }
+        tx.commit().await.unwrap();
+        let refused = read(BlobReader::new(&store, tenant, blob)).await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Corrupt, "{damage:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_blob_is_attached_once_and_detached_once() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let blob = upload(&store, tenant, &content(5)).await;
+    let attach = || store.run(|tx| async move { tx.attach(tenant, &blob).await });
+    let now = Clock::system().now();
+    let detach = || store.run(|tx| async move { tx.detach(tenant, &blob, now).await });
+    assert_eq!(detach().await.unwrap_err().kind(), ErrorKind::Exists, "it is being uploaded");
+    attach().await.unwrap();
+    assert_eq!(attach().await.unwrap_err().kind(), ErrorKind::NotFound);
+    detach().await.unwrap();
+    assert_eq!(detach().await.unwrap_err().kind(), ErrorKind::Exists);
+    assert_eq!(attach().await.unwrap_err().kind(), ErrorKind::NotFound, "it was let go of");
+}
+
+#[tokio::test]
+async fn what_was_left_alone_is_collected_and_what_is_written_to_is_not() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let clock = ManualClock::new(Clock::system().now());
+    let time = Clock::from(&clock);
+    let piece = content(90 * CHUNK_BYTES);
+    let mut left = BlobUpload::begin(&store, tenant, &time).await.unwrap();
+    left.write(&piece).await.unwrap();
+    let held = {
+        let blob = upload(&store, tenant, &piece).await;
+        store.run(|tx| async move { tx.attach(tenant, &blob).await }).await.unwrap();
+        blob
+    };
+    let mut busy = BlobUpload::begin(&store, tenant, &time).await.unwrap();
+    for _ in 0..5 {
+        busy.write(&piece).await.unwrap();
+        clock.advance(TimeDelta::minutes(40));
+    }
+    assert_eq!(store.collect_blobs(time.now()).await.unwrap(), 1);
+    assert_eq!(chunks(&store, tenant).await, 90 + 5 * 90);
+
+    let refused = left.write(&piece).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotFound);
+    let busy = busy.finish().await.unwrap();
+    assert_eq!(read(BlobReader::new(&store, tenant, busy)).await.unwrap().len(), 5 * piece.len());
+
+    // Nobody came for it.
+    clock.advance(TimeDelta::hours(3));
+    assert_eq!(store.collect_blobs(time.now()).await.unwrap(), 1);
+    assert_eq!(chunks(&store, tenant).await, 90);
+    let gone = store.begin().attach(tenant, &busy).await;
+    assert_eq!(gone.unwrap_err().kind(), ErrorKind::NotFound);
+    let gone = read(BlobReader::new(&store, tenant, busy)).await;
+    assert_eq!(gone.unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(read(BlobReader::new(&store, tenant, held)).await.unwrap() == piece);
+}
+
+#[tokio::test]
+async fn who_reads_what_is_let_go_of_reads_on_until_it_is_collected() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let content = content(100 * CHUNK_BYTES);
+    let blob = upload(&store, tenant, &content).await;
+    store.run(|tx| async move { tx.attach(tenant, &blob).await }).await.unwrap();
+    let mut reader = BlobReader::new(&store, tenant, blob);
+    let mut all = reader.next().await.unwrap().unwrap();
+    let now = Clock::system().now();
+    store.run(|tx| async move { tx.detach(tenant, &blob, now).await }).await.unwrap();
+    store.collect_blobs(now + TimeDelta::minutes(59)).await.unwrap();
+    all.extend(reader.next().await.unwrap().unwrap());
+    store.collect_blobs(now + TimeDelta::hours(2)).await.unwrap();
+    assert_eq!(reader.next().await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(content.starts_with(&all));
+}
+
+#[tokio::test]
+async fn an_upload_given_up_leaves_nothing() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let mut upload = BlobUpload::begin(&store, tenant, &Clock::system()).await.unwrap();
+    upload.write(&content(2_000 * CHUNK_BYTES)).await.unwrap();
+    assert!(chunks(&store, tenant).await > 1_000);
+    upload.abandon().await.unwrap();
+    assert_eq!(chunks(&store, tenant).await, 0);
+    let left = store.begin().list::<DetachedBlob>(tenant).all(9).await.unwrap();
+    assert_eq!(left, []);
+}
+
+#[tokio::test]
+async fn a_collection_that_was_broken_off_is_finished_by_the_next() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let blob = upload(&store, tenant, &content(CHUNK_BYTES)).await;
+    let release = |tx: coditect_store::Transaction| async move {
+        tx.modify::<DetachedBlob>(tenant, blob.id, |blob| blob.state = BlobState::Released).await
+    };
+    store.run(release).await.unwrap();
+    let attached = store.begin().attach(tenant, &blob).await;
+    assert_eq!(attached.unwrap_err().kind(), ErrorKind::NotFound, "its chunks may be gone");
+    let later = Clock::system().now() + TimeDelta::hours(2);
+    assert_eq!(store.collect_blobs(later).await.unwrap(), 1);
+    assert_eq!(chunks(&store, tenant).await, 0);
+}
+
+#[tokio::test]
+async fn a_file_keeps_as_many_contents_as_the_policy_says() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let policy = FilePolicy { versions: 3, ..FilePolicy::default() };
+    for n in 1..=5_u8 {
+        let file = put(&store, "src/main.rs", &[n; 7], &policy).await.unwrap();
+        assert_eq!(file.version, u64::from(n));
+        let sha256 = Sha256::digest([n; 7]).into();
+        assert_eq!(file.kind, FileKind::File { size: 7, sha256 });
+    }
+    let tx = store.begin();
+    let file = File::at(&tx, tenant, &workspace(), "src/main.rs").await.unwrap().unwrap();
+    let kept = file.contents(&tx).await.unwrap();
+    let numbers: Vec<_> = kept.iter().map(|content| content.version).collect();
+    assert_eq!(numbers, [5, 4, 3]);
+    assert_eq!(tx.counter(tenant, Counter::BYTES).await.unwrap(), 21);
+    assert_eq!(tx.counter(tenant, Counter::FILES).await.unwrap(), 1);
+    let older = file.content(&tx, 3).await.unwrap().unwrap();
+    let older = read(BlobReader::new(&store, tenant, older.blob)).await.unwrap();
+    assert_eq!(older, [3; 7]);
+
+    // A lower number takes hold with the next content.
+    let policy = FilePolicy { versions: 0, ..policy };
+    put(&store, "src/main.rs", b"", &policy).await.unwrap();
+    let kept = file.contents(&store.begin()).await.unwrap();
+    assert_eq!(kept.iter().map(|content| content.version).collect::<Vec<_>>(), [6]);
+    store.collect_blobs(Clock::system().now() + TimeDelta::hours(2)).await.unwrap();
+    assert_eq!(chunks(&store, tenant).await, 0);
+}
+
+#[tokio::test]
+async fn a_file_that_is_removed_takes_its_contents_along() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    for n in 0..3 {
+        put(&store, "a", &[n; 9], &FilePolicy::default()).await.unwrap();
+    }
+    let file = put(&store, "b", b"stays", &FilePolicy::default()).await.unwrap();
+    let now = Clock::system().now();
+    let home = &workspace();
+    let remove = |tx: coditect_store::Transaction| async move {
+        let file = File::at(&tx, tenant, home, "a").await?.unwrap();
+        file.remove(&tx, now).await
+    };
+    store.run(remove).await.unwrap();
+    store.collect_blobs(now + TimeDelta::hours(2)).await.unwrap();
+    let tx = store.begin();
+    assert_eq!(tx.list::<File>(tenant).all(9).await.unwrap(), std::slice::from_ref(&file));
+    assert_eq!(tx.list::<FileVersion>(tenant).all(9).await.unwrap().len(), 1);
+    assert_eq!(tx.counter(tenant, Counter::FILES).await.unwrap(), 1);
+    assert_eq!(tx.counter(tenant, Counter::BYTES).await.unwrap(), 5);
+    assert_eq!(chunks(&store, tenant).await, 1);
+}
+
+#[tokio::test]
+async fn what_has_no_room_is_refused_and_changes_nothing() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let policy = FilePolicy { files: 1, bytes: 10, versions: 9 };
+    let file = put(&store, "a", b"12345678", &policy).await.unwrap();
+    let refused = put(&store, "a", b"123", &policy).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Quota("bytes"));
+    let refused = put(&store, "b", b"1", &policy).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Quota("files"));
+    let tx = store.begin();
+    assert_eq!(tx.list::<File>(tenant).all(9).await.unwrap(), [file]);
+    assert_eq!(tx.counter(tenant, Counter::BYTES).await.unwrap(), 8);
+    assert_eq!(tx.counter(tenant, Counter::FILES).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_directory_is_not_overwritten_and_a_session_must_be_there() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let [_, directory] = samples::files();
+    let made = &directory;
+    store.run(|tx| async move { tx.create(made).await }).await.unwrap();
+    let refused = put(&store, &directory.path, b"1", &FilePolicy::default()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Exists);
+
+    let session = &samples::session();
+    let (home, policy) = (&FileHome::Session(session.id), &FilePolicy::default());
+    let now = Clock::system().now();
+    for there in [false, true] {
+        if there {
+            store.run(|tx| async move { tx.create::<Session>(session).await }).await.unwrap();
+        }
+        let blob = upload(&store, tenant, b"1").await;
+        let put = |tx: coditect_store::Transaction| async move {
+            File::put(&tx, tenant, (home, "a"), blob, policy, now).await
+        };
+        let outcome = store.run(put).await.map_err(|error| error.kind()).map(|file| file.version);
+        assert_eq!(outcome, if there { Ok(1) } else { Err(ErrorKind::NotFound) });
+    }
+}
+
+#[tokio::test]
+async fn of_many_who_write_one_file_all_are_a_version_of_it() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let tasks: Vec<_> = (0..16_u8)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let policy = FilePolicy { versions: 100, ..FilePolicy::default() };
+                put(&store, "a", &[n; 3], &policy).await.unwrap().version
+            })
+        })
+        .collect();
+    let mut versions = Vec::new();
+    for task in tasks {
+        versions.push(task.await.unwrap());
+    }
+    versions.sort_unstable();
+    assert_eq!(versions, (1..=16).collect::<Vec<u64>>());
+    let tx = store.begin();
+    assert_eq!(tx.list::<File>(tenant).all(9).await.unwrap().len(), 1);
+    assert_eq!(tx.counter(tenant, Counter::BYTES).await.unwrap(), 48);
+    assert_eq!(tx.list::<DetachedBlob>(tenant).all(9).await.unwrap(), []);
+}
+
+/// Breaks off an upload and its publication at one wait or another, and begins it again: the file is
+/// there, once, and nothing is left behind.
+#[tokio::test]
+async fn an_upload_that_is_broken_off_anywhere_leaves_nothing_that_is_not_collected() {
+    use std::{future::Future as _, pin::pin, task::Poll};
+
+    let content = content(200 * CHUNK_BYTES);
+    let mut broken_off = 0;
+    for polls in (1..8).cycle().take(28) {
+        let store = Store::open(Database::memory().unwrap()).await.unwrap();
+        let tenant = samples::tenant().id;
+        let policy = FilePolicy::default();
+        let done = {
+            let mut work = pin!(put(&store, "a", &content, &policy));
+            let mut left = polls;
+            std::future::poll_fn(|context| {
+                if left == 0 {
+                    return Poll::Ready(false);
+                }
+                left -= 1;
+                work.as_mut().poll(context).map(|outcome| outcome.is_ok())
+            })
+            .await
+        };
+        broken_off += u32::from(!done);
+        // A commit that was broken off may still come in: this one comes in behind it.
+        let behind = store.begin();
+        behind.engine().set(b"behind", b"");
+        behind.commit().await.unwrap();
+        let written = store.begin().list::<File>(tenant).all(9).await.unwrap();
+        assert!(written.len() <= 1);
+        store.collect_blobs(Clock::system().now() + TimeDelta::hours(2)).await.unwrap();
+        assert_eq!(chunks(&store, tenant).await, written.len() * 200, "after {polls} polls");
+        let file = put(&store, "a", &content, &policy).await.unwrap();
+        let version = file.content(&store.begin(), file.version).await.unwrap().unwrap();
+        assert!(read(BlobReader::new(&store, tenant, version.blob)).await.unwrap() == content);
+    }
+    assert!(broken_off > 3, "it waits at its commits");
+}

@@ -1,0 +1,331 @@
+//! Deleting with all that hangs on it: what goes, what stays, and that nothing is half gone.
+
+use chrono::TimeDelta;
+use coditect_store::{
+    BlobUpload, Clock, Counter, Entity, ErrorKind, Result, Store, Transaction,
+    engine::{Database, KeyValue, RangeQuery},
+    keyspace::Global,
+    model::{
+        AuditEntry, AuthSession, AuthSessionId, ClientState, Conversation, ConversationId,
+        Deletion, EditorState, File, FileHome, FilePolicy, IdempotencyEntry, Message, MessageId,
+        Session, SessionId, SessionMemory, SessionState, Tenant, TenantId, Ticket, TicketId,
+        TokenFamilyId, User, UserId,
+    },
+};
+
+use crate::{
+    planner::{Task, task},
+    samples,
+};
+
+async fn planner() -> Store {
+    let database = Database::memory().unwrap();
+    Store::options().entity::<Task>().open(database).await.unwrap()
+}
+
+/// All rows but those that the store keeps of itself.
+async fn rows(store: &Store) -> Vec<KeyValue> {
+    let meta = store.root().key(&"meta".to_owned());
+    let all = RangeQuery::new(b"", b"\xff");
+    let mut rows = store.begin().engine().get_range(&all).await.unwrap().rows;
+    rows.retain(|row| !row.key.starts_with(&meta));
+    rows
+}
+
+async fn create<E: Entity>(store: &Store, record: &E) {
+    store.run(|tx| async move { tx.create(record).await }).await.unwrap();
+}
+
+/// A session with something of everything that can hang on one.
+async fn furnished(store: &Store, tenant: TenantId, user: UserId, much: u64) -> SessionId {
+    let id = SessionId::new();
+    let session = &Session { id, tenant_id: tenant, user_id: user, ..samples::session() };
+    store.run(|tx| async move { session.open(&tx, 100).await }).await.unwrap();
+    let now = Clock::system().now();
+    let fill = |tx: Transaction| async move {
+        SessionState::save(&tx, tenant, id, EditorState::default(), now).await?;
+        for n in 0..much {
+            ClientState::save(&tx, tenant, id, &format!("key {n}"), vec![7; 99], now).await?;
+            let memory = SessionMemory {
+                tenant_id: tenant,
+                session_id: id,
+                key: format!("key {n}"),
+                ..samples::session_memory()
+            };
+            tx.create(&memory).await?;
+        }
+        Ok::<_, coditect_store::Error>(())
+    };
+    store.run(fill).await.unwrap();
+    for n in 0..much {
+        put(store, tenant, &FileHome::Session(id), &format!("file {n}")).await;
+    }
+    for n in 0..2 {
+        let conversation = &Conversation {
+            id: ConversationId::new(),
+            tenant_id: tenant,
+            user_id: user,
+            session_id: Some(id),
+            ..samples::conversation()
+        };
+        create(store, conversation).await;
+        for _ in 0..n * 3 * much {
+            say(store, conversation).await;
+        }
+    }
+    id
+}
+
+async fn say(store: &Store, conversation: &Conversation) {
+    let message = &Message {
+        id: MessageId::new(),
+        tenant_id: conversation.tenant_id,
+        conversation_id: conversation.id,
+        ..samples::message()
+    };
+    store.run(|tx| async move { tx.append(message).await.map(|_| ()) }).await.unwrap();
+}
+
+async fn put(store: &Store, tenant: TenantId, home: &FileHome, path: &str) {
+    for _ in 0..2 {
+        let mut upload = BlobUpload::begin(store, tenant, &Clock::system()).await.unwrap();
+        upload.write(&vec![1; 25_000]).await.unwrap();
+        let blob = upload.finish().await.unwrap();
+        let (policy, now) = (&FilePolicy::default(), Clock::system().now());
+        let put = |tx| async move { File::put(&tx, tenant, (home, path), blob, policy, now).await };
+        store.run(put).await.unwrap();
+    }
+}
+
+/// A tenant with a user and what goes with one, an entity of another crate too.
+async fn inhabited(store: &Store, name: &str) -> (TenantId, UserId) {
+    let (tenant, user) = (TenantId::new(), UserId::new());
+    create(store, &Tenant { id: tenant, ..samples::tenant() }).await;
+    let email_normalized = format!("{name}@example.org");
+    create(store, &User { id: user, tenant_id: tenant, email_normalized, ..samples::user() }).await;
+    create(
+        store,
+        &AuthSession {
+            id: AuthSessionId::new(),
+            tenant_id: tenant,
+            user_id: user,
+            token_family: TokenFamilyId::new(),
+            ..samples::auth_session()
+        },
+    )
+    .await;
+    let mut hash = [0; 32];
+    hash[..name.len()].copy_from_slice(name.as_bytes());
+    let ticket =
+        Ticket { id: TicketId::new(), tenant_id: tenant, user_id: user, hash, ..samples::ticket() };
+    create(store, &ticket).await;
+    let entry =
+        IdempotencyEntry { tenant_id: tenant, user_id: user, ..samples::idempotency_entry() };
+    create(store, &entry).await;
+    create(store, &Task { tenant, ticket: Some(name.to_owned()), ..task(1) }).await;
+    let entry = &AuditEntry { tenant_id: tenant, ..samples::audit_entry() };
+    store.run(|tx| async move { tx.append(entry).await.map(|_| ()) }).await.unwrap();
+    (tenant, user)
+}
+
+async fn delete_session(
+    store: &Store,
+    tenant: TenantId,
+    id: SessionId,
+) -> Result<Option<Deletion>> {
+    let now = Clock::system().now();
+    store.run(|tx| async move { tx.delete_session(tenant, id, now).await }).await
+}
+
+async fn delete_tenant(store: &Store, tenant: TenantId) -> Result<Option<Deletion>> {
+    let now = Clock::system().now();
+    store.run(|tx| async move { tx.delete_tenant(tenant, now).await }).await
+}
+
+#[tokio::test]
+async fn a_deleted_session_takes_along_all_that_hangs_on_it_and_nothing_else() {
+    let store = planner().await;
+    let (tenant, user) = inhabited(&store, "ada").await;
+    furnished(&store, tenant, user, 2).await;
+    put(&store, tenant, &FileHome::Workspace("/workspace/p".into()), "stays").await;
+    let alone = Conversation { tenant_id: tenant, session_id: None, ..samples::conversation() };
+    create(&store, &alone).await;
+    say(&store, &alone).await;
+    let before = rows(&store).await;
+
+    let id = furnished(&store, tenant, user, 30).await;
+    assert!(rows(&store).await.len() > before.len() + 200);
+    let deletion = delete_session(&store, tenant, id).await.unwrap().unwrap();
+    let tx = store.begin();
+    assert_eq!(tx.get::<Session>(tenant, id).await.unwrap(), None, "it is out of sight at once");
+    assert_eq!(delete_session(&store, tenant, id).await.unwrap(), None);
+    store.complete(&deletion).await.unwrap();
+    assert_eq!(rows(&store).await, before);
+    store.complete(&deletion).await.unwrap();
+    assert_eq!(rows(&store).await, before);
+}
+
+#[tokio::test]
+async fn a_deleted_tenant_leaves_no_key_and_the_others_keep_all() {
+    let store = planner().await;
+    let (other, somebody) = inhabited(&store, "grace").await;
+    furnished(&store, other, somebody, 3).await;
+    let before = rows(&store).await;
+
+    let (tenant, user) = inhabited(&store, "ada").await;
+    let id = furnished(&store, tenant, user, 20).await;
+    // One deletion in another, and an upload that nobody came for.
+    delete_session(&store, tenant, id).await.unwrap().unwrap();
+    BlobUpload::begin(&store, tenant, &Clock::system()).await.unwrap();
+    let deletion = delete_tenant(&store, tenant).await.unwrap().unwrap();
+    assert_eq!(delete_tenant(&store, tenant).await.unwrap(), None);
+    assert_eq!(store.begin().get::<Tenant>(tenant, ()).await.unwrap(), None);
+    store.complete(&deletion).await.unwrap();
+    assert_eq!(rows(&store).await, before);
+    assert_eq!(store.complete_deletions().await.unwrap(), 0);
+    // What was taken is free again.
+    inhabited(&store, "ada").await;
+}
+
+#[tokio::test]
+async fn a_deletion_that_is_broken_off_anywhere_is_completed_by_the_next() {
+    use std::{future::Future as _, pin::pin, task::Poll};
+
+    let store = planner().await;
+    let (other, somebody) = inhabited(&store, "grace").await;
+    furnished(&store, other, somebody, 2).await;
+    let before = rows(&store).await;
+    let mut broken_off = 0;
+    for polls in (1..16).chain(1..8) {
+        let (tenant, user) = inhabited(&store, "ada").await;
+        let id = furnished(&store, tenant, user, 4).await;
+        let deletion = delete_session(&store, tenant, id).await.unwrap().unwrap();
+        let whole = delete_tenant(&store, tenant).await.unwrap().unwrap();
+        for deletion in [&deletion, &whole] {
+            let mut work = pin!(store.complete(deletion));
+            let mut left = polls;
+            let done = std::future::poll_fn(|context| {
+                if left == 0 {
+                    return Poll::Ready(false);
+                }
+                left -= 1;
+                work.as_mut().poll(context).map(|outcome| outcome.is_ok())
+            })
+            .await;
+            broken_off += u32::from(!done);
+        }
+        store.complete_deletions().await.unwrap();
+        assert_eq!(rows(&store).await, before, "after {polls} polls");
+    }
+    assert!(broken_off > 10, "it waits at its commits");
+}
+
+#[tokio::test]
+async fn nothing_is_hung_on_a_session_that_is_being_deleted() {
+    let store = planner().await;
+    let (tenant, user) = inhabited(&store, "ada").await;
+    furnished(&store, tenant, user, 1).await;
+    let before = rows(&store).await;
+    for _ in 0..8 {
+        let id = furnished(&store, tenant, user, 1).await;
+        let home = FileHome::Session(id);
+        let uploads: Vec<_> = (0..8)
+            .map(|n| {
+                let (store, home) = (store.clone(), home.clone());
+                tokio::spawn(async move {
+                    let clock = Clock::system();
+                    let mut upload = BlobUpload::begin(&store, tenant, &clock).await.unwrap();
+                    upload.write(&vec![n; 25_000]).await.unwrap();
+                    let blob = upload.finish().await.unwrap();
+                    let (home, path) = (&home, &n.to_string());
+                    let (policy, now) = (&FilePolicy::default(), clock.now());
+                    let put = |tx| async move {
+                        File::put(&tx, tenant, (home, path), blob, policy, now).await
+                    };
+                    store.run(put).await.map(|_| ()).map_err(|error| error.kind())
+                })
+            })
+            .collect();
+        let deletion = delete_session(&store, tenant, id).await.unwrap().unwrap();
+        for upload in uploads {
+            let outcome = upload.await.unwrap();
+            assert!(matches!(outcome, Ok(()) | Err(ErrorKind::NotFound)), "{outcome:?}");
+        }
+        store.complete(&deletion).await.unwrap();
+        store.collect_blobs(Clock::system().now() + TimeDelta::hours(2)).await.unwrap();
+        assert_eq!(rows(&store).await, before);
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_counted_while_it_is_there() {
+    let store = planner().await;
+    let tenant = samples::tenant().id;
+    let sessions: Vec<_> =
+        (0..4).map(|_| Session { id: SessionId::new(), ..samples::session() }).collect();
+    for (n, session) in sessions.iter().enumerate() {
+        let opened = store.run(|tx| async move { session.open(&tx, 3).await }).await;
+        let outcome = opened.map_err(|error| error.kind());
+        assert_eq!(outcome, if n < 3 { Ok(()) } else { Err(ErrorKind::Quota("sessions")) });
+    }
+    delete_session(&store, tenant, sessions[0].id).await.unwrap().unwrap();
+    let count = store.begin().counter(tenant, Counter::SESSIONS).await.unwrap();
+    assert_eq!(count, 2);
+    let last = &sessions[3];
+    store.run(|tx| async move { last.open(&tx, 3).await }).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_sweep_removes_what_is_over_and_nothing_else() {
+    let store = planner().await;
+    let (_, _) = inhabited(&store, "ada").await;
+    let now = Clock::system().now();
+    let (day, tenant) = (TimeDelta::days(1), samples::tenant().id);
+    let mut kept = 0;
+    for n in 0..250_u32 {
+        let ends = if n % 2 == 0 { now - day } else { now + day };
+        kept += n % 2;
+        let login = AuthSession {
+            id: AuthSessionId::new(),
+            token_family: TokenFamilyId::new(),
+            idle_expires_at: ends,
+            absolute_expires_at: now + day * 9,
+            ..samples::auth_session()
+        };
+        let mut hash = [9; 32];
+        hash[..4].copy_from_slice(&n.to_be_bytes());
+        let ticket = Ticket { id: TicketId::new(), hash, expires_at: ends, ..samples::ticket() };
+        let key = n.to_string();
+        let entry = IdempotencyEntry { key, expires_at: ends, ..samples::idempotency_entry() };
+        let (login, ticket, entry) = (&login, &ticket, &entry);
+        let create = |tx: Transaction| async move {
+            tx.create(login).await?;
+            tx.create(ticket).await?;
+            tx.create(entry).await
+        };
+        store.run(create).await.unwrap();
+    }
+    // Of the samples, all that ends by itself has long ended.
+    let swept = store.sweep(now).await.unwrap();
+    assert_eq!(
+        (swept.auth_sessions, swept.tickets, swept.idempotency_entries),
+        (126, 126, 126),
+        "{swept:?}"
+    );
+    let tx = store.begin();
+    let logins = tx.list::<AuthSession>(tenant).all(999).await.unwrap();
+    assert_eq!(logins.len(), kept as usize);
+    assert!(logins.iter().all(|login| login.expires_at() > now));
+    let over = tx.scan(&Ticket::BY_EXPIRY, Global, ..).all(999).await.unwrap();
+    assert_eq!(over.len(), kept as usize);
+    assert_eq!(store.sweep(now).await.unwrap(), coditect_store::Swept::default());
+}
+
+#[tokio::test]
+async fn what_ends_in_the_present_hour_is_swept_when_that_is_over() {
+    let store = planner().await;
+    let at = |seconds| chrono::DateTime::from_timestamp(seconds, 0).unwrap();
+    create(&store, &Ticket { expires_at: at(7_201), ..samples::ticket() }).await;
+    assert_eq!(store.sweep_expired::<Ticket>(at(10_799)).await.unwrap(), 0);
+    assert_eq!(store.sweep_expired::<Ticket>(at(10_800)).await.unwrap(), 1);
+}
