@@ -13,7 +13,7 @@ use coditect_store::{Clock, Store, engine::Database};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::{config::Config, sweeper::Sweeper};
 
 /// The variable that holds the master key, in hexadecimal or Base64, where it is not in a file.
 const MASTER_KEY_VARIABLE: &str = "CODITECT_MASTER_KEY";
@@ -32,6 +32,8 @@ pub struct App {
     pub store: Store,
     /// Who somebody is.
     pub auth: Auth,
+    /// Removes what is left of what was deleted.
+    pub(crate) sweeper: Sweeper,
     started_at: Instant,
     stopping: CancellationToken,
 }
@@ -65,6 +67,7 @@ impl App {
             clock,
             store,
             auth,
+            sweeper: Sweeper::default(),
             started_at: Instant::now(),
             stopping: CancellationToken::new(),
         })

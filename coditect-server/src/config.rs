@@ -81,6 +81,14 @@ pub struct Config {
     #[arg(long, env = "CODITECT_SHUTDOWN_TIMEOUT", value_name = "DURATION", default_value = "20s", value_parser = duration)]
     pub shutdown_timeout: Duration,
 
+    /// How often what is over is removed: ended logins, tickets, what was left of an upload.
+    #[arg(long, env = "CODITECT_SWEEP_INTERVAL", value_name = "DURATION", default_value = "10m", value_parser = timeout)]
+    pub sweep_interval: Duration,
+
+    /// Most workspace sessions of a tenant.
+    #[arg(long, env = "CODITECT_MAX_SESSIONS", value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(i64).range(1..))]
+    pub max_sessions: i64,
+
     /// Most connections at once; the next ones wait in the system's queue.
     #[arg(long, env = "CODITECT_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000, value_parser = connections)]
     pub max_connections: usize,

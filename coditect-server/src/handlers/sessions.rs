@@ -109,8 +109,9 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
             updated_at: now,
             last_accessed_at: now,
         };
+        let limit = app.config.max_sessions;
         async move {
-            tx.create(&session).await?;
+            session.open(&tx, limit).await?;
             Ok(session)
         }
     })
@@ -205,16 +206,18 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
     respond::ok(&SessionView::from(&session))
 }
 
-/// `DELETE /sessions/{id}`.
+/// `DELETE /sessions/{id}`: it is gone with the answer, and all that hangs on it soon after.
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
     let claims = caller::claims(&app, &request).await?;
     let id = request.parse_param("id")?;
+    let now = app.clock.now();
     caller::run(&app, &claims, |tx, caller| async move {
         let session = mine(&tx, &caller, id).await?;
-        tx.delete::<Session>(session.tenant_id, session.id).await?;
+        tx.delete_session(session.tenant_id, session.id, now).await?;
         Ok(())
     })
     .await?;
+    app.sweeper.complete_deletions();
     Ok(respond::no_content())
 }
 

@@ -21,3 +21,4 @@ mod secrecy;
 mod server;
 mod sessions;
 mod stopping;
+mod sweeping;

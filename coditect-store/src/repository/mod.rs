@@ -55,7 +55,7 @@ pub use verify::{Fault, Finding, Report, Verification};
 
 use crate::{
     Error, ErrorKind, Result, engine,
-    engine::KeyValue,
+    engine::{KeyValue, Watch},
     entity::{
         self, CountKind, CoveredBy, CoveringKind, Entity, Index, IndexOf, ListKind, Registry,
         UniqueKind,
@@ -347,14 +347,28 @@ impl Transaction {
         Scan::new(self.clone(), Source::records(), prefix, range)
     }
 
+    /// Waits for the record `key` in `scope` to be written or deleted after this transaction's commit:
+    /// see [`engine::Transaction::watch`]. It tells that there is something new, not what: read again.
+    ///
+    /// # Errors
+    ///
+    /// `Limit` if too many watches are live.
+    pub async fn watch<E: Entity>(
+        &self,
+        scope: E::Scope,
+        key: impl Borrow<E::Key>,
+    ) -> Result<Watch> {
+        let key = self.record_key::<E>(scope, key.borrow())?;
+        self.engine.watch(&key).await
+    }
+
     /// Writes all or nothing: see [`engine::Transaction::commit`]. Inside of
     /// [`Store::run`](crate::Store::run) it is not called: that commits.
     pub async fn commit(&self) -> Result<()> {
         self.engine.commit().await
     }
 
-    /// The same transaction in bytes, for keys that are no records: counters, chunks, watches,
-    /// conflict ranges. What is written through it bypasses the indexes.
+    /// The same transaction in bytes, for keys that are no records, and for conflict ranges. What is written through it bypasses the indexes.
     pub fn engine(&self) -> &engine::Transaction {
         &self.engine
     }

@@ -11,6 +11,7 @@ use std::borrow::Borrow;
 use super::{Appended, LogScan, Logged, Revision, Scan, Stored, Transaction};
 use crate::{
     Error, ErrorKind, Result,
+    engine::Watch,
     entity::{
         Amendable, CountKind, CoveredBy, CoveringKind, Entity, Index, Kind, ListKind, Log,
         LogIndex, LogKind, Unique, UniqueKind,
@@ -75,6 +76,18 @@ impl TenantTransaction {
         E: Entity<Scope = TenantId>,
     {
         self.tx.get_stored(self.tenant, key).await
+    }
+
+    /// As [`Transaction::watch`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn watch<E>(&self, key: impl Borrow<E::Key>) -> Result<Watch>
+    where
+        E: Entity<Scope = TenantId>,
+    {
+        self.tx.watch::<E>(self.tenant, key).await
     }
 
     /// As [`Transaction::create`].

@@ -1,0 +1,146 @@
+//! What a server removes by itself: what is over, and what hung on what was deleted.
+
+use std::{path::Path, time::Duration};
+
+use chrono::{DateTime, TimeDelta};
+use coditect_auth::entities;
+use coditect_store::{
+    BlobUpload, ManualClock, Store, Transaction,
+    engine::{Database, RangeQuery},
+    model::{EditorState, Session, SessionId, SessionState, TenantId, Ticket, TicketId},
+};
+use serde_json::json;
+
+use crate::{
+    account::{Device, ME},
+    client::{Call, call},
+    server::Running,
+};
+
+const SESSIONS: &str = "/api/v5/sessions";
+
+async fn open(folder: &Path) -> Store {
+    entities(Store::options()).open(Database::open(folder).unwrap()).await.unwrap()
+}
+
+/// How many keys hold `part`, of those that are not the store's own.
+async fn holding(store: &Store, part: &[u8]) -> usize {
+    let all = RangeQuery::new(b"", b"\xff");
+    let rows = store.begin().engine().get_range(&all).await.unwrap().rows;
+    let own = store.root().key(&"meta".to_owned());
+    let rows = rows.iter().filter(|row| !row.key.starts_with(&own));
+    rows.filter(|row| row.key.windows(part.len()).any(|window| window == part)).count()
+}
+
+/// Runs servers on `folder` until no key holds `part` any more; each sweeps for a moment.
+async fn swept(folder: &Path, part: &[u8]) -> Store {
+    for round in 1..=20_u32 {
+        let server = Running::start_in(folder, &[]).await;
+        tokio::time::sleep(Duration::from_millis(20) * round).await;
+        server.stopped().await;
+        let store = open(folder).await;
+        if holding(&store, part).await == 0 {
+            return store;
+        }
+        store.database().close().await;
+    }
+    panic!("no server swept {}", part.escape_ascii())
+}
+
+#[tokio::test]
+async fn a_deleted_session_takes_its_state_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Running::start_in(folder.path(), &[]).await;
+    let device = Device::register(server.address, "ada@example.org").await;
+    let create = Call::post(SESSIONS).value(&json!({"name": "doomed"})).bearer(&device.token);
+    let made = call(server.address, create).await.data();
+    let tenant: TenantId = made["tenant_id"].as_str().unwrap().parse().unwrap();
+    let id: SessionId = made["id"].as_str().unwrap().parse().unwrap();
+    server.stopped().await;
+
+    let store = open(folder.path()).await;
+    let save = |tx: Transaction| async move {
+        let now = DateTime::UNIX_EPOCH;
+        SessionState::save(&tx, tenant, id, EditorState::default(), now).await
+    };
+    store.run(save).await.unwrap();
+    assert!(holding(&store, id.0.as_bytes()).await > 1);
+    store.database().close().await;
+    drop(store);
+
+    let server = Running::start_in(folder.path(), &[]).await;
+    let path = format!("{SESSIONS}/{id}");
+    let delete = Call::delete(&path).bearer(&device.token);
+    assert_eq!(call(server.address, delete).await.status, 204);
+    server.stopped().await;
+    // It may have stopped before it came to it: then the next one does.
+    swept(folder.path(), id.0.as_bytes()).await;
+}
+
+#[tokio::test]
+async fn a_server_sweeps_what_is_over_and_keeps_what_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Running::start_in(folder.path(), &[]).await;
+    let device = Device::register(server.address, "ada@example.org").await;
+    let me = call(server.address, Call::get(ME).bearer(&device.token)).await.data();
+    let tenant: TenantId = me["tenant"]["id"].as_str().unwrap().parse().unwrap();
+    server.stopped().await;
+
+    let store = open(folder.path()).await;
+    let session = &Session {
+        id: SessionId::new(),
+        tenant_id: tenant,
+        user_id: me["user"]["id"].as_str().unwrap().parse().unwrap(),
+        name: "kept".into(),
+        session_type: coditect_store::model::SessionType::Workspace,
+        workspace_path: None,
+        settings: coditect_store::model::Json(json!({})),
+        conversation_id: None,
+        created_at: DateTime::UNIX_EPOCH,
+        updated_at: DateTime::UNIX_EPOCH,
+        last_accessed_at: DateTime::UNIX_EPOCH,
+    };
+    let ticket = &Ticket {
+        id: TicketId::new(),
+        tenant_id: tenant,
+        user_id: session.user_id,
+        auth_session_id: coditect_store::model::AuthSessionId::new(),
+        hash: [7; 32],
+        origin: None,
+        created_at: DateTime::UNIX_EPOCH,
+        expires_at: DateTime::UNIX_EPOCH,
+    };
+    let create = |tx: Transaction| async move {
+        tx.create(session).await?;
+        tx.create(ticket).await
+    };
+    store.run(create).await.unwrap();
+    let past = ManualClock::new(coditect_store::Clock::system().now() - TimeDelta::days(1));
+    let mut left = BlobUpload::begin(&store, tenant, &(&past).into()).await.unwrap();
+    left.write(&vec![1; 1 << 20]).await.unwrap();
+    assert!(holding(&store, b"blob_chunks").await > 80);
+    store.database().close().await;
+    drop((store, left));
+
+    drop(swept(folder.path(), b"ticket").await);
+    let store = swept(folder.path(), b"blob").await;
+    assert_eq!(holding(&store, session.id.0.as_bytes()).await, 2);
+    store.database().close().await;
+    drop(store);
+    let server = Running::start_in(folder.path(), &[]).await;
+    device.expect_alive(server.address).await;
+}
+
+#[tokio::test]
+async fn a_tenant_has_as_many_sessions_as_are_allowed() {
+    let server = Running::start(&["--max-sessions", "2"]).await;
+    let device = Device::register(server.address, "ada@example.org").await;
+    let create = || Call::post(SESSIONS).value(&json!({"name": "one"})).bearer(&device.token);
+    let first = call(server.address, create()).await;
+    assert_eq!(call(server.address, create()).await.status, 201);
+    let refused = call(server.address, create()).await;
+    assert_eq!((refused.status, refused.code().as_str()), (403, "QUOTA_EXCEEDED"));
+    let path = format!("{SESSIONS}/{}", first.data()["id"].as_str().unwrap());
+    call(server.address, Call::delete(&path).bearer(&device.token)).await;
+    assert_eq!(call(server.address, create()).await.status, 201);
+}

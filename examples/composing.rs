@@ -1,0 +1,147 @@
+//! Several repositories in one transaction: a signed-up user with all that they begin with, or
+//! nothing of it.
+//!
+//! `cargo run -p coditect-examples --bin composing`
+
+use coditect_store::{
+    Clock, Counter, Error, ErrorKind, Store, Transaction,
+    engine::Database,
+    keyspace::Global,
+    model::{
+        AuditEntry, Author, Conversation, ConversationId, EditorState, Json, Message, MessageId,
+        Session, SessionId, SessionState, SessionType, Tenant, TenantId, User, UserId, UserStatus,
+    },
+};
+
+/// The ids are made outside of the transaction, which may run several times.
+#[derive(Clone, Copy)]
+struct Ids {
+    tenant: TenantId,
+    user: UserId,
+    session: SessionId,
+    conversation: ConversationId,
+    greeting: MessageId,
+}
+
+impl Ids {
+    fn new() -> Self {
+        Self {
+            tenant: TenantId::new(),
+            user: UserId::new(),
+            session: SessionId::new(),
+            conversation: ConversationId::new(),
+            greeting: MessageId::new(),
+        }
+    }
+}
+
+/// A tenant, its user, a workspace session with its editor, a conversation with its first message,
+/// and a line in the audit log: seven repositories, one commit.
+async fn sign_up(tx: &Transaction, ids: Ids, email: &str, clock: &Clock) -> Result<(), Error> {
+    let now = clock.now();
+    let Ids { tenant: tenant_id, user: user_id, session, conversation, greeting } = ids;
+    let name = "Ada's".to_owned();
+    tx.create(&Tenant { id: tenant_id, name, created_at: now, updated_at: now }).await?;
+    tx.create(&User {
+        id: user_id,
+        tenant_id,
+        email: email.to_owned(),
+        email_normalized: email.to_lowercase(),
+        password_hash: "$argon2id$…".to_owned(),
+        first_name: Some("Ada".to_owned()),
+        last_name: None,
+        status: UserStatus::Enabled,
+        created_at: now,
+        updated_at: now,
+    })
+    .await?;
+    let opened = Session {
+        id: session,
+        tenant_id,
+        user_id,
+        name: "First steps".to_owned(),
+        session_type: SessionType::Workspace,
+        workspace_path: None,
+        settings: Json::default(),
+        conversation_id: Some(conversation),
+        created_at: now,
+        updated_at: now,
+        last_accessed_at: now,
+    };
+    opened.open(tx, 100).await?;
+    SessionState::save(tx, tenant_id, session, EditorState::default(), now).await?;
+    tx.create(&Conversation {
+        id: conversation,
+        tenant_id,
+        user_id,
+        session_id: Some(session),
+        title: "Welcome".to_owned(),
+        created_at: now,
+        updated_at: now,
+    })
+    .await?;
+    tx.append(&Message {
+        id: greeting,
+        tenant_id,
+        conversation_id: conversation,
+        author: Author::System,
+        content: "Where shall we begin?".to_owned(),
+        metadata: Json::default(),
+        created_at: now,
+        updated_at: now,
+    })
+    .await?;
+    tx.append(&AuditEntry {
+        tenant_id,
+        actor: Some(user_id),
+        action: "user.register".to_owned(),
+        target: Some(user_id.to_string()),
+        details: Json::default(),
+        ip: None,
+        at: now,
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let store = Store::open(Database::memory()?).await?;
+    let clock = &Clock::system();
+    let ids = Ids::new();
+    store.run(|tx| async move { sign_up(&tx, ids, "Ada@example.org", clock).await }).await?;
+
+    // All of it is there, for whoever reads from now on.
+    let tx = store.begin();
+    let user = tx.find(&User::BY_EMAIL, Global, "ada@example.org".to_owned()).await?;
+    assert_eq!(user.map(|user| user.id), Some(ids.user));
+    let sessions = tx.scan(&Session::BY_USER, ids.tenant, ids.user).page(10, None).await?;
+    assert_eq!(sessions.items.len(), 1);
+    let said = tx.log::<Message>(ids.tenant, ids.conversation, ..).page(10, None).await?;
+    assert_eq!(said.items[0].record.content, "Where shall we begin?");
+    let done = tx.scan_log(&AuditEntry::BY_ACTOR, ids.tenant, ids.user).page(10, None).await?;
+    assert_eq!(done.items[0].record.action, "user.register");
+    assert_eq!(tx.counter(ids.tenant, Counter::SESSIONS).await?, 1);
+
+    // Again with the same address: refused by one of them, and there is nothing of the others.
+    let again = Ids::new();
+    let refused =
+        store.run(|tx| async move { sign_up(&tx, again, "ada@Example.org", clock).await });
+    let refused = refused.await.map_err(|error| error.kind());
+    assert_eq!(refused, Err(ErrorKind::Unique("users_by_email")));
+    let tx = store.begin();
+    assert_eq!(tx.get::<Tenant>(again.tenant, ()).await?, None);
+
+    // What is one tenant's is best done by a handle that cannot touch another's.
+    let own = tx.tenant(ids.tenant);
+    assert!(own.get::<Session>(ids.session).await?.is_some());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn it_runs() {
+        super::main().unwrap();
+    }
+}

@@ -1,0 +1,73 @@
+//! A watch: to hear of another's change when it is durable, without asking again and again.
+//!
+//! `cargo run -p coditect-examples --bin watch`
+
+use coditect_store::{
+    Clock, Error, Store,
+    engine::Database,
+    model::{SessionId, SessionState, StatePart, TenantId, TerminalState},
+};
+
+/// Every version of a session's terminals from the one after `seen` up to `last`, as it comes. A
+/// version that is overwritten before it is read is not among them: the newest always is.
+async fn follow(
+    store: Store,
+    (tenant, session): (TenantId, SessionId),
+    last: u64,
+) -> Result<Vec<u64>, Error> {
+    let mut heard = Vec::new();
+    loop {
+        // Read and watch in one transaction, so that no change falls between the two.
+        let (state, changed) = store
+            .run(|tx| async move {
+                let key = (session, StatePart::Terminal);
+                let state = tx.get::<SessionState>(tenant, key).await?;
+                Ok::<_, Error>((state, tx.watch::<SessionState>(tenant, key).await?))
+            })
+            .await?;
+        let version = state.map_or(0, |state| state.version);
+        if heard.last() != Some(&version) {
+            heard.push(version);
+        }
+        if version == last {
+            return Ok(heard);
+        }
+        // A watch says that there is something new, not what: it is read in the next round.
+        changed.await?;
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    const SAVED: u64 = 20;
+    let store = Store::open(Database::memory()?).await?;
+    let (tenant, session) = (TenantId::new(), SessionId::new());
+    let clock = Clock::system();
+    let follower = tokio::spawn(follow(store.clone(), (tenant, session), SAVED));
+
+    for _ in 0..SAVED {
+        let now = clock.now();
+        let state = TerminalState::default();
+        let save = |tx| {
+            let state = state.clone();
+            async move { SessionState::save(&tx, tenant, session, state, now).await }
+        };
+        store.run(save).await?;
+    }
+
+    let heard = match follower.await {
+        Ok(heard) => heard?,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    };
+    assert!(heard.is_sorted(), "never an older one after a newer one: {heard:?}");
+    assert_eq!(heard.last(), Some(&SAVED), "and the newest without asking again");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn it_runs() {
+        super::main().unwrap();
+    }
+}
