@@ -45,7 +45,7 @@ macro_rules! note {
 }
 
 /// The notes of a program that finds them by nothing but their key.
-mod old {
+pub(crate) mod old {
     use super::*;
 
     note!();
@@ -88,7 +88,7 @@ pub(crate) const INDEXES: [&str; 4] =
 /// A database in which the older program has written notes of three tenants, twenty each.
 pub(crate) async fn written() -> (Database, Store) {
     let database = Database::memory().unwrap();
-    let store = Store::options().entity::<old::Note>().open(database.clone()).await.unwrap();
+    let store = older(&database).await;
     let tx = store.begin();
     for of in 1..=3 {
         for number in 0..20 {
@@ -97,6 +97,10 @@ pub(crate) async fn written() -> (Database, Store) {
     }
     tx.commit().await.unwrap();
     (database, store)
+}
+
+pub(crate) async fn older(database: &Database) -> Store {
+    Store::options().entity::<old::Note>().open(database.clone()).await.unwrap()
 }
 
 pub(crate) async fn newer(database: &Database) -> Store {

@@ -5,6 +5,7 @@
 mod blobs;
 mod builds;
 mod conformance;
+mod crashes;
 mod deletions;
 mod formats;
 mod indexes;

@@ -1,0 +1,275 @@
+//! The process is killed in the middle of long work: what is left is sound, and the same work, run
+//! again, is completed.
+//!
+//! The one that is killed is this program, run again for its test [`child`]. It runs few rounds. For
+//! more of them:
+//!
+//! ```text
+//! CODITECT_CRASH_ROUNDS=100 cargo test -p coditect-store --test it crashes
+//! ```
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use chrono::TimeDelta;
+use coditect_store::{
+    BlobReader, BlobUpload, Clock, Store, Transaction,
+    engine::{Database, KeyValue, RangeQuery},
+    model::{EditorState, File, FileHome, FilePolicy, Session, SessionMemory, SessionState},
+};
+
+use crate::{builds, planner::tenant, samples};
+
+/// How often each kind of work is broken off, if not said.
+const ROUNDS: u64 = 6;
+
+/// What a file's content is at `version`: longer than what one transaction writes.
+fn content(version: u64) -> Vec<u8> {
+    let [version, ..] = version.to_le_bytes();
+    let byte = |at: u32| {
+        let [low, high, ..] = at.to_le_bytes();
+        low ^ high ^ version
+    };
+    (0..2_500_000).map(byte).collect()
+}
+
+fn home() -> FileHome {
+    FileHome::Workspace("/workspace/p".to_owned())
+}
+
+async fn put(store: &Store, content: &[u8]) -> File {
+    let (tenant, clock) = (samples::tenant().id, Clock::system());
+    let mut upload = BlobUpload::begin(store, tenant, &clock).await.unwrap();
+    upload.write(content).await.unwrap();
+    let blob = upload.finish().await.unwrap();
+    let (home, policy, now) = (&home(), &FilePolicy::default(), clock.now());
+    let put = |tx| async move { File::put(&tx, tenant, (home, "a"), blob, policy, now).await };
+    store.run(put).await.unwrap()
+}
+
+/// Work that is begun, and can be gone on with, any number of times.
+#[derive(Clone, Copy, Debug)]
+enum Work {
+    Upload,
+    Delete,
+    Build,
+}
+
+impl Work {
+    const ALL: [Self; 3] = [Self::Upload, Self::Delete, Self::Build];
+
+    fn named(name: &str) -> Self {
+        Self::ALL.into_iter().find(|work| format!("{work:?}") == name).unwrap()
+    }
+
+    /// Says on stdout what was acknowledged.
+    #[expect(clippy::print_stdout, reason = "the one that kills it reads it there")]
+    async fn run(self, database: Database) {
+        match self {
+            Self::Upload => {
+                let store = Store::open(database).await.unwrap();
+                let file = File::at(&store.begin(), samples::tenant().id, &home(), "a").await;
+                let mut version = file.unwrap().map_or(0, |file| file.version);
+                loop {
+                    version += 1;
+                    assert_eq!(put(&store, &content(version)).await.version, version);
+                    println!("acknowledged {version}");
+                }
+            }
+            Self::Delete => {
+                let store = Store::open(database).await.unwrap();
+                let (tenant, session) = (samples::tenant().id, samples::session().id);
+                let now = Clock::system().now();
+                let delete =
+                    |tx: Transaction| async move { tx.delete_session(tenant, session, now).await };
+                store.run(delete).await.unwrap();
+                println!("acknowledged 1");
+                store.complete_deletions().await.unwrap();
+            }
+            Self::Build => {
+                let store = builds::newer(&database).await;
+                for index in store.unbuilt().await.unwrap() {
+                    let build = store.build(index).unwrap().rows(3);
+                    while !build.step().await.unwrap().done {
+                        println!("acknowledged 0");
+                    }
+                }
+            }
+        }
+        // It is done, and waits for the kill all the same.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Is run by [`broken_off`], in a process of its own.
+#[tokio::test]
+#[ignore = "it is a part of the other tests here, and never ends"]
+async fn child() {
+    let Ok(folder) = env::var("CODITECT_CRASH_FOLDER") else { return };
+    let work = Work::named(&env::var("CODITECT_CRASH_WORK").unwrap());
+    work.run(Database::open(folder).unwrap()).await;
+}
+
+/// Does `work` on `folder` in another process, kills that after `time`, and gives the last number that
+/// was acknowledged.
+fn broken_off(folder: &Path, work: Work, time: Duration) -> Option<u64> {
+    let mut child = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "crashes::child", "--ignored", "--nocapture"])
+        .env("CODITECT_CRASH_FOLDER", folder)
+        .env("CODITECT_CRASH_WORK", format!("{work:?}"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let stdout = child.stdout.take().unwrap();
+    std::thread::sleep(time);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let lines = BufReader::new(stdout).lines();
+    let told = lines.map_while(Result::ok).filter_map(|line| {
+        let (_, number) = line.split_once("acknowledged ")?;
+        number.trim().parse().ok()
+    });
+    told.last()
+}
+
+fn rounds() -> u64 {
+    env::var("CODITECT_CRASH_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap())
+}
+
+/// Never twice the same in a run, from a few milliseconds to many.
+fn time(round: u64) -> Duration {
+    Duration::from_millis(5 + round * 37 % 190)
+}
+
+/// All rows but those that the store keeps of itself.
+async fn rows(store: &Store) -> Vec<KeyValue> {
+    let meta = store.root().key(&"meta".to_owned());
+    let all = RangeQuery::new(b"", b"\xff");
+    let mut rows = store.begin().engine().get_range(&all).await.unwrap().rows;
+    rows.retain(|row| !row.key.starts_with(&meta));
+    rows
+}
+
+#[tokio::test]
+async fn an_upload_that_is_killed_leaves_the_file_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let tenant = samples::tenant().id;
+    let (mut known, mut killed) = (0, 0);
+    for round in 0..rounds() {
+        let told = broken_off(folder.path(), Work::Upload, time(round));
+        known = known.max(told.unwrap_or(0));
+        let store = Store::open(Database::open(folder.path()).unwrap()).await.unwrap();
+        let tx = store.begin();
+        let file = File::at(&tx, tenant, &home(), "a").await.unwrap();
+        let version = file.as_ref().map_or(0, |file| file.version);
+        assert!(version == known || version == known + 1, "{version} of {known}");
+        known = version;
+        if let Some(file) = file {
+            for kept in file.contents(&tx).await.unwrap() {
+                let mut reader = BlobReader::new(&store, tenant, kept.blob);
+                let mut read = Vec::new();
+                while let Some(piece) = reader.next().await.unwrap() {
+                    read.extend(piece);
+                }
+                assert!(read == content(kept.version), "version {}", kept.version);
+            }
+        }
+        let later = Clock::system().now() + TimeDelta::hours(2);
+        killed += store.collect_blobs(later).await.unwrap();
+        let chunks = rows(&store)
+            .await
+            .into_iter()
+            .filter(|row| row.key.windows(11).any(|window| window == b"blob_chunks"));
+        assert_eq!(chunks.count() as u64, version.min(10) * 250);
+        store.database().close().await;
+    }
+    assert!(killed > 0, "some of them were killed in the middle");
+}
+
+#[tokio::test]
+async fn a_deletion_that_is_killed_is_completed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tenant, session) = (samples::tenant().id, &samples::session());
+    let mut begun = 0;
+    for round in 0..rounds() {
+        let store = Store::open(Database::open(folder.path()).unwrap()).await.unwrap();
+        let before = rows(&store).await;
+        let furnish = |tx: Transaction| async move {
+            tx.create::<Session>(session).await?;
+            let now = Clock::system().now();
+            SessionState::save(&tx, tenant, session.id, EditorState::default(), now).await?;
+            for n in 0..2_000 {
+                let key = n.to_string();
+                tx.create(&SessionMemory { key, ..samples::session_memory() }).await?;
+            }
+            Ok::<_, coditect_store::Error>(())
+        };
+        store.run(furnish).await.unwrap();
+        let furnished = rows(&store).await;
+        store.database().close().await;
+        drop(store);
+
+        let told = broken_off(folder.path(), Work::Delete, time(round) / 4);
+        let store = Store::open(Database::open(folder.path()).unwrap()).await.unwrap();
+        if store.begin().get::<Session>(tenant, session.id).await.unwrap().is_some() {
+            assert_eq!(told, None, "it was acknowledged");
+            assert!(rows(&store).await == furnished, "all or nothing");
+            let now = Clock::system().now();
+            let delete =
+                |tx: Transaction| async move { tx.delete_session(tenant, session.id, now).await };
+            store.run(delete).await.unwrap();
+        } else {
+            begun += 1;
+        }
+        store.complete_deletions().await.unwrap();
+        let mut left = rows(&store).await;
+        left.retain(|row| !row.key.windows(8).any(|window| window == b"counters"));
+        let mut before = before;
+        before.retain(|row| !row.key.windows(8).any(|window| window == b"counters"));
+        assert!(left == before);
+        store.database().close().await;
+    }
+    assert!(begun > 0, "some of them were killed in the middle, or later");
+}
+
+#[tokio::test]
+async fn a_build_that_is_killed_is_gone_on_with() {
+    let mut unfinished = 0;
+    for round in 0..rounds() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(folder.path()).unwrap();
+        let store = builds::older(&database).await;
+        let create = |tx: Transaction| async move {
+            for number in 0..900 {
+                tx.create(&builds::old::note(1 + u128::from(number % 3), number)).await?;
+            }
+            Ok::<_, coditect_store::Error>(())
+        };
+        store.run(create).await.unwrap();
+        database.close().await;
+        drop((store, database));
+
+        broken_off(folder.path(), Work::Build, time(round));
+        let database = Database::open(folder.path()).unwrap();
+        let store = builds::newer(&database).await;
+        unfinished += store.unbuilt().await.unwrap().len();
+        builds::build_all(&store).await;
+        builds::agrees(&store).await;
+        for index in builds::INDEXES {
+            let report = store.verify(index).unwrap().run(|_| ()).await.unwrap();
+            assert_eq!(report.faults, 0, "{index}");
+        }
+        assert_eq!(
+            store.begin().list::<builds::new::Note>(tenant(1)).all(999).await.unwrap().len(),
+            300
+        );
+        database.close().await;
+    }
+    assert!(unfinished > 0, "some of them were killed in the middle");
+}
