@@ -151,18 +151,12 @@ impl File {
         policy: &FilePolicy,
         now: DateTime<Utc>,
     ) -> Result<Self> {
-        // The session is read, so that it cannot be deleted meanwhile and leave the file behind.
-        if let FileHome::Session(session) = home
-            && tx.get::<Session>(tenant, session).await?.is_none()
-        {
-            return Err(Error::new(ErrorKind::NotFound, "there is no such session"));
-        }
+        require_home(tx, tenant, home).await?;
         let before = Self::at(tx, tenant, home, path).await?;
         if before.as_ref().is_some_and(|file| file.kind == FileKind::Directory) {
             return Err(Error::new(ErrorKind::Exists, "there is a directory of this name"));
         }
         tx.attach(tenant, &blob).await?;
-        tx.charge(tenant, Counter::BYTES, bytes(&blob), policy.bytes).await?;
         let kind = FileKind::File { size: blob.size, sha256: blob.sha256 };
         let file = if let Some(before) = before {
             let version = before.version + 1;
@@ -170,28 +164,43 @@ impl File {
             tx.update(&file).await?;
             file
         } else {
-            tx.charge(tenant, Counter::FILES, 1, policy.files).await?;
-            let file = Self {
-                id: FileId::new(),
-                tenant_id: tenant,
-                home: home.clone(),
-                path: path.to_owned(),
-                kind,
-                version: 1,
-                created_at: now,
-                modified_at: now,
-            };
-            tx.create(&file).await?;
+            let file = Self { version: 1, ..Self::new(tenant, home, path, kind, now) };
+            file.create_counted(tx, policy).await?;
             file
         };
         let Self { id, version, .. } = file;
         tx.create(&FileVersion { tenant_id: tenant, file_id: id, version, blob, saved_at: now })
             .await?;
         let kept = policy.versions.clamp(1, FilePolicy::VERSIONS_LIMIT);
-        if version > kept {
-            file.drop_versions(tx, ..=version - kept, now).await?;
+        let freed = match version.checked_sub(kept) {
+            None | Some(0) => 0,
+            Some(last) => file.drop_versions(tx, ..=last, now).await?,
+        };
+        // What is freed makes room for what comes.
+        match bytes(blob.size) - freed {
+            more @ 0.. => tx.charge(tenant, Counter::BYTES, more, policy.bytes).await?,
+            less => tx.release(tenant, Counter::BYTES, -less)?,
         }
         Ok(file)
+    }
+
+    /// Makes a directory at `path` in `home`. It counts as a file.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such session, `Unique` if there is something at the path, `Quota` if
+    /// the tenant has no room for it.
+    pub async fn create_directory(
+        tx: &Transaction,
+        tenant: TenantId,
+        (home, path): (&FileHome, &str),
+        policy: &FilePolicy,
+        now: DateTime<Utc>,
+    ) -> Result<Self> {
+        require_home(tx, tenant, home).await?;
+        let directory = Self::new(tenant, home, path, FileKind::Directory, now);
+        directory.create_counted(tx, policy).await?;
+        Ok(directory)
     }
 
     /// Its content, or the older one of that number: `None` if there is none, or none any more. One
@@ -224,35 +233,64 @@ impl File {
             return Err(Error::new(ErrorKind::NotFound, "the file is not there any more"));
         }
         tx.release(self.tenant_id, Counter::FILES, 1)?;
-        self.drop_versions(tx, ..=self.version, now).await
+        let freed = self.drop_versions(tx, ..=self.version, now).await?;
+        tx.release(self.tenant_id, Counter::BYTES, freed)
+    }
+
+    fn new(
+        tenant_id: TenantId,
+        home: &FileHome,
+        path: &str,
+        kind: FileKind,
+        now: DateTime<Utc>,
+    ) -> Self {
+        let (id, home, path) = (FileId::new(), home.clone(), path.to_owned());
+        Self { id, tenant_id, home, path, kind, version: 0, created_at: now, modified_at: now }
+    }
+
+    async fn create_counted(&self, tx: &Transaction, policy: &FilePolicy) -> Result<()> {
+        tx.create(self).await?;
+        tx.charge(self.tenant_id, Counter::FILES, 1, policy.files).await
     }
 
     /// Those that the policy says, and the one that is about to be dropped.
     #[expect(clippy::cast_possible_truncation, reason = "it is a hundred")]
     const MOST_CONTENTS: usize = FilePolicy::VERSIONS_LIMIT as usize + 1;
 
-    /// Lets go of the contents `versions`.
+    /// Lets go of the contents `versions`, and says how many bytes they had.
     async fn drop_versions(
         &self,
         tx: &Transaction,
         versions: RangeToInclusive<u64>,
         now: DateTime<Utc>,
-    ) -> Result<()> {
+    ) -> Result<i64> {
         let tenant = self.tenant_id;
         let dropped = tx.list_keys::<FileVersion>(tenant, (self.id, 0)..=(self.id, versions.end));
         let Page { items, .. } = dropped.page(Self::MOST_CONTENTS, None).await?;
+        let mut freed = 0_i64;
         for FileVersion { version, blob, .. } in items {
             tx.delete::<FileVersion>(tenant, (self.id, version)).await?;
             tx.detach(tenant, &blob, now).await?;
-            tx.release(tenant, Counter::BYTES, bytes(&blob))?;
+            freed = freed.saturating_add(bytes(blob.size));
         }
-        Ok(())
+        Ok(freed)
+    }
+}
+
+/// Refuses a session that is not there. It is read, so that it cannot be deleted meanwhile and leave
+/// the file behind.
+async fn require_home(tx: &Transaction, tenant: TenantId, home: &FileHome) -> Result<()> {
+    match home {
+        FileHome::Session(session) if tx.get::<Session>(tenant, session).await?.is_none() => {
+            Err(Error::new(ErrorKind::NotFound, "there is no such session"))
+        }
+        FileHome::Session(_) | FileHome::Workspace(_) => Ok(()),
     }
 }
 
 /// What a content counts of a tenant's bytes.
-fn bytes(blob: &Blob) -> i64 {
-    i64::try_from(blob.size).unwrap_or(i64::MAX)
+fn bytes(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
 }
 
 /// One element: the workspace's path, or the session's UUID.

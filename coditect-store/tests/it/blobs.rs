@@ -318,6 +318,39 @@ async fn what_has_no_room_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn what_an_older_content_frees_makes_room_for_the_next() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let policy = FilePolicy { files: 1, bytes: 10, versions: 1 };
+    for content in [b"12345678".as_slice(), b"1234567890", b"1", b"123"] {
+        put(&store, "a", content, &policy).await.unwrap();
+        let counted = store.begin().counter(tenant, Counter::BYTES).await.unwrap();
+        assert_eq!(counted, i64::try_from(content.len()).unwrap());
+    }
+    let refused = put(&store, "a", b"12345678901", &policy).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Quota("bytes"));
+}
+
+#[tokio::test]
+async fn a_directory_counts_as_a_file_and_takes_its_path() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let (home, policy) = (&workspace(), &FilePolicy { files: 1, ..FilePolicy::default() });
+    let now = Clock::system().now();
+    let make = |path: &'static str| {
+        store.run(move |tx| async move {
+            File::create_directory(&tx, tenant, (home, path), policy, now).await
+        })
+    };
+    let directory = make("src").await.unwrap();
+    assert_eq!(make("src").await.unwrap_err().kind(), ErrorKind::Unique("files_by_path"));
+    assert_eq!(make("doc").await.unwrap_err().kind(), ErrorKind::Quota("files"));
+    let directory = &directory;
+    store.run(|tx| async move { directory.remove(&tx, now).await }).await.unwrap();
+    make("doc").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_directory_is_not_overwritten_and_a_session_must_be_there() {
     let store = store().await;
     let tenant = samples::tenant().id;
