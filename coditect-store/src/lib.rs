@@ -51,6 +51,27 @@
 //! assert_eq!(tx.get::<User>(TenantId::new(), ada.id).await?, None, "not another tenant's");
 //! # Ok(()) }
 //! ```
+//!
+//! # From here on
+//!
+//! | to … | read |
+//! |---|---|
+//! | declare a record of one's own, with what it is found by | [`entity`], [`indexes!`] |
+//! | know what a transaction promises, and what runs again | [`Store::run`], [`transaction`] |
+//! | change what a client has read before | [`Transaction::update_at`], [`Revision`] |
+//! | read many, page by page | [`Transaction::scan`], [`Transaction::list`], [`Scan::page`] |
+//! | append in the order of commits | [`entity::log`], [`Transaction::append`] |
+//! | work for one tenant, and touch no other | [`Transaction::tenant`] |
+//! | count, and keep within a limit | [`repository::quota`] |
+//! | keep bytes of any length | [`repository::blob`], [`BlobUpload`], [`BlobReader`], [`model::File::put`] |
+//! | hear of a change | [`Transaction::watch`] |
+//! | delete with all that hangs on it | [`Transaction::delete_session`], [`Store::complete`] |
+//! | have records end by themselves | [`entity::Expiring`], [`Store::sweep`] |
+//! | add an index to records that are there | [`Store::build`], and [`Store::verify`] to compare |
+//! | change a record's fields | [`Entity::VERSION`], [`Entity::upgrade`] |
+//! | do what the records cannot say | [`Transaction::engine`], [`engine`] |
+//!
+//! The `examples/` folder of the repository has most of these as programs.
 
 mod clock;
 pub mod engine;
