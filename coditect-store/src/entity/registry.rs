@@ -2,11 +2,11 @@
 
 use std::any::{TypeId, type_name};
 
-use super::{Entity, Entry, Form, IndexOf, Indexed, Log, decode_at, log};
+use super::{Entity, Entry, Form, IndexOf, Indexed, Log, decode_at, log, show};
 use crate::{
     Error, ErrorKind, Result,
     engine::KeyValue,
-    keyspace::{Place, Root, Scope as _, Shape},
+    keyspace::{Located, Place, Root, Scope as _, Shape},
     model,
     repository::COUNTERS,
 };
@@ -29,6 +29,8 @@ pub(crate) struct Declaration {
     pub(crate) entries: fn(&Root, &KeyValue) -> Result<Vec<Entry>>,
     /// The key of the record that an entry of the index of this name is of.
     pub(crate) record_key: fn(&Root, &str, &KeyValue) -> Result<Vec<u8>>,
+    /// The record in a row for people to read, without what is secret.
+    pub(crate) show: fn(&Root, &KeyValue) -> Result<serde_json::Value>,
 }
 
 /// What a name is declared as.
@@ -96,6 +98,7 @@ impl Registry {
             place: E::Scope::PLACE,
             entries: entries::<E>,
             record_key: pointed_to::<E>,
+            show: show::record::<E>,
         })
     }
 
@@ -109,9 +112,11 @@ impl Registry {
             declared: log::declared::<L>(),
             space: L::SPACE.name(),
             place: L::Scope::PLACE,
-            // The indexes of logs are neither built later nor verified, so nobody asks.
-            entries: |_, _| Err(undeclared(L::SPACE.name())),
-            record_key: |_, index, _| Err(undeclared(index)),
+            entries: log::entries::<L>,
+            record_key: |root, index, entry| {
+                log::pointed_to::<L>(root, index, entry).ok_or_else(|| undeclared(index))?
+            },
+            show: show::logged::<L>,
         })
     }
 
@@ -137,6 +142,22 @@ impl Registry {
     pub(crate) fn index(&self, name: &str) -> Result<&Declared> {
         let mut indexes = self.declared().filter(|declared| declared.is_index());
         indexes.find(|index| index.name == name).ok_or_else(|| undeclared(name))
+    }
+
+    /// What is declared under `name`.
+    pub(crate) fn named(&self, name: &str) -> Option<&Declared> {
+        self.declared().find(|declared| declared.name == name)
+    }
+
+    /// Whether what lies there is a record, of a log too, or a counter, rather than derived from one.
+    pub(crate) fn is_original(&self, located: Located<'_>) -> bool {
+        if located.name == COUNTERS.name() {
+            return located.place() == Place::Tenant;
+        }
+        let declared = self.named(located.name);
+        declared.is_some_and(|declared| {
+            declared.name == declared.space && declared.place == located.place()
+        })
     }
 
     /// The entity whose space is `space`.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
+mod archives;
 mod builds;
 mod conformance;
 mod formats;
