@@ -56,6 +56,8 @@ pub enum ErrorKind {
     Redeclared(&'static str),
     /// The counter of this name would exceed its limit.
     Quota(&'static str),
+    /// An import into this store was begun and has not ended: run it again with the same archive.
+    Importing,
 }
 
 impl Error {

@@ -2,6 +2,7 @@
 //! same semantics.
 //!
 //! ```text
+//!   archive      export and import: a store, or a tenant, as one stream of bytes
 //!   model        the product's records: structs, where they lie, what they are found by
 //!   repository   create, get, update, delete, find, scan; append; pages and cursors
 //!   entity       what a record is, what a log is; indexes; bytes and their versions
@@ -73,6 +74,7 @@
 //!
 //! The `examples/` folder of the repository has most of these as programs.
 
+pub mod archive;
 mod clock;
 pub mod engine;
 pub mod entity;

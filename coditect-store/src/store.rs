@@ -4,6 +4,7 @@ use std::sync::{Arc, atomic::AtomicU32};
 
 use crate::{
     Error, ErrorKind, Result, RunError, Transaction,
+    archive::{self, Export, Import},
     engine::{self, Database, RangeQuery},
     entity::{Entity, Log, META, Registry},
     keyspace::{KeyPart, Root, unpack_all},
@@ -15,7 +16,7 @@ use crate::{
 const PROGRAM: &str = "coditect-store";
 /// The layout of keys that this program writes. A change that older programs would misread counts
 /// it up; a new entity or index does not.
-const FORMAT: u64 = 1;
+pub(crate) const FORMAT: u64 = 1;
 
 /// Records in a database: a handle that is cheap to clone.
 #[derive(Clone, Debug)]
@@ -39,7 +40,8 @@ impl Store {
     ///
     /// `NewerFormat` if a newer version of this program made it, or has given one of its entities
     /// an index that is not declared here; `Redeclared` with a name that was declared otherwise
-    /// before; `Corrupt` if there are keys that no version made; `Invalid` if a name is declared
+    /// before; `Importing` if an import into it has not ended; `Corrupt` if there are keys that no
+    /// version made; `Invalid` if a name is declared
     /// twice; those of the engine.
     pub async fn open(database: Database) -> Result<Self> {
         Self::options().open(database).await
@@ -130,6 +132,11 @@ impl Store {
         Verification::new(self.clone(), self.registry().index(index)?)
     }
 
+    /// To write all that it has, or one tenant's, into an archive.
+    pub fn export(&self) -> Export {
+        Export::new(self.clone())
+    }
+
     /// The database that it lies in.
     pub fn database(&self) -> &Database {
         &self.database
@@ -172,6 +179,24 @@ impl StoreOptions {
         self
     }
 
+    /// To make a store in `database`, or a tenant of one, of an archive. Roots and entities are as they
+    /// will be when it is opened.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if a name is declared twice.
+    pub fn import(self, database: Database) -> Result<Import> {
+        Import::new(database, self)
+    }
+
+    pub(crate) fn key_root(&self) -> &Root {
+        &self.root
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// Opens it: see [`Store::open`].
     ///
     /// # Errors
@@ -182,6 +207,7 @@ impl StoreOptions {
         registry.check()?;
         let (at, declared) = (&root, &registry);
         let settled = database.run(|tx| async move {
+            archive::refuse_unfinished(&tx, at).await?;
             settle_format(&tx, at).await?;
             repository::settle(&tx, at, declared).await
         });
@@ -209,7 +235,12 @@ async fn settle_format(tx: &engine::Transaction, root: &Root) -> Result<()> {
     Ok(())
 }
 
-fn check_format(stored: &[u8]) -> Result<()> {
+/// Refuses what is no store's that this program knows.
+pub(crate) async fn require_format(tx: &engine::Transaction, root: &Root) -> Result<()> {
+    check_format(&tx.get(&format_key(root)).await?.ok_or_else(foreign)?)
+}
+
+pub(crate) fn check_format(stored: &[u8]) -> Result<()> {
     let (program, format): (String, u64) =
         unpack_all(stored).map_err(|cause| foreign().because(cause))?;
     if program != PROGRAM {

@@ -41,6 +41,7 @@ impl Entity for SealedKey {
     type Key = Kid;
     const SPACE: Space<Global> = Space::global("signing_keys").keyed(&["kid"]);
     const VERSION: u8 = 1;
+    const SECRETS: &'static [&'static str] = &["sealed"];
 
     fn scope(&self) -> Global {
         Global

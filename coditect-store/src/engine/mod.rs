@@ -16,6 +16,7 @@ mod embedded;
 mod limits;
 mod range;
 mod versionstamp;
+mod view;
 mod watch;
 
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use limits::{KEY_SIZE_LIMIT, LIFETIME, TRANSACTION_SIZE_LIMIT, VALUE_SIZE_LI
 pub(crate) use limits::{conflict, maybe_committed};
 pub use range::{KeySelector, KeyValue, Order, RangePage, RangeQuery, RangeStream, Stopped};
 pub use versionstamp::Versionstamp;
+pub use view::{CheckedRow, Consistency, FileState, View, ViewPage};
 pub use watch::Watch;
 
 use crate::{Result, RunError, transaction};

@@ -52,7 +52,7 @@ use std::fmt;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Declared, Entry, Form, Multi, Older, Unique};
+use super::{Declared, Entry, Form, Multi, Older, Unique, decode_logged};
 use crate::{
     Error, ErrorKind, Result,
     engine::KeyValue,
@@ -76,6 +76,9 @@ pub trait Log: LogIndexed + Serialize + DeserializeOwned + Send + Sync {
 
     /// The version of its bytes: see [`Entity::VERSION`](super::Entity::VERSION).
     const VERSION: u8;
+
+    /// The fields that are shown to nobody: see [`Entity::SECRETS`](super::Entity::SECRETS).
+    const SECRETS: &'static [&'static str] = &[];
 
     /// Whose this record is. It never changes.
     fn scope(&self) -> Self::Scope;
@@ -345,6 +348,49 @@ pub(crate) fn logged_key<L: Log>(
     let mut key = L::SPACE.key(root, scope, stream);
     position.pack(&mut key);
     key
+}
+
+/// The record under `key`, whose bytes are `bytes`, and its position.
+///
+/// # Errors
+///
+/// As those of the codec; `Corrupt` if the record is another stream's.
+pub(crate) fn decode_logged_at<L: Log>(
+    root: &Root,
+    key: &[u8],
+    bytes: &[u8],
+) -> Result<(Position, L)> {
+    let record: L = decode_logged(bytes)?;
+    let stream = L::SPACE.key(root, record.scope(), &record.stream());
+    let position = key.strip_prefix(stream.as_slice()).map(unpack_all).transpose()?;
+    let position = position.ok_or_else(|| {
+        let message = format!("a record of {} lies under another's key", L::SPACE.name());
+        Error::new(ErrorKind::Corrupt, message)
+    })?;
+    Ok((position, record))
+}
+
+/// The entries of all indexes of the record in a row.
+pub(super) fn entries<L: Log>(root: &Root, row: &KeyValue) -> Result<Vec<Entry>> {
+    let (position, record): (Position, L) = decode_logged_at(root, &row.key, &row.value)?;
+    let entries = L::INDEXES.iter().filter_map(|index| {
+        let mut entry = index.entry(root, &record)?;
+        let end = if index.is_unique() { &mut entry.value } else { &mut entry.key };
+        position.pack(end);
+        Some(entry)
+    });
+    Ok(entries.collect())
+}
+
+/// The key of the record that an entry of the index of this name is of; `None` if the log has none
+/// of this name.
+pub(super) fn pointed_to<L: Log>(
+    root: &Root,
+    index: &str,
+    entry: &KeyValue,
+) -> Option<Result<Vec<u8>>> {
+    let found = L::INDEXES.iter().find(|of| of.name() == index);
+    found.map(|index| index.record_key(root, entry))
 }
 
 /// The names of a log and of its indexes, and what they are.

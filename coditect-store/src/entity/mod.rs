@@ -77,19 +77,20 @@ mod index;
 mod kind;
 pub mod log;
 mod registry;
+mod show;
 
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use codec::Older;
-pub(crate) use codec::{decode_logged, encode, encode_logged};
+pub(crate) use codec::{decode, decode_logged, encode, encode_logged};
 pub use expiry::{Expiring, expiry_hour, hours_over};
 pub use index::{Covered, CoveredBy, Entry, Index, IndexOf};
 pub use kind::{
     Carried, Count, CountKind, Covering, CoveringKind, Each, Form, GlobalCount, GlobalCovering,
     GlobalEach, GlobalMulti, GlobalUnique, Kind, ListKind, Multi, Unique, UniqueKind,
 };
-pub(crate) use log::logged_key;
 pub use log::{Amendable, Log, LogIndex, LogIndexOf, LogIndexed, LogKind, check_log};
+pub(crate) use log::{decode_logged_at, logged_key};
 pub use registry::Registry;
 pub(crate) use registry::{Declaration, Declared, META};
 
@@ -113,6 +114,10 @@ pub trait Entity: Indexed + Serialize + DeserializeOwned + Send + Sync {
     /// The version of its bytes, from 1 on, written with each record. It grows by one whenever the
     /// struct changes in a way that changes its bytes: any field more, less, or in another place.
     const VERSION: u8;
+
+    /// The fields that are shown to nobody, as [`Serialize`] names them: hashes of passwords, say. Who
+    /// [inspects](crate::Store::inspect) the store sees that they are there, and no more.
+    const SECRETS: &'static [&'static str] = &[];
 
     /// Whose this record is. It never changes.
     fn scope(&self) -> Self::Scope;

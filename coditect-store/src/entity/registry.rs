@@ -4,11 +4,11 @@ use std::any::{TypeId, type_name};
 
 use futures_util::future::BoxFuture;
 
-use super::{Entity, Entry, Form, IndexOf, Indexed, Log, decode_at, log};
+use super::{Entity, Entry, Form, IndexOf, Indexed, Log, decode_at, log, show};
 use crate::{
     Error, ErrorKind, Result, Transaction,
     engine::KeyValue,
-    keyspace::{KeyRange, Place, Root, Scope as _, Shape},
+    keyspace::{KeyRange, Located, Place, Root, Scope as _, Shape},
     model::{self, TenantId},
     repository::{CHUNKS, COUNTERS},
 };
@@ -33,6 +33,8 @@ pub(crate) struct Declaration {
     pub(crate) record_key: fn(&Root, &str, &KeyValue) -> Result<Vec<u8>>,
     /// Deletes the record under a key, with its entries.
     pub(crate) delete: Delete,
+    /// The record in a row for people to read, without what is secret.
+    pub(crate) show: fn(&Root, &KeyValue) -> Result<serde_json::Value>,
 }
 
 /// How the record under a key is deleted by who doesn't know its type.
@@ -124,6 +126,7 @@ impl Registry {
             entries: entries::<E>,
             record_key: pointed_to::<E>,
             delete: |tx, key| Box::pin(tx.delete_at_key::<E>(key)),
+            show: show::record::<E>,
         })
     }
 
@@ -137,9 +140,11 @@ impl Registry {
             declared: log::declared::<L>(),
             space: L::SPACE.name(),
             place: L::Scope::PLACE,
-            // The indexes of logs are neither built later nor verified, so nobody asks.
-            entries: |_, _| Err(undeclared(L::SPACE.name())),
-            record_key: |_, index, _| Err(undeclared(index)),
+            entries: log::entries::<L>,
+            record_key: |root, index, entry| {
+                log::pointed_to::<L>(root, index, entry).ok_or_else(|| undeclared(index))?
+            },
+            show: show::logged::<L>,
             delete: |_, _| Box::pin(async { Err(undeclared(L::SPACE.name())) }),
         })
     }
@@ -171,6 +176,23 @@ impl Registry {
     pub(crate) fn index(&self, name: &str) -> Result<&Declared> {
         let mut indexes = self.declared().filter(|declared| declared.is_index());
         indexes.find(|index| index.name == name).ok_or_else(|| undeclared(name))
+    }
+
+    /// What is declared under `name`.
+    pub(crate) fn named(&self, name: &str) -> Option<&Declared> {
+        self.declared().find(|declared| declared.name == name)
+    }
+
+    /// Whether what lies there is a record, of a log too, a counter, or a chunk of a blob, rather than
+    /// derived from one.
+    pub(crate) fn is_original(&self, located: Located<'_>) -> bool {
+        if [COUNTERS.name(), CHUNKS.name()].contains(&located.name) {
+            return located.place() == Place::Tenant;
+        }
+        let declared = self.named(located.name);
+        declared.is_some_and(|declared| {
+            declared.name == declared.space && declared.place == located.place()
+        })
     }
 
     /// The entity whose space is `space`.

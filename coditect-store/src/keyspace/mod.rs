@@ -14,8 +14,10 @@
 //! - All that is one tenant's lies under one prefix, and nothing else does.
 //! - Names are persisted: one that has been released is never renamed or given to something else.
 //!
-//! This module knows no record and no transaction. Only `part.rs` names the crate that packs.
+//! This module knows no record and no transaction. Only `part.rs`, and `element.rs` for people to read,
+//! name the crate that packs.
 
+mod element;
 mod part;
 mod position;
 mod range;
@@ -24,6 +26,7 @@ mod select;
 mod shape;
 mod space;
 
+pub use element::{Readable, parse_elements};
 pub use part::KeyPart;
 pub use position::Position;
 pub use range::KeyRange;
@@ -32,6 +35,7 @@ pub use select::Select;
 pub use shape::{Shape, table};
 pub use space::{Global, Place, Scope, Space};
 
+pub(crate) use element::Located;
 pub(crate) use part::unpack_all;
 pub(crate) use shape::TENANT;
 pub(crate) use space::{distinct, is_name};

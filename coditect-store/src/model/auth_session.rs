@@ -61,6 +61,7 @@ impl Entity for AuthSession {
     type Key = AuthSessionId;
     const SPACE: Space<TenantId> = Space::tenant("auth_sessions");
     const VERSION: u8 = 1;
+    const SECRETS: &'static [&'static str] = &["secret_hash", "previous_secret_hash", "salt"];
 
     fn scope(&self) -> TenantId {
         self.tenant_id

@@ -38,6 +38,7 @@ impl Entity for User {
     type Key = UserId;
     const SPACE: Space<TenantId> = Space::tenant("users").keyed(&["user"]);
     const VERSION: u8 = 1;
+    const SECRETS: &'static [&'static str] = &["password_hash"];
 
     fn scope(&self) -> TenantId {
         self.tenant_id

@@ -164,6 +164,29 @@ pub(crate) async fn settle(
     Ok(())
 }
 
+/// Refuses a row of another store's catalog, `("meta", …rest)`, that is not as this program declares
+/// it.
+///
+/// # Errors
+///
+/// `Redeclared` with the name; `NewerFormat` if it is an index of a space that is declared here, and
+/// is not; `Corrupt` if it cannot be read.
+pub(super) fn admit(registry: &Registry, rest: &[u8], value: &[u8]) -> Result<()> {
+    let mut name = rest;
+    if String::unpack(&mut name)? != "schema" {
+        return Ok(());
+    }
+    let (name, stored): (String, Schema) = (unpack_all(name)?, unpack_all(value)?);
+    match registry.named(&name) {
+        Some(declared) if declared.schema() == stored => Ok(()),
+        Some(declared) => Err(redeclared(declared)),
+        None => match registry.declaration(&stored.3) {
+            Some(declaration) => Err(unknown(declaration.space, &name)),
+            None => Ok(()),
+        },
+    }
+}
+
 /// Whether a space has records, or may have: it is not looked for long.
 async fn has_records(
     tx: &engine::Transaction,

@@ -9,6 +9,7 @@ mod reads;
 mod sequencer;
 mod storage;
 mod transaction;
+mod view;
 mod watches;
 mod writes;
 
@@ -24,11 +25,11 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-pub(super) use self::transaction::Transaction;
 use self::{
     sequencer::{Board, Request, Sequencer},
     storage::Storage,
 };
+pub(super) use self::{transaction::Transaction, view::Held};
 use super::limits;
 use crate::{Clock, Error, ErrorKind, Result};
 
@@ -100,6 +101,21 @@ impl Embedded {
 
     pub(super) fn begin(&self) -> Transaction {
         Transaction::new(Arc::clone(&self.0))
+    }
+
+    /// Compares the file in `folder` with its own sums: see [`Storage::check`].
+    pub(super) fn check(folder: &Path) -> Result<bool> {
+        Storage::check(folder)
+    }
+
+    pub(super) fn view(&self) -> Result<Held> {
+        Held::new(Arc::clone(&self.0))
+    }
+
+    pub(super) async fn advance(&self, version: u64) -> Result<()> {
+        let (done, advanced) = oneshot::channel();
+        self.0.send(Request::Advance(version, done)).await?;
+        advanced.await.map_err(|_| limits::closed())
     }
 
     pub(super) async fn close(&self) {

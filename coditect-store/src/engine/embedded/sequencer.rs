@@ -61,6 +61,8 @@ pub(super) struct ReadAt {
 #[derive(Debug)]
 pub(super) enum Request {
     Commit(Commit),
+    /// Makes all later versions greater than this one.
+    Advance(u64, oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -227,6 +229,8 @@ impl Sequencer {
         while let Some(request) = queue.blocking_recv() {
             match request {
                 Request::Commit(commit) => drop(commit.answer.send(Err(limits::closed()))),
+                // Who asked finds nobody to answer.
+                Request::Advance(..) => {}
                 Request::Stop(done) => drop(done.send(())),
             }
         }
@@ -249,6 +253,10 @@ impl Sequencer {
                     Request::Stop(done) => {
                         stopped = Some(done);
                         break;
+                    }
+                    Request::Advance(version, done) => {
+                        self.last_version = self.last_version.max(version);
+                        let _ = done.send(());
                     }
                     Request::Commit(commit) => {
                         bytes += commit.bytes;

@@ -55,6 +55,9 @@ pub(super) struct Storage {
 #[derive(Clone)]
 pub(super) struct Snapshot(Arc<ReadOnlyTable<&'static [u8], &'static [u8]>>);
 
+/// A key, and its value unless that is damaged.
+pub(super) type CheckedRow = (Vec<u8>, Option<Vec<u8>>);
+
 /// The rows of a range of a snapshot, in one order.
 pub(super) struct Rows {
     range: OwnedRange<&'static [u8], &'static [u8]>,
@@ -100,6 +103,17 @@ impl Storage {
         guarded(|| {
             let database = builder.open(&path).map_err(|error| open_error(&path, error))?;
             Self::start(database)
+        })
+    }
+
+    /// Compares all pages of the file in `folder` with their sums, and puts right what redb can.
+    /// Nobody else may have it open. True if it was sound.
+    pub(super) fn check(folder: &Path) -> Result<bool> {
+        let path = folder.join(FILE_NAME);
+        guarded(|| {
+            let mut database =
+                Builder::new().open(&path).map_err(|error| open_error(&path, error))?;
+            database.check_integrity().map_err(|error| open_error(&path, error))
         })
     }
 
@@ -209,20 +223,30 @@ impl Snapshot {
     }
 }
 
-impl Iterator for Rows {
-    type Item = Result<KeyValue>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let row = guarded(|| {
+impl Rows {
+    /// The next row; one whose value is damaged is not passed over, nor does it end the rows.
+    pub(super) fn next_checked(&mut self) -> Result<Option<CheckedRow>> {
+        guarded(|| {
             let row = match self.order {
                 Order::Ascending => self.range.next(),
                 Order::Descending => self.range.next_back(),
             };
             let Some((key, stored)) = row.transpose().map_err(broken)? else { return Ok(None) };
-            let value = unsealed(key.value(), stored.value())?;
-            Ok(Some(KeyValue { key: key.value().to_vec(), value }))
-        });
-        row.transpose()
+            let value = unsealed(key.value(), stored.value()).ok();
+            Ok(Some((key.value().to_vec(), value)))
+        })
+    }
+}
+
+impl Iterator for Rows {
+    type Item = Result<KeyValue>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let row = self.next_checked().transpose()?;
+        Some(row.and_then(|(key, value)| match value {
+            Some(value) => Ok(KeyValue { key, value }),
+            None => Err(damaged()),
+        }))
     }
 }
 
@@ -284,8 +308,12 @@ fn unsealed(key: &[u8], stored: &[u8]) -> Result<Vec<u8>> {
         Some((sum, value)) if u32::from_le_bytes(*sum) == checksum(key, value) => {
             Ok(value.to_vec())
         }
-        _ => Err(corrupt("a stored value is damaged")),
+        _ => Err(damaged()),
     }
+}
+
+fn damaged() -> Error {
+    corrupt("a stored value is damaged")
 }
 
 /// Does `work`; a damaged file may make the storage crate panic on the way.

@@ -1,0 +1,293 @@
+//! Making a store, or a tenant of one, of an archive.
+//!
+//! Why it can be stopped anywhere: the [marker](super::marker) says which archive is being imported
+//! and how many of its rows are there, and moves in the very transactions that write them. Whoever
+//! runs the import again passes over so many rows, which are compared with their sums all the same.
+//! Two who run it together conflict at the marker, and one is refused.
+
+use tokio::io::{AsyncRead, AsyncSeek, AsyncSeekExt};
+
+use super::{Manifest, Progress, Summary, marker::Marker, reader::Reader};
+use crate::{
+    Error, ErrorKind, Result, StoreOptions,
+    engine::{self, Database, KeyValue, RangeQuery},
+    entity::Registry,
+    keyspace::{KeyRange, Located, Readable, Root},
+    repository, store,
+    transaction::{self, RetryPolicy, Unknown},
+};
+
+/// The most rows of a transaction, if not said.
+const ROWS: usize = 4_000;
+/// A transaction ends with the row at which those written come to this many bytes.
+const BYTES: usize = 2 << 20;
+/// A transaction of a tenant's rows ends with the row at which it has come to this size, index entries
+/// and conflict ranges included.
+const SIZE: usize = 2 << 20;
+
+/// An import: made by [`StoreOptions::import`].
+#[derive(Clone, Debug)]
+pub struct Import {
+    database: Database,
+    options: StoreOptions,
+    rows: usize,
+}
+
+impl Import {
+    pub(crate) fn new(database: Database, options: StoreOptions) -> Result<Self> {
+        options.registry().check()?;
+        Ok(Self { database, options, rows: ROWS })
+    }
+
+    /// At most `rows` rows a transaction, and at least one; 4,000 if not said.
+    #[must_use]
+    pub fn rows(self, rows: usize) -> Self {
+        Self { rows: rows.max(1), ..self }
+    }
+
+    /// Reads a whole archive, and looks whether this program could work with what is in it. Nothing is
+    /// written; `observe` is told how far it is.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` if the archive is not whole, with the offset, or is of no store; `NewerFormat` if a
+    /// newer program wrote it, or one that has an index that is not declared here; `Redeclared` with
+    /// the name of what was declared otherwise there; `Unavailable` if it cannot be read.
+    pub async fn verify<R: AsyncRead + Unpin>(
+        &self,
+        source: R,
+        mut observe: impl FnMut(Progress),
+    ) -> Result<Summary> {
+        let mut reader = Reader::open(source).await?;
+        let manifest = reader.manifest().await?;
+        self.admit(&manifest)?;
+        while let Some(rows) = reader.rows().await? {
+            for row in &rows {
+                self.admit_row(&manifest, row)?;
+            }
+            observe(reader.progress());
+        }
+        reader.summary()
+    }
+
+    /// As [`run`](Self::run), with the whole archive [verified](Self::verify) before anything is
+    /// written. `source` is read from where it stands, twice.
+    ///
+    /// # Errors
+    ///
+    /// As both.
+    pub async fn run_verified<R: AsyncRead + AsyncSeek + Unpin>(
+        &self,
+        mut source: R,
+        mut observe: impl FnMut(Step),
+    ) -> Result<Summary> {
+        let unreadable = |cause| {
+            Error::new(ErrorKind::Unavailable, "the archive cannot be read again").because(cause)
+        };
+        let begin = source.stream_position().await.map_err(unreadable)?;
+        let verified =
+            self.verify(&mut source, |progress| observe(Step::Verified(progress))).await?;
+        source.seek(std::io::SeekFrom::Start(begin)).await.map_err(unreadable)?;
+        let imported = self.run(&mut source, |progress| observe(Step::Imported(progress))).await?;
+        if imported != verified {
+            return Err(Error::new(ErrorKind::Stale, "the archive was changed meanwhile"));
+        }
+        Ok(imported)
+    }
+
+    /// Writes what is in an archive, in transactions of bounded size; `observe` is told how far it is.
+    /// A store's goes into an empty database; a tenant's into a store that does not have the tenant.
+    ///
+    /// It can be stopped at any point, by a kill too, and goes on where it was when it is run again
+    /// with the same archive. Until it has come to its end the store is not opened by any program; one
+    /// that has it open meanwhile, on a cluster, is not kept from it.
+    ///
+    /// # Errors
+    ///
+    /// As [`verify`](Self::verify), but found on the way: what was written by then stays, and so does
+    /// the refusal to open the store. `Exists` if there is something already where it should go;
+    /// `Importing` if another archive's import has not ended; `Unique`, of a tenant, with the index's
+    /// name, if another tenant has a value that it has; `IndexBuilding`, of a tenant, if the store has
+    /// an index that is not built; `Stale` if somebody else runs the same import; those of the engine.
+    pub async fn run<R: AsyncRead + Unpin>(
+        &self,
+        source: R,
+        mut observe: impl FnMut(Progress),
+    ) -> Result<Summary> {
+        let mut reader = Reader::open(source).await?;
+        let manifest = reader.manifest().await?;
+        self.admit(&manifest)?;
+        let mut marker = self.begin(&manifest).await?;
+        let mut behind = marker.rows;
+        while let Some(rows) = reader.rows().await? {
+            for row in &rows {
+                self.admit_row(&manifest, row)?;
+            }
+            let passed = usize::try_from(behind).unwrap_or(usize::MAX).min(rows.len());
+            behind -= passed as u64;
+            let mut rest = &rows[passed..];
+            while !rest.is_empty() {
+                let written = self.step(&manifest, &marker, rest).await?;
+                marker.rows += written as u64;
+                rest = &rest[written..];
+            }
+            observe(reader.progress());
+        }
+        let summary = reader.summary()?;
+        if behind > 0 {
+            return Err(reader.damaged("more of it was imported than there is"));
+        }
+        self.database.advance_version(summary.version).await?;
+        self.end(&manifest, &marker).await?;
+        Ok(summary)
+    }
+
+    fn root(&self) -> &Root {
+        self.options.key_root()
+    }
+
+    fn registry(&self) -> &Registry {
+        self.options.registry()
+    }
+
+    /// Refuses an archive that this program does not understand.
+    fn admit(&self, manifest: &Manifest) -> Result<()> {
+        let Manifest { store_format: format, program, .. } = manifest;
+        if *format > store::FORMAT {
+            let message = format!(
+                "the archive is of a store of format {format}, written by version {program}; this \
+                 program knows {}",
+                store::FORMAT
+            );
+            return Err(Error::new(ErrorKind::NewerFormat, message));
+        }
+        Ok(())
+    }
+
+    /// Refuses a row that has no place in an archive of this kind, and declarations that are not this
+    /// program's.
+    fn admit_row(&self, manifest: &Manifest, row: &KeyValue) -> Result<()> {
+        let nowhere = Root::default();
+        let located = Located::of(&nowhere, &row.key);
+        match manifest.tenant {
+            None => repository::admit(self.registry(), located, &row.value),
+            Some(tenant) => {
+                let declared = located.filter(|located| located.tenant == Some(tenant));
+                if declared.is_some_and(|located| self.registry().is_original(located)) {
+                    return Ok(());
+                }
+                let shown = Readable::new(&row.key);
+                let message = format!("the archive has {shown}, which this program does not know");
+                Err(Error::new(ErrorKind::NewerFormat, message))
+            }
+        }
+    }
+
+    /// Writes the marker, or finds the one of an import that was stopped.
+    async fn begin(&self, manifest: &Manifest) -> Result<Marker> {
+        let root = self.root();
+        let begun = self.database.begin();
+        let begun = Marker::read(&begun, root).await?;
+        if begun.is_none() && manifest.tenant.is_some() {
+            // It is a store, and knows what is declared here.
+            self.options.clone().open(self.database.clone()).await?;
+        }
+        let begin = |tx: engine::Transaction| async move {
+            if let Some(marker) = Marker::read(&tx, root).await? {
+                return if marker.id == manifest.id {
+                    Ok(marker)
+                } else {
+                    Err(marker.unfinished())
+                };
+            }
+            let range = manifest.tenant.map_or_else(|| root.range(), |tenant| root.tenant(tenant));
+            let KeyRange { begin, end } = range;
+            let there = tx.get_range(&RangeQuery::new(begin, end).limit(1)).await?;
+            if !there.rows.is_empty() {
+                let what = if manifest.tenant.is_some() { "the tenant is" } else { "a store is" };
+                let message = format!("{what} there already: nothing was imported");
+                return Err(Error::new(ErrorKind::Exists, message));
+            }
+            if manifest.tenant.is_some() {
+                repository::require_all_built(&tx, root, self.registry()).await?;
+            }
+            let marker = Marker { id: manifest.id, rows: 0 };
+            marker.write(&tx, root);
+            Ok(marker)
+        };
+        transaction::run(&self.database, &again(), begin).await
+    }
+
+    /// Writes the first of `rows` in one transaction; gives how many.
+    async fn step(&self, manifest: &Manifest, at: &Marker, rows: &[KeyValue]) -> Result<usize> {
+        let root = self.root();
+        let step = |tx: engine::Transaction| async move {
+            let there = self.require_own(&tx, at).await?;
+            if there.rows > at.rows {
+                // An attempt whose outcome was unknown did come through.
+                return Ok(usize::try_from(there.rows - at.rows).unwrap_or(usize::MAX));
+            }
+            let (mut written, mut bytes) = (0, 0);
+            for KeyValue { key, value } in rows {
+                bytes += key.len() + value.len();
+                let row = KeyValue { key: [root.as_bytes(), key].concat(), value: value.clone() };
+                if manifest.tenant.is_some() {
+                    repository::restore(&tx, root, self.registry(), &row).await?;
+                } else {
+                    tx.set(&row.key, &row.value);
+                }
+                written += 1;
+                if written >= self.rows || bytes >= BYTES || tx.approximate_size() >= SIZE {
+                    break;
+                }
+            }
+            Marker { id: at.id, rows: at.rows + written as u64 }.write(&tx, root);
+            Ok(written)
+        };
+        let written = transaction::run(&self.database, &again(), step).await?;
+        if written > rows.len() { Err(interfered()) } else { Ok(written) }
+    }
+
+    /// The marker as it is stored, if it is of this import and not behind.
+    async fn require_own(&self, tx: &engine::Transaction, at: &Marker) -> Result<Marker> {
+        let there = Marker::read(tx, self.root()).await?;
+        there.filter(|there| there.id == at.id && there.rows >= at.rows).ok_or_else(interfered)
+    }
+
+    /// Removes the marker: from then on it is a store.
+    async fn end(&self, manifest: &Manifest, at: &Marker) -> Result<()> {
+        let root = self.root();
+        let end = |tx: engine::Transaction| async move {
+            match Marker::read(&tx, root).await? {
+                Some(there) if there == *at => {}
+                // An attempt whose outcome was unknown did come through.
+                None => return Ok(()),
+                Some(_) => return Err(interfered()),
+            }
+            if manifest.tenant.is_none() {
+                store::require_format(&tx, root).await?;
+            }
+            Marker::clear(&tx, root);
+            Ok(())
+        };
+        transaction::run(&self.database, &again(), end).await
+    }
+}
+
+/// How far an import is that verifies first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// So much was read and found to be whole.
+    Verified(Progress),
+    /// So much is there.
+    Imported(Progress),
+}
+
+/// Each step recognises its own work by the marker, so that an unknown outcome is run again.
+fn again() -> RetryPolicy {
+    RetryPolicy { unknown: Unknown::RunAgain, ..RetryPolicy::default() }
+}
+
+fn interfered() -> Error {
+    Error::new(ErrorKind::Stale, "another process runs this import, or has ended it")
+}

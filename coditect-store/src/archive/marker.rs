@@ -1,0 +1,71 @@
+//! What a store keeps while an import into it is under way: which archive, and how much of it is
+//! there.
+//!
+//! ```text
+//! ("meta", "import") → (archive id, rows that are there)
+//! ```
+//!
+//! It is written before the first row and removed after the last, each step of the import moves it in
+//! the transaction that writes the step's rows, and whoever opens a store looks at it first.
+
+use uuid::Uuid;
+
+use crate::{
+    Error, ErrorKind, Result, engine,
+    entity::META,
+    keyspace::{KeyPart, Root, unpack_all},
+};
+
+/// How far an import is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Marker {
+    /// The archive.
+    pub(super) id: Uuid,
+    /// How many of its rows are there.
+    pub(super) rows: u64,
+}
+
+impl Marker {
+    pub(super) async fn read(tx: &engine::Transaction, root: &Root) -> Result<Option<Self>> {
+        let stored = tx.get(&key(root)).await?;
+        stored.map(|bytes| Self::unpack(&bytes)).transpose()
+    }
+
+    pub(super) fn write(&self, tx: &engine::Transaction, root: &Root) {
+        let mut bytes = Vec::new();
+        (self.id, self.rows).pack(&mut bytes);
+        tx.set(&key(root), &bytes);
+    }
+
+    pub(super) fn clear(tx: &engine::Transaction, root: &Root) {
+        tx.clear(&key(root));
+    }
+
+    fn unpack(bytes: &[u8]) -> Result<Self> {
+        let (id, rows) = unpack_all(bytes)?;
+        Ok(Self { id, rows })
+    }
+
+    pub(super) fn unfinished(&self) -> Error {
+        let message = format!(
+            "an import into this store has not ended: run it again with the same archive, {}",
+            self.id
+        );
+        Error::new(ErrorKind::Importing, message)
+    }
+}
+
+/// The marker's key.
+pub(super) fn key(root: &Root) -> Vec<u8> {
+    root.key(&(META.to_owned(), "import".to_owned()))
+}
+
+/// Refuses a store that an import into has not ended.
+pub(crate) async fn refuse_unfinished(tx: &engine::Transaction, root: &Root) -> Result<()> {
+    Marker::read(tx, root).await?.map_or(Ok(()), |marker| Err(marker.unfinished()))
+}
+
+/// Refuses a value that is no marker's.
+pub(crate) fn check_row(value: &[u8]) -> Result<()> {
+    Marker::unpack(value).map(|_| ())
+}

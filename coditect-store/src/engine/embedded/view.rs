@@ -1,0 +1,58 @@
+//! A published state that is kept for whoever holds it, however long.
+
+use std::sync::Arc;
+
+use super::{Shared, storage::Snapshot};
+use crate::{
+    Result,
+    engine::{
+        range::Order,
+        view::{CheckedRow, ViewPage},
+    },
+};
+
+/// A state that was the latest once. While it is held the storage keeps its pages.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Held {
+    shared: Arc<Shared>,
+    version: u64,
+    snapshot: Arc<Snapshot>,
+}
+
+impl Held {
+    pub(super) fn new(shared: Arc<Shared>) -> Result<Self> {
+        let published = shared.board.latest()?;
+        let snapshot = published.snapshot()?;
+        Ok(Self { shared, version: published.version, snapshot })
+    }
+
+    pub(in super::super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(in super::super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.shared.board.check_open()?;
+        self.snapshot.value(key)
+    }
+
+    pub(in super::super) fn page(
+        &self,
+        begin: &[u8],
+        end: &[u8],
+        bytes: usize,
+    ) -> Result<ViewPage> {
+        self.shared.board.check_open()?;
+        let mut stored = self.snapshot.rows(begin, end, Order::Ascending)?;
+        let mut page = ViewPage { rows: Vec::new(), more: true };
+        let mut read = 0;
+        while read < bytes {
+            let Some((key, value)) = stored.next_checked()? else {
+                page.more = false;
+                break;
+            };
+            read += key.len() + value.as_ref().map_or(0, Vec::len);
+            page.rows.push(CheckedRow { key, value });
+        }
+        Ok(page)
+    }
+}

@@ -1,0 +1,148 @@
+//! Views: what is stored, to be read for longer than a transaction lives; and what a restored
+//! database needs beside.
+//!
+//! A [`View`] is for who goes through everything: an export, a check. It reads, conflicts with
+//! nothing, and outlives the five seconds of a transaction. On the embedded engine it is one version
+//! for as long as it is held. A cluster keeps no version for longer than a transaction lives, so there
+//! a view reads each page at the version of its time; [`View::consistency`] says which of the two it
+//! is, so that nobody takes the one for the other.
+
+use std::path::Path;
+
+use super::{Database, Engine, embedded};
+use crate::{Error, ErrorKind, Result};
+
+/// What is stored, at one version if [`consistency`](Self::consistency) says so. A handle that is
+/// cheap to clone.
+///
+/// While it is held the engine keeps what has been overwritten since: the file of the embedded engine
+/// grows by that, and reuses it afterwards. Like a transaction's reads, a view's answer `Closed` once
+/// the database is closed, and the folder is free when the view is dropped too.
+#[derive(Clone, Debug)]
+pub struct View(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    Embedded(embedded::Held),
+}
+
+/// Whether what is read belongs together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Consistency {
+    /// All of it is as it was at one version.
+    OneVersion,
+    /// Each page is as it was when it was read.
+    EachPage,
+}
+
+/// Rows of a view, in the order of their keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViewPage {
+    /// The rows.
+    pub rows: Vec<CheckedRow>,
+    /// Whether there may be more of them in the range.
+    pub more: bool,
+}
+
+/// A key, and its value as far as that is what was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckedRow {
+    /// The key.
+    pub key: Vec<u8>,
+    /// Its value; `None` if it is damaged.
+    pub value: Option<Vec<u8>>,
+}
+
+/// How the file of a database was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileState {
+    /// As it was written.
+    Sound,
+    /// Damaged, and put right without loss of a commit.
+    Repaired,
+}
+
+impl View {
+    /// The version that it shows; if it is not of one version, the version at which it began.
+    pub fn version(&self) -> u64 {
+        match &self.0 {
+            Source::Embedded(held) => held.version(),
+        }
+    }
+
+    /// Whether all that is read belongs together.
+    pub fn consistency(&self) -> Consistency {
+        match &self.0 {
+            Source::Embedded(_) => Consistency::OneVersion,
+        }
+    }
+
+    /// The value of `key`, or `None`.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` if it is damaged; `Closed`; those of the engine.
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        super::give_way().await;
+        match &self.0 {
+            Source::Embedded(held) => held.get(key),
+        }
+    }
+
+    /// The rows from `begin` up to, and without, `end`, ending with the one at which keys and values
+    /// come to `target_bytes`. A value that is damaged does not keep the others from being read.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` if the rows themselves cannot be told from each other any more; `Closed`; those of
+    /// the engine.
+    pub async fn page(&self, begin: &[u8], end: &[u8], target_bytes: usize) -> Result<ViewPage> {
+        super::give_way().await;
+        match &self.0 {
+            Source::Embedded(held) => held.page(begin, end, target_bytes.max(1)),
+        }
+    }
+}
+
+impl Database {
+    /// What is stored now, for as long as it is held.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`; those of the engine.
+    #[expect(clippy::unused_async, reason = "this engine answers at once; a cluster does not")]
+    pub async fn view(&self) -> Result<View> {
+        match &self.0 {
+            Engine::Embedded(engine) => engine.view().map(Source::Embedded).map(View),
+        }
+    }
+
+    /// Makes all versions that are given from now on greater than `version`: rows with versionstamps
+    /// that another database gave lie before those that this one gives. It holds for good with the
+    /// next commit. (On a cluster that is what `advanceversion` of its command line does.)
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if `version` is in the upper half of all numbers: no clock gives such a one. `Closed`.
+    pub async fn advance_version(&self, version: u64) -> Result<()> {
+        if version > u64::MAX / 2 {
+            let message = format!("{version} is no version that was ever given");
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        match &self.0 {
+            Engine::Embedded(engine) => engine.advance(version).await,
+        }
+    }
+
+    /// Compares every page of the embedded engine's file in the folder `path` with its checksum. It
+    /// takes as long as reading the file, and keeps its thread busy meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` if it is damaged beyond repair; otherwise as [`open`](Self::open), `Unavailable` also
+    /// if there is no file.
+    pub fn check_file(path: impl AsRef<Path>) -> Result<FileState> {
+        let sound = embedded::Embedded::check(path.as_ref())?;
+        Ok(if sound { FileState::Sound } else { FileState::Repaired })
+    }
+}

@@ -1,0 +1,218 @@
+//! Keys for people to read, whoever declared them: the elements of any tuple.
+//!
+//! What is no tuple is shown too, as its bytes: nothing that is stored is kept from who looks for it.
+
+use std::fmt;
+
+use foundationdb_tuple::{Element as Packed, Versionstamp, unpack};
+use uuid::Uuid;
+
+use super::{KeyPart, Place, Position, Root};
+use crate::model::TenantId;
+
+/// The elements of a packed tuple, or bytes that are none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readable(Shown);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Shown {
+    Elements(Vec<String>),
+    Bytes(Vec<u8>),
+}
+
+/// Where a key lies: whose it is, under which name, and what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Located<'a> {
+    pub(crate) tenant: Option<TenantId>,
+    pub(crate) name: &'a str,
+    /// The elements after the name, packed.
+    pub(crate) rest: &'a [u8],
+}
+
+impl Readable {
+    /// The elements of `packed`.
+    pub fn new(packed: &[u8]) -> Self {
+        let elements: Result<Vec<Packed<'_>>, _> = unpack(packed);
+        Self(match elements {
+            // The packer is more lenient than the tuples that it makes.
+            Ok(elements) if repacks(&elements, packed) => {
+                Shown::Elements(elements.iter().map(shown).collect())
+            }
+            _ => Shown::Bytes(packed.to_vec()),
+        })
+    }
+
+    /// The elements of `key` below `root`; a key that does not lie there is shown whole.
+    pub fn key(root: &Root, key: &[u8]) -> Self {
+        Self::new(key.strip_prefix(root.as_bytes()).unwrap_or(key))
+    }
+
+    /// Whether it is a tuple.
+    pub fn is_tuple(&self) -> bool {
+        matches!(self.0, Shown::Elements(_))
+    }
+}
+
+impl fmt::Display for Readable {
+    /// A tuple as `(0195…, "users", 7)`: text in quotes, bytes in hexadecimal as `x'00ff'`, a
+    /// versionstamp as `@` and its digits. Bytes that are no tuple as `x'00ff'`, without parentheses.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Shown::Elements(elements) => write!(f, "({})", elements.join(", ")),
+            Shown::Bytes(bytes) => f.write_str(&hexadecimal(bytes)),
+        }
+    }
+}
+
+impl<'a> Located<'a> {
+    /// Where `key` lies below `root`; `None` if it begins with no name.
+    pub(crate) fn of(root: &Root, key: &'a [u8]) -> Option<Self> {
+        let mut rest = key.strip_prefix(root.as_bytes())?;
+        let mut after = rest;
+        let tenant = TenantId::unpack(&mut after).ok();
+        if tenant.is_some() {
+            rest = after;
+        }
+        let mut after = rest;
+        let name = String::unpack(&mut after).ok()?;
+        // A name has no byte that is packed as more than itself: it lies in the key as it is.
+        let packed = &rest[..rest.len() - after.len()];
+        let name = packed.get(1..1 + name.len()).and_then(|name| str::from_utf8(name).ok())?;
+        Some(Self { tenant, name, rest: after })
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        if self.tenant.is_some() { Place::Tenant } else { Place::Global }
+    }
+}
+
+fn repacks(elements: &[Packed<'_>], packed: &[u8]) -> bool {
+    foundationdb_tuple::pack(&elements) == packed
+}
+
+fn shown(element: &Packed<'_>) -> String {
+    match element {
+        Packed::Nil => "nil".to_owned(),
+        Packed::Bytes(bytes) => hexadecimal(bytes),
+        Packed::String(text) => format!("{text:?}"),
+        Packed::Tuple(elements) => {
+            let elements: Vec<String> = elements.iter().map(shown).collect();
+            format!("({})", elements.join(", "))
+        }
+        Packed::Int(number) => number.to_string(),
+        Packed::Float(number) => number.to_string(),
+        Packed::Double(number) => number.to_string(),
+        Packed::Bool(truth) => truth.to_string(),
+        Packed::Uuid(uuid) => uuid.to_string(),
+        Packed::Versionstamp(stamp) => stamp_shown(stamp),
+    }
+}
+
+fn stamp_shown(stamp: &Versionstamp) -> String {
+    format!("@{}", digits(stamp.as_bytes()))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    format!("x'{}'", digits(bytes))
+}
+
+fn digits(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The elements that `text` names, packed: UUIDs, whole numbers, versionstamps as `@` and their
+/// digits, and everything else as text, with commas between. Text in quotes is text whatever it looks
+/// like.
+pub fn parse_elements(text: &str) -> Vec<u8> {
+    let mut packed = Vec::new();
+    for element in text.split(',').map(str::trim).filter(|element| !element.is_empty()) {
+        if let Ok(uuid) = Uuid::parse_str(element) {
+            uuid.pack(&mut packed);
+        } else if let Ok(number) = element.parse::<i64>() {
+            number.pack(&mut packed);
+        } else if let Some(position) = element.strip_prefix('@').and_then(position) {
+            position.pack(&mut packed);
+        } else {
+            let quoted = element.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+            quoted.unwrap_or(element).to_owned().pack(&mut packed);
+        }
+    }
+    packed
+}
+
+fn position(digits: &str) -> Option<Position> {
+    let digits = digits.as_bytes();
+    let mut bytes = [0; 12];
+    if digits.len() != 2 * bytes.len() {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+        *byte = u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(Position::from_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn packed(part: &impl KeyPart) -> Vec<u8> {
+        let mut key = Vec::new();
+        part.pack(&mut key);
+        key
+    }
+
+    #[test]
+    fn a_key_is_shown_element_by_element() {
+        let id = Uuid::from_u128(7);
+        let key = packed(&((id, "users".to_owned()), (-3_i64, true), vec![0_u8, 255]));
+        let shown = Readable::key(&Root::default(), &key).to_string();
+        assert_eq!(shown, "(00000000-0000-0000-0000-000000000007, \"users\", -3, true, x'00ff')");
+        let stamped = packed(&("m".to_owned(), Position::from_bytes([0xab; 12])));
+        assert_eq!(Readable::new(&stamped).to_string(), "(\"m\", @abababababababababababab)");
+    }
+
+    #[test]
+    fn what_is_no_tuple_is_shown_as_its_bytes() {
+        for bytes in [b"\xff\x00".as_slice(), b"\x02open", b"text"] {
+            let shown = Readable::new(bytes);
+            assert!(!shown.is_tuple());
+            assert_eq!(shown.to_string(), hexadecimal(bytes));
+        }
+    }
+
+    #[test]
+    fn elements_are_read_as_they_are_shown() {
+        let id = Uuid::from_u128(7);
+        let stamp = Position::from_bytes([0xab; 12]);
+        let parts = ((id, 7_u64), ("plan".to_owned(), "7".to_owned()), stamp);
+        let text = format!("{id}, 7, plan, \"7\", @{}", "ab".repeat(12));
+        assert_eq!(parse_elements(&text), packed(&parts));
+        assert_eq!(parse_elements(""), b"");
+    }
+
+    #[test]
+    fn a_key_says_whose_it_is_and_under_which_name() {
+        let root = Root::new(&"root".to_owned());
+        let tenant = TenantId(Uuid::from_u128(7));
+        let key = root.key(&(tenant, "users".to_owned(), 3_u64));
+        let located = Located::of(&root, &key).unwrap();
+        assert_eq!((located.tenant, located.name), (Some(tenant), "users"));
+        assert_eq!(located.rest, packed(&3_u64));
+        let key = root.key(&("users_by_email".to_owned(), "ada".to_owned()));
+        let located = Located::of(&root, &key).unwrap();
+        assert_eq!((located.tenant, located.name), (None, "users_by_email"));
+        assert_eq!(Located::of(&root, &root.key(&7_u64)), None);
+        assert_eq!(Located::of(&root, b"elsewhere"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_shown(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = Readable::new(&bytes).to_string();
+            let _ = Located::of(&Root::default(), &bytes);
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Putting back what was saved: a row as it was, and the entries that it gives by what is declared
+//! now.
+
+use super::{COUNTERS, catalog, maintain};
+use crate::{
+    Error, ErrorKind, Result,
+    engine::{self, KeyValue},
+    entity::{Form, META, Registry},
+    keyspace::{Located, Readable, Root},
+};
+
+/// Writes a record, a record of a log with its position, or a counter; and the index entries of the
+/// first two. The key must be free. Reads its unique values.
+///
+/// # Errors
+///
+/// `Unique` with the index's name; `Corrupt` or `NewerFormat` if it is no record that this program can
+/// read.
+pub(crate) async fn restore(
+    tx: &engine::Transaction,
+    root: &Root,
+    registry: &Registry,
+    row: &KeyValue,
+) -> Result<()> {
+    let located = Located::of(root, &row.key);
+    let name = located.map(|located| located.name).unwrap_or_default();
+    if name != COUNTERS.name() {
+        let declaration = registry.declaration(name).ok_or_else(|| {
+            let message = format!("{} is of no space", Readable::key(root, &row.key));
+            Error::new(ErrorKind::Corrupt, message)
+        })?;
+        let entries = (declaration.entries)(root, row)?;
+        for entry in entries.iter().filter(|entry| entry.form == Form::Unique) {
+            maintain::refuse(tx.get(&entry.key).await?.map(|_| entry.index))?;
+        }
+        maintain::write(tx, &entries);
+    }
+    tx.set(&row.key, &row.value);
+    Ok(())
+}
+
+/// Refuses a store of whose indexes one is being built, or counted anew.
+pub(crate) async fn require_all_built(
+    tx: &engine::Transaction,
+    root: &Root,
+    registry: &Registry,
+) -> Result<()> {
+    for declared in registry.declared().filter(|declared| declared.is_index()) {
+        if catalog::read_state(tx, root, declared.name).await? != catalog::State::Readable {
+            return Err(catalog::not_built(declared.name));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a row of a store's archive that holds a declaration which is not this program's.
+pub(crate) fn admit(registry: &Registry, located: Option<Located<'_>>, value: &[u8]) -> Result<()> {
+    match located {
+        Some(Located { tenant: None, name, rest }) if name == META => {
+            catalog::admit(registry, rest, value)
+        }
+        _ => Ok(()),
+    }
+}
