@@ -95,7 +95,7 @@ pub use registry::Registry;
 pub(crate) use registry::{Declaration, Declared, META};
 
 use crate::{
-    Error, ErrorKind, Result,
+    Blob, Error, ErrorKind, Result,
     keyspace::{KeyPart, Root, Scope, Space, distinct},
 };
 
@@ -118,6 +118,10 @@ pub trait Entity: Indexed + Serialize + DeserializeOwned + Send + Sync {
     /// The fields that are shown to nobody, as [`Serialize`] names them: hashes of passwords, say. Who
     /// [inspects](crate::Store::inspect) the store sees that they are there, and no more.
     const SECRETS: &'static [&'static str] = &[];
+
+    /// What tells the [blobs](crate::Blob) that a record holds, if it can hold some. It is only to
+    /// compare the two: who writes the record [attaches](crate::Transaction::attach) them.
+    const BLOBS: Option<fn(&Self) -> Vec<Blob>> = None;
 
     /// Whose this record is. It never changes.
     fn scope(&self) -> Self::Scope;

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 
 use super::{Entity, Entry, Form, IndexOf, Indexed, Log, decode_at, log, show};
 use crate::{
-    Error, ErrorKind, Result, Transaction,
+    Blob, Error, ErrorKind, Result, Transaction,
     engine::KeyValue,
     keyspace::{KeyRange, Located, Place, Root, Scope as _, Shape},
     model::{self, TenantId},
@@ -31,11 +31,16 @@ pub(crate) struct Declaration {
     pub(crate) entries: fn(&Root, &KeyValue) -> Result<Vec<Entry>>,
     /// The key of the record that an entry of the index of this name is of.
     pub(crate) record_key: fn(&Root, &str, &KeyValue) -> Result<Vec<u8>>,
+    /// The blobs that the record in a row holds, if such records can hold some.
+    pub(crate) blobs: Option<Blobs>,
     /// Deletes the record under a key, with its entries.
     pub(crate) delete: Delete,
     /// The record in a row for people to read, without what is secret.
     pub(crate) show: fn(&Root, &KeyValue) -> Result<serde_json::Value>,
 }
+
+/// How the blobs are told that the record in a row holds.
+type Blobs = fn(&Root, &KeyValue) -> Result<Vec<Blob>>;
 
 /// How the record under a key is deleted by who doesn't know its type.
 type Delete = for<'a> fn(&'a Transaction, &'a [u8]) -> BoxFuture<'a, Result<()>>;
@@ -125,6 +130,7 @@ impl Registry {
             place: E::Scope::PLACE,
             entries: entries::<E>,
             record_key: pointed_to::<E>,
+            blobs: E::BLOBS.map(|_| blobs::<E> as Blobs),
             delete: |tx, key| Box::pin(tx.delete_at_key::<E>(key)),
             show: show::record::<E>,
         })
@@ -145,6 +151,7 @@ impl Registry {
                 log::pointed_to::<L>(root, index, entry).ok_or_else(|| undeclared(index))?
             },
             show: show::logged::<L>,
+            blobs: None,
             delete: |_, _| Box::pin(async { Err(undeclared(L::SPACE.name())) }),
         })
     }
@@ -268,6 +275,11 @@ fn entries<E: Entity>(root: &Root, row: &KeyValue) -> Result<Vec<Entry>> {
         index.entries(root, &record, &mut entries)?;
     }
     Ok(entries)
+}
+
+fn blobs<E: Entity>(root: &Root, row: &KeyValue) -> Result<Vec<Blob>> {
+    let record: E = decode_at(root, &row.key, &row.value)?;
+    Ok(E::BLOBS.map_or(Vec::new(), |blobs| blobs(&record)))
 }
 
 fn pointed_to<E: Entity>(root: &Root, index: &str, entry: &KeyValue) -> Result<Vec<u8>> {

@@ -27,6 +27,7 @@ impl Entity for FileVersion {
     type Key = (FileId, u64);
     const SPACE: Space<TenantId> = Space::tenant("file_versions").keyed(&["file", "version"]);
     const VERSION: u8 = 1;
+    const BLOBS: Option<fn(&Self) -> Vec<Blob>> = Some(|version| vec![version.blob]);
 
     fn scope(&self) -> TenantId {
         self.tenant_id

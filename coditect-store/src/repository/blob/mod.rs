@@ -19,6 +19,7 @@
 //!   while it can still be attached: collecting begins by making that impossible.
 //! - Length and hash are the record's, so what was attached is what was uploaded, to the byte.
 
+mod check;
 mod collect;
 mod reader;
 mod upload;
@@ -28,6 +29,8 @@ use std::fmt;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use check::check;
+pub use check::{BlobFault, BlobFinding};
 pub(super) use collect::remove;
 pub use reader::BlobReader;
 pub use upload::BlobUpload;

@@ -1,0 +1,194 @@
+//! Comparing blobs with who holds them, and with what they should be.
+//!
+//! It goes through the chunks of one tenant once, with the blobs that records hold in memory: a
+//! hundred bytes or so for each. What is detached is not looked into: it may be half written.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest as _, Sha256};
+
+use super::{Blob, CHUNK_BYTES, CHUNKS};
+use crate::{
+    Result,
+    engine::{CheckedRow, KeyValue, View},
+    entity::{Entity as _, Registry},
+    keyspace::{KeyRange, Root, unpack_all},
+    model::{BlobId, DetachedBlob, TenantId},
+};
+
+/// What is read at once, in bytes.
+const PAGE_BYTES: usize = 1 << 20;
+
+/// What is wrong with a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BlobFault {
+    /// A record holds it, and its chunks are not all there, or are not what was uploaded.
+    Damaged,
+    /// Several records hold it: the first that lets go of it takes it from the others.
+    HeldTwice,
+    /// A record holds it, and it is marked to be collected.
+    HeldAndDetached,
+    /// There are chunks of it, and nobody knows of it: they would stay for ever.
+    Lost,
+}
+
+/// A blob with which something is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlobFinding {
+    /// What is wrong.
+    pub fault: BlobFault,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// The blob.
+    pub blob: BlobId,
+}
+
+/// Tells `found` of each blob of `tenant` with which something is wrong in `view`, which is of one
+/// version. Records that cannot be read are passed over: whoever checks the records finds them.
+pub(crate) async fn check(
+    view: &View,
+    root: &Root,
+    registry: &Registry,
+    tenant: TenantId,
+    mut found: impl FnMut(BlobFinding),
+) -> Result<()> {
+    let mut found = |fault, blob| found(BlobFinding { fault, tenant, blob });
+    let mut held = BTreeMap::new();
+    for declaration in registry.declarations() {
+        let Some(blobs) = declaration.blobs else { continue };
+        let mut rows = Rows::new(view, declaration.range(root, tenant));
+        while let Some(CheckedRow { key, value }) = rows.next().await? {
+            let Some(value) = value else { continue };
+            for blob in blobs(root, &KeyValue { key, value }).unwrap_or_default() {
+                if held.insert(blob.id, Holding { blob, seen: false }).is_some() {
+                    found(BlobFault::HeldTwice, blob.id);
+                }
+            }
+        }
+    }
+    let detached = DetachedBlob::SPACE.prefix(root, tenant);
+    let mut rows = Rows::new(view, KeyRange::tuples(&detached));
+    while let Some(row) = rows.next().await? {
+        if let Ok(id) = unpack_all::<BlobId>(&row.key[detached.len()..])
+            && held.contains_key(&id)
+        {
+            found(BlobFault::HeldAndDetached, id);
+        }
+    }
+    check_chunks(view, root, tenant, &mut held, &mut found).await?;
+    for Holding { blob, seen } in held.values() {
+        if !seen && blob.size > 0 {
+            found(BlobFault::Damaged, blob.id);
+        }
+    }
+    Ok(())
+}
+
+/// A blob that a record holds.
+struct Holding {
+    blob: Blob,
+    /// Whether there are chunks of it.
+    seen: bool,
+}
+
+async fn check_chunks(
+    view: &View,
+    root: &Root,
+    tenant: TenantId,
+    held: &mut BTreeMap<BlobId, Holding>,
+    found: &mut impl FnMut(BlobFault, BlobId),
+) -> Result<()> {
+    let prefix = CHUNKS.prefix(root, tenant);
+    let mut rows = Rows::new(view, KeyRange::tuples(&prefix));
+    let mut reading: Option<Reading> = None;
+    loop {
+        let row = rows.next().await?;
+        let place = row.as_ref().and_then(|row| unpack_all(&row.key[prefix.len()..]).ok());
+        let next: Option<(BlobId, u64)> = place;
+        if let Some(read) = reading.take_if(|read| next.is_none_or(|(id, _)| id != read.id)) {
+            let id = read.id;
+            match held.get_mut(&id) {
+                Some(holding) => {
+                    holding.seen = true;
+                    if !read.is(&holding.blob) {
+                        found(BlobFault::Damaged, id);
+                    }
+                }
+                None => {
+                    let marker = DetachedBlob::SPACE.key(root, tenant, &id);
+                    if view.get(&marker).await?.is_none() {
+                        found(BlobFault::Lost, id);
+                    }
+                }
+            }
+        }
+        let Some(row) = row else { return Ok(()) };
+        if let Some((id, n)) = next {
+            reading.get_or_insert_with(|| Reading::new(id)).add(n, row.value.as_deref());
+        }
+    }
+}
+
+/// The chunks of one blob, as far as they were read.
+struct Reading {
+    id: BlobId,
+    chunks: u64,
+    size: u64,
+    hash: Sha256,
+    /// Whether each was the next one, and none was damaged or too short to be followed by another.
+    whole: bool,
+}
+
+impl Reading {
+    fn new(id: BlobId) -> Self {
+        Self { id, chunks: 0, size: 0, hash: Sha256::new(), whole: true }
+    }
+
+    fn add(&mut self, n: u64, bytes: Option<&[u8]>) {
+        self.whole &= n == self.chunks && self.size == n * CHUNK_BYTES as u64;
+        self.chunks += 1;
+        match bytes {
+            Some(bytes) => {
+                self.size += bytes.len() as u64;
+                self.hash.update(bytes);
+            }
+            None => self.whole = false,
+        }
+    }
+
+    fn is(self, blob: &Blob) -> bool {
+        self.whole && self.size == blob.size && self.hash.finalize()[..] == blob.sha256
+    }
+}
+
+/// The rows of a range, one after the other.
+struct Rows<'a> {
+    view: &'a View,
+    range: KeyRange,
+    page: std::vec::IntoIter<CheckedRow>,
+    more: bool,
+}
+
+impl<'a> Rows<'a> {
+    fn new(view: &'a View, range: KeyRange) -> Self {
+        Self { view, range, page: Vec::new().into_iter(), more: true }
+    }
+
+    async fn next(&mut self) -> Result<Option<CheckedRow>> {
+        loop {
+            if let Some(row) = self.page.next() {
+                return Ok(Some(row));
+            }
+            if !self.more {
+                return Ok(None);
+            }
+            let KeyRange { begin, end } = &self.range;
+            let page = self.view.page(begin, end, PAGE_BYTES).await?;
+            self.more = page.more && !page.rows.is_empty();
+            if let Some(last) = page.rows.last() {
+                self.range.begin = [last.key.as_slice(), &[0]].concat();
+            }
+            self.page = page.rows.into_iter();
+        }
+    }
+}
