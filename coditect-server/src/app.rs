@@ -13,7 +13,7 @@ use coditect_store::{Clock, Store, engine::Database};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Config, sweeper::Sweeper};
+use crate::{config::Config, upkeep::Upkeep};
 
 /// The variable that holds the master key, in hexadecimal or Base64, where it is not in a file.
 const MASTER_KEY_VARIABLE: &str = "CODITECT_MASTER_KEY";
@@ -32,8 +32,8 @@ pub struct App {
     pub store: Store,
     /// Who somebody is.
     pub auth: Auth,
-    /// Removes what is left of what was deleted.
-    pub(crate) sweeper: Sweeper,
+    /// Where it is told of work for it.
+    pub(crate) upkeep: Upkeep,
     started_at: Instant,
     stopping: CancellationToken,
 }
@@ -67,7 +67,7 @@ impl App {
             clock,
             store,
             auth,
-            sweeper: Sweeper::default(),
+            upkeep: Upkeep::default(),
             started_at: Instant::now(),
             stopping: CancellationToken::new(),
         })

@@ -20,7 +20,7 @@ pub mod http;
 mod log;
 pub mod problem;
 pub mod routes;
-mod sweeper;
+mod upkeep;
 
 pub use app::App;
 pub use config::{Config, LogFormat};

@@ -217,7 +217,7 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
         Ok(())
     })
     .await?;
-    app.sweeper.complete_deletions();
+    app.upkeep.complete_deletions();
     Ok(respond::no_content())
 }
 

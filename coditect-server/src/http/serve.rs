@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{BodyLimits, connection, service::Service, wire::Deadlines};
-use crate::{app::App, config::Config, routes::Routes, sweeper};
+use crate::{app::App, config::Config, routes::Routes, upkeep};
 
 /// The pauses after failures to accept, from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -104,7 +104,7 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let connections = TaskTracker::new();
         let severing = CancellationToken::new();
-        let sweeping = tokio::spawn(sweeper::run(Arc::clone(&self.app)));
+        let working = tokio::spawn(upkeep::run(Arc::clone(&self.app)));
         tokio::select! {
             () = stop => {}
             () = self.accept_all(&connections, &severing) => {}
@@ -127,7 +127,7 @@ impl Server {
         severing.cancel();
         connections.wait().await;
         // It has ended by itself, or by a panic that the log has told of.
-        let _ended = sweeping.await;
+        let _ended = working.await;
         self.app.store.database().close().await;
     }
 

@@ -21,4 +21,4 @@ mod secrecy;
 mod server;
 mod sessions;
 mod stopping;
-mod sweeping;
+mod upkeep;

@@ -1,4 +1,5 @@
-//! What a server removes by itself: what is over, and what hung on what was deleted.
+//! What a server does by itself: it removes what is over, and what hung on what was deleted, and
+//! builds what is to be built.
 
 use std::{path::Path, time::Duration};
 
@@ -7,6 +8,7 @@ use coditect_auth::entities;
 use coditect_store::{
     BlobUpload, ManualClock, Store, Transaction,
     engine::{Database, RangeQuery},
+    keyspace::KeyPart as _,
     model::{EditorState, Session, SessionId, SessionState, TenantId, Ticket, TicketId},
 };
 use serde_json::json;
@@ -29,7 +31,11 @@ async fn holding(store: &Store, part: &[u8]) -> usize {
     let rows = store.begin().engine().get_range(&all).await.unwrap().rows;
     let own = store.root().key(&"meta".to_owned());
     let rows = rows.iter().filter(|row| !row.key.starts_with(&own));
-    rows.filter(|row| row.key.windows(part.len()).any(|window| window == part)).count()
+    rows.filter(|row| holds(&row.key, part)).count()
+}
+
+fn holds(key: &[u8], part: &[u8]) -> bool {
+    key.windows(part.len()).any(|window| window == part)
 }
 
 /// Runs servers on `folder` until no key holds `part` any more; each sweeps for a moment.
@@ -143,4 +149,45 @@ async fn a_tenant_has_as_many_sessions_as_are_allowed() {
     let path = format!("{SESSIONS}/{}", first.data()["id"].as_str().unwrap());
     call(server.address, Call::delete(&path).bearer(&device.token)).await;
     assert_eq!(call(server.address, create()).await.status, 201);
+}
+
+#[tokio::test]
+async fn an_index_that_is_not_built_is_built_by_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Running::start_in(folder.path(), &[]).await;
+    let device = Device::register(server.address, "ada@example.org").await;
+    let create = || Call::post(SESSIONS).value(&json!({"name": "one"})).bearer(&device.token);
+    for _ in 0..3 {
+        assert_eq!(call(server.address, create()).await.status, 201);
+    }
+    server.stopped().await;
+
+    // As it is when a newer version declares the index.
+    let store = open(folder.path()).await;
+    let index = Session::BY_USER.name();
+    let all = RangeQuery::new(b"", b"\xff");
+    let tx = store.begin();
+    for row in tx.engine().get_range(&all).await.unwrap().rows {
+        let own = store.root().key(&"meta".to_owned());
+        if holds(&row.key, index.as_bytes()) && !row.key.starts_with(&own) {
+            tx.engine().clear(&row.key);
+        }
+    }
+    let mut state = Vec::new();
+    ("write-only".to_owned(), Vec::<u8>::new(), 0_u64).pack(&mut state);
+    let key = store.root().key(&("meta".to_owned(), "index".to_owned(), index.to_owned()));
+    tx.engine().set(&key, &state);
+    tx.commit().await.unwrap();
+    assert_eq!(store.unbuilt().await.unwrap(), [index]);
+    store.database().close().await;
+    drop((tx, store));
+
+    let server = Running::start_in(folder.path(), &[]).await;
+    let list = || call(server.address, Call::get(SESSIONS).bearer(&device.token));
+    let mut answer = list().await;
+    while answer.status == 503 {
+        assert_eq!(answer.code(), "INDEX_BUILDING");
+        answer = list().await;
+    }
+    assert_eq!(answer.data().as_array().unwrap().len(), 3);
 }

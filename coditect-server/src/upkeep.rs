@@ -1,0 +1,90 @@
+//! What a server does by itself, in one task: it builds indexes that came later than their records,
+//! removes what is over, and completes deletions.
+//!
+//! Any number of servers may be at it on one store, and one that stops in the middle leaves nothing
+//! but work for the next.
+
+use std::sync::Arc;
+
+use coditect_store::Swept;
+use tokio::{
+    sync::Notify,
+    time::{self, Instant, MissedTickBehavior},
+};
+
+use crate::app::App;
+
+/// How often a build that takes long says how far it is.
+const TOLD_EVERY: time::Duration = time::Duration::from_secs(5);
+
+/// Where handlers say that something was deleted of which more is to go.
+#[derive(Debug, Default)]
+pub(crate) struct Upkeep(Notify);
+
+impl Upkeep {
+    /// Has deletions completed soon, rather than at the next sweep.
+    pub(crate) fn complete_deletions(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Builds what is to be built, sweeps at once and then in the configured interval, until the server
+/// begins to stop.
+pub(crate) async fn run(app: Arc<App>) {
+    let mut due = time::interval(app.config.sweep_interval);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let working = async {
+        loop {
+            tokio::select! {
+                _ = due.tick() => {
+                    told("a sweep failed", sweep(&app).await);
+                    told("an index could not be built", build(&app).await);
+                }
+                () = app.upkeep.0.notified() => {
+                    let completed = app.store.complete_deletions().await.map(|_| ());
+                    told("a deletion could not be completed", completed);
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = app.stopping().cancelled() => {}
+        () = working => {}
+    }
+}
+
+/// What failed is tried again the next time.
+fn told(what: &'static str, outcome: coditect_store::Result<()>) {
+    if let Err(error) = outcome {
+        let error: &dyn std::error::Error = &error;
+        tracing::warn!(error, what);
+    }
+}
+
+async fn sweep(app: &App) -> coditect_store::Result<()> {
+    let swept = app.store.sweep(app.clock.now()).await?;
+    if swept != Swept::default() {
+        let Swept { auth_sessions, tickets, idempotency_entries, blobs, deletions } = swept;
+        tracing::info!(auth_sessions, tickets, idempotency_entries, blobs, deletions, "swept");
+    }
+    Ok(())
+}
+
+/// Builds all indexes that are not built: requests that need one are refused until then.
+async fn build(app: &App) -> coditect_store::Result<()> {
+    for index in app.store.unbuilt().await? {
+        let build = app.store.build(index)?;
+        let total = build.total().await?;
+        tracing::info!(index, total, "building");
+        let mut said = Instant::now();
+        let built = build.run(|progress| {
+            if said.elapsed() >= TOLD_EVERY {
+                said = Instant::now();
+                tracing::info!(index, examined = progress.examined, total, "building");
+            }
+        });
+        let examined = built.await?.examined;
+        tracing::info!(index, examined, "built");
+    }
+    Ok(())
+}
