@@ -81,7 +81,7 @@ mod show;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use codec::Older;
-pub(crate) use codec::{decode, decode_logged, encode, encode_logged};
+pub(crate) use codec::{decode_logged, encode, encode_logged};
 pub use index::{Covered, CoveredBy, Entry, Index, IndexOf};
 pub use kind::{
     Carried, Count, CountKind, Covering, CoveringKind, Each, Form, GlobalCount, GlobalCovering,

@@ -25,6 +25,8 @@ pub(crate) struct Declaration {
     declared: Vec<Declared>,
     pub(crate) space: &'static str,
     pub(crate) place: Place,
+    /// Whether it is a log, whose records end with their positions.
+    pub(crate) is_log: bool,
     /// The entries of all indexes of the record in a row.
     pub(crate) entries: fn(&Root, &KeyValue) -> Result<Vec<Entry>>,
     /// The key of the record that an entry of the index of this name is of.
@@ -96,6 +98,7 @@ impl Registry {
             declared: declared::<E>(),
             space: E::SPACE.name(),
             place: E::Scope::PLACE,
+            is_log: false,
             entries: entries::<E>,
             record_key: pointed_to::<E>,
             show: show::record::<E>,
@@ -112,6 +115,7 @@ impl Registry {
             declared: log::declared::<L>(),
             space: L::SPACE.name(),
             place: L::Scope::PLACE,
+            is_log: true,
             entries: log::entries::<L>,
             record_key: |root, index, entry| {
                 log::pointed_to::<L>(root, index, entry).ok_or_else(|| undeclared(index))?
@@ -273,7 +277,7 @@ fn counters() -> Shape {
 }
 
 /// What the store keeps of itself.
-fn meta() -> [Shape; 5] {
+fn meta() -> [Shape; 6] {
     let shape = |elements: &[&'static str], value: &str, note: &str| Shape {
         place: Place::Global,
         name: META,
@@ -295,5 +299,10 @@ fn meta() -> [Shape; 5] {
             "what an index counts, counted anew while it is verified",
         ),
         shape(&["\"epoch\""], "u64", "counts the changes of schema and index states"),
+        shape(
+            &["\"import\""],
+            "(archive, rows)",
+            "how far an import is; while it is there, nobody opens the store",
+        ),
     ]
 }

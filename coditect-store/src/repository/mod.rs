@@ -36,12 +36,12 @@ use tokio::sync::OnceCell;
 
 pub use build::{BuildProgress, IndexBuild};
 use catalog::Known;
-pub(crate) use catalog::{Catalog, settle};
+pub(crate) use catalog::{Catalog, index_states, settle};
 pub use cursor::Cursor;
 pub use log::{Appended, LogScan, Logged};
 pub(crate) use quota::COUNTERS;
 pub use quota::Counter;
-pub(crate) use restore::{admit, require_all_built, restore};
+pub(crate) use restore::{admit, check_meta, require_all_built, restore};
 pub use revision::{Revision, Stored};
 use scan::Source;
 pub use scan::{EXAMINED_LIMIT, PAGE_BYTES, PAGE_LIMIT, Page, Scan, Stopped};

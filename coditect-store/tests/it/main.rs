@@ -4,6 +4,7 @@
 
 mod archives;
 mod builds;
+mod checks;
 mod conformance;
 mod formats;
 mod indexes;
