@@ -3,6 +3,8 @@
 //!
 //! ```text
 //!   archive      export and import: a store, or a tenant, as one stream of bytes
+//!   check        every row compared with all that should be true of it
+//!   inspect      keys and records for people to read
 //!   model        the product's records: structs, where they lie, what they are found by
 //!   repository   create, get, update, delete, find, scan; append; pages and cursors
 //!   entity       what a record is, what a log is; indexes; bytes and their versions
@@ -75,10 +77,12 @@
 //! The `examples/` folder of the repository has most of these as programs.
 
 pub mod archive;
+pub mod check;
 mod clock;
 pub mod engine;
 pub mod entity;
 mod error;
+pub mod inspect;
 pub mod keyspace;
 pub mod model;
 pub mod repository;

@@ -5,8 +5,10 @@ use std::sync::{Arc, atomic::AtomicU32};
 use crate::{
     Error, ErrorKind, Result, RunError, Transaction,
     archive::{self, Export, Import},
+    check::Check,
     engine::{self, Database, RangeQuery},
     entity::{Entity, Log, META, Registry},
+    inspect::Inspect,
     keyspace::{KeyPart, Root, unpack_all},
     repository::{self, Catalog, Context, IndexBuild, Verification},
     transaction::{self, RetryPolicy},
@@ -135,6 +137,16 @@ impl Store {
     /// To write all that it has, or one tenant's, into an archive.
     pub fn export(&self) -> Export {
         Export::new(self.clone())
+    }
+
+    /// To check all that it has.
+    pub fn check(&self) -> Check {
+        Check::new(self.clone())
+    }
+
+    /// To look at what it has.
+    pub fn inspect(&self) -> Inspect {
+        Inspect::new(self.clone())
     }
 
     /// The database that it lies in.

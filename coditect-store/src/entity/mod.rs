@@ -82,7 +82,7 @@ mod show;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use codec::Older;
-pub(crate) use codec::{decode, decode_logged, encode, encode_logged};
+pub(crate) use codec::{decode_logged, encode, encode_logged};
 pub use expiry::{Expiring, expiry_hour, hours_over};
 pub use index::{Covered, CoveredBy, Entry, Index, IndexOf};
 pub use kind::{

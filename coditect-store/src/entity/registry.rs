@@ -27,13 +27,15 @@ pub(crate) struct Declaration {
     declared: Vec<Declared>,
     pub(crate) space: &'static str,
     pub(crate) place: Place,
+    /// Whether it is a log, whose records end with their positions.
+    pub(crate) is_log: bool,
     /// The entries of all indexes of the record in a row.
     pub(crate) entries: fn(&Root, &KeyValue) -> Result<Vec<Entry>>,
     /// The key of the record that an entry of the index of this name is of.
     pub(crate) record_key: fn(&Root, &str, &KeyValue) -> Result<Vec<u8>>,
     /// The blobs that the record in a row holds, if such records can hold some.
     pub(crate) blobs: Option<Blobs>,
-    /// Deletes the record under a key, with its entries.
+    /// Deletes the record under a key, of a log too, with its entries.
     pub(crate) delete: Delete,
     /// The record in a row for people to read, without what is secret.
     pub(crate) show: fn(&Root, &KeyValue) -> Result<serde_json::Value>,
@@ -59,12 +61,9 @@ pub(crate) struct Declared {
 }
 
 impl Declaration {
-    /// Whether its records are known outside of their tenant, or counted: then they cannot go without
-    /// their entries.
-    pub(crate) fn is_known_outside(&self) -> bool {
-        let counts = |declared: &Declared| declared.form == Some(Form::Count);
-        let outside = |declared: &Declared| declared.place == Place::Global;
-        self.place == Place::Tenant && self.declared.iter().any(|of| outside(of) || counts(of))
+    /// Whether its records are a tenant's and have entries somewhere, and cannot go without them.
+    pub(crate) fn is_indexed_in_tenants(&self) -> bool {
+        self.place == Place::Tenant && self.declared.iter().any(|of| of.name != self.space)
     }
 
     /// Where the records of `tenant` lie.
@@ -128,6 +127,7 @@ impl Registry {
             declared: declared::<E>(),
             space: E::SPACE.name(),
             place: E::Scope::PLACE,
+            is_log: false,
             entries: entries::<E>,
             record_key: pointed_to::<E>,
             blobs: E::BLOBS.map(|_| blobs::<E> as Blobs),
@@ -146,13 +146,16 @@ impl Registry {
             declared: log::declared::<L>(),
             space: L::SPACE.name(),
             place: L::Scope::PLACE,
+            is_log: true,
             entries: log::entries::<L>,
             record_key: |root, index, entry| {
                 log::pointed_to::<L>(root, index, entry).ok_or_else(|| undeclared(index))?
             },
             show: show::logged::<L>,
             blobs: None,
-            delete: |_, _| Box::pin(async { Err(undeclared(L::SPACE.name())) }),
+            delete: |tx, key| {
+                Box::pin(async { tx.delete_logged_at_key::<L>(key).await.map(|_| ()) })
+            },
         })
     }
 
@@ -330,7 +333,7 @@ fn counters() -> Shape {
 }
 
 /// What the store keeps of itself.
-fn meta() -> [Shape; 5] {
+fn meta() -> [Shape; 6] {
     let shape = |elements: &[&'static str], value: &str, note: &str| Shape {
         place: Place::Global,
         name: META,
@@ -352,5 +355,10 @@ fn meta() -> [Shape; 5] {
             "what an index counts, counted anew while it is verified",
         ),
         shape(&["\"epoch\""], "u64", "counts the changes of schema and index states"),
+        shape(
+            &["\"import\""],
+            "(archive, rows)",
+            "how far an import is; while it is there, nobody opens the store",
+        ),
     ]
 }

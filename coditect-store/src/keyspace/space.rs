@@ -16,7 +16,7 @@ pub trait Scope: KeyPart + Copy + Eq + fmt::Debug + sealed::Sealed {
 pub struct Global;
 
 /// A part of the keyspace: one prefix a tenant, or one prefix in all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// Within each tenant.
     Tenant,

@@ -24,10 +24,11 @@ use arc_swap::ArcSwapOption;
 
 use super::{Context, walk::Walk};
 use crate::{
-    Error, ErrorKind, Result,
+    Error, ErrorKind, Result, Store, archive,
     engine::{self, RangeQuery},
     entity::{Declared, META, Registry},
     keyspace::{KeyPart, KeyRange, Place, Root, unpack_all},
+    store,
 };
 
 /// How far an index is.
@@ -185,6 +186,69 @@ pub(super) fn admit(registry: &Registry, rest: &[u8], value: &[u8]) -> Result<()
             None => Ok(()),
         },
     }
+}
+
+/// Refuses a row `("meta", …rest)` that cannot be read, or contradicts what is declared.
+///
+/// # Errors
+///
+/// `Corrupt`, `Redeclared` or `NewerFormat`.
+pub(super) fn check_row(registry: &Registry, rest: &[u8], value: &[u8]) -> Result<()> {
+    let mut after = rest;
+    let kind = String::unpack(&mut after)?;
+    let name = || unpack_all::<String>(after);
+    let known = |name: String| {
+        let index = registry.named(&name).filter(|declared| declared.is_index());
+        index.map(|_| ()).ok_or_else(|| {
+            Error::new(ErrorKind::NewerFormat, format!("no index {name:?} is declared"))
+        })
+    };
+    match kind.as_str() {
+        "format" => {
+            unpack_all::<()>(after)?;
+            store::check_format(value)
+        }
+        "schema" => {
+            name()?;
+            admit(registry, rest, value)
+        }
+        "index" => {
+            State::unpack(value)?;
+            known(name()?)
+        }
+        "recount" => {
+            known(String::unpack(&mut after)?)?;
+            let number = <[u8; 8]>::try_from(value).map(|_| ());
+            number.map_err(|_| Error::new(ErrorKind::Corrupt, "a count is no number"))
+        }
+        "epoch" => {
+            unpack_all::<()>(after)?;
+            unpack_all::<u64>(value).map(|_| ())
+        }
+        "import" => {
+            unpack_all::<()>(after)?;
+            archive::check_marker(value)
+        }
+        other => {
+            let message = format!("the store keeps nothing under {other:?}");
+            Err(Error::new(ErrorKind::NewerFormat, message))
+        }
+    }
+}
+
+/// How far each declared index is, for people.
+pub(crate) async fn index_states(store: &Store) -> Result<Vec<(&'static str, String)>> {
+    let tx = store.begin();
+    let mut states = Vec::new();
+    for declared in store.registry().declared().filter(|declared| declared.is_index()) {
+        let state = match read_state(tx.engine(), store.root(), declared.name).await? {
+            State::Readable => "readable".to_owned(),
+            State::WriteOnly(at) => format!("being built: {} records so far", at.examined),
+            State::Recount(at) => format!("being counted anew: {} records so far", at.examined),
+        };
+        states.push((declared.name, state));
+    }
+    Ok(states)
 }
 
 /// Whether a space has records, or may have: it is not looked for long.

@@ -225,12 +225,12 @@ impl Store {
 
     async fn delete_rest_of_tenant(&self, tenant: TenantId) -> Result<()> {
         let typed: Vec<&Declaration> =
-            self.registry().declarations().filter(|of| of.is_known_outside()).collect();
+            self.registry().declarations().filter(|of| of.is_indexed_in_tenants()).collect();
         loop {
             for declaration in &typed {
                 while !self.again(|tx| delete_records(tx, declaration, tenant)).await? {}
             }
-            // What is left is known to nobody outside of the tenant.
+            // No index knows of what is left.
             let mut begin = KeyRange::prefix(&self.root().key(&tenant)).begin;
             let mut spared: Vec<KeyRange> =
                 typed.iter().map(|of| of.range(self.root(), tenant)).collect();

@@ -205,16 +205,21 @@ impl Transaction {
         stream: impl Borrow<L::Stream>,
         position: Position,
     ) -> Result<Option<L>> {
-        self.require_writable::<L>().await?;
         let key = logged_key::<L>(self.root(), scope, stream.borrow(), position);
-        let Some((before, _)) = read::<L>(self, &key).await? else {
+        self.delete_logged_at_key(&key).await
+    }
+
+    /// Removes the record of `L` under `key` with its entries, if there is one.
+    pub(crate) async fn delete_logged_at_key<L: Log>(&self, key: &[u8]) -> Result<Option<L>> {
+        self.require_writable::<L>().await?;
+        let Some((Logged { position, record }, _)) = read::<L>(self, key).await? else {
             return Ok(None);
         };
-        self.engine.clear(&key);
-        for entry in entries(self, &before.record) {
+        self.engine.clear(key);
+        for entry in entries(self, &record) {
             Place::At(position).clear_entry(self, entry);
         }
-        Ok(Some(before.record))
+        Ok(Some(record))
     }
 }
 

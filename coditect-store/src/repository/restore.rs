@@ -62,3 +62,8 @@ pub(crate) fn admit(registry: &Registry, located: Option<Located<'_>>, value: &[
         _ => Ok(()),
     }
 }
+
+/// Refuses a row of `meta` that cannot be read, or contradicts what is declared.
+pub(crate) fn check_meta(registry: &Registry, rest: &[u8], value: &[u8]) -> Result<()> {
+    catalog::check_row(registry, rest, value)
+}

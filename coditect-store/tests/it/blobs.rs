@@ -3,13 +3,14 @@
 use chrono::TimeDelta;
 use coditect_store::{
     Blob, BlobReader, BlobUpload, Clock, Counter, ErrorKind, ManualClock, Result, Store,
+    check::{Event, Fault},
     engine::{Database, RangeQuery},
     keyspace::KeyRange,
     model::{
         BlobState, DetachedBlob, File, FileHome, FileKind, FilePolicy, FileVersion, Session,
         TenantId,
     },
-    repository::blob::CHUNK_BYTES,
+    repository::blob::{BlobFault, CHUNK_BYTES},
 };
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
@@ -439,4 +440,65 @@ async fn an_upload_that_is_broken_off_anywhere_leaves_nothing_that_is_not_collec
         assert!(read(BlobReader::new(&store, tenant, version.blob)).await.unwrap() == content);
     }
     assert!(broken_off > 3, "it waits at its commits");
+}
+
+/// What a check finds of blobs.
+async fn faults(store: &Store) -> Vec<BlobFault> {
+    let mut faults = Vec::new();
+    let told = |event: Event<'_>| {
+        if let Event::Found(finding) = event {
+            match finding.fault {
+                Fault::Blob(fault) => faults.push(fault),
+                Fault::Hanging => assert!(finding.why.contains("tenant"), "{finding}"),
+                other => panic!("{other:?}: {finding}"),
+            }
+        }
+    };
+    store.check().run(told).await.unwrap();
+    faults
+}
+
+#[tokio::test]
+async fn a_check_finds_what_is_wrong_with_blobs() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let file = put(&store, "a", &content(3 * CHUNK_BYTES), &FilePolicy::default()).await.unwrap();
+    put(&store, "empty", b"", &FilePolicy::default()).await.unwrap();
+    upload(&store, tenant, &content(100)).await;
+    assert_eq!(faults(&store).await, []);
+    let held = file.content(&store.begin(), 1).await.unwrap().unwrap();
+    let blob = held.blob;
+    let chunk = |n: u64| store.root().key(&(tenant, "blob_chunks".to_owned(), blob.id, n));
+
+    // Each is undone before the next.
+    for n in 0..3 {
+        let whole = store.begin().engine().get(&chunk(n)).await.unwrap().unwrap();
+        let damages =
+            [None, Some(whole[1..].to_vec()), Some(content(CHUNK_BYTES + 4)[4..].to_vec())];
+        for damage in damages.into_iter().chain([Some(whole.clone())]) {
+            let sound = damage.as_ref() == Some(&whole);
+            let tx = store.begin();
+            match damage {
+                Some(bytes) => tx.engine().set(&chunk(n), &bytes),
+                None => tx.engine().clear(&chunk(n)),
+            }
+            tx.commit().await.unwrap();
+            let expected = if sound { &[][..] } else { &[BlobFault::Damaged] };
+            assert_eq!(faults(&store).await, expected);
+        }
+    }
+    let now = Clock::system().now();
+    store.run(|tx| async move { tx.detach(tenant, &blob, now).await }).await.unwrap();
+    assert_eq!(faults(&store).await, [BlobFault::HeldAndDetached]);
+    store.run(|tx| async move { tx.delete::<DetachedBlob>(tenant, blob.id).await }).await.unwrap();
+    let twice = &FileVersion { version: 2, ..held };
+    store.run(|tx| async move { tx.create(twice).await }).await.unwrap();
+    assert_eq!(faults(&store).await, [BlobFault::HeldTwice]);
+    for version in 1..=2 {
+        let forget = |tx: coditect_store::Transaction| async move {
+            tx.delete::<FileVersion>(tenant, (twice.file_id, version)).await
+        };
+        store.run(forget).await.unwrap();
+    }
+    assert_eq!(faults(&store).await, [BlobFault::Lost]);
 }

@@ -3,6 +3,7 @@
 use chrono::TimeDelta;
 use coditect_store::{
     BlobUpload, Clock, Counter, Entity, ErrorKind, Result, Store, Transaction,
+    check::Event,
     engine::{Database, KeyValue, RangeQuery},
     keyspace::Global,
     model::{
@@ -128,6 +129,16 @@ async fn inhabited(store: &Store, name: &str) -> (TenantId, UserId) {
     (tenant, user)
 }
 
+/// That a check finds nothing.
+async fn is_sound(store: &Store) {
+    let told = |event: Event<'_>| {
+        if let Event::Found(finding) = event {
+            panic!("{finding}")
+        }
+    };
+    assert!(store.check().run(told).await.unwrap().is_sound());
+}
+
 async fn delete_session(
     store: &Store,
     tenant: TenantId,
@@ -213,6 +224,7 @@ async fn a_deletion_that_is_broken_off_anywhere_is_completed_by_the_next() {
             })
             .await;
             broken_off += u32::from(!done);
+            is_sound(&store).await;
         }
         store.complete_deletions().await.unwrap();
         assert_eq!(rows(&store).await, before, "after {polls} polls");

@@ -5,6 +5,7 @@
 mod archives;
 mod blobs;
 mod builds;
+mod checks;
 mod conformance;
 mod crashes;
 mod deletions;

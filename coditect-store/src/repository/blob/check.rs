@@ -107,19 +107,14 @@ async fn check_chunks(
         let next: Option<(BlobId, u64)> = place;
         if let Some(read) = reading.take_if(|read| next.is_none_or(|(id, _)| id != read.id)) {
             let id = read.id;
-            match held.get_mut(&id) {
-                Some(holding) => {
-                    holding.seen = true;
-                    if !read.is(&holding.blob) {
-                        found(BlobFault::Damaged, id);
-                    }
+            let marker = DetachedBlob::SPACE.key(root, tenant, &id);
+            if let Some(holding) = held.get_mut(&id) {
+                holding.seen = true;
+                if !read.is(&holding.blob) {
+                    found(BlobFault::Damaged, id);
                 }
-                None => {
-                    let marker = DetachedBlob::SPACE.key(root, tenant, &id);
-                    if view.get(&marker).await?.is_none() {
-                        found(BlobFault::Lost, id);
-                    }
-                }
+            } else if view.get(&marker).await?.is_none() {
+                found(BlobFault::Lost, id);
             }
         }
         let Some(row) = row else { return Ok(()) };

@@ -1,0 +1,122 @@
+//! What rows hang on: the records that must be there as long as these are.
+//!
+//! One line a space. A space that has none is not checked; that a tenant's rows have their tenant is
+//! checked for all.
+
+use crate::{
+    Entity, Result,
+    engine::KeyValue,
+    entity::{Log, decode_at, decode_logged_at, record_key},
+    keyspace::{Global, Root},
+    model::{
+        AuthSession, ClientState, Conversation, ConversationId, Deleted, Deletion, File, FileHome,
+        FileVersion, IdempotencyEntry, Message, Session, SessionId, SessionMemory, SessionState,
+        Setting, SettingScope, TenantId, Ticket, User,
+    },
+};
+
+/// A record that must be there.
+pub(super) struct Reference {
+    /// The space that it lies in.
+    pub(super) space: &'static str,
+    pub(super) key: Vec<u8>,
+    /// The deletions that it may be gone by: until one is complete, what hangs on it is still there.
+    pub(super) deletions: Vec<Vec<u8>>,
+}
+
+type Needed = fn(&Root, &KeyValue) -> Result<Vec<Reference>>;
+
+/// By space, what a record of it needs.
+const REFERENCES: &[(&str, Needed)] = &[
+    (AuthSession::SPACE.name(), |root, row| {
+        let login: AuthSession = read(root, row)?;
+        Ok(vec![to::<User>(root, login.tenant_id, &login.user_id)])
+    }),
+    (Session::SPACE.name(), |root, row| {
+        let session: Session = read(root, row)?;
+        Ok(vec![to::<User>(root, session.tenant_id, &session.user_id)])
+    }),
+    (SessionState::SPACE.name(), |root, row| {
+        let state: SessionState = read(root, row)?;
+        Ok(vec![to_session(root, state.tenant_id, state.session_id)])
+    }),
+    (SessionMemory::SPACE.name(), |root, row| {
+        let memory: SessionMemory = read(root, row)?;
+        Ok(vec![to_session(root, memory.tenant_id, memory.session_id)])
+    }),
+    (ClientState::SPACE.name(), |root, row| {
+        let state: ClientState = read(root, row)?;
+        Ok(vec![to_session(root, state.tenant_id, state.session_id)])
+    }),
+    (File::SPACE.name(), |root, row| {
+        let file: File = read(root, row)?;
+        Ok(match &file.home {
+            FileHome::Session(session) => vec![to_session(root, file.tenant_id, *session)],
+            FileHome::Workspace(_) => Vec::new(),
+        })
+    }),
+    (Conversation::SPACE.name(), |root, row| {
+        let conversation: Conversation = read(root, row)?;
+        Ok(vec![to::<User>(root, conversation.tenant_id, &conversation.user_id)])
+    }),
+    (Message::SPACE.name(), |root, row| {
+        let (_, message): (_, Message) = decode_logged_at(root, &row.key, &row.value)?;
+        let Message { tenant_id, conversation_id, .. } = message;
+        Ok(vec![to_conversation(root, tenant_id, conversation_id)])
+    }),
+    (FileVersion::SPACE.name(), |root, row| {
+        let version: FileVersion = read(root, row)?;
+        Ok(vec![to::<File>(root, version.tenant_id, &version.file_id)])
+    }),
+    (Ticket::SPACE.name(), |root, row| {
+        let ticket: Ticket = read(root, row)?;
+        Ok(vec![to::<User>(root, ticket.tenant_id, &ticket.user_id)])
+    }),
+    (IdempotencyEntry::SPACE.name(), |root, row| {
+        let entry: IdempotencyEntry = read(root, row)?;
+        Ok(vec![to::<User>(root, entry.tenant_id, &entry.user_id)])
+    }),
+    (Setting::SPACE.name(), |root, row| {
+        let setting: Setting = read(root, row)?;
+        Ok(match &setting.scope {
+            SettingScope::User(user) => vec![to::<User>(root, setting.tenant_id, user)],
+            SettingScope::Tenant => Vec::new(),
+        })
+    }),
+];
+
+/// What a row of `space` needs.
+pub(super) fn of(space: &str, root: &Root, row: &KeyValue) -> Result<Vec<Reference>> {
+    let needed = REFERENCES.iter().find(|(name, _)| *name == space);
+    needed.map_or(Ok(Vec::new()), |(_, needed)| needed(root, row))
+}
+
+fn read<E: Entity>(root: &Root, row: &KeyValue) -> Result<E> {
+    decode_at(root, &row.key, &row.value)
+}
+
+/// The record `key` of the tenant's.
+pub(super) fn to<E>(root: &Root, tenant: TenantId, key: &E::Key) -> Reference
+where
+    E: Entity<Scope = TenantId>,
+{
+    let deletions = vec![deletion(root, tenant, Deleted::Tenant)];
+    Reference { space: E::SPACE.name(), key: record_key::<E>(root, tenant, key), deletions }
+}
+
+fn to_session(root: &Root, tenant: TenantId, id: SessionId) -> Reference {
+    let mut reference = to::<Session>(root, tenant, &id);
+    reference.deletions.push(deletion(root, tenant, Deleted::Session(id)));
+    reference
+}
+
+fn to_conversation(root: &Root, tenant: TenantId, id: ConversationId) -> Reference {
+    let mut reference = to::<Conversation>(root, tenant, &id);
+    reference.deletions.push(deletion(root, tenant, Deleted::Conversation(id)));
+    reference
+}
+
+/// The key of the deletion of that.
+pub(super) fn deletion(root: &Root, tenant: TenantId, of: Deleted) -> Vec<u8> {
+    record_key::<Deletion>(root, Global, &(tenant, of))
+}
