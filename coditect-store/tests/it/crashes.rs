@@ -20,10 +20,12 @@ use chrono::TimeDelta;
 use coditect_store::{
     BlobReader, BlobUpload, Clock, Store, Transaction,
     engine::{Database, KeyValue, RangeQuery},
-    model::{EditorState, File, FileHome, FilePolicy, Session, SessionMemory, SessionState},
+    model::{
+        EditorState, File, FileHome, FilePolicy, Session, SessionMemory, SessionState, Tenant,
+    },
 };
 
-use crate::{builds, planner::tenant, samples};
+use crate::{builds, deletions::is_sound, planner::tenant, samples};
 
 /// How often each kind of work is broken off, if not said.
 const ROUNDS: u64 = 6;
@@ -138,6 +140,18 @@ fn broken_off(folder: &Path, work: Work, time: Duration) -> Option<u64> {
     told.last()
 }
 
+/// A store in `folder` with a tenant and a user.
+async fn prepared(folder: &Path) -> Store {
+    let store = Store::open(Database::open(folder).unwrap()).await.unwrap();
+    let (tenant, user) = (&samples::tenant(), &samples::user());
+    let prepare = |tx: Transaction| async move {
+        tx.create(tenant).await?;
+        tx.create(user).await
+    };
+    store.run(prepare).await.unwrap();
+    store
+}
+
 fn rounds() -> u64 {
     env::var("CODITECT_CRASH_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap())
 }
@@ -160,11 +174,13 @@ async fn rows(store: &Store) -> Vec<KeyValue> {
 async fn an_upload_that_is_killed_leaves_the_file_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let tenant = samples::tenant().id;
+    prepared(folder.path()).await.database().close().await;
     let (mut known, mut killed) = (0, 0);
     for round in 0..rounds() {
         let told = broken_off(folder.path(), Work::Upload, time(round));
         known = known.max(told.unwrap_or(0));
         let store = Store::open(Database::open(folder.path()).unwrap()).await.unwrap();
+        is_sound(&store).await;
         let tx = store.begin();
         let file = File::at(&tx, tenant, &home(), "a").await.unwrap();
         let version = file.as_ref().map_or(0, |file| file.version);
@@ -196,6 +212,7 @@ async fn an_upload_that_is_killed_leaves_the_file_as_it_was() {
 async fn a_deletion_that_is_killed_is_completed() {
     let folder = tempfile::tempdir().unwrap();
     let (tenant, session) = (samples::tenant().id, &samples::session());
+    prepared(folder.path()).await.database().close().await;
     let mut begun = 0;
     for round in 0..rounds() {
         let store = Store::open(Database::open(folder.path()).unwrap()).await.unwrap();
@@ -217,6 +234,7 @@ async fn a_deletion_that_is_killed_is_completed() {
 
         let told = broken_off(folder.path(), Work::Delete, time(round) / 4);
         let store = Store::open(Database::open(folder.path()).unwrap()).await.unwrap();
+        is_sound(&store).await;
         if store.begin().get::<Session>(tenant, session.id).await.unwrap().is_some() {
             assert_eq!(told, None, "it was acknowledged");
             assert!(rows(&store).await == furnished, "all or nothing");
@@ -246,6 +264,9 @@ async fn a_build_that_is_killed_is_gone_on_with() {
         let database = Database::open(folder.path()).unwrap();
         let store = builds::older(&database).await;
         let create = |tx: Transaction| async move {
+            for of in 1..=3 {
+                tx.create(&Tenant { id: tenant(of), ..samples::tenant() }).await?;
+            }
             for number in 0..900 {
                 tx.create(&builds::old::note(1 + u128::from(number % 3), number)).await?;
             }
@@ -258,6 +279,7 @@ async fn a_build_that_is_killed_is_gone_on_with() {
         broken_off(folder.path(), Work::Build, time(round));
         let database = Database::open(folder.path()).unwrap();
         let store = builds::newer(&database).await;
+        is_sound(&store).await;
         unfinished += store.unbuilt().await.unwrap().len();
         builds::build_all(&store).await;
         builds::agrees(&store).await;

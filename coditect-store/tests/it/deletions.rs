@@ -130,7 +130,7 @@ async fn inhabited(store: &Store, name: &str) -> (TenantId, UserId) {
 }
 
 /// That a check finds nothing.
-async fn is_sound(store: &Store) {
+pub(crate) async fn is_sound(store: &Store) {
     let told = |event: Event<'_>| {
         if let Event::Found(finding) = event {
             panic!("{finding}")
