@@ -80,6 +80,17 @@ impl Store {
         self.run_with(&RetryPolicy::default(), body).await
     }
 
+    /// As [`run`](Self::run), for what is right to do twice: if the outcome of an attempt is unknown,
+    /// `body` is run again.
+    pub async fn run_idempotent<T, E, F, Fut>(&self, body: F) -> Result<T, E>
+    where
+        E: RunError,
+        F: Fn(Transaction) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        self.run_with(&RetryPolicy::idempotent(), body).await
+    }
+
     /// As [`run`](Self::run), with another budget, or a marker.
     pub async fn run_with<T, E, F, Fut>(&self, policy: &RetryPolicy, body: F) -> Result<T, E>
     where

@@ -48,6 +48,13 @@ pub enum Unknown {
     Recognise(Vec<u8>),
 }
 
+impl RetryPolicy {
+    /// The default, for what is right to do twice: an unknown outcome is run again.
+    pub fn idempotent() -> Self {
+        Self { unknown: Unknown::RunAgain, ..Self::default() }
+    }
+}
+
 impl Default for RetryPolicy {
     /// 100 attempts within 30 s, waiting up to 2 ms at first and 500 ms at the most; an unknown
     /// outcome is returned.

@@ -1,11 +1,6 @@
 //! Clearing a range of any length, in transactions of bounded size.
 
-use crate::{
-    Result, Store, Transaction,
-    engine::KeySelector,
-    keyspace::KeyRange,
-    transaction::{RetryPolicy, Unknown},
-};
+use crate::{Result, Store, Transaction, engine::KeySelector, keyspace::KeyRange};
 
 /// The most rows that one transaction clears. A row is 100,000 bytes at the most, and a chunk of a
 /// blob ten thousand.
@@ -14,10 +9,9 @@ const ROWS: i32 = 500;
 /// Clears all rows of `range`, which are no records that an index knows. What is written there
 /// meanwhile may stay.
 pub(super) async fn range(store: &Store, mut range: KeyRange) -> Result<()> {
-    let policy = &RetryPolicy { unknown: Unknown::RunAgain, ..RetryPolicy::default() };
     loop {
         let rest = &range;
-        match store.run_with(policy, |tx| async move { piece(&tx, rest).await }).await? {
+        match store.run_idempotent(|tx| async move { piece(&tx, rest).await }).await? {
             Some(next) => range.begin = next,
             None => return Ok(()),
         }

@@ -30,7 +30,6 @@ use crate::{
         ClientState, Conversation, ConversationId, Deleted, Deletion, File, Message, Session,
         SessionId, SessionMemory, SessionState, Tenant, TenantId,
     },
-    transaction::{RetryPolicy, Unknown},
 };
 
 /// The most records that one transaction removes.
@@ -122,9 +121,9 @@ impl Store {
                 self.delete_messages(tenant, conversation).await?;
             }
         }
-        self.again(
-            |tx| async move { tx.delete::<Deletion>(Global, deletion.key()).await.map(|_| ()) },
-        )
+        self.run_idempotent(|tx| async move {
+            tx.delete::<Deletion>(Global, deletion.key()).await.map(|_| ())
+        })
         .await
     }
 
@@ -181,7 +180,7 @@ impl Store {
             Ok::<_, Error>((files.is_empty(), blobs))
         };
         loop {
-            let (done, blobs) = self.again(files).await?;
+            let (done, blobs) = self.run_idempotent(files).await?;
             for id in blobs {
                 blob::remove(self, tenant, id).await?;
             }
@@ -201,7 +200,7 @@ impl Store {
             Ok::<_, Error>(deletions)
         };
         loop {
-            let deletions = self.again(conversations).await?;
+            let deletions = self.run_idempotent(conversations).await?;
             for deletion in &deletions {
                 Box::pin(self.complete(deletion)).await?;
             }
@@ -219,7 +218,7 @@ impl Store {
             }
             Ok::<_, Error>(page.items.is_empty())
         };
-        while !self.again(messages).await? {}
+        while !self.run_idempotent(messages).await? {}
         Ok(())
     }
 
@@ -228,7 +227,7 @@ impl Store {
             self.registry().declarations().filter(|of| of.is_indexed_in_tenants()).collect();
         loop {
             for declaration in &typed {
-                while !self.again(|tx| delete_records(tx, declaration, tenant)).await? {}
+                while !self.run_idempotent(|tx| delete_records(tx, declaration, tenant)).await? {}
             }
             // No index knows of what is left.
             let mut begin = KeyRange::prefix(&self.root().key(&tenant)).begin;
@@ -241,20 +240,10 @@ impl Store {
             }
             let end = KeyRange::prefix(&self.root().key(&tenant)).end;
             clear::range(self, KeyRange { begin, end }).await?;
-            if self.again(|tx| async move { forget_tenant(&tx, tenant).await }).await? {
+            if self.run_idempotent(|tx| async move { forget_tenant(&tx, tenant).await }).await? {
                 return Ok(());
             }
         }
-    }
-
-    /// Runs what is right to do twice.
-    async fn again<T, F, Fut>(&self, body: F) -> Result<T>
-    where
-        F: Fn(Transaction) -> Fut,
-        Fut: Future<Output = Result<T>>,
-    {
-        let policy = RetryPolicy { unknown: Unknown::RunAgain, ..RetryPolicy::default() };
-        self.run_with(&policy, body).await
     }
 }
 

@@ -11,7 +11,6 @@ use crate::{
     entity::{Expiring, hours_over},
     keyspace::Global,
     model::{AuthSession, DetachedBlob, IdempotencyEntry, Ticket},
-    transaction::{RetryPolicy, Unknown},
 };
 
 /// The most records that one transaction removes.
@@ -64,10 +63,9 @@ impl Store {
             }
             Ok::<_, Error>(over.len())
         };
-        let policy = RetryPolicy { unknown: Unknown::RunAgain, ..RetryPolicy::default() };
         let mut removed = 0;
         loop {
-            match self.run_with(&policy, sweep).await? {
+            match self.run_idempotent(sweep).await? {
                 0 => return Ok(removed),
                 some => removed += some as u64,
             }

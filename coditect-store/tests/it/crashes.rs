@@ -19,13 +19,18 @@ use std::{
 use chrono::TimeDelta;
 use coditect_store::{
     BlobReader, BlobUpload, Clock, Store, Transaction,
-    engine::{Database, KeyValue, RangeQuery},
+    engine::Database,
     model::{
         EditorState, File, FileHome, FilePolicy, Session, SessionMemory, SessionState, Tenant,
     },
 };
 
-use crate::{builds, deletions::is_sound, planner::tenant, samples};
+use crate::{
+    builds,
+    deletions::{is_sound, rows},
+    planner::tenant,
+    samples,
+};
 
 /// How often each kind of work is broken off, if not said.
 const ROUNDS: u64 = 6;
@@ -159,15 +164,6 @@ fn rounds() -> u64 {
 /// Never twice the same in a run, from a few milliseconds to many.
 fn time(round: u64) -> Duration {
     Duration::from_millis(5 + round * 37 % 190)
-}
-
-/// All rows but those that the store keeps of itself.
-async fn rows(store: &Store) -> Vec<KeyValue> {
-    let meta = store.root().key(&"meta".to_owned());
-    let all = RangeQuery::new(b"", b"\xff");
-    let mut rows = store.begin().engine().get_range(&all).await.unwrap().rows;
-    rows.retain(|row| !row.key.starts_with(&meta));
-    rows
 }
 
 #[tokio::test]

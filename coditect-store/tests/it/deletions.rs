@@ -25,7 +25,7 @@ async fn planner() -> Store {
 }
 
 /// All rows but those that the store keeps of itself.
-async fn rows(store: &Store) -> Vec<KeyValue> {
+pub(crate) async fn rows(store: &Store) -> Vec<KeyValue> {
     let meta = store.root().key(&"meta".to_owned());
     let all = RangeQuery::new(b"", b"\xff");
     let mut rows = store.begin().engine().get_range(&all).await.unwrap().rows;

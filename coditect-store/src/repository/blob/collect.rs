@@ -6,7 +6,6 @@ use crate::{
     keyspace::KeyRange,
     model::{BlobId, BlobState, DetachedBlob, TenantId},
     repository::clear,
-    transaction::{RetryPolicy, Unknown},
 };
 
 /// Removes a detached blob: first the chance to attach it, then its chunks, then all trace of it. It
@@ -16,8 +15,6 @@ pub(in crate::repository) async fn remove(
     tenant: TenantId,
     id: BlobId,
 ) -> Result<()> {
-    // Each of these transactions may be run twice: what is gone stays so.
-    let policy = &RetryPolicy { unknown: Unknown::RunAgain, ..RetryPolicy::default() };
     let release = |tx: Transaction| async move {
         let Some(detached) = tx.get::<DetachedBlob>(tenant, id).await? else {
             return Ok::<_, Error>(false);
@@ -27,12 +24,12 @@ pub(in crate::repository) async fn remove(
         }
         Ok(true)
     };
-    if !store.run_with(policy, release).await? {
+    if !store.run_idempotent(release).await? {
         return Ok(());
     }
     let chunks = KeyRange::tuples(&CHUNKS.key(store.root(), tenant, &id));
     clear::range(store, chunks).await?;
     let forget =
         |tx: Transaction| async move { tx.delete::<DetachedBlob>(tenant, id).await.map(|_| ()) };
-    store.run_with(policy, forget).await
+    store.run_idempotent(forget).await
 }

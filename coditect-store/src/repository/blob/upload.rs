@@ -7,7 +7,6 @@ use super::{Blob, CHUNK_BYTES, LEASE, chunk_key, gone};
 use crate::{
     Clock, Error, ErrorKind, Result, Store, Transaction,
     model::{BlobId, BlobState, DetachedBlob, TenantId},
-    transaction::{RetryPolicy, Unknown},
 };
 
 /// What one transaction writes, in bytes: whole chunks, within the megabyte that FoundationDB's
@@ -61,7 +60,7 @@ impl BlobUpload {
                 outcome => outcome,
             }
         };
-        store.run_with(&again(), begin).await?;
+        store.run_idempotent(begin).await?;
         let (store, clock) = (store.clone(), clock.clone());
         Ok(Self { store, clock, tenant, id, buffer: Vec::new(), hash: Sha256::new(), size: 0 })
     }
@@ -122,7 +121,7 @@ impl BlobUpload {
             }
             Ok::<_, Error>(())
         };
-        self.store.run_with(&again(), write).await?;
+        self.store.run_idempotent(write).await?;
         self.hash.update(&self.buffer);
         self.size += self.buffer.len() as u64;
         self.buffer.clear();
@@ -140,9 +139,4 @@ async fn renew(tx: &Transaction, tenant: TenantId, id: BlobId, now: DateTime<Utc
         tx.update(&DetachedBlob { collect_after: now + LEASE, ..detached }).await?;
     }
     Ok(())
-}
-
-/// Nothing that an upload does is changed by doing it twice.
-fn again() -> RetryPolicy {
-    RetryPolicy { unknown: Unknown::RunAgain, ..RetryPolicy::default() }
 }
