@@ -11,15 +11,6 @@ use clap::{Parser, ValueEnum, builder::FalseyValueParser};
 /// What `coditect-server` runs with. Durations are written as `90s`, `15m` or `1h 30m`, and are
 /// at most 24h.
 #[derive(Clone, Debug, Parser)]
-#[command(
-    name = "coditect-server",
-    version,
-    about,
-    after_help = "Durations are written as 90s, 15m or 1h 30m, and are at most 24h. A flag is \
-                  stronger than its variable.\n\nThe master key, which seals the signing keys, is \
-                  the file master.key in the data folder, made at the first start, or the \
-                  variable CODITECT_MASTER_KEY: 32 bytes in hexadecimal or Base64."
-)]
 pub struct Config {
     /// Address and port to listen on; port 0 lets the system choose one, and the first line on
     /// stdout tells which.

@@ -10,14 +10,21 @@
 //!                                        problem ◄─────── the only error → status map
 //! ```
 //!
+//! Beside serving there are an operator's verbs ([`operator`]): check, inspect, export, import,
+//! backup. What they want of a running server they ask at a socket in its data folder.
+//!
 //! Only this crate knows HTTP. A handler parses its request, calls the store or auth, and gives
 //! its answer to [`http::respond`]; it never chooses a status for an error, [`problem`] does.
 
 mod app;
+pub mod command;
 mod config;
+#[cfg(unix)]
+mod control;
 mod handlers;
 pub mod http;
 mod log;
+pub mod operator;
 pub mod problem;
 pub mod routes;
 mod upkeep;
@@ -25,4 +32,4 @@ mod upkeep;
 pub use app::App;
 pub use config::{Config, LogFormat};
 pub use http::serve::{Error, Server};
-pub use log::start as start_log;
+pub use log::{start as start_log, start_for_operators as start_operators_log};

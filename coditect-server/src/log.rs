@@ -38,6 +38,18 @@ pub fn start(config: &Config) -> Result<(), ParseError> {
     Ok(())
 }
 
+/// Starts logging to stderr for an operator's verb: warnings alone, for people.
+///
+/// # Errors
+///
+/// None; the filter is written here.
+pub fn start_for_operators() -> Result<(), ParseError> {
+    let filter = EnvFilter::try_new("warn")?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let _already = log.with_ansi(false).without_time().with_target(false).try_init();
+    Ok(())
+}
+
 /// What one request leaves in the log.
 #[derive(Debug)]
 pub(crate) struct Line<'a> {

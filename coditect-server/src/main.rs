@@ -1,7 +1,8 @@
-//! The program `coditect-server`: settings, log, socket, then [`Server::run`] until a signal.
+//! The program `coditect-server`: it serves until a signal, or does one of an operator's verbs.
 //!
-//! Stdout gets one line, the address; everything else is the log's, on stderr. It exits with 0
-//! after a stop by signal and with 1 when it could not start.
+//! While it serves stdout gets one line, the address; everything else is the log's, on stderr. It
+//! exits with 0 when all went well (a stop by signal too, while it serves), 1 on an error, 2 on
+//! arguments that it does not understand, and 3 when a check has found faults.
 
 use std::{
     error::Error,
@@ -10,21 +11,53 @@ use std::{
 };
 
 use clap::Parser;
-use coditect_server::{Config, Server, start_log};
+use coditect_server::{
+    Config, Server,
+    command::{Command, Verb},
+    operator::{self, Outcome},
+    start_log, start_operators_log,
+};
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match serve(Config::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Where even stderr is gone there is nobody left to tell.
-            let _unheard = writeln!(io::stderr(), "coditect-server: {}", told(&*error));
-            ExitCode::FAILURE
-        }
+/// What a check exits with that has found faults.
+const FAULTY: u8 = 3;
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    let ended = runtime.block_on(run(command));
+    // A read of a terminal that nobody types at would be waited for.
+    runtime.shutdown_background();
+    match ended {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Faulty) => ExitCode::from(FAULTY),
+        Err(error) => failed(&*error),
     }
 }
 
-async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+fn failed(error: &dyn Error) -> ExitCode {
+    // Where even stderr is gone there is nobody left to tell.
+    let _unheard = writeln!(io::stderr(), "coditect-server: {}", told(error));
+    ExitCode::FAILURE
+}
+
+async fn run(command: Command) -> Result<Outcome, Box<dyn Error>> {
+    let verb = match command.verb {
+        None => return serve(command.serve).await,
+        Some(Verb::Serve(config)) => return serve(*config).await,
+        Some(verb) => verb,
+    };
+    start_operators_log()?;
+    let stop = stop_signal()?;
+    tokio::select! {
+        ended = operator::run(&verb) => Ok(ended?),
+        () = stop => Err(operator::stopped(&verb).into()),
+    }
+}
+
+async fn serve(config: Config) -> Result<Outcome, Box<dyn Error>> {
     start_log(&config).map_err(|error| format!("--log-level: {error}"))?;
     let stop = stop_signal()?;
     let server = Server::bind(config).await?;
@@ -32,7 +65,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     writeln!(stdout, "listening on http://{}", server.local_addr())?;
     stdout.flush()?;
     server.run(stop).await;
-    Ok(())
+    Ok(Outcome::Done)
 }
 
 /// An error with all that it came from.

@@ -341,6 +341,7 @@ impl From<store::Error> for Problem {
             ErrorKind::IndexBuilding(_) => Self::unavailable("INDEX_BUILDING", SOON),
             // The retry loop has tried for long, and others were always faster.
             ErrorKind::Conflict | ErrorKind::TooOld => Self::unavailable("STORE_BUSY", SOON),
+            ErrorKind::Importing => Self::unavailable("STORE_IMPORTING", SOON),
             ErrorKind::MaybeCommitted => Self::unavailable("OUTCOME_UNKNOWN", SOON),
             ErrorKind::Unavailable | ErrorKind::Closed => {
                 Self::unavailable("STORE_UNAVAILABLE", SOON)

@@ -77,13 +77,13 @@ async fn build(app: &App) -> coditect_store::Result<()> {
         let total = build.total().await?;
         tracing::info!(index, total, "building");
         let mut said = Instant::now();
-        let built = build.run(|progress| {
+        let work = build.run(|progress| {
             if said.elapsed() >= TOLD_EVERY {
                 said = Instant::now();
                 tracing::info!(index, examined = progress.examined, total, "building");
             }
         });
-        let examined = built.await?.examined;
+        let examined = work.await?.examined;
         tracing::info!(index, examined, "built");
     }
     Ok(())

@@ -14,7 +14,7 @@ use crate::{
     entity::{Form, META},
     keyspace::{KeyPart, KeyRange, Located, Place, Readable},
     model::TenantId,
-    repository::{self, COUNTERS},
+    repository::{self, CHUNKS, COUNTERS},
 };
 
 /// Rows are read in pages of about so many bytes.
@@ -53,7 +53,7 @@ pub struct Overview {
     pub format: u64,
     /// How many tenants have rows.
     pub tenants: u64,
-    /// Each declared space and index, and what there is in it; and `meta`, and the counters.
+    /// Each declared space and index, and what there is in it; and `meta`, the counters, and the chunks of blobs.
     pub spaces: Vec<Size>,
     /// Rows of what is not declared here.
     pub unknown: Size,
@@ -176,7 +176,7 @@ impl Inspect {
         if name == META {
             return Ok(Place::Global);
         }
-        if name == COUNTERS.name() {
+        if [COUNTERS.name(), CHUNKS.name()].contains(&name) {
             return Ok(Place::Tenant);
         }
         let declared = self.store.registry().named(name);
@@ -209,6 +209,9 @@ impl Inspect {
         if at.place() == Place::Tenant && at.name == COUNTERS.name() {
             return (Some(COUNTERS.name()), number(&row.value));
         }
+        if at.place() == Place::Tenant && at.name == CHUNKS.name() {
+            return (Some(CHUNKS.name()), json!({ "bytes": row.value.len() }));
+        }
         let declared = registry.named(at.name).filter(|declared| declared.place == at.place());
         let Some(declared) = declared else {
             return (None, json!({ "undeclared": format!("{} bytes", row.value.len()) }));
@@ -239,7 +242,11 @@ impl Inspect {
     pub async fn overview(&self) -> Result<Overview> {
         let (store, root) = (&self.store, self.store.root());
         let view = store.database().view().await?;
-        let itself = [(META, Place::Global), (COUNTERS.name(), Place::Tenant)];
+        let itself = [
+            (META, Place::Global),
+            (COUNTERS.name(), Place::Tenant),
+            (CHUNKS.name(), Place::Tenant),
+        ];
         let declared = store.registry().declared().map(|declared| (declared.name, declared.place));
         let names: Vec<_> = itself.into_iter().chain(declared).collect();
         let size = |&(name, place): &(&'static str, Place)| {

@@ -15,6 +15,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{BodyLimits, connection, service::Service, wire::Deadlines};
+#[cfg(unix)]
+use crate::control::Control;
 use crate::{app::App, config::Config, routes::Routes, upkeep};
 
 /// The pauses after failures to accept, from the first to the longest.
@@ -52,6 +54,9 @@ pub struct Server {
     app: Arc<App>,
     service: Arc<Service>,
     deadlines: Deadlines,
+    /// The operator's door, where there is one.
+    #[cfg(unix)]
+    control: Option<Control>,
 }
 
 impl Server {
@@ -89,9 +94,19 @@ impl Server {
         let data = config.data.clone();
         let opened = App::open(config).await;
         let app = opened.map_err(|source| Error::Open { data, source: Box::new(source) })?;
+        #[cfg(unix)]
+        let control = if app.config.ephemeral { None } else { control(&app.config.data) };
         let app = Arc::new(app);
         let service = Arc::new(Service::new(Arc::clone(&app), routes, limits));
-        Ok(Self { listener, address, app, service, deadlines })
+        Ok(Self {
+            listener,
+            address,
+            app,
+            service,
+            deadlines,
+            #[cfg(unix)]
+            control,
+        })
     }
 
     /// Where it listens; the port is the real one.
@@ -101,10 +116,14 @@ impl Server {
 
     /// Serves until `stop` resolves, and then for as long as running requests need, at most the
     /// configured time. When this returns, no connection is left and the store is closed.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let connections = TaskTracker::new();
         let severing = CancellationToken::new();
         let working = tokio::spawn(upkeep::run(Arc::clone(&self.app)));
+        #[cfg(unix)]
+        if let Some(control) = self.control.take() {
+            connections.spawn(control.serve(Arc::clone(&self.app)));
+        }
         tokio::select! {
             () = stop => {}
             () = self.accept_all(&connections, &severing) => {}
@@ -152,6 +171,16 @@ impl Server {
             }));
         }
     }
+}
+
+/// The operator's door in the data folder; a server without it serves all the same.
+#[cfg(unix)]
+fn control(data: &std::path::Path) -> Option<Control> {
+    let bound = Control::bind(data);
+    if let Err(error) = &bound {
+        tracing::warn!(%error, "no exports and backups while the server runs");
+    }
+    bound.ok()
 }
 
 /// Runs `connection` and holds its permit meanwhile.

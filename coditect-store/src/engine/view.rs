@@ -134,6 +134,15 @@ impl Database {
         }
     }
 
+    /// Whether the embedded engine has a file in the folder `path`.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if that cannot be seen.
+    pub fn is_in(path: impl AsRef<Path>) -> Result<bool> {
+        embedded::Embedded::is_in(path.as_ref())
+    }
+
     /// Compares every page of the embedded engine's file in the folder `path` with its checksum. It
     /// takes as long as reading the file, and keeps its thread busy meanwhile.
     ///

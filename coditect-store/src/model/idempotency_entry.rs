@@ -44,6 +44,7 @@ impl Entity for IdempotencyEntry {
     type Key = (UserId, String);
     const SPACE: Space<TenantId> = Space::tenant("idempotency").keyed(&["user", "key"]);
     const VERSION: u8 = 1;
+    const SECRETS: &'static [&'static str] = &["body"];
 
     fn scope(&self) -> TenantId {
         self.tenant_id

@@ -42,6 +42,7 @@ impl Entity for Ticket {
     type Key = TicketId;
     const SPACE: Space<TenantId> = Space::tenant("auth_tickets");
     const VERSION: u8 = 1;
+    const SECRETS: &'static [&'static str] = &["hash"];
 
     fn scope(&self) -> TenantId {
         self.tenant_id

@@ -1,7 +1,7 @@
 //! Putting back what was saved: a row as it was, and the entries that it gives by what is declared
 //! now.
 
-use super::{COUNTERS, catalog, maintain};
+use super::{CHUNKS, COUNTERS, catalog, maintain};
 use crate::{
     Error, ErrorKind, Result,
     engine::{self, KeyValue},
@@ -9,8 +9,8 @@ use crate::{
     keyspace::{Located, Readable, Root},
 };
 
-/// Writes a record, a record of a log with its position, or a counter; and the index entries of the
-/// first two. The key must be free. Reads its unique values.
+/// Writes a record, a record of a log with its position, a counter, or a chunk of a blob; and the index
+/// entries of the first two. The key must be free. Reads its unique values.
 ///
 /// # Errors
 ///
@@ -24,7 +24,7 @@ pub(crate) async fn restore(
 ) -> Result<()> {
     let located = Located::of(root, &row.key);
     let name = located.map(|located| located.name).unwrap_or_default();
-    if name != COUNTERS.name() {
+    if ![COUNTERS.name(), CHUNKS.name()].contains(&name) {
         let declaration = registry.declaration(name).ok_or_else(|| {
             let message = format!("{} is of no space", Readable::key(root, &row.key));
             Error::new(ErrorKind::Corrupt, message)

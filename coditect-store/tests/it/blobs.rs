@@ -502,3 +502,28 @@ async fn a_check_finds_what_is_wrong_with_blobs() {
     }
     assert_eq!(faults(&store).await, [BlobFault::Lost]);
 }
+
+#[tokio::test]
+async fn a_tenant_that_is_moved_takes_its_files_along() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    put(&store, "a", b"older", &FilePolicy::default()).await.unwrap();
+    let content = content(30 * CHUNK_BYTES + 1);
+    put(&store, "a", &content, &FilePolicy::default()).await.unwrap();
+    let mut archive = Vec::new();
+    store.export().tenant(tenant).run(&mut archive, |_| ()).await.unwrap();
+
+    let database = Database::memory().unwrap();
+    let other = Store::open(database.clone()).await.unwrap();
+    let import = Store::options().import(database).unwrap();
+    import.run(archive.as_slice(), |_| ()).await.unwrap();
+    assert_eq!(faults(&other).await, []);
+    let tx = other.begin();
+    let file = File::at(&tx, tenant, &workspace(), "a").await.unwrap().unwrap();
+    let kept = file.contents(&tx).await.unwrap();
+    assert_eq!(kept.len(), 2);
+    let moved = read(BlobReader::new(&other, tenant, kept[0].blob)).await.unwrap();
+    assert!(moved == content);
+    let bytes = i64::try_from(content.len() + 5).unwrap();
+    assert_eq!(tx.counter(tenant, Counter::BYTES).await.unwrap(), bytes);
+}

@@ -108,6 +108,10 @@ impl Embedded {
         Storage::check(folder)
     }
 
+    pub(super) fn is_in(folder: &Path) -> Result<bool> {
+        Storage::is_in(folder)
+    }
+
     pub(super) fn view(&self) -> Result<Held> {
         Held::new(Arc::clone(&self.0))
     }

@@ -85,10 +85,7 @@ impl Storage {
                 .because(error)
         })?;
         let path = folder.join(FILE_NAME);
-        let exists = path.try_exists().map_err(|error| {
-            unavailable(format!("{} cannot be read", path.display())).because(error)
-        })?;
-        if !exists {
+        if !Self::is_in(folder)? {
             create(&path)?;
         }
         // The names of the file and of its folder are on disk before anything is promised to be in
@@ -103,6 +100,14 @@ impl Storage {
         guarded(|| {
             let database = builder.open(&path).map_err(|error| open_error(&path, error))?;
             Self::start(database)
+        })
+    }
+
+    /// Whether there is a file in `folder`.
+    pub(super) fn is_in(folder: &Path) -> Result<bool> {
+        let path = folder.join(FILE_NAME);
+        path.try_exists().map_err(|error| {
+            unavailable(format!("{} cannot be read", path.display())).because(error)
         })
     }
 

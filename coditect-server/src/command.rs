@@ -1,0 +1,187 @@
+//! What the program is asked to do, as its arguments say it: to serve, which is what it does if
+//! nothing is said, or one of an operator's verbs.
+//!
+//! Arguments are data; nothing is opened here. What a verb does is in [`operator`](crate::operator).
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use coditect_store::model::TenantId;
+
+use crate::config::Config;
+
+/// The server of Coditect, and what its operators need.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "coditect-server",
+    version,
+    about,
+    args_conflicts_with_subcommands = true,
+    after_help = "Durations are written as 90s, 15m or 1h 30m, and are at most 24h. A flag is \
+                  stronger than its variable.\n\nThe master key, which seals the signing keys, is \
+                  the file master.key in the data folder, made at the first start, or the \
+                  variable CODITECT_MASTER_KEY: 32 bytes in hexadecimal or Base64.\n\nIt exits with \
+                  0 when all is well, 1 on an error, 2 on arguments that it does not understand, \
+                  and 3 when a check has found faults."
+)]
+pub struct Command {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+    /// How to serve, if no verb is given.
+    #[command(flatten)]
+    pub serve: Config,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Verb {
+    /// Serve, as without a verb.
+    Serve(Box<Config>),
+    /// Check every row, index and page of the store; the server must not be running.
+    Check(Check),
+    /// Show what the store has: an overview, or keys and records, without secrets. The server must
+    /// not be running.
+    Inspect(Inspect),
+    /// Write the store, or one tenant, into an archive. A server that is running goes on.
+    Export(Export),
+    /// Make a store, or a tenant of one, of an archive. Stopped at any point it goes on where it was
+    /// when it is run again.
+    Import(Import),
+    /// Write the store into an archive and read that back. A server that is running goes on.
+    Backup(Backup),
+}
+
+/// Where the store is.
+#[derive(Clone, Debug, Args)]
+pub struct Data {
+    /// Folder that the embedded engine keeps its data in.
+    #[arg(long, env = "CODITECT_DATA", value_name = "FOLDER", default_value = "./coditect-data")]
+    pub data: PathBuf,
+}
+
+/// What to check.
+#[derive(Clone, Debug, Args)]
+pub struct Check {
+    /// Where the store is.
+    #[command(flatten)]
+    pub data: Data,
+    /// Put index entries right that do not fit their records. Nothing else is changed.
+    #[arg(long)]
+    pub repair: bool,
+}
+
+/// What to show.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Without --tenant, --space and --key it shows an overview.")]
+pub struct Inspect {
+    /// Where the store is.
+    #[command(flatten)]
+    pub data: Data,
+    /// Rows of this tenant alone.
+    #[arg(long, value_name = "ID")]
+    pub tenant: Option<TenantId>,
+    /// Rows of this space or index alone, such as `workspace_sessions`.
+    #[arg(long, value_name = "NAME")]
+    pub space: Option<String>,
+    /// Rows alone whose key goes on like this after the space's name: UUIDs, numbers and text, with
+    /// commas between.
+    #[arg(long, value_name = "ELEMENTS", requires = "space")]
+    pub key: Option<String>,
+    /// The most rows to show.
+    #[arg(long, value_name = "ROWS", default_value_t = 100)]
+    pub limit: u64,
+    /// One JSON object a row, or one for the overview.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Inspect {
+    /// Whether rows are asked for, rather than an overview.
+    pub fn wants_rows(&self) -> bool {
+        self.tenant.is_some() || self.space.is_some() || self.key.is_some()
+    }
+}
+
+/// What to write into an archive.
+#[derive(Clone, Debug, Args)]
+pub struct Export {
+    /// The archive, which must not be there; `-` for stdout.
+    pub file: PathBuf,
+    /// Where the store is.
+    #[command(flatten)]
+    pub data: Data,
+    /// This tenant alone.
+    #[arg(long, value_name = "ID")]
+    pub tenant: Option<TenantId>,
+}
+
+/// What to make a store of.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "The archive of a store goes into a folder that has none, that of a tenant \
+                        into a store that does not have the tenant. A file is read to its end \
+                        before anything is written. The master key is not in it: copy it into the \
+                        folder, too."
+)]
+pub struct Import {
+    /// The archive; `-` for stdin.
+    pub file: PathBuf,
+    /// Where the store is, or will be.
+    #[command(flatten)]
+    pub data: Data,
+}
+
+/// Where to keep the store.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "`import` makes a store of it. The master key is not in it: keep a copy of \
+                        that, too, and in another place."
+)]
+pub struct Backup {
+    /// The archive, which must not be there.
+    pub file: PathBuf,
+    /// Where the store is.
+    #[command(flatten)]
+    pub data: Data,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Command {
+        let name = std::iter::once("coditect-server");
+        Command::try_parse_from(name.chain(arguments.iter().copied())).unwrap()
+    }
+
+    #[test]
+    fn without_a_verb_it_serves_with_the_same_settings_as_with_it() {
+        let plain = parsed(&["--listen", "127.0.0.1:1", "--ephemeral"]);
+        assert!(plain.verb.is_none());
+        let Some(Verb::Serve(config)) =
+            parsed(&["serve", "--listen", "127.0.0.1:1", "--ephemeral"]).verb
+        else {
+            panic!("it is to serve")
+        };
+        assert_eq!(format!("{:?}", plain.serve), format!("{config:?}"));
+        assert!(parsed(&[]).verb.is_none());
+    }
+
+    #[test]
+    fn the_arguments_fit_together() {
+        Command::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_the_program_says_what_its_settings_and_verbs_are() {
+        let help = Command::command().render_long_help().to_string();
+        for part in
+            ["The server of Coditect", "--listen", "CODITECT_MASTER_KEY", "backup", "inspect"]
+        {
+            assert!(help.contains(part), "{part} is not in {help}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Check: rows and indexes, then the file that they lie in.
+
+use coditect_store::{
+    ErrorKind,
+    check::{Event, Stage},
+    engine::{Database, FileState},
+};
+use indicatif::HumanCount;
+
+use super::{
+    Error, Outcome, open,
+    progress::{Progress, say},
+};
+use crate::command::Check;
+
+/// Checks a store; each fault is a line on stdout.
+pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
+    let store = match open(&arguments.data).await {
+        Ok(store) => store,
+        Err(Error::Store(error)) if error.kind() == ErrorKind::Corrupt => {
+            Progress::new("checking", None).line(&error.to_string()).map_err(Error::Stdout)?;
+            return Ok(Outcome::Faulty);
+        }
+        Err(error) => return Err(error),
+    };
+    let check = if arguments.repair { store.check().repairing() } else { store.check() };
+    let mut progress = Progress::new("rows", None);
+    let mut unheard = None;
+    let report = check
+        .run(|event| match event {
+            Event::Progress(Stage::Rows, rows) => progress.rows(rows),
+            Event::Progress(Stage::Index(index), rows) => {
+                progress.turn_to(index);
+                progress.rows(rows);
+            }
+            Event::Found(finding) => {
+                if let Err(error) = progress.line(&finding.to_string()) {
+                    unheard.get_or_insert(error);
+                }
+            }
+        })
+        .await?;
+    unheard.map_or(Ok(()), Err).map_err(Error::Stdout)?;
+    store.database().close().await;
+    drop(store);
+
+    progress.turn_to("pages");
+    let folder = arguments.data.data.clone();
+    let file = tokio::task::spawn_blocking(move || Database::check_file(folder)).await;
+    let mut faults = report.faults;
+    let damage = match file {
+        Ok(Ok(FileState::Sound)) => None,
+        Ok(Ok(FileState::Repaired)) => Some("the file was damaged, and was put right".to_owned()),
+        Ok(Err(error)) if error.kind() == ErrorKind::Corrupt => Some(error.to_string()),
+        Ok(Err(error)) => return Err(error.into()),
+        Err(_) => Some("the file cannot be read without a panic".to_owned()),
+    };
+    if let Some(damage) = damage {
+        faults += 1;
+        progress.line(&damage).map_err(Error::Stdout)?;
+    }
+    drop(progress);
+    for index in &report.unbuilt {
+        say(&format!("index {index} is not built yet, and was not checked"));
+    }
+    let repaired = if arguments.repair {
+        format!(", {} repaired", HumanCount(report.repaired))
+    } else {
+        String::new()
+    };
+    say(&format!(
+        "checked {} rows: {} faults{repaired}",
+        HumanCount(report.rows),
+        HumanCount(faults)
+    ));
+    Ok(if faults == 0 { Outcome::Done } else { Outcome::Faulty })
+}

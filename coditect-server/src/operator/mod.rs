@@ -1,0 +1,96 @@
+//! The operator's verbs: check, inspect, export, import, backup.
+//!
+//! What a verb was asked for goes to stdout; how far it is, and what went wrong, to stderr. A verb that
+//! is dropped, as a signal does it, leaves nothing behind that looks whole.
+
+mod archives;
+mod check;
+mod inspect;
+mod origin;
+mod progress;
+mod target;
+
+use std::{io, path::PathBuf};
+
+use coditect_auth::entities;
+use coditect_store::{Store, StoreOptions, engine::Database};
+use thiserror::Error;
+
+use crate::command::{Data, Verb};
+
+/// Why a verb did not come to its end.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// There is no store.
+    #[error("there is no store in {}", .0.display())]
+    NoStore(PathBuf),
+    /// The store, or an archive.
+    #[error(transparent)]
+    Store(#[from] coditect_store::Error),
+    /// A file cannot be read or written.
+    #[error("{}", .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Stdout cannot be written.
+    #[error("stdout cannot be written")]
+    Stdout(#[source] io::Error),
+    /// The server that runs on the store refused.
+    #[error("the server refused: {0}")]
+    Refused(String),
+}
+
+/// How a verb ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did what it was asked for.
+    Done,
+    /// It checked the store, and found faults.
+    Faulty,
+}
+
+/// Does what `verb` says.
+///
+/// # Errors
+///
+/// [`enum@Error`]. To serve is no operator's verb, and does nothing here.
+pub async fn run(verb: &Verb) -> Result<Outcome, Error> {
+    match verb {
+        Verb::Serve(_) => Ok(Outcome::Done),
+        Verb::Check(arguments) => check::run(arguments).await,
+        Verb::Inspect(arguments) => inspect::run(arguments).await,
+        Verb::Export(arguments) => archives::export(arguments).await,
+        Verb::Import(arguments) => archives::import(arguments).await,
+        Verb::Backup(arguments) => archives::backup(arguments).await,
+    }
+}
+
+/// What to say to who stops `verb`.
+pub fn stopped(verb: &Verb) -> &'static str {
+    match verb {
+        Verb::Import(_) => "stopped: run it again with the same archive to go on",
+        Verb::Serve(_) | Verb::Inspect(_) => "stopped",
+        Verb::Check(_) => "stopped: the rest was not checked",
+        Verb::Export(_) | Verb::Backup(_) => "stopped: nothing was kept",
+    }
+}
+
+/// All that the server keeps in a store.
+fn options() -> StoreOptions {
+    entities(Store::options())
+}
+
+/// Opens a store that is there.
+async fn open(data: &Data) -> Result<Store, Error> {
+    Ok(options().open(database(data)?).await?)
+}
+
+fn database(data: &Data) -> Result<Database, Error> {
+    if !Database::is_in(&data.data)? {
+        return Err(Error::NoStore(data.data.clone()));
+    }
+    Ok(Database::open(&data.data)?)
+}
