@@ -72,6 +72,7 @@
 //! | have records end by themselves | [`entity::Expiring`], [`Store::sweep`] |
 //! | add an index to records that are there | [`Store::build`], and [`Store::verify`] to compare |
 //! | change a record's fields | [`Entity::VERSION`], [`Entity::upgrade`] |
+//! | see what it costs, and how it fares | [`telemetry`], [`engine::Statistics`] |
 //! | do what the records cannot say | [`Transaction::engine`], [`engine`] |
 //!
 //! The `examples/` folder of the repository has most of these as programs.
@@ -87,6 +88,7 @@ pub mod keyspace;
 pub mod model;
 pub mod repository;
 mod store;
+pub mod telemetry;
 pub mod transaction;
 
 pub use clock::{Clock, ManualClock};

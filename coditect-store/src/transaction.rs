@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use crate::{
     Error, ErrorKind, Result, RunError,
     engine::{Database, Transaction, conflict, maybe_committed},
+    telemetry::{self, RunOutcome},
 };
 
 /// How long, and how, a transaction is tried again.
@@ -93,11 +94,39 @@ where
     C: Fn(Transaction) -> CommitFut,
     CommitFut: Future<Output = Result<()>>,
 {
+    let (started, mut attempts) = (Instant::now(), 0);
+    let outcome = attempt(database, policy, body, commit, &mut attempts).await;
+    let told = match &outcome {
+        Ok(_) => RunOutcome::Committed,
+        Err(error) => match error.store_error() {
+            Some(failure) if !is_answer(error) => RunOutcome::Failed(failure.kind()),
+            _ => RunOutcome::Refused,
+        },
+    };
+    telemetry::ran(told, attempts, started.elapsed());
+    outcome
+}
+
+/// Makes attempts, counted by `number`, until one commits or there shall be no more.
+async fn attempt<T, E, F, Fut, C, CommitFut>(
+    database: &Database,
+    policy: &RetryPolicy,
+    body: F,
+    commit: C,
+    number: &mut u32,
+) -> Result<T, E>
+where
+    E: RunError,
+    F: Fn(Transaction) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    C: Fn(Transaction) -> CommitFut,
+    CommitFut: Future<Output = Result<()>>,
+{
     let started = Instant::now();
     let mut open = Open { policy, attempts: Vec::new() };
-    let mut number: u32 = 0;
     loop {
-        number += 1;
+        *number += 1;
+        let number = *number;
         let tx = database.begin();
         let error: E = match open.recognise(&tx).await {
             Ok(Some(answer)) => return Ok(answer),
@@ -126,13 +155,16 @@ where
         };
         let wait = delay(policy, number);
         let may_go_on = number < policy.attempts && started.elapsed() + wait < policy.time;
-        match error.store_error().map(Error::kind) {
+        let reason = error.store_error().map(Error::kind);
+        match reason {
             Some(ErrorKind::Conflict | ErrorKind::TooOld) if may_go_on => {}
             Some(ErrorKind::MaybeCommitted) if may_go_on && open.may_run_again() => {}
             Some(ErrorKind::MaybeCommitted) => return Err(error),
             _ if open.attempts.is_empty() => return Err(error),
             _ => return Err(maybe_committed().into()),
         }
+        tracing::debug!(attempt = number, ?reason, ?wait, "a transaction is run again");
+        telemetry::retried(reason);
         tokio::time::sleep(wait).await;
     }
 }

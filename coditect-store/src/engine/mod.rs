@@ -15,6 +15,7 @@ mod atomic;
 mod embedded;
 mod limits;
 mod range;
+mod statistics;
 mod versionstamp;
 mod view;
 mod watch;
@@ -22,18 +23,20 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc, time::Instant};
 
 pub use atomic::AtomicOp;
 pub use embedded::Options;
 pub use limits::{KEY_SIZE_LIMIT, LIFETIME, TRANSACTION_SIZE_LIMIT, VALUE_SIZE_LIMIT, WATCH_LIMIT};
 pub(crate) use limits::{conflict, maybe_committed};
 pub use range::{KeySelector, KeyValue, Order, RangePage, RangeQuery, RangeStream, Stopped};
+pub use statistics::Statistics;
 pub use versionstamp::Versionstamp;
 pub use view::{CheckedRow, Consistency, FileState, View, ViewPage};
 pub use watch::Watch;
 
-use crate::{Result, RunError, transaction};
+use self::statistics::{Counts, Read};
+use crate::{Result, RunError, telemetry, transaction};
 
 /// A database: a handle that is cheap to clone.
 #[derive(Clone, Debug)]
@@ -48,7 +51,7 @@ enum Engine {
 /// clones are the same transaction, and its reads may run together. Dropping the last one without
 /// a [commit](Self::commit) leaves no trace.
 #[derive(Clone, Debug)]
-pub struct Transaction(Attempt);
+pub struct Transaction(Attempt, Arc<Counts>);
 
 #[derive(Clone, Debug)]
 enum Attempt {
@@ -105,7 +108,10 @@ impl Database {
     /// [`read_version`](Transaction::read_version) if that is asked for before.
     pub fn begin(&self) -> Transaction {
         match &self.0 {
-            Engine::Embedded(engine) => Transaction(Attempt::Embedded(engine.begin())),
+            Engine::Embedded(engine) => {
+                let counts = Counts::new(engine.has_round_trips());
+                Transaction(Attempt::Embedded(engine.begin()), Arc::new(counts))
+            }
         }
     }
 
@@ -163,6 +169,7 @@ impl Transaction {
 
     /// Sets `key` to `value`.
     pub fn set(&self, key: &[u8], value: &[u8]) {
+        self.1.wrote(key.len() + value.len());
         match &self.0 {
             Attempt::Embedded(tx) => tx.set(key, value),
         }
@@ -170,6 +177,7 @@ impl Transaction {
 
     /// Removes `key`, if it is there.
     pub fn clear(&self, key: &[u8]) {
+        self.1.wrote(key.len());
         match &self.0 {
             Attempt::Embedded(tx) => tx.clear(key),
         }
@@ -177,6 +185,7 @@ impl Transaction {
 
     /// Removes all keys from `begin` up to, and without, `end`. `begin` past `end` is `Invalid`.
     pub fn clear_range(&self, begin: &[u8], end: &[u8]) {
+        self.1.wrote(begin.len() + end.len());
         match &self.0 {
             Attempt::Embedded(tx) => tx.clear_range(begin, end),
         }
@@ -184,6 +193,7 @@ impl Transaction {
 
     /// Applies an atomic operation: no read, so no conflict with others that do the same.
     pub fn atomic(&self, op: AtomicOp, key: &[u8], operand: &[u8]) {
+        self.1.wrote(key.len() + operand.len());
         match &self.0 {
             Attempt::Embedded(tx) => tx.atomic(op, key, operand),
         }
@@ -260,9 +270,17 @@ impl Transaction {
     /// `Conflict`, `TooOld`, `MaybeCommitted`, `Limit`, `Invalid` (also a second time on the same
     /// transaction: 2017), `Unavailable`, `Closed`.
     pub async fn commit(&self) -> Result<()> {
-        match &self.0 {
+        let started = Instant::now();
+        let outcome = match &self.0 {
             Attempt::Embedded(tx) => tx.commit().await,
-        }
+        };
+        telemetry::committed(&outcome, started.elapsed(), self.statistics());
+        outcome
+    }
+
+    /// What it has read and written so far.
+    pub fn statistics(&self) -> Statistics {
+        self.1.so_far()
     }
 
     /// The version at which it was committed; `None` before, and for one that wrote nothing.
@@ -297,24 +315,41 @@ impl Transaction {
     }
 
     async fn read(&self, key: &[u8], isolation: Isolation) -> Result<Option<Vec<u8>>> {
-        give_way().await;
-        match &self.0 {
-            Attempt::Embedded(tx) => tx.get(key, isolation),
+        let read = self.begin_read().await;
+        let value = match &self.0 {
+            Attempt::Embedded(tx) => tx.get(key, isolation)?,
+        };
+        if let Some(value) = &value {
+            read.found(1, key.len() + value.len());
         }
+        Ok(value)
     }
 
     async fn read_key(&self, selector: &KeySelector, isolation: Isolation) -> Result<Vec<u8>> {
-        give_way().await;
+        let _read = self.begin_read().await;
         match &self.0 {
             Attempt::Embedded(tx) => tx.get_key(selector, isolation),
         }
     }
 
     async fn read_range(&self, query: &RangeQuery, isolation: Isolation) -> Result<RangePage> {
-        give_way().await;
-        match &self.0 {
-            Attempt::Embedded(tx) => tx.get_range(query, isolation),
+        let read = self.begin_read().await;
+        let page = match &self.0 {
+            Attempt::Embedded(tx) => tx.get_range(query, isolation)?,
+        };
+        let bytes = page.rows.iter().map(|row| row.key.len() + row.value.len()).sum();
+        read.found(page.rows.len(), bytes);
+        Ok(page)
+    }
+
+    async fn begin_read(&self) -> Read<'_> {
+        let read = self.1.begin_read();
+        if self.1.has_round_trips() {
+            tokio::task::yield_now().await;
+        } else {
+            give_way().await;
         }
+        read
     }
 }
 

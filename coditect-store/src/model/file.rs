@@ -137,7 +137,8 @@ impl File {
     /// Makes `blob`, which was uploaded, the content of the file at `path` in `home`, which is made
     /// if it is not there, and lets go of the oldest contents beyond those that are kept. Gives the
     /// file as it is then. What the caller wants to know of the present one first, whether it is
-    /// there or what its hash is, it reads [in the same transaction](Self::at).
+    /// there or what its hash is, it reads [in the same transaction](Self::at). Eight rounds of reads at
+    /// the most, one more in a session, and one for each content that it lets go of.
     ///
     /// # Errors
     ///

@@ -20,6 +20,7 @@ use crate::{
         encode_logged, logged_key,
     },
     keyspace::{KeyPart, KeyRange, Position, Select, unpack_all},
+    telemetry,
 };
 
 /// Rows that are read together.
@@ -78,6 +79,7 @@ impl Transaction {
         };
         let prefix = L::SPACE.key(self.root(), record.scope(), &record.stream());
         Place::Next(order).write_key(self, prefix, &bytes);
+        telemetry::written(L::SPACE.name(), bytes.len());
         for entry in entries {
             Place::Next(order).write_entry(self, entry);
         }
@@ -186,6 +188,7 @@ impl Transaction {
             place.clear_entry(self, entry);
         }
         self.engine.set(&key, &bytes);
+        telemetry::written(L::SPACE.name(), bytes.len());
         for entry in after {
             place.write_entry(self, entry);
         }
@@ -317,6 +320,7 @@ async fn read_indexed<L: Log>(
 }
 
 fn decode<L: Log>(tx: &Transaction, key: &[u8], bytes: &[u8]) -> Result<Logged<L>> {
+    telemetry::read(L::SPACE.name(), bytes.len());
     let record: L = decode_logged(bytes)?;
     let stream = L::SPACE.key(tx.root(), record.scope(), &record.stream());
     let position = key.strip_prefix(stream.as_slice()).ok_or_else(|| {

@@ -14,6 +14,7 @@ use crate::{
     engine::{self, AtomicOp},
     entity::{self, Entity, Entry, Form, META},
     keyspace::Root,
+    telemetry,
 };
 
 pub(super) async fn create<E: Entity>(tx: &Transaction, record: &E) -> Result<()> {
@@ -28,6 +29,7 @@ pub(super) async fn create<E: Entity>(tx: &Transaction, record: &E) -> Result<()
     }
     refuse(taken)?;
     tx.engine.set(&key, &bytes);
+    telemetry::written(E::SPACE.name(), bytes.len());
     write(&tx.engine, &entries);
     Ok(())
 }
@@ -91,6 +93,7 @@ async fn replace<E: Entity>(
     let change = Change::between(before, upkeep.entries(tx, record)?);
     refuse(first_taken(tx, &change.arriving).await?)?;
     tx.engine.set(key, &bytes);
+    telemetry::written(E::SPACE.name(), bytes.len());
     clear(&tx.engine, &change.leaving);
     write(&tx.engine, &change.arriving);
     write(&tx.engine, &change.staying);

@@ -63,6 +63,7 @@ use crate::{
         UniqueKind,
     },
     keyspace::{KeyPart, Root, Select},
+    telemetry,
 };
 
 /// One attempt at reading and writing records, all or nothing. A handle that is cheap to clone;
@@ -71,6 +72,11 @@ use crate::{
 ///
 /// Calls that write look first and write then, so they are made one after another: two that run
 /// together in one transaction don't see each other.
+///
+/// The reads that are named at each method are what it costs; those that run together are one round,
+/// which on a cluster is one round trip. Beside them the first method that writes a record reads the
+/// epoch of the declarations, once in a transaction.
+/// [`statistics`](engine::Transaction::statistics) has them counted.
 ///
 /// Beside the errors named at each method, all of them give those of the engine, and `Invalid` for
 /// an entity that was not [declared to the store](crate::StoreOptions::entity).
@@ -405,6 +411,7 @@ impl Transaction {
     }
 
     fn decode<E: Entity>(&self, key: &[u8], bytes: &[u8]) -> Result<E> {
+        telemetry::read(E::SPACE.name(), bytes.len());
         entity::decode_at(self.root(), key, bytes)
     }
 

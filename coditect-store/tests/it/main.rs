@@ -4,6 +4,7 @@
 
 mod archives;
 mod blobs;
+mod budgets;
 mod builds;
 mod checks;
 mod conformance;
@@ -13,6 +14,7 @@ mod formats;
 mod indexes;
 mod keyspace;
 mod logs;
+mod metrics;
 mod models;
 mod pages;
 mod planner;

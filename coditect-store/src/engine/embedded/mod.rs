@@ -40,11 +40,15 @@ pub struct Options {
     pub cache_bytes: usize,
     /// Where versions come from: each is at least the hour in microseconds.
     pub clock: Clock,
+    /// Whether each read gives way once before it is answered, as one of a cluster does for longer, so
+    /// that reads which run together overlap: for tests that count
+    /// [rounds](super::Statistics::rounds). Not so by default.
+    pub round_trips: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 256 << 20, clock: Clock::system() }
+        Self { cache_bytes: 256 << 20, clock: Clock::system(), round_trips: false }
     }
 }
 
@@ -61,6 +65,7 @@ pub(super) struct Embedded(Arc<Shared>);
 /// What handles and transactions share.
 struct Shared {
     name: &'static str,
+    round_trips: bool,
     board: Arc<Board>,
     room: Arc<Semaphore>,
     queue: Mutex<Option<mpsc::Sender<Request>>>,
@@ -88,6 +93,7 @@ impl Embedded {
             })?;
         Ok(Self(Arc::new(Shared {
             name,
+            round_trips: options.round_trips,
             board,
             room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
             queue: Mutex::new(Some(queue)),
@@ -97,6 +103,10 @@ impl Embedded {
 
     pub(super) fn name(&self) -> &'static str {
         self.0.name
+    }
+
+    pub(super) fn has_round_trips(&self) -> bool {
+        self.0.round_trips
     }
 
     pub(super) fn begin(&self) -> Transaction {

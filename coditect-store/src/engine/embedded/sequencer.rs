@@ -31,7 +31,7 @@ use super::{
     watches::Watches,
     writes::{Mutation, next_key},
 };
-use crate::{Clock, ErrorKind, Result, engine::AtomicOp};
+use crate::{Clock, ErrorKind, Result, engine::AtomicOp, telemetry};
 
 /// The most commits in a batch: their order must fit a versionstamp's two bytes.
 const BATCH_COMMITS: usize = 1_024;
@@ -276,6 +276,7 @@ impl Sequencer {
 
     /// Commits a batch and answers its members; false if the engine can't go on.
     fn commit(&mut self, batch: Vec<Commit>) -> bool {
+        telemetry::batched(batch.len());
         let version = self.next_version();
         let mut written = Vec::new();
         let mut accepted = Vec::new();
@@ -391,8 +392,10 @@ impl Sequencer {
         let snapshot = self.storage.snapshot().map_err(WriteError::Unknown)?;
         self.last_version = version;
         let state = self.board.publish(version, snapshot);
-        if started.elapsed() > Duration::from_secs(1) {
-            tracing::warn!(seconds = started.elapsed().as_secs_f64(), "a commit took long to sync");
+        let took = started.elapsed();
+        telemetry::synced(took);
+        if took > Duration::from_secs(1) {
+            tracing::warn!(seconds = took.as_secs_f64(), "a commit took long to sync");
         }
         Ok(state)
     }

@@ -79,8 +79,8 @@ impl fmt::Debug for Blob {
 }
 
 impl Transaction {
-    /// Makes `blob`, which was uploaded, that of a record which this transaction writes. One read,
-    /// and it conflicts with who collects the blob.
+    /// Makes `blob`, which was uploaded, that of a record which this transaction writes. Two reads of
+    /// one key, which conflict with who collects the blob.
     ///
     /// # Errors
     ///

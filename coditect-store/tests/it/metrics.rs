@@ -1,0 +1,125 @@
+//! What the store tells of itself: the numbers of what was really done.
+
+use std::collections::BTreeMap;
+
+use coditect_store::{
+    Error, ErrorKind, Store, Transaction,
+    engine::Database,
+    entity::Log as _,
+    model::{Message, Session, Tenant},
+    telemetry,
+};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+
+use crate::samples;
+
+/// Counters by name and label, and how many values each histogram has.
+fn told(snapshotter: &Snapshotter) -> BTreeMap<String, u64> {
+    let all = snapshotter.snapshot().into_vec().into_iter();
+    let values = all.map(|(key, _, _, value)| {
+        let (_, key) = key.into_parts();
+        let labels = key.labels().fold(String::new(), |all, label| all + " " + label.value());
+        let value = match value {
+            DebugValue::Counter(count) => count,
+            DebugValue::Histogram(values) => values.len() as u64,
+            DebugValue::Gauge(_) => panic!("there is none"),
+        };
+        (format!("{}{labels}", key.name().trim_start_matches("coditect_store_")), value)
+    });
+    values.collect()
+}
+
+/// Does `work` on one thread, whose recorder hears of it and of nothing else.
+fn recorded<Fut: Future<Output = ()>>(work: impl FnOnce(Store) -> Fut) -> BTreeMap<String, u64> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let store = runtime.block_on(Store::open(Database::memory().unwrap())).unwrap();
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        telemetry::describe();
+        runtime.block_on(work(store));
+    });
+    told(&snapshotter)
+}
+
+/// How many bytes the record under `key` is.
+async fn length(store: &Store, key: &[u8]) -> u64 {
+    store.begin().engine().get(key).await.unwrap().unwrap().len() as u64
+}
+
+#[test]
+fn commits_conflicts_and_retries_are_counted_as_they_were() {
+    let told = recorded(|store| async move {
+        let tenant = &samples::tenant();
+        store.run(|tx| async move { tx.create(tenant).await }).await.unwrap();
+        // Somebody gets in between, twice.
+        let meddle = |tx: Transaction,
+                      store: Store,
+                      times: &'static std::sync::atomic::AtomicU32| {
+            async move {
+                let read = tx.get::<Tenant>(tenant.id, ()).await?.unwrap();
+                if times.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 2 {
+                    let other = store.begin();
+                    let change = |tenant: &mut Tenant| tenant.name.push('!');
+                    other.modify::<Tenant>(tenant.id, (), change).await?;
+                    other.commit().await?;
+                }
+                tx.update(&read).await
+            }
+        };
+        static TIMES: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        store.run(|tx| meddle(tx, store.clone(), &TIMES)).await.unwrap();
+        let refused = store.run(|tx| async move { tx.create(tenant).await }).await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Exists);
+        store.begin().commit().await.unwrap();
+    });
+    let count = |name: &str| told.get(name).copied().unwrap_or_default();
+    assert_eq!(count("commits_total conflict"), 2, "{told:?}");
+    assert_eq!(count("commits_total committed"), 5, "{told:?}");
+    assert_eq!(count("retries_total conflict"), 2);
+    assert_eq!(count("runs_total committed"), 2);
+    assert_eq!(count("runs_total refused"), 1);
+    assert_eq!(count("run_attempts"), 3);
+    assert_eq!(count("run_duration_seconds"), 3);
+    assert_eq!(count("commit_duration_seconds"), 5);
+    assert_eq!(count("transaction_rounds"), 5);
+}
+
+#[test]
+fn bytes_are_counted_by_repository() {
+    let lengths = std::sync::Mutex::new((0, 0));
+    let told = recorded(|store| {
+        let lengths = &lengths;
+        async move {
+            let (tenant, session, message) =
+                (&samples::tenant(), &samples::session(), &samples::message());
+            let write = |tx: Transaction| async move {
+                tx.create(tenant).await?;
+                tx.create(session).await?;
+                tx.append(message).await?;
+                Ok::<_, Error>(())
+            };
+            store.run(write).await.unwrap();
+            let tx = store.begin();
+            let scan = tx.scan(&Session::BY_USER, tenant.id, session.user_id);
+            assert_eq!(scan.page(9, None).await.unwrap().items.len(), 1);
+            tx.get::<Session>(tenant.id, session.id).await.unwrap().unwrap();
+            let log = tx.log::<Message>(tenant.id, message.stream(), ..);
+            let said = log.page(9, None).await.unwrap().items.remove(0);
+            let prefix = (tenant.id, "messages".to_owned(), message.stream(), said.position);
+            let of_message = length(&store, &store.root().key(&prefix)).await;
+            let key = (tenant.id, "workspace_sessions".to_owned(), session.id);
+            *lengths.lock().unwrap() = (length(&store, &store.root().key(&key)).await, of_message);
+        }
+    });
+    let (session, message) = *lengths.lock().unwrap();
+    let count = |name: &str| told.get(name).copied().unwrap_or_default();
+    assert_eq!(count("written_records_total workspace_sessions"), 1, "{told:?}");
+    assert_eq!(count("written_bytes_total workspace_sessions"), session);
+    assert_eq!(count("read_records_total workspace_sessions"), 2);
+    assert_eq!(count("read_bytes_total workspace_sessions"), 2 * session);
+    assert_eq!(count("written_records_total messages"), 1);
+    assert_eq!(count("written_bytes_total messages"), message);
+    assert_eq!(count("read_bytes_total messages"), message);
+    assert_eq!(count("written_records_total tenant"), 1);
+}
