@@ -10,7 +10,7 @@ use coditect_store::model::TenantId;
 
 use crate::config::Config;
 
-/// The server of Coditect, and what its operators need.
+/// All that the program takes.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "coditect-server",
@@ -178,9 +178,7 @@ mod tests {
     #[test]
     fn the_help_of_the_program_says_what_its_settings_and_verbs_are() {
         let help = Command::command().render_long_help().to_string();
-        for part in
-            ["The server of Coditect", "--listen", "CODITECT_MASTER_KEY", "backup", "inspect"]
-        {
+        for part in ["--listen", "CODITECT_MASTER_KEY", "backup", "inspect"] {
             assert!(help.contains(part), "{part} is not in {help}");
         }
     }

@@ -97,8 +97,8 @@ impl Control {
             return;
         }
         let mut to = Patient::new(to);
-        let done = match parse(&line) {
-            Some(tenant) => export(store, tenant, &mut to).await,
+        let done = match Request::parse(&line) {
+            Some(request) => export(store, request, &mut to).await,
             None => refuse(&mut to, "this is not understood").await.map(|()| None),
         };
         match done {
@@ -116,24 +116,36 @@ impl Drop for Control {
     }
 }
 
-/// The request, if it is one: whose rows.
-fn parse(line: &str) -> Option<Option<TenantId>> {
-    let mut words = line.split_ascii_whitespace();
-    if words.next() != Some("export") {
-        return None;
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Request {
+    /// An archive of all.
+    ExportStore,
+    /// An archive of one tenant.
+    ExportTenant(TenantId),
+}
+
+impl Request {
+    fn parse(line: &str) -> Option<Self> {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        match words.as_slice() {
+            ["export"] => Some(Self::ExportStore),
+            ["export", tenant] => tenant.parse().ok().map(Self::ExportTenant),
+            _ => None,
+        }
     }
-    let tenant = words.next().map(str::parse).transpose().ok()?;
-    words.next().is_none().then_some(tenant)
 }
 
 /// Writes the archive, and gives how many rows it has; none if it was refused.
 async fn export<W: AsyncWrite + Unpin>(
     store: &Store,
-    tenant: Option<TenantId>,
+    request: Request,
     to: &mut W,
 ) -> io::Result<Option<u64>> {
-    let export = store.export();
-    let export = tenant.map_or_else(|| export.clone(), |tenant| export.clone().tenant(tenant));
+    let export = match request {
+        Request::ExportStore => store.export(),
+        Request::ExportTenant(tenant) => store.export().tenant(tenant),
+    };
     // What fails before the first byte is told; after it there is only the end to be missed.
     let mut told = Told { to, said: false };
     let done = export.run(&mut told, |_| ()).await;
@@ -242,10 +254,11 @@ mod tests {
     #[test]
     fn a_request_is_one_word_and_whose_rows() {
         let tenant = TenantId::new();
-        assert_eq!(parse("export\n"), Some(None));
-        assert_eq!(parse(&format!("export {tenant}\n")), Some(Some(tenant)));
+        assert_eq!(Request::parse("export\n"), Some(Request::ExportStore));
+        let of_one = format!("export {tenant}\n");
+        assert_eq!(Request::parse(&of_one), Some(Request::ExportTenant(tenant)));
         for wrong in ["", "\n", "import\n", "export x\n", &format!("export {tenant} x\n")] {
-            assert_eq!(parse(wrong), None, "{wrong:?}");
+            assert_eq!(Request::parse(wrong), None, "{wrong:?}");
         }
     }
 

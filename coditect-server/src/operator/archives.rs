@@ -33,7 +33,7 @@ pub(super) async fn export(arguments: &Export) -> Result<Outcome, Error> {
         stdout.flush().await.map_err(Error::Stdout)?;
         summary
     } else {
-        let mut target = Target::create(file).await?;
+        let mut target = Target::create(file)?;
         let observe = |at| progress.archive(at);
         let summary = origin::export(data, *tenant, &mut target.file, observe).await?;
         target.keep().await?;
@@ -48,7 +48,7 @@ pub(super) async fn export(arguments: &Export) -> Result<Outcome, Error> {
 pub(super) async fn backup(arguments: &Backup) -> Result<Outcome, Error> {
     let Backup { file, data } = arguments;
     let mut progress = Progress::new("backing up", None);
-    let mut target = Target::create(file).await?;
+    let mut target = Target::create(file)?;
     let written = origin::export(data, None, &mut target.file, |at| progress.archive(at)).await?;
     target.sync().await?;
     drop(progress);

@@ -13,7 +13,10 @@ mod target;
 use std::{io, path::PathBuf};
 
 use coditect_auth::entities;
-use coditect_store::{Store, StoreOptions, engine::Database};
+use coditect_store::{
+    Store, StoreOptions,
+    engine::{Database, RangeQuery},
+};
 use thiserror::Error;
 
 use crate::command::{Data, Verb};
@@ -83,14 +86,17 @@ fn options() -> StoreOptions {
     entities(Store::options())
 }
 
-/// Opens a store that is there.
+/// Opens a store that is there, and makes none.
 async fn open(data: &Data) -> Result<Store, Error> {
-    Ok(options().open(database(data)?).await?)
-}
-
-fn database(data: &Data) -> Result<Database, Error> {
+    let missing = || Error::NoStore(data.data.clone());
     if !Database::is_in(&data.data)? {
-        return Err(Error::NoStore(data.data.clone()));
+        return Err(missing());
     }
-    Ok(Database::open(&data.data)?)
+    let database = Database::open(&data.data)?;
+    // An import that was stopped before its first commit leaves a file without a key.
+    let first = RangeQuery::new(b"", b"\xff").limit(1);
+    if database.begin().get_range(&first).await?.rows.is_empty() {
+        return Err(missing());
+    }
+    Ok(options().open(database).await?)
 }

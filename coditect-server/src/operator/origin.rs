@@ -21,8 +21,10 @@ pub(super) async fn export<W: AsyncWrite + Unpin>(
         return server.export(tenant, sink, observe).await;
     }
     let store = open(data).await?;
-    let export = store.export();
-    let export = tenant.map_or_else(|| export.clone(), |tenant| export.clone().tenant(tenant));
+    let export = match tenant {
+        Some(tenant) => store.export().tenant(tenant),
+        None => store.export(),
+    };
     let summary = export.run(sink, observe).await?;
     store.database().close().await;
     Ok(summary)

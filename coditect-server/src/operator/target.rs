@@ -30,7 +30,7 @@ impl Drop for Draft {
 
 impl Target {
     /// Begins the file `path`, which must not be there; it is for its owner's eyes only.
-    pub(super) async fn create(path: &Path) -> Result<Self, Error> {
+    pub(super) fn create(path: &Path) -> Result<Self, Error> {
         refuse_existing(path)?;
         let mut name = OsString::from(".");
         name.push(path.file_name().unwrap_or_default());

@@ -60,7 +60,7 @@ impl Import {
     ) -> Result<Summary> {
         let mut reader = Reader::open(source).await?;
         let manifest = reader.manifest().await?;
-        self.admit(&manifest)?;
+        admit(&manifest)?;
         while let Some(rows) = reader.rows().await? {
             for row in &rows {
                 self.admit_row(&manifest, row)?;
@@ -116,7 +116,7 @@ impl Import {
     ) -> Result<Summary> {
         let mut reader = Reader::open(source).await?;
         let manifest = reader.manifest().await?;
-        self.admit(&manifest)?;
+        admit(&manifest)?;
         let mut marker = self.begin(&manifest).await?;
         let mut behind = marker.rows;
         while let Some(rows) = reader.rows().await? {
@@ -150,20 +150,6 @@ impl Import {
         self.options.registry()
     }
 
-    /// Refuses an archive that this program does not understand.
-    fn admit(&self, manifest: &Manifest) -> Result<()> {
-        let Manifest { store_format: format, program, .. } = manifest;
-        if *format > store::FORMAT {
-            let message = format!(
-                "the archive is of a store of format {format}, written by version {program}; this \
-                 program knows {}",
-                store::FORMAT
-            );
-            return Err(Error::new(ErrorKind::NewerFormat, message));
-        }
-        Ok(())
-    }
-
     /// Refuses a row that has no place in an archive of this kind, and declarations that are not this
     /// program's.
     fn admit_row(&self, manifest: &Manifest, row: &KeyValue) -> Result<()> {
@@ -186,9 +172,8 @@ impl Import {
     /// Writes the marker, or finds the one of an import that was stopped.
     async fn begin(&self, manifest: &Manifest) -> Result<Marker> {
         let root = self.root();
-        let begun = self.database.begin();
-        let begun = Marker::read(&begun, root).await?;
-        if begun.is_none() && manifest.tenant.is_some() {
+        let before = Marker::read(&self.database.begin(), root).await?;
+        if before.is_none() && manifest.tenant.is_some() {
             // It is a store, and knows what is declared here.
             self.options.clone().open(self.database.clone()).await?;
         }
@@ -286,6 +271,20 @@ pub enum Step {
 /// Each step recognises its own work by the marker, so that an unknown outcome is run again.
 fn again() -> RetryPolicy {
     RetryPolicy { unknown: Unknown::RunAgain, ..RetryPolicy::default() }
+}
+
+/// Refuses an archive that this program does not understand.
+fn admit(manifest: &Manifest) -> Result<()> {
+    let Manifest { store_format: format, program, .. } = manifest;
+    if *format > store::FORMAT {
+        let message = format!(
+            "the archive is of a store of format {format}, written by version {program}; this \
+             program knows {}",
+            store::FORMAT
+        );
+        return Err(Error::new(ErrorKind::NewerFormat, message));
+    }
+    Ok(())
 }
 
 fn interfered() -> Error {

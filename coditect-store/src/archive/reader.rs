@@ -42,10 +42,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         if !head.starts_with(MAGIC) {
             return Err(Error::new(ErrorKind::Corrupt, "this is no archive of a store's"));
         }
-        let [.., a, b, c, d, _, _, _, _] = head else {
+        let format = head.get(MAGIC.len()..HEAD - SUM).map(<[u8; 4]>::try_from);
+        let Some(Ok(format)) = format else {
             return Err(reader.damaged("its head is too short"));
         };
-        let format = u32::from_le_bytes([*a, *b, *c, *d]);
+        let format = u32::from_le_bytes(format);
         if head != frame::head(format) {
             return Err(reader.damaged("its head is not what was written"));
         }
@@ -196,9 +197,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 /// The first row's key and value, and what follows.
 fn split_row(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (front, rest) = bytes.split_first_chunk::<ROW_FRONT>()?;
-    let [a, b, c, d, e, f, g, h] = *front;
-    let key = usize::try_from(u32::from_le_bytes([a, b, c, d])).ok()?;
-    let value = usize::try_from(u32::from_le_bytes([e, f, g, h])).ok()?;
+    let length = |bytes: &[u8]| {
+        let bytes = bytes.try_into().ok()?;
+        usize::try_from(u32::from_le_bytes(bytes)).ok()
+    };
+    let (key, value) = front.split_at(ROW_FRONT / 2);
+    let (key, value) = (length(key)?, length(value)?);
     let (key, rest) = rest.split_at_checked(key)?;
     let (value, rest) = rest.split_at_checked(value)?;
     Some((key, value, rest))

@@ -709,3 +709,98 @@ async fn many_handles_share_one_engine() {
     let page = database.begin().get_range(&RangeQuery::new(b"", b"\xff")).await.unwrap();
     assert_eq!(page.rows.len(), 8);
 }
+
+#[tokio::test]
+async fn a_view_stays_as_it_was_for_longer_than_a_transaction_lives() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(folder.path()).unwrap();
+    write(&database, &[("a", "1"), ("b", "1"), ("c", "1")]).await;
+    let view = database.view().await.unwrap();
+    assert_eq!(view.consistency(), Consistency::OneVersion);
+    let tx = database.begin();
+    tx.read_version().await.unwrap();
+    tx.clear(b"b");
+    tx.set(b"a", b"2");
+    tx.commit().await.unwrap();
+    tokio::time::sleep(LIFETIME + Duration::from_millis(200)).await;
+    write(&database, &[("d", "3")]).await;
+
+    assert!(view.version() < tx.committed_version().unwrap());
+    assert_eq!(view.get(b"b").await.unwrap().as_deref(), Some(&b"1"[..]));
+    let page = view.page(b"", b"c", usize::MAX).await.unwrap();
+    let rows: Vec<_> = page.rows.iter().map(|row| (&row.key[..], row.value.as_deref())).collect();
+    assert_eq!(rows, [(&b"a"[..], Some(&b"1"[..])), (b"b", Some(b"1"))]);
+    assert!(!page.more);
+    let first = view.page(b"", b"\xff", 1).await.unwrap();
+    assert_eq!((first.rows.len(), first.more), (1, true));
+    let now = database.view().await.unwrap();
+    assert_eq!(now.get(b"b").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_view_of_a_closed_database_is_closed_and_the_folder_free_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(folder.path()).unwrap();
+    write(&database, &[("a", "1")]).await;
+    let view = database.view().await.unwrap();
+    database.close().await;
+    assert_eq!(kind(view.get(b"a").await), ErrorKind::Closed);
+    assert_eq!(kind(view.page(b"", b"b", 1).await), ErrorKind::Closed);
+    assert_eq!(kind(database.view().await), ErrorKind::Closed);
+    assert_eq!(kind(database.advance_version(7).await), ErrorKind::Closed);
+    drop(view);
+    Database::open(folder.path()).unwrap();
+}
+
+#[tokio::test]
+async fn versions_go_on_from_one_that_was_advanced_to_for_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(folder.path()).unwrap();
+    let commit = async |database: &Database| {
+        let tx = database.begin();
+        tx.get(b"a").await.unwrap();
+        tx.set(b"a", b"");
+        tx.commit().await.unwrap();
+        tx.committed_version().unwrap()
+    };
+    let before = commit(&database).await;
+    let later = before + 1_000_000_000_000;
+    database.advance_version(later).await.unwrap();
+    database.advance_version(7).await.unwrap();
+    let after = commit(&database).await;
+    assert!(after > later && after < later + 1_000);
+    drop(database);
+    let database = Database::open(folder.path()).unwrap();
+    assert!(commit(&database).await > after);
+    let error = database.advance_version(u64::MAX).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn a_file_is_found_and_its_pages_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(!Database::is_in(folder.path()).unwrap());
+    assert_eq!(kind(Database::check_file(folder.path())), ErrorKind::Unavailable);
+    let database = Database::open(folder.path()).unwrap();
+    write(&database, &[("a", "a value that is looked for"), ("b", "1")]).await;
+    assert!(Database::is_in(folder.path()).unwrap());
+    assert_eq!(kind(Database::check_file(folder.path())), ErrorKind::Unavailable, "it is in use");
+    database.close().await;
+    drop(database);
+    assert_eq!(Database::check_file(folder.path()).unwrap(), FileState::Sound);
+
+    let path = folder.path().join("store.redb");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let looked_for = b"a value that is looked for";
+    let at = bytes.windows(looked_for.len()).position(|bytes| bytes == looked_for).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let database = Database::open(folder.path()).unwrap();
+    let view = database.view().await.unwrap();
+    assert_eq!(kind(view.get(b"a").await), ErrorKind::Corrupt);
+    let rows = view.page(b"", b"\xff", usize::MAX).await.unwrap().rows;
+    let values: Vec<_> = rows.iter().map(|row| row.value.as_deref()).collect();
+    assert_eq!(values, [None, Some(&b"1"[..])], "the next is read all the same");
+    drop((view, database));
+    assert_eq!(kind(Database::check_file(folder.path())), ErrorKind::Corrupt);
+}

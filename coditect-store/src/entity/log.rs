@@ -364,7 +364,7 @@ pub(crate) fn decode_logged_at<L: Log>(
     let stream = L::SPACE.key(root, record.scope(), &record.stream());
     let position = key.strip_prefix(stream.as_slice()).map(unpack_all).transpose()?;
     let position = position.ok_or_else(|| {
-        let message = format!("a record of {} lies under another's key", L::SPACE.name());
+        let message = format!("a record of {} lies in another's stream", L::SPACE.name());
         Error::new(ErrorKind::Corrupt, message)
     })?;
     Ok((position, record))

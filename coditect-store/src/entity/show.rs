@@ -5,7 +5,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Entity, Log, decode_at, decode_logged_at};
-use crate::{Error, ErrorKind, Result, engine::KeyValue, keyspace::Root};
+use crate::{
+    Error, ErrorKind, Result,
+    engine::KeyValue,
+    keyspace::{Root, digits},
+};
 
 /// What is shown instead of a secret.
 const SECRET: &str = "(secret)";
@@ -58,7 +62,7 @@ fn bytes(items: &[Value]) -> Option<Vec<u8>> {
 
 fn hexadecimal(bytes: &[u8]) -> String {
     let shown = &bytes[..bytes.len().min(BYTES_SHOWN)];
-    let digits: String = shown.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = digits(shown);
     if shown.len() < bytes.len() { format!("{digits}… ({} bytes)", bytes.len()) } else { digits }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! What is no tuple is shown too, as its bytes: nothing that is stored is kept from who looks for it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use foundationdb_tuple::{Element as Packed, Versionstamp, unpack};
 use uuid::Uuid;
@@ -116,8 +116,13 @@ fn hexadecimal(bytes: &[u8]) -> String {
     format!("x'{}'", digits(bytes))
 }
 
-fn digits(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// Bytes as hexadecimal digits.
+pub(crate) fn digits(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut digits, byte| {
+        // A string takes all that is written to it.
+        let _ = write!(digits, "{byte:02x}");
+        digits
+    })
 }
 
 /// The elements that `text` names, packed: UUIDs, whole numbers, versionstamps as `@` and their

@@ -16,10 +16,10 @@ use crate::{
     Error, ErrorKind, Result,
     engine::{self, KeyValue, Order, RangeQuery},
     entity::{
-        Amendable, Entry, Form, Log, LogIndex, LogIndexOf, LogKind, Unique, decode_logged,
+        Amendable, Entry, Form, Log, LogIndex, LogIndexOf, LogKind, Unique, decode_logged_at,
         encode_logged, logged_key,
     },
-    keyspace::{KeyPart, KeyRange, Position, Select, unpack_all},
+    keyspace::{KeyPart, KeyRange, Position, Select},
     telemetry,
 };
 
@@ -321,13 +321,8 @@ async fn read_indexed<L: Log>(
 
 fn decode<L: Log>(tx: &Transaction, key: &[u8], bytes: &[u8]) -> Result<Logged<L>> {
     telemetry::read(L::SPACE.name(), bytes.len());
-    let record: L = decode_logged(bytes)?;
-    let stream = L::SPACE.key(tx.root(), record.scope(), &record.stream());
-    let position = key.strip_prefix(stream.as_slice()).ok_or_else(|| {
-        let message = format!("a record of {} lies in another's stream", L::SPACE.name());
-        Error::new(ErrorKind::Corrupt, message)
-    })?;
-    Ok(Logged { position: unpack_all(position)?, record })
+    let (position, record) = decode_logged_at(tx.root(), key, bytes)?;
+    Ok(Logged { position, record })
 }
 
 /// A question for many records of a log: made by [`Transaction::log`] and

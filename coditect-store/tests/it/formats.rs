@@ -4,7 +4,14 @@
 
 use std::fmt::Debug;
 
-use coditect_store::{Entity, Store, entity::Log, keyspace::KeyPart as _};
+use coditect_store::{
+    Entity, Store,
+    engine::Database,
+    entity::Log,
+    keyspace::{Global, KeyPart as _},
+    model::{Message, Session, Tenant, User},
+    repository::Counter,
+};
 
 use crate::{planner::store, samples};
 
@@ -106,4 +113,28 @@ async fn version_1_of_every_entity_is_read_and_written() {
     reads_and_writes(&store, &session, fixture).await;
     let fixture = include_str!("../fixtures/records/deletion.conversation.v1.hex");
     reads_and_writes(&store, &conversation, fixture).await;
+}
+
+/// An archive of format 1 is read for good, and its records with it.
+#[tokio::test]
+async fn format_1_of_archives_is_imported() {
+    let fixture = include_bytes!("../fixtures/archives/tenant.v1.archive");
+    let database = Database::memory().unwrap();
+    Store::open(database.clone()).await.unwrap();
+    let import = Store::options().import(database.clone()).unwrap();
+    let summary = import.run(fixture.as_slice(), |_| ()).await.unwrap();
+    assert_eq!(summary.manifest.tenant, Some(samples::tenant().id));
+    assert_eq!((summary.rows, summary.bytes), (5, fixture.len() as u64));
+
+    let store = Store::open(database).await.unwrap();
+    let tenant = samples::tenant().id;
+    let tx = store.begin();
+    assert_eq!(tx.get::<Tenant>(tenant, ()).await.unwrap(), Some(samples::tenant()));
+    let user = tx.find(&User::BY_EMAIL, Global, samples::user().email_normalized).await.unwrap();
+    assert_eq!(user, Some(samples::user()));
+    let session = samples::session();
+    assert_eq!(tx.get::<Session>(tenant, session.id).await.unwrap(), Some(session));
+    let message = tx.find_logged(&Message::BY_ID, tenant, samples::message().id).await.unwrap();
+    assert_eq!(message.unwrap().record, samples::message());
+    assert_eq!(tx.counter(tenant, Counter::SESSIONS).await.unwrap(), 3);
 }

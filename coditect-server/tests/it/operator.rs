@@ -1,0 +1,537 @@
+//! The operator's verbs, by the real program: beside a server under load, on a store that is stopped,
+//! and killed in the middle.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use chrono::DateTime;
+use coditect_store::{
+    Error, Store,
+    archive::{self, Summary},
+    engine::Database,
+    model::{Json, Session, SessionId, SessionType, Tenant, TenantId, User, UserId, UserStatus},
+};
+use serde_json::{Value, json};
+use tokio::{
+    process::Command,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    account::{Device, LOGIN, PASSWORD, credentials},
+    client::{Call, Client, PATIENCE, call},
+    process::{Process, on, refused},
+};
+
+const SESSIONS: &str = "/api/v5/sessions";
+const EMAIL: &str = "ada@example.org";
+
+/// The program with `verb` and its arguments, on `folder`.
+fn verb(verb: &str, folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_coditect-server"));
+    command
+        .args([verb, "--data", folder.to_str().unwrap()])
+        .args(arguments)
+        .env_remove("CODITECT_MASTER_KEY")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+async fn ended(mut command: Command) -> (i32, String, String) {
+    let output = timeout(PATIENCE, command.output()).await.expect("an end in time").unwrap();
+    told(output)
+}
+
+fn told(output: Output) -> (i32, String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    // A signal is no code.
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+async fn succeeds(command: Command) -> (String, String) {
+    let (code, stdout, stderr) = ended(command).await;
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    (stdout, stderr)
+}
+
+async fn fails(command: Command) -> String {
+    let (code, stdout, stderr) = ended(command).await;
+    assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+    stderr
+}
+
+fn path(file: &Path) -> &str {
+    file.to_str().unwrap()
+}
+
+async fn summary(file: &Path) -> Summary {
+    archive::verify(fs::read(file).unwrap().as_slice(), |_| ()).await.unwrap()
+}
+
+/// All files in `folder`, by name.
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// A store with a tenant, its user, and `sessions`, which nobody has open.
+async fn filled(folder: &Path, sessions: usize) -> TenantId {
+    let store = Store::open(Database::open(folder).unwrap()).await.unwrap();
+    let at = DateTime::UNIX_EPOCH;
+    let tenant =
+        Tenant { id: TenantId::new(), name: "Ada's".into(), created_at: at, updated_at: at };
+    let user = User {
+        id: UserId::new(),
+        tenant_id: tenant.id,
+        email: EMAIL.into(),
+        email_normalized: EMAIL.into(),
+        password_hash: "$argon2id$secret".into(),
+        first_name: None,
+        last_name: None,
+        status: UserStatus::Enabled,
+        created_at: at,
+        updated_at: at,
+    };
+    let (tenant, user) = (&tenant, &user);
+    let begin = |tx: coditect_store::Transaction| async move {
+        tx.create(tenant).await?;
+        tx.create(user).await
+    };
+    store.run(begin).await.unwrap();
+    for first in (0..sessions).step_by(500) {
+        let fill = |tx: coditect_store::Transaction| async move {
+            for number in first..(first + 500).min(sessions) {
+                let session = Session {
+                    id: SessionId::new(),
+                    tenant_id: tenant.id,
+                    user_id: user.id,
+                    name: format!("session {number}"),
+                    session_type: SessionType::Theia,
+                    workspace_path: Some(format!("/workspace/{number}")),
+                    settings: Json(json!({"filling": "x".repeat(300)})),
+                    conversation_id: None,
+                    created_at: at,
+                    updated_at: at,
+                    last_accessed_at: at,
+                };
+                tx.create(&session).await?;
+            }
+            Ok::<_, Error>(())
+        };
+        store.run(fill).await.unwrap();
+    }
+    store.database().close().await;
+    tenant.id
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_was_backed_up_of_a_stopped_server_serves_again_from_another_folder() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Process::start(on(folder.path(), &[])).await;
+    let device = Device::register(server.address, EMAIL).await;
+    server.terminate().await;
+    let file = other.path().join("store.archive");
+    let (_, said) = succeeds(verb("backup", folder.path(), &[path(&file)])).await;
+    assert!(said.contains("as of version"), "{said}");
+    assert_eq!(names(other.path()), ["store.archive"]);
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    let restored = other.path().join("data");
+    let (_, said) = succeeds(verb("import", &restored, &[path(&file)])).await;
+    assert!(said.contains("master key"), "{said}");
+    fs::copy(folder.path().join("master.key"), restored.join("master.key")).unwrap();
+    let (found, _) = succeeds(verb("check", &restored, &[])).await;
+    assert_eq!(found, "");
+    let server = Process::start(on(&restored, &[])).await;
+    device.expect_alive(server.address).await;
+    assert_eq!(call(server.address, credentials(LOGIN, EMAIL, PASSWORD)).await.status, 200);
+}
+
+/// Creates sessions one after the other, and notes how many were acknowledged, until it is stopped.
+async fn create_sessions(server: SocketAddr, writer: usize, acknowledged: Arc<AtomicU64>) {
+    let device = Device::register(server, &format!("writer-{writer}@example.org")).await;
+    let mut client = Client::connect(server).await;
+    for number in 0_u64.. {
+        let body = json!({"name": format!("{number}"), "settings": {"writer": writer}});
+        let create = Call::post(SESSIONS).value(&body).bearer(&device.token);
+        let Some(answer) = client.try_call(create).await else { return };
+        assert_eq!(answer.status, 201, "{}", answer.json());
+        acknowledged.store(number + 1, Ordering::SeqCst);
+    }
+}
+
+/// The numbers of the sessions in a restored folder, by writer.
+async fn restored_sessions(folder: &Path) -> BTreeMap<u64, Vec<u64>> {
+    let rows = ["--space", "workspace_sessions", "--limit", "1000000", "--json"];
+    let (shown, _) = succeeds(verb("inspect", folder, &rows)).await;
+    let mut found: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for line in shown.lines() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let session = &row["value"];
+        let writer = session["settings"]["writer"].as_u64().unwrap();
+        found.entry(writer).or_default().push(session["name"].as_str().unwrap().parse().unwrap());
+    }
+    found.values_mut().for_each(|numbers| numbers.sort_unstable());
+    found
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_backup_of_a_running_server_under_load_is_one_version_with_all_that_was_acknowledged() {
+    const WRITERS: usize = 4;
+
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Process::start(on(folder.path(), &["--log-level", "warn"])).await;
+    let counters: Vec<Arc<AtomicU64>> = (0..WRITERS).map(|_| Arc::default()).collect();
+    let mut writing = JoinSet::new();
+    for (writer, counter) in counters.iter().enumerate() {
+        writing.spawn(create_sessions(server.address, writer, Arc::clone(counter)));
+    }
+    let all = |least: u64| counters.iter().all(|counter| counter.load(Ordering::SeqCst) >= least);
+    let mut taken = Vec::new();
+    for round in 1..=4_u64 {
+        while !all(round * 20) {
+            sleep(Duration::from_millis(5)).await;
+        }
+        let before: Vec<u64> =
+            counters.iter().map(|counter| counter.load(Ordering::SeqCst)).collect();
+        let file = other.path().join(format!("{round}.archive"));
+        let name = if round % 2 == 0 { "export" } else { "backup" };
+        succeeds(verb(name, folder.path(), &[path(&file)])).await;
+        taken.push((before, file));
+    }
+    // The other verbs say that the store is in use.
+    for name in ["check", "inspect"] {
+        let said = fails(verb(name, folder.path(), &[])).await;
+        assert!(said.contains("in use by another process"), "{said}");
+    }
+    assert!(server.kill().await.status.code().is_none());
+    writing.join_all().await;
+
+    for (round, (before, file)) in taken.iter().enumerate() {
+        let restored = other.path().join(format!("restored {round}"));
+        succeeds(verb("import", &restored, &[path(file)])).await;
+        let (found, _) = succeeds(verb("check", &restored, &[])).await;
+        assert_eq!(found, "");
+        let sessions = restored_sessions(&restored).await;
+        for (writer, acknowledged) in (0_u64..).zip(before) {
+            // Each writer waits for its answers: what is there is the beginning of what it wrote.
+            let numbers = &sessions[&writer];
+            let there = numbers.len() as u64;
+            assert_eq!(*numbers, (0..there).collect::<Vec<u64>>(), "writer {writer}");
+            assert!(there >= *acknowledged, "{there} of {acknowledged} of writer {writer}");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_operators_door_is_its_owners_alone_and_goes_with_the_server() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let door = folder.path().join("control.sock");
+    let server = Process::start(on(folder.path(), &[])).await;
+    assert_eq!(fs::metadata(&door).unwrap().permissions().mode() & 0o777, 0o600);
+    // What is not understood is refused, and the next is served.
+    let refusal = tokio::task::spawn_blocking({
+        let door = door.clone();
+        move || {
+            use std::io::{Read, Write};
+            let mut stream = std::os::unix::net::UnixStream::connect(door).unwrap();
+            stream.write_all(b"erase all\n").unwrap();
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply).unwrap();
+            reply
+        }
+    });
+    assert_eq!(refusal.await.unwrap(), "error this is not understood\n");
+    let nobody = TenantId::new().to_string();
+    let said = fails(verb("export", folder.path(), &["-", "--tenant", &nobody])).await;
+    assert!(said.contains("there is nothing of this tenant"), "{said}");
+    server.terminate().await;
+    assert!(!door.exists());
+
+    // A server that was killed leaves it behind, and nobody is bothered.
+    Process::start(on(folder.path(), &[])).await.kill().await;
+    assert!(door.exists());
+    let file = folder.path().join("archive");
+    succeeds(verb("export", folder.path(), &[path(&file)])).await;
+    let server = Process::start(on(folder.path(), &[])).await;
+    let again = folder.path().join("again");
+    succeeds(verb("export", folder.path(), &[path(&again)])).await;
+    server.terminate().await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_server_that_stops_while_it_exports_leaves_no_archive() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    filled(folder.path(), 3_000).await;
+    let server = Process::start(on(folder.path(), &[])).await;
+    // Who asks and does not read holds it up: more is written than a socket holds.
+    let mut slow =
+        std::os::unix::net::UnixStream::connect(folder.path().join("control.sock")).unwrap();
+    io::Write::write_all(&mut slow, b"export\n").unwrap();
+    let mut begun = [0; 27];
+    io::Read::read_exact(&mut slow, &mut begun).unwrap();
+    let file = other.path().join("archive");
+    // The next one waits for its turn, and is told that there will be none.
+    let waiting = tokio::spawn(ended(verb("backup", folder.path(), &[path(&file)])));
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(server.terminate().await.status.code(), Some(0), "it does not wait for them");
+    let (code, _, said) = waiting.await.unwrap();
+    assert_eq!(code, 1, "{said}");
+    assert_eq!(names(other.path()), [] as [&str; 0]);
+    let mut rest = Vec::new();
+    io::Read::read_to_end(&mut slow, &mut rest).ok();
+    let cut = [&begun[3..], &rest].concat();
+    let error = archive::verify(cut.as_slice(), |_| ()).await.unwrap_err();
+    assert!(error.to_string().contains("cut short"), "{error}");
+}
+
+/// How long a verb takes when nobody stops it.
+async fn time_of(command: Command) -> Duration {
+    let begun = Instant::now();
+    succeeds(command).await;
+    begun.elapsed()
+}
+
+/// Kills the verb after `time`; whether it was faster.
+async fn killed(mut command: Command, time: Duration) -> bool {
+    let mut child = command.spawn().unwrap();
+    if let Ok(ended) = timeout(time, child.wait()).await {
+        assert!(ended.unwrap().success());
+        return true;
+    }
+    child.start_kill().unwrap();
+    child.wait().await.unwrap();
+    false
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_export_that_is_killed_leaves_nothing_that_looks_whole_and_can_be_run_again() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    filled(folder.path(), 6_000).await;
+    let whole = other.path().join("whole");
+    let time = time_of(verb("export", folder.path(), &[path(&whole)])).await;
+    let rows = summary(&whole).await.rows;
+    let file = other.path().join("archive");
+    for part in 1..=6 {
+        let _ = fs::remove_file(&file);
+        let faster = killed(verb("export", folder.path(), &[path(&file)]), time * part / 7).await;
+        assert!(file.exists() || !faster);
+        if file.exists() {
+            assert_eq!(summary(&file).await.rows, rows, "it was whole when it got its name");
+            fs::remove_file(&file).unwrap();
+        }
+        let left: Vec<String> =
+            names(other.path()).into_iter().filter(|name| name != "whole").collect();
+        assert!(
+            left.iter().all(|name| name.starts_with('.') && name.ends_with(".part")),
+            "{left:?}"
+        );
+        succeeds(verb("export", folder.path(), &[path(&file)])).await;
+        assert_eq!(summary(&file).await.rows, rows);
+    }
+    let (found, _) = succeeds(verb("check", folder.path(), &[])).await;
+    assert_eq!(found, "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_that_is_killed_is_refused_by_name_and_goes_on() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    filled(folder.path(), 12_000).await;
+    let file = other.path().join("archive");
+    succeeds(verb("export", folder.path(), &[path(&file)])).await;
+    let rows = summary(&file).await.rows;
+    let first = other.path().join("first");
+    let time = time_of(verb("import", &first, &[path(&file)])).await;
+    let mut unfinished = 0;
+    for part in 1..=7 {
+        let target = other.path().join(format!("data {part}"));
+        killed(verb("import", &target, &[path(&file)]), time * part / 8).await;
+        let (code, found, said) = ended(verb("check", &target, &[])).await;
+        let whole = code == 0;
+        if !whole && !said.contains("there is no store") {
+            assert_eq!(code, 1, "{found}{said}");
+            assert!(said.contains("run it again with the same archive"), "{said}");
+            let server = refused(on(&target, &[])).await;
+            assert!(server.stderr.contains("run it again"), "{}", server.stderr);
+            unfinished += 1;
+        }
+        let again = verb("import", &target, &[path(&file)]);
+        if whole {
+            assert!(fails(again).await.contains("a store is there already"));
+        } else {
+            succeeds(again).await;
+        }
+        let again = other.path().join(format!("again {part}"));
+        succeeds(verb("export", &target, &[path(&again)])).await;
+        assert_eq!(summary(&again).await.rows, rows);
+        let (found, _) = succeeds(verb("check", &target, &[])).await;
+        assert_eq!(found, "");
+    }
+    assert!(unfinished > 0, "none was killed on its way");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_signal_stops_a_verb_at_once_and_it_says_how_to_go_on() {
+    for signal in ["-INT", "-TERM"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = verb("import", &folder.path().join("data"), &["-"]);
+        // Stdin stays open, and nothing comes.
+        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+        let _open = child.stdin.take();
+        while !folder.path().join("data/store.redb").exists() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        sleep(Duration::from_millis(100)).await;
+        let id = child.id().unwrap().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().await.unwrap().success());
+        let output = timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
+        let (code, _, said) = told(output);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("run it again"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn an_archive_goes_through_a_pipe() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tenant = filled(folder.path(), 50).await;
+    let mut export = verb("export", folder.path(), &["-"]);
+    let archive = timeout(PATIENCE, export.output()).await.unwrap().unwrap().stdout;
+    let file = other.path().join("archive");
+    fs::write(&file, &archive).unwrap();
+    let restored = other.path().join("data");
+    let mut import = verb("import", &restored, &["-"]);
+    import.stdin(fs::File::open(&file).unwrap());
+    succeeds(import).await;
+    let sessions = ["--space", "workspace_sessions", "--tenant", &tenant.to_string()];
+    let (shown, _) = succeeds(verb("inspect", &restored, &sessions)).await;
+    assert_eq!(shown.lines().count(), 50);
+}
+
+#[tokio::test]
+async fn a_tenant_is_moved_into_another_store() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tenant = filled(from.path(), 30).await.to_string();
+    filled_other(to.path()).await;
+    let file = from.path().join("tenant.archive");
+    succeeds(verb("export", from.path(), &[path(&file), "--tenant", &tenant])).await;
+    succeeds(verb("import", to.path(), &[path(&file)])).await;
+    let (found, _) = succeeds(verb("check", to.path(), &[])).await;
+    assert_eq!(found, "");
+    let (shown, _) = succeeds(verb("inspect", to.path(), &["--space", "users_by_email"])).await;
+    assert!(shown.contains(EMAIL) && shown.contains(&tenant), "{shown}");
+}
+
+async fn filled_other(folder: &Path) {
+    let store = Store::open(Database::open(folder).unwrap()).await.unwrap();
+    store.database().close().await;
+}
+
+#[tokio::test]
+async fn what_is_there_is_never_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    filled(folder.path(), 3).await;
+    let file = folder.path().join("archive");
+    fs::write(&file, "something else").unwrap();
+    for name in ["export", "backup"] {
+        let said = fails(verb(name, folder.path(), &[path(&file)])).await;
+        assert!(said.contains("exists"), "{said}");
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), "something else");
+    let sound: PathBuf = folder.path().join("sound");
+    succeeds(verb("export", folder.path(), &[path(&sound)])).await;
+    let said = fails(verb("import", folder.path(), &[path(&sound)])).await;
+    assert!(said.contains("a store is there already"), "{said}");
+}
+
+#[tokio::test]
+async fn a_damaged_archive_makes_nothing_not_even_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    filled(folder.path(), 3).await;
+    let file = folder.path().join("archive");
+    succeeds(verb("export", folder.path(), &[path(&file)])).await;
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    let target = folder.path().join("data");
+    let said = fails(verb("import", &target, &[path(&file)])).await;
+    assert!(said.contains("the archive is damaged at byte"), "{said}");
+    assert!(!target.exists());
+}
+
+#[tokio::test]
+async fn a_check_that_finds_faults_exits_with_three_and_names_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let tenant = filled(folder.path(), 20).await;
+    let store = Store::open(Database::open(folder.path()).unwrap()).await.unwrap();
+    let tx = store.begin();
+    let unknown = store.root().key(&(tenant, "sketches".to_owned()));
+    tx.engine().set(&unknown, b"x");
+    let by_email = store.root().key(&("users_by_email".to_owned(), EMAIL.to_owned()));
+    tx.engine().clear(&by_email);
+    tx.commit().await.unwrap();
+    store.database().close().await;
+    drop((tx, store));
+    let (code, found, said) = ended(verb("check", folder.path(), &[])).await;
+    assert_eq!(code, 3, "{said}");
+    assert!(found.contains(&format!("({tenant}, \"sketches\"): ")), "{found}");
+    assert!(found.contains("index users_by_email"), "{found}");
+    assert_eq!(found.lines().count(), 2, "{found}");
+
+    let (code, found, said) = ended(verb("check", folder.path(), &["--repair"])).await;
+    assert_eq!((code, found.lines().count()), (3, 2), "{said}");
+    assert!(said.contains("1 repaired"), "{said}");
+    let (code, found, _) = ended(verb("check", folder.path(), &[])).await;
+    assert_eq!((code, found.lines().count()), (3, 1), "what no record says is left: {found}");
+}
+
+#[tokio::test]
+async fn an_inspection_shows_what_there_is_and_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let tenant = filled(folder.path(), 20).await.to_string();
+    let (table, _) = succeeds(verb("inspect", folder.path(), &[])).await;
+    let sessions = table.lines().find(|line| line.starts_with("workspace_sessions ")).unwrap();
+    assert_eq!(sessions.split_ascii_whitespace().nth(1), Some("20"));
+    let (overview, _) = succeeds(verb("inspect", folder.path(), &["--json"])).await;
+    let overview: Value = serde_json::from_str(&overview).unwrap();
+    assert_eq!((&overview["tenants"], &overview["engine"]), (&json!(1), &json!("embedded")));
+    assert_eq!(overview["indexes"]["users_by_email"], "readable");
+
+    let (all, _) = succeeds(verb("inspect", folder.path(), &["--tenant", &tenant])).await;
+    assert!(all.contains(EMAIL) && all.contains("\"password_hash\":\"(secret)\""), "{all}");
+    assert!(!all.contains("argon2id"), "{all}");
+    let few = ["--space", "workspace_sessions", "--limit", "3"];
+    let (few, _) = succeeds(verb("inspect", folder.path(), &few)).await;
+    assert_eq!(few.lines().count(), 3);
+    let said = fails(verb("inspect", folder.path(), &["--space", "sketches"])).await;
+    assert!(said.contains("sketches"), "{said}");
+}
