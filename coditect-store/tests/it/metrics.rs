@@ -1,6 +1,9 @@
 //! What the store tells of itself: the numbers of what was really done.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use coditect_store::{
     Error, ErrorKind, Store, Transaction,
@@ -49,25 +52,21 @@ async fn length(store: &Store, key: &[u8]) -> u64 {
 
 #[test]
 fn commits_conflicts_and_retries_are_counted_as_they_were() {
+    static TIMES: AtomicU32 = AtomicU32::new(0);
     let told = recorded(|store| async move {
         let tenant = &samples::tenant();
         store.run(|tx| async move { tx.create(tenant).await }).await.unwrap();
         // Somebody gets in between, twice.
-        let meddle = |tx: Transaction,
-                      store: Store,
-                      times: &'static std::sync::atomic::AtomicU32| {
-            async move {
-                let read = tx.get::<Tenant>(tenant.id, ()).await?.unwrap();
-                if times.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 2 {
-                    let other = store.begin();
-                    let change = |tenant: &mut Tenant| tenant.name.push('!');
-                    other.modify::<Tenant>(tenant.id, (), change).await?;
-                    other.commit().await?;
-                }
-                tx.update(&read).await
+        let meddle = |tx: Transaction, store: Store, times: &'static AtomicU32| async move {
+            let read = tx.get::<Tenant>(tenant.id, ()).await?.unwrap();
+            if times.fetch_add(1, Ordering::Relaxed) < 2 {
+                let other = store.begin();
+                let change = |tenant: &mut Tenant| tenant.name.push('!');
+                other.modify::<Tenant>(tenant.id, (), change).await?;
+                other.commit().await?;
             }
+            tx.update(&read).await
         };
-        static TIMES: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         store.run(|tx| meddle(tx, store.clone(), &TIMES)).await.unwrap();
         let refused = store.run(|tx| async move { tx.create(tenant).await }).await;
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Exists);

@@ -1,0 +1,198 @@
+//! Does the cost of a get, a find and a page grow with the store?
+//!
+//! `cargo run --release -p coditect-benches --bin growth [-- --records 1000000]`
+//!
+//! It fills one store with a thousand records of each of two kinds, then with ten times as many, up to a
+//! million, and at each size measures, with one client and records all over the store, the median time
+//! of a get by id, a find by a unique value and a page of 50. Beside it stands how much deeper a tree of
+//! that size is: the ratio of the logarithms of the sizes.
+
+use std::{
+    error::Error as StdError,
+    fmt::Write as _,
+    io::{IsTerminal as _, Write as _, stderr, stdout},
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use coditect_store::{
+    Error, Store, Transaction,
+    engine::Database,
+    keyspace::Global,
+    model::{Session, SessionId, TenantId, User, UserId},
+};
+
+#[path = "transactions/sample.rs"]
+#[expect(
+    dead_code,
+    reason = "it is shared with the other bench, and not all of it is for this one"
+)]
+mod sample;
+
+use sample::Sample;
+
+type Outcome<T> = Result<T, Box<dyn StdError>>;
+
+/// Measures reads of stores from a thousand to a million records.
+#[derive(Clone, Debug, Parser)]
+struct Plan {
+    /// The most records of each kind.
+    #[arg(long, default_value_t = 1_000_000)]
+    records: usize,
+    /// How many operations each median is of.
+    #[arg(long, default_value_t = 5_000)]
+    operations: usize,
+}
+
+/// The median times at one size.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    records: usize,
+    get: Duration,
+    find: Duration,
+    page: Duration,
+}
+
+fn main() -> Outcome<()> {
+    let times = run(&Plan::parse())?;
+    stdout().write_all(shown(&times).as_bytes())?;
+    Ok(())
+}
+
+#[tokio::main]
+async fn run(plan: &Plan) -> Outcome<Vec<Times>> {
+    let folder = tempfile::tempdir_in(".")?;
+    let store = Store::open(Database::open(folder.path())?).await?;
+    let (mut known, mut times) = (Vec::new(), Vec::new());
+    let tenant = TenantId::new();
+    let mut size = 1_000;
+    while size <= plan.records {
+        fill(&store, tenant, &mut known, size).await?;
+        times.push(measure(&store, tenant, &known, plan.operations).await?);
+        size *= 10;
+    }
+    store.database().close().await;
+    Ok(times)
+}
+
+/// What is asked for: a session, its user, and that one's address.
+type Known = (SessionId, UserId, String);
+
+/// Adds records until there are `size` of each kind.
+async fn fill(store: &Store, tenant: TenantId, known: &mut Vec<Known>, size: usize) -> Outcome<()> {
+    let started = Instant::now();
+    let before = known.len();
+    while known.len() < size {
+        let mut sample = Sample::new((size - known.len()).min(500));
+        let first = known.len();
+        for (n, user) in sample.users.iter_mut().enumerate() {
+            user.tenant_id = tenant;
+            user.email_normalized = format!("user{}@example.org", first + n);
+        }
+        for session in &mut sample.sessions {
+            session.tenant_id = tenant;
+        }
+        let Sample { users, sessions, .. } = &sample;
+        let load = |tx: Transaction| async move {
+            for (user, session) in users.iter().zip(sessions) {
+                tx.create(user).await?;
+                tx.create(session).await?;
+            }
+            Ok::<_, Error>(())
+        };
+        store.run(load).await?;
+        known.extend(
+            users.iter().zip(sessions).map(|(user, session)| {
+                (session.id, session.user_id, user.email_normalized.clone())
+            }),
+        );
+        let (done, all) = (known.len() - before, size - before);
+        let left = started.elapsed().mul_f64(ratio(all - done, done));
+        progress(&format!("{} of {size} records of each kind, {left:.0?} left", known.len()))?;
+    }
+    progress("")
+}
+
+async fn measure(
+    store: &Store,
+    tenant: TenantId,
+    known: &[Known],
+    operations: usize,
+) -> Outcome<Times> {
+    let (mut get, mut find, mut page) = (Vec::new(), Vec::new(), Vec::new());
+    for n in 0..operations {
+        let (id, user, email) = &known[n * 7_919 % known.len()];
+        let tx = store.begin();
+        let started = Instant::now();
+        assert!(tx.get::<Session>(tenant, id).await?.is_some());
+        get.push(started.elapsed());
+        let tx = store.begin();
+        let started = Instant::now();
+        assert!(tx.find(&User::BY_EMAIL, Global, email).await?.is_some());
+        find.push(started.elapsed());
+        if n % 10 == 0 {
+            let tx = store.begin();
+            let started = Instant::now();
+            let scan = tx.scan(&Session::BY_USER, tenant, user).newest_first();
+            assert!(!scan.page(50, None).await?.items.is_empty());
+            page.push(started.elapsed());
+        }
+    }
+    let [get, find, page] = [get, find, page].map(median);
+    Ok(Times { records: known.len(), get, find, page })
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn shown(times: &[Times]) -> String {
+    let mut table =
+        "| records of each kind | get | find | page of 50 | deeper by |\n|---|---|---|---|---|\n"
+            .to_owned();
+    for of in times {
+        let cell = |time: Duration, first: Duration| {
+            format!("{time:.1?} ({:.2})", time.as_secs_f64() / first.as_secs_f64())
+        };
+        let first = times[0];
+        let deeper = ratio(of.records, 1).ln() / ratio(first.records, 1).ln();
+        // Writing into a string does not fail.
+        let _ = writeln!(
+            table,
+            "| {} | {} | {} | {} | {deeper:.2} |",
+            of.records,
+            cell(of.get, first.get),
+            cell(of.find, first.find),
+            cell(of.page, first.page),
+        );
+    }
+    table
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than a float's digits")]
+fn ratio(of: usize, to: usize) -> f64 {
+    of as f64 / to as f64
+}
+
+/// Says on stderr what is being done, over what was said before.
+fn progress(what: &str) -> Outcome<()> {
+    let mut stderr = stderr();
+    if stderr.is_terminal() {
+        write!(stderr, "\r\x1b[2K{what}")?;
+        stderr.flush()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_size_is_measured() {
+        let times = run(&Plan { records: 1_000, operations: 20 }).unwrap();
+        assert_eq!(times.len(), 1);
+        assert!(times[0].get > Duration::ZERO && shown(&times).contains("| 1000 |"));
+    }
+}

@@ -1,0 +1,255 @@
+//! How many of the same operations a second do the repositories, rusqlite and bare redb, each write
+//! durable when it is answered?
+//!
+//! `cargo run --release -p coditect-benches --bin transactions [-- --seconds 0.5 --rounds 5]`
+//!
+//! The work is a workspace session's: create it with its two index entries, get it by id, find a user
+//! by their unique e-mail, a page of 50 of a user's sessions, newest first, update a session and move
+//! one of its entries, and nine reads to each write. The peers do it as their users would: SQLite in
+//! WAL mode with `synchronous=FULL`, the same tables and indexes, a connection and prepared statements
+//! a client, writers one after the other behind a mutex, which is faster for it than its busy handler;
+//! redb with hand-written keys, a transaction an operation, quick repair as the store has it.
+//!
+//! All take turns within each round, on the same disk; the table shows medians over the rounds, the
+//! spread (lowest to highest), and the ratio of the medians. It is printed, and written as Markdown and
+//! as a picture.
+
+mod bare;
+mod ours;
+mod sample;
+mod sqlite;
+mod table;
+
+use std::{
+    error::Error,
+    io::{IsTerminal as _, Write as _, stderr},
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+
+use self::{
+    sample::Sample,
+    table::{Line, Rates, Table},
+};
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Compares the repositories with rusqlite and bare redb doing the same work.
+#[derive(Clone, Debug, Parser)]
+struct Plan {
+    /// How long each contender runs in a round, in seconds.
+    #[arg(long, default_value_t = 0.5)]
+    seconds: f64,
+    /// How many rounds there are.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// How many clients there are at once; may be given several times.
+    #[arg(long, default_values_t = [1, 8, 64])]
+    clients: Vec<usize>,
+    /// How many sessions, and users, there are before.
+    #[arg(long, default_value_t = 10_000)]
+    records: usize,
+    /// Where the table is written.
+    #[arg(long, default_value = "benches/results.md")]
+    markdown: PathBuf,
+    /// Where the picture is written.
+    #[arg(long, default_value = "benches/results.svg")]
+    svg: PathBuf,
+}
+
+/// What is done again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Create,
+    Get,
+    Find,
+    Page,
+    Update,
+    Mixed,
+}
+
+impl Work {
+    const ALL: [Self; 6] =
+        [Self::Create, Self::Get, Self::Find, Self::Page, Self::Update, Self::Mixed];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create with its indexes",
+            Self::Get => "get by id",
+            Self::Find => "find by unique value",
+            Self::Page => "page of 50",
+            Self::Update => "update",
+            Self::Mixed => "mixed, 9 reads to 1 write",
+        }
+    }
+
+    /// What is to be done at the `turn`th time: one of the plain ones.
+    fn at(self, turn: u64) -> Self {
+        match self {
+            Self::Mixed => match turn % 20 {
+                0 => Self::Create,
+                10 => Self::Update,
+                n if n % 5 == 1 => Self::Page,
+                n if n % 2 == 0 => Self::Get,
+                _ => Self::Find,
+            },
+            plain => plain,
+        }
+    }
+}
+
+/// One who does the work for one client after the other's, on a thread.
+trait Client: Send {
+    /// Does `work` once, and gives how many records it met.
+    fn act(&mut self, work: Work) -> Outcome<usize>;
+}
+
+fn main() -> Outcome<()> {
+    let plan = Plan::parse();
+    let table = run(&plan)?;
+    let markdown = table.markdown();
+    say(&markdown)?;
+    std::fs::write(&plan.markdown, markdown)?;
+    std::fs::write(&plan.svg, table.svg())?;
+    say(&format!("written to {} and {}", plan.markdown.display(), plan.svg.display()))
+}
+
+fn run(plan: &Plan) -> Outcome<Table> {
+    let turn = Duration::from_secs_f64(plan.seconds);
+    let runs = plan.clients.len() * Work::ALL.len();
+    let mut table = Table::new(plan.rounds, plan.records);
+    // On the disk of the working folder: a temporary one may be in memory.
+    let folder = tempfile::tempdir_in(".")?;
+    let sample = Sample::new(plan.records);
+    progress("loading")?;
+    let ours = ours::Ours::open(folder.path(), &sample)?;
+    let sqlite = sqlite::Sqlite::open(folder.path(), &sample)?;
+    let bare = bare::Bare::open(folder.path(), &sample)?;
+    for &clients in &plan.clients {
+        for work in Work::ALL {
+            let done = table.lines.len();
+            let (mut a, mut b, mut c) = (Vec::new(), Vec::new(), Vec::new());
+            for round in 1..=plan.rounds {
+                let what = work.name();
+                progress(&format!(
+                    "{}% {what}, {clients} clients, round {round} of {}",
+                    100 * done / runs,
+                    plan.rounds
+                ))?;
+                a.push(ours.rate(work, clients, turn)?);
+                b.push(rate(clients, turn, work, || sqlite.client())?);
+                c.push(rate(clients, turn, work, || bare.client())?);
+            }
+            let [ours, sqlite, bare] = [a, b, c].map(Rates);
+            table.lines.push(Line { work: work.name(), clients, ours, sqlite, bare });
+        }
+    }
+    progress("")?;
+    ours.close();
+    Ok(table)
+}
+
+/// Operations a second of as many threads as there are clients.
+fn rate<C: Client>(
+    clients: usize,
+    turn: Duration,
+    work: Work,
+    client: impl Fn() -> Outcome<C>,
+) -> Outcome<f64> {
+    let stop = AtomicBool::new(false);
+    let clients: Vec<C> = (0..clients).map(|_| client()).collect::<Outcome<_>>()?;
+    let started = Instant::now();
+    let done = thread::scope(|scope| {
+        let acting: Vec<_> = clients
+            .into_iter()
+            .map(|mut client| {
+                let stop = &stop;
+                scope.spawn(move || -> Outcome<u64> {
+                    let mut done = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        client.act(work.at(done))?;
+                        done += 1;
+                    }
+                    Ok(done)
+                })
+            })
+            .collect();
+        thread::sleep(turn);
+        stop.store(true, Ordering::Relaxed);
+        let joined = acting.into_iter().map(|one| one.join().map_err(|_| "a client panicked")?);
+        joined.sum::<Outcome<u64>>()
+    })?;
+    Ok(per_second(done, started.elapsed()))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate needs no more than a float's digits")]
+fn per_second(count: u64, time: Duration) -> f64 {
+    count as f64 / time.as_secs_f64()
+}
+
+/// Says on stderr what is being done, over what was said before.
+fn progress(what: &str) -> Outcome<()> {
+    let mut stderr = stderr();
+    if stderr.is_terminal() {
+        write!(stderr, "\r\x1b[2K{what}")?;
+        stderr.flush()?;
+    } else if !what.is_empty() {
+        writeln!(stderr, "{what}")?;
+    }
+    Ok(())
+}
+
+fn say(what: &str) -> Outcome<()> {
+    Ok(writeln!(std::io::stdout(), "{what}")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_contenders_meet_the_same_records() {
+        let folder = tempfile::tempdir().unwrap();
+        let sample = Sample::new(200);
+        let ours = ours::Ours::open(folder.path(), &sample).unwrap();
+        let sqlite = sqlite::Sqlite::open(folder.path(), &sample).unwrap();
+        let bare = bare::Bare::open(folder.path(), &sample).unwrap();
+        let (mut lite, mut redb) = (sqlite.client().unwrap(), bare.client().unwrap());
+        for (work, records) in [
+            (Work::Get, 1),
+            (Work::Find, 1),
+            (Work::Page, 50),
+            (Work::Update, 1),
+            (Work::Create, 1),
+        ] {
+            let met = [ours.act(work), lite.act(work), redb.act(work)].map(Outcome::unwrap);
+            assert_eq!(met, [records; 3], "{work:?}");
+        }
+        // The one that was created is there for each.
+        assert_eq!(
+            [ours.sessions(), sqlite.sessions(), bare.sessions()].map(Outcome::unwrap),
+            [201; 3]
+        );
+        ours.close();
+    }
+
+    #[test]
+    fn every_line_of_the_table_is_measured() {
+        let plan = Plan {
+            rounds: 1,
+            seconds: 0.01,
+            records: 60,
+            clients: vec![2],
+            ..Plan::parse_from([""])
+        };
+        let table = run(&plan).unwrap();
+        assert_eq!(table.lines.len(), Work::ALL.len());
+        assert!(table.lines.iter().all(|line| line.ours.median() > 0.0));
+        assert_eq!(table.markdown().matches("| update |").count(), 1);
+        assert!(table.svg().starts_with("<svg") && table.svg().ends_with("</svg>\n"));
+    }
+}

@@ -1,0 +1,140 @@
+//! The repositories, from as many tasks as there are clients.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use coditect_store::{
+    Clock, Error, Store, Transaction,
+    engine::Database,
+    keyspace::Global,
+    model::{Session, User},
+};
+use tokio::runtime::Runtime;
+
+use crate::{
+    Outcome, Work, per_second,
+    sample::{self, Known, Places, Sample},
+};
+
+pub(crate) struct Ours {
+    runtime: Runtime,
+    store: Store,
+    known: Arc<Known>,
+    next: AtomicUsize,
+}
+
+impl Ours {
+    pub(crate) fn open(folder: &Path, sample: &Sample) -> Outcome<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let store = runtime.block_on(async {
+            let store = Store::open(Database::open(folder.join("ours"))?).await?;
+            for (users, sessions) in sample.users.chunks(500).zip(sample.sessions.chunks(500)) {
+                let load = |tx: Transaction| async move {
+                    for (user, session) in users.iter().zip(sessions) {
+                        tx.create(user).await?;
+                        tx.create(session).await?;
+                    }
+                    Ok::<_, Error>(())
+                };
+                store.run(load).await?;
+            }
+            Ok::<_, Error>(store)
+        })?;
+        let known = Arc::new(Known::from(sample));
+        Ok(Self { runtime, store, known, next: AtomicUsize::new(0) })
+    }
+
+    /// Operations a second.
+    pub(crate) fn rate(&self, work: Work, clients: usize, turn: Duration) -> Outcome<f64> {
+        let stop = Arc::new(AtomicBool::new(false));
+        self.runtime.block_on(async {
+            let started = Instant::now();
+            let tasks: Vec<_> = (0..clients)
+                .map(|_| {
+                    let (store, known, stop) =
+                        (self.store.clone(), Arc::clone(&self.known), Arc::clone(&stop));
+                    let mut places = self.places();
+                    tokio::spawn(async move {
+                        let mut done = 0;
+                        while !stop.load(Ordering::Relaxed) {
+                            act(&store, &known, &mut places, work.at(done)).await?;
+                            done += 1;
+                        }
+                        Ok::<_, Error>(done)
+                    })
+                })
+                .collect();
+            tokio::time::sleep(turn).await;
+            stop.store(true, Ordering::Relaxed);
+            let mut done = 0;
+            for task in tasks {
+                done += task.await??;
+            }
+            Ok(per_second(done, started.elapsed()))
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn act(&self, work: Work) -> Outcome<usize> {
+        let mut places = self.places();
+        Ok(self.runtime.block_on(act(&self.store, &self.known, &mut places, work))?)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn sessions(&self) -> Outcome<usize> {
+        let tx = self.store.begin();
+        let all = tx.list::<Session>(self.known.tenant);
+        Ok(self.runtime.block_on(all.all(10_000))?.len())
+    }
+
+    pub(crate) fn close(self) {
+        self.runtime.block_on(self.store.database().close());
+    }
+
+    fn places(&self) -> Places {
+        let start = self.next.fetch_add(101, Ordering::Relaxed);
+        Places::new(start, self.known.sessions.len())
+    }
+}
+
+async fn act(
+    store: &Store,
+    known: &Known,
+    places: &mut Places,
+    work: Work,
+) -> Result<usize, Error> {
+    let place = if work == Work::Page { places.next_full() } else { places.next() };
+    let (tenant, (id, user)) = (known.tenant, known.sessions[place]);
+    match work {
+        Work::Create => {
+            let session = &sample::session(tenant, user, Clock::system().now());
+            store.run(|tx| async move { tx.create(session).await }).await?;
+            Ok(1)
+        }
+        Work::Update => {
+            let change = |session: &mut Session| sample::changed(session, place);
+            store.run(|tx| async move { tx.modify(tenant, id, change).await }).await?;
+            Ok(1)
+        }
+        Work::Find => {
+            let email = known.emails[place].clone();
+            let found = store.begin().find(&User::BY_EMAIL, Global, email).await?;
+            Ok(usize::from(found.is_some()))
+        }
+        Work::Page => {
+            let tx = store.begin();
+            let scan = tx.scan(&Session::BY_USER, tenant, user).newest_first();
+            Ok(scan.page(50, None).await?.items.len())
+        }
+        Work::Get | Work::Mixed => {
+            let found = store.begin().get::<Session>(tenant, id).await?;
+            Ok(usize::from(found.is_some()))
+        }
+    }
+}

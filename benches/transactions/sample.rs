@@ -1,0 +1,104 @@
+//! The records that all contenders work on.
+
+use chrono::{DateTime, Utc};
+use coditect_store::{
+    Clock,
+    model::{Json, Session, SessionId, SessionType, TenantId, User, UserId, UserStatus},
+};
+
+/// Sessions of one user: enough for a page of them.
+const SESSIONS_OF_USER: usize = 60;
+
+/// Users and sessions of one tenant, as many of each.
+pub(crate) struct Sample {
+    pub(crate) tenant: TenantId,
+    pub(crate) users: Vec<User>,
+    pub(crate) sessions: Vec<Session>,
+}
+
+impl Sample {
+    pub(crate) fn new(records: usize) -> Self {
+        let (tenant, now) = (TenantId::new(), Clock::system().now());
+        let users: Vec<User> = (0..records).map(|n| user(tenant, n, now)).collect();
+        let sessions =
+            (0..records).map(|n| session(tenant, users[n / SESSIONS_OF_USER].id, now)).collect();
+        Self { tenant, users, sessions }
+    }
+}
+
+/// What is asked for of a sample.
+pub(crate) struct Known {
+    pub(crate) tenant: TenantId,
+    pub(crate) sessions: Vec<(SessionId, UserId)>,
+    pub(crate) emails: Vec<String>,
+}
+
+impl From<&Sample> for Known {
+    fn from(sample: &Sample) -> Self {
+        let sessions = sample.sessions.iter().map(|session| (session.id, session.user_id));
+        let emails = sample.users.iter().map(|user| user.email_normalized.clone());
+        Self { tenant: sample.tenant, sessions: sessions.collect(), emails: emails.collect() }
+    }
+}
+
+/// A session's place in the sample, another at each time: it goes round in large steps.
+pub(crate) struct Places {
+    at: usize,
+    of: usize,
+}
+
+impl Places {
+    pub(crate) fn new(start: usize, of: usize) -> Self {
+        Self { at: start % of, of }
+    }
+
+    pub(crate) fn next(&mut self) -> usize {
+        // A prime that is no divisor of round numbers, so that all are met.
+        self.at = (self.at + 7_919) % self.of;
+        self.at
+    }
+
+    /// One whose user has a full page.
+    pub(crate) fn next_full(&mut self) -> usize {
+        let full = self.of - self.of % SESSIONS_OF_USER;
+        self.next() % full.max(1)
+    }
+}
+
+fn user(tenant_id: TenantId, n: usize, now: DateTime<Utc>) -> User {
+    User {
+        id: UserId::new(),
+        tenant_id,
+        email: format!("User{n}@example.org"),
+        email_normalized: format!("user{n}@example.org"),
+        password_hash: "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$aGFzaGhhc2hoYXNoaGFzaA"
+            .into(),
+        first_name: Some("Ada".into()),
+        last_name: None,
+        status: UserStatus::Enabled,
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+pub(crate) fn session(tenant_id: TenantId, user_id: UserId, now: DateTime<Utc>) -> Session {
+    Session {
+        id: SessionId::new(),
+        tenant_id,
+        user_id,
+        name: "A session of the bench".to_owned(),
+        session_type: SessionType::Workspace,
+        workspace_path: Some("/workspace/bench".to_owned()),
+        settings: Json(serde_json::json!({"theme": "dark", "font_size": 13, "tabs": [1, 2, 3]})),
+        conversation_id: None,
+        created_at: now,
+        updated_at: now,
+        last_accessed_at: now,
+    }
+}
+
+/// What an update makes of a session: another name, and another place in one index.
+pub(crate) fn changed(session: &mut Session, turn: usize) {
+    session.name = format!("Renamed {turn}");
+    session.workspace_path = Some(format!("/workspace/{turn}"));
+}

@@ -1,0 +1,125 @@
+//! What was measured, as a table and as a picture.
+
+use std::{fmt::Write as _, thread};
+
+/// Operations a second, one number a round.
+pub(crate) struct Rates(pub(crate) Vec<f64>);
+
+/// What was measured of one kind of work, with so many clients.
+pub(crate) struct Line {
+    pub(crate) work: &'static str,
+    pub(crate) clients: usize,
+    pub(crate) ours: Rates,
+    pub(crate) sqlite: Rates,
+    pub(crate) bare: Rates,
+}
+
+/// All of it.
+pub(crate) struct Table {
+    pub(crate) lines: Vec<Line>,
+    rounds: usize,
+    records: usize,
+}
+
+impl Rates {
+    fn sorted(&self) -> Vec<f64> {
+        let mut rates = self.0.clone();
+        rates.sort_by(f64::total_cmp);
+        rates
+    }
+
+    pub(crate) fn median(&self) -> f64 {
+        let rates = self.sorted();
+        rates[rates.len() / 2]
+    }
+
+    fn shown(&self) -> String {
+        let rates = self.sorted();
+        format!("{:.0}/s ({:.0} to {:.0})", self.median(), rates[0], rates[rates.len() - 1])
+    }
+}
+
+impl Line {
+    fn against_sqlite(&self) -> f64 {
+        self.ours.median() / self.sqlite.median()
+    }
+
+    fn against_bare(&self) -> f64 {
+        self.ours.median() / self.bare.median()
+    }
+}
+
+impl Table {
+    pub(crate) fn new(rounds: usize, records: usize) -> Self {
+        Self { lines: Vec::new(), rounds, records }
+    }
+
+    /// As Markdown, with what it was measured on.
+    pub(crate) fn markdown(&self) -> String {
+        let cores = thread::available_parallelism().map_or(0, usize::from);
+        let (rounds, records) = (self.rounds, self.records);
+        let mut table = format!(
+            "# Operations a second\n\nMedians of {rounds} rounds in which all took turns (lowest to \
+             highest), {records} sessions and users before, {cores} cores, one disk. A ratio above 1 \
+             says that the repositories do more. Every write was durable when it was answered. \
+             Machines are noisy: compare ratios of one run, not numbers of two.\n\n\
+             | work | clients | repositories | rusqlite | ratio | bare redb | ratio |\n\
+             |---|---|---|---|---|---|---|\n"
+        );
+        for line in &self.lines {
+            let Line { work, clients, ours, sqlite, bare } = line;
+            let (ours, sqlite, bare) = (ours.shown(), sqlite.shown(), bare.shown());
+            let (of_sqlite, of_bare) = (line.against_sqlite(), line.against_bare());
+            // Writing into a string does not fail.
+            let _ = writeln!(
+                table,
+                "| {work} | {clients} | {ours} | {sqlite} | {of_sqlite:.2} | {bare} | {of_bare:.2} |"
+            );
+        }
+        table
+    }
+
+    /// As a picture: a bar a ratio, on a scale on which twice as much is as far as half.
+    pub(crate) fn svg(&self) -> String {
+        const ROW: usize = 34;
+        const LEFT: f64 = 250.0;
+        const MIDDLE: f64 = 520.0;
+        const WIDTH: f64 = 800.0;
+        let height = 60 + self.lines.len() * ROW;
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
+             font-family=\"sans-serif\" font-size=\"12\" fill=\"#777\">\n\
+             <text x=\"10\" y=\"20\">the repositories' rate, as a multiple of rusqlite's \
+             (upper bar) and bare redb's (lower bar)</text>\n\
+             <line x1=\"{MIDDLE}\" y1=\"30\" x2=\"{MIDDLE}\" y2=\"{height}\" stroke=\"#777\"/>\n"
+        );
+        for (row, line) in self.lines.iter().enumerate() {
+            let y = 40 + row * ROW;
+            let _ = writeln!(
+                svg,
+                "<text x=\"10\" y=\"{}\">{}, {} clients</text>",
+                y + 14,
+                line.work,
+                line.clients
+            );
+            let bars =
+                [(line.against_sqlite(), "#4a7fb5", 0), (line.against_bare(), "#b5854a", 12)];
+            for (ratio, colour, down) in bars {
+                // From a 64th to 64 times.
+                let reach = (ratio.log2() / 6.0).clamp(-1.0, 1.0) * (MIDDLE - LEFT);
+                let x = if reach < 0.0 { MIDDLE + reach } else { MIDDLE };
+                let _ = writeln!(
+                    svg,
+                    "<rect x=\"{x:.1}\" y=\"{}\" width=\"{:.1}\" height=\"10\" fill=\"{colour}\"/>\
+                     <text x=\"{:.1}\" y=\"{}\" font-size=\"10\">{ratio:.2}</text>",
+                    y + down,
+                    reach.abs().max(1.0),
+                    MIDDLE + reach.max(0.0) + 4.0,
+                    y + down + 9
+                );
+            }
+        }
+        svg.push_str("</svg>\n");
+        svg
+    }
+}
