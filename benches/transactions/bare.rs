@@ -38,6 +38,7 @@ pub(crate) struct Bare {
     next: AtomicUsize,
 }
 
+/// One client's handle.
 pub(crate) struct Reader {
     database: Arc<Database>,
     known: Arc<Known>,
@@ -60,13 +61,13 @@ impl Bare {
         Ok(Self { database: Arc::new(database), known, next: AtomicUsize::new(0) })
     }
 
-    pub(crate) fn client(&self) -> Outcome<Reader> {
+    pub(crate) fn client(&self) -> Reader {
         let start = self.next.fetch_add(101, Ordering::Relaxed);
-        Ok(Reader {
+        Reader {
             database: Arc::clone(&self.database),
             known: Arc::clone(&self.known),
             places: Places::new(start, self.known.sessions.len()),
-        })
+        }
     }
 
     #[cfg(test)]
@@ -116,7 +117,7 @@ impl Client for Reader {
                 let read = self.database.begin_read()?;
                 let (index, sessions) = (read.open_table(BY_USER)?, read.open_table(SESSIONS)?);
                 let first =
-                    [tenant.0.as_bytes(), user.0.as_bytes()].map(|id| id.as_slice()).concat();
+                    [tenant.0.as_bytes(), user.0.as_bytes()].map(<[u8; 16]>::as_slice).concat();
                 let last = [first.as_slice(), &[0xff; 16]].concat();
                 let mut page: Vec<Session> = Vec::with_capacity(50);
                 for entry in index.range(first.as_slice()..=last.as_slice())?.rev().take(50) {
@@ -159,7 +160,7 @@ fn put(write: &WriteTransaction, session: &Session) -> Outcome<()> {
     let Session { tenant_id, id, user_id, .. } = *session;
     let bytes = bincode::serde::encode_to_vec(session, standard())?;
     let by_user =
-        [tenant_id.0.as_bytes(), user_id.0.as_bytes(), id.0.as_bytes()].map(|id| id.as_slice());
+        [tenant_id.0.as_bytes(), user_id.0.as_bytes(), id.0.as_bytes()].map(<[u8; 16]>::as_slice);
     let nothing = [].as_slice();
     write.open_table(SESSIONS)?.insert(key(tenant_id, id).as_slice(), bytes.as_slice())?;
     write.open_table(BY_USER)?.insert(by_user.concat().as_slice(), nothing)?;
@@ -168,7 +169,7 @@ fn put(write: &WriteTransaction, session: &Session) -> Outcome<()> {
 }
 
 fn key(tenant: TenantId, id: SessionId) -> Vec<u8> {
-    [tenant.0.as_bytes(), id.0.as_bytes()].map(|id| id.as_slice()).concat()
+    [tenant.0.as_bytes(), id.0.as_bytes()].map(<[u8; 16]>::as_slice).concat()
 }
 
 fn workspace_key(session: &Session) -> Vec<u8> {

@@ -1,5 +1,5 @@
-//! SQLite through rusqlite: WAL, `synchronous=FULL`, the same tables and indexes, a connection with
-//! prepared statements a client. Writers take turns by a mutex, which is faster for SQLite than to have
+//! `SQLite` through rusqlite: WAL, `synchronous=FULL`, the same tables and indexes, a connection with
+//! prepared statements a client. Writers take turns by a mutex, which is faster for `SQLite` than to have
 //! it refuse and try again.
 
 use std::{

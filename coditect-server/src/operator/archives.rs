@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    Error, Outcome, options, origin,
+    Error, Outcome, database, options, origin,
     progress::{Progress, say},
     target::{Target, of},
 };
@@ -67,10 +67,9 @@ pub(super) async fn backup(arguments: &Backup) -> Result<Outcome, Error> {
 /// Makes a store, or a tenant of one, of an archive.
 pub(super) async fn import(arguments: &Import) -> Result<Outcome, Error> {
     let Import { file, data } = arguments;
-    let folder = &data.data;
     let summary = if is_standard(file) {
         let mut progress = Progress::new("importing", None);
-        let import = options().import(Database::open(folder)?)?;
+        let import = options().import(database(data)?)?;
         import.run(tokio::io::stdin(), |at| progress.archive(at)).await?
     } else {
         let mut source = open(file).await?;
@@ -81,11 +80,11 @@ pub(super) async fn import(arguments: &Import) -> Result<Outcome, Error> {
         source.rewind().await.map_err(of(file))?;
         drop(progress);
         let mut progress = Progress::new("importing", length(file).await);
-        let import = options().import(Database::open(folder)?)?;
+        let import = options().import(database(data)?)?;
         import.run(&mut source, |at| progress.archive(at)).await?
     };
     // That it can be opened is the last that is asked of it.
-    let store = options().open(Database::open(folder)?).await;
+    let store = options().open(database(data)?).await;
     let unbuilt = match store {
         Ok(store) => {
             let unbuilt = store.unbuilt().await?;

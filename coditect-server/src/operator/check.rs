@@ -2,7 +2,7 @@
 
 use coditect_store::{
     ErrorKind,
-    check::{Event, Stage},
+    check::{Event, Report, Stage},
     engine::{Database, FileState},
 };
 use indicatif::HumanCount;
@@ -39,8 +39,16 @@ pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
                 }
             }
         })
-        .await?;
+        .await;
     unheard.map_or(Ok(()), Err).map_err(Error::Stdout)?;
+    let report = match report {
+        // What is left of the rows cannot be told apart; the file's pages are looked at all the same.
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            progress.line(&error.to_string()).map_err(Error::Stdout)?;
+            Report { faults: 1, ..Report::default() }
+        }
+        report => report?,
+    };
     store.database().close().await;
     drop(store);
 

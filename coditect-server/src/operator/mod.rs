@@ -15,11 +15,14 @@ use std::{io, path::PathBuf};
 use coditect_auth::entities;
 use coditect_store::{
     Store, StoreOptions,
-    engine::{Database, RangeQuery},
+    engine::{Database, Options, RangeQuery},
 };
 use thiserror::Error;
 
 use crate::command::{Data, Verb};
+
+/// The memory that caches the store's file, in bytes.
+const CACHE_BYTES: usize = 64 << 20;
 
 /// Why a verb did not come to its end.
 #[derive(Debug, Error)]
@@ -92,11 +95,18 @@ async fn open(data: &Data) -> Result<Store, Error> {
     if !Database::is_in(&data.data)? {
         return Err(missing());
     }
-    let database = Database::open(&data.data)?;
+    let database = database(data)?;
     // An import that was stopped before its first commit leaves a file without a key.
     let first = RangeQuery::new(b"", b"\xff").limit(1);
     if database.begin().get_range(&first).await?.rows.is_empty() {
         return Err(missing());
     }
     Ok(options().open(database).await?)
+}
+
+/// The database in a folder, made if it is not there. A verb goes through it once, so that a small
+/// cache does.
+fn database(data: &Data) -> Result<Database, Error> {
+    let options = Options { cache_bytes: CACHE_BYTES, ..Options::default() };
+    Ok(Database::open_with(&data.data, &options)?)
 }

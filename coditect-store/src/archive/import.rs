@@ -226,6 +226,9 @@ impl Import {
                     break;
                 }
             }
+            if manifest.tenant.is_none() {
+                note_as_one(&tx, root, &rows[..written])?;
+            }
             Marker { id: at.id, rows: at.rows + written as u64 }.write(&tx, root);
             Ok(written)
         };
@@ -285,6 +288,16 @@ fn admit(manifest: &Manifest) -> Result<()> {
         return Err(Error::new(ErrorKind::NewerFormat, message));
     }
     Ok(())
+}
+
+/// Makes one range of what `rows` conflict with, whose keys are in order but for a seam or two. The
+/// engine keeps for some seconds what was written, to compare reads with; of an empty store nobody has
+/// read anything, so one range does for many thousand keys.
+fn note_as_one(tx: &engine::Transaction, root: &Root, rows: &[KeyValue]) -> Result<()> {
+    let keys = || rows.iter().map(|row| row.key.as_slice());
+    let (Some(first), Some(last)) = (keys().min(), keys().max()) else { return Ok(()) };
+    let key = |key: &[u8], end: &[u8]| [root.as_bytes(), key, end].concat();
+    tx.add_write_conflict_range(&key(first, b""), &key(last, b"\0"))
 }
 
 fn interfered() -> Error {

@@ -378,8 +378,9 @@ async fn nothing_secret_is_shown() {
     };
     store.inspect().rows(u64::MAX, add).await.unwrap();
     let login = samples::auth_session();
-    let hex =
-        |bytes: &[u8; 32]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+    let hex = |bytes: &[u8; 32]| {
+        bytes.iter().fold(String::new(), |digits, byte| format!("{digits}{byte:02x}"))
+    };
     let previous = login.previous_secret_hash.unwrap();
     let secrets = [hex(&login.secret_hash), hex(&previous), hex(&login.salt)];
     for secret in

@@ -41,6 +41,9 @@ const LAST_VERSION: &str = "last_version";
 /// The version of the layout above. A store of a newer one is refused.
 const FORMAT_VERSION: u64 = 1;
 
+/// The memory that caches the file while its pages are compared, each of which is read once.
+const CHECK_CACHE_BYTES: usize = 64 << 20;
+
 /// The name of the file within its folder.
 const FILE_NAME: &str = "store.redb";
 
@@ -116,8 +119,9 @@ impl Storage {
     pub(super) fn check(folder: &Path) -> Result<bool> {
         let path = folder.join(FILE_NAME);
         guarded(|| {
-            let mut database =
-                Builder::new().open(&path).map_err(|error| open_error(&path, error))?;
+            let mut builder = Builder::new();
+            builder.set_cache_size(CHECK_CACHE_BYTES);
+            let mut database = builder.open(&path).map_err(|error| open_error(&path, error))?;
             database.check_integrity().map_err(|error| open_error(&path, error))
         })
     }
