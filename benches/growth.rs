@@ -10,14 +10,16 @@
 use std::{
     error::Error as StdError,
     fmt::Write as _,
+    fs,
     io::{IsTerminal as _, Write as _, stderr, stdout},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use clap::Parser;
 use coditect_store::{
     Error, Store, Transaction,
-    engine::Database,
+    engine::{Database, Options},
     keyspace::Global,
     model::{Session, SessionId, TenantId, User, UserId},
 };
@@ -42,6 +44,13 @@ struct Plan {
     /// How many operations each median is of.
     #[arg(long, default_value_t = 5_000)]
     operations: usize,
+    /// How much of the file the engine may cache, in MiB. With less than the file is long, what is
+    /// measured is how often a page must be fetched, rather than the tree.
+    #[arg(long, default_value_t = 4_096)]
+    cache_mib: usize,
+    /// Where the table is written.
+    #[arg(long, default_value = "benches/growth.md")]
+    markdown: PathBuf,
 }
 
 /// The median times at one size.
@@ -54,15 +63,18 @@ struct Times {
 }
 
 fn main() -> Outcome<()> {
-    let times = run(&Plan::parse())?;
-    stdout().write_all(shown(&times).as_bytes())?;
+    let plan = Plan::parse();
+    let table = shown(&plan, &run(&plan)?);
+    stdout().write_all(table.as_bytes())?;
+    fs::write(&plan.markdown, table)?;
     Ok(())
 }
 
 #[tokio::main]
 async fn run(plan: &Plan) -> Outcome<Vec<Times>> {
     let folder = tempfile::tempdir_in(".")?;
-    let store = Store::open(Database::open(folder.path())?).await?;
+    let options = Options { cache_bytes: plan.cache_mib << 20, ..Options::default() };
+    let store = Store::open(Database::open_with(folder.path(), &options)?).await?;
     let (mut known, mut times) = (Vec::new(), Vec::new());
     let tenant = TenantId::new();
     let mut size = 1_000;
@@ -147,10 +159,13 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-fn shown(times: &[Times]) -> String {
-    let mut table =
-        "| records of each kind | get | find | page of 50 | deeper by |\n|---|---|---|---|---|\n"
-            .to_owned();
+fn shown(plan: &Plan, times: &[Times]) -> String {
+    let Plan { operations, cache_mib, .. } = plan;
+    let mut table = format!(
+        "# Reads of a store that grows\n\nMedian times of {operations} operations by one client, {cache_mib} \
+         MiB of cache, and in parentheses how many times that of the smallest store.\n\n\
+         | records of each kind | get | find | page of 50 | deeper by |\n|---|---|---|---|---|\n"
+    );
     for of in times {
         let cell = |time: Duration, first: Duration| {
             format!("{time:.1?} ({:.2})", time.as_secs_f64() / first.as_secs_f64())
@@ -191,8 +206,9 @@ mod tests {
 
     #[test]
     fn each_size_is_measured() {
-        let times = run(&Plan { records: 1_000, operations: 20 }).unwrap();
+        let plan = Plan { records: 1_000, operations: 20, ..Plan::parse_from([""]) };
+        let times = run(&plan).unwrap();
         assert_eq!(times.len(), 1);
-        assert!(times[0].get > Duration::ZERO && shown(&times).contains("| 1000 |"));
+        assert!(times[0].get > Duration::ZERO && shown(&plan, &times).contains("| 1000 |"));
     }
 }
