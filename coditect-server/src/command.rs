@@ -126,10 +126,14 @@ pub struct Export {
 )]
 pub struct Import {
     /// The archive; `-` for stdin.
-    pub file: PathBuf,
+    #[arg(required_unless_present = "abandon", conflicts_with = "abandon")]
+    pub file: Option<PathBuf>,
     /// Where the store is, or will be.
     #[command(flatten)]
     pub data: Data,
+    /// Take back what an import has written that has not ended.
+    #[arg(long)]
+    pub abandon: bool,
 }
 
 /// Where to keep the store.

@@ -37,8 +37,9 @@ pub(crate) async fn run(app: Arc<App>) {
         loop {
             tokio::select! {
                 _ = due.tick() => {
-                    told("a sweep failed", sweep(&app).await);
+                    // Requests wait for indexes, and nobody for the sweep.
                     told("an index could not be built", build(&app).await);
+                    told("a sweep failed", sweep(&app).await);
                 }
                 () = app.upkeep.0.notified() => {
                     let completed = app.store.complete_deletions().await.map(|_| ());

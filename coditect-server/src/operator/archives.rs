@@ -17,7 +17,7 @@ use super::{
     progress::{Progress, say},
     target::{Target, of},
 };
-use crate::command::{Backup, Export, Import};
+use crate::command::{Backup, Data, Export, Import};
 
 /// A file is read in pieces of so many bytes.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -66,7 +66,8 @@ pub(super) async fn backup(arguments: &Backup) -> Result<Outcome, Error> {
 
 /// Makes a store, or a tenant of one, of an archive.
 pub(super) async fn import(arguments: &Import) -> Result<Outcome, Error> {
-    let Import { file, data } = arguments;
+    let Import { file, data, .. } = arguments;
+    let Some(file) = file else { return abandon(data).await };
     let summary = if is_standard(file) {
         let mut progress = Progress::new("importing", None);
         let import = options().import(database(data)?)?;
@@ -75,10 +76,12 @@ pub(super) async fn import(arguments: &Import) -> Result<Outcome, Error> {
         let mut source = open(file).await?;
         let mut progress = Progress::new("verifying", length(file).await);
         // Nothing is made, not even the folder, of an archive that is not whole.
-        let verifying = options().import(Database::memory()?)?;
+        let there = Database::is_in(&data.data)?;
+        let verifying = if there { database(data)? } else { Database::memory()? };
+        let verifying = options().import(verifying)?;
         verifying.verify(&mut source, |at| progress.archive(at)).await?;
+        drop((verifying, progress));
         source.rewind().await.map_err(of(file))?;
-        drop(progress);
         let mut progress = Progress::new("importing", length(file).await);
         let import = options().import(database(data)?)?;
         import.run(&mut source, |at| progress.archive(at)).await?
@@ -103,6 +106,16 @@ pub(super) async fn import(arguments: &Import) -> Result<Outcome, Error> {
              CODITECT_MASTER_KEY",
         );
     }
+    Ok(Outcome::Done)
+}
+
+/// Takes back what an import has written that has not ended.
+async fn abandon(data: &Data) -> Result<Outcome, Error> {
+    if !Database::is_in(&data.data)? {
+        return Err(Error::NoStore(data.data.clone()));
+    }
+    let abandoned = options().import(database(data)?)?.abandon().await?;
+    say(if abandoned { "the import was taken back" } else { "there is no import to take back" });
     Ok(Outcome::Done)
 }
 

@@ -456,6 +456,27 @@ async fn filled_other(folder: &Path) {
 }
 
 #[tokio::test]
+async fn a_tenant_whose_address_is_taken_is_refused_and_can_be_abandoned() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tenant = filled(from.path(), 3).await.to_string();
+    filled(to.path(), 3).await;
+    let file = from.path().join("tenant.archive");
+    succeeds(verb("export", from.path(), &[path(&file), "--tenant", &tenant])).await;
+    let said = fails(verb("import", to.path(), &[path(&file)])).await;
+    assert!(said.contains("users_by_email"), "{said}");
+    succeeds(verb("check", to.path(), &[])).await;
+    // What comes through a pipe cannot be read twice: it is found on the way.
+    let mut import = verb("import", to.path(), &["-"]);
+    import.stdin(fs::File::open(&file).unwrap());
+    assert!(fails(import).await.contains("users_by_email"));
+    let said = fails(verb("check", to.path(), &[])).await;
+    assert!(said.contains("run it again"), "{said}");
+    succeeds(verb("import", to.path(), &["--abandon"])).await;
+    let (found, _) = succeeds(verb("check", to.path(), &[])).await;
+    assert_eq!(found, "");
+}
+
+#[tokio::test]
 async fn what_is_there_is_never_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     filled(folder.path(), 3).await;

@@ -52,7 +52,8 @@ impl Import {
     ///
     /// `Corrupt` if the archive is not whole, with the offset, or is of no store; `NewerFormat` if a
     /// newer program wrote it, or one that has an index that is not declared here; `Redeclared` with
-    /// the name of what was declared otherwise there; `Unavailable` if it cannot be read.
+    /// the name of what was declared otherwise there; `Unique`, of a tenant, with the index's name, if
+    /// another tenant has a value that it has; `Unavailable` if it cannot be read.
     pub async fn verify<R: AsyncRead + Unpin>(
         &self,
         source: R,
@@ -64,6 +65,9 @@ impl Import {
         while let Some(rows) = reader.rows().await? {
             for row in &rows {
                 self.admit_row(&manifest, row)?;
+            }
+            if manifest.tenant.is_some() {
+                self.refuse_rivals(&rows).await?;
             }
             observe(reader.progress());
         }
@@ -142,6 +146,76 @@ impl Import {
         Ok(summary)
     }
 
+    /// Takes back what an import has written that has not ended and is not to be ended, in transactions
+    /// of bounded size: a store is what it was before it. Stopped at any point it is run again. False if
+    /// there is none.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` if what was imported cannot be read any more; those of the engine.
+    pub async fn abandon(&self) -> Result<bool> {
+        let root = self.root();
+        let mut there = false;
+        loop {
+            let step = |tx: engine::Transaction| async move {
+                let Some(marker) = Marker::read(&tx, root).await? else { return Ok(None) };
+                let Some(tenant) = marker.tenant else {
+                    // Nothing else was there. The marker goes with the rows.
+                    let KeyRange { begin, end } = root.range();
+                    tx.clear_range(&begin, &end);
+                    return Ok(Some(true));
+                };
+                self.take_back(&tx, &root.tenant(tenant)).await.map(Some)
+            };
+            match transaction::run(&self.database, &again(), step).await? {
+                None => return Ok(there),
+                Some(true) => return Ok(true),
+                Some(false) => there = true,
+            }
+        }
+    }
+
+    /// Takes back the next rows of a tenant; whether they were the last.
+    async fn take_back(&self, tx: &engine::Transaction, range: &KeyRange) -> Result<bool> {
+        let (root, registry) = (self.root(), self.registry());
+        let query = RangeQuery::new(range.begin.clone(), range.end.clone()).limit(self.rows);
+        let page = tx.get_range(&query.target_bytes(BYTES)).await?;
+        for row in &page.rows {
+            let located = Located::of(root, &row.key);
+            if located.is_some_and(|located| registry.is_original(located)) {
+                repository::take_back(tx, root, registry, row)?;
+                if tx.approximate_size() >= SIZE {
+                    return Ok(false);
+                }
+            }
+        }
+        let KeyRange { begin, end } = range;
+        let originals = page.rows.iter().any(|row| {
+            Located::of(root, &row.key).is_some_and(|located| registry.is_original(located))
+        });
+        if originals || page.stopped != engine::Stopped::End {
+            if !originals && let Some(last) = page.rows.last() {
+                // Entries whose records went before them.
+                tx.clear_range(begin, &[last.key.as_slice(), &[0]].concat());
+            }
+            return Ok(false);
+        }
+        tx.clear_range(begin, end);
+        Marker::clear(tx, root);
+        Ok(true)
+    }
+
+    /// Refuses a tenant's rows that cannot be read, or have a unique value that is another's.
+    async fn refuse_rivals(&self, rows: &[KeyValue]) -> Result<()> {
+        let tx = self.database.begin();
+        for KeyValue { key, value } in rows {
+            let key = [self.root().as_bytes(), key].concat();
+            let row = KeyValue { key, value: value.clone() };
+            repository::refuse_rivals(&tx, self.root(), self.registry(), &row).await?;
+        }
+        Ok(())
+    }
+
     fn root(&self) -> &Root {
         self.options.key_root()
     }
@@ -196,7 +270,7 @@ impl Import {
             if manifest.tenant.is_some() {
                 repository::require_all_built(&tx, root, self.registry()).await?;
             }
-            let marker = Marker { id: manifest.id, rows: 0 };
+            let marker = Marker { id: manifest.id, rows: 0, tenant: manifest.tenant };
             marker.write(&tx, root);
             Ok(marker)
         };
@@ -229,7 +303,7 @@ impl Import {
             if manifest.tenant.is_none() {
                 note_as_one(&tx, root, &rows[..written])?;
             }
-            Marker { id: at.id, rows: at.rows + written as u64 }.write(&tx, root);
+            Marker { rows: at.rows + written as u64, ..at.clone() }.write(&tx, root);
             Ok(written)
         };
         let written = transaction::run(&self.database, &again(), step).await?;

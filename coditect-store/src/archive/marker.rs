@@ -2,7 +2,7 @@
 //! there.
 //!
 //! ```text
-//! ("meta", "import") → (archive id, rows that are there)
+//! ("meta", "import") → (archive id, rows that are there, whether of a tenant, of which)
 //! ```
 //!
 //! It is written before the first row and removed after the last, each step of the import moves it in
@@ -14,6 +14,7 @@ use crate::{
     Error, ErrorKind, Result, engine,
     entity::META,
     keyspace::{KeyPart, Root, unpack_all},
+    model::TenantId,
 };
 
 /// How far an import is.
@@ -23,6 +24,8 @@ pub(super) struct Marker {
     pub(super) id: Uuid,
     /// How many of its rows are there.
     pub(super) rows: u64,
+    /// Whose they are; `None` if it is a whole store.
+    pub(super) tenant: Option<TenantId>,
 }
 
 impl Marker {
@@ -33,7 +36,8 @@ impl Marker {
 
     pub(super) fn write(&self, tx: &engine::Transaction, root: &Root) {
         let mut bytes = Vec::new();
-        (self.id, self.rows).pack(&mut bytes);
+        let tenant = self.tenant.unwrap_or(TenantId(Uuid::nil()));
+        (self.id, self.rows, self.tenant.is_some(), tenant).pack(&mut bytes);
         tx.set(&key(root), &bytes);
     }
 
@@ -42,13 +46,13 @@ impl Marker {
     }
 
     fn unpack(bytes: &[u8]) -> Result<Self> {
-        let (id, rows) = unpack_all(bytes)?;
-        Ok(Self { id, rows })
+        let (id, rows, of_tenant, tenant): (Uuid, u64, bool, TenantId) = unpack_all(bytes)?;
+        Ok(Self { id, rows, tenant: of_tenant.then_some(tenant) })
     }
 
     pub(super) fn unfinished(&self) -> Error {
         let message = format!(
-            "an import into this store has not ended: run it again with the same archive, {}",
+            "an import into this store has not ended: run it again with the same archive, {}, or abandon it",
             self.id
         );
         Error::new(ErrorKind::Importing, message)

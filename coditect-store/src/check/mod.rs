@@ -3,7 +3,7 @@
 //!
 //! 1. *Rows*, all of them in the order of their keys, as of one version on the embedded engine: the
 //!    value is undamaged, the key is a declared one, the record can be read and says its own key, the
-//!    entries of a log's record are there and are its own, and what a row [hangs on](references) is
+//!    entries of a log's record are there and are its own, and what a row hangs on is
 //!    there; of each tenant the [blobs](crate::repository::blob), with who holds them.
 //! 2. *Indexes*, one after the other, by their [`Verification`](crate::repository::Verification).
 //!

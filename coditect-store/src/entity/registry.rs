@@ -357,7 +357,7 @@ fn meta() -> [Shape; 6] {
         shape(&["\"epoch\""], "u64", "counts the changes of schema and index states"),
         shape(
             &["\"import\""],
-            "(archive, rows)",
+            "(archive, rows, whether of a tenant, tenant)",
             "how far an import is; while it is there, nobody opens the store",
         ),
     ]

@@ -179,7 +179,7 @@ impl File {
         };
         // What is freed makes room for what comes.
         match bytes(blob.size) - freed {
-            more @ 0.. => tx.charge(tenant, Counter::BYTES, more, policy.bytes).await?,
+            more @ 1.. => tx.charge(tenant, Counter::BYTES, more, policy.bytes).await?,
             less => tx.release(tenant, Counter::BYTES, -less)?,
         }
         Ok(file)
@@ -230,11 +230,12 @@ impl File {
     ///
     /// `NotFound` if it is not there any more; those of [`Transaction::delete`].
     pub async fn remove(&self, tx: &Transaction, now: DateTime<Utc>) -> Result<()> {
-        if tx.delete::<Self>(self.tenant_id, self.id).await?.is_none() {
+        let Some(removed) = tx.delete::<Self>(self.tenant_id, self.id).await? else {
             return Err(Error::new(ErrorKind::NotFound, "the file is not there any more"));
-        }
+        };
         tx.release(self.tenant_id, Counter::FILES, 1)?;
-        let freed = self.drop_versions(tx, ..=self.version, now).await?;
+        // What it has come to since it was read goes too.
+        let freed = removed.drop_versions(tx, ..=removed.version, now).await?;
         tx.release(self.tenant_id, Counter::BYTES, freed)
     }
 

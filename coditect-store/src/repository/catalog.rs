@@ -66,6 +66,8 @@ pub(crate) struct Known {
     unsettled: BTreeMap<&'static str, State>,
     /// The spaces of this program's that have an index that it does not know, with its name.
     unknown: BTreeMap<&'static str, String>,
+    /// An index of a tenant's space that is another program's alone, if there is one.
+    foreign: Option<String>,
 }
 
 impl Catalog {
@@ -105,6 +107,12 @@ impl Known {
     /// Refuses to write where there is an index that this program does not know.
     pub(super) fn require_known(&self, space: &'static str) -> Result<()> {
         self.unknown.get(space).map_or(Ok(()), |index| Err(unknown(space, index)))
+    }
+
+    /// Refuses to clear what may be another program's records.
+    pub(super) fn require_nothing_foreign(&self) -> Result<()> {
+        self.require_all_known()?;
+        self.foreign.as_ref().map_or(Ok(()), |index| Err(unknown("another program's space", index)))
     }
 
     /// Refuses to write anywhere if there is an index that this program does not know.
@@ -308,7 +316,9 @@ async fn load(
     registry: &Registry,
     epoch: u64,
 ) -> Result<Known> {
-    let unknown = unknown_indexes(registry, &schema(tx, root).await?);
+    let stored = schema(tx, root).await?;
+    let unknown = unknown_indexes(registry, &stored);
+    let foreign = foreign_index(registry, &stored);
     let mut unsettled = BTreeMap::new();
     for declared in registry.declared().filter(|declared| declared.is_index()) {
         // A position may change under it: who needs the present one reads it.
@@ -318,7 +328,7 @@ async fn load(
             unsettled.insert(declared.name, state);
         }
     }
-    Ok(Known { epoch, unsettled, unknown })
+    Ok(Known { epoch, unsettled, unknown, foreign })
 }
 
 fn unknown_indexes(
@@ -331,6 +341,14 @@ fn unknown_indexes(
         Some((registry.declaration(&schema.3)?.space, name.clone()))
     };
     others.filter_map(of_ours).collect()
+}
+
+fn foreign_index(registry: &Registry, stored: &BTreeMap<String, Schema>) -> Option<String> {
+    let is_foreign = |(name, (_, _, _, space)): &(&String, &Schema)| {
+        let of_tenants = stored.get(space).is_none_or(|(_, place, _, _)| place == "tenant");
+        registry.declaration(space).is_none() && *name != space && of_tenants
+    };
+    stored.iter().find(is_foreign).map(|(name, _)| name.clone())
 }
 
 impl Declared {

@@ -1,10 +1,15 @@
 //! Clearing a range of any length, in transactions of bounded size.
 
-use crate::{Result, Store, Transaction, engine::KeySelector, keyspace::KeyRange};
+use crate::{
+    Result, Store, Transaction,
+    engine::{RangeQuery, Stopped},
+    keyspace::KeyRange,
+};
 
-/// The most rows that one transaction clears. A row is 100,000 bytes at the most, and a chunk of a
-/// blob ten thousand.
-const ROWS: i32 = 500;
+/// A transaction clears about as many bytes.
+const BYTES: usize = 1 << 20;
+/// The most rows that one transaction clears.
+const ROWS: usize = 1_000;
 
 /// Clears all rows of `range`, which are no records that an index knows. What is written there
 /// meanwhile may stay.
@@ -22,9 +27,10 @@ pub(super) async fn range(store: &Store, mut range: KeyRange) -> Result<()> {
 async fn piece(tx: &Transaction, range: &KeyRange) -> Result<Option<Vec<u8>>> {
     // An index that is declared meanwhile may know of the rows.
     tx.known().await?.require_all_known()?;
-    // Only the key of the first row that stays is asked for; no value is read.
-    let past = KeySelector { key: range.begin.clone(), or_equal: false, offset: 1 + ROWS };
-    let past = tx.engine().snapshot().get_key(&past).await?.min(range.end.clone());
+    let query = RangeQuery::new(range.begin.clone(), range.end.clone());
+    let first = tx.engine().snapshot().get_range(&query.limit(ROWS).target_bytes(BYTES)).await?;
+    let Some(last) = first.rows.last() else { return Ok(None) };
+    let past = [last.key.as_slice(), &[0]].concat();
     tx.engine().clear_range(&range.begin, &past);
-    Ok((past < range.end).then_some(past))
+    Ok((first.stopped != Stopped::End).then_some(past))
 }

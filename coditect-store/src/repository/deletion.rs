@@ -5,8 +5,9 @@
 //! size. It can be broken off anywhere, by a kill too: the deletion is still
 //! [there](Store::complete_deletions), and is begun again from what is left.
 //!
-//! What hangs on what, and must read it in the transaction that hangs it there, so that it conflicts
-//! with the deletion and finds out:
+//! What hangs on what. Whoever hangs something there reads the record in the same transaction, so that
+//! it conflicts with the deletion and finds out: `File` does so for sessions, for the rest it is the
+//! caller who reads, as one does who looks whose the session is.
 //!
 //! ```text
 //! tenant        all under its prefix, and what is said of that in indexes over all tenants
@@ -20,7 +21,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Transaction, blob, clear};
+use super::{TenantTransaction, Transaction, blob, clear};
 use crate::{
     Counter, Entity, Error, Result, Store,
     engine::{KeySelector, RangeQuery},
@@ -35,7 +36,7 @@ use crate::{
 /// The most records that one transaction removes.
 const BATCH: usize = 100;
 /// The most files that one transaction removes: each may have a hundred contents.
-const FILES: usize = 10;
+const FILES: usize = 1;
 
 impl Transaction {
     /// Deletes a workspace session, and gives what is left to [complete](Store::complete); `None` if
@@ -104,13 +105,42 @@ impl Transaction {
     }
 }
 
+impl TenantTransaction {
+    /// As [`Transaction::delete_session`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn delete_session(
+        &self,
+        session: SessionId,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Deletion>> {
+        self.tx.delete_session(self.tenant, session, now).await
+    }
+
+    /// As [`Transaction::delete_conversation`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn delete_conversation(
+        &self,
+        conversation: ConversationId,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Deletion>> {
+        self.tx.delete_conversation(self.tenant, conversation, now).await
+    }
+}
+
 impl Store {
     /// Removes what hangs on what was deleted, in as many transactions as it takes. Several may be at
     /// it, and one that is through finds nothing left.
     ///
     /// # Errors
     ///
-    /// `Corrupt` or `NewerFormat` if there is a record whose index entries cannot be known; those of
+    /// `Corrupt` or `NewerFormat` if there is a record whose index entries cannot be known, or may be, by
+    /// an entity that another program declares: then it is for that to complete it; those of
     /// [`Store::run`]. The deletion is still there then.
     pub async fn complete(&self, deletion: &Deletion) -> Result<()> {
         let tenant = deletion.tenant_id;
@@ -134,18 +164,23 @@ impl Store {
     ///
     /// Those of [`complete`](Self::complete).
     pub async fn complete_deletions(&self) -> Result<u64> {
-        let mut completed = 0;
+        let (mut completed, mut failure, mut next) = (0, Ok(()), None);
         loop {
+            let after = &next;
             let pending = |tx: Transaction| async move {
-                Ok::<_, Error>(tx.list::<Deletion>(Global).page(BATCH, None).await?.items)
+                tx.list::<Deletion>(Global).page(BATCH, after.as_ref()).await
             };
             let pending = self.run(pending).await?;
-            for deletion in &pending {
-                self.complete(deletion).await?;
-                completed += 1;
+            for deletion in &pending.items {
+                // One that fails does not keep the others from being completed.
+                match self.complete(deletion).await {
+                    Ok(()) => completed += 1,
+                    Err(error) => failure = failure.and(Err(error)),
+                }
             }
-            if pending.is_empty() {
-                return Ok(completed);
+            next = pending.next;
+            if next.is_none() {
+                return failure.map(|()| completed);
             }
         }
     }
@@ -182,7 +217,7 @@ impl Store {
         loop {
             let (done, blobs) = self.run_idempotent(files).await?;
             for id in blobs {
-                blob::remove(self, tenant, id).await?;
+                blob::remove(self, tenant, id, None).await?;
             }
             if done {
                 return Ok(());
@@ -226,6 +261,8 @@ impl Store {
         let typed: Vec<&Declaration> =
             self.registry().declarations().filter(|of| of.is_indexed_in_tenants()).collect();
         loop {
+            // Records of entities that are not declared here cannot go without their entries.
+            self.run(|tx| async move { tx.known().await?.require_nothing_foreign() }).await?;
             for declaration in &typed {
                 while !self.run_idempotent(|tx| delete_records(tx, declaration, tenant)).await? {}
             }

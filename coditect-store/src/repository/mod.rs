@@ -47,7 +47,7 @@ pub use cursor::Cursor;
 pub use log::{Appended, LogScan, Logged};
 pub(crate) use quota::COUNTERS;
 pub use quota::Counter;
-pub(crate) use restore::{admit, check_meta, require_all_built, restore};
+pub(crate) use restore::{admit, check_meta, refuse_rivals, require_all_built, restore, take_back};
 pub use revision::{Revision, Stored};
 use scan::Source;
 pub use scan::{EXAMINED_LIMIT, PAGE_BYTES, PAGE_LIMIT, Page, Scan, Stopped};

@@ -5,7 +5,7 @@ use super::{CHUNKS, COUNTERS, catalog, maintain};
 use crate::{
     Error, ErrorKind, Result,
     engine::{self, KeyValue},
-    entity::{Form, META, Registry},
+    entity::{Entry, Form, META, Registry},
     keyspace::{Located, Readable, Root},
 };
 
@@ -22,21 +22,55 @@ pub(crate) async fn restore(
     registry: &Registry,
     row: &KeyValue,
 ) -> Result<()> {
-    let located = Located::of(root, &row.key);
-    let name = located.map(|located| located.name).unwrap_or_default();
-    if ![COUNTERS.name(), CHUNKS.name()].contains(&name) {
-        let declaration = registry.declaration(name).ok_or_else(|| {
-            let message = format!("{} is of no space", Readable::key(root, &row.key));
-            Error::new(ErrorKind::Corrupt, message)
-        })?;
-        let entries = (declaration.entries)(root, row)?;
-        for entry in entries.iter().filter(|entry| entry.form == Form::Unique) {
-            maintain::refuse(tx.get(&entry.key).await?.map(|_| entry.index))?;
-        }
-        maintain::write(tx, &entries);
+    let entries = entries(root, registry, row)?;
+    for entry in entries.iter().filter(|entry| entry.form == Form::Unique) {
+        maintain::refuse(tx.get(&entry.key).await?.map(|_| entry.index))?;
     }
+    maintain::write(tx, &entries);
     tx.set(&row.key, &row.value);
     Ok(())
+}
+
+/// Refuses what [`restore`] would refuse, unless it was restored before. Writes nothing.
+pub(crate) async fn refuse_rivals(
+    tx: &engine::Transaction,
+    root: &Root,
+    registry: &Registry,
+    row: &KeyValue,
+) -> Result<()> {
+    for entry in entries(root, registry, row)? {
+        if entry.form == Form::Unique {
+            let there = tx.get(&entry.key).await?.filter(|there| *there != entry.value);
+            maintain::refuse(there.map(|_| entry.index))?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes back what [`restore`] has written.
+pub(crate) fn take_back(
+    tx: &engine::Transaction,
+    root: &Root,
+    registry: &Registry,
+    row: &KeyValue,
+) -> Result<()> {
+    maintain::clear(tx, &entries(root, registry, row)?);
+    tx.clear(&row.key);
+    Ok(())
+}
+
+/// The index entries that a row gives: none, if it is a counter.
+fn entries(root: &Root, registry: &Registry, row: &KeyValue) -> Result<Vec<Entry>> {
+    let located = Located::of(root, &row.key);
+    let name = located.map(|located| located.name).unwrap_or_default();
+    if [COUNTERS.name(), CHUNKS.name()].contains(&name) {
+        return Ok(Vec::new());
+    }
+    let declaration = registry.declaration(name).ok_or_else(|| {
+        let message = format!("{} is of no space", Readable::key(root, &row.key));
+        Error::new(ErrorKind::Corrupt, message)
+    })?;
+    (declaration.entries)(root, row)
 }
 
 /// Refuses a store of whose indexes one is being built, or counted anew.

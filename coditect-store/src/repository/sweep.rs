@@ -37,14 +37,20 @@ impl Store {
     /// # Errors
     ///
     /// Those of [`sweep_expired`](Self::sweep_expired), [`collect_blobs`](Self::collect_blobs) and
-    /// [`complete_deletions`](Self::complete_deletions). What was removed before stays so.
+    /// [`complete_deletions`](Self::complete_deletions). The others are done all the same.
     pub async fn sweep(&self, now: DateTime<Utc>) -> Result<Swept> {
+        // One that fails does not keep the others from being done.
+        let auth_sessions = self.sweep_expired::<AuthSession>(now).await;
+        let tickets = self.sweep_expired::<Ticket>(now).await;
+        let idempotency_entries = self.sweep_expired::<IdempotencyEntry>(now).await;
+        let deletions = self.complete_deletions().await;
+        let blobs = self.collect_blobs(now).await;
         Ok(Swept {
-            auth_sessions: self.sweep_expired::<AuthSession>(now).await?,
-            tickets: self.sweep_expired::<Ticket>(now).await?,
-            idempotency_entries: self.sweep_expired::<IdempotencyEntry>(now).await?,
-            deletions: self.complete_deletions().await?,
-            blobs: self.collect_blobs(now).await?,
+            auth_sessions: auth_sessions?,
+            tickets: tickets?,
+            idempotency_entries: idempotency_entries?,
+            blobs: blobs?,
+            deletions: deletions?,
         })
     }
 
@@ -73,7 +79,7 @@ impl Store {
     }
 
     /// Removes the blobs that no record holds, and that may be collected at `now`; says how many they
-    /// were. Two transactions each, and one for each 500 chunks.
+    /// were. Two transactions each, and one for each megabyte.
     ///
     /// # Errors
     ///
@@ -83,7 +89,7 @@ impl Store {
         loop {
             let over = self.run(|tx| async move { over::<DetachedBlob>(&tx, now).await }).await?;
             for detached in &over {
-                blob::remove(self, detached.tenant_id, detached.id).await?;
+                blob::remove(self, detached.tenant_id, detached.id, Some(now)).await?;
                 collected += 1;
             }
             if over.is_empty() {

@@ -332,14 +332,18 @@ async fn stopped_after<T>(polls: usize, work: impl Future<Output = T>) -> Option
 }
 
 /// Stops an import of `archive` after the n-th step, for every n, and runs it again.
-async fn stopped_everywhere(archive: &[u8], target: impl AsyncFn() -> Database) -> usize {
+async fn stopped_everywhere(
+    archive: &[u8],
+    rows_a_step: usize,
+    target: impl AsyncFn() -> Database,
+) -> usize {
     let whole = target().await;
     import(&whole, archive).await.unwrap();
     let whole = rows(&whole).await;
     let mut unfinished = 0;
     for polls in 1.. {
         let database = target().await;
-        let import = options().import(database.clone()).unwrap().rows(7);
+        let import = options().import(database.clone()).unwrap().rows(rows_a_step);
         if let Some(done) = stopped_after(polls, import.run(archive, |_| ())).await {
             done.unwrap();
             assert!(rows(&database).await == whole);
@@ -366,8 +370,8 @@ async fn stopped_everywhere(archive: &[u8], target: impl AsyncFn() -> Database) 
 async fn an_import_that_is_stopped_anywhere_goes_on_where_it_was() {
     let archive = exported(&filled(60).await).await;
     let target = async || Database::memory().unwrap();
-    let unfinished = stopped_everywhere(&archive, target).await;
-    assert!(unfinished > 50, "{unfinished} were stopped on their way");
+    let unfinished = stopped_everywhere(&archive, 7, target).await;
+    assert!(unfinished > 10, "{unfinished} were stopped on their way");
 }
 
 #[tokio::test]
@@ -375,8 +379,48 @@ async fn a_tenants_import_that_is_stopped_anywhere_counts_nothing_twice() {
     let mut archive = Vec::new();
     filled(60).await.export().tenant(tenant(2)).run(&mut archive, |_| ()).await.unwrap();
     let target = async || empty().await.database().clone();
-    let unfinished = stopped_everywhere(&archive, target).await;
+    let unfinished = stopped_everywhere(&archive, 1, target).await;
     assert!(unfinished >= 2, "{unfinished} were stopped on their way");
+}
+
+#[tokio::test]
+async fn an_import_that_is_abandoned_leaves_what_was_there_before() {
+    let store = filled(60).await;
+    let mut of_tenant = Vec::new();
+    store.export().tenant(tenant(2)).run(&mut of_tenant, |_| ()).await.unwrap();
+    for polls in 1.. {
+        let target = empty().await;
+        // Others have the same days and tags, and are counted with them.
+        let other = &Task { due: Some(1), tags: vec!["all".into()], ..task(7) };
+        target.run(|tx| async move { tx.create(other).await }).await.unwrap();
+        let before = rows(target.database()).await;
+        let import = options().import(target.database().clone()).unwrap().rows(5);
+        if stopped_after(polls, import.run(of_tenant.as_slice(), |_| ())).await.is_some() {
+            assert!(!import.abandon().await.unwrap(), "it has ended");
+            assert!(rows(target.database()).await != before);
+            break;
+        }
+        // It may be stopped itself.
+        let begun = rows(target.database()).await != before;
+        let abandoned = stopped_after(polls, import.abandon()).await;
+        let again = import.abandon().await.unwrap();
+        assert!(!begun || abandoned.is_none() || !again);
+        let after = rows(target.database()).await;
+        assert!(after == before || import_had_ended(&target).await, "after {polls} polls");
+    }
+
+    let whole = exported(&store).await;
+    let database = Database::memory().unwrap();
+    let import = options().import(database.clone()).unwrap().rows(5);
+    assert!(stopped_after(20, import.run(whole.as_slice(), |_| ())).await.is_none());
+    assert!(!rows(&database).await.is_empty());
+    assert!(import.abandon().await.unwrap());
+    assert!(rows(&database).await == Rows::new());
+}
+
+/// Whether the import was stopped between its last commit and the answer, and so had ended.
+async fn import_had_ended(store: &Store) -> bool {
+    store.begin().list::<Task>(tenant(2)).all(99).await.unwrap().len() == 20
 }
 
 #[tokio::test]
@@ -419,10 +463,18 @@ async fn a_tenant_whose_unique_value_is_taken_is_refused_by_the_indexs_name() {
     let other = empty().await;
     let taken = &User { tenant_id: TenantId::new(), ..samples::user() };
     other.run(|tx| async move { tx.create(taken).await }).await.unwrap();
-    let error = import(other.database(), &archive).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unique("users_by_email"));
+    let before = rows(other.database()).await;
+    let unique = ErrorKind::Unique("users_by_email");
+    let verified = options().import(other.database().clone()).unwrap();
+    let refused = verified.run_verified(io::Cursor::new(&archive), |_| ()).await.unwrap_err();
+    assert_eq!(refused.kind(), unique);
+    assert!(rows(other.database()).await == before, "it was found before anything was written");
+
+    assert_eq!(import(other.database(), &archive).await.unwrap_err().kind(), unique);
     let error = options().open(other.database().clone()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Importing, "it is there in part");
+    assert!(verified.abandon().await.unwrap());
+    assert!(rows(other.database()).await == before);
 }
 
 #[tokio::test]

@@ -1,24 +1,34 @@
 //! Removing blobs that no record holds.
 
+use chrono::{DateTime, Utc};
+
 use super::CHUNKS;
 use crate::{
     Error, Result, Store, Transaction,
+    entity::{expiry_hour, hours_over},
     keyspace::KeyRange,
     model::{BlobId, BlobState, DetachedBlob, TenantId},
     repository::clear,
 };
 
 /// Removes a detached blob: first the chance to attach it, then its chunks, then all trace of it. It
-/// can be broken off anywhere and begun again; of one that is attached, or gone, it removes nothing.
+/// can be broken off anywhere and begun again; of one that is attached, or gone, it removes nothing, nor
+/// of one that is not `over` at that time, where one is given.
 pub(in crate::repository) async fn remove(
     store: &Store,
     tenant: TenantId,
     id: BlobId,
+    over: Option<DateTime<Utc>>,
 ) -> Result<()> {
     let release = |tx: Transaction| async move {
         let Some(detached) = tx.get::<DetachedBlob>(tenant, id).await? else {
             return Ok::<_, Error>(false);
         };
+        // It may have been renewed since it was found.
+        let hour = expiry_hour(detached.collect_after);
+        if over.is_some_and(|now| !hours_over(now).contains(&hour)) {
+            return Ok(false);
+        }
         if detached.state != BlobState::Released {
             tx.update(&DetachedBlob { state: BlobState::Released, ..detached }).await?;
         }

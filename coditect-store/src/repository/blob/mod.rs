@@ -15,7 +15,8 @@
 //!   that takes, and all of them see the same bytes.
 //! - From before its first chunk to after its last, a blob is either detached or held by one record,
 //!   whatever is broken off and where: no chunk is ever lost sight of.
-//! - Who uploads renews a lease. What is detached is collected when that is over by an hour, and never
+//! - Who uploads renews a lease: what is finished is kept for an hour. What is detached is collected
+//!   within an hour after that is over, and never
 //!   while it can still be attached: collecting begins by making that impossible.
 //! - Length and hash are the record's, so what was attached is what was uploaded, to the byte.
 

@@ -8,8 +8,8 @@ use super::{Blob, CHUNK_BYTES, CHUNKS, chunk_key, gone};
 use crate::{
     Error, ErrorKind, Result, Store, Transaction,
     engine::{KeySelector, RangeQuery},
-    keyspace::{KeyRange, unpack_all},
-    model::{DetachedBlob, TenantId},
+    keyspace::{Global, KeyRange, unpack_all},
+    model::{Deleted, Deletion, DetachedBlob, TenantId},
 };
 
 /// The most chunks that are read at once: what one piece holds, in bytes, is ten thousand times that.
@@ -71,8 +71,8 @@ impl BlobReader {
     ///
     /// # Errors
     ///
-    /// `NotFound` if the blob was collected meanwhile; `Corrupt` if what is stored is not what was
-    /// uploaded; those of [`Store::run`].
+    /// `NotFound` if none of its chunks is there: it was collected meanwhile, unless a record still holds
+    /// it; `Corrupt` if what is stored is not what was uploaded; those of [`Store::run`].
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -143,7 +143,9 @@ async fn missing(tx: &Transaction, tenant: TenantId, blob: &Blob) -> Result<Erro
     let range = KeyRange::tuples(&CHUNKS.key(tx.root(), tenant, &blob.id));
     let first = KeySelector::first_greater_or_equal(range.begin.clone());
     let some_are_left = range.contains(&tx.engine().snapshot().get_key(&first).await?);
-    if some_are_left && tx.get::<DetachedBlob>(tenant, blob.id).await?.is_none() {
+    let detached = tx.get::<DetachedBlob>(tenant, blob.id).await?.is_some();
+    let deleted = tx.get::<Deletion>(Global, (tenant, Deleted::Tenant)).await?.is_some();
+    if some_are_left && !detached && !deleted {
         return Ok(Error::new(ErrorKind::Corrupt, "a chunk of a blob is missing, or not its own"));
     }
     Ok(gone())

@@ -1,6 +1,6 @@
 //! Writing a blob.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sha2::{Digest as _, Sha256};
 
 use super::{Blob, CHUNK_BYTES, LEASE, chunk_key, gone};
@@ -16,7 +16,7 @@ const BATCH_BYTES: usize = 90 * CHUNK_BYTES;
 /// A blob that is being written.
 ///
 /// It is dropped to be given up, and [collected](crate::Store::collect_blobs) then, when it was left
-/// alone for an hour; [`abandon`](Self::abandon) does that at once.
+/// alone for half an hour or more; [`abandon`](Self::abandon) does that at once.
 ///
 /// ```
 /// # use coditect_store::{BlobUpload, Clock, Result, Store, model::TenantId};
@@ -84,7 +84,7 @@ impl BlobUpload {
             self.buffer.extend_from_slice(front);
             bytes = rest;
             if self.buffer.len() == BATCH_BYTES {
-                self.flush().await?;
+                self.flush(LEASE / 2).await?;
             }
         }
         Ok(())
@@ -97,25 +97,26 @@ impl BlobUpload {
     ///
     /// Those of [`write`](Self::write).
     pub async fn finish(mut self) -> Result<Blob> {
-        self.flush().await?;
+        self.flush(LEASE).await?;
         Ok(Blob { id: self.id, size: self.size, sha256: self.hash.finalize().into() })
     }
 
-    /// Gives it up, and removes what was written. A transaction for each 500 chunks.
+    /// Gives it up, and removes what was written. A transaction for each megabyte.
     ///
     /// # Errors
     ///
     /// Those of [`Store::run`]; what is left is collected later.
     pub async fn abandon(self) -> Result<()> {
-        super::collect::remove(&self.store, self.tenant, self.id).await
+        super::collect::remove(&self.store, self.tenant, self.id, None).await
     }
 
-    /// Writes the buffer as the chunks behind those that are there. Once more is the same.
-    async fn flush(&mut self) -> Result<()> {
+    /// Writes the buffer as the chunks behind those that are there, and keeps them for `lease` at least.
+    /// Once more is the same.
+    async fn flush(&mut self, lease: TimeDelta) -> Result<()> {
         let (tenant, id, now, buffer) = (self.tenant, self.id, self.clock.now(), &self.buffer);
         let first = self.size / CHUNK_BYTES as u64;
         let write = |tx: Transaction| async move {
-            renew(&tx, tenant, id, now).await?;
+            renew(&tx, tenant, id, (now, lease)).await?;
             for (n, chunk) in (first..).zip(buffer.chunks(CHUNK_BYTES)) {
                 tx.engine().set(&chunk_key(tx.root(), tenant, id, n), chunk);
             }
@@ -129,13 +130,18 @@ impl BlobUpload {
     }
 }
 
-/// Makes sure that the blob is not being collected, and will not be soon.
-async fn renew(tx: &Transaction, tenant: TenantId, id: BlobId, now: DateTime<Utc>) -> Result<()> {
+/// Makes sure that the blob is not being collected, and will not be for as long as `at_least`.
+async fn renew(
+    tx: &Transaction,
+    tenant: TenantId,
+    id: BlobId,
+    (now, at_least): (DateTime<Utc>, TimeDelta),
+) -> Result<()> {
     let detached = tx.get::<DetachedBlob>(tenant, id).await?.ok_or_else(gone)?;
     if detached.state != BlobState::Uploading {
         return Err(gone());
     }
-    if detached.collect_after < now + LEASE / 2 {
+    if detached.collect_after < now + at_least {
         tx.update(&DetachedBlob { collect_after: now + LEASE, ..detached }).await?;
     }
     Ok(())
