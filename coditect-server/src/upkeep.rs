@@ -75,13 +75,13 @@ async fn sweep(app: &App) -> coditect_store::Result<()> {
 async fn build(app: &App) -> coditect_store::Result<()> {
     for index in app.store.unbuilt().await? {
         let build = app.store.build(index)?;
-        let total = build.total().await?;
-        tracing::info!(index, total, "building");
+        // How much is left is not counted: that takes as long as the build, and requests wait.
+        tracing::info!(index, "building");
         let mut said = Instant::now();
         let work = build.run(|progress| {
             if said.elapsed() >= TOLD_EVERY {
                 said = Instant::now();
-                tracing::info!(index, examined = progress.examined, total, "building");
+                tracing::info!(index, examined = progress.examined, "building");
             }
         });
         let examined = work.await?.examined;

@@ -14,7 +14,7 @@ use crate::{
     entity::{Form, META},
     keyspace::{KeyPart, KeyRange, Located, Place, Readable},
     model::TenantId,
-    repository::{self, CHUNKS, COUNTERS},
+    repository::{self, CHUNKS, COUNTERS, PLAIN},
 };
 
 /// Rows are read in pages of about so many bytes.
@@ -111,23 +111,17 @@ impl Inspect {
         while shown < limit
             && let Some(range) = self.next_range(&view, &at).await?
         {
-            let mut from = range.begin;
-            loop {
-                let page = view.page(&from, &range.end, PAGE_BYTES).await?;
-                let last = page.rows.last().map(|row| row.key.clone());
-                for row in page.rows {
+            at.clone_from(&range.end);
+            let mut pages = view.stream(range, PAGE_BYTES);
+            while let Some(rows) = pages.next_page().await? {
+                for row in rows {
                     if shown == limit {
                         return Ok(shown);
                     }
                     shown += 1;
                     show(self.shown(row));
                 }
-                match last.filter(|_| page.more) {
-                    Some(last) => from = [last.as_slice(), &[0]].concat(),
-                    None => break,
-                }
             }
-            at = range.end;
         }
         Ok(shown)
     }
@@ -176,7 +170,7 @@ impl Inspect {
         if name == META {
             return Ok(Place::Global);
         }
-        if [COUNTERS.name(), CHUNKS.name()].contains(&name) {
+        if PLAIN.contains(&name) {
             return Ok(Place::Tenant);
         }
         let declared = self.store.registry().named(name);
@@ -242,24 +236,19 @@ impl Inspect {
     pub async fn overview(&self) -> Result<Overview> {
         let (store, root) = (&self.store, self.store.root());
         let view = store.database().view().await?;
-        let itself = [
-            (META, Place::Global),
-            (COUNTERS.name(), Place::Tenant),
-            (CHUNKS.name(), Place::Tenant),
-        ];
+        let plain = PLAIN.into_iter().map(|name| (name, Place::Tenant));
+        let itself = [(META, Place::Global)].into_iter().chain(plain);
         let declared = store.registry().declared().map(|declared| (declared.name, declared.place));
-        let names: Vec<_> = itself.into_iter().chain(declared).collect();
+        let names: Vec<_> = itself.chain(declared).collect();
         let size = |&(name, place): &(&'static str, Place)| {
             (name, (place, Size { name: name.to_owned(), ..Size::default() }))
         };
         let mut sizes: BTreeMap<&'static str, (Place, Size)> = names.iter().map(size).collect();
         let mut unknown = Size { name: "undeclared".to_owned(), ..Size::default() };
         let (mut tenants, mut tenant) = (0, None);
-        let range = root.range();
-        let mut from = range.begin;
-        loop {
-            let page = view.page(&from, &range.end, PAGE_BYTES).await?;
-            for row in &page.rows {
+        let mut pages = view.stream(root.range(), PAGE_BYTES);
+        while let Some(rows) = pages.next_page().await? {
+            for row in &rows {
                 let located = Located::of(root, &row.key);
                 let of = located.and_then(|at| at.tenant);
                 if of.is_some() && of != tenant {
@@ -274,10 +263,6 @@ impl Inspect {
                 size.rows += 1;
                 size.key_bytes += row.key.len() as u64;
                 size.value_bytes += row.value.as_ref().map_or(0, |value| value.len() as u64);
-            }
-            match page.rows.last().filter(|_| page.more) {
-                Some(last) => from = [last.key.as_slice(), &[0]].concat(),
-                None => break,
             }
         }
         let spaces = names.iter().filter_map(|(name, _)| sizes.remove(name)).map(|(_, size)| size);

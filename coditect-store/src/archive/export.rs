@@ -65,18 +65,12 @@ impl Export {
         };
         let mut writer = Writer::begin(sink, manifest).await?;
         for range in ranges {
-            let mut from = range.begin;
-            loop {
-                let page = view.page(&from, &range.end, PAGE_BYTES).await?;
-                let last = page.rows.last().map(|row| row.key.clone());
-                for row in page.rows {
+            let mut pages = view.stream(range, PAGE_BYTES);
+            while let Some(rows) = pages.next_page().await? {
+                for row in rows {
                     self.write(&mut writer, row).await?;
                 }
                 observe(writer.progress());
-                match last.filter(|_| page.more) {
-                    Some(last) => from = [last.as_slice(), &[0]].concat(),
-                    None => break,
-                }
             }
         }
         let version = match view.consistency() {

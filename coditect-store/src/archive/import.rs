@@ -3,7 +3,8 @@
 //! Why it can be stopped anywhere: the [marker](super::marker) says which archive is being imported
 //! and how many of its rows are there, and moves in the very transactions that write them. Whoever
 //! runs the import again passes over so many rows, which are compared with their sums all the same.
-//! Two who run it together conflict at the marker, and one is refused.
+//! Two who run it together conflict at the marker, and one is refused. Each step recognises its own
+//! work by the marker too, so that an unknown outcome is run again.
 
 use tokio::io::{AsyncRead, AsyncSeek, AsyncSeekExt};
 
@@ -14,7 +15,7 @@ use crate::{
     entity::Registry,
     keyspace::{KeyRange, Located, Readable, Root},
     repository, store,
-    transaction::{self, RetryPolicy, Unknown},
+    transaction::{self, RetryPolicy},
 };
 
 /// The most rows of a transaction, if not said.
@@ -167,7 +168,7 @@ impl Import {
                 };
                 self.take_back(&tx, &root.tenant(tenant)).await.map(Some)
             };
-            match transaction::run(&self.database, &again(), step).await? {
+            match transaction::run(&self.database, &RetryPolicy::idempotent(), step).await? {
                 None => return Ok(there),
                 Some(true) => return Ok(true),
                 Some(false) => there = true,
@@ -180,21 +181,22 @@ impl Import {
         let (root, registry) = (self.root(), self.registry());
         let query = RangeQuery::new(range.begin.clone(), range.end.clone()).limit(self.rows);
         let page = tx.get_range(&query.target_bytes(BYTES)).await?;
-        for row in &page.rows {
-            let located = Located::of(root, &row.key);
-            if located.is_some_and(|located| registry.is_original(located)) {
-                repository::take_back(tx, root, registry, row)?;
-                if tx.approximate_size() >= SIZE {
-                    return Ok(false);
-                }
+        let is_original = |row: &&KeyValue| {
+            Located::of(root, &row.key).is_some_and(|located| registry.is_original(located))
+        };
+        let originals: Vec<&KeyValue> = page.rows.iter().filter(is_original).collect();
+        for row in &originals {
+            repository::take_back(tx, root, registry, row)?;
+            if tx.approximate_size() >= SIZE {
+                break;
             }
         }
+        if !originals.is_empty() {
+            return Ok(false);
+        }
         let KeyRange { begin, end } = range;
-        let originals = page.rows.iter().any(|row| {
-            Located::of(root, &row.key).is_some_and(|located| registry.is_original(located))
-        });
-        if originals || page.stopped != engine::Stopped::End {
-            if !originals && let Some(last) = page.rows.last() {
+        if page.stopped != engine::Stopped::End {
+            if let Some(last) = page.rows.last() {
                 // Entries whose records went before them.
                 tx.clear_range(begin, &[last.key.as_slice(), &[0]].concat());
             }
@@ -274,7 +276,7 @@ impl Import {
             marker.write(&tx, root);
             Ok(marker)
         };
-        transaction::run(&self.database, &again(), begin).await
+        transaction::run(&self.database, &RetryPolicy::idempotent(), begin).await
     }
 
     /// Writes the first of `rows` in one transaction; gives how many.
@@ -306,7 +308,7 @@ impl Import {
             Marker { rows: at.rows + written as u64, ..at.clone() }.write(&tx, root);
             Ok(written)
         };
-        let written = transaction::run(&self.database, &again(), step).await?;
+        let written = transaction::run(&self.database, &RetryPolicy::idempotent(), step).await?;
         if written > rows.len() { Err(interfered()) } else { Ok(written) }
     }
 
@@ -332,7 +334,7 @@ impl Import {
             Marker::clear(&tx, root);
             Ok(())
         };
-        transaction::run(&self.database, &again(), end).await
+        transaction::run(&self.database, &RetryPolicy::idempotent(), end).await
     }
 }
 
@@ -343,11 +345,6 @@ pub enum Step {
     Verified(Progress),
     /// So much is there.
     Imported(Progress),
-}
-
-/// Each step recognises its own work by the marker, so that an unknown outcome is run again.
-fn again() -> RetryPolicy {
-    RetryPolicy { unknown: Unknown::RunAgain, ..RetryPolicy::default() }
 }
 
 /// Refuses an archive that this program does not understand.

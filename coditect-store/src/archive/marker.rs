@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     Error, ErrorKind, Result, engine,
     entity::META,
-    keyspace::{KeyPart, Root, unpack_all},
+    keyspace::{Root, packed, unpack_all},
     model::TenantId,
 };
 
@@ -35,9 +35,8 @@ impl Marker {
     }
 
     pub(super) fn write(&self, tx: &engine::Transaction, root: &Root) {
-        let mut bytes = Vec::new();
         let tenant = self.tenant.unwrap_or(TenantId(Uuid::nil()));
-        (self.id, self.rows, self.tenant.is_some(), tenant).pack(&mut bytes);
+        let bytes = packed(&(self.id, self.rows, self.tenant.is_some(), tenant));
         tx.set(&key(root), &bytes);
     }
 

@@ -27,12 +27,9 @@ pub(super) async fn check(
 ) -> Result<()> {
     let view = store.database().view().await?;
     let mut rows = Rows { store, view, tenant: None, findings: Vec::new() };
-    let range = store.root().range();
-    let mut from = range.begin;
-    loop {
-        let page = rows.view.page(&from, &range.end, PAGE_BYTES).await?;
-        let last = page.rows.last().map(|row| row.key.clone());
-        for row in page.rows {
+    let mut pages = rows.view.stream(store.root().range(), PAGE_BYTES);
+    while let Some(page) = pages.next_page().await? {
+        for row in page {
             report.rows += 1;
             rows.check_row(row).await?;
             for finding in rows.findings.drain(..) {
@@ -41,11 +38,8 @@ pub(super) async fn check(
             }
         }
         observe(Event::Progress(Stage::Rows, report.rows));
-        match last.filter(|_| page.more) {
-            Some(last) => from = [last.as_slice(), &[0]].concat(),
-            None => return Ok(()),
-        }
     }
+    Ok(())
 }
 
 struct Rows<'a> {

@@ -32,7 +32,7 @@ pub(crate) use limits::{conflict, maybe_committed};
 pub use range::{KeySelector, KeyValue, Order, RangePage, RangeQuery, RangeStream, Stopped};
 pub use statistics::Statistics;
 pub use versionstamp::Versionstamp;
-pub use view::{CheckedRow, Consistency, FileState, View, ViewPage};
+pub use view::{CheckedRow, Consistency, FileState, View, ViewPage, ViewStream};
 pub use watch::Watch;
 
 use self::statistics::{Counts, Read};

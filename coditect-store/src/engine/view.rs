@@ -10,7 +10,7 @@
 use std::path::Path;
 
 use super::{Database, Engine, embedded};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, keyspace::KeyRange};
 
 /// What is stored, at one version if [`consistency`](Self::consistency) says so. A handle that is
 /// cheap to clone.
@@ -51,6 +51,31 @@ pub struct CheckedRow {
     pub key: Vec<u8>,
     /// Its value; `None` if it is damaged.
     pub value: Option<Vec<u8>>,
+}
+
+/// A range of a view, page by page, in bounded memory: made by [`View::stream`].
+#[derive(Debug)]
+pub struct ViewStream {
+    view: View,
+    /// What is left; `None` after the last page.
+    rest: Option<KeyRange>,
+    target_bytes: usize,
+}
+
+impl ViewStream {
+    /// The next rows; `None` after the last. No page is empty. After an error it can be asked again.
+    ///
+    /// # Errors
+    ///
+    /// As [`View::page`].
+    pub async fn next_page(&mut self) -> Result<Option<Vec<CheckedRow>>> {
+        let Some(KeyRange { begin, end }) = &self.rest else { return Ok(None) };
+        let page = self.view.page(begin, end, self.target_bytes).await?;
+        let last = page.rows.last().map(|row| row.key.clone());
+        self.rest =
+            self.rest.take().zip(last.filter(|_| page.more)).map(|(rest, last)| rest.after(last));
+        Ok((!page.rows.is_empty()).then_some(page.rows))
+    }
 }
 
 /// How the file of a database was found.
@@ -101,6 +126,14 @@ impl View {
         match &self.0 {
             Source::Embedded(held) => held.page(begin, end, target_bytes.max(1)),
         }
+    }
+}
+
+impl View {
+    /// The rows of `range`, in pages that end with the row at which keys and values come to
+    /// `target_bytes`.
+    pub fn stream(&self, range: KeyRange, target_bytes: usize) -> ViewStream {
+        ViewStream { view: self.clone(), rest: Some(range), target_bytes }
     }
 }
 

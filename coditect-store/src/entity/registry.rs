@@ -10,7 +10,7 @@ use crate::{
     engine::KeyValue,
     keyspace::{KeyRange, Located, Place, Root, Scope as _, Shape},
     model::{self, TenantId},
-    repository::{CHUNKS, COUNTERS},
+    repository::{CHUNKS, COUNTERS, PLAIN},
 };
 
 /// The entities that a [`Store`](crate::Store) holds: the product's, and those that were
@@ -196,7 +196,7 @@ impl Registry {
     /// Whether what lies there is a record, of a log too, a counter, or a chunk of a blob, rather than
     /// derived from one.
     pub(crate) fn is_original(&self, located: Located<'_>) -> bool {
-        if [COUNTERS.name(), CHUNKS.name()].contains(&located.name) {
+        if PLAIN.contains(&located.name) {
             return located.place() == Place::Tenant;
         }
         let declared = self.named(located.name);
@@ -235,7 +235,8 @@ impl Registry {
     /// Refuses a name that is used twice.
     pub(crate) fn check(&self) -> Result<()> {
         let itself = "the store itself";
-        let mut names = vec![(META, itself), (COUNTERS.name(), itself), (CHUNKS.name(), itself)];
+        let own = [META].into_iter().chain(PLAIN);
+        let mut names: Vec<_> = own.map(|name| (name, itself)).collect();
         for declaration in &self.0 {
             for shape in &declaration.shapes {
                 if let Some((name, other)) = names.iter().find(|(name, _)| *name == shape.name) {

@@ -162,12 +162,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn packed(part: &impl KeyPart) -> Vec<u8> {
-        let mut key = Vec::new();
-        part.pack(&mut key);
-        key
-    }
+    use crate::keyspace::packed;
 
     #[test]
     fn a_key_is_shown_element_by_element() {

@@ -36,6 +36,6 @@ pub use shape::{Shape, table};
 pub use space::{Global, Place, Scope, Space};
 
 pub(crate) use element::{Located, digits};
-pub(crate) use part::unpack_all;
+pub(crate) use part::{packed, unpack_all};
 pub(crate) use shape::TENANT;
 pub(crate) use space::{distinct, is_name};

@@ -55,6 +55,13 @@ pub trait KeyPart: Clone + Send + Sync + 'static {
     fn unpack(rest: &mut &[u8]) -> Result<Self>;
 }
 
+/// The bytes of `part` alone.
+pub(crate) fn packed(part: &impl KeyPart) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    part.pack(&mut bytes);
+    bytes
+}
+
 macro_rules! elements {
     ($($type:ty),*) => {$(
         impl KeyPart for $type {
@@ -176,12 +183,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn packed(part: &impl KeyPart) -> Vec<u8> {
-        let mut key = Vec::new();
-        part.pack(&mut key);
-        key
-    }
 
     type Parts = (i64, String, Vec<u8>, (bool, [u8; 4]));
 

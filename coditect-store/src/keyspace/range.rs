@@ -97,12 +97,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn packed(part: &impl KeyPart) -> Vec<u8> {
-        let mut key = Vec::new();
-        part.pack(&mut key);
-        key
-    }
+    use crate::keyspace::packed;
 
     #[test]
     fn a_prefix_ends_at_the_next_string_of_its_length() {

@@ -27,7 +27,7 @@ use crate::{
     Error, ErrorKind, Result, Store, archive,
     engine::{self, RangeQuery},
     entity::{Declared, META, Registry},
-    keyspace::{KeyPart, KeyRange, Place, Root, unpack_all},
+    keyspace::{KeyPart, KeyRange, Place, Root, packed, unpack_all},
     store,
 };
 
@@ -408,12 +408,6 @@ fn schema_key(root: &Root, name: &str) -> Vec<u8> {
 
 fn state_key(root: &Root, index: &str) -> Vec<u8> {
     root.key(&(META.to_owned(), "index".to_owned(), index.to_owned()))
-}
-
-fn packed(part: &impl KeyPart) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    part.pack(&mut bytes);
-    bytes
 }
 
 pub(super) fn not_built(index: &'static str) -> Error {

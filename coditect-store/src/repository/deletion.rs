@@ -267,7 +267,7 @@ impl Store {
                 while !self.run_idempotent(|tx| delete_records(tx, declaration, tenant)).await? {}
             }
             // No index knows of what is left.
-            let mut begin = KeyRange::prefix(&self.root().key(&tenant)).begin;
+            let KeyRange { mut begin, end } = self.root().tenant(tenant);
             let mut spared: Vec<KeyRange> =
                 typed.iter().map(|of| of.range(self.root(), tenant)).collect();
             spared.sort_by(|a, b| a.begin.cmp(&b.begin));
@@ -275,7 +275,6 @@ impl Store {
                 clear::range(self, KeyRange { begin, end: space.begin }).await?;
                 begin = space.end;
             }
-            let end = KeyRange::prefix(&self.root().key(&tenant)).end;
             clear::range(self, KeyRange { begin, end }).await?;
             if self.run_idempotent(|tx| async move { forget_tenant(&tx, tenant).await }).await? {
                 return Ok(());
@@ -301,7 +300,7 @@ async fn delete_records(
 
 /// Ends the deletion of a tenant, if it has nothing any more.
 async fn forget_tenant(tx: &Transaction, tenant: TenantId) -> Result<bool> {
-    let all = KeyRange::prefix(&tx.root().key(&tenant));
+    let all = tx.root().tenant(tenant);
     let first = KeySelector::first_greater_or_equal(all.begin.clone());
     if all.contains(&tx.engine().get_key(&first).await?) {
         return Ok(false);

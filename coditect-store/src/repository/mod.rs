@@ -66,6 +66,9 @@ use crate::{
     telemetry,
 };
 
+/// The spaces of each tenant that hold neither records nor their entries, and no declaration names.
+pub(crate) const PLAIN: [&str; 2] = [COUNTERS.name(), CHUNKS.name()];
+
 /// One attempt at reading and writing records, all or nothing. A handle that is cheap to clone;
 /// all its clones are the same transaction, and its reads may run together. It sees its own
 /// writes. Dropping the last one without a [commit](Self::commit) leaves no trace.

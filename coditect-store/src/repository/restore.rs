@@ -1,7 +1,7 @@
 //! Putting back what was saved: a row as it was, and the entries that it gives by what is declared
 //! now.
 
-use super::{CHUNKS, COUNTERS, catalog, maintain};
+use super::{PLAIN, catalog, maintain};
 use crate::{
     Error, ErrorKind, Result,
     engine::{self, KeyValue},
@@ -59,11 +59,11 @@ pub(crate) fn take_back(
     Ok(())
 }
 
-/// The index entries that a row gives: none, if it is a counter.
+/// The index entries that a row gives: none, if it is no record.
 fn entries(root: &Root, registry: &Registry, row: &KeyValue) -> Result<Vec<Entry>> {
     let located = Located::of(root, &row.key);
     let name = located.map(|located| located.name).unwrap_or_default();
-    if [COUNTERS.name(), CHUNKS.name()].contains(&name) {
+    if PLAIN.contains(&name) {
         return Ok(Vec::new());
     }
     let declaration = registry.declaration(name).ok_or_else(|| {

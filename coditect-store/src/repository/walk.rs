@@ -7,7 +7,7 @@
 use crate::{
     Result,
     engine::{self, KeyValue, RangeQuery},
-    keyspace::{KeyPart, KeyRange, Place, Root},
+    keyspace::{KeyPart, KeyRange, Place, Root, packed},
     model::TenantId,
 };
 
@@ -46,7 +46,8 @@ impl Walk<'_> {
             let Some(scope) = self.scope(tx, &from).await? else {
                 return Ok(Piece { rows, next: None });
             };
-            let range = KeyRange::tuples(&[scope.as_slice(), &packed(self.name)].concat());
+            let range =
+                KeyRange::tuples(&[scope.as_slice(), &packed(&self.name.to_owned())].concat());
             let begin = range.begin.max(from);
             let mut more = false;
             if begin < range.end {
@@ -89,10 +90,4 @@ impl Walk<'_> {
         let mut rest = &first.key[self.root.as_bytes().len()..];
         Ok(Some(self.root.key(&TenantId::unpack(&mut rest)?)))
     }
-}
-
-fn packed(name: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    name.to_owned().pack(&mut bytes);
-    bytes
 }

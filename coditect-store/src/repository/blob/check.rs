@@ -56,10 +56,12 @@ pub(crate) async fn check(
     let mut held = BTreeMap::new();
     for declaration in registry.declarations() {
         let Some(blobs) = declaration.blobs else { continue };
-        let mut rows = Rows::new(view, declaration.range(root, tenant));
-        while let Some(CheckedRow { key, value }) = rows.next().await? {
-            let Some(value) = value else { continue };
-            for blob in blobs(root, &KeyValue { key, value }).unwrap_or_default() {
+        let mut pages = view.stream(declaration.range(root, tenant), PAGE_BYTES);
+        while let Some(rows) = pages.next_page().await? {
+            let rows = rows
+                .into_iter()
+                .filter_map(|CheckedRow { key, value }| Some(KeyValue { key, value: value? }));
+            for blob in rows.flat_map(|row| blobs(root, &row).unwrap_or_default()) {
                 if held.insert(blob.id, Holding { blob, seen: false }).is_some() {
                     found(BlobFault::HeldTwice, blob.id);
                 }
@@ -67,11 +69,10 @@ pub(crate) async fn check(
         }
     }
     let detached = DetachedBlob::SPACE.prefix(root, tenant);
-    let mut rows = Rows::new(view, KeyRange::tuples(&detached));
-    while let Some(row) = rows.next().await? {
-        if let Ok(id) = unpack_all::<BlobId>(&row.key[detached.len()..])
-            && held.contains_key(&id)
-        {
+    let mut pages = view.stream(KeyRange::tuples(&detached), PAGE_BYTES);
+    while let Some(rows) = pages.next_page().await? {
+        let ids = rows.iter().filter_map(|row| unpack_all(&row.key[detached.len()..]).ok());
+        for id in ids.filter(|id| held.contains_key(id)) {
             found(BlobFault::HeldAndDetached, id);
         }
     }
@@ -99,27 +100,34 @@ async fn check_chunks(
     found: &mut impl FnMut(BlobFault, BlobId),
 ) -> Result<()> {
     let prefix = CHUNKS.prefix(root, tenant);
-    let mut rows = Rows::new(view, KeyRange::tuples(&prefix));
+    let mut pages = view.stream(KeyRange::tuples(&prefix), PAGE_BYTES);
     let mut reading: Option<Reading> = None;
+    let mut read = Vec::new();
     loop {
-        let row = rows.next().await?;
-        let place = row.as_ref().and_then(|row| unpack_all(&row.key[prefix.len()..]).ok());
-        let next: Option<(BlobId, u64)> = place;
-        if let Some(read) = reading.take_if(|read| next.is_none_or(|(id, _)| id != read.id)) {
-            let id = read.id;
+        let page = pages.next_page().await?;
+        let is_last = page.is_none();
+        for row in page.into_iter().flatten() {
+            let next: Option<(BlobId, u64)> = unpack_all(&row.key[prefix.len()..]).ok();
+            read.extend(reading.take_if(|read| next.is_none_or(|(id, _)| id != read.id)));
+            if let Some((id, n)) = next {
+                reading.get_or_insert_with(|| Reading::new(id)).add(n, row.value.as_deref());
+            }
+        }
+        read.extend(reading.take_if(|_| is_last));
+        for whole in read.drain(..) {
+            let id = whole.id;
             let marker = DetachedBlob::SPACE.key(root, tenant, &id);
             if let Some(holding) = held.get_mut(&id) {
                 holding.seen = true;
-                if !read.is(&holding.blob) {
+                if !whole.is(&holding.blob) {
                     found(BlobFault::Damaged, id);
                 }
             } else if view.get(&marker).await?.is_none() {
                 found(BlobFault::Lost, id);
             }
         }
-        let Some(row) = row else { return Ok(()) };
-        if let Some((id, n)) = next {
-            reading.get_or_insert_with(|| Reading::new(id)).add(n, row.value.as_deref());
+        if is_last {
+            return Ok(());
         }
     }
 }
@@ -153,37 +161,5 @@ impl Reading {
 
     fn is(self, blob: &Blob) -> bool {
         self.whole && self.size == blob.size && self.hash.finalize()[..] == blob.sha256
-    }
-}
-
-/// The rows of a range, one after the other.
-struct Rows<'a> {
-    view: &'a View,
-    range: KeyRange,
-    page: std::vec::IntoIter<CheckedRow>,
-    more: bool,
-}
-
-impl<'a> Rows<'a> {
-    fn new(view: &'a View, range: KeyRange) -> Self {
-        Self { view, range, page: Vec::new().into_iter(), more: true }
-    }
-
-    async fn next(&mut self) -> Result<Option<CheckedRow>> {
-        loop {
-            if let Some(row) = self.page.next() {
-                return Ok(Some(row));
-            }
-            if !self.more {
-                return Ok(None);
-            }
-            let KeyRange { begin, end } = &self.range;
-            let page = self.view.page(begin, end, PAGE_BYTES).await?;
-            self.more = page.more && !page.rows.is_empty();
-            if let Some(last) = page.rows.last() {
-                self.range.begin = [last.key.as_slice(), &[0]].concat();
-            }
-            self.page = page.rows.into_iter();
-        }
     }
 }
