@@ -8,32 +8,21 @@
 //! that size is: the ratio of the logarithms of the sizes.
 
 use std::{
-    error::Error as StdError,
     fmt::Write as _,
     fs,
-    io::{IsTerminal as _, Write as _, stderr, stdout},
+    io::{Write as _, stdout},
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use clap::Parser;
+use coditect_benches::{Outcome, Sample, load, progress};
 use coditect_store::{
-    Error, Store, Transaction,
+    Store,
     engine::{Database, Options},
     keyspace::Global,
     model::{Session, SessionId, TenantId, User, UserId},
 };
-
-#[path = "transactions/sample.rs"]
-#[expect(
-    dead_code,
-    reason = "it is shared with the other bench, and not all of it is for this one"
-)]
-mod sample;
-
-use sample::Sample;
-
-type Outcome<T> = Result<T, Box<dyn StdError>>;
 
 /// Measures reads of stores from a thousand to a million records.
 #[derive(Clone, Debug, Parser)]
@@ -104,23 +93,19 @@ async fn fill(store: &Store, tenant: TenantId, known: &mut Vec<Known>, size: usi
         for session in &mut sample.sessions {
             session.tenant_id = tenant;
         }
+        load(store, &sample).await?;
         let Sample { users, sessions, .. } = &sample;
-        let load = |tx: Transaction| async move {
-            for (user, session) in users.iter().zip(sessions) {
-                tx.create(user).await?;
-                tx.create(session).await?;
-            }
-            Ok::<_, Error>(())
-        };
-        store.run(load).await?;
         known.extend(
             users.iter().zip(sessions).map(|(user, session)| {
                 (session.id, session.user_id, user.email_normalized.clone())
             }),
         );
-        let (done, all) = (known.len() - before, size - before);
-        let left = started.elapsed().mul_f64(ratio(all - done, done));
-        progress(&format!("{} of {size} records of each kind, {left:.0?} left", known.len()))?;
+        // About ten times on the way to each size.
+        if known.len() % (size / 10) < 500 {
+            let (done, all) = (known.len() - before, size - before);
+            let left = started.elapsed().mul_f64(ratio(all - done, done));
+            progress(&format!("{} of {size} records of each kind, {left:.0?} left", known.len()))?;
+        }
     }
     progress("")
 }
@@ -188,16 +173,6 @@ fn shown(plan: &Plan, times: &[Times]) -> String {
 #[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than a float's digits")]
 fn ratio(of: usize, to: usize) -> f64 {
     of as f64 / to as f64
-}
-
-/// Says on stderr what is being done, over what was said before.
-fn progress(what: &str) -> Outcome<()> {
-    let mut stderr = stderr();
-    if stderr.is_terminal() {
-        write!(stderr, "\r\x1b[2K{what}")?;
-        stderr.flush()?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -19,10 +19,9 @@ use redb::{
     WriteTransaction,
 };
 
-use crate::{
-    Client, Outcome, Work,
-    sample::{self, Known, Places, Sample},
-};
+use coditect_benches::{self as sample, Known, Outcome, Places, Sample};
+
+use crate::{Client, Work};
 
 type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
 

@@ -16,13 +16,11 @@
 
 mod bare;
 mod ours;
-mod sample;
 mod sqlite;
 mod table;
 
 use std::{
-    error::Error,
-    io::{IsTerminal as _, Write as _, stderr},
+    io::Write as _,
     path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -30,13 +28,9 @@ use std::{
 };
 
 use clap::Parser;
+use coditect_benches::{Outcome, Sample, progress};
 
-use self::{
-    sample::Sample,
-    table::{Line, Rates, Table},
-};
-
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+use self::table::{Line, Rates, Table};
 
 /// Compares the repositories with rusqlite and bare redb doing the same work.
 #[derive(Clone, Debug, Parser)]
@@ -189,18 +183,6 @@ fn rate<C: Client>(
 #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than a float's digits")]
 fn per_second(count: u64, time: Duration) -> f64 {
     count as f64 / time.as_secs_f64()
-}
-
-/// Says on stderr what is being done, over what was said before.
-fn progress(what: &str) -> Outcome<()> {
-    let mut stderr = stderr();
-    if stderr.is_terminal() {
-        write!(stderr, "\r\x1b[2K{what}")?;
-        stderr.flush()?;
-    } else if !what.is_empty() {
-        writeln!(stderr, "{what}")?;
-    }
-    Ok(())
 }
 
 fn say(what: &str) -> Outcome<()> {

@@ -10,17 +10,16 @@ use std::{
 };
 
 use coditect_store::{
-    Clock, Error, Store, Transaction,
+    Clock, Error, Store,
     engine::Database,
     keyspace::Global,
     model::{Session, User},
 };
 use tokio::runtime::Runtime;
 
-use crate::{
-    Outcome, Work, per_second,
-    sample::{self, Known, Places, Sample},
-};
+use coditect_benches::{self as sample, Known, Outcome, Places, Sample};
+
+use crate::{Work, per_second};
 
 pub(crate) struct Ours {
     runtime: Runtime,
@@ -34,16 +33,7 @@ impl Ours {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let store = runtime.block_on(async {
             let store = Store::open(Database::open(folder.join("ours"))?).await?;
-            for (users, sessions) in sample.users.chunks(500).zip(sample.sessions.chunks(500)) {
-                let load = |tx: Transaction| async move {
-                    for (user, session) in users.iter().zip(sessions) {
-                        tx.create(user).await?;
-                        tx.create(session).await?;
-                    }
-                    Ok::<_, Error>(())
-                };
-                store.run(load).await?;
-            }
+            coditect_benches::load(&store, sample).await?;
             Ok::<_, Error>(store)
         })?;
         let known = Arc::new(Known::from(sample));

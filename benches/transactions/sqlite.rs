@@ -18,10 +18,9 @@ use coditect_store::{
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use uuid::Uuid;
 
-use crate::{
-    Client, Outcome, Work,
-    sample::{self, Known, Places, Sample},
-};
+use coditect_benches::{self as sample, Known, Outcome, Places, Sample};
+
+use crate::{Client, Work};
 
 const SCHEMA: &str = "
     CREATE TABLE users (

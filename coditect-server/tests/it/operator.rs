@@ -31,7 +31,7 @@ use tokio::{
 use crate::{
     account::{Device, LOGIN, PASSWORD, credentials},
     client::{Call, Client, PATIENCE, call},
-    process::{Process, on, refused},
+    process::{Process, on, program, refused},
 };
 
 const SESSIONS: &str = "/api/v5/sessions";
@@ -39,15 +39,8 @@ const EMAIL: &str = "ada@example.org";
 
 /// The program with `verb` and its arguments, on `folder`.
 fn verb(verb: &str, folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_coditect-server"));
-    command
-        .args([verb, "--data", folder.to_str().unwrap()])
-        .args(arguments)
-        .env_remove("CODITECT_MASTER_KEY")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+    let mut command = program(&[verb], folder);
+    command.args(arguments);
     command
 }
 

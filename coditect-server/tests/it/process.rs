@@ -32,10 +32,17 @@ pub(crate) struct Ended {
 
 /// The program on `folder`, on a port of the system's choice, not started.
 pub(crate) fn on(folder: &Path, flags: &[&str]) -> Command {
+    let mut command = program(&["--listen", "127.0.0.1:0"], folder);
+    command.args(flags);
+    command
+}
+
+/// The program on `folder`, whose first arguments are `front`, not started.
+pub(crate) fn program(front: &[&str], folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coditect-server"));
     command
-        .args(["--listen", "127.0.0.1:0", "--data", folder.to_str().unwrap()])
-        .args(flags)
+        .args(front)
+        .args(["--data", folder.to_str().unwrap()])
         .env_remove("CODITECT_MASTER_KEY")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

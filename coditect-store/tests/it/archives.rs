@@ -40,20 +40,7 @@ async fn empty() -> Store {
 async fn filled(tasks: u64) -> Store {
     let store = empty().await;
     let tx = store.begin();
-    tx.create(&samples::tenant()).await.unwrap();
-    tx.create(&samples::user()).await.unwrap();
-    tx.create(&samples::auth_session()).await.unwrap();
-    tx.create(&samples::session()).await.unwrap();
-    for state in samples::session_states() {
-        tx.create(&state).await.unwrap();
-    }
-    tx.create(&samples::client_state()).await.unwrap();
-    tx.create(&samples::conversation()).await.unwrap();
-    for setting in samples::settings() {
-        tx.create(&setting).await.unwrap();
-    }
-    tx.append(&samples::message()).await.unwrap();
-    tx.append(&samples::audit_entry()).await.unwrap();
+    samples::write(&tx).await;
     tx.charge(samples::tenant().id, Counter::SESSIONS, 3, 100).await.unwrap();
     let holiday = Holiday { name: "Christmas".into(), country: "SE".into() };
     tx.create(&holiday).await.unwrap();

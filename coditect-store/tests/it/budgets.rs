@@ -29,22 +29,9 @@ async fn filled() -> Store {
         for number in 1..=250 {
             tx.create(&Task { ticket: Some(number.to_string()), ..task(number) }).await?;
         }
-        tx.create(&samples::tenant()).await?;
-        tx.create(&samples::user()).await?;
-        tx.create(&samples::auth_session()).await?;
-        tx.create(&samples::session()).await?;
-        tx.create(&samples::conversation()).await?;
+        samples::write(&tx).await;
         tx.create(&samples::agent()).await?;
-        for state in samples::session_states() {
-            tx.create(&state).await?;
-        }
-        for setting in samples::settings() {
-            tx.create(&setting).await?;
-        }
         tx.create(&samples::session_memory()).await?;
-        tx.create(&samples::client_state()).await?;
-        tx.append(&samples::message()).await?;
-        tx.append(&samples::audit_entry()).await?;
         Ok::<_, coditect_store::Error>(())
     };
     store.run(fill).await.unwrap();

@@ -9,7 +9,7 @@ use coditect_store::{
     repository::{Counter, Fault as EntryFault},
 };
 
-use crate::{archives::damage, planner::Task, samples};
+use crate::{archives::damage, planner::Task, samples, verify::write};
 
 /// A store with a tenant and one of everything that it may have.
 async fn sound() -> Store {
@@ -20,25 +20,12 @@ async fn sound() -> Store {
 
 async fn fill(store: &Store) {
     let tx = store.begin();
-    tx.create(&samples::tenant()).await.unwrap();
-    tx.create(&samples::user()).await.unwrap();
-    tx.create(&samples::auth_session()).await.unwrap();
-    tx.create(&samples::session()).await.unwrap();
-    for state in samples::session_states() {
-        tx.create(&state).await.unwrap();
-    }
+    samples::write(&tx).await;
     tx.create(&samples::session_memory()).await.unwrap();
-    tx.create(&samples::client_state()).await.unwrap();
-    tx.create(&samples::conversation()).await.unwrap();
     tx.create(&samples::agent()).await.unwrap();
-    for setting in samples::settings() {
-        tx.create(&setting).await.unwrap();
-    }
     for file in samples::files() {
         tx.create(&file).await.unwrap();
     }
-    tx.append(&samples::message()).await.unwrap();
-    tx.append(&samples::audit_entry()).await.unwrap();
     tx.charge(samples::tenant().id, Counter::FILES, 2, 100).await.unwrap();
     tx.commit().await.unwrap();
 }
@@ -63,15 +50,6 @@ async fn run(check: coditect_store::check::Check) -> (Report, Vec<Finding>) {
 
 async fn faults(store: &Store) -> Vec<Fault> {
     checked(store).await.1.iter().map(|finding| finding.fault).collect()
-}
-
-async fn write(store: &Store, key: &[u8], value: Option<&[u8]>) {
-    let tx = store.begin();
-    match value {
-        Some(value) => tx.engine().set(key, value),
-        None => tx.engine().clear(key),
-    }
-    tx.commit().await.unwrap();
 }
 
 async fn value(store: &Store, key: &[u8]) -> Vec<u8> {

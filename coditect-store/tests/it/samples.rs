@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use coditect_store::{
-    Blob,
+    Blob, Transaction,
     model::{
         ActiveFiles, Agent, AgentId, AuditEntry, AuthSession, AuthSessionId, Author, BlobId,
         BlobState, ClientState, Conversation, ConversationId, Deleted, Deletion, DetachedBlob,
@@ -273,4 +273,23 @@ pub(crate) fn audit_entry() -> AuditEntry {
         ip: Some("2001:db8::1".into()),
         at: time(25),
     }
+}
+
+/// Writes one of most of these: a tenant, a user who is signed in, and a session with its state and a
+/// conversation.
+pub(crate) async fn write(tx: &Transaction) {
+    tx.create(&tenant()).await.unwrap();
+    tx.create(&user()).await.unwrap();
+    tx.create(&auth_session()).await.unwrap();
+    tx.create(&session()).await.unwrap();
+    for state in session_states() {
+        tx.create(&state).await.unwrap();
+    }
+    tx.create(&client_state()).await.unwrap();
+    tx.create(&conversation()).await.unwrap();
+    for setting in settings() {
+        tx.create(&setting).await.unwrap();
+    }
+    tx.append(&message()).await.unwrap();
+    tx.append(&audit_entry()).await.unwrap();
 }

@@ -32,7 +32,8 @@ async fn repaired(store: &Store, index: &str, faults: &[Fault]) {
     agrees(store).await;
 }
 
-async fn write(store: &Store, key: &[u8], value: Option<&[u8]>) {
+/// Sets a key to a value, or clears it, past the repositories.
+pub(crate) async fn write(store: &Store, key: &[u8], value: Option<&[u8]>) {
     let tx = store.begin();
     match value {
         Some(value) => tx.engine().set(key, value),

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use coditect_store::{
-    Clock,
+    Clock, Error, Store, Transaction,
     model::{Json, Session, SessionId, SessionType, TenantId, User, UserId, UserStatus},
 };
 
@@ -10,14 +10,18 @@ use coditect_store::{
 const SESSIONS_OF_USER: usize = 60;
 
 /// Users and sessions of one tenant, as many of each.
-pub(crate) struct Sample {
-    pub(crate) tenant: TenantId,
-    pub(crate) users: Vec<User>,
-    pub(crate) sessions: Vec<Session>,
+pub struct Sample {
+    /// Whose they are.
+    pub tenant: TenantId,
+    /// Users, each with an address of their own.
+    pub users: Vec<User>,
+    /// Sessions; each user has a full page of them, as far as they go.
+    pub sessions: Vec<Session>,
 }
 
 impl Sample {
-    pub(crate) fn new(records: usize) -> Self {
+    /// So many of each.
+    pub fn new(records: usize) -> Self {
         let (tenant, now) = (TenantId::new(), Clock::system().now());
         let users: Vec<User> = (0..records).map(|n| user(tenant, n, now)).collect();
         let sessions =
@@ -27,10 +31,13 @@ impl Sample {
 }
 
 /// What is asked for of a sample.
-pub(crate) struct Known {
-    pub(crate) tenant: TenantId,
-    pub(crate) sessions: Vec<(SessionId, UserId)>,
-    pub(crate) emails: Vec<String>,
+pub struct Known {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Each session with its user.
+    pub sessions: Vec<(SessionId, UserId)>,
+    /// The users' addresses.
+    pub emails: Vec<String>,
 }
 
 impl From<&Sample> for Known {
@@ -42,24 +49,27 @@ impl From<&Sample> for Known {
 }
 
 /// A session's place in the sample, another at each time: it goes round in large steps.
-pub(crate) struct Places {
+pub struct Places {
     at: usize,
     of: usize,
 }
 
 impl Places {
-    pub(crate) fn new(start: usize, of: usize) -> Self {
+    /// Places among `of`, from `start` on.
+    pub fn new(start: usize, of: usize) -> Self {
         Self { at: start % of, of }
     }
 
-    pub(crate) fn next(&mut self) -> usize {
+    /// The next one.
+    #[expect(clippy::should_implement_trait, reason = "it never ends")]
+    pub fn next(&mut self) -> usize {
         // A prime that is no divisor of round numbers, so that all are met.
         self.at = (self.at + 7_919) % self.of;
         self.at
     }
 
     /// One whose user has a full page.
-    pub(crate) fn next_full(&mut self) -> usize {
+    pub fn next_full(&mut self) -> usize {
         let full = self.of - self.of % SESSIONS_OF_USER;
         self.next() % full.max(1)
     }
@@ -81,7 +91,8 @@ fn user(tenant_id: TenantId, n: usize, now: DateTime<Utc>) -> User {
     }
 }
 
-pub(crate) fn session(tenant_id: TenantId, user_id: UserId, now: DateTime<Utc>) -> Session {
+/// A session of `user_id`.
+pub fn session(tenant_id: TenantId, user_id: UserId, now: DateTime<Utc>) -> Session {
     Session {
         id: SessionId::new(),
         tenant_id,
@@ -98,7 +109,26 @@ pub(crate) fn session(tenant_id: TenantId, user_id: UserId, now: DateTime<Utc>) 
 }
 
 /// What an update makes of a session: another name, and another place in one index.
-pub(crate) fn changed(session: &mut Session, turn: usize) {
+pub fn changed(session: &mut Session, turn: usize) {
     session.name = format!("Renamed {turn}");
     session.workspace_path = Some(format!("/workspace/{turn}"));
+}
+
+/// Writes a sample's records, five hundred of each kind a transaction.
+///
+/// # Errors
+///
+/// The store's.
+pub async fn load(store: &Store, sample: &Sample) -> Result<(), Error> {
+    for (users, sessions) in sample.users.chunks(500).zip(sample.sessions.chunks(500)) {
+        let load = |tx: Transaction| async move {
+            for (user, session) in users.iter().zip(sessions) {
+                tx.create(user).await?;
+                tx.create(session).await?;
+            }
+            Ok::<_, Error>(())
+        };
+        store.run(load).await?;
+    }
+    Ok(())
 }
