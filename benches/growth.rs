@@ -4,8 +4,9 @@
 //!
 //! It fills one store with a thousand records of each of two kinds, then with ten times as many, up to a
 //! million, and at each size measures, with one client and records all over the store, the median time
-//! of a get by id, a find by a unique value and a page of 50. Beside it stands how much deeper a tree of
-//! that size is: the ratio of the logarithms of the sizes.
+//! of a get by id, a find by a unique value and a page of 50. Beside them stand how much deeper a tree of
+//! that size is, the ratio of the logarithms of the sizes; and the same sessions got from bare redb,
+//! whose every step down a larger tree also misses more of the processor's caches.
 
 use std::{
     fmt::Write as _,
@@ -15,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bincode::config::standard;
 use clap::Parser;
 use coditect_benches::{Outcome, Sample, load, progress};
 use coditect_store::{
@@ -23,6 +25,11 @@ use coditect_store::{
     keyspace::Global,
     model::{Session, SessionId, TenantId, User, UserId},
 };
+use redb::{Durability, ReadableDatabase as _, TableDefinition};
+
+/// Bare redb's sessions, by the bytes of their ids.
+const SESSIONS: TableDefinition<'static, [u8; 16], &'static [u8]> =
+    TableDefinition::new("sessions");
 
 /// Measures reads of stores from a thousand to a million records.
 #[derive(Clone, Debug, Parser)]
@@ -49,6 +56,7 @@ struct Times {
     get: Duration,
     find: Duration,
     page: Duration,
+    bare: Duration,
 }
 
 fn main() -> Outcome<()> {
@@ -64,12 +72,15 @@ async fn run(plan: &Plan) -> Outcome<Vec<Times>> {
     let folder = tempfile::tempdir_in(".")?;
     let options = Options { cache_bytes: plan.cache_mib << 20, ..Options::default() };
     let store = Store::open(Database::open_with(folder.path(), &options)?).await?;
+    let bare = redb::Builder::new()
+        .set_cache_size(options.cache_bytes)
+        .create(folder.path().join("bare.redb"))?;
     let (mut known, mut times) = (Vec::new(), Vec::new());
     let tenant = TenantId::new();
     let mut size = 1_000;
     while size <= plan.records {
-        fill(&store, tenant, &mut known, size).await?;
-        times.push(measure(&store, tenant, &known, plan.operations).await?);
+        fill(&store, &bare, tenant, &mut known, size).await?;
+        times.push(measure(&store, &bare, tenant, &known, plan.operations).await?);
         size *= 10;
     }
     store.database().close().await;
@@ -80,7 +91,13 @@ async fn run(plan: &Plan) -> Outcome<Vec<Times>> {
 type Known = (SessionId, UserId, String);
 
 /// Adds records until there are `size` of each kind.
-async fn fill(store: &Store, tenant: TenantId, known: &mut Vec<Known>, size: usize) -> Outcome<()> {
+async fn fill(
+    store: &Store,
+    bare: &redb::Database,
+    tenant: TenantId,
+    known: &mut Vec<Known>,
+    size: usize,
+) -> Outcome<()> {
     let started = Instant::now();
     let before = known.len();
     while known.len() < size {
@@ -94,6 +111,7 @@ async fn fill(store: &Store, tenant: TenantId, known: &mut Vec<Known>, size: usi
             session.tenant_id = tenant;
         }
         load(store, &sample).await?;
+        load_bare(bare, &sample.sessions)?;
         let Sample { users, sessions, .. } = &sample;
         known.extend(
             users.iter().zip(sessions).map(|(user, session)| {
@@ -110,19 +128,43 @@ async fn fill(store: &Store, tenant: TenantId, known: &mut Vec<Known>, size: usi
     progress("")
 }
 
+fn load_bare(bare: &redb::Database, sessions: &[Session]) -> Outcome<()> {
+    let mut write = bare.begin_write()?;
+    // Only reads of it are measured.
+    write.set_durability(Durability::None)?;
+    {
+        let mut table = write.open_table(SESSIONS)?;
+        for session in sessions {
+            let bytes = bincode::serde::encode_to_vec(session, standard())?;
+            table.insert(session.id.0.into_bytes(), bytes.as_slice())?;
+        }
+    }
+    Ok(write.commit()?)
+}
+
+fn get_bare(bare: &redb::Database, id: SessionId) -> Outcome<Option<Session>> {
+    let table = bare.begin_read()?.open_table(SESSIONS)?;
+    let Some(found) = table.get(id.0.into_bytes())? else { return Ok(None) };
+    Ok(Some(bincode::serde::decode_from_slice(found.value(), standard())?.0))
+}
+
 async fn measure(
     store: &Store,
+    bare: &redb::Database,
     tenant: TenantId,
     known: &[Known],
     operations: usize,
 ) -> Outcome<Times> {
-    let (mut get, mut find, mut page) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut get, mut find, mut page, mut bare_get) = (vec![], vec![], vec![], vec![]);
     for n in 0..operations {
         let (id, user, email) = &known[n * 7_919 % known.len()];
         let tx = store.begin();
         let started = Instant::now();
         assert!(tx.get::<Session>(tenant, id).await?.is_some());
         get.push(started.elapsed());
+        let started = Instant::now();
+        assert!(get_bare(bare, *id)?.is_some());
+        bare_get.push(started.elapsed());
         let tx = store.begin();
         let started = Instant::now();
         assert!(tx.find(&User::BY_EMAIL, Global, email).await?.is_some());
@@ -135,8 +177,8 @@ async fn measure(
             page.push(started.elapsed());
         }
     }
-    let [get, find, page] = [get, find, page].map(median);
-    Ok(Times { records: known.len(), get, find, page })
+    let [get, find, page, bare] = [get, find, page, bare_get].map(median);
+    Ok(Times { records: known.len(), get, find, page, bare })
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -149,7 +191,8 @@ fn shown(plan: &Plan, times: &[Times]) -> String {
     let mut table = format!(
         "# Reads of a store that grows\n\nMedian times of {operations} operations by one client, {cache_mib} \
          MiB of cache, and in parentheses how many times that of the smallest store.\n\n\
-         | records of each kind | get | find | page of 50 | deeper by |\n|---|---|---|---|---|\n"
+         | records of each kind | get | bare redb's get | find | page of 50 | deeper by |\n\
+         |---|---|---|---|---|---|\n"
     );
     for of in times {
         let cell = |time: Duration, first: Duration| {
@@ -160,9 +203,10 @@ fn shown(plan: &Plan, times: &[Times]) -> String {
         // Writing into a string does not fail.
         let _ = writeln!(
             table,
-            "| {} | {} | {} | {} | {deeper:.2} |",
+            "| {} | {} | {} | {} | {} | {deeper:.2} |",
             of.records,
             cell(of.get, first.get),
+            cell(of.bare, first.bare),
             cell(of.find, first.find),
             cell(of.page, first.page),
         );

@@ -70,7 +70,7 @@ async fn sign_up(tx: &Transaction, ids: Ids, email: &str, clock: &Clock) -> Resu
     };
     opened.open(tx, 100).await?;
     SessionState::save(tx, tenant_id, session, EditorState::default(), now).await?;
-    tx.create(&Conversation {
+    let welcome = Conversation {
         id: conversation,
         tenant_id,
         user_id,
@@ -78,9 +78,9 @@ async fn sign_up(tx: &Transaction, ids: Ids, email: &str, clock: &Clock) -> Resu
         title: "Welcome".to_owned(),
         created_at: now,
         updated_at: now,
-    })
-    .await?;
-    tx.append(&Message {
+    };
+    welcome.begin(tx).await?;
+    let first = Message {
         id: greeting,
         tenant_id,
         conversation_id: conversation,
@@ -89,8 +89,8 @@ async fn sign_up(tx: &Transaction, ids: Ids, email: &str, clock: &Clock) -> Resu
         metadata: Json::default(),
         created_at: now,
         updated_at: now,
-    })
-    .await?;
+    };
+    first.say(tx).await?;
     tx.append(&AuditEntry {
         tenant_id,
         actor: Some(user_id),

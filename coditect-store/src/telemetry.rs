@@ -14,12 +14,16 @@
 //! | `coditect_store_written_bytes_total`, `…_written_records_total` | `repository` | records that were written, of each space |
 //! | `coditect_store_batch_transactions` | | transactions that the embedded engine made durable by one sync |
 //! | `coditect_store_sync_duration_seconds` | | how long that took |
+//! | `coditect_store_queued_commits` | | commits that were left for the next batch when the embedded engine took its last |
+//! | `coditect_store_watches` | | watches that wait, those that were abandoned lately among them |
 //!
 //! Durations are in seconds, sizes in bytes of encoded records.
 
 use std::time::Duration;
 
-use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 use crate::{ErrorKind, Result, engine::Statistics};
 
@@ -37,6 +41,8 @@ const WRITTEN_BYTES: &str = "coditect_store_written_bytes_total";
 const WRITTEN_RECORDS: &str = "coditect_store_written_records_total";
 const BATCH: &str = "coditect_store_batch_transactions";
 const SYNC_DURATION: &str = "coditect_store_sync_duration_seconds";
+const QUEUED: &str = "coditect_store_queued_commits";
+const WATCHES: &str = "coditect_store_watches";
 
 /// Tells the installed recorder what each metric is, and in which unit. To be called once, after it
 /// was installed.
@@ -59,6 +65,8 @@ pub fn describe() {
     describe_counter!(WRITTEN_RECORDS, Unit::Count, "Records written, by repository");
     describe_histogram!(BATCH, Unit::Count, "Transactions made durable by one sync");
     describe_histogram!(SYNC_DURATION, Unit::Seconds, "Time to make a batch durable");
+    describe_gauge!(QUEUED, Unit::Count, "Commits that wait for their batch");
+    describe_gauge!(WATCHES, Unit::Count, "Watches that wait for their keys to change");
 }
 
 pub(crate) fn committed(outcome: &Result<()>, took: Duration, statistics: Statistics) {
@@ -109,8 +117,14 @@ pub(crate) fn synced(took: Duration) {
     histogram!(SYNC_DURATION).record(took);
 }
 
-pub(crate) fn batched(transactions: usize) {
+/// A batch was taken, and so many commits are left for the next.
+pub(crate) fn batched(transactions: usize, left: usize) {
     histogram!(BATCH).record(lossy(transactions as u64));
+    gauge!(QUEUED).set(lossy(left as u64));
+}
+
+pub(crate) fn watching(count: usize) {
+    gauge!(WATCHES).set(lossy(count as u64));
 }
 
 /// A count as metrics have it.

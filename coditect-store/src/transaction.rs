@@ -174,7 +174,12 @@ fn is_answer<E: RunError>(error: &E) -> bool {
     error.store_error().is_none_or(|error| {
         matches!(
             error.kind(),
-            ErrorKind::Exists | ErrorKind::NotFound | ErrorKind::Unique(_) | ErrorKind::Invalid
+            ErrorKind::Exists
+                | ErrorKind::NotFound
+                | ErrorKind::Stale
+                | ErrorKind::Unique(_)
+                | ErrorKind::Quota(_)
+                | ErrorKind::Invalid
         )
     })
 }

@@ -9,7 +9,7 @@ use crate::{
     engine::{CheckedRow, View},
     entity::META,
     keyspace::{KeyRange, Located, Readable},
-    model::TenantId,
+    model::{Deleted, Deletion, TenantId},
 };
 
 /// Rows are read in pages of about so many bytes.
@@ -41,7 +41,7 @@ impl Export {
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such tenant; `Corrupt`, with the key, if a value is damaged;
+    /// `NotFound` if there is no such tenant, or it is being deleted; `Corrupt`, with the key, if a value is damaged;
     /// `NewerFormat` if a tenant has something that this program does not know; `Unavailable` if `sink`
     /// cannot be written; those of the engine.
     pub async fn run<W: AsyncWrite + Unpin>(
@@ -52,8 +52,8 @@ impl Export {
         let database = self.store.database();
         let view = database.view().await?;
         let ranges = self.ranges();
-        if self.tenant.is_some() {
-            self.require_tenant(&view, &ranges).await?;
+        if let Some(tenant) = self.tenant {
+            self.require(&view, tenant).await?;
         }
         let manifest = Manifest {
             id: Uuid::now_v7(),
@@ -86,7 +86,8 @@ impl Export {
     fn ranges(&self) -> Vec<KeyRange> {
         let root = self.store.root();
         if let Some(tenant) = self.tenant {
-            return vec![root.tenant(tenant)];
+            // Who imports it completes what was being deleted.
+            return vec![root.tenant(tenant), Deletion::range(root, tenant)];
         }
         let (all, meta) = (root.range(), KeyRange::tuples(&root.key(&META.to_owned())));
         let before = KeyRange { begin: all.begin, end: meta.begin.clone() };
@@ -94,13 +95,20 @@ impl Export {
         vec![meta, before, after]
     }
 
-    async fn require_tenant(&self, view: &View, ranges: &[KeyRange]) -> Result<()> {
-        for range in ranges {
-            if !view.page(&range.begin, &range.end, 1).await?.rows.is_empty() {
-                return Ok(());
-            }
-        }
-        Err(Error::new(ErrorKind::NotFound, "there is nothing of this tenant"))
+    async fn require(&self, view: &View, tenant: TenantId) -> Result<()> {
+        let root = self.store.root();
+        let is_there = async |KeyRange { begin, end }: KeyRange| {
+            view.page(&begin, &end, 1).await.map(|page| !page.rows.is_empty())
+        };
+        let deletion = Deletion::key_of(root, tenant, Deleted::Tenant);
+        let why = if is_there(KeyRange::prefix(&deletion)).await? {
+            "this tenant is being deleted"
+        } else if is_there(root.tenant(tenant)).await? {
+            return Ok(());
+        } else {
+            "there is nothing of this tenant"
+        };
+        Err(Error::new(ErrorKind::NotFound, why))
     }
 
     async fn write<W: AsyncWrite + Unpin>(

@@ -14,6 +14,7 @@ use crate::{
     engine::{self, Database, KeyValue, RangeQuery},
     entity::Registry,
     keyspace::{KeyRange, Located, Readable, Root},
+    model::Deletion,
     repository, store,
     transaction::{self, RetryPolicy},
 };
@@ -166,6 +167,8 @@ impl Import {
                     tx.clear_range(&begin, &end);
                     return Ok(Some(true));
                 };
+                let KeyRange { begin, end } = Deletion::range(root, tenant);
+                tx.clear_range(&begin, &end);
                 self.take_back(&tx, &root.tenant(tenant)).await.map(Some)
             };
             match transaction::run(&self.database, &RetryPolicy::idempotent(), step).await? {
@@ -235,7 +238,9 @@ impl Import {
             None => repository::admit(self.registry(), located, &row.value),
             Some(tenant) => {
                 let declared = located.filter(|located| located.tenant == Some(tenant));
-                if declared.is_some_and(|located| self.registry().is_original(located)) {
+                if declared.is_some_and(|located| self.registry().is_original(located))
+                    || Deletion::range(&nowhere, tenant).contains(&row.key)
+                {
                     return Ok(());
                 }
                 let shown = Readable::new(&row.key);
@@ -261,13 +266,21 @@ impl Import {
                     Err(marker.unfinished())
                 };
             }
-            let range = manifest.tenant.map_or_else(|| root.range(), |tenant| root.tenant(tenant));
-            let KeyRange { begin, end } = range;
-            let there = tx.get_range(&RangeQuery::new(begin, end).limit(1)).await?;
-            if !there.rows.is_empty() {
-                let what = if manifest.tenant.is_some() { "the tenant is" } else { "a store is" };
-                let message = format!("{what} there already: nothing was imported");
-                return Err(Error::new(ErrorKind::Exists, message));
+            let whole = || vec![(root.range(), "a store is there already")];
+            let of_tenant = |tenant| {
+                let deletions = Deletion::range(root, tenant);
+                let being_deleted = "the tenant is still being deleted here";
+                vec![
+                    (deletions, being_deleted),
+                    (root.tenant(tenant), "the tenant is there already"),
+                ]
+            };
+            for (range, what) in manifest.tenant.map_or_else(whole, of_tenant) {
+                let there = tx.get_range(&RangeQuery::new(range.begin, range.end).limit(1)).await?;
+                if !there.rows.is_empty() {
+                    let message = format!("{what}: nothing was imported");
+                    return Err(Error::new(ErrorKind::Exists, message));
+                }
             }
             if manifest.tenant.is_some() {
                 repository::require_all_built(&tx, root, self.registry()).await?;

@@ -21,7 +21,7 @@
 //! - Neither writing nor reading one takes more memory than a few frames.
 //! - **A store's archive is its rows as they are**, index entries and declarations among them: what is
 //!   restored is byte for byte what was saved, also what this program does not know. **A tenant's**
-//!   holds what cannot be derived (records, logs, counters), since it goes into a store with records
+//!   holds what cannot be derived (records, logs, counters, deletions under way), since it goes into a store with records
 //!   and declarations of its own: there its index entries are made anew, those outside of the tenant
 //!   too, and a unique value that is taken is refused by the index's name.
 //! - Logs keep their order, and what is appended later comes after them: an import makes the

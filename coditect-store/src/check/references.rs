@@ -7,7 +7,7 @@ use crate::{
     Entity, Result,
     engine::KeyValue,
     entity::{Log, decode_at, decode_logged_at, record_key},
-    keyspace::{Global, Root},
+    keyspace::Root,
     model::{
         AuthSession, ClientState, Conversation, ConversationId, Deleted, Deletion, File, FileHome,
         FileVersion, IdempotencyEntry, Message, Session, SessionId, SessionMemory, SessionState,
@@ -57,7 +57,10 @@ const REFERENCES: &[(&str, Needed)] = &[
     }),
     (Conversation::SPACE.name(), |root, row| {
         let conversation: Conversation = read(root, row)?;
-        Ok(vec![to::<User>(root, conversation.tenant_id, &conversation.user_id)])
+        let Conversation { tenant_id, user_id, session_id, .. } = conversation;
+        let user = to::<User>(root, tenant_id, &user_id);
+        let session = session_id.map(|session| to_session(root, tenant_id, session));
+        Ok(std::iter::once(user).chain(session).collect())
     }),
     (Message::SPACE.name(), |root, row| {
         let (_, message): (_, Message) = decode_logged_at(root, &row.key, &row.value)?;
@@ -100,23 +103,18 @@ pub(super) fn to<E>(root: &Root, tenant: TenantId, key: &E::Key) -> Reference
 where
     E: Entity<Scope = TenantId>,
 {
-    let deletions = vec![deletion(root, tenant, Deleted::Tenant)];
+    let deletions = vec![Deletion::key_of(root, tenant, Deleted::Tenant)];
     Reference { space: E::SPACE.name(), key: record_key::<E>(root, tenant, key), deletions }
 }
 
 fn to_session(root: &Root, tenant: TenantId, id: SessionId) -> Reference {
     let mut reference = to::<Session>(root, tenant, &id);
-    reference.deletions.push(deletion(root, tenant, Deleted::Session(id)));
+    reference.deletions.push(Deletion::key_of(root, tenant, Deleted::Session(id)));
     reference
 }
 
 fn to_conversation(root: &Root, tenant: TenantId, id: ConversationId) -> Reference {
     let mut reference = to::<Conversation>(root, tenant, &id);
-    reference.deletions.push(deletion(root, tenant, Deleted::Conversation(id)));
+    reference.deletions.push(Deletion::key_of(root, tenant, Deleted::Conversation(id)));
     reference
-}
-
-/// The key of the deletion of that.
-pub(super) fn deletion(root: &Root, tenant: TenantId, of: Deleted) -> Vec<u8> {
-    record_key::<Deletion>(root, Global, &(tenant, of))
 }

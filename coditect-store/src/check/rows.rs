@@ -9,7 +9,7 @@ use crate::{
     engine::{CheckedRow, KeyValue, View},
     entity::{Declaration, META},
     keyspace::{Located, Place, Readable, Root, unpack_all},
-    model::{BlobId, Deleted, Tenant, TenantId},
+    model::{BlobId, Deleted, Deletion, Tenant, TenantId},
     repository::{
         self, CHUNKS, COUNTERS, Fault as EntryFault,
         blob::{self, BlobFault, BlobFinding},
@@ -180,7 +180,7 @@ impl Rows<'_> {
             let why = format!("this and what follows is a tenant's that is not there, {id}");
             self.found(Fault::Hanging, key, why);
         }
-        if self.stored(&references::deletion(self.root(), id, Deleted::Tenant)).await?.is_some() {
+        if self.stored(&Deletion::key_of(self.root(), id, Deleted::Tenant)).await?.is_some() {
             // Its blobs go without a word.
             return Ok(());
         }

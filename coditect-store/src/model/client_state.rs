@@ -1,9 +1,10 @@
 //! Client state: bytes that a client keeps with a session, and the last few of what they were.
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
+use futures_util::future::try_join;
 use serde::{Deserialize, Serialize};
 
-use super::{SessionId, TenantId};
+use super::{Session, SessionId, TenantId};
 use crate::{
     Entity, Error, ErrorKind, Page, Result, Scan, Transaction,
     engine::{KeySelector, VALUE_SIZE_LIMIT},
@@ -55,11 +56,11 @@ indexes! { ClientState => }
 
 impl ClientState {
     /// Saves `content` as the next version under `key`, drops the one that is then too many, and
-    /// gives the version. Three reads, one after the other.
+    /// gives the version. Three rounds of reads.
     ///
     /// # Errors
     ///
-    /// `Limit` if it is too long; those of [`Transaction::create`].
+    /// `NotFound` if there is no such session; `Limit` if it is too long; those of [`Transaction::create`].
     pub async fn save(
         tx: &Transaction,
         tenant: TenantId,
@@ -68,7 +69,8 @@ impl ClientState {
         content: Vec<u8>,
         now: DateTime<Utc>,
     ) -> Result<u64> {
-        let newest = Self::newest(tx, tenant, session, key).await?;
+        let of_session = tx.require::<Session>(tenant, session);
+        let (_, newest) = try_join(of_session, Self::newest(tx, tenant, session, key)).await?;
         let version = newest.map_or(0, |newest| newest.version) + 1;
         let key = key.to_owned();
         let next = Self {

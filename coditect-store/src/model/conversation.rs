@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
-use super::{ConversationId, SessionId, TenantId, UserId};
-use crate::{Entity, entity::Multi, indexes, keyspace::Space};
+use super::{ConversationId, Session, SessionId, TenantId, UserId};
+use crate::{Entity, Result, Transaction, entity::Multi, indexes, keyspace::Space};
 
 /// A conversation. Its messages are kept apart from it, so that saying something doesn't contend
 /// with it.
@@ -50,4 +50,18 @@ indexes! { Conversation =>
     /// Those that were begun in a session, oldest first.
     BY_SESSION ("conversations_by_session", session): Multi<SessionId> =
         |conversation| conversation.session_id;
+}
+
+impl Conversation {
+    /// Writes it as a new one. Two reads, one of them only of one that is begun in a session.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such session; those of [`Transaction::create`].
+    pub async fn begin(&self, tx: &Transaction) -> Result<()> {
+        if let Some(session) = self.session_id {
+            tx.require::<Session>(self.tenant_id, session).await?;
+        }
+        tx.create(self).await
+    }
 }

@@ -6,8 +6,10 @@ use uuid::Uuid;
 
 use super::{ConversationId, SessionId, TenantId};
 use crate::{
-    Entity, Error, ErrorKind, Result, indexes,
-    keyspace::{Global, KeyPart, Space},
+    Entity, Error, ErrorKind, Result,
+    entity::record_key,
+    indexes,
+    keyspace::{Global, KeyPart, KeyRange, Root, Space},
 };
 
 /// A deletion that is under way. It is written in the transaction that removes the record itself,
@@ -51,6 +53,18 @@ impl Entity for Deletion {
 }
 
 indexes! { Deletion => }
+
+impl Deletion {
+    /// Where those are that are under way in `tenant`, or of it.
+    pub(crate) fn range(root: &Root, tenant: TenantId) -> KeyRange {
+        KeyRange::tuples(&Self::SPACE.key(root, Global, &tenant))
+    }
+
+    /// The key of the one of that.
+    pub(crate) fn key_of(root: &Root, tenant: TenantId, of: Deleted) -> Vec<u8> {
+        record_key::<Self>(root, Global, &(tenant, of))
+    }
+}
 
 impl Deleted {
     /// Its name in keys. Persisted.

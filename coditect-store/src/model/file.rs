@@ -279,14 +279,11 @@ impl File {
     }
 }
 
-/// Refuses a session that is not there. It is read, so that it cannot be deleted meanwhile and leave
-/// the file behind.
+/// Refuses a session that is not there.
 async fn require_home(tx: &Transaction, tenant: TenantId, home: &FileHome) -> Result<()> {
     match home {
-        FileHome::Session(session) if tx.get::<Session>(tenant, session).await?.is_none() => {
-            Err(Error::new(ErrorKind::NotFound, "there is no such session"))
-        }
-        FileHome::Session(_) | FileHome::Workspace(_) => Ok(()),
+        FileHome::Session(session) => tx.require::<Session>(tenant, session).await.map(|_| ()),
+        FileHome::Workspace(_) => Ok(()),
     }
 }
 

@@ -3,11 +3,13 @@
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
-use super::{AgentId, ConversationId, Json, MessageId, TenantId, UserId};
+use super::{AgentId, Conversation, ConversationId, Json, MessageId, TenantId, UserId};
 use crate::{
+    Result, Transaction,
     entity::{Amendable, Log, Unique},
     keyspace::Space,
     log_indexes,
+    repository::Appended,
 };
 
 /// Something that was said in a conversation. A conversation's messages lie in the order in which
@@ -65,4 +67,16 @@ impl Amendable for Message {}
 log_indexes! { Message =>
     /// The one of that id.
     BY_ID ("messages_by_id", id): Unique<MessageId> = |message| Some(message.id);
+}
+
+impl Message {
+    /// Appends it to its conversation. Two rounds of reads.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such conversation; those of [`Transaction::append`].
+    pub async fn say(&self, tx: &Transaction) -> Result<Appended> {
+        tx.require::<Conversation>(self.tenant_id, self.conversation_id).await?;
+        tx.append(self).await
+    }
 }

@@ -1,10 +1,11 @@
 //! The memory of a workspace session: what agents want to know again.
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
+use futures_util::future::try_join;
 use serde::{Deserialize, Serialize};
 
-use super::{Json, SessionId, TenantId};
-use crate::{Entity, indexes, keyspace::Space};
+use super::{Json, Session, SessionId, TenantId};
+use crate::{Entity, Result, Transaction, indexes, keyspace::Space};
 
 /// One thing that is remembered in a session: any JSON under a key. All of a session's are
 /// `tx.list_keys::<SessionMemory>(tenant, (session,))`, in the order of their keys.
@@ -39,3 +40,24 @@ impl Entity for SessionMemory {
 }
 
 indexes! { SessionMemory => }
+
+impl SessionMemory {
+    /// Writes it, over what was remembered under its key, and says whether that is new. Two
+    /// rounds of reads.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such session; those of [`Transaction::create`] and
+    /// [`Transaction::update`].
+    pub async fn save(&self, tx: &Transaction) -> Result<bool> {
+        let of_session = tx.require::<Session>(self.tenant_id, self.session_id);
+        let of_key = tx.get::<Self>(self.tenant_id, self.key());
+        let is_new = try_join(of_session, of_key).await?.1.is_none();
+        if is_new {
+            tx.create(self).await?;
+        } else {
+            tx.update(self).await?;
+        }
+        Ok(is_new)
+    }
+}

@@ -4,9 +4,10 @@
 //! one, which is often, contends with nothing.
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
+use futures_util::future::try_join;
 use serde::{Deserialize, Serialize};
 
-use super::{EditorState, SessionId, TenantId, TerminalState};
+use super::{EditorState, Session, SessionId, TenantId, TerminalState};
 use crate::{
     Entity, Error, ErrorKind, Result, Transaction, indexes,
     keyspace::{KeyPart, Space},
@@ -95,12 +96,11 @@ impl Entity for SessionState {
 indexes! { SessionState => }
 
 impl SessionState {
-    /// Saves `state` over what its part was, and gives its version. Two reads, one after the other;
-    /// of two who save the same part meanwhile one conflicts.
+    /// Saves `state` over what its part was, and gives its version. Two rounds of reads; of two who save the same part meanwhile one conflicts.
     ///
     /// # Errors
     ///
-    /// Those of [`Transaction::create`] and [`Transaction::update`]; `Limit`, at the commit, if it
+    /// `NotFound` if there is no such session; those of [`Transaction::create`] and [`Transaction::update`]; `Limit`, at the commit, if it
     /// is longer than a value can be.
     pub async fn save(
         tx: &Transaction,
@@ -110,7 +110,9 @@ impl SessionState {
         now: DateTime<Utc>,
     ) -> Result<u64> {
         let state = state.into();
-        let before = tx.get::<Self>(tenant, (session, state.part())).await?;
+        let of_session = tx.require::<Session>(tenant, session);
+        let of_part = tx.get::<Self>(tenant, (session, state.part()));
+        let (_, before) = try_join(of_session, of_part).await?;
         let version = before.as_ref().map_or(0, |before| before.version) + 1;
         let next = Self { tenant_id: tenant, session_id: session, version, saved_at: now, state };
         match before {

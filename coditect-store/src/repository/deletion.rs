@@ -5,9 +5,8 @@
 //! size. It can be broken off anywhere, by a kill too: the deletion is still
 //! [there](Store::complete_deletions), and is begun again from what is left.
 //!
-//! What hangs on what. Whoever hangs something there reads the record in the same transaction, so that
-//! it conflicts with the deletion and finds out: `File` does so for sessions, for the rest it is the
-//! caller who reads, as one does who looks whose the session is.
+//! What hangs on what. Whoever hangs something there [requires](Transaction::require) the record in the
+//! same transaction, so that it conflicts with the deletion and finds out: the models' own methods do.
 //!
 //! ```text
 //! tenant        all under its prefix, and what is said of that in indexes over all tenants
@@ -146,7 +145,9 @@ impl Store {
         let tenant = deletion.tenant_id;
         match deletion.of {
             Deleted::Tenant => return self.delete_rest_of_tenant(tenant).await,
-            Deleted::Session(session) => self.delete_rest_of_session(tenant, session).await?,
+            Deleted::Session(session) => {
+                self.delete_rest_of_session(tenant, session, deletion.requested_at).await?;
+            }
             Deleted::Conversation(conversation) => {
                 self.delete_messages(tenant, conversation).await?;
             }
@@ -185,12 +186,17 @@ impl Store {
         }
     }
 
-    async fn delete_rest_of_session(&self, tenant: TenantId, session: SessionId) -> Result<()> {
+    async fn delete_rest_of_session(
+        &self,
+        tenant: TenantId,
+        session: SessionId,
+        requested_at: DateTime<Utc>,
+    ) -> Result<()> {
         self.delete_keys::<SessionState>(tenant, &session).await?;
         self.delete_keys::<SessionMemory>(tenant, &session).await?;
         self.delete_keys::<ClientState>(tenant, &session).await?;
         self.delete_files(tenant, session).await?;
-        self.delete_conversations(tenant, session).await
+        self.delete_conversations(tenant, session, requested_at).await
     }
 
     /// Removes the records whose keys begin with `front`.
@@ -225,12 +231,17 @@ impl Store {
         }
     }
 
-    async fn delete_conversations(&self, tenant: TenantId, session: SessionId) -> Result<()> {
+    async fn delete_conversations(
+        &self,
+        tenant: TenantId,
+        session: SessionId,
+        requested_at: DateTime<Utc>,
+    ) -> Result<()> {
         let conversations = |tx: Transaction| async move {
             let begun = tx.scan(&Conversation::BY_SESSION, tenant, session);
             let mut deletions = Vec::new();
-            for Conversation { id, updated_at, .. } in begun.page(BATCH, None).await?.items {
-                deletions.extend(tx.delete_conversation(tenant, id, updated_at).await?);
+            for Conversation { id, .. } in begun.page(BATCH, None).await?.items {
+                deletions.extend(tx.delete_conversation(tenant, id, requested_at).await?);
             }
             Ok::<_, Error>(deletions)
         };

@@ -128,6 +128,19 @@ impl Transaction {
         self.get_stored(scope, key).await.map(|stored| stored.map(Stored::into_record))
     }
 
+    /// The record `key` in `scope`, which must be there. One read. Whoever hangs something on a record
+    /// requires it in the same transaction, so that a deletion of it meanwhile is a conflict.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is none; those of [`get`](Self::get).
+    pub async fn require<E: Entity>(&self, scope: E::Scope, key: impl Borrow<E::Key>) -> Result<E> {
+        self.get(scope, key).await?.ok_or_else(|| {
+            let message = format!("there is no such record of {}", E::SPACE.name());
+            Error::new(ErrorKind::NotFound, message)
+        })
+    }
+
     /// The record `key` in `scope` with its revision, or `None`. One read.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use coditect_store::{
     archive::{self, Summary},
     engine::{Database, Options, RangeQuery},
     keyspace::{Global, KeyPart, Root},
-    model::{Message, MessageId, Tenant, TenantId, User},
+    model::{Message, MessageId, SessionState, SessionStates, Tenant, TenantId, User},
     repository::Counter,
 };
 use proptest::prelude::*;
@@ -439,6 +439,51 @@ async fn a_tenant_moves_with_all_that_it_is_found_by_and_no_other() {
     };
     let (from, to) = (rows(store.database()).await, rows(other.database()).await);
     assert!(of_tenant(&to) == of_tenant(&from));
+}
+
+#[tokio::test]
+async fn a_tenant_takes_its_deletions_along_that_are_under_way() {
+    let store = filled(3).await;
+    let (moved, now) = (samples::tenant().id, samples::session().created_at);
+    let delete =
+        |tx: Transaction| async move { tx.delete_session(moved, samples::session().id, now).await };
+    store.run(delete).await.unwrap().unwrap();
+    let mut archive = Vec::new();
+    store.export().tenant(moved).run(&mut archive, |_| ()).await.unwrap();
+
+    let other = empty().await;
+    let before = rows(other.database()).await;
+    let import_it = options().import(other.database().clone()).unwrap().rows(3);
+    assert!(stopped_after(6, import_it.run(archive.as_slice(), |_| ())).await.is_none());
+    assert!(import_it.abandon().await.unwrap());
+    assert!(rows(other.database()).await == before);
+
+    import(other.database(), &archive).await.unwrap();
+    let other = options().open(other.database().clone()).await.unwrap();
+    let of_session = async || SessionState::all(&other.begin(), moved, samples::session().id).await;
+    assert!(of_session().await.unwrap() != SessionStates::default());
+    assert_eq!(other.complete_deletions().await.unwrap(), 1);
+    assert!(of_session().await.unwrap() == SessionStates::default());
+    faultless(&other).await;
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_being_deleted_is_not_exported_and_not_imported_over() {
+    let store = filled(3).await;
+    let (moved, now) = (samples::tenant().id, samples::session().created_at);
+    let mut archive = Vec::new();
+    let export = store.export().tenant(moved);
+    export.run(&mut archive, |_| ()).await.unwrap();
+    let delete = |tx: Transaction| async move { tx.delete_tenant(moved, now).await };
+    let deletion = store.run(delete).await.unwrap().unwrap();
+    let refused = export.run(&mut Vec::new(), |_| ()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotFound);
+    assert!(refused.to_string().contains("being deleted"), "{refused}");
+    let refused = import(store.database(), &archive).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Exists);
+    assert!(refused.to_string().contains("being deleted"), "{refused}");
+    store.complete(&deletion).await.unwrap();
+    import(store.database(), &archive).await.unwrap();
 }
 
 #[tokio::test]

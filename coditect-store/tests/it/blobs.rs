@@ -1,6 +1,6 @@
 //! Blobs and files: what was uploaded is what is read, and nothing else stays.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{
     Blob, BlobReader, BlobUpload, Clock, Counter, ErrorKind, ManualClock, Result, Store,
     check::{Event, Fault},
@@ -47,6 +47,11 @@ async fn put(store: &Store, path: &str, content: &[u8], policy: &FilePolicy) -> 
     store
         .run(|tx| async move { File::put(&tx, tenant, (home, path), blob, policy, now).await })
         .await
+}
+
+/// So many hours from now.
+fn later(hours: i64) -> DateTime<Utc> {
+    Clock::system().now() + TimeDelta::hours(hours)
 }
 
 /// How many chunks there are in all.
@@ -300,6 +305,74 @@ async fn a_file_that_is_removed_takes_its_contents_along() {
     assert_eq!(tx.counter(tenant, Counter::FILES).await.unwrap(), 1);
     assert_eq!(tx.counter(tenant, Counter::BYTES).await.unwrap(), 5);
     assert_eq!(chunks(&store, tenant).await, 1);
+}
+
+#[tokio::test]
+async fn a_file_that_was_read_before_its_last_content_is_removed_with_that_too() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let (stale, now) = (&put(&store, "a", b"1", &FilePolicy::default()).await.unwrap(), later(1));
+    put(&store, "a", b"22", &FilePolicy::default()).await.unwrap();
+    store.run(|tx| async move { stale.remove(&tx, now).await }).await.unwrap();
+    let tx = store.begin();
+    assert_eq!(tx.list::<FileVersion>(tenant).all(9).await.unwrap(), []);
+    assert_eq!(tx.counter(tenant, Counter::BYTES).await.unwrap(), 0);
+    store.collect_blobs(later(4)).await.unwrap();
+    assert_eq!(chunks(&store, tenant).await, 0);
+    let again = store.run(|tx| async move { stale.remove(&tx, now).await }).await;
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn who_is_over_a_lowered_limit_may_still_write_what_is_no_longer() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let policy = FilePolicy { versions: 1, ..FilePolicy::default() };
+    put(&store, "a", b"12345678", &policy).await.unwrap();
+    let lowered = FilePolicy { bytes: 4, ..policy };
+    for content in [b"87654321".as_slice(), b"7654321"] {
+        put(&store, "a", content, &lowered).await.unwrap();
+    }
+    let refused = put(&store, "a", b"12345678", &lowered).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Quota("bytes"));
+    assert_eq!(store.begin().counter(tenant, Counter::BYTES).await.unwrap(), 7);
+}
+
+#[tokio::test]
+async fn who_has_finished_an_upload_has_the_whole_lease_to_attach_it() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let clock = ManualClock::new(Clock::system().now());
+    let time = Clock::from(&clock);
+    let mut upload = BlobUpload::begin(&store, tenant, &time).await.unwrap();
+    upload.write(&content(5)).await.unwrap();
+    // More than half of the lease is left: the next write would not renew it.
+    clock.advance(TimeDelta::minutes(20));
+    let blob = upload.finish().await.unwrap();
+    clock.advance(TimeDelta::minutes(59));
+    store.collect_blobs(time.now()).await.unwrap();
+    store.run(|tx| async move { tx.attach(tenant, &blob).await }).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reader_whose_tenant_is_being_deleted_hears_that_it_is_gone_and_not_corrupt() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    store.run(|tx| async move { tx.create(&samples::tenant()).await }).await.unwrap();
+    let blob = upload(&store, tenant, &content(100 * CHUNK_BYTES)).await;
+    store.run(|tx| async move { tx.attach(tenant, &blob).await }).await.unwrap();
+    let mut reader = BlobReader::new(&store, tenant, blob);
+    reader.next().await.unwrap().unwrap();
+    let now = later(0);
+    store.run(|tx| async move { tx.delete_tenant(tenant, now).await }).await.unwrap();
+    // The deletion has come as far as some of the chunks.
+    let tx = store.begin();
+    for n in 30..50_u64 {
+        let chunk = (tenant, "blob_chunks".to_owned(), blob.id, n);
+        tx.engine().clear(&store.root().key(&chunk));
+    }
+    tx.commit().await.unwrap();
+    assert_eq!(reader.next().await.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[tokio::test]

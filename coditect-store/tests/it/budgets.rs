@@ -9,9 +9,9 @@ use coditect_store::{
     engine::{Database, Options, Statistics},
     keyspace::Global,
     model::{
-        AuditEntry, AuthSession, ClientState, Conversation, EditorState, File, FileHome,
-        FilePolicy, Message, MessageId, Session, SessionId, SessionMemory, SessionState, Setting,
-        User,
+        AuditEntry, AuthSession, ClientState, Conversation, ConversationId, EditorState, File,
+        FileHome, FilePolicy, Message, MessageId, Session, SessionId, SessionMemory, SessionState,
+        Setting, User,
     },
 };
 
@@ -145,6 +145,8 @@ async fn every_look_up_of_the_models_keeps_its_budget() {
     let (session, user) = (samples::session().id, samples::user().id);
     let state = || EditorState::default();
     let opened = &Session { id: SessionId::new(), ..samples::session() };
+    let begun = &Conversation { id: ConversationId::new(), ..samples::conversation() };
+    let said = &Message { id: MessageId::new(), ..samples::message() };
     let policy = &FilePolicy { versions: 2, ..FilePolicy::default() };
     let home = &FileHome::Workspace("/workspace/p".into());
     let (first, second) = (upload(store, b"one").await, upload(store, b"two").await);
@@ -157,10 +159,13 @@ async fn every_look_up_of_the_models_keeps_its_budget() {
         "logins of a user": (2, 2), |tx| tx.scan(&AuthSession::BY_USER, of, user).page(50, None).await;
         "login of a family": (2, 2), |tx| tx.find(&AuthSession::BY_FAMILY, Global, samples::auth_session().token_family).await;
         "Session::open": (3, 3), |tx| opened.open(&tx, 100).await;
-        "SessionState::save": (3, 3), |tx| SessionState::save(&tx, of, session, state(), now).await;
+        "SessionState::save": (4, 3), |tx| SessionState::save(&tx, of, session, state(), now).await;
         "SessionState::all": (1, 1), |tx| SessionState::all(&tx, of, session).await;
+        "SessionMemory::save": (4, 3), |tx| samples::session_memory().save(&tx).await;
+        "Conversation::begin": (3, 3), |tx| begun.begin(&tx).await;
+        "Message::say": (3, 3), |tx| said.say(&tx).await;
         "memory of a session": (1, 1), |tx| tx.list_keys::<SessionMemory>(of, (session,)).page(50, None).await;
-        "ClientState::save": (3, 3), |tx| ClientState::save(&tx, of, session, "theia.layout", vec![1], now).await;
+        "ClientState::save": (4, 3), |tx| ClientState::save(&tx, of, session, "theia.layout", vec![1], now).await;
         "ClientState::newest": (1, 1), |tx| ClientState::newest(&tx, of, session, "theia.layout").await;
         "ClientState::keys, one key": (3, 3), |tx| ClientState::keys(&tx, of, session, None, 50).await;
         "ClientState::discard, one version": (3, 3), |tx| ClientState::discard(&tx, of, session, "theia.layout").await;

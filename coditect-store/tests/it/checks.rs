@@ -223,8 +223,8 @@ async fn what_hangs_on_a_record_that_is_not_there_is_found() {
         .filter(|found| found.fault == Fault::Hanging)
         .map(|found| found.shown.to_string())
         .collect();
-    // Three parts of its state, its memory, a client's state, a file.
-    assert_eq!(hanging.len(), 6, "{hanging:?}");
+    // Three parts of its state, its memory, a client's state, a file, a conversation.
+    assert_eq!(hanging.len(), 7, "{hanging:?}");
     write(&store, &session, Some(&record)).await;
     assert_eq!(faults(&store).await, []);
 

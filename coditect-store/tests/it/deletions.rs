@@ -53,7 +53,7 @@ async fn furnished(store: &Store, tenant: TenantId, user: UserId, much: u64) -> 
                 key: format!("key {n}"),
                 ..samples::session_memory()
             };
-            tx.create(&memory).await?;
+            memory.save(&tx).await?;
         }
         Ok::<_, coditect_store::Error>(())
     };
@@ -69,7 +69,7 @@ async fn furnished(store: &Store, tenant: TenantId, user: UserId, much: u64) -> 
             session_id: Some(id),
             ..samples::conversation()
         };
-        create(store, conversation).await;
+        store.run(|tx| async move { conversation.begin(&tx).await }).await.unwrap();
         for _ in 0..n * 3 * much {
             say(store, conversation).await;
         }
@@ -84,7 +84,7 @@ async fn say(store: &Store, conversation: &Conversation) {
         conversation_id: conversation.id,
         ..samples::message()
     };
-    store.run(|tx| async move { tx.append(message).await.map(|_| ()) }).await.unwrap();
+    store.run(|tx| async move { message.say(&tx).await.map(|_| ()) }).await.unwrap();
 }
 
 async fn put(store: &Store, tenant: TenantId, home: &FileHome, path: &str) {
@@ -267,6 +267,87 @@ async fn nothing_is_hung_on_a_session_that_is_being_deleted() {
         store.collect_blobs(Clock::system().now() + TimeDelta::hours(2)).await.unwrap();
         assert_eq!(rows(&store).await, before);
     }
+}
+
+#[tokio::test]
+async fn what_is_hung_on_something_that_is_not_there_is_refused() {
+    let store = planner().await;
+    let (tenant, user) = inhabited(&store, "ada").await;
+    let before = rows(&store).await;
+    let (id, now) = (SessionId::new(), Clock::system().now());
+    let memory = SessionMemory { tenant_id: tenant, session_id: id, ..samples::session_memory() };
+    let conversation = Conversation {
+        tenant_id: tenant,
+        user_id: user,
+        session_id: Some(id),
+        ..samples::conversation()
+    };
+    let message = Message { tenant_id: tenant, ..samples::message() };
+    let tx = store.begin();
+    let refused = [
+        SessionState::save(&tx, tenant, id, EditorState::default(), now).await.map(|_| ()),
+        ClientState::save(&tx, tenant, id, "k", vec![1], now).await.map(|_| ()),
+        memory.save(&tx).await.map(|_| ()),
+        conversation.begin(&tx).await,
+        message.say(&tx).await.map(|_| ()),
+    ];
+    for refused in refused {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+    tx.commit().await.unwrap();
+    assert_eq!(rows(&store).await, before);
+}
+
+#[tokio::test]
+async fn who_saves_while_the_session_is_deleted_conflicts() {
+    let store = planner().await;
+    let (tenant, user) = inhabited(&store, "ada").await;
+    let id = furnished(&store, tenant, user, 1).await;
+    let tx = store.begin();
+    let now = Clock::system().now();
+    SessionState::save(&tx, tenant, id, EditorState::default(), now).await.unwrap();
+    delete_session(&store, tenant, id).await.unwrap();
+    assert_eq!(tx.commit().await.unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn what_another_programs_entity_keeps_from_going_is_left_to_that_and_the_rest_goes_on() {
+    let store = planner().await;
+    let (other, somebody) = inhabited(&store, "grace").await;
+    furnished(&store, other, somebody, 1).await;
+    let before = rows(&store).await;
+    let (tenant, _) = inhabited(&store, "ada").await;
+    let id = furnished(&store, other, somebody, 2).await;
+    delete_session(&store, other, id).await.unwrap();
+    let deletion = delete_tenant(&store, tenant).await.unwrap().unwrap();
+
+    // It does not know of tasks, whose indexes lie outside of the tenant.
+    let ignorant = Store::open(store.database().clone()).await.unwrap();
+    let refused = ignorant.complete(&deletion).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NewerFormat, "{refused}");
+    let refused = ignorant.complete_deletions().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NewerFormat);
+    let left = store.begin().list::<Deletion>(Global).all(9).await.unwrap();
+    assert_eq!(left, [deletion], "that of the session is complete");
+    assert_eq!(store.complete_deletions().await.unwrap(), 1);
+    assert!(rows(&store).await == before);
+}
+
+#[tokio::test]
+async fn the_sweep_of_one_kind_goes_on_when_that_of_another_fails() {
+    let store = planner().await;
+    inhabited(&store, "ada").await;
+    let tx = store.begin();
+    let login = tx.scan(&AuthSession::BY_EXPIRY, Global, ..).page(1, None).await.unwrap();
+    let AuthSession { tenant_id, id, .. } = login.items[0];
+    let key = store.root().key(&(tenant_id, AuthSession::SPACE.name().to_owned(), id));
+    let whole = tx.engine().get(&key).await.unwrap().unwrap();
+    tx.engine().set(&key, &whole[..9]);
+    tx.commit().await.unwrap();
+    let refused = store.sweep(Clock::system().now()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt);
+    let tickets = store.begin().scan(&Ticket::BY_EXPIRY, Global, ..).all(9).await.unwrap();
+    assert_eq!(tickets, []);
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ fn told(snapshotter: &Snapshotter) -> BTreeMap<String, u64> {
         let value = match value {
             DebugValue::Counter(count) => count,
             DebugValue::Histogram(values) => values.len() as u64,
-            DebugValue::Gauge(_) => panic!("there is none"),
+            DebugValue::Gauge(value) => format!("{value}").parse().unwrap(),
         };
         (format!("{}{labels}", key.name().trim_start_matches("coditect_store_")), value)
     });
@@ -82,6 +82,19 @@ fn commits_conflicts_and_retries_are_counted_as_they_were() {
     assert_eq!(count("run_duration_seconds"), 3);
     assert_eq!(count("commit_duration_seconds"), 5);
     assert_eq!(count("transaction_rounds"), 5);
+}
+
+#[test]
+fn watches_that_wait_are_told() {
+    let told = recorded(|store| async move {
+        let mut waiting = Vec::new();
+        for n in 0..3_u8 {
+            let tx = store.begin();
+            waiting.push(tx.engine().watch(&[n]).await.unwrap());
+            tx.commit().await.unwrap();
+        }
+    });
+    assert_eq!(told.get("watches"), Some(&3), "{told:?}");
 }
 
 #[test]

@@ -161,9 +161,16 @@ async fn a_sessions_memory_is_listed_by_key() {
     assert_eq!(own.all(9).await.unwrap(), [with("a"), with("a\0"), with("b")]);
 }
 
+/// A store that has the session of which the others are.
+async fn with_session() -> Store {
+    let store = store().await;
+    store.run(|tx| async move { tx.create(&samples::session()).await }).await.unwrap();
+    store
+}
+
 #[tokio::test]
 async fn the_parts_of_a_sessions_state_are_saved_apart_and_read_together() {
-    let store = store().await;
+    let store = with_session().await;
     let (tenant, session) = (samples::tenant().id, samples::session().id);
     let at = samples::session().created_at;
     let save = async |state: PartState, at| {
@@ -191,9 +198,8 @@ async fn the_parts_of_a_sessions_state_are_saved_apart_and_read_together() {
 
 #[tokio::test]
 async fn saving_one_part_conflicts_with_nothing_else() {
-    let store = store().await;
+    let store = with_session().await;
     let session = &samples::session();
-    store.run(|tx| async move { tx.create(session).await }).await.unwrap();
     let (tenant, id, at) = (session.tenant_id, session.id, session.created_at);
     let (editor, terminal, renamed) = (store.begin(), store.begin(), store.begin());
     let again = store.begin();
@@ -218,7 +224,7 @@ async fn saved(store: &Store, key: &str, content: &[u8]) -> u64 {
 
 #[tokio::test]
 async fn the_last_versions_of_a_clients_state_are_kept() {
-    let store = store().await;
+    let store = with_session().await;
     let (tenant, session) = (samples::tenant().id, samples::session().id);
     for version in 1..=CLIENT_STATE_VERSIONS + 2 {
         let content = version.to_be_bytes();
@@ -240,7 +246,7 @@ async fn the_last_versions_of_a_clients_state_are_kept() {
 
 #[tokio::test]
 async fn the_keys_of_client_states_are_listed_with_their_newest_versions() {
-    let store = store().await;
+    let store = with_session().await;
     for key in ["b", "a", "a\0", "b", ""] {
         saved(&store, key, b"x").await;
     }
@@ -259,7 +265,7 @@ async fn the_keys_of_client_states_are_listed_with_their_newest_versions() {
 
 #[tokio::test]
 async fn a_client_state_that_no_value_can_hold_is_refused_and_the_transaction_goes_on() {
-    let store = store().await;
+    let store = with_session().await;
     let (tenant, session) = (samples::tenant().id, samples::session().id);
     let at = samples::session().created_at;
     let tx = store.begin();

@@ -40,6 +40,30 @@ async fn of_many_who_create_records_with_one_unique_value_one_wins() {
     assert_eq!(days.len(), 1, "nothing of the others is left");
 }
 
+/// `CODITECT_RACE_ROUNDS` says how many rounds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn round_after_round_one_of_many_wins_and_the_index_is_what_a_scan_says() {
+    let rounds =
+        std::env::var("CODITECT_RACE_ROUNDS").map_or(1_000, |rounds| rounds.parse().unwrap());
+    let store = store().await;
+    for round in 0..rounds {
+        let value = &format!("T-{round}");
+        let outcomes = race(&store, |store, writer| {
+            let ticket = Some(value.clone());
+            async move {
+                let number = round * WRITERS + writer;
+                let task = &Task { tenant: tenant(writer.into()), ticket, ..task(number) };
+                store.run(|tx| async move { tx.create(task).await }).await
+            }
+        });
+        one_wins(&outcomes.await, ErrorKind::Unique("planner_tasks_by_ticket"));
+    }
+    let report = store.verify("planner_tasks_by_ticket").unwrap().run(|_| ()).await.unwrap();
+    assert!(report.faults == 0, "{report:?}");
+    let taken = store.begin().scan(&Task::BY_TICKET, Global, ..).page(200, None).await.unwrap();
+    assert_eq!(taken.items.len() as u64, rounds.min(200));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_who_change_records_to_one_unique_value_one_wins() {
     let tasks: Vec<Task> = (1..=WRITERS).map(task).collect();

@@ -266,6 +266,7 @@ impl Sequencer {
                 let room = batch.len() < BATCH_COMMITS && bytes < BATCH_BYTES;
                 next = if room { queue.try_recv().ok() } else { None };
             }
+            telemetry::batched(batch.len(), queue.len());
             let healthy = batch.is_empty() || self.commit(batch);
             if stopped.is_some() || !healthy {
                 return stopped;
@@ -276,7 +277,6 @@ impl Sequencer {
 
     /// Commits a batch and answers its members; false if the engine can't go on.
     fn commit(&mut self, batch: Vec<Commit>) -> bool {
-        telemetry::batched(batch.len());
         let version = self.next_version();
         let mut written = Vec::new();
         let mut accepted = Vec::new();

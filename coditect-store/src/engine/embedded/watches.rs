@@ -14,7 +14,7 @@ use super::{
     conflicts::KeyRange,
     storage::Snapshot,
 };
-use crate::Result;
+use crate::{Result, telemetry};
 
 /// One who waits: fired when the key's value is no longer the expected one.
 #[derive(Debug)]
@@ -72,6 +72,7 @@ impl Watches {
             }
             Ok(_) => {
                 table.count += 1;
+                telemetry::watching(table.count);
                 table.by_key.entry(watcher.key.clone()).or_default().push(watcher);
             }
         }
@@ -93,6 +94,7 @@ impl Watches {
                 table.check(&key, now);
             }
         }
+        telemetry::watching(table.count);
     }
 
     /// Whether another one may be added.

@@ -43,3 +43,24 @@ pub(in crate::repository) async fn remove(
         |tx: Transaction| async move { tx.delete::<DetachedBlob>(tenant, id).await.map(|_| ()) };
     store.run_idempotent(forget).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BlobUpload, Clock, engine::Database};
+
+    #[tokio::test]
+    async fn what_was_renewed_since_it_was_found_is_not_removed() {
+        let store = Store::open(Database::memory().unwrap()).await.unwrap();
+        let (tenant, clock) = (TenantId::new(), Clock::system());
+        let upload = BlobUpload::begin(&store, tenant, &clock).await.unwrap();
+        let blob = upload.finish().await.unwrap();
+        let lease = super::super::LEASE;
+        let (before, after) = (clock.now() + lease / 2, clock.now() + lease * 3);
+        for (now, left) in [(before, 1), (after, 0)] {
+            remove(&store, tenant, blob.id, Some(now)).await.unwrap();
+            let there = store.begin().list::<DetachedBlob>(tenant).all(9).await.unwrap();
+            assert_eq!(there.len(), left);
+        }
+    }
+}
