@@ -5,7 +5,10 @@
 use coditect_store::{
     Clock, Error, Store,
     engine::Database,
-    model::{SessionId, SessionState, StatePart, TenantId, TerminalState},
+    model::{
+        Json, Session, SessionId, SessionState, SessionType, StatePart, TenantId, TerminalState,
+        UserId,
+    },
 };
 
 /// Every version of a session's terminals from the one after `seen` up to `last`, as it comes. A
@@ -43,6 +46,21 @@ async fn main() -> Result<(), Error> {
     let store = Store::open(Database::memory()?).await?;
     let (tenant, session) = (TenantId::new(), SessionId::new());
     let clock = Clock::system();
+    let now = clock.now();
+    let opened = &Session {
+        id: session,
+        tenant_id: tenant,
+        user_id: UserId::new(),
+        name: "Watched".to_owned(),
+        session_type: SessionType::Workspace,
+        workspace_path: None,
+        settings: Json::default(),
+        conversation_id: None,
+        created_at: now,
+        updated_at: now,
+        last_accessed_at: now,
+    };
+    store.run(|tx| async move { opened.open(&tx, 100).await }).await?;
     let follower = tokio::spawn(follow(store.clone(), (tenant, session), SAVED));
 
     for _ in 0..SAVED {
