@@ -1,0 +1,108 @@
+//! Replacing refresh tokens.
+
+use chrono::{DateTime, Utc};
+use coditect_store::{
+    Transaction,
+    keyspace::Global,
+    model::{AuthSession, RevocationReason, TokenFamilyId, User},
+};
+
+use super::{Auth, Tokens, signing_out::end};
+use crate::{Decision, Error, Presented, RefreshToken, Stored, family, refresh};
+
+impl Auth {
+    /// Replaces a refresh token: see [`family`] for what one that comes in means.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RefreshInvalid`], [`Error::SessionRevoked`], [`Error::SessionExpired`],
+    /// [`Error::RefreshReused`], [`Error::Store`].
+    pub async fn refresh(&self, token: &str) -> Result<Tokens, Error> {
+        let token = self.refresh.parse(token)?;
+        let presented = Presented::new(&token, refresh::fresh_salt()?);
+        let now = self.clock.now();
+        // A rotation whose commit's outcome is unknown recognises itself by its salt.
+        let outcome = self.store.run_idempotent(|tx| {
+            let (token, presented) = (&token, &presented);
+            async move { self.refresh_in(&tx, token, presented, now).await }
+        });
+        let (session, user, successor) = outcome.await??;
+        self.tokens(&session, &user, &successor, now)
+    }
+
+    /// What a refresh does in its transaction. A refusal is `Ok(Err(…))`, so that what it has
+    /// written is committed.
+    pub(super) async fn refresh_in(
+        &self,
+        tx: &Transaction,
+        token: &RefreshToken,
+        presented: &Presented,
+        now: DateTime<Utc>,
+    ) -> Result<Result<(AuthSession, User, RefreshToken), Error>, Error> {
+        let Some((session, user)) = session_and_user(tx, token.family).await? else {
+            return Ok(Err(Error::SessionRevoked));
+        };
+        Ok(match self.decide(&session, &user, presented, now) {
+            Decision::Rotate => {
+                let Some(next) = self.refresh.successor(token, &presented.salt) else {
+                    return Ok(Err(Error::SessionExpired));
+                };
+                let hash = next.secret.hash();
+                let idle = self.lifetimes.idle;
+                let session = family::rotated(&session, presented.salt, hash, now, idle);
+                tx.update(&session).await?;
+                Ok((session, user, next))
+            }
+            Decision::Repeat => match self.refresh.successor(token, &session.salt) {
+                Some(next) => Ok((session, user, next)),
+                None => Err(Error::SessionExpired),
+            },
+            refused => Err(refuse(tx, &session, refused, now).await?),
+        })
+    }
+
+    pub(super) fn decide(
+        &self,
+        session: &AuthSession,
+        user: &User,
+        presented: &Presented,
+        now: DateTime<Utc>,
+    ) -> Decision {
+        let stored = Stored { session, user: user.status };
+        family::decide(Some(stored), presented, now, self.lifetimes.grace)
+    }
+}
+
+/// The session of a token family, with its user.
+pub(super) async fn session_and_user(
+    tx: &Transaction,
+    family: TokenFamilyId,
+) -> Result<Option<(AuthSession, User)>, Error> {
+    let session = tx.find(&AuthSession::BY_FAMILY, Global, family).await?;
+    let Some(session) = session else { return Ok(None) };
+    let user = tx.get::<User>(session.tenant_id, session.user_id).await?;
+    Ok(user.map(|user| (session, user)))
+}
+
+/// Does what a refused refresh token asks for, and says what the client gets.
+pub(super) async fn refuse(
+    tx: &Transaction,
+    session: &AuthSession,
+    decision: Decision,
+    now: DateTime<Utc>,
+) -> Result<Error, Error> {
+    let (session_id, user_id) = (session.id, session.user_id);
+    Ok(match decision {
+        Decision::Reused => {
+            end(tx, session, RevocationReason::Reuse, now).await?;
+            tracing::warn!(%session_id, %user_id, "a refresh token was used again: its family is ended");
+            Error::RefreshReused
+        }
+        Decision::Expired => Error::SessionExpired,
+        Decision::Revoked => Error::SessionRevoked,
+        Decision::Ahead | Decision::Diverged | Decision::Rotate | Decision::Repeat => {
+            tracing::error!(%session_id, %user_id, ?decision, "a refresh token is not the store's: was it set back?");
+            Error::RefreshInvalid
+        }
+    })
+}

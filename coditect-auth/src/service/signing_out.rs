@@ -1,0 +1,149 @@
+//! Ending sessions.
+
+use chrono::{DateTime, Utc};
+use coditect_store::{
+    Transaction,
+    keyspace::Global,
+    model::{AuthSession, AuthSessionId, RevocationReason, TenantId, TokenFamilyId},
+};
+
+use super::{
+    Auth, Credential,
+    refreshing::{refuse, session_and_user},
+};
+use crate::{Claims, Decision, Error, Presented, family, refresh};
+
+impl Auth {
+    /// Ends the session of a token. Doing it again changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TokenInvalid`], [`Error::TokenExpired`], [`Error::RefreshInvalid`],
+    /// [`Error::Store`].
+    pub async fn logout(&self, credential: Credential<'_>) -> Result<(), Error> {
+        let session = match credential {
+            Credential::Access(token) => {
+                let claims = self.verify(token).await?;
+                SessionOf::Id(claims.tenant_id, claims.session_id)
+            }
+            Credential::Refresh(token) => SessionOf::Family(self.refresh.parse(token)?.family),
+        };
+        let now = self.clock.now();
+        let ended = self.store.run(|tx| async move {
+            match session.find(&tx).await? {
+                Some(session) => end(&tx, &session, RevocationReason::Logout, now).await,
+                None => Ok(()),
+            }
+        });
+        ended.await.map_err(Error::Store)
+    }
+
+    /// Ends all sessions of a token's user, in one transaction. Unlike [`logout`](Self::logout) it
+    /// asks for a token that still holds: one that was lost long ago ends nothing but itself. Doing
+    /// it again with the same token changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`verify`](Self::verify) and [`authenticate`](Self::authenticate), or for
+    /// [`refresh`](Self::refresh), of which a replay ends its family; [`Error::Store`], with
+    /// `Limit` if there are more sessions than one transaction can end.
+    pub async fn logout_everywhere(&self, credential: Credential<'_>) -> Result<(), Error> {
+        let now = self.clock.now();
+        let proof = match credential {
+            Credential::Access(token) => Proof::Claims(Box::new(self.verify(token).await?)),
+            Credential::Refresh(token) => {
+                let token = self.refresh.parse(token)?;
+                Proof::Refresh(token.family, Presented::new(&token, refresh::fresh_salt()?))
+            }
+        };
+        let session = match &proof {
+            Proof::Claims(claims) => SessionOf::Id(claims.tenant_id, claims.session_id),
+            Proof::Refresh(family, _) => SessionOf::Family(*family),
+        };
+        let outcome = self.store.run_idempotent(|tx| {
+            let proof = &proof;
+            async move {
+                let known = session.find(&tx).await?;
+                let before = known.and_then(|session| session.revocation);
+                if before.is_some_and(|it| it.reason == RevocationReason::LogoutEverywhere) {
+                    return Ok(Ok(()));
+                }
+                let session = match self.proven(&tx, proof, now).await? {
+                    Ok(session) => session,
+                    // What a replay has ended is committed before it is refused.
+                    Err(refusal) => return Ok(Err(refusal)),
+                };
+                let live = tx
+                    .scan(&AuthSession::BY_USER, session.tenant_id, session.user_id)
+                    .filter("live", |session| session.holds_at(now));
+                for session in live.all(MOST_SESSIONS).await? {
+                    end(&tx, &session, RevocationReason::LogoutEverywhere, now).await?;
+                }
+                Ok::<_, Error>(Ok(()))
+            }
+        });
+        outcome.await?
+    }
+
+    /// The session that `proof` proves to hold, or why it doesn't.
+    pub(super) async fn proven(
+        &self,
+        tx: &Transaction,
+        proof: &Proof,
+        now: DateTime<Utc>,
+    ) -> Result<Result<AuthSession, Error>, Error> {
+        match proof {
+            Proof::Claims(claims) => Ok(Ok(self.authenticate(tx, claims).await?.session)),
+            Proof::Refresh(family, presented) => {
+                let Some((session, user)) = session_and_user(tx, *family).await? else {
+                    return Ok(Err(Error::SessionRevoked));
+                };
+                Ok(match self.decide(&session, &user, presented, now) {
+                    Decision::Rotate | Decision::Repeat => Ok(session),
+                    refused => Err(refuse(tx, &session, refused, now).await?),
+                })
+            }
+        }
+    }
+}
+
+/// More sessions that hold than a user has, and as many as one transaction can end.
+const MOST_SESSIONS: usize = 10_000;
+
+/// What shows that a session holds.
+pub(super) enum Proof {
+    Claims(Box<Claims>),
+    Refresh(TokenFamilyId, Presented),
+}
+
+/// Ends a session that was not ended before.
+pub(super) async fn end(
+    tx: &Transaction,
+    session: &AuthSession,
+    reason: RevocationReason,
+    now: DateTime<Utc>,
+) -> coditect_store::Result<()> {
+    match session.revocation {
+        Some(_) => Ok(()),
+        None => tx.update(&family::revoked(session, reason, now)).await,
+    }
+}
+
+/// How a session is found by what somebody signs out with.
+#[derive(Clone, Copy)]
+pub(super) enum SessionOf {
+    Id(TenantId, AuthSessionId),
+    Family(TokenFamilyId),
+}
+
+impl SessionOf {
+    pub(super) async fn find(
+        self,
+        tx: &Transaction,
+    ) -> coditect_store::Result<Option<AuthSession>> {
+        match self {
+            Self::Id(tenant, id) => tx.get::<AuthSession>(tenant, id).await,
+            Self::Family(family) => tx.find(&AuthSession::BY_FAMILY, Global, family).await,
+        }
+    }
+}
