@@ -10,8 +10,8 @@ use crate::{
     keyspace::Root,
     model::{
         AuthSession, ClientState, Conversation, ConversationId, Deleted, Deletion, File, FileHome,
-        FileVersion, IdempotencyEntry, Message, Session, SessionId, SessionMemory, SessionState,
-        Setting, SettingScope, TenantId, Ticket, User,
+        FileVersion, IdempotencyEntry, Membership, Message, Session, SessionId, SessionMemory,
+        SessionState, Setting, SettingScope, TenantId, Ticket, User, UserId,
     },
 };
 
@@ -20,8 +20,9 @@ pub(super) struct Reference {
     /// The space that it lies in.
     pub(super) space: &'static str,
     pub(super) key: Vec<u8>,
-    /// The deletions that it may be gone by: until one is complete, what hangs on it is still there.
-    pub(super) deletions: Vec<Vec<u8>>,
+    /// What may be there in its place: a deletion that it is gone by (until that is complete, what hangs
+    /// on it is still there), or another record that does as well.
+    pub(super) instead: Vec<Vec<u8>>,
 }
 
 type Needed = fn(&Root, &KeyValue) -> Result<Vec<Reference>>;
@@ -34,7 +35,7 @@ const REFERENCES: &[(&str, Needed)] = &[
     }),
     (Session::SPACE.name(), |root, row| {
         let session: Session = read(root, row)?;
-        Ok(vec![to::<User>(root, session.tenant_id, &session.user_id)])
+        Ok(vec![to_member(root, session.tenant_id, session.user_id)])
     }),
     (SessionState::SPACE.name(), |root, row| {
         let state: SessionState = read(root, row)?;
@@ -58,7 +59,7 @@ const REFERENCES: &[(&str, Needed)] = &[
     (Conversation::SPACE.name(), |root, row| {
         let conversation: Conversation = read(root, row)?;
         let Conversation { tenant_id, user_id, session_id, .. } = conversation;
-        let user = to::<User>(root, tenant_id, &user_id);
+        let user = to_member(root, tenant_id, user_id);
         let session = session_id.map(|session| to_session(root, tenant_id, session));
         Ok(std::iter::once(user).chain(session).collect())
     }),
@@ -82,7 +83,7 @@ const REFERENCES: &[(&str, Needed)] = &[
     (Setting::SPACE.name(), |root, row| {
         let setting: Setting = read(root, row)?;
         Ok(match &setting.scope {
-            SettingScope::User(user) => vec![to::<User>(root, setting.tenant_id, user)],
+            SettingScope::User(user) => vec![to_member(root, setting.tenant_id, *user)],
             SettingScope::Tenant => Vec::new(),
         })
     }),
@@ -103,18 +104,25 @@ pub(super) fn to<E>(root: &Root, tenant: TenantId, key: &E::Key) -> Reference
 where
     E: Entity<Scope = TenantId>,
 {
-    let deletions = vec![Deletion::key_of(root, tenant, Deleted::Tenant)];
-    Reference { space: E::SPACE.name(), key: record_key::<E>(root, tenant, key), deletions }
+    let instead = vec![Deletion::key_of(root, tenant, Deleted::Tenant)];
+    Reference { space: E::SPACE.name(), key: record_key::<E>(root, tenant, key), instead }
+}
+
+/// A user of the tenant's, or somebody who is a member of it, or was.
+fn to_member(root: &Root, tenant: TenantId, id: UserId) -> Reference {
+    let mut reference = to::<User>(root, tenant, &id);
+    reference.instead.push(record_key::<Membership>(root, tenant, &id));
+    reference
 }
 
 fn to_session(root: &Root, tenant: TenantId, id: SessionId) -> Reference {
     let mut reference = to::<Session>(root, tenant, &id);
-    reference.deletions.push(Deletion::key_of(root, tenant, Deleted::Session(id)));
+    reference.instead.push(Deletion::key_of(root, tenant, Deleted::Session(id)));
     reference
 }
 
 fn to_conversation(root: &Root, tenant: TenantId, id: ConversationId) -> Reference {
     let mut reference = to::<Conversation>(root, tenant, &id);
-    reference.deletions.push(Deletion::key_of(root, tenant, Deleted::Conversation(id)));
+    reference.instead.push(Deletion::key_of(root, tenant, Deleted::Conversation(id)));
     reference
 }

@@ -196,7 +196,7 @@ impl Rows<'_> {
 
     /// Whether it is, or is gone by a deletion that is under way.
     async fn is_there(&self, reference: &Reference) -> Result<bool> {
-        for key in [&reference.key].into_iter().chain(&reference.deletions) {
+        for key in [&reference.key].into_iter().chain(&reference.instead) {
             if self.stored(key).await?.is_some() {
                 return Ok(true);
             }

@@ -113,6 +113,7 @@ impl Registry {
             .with::<model::Setting>()
             .with_log::<model::AuditEntry>()
             .with::<model::Ticket>()
+            .with::<model::Membership>()
             .with::<model::IdempotencyEntry>()
             .with::<model::Deletion>()
     }

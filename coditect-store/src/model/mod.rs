@@ -14,6 +14,7 @@ mod file_version;
 mod id;
 mod idempotency_entry;
 mod json;
+mod membership;
 mod message;
 mod session;
 mod session_memory;
@@ -40,6 +41,7 @@ pub use id::{
 };
 pub use idempotency_entry::IdempotencyEntry;
 pub use json::Json;
+pub use membership::{Membership, Role};
 pub use message::{Author, Message};
 pub use session::{Session, SessionType};
 pub use session_memory::SessionMemory;

@@ -9,7 +9,7 @@ use coditect_store::{
     engine::Database,
     entity::Log,
     keyspace::{Global, KeyPart as _},
-    model::{Message, Session, Tenant, User},
+    model::{AuthSession, Message, Session, Tenant, User},
     repository::Counter,
 };
 
@@ -25,6 +25,15 @@ async fn reads_and_writes<E: Entity + Debug + PartialEq>(store: &Store, record: 
     assert_eq!(hex(&written), hex(&fixture), "{}", E::SPACE.name());
 
     tx.engine().set(&key, &fixture);
+    let read = tx.get::<E>(record.scope(), record.key()).await.unwrap();
+    assert_eq!(read.as_ref(), Some(record));
+}
+
+/// Reads `fixture`, of an older version, as `record`.
+async fn reads<E: Entity + Debug + PartialEq>(store: &Store, record: &E, fixture: &str) {
+    let key = E::SPACE.key(store.root(), record.scope(), &record.key());
+    let tx = store.begin();
+    tx.engine().set(&key, &bytes(fixture));
     let read = tx.get::<E>(record.scope(), record.key()).await.unwrap();
     assert_eq!(read.as_ref(), Some(record));
 }
@@ -56,14 +65,19 @@ fn bytes(hex: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn version_1_of_every_entity_is_read_and_written() {
+async fn every_version_of_every_entity_is_read_and_the_newest_is_written() {
     let store = store().await;
     let fixture = include_str!("../fixtures/records/tenant.v1.hex");
     reads_and_writes(&store, &samples::tenant(), fixture).await;
     let fixture = include_str!("../fixtures/records/user.v1.hex");
     reads_and_writes(&store, &samples::user(), fixture).await;
     let fixture = include_str!("../fixtures/records/auth_session.v1.hex");
+    reads(&store, &AuthSession { name: None, acts_in: None, ..samples::auth_session() }, fixture)
+        .await;
+    let fixture = include_str!("../fixtures/records/auth_session.v2.hex");
     reads_and_writes(&store, &samples::auth_session(), fixture).await;
+    let fixture = include_str!("../fixtures/records/membership.v1.hex");
+    reads_and_writes(&store, &samples::membership(), fixture).await;
     let fixture = include_str!("../fixtures/records/session.v1.hex");
     reads_and_writes(&store, &samples::session(), fixture).await;
     let [editor, terminal, active_files] = samples::session_states();

@@ -8,10 +8,10 @@ use coditect_store::{
         ActiveFiles, Agent, AgentId, AuditEntry, AuthSession, AuthSessionId, Author, BlobId,
         BlobState, ClientState, Conversation, ConversationId, Deleted, Deletion, DetachedBlob,
         EditorState, File, FileHome, FileId, FileKind, FileVersion, IdempotencyEntry, Json,
-        Message, MessageId, PartState, Revocation, RevocationReason, Selection, Session, SessionId,
-        SessionMemory, SessionState, SessionType, Setting, SettingScope, Tab, Tenant, TenantId,
-        Terminal, TerminalState, TextPosition, Ticket, TicketId, TokenFamilyId, User, UserId,
-        UserStatus,
+        Membership, Message, MessageId, PartState, Revocation, RevocationReason, Role, Selection,
+        Session, SessionId, SessionMemory, SessionState, SessionType, Setting, SettingScope, Tab,
+        Tenant, TenantId, Terminal, TerminalState, TextPosition, Ticket, TicketId, TokenFamilyId,
+        User, UserId, UserStatus,
     },
 };
 use serde_json::json;
@@ -62,6 +62,8 @@ pub(crate) fn auth_session() -> AuthSession {
         revocation: Some(Revocation { at: time(9), reason: RevocationReason::Reuse }),
         user_agent: Some("Firefox".into()),
         ip: Some("2001:db8::1".into()),
+        name: Some("Laptop".into()),
+        acts_in: Some(TenantId(id(40))),
     }
 }
 
@@ -261,6 +263,20 @@ pub(crate) fn idempotency_entry() -> IdempotencyEntry {
 pub(crate) fn deletions() -> [Deletion; 3] {
     [Deleted::Tenant, Deleted::Session(session().id), Deleted::Conversation(conversation().id)]
         .map(|of| Deletion { tenant_id: tenant().id, of, requested_at: time(32) })
+}
+
+/// Somebody of another tenant.
+pub(crate) fn membership() -> Membership {
+    Membership {
+        tenant_id: tenant().id,
+        user_id: UserId(id(41)),
+        home: TenantId(id(40)),
+        role: Role::Admin,
+        invited_by: user().id,
+        created_at: time(33),
+        updated_at: time(34),
+        ended: false,
+    }
 }
 
 pub(crate) fn audit_entry() -> AuditEntry {

@@ -1,0 +1,67 @@
+//! A membership: somebody of another tenant who works in this one too.
+
+use chrono::{DateTime, Utc, serde::ts_microseconds};
+use serde::{Deserialize, Serialize};
+
+use super::{TenantId, UserId};
+use crate::{Entity, entity::GlobalMulti, indexes, keyspace::Space};
+
+/// That a user whose record lies in another tenant, their home, may work in this one. In their home
+/// they are the owner, and have no membership.
+///
+/// It is not deleted when it ends: what they made stays the tenant's, and says whose it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// The tenant that they may work in.
+    pub tenant_id: TenantId,
+    /// Who.
+    pub user_id: UserId,
+    /// The tenant in which their record lies.
+    pub home: TenantId,
+    /// What they may do here.
+    pub role: Role,
+    /// Who let them in.
+    pub invited_by: UserId,
+    /// Since when.
+    #[serde(with = "ts_microseconds")]
+    pub created_at: DateTime<Utc>,
+    /// When the record was last changed.
+    #[serde(with = "ts_microseconds")]
+    pub updated_at: DateTime<Utc>,
+    /// Whether it has ended.
+    pub ended: bool,
+}
+
+/// What somebody may do in a tenant; each may do all that those before it may. Persisted: add at the
+/// end, never reorder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Work in it.
+    Member,
+    /// Invite members, and end their membership.
+    Admin,
+    /// All, the roles of others and the tenant's end included.
+    Owner,
+}
+
+impl Entity for Membership {
+    type Scope = TenantId;
+    type Key = UserId;
+    const SPACE: Space<TenantId> = Space::tenant("members").keyed(&["user"]);
+    const VERSION: u8 = 1;
+
+    fn scope(&self) -> TenantId {
+        self.tenant_id
+    }
+
+    fn key(&self) -> UserId {
+        self.user_id
+    }
+}
+
+indexes! { Membership =>
+    /// Where somebody is a member.
+    BY_USER ("memberships_by_user", user): GlobalMulti<UserId> =
+        |membership| (!membership.ended).then_some(membership.user_id);
+}
