@@ -23,13 +23,16 @@ impl TokenId {
     }
 }
 
-/// The claims of an access token. All are present in every token; times are whole seconds since 1970.
+/// The claims of an access token. All but the user's own tenant are present in every token; times are whole seconds since 1970.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct Claims {
     /// The user.
     pub sub: UserId,
-    /// The user's tenant.
+    /// The tenant that it is for: the user's own, or one that they are a member of.
     pub tenant_id: TenantId,
+    /// The user's own tenant, where that is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub home_tenant_id: Option<TenantId>,
     /// The user's e-mail address, for display.
     pub email: String,
     /// The signed-in device: the token holds only as long as this session does.
@@ -46,6 +49,13 @@ pub struct Claims {
     pub aud: String,
     /// Its own id.
     pub jti: TokenId,
+}
+
+impl Claims {
+    /// The user's own tenant, where their record and their sessions are.
+    pub fn home(&self) -> TenantId {
+        self.home_tenant_id.unwrap_or(self.tenant_id)
+    }
 }
 
 impl fmt::Debug for Claims {

@@ -42,6 +42,45 @@ pub enum Error {
     /// A replaced refresh token came back; its session was ended for that.
     #[error("the refresh token was used before")]
     RefreshReused,
+    /// The password is right, and a code of the second factor is wanted too.
+    #[error("a code of the second factor is wanted")]
+    FactorRequired,
+    /// The code is not one that holds now.
+    #[error("the code of the second factor is wrong")]
+    FactorWrong,
+    /// There is a second factor already, or there is none to confirm or to remove.
+    #[error("the second factor is in another state")]
+    FactorState,
+    /// Too many attempts have failed: none is looked at before this time is over.
+    #[error("too many attempts have failed")]
+    Throttled {
+        /// How long to wait.
+        retry_after: std::time::Duration,
+    },
+    /// Not a token that resets a password, or not any more.
+    #[error("the reset token is invalid")]
+    ResetInvalid,
+    /// Not an invitation, or not any more, or not for this user.
+    #[error("the invitation is invalid")]
+    InvitationInvalid,
+    /// Not a ticket, or not any more, or not for this origin.
+    #[error("the ticket is invalid")]
+    TicketInvalid,
+    /// There is no such tenant, or the user is no member of it.
+    #[error("the user is no member of the tenant")]
+    NotAMember,
+    /// The caller may see this, and not do it.
+    #[error("not allowed: {0}")]
+    Forbidden(&'static str),
+    /// There is no such thing, or none of the caller's.
+    #[error("there is no such thing")]
+    NotFound,
+    /// There are as many of these as there may be.
+    #[error("there are too many {0}")]
+    TooMany(&'static str),
+    /// Scopes that no token can have.
+    #[error("the scopes are refused")]
+    Scopes(#[from] crate::ScopeError),
     /// Too many passwords are being hashed: try again shortly.
     #[error("too much to do at the moment")]
     Busy,

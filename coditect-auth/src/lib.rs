@@ -19,6 +19,11 @@
 //! | [`keys`] | the keys that sign access tokens: sealed records, the ring, rotation |
 //! | [`claims`], [`access`] | what an access token says; minting and verifying it |
 //! | [`refresh`] | the refresh token's bytes and its successor |
+//! | [`second_factor`] | codes of an authenticator app, and recovery codes |
+//! | [`scope`] | what a personal access token may do |
+//! | [`throttle`] | who waits after failures |
+//! | [`model`] | the records of identity, beside users and logins |
+//! | [`courier`] | how what only its addressee is to have gets there |
 //! | [`family`] | the life of a refresh token family, as a pure function |
 //! | [`service`] | registering, signing in, refreshing, signing out, authenticating: the transactions |
 //! | [`error`] | the one error, by what a caller can do about it |
@@ -28,20 +33,28 @@
 
 pub mod access;
 pub mod claims;
+pub mod courier;
 pub mod email;
 pub mod error;
 pub mod family;
 pub mod hasher;
 pub mod keys;
 pub mod master_key;
+pub mod model;
+mod opaque;
 pub mod password;
 mod random;
 pub mod refresh;
+pub mod scope;
+mod seal;
+pub mod second_factor;
 pub mod secret;
 pub mod service;
+pub mod throttle;
 
 pub use access::{AccessSettings, AccessTokens, Minted, TokenError};
 pub use claims::{Claims, TokenId};
+pub use courier::{Courier, LogCourier, NoCourier};
 pub use email::{Email, EmailError};
 pub use error::Error;
 pub use family::{Decision, Lifetimes, Presented, Stored};
@@ -49,8 +62,12 @@ pub use hasher::{HashParams, Hasher, Verdict};
 pub use keys::{Algorithm, KeyError, KeyRing, KeyState, Kid, SealedKey, SigningKey, VerifyingKey};
 pub use password::PasswordError;
 pub use refresh::{RefreshKeys, RefreshToken, Salt};
-pub use secret::{AccessToken, MasterKey, Password, RefreshSecret, RefreshText};
+pub use scope::{Scope, ScopeError, Scopes};
+pub use second_factor::{FactorSecret, RecoveryCodes};
+pub use secret::{AccessToken, MasterKey, OpaqueText, Password, RefreshSecret, RefreshText};
 pub use service::{
-    Auth, Credential, Device, Identity, Registration, Settings, SignedIn, Tokens, entities,
+    Auth, Credential, DEVICE_NAME_CHARS, Device, INVITATION_LIFE, Identity, Member, NewFactor,
+    NewInvitation, NewTicket, NewToken, PERSONAL_TOKEN_LIFE, Pass, RESET_LIFE, Registration,
+    Settings, SignIn, SignedIn, TICKET_LIFE, TOKEN_NAME_CHARS, Tokens, Via, entities,
     master_key_at,
 };

@@ -43,6 +43,12 @@ pub(crate) enum Purpose {
     RefreshTag,
     /// The successors of refresh secrets.
     RefreshSuccessor,
+    /// What failed sign-ins are counted by.
+    Throttle,
+    /// Sealing the secrets of second factors.
+    SealFactors,
+    /// What a page shows beside its cookies.
+    Csrf,
 }
 
 impl Purpose {
@@ -52,6 +58,9 @@ impl Purpose {
             Self::SealSigningKeys => "coditect/v1/seal-signing-keys",
             Self::RefreshTag => "coditect/v1/refresh-tag",
             Self::RefreshSuccessor => "coditect/v1/refresh-successor",
+            Self::Throttle => "coditect/v1/throttle",
+            Self::SealFactors => "coditect/v1/seal-second-factors",
+            Self::Csrf => "coditect/v1/csrf",
         }
     }
 }

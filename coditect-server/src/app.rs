@@ -3,17 +3,20 @@
 //! There is one [`App`] a server, made before the first connection and shared by reference
 //! counting. It holds components and settings, never anything that belongs to one request.
 
-use std::{env, time::Duration};
+use std::{env, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use coditect_auth::{
-    AccessSettings, Auth, Lifetimes, MasterKey, Settings, entities, master_key_at,
+    AccessSettings, Auth, Lifetimes, LogCourier, MasterKey, Settings, entities, master_key_at,
 };
 use coditect_store::{Clock, Store, engine::Database};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Config, upkeep::Upkeep};
+use crate::{
+    config::{Config, CourierKind},
+    upkeep::Upkeep,
+};
 
 /// The variable that holds the master key, in hexadecimal or Base64, where it is not in a file.
 const MASTER_KEY_VARIABLE: &str = "CODITECT_MASTER_KEY";
@@ -58,6 +61,10 @@ impl App {
             lifetimes: Lifetimes {
                 grace: time_delta(config.refresh_grace),
                 ..Lifetimes::default()
+            },
+            courier: match config.courier {
+                CourierKind::None => None,
+                CourierKind::Log => Some(Arc::new(LogCourier)),
             },
             ..Settings::default()
         };

@@ -51,6 +51,16 @@ pub struct Config {
     #[arg(long, env = "CODITECT_REFRESH_GRACE", value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub refresh_grace: Duration,
 
+    /// Let clients keep their tokens in cookies, beside bearer tokens. Browsers take them over TLS only,
+    /// and from localhost.
+    #[arg(long, env = "CODITECT_COOKIES", value_parser = FalseyValueParser::new())]
+    pub cookies: bool,
+
+    /// How what is for one address gets there: password resets and invitations. `none` sends nothing;
+    /// `log` writes tokens to the log, and is for trying the server out.
+    #[arg(long, env = "CODITECT_COURIER", value_name = "COURIER", default_value = "none")]
+    pub courier: CourierKind,
+
     /// Largest JSON body, in bytes, or with a unit: KiB or MiB.
     #[arg(long, env = "CODITECT_BODY_LIMIT", value_name = "SIZE", default_value = "1MiB", value_parser = size)]
     pub body_limit: usize,
@@ -83,6 +93,15 @@ pub struct Config {
     /// Most connections at once; the next ones wait in the system's queue.
     #[arg(long, env = "CODITECT_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000, value_parser = connections)]
     pub max_connections: usize,
+}
+
+/// How tokens get to the addresses that they are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CourierKind {
+    /// They don't.
+    None,
+    /// They are in the log.
+    Log,
 }
 
 /// The shape of the log lines.
@@ -227,7 +246,7 @@ mod tests {
             let variable = format!("CODITECT_{}", long.replace('-', "_").to_uppercase());
             assert!(help.contains(&format!("--{long}")), "{long}");
             assert!(help.contains(&variable), "{variable}");
-            if long != "ephemeral" {
+            if !matches!(long, "ephemeral" | "cookies") {
                 assert!(!argument.get_default_values().is_empty(), "{long}");
             }
         }

@@ -255,6 +255,13 @@ impl Problem {
         self
     }
 
+    /// Gives it another code, for a program to tell it from others of its kind.
+    #[must_use]
+    pub fn with_code(mut self, code: &'static str) -> Self {
+        self.0.code = code;
+        self
+    }
+
     /// Says when to try again, in whole seconds, rounded up and at least one.
     #[must_use]
     pub fn with_retry_after(self, retry_after: Duration) -> Self {
@@ -384,6 +391,37 @@ impl From<auth::Error> for Problem {
                 "REFRESH_REUSED",
                 "The refresh token was used before, so its session was ended. Sign in again.",
             ),
+            auth::Error::FactorRequired => Self::refused(
+                "SECOND_FACTOR_REQUIRED",
+                "Enter the code of your authenticator app, or a recovery code.",
+            ),
+            auth::Error::FactorWrong => {
+                Self::refused("SECOND_FACTOR_INVALID", "The code is wrong, or was used before.")
+            }
+            auth::Error::FactorState => Self::conflict(
+                "SECOND_FACTOR_STATE",
+                "There is a second factor already, or there is none.",
+            ),
+            auth::Error::Throttled { retry_after } => Self::too_many_requests(retry_after),
+            auth::Error::ResetInvalid => Self::bad_request(
+                "RESET_INVALID",
+                "This way to a new password is not open, or not any more. Ask for another.",
+            ),
+            auth::Error::InvitationInvalid => Self::bad_request(
+                "INVITATION_INVALID",
+                "There is no such invitation for you, or not any more.",
+            ),
+            auth::Error::TicketInvalid => {
+                Self::refused("TICKET_INVALID", "The ticket is not valid, or was used before.")
+            }
+            auth::Error::NotAMember => {
+                Self::forbidden("You are no member of this tenant.").with_code("NOT_A_MEMBER")
+            }
+            auth::Error::Forbidden(_) => Self::forbidden("You may not do this."),
+            auth::Error::NotFound => Self::not_found(),
+            auth::Error::TooMany(_) => {
+                Self::forbidden("There are as many as there may be.").with_code("QUOTA_EXCEEDED")
+            }
             auth::Error::Busy => Self::unavailable("BUSY", SOON),
             error => return Self::internal(error),
         };

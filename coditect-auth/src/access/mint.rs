@@ -39,7 +39,8 @@ impl AccessTokens {
             .min(session.expires_at());
         let claims = Claims {
             sub: session.user_id,
-            tenant_id: session.tenant_id,
+            tenant_id: session.acts_in.unwrap_or(session.tenant_id),
+            home_tenant_id: session.acts_in.map(|_| session.tenant_id),
             email: email.to_owned(),
             session_id: session.id,
             token_family: session.token_family,

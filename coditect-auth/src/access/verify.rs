@@ -131,6 +131,7 @@ impl AccessTokens {
             sub: claims.id("sub")?,
             session_id: claims.id("session_id")?,
             tenant_id: claims.id("tenant_id")?,
+            home_tenant_id: claims.optional_id("home_tenant_id")?,
             token_family: claims.id("token_family")?,
             email: claims.text("email")?.to_owned(),
             jti: TokenId(claims.id::<Uuid>("jti")?),
@@ -179,6 +180,10 @@ impl Object {
     fn id<T: FromStr>(&self, name: &'static str) -> Result<T, TokenError> {
         let parsed = self.text(name)?.parse();
         parsed.map_err(|_| TokenError::Claim(name))
+    }
+
+    fn optional_id<T: FromStr>(&self, name: &'static str) -> Result<Option<T>, TokenError> {
+        if self.0.contains_key(name) { self.id(name).map(Some) } else { Ok(None) }
     }
 
     /// Whole seconds; a fraction is not what we write.

@@ -40,6 +40,8 @@ fn session(secret_hash: [u8; 32]) -> AuthSession {
         revocation: None,
         user_agent: None,
         ip: None,
+        name: None,
+        acts_in: None,
     }
 }
 

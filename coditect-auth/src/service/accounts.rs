@@ -8,9 +8,22 @@ use coditect_store::{
         AuthSession, AuthSessionId, Tenant, TenantId, TokenFamilyId, User, UserId, UserStatus,
     },
 };
+use serde_json::json;
 
-use super::{Auth, Device, Registration, SignedIn};
+use super::{
+    Auth, Device, Registration, SignIn, SignedIn,
+    audit::{Action, Entry},
+    authentication::role_in,
+    second_factor::{Factor, Shown},
+    throttling::Attempt,
+};
 use crate::{Email, Error, Password, RefreshSecret, RefreshToken, Verdict, refresh};
+
+/// How often a sign-in looks again at a hash that is being replaced.
+const LOOKS_AT_A_HASH: usize = 3;
+
+/// The longest `User-Agent` that is kept, in characters.
+const USER_AGENT_CHARS: usize = 256;
 
 impl Auth {
     /// Makes a tenant, its user, and a first session.
@@ -24,6 +37,26 @@ impl Auth {
         registration: Registration<'_>,
         device: &Device,
     ) -> Result<SignedIn, Error> {
+        let (tenant, user) = self.new_user(registration).await?;
+        let now = user.created_at;
+        let (session, token) = self.new_session(&user, None, device, now)?;
+        let made = self.store.run(|tx| {
+            let (tenant, user, session) = (&tenant, &user, &session);
+            async move {
+                create_user(&tx, tenant, user, Some(user.id), device).await?;
+                tx.create(session).await
+            }
+        });
+        made.await.map_err(email_taken)?;
+        let tokens = self.tokens(&session, &user, &token, now)?;
+        Ok(SignedIn { user, tokens })
+    }
+
+    /// A user and the tenant that is theirs, of which nothing is stored yet.
+    pub(super) async fn new_user(
+        &self,
+        registration: Registration<'_>,
+    ) -> Result<(Tenant, User), Error> {
         let email = Email::parse(registration.email)?;
         let password = Password::choose(registration.password, &email)?;
         let password_hash = self.hasher.hash(&password).await?;
@@ -46,66 +79,140 @@ impl Auth {
             created_at: now,
             updated_at: now,
         };
-        let (session, token) = self.new_session(&user, device, now)?;
-        let made = self.store.run(|tx| {
-            let (tenant, user, session) = (&tenant, &user, &session);
-            async move {
-                tx.create(tenant).await?;
-                tx.create(user).await?;
-                tx.create(session).await?;
-                Ok::<_, coditect_store::Error>(())
-            }
-        });
-        made.await.map_err(|error| match error.kind() {
-            ErrorKind::Unique(index) if index == User::BY_EMAIL.name() => Error::EmailTaken,
-            _ => Error::Store(error),
-        })?;
-        let tokens = self.tokens(&session, &user, &token, now)?;
-        Ok(SignedIn { user, tokens })
+        Ok((tenant, user))
     }
 
-    /// Makes a session for somebody who knows their password. Unknown address, wrong password and
-    /// disabled user are one error, and take the same time.
+    /// Makes a session for somebody who knows their password, and has a code of their second factor if
+    /// they have one. Unknown address, wrong password and disabled user are one error, and take the same
+    /// time.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidCredentials`], [`Error::Busy`], [`Error::Store`].
-    pub async fn login(
-        &self,
-        email: &str,
-        password: &str,
-        device: &Device,
-    ) -> Result<SignedIn, Error> {
-        let password = Password::presented(password).map_err(|_| Error::InvalidCredentials)?;
-        let Ok(email) = Email::parse(email) else {
-            self.hasher.verify_absent(&password).await?;
-            return Err(Error::InvalidCredentials);
+    /// [`Error::InvalidCredentials`]; [`Error::FactorRequired`] and [`Error::FactorWrong`], to who knows
+    /// the password; [`Error::NotAMember`] of the tenant that was chosen; [`Error::Throttled`],
+    /// [`Error::Busy`], [`Error::Store`].
+    pub async fn login(&self, sign_in: SignIn<'_>, device: &Device) -> Result<SignedIn, Error> {
+        let now = self.clock.now();
+        self.admit_address(device, now)?;
+        let refused = || {
+            self.address_failed(device, now);
+            Error::InvalidCredentials
         };
+        let password = Password::presented(sign_in.password).map_err(|_| refused())?;
+        let Ok(email) = Email::parse(sign_in.email) else {
+            self.hasher.verify_absent(&password).await?;
+            return Err(refused());
+        };
+        let attempt = self.admit(&email, device).await?;
         // More than once only if the password's hash was replaced between the looks at it, as a
-        // sign-in at the same time does that makes it anew by today's parameters.
+        // sign-in on another server does that makes it anew by today's parameters.
         for _ in 0..LOOKS_AT_A_HASH {
-            let Some(known) = self.user_by_email(&email).await? else {
-                self.hasher.verify_absent(&password).await?;
-                return Err(Error::InvalidCredentials);
+            let known = self.user_by_email(&email).await?;
+            let known = match self.password_holds(known, &password).await? {
+                Proven::Yes(known, needs_rehash) => (known, needs_rehash),
+                Proven::No(known) => {
+                    self.failed(&attempt, known.as_deref(), device).await?;
+                    return Err(Error::InvalidCredentials);
+                }
             };
-            let verdict = self.hasher.verify(&password, &known.password_hash).await?;
-            let Verdict::Matches { needs_rehash } = verdict else {
-                return Err(Error::InvalidCredentials);
-            };
+            let (known, needs_rehash) = known;
             let new_hash =
                 if needs_rehash { Some(self.hasher.hash(&password).await?) } else { None };
             let now = self.clock.now();
-            let (session, token) = self.new_session(&known, device, now)?;
+            let (session, token) = self.new_session(&known, sign_in.tenant, device, now)?;
             let signed_in = self.store.run(|tx| {
-                let (known, session, new_hash) = (&known, &session, &new_hash);
-                async move { sign_in(&tx, known, session, new_hash.as_deref(), now).await }
+                let signing = SigningIn {
+                    known: &known,
+                    session: &session,
+                    new_hash: new_hash.as_deref(),
+                    attempt: &attempt,
+                    device,
+                    code: sign_in.code,
+                    now,
+                };
+                async move { self.sign_in(&tx, signing).await }
             });
-            if let Some(user) = signed_in.await? {
-                let tokens = self.tokens(&session, &user, &token, now)?;
-                return Ok(SignedIn { user, tokens });
+            match signed_in.await {
+                Ok(Some(user)) => {
+                    let tokens = self.tokens(&session, &user, &token, now)?;
+                    return Ok(SignedIn { user, tokens });
+                }
+                Ok(None) => {}
+                Err(Error::InvalidCredentials) => {
+                    self.failed(&attempt, Some(&known), device).await?;
+                    return Err(Error::InvalidCredentials);
+                }
+                Err(Error::FactorWrong) => {
+                    self.failed(&attempt, Some(&known), device).await?;
+                    return Err(Error::FactorWrong);
+                }
+                Err(error) => return Err(error),
             }
         }
         Err(Error::InvalidCredentials)
+    }
+
+    /// Whether `password` is that of `user`. Where there is no user it costs the same.
+    pub(super) async fn password_holds(
+        &self,
+        user: Option<User>,
+        password: &Password,
+    ) -> Result<Proven, Error> {
+        let Some(user) = user else {
+            self.hasher.verify_absent(password).await?;
+            return Ok(Proven::No(None));
+        };
+        let user = Box::new(user);
+        Ok(match self.hasher.verify(password, &user.password_hash).await? {
+            Verdict::Matches { needs_rehash } => Proven::Yes(user, needs_rehash),
+            Verdict::Differs => Proven::No(Some(user)),
+        })
+    }
+
+    /// Makes the session, if the user is still the one whose password was verified; none if their hash
+    /// was replaced meanwhile.
+    async fn sign_in(
+        &self,
+        tx: &Transaction,
+        signing: SigningIn<'_>,
+    ) -> Result<Option<User>, Error> {
+        let SigningIn { known, session, new_hash, attempt, device, code, now } = signing;
+        let user = tx.get::<User>(known.tenant_id, known.id).await?;
+        let user = user
+            .filter(|user| user.status == UserStatus::Enabled)
+            .ok_or(Error::InvalidCredentials)?;
+        if user.password_hash != known.password_hash {
+            return Ok(None);
+        }
+        let factor = Factor::read(tx, &user).await?;
+        let by = match factor {
+            Some(factor) => {
+                let code = code.ok_or(Error::FactorRequired)?;
+                factor.take(self, tx, code, now).await?
+            }
+            None => Shown::Nothing,
+        };
+        let tenant = session.acts_in.unwrap_or(user.tenant_id);
+        if role_in(tx, &user, tenant).await?.is_none() {
+            return Err(Error::NotAMember);
+        }
+        tx.create(session).await?;
+        attempt.succeeded(tx, now).await?;
+        let entry = Entry::new(Action::Login, user.tenant_id, Some(user.id), device);
+        entry
+            .target(session.id)
+            .details(json!({ "second_factor": by.name(), "user_agent": session.user_agent }))
+            .write(tx, now)
+            .await?;
+        if by == Shown::RecoveryCode {
+            Entry::new(Action::RecoveryCodeUsed, user.tenant_id, Some(user.id), device)
+                .write(tx, now)
+                .await?;
+        }
+        let Some(new_hash) = new_hash else { return Ok(Some(user)) };
+        let user = User { password_hash: new_hash.to_owned(), updated_at: now, ..user };
+        tx.update(&user).await?;
+        Ok(Some(user))
     }
 
     pub(super) async fn user_by_email(&self, email: &Email) -> Result<Option<User>, Error> {
@@ -115,9 +222,10 @@ impl Auth {
         found.await.map_err(Error::Store)
     }
 
-    pub(super) fn new_session(
+    fn new_session(
         &self,
         user: &User,
+        tenant: Option<TenantId>,
         device: &Device,
         now: DateTime<Utc>,
     ) -> Result<(AuthSession, RefreshToken), Error> {
@@ -142,7 +250,9 @@ impl Auth {
                 .user_agent
                 .as_ref()
                 .map(|agent| agent.chars().take(USER_AGENT_CHARS).collect()),
-            ip: device.ip.clone(),
+            ip: device.ip.map(|ip| ip.to_string()),
+            name: None,
+            acts_in: tenant.filter(|tenant| *tenant != user.tenant_id),
         };
         let family = session.token_family;
         let token = RefreshToken { family, generation: session.generation, secret };
@@ -150,30 +260,45 @@ impl Auth {
     }
 }
 
-/// How often a sign-in looks again at a hash that is being replaced.
-const LOOKS_AT_A_HASH: usize = 3;
+/// Whether a password is the one.
+pub(super) enum Proven {
+    /// It is; and whether its hash is to be made anew.
+    Yes(Box<User>, bool),
+    /// It is not, or there is no such user.
+    No(Option<Box<User>>),
+}
 
-/// The longest `User-Agent` that is kept, in characters.
-const USER_AGENT_CHARS: usize = 256;
-
-/// Makes the session, if the user is still the one whose password was verified; none if their hash
-/// was replaced meanwhile.
-pub(super) async fn sign_in(
-    tx: &Transaction,
-    known: &User,
-    session: &AuthSession,
-    new_hash: Option<&str>,
+/// All that a sign-in needs in its transaction.
+#[derive(Clone, Copy)]
+struct SigningIn<'a> {
+    /// The user whose password was verified.
+    known: &'a User,
+    session: &'a AuthSession,
+    new_hash: Option<&'a str>,
+    attempt: &'a Attempt,
+    device: &'a Device,
+    code: Option<&'a str>,
     now: DateTime<Utc>,
-) -> Result<Option<User>, Error> {
-    let user = tx.get::<User>(known.tenant_id, known.id).await?;
-    let user =
-        user.filter(|user| user.status == UserStatus::Enabled).ok_or(Error::InvalidCredentials)?;
-    if user.password_hash != known.password_hash {
-        return Ok(None);
+}
+
+/// Writes a user and their tenant.
+pub(super) async fn create_user(
+    tx: &Transaction,
+    tenant: &Tenant,
+    user: &User,
+    actor: Option<UserId>,
+    device: &Device,
+) -> coditect_store::Result<()> {
+    tx.create(tenant).await?;
+    tx.create(user).await?;
+    let entry = Entry::new(Action::Register, tenant.id, actor, device).target(user.id);
+    entry.write(tx, user.created_at).await
+}
+
+/// What it means that a user could not be written.
+pub(super) fn email_taken(error: coditect_store::Error) -> Error {
+    match error.kind() {
+        ErrorKind::Unique(index) if index == User::BY_EMAIL.name() => Error::EmailTaken,
+        _ => Error::Store(error),
     }
-    tx.create(session).await?;
-    let Some(new_hash) = new_hash else { return Ok(Some(user)) };
-    let user = User { password_hash: new_hash.to_owned(), updated_at: now, ..user };
-    tx.update(&user).await?;
-    Ok(Some(user))
 }

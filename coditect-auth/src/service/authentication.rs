@@ -1,16 +1,135 @@
 //! Who makes a request.
 
+use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{
     Transaction,
-    model::{AuthSession, User, UserStatus},
+    keyspace::Global,
+    model::{AuthSession, AuthSessionId, Membership, Role, TenantId, User, UserId, UserStatus},
 };
+use futures_util::future::{try_join, try_join3};
 
-use super::{Auth, Identity};
-use crate::{Claims, Error, TokenError};
+use super::Auth;
+use crate::{Claims, Error, Scope, TokenError, model::PersonalToken, opaque::Kind};
+
+/// How exactly the last use of a personal token is known.
+const USE_NOTED_EVERY: TimeDelta = TimeDelta::hours(1);
+
+/// What somebody has shown that is good in itself. Whether it still holds is for
+/// [`Auth::authenticate`] to say, in the transaction that does what they ask for.
+#[derive(Clone, Debug)]
+pub enum Pass {
+    /// An access token whose signature and times hold.
+    Access(Box<Claims>),
+    /// A personal access token, by its hash.
+    Personal(PersonalHash),
+    /// A ticket that was taken: it stands for the session that it was made for.
+    Session {
+        /// The user's own tenant.
+        home: TenantId,
+        /// The session.
+        id: AuthSessionId,
+        /// Whose it is.
+        user: UserId,
+    },
+}
+
+/// What is kept of a personal access token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PersonalHash([u8; 32]);
+
+impl std::fmt::Debug for PersonalHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PersonalHash(redacted)")
+    }
+}
+
+/// Who makes a request: what they have shown holds, and they may sign in, in the transaction that said
+/// so.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The user.
+    pub user: User,
+    /// The tenant that they act in.
+    pub tenant_id: TenantId,
+    /// What they may do there.
+    pub role: Role,
+    /// By what they are known.
+    pub via: Via,
+}
+
+/// By what somebody is known.
+#[derive(Clone, Debug)]
+pub enum Via {
+    /// A login of theirs.
+    Session(AuthSession),
+    /// A token that they made for a program.
+    Personal(PersonalToken),
+}
+
+impl Identity {
+    /// The login, if it is one: what a program's token must not do asks for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forbidden`] if it is a program.
+    pub fn session(&self) -> Result<&AuthSession, Error> {
+        match &self.via {
+            Via::Session(session) => Ok(session),
+            Via::Personal(_) => Err(Error::Forbidden("a personal access token may not do this")),
+        }
+    }
+
+    /// When what they have shown ends by itself.
+    pub fn expires_at(&self) -> DateTime<Utc> {
+        match &self.via {
+            Via::Session(session) => session.expires_at(),
+            Via::Personal(token) => token.expires_at,
+        }
+    }
+
+    /// Refuses who may not do what `scope` says: a program whose token does not have it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forbidden`].
+    pub fn require_scope(&self, scope: Scope) -> Result<(), Error> {
+        match &self.via {
+            Via::Personal(token) if !token.scopes.allow(scope) => {
+                Err(Error::Forbidden("the token's scopes don't cover this"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses who is less than `role` in the tenant that they act in.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forbidden`].
+    pub fn require_role(&self, role: Role) -> Result<(), Error> {
+        if self.role < role {
+            return Err(Error::Forbidden("this is for the tenant's owners and admins"));
+        }
+        Ok(())
+    }
+}
 
 impl Auth {
-    /// What an access token says, if it was signed here and is of the time. That is half an answer:
+    /// What `token`, as it comes in `Authorization`, says: an access token that was signed here and is
+    /// of the time, or what looks like a personal one. That is half an answer:
     /// [`authenticate`](Self::authenticate) is the other.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`verify`](Self::verify).
+    pub async fn pass(&self, token: &str) -> Result<Pass, Error> {
+        match Kind::Personal.hash_of(token) {
+            Some(hash) => Ok(Pass::Personal(PersonalHash(hash))),
+            None => self.verify(token).await.map(|claims| Pass::Access(Box::new(claims))),
+        }
+    }
+
+    /// What an access token says, if it was signed here and is of the time.
     ///
     /// # Errors
     ///
@@ -28,26 +147,104 @@ impl Auth {
         }
     }
 
-    /// Who makes a request with a token that says `claims`, as of `tx`: two reads by key, at once.
+    /// Who makes a request with `pass`, as of `tx`. Of an access token: two reads by key at once, three
+    /// in a tenant that is not the user's own; of a personal token two rounds more.
     ///
     /// # Errors
     ///
-    /// [`Error::SessionRevoked`], [`Error::SessionExpired`], [`Error::Store`].
-    pub async fn authenticate(&self, tx: &Transaction, claims: &Claims) -> Result<Identity, Error> {
-        let (session, user) = tokio::try_join!(
-            tx.get::<AuthSession>(claims.tenant_id, claims.session_id),
-            tx.get::<User>(claims.tenant_id, claims.sub),
-        )?;
+    /// [`Error::SessionRevoked`], [`Error::SessionExpired`]; [`Error::NotAMember`] if they are none any
+    /// more of the tenant that they act in; [`Error::Store`].
+    pub async fn authenticate(&self, tx: &Transaction, pass: &Pass) -> Result<Identity, Error> {
+        match pass {
+            Pass::Access(claims) => {
+                let (home, user) = (claims.home(), claims.sub);
+                let (session, user, membership) = try_join3(
+                    tx.get::<AuthSession>(home, claims.session_id),
+                    tx.get::<User>(home, user),
+                    foreign_membership(tx, home, claims.tenant_id, user),
+                )
+                .await?;
+                let session = session.filter(|it| it.token_family == claims.token_family);
+                let tenant = claims.tenant_id;
+                self.of_session(session, user, (tenant, membership))
+            }
+            Pass::Session { home, id, user: id_of_user } => {
+                let (session, user) =
+                    try_join(tx.get::<AuthSession>(*home, id), tx.get::<User>(*home, id_of_user))
+                        .await?;
+                let tenant = session.as_ref().and_then(|it| it.acts_in).unwrap_or(*home);
+                let membership = foreign_membership(tx, *home, tenant, *id_of_user).await?;
+                self.of_session(session, user, (tenant, membership))
+            }
+            Pass::Personal(PersonalHash(hash)) => self.of_personal(tx, hash).await,
+        }
+    }
+
+    fn of_session(
+        &self,
+        session: Option<AuthSession>,
+        user: Option<User>,
+        (tenant_id, membership): (TenantId, Option<Membership>),
+    ) -> Result<Identity, Error> {
         let (Some(session), Some(user)) = (session, user) else {
             return Err(Error::SessionRevoked);
         };
-        let is_theirs = session.user_id == user.id && session.token_family == claims.token_family;
-        if !is_theirs || session.revocation.is_some() || user.status != UserStatus::Enabled {
+        let is_open = session.user_id == user.id && session.revocation.is_none();
+        if !is_open || user.status != UserStatus::Enabled {
             return Err(Error::SessionRevoked);
         }
         if !session.holds_at(self.clock.now()) {
             return Err(Error::SessionExpired);
         }
-        Ok(Identity { user, session })
+        let role = role_of(&user, tenant_id, membership.as_ref()).ok_or(Error::NotAMember)?;
+        Ok(Identity { user, tenant_id, role, via: Via::Session(session) })
     }
+
+    async fn of_personal(&self, tx: &Transaction, hash: &[u8; 32]) -> Result<Identity, Error> {
+        let now = self.clock.now();
+        let token = tx.find(&PersonalToken::BY_HASH, Global, *hash).await?;
+        let token = token.ok_or(Error::SessionRevoked)?;
+        let (user, membership) = try_join(
+            tx.get::<User>(token.tenant_id, token.user_id),
+            foreign_membership(tx, token.tenant_id, token.acts_in, token.user_id),
+        )
+        .await?;
+        let user = user.filter(|user| user.status == UserStatus::Enabled);
+        let user = user.ok_or(Error::SessionRevoked)?;
+        if now >= token.expires_at {
+            return Err(Error::SessionExpired);
+        }
+        let role = role_of(&user, token.acts_in, membership.as_ref()).ok_or(Error::NotAMember)?;
+        if now.signed_duration_since(token.last_used_at) >= USE_NOTED_EVERY {
+            tx.update(&PersonalToken { last_used_at: now, ..token.clone() }).await?;
+        }
+        Ok(Identity { user, tenant_id: token.acts_in, role, via: Via::Personal(token) })
+    }
+}
+
+/// What `user` may do in `tenant`: none if they are no member of it.
+pub(super) async fn role_in(
+    tx: &Transaction,
+    user: &User,
+    tenant: TenantId,
+) -> Result<Option<Role>, Error> {
+    let membership = foreign_membership(tx, user.tenant_id, tenant, user.id).await?;
+    Ok(role_of(user, tenant, membership.as_ref()))
+}
+
+fn role_of(user: &User, tenant: TenantId, membership: Option<&Membership>) -> Option<Role> {
+    if tenant == user.tenant_id {
+        return Some(Role::Owner);
+    }
+    membership.filter(|it| !it.ended && it.home == user.tenant_id).map(|it| it.role)
+}
+
+/// The membership by which somebody acts in another tenant than their own.
+async fn foreign_membership(
+    tx: &Transaction,
+    home: TenantId,
+    tenant: TenantId,
+    user: UserId,
+) -> coditect_store::Result<Option<Membership>> {
+    if tenant == home { Ok(None) } else { tx.get::<Membership>(tenant, user).await }
 }

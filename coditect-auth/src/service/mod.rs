@@ -12,28 +12,54 @@
 //!   request: a transaction that runs again does the same again.
 
 mod accounts;
+mod audit;
 mod authentication;
+mod devices;
+mod operating;
+mod passwords;
 mod refreshing;
 mod ring;
+mod second_factor;
 mod signing_out;
+mod tenants;
+mod throttling;
+mod tokens;
 
 use std::{
+    net::IpAddr,
     path::Path,
     sync::{Arc, RwLock},
     time::Instant,
 };
 
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{
     Clock, Store, StoreOptions,
-    model::{AuthSession, User},
+    model::{AuthSession, AuthSessionId, TenantId, TokenFamilyId, User},
 };
 use tokio::sync::Mutex;
 
-use self::ring::{all_keys, load_keys};
+pub use self::{
+    authentication::{Identity, Pass, PersonalHash, Via},
+    devices::DEVICE_NAME_CHARS,
+    passwords::RESET_LIFE,
+    second_factor::NewFactor,
+    tenants::{INVITATION_LIFE, Member, NewInvitation},
+    tokens::{NewTicket, NewToken, PERSONAL_TOKEN_LIFE, TICKET_LIFE, TOKEN_NAME_CHARS},
+};
+use self::{
+    ring::{all_keys, load_keys},
+    throttling::Turns,
+};
 use crate::{
-    AccessSettings, AccessToken, AccessTokens, Error, HashParams, Hasher, KeyError, KeyRing,
-    Lifetimes, MasterKey, RefreshKeys, RefreshText, RefreshToken, SealedKey, TokenId,
+    AccessSettings, AccessToken, AccessTokens, Courier, Error, HashParams, Hasher, KeyError,
+    KeyRing, Lifetimes, MasterKey, NoCourier, RefreshKeys, RefreshText, RefreshToken, SealedKey,
+    TokenId,
+    master_key::{Purpose, mac},
+    model::{Invitation, LoginFailures, PasswordReset, PersonalToken, SecondFactor},
+    secret::Subkey,
+    throttle::Addresses,
 };
 
 /// What an operator may set.
@@ -45,7 +71,12 @@ pub struct Settings {
     pub hash: HashParams,
     /// How long sessions live, and the grace of refreshes.
     pub lifetimes: Lifetimes,
+    /// How tokens get to the addresses that they are for; none, and they don't.
+    pub courier: Option<Arc<dyn Courier>>,
 }
+
+/// More sessions that hold than a user has, and as many as one transaction can end.
+const MOST_SESSIONS: usize = 10_000;
 
 /// Identity over a store. One a process; shared by reference.
 #[derive(Debug)]
@@ -60,6 +91,12 @@ pub struct Auth {
     ring: RwLock<Arc<KeyRing>>,
     /// When the ring was last read again.
     reloaded_at: Mutex<Option<Instant>>,
+    throttle_key: Subkey,
+    factor_key: Subkey,
+    csrf_key: Subkey,
+    turns: Turns,
+    addresses: Addresses,
+    courier: Arc<dyn Courier>,
 }
 
 /// Somebody who wants an account.
@@ -75,13 +112,26 @@ pub struct Registration<'a> {
     pub last_name: Option<String>,
 }
 
-/// Where somebody signs in from, as far as it is known.
+/// Who wants to sign in.
+#[derive(Clone, Copy, Debug)]
+pub struct SignIn<'a> {
+    /// Their e-mail address, as they wrote it.
+    pub email: &'a str,
+    /// Their password.
+    pub password: &'a str,
+    /// A code of their authenticator app, or a recovery code, if they have a second factor.
+    pub code: Option<&'a str>,
+    /// The tenant that their tokens shall be for, if it is not their own.
+    pub tenant: Option<TenantId>,
+}
+
+/// Where a request comes from, as far as it is known.
 #[derive(Clone, Debug, Default)]
 pub struct Device {
     /// The `User-Agent` header; cut to 256 characters.
     pub user_agent: Option<String>,
     /// The client's address.
-    pub ip: Option<String>,
+    pub ip: Option<IpAddr>,
 }
 
 /// An access token and the refresh token that goes with it.
@@ -93,6 +143,12 @@ pub struct Tokens {
     pub refresh: RefreshText,
     /// How long the access token holds from now on, in whole seconds.
     pub expires_in: TimeDelta,
+    /// The session that they are of.
+    pub session_id: AuthSessionId,
+    /// Its token family.
+    pub token_family: TokenFamilyId,
+    /// The tenant that they are for.
+    pub tenant_id: TenantId,
 }
 
 /// Somebody who has just signed in.
@@ -102,15 +158,6 @@ pub struct SignedIn {
     pub user: User,
     /// Their tokens.
     pub tokens: Tokens,
-}
-
-/// Who makes a request: their session holds, and they may sign in, in the transaction that said so.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// The user.
-    pub user: User,
-    /// The session of the token.
-    pub session: AuthSession,
 }
 
 /// A token that somebody signs out with.
@@ -125,7 +172,13 @@ pub enum Credential<'a> {
 /// The entities of this crate, for the [`StoreOptions`] of a store that [`Auth`] works on.
 #[must_use]
 pub fn entities(options: StoreOptions) -> StoreOptions {
-    options.entity::<SealedKey>()
+    options
+        .entity::<SealedKey>()
+        .entity::<Invitation>()
+        .entity::<LoginFailures>()
+        .entity::<PasswordReset>()
+        .entity::<PersonalToken>()
+        .entity::<SecondFactor>()
 }
 
 /// The master key of an installation: of the file `path`, which is made, for a store that has no
@@ -166,10 +219,45 @@ impl Auth {
             lifetimes: settings.lifetimes,
             ring: RwLock::new(Arc::new(ring)),
             reloaded_at: Mutex::new(None),
+            throttle_key: master.subkey(Purpose::Throttle),
+            factor_key: master.subkey(Purpose::SealFactors),
+            csrf_key: master.subkey(Purpose::Csrf),
+            turns: Turns::default(),
+            addresses: Addresses::default(),
+            courier: settings.courier.unwrap_or_else(|| Arc::new(NoCourier)),
             store,
             clock,
             master,
         })
+    }
+
+    /// Removes what is over at the clock's time, of the records that are this crate's own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`]. The others are done all the same.
+    pub async fn sweep(&self) -> Result<u64, Error> {
+        let now = self.clock.now();
+        let failures = self.store.sweep_expired::<LoginFailures>(now).await;
+        let resets = self.store.sweep_expired::<PasswordReset>(now).await;
+        let invitations = self.store.sweep_expired::<Invitation>(now).await;
+        Ok(failures? + resets? + invitations?)
+    }
+
+    /// What a page that has the cookies of a login must show beside them, so that no other page can have
+    /// a browser send them: an HMAC of the login's token family.
+    pub fn csrf_token(&self, family: TokenFamilyId) -> String {
+        BASE64_URL_SAFE_NO_PAD
+            .encode(mac(self.csrf_key.expose(), &[family.0.as_bytes()]).as_slice())
+    }
+
+    /// The family of a refresh token that was made here. Whether it holds is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RefreshInvalid`].
+    pub fn family_of(&self, refresh_token: &str) -> Result<TokenFamilyId, Error> {
+        self.refresh.parse(refresh_token).map(|token| token.family)
     }
 
     fn tokens(
@@ -184,6 +272,9 @@ impl Auth {
             access: minted.token,
             refresh: self.refresh.encode(refresh),
             expires_in: minted.expires_at.signed_duration_since(minted.issued_at),
+            session_id: session.id,
+            token_family: session.token_family,
+            tenant_id: session.acts_in.unwrap_or(session.tenant_id),
         })
     }
 }

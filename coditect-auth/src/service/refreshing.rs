@@ -4,27 +4,39 @@ use chrono::{DateTime, Utc};
 use coditect_store::{
     Transaction,
     keyspace::Global,
-    model::{AuthSession, RevocationReason, TokenFamilyId, User},
+    model::{AuthSession, RevocationReason, TenantId, TokenFamilyId, User},
 };
 
-use super::{Auth, Tokens, signing_out::end};
+use super::{
+    Auth, Device, Tokens,
+    audit::{Action, Entry},
+    authentication::role_in,
+    signing_out::end,
+};
 use crate::{Decision, Error, Presented, RefreshToken, Stored, family, refresh};
 
 impl Auth {
-    /// Replaces a refresh token: see [`family`] for what one that comes in means.
+    /// Replaces a refresh token: see [`family`] for what one that comes in means. The access token is
+    /// for `tenant`, if one is chosen, and so are those after it; else for the one before, or for the
+    /// user's own where they are no member of that any more.
     ///
     /// # Errors
     ///
     /// [`Error::RefreshInvalid`], [`Error::SessionRevoked`], [`Error::SessionExpired`],
-    /// [`Error::RefreshReused`], [`Error::Store`].
-    pub async fn refresh(&self, token: &str) -> Result<Tokens, Error> {
+    /// [`Error::RefreshReused`], [`Error::NotAMember`] of the tenant that was chosen, [`Error::Store`].
+    pub async fn refresh(
+        &self,
+        token: &str,
+        tenant: Option<TenantId>,
+        device: &Device,
+    ) -> Result<Tokens, Error> {
         let token = self.refresh.parse(token)?;
         let presented = Presented::new(&token, refresh::fresh_salt()?);
         let now = self.clock.now();
         // A rotation whose commit's outcome is unknown recognises itself by its salt.
         let outcome = self.store.run_idempotent(|tx| {
             let (token, presented) = (&token, &presented);
-            async move { self.refresh_in(&tx, token, presented, now).await }
+            async move { self.refresh_in(&tx, token, presented, (tenant, device, now)).await }
         });
         let (session, user, successor) = outcome.await??;
         self.tokens(&session, &user, &successor, now)
@@ -32,12 +44,12 @@ impl Auth {
 
     /// What a refresh does in its transaction. A refusal is `Ok(Err(…))`, so that what it has
     /// written is committed.
-    pub(super) async fn refresh_in(
+    async fn refresh_in(
         &self,
         tx: &Transaction,
         token: &RefreshToken,
         presented: &Presented,
-        now: DateTime<Utc>,
+        (tenant, device, now): (Option<TenantId>, &Device, DateTime<Utc>),
     ) -> Result<Result<(AuthSession, User, RefreshToken), Error>, Error> {
         let Some((session, user)) = session_and_user(tx, token.family).await? else {
             return Ok(Err(Error::SessionRevoked));
@@ -49,15 +61,20 @@ impl Auth {
                 };
                 let hash = next.secret.hash();
                 let idle = self.lifetimes.idle;
+                let acts_in = acting_in(tx, &session, &user, tenant).await?;
                 let session = family::rotated(&session, presented.salt, hash, now, idle);
+                let session = AuthSession { acts_in, ..session };
                 tx.update(&session).await?;
                 Ok((session, user, next))
             }
             Decision::Repeat => match self.refresh.successor(token, &session.salt) {
-                Some(next) => Ok((session, user, next)),
+                Some(next) => {
+                    let acts_in = acting_in(tx, &session, &user, tenant).await?;
+                    Ok((AuthSession { acts_in, ..session }, user, next))
+                }
                 None => Err(Error::SessionExpired),
             },
-            refused => Err(refuse(tx, &session, refused, now).await?),
+            refused => Err(refuse(tx, &session, refused, (device, now)).await?),
         })
     }
 
@@ -84,23 +101,41 @@ pub(super) async fn session_and_user(
     Ok(user.map(|user| (session, user)))
 }
 
+/// The tenant that the tokens of `session` are for, where it is not the user's own.
+async fn acting_in(
+    tx: &Transaction,
+    session: &AuthSession,
+    user: &User,
+    chosen: Option<TenantId>,
+) -> Result<Option<TenantId>, Error> {
+    let Some(tenant) = chosen.or(session.acts_in) else { return Ok(None) };
+    match role_in(tx, user, tenant).await? {
+        Some(_) => Ok(Some(tenant).filter(|tenant| *tenant != user.tenant_id)),
+        None if chosen.is_some() => Err(Error::NotAMember),
+        None => Ok(None),
+    }
+}
+
 /// Does what a refused refresh token asks for, and says what the client gets.
 pub(super) async fn refuse(
     tx: &Transaction,
     session: &AuthSession,
     decision: Decision,
-    now: DateTime<Utc>,
+    (device, now): (&Device, DateTime<Utc>),
 ) -> Result<Error, Error> {
     let (session_id, user_id) = (session.id, session.user_id);
+    let entry = |action| Entry::new(action, session.tenant_id, None, device).target(session_id);
     Ok(match decision {
         Decision::Reused => {
             end(tx, session, RevocationReason::Reuse, now).await?;
+            entry(Action::RefreshReused).write(tx, now).await?;
             tracing::warn!(%session_id, %user_id, "a refresh token was used again: its family is ended");
             Error::RefreshReused
         }
         Decision::Expired => Error::SessionExpired,
         Decision::Revoked => Error::SessionRevoked,
         Decision::Ahead | Decision::Diverged | Decision::Rotate | Decision::Repeat => {
+            entry(Action::RefreshFromTheFuture).write(tx, now).await?;
             tracing::error!(%session_id, %user_id, ?decision, "a refresh token is not the store's: was it set back?");
             Error::RefreshInvalid
         }

@@ -4,11 +4,13 @@ use chrono::{DateTime, Utc};
 use coditect_store::{
     Transaction,
     keyspace::Global,
-    model::{AuthSession, AuthSessionId, RevocationReason, TenantId, TokenFamilyId},
+    model::{AuthSession, AuthSessionId, RevocationReason, TenantId, TokenFamilyId, User},
 };
+use serde_json::json;
 
 use super::{
-    Auth, Credential,
+    Auth, Credential, Device, Pass,
+    audit::{Action, Entry},
     refreshing::{refuse, session_and_user},
 };
 use crate::{Claims, Decision, Error, Presented, family, refresh};
@@ -20,19 +22,24 @@ impl Auth {
     ///
     /// [`Error::TokenInvalid`], [`Error::TokenExpired`], [`Error::RefreshInvalid`],
     /// [`Error::Store`].
-    pub async fn logout(&self, credential: Credential<'_>) -> Result<(), Error> {
+    pub async fn logout(&self, credential: Credential<'_>, device: &Device) -> Result<(), Error> {
         let session = match credential {
             Credential::Access(token) => {
                 let claims = self.verify(token).await?;
-                SessionOf::Id(claims.tenant_id, claims.session_id)
+                SessionOf::Id(claims.home(), claims.session_id)
             }
             Credential::Refresh(token) => SessionOf::Family(self.refresh.parse(token)?.family),
         };
         let now = self.clock.now();
         let ended = self.store.run(|tx| async move {
             match session.find(&tx).await? {
-                Some(session) => end(&tx, &session, RevocationReason::Logout, now).await,
-                None => Ok(()),
+                Some(session) if session.revocation.is_none() => {
+                    end(&tx, &session, RevocationReason::Logout, now).await?;
+                    let (tenant, user) = (session.tenant_id, Some(session.user_id));
+                    let entry = Entry::new(Action::Logout, tenant, user, device);
+                    entry.target(session.id).write(&tx, now).await
+                }
+                _ => Ok(()),
             }
         });
         ended.await.map_err(Error::Store)
@@ -47,17 +54,21 @@ impl Auth {
     /// As for [`verify`](Self::verify) and [`authenticate`](Self::authenticate), or for
     /// [`refresh`](Self::refresh), of which a replay ends its family; [`Error::Store`], with
     /// `Limit` if there are more sessions than one transaction can end.
-    pub async fn logout_everywhere(&self, credential: Credential<'_>) -> Result<(), Error> {
+    pub async fn logout_everywhere(
+        &self,
+        credential: Credential<'_>,
+        device: &Device,
+    ) -> Result<(), Error> {
         let now = self.clock.now();
         let proof = match credential {
-            Credential::Access(token) => Proof::Claims(Box::new(self.verify(token).await?)),
+            Credential::Access(token) => Proof::Access(Box::new(self.verify(token).await?)),
             Credential::Refresh(token) => {
                 let token = self.refresh.parse(token)?;
                 Proof::Refresh(token.family, Presented::new(&token, refresh::fresh_salt()?))
             }
         };
         let session = match &proof {
-            Proof::Claims(claims) => SessionOf::Id(claims.tenant_id, claims.session_id),
+            Proof::Access(claims) => SessionOf::Id(claims.home(), claims.session_id),
             Proof::Refresh(family, _) => SessionOf::Family(*family),
         };
         let outcome = self.store.run_idempotent(|tx| {
@@ -68,51 +79,49 @@ impl Auth {
                 if before.is_some_and(|it| it.reason == RevocationReason::LogoutEverywhere) {
                     return Ok(Ok(()));
                 }
-                let session = match self.proven(&tx, proof, now).await? {
-                    Ok(session) => session,
+                let user = match self.proven(&tx, proof, (device, now)).await? {
+                    Ok(user) => user,
                     // What a replay has ended is committed before it is refused.
                     Err(refusal) => return Ok(Err(refusal)),
                 };
-                let live = tx
-                    .scan(&AuthSession::BY_USER, session.tenant_id, session.user_id)
-                    .filter("live", |session| session.holds_at(now));
-                for session in live.all(MOST_SESSIONS).await? {
-                    end(&tx, &session, RevocationReason::LogoutEverywhere, now).await?;
-                }
+                let reason = RevocationReason::LogoutEverywhere;
+                let ended = self.end_sessions(&tx, &user, reason, None).await?;
+                let (tenant, actor) = (user.tenant_id, Some(user.id));
+                let entry = Entry::new(Action::LogoutEverywhere, tenant, actor, device);
+                entry.details(json!({ "sessions": ended })).write(&tx, now).await?;
                 Ok::<_, Error>(Ok(()))
             }
         });
         outcome.await?
     }
 
-    /// The session that `proof` proves to hold, or why it doesn't.
-    pub(super) async fn proven(
+    /// Whose session `proof` proves to hold, or why it doesn't.
+    async fn proven(
         &self,
         tx: &Transaction,
         proof: &Proof,
-        now: DateTime<Utc>,
-    ) -> Result<Result<AuthSession, Error>, Error> {
+        (device, now): (&Device, DateTime<Utc>),
+    ) -> Result<Result<User, Error>, Error> {
         match proof {
-            Proof::Claims(claims) => Ok(Ok(self.authenticate(tx, claims).await?.session)),
+            Proof::Access(claims) => {
+                Ok(Ok(self.authenticate(tx, &Pass::Access(claims.clone())).await?.user))
+            }
             Proof::Refresh(family, presented) => {
                 let Some((session, user)) = session_and_user(tx, *family).await? else {
                     return Ok(Err(Error::SessionRevoked));
                 };
                 Ok(match self.decide(&session, &user, presented, now) {
-                    Decision::Rotate | Decision::Repeat => Ok(session),
-                    refused => Err(refuse(tx, &session, refused, now).await?),
+                    Decision::Rotate | Decision::Repeat => Ok(user),
+                    refused => Err(refuse(tx, &session, refused, (device, now)).await?),
                 })
             }
         }
     }
 }
 
-/// More sessions that hold than a user has, and as many as one transaction can end.
-const MOST_SESSIONS: usize = 10_000;
-
 /// What shows that a session holds.
-pub(super) enum Proof {
-    Claims(Box<Claims>),
+enum Proof {
+    Access(Box<Claims>),
     Refresh(TokenFamilyId, Presented),
 }
 
@@ -131,16 +140,13 @@ pub(super) async fn end(
 
 /// How a session is found by what somebody signs out with.
 #[derive(Clone, Copy)]
-pub(super) enum SessionOf {
+enum SessionOf {
     Id(TenantId, AuthSessionId),
     Family(TokenFamilyId),
 }
 
 impl SessionOf {
-    pub(super) async fn find(
-        self,
-        tx: &Transaction,
-    ) -> coditect_store::Result<Option<AuthSession>> {
+    async fn find(self, tx: &Transaction) -> coditect_store::Result<Option<AuthSession>> {
         match self {
             Self::Id(tenant, id) => tx.get::<AuthSession>(tenant, id).await,
             Self::Family(family) => tx.find(&AuthSession::BY_FAMILY, Global, family).await,

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_auth::{
-    Auth, Claims, Device, Error, HashParams, Identity, Lifetimes, MasterKey, Registration,
-    Settings, SignedIn, Tokens, entities,
+    Auth, Claims, Credential, Device, Error, HashParams, Identity, Lifetimes, MasterKey, Pass,
+    Registration, Settings, SignIn, SignedIn, Tokens, entities,
 };
 use coditect_store::{Clock, ManualClock, Store, engine::Database, model::User};
 
@@ -52,14 +52,26 @@ impl Installation {
     }
 
     pub(crate) async fn login(&self, email: &str, password: &str) -> Result<SignedIn, Error> {
-        self.auth.login(email, password, &Device::default()).await
+        self.auth.login(sign_in(email, password), &Device::default()).await
+    }
+
+    pub(crate) async fn logout(&self, credential: Credential<'_>) -> Result<(), Error> {
+        self.auth.logout(credential, &Device::default()).await
+    }
+
+    pub(crate) async fn logout_everywhere(&self, credential: Credential<'_>) -> Result<(), Error> {
+        self.auth.logout_everywhere(credential, &Device::default()).await
     }
 
     /// Who the access token is of, as a request would find out.
     pub(crate) async fn caller(&self, access: &str) -> Result<Identity, Error> {
-        let claims = self.auth.verify(access).await?;
-        let (auth, claims) = (&self.auth, &claims);
-        self.store.run(|tx| async move { auth.authenticate(&tx, claims).await }).await
+        let pass = self.auth.pass(access).await?;
+        self.identity(&pass).await
+    }
+
+    pub(crate) async fn identity(&self, pass: &Pass) -> Result<Identity, Error> {
+        let auth = &self.auth;
+        self.store.run(|tx| async move { auth.authenticate(&tx, pass).await }).await
     }
 
     pub(crate) async fn claims(&self, tokens: &Tokens) -> Claims {
@@ -67,7 +79,7 @@ impl Installation {
     }
 
     pub(crate) async fn refresh(&self, tokens: &Tokens) -> Result<Tokens, Error> {
-        self.auth.refresh(tokens.refresh.expose()).await
+        self.auth.refresh(tokens.refresh.expose(), None, &Device::default()).await
     }
 
     /// Whether the access token opens anything.
@@ -78,6 +90,11 @@ impl Installation {
     pub(crate) async fn update_user(&self, user: &User) {
         self.store.run(|tx| async move { tx.update(user).await }).await.unwrap();
     }
+}
+
+/// Somebody without a second factor, into their own tenant.
+pub(crate) fn sign_in<'a>(email: &'a str, password: &'a str) -> SignIn<'a> {
+    SignIn { email, password, code: None, tenant: None }
 }
 
 async fn open(

@@ -1,6 +1,6 @@
 //! The key ring in the store: shared by several servers, opened by one master key.
 
-use coditect_auth::{Error, KeyError, MasterKey, SealedKey, keys};
+use coditect_auth::{Device, Error, KeyError, MasterKey, SealedKey, keys};
 use coditect_store::{engine::RangeQuery, keyspace::Global};
 use futures_util::future::join_all;
 
@@ -12,7 +12,7 @@ async fn servers_over_one_store_share_the_ring() {
     let tokens = home.register("ada@example.org").await.unwrap().tokens;
     let other = home.another(home.master.clone()).await.unwrap();
     assert!(other.verify(tokens.access.expose()).await.is_ok());
-    assert!(other.refresh(tokens.refresh.expose()).await.is_ok());
+    assert!(other.refresh(tokens.refresh.expose(), None, &Device::default()).await.is_ok());
     assert_eq!(other.jwks(), home.auth.jwks());
 }
 

@@ -1,27 +1,77 @@
 //! Who calls, and work done for them: one transaction holds both, so what was ended holds at once.
 //!
-//! A handler asks for the [`claims`] of the token first of all, so that whoever has none is told so
-//! whatever else is wrong, and has no body read.
+//! A handler asks [who calls](of) first of all, so that whoever has shown nothing is told so whatever else
+//! is wrong, and has no body read.
+//!
+//! Cookies are taken where the operator wants them. A browser sends them whoever asks it to, so beside
+//! them a request that changes something shows [what only the page knows](CSRF) that was given them, and
+//! comes from a page of this origin if its browser says where it comes from. A request that shows both a
+//! cookie and a bearer token is refused: which of them counts is not for us to guess.
 
-use coditect_auth::{Claims, Identity};
-use coditect_store::Transaction;
+use chrono::{DateTime, Utc};
+use coditect_auth::{Identity, Pass, Scope};
+use coditect_store::{Transaction, model::TokenFamilyId};
+use hyper::{Method, header};
+use subtle::ConstantTimeEq as _;
 
 use crate::{
     app::App,
-    http::{Request, bearer},
-    problem::Problem,
+    http::{Request, bearer, cookies},
+    problem::{Problem, Unauthorized},
 };
 
-/// What the request's access token says, if it is one of ours. Whether its session still holds is
-/// for [`run`] to find out.
-pub(crate) async fn claims(app: &App, request: &Request) -> Result<Claims, Problem> {
-    let token = bearer::token(request.headers())?;
-    Ok(app.auth.verify(token.expose()).await?)
+/// The header in which a page shows what it was given beside its cookies.
+const CSRF: &str = "x-csrf-token";
+
+/// Where a browser says what page a request comes from (Fetch Metadata).
+const FETCH_SITE: &str = "sec-fetch-site";
+
+/// What whoever calls has shown, and what they need to be allowed.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pass: Pass,
+    /// What a program's token needs for it; none if any will do.
+    scope: Option<Scope>,
 }
 
-/// Does `work` for whoever `claims` are of, in the transaction that also reads their session and
-/// user. It may run several times before it commits.
-pub(crate) async fn run<T, F, Fut>(app: &App, claims: &Claims, work: F) -> Result<T, Problem>
+impl Caller {
+    /// Whoever it is, whatever their token is for.
+    pub(crate) fn for_anything(self) -> Self {
+        Self { scope: None, ..self }
+    }
+
+    /// When an access token ends.
+    pub(crate) fn expires_at(&self) -> Option<DateTime<Utc>> {
+        match &self.pass {
+            Pass::Access(claims) => DateTime::from_timestamp(claims.exp, 0),
+            Pass::Personal(_) | Pass::Session { .. } => None,
+        }
+    }
+}
+
+/// What the request shows, if it is good in itself. Whether it still holds is for [`run`] to find out.
+pub(crate) async fn of(app: &App, request: &Request) -> Result<Caller, Problem> {
+    let scope = Some(if request.method().is_safe() { Scope::Read } else { Scope::Write });
+    let cookie = match app.config.cookies {
+        true => cookies::access(request.headers())?,
+        false => None,
+    };
+    let Some(token) = cookie else {
+        let token = bearer::token(request.headers())?;
+        return Ok(Caller { pass: app.auth.pass(token.expose()).await?, scope });
+    };
+    refuse_both(request)?;
+    let pass = app.auth.pass(token).await?;
+    let Pass::Access(claims) = &pass else {
+        return Err(Problem::unauthorized(Unauthorized::InvalidToken));
+    };
+    refuse_forgery(app, request, claims.token_family)?;
+    Ok(Caller { pass, scope })
+}
+
+/// Does `work` for whoever calls, in the transaction that also reads their session and user. It may run
+/// several times before it commits.
+pub(crate) async fn run<T, F, Fut>(app: &App, caller: &Caller, work: F) -> Result<T, Problem>
 where
     T: Send,
     F: Fn(Transaction, Identity) -> Fut + Send + Sync,
@@ -31,9 +81,63 @@ where
         .run(|tx| {
             let work = &work;
             async move {
-                let caller = app.auth.authenticate(&tx, claims).await?;
-                work(tx, caller).await
+                let identity = app.auth.authenticate(&tx, &caller.pass).await?;
+                if let Some(scope) = caller.scope {
+                    identity.require_scope(scope)?;
+                }
+                work(tx, identity).await
             }
         })
         .await
+}
+
+/// Who calls, as of now: for work that is done in transactions of its own.
+pub(crate) async fn identity(app: &App, caller: &Caller) -> Result<Identity, Problem> {
+    run(app, caller, |_, identity| async move { Ok(identity) }).await
+}
+
+/// Whether the request's refresh token is in a cookie.
+pub(crate) fn has_cookies(app: &App, request: &Request) -> Result<bool, Problem> {
+    Ok(app.config.cookies && cookies::refresh(request.headers())?.is_some())
+}
+
+/// The refresh token of the request's cookie.
+pub(crate) fn refresh_cookie(app: &App, request: &Request) -> Result<String, Problem> {
+    let token = match app.config.cookies {
+        true => cookies::refresh(request.headers())?,
+        false => None,
+    };
+    let token = token.ok_or_else(|| {
+        let field = crate::problem::Field::new("refresh_token", "is required");
+        Problem::validation(vec![field])
+    })?;
+    refuse_both(request)?;
+    refuse_forgery(app, request, app.auth.family_of(token)?)?;
+    Ok(token.to_owned())
+}
+
+fn refuse_both(request: &Request) -> Result<(), Problem> {
+    if request.headers().contains_key(header::AUTHORIZATION) {
+        let message = "There must be a cookie or an Authorization header, not both.";
+        return Err(Problem::bad_request("INVALID_REQUEST", message));
+    }
+    Ok(())
+}
+
+/// Refuses what another page may have had the browser send.
+fn refuse_forgery(app: &App, request: &Request, family: TokenFamilyId) -> Result<(), Problem> {
+    if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+        return Ok(());
+    }
+    let headers = request.headers();
+    let site = headers.get(FETCH_SITE).map(header::HeaderValue::as_bytes);
+    let is_of_this_origin = site.is_none_or(|site| site == b"same-origin" || site == b"none");
+    let shown = headers.get(CSRF).map(header::HeaderValue::as_bytes).unwrap_or_default();
+    let expected = app.auth.csrf_token(family);
+    if is_of_this_origin && bool::from(shown.ct_eq(expected.as_bytes())) {
+        Ok(())
+    } else {
+        let message = "The request does not show that it comes from the page that was signed in.";
+        Err(Problem::forbidden(message).with_code("CSRF_REFUSED"))
+    }
 }

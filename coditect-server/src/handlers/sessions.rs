@@ -88,18 +88,18 @@ struct SessionView<'a> {
 
 /// `POST /sessions`, and `POST /sessions/create` for older clients.
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
-    let claims = caller::claims(&app, &request).await?;
+    let caller = caller::of(&app, &request).await?;
     let new: NewSession = request.json().await?;
     let name = checked_name(new.name)?;
     let workspace_path = new.workspace_path.map(checked_path).transpose()?;
     let settings = checked_settings(Value::Object(new.settings.unwrap_or_default()))?;
     let session_type = new.session_type.map_or(SessionType::default(), SessionType::from);
     let (id, now) = (SessionId::new(), app.clock.now());
-    let session = caller::run(&app, &claims, |tx, caller| {
+    let session = caller::run(&app, &caller, |tx, identity| {
         let session = Session {
             id,
-            tenant_id: caller.user.tenant_id,
-            user_id: caller.user.id,
+            tenant_id: identity.tenant_id,
+            user_id: identity.user.id,
             name: name.clone(),
             session_type,
             workspace_path: workspace_path.clone(),
@@ -121,17 +121,17 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
 
 /// `GET /sessions`: mine, newest first.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
-    let claims = caller::claims(&app, &request).await?;
+    let caller = caller::of(&app, &request).await?;
     let query = Query::of(&request)?;
     let limit = query.limit()?;
     let wanted_type = query.parsed::<TypeName>("type")?.map(SessionType::from);
     let wanted_path = query.value("workspace_path").or(query.value("workspacePath"));
     let cursor = query.value("cursor").map(str::parse::<Cursor>).transpose();
     let cursor = cursor.map_err(|_| Problem::invalid_cursor())?;
-    let page = caller::run(&app, &claims, |tx, caller| {
+    let page = caller::run(&app, &caller, |tx, identity| {
         let (cursor, wanted_path) = (&cursor, wanted_path);
         async move {
-            let of_user = tx.scan(&Session::BY_USER, caller.user.tenant_id, caller.user.id);
+            let of_user = tx.scan(&Session::BY_USER, identity.tenant_id, identity.user.id);
             let filter = format!("{wanted_type:?} {wanted_path:?}");
             let page = of_user
                 .newest_first()
@@ -153,11 +153,11 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
 
 /// `GET /sessions/{id}`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
-    let claims = caller::claims(&app, &request).await?;
+    let caller = caller::of(&app, &request).await?;
     let id = request.parse_param("id")?;
     let now = app.clock.now();
-    let session = caller::run(&app, &claims, |tx, caller| async move {
-        let session = mine(&tx, &caller, id).await?;
+    let session = caller::run(&app, &caller, |tx, identity| async move {
+        let session = mine(&tx, &identity, id).await?;
         if now - session.last_accessed_at < ACCESS_NOTED_EVERY {
             return Ok(session);
         }
@@ -171,7 +171,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
 
 /// `PUT` and `PATCH /sessions/{id}`: both take a partial session, merged as RFC 7396 has it.
 pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
-    let claims = caller::claims(&app, &request).await?;
+    let caller = caller::of(&app, &request).await?;
     let id = request.parse_param("id")?;
     let change: Change = request.json().await?;
     let name = change.name.required("name")?.check(checked_name)?;
@@ -180,11 +180,11 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
     let settings = change.settings.check(|patch| Ok(Value::Object(patch)))?;
     let conversation_id = change.conversation_id;
     let now = app.clock.now();
-    let session = caller::run(&app, &claims, |tx, caller| {
+    let session = caller::run(&app, &caller, |tx, identity| {
         let (name, session_type, workspace_path) = (&name, &session_type, &workspace_path);
         let (settings, conversation_id) = (&settings, &conversation_id);
         async move {
-            let mut session = mine(&tx, &caller, id).await?;
+            let mut session = mine(&tx, &identity, id).await?;
             name.change_required(&mut session.name);
             session_type.change_required(&mut session.session_type);
             workspace_path.change(&mut session.workspace_path);
@@ -208,11 +208,11 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
 
 /// `DELETE /sessions/{id}`: it is gone with the answer, and all that hangs on it soon after.
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
-    let claims = caller::claims(&app, &request).await?;
+    let caller = caller::of(&app, &request).await?;
     let id = request.parse_param("id")?;
     let now = app.clock.now();
-    caller::run(&app, &claims, |tx, caller| async move {
-        let session = mine(&tx, &caller, id).await?;
+    caller::run(&app, &caller, |tx, identity| async move {
+        let session = mine(&tx, &identity, id).await?;
         tx.delete_session(session.tenant_id, session.id, now).await?;
         Ok(())
     })
@@ -222,9 +222,9 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
 }
 
 /// The caller's session `id`; 404 if there is none, or if it is somebody else's.
-async fn mine(tx: &Transaction, caller: &Identity, id: SessionId) -> Result<Session, Problem> {
-    let session = tx.get::<Session>(caller.user.tenant_id, id).await?;
-    session.filter(|session| session.user_id == caller.user.id).ok_or_else(Problem::not_found)
+async fn mine(tx: &Transaction, identity: &Identity, id: SessionId) -> Result<Session, Problem> {
+    let session = tx.get::<Session>(identity.tenant_id, id).await?;
+    session.filter(|session| session.user_id == identity.user.id).ok_or_else(Problem::not_found)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "as the other checks, it takes what it checks")]

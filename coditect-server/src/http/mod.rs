@@ -2,13 +2,14 @@
 //!
 //! From the socket up: [`serve`] accepts, `sniff` tells the protocol, `connection` drives it with
 //! its deadlines (`wire` for HTTP/1.1, `activity` for HTTP/2), `service` makes of each request a
-//! call of the route table. What a handler touches is [`Request`], [`respond`], [`bearer`] and
-//! [`RequestId`].
+//! call of the route table. What a handler touches is [`Request`], [`respond`], [`bearer`],
+//! `cookies` and [`RequestId`].
 
 mod activity;
 pub mod bearer;
 mod body;
 mod connection;
+pub(crate) mod cookies;
 mod document;
 mod query;
 mod request;

@@ -2,7 +2,12 @@
 //!
 //! Identity is not in it; a handler gets that from auth, by the [bearer](super::bearer) token.
 
-use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use hyper::{HeaderMap, Method, Uri, body::Incoming, http::request::Parts};
@@ -70,6 +75,11 @@ impl Request {
     /// The other end of the socket: the client, or a proxy before it.
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// The client's address.
+    pub fn client_ip(&self) -> IpAddr {
+        self.peer.ip()
     }
 
     /// The decoded parameter `name` of the route's template.

@@ -53,6 +53,24 @@ pub fn created(location: &str, data: &impl Serialize) -> Result<Response<Body>, 
     Ok(response)
 }
 
+/// 202 with `data`: what was asked for is on its way, or not.
+///
+/// # Errors
+///
+/// `data` has no JSON form, which is our fault: 500.
+pub fn accepted(data: &impl Serialize) -> Result<Response<Body>, Problem> {
+    json(StatusCode::ACCEPTED, &Success { success: true, data })
+}
+
+/// 200 with a document that has a form of its own, without the envelope.
+///
+/// # Errors
+///
+/// It has no JSON form, which is our fault: 500.
+pub fn document(document: &impl Serialize) -> Result<Response<Body>, Problem> {
+    json(StatusCode::OK, document)
+}
+
 /// 200 with one page of a list; `next_cursor` leads to the page after it, where there is one.
 ///
 /// # Errors

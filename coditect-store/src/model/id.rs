@@ -1,57 +1,63 @@
 //! Identifiers: a newtype over a UUID each, so that one is never taken for another.
 
-use std::{fmt, str::FromStr};
-
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
-
-use crate::{Result, keyspace::KeyPart};
-
+/// Declares identifiers, each a newtype over a UUID that is one element of a key. The crate that calls
+/// it has `serde` and `uuid`.
+///
+/// ```
+/// coditect_store::ids! {
+///     /// An album's id.
+///     AlbumId
+/// }
+///
+/// let album = AlbumId::new();
+/// assert_eq!(album.to_string().parse(), Ok(album));
+/// ```
+#[macro_export]
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident)*) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
         #[serde(transparent)]
-        pub struct $name(pub Uuid);
+        pub struct $name(pub uuid::Uuid);
 
         impl $name {
             /// A new one, version 7 (RFC 9562): ids made later sort later, to the millisecond.
             #[expect(clippy::new_without_default, reason = "each call gives another one")]
             pub fn new() -> Self {
-                Self(Uuid::now_v7())
+                Self(uuid::Uuid::now_v7())
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 self.0.fmt(f)
             }
         }
 
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 write!(f, concat!(stringify!($name), "({})"), self.0)
             }
         }
 
-        impl FromStr for $name {
+        impl std::str::FromStr for $name {
             type Err = uuid::Error;
 
             fn from_str(text: &str) -> Result<Self, uuid::Error> {
-                Uuid::parse_str(text).map(Self)
+                uuid::Uuid::parse_str(text).map(Self)
             }
         }
 
         /// One element, the UUID.
-        impl KeyPart for $name {
+        impl $crate::keyspace::KeyPart for $name {
             const ELEMENTS: usize = 1;
 
             fn pack(&self, key: &mut Vec<u8>) {
-                self.0.pack(key);
+                $crate::keyspace::KeyPart::pack(&self.0, key);
             }
 
-            fn unpack(rest: &mut &[u8]) -> Result<Self> {
-                Uuid::unpack(rest).map(Self)
+            fn unpack(rest: &mut &[u8]) -> $crate::Result<Self> {
+                $crate::keyspace::KeyPart::unpack(rest).map(Self)
             }
         }
     )*};

@@ -37,6 +37,8 @@ fn session() -> AuthSession {
         revocation: None,
         user_agent: None,
         ip: None,
+        name: None,
+        acts_in: None,
     }
 }
 

@@ -1,0 +1,16 @@
+//! The records of identity, beside users and logins: one file each.
+//!
+//! What somebody holds (a reset token, an invitation, a personal access token) is kept as its SHA-256
+//! only: it is random, so that a plain hash is enough.
+
+mod failures;
+mod invitation;
+mod password_reset;
+mod personal_token;
+mod second_factor;
+
+pub use failures::LoginFailures;
+pub use invitation::{Invitation, InvitationId};
+pub use password_reset::PasswordReset;
+pub use personal_token::{PersonalToken, PersonalTokenId};
+pub use second_factor::SecondFactor;

@@ -1,0 +1,134 @@
+//! What a personal access token may do.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// The most scopes of a token.
+const MOST: usize = 20;
+/// The longest one, in characters.
+const LONGEST: usize = 64;
+
+/// Something that a token may be allowed to do here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// To read what its user may read.
+    Read,
+    /// To change it, too.
+    Write,
+}
+
+/// The scopes of a token, sorted: `read`, `write`, and those of other services, as `service:what`, which
+/// mean nothing here and are told to who verifies the token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Scopes(Vec<String>);
+
+/// Why scopes are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScopeError {
+    /// There is none, or there are too many.
+    #[error("a token has between one and {MOST} scopes")]
+    Count,
+    /// One is none of ours, and not of the form `service:what`.
+    #[error("a scope is `read`, `write`, or another service's, such as `ci:deploy`")]
+    Form,
+}
+
+impl Scopes {
+    /// These, sorted, each once.
+    ///
+    /// # Errors
+    ///
+    /// [`ScopeError`].
+    pub fn new<S: AsRef<str>>(scopes: &[S]) -> Result<Self, ScopeError> {
+        let mut all: Vec<String> = scopes.iter().map(|scope| scope.as_ref().to_owned()).collect();
+        if all.iter().any(|scope| !is_ours(scope) && !is_anothers(scope)) {
+            return Err(ScopeError::Form);
+        }
+        all.sort_unstable();
+        all.dedup();
+        if all.is_empty() || all.len() > MOST { Err(ScopeError::Count) } else { Ok(Self(all)) }
+    }
+
+    /// Whether a token that has these may do this. Who may write may read.
+    pub fn allow(&self, scope: Scope) -> bool {
+        let has = |name: &str| self.0.iter().any(|scope| scope == name);
+        match scope {
+            Scope::Read => has("read") || has("write"),
+            Scope::Write => has("write"),
+        }
+    }
+
+    /// Their names.
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Scopes {
+    /// As OAuth has it (RFC 6749, section 3.3): with a space between.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(" "))
+    }
+}
+
+impl FromStr for Scopes {
+    type Err = ScopeError;
+
+    fn from_str(text: &str) -> Result<Self, ScopeError> {
+        Self::new(&text.split_ascii_whitespace().collect::<Vec<_>>())
+    }
+}
+
+fn is_ours(scope: &str) -> bool {
+    matches!(scope, "read" | "write")
+}
+
+fn is_anothers(scope: &str) -> bool {
+    let is_word = |word: &str| {
+        !word.is_empty()
+            && word.bytes().all(|byte| {
+                byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte)
+            })
+    };
+    scope.len() <= LONGEST
+        && scope.split_once(':').is_some_and(|(service, what)| is_word(service) && is_word(what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_write_may_read_and_not_the_other_way_round() {
+        let (read, write) = (Scopes::new(&["read"]).unwrap(), Scopes::new(&["write"]).unwrap());
+        assert!(read.allow(Scope::Read) && !read.allow(Scope::Write));
+        assert!(write.allow(Scope::Read) && write.allow(Scope::Write));
+    }
+
+    #[test]
+    fn another_services_scope_allows_nothing_here() {
+        let scopes = Scopes::new(&["ci:write"]).unwrap();
+        assert!(!scopes.allow(Scope::Read) && !scopes.allow(Scope::Write));
+    }
+
+    #[test]
+    fn they_are_sorted_and_each_is_there_once() {
+        let scopes = Scopes::new(&["write", "ci:deploy", "read", "write"]).unwrap();
+        assert_eq!(scopes.to_string(), "ci:deploy read write");
+        assert_eq!(scopes.to_string().parse(), Ok(scopes));
+    }
+
+    #[test]
+    fn what_is_no_scope_is_refused() {
+        let long = format!("ci:{}", "x".repeat(LONGEST));
+        for wrong in ["", "admin", "Read", "ci:", ":x", "ci:a b", "ci:a:b", "ci:é", &long] {
+            assert_eq!(Scopes::new(&[wrong]), Err(ScopeError::Form), "{wrong}");
+        }
+        assert_eq!(Scopes::new::<&str>(&[]), Err(ScopeError::Count));
+        let many: Vec<String> = (0..=MOST).map(|n| format!("ci:{n}")).collect();
+        assert_eq!(Scopes::new(&many), Err(ScopeError::Count));
+    }
+}

@@ -1,0 +1,83 @@
+//! Sealing: a secret encrypted under a key, and bound to what it belongs to.
+//!
+//! XChaCha20-Poly1305 with a random nonce of 24 bytes, which are so many that none comes twice. What is
+//! sealed does not open under another key, with a bit of it changed, or for anything else than it was
+//! sealed for.
+
+use chacha20poly1305::{
+    KeyInit as _, XChaCha20Poly1305, XNonce,
+    aead::{Aead as _, Payload},
+};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::{Error, random::random, secret::Subkey};
+
+/// A secret, sealed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// Random, and never used twice.
+    pub nonce: [u8; 24],
+    /// The secret, encrypted, and a tag of 16 bytes.
+    pub ciphertext: Vec<u8>,
+}
+
+impl Sealed {
+    /// Seals `secret` for what `belongs_to` names.
+    pub(crate) fn seal(key: &Subkey, secret: &[u8], belongs_to: &[u8]) -> Result<Self, Error> {
+        let nonce = *random::<24>()?;
+        let ciphertext = cipher(key)
+            .encrypt(&XNonce::from(nonce), Payload { msg: secret, aad: belongs_to })
+            .map_err(|_| Error::internal("sealing a secret failed"))?;
+        Ok(Self { nonce, ciphertext })
+    }
+
+    /// The secret, if it was sealed under this key for this.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Internal`]: the record is damaged, or the key is another.
+    pub(crate) fn open(
+        &self,
+        key: &Subkey,
+        belongs_to: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let payload = Payload { msg: self.ciphertext.as_slice(), aad: belongs_to };
+        cipher(key)
+            .decrypt(&XNonce::from(self.nonce), payload)
+            .map(Zeroizing::new)
+            .map_err(|_| Error::internal("a sealed secret does not open"))
+    }
+}
+
+fn cipher(key: &Subkey) -> XChaCha20Poly1305 {
+    XChaCha20Poly1305::new(key.expose().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(byte: u8) -> Subkey {
+        Subkey::new(Zeroizing::new([byte; 32]))
+    }
+
+    #[test]
+    fn a_secret_opens_under_its_key_for_its_owner_and_unchanged() {
+        let sealed = Sealed::seal(&key(1), b"secret", b"ada").unwrap();
+        assert_eq!(sealed.open(&key(1), b"ada").unwrap().as_slice(), b"secret");
+        assert!(sealed.open(&key(2), b"ada").is_err());
+        assert!(sealed.open(&key(1), b"bob").is_err());
+        for at in 0..sealed.ciphertext.len() {
+            let mut changed = sealed.clone();
+            changed.ciphertext[at] ^= 1;
+            assert!(changed.open(&key(1), b"ada").is_err());
+        }
+    }
+
+    #[test]
+    fn one_secret_is_sealed_differently_each_time() {
+        let seal = || Sealed::seal(&key(1), b"secret", b"ada").unwrap();
+        assert_ne!(seal(), seal());
+    }
+}

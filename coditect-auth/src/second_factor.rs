@@ -1,0 +1,247 @@
+//! The second factor: codes of an authenticator app (RFC 6238), and recovery codes for when it is lost.
+//!
+//! Codes are what all apps make of a secret: six digits by HMAC-SHA-1, another each 30 seconds. The one
+//! before and the one after are taken too, since clocks differ, but never one of a time step that is not
+//! after the last that was taken: a code is good once (section 5.2). Recovery codes are random; of them
+//! the store has SHA-256 only, and each is good once.
+//!
+//! All is pure; who asks, and what was taken before, is for the [service](crate::service).
+
+use chrono::{DateTime, Utc};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use totp_rs::{Builder, Secret, Totp};
+use zeroize::Zeroizing;
+
+use crate::{Error, OpaqueText, random::random};
+
+pub use crate::secret::FactorSecret;
+
+/// Seconds of a time step.
+const STEP_S: u64 = 30;
+
+/// Digits of a code.
+const DIGITS: usize = 6;
+
+/// How many recovery codes there are.
+const RECOVERY_CODES: usize = 10;
+
+/// Characters of a recovery code: 50 random bits.
+const RECOVERY_CHARS: usize = 10;
+
+/// Crockford's Base32: no letter that is taken for another, or for a digit.
+const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+impl FactorSecret {
+    /// A new random one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Internal`] if the system has no randomness.
+    pub fn generate() -> Result<Self, Error> {
+        random().map(Self::new)
+    }
+
+    /// The one of these bytes.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let bytes = bytes.try_into().map_err(|_| Error::internal("a factor's secret is cut"))?;
+        Ok(Self::new(Zeroizing::new(bytes)))
+    }
+
+    /// In Base32 (RFC 4648), to be typed into an app.
+    pub fn base32(&self) -> String {
+        Secret::new_stack(*self.expose()).to_base32()
+    }
+
+    /// As apps read it from a QR code: the `otpauth` URL of `account` at `issuer`.
+    pub fn url(&self, issuer: &str, account: &str) -> String {
+        let [issuer, account] =
+            [issuer, account].map(|text| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string());
+        let secret = self.base32();
+        format!("otpauth://totp/{issuer}:{account}?secret={secret}&issuer={issuer}")
+    }
+
+    /// The time step of `code`, if it is one of about `now`, and after `last_step`. Spaces in it are
+    /// passed over.
+    pub fn check(&self, code: &str, now: DateTime<Utc>, last_step: u64) -> Option<u64> {
+        let code: String = code.chars().filter(|char| *char != ' ').collect();
+        if code.len() != DIGITS || !code.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let now = u64::try_from(now.timestamp()).ok()?;
+        let totp = self.totp()?;
+        let step = now / STEP_S;
+        // All are compared, whichever it is.
+        let mut found = None;
+        for step in step.saturating_sub(1)..=step + 1 {
+            let expected = totp.generate(step * STEP_S).to_string();
+            if bool::from(expected.as_bytes().ct_eq(code.as_bytes())) && step > last_step {
+                found = Some(step);
+            }
+        }
+        found
+    }
+
+    fn totp(&self) -> Option<Totp> {
+        let secret = Secret::new_stack(*self.expose());
+        Builder::new().with_secret(secret).with_step_duration(STEP_S).build().ok()
+    }
+}
+
+/// Recovery codes that were just made.
+#[derive(Debug)]
+pub struct RecoveryCodes(Vec<OpaqueText>);
+
+impl RecoveryCodes {
+    /// Ten new ones.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Internal`] if the system has no randomness.
+    pub fn generate() -> Result<Self, Error> {
+        let one = |_| {
+            let bytes = random::<RECOVERY_CHARS>()?;
+            let mut text = Zeroizing::new(String::with_capacity(RECOVERY_CHARS + 1));
+            for (at, byte) in bytes.iter().enumerate() {
+                if at == RECOVERY_CHARS / 2 {
+                    text.push('-');
+                }
+                text.push(char::from(ALPHABET[usize::from(byte % 32)]));
+            }
+            Ok(OpaqueText::new(text))
+        };
+        (0..RECOVERY_CODES).map(one).collect::<Result<_, Error>>().map(Self)
+    }
+
+    /// For their owner, once: `ABCDE-FGHJK`.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(OpaqueText::expose)
+    }
+
+    /// What is kept of them.
+    pub fn hashes(&self) -> Vec<[u8; 32]> {
+        self.texts().filter_map(hash_of).collect()
+    }
+}
+
+/// Which of `hashes` is that of `code`. Case and hyphens don't matter, nor that a letter was taken for
+/// the digit that it looks like.
+pub fn find_recovery_code(hashes: &[[u8; 32]], code: &str) -> Option<usize> {
+    let hash = hash_of(code)?;
+    let mut found = None;
+    for (at, known) in hashes.iter().enumerate() {
+        if bool::from(known.ct_eq(&hash)) {
+            found = Some(at);
+        }
+    }
+    found
+}
+
+fn hash_of(code: &str) -> Option<[u8; 32]> {
+    let mut canonical = Zeroizing::new(String::with_capacity(RECOVERY_CHARS));
+    for char in code.chars().filter(|char| !matches!(char, '-' | ' ')) {
+        let char = match char.to_ascii_uppercase() {
+            'O' => '0',
+            'I' | 'L' => '1',
+            char => char,
+        };
+        let is_known = u8::try_from(char).is_ok_and(|byte| ALPHABET.contains(&byte));
+        if !is_known || canonical.len() == RECOVERY_CHARS {
+            return None;
+        }
+        canonical.push(char);
+    }
+    (canonical.len() == RECOVERY_CHARS).then(|| Sha256::digest(canonical.as_bytes()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn secret() -> FactorSecret {
+        // Of RFC 6238, appendix B.
+        FactorSecret::new(Zeroizing::new(*b"12345678901234567890"))
+    }
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(seconds, 0).unwrap()
+    }
+
+    #[test]
+    fn the_codes_are_those_of_the_rfc() {
+        // Its codes have eight digits, of which these are the last six.
+        for (seconds, code) in [
+            (59, "287082"),
+            (1_111_111_109, "081804"),
+            (1_111_111_111, "050471"),
+            (1_234_567_890, "005924"),
+            (2_000_000_000, "279037"),
+            (20_000_000_000, "353130"),
+        ] {
+            let step = u64::try_from(seconds).unwrap() / STEP_S;
+            assert_eq!(secret().check(code, at(seconds), 0), Some(step), "{seconds}");
+        }
+    }
+
+    #[test]
+    fn the_code_before_and_the_one_after_are_taken_and_no_others() {
+        let step = 1_111_111_111 / 30;
+        for (seconds, taken) in [(-61, false), (-30, true), (0, true), (30, true), (61, false)] {
+            let found = secret().check("050471", at(1_111_111_111 + seconds), 0);
+            assert_eq!(found, taken.then_some(step), "{seconds}");
+        }
+    }
+
+    #[test]
+    fn a_code_is_not_taken_twice_nor_one_from_before_it() {
+        let (now, step) = (at(1_111_111_111), 1_111_111_111 / 30);
+        assert_eq!(secret().check("050 471", now, step - 1), Some(step));
+        assert_eq!(secret().check("050471", now, step), None);
+        assert_eq!(secret().check("081804", now, step), None, "that of the step before");
+    }
+
+    #[test]
+    fn what_is_no_code_is_refused() {
+        for wrong in ["", "05047", "0504711", "05047a", "-50471", "٠٥٠٤٧١", "050471\n"] {
+            assert_eq!(secret().check(wrong, at(1_111_111_111), 0), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn an_app_reads_the_secret_and_whose_it_is() {
+        let url = secret().url("Coditect", "ada+x@example.org");
+        assert_eq!(
+            url,
+            "otpauth://totp/Coditect:ada%2Bx%40example%2Eorg\
+             ?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&issuer=Coditect"
+        );
+    }
+
+    #[test]
+    fn a_recovery_code_is_found_however_it_is_written() {
+        let codes = RecoveryCodes::generate().unwrap();
+        let hashes = codes.hashes();
+        assert_eq!(hashes.len(), 10);
+        for (at, code) in codes.texts().enumerate() {
+            let spelt = code.to_lowercase().replace('-', " ").replace('0', "o").replace('1', "l");
+            for text in [code, &spelt, &code.replace('-', "")] {
+                assert_eq!(find_recovery_code(&hashes, text), Some(at), "{text}");
+            }
+            assert_eq!(find_recovery_code(&hashes, &code[1..]), None);
+            assert_eq!(find_recovery_code(&hashes, &format!("{code}0")), None);
+        }
+        assert_eq!(find_recovery_code(&hashes, "00000-00000"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_no_code(text in any::<String>(), seconds in 0..4_000_000_000_i64) {
+            prop_assume!(text.chars().filter(char::is_ascii_digit).count() != DIGITS);
+            prop_assert_eq!(secret().check(&text, at(seconds), 0), None);
+            prop_assert_eq!(find_recovery_code(&[[0; 32]], &text), None);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What an operator does with users, without their passwords.
+
+use coditect_store::{
+    Page, Transaction,
+    keyspace::Global,
+    model::{RevocationReason, Tenant, User, UserStatus},
+};
+
+use super::{
+    Auth, Device, Registration,
+    accounts::{create_user, email_taken},
+    audit::{Action, Entry},
+    tokens::revoke_all_tokens,
+};
+use crate::{Email, Error, OpaqueText, model::SecondFactor};
+
+impl Auth {
+    /// Makes a user and their tenant.
+    ///
+    /// # Errors
+    ///
+    /// As for [`register`](Self::register).
+    pub async fn create_user(&self, registration: Registration<'_>) -> Result<User, Error> {
+        let (tenant, user) = self.new_user(registration).await?;
+        let made = self.store.run(|tx| {
+            let (tenant, user): (&Tenant, &User) = (&tenant, &user);
+            async move { create_user(&tx, tenant, user, None, &Device::default()).await }
+        });
+        made.await.map_err(email_taken)?;
+        Ok(user)
+    }
+
+    /// The user of that address.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Store`].
+    pub async fn user(&self, email: &str) -> Result<User, Error> {
+        let email = Email::parse(email)?;
+        self.user_by_email(&email).await?.ok_or(Error::NotFound)
+    }
+
+    /// Users in the order of their addresses, `after` the one that a page before ended with.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn users(
+        &self,
+        limit: usize,
+        after: Option<&coditect_store::Cursor>,
+    ) -> Result<Page<User>, Error> {
+        let page = self
+            .store
+            .run(|tx| async move { tx.scan(&User::BY_EMAIL, Global, ..).page(limit, after).await });
+        Ok(page.await?)
+    }
+
+    /// Lets a user sign in again, or not any more; then all their sessions end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Store`].
+    pub async fn set_status(&self, email: &str, status: UserStatus) -> Result<User, Error> {
+        let email = &Email::parse(email)?;
+        let set = |tx: Transaction| async move {
+            let user = user_in(&tx, email).await?;
+            if user.status == status {
+                return Ok(user);
+            }
+            let now = self.clock.now();
+            let user = User { status, updated_at: now, ..user };
+            tx.update(&user).await?;
+            let action = match status {
+                UserStatus::Enabled => Action::UserEnabled,
+                UserStatus::Disabled => {
+                    self.end_sessions(&tx, &user, RevocationReason::Operator, None).await?;
+                    Action::UserDisabled
+                }
+            };
+            Entry::new(action, user.tenant_id, None, &Device::default())
+                .target(user.id)
+                .write(&tx, now)
+                .await?;
+            Ok(user)
+        };
+        self.store.run(set).await
+    }
+
+    /// A token by which a user sets their password anew, for the operator to give to them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] also if they may not sign in; [`Error::Store`].
+    pub async fn reset_token(&self, email: &str) -> Result<OpaqueText, Error> {
+        let user = self.user(email).await?;
+        let text = self.new_reset(&user, &Device::default(), chrono::TimeDelta::zero()).await?;
+        text.ok_or(Error::NotFound)
+    }
+
+    /// Ends all sessions and personal tokens of a user, and says how many sessions.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Store`].
+    pub async fn sign_out_user(&self, email: &str) -> Result<usize, Error> {
+        let email = &Email::parse(email)?;
+        let sign_out = |tx: Transaction| async move {
+            let user = user_in(&tx, email).await?;
+            let ended = self.end_sessions(&tx, &user, RevocationReason::Operator, None).await?;
+            revoke_all_tokens(&tx, &user).await?;
+            Entry::new(Action::SessionRevoked, user.tenant_id, None, &Device::default())
+                .target(user.id)
+                .write(&tx, self.clock.now())
+                .await?;
+            Ok(ended)
+        };
+        self.store.run(sign_out).await
+    }
+
+    /// Takes away a user's second factor, whose app and codes they have lost.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] also if they have none; [`Error::Store`].
+    pub async fn take_factor_away(&self, email: &str) -> Result<(), Error> {
+        let email = &Email::parse(email)?;
+        let take = |tx: Transaction| async move {
+            let user = user_in(&tx, email).await?;
+            let factor = tx.delete::<SecondFactor>(user.tenant_id, user.id).await?;
+            factor.ok_or(Error::NotFound)?;
+            Entry::new(Action::FactorRemoved, user.tenant_id, None, &Device::default())
+                .target(user.id)
+                .write(&tx, self.clock.now())
+                .await?;
+            Ok(())
+        };
+        self.store.run(take).await
+    }
+}
+
+async fn user_in(tx: &Transaction, email: &Email) -> Result<User, Error> {
+    let user = tx.find(&User::BY_EMAIL, Global, email.normalized().to_owned()).await?;
+    user.ok_or(Error::NotFound)
+}

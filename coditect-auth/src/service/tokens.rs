@@ -1,0 +1,227 @@
+//! Personal access tokens, and tickets for web sockets.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use coditect_store::{
+    Transaction,
+    keyspace::Global,
+    model::{Ticket, TicketId, User},
+};
+
+use super::{
+    Auth, Device, Identity, Pass,
+    audit::{Action, Entry},
+};
+use crate::{
+    Error, OpaqueText, Scopes,
+    model::{PersonalToken, PersonalTokenId},
+    opaque::Kind,
+};
+
+/// The longest life of a personal token.
+pub const PERSONAL_TOKEN_LIFE: TimeDelta = TimeDelta::days(366);
+
+/// The longest name of a personal token, in characters.
+pub const TOKEN_NAME_CHARS: usize = 100;
+
+/// The most personal tokens of a user.
+const MOST_TOKENS: usize = 100;
+
+/// How long a ticket is good.
+pub const TICKET_LIFE: TimeDelta = TimeDelta::seconds(30);
+
+/// A personal token that is to be made. Its text is drawn once, whatever its transaction does.
+#[derive(Debug)]
+pub struct NewToken {
+    text: OpaqueText,
+    hash: [u8; 32],
+    id: PersonalTokenId,
+    name: String,
+    scopes: Scopes,
+    life: TimeDelta,
+}
+
+/// A ticket that is to be made.
+#[derive(Debug)]
+pub struct NewTicket {
+    text: OpaqueText,
+    hash: [u8; 32],
+    id: TicketId,
+}
+
+impl NewToken {
+    /// One of that name, cut to 100 characters, for as long as `life`, a year at the most.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Internal`] if the system has no randomness.
+    pub fn new(name: &str, scopes: Scopes, life: TimeDelta) -> Result<Self, Error> {
+        let (text, hash) = Kind::Personal.generate()?;
+        let name = name.chars().take(TOKEN_NAME_CHARS).collect();
+        let life = life.min(PERSONAL_TOKEN_LIFE);
+        Ok(Self { text, hash, id: PersonalTokenId::new(), name, scopes, life })
+    }
+
+    /// What its holder gets, once: nobody can find it out again.
+    pub fn text(&self) -> &OpaqueText {
+        &self.text
+    }
+}
+
+impl NewTicket {
+    /// One.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Internal`] if the system has no randomness.
+    pub fn new() -> Result<Self, Error> {
+        let (text, hash) = Kind::Ticket.generate()?;
+        Ok(Self { text, hash, id: TicketId::new() })
+    }
+
+    /// What its holder gets.
+    pub fn text(&self) -> &OpaqueText {
+        &self.text
+    }
+}
+
+impl Auth {
+    /// Makes a personal token for whoever `identity` is, which acts in the tenant that they act in.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooMany`]; [`Error::Forbidden`] of a program; [`Error::Store`].
+    pub async fn create_token(
+        &self,
+        tx: &Transaction,
+        identity: &Identity,
+        new: &NewToken,
+        device: &Device,
+    ) -> Result<PersonalToken, Error> {
+        if self.tokens_of(tx, identity).await?.len() >= MOST_TOKENS {
+            return Err(Error::TooMany("personal tokens"));
+        }
+        let (user, now) = (&identity.user, self.clock.now());
+        let token = PersonalToken {
+            id: new.id,
+            tenant_id: user.tenant_id,
+            user_id: user.id,
+            acts_in: identity.tenant_id,
+            name: new.name.clone(),
+            scopes: new.scopes.clone(),
+            hash: new.hash,
+            created_at: now,
+            last_used_at: now,
+            expires_at: now.checked_add_signed(new.life).unwrap_or(DateTime::<Utc>::MAX_UTC),
+        };
+        tx.create(&token).await?;
+        let entry = Entry::new(Action::TokenCreated, user.tenant_id, Some(user.id), device);
+        let entry = entry.target(token.id).details(serde_json::json!({ "scopes": token.scopes }));
+        entry.write(tx, now).await?;
+        Ok(token)
+    }
+
+    /// The personal tokens of whoever `identity` is, oldest first, those that have ended too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forbidden`] of a program; [`Error::Store`].
+    pub async fn tokens_of(
+        &self,
+        tx: &Transaction,
+        identity: &Identity,
+    ) -> Result<Vec<PersonalToken>, Error> {
+        identity.session()?;
+        all_tokens(tx, &identity.user).await
+    }
+
+    /// Ends a personal token for good.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if it is none of theirs; [`Error::Forbidden`] of a program; [`Error::Store`].
+    pub async fn revoke_token(
+        &self,
+        tx: &Transaction,
+        identity: &Identity,
+        id: PersonalTokenId,
+        device: &Device,
+    ) -> Result<(), Error> {
+        identity.session()?;
+        let user = &identity.user;
+        let token = tx.get::<PersonalToken>(user.tenant_id, id).await?;
+        if token.is_none_or(|token| token.user_id != user.id) {
+            return Err(Error::NotFound);
+        }
+        tx.delete::<PersonalToken>(user.tenant_id, id).await?;
+        let entry = Entry::new(Action::TokenRevoked, user.tenant_id, Some(user.id), device);
+        Ok(entry.target(id).write(tx, self.clock.now()).await?)
+    }
+
+    /// Makes a ticket for the login of whoever `identity` is: good once, for [30 seconds](TICKET_LIFE),
+    /// for pages of `origin` if one is given.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forbidden`] of a program; [`Error::Store`].
+    pub async fn create_ticket(
+        &self,
+        tx: &Transaction,
+        identity: &Identity,
+        new: &NewTicket,
+        origin: Option<String>,
+    ) -> Result<(), Error> {
+        let session = identity.session()?;
+        let now = self.clock.now();
+        let ticket = Ticket {
+            id: new.id,
+            tenant_id: session.tenant_id,
+            user_id: session.user_id,
+            auth_session_id: session.id,
+            hash: new.hash,
+            origin,
+            created_at: now,
+            expires_at: now + TICKET_LIFE,
+        };
+        Ok(tx.create(&ticket).await?)
+    }
+
+    /// Takes a ticket, which is used up then, and gives what it stands for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TicketInvalid`] if it is none, or was taken, or is over, or was made for pages of
+    /// another origin; [`Error::Store`].
+    pub async fn take_ticket(&self, text: &str, origin: Option<&str>) -> Result<Pass, Error> {
+        let hash = Kind::Ticket.hash_of(text).ok_or(Error::TicketInvalid)?;
+        let now = self.clock.now();
+        let taken = self.store.run(|tx| async move {
+            let ticket = tx.find(&Ticket::BY_HASH, Global, hash).await?;
+            if let Some(ticket) = &ticket {
+                tx.delete::<Ticket>(ticket.tenant_id, ticket.id).await?;
+            }
+            Ok::<_, coditect_store::Error>(ticket)
+        });
+        let ticket = taken.await?.ok_or(Error::TicketInvalid)?;
+        let is_for_them = ticket.origin.as_deref().is_none_or(|wanted| Some(wanted) == origin);
+        if now >= ticket.expires_at || !is_for_them {
+            return Err(Error::TicketInvalid);
+        }
+        Ok(Pass::Session {
+            home: ticket.tenant_id,
+            id: ticket.auth_session_id,
+            user: ticket.user_id,
+        })
+    }
+}
+
+async fn all_tokens(tx: &Transaction, user: &User) -> Result<Vec<PersonalToken>, Error> {
+    Ok(tx.scan(&PersonalToken::BY_USER, user.tenant_id, user.id).all(MOST_TOKENS + 1).await?)
+}
+
+/// Ends all personal tokens of `user`.
+pub(super) async fn revoke_all_tokens(tx: &Transaction, user: &User) -> Result<(), Error> {
+    for token in all_tokens(tx, user).await? {
+        tx.delete::<PersonalToken>(user.tenant_id, token.id).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! Who waits after failures, and for how long. What is remembered of accounts is for the
+//! [service](crate::service) to keep in the store; of addresses it is in memory, here.
+//!
+//! What stays true:
+//!
+//! - The first failures cost nothing; each after them twice the wait of the one before, up to a minute,
+//!   counted from the last failure. What is refused while one waits is no failure: whoever comes back
+//!   after a minute is let through, so that nobody is locked out for good.
+//! - A clock that was set back makes nobody wait longer than the longest wait.
+//! - An account is known by an HMAC of its address: the table tells nobody who has failed to sign in.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::{Email, master_key::mac, secret::Subkey};
+
+/// After this long without a failure those before are forgotten.
+pub const FORGOTTEN_AFTER: TimeDelta = TimeDelta::hours(24);
+
+/// Failures of an account that cost nothing.
+const FREE_OF_ACCOUNT: u32 = 5;
+
+/// Failures from an address that cost nothing: many may share one.
+const FREE_OF_ADDRESS: u32 = 20;
+
+/// The first wait, and the longest.
+const FIRST_WAIT: TimeDelta = TimeDelta::seconds(1);
+const LONGEST_WAIT: TimeDelta = TimeDelta::seconds(60);
+
+/// The most addresses that are remembered.
+const MOST_ADDRESSES: usize = 10_000;
+
+/// How often one has failed lately.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// How many.
+    pub count: u32,
+    /// When the last was.
+    pub last_at: DateTime<Utc>,
+}
+
+impl Failures {
+    /// How long one waits at `now` before the next attempt at an account is looked at; none if it may be
+    /// at once.
+    pub fn wait(&self, now: DateTime<Utc>) -> Option<Duration> {
+        self.wait_after(FREE_OF_ACCOUNT, now)
+    }
+
+    /// After one more, at `now`.
+    #[must_use]
+    pub fn failed(self, now: DateTime<Utc>) -> Self {
+        let count = if self.is_forgotten(now) { 0 } else { self.count };
+        Self { count: count.saturating_add(1), last_at: now }
+    }
+
+    fn is_forgotten(&self, now: DateTime<Utc>) -> bool {
+        now.signed_duration_since(self.last_at) >= FORGOTTEN_AFTER
+    }
+
+    fn wait_after(&self, free: u32, now: DateTime<Utc>) -> Option<Duration> {
+        let beyond = self.count.checked_sub(free).filter(|_| !self.is_forgotten(now))?;
+        let wait = FIRST_WAIT * 2_i32.pow(beyond.min(6));
+        let wait = wait.min(LONGEST_WAIT);
+        // Negative where the clock was set back: then it counts from now.
+        let passed = now.signed_duration_since(self.last_at).max(TimeDelta::zero());
+        let left = wait - passed;
+        (left > TimeDelta::zero()).then(|| left.to_std().unwrap_or_default())
+    }
+}
+
+/// The failures from each address, as far as there is room.
+#[derive(Debug)]
+pub struct Addresses {
+    failures: Mutex<HashMap<IpAddr, Failures>>,
+    most: usize,
+}
+
+impl Default for Addresses {
+    fn default() -> Self {
+        Self::with_room_for(MOST_ADDRESSES)
+    }
+}
+
+impl Addresses {
+    /// A table of so many addresses. When it is full, those go whose last failures are oldest.
+    pub fn with_room_for(most: usize) -> Self {
+        Self { failures: Mutex::default(), most }
+    }
+
+    /// Whether an attempt from `ip` is looked at, or how long that waits.
+    ///
+    /// # Errors
+    ///
+    /// How long.
+    pub fn check(&self, ip: IpAddr, now: DateTime<Utc>) -> Result<(), Duration> {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = failures.get(&network(ip)).and_then(|it| it.wait_after(FREE_OF_ADDRESS, now));
+        wait.map_or(Ok(()), Err)
+    }
+
+    /// That an attempt from `ip` has failed. One that succeeds wipes nothing: who guesses at others'
+    /// accounts may have one of their own.
+    pub fn failed(&self, ip: IpAddr, now: DateTime<Utc>) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let network = network(ip);
+        if failures.len() >= self.most && !failures.contains_key(&network) {
+            make_room(&mut failures, self.most);
+        }
+        let of_network = failures.entry(network).or_default();
+        *of_network = of_network.failed(now);
+    }
+}
+
+/// Takes an eighth of the table out, oldest first: rarely much work, rather than some each time.
+fn make_room(failures: &mut HashMap<IpAddr, Failures>, most: usize) {
+    let mut times: Vec<_> = failures.values().map(|it| it.last_at).collect();
+    times.sort_unstable();
+    let Some(oldest_kept) = times.get(most / 8).copied() else { return failures.clear() };
+    failures.retain(|_, it| it.last_at > oldest_kept);
+}
+
+/// What is counted as one client: an address, or with IPv6 the network of one, which a client has to
+/// itself (RFC 6177).
+fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => IpAddr::V4(ip),
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+/// What the failures of an account are counted by, whether there is one or not.
+pub(crate) fn account_key(key: &Subkey, email: &Email) -> [u8; 32] {
+    *mac(key.expose(), &[email.normalized().as_bytes()])
+}
+
+/// What those are counted by of an account from an address that its user has signed in from.
+pub(crate) fn device_key(key: &Subkey, email: &Email, ip: IpAddr) -> [u8; 32] {
+    let of_account = account_key(key, email);
+    let ip = match network(ip) {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    *mac(key.expose(), &[&of_account, &ip.octets()])
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_000_000 + seconds, 0).unwrap()
+    }
+
+    fn failed(times: u32) -> Failures {
+        (0..times).fold(Failures::default(), |failures, _| failures.failed(at(0)))
+    }
+
+    #[test]
+    fn five_failures_cost_nothing_and_then_waits_double_up_to_a_minute() {
+        for (times, seconds) in [
+            (4, None),
+            (5, Some(1)),
+            (6, Some(2)),
+            (7, Some(4)),
+            (10, Some(32)),
+            (11, Some(60)),
+            (u32::MAX, Some(60)),
+        ] {
+            let failures = Failures { count: times, last_at: at(0) };
+            assert_eq!(failures.wait(at(0)), seconds.map(Duration::from_secs), "{times}");
+        }
+        assert_eq!(failed(6), Failures { count: 6, last_at: at(0) });
+    }
+
+    #[test]
+    fn a_wait_counts_from_the_last_failure_and_ends() {
+        let failures = failed(20);
+        assert_eq!(failures.wait(at(59)), Some(Duration::from_secs(1)));
+        assert_eq!(failures.wait(at(60)), None);
+    }
+
+    #[test]
+    fn failures_are_forgotten_after_a_day() {
+        let day = FORGOTTEN_AFTER.num_seconds();
+        assert_eq!(failed(20).failed(at(day - 1)).count, 21);
+        assert_eq!(failed(20).failed(at(day)).count, 1);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_nobody_wait_longer_than_a_minute() {
+        assert_eq!(failed(20).wait(at(-10_000)), Some(Duration::from_secs(60)));
+        assert_eq!(failed(4).wait(at(-10_000)), None);
+    }
+
+    #[test]
+    fn an_address_waits_after_twenty_failures_and_others_do_not() {
+        let addresses = Addresses::default();
+        let (here, there) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        for _ in 0..20 {
+            assert_eq!(addresses.check(here, at(0)), Ok(()));
+            addresses.failed(here, at(0));
+        }
+        assert_eq!(addresses.check(here, at(0)), Err(Duration::from_secs(1)));
+        assert_eq!(addresses.check(there, at(0)), Ok(()));
+        assert_eq!(addresses.check(here, at(1)), Ok(()));
+    }
+
+    #[test]
+    fn a_client_has_one_address_of_version_4_and_a_network_of_version_6() {
+        let network = |text: &str| network(text.parse().unwrap());
+        assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.1"));
+        assert_eq!(network("2001:db8:1:2:3::4"), network("2001:db8:1:2:ffff::1"));
+        assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"));
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_keeps_the_latest() {
+        let addresses = Addresses::with_room_for(100);
+        for n in 0..1_000_u32 {
+            addresses.failed(IpAddr::V4(n.into()), at(n.into()));
+            assert!(addresses.failures.lock().unwrap().len() <= 100);
+        }
+        let failures = addresses.failures.lock().unwrap();
+        assert!(failures.contains_key(&IpAddr::V4(999.into())));
+        assert!(failures.len() > 80);
+    }
+
+    #[test]
+    fn accounts_are_counted_apart_and_by_address() {
+        let key = Subkey::new(Zeroizing::new([1; 32]));
+        let (ada, bob) = (Email::parse("ada@example.org"), Email::parse("bob@example.org"));
+        let (ada, bob) = (ada.unwrap(), bob.unwrap());
+        let ip = "192.0.2.1".parse().unwrap();
+        let keys = [
+            account_key(&key, &ada),
+            account_key(&key, &bob),
+            device_key(&key, &ada, ip),
+            device_key(&key, &bob, ip),
+            device_key(&key, &ada, "192.0.2.2".parse().unwrap()),
+        ];
+        for (at, key) in keys.iter().enumerate() {
+            assert!(!keys[..at].contains(key));
+        }
+        let shouted = Email::parse("ADA@Example.org").unwrap();
+        assert_eq!(account_key(&key, &shouted), keys[0]);
+    }
+}

@@ -1,0 +1,126 @@
+//! My devices: where I am signed in.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use coditect_auth::DEVICE_NAME_CHARS;
+use coditect_store::model::{AuthSession, AuthSessionId, TenantId};
+use serde::{Deserialize, Serialize};
+
+use super::{caller, device};
+use crate::{
+    app::App,
+    http::{Request, respond},
+    problem::{Field, Problem},
+    routes::Answer,
+};
+
+/// The longest list there is: nobody has more logins.
+const ONE_PAGE: Option<&str> = None;
+
+#[derive(Deserialize)]
+struct Naming {
+    /// `null` takes it away.
+    name: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Ended {
+    ended: usize,
+}
+
+/// A login, as its user sees it.
+#[derive(Serialize)]
+struct DeviceView<'a> {
+    id: AuthSessionId,
+    name: Option<&'a str>,
+    /// Whether it is the one that asks.
+    current: bool,
+    /// The tenant that its tokens are for.
+    tenant_id: TenantId,
+    user_agent: Option<&'a str>,
+    ip: Option<&'a str>,
+    #[serde(serialize_with = "respond::time")]
+    created_at: DateTime<Utc>,
+    #[serde(serialize_with = "respond::time")]
+    last_used_at: DateTime<Utc>,
+    #[serde(serialize_with = "respond::time")]
+    expires_at: DateTime<Utc>,
+}
+
+impl<'a> DeviceView<'a> {
+    fn new(session: &'a AuthSession, asking: AuthSessionId) -> Self {
+        Self {
+            id: session.id,
+            name: session.name.as_deref(),
+            current: session.id == asking,
+            tenant_id: session.acts_in.unwrap_or(session.tenant_id),
+            user_agent: session.user_agent.as_deref(),
+            ip: session.ip.as_deref(),
+            created_at: session.created_at,
+            last_used_at: session.last_used_at,
+            expires_at: session.expires_at(),
+        }
+    }
+}
+
+/// `GET /auth/sessions`: where I am signed in, newest first.
+pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (asking, devices) = caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move {
+            let asking = identity.session()?.id;
+            Ok((asking, app.auth.devices(&tx, &identity).await?))
+        }
+    })
+    .await?;
+    let views: Vec<_> = devices.iter().map(|device| DeviceView::new(device, asking)).collect();
+    respond::page(&views, ONE_PAGE)
+}
+
+/// `PATCH /auth/sessions/{id}`: gives one of them a name.
+pub(crate) async fn rename(app: Arc<App>, mut request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let id = request.parse_param("id")?;
+    let Naming { name } = request.json().await?;
+    let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    if name.as_ref().is_some_and(|name| name.chars().count() > DEVICE_NAME_CHARS) {
+        let message = format!("must be at most {DEVICE_NAME_CHARS} characters long");
+        return Err(Problem::validation(vec![Field::new("name", message)]));
+    }
+    let (asking, named) = caller::run(&app, &caller, |tx, identity| {
+        let (app, name) = (&app, name.clone());
+        async move {
+            let asking = identity.session()?.id;
+            Ok((asking, app.auth.name_device(&tx, &identity, id, name).await?))
+        }
+    })
+    .await?;
+    respond::ok(&DeviceView::new(&named, asking))
+}
+
+/// `DELETE /auth/sessions/{id}`: ends one of them.
+pub(crate) async fn revoke(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let id = request.parse_param("id")?;
+    let from = &device(&request);
+    caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move { Ok(app.auth.revoke_device(&tx, &identity, id, from).await?) }
+    })
+    .await?;
+    Ok(respond::no_content())
+}
+
+/// `DELETE /auth/sessions`: ends all but the one that asks.
+pub(crate) async fn revoke_others(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let from = &device(&request);
+    let ended = caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move { Ok(app.auth.revoke_other_devices(&tx, &identity, from).await?) }
+    })
+    .await?;
+    respond::ok(&Ended { ended })
+}

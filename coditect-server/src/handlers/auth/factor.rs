@@ -1,0 +1,75 @@
+//! My second factor: an authenticator app.
+
+use std::sync::Arc;
+
+use coditect_auth::{FactorSecret, RecoveryCodes};
+use serde::{Deserialize, Serialize};
+
+use super::{caller, device};
+use crate::{
+    app::App,
+    http::{Request, respond},
+    routes::Answer,
+};
+
+/// Who issues the codes, as the app shows it.
+const ISSUER: &str = "Coditect";
+
+#[derive(Deserialize)]
+struct Code {
+    code: String,
+}
+
+#[derive(Deserialize)]
+struct Removal {
+    password: String,
+    code: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Begun<'a> {
+    /// In Base32, to be typed in.
+    secret: &'a str,
+    /// To be shown as a QR code.
+    url: &'a str,
+}
+
+#[derive(Serialize)]
+struct Confirmed<'a> {
+    recovery_codes: Vec<&'a str>,
+}
+
+/// `POST /auth/totp`: a secret for the app. It is asked for once it is confirmed.
+pub(crate) async fn begin(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let secret = FactorSecret::generate()?;
+    let factor = caller::run(&app, &caller, |tx, identity| {
+        let (app, secret) = (&app, secret.clone());
+        async move { Ok(app.auth.begin_factor(&tx, &identity, secret).await?) }
+    })
+    .await?;
+    let (secret, url) = (factor.secret.base32(), factor.secret.url(ISSUER, &factor.account));
+    respond::ok(&Begun { secret: &secret, url: &url })
+}
+
+/// `POST /auth/totp/confirm`: shows that the app has it, and gives the recovery codes, once.
+pub(crate) async fn confirm(app: Arc<App>, mut request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let Code { code } = request.json().await?;
+    let (codes, device) = (RecoveryCodes::generate()?, device(&request));
+    caller::run(&app, &caller, |tx, identity| {
+        let (app, codes, code, device) = (&app, &codes, &code, &device);
+        async move { Ok(app.auth.confirm_factor(&tx, &identity, code, codes, device).await?) }
+    })
+    .await?;
+    respond::ok(&Confirmed { recovery_codes: codes.texts().collect() })
+}
+
+/// `DELETE /auth/totp`: no code is asked for any more.
+pub(crate) async fn remove(app: Arc<App>, mut request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let identity = caller::identity(&app, &caller).await?;
+    let Removal { password, code } = request.json().await?;
+    app.auth.remove_factor(&identity, &password, code.as_deref(), &device(&request)).await?;
+    Ok(respond::no_content())
+}

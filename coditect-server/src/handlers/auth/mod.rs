@@ -1,0 +1,308 @@
+//! Registering, signing in, refreshing, signing out, and who am I.
+
+pub(crate) mod devices;
+pub(crate) mod factor;
+pub(crate) mod password;
+pub(crate) mod tenants;
+pub(crate) mod tokens;
+pub(crate) mod verify;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use coditect_auth::{Credential, Device, Registration, SignIn, Tokens};
+use coditect_store::model::{Role, Tenant, TenantId, User, UserId};
+use hyper::{Response, header::USER_AGENT};
+use serde::{Deserialize, Serialize};
+
+use super::caller;
+use crate::{
+    app::App,
+    http::{Body, Request, bearer, cookies, respond},
+    problem::Problem,
+    routes::Answer,
+};
+
+/// The body of a registration. What says who somebody is (`tenant_id`, `role` …) is no field of it.
+#[derive(Deserialize)]
+struct NewUser {
+    email: String,
+    password: String,
+    #[serde(alias = "firstName")]
+    first_name: Option<String>,
+    #[serde(alias = "lastName")]
+    last_name: Option<String>,
+    #[serde(default)]
+    cookies: bool,
+}
+
+#[derive(Deserialize)]
+struct Login {
+    email: String,
+    password: String,
+    /// Of the second factor, if there is one.
+    code: Option<String>,
+    /// The tenant that the tokens are to be for.
+    #[serde(alias = "actIn")]
+    act_in: Option<TenantId>,
+    /// To have the tokens as cookies, and not in the answer.
+    #[serde(default)]
+    cookies: bool,
+}
+
+/// Without a token in it, the cookie is refreshed.
+#[derive(Default, Deserialize)]
+struct Refresh {
+    #[serde(alias = "refreshToken")]
+    refresh_token: Option<String>,
+    #[serde(alias = "actIn")]
+    act_in: Option<TenantId>,
+}
+
+#[derive(Default, Deserialize)]
+struct Logout {
+    #[serde(alias = "refreshToken")]
+    refresh_token: Option<String>,
+    #[serde(default)]
+    everywhere: bool,
+}
+
+/// A user, as they see themselves.
+#[derive(Serialize)]
+pub(super) struct UserView<'a> {
+    id: UserId,
+    tenant_id: TenantId,
+    email: &'a str,
+    first_name: Option<&'a str>,
+    last_name: Option<&'a str>,
+    #[serde(serialize_with = "respond::time")]
+    created_at: DateTime<Utc>,
+    #[serde(serialize_with = "respond::time")]
+    updated_at: DateTime<Utc>,
+}
+
+/// A tenant, as its users see it.
+#[derive(Serialize)]
+pub(super) struct TenantView<'a> {
+    id: TenantId,
+    name: &'a str,
+    #[serde(serialize_with = "respond::time")]
+    created_at: DateTime<Utc>,
+    #[serde(serialize_with = "respond::time")]
+    updated_at: DateTime<Utc>,
+}
+
+/// Tokens, or what is beside the cookies that they are in.
+#[derive(Serialize)]
+struct TokensView<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    csrf_token: Option<String>,
+    token_type: &'static str,
+    /// Seconds from now on.
+    expires_in: i64,
+    /// What the access token is for.
+    tenant_id: TenantId,
+}
+
+#[derive(Serialize)]
+struct SignedInView<'a> {
+    #[serde(flatten)]
+    tokens: TokensView<'a>,
+    user: UserView<'a>,
+}
+
+#[derive(Serialize)]
+struct Me<'a> {
+    user: UserView<'a>,
+    /// The tenant that the token is for.
+    tenant: TenantView<'a>,
+    role: Role,
+}
+
+#[derive(Serialize)]
+struct SignedOut {
+    signed_out: bool,
+}
+
+/// The longest name that is taken, in characters.
+const NAME_CHARS: usize = 200;
+
+/// `POST /auth/register`: a new user, signed in.
+pub(crate) async fn register(app: Arc<App>, mut request: Request) -> Answer {
+    let new: NewUser = request.json().await?;
+    let carrier = Carrier::chosen(&app, new.cookies)?;
+    let registration = Registration {
+        email: &new.email,
+        password: &new.password,
+        first_name: name("first_name", new.first_name)?,
+        last_name: name("last_name", new.last_name)?,
+    };
+    let signed_in = app.auth.register(registration, &device(&request)).await?;
+    let view = SignedInView {
+        tokens: carrier.view(&app, &signed_in.tokens),
+        user: UserView::from(&signed_in.user),
+    };
+    Ok(carrier.give(respond::created("/api/v5/auth/me", &view)?, &signed_in.tokens))
+}
+
+/// `POST /auth/login`: tokens for a password.
+pub(crate) async fn login(app: Arc<App>, mut request: Request) -> Answer {
+    let login: Login = request.json().await?;
+    let carrier = Carrier::chosen(&app, login.cookies)?;
+    let sign_in = SignIn {
+        email: &login.email,
+        password: &login.password,
+        code: login.code.as_deref(),
+        tenant: login.act_in,
+    };
+    let signed_in = app.auth.login(sign_in, &device(&request)).await?;
+    let view = SignedInView {
+        tokens: carrier.view(&app, &signed_in.tokens),
+        user: UserView::from(&signed_in.user),
+    };
+    Ok(carrier.give(respond::ok(&view)?, &signed_in.tokens))
+}
+
+/// `POST /auth/refresh`: new tokens for a refresh token, of the body or of a cookie.
+pub(crate) async fn refresh(app: Arc<App>, mut request: Request) -> Answer {
+    let refresh = request.optional_json::<Refresh>().await?.unwrap_or_default();
+    let (token, carrier) = match refresh.refresh_token {
+        Some(token) => (token, Carrier::Body),
+        None => (caller::refresh_cookie(&app, &request)?, Carrier::Cookies),
+    };
+    let tokens = app.auth.refresh(&token, refresh.act_in, &device(&request)).await?;
+    Ok(carrier.give(respond::ok(&carrier.view(&app, &tokens))?, &tokens))
+}
+
+/// `POST /auth/logout`: ends the session of the refresh token in the body, or else of the access
+/// token in the header, or of the cookies; with `everywhere`, all of that user's.
+pub(crate) async fn logout(app: Arc<App>, mut request: Request) -> Answer {
+    let logout = request.optional_json::<Logout>().await?.unwrap_or_default();
+    let (cookie, carrier);
+    let credential = match &logout.refresh_token {
+        Some(token) => {
+            carrier = Carrier::Body;
+            Credential::Refresh(token)
+        }
+        None if caller::has_cookies(&app, &request)? => {
+            carrier = Carrier::Cookies;
+            cookie = caller::refresh_cookie(&app, &request)?;
+            Credential::Refresh(&cookie)
+        }
+        None => {
+            carrier = Carrier::Body;
+            Credential::Access(bearer::token(request.headers())?.expose())
+        }
+    };
+    if logout.everywhere {
+        app.auth.logout_everywhere(credential, &device(&request)).await?;
+    } else {
+        app.auth.logout(credential, &device(&request)).await?;
+    }
+    let mut answer = respond::ok(&SignedOut { signed_out: true })?;
+    if carrier == Carrier::Cookies {
+        cookies::clear(answer.headers_mut());
+    }
+    Ok(answer)
+}
+
+/// `GET /auth/me`: the user behind the token, and the tenant that it is for.
+pub(crate) async fn me(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (identity, tenant) = caller::run(&app, &caller, |tx, identity| async move {
+        let tenant = tx.get::<Tenant>(identity.tenant_id, ()).await?;
+        let tenant = tenant.ok_or_else(|| Problem::internal("a tenant is not there"))?;
+        Ok((identity, tenant))
+    })
+    .await?;
+    let role = identity.role;
+    respond::ok(&Me { user: (&identity.user).into(), tenant: (&tenant).into(), role })
+}
+
+/// In what tokens go to a client, and come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carrier {
+    /// In the answer's body, for `Authorization`.
+    Body,
+    /// In cookies that no script can read.
+    Cookies,
+}
+
+impl Carrier {
+    /// What the client asks for, if there is such a thing here.
+    fn chosen(app: &App, cookies: bool) -> Result<Self, Problem> {
+        match (cookies, app.config.cookies) {
+            (false, _) => Ok(Self::Body),
+            (true, true) => Ok(Self::Cookies),
+            (true, false) => {
+                let message = "is not taken: the server has no cookies";
+                Err(Problem::invalid_field("VALIDATION_FAILED", "cookies", message))
+            }
+        }
+    }
+
+    fn view<'a>(self, app: &App, tokens: &'a Tokens) -> TokensView<'a> {
+        let (is_body, is_cookies) = (self == Self::Body, self == Self::Cookies);
+        TokensView {
+            token: is_body.then(|| tokens.access.expose()),
+            refresh_token: is_body.then(|| tokens.refresh.expose()),
+            csrf_token: is_cookies.then(|| app.auth.csrf_token(tokens.token_family)),
+            token_type: "Bearer",
+            expires_in: tokens.expires_in.num_seconds(),
+            tenant_id: tokens.tenant_id,
+        }
+    }
+
+    fn give(self, mut answer: Response<Body>, tokens: &Tokens) -> Response<Body> {
+        if self == Self::Cookies {
+            cookies::set(answer.headers_mut(), tokens);
+        }
+        answer
+    }
+}
+
+fn name(field: &'static str, name: Option<String>) -> Result<Option<String>, Problem> {
+    let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    match &name {
+        Some(long) if long.chars().count() > NAME_CHARS => {
+            let message = format!("must be at most {NAME_CHARS} characters long");
+            Err(Problem::invalid_field("VALIDATION_FAILED", field, &message))
+        }
+        _ => Ok(name),
+    }
+}
+
+/// Where a request comes from.
+pub(super) fn device(request: &Request) -> Device {
+    let user_agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+    Device { user_agent: user_agent.map(str::to_owned), ip: Some(request.client_ip()) }
+}
+
+impl<'a> From<&'a User> for UserView<'a> {
+    fn from(user: &'a User) -> Self {
+        Self {
+            id: user.id,
+            tenant_id: user.tenant_id,
+            email: &user.email,
+            first_name: user.first_name.as_deref(),
+            last_name: user.last_name.as_deref(),
+            created_at: user.created_at,
+            updated_at: user.updated_at,
+        }
+    }
+}
+
+impl<'a> From<&'a Tenant> for TenantView<'a> {
+    fn from(tenant: &'a Tenant) -> Self {
+        Self {
+            id: tenant.id,
+            name: &tenant.name,
+            created_at: tenant.created_at,
+            updated_at: tenant.updated_at,
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Tenants with several users: mine, and who is in the one that my token is for.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use coditect_auth::{
+    Member, NewInvitation,
+    model::{Invitation, InvitationId},
+};
+use coditect_store::model::{Role, Tenant, TenantId, UserId};
+use serde::{Deserialize, Serialize};
+
+use super::{TenantView, caller, device};
+use crate::{
+    app::App,
+    http::{Request, respond},
+    problem::Problem,
+    routes::Answer,
+};
+
+#[derive(Deserialize)]
+struct NewRole {
+    role: Role,
+}
+
+#[derive(Deserialize)]
+struct Inviting {
+    email: String,
+    role: Role,
+}
+
+#[derive(Deserialize)]
+struct Accepting {
+    token: String,
+}
+
+#[derive(Serialize)]
+struct MyTenant<'a> {
+    #[serde(flatten)]
+    tenant: TenantView<'a>,
+    role: Role,
+    /// Whether my record is in it.
+    own: bool,
+}
+
+#[derive(Serialize)]
+struct MemberView<'a> {
+    user_id: UserId,
+    email: &'a str,
+    first_name: Option<&'a str>,
+    last_name: Option<&'a str>,
+    role: Role,
+    #[serde(serialize_with = "respond::time")]
+    joined_at: DateTime<Utc>,
+}
+
+#[derive(Serialize)]
+struct InvitationView<'a> {
+    id: InvitationId,
+    email: &'a str,
+    role: Role,
+    invited_by: UserId,
+    #[serde(serialize_with = "respond::time")]
+    created_at: DateTime<Utc>,
+    #[serde(serialize_with = "respond::time")]
+    expires_at: DateTime<Utc>,
+}
+
+#[derive(Serialize)]
+struct InvitedView<'a> {
+    #[serde(flatten)]
+    view: InvitationView<'a>,
+    /// What whoever was invited accepts with, this once.
+    token: &'a str,
+}
+
+#[derive(Serialize)]
+struct Joined {
+    tenant_id: TenantId,
+    role: Role,
+}
+
+/// `GET /auth/tenants`: those that I may act in, my own first.
+pub(crate) async fn mine(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (home, tenants) = caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move {
+            let tenants = app.auth.tenants_of(&tx, &identity).await?;
+            Ok((identity.user.tenant_id, tenants))
+        }
+    })
+    .await?;
+    let view = |(tenant, role): &'_ (Tenant, Role)| (tenant.id == home, *role);
+    let views: Vec<_> = tenants
+        .iter()
+        .map(|of| {
+            let (own, role) = view(of);
+            MyTenant { tenant: TenantView::from(&of.0), role, own }
+        })
+        .collect();
+    respond::page(&views, None)
+}
+
+/// `GET /tenant/members`: who may work in the tenant.
+pub(crate) async fn members(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let members = caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move { Ok(app.auth.members(&tx, &identity).await?) }
+    })
+    .await?;
+    respond::page(&members.iter().map(MemberView::from).collect::<Vec<_>>(), None)
+}
+
+/// `PATCH /tenant/members/{user}`: another role.
+pub(crate) async fn change_role(app: Arc<App>, mut request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (member, device) = (request.parse_param("user")?, device(&request));
+    let NewRole { role } = request.json().await?;
+    let membership = caller::run(&app, &caller, |tx, identity| {
+        let (app, device) = (&app, &device);
+        async move { Ok(app.auth.change_role(&tx, &identity, member, role, device).await?) }
+    })
+    .await?;
+    respond::ok(&Joined { tenant_id: membership.tenant_id, role: membership.role })
+}
+
+/// `DELETE /tenant/members/{user}`: ends a membership, my own too.
+pub(crate) async fn remove(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (member, device) = (request.parse_param("user")?, &device(&request));
+    caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move { Ok(app.auth.remove_member(&tx, &identity, member, device).await?) }
+    })
+    .await?;
+    Ok(respond::no_content())
+}
+
+/// `POST /tenant/invitations`: invites an address. The token is in the answer, and sent there.
+pub(crate) async fn invite(app: Arc<App>, mut request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let inviting: Inviting = request.json().await?;
+    let new = &NewInvitation::new(&inviting.email, inviting.role)?;
+    let device = &device(&request);
+    let (invitation, tenant) = caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move {
+            let invitation = app.auth.invite(&tx, &identity, new, device).await?;
+            let tenant = tx.get::<Tenant>(identity.tenant_id, ()).await?;
+            Ok((invitation, tenant.ok_or_else(Problem::not_found)?))
+        }
+    })
+    .await?;
+    // It is there, and the caller has it: they can pass it on themselves.
+    if let Err(error) = app.auth.send_invitation(new, &tenant).await {
+        let error: &dyn std::error::Error = &error;
+        tracing::warn!(error, "an invitation could not be sent");
+    }
+    let location = format!("/api/v5/tenant/invitations/{}", invitation.id);
+    let view = InvitationView::from(&invitation);
+    respond::created(&location, &InvitedView { view, token: new.text().expose() })
+}
+
+/// `GET /tenant/invitations`: those that can still be accepted.
+pub(crate) async fn invitations(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let invitations = caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move { Ok(app.auth.invitations(&tx, &identity).await?) }
+    })
+    .await?;
+    respond::page(&invitations.iter().map(InvitationView::from).collect::<Vec<_>>(), None)
+}
+
+/// `DELETE /tenant/invitations/{id}`: takes one back.
+pub(crate) async fn withdraw(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (id, device) = (request.parse_param("id")?, &device(&request));
+    caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move { Ok(app.auth.withdraw_invitation(&tx, &identity, id, device).await?) }
+    })
+    .await?;
+    Ok(respond::no_content())
+}
+
+/// `POST /auth/invitations/accept`: makes me a member. Tokens for that tenant come from a refresh.
+pub(crate) async fn accept(app: Arc<App>, mut request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let Accepting { token } = request.json().await?;
+    let device = device(&request);
+    let membership = caller::run(&app, &caller, |tx, identity| {
+        let (app, token, device) = (&app, &token, &device);
+        async move { Ok(app.auth.accept_invitation(&tx, &identity, token, device).await?) }
+    })
+    .await?;
+    respond::ok(&Joined { tenant_id: membership.tenant_id, role: membership.role })
+}
+
+impl<'a> From<&'a Member> for MemberView<'a> {
+    fn from(member: &'a Member) -> Self {
+        let Member { user, role, membership } = member;
+        Self {
+            user_id: user.id,
+            email: &user.email,
+            first_name: user.first_name.as_deref(),
+            last_name: user.last_name.as_deref(),
+            role: *role,
+            joined_at: membership.as_ref().map_or(user.created_at, |it| it.created_at),
+        }
+    }
+}
+
+impl<'a> From<&'a Invitation> for InvitationView<'a> {
+    fn from(invitation: &'a Invitation) -> Self {
+        Self {
+            id: invitation.id,
+            email: &invitation.email,
+            role: invitation.role,
+            invited_by: invitation.invited_by,
+            created_at: invitation.created_at,
+            expires_at: invitation.expires_at,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! My personal access tokens, for programs of mine.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use coditect_auth::{
+    NewToken, PERSONAL_TOKEN_LIFE, Scopes, TOKEN_NAME_CHARS,
+    model::{PersonalToken, PersonalTokenId},
+};
+use coditect_store::model::TenantId;
+use serde::{Deserialize, Serialize};
+
+use super::{caller, device};
+use crate::{
+    app::App,
+    http::{Request, respond},
+    problem::{Field, Problem},
+    routes::Answer,
+};
+
+/// How long a token holds if nothing is said, in days.
+const DEFAULT_DAYS: i64 = 90;
+
+#[derive(Deserialize)]
+struct New {
+    name: String,
+    scopes: Vec<String>,
+    /// Days until it ends.
+    #[serde(alias = "expiresInDays")]
+    expires_in_days: Option<i64>,
+}
+
+/// A token, as its user sees it: never its text.
+#[derive(Serialize)]
+struct TokenView<'a> {
+    id: PersonalTokenId,
+    name: &'a str,
+    scopes: &'a [String],
+    /// The tenant that it acts in.
+    tenant_id: TenantId,
+    #[serde(serialize_with = "respond::time")]
+    created_at: DateTime<Utc>,
+    #[serde(serialize_with = "respond::time")]
+    last_used_at: DateTime<Utc>,
+    #[serde(serialize_with = "respond::time")]
+    expires_at: DateTime<Utc>,
+}
+
+#[derive(Serialize)]
+struct CreatedView<'a> {
+    #[serde(flatten)]
+    view: TokenView<'a>,
+    /// The token itself, this once.
+    token: &'a str,
+}
+
+impl<'a> From<&'a PersonalToken> for TokenView<'a> {
+    fn from(token: &'a PersonalToken) -> Self {
+        Self {
+            id: token.id,
+            name: &token.name,
+            scopes: token.scopes.names(),
+            tenant_id: token.acts_in,
+            created_at: token.created_at,
+            last_used_at: token.last_used_at,
+            expires_at: token.expires_at,
+        }
+    }
+}
+
+/// `POST /auth/tokens`: a new one, for the tenant that the caller's token is for.
+pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let new: New = request.json().await?;
+    let new = &new.checked()?;
+    let device = &device(&request);
+    let token = caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move { Ok(app.auth.create_token(&tx, &identity, new, device).await?) }
+    })
+    .await?;
+    let location = format!("/api/v5/auth/tokens/{}", token.id);
+    let view = TokenView::from(&token);
+    respond::created(&location, &CreatedView { view, token: new.text().expose() })
+}
+
+/// `GET /auth/tokens`: mine, oldest first.
+pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let tokens = caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move { Ok(app.auth.tokens_of(&tx, &identity).await?) }
+    })
+    .await?;
+    respond::page(&tokens.iter().map(TokenView::from).collect::<Vec<_>>(), None)
+}
+
+/// `DELETE /auth/tokens/{id}`: ends one.
+pub(crate) async fn revoke(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (id, device) = (request.parse_param("id")?, &device(&request));
+    caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move { Ok(app.auth.revoke_token(&tx, &identity, id, device).await?) }
+    })
+    .await?;
+    Ok(respond::no_content())
+}
+
+impl New {
+    fn checked(self) -> Result<NewToken, Problem> {
+        let mut wrong = Vec::new();
+        let name = self.name.trim();
+        if name.is_empty() || name.chars().count() > TOKEN_NAME_CHARS {
+            let message = format!("must have between 1 and {TOKEN_NAME_CHARS} characters");
+            wrong.push(Field::new("name", message));
+        }
+        let days = self.expires_in_days.unwrap_or(DEFAULT_DAYS);
+        if !(1..=PERSONAL_TOKEN_LIFE.num_days()).contains(&days) {
+            let message = format!("must be between 1 and {}", PERSONAL_TOKEN_LIFE.num_days());
+            wrong.push(Field::new("expires_in_days", message));
+        }
+        match Scopes::new(&self.scopes) {
+            Ok(scopes) if wrong.is_empty() => {
+                Ok(NewToken::new(name, scopes, TimeDelta::days(days))?)
+            }
+            Ok(_) => Err(Problem::validation(wrong)),
+            Err(error) => {
+                wrong.push(Field::new("scopes", error.to_string()));
+                Err(Problem::validation(wrong))
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What others ask of identity: a reverse proxy, a service, a page that opens a WebSocket.
+
+use std::sync::Arc;
+
+use chrono::SecondsFormat;
+use coditect_auth::{Error, NewTicket, TICKET_LIFE, Via};
+use hyper::header::{self, HeaderName, HeaderValue};
+use serde::Serialize;
+
+use super::caller;
+use crate::{
+    app::App,
+    http::{Request, respond},
+    problem::Problem,
+    routes::Answer,
+};
+
+/// How long the keys may be kept: a new one is published long before it signs.
+const KEYS_KEPT: HeaderValue = HeaderValue::from_static("public, max-age=300");
+
+#[derive(Serialize)]
+struct TicketView<'a> {
+    ticket: &'a str,
+    /// Seconds.
+    expires_in: i64,
+}
+
+/// `GET /auth/verify`: who makes a request, for a reverse proxy that asks (`auth_request`): 204, and
+/// who it is in headers. It never spends a refresh token.
+pub(crate) async fn verify(app: Arc<App>, request: Request) -> Answer {
+    // A token that has no scope here may have one where the request goes.
+    let caller = caller::of(&app, &request).await?.for_anything();
+    let identity = caller::identity(&app, &caller).await?;
+    let mut answer = respond::no_content();
+    let mut tell = |name: &'static str, value: &str| {
+        let value = HeaderValue::from_str(value).map_err(Problem::internal)?;
+        answer.headers_mut().insert(HeaderName::from_static(name), value);
+        Ok::<_, Problem>(())
+    };
+    tell("x-auth-user", &identity.user.id.to_string())?;
+    tell("x-auth-tenant", &identity.tenant_id.to_string())?;
+    let expires = caller.expires_at().unwrap_or_else(|| identity.expires_at());
+    tell("x-auth-expires", &expires.to_rfc3339_opts(SecondsFormat::Secs, true))?;
+    match &identity.via {
+        Via::Session(session) => tell("x-auth-session", &session.id.to_string())?,
+        Via::Personal(token) => tell("x-auth-scopes", &token.scopes.to_string())?,
+    }
+    Ok(answer)
+}
+
+/// `POST /auth/tickets`: a ticket for a WebSocket, for pages of the origin that asks.
+pub(crate) async fn ticket(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let origin = match request.headers().get(header::ORIGIN) {
+        None => None,
+        Some(origin) => match origin.to_str() {
+            Ok(origin) => Some(origin.to_owned()),
+            Err(_) => return Err(Error::TicketInvalid.into()),
+        },
+    };
+    let new = &NewTicket::new()?;
+    caller::run(&app, &caller, |tx, identity| {
+        let (app, origin) = (&app, origin.clone());
+        async move { Ok(app.auth.create_ticket(&tx, &identity, new, origin).await?) }
+    })
+    .await?;
+    let (ticket, expires_in) = (new.text().expose(), TICKET_LIFE.num_seconds());
+    respond::ok(&TicketView { ticket, expires_in })
+}
+
+/// `GET /.well-known/jwks.json`: the public keys (RFC 7517). It is the document itself, without an
+/// envelope: libraries read it.
+pub(crate) async fn keys(app: Arc<App>, _: Request) -> Answer {
+    let mut answer = respond::document(&app.auth.jwks())?;
+    answer.headers_mut().insert(header::CACHE_CONTROL, KEYS_KEPT);
+    Ok(answer)
+}
