@@ -6,6 +6,8 @@
 //! - The first failures cost nothing; each after them twice the wait of the one before, up to a minute,
 //!   counted from the last failure. What is refused while one waits is no failure: whoever comes back
 //!   after a minute is let through, so that nobody is locked out for good.
+//! - Many share an address, and mistype: one failure of it is forgotten each half minute, so that who
+//!   guesses is slowed down, and an office is not.
 //! - A clock that was set back makes nobody wait longer than the longest wait.
 //! - An account is known by an HMAC of its address: the table tells nobody who has failed to sign in.
 
@@ -23,11 +25,11 @@ use crate::{Email, master_key::mac, secret::Subkey};
 /// After this long without a failure those before are forgotten.
 pub const FORGOTTEN_AFTER: TimeDelta = TimeDelta::hours(24);
 
-/// Failures of an account that cost nothing.
-const FREE_OF_ACCOUNT: u32 = 5;
+/// Failures that cost nothing.
+const FREE: u32 = 5;
 
-/// Failures from an address that cost nothing: many may share one.
-const FREE_OF_ADDRESS: u32 = 20;
+/// How long it takes until a failure of an address is forgotten.
+const ADDRESS_FORGETS_ONE_AFTER: TimeDelta = TimeDelta::seconds(30);
 
 /// The first wait, and the longest.
 const FIRST_WAIT: TimeDelta = TimeDelta::seconds(1);
@@ -49,7 +51,11 @@ impl Failures {
     /// How long one waits at `now` before the next attempt at an account is looked at; none if it may be
     /// at once.
     pub fn wait(&self, now: DateTime<Utc>) -> Option<Duration> {
-        self.wait_after(FREE_OF_ACCOUNT, now)
+        let beyond = self.count.checked_sub(FREE).filter(|_| !self.is_forgotten(now))?;
+        let wait = FIRST_WAIT * 2_i32.pow(beyond.min(6));
+        let wait = wait.min(LONGEST_WAIT);
+        let left = wait - self.age(now);
+        (left > TimeDelta::zero()).then(|| left.to_std().unwrap_or_default())
     }
 
     /// After one more, at `now`.
@@ -63,14 +69,16 @@ impl Failures {
         now.signed_duration_since(self.last_at) >= FORGOTTEN_AFTER
     }
 
-    fn wait_after(&self, free: u32, now: DateTime<Utc>) -> Option<Duration> {
-        let beyond = self.count.checked_sub(free).filter(|_| !self.is_forgotten(now))?;
-        let wait = FIRST_WAIT * 2_i32.pow(beyond.min(6));
-        let wait = wait.min(LONGEST_WAIT);
-        // Negative where the clock was set back: then it counts from now.
-        let passed = now.signed_duration_since(self.last_at).max(TimeDelta::zero());
-        let left = wait - passed;
-        (left > TimeDelta::zero()).then(|| left.to_std().unwrap_or_default())
+    /// What is left of them where one is forgotten each half minute.
+    fn leaked(self, now: DateTime<Utc>) -> Self {
+        let forgotten = self.age(now).num_seconds() / ADDRESS_FORGETS_ONE_AFTER.num_seconds();
+        let forgotten = u32::try_from(forgotten).unwrap_or(u32::MAX);
+        Self { count: self.count.saturating_sub(forgotten), ..self }
+    }
+
+    /// How long ago the last was: never less than no time, where the clock was set back.
+    fn age(&self, now: DateTime<Utc>) -> TimeDelta {
+        now.signed_duration_since(self.last_at).max(TimeDelta::zero())
     }
 }
 
@@ -100,7 +108,7 @@ impl Addresses {
     /// How long.
     pub fn check(&self, ip: IpAddr, now: DateTime<Utc>) -> Result<(), Duration> {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let wait = failures.get(&network(ip)).and_then(|it| it.wait_after(FREE_OF_ADDRESS, now));
+        let wait = failures.get(&network(ip)).and_then(|it| it.leaked(now).wait(now));
         wait.map_or(Ok(()), Err)
     }
 
@@ -113,7 +121,7 @@ impl Addresses {
             make_room(&mut failures, self.most);
         }
         let of_network = failures.entry(network).or_default();
-        *of_network = of_network.failed(now);
+        *of_network = of_network.leaked(now).failed(now);
     }
 }
 
@@ -204,16 +212,33 @@ mod tests {
     }
 
     #[test]
-    fn an_address_waits_after_twenty_failures_and_others_do_not() {
+    fn an_address_waits_after_five_failures_and_others_do_not() {
         let addresses = Addresses::default();
         let (here, there) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
-        for _ in 0..20 {
+        for _ in 0..5 {
             assert_eq!(addresses.check(here, at(0)), Ok(()));
             addresses.failed(here, at(0));
         }
         assert_eq!(addresses.check(here, at(0)), Err(Duration::from_secs(1)));
         assert_eq!(addresses.check(there, at(0)), Ok(()));
         assert_eq!(addresses.check(here, at(1)), Ok(()));
+    }
+
+    #[test]
+    fn an_office_whose_people_mistype_now_and_then_does_not_wait() {
+        let (addresses, office) = (Addresses::default(), "192.0.2.1".parse().unwrap());
+        for minute in 0..1_000 {
+            addresses.failed(office, at(minute * 60));
+            addresses.failed(office, at(minute * 60));
+            assert_eq!(addresses.check(office, at(minute * 60)), Ok(()));
+        }
+        for _ in 0..50 {
+            addresses.failed(office, at(60_000));
+        }
+        assert_eq!(addresses.check(office, at(60_000)), Err(Duration::from_secs(60)));
+        assert_eq!(addresses.check(office, at(60_060)), Ok(()), "and again, if it goes on");
+        addresses.failed(office, at(60_060));
+        assert_eq!(addresses.check(office, at(60_060)), Err(Duration::from_secs(60)));
     }
 
     #[test]

@@ -7,6 +7,9 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum, builder::FalseyValueParser};
+use ipnet::IpNet;
+
+use crate::http::{ForwardedHeader, client::parse_network};
 
 /// What `coditect-server` runs with. Durations are written as `90s`, `15m` or `1h 30m`, and are
 /// at most 24h.
@@ -50,6 +53,20 @@ pub struct Config {
     /// allowed.
     #[arg(long, env = "CODITECT_REFRESH_GRACE", value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub refresh_grace: Duration,
+
+    /// A proxy, or a network of them, that is believed when it says for whom it asks; may be given
+    /// several times, or with commas between.
+    #[arg(long, env = "CODITECT_TRUSTED_PROXY", value_name = "NETWORK", value_delimiter = ',', value_parser = parse_network)]
+    pub trusted_proxy: Vec<IpNet>,
+
+    /// The header in which trusted proxies say that. No other is read.
+    #[arg(
+        long,
+        env = "CODITECT_FORWARDED_HEADER",
+        value_name = "HEADER",
+        default_value = "x-forwarded-for"
+    )]
+    pub forwarded_header: ForwardedHeader,
 
     /// Let clients keep their tokens in cookies, beside bearer tokens. Browsers take them over TLS only,
     /// and from localhost.
@@ -246,7 +263,7 @@ mod tests {
             let variable = format!("CODITECT_{}", long.replace('-', "_").to_uppercase());
             assert!(help.contains(&format!("--{long}")), "{long}");
             assert!(help.contains(&variable), "{variable}");
-            if !matches!(long, "ephemeral" | "cookies") {
+            if !matches!(long, "ephemeral" | "cookies" | "trusted-proxy") {
                 assert!(!argument.get_default_values().is_empty(), "{long}");
             }
         }

@@ -52,10 +52,7 @@ impl Caller {
 /// What the request shows, if it is good in itself. Whether it still holds is for [`run`] to find out.
 pub(crate) async fn of(app: &App, request: &Request) -> Result<Caller, Problem> {
     let scope = Some(if request.method().is_safe() { Scope::Read } else { Scope::Write });
-    let cookie = match app.config.cookies {
-        true => cookies::access(request.headers())?,
-        false => None,
-    };
+    let cookie = if app.config.cookies { cookies::access(request.headers())? } else { None };
     let Some(token) = cookie else {
         let token = bearer::token(request.headers())?;
         return Ok(Caller { pass: app.auth.pass(token.expose()).await?, scope });
@@ -103,10 +100,7 @@ pub(crate) fn has_cookies(app: &App, request: &Request) -> Result<bool, Problem>
 
 /// The refresh token of the request's cookie.
 pub(crate) fn refresh_cookie(app: &App, request: &Request) -> Result<String, Problem> {
-    let token = match app.config.cookies {
-        true => cookies::refresh(request.headers())?,
-        false => None,
-    };
+    let token = if app.config.cookies { cookies::refresh(request.headers())? } else { None };
     let token = token.ok_or_else(|| {
         let field = crate::problem::Field::new("refresh_token", "is required");
         Problem::validation(vec![field])

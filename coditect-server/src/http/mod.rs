@@ -8,6 +8,7 @@
 mod activity;
 pub mod bearer;
 mod body;
+pub(crate) mod client;
 mod connection;
 pub(crate) mod cookies;
 mod document;
@@ -21,6 +22,7 @@ mod sniff;
 mod wire;
 
 pub use body::{Body, BodyError};
+pub use client::ForwardedHeader;
 pub use query::Query;
 pub use request::{BodyLimits, Request};
 pub use request_id::RequestId;

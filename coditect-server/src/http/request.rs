@@ -2,12 +2,7 @@
 //!
 //! Identity is not in it; a handler gets that from auth, by the [bearer](super::bearer) token.
 
-use std::{
-    fmt,
-    net::{IpAddr, SocketAddr},
-    str::FromStr,
-    time::Duration,
-};
+use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
 
 use bytes::Bytes;
 use hyper::{HeaderMap, Method, Uri, body::Incoming, http::request::Parts};
@@ -31,7 +26,7 @@ pub struct Request {
     body: Option<Incoming>,
     params: Vec<(String, String)>,
     id: RequestId,
-    peer: SocketAddr,
+    client: IpAddr,
     limits: BodyLimits,
 }
 
@@ -40,10 +35,10 @@ impl Request {
         parts: Parts,
         body: Incoming,
         id: RequestId,
-        peer: SocketAddr,
+        client: IpAddr,
         limits: BodyLimits,
     ) -> Self {
-        Self { parts, body: Some(body), params: Vec::new(), id, peer, limits }
+        Self { parts, body: Some(body), params: Vec::new(), id, client, limits }
     }
 
     /// With the parameters that its route found in its path, decoded.
@@ -72,14 +67,9 @@ impl Request {
         &self.id
     }
 
-    /// The other end of the socket: the client, or a proxy before it.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
-    }
-
-    /// The client's address.
+    /// The client's address: the other end of the socket, or of the proxies before it that are trusted.
     pub fn client_ip(&self) -> IpAddr {
-        self.peer.ip()
+        self.client
     }
 
     /// The decoded parameter `name` of the route's template.

@@ -13,10 +13,12 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::{
-    Body, BodyLimits, HEADER_BLOCK_LIMIT_BYTES, HEADER_COUNT_LIMIT, Request, RequestId, respond,
+    Body, BodyLimits, HEADER_BLOCK_LIMIT_BYTES, HEADER_COUNT_LIMIT, Request, RequestId, client,
+    respond,
 };
 use crate::{
     app::App,
+    config::Config,
     log,
     problem::Problem,
     routes::{Answer, Found, Handler, Routes, Step},
@@ -75,7 +77,10 @@ impl Service {
         let answer = match step {
             Step::Say(answer) => answer,
             Step::Call(handler, params) => {
-                let request = Request::new(parts, body, id.clone(), peer, self.limits);
+                let Config { trusted_proxy, forwarded_header, .. } = &self.app.config;
+                let client =
+                    client::address(peer.ip(), &parts.headers, trusted_proxy, *forwarded_header);
+                let request = Request::new(parts, body, id.clone(), client, self.limits);
                 self.call(handler, request.with_params(params)).await
             }
         };

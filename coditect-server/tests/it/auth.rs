@@ -60,7 +60,7 @@ async fn registering_signs_in_and_answers_with_all_fields() {
         assert_eq!(answer.header("location"), Some(ME));
         assert_eq!(answer.header("cache-control"), Some("no-store"));
         let data = answer.data();
-        let all = ["expires_in", "refresh_token", "token", "token_type", "user"];
+        let all = ["expires_in", "refresh_token", "tenant_id", "token", "token_type", "user"];
         assert_eq!(keys(&data), all);
         assert_eq!(data["token_type"], "Bearer");
         assert!(matches!(data["expires_in"].as_i64(), Some(899..=900)), "{data}");
@@ -231,7 +231,7 @@ async fn what_is_no_address_or_no_password_is_a_422_that_says_which() {
 
 #[tokio::test]
 async fn every_character_of_a_password_counts_whichever_way_it_is_composed() {
-    let server = Running::start(&[]).await;
+    let server = Running::start(&["--trusted-proxy", "127.0.0.1"]).await;
     let long = "x".repeat(255);
     #[rustfmt::skip]
     let table = [
@@ -246,7 +246,8 @@ async fn every_character_of_a_password_counts_whichever_way_it_is_composed() {
         let email = format!("{index}@example.org");
         let made = call(server.address, credentials(REGISTER, &email, &chosen)).await;
         assert_eq!(made.status, 201, "{chosen:?}");
-        let answer = call(server.address, credentials(LOGIN, &email, &presented)).await;
+        let login = credentials(LOGIN, &email, &presented).from(index);
+        let answer = call(server.address, login).await;
         assert_eq!(answer.status, status, "{chosen:?} {presented:?}");
     }
 }
@@ -269,7 +270,7 @@ async fn signing_in_makes_a_session_of_its_own() {
 
 #[tokio::test]
 async fn a_wrong_password_and_an_unknown_address_are_one_answer() {
-    let server = Running::start(&[]).await;
+    let server = Running::start(&["--trusted-proxy", "127.0.0.1"]).await;
     Device::register(server.address, EMAIL).await;
     let endless = "x".repeat(5_000);
     let mut answers = Vec::new();
@@ -281,7 +282,8 @@ async fn a_wrong_password_and_an_unknown_address_are_one_answer() {
         ("not an address", PASSWORD),
         ("", PASSWORD),
     ] {
-        let answer = call(server.address, credentials(LOGIN, email, password)).await;
+        let login = credentials(LOGIN, email, password).from(answers.len());
+        let answer = call(server.address, login).await;
         assert_eq!((answer.status, answer.code().as_str()), (401, "INVALID_CREDENTIALS"));
         answers.push(comparable(&answer));
     }
@@ -290,14 +292,17 @@ async fn a_wrong_password_and_an_unknown_address_are_one_answer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_flood_of_logins_is_answered_or_told_to_come_back() {
-    let server = Running::start(&[]).await;
+    let server = Running::start(&["--trusted-proxy", "127.0.0.1"]).await;
     Device::register(server.address, EMAIL).await;
-    let flood = (0..200)
-        .map(|index| call(server.address, credentials(LOGIN, &format!("{index}@a.org"), "?")));
+    let flood = (0..200).map(|index| {
+        let login = credentials(LOGIN, &format!("{index}@a.org"), "?");
+        call(server.address, login.from(1))
+    });
     for answer in join_all(flood).await {
         match answer.status {
             401 => assert_eq!(answer.code(), "INVALID_CREDENTIALS"),
             503 => assert!(answer.code() == "BUSY" && answer.header("retry-after") == Some("1")),
+            429 => assert!(answer.header("retry-after").is_some()),
             other => panic!("{other}"),
         }
     }
@@ -309,7 +314,8 @@ async fn a_refresh_gives_a_new_pair_and_within_the_grace_the_same_again() {
     let server = Running::start(&[]).await;
     let first = Device::register(server.address, EMAIL).await;
     let answer = refresh(server.address, &first.refresh_token).await;
-    assert_eq!(keys(&answer.data()), ["expires_in", "refresh_token", "token", "token_type"]);
+    let all = ["expires_in", "refresh_token", "tenant_id", "token", "token_type"];
+    assert_eq!(keys(&answer.data()), all);
     let second = Device::of(&answer);
     assert_ne!(second.refresh_token, first.refresh_token);
     assert_ne!(second.token, first.token);

@@ -68,6 +68,11 @@ impl Call {
         self
     }
 
+    /// As a proxy asks that has the client `number` at its other end.
+    pub(crate) fn from(self, number: usize) -> Self {
+        self.header("X-Forwarded-For", &format!("192.0.2.{}", number % 256))
+    }
+
     /// A body of any kind; its Content-Type is the caller's to give.
     pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = Some(body.into());

@@ -169,7 +169,11 @@ pub(crate) async fn login(app: Arc<App>, mut request: Request) -> Answer {
 
 /// `POST /auth/refresh`: new tokens for a refresh token, of the body or of a cookie.
 pub(crate) async fn refresh(app: Arc<App>, mut request: Request) -> Answer {
-    let refresh = request.optional_json::<Refresh>().await?.unwrap_or_default();
+    let refresh: Refresh = if app.config.cookies {
+        request.optional_json().await?.unwrap_or_default()
+    } else {
+        request.json().await?
+    };
     let (token, carrier) = match refresh.refresh_token {
         Some(token) => (token, Carrier::Body),
         None => (caller::refresh_cookie(&app, &request)?, Carrier::Cookies),
