@@ -1,9 +1,11 @@
 //! A store in memory with identity over it, and a clock that the test moves.
 
+use std::sync::{Arc, Mutex};
+
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_auth::{
-    Auth, Claims, Credential, Device, Error, HashParams, Identity, Lifetimes, MasterKey, Pass,
-    Registration, Settings, SignIn, SignedIn, Tokens, entities,
+    Auth, Claims, Courier, Credential, Device, Error, HashParams, Identity, Lifetimes, MasterKey,
+    OpaqueText, Pass, Registration, Settings, SignIn, SignedIn, Tokens, courier::Sending, entities,
 };
 use coditect_store::{Clock, ManualClock, Store, engine::Database, model::User};
 
@@ -12,6 +14,48 @@ pub(crate) struct Installation {
     pub(crate) clock: ManualClock,
     pub(crate) master: MasterKey,
     pub(crate) auth: Auth,
+    pub(crate) courier: Arc<Letters>,
+}
+
+/// Keeps what was sent, by address.
+#[derive(Debug, Default)]
+pub(crate) struct Letters(Mutex<Vec<(String, String)>>);
+
+impl Letters {
+    pub(crate) fn sent(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    pub(crate) fn last_token(&self, email: &str) -> Option<String> {
+        let sent = self.0.lock().unwrap();
+        sent.iter().rev().find(|(to, _)| to == email).map(|(_, token)| token.clone())
+    }
+
+    fn keep(&self, email: &str, token: &OpaqueText) -> Sending<'static> {
+        self.0.lock().unwrap().push((email.to_owned(), token.expose().to_owned()));
+        Box::pin(async { Ok(()) })
+    }
+}
+
+impl Courier for Letters {
+    fn password_reset<'a>(
+        &'a self,
+        email: &'a str,
+        token: &'a OpaqueText,
+        _: TimeDelta,
+    ) -> Sending<'a> {
+        self.keep(email, token)
+    }
+
+    fn invitation<'a>(
+        &'a self,
+        email: &'a str,
+        _: &'a str,
+        token: &'a OpaqueText,
+        _: TimeDelta,
+    ) -> Sending<'a> {
+        self.keep(email, token)
+    }
 }
 
 pub(crate) const PASSWORD: &str = "testpass123";
@@ -25,13 +69,17 @@ impl Installation {
         let store = entities(Store::options()).open(Database::memory().unwrap()).await.unwrap();
         let clock = ManualClock::new(DateTime::UNIX_EPOCH + TimeDelta::days(20_000));
         let master = MasterKey::generate().unwrap();
-        let auth = open(&store, &clock, master.clone(), grace).await.unwrap();
-        Self { store, clock, master, auth }
+        let courier = Arc::new(Letters::default());
+        let settings = Settings { courier: Some(courier.clone()), ..settings(grace) };
+        let auth = Auth::open(store.clone(), master.clone(), Clock::from(&clock), settings);
+        let auth = auth.await.unwrap();
+        Self { store, clock, master, auth, courier }
     }
 
     /// Another server over the same store.
     pub(crate) async fn another(&self, master: MasterKey) -> Result<Auth, Error> {
-        open(&self.store, &self.clock, master, Lifetimes::default().grace).await
+        let settings = settings(Lifetimes::default().grace);
+        Auth::open(self.store.clone(), master, Clock::from(&self.clock), settings).await
     }
 
     /// Another server over the same store, whose hashes are the product's own.
@@ -97,16 +145,10 @@ pub(crate) fn sign_in<'a>(email: &'a str, password: &'a str) -> SignIn<'a> {
     SignIn { email, password, code: None, tenant: None }
 }
 
-async fn open(
-    store: &Store,
-    clock: &ManualClock,
-    master: MasterKey,
-    grace: TimeDelta,
-) -> Result<Auth, Error> {
-    let settings = Settings {
+fn settings(grace: TimeDelta) -> Settings {
+    Settings {
         hash: HashParams::weak_for_tests(),
         lifetimes: Lifetimes { grace, ..Lifetimes::default() },
         ..Settings::default()
-    };
-    Auth::open(store.clone(), master, Clock::from(clock), settings).await
+    }
 }

@@ -2,8 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
+mod devices;
 mod families;
 mod installation;
 mod keys;
+mod operating;
+mod second_factor;
 mod signing_in;
 mod signing_out;
+mod tenants;
+mod throttling;
+mod tokens;

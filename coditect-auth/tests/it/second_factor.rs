@@ -1,0 +1,128 @@
+//! A second factor: asked for once it is confirmed, and each code taken once.
+
+use chrono::TimeDelta;
+use coditect_auth::{Device, Error, FactorSecret, RecoveryCodes, SignIn, SignedIn};
+use totp_rs::{Builder, Secret};
+
+use crate::{
+    devices::audited,
+    installation::{Installation, PASSWORD, sign_in},
+};
+
+const EMAIL: &str = "ada@example.org";
+
+/// What an app shows at the clock's time.
+fn code(home: &Installation, secret: &FactorSecret) -> String {
+    let secret = Secret::new_stack(*secret.expose());
+    let totp = Builder::new().with_secret(secret).build().unwrap();
+    totp.generate(home.now().timestamp().try_into().unwrap()).to_string()
+}
+
+async fn login(home: &Installation, code: Option<&str>) -> Result<SignedIn, Error> {
+    let sign_in = SignIn { code, ..sign_in(EMAIL, PASSWORD) };
+    home.auth.login(sign_in, &Device::default()).await
+}
+
+/// Ada with a factor that is confirmed.
+async fn with_factor(home: &Installation) -> (SignedIn, FactorSecret, RecoveryCodes) {
+    let ada = home.register(EMAIL).await.unwrap();
+    let asking = home.caller(ada.tokens.access.expose()).await.unwrap();
+    let (secret, codes) = (FactorSecret::generate().unwrap(), RecoveryCodes::generate().unwrap());
+    let tx = home.store.begin();
+    home.auth.begin_factor(&tx, &asking, secret.clone()).await.unwrap();
+    tx.commit().await.unwrap();
+    assert!(login(home, None).await.is_ok(), "it is not asked for before it is confirmed");
+    let tx = home.store.begin();
+    let (now, from) = (code(home, &secret), &Device::default());
+    let wrong = home.auth.confirm_factor(&tx, &asking, "000000", &codes, from).await;
+    assert!(matches!(wrong, Err(Error::FactorWrong)));
+    home.auth.confirm_factor(&tx, &asking, &now, &codes, from).await.unwrap();
+    tx.commit().await.unwrap();
+    home.clock.advance(TimeDelta::seconds(30));
+    (ada, secret, codes)
+}
+
+#[tokio::test]
+async fn a_code_is_asked_for_beside_the_password_and_taken_once() {
+    let home = Installation::new().await;
+    let (ada, secret, _) = with_factor(&home).await;
+    assert!(matches!(login(&home, None).await, Err(Error::FactorRequired)));
+    assert!(matches!(login(&home, Some("000000")).await, Err(Error::FactorWrong)));
+    let now = code(&home, &secret);
+    login(&home, Some(&now)).await.unwrap();
+    assert!(matches!(login(&home, Some(&now)).await, Err(Error::FactorWrong)), "not twice");
+    home.clock.advance(TimeDelta::seconds(30));
+    login(&home, Some(&code(&home, &secret))).await.unwrap();
+    let wrong = SignIn { code: Some("123456"), ..sign_in(EMAIL, "wrong password") };
+    let refused = home.auth.login(wrong, &Device::default()).await;
+    assert!(matches!(refused, Err(Error::InvalidCredentials)), "the password comes first");
+    assert!(audited(&home, &ada).await.contains(&"user.second_factor_confirmed".to_owned()));
+}
+
+#[tokio::test]
+async fn a_recovery_code_is_good_once() {
+    let home = Installation::new().await;
+    let (ada, _, codes) = with_factor(&home).await;
+    let all: Vec<&str> = codes.texts().collect();
+    login(&home, Some(&all[3].to_lowercase())).await.unwrap();
+    assert!(matches!(login(&home, Some(all[3])).await, Err(Error::FactorWrong)));
+    login(&home, Some(all[4])).await.unwrap();
+    let used = audited(&home, &ada).await;
+    assert_eq!(used.iter().filter(|action| *action == "user.recovery_code_used").count(), 2);
+}
+
+#[tokio::test]
+async fn wrong_codes_count_as_failures() {
+    let home = Installation::new().await;
+    with_factor(&home).await;
+    for _ in 0..5 {
+        assert!(matches!(login(&home, Some("000000")).await, Err(Error::FactorWrong)));
+    }
+    assert!(matches!(login(&home, Some("000000")).await, Err(Error::Throttled { .. })));
+}
+
+#[tokio::test]
+async fn one_code_at_once_signs_in_once() {
+    let home = Installation::new().await;
+    let (_, secret, _) = with_factor(&home).await;
+    let now = code(&home, &secret);
+    let (one, other) = tokio::join!(login(&home, Some(&now)), login(&home, Some(&now)));
+    assert_eq!([one.is_ok(), other.is_ok()].iter().filter(|ok| **ok).count(), 1);
+}
+
+#[tokio::test]
+async fn it_is_removed_by_the_password_and_a_code_or_by_an_operator() {
+    let home = Installation::new().await;
+    let (ada, secret, _) = with_factor(&home).await;
+    let asking = home.caller(ada.tokens.access.expose()).await.unwrap();
+    let from = &Device::default();
+    let remove =
+        async |password, code| home.auth.remove_factor(&asking, password, code, from).await;
+    let now = code(&home, &secret);
+    assert!(matches!(remove("wrong", Some(now.as_str())).await, Err(Error::InvalidCredentials)));
+    assert!(matches!(remove(PASSWORD, None).await, Err(Error::FactorRequired)));
+    assert!(matches!(remove(PASSWORD, Some("000000")).await, Err(Error::FactorWrong)));
+    remove(PASSWORD, Some(now.as_str())).await.unwrap();
+    login(&home, None).await.unwrap();
+    assert!(matches!(remove(PASSWORD, None).await, Err(Error::FactorState)));
+
+    let begin = home.store.begin();
+    home.auth.begin_factor(&begin, &asking, secret).await.unwrap();
+    begin.commit().await.unwrap();
+    home.auth.take_factor_away(EMAIL).await.unwrap();
+    assert!(matches!(home.auth.take_factor_away(EMAIL).await, Err(Error::NotFound)));
+}
+
+#[tokio::test]
+async fn a_factor_that_is_confirmed_is_not_replaced() {
+    let home = Installation::new().await;
+    let (ada, _, codes) = with_factor(&home).await;
+    let asking = home.caller(ada.tokens.access.expose()).await.unwrap();
+    let tx = home.store.begin();
+    let another = FactorSecret::generate().unwrap();
+    let again = home.auth.begin_factor(&tx, &asking, another).await;
+    assert!(matches!(again, Err(Error::FactorState)));
+    let from = &Device::default();
+    let again = home.auth.confirm_factor(&tx, &asking, "000000", &codes, from).await;
+    assert!(matches!(again, Err(Error::FactorState)));
+}

@@ -1,0 +1,146 @@
+//! Who guesses waits, and who owns the account gets in.
+
+use std::{net::IpAddr, time::Duration};
+
+use chrono::TimeDelta;
+use coditect_auth::{Device, Error};
+use futures_util::future::join_all;
+
+use crate::installation::{Installation, PASSWORD, sign_in};
+
+const EMAIL: &str = "ada@example.org";
+
+fn from(ip: &str) -> Device {
+    Device { ip: Some(ip.parse::<IpAddr>().unwrap()), user_agent: None }
+}
+
+/// From which address of many the attempt `number` comes.
+fn somewhere(number: u32) -> Device {
+    from(&format!("198.51.{}.{}", number / 200, number % 200))
+}
+
+async fn attempt(home: &Installation, password: &str, device: &Device) -> Result<(), Error> {
+    home.auth.login(sign_in(EMAIL, password), device).await.map(|_| ())
+}
+
+fn wait(outcome: Result<(), Error>) -> Option<Duration> {
+    match outcome {
+        Err(Error::Throttled { retry_after }) => Some(retry_after),
+        Ok(()) | Err(Error::InvalidCredentials) => None,
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_account_waits_after_five_failures_from_anywhere_whether_it_is_there_or_not() {
+    for registered in [true, false] {
+        let home = Installation::new().await;
+        if registered {
+            home.register(EMAIL).await.unwrap();
+        }
+        for number in 0..5 {
+            assert_eq!(wait(attempt(&home, "wrong", &somewhere(number)).await), None);
+        }
+        let refused = wait(attempt(&home, "wrong", &somewhere(6)).await);
+        assert_eq!(refused, Some(Duration::from_secs(1)), "{registered}");
+        home.clock.advance(TimeDelta::seconds(1));
+        assert_eq!(wait(attempt(&home, "wrong", &somewhere(7)).await), None);
+        let refused = wait(attempt(&home, "wrong", &somewhere(8)).await);
+        assert_eq!(refused, Some(Duration::from_secs(2)), "{registered}");
+    }
+}
+
+#[tokio::test]
+async fn the_right_password_waits_too_and_then_wipes_the_failures() {
+    let home = Installation::new().await;
+    home.register(EMAIL).await.unwrap();
+    for number in 0..5 {
+        attempt(&home, "wrong", &somewhere(number)).await.unwrap_err();
+    }
+    assert!(wait(attempt(&home, PASSWORD, &somewhere(9)).await).is_some());
+    home.clock.advance(TimeDelta::seconds(1));
+    attempt(&home, PASSWORD, &somewhere(9)).await.unwrap();
+    for number in 0..5 {
+        assert_eq!(wait(attempt(&home, "wrong", &somewhere(number)).await), None);
+    }
+}
+
+#[tokio::test]
+async fn who_guesses_does_not_keep_the_owner_out_who_has_signed_in_from_there() {
+    let home = Installation::new().await;
+    home.register(EMAIL).await.unwrap();
+    let desk = from("192.0.2.77");
+    attempt(&home, PASSWORD, &desk).await.unwrap();
+    for number in 0..12 {
+        home.clock.advance(TimeDelta::seconds(61));
+        attempt(&home, "wrong", &somewhere(number)).await.unwrap_err();
+    }
+    assert!(wait(attempt(&home, PASSWORD, &somewhere(99)).await).is_some());
+    attempt(&home, PASSWORD, &desk).await.unwrap();
+    // What the owner did opens no door to who guesses.
+    assert!(wait(attempt(&home, "wrong", &somewhere(100)).await).is_some());
+    // From there one waits after failures, too.
+    for _ in 0..5 {
+        attempt(&home, "wrong", &desk).await.unwrap_err();
+    }
+    assert!(wait(attempt(&home, PASSWORD, &desk).await).is_some());
+}
+
+#[tokio::test]
+async fn what_is_refused_makes_nobody_wait_longer_so_that_nobody_is_locked_out_for_good() {
+    let home = Installation::new().await;
+    home.register(EMAIL).await.unwrap();
+    for number in 0..20 {
+        home.clock.advance(TimeDelta::seconds(61));
+        attempt(&home, "wrong", &somewhere(number)).await.unwrap_err();
+    }
+    for number in 0..100 {
+        assert!(wait(attempt(&home, "wrong", &somewhere(number)).await).is_some());
+    }
+    home.clock.advance(TimeDelta::seconds(60));
+    attempt(&home, PASSWORD, &somewhere(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_restart_forgets_no_failures_of_an_account() {
+    let home = Installation::new().await;
+    home.register(EMAIL).await.unwrap();
+    for number in 0..5 {
+        attempt(&home, "wrong", &somewhere(number)).await.unwrap_err();
+    }
+    let restarted = home.another(home.master.clone()).await.unwrap();
+    let outcome = restarted.login(sign_in(EMAIL, PASSWORD), &somewhere(9)).await;
+    assert!(matches!(outcome, Err(Error::Throttled { .. })), "{outcome:?}");
+    home.clock.advance(TimeDelta::hours(25));
+    assert!(home.auth.sweep().await.unwrap() > 0);
+    home.login(EMAIL, PASSWORD).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn guesses_at_once_are_judged_one_after_the_other() {
+    let home = Installation::new().await;
+    home.register(EMAIL).await.unwrap();
+    let devices: Vec<_> = (0..100).map(somewhere).collect();
+    let guesses = devices.iter().map(|device| attempt(&home, "wrong", device));
+    let outcomes = join_all(guesses).await;
+    let looked_at =
+        outcomes.iter().filter(|it| matches!(it, Err(Error::InvalidCredentials))).count();
+    assert_eq!(looked_at, 5, "{outcomes:?}");
+    let refused =
+        |it: &&Result<(), Error>| matches!(it, Err(Error::Throttled { .. } | Error::Busy));
+    assert_eq!(outcomes.iter().filter(refused).count(), 95);
+}
+
+#[tokio::test]
+async fn an_address_waits_after_five_failures_at_any_accounts() {
+    let home = Installation::new().await;
+    home.register(EMAIL).await.unwrap();
+    let here = from("192.0.2.1");
+    for number in 0..5 {
+        let email = format!("{number}@example.org");
+        let guess = home.auth.login(sign_in(&email, "wrong"), &here).await;
+        assert!(matches!(guess, Err(Error::InvalidCredentials)));
+    }
+    assert!(wait(attempt(&home, PASSWORD, &here).await).is_some());
+    attempt(&home, PASSWORD, &from("192.0.2.2")).await.unwrap();
+}
