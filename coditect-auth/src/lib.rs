@@ -50,6 +50,7 @@ mod seal;
 pub mod second_factor;
 pub mod secret;
 pub mod service;
+mod subkey;
 pub mod throttle;
 
 pub use access::{AccessSettings, AccessTokens, Minted, TokenError};
@@ -59,15 +60,19 @@ pub use email::{Email, EmailError};
 pub use error::Error;
 pub use family::{Decision, Lifetimes, Presented, Stored};
 pub use hasher::{HashParams, Hasher, Verdict};
-pub use keys::{Algorithm, KeyError, KeyRing, KeyState, Kid, SealedKey, SigningKey, VerifyingKey};
+pub use keys::{
+    Algorithm, KeyError, KeyRing, KeyState, Kid, SealedKey, SealedRoot, SigningKey, VerifyingKey,
+};
 pub use password::PasswordError;
 pub use refresh::{RefreshKeys, RefreshToken, Salt};
 pub use scope::{Scope, ScopeError, Scopes};
 pub use second_factor::{FactorSecret, RecoveryCodes};
-pub use secret::{AccessToken, MasterKey, OpaqueText, Password, RefreshSecret, RefreshText};
+pub use secret::{
+    AccessToken, MasterKey, OpaqueText, Password, RefreshSecret, RefreshText, RootKey,
+};
 pub use service::{
     Auth, Credential, DEVICE_NAME_CHARS, Device, INVITATION_LIFE, Identity, Member, NewFactor,
     NewInvitation, NewTicket, NewToken, PERSONAL_TOKEN_LIFE, Pass, RESET_LIFE, Registration,
     Settings, SignIn, SignedIn, TICKET_LIFE, TOKEN_NAME_CHARS, Tokens, Via, entities,
-    master_key_at,
+    master_key_at, replace_master_key, replace_master_key_at,
 };

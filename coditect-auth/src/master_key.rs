@@ -1,4 +1,4 @@
-//! The master key: where it comes from, and the keys derived from it.
+//! The master key: where it comes from.
 //!
 //! It is 32 random bytes, given as text in the environment, or kept in a file that is made at the
 //! first start. A file is made whole or not at all, never overwritten, and readable by its owner only;
@@ -18,12 +18,10 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
     prelude::BASE64_STANDARD,
 };
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::{Error, KeyError, MasterKey, random::random, secret::Subkey};
+use crate::{Error, KeyError, MasterKey, random::random};
 
 /// Base64 as people paste it: of either alphabet, padded or not.
 const LENIENT: GeneralPurposeConfig =
@@ -33,37 +31,6 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIEN
 
 /// No more of a file is read: what is longer is no key.
 const MAX_FILE_BYTES: u64 = 4096;
-
-/// What a [`Subkey`] is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// Sealing the private parts of signing keys.
-    SealSigningKeys,
-    /// The tags of refresh tokens.
-    RefreshTag,
-    /// The successors of refresh secrets.
-    RefreshSuccessor,
-    /// What failed sign-ins are counted by.
-    Throttle,
-    /// Sealing the secrets of second factors.
-    SealFactors,
-    /// What a page shows beside its cookies.
-    Csrf,
-}
-
-impl Purpose {
-    /// Persisted by what is derived from it: never change one, never give one away twice.
-    const fn label(self) -> &'static str {
-        match self {
-            Self::SealSigningKeys => "coditect/v1/seal-signing-keys",
-            Self::RefreshTag => "coditect/v1/refresh-tag",
-            Self::RefreshSuccessor => "coditect/v1/refresh-successor",
-            Self::Throttle => "coditect/v1/throttle",
-            Self::SealFactors => "coditect/v1/seal-second-factors",
-            Self::Csrf => "coditect/v1/csrf",
-        }
-    }
-}
 
 impl MasterKey {
     /// A new random one.
@@ -98,23 +65,6 @@ impl MasterKey {
         // Read back rather than trusted: another process may have been first.
         Ok(load(path)?)
     }
-
-    /// The key for one purpose: HMAC-SHA-256 of the purpose's label under this key.
-    pub(crate) fn subkey(&self, purpose: Purpose) -> Subkey {
-        Subkey::new(mac(self.expose(), &[purpose.label().as_bytes()]))
-    }
-}
-
-/// HMAC-SHA-256 of the parts one after the other; they must be of fixed length, or be one.
-pub(crate) fn mac(key: &[u8; 32], parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
-    // A key shorter than the hash's block is padded with zeros (RFC 2104).
-    let mut block = Zeroizing::new([0; 64]);
-    block[..32].copy_from_slice(key);
-    let mut mac = Hmac::<Sha256>::new((&*block).into());
-    for part in parts {
-        mac.update(part);
-    }
-    Zeroizing::new(mac.finalize().into_bytes().into())
 }
 
 /// The bytes that hexadecimal or Base64 text stands for. The two are never taken for each other:
@@ -127,6 +77,20 @@ fn decode(text: &str) -> Option<Vec<u8>> {
             .collect();
     }
     STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)).ok()
+}
+
+/// Where the key is that is to replace the one at `path`.
+pub(crate) fn successor_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    PathBuf::from(name)
+}
+
+/// Puts the successor in the place of the key at `path`; on disk when this returns.
+pub(crate) fn take_over(path: &Path) -> Result<(), Error> {
+    let failed = |source| KeyError::MasterKeyFile { path: path.to_owned(), source };
+    fs::rename(successor_of(path), path).map_err(failed)?;
+    Ok(sync_folder(path).map_err(failed)?)
 }
 
 fn load(path: &Path) -> Result<MasterKey, KeyError> {
@@ -314,27 +278,5 @@ mod tests {
             panic!("made a key in a folder that is not there");
         };
         assert!(error.to_string().contains("missing"));
-    }
-
-    #[test]
-    fn each_purpose_has_its_own_key_and_always_the_same() {
-        let master = MasterKey::new(Zeroizing::new([1; 32]));
-        let seal = master.subkey(Purpose::SealSigningKeys);
-        assert_ne!(seal, master.subkey(Purpose::RefreshTag));
-        assert_ne!(seal, master.subkey(Purpose::RefreshSuccessor));
-        assert_eq!(seal, master.subkey(Purpose::SealSigningKeys));
-    }
-
-    #[test]
-    fn the_mac_is_hmac_sha_256_of_the_concatenated_parts() {
-        let whole = mac(&[0xaa; 32], &[b"what do ya want for nothing?"]);
-        let parts = mac(&[0xaa; 32], &[b"what do ya ", b"want for nothing?"]);
-        assert_eq!(whole, parts);
-        let reference = Hmac::<Sha256>::new_from_slice(&[0xaa; 32])
-            .unwrap()
-            .chain_update(b"what do ya want for nothing?")
-            .finalize()
-            .into_bytes();
-        assert_eq!(whole.as_slice(), reference.as_slice());
     }
 }

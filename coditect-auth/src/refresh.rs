@@ -33,10 +33,10 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::{
-    Error, MasterKey, RefreshSecret, RefreshText,
-    master_key::{Purpose, mac},
+    Error, RefreshSecret, RefreshText, RootKey,
     random::random,
     secret::Subkey,
+    subkey::{Purpose, mac},
 };
 
 /// Tells a refresh token from all else, for people and for secret scanners.
@@ -67,7 +67,7 @@ pub struct RefreshToken {
     pub secret: RefreshSecret,
 }
 
-/// The two keys that refresh tokens need, derived from the master key.
+/// The two keys that refresh tokens need, derived from the root key.
 #[derive(Debug)]
 pub struct RefreshKeys {
     tag: Subkey,
@@ -94,11 +94,11 @@ pub fn fresh_salt() -> Result<Salt, Error> {
 }
 
 impl RefreshKeys {
-    /// The keys that belong to this master key, always the same.
-    pub fn derive(master: &MasterKey) -> Self {
+    /// The keys that belong to this root key, always the same.
+    pub fn derive(root: &RootKey) -> Self {
         Self {
-            tag: master.subkey(Purpose::RefreshTag),
-            successor: master.subkey(Purpose::RefreshSuccessor),
+            tag: root.subkey(Purpose::RefreshTag),
+            successor: root.subkey(Purpose::RefreshSuccessor),
         }
     }
 
@@ -118,7 +118,7 @@ impl RefreshKeys {
         RefreshText::new(text)
     }
 
-    /// Reads a token that [`encode`](Self::encode) made under the same master key.
+    /// Reads a token that [`encode`](Self::encode) made under the same root key.
     ///
     /// # Errors
     ///
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     fn keys(seed: u8) -> RefreshKeys {
-        RefreshKeys::derive(&MasterKey::new(Zeroizing::new([seed; 32])))
+        RefreshKeys::derive(&RootKey::new(Zeroizing::new([seed; 32])))
     }
 
     fn token(generation: u32, secret: [u8; 32]) -> RefreshToken {
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_another_master_key_is_refused() {
+    fn a_token_of_another_root_key_is_refused() {
         let text = keys(1).encode(&token(0, [1; 32]));
         assert!(matches!(keys(2).parse(text.expose()), Err(Error::RefreshInvalid)));
     }

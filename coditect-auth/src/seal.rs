@@ -25,7 +25,16 @@ pub struct Sealed {
 impl Sealed {
     /// Seals `secret` for what `belongs_to` names.
     pub(crate) fn seal(key: &Subkey, secret: &[u8], belongs_to: &[u8]) -> Result<Self, Error> {
-        let nonce = *random::<24>()?;
+        Self::seal_with(key, *random()?, secret, belongs_to)
+    }
+
+    /// As [`seal`](Self::seal), with a nonce that was never used with this key.
+    pub(crate) fn seal_with(
+        key: &Subkey,
+        nonce: [u8; 24],
+        secret: &[u8],
+        belongs_to: &[u8],
+    ) -> Result<Self, Error> {
         let ciphertext = cipher(key)
             .encrypt(&XNonce::from(nonce), Payload { msg: secret, aad: belongs_to })
             .map_err(|_| Error::internal("sealing a secret failed"))?;

@@ -51,9 +51,11 @@ macro_rules! secrets {
 secrets! {
     /// A password in NFC, of a length that may be hashed.
     Password: String => str;
-    /// The key from which all other keys of an installation are derived.
+    /// The operator's key, which seals the [`RootKey`].
     MasterKey: [u8; 32] => [u8; 32];
-    /// A key derived from the [`MasterKey`] for one purpose.
+    /// The key from which all other keys of an installation are derived.
+    RootKey: [u8; 32] => [u8; 32];
+    /// A key derived from the [`RootKey`] for one purpose.
     Subkey: [u8; 32] => [u8; 32];
     /// The part of a refresh token that is known to its holder alone; the store has its hash.
     RefreshSecret: [u8; 32] => [u8; 32];

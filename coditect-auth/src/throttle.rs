@@ -20,7 +20,7 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::{Email, master_key::mac, secret::Subkey};
+use crate::{Email, secret::Subkey, subkey::mac};
 
 /// After this long without a failure those before are forgotten.
 pub const FORGOTTEN_AFTER: TimeDelta = TimeDelta::hours(24);

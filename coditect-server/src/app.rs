@@ -66,6 +66,7 @@ impl App {
                 CourierKind::None => None,
                 CourierKind::Log => Some(Arc::new(LogCourier)),
             },
+            key_rotation: time_delta(config.key_rotation),
             ..Settings::default()
         };
         let auth = Auth::open(store.clone(), master_key, clock.clone(), settings).await?;
@@ -117,7 +118,7 @@ async fn master_key(config: &Config, store: &Store) -> Result<MasterKey, coditec
     }
 }
 
-/// A setting's duration, which is a day at the most.
+/// A setting's duration, which is ten years at the most.
 fn time_delta(duration: Duration) -> TimeDelta {
     TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
 }

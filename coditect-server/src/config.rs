@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use crate::http::{ForwardedHeader, client::parse_network};
 
 /// What `coditect-server` runs with. Durations are written as `90s`, `15m` or `1h 30m`, and are
-/// at most 24h.
+/// at most 24h where nothing else is said.
 #[derive(Clone, Debug, Parser)]
 pub struct Config {
     /// Address and port to listen on; port 0 lets the system choose one, and the first line on
@@ -53,6 +53,10 @@ pub struct Config {
     /// allowed.
     #[arg(long, env = "CODITECT_REFRESH_GRACE", value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub refresh_grace: Duration,
+
+    /// How long a key signs access tokens before the next does, at most 3650 days.
+    #[arg(long, env = "CODITECT_KEY_ROTATION", value_name = "DURATION", default_value = "30days", value_parser = rotation)]
+    pub key_rotation: Duration,
 
     /// A proxy, or a network of them, that is believed when it says for whom it asks; may be given
     /// several times, or with commas between.
@@ -162,6 +166,15 @@ fn timeout(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("must be longer than zero".to_owned()),
         timeout => Ok(timeout),
+    }
+}
+
+fn rotation(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("must be longer than zero".to_owned()),
+        Ok(duration) if duration > LONGEST * 3650 => Err("must be at most 3650 days".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -1,5 +1,5 @@
 //! What a server does by itself, in one task: it builds indexes that came later than their records,
-//! removes what is over, and completes deletions.
+//! removes what is over, completes deletions, and keeps the signing keys.
 //!
 //! Any number of servers may be at it on one store, and one that stops in the middle leaves nothing
 //! but work for the next.
@@ -13,6 +13,9 @@ use tokio::{
 };
 
 use crate::app::App;
+
+/// How often the signing keys are looked at.
+const KEYS_KEPT_EVERY: time::Duration = time::Duration::from_secs(60);
 
 /// How often a build that takes long says how far it is.
 const TOLD_EVERY: time::Duration = time::Duration::from_secs(5);
@@ -33,6 +36,8 @@ impl Upkeep {
 pub(crate) async fn run(app: Arc<App>) {
     let mut due = time::interval(app.config.sweep_interval);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut keys_due = time::interval(KEYS_KEPT_EVERY);
+    keys_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let working = async {
         loop {
             tokio::select! {
@@ -40,6 +45,10 @@ pub(crate) async fn run(app: Arc<App>) {
                     // Requests wait for indexes, and nobody for the sweep.
                     told("an index could not be built", build(&app).await);
                     told("a sweep failed", sweep(&app).await);
+                    told("a sweep of identity failed", app.auth.sweep().await.map(|_| ()));
+                }
+                _ = keys_due.tick() => {
+                    told("the signing keys could not be kept", app.auth.keep_keys().await);
                 }
                 () = app.upkeep.0.notified() => {
                     let completed = app.store.complete_deletions().await.map(|_| ());
@@ -55,7 +64,7 @@ pub(crate) async fn run(app: Arc<App>) {
 }
 
 /// What failed is tried again the next time.
-fn told(what: &'static str, outcome: coditect_store::Result<()>) {
+fn told<E: std::error::Error + 'static>(what: &'static str, outcome: Result<(), E>) {
     if let Err(error) = outcome {
         let error: &dyn std::error::Error = &error;
         tracing::warn!(error, what);

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::{MasterKey, RefreshKeys, RefreshSecret};
+use crate::{RefreshKeys, RefreshSecret, RootKey};
 
 const GRACE: TimeDelta = TimeDelta::seconds(10);
 const IDLE: TimeDelta = TimeDelta::days(7);
@@ -248,7 +248,7 @@ proptest! {
     /// One family, driven with real tokens in any order and at any time, against the rules in words.
     #[test]
     fn a_family_has_one_live_successor_and_ends_at_the_first_reuse(steps in steps()) {
-        let keys = RefreshKeys::derive(&MasterKey::new(Zeroizing::new([1; 32])));
+        let keys = RefreshKeys::derive(&RootKey::new(Zeroizing::new([1; 32])));
         let secret = RefreshSecret::new(Zeroizing::new([1; 32]));
         let mut session = session(secret.hash());
         let absolute_end = session.absolute_expires_at;

@@ -45,8 +45,11 @@ pub enum KeyError {
         /// Its mode.
         mode: u32,
     },
-    /// A signing key does not open: it was sealed under another master key, or was tampered with.
-    #[error("signing key {kid} does not open: is this the master key it was sealed with?")]
+    /// The master key is not the one that the store's keys were sealed with.
+    #[error("this is not the master key that the store's keys were sealed with")]
+    WrongMasterKey,
+    /// A signing key does not open: it was sealed under another root key, or was tampered with.
+    #[error("signing key {kid} does not open: its record is damaged, or another store's")]
     DoesNotOpen {
         /// Which.
         kid: Kid,

@@ -2,12 +2,12 @@
 //!
 //! A ring is made from the records at once and never changed: when the records change, a new ring takes
 //! its place. It refuses records of which none or several are active, and ones that do not open, so a
-//! wrong master key is told at the start and not at the first login.
+//! wrong root key is told at the start and not at the first login.
 
 use serde_json::{Value, json};
 
 use super::{KeyError, KeyState, Kid, SealedKey, SigningKey, VerifyingKey};
-use crate::MasterKey;
+use crate::RootKey;
 
 /// The signing keys, opened. Of the keys that only verify, the private parts are not kept.
 #[derive(Debug)]
@@ -21,11 +21,11 @@ impl KeyRing {
     ///
     /// # Errors
     ///
-    /// [`KeyError::DoesNotOpen`] names the first that another master key sealed; the others tell of
+    /// [`KeyError::DoesNotOpen`] names the first that another root key sealed; the others tell of
     /// records that contradict each other.
     pub fn open<'a>(
         keys: impl IntoIterator<Item = &'a SealedKey>,
-        master: &MasterKey,
+        root: &RootKey,
     ) -> Result<Self, KeyError> {
         let mut signing: Option<SigningKey> = None;
         let mut verifying: Vec<VerifyingKey> = Vec::new();
@@ -33,7 +33,7 @@ impl KeyRing {
             if matches!(sealed.state, KeyState::Gone { .. }) {
                 continue;
             }
-            let key = sealed.open(master)?;
+            let key = sealed.open(root)?;
             let kid = key.kid();
             if verifying.iter().any(|known| known.kid() == kid) {
                 return Err(KeyError::Duplicate { kid });
@@ -47,6 +47,17 @@ impl KeyRing {
         }
         verifying.sort_by_key(VerifyingKey::kid);
         Ok(Self { signing: signing.ok_or(KeyError::NoneActive)?, verifying })
+    }
+
+    /// Refuses a root key under which these were not sealed.
+    pub(crate) fn open_any<'a>(
+        keys: impl IntoIterator<Item = &'a SealedKey>,
+        root: &RootKey,
+    ) -> Result<(), KeyError> {
+        let sealed = keys.into_iter().find(|key| key.sealed.is_some());
+        sealed
+            .map_or(Ok(()), |key| key.open(root).map(|_| ()))
+            .map_err(|_| KeyError::WrongMasterKey)
     }
 
     /// The key that signs.
@@ -78,12 +89,12 @@ mod tests {
 
     use super::*;
 
-    fn master(byte: u8) -> MasterKey {
-        MasterKey::new(Zeroizing::new([byte; 32]))
+    fn root(byte: u8) -> RootKey {
+        RootKey::new(Zeroizing::new([byte; 32]))
     }
 
     fn next() -> SealedKey {
-        SealedKey::generate(&master(1), DateTime::UNIX_EPOCH).unwrap()
+        SealedKey::generate(&root(1), DateTime::UNIX_EPOCH).unwrap()
     }
 
     fn active() -> SealedKey {
@@ -101,7 +112,7 @@ mod tests {
     #[test]
     fn the_active_key_signs_and_all_but_the_gone_verify() {
         let keys = [retired(), active(), next(), gone()];
-        let ring = KeyRing::open(&keys, &master(1)).unwrap();
+        let ring = KeyRing::open(&keys, &root(1)).unwrap();
         assert_eq!(ring.signing().kid(), keys[1].kid);
         for (key, verifies) in keys.iter().zip([true, true, true, false]) {
             assert_eq!(ring.verifying(&key.kid.to_string()).is_some(), verifies);
@@ -109,21 +120,15 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_master_key_is_told_when_the_ring_is_opened() {
-        assert!(matches!(
-            KeyRing::open(&[active()], &master(2)),
-            Err(KeyError::DoesNotOpen { .. })
-        ));
+    fn a_wrong_root_key_is_told_when_the_ring_is_opened() {
+        assert!(matches!(KeyRing::open(&[active()], &root(2)), Err(KeyError::DoesNotOpen { .. })));
     }
 
     #[test]
     fn exactly_one_key_is_active() {
+        assert!(matches!(KeyRing::open(&[next(), retired()], &root(1)), Err(KeyError::NoneActive)));
         assert!(matches!(
-            KeyRing::open(&[next(), retired()], &master(1)),
-            Err(KeyError::NoneActive)
-        ));
-        assert!(matches!(
-            KeyRing::open(&[active(), active()], &master(1)),
+            KeyRing::open(&[active(), active()], &root(1)),
             Err(KeyError::SeveralActive { .. })
         ));
     }
@@ -132,14 +137,14 @@ mod tests {
     fn a_key_is_in_the_ring_once() {
         let key = active();
         assert!(matches!(
-            KeyRing::open(&[key.clone(), key], &master(1)),
+            KeyRing::open(&[key.clone(), key], &root(1)),
             Err(KeyError::Duplicate { .. })
         ));
     }
 
     #[test]
     fn the_jwks_has_the_public_parts_and_nothing_private() {
-        let ring = KeyRing::open(&[active(), next()], &master(1)).unwrap();
+        let ring = KeyRing::open(&[active(), next()], &root(1)).unwrap();
         let jwks = ring.jwks();
         let keys = jwks["keys"].as_array().unwrap();
         assert_eq!(keys.len(), 2);
@@ -156,7 +161,7 @@ mod tests {
 
     #[test]
     fn the_jwks_is_what_jsonwebtoken_reads() {
-        let ring = KeyRing::open(&[active()], &master(1)).unwrap();
+        let ring = KeyRing::open(&[active()], &root(1)).unwrap();
         let set: jsonwebtoken::jwk::JwkSet = serde_json::from_value(ring.jwks()).unwrap();
         let kid = ring.signing().kid().to_string();
         let key = set.find(&kid).unwrap();

@@ -47,7 +47,7 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
-    use crate::{KeyRing, Kid, MasterKey};
+    use crate::{KeyRing, Kid, RootKey};
 
     const LIFE: TimeDelta = TimeDelta::minutes(15);
 
@@ -57,11 +57,11 @@ mod tests {
     impl Records {
         fn rotate(&mut self, seconds: i64) -> KeyRing {
             let now = DateTime::from_timestamp(seconds, 0).unwrap();
-            let master = MasterKey::new(Zeroizing::new([1; 32]));
+            let root = RootKey::new(Zeroizing::new([1; 32]));
             let before: Vec<_> = self.0.values().cloned().collect();
-            let changed = rotate(&before, now, LIFE, || SealedKey::generate(&master, now)).unwrap();
+            let changed = rotate(&before, now, LIFE, || SealedKey::generate(&root, now)).unwrap();
             self.0.extend(changed.into_iter().map(|key| (key.kid, key)));
-            KeyRing::open(self.0.values(), &master).unwrap()
+            KeyRing::open(self.0.values(), &root).unwrap()
         }
 
         fn named(&self, state: &str) -> Vec<Kid> {

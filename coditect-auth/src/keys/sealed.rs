@@ -1,14 +1,10 @@
 //! A signing key as the store keeps it, and the states it goes through.
 //!
-//! The private part is sealed with XChaCha20-Poly1305 under a key derived from the master key. Key id
+//! The private part is sealed with XChaCha20-Poly1305 under a key derived from the root key. Key id
 //! and algorithm are bound to it as associated data, so a sealed part moved to another record doesn't
 //! open. A state follows only the one before it, each transition gives a new record, and a key that is
 //! gone has no private part any more: it cannot be brought back.
 
-use chacha20poly1305::{
-    KeyInit as _, XChaCha20Poly1305, XNonce,
-    aead::{Aead as _, Payload},
-};
 use chrono::{DateTime, TimeDelta, Utc, serde::ts_microseconds};
 use coditect_store::{
     Entity, indexes,
@@ -18,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Algorithm, KeyError, Kid, SigningKey};
-use crate::{Error, MasterKey, master_key::Purpose, random::random};
+use crate::{Error, RootKey, random::random, seal::Sealed, secret::Subkey, subkey::Purpose};
 
 /// A signing key's record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,15 +49,6 @@ impl Entity for SealedKey {
 }
 
 indexes! { SealedKey => }
-
-/// A signing key's private part, which only the master key opens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sealed {
-    /// Random, and never used twice.
-    pub nonce: [u8; 24],
-    /// The seed of 32 bytes, encrypted, and a tag of 16.
-    pub ciphertext: Vec<u8>,
-}
 
 /// Where in its life a signing key is. Persisted: add at the end, never reorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,8 +92,8 @@ impl KeyState {
 
 impl SealedKey {
     /// A new random key in state [`Next`](KeyState::Next).
-    pub fn generate(master: &MasterKey, now: DateTime<Utc>) -> Result<Self, Error> {
-        Self::seal(Kid::new(), &random()?, *random()?, master, now)
+    pub fn generate(root: &RootKey, now: DateTime<Utc>) -> Result<Self, Error> {
+        Self::seal(Kid::new(), &random()?, *random()?, root, now)
     }
 
     /// The key that grows from `seed`, sealed.
@@ -114,37 +101,25 @@ impl SealedKey {
         kid: Kid,
         seed: &Zeroizing<[u8; 32]>,
         nonce: [u8; 24],
-        master: &MasterKey,
+        root: &RootKey,
         now: DateTime<Utc>,
     ) -> Result<Self, Error> {
         let algorithm = Algorithm::EdDsa;
-        let payload = Payload { msg: seed.as_slice(), aad: &bound_data(kid, algorithm) };
-        let ciphertext = cipher(master)
-            .encrypt(&XNonce::from(nonce), payload)
-            .map_err(|_| Error::internal("sealing a key failed"))?;
-        Ok(Self {
-            kid,
-            algorithm,
-            state: KeyState::Next,
-            created_at: now,
-            sealed: Some(Sealed { nonce, ciphertext }),
-        })
+        let (key, belongs_to) = (seal_key(root), bound_data(kid, algorithm));
+        let sealed = Sealed::seal_with(&key, nonce, seed.as_slice(), &belongs_to)?;
+        Ok(Self { kid, algorithm, state: KeyState::Next, created_at: now, sealed: Some(sealed) })
     }
 
     /// Opens it.
     ///
     /// # Errors
     ///
-    /// [`KeyError::DoesNotOpen`]: another master key, a damaged record, or a key that is gone.
-    pub fn open(&self, master: &MasterKey) -> Result<SigningKey, KeyError> {
+    /// [`KeyError::DoesNotOpen`]: another root key, a damaged record, or a key that is gone.
+    pub fn open(&self, root: &RootKey) -> Result<SigningKey, KeyError> {
         let refused = || KeyError::DoesNotOpen { kid: self.kid };
         let sealed = self.sealed.as_ref().ok_or_else(refused)?;
-        let payload =
-            Payload { msg: &sealed.ciphertext, aad: &bound_data(self.kid, self.algorithm) };
-        let opened = cipher(master)
-            .decrypt(&XNonce::from(sealed.nonce), payload)
-            .map(Zeroizing::new)
-            .map_err(|_| refused())?;
+        let belongs_to = bound_data(self.kid, self.algorithm);
+        let opened = sealed.open(&seal_key(root), &belongs_to).map_err(|_| refused())?;
         let seed = <[u8; 32]>::try_from(opened.as_slice()).map_err(|_| refused())?;
         Ok(SigningKey::from_seed(self.kid, &Zeroizing::new(seed)))
     }
@@ -193,8 +168,8 @@ impl SealedKey {
     }
 }
 
-fn cipher(master: &MasterKey) -> XChaCha20Poly1305 {
-    XChaCha20Poly1305::new(master.subkey(Purpose::SealSigningKeys).expose().into())
+fn seal_key(root: &RootKey) -> Subkey {
+    root.subkey(Purpose::SealSigningKeys)
 }
 
 /// What a sealed part is bound to. Persisted by the seal: never change it.
@@ -208,8 +183,8 @@ mod tests {
 
     use super::*;
 
-    fn master(byte: u8) -> MasterKey {
-        MasterKey::new(Zeroizing::new([byte; 32]))
+    fn root(byte: u8) -> RootKey {
+        RootKey::new(Zeroizing::new([byte; 32]))
     }
 
     fn at(seconds: i64) -> DateTime<Utc> {
@@ -217,36 +192,36 @@ mod tests {
     }
 
     fn key() -> SealedKey {
-        SealedKey::generate(&master(1), at(0)).unwrap()
+        SealedKey::generate(&root(1), at(0)).unwrap()
     }
 
     #[test]
-    fn a_key_opens_under_its_master_key_and_no_other() {
+    fn a_key_opens_under_its_root_key_and_no_other() {
         let key = key();
-        let opened = key.open(&master(1)).unwrap();
+        let opened = key.open(&root(1)).unwrap();
         assert_eq!(opened.kid(), key.kid);
-        let error = key.open(&master(2)).unwrap_err();
+        let error = key.open(&root(2)).unwrap_err();
         assert!(matches!(error, KeyError::DoesNotOpen { kid } if kid == key.kid));
-        assert!(error.to_string().contains("master key"));
+        assert!(error.to_string().contains(&key.kid.to_string()));
     }
 
     #[test]
     fn a_sealed_part_does_not_open_in_another_record_or_when_changed() {
         let (key, other) = (key(), key());
         let moved = SealedKey { sealed: other.sealed, ..key.clone() };
-        assert!(moved.open(&master(1)).is_err());
+        assert!(moved.open(&root(1)).is_err());
 
         for at in 0..48 {
             let mut changed = key.clone();
             changed.sealed.as_mut().unwrap().ciphertext[at] ^= 1;
-            assert!(changed.open(&master(1)).is_err());
+            assert!(changed.open(&root(1)).is_err());
         }
     }
 
     #[test]
     fn the_record_shows_nothing_of_the_private_part() {
         let seed = Zeroizing::new([0xab; 32]);
-        let key = SealedKey::seal(Kid::new(), &seed, [0; 24], &master(1), at(0)).unwrap();
+        let key = SealedKey::seal(Kid::new(), &seed, [0; 24], &root(1), at(0)).unwrap();
         let json = serde_json::to_string(&key).unwrap();
         assert!(!json.contains("171,171"), "{json}");
     }
@@ -257,9 +232,9 @@ mod tests {
         let kept: SealedKey = serde_json::from_str(fixture).unwrap();
         let seed = Zeroizing::new([0xab; 32]);
         let expected = SigningKey::from_seed(Kid(Uuid::nil()), &seed).verifying_key();
-        assert_eq!(kept.open(&master(1)).unwrap().verifying_key(), expected);
+        assert_eq!(kept.open(&root(1)).unwrap().verifying_key(), expected);
 
-        let now = SealedKey::seal(Kid(Uuid::nil()), &seed, [5; 24], &master(1), at(0)).unwrap();
+        let now = SealedKey::seal(Kid(Uuid::nil()), &seed, [5; 24], &root(1), at(0)).unwrap();
         assert_eq!(serde_json::to_string(&now).unwrap(), fixture.trim());
     }
 
@@ -301,6 +276,6 @@ mod tests {
         let retired = key().activate(at(0)).unwrap().retire(at(0)).unwrap();
         let gone = retired.forget(at(1), TimeDelta::seconds(1)).unwrap();
         assert_eq!(gone.sealed, None);
-        assert!(matches!(gone.open(&master(1)), Err(KeyError::DoesNotOpen { .. })));
+        assert!(matches!(gone.open(&root(1)), Err(KeyError::DoesNotOpen { .. })));
     }
 }

@@ -27,7 +27,6 @@ mod tokens;
 
 use std::{
     net::IpAddr,
-    path::Path,
     sync::{Arc, RwLock},
     time::Instant,
 };
@@ -44,26 +43,24 @@ pub use self::{
     authentication::{Identity, Pass, PersonalHash, Via},
     devices::DEVICE_NAME_CHARS,
     passwords::RESET_LIFE,
+    ring::{master_key_at, replace_master_key, replace_master_key_at},
     second_factor::NewFactor,
     tenants::{INVITATION_LIFE, Member, NewInvitation},
     tokens::{NewTicket, NewToken, PERSONAL_TOKEN_LIFE, TICKET_LIFE, TOKEN_NAME_CHARS},
 };
-use self::{
-    ring::{all_keys, load_keys},
-    throttling::Turns,
-};
+use self::{ring::load_keys, throttling::Turns};
 use crate::{
-    AccessSettings, AccessToken, AccessTokens, Courier, Error, HashParams, Hasher, KeyError,
-    KeyRing, Lifetimes, MasterKey, NoCourier, RefreshKeys, RefreshText, RefreshToken, SealedKey,
-    TokenId,
-    master_key::{Purpose, mac},
+    AccessSettings, AccessToken, AccessTokens, Courier, Error, HashParams, Hasher, KeyRing,
+    Lifetimes, MasterKey, NoCourier, RefreshKeys, RefreshText, RefreshToken, RootKey, SealedKey,
+    SealedRoot, TokenId,
     model::{Invitation, LoginFailures, PasswordReset, PersonalToken, SecondFactor},
     secret::Subkey,
+    subkey::{Purpose, mac},
     throttle::Addresses,
 };
 
 /// What an operator may set.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Issuer, audience and life of access tokens.
     pub access: AccessSettings,
@@ -73,6 +70,21 @@ pub struct Settings {
     pub lifetimes: Lifetimes,
     /// How tokens get to the addresses that they are for; none, and they don't.
     pub courier: Option<Arc<dyn Courier>>,
+    /// How long a key signs before the next does.
+    pub key_rotation: TimeDelta,
+}
+
+impl Default for Settings {
+    /// No courier, and a new key every 30 days.
+    fn default() -> Self {
+        Self {
+            access: AccessSettings::default(),
+            hash: HashParams::default(),
+            lifetimes: Lifetimes::default(),
+            courier: None,
+            key_rotation: TimeDelta::days(30),
+        }
+    }
 }
 
 /// More sessions that hold than a user has, and as many as one transaction can end.
@@ -83,7 +95,7 @@ const MOST_SESSIONS: usize = 10_000;
 pub struct Auth {
     store: Store,
     clock: Clock,
-    master: MasterKey,
+    root: RootKey,
     access: AccessTokens,
     refresh: RefreshKeys,
     hasher: Hasher,
@@ -97,6 +109,7 @@ pub struct Auth {
     turns: Turns,
     addresses: Addresses,
     courier: Arc<dyn Courier>,
+    key_rotation: TimeDelta,
 }
 
 /// Somebody who wants an account.
@@ -173,27 +186,13 @@ pub enum Credential<'a> {
 #[must_use]
 pub fn entities(options: StoreOptions) -> StoreOptions {
     options
+        .entity::<SealedRoot>()
         .entity::<SealedKey>()
         .entity::<Invitation>()
         .entity::<LoginFailures>()
         .entity::<PasswordReset>()
         .entity::<PersonalToken>()
         .entity::<SecondFactor>()
-}
-
-/// The master key of an installation: of the file `path`, which is made, for a store that has no
-/// keys yet.
-///
-/// # Errors
-///
-/// [`Error::Key`] if the file is not one, or is missing where the store's keys were sealed with it;
-/// [`Error::Store`].
-pub async fn master_key_at(path: &Path, store: &Store) -> Result<MasterKey, Error> {
-    let missing = !path.try_exists().map_err(Error::internal)?;
-    if missing && !store.run(|tx| async move { all_keys(&tx).await }).await?.is_empty() {
-        return Err(KeyError::MasterKeyMissing { path: path.to_owned() }.into());
-    }
-    MasterKey::load_or_create(path)
 }
 
 impl Auth {
@@ -210,24 +209,25 @@ impl Auth {
         settings: Settings,
     ) -> Result<Self, Error> {
         let access = AccessTokens::new(settings.access)?;
-        let records = load_keys(&store, &master, &clock, access.longest_life()).await?;
-        let ring = KeyRing::open(&records, &master)?;
+        let (root, records) = load_keys(&store, &master, &clock, access.longest_life()).await?;
+        let ring = KeyRing::open(&records, &root)?;
         Ok(Self {
             access,
-            refresh: RefreshKeys::derive(&master),
+            refresh: RefreshKeys::derive(&root),
             hasher: Hasher::new(settings.hash)?,
             lifetimes: settings.lifetimes,
             ring: RwLock::new(Arc::new(ring)),
             reloaded_at: Mutex::new(None),
-            throttle_key: master.subkey(Purpose::Throttle),
-            factor_key: master.subkey(Purpose::SealFactors),
-            csrf_key: master.subkey(Purpose::Csrf),
+            throttle_key: root.subkey(Purpose::Throttle),
+            factor_key: root.subkey(Purpose::SealFactors),
+            csrf_key: root.subkey(Purpose::Csrf),
             turns: Turns::default(),
             addresses: Addresses::default(),
             courier: settings.courier.unwrap_or_else(|| Arc::new(NoCourier)),
+            key_rotation: settings.key_rotation,
             store,
             clock,
-            master,
+            root,
         })
     }
 

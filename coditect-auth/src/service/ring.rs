@@ -1,20 +1,106 @@
-//! The ring of signing keys, read from the store.
+//! The keys of an installation, kept in the store: the root key, and the ring of those that sign.
+//!
+//! Several servers over one store have the same: who starts first makes them, and of those that would
+//! rotate at once one does and the others find it done. A server looks at the ring again every minute,
+//! and for a key that it doesn't know; what another one's new key has signed is verified from the
+//! beginning, since a key is published one rotation before it signs.
 
 use std::{
+    path::Path,
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{Clock, Store, Transaction, keyspace::Global};
 
 use super::Auth;
-use crate::{Error, KeyRing, MasterKey, SealedKey, keys};
+use crate::{
+    Error, KeyError, KeyRing, KeyState, MasterKey, RootKey, SealedKey, SealedRoot, keys, master_key,
+};
+
+/// For a key that is not in the ring, it is read again at most this often.
+const RING_RELOADED_EVERY: Duration = Duration::from_secs(2);
+
+/// How much longer than its last token a retired key is kept: another server may have signed with it
+/// until it looked at the ring again.
+const RING_MARGIN: TimeDelta = TimeDelta::minutes(10);
+
+/// More keys than any ring has: each rotation leaves one behind.
+const MOST_KEYS: usize = 10_000;
 
 impl Auth {
     /// The public keys, for others to verify access tokens with (RFC 7517).
     pub fn jwks(&self) -> serde_json::Value {
         self.ring().jwks()
+    }
+
+    /// The signing keys as they are stored, oldest first: their private parts are sealed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn keys(&self) -> Result<Vec<SealedKey>, Error> {
+        self.store.run(|tx| async move { all_keys(&tx).await }).await
+    }
+
+    /// Has the next key sign from now on. What the one before has signed holds until its time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn rotate_keys(&self) -> Result<(), Error> {
+        self.rotate_if(|_, _| true).await
+    }
+
+    /// What a server does every minute or so: has the next key sign if the present one has for
+    /// [long enough](super::Settings::key_rotation), forgets keys of which no token holds any more, and
+    /// reads the ring again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`]; [`Error::Key`] if a key was damaged.
+    pub async fn keep_keys(&self) -> Result<(), Error> {
+        let rotation = self.key_rotation;
+        self.rotate_if(|active_since, now| now.signed_duration_since(active_since) >= rotation)
+            .await
+    }
+
+    /// Rotates if the key that signs is of such an age, and reads the ring again.
+    async fn rotate_if(
+        &self,
+        is_due: impl Fn(DateTime<Utc>, DateTime<Utc>) -> bool + Send + Sync,
+    ) -> Result<(), Error> {
+        let now = self.clock.now();
+        let kept_for = self.token_life() + RING_MARGIN;
+        let keep = |tx: Transaction| {
+            let is_due = &is_due;
+            async move {
+                let known = all_keys(&tx).await?;
+                let active_since = known.iter().find_map(|key| match key.state {
+                    KeyState::Active { activated_at } => Some(activated_at),
+                    _ => None,
+                });
+                let changed = if active_since.is_some_and(|since| is_due(since, now)) {
+                    keys::rotate(&known, now, kept_for, || SealedKey::generate(&self.root, now))?
+                } else {
+                    known.iter().filter_map(|key| key.forget(now, kept_for).ok()).collect()
+                };
+                for key in &changed {
+                    if known.iter().any(|before| before.kid == key.kid) {
+                        tx.update(key).await?;
+                    } else {
+                        tx.create(key).await?;
+                    }
+                }
+                Ok::<_, Error>(())
+            }
+        };
+        self.store.run(keep).await?;
+        let mut reloaded_at = self.reloaded_at.lock().await;
+        self.read_ring().await?;
+        *reloaded_at = Some(Instant::now());
+        Ok(())
     }
 
     pub(super) fn ring(&self) -> Arc<KeyRing> {
@@ -27,43 +113,145 @@ impl Auth {
         if reloaded_at.is_some_and(|at| at.elapsed() < RING_RELOADED_EVERY) {
             return Ok(());
         }
-        let records = self.store.run(|tx| async move { all_keys(&tx).await }).await?;
-        let ring = KeyRing::open(&records, &self.master)?;
-        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
+        self.read_ring().await?;
         *reloaded_at = Some(Instant::now());
         Ok(())
     }
+
+    async fn read_ring(&self) -> Result<(), Error> {
+        let records = self.keys().await?;
+        let ring = KeyRing::open(&records, &self.root)?;
+        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
+        Ok(())
+    }
+
+    /// How long a token may hold after it was signed.
+    fn token_life(&self) -> TimeDelta {
+        self.access.longest_life()
+    }
 }
 
-/// For a key that is not in the ring, it is read again at most this often.
-const RING_RELOADED_EVERY: Duration = Duration::from_secs(2);
-
-/// More keys than any ring has: each rotation leaves one behind.
-const MOST_KEYS: usize = 10_000;
-
-/// All keys of the ring, made in the same transaction if there are none.
+/// The root key and all keys of the ring, made in the same transaction if there are none.
 pub(super) async fn load_keys(
     store: &Store,
     master: &MasterKey,
     clock: &Clock,
     token_life: TimeDelta,
-) -> Result<Vec<SealedKey>, Error> {
+) -> Result<(RootKey, Vec<SealedKey>), Error> {
+    let fresh = &RootKey::generate()?;
     store
-        .run(|tx| async move {
-            let known = all_keys(&tx).await?;
+        .run_idempotent(|tx| async move {
+            let (now, known) = (clock.now(), all_keys(&tx).await?);
+            let sealed = tx.get::<SealedRoot>(Global, ()).await?;
+            let root = if let Some(sealed) = sealed {
+                sealed.open(master)?
+            } else {
+                let root = if known.is_empty() {
+                    fresh.clone()
+                } else {
+                    RootKey::of_first_installations(master)
+                };
+                // Before anything is written: a wrong master key is told, and seals nothing.
+                KeyRing::open_any(&known, &root)?;
+                tx.create(&SealedRoot::seal(&root, master, now)?).await?;
+                root
+            };
             if !known.is_empty() {
-                return Ok(known);
+                return Ok((root, known));
             }
-            let now = clock.now();
-            let made = keys::rotate(&[], now, token_life, || SealedKey::generate(master, now))?;
+            let made = keys::rotate(&[], now, token_life, || SealedKey::generate(&root, now))?;
             for key in &made {
                 tx.create(key).await?;
             }
-            Ok::<_, Error>(made)
+            Ok::<_, Error>((root, made))
         })
         .await
 }
 
-pub(super) async fn all_keys(tx: &Transaction) -> Result<Vec<SealedKey>, Error> {
+async fn all_keys(tx: &Transaction) -> Result<Vec<SealedKey>, Error> {
     Ok(tx.list::<SealedKey>(Global).all(MOST_KEYS).await?)
+}
+
+/// The master key of an installation: of the file `path`, which is made, for a store that has no
+/// keys yet. A [replacement](replace_master_key_at) that was broken off is ended.
+///
+/// # Errors
+///
+/// [`Error::Key`] if the file is not one, or is missing where the store's keys were sealed with it;
+/// [`Error::Store`].
+pub async fn master_key_at(path: &Path, store: &Store) -> Result<MasterKey, Error> {
+    end_replacement(path, store).await?;
+    let missing = !path.try_exists().map_err(Error::internal)?;
+    if missing && has_keys(store).await? {
+        return Err(KeyError::MasterKeyMissing { path: path.to_owned() }.into());
+    }
+    MasterKey::load_or_create(path)
+}
+
+/// Seals the root key with `next`, which `present` opens, in one transaction. Nothing that was signed or
+/// handed out ends; servers that run go on, and those that start need the next one.
+///
+/// # Errors
+///
+/// [`Error::Key`] if `present` is not the master key; [`Error::Store`].
+pub async fn replace_master_key(
+    store: &Store,
+    clock: &Clock,
+    present: &MasterKey,
+    next: &MasterKey,
+) -> Result<(), Error> {
+    let replace = |tx: Transaction| async move {
+        let before = tx.get::<SealedRoot>(Global, ()).await?;
+        let root = match &before {
+            // An attempt whose outcome was unknown came through.
+            Some(sealed) if sealed.open(next).is_ok() => return Ok(()),
+            Some(sealed) => sealed.open(present)?,
+            None => {
+                let root = RootKey::of_first_installations(present);
+                KeyRing::open_any(&all_keys(&tx).await?, &root)?;
+                root
+            }
+        };
+        let sealed = SealedRoot::seal(&root, next, clock.now())?;
+        match before {
+            Some(_) => tx.update(&sealed).await?,
+            None => tx.create(&sealed).await?,
+        }
+        Ok::<_, Error>(())
+    };
+    store.run_idempotent(replace).await
+}
+
+/// Replaces the master key in the file `path` by a new one. The new one is on disk, beside it, before the
+/// store needs it, and takes the file's place after that: broken off anywhere, no key is lost, and the
+/// next [start](master_key_at) ends what is left to do.
+///
+/// # Errors
+///
+/// As for [`replace_master_key`]; [`Error::Key`] if a file cannot be written.
+pub async fn replace_master_key_at(path: &Path, store: &Store, clock: &Clock) -> Result<(), Error> {
+    let present = master_key_at(path, store).await?;
+    let next = MasterKey::load_or_create(&master_key::successor_of(path))?;
+    replace_master_key(store, clock, &present, &next).await?;
+    master_key::take_over(path)
+}
+
+/// Ends a replacement of the master key that was broken off: the new key takes the place of the one
+/// before if the store needs it, and goes otherwise.
+async fn end_replacement(path: &Path, store: &Store) -> Result<(), Error> {
+    let successor = master_key::successor_of(path);
+    if !successor.try_exists().map_err(Error::internal)? {
+        return Ok(());
+    }
+    let next = MasterKey::load_or_create(&successor)?;
+    let sealed = store.run(|tx| async move { tx.get::<SealedRoot>(Global, ()).await }).await?;
+    if sealed.is_some_and(|sealed| sealed.open(&next).is_ok()) {
+        return master_key::take_over(path);
+    }
+    Ok(())
+}
+
+async fn has_keys(store: &Store) -> Result<bool, Error> {
+    let keys = store.run(|tx| async move { all_keys(&tx).await }).await?;
+    Ok(!keys.is_empty())
 }

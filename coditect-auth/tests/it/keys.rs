@@ -1,7 +1,15 @@
 //! The key ring in the store: shared by several servers, opened by one master key.
 
-use coditect_auth::{Device, Error, KeyError, MasterKey, SealedKey, keys};
-use coditect_store::{engine::RangeQuery, keyspace::Global};
+use chrono::TimeDelta;
+use coditect_auth::{
+    Auth, Device, Error, KeyError, MasterKey, Registration, SealedKey, SealedRoot, Settings,
+    Tokens, master_key_at, replace_master_key, replace_master_key_at,
+};
+use coditect_store::{
+    Clock, Store, Transaction,
+    engine::{Database, RangeQuery},
+    keyspace::Global,
+};
 use futures_util::future::join_all;
 
 use crate::installation::Installation;
@@ -38,21 +46,21 @@ async fn servers_that_start_at_once_on_a_new_store_make_one_ring() {
 async fn a_wrong_master_key_is_told_at_the_start() {
     let home = Installation::new().await;
     let outcome = home.another(MasterKey::generate().unwrap()).await;
-    assert!(matches!(outcome, Err(Error::Key(KeyError::DoesNotOpen { .. }))), "{outcome:?}");
+    assert!(matches!(outcome, Err(Error::Key(KeyError::WrongMasterKey))), "{outcome:?}");
 }
 
 #[tokio::test]
 async fn a_master_key_is_made_for_a_new_store_and_missed_for_an_old_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("master.key");
-    let new = coditect_auth::entities(coditect_store::Store::options());
-    let new = new.open(coditect_store::engine::Database::memory().unwrap()).await.unwrap();
-    let made = coditect_auth::master_key_at(&path, &new).await.unwrap();
-    assert_eq!(coditect_auth::master_key_at(&path, &new).await.unwrap(), made);
+    let new = coditect_auth::entities(Store::options());
+    let new = new.open(Database::memory().unwrap()).await.unwrap();
+    let made = master_key_at(&path, &new).await.unwrap();
+    assert_eq!(master_key_at(&path, &new).await.unwrap(), made);
 
     std::fs::remove_file(&path).unwrap();
     let home = Installation::new().await;
-    let outcome = coditect_auth::master_key_at(&path, &home.store).await;
+    let outcome = master_key_at(&path, &home.store).await;
     assert!(matches!(outcome, Err(Error::Key(KeyError::MasterKeyMissing { .. }))), "{outcome:?}");
     assert!(!path.exists());
 }
@@ -60,39 +68,153 @@ async fn a_master_key_is_made_for_a_new_store_and_missed_for_an_old_one() {
 #[tokio::test]
 async fn a_server_learns_of_a_key_that_another_one_made() {
     let home = Installation::new().await;
-    let (store, master, now) = (&home.store, &home.master, home.now());
-    store
-        .run(|tx| async move {
-            let known = tx.list::<SealedKey>(Global).all(100).await?;
-            let life = chrono::TimeDelta::minutes(15);
-            // Twice, so that the key that signs is one that the first server has never seen.
-            let once = keys::rotate(&known, now, life, || SealedKey::generate(master, now))?;
-            let mut records = known.clone();
-            records.retain(|key| once.iter().all(|changed| changed.kid != key.kid));
-            records.extend(once);
-            let twice = keys::rotate(&records, now, life, || SealedKey::generate(master, now))?;
-            records.retain(|key| twice.iter().all(|changed| changed.kid != key.kid));
-            records.extend(twice);
-            for key in &records {
-                match tx.get::<SealedKey>(Global, key.kid).await? {
-                    Some(_) => tx.update(key).await?,
-                    None => tx.create(key).await?,
-                }
-            }
-            Ok::<_, Error>(())
-        })
-        .await
-        .unwrap();
     let other = home.another(home.master.clone()).await.unwrap();
-    let device = coditect_auth::Device::default();
-    let registration = coditect_auth::Registration {
-        email: "ada@example.org",
+    // Twice, so that the key that signs is one that the first server has never seen.
+    other.rotate_keys().await.unwrap();
+    other.rotate_keys().await.unwrap();
+    let tokens = register(&other).await;
+    assert!(home.holds(&tokens).await, "the ring is read again for a key that is not in it");
+}
+
+async fn register(auth: &Auth) -> Tokens {
+    let registration = Registration {
+        email: &format!("{}@example.org", uuid::Uuid::now_v7()),
         password: crate::installation::PASSWORD,
         first_name: None,
         last_name: None,
     };
-    let tokens = other.register(registration, &device).await.unwrap().tokens;
-    assert!(home.holds(&tokens).await, "the ring is read again for a key that is not in it");
+    auth.register(registration, &Device::default()).await.unwrap().tokens
+}
+
+async fn states(home: &Installation) -> Vec<&'static str> {
+    home.auth.keys().await.unwrap().iter().map(|key| key.state.name()).collect()
+}
+
+#[tokio::test]
+async fn a_key_signs_for_thirty_days_and_is_forgotten_when_its_last_token_is_over() {
+    let home = Installation::new().await;
+    home.clock.advance(TimeDelta::days(30) - TimeDelta::seconds(1));
+    home.auth.keep_keys().await.unwrap();
+    assert_eq!(states(&home).await, ["active", "next"]);
+    let last = register(&home.auth).await;
+    home.clock.advance(TimeDelta::seconds(1));
+    home.auth.keep_keys().await.unwrap();
+    assert_eq!(states(&home).await, ["retired", "active", "next"]);
+
+    // What it signed last holds to its end.
+    home.clock.advance(TimeDelta::minutes(15) - TimeDelta::seconds(2));
+    home.auth.keep_keys().await.unwrap();
+    assert!(home.holds(&last).await);
+    home.clock.advance(TimeDelta::hours(1));
+    home.auth.keep_keys().await.unwrap();
+    assert_eq!(states(&home).await, ["gone", "active", "next"]);
+    let outcome = home.caller(last.access.expose()).await;
+    assert!(matches!(outcome, Err(Error::TokenInvalid(_))), "its key is not there: {outcome:?}");
+    home.auth.refresh(last.refresh.expose(), None, &Device::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_servers_that_keep_the_keys_at_once_one_rotates() {
+    let home = Installation::new().await;
+    let mut servers = Vec::new();
+    for _ in 0..6 {
+        servers.push(home.another(home.master.clone()).await.unwrap());
+    }
+    home.clock.advance(TimeDelta::days(31));
+    for outcome in join_all(servers.iter().map(Auth::keep_keys)).await {
+        outcome.unwrap();
+    }
+    assert_eq!(states(&home).await, ["retired", "active", "next"]);
+    assert!(servers.iter().all(|server| server.jwks() == servers[0].jwks()));
+}
+
+#[tokio::test]
+async fn a_token_of_any_server_holds_on_all_others_through_rotations() {
+    let home = Installation::new().await;
+    let other = home.another(home.master.clone()).await.unwrap();
+    for _ in 0..5 {
+        // The other has not looked at the ring since, and signs with the key before.
+        home.auth.rotate_keys().await.unwrap();
+        let (here, there) = (register(&home.auth).await, register(&other).await);
+        for tokens in [&here, &there] {
+            for server in [&home.auth, &other] {
+                server.verify(tokens.access.expose()).await.unwrap();
+            }
+        }
+        other.keep_keys().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn another_master_key_ends_nothing() {
+    let home = Installation::new().await;
+    let tokens = home.register("ada@example.org").await.unwrap().tokens;
+    let (clock, next) = (Clock::from(&home.clock), MasterKey::generate().unwrap());
+    let stranger = MasterKey::generate().unwrap();
+    let wrong = replace_master_key(&home.store, &clock, &stranger, &next).await;
+    assert!(matches!(wrong, Err(Error::Key(KeyError::WrongMasterKey))));
+    for _again in 0..2 {
+        replace_master_key(&home.store, &clock, &home.master, &next).await.unwrap();
+    }
+    let before = home.another(home.master.clone()).await;
+    assert!(matches!(before, Err(Error::Key(KeyError::WrongMasterKey))));
+    let restarted = home.another(next).await.unwrap();
+    restarted.verify(tokens.access.expose()).await.unwrap();
+    restarted.refresh(tokens.refresh.expose(), None, &Device::default()).await.unwrap();
+    home.refresh(&tokens).await.unwrap();
+    assert_eq!(restarted.jwks(), home.auth.jwks());
+}
+
+#[tokio::test]
+async fn a_replacement_of_the_master_key_that_is_broken_off_anywhere_is_ended_by_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("master.key");
+    let successor = folder.path().join("master.key.new");
+    let store = coditect_auth::entities(Store::options());
+    let store = store.open(Database::memory().unwrap()).await.unwrap();
+    let clock = Clock::system();
+    let opens = async || {
+        let master = master_key_at(&path, &store).await.unwrap();
+        let auth = Auth::open(store.clone(), master.clone(), clock.clone(), Settings::default());
+        auth.await.map(|_| master)
+    };
+    let first = opens().await.unwrap();
+    replace_master_key_at(&path, &store, &clock).await.unwrap();
+    let second = opens().await.unwrap();
+    assert!(first != second && !successor.exists());
+
+    // Before the store is changed: the new key is there, and nobody needs it.
+    let third = MasterKey::load_or_create(&successor).unwrap();
+    assert_eq!(opens().await.unwrap(), second);
+    // After it, before the file is.
+    replace_master_key(&store, &clock, &second, &third).await.unwrap();
+    assert_eq!(opens().await.unwrap(), third);
+    assert!(!successor.exists());
+}
+
+#[tokio::test]
+async fn an_installation_from_before_there_was_a_root_key_goes_on_and_takes_another_master_key() {
+    let home = Installation::new().await;
+    // As it was: the keys were sealed with what is derived from the master key itself.
+    let root = home.store.begin().get::<SealedRoot>(Global, ()).await.unwrap().unwrap();
+    let as_it_was = MasterKey::parse(&hex(root.open(&home.master).unwrap().expose())).unwrap();
+    let forget =
+        |tx: Transaction| async move { tx.delete::<SealedRoot>(Global, ()).await.map(|_| ()) };
+    home.store.run(forget).await.unwrap();
+    let wrong = home.another(home.master.clone()).await;
+    assert!(matches!(wrong, Err(Error::Key(KeyError::WrongMasterKey))));
+
+    let tokens = home.register("ada@example.org").await.unwrap().tokens;
+    let upgraded = home.another(as_it_was.clone()).await.unwrap();
+    upgraded.refresh(tokens.refresh.expose(), None, &Device::default()).await.unwrap();
+    let clock = Clock::from(&home.clock);
+    replace_master_key(&home.store, &clock, &as_it_was, &home.master).await.unwrap();
+    let restarted = home.another(home.master.clone()).await.unwrap();
+    restarted.verify(tokens.access.expose()).await.unwrap();
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 #[tokio::test]

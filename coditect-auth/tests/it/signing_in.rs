@@ -52,8 +52,9 @@ async fn of_a_hundred_registrations_at_once_one_succeeds_and_no_other_leaves_a_t
     let rows = home.store.begin().engine().get_range(&all).await.unwrap().rows;
     let meta = home.store.root().key(&"meta".to_owned());
     let written = rows.iter().filter(|row| !row.key.starts_with(&meta)).count();
-    // Two keys; a tenant; a user and an index entry; a session and three; an audit entry and two.
-    assert_eq!(written, 2 + 1 + 2 + 4 + 3);
+    // The root key and two that sign; a tenant; a user and an index entry; a session and three; an
+    // audit entry and two.
+    assert_eq!(written, 3 + 1 + 2 + 4 + 3);
 }
 
 #[tokio::test]

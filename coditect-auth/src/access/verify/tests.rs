@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::{AccessSettings, MasterKey, SealedKey};
+use crate::{AccessSettings, RootKey, SealedKey};
 
 const LEEWAY: i64 = 5;
 
@@ -51,13 +51,13 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        let master = MasterKey::new(Zeroizing::new([1; 32]));
-        let key = SealedKey::generate(&master, now()).unwrap();
+        let root = RootKey::new(Zeroizing::new([1; 32]));
+        let key = SealedKey::generate(&root, now()).unwrap();
         let settings =
             AccessSettings { leeway: TimeDelta::seconds(LEEWAY), ..AccessSettings::default() };
         Self {
             tokens: AccessTokens::new(settings).unwrap(),
-            ring: KeyRing::open(&[key.activate(now()).unwrap()], &master).unwrap(),
+            ring: KeyRing::open(&[key.activate(now()).unwrap()], &root).unwrap(),
             session: session(),
         }
     }

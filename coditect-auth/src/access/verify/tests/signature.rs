@@ -85,7 +85,7 @@ fn an_hmac_keyed_with_the_public_key_is_refused() {
     for alg in ["HS256", "EdDSA"] {
         let token = fixture.with_header(|header| header["alg"] = json!(alg));
         let message = token.rsplit_once('.').unwrap().0;
-        let tag = crate::master_key::mac(&public, &[message.as_bytes()]);
+        let tag = crate::subkey::mac(&public, &[message.as_bytes()]);
         let forged = format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(tag.as_slice()));
         assert!(fixture.verify(&forged).is_err());
     }
@@ -193,20 +193,20 @@ fn a_name_that_stands_twice_is_refused() {
 
 #[test]
 fn a_retired_key_verifies_and_one_that_is_gone_does_not() {
-    let master = MasterKey::new(Zeroizing::new([1; 32]));
+    let root = RootKey::new(Zeroizing::new([1; 32]));
     let tokens = AccessTokens::new(AccessSettings::default()).unwrap();
-    let old = SealedKey::generate(&master, now()).unwrap().activate(now()).unwrap();
-    let new = SealedKey::generate(&master, now()).unwrap().activate(now()).unwrap();
-    let ring = KeyRing::open(std::slice::from_ref(&old), &master).unwrap();
+    let old = SealedKey::generate(&root, now()).unwrap().activate(now()).unwrap();
+    let new = SealedKey::generate(&root, now()).unwrap().activate(now()).unwrap();
+    let ring = KeyRing::open(std::slice::from_ref(&old), &root).unwrap();
     let minted = tokens.mint(&ring, &session(), "a@b.example", TokenId::new(), now()).unwrap();
 
     let retired = old.retire(now()).unwrap();
-    let ring = KeyRing::open(&[retired.clone(), new.clone()], &master).unwrap();
+    let ring = KeyRing::open(&[retired.clone(), new.clone()], &root).unwrap();
     assert!(tokens.verify(&ring, minted.token.expose(), now()).is_ok());
 
     let life = tokens.longest_life();
     let gone = retired.forget(now() + life, life).unwrap();
-    let ring = KeyRing::open(&[gone, new], &master).unwrap();
+    let ring = KeyRing::open(&[gone, new], &root).unwrap();
     assert_refused!(tokens.verify(&ring, minted.token.expose(), now()), TokenError::UnknownKey);
 }
 

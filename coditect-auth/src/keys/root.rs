@@ -1,0 +1,105 @@
+//! The root key as the store keeps it: sealed by the master key.
+
+use chrono::{DateTime, Utc, serde::ts_microseconds};
+use coditect_store::{
+    Entity, indexes,
+    keyspace::{Global, Space},
+};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::KeyError;
+use crate::{Error, MasterKey, RootKey, random::random, seal::Sealed, subkey::Purpose};
+
+/// What the seal is bound to. Persisted by it: never changed.
+const BELONGS_TO: &[u8] = b"root";
+
+/// The root key's record. There is one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedRoot {
+    /// The key, sealed.
+    pub sealed: Sealed,
+    /// When it was sealed: by the first start, or when the master key was last replaced.
+    #[serde(with = "ts_microseconds")]
+    pub sealed_at: DateTime<Utc>,
+}
+
+impl Entity for SealedRoot {
+    type Scope = Global;
+    type Key = ();
+    const SPACE: Space<Global> = Space::global("root_key").keyed(&[]);
+    const VERSION: u8 = 1;
+    const SECRETS: &'static [&'static str] = &["sealed"];
+
+    fn scope(&self) -> Global {
+        Global
+    }
+
+    fn key(&self) {}
+}
+
+indexes! { SealedRoot => }
+
+impl SealedRoot {
+    /// `root`, sealed by `master`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Internal`] if the system has no randomness.
+    pub fn seal(root: &RootKey, master: &MasterKey, now: DateTime<Utc>) -> Result<Self, Error> {
+        let key = master.subkey(Purpose::SealRootKey);
+        Ok(Self { sealed: Sealed::seal(&key, root.expose(), BELONGS_TO)?, sealed_at: now })
+    }
+
+    /// The root key.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::WrongMasterKey`].
+    pub fn open(&self, master: &MasterKey) -> Result<RootKey, KeyError> {
+        let opened = self.sealed.open(&master.subkey(Purpose::SealRootKey), BELONGS_TO);
+        let opened = opened.map_err(|_| KeyError::WrongMasterKey)?;
+        let bytes = opened.as_slice().try_into().map_err(|_| KeyError::WrongMasterKey)?;
+        Ok(RootKey::new(Zeroizing::new(bytes)))
+    }
+}
+
+impl RootKey {
+    /// A new random one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Internal`] if the system has no randomness.
+    pub fn generate() -> Result<Self, Error> {
+        random().map(Self::new)
+    }
+
+    /// That of a store whose keys were derived from its master key itself, as they were at first.
+    pub(crate) fn of_first_installations(master: &MasterKey) -> Self {
+        Self::new(Zeroizing::new(*master.expose()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_key_opens_under_its_master_key_and_no_other() {
+        let [master, other] = [1, 2].map(|byte| MasterKey::new(Zeroizing::new([byte; 32])));
+        let root = RootKey::generate().unwrap();
+        let sealed = SealedRoot::seal(&root, &master, DateTime::UNIX_EPOCH).unwrap();
+        assert_eq!(sealed.open(&master).unwrap(), root);
+        assert!(matches!(sealed.open(&other), Err(KeyError::WrongMasterKey)));
+        let anew = SealedRoot::seal(&root, &other, DateTime::UNIX_EPOCH).unwrap();
+        assert_eq!(anew.open(&other).unwrap(), root);
+    }
+
+    #[test]
+    fn what_was_derived_from_a_master_key_itself_stays_the_same() {
+        let master = MasterKey::new(Zeroizing::new([1; 32]));
+        let root = RootKey::of_first_installations(&master);
+        let purpose = Purpose::RefreshTag;
+        assert_eq!(root.subkey(purpose), master.subkey(purpose));
+    }
+}

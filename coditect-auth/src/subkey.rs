@@ -1,0 +1,99 @@
+//! Keys that are derived from another, one for each purpose, so that what one of them leaks says nothing
+//! about another.
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::{MasterKey, RootKey, secret::Subkey};
+
+/// What a [`Subkey`] is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Sealing the root key: the one thing that the master key is used for.
+    SealRootKey,
+    /// Sealing the private parts of signing keys.
+    SealSigningKeys,
+    /// The tags of refresh tokens.
+    RefreshTag,
+    /// The successors of refresh secrets.
+    RefreshSuccessor,
+    /// What failed sign-ins are counted by.
+    Throttle,
+    /// Sealing the secrets of second factors.
+    SealFactors,
+    /// What a page shows beside its cookies.
+    Csrf,
+}
+
+impl Purpose {
+    /// Persisted by what is derived from it: never change one, never give one away twice.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::SealRootKey => "coditect/v1/seal-root-key",
+            Self::SealSigningKeys => "coditect/v1/seal-signing-keys",
+            Self::RefreshTag => "coditect/v1/refresh-tag",
+            Self::RefreshSuccessor => "coditect/v1/refresh-successor",
+            Self::Throttle => "coditect/v1/throttle",
+            Self::SealFactors => "coditect/v1/seal-second-factors",
+            Self::Csrf => "coditect/v1/csrf",
+        }
+    }
+}
+
+impl MasterKey {
+    /// The key for one purpose: HMAC-SHA-256 of the purpose's label under this key.
+    pub(crate) fn subkey(&self, purpose: Purpose) -> Subkey {
+        derive(self.expose(), purpose)
+    }
+}
+
+impl RootKey {
+    /// The key for one purpose: HMAC-SHA-256 of the purpose's label under this key.
+    pub(crate) fn subkey(&self, purpose: Purpose) -> Subkey {
+        derive(self.expose(), purpose)
+    }
+}
+
+fn derive(key: &[u8; 32], purpose: Purpose) -> Subkey {
+    Subkey::new(mac(key, &[purpose.label().as_bytes()]))
+}
+
+/// HMAC-SHA-256 of the parts one after the other; they must be of fixed length, or be one.
+pub(crate) fn mac(key: &[u8; 32], parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
+    // A key shorter than the hash's block is padded with zeros (RFC 2104).
+    let mut block = Zeroizing::new([0; 64]);
+    block[..32].copy_from_slice(key);
+    let mut mac = Hmac::<Sha256>::new((&*block).into());
+    for part in parts {
+        mac.update(part);
+    }
+    Zeroizing::new(mac.finalize().into_bytes().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_purpose_has_its_own_key_and_always_the_same() {
+        let root = RootKey::new(Zeroizing::new([1; 32]));
+        let seal = root.subkey(Purpose::SealSigningKeys);
+        assert_ne!(seal, root.subkey(Purpose::RefreshTag));
+        assert_ne!(seal, root.subkey(Purpose::RefreshSuccessor));
+        assert_eq!(seal, root.subkey(Purpose::SealSigningKeys));
+    }
+
+    #[test]
+    fn the_mac_is_hmac_sha_256_of_the_concatenated_parts() {
+        let whole = mac(&[0xaa; 32], &[b"what do ya want for nothing?"]);
+        let parts = mac(&[0xaa; 32], &[b"what do ya ", b"want for nothing?"]);
+        assert_eq!(whole, parts);
+        let reference = Hmac::<Sha256>::new_from_slice(&[0xaa; 32])
+            .unwrap()
+            .chain_update(b"what do ya want for nothing?")
+            .finalize()
+            .into_bytes();
+        assert_eq!(whole.as_slice(), reference.as_slice());
+    }
+}
