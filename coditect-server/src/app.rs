@@ -3,7 +3,7 @@
 //! There is one [`App`] a server, made before the first connection and shared by reference
 //! counting. It holds components and settings, never anything that belongs to one request.
 
-use std::{env, sync::Arc, time::Duration};
+use std::{env, path::Path, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use coditect_auth::{
@@ -19,10 +19,10 @@ use crate::{
 };
 
 /// The variable that holds the master key, in hexadecimal or Base64, where it is not in a file.
-const MASTER_KEY_VARIABLE: &str = "CODITECT_MASTER_KEY";
+pub(crate) const MASTER_KEY_VARIABLE: &str = "CODITECT_MASTER_KEY";
 
 /// The file in the data folder that holds it otherwise; made at the first start.
-const MASTER_KEY_FILE: &str = "master.key";
+pub(crate) const MASTER_KEY_FILE: &str = "master.key";
 
 /// The state that every handler is given.
 #[derive(Debug)]
@@ -52,7 +52,10 @@ impl App {
         let database =
             if config.ephemeral { Database::memory()? } else { Database::open(&config.data)? };
         let store = entities(Store::options()).open(database).await?;
-        let master_key = master_key(&config, &store).await?;
+        let master_key = match env::var_os(MASTER_KEY_VARIABLE) {
+            None if config.ephemeral => MasterKey::generate()?,
+            _ => master_key(&config.data, &store).await?,
+        };
         let settings = Settings {
             access: AccessSettings {
                 ttl: time_delta(config.access_ttl),
@@ -108,13 +111,15 @@ impl App {
     }
 }
 
-/// The master key: of the environment, or of the data folder, or, where nothing is kept, a new one.
-async fn master_key(config: &Config, store: &Store) -> Result<MasterKey, coditect_auth::Error> {
+/// The master key: of the environment, or of the data folder, which gets one if its store is new.
+pub(crate) async fn master_key(
+    folder: &Path,
+    store: &Store,
+) -> Result<MasterKey, coditect_auth::Error> {
     match env::var_os(MASTER_KEY_VARIABLE) {
         // What isn't UTF-8 is no key either, and is not passed over.
         Some(text) => Ok(MasterKey::parse(&text.to_string_lossy())?),
-        None if config.ephemeral => MasterKey::generate(),
-        None => master_key_at(&config.data.join(MASTER_KEY_FILE), store).await,
+        None => master_key_at(&folder.join(MASTER_KEY_FILE), store).await,
     }
 }
 

@@ -50,6 +50,12 @@ pub enum Verb {
     Import(Import),
     /// Write the store into an archive and read that back. A server that is running goes on.
     Backup(Backup),
+    /// Make, list, disable users; let them in who have lost their password or their second factor. A
+    /// server that is running goes on.
+    User(User),
+    /// List and rotate the keys that sign access tokens, or replace the master key. A server that is
+    /// running goes on.
+    Keys(Keys),
 }
 
 /// Where the store is.
@@ -148,6 +154,84 @@ pub struct Backup {
     /// Where the store is.
     #[command(flatten)]
     pub data: Data,
+}
+
+/// What to do with users.
+#[derive(Clone, Debug, Args)]
+pub struct User {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: UserVerb,
+}
+
+/// What to do with users.
+#[derive(Clone, Debug, Subcommand)]
+pub enum UserVerb {
+    /// Make a user and their tenant. Without a password they get a token to set one with.
+    Create(NewUser),
+    /// All users, by their addresses: id, tenant, day of registration, state, address.
+    List(Data),
+    /// One of them.
+    Show(OfUser),
+    /// Let a user sign in again.
+    Enable(OfUser),
+    /// Don't let a user sign in any more, and end their sessions.
+    Disable(OfUser),
+    /// Print a token that a user sets their password anew with.
+    ResetPassword(OfUser),
+    /// End all sessions and personal tokens of a user.
+    SignOut(OfUser),
+    /// Take away a user's second factor, which they have lost.
+    RemoveSecondFactor(OfUser),
+}
+
+/// Whose, and where.
+#[derive(Clone, Debug, Args)]
+pub struct OfUser {
+    /// Their e-mail address.
+    pub email: String,
+    /// Where the store is.
+    #[command(flatten)]
+    pub data: Data,
+}
+
+/// Whom to make.
+#[derive(Clone, Debug, Args)]
+pub struct NewUser {
+    /// Their e-mail address.
+    pub email: String,
+    /// Read their password from the first line of stdin.
+    #[arg(long)]
+    pub password_stdin: bool,
+    /// Given name.
+    #[arg(long, value_name = "NAME")]
+    pub first_name: Option<String>,
+    /// Family name.
+    #[arg(long, value_name = "NAME")]
+    pub last_name: Option<String>,
+    /// Where the store is.
+    #[command(flatten)]
+    pub data: Data,
+}
+
+/// What to do with keys.
+#[derive(Clone, Debug, Args)]
+pub struct Keys {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: KeysVerb,
+}
+
+/// What to do with keys.
+#[derive(Clone, Debug, Subcommand)]
+pub enum KeysVerb {
+    /// All signing keys, oldest first: id, algorithm, state, since when.
+    List(Data),
+    /// Have the next key sign. What the one before has signed holds until its time.
+    Rotate(Data),
+    /// Replace the master key: the file in the data folder by a new one, or, with `CODITECT_MASTER_KEY`,
+    /// by that of `CODITECT_NEW_MASTER_KEY`. Nobody is signed out.
+    ReplaceMaster(Data),
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 //! ```text
 //! > export\n            or  export TENANT\n
 //! < ok\n                and the archive, to the end of the stream
+//! > do TASK\n           a task with users or keys, in JSON
+//! < ok\n                and the reply, in JSON, to the end of the stream
 //! < error MESSAGE\n     if there will be none
 //! ```
 //!
@@ -30,14 +32,17 @@ use tokio::{
     time::{Instant, Sleep, sleep, timeout},
 };
 
-use crate::app::App;
+use crate::{
+    app::App,
+    operator::task::{self, Task},
+};
 
 /// The socket's name in the data folder.
 pub(crate) const SOCKET: &str = "control.sock";
 /// How long a client may take to ask, and to read on.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// No request is longer.
-const REQUEST_BYTES: u64 = 256;
+const REQUEST_BYTES: u64 = 64 << 10;
 /// The pause after a failure to accept.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -70,7 +75,7 @@ impl Control {
         let serving = async {
             loop {
                 match self.listener.accept().await {
-                    Ok((stream, _)) => self.answer(stream, &app.store).await,
+                    Ok((stream, _)) => self.answer(stream, &app).await,
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept an operator");
                         sleep(PAUSE).await;
@@ -84,7 +89,7 @@ impl Control {
         }
     }
 
-    async fn answer(&self, stream: UnixStream, store: &Store) {
+    async fn answer(&self, stream: UnixStream, app: &App) {
         if !stream.peer_cred().is_ok_and(|peer| peer.uid() == self.owner || peer.uid() == 0) {
             tracing::warn!("somebody else came to the operator's door");
             return;
@@ -98,13 +103,14 @@ impl Control {
         }
         let mut to = Patient::new(to);
         let done = match Request::parse(&line) {
-            Some(request) => export(store, request, &mut to).await,
+            Some(Request::Export(tenant)) => export(&app.store, tenant, &mut to).await,
+            Some(Request::Do(task)) => perform(app, task, &mut to).await.map(|()| None),
             None => refuse(&mut to, "this is not understood").await.map(|()| None),
         };
         match done {
             Ok(Some(rows)) => tracing::info!(rows, "an operator has exported the store"),
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "an operator's export has not ended"),
+            Err(error) => tracing::warn!(%error, "an operator was not answered to the end"),
         }
     }
 }
@@ -117,20 +123,23 @@ impl Drop for Control {
 }
 
 /// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Request {
-    /// An archive of all.
-    ExportStore,
-    /// An archive of one tenant.
-    ExportTenant(TenantId),
+    /// An archive of all, or of one tenant.
+    Export(Option<TenantId>),
+    /// A task.
+    Do(Task),
 }
 
 impl Request {
     fn parse(line: &str) -> Option<Self> {
+        if let Some(task) = line.strip_prefix("do ") {
+            return serde_json::from_str(task).ok().map(Self::Do);
+        }
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         match words.as_slice() {
-            ["export"] => Some(Self::ExportStore),
-            ["export", tenant] => tenant.parse().ok().map(Self::ExportTenant),
+            ["export"] => Some(Self::Export(None)),
+            ["export", tenant] => tenant.parse().ok().map(|tenant| Self::Export(Some(tenant))),
             _ => None,
         }
     }
@@ -139,12 +148,12 @@ impl Request {
 /// Writes the archive, and gives how many rows it has; none if it was refused.
 async fn export<W: AsyncWrite + Unpin>(
     store: &Store,
-    request: Request,
+    tenant: Option<TenantId>,
     to: &mut W,
 ) -> io::Result<Option<u64>> {
-    let export = match request {
-        Request::ExportStore => store.export(),
-        Request::ExportTenant(tenant) => store.export().tenant(tenant),
+    let export = match tenant {
+        None => store.export(),
+        Some(tenant) => store.export().tenant(tenant),
     };
     // What fails before the first byte is told; after it there is only the end to be missed.
     let mut told = Told { to, said: false };
@@ -154,6 +163,27 @@ async fn export<W: AsyncWrite + Unpin>(
         Ok(summary) => to.shutdown().await.map(|()| Some(summary.rows)),
         Err(error) if !said => refuse(to, &error.to_string()).await.map(|()| None),
         Err(error) => Err(io::Error::other(Failed(error))),
+    }
+}
+
+/// Does a task, and writes what came of it.
+async fn perform<W: AsyncWrite + Unpin>(app: &App, task: Task, to: &mut W) -> io::Result<()> {
+    match task::perform(&app.auth, &app.store, &app.config.data, task).await {
+        Ok(reply) => {
+            let reply = serde_json::to_string(&reply).map_err(io::Error::other)?;
+            to.write_all(format!("ok\n{reply}\n").as_bytes()).await?;
+            to.shutdown().await
+        }
+        Err(error) => {
+            let mut told = error.to_string();
+            let mut cause = std::error::Error::source(&error);
+            while let Some(error) = cause {
+                told.push_str(": ");
+                told.push_str(&error.to_string());
+                cause = error.source();
+            }
+            refuse(to, &told).await
+        }
     }
 }
 
@@ -252,13 +282,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_one_word_and_whose_rows() {
+    fn a_request_is_an_export_or_a_task() {
         let tenant = TenantId::new();
-        assert_eq!(Request::parse("export\n"), Some(Request::ExportStore));
-        let of_one = format!("export {tenant}\n");
-        assert_eq!(Request::parse(&of_one), Some(Request::ExportTenant(tenant)));
-        for wrong in ["", "\n", "import\n", "export x\n", &format!("export {tenant} x\n")] {
-            assert_eq!(Request::parse(wrong), None, "{wrong:?}");
+        assert!(matches!(Request::parse("export\n"), Some(Request::Export(None))));
+        let of_one = Request::parse(&format!("export {tenant}\n"));
+        assert!(matches!(of_one, Some(Request::Export(of_one)) if of_one == Some(tenant)));
+        assert!(matches!(Request::parse("do \"keys\"\n"), Some(Request::Do(Task::Keys))));
+        let unknown = format!("export {tenant} x\n");
+        for wrong in ["", "\n", "import\n", "export x\n", "do keys\n", "do \"x\"\n", &unknown] {
+            assert!(Request::parse(wrong).is_none(), "{wrong:?}");
         }
     }
 

@@ -69,7 +69,7 @@ impl Algorithm {
     }
 
     /// Its name in headers and in the JWKS.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::EdDsa => "EdDSA",
         }

@@ -1,14 +1,18 @@
-//! The operator's verbs: check, inspect, export, import, backup.
+//! The operator's verbs: check, inspect, export, import, backup, user, keys.
 //!
 //! What a verb was asked for goes to stdout; how far it is, and what went wrong, to stderr. A verb that
 //! is dropped, as a signal does it, leaves nothing behind that looks whole.
 
 mod archives;
 mod check;
+#[cfg(unix)]
+mod door;
+mod identity;
 mod inspect;
 mod origin;
 mod progress;
 mod target;
+pub(crate) mod task;
 
 use std::{io, path::PathBuf};
 
@@ -44,6 +48,15 @@ pub enum Error {
     /// Stdout cannot be written.
     #[error("stdout cannot be written")]
     Stdout(#[source] io::Error),
+    /// Identity.
+    #[error(transparent)]
+    Auth(#[from] coditect_auth::Error),
+    /// Stdin cannot be read.
+    #[error("stdin cannot be read")]
+    Stdin(#[source] io::Error),
+    /// A variable is missing that goes with another.
+    #[error("{0} must be set, too")]
+    Variable(&'static str),
     /// The server that runs on the store refused.
     #[error("the server refused: {0}")]
     Refused(String),
@@ -71,6 +84,8 @@ pub async fn run(verb: &Verb) -> Result<Outcome, Error> {
         Verb::Export(arguments) => archives::export(arguments).await,
         Verb::Import(arguments) => archives::import(arguments).await,
         Verb::Backup(arguments) => archives::backup(arguments).await,
+        Verb::User(arguments) => identity::user(&arguments.verb).await,
+        Verb::Keys(arguments) => identity::keys(&arguments.verb).await,
     }
 }
 
@@ -78,7 +93,7 @@ pub async fn run(verb: &Verb) -> Result<Outcome, Error> {
 pub fn stopped(verb: &Verb) -> &'static str {
     match verb {
         Verb::Import(_) => "stopped: run it again with the same archive to go on",
-        Verb::Serve(_) | Verb::Inspect(_) => "stopped",
+        Verb::Serve(_) | Verb::Inspect(_) | Verb::User(_) | Verb::Keys(_) => "stopped",
         Verb::Check(_) => "stopped: the rest was not checked",
         Verb::Export(_) | Verb::Backup(_) => "stopped: nothing was kept",
     }

@@ -12,6 +12,7 @@ mod durability;
 mod health;
 mod http2;
 mod limits;
+mod management;
 mod operator;
 mod process;
 mod program;

@@ -44,6 +44,7 @@ pub(crate) fn program(front: &[&str], folder: &Path) -> Command {
         .args(front)
         .args(["--data", folder.to_str().unwrap()])
         .env_remove("CODITECT_MASTER_KEY")
+        .env_remove("CODITECT_NEW_MASTER_KEY")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -1,0 +1,86 @@
+//! The door of the server that runs on a store, from outside: see [`control`](crate::control).
+
+use std::io;
+
+use coditect_store::{
+    archive::{self, Progress, Summary},
+    model::TenantId,
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    net::UnixStream,
+};
+
+use super::{
+    Error,
+    target::of,
+    task::{Reply, Task},
+};
+use crate::{command::Data, control::SOCKET};
+
+/// A server that answers.
+pub(super) struct Server {
+    stream: UnixStream,
+    data: Data,
+}
+
+/// The one that runs on the store, if one does.
+pub(super) async fn find(data: &Data) -> Result<Option<Server>, Error> {
+    let path = data.data.join(SOCKET);
+    match UnixStream::connect(&path).await {
+        Ok(stream) => Ok(Some(Server { stream, data: data.clone() })),
+        // None, or one that was killed and left its socket behind.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::NotADirectory
+                    | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(of(&path)(error)),
+    }
+}
+
+impl Server {
+    /// Has it write an archive.
+    pub(super) async fn export<W: AsyncWrite + Unpin>(
+        self,
+        tenant: Option<TenantId>,
+        sink: &mut W,
+        observe: impl FnMut(Progress),
+    ) -> Result<Summary, Error> {
+        let request = match tenant {
+            Some(tenant) => format!("export {tenant}\n"),
+            None => "export\n".to_owned(),
+        };
+        Ok(archive::copy(self.asked(&request).await?, sink, observe).await?)
+    }
+
+    /// Has it do a task.
+    pub(super) async fn perform(self, task: &Task) -> Result<Reply, Error> {
+        let path = self.data.data.join(SOCKET);
+        let task = serde_json::to_string(task).map_err(io::Error::from).map_err(of(&path))?;
+        let mut stream = self.asked(&format!("do {task}\n")).await?;
+        let mut reply = String::new();
+        stream.read_line(&mut reply).await.map_err(of(&path))?;
+        serde_json::from_str(&reply).map_err(io::Error::from).map_err(of(&path))
+    }
+
+    /// What comes after it has said that it does `request`.
+    async fn asked(self, request: &str) -> Result<BufReader<UnixStream>, Error> {
+        let path = self.data.data.join(SOCKET);
+        let mut stream = BufReader::new(self.stream);
+        stream.get_mut().write_all(request.as_bytes()).await.map_err(of(&path))?;
+        let mut reply = String::new();
+        stream.read_line(&mut reply).await.map_err(of(&path))?;
+        match reply.trim_end().split_once(' ') {
+            None if reply == "ok\n" => Ok(stream),
+            Some(("error", why)) => Err(Error::Refused(why.to_owned())),
+            _ => Err(of(&path)(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+}

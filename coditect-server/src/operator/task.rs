@@ -1,0 +1,226 @@
+//! What an operator has done with users and keys: by the server that runs on the store, or, if none does,
+//! here.
+//!
+//! A [`Task`] is data, which goes through the server's [door](crate::control) as one line of JSON, and so
+//! does its [`Reply`]. Both ways end in [`perform`].
+
+use std::{env, path::Path};
+
+use chrono::{DateTime, Utc};
+use coditect_auth::{
+    Auth, Error as AuthError, KeyState, MasterKey, Registration, Settings, replace_master_key,
+    replace_master_key_at,
+};
+use coditect_store::{
+    Clock, Cursor, Store,
+    model::{TenantId, User, UserId, UserStatus},
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Error, open};
+use crate::{
+    app::{MASTER_KEY_FILE, MASTER_KEY_VARIABLE, master_key},
+    command::Data,
+};
+
+/// The variable that holds the next master key, where it is not in a file.
+pub(crate) const NEXT_MASTER_KEY_VARIABLE: &str = "CODITECT_NEW_MASTER_KEY";
+
+/// How many users a reply has at the most.
+const PAGE: usize = 200;
+
+/// What is to be done.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Task {
+    /// A new user; without a password one sets it by a reset token.
+    CreateUser {
+        email: String,
+        password: Option<String>,
+        first_name: Option<String>,
+        last_name: Option<String>,
+    },
+    /// Users by address, after those of the cursor.
+    Users { after: Option<String> },
+    /// One user.
+    User { email: String },
+    /// Lets a user sign in, or not.
+    SetEnabled { email: String, enabled: bool },
+    /// A token that resets a user's password.
+    ResetPassword { email: String },
+    /// Ends a user's sessions.
+    SignOut { email: String },
+    /// Takes a user's second factor away.
+    RemoveSecondFactor { email: String },
+    /// The signing keys.
+    Keys,
+    /// Has the next key sign.
+    RotateKeys,
+    /// Another master key: in the place of the file's, or the second of these.
+    ReplaceMasterKey { given: Option<[String; 2]> },
+}
+
+/// What came of it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reply {
+    /// It was done.
+    Done,
+    /// A user, and what they set their password with, if they need that.
+    User { user: UserRow, reset_token: Option<String> },
+    /// Users, and where the rest begins.
+    Users { users: Vec<UserRow>, next: Option<String> },
+    /// How many sessions were ended.
+    SignedOut { sessions: usize },
+    /// The signing keys, oldest first.
+    Keys { keys: Vec<KeyRow> },
+}
+
+/// A user, as an operator sees them.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct UserRow {
+    pub(crate) id: UserId,
+    pub(crate) tenant_id: TenantId,
+    pub(crate) email: String,
+    pub(crate) enabled: bool,
+    pub(crate) created_at: DateTime<Utc>,
+}
+
+/// A signing key, as an operator sees it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct KeyRow {
+    pub(crate) kid: String,
+    pub(crate) algorithm: String,
+    pub(crate) state: String,
+    pub(crate) since: DateTime<Utc>,
+}
+
+impl From<&User> for UserRow {
+    fn from(user: &User) -> Self {
+        Self {
+            id: user.id,
+            tenant_id: user.tenant_id,
+            email: user.email.clone(),
+            enabled: user.status == UserStatus::Enabled,
+            created_at: user.created_at,
+        }
+    }
+}
+
+/// Does it where the store is.
+pub(super) async fn run(data: &Data, task: Task) -> Result<Reply, Error> {
+    #[cfg(unix)]
+    if let Some(server) = super::door::find(data).await? {
+        return server.perform(&task).await;
+    }
+    let store = open(data).await?;
+    let performed = perform_here(&store, &data.data, task).await;
+    store.database().close().await;
+    performed
+}
+
+async fn perform_here(store: &Store, folder: &Path, task: Task) -> Result<Reply, Error> {
+    if let Task::ReplaceMasterKey { given } = task {
+        return Ok(replace(store, folder, given).await?);
+    }
+    let master = master_key(folder, store).await?;
+    let auth = Auth::open(store.clone(), master, Clock::system(), Settings::default()).await?;
+    Ok(perform(&auth, store, folder, task).await?)
+}
+
+/// Does it.
+pub(crate) async fn perform(
+    auth: &Auth,
+    store: &Store,
+    folder: &Path,
+    task: Task,
+) -> Result<Reply, AuthError> {
+    Ok(match task {
+        Task::CreateUser { email, password, first_name, last_name } => {
+            let has_password = password.is_some();
+            // Nobody knows it, the operator neither.
+            let unknown = || format!("{}{}", Uuid::new_v4(), Uuid::new_v4());
+            let password = password.unwrap_or_else(unknown);
+            let new = Registration { email: &email, password: &password, first_name, last_name };
+            let user = auth.create_user(new).await?;
+            let token = if has_password { None } else { Some(auth.reset_token(&email).await?) };
+            let reset_token = token.map(|token| token.expose().to_owned());
+            Reply::User { user: (&user).into(), reset_token }
+        }
+        Task::Users { after } => {
+            let after = after.map(|text| text.parse::<Cursor>()).transpose()?;
+            let page = auth.users(PAGE, after.as_ref()).await?;
+            let next = page.next.map(|cursor| cursor.to_string());
+            Reply::Users { users: page.items.iter().map(UserRow::from).collect(), next }
+        }
+        Task::User { email } => {
+            Reply::User { user: (&auth.user(&email).await?).into(), reset_token: None }
+        }
+        Task::SetEnabled { email, enabled } => {
+            let status = if enabled { UserStatus::Enabled } else { UserStatus::Disabled };
+            auth.set_status(&email, status).await?;
+            Reply::Done
+        }
+        Task::ResetPassword { email } => {
+            let token = auth.reset_token(&email).await?;
+            let user = (&auth.user(&email).await?).into();
+            Reply::User { user, reset_token: Some(token.expose().to_owned()) }
+        }
+        Task::SignOut { email } => Reply::SignedOut { sessions: auth.sign_out_user(&email).await? },
+        Task::RemoveSecondFactor { email } => {
+            auth.take_factor_away(&email).await?;
+            Reply::Done
+        }
+        Task::Keys => {
+            let row = |key: &coditect_auth::SealedKey| KeyRow {
+                kid: key.kid.to_string(),
+                algorithm: key.algorithm.name().to_owned(),
+                state: key.state.name().to_owned(),
+                since: match key.state {
+                    KeyState::Next => key.created_at,
+                    KeyState::Active { activated_at } => activated_at,
+                    KeyState::Retired { retired_at, .. } => retired_at,
+                    KeyState::Gone { gone_at } => gone_at,
+                },
+            };
+            Reply::Keys { keys: auth.keys().await?.iter().map(row).collect() }
+        }
+        Task::RotateKeys => {
+            auth.rotate_keys().await?;
+            Reply::Done
+        }
+        Task::ReplaceMasterKey { given } => replace(store, folder, given).await?,
+    })
+}
+
+async fn replace(
+    store: &Store,
+    folder: &Path,
+    given: Option<[String; 2]>,
+) -> Result<Reply, AuthError> {
+    let clock = Clock::system();
+    match given {
+        None => replace_master_key_at(&folder.join(MASTER_KEY_FILE), store, &clock).await?,
+        Some([present, next]) => {
+            let (present, next) = (MasterKey::parse(&present)?, MasterKey::parse(&next)?);
+            replace_master_key(store, &clock, &present, &next).await?;
+        }
+    }
+    Ok(Reply::Done)
+}
+
+/// The master keys of the environment, if they are there.
+///
+/// # Errors
+///
+/// One is there without the other.
+pub(super) fn given_master_keys() -> Result<Option<[String; 2]>, Error> {
+    let of = |name| env::var_os(name).map(|text| text.to_string_lossy().into_owned());
+    match (of(MASTER_KEY_VARIABLE), of(NEXT_MASTER_KEY_VARIABLE)) {
+        (None, None) => Ok(None),
+        (Some(present), Some(next)) => Ok(Some([present, next])),
+        (Some(_), None) => Err(Error::Variable(NEXT_MASTER_KEY_VARIABLE)),
+        (None, Some(_)) => Err(Error::Variable(MASTER_KEY_VARIABLE)),
+    }
+}
