@@ -5,15 +5,25 @@
 //! new password, [`Password::presented`] only the upper bound, since a rule that came later must not lock
 //! out who chose before it. Every byte counts, up to the last, and a zero byte ends nothing.
 //!
-//! There are no rules of composition: they make passwords worse.
+//! There are no rules of composition: they make passwords worse. But one that a guesser tries among the
+//! first ten thousand is none: the commonest of published lists, whatever letters are replaced in them,
+//! a character again and again, a row of the keyboard. `zxcvbn` (Wheeler, USENIX Security 2016) says how
+//! soon one is tried.
 
 use unicode_normalization::UnicodeNormalization as _;
 use zeroize::Zeroizing;
+use zxcvbn::zxcvbn;
 
 use crate::{Email, Password};
 
 const MIN_CHARS: usize = 8;
 const MAX_CHARS: usize = 256;
+
+/// One that is tried within so many guesses is refused.
+const FIRST_GUESSES: u64 = 10_000;
+
+/// No common one is longer, in characters.
+const COMMON_CHARS: usize = 32;
 
 /// What is longer is refused unseen. No text of 256 characters in NFC is much longer in any other form.
 const MAX_BYTES: usize = 4096;
@@ -28,6 +38,9 @@ pub enum PasswordError {
     /// It has more than 256 characters.
     #[error("a password has at most {MAX_CHARS} characters")]
     TooLong,
+    /// It is among the first that anybody tries.
+    #[error("a password is not one of the commonest")]
+    Common,
     /// It is the e-mail address of its account.
     #[error("a password is not one's e-mail address")]
     IsEmail,
@@ -37,12 +50,16 @@ impl Password {
     /// A password that somebody chooses for the account of `email`.
     pub fn choose(text: &str, email: &Email) -> Result<Self, PasswordError> {
         let password = Self::presented(text)?;
-        if password.expose().chars().count() < MIN_CHARS {
+        let chars = password.expose().chars().count();
+        if chars < MIN_CHARS {
             return Err(PasswordError::TooShort);
         }
         let lower = Zeroizing::new(password.expose().to_lowercase());
         if *lower == email.normalized() || *lower == email.display().to_lowercase() {
             return Err(PasswordError::IsEmail);
+        }
+        if chars <= COMMON_CHARS && zxcvbn(password.expose(), &[]).guesses() <= FIRST_GUESSES {
+            return Err(PasswordError::Common);
         }
         Ok(password)
     }
@@ -73,7 +90,7 @@ mod tests {
 
     #[test]
     fn there_are_no_rules_of_composition() {
-        for text in ["testpass123", "aaaaaaaa", "correct horse battery staple", "パスワードの長さ"]
+        for text in ["testpass123", "ggrrttkk", "correct horse battery staple", "パスワードの長さ"]
         {
             assert!(choose(text).is_ok(), "{text}");
         }
@@ -82,7 +99,7 @@ mod tests {
     #[test]
     fn a_password_has_8_to_256_characters_however_many_bytes_they_take() {
         assert_eq!(choose("1234567").unwrap_err(), PasswordError::TooShort);
-        assert!(choose("12345678").is_ok());
+        assert!(choose("1x3y5z7q").is_ok());
         assert_eq!(choose("ééééééé").unwrap_err(), PasswordError::TooShort);
         assert!(choose(&"x".repeat(256)).is_ok());
         assert!(choose(&"語".repeat(256)).is_ok());
@@ -118,6 +135,32 @@ mod tests {
             assert_eq!(choose(text).unwrap_err(), PasswordError::IsEmail, "{text}");
         }
         assert!(choose("long.name@bücher.example!").is_ok());
+    }
+
+    #[test]
+    fn what_is_tried_first_is_refused_in_any_case_and_disguise() {
+        for text in [
+            "password",
+            "PASSWORD",
+            "Password",
+            "p@ssw0rd",
+            "12345678",
+            "qwertyuiop",
+            "iloveyou",
+            "password1",
+            "password123",
+            "trustno1",
+            "11111111",
+            "aaaaaaaa",
+            "abcdefgh",
+            "drowssap",
+            "letmein1",
+            "baseball",
+            "sunshine",
+        ] {
+            assert_eq!(choose(text).unwrap_err(), PasswordError::Common, "{text}");
+        }
+        assert!(Password::presented("password").is_ok(), "who has one already gets in");
     }
 
     #[test]
