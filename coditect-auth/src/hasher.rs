@@ -14,6 +14,7 @@
 //! for other, or for less, than today's parameters still verifies, and is to be made anew.
 
 mod argon;
+mod pepper;
 
 use std::{fmt, num::NonZeroUsize, sync::Arc};
 
@@ -22,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use argon::{StoredHash, hash};
 
 pub use argon::HashParams;
+pub use pepper::Peppers;
 
 use crate::{Error, Password, random::random};
 
@@ -44,6 +46,7 @@ pub enum Verdict {
 #[derive(Clone)]
 pub struct Hasher {
     params: HashParams,
+    peppers: Arc<Peppers>,
     /// A hash that no password is for, as dear as any.
     absent: Arc<str>,
     running: Arc<Semaphore>,
@@ -67,13 +70,21 @@ impl Hasher {
     /// A hasher that runs so many hashes at once.
     pub fn with_permits(params: HashParams, permits: NonZeroUsize) -> Result<Self, Error> {
         let nobodys_password: [u8; 32] = *random()?;
-        let absent = hash(&params, &nobodys_password)?.into();
+        let peppers = Arc::<Peppers>::default();
+        let absent = hash(&params, &peppers, &nobodys_password)?.into();
         Ok(Self {
             params,
+            peppers,
             absent,
             running: Arc::new(Semaphore::new(permits.get())),
             admitted: Arc::new(Semaphore::new(permits.get() + WAITING)),
         })
+    }
+
+    /// The same, with these peppers.
+    #[must_use]
+    pub fn with_peppers(self, peppers: Peppers) -> Self {
+        Self { peppers: Arc::new(peppers), ..self }
     }
 
     /// The password's hash with a new salt, as a PHC string.
@@ -82,8 +93,9 @@ impl Hasher {
     ///
     /// [`Error::Busy`] when too many are waiting.
     pub async fn hash(&self, password: &Password) -> Result<String, Error> {
-        let (params, password) = (self.params.clone(), password.clone());
-        self.run(move || hash(&params, password.expose().as_bytes())).await
+        let (params, peppers) = (self.params.clone(), Arc::clone(&self.peppers));
+        let password = password.clone();
+        self.run(move || hash(&params, &peppers, password.expose().as_bytes())).await
     }
 
     /// Whether this is the password that `stored`, a PHC string, was made from.
@@ -94,8 +106,9 @@ impl Hasher {
     /// hash, or one too dear to compute.
     pub async fn verify(&self, password: &Password, stored: &str) -> Result<Verdict, Error> {
         let stored = StoredHash::parse(stored)?;
-        let (params, password) = (self.params.clone(), password.clone());
-        self.run(move || stored.verify(&params, password.expose().as_bytes())).await
+        let (params, peppers) = (self.params.clone(), Arc::clone(&self.peppers));
+        let password = password.clone();
+        self.run(move || stored.verify(&params, &peppers, password.expose().as_bytes())).await
     }
 
     /// Spends what [`verify`](Self::verify) would, for an account that doesn't exist, so that the

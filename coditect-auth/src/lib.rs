@@ -59,7 +59,7 @@ pub use courier::{Courier, LogCourier, NoCourier};
 pub use email::{Email, EmailError};
 pub use error::Error;
 pub use family::{Decision, Lifetimes, Presented, Stored};
-pub use hasher::{HashParams, Hasher, Verdict};
+pub use hasher::{HashParams, Hasher, Peppers, Verdict};
 pub use keys::{
     Algorithm, KeyError, KeyRing, KeyState, Kid, SealedKey, SealedRoot, SigningKey, VerifyingKey,
 };
@@ -68,7 +68,7 @@ pub use refresh::{RefreshKeys, RefreshToken, Salt};
 pub use scope::{Scope, ScopeError, Scopes};
 pub use second_factor::{FactorSecret, RecoveryCodes};
 pub use secret::{
-    AccessToken, MasterKey, OpaqueText, Password, RefreshSecret, RefreshText, RootKey,
+    AccessToken, MasterKey, OpaqueText, Password, PepperKey, RefreshSecret, RefreshText, RootKey,
 };
 pub use service::{
     Auth, Credential, DEVICE_NAME_CHARS, Device, INVITATION_LIFE, Identity, Member, NewFactor,

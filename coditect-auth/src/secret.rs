@@ -51,6 +51,8 @@ macro_rules! secrets {
 secrets! {
     /// A password in NFC, of a length that may be hashed.
     Password: String => str;
+    /// A key that goes into the hashes of passwords.
+    PepperKey: Vec<u8> => [u8];
     /// The operator's key, which seals the [`RootKey`].
     MasterKey: [u8; 32] => [u8; 32];
     /// The key from which all other keys of an installation are derived.

@@ -7,7 +7,8 @@ use std::{env, path::Path, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use coditect_auth::{
-    AccessSettings, Auth, Lifetimes, LogCourier, MasterKey, Settings, entities, master_key_at,
+    AccessSettings, Auth, Lifetimes, LogCourier, MasterKey, Peppers, Settings, entities,
+    master_key_at,
 };
 use coditect_store::{Clock, Store, engine::Database};
 use tokio::time::Instant;
@@ -20,6 +21,9 @@ use crate::{
 
 /// The variable that holds the master key, in hexadecimal or Base64, where it is not in a file.
 pub(crate) const MASTER_KEY_VARIABLE: &str = "CODITECT_MASTER_KEY";
+
+/// The variable that holds the keys that go into the hashes of passwords.
+const PEPPER_VARIABLE: &str = "CODITECT_PEPPER";
 
 /// The file in the data folder that holds it otherwise; made at the first start.
 pub(crate) const MASTER_KEY_FILE: &str = "master.key";
@@ -69,6 +73,7 @@ impl App {
                 CourierKind::None => None,
                 CourierKind::Log => Some(Arc::new(LogCourier)),
             },
+            peppers: peppers()?,
             key_rotation: time_delta(config.key_rotation),
             ..Settings::default()
         };
@@ -121,6 +126,12 @@ pub(crate) async fn master_key(
         Some(text) => Ok(MasterKey::parse(&text.to_string_lossy())?),
         None => master_key_at(&folder.join(MASTER_KEY_FILE), store).await,
     }
+}
+
+/// The peppers of the environment.
+fn peppers() -> Result<Peppers, coditect_auth::Error> {
+    env::var_os(PEPPER_VARIABLE)
+        .map_or(Ok(Peppers::default()), |text| Peppers::parse(&text.to_string_lossy()))
 }
 
 /// A setting's duration, which is ten years at the most.

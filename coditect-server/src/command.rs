@@ -20,7 +20,9 @@ use crate::config::Config;
     after_help = "Durations are written as 90s, 15m or 1h 30m, and are at most 24h. A flag is \
                   stronger than its variable.\n\nThe master key, which seals the signing keys, is \
                   the file master.key in the data folder, made at the first start, or the \
-                  variable CODITECT_MASTER_KEY: 32 bytes in hexadecimal or Base64.\n\nIt exits with \
+                  variable CODITECT_MASTER_KEY: 32 bytes in hexadecimal or Base64. \
+                  CODITECT_PEPPER holds keys that go into the hashes of passwords, as id:Base64, \
+                  several with commas between; new hashes get the first.\n\nIt exits with \
                   0 when all is well, 1 on an error, 2 on arguments that it does not understand, \
                   and 3 when a check has found faults."
 )]

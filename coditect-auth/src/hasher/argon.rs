@@ -4,11 +4,14 @@
 //! the floor, and neither that nor what a stored hash asks for is dearer than the ceiling.
 
 use argon2::{
-    ARGON2ID_IDENT, Argon2, PasswordHash, PasswordHasher as _, PasswordVerifier as _, Version,
-    password_hash,
+    ARGON2ID_IDENT, Algorithm, Argon2, PasswordHash, PasswordHasher as _, PasswordVerifier as _,
+    Version, password_hash,
 };
 
-use super::Verdict;
+use super::{
+    Verdict,
+    pepper::{Pepper, Peppers},
+};
 use crate::{Error, random::random};
 
 /// The least, each as good as the others, in KiB of memory and passes over it (OWASP Password Storage
@@ -84,10 +87,27 @@ impl StoredHash {
         Ok(Self { hash, params })
     }
 
-    /// Whether this is its password; `today` are the parameters that a new hash would have.
-    pub(super) fn verify(&self, today: &HashParams, password: &[u8]) -> Result<Verdict, Error> {
-        match Argon2::from(&self.params).verify_password(password, &self.hash) {
-            Ok(()) => Ok(Verdict::Matches { needs_rehash: costs(&self.params) != costs(&today.0) }),
+    /// Whether this is its password; `today` are the parameters that a new hash would have, and the first
+    /// of `peppers` its pepper.
+    pub(super) fn verify(
+        &self,
+        today: &HashParams,
+        peppers: &Peppers,
+        password: &[u8],
+    ) -> Result<Verdict, Error> {
+        let keyid = self.params.keyid();
+        let pepper = match keyid {
+            [] => None,
+            id => Some(peppers.of(id).ok_or_else(|| {
+                Error::internal("a stored hash was made with a pepper that is not there")
+            })?),
+        };
+        match argon2(&self.params, pepper)?.verify_password(password, &self.hash) {
+            Ok(()) => {
+                let present = peppers.present().map_or(&[][..], |pepper| pepper.id.as_bytes());
+                let needs_rehash = costs(&self.params) != costs(&today.0) || keyid != present;
+                Ok(Verdict::Matches { needs_rehash })
+            }
             Err(password_hash::Error::PasswordInvalid) => Ok(Verdict::Differs),
             Err(error) => Err(Error::internal(error)),
         }
@@ -95,12 +115,39 @@ impl StoredHash {
 }
 
 /// The password's hash with a new salt of 16 bytes, as a PHC string.
-pub(super) fn hash(params: &HashParams, password: &[u8]) -> Result<String, Error> {
+pub(super) fn hash(
+    params: &HashParams,
+    peppers: &Peppers,
+    password: &[u8],
+) -> Result<String, Error> {
     let salt: [u8; 16] = *random()?;
-    Argon2::from(&params.0)
+    let (params, pepper) = (with_keyid(&params.0, peppers.present())?, peppers.present());
+    argon2(&params, pepper)?
         .hash_password_with_salt(password, &salt)
         .map(|hash| hash.to_string())
         .map_err(Error::internal)
+}
+
+fn argon2<'a>(params: &argon2::Params, pepper: Option<&'a Pepper>) -> Result<Argon2<'a>, Error> {
+    match pepper {
+        None => Ok(Argon2::from(params)),
+        Some(Pepper { key, .. }) => Argon2::new_with_secret(
+            key.expose(),
+            Algorithm::Argon2id,
+            Version::V0x13,
+            params.clone(),
+        )
+        .map_err(Error::internal),
+    }
+}
+
+/// The same, with the pepper's id beside the hash.
+fn with_keyid(params: &argon2::Params, pepper: Option<&Pepper>) -> Result<argon2::Params, Error> {
+    let Some(Pepper { id, .. }) = pepper else { return Ok(params.clone()) };
+    let mut with = argon2::ParamsBuilder::new();
+    with.m_cost(params.m_cost()).t_cost(params.t_cost()).p_cost(params.p_cost());
+    with.keyid(argon2::KeyId::new(id.as_bytes()).map_err(Error::internal)?);
+    with.build().map_err(Error::internal)
 }
 
 fn is_bearable(params: &argon2::Params) -> bool {
@@ -148,7 +195,8 @@ mod tests {
 
     #[test]
     fn a_stored_hash_that_is_too_dear_or_no_argon2id_is_refused_unrun() {
-        let stored = hash(&HashParams::weak_for_tests(), b"testpass123").unwrap();
+        let stored =
+            hash(&HashParams::weak_for_tests(), &Peppers::default(), b"testpass123").unwrap();
         assert!(stored.contains("$argon2id$v=19$m=8,t=1,p=1$"), "{stored}");
         for (from, to) in [
             ("m=8,", "m=4294967295,"),
@@ -177,9 +225,34 @@ mod tests {
             (19_456, 2, 2, true),
         ] {
             let params = HashParams::new(memory_kib, passes, lanes).unwrap();
-            let stored = StoredHash::parse(&hash(&params, b"testpass123").unwrap()).unwrap();
-            let verdict = stored.verify(&today, b"testpass123").unwrap();
+            let none = Peppers::default();
+            let stored = hash(&params, &none, b"testpass123").unwrap();
+            let stored = StoredHash::parse(&stored).unwrap();
+            let verdict = stored.verify(&today, &none, b"testpass123").unwrap();
             assert_eq!(verdict, Verdict::Matches { needs_rehash });
         }
+    }
+
+    #[test]
+    fn a_hash_is_worth_nothing_without_its_pepper_and_is_made_anew_with_the_first() {
+        const KEYS: [&str; 2] = ["MDEyMzQ1Njc4OWFiY2RlZg==", "ZmVkY2JhOTg3NjU0MzIxMA=="];
+
+        let params = HashParams::weak_for_tests();
+        let peppers = |text: &str| Peppers::parse(text).unwrap();
+        let old = peppers(&format!("2025:{}", KEYS[0]));
+        let new = peppers(&format!("2026:{},2025:{}", KEYS[1], KEYS[0]));
+        let another = peppers(&format!("2025:{}", KEYS[1]));
+        let stored = hash(&params, &old, b"testpass123").unwrap();
+        assert!(stored.contains("keyid="), "{stored}");
+        let stored = StoredHash::parse(&stored).unwrap();
+        let verify = |peppers: &Peppers| stored.verify(&params, peppers, b"testpass123");
+        assert_eq!(verify(&old).unwrap(), Verdict::Matches { needs_rehash: false });
+        assert_eq!(verify(&new).unwrap(), Verdict::Matches { needs_rehash: true });
+        assert_eq!(verify(&another).unwrap(), Verdict::Differs);
+        assert!(matches!(verify(&Peppers::default()), Err(Error::Internal(_))));
+
+        let plain = hash(&params, &Peppers::default(), b"testpass123").unwrap();
+        let plain = StoredHash::parse(&plain).unwrap().verify(&params, &old, b"testpass123");
+        assert_eq!(plain.unwrap(), Verdict::Matches { needs_rehash: true });
     }
 }

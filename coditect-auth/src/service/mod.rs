@@ -51,8 +51,8 @@ pub use self::{
 use self::{ring::load_keys, throttling::Turns};
 use crate::{
     AccessSettings, AccessToken, AccessTokens, Courier, Error, HashParams, Hasher, KeyRing,
-    Lifetimes, MasterKey, NoCourier, RefreshKeys, RefreshText, RefreshToken, RootKey, SealedKey,
-    SealedRoot, TokenId,
+    Lifetimes, MasterKey, NoCourier, Peppers, RefreshKeys, RefreshText, RefreshToken, RootKey,
+    SealedKey, SealedRoot, TokenId,
     model::{Invitation, LoginFailures, PasswordReset, PersonalToken, SecondFactor},
     secret::Subkey,
     subkey::{Purpose, mac},
@@ -66,6 +66,8 @@ pub struct Settings {
     pub access: AccessSettings,
     /// How dear a password's hash is.
     pub hash: HashParams,
+    /// What goes into it beside the password; none, if there are none.
+    pub peppers: Peppers,
     /// How long sessions live, and the grace of refreshes.
     pub lifetimes: Lifetimes,
     /// How tokens get to the addresses that they are for; none, and they don't.
@@ -80,6 +82,7 @@ impl Default for Settings {
         Self {
             access: AccessSettings::default(),
             hash: HashParams::default(),
+            peppers: Peppers::default(),
             lifetimes: Lifetimes::default(),
             courier: None,
             key_rotation: TimeDelta::days(30),
@@ -214,7 +217,7 @@ impl Auth {
         Ok(Self {
             access,
             refresh: RefreshKeys::derive(&root),
-            hasher: Hasher::new(settings.hash)?,
+            hasher: Hasher::new(settings.hash)?.with_peppers(settings.peppers),
             lifetimes: settings.lifetimes,
             ring: RwLock::new(Arc::new(ring)),
             reloaded_at: Mutex::new(None),
