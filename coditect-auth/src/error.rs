@@ -90,6 +90,9 @@ pub enum Error {
     /// The master key or the signing keys cannot be used: nothing works until an operator acts.
     #[error("the keys cannot be used")]
     Key(#[from] KeyError),
+    /// Not a document of public keys that can be used, and why.
+    #[error("the JWKS document cannot be used: {0}")]
+    Jwks(&'static str),
     /// The store's own error: its kind says what to do.
     #[error("the store failed")]
     Store(#[from] coditect_store::Error),

@@ -53,7 +53,7 @@ pub mod service;
 mod subkey;
 pub mod throttle;
 
-pub use access::{AccessSettings, AccessTokens, Minted, TokenError};
+pub use access::{AccessSettings, AccessTokens, JwksVerifier, Minted, TokenError};
 pub use claims::{Claims, TokenId};
 pub use courier::{Courier, LogCourier, NoCourier};
 pub use email::{Email, EmailError};

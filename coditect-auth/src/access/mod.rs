@@ -13,11 +13,15 @@
 //! audience is meant, and knows nothing of `typ`, `crit` and `iat`. So signatures are made and checked
 //! by the ring's keys, strictly, and each claim is checked here, in an order that is written down.
 
+mod cache;
+mod jwks;
 mod mint;
 mod verify;
 
 use chrono::TimeDelta;
 
+use cache::Verified;
+pub use jwks::JwksVerifier;
 pub use mint::Minted;
 pub use verify::TokenError;
 
@@ -44,16 +48,20 @@ pub struct AccessSettings {
     pub ttl: TimeDelta,
     /// How much the clocks of servers may differ; at most 30 seconds.
     pub leeway: TimeDelta,
+    /// Of how many tokens it is remembered that their signatures hold; zero of none. Each takes less
+    /// than a kibibyte.
+    pub remembered: usize,
 }
 
 impl Default for AccessSettings {
-    /// Fifteen minutes, and five seconds of leeway.
+    /// Fifteen minutes, five seconds of leeway, and ten thousand signatures.
     fn default() -> Self {
         Self {
             issuer: "coditect".to_owned(),
             audience: "coditect".to_owned(),
             ttl: TimeDelta::minutes(15),
             leeway: TimeDelta::seconds(5),
+            remembered: 10_000,
         }
     }
 }
@@ -62,6 +70,7 @@ impl Default for AccessSettings {
 #[derive(Clone, Debug)]
 pub struct AccessTokens {
     settings: AccessSettings,
+    verified: Verified,
 }
 
 impl AccessTokens {
@@ -80,7 +89,8 @@ impl AccessTokens {
         if settings.leeway < TimeDelta::zero() || settings.leeway > MAX_LEEWAY {
             return Err(Error::Setting("the leeway is 0 to 30 seconds"));
         }
-        Ok(Self { settings })
+        let verified = Verified::new(settings.remembered);
+        Ok(Self { settings, verified })
     }
 
     /// How long after its signing a token may hold somewhere: for so long its key is

@@ -26,7 +26,7 @@ mod sealed;
 mod signing;
 
 pub use error::KeyError;
-pub use ring::KeyRing;
+pub use ring::{KeyRing, VerifyingKeys};
 pub use root::SealedRoot;
 pub use rotation::rotate;
 pub use sealed::{KeyState, SealedKey};

@@ -13,7 +13,29 @@ use crate::RootKey;
 #[derive(Debug)]
 pub struct KeyRing {
     signing: SigningKey,
-    verifying: Vec<VerifyingKey>,
+    verifying: VerifyingKeys,
+}
+
+/// Keys that verify, by their ids.
+#[derive(Clone, Debug)]
+pub struct VerifyingKeys(Vec<VerifyingKey>);
+
+impl VerifyingKeys {
+    /// These, of which no two have one id, in the order in which they were made.
+    pub(crate) fn new(mut keys: Vec<VerifyingKey>) -> Self {
+        keys.sort_by_key(VerifyingKey::kid);
+        Self(keys)
+    }
+
+    /// The key whose id stands in a token's header; compared as text, and looked for nowhere else.
+    pub(crate) fn named(&self, kid: &str) -> Option<&VerifyingKey> {
+        self.0.iter().find(|key| key.is_named(kid))
+    }
+
+    /// Whether that key is among them.
+    pub(crate) fn has(&self, key: &VerifyingKey) -> bool {
+        self.0.contains(key)
+    }
 }
 
 impl KeyRing {
@@ -45,8 +67,8 @@ impl KeyRing {
                 return Err(KeyError::SeveralActive { first: first.kid(), second: kid });
             }
         }
-        verifying.sort_by_key(VerifyingKey::kid);
-        Ok(Self { signing: signing.ok_or(KeyError::NoneActive)?, verifying })
+        let signing = signing.ok_or(KeyError::NoneActive)?;
+        Ok(Self { signing, verifying: VerifyingKeys::new(verifying) })
     }
 
     /// Refuses a root key under which these were not sealed.
@@ -65,19 +87,19 @@ impl KeyRing {
         &self.signing
     }
 
-    /// The key whose id stands in a token's header; compared as text, and looked for nowhere else.
-    pub fn verifying(&self, kid: &str) -> Option<&VerifyingKey> {
-        self.verifying.iter().find(|key| key.is_named(kid))
+    /// All keys that verify.
+    pub fn verifying(&self) -> &VerifyingKeys {
+        &self.verifying
     }
 
     /// The ids of all its keys, in the order in which the keys were made.
     pub fn kids(&self) -> impl Iterator<Item = Kid> + '_ {
-        self.verifying.iter().map(VerifyingKey::kid)
+        self.verifying.0.iter().map(VerifyingKey::kid)
     }
 
     /// The JWKS document (RFC 7517): the public parts of all its keys.
     pub fn jwks(&self) -> Value {
-        let keys: Vec<Value> = self.verifying.iter().map(VerifyingKey::jwk).collect();
+        let keys: Vec<Value> = self.verifying.0.iter().map(VerifyingKey::jwk).collect();
         json!({ "keys": keys })
     }
 }
@@ -115,7 +137,7 @@ mod tests {
         let ring = KeyRing::open(&keys, &root(1)).unwrap();
         assert_eq!(ring.signing().kid(), keys[1].kid);
         for (key, verifies) in keys.iter().zip([true, true, true, false]) {
-            assert_eq!(ring.verifying(&key.kid.to_string()).is_some(), verifies);
+            assert_eq!(ring.verifying().named(&key.kid.to_string()).is_some(), verifies);
         }
     }
 

@@ -88,7 +88,7 @@ mod tests {
             ring = records.rotate(rotation * 10_000);
             assert!(published.contains(&ring.signing().kid()));
             assert_ne!(ring.signing().kid(), signed_before);
-            assert!(ring.verifying(&signed_before.to_string()).is_some());
+            assert!(ring.verifying().named(&signed_before.to_string()).is_some());
         }
     }
 

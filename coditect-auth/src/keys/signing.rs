@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use crate::Error;
+
 /// A signing key's id, the `kid` in a token's header.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -126,6 +128,35 @@ impl VerifyingKey {
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         Signature::from_slice(signature)
             .is_ok_and(|signature| self.key.verify_strict(message, &signature).is_ok())
+    }
+
+    /// The key of a JSON Web Key; none if it is one for something else.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Jwks`] if it is one of ours, and damaged, or private.
+    pub(crate) fn of_jwk(jwk: &Value) -> Result<Option<Self>, Error> {
+        let text = |name: &str| jwk.get(name).and_then(Value::as_str);
+        let is_or_absent = |name, value| jwk.get(name).is_none() || text(name) == Some(value);
+        let is_ours = text("kty") == Some("OKP")
+            && text("crv") == Some("Ed25519")
+            && is_or_absent("use", "sig")
+            && is_or_absent("alg", Algorithm::EdDsa.name());
+        if jwk.get("d").is_some() || jwk.get("k").is_some() {
+            return Err(Error::Jwks("it has a private key, which is nobody's to publish"));
+        }
+        if !is_ours {
+            return Ok(None);
+        }
+        let damaged = Error::Jwks("a key is damaged");
+        let kid_text = text("kid").ok_or(Error::Jwks("a key has no id"))?.to_owned();
+        let Ok(kid) = kid_text.parse().map(Kid) else { return Err(damaged) };
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text("x").unwrap_or_default()).ok();
+        let key = bytes
+            .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
+            .and_then(|bytes| ed25519_dalek::VerifyingKey::from_bytes(&bytes).ok())
+            .filter(|key| !key.is_weak());
+        key.map_or(Err(damaged), |key| Ok(Some(Self { kid, kid_text, key })))
     }
 
     /// The key as a JSON Web Key (RFC 8037).

@@ -137,11 +137,11 @@ impl Auth {
     /// yet and the ring could not be read again.
     pub async fn verify(&self, token: &str) -> Result<Claims, Error> {
         let now = self.clock.now();
-        match self.access.verify(&self.ring(), token, now) {
+        match self.access.verify(self.ring().verifying(), token, now) {
             // Another server may have rotated the keys.
             Err(TokenError::UnknownKey) => {
                 self.reload_ring().await?;
-                Ok(self.access.verify(&self.ring(), token, now)?)
+                Ok(self.access.verify(self.ring().verifying(), token, now)?)
             }
             verified => Ok(verified?),
         }

@@ -2,8 +2,9 @@
 
 use chrono::TimeDelta;
 use coditect_auth::{
-    Auth, Device, Error, KeyError, MasterKey, Registration, SealedKey, SealedRoot, Settings,
-    Tokens, master_key_at, replace_master_key, replace_master_key_at,
+    AccessSettings, Auth, Device, Error, JwksVerifier, KeyError, MasterKey, Registration,
+    SealedKey, SealedRoot, Settings, TokenError, Tokens, master_key_at, replace_master_key,
+    replace_master_key_at,
 };
 use coditect_store::{
     Clock, Store, Transaction,
@@ -143,6 +144,35 @@ async fn a_token_of_any_server_holds_on_all_others_through_rotations() {
         }
         other.keep_keys().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn another_service_verifies_by_the_published_keys_alone() {
+    let home = Installation::new().await;
+    let settings = AccessSettings::default();
+    let mut verifier = JwksVerifier::new(&home.auth.jwks(), settings.clone()).unwrap();
+    let ada = home.register("ada@example.org").await.unwrap();
+    let claims = verifier.verify(ada.tokens.access.expose(), home.now()).unwrap();
+    assert_eq!((claims.sub, claims.tenant_id), (ada.user.id, ada.user.tenant_id));
+    let late = verifier.verify(ada.tokens.access.expose(), home.now() + TimeDelta::hours(1));
+    assert!(matches!(late, Err(Error::TokenExpired)));
+    let refresh = verifier.verify(ada.tokens.refresh.expose(), home.now());
+    assert!(matches!(refresh, Err(Error::TokenInvalid(_))));
+    let elsewhere = AccessSettings { audience: "billing".to_owned(), ..settings.clone() };
+    let elsewhere = JwksVerifier::new(&home.auth.jwks(), elsewhere).unwrap();
+    let other = elsewhere.verify(ada.tokens.access.expose(), home.now());
+    assert!(matches!(other, Err(Error::TokenInvalid(TokenError::Audience))));
+
+    // The key that signs next is in the document before it does; the one after it is not.
+    home.auth.rotate_keys().await.unwrap();
+    let bob = home.register("bob@example.org").await.unwrap();
+    verifier.verify(bob.tokens.access.expose(), home.now()).unwrap();
+    home.auth.rotate_keys().await.unwrap();
+    let eve = home.register("eve@example.org").await.unwrap();
+    let unknown = verifier.verify(eve.tokens.access.expose(), home.now());
+    assert!(matches!(unknown, Err(Error::TokenInvalid(TokenError::UnknownKey))));
+    verifier.replace_keys(&home.auth.jwks()).unwrap();
+    verifier.verify(eve.tokens.access.expose(), home.now()).unwrap();
 }
 
 #[tokio::test]

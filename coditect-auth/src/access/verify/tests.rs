@@ -1,4 +1,5 @@
 mod claims;
+mod remembered;
 mod signature;
 
 use chrono::TimeDelta;
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::{AccessSettings, RootKey, SealedKey};
+use crate::{AccessSettings, KeyRing, RootKey, SealedKey};
 
 const LEEWAY: i64 = 5;
 
@@ -71,7 +72,7 @@ impl Fixture {
     }
 
     fn verify(&self, token: &str) -> Result<Claims, TokenError> {
-        self.tokens.verify(&self.ring, token, now())
+        self.tokens.verify(self.ring.verifying(), token, now())
     }
 
     fn header(&self) -> Value {

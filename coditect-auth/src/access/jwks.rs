@@ -1,0 +1,144 @@
+//! Verifying tokens somewhere else: by the public keys alone, as another service does it.
+//!
+//! All checks are those of this service. What cannot be known there is whether the session behind a token
+//! still holds: one that was signed out is refused here from the next request on, and there when its
+//! token has expired. Where that is too late, `/auth/verify` says it.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use super::{AccessSettings, AccessTokens};
+use crate::{Claims, Error, VerifyingKey, keys::VerifyingKeys};
+
+/// Verifies access tokens by the keys of a JWKS document (RFC 7517).
+///
+/// ```
+/// # use coditect_auth::{AccessSettings, Error, JwksVerifier};
+/// # fn example(document: &serde_json::Value, token: &str, now: chrono::DateTime<chrono::Utc>)
+/// # -> Result<(), Error> {
+/// // What GET /.well-known/jwks.json of the service gave, kept for some minutes.
+/// let verifier = JwksVerifier::new(document, AccessSettings::default())?;
+/// let claims = verifier.verify(token, now)?;
+/// println!("{} of tenant {}", claims.sub, claims.tenant_id);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct JwksVerifier {
+    tokens: AccessTokens,
+    keys: VerifyingKeys,
+}
+
+impl JwksVerifier {
+    /// By the keys of `document`, for tokens of the issuer and the audience of `settings`. Keys that are
+    /// for something else are passed over, as the RFC has it (section 5).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Jwks`] if it is no such document, has a private key or one key twice, or none that
+    /// verifies; [`Error::Setting`].
+    pub fn new(document: &Value, settings: AccessSettings) -> Result<Self, Error> {
+        Ok(Self { tokens: AccessTokens::new(settings)?, keys: keys_of(document)? })
+    }
+
+    /// By the keys of `document` from now on.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new); then nothing has changed.
+    pub fn replace_keys(&mut self, document: &Value) -> Result<(), Error> {
+        self.keys = keys_of(document)?;
+        Ok(())
+    }
+
+    /// What `token` says, if it was signed by one of the keys and is of the time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TokenExpired`], [`Error::TokenInvalid`]; of the latter
+    /// [`UnknownKey`](crate::TokenError::UnknownKey) means that the document may be out of date: get it
+    /// anew, at most once in some seconds, and try again.
+    pub fn verify(&self, token: &str, now: DateTime<Utc>) -> Result<Claims, Error> {
+        Ok(self.tokens.verify(&self.keys, token, now)?)
+    }
+}
+
+fn keys_of(document: &Value) -> Result<VerifyingKeys, Error> {
+    let list = document.get("keys").and_then(Value::as_array);
+    let list = list.ok_or(Error::Jwks("it has no list of keys"))?;
+    let mut keys = Vec::new();
+    for jwk in list {
+        if let Some(key) = VerifyingKey::of_jwk(jwk)? {
+            if keys.iter().any(|known: &VerifyingKey| known.kid() == key.kid()) {
+                return Err(Error::Jwks("it has a key twice"));
+            }
+            keys.push(key);
+        }
+    }
+    if keys.is_empty() {
+        return Err(Error::Jwks("it has no key that verifies access tokens"));
+    }
+    Ok(VerifyingKeys::new(keys))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::{KeyRing, RootKey, SealedKey};
+
+    fn document() -> Value {
+        let root = RootKey::new(Zeroizing::new([1; 32]));
+        let key = |active: bool| {
+            let key = SealedKey::generate(&root, DateTime::UNIX_EPOCH).unwrap();
+            if active { key.activate(DateTime::UNIX_EPOCH).unwrap() } else { key }
+        };
+        KeyRing::open(&[key(true), key(false)], &root).unwrap().jwks()
+    }
+
+    fn refused(document: &Value) -> &'static str {
+        match JwksVerifier::new(document, AccessSettings::default()) {
+            Err(Error::Jwks(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn with(change: impl FnOnce(&mut Value)) -> Value {
+        let mut document = document();
+        change(&mut document["keys"][0]);
+        document
+    }
+
+    #[test]
+    fn keys_for_something_else_are_passed_over() {
+        let verifier = |document: &Value| JwksVerifier::new(document, AccessSettings::default());
+        for (name, value) in [("kty", "RSA"), ("crv", "X25519"), ("use", "enc"), ("alg", "ES256")] {
+            let mut document = with(|key| key[name] = json!(value));
+            verifier(&document).unwrap();
+            document["keys"].as_array_mut().unwrap().truncate(1);
+            assert!(refused(&document).contains("no key"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_document_that_is_damaged_or_private_is_refused() {
+        for (document, why) in [
+            (json!([]), "no list"),
+            (json!({ "keys": {} }), "no list"),
+            (json!({ "keys": [] }), "no key"),
+            (with(|key| key["d"] = json!("AAAA")), "private"),
+            (with(|key| drop(key.as_object_mut().unwrap().remove("kid"))), "no id"),
+            (with(|key| key["kid"] = json!("mine")), "damaged"),
+            (with(|key| key["x"] = json!("AAAA")), "damaged"),
+            (with(|key| drop(key.as_object_mut().unwrap().remove("x"))), "damaged"),
+            // The identity: a point of small order.
+            (with(|key| key["x"] = json!(format!("AQ{}", "A".repeat(41)))), "damaged"),
+        ] {
+            assert!(refused(&document).contains(why), "{document}");
+        }
+        let mut twice = document();
+        twice["keys"][1] = twice["keys"][0].clone();
+        assert!(refused(&twice).contains("twice"));
+    }
+}

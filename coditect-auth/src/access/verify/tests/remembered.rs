@@ -1,0 +1,79 @@
+//! What is remembered of a token, and what is looked at each time.
+
+use super::*;
+
+fn remembering(entries: usize) -> Fixture {
+    let settings = AccessSettings { remembered: entries, ..AccessSettings::default() };
+    Fixture { tokens: AccessTokens::new(settings).unwrap(), ..Fixture::new() }
+}
+
+#[test]
+fn a_token_that_was_verified_is_known_and_says_the_same() {
+    let fixture = remembering(10);
+    let token = fixture.token();
+    let first = fixture.verify(&token).unwrap();
+    assert_eq!(fixture.tokens.verified.len(), 1);
+    assert_eq!(fixture.verify(&token).unwrap(), first);
+    assert_eq!(fixture.tokens.verified.len(), 1);
+}
+
+#[test]
+fn its_times_are_looked_at_each_time() {
+    let fixture = remembering(10);
+    let token = fixture.token();
+    let verify_at =
+        |seconds| fixture.tokens.verify(fixture.ring.verifying(), &token, after(seconds));
+    verify_at(0).unwrap();
+    let life = 15 * 60;
+    verify_at(life + 4).unwrap();
+    assert!(matches!(verify_at(life + 5), Err(TokenError::Expired)));
+    assert!(matches!(verify_at(-6), Err(TokenError::IssuedAhead)));
+    assert_eq!(fixture.tokens.verified.len(), 1, "they were looked at of one that is known");
+}
+
+#[test]
+fn a_key_that_has_left_the_ring_takes_its_tokens_along() {
+    let fixture = remembering(10);
+    let token = fixture.token();
+    fixture.verify(&token).unwrap();
+    let another = Fixture::new();
+    let refused = fixture.tokens.verify(another.ring.verifying(), &token, now());
+    assert!(matches!(refused, Err(TokenError::UnknownKey)));
+    assert_eq!(fixture.tokens.verified.len(), 0);
+}
+
+#[test]
+fn nothing_is_remembered_of_what_was_refused() {
+    let fixture = remembering(10);
+    let token = fixture.token();
+    for at in [0, 30, token.len() - 1] {
+        let mut changed = token.clone().into_bytes();
+        changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+        let changed = String::from_utf8(changed).unwrap();
+        assert!(fixture.verify(&changed).is_err());
+    }
+    let later = fixture.tokens.verify(fixture.ring.verifying(), &token, after(1_000_000));
+    assert!(later.is_err());
+    assert_eq!(fixture.tokens.verified.len(), 0);
+}
+
+#[test]
+fn a_token_whose_time_may_be_to_come_is_not_remembered() {
+    let fixture = remembering(10);
+    let token = fixture.with_claims(|claims| claims["nbf"] = now().timestamp().into());
+    fixture.verify(&token).unwrap();
+    assert_eq!(fixture.tokens.verified.len(), 0);
+}
+
+#[test]
+fn the_memory_is_bounded_and_may_be_none() {
+    let bounded = remembering(20);
+    for _ in 0..200 {
+        bounded.verify(&bounded.token()).unwrap();
+    }
+    assert!((1..=20).contains(&bounded.tokens.verified.len()));
+    let none = remembering(0);
+    none.verify(&none.token()).unwrap();
+    none.verify(&none.token()).unwrap();
+    assert_eq!(none.tokens.verified.len(), 0);
+}
