@@ -99,7 +99,7 @@ impl KeyRing {
 
     /// The JWKS document (RFC 7517): the public parts of all its keys.
     pub fn jwks(&self) -> Value {
-        let keys: Vec<Value> = self.verifying.0.iter().map(VerifyingKey::jwk).collect();
+        let keys: Vec<Value> = self.verifying.0.iter().map(VerifyingKey::to_jwk).collect();
         json!({ "keys": keys })
     }
 }

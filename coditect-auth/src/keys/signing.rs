@@ -103,7 +103,8 @@ impl SigningKey {
         }
     }
 
-    pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
+    /// Its signature of `message`.
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.key.sign(message).to_bytes()
     }
 }
@@ -160,7 +161,7 @@ impl VerifyingKey {
     }
 
     /// The key as a JSON Web Key (RFC 8037).
-    pub(crate) fn jwk(&self) -> Value {
+    pub fn to_jwk(&self) -> Value {
         json!({
             "kty": "OKP",
             "crv": "Ed25519",

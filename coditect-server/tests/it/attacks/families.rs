@@ -1,0 +1,212 @@
+//! Refresh tokens, and the families that they make.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use futures_util::future::join_all;
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::{
+    Row, row,
+    world::{GRACE_S, Somebody, World},
+};
+use crate::{
+    account::{Device, LOGOUT, PASSWORD, REFRESH},
+    client::Call,
+};
+
+async fn past_the_grace() {
+    sleep(Duration::from_secs(GRACE_S) + Duration::from_millis(200)).await;
+}
+
+async fn rotated(world: &World, device: &Device) -> Device {
+    Device::of(&world.refresh(&device.refresh_token).await)
+}
+
+/// That a refresh token is refused, with `code`.
+async fn refused(world: &World, token: &str, code: &str) {
+    let answer = world.refresh(token).await;
+    assert_eq!((answer.status, answer.code().as_str()), (401, code));
+    assert!(answer.headers.iter().all(|(name, _)| name != "set-cookie"));
+}
+
+/// A refresh token's bytes.
+fn bytes(token: &str) -> Vec<u8> {
+    BASE64_URL_SAFE_NO_PAD.decode(&token[4..]).unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    format!("crt_{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))
+}
+
+async fn signed_in_twice(world: &World) -> (Somebody, Device) {
+    let somebody = world.register().await;
+    let other = Device::of(&world.login(&somebody.email, PASSWORD).await);
+    (somebody, other)
+}
+
+#[rustfmt::skip]
+#[expect(clippy::too_many_lines, reason = "it is a table")]
+pub(super) fn rows() -> Vec<Row> {
+    vec![
+        row("a replay past the grace ends the family, and no other", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
+            let (victim, other) = signed_in_twice(&world).await;
+            let next = rotated(&world, &victim.device).await;
+            past_the_grace().await;
+            refused(&world, &victim.device.refresh_token, "REFRESH_REUSED").await;
+            refused(&world, &next.refresh_token, "SESSION_REVOKED").await;
+            world.refuses(&next.token).await;
+            assert_eq!(world.me(&other.token).await.status, 200, "another login goes on");
+        }),
+        row("a token of two generations ago, within the grace", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            let second = rotated(&world, &victim.device).await;
+            let third = rotated(&world, &second).await;
+            refused(&world, &victim.device.refresh_token, "REFRESH_REUSED").await;
+            refused(&world, &third.refresh_token, "SESSION_REVOKED").await;
+        }),
+        row("a replay within the grace gets what the owner has, and nothing more", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            let owner = rotated(&world, &victim.device).await;
+            let thief = rotated(&world, &victim.device).await;
+            assert_eq!(owner.refresh_token, thief.refresh_token, "there is one successor");
+            // Both go on: the one who comes second past the grace gives both away.
+            rotated(&world, &owner).await;
+            past_the_grace().await;
+            refused(&world, &thief.refresh_token, "REFRESH_REUSED").await;
+        }),
+        row("the grace does not slide", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            rotated(&world, &victim.device).await;
+            sleep(Duration::from_millis(GRACE_S * 700)).await;
+            rotated(&world, &victim.device).await;
+            sleep(Duration::from_millis(GRACE_S * 700)).await;
+            refused(&world, &victim.device.refresh_token, "REFRESH_REUSED").await;
+        }),
+        row("fifty refreshes at once", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            let all = join_all((0..50).map(|_| world.refresh(&victim.device.refresh_token))).await;
+            let successors: Vec<_> = all.iter().map(|answer| Device::of(answer).refresh_token).collect();
+            assert!(successors.iter().all(|successor| *successor == successors[0]));
+        }),
+        row("a refresh token as access token", "OWASP ASVS 5, 9.2", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            world.refuses(&victim.device.refresh_token).await;
+            world.spares(&victim).await;
+        }),
+        row("an access token as refresh token", "OWASP ASVS 5, 9.2", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            refused(&world, &victim.device.token, "REFRESH_INVALID").await;
+            world.spares(&victim).await;
+        }),
+        row("a made-up older generation logs nobody out", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            let next = rotated(&world, &victim.device).await;
+            let mut forged = bytes(&next.refresh_token);
+            forged[17..21].copy_from_slice(&0_u32.to_be_bytes());
+            refused(&world, &text(&forged), "REFRESH_INVALID").await;
+            let mut forged = bytes(&victim.device.refresh_token);
+            forged[21] ^= 1;
+            refused(&world, &text(&forged), "REFRESH_INVALID").await;
+            rotated(&world, &next).await;
+        }),
+        row("a made-up later generation", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            let mut forged = bytes(&victim.device.refresh_token);
+            forged[17..21].copy_from_slice(&9_u32.to_be_bytes());
+            refused(&world, &text(&forged), "REFRESH_INVALID").await;
+            rotated(&world, &victim.device).await;
+        }),
+        row("every bit of a refresh token changed, one after the other", "RFC 6749, 10.10", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            let whole = bytes(&victim.device.refresh_token);
+            for at in 0..whole.len() {
+                let mut forged = whole.clone();
+                forged[at] ^= 1 << (at % 8);
+                refused(&world, &text(&forged), "REFRESH_INVALID").await;
+            }
+            rotated(&world, &victim.device).await;
+        }),
+        row("another family's id on one's own secret", "RFC 9700, 4.14", |world: Arc<World>| async move {
+            let (victim, thief) = (world.register().await, world.register().await);
+            let mut forged = bytes(&thief.device.refresh_token);
+            forged[1..17].copy_from_slice(&bytes(&victim.device.refresh_token)[1..17]);
+            refused(&world, &text(&forged), "REFRESH_INVALID").await;
+            world.spares(&victim).await;
+        }),
+        row("a refresh token in another spelling", "RFC 6749, 10.10", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            let token = &victim.device.refresh_token;
+            for spelt in [format!(" {token}"), format!("{token}\n"), format!("{token}="), token.to_uppercase(), token[4..].to_owned(), format!("Bearer {token}")] {
+                refused(&world, &spelt, "REFRESH_INVALID").await;
+            }
+            rotated(&world, &victim.device).await;
+        }),
+        row("a refresh token in the query", "RFC 9700, 4.3.2", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            let path = format!("{REFRESH}?refresh_token={}", victim.device.refresh_token);
+            let answer = world.call(Call::post(&path).json("{}")).await;
+            assert_eq!(answer.status, 422);
+        }),
+        row("a refresh after signing out", "OWASP ASVS 5, 7.4", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            let answer = world.call(Call::post(LOGOUT).bearer(&victim.device.token)).await;
+            assert_eq!(answer.status, 200);
+            refused(&world, &victim.device.refresh_token, "SESSION_REVOKED").await;
+            world.refuses(&victim.device.token).await;
+        }),
+        row("a refresh that races signing out", "OWASP ASVS 5, 7.4", |world: Arc<World>| async move {
+            for _ in 0..10 {
+                let victim = world.register().await;
+                let logout = Call::post(LOGOUT).bearer(&victim.device.token);
+                let (refreshed, _) = tokio::join!(world.refresh(&victim.device.refresh_token), world.call(logout));
+                if refreshed.status == 200 {
+                    let device = Device::of(&refreshed);
+                    world.refuses(&device.token).await;
+                    refused(&world, &device.refresh_token, "SESSION_REVOKED").await;
+                }
+            }
+        }),
+        row("signing somebody out with a forged token", "RFC 7009, 2.1", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            let mut forged = bytes(&victim.device.refresh_token);
+            forged[60] ^= 1;
+            let body = json!({ "refresh_token": text(&forged), "everywhere": true });
+            let answer = world.call(Call::post(LOGOUT).value(&body)).await;
+            assert_eq!(answer.status, 401);
+            world.spares(&victim).await;
+        }),
+        row("ending all sessions with a token that was lost long ago", "RFC 9700, 4.14", |world: Arc<World>| async move {
+            let (victim, other) = signed_in_twice(&world).await;
+            let next = rotated(&world, &victim.device).await;
+            rotated(&world, &next).await;
+            let body = json!({ "refresh_token": victim.device.refresh_token, "everywhere": true });
+            let answer = world.call(Call::post(LOGOUT).value(&body)).await;
+            assert_eq!(answer.code(), "REFRESH_REUSED");
+            assert_eq!(world.me(&other.token).await.status, 200);
+        }),
+        row("a server killed in the middle of rotations", "OWASP ASVS 5, 16.5", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            let mut device = victim.device.clone();
+            for _ in 0..3 {
+                let next = rotated(&world, &device).await;
+                world.restart().await;
+                // The client has not got the answer, and asks again.
+                let again = rotated(&world, &device).await;
+                assert_eq!(again.refresh_token, next.refresh_token);
+                device = again;
+            }
+            assert_eq!(world.me(&device.token).await.status, 200);
+        }),
+        row("a restart after a reuse", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            let next = rotated(&world, &victim.device).await;
+            let last = rotated(&world, &next).await;
+            refused(&world, &victim.device.refresh_token, "REFRESH_REUSED").await;
+            world.restart().await;
+            refused(&world, &last.refresh_token, "SESSION_REVOKED").await;
+            world.refuses(&last.token).await;
+        }),
+    ]
+}

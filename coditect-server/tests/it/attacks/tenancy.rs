@@ -1,0 +1,187 @@
+//! Tenants: what is another's is not there, whatever way one asks.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{
+    Row, row,
+    world::{Somebody, World},
+};
+use crate::{
+    account::{Device, LOGIN, ME, PASSWORD},
+    client::{Answer, Call},
+};
+
+const SESSIONS: &str = "/api/v5/sessions";
+const DEVICES: &str = "/api/v5/auth/sessions";
+const MEMBERS: &str = "/api/v5/tenant/members";
+const INVITATIONS: &str = "/api/v5/tenant/invitations";
+const ACCEPT: &str = "/api/v5/auth/invitations/accept";
+
+async fn session_of(world: &World, token: &str) -> String {
+    let made =
+        world.call(Call::post(SESSIONS).bearer(token).value(&json!({ "name": "mine" }))).await;
+    assert_eq!(made.status, 201, "{}", made.json());
+    made.data()["id"].as_str().unwrap().to_owned()
+}
+
+async fn id_of(world: &World, somebody: &Somebody, what: &str) -> String {
+    let me = world.me(&somebody.device.token).await.data();
+    me[what]["id"].as_str().unwrap().to_owned()
+}
+
+async fn invite(world: &World, by: &str, email: &str, role: &str) -> Answer {
+    let body = json!({ "email": email, "role": role });
+    world.call(Call::post(INVITATIONS).bearer(by).value(&body)).await
+}
+
+async fn accept(world: &World, by: &str, token: &str) -> Answer {
+    world.call(Call::post(ACCEPT).bearer(by).value(&json!({ "token": token }))).await
+}
+
+/// `guest` as a member of `owner`'s tenant, signed in there.
+async fn join(world: &World, owner: &Somebody, guest: &Somebody, role: &str) -> Device {
+    let invited = invite(world, &owner.device.token, &guest.email, role).await.data();
+    let joined = accept(world, &guest.device.token, invited["token"].as_str().unwrap()).await;
+    assert_eq!(joined.status, 200, "{}", joined.json());
+    let tenant = id_of(world, owner, "tenant").await;
+    let body = json!({ "email": guest.email, "password": PASSWORD, "act_in": tenant });
+    Device::of(&world.call(Call::post(LOGIN).value(&body)).await)
+}
+
+/// That each of these, tried by `thief`, finds nothing.
+async fn nothing_there(world: &World, thief: &str, calls: Vec<Call>) {
+    for call in calls {
+        let shown = format!("{call:?}");
+        let answer = world.call(call.bearer(thief)).await;
+        assert_eq!((answer.status, answer.code().as_str()), (404, "NOT_FOUND"), "{shown}");
+    }
+}
+
+fn all_ways(id: &str) -> Vec<Call> {
+    let path = format!("{SESSIONS}/{id}");
+    vec![
+        Call::get(&path),
+        Call::put(&path).value(&json!({ "name": "stolen" })),
+        Call::patch(&path).value(&json!({ "name": "stolen" })),
+        Call::delete(&path),
+    ]
+}
+
+#[rustfmt::skip]
+#[expect(clippy::too_many_lines, reason = "it is a table")]
+pub(super) fn rows() -> Vec<Row> {
+    vec![
+        row("another tenant's session, on every route", "OWASP API1:2023; ASVS 5, 8.4.1", |world: Arc<World>| async move {
+            let (victim, thief) = (world.register().await, world.register().await);
+            let id = session_of(&world, &victim.device.token).await;
+            nothing_there(&world, &thief.device.token, all_ways(&id)).await;
+            let listed = world.call(Call::get(SESSIONS).bearer(&thief.device.token)).await;
+            assert_eq!(listed.data(), json!([]));
+            let own = world.call(Call::get(&format!("{SESSIONS}/{id}")).bearer(&victim.device.token)).await;
+            assert_eq!(own.data()["name"], "mine");
+        }),
+        row("a session that there is not answers the same", "OWASP API1:2023", |world: Arc<World>| async move {
+            let (victim, thief) = (world.register().await, world.register().await);
+            let id = session_of(&world, &victim.device.token).await;
+            let strip = |answer: Answer| {
+                let mut body = answer.json();
+                body["error"]["request_id"] = Value::Null;
+                (answer.status, body)
+            };
+            let other = world.call(Call::get(&format!("{SESSIONS}/{id}")).bearer(&thief.device.token)).await;
+            let absent = format!("{SESSIONS}/{}", uuid::Uuid::now_v7());
+            let absent = world.call(Call::get(&absent).bearer(&thief.device.token)).await;
+            assert_eq!(strip(other), strip(absent));
+        }),
+        row("a tenant said in a body, a query or a header", "OWASP API3:2023", |world: Arc<World>| async move {
+            let (victim, thief) = (world.register().await, world.register().await);
+            let tenant = id_of(&world, &victim, "tenant").await;
+            let user = id_of(&world, &victim, "user").await;
+            let body = json!({ "name": "x", "tenant_id": tenant, "tenantId": tenant, "user_id": user, "userId": user });
+            let create = Call::post(&format!("{SESSIONS}?tenant_id={tenant}")).header("X-Tenant-Id", &tenant);
+            let made = world.call(create.bearer(&thief.device.token).value(&body)).await.data();
+            assert_eq!(made["tenant_id"].as_str().unwrap(), id_of(&world, &thief, "tenant").await);
+            let listed = world.call(Call::get(SESSIONS).bearer(&victim.device.token)).await;
+            assert_eq!(listed.data(), json!([]));
+        }),
+        row("a page's cursor of another's list", "OWASP API1:2023", |world: Arc<World>| async move {
+            let (victim, thief) = (world.register().await, world.register().await);
+            for _ in 0..3 {
+                session_of(&world, &victim.device.token).await;
+            }
+            let page = world.call(Call::get(&format!("{SESSIONS}?limit=1")).bearer(&victim.device.token)).await.json();
+            let cursor = page["next_cursor"].as_str().unwrap();
+            let stolen = Call::get(&format!("{SESSIONS}?limit=1&cursor={cursor}")).bearer(&thief.device.token);
+            let answer = world.call(stolen).await;
+            assert!(answer.status == 400 || answer.data() == json!([]), "{}", answer.json());
+        }),
+        row("another's device: seen, named, ended", "OWASP API1:2023", |world: Arc<World>| async move {
+            let (victim, thief) = (world.register().await, world.register().await);
+            let devices = world.call(Call::get(DEVICES).bearer(&victim.device.token)).await.data();
+            let path = format!("{DEVICES}/{}", devices[0]["id"].as_str().unwrap());
+            nothing_there(&world, &thief.device.token, vec![
+                Call::delete(&path),
+                Call::patch(&path).value(&json!({ "name": "x" })),
+            ]).await;
+            let own = world.call(Call::get(DEVICES).bearer(&thief.device.token)).await.data();
+            assert_eq!(own.as_array().unwrap().len(), 1);
+            world.spares(&victim).await;
+        }),
+        row("an invitation for another address", "OWASP ASVS 5, 8.2", |world: Arc<World>| async move {
+            let (owner, guest, thief) = (world.register().await, world.register().await, world.register().await);
+            let invited = invite(&world, &owner.device.token, &guest.email, "member").await.data();
+            let token = invited["token"].as_str().unwrap();
+            assert_eq!(accept(&world, &thief.device.token, token).await.code(), "INVITATION_INVALID");
+            assert_eq!(accept(&world, &guest.device.token, token).await.status, 200);
+            assert_eq!(accept(&world, &guest.device.token, token).await.code(), "INVITATION_INVALID");
+        }),
+        row("a member who makes themselves more", "OWASP API5:2023", |world: Arc<World>| async move {
+            let (owner, guest) = (world.register().await, world.register().await);
+            let member = join(&world, &owner, &guest, "member").await;
+            let me = id_of(&world, &guest, "user").await;
+            let promote = Call::patch(&format!("{MEMBERS}/{me}")).value(&json!({ "role": "owner" }));
+            assert_eq!(world.call(promote.bearer(&member.token)).await.code(), "FORBIDDEN");
+            for role in ["member", "admin", "owner"] {
+                assert_eq!(invite(&world, &member.token, "x@example.org", role).await.code(), "FORBIDDEN");
+            }
+            assert_eq!(world.call(Call::get(INVITATIONS).bearer(&member.token)).await.code(), "FORBIDDEN");
+            let owners = id_of(&world, &owner, "user").await;
+            nothing_there(&world, &member.token, vec![Call::delete(&format!("{MEMBERS}/{owners}"))]).await;
+        }),
+        row("an admin who makes others more than themselves", "OWASP API5:2023", |world: Arc<World>| async move {
+            let (owner, guest) = (world.register().await, world.register().await);
+            let admin = join(&world, &owner, &guest, "admin").await;
+            assert_eq!(invite(&world, &admin.token, "x@example.org", "owner").await.code(), "FORBIDDEN");
+            assert_eq!(invite(&world, &admin.token, "x@example.org", "admin").await.status, 201);
+        }),
+        row("somebody who is no member any more", "OWASP ASVS 5, 7.4.1", |world: Arc<World>| async move {
+            let (owner, guest) = (world.register().await, world.register().await);
+            let member = join(&world, &owner, &guest, "member").await;
+            let id = session_of(&world, &member.token).await;
+            let path = format!("{MEMBERS}/{}", id_of(&world, &guest, "user").await);
+            assert_eq!(world.call(Call::delete(&path).bearer(&owner.device.token)).await.status, 204);
+            for call in [Call::get(ME), Call::get(&format!("{SESSIONS}/{id}")), Call::get(MEMBERS)] {
+                assert_eq!(world.call(call.bearer(&member.token)).await.code(), "NOT_A_MEMBER");
+            }
+            nothing_there(&world, &guest.device.token, all_ways(&id)).await;
+        }),
+        row("another member's sessions, in one tenant", "OWASP API1:2023", |world: Arc<World>| async move {
+            let (owner, guest) = (world.register().await, world.register().await);
+            let member = join(&world, &owner, &guest, "member").await;
+            let theirs = session_of(&world, &owner.device.token).await;
+            let mine = session_of(&world, &member.token).await;
+            nothing_there(&world, &member.token, all_ways(&theirs)).await;
+            nothing_there(&world, &owner.device.token, all_ways(&mine)).await;
+        }),
+        row("what one has elsewhere, from here", "OWASP ASVS 5, 8.4.1", |world: Arc<World>| async move {
+            let (owner, guest) = (world.register().await, world.register().await);
+            let own = session_of(&world, &guest.device.token).await;
+            let member = join(&world, &owner, &guest, "member").await;
+            nothing_there(&world, &member.token, all_ways(&own)).await;
+            let here = session_of(&world, &member.token).await;
+            nothing_there(&world, &guest.device.token, all_ways(&here)).await;
+        }),
+    ]
+}

@@ -1,0 +1,209 @@
+//! A server to attack, and what an attacker has at the best: keys that signed once, accounts of their own.
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use chrono::TimeDelta;
+use coditect_auth::{
+    Auth, KeyState, MasterKey, SealedKey, SealedRoot, Settings, SigningKey, entities, master_key_at,
+};
+use coditect_store::{Clock, ManualClock, Store, engine::Database, keyspace::Global};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use crate::{
+    account::{Device, LOGIN, ME, PASSWORD, REFRESH, REGISTER, credentials},
+    client::{Answer, Call, call},
+    process::{Process, on, program},
+};
+
+/// Short, so that its end can be waited for.
+pub(super) const GRACE_S: u64 = 2;
+
+pub(super) struct World {
+    folder: tempfile::TempDir,
+    process: Mutex<Option<Process>>,
+    address: std::sync::Mutex<std::net::SocketAddr>,
+    /// The key that signs, as nobody outside has it: what is signed by it must fall for what it says.
+    pub(super) active: SigningKey,
+    /// A key that signed once, and is gone.
+    pub(super) gone: SigningKey,
+    /// Of another installation.
+    pub(super) foreign: SigningKey,
+    next: AtomicUsize,
+}
+
+/// Somebody with an account.
+#[derive(Clone, Debug)]
+pub(super) struct Somebody {
+    pub(super) email: String,
+    pub(super) device: Device,
+}
+
+impl World {
+    pub(super) async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (active, gone) = prepare(folder.path()).await;
+        let elsewhere = tempfile::tempdir().unwrap();
+        let (foreign, _) = prepare(elsewhere.path()).await;
+        let process = start(folder.path()).await;
+        Self {
+            address: std::sync::Mutex::new(process.address),
+            process: Mutex::new(Some(process)),
+            folder,
+            active,
+            gone,
+            foreign,
+            next: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) async fn stop(&self) {
+        if let Some(process) = self.process.lock().await.take() {
+            process.terminate().await;
+        }
+    }
+
+    /// Kills the server, and starts it on the same data.
+    pub(super) async fn restart(&self) {
+        let mut process = self.process.lock().await;
+        if let Some(process) = process.take() {
+            process.kill().await;
+        }
+        let again = start(self.folder.path()).await;
+        *self.address.lock().unwrap() = again.address;
+        *process = Some(again);
+    }
+
+    pub(super) fn address(&self) -> std::net::SocketAddr {
+        *self.address.lock().unwrap()
+    }
+
+    /// An operator's verb.
+    pub(super) async fn operator(&self, arguments: &[&str]) -> String {
+        let output = program(arguments, self.folder.path()).output().await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// A number that nobody else has.
+    pub(super) fn number(&self) -> usize {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Sends it from an address that nobody else has.
+    pub(super) async fn call(&self, request: Call) -> Answer {
+        let number = self.number();
+        let ip = format!("10.{}.{}.{}", number >> 16, (number >> 8) & 255, number & 255);
+        self.call_from(&ip, request).await
+    }
+
+    pub(super) async fn call_from(&self, ip: &str, request: Call) -> Answer {
+        call(self.address(), request.header("X-Forwarded-For", ip)).await
+    }
+
+    pub(super) async fn register(&self) -> Somebody {
+        let email = format!("somebody{}@example.org", self.number());
+        let answer = self.call(credentials(REGISTER, &email, PASSWORD)).await;
+        Somebody { device: Device::of(&answer), email }
+    }
+
+    pub(super) async fn login(&self, email: &str, password: &str) -> Answer {
+        self.call(credentials(LOGIN, email, password)).await
+    }
+
+    pub(super) async fn refresh(&self, token: &str) -> Answer {
+        self.call(Call::post(REFRESH).value(&json!({ "refresh_token": token }))).await
+    }
+
+    pub(super) async fn me(&self, token: &str) -> Answer {
+        self.call(Call::get(ME).bearer(token)).await
+    }
+
+    /// That a token opens nothing, and that the answer doesn't tell which check it failed.
+    pub(super) async fn refuses(&self, token: &str) {
+        let answer = self.me(token).await;
+        assert_eq!(answer.status, 401, "{}", answer.json());
+        let code = answer.code();
+        assert!(matches!(code.as_str(), "UNAUTHORIZED" | "SESSION_REVOKED"), "{code}");
+        let challenge = answer.header("www-authenticate").unwrap();
+        assert!(challenge.starts_with("Bearer error=\"invalid_token\""), "{challenge}");
+    }
+
+    /// That somebody is still signed in.
+    pub(super) async fn spares(&self, somebody: &Somebody) {
+        let answer = self.me(&somebody.device.token).await;
+        assert_eq!(answer.status, 200, "{}", answer.json());
+    }
+
+    /// A token of these parts, signed by the key that signs.
+    pub(super) fn signed(&self, header: &Value, claims: &Value) -> String {
+        sign(&self.active, &header.to_string(), &claims.to_string())
+    }
+
+    /// The head that a token has.
+    pub(super) fn header(&self) -> Value {
+        json!({ "typ": "at+jwt", "alg": "EdDSA", "kid": self.active.kid().to_string() })
+    }
+}
+
+/// What a token says.
+pub(super) fn claims(token: &str) -> Value {
+    part(token, 1)
+}
+
+pub(super) fn part(token: &str, at: usize) -> Value {
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(at).unwrap()).unwrap();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+pub(super) fn encoded(text: impl AsRef<[u8]>) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(text)
+}
+
+/// A token of these texts, signed by `key`.
+pub(super) fn sign(key: &SigningKey, header: &str, claims: &str) -> String {
+    let message = format!("{}.{}", encoded(header), encoded(claims));
+    format!("{message}.{}", encoded(key.sign(message.as_bytes())))
+}
+
+async fn start(folder: &Path) -> Process {
+    let grace = format!("{GRACE_S}s");
+    let flags = [
+        "--refresh-grace",
+        &grace,
+        "--trusted-proxy",
+        "127.0.0.1",
+        "--cookies",
+        "--log-level",
+        "warn",
+    ];
+    Process::start(on(folder, &flags)).await
+}
+
+/// Makes an installation in which a key has come to its end, and gives the key that signs, and that one.
+async fn prepare(folder: &Path) -> (SigningKey, SigningKey) {
+    let store = entities(Store::options()).open(Database::open(folder).unwrap()).await.unwrap();
+    let master: MasterKey = master_key_at(&folder.join("master.key"), &store).await.unwrap();
+    let clock = ManualClock::new(Clock::system().now() - TimeDelta::hours(30));
+    let time = Clock::from(&clock);
+    let auth = Auth::open(store.clone(), master.clone(), time, Settings::default()).await.unwrap();
+    let root = store.begin().get::<SealedRoot>(Global, ()).await.unwrap().unwrap();
+    let root = root.open(&master).unwrap();
+    let opened = |keys: Vec<SealedKey>| {
+        let active = keys.iter().find(|key| matches!(key.state, KeyState::Active { .. }));
+        active.unwrap().open(&root).unwrap()
+    };
+    let gone = opened(auth.keys().await.unwrap());
+    auth.rotate_keys().await.unwrap();
+    clock.advance(TimeDelta::hours(29));
+    auth.keep_keys().await.unwrap();
+    let keys = auth.keys().await.unwrap();
+    assert!(matches!(keys[0].state, KeyState::Gone { .. }));
+    let active = opened(keys);
+    store.database().close().await;
+    (active, gone)
+}
