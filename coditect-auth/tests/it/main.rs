@@ -5,6 +5,7 @@
 mod devices;
 mod families;
 mod installation;
+mod interleavings;
 mod keys;
 mod operating;
 mod second_factor;

@@ -1,0 +1,225 @@
+//! Several devices with several tabs, a thief, restarts, and time that passes, in any order: no honest
+//! client is ever logged out but by what its user did, every replay outside the grace ends its family
+//! and no other, and of all tokens of a family exactly one is live.
+
+use chrono::TimeDelta;
+use coditect_auth::{Auth, Credential, Device, Error, Lifetimes, Pass, SignedIn, Tokens};
+use coditect_store::model::AuthSession;
+use futures_util::future::join_all;
+use proptest::prelude::*;
+
+use crate::installation::{Installation, PASSWORD, sign_in};
+
+const EMAIL: &str = "ada@example.org";
+
+/// Something that happens. A device is counted among those that there are.
+#[derive(Clone, Debug)]
+enum Event {
+    /// She signs in on another device.
+    SignIn,
+    /// So many tabs of a device refresh at once; the answers may be lost, and are asked for again.
+    Refresh { device: usize, tabs: usize, lost: bool },
+    /// Somebody shows a token of a device that was replaced so many rotations ago.
+    Replay { device: usize, back: usize },
+    /// She signs out on a device.
+    SignOut { device: usize },
+    /// She signs out everywhere, from a device.
+    SignOutEverywhere { device: usize },
+    /// She chooses another password, on a device.
+    ChangePassword { device: usize },
+    /// The server is started anew.
+    Restart,
+    /// So many seconds pass.
+    Wait { seconds: i64 },
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let device = 0..6_usize;
+    let refresh = (device.clone(), 1..4_usize, any::<bool>())
+        .prop_map(|(device, tabs, lost)| Event::Refresh { device, tabs, lost });
+    let replay =
+        (device.clone(), 1..4_usize).prop_map(|(device, back)| Event::Replay { device, back });
+    let wait = prop_oneof![4 => 0..12_i64, 2 => 0..3_600_i64, 1 => 0..600_000_i64];
+    let event = prop_oneof![
+        2 => Just(Event::SignIn),
+        8 => refresh,
+        2 => replay,
+        1 => device.clone().prop_map(|device| Event::SignOut { device }),
+        1 => device.clone().prop_map(|device| Event::SignOutEverywhere { device }),
+        1 => device.prop_map(|device| Event::ChangePassword { device }),
+        1 => Just(Event::Restart),
+        4 => wait.prop_map(|seconds| Event::Wait { seconds }),
+    ];
+    prop::collection::vec(event, 1..40)
+}
+
+/// What should be true of a device.
+struct Known {
+    signed_in: SignedIn,
+    /// All that it ever had, oldest first.
+    tokens: Vec<String>,
+    /// Whether it was ended.
+    ended: bool,
+}
+
+struct World {
+    home: Installation,
+    server: Auth,
+    devices: Vec<Known>,
+    passwords: usize,
+}
+
+impl World {
+    async fn new() -> Self {
+        let home = Installation::new().await;
+        let server = home.another(home.master.clone()).await.unwrap();
+        let first = home.register(EMAIL).await.unwrap();
+        let mut world = Self { home, server, devices: Vec::new(), passwords: 0 };
+        world.know(first);
+        world
+    }
+
+    fn know(&mut self, signed_in: SignedIn) {
+        let tokens = vec![signed_in.tokens.refresh.expose().to_owned()];
+        self.devices.push(Known { signed_in, tokens, ended: false });
+    }
+
+    fn password(&self) -> String {
+        if self.passwords == 0 {
+            PASSWORD.to_owned()
+        } else {
+            format!("password no {}!", self.passwords)
+        }
+    }
+
+    async fn session(&self, device: usize) -> AuthSession {
+        let SignedIn { user, tokens } = &self.devices[device].signed_in;
+        let tx = self.home.store.begin();
+        tx.get::<AuthSession>(user.tenant_id, tokens.session_id).await.unwrap().unwrap()
+    }
+
+    /// Whether the device should be signed in.
+    async fn should_hold(&self, device: usize) -> bool {
+        !self.devices[device].ended && self.home.now() < self.session(device).await.expires_at()
+    }
+
+    async fn show(&self, token: &str) -> Result<Tokens, Error> {
+        self.server.refresh(token, None, &Device::default()).await
+    }
+
+    async fn happen(&mut self, event: Event) {
+        let device = match &event {
+            Event::Refresh { device, .. }
+            | Event::Replay { device, .. }
+            | Event::SignOut { device }
+            | Event::SignOutEverywhere { device }
+            | Event::ChangePassword { device } => device % self.devices.len(),
+            Event::SignIn | Event::Restart | Event::Wait { .. } => 0,
+        };
+        let holds = self.should_hold(device).await;
+        let newest = self.devices[device].tokens.last().unwrap().clone();
+        let from = &Device::default();
+        match event {
+            Event::SignIn => {
+                let password = self.password();
+                let signed_in = self.server.login(sign_in(EMAIL, &password), from).await.unwrap();
+                self.know(signed_in);
+            }
+            Event::Refresh { tabs, lost, .. } => {
+                let answers = join_all((0..tabs).map(|_| self.show(&newest))).await;
+                if !holds {
+                    assert!(answers.iter().all(Result::is_err));
+                    return;
+                }
+                let given: Vec<String> = answers
+                    .into_iter()
+                    .map(|answer| answer.unwrap().refresh.expose().to_owned())
+                    .collect();
+                assert!(given.iter().all(|token| *token == given[0]), "one successor");
+                if lost {
+                    self.home.clock.advance(TimeDelta::seconds(3));
+                    let again = self.show(&newest).await.unwrap();
+                    assert_eq!(again.refresh.expose(), given[0]);
+                }
+                self.devices[device].tokens.push(given[0].clone());
+            }
+            Event::Replay { back, .. } => {
+                let tokens = &self.devices[device].tokens;
+                let Some(at) = tokens.len().checked_sub(1 + back) else { return };
+                let age = self.home.now() - self.session(device).await.rotated_at;
+                let answer = self.show(&tokens[at]).await;
+                match answer {
+                    Ok(again) => {
+                        assert!(holds && back == 1 && age <= Lifetimes::default().grace);
+                        assert_eq!(again.refresh.expose(), newest, "nothing that is new");
+                    }
+                    Err(Error::RefreshReused) => {
+                        assert!(holds && (back > 1 || age > Lifetimes::default().grace));
+                        self.devices[device].ended = true;
+                    }
+                    Err(Error::SessionRevoked | Error::SessionExpired) => assert!(!holds),
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+            Event::SignOut { .. } => {
+                self.server.logout(Credential::Refresh(&newest), from).await.unwrap();
+                self.devices[device].ended = true;
+            }
+            Event::SignOutEverywhere { .. } => {
+                let done = self.server.logout_everywhere(Credential::Refresh(&newest), from).await;
+                if holds {
+                    done.unwrap();
+                    self.devices.iter_mut().for_each(|device| device.ended = true);
+                }
+            }
+            Event::ChangePassword { .. } if holds => {
+                let identity = self.home.identity(&self.pass(device)).await.unwrap();
+                let (present, next) =
+                    (self.password(), format!("password no {}!", self.passwords + 1));
+                self.server.change_password(&identity, &present, &next, from).await.unwrap();
+                self.passwords += 1;
+                for (at, other) in self.devices.iter_mut().enumerate() {
+                    other.ended |= at != device;
+                }
+            }
+            Event::ChangePassword { .. } => {}
+            Event::Restart => {
+                self.server = self.home.another(self.home.master.clone()).await.unwrap();
+            }
+            Event::Wait { seconds } => self.home.clock.advance(TimeDelta::seconds(seconds)),
+        }
+    }
+
+    fn pass(&self, device: usize) -> Pass {
+        let SignedIn { user, tokens } = &self.devices[device].signed_in;
+        Pass::Session { home: user.tenant_id, id: tokens.session_id, user: user.id }
+    }
+
+    /// Compares all devices with what should be true of them.
+    async fn check(&self) {
+        for device in 0..self.devices.len() {
+            let holds = self.home.identity(&self.pass(device)).await.is_ok();
+            assert_eq!(holds, self.should_hold(device).await, "device {device}");
+            let session = self.session(device).await;
+            let rotations = self.devices[device].tokens.len() - 1;
+            assert_eq!(session.generation as usize, rotations, "one live successor");
+            assert!(session.idle_expires_at <= session.absolute_expires_at);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn no_honest_client_is_logged_out_and_no_thief_stays(events in events()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut world = World::new().await;
+            for event in events {
+                world.happen(event).await;
+                world.check().await;
+            }
+        });
+    }
+}
