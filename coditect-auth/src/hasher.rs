@@ -2,7 +2,8 @@
 //!
 //! Each hash takes tens of milliseconds of a core and, by default, 19 MiB, so:
 //!
-//! - They run on blocking threads, as many at once as there are cores. A permit goes into the blocking
+//! - They run on blocking threads, as many at once as there are cores, in memory that they hand on to
+//!   each other: what a flood of sign-ins takes is that, and no more. A permit goes into the blocking
 //!   closure itself: a client that goes away does not free it while its hash still runs.
 //! - 128 more may wait, which on two cores is a second or two; the next is refused with
 //!   [`Error::Busy`] at once. One that waits holds no more than its password. So a flood of logins is
@@ -16,11 +17,15 @@
 mod argon;
 mod pepper;
 
-use std::{fmt, num::NonZeroUsize, sync::Arc};
+use std::{
+    fmt,
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use argon::{StoredHash, hash};
+use argon::{Memory, StoredHash, hash};
 
 pub use argon::HashParams;
 pub use pepper::Peppers;
@@ -51,6 +56,8 @@ pub struct Hasher {
     absent: Arc<str>,
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
+    /// What the hashes that run are computed in: no more of it than may run at once.
+    memory: Arc<Mutex<Vec<Memory>>>,
 }
 
 /// Held from admission to the end of the hash.
@@ -71,13 +78,15 @@ impl Hasher {
     pub fn with_permits(params: HashParams, permits: NonZeroUsize) -> Result<Self, Error> {
         let nobodys_password: [u8; 32] = *random()?;
         let peppers = Arc::<Peppers>::default();
-        let absent = hash(&params, &peppers, &nobodys_password)?.into();
+        let mut memory = Memory::default();
+        let absent = hash(&params, &peppers, &mut memory, &nobodys_password)?.into();
         Ok(Self {
             params,
             peppers,
             absent,
             running: Arc::new(Semaphore::new(permits.get())),
             admitted: Arc::new(Semaphore::new(permits.get() + WAITING)),
+            memory: Arc::new(Mutex::new(vec![memory])),
         })
     }
 
@@ -95,7 +104,7 @@ impl Hasher {
     pub async fn hash(&self, password: &Password) -> Result<String, Error> {
         let (params, peppers) = (self.params.clone(), Arc::clone(&self.peppers));
         let password = password.clone();
-        self.run(move || hash(&params, &peppers, password.expose().as_bytes())).await
+        self.run(move |memory| hash(&params, &peppers, memory, password.expose().as_bytes())).await
     }
 
     /// Whether this is the password that `stored`, a PHC string, was made from.
@@ -108,7 +117,10 @@ impl Hasher {
         let stored = StoredHash::parse(stored)?;
         let (params, peppers) = (self.params.clone(), Arc::clone(&self.peppers));
         let password = password.clone();
-        self.run(move || stored.verify(&params, &peppers, password.expose().as_bytes())).await
+        self.run(move |memory| {
+            stored.verify(&params, &peppers, memory, password.expose().as_bytes())
+        })
+        .await
     }
 
     /// Spends what [`verify`](Self::verify) would, for an account that doesn't exist, so that the
@@ -123,12 +135,18 @@ impl Hasher {
 
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+        work: impl FnOnce(&mut Memory) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let permits = self.admit().await?;
+        let (idle, params) = (Arc::clone(&self.memory), self.params.clone());
         let done = tokio::task::spawn_blocking(move || {
             let _held_to_the_end = permits;
-            work()
+            let lock = || idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut memory = lock().pop().unwrap_or_default();
+            let done = work(&mut memory);
+            memory.shrink(&params);
+            lock().push(memory);
+            done
         });
         done.await.map_err(Error::internal)?
     }
@@ -231,7 +249,7 @@ mod tests {
         let (started, has_started) = tokio::sync::oneshot::channel();
         let hasher = hasher.clone();
         let task = tokio::spawn(async move {
-            let work = move || {
+            let work = move |_: &mut Memory| {
                 let _ = started.send(());
                 let _ = wait.recv();
                 Ok(())

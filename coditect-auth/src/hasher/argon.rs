@@ -4,8 +4,8 @@
 //! the floor, and neither that nor what a stored hash asks for is dearer than the ceiling.
 
 use argon2::{
-    ARGON2ID_IDENT, Algorithm, Argon2, PasswordHash, PasswordHasher as _, PasswordVerifier as _,
-    Version, password_hash,
+    ARGON2ID_IDENT, Algorithm, Argon2, Block, PasswordHash, Version,
+    password_hash::phc::{Output, ParamsString, Salt},
 };
 
 use super::{
@@ -67,6 +67,28 @@ impl Default for HashParams {
     }
 }
 
+/// The memory that a hash takes. It is used again and again: what an allocator gets back it need not
+/// give back to the system, and nineteen mebibytes for each of many threads are too many.
+#[derive(Default)]
+pub(super) struct Memory(Vec<Block>);
+
+impl Memory {
+    /// Room for a hash of these parameters.
+    fn of(&mut self, params: &argon2::Params) -> &mut [Block] {
+        let blocks = params.block_count();
+        if self.0.len() < blocks {
+            self.0.resize(blocks, Block::new());
+        }
+        &mut self.0[..blocks]
+    }
+
+    /// Gives back what a hash of today's parameters doesn't need.
+    pub(super) fn shrink(&mut self, today: &HashParams) {
+        self.0.truncate(today.0.block_count());
+        self.0.shrink_to_fit();
+    }
+}
+
 /// A stored hash that may be computed.
 pub(super) struct StoredHash {
     hash: PasswordHash,
@@ -93,6 +115,7 @@ impl StoredHash {
         &self,
         today: &HashParams,
         peppers: &Peppers,
+        memory: &mut Memory,
         password: &[u8],
     ) -> Result<Verdict, Error> {
         let keyid = self.params.keyid();
@@ -102,15 +125,18 @@ impl StoredHash {
                 Error::internal("a stored hash was made with a pepper that is not there")
             })?),
         };
-        match argon2(&self.params, pepper)?.verify_password(password, &self.hash) {
-            Ok(()) => {
-                let present = peppers.present().map_or(&[][..], |pepper| pepper.id.as_bytes());
-                let needs_rehash = costs(&self.params) != costs(&today.0) || keyid != present;
-                Ok(Verdict::Matches { needs_rehash })
-            }
-            Err(password_hash::Error::PasswordInvalid) => Ok(Verdict::Differs),
-            Err(error) => Err(Error::internal(error)),
+        let (Some(salt), Some(expected)) = (&self.hash.salt, &self.hash.hash) else {
+            return Err(Error::internal("a stored hash has no salt, or no hash"));
+        };
+        let length = expected.as_bytes().len();
+        let computed = compute(&self.params, pepper, memory, (password, salt), length)?;
+        // An `Output` compares in constant time.
+        if computed != *expected {
+            return Ok(Verdict::Differs);
         }
+        let present = peppers.present().map_or(&[][..], |pepper| pepper.id.as_bytes());
+        let needs_rehash = costs(&self.params) != costs(&today.0) || keyid != present;
+        Ok(Verdict::Matches { needs_rehash })
     }
 }
 
@@ -118,14 +144,38 @@ impl StoredHash {
 pub(super) fn hash(
     params: &HashParams,
     peppers: &Peppers,
+    memory: &mut Memory,
     password: &[u8],
 ) -> Result<String, Error> {
     let salt: [u8; 16] = *random()?;
+    let salt = Salt::new(&salt).map_err(Error::internal)?;
     let (params, pepper) = (with_keyid(&params.0, peppers.present())?, peppers.present());
-    argon2(&params, pepper)?
-        .hash_password_with_salt(password, &salt)
-        .map(|hash| hash.to_string())
-        .map_err(Error::internal)
+    let length = params.output_len().unwrap_or(argon2::Params::DEFAULT_OUTPUT_LEN);
+    let hash = compute(&params, pepper, memory, (password, &salt), length)?;
+    let phc = PasswordHash {
+        algorithm: ARGON2ID_IDENT,
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(&params).map_err(Error::internal)?,
+        salt: Some(salt),
+        hash: Some(hash),
+    };
+    Ok(phc.to_string())
+}
+
+/// The hash itself, of so many bytes.
+fn compute(
+    params: &argon2::Params,
+    pepper: Option<&Pepper>,
+    memory: &mut Memory,
+    (password, salt): (&[u8], &Salt),
+    length: usize,
+) -> Result<Output, Error> {
+    let mut bytes = [0; MAX_OUTPUT_BYTES];
+    let out = bytes.get_mut(..length).ok_or_else(|| Error::internal("a hash is too long"))?;
+    argon2(params, pepper)?
+        .hash_password_into_with_memory(password, salt, out, memory.of(params))
+        .map_err(Error::internal)?;
+    Output::new(out).map_err(Error::internal)
 }
 
 fn argon2<'a>(params: &argon2::Params, pepper: Option<&'a Pepper>) -> Result<Argon2<'a>, Error> {
@@ -195,8 +245,13 @@ mod tests {
 
     #[test]
     fn a_stored_hash_that_is_too_dear_or_no_argon2id_is_refused_unrun() {
-        let stored =
-            hash(&HashParams::weak_for_tests(), &Peppers::default(), b"testpass123").unwrap();
+        let stored = hash(
+            &HashParams::weak_for_tests(),
+            &Peppers::default(),
+            &mut Memory::default(),
+            b"testpass123",
+        )
+        .unwrap();
         assert!(stored.contains("$argon2id$v=19$m=8,t=1,p=1$"), "{stored}");
         for (from, to) in [
             ("m=8,", "m=4294967295,"),
@@ -226,9 +281,10 @@ mod tests {
         ] {
             let params = HashParams::new(memory_kib, passes, lanes).unwrap();
             let none = Peppers::default();
-            let stored = hash(&params, &none, b"testpass123").unwrap();
+            let stored = hash(&params, &none, &mut Memory::default(), b"testpass123").unwrap();
             let stored = StoredHash::parse(&stored).unwrap();
-            let verdict = stored.verify(&today, &none, b"testpass123").unwrap();
+            let verdict =
+                stored.verify(&today, &none, &mut Memory::default(), b"testpass123").unwrap();
             assert_eq!(verdict, Verdict::Matches { needs_rehash });
         }
     }
@@ -242,17 +298,25 @@ mod tests {
         let old = peppers(&format!("2025:{}", KEYS[0]));
         let new = peppers(&format!("2026:{},2025:{}", KEYS[1], KEYS[0]));
         let another = peppers(&format!("2025:{}", KEYS[1]));
-        let stored = hash(&params, &old, b"testpass123").unwrap();
+        let stored = hash(&params, &old, &mut Memory::default(), b"testpass123").unwrap();
         assert!(stored.contains("keyid="), "{stored}");
         let stored = StoredHash::parse(&stored).unwrap();
-        let verify = |peppers: &Peppers| stored.verify(&params, peppers, b"testpass123");
+        let verify = |peppers: &Peppers| {
+            stored.verify(&params, peppers, &mut Memory::default(), b"testpass123")
+        };
         assert_eq!(verify(&old).unwrap(), Verdict::Matches { needs_rehash: false });
         assert_eq!(verify(&new).unwrap(), Verdict::Matches { needs_rehash: true });
         assert_eq!(verify(&another).unwrap(), Verdict::Differs);
         assert!(matches!(verify(&Peppers::default()), Err(Error::Internal(_))));
 
-        let plain = hash(&params, &Peppers::default(), b"testpass123").unwrap();
-        let plain = StoredHash::parse(&plain).unwrap().verify(&params, &old, b"testpass123");
+        let plain =
+            hash(&params, &Peppers::default(), &mut Memory::default(), b"testpass123").unwrap();
+        let plain = StoredHash::parse(&plain).unwrap().verify(
+            &params,
+            &old,
+            &mut Memory::default(),
+            b"testpass123",
+        );
         assert_eq!(plain.unwrap(), Verdict::Matches { needs_rehash: true });
     }
 }

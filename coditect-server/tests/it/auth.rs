@@ -290,25 +290,6 @@ async fn a_wrong_password_and_an_unknown_address_are_one_answer() {
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_flood_of_logins_is_answered_or_told_to_come_back() {
-    let server = Running::start(&["--trusted-proxy", "127.0.0.1"]).await;
-    Device::register(server.address, EMAIL).await;
-    let flood = (0..200).map(|index| {
-        let login = credentials(LOGIN, &format!("{index}@a.org"), "?");
-        call(server.address, login.from(1))
-    });
-    for answer in join_all(flood).await {
-        match answer.status {
-            401 => assert_eq!(answer.code(), "INVALID_CREDENTIALS"),
-            503 => assert!(answer.code() == "BUSY" && answer.header("retry-after") == Some("1")),
-            429 => assert!(answer.header("retry-after").is_some()),
-            other => panic!("{other}"),
-        }
-    }
-    Device::login(server.address, EMAIL).await;
-}
-
 #[tokio::test]
 async fn a_refresh_gives_a_new_pair_and_within_the_grace_the_same_again() {
     let server = Running::start(&[]).await;

@@ -69,6 +69,16 @@ impl Process {
         Self { address, child, stderr }
     }
 
+    /// The most memory that it has had, in bytes.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn peak_memory(&self) -> usize {
+        let path = format!("/proc/{}/status", self.child.id().unwrap());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        let kib: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib << 10
+    }
+
     /// Ends it as a power cut would, as far as a process can tell.
     pub(crate) async fn kill(mut self) -> Ended {
         self.child.start_kill().unwrap();

@@ -2,26 +2,86 @@
 
 #![cfg(unix)]
 
+use std::{net::SocketAddr, path::Path};
+
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::json;
+use totp_rs::{Builder, Secret};
 
 use crate::{
     account::{Device, LOGIN, REGISTER, credentials, logout, me, refresh},
     client::{Call, call},
-    process::{Process, on},
+    process::{Process, on, program},
 };
 
 const EMAIL: &str = "ada@example.org";
 const PASSWORD: &str = "a-password-to-look-for";
 const WRONG: &str = "another-one-to-look-for";
+const PASSWORD_AFTER: &str = "a-third-one-to-look-for";
+const PEPPER: &str = "cGVwcGVyLXRvLWxvb2stZm9yLXBsZWFzZQ==";
 const SESSIONS: &str = "/api/v5/sessions";
+
+/// Has the server hand out one of each other secret, uses it rightly and wrongly, and gives them.
+async fn hand_out(server: SocketAddr, folder: &Path) -> Vec<String> {
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let browser = json!({"email": "bob@example.org", "password": PASSWORD, "cookies": true});
+    let browser = call(server, Call::post(REGISTER).value(&browser)).await;
+    let cookies: Vec<String> = browser
+        .headers
+        .iter()
+        .filter(|(name, _)| name == "set-cookie")
+        .map(|(_, cookie)| cookie.split(';').next().unwrap().to_owned())
+        .collect();
+    let mut secrets = vec![text(&browser.data()["csrf_token"])];
+    secrets.extend(cookies.iter().map(|pair| pair.split_once('=').unwrap().1.to_owned()));
+    call(server, Call::get("/api/v5/auth/me").header("Cookie", &cookies.join("; "))).await;
+
+    let device = Device::of(&call(server, credentials(LOGIN, "bob@example.org", PASSWORD)).await);
+    let asked = async |request: Call| call(server, request.bearer(&device.token)).await.data();
+    let new = json!({"name": "ci", "scopes": ["read"]});
+    let personal = text(&asked(Call::post("/api/v5/auth/tokens").value(&new)).await["token"]);
+    me(server, &personal).await;
+    me(server, &format!("{}x", &personal[..46])).await;
+    secrets.push(personal);
+    secrets.push(text(&asked(Call::post("/api/v5/auth/tickets")).await["ticket"]));
+    let invite = json!({"email": "carol@example.org", "role": "member"});
+    let invitation =
+        text(&asked(Call::post("/api/v5/tenant/invitations").value(&invite)).await["token"]);
+    let accept = json!({"token": invitation});
+    let accept = Call::post("/api/v5/auth/invitations/accept").value(&accept);
+    call(server, accept.bearer(&device.token)).await;
+    secrets.push(invitation);
+
+    let factor = asked(Call::post("/api/v5/auth/totp")).await;
+    let secret = text(&factor["secret"]);
+    let totp = Builder::new().with_secret(Secret::try_from_base32(&secret).unwrap()).build();
+    let now = coditect_store::Clock::system().now().timestamp().try_into().unwrap();
+    let code = json!({"code": totp.unwrap().generate(now).to_string()});
+    let confirmed = asked(Call::post("/api/v5/auth/totp/confirm").value(&code)).await;
+    secrets.extend(confirmed["recovery_codes"].as_array().unwrap().iter().map(text));
+    secrets.push(secret);
+
+    let mut command = program(&["user", "reset-password", "bob@example.org"], folder);
+    let said = String::from_utf8(command.output().await.unwrap().stdout).unwrap();
+    let reset = said.split_whitespace().find(|word| word.starts_with("cpr_")).unwrap().to_owned();
+    let body = json!({"token": reset, "new_password": PASSWORD_AFTER});
+    let answer = call(server, Call::post("/api/v5/auth/password-reset/confirm").value(&body)).await;
+    assert_eq!(answer.status, 200);
+    let asked = json!({"email": "bob@example.org"});
+    call(server, Call::post("/api/v5/auth/password-reset").value(&asked)).await;
+    secrets.extend([reset, PASSWORD_AFTER.to_owned()]);
+    secrets
+}
 
 #[tokio::test]
 async fn no_password_token_or_hash_is_in_the_log_at_any_level() {
     for format in ["text", "json"] {
         let folder = tempfile::tempdir().unwrap();
-        let flags = ["--log-level", "trace", "--log-format", format, "--refresh-grace", "0s"];
-        let process = Process::start(on(folder.path(), &flags)).await;
+        let flags =
+            ["--log-level", "trace", "--log-format", format, "--refresh-grace", "0s", "--cookies"];
+        let mut command = on(folder.path(), &flags);
+        command.env("CODITECT_PEPPER", format!("p1:{PEPPER}"));
+        let process = Process::start(command).await;
         let server = process.address;
 
         let device = Device::of(&call(server, credentials(REGISTER, EMAIL, PASSWORD)).await);
@@ -62,6 +122,7 @@ async fn no_password_token_or_hash_is_in_the_log_at_any_level() {
         let everywhere = json!({"everywhere": true});
         logout(server, Some(&devices[3].token), &everywhere).await;
 
+        let handed_out = hand_out(server, folder.path()).await;
         let key = std::fs::read_to_string(folder.path().join("master.key")).unwrap();
         let log = process.terminate().await.stderr;
         assert!(log.lines().count() > 20, "{log}");
@@ -72,7 +133,9 @@ async fn no_password_token_or_hash_is_in_the_log_at_any_level() {
             "eyJ".to_owned(),
             "crt_".to_owned(),
             key.trim().to_owned(),
+            PEPPER.to_owned(),
         ];
+        secrets.extend(handed_out);
         for device in &devices {
             secrets.extend(device.token.split('.').map(str::to_owned));
             let refresh = BASE64_URL_SAFE_NO_PAD.decode(&device.refresh_token[4..]).unwrap();
