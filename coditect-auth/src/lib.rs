@@ -46,7 +46,7 @@ pub mod password;
 mod random;
 pub mod refresh;
 pub mod scope;
-mod seal;
+pub mod seal;
 pub mod second_factor;
 pub mod secret;
 pub mod service;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// How often one has failed to sign in lately: to an account, from anywhere or from one address. An
 /// account that there is not has them too.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoginFailures {
     /// An HMAC of the account's address, or of that and the client's: see
     /// [`throttle`](crate::throttle).

@@ -4,6 +4,7 @@
 
 mod devices;
 mod families;
+mod formats;
 mod installation;
 mod interleavings;
 mod keys;
