@@ -1,0 +1,85 @@
+//! A service that links identity and the store: who asks is read in the transaction that answers, so
+//! that what was ended holds from the next request on.
+//!
+//! `cargo run -p coditect-examples --bin authenticate`
+
+use coditect_auth::{
+    Auth, Credential, Device, Error, MasterKey, NewToken, Registration, Scope, Scopes, Settings,
+    SignIn, entities,
+};
+use coditect_store::{
+    Clock, Store,
+    engine::Database,
+    model::{Json, Setting, SettingScope},
+};
+
+/// Remembers a colour for whoever shows `token`, and says whose it is.
+async fn set_colour(
+    store: &Store,
+    auth: &Auth,
+    token: &str,
+    colour: &str,
+) -> Result<String, Error> {
+    let pass = &auth.pass(token).await?;
+    let now = Clock::system().now();
+    store
+        .run(|tx| async move {
+            let caller = auth.authenticate(&tx, pass).await?;
+            caller.require_scope(Scope::Write)?;
+            let setting = Setting {
+                tenant_id: caller.tenant_id,
+                scope: SettingScope::User(caller.user.id),
+                key: "colour".to_owned(),
+                value: Json(serde_json::json!(colour)),
+                updated_at: now,
+            };
+            let key = (setting.scope, setting.key.clone());
+            match tx.get::<Setting>(setting.tenant_id, key).await? {
+                None => tx.create(&setting).await?,
+                Some(_) => tx.update(&setting).await?,
+            }
+            Ok(caller.user.email)
+        })
+        .await
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let store = entities(Store::options()).open(Database::memory()?).await?;
+    let (master, clock) = (MasterKey::generate()?, Clock::system());
+    let auth = Auth::open(store.clone(), master, clock, Settings::default()).await?;
+    let (email, password, device) = ("ada@example.org", "correct horse battery", Device::default());
+    let new = Registration { email, password, first_name: None, last_name: None };
+    auth.register(new, &device).await?;
+    let sign_in = SignIn { email, password, code: None, tenant: None };
+    let tokens = auth.login(sign_in, &device).await?.tokens;
+    let access = tokens.access.expose();
+    assert_eq!(set_colour(&store, &auth, access, "green").await?, email);
+
+    // A token for a program of hers, which may read and no more.
+    let reader = NewToken::new("dashboard", Scopes::new(&["read"])?, chrono::TimeDelta::days(90))?;
+    let (pass, auth_ref) = (&auth.pass(access).await?, &auth);
+    let (reader_ref, device_ref) = (&reader, &device);
+    store
+        .run(|tx| async move {
+            let caller = auth_ref.authenticate(&tx, pass).await?;
+            auth_ref.create_token(&tx, &caller, reader_ref, device_ref).await
+        })
+        .await?;
+    let refused = set_colour(&store, &auth, reader.text().expose(), "red").await;
+    assert!(matches!(refused, Err(Error::Forbidden(_))));
+
+    // She signs out, and the very next request is nobody's, though its token has not expired.
+    auth.logout(Credential::Refresh(tokens.refresh.expose()), &device).await?;
+    let refused = set_colour(&store, &auth, access, "blue").await;
+    assert!(matches!(refused, Err(Error::SessionRevoked)));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn it_runs() {
+        super::main().unwrap();
+    }
+}
