@@ -2,8 +2,8 @@
 //!
 //! It is 32 random bytes, given as text in the environment, or kept in a file that is made at the
 //! first start. A file is made whole or not at all, never overwritten, and readable by its owner only;
-//! of two processes that start at once, both end up with the same key. It is never used directly: each
-//! purpose has its own [`Subkey`], so that what one of them leaks says nothing about another.
+//! of two processes that start at once, both end up with the same key. It seals the
+//! [root key](crate::RootKey) in the store, and nothing else: so it can be replaced.
 //!
 //! It refuses text of the wrong length rather than stretch it, and a file that everybody can read.
 

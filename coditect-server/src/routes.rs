@@ -49,7 +49,7 @@ fn table() -> Vec<Route> {
         route(Method::DELETE, "/api/v5/auth/sessions/{id}",          auth::devices::revoke),
         route(Method::POST,   "/api/v5/auth/totp",                   auth::factor::begin),
         route(Method::POST,   "/api/v5/auth/totp/confirm",           auth::factor::confirm),
-        route(Method::DELETE, "/api/v5/auth/totp",                   auth::factor::remove),
+        route(Method::POST,   "/api/v5/auth/totp/remove",            auth::factor::remove),
         route(Method::GET,    "/api/v5/auth/tokens",                 auth::tokens::list),
         route(Method::POST,   "/api/v5/auth/tokens",                 auth::tokens::create),
         route(Method::DELETE, "/api/v5/auth/tokens/{id}",            auth::tokens::revoke),

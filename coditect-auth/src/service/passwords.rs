@@ -152,13 +152,14 @@ impl Auth {
         })?;
         let email = Email::parse(&user.email).map_err(Error::internal)?;
         let next = Password::choose(next, &email)?;
-        let next_hash = &self.hasher.hash(&next).await?;
+        let (email, next_hash) = (&email, &self.hasher.hash(&next).await?);
         self.store
             .run(|tx| async move {
                 let user = self.of_reset(&tx, hash).await?;
                 self.set_password(&tx, &user, next_hash).await?;
                 self.end_sessions(&tx, &user, RevocationReason::PasswordReset, None).await?;
                 revoke_all_tokens(&tx, &user).await?;
+                self.forget_failures(&tx, email).await?;
                 let entry =
                     Entry::new(Action::PasswordReset, user.tenant_id, Some(user.id), device);
                 Ok(entry.write(&tx, now).await?)

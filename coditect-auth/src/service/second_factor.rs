@@ -64,8 +64,14 @@ impl Factor {
         now: DateTime<Utc>,
     ) -> Result<Shown, Error> {
         let Self(mut factor) = self;
-        let secret = auth.open_factor(&factor)?;
-        let shown = if let Some(step) = secret.check(code, now, factor.last_step) {
+        let secret = auth.open_factor(&factor);
+        if let Err(error) = &secret {
+            // That of a tenant that came from another installation. Recovery codes are good anywhere.
+            let (error, user_id): (&dyn std::error::Error, _) = (error, factor.user_id);
+            tracing::error!(error, %user_id, "a second factor does not open");
+        }
+        let step = secret.ok().and_then(|secret| secret.check(code, now, factor.last_step));
+        let shown = if let Some(step) = step {
             factor.last_step = step;
             Shown::Code
         } else if let Some(at) = find_recovery_code(&factor.recovery_hashes, code) {
@@ -148,7 +154,7 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::InvalidCredentials`], [`Error::FactorRequired`], [`Error::FactorWrong`];
-    /// [`Error::FactorState`] if there is none; those of [`prove`](Self::prove).
+    /// [`Error::FactorState`] if there is none; [`Error::Throttled`], [`Error::Busy`], [`Error::Store`].
     pub async fn remove_factor(
         &self,
         identity: &Identity,

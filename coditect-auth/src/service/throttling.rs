@@ -123,15 +123,27 @@ impl Auth {
             device: device.ip.map(|ip| throttle::device_key(&self.throttle_key, email, ip)),
             ip: device.ip,
         };
-        let place = self.turns.take(account).await?;
+        let read = async || self.store.run(|tx| async move { keys.read(&tx).await }).await;
+        // Who has signed in from there does not wait for those who come from elsewhere.
+        let (_, known) = read().await?;
+        let place = self.turns.take(known.map_or(account, |known| known.key)).await?;
         let now = self.clock.now();
-        let (of_account, of_device) =
-            self.store.run(|tx| async move { keys.read(&tx).await }).await?;
+        let (of_account, of_device) = read().await?;
         let counted = of_device.or(of_account);
         match counted.and_then(|failures| counts(&failures).wait(now)) {
             Some(wait) => Err(throttled(wait)),
             None => Ok(Attempt { keys, _place: place }),
         }
+    }
+
+    /// Forgets the failures of an account whose owner has shown who they are in another way.
+    pub(super) async fn forget_failures(
+        &self,
+        tx: &Transaction,
+        email: &Email,
+    ) -> coditect_store::Result<()> {
+        let account = throttle::account_key(&self.throttle_key, email);
+        tx.delete::<LoginFailures>(Global, account).await.map(|_| ())
     }
 
     /// Writes down that an attempt has failed, of whose account if there is one.

@@ -97,10 +97,19 @@ impl Auth {
         new: &NewToken,
         device: &Device,
     ) -> Result<PersonalToken, Error> {
-        if self.tokens_of(tx, identity).await?.len() >= MOST_TOKENS {
+        let (user, now) = (&identity.user, self.clock.now());
+        let mut held = 0;
+        for token in self.tokens_of(tx, identity).await? {
+            // One that has ended makes room.
+            if now >= token.expires_at {
+                tx.delete::<PersonalToken>(user.tenant_id, token.id).await?;
+            } else {
+                held += 1;
+            }
+        }
+        if held >= MOST_TOKENS {
             return Err(Error::TooMany("personal tokens"));
         }
-        let (user, now) = (&identity.user, self.clock.now());
         let token = PersonalToken {
             id: new.id,
             tenant_id: user.tenant_id,

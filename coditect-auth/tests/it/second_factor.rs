@@ -1,7 +1,9 @@
 //! A second factor: asked for once it is confirmed, and each code taken once.
 
 use chrono::TimeDelta;
-use coditect_auth::{Device, Error, FactorSecret, RecoveryCodes, SignIn, SignedIn};
+use coditect_auth::{
+    Device, Error, FactorSecret, RecoveryCodes, SignIn, SignedIn, model::SecondFactor,
+};
 use totp_rs::{Builder, Secret};
 
 use crate::{
@@ -125,4 +127,18 @@ async fn a_factor_that_is_confirmed_is_not_replaced() {
     let from = &Device::default();
     let again = home.auth.confirm_factor(&tx, &asking, "000000", &codes, from).await;
     assert!(matches!(again, Err(Error::FactorState)));
+}
+
+#[tokio::test]
+async fn a_factor_that_came_from_another_installation_is_passed_by_a_recovery_code() {
+    let home = Installation::new().await;
+    let (ada, secret, codes) = with_factor(&home).await;
+    let (tenant, user) = (ada.user.tenant_id, ada.user.id);
+    let damage = |tx: coditect_store::Transaction| async move {
+        tx.modify::<SecondFactor>(tenant, user, |factor| factor.secret.ciphertext[0] ^= 1).await
+    };
+    home.store.run(damage).await.unwrap();
+    let now = code(&home, &secret);
+    assert!(matches!(login(&home, Some(&now)).await, Err(Error::FactorWrong)));
+    login(&home, codes.texts().next()).await.unwrap();
 }

@@ -144,3 +144,28 @@ async fn an_address_waits_after_five_failures_at_any_accounts() {
     assert!(wait(attempt(&home, PASSWORD, &here).await).is_some());
     attempt(&home, PASSWORD, &from("192.0.2.2")).await.unwrap();
 }
+
+#[tokio::test]
+async fn who_has_reset_their_password_does_not_wait_for_what_others_guessed() {
+    let home = Installation::new().await;
+    home.register(EMAIL).await.unwrap();
+    for number in 0..8 {
+        let _refused = attempt(&home, "wrong", &somewhere(number)).await;
+    }
+    let token = home.auth.reset_token(EMAIL).await.unwrap();
+    let here = somewhere(50);
+    home.auth.reset_password(token.expose(), "another password", &here).await.unwrap();
+    attempt(&home, "another password", &here).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_crowd_at_the_account_does_not_keep_the_owner_from_their_turn() {
+    let home = Installation::new().await;
+    home.register(EMAIL).await.unwrap();
+    let desk = from("192.0.2.77");
+    attempt(&home, PASSWORD, &desk).await.unwrap();
+    let crowd: Vec<_> = (0..200).map(somewhere).collect();
+    let guesses = join_all(crowd.iter().map(|device| attempt(&home, "wrong", device)));
+    let (_, owner) = tokio::join!(guesses, attempt(&home, PASSWORD, &desk));
+    owner.unwrap();
+}

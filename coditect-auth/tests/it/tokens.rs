@@ -113,6 +113,14 @@ async fn a_user_has_a_hundred_tokens_at_the_most() {
     let tx = home.store.begin();
     let refused = home.auth.create_token(&tx, &asking, &new, &Device::default()).await;
     assert!(matches!(refused, Err(Error::TooMany(_))));
+    // Those that have ended make room.
+    home.clock.advance(TimeDelta::days(1));
+    let tokens = home.refresh(&ada.tokens).await.unwrap();
+    let ada = SignedIn { tokens, ..ada };
+    token(&home, &ada, &["read"], TimeDelta::days(1)).await;
+    let tx = home.store.begin();
+    let held = home.auth.tokens_of(&tx, &asking).await.unwrap();
+    assert_eq!(held.len(), 1);
 }
 
 async fn ticket(home: &Installation, of: &SignedIn, origin: Option<&str>) -> String {

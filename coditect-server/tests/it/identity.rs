@@ -122,7 +122,7 @@ async fn a_second_factor_is_begun_confirmed_and_removed() {
     let with = json!({"email": EMAIL, "password": PASSWORD, "code": code(0)});
     Device::of(&call(address, Call::post(LOGIN).value(&with)).await);
     let body = json!({"password": PASSWORD, "code": confirmed["recovery_codes"][0]});
-    let removed = world.ask(Call::delete(&format!("{AUTH}/totp")).value(&body)).await;
+    let removed = world.ask(Call::post(&format!("{AUTH}/totp/remove")).value(&body)).await;
     assert_eq!(removed.status, 204);
     Device::login(address, EMAIL).await;
 }

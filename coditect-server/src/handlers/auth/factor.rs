@@ -65,7 +65,7 @@ pub(crate) async fn confirm(app: Arc<App>, mut request: Request) -> Answer {
     respond::ok(&Confirmed { recovery_codes: codes.texts().collect() })
 }
 
-/// `DELETE /auth/totp`: no code is asked for any more.
+/// `POST /auth/totp/remove`: no code is asked for any more.
 pub(crate) async fn remove(app: Arc<App>, mut request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let identity = caller::identity(&app, &caller).await?;
