@@ -12,7 +12,10 @@ use percent_encoding::percent_decode_str;
 
 use crate::{
     app::App,
-    handlers::{auth, health, sessions},
+    handlers::{
+        auth, health, sessions,
+        state::{self, How, Part},
+    },
     http::{Body, Request, respond},
     problem::Problem,
 };
@@ -74,6 +77,22 @@ fn table() -> Vec<Route> {
         route(Method::PUT,    "/api/v5/sessions/{id}",    sessions::change),
         route(Method::PATCH,  "/api/v5/sessions/{id}",    sessions::change),
         route(Method::DELETE, "/api/v5/sessions/{id}",    sessions::delete),
+
+        route(Method::GET,    "/api/v5/sessions/{id}/restore",     state::restore),
+        route(Method::GET,    "/api/v5/sessions/{id}/editor",      |app, request| state::show(app, request, Part::Editor)),
+        route(Method::PUT,    "/api/v5/sessions/{id}/editor",      |app, request| state::save(app, request, Part::Editor, How::Replace)),
+        route(Method::PATCH,  "/api/v5/sessions/{id}/editor",      |app, request| state::save(app, request, Part::Editor, How::Merge)),
+        route(Method::GET,    "/api/v5/sessions/{id}/terminal",    |app, request| state::show(app, request, Part::Terminal)),
+        route(Method::PUT,    "/api/v5/sessions/{id}/terminal",    |app, request| state::save(app, request, Part::Terminal, How::Replace)),
+        route(Method::PATCH,  "/api/v5/sessions/{id}/terminal",    |app, request| state::save(app, request, Part::Terminal, How::Merge)),
+        route(Method::GET,    "/api/v5/sessions/{id}/memory",      state::show_memory),
+        route(Method::PUT,    "/api/v5/sessions/{id}/memory",      |app, request| state::save_memory(app, request, How::Replace)),
+        route(Method::PATCH,  "/api/v5/sessions/{id}/memory",      |app, request| state::save_memory(app, request, How::Merge)),
+        route(Method::GET,    "/api/v5/sessions/{id}/state",       state::list_kept),
+        route(Method::GET,    "/api/v5/sessions/{id}/state/{key}", state::show_kept),
+        route(Method::PUT,    "/api/v5/sessions/{id}/state/{key}", state::keep),
+        route(Method::DELETE, "/api/v5/sessions/{id}/state/{key}", state::discard),
+        route(Method::POST,   "/api/v5/sessions/{id}/state:batch", state::keep_several),
     ]
 }
 

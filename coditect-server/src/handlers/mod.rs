@@ -9,3 +9,4 @@ mod caller;
 pub(crate) mod health;
 mod merge_patch;
 pub(crate) mod sessions;
+pub(crate) mod state;

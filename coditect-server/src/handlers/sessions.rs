@@ -17,7 +17,11 @@ use super::{
 };
 use crate::{
     app::App,
-    http::{Query, Request, respond},
+    http::{
+        Query, Request,
+        conditions::{Conditions, Tag, tagged},
+        respond,
+    },
     problem::Problem,
     routes::Answer,
 };
@@ -68,7 +72,7 @@ enum TypeName {
 }
 
 #[derive(Serialize)]
-struct SessionView<'a> {
+pub(super) struct SessionView<'a> {
     id: SessionId,
     name: &'a str,
     #[serde(rename = "type")]
@@ -116,7 +120,8 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
         }
     })
     .await?;
-    respond::created(&format!("/api/v5/sessions/{id}"), &SessionView::from(&session))
+    let answer = respond::created(&format!("/api/v5/sessions/{id}"), &SessionView::from(&session))?;
+    tagged(answer, &tag_of(&session)?)
 }
 
 /// `GET /sessions`: mine, newest first.
@@ -154,7 +159,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
 /// `GET /sessions/{id}`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
-    let id = request.parse_param("id")?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
     let now = app.clock.now();
     let session = caller::run(&app, &caller, |tx, identity| async move {
         let session = mine(&tx, &identity, id).await?;
@@ -166,13 +171,13 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
         Ok(session)
     })
     .await?;
-    respond::ok(&SessionView::from(&session))
+    conditions.read(respond::ok(&SessionView::from(&session))?, &tag_of(&session)?)
 }
 
 /// `PUT` and `PATCH /sessions/{id}`: both take a partial session, merged as RFC 7396 has it.
 pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
-    let id = request.parse_param("id")?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
     let change: Change = request.json().await?;
     let name = change.name.required("name")?.check(checked_name)?;
     let session_type = change.session_type.required("type")?.check(|name| Ok(name.into()))?;
@@ -182,9 +187,10 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
     let now = app.clock.now();
     let session = caller::run(&app, &caller, |tx, identity| {
         let (name, session_type, workspace_path) = (&name, &session_type, &workspace_path);
-        let (settings, conversation_id) = (&settings, &conversation_id);
+        let (settings, conversation_id, conditions) = (&settings, &conversation_id, &conditions);
         async move {
             let mut session = mine(&tx, &identity, id).await?;
+            conditions.require(Some(&tag_of(&session)?))?;
             name.change_required(&mut session.name);
             session_type.change_required(&mut session.session_type);
             workspace_path.change(&mut session.workspace_path);
@@ -203,16 +209,17 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
         }
     })
     .await?;
-    respond::ok(&SessionView::from(&session))
+    tagged(respond::ok(&SessionView::from(&session))?, &tag_of(&session)?)
 }
 
 /// `DELETE /sessions/{id}`: it is gone with the answer, and all that hangs on it soon after.
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
-    let id = request.parse_param("id")?;
-    let now = app.clock.now();
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let (conditions, now) = (&conditions, app.clock.now());
     caller::run(&app, &caller, |tx, identity| async move {
         let session = mine(&tx, &identity, id).await?;
+        conditions.require(Some(&tag_of(&session)?))?;
         tx.delete_session(session.tenant_id, session.id, now).await?;
         Ok(())
     })
@@ -222,9 +229,18 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
 }
 
 /// The caller's session `id`; 404 if there is none, or if it is somebody else's.
-async fn mine(tx: &Transaction, identity: &Identity, id: SessionId) -> Result<Session, Problem> {
+pub(super) async fn mine(
+    tx: &Transaction,
+    identity: &Identity,
+    id: SessionId,
+) -> Result<Session, Problem> {
     let session = tx.get::<Session>(identity.tenant_id, id).await?;
     session.filter(|session| session.user_id == identity.user.id).ok_or_else(Problem::not_found)
+}
+
+/// A session's tag. That somebody looked at it does not change it.
+fn tag_of(session: &Session) -> Result<Tag, Problem> {
+    Tag::of(&Session { last_accessed_at: DateTime::UNIX_EPOCH, ..session.clone() })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "as the other checks, it takes what it checks")]

@@ -15,7 +15,7 @@ use serde::{
     Deserializer,
     de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::error::Category;
+use serde_json::{Value, error::Category};
 
 use crate::problem::{Field, Problem};
 
@@ -37,12 +37,22 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if !text.trim_start().starts_with('{') {
         return Err(Problem::bad_request("INVALID_BODY", "The body must be a JSON object."));
     }
-    let mut json = serde_json::Deserializer::from_str(text);
-    serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        let parent = if path == "." { "" } else { &path };
-        misfit(parent, error.inner())
-    })
+    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text))
+        .map_err(|error| misfit_at(&error))
+}
+
+/// `value`, which a body was merged into, as a `T`.
+///
+/// # Errors
+///
+/// 422 with the field that does not fit.
+pub(crate) fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+    serde_path_to_error::deserialize(value).map_err(|error| misfit_at(&error))
+}
+
+fn misfit_at(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    let path = error.path().to_string();
+    misfit(if path == "." { "" } else { &path }, error.inner())
 }
 
 /// A first pass over the whole document, whatever type it will be read as.

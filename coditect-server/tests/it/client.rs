@@ -198,7 +198,8 @@ impl Client {
                 .collect(),
             body: Vec::new(),
         };
-        let bodiless = method == "HEAD" || answer.status < 200 || answer.status == 204;
+        let bodiless =
+            method == "HEAD" || answer.status < 200 || matches!(answer.status, 204 | 304);
         if !bodiless {
             let length = answer.header("content-length").expect("a known length");
             let length: usize = length.parse().unwrap();

@@ -25,5 +25,6 @@ mod requests;
 mod secrecy;
 mod server;
 mod sessions;
+mod state;
 mod stopping;
 mod upkeep;

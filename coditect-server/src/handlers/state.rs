@@ -1,0 +1,494 @@
+//! What a session looked like: its editor, its terminals, its memory, and what clients keep with it.
+//!
+//! Each part is saved and tagged by itself, so that saving one, which is often, contends with nothing
+//! else. PUT replaces it, PATCH merges into it (RFC 7396); both honour `If-Match`.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::BytesMut;
+use chrono::{DateTime, Utc};
+use coditect_store::{
+    Transaction,
+    engine::VALUE_SIZE_LIMIT,
+    model::{
+        ClientState, EditorState, Json, PartState, Session, SessionMemory, SessionState,
+        TerminalState,
+    },
+};
+use hyper::{
+    StatusCode,
+    header::{self, HeaderValue},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    caller, merge_patch,
+    sessions::{SessionView, mine},
+};
+use crate::{
+    app::App,
+    http::{
+        Query, Request,
+        conditions::{Conditions, Tag, tagged},
+        document, respond,
+    },
+    problem::{Field, Problem},
+    routes::Answer,
+};
+
+/// The most keys that a session remembers.
+const MOST_KEYS: usize = 1_000;
+/// The most keys that clients keep something under with a session.
+const MOST_KEPT: usize = 100;
+/// The longest key, in bytes.
+const KEY_BYTES: usize = 200;
+/// The most of a client's blobs that one request writes.
+const BATCH: usize = 50;
+/// The setting of a session that names variables which are kept though they look secret.
+const KEPT_VARIABLES: &str = "kept_environment_vars";
+
+/// A part of a session's state, by its route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Editor,
+    Terminal,
+}
+
+/// Whether a body takes a part's place, or is merged into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    Replace,
+    Merge,
+}
+
+/// All that a page needs to look as it did.
+#[derive(Serialize)]
+struct Restored<'a> {
+    session: SessionView<'a>,
+    editor_state: &'a Value,
+    terminal_state: &'a Value,
+    active_files: Vec<&'a str>,
+    session_memory: &'a Value,
+    conversation_id: Option<coditect_store::model::ConversationId>,
+    client_state: Vec<KeyView<'a>>,
+}
+
+/// A key that a client keeps something under.
+#[derive(Serialize)]
+struct KeyView<'a> {
+    key: &'a str,
+    version: u64,
+}
+
+/// A version of what a client keeps.
+#[derive(Serialize)]
+struct SavedView<'a> {
+    key: &'a str,
+    version: u64,
+    size: usize,
+    #[serde(serialize_with = "respond::time")]
+    saved_at: DateTime<Utc>,
+}
+
+#[derive(Deserialize)]
+struct Batch {
+    #[serde(default)]
+    put: Vec<BatchEntry>,
+    #[serde(default)]
+    delete: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct BatchEntry {
+    key: String,
+    /// In Base64.
+    content: String,
+}
+
+#[derive(Serialize)]
+struct BatchDone {
+    saved: Vec<BatchSaved>,
+    deleted: Vec<String>,
+}
+
+#[derive(Clone, Serialize)]
+struct BatchSaved {
+    key: String,
+    version: u64,
+}
+
+/// A part as it is stored, in JSON, and which version of it that is: 0 before it was ever saved.
+struct Stored {
+    json: Value,
+    version: u64,
+}
+
+impl Stored {
+    fn tag(&self) -> Tag {
+        Tag::new(self.version.to_string())
+    }
+}
+
+/// `GET /sessions/{id}/restore`: all of it, as of one moment.
+pub(crate) async fn restore(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let id = request.parse_param("id")?;
+    let (session, editor, terminal, memory, keys) =
+        caller::run(&app, &caller, |tx, identity| async move {
+            let session = mine(&tx, &identity, id).await?;
+            let [editor, terminal] = parts(&tx, &session).await?;
+            let memory = memory_of(&tx, &session).await?;
+            let (tenant, id) = (session.tenant_id, session.id);
+            let keys = ClientState::keys(&tx, tenant, id, None, MOST_KEPT).await?;
+            Ok((session, editor, terminal, memory, keys))
+        })
+        .await?;
+    let paths = editor.json["tabs"].as_array().into_iter().flatten();
+    let conversation_id = session.conversation_id;
+    respond::ok(&Restored {
+        session: SessionView::from(&session),
+        editor_state: &editor.json,
+        terminal_state: &terminal.json,
+        active_files: paths.filter_map(|tab| tab["path"].as_str()).collect(),
+        session_memory: &memory,
+        conversation_id,
+        client_state: keys
+            .iter()
+            .map(|(key, version)| KeyView { key, version: *version })
+            .collect(),
+    })
+}
+
+/// `GET /sessions/{id}/editor` and `/terminal`.
+pub(crate) async fn show(app: Arc<App>, request: Request, part: Part) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let stored = caller::run(&app, &caller, |tx, identity| async move {
+        let session = mine(&tx, &identity, id).await?;
+        let [editor, terminal] = parts(&tx, &session).await?;
+        Ok(if part == Part::Editor { editor } else { terminal })
+    })
+    .await?;
+    conditions.read(respond::ok(&stored.json)?, &stored.tag())
+}
+
+/// `PUT` and `PATCH` of a part.
+pub(crate) async fn save(app: Arc<App>, mut request: Request, part: Part, how: How) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let body: Value = Value::Object(request.json().await?);
+    let now = app.clock.now();
+    let stored = caller::run(&app, &caller, |tx, identity| {
+        let (conditions, body) = (&conditions, &body);
+        async move {
+            let session = mine(&tx, &identity, id).await?;
+            let [editor, terminal] = parts(&tx, &session).await?;
+            let before = if part == Part::Editor { editor } else { terminal };
+            conditions.require(Some(&before.tag()))?;
+            let json = match how {
+                How::Replace => body.clone(),
+                How::Merge => {
+                    let mut json = before.json;
+                    merge_patch::apply(&mut json, body);
+                    json
+                }
+            };
+            let state = parsed(part, json, &session)?;
+            let json = json_of(&state)?;
+            let (tenant, id) = (session.tenant_id, session.id);
+            let version = SessionState::save(&tx, tenant, id, state, now).await?;
+            Ok(Stored { json, version })
+        }
+    })
+    .await?;
+    tagged(respond::ok(&stored.json)?, &stored.tag())
+}
+
+/// `GET /sessions/{id}/memory`.
+pub(crate) async fn show_memory(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let memory = caller::run(&app, &caller, |tx, identity| async move {
+        let session = mine(&tx, &identity, id).await?;
+        memory_of(&tx, &session).await
+    })
+    .await?;
+    conditions.read(respond::ok(&memory)?, &Tag::of(&memory)?)
+}
+
+/// `PUT` and `PATCH /sessions/{id}/memory`: keys and what is remembered under them. A `null`
+/// that is merged in forgets one.
+pub(crate) async fn save_memory(app: Arc<App>, mut request: Request, how: How) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let body: Map<String, Value> = request.json().await?;
+    body.keys().try_for_each(|key| checked_key(key))?;
+    let (body, now) = (Value::Object(body), app.clock.now());
+    let memory = caller::run(&app, &caller, |tx, identity| {
+        let (conditions, body) = (&conditions, &body);
+        async move {
+            let session = mine(&tx, &identity, id).await?;
+            let before = memory_of(&tx, &session).await?;
+            conditions.require(Some(&Tag::of(&before)?))?;
+            let after = match how {
+                How::Replace => body.clone(),
+                How::Merge => {
+                    let mut after = before.clone();
+                    merge_patch::apply(&mut after, body);
+                    after
+                }
+            };
+            remember(&tx, &session, (&before, &after), now).await?;
+            Ok(after)
+        }
+    })
+    .await?;
+    tagged(respond::ok(&memory)?, &Tag::of(&memory)?)
+}
+
+/// `GET /sessions/{id}/state`: what clients keep with it, key by key.
+pub(crate) async fn list_kept(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let id = request.parse_param("id")?;
+    let keys = caller::run(&app, &caller, |tx, identity| async move {
+        let session = mine(&tx, &identity, id).await?;
+        Ok(ClientState::keys(&tx, session.tenant_id, session.id, None, MOST_KEPT).await?)
+    })
+    .await?;
+    let views: Vec<_> =
+        keys.iter().map(|(key, version)| KeyView { key, version: *version }).collect();
+    respond::page(&views, None)
+}
+
+/// `GET /sessions/{id}/state/{key}`: the bytes that a client has kept; `?version=` an older one.
+pub(crate) async fn show_kept(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let key = request.param("key")?.to_owned();
+    let query = Query::of(&request)?;
+    let version = query.value("version").map(str::parse::<u64>).transpose();
+    let version = version.map_err(|_| Problem::not_found())?;
+    let kept = caller::run(&app, &caller, |tx, identity| {
+        let key = &key;
+        async move {
+            let session = mine(&tx, &identity, id).await?;
+            let (tenant, id) = (session.tenant_id, session.id);
+            let kept = match version {
+                None => ClientState::newest(&tx, tenant, id, key).await?,
+                Some(version) => tx.get::<ClientState>(tenant, (id, key.clone(), version)).await?,
+            };
+            kept.ok_or_else(Problem::not_found)
+        }
+    })
+    .await?;
+    let tag = tag_of_kept(&kept);
+    let mut answer = hyper::Response::new(respond::full(kept.content));
+    let kind = HeaderValue::from_static("application/octet-stream");
+    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+    conditions.read(answer, &tag)
+}
+
+/// `PUT /sessions/{id}/state/{key}`: keeps the body's bytes, whatever they are.
+pub(crate) async fn keep(app: Arc<App>, mut request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let key = request.param("key")?.to_owned();
+    checked_key(&key)?;
+    let mut content = BytesMut::new();
+    while let Some(chunk) = request.next_chunk().await? {
+        if content.len() + chunk.len() > VALUE_SIZE_LIMIT {
+            return Err(Problem::payload_too_large(VALUE_SIZE_LIMIT));
+        }
+        content.extend_from_slice(&chunk);
+    }
+    let (content, now) = (content.to_vec(), app.clock.now());
+    let kept = caller::run(&app, &caller, |tx, identity| {
+        let (key, content, conditions) = (&key, content.clone(), &conditions);
+        async move {
+            let session = mine(&tx, &identity, id).await?;
+            let before = ClientState::newest(&tx, session.tenant_id, session.id, key).await?;
+            conditions.require(before.as_ref().map(tag_of_kept).as_ref())?;
+            keep_one(&tx, &session, (key, content), now).await
+        }
+    })
+    .await?;
+    let ClientState { version, content, saved_at, .. } = &kept;
+    let view = SavedView { key: &key, version: *version, size: content.len(), saved_at: *saved_at };
+    tagged(respond::ok(&view)?, &tag_of_kept(&kept))
+}
+
+/// `DELETE /sessions/{id}/state/{key}`: with all its versions.
+pub(crate) async fn discard(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let key = request.param("key")?.to_owned();
+    caller::run(&app, &caller, |tx, identity| {
+        let (key, conditions) = (&key, &conditions);
+        async move {
+            let session = mine(&tx, &identity, id).await?;
+            let (tenant, id) = (session.tenant_id, session.id);
+            let before = ClientState::newest(&tx, tenant, id, key).await?;
+            let before = before.ok_or_else(Problem::not_found)?;
+            conditions.require(Some(&tag_of_kept(&before)))?;
+            ClientState::discard(&tx, tenant, id, key).await?;
+            Ok(())
+        }
+    })
+    .await?;
+    Ok(respond::no_content())
+}
+
+/// `POST /sessions/{id}/state:batch`: several at once, all or none.
+pub(crate) async fn keep_several(app: Arc<App>, mut request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let id = request.parse_param("id")?;
+    let batch: Batch = request.json().await?;
+    if batch.put.len() + batch.delete.len() > BATCH {
+        let message = format!("a batch has at most {BATCH} keys");
+        return Err(Problem::validation(vec![Field::new("put", message)]));
+    }
+    let mut contents = Vec::new();
+    for (at, BatchEntry { key, content }) in batch.put.iter().enumerate() {
+        checked_key(key)?;
+        let content = BASE64_STANDARD.decode(content).map_err(|_| {
+            Problem::validation(vec![Field::new(format!("put[{at}].content"), "must be Base64")])
+        })?;
+        contents.push((key.clone(), content));
+    }
+    let (delete, now) = (&batch.delete, app.clock.now());
+    let done = caller::run(&app, &caller, |tx, identity| {
+        let contents = &contents;
+        async move {
+            let session = mine(&tx, &identity, id).await?;
+            let (tenant, id) = (session.tenant_id, session.id);
+            let mut done = BatchDone { saved: Vec::new(), deleted: Vec::new() };
+            for (key, content) in contents {
+                let kept = keep_one(&tx, &session, (key, content.clone()), now).await?;
+                done.saved.push(BatchSaved { key: kept.key, version: kept.version });
+            }
+            for key in delete {
+                if ClientState::discard(&tx, tenant, id, key).await? {
+                    done.deleted.push(key.clone());
+                }
+            }
+            Ok(done)
+        }
+    })
+    .await?;
+    respond::ok(&done)
+}
+
+/// The editor and the terminals of a session.
+async fn parts(tx: &Transaction, session: &Session) -> Result<[Stored; 2], Problem> {
+    let states = SessionState::all(tx, session.tenant_id, session.id).await?;
+    let (editor, editor_version) =
+        states.editor.map_or_else(Default::default, |saved| (saved.state, saved.version));
+    let (terminal, terminal_version) =
+        states.terminal.map_or_else(Default::default, |saved| (saved.state, saved.version));
+    Ok([
+        Stored { json: json_of(&PartState::Editor(editor))?, version: editor_version },
+        Stored { json: json_of(&PartState::Terminal(terminal))?, version: terminal_version },
+    ])
+}
+
+fn json_of(state: &PartState) -> Result<Value, Problem> {
+    let json = match state {
+        PartState::Editor(state) => serde_json::to_value(state),
+        PartState::Terminal(state) => serde_json::to_value(state),
+        PartState::ActiveFiles(state) => serde_json::to_value(state),
+    };
+    json.map_err(Problem::internal)
+}
+
+/// The state that `json` says. Variables that look secret are dropped, but for those that the session's
+/// settings name.
+fn parsed(part: Part, json: Value, session: &Session) -> Result<PartState, Problem> {
+    match part {
+        Part::Editor => document::from_value::<EditorState>(json).map(PartState::Editor),
+        Part::Terminal => {
+            let named = session.settings.0[KEPT_VARIABLES].as_array().into_iter().flatten();
+            let named: BTreeSet<String> =
+                named.filter_map(|name| name.as_str().map(str::to_owned)).collect();
+            // What is wrong with it is told by its path.
+            document::from_value::<TerminalState>(json.clone())?;
+            let state = TerminalState::from_json(json, &named).map_err(Problem::internal)?;
+            Ok(PartState::Terminal(state))
+        }
+    }
+}
+
+/// Saves `content` under `key`, if there is room for one more key where it is new.
+async fn keep_one(
+    tx: &Transaction,
+    session: &Session,
+    (key, content): (&str, Vec<u8>),
+    now: DateTime<Utc>,
+) -> Result<ClientState, Problem> {
+    let (tenant_id, session_id) = (session.tenant_id, session.id);
+    let saved = content.clone();
+    let version = ClientState::save(tx, tenant_id, session_id, key, saved, now).await?;
+    let is_new = version == 1;
+    if is_new
+        && ClientState::keys(tx, tenant_id, session_id, None, MOST_KEPT + 1).await?.len()
+            > MOST_KEPT
+    {
+        return Err(too_many(format!("A session keeps at most {MOST_KEPT} keys for its clients.")));
+    }
+    let key = key.to_owned();
+    Ok(ClientState { tenant_id, session_id, key, version, content, saved_at: now })
+}
+
+fn too_many(message: String) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "TOO_LARGE", message)
+}
+
+/// The tag of what a client has kept. Versions begin anew after a removal, so they do not do.
+fn tag_of_kept(kept: &ClientState) -> Tag {
+    Tag::new(format!("{}-{}", kept.version, kept.saved_at.timestamp_micros()))
+}
+
+async fn memory_of(tx: &Transaction, session: &Session) -> Result<Value, Problem> {
+    let all =
+        tx.list_keys::<SessionMemory>(session.tenant_id, (session.id,)).all(MOST_KEYS).await?;
+    Ok(Value::Object(all.into_iter().map(|memory| (memory.key, memory.value.0)).collect()))
+}
+
+/// Writes what is different.
+async fn remember(
+    tx: &Transaction,
+    session: &Session,
+    (before, after): (&Value, &Value),
+    now: DateTime<Utc>,
+) -> Result<(), Problem> {
+    let empty = Map::new();
+    let (before, after) =
+        (before.as_object().unwrap_or(&empty), after.as_object().unwrap_or(&empty));
+    if after.len() > MOST_KEYS {
+        return Err(too_many(format!("A session remembers at most {MOST_KEYS} keys.")));
+    }
+    for key in before.keys().filter(|key| !after.contains_key(*key)) {
+        let key = (session.id, key.clone());
+        tx.delete::<SessionMemory>(session.tenant_id, key).await?;
+    }
+    for (key, value) in after.iter().filter(|(key, value)| before.get(*key) != Some(value)) {
+        let memory = SessionMemory {
+            tenant_id: session.tenant_id,
+            session_id: session.id,
+            key: key.clone(),
+            value: Json(value.clone()),
+            updated_at: now,
+        };
+        memory.save(tx).await?;
+    }
+    Ok(())
+}
+
+fn checked_key(key: &str) -> Result<(), Problem> {
+    if (1..=KEY_BYTES).contains(&key.len()) && !key.contains(char::is_control) {
+        return Ok(());
+    }
+    let message = format!("must be 1 to {KEY_BYTES} bytes long, without control characters");
+    Err(Problem::validation(vec![Field::new("key", message)]))
+}

@@ -1,0 +1,382 @@
+//! What a session looked like, as a client saves it and finds it again.
+
+use std::net::SocketAddr;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
+
+use crate::{
+    account::Device,
+    client::{Answer, Call, call},
+    server::Running,
+};
+
+/// A session, and who works with it.
+struct Desk {
+    server: SocketAddr,
+    token: String,
+    path: String,
+}
+
+impl Desk {
+    async fn new(server: &Running, email: &str) -> Self {
+        Self::with_settings(server, email, json!({})).await
+    }
+
+    async fn with_settings(server: &Running, email: &str, settings: Value) -> Self {
+        let token = Device::register(server.address, email).await.token;
+        let mut desk = Self { server: server.address, token, path: String::new() };
+        let body = json!({"name": "work", "settings": settings});
+        let made = desk.call(Call::post("/api/v5/sessions").value(&body)).await.data();
+        desk.path = format!("/api/v5/sessions/{}", made["id"].as_str().unwrap());
+        desk
+    }
+
+    async fn call(&self, wanted: Call) -> Answer {
+        call(self.server, wanted.bearer(&self.token)).await
+    }
+
+    /// Where `part` of the session is; the session itself where that is empty.
+    fn part(&self, part: &str) -> String {
+        format!("{}/{part}", self.path).trim_end_matches('/').to_owned()
+    }
+
+    async fn get(&self, part: &str) -> Answer {
+        self.call(Call::get(&self.part(part))).await
+    }
+
+    async fn put(&self, part: &str, body: &Value) -> Answer {
+        self.call(Call::put(&self.part(part)).value(body)).await
+    }
+
+    async fn patch(&self, part: &str, body: &Value) -> Answer {
+        self.call(Call::patch(&self.part(part)).value(body)).await
+    }
+
+    async fn keep(&self, key: &str, content: &[u8]) -> Answer {
+        self.call(Call::put(&self.part(&format!("state/{key}"))).body(content)).await
+    }
+}
+
+fn tab(path: &str, line: u32) -> Value {
+    json!({
+        "path": path, "cursor": {"line": line, "column": 6}, "pinned": false, "view_state": null,
+        "selections": [{"anchor": {"line": 1, "column": 2}, "active": {"line": 1, "column": 9}}],
+    })
+}
+
+fn editor() -> Value {
+    json!({
+        "tabs": [tab("src/main.rs", 120), tab("é b.txt", 0)], "active_tab": 1,
+        "layout": {"split": [0.5, null]},
+    })
+}
+
+fn terminal() -> Value {
+    json!({"active": "main", "terminals": {"main": {
+        "title": "zsh", "cwd": "/workspace/p/src", "command_history": ["npm install", "ls"],
+        "environment_vars": {"LANG": "C.UTF-8"},
+    }}})
+}
+
+#[tokio::test]
+async fn a_page_load_finds_everything_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Running::start_in(folder.path(), &[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let empty = desk.get("restore").await.data();
+    assert_eq!(empty["editor_state"], json!({"tabs": [], "active_tab": null, "layout": null}));
+    assert_eq!(empty["terminal_state"], json!({"active": null, "terminals": {}}));
+    assert_eq!((&empty["active_files"], &empty["client_state"]), (&json!([]), &json!([])));
+    assert_eq!(empty["session_memory"], json!({}));
+
+    let memory = json!({"goal": {"step": 3, "why": null}, "nothing": null, "é": "\n"});
+    for (part, state) in [("editor", editor()), ("terminal", terminal())] {
+        let saved = desk.put(part, &state).await;
+        assert_eq!((saved.status, saved.data()), (200, state));
+    }
+    assert_eq!(desk.put("memory", &memory).await.data(), memory);
+    assert_eq!(desk.keep("layout", b"\x00\xff theia").await.status, 200);
+    server.stop().await.unwrap();
+
+    let server = Running::start_in(folder.path(), &[]).await;
+    let desk = Desk { server: server.address, ..desk };
+    let found = desk.get("restore").await.data();
+    assert_eq!(found["session"], desk.get("").await.data());
+    assert_eq!(found["editor_state"], editor());
+    assert_eq!(found["terminal_state"], terminal());
+    assert_eq!(found["active_files"], json!(["src/main.rs", "é b.txt"]));
+    assert_eq!(found["session_memory"], memory);
+    assert_eq!(found["client_state"], json!([{"key": "layout", "version": 1}]));
+    assert_eq!(found["conversation_id"], Value::Null);
+    assert_eq!(desk.get("state/layout").await.body, b"\x00\xff theia");
+}
+
+#[tokio::test]
+async fn a_patch_changes_what_it_names_and_a_put_all() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    desk.put("terminal", &terminal()).await;
+    let change = json!({"terminals": {"main": {"cwd": "/tmp"}, "second": {"title": "b"}}});
+    let changed = desk.patch("terminal", &change).await.data();
+    let mut expected = terminal();
+    expected["terminals"]["main"]["cwd"] = json!("/tmp");
+    expected["terminals"]["second"] =
+        json!({"title": "b", "cwd": "", "command_history": [], "environment_vars": {}});
+    assert_eq!(changed, expected);
+    let removed = desk.patch("terminal", &json!({"terminals": {"main": null}})).await.data();
+    assert_eq!(removed["terminals"].as_object().unwrap().len(), 1);
+    assert_eq!(desk.get("terminal").await.data(), removed);
+
+    desk.put("editor", &editor()).await;
+    let kept = desk.patch("editor", &json!({"active_tab": null})).await.data();
+    assert_eq!((&kept["tabs"], &kept["active_tab"]), (&editor()["tabs"], &Value::Null));
+    let replaced = desk.put("editor", &json!({"tabs": [{"path": "a"}]})).await.data();
+    assert_eq!(replaced["layout"], Value::Null, "a PUT keeps nothing");
+
+    desk.put("memory", &json!({"a": 1, "b": {"c": 2}})).await;
+    let merged = desk.patch("memory", &json!({"a": null, "b": {"d": [null]}})).await.data();
+    assert_eq!(merged, json!({"b": {"c": 2, "d": [null]}}));
+    assert_eq!(desk.put("memory", &json!({"z": null})).await.data(), json!({"z": null}));
+    assert_eq!(desk.get("memory").await.data(), json!({"z": null}));
+}
+
+#[tokio::test]
+async fn histories_are_bounded_and_secrets_are_dropped_unless_they_are_named() {
+    let server = Running::start(&[]).await;
+    let settings = json!({"kept_environment_vars": ["API_TOKEN"]});
+    for (email, settings, kept) in [
+        ("ada@example.org", json!({}), json!({"LANG": "C"})),
+        ("eve@example.org", settings, json!({"LANG": "C", "API_TOKEN": "x"})),
+        ("tim@example.org", json!({"kept_environment_vars": 7}), json!({"LANG": "C"})),
+    ] {
+        let desk = Desk::with_settings(&server, email, settings).await;
+        let vars = json!({"LANG": "C", "API_TOKEN": "x", "my_key": "y", "DB_PASSWORD_2": "z"});
+        let history: Vec<_> = (0..1_100).map(|n| n.to_string()).collect();
+        let main = json!({"environment_vars": vars, "command_history": history});
+        let state = desk.put("terminal", &json!({"terminals": {"main": main}})).await.data();
+        let main = &state["terminals"]["main"];
+        assert_eq!(main["environment_vars"], kept, "{email}");
+        assert_eq!(main["command_history"], json!(history[100..]));
+        // What a later merge does not name stays as it was.
+        let merge = json!({"terminals": {"main": {"cwd": "/"}}});
+        let merged = desk.patch("terminal", &merge).await.data();
+        assert_eq!(merged["terminals"]["main"]["environment_vars"], kept, "{email}");
+    }
+}
+
+#[tokio::test]
+async fn an_edit_over_an_unseen_one_is_refused() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let bodies = [
+        ("editor", editor(), json!({"tabs": []})),
+        ("terminal", terminal(), json!({"active": "other"})),
+        ("memory", json!({"a": 1}), json!({"a": 2})),
+        ("", json!({"name": "one"}), json!({"name": "two"})),
+    ];
+    for (part, first, second) in bodies {
+        let path = desk.part(part);
+        let seen = desk.get(part).await.header("etag").unwrap().to_owned();
+        let guarded = |method, tag: &str, body: &Value| {
+            desk.call(Call::new(method, &path).header("If-Match", tag).value(body))
+        };
+        let saved = guarded("PUT", &seen, &first).await;
+        assert_eq!(saved.status, 200, "{part}");
+        let now = saved.header("etag").unwrap().to_owned();
+        assert_ne!(now, seen, "{part}");
+        for method in ["PUT", "PATCH"] {
+            let refused = guarded(method, &seen, &second).await;
+            assert_eq!(refused.status, 412, "{method} {part}");
+            assert_eq!(refused.code(), "PRECONDITION_FAILED");
+        }
+        let cached = desk.call(Call::get(&path).header("If-None-Match", &now)).await;
+        assert_eq!((cached.status, cached.header("etag")), (304, Some(now.as_str())), "{part}");
+        assert_eq!(cached.body, b"");
+        assert_eq!(guarded("PATCH", &format!("\"x\", {now}"), &second).await.status, 200);
+        assert_eq!(guarded("PUT", "*", &first).await.status, 200);
+        let cached = desk.call(Call::get(&path).header("If-None-Match", &now)).await;
+        assert_eq!(cached.status, if matches!(part, "memory") { 304 } else { 200 }, "{part}");
+        assert_eq!(guarded("PUT", "x", &first).await.status, 400);
+    }
+    let gone = desk.call(Call::delete(&desk.path).header("If-Match", "\"x\"")).await;
+    assert_eq!(gone.status, 412);
+    assert_eq!(desk.get("restore").await.status, 200);
+}
+
+#[tokio::test]
+async fn of_many_who_merge_at_once_nobody_is_lost() {
+    let server = Running::start(&[]).await;
+    let desk = &Desk::new(&server, "ada@example.org").await;
+    let merges = (0..24).map(|n| async move {
+        let memory = desk.patch("memory", &json!({format!("k{n}"): n})).await.status;
+        let name = format!("t{n}");
+        let terminal = json!({"terminals": {name: {"cwd": "/"}}});
+        (memory, desk.patch("terminal", &terminal).await.status)
+    });
+    for statuses in futures_util::future::join_all(merges).await {
+        assert_eq!(statuses, (200, 200));
+    }
+    assert_eq!(desk.get("memory").await.data().as_object().unwrap().len(), 24);
+    let terminals = desk.get("terminal").await.data()["terminals"].take();
+    assert_eq!(terminals.as_object().unwrap().len(), 24);
+}
+
+#[tokio::test]
+async fn of_what_clients_keep_the_last_five_versions_are_there() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    for version in 1..=7 {
+        let saved = desk.keep("layout", format!("v{version}").as_bytes()).await.data();
+        assert_eq!((&saved["version"], &saved["size"]), (&json!(version), &json!(2)));
+    }
+    for (version, found) in [("7", true), ("3", true), ("2", false), ("8", false), ("x", false)] {
+        let answer = desk.get(&format!("state/layout?version={version}")).await;
+        assert_eq!(answer.status, if found { 200 } else { 404 }, "{version}");
+        if found {
+            assert_eq!(answer.body, format!("v{version}").as_bytes());
+        }
+    }
+    let newest = desk.get("state/layout").await;
+    assert_eq!(newest.body, b"v7");
+    assert_eq!(newest.header("content-type"), Some("application/octet-stream"));
+    let tag = newest.header("etag").unwrap();
+    let path = desk.part("state/layout");
+    let guarded = |name, tag| desk.call(Call::put(&path).header(name, tag).body("x"));
+    assert_eq!(guarded("If-None-Match", "*").await.status, 412);
+    assert_eq!(guarded("If-Match", "\"7\"").await.status, 412);
+    assert_eq!(desk.call(Call::delete(&path).header("If-Match", "\"7\"")).await.status, 412);
+    assert_eq!(desk.call(Call::delete(&path).header("If-Match", tag)).await.status, 204);
+    assert_eq!(desk.call(Call::delete(&path)).await.status, 404);
+    assert_eq!(desk.get("state/layout").await.status, 404);
+    assert_eq!(guarded("If-None-Match", "*").await.status, 200);
+    assert_eq!(guarded("If-Match", tag).await.status, 412, "another's first version");
+    let odd = desk.keep("a%2Fb%20%C3%A9", b"").await;
+    assert_eq!((odd.status, odd.data()["key"].take()), (200, json!("a/b é")));
+    let keys = json!([{"key": "a/b é", "version": 1}, {"key": "layout", "version": 1}]);
+    assert_eq!(desk.get("state").await.json()["data"], keys);
+}
+
+#[tokio::test]
+async fn a_batch_is_kept_whole_or_not_at_all() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    desk.keep("old", b"1").await;
+    let path = desk.part("state:batch");
+    let batch = |body: Value| {
+        let wanted = Call::post(&path).value(&body);
+        async { desk.call(wanted).await }
+    };
+    let put =
+        |key: &str, content: &[u8]| json!({"key": key, "content": BASE64_STANDARD.encode(content)});
+    let done =
+        batch(json!({"put": [put("a", b"\xff"), put("old", b"2")], "delete": ["none"]})).await;
+    let saved = json!([{"key": "a", "version": 1}, {"key": "old", "version": 2}]);
+    assert_eq!(done.data(), json!({"saved": saved, "deleted": []}));
+    let before = desk.get("state").await.json();
+    let many: Vec<_> = (0..51).map(|n| put(&n.to_string(), b"")).collect();
+    for wrong in [
+        json!({"put": [put("b", b"1"), {"key": "c", "content": "%"}]}),
+        json!({"put": [put("b", b"1"), put("", b"1")]}),
+        json!({"put": [put("b", b"1"), put("c", &vec![7; 100_000])]}),
+        json!({"put": many}),
+        json!({"put": [{"key": "b"}]}),
+        json!({"put": {}}),
+    ] {
+        let refused = batch(wrong).await;
+        assert_eq!(refused.status, 422, "{}", refused.json());
+        refused.code();
+        assert_eq!(desk.get("state").await.json(), before);
+    }
+    let done = batch(json!({"delete": ["a", "old"]})).await;
+    assert_eq!(done.data(), json!({"saved": [], "deleted": ["a", "old"]}));
+    assert_eq!(desk.get("state").await.json()["data"], json!([]));
+}
+
+#[tokio::test]
+async fn too_much_is_refused_and_changes_nothing() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    desk.put("editor", &editor()).await;
+    desk.put("memory", &json!({"a": 1})).await;
+    let long = "x".repeat(120_000);
+    let keys =
+        |count: usize| Value::Object((0..count).map(|n| (format!("k{n}"), json!(n))).collect());
+    for (part, body, status) in [
+        ("editor", json!({"tabs": [], "layout": long}), 422),
+        ("editor", json!({"tabs": "x"}), 422),
+        ("editor", json!({"tabs": [{"path": "a", "cursor": {"line": -1, "column": 0}}]}), 422),
+        ("editor", json!({"tabs": [{}]}), 422),
+        ("editor", json!({"active_tab": 1.5}), 422),
+        ("terminal", json!({"terminals": {"a": {"command_history": [7]}}}), 422),
+        ("terminal", json!({"terminals": {"a": {"environment_vars": {"A": null}}}}), 422),
+        ("terminal", json!({"terminals": [1]}), 422),
+        ("terminal", json!({"terminals": {"a": {"cwd": long}}}), 422),
+        ("memory", json!({"a": long}), 422),
+        ("memory", json!({"": 1}), 422),
+        ("memory", json!({"k".repeat(201): 1}), 422),
+        ("memory", json!({"a\u{0}": 1}), 422),
+        ("memory", keys(1_001), 422),
+        ("memory", json!([1]), 400),
+    ] {
+        let before = desk.get("restore").await.data();
+        let refused = desk.put(part, &body).await;
+        assert_eq!(refused.status, status, "{part} {}", refused.json());
+        refused.code();
+        assert_eq!(desk.get("restore").await.data(), before, "{part}");
+    }
+    let where_wrong = desk.put("editor", &json!({"tabs": [{"path": "a", "pinned": 7}]})).await;
+    assert_eq!(where_wrong.json()["error"]["fields"][0]["field"], "tabs[0].pinned");
+    assert_eq!(desk.keep("big", &vec![7; 99_000]).await.status, 200);
+    assert_eq!(desk.keep("big", &vec![7; 100_000]).await.status, 422);
+    assert_eq!(desk.keep("big", &vec![7; 100_001]).await.status, 413);
+    assert_eq!(desk.keep(&"k".repeat(201), b"").await.status, 422);
+    assert_eq!(desk.put("memory", &keys(1_000)).await.status, 200);
+    assert_eq!(desk.patch("memory", &json!({"one more": 1})).await.status, 422);
+    for n in 1..100 {
+        assert_eq!(desk.keep(&format!("k{n}"), b"").await.status, 200);
+    }
+    assert_eq!(desk.keep("one-more", b"").await.status, 422);
+    assert_eq!(desk.keep("k1", b"again").await.status, 200);
+}
+
+#[tokio::test]
+async fn somebody_elses_state_is_not_there() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    desk.put("editor", &editor()).await;
+    desk.keep("layout", b"mine").await;
+    let before = desk.get("restore").await.data();
+    let other = Desk::new(&server, "eve@example.org").await;
+    let thief = Desk { path: desk.path.clone(), ..other };
+    let body = &json!({"tabs": []});
+    for part in ["editor", "terminal", "memory"] {
+        for answer in
+            [thief.get(part).await, thief.put(part, body).await, thief.patch(part, body).await]
+        {
+            assert_eq!((answer.status, answer.code().as_str()), (404, "NOT_FOUND"), "{part}");
+        }
+    }
+    let layout = thief.part("state/layout");
+    let batch = Call::post(&thief.part("state:batch")).value(&json!({"delete": ["layout"]}));
+    for wanted in [
+        Call::get(&thief.part("restore")),
+        Call::get(&thief.part("state")),
+        Call::get(&layout),
+        Call::put(&layout).body("theirs"),
+        Call::delete(&layout),
+        batch,
+    ] {
+        assert_eq!(thief.call(wanted.clone()).await.code(), "NOT_FOUND", "{wanted:?}");
+        assert_eq!(call(server.address, wanted).await.status, 401);
+    }
+    assert_eq!(desk.get("restore").await.data(), before);
+    assert_eq!(desk.call(Call::delete(&desk.path)).await.status, 204);
+    for part in ["restore", "editor", "terminal", "memory", "state", "state/layout"] {
+        assert_eq!(desk.get(part).await.status, 404, "{part}");
+    }
+    for part in ["editor", "memory"] {
+        assert_eq!(desk.put(part, body).await.status, 404, "{part}");
+    }
+    assert_eq!(desk.keep("layout", b"again").await.status, 404);
+}
