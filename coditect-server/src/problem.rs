@@ -163,6 +163,20 @@ impl Problem {
         )
     }
 
+    /// 422: there would be more of something than can be kept.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "TOO_LARGE", message)
+    }
+
+    /// What is not there was named by a field of the body: 422; other problems are as they are.
+    #[must_use]
+    pub fn of_field(self, field: &str, message: &str) -> Self {
+        if self.status() == StatusCode::NOT_FOUND {
+            return Self::invalid_field("VALIDATION_FAILED", field, message);
+        }
+        self
+    }
+
     /// 413: the body is larger than `limit_bytes`.
     pub fn payload_too_large(limit_bytes: usize) -> Self {
         Self::new(
@@ -334,11 +348,7 @@ impl From<store::Error> for Problem {
             ErrorKind::Exists | ErrorKind::Unique(_) => {
                 Self::conflict("CONFLICT", "There is one like this already.")
             }
-            ErrorKind::Limit => Self::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "TOO_LARGE",
-                "This is more than can be kept in one piece.",
-            ),
+            ErrorKind::Limit => Self::too_large("This is more than can be kept in one piece."),
             ErrorKind::Quota(_) => Self::new(
                 StatusCode::FORBIDDEN,
                 "QUOTA_EXCEEDED",

@@ -13,7 +13,7 @@ use percent_encoding::percent_decode_str;
 use crate::{
     app::App,
     handlers::{
-        auth, health, sessions,
+        agents, audit, auth, conversations, health, sessions, settings,
         state::{self, How, Part},
     },
     http::{Body, Request, respond},
@@ -93,6 +93,29 @@ fn table() -> Vec<Route> {
         route(Method::PUT,    "/api/v5/sessions/{id}/state/{key}", state::keep),
         route(Method::DELETE, "/api/v5/sessions/{id}/state/{key}", state::discard),
         route(Method::POST,   "/api/v5/sessions/{id}/state:batch", state::keep_several),
+
+        route(Method::POST,   "/api/v5/conversations",               conversations::create),
+        route(Method::GET,    "/api/v5/conversations",               conversations::list),
+        route(Method::GET,    "/api/v5/conversations/{id}",          conversations::show),
+        route(Method::PUT,    "/api/v5/conversations/{id}",          conversations::change),
+        route(Method::PATCH,  "/api/v5/conversations/{id}",          conversations::change),
+        route(Method::DELETE, "/api/v5/conversations/{id}",          conversations::delete),
+        route(Method::POST,   "/api/v5/conversations/{id}/messages", conversations::say),
+        route(Method::GET,    "/api/v5/conversations/{id}/messages", conversations::messages),
+
+        route(Method::POST,   "/api/v5/agents",         agents::create),
+        route(Method::GET,    "/api/v5/agents",         agents::list),
+        route(Method::GET,    "/api/v5/agents/{id}",    agents::show),
+        route(Method::PUT,    "/api/v5/agents/{id}",    agents::change),
+        route(Method::PATCH,  "/api/v5/agents/{id}",    agents::change),
+        route(Method::DELETE, "/api/v5/agents/{id}",    agents::delete),
+
+        route(Method::GET,    "/api/v5/settings",       settings::list),
+        route(Method::GET,    "/api/v5/settings/{key}", settings::show),
+        route(Method::PUT,    "/api/v5/settings/{key}", settings::set),
+        route(Method::DELETE, "/api/v5/settings/{key}", settings::remove),
+
+        route(Method::GET,    "/api/v5/audit",          audit::list),
     ]
 }
 

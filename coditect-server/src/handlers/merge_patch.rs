@@ -66,6 +66,28 @@ impl<T: Clone> Member<T> {
     }
 }
 
+impl Member<String> {
+    /// Changes a text that is empty where it is missing.
+    pub(crate) fn change_or_clear(&self, text: &mut String) {
+        match self {
+            Self::Keep => {}
+            Self::Remove => text.clear(),
+            Self::Become(value) => text.clone_from(value),
+        }
+    }
+}
+
+impl Member<Map<String, Value>> {
+    /// Merges into a member that is an object.
+    pub(crate) fn merge_into(&self, object: &mut Value) {
+        match self {
+            Self::Keep => {}
+            Self::Remove => *object = Value::Object(Map::new()),
+            Self::Become(patch) => merge(object, patch),
+        }
+    }
+}
+
 /// Changes `target` as `patch` says: members that are `null` are removed, objects are merged, all
 /// else is replaced.
 pub(crate) fn apply(target: &mut Value, patch: &Value) {
@@ -73,6 +95,10 @@ pub(crate) fn apply(target: &mut Value, patch: &Value) {
         target.clone_from(patch);
         return;
     };
+    merge(target, patch);
+}
+
+fn merge(target: &mut Value, patch: &Map<String, Value>) {
     if !target.is_object() {
         *target = Value::Object(Map::new());
     }

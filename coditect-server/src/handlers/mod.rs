@@ -4,9 +4,14 @@
 //! [`Problem`](crate::problem::Problem). It runs to its end even when its client leaves. It knows
 //! no connection and chooses no status for an error.
 
+pub(crate) mod agents;
+pub(crate) mod audit;
 pub(crate) mod auth;
 mod caller;
+mod checks;
+pub(crate) mod conversations;
 pub(crate) mod health;
 mod merge_patch;
 pub(crate) mod sessions;
+pub(crate) mod settings;
 pub(crate) mod state;

@@ -5,16 +5,13 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_auth::Identity;
 use coditect_store::{
-    Cursor, Transaction,
+    Transaction,
     model::{ConversationId, Json, Session, SessionId, SessionType, TenantId, UserId},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{
-    caller,
-    merge_patch::{self, Member},
-};
+use super::{caller, checks, merge_patch::Member};
 use crate::{
     app::App,
     http::{
@@ -26,12 +23,8 @@ use crate::{
     routes::Answer,
 };
 
-/// The longest name, in characters.
-const NAME_CHARS: usize = 200;
 /// The longest path, in bytes, as file systems have it.
 const PATH_BYTES: usize = 4_096;
-/// The largest settings, in bytes of JSON.
-const SETTINGS_BYTES: usize = 64 << 10;
 /// `last_accessed_at` is written at most this often.
 const ACCESS_NOTED_EVERY: TimeDelta = TimeDelta::minutes(1);
 
@@ -94,7 +87,7 @@ pub(super) struct SessionView<'a> {
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let new: NewSession = request.json().await?;
-    let name = checked_name(new.name)?;
+    let name = checks::line("name", checks::NAME, &new.name)?;
     let workspace_path = new.workspace_path.map(checked_path).transpose()?;
     let settings = checked_settings(Value::Object(new.settings.unwrap_or_default()))?;
     let session_type = new.session_type.map_or(SessionType::default(), SessionType::from);
@@ -131,8 +124,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
     let limit = query.limit()?;
     let wanted_type = query.parsed::<TypeName>("type")?.map(SessionType::from);
     let wanted_path = query.value("workspace_path").or(query.value("workspacePath"));
-    let cursor = query.value("cursor").map(str::parse::<Cursor>).transpose();
-    let cursor = cursor.map_err(|_| Problem::invalid_cursor())?;
+    let cursor = query.cursor()?;
     let page = caller::run(&app, &caller, |tx, identity| {
         let (cursor, wanted_path) = (&cursor, wanted_path);
         async move {
@@ -179,10 +171,11 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
     let change: Change = request.json().await?;
-    let name = change.name.required("name")?.check(checked_name)?;
+    let name = change.name.required("name")?;
+    let name = name.check(|name| checks::line("name", checks::NAME, &name))?;
     let session_type = change.session_type.required("type")?.check(|name| Ok(name.into()))?;
     let workspace_path = change.workspace_path.check(checked_path)?;
-    let settings = change.settings.check(|patch| Ok(Value::Object(patch)))?;
+    let settings = change.settings;
     let conversation_id = change.conversation_id;
     let now = app.clock.now();
     let session = caller::run(&app, &caller, |tx, identity| {
@@ -195,14 +188,8 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
             session_type.change_required(&mut session.session_type);
             workspace_path.change(&mut session.workspace_path);
             conversation_id.change(&mut session.conversation_id);
-            match settings {
-                Member::Keep => {}
-                Member::Remove => session.settings = Json(Value::Object(Map::new())),
-                Member::Become(patch) => {
-                    merge_patch::apply(&mut session.settings.0, patch);
-                    session.settings = checked_settings(session.settings.0)?;
-                }
-            }
+            settings.merge_into(&mut session.settings.0);
+            session.settings = checked_settings(session.settings.0)?;
             session.updated_at = now;
             tx.update(&session).await?;
             Ok(session)
@@ -243,16 +230,6 @@ fn tag_of(session: &Session) -> Result<Tag, Problem> {
     Tag::of(&Session { last_accessed_at: DateTime::UNIX_EPOCH, ..session.clone() })
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "as the other checks, it takes what it checks")]
-fn checked_name(name: String) -> Result<String, Problem> {
-    let name = name.trim();
-    if (1..=NAME_CHARS).contains(&name.chars().count()) && !name.contains(char::is_control) {
-        return Ok(name.to_owned());
-    }
-    let message = format!("must be 1 to {NAME_CHARS} characters long, without control characters");
-    Err(Problem::invalid_field("VALIDATION_FAILED", "name", &message))
-}
-
 fn checked_path(path: String) -> Result<String, Problem> {
     if path.starts_with('/') && path.len() <= PATH_BYTES && !path.contains(char::is_control) {
         return Ok(path);
@@ -264,12 +241,7 @@ fn checked_path(path: String) -> Result<String, Problem> {
 }
 
 fn checked_settings(settings: Value) -> Result<Json, Problem> {
-    let bytes = settings.to_string().len();
-    if bytes <= SETTINGS_BYTES {
-        return Ok(Json(settings));
-    }
-    let message = format!("must be at most {SETTINGS_BYTES} bytes of JSON");
-    Err(Problem::invalid_field("VALIDATION_FAILED", "settings", &message))
+    checks::json("settings", checks::SETTINGS_BYTES, settings)
 }
 
 impl TryFrom<String> for TypeName {

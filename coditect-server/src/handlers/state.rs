@@ -16,10 +16,7 @@ use coditect_store::{
         TerminalState,
     },
 };
-use hyper::{
-    StatusCode,
-    header::{self, HeaderValue},
-};
+use hyper::header::{self, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -434,14 +431,12 @@ async fn keep_one(
         && ClientState::keys(tx, tenant_id, session_id, None, MOST_KEPT + 1).await?.len()
             > MOST_KEPT
     {
-        return Err(too_many(format!("A session keeps at most {MOST_KEPT} keys for its clients.")));
+        return Err(Problem::too_large(format!(
+            "A session keeps at most {MOST_KEPT} keys for its clients."
+        )));
     }
     let key = key.to_owned();
     Ok(ClientState { tenant_id, session_id, key, version, content, saved_at: now })
-}
-
-fn too_many(message: String) -> Problem {
-    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "TOO_LARGE", message)
 }
 
 /// The tag of what a client has kept. Versions begin anew after a removal, so they do not do.
@@ -466,7 +461,7 @@ async fn remember(
     let (before, after) =
         (before.as_object().unwrap_or(&empty), after.as_object().unwrap_or(&empty));
     if after.len() > MOST_KEYS {
-        return Err(too_many(format!("A session remembers at most {MOST_KEYS} keys.")));
+        return Err(Problem::too_large(format!("A session remembers at most {MOST_KEYS} keys.")));
     }
     for key in before.keys().filter(|key| !after.contains_key(*key)) {
         let key = (session.id, key.clone());

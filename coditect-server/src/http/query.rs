@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
+use chrono::{DateTime, Utc};
+use coditect_store::Cursor;
 use serde::{Deserialize, de::value::StrDeserializer};
 
 use super::Request;
@@ -52,6 +54,28 @@ impl Query {
             T::deserialize(words).map_err(|_| invalid(name, "is not one of the known values"))
         };
         self.value(name).map(parse).transpose()
+    }
+
+    /// The parameter `cursor`: where a list goes on.
+    ///
+    /// # Errors
+    ///
+    /// 400 if it was never given out.
+    pub fn cursor(&self) -> Result<Option<Cursor>, Problem> {
+        let cursor = self.value("cursor").map(str::parse).transpose();
+        cursor.map_err(|_| Problem::invalid_cursor())
+    }
+
+    /// The parameter `name` as a time.
+    ///
+    /// # Errors
+    ///
+    /// 400 if it is none.
+    pub fn time(&self, name: &str) -> Result<Option<DateTime<Utc>>, Problem> {
+        let time = self.value(name).map(str::parse).transpose();
+        time.map_err(|_| {
+            invalid(name, "must be a time as RFC 3339 has it, like 2026-01-31T12:00:00Z")
+        })
     }
 
     /// The parameter `limit`: how many items a page is to have.

@@ -20,6 +20,7 @@ mod operator;
 mod process;
 mod program;
 mod readme;
+mod records;
 mod refusals;
 mod requests;
 mod secrecy;

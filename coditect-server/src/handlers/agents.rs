@@ -1,0 +1,186 @@
+//! Agents: all of the tenant talk to them; its owner and admins set them up.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use coditect_auth::Identity;
+use coditect_store::{
+    Transaction,
+    model::{Agent, AgentId, Role},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{caller, checks, merge_patch::Member};
+use crate::{
+    app::App,
+    http::{
+        Query, Request,
+        conditions::{Conditions, Tag, tagged},
+        respond,
+    },
+    problem::Problem,
+    routes::Answer,
+};
+
+/// The longest description, in characters.
+const DESCRIPTION_CHARS: usize = 2_000;
+
+#[derive(Deserialize)]
+struct NewAgent {
+    name: String,
+    #[serde(default)]
+    description: Option<String>,
+    #[serde(default)]
+    settings: Option<Map<String, Value>>,
+}
+
+/// A partial agent: what is missing stays as it is.
+#[derive(Deserialize)]
+struct Change {
+    #[serde(default)]
+    name: Member<String>,
+    #[serde(default)]
+    description: Member<String>,
+    #[serde(default)]
+    settings: Member<Map<String, Value>>,
+}
+
+#[derive(Serialize)]
+struct AgentView<'a> {
+    id: AgentId,
+    name: &'a str,
+    description: &'a str,
+    settings: &'a Value,
+    #[serde(serialize_with = "respond::time")]
+    created_at: DateTime<Utc>,
+    #[serde(serialize_with = "respond::time")]
+    updated_at: DateTime<Utc>,
+}
+
+/// `POST /agents`.
+pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let new: NewAgent = request.json().await?;
+    let name = checks::line("name", checks::NAME, &new.name)?;
+    let description = checked_description(&new.description.unwrap_or_default())?;
+    let settings = checks::json(
+        "settings",
+        checks::SETTINGS_BYTES,
+        Value::Object(new.settings.unwrap_or_default()),
+    )?;
+    let (id, now) = (AgentId::new(), app.clock.now());
+    let agent = caller::run(&app, &caller, |tx, identity| {
+        let agent = Agent {
+            id,
+            tenant_id: identity.tenant_id,
+            name: name.clone(),
+            description: description.clone(),
+            settings: settings.clone(),
+            created_at: now,
+            updated_at: now,
+        };
+        async move {
+            identity.require_role(Role::Admin)?;
+            tx.create(&agent).await?;
+            Ok(agent)
+        }
+    })
+    .await?;
+    let answer = respond::created(&format!("/api/v5/agents/{id}"), &AgentView::from(&agent))?;
+    tagged(answer, &Tag::of(&agent)?)
+}
+
+/// `GET /agents`: the tenant's, in the order in which they were set up.
+pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let query = Query::of(&request)?;
+    let (limit, cursor) = (query.limit()?, query.cursor()?);
+    let page = caller::run(&app, &caller, |tx, identity| {
+        let cursor = cursor.as_ref();
+        async move {
+            let page = tx.list::<Agent>(identity.tenant_id).page(limit, cursor).await;
+            page.map_err(Problem::of_page)
+        }
+    })
+    .await?;
+    let views: Vec<_> = page.items.iter().map(AgentView::from).collect();
+    respond::page(&views, page.next.map(|cursor| cursor.to_string()).as_deref())
+}
+
+/// `GET /agents/{id}`.
+pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let agent =
+        caller::run(&app, &caller, |tx, identity| async move { found(&tx, &identity, id).await })
+            .await?;
+    conditions.read(respond::ok(&AgentView::from(&agent))?, &Tag::of(&agent)?)
+}
+
+/// `PUT` and `PATCH /agents/{id}`: both take a partial agent, merged as RFC 7396 has it.
+pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let change: Change = request.json().await?;
+    let name = change.name.required("name")?;
+    let name = name.check(|name| checks::line("name", checks::NAME, &name))?;
+    let description = change.description.check(|text| checked_description(&text))?;
+    let (settings, now) = (change.settings, app.clock.now());
+    let agent = caller::run(&app, &caller, |tx, identity| {
+        let (name, description, settings) = (&name, &description, &settings);
+        let conditions = &conditions;
+        async move {
+            let mut agent = found(&tx, &identity, id).await?;
+            identity.require_role(Role::Admin)?;
+            conditions.require(Some(&Tag::of(&agent)?))?;
+            name.change_required(&mut agent.name);
+            description.change_or_clear(&mut agent.description);
+            settings.merge_into(&mut agent.settings.0);
+            agent.settings = checks::json("settings", checks::SETTINGS_BYTES, agent.settings.0)?;
+            agent.updated_at = now;
+            tx.update(&agent).await?;
+            Ok(agent)
+        }
+    })
+    .await?;
+    tagged(respond::ok(&AgentView::from(&agent))?, &Tag::of(&agent)?)
+}
+
+/// `DELETE /agents/{id}`: what it has said stays.
+pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let conditions = &conditions;
+    caller::run(&app, &caller, |tx, identity| async move {
+        let agent = found(&tx, &identity, id).await?;
+        identity.require_role(Role::Admin)?;
+        conditions.require(Some(&Tag::of(&agent)?))?;
+        tx.delete::<Agent>(identity.tenant_id, id).await?;
+        Ok(())
+    })
+    .await?;
+    Ok(respond::no_content())
+}
+
+/// The tenant's agent `id`.
+async fn found(tx: &Transaction, identity: &Identity, id: AgentId) -> Result<Agent, Problem> {
+    tx.get(identity.tenant_id, id).await?.ok_or_else(Problem::not_found)
+}
+
+fn checked_description(text: &str) -> Result<String, Problem> {
+    if text.chars().count() <= DESCRIPTION_CHARS {
+        return Ok(text.to_owned());
+    }
+    let message = format!("must be at most {DESCRIPTION_CHARS} characters long");
+    Err(Problem::invalid_field("VALIDATION_FAILED", "description", &message))
+}
+
+impl<'a> From<&'a Agent> for AgentView<'a> {
+    fn from(agent: &'a Agent) -> Self {
+        let Agent { id, name, description, settings, created_at, updated_at, .. } = agent;
+        let settings = &settings.0;
+        let (created_at, updated_at) = (*created_at, *updated_at);
+        Self { id: *id, name, description, settings, created_at, updated_at }
+    }
+}

@@ -1,0 +1,72 @@
+//! What was done in the tenant: for its owner to read, and for nobody to change.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use coditect_store::model::{AuditEntry, Role, UserId};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::caller;
+use crate::{
+    app::App,
+    http::{Query, Request, respond},
+    problem::Problem,
+    routes::Answer,
+};
+
+#[derive(Serialize)]
+struct EntryView<'a> {
+    actor: Option<UserId>,
+    action: &'a str,
+    target: Option<&'a str>,
+    details: &'a Value,
+    ip: Option<&'a str>,
+    #[serde(serialize_with = "respond::time")]
+    at: DateTime<Utc>,
+}
+
+/// `GET /audit`: newest first; of an `actor`, of an `action`, `since` and `until` a time.
+pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let query = Query::of(&request)?;
+    let (limit, cursor) = (query.limit()?, query.cursor()?);
+    let (actor, action) = (query.parsed::<UserId>("actor")?, query.value("action"));
+    let (since, until) = (query.time("since")?, query.time("until")?);
+    let page = caller::run(&app, &caller, |tx, identity| {
+        let cursor = cursor.as_ref();
+        async move {
+            identity.require_role(Role::Owner)?;
+            let tenant = identity.tenant_id;
+            let entries = match (actor, action) {
+                (Some(actor), _) => tx.scan_log(&AuditEntry::BY_ACTOR, tenant, actor),
+                (None, Some(action)) => {
+                    tx.scan_log(&AuditEntry::BY_ACTION, tenant, action.to_owned())
+                }
+                (None, None) => tx.log::<AuditEntry>(tenant, (), ..),
+            };
+            let filter = format!("{action:?} {since:?} {until:?}");
+            let page = entries
+                .newest_first()
+                .filter(filter, |entry| {
+                    action.is_none_or(|action| entry.action == action)
+                        && since.is_none_or(|since| entry.at >= since)
+                        && until.is_none_or(|until| entry.at < until)
+                })
+                .page(limit, cursor)
+                .await;
+            page.map_err(Problem::of_page)
+        }
+    })
+    .await?;
+    let views: Vec<_> = page.items.iter().map(|logged| EntryView::from(&logged.record)).collect();
+    respond::page(&views, page.next.map(|cursor| cursor.to_string()).as_deref())
+}
+
+impl<'a> From<&'a AuditEntry> for EntryView<'a> {
+    fn from(entry: &'a AuditEntry) -> Self {
+        let AuditEntry { actor, action, target, details, ip, at, .. } = entry;
+        let (target, ip) = (target.as_deref(), ip.as_deref());
+        Self { actor: *actor, action, target, details: &details.0, ip, at: *at }
+    }
+}

@@ -1,0 +1,170 @@
+//! Settings: the caller's own, over those of the tenant.
+//!
+//! Without more said, a setting is written for the caller. `?scope=tenant` writes it for all of the
+//! tenant, which its owner and admins may do.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use coditect_auth::Identity;
+use coditect_store::{
+    Transaction,
+    model::{Role, Setting, SettingScope},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{caller, checks};
+use crate::{
+    app::App,
+    http::{
+        Query, Request,
+        conditions::{Conditions, Tag, tagged},
+        respond,
+    },
+    problem::Problem,
+    routes::Answer,
+};
+
+/// The most settings of a tenant, and of each of its users.
+const MOST: usize = 200;
+/// The largest value, in bytes of JSON.
+const VALUE_BYTES: usize = 8 << 10;
+
+/// For whom a setting is, as the API spells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum ScopeName {
+    User,
+    Tenant,
+}
+
+#[derive(Deserialize)]
+struct NewValue {
+    value: Value,
+}
+
+#[derive(Serialize)]
+struct SettingView<'a> {
+    key: &'a str,
+    value: &'a Value,
+    scope: ScopeName,
+    #[serde(serialize_with = "respond::time")]
+    updated_at: DateTime<Utc>,
+}
+
+/// `GET /settings`: what holds for the caller, by key.
+pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let settings = caller::run(&app, &caller, |tx, identity| async move {
+        let (tenant, user) = (identity.tenant_id, identity.user.id);
+        Ok(Setting::all_effective(&tx, tenant, user, 2 * MOST).await?)
+    })
+    .await?;
+    respond::page(&settings.iter().map(SettingView::from).collect::<Vec<_>>(), None)
+}
+
+/// `GET /settings/{key}`: what it is for the caller; with a scope, what it is there.
+pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (key, conditions) = (request.param("key")?.to_owned(), Conditions::of(&request)?);
+    let scope = Query::of(&request)?.parsed::<ScopeName>("scope")?;
+    let setting = caller::run(&app, &caller, |tx, identity| {
+        let key = &key;
+        async move {
+            let (tenant, user) = (identity.tenant_id, identity.user.id);
+            let setting = match scope {
+                None => Setting::effective(&tx, tenant, user, key).await?,
+                Some(scope) => {
+                    tx.get::<Setting>(tenant, (scope.of(&identity), key.clone())).await?
+                }
+            };
+            setting.ok_or_else(Problem::not_found)
+        }
+    })
+    .await?;
+    conditions.read(respond::ok(&SettingView::from(&setting))?, &Tag::of(&setting)?)
+}
+
+/// `PUT /settings/{key}`: sets it to `value`, which may be any JSON.
+pub(crate) async fn set(app: Arc<App>, mut request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (key, conditions) = (request.param("key")?.to_owned(), Conditions::of(&request)?);
+    let scope = Query::of(&request)?.parsed("scope")?.unwrap_or(ScopeName::User);
+    checks::line("key", checks::NAME, &key)?;
+    let NewValue { value } = request.json().await?;
+    let (value, now) = (checks::json("value", VALUE_BYTES, value)?, app.clock.now());
+    let setting = caller::run(&app, &caller, |tx, identity| {
+        let (key, value, conditions) = (&key, &value, &conditions);
+        async move {
+            let before = to_write(&tx, &identity, scope, key).await?;
+            conditions.require(before.as_ref().map(Tag::of).transpose()?.as_ref())?;
+            let tenant_id = identity.tenant_id;
+            let (scope, key, value) = (scope.of(&identity), key.clone(), value.clone());
+            let setting = Setting { tenant_id, scope, key, value, updated_at: now };
+            if before.is_some() {
+                tx.update(&setting).await?;
+                return Ok(setting);
+            }
+            if tx.list_keys::<Setting>(tenant_id, (scope,)).all(MOST).await?.len() == MOST {
+                return Err(Problem::too_large(format!("There are at most {MOST} settings.")));
+            }
+            tx.create(&setting).await?;
+            Ok(setting)
+        }
+    })
+    .await?;
+    tagged(respond::ok(&SettingView::from(&setting))?, &Tag::of(&setting)?)
+}
+
+/// `DELETE /settings/{key}`: what the tenant has set, if anything, holds again.
+pub(crate) async fn remove(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (key, conditions) = (request.param("key")?.to_owned(), Conditions::of(&request)?);
+    let scope = Query::of(&request)?.parsed("scope")?.unwrap_or(ScopeName::User);
+    caller::run(&app, &caller, |tx, identity| {
+        let (key, conditions) = (&key, &conditions);
+        async move {
+            let before = to_write(&tx, &identity, scope, key).await?;
+            let before = before.ok_or_else(Problem::not_found)?;
+            conditions.require(Some(&Tag::of(&before)?))?;
+            tx.delete::<Setting>(before.tenant_id, (before.scope, before.key)).await?;
+            Ok(())
+        }
+    })
+    .await?;
+    Ok(respond::no_content())
+}
+
+/// What is set in a scope that the caller may write.
+async fn to_write(
+    tx: &Transaction,
+    identity: &Identity,
+    scope: ScopeName,
+    key: &str,
+) -> Result<Option<Setting>, Problem> {
+    if scope == ScopeName::Tenant {
+        identity.require_role(Role::Admin)?;
+    }
+    Ok(tx.get(identity.tenant_id, (scope.of(identity), key.to_owned())).await?)
+}
+
+impl ScopeName {
+    fn of(self, identity: &Identity) -> SettingScope {
+        match self {
+            Self::User => SettingScope::User(identity.user.id),
+            Self::Tenant => SettingScope::Tenant,
+        }
+    }
+}
+
+impl<'a> From<&'a Setting> for SettingView<'a> {
+    fn from(setting: &'a Setting) -> Self {
+        let Setting { scope, key, value, updated_at, .. } = setting;
+        let scope = match scope {
+            SettingScope::User(_) => ScopeName::User,
+            SettingScope::Tenant => ScopeName::Tenant,
+        };
+        Self { key, value: &value.0, scope, updated_at: *updated_at }
+    }
+}
