@@ -285,6 +285,33 @@ async fn a_users_settings_hold_over_those_of_the_tenant() {
 }
 
 #[tokio::test]
+async fn the_tenant_is_named_by_its_owners_and_admins() {
+    const TENANT: &str = "/api/v5/tenant";
+    let server = Running::start(&[]).await;
+    let ada = Person::new(&server, "ada@example.org").await;
+    let member = ada.member(&server, "bob@example.org").await;
+    let stranger = Person::new(&server, "eve@example.org").await;
+    let before = ada.get(TENANT).await;
+    let tag = before.header("etag").unwrap();
+    assert_eq!(before.data(), ada.get(ME).await.data()["tenant"]);
+    assert_eq!(member.get(TENANT).await.data(), before.data());
+    let rename = |name: Value| Call::patch(TENANT).value(&json!({"name": name}));
+    assert_eq!(member.ask(rename(json!("x"))).await.code(), "FORBIDDEN");
+    for wrong in [json!(""), json!("a\nb"), json!("x".repeat(201)), json!(null), json!(7)] {
+        let refused = ada.ask(rename(wrong)).await;
+        assert_eq!(refused.status, 422);
+        assert_eq!(refused.json()["error"]["fields"][0]["field"], "name");
+    }
+    assert_eq!(ada.ask(rename(json!("x")).header("If-Match", "\"x\"")).await.status, 412);
+    assert_eq!(ada.get(TENANT).await.data(), before.data());
+    let renamed = ada.ask(rename(json!(" Ours ")).header("If-Match", tag)).await.data();
+    assert_eq!((&renamed["name"], &renamed["id"]), (&json!("Ours"), &before.data()["id"]));
+    assert_eq!(member.get(TENANT).await.data(), renamed);
+    assert_ne!(stranger.get(TENANT).await.data()["id"], renamed["id"]);
+    assert_eq!(ada.ask(Call::get(TENANT).header("If-None-Match", tag)).await.status, 200);
+}
+
+#[tokio::test]
 async fn what_was_done_is_for_the_owner_newest_first() {
     let server = Running::start(&[]).await;
     let ada = Person::new(&server, "ada@example.org").await;

@@ -13,10 +13,22 @@ use serde::{Deserialize, Serialize};
 use super::{TenantView, caller, device};
 use crate::{
     app::App,
-    http::{Request, respond},
+    handlers::{checks, merge_patch},
+    http::{
+        Request,
+        conditions::{Conditions, Tag, tagged},
+        respond,
+    },
     problem::Problem,
     routes::Answer,
 };
+
+/// A partial tenant: what is missing stays as it is.
+#[derive(Deserialize)]
+struct Change {
+    #[serde(default)]
+    name: merge_patch::Member<String>,
+}
 
 #[derive(Deserialize)]
 struct NewRole {
@@ -100,6 +112,43 @@ pub(crate) async fn mine(app: Arc<App>, request: Request) -> Answer {
         })
         .collect();
     respond::page(&views, None)
+}
+
+/// `GET /tenant`: the one that my token is for.
+pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let conditions = Conditions::of(&request)?;
+    let tenant = caller::run(&app, &caller, |tx, identity| async move {
+        let tenant = tx.get::<Tenant>(identity.tenant_id, ()).await?;
+        tenant.ok_or_else(Problem::not_found)
+    })
+    .await?;
+    conditions.read(respond::ok(&TenantView::from(&tenant))?, &Tag::of(&tenant)?)
+}
+
+/// `PATCH /tenant`: another name, for its owners and admins to give.
+pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let conditions = Conditions::of(&request)?;
+    let Change { name } = request.json().await?;
+    let name = name.required("name")?;
+    let name = name.check(|name| checks::line("name", checks::NAME, &name))?;
+    let now = app.clock.now();
+    let tenant = caller::run(&app, &caller, |tx, identity| {
+        let (name, conditions) = (&name, &conditions);
+        async move {
+            identity.require_role(Role::Admin)?;
+            let tenant = tx.get::<Tenant>(identity.tenant_id, ()).await?;
+            let mut tenant = tenant.ok_or_else(Problem::not_found)?;
+            conditions.require(Some(&Tag::of(&tenant)?))?;
+            name.change_required(&mut tenant.name);
+            tenant.updated_at = now;
+            tx.update(&tenant).await?;
+            Ok(tenant)
+        }
+    })
+    .await?;
+    tagged(respond::ok(&TenantView::from(&tenant))?, &Tag::of(&tenant)?)
 }
 
 /// `GET /tenant/members`: who may work in the tenant.
