@@ -1,5 +1,6 @@
 //! What a server does by itself, in one task: it builds indexes that came later than their records,
-//! removes what is over, completes deletions, and keeps the signing keys.
+//! removes what is over, completes deletions, and keeps the signing keys, which wait for nothing of the
+//! rest: a build may take longer than other servers keep what this one would sign with.
 //!
 //! Any number of servers may be at it on one store, and one that stops in the middle leaves nothing
 //! but work for the next.
@@ -31,13 +32,11 @@ impl Upkeep {
     }
 }
 
-/// Builds what is to be built, sweeps at once and then in the configured interval, until the server
-/// begins to stop.
+/// Builds what is to be built, sweeps at once and then in the configured interval, and keeps the keys
+/// all the while, until the server begins to stop.
 pub(crate) async fn run(app: Arc<App>) {
     let mut due = time::interval(app.config.sweep_interval);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut keys_due = time::interval(KEYS_KEPT_EVERY);
-    keys_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let working = async {
         loop {
             tokio::select! {
@@ -46,9 +45,6 @@ pub(crate) async fn run(app: Arc<App>) {
                     told("an index could not be built", build(&app).await);
                     told("a sweep failed", sweep(&app).await);
                     told("a sweep of identity failed", app.auth.sweep().await.map(|_| ()));
-                }
-                _ = keys_due.tick() => {
-                    told("the signing keys could not be kept", app.auth.keep_keys().await);
                 }
                 () = app.upkeep.0.notified() => {
                     let completed = app.store.complete_deletions().await.map(|_| ());
@@ -60,6 +56,16 @@ pub(crate) async fn run(app: Arc<App>) {
     tokio::select! {
         () = app.stopping().cancelled() => {}
         () = working => {}
+        () = keep_keys(&app) => {}
+    }
+}
+
+async fn keep_keys(app: &App) {
+    let mut due = time::interval(KEYS_KEPT_EVERY);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        told("the signing keys could not be kept", app.auth.keep_keys().await);
     }
 }
 
