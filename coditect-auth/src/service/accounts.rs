@@ -48,7 +48,7 @@ impl Auth {
             }
         });
         made.await.map_err(email_taken)?;
-        let tokens = self.tokens(&session, &user, &token, now)?;
+        let tokens = self.tokens(&session, &user, &token, now).await?;
         Ok(SignedIn { user, tokens })
     }
 
@@ -134,7 +134,7 @@ impl Auth {
             });
             match signed_in.await {
                 Ok(Some(user)) => {
-                    let tokens = self.tokens(&session, &user, &token, now)?;
+                    let tokens = self.tokens(&session, &user, &token, now).await?;
                     return Ok(SignedIn { user, tokens });
                 }
                 Ok(None) => {}

@@ -137,7 +137,7 @@ impl Auth {
     /// yet and the ring could not be read again.
     pub async fn verify(&self, token: &str) -> Result<Claims, Error> {
         let now = self.clock.now();
-        match self.access.verify(self.ring().verifying(), token, now) {
+        match self.access.verify(self.recent_ring().await?.verifying(), token, now) {
             // Another server may have rotated the keys.
             Err(TokenError::UnknownKey) => {
                 self.reload_ring().await?;

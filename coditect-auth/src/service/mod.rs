@@ -48,7 +48,10 @@ pub use self::{
     tenants::{INVITATION_LIFE, Member, NewInvitation},
     tokens::{NewTicket, NewToken, PERSONAL_TOKEN_LIFE, TICKET_LIFE, TOKEN_NAME_CHARS},
 };
-use self::{ring::load_keys, throttling::Turns};
+use self::{
+    ring::{Held, load_keys},
+    throttling::Turns,
+};
 use crate::{
     AccessSettings, AccessToken, AccessTokens, Courier, Error, HashParams, Hasher, KeyRing,
     Lifetimes, MasterKey, NoCourier, Peppers, RefreshKeys, RefreshText, RefreshToken, RootKey,
@@ -103,8 +106,8 @@ pub struct Auth {
     refresh: RefreshKeys,
     hasher: Hasher,
     lifetimes: Lifetimes,
-    ring: RwLock<Arc<KeyRing>>,
-    /// When the ring was last read again.
+    ring: RwLock<Held>,
+    /// When the ring was last begun to be read again.
     reloaded_at: Mutex<Option<Instant>>,
     throttle_key: Subkey,
     factor_key: Subkey,
@@ -212,6 +215,7 @@ impl Auth {
         settings: Settings,
     ) -> Result<Self, Error> {
         let access = AccessTokens::new(settings.access)?;
+        let read_at = clock.now();
         let (root, records) = load_keys(&store, &master, &clock, access.longest_life()).await?;
         let ring = KeyRing::open(&records, &root)?;
         Ok(Self {
@@ -219,7 +223,7 @@ impl Auth {
             refresh: RefreshKeys::derive(&root),
             hasher: Hasher::new(settings.hash)?.with_peppers(settings.peppers),
             lifetimes: settings.lifetimes,
-            ring: RwLock::new(Arc::new(ring)),
+            ring: RwLock::new(Held::new(ring, read_at)),
             reloaded_at: Mutex::new(None),
             throttle_key: root.subkey(Purpose::Throttle),
             factor_key: root.subkey(Purpose::SealFactors),
@@ -263,14 +267,20 @@ impl Auth {
         self.refresh.parse(refresh_token).map(|token| token.family)
     }
 
-    fn tokens(
+    async fn tokens(
         &self,
         session: &AuthSession,
         user: &User,
         refresh: &RefreshToken,
         now: DateTime<Utc>,
     ) -> Result<Tokens, Error> {
-        let minted = self.access.mint(&self.ring(), session, &user.email, TokenId::new(), now)?;
+        let minted = self.access.mint(
+            &*self.recent_ring().await?,
+            session,
+            &user.email,
+            TokenId::new(),
+            now,
+        )?;
         Ok(Tokens {
             access: minted.token,
             refresh: self.refresh.encode(refresh),

@@ -39,7 +39,7 @@ impl Auth {
             async move { self.refresh_in(&tx, token, presented, (tenant, device, now)).await }
         });
         let (session, user, successor) = outcome.await??;
-        self.tokens(&session, &user, &successor, now)
+        self.tokens(&session, &user, &successor, now).await
     }
 
     /// What a refresh does in its transaction. A refusal is `Ok(Err(…))`, so that what it has

@@ -3,7 +3,8 @@
 //! Several servers over one store have the same: who starts first makes them, and of those that would
 //! rotate at once one does and the others find it done. A server looks at the ring again every minute,
 //! and for a key that it doesn't know; what another one's new key has signed is verified from the
-//! beginning, since a key is published one rotation before it signs.
+//! beginning, since a key is published one rotation before it signs. One that was kept from looking
+//! looks before it signs or verifies again: others may have forgotten the key that it would sign with.
 
 use std::{
     path::Path,
@@ -13,14 +14,20 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{Clock, Store, Transaction, keyspace::Global};
+use tokio::time::sleep;
 
 use super::Auth;
 use crate::{
-    Error, KeyError, KeyRing, KeyState, MasterKey, RootKey, SealedKey, SealedRoot, keys, master_key,
+    Error, KeyError, KeyRing, KeyState, Kid, MasterKey, RootKey, SealedKey, SealedRoot, keys,
+    master_key,
 };
 
-/// For a key that is not in the ring, it is read again at most this often.
-const RING_RELOADED_EVERY: Duration = Duration::from_secs(2);
+/// For a key that is not in the ring, it is read again at most this often; who asks sooner waits.
+const RING_RELOADED_EVERY: Duration = Duration::from_millis(250);
+
+/// No server signs or verifies by a ring that is older. Less than [`RING_MARGIN`], for clocks that
+/// differ.
+const OLDEST_RING: TimeDelta = TimeDelta::minutes(5);
 
 /// How much longer than its last token a retired key is kept: another server may have signed with it
 /// until it looked at the ring again.
@@ -28,6 +35,20 @@ const RING_MARGIN: TimeDelta = TimeDelta::minutes(10);
 
 /// More keys than any ring has: each rotation leaves one behind.
 const MOST_KEYS: usize = 10_000;
+
+/// A ring, and as of when it is.
+#[derive(Debug)]
+pub(super) struct Held {
+    ring: Arc<KeyRing>,
+    read_at: DateTime<Utc>,
+}
+
+impl Held {
+    /// As it was read at `read_at`, or later.
+    pub(super) fn new(ring: KeyRing, read_at: DateTime<Utc>) -> Self {
+        Self { ring: Arc::new(ring), read_at }
+    }
+}
 
 impl Auth {
     /// The public keys, for others to verify access tokens with (RFC 7517).
@@ -44,13 +65,17 @@ impl Auth {
         self.store.run(|tx| async move { all_keys(&tx).await }).await
     }
 
-    /// Has the next key sign from now on. What the one before has signed holds until its time.
+    /// Has the next key sign from now on, in the place of the one that this server signs with; where
+    /// another server has done so meanwhile, it is done. What the key before has signed holds until its
+    /// time. No key is forgotten: how long tokens hold is for the servers to know, and this may be asked
+    /// for beside them.
     ///
     /// # Errors
     ///
     /// [`Error::Store`].
     pub async fn rotate_keys(&self) -> Result<(), Error> {
-        self.rotate_if(|_, _| true).await
+        let present = self.ring().signing().kid();
+        self.rotate_if(|kid, _, _| kid == present, TimeDelta::MAX).await
     }
 
     /// What a server does every minute or so: has the next key sign if the present one has for
@@ -62,26 +87,24 @@ impl Auth {
     /// [`Error::Store`]; [`Error::Key`] if a key was damaged.
     pub async fn keep_keys(&self) -> Result<(), Error> {
         let rotation = self.key_rotation;
-        self.rotate_if(|active_since, now| now.signed_duration_since(active_since) >= rotation)
-            .await
+        let is_due = |_, since, now: DateTime<Utc>| now.signed_duration_since(since) >= rotation;
+        self.rotate_if(is_due, self.token_life() + RING_MARGIN).await
     }
 
-    /// Rotates if the key that signs is of such an age, and reads the ring again.
+    /// Rotates if that is due for the key that signs, which has since then, as of now; forgets keys that
+    /// were retired `kept_for` ago; and reads the ring again.
     async fn rotate_if(
         &self,
-        is_due: impl Fn(DateTime<Utc>, DateTime<Utc>) -> bool + Send + Sync,
+        is_due: impl Fn(Kid, DateTime<Utc>, DateTime<Utc>) -> bool + Send + Sync,
+        kept_for: TimeDelta,
     ) -> Result<(), Error> {
         let now = self.clock.now();
-        let kept_for = self.token_life() + RING_MARGIN;
         let keep = |tx: Transaction| {
             let is_due = &is_due;
             async move {
                 let known = all_keys(&tx).await?;
-                let active_since = known.iter().find_map(|key| match key.state {
-                    KeyState::Active { activated_at } => Some(activated_at),
-                    _ => None,
-                });
-                let changed = if active_since.is_some_and(|since| is_due(since, now)) {
+                let due = active(&known).is_some_and(|(kid, since)| is_due(kid, since, now));
+                let changed = if due {
                     keys::rotate(&known, now, kept_for, || SealedKey::generate(&self.root, now))?
                 } else {
                     known.iter().filter_map(|key| key.forget(now, kept_for).ok()).collect()
@@ -97,31 +120,46 @@ impl Auth {
             }
         };
         self.store.run(keep).await?;
-        let mut reloaded_at = self.reloaded_at.lock().await;
-        self.read_ring().await?;
-        *reloaded_at = Some(Instant::now());
-        Ok(())
+        self.read_ring(&mut *self.reloaded_at.lock().await).await
     }
 
     pub(super) fn ring(&self) -> Arc<KeyRing> {
-        Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner).ring)
     }
 
-    /// Reads the ring again, one at a time and not too often: anybody can make up a key's name.
-    pub(super) async fn reload_ring(&self) -> Result<(), Error> {
-        let mut reloaded_at = self.reloaded_at.lock().await;
-        if reloaded_at.is_some_and(|at| at.elapsed() < RING_RELOADED_EVERY) {
-            return Ok(());
+    /// The ring to sign and to verify by: read again if it is too old, or of a time to come, as it is
+    /// when the clock was set back.
+    pub(super) async fn recent_ring(&self) -> Result<Arc<KeyRing>, Error> {
+        let read_at = self.ring.read().unwrap_or_else(PoisonError::into_inner).read_at;
+        let age = self.clock.now().signed_duration_since(read_at);
+        if age < TimeDelta::zero() || age > OLDEST_RING {
+            self.reload_ring().await?;
         }
-        self.read_ring().await?;
-        *reloaded_at = Some(Instant::now());
-        Ok(())
+        Ok(self.ring())
     }
 
-    async fn read_ring(&self) -> Result<(), Error> {
+    /// Has the ring as it is now, or was after this was called. It is read by one at a time and not too
+    /// often, since anybody can make up a key's name; who is too early waits, and shares what is read
+    /// then: a key that another server has just made is found, whatever others ask for.
+    pub(super) async fn reload_ring(&self) -> Result<(), Error> {
+        let asked_at = Instant::now();
+        let mut reloaded_at = self.reloaded_at.lock().await;
+        if let Some(at) = *reloaded_at {
+            if at >= asked_at {
+                return Ok(());
+            }
+            sleep(RING_RELOADED_EVERY.saturating_sub(at.elapsed())).await;
+        }
+        self.read_ring(&mut reloaded_at).await
+    }
+
+    /// Reads the ring; who does it holds `reloaded_at`, so that none takes the place of a newer one.
+    async fn read_ring(&self, reloaded_at: &mut Option<Instant>) -> Result<(), Error> {
+        let (begun_at, read_at) = (Instant::now(), self.clock.now());
         let records = self.keys().await?;
-        let ring = KeyRing::open(&records, &self.root)?;
-        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
+        let held = Held::new(KeyRing::open(&records, &self.root)?, read_at);
+        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = held;
+        *reloaded_at = Some(begun_at);
         Ok(())
     }
 
@@ -166,6 +204,14 @@ pub(super) async fn load_keys(
             Ok::<_, Error>((root, made))
         })
         .await
+}
+
+/// The key that signs, and since when.
+fn active(keys: &[SealedKey]) -> Option<(Kid, DateTime<Utc>)> {
+    keys.iter().find_map(|key| match key.state {
+        KeyState::Active { activated_at } => Some((key.kid, activated_at)),
+        _ => None,
+    })
 }
 
 async fn all_keys(tx: &Transaction) -> Result<Vec<SealedKey>, Error> {

@@ -2,9 +2,9 @@
 
 use chrono::TimeDelta;
 use coditect_auth::{
-    AccessSettings, Auth, Device, Error, JwksVerifier, KeyError, MasterKey, Registration,
-    SealedKey, SealedRoot, Settings, TokenError, Tokens, master_key_at, replace_master_key,
-    replace_master_key_at,
+    AccessSettings, Auth, Device, Error, HashParams, JwksVerifier, KeyError, MasterKey,
+    Registration, SealedKey, SealedRoot, Settings, TokenError, Tokens, master_key_at,
+    replace_master_key, replace_master_key_at,
 };
 use coditect_store::{
     Clock, Store, Transaction,
@@ -144,6 +144,90 @@ async fn a_token_of_any_server_holds_on_all_others_through_rotations() {
         }
         other.keep_keys().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn of_rotations_that_are_asked_for_at_once_one_is_done() {
+    let home = Installation::new().await;
+    let mut servers = Vec::new();
+    for _ in 0..6 {
+        servers.push(home.another(home.master.clone()).await.unwrap());
+    }
+    for outcome in join_all(servers.iter().map(Auth::rotate_keys)).await {
+        outcome.unwrap();
+    }
+    assert_eq!(states(&home).await, ["retired", "active", "next"]);
+    servers[0].rotate_keys().await.unwrap();
+    assert_eq!(states(&home).await, ["retired", "retired", "active", "next"]);
+}
+
+#[tokio::test]
+async fn a_token_is_known_everywhere_at_once_though_somebody_makes_up_keys_and_keys_rotate_twice() {
+    let home = Installation::new().await;
+    let other = home.another(home.master.clone()).await.unwrap();
+    let stranger = register(&Installation::new().await.auth).await;
+    for _ in 0..3 {
+        // It is made to read the ring just before there are keys that it has never seen.
+        let outcome = home.auth.verify(stranger.access.expose()).await;
+        assert!(matches!(outcome, Err(Error::TokenInvalid(_))), "{outcome:?}");
+        other.rotate_keys().await.unwrap();
+        other.rotate_keys().await.unwrap();
+        let tokens = register(&other).await;
+        home.auth.verify(tokens.access.expose()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_was_kept_from_its_keys_signs_with_none_that_others_have_forgotten() {
+    let home = Installation::new().await;
+    let stalled = home.another(home.master.clone()).await.unwrap();
+    home.auth.rotate_keys().await.unwrap();
+    home.clock.advance(TimeDelta::hours(1));
+    home.auth.keep_keys().await.unwrap();
+    assert_eq!(states(&home).await, ["gone", "active", "next"]);
+    let tokens = register(&stalled).await;
+    home.auth.verify(tokens.access.expose()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_was_kept_from_its_keys_refuses_what_others_have_forgotten() {
+    let home = Installation::new().await;
+    let stalled = home.another(home.master.clone()).await.unwrap();
+    let long = with_life(&home, TimeDelta::hours(24)).await;
+    let tokens = register(&long).await;
+    stalled.verify(tokens.access.expose()).await.unwrap();
+    home.auth.rotate_keys().await.unwrap();
+    home.clock.advance(TimeDelta::hours(1));
+    home.auth.keep_keys().await.unwrap();
+    assert_eq!(states(&home).await, ["gone", "active", "next"]);
+    let outcome = stalled.verify(tokens.access.expose()).await;
+    assert!(matches!(outcome, Err(Error::TokenInvalid(_))), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_rotation_by_command_forgets_nothing_whatever_tokens_live_like_where_it_is_given() {
+    let home = Installation::new().await;
+    let server = with_life(&home, TimeDelta::hours(24)).await;
+    let tokens = register(&server).await;
+    server.rotate_keys().await.unwrap();
+    home.clock.advance(TimeDelta::hours(2));
+    // As an operator does it beside a server that is stopped, with settings that are not its own.
+    home.another(home.master.clone()).await.unwrap().rotate_keys().await.unwrap();
+    assert_eq!(states(&home).await, ["retired", "retired", "active", "next"]);
+    let restarted = with_life(&home, TimeDelta::hours(24)).await;
+    restarted.keep_keys().await.unwrap();
+    restarted.verify(tokens.access.expose()).await.unwrap();
+}
+
+/// A server over the same store whose access tokens hold for `ttl`.
+async fn with_life(home: &Installation, ttl: TimeDelta) -> Auth {
+    let settings = Settings {
+        access: AccessSettings { ttl, ..AccessSettings::default() },
+        hash: HashParams::weak_for_tests(),
+        ..Settings::default()
+    };
+    let clock = Clock::from(&home.clock);
+    Auth::open(home.store.clone(), home.master.clone(), clock, settings).await.unwrap()
 }
 
 #[tokio::test]
