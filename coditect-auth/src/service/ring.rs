@@ -246,6 +246,7 @@ pub async fn replace_master_key(
     present: &MasterKey,
     next: &MasterKey,
 ) -> Result<(), Error> {
+    let fresh = &RootKey::generate()?;
     let replace = |tx: Transaction| async move {
         let before = tx.get::<SealedRoot>(Global, ()).await?;
         let root = match &before {
@@ -253,8 +254,13 @@ pub async fn replace_master_key(
             Some(sealed) if sealed.open(next).is_ok() => return Ok(()),
             Some(sealed) => sealed.open(present)?,
             None => {
-                let root = RootKey::of_first_installations(present);
-                KeyRing::open_any(&all_keys(&tx).await?, &root)?;
+                let known = all_keys(&tx).await?;
+                let root = if known.is_empty() {
+                    fresh.clone()
+                } else {
+                    RootKey::of_first_installations(present)
+                };
+                KeyRing::open_any(&known, &root)?;
                 root
             }
         };
@@ -283,7 +289,7 @@ pub async fn replace_master_key_at(path: &Path, store: &Store, clock: &Clock) ->
 }
 
 /// Ends a replacement of the master key that was broken off: the new key takes the place of the one
-/// before if the store needs it, and goes otherwise.
+/// before if the store needs it. Otherwise it stays, for the replacement that is asked for again.
 async fn end_replacement(path: &Path, store: &Store) -> Result<(), Error> {
     let successor = master_key::successor_of(path);
     if !successor.try_exists().map_err(Error::internal)? {

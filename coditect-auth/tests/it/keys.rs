@@ -280,6 +280,16 @@ async fn another_master_key_ends_nothing() {
 }
 
 #[tokio::test]
+async fn a_master_key_that_is_replaced_before_the_first_start_is_no_root_key() {
+    let store = coditect_auth::entities(Store::options());
+    let store = store.open(Database::memory().unwrap()).await.unwrap();
+    let (present, next) = (MasterKey::generate().unwrap(), MasterKey::generate().unwrap());
+    replace_master_key(&store, &Clock::system(), &present, &next).await.unwrap();
+    let root = store.begin().get::<SealedRoot>(Global, ()).await.unwrap().unwrap();
+    assert!(root.open(&next).unwrap().expose() != present.expose());
+}
+
+#[tokio::test]
 async fn a_replacement_of_the_master_key_that_is_broken_off_anywhere_is_ended_by_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("master.key");
