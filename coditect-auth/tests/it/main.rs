@@ -9,6 +9,7 @@ mod installation;
 mod interleavings;
 mod keys;
 mod operating;
+mod rotations;
 mod second_factor;
 mod signing_in;
 mod signing_out;

@@ -1,0 +1,150 @@
+//! Several servers over one store, of which some are kept from their keys, rotations by the hour and by
+//! command, made-up keys, restarts, and time that passes, in any order: what any server signs holds on
+//! all of them from that moment to its end, and exactly one key signs.
+
+use chrono::TimeDelta;
+use coditect_auth::{Auth, Device, Error, HashParams, KeyState, Settings, TokenError, Tokens};
+use coditect_store::Clock;
+use futures_util::future::join_all;
+use proptest::prelude::*;
+
+use crate::installation::{Installation, PASSWORD, sign_in};
+
+const EMAIL: &str = "ada@example.org";
+const SERVERS: usize = 3;
+
+/// Something that happens; a server is one of three.
+#[derive(Clone, Debug)]
+enum Event {
+    /// A server looks after the keys, as it does every minute while nothing keeps it from it.
+    Keep { server: usize },
+    /// All do, at once.
+    KeepAll,
+    /// An operator has a server rotate.
+    Rotate { server: usize },
+    /// Operators have all of them rotate at once.
+    RotateAll,
+    /// Somebody shows a server a token of a key that there is not.
+    MakeUp { server: usize },
+    /// A server is started anew.
+    Restart { server: usize },
+    /// A server signs.
+    Sign { server: usize },
+    /// So many seconds pass.
+    Wait { seconds: i64 },
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let server = 0..SERVERS;
+    let wait = prop_oneof![4 => 0..60_i64, 3 => 60..1_000_i64, 2 => 1_000..4_000_i64, 1 => 4_000..200_000_i64];
+    let event = prop_oneof![
+        4 => server.clone().prop_map(|server| Event::Keep { server }),
+        1 => Just(Event::KeepAll),
+        2 => server.clone().prop_map(|server| Event::Rotate { server }),
+        1 => Just(Event::RotateAll),
+        2 => server.clone().prop_map(|server| Event::MakeUp { server }),
+        1 => server.clone().prop_map(|server| Event::Restart { server }),
+        6 => server.prop_map(|server| Event::Sign { server }),
+        6 => wait.prop_map(|seconds| Event::Wait { seconds }),
+    ];
+    prop::collection::vec(event, 1..60)
+}
+
+struct World {
+    home: Installation,
+    servers: Vec<Auth>,
+    /// What was signed, with when it ends.
+    signed: Vec<(String, i64)>,
+    made_up: Tokens,
+}
+
+impl World {
+    async fn new() -> Self {
+        let home = Installation::new().await;
+        home.register(EMAIL).await.unwrap();
+        let made_up = Installation::new().await.register(EMAIL).await.unwrap().tokens;
+        let mut servers = Vec::new();
+        for _ in 0..SERVERS {
+            servers.push(started(&home).await);
+        }
+        Self { home, servers, signed: Vec::new(), made_up }
+    }
+
+    async fn happens(&mut self, event: &Event) {
+        match *event {
+            Event::Keep { server } => self.servers[server].keep_keys().await.unwrap(),
+            Event::KeepAll => all_done(join_all(self.servers.iter().map(Auth::keep_keys)).await),
+            Event::Rotate { server } => self.servers[server].rotate_keys().await.unwrap(),
+            Event::RotateAll => {
+                all_done(join_all(self.servers.iter().map(Auth::rotate_keys)).await);
+            }
+            Event::MakeUp { server } => {
+                let outcome = self.servers[server].verify(self.made_up.access.expose()).await;
+                let refused = matches!(outcome, Err(Error::TokenInvalid(TokenError::UnknownKey)));
+                assert!(refused, "{outcome:?}");
+            }
+            Event::Restart { server } => self.servers[server] = started(&self.home).await,
+            Event::Sign { server } => {
+                let (who, device) = (sign_in(EMAIL, PASSWORD), Device::default());
+                let tokens = self.servers[server].login(who, &device).await.unwrap().tokens;
+                let token = tokens.access.expose().to_owned();
+                let claims = self.servers[server].verify(&token).await.unwrap();
+                self.signed.push((token, claims.exp));
+            }
+            Event::Wait { seconds } => self.home.clock.advance(TimeDelta::seconds(seconds)),
+        }
+    }
+
+    /// That each token holds everywhere, until its end.
+    async fn check(&mut self) {
+        let now = self.home.now().timestamp();
+        self.signed.retain(|(_, ends)| now < *ends);
+        for (token, _) in &self.signed {
+            for (at, server) in self.servers.iter().enumerate() {
+                let outcome = server.verify(token).await;
+                assert!(outcome.is_ok(), "server {at}: {outcome:?}");
+            }
+        }
+        let keys = self.home.auth.keys().await.unwrap();
+        let active = keys.iter().filter(|key| matches!(key.state, KeyState::Active { .. }));
+        assert_eq!(active.count(), 1);
+    }
+}
+
+/// A server that has a key sign for a day.
+async fn started(home: &Installation) -> Auth {
+    let settings = Settings {
+        hash: HashParams::weak_for_tests(),
+        key_rotation: TimeDelta::days(1),
+        ..Settings::default()
+    };
+    let clock = Clock::from(&home.clock);
+    Auth::open(home.store.clone(), home.master.clone(), clock, settings).await.unwrap()
+}
+
+fn all_done(outcomes: Vec<Result<(), Error>>) {
+    for outcome in outcomes {
+        outcome.unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_a_server_signs_holds_on_all_from_that_moment_to_its_end(events in events()) {
+        // What waits for the next look at the ring does so by a clock that goes on by itself.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut world = World::new().await;
+            for event in &events {
+                world.happens(event).await;
+                world.check().await;
+            }
+        });
+    }
+}
