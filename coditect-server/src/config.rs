@@ -54,7 +54,8 @@ pub struct Config {
     #[arg(long, env = "CODITECT_REFRESH_GRACE", value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub refresh_grace: Duration,
 
-    /// How long a key signs access tokens before the next does, at most 3650 days.
+    /// How long a key signs access tokens before the next does, from an hour, so that others who verify
+    /// by /.well-known/jwks.json keep up, to 3650 days.
     #[arg(long, env = "CODITECT_KEY_ROTATION", value_name = "DURATION", default_value = "30days", value_parser = rotation)]
     pub key_rotation: Duration,
 
@@ -169,9 +170,12 @@ fn timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Shorter, and a key would sign before those who keep the published keys for a while know it.
+const SHORTEST_ROTATION: Duration = Duration::from_secs(60 * 60);
+
 fn rotation(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("must be longer than zero".to_owned()),
+        Ok(duration) if duration < SHORTEST_ROTATION => Err("must be at least 1h".to_owned()),
         Ok(duration) if duration > LONGEST * 3650 => Err("must be at most 3650 days".to_owned()),
         Ok(duration) => Ok(duration),
         Err(error) => Err(error.to_string()),
@@ -242,6 +246,13 @@ mod tests {
         assert!(Config::from_flags(["--access-ttl", "24h"]).is_ok());
         assert!(refused(&["--access-ttl", "24h 1s"]).contains("at most 24h"));
         assert!(refused(&["--access-ttl", "0s"]).contains("longer than zero"));
+    }
+
+    #[test]
+    fn a_key_signs_for_an_hour_at_the_least() {
+        assert!(Config::from_flags(["--key-rotation", "1h"]).is_ok());
+        assert!(refused(&["--key-rotation", "59m"]).contains("at least 1h"));
+        assert!(refused(&["--key-rotation", "3651days"]).contains("at most 3650 days"));
     }
 
     #[test]

@@ -303,7 +303,13 @@ async fn end_replacement(path: &Path, store: &Store) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether there is anything that a master key has sealed: the root key, or in a store of before there
+/// was one, those that sign.
 async fn has_keys(store: &Store) -> Result<bool, Error> {
-    let keys = store.run(|tx| async move { all_keys(&tx).await }).await?;
-    Ok(!keys.is_empty())
+    store
+        .run(|tx| async move {
+            Ok(tx.get::<SealedRoot>(Global, ()).await?.is_some()
+                || !all_keys(&tx).await?.is_empty())
+        })
+        .await
 }

@@ -287,6 +287,12 @@ async fn a_master_key_that_is_replaced_before_the_first_start_is_no_root_key() {
     replace_master_key(&store, &Clock::system(), &present, &next).await.unwrap();
     let root = store.begin().get::<SealedRoot>(Global, ()).await.unwrap().unwrap();
     assert!(root.open(&next).unwrap().expose() != present.expose());
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("master.key");
+    let outcome = master_key_at(&path, &store).await;
+    assert!(matches!(outcome, Err(Error::Key(KeyError::MasterKeyMissing { .. }))), "{outcome:?}");
+    assert!(!path.exists(), "another would open nothing");
 }
 
 #[tokio::test]
