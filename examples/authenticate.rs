@@ -33,11 +33,7 @@ async fn set_colour(
                 value: Json(serde_json::json!(colour)),
                 updated_at: now,
             };
-            let key = (setting.scope, setting.key.clone());
-            match tx.get::<Setting>(setting.tenant_id, key).await? {
-                None => tx.create(&setting).await?,
-                Some(_) => tx.update(&setting).await?,
-            }
+            tx.upsert(&setting).await?;
             Ok(caller.user.email)
         })
         .await

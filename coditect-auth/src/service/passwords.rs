@@ -113,8 +113,7 @@ impl Auth {
                 Some(before) if now.signed_duration_since(before.created_at) < every => {
                     return Ok(false);
                 }
-                Some(_) => tx.update(reset).await?,
-                None => tx.create(reset).await?,
+                _ => tx.upsert(reset).await?,
             }
             Entry::new(Action::PasswordResetRequested, reset.tenant_id, None, device)
                 .target(reset.user_id)

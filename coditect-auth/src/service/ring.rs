@@ -265,11 +265,7 @@ pub async fn replace_master_key(
             }
         };
         let sealed = SealedRoot::seal(&root, next, clock.now())?;
-        match before {
-            Some(_) => tx.update(&sealed).await?,
-            None => tx.create(&sealed).await?,
-        }
-        Ok::<_, Error>(())
+        Ok::<_, Error>(tx.upsert(&sealed).await?)
     };
     store.run_idempotent(replace).await
 }

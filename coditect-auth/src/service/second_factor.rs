@@ -102,7 +102,7 @@ impl Auth {
         identity.session()?;
         let user = &identity.user;
         let before = tx.get::<model::SecondFactor>(user.tenant_id, user.id).await?;
-        if before.as_ref().is_some_and(|factor| factor.confirmed) {
+        if before.is_some_and(|factor| factor.confirmed) {
             return Err(Error::FactorState);
         }
         let factor = model::SecondFactor {
@@ -114,10 +114,7 @@ impl Auth {
             recovery_hashes: Vec::new(),
             created_at: self.clock.now(),
         };
-        match before {
-            None => tx.create(&factor).await?,
-            Some(_) => tx.update(&factor).await?,
-        }
+        tx.upsert(&factor).await?;
         Ok(NewFactor { secret, account: user.email.clone() })
     }
 

@@ -251,10 +251,7 @@ impl Auth {
             updated_at: now,
             ended: false,
         };
-        match before {
-            None => tx.create(&membership).await?,
-            Some(_) => tx.update(&membership).await?,
-        }
+        tx.upsert(&membership).await?;
         let entry = Entry::new(Action::MemberJoined, tenant, Some(user.id), device);
         let entry = entry.target(user.id).details(json!({ "role": role }));
         entry.write(tx, now).await?;

@@ -226,11 +226,7 @@ async fn write(
     Failures { count, last_at }: Failures,
     expires_at: DateTime<Utc>,
 ) -> coditect_store::Result<()> {
-    let next = LoginFailures { key, count, last_at, expires_at };
-    match tx.get::<LoginFailures>(Global, key).await? {
-        None => tx.create(&next).await,
-        Some(_) => tx.update(&next).await,
-    }
+    tx.upsert(&LoginFailures { key, count, last_at, expires_at }).await
 }
 
 fn counts(failures: &LoginFailures) -> Failures {

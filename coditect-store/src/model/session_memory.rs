@@ -47,17 +47,12 @@ impl SessionMemory {
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such session; those of [`Transaction::create`] and
-    /// [`Transaction::update`].
+    /// `NotFound` if there is no such session; those of [`Transaction::upsert`].
     pub async fn save(&self, tx: &Transaction) -> Result<bool> {
         let of_session = tx.require::<Session>(self.tenant_id, self.session_id);
         let of_key = tx.get::<Self>(self.tenant_id, self.key());
         let is_new = try_join(of_session, of_key).await?.1.is_none();
-        if is_new {
-            tx.create(self).await?;
-        } else {
-            tx.update(self).await?;
-        }
+        tx.upsert(self).await?;
         Ok(is_new)
     }
 }

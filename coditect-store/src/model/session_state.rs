@@ -100,7 +100,7 @@ impl SessionState {
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such session; those of [`Transaction::create`] and [`Transaction::update`]; `Limit`, at the commit, if it
+    /// `NotFound` if there is no such session; those of [`Transaction::upsert`]; `Limit`, at the commit, if it
     /// is longer than a value can be.
     pub async fn save(
         tx: &Transaction,
@@ -113,12 +113,9 @@ impl SessionState {
         let of_session = tx.require::<Session>(tenant, session);
         let of_part = tx.get::<Self>(tenant, (session, state.part()));
         let (_, before) = try_join(of_session, of_part).await?;
-        let version = before.as_ref().map_or(0, |before| before.version) + 1;
+        let version = before.map_or(0, |before| before.version) + 1;
         let next = Self { tenant_id: tenant, session_id: session, version, saved_at: now, state };
-        match before {
-            None => tx.create(&next).await?,
-            Some(_) => tx.update(&next).await?,
-        }
+        tx.upsert(&next).await?;
         Ok(version)
     }
 

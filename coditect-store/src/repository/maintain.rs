@@ -47,6 +47,15 @@ pub(super) async fn update<E: Entity>(
     replace(tx, &key, upkeep.entries(tx, &*before)?, record, &upkeep).await
 }
 
+/// Writes `record`, over the one with its key if there is one.
+pub(super) async fn upsert<E: Entity>(tx: &Transaction, record: &E) -> Result<()> {
+    let key = tx.record_key::<E>(record.scope(), &record.key())?;
+    let before = tx.read_stored::<E>(&key).await?;
+    let upkeep = Upkeep::of::<E>(tx, &key).await?;
+    let before = before.map_or(Ok(Vec::new()), |before| upkeep.entries(tx, &*before))?;
+    replace(tx, &key, before, record, &upkeep).await
+}
+
 /// Changes the record `key` as `change` says, and gives what it is then.
 pub(super) async fn modify<E: Entity>(
     tx: &Transaction,

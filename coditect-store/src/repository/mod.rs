@@ -179,6 +179,17 @@ impl Transaction {
         maintain::update(self, record, None).await
     }
 
+    /// Writes a record, over the one with its key if there is one, and moves its index entries to where
+    /// its values are now. Two rounds of reads: the record, and each unique value that is new.
+    ///
+    /// # Errors
+    ///
+    /// `Unique` with the name of the index if another record has one of its unique values. Nothing of
+    /// this call is written then, and the transaction can go on.
+    pub async fn upsert<E: Entity>(&self, record: &E) -> Result<()> {
+        maintain::upsert(self, record).await
+    }
+
     /// As [`update`](Self::update), if the record is still what it was at `revision`: for a change
     /// that was decided on outside of this transaction, by a client that had read the record before.
     /// Within one transaction a `get` and an `update` need none of this: if the record changes

@@ -110,6 +110,16 @@ impl TenantTransaction {
         self.tx.update(record).await
     }
 
+    /// As [`Transaction::upsert`].
+    ///
+    /// # Errors
+    ///
+    /// As there; `Invalid` if the record is another tenant's.
+    pub async fn upsert<E: Entity<Scope = TenantId>>(&self, record: &E) -> Result<()> {
+        self.require(record.scope())?;
+        self.tx.upsert(record).await
+    }
+
     /// As [`Transaction::update_at`].
     ///
     /// # Errors

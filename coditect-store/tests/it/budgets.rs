@@ -79,6 +79,9 @@ async fn every_method_of_a_record_keeps_its_budget() {
         "create": (3, 2), |tx| tx.create(new).await;
         "update": (2, 2), |tx| tx.update(changed).await;
         "update of a unique value": (3, 3), |tx| tx.update(renamed).await;
+        "upsert of what is there": (2, 2), |tx| tx.upsert(changed).await;
+        // The key, the epoch; then the unique value.
+        "upsert of what is new": (3, 3), |tx| tx.upsert(new).await;
         "update_at": (2, 2), |tx| tx.update_at(changed, revision).await;
         "modify": (2, 2), |tx| tx.modify::<Task>(of, key, |task| task.day = 8).await;
         "delete": (2, 2), |tx| tx.delete::<Task>(of, key).await;

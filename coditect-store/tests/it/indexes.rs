@@ -20,6 +20,7 @@ use crate::planner::{Summary, Task, TaskNumber, store, task, tenant, user};
 enum Step {
     Create(Task),
     Update(Task),
+    Upsert(Task),
     Delete(TenantId, TaskNumber),
     Commit,
     GiveUp,
@@ -52,6 +53,7 @@ fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
     let step = prop_oneof![
         4 => tasks().prop_map(Step::Create),
         4 => tasks().prop_map(Step::Update),
+        2 => tasks().prop_map(Step::Upsert),
         2 => (1..3_u128, 0..4_u64).prop_map(|(t, n)| Step::Delete(tenant(t), TaskNumber(n))),
         3 => Just(Step::Commit),
         1 => Just(Step::GiveUp),
@@ -80,6 +82,7 @@ fn expected(tasks: &mut Tasks, step: &Step) -> Result<Option<Task>, ErrorKind> {
             task,
             (!tasks.contains_key(&(task.tenant, task.number))).then_some(ErrorKind::NotFound),
         ),
+        Step::Upsert(task) => (task, None),
         Step::Delete(tenant, number) => return Ok(tasks.remove(&(*tenant, *number))),
         Step::Commit | Step::GiveUp => unreachable!("the caller's"),
     };
@@ -94,6 +97,7 @@ async fn answered(tx: &Transaction, step: &Step) -> Result<Option<Task>, ErrorKi
     let outcome = match step {
         Step::Create(task) => tx.create(task).await.map(|()| None),
         Step::Update(task) => tx.update(task).await.map(|()| None),
+        Step::Upsert(task) => tx.upsert(task).await.map(|()| None),
         Step::Delete(tenant, number) => tx.delete::<Task>(*tenant, *number).await,
         Step::Commit | Step::GiveUp => unreachable!("the caller's"),
     };

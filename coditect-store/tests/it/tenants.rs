@@ -31,6 +31,7 @@ async fn keys(store: &Store) -> Keys {
 enum Step {
     Create(Task),
     Update(Task),
+    Upsert(Task),
     Delete(u64),
     Read(u64),
     Append,
@@ -58,6 +59,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => tasks().prop_map(Step::Create),
         3 => tasks().prop_map(Step::Update),
+        2 => tasks().prop_map(Step::Upsert),
         2 => (0..4_u64).prop_map(Step::Delete),
         1 => (0..4_u64).prop_map(Step::Read),
         2 => Just(Step::Append),
@@ -90,6 +92,12 @@ async fn apply(tx: &TenantTransaction, appended: &mut u128, step: Step) {
         }
         Step::Update(task) => {
             let outcome = tx.update(&task).await;
+            if task.tenant != tx.id() {
+                assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Invalid);
+            }
+        }
+        Step::Upsert(task) => {
+            let outcome = tx.upsert(&task).await;
             if task.tenant != tx.id() {
                 assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Invalid);
             }
