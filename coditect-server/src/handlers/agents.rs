@@ -3,11 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use coditect_auth::Identity;
-use coditect_store::{
-    Transaction,
-    model::{Agent, AgentId, Role},
-};
+use coditect_store::model::{Agent, AgentId, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -63,7 +59,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let new: NewAgent = request.json().await?;
     let name = checks::line("name", checks::NAME, &new.name)?;
-    let description = checked_description(&new.description.unwrap_or_default())?;
+    let description = checked_description(new.description.unwrap_or_default())?;
     let settings = checks::json(
         "settings",
         checks::SETTINGS_BYTES,
@@ -104,34 +100,34 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
         }
     })
     .await?;
-    let views: Vec<_> = page.items.iter().map(AgentView::from).collect();
-    respond::page(&views, page.next.map(|cursor| cursor.to_string()).as_deref())
+    respond::page_of(&page, AgentView::from)
 }
 
 /// `GET /agents/{id}`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
-    let agent =
-        caller::run(&app, &caller, |tx, identity| async move { found(&tx, &identity, id).await })
-            .await?;
+    let (id, conditions) = (request.parse_param::<AgentId>("id")?, Conditions::of(&request)?);
+    let agent = caller::run(&app, &caller, |tx, identity| async move {
+        Ok(tx.require::<Agent>(identity.tenant_id, id).await?)
+    })
+    .await?;
     conditions.read(respond::ok(&AgentView::from(&agent))?, &Tag::of(&agent)?)
 }
 
 /// `PUT` and `PATCH /agents/{id}`: both take a partial agent, merged as RFC 7396 has it.
 pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let (id, conditions) = (request.parse_param::<AgentId>("id")?, Conditions::of(&request)?);
     let change: Change = request.json().await?;
     let name = change.name.required("name")?;
     let name = name.check(|name| checks::line("name", checks::NAME, &name))?;
-    let description = change.description.check(|text| checked_description(&text))?;
+    let description = change.description.check(checked_description)?;
     let (settings, now) = (change.settings, app.clock.now());
     let agent = caller::run(&app, &caller, |tx, identity| {
         let (name, description, settings) = (&name, &description, &settings);
         let conditions = &conditions;
         async move {
-            let mut agent = found(&tx, &identity, id).await?;
+            let mut agent = tx.require::<Agent>(identity.tenant_id, id).await?;
             identity.require_role(Role::Admin)?;
             conditions.require(Some(&Tag::of(&agent)?))?;
             name.change_required(&mut agent.name);
@@ -150,10 +146,10 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
 /// `DELETE /agents/{id}`: what it has said stays.
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let (id, conditions) = (request.parse_param::<AgentId>("id")?, Conditions::of(&request)?);
     let conditions = &conditions;
     caller::run(&app, &caller, |tx, identity| async move {
-        let agent = found(&tx, &identity, id).await?;
+        let agent = tx.require::<Agent>(identity.tenant_id, id).await?;
         identity.require_role(Role::Admin)?;
         conditions.require(Some(&Tag::of(&agent)?))?;
         tx.delete::<Agent>(identity.tenant_id, id).await?;
@@ -163,17 +159,9 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
     Ok(respond::no_content())
 }
 
-/// The tenant's agent `id`.
-async fn found(tx: &Transaction, identity: &Identity, id: AgentId) -> Result<Agent, Problem> {
-    tx.get(identity.tenant_id, id).await?.ok_or_else(Problem::not_found)
-}
-
-fn checked_description(text: &str) -> Result<String, Problem> {
-    if text.chars().count() <= DESCRIPTION_CHARS {
-        return Ok(text.to_owned());
-    }
-    let message = format!("must be at most {DESCRIPTION_CHARS} characters long");
-    Err(Problem::invalid_field("VALIDATION_FAILED", "description", &message))
+fn checked_description(text: String) -> Result<String, Problem> {
+    checks::at_most("description", DESCRIPTION_CHARS, &text)?;
+    Ok(text)
 }
 
 impl<'a> From<&'a Agent> for AgentView<'a> {

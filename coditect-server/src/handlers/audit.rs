@@ -59,8 +59,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
         }
     })
     .await?;
-    let views: Vec<_> = page.items.iter().map(|logged| EntryView::from(&logged.record)).collect();
-    respond::page(&views, page.next.map(|cursor| cursor.to_string()).as_deref())
+    respond::page_of(&page, |logged| EntryView::from(&logged.record))
 }
 
 impl<'a> From<&'a AuditEntry> for EntryView<'a> {

@@ -27,6 +27,15 @@ pub(super) fn line(
     Err(Problem::invalid_field("VALIDATION_FAILED", field, &message))
 }
 
+/// A text that is not longer than so many characters.
+pub(super) fn at_most(field: &str, chars: usize, text: &str) -> Result<(), Problem> {
+    if text.chars().count() <= chars {
+        return Ok(());
+    }
+    let message = format!("must be at most {chars} characters long");
+    Err(Problem::invalid_field("VALIDATION_FAILED", field, &message))
+}
+
 /// JSON of any kind, of at most `limit_bytes`.
 pub(super) fn json(field: &str, limit_bytes: usize, value: Value) -> Result<Json, Problem> {
     if value.to_string().len() <= limit_bytes {

@@ -147,8 +147,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
         }
     })
     .await?;
-    let views: Vec<_> = page.items.iter().map(ConversationView::from).collect();
-    respond::page(&views, page.next.map(|cursor| cursor.to_string()).as_deref())
+    respond::page_of(&page, ConversationView::from)
 }
 
 /// `GET /conversations/{id}`.
@@ -266,8 +265,7 @@ pub(crate) async fn messages(app: Arc<App>, request: Request) -> Answer {
         }
     })
     .await?;
-    let views: Vec<_> = page.items.iter().map(|logged| MessageView::from(&logged.record)).collect();
-    respond::page(&views, page.next.map(|cursor| cursor.to_string()).as_deref())
+    respond::page_of(&page, |logged| MessageView::from(&logged.record))
 }
 
 /// The caller's conversation `id`; 404 if there is none, or if it is somebody else's.

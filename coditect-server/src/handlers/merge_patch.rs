@@ -83,7 +83,7 @@ impl Member<Map<String, Value>> {
         match self {
             Self::Keep => {}
             Self::Remove => *object = Value::Object(Map::new()),
-            Self::Become(patch) => merge(object, patch),
+            Self::Become(patch) => merge(as_object(object), patch),
         }
     }
 }
@@ -91,24 +91,31 @@ impl Member<Map<String, Value>> {
 /// Changes `target` as `patch` says: members that are `null` are removed, objects are merged, all
 /// else is replaced.
 pub(crate) fn apply(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        target.clone_from(patch);
-        return;
-    };
-    merge(target, patch);
+    match patch {
+        Value::Object(patch) => merge(as_object(target), patch),
+        other => target.clone_from(other),
+    }
 }
 
-fn merge(target: &mut Value, patch: &Map<String, Value>) {
-    if !target.is_object() {
-        *target = Value::Object(Map::new());
-    }
-    let Value::Object(target) = target else { return };
+/// The same, of two objects.
+pub(crate) fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
     for (name, value) in patch {
         if value.is_null() {
             target.remove(name);
         } else {
             apply(target.entry(name.clone()).or_insert(Value::Null), value);
         }
+    }
+}
+
+/// `value`, which becomes an empty object if it is none.
+fn as_object(value: &mut Value) -> &mut Map<String, Value> {
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    match value {
+        Value::Object(object) => object,
+        _ => unreachable!("it was made one"),
     }
 }
 

@@ -143,9 +143,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
         }
     })
     .await?;
-    let items: Vec<_> = page.items.iter().map(SessionView::from).collect();
-    let next = page.next.map(|cursor| cursor.to_string());
-    respond::page(&items, next.as_deref())
+    respond::page_of(&page, SessionView::from)
 }
 
 /// `GET /sessions/{id}`.

@@ -61,7 +61,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
         Ok(Setting::all_effective(&tx, tenant, user, 2 * MOST).await?)
     })
     .await?;
-    respond::page(&settings.iter().map(SettingView::from).collect::<Vec<_>>(), None)
+    respond::list(&settings, SettingView::from)
 }
 
 /// `GET /settings/{key}`: what it is for the caller; with a scope, what it is there.

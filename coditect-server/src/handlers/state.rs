@@ -6,14 +6,13 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use bytes::BytesMut;
 use chrono::{DateTime, Utc};
 use coditect_store::{
     Transaction,
     engine::VALUE_SIZE_LIMIT,
     model::{
-        ClientState, EditorState, Json, PartState, Session, SessionMemory, SessionState,
-        TerminalState,
+        ActiveFiles, ClientState, EditorState, Json, PartState, Session, SessionMemory,
+        SessionState, StatePart, TerminalState,
     },
 };
 use hyper::header::{self, HeaderValue};
@@ -64,10 +63,10 @@ pub(crate) enum How {
 #[derive(Serialize)]
 struct Restored<'a> {
     session: SessionView<'a>,
-    editor_state: &'a Value,
-    terminal_state: &'a Value,
-    active_files: Vec<&'a str>,
-    session_memory: &'a Value,
+    editor_state: &'a EditorState,
+    terminal_state: &'a TerminalState,
+    active_files: ActiveFiles,
+    session_memory: &'a Map<String, Value>,
     conversation_id: Option<coditect_store::model::ConversationId>,
     client_state: Vec<KeyView<'a>>,
 }
@@ -116,6 +115,12 @@ struct BatchSaved {
     version: u64,
 }
 
+impl<'a> From<&'a (String, u64)> for KeyView<'a> {
+    fn from((key, version): &'a (String, u64)) -> Self {
+        Self { key, version: *version }
+    }
+}
+
 /// A part as it is stored, in JSON, and which version of it that is: 0 before it was ever saved.
 struct Stored {
     json: Value,
@@ -132,29 +137,24 @@ impl Stored {
 pub(crate) async fn restore(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let id = request.parse_param("id")?;
-    let (session, editor, terminal, memory, keys) =
-        caller::run(&app, &caller, |tx, identity| async move {
-            let session = mine(&tx, &identity, id).await?;
-            let [editor, terminal] = parts(&tx, &session).await?;
-            let memory = memory_of(&tx, &session).await?;
-            let (tenant, id) = (session.tenant_id, session.id);
-            let keys = ClientState::keys(&tx, tenant, id, None, MOST_KEPT).await?;
-            Ok((session, editor, terminal, memory, keys))
-        })
-        .await?;
-    let paths = editor.json["tabs"].as_array().into_iter().flatten();
-    let conversation_id = session.conversation_id;
+    let (session, states, memory, keys) = caller::run(&app, &caller, |tx, identity| async move {
+        let session = mine(&tx, &identity, id).await?;
+        let states = SessionState::all(&tx, session.tenant_id, session.id).await?;
+        let memory = memory_of(&tx, &session).await?;
+        let keys = kept_keys(&tx, &session).await?;
+        Ok((session, states, memory, keys))
+    })
+    .await?;
+    let editor = states.editor.map(|saved| saved.state).unwrap_or_default();
+    let terminal = states.terminal.map(|saved| saved.state).unwrap_or_default();
     respond::ok(&Restored {
         session: SessionView::from(&session),
-        editor_state: &editor.json,
-        terminal_state: &terminal.json,
-        active_files: paths.filter_map(|tab| tab["path"].as_str()).collect(),
+        editor_state: &editor,
+        terminal_state: &terminal,
+        active_files: editor.active_files(),
         session_memory: &memory,
-        conversation_id,
-        client_state: keys
-            .iter()
-            .map(|(key, version)| KeyView { key, version: *version })
-            .collect(),
+        conversation_id: session.conversation_id,
+        client_state: keys.iter().map(KeyView::from).collect(),
     })
 }
 
@@ -164,8 +164,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request, part: Part) -> Answer 
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
     let stored = caller::run(&app, &caller, |tx, identity| async move {
         let session = mine(&tx, &identity, id).await?;
-        let [editor, terminal] = parts(&tx, &session).await?;
-        Ok(if part == Part::Editor { editor } else { terminal })
+        part_of(&tx, &session, part).await
     })
     .await?;
     conditions.read(respond::ok(&stored.json)?, &stored.tag())
@@ -181,8 +180,7 @@ pub(crate) async fn save(app: Arc<App>, mut request: Request, part: Part, how: H
         let (conditions, body) = (&conditions, &body);
         async move {
             let session = mine(&tx, &identity, id).await?;
-            let [editor, terminal] = parts(&tx, &session).await?;
-            let before = if part == Part::Editor { editor } else { terminal };
+            let before = part_of(&tx, &session, part).await?;
             conditions.require(Some(&before.tag()))?;
             let json = match how {
                 How::Replace => body.clone(),
@@ -192,7 +190,7 @@ pub(crate) async fn save(app: Arc<App>, mut request: Request, part: Part, how: H
                     json
                 }
             };
-            let state = parsed(part, json, &session)?;
+            let state = parsed(part, &json, &session)?;
             let json = json_of(&state)?;
             let (tenant, id) = (session.tenant_id, session.id);
             let version = SessionState::save(&tx, tenant, id, state, now).await?;
@@ -222,7 +220,7 @@ pub(crate) async fn save_memory(app: Arc<App>, mut request: Request, how: How) -
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
     let body: Map<String, Value> = request.json().await?;
     body.keys().try_for_each(|key| checked_key(key))?;
-    let (body, now) = (Value::Object(body), app.clock.now());
+    let now = app.clock.now();
     let memory = caller::run(&app, &caller, |tx, identity| {
         let (conditions, body) = (&conditions, &body);
         async move {
@@ -233,7 +231,7 @@ pub(crate) async fn save_memory(app: Arc<App>, mut request: Request, how: How) -
                 How::Replace => body.clone(),
                 How::Merge => {
                     let mut after = before.clone();
-                    merge_patch::apply(&mut after, body);
+                    merge_patch::merge(&mut after, body);
                     after
                 }
             };
@@ -251,12 +249,10 @@ pub(crate) async fn list_kept(app: Arc<App>, request: Request) -> Answer {
     let id = request.parse_param("id")?;
     let keys = caller::run(&app, &caller, |tx, identity| async move {
         let session = mine(&tx, &identity, id).await?;
-        Ok(ClientState::keys(&tx, session.tenant_id, session.id, None, MOST_KEPT).await?)
+        kept_keys(&tx, &session).await
     })
     .await?;
-    let views: Vec<_> =
-        keys.iter().map(|(key, version)| KeyView { key, version: *version }).collect();
-    respond::page(&views, None)
+    respond::list(&keys, KeyView::from)
 }
 
 /// `GET /sessions/{id}/state/{key}`: the bytes that a client has kept; `?version=` an older one.
@@ -280,7 +276,7 @@ pub(crate) async fn show_kept(app: Arc<App>, request: Request) -> Answer {
         }
     })
     .await?;
-    let tag = tag_of_kept(&kept);
+    let tag = tag_of_kept(kept.version, kept.saved_at);
     let mut answer = hyper::Response::new(respond::full(kept.content));
     let kind = HeaderValue::from_static("application/octet-stream");
     answer.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -293,27 +289,32 @@ pub(crate) async fn keep(app: Arc<App>, mut request: Request) -> Answer {
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
     let key = request.param("key")?.to_owned();
     checked_key(&key)?;
-    let mut content = BytesMut::new();
+    let mut content = Vec::new();
     while let Some(chunk) = request.next_chunk().await? {
         if content.len() + chunk.len() > VALUE_SIZE_LIMIT {
             return Err(Problem::payload_too_large(VALUE_SIZE_LIMIT));
         }
         content.extend_from_slice(&chunk);
     }
-    let (content, now) = (content.to_vec(), app.clock.now());
-    let kept = caller::run(&app, &caller, |tx, identity| {
+    let now = app.clock.now();
+    let version = caller::run(&app, &caller, |tx, identity| {
         let (key, content, conditions) = (&key, content.clone(), &conditions);
         async move {
             let session = mine(&tx, &identity, id).await?;
-            let before = ClientState::newest(&tx, session.tenant_id, session.id, key).await?;
-            conditions.require(before.as_ref().map(tag_of_kept).as_ref())?;
-            keep_one(&tx, &session, (key, content), now).await
+            let (tenant, id) = (session.tenant_id, session.id);
+            let before = ClientState::newest(&tx, tenant, id, key).await?;
+            let tag = before.map(|before| tag_of_kept(before.version, before.saved_at));
+            conditions.require(tag.as_ref())?;
+            let version = ClientState::save(&tx, tenant, id, key, content, now).await?;
+            if version == 1 {
+                require_room(&tx, &session).await?;
+            }
+            Ok(version)
         }
     })
     .await?;
-    let ClientState { version, content, saved_at, .. } = &kept;
-    let view = SavedView { key: &key, version: *version, size: content.len(), saved_at: *saved_at };
-    tagged(respond::ok(&view)?, &tag_of_kept(&kept))
+    let view = SavedView { key: &key, version, size: content.len(), saved_at: now };
+    tagged(respond::ok(&view)?, &tag_of_kept(version, now))
 }
 
 /// `DELETE /sessions/{id}/state/{key}`: with all its versions.
@@ -328,7 +329,7 @@ pub(crate) async fn discard(app: Arc<App>, request: Request) -> Answer {
             let (tenant, id) = (session.tenant_id, session.id);
             let before = ClientState::newest(&tx, tenant, id, key).await?;
             let before = before.ok_or_else(Problem::not_found)?;
-            conditions.require(Some(&tag_of_kept(&before)))?;
+            conditions.require(Some(&tag_of_kept(before.version, before.saved_at)))?;
             ClientState::discard(&tx, tenant, id, key).await?;
             Ok(())
         }
@@ -362,8 +363,11 @@ pub(crate) async fn keep_several(app: Arc<App>, mut request: Request) -> Answer 
             let (tenant, id) = (session.tenant_id, session.id);
             let mut done = BatchDone { saved: Vec::new(), deleted: Vec::new() };
             for (key, content) in contents {
-                let kept = keep_one(&tx, &session, (key, content.clone()), now).await?;
-                done.saved.push(BatchSaved { key: kept.key, version: kept.version });
+                let version = ClientState::save(&tx, tenant, id, key, content.clone(), now).await?;
+                done.saved.push(BatchSaved { key: key.clone(), version });
+            }
+            if done.saved.iter().any(|saved| saved.version == 1) {
+                require_room(&tx, &session).await?;
             }
             for key in delete {
                 if ClientState::discard(&tx, tenant, id, key).await? {
@@ -377,17 +381,21 @@ pub(crate) async fn keep_several(app: Arc<App>, mut request: Request) -> Answer 
     respond::ok(&done)
 }
 
-/// The editor and the terminals of a session.
-async fn parts(tx: &Transaction, session: &Session) -> Result<[Stored; 2], Problem> {
-    let states = SessionState::all(tx, session.tenant_id, session.id).await?;
-    let (editor, editor_version) =
-        states.editor.map_or_else(Default::default, |saved| (saved.state, saved.version));
-    let (terminal, terminal_version) =
-        states.terminal.map_or_else(Default::default, |saved| (saved.state, saved.version));
-    Ok([
-        Stored { json: json_of(&PartState::Editor(editor))?, version: editor_version },
-        Stored { json: json_of(&PartState::Terminal(terminal))?, version: terminal_version },
-    ])
+/// A part of a session's state. It alone is read: who saves another part meanwhile is no conflict.
+async fn part_of(tx: &Transaction, session: &Session, part: Part) -> Result<Stored, Problem> {
+    let key = match part {
+        Part::Editor => StatePart::Editor,
+        Part::Terminal => StatePart::Terminal,
+    };
+    let saved = tx.get::<SessionState>(session.tenant_id, (session.id, key)).await?;
+    let (state, version) = saved.map_or_else(
+        || match part {
+            Part::Editor => (PartState::Editor(EditorState::default()), 0),
+            Part::Terminal => (PartState::Terminal(TerminalState::default()), 0),
+        },
+        |saved| (saved.state, saved.version),
+    );
+    Ok(Stored { json: json_of(&state)?, version })
 }
 
 fn json_of(state: &PartState) -> Result<Value, Problem> {
@@ -401,7 +409,7 @@ fn json_of(state: &PartState) -> Result<Value, Problem> {
 
 /// The state that `json` says. Variables that look secret are dropped, but for those that the session's
 /// settings name.
-fn parsed(part: Part, json: Value, session: &Session) -> Result<PartState, Problem> {
+fn parsed(part: Part, json: &Value, session: &Session) -> Result<PartState, Problem> {
     match part {
         Part::Editor => document::from_value::<EditorState>(json).map(PartState::Editor),
         Part::Terminal => {
@@ -409,57 +417,47 @@ fn parsed(part: Part, json: Value, session: &Session) -> Result<PartState, Probl
             let named: BTreeSet<String> =
                 named.filter_map(|name| name.as_str().map(str::to_owned)).collect();
             // What is wrong with it is told by its path.
-            document::from_value::<TerminalState>(json.clone())?;
-            let state = TerminalState::from_json(json, &named).map_err(Problem::internal)?;
+            let state =
+                TerminalState::from_json(json, &named).or_else(|_| document::from_value(json))?;
             Ok(PartState::Terminal(state))
         }
     }
 }
 
-/// Saves `content` under `key`, if there is room for one more key where it is new.
-async fn keep_one(
-    tx: &Transaction,
-    session: &Session,
-    (key, content): (&str, Vec<u8>),
-    now: DateTime<Utc>,
-) -> Result<ClientState, Problem> {
-    let (tenant_id, session_id) = (session.tenant_id, session.id);
-    let saved = content.clone();
-    let version = ClientState::save(tx, tenant_id, session_id, key, saved, now).await?;
-    let is_new = version == 1;
-    if is_new
-        && ClientState::keys(tx, tenant_id, session_id, None, MOST_KEPT + 1).await?.len()
-            > MOST_KEPT
-    {
-        return Err(Problem::too_large(format!(
-            "A session keeps at most {MOST_KEPT} keys for its clients."
-        )));
+/// The keys that clients keep something under, and their newest versions. With one more than there may
+/// be, where there are.
+async fn kept_keys(tx: &Transaction, session: &Session) -> Result<Vec<(String, u64)>, Problem> {
+    let (tenant, session) = (session.tenant_id, session.id);
+    Ok(ClientState::keys(tx, tenant, session, None, MOST_KEPT + 1).await?)
+}
+
+/// Refuses more keys than there may be, once all are written.
+async fn require_room(tx: &Transaction, session: &Session) -> Result<(), Problem> {
+    if kept_keys(tx, session).await?.len() > MOST_KEPT {
+        let message = format!("A session keeps at most {MOST_KEPT} keys for its clients.");
+        return Err(Problem::too_large(message));
     }
-    let key = key.to_owned();
-    Ok(ClientState { tenant_id, session_id, key, version, content, saved_at: now })
+    Ok(())
 }
 
 /// The tag of what a client has kept. Versions begin anew after a removal, so they do not do.
-fn tag_of_kept(kept: &ClientState) -> Tag {
-    Tag::new(format!("{}-{}", kept.version, kept.saved_at.timestamp_micros()))
+fn tag_of_kept(version: u64, saved_at: DateTime<Utc>) -> Tag {
+    Tag::new(format!("{version}-{}", saved_at.timestamp_micros()))
 }
 
-async fn memory_of(tx: &Transaction, session: &Session) -> Result<Value, Problem> {
+async fn memory_of(tx: &Transaction, session: &Session) -> Result<Map<String, Value>, Problem> {
     let all =
         tx.list_keys::<SessionMemory>(session.tenant_id, (session.id,)).all(MOST_KEYS).await?;
-    Ok(Value::Object(all.into_iter().map(|memory| (memory.key, memory.value.0)).collect()))
+    Ok(all.into_iter().map(|memory| (memory.key, memory.value.0)).collect())
 }
 
 /// Writes what is different.
 async fn remember(
     tx: &Transaction,
     session: &Session,
-    (before, after): (&Value, &Value),
+    (before, after): (&Map<String, Value>, &Map<String, Value>),
     now: DateTime<Utc>,
 ) -> Result<(), Problem> {
-    let empty = Map::new();
-    let (before, after) =
-        (before.as_object().unwrap_or(&empty), after.as_object().unwrap_or(&empty));
     if after.len() > MOST_KEYS {
         return Err(Problem::too_large(format!("A session remembers at most {MOST_KEYS} keys.")));
     }

@@ -46,7 +46,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 /// # Errors
 ///
 /// 422 with the field that does not fit.
-pub(crate) fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+pub(crate) fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, Problem> {
     serde_path_to_error::deserialize(value).map_err(|error| misfit_at(&error))
 }
 

@@ -84,6 +84,31 @@ pub fn page<T: Serialize>(
     json(StatusCode::OK, &page)
 }
 
+/// 200 with all of `items`, each as `view` shows it.
+///
+/// # Errors
+///
+/// As [`page`].
+pub fn list<'a, T, V: Serialize>(
+    items: &'a [T],
+    view: impl FnMut(&'a T) -> V,
+) -> Result<Response<Body>, Problem> {
+    page(&items.iter().map(view).collect::<Vec<_>>(), None)
+}
+
+/// 200 with a page that the store gave, each item as `view` shows it.
+///
+/// # Errors
+///
+/// As [`page`].
+pub fn page_of<'a, T, V: Serialize>(
+    found: &'a coditect_store::Page<T>,
+    view: impl FnMut(&'a T) -> V,
+) -> Result<Response<Body>, Problem> {
+    let next = found.next.as_ref().map(ToString::to_string);
+    page(&found.items.iter().map(view).collect::<Vec<_>>(), next.as_deref())
+}
+
 /// 204.
 pub fn no_content() -> Response<Body> {
     let mut response = Response::new(empty());

@@ -57,10 +57,10 @@ impl TerminalState {
     /// # Errors
     ///
     /// What of it is not as it should be.
-    pub fn from_json(json: Value, named: &BTreeSet<String>) -> serde_json::Result<Self> {
+    pub fn from_json(json: &Value, named: &BTreeSet<String>) -> serde_json::Result<Self> {
         let said: BTreeMap<String, Value> =
             json.get("terminals").map(Deserialize::deserialize).transpose()?.unwrap_or_default();
-        let mut state: Self = serde_json::from_value(json)?;
+        let mut state = Self::deserialize(json)?;
         for (name, terminal) in &mut state.terminals {
             let vars = said.get(name).and_then(|terminal| terminal.get("environment_vars"));
             if let Some(vars) = vars {
@@ -204,10 +204,10 @@ mod tests {
         let parsed: TerminalState = serde_json::from_value(json.clone()).unwrap();
         assert_eq!(vars(&parsed), ["LANG"]);
         let named = BTreeSet::from(["API_KEY".to_owned()]);
-        let kept = TerminalState::from_json(json.clone(), &named).unwrap();
+        let kept = TerminalState::from_json(&json, &named).unwrap();
         assert_eq!(vars(&kept), ["API_KEY", "LANG"]);
         assert_eq!(kept.terminals["main"].environment_vars.value("API_KEY"), Some("k"));
-        assert_eq!(TerminalState::from_json(json, &BTreeSet::new()).unwrap(), parsed);
+        assert_eq!(TerminalState::from_json(&json, &BTreeSet::new()).unwrap(), parsed);
     }
 
     #[test]
@@ -215,10 +215,10 @@ mod tests {
         let named = BTreeSet::from(["API_KEY".to_owned()]);
         for terminals in [json!(7), json!({"main": 7}), json!({"main": {"cwd": null}})] {
             let json = json!({ "terminals": terminals });
-            assert!(TerminalState::from_json(json, &named).is_err(), "{terminals}");
+            assert!(TerminalState::from_json(&json, &named).is_err(), "{terminals}");
         }
         for json in [json!(7), json!({"terminals": {"m": {"environment_vars": {"API_KEY": 7}}}})] {
-            assert!(TerminalState::from_json(json.clone(), &named).is_err(), "{json}");
+            assert!(TerminalState::from_json(&json, &named).is_err(), "{json}");
         }
     }
 }

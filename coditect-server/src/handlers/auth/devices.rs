@@ -15,9 +15,6 @@ use crate::{
     routes::Answer,
 };
 
-/// The longest list there is: nobody has more logins.
-const ONE_PAGE: Option<&str> = None;
-
 #[derive(Deserialize)]
 struct Naming {
     /// `null` takes it away.
@@ -75,8 +72,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
         }
     })
     .await?;
-    let views: Vec<_> = devices.iter().map(|device| DeviceView::new(device, asking)).collect();
-    respond::page(&views, ONE_PAGE)
+    respond::list(&devices, |device| DeviceView::new(device, asking))
 }
 
 /// `PATCH /auth/sessions/{id}`: gives one of them a name.

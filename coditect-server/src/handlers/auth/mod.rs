@@ -15,7 +15,7 @@ use coditect_store::model::{Role, Tenant, TenantId, User, UserId};
 use hyper::{Response, header::USER_AGENT};
 use serde::{Deserialize, Serialize};
 
-use super::caller;
+use super::{caller, checks};
 use crate::{
     app::App,
     http::{Body, Request, bearer, cookies, respond},
@@ -269,15 +269,10 @@ impl Carrier {
     }
 }
 
-fn name(field: &'static str, name: Option<String>) -> Result<Option<String>, Problem> {
+fn name(field: &str, name: Option<String>) -> Result<Option<String>, Problem> {
     let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
-    match &name {
-        Some(long) if long.chars().count() > NAME_CHARS => {
-            let message = format!("must be at most {NAME_CHARS} characters long");
-            Err(Problem::invalid_field("VALIDATION_FAILED", field, &message))
-        }
-        _ => Ok(name),
-    }
+    name.as_ref().map_or(Ok(()), |name| checks::at_most(field, NAME_CHARS, name))?;
+    Ok(name)
 }
 
 /// Where a request comes from.

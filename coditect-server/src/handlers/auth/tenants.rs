@@ -19,7 +19,6 @@ use crate::{
         conditions::{Conditions, Tag, tagged},
         respond,
     },
-    problem::Problem,
     routes::Answer,
 };
 
@@ -103,15 +102,11 @@ pub(crate) async fn mine(app: Arc<App>, request: Request) -> Answer {
         }
     })
     .await?;
-    let view = |(tenant, role): &'_ (Tenant, Role)| (tenant.id == home, *role);
-    let views: Vec<_> = tenants
-        .iter()
-        .map(|of| {
-            let (own, role) = view(of);
-            MyTenant { tenant: TenantView::from(&of.0), role, own }
-        })
-        .collect();
-    respond::page(&views, None)
+    respond::list(&tenants, |(tenant, role)| MyTenant {
+        tenant: tenant.into(),
+        role: *role,
+        own: tenant.id == home,
+    })
 }
 
 /// `GET /tenant`: the one that my token is for.
@@ -119,8 +114,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let conditions = Conditions::of(&request)?;
     let tenant = caller::run(&app, &caller, |tx, identity| async move {
-        let tenant = tx.get::<Tenant>(identity.tenant_id, ()).await?;
-        tenant.ok_or_else(Problem::not_found)
+        Ok(tx.require::<Tenant>(identity.tenant_id, ()).await?)
     })
     .await?;
     conditions.read(respond::ok(&TenantView::from(&tenant))?, &Tag::of(&tenant)?)
@@ -138,8 +132,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
         let (name, conditions) = (&name, &conditions);
         async move {
             identity.require_role(Role::Admin)?;
-            let tenant = tx.get::<Tenant>(identity.tenant_id, ()).await?;
-            let mut tenant = tenant.ok_or_else(Problem::not_found)?;
+            let mut tenant = tx.require::<Tenant>(identity.tenant_id, ()).await?;
             conditions.require(Some(&Tag::of(&tenant)?))?;
             name.change_required(&mut tenant.name);
             tenant.updated_at = now;
@@ -159,7 +152,7 @@ pub(crate) async fn members(app: Arc<App>, request: Request) -> Answer {
         async move { Ok(app.auth.members(&tx, &identity).await?) }
     })
     .await?;
-    respond::page(&members.iter().map(MemberView::from).collect::<Vec<_>>(), None)
+    respond::list(&members, MemberView::from)
 }
 
 /// `PATCH /tenant/members/{user}`: another role.
@@ -197,8 +190,8 @@ pub(crate) async fn invite(app: Arc<App>, mut request: Request) -> Answer {
         let app = &app;
         async move {
             let invitation = app.auth.invite(&tx, &identity, new, device).await?;
-            let tenant = tx.get::<Tenant>(identity.tenant_id, ()).await?;
-            Ok((invitation, tenant.ok_or_else(Problem::not_found)?))
+            let tenant = tx.require::<Tenant>(identity.tenant_id, ()).await?;
+            Ok((invitation, tenant))
         }
     })
     .await?;
@@ -220,7 +213,7 @@ pub(crate) async fn invitations(app: Arc<App>, request: Request) -> Answer {
         async move { Ok(app.auth.invitations(&tx, &identity).await?) }
     })
     .await?;
-    respond::page(&invitations.iter().map(InvitationView::from).collect::<Vec<_>>(), None)
+    respond::list(&invitations, InvitationView::from)
 }
 
 /// `DELETE /tenant/invitations/{id}`: takes one back.

@@ -92,7 +92,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
         async move { Ok(app.auth.tokens_of(&tx, &identity).await?) }
     })
     .await?;
-    respond::page(&tokens.iter().map(TokenView::from).collect::<Vec<_>>(), None)
+    respond::list(&tokens, TokenView::from)
 }
 
 /// `DELETE /auth/tokens/{id}`: ends one.
