@@ -80,8 +80,23 @@ fn told<E: std::error::Error + 'static>(what: &'static str, outcome: Result<(), 
 async fn sweep(app: &App) -> coditect_store::Result<()> {
     let swept = app.store.sweep(app.clock.now()).await?;
     if swept != Swept::default() {
-        let Swept { auth_sessions, tickets, idempotency_entries, blobs, deletions } = swept;
-        tracing::info!(auth_sessions, tickets, idempotency_entries, blobs, deletions, "swept");
+        let Swept {
+            auth_sessions,
+            tickets,
+            idempotency_entries,
+            client_sequences,
+            blobs,
+            deletions,
+        } = swept;
+        tracing::info!(
+            auth_sessions,
+            tickets,
+            idempotency_entries,
+            client_sequences,
+            blobs,
+            deletions,
+            "swept"
+        );
     }
     Ok(())
 }

@@ -11,8 +11,8 @@ use coditect_store::{
     Transaction,
     engine::VALUE_SIZE_LIMIT,
     model::{
-        ActiveFiles, ClientState, EditorState, Json, PartState, Session, SessionMemory,
-        SessionState, StatePart, TerminalState,
+        ActiveFiles, ClientState, EditorState, PartState, Session, SessionMemory, SessionState,
+        StatePart, TerminalState,
     },
 };
 use hyper::header::{self, HeaderValue};
@@ -34,8 +34,6 @@ use crate::{
     routes::Answer,
 };
 
-/// The most keys that a session remembers.
-const MOST_KEYS: usize = 1_000;
 /// The most keys that clients keep something under with a session.
 const MOST_KEPT: usize = 100;
 /// The longest key, in bytes.
@@ -235,7 +233,8 @@ pub(crate) async fn save_memory(app: Arc<App>, mut request: Request, how: How) -
                     after
                 }
             };
-            remember(&tx, &session, (&before, &after), now).await?;
+            let of = (session.tenant_id, session.id);
+            SessionMemory::replace(&tx, of, (&before, &after), now).await?;
             Ok(after)
         }
     })
@@ -403,6 +402,7 @@ fn json_of(state: &PartState) -> Result<Value, Problem> {
         PartState::Editor(state) => serde_json::to_value(state),
         PartState::Terminal(state) => serde_json::to_value(state),
         PartState::ActiveFiles(state) => serde_json::to_value(state),
+        PartState::Memory => Ok(Value::Null),
     };
     json.map_err(Problem::internal)
 }
@@ -446,36 +446,7 @@ fn tag_of_kept(version: u64, saved_at: DateTime<Utc>) -> Tag {
 }
 
 async fn memory_of(tx: &Transaction, session: &Session) -> Result<Map<String, Value>, Problem> {
-    let all =
-        tx.list_keys::<SessionMemory>(session.tenant_id, (session.id,)).all(MOST_KEYS).await?;
-    Ok(all.into_iter().map(|memory| (memory.key, memory.value.0)).collect())
-}
-
-/// Writes what is different.
-async fn remember(
-    tx: &Transaction,
-    session: &Session,
-    (before, after): (&Map<String, Value>, &Map<String, Value>),
-    now: DateTime<Utc>,
-) -> Result<(), Problem> {
-    if after.len() > MOST_KEYS {
-        return Err(Problem::too_large(format!("A session remembers at most {MOST_KEYS} keys.")));
-    }
-    for key in before.keys().filter(|key| !after.contains_key(*key)) {
-        let key = (session.id, key.clone());
-        tx.delete::<SessionMemory>(session.tenant_id, key).await?;
-    }
-    for (key, value) in after.iter().filter(|(key, value)| before.get(*key) != Some(value)) {
-        let memory = SessionMemory {
-            tenant_id: session.tenant_id,
-            session_id: session.id,
-            key: key.clone(),
-            value: Json(value.clone()),
-            updated_at: now,
-        };
-        memory.save(tx).await?;
-    }
-    Ok(())
+    Ok(SessionMemory::all(tx, session.tenant_id, session.id).await?)
 }
 
 fn checked_key(key: &str) -> Result<(), Problem> {

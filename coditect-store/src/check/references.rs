@@ -9,9 +9,10 @@ use crate::{
     entity::{Log, decode_at, decode_logged_at, record_key},
     keyspace::Root,
     model::{
-        AuthSession, ClientState, Conversation, ConversationId, Deleted, Deletion, File, FileHome,
-        FileVersion, IdempotencyEntry, Membership, Message, Session, SessionId, SessionMemory,
-        SessionState, Setting, SettingScope, TenantId, Ticket, User, UserId,
+        AuthSession, ClientSequence, ClientState, Conversation, ConversationId, Deleted, Deletion,
+        Draft, File, FileHome, FileVersion, IdempotencyEntry, Membership, Message, Session,
+        SessionId, SessionMemory, SessionState, Setting, SettingScope, TenantId, Ticket, User,
+        UserId,
     },
 };
 
@@ -48,6 +49,14 @@ const REFERENCES: &[(&str, Needed)] = &[
     (ClientState::SPACE.name(), |root, row| {
         let state: ClientState = read(root, row)?;
         Ok(vec![to_session(root, state.tenant_id, state.session_id)])
+    }),
+    (ClientSequence::SPACE.name(), |root, row| {
+        let sequence: ClientSequence = read(root, row)?;
+        Ok(vec![to_session(root, sequence.tenant_id, sequence.session_id)])
+    }),
+    (Draft::SPACE.name(), |root, row| {
+        let draft: Draft = read(root, row)?;
+        Ok(vec![to_session(root, draft.tenant_id, draft.session_id)])
     }),
     (File::SPACE.name(), |root, row| {
         let file: File = read(root, row)?;

@@ -85,6 +85,12 @@ indexes! { File =>
     /// The one at a path.
     BY_PATH ("files_by_path", session_or_workspace_path, path): Unique<(FileHome, String)> =
         |file| Some((file.home.clone(), file.path.clone()));
+    /// Those of a directory, by name: not those further below. The top is the empty path.
+    BY_DIRECTORY ("files_by_directory", session_or_workspace_path, directory, name): Unique<(FileHome, String, String)> =
+        |file| {
+            let (directory, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
+            Some((file.home.clone(), directory.to_owned(), name.to_owned()))
+        };
 }
 
 /// What a tenant may keep, and how many contents of a file.
@@ -203,6 +209,117 @@ impl File {
         directory.create_counted(tx, policy).await?;
         Ok(directory)
     }
+
+    /// Makes the directories that `path` in `home` lies in, those that are not there. One look-up where
+    /// the nearest one is; another for each that is not.
+    ///
+    /// # Errors
+    ///
+    /// `Exists` if one of them is a file; those of [`create_directory`](Self::create_directory).
+    pub async fn make_way(
+        tx: &Transaction,
+        tenant: TenantId,
+        (home, path): (&FileHome, &str),
+        policy: &FilePolicy,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let mut missing = Vec::new();
+        let mut rest = path;
+        while let Some((directory, _)) = rest.rsplit_once('/') {
+            match Self::at(tx, tenant, home, directory).await? {
+                None => missing.push(directory),
+                Some(found) if found.kind == FileKind::Directory => break,
+                Some(_) => {
+                    return Err(Error::new(
+                        ErrorKind::Exists,
+                        "a file is where a directory must be",
+                    ));
+                }
+            }
+            rest = directory;
+        }
+        for directory in missing.into_iter().rev() {
+            Self::create_directory(tx, tenant, (home, directory), policy, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Moves it to `path` in its home, a directory with all that lies below it, all or nothing, and
+    /// gives it as it is then. Where it goes there must be [a way](Self::make_way), and nothing. A
+    /// read of the range below it, and one round for each that lies there.
+    ///
+    /// # Errors
+    ///
+    /// `Unique` if there is something at `path`, `Invalid` if `path` lies below it, `Limit` if more than
+    /// [`MOST_MOVED`](Self::MOST_MOVED) lie there; those of [`Transaction::update`].
+    pub async fn move_to(&self, tx: &Transaction, path: &str) -> Result<Self> {
+        let below = format!("{}/", self.path);
+        if path.starts_with(&below) {
+            return Err(Error::new(ErrorKind::Invalid, "a directory cannot go below itself"));
+        }
+        let moved = Self { path: path.to_owned(), ..self.clone() };
+        tx.update(&moved).await?;
+        if self.kind == FileKind::Directory {
+            for file in self.tree(tx, Self::MOST_MOVED).await? {
+                let path = format!("{path}/{}", &file.path[below.len()..]);
+                tx.update(&Self { path, ..file }).await?;
+            }
+        }
+        Ok(moved)
+    }
+
+    /// All that lies below it, at any depth, directories before what is in them. One read of one range,
+    /// and one round for all that is there.
+    ///
+    /// # Errors
+    ///
+    /// `Limit` if that are more than `at_most`.
+    pub async fn tree(&self, tx: &Transaction, at_most: usize) -> Result<Vec<Self>> {
+        let below = Self::below(self.home.clone(), &self.path);
+        let page = tx.scan(&Self::BY_PATH, self.tenant_id, below).page(at_most, None).await?;
+        if page.next.is_some() {
+            return Err(Error::new(ErrorKind::Limit, "too much lies below the directory"));
+        }
+        Ok(page.items)
+    }
+
+    /// Removes what lies below it, the deepest first, and then itself, and says whether all of that is
+    /// done: it removes [`MOST_REMOVED`](Self::MOST_REMOVED) at most, so that whoever wants the rest to
+    /// go asks again, in another transaction. Whatever is left is whole.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`remove`](Self::remove).
+    pub async fn remove_tree(&self, tx: &Transaction, now: DateTime<Utc>) -> Result<bool> {
+        let below = Self::below(self.home.clone(), &self.path);
+        let below = tx.scan(&Self::BY_PATH, self.tenant_id, below).newest_first();
+        let page = below.page(Self::MOST_REMOVED, None).await?;
+        for file in &page.items {
+            file.remove(tx, now).await?;
+        }
+        let is_all = page.next.is_none();
+        if is_all {
+            self.remove(tx, now).await?;
+        }
+        Ok(is_all)
+    }
+
+    /// Whether nothing lies below it. One read.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Scan::page`](crate::Scan::page).
+    pub async fn is_empty(&self, tx: &Transaction) -> Result<bool> {
+        let in_it = (self.home.clone(), self.path.clone());
+        let page = tx.scan(&Self::BY_DIRECTORY, self.tenant_id, in_it).page(1, None).await?;
+        Ok(page.items.is_empty())
+    }
+
+    /// The most that are moved with a directory: what one transaction writes.
+    pub const MOST_MOVED: usize = 1_000;
+
+    /// The most that one transaction removes: each may have a hundred contents.
+    pub const MOST_REMOVED: usize = 20;
 
     /// Its content, or the older one of that number: `None` if there is none, or none any more. One
     /// read.

@@ -38,6 +38,9 @@ pub enum PartState {
     Terminal(TerminalState),
     /// What is open, by path.
     ActiveFiles(ActiveFiles),
+    /// That its [memory](super::SessionMemory) has changed: what is remembered lies there, key by key,
+    /// and this has its version.
+    Memory,
 }
 
 /// Which part of a session's state.
@@ -49,6 +52,8 @@ pub enum StatePart {
     Terminal,
     /// [`ActiveFiles`].
     ActiveFiles,
+    /// The version of the [memory](super::SessionMemory).
+    Memory,
 }
 
 /// The paths of the files that are open, in the order of their tabs. In JSON it is a list.
@@ -65,6 +70,8 @@ pub struct SessionStates {
     pub terminal: Option<Saved<TerminalState>>,
     /// What is open.
     pub active_files: Option<Saved<ActiveFiles>>,
+    /// The version of the memory, and when it was last changed.
+    pub memory: Option<Saved<()>>,
 }
 
 /// A part as it was saved.
@@ -142,6 +149,7 @@ impl SessionState {
                 PartState::ActiveFiles(state) => {
                     states.active_files = Some(Saved { version, saved_at, state });
                 }
+                PartState::Memory => states.memory = Some(Saved { version, saved_at, state: () }),
             }
         }
         Ok(states)
@@ -155,6 +163,7 @@ impl PartState {
             Self::Editor(_) => StatePart::Editor,
             Self::Terminal(_) => StatePart::Terminal,
             Self::ActiveFiles(_) => StatePart::ActiveFiles,
+            Self::Memory => StatePart::Memory,
         }
     }
 }
@@ -179,7 +188,7 @@ impl From<ActiveFiles> for PartState {
 
 impl StatePart {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Editor, Self::Terminal, Self::ActiveFiles];
+    pub const ALL: [Self; 4] = [Self::Editor, Self::Terminal, Self::ActiveFiles, Self::Memory];
 
     /// Its name in keys. Persisted.
     pub const fn name(self) -> &'static str {
@@ -187,6 +196,7 @@ impl StatePart {
             Self::Editor => "editor",
             Self::Terminal => "terminal",
             Self::ActiveFiles => "active_files",
+            Self::Memory => "memory",
         }
     }
 }

@@ -10,7 +10,8 @@
 //!
 //! ```text
 //! tenant        all under its prefix, and what is said of that in indexes over all tenants
-//! session       session_state, session_memory, client_state; files of its own; conversations begun in it
+//! session       session_state, session_memory, client_state, client_sequences; files of its own, drafts;
+//!               conversations begun in it
 //! conversation  messages
 //! ```
 //!
@@ -27,8 +28,8 @@ use crate::{
     entity::Declaration,
     keyspace::{Global, KeyPart, KeyRange},
     model::{
-        ClientState, Conversation, ConversationId, Deleted, Deletion, File, Message, Session,
-        SessionId, SessionMemory, SessionState, Tenant, TenantId,
+        ClientSequence, ClientState, Conversation, ConversationId, Deleted, Deletion, Draft, File,
+        Message, Session, SessionId, SessionMemory, SessionState, Tenant, TenantId,
     },
 };
 
@@ -195,6 +196,8 @@ impl Store {
         self.delete_keys::<SessionState>(tenant, &session).await?;
         self.delete_keys::<SessionMemory>(tenant, &session).await?;
         self.delete_keys::<ClientState>(tenant, &session).await?;
+        self.delete_sequences(tenant, session).await?;
+        self.delete_drafts(tenant, session).await?;
         self.delete_files(tenant, session).await?;
         self.delete_conversations(tenant, session, requested_at).await
     }
@@ -207,6 +210,37 @@ impl Store {
         const { assert!(E::INDEXES.is_empty(), "a range is cleared that no index knows of") };
         let range = KeyRange::tuples(&E::SPACE.key(self.root(), tenant, front));
         clear::range(self, range).await
+    }
+
+    async fn delete_sequences(&self, tenant: TenantId, session: SessionId) -> Result<()> {
+        let sequences = |tx: Transaction| async move {
+            let some = tx.list_keys::<ClientSequence>(tenant, (session,)).page(BATCH, None).await?;
+            for sequence in &some.items {
+                tx.delete::<ClientSequence>(tenant, sequence.key()).await?;
+            }
+            Ok::<_, Error>(some.items.is_empty())
+        };
+        while !self.run_idempotent(sequences).await? {}
+        Ok(())
+    }
+
+    async fn delete_drafts(&self, tenant: TenantId, session: SessionId) -> Result<()> {
+        let drafts = |tx: Transaction| async move {
+            let some = tx.list_keys::<Draft>(tenant, (session,)).page(BATCH, None).await?;
+            for draft in &some.items {
+                draft.discard(&tx).await?;
+            }
+            Ok::<_, Error>(some.items.iter().map(|draft| draft.blob.id).collect::<Vec<_>>())
+        };
+        loop {
+            let blobs = self.run_idempotent(drafts).await?;
+            if blobs.is_empty() {
+                return Ok(());
+            }
+            for id in blobs {
+                blob::remove(self, tenant, id, None).await?;
+            }
+        }
     }
 
     async fn delete_files(&self, tenant: TenantId, session: SessionId) -> Result<()> {

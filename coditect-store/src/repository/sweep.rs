@@ -10,7 +10,7 @@ use crate::{
     Error, Result, Store,
     entity::{Expiring, hours_over},
     keyspace::Global,
-    model::{AuthSession, DetachedBlob, IdempotencyEntry, Ticket},
+    model::{AuthSession, ClientSequence, DetachedBlob, IdempotencyEntry, Ticket},
 };
 
 /// The most records that one transaction removes.
@@ -25,6 +25,8 @@ pub struct Swept {
     pub tickets: u64,
     /// Answers to requests with an idempotency key.
     pub idempotency_entries: u64,
+    /// What was known of clients that have long been gone.
+    pub client_sequences: u64,
     /// Blobs that no record held.
     pub blobs: u64,
     /// Deletions that were under way, and are complete now.
@@ -43,12 +45,14 @@ impl Store {
         let auth_sessions = self.sweep_expired::<AuthSession>(now).await;
         let tickets = self.sweep_expired::<Ticket>(now).await;
         let idempotency_entries = self.sweep_expired::<IdempotencyEntry>(now).await;
+        let client_sequences = self.sweep_expired::<ClientSequence>(now).await;
         let deletions = self.complete_deletions().await;
         let blobs = self.collect_blobs(now).await;
         Ok(Swept {
             auth_sessions: auth_sessions?,
             tickets: tickets?,
             idempotency_entries: idempotency_entries?,
+            client_sequences: client_sequences?,
             blobs: blobs?,
             deletions: deletions?,
         })

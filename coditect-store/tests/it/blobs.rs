@@ -7,7 +7,7 @@ use coditect_store::{
     engine::{Database, RangeQuery},
     keyspace::KeyRange,
     model::{
-        BlobState, DetachedBlob, File, FileHome, FileKind, FilePolicy, FileVersion, Session,
+        BlobState, DetachedBlob, Draft, File, FileHome, FileKind, FilePolicy, FileVersion, Session,
         TenantId,
     },
     repository::blob::{BlobFault, CHUNK_BYTES},
@@ -47,6 +47,13 @@ async fn put(store: &Store, path: &str, content: &[u8], policy: &FilePolicy) -> 
     store
         .run(|tx| async move { File::put(&tx, tenant, (home, path), blob, policy, now).await })
         .await
+}
+
+/// The paths of all that there is.
+async fn paths(store: &Store) -> Vec<String> {
+    let (tx, tenant) = (store.begin(), samples::tenant().id);
+    let all = tx.scan(&File::BY_PATH, tenant, (workspace(),)).all(999).await.unwrap();
+    all.into_iter().map(|file| file.path).collect()
 }
 
 /// So many hours from now.
@@ -422,6 +429,97 @@ async fn a_directory_counts_as_a_file_and_takes_its_path() {
     let directory = &directory;
     store.run(|tx| async move { directory.remove(&tx, now).await }).await.unwrap();
     make("doc").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_way_is_made_once_and_not_through_a_file() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let (home, policy, now) = (&workspace(), &FilePolicy::default(), Clock::system().now());
+    let make_way = |path: &'static str| {
+        store.run(
+            move |tx| async move { File::make_way(&tx, tenant, (home, path), policy, now).await },
+        )
+    };
+    for path in ["a/b/c/d", "a/b/x", "top"] {
+        make_way(path).await.unwrap();
+    }
+    assert_eq!(paths(&store).await, ["a", "a/b", "a/b/c"]);
+    put(&store, "a/b/file", b"1", policy).await.unwrap();
+    assert_eq!(make_way("a/b/file/x").await.unwrap_err().kind(), ErrorKind::Exists);
+    assert_eq!(store.begin().counter(tenant, Counter::FILES).await.unwrap(), 4);
+}
+
+#[tokio::test]
+async fn a_directory_is_listed_moved_and_removed_with_all_that_lies_below() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let (home, policy, now) = (&workspace(), &FilePolicy::default(), Clock::system().now());
+    let many: Vec<String> = (0..30).map(|n| format!("src/deep/{n:02}")).collect();
+    for path in many.iter().map(String::as_str).chain(["src/main.rs", "src-2", "other"]) {
+        let way = |tx| async move { File::make_way(&tx, tenant, (home, path), policy, now).await };
+        store.run(way).await.unwrap();
+        put(&store, path, path.as_bytes(), policy).await.unwrap();
+    }
+    let of = |directory: &str| {
+        let (tx, key) = (store.begin(), (home.clone(), directory.to_owned()));
+        async move {
+            let all = tx.scan(&File::BY_DIRECTORY, tenant, key).all(99).await.unwrap();
+            all.into_iter().map(|file| file.path).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(of("").await, ["other", "src", "src-2"]);
+    assert_eq!(of("src").await, ["src/deep", "src/main.rs"]);
+
+    let at = |path: &'static str| {
+        let tx = store.begin();
+        async move { File::at(&tx, tenant, home, path).await.unwrap().unwrap() }
+    };
+    let src = &at("src").await;
+    let into =
+        |path: &'static str| store.run(move |tx| async move { src.move_to(&tx, path).await });
+    assert_eq!(into("src/deep/in").await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(into("other").await.unwrap_err().kind(), ErrorKind::Unique("files_by_path"));
+    assert_eq!(into("lib").await.unwrap().id, src.id);
+    assert_eq!(of("").await, ["lib", "other", "src-2"]);
+    assert_eq!(of("lib/deep").await.len(), 30);
+    let moved = at("lib/deep/07").await;
+    let content = moved.content(&store.begin(), 1).await.unwrap().unwrap();
+    let reader = BlobReader::new(&store, tenant, content.blob);
+    assert_eq!(read(reader).await.unwrap(), b"src/deep/07");
+
+    let lib = &at("lib").await;
+    assert!(!lib.is_empty(&store.begin()).await.unwrap());
+    let mut rounds = 1;
+    while !store.run(|tx| async move { lib.remove_tree(&tx, now).await }).await.unwrap() {
+        rounds += 1;
+    }
+    assert_eq!(rounds, 2);
+    assert_eq!(paths(&store).await, ["other", "src-2"]);
+    assert_eq!(store.begin().counter(tenant, Counter::FILES).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_draft_counts_while_it_is_there_and_is_let_go_of_when_it_is_not() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let session = &samples::session();
+    store.run(|tx| async move { tx.create(session).await }).await.unwrap();
+    let counted = || async { store.begin().counter(tenant, Counter::BYTES).await.unwrap() };
+    for (text, bytes) in [("hello", 5), ("hello, world", 12), ("", 0)] {
+        let draft =
+            &Draft { blob: upload(&store, tenant, text.as_bytes()).await, ..samples::draft() };
+        store.run(|tx| async move { draft.save(&tx, 12).await }).await.unwrap();
+        assert_eq!(counted().await, bytes);
+    }
+    let long = &Draft { blob: upload(&store, tenant, &[1; 13]).await, ..samples::draft() };
+    let refused = store.run(|tx| async move { long.save(&tx, 12).await }).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Quota("bytes"));
+    let draft = &samples::draft();
+    store.run(|tx| async move { draft.discard(&tx).await }).await.unwrap();
+    assert_eq!(counted().await, 0);
+    // Those that drafts held are taken by the next sweep; what was refused, when its lease is over.
+    assert_eq!(store.collect_blobs(Clock::system().now()).await.unwrap(), 3);
 }
 
 #[tokio::test]

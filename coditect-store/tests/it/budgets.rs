@@ -155,6 +155,8 @@ async fn every_look_up_of_the_models_keeps_its_budget() {
     let (first, second) = (upload(store, b"one").await, upload(store, b"two").await);
     let put = |tx| async move { File::put(&tx, of, (home, "a"), first, policy, now).await };
     let file = &store.run(put).await.unwrap();
+    let way = |tx| async move { File::make_way(&tx, of, (home, "d/a"), policy, now).await };
+    store.run(way).await.unwrap();
     let third = upload(store, b"three").await;
     let in_session = &FileHome::Session(session);
     budgets! { store;
@@ -164,7 +166,7 @@ async fn every_look_up_of_the_models_keeps_its_budget() {
         "Session::open": (3, 3), |tx| opened.open(&tx, 100).await;
         "SessionState::save": (4, 3), |tx| SessionState::save(&tx, of, session, state(), now).await;
         "SessionState::all": (1, 1), |tx| SessionState::all(&tx, of, session).await;
-        "SessionMemory::save": (4, 3), |tx| samples::session_memory().save(&tx).await;
+        "SessionMemory::save": (6, 3), |tx| samples::session_memory().save(&tx).await;
         "Conversation::begin": (3, 3), |tx| begun.begin(&tx).await;
         "Message::say": (3, 3), |tx| said.say(&tx).await;
         "memory of a session": (1, 1), |tx| tx.list_keys::<SessionMemory>(of, (session,)).page(50, None).await;
@@ -178,9 +180,10 @@ async fn every_look_up_of_the_models_keeps_its_budget() {
         "File::content": (1, 1), |tx| file.content(&tx, 1).await;
         "File::contents": (1, 1), |tx| file.contents(&tx).await;
         "attach": (3, 3), |tx| tx.attach(of, &second).await;
-        "File::put of a new file": (9, 8), |tx| File::put(&tx, of, (home, "b"), second, policy, now).await;
+        "File::put of a new file": (10, 8), |tx| File::put(&tx, of, (home, "b"), second, policy, now).await;
         "File::put of the next content": (8, 8), |tx| File::put(&tx, of, (home, "a"), third, policy, now).await;
-        "File::put in a session": (10, 9), |tx| File::put(&tx, of, (in_session, "a"), second, policy, now).await;
+        "File::put in a session": (11, 9), |tx| File::put(&tx, of, (in_session, "a"), second, policy, now).await;
+        "File::make_way, which is there": (2, 2), |tx| File::make_way(&tx, of, (home, "d/b"), policy, now).await;
         "File::remove": (5, 5), |tx| file.remove(&tx, now).await;
         "delete_session": (3, 3), |tx| tx.delete_session(of, session, now).await;
     }

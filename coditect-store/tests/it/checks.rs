@@ -223,8 +223,8 @@ async fn what_hangs_on_a_record_that_is_not_there_is_found() {
         .filter(|found| found.fault == Fault::Hanging)
         .map(|found| found.shown.to_string())
         .collect();
-    // Three parts of its state, its memory, a client's state, a file, a conversation.
-    assert_eq!(hanging.len(), 7, "{hanging:?}");
+    // Four parts of its state, its memory, a client's state, a file, a conversation.
+    assert_eq!(hanging.len(), 8, "{hanging:?}");
     write(&store, &session, Some(&record)).await;
     assert_eq!(faults(&store).await, []);
 
@@ -312,7 +312,7 @@ async fn a_store_is_inspected_by_tenant_space_and_key() {
     assert_eq!(keys(store.inspect().space("tenant").tenant(other.id), 9).await, both[1..]);
     assert_eq!(keys(store.inspect().tenant(other.id), 9).await, both[1..]);
     let states = store.inspect().space("session_state");
-    assert_eq!(keys(states.clone(), 9).await.len(), 3);
+    assert_eq!(keys(states.clone(), 9).await.len(), 4);
     let elements = coditect_store::keyspace::parse_elements(&format!("{session}, editor"));
     let editor = format!("({tenant}, \"session_state\", {session}, \"editor\")");
     assert_eq!(keys(states.key(elements), 9).await, [editor]);
@@ -332,7 +332,7 @@ async fn an_overview_counts_all_rows() {
         let mut sizes = overview.spaces.iter().filter(|size| size.name == name);
         sizes.next().map(|size| size.rows)
     };
-    assert_eq!(rows("session_state"), Some(3));
+    assert_eq!(rows("session_state"), Some(4));
     assert_eq!(rows("messages"), Some(1));
     assert_eq!(rows("counters"), Some(1));
     assert_eq!(rows("planner_tasks"), Some(0));

@@ -7,12 +7,14 @@ use coditect_store::{
     engine::{Database, KeyValue, RangeQuery},
     keyspace::Global,
     model::{
-        AuditEntry, AuthSession, AuthSessionId, ClientState, Conversation, ConversationId,
-        Deletion, EditorState, File, FileHome, FilePolicy, IdempotencyEntry, Message, MessageId,
-        Session, SessionId, SessionMemory, SessionState, Tenant, TenantId, Ticket, TicketId,
-        TokenFamilyId, User, UserId,
+        AuditEntry, AuthSession, AuthSessionId, ClientSequence, ClientState, Conversation,
+        ConversationId, Deletion, Draft, EditorState, File, FileHome, FilePolicy, IdempotencyEntry,
+        Message, MessageId, Session, SessionId, SessionMemory, SessionState, Tenant, TenantId,
+        Ticket, TicketId, TokenFamilyId, User, UserId,
     },
 };
+
+use uuid::Uuid;
 
 use crate::{
     planner::{Task, task},
@@ -54,12 +56,19 @@ async fn furnished(store: &Store, tenant: TenantId, user: UserId, much: u64) -> 
                 ..samples::session_memory()
             };
             memory.save(&tx).await?;
+            let client = format!("tab {n}");
+            ClientSequence::claim(&tx, (tenant, id), &client, Uuid::now_v7(), now).await?;
         }
         Ok::<_, coditect_store::Error>(())
     };
     store.run(fill).await.unwrap();
     for n in 0..much {
         put(store, tenant, &FileHome::Session(id), &format!("file {n}")).await;
+        let mut upload = BlobUpload::begin(store, tenant, &Clock::system()).await.unwrap();
+        upload.write(&vec![2; 15_000]).await.unwrap();
+        let (blob, path) = (upload.finish().await.unwrap(), format!("file {n}"));
+        let draft = &Draft { tenant_id: tenant, session_id: id, path, blob, ..samples::draft() };
+        store.run(|tx| async move { draft.save(&tx, i64::MAX).await }).await.unwrap();
     }
     for n in 0..2 {
         let conversation = &Conversation {
@@ -390,11 +399,14 @@ async fn the_sweep_removes_what_is_over_and_nothing_else() {
         let ticket = Ticket { id: TicketId::new(), hash, expires_at: ends, ..samples::ticket() };
         let key = n.to_string();
         let entry = IdempotencyEntry { key, expires_at: ends, ..samples::idempotency_entry() };
-        let (login, ticket, entry) = (&login, &ticket, &entry);
+        let client = n.to_string();
+        let sequence = ClientSequence { client, expires_at: ends, ..samples::client_sequence() };
+        let (login, ticket, entry, sequence) = (&login, &ticket, &entry, &sequence);
         let create = |tx: Transaction| async move {
             tx.create(login).await?;
             tx.create(ticket).await?;
-            tx.create(entry).await
+            tx.create(entry).await?;
+            tx.create(sequence).await
         };
         store.run(create).await.unwrap();
     }
@@ -405,6 +417,7 @@ async fn the_sweep_removes_what_is_over_and_nothing_else() {
         (126, 126, 126),
         "{swept:?}"
     );
+    assert_eq!(swept.client_sequences, 125);
     let tx = store.begin();
     let logins = tx.list::<AuthSession>(tenant).all(999).await.unwrap();
     assert_eq!(logins.len(), kept as usize);

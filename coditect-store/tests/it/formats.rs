@@ -80,13 +80,15 @@ async fn every_version_of_every_entity_is_read_and_the_newest_is_written() {
     reads_and_writes(&store, &samples::membership(), fixture).await;
     let fixture = include_str!("../fixtures/records/session.v1.hex");
     reads_and_writes(&store, &samples::session(), fixture).await;
-    let [editor, terminal, active_files] = samples::session_states();
+    let [editor, terminal, active_files, memory] = samples::session_states();
     let fixture = include_str!("../fixtures/records/session_state.editor.v1.hex");
     reads_and_writes(&store, &editor, fixture).await;
     let fixture = include_str!("../fixtures/records/session_state.terminal.v1.hex");
     reads_and_writes(&store, &terminal, fixture).await;
     let fixture = include_str!("../fixtures/records/session_state.active_files.v1.hex");
     reads_and_writes(&store, &active_files, fixture).await;
+    let fixture = include_str!("../fixtures/records/session_state.memory.v1.hex");
+    reads_and_writes(&store, &memory, fixture).await;
     let fixture = include_str!("../fixtures/records/session_memory.v1.hex");
     reads_and_writes(&store, &samples::session_memory(), fixture).await;
     let fixture = include_str!("../fixtures/records/client_state.v1.hex");
@@ -120,6 +122,10 @@ async fn every_version_of_every_entity_is_read_and_the_newest_is_written() {
     reads_and_writes(&store, &samples::ticket(), fixture).await;
     let fixture = include_str!("../fixtures/records/idempotency_entry.v1.hex");
     reads_and_writes(&store, &samples::idempotency_entry(), fixture).await;
+    let fixture = include_str!("../fixtures/records/client_sequence.v1.hex");
+    reads_and_writes(&store, &samples::client_sequence(), fixture).await;
+    let fixture = include_str!("../fixtures/records/draft.v1.hex");
+    reads_and_writes(&store, &samples::draft(), fixture).await;
     let [tenant, session, conversation] = samples::deletions();
     let fixture = include_str!("../fixtures/records/deletion.tenant.v1.hex");
     reads_and_writes(&store, &tenant, fixture).await;

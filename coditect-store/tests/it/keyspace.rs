@@ -16,6 +16,7 @@ use crate::{planner::store, samples};
 /// escaped; a name in braces stands for the sixteen bytes of an id, or the twelve of a position.
 const KEYS: &str = r"
 \x02auth_sessions_by_expiry\x00\x17\x07j\xdf0{T}0{login} => ∅
+\x02client_sequences_by_expiry\x00\x17\x07j\xdf0{T}0{session}\x02tab-7f\x00 => ∅
 \x02meta\x00\x02epoch\x00 => \x15\x01
 \x02meta\x00\x02format\x00 => \x02coditect-store\x00\x15\x01
 \x02token_families\x000{family} => 0{T}0{login}
@@ -27,12 +28,16 @@ const KEYS: &str = r"
 0{T}\x02audit_by_actor\x000{user}3{entry's position} => ∅
 0{T}\x02auth_sessions\x000{login} => record
 0{T}\x02auth_sessions_by_user\x000{user}0{login} => ∅
+0{T}\x02client_sequences\x000{session}\x02tab-7f\x00 => record
 0{T}\x02client_state\x000{session}\x02theia.layout\x00\x15\x03 => record
 0{T}\x02conversations\x000{conversation} => record
 0{T}\x02conversations_by_session\x000{session}0{conversation} => ∅
 0{T}\x02conversations_by_user\x000{user}0{conversation} => ∅
+0{T}\x02drafts\x000{session}\x02src/main.rs\x00 => record
 0{T}\x02files\x000{file} => record
 0{T}\x02files\x000{directory} => record
+0{T}\x02files_by_directory\x00\x02/workspace/p\x00\x02\x00\x02src\x00 => 0{directory}
+0{T}\x02files_by_directory\x000{session}\x02src\x00\x02main.rs\x00 => 0{file}
 0{T}\x02files_by_path\x00\x02/workspace/p\x00\x02src\x00 => 0{directory}
 0{T}\x02files_by_path\x000{session}\x02src/main.rs\x00 => 0{file}
 0{T}\x02files_by_session\x000{session}0{file} => ∅
@@ -41,6 +46,7 @@ const KEYS: &str = r"
 0{T}\x02session_memory\x000{session}\x02plan\x00 => record
 0{T}\x02session_state\x000{session}\x02active_files\x00 => record
 0{T}\x02session_state\x000{session}\x02editor\x00 => record
+0{T}\x02session_state\x000{session}\x02memory\x00 => record
 0{T}\x02session_state\x000{session}\x02terminal\x00 => record
 0{T}\x02sessions_by_workspace\x00\x02/workspace/p\x000{session} => ∅
 0{T}\x02settings\x00\x02tenant\x00\x02editor.tab_size\x00 => record
@@ -68,6 +74,8 @@ async fn the_keys_of_every_entity_are_what_they_were() {
     }
     tx.create(&samples::session_memory()).await.unwrap();
     tx.create(&samples::client_state()).await.unwrap();
+    tx.create(&samples::client_sequence()).await.unwrap();
+    tx.create(&samples::draft()).await.unwrap();
     tx.create(&file).await.unwrap();
     tx.create(&directory).await.unwrap();
     tx.create(&conversation).await.unwrap();

@@ -22,6 +22,7 @@ mod quotas;
 mod races;
 mod records;
 mod samples;
+mod sequences;
 mod store;
 mod tenants;
 mod verify;

@@ -5,9 +5,10 @@ use coditect_store::{
     Entity, ErrorKind, Store,
     engine::VALUE_SIZE_LIMIT,
     model::{
-        ActiveFiles, Agent, AgentId, CLIENT_STATE_VERSIONS, ClientState, Conversation,
-        ConversationId, EditorState, File, FileHome, FileId, Json, PartState, Session, SessionId,
-        SessionMemory, SessionState, SessionStates, Setting, SettingScope, TenantId, UserId,
+        ActiveFiles, Agent, AgentId, CLIENT_STATE_VERSIONS, ClientSequence, ClientState,
+        Conversation, ConversationId, Draft, EditorState, File, FileHome, FileId, Json, PartState,
+        Session, SessionId, SessionMemory, SessionState, SessionStates, Setting, SettingScope,
+        TenantId, UserId,
     },
 };
 use serde_json::json;
@@ -39,16 +40,21 @@ async fn lives<E: Entity + PartialEq + std::fmt::Debug>(record: E, changed: E) {
 
 #[tokio::test]
 async fn every_record_is_created_read_changed_and_removed() {
-    let [editor, terminal, active_files] = samples::session_states();
+    let [editor, terminal, active_files, memory] = samples::session_states();
     let emptied = EditorState::default();
     lives(editor.clone(), SessionState { state: emptied.into(), ..editor }).await;
     lives(terminal.clone(), SessionState { version: 8, ..terminal }).await;
     let none = ActiveFiles::default();
     lives(active_files.clone(), SessionState { state: none.into(), ..active_files }).await;
+    lives(memory.clone(), SessionState { version: 9, ..memory }).await;
     let memory = samples::session_memory();
     lives(memory.clone(), SessionMemory { value: Json(json!(null)), ..memory }).await;
     let state = samples::client_state();
     lives(state.clone(), ClientState { content: vec![], ..state }).await;
+    let sequence = samples::client_sequence();
+    lives(sequence.clone(), ClientSequence { seq: 4712, ..sequence }).await;
+    let draft = samples::draft();
+    lives(draft.clone(), Draft { base: None, ..draft }).await;
     let [file, directory] = samples::files();
     lives(file.clone(), File { path: "b".into(), ..file }).await;
     lives(directory.clone(), File { path: "c".into(), ..directory }).await;

@@ -6,12 +6,12 @@ use coditect_store::{
     Blob, Transaction,
     model::{
         ActiveFiles, Agent, AgentId, AuditEntry, AuthSession, AuthSessionId, Author, BlobId,
-        BlobState, ClientState, Conversation, ConversationId, Deleted, Deletion, DetachedBlob,
-        EditorState, File, FileHome, FileId, FileKind, FileVersion, IdempotencyEntry, Json,
-        Membership, Message, MessageId, PartState, Revocation, RevocationReason, Role, Selection,
-        Session, SessionId, SessionMemory, SessionState, SessionType, Setting, SettingScope, Tab,
-        Tenant, TenantId, Terminal, TerminalState, TextPosition, Ticket, TicketId, TokenFamilyId,
-        User, UserId, UserStatus,
+        BlobState, ClientSequence, ClientState, Conversation, ConversationId, Deleted, Deletion,
+        DetachedBlob, Draft, EditorState, File, FileHome, FileId, FileKind, FileVersion,
+        IdempotencyEntry, Json, Membership, Message, MessageId, PartState, Revocation,
+        RevocationReason, Role, Selection, Session, SessionId, SessionMemory, SessionState,
+        SessionType, Setting, SettingScope, Tab, Tenant, TenantId, Terminal, TerminalState,
+        TextPosition, Ticket, TicketId, TokenFamilyId, User, UserId, UserStatus,
     },
 };
 use serde_json::json;
@@ -118,9 +118,14 @@ pub(crate) fn terminal() -> TerminalState {
     TerminalState { active: Some("main".into()), terminals: [("main".into(), main)].into() }
 }
 
-pub(crate) fn session_states() -> [SessionState; 3] {
+pub(crate) fn session_states() -> [SessionState; 4] {
     let active_files: ActiveFiles = editor().active_files();
-    [state(42, editor()), state(7, terminal()), state(300, active_files)]
+    [
+        state(42, editor()),
+        state(7, terminal()),
+        state(300, active_files),
+        state(8, PartState::Memory),
+    ]
 }
 
 pub(crate) fn session_memory() -> SessionMemory {
@@ -257,6 +262,28 @@ pub(crate) fn idempotency_entry() -> IdempotencyEntry {
         body: b"{}".to_vec(),
         created_at: time(30),
         expires_at: time(31),
+    }
+}
+
+pub(crate) fn client_sequence() -> ClientSequence {
+    ClientSequence {
+        tenant_id: tenant().id,
+        session_id: session().id,
+        client: "tab-7f".into(),
+        connection: id(42),
+        seq: 4711,
+        expires_at: time(35),
+    }
+}
+
+pub(crate) fn draft() -> Draft {
+    Draft {
+        tenant_id: tenant().id,
+        session_id: session().id,
+        path: "src/main.rs".into(),
+        base: Some([0x77; 32]),
+        blob: file_version().blob,
+        saved_at: time(36),
     }
 }
 
