@@ -87,6 +87,10 @@ pub struct Config {
     #[arg(long, env = "CODITECT_BODY_LIMIT", value_name = "SIZE", default_value = "1MiB", value_parser = size)]
     pub body_limit: usize,
 
+    /// Largest content of a file, in bytes, or with a unit: KiB or MiB.
+    #[arg(long, env = "CODITECT_FILE_LIMIT", value_name = "SIZE", default_value = "64MiB", value_parser = size)]
+    pub file_limit: usize,
+
     /// How long a client may take for a request's header block, counted from connecting or from
     /// the block's first byte.
     #[arg(long, env = "CODITECT_HEADER_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = timeout)]

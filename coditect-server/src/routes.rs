@@ -13,7 +13,7 @@ use percent_encoding::percent_decode_str;
 use crate::{
     app::App,
     handlers::{
-        agents, audit, auth, conversations, health, sessions, settings,
+        agents, audit, auth, conversations, files, health, sessions, settings,
         state::{self, How, Part},
     },
     http::{Body, Request, respond},
@@ -95,6 +95,18 @@ fn table() -> Vec<Route> {
         route(Method::PUT,    "/api/v5/sessions/{id}/state/{key}", state::keep),
         route(Method::DELETE, "/api/v5/sessions/{id}/state/{key}", state::discard),
         route(Method::POST,   "/api/v5/sessions/{id}/state:batch", state::keep_several),
+
+        route(Method::GET,    "/api/v5/sessions/{id}/files",          files::list),
+        route(Method::GET,    "/api/v5/sessions/{id}/files/{*path}",  files::show),
+        route(Method::PUT,    "/api/v5/sessions/{id}/files/{*path}",  files::put),
+        route(Method::DELETE, "/api/v5/sessions/{id}/files/{*path}",  files::remove),
+        route(Method::POST,   "/api/v5/sessions/{id}/files:move",     files::relocate),
+        route(Method::POST,   "/api/v5/sessions/{id}/files:copy",     files::copy),
+        route(Method::POST,   "/api/v5/sessions/{id}/files:mkdir",    files::make_directory),
+        route(Method::GET,    "/api/v5/sessions/{id}/drafts",         files::drafts),
+        route(Method::GET,    "/api/v5/sessions/{id}/drafts/{*path}", files::show_draft),
+        route(Method::PUT,    "/api/v5/sessions/{id}/drafts/{*path}", files::save_draft),
+        route(Method::DELETE, "/api/v5/sessions/{id}/drafts/{*path}", files::discard),
 
         route(Method::POST,   "/api/v5/conversations",               conversations::create),
         route(Method::GET,    "/api/v5/conversations",               conversations::list),

@@ -10,6 +10,7 @@ pub(crate) mod auth;
 mod caller;
 mod checks;
 pub(crate) mod conversations;
+pub(crate) mod files;
 pub(crate) mod health;
 mod merge_patch;
 pub(crate) mod sessions;

@@ -12,7 +12,7 @@ use hyper::{
     body::Body as HttpBody,
     header::{self, HeaderValue},
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::request::BodyLimits;
 use crate::problem::Problem;
@@ -25,6 +25,44 @@ pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 
 /// A body that trickles, never stalling, gets this many stall timeouts in all.
 const STALLS_IN_ALL: u32 = 4;
+
+/// Slower than so many bytes a second, beyond those stalls, is no pace for a body that is streamed in.
+const SLOWEST_BYTES_PER_S: u64 = 4 * 1024;
+
+/// How a body that is streamed in comes along: it may stall for a while, and is not to trickle for ever.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    stall_timeout: Duration,
+    begun_at: Option<Instant>,
+    received_bytes: u64,
+}
+
+impl Pace {
+    /// Of a body that has not begun.
+    pub(super) fn new(stall_timeout: Duration) -> Self {
+        Self { stall_timeout, begun_at: None, received_bytes: 0 }
+    }
+
+    /// The next piece of `body`.
+    ///
+    /// # Errors
+    ///
+    /// 408 when nothing comes for a while, or little for long; 400 when it breaks off.
+    pub(super) async fn next_frame<B>(&mut self, body: &mut B) -> Result<Option<Bytes>, Problem>
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+        B::Error: Into<BodyError>,
+    {
+        let begun_at = *self.begun_at.get_or_insert_with(Instant::now);
+        let earned = Duration::from_secs(self.received_bytes / SLOWEST_BYTES_PER_S);
+        let due_at = begun_at + self.stall_timeout.saturating_mul(STALLS_IN_ALL) + earned;
+        let frame = timeout_at(due_at, next_frame(body, self.stall_timeout))
+            .await
+            .map_err(|_elapsed| Problem::request_timeout())??;
+        self.received_bytes += frame.as_ref().map_or(0, |frame| frame.len() as u64);
+        Ok(frame)
+    }
+}
 
 /// Reads a JSON body whole; `None` where there is none. That it is JSON is only its label's word.
 ///
@@ -198,6 +236,29 @@ mod tests {
         >());
         let read = read_json(&labelled("application/json"), body, LIMITS).await;
         assert_eq!(read.unwrap_err().status(), StatusCode::REQUEST_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_is_given_up_though_it_never_stalls() {
+        let trickle = |bytes: usize| {
+            let pieces = futures_util::stream::unfold((), move |()| async move {
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                Some((Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![0; bytes]))), ()))
+            });
+            StreamBody::new(Box::pin(pieces))
+        };
+        let mut pace = Pace::new(LIMITS.stall_timeout);
+        let mut body = trickle(1);
+        for _ in 0..5 {
+            pace.next_frame(&mut body).await.unwrap();
+        }
+        let given_up = pace.next_frame(&mut body).await.unwrap_err();
+        assert_eq!(given_up.status(), StatusCode::REQUEST_TIMEOUT);
+        // What is fast enough may go on for as long as it likes.
+        let (mut pace, mut body) = (Pace::new(LIMITS.stall_timeout), trickle(20 * 4096));
+        for _ in 0..100 {
+            pace.next_frame(&mut body).await.unwrap();
+        }
     }
 
     #[tokio::test]

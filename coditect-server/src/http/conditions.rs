@@ -50,7 +50,8 @@ impl Tag {
         Ok(Self(hash[..16].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))))
     }
 
-    fn header(&self) -> Result<HeaderValue, Problem> {
+    /// As a header has it, in quotes.
+    pub(super) fn header(&self) -> Result<HeaderValue, Problem> {
         HeaderValue::from_str(&format!("\"{}\"", self.0)).map_err(Problem::internal)
     }
 }

@@ -14,6 +14,7 @@ mod connection;
 pub(crate) mod cookies;
 pub(crate) mod document;
 mod query;
+pub(crate) mod ranges;
 mod request;
 mod request_id;
 pub mod respond;

@@ -78,6 +78,19 @@ impl Query {
         })
     }
 
+    /// Whether the parameter `name` says so: `true`, or that it is there.
+    ///
+    /// # Errors
+    ///
+    /// 400 if it is neither `true` nor `false`.
+    pub fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.value(name) {
+            None | Some("false") => Ok(false),
+            Some("true" | "") => Ok(true),
+            Some(_) => Err(invalid(name, "must be true or false")),
+        }
+    }
+
     /// The parameter `limit`: how many items a page is to have.
     ///
     /// # Errors

@@ -5,10 +5,18 @@
 use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
 
 use bytes::Bytes;
-use hyper::{HeaderMap, Method, Uri, body::Incoming, http::request::Parts};
+use hyper::{
+    HeaderMap, Method, Uri,
+    body::{Body as _, Incoming},
+    http::request::Parts,
+};
 use serde::de::DeserializeOwned;
 
-use super::{RequestId, body, document};
+use super::{
+    RequestId,
+    body::{self, Pace},
+    document,
+};
 use crate::problem::Problem;
 
 /// What bodies are held to.
@@ -24,6 +32,7 @@ pub struct BodyLimits {
 pub struct Request {
     parts: Parts,
     body: Option<Incoming>,
+    pace: Pace,
     params: Vec<(String, String)>,
     id: RequestId,
     client: IpAddr,
@@ -38,7 +47,8 @@ impl Request {
         client: IpAddr,
         limits: BodyLimits,
     ) -> Self {
-        Self { parts, body: Some(body), params: Vec::new(), id, client, limits }
+        let pace = Pace::new(limits.stall_timeout);
+        Self { parts, body: Some(body), pace, params: Vec::new(), id, client, limits }
     }
 
     /// With the parameters that its route found in its path, decoded.
@@ -119,14 +129,19 @@ impl Request {
         }
     }
 
+    /// How long the body says that it is, in bytes: 0 where it says nothing.
+    pub fn announced_bytes(&self) -> u64 {
+        self.body.as_ref().map_or(0, |body| body.size_hint().lower())
+    }
+
     /// The next piece of a body of any type and size, `None` after the last: the caller bounds it.
     ///
     /// # Errors
     ///
-    /// 408 when it stalls, 400 when it breaks off.
+    /// 408 when it stalls, or trickles; 400 when it breaks off.
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, Problem> {
         match &mut self.body {
-            Some(body) => body::next_frame(body, self.limits.stall_timeout).await,
+            Some(body) => self.pace.next_frame(body).await,
             None => Ok(None),
         }
     }

@@ -1,0 +1,324 @@
+//! What is in files: read as a stream, in parts, in older versions; written as a stream, which nobody
+//! sees before all of it is there.
+
+use std::sync::Arc;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use coditect_store::{
+    Blob, BlobReader, BlobUpload,
+    model::{File, FileKind, FileVersion},
+};
+use futures_util::stream;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::{
+    HeaderMap, StatusCode,
+    body::Frame,
+    header::{self, HeaderName, HeaderValue},
+};
+use serde::Serialize;
+
+use super::{FileView, POLICY, Place, bytes, exists, hex, path, tag_of, told};
+use crate::{
+    app::App,
+    handlers::caller,
+    http::{
+        Body, BodyError, Query, Request,
+        conditions::{Conditions, Tag, tagged},
+        ranges, respond,
+    },
+    problem::Problem,
+    routes::Answer,
+};
+
+/// The hash of a content, in a header (RFC 9530).
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+
+/// A content of a file that is kept.
+#[derive(Serialize)]
+struct VersionView {
+    version: u64,
+    size: u64,
+    sha256: String,
+    #[serde(serialize_with = "respond::time")]
+    saved_at: DateTime<Utc>,
+}
+
+impl From<&FileVersion> for VersionView {
+    fn from(version: &FileVersion) -> Self {
+        let FileVersion { version, blob, saved_at, .. } = version;
+        let (size, sha256) = (blob.size, hex(&blob.sha256));
+        Self { version: *version, size, sha256, saved_at: *saved_at }
+    }
+}
+
+/// What is asked of a file.
+enum Wanted {
+    Present,
+    Version(u64),
+    Versions,
+}
+
+/// What of it there is.
+enum Found {
+    Directory(File),
+    Content(File, FileVersion),
+    Versions(Vec<FileVersion>),
+}
+
+/// `GET` and `HEAD /sessions/{id}/files/{path}`: its content; `?version=` an older one, `?versions` which
+/// there are. Of a directory, what is said of it.
+pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let path = path::parse("path", request.param("path")?)?;
+    let query = Query::of(&request)?;
+    let wanted = match (query.value("versions"), query.value("version")) {
+        (Some(_), _) => Wanted::Versions,
+        (None, Some(text)) => Wanted::Version(text.parse().map_err(|_| Problem::not_found())?),
+        (None, None) => Wanted::Present,
+    };
+    let found = caller::run(&app, &caller, |tx, identity| {
+        let (path, wanted) = (&path, &wanted);
+        async move {
+            let file = Place::of(&tx, &identity, id).await?.existing(&tx, path).await?;
+            let version = match wanted {
+                Wanted::Versions => return Ok(Found::Versions(file.contents(&tx).await?)),
+                Wanted::Present if file.kind == FileKind::Directory => {
+                    return Ok(Found::Directory(file));
+                }
+                Wanted::Present => file.version,
+                Wanted::Version(version) => *version,
+            };
+            let content = file.content(&tx, version).await?.ok_or_else(Problem::not_found)?;
+            Ok(Found::Content(file, content))
+        }
+    })
+    .await?;
+    match found {
+        Found::Versions(versions) => respond::list(&versions, VersionView::from),
+        Found::Directory(file) => {
+            conditions.read(respond::ok(&FileView::from(&file))?, &tag_of(&file))
+        }
+        Found::Content(file, content) => {
+            let tag = Tag::new(hex(&content.blob.sha256));
+            if conditions.has(&tag) {
+                return conditions.read(bytes(StatusCode::OK, respond::empty()), &tag);
+            }
+            sent(&app, &request, &file, &content, &tag)
+        }
+    }
+}
+
+/// The answer that has a content in it, or the part of it that is asked for.
+fn sent(app: &App, request: &Request, file: &File, content: &FileVersion, tag: &Tag) -> Answer {
+    let blob = content.blob;
+    let part = ranges::wanted(request.headers(), tag, blob.size)?;
+    let (status, range) = match &part {
+        None => (StatusCode::OK, 0..blob.size),
+        Some(part) => (StatusCode::PARTIAL_CONTENT, part.clone()),
+    };
+    let length = range.end - range.start;
+    let reader = BlobReader::range(&app.store, file.tenant_id, blob, range)?;
+    let mut answer = bytes(status, body(reader));
+    let headers = answer.headers_mut();
+    if let Some(part) = &part {
+        headers.insert(header::CONTENT_RANGE, ranges::content_range(part, blob.size)?);
+    }
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type(&file.path)));
+    let date = content.saved_at.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    let date = HeaderValue::from_str(&date).map_err(Problem::internal)?;
+    headers.insert(header::LAST_MODIFIED, date);
+    // Whatever is in it, a browser that is led here runs none of it as this origin's.
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
+    tagged(answer, tag)
+}
+
+fn body(reader: BlobReader) -> Body {
+    let pieces = stream::unfold(Some(reader), |reader| async move {
+        let mut reader = reader?;
+        match reader.next().await {
+            Ok(None) => None,
+            Ok(Some(piece)) => Some((Ok(Frame::data(Bytes::from(piece))), Some(reader))),
+            Err(error) => Some((Err(BodyError::from(error)), None)),
+        }
+    });
+    StreamBody::new(pieces).boxed_unsync()
+}
+
+/// `PUT /sessions/{id}/files/{path}`: the body becomes the file's content. Who may not is told before the
+/// body is read.
+pub(crate) async fn put(app: Arc<App>, mut request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let path = path::parse("path", request.param("path")?)?;
+    let digest = digest(request.headers())?;
+    let limit_bytes = app.config.file_limit as u64;
+    if request.announced_bytes() > limit_bytes {
+        return Err(Problem::payload_too_large(app.config.file_limit));
+    }
+    let now = app.clock.now();
+    let tenant = caller::run(&app, &caller, |tx, identity| {
+        let (path, conditions) = (&path, &conditions);
+        async move {
+            let place = Place::of(&tx, &identity, id).await?;
+            let before = place.file(&tx, path).await?;
+            require(conditions, before.as_ref())?;
+            Ok(place.tenant)
+        }
+    })
+    .await?;
+    let mut upload = BlobUpload::begin(&app.store, tenant, &app.clock).await?;
+    let received = receive(&mut request, &mut upload, app.config.file_limit).await;
+    if let Err(problem) = received {
+        abandon(upload).await;
+        return Err(problem);
+    }
+    let blob = upload.finish().await?;
+    if digest.is_some_and(|digest| digest != blob.sha256) {
+        let message = "The body is not what its Content-Digest says.";
+        return Err(Problem::bad_request("DIGEST_MISMATCH", message));
+    }
+    let (file, is_new) = caller::run(&app, &caller, |tx, identity| {
+        let (path, conditions) = (&path, &conditions);
+        async move {
+            let place = Place::of(&tx, &identity, id).await?;
+            let before = place.file(&tx, path).await?;
+            require(conditions, before.as_ref())?;
+            let is_new = before.is_none();
+            match before {
+                Some(before) if is_the_same(&before, &blob) => return Ok((before, false)),
+                Some(_) => {}
+                None => place.make_way(&tx, path, now).await?,
+            }
+            let at = (&place.home, path.as_str());
+            let file = File::put(&tx, place.tenant, at, blob, &POLICY, now).await?;
+            Ok((file, is_new))
+        }
+    })
+    .await?;
+    told(id, &file, is_new)
+}
+
+async fn receive(
+    request: &mut Request,
+    upload: &mut BlobUpload,
+    limit_bytes: usize,
+) -> Result<(), Problem> {
+    while let Some(chunk) = request.next_chunk().await? {
+        if upload.size() + chunk.len() as u64 > limit_bytes as u64 {
+            return Err(Problem::payload_too_large(limit_bytes));
+        }
+        upload.write(&chunk).await?;
+    }
+    Ok(())
+}
+
+/// Removes what was uploaded in vain. If that fails the sweep does it.
+async fn abandon(upload: BlobUpload) {
+    if let Err(error) = upload.abandon().await {
+        tracing::debug!(%error, "what is left of an upload is for the sweep");
+    }
+}
+
+/// Refuses what is not as the client has seen it, and a directory.
+fn require(conditions: &Conditions, before: Option<&File>) -> Result<(), Problem> {
+    conditions.require(before.map(tag_of).as_ref())?;
+    match before {
+        Some(file) if file.kind == FileKind::Directory => Err(exists()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the file has this content already: then nothing is to be done.
+fn is_the_same(file: &File, blob: &Blob) -> bool {
+    file.kind == FileKind::File { size: blob.size, sha256: blob.sha256 }
+}
+
+/// The SHA-256 that the client gives of its body, if it gives one. Others of its digests are passed over.
+fn digest(headers: &HeaderMap) -> Result<Option<[u8; 32]>, Problem> {
+    let lines = headers.get_all(CONTENT_DIGEST).iter();
+    let texts: Vec<&str> = lines.map(|line| line.to_str().unwrap_or("?")).collect();
+    let list = texts.join(",");
+    let digests = list.split(',').filter_map(|item| item.trim().strip_prefix("sha-256="));
+    let mut decoded = digests.map(|value| {
+        let text = value.strip_prefix(':').and_then(|value| value.strip_suffix(':'))?;
+        BASE64_STANDARD.decode(text).ok()?.try_into().ok()
+    });
+    match (decoded.next(), decoded.next()) {
+        (None, _) => Ok(None),
+        (Some(Some(digest)), None) => Ok(Some(digest)),
+        _ => {
+            let message = "Content-Digest must have one SHA-256, as sha-256=:BASE64:.";
+            Err(Problem::bad_request("INVALID_DIGEST", message))
+        }
+    }
+}
+
+/// The media type that a file's name says it is of.
+fn media_type(path: &str) -> &'static str {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
+    match extension.to_ascii_lowercase().as_str() {
+        "txt" | "md" | "rs" | "toml" | "ts" | "tsx" | "jsx" | "py" | "sh" | "c" | "h" | "cpp"
+        | "go" | "java" | "yaml" | "yml" | "ini" | "log" => "text/plain; charset=utf-8",
+        "html" | "htm" => "text/html; charset=utf-8",
+        "css" => "text/css; charset=utf-8",
+        "js" | "mjs" => "text/javascript; charset=utf-8",
+        "csv" => "text/csv; charset=utf-8",
+        "json" => "application/json",
+        "xml" => "application/xml",
+        "svg" => "image/svg+xml",
+        "png" => "image/png",
+        "jpg" | "jpeg" => "image/jpeg",
+        "gif" => "image/gif",
+        "webp" => "image/webp",
+        "pdf" => "application/pdf",
+        "wasm" => "application/wasm",
+        "zip" => "application/zip",
+        _ => "application/octet-stream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(value: &str) -> Result<Option<[u8; 32]>, Problem> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_DIGEST, HeaderValue::from_str(value).unwrap());
+        digest(&headers)
+    }
+
+    #[test]
+    fn a_digest_is_read_among_others() {
+        let encoded = BASE64_STANDARD.encode([7; 32]);
+        assert_eq!(given(&format!("sha-256=:{encoded}:")).unwrap(), Some([7; 32]));
+        let others = format!("md5=:AAAA:, sha-256=:{encoded}:, sha-512=:AAAA:");
+        assert_eq!(given(&others).unwrap(), Some([7; 32]));
+        assert_eq!(given("sha-512=:AAAA:").unwrap(), None);
+        assert_eq!(digest(&HeaderMap::new()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_digest_that_is_none_is_refused() {
+        let encoded = BASE64_STANDARD.encode([7; 32]);
+        let twice = format!("sha-256=:{encoded}:, sha-256=:{encoded}:");
+        for wrong in ["sha-256=", "sha-256=::", "sha-256=:AAAA:", "sha-256=AAAA", &twice] {
+            assert_eq!(given(wrong).unwrap_err().code(), "INVALID_DIGEST", "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_type_is_told_by_the_name() {
+        assert_eq!(media_type("src/main.rs"), "text/plain; charset=utf-8");
+        assert_eq!(media_type("a.b/LOGO.PNG"), "image/png");
+        for unknown in ["Makefile", "a.rs/b", "x."] {
+            assert_eq!(media_type(unknown), "application/octet-stream", "{unknown}");
+        }
+    }
+}

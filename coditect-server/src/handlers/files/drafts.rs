@@ -1,0 +1,160 @@
+//! Drafts: what was typed and not saved, with the tag of what it started from, so that nobody who
+//! comes back to it saves it over what they have not seen.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use coditect_store::{
+    BlobReader, BlobUpload,
+    model::{Draft, FileKind},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{POLICY, Place, hex, path};
+use crate::{
+    app::App,
+    handlers::{caller, sessions::mine},
+    http::{
+        Request,
+        conditions::{Conditions, Tag, tagged},
+        respond,
+    },
+    problem::Problem,
+    routes::Answer,
+};
+
+#[derive(Deserialize)]
+struct NewDraft {
+    content: String,
+    /// The SHA-256 of what it started from, in hexadecimal, with or without the quotes of a tag.
+    #[serde(default, alias = "baseEtag")]
+    base_etag: Option<String>,
+}
+
+/// What is said of a draft.
+#[derive(Serialize)]
+struct DraftView<'a> {
+    path: &'a str,
+    base_etag: Option<String>,
+    size: u64,
+    #[serde(serialize_with = "respond::time")]
+    saved_at: DateTime<Utc>,
+}
+
+/// A draft, with its text, and the tag of what the file is by now.
+#[derive(Serialize)]
+struct WholeDraft<'a> {
+    #[serde(flatten)]
+    draft: DraftView<'a>,
+    content: &'a str,
+    current_etag: Option<String>,
+}
+
+impl<'a> From<&'a Draft> for DraftView<'a> {
+    fn from(draft: &'a Draft) -> Self {
+        let base_etag = draft.base.as_ref().map(|base| hex(base));
+        let Draft { path, blob, saved_at, .. } = draft;
+        Self { path, base_etag, size: blob.size, saved_at: *saved_at }
+    }
+}
+
+/// `GET /sessions/{id}/drafts`: all of a session's, by path.
+pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let id = request.parse_param("id")?;
+    let drafts = caller::run(&app, &caller, |tx, identity| async move {
+        let session = mine(&tx, &identity, id).await?;
+        Ok(tx.list_keys::<Draft>(session.tenant_id, (id,)).all(Draft::MOST).await?)
+    })
+    .await?;
+    respond::list(&drafts, DraftView::from)
+}
+
+/// `GET /sessions/{id}/drafts/{path}`.
+pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let path = path::parse("path", request.param("path")?)?;
+    let (draft, file) = caller::run(&app, &caller, |tx, identity| {
+        let path = &path;
+        async move {
+            let session = mine(&tx, &identity, id).await?;
+            let draft = tx.require::<Draft>(session.tenant_id, (id, path.clone())).await?;
+            let file = Place::of_session(&session).file(&tx, path).await?;
+            Ok((draft, file))
+        }
+    })
+    .await?;
+    let mut reader = BlobReader::new(&app.store, draft.tenant_id, draft.blob);
+    let mut text = Vec::new();
+    while let Some(piece) = reader.next().await? {
+        text.extend(piece);
+    }
+    let content = str::from_utf8(&text).map_err(Problem::internal)?;
+    let current_etag = file.and_then(|file| match file.kind {
+        FileKind::File { sha256, .. } => Some(hex(&sha256)),
+        FileKind::Directory => None,
+    });
+    let whole = WholeDraft { draft: DraftView::from(&draft), content, current_etag };
+    conditions.read(respond::ok(&whole)?, &Tag::of(&whole)?)
+}
+
+/// `PUT /sessions/{id}/drafts/{path}`: over the one before it.
+pub(crate) async fn save(app: Arc<App>, mut request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let id = request.parse_param("id")?;
+    let path = path::parse("path", request.param("path")?)?;
+    let new: NewDraft = request.json().await?;
+    let base = new.base_etag.as_deref().map(hash).transpose()?;
+    let now = app.clock.now();
+    let tenant_id = caller::run(&app, &caller, |tx, identity| async move {
+        Ok(mine(&tx, &identity, id).await?.tenant_id)
+    })
+    .await?;
+    let mut upload = BlobUpload::begin(&app.store, tenant_id, &app.clock).await?;
+    upload.write(new.content.as_bytes()).await?;
+    let blob = upload.finish().await?;
+    let draft = Draft { tenant_id, session_id: id, path, base, blob, saved_at: now };
+    caller::run(&app, &caller, |tx, identity| {
+        let draft = &draft;
+        async move {
+            mine(&tx, &identity, id).await?;
+            Ok(draft.save(&tx, POLICY.bytes).await?)
+        }
+    })
+    .await?;
+    let view = DraftView::from(&draft);
+    tagged(respond::ok(&view)?, &Tag::of(&view)?)
+}
+
+/// `DELETE /sessions/{id}/drafts/{path}`: it was saved, or is not wanted any more.
+pub(crate) async fn discard(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let id = request.parse_param("id")?;
+    let path = path::parse("path", request.param("path")?)?;
+    caller::run(&app, &caller, |tx, identity| {
+        let path = &path;
+        async move {
+            let session = mine(&tx, &identity, id).await?;
+            let draft = tx.require::<Draft>(session.tenant_id, (id, path.clone())).await?;
+            Ok(draft.discard(&tx).await?)
+        }
+    })
+    .await?;
+    Ok(respond::no_content())
+}
+
+/// The hash that a file's tag is of.
+fn hash(tag: &str) -> Result<[u8; 32], Problem> {
+    let digits = tag.trim_matches('"');
+    let byte = |at: usize| u8::from_str_radix(digits.get(at * 2..at * 2 + 2)?, 16).ok();
+    let mut hash = [0; 32];
+    let are_digits = digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    for (at, value) in hash.iter_mut().enumerate() {
+        *value = byte(at).filter(|_| are_digits).ok_or_else(|| {
+            let message = "must be the tag of a file: 64 hexadecimal digits";
+            Problem::invalid_field("VALIDATION_FAILED", "base_etag", message)
+        })?;
+    }
+    Ok(hash)
+}

@@ -1,0 +1,406 @@
+//! The files of a session: those of its workspace, which it may share with other sessions of the
+//! tenant, or its own if it has none.
+//!
+//! A file's tag is the SHA-256 of its content. A directory that is not there is made where a file is
+//! put into it. What is done to a large directory is said where it is done; all else is one transaction.
+
+mod content;
+mod drafts;
+mod path;
+
+use std::{fmt::Write as _, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use coditect_auth::Identity;
+use coditect_store::{
+    BlobReader, BlobUpload, Page, Transaction,
+    model::{File, FileHome, FileKind, FilePolicy, Session, SessionId, TenantId},
+};
+use hyper::{Response, StatusCode};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use content::{put, show};
+pub(crate) use drafts::{discard, list as drafts, save as save_draft, show as show_draft};
+
+use super::{
+    caller::{self, Caller},
+    sessions::mine,
+};
+use crate::{
+    app::App,
+    http::{
+        Body, Query, Request,
+        conditions::{Conditions, Tag, tagged},
+        respond,
+    },
+    problem::Problem,
+    routes::Answer,
+};
+
+/// What a tenant may keep.
+const POLICY: FilePolicy = FilePolicy { versions: 10, files: 1_000_000, bytes: 10 << 30 };
+
+/// The most that one copy copies.
+const MOST_COPIED: usize = File::MOST_MOVED;
+
+/// What is said of a file or a directory.
+#[derive(Serialize)]
+struct FileView<'a> {
+    path: &'a str,
+    kind: &'static str,
+    size: u64,
+    /// In hexadecimal; of a directory there is none.
+    sha256: Option<String>,
+    #[serde(serialize_with = "respond::time")]
+    mtime: DateTime<Utc>,
+    version: u64,
+}
+
+impl<'a> From<&'a File> for FileView<'a> {
+    fn from(file: &'a File) -> Self {
+        let (kind, size, sha256) = match &file.kind {
+            FileKind::File { size, sha256 } => ("file", *size, Some(hex(sha256))),
+            FileKind::Directory => ("directory", 0, None),
+        };
+        let File { path, modified_at: mtime, version, .. } = file;
+        Self { path, kind, size, sha256, mtime: *mtime, version: *version }
+    }
+}
+
+#[derive(Deserialize)]
+struct Relocation {
+    from: String,
+    to: String,
+    #[serde(default)]
+    overwrite: bool,
+}
+
+#[derive(Deserialize)]
+struct NewDirectory {
+    path: String,
+}
+
+/// Where the caller's files are, and whose they are.
+struct Place {
+    tenant: TenantId,
+    home: FileHome,
+}
+
+impl Place {
+    /// The place of the caller's session `id`; 404 if they have none of that name.
+    async fn of(tx: &Transaction, identity: &Identity, id: SessionId) -> Result<Self, Problem> {
+        Ok(Self::of_session(&mine(tx, identity, id).await?))
+    }
+
+    fn of_session(session: &Session) -> Self {
+        let home = match &session.workspace_path {
+            Some(path) => FileHome::Workspace(path.clone()),
+            None => FileHome::Session(session.id),
+        };
+        Self { tenant: session.tenant_id, home }
+    }
+
+    async fn file(&self, tx: &Transaction, path: &str) -> Result<Option<File>, Problem> {
+        Ok(File::at(tx, self.tenant, &self.home, path).await?)
+    }
+
+    /// What there is at `path`; 404 if there is nothing.
+    async fn existing(&self, tx: &Transaction, path: &str) -> Result<File, Problem> {
+        self.file(tx, path).await?.ok_or_else(Problem::not_found)
+    }
+
+    /// Makes the directories that `path` lies in.
+    async fn make_way(
+        &self,
+        tx: &Transaction,
+        path: &str,
+        now: DateTime<Utc>,
+    ) -> Result<(), Problem> {
+        Ok(File::make_way(tx, self.tenant, (&self.home, path), &POLICY, now).await?)
+    }
+
+    /// Makes room at `path` for what comes there: a file goes if it may be `overwritten`, all else stays
+    /// and is in the way.
+    async fn clear(
+        &self,
+        tx: &Transaction,
+        path: &str,
+        overwritten: Overwrite,
+        now: DateTime<Utc>,
+    ) -> Result<(), Problem> {
+        let Some(there) = self.file(tx, path).await? else { return Ok(()) };
+        if overwritten == Overwrite::Never || there.kind == FileKind::Directory {
+            return Err(exists());
+        }
+        Ok(there.remove(tx, now).await?)
+    }
+}
+
+/// Whether a file that is in the way may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overwrite {
+    Never,
+    Files,
+}
+
+/// `GET /sessions/{id}/files`: what is in a directory by name, or `recursive`, all that lies below it
+/// by path.
+pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let id = request.parse_param("id")?;
+    let query = Query::of(&request)?;
+    let directory = path::parse_directory("path", query.value("path").unwrap_or_default())?;
+    let is_recursive = query.flag("recursive")?;
+    let (limit, cursor) = (query.limit()?, query.cursor()?);
+    let page: Page<File> = caller::run(&app, &caller, |tx, identity| {
+        let (directory, cursor) = (&directory, cursor.as_ref());
+        async move {
+            let place = Place::of(&tx, &identity, id).await?;
+            if !directory.is_empty() {
+                let found = place.existing(&tx, directory).await?;
+                if found.kind != FileKind::Directory {
+                    return Err(not_a_directory());
+                }
+            }
+            let Place { tenant, home } = place;
+            let page = if !is_recursive {
+                tx.scan(&File::BY_DIRECTORY, tenant, (home, directory.clone()))
+                    .page(limit, cursor)
+                    .await
+            } else if directory.is_empty() {
+                tx.scan(&File::BY_PATH, tenant, (home,)).page(limit, cursor).await
+            } else {
+                let below = File::below(home, directory);
+                tx.scan(&File::BY_PATH, tenant, below).page(limit, cursor).await
+            };
+            page.map_err(Problem::of_page)
+        }
+    })
+    .await?;
+    respond::page_of(&page, FileView::from)
+}
+
+/// `DELETE /sessions/{id}/files/{path}`: a file, an empty directory, or `?recursive=true` all of one. That
+/// is done in steps if it is a lot: the deepest goes first, and what is left of a deletion that was
+/// broken off is whole.
+pub(crate) async fn remove(app: Arc<App>, request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let path = path::parse("path", request.param("path")?)?;
+    let is_recursive = Query::of(&request)?.flag("recursive")?;
+    let (mut begun, now) = (false, app.clock.now());
+    loop {
+        let is_begun = begun;
+        let step = caller::run(&app, &caller, |tx, identity| {
+            let (path, conditions) = (&path, &conditions);
+            async move {
+                let place = Place::of(&tx, &identity, id).await?;
+                let file = match place.file(&tx, path).await? {
+                    Some(file) => file,
+                    // Somebody else has removed the rest.
+                    None if is_begun => return Ok(true),
+                    None => return Err(Problem::not_found()),
+                };
+                conditions.require(Some(&tag_of(&file)))?;
+                if file.kind == FileKind::Directory && !is_recursive && !file.is_empty(&tx).await? {
+                    let message = "The directory is not empty. ?recursive=true removes all of it.";
+                    return Err(Problem::conflict("NOT_EMPTY", message));
+                }
+                Ok(file.remove_tree(&tx, now).await?)
+            }
+        });
+        if step.await? {
+            return Ok(respond::no_content());
+        }
+        begun = true;
+    }
+}
+
+/// `POST /sessions/{id}/files:mkdir`: a directory, with those that it lies in. One that is there is as
+/// good.
+pub(crate) async fn make_directory(app: Arc<App>, mut request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let id = request.parse_param("id")?;
+    let new: NewDirectory = request.json().await?;
+    let path = path::parse("path", &new.path)?;
+    let now = app.clock.now();
+    let (directory, is_new) = caller::run(&app, &caller, |tx, identity| {
+        let path = &path;
+        async move {
+            let place = Place::of(&tx, &identity, id).await?;
+            match place.file(&tx, path).await? {
+                Some(there) if there.kind == FileKind::Directory => return Ok((there, false)),
+                Some(_) => return Err(exists()),
+                None => {}
+            }
+            place.make_way(&tx, path, now).await?;
+            let at = (&place.home, path.as_str());
+            let made = File::create_directory(&tx, place.tenant, at, &POLICY, now).await?;
+            Ok((made, true))
+        }
+    })
+    .await?;
+    told(id, &directory, is_new)
+}
+
+/// `POST /sessions/{id}/files:move`: a file, or a directory with all that lies below it, all or nothing.
+pub(crate) async fn relocate(app: Arc<App>, mut request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let id = request.parse_param("id")?;
+    let (from, to, overwrite) = relocation(&request.json().await?)?;
+    let now = app.clock.now();
+    let moved = caller::run(&app, &caller, |tx, identity| {
+        let (from, to) = (&from, &to);
+        async move {
+            let place = Place::of(&tx, &identity, id).await?;
+            let file = place.existing(&tx, from).await?;
+            if from == to {
+                return Ok(file);
+            }
+            place.clear(&tx, to, overwrite, now).await?;
+            place.make_way(&tx, to, now).await?;
+            Ok(file.move_to(&tx, to).await?)
+        }
+    })
+    .await?;
+    told(id, &moved, false)
+}
+
+/// `POST /sessions/{id}/files:copy`: a file, or a directory with all that lies below it, file by file: a
+/// copy that was broken off has those that were copied by then, each of them whole.
+pub(crate) async fn copy(app: Arc<App>, mut request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let id = request.parse_param("id")?;
+    let (from, to, overwrite) = relocation(&request.json().await?)?;
+    if from == to {
+        return Err(exists());
+    }
+    let now = app.clock.now();
+    let (place, source, below) = caller::run(&app, &caller, |tx, identity| {
+        let (from, to) = (&from, &to);
+        async move {
+            let place = Place::of(&tx, &identity, id).await?;
+            let source = place.existing(&tx, from).await?;
+            let below = match source.kind {
+                FileKind::Directory => source.tree(&tx, MOST_COPIED).await?,
+                FileKind::File { .. } => Vec::new(),
+            };
+            let there = place.file(&tx, to).await?;
+            let is_in_the_way = there.is_some_and(|there| {
+                overwrite == Overwrite::Never
+                    || [&there.kind, &source.kind].contains(&&FileKind::Directory)
+            });
+            if is_in_the_way {
+                return Err(exists());
+            }
+            Ok((place, source, below))
+        }
+    })
+    .await?;
+    let copied = copy_one(&app, &caller, (id, &place), &source, &to, overwrite, now).await?;
+    for file in below {
+        let to = format!("{to}/{}", &file.path[from.len() + 1..]);
+        copy_one(&app, &caller, (id, &place), &file, &to, overwrite, now).await?;
+    }
+    told(id, &copied, true)
+}
+
+/// Copies what `file` is by itself to `to`.
+async fn copy_one(
+    app: &App,
+    caller: &Caller,
+    (id, place): (SessionId, &Place),
+    file: &File,
+    to: &str,
+    overwrite: Overwrite,
+    now: DateTime<Utc>,
+) -> Result<File, Problem> {
+    let blob = match file.kind {
+        FileKind::Directory => None,
+        FileKind::File { .. } => {
+            let read = |tx: Transaction| async move { file.content(&tx, file.version).await };
+            let content = app.store.run(read).await?.ok_or_else(Problem::not_found)?;
+            let mut reader = BlobReader::new(&app.store, place.tenant, content.blob);
+            let mut upload = BlobUpload::begin(&app.store, place.tenant, &app.clock).await?;
+            while let Some(piece) = reader.next().await? {
+                upload.write(&piece).await?;
+            }
+            Some(upload.finish().await?)
+        }
+    };
+    caller::run(app, caller, |tx, identity| async move {
+        let place = Place::of(&tx, &identity, id).await?;
+        place.make_way(&tx, to, now).await?;
+        let at = (&place.home, to);
+        Ok(match blob {
+            None => File::create_directory(&tx, place.tenant, at, &POLICY, now).await?,
+            Some(blob) => {
+                if overwrite == Overwrite::Never && place.file(&tx, to).await?.is_some() {
+                    return Err(exists());
+                }
+                File::put(&tx, place.tenant, at, blob, &POLICY, now).await?
+            }
+        })
+    })
+    .await
+}
+
+/// From where, to where, and whether over a file.
+fn relocation(asked: &Relocation) -> Result<(String, String, Overwrite), Problem> {
+    let (from, to) = (path::parse("from", &asked.from)?, path::parse("to", &asked.to)?);
+    if to.strip_prefix(from.as_str()).is_some_and(|rest| rest.starts_with('/')) {
+        let message = "must not lie below what it is made from";
+        return Err(Problem::invalid_field("VALIDATION_FAILED", "to", message));
+    }
+    Ok((from, to, if asked.overwrite { Overwrite::Files } else { Overwrite::Never }))
+}
+
+/// The answer that tells of `file`: 201 if it `is_new`.
+fn told(session: SessionId, file: &File, is_new: bool) -> Answer {
+    let view = FileView::from(file);
+    let answer = if is_new {
+        respond::created(&location(session, &file.path), &view)?
+    } else {
+        respond::ok(&view)?
+    };
+    tagged(answer, &tag_of(file))
+}
+
+/// Where a file of a session is found.
+fn location(session: SessionId, path: &str) -> String {
+    use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+    const KEPT: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_');
+    format!("/api/v5/sessions/{session}/files/{}", utf8_percent_encode(path, &KEPT))
+}
+
+/// The tag of a file: the hash of its content. A directory's is its id, which another one of its name
+/// does not have.
+fn tag_of(file: &File) -> Tag {
+    match &file.kind {
+        FileKind::File { sha256, .. } => Tag::new(hex(sha256)),
+        FileKind::Directory => Tag::new(file.id.0.simple().to_string()),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string never fails.
+        let _never = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn exists() -> Problem {
+    Problem::conflict("EXISTS", "There is something of this name already.")
+}
+
+fn not_a_directory() -> Problem {
+    Problem::conflict("NOT_A_DIRECTORY", "This is a file, not a directory.")
+}
+
+/// An answer without a body of JSON.
+fn bytes(status: StatusCode, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+}

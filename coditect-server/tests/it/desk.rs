@@ -1,0 +1,58 @@
+//! Somebody at work: signed in, with a session.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::{
+    account::Device,
+    client::{Answer, Call, call},
+    server::Running,
+};
+
+/// A session, and who works with it.
+pub(crate) struct Desk {
+    pub(crate) server: SocketAddr,
+    pub(crate) token: String,
+    pub(crate) path: String,
+}
+
+impl Desk {
+    pub(crate) async fn new(server: &Running, email: &str) -> Self {
+        Self::with_settings(server, email, json!({})).await
+    }
+
+    pub(crate) async fn with_settings(server: &Running, email: &str, settings: Value) -> Self {
+        let token = Device::register(server.address, email).await.token;
+        let mut desk = Self { server: server.address, token, path: String::new() };
+        let body = json!({"name": "work", "settings": settings});
+        let made = desk.call(Call::post("/api/v5/sessions").value(&body)).await.data();
+        desk.path = format!("/api/v5/sessions/{}", made["id"].as_str().unwrap());
+        desk
+    }
+
+    pub(crate) async fn call(&self, wanted: Call) -> Answer {
+        call(self.server, wanted.bearer(&self.token)).await
+    }
+
+    /// Where `part` of the session is; the session itself where that is empty.
+    pub(crate) fn part(&self, part: &str) -> String {
+        format!("{}/{part}", self.path).trim_end_matches('/').to_owned()
+    }
+
+    pub(crate) async fn get(&self, part: &str) -> Answer {
+        self.call(Call::get(&self.part(part))).await
+    }
+
+    pub(crate) async fn put(&self, part: &str, body: &Value) -> Answer {
+        self.call(Call::put(&self.part(part)).value(body)).await
+    }
+
+    pub(crate) async fn patch(&self, part: &str, body: &Value) -> Answer {
+        self.call(Call::patch(&self.part(part)).value(body)).await
+    }
+
+    pub(crate) async fn keep(&self, key: &str, content: &[u8]) -> Answer {
+        self.call(Call::put(&self.part(&format!("state/{key}"))).body(content)).await
+    }
+}

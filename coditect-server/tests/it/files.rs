@@ -1,0 +1,399 @@
+//! The files of a session over HTTP: contents, conditions, parts, versions, directories, drafts.
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    account::Device,
+    client::{Answer, Call, Client, call},
+    desk::Desk,
+    server::Running,
+};
+
+impl Desk {
+    /// With its files in a workspace.
+    async fn in_workspace(server: &Running, email: &str, workspace: &str) -> Self {
+        let mut desk = Self::new(server, email).await;
+        desk.open(workspace).await;
+        desk
+    }
+
+    /// Goes on in another session, with this workspace.
+    async fn open(&mut self, workspace: &str) {
+        let body = json!({"name": "shared", "workspacePath": workspace});
+        let made = self.call(Call::post("/api/v5/sessions").value(&body)).await.data();
+        self.path = format!("/api/v5/sessions/{}", made["id"].as_str().unwrap());
+    }
+
+    fn put_file(&self, path: &str, content: impl Into<Vec<u8>>) -> Call {
+        Call::put(&self.part(&format!("files/{path}"))).body(content)
+    }
+
+    async fn write(&self, path: &str, content: impl Into<Vec<u8>>) -> Answer {
+        self.call(self.put_file(path, content)).await
+    }
+
+    async fn read(&self, path: &str) -> Answer {
+        self.get(&format!("files/{path}")).await
+    }
+
+    async fn remove(&self, path: &str) -> Answer {
+        self.call(Call::delete(&self.part(&format!("files/{path}")))).await
+    }
+
+    async fn post(&self, what: &str, body: Value) -> Answer {
+        self.call(Call::post(&self.part(what)).value(&body)).await
+    }
+
+    /// The paths that a list has, page by page.
+    async fn listed(&self, query: &str) -> Vec<String> {
+        let (mut paths, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = self.get(&format!("files?limit=2&{query}{cursor}")).await;
+            assert_eq!(page.status, 200, "{}", page.json());
+            let items = page.data();
+            let items = items.as_array().unwrap().iter();
+            paths.extend(items.map(|file| file["path"].as_str().unwrap().to_owned()));
+            match page.json()["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return paths,
+            }
+        }
+    }
+}
+
+fn hash(content: &[u8]) -> String {
+    Sha256::digest(content).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+fn etag(content: &[u8]) -> String {
+    format!("\"{}\"", hash(content))
+}
+
+/// What no two places of have alike.
+fn content(length: usize) -> Vec<u8> {
+    (0_u32..).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()).take(length).collect()
+}
+
+#[tokio::test]
+async fn a_file_is_what_was_put_there_to_the_byte() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    for (path, content) in [
+        ("empty", Vec::new()),
+        ("src/main.rs", b"fn main() {}\n".to_vec()),
+        ("a/b/c/%C3%A9%20x.bin", content(3_000_000)),
+    ] {
+        let made = desk.write(path, content.clone()).await;
+        assert_eq!(made.status, 201, "{}", made.json());
+        assert_eq!(made.header("location").unwrap(), desk.part(&format!("files/{path}")));
+        assert_eq!(made.header("etag").unwrap(), etag(&content));
+        let told = made.data();
+        assert_eq!(told["kind"], "file");
+        assert_eq!(told["size"], content.len());
+        assert_eq!(told["sha256"], hash(&content));
+        assert_eq!(told["version"], 1);
+
+        let read = desk.read(path).await;
+        assert_eq!((read.status, read.body == content), (200, true), "{path}");
+        assert_eq!(read.header("etag").unwrap(), etag(&content));
+        assert_eq!(read.header("content-security-policy").unwrap(), "sandbox");
+        let head = desk.call(Call::new("HEAD", &desk.part(&format!("files/{path}")))).await;
+        assert_eq!(head.header("content-length").unwrap(), content.len().to_string());
+        assert!(head.body.is_empty());
+    }
+    assert_eq!(
+        desk.read("src/main.rs").await.header("content-type").unwrap(),
+        "text/plain; charset=utf-8"
+    );
+    let again = desk.write("src/main.rs", "fn main() { }\n").await;
+    assert_eq!((again.status, again.data()["version"].as_u64()), (200, Some(2)));
+    let same = desk.write("src/main.rs", "fn main() { }\n").await;
+    assert_eq!((same.status, same.data()["version"].as_u64()), (200, Some(2)), "nothing is new");
+    assert_eq!(
+        desk.listed("recursive=true").await,
+        ["a", "a/b", "a/b/c", "a/b/c/é x.bin", "empty", "src", "src/main.rs"]
+    );
+}
+
+#[tokio::test]
+async fn a_change_that_was_not_seen_is_not_written_over() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let none = |call: Call| call.header("If-None-Match", "*");
+    assert_eq!(desk.call(none(desk.put_file("a", "one"))).await.status, 201);
+    let refused = desk.call(none(desk.put_file("a", "two"))).await;
+    assert_eq!((refused.status, refused.code().as_str()), (412, "PRECONDITION_FAILED"));
+    let seen = |call: Call, content: &[u8]| call.header("If-Match", &etag(content));
+    assert_eq!(desk.call(seen(desk.put_file("a", "two"), b"one")).await.status, 200);
+    assert_eq!(desk.call(seen(desk.put_file("a", "three"), b"one")).await.status, 412);
+    assert_eq!(desk.call(seen(desk.put_file("b", "one"), b"one")).await.status, 412);
+    assert_eq!(desk.read("a").await.body, b"two");
+
+    let read = Call::get(&desk.part("files/a")).header("If-None-Match", &etag(b"two"));
+    let unchanged = desk.call(read).await;
+    assert_eq!((unchanged.status, unchanged.body.len()), (304, 0));
+    let remove = |content: &[u8]| seen(Call::delete(&desk.part("files/a")), content);
+    assert_eq!(desk.call(remove(b"one")).await.status, 412);
+    assert_eq!(desk.call(remove(b"two")).await.status, 204);
+    assert_eq!(desk.read("a").await.status, 404);
+}
+
+#[tokio::test]
+async fn of_two_who_save_what_they_have_seen_at_once_one_is_refused() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    desk.write("a", "0").await;
+    for round in 0..10 {
+        let seen = etag(round.to_string().as_bytes());
+        let save = |text: String| desk.call(desk.put_file("a", text).header("If-Match", &seen));
+        let next = (round + 1).to_string();
+        let (one, two) = tokio::join!(save(next.clone()), save(format!("not {next}")));
+        let mut statuses = [one.status, two.status];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 412]);
+        if one.status != 200 {
+            let now = etag(format!("not {next}").as_bytes());
+            assert_eq!(
+                desk.call(desk.put_file("a", next).header("If-Match", &now)).await.status,
+                200
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_part_is_given_of_what_the_client_has_the_rest_of() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let whole = content(700_000);
+    desk.write("a.bin", whole.clone()).await;
+    let part = |range: &str| {
+        let call = Call::get(&desk.part("files/a.bin")).header("Range", range);
+        desk.call(call)
+    };
+    for (range, first, last) in [
+        ("bytes=0-0", 0, 0),
+        ("bytes=9999-10000", 9_999, 10_000),
+        ("bytes=320000-", 320_000, 699_999),
+        ("bytes=-1", 699_999, 699_999),
+    ] {
+        let answer = part(range).await;
+        assert_eq!(answer.status, 206, "{range}");
+        assert_eq!(answer.body, whole[first..=last], "{range}");
+        let content_range = format!("bytes {first}-{last}/700000");
+        assert_eq!(answer.header("content-range").unwrap(), content_range);
+    }
+    let refused = part("bytes=700000-").await;
+    assert_eq!((refused.status, refused.code().as_str()), (416, "RANGE_NOT_SATISFIABLE"));
+    assert_eq!(refused.header("content-range").unwrap(), "bytes */700000");
+    assert_eq!(part("bytes=0-1,5-6").await.status, 200);
+    let changed = Call::get(&desk.part("files/a.bin"))
+        .header("Range", "bytes=0-1")
+        .header("If-Range", "\"x\"");
+    assert_eq!(desk.call(changed).await.body.len(), whole.len());
+}
+
+#[tokio::test]
+async fn older_contents_are_there_as_many_as_are_kept() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    for n in 1..=12 {
+        desk.write("a", format!("content {n}")).await;
+    }
+    let versions = desk.get("files/a?versions").await.data();
+    let numbers: Vec<u64> =
+        versions.as_array().unwrap().iter().map(|it| it["version"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (3..=12).rev().collect::<Vec<_>>());
+    let old = desk.get("files/a?version=3").await;
+    assert_eq!(old.body, b"content 3");
+    assert_eq!(old.header("etag").unwrap(), etag(b"content 3"));
+    for gone in ["2", "13", "x", "-1"] {
+        assert_eq!(desk.get(&format!("files/a?version={gone}")).await.status, 404, "{gone}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_what_it_says_or_too_much_changes_nothing() {
+    let server = Running::start(&["--file-limit", "64KiB"]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    desk.write("a", "before").await;
+    let digest =
+        |content: &[u8]| format!("sha-256=:{}:", BASE64_STANDARD.encode(Sha256::digest(content)));
+    let put = |said: &str| desk.call(desk.put_file("a", "after").header("Content-Digest", said));
+    assert_eq!(put(&digest(b"other")).await.code(), "DIGEST_MISMATCH");
+    assert_eq!(put("sha-256=:AAAA:").await.code(), "INVALID_DIGEST");
+    assert_eq!(desk.read("a").await.body, b"before");
+    assert_eq!(put(&digest(b"after")).await.status, 200);
+
+    let announced = desk.write("a", vec![0; (64 << 10) + 1]).await;
+    assert_eq!((announced.status, announced.code().as_str()), (413, "PAYLOAD_TOO_LARGE"));
+    let mut client = Client::connect(server.address).await;
+    let head = format!(
+        "PUT {} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {}\r\nTransfer-Encoding: chunked\r\n\r\n",
+        desk.part("files/a"),
+        desk.token
+    );
+    client.send(head.as_bytes()).await;
+    for _ in 0..9 {
+        client.try_send(format!("2000\r\n{}\r\n", "x".repeat(0x2000)).as_bytes()).await;
+    }
+    assert_eq!(client.answer().await.status, 413);
+    assert_eq!(desk.write("a", vec![0; 64 << 10]).await.status, 200);
+    // One that breaks off.
+    let mut client = Client::connect(server.address).await;
+    client.send(head.as_bytes()).await;
+    client.send(b"5\r\nhello\r\n").await;
+    drop(client);
+    assert_eq!(desk.read("a").await.body.len(), 64 << 10);
+}
+
+#[tokio::test]
+async fn directories_are_made_listed_and_removed() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let made = desk.post("files:mkdir", json!({"path": "src/deep"})).await;
+    assert_eq!((made.status, made.data()["kind"].as_str()), (201, Some("directory")));
+    assert_eq!(desk.post("files:mkdir", json!({"path": "src/deep/"})).await.status, 200);
+    for path in ["src/deep/a", "src/b", "src-2", "z"] {
+        desk.write(path, path).await;
+    }
+    assert_eq!(desk.listed("").await, ["src", "src-2", "z"]);
+    assert_eq!(desk.listed("path=src").await, ["src/b", "src/deep"]);
+    assert_eq!(desk.listed("path=src&recursive=true").await, ["src/b", "src/deep", "src/deep/a"]);
+    assert_eq!(desk.listed("recursive").await.len(), 6);
+    assert_eq!(desk.get("files?path=nowhere").await.status, 404);
+    assert_eq!(desk.get("files?path=z").await.code(), "NOT_A_DIRECTORY");
+    assert_eq!(desk.read("src").await.data()["kind"], "directory");
+
+    // A file and a directory don't take each other's place.
+    assert_eq!(desk.write("src", "x").await.code(), "EXISTS");
+    assert_eq!(desk.write("z/below", "x").await.status, 409);
+    assert_eq!(desk.post("files:mkdir", json!({"path": "z"})).await.code(), "EXISTS");
+
+    assert_eq!(desk.remove("src").await.code(), "NOT_EMPTY");
+    assert_eq!(desk.remove("src?recursive=true").await.status, 204);
+    assert_eq!(desk.remove("src").await.status, 404);
+    assert_eq!(desk.listed("recursive=true").await, ["src-2", "z"]);
+    for n in 0..50 {
+        desk.write(&format!("many/{n}"), "x").await;
+    }
+    assert_eq!(desk.remove("many?recursive=true").await.status, 204);
+    assert_eq!(desk.listed("").await, ["src-2", "z"]);
+}
+
+#[tokio::test]
+async fn what_is_moved_or_copied_is_there_whole() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let big = content(400_000);
+    desk.write("src/a", "a").await;
+    desk.write("src/deep/big", big.clone()).await;
+    desk.write("in-the-way", "x").await;
+
+    let moved = desk.post("files:move", json!({"from": "src", "to": "lib/rs"})).await;
+    assert_eq!((moved.status, moved.data()["path"].as_str()), (200, Some("lib/rs")));
+    assert_eq!(desk.read("lib/rs/deep/big").await.body, big);
+    assert_eq!(desk.read("src/a").await.status, 404);
+    let copied = desk.post("files:copy", json!({"from": "lib", "to": "copy"})).await;
+    assert_eq!(copied.status, 201, "{}", copied.json());
+    assert_eq!(desk.read("copy/rs/deep/big").await.body, big);
+    desk.write("copy/rs/a", "changed").await;
+    assert_eq!(desk.read("lib/rs/a").await.body, b"a", "a copy is another file");
+
+    for what in ["files:move", "files:copy"] {
+        let refused = async |from: &str, to: &str| {
+            let answer = desk.post(what, json!({"from": from, "to": to})).await;
+            (answer.status, answer.code())
+        };
+        assert_eq!(refused("lib/rs/a", "in-the-way").await, (409, "EXISTS".into()), "{what}");
+        assert_eq!(refused("lib", "copy").await, (409, "EXISTS".into()), "{what}");
+        assert_eq!(refused("lib", "lib/in").await.0, 422, "{what}");
+        assert_eq!(refused("nowhere", "x").await.0, 404, "{what}");
+        assert_eq!(refused("lib/rs/a", "../x").await.0, 422, "{what}");
+        assert_eq!(refused("lib/rs/a", "in-the-way/x").await.0, 409, "{what}");
+        let over = json!({"from": "lib/rs/a", "to": "in-the-way", "overwrite": true});
+        assert!(matches!(desk.post(what, over).await.status, 200 | 201), "{what}");
+        assert_eq!(desk.read("in-the-way").await.body, b"a");
+        desk.write("lib/rs/a", "a").await;
+    }
+}
+
+#[tokio::test]
+async fn sessions_of_one_workspace_share_its_files_and_nobody_else_sees_them() {
+    let server = Running::start(&[]).await;
+    let mut desk = Desk::in_workspace(&server, "ada@example.org", "/workspace/p").await;
+    desk.write("shared", "x").await;
+    let first = desk.path.clone();
+    desk.open("/workspace/p").await;
+    assert_ne!(desk.path, first);
+    assert_eq!(desk.read("shared").await.body, b"x");
+    desk.open("/workspace/q").await;
+    assert_eq!(desk.read("shared").await.status, 404);
+
+    let other = Desk::in_workspace(&server, "eve@example.org", "/workspace/p").await;
+    assert_eq!(other.read("shared").await.status, 404);
+    let foreign = format!("{first}/files");
+    let stranger = Device::login(server.address, "eve@example.org").await.token;
+    for call_ in [
+        Call::get(&foreign),
+        Call::get(&format!("{foreign}/shared")),
+        Call::put(&format!("{foreign}/shared")).body("mine"),
+        Call::delete(&format!("{foreign}/shared")),
+        Call::post(&format!("{foreign}:mkdir")).value(&json!({"path": "d"})),
+        Call::post(&format!("{foreign}:move")).value(&json!({"from": "shared", "to": "d"})),
+        Call::post(&format!("{foreign}:copy")).value(&json!({"from": "shared", "to": "d"})),
+        Call::get(&format!("{first}/drafts")),
+        Call::put(&format!("{first}/drafts/shared")).value(&json!({"content": "x"})),
+    ] {
+        assert_eq!(
+            call(server.address, call_.clone().bearer(&stranger)).await.status,
+            404,
+            "{call_:?}"
+        );
+        assert_eq!(call(server.address, call_).await.status, 401);
+    }
+}
+
+#[tokio::test]
+async fn a_path_leads_nowhere_but_below_the_top() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    for path in ["..", "a/../b", "%2e%2e/x", "a//b", "a/./b", "a%00b", "a%0Ab", &"n".repeat(256)] {
+        let refused = desk.write(path, "x").await;
+        assert_eq!((refused.status, refused.code().as_str()), (422, "VALIDATION_FAILED"), "{path}");
+    }
+    assert_eq!(desk.write("%ff", "x").await.status, 400);
+    assert!(desk.listed("recursive=true").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_draft_is_kept_until_it_is_discarded_and_says_what_it_started_from() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    desk.write("a/b", "saved").await;
+    let draft = json!({"content": "typed é", "base_etag": hash(b"saved")});
+    let kept = desk.put("drafts/a/b", &draft).await;
+    assert_eq!((kept.status, kept.data()["size"].as_u64()), (200, Some(8)), "{}", kept.json());
+    desk.put("drafts/new", &json!({"content": "", "baseEtag": null})).await;
+    let listed = desk.get("drafts").await.data();
+    assert_eq!(listed[0]["path"], "a/b");
+    assert_eq!(listed[1]["path"], "new");
+
+    desk.write("a/b", "saved by somebody else").await;
+    let found = desk.get("drafts/a/b").await.data();
+    assert_eq!(found["content"], "typed é");
+    assert_eq!(found["base_etag"], hash(b"saved"));
+    assert_eq!(found["current_etag"], hash(b"saved by somebody else"));
+    let refused = desk.put("drafts/a/b", &json!({"content": "x", "base_etag": "xyz"})).await;
+    assert_eq!(refused.status, 422);
+
+    desk.put("drafts/a/b", &json!({"content": "more", "base_etag": etag(b"saved")})).await;
+    assert_eq!(desk.get("drafts/a/b").await.data()["content"], "more");
+    let discard = || desk.call(Call::delete(&desk.part("drafts/a/b")));
+    assert_eq!(discard().await.status, 204);
+    assert_eq!(discard().await.status, 404);
+    assert_eq!(desk.get("drafts/a/b").await.status, 404);
+    assert_eq!(desk.get("drafts").await.data().as_array().unwrap().len(), 1);
+}
