@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, CourierKind},
+    socket::Sockets,
     upkeep::Upkeep,
 };
 
@@ -39,6 +40,8 @@ pub struct App {
     pub store: Store,
     /// Who somebody is.
     pub auth: Auth,
+    /// The sockets that are open.
+    pub(crate) sockets: Sockets,
     /// Where it is told of work for it.
     pub(crate) upkeep: Upkeep,
     started_at: Instant,
@@ -78,11 +81,13 @@ impl App {
             ..Settings::default()
         };
         let auth = Auth::open(store.clone(), master_key, clock.clone(), settings).await?;
+        let sockets = Sockets::new(config.max_connections);
         Ok(Self {
             config,
             clock,
             store,
             auth,
+            sockets,
             upkeep: Upkeep::default(),
             started_at: Instant::now(),
             stopping: CancellationToken::new(),

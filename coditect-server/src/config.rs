@@ -104,6 +104,16 @@ pub struct Config {
     #[arg(long, env = "CODITECT_IDLE_TIMEOUT", value_name = "DURATION", default_value = "75s", value_parser = timeout)]
     pub idle_timeout: Duration,
 
+    /// How often a socket's client is asked whether it is still there; it is given up after three times
+    /// that without a word.
+    #[arg(long, env = "CODITECT_SOCKET_PING", value_name = "DURATION", default_value = "25s", value_parser = timeout)]
+    pub socket_ping: Duration,
+
+    /// Take a socket's access token from its URL (`?token=`), too, for clients that can neither send headers
+    /// nor get tickets. URLs are written to the logs of whatever is in between.
+    #[arg(long, env = "CODITECT_SOCKET_TOKEN_IN_QUERY", value_parser = FalseyValueParser::new())]
+    pub socket_token_in_query: bool,
+
     /// How long running requests get to finish when the server stops.
     #[arg(long, env = "CODITECT_SHUTDOWN_TIMEOUT", value_name = "DURATION", default_value = "20s", value_parser = duration)]
     pub shutdown_timeout: Duration,
@@ -291,7 +301,8 @@ mod tests {
             let variable = format!("CODITECT_{}", long.replace('-', "_").to_uppercase());
             assert!(help.contains(&format!("--{long}")), "{long}");
             assert!(help.contains(&variable), "{variable}");
-            if !matches!(long, "ephemeral" | "cookies" | "trusted-proxy") {
+            if !matches!(long, "ephemeral" | "cookies" | "trusted-proxy" | "socket-token-in-query")
+            {
                 assert!(!argument.get_default_values().is_empty(), "{long}");
             }
         }

@@ -27,6 +27,7 @@ mod log;
 pub mod operator;
 pub mod problem;
 pub mod routes;
+mod socket;
 mod upkeep;
 
 pub use app::App;

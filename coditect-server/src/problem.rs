@@ -22,7 +22,7 @@ use crate::http::{Body, RequestId, respond};
 pub type Cause = Box<dyn Error + Send + Sync + 'static>;
 
 /// When to try again what failed for want of room or luck.
-const SOON: Duration = Duration::from_secs(1);
+pub(crate) const SOON: Duration = Duration::from_secs(1);
 
 /// A refusal or a failure, ready to be sent. Boxed inside, so that `Result<_, Problem>` stays
 /// small.
@@ -322,6 +322,17 @@ impl Problem {
         *response.headers_mut() = self.0.headers.clone();
         response.headers_mut().insert(header::CONTENT_TYPE, respond::JSON);
         response
+    }
+
+    /// What the client is told of it, in JSON.
+    pub(crate) fn shown(&self, request_id: &RequestId) -> serde_json::Value {
+        let shown = Shown {
+            code: self.0.code,
+            message: &self.0.message,
+            request_id: request_id.as_str(),
+            fields: &self.0.fields,
+        };
+        serde_json::json!(shown)
     }
 
     /// The body of the answer.

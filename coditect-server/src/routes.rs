@@ -18,6 +18,7 @@ use crate::{
     },
     http::{Body, Request, respond},
     problem::Problem,
+    socket,
 };
 
 /// What a handler gives back.
@@ -87,14 +88,16 @@ fn table() -> Vec<Route> {
         route(Method::GET,    "/api/v5/sessions/{id}/terminal",    |app, request| state::show(app, request, Part::Terminal)),
         route(Method::PUT,    "/api/v5/sessions/{id}/terminal",    |app, request| state::save(app, request, Part::Terminal, How::Replace)),
         route(Method::PATCH,  "/api/v5/sessions/{id}/terminal",    |app, request| state::save(app, request, Part::Terminal, How::Merge)),
-        route(Method::GET,    "/api/v5/sessions/{id}/memory",      state::show_memory),
-        route(Method::PUT,    "/api/v5/sessions/{id}/memory",      |app, request| state::save_memory(app, request, How::Replace)),
-        route(Method::PATCH,  "/api/v5/sessions/{id}/memory",      |app, request| state::save_memory(app, request, How::Merge)),
+        route(Method::GET,    "/api/v5/sessions/{id}/memory",      |app, request| state::show(app, request, Part::Memory)),
+        route(Method::PUT,    "/api/v5/sessions/{id}/memory",      |app, request| state::save(app, request, Part::Memory, How::Replace)),
+        route(Method::PATCH,  "/api/v5/sessions/{id}/memory",      |app, request| state::save(app, request, Part::Memory, How::Merge)),
         route(Method::GET,    "/api/v5/sessions/{id}/state",       state::list_kept),
         route(Method::GET,    "/api/v5/sessions/{id}/state/{key}", state::show_kept),
         route(Method::PUT,    "/api/v5/sessions/{id}/state/{key}", state::keep),
         route(Method::DELETE, "/api/v5/sessions/{id}/state/{key}", state::discard),
         route(Method::POST,   "/api/v5/sessions/{id}/state:batch", state::keep_several),
+
+        route(Method::GET,    "/api/v5/sessions/{id}/ws",             socket::open),
 
         route(Method::GET,    "/api/v5/sessions/{id}/files",          files::list),
         route(Method::GET,    "/api/v5/sessions/{id}/files/{*path}",  files::show),

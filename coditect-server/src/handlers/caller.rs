@@ -27,7 +27,7 @@ const CSRF: &str = "x-csrf-token";
 const FETCH_SITE: &str = "sec-fetch-site";
 
 /// What whoever calls has shown, and what they need to be allowed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Caller {
     pass: Pass,
     /// What a program's token needs for it; none if any will do.
@@ -35,6 +35,21 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// Whoever has shown `pass`, for what a program's token needs `scope` for.
+    pub(crate) fn by(pass: Pass, scope: Scope) -> Self {
+        Self { pass, scope: Some(scope) }
+    }
+
+    /// The same, for what needs another scope.
+    pub(crate) fn with_scope(self, scope: Scope) -> Self {
+        Self { scope: Some(scope), ..self }
+    }
+
+    /// What they have shown.
+    pub(crate) fn into_pass(self) -> Pass {
+        self.pass
+    }
+
     /// Whoever it is, whatever their token is for.
     pub(crate) fn for_anything(self) -> Self {
         Self { scope: None, ..self }

@@ -7,12 +7,13 @@
 pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod auth;
-mod caller;
+pub(crate) mod caller;
 mod checks;
 pub(crate) mod conversations;
 pub(crate) mod files;
 pub(crate) mod health;
 mod merge_patch;
+pub(crate) mod parts;
 pub(crate) mod sessions;
 pub(crate) mod settings;
 pub(crate) mod state;

@@ -214,7 +214,7 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
 }
 
 /// The caller's session `id`; 404 if there is none, or if it is somebody else's.
-pub(super) async fn mine(
+pub(crate) async fn mine(
     tx: &Transaction,
     identity: &Identity,
     id: SessionId,

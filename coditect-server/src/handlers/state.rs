@@ -3,24 +3,27 @@
 //! Each part is saved and tagged by itself, so that saving one, which is often, contends with nothing
 //! else. PUT replaces it, PATCH merges into it (RFC 7396); both honour `If-Match`.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chrono::{DateTime, Utc};
+use coditect_auth::Identity;
 use coditect_store::{
     Transaction,
     engine::VALUE_SIZE_LIMIT,
     model::{
-        ActiveFiles, ClientState, EditorState, PartState, Session, SessionMemory, SessionState,
-        StatePart, TerminalState,
+        ActiveFiles, ClientState, EditorState, Session, SessionId, SessionMemory, SessionState,
+        SessionStates, TerminalState,
     },
 };
 use hyper::header::{self, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub(crate) use super::parts::{How, Part};
 use super::{
-    caller, merge_patch,
+    caller,
+    parts::checked_key,
     sessions::{SessionView, mine},
 };
 use crate::{
@@ -28,7 +31,7 @@ use crate::{
     http::{
         Query, Request,
         conditions::{Conditions, Tag, tagged},
-        document, respond,
+        respond,
     },
     problem::{Field, Problem},
     routes::Answer,
@@ -36,26 +39,8 @@ use crate::{
 
 /// The most keys that clients keep something under with a session.
 const MOST_KEPT: usize = 100;
-/// The longest key, in bytes.
-const KEY_BYTES: usize = 200;
 /// The most of a client's blobs that one request writes.
 const BATCH: usize = 50;
-/// The setting of a session that names variables which are kept though they look secret.
-const KEPT_VARIABLES: &str = "kept_environment_vars";
-
-/// A part of a session's state, by its route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
-    Editor,
-    Terminal,
-}
-
-/// Whether a body takes a part's place, or is merged into it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum How {
-    Replace,
-    Merge,
-}
 
 /// All that a page needs to look as it did.
 #[derive(Serialize)]
@@ -119,127 +104,103 @@ impl<'a> From<&'a (String, u64)> for KeyView<'a> {
     }
 }
 
-/// A part as it is stored, in JSON, and which version of it that is: 0 before it was ever saved.
-struct Stored {
-    json: Value,
-    version: u64,
+/// All that a page needs to look as it did, as of one moment.
+pub(crate) struct Restoration {
+    session: Session,
+    states: SessionStates,
+    memory: Map<String, Value>,
+    keys: Vec<(String, u64)>,
 }
 
-impl Stored {
-    fn tag(&self) -> Tag {
-        Tag::new(self.version.to_string())
+impl Restoration {
+    /// That of the caller's session `id`; 404 if they have none.
+    pub(crate) async fn of(
+        tx: &Transaction,
+        identity: &Identity,
+        id: SessionId,
+    ) -> Result<Self, Problem> {
+        let session = mine(tx, identity, id).await?;
+        let states = SessionState::all(tx, session.tenant_id, session.id).await?;
+        let memory = SessionMemory::all(tx, session.tenant_id, session.id).await?;
+        let keys = kept_keys(tx, &session).await?;
+        Ok(Self { session, states, memory, keys })
+    }
+
+    /// The session.
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Which version of `part` it has.
+    pub(crate) fn version(&self, part: Part) -> u64 {
+        let states = &self.states;
+        let version = match part {
+            Part::Editor => states.editor.as_ref().map(|saved| saved.version),
+            Part::Terminal => states.terminal.as_ref().map(|saved| saved.version),
+            Part::Memory => states.memory.as_ref().map(|saved| saved.version),
+        };
+        version.unwrap_or(0)
+    }
+
+    /// It in JSON.
+    pub(crate) fn view(&self) -> Result<Value, Problem> {
+        let (editor, terminal) = (EditorState::default(), TerminalState::default());
+        let editor = self.states.editor.as_ref().map_or(&editor, |saved| &saved.state);
+        let terminal = self.states.terminal.as_ref().map_or(&terminal, |saved| &saved.state);
+        let restored = Restored {
+            session: SessionView::from(&self.session),
+            editor_state: editor,
+            terminal_state: terminal,
+            active_files: editor.active_files(),
+            session_memory: &self.memory,
+            conversation_id: self.session.conversation_id,
+            client_state: self.keys.iter().map(KeyView::from).collect(),
+        };
+        serde_json::to_value(restored).map_err(Problem::internal)
     }
 }
 
-/// `GET /sessions/{id}/restore`: all of it, as of one moment.
+/// `GET /sessions/{id}/restore`.
 pub(crate) async fn restore(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let id = request.parse_param("id")?;
-    let (session, states, memory, keys) = caller::run(&app, &caller, |tx, identity| async move {
-        let session = mine(&tx, &identity, id).await?;
-        let states = SessionState::all(&tx, session.tenant_id, session.id).await?;
-        let memory = memory_of(&tx, &session).await?;
-        let keys = kept_keys(&tx, &session).await?;
-        Ok((session, states, memory, keys))
+    let restored = caller::run(&app, &caller, |tx, identity| async move {
+        Restoration::of(&tx, &identity, id).await
     })
     .await?;
-    let editor = states.editor.map(|saved| saved.state).unwrap_or_default();
-    let terminal = states.terminal.map(|saved| saved.state).unwrap_or_default();
-    respond::ok(&Restored {
-        session: SessionView::from(&session),
-        editor_state: &editor,
-        terminal_state: &terminal,
-        active_files: editor.active_files(),
-        session_memory: &memory,
-        conversation_id: session.conversation_id,
-        client_state: keys.iter().map(KeyView::from).collect(),
-    })
+    respond::ok(&restored.view()?)
 }
 
-/// `GET /sessions/{id}/editor` and `/terminal`.
+/// `GET /sessions/{id}/editor`, `/terminal` and `/memory`.
 pub(crate) async fn show(app: Arc<App>, request: Request, part: Part) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
     let stored = caller::run(&app, &caller, |tx, identity| async move {
         let session = mine(&tx, &identity, id).await?;
-        part_of(&tx, &session, part).await
+        part.read(&tx, &session).await
     })
     .await?;
     conditions.read(respond::ok(&stored.json)?, &stored.tag())
 }
 
-/// `PUT` and `PATCH` of a part.
+/// `PUT` and `PATCH` of a part. Of the memory, PUT keeps a `null`, and PATCH forgets by it.
 pub(crate) async fn save(app: Arc<App>, mut request: Request, part: Part, how: How) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
-    let body: Value = Value::Object(request.json().await?);
+    let body: Map<String, Value> = request.json().await?;
     let now = app.clock.now();
     let stored = caller::run(&app, &caller, |tx, identity| {
         let (conditions, body) = (&conditions, &body);
         async move {
             let session = mine(&tx, &identity, id).await?;
-            let before = part_of(&tx, &session, part).await?;
+            let before = part.read(&tx, &session).await?;
             conditions.require(Some(&before.tag()))?;
-            let json = match how {
-                How::Replace => body.clone(),
-                How::Merge => {
-                    let mut json = before.json;
-                    merge_patch::apply(&mut json, body);
-                    json
-                }
-            };
-            let state = parsed(part, &json, &session)?;
-            let json = json_of(&state)?;
-            let (tenant, id) = (session.tenant_id, session.id);
-            let version = SessionState::save(&tx, tenant, id, state, now).await?;
-            Ok(Stored { json, version })
+            let after = part.parse(before.changed(how, body), &session)?;
+            part.write(&tx, &session, (&before, after), now).await
         }
     })
     .await?;
     tagged(respond::ok(&stored.json)?, &stored.tag())
-}
-
-/// `GET /sessions/{id}/memory`.
-pub(crate) async fn show_memory(app: Arc<App>, request: Request) -> Answer {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
-    let memory = caller::run(&app, &caller, |tx, identity| async move {
-        let session = mine(&tx, &identity, id).await?;
-        memory_of(&tx, &session).await
-    })
-    .await?;
-    conditions.read(respond::ok(&memory)?, &Tag::of(&memory)?)
-}
-
-/// `PUT` and `PATCH /sessions/{id}/memory`: keys and what is remembered under them. A `null`
-/// that is merged in forgets one.
-pub(crate) async fn save_memory(app: Arc<App>, mut request: Request, how: How) -> Answer {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
-    let body: Map<String, Value> = request.json().await?;
-    body.keys().try_for_each(|key| checked_key(key))?;
-    let now = app.clock.now();
-    let memory = caller::run(&app, &caller, |tx, identity| {
-        let (conditions, body) = (&conditions, &body);
-        async move {
-            let session = mine(&tx, &identity, id).await?;
-            let before = memory_of(&tx, &session).await?;
-            conditions.require(Some(&Tag::of(&before)?))?;
-            let after = match how {
-                How::Replace => body.clone(),
-                How::Merge => {
-                    let mut after = before.clone();
-                    merge_patch::merge(&mut after, body);
-                    after
-                }
-            };
-            let of = (session.tenant_id, session.id);
-            SessionMemory::replace(&tx, of, (&before, &after), now).await?;
-            Ok(after)
-        }
-    })
-    .await?;
-    tagged(respond::ok(&memory)?, &Tag::of(&memory)?)
 }
 
 /// `GET /sessions/{id}/state`: what clients keep with it, key by key.
@@ -380,50 +341,6 @@ pub(crate) async fn keep_several(app: Arc<App>, mut request: Request) -> Answer 
     respond::ok(&done)
 }
 
-/// A part of a session's state. It alone is read: who saves another part meanwhile is no conflict.
-async fn part_of(tx: &Transaction, session: &Session, part: Part) -> Result<Stored, Problem> {
-    let key = match part {
-        Part::Editor => StatePart::Editor,
-        Part::Terminal => StatePart::Terminal,
-    };
-    let saved = tx.get::<SessionState>(session.tenant_id, (session.id, key)).await?;
-    let (state, version) = saved.map_or_else(
-        || match part {
-            Part::Editor => (PartState::Editor(EditorState::default()), 0),
-            Part::Terminal => (PartState::Terminal(TerminalState::default()), 0),
-        },
-        |saved| (saved.state, saved.version),
-    );
-    Ok(Stored { json: json_of(&state)?, version })
-}
-
-fn json_of(state: &PartState) -> Result<Value, Problem> {
-    let json = match state {
-        PartState::Editor(state) => serde_json::to_value(state),
-        PartState::Terminal(state) => serde_json::to_value(state),
-        PartState::ActiveFiles(state) => serde_json::to_value(state),
-        PartState::Memory => Ok(Value::Null),
-    };
-    json.map_err(Problem::internal)
-}
-
-/// The state that `json` says. Variables that look secret are dropped, but for those that the session's
-/// settings name.
-fn parsed(part: Part, json: &Value, session: &Session) -> Result<PartState, Problem> {
-    match part {
-        Part::Editor => document::from_value::<EditorState>(json).map(PartState::Editor),
-        Part::Terminal => {
-            let named = session.settings.0[KEPT_VARIABLES].as_array().into_iter().flatten();
-            let named: BTreeSet<String> =
-                named.filter_map(|name| name.as_str().map(str::to_owned)).collect();
-            // What is wrong with it is told by its path.
-            let state =
-                TerminalState::from_json(json, &named).or_else(|_| document::from_value(json))?;
-            Ok(PartState::Terminal(state))
-        }
-    }
-}
-
 /// The keys that clients keep something under, and their newest versions. With one more than there may
 /// be, where there are.
 async fn kept_keys(tx: &Transaction, session: &Session) -> Result<Vec<(String, u64)>, Problem> {
@@ -443,16 +360,4 @@ async fn require_room(tx: &Transaction, session: &Session) -> Result<(), Problem
 /// The tag of what a client has kept. Versions begin anew after a removal, so they do not do.
 fn tag_of_kept(version: u64, saved_at: DateTime<Utc>) -> Tag {
     Tag::new(format!("{version}-{}", saved_at.timestamp_micros()))
-}
-
-async fn memory_of(tx: &Transaction, session: &Session) -> Result<Map<String, Value>, Problem> {
-    Ok(SessionMemory::all(tx, session.tenant_id, session.id).await?)
-}
-
-fn checked_key(key: &str) -> Result<(), Problem> {
-    if (1..=KEY_BYTES).contains(&key.len()) && !key.contains(char::is_control) {
-        return Ok(());
-    }
-    let message = format!("must be 1 to {KEY_BYTES} bytes long, without control characters");
-    Err(Problem::validation(vec![Field::new("key", message)]))
 }

@@ -29,7 +29,7 @@ const LONGEST_PATH: usize = 200;
 /// 400 for what isn't JSON in UTF-8, is nested deeper than 128 levels, repeats a key or is not
 /// an object; 422, naming the field, where one is missing or of the wrong
 /// kind.
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let text = str::from_utf8(bytes)
         .map_err(|_| Problem::bad_request("INVALID_JSON", "The body is not UTF-8."))?;
     refuse_repetition(text)?;

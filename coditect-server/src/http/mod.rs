@@ -13,6 +13,7 @@ pub(crate) mod conditions;
 mod connection;
 pub(crate) mod cookies;
 pub(crate) mod document;
+pub(crate) mod origin;
 mod query;
 pub(crate) mod ranges;
 mod request;
@@ -21,6 +22,7 @@ pub mod respond;
 pub mod serve;
 mod service;
 mod sniff;
+pub mod websocket;
 mod wire;
 
 pub use body::{Body, BodyError};

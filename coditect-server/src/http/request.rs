@@ -62,6 +62,11 @@ impl Request {
         &self.parts.method
     }
 
+    /// The version of HTTP that it came by.
+    pub fn version(&self) -> hyper::Version {
+        self.parts.version
+    }
+
     /// The target, with the query as it was sent.
     pub fn uri(&self) -> &Uri {
         &self.parts.uri

@@ -132,9 +132,11 @@ impl Server {
         drop(self.listener);
         connections.close();
         self.service.tasks().close();
+        self.app.sockets.tasks().close();
         let finished = async {
             connections.wait().await;
             self.service.tasks().wait().await;
+            self.app.sockets.tasks().wait().await;
         };
         if timeout(self.app.config.shutdown_timeout, finished).await.is_err() {
             tracing::warn!(

@@ -28,6 +28,7 @@ mod requests;
 mod secrecy;
 mod server;
 mod sessions;
+mod socket;
 mod state;
 mod stopping;
 mod upkeep;

@@ -147,7 +147,7 @@ async fn an_edit_over_an_unseen_one_is_refused() {
         assert_eq!(guarded("PATCH", &format!("\"x\", {now}"), &second).await.status, 200);
         assert_eq!(guarded("PUT", "*", &first).await.status, 200);
         let cached = desk.call(Call::get(&path).header("If-None-Match", &now)).await;
-        assert_eq!(cached.status, if matches!(part, "memory") { 304 } else { 200 }, "{part}");
+        assert_eq!(cached.status, 200, "{part}: it is another version, though it is the same");
         assert_eq!(guarded("PUT", "x", &first).await.status, 400);
     }
     let gone = desk.call(Call::delete(&desk.path).header("If-Match", "\"x\"")).await;

@@ -90,7 +90,8 @@ impl ClientSequence {
         Ok(claimed)
     }
 
-    /// Notes that the client's updates up to `seq` are done by this transaction, for `connection`.
+    /// Notes that the client's updates up to `seq` are done by this transaction, for `connection`, and
+    /// gives the number up to which they were before: what is not above that is not to be done again.
     /// `None`, and nothing is written, if another one speaks for the client by now. One read.
     ///
     /// # Errors
@@ -102,13 +103,13 @@ impl ClientSequence {
         (client, connection): (&str, Uuid),
         seq: u64,
         now: DateTime<Utc>,
-    ) -> Result<Option<Self>> {
+    ) -> Result<Option<u64>> {
         let before = tx.get::<Self>(tenant, (session, client.to_owned())).await?;
         let Some(before) = before.filter(|before| before.connection == connection) else {
             return Ok(None);
         };
-        let next = Self { seq: seq.max(before.seq), expires_at: now + KEPT, ..before };
-        tx.upsert(&next).await?;
-        Ok(Some(next))
+        let done = before.seq;
+        tx.upsert(&Self { seq: seq.max(done), expires_at: now + KEPT, ..before }).await?;
+        Ok(Some(done))
     }
 }

@@ -1,0 +1,480 @@
+//! The WebSocket of a session: live state, kept, told on, and resumed.
+
+use std::{net::SocketAddr, time::Duration};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{
+        Error, Message,
+        client::IntoClientRequest as _,
+        http::{HeaderMap, HeaderValue, Request, Response},
+    },
+};
+
+use crate::{
+    account::{Device, logout},
+    client::{Call, PATIENCE},
+    desk::Desk,
+    server::Running,
+};
+
+/// A client's end of a socket.
+pub(crate) struct Socket(WebSocketStream<TcpStream>);
+
+/// How a socket is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Asking {
+    server: SocketAddr,
+    path: String,
+    headers: HeaderMap,
+}
+
+impl Asking {
+    fn of(desk: &Desk) -> Self {
+        Self { server: desk.server, path: desk.part("ws"), headers: HeaderMap::new() }
+    }
+
+    fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.insert(name, HeaderValue::from_str(value).unwrap());
+        self
+    }
+
+    fn bearer(self, token: &str) -> Self {
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+
+    fn query(mut self, query: &str) -> Self {
+        self.path = format!("{}?{query}", self.path);
+        self
+    }
+
+    async fn ask(self) -> Result<(Socket, Response<()>), (u16, String)> {
+        let mut request: Request<()> =
+            format!("ws://test{}", self.path).into_client_request().unwrap();
+        request.headers_mut().extend(self.headers);
+        let stream = TcpStream::connect(self.server).await.unwrap();
+        match timeout(PATIENCE, client_async(request, stream)).await.unwrap() {
+            Ok((socket, response)) => Ok((Socket(socket), response.map(|_| ()))),
+            Err(Error::Http(response)) => {
+                let body = response.body().clone().unwrap_or_default();
+                let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+                let code = body["error"]["code"].as_str().unwrap_or_default();
+                Err((response.status().as_u16(), code.to_owned()))
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    async fn open(self) -> Socket {
+        self.ask().await.map_err(|refused| format!("{refused:?}")).unwrap().0
+    }
+
+    async fn refused(self) -> (u16, String) {
+        self.ask().await.map(|_| ()).unwrap_err()
+    }
+}
+
+impl Socket {
+    /// With the desk's own token, as `client`.
+    pub(crate) async fn open(desk: &Desk, client: &str) -> (Self, Value) {
+        let asking = Asking::of(desk).bearer(&desk.token).query(&format!("client={client}"));
+        let mut socket = asking.open().await;
+        let restored = socket.expect("restore").await;
+        (socket, restored)
+    }
+
+    pub(crate) async fn say(&mut self, frame: &Value) {
+        self.0.send(Message::text(frame.to_string())).await.unwrap();
+    }
+
+    pub(crate) async fn update(&mut self, part: &str, seq: u64, data: Value) {
+        self.say(&json!({"type": format!("{part}.update"), "seq": seq, "data": data})).await;
+    }
+
+    /// The next frame; `None` if what comes is the end.
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            match timeout(PATIENCE, self.0.next()).await.expect("a frame in time")? {
+                Ok(Message::Text(text)) => return Some(serde_json::from_str(&text).unwrap()),
+                Ok(Message::Close(_)) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// The next frame, which is of this type.
+    pub(crate) async fn expect(&mut self, kind: &str) -> Value {
+        let frame = self.next().await.expect("a frame and not the end");
+        assert_eq!(frame["type"], kind, "{frame}");
+        frame
+    }
+
+    /// The code that it is closed with, after whatever comes before.
+    async fn closed(&mut self) -> u16 {
+        loop {
+            match timeout(PATIENCE, self.0.next()).await.expect("a close in time") {
+                Some(Ok(Message::Close(Some(close)))) => return close.code.into(),
+                Some(Ok(_)) => {}
+                other => panic!("no close, but {other:?}"),
+            }
+        }
+    }
+
+    /// That nothing comes for a while.
+    async fn expect_silence(&mut self) {
+        let heard = timeout(Duration::from_millis(300), self.0.next()).await;
+        assert!(heard.is_err(), "{heard:?}");
+    }
+}
+
+fn tabs(paths: &[&str]) -> Value {
+    json!({"tabs": paths.iter().map(|path| json!({"path": path})).collect::<Vec<_>>()})
+}
+
+#[tokio::test]
+async fn an_update_is_acknowledged_when_it_is_there_and_told_to_the_others() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let (mut one, restored) = Socket::open(&desk, "one").await;
+    assert_eq!(restored["seq"], 0);
+    assert_eq!(restored["client"], "one");
+    assert_eq!(restored["versions"], json!({"editor": 0, "terminal": 0, "memory": 0}));
+    assert_eq!(restored["data"], desk.get("restore").await.data());
+    let (mut two, _) = Socket::open(&desk, "two").await;
+
+    one.update("editor", 1, tabs(&["a.rs", "b.rs"])).await;
+    let ack = one.expect("ack").await;
+    assert_eq!(ack, json!({"type": "ack", "seq": 1, "part": "editor", "version": 1}));
+    let told = two.expect("changed").await;
+    assert_eq!((&told["part"], &told["version"]), (&json!("editor"), &json!(1)));
+    let now = desk.get("editor").await;
+    assert_eq!(told["data"], now.data());
+    assert_eq!(now.data()["tabs"][1]["path"], "b.rs");
+    assert_eq!(now.header("etag").unwrap(), "\"1\"");
+
+    two.update("terminal", 1, json!({"terminals": {"main": {"cwd": "/tmp"}}})).await;
+    two.update("memory", 2, json!({"plan": [1, null]})).await;
+    assert_eq!(two.expect("ack").await["seq"], 1);
+    assert_eq!(two.expect("ack").await["seq"], 2);
+    let mut parts = [one.expect("changed").await, one.expect("changed").await]
+        .map(|told| told["part"].as_str().unwrap().to_owned());
+    parts.sort();
+    assert_eq!(parts, ["memory", "terminal"]);
+    // Nobody hears of what they did themselves.
+    one.expect_silence().await;
+    two.expect_silence().await;
+}
+
+#[tokio::test]
+async fn what_is_changed_over_http_is_told_too() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let (mut socket, _) = Socket::open(&desk, "one").await;
+    desk.put("editor", &tabs(&["x"])).await;
+    assert_eq!(socket.expect("changed").await["data"]["tabs"][0]["path"], "x");
+    desk.patch("memory", &json!({"k": 1})).await;
+    assert_eq!(socket.expect("changed").await["data"], json!({"k": 1}));
+    desk.patch("memory", &json!({"k": null})).await;
+    assert_eq!(socket.expect("changed").await["data"], json!({}));
+}
+
+#[tokio::test]
+async fn of_two_who_change_one_part_both_end_with_the_same() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let (mut one, _) = Socket::open(&desk, "one").await;
+    let (mut two, _) = Socket::open(&desk, "two").await;
+    for seq in 1..=40 {
+        one.update("memory", seq, json!({"one": seq, "last": "one"})).await;
+        two.update("memory", seq, json!({"two": seq, "last": "two"})).await;
+    }
+    for (socket, name) in [(&mut one, "one"), (&mut two, "two")] {
+        let mut acked = 0;
+        while acked < 40 {
+            let frame = socket.next().await.unwrap();
+            if frame["type"] == "ack" {
+                acked += 1;
+                assert_eq!(frame["seq"], acked, "{name}");
+            }
+        }
+    }
+    let settled = desk.get("memory").await;
+    assert_eq!(settled.data()["one"], 40);
+    assert_eq!(settled.data()["two"], 40);
+    // Whoever was told less than all is told all.
+    let version: u64 = settled.header("etag").unwrap().trim_matches('"').parse().unwrap();
+    let mut last = [Value::Null, Value::Null];
+    for (at, socket) in [&mut one, &mut two].into_iter().enumerate() {
+        while let Ok(Some(Ok(Message::Text(text)))) =
+            timeout(Duration::from_millis(500), socket.0.next()).await
+        {
+            last[at] = serde_json::from_str(&text).unwrap();
+        }
+    }
+    let newest = last.iter().filter(|told| told["type"] == "changed");
+    for told in newest {
+        assert_eq!(told["version"], version);
+        assert_eq!(told["data"], settled.data());
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_loses_nothing_and_repeats_nothing() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let (mut socket, _) = Socket::open(&desk, "tab").await;
+    for seq in 1..=3 {
+        socket.update("memory", seq, json!({"n": seq})).await;
+        socket.expect("ack").await;
+    }
+    drop(socket);
+    // Somebody else has gone on meanwhile.
+    desk.patch("memory", &json!({"n": 99})).await;
+    let (mut socket, restored) = Socket::open(&desk, "tab").await;
+    assert_eq!(restored["seq"], 3);
+    assert_eq!(restored["data"]["session_memory"]["n"], 99);
+    // It had not heard of the third, and says it again, with the fourth.
+    socket.update("memory", 3, json!({"n": 3})).await;
+    socket.update("memory", 4, json!({"m": 4})).await;
+    assert_eq!(socket.expect("ack").await["seq"], 3);
+    assert_eq!(socket.expect("ack").await["seq"], 4);
+    assert_eq!(desk.get("memory").await.data(), json!({"n": 99, "m": 4}));
+}
+
+#[tokio::test]
+async fn one_connection_speaks_for_a_client() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let (mut first, _) = Socket::open(&desk, "tab").await;
+    first.update("memory", 1, json!({"by": "first"})).await;
+    first.expect("ack").await;
+    let (mut second, restored) = Socket::open(&desk, "tab").await;
+    assert_eq!(restored["seq"], 1);
+    first.update("memory", 2, json!({"by": "first, again"})).await;
+    assert_eq!(first.closed().await, 4409);
+    second.update("memory", 2, json!({"by": "second"})).await;
+    second.expect("ack").await;
+    assert_eq!(desk.get("memory").await.data()["by"], "second");
+}
+
+#[tokio::test]
+async fn a_burst_is_written_in_few_and_acknowledged_one_by_one() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let (mut socket, _) = Socket::open(&desk, "tab").await;
+    for seq in 1..=500 {
+        let frame = json!({"type": "memory.update", "seq": seq, "data": {"n": seq}});
+        socket.0.feed(Message::text(frame.to_string())).await.unwrap();
+    }
+    socket.0.flush().await.unwrap();
+    let mut version = 0;
+    for seq in 1..=500_u64 {
+        let ack = socket.expect("ack").await;
+        assert_eq!(ack["seq"], seq);
+        version = ack["version"].as_u64().unwrap();
+    }
+    assert!(version < 250, "{version} writes");
+    assert_eq!(desk.get("memory").await.data()["n"], 500);
+}
+
+#[tokio::test]
+async fn an_update_that_means_nothing_is_refused_and_the_rest_goes_on() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let (mut socket, _) = Socket::open(&desk, "tab").await;
+    socket.update("editor", 1, tabs(&["a"])).await;
+    socket.update("editor", 2, json!({"tabs": 7})).await;
+    socket.update("memory", 3, json!({"x".repeat(300): 1})).await;
+    // More than a value can be: the store says so, when all is written.
+    socket.update("memory", 4, json!({"big": "x".repeat(120_000)})).await;
+    socket.update("memory", 5, json!({"small": 1})).await;
+    assert_eq!(socket.expect("ack").await["seq"], 1);
+    for (seq, code) in [(2, "VALIDATION_FAILED"), (3, "VALIDATION_FAILED"), (4, "TOO_LARGE")] {
+        let refused = socket.expect("error").await;
+        assert_eq!((&refused["seq"], &refused["error"]["code"]), (&json!(seq), &json!(code)));
+        assert!(refused["error"]["request_id"].is_string());
+    }
+    assert_eq!(socket.expect("ack").await["seq"], 5);
+    assert_eq!(desk.get("memory").await.data(), json!({"small": 1}));
+    assert_eq!(desk.get("editor").await.data()["tabs"][0]["path"], "a");
+}
+
+#[tokio::test]
+async fn a_bad_frame_gets_an_error_and_then_a_close() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    for (message, code) in [
+        (Message::binary(vec![1, 2]), 1003),
+        (Message::text("no JSON"), 1007),
+        (Message::text("[1]"), 1008),
+        (Message::text(r#"{"type":"unknown"}"#), 1008),
+        (Message::text(r#"{"type":"memory.update","seq":0,"data":{}}"#), 1008),
+        (Message::text("[".repeat(100_000)), 1007),
+        (Message::text("x".repeat(300_000)), 1009),
+    ] {
+        let (mut socket, _) = Socket::open(&desk, "tab").await;
+        // What was said before it is done all the same.
+        socket.update("memory", 1, json!({"before": code})).await;
+        // The server may close before all of it is sent.
+        let _closed = socket.0.send(message).await;
+        let mut error = Value::Null;
+        let ended = loop {
+            match timeout(PATIENCE, socket.0.next()).await.unwrap() {
+                Some(Ok(Message::Text(text))) => error = serde_json::from_str(&text).unwrap(),
+                Some(Ok(Message::Close(Some(close)))) => break u16::from(close.code),
+                other => panic!("{other:?} instead of {code}"),
+            }
+        };
+        assert_eq!(ended, code);
+        assert_eq!((&error["type"], &error["seq"]), (&json!("error"), &Value::Null), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn pings_of_both_kinds_are_answered_and_a_silent_client_is_asked() {
+    let server = Running::start(&["--socket-ping", "200ms"]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let (mut socket, _) = Socket::open(&desk, "tab").await;
+    socket.say(&json!({"type": "ping"})).await;
+    socket.expect("pong").await;
+    socket.0.send(Message::Ping("x".into())).await.unwrap();
+    let answer = timeout(PATIENCE, socket.0.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(answer, Message::Pong("x".into()));
+    let asked = timeout(PATIENCE, socket.0.next()).await.unwrap().unwrap().unwrap();
+    assert!(asked.is_ping());
+    // As long as it answers, it stays.
+    let stays = timeout(Duration::from_secs(2), async {
+        while let Some(message) = socket.0.next().await {
+            assert!(message.unwrap().is_ping());
+        }
+    });
+    assert!(stays.await.is_err());
+
+    // One that does not is left.
+    let (socket, _) = Socket::open(&desk, "dead").await;
+    let mut silent = socket.0.into_inner();
+    let mut rest = Vec::new();
+    let read = tokio::io::AsyncReadExt::read_to_end(&mut silent, &mut rest);
+    timeout(PATIENCE, read).await.expect("to be left").unwrap();
+}
+
+#[tokio::test]
+async fn who_may_not_is_refused_before_the_upgrade() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let asking = || Asking::of(&desk);
+    assert_eq!(asking().refused().await, (401, "UNAUTHORIZED".into()));
+    assert_eq!(asking().bearer("x").refused().await.0, 401);
+    let protocols = |offer: &str| asking().header("sec-websocket-protocol", offer);
+    let wrong = protocols("coditect.v1, ticket.nonsense").refused().await;
+    assert_eq!(wrong, (401, "TICKET_INVALID".into()));
+    let in_query = asking().query(&format!("token={}", desk.token));
+    assert_eq!(in_query.refused().await.0, 401, "not where it isn't configured");
+    let named = asking().bearer(&desk.token).query("client=a%20b");
+    assert_eq!(named.refused().await, (400, "INVALID_QUERY".into()));
+    let stranger = Device::register(server.address, "eve@example.org").await.token;
+    assert_eq!(asking().bearer(&stranger).refused().await, (404, "NOT_FOUND".into()));
+    for page in ["https://evil.example", "null", "http://test.evil.example"] {
+        let foreign = asking().bearer(&desk.token).header("origin", page);
+        assert_eq!(foreign.refused().await, (403, "ORIGIN_REFUSED".into()), "{page}");
+    }
+    let plain = desk.get("ws").await;
+    assert_eq!((plain.status, plain.code().as_str()), (426, "UPGRADE_REQUIRED"));
+    assert_eq!(plain.header("upgrade").unwrap(), "websocket");
+    let old = asking().bearer(&desk.token).header("sec-websocket-version", "8");
+    assert_eq!(old.refused().await.0, 426);
+
+    let configured = Running::start(&["--socket-token-in-query"]).await;
+    let desk = Desk::new(&configured, "ada@example.org").await;
+    Asking::of(&desk).query(&format!("token={}", desk.token)).open().await;
+}
+
+#[tokio::test]
+async fn a_ticket_opens_one_socket_and_is_not_echoed() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let get = || Call::post("/api/v5/auth/tickets").header("Origin", "http://test");
+    let ticket = desk.call(get()).await.data()["ticket"].as_str().unwrap().to_owned();
+    let ask = || {
+        Asking::of(&desk)
+            .header("sec-websocket-protocol", &format!("coditect.v1, ticket.{ticket}"))
+            .header("origin", "http://test")
+            .ask()
+    };
+    let (mut socket, response) = ask().await.map_err(|refused| format!("{refused:?}")).unwrap();
+    assert_eq!(response.headers()["sec-websocket-protocol"], "coditect.v1");
+    socket.expect("restore").await;
+    socket.update("memory", 1, json!({"k": 1})).await;
+    socket.expect("ack").await;
+    assert_eq!(ask().await.map(|_| ()).unwrap_err().0, 401);
+    let both = Asking::of(&desk).bearer(&desk.token).header("sec-websocket-protocol", "ticket.x");
+    assert_eq!(both.refused().await, (400, "INVALID_REQUEST".into()));
+}
+
+#[tokio::test]
+async fn the_end_of_a_login_or_a_session_is_the_end_of_its_sockets() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let (mut stays, _) = Socket::open(&desk, "stays").await;
+    let other = Device::login(server.address, "ada@example.org").await;
+    let mut signed_out = Asking::of(&desk).bearer(&other.token).open().await;
+    signed_out.expect("restore").await;
+    let asked = std::time::Instant::now();
+    logout(server.address, Some(&other.token), &json!({})).await;
+    assert_eq!(signed_out.closed().await, 4401);
+    assert!(asked.elapsed() < Duration::from_secs(10), "it is told, not found out");
+
+    desk.call(Call::delete(&desk.path)).await;
+    assert_eq!(stays.closed().await, 4404);
+}
+
+#[tokio::test]
+async fn a_login_that_ends_is_told_so_and_may_be_renewed() {
+    let server = Running::start(&["--access-ttl", "4s"]).await;
+    let mut desk = Desk::new(&server, "ada@example.org").await;
+    let device = Device::login(server.address, "ada@example.org").await;
+    desk.token.clone_from(&device.token);
+    let (mut socket, _) = Socket::open(&desk, "tab").await;
+    let (mut forgotten, _) = Socket::open(&desk, "forgotten").await;
+    socket.expect("expiring").await;
+    let renewed = device.refreshed(server.address).await;
+    socket.say(&json!({"type": "authenticate", "token": renewed.token})).await;
+    assert!(socket.expect("authenticated").await["expires_at"].is_string());
+    assert_eq!(forgotten.closed().await, 4401);
+    socket.update("memory", 1, json!({"k": 1})).await;
+    socket.expect("ack").await;
+    let stranger = Device::register(server.address, "eve@example.org").await.token;
+    socket.say(&json!({"type": "authenticate", "token": stranger})).await;
+    assert_eq!(socket.closed().await, 4401);
+}
+
+#[tokio::test]
+async fn a_token_to_read_changes_nothing() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let token = Call::post("/api/v5/auth/tokens").value(&json!({"name": "ci", "scopes": ["read"]}));
+    let token = desk.call(token).await.data()["token"].as_str().unwrap().to_owned();
+    let mut socket = Asking::of(&desk).bearer(&token).open().await;
+    socket.expect("restore").await;
+    desk.patch("memory", &json!({"k": 1})).await;
+    socket.expect("changed").await;
+    socket.update("memory", 1, json!({"k": 2})).await;
+    assert_eq!(socket.expect("error").await["error"]["code"], "FORBIDDEN");
+    assert_eq!(socket.closed().await, 1008);
+    assert_eq!(desk.get("memory").await.data()["k"], 1);
+}
+
+#[tokio::test]
+async fn a_server_that_stops_says_so() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let (mut socket, _) = Socket::open(&desk, "tab").await;
+    socket.update("memory", 1, json!({"k": 1})).await;
+    assert_eq!(socket.expect("ack").await["seq"], 1);
+    let stopped = server.stop();
+    assert_eq!(socket.closed().await, 1001);
+    timeout(PATIENCE, stopped).await.unwrap().unwrap();
+}
