@@ -66,6 +66,7 @@ fn table() -> Vec<Route> {
         route(Method::POST,   "/api/v5/auth/invitations/accept",     auth::tenants::accept),
         route(Method::GET,    "/api/v5/tenant",                      auth::tenants::show),
         route(Method::PATCH,  "/api/v5/tenant",                      auth::tenants::change),
+        route(Method::DELETE, "/api/v5/tenant",                      auth::tenants::delete),
         route(Method::GET,    "/api/v5/tenant/members",              auth::tenants::members),
         route(Method::PATCH,  "/api/v5/tenant/members/{user}",       auth::tenants::change_role),
         route(Method::DELETE, "/api/v5/tenant/members/{user}",       auth::tenants::remove),

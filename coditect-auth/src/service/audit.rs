@@ -35,6 +35,7 @@ pub(super) enum Action {
     MemberJoined,
     MemberChanged,
     MemberRemoved,
+    TenantDeleted,
     UserEnabled,
     UserDisabled,
 }
@@ -63,6 +64,7 @@ impl Action {
             Self::MemberJoined => "tenant.member_joined",
             Self::MemberChanged => "tenant.member_changed",
             Self::MemberRemoved => "tenant.member_removed",
+            Self::TenantDeleted => "tenant.deleted",
             Self::UserEnabled => "user.enabled",
             Self::UserDisabled => "user.disabled",
         }

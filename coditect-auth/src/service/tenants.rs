@@ -4,12 +4,12 @@ use chrono::TimeDelta;
 use coditect_store::{
     Transaction,
     keyspace::Global,
-    model::{Membership, Role, Tenant, TenantId, User, UserId},
+    model::{Membership, RevocationReason, Role, Tenant, TenantId, User, UserId},
 };
 use serde_json::json;
 
 use super::{
-    Auth, Device, Identity,
+    Auth, Device, Identity, Pass,
     audit::{Action, Entry},
 };
 use crate::{
@@ -308,6 +308,54 @@ impl Auth {
         tx.update(&Membership { ended: true, updated_at: now, ..membership }).await?;
         let entry = Entry::new(Action::MemberRemoved, tenant, Some(identity.user.id), device);
         Ok(entry.target(member).write(tx, now).await?)
+    }
+
+    /// Deletes the tenant that whoever shows `pass` acts in, for an owner of it who shows their password
+    /// too. It is gone with this, and the logins of whoever asks if it was their own; the rest is a
+    /// deletion to [complete](coditect_store::Store::complete). What was written down of it goes with it:
+    /// an owner from elsewhere finds an entry in their own tenant.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidCredentials`] if the password is another; [`Error::Forbidden`] if they are no owner,
+    /// and of a program; [`Error::Throttled`], [`Error::Busy`], [`Error::Store`]; those of
+    /// [`authenticate`](Self::authenticate).
+    pub async fn delete_tenant(
+        &self,
+        pass: &Pass,
+        password: &str,
+        device: &Device,
+    ) -> Result<(), Error> {
+        let owner = async |tx: &Transaction| {
+            let identity = self.authenticate(tx, pass).await?;
+            identity.session()?;
+            if identity.role < Role::Owner {
+                return Err(Error::Forbidden("this is for the tenant's owners"));
+            }
+            Ok(identity)
+        };
+        let identity = owner(&self.store.begin()).await?;
+        let proof = self.prove(&identity.user, password, device).await?;
+        let now = self.clock.now();
+        self.store
+            .run(|tx| {
+                let (owner, proof) = (&owner, &proof);
+                async move {
+                    let identity = owner(&tx).await?;
+                    let user = proof.still_holds(&tx).await?;
+                    proof.attempt.succeeded(&tx, now).await?;
+                    let tenant = identity.tenant_id;
+                    tx.delete_tenant(tenant, now).await?.ok_or(Error::NotFound)?;
+                    if user.tenant_id == tenant {
+                        self.end_sessions(&tx, &user, RevocationReason::Revoked, None).await?;
+                        return Ok(());
+                    }
+                    let entry =
+                        Entry::new(Action::TenantDeleted, user.tenant_id, Some(user.id), device);
+                    Ok(entry.target(tenant.0).write(&tx, now).await?)
+                }
+            })
+            .await
     }
 }
 

@@ -7,7 +7,11 @@ use coditect_store::model::{Agent, AgentId, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{caller, checks, merge_patch::Member};
+use super::{
+    caller, checks,
+    merge_patch::Member,
+    once::{Made, Once},
+};
 use crate::{
     app::App,
     http::{
@@ -66,7 +70,8 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
         Value::Object(new.settings.unwrap_or_default()),
     )?;
     let (id, now) = (AgentId::new(), app.clock.now());
-    let agent = caller::run(&app, &caller, |tx, identity| {
+    let once = Once::of(&request)?;
+    once.run(&app, &caller, |tx, identity| {
         let agent = Agent {
             id,
             tenant_id: identity.tenant_id,
@@ -79,12 +84,11 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
         async move {
             identity.require_role(Role::Admin)?;
             tx.create(&agent).await?;
-            Ok(agent)
+            let location = format!("/api/v5/agents/{id}");
+            Made::at(location, &AgentView::from(&agent), Some(&Tag::of(&agent)?))
         }
     })
-    .await?;
-    let answer = respond::created(&format!("/api/v5/agents/{id}"), &AgentView::from(&agent))?;
-    tagged(answer, &Tag::of(&agent)?)
+    .await
 }
 
 /// `GET /agents`: the tenant's, in the order in which they were set up.

@@ -14,7 +14,12 @@ use coditect_store::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{caller, checks, merge_patch::Member, sessions};
+use super::{
+    caller, checks,
+    merge_patch::Member,
+    once::{Made, Once},
+    sessions,
+};
 use crate::{
     app::App,
     http::{
@@ -102,7 +107,8 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
     let new: NewConversation = request.json().await?;
     let title = checked_title(&new.title.unwrap_or_default())?;
     let (id, session_id, now) = (ConversationId::new(), new.session_id, app.clock.now());
-    let conversation = caller::run(&app, &caller, |tx, identity| {
+    let once = Once::of(&request)?;
+    once.run(&app, &caller, |tx, identity| {
         let conversation = Conversation {
             id,
             tenant_id: identity.tenant_id,
@@ -119,13 +125,11 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
                     .map_err(|problem| problem.of_field("session_id", "is no session of yours"))?;
             }
             conversation.begin(&tx).await?;
-            Ok(conversation)
+            let (location, tag) = (format!("/api/v5/conversations/{id}"), Tag::of(&conversation)?);
+            Made::at(location, &ConversationView::from(&conversation), Some(&tag))
         }
     })
-    .await?;
-    let location = format!("/api/v5/conversations/{id}");
-    let answer = respond::created(&location, &ConversationView::from(&conversation))?;
-    tagged(answer, &Tag::of(&conversation)?)
+    .await
 }
 
 /// `GET /conversations`: mine, newest first; `?session_id=` those of a session.
@@ -211,7 +215,8 @@ pub(crate) async fn say(app: Arc<App>, mut request: Request) -> Answer {
     let metadata = Value::Object(new.metadata.unwrap_or_default());
     let metadata = checks::json("metadata", METADATA_BYTES, metadata)?;
     let (id, now) = (MessageId::new(), app.clock.now());
-    let message = caller::run(&app, &caller, |tx, identity| {
+    let once = Once::of(&request)?;
+    once.run(&app, &caller, |tx, identity| {
         let (content, metadata) = (content.clone(), metadata.clone());
         async move {
             mine(&tx, &identity, conversation_id).await?;
@@ -238,12 +243,11 @@ pub(crate) async fn say(app: Arc<App>, mut request: Request) -> Answer {
                 updated_at,
             };
             message.say(&tx).await?;
-            Ok(message)
+            let location = format!("/api/v5/conversations/{conversation_id}/messages");
+            Made::at(location, &MessageView::from(&message), None)
         }
     })
-    .await?;
-    let location = format!("/api/v5/conversations/{conversation_id}/messages");
-    respond::created(&location, &MessageView::from(&message))
+    .await
 }
 
 /// `GET /conversations/{id}/messages`: in the order in which they were said, or `?order=desc`.

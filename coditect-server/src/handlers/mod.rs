@@ -13,6 +13,7 @@ pub(crate) mod conversations;
 pub(crate) mod files;
 pub(crate) mod health;
 mod merge_patch;
+mod once;
 pub(crate) mod parts;
 pub(crate) mod sessions;
 pub(crate) mod settings;

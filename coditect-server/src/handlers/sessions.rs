@@ -11,7 +11,11 @@ use coditect_store::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{caller, checks, merge_patch::Member};
+use super::{
+    caller, checks,
+    merge_patch::Member,
+    once::{Made, Once},
+};
 use crate::{
     app::App,
     http::{
@@ -92,7 +96,8 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
     let settings = checked_settings(Value::Object(new.settings.unwrap_or_default()))?;
     let session_type = new.session_type.map_or(SessionType::default(), SessionType::from);
     let (id, now) = (SessionId::new(), app.clock.now());
-    let session = caller::run(&app, &caller, |tx, identity| {
+    let once = Once::of(&request)?;
+    once.run(&app, &caller, |tx, identity| {
         let session = Session {
             id,
             tenant_id: identity.tenant_id,
@@ -109,12 +114,11 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
         let limit = app.config.max_sessions;
         async move {
             session.open(&tx, limit).await?;
-            Ok(session)
+            let location = format!("/api/v5/sessions/{id}");
+            Made::at(location, &SessionView::from(&session), Some(&tag_of(&session)?))
         }
     })
-    .await?;
-    let answer = respond::created(&format!("/api/v5/sessions/{id}"), &SessionView::from(&session))?;
-    tagged(answer, &tag_of(&session)?)
+    .await
 }
 
 /// `GET /sessions`: mine, newest first.

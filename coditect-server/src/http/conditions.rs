@@ -50,8 +50,13 @@ impl Tag {
         Ok(Self(hash[..16].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))))
     }
 
+    /// It without its quotes.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// As a header has it, in quotes.
-    pub(super) fn header(&self) -> Result<HeaderValue, Problem> {
+    pub(crate) fn header(&self) -> Result<HeaderValue, Problem> {
         HeaderValue::from_str(&format!("\"{}\"", self.0)).map_err(Problem::internal)
     }
 }

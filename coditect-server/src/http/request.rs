@@ -11,6 +11,7 @@ use hyper::{
     http::request::Parts,
 };
 use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
 
 use super::{
     RequestId,
@@ -32,6 +33,7 @@ pub struct BodyLimits {
 pub struct Request {
     parts: Parts,
     body: Option<Incoming>,
+    body_hash: [u8; 32],
     pace: Pace,
     params: Vec<(String, String)>,
     id: RequestId,
@@ -48,7 +50,16 @@ impl Request {
         limits: BodyLimits,
     ) -> Self {
         let pace = Pace::new(limits.stall_timeout);
-        Self { parts, body: Some(body), pace, params: Vec::new(), id, client, limits }
+        Self {
+            parts,
+            body: Some(body),
+            body_hash: [0; 32],
+            pace,
+            params: Vec::new(),
+            id,
+            client,
+            limits,
+        }
     }
 
     /// With the parameters that its route found in its path, decoded.
@@ -129,9 +140,17 @@ impl Request {
             return Ok(None);
         };
         match body::read_json(&self.parts.headers, body, self.limits).await? {
-            Some(bytes) => document::parse(&bytes).map(Some),
+            Some(bytes) => {
+                self.body_hash = Sha256::digest(&bytes).into();
+                document::parse(&bytes).map(Some)
+            }
             None => Ok(None),
         }
+    }
+
+    /// The SHA-256 of the JSON body that was read; zeros if none was.
+    pub(crate) fn body_hash(&self) -> [u8; 32] {
+        self.body_hash
     }
 
     /// How long the body says that it is, in bytes: 0 where it says nothing.

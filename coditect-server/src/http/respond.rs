@@ -41,6 +41,15 @@ pub fn ok(data: &impl Serialize) -> Result<Response<Body>, Problem> {
     json(StatusCode::OK, &Success { success: true, data })
 }
 
+/// The body that has `data` in it.
+///
+/// # Errors
+///
+/// `data` has no JSON form, which is our fault: 500.
+pub(crate) fn success(data: &impl Serialize) -> Result<Vec<u8>, Problem> {
+    serde_json::to_vec(&Success { success: true, data }).map_err(Problem::internal)
+}
+
 /// 201 with `data`, which lives at `location` from now on.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ mod http2;
 mod identity;
 mod limits;
 mod management;
+mod once;
 mod operator;
 mod process;
 mod program;

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Utc, serde::ts_microseconds};
+use chrono::{DateTime, TimeDelta, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
 use super::{TenantId, UserId};
 use crate::{
-    Entity,
-    entity::{Expiring, GlobalMulti, Index, expiry_hour},
+    Entity, Result,
+    entity::{Expiring, GlobalMulti, Index, Older, expiry_hour},
     indexes,
     keyspace::Space,
 };
@@ -37,13 +37,15 @@ pub struct IdempotencyEntry {
     /// Until when the answer is given again.
     #[serde(with = "ts_microseconds")]
     pub expires_at: DateTime<Utc>,
+    /// The answer's entity tag.
+    pub etag: Option<String>,
 }
 
 impl Entity for IdempotencyEntry {
     type Scope = TenantId;
     type Key = (UserId, String);
     const SPACE: Space<TenantId> = Space::tenant("idempotency").keyed(&["user", "key"]);
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const SECRETS: &'static [&'static str] = &["body"];
 
     fn scope(&self) -> TenantId {
@@ -52,6 +54,51 @@ impl Entity for IdempotencyEntry {
 
     fn key(&self) -> (UserId, String) {
         (self.user_id, self.key.clone())
+    }
+
+    fn upgrade(older: Older<'_>) -> Result<Self> {
+        match older.version() {
+            1 => older.read().map(Self::untagged),
+            _ => Err(older.unknown()),
+        }
+    }
+}
+
+/// As it was in version 1.
+#[derive(Deserialize)]
+struct Untagged {
+    tenant_id: TenantId,
+    user_id: UserId,
+    key: String,
+    request: [u8; 32],
+    status: u16,
+    location: Option<String>,
+    body: Vec<u8>,
+    #[serde(with = "ts_microseconds")]
+    created_at: DateTime<Utc>,
+    #[serde(with = "ts_microseconds")]
+    expires_at: DateTime<Utc>,
+}
+
+impl IdempotencyEntry {
+    /// How long an answer is given again.
+    pub const LIFE: TimeDelta = TimeDelta::hours(24);
+
+    fn untagged(older: Untagged) -> Self {
+        let Untagged { tenant_id, user_id, key, request, status, location, body, .. } = older;
+        let Untagged { created_at, expires_at, .. } = older;
+        Self {
+            tenant_id,
+            user_id,
+            key,
+            request,
+            status,
+            location,
+            body,
+            created_at,
+            expires_at,
+            etag: None,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use coditect_store::{
     engine::Database,
     entity::Log,
     keyspace::{Global, KeyPart as _},
-    model::{AuthSession, Message, Session, Tenant, User},
+    model::{AuthSession, IdempotencyEntry, Message, Session, Tenant, User},
     repository::Counter,
 };
 
@@ -121,6 +121,9 @@ async fn every_version_of_every_entity_is_read_and_the_newest_is_written() {
     let fixture = include_str!("../fixtures/records/ticket.v1.hex");
     reads_and_writes(&store, &samples::ticket(), fixture).await;
     let fixture = include_str!("../fixtures/records/idempotency_entry.v1.hex");
+    let released = IdempotencyEntry { etag: None, ..samples::idempotency_entry() };
+    reads(&store, &released, fixture).await;
+    let fixture = include_str!("../fixtures/records/idempotency_entry.v2.hex");
     reads_and_writes(&store, &samples::idempotency_entry(), fixture).await;
     let fixture = include_str!("../fixtures/records/client_sequence.v1.hex");
     reads_and_writes(&store, &samples::client_sequence(), fixture).await;

@@ -262,6 +262,7 @@ pub(crate) fn idempotency_entry() -> IdempotencyEntry {
         body: b"{}".to_vec(),
         created_at: time(30),
         expires_at: time(31),
+        etag: Some("5d41402a".into()),
     }
 }
 

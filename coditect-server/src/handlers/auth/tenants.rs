@@ -85,6 +85,11 @@ struct InvitedView<'a> {
     token: &'a str,
 }
 
+#[derive(Deserialize)]
+struct Deletion {
+    password: String,
+}
+
 #[derive(Serialize)]
 struct Joined {
     tenant_id: TenantId,
@@ -118,6 +123,17 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
     })
     .await?;
     conditions.read(respond::ok(&TenantView::from(&tenant))?, &Tag::of(&tenant)?)
+}
+
+/// `DELETE /tenant`: for its owner, who shows their password once more. It is gone with the answer, and
+/// every key of it soon after.
+pub(crate) async fn delete(app: Arc<App>, mut request: Request) -> Answer {
+    let caller = caller::of(&app, &request).await?;
+    let Deletion { password } = request.json().await?;
+    let pass = caller.into_pass();
+    app.auth.delete_tenant(&pass, &password, &device(&request)).await?;
+    app.upkeep.complete_deletions();
+    Ok(respond::no_content())
 }
 
 /// `PATCH /tenant`: another name, for its owners and admins to give.

@@ -1,0 +1,111 @@
+//! Requests with an `Idempotency-Key` are done once; a tenant is deleted once and for all.
+
+use serde_json::{Value, json};
+
+use crate::{
+    account::{Device, LOGIN, PASSWORD, credentials},
+    client::{Answer, Call, call},
+    desk::Desk,
+    server::Running,
+};
+
+const SESSIONS: &str = "/api/v5/sessions";
+
+async fn make(desk: &Desk, path: &str, key: &str, body: &Value) -> Answer {
+    desk.call(Call::post(path).header("Idempotency-Key", key).value(body)).await
+}
+
+#[tokio::test]
+async fn a_repeated_request_gets_the_first_answer_and_does_nothing() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let begun = desk.call(Call::post("/api/v5/conversations").value(&json!({}))).await.data();
+    let messages = format!("/api/v5/conversations/{}/messages", begun["id"].as_str().unwrap());
+    for (path, body, other) in [
+        (SESSIONS, json!({"name": "one"}), json!({"name": "two"})),
+        ("/api/v5/conversations", json!({"title": "one"}), json!({"title": "two"})),
+        (messages.as_str(), json!({"content": "one"}), json!({"content": "two"})),
+        ("/api/v5/agents", json!({"name": "one"}), json!({"name": "two"})),
+    ] {
+        let count = async || desk.call(Call::get(path)).await.data().as_array().unwrap().len();
+        let before = count().await;
+        let key = format!("key-{}", path.len());
+        let first = make(&desk, path, &key, &body).await;
+        assert_eq!((first.status, first.header("idempotency-replayed")), (201, None), "{path}");
+        let again = make(&desk, path, &key, &body).await;
+        assert_eq!((again.status, again.header("idempotency-replayed")), (201, Some("true")));
+        assert_eq!(again.body, first.body);
+        for header in ["location", "etag", "content-type"] {
+            assert_eq!(again.header(header), first.header(header), "{path} {header}");
+        }
+        let reused = make(&desk, path, &key, &other).await;
+        assert_eq!((reused.status, reused.code().as_str()), (422, "IDEMPOTENCY_KEY_REUSED"));
+        assert_eq!(count().await, before + 1, "{path}");
+    }
+    // A key is a user's own.
+    let eve = Desk::new(&server, "eve@example.org").await;
+    assert_eq!(make(&eve, SESSIONS, "key-16", &json!({"name": "x"})).await.status, 201);
+    for wrong in ["", "a b", "é", &"k".repeat(201)] {
+        let refused = make(&desk, SESSIONS, wrong, &json!({"name": "x"})).await;
+        assert_eq!((refused.status, refused.code().as_str()), (400, "INVALID_IDEMPOTENCY_KEY"));
+    }
+}
+
+#[tokio::test]
+async fn of_many_at_once_one_is_done_and_all_are_answered_alike() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let body = json!({"name": "once"});
+    let asked = (0..16).map(|_| make(&desk, SESSIONS, "the-key", &body));
+    let answers = futures_util::future::join_all(asked).await;
+    let replayed = answers.iter().filter(|it| it.header("idempotency-replayed").is_some());
+    assert_eq!(replayed.count(), 15);
+    assert!(answers.iter().all(|it| it.status == 201 && it.body == answers[0].body));
+}
+
+#[tokio::test]
+async fn a_request_that_failed_may_be_tried_again() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let named = |name: &str| json!({"name": name});
+    desk.call(Call::post("/api/v5/agents").value(&named("taken"))).await;
+    assert_eq!(make(&desk, "/api/v5/agents", "k", &named("taken")).await.status, 409);
+    assert_eq!(make(&desk, "/api/v5/agents", "k", &named("free")).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_tenant_goes_with_all_that_is_in_it_for_an_owner_who_shows_their_password() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let eve = Desk::new(&server, "eve@example.org").await;
+    let delete = |password: &str| {
+        desk.call(Call::delete("/api/v5/tenant").value(&json!({"password": password})))
+    };
+    let wrong = delete("another password").await;
+    assert_eq!((wrong.status, wrong.code().as_str()), (401, "INVALID_CREDENTIALS"));
+    assert_eq!(desk.get("").await.status, 200);
+
+    // A program may not, nor may somebody who is no owner.
+    let token = Call::post("/api/v5/auth/tokens")
+        .value(&json!({"name": "ci", "scopes": ["read", "write"]}));
+    let token = desk.call(token).await.data()["token"].as_str().unwrap().to_owned();
+    let by_program =
+        Call::delete("/api/v5/tenant").bearer(&token).value(&json!({"password": PASSWORD}));
+    assert_eq!(call(server.address, by_program).await.status, 403);
+
+    assert_eq!(delete(PASSWORD).await.status, 204);
+    assert_eq!(desk.get("").await.status, 401);
+    let login = || call(server.address, credentials(LOGIN, "ada@example.org", PASSWORD));
+    // What is left goes soon.
+    let mut status = login().await.status;
+    for _ in 0..100 {
+        if status == 401 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        status = login().await.status;
+    }
+    assert_eq!(status, 401);
+    assert_eq!(eve.get("").await.status, 200, "nobody else's is touched");
+    Device::register(server.address, "ada@example.org").await;
+}
