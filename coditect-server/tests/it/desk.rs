@@ -19,12 +19,21 @@ pub(crate) struct Desk {
 
 impl Desk {
     pub(crate) async fn new(server: &Running, email: &str) -> Self {
-        Self::with_settings(server, email, json!({})).await
+        Self::at(server.address, email).await
+    }
+
+    /// At the server of that address.
+    pub(crate) async fn at(server: SocketAddr, email: &str) -> Self {
+        Self::make(server, email, json!({})).await
     }
 
     pub(crate) async fn with_settings(server: &Running, email: &str, settings: Value) -> Self {
-        let token = Device::register(server.address, email).await.token;
-        let mut desk = Self { server: server.address, token, path: String::new() };
+        Self::make(server.address, email, settings).await
+    }
+
+    async fn make(server: SocketAddr, email: &str, settings: Value) -> Self {
+        let token = Device::register(server, email).await.token;
+        let mut desk = Self { server, token, path: String::new() };
         let body = json!({"name": "work", "settings": settings});
         let made = desk.call(Call::post("/api/v5/sessions").value(&body)).await.data();
         desk.path = format!("/api/v5/sessions/{}", made["id"].as_str().unwrap());

@@ -292,7 +292,8 @@ async fn start(folder: &Path) -> Process {
     Process::start(on(folder, &FLAGS)).await
 }
 
-fn rounds() -> u64 {
+/// How often the program is killed.
+pub(crate) fn rounds() -> u64 {
     env::var("CODITECT_DURABILITY_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap())
 }
 

@@ -16,6 +16,7 @@ mod flood;
 mod health;
 mod http2;
 mod identity;
+mod kills;
 mod limits;
 mod management;
 mod once;

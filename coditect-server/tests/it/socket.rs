@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A client's end of a socket.
-pub(crate) struct Socket(WebSocketStream<TcpStream>);
+pub(crate) struct Socket(pub(crate) WebSocketStream<TcpStream>);
 
 /// How a socket is asked for.
 #[derive(Clone, Debug)]

@@ -1,0 +1,153 @@
+//! The program is killed while files are uploaded and sockets update: what was acknowledged is there,
+//! what was not is absent or whole, and a check of the store finds nothing.
+//!
+//! ```text
+//! CODITECT_DURABILITY_ROUNDS=200 cargo test -p coditect-server --test it kills
+//! ```
+
+use std::{path::Path, time::Duration};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::{
+    client::{Call, Client},
+    desk::Desk,
+    durability::rounds,
+    process::{Process, on, program},
+    socket::Socket,
+};
+
+const FLAGS: [&str; 4] = ["--access-ttl", "24h", "--log-level", "warn"];
+/// How many updates are on their way at once.
+const IN_FLIGHT: u64 = 16;
+
+/// A client of the socket: what it has said, and what it was told is durable.
+#[derive(Debug, Default)]
+struct Tab {
+    name: String,
+    said: u64,
+    acked: u64,
+}
+
+/// A client that writes one file over and over.
+#[derive(Debug, Default)]
+struct Uploader {
+    path: String,
+    begun: u64,
+    acked: u64,
+}
+
+/// The content of a file's revision: several transactions long, and never like another.
+fn content(revision: u64) -> Vec<u8> {
+    let length = 400_000 + usize::try_from(revision % 5).unwrap() * 700_000;
+    revision.to_le_bytes().into_iter().cycle().take(length).collect()
+}
+
+impl Tab {
+    async fn run(mut self, desk: &Desk) -> Self {
+        let (Socket(mut socket), restored) = Socket::open(desk, &self.name).await;
+        self.settle(&restored);
+        loop {
+            while self.said < self.acked + IN_FLIGHT {
+                self.said += 1;
+                let patch = json!({ &self.name: self.said });
+                let update = json!({"type": "memory.update", "seq": self.said, "data": patch});
+                if socket.feed(Message::text(update.to_string())).await.is_err() {
+                    return self;
+                }
+            }
+            if socket.flush().await.is_err() {
+                return self;
+            }
+            let Some(Ok(Message::Text(text))) = socket.next().await else { return self };
+            let frame: Value = serde_json::from_str(&text).unwrap();
+            if frame["type"] == "ack" {
+                assert_eq!(frame["seq"], self.acked + 1, "acknowledged once, in order");
+                self.acked += 1;
+            }
+        }
+    }
+
+    /// Learns from what is there what became of what it said last.
+    fn settle(&mut self, restored: &Value) {
+        let done = restored["seq"].as_u64().unwrap();
+        assert!((self.acked..=self.said).contains(&done), "{done} is done of {self:?}");
+        let kept = restored["data"]["session_memory"][&self.name].as_u64().unwrap_or_default();
+        assert_eq!(kept, done, "what is numbered as done is what is done");
+        (self.said, self.acked) = (done, done);
+    }
+}
+
+impl Uploader {
+    async fn run(mut self, desk: &Desk) -> Self {
+        let Ok(mut client) = Client::try_connect(desk.server).await else { return self };
+        loop {
+            self.begun += 1;
+            let put =
+                Call::put(&desk.part(&self.path)).bearer(&desk.token).body(content(self.begun));
+            let Some(answer) = client.try_call(put).await else { return self };
+            assert!(matches!(answer.status, 200 | 201), "{}", answer.json());
+            self.acked = self.begun;
+        }
+    }
+
+    async fn verify(&mut self, desk: &Desk) {
+        let found = desk.get(&self.path).await;
+        if found.status == 404 {
+            assert_eq!(self.acked, 0);
+            return;
+        }
+        let whole = [self.acked, self.begun].into_iter().find(|it| found.body == content(*it));
+        self.acked = whole.expect("the last that was acknowledged, or the one after it, whole");
+        self.begun = self.acked;
+    }
+}
+
+async fn start(folder: &Path) -> Process {
+    Process::start(on(folder, &FLAGS)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn uploads_and_updates_outlive_a_kill_or_never_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = start(folder.path()).await;
+    let mut desk = Desk::at(server.address, "ada@example.org").await;
+    let mut tabs = ["one", "two", "three"].map(|name| Tab { name: name.into(), ..Tab::default() });
+    let mut uploaders = ["files/a", "files/deep/b"]
+        .map(|path| Uploader { path: path.into(), ..Uploader::default() });
+    for round in 0..rounds() {
+        let end = async {
+            sleep(Duration::from_millis(200 + 83 * (round % 5))).await;
+            server.kill().await
+        };
+        let [one, two, three] = tabs;
+        let [first, second] = uploaders;
+        let working = async {
+            tokio::join!(
+                one.run(&desk),
+                two.run(&desk),
+                three.run(&desk),
+                first.run(&desk),
+                second.run(&desk)
+            )
+        };
+        let ((one, two, three, first, second), _) = tokio::join!(working, end);
+        (tabs, uploaders) = ([one, two, three], [first, second]);
+        server = start(folder.path()).await;
+        desk.server = server.address;
+        for uploader in &mut uploaders {
+            uploader.verify(&desk).await;
+        }
+    }
+    for tab in &mut tabs {
+        let (_, restored) = Socket::open(&desk, &tab.name).await;
+        tab.settle(&restored);
+        assert!(tab.acked > 0, "{tab:?}");
+    }
+    server.kill().await;
+    let checked = program(&["check"], folder.path()).output().await.unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+}
