@@ -12,7 +12,6 @@
 //! All take turns within each round; the table shows medians over the rounds, and lowest to highest.
 
 use std::{
-    fmt::Write as _,
     fs,
     io::{Write as _, stdout},
     path::PathBuf,
@@ -27,7 +26,11 @@ use coditect_auth::{
     AccessSettings, Auth, Device, HashParams, Hasher, JwksVerifier, MasterKey, Password,
     Registration, Settings, entities,
 };
-use coditect_benches::{Outcome, progress};
+use coditect_benches::{
+    Outcome,
+    lines::{Line, per_second, table},
+    progress,
+};
 use coditect_store::{Clock, Store, engine::Database};
 use futures_util::future::try_join_all;
 use jsonwebtoken::{DecodingKey, Validation, decode, jwk::JwkSet};
@@ -59,14 +62,6 @@ struct Read {
     email: String,
     iat: i64,
     exp: i64,
-}
-
-/// A line of the table: how many a second, in each round.
-struct Line {
-    name: &'static str,
-    rates: Vec<f64>,
-    /// The line that it is compared with.
-    peer: Option<usize>,
 }
 
 const PASSWORD: &str = "correct horse battery";
@@ -112,7 +107,7 @@ fn run(plan: &Plan) -> Outcome<Vec<Line>> {
         ("a refresh, 1 client", None),
         ("refreshes, 64 clients", Some(5)),
     ]
-    .map(|(name, peer)| Line { name, rates: Vec::new(), peer });
+    .map(Line::new);
     let mut refreshed = devices.into_iter().map(|device| device.refresh).collect::<Vec<_>>();
     for round in 1..=plan.rounds {
         progress(&format!("round {round} of {}", plan.rounds))?;
@@ -223,36 +218,9 @@ async fn refreshes(turn: Duration, auth: &Auth, tokens: &mut [String]) -> Outcom
     Ok(per_second(done.load(Ordering::Relaxed), started.elapsed()))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a rate needs no more than a float's digits")]
-fn per_second(count: u64, time: Duration) -> f64 {
-    count as f64 / time.as_secs_f64()
-}
-
-fn median(rates: &[f64]) -> f64 {
-    let mut sorted = rates.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
-}
-
 fn shown(lines: &[Line], rounds: usize) -> String {
-    let mut table = format!(
-        "# What identity costs\n\nMedians of {rounds} rounds in which all took turns (lowest to \
-         highest), {} cores, one disk. A refresh is durable when it is answered. Machines are noisy: \
-         compare ratios of one run, not numbers of two.\n\n| | a second | ratio |\n|---|---|---|\n",
-        thread::available_parallelism().map_or(1, std::num::NonZero::get)
-    );
-    for Line { name, rates, peer } in lines {
-        let (low, high) = rates
-            .iter()
-            .fold((f64::MAX, 0.0_f64), |(low, high), rate| (low.min(*rate), high.max(*rate)));
-        let ratio = peer.map_or(String::new(), |peer| {
-            format!("{:.2}", median(rates) / median(&lines[peer].rates))
-        });
-        // Writing into a string does not fail.
-        let _ =
-            writeln!(table, "| {name} | {:.0} ({low:.0} to {high:.0}) | {ratio} |", median(rates));
-    }
-    table
+    let said = "A refresh is durable when it is answered.";
+    table("What identity costs", said, lines, rounds)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What the benches share: the records that they work on, and how they say how far they are.
 
+pub mod lines;
 mod sample;
 
 use std::{

@@ -12,6 +12,8 @@ use hyper_util::rt::TokioIo;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
+        Error,
+        error::ProtocolError,
         handshake::derive_accept_key,
         protocol::{Role, WebSocketConfig},
     },
@@ -19,12 +21,6 @@ use tokio_tungstenite::{
 
 use super::{Body, Request, respond};
 use crate::problem::Problem;
-
-/// The longest message, in bytes, in one frame or many.
-pub const MESSAGE_LIMIT_BYTES: usize = 256 * 1024;
-
-/// What may wait to be written, in bytes: whoever writes waits for it to go, so it is one message.
-const WRITE_LIMIT_BYTES: usize = 8 << 20;
 
 /// A WebSocket, open.
 pub type WebSocket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
@@ -60,18 +56,32 @@ impl Opening {
         Ok(Self { answer, upgrade: hyper::upgrade::on(request) })
     }
 
-    /// The answer, and the socket, once the answer was sent; `None` if the client has left by then.
-    pub fn split(self) -> (Response<Body>, impl Future<Output = Option<WebSocket>> + Send) {
+    /// The answer, and the socket, once the answer was sent; `None` if the client has left by then. Its
+    /// messages are `limit_bytes` long at the most, in one frame or many.
+    pub fn split(
+        self,
+        limit_bytes: usize,
+    ) -> (Response<Body>, impl Future<Output = Option<WebSocket>> + Send) {
         let upgrade = self.upgrade;
-        let socket = async {
+        let socket = async move {
             let connection = TokioIo::new(upgrade.await.ok()?);
             let config = WebSocketConfig::default()
-                .max_message_size(Some(MESSAGE_LIMIT_BYTES))
-                .max_frame_size(Some(MESSAGE_LIMIT_BYTES))
-                .max_write_buffer_size(WRITE_LIMIT_BYTES);
+                .max_message_size(Some(limit_bytes))
+                .max_frame_size(Some(limit_bytes));
             Some(WebSocket::from_raw_socket(connection, Role::Server, Some(config)).await)
         };
         (self.answer, socket)
+    }
+}
+
+/// The code to close with after `error`; `None` if nobody is there to be told (RFC 6455, section 7.4.1).
+pub fn close_code(error: &Error) -> Option<u16> {
+    match error {
+        Error::Utf8(_) => Some(1007),
+        Error::Capacity(_) => Some(1009),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        Error::Protocol(_) => Some(1002),
+        _ => None,
     }
 }
 

@@ -17,7 +17,6 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::{
     Error, Message,
-    error::{CapacityError, ProtocolError},
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
@@ -34,7 +33,7 @@ use crate::{
         sessions::mine,
         state::Restoration,
     },
-    http::websocket::WebSocket,
+    http::websocket::{WebSocket, close_code},
     problem::Problem,
 };
 
@@ -400,16 +399,11 @@ fn understood(said: Option<Result<Message, Error>>) -> Result<Option<Said>, Unhe
         },
         Some(Ok(Message::Binary(_))) => bad(1003, "Frames are text."),
         Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(None),
-        Some(Err(Error::Utf8(_))) => bad(1007, "The frame is not UTF-8."),
-        Some(Err(Error::Capacity(CapacityError::MessageTooLong { .. }))) => {
-            bad(1009, "The frame is too long.")
-        }
-        Some(Err(Error::Protocol(error)))
-            if !matches!(error, ProtocolError::ResetWithoutClosingHandshake) =>
-        {
-            Err(Unheard::Ended(End::Told(1002, "that is no WebSocket frame")))
-        }
-        None | Some(Ok(Message::Close(_)) | Err(_)) => Err(Unheard::Ended(End::Left)),
+        Some(Err(error)) => match close_code(&error) {
+            Some(code) => bad(code, "The frame is no WebSocket frame, not UTF-8, or too long."),
+            None => Err(Unheard::Ended(End::Left)),
+        },
+        None | Some(Ok(Message::Close(_))) => Err(Unheard::Ended(End::Left)),
     }
 }
 

@@ -53,6 +53,8 @@ use crate::{
 const PROTOCOL: &str = "coditect.v1";
 /// What a ticket is put behind, among the protocols.
 const TICKET: &str = "ticket.";
+/// The longest message, in bytes.
+const MESSAGE_LIMIT_BYTES: usize = 256 * 1024;
 /// The longest name that a client gives itself, in bytes.
 const CLIENT_BYTES: usize = 64;
 /// The most sockets of one session at a server.
@@ -116,7 +118,7 @@ pub(crate) async fn open(app: Arc<App>, request: Request) -> Answer {
     })
     .await?;
     let connection = Connection::new(&app, caller, (&identity, page), room, sequence);
-    let (answer, socket) = opening.split();
+    let (answer, socket) = opening.split(MESSAGE_LIMIT_BYTES);
     let work = async move {
         if let Some(socket) = socket.await {
             connection.run(socket, restoration).await;
