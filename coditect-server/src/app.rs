@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{Config, CourierKind},
     socket::Sockets,
+    frontend::Frontend,
     upkeep::Upkeep,
 };
 
@@ -42,6 +43,8 @@ pub struct App {
     pub auth: Auth,
     /// The sockets that are open.
     pub(crate) sockets: Sockets,
+    /// The files outside of the API.
+    pub(crate) frontend: Frontend,
     /// Where it is told of work for it.
     pub(crate) upkeep: Upkeep,
     started_at: Instant,
@@ -54,7 +57,10 @@ impl App {
     /// # Errors
     ///
     /// The store or its keys cannot be used.
-    pub(crate) async fn open(config: Config) -> Result<Self, coditect_auth::Error> {
+    pub(crate) async fn open(
+        config: Config,
+        frontend: Frontend,
+    ) -> Result<Self, coditect_auth::Error> {
         let clock = Clock::system();
         let database =
             if config.ephemeral { Database::memory()? } else { Database::open(&config.data)? };
@@ -88,6 +94,7 @@ impl App {
             store,
             auth,
             sockets,
+            frontend,
             upkeep: Upkeep::default(),
             started_at: Instant::now(),
             stopping: CancellationToken::new(),

@@ -7,9 +7,13 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum, builder::FalseyValueParser};
+use hyper::header::HeaderValue;
 use ipnet::IpNet;
 
-use crate::http::{ForwardedHeader, client::parse_network};
+use crate::{
+    frontend::STRICT_POLICY,
+    http::{ForwardedHeader, client::parse_network},
+};
 
 /// What `coditect-server` runs with. Durations are written as `90s`, `15m` or `1h 30m`, and are
 /// at most 24h where nothing else is said.
@@ -82,6 +86,14 @@ pub struct Config {
     /// `log` writes tokens to the log, and is for trying the server out.
     #[arg(long, env = "CODITECT_COURIER", value_name = "COURIER", default_value = "none")]
     pub courier: CourierKind,
+
+    /// Folder of a frontend to serve instead of the program's own; read once, at the start.
+    #[arg(long, env = "CODITECT_FRONTEND", value_name = "FOLDER")]
+    pub frontend: Option<PathBuf>,
+
+    /// The `Content-Security-Policy` of the frontend, for one that cannot do with the strict one.
+    #[arg(long, env = "CODITECT_CONTENT_SECURITY_POLICY", value_name = "POLICY", default_value = STRICT_POLICY)]
+    pub content_security_policy: HeaderValue,
 
     /// Largest JSON body, in bytes, or with a unit: KiB or MiB.
     #[arg(long, env = "CODITECT_BODY_LIMIT", value_name = "SIZE", default_value = "1MiB", value_parser = size)]
@@ -301,8 +313,9 @@ mod tests {
             let variable = format!("CODITECT_{}", long.replace('-', "_").to_uppercase());
             assert!(help.contains(&format!("--{long}")), "{long}");
             assert!(help.contains(&variable), "{variable}");
-            if !matches!(long, "ephemeral" | "cookies" | "trusted-proxy" | "socket-token-in-query")
-            {
+            let without_default =
+                ["ephemeral", "cookies", "trusted-proxy", "socket-token-in-query", "frontend"];
+            if !without_default.contains(&long) {
                 assert!(!argument.get_default_values().is_empty(), "{long}");
             }
         }

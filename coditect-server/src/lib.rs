@@ -10,6 +10,8 @@
 //!                                        problem ◄─────── the only error → status map
 //! ```
 //!
+//! What the table does not have is, outside of the API, a file of the [`frontend`].
+//!
 //! Beside serving there are an operator's verbs ([`operator`]): check, inspect, export, import,
 //! backup. What they want of a running server they ask at a socket in its data folder.
 //!
@@ -21,6 +23,7 @@ pub mod command;
 mod config;
 #[cfg(unix)]
 mod control;
+pub mod frontend;
 mod handlers;
 pub mod http;
 mod log;

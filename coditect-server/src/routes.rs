@@ -3,7 +3,8 @@
 //! To add a route, write an `async fn name(app: Arc<App>, request: Request) -> Answer` in
 //! `handlers/` and give it one line in `table`. Paths are matched as they were sent and
 //! parameters decoded after that, so an encoded slash never makes a new segment. GET answers HEAD
-//! too, and every path answers OPTIONS; neither needs a line. No handler is named anywhere else.
+//! too, and every path answers OPTIONS; neither needs a line. No handler is named anywhere else. What
+//! is not in the table is the [frontend](crate::frontend)'s, outside of the API.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -12,6 +13,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::{
     app::App,
+    frontend,
     handlers::{
         agents, audit, auth, conversations, files, health, sessions, settings,
         state::{self, How, Part},
@@ -158,8 +160,16 @@ where
     }
 }
 
+/// What is answered where the table has no line: any path that may be the frontend's.
+fn elsewhere() -> Route {
+    route(Method::GET, "/{*path}", frontend::show)
+}
+
 /// The table, ready to be asked.
-pub struct Routes(matchit::Router<Resource>);
+pub struct Routes {
+    router: matchit::Router<Resource>,
+    elsewhere: Option<Resource>,
+}
 
 /// What lives at one template.
 struct Resource {
@@ -190,7 +200,9 @@ impl Routes {
     ///
     /// Two templates contradict each other.
     pub fn all() -> Result<Self, matchit::InsertError> {
-        Self::of(table())
+        let Route { method, template, handler } = elsewhere();
+        let elsewhere = Resource { template, handlers: vec![(method, handler)] };
+        Ok(Self { elsewhere: Some(elsewhere), ..Self::of(table())? })
     }
 
     /// These routes and no others.
@@ -211,17 +223,18 @@ impl Routes {
         for resource in resources {
             router.insert(resource.template, resource)?;
         }
-        Ok(Self(router))
+        Ok(Self { router, elsewhere: None })
     }
 
     /// Where a request for `method` on `path` belongs.
     pub(crate) fn find(&self, method: &Method, path: &str) -> Found<'_> {
-        let Ok(found) = self.0.at(path) else {
-            return Found { template: "-", step: Step::Say(Err(Problem::not_found())) };
+        let (resource, params) = match (self.router.at(path), &self.elsewhere) {
+            (Ok(found), _) => (found.value, decoded(&found.params)),
+            (Err(_), Some(elsewhere)) if frontend::has(path) => (elsewhere, Some(Vec::new())),
+            _ => return Found { template: "-", step: Step::Say(Err(Problem::not_found())) },
         };
-        let resource = found.value;
         let step = match resource.handler(method) {
-            Some(handler) => match decoded(&found.params) {
+            Some(handler) => match params {
                 Some(params) => Step::Call(handler, params),
                 None => Step::Say(Err(Problem::bad_request(
                     "INVALID_PATH",

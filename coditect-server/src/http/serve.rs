@@ -17,7 +17,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{BodyLimits, connection, service::Service, wire::Deadlines};
 #[cfg(unix)]
 use crate::control::Control;
-use crate::{app::App, config::Config, routes::Routes, upkeep};
+use crate::{
+    app::App,
+    config::Config,
+    frontend::{self, Frontend},
+    routes::Routes,
+    upkeep,
+};
 
 /// The pauses after failures to accept, from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -42,6 +48,9 @@ pub enum Error {
         /// What is wrong with it.
         source: Box<coditect_auth::Error>,
     },
+    /// The folder that `--frontend` names is none.
+    #[error(transparent)]
+    Frontend(#[from] frontend::Error),
     /// Two routes contradict each other.
     #[error("the route table contradicts itself: {0}")]
     Routes(#[from] matchit::InsertError),
@@ -91,8 +100,9 @@ impl Server {
         };
         let limits =
             BodyLimits { json_limit_bytes: config.body_limit, stall_timeout: config.body_timeout };
+        let frontend = Frontend::open(config.frontend.as_deref())?;
         let data = config.data.clone();
-        let opened = App::open(config).await;
+        let opened = App::open(config, frontend).await;
         let app = opened.map_err(|source| Error::Open { data, source: Box::new(source) })?;
         #[cfg(unix)]
         let control = if app.config.ephemeral { None } else { control(&app.config.data) };

@@ -13,6 +13,7 @@ mod desk;
 mod durability;
 mod files;
 mod flood;
+mod frontend;
 mod health;
 mod http2;
 mod identity;
