@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, CourierKind},
-    socket::Sockets,
     frontend::Frontend,
+    socket::Sockets,
     upkeep::Upkeep,
 };
 

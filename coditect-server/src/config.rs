@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use crate::{
     frontend::STRICT_POLICY,
-    http::{ForwardedHeader, client::parse_network},
+    http::{ForwardedHeader, Origin, client::parse_network, origin},
 };
 
 /// What `coditect-server` runs with. Durations are written as `90s`, `15m` or `1h 30m`, and are
@@ -76,6 +76,11 @@ pub struct Config {
         default_value = "x-forwarded-for"
     )]
     pub forwarded_header: ForwardedHeader,
+
+    /// An origin whose pages may use the API from a browser, beside the server's own: scheme, host and
+    /// port, exactly; may be given several times, or with commas between.
+    #[arg(long, env = "CODITECT_ALLOWED_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = origin::parse)]
+    pub allowed_origin: Vec<Origin>,
 
     /// Let clients keep their tokens in cookies, beside bearer tokens. Browsers take them over TLS only,
     /// and from localhost.
@@ -313,9 +318,15 @@ mod tests {
             let variable = format!("CODITECT_{}", long.replace('-', "_").to_uppercase());
             assert!(help.contains(&format!("--{long}")), "{long}");
             assert!(help.contains(&variable), "{variable}");
-            let without_default =
-                ["ephemeral", "cookies", "trusted-proxy", "socket-token-in-query", "frontend"];
-            if !without_default.contains(&long) {
+            let has_none = [
+                "allowed-origin",
+                "cookies",
+                "ephemeral",
+                "frontend",
+                "socket-token-in-query",
+                "trusted-proxy",
+            ];
+            if !has_none.contains(&long) {
                 assert!(!argument.get_default_values().is_empty(), "{long}");
             }
         }

@@ -54,6 +54,29 @@ pub(super) fn address(
     client
 }
 
+/// Whether a request came by TLS to the proxy next to us, if that is trusted, as it says in the header
+/// that goes with the named one: `X-Forwarded-Proto`, or `proto=` in `Forwarded`.
+pub(super) fn is_secure(
+    peer: IpAddr,
+    headers: &HeaderMap,
+    trusted: &[IpNet],
+    named: ForwardedHeader,
+) -> bool {
+    let peer = peer.to_canonical();
+    if !trusted.iter().any(|net| net.contains(&peer)) {
+        return false;
+    }
+    let last = |name| {
+        let line = headers.get_all(name).iter().next_back()?.to_str().ok()?;
+        elements(line).pop()
+    };
+    let proto = match named {
+        ForwardedHeader::XForwardedFor => last("x-forwarded-proto"),
+        ForwardedHeader::Forwarded => last("forwarded").and_then(|element| said(element, "proto")),
+    };
+    proto.is_some_and(|proto| proto.trim().eq_ignore_ascii_case("https"))
+}
+
 /// The elements of a list, whose quoted strings may have commas in them.
 fn elements(line: &str) -> Vec<&str> {
     split(line, ',')
@@ -79,10 +102,14 @@ fn split(text: &str, at: char) -> Vec<&str> {
 
 /// The address of `for=` in an element of `Forwarded`; none if it hides itself, or is not said.
 fn forwarded_for(element: &str) -> Option<IpAddr> {
+    node(said(element, "for")?)
+}
+
+/// What an element of `Forwarded` says as `wanted`, without its quotes.
+fn said<'a>(element: &'a str, wanted: &str) -> Option<&'a str> {
     let mut pairs = split(element, ';').into_iter().filter_map(|pair| pair.trim().split_once('='));
-    let (_, value) = pairs.find(|(name, _)| name.eq_ignore_ascii_case("for"))?;
-    let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
-    node(value)
+    let (_, value) = pairs.find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
+    Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
 }
 
 /// An address, with a port or without.

@@ -12,7 +12,9 @@ pub(crate) mod client;
 pub(crate) mod conditions;
 mod connection;
 pub(crate) mod cookies;
+mod cors;
 pub(crate) mod document;
+mod headers;
 pub(crate) mod origin;
 mod query;
 pub(crate) mod ranges;
@@ -27,6 +29,7 @@ mod wire;
 
 pub use body::{Body, BodyError};
 pub use client::ForwardedHeader;
+pub use origin::Origin;
 pub use query::Query;
 pub use request::{BodyLimits, Request};
 pub use request_id::RequestId;

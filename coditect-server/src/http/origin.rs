@@ -1,15 +1,165 @@
-//! Which pages may use this server from a browser: its own.
+//! Origins (RFC 6454): where a page comes from, as its browser says it, and which are let in.
+//!
+//! An origin is a scheme, a host and a port, all three; nothing matches one by a part or a pattern, and
+//! a page that hides where it comes from (`null`) is of no origin here.
 
-use hyper::{
-    HeaderMap,
-    header::{self, HeaderValue},
-};
+use std::{fmt, str::FromStr};
+
+use hyper::{HeaderMap, Uri, header, http::uri::Authority};
 
 use crate::config::Config;
 
-/// Whether `page`, the `Origin` of a request with these headers, may: it is this server's own.
-pub(crate) fn is_allowed(_config: &Config, headers: &HeaderMap, page: &HeaderValue) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let page = page.to_str().ok().and_then(|page| page.split_once("://"));
-    matches!((host, page), (Some(host), Some((_, page))) if page.eq_ignore_ascii_case(host))
+/// A page's origin, of a scheme that pages have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    is_secure: bool,
+    host: String,
+    port: u16,
+}
+
+impl FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refused = || "not an origin such as https://ide.example.org".to_owned();
+        let (scheme, authority) = text.split_once("://").ok_or_else(refused)?;
+        let is_secure = match scheme.to_ascii_lowercase().as_str() {
+            "https" => true,
+            "http" => false,
+            _ => return Err(refused()),
+        };
+        let (host, port) = place(authority, is_secure).ok_or_else(refused)?;
+        Ok(Self { is_secure, host, port })
+    }
+}
+
+/// As a browser writes it.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, usual) = if self.is_secure { ("https", 443) } else { ("http", 80) };
+        write!(f, "{scheme}://{}", self.host)?;
+        if self.port == usual { Ok(()) } else { write!(f, ":{}", self.port) }
+    }
+}
+
+/// Whether the page of `origin` may use what is asked of `host`: since it is of the same origin, or since
+/// the operator allows it. Without a host, only the latter counts.
+///
+/// Whether the same host was asked by TLS is not looked at: a proxy before this server may have known.
+pub(crate) fn is_allowed(config: &Config, host: Option<&str>, origin: &str) -> bool {
+    let Ok(origin) = origin.parse::<Origin>() else { return false };
+    let is_the_same = host
+        .and_then(|host| place(host, origin.is_secure))
+        .is_some_and(|(host, port)| host == origin.host && port == origin.port);
+    is_the_same || config.allowed_origin.contains(&origin)
+}
+
+/// The host that a request names.
+pub(crate) fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> {
+    match uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => headers.get(header::HOST)?.to_str().ok(),
+    }
+}
+
+/// The host, in small letters, and the port.
+fn place(authority: &str, is_secure: bool) -> Option<(String, u16)> {
+    if authority.contains(['@', '*']) || !authority.is_ascii() {
+        return None;
+    }
+    let parsed: Authority = authority.parse().ok()?;
+    let host = parsed.host().to_ascii_lowercase();
+    let port = match authority.get(parsed.host().len()..)? {
+        "" if is_secure => 443,
+        "" => 80,
+        port => port.strip_prefix(':')?.parse().ok()?,
+    };
+    (!host.is_empty()).then_some((host, port))
+}
+
+/// An origin, as an operator writes it.
+pub(crate) fn parse(text: &str) -> Result<Origin, String> {
+    text.parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        let flags = ["--allowed-origin", "https://ide.example.org,http://localhost:3000"];
+        Config::from_flags(flags).unwrap()
+    }
+
+    #[test]
+    fn an_origin_is_written_as_browsers_write_it() {
+        for (text, written) in [
+            ("https://IDE.example.org", "https://ide.example.org"),
+            ("https://ide.example.org:443", "https://ide.example.org"),
+            ("http://ide.example.org:443", "http://ide.example.org:443"),
+            ("HTTP://localhost:3000", "http://localhost:3000"),
+            ("http://[::1]:80", "http://[::1]"),
+        ] {
+            assert_eq!(text.parse::<Origin>().unwrap().to_string(), written);
+        }
+        for wrong in [
+            "*",
+            "null",
+            "",
+            "ide.example.org",
+            "https://",
+            "https://*.example.org",
+            "https://ide.example.org/",
+            "https://ide.example.org/path",
+            "https://ide.example.org?x",
+            "https://ada@ide.example.org",
+            "https://ide.example.org:",
+            "https://ide.example.org:x",
+            "https://ide.example.org:70000",
+            "ftp://ide.example.org",
+            "file:///",
+            "https://ide.example.org https://b",
+        ] {
+            assert!(wrong.parse::<Origin>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_same_origin_and_those_on_the_list_are_allowed_and_no_others() {
+        let config = config();
+        let host = Some("coditect.example:8443");
+        for allowed in [
+            "https://coditect.example:8443",
+            "http://Coditect.Example:8443",
+            "https://ide.example.org",
+            "http://localhost:3000",
+        ] {
+            assert!(is_allowed(&config, host, allowed), "{allowed}");
+        }
+        for refused in [
+            "https://coditect.example",
+            "http://ide.example.org",
+            "https://ide.example.org:8443",
+            "https://evil.ide.example.org",
+            "https://ide.example.org.evil.example",
+            "http://localhost",
+            "null",
+            "",
+        ] {
+            assert!(!is_allowed(&config, host, refused), "{refused}");
+        }
+        assert!(is_allowed(&config, Some("a.example"), "https://a.example"));
+        assert!(is_allowed(&config, Some("a.example:443"), "https://a.example"));
+        assert!(!is_allowed(&config, Some("a.example:80"), "https://a.example"));
+        assert!(!is_allowed(&config, None, "https://a.example"));
+    }
+
+    #[test]
+    fn the_host_is_the_authoritys_before_the_headers() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, "b.example".parse().unwrap());
+        assert_eq!(host(&headers, &"/x".parse().unwrap()), Some("b.example"));
+        assert_eq!(host(&headers, &"http://a.example/x".parse().unwrap()), Some("a.example"));
+        assert_eq!(host(&HeaderMap::new(), &"/x".parse().unwrap()), None);
+    }
 }

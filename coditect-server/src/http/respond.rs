@@ -13,7 +13,7 @@ use hyper::{
 };
 use serde::{Serialize, Serializer};
 
-use super::{Body, RequestId, request_id::X_REQUEST_ID};
+use super::{Body, RequestId, headers::protect, request_id::X_REQUEST_ID};
 use crate::problem::Problem;
 
 /// The type of every body that isn't a file's content.
@@ -174,6 +174,7 @@ pub(crate) fn mark(headers: &mut HeaderMap, request_id: &RequestId) {
         headers.insert(X_REQUEST_ID, id);
     }
     headers.insert(NOSNIFF.0, NOSNIFF.1);
+    protect(headers);
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }

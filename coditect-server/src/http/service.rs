@@ -14,7 +14,7 @@ use tracing::Instrument;
 
 use super::{
     Body, BodyLimits, HEADER_BLOCK_LIMIT_BYTES, HEADER_COUNT_LIMIT, Request, RequestId, client,
-    respond,
+    cors::Cors, headers, respond,
 };
 use crate::{
     app::App,
@@ -70,6 +70,10 @@ impl Service {
         let started_at = Instant::now();
         let (parts, body) = incoming.into_parts();
         let method = parts.method.clone();
+        let Config { trusted_proxy, forwarded_header, .. } = &self.app.config;
+        let cors = Cors::of(&self.app.config, &method, &parts.headers);
+        let is_secure =
+            client::is_secure(peer.ip(), &parts.headers, trusted_proxy, *forwarded_header);
         let Found { template, step } = match check(&parts.headers, &parts.uri, parts.version) {
             Ok(()) => self.routes.find(&method, parts.uri.path()),
             Err(problem) => Found { template: "-", step: Step::Say(Err(problem)) },
@@ -77,7 +81,6 @@ impl Service {
         let answer = match step {
             Step::Say(answer) => answer,
             Step::Call(handler, params) => {
-                let Config { trusted_proxy, forwarded_header, .. } = &self.app.config;
                 let client =
                     client::address(peer.ip(), &parts.headers, trusted_proxy, *forwarded_header);
                 let request = Request::new(parts, body, id.clone(), client, self.limits);
@@ -101,6 +104,10 @@ impl Service {
         }
         .write();
         respond::mark(response.headers_mut(), &id);
+        cors.mark(response.headers_mut());
+        if is_secure {
+            headers::stay_secure(response.headers_mut());
+        }
         if method == Method::HEAD {
             response = respond::without_body(response);
         }

@@ -129,10 +129,11 @@ pub(crate) async fn open(app: Arc<App>, request: Request) -> Answer {
     Ok(answer)
 }
 
-/// Refuses a page of an origin that is not ours: a browser sends along what it has of us, whoever asks.
+/// Refuses a page of an origin that may not: a browser sends along what it has of us, whoever asks.
 fn refuse_foreign_page(app: &App, request: &Request) -> Result<(), Problem> {
     let Some(page) = request.headers().get(header::ORIGIN) else { return Ok(()) };
-    if origin::is_allowed(&app.config, request.headers(), page) {
+    let host = origin::host(request.headers(), request.uri());
+    if page.to_str().is_ok_and(|page| origin::is_allowed(&app.config, host, page)) {
         return Ok(());
     }
     let message = "Pages of this origin may not open a socket here.";

@@ -11,6 +11,7 @@ mod client;
 mod connections;
 mod desk;
 mod durability;
+mod edge;
 mod files;
 mod flood;
 mod frontend;

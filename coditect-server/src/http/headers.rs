@@ -1,0 +1,52 @@
+//! What every answer tells a browser not to do, unless its handler has said otherwise.
+
+use hyper::{
+    HeaderMap,
+    header::{self, HeaderName, HeaderValue},
+};
+
+/// What an answer of the API is to a browser that is led to it: nothing that runs, loads or is framed.
+const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+
+/// A year: whoever has spoken TLS with this host speaks nothing else with it until then.
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
+const PROTECTION: [(HeaderName, &str); 6] = [
+    (header::CONTENT_SECURITY_POLICY, POLICY),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    // Scripts of allowed origins read answers all the same: this is for those who don't ask.
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (
+        HeaderName::from_static("permissions-policy"),
+        "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
+    ),
+];
+
+/// Adds what is not there.
+pub(super) fn protect(headers: &mut HeaderMap) {
+    for (name, value) in &PROTECTION {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+}
+
+/// Has the browser stay with TLS, by which the request came.
+pub(super) fn stay_secure(headers: &mut HeaderMap) {
+    headers.entry(header::STRICT_TRANSPORT_SECURITY).or_insert(HSTS);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_handler_has_said_stays() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+        protect(&mut headers);
+        assert_eq!(headers[header::CONTENT_SECURITY_POLICY], "sandbox");
+        assert_eq!(headers[header::REFERRER_POLICY], "no-referrer");
+        assert_eq!(headers.len(), PROTECTION.len());
+    }
+}
