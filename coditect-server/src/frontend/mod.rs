@@ -144,10 +144,10 @@ impl File {
     }
 }
 
-/// Whether `path` may be the frontend's.
+/// Whether `path` may be the frontend's: one that is meant for the API, and spelt wrong, is told so.
 pub(crate) fn has(path: &str) -> bool {
     let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-    !OTHERS.contains(&first)
+    !OTHERS.iter().any(|other| other.eq_ignore_ascii_case(first))
 }
 
 /// `GET` of any path that [may be](has) a file's.

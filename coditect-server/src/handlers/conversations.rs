@@ -273,7 +273,7 @@ pub(crate) async fn messages(app: Arc<App>, request: Request) -> Answer {
 }
 
 /// The caller's conversation `id`; 404 if there is none, or if it is somebody else's.
-async fn mine(
+pub(super) async fn mine(
     tx: &Transaction,
     identity: &Identity,
     id: ConversationId,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    caller, checks,
+    caller, checks, conversations,
     merge_patch::Member,
     once::{Made, Once},
 };
@@ -189,6 +189,12 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
             name.change_required(&mut session.name);
             session_type.change_required(&mut session.session_type);
             workspace_path.change(&mut session.workspace_path);
+            if let Member::Become(conversation) = conversation_id {
+                let found = conversations::mine(&tx, &identity, *conversation).await;
+                found.map_err(|problem| {
+                    problem.of_field("conversation_id", "is no conversation of yours")
+                })?;
+            }
             conversation_id.change(&mut session.conversation_id);
             settings.merge_into(&mut session.settings.0);
             session.settings = checked_settings(session.settings.0)?;

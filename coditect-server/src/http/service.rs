@@ -1,7 +1,7 @@
 //! From a request to its answer: its id, its limits, its route, its handler, its line in the log.
 //!
-//! Every request runs in a task of its own, so a handler runs to its end when the client leaves,
-//! and a stopping server can wait for it. A handler's panic is its own request's 500. What comes
+//! A request that changes something runs in a task of its own, so its handler runs to its end when the
+//! client leaves, and a stopping server waits for all. A handler's panic is its own request's 500. What comes
 //! out is always an answer, never an error.
 
 use std::{net::SocketAddr, panic::AssertUnwindSafe, sync::Arc};
@@ -53,6 +53,10 @@ impl Service {
     ) -> Response<Body> {
         let tasks = self.tasks.clone();
         let id = RequestId::choose(incoming.headers());
+        // Who only reads needs nobody to go on when they have left.
+        if incoming.method().is_safe() {
+            return tasks.track_future(self.run(incoming, peer, id)).await;
+        }
         let running = tasks.spawn(self.run(incoming, peer, id.clone()));
         running.await.unwrap_or_else(|lost| {
             let mut response = Problem::internal(lost).to_response(&id);

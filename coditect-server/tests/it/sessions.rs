@@ -274,7 +274,8 @@ async fn a_query_that_says_nothing_clear_is_refused_by_name() {
 async fn put_and_patch_change_what_they_name_and_keep_the_rest() {
     let server = Running::start(&[]).await;
     let owner = Owner::new(&server, "ada@example.org").await;
-    let conversation = uuid::Uuid::now_v7().to_string();
+    let begun = Call::post("/api/v5/conversations").value(&json!({}));
+    let conversation = owner.call(begun).await.data()["id"].as_str().unwrap().to_owned();
     let settings = json!({"theme": "dark", "editor": {"tabs": 4, "wrap": true}});
     let body = json!({"name": "old", "type": "theia", "workspacePath": "/w", "settings": settings});
     // Each row: what is sent, and what differs after it.
@@ -317,6 +318,15 @@ async fn put_and_patch_change_what_they_name_and_keep_the_rest() {
         }
     }
     let made = owner.create(body).await;
+    let stranger = Owner::new(&server, "eve@example.org").await;
+    let theirs = Call::post("/api/v5/conversations").value(&json!({}));
+    let theirs = stranger.call(theirs).await.data()["id"].clone();
+    for foreign in [theirs, json!(uuid::Uuid::now_v7())] {
+        let patch = Call::patch(&path(&made["id"])).value(&json!({"conversation_id": foreign}));
+        let refused = owner.call(patch).await;
+        assert_eq!(refused.status, 422);
+        assert_eq!(refused.json()["error"]["fields"][0]["field"], "conversation_id");
+    }
     let merge = Call::patch(&path(&made["id"]))
         .header("Content-Type", "application/merge-patch+json")
         .body(r#"{"name":"merged"}"#);
