@@ -29,6 +29,15 @@ pub struct Config {
     )]
     pub listen: SocketAddr,
 
+    /// File with the certificate to speak TLS with, and those that vouch for it, as PEM. It is read
+    /// again when it changes.
+    #[arg(long, env = "CODITECT_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// File with the private key of that certificate, as PEM.
+    #[arg(long, env = "CODITECT_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
     /// Folder that the embedded engine keeps its data in; it is made if it isn't there.
     #[arg(long, env = "CODITECT_DATA", value_name = "FOLDER", default_value = "./coditect-data")]
     pub data: PathBuf,
@@ -324,6 +333,8 @@ mod tests {
                 "ephemeral",
                 "frontend",
                 "socket-token-in-query",
+                "tls-cert",
+                "tls-key",
                 "trusted-proxy",
             ];
             if !has_none.contains(&long) {

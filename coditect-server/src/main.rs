@@ -62,7 +62,7 @@ async fn serve(config: Config) -> Result<Outcome, Box<dyn Error>> {
     let stop = stop_signal()?;
     let server = Server::bind(config).await?;
     let mut stdout = io::stdout();
-    writeln!(stdout, "listening on http://{}", server.local_addr())?;
+    writeln!(stdout, "listening on {}", server.url())?;
     stdout.flush()?;
     server.run(stop).await;
     Ok(Outcome::Done)

@@ -22,8 +22,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     HEADER_BLOCK_LIMIT_BYTES, HEADER_COUNT_LIMIT,
     activity::{Activity, Watched},
-    service::Service,
+    service::{Peer, Service},
     sniff::{Protocol, Rewound, sniff},
+    stream::Stream,
+    tls::Tls,
     wire::{Deadlines, Wire},
 };
 
@@ -43,15 +45,24 @@ const READ_BUFFER_LIMIT_BYTES: usize = 64 * 1024;
 /// Serves what comes over `stream` until either side is done, or `stop` is and nothing runs.
 pub(super) async fn serve(
     stream: TcpStream,
-    peer: SocketAddr,
+    address: SocketAddr,
+    tls: Option<Tls>,
     service: Arc<Service>,
     deadlines: Deadlines,
     stop: CancellationToken,
 ) {
     let connected_at = Instant::now();
     let due_at = connected_at + deadlines.header_timeout;
+    let peer = Peer { address, is_secure: tls.is_some() };
+    let begun = async {
+        let stream = match tls {
+            Some(tls) => Stream::Secure(Box::new(tls.accept(stream, due_at).await?)),
+            None => Stream::Plain(stream),
+        };
+        sniff(stream, due_at).await
+    };
     let sniffed = tokio::select! {
-        sniffed = sniff(stream, due_at) => sniffed,
+        sniffed = begun => sniffed,
         () = stop.cancelled() => return,
     };
     let Ok(Some((protocol, io))) = sniffed else {
@@ -70,7 +81,7 @@ pub(super) async fn serve(
         Protocol::Http2 => serve_http2(io, answer, activity, deadlines, stop).await,
     };
     if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "connection ended early");
+        tracing::debug!(peer = %address, %error, "connection ended early");
     }
 }
 
@@ -78,7 +89,7 @@ async fn answer(
     service: Arc<Service>,
     activity: Activity,
     request: Request<Incoming>,
-    peer: SocketAddr,
+    peer: Peer,
 ) -> Result<Response<Watched>, Infallible> {
     let exchange = activity.begin();
     let response = service.answer(request, peer).await;

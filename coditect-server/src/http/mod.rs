@@ -1,6 +1,6 @@
 //! HTTP itself: connections, requests, answers. Nothing here knows a tenant, a user or a session.
 //!
-//! From the socket up: [`serve`] accepts, `sniff` tells the protocol, `connection` drives it with
+//! From the socket up: [`serve`] accepts, [`tls`] shakes hands, `sniff` tells the protocol, `connection` drives it with
 //! its deadlines (`wire` for HTTP/1.1, `activity` for HTTP/2), `service` makes of each request a
 //! call of the route table. What a handler touches is [`Request`], [`respond`], [`bearer`],
 //! `cookies` and [`RequestId`].
@@ -25,6 +25,8 @@ pub mod serve;
 mod service;
 mod sniff;
 pub mod websocket;
+mod stream;
+pub mod tls;
 mod wire;
 
 pub use body::{Body, BodyError};

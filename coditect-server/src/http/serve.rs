@@ -14,7 +14,12 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{BodyLimits, connection, service::Service, wire::Deadlines};
+use super::{
+    BodyLimits, connection,
+    service::Service,
+    tls::{self, Tls},
+    wire::Deadlines,
+};
 #[cfg(unix)]
 use crate::control::Control;
 use crate::{
@@ -51,6 +56,9 @@ pub enum Error {
     /// The folder that `--frontend` names is none.
     #[error(transparent)]
     Frontend(#[from] frontend::Error),
+    /// The certificate or its key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     /// Two routes contradict each other.
     #[error("the route table contradicts itself: {0}")]
     Routes(#[from] matchit::InsertError),
@@ -63,6 +71,7 @@ pub struct Server {
     app: Arc<App>,
     service: Arc<Service>,
     deadlines: Deadlines,
+    tls: Option<Tls>,
     /// The operator's door, where there is one.
     #[cfg(unix)]
     control: Option<Control>,
@@ -85,6 +94,7 @@ impl Server {
     ///
     /// As [`bind`](Self::bind).
     pub async fn bind_with(config: Config, routes: Routes) -> Result<Self, Error> {
+        let tls = Tls::open(config.tls_cert.as_deref(), config.tls_key.as_deref())?;
         let address = config.listen;
         let listening = async {
             let listener = TcpListener::bind(address).await?;
@@ -114,6 +124,7 @@ impl Server {
             app,
             service,
             deadlines,
+            tls,
             #[cfg(unix)]
             control,
         })
@@ -124,12 +135,23 @@ impl Server {
         self.address
     }
 
+    /// The same as a URL says it.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
     /// Serves until `stop` resolves, and then for as long as running requests need, at most the
     /// configured time. When this returns, no connection is left and the store is closed.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let connections = TaskTracker::new();
         let severing = CancellationToken::new();
         let working = tokio::spawn(upkeep::run(Arc::clone(&self.app)));
+        if let Some(tls) = self.tls.clone() {
+            let stopping = self.app.stopping().clone();
+            let keeping = tls.keep();
+            connections.spawn(async move { stopping.run_until_cancelled(keeping).await });
+        }
         #[cfg(unix)]
         if let Some(control) = self.control.take() {
             connections.spawn(control.serve(Arc::clone(&self.app)));
@@ -170,6 +192,7 @@ impl Server {
             let serving = connection::serve(
                 stream,
                 peer,
+                self.tls.clone(),
                 Arc::clone(&self.service),
                 self.deadlines,
                 self.app.stopping().clone(),

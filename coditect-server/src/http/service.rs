@@ -27,6 +27,14 @@ use crate::{
 /// What HTTP/2 counts for a header beside its name and value (RFC 9113, section 6.5.2).
 const HEADER_OVERHEAD_BYTES: usize = 32;
 
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    /// Whether it speaks TLS with us.
+    pub(super) is_secure: bool,
+}
+
 /// Answers requests, of all connections.
 pub(super) struct Service {
     app: Arc<App>,
@@ -49,7 +57,7 @@ impl Service {
     pub(super) async fn answer(
         self: Arc<Self>,
         incoming: hyper::Request<Incoming>,
-        peer: SocketAddr,
+        peer: Peer,
     ) -> Response<Body> {
         let tasks = self.tasks.clone();
         let id = RequestId::choose(incoming.headers());
@@ -68,7 +76,7 @@ impl Service {
     async fn run(
         self: Arc<Self>,
         incoming: hyper::Request<Incoming>,
-        peer: SocketAddr,
+        peer: Peer,
         id: RequestId,
     ) -> Response<Body> {
         let started_at = Instant::now();
@@ -76,8 +84,9 @@ impl Service {
         let method = parts.method.clone();
         let Config { trusted_proxy, forwarded_header, .. } = &self.app.config;
         let cors = Cors::of(&self.app.config, &method, &parts.headers);
-        let is_secure =
-            client::is_secure(peer.ip(), &parts.headers, trusted_proxy, *forwarded_header);
+        let ip = peer.address.ip();
+        let is_secure = peer.is_secure
+            || client::is_secure(ip, &parts.headers, trusted_proxy, *forwarded_header);
         let Found { template, step } = match check(&parts.headers, &parts.uri, parts.version) {
             Ok(()) => self.routes.find(&method, parts.uri.path()),
             Err(problem) => Found { template: "-", step: Step::Say(Err(problem)) },
@@ -85,8 +94,7 @@ impl Service {
         let answer = match step {
             Step::Say(answer) => answer,
             Step::Call(handler, params) => {
-                let client =
-                    client::address(peer.ip(), &parts.headers, trusted_proxy, *forwarded_header);
+                let client = client::address(ip, &parts.headers, trusted_proxy, *forwarded_header);
                 let request = Request::new(parts, body, id.clone(), client, self.limits);
                 self.call(handler, request.with_params(params)).await
             }

@@ -11,10 +11,11 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     time::{Instant, timeout_at},
 };
+
+use super::stream::Stream;
 
 /// What an HTTP/2 client sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -32,32 +33,27 @@ pub(super) enum Protocol {
 #[derive(Debug)]
 pub(super) struct Rewound {
     prefix: Bytes,
-    stream: TcpStream,
+    stream: Stream,
 }
 
 /// Tells what the client speaks. `None` where it has sent nothing until `deadline`, or left.
 pub(super) async fn sniff(
-    stream: TcpStream,
+    mut stream: Stream,
     deadline: Instant,
 ) -> io::Result<Option<(Protocol, Rewound)>> {
     let mut read = [0; PREFACE.len()];
     let mut length = 0;
     let mut verdict = None;
     while verdict.is_none() {
-        match timeout_at(deadline, stream.readable()).await {
-            Ok(ready) => ready?,
+        let Ok(count) = timeout_at(deadline, stream.read(&mut read[length..])).await else {
             // What there is of a header block is late, and HTTP/1.1 can say so.
-            Err(_elapsed) => break,
+            break;
+        };
+        match count? {
+            0 => break,
+            count => length += count,
         }
-        match stream.try_read(&mut read[length..]) {
-            Ok(0) => break,
-            Ok(count) => {
-                length += count;
-                verdict = tell(&read[..length]);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
+        verdict = tell(&read[..length]);
     }
     if length == 0 {
         return Ok(None);

@@ -159,7 +159,8 @@ impl Wire {
         loop {
             match &mut self.leaving {
                 None | Some(Leaving::Telling) => {
-                    ready!(Pin::new(&mut self.io).poll_shutdown(context))?;
+                    // TLS has a last word of its own, for which there may be no room.
+                    ready!(self.poll_bounded(context, AsyncWrite::poll_shutdown))?;
                     self.leaving = Some(Leaving::Listening {
                         until: Box::pin(sleep(LINGER)),
                         left_bytes: LINGER_LIMIT_BYTES,
@@ -295,7 +296,7 @@ impl AsyncWrite for Wire {
             let due_at = Instant::now() + wire.deadlines.idle_timeout;
             wire.read_timer.as_mut().reset(due_at);
         }
-        Pin::new(&mut wire.io).poll_flush(context)
+        wire.poll_bounded(context, AsyncWrite::poll_flush)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -35,4 +35,5 @@ mod sessions;
 mod socket;
 mod state;
 mod stopping;
+mod tls;
 mod upkeep;

@@ -65,7 +65,7 @@ impl Process {
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(PATIENCE, stdout.next_line()).await.expect("a first line in time");
         let Some(line) = line.unwrap() else { panic!("{}", stderr.await.unwrap()) };
-        let address = line.strip_prefix("listening on http://").unwrap().parse().unwrap();
+        let address = line.rsplit_once("://").unwrap().1.parse().unwrap();
         Self { address, child, stderr }
     }
 
@@ -83,6 +83,14 @@ impl Process {
     pub(crate) async fn kill(mut self) -> Ended {
         self.child.start_kill().unwrap();
         self.ended().await
+    }
+
+    /// Tells it to look at its files again.
+    #[cfg(unix)]
+    pub(crate) async fn hang_up(&self) {
+        let id = self.child.id().unwrap().to_string();
+        let sent = Command::new("kill").args(["-HUP", &id]).status().await;
+        assert!(sent.unwrap().success());
     }
 
     /// Asks it to end.
