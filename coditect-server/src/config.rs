@@ -91,6 +91,10 @@ pub struct Config {
     #[arg(long, env = "CODITECT_ALLOWED_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = origin::parse)]
     pub allowed_origin: Vec<Origin>,
 
+    /// A network from which /metrics may be read; may be given several times, or with commas between.
+    #[arg(long, env = "CODITECT_METRICS_FROM", value_name = "NETWORK", value_delimiter = ',', default_values = ["127.0.0.0/8", "::1"], value_parser = parse_network)]
+    pub metrics_from: Vec<IpNet>,
+
     /// Let clients keep their tokens in cookies, beside bearer tokens. Browsers take them over TLS only,
     /// and from localhost.
     #[arg(long, env = "CODITECT_COOKIES", value_parser = FalseyValueParser::new())]

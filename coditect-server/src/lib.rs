@@ -31,6 +31,7 @@ pub mod operator;
 pub mod problem;
 pub mod routes;
 mod socket;
+pub mod telemetry;
 mod upkeep;
 
 pub use app::App;

@@ -15,7 +15,7 @@ use coditect_server::{
     Config, Server,
     command::{Command, Verb},
     operator::{self, Outcome},
-    start_log, start_operators_log,
+    start_log, start_operators_log, telemetry,
 };
 
 /// What a check exits with that has found faults.
@@ -59,6 +59,7 @@ async fn run(command: Command) -> Result<Outcome, Box<dyn Error>> {
 
 async fn serve(config: Config) -> Result<Outcome, Box<dyn Error>> {
     start_log(&config).map_err(|error| format!("--log-level: {error}"))?;
+    telemetry::start()?;
     let stop = stop_signal()?;
     let server = Server::bind(config).await?;
     let mut stdout = io::stdout();

@@ -20,7 +20,7 @@ use crate::{
     },
     http::{Body, Request, respond},
     problem::Problem,
-    socket,
+    socket, telemetry,
 };
 
 /// What a handler gives back.
@@ -38,6 +38,7 @@ fn table() -> Vec<Route> {
     vec![
         route(Method::GET,    "/healthz",                 health::alive),
         route(Method::GET,    "/readyz",                  health::ready),
+        route(Method::GET,    "/metrics",                 telemetry::show),
         route(Method::GET,    "/api/v5/health",           health::show),
 
         route(Method::POST,   "/api/v5/auth/register",    auth::register),

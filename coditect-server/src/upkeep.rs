@@ -13,7 +13,7 @@ use tokio::{
     time::{self, Instant, MissedTickBehavior},
 };
 
-use crate::app::App;
+use crate::{app::App, telemetry};
 
 /// How often the signing keys are looked at.
 const KEYS_KEPT_EVERY: time::Duration = time::Duration::from_secs(60);
@@ -57,6 +57,7 @@ pub(crate) async fn run(app: Arc<App>) {
         () = app.stopping().cancelled() => {}
         () = working => {}
         () = keep_keys(&app) => {}
+        () = telemetry::keep() => {}
     }
 }
 

@@ -56,8 +56,8 @@ pub(super) async fn serve(
     let peer = Peer { address, is_secure: tls.is_some() };
     let begun = async {
         let stream = match tls {
-            Some(tls) => Stream::Secure(Box::new(tls.accept(stream, due_at).await?)),
-            None => Stream::Plain(stream),
+            Some(tls) => Stream::secure(tls.accept(stream, due_at).await?),
+            None => Stream::plain(stream),
         };
         sniff(stream, due_at).await
     };

@@ -27,7 +27,7 @@ use crate::{
     config::Config,
     frontend::{self, Frontend},
     routes::Routes,
-    upkeep,
+    telemetry, upkeep,
 };
 
 /// The pauses after failures to accept, from the first to the longest.
@@ -218,9 +218,11 @@ fn control(data: &std::path::Path) -> Option<Control> {
     bound.ok()
 }
 
-/// Runs `connection` and holds its permit meanwhile.
+/// Runs `connection`, and holds its permit and counts it meanwhile.
 async fn hold(permit: OwnedSemaphorePermit, connection: impl Future<Output = ()>) {
+    let connected = telemetry::connected();
     connection.await;
+    drop(connected);
     drop(permit);
 }
 

@@ -22,6 +22,7 @@ use crate::{
     log,
     problem::Problem,
     routes::{Answer, Found, Handler, Routes, Step},
+    telemetry,
 };
 
 /// What HTTP/2 counts for a header beside its name and value (RFC 9113, section 6.5.2).
@@ -80,6 +81,7 @@ impl Service {
         id: RequestId,
     ) -> Response<Body> {
         let started_at = Instant::now();
+        let in_flight = telemetry::in_flight();
         let (parts, body) = incoming.into_parts();
         let method = parts.method.clone();
         let Config { trusted_proxy, forwarded_header, .. } = &self.app.config;
@@ -103,11 +105,14 @@ impl Service {
             Ok(response) => (response, None),
             Err(problem) => (problem.to_response(&id), Some(problem)),
         };
+        drop(in_flight);
+        let (status, took) = (response.status(), started_at.elapsed());
+        telemetry::answered(template, &method, status, took);
         log::Line {
             method: &method,
             route: template,
-            status: response.status(),
-            took: started_at.elapsed(),
+            status,
+            took,
             request_id: &id,
             cause: problem
                 .as_ref()

@@ -30,7 +30,6 @@ pub(super) enum Protocol {
 }
 
 /// A socket whose first bytes have been read, and are read again.
-#[derive(Debug)]
 pub(super) struct Rewound {
     prefix: Bytes,
     stream: Stream,

@@ -13,13 +13,38 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
+use crate::telemetry::Traffic;
+
 /// A socket, and what is between it and HTTP.
+pub(super) struct Stream {
+    channel: Channel,
+    traffic: Traffic,
+}
+
 #[derive(Debug)]
-pub(super) enum Stream {
-    /// Nothing.
+enum Channel {
     Plain(TcpStream),
-    /// TLS, whose handshake is done.
+    /// By TLS, whose handshake is done.
     Secure(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// The bytes as they are on the socket.
+    pub(super) fn plain(stream: TcpStream) -> Self {
+        Self { channel: Channel::Plain(stream), traffic: Traffic::new() }
+    }
+
+    /// The bytes within TLS.
+    pub(super) fn secure(stream: TlsStream<TcpStream>) -> Self {
+        Self { channel: Channel::Secure(Box::new(stream)), traffic: Traffic::new() }
+    }
+
+    fn sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.traffic.sent(*bytes);
+        }
+        written
+    }
 }
 
 impl AsyncRead for Stream {
@@ -28,10 +53,14 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Secure(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
+        let stream = self.get_mut();
+        let before = buffer.filled().len();
+        let read = match &mut stream.channel {
+            Channel::Plain(channel) => Pin::new(channel).poll_read(context, buffer),
+            Channel::Secure(channel) => Pin::new(channel).poll_read(context, buffer),
+        };
+        stream.traffic.received(buffer.filled().len() - before);
+        read
     }
 }
 
@@ -41,10 +70,12 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Secure(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+        let stream = self.get_mut();
+        let written = match &mut stream.channel {
+            Channel::Plain(channel) => Pin::new(channel).poll_write(context, bytes),
+            Channel::Secure(channel) => Pin::new(channel).poll_write(context, bytes),
+        };
+        stream.sent(written)
     }
 
     fn poll_write_vectored(
@@ -52,30 +83,32 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Self::Secure(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-        }
+        let stream = self.get_mut();
+        let written = match &mut stream.channel {
+            Channel::Plain(channel) => Pin::new(channel).poll_write_vectored(context, slices),
+            Channel::Secure(channel) => Pin::new(channel).poll_write_vectored(context, slices),
+        };
+        stream.sent(written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Secure(stream) => stream.is_write_vectored(),
+        match &self.channel {
+            Channel::Plain(channel) => channel.is_write_vectored(),
+            Channel::Secure(channel) => channel.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::Secure(stream) => Pin::new(stream).poll_flush(context),
+        match &mut self.get_mut().channel {
+            Channel::Plain(channel) => Pin::new(channel).poll_flush(context),
+            Channel::Secure(channel) => Pin::new(channel).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Secure(stream) => Pin::new(stream).poll_shutdown(context),
+        match &mut self.get_mut().channel {
+            Channel::Plain(channel) => Pin::new(channel).poll_shutdown(context),
+            Channel::Secure(channel) => Pin::new(channel).poll_shutdown(context),
         }
     }
 }

@@ -21,6 +21,7 @@ mod identity;
 mod kills;
 mod limits;
 mod management;
+mod metrics;
 mod once;
 mod operator;
 mod process;

@@ -1,0 +1,99 @@
+//! What the program tells of itself.
+
+use std::net::SocketAddr;
+
+use crate::{
+    account::Device,
+    client::{Call, Client, call},
+    process::{Process, on},
+    server::Running,
+};
+
+async fn metrics(address: SocketAddr) -> String {
+    let answer = call(address, Call::get("/metrics")).await;
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    String::from_utf8(answer.body).unwrap()
+}
+
+/// The value of a series, labels and all.
+fn value(metrics: &str, series: &str) -> f64 {
+    let found = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    found.unwrap_or_else(|| panic!("{series} is not in {metrics}")).parse().unwrap()
+}
+
+#[tokio::test]
+async fn requests_connections_bytes_and_the_store_are_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(on(folder.path(), &[])).await;
+    let address = process.address;
+    Device::register(address, "ada@example.org").await;
+    for path in ["/api/v5/secret-path", "/api/v5/sessions/secret-id", "/secret-page"] {
+        call(address, Call::get(path)).await;
+    }
+    call(address, Call::new("SECRET", "/healthz")).await;
+    let mut kept = Client::connect(address).await;
+    assert_eq!(kept.call(Call::get("/healthz")).await.status, 200);
+
+    let told = metrics(address).await;
+    let requests = |route: &str, method: &str, status: &str| {
+        let labels = format!("{{route=\"{route}\",method=\"{method}\",status=\"{status}\"}}");
+        let count = format!("coditect_http_request_duration_seconds_count{labels}");
+        let requests = value(&told, &format!("coditect_http_requests_total{labels}"));
+        assert!((value(&told, &count) - requests).abs() < 0.5);
+        requests
+    };
+    for (route, method, status) in [
+        ("/api/v5/auth/register", "POST", "2xx"),
+        ("/api/v5/sessions/{id}", "GET", "4xx"),
+        ("-", "GET", "4xx"),
+        ("/{*path}", "GET", "2xx"),
+        ("/healthz", "other", "4xx"),
+        ("/healthz", "GET", "2xx"),
+    ] {
+        assert!((requests(route, method, status) - 1.0).abs() < 0.5, "{route}");
+    }
+    assert!(!told.to_lowercase().contains("secret") && !told.contains("ada@"), "{told}");
+    assert!(value(&told, "coditect_http_connections") >= 2.0);
+    assert!((value(&told, "coditect_http_requests_in_flight") - 1.0).abs() < 0.5);
+    assert!(value(&told, "coditect_http_received_bytes_total") > 200.0);
+    assert!(value(&told, "coditect_http_sent_bytes_total") > 1000.0);
+    assert!(value(&told, "coditect_store_commits_total{outcome=\"committed\"}") >= 1.0);
+    assert!(value(&told, "coditect_store_sync_duration_seconds_count") >= 1.0);
+    assert!(told.contains("coditect_http_request_duration_seconds_bucket{"), "{told}");
+    assert!(value(&told, "process_start_time_seconds") > 1.7e9);
+    let build = format!("coditect_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
+    assert!((value(&told, &build) - 1.0).abs() < 0.5);
+    drop(kept);
+    process.terminate().await;
+}
+
+#[tokio::test]
+async fn metrics_are_shown_to_the_networks_that_are_named_and_to_nobody_behind_a_proxy() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(on(folder.path(), &["--metrics-from", "192.0.2.0/24"])).await;
+    let refused = call(process.address, Call::get("/metrics")).await;
+    assert_eq!((refused.status, refused.code().as_str()), (403, "FORBIDDEN"));
+    process.terminate().await;
+
+    let process = Process::start(on(folder.path(), &[])).await;
+    let forwarded = Call::get("/metrics").header("X-Forwarded-For", "127.0.0.1");
+    let refused = call(process.address, forwarded).await;
+    assert_eq!((refused.status, refused.code().as_str()), (403, "FORBIDDEN"));
+    process.terminate().await;
+
+    let flags = ["--trusted-proxy", "127.0.0.1", "--metrics-from", "192.0.2.0/24"];
+    let process = Process::start(on(folder.path(), &flags)).await;
+    for (client, status) in [("192.0.2.7", 200), ("198.51.100.1", 403)] {
+        let wanted = Call::get("/metrics").header("X-Forwarded-For", client);
+        assert_eq!(call(process.address, wanted).await.status, status, "{client}");
+    }
+    process.terminate().await;
+}
+
+#[tokio::test]
+async fn a_server_within_another_program_records_nothing_by_itself() {
+    let server = Running::start(&[]).await;
+    let answer = call(server.address, Call::get("/metrics")).await;
+    assert_eq!((answer.status, answer.code().as_str()), (404, "NOT_FOUND"));
+}
