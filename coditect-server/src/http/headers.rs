@@ -1,5 +1,7 @@
 //! What every answer tells a browser not to do, unless its handler has said otherwise.
 
+use std::sync::LazyLock;
+
 use hyper::{
     HeaderMap,
     header::{self, HeaderName, HeaderValue},
@@ -11,23 +13,27 @@ const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 /// A year: whoever has spoken TLS with this host speaks nothing else with it until then.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
-const PROTECTION: [(HeaderName, &str); 6] = [
-    (header::CONTENT_SECURITY_POLICY, POLICY),
-    (header::REFERRER_POLICY, "no-referrer"),
-    (header::X_FRAME_OPTIONS, "DENY"),
-    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-    // Scripts of allowed origins read answers all the same: this is for those who don't ask.
-    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-    (
-        HeaderName::from_static("permissions-policy"),
-        "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
-    ),
-];
+static PROTECTION: LazyLock<[(HeaderName, HeaderValue); 6]> = LazyLock::new(|| {
+    [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        // Scripts of allowed origins read answers all the same: this is for those who don't ask.
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (
+            HeaderName::from_static("permissions-policy"),
+            "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
+        ),
+    ]
+    .map(|(name, value)| (name, HeaderValue::from_static(value)))
+});
 
 /// Adds what is not there.
 pub(super) fn protect(headers: &mut HeaderMap) {
-    for (name, value) in &PROTECTION {
-        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    headers.reserve(PROTECTION.len());
+    for (name, value) in PROTECTION.iter() {
+        headers.entry(name).or_insert_with(|| value.clone());
     }
 }
 

@@ -24,9 +24,9 @@ pub mod respond;
 pub mod serve;
 mod service;
 mod sniff;
-pub mod websocket;
 mod stream;
 pub mod tls;
+pub mod websocket;
 mod wire;
 
 pub use body::{Body, BodyError};
