@@ -58,6 +58,8 @@ pub enum Verb {
     /// List and rotate the keys that sign access tokens, or replace the master key. A server that is
     /// running goes on.
     Keys(Keys),
+    /// Print the description of the API, OpenAPI 3.1 in JSON.
+    Openapi,
 }
 
 /// Where the store is.

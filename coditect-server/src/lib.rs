@@ -27,6 +27,7 @@ pub mod frontend;
 mod handlers;
 pub mod http;
 mod log;
+pub mod openapi;
 pub mod operator;
 pub mod problem;
 pub mod routes;

@@ -19,6 +19,7 @@ use crate::{
         state::{self, How, Part},
     },
     http::{Body, Request, respond},
+    openapi,
     problem::Problem,
     socket, telemetry,
 };
@@ -40,6 +41,7 @@ fn table() -> Vec<Route> {
         route(Method::GET,    "/readyz",                  health::ready),
         route(Method::GET,    "/metrics",                 telemetry::show),
         route(Method::GET,    "/api/v5/health",           health::show),
+        route(Method::GET,    "/api/v5/openapi.json",     openapi::show),
 
         route(Method::POST,   "/api/v5/auth/register",    auth::register),
         route(Method::POST,   "/api/v5/auth/login",       auth::login),
@@ -159,6 +161,12 @@ where
         template,
         handler: Box::new(move |app, request| Box::pin(handler(app, request))),
     }
+}
+
+/// What is routed: the method and the template of each line.
+#[cfg(test)]
+pub(crate) fn lines() -> impl Iterator<Item = (Method, &'static str)> {
+    table().into_iter().map(|it| (it.method, it.template))
 }
 
 /// What is answered where the table has no line: any path that may be the frontend's.

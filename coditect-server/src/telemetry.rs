@@ -125,6 +125,14 @@ pub(crate) async fn keep() {
     }
 }
 
+/// What the API's description says of it.
+pub(crate) fn operation() -> crate::openapi::Operation {
+    crate::openapi::Operation::get("/metrics", "metrics", "What the program does, for Prometheus")
+        .open()
+        .gives_bytes(200)
+        .fails(&[403, 404])
+}
+
 /// `GET /metrics`; 404 where nothing is recorded, 403 to who is not to see it.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
     let recorder = RECORDER.get().ok_or_else(Problem::not_found)?;

@@ -91,6 +91,10 @@ mod store;
 pub mod telemetry;
 pub mod transaction;
 
+#[cfg(feature = "schema")]
+#[doc(hidden)]
+pub use schemars;
+
 pub use clock::{Clock, ManualClock};
 pub use entity::Entity;
 pub use error::{Error, ErrorKind, Result, RunError};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use coditect_store::model::{Agent, AgentId, Role};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -19,6 +20,7 @@ use crate::{
         conditions::{Conditions, Tag, tagged},
         respond,
     },
+    openapi::Operation,
     problem::Problem,
     routes::Answer,
 };
@@ -26,7 +28,7 @@ use crate::{
 /// The longest description, in characters.
 const DESCRIPTION_CHARS: usize = 2_000;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct NewAgent {
     name: String,
     #[serde(default)]
@@ -36,7 +38,8 @@ struct NewAgent {
 }
 
 /// A partial agent: what is missing stays as it is.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "AgentChange")]
 struct Change {
     #[serde(default)]
     name: Member<String>,
@@ -46,7 +49,8 @@ struct Change {
     settings: Member<Map<String, Value>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Agent")]
 struct AgentView<'a> {
     id: AgentId,
     name: &'a str,
@@ -56,6 +60,36 @@ struct AgentView<'a> {
     created_at: DateTime<Utc>,
     #[serde(serialize_with = "respond::time")]
     updated_at: DateTime<Utc>,
+}
+
+/// What the API's description says of these.
+pub(crate) fn operations() -> Vec<Operation> {
+    const ALL: &str = "/api/v5/agents";
+    const ONE: &str = "/api/v5/agents/{id}";
+    vec![
+        Operation::post(ALL, "createAgent", "Sets up an agent")
+            .takes::<NewAgent>()
+            .creates::<AgentView<'static>>()
+            .tagged()
+            .once()
+            .fails(&[409])
+            .leads_to("getAgent", "id", "/data/id")
+            .leads_to("changeAgent", "id", "/data/id")
+            .leads_to("deleteAgent", "id", "/data/id"),
+        Operation::get(ALL, "listAgents", "The tenant's agents").pages::<AgentView<'static>>(),
+        Operation::get(ONE, "getAgent", "An agent").gives::<AgentView<'static>>().tagged(),
+        Operation::put(ONE, "putAgent", "Changes what it names of an agent")
+            .merges::<Change>()
+            .gives::<AgentView<'static>>()
+            .tagged()
+            .fails(&[409]),
+        Operation::patch(ONE, "changeAgent", "Changes what it names of an agent")
+            .merges::<Change>()
+            .gives::<AgentView<'static>>()
+            .tagged()
+            .fails(&[409]),
+        Operation::delete(ONE, "deleteAgent", "Removes an agent").gives_nothing().tagged(),
+    ]
 }
 
 /// `POST /agents`.

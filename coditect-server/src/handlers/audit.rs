@@ -4,18 +4,21 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use coditect_store::model::{AuditEntry, Role, UserId};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::caller;
 use crate::{
     app::App,
     http::{Query, Request, respond},
+    openapi::{Operation, operation},
     problem::Problem,
     routes::Answer,
 };
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AuditEntry")]
 struct EntryView<'a> {
     actor: Option<UserId>,
     action: &'a str,
@@ -24,6 +27,18 @@ struct EntryView<'a> {
     ip: Option<&'a str>,
     #[serde(serialize_with = "respond::time")]
     at: DateTime<Utc>,
+}
+
+/// What the API's description says of these.
+pub(crate) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::get("/api/v5/audit", "listAudit", "What was done, newest first")
+            .query("actor", operation::id(), "By this user.")
+            .query("action", json!({"type": "string"}), "This was done.")
+            .query("since", operation::time(), "From then on.")
+            .query("until", operation::time(), "Before then.")
+            .pages::<EntryView<'static>>(),
+    ]
 }
 
 /// `GET /audit`: newest first; of an `actor`, of an `action`, `since` and `until` a time.

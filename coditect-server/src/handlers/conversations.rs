@@ -11,8 +11,9 @@ use coditect_store::{
         Agent, AgentId, Author, Conversation, ConversationId, Message, MessageId, SessionId, UserId,
     },
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
     caller, checks,
@@ -27,6 +28,7 @@ use crate::{
         conditions::{Conditions, Tag, tagged},
         respond,
     },
+    openapi::{Operation, operation},
     problem::{Field, Problem},
     routes::Answer,
 };
@@ -38,7 +40,7 @@ const CONTENT_BYTES: usize = 64 << 10;
 /// The largest JSON that goes with a message, in bytes.
 const METADATA_BYTES: usize = 16 << 10;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct NewConversation {
     #[serde(default)]
     title: Option<String>,
@@ -46,13 +48,14 @@ struct NewConversation {
     session_id: Option<SessionId>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ConversationChange")]
 struct Change {
     #[serde(default)]
     title: Member<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct NewMessage {
     content: String,
     /// Which of the tenant's agents said it; the caller, where there is none.
@@ -63,14 +66,15 @@ struct NewMessage {
 }
 
 /// In which order messages are wanted: that in which they were said, or the newest first.
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum OrderName {
     Asc,
     Desc,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Conversation")]
 struct ConversationView<'a> {
     id: ConversationId,
     title: &'a str,
@@ -82,7 +86,8 @@ struct ConversationView<'a> {
     updated_at: DateTime<Utc>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Message")]
 struct MessageView<'a> {
     id: MessageId,
     conversation_id: ConversationId,
@@ -93,12 +98,55 @@ struct MessageView<'a> {
     created_at: DateTime<Utc>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Author")]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum AuthorView {
     User { id: UserId },
     Agent { id: AgentId },
     System,
+}
+
+/// What the API's description says of these.
+pub(crate) fn operations() -> Vec<Operation> {
+    const ALL: &str = "/api/v5/conversations";
+    const ONE: &str = "/api/v5/conversations/{id}";
+    const SAID: &str = "/api/v5/conversations/{id}/messages";
+    vec![
+        Operation::post(ALL, "createConversation", "Begins a conversation")
+            .takes::<NewConversation>()
+            .creates::<ConversationView<'static>>()
+            .tagged()
+            .once()
+            .leads_to("getConversation", "id", "/data/id")
+            .leads_to("say", "id", "/data/id")
+            .leads_to("listMessages", "id", "/data/id")
+            .leads_to("deleteConversation", "id", "/data/id"),
+        Operation::get(ALL, "listConversations", "Conversations of mine, newest first")
+            .query("session_id", operation::id(), "Those that were begun in a session.")
+            .pages::<ConversationView<'static>>(),
+        Operation::get(ONE, "getConversation", "A conversation")
+            .gives::<ConversationView<'static>>()
+            .tagged(),
+        Operation::put(ONE, "putConversation", "Changes what it names of a conversation")
+            .merges::<Change>()
+            .gives::<ConversationView<'static>>()
+            .tagged(),
+        Operation::patch(ONE, "changeConversation", "Changes what it names of a conversation")
+            .merges::<Change>()
+            .gives::<ConversationView<'static>>()
+            .tagged(),
+        Operation::delete(ONE, "deleteConversation", "Deletes a conversation with its messages")
+            .gives_nothing()
+            .tagged(),
+        Operation::post(SAID, "say", "Says something")
+            .takes::<NewMessage>()
+            .creates::<MessageView<'static>>()
+            .once(),
+        Operation::get(SAID, "listMessages", "What was said, in order")
+            .query("order", json!({"enum": ["asc", "desc"]}), "`desc` is the newest first.")
+            .pages::<MessageView<'static>>(),
+    ]
 }
 
 /// `POST /conversations`: one of the caller's, begun in a session of theirs or in none.

@@ -2,10 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use crate::{app::App, http::Request, http::respond, problem::Problem, routes::Answer};
+use crate::{
+    app::App, http::Request, http::respond, openapi::Operation, problem::Problem, routes::Answer,
+};
 
 /// How soon to ask again after a refusal.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -13,7 +16,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long the store may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Health {
     status: &'static str,
     version: &'static str,
@@ -21,9 +24,20 @@ struct Health {
     uptime_seconds: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Status {
     status: &'static str,
+}
+
+/// What the API's description says of these.
+pub(crate) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::get("/healthz", "alive", "Whether the process lives").open().gives::<Status>(),
+        Operation::get("/readyz", "ready", "Whether new work is welcome").open().gives::<Status>(),
+        Operation::get("/api/v5/health", "health", "What runs here, and for how long")
+            .open()
+            .gives::<Health>(),
+    ]
 }
 
 /// `GET /api/v5/health`: what runs here and for how long; 503 when the store doesn't answer.

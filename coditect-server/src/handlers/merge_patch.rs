@@ -1,5 +1,8 @@
 //! JSON Merge Patch (RFC 7396): of documents of any shape, and of records whose members are known.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
@@ -21,6 +24,21 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Member<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let given = Option::deserialize(deserializer)?;
         Ok(given.map_or(Self::Remove, Self::Become))
+    }
+}
+
+/// It may be missing, or `null`.
+impl<T: JsonSchema> JsonSchema for Member<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Option::<T>::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<Option<T>>()
     }
 }
 

@@ -8,8 +8,9 @@ use coditect_store::{
     Transaction,
     model::{ConversationId, Json, Session, SessionId, SessionType, TenantId, UserId},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
     caller, checks, conversations,
@@ -23,6 +24,7 @@ use crate::{
         conditions::{Conditions, Tag, tagged},
         respond,
     },
+    openapi::Operation,
     problem::Problem,
     routes::Answer,
 };
@@ -32,7 +34,8 @@ const PATH_BYTES: usize = 4_096;
 /// `last_accessed_at` is written at most this often.
 const ACCESS_NOTED_EVERY: TimeDelta = TimeDelta::minutes(1);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NewSession")]
 struct NewSession {
     name: String,
     #[serde(default, rename = "type")]
@@ -44,7 +47,8 @@ struct NewSession {
 }
 
 /// A partial session: what is missing stays as it is, `null` removes what may be missing.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "SessionChange")]
 struct Change {
     #[serde(default)]
     name: Member<String>,
@@ -60,7 +64,7 @@ struct Change {
 
 /// A session's type, as the API spells it. It is read from a string and nothing else: left to
 /// itself, serde would take `{"theia": null}` for one, too.
-#[derive(Clone, Copy, Deserialize, Serialize)]
+#[derive(Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", try_from = "String")]
 enum TypeName {
     Workspace,
@@ -68,7 +72,8 @@ enum TypeName {
     Theia,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Session")]
 pub(super) struct SessionView<'a> {
     id: SessionId,
     name: &'a str,
@@ -85,6 +90,46 @@ pub(super) struct SessionView<'a> {
     updated_at: DateTime<Utc>,
     #[serde(serialize_with = "respond::time")]
     last_accessed_at: DateTime<Utc>,
+}
+
+/// What the API's description says of these.
+pub(crate) fn operations() -> Vec<Operation> {
+    const ONE: &str = "/api/v5/sessions/{id}";
+    let create = |path, id| {
+        Operation::post(path, id, "Opens a workspace session")
+            .takes::<NewSession>()
+            .creates::<SessionView<'static>>()
+            .tagged()
+            .once()
+            .leads_to("getSession", "id", "/data/id")
+            .leads_to("restoreSession", "id", "/data/id")
+            .leads_to("changeSession", "id", "/data/id")
+            .leads_to("deleteSession", "id", "/data/id")
+    };
+    vec![
+        create("/api/v5/sessions", "createSession"),
+        create("/api/v5/sessions/create", "createSessionAsBefore"),
+        Operation::get("/api/v5/sessions", "listSessions", "Sessions of mine, newest first")
+            .query("type", json!({"enum": ["workspace", "ai-studio", "theia"]}), "Those of a type.")
+            .query("workspace_path", json!({"type": "string"}), "Those of a workspace.")
+            .pages::<SessionView<'static>>(),
+        Operation::get(ONE, "getSession", "A session")
+            .details("`last_accessed_at` is noted once a minute at the most.")
+            .gives::<SessionView<'static>>()
+            .tagged(),
+        Operation::put(ONE, "putSession", "Changes what it names of a session")
+            .details("The same as PATCH: a partial session is merged into what is there.")
+            .merges::<Change>()
+            .gives::<SessionView<'static>>()
+            .tagged(),
+        Operation::patch(ONE, "changeSession", "Changes what it names of a session")
+            .merges::<Change>()
+            .gives::<SessionView<'static>>()
+            .tagged(),
+        Operation::delete(ONE, "deleteSession", "Deletes a session, with all that hangs on it")
+            .gives_nothing()
+            .tagged(),
+    ]
 }
 
 /// `POST /sessions`, and `POST /sessions/create` for older clients.

@@ -11,8 +11,9 @@ use coditect_store::{
     Transaction,
     model::{Role, Setting, SettingScope},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{caller, checks};
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
         conditions::{Conditions, Tag, tagged},
         respond,
     },
+    openapi::Operation,
     problem::Problem,
     routes::Answer,
 };
@@ -32,25 +34,49 @@ const MOST: usize = 200;
 const VALUE_BYTES: usize = 8 << 10;
 
 /// For whom a setting is, as the API spells it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[schemars(rename = "SettingScope")]
 #[serde(rename_all = "snake_case")]
 enum ScopeName {
     User,
     Tenant,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "SettingValue")]
 struct NewValue {
     value: Value,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Setting")]
 struct SettingView<'a> {
     key: &'a str,
     value: &'a Value,
     scope: ScopeName,
     #[serde(serialize_with = "respond::time")]
     updated_at: DateTime<Utc>,
+}
+
+/// What the API's description says of these.
+pub(crate) fn operations() -> Vec<Operation> {
+    const ONE: &str = "/api/v5/settings/{key}";
+    let scoped = |operation: Operation| {
+        let scope = json!({"enum": ["user", "tenant"]});
+        operation.query("scope", scope, "For whom it is; `user` if nothing is said.")
+    };
+    vec![
+        Operation::get("/api/v5/settings", "listSettings", "What holds for me, by key")
+            .lists::<SettingView<'static>>(),
+        Operation::get(ONE, "getSetting", "What holds for me")
+            .gives::<SettingView<'static>>()
+            .tagged(),
+        scoped(Operation::put(ONE, "setSetting", "Sets it"))
+            .takes::<NewValue>()
+            .gives::<SettingView<'static>>()
+            .tagged(),
+        scoped(Operation::delete(ONE, "removeSetting", "Removes it")).gives_nothing().tagged(),
+    ]
 }
 
 /// `GET /settings`: what holds for the caller, by key.

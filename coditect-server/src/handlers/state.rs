@@ -17,8 +17,9 @@ use coditect_store::{
     },
 };
 use hyper::header::{self, HeaderValue};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 pub(crate) use super::parts::{How, Part};
 use super::{
@@ -33,6 +34,7 @@ use crate::{
         conditions::{Conditions, Tag, tagged},
         respond,
     },
+    openapi::Operation,
     problem::{Field, Problem},
     routes::Answer,
 };
@@ -43,7 +45,8 @@ const MOST_KEPT: usize = 100;
 const BATCH: usize = 50;
 
 /// All that a page needs to look as it did.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Restoration")]
 struct Restored<'a> {
     session: SessionView<'a>,
     editor_state: &'a EditorState,
@@ -55,14 +58,16 @@ struct Restored<'a> {
 }
 
 /// A key that a client keeps something under.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "KeptKey")]
 struct KeyView<'a> {
     key: &'a str,
     version: u64,
 }
 
 /// A version of what a client keeps.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "KeptVersion")]
 struct SavedView<'a> {
     key: &'a str,
     version: u64,
@@ -71,7 +76,7 @@ struct SavedView<'a> {
     saved_at: DateTime<Utc>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Batch {
     #[serde(default)]
     put: Vec<BatchEntry>,
@@ -79,20 +84,21 @@ struct Batch {
     delete: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct BatchEntry {
     key: String,
     /// In Base64.
     content: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "BatchResult")]
 struct BatchDone {
     saved: Vec<BatchSaved>,
     deleted: Vec<String>,
 }
 
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, JsonSchema)]
 struct BatchSaved {
     key: String,
     version: u64,
@@ -110,6 +116,68 @@ pub(crate) struct Restoration {
     states: SessionStates,
     memory: Map<String, Value>,
     keys: Vec<(String, u64)>,
+}
+
+/// What the API's description says of these.
+pub(crate) fn operations() -> Vec<Operation> {
+    const KEPT: &str = "/api/v5/sessions/{id}/state/{key}";
+    let version = || json!({"type": "integer", "minimum": 1});
+    let mut operations = vec![
+        Operation::get(
+            "/api/v5/sessions/{id}/restore",
+            "restoreSession",
+            "All that a page load needs, as of one moment",
+        )
+        .gives::<Restored<'static>>(),
+        Operation::get("/api/v5/sessions/{id}/state", "listKept", "What clients keep, key by key")
+            .lists::<KeyView<'static>>(),
+        Operation::get(KEPT, "getKept", "The bytes that a client has kept")
+            .query("version", version(), "An older one of the last five.")
+            .gives_bytes(200)
+            .tagged(),
+        Operation::put(KEPT, "keep", "Keeps bytes, whatever they are")
+            .takes_bytes()
+            .gives::<SavedView<'static>>()
+            .tagged(),
+        Operation::delete(KEPT, "discardKept", "Removes a key with all its versions")
+            .gives_nothing()
+            .tagged(),
+        Operation::post(
+            "/api/v5/sessions/{id}/state:batch",
+            "keepSeveral",
+            "Keeps several, or none",
+        )
+        .takes::<Batch>()
+        .gives::<BatchDone>(),
+    ];
+    operations.extend(of_part::<EditorState>(
+        "/api/v5/sessions/{id}/editor",
+        ["getEditor", "putEditor", "changeEditor"],
+        "The editor's tabs",
+    ));
+    operations.extend(of_part::<TerminalState>(
+        "/api/v5/sessions/{id}/terminal",
+        ["getTerminal", "putTerminal", "changeTerminal"],
+        "The terminals",
+    ));
+    operations.extend(of_part::<Map<String, Value>>(
+        "/api/v5/sessions/{id}/memory",
+        ["getMemory", "putMemory", "changeMemory"],
+        "What agents remember",
+    ));
+    operations
+}
+
+fn of_part<T: JsonSchema>(
+    path: &'static str,
+    [get, put, change]: [&'static str; 3],
+    what: &'static str,
+) -> [Operation; 3] {
+    [
+        Operation::get(path, get, what).gives::<T>().tagged(),
+        Operation::put(path, put, what).takes::<T>().gives::<T>().tagged(),
+        Operation::patch(path, change, what).merges::<Map<String, Value>>().gives::<T>().tagged(),
+    ]
 }
 
 impl Restoration {

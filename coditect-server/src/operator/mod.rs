@@ -14,7 +14,10 @@ mod progress;
 mod target;
 pub(crate) mod task;
 
-use std::{io, path::PathBuf};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+};
 
 use coditect_auth::entities;
 use coditect_store::{
@@ -86,14 +89,24 @@ pub async fn run(verb: &Verb) -> Result<Outcome, Error> {
         Verb::Backup(arguments) => archives::backup(arguments).await,
         Verb::User(arguments) => identity::user(&arguments.verb).await,
         Verb::Keys(arguments) => identity::keys(&arguments.verb).await,
+        Verb::Openapi => describe(),
     }
+}
+
+/// Prints the description of the API, for people and diffs.
+fn describe() -> Result<Outcome, Error> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{:#}", crate::openapi::document()).map_err(Error::Stdout)?;
+    Ok(Outcome::Done)
 }
 
 /// What to say to who stops `verb`.
 pub fn stopped(verb: &Verb) -> &'static str {
     match verb {
         Verb::Import(_) => "stopped: run it again with the same archive to go on",
-        Verb::Serve(_) | Verb::Inspect(_) | Verb::User(_) | Verb::Keys(_) => "stopped",
+        Verb::Serve(_) | Verb::Inspect(_) | Verb::User(_) | Verb::Keys(_) | Verb::Openapi => {
+            "stopped"
+        }
         Verb::Check(_) => "stopped: the rest was not checked",
         Verb::Export(_) | Verb::Backup(_) => "stopped: nothing was kept",
     }

@@ -45,6 +45,7 @@ use crate::{
         Query, Request, origin,
         websocket::{Opening, protocols},
     },
+    openapi::Operation,
     problem::{Problem, Unauthorized},
     routes::Answer,
 };
@@ -79,6 +80,19 @@ impl Sockets {
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.tasks
     }
+}
+
+/// What the API's description says of it.
+pub(crate) fn operation() -> Operation {
+    let text = || serde_json::json!({"type": "string"});
+    Operation::get("/api/v5/sessions/{id}/ws", "openSocket", "Opens a WebSocket")
+        .details(
+            "Without an upgrade in the request it is refused with 426. A ticket may come among the \
+            protocols, as `ticket.TICKET`.",
+        )
+        .query("client", text(), "What the client calls itself, over reconnects.")
+        .switches(&["Upgrade", "Sec-WebSocket-Protocol"])
+        .fails(&[426, 429])
 }
 
 /// `GET /sessions/{id}/ws`: opens a socket.

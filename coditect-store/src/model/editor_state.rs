@@ -6,6 +6,7 @@ use super::{ActiveFiles, Json};
 
 /// An editor's tabs. What JSON leaves out is as in [`Default`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct EditorState {
     /// The tabs, in their order.
@@ -18,6 +19,7 @@ pub struct EditorState {
 
 /// A file that is open in an editor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Tab {
     /// The file's path.
     pub path: String,
@@ -37,6 +39,7 @@ pub struct Tab {
 
 /// A place in a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TextPosition {
     /// The line, as the client counts them.
     pub line: u32,
@@ -46,6 +49,7 @@ pub struct TextPosition {
 
 /// A piece of a text that is selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Selection {
     /// Where selecting began.
     pub anchor: TextPosition,

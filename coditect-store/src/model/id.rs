@@ -48,6 +48,8 @@ macro_rules! ids {
             }
         }
 
+        $crate::__describe_id!($name);
+
         /// One element, the UUID.
         impl $crate::keyspace::KeyPart for $name {
             const ELEMENTS: usize = 1;
@@ -61,6 +63,39 @@ macro_rules! ids {
             }
         }
     )*};
+}
+
+/// What an id looks like in JSON: for [`ids!`] alone.
+#[cfg(feature = "schema")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __describe_id {
+    ($name:ident) => {
+        /// That of a UUID.
+        impl $crate::schemars::JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(
+                generator: &mut $crate::schemars::SchemaGenerator,
+            ) -> $crate::schemars::Schema {
+                <uuid::Uuid as $crate::schemars::JsonSchema>::json_schema(generator)
+            }
+        }
+    };
+}
+
+/// Nobody asks.
+#[cfg(not(feature = "schema"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __describe_id {
+    ($name:ident) => {};
 }
 
 ids! {

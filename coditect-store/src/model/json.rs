@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 /// A JSON document that a record carries without looking into it. In a record's bytes it is its
 /// text, since bincode cannot hold a value of unknown shape; in JSON it is itself.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transparent))]
 pub struct Json(pub serde_json::Value);
 
 impl Serialize for Json {

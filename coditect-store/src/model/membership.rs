@@ -35,6 +35,7 @@ pub struct Membership {
 /// What somebody may do in a tenant; each may do all that those before it may. Persisted: add at the
 /// end, never reorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Work in it.

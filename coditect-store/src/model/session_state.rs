@@ -58,6 +58,7 @@ pub enum StatePart {
 
 /// The paths of the files that are open, in the order of their tabs. In JSON it is a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct ActiveFiles(pub Vec<String>);
 

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 /// The terminals of a session. It says what they were about, and nothing in it is ever run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct TerminalState {
     /// Which of them is in front.
@@ -23,6 +24,7 @@ pub struct TerminalState {
 
 /// One terminal. What JSON leaves out is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Terminal {
     /// What is written on it.
@@ -41,12 +43,14 @@ pub const COMMAND_HISTORY_LIMIT: usize = 1_000;
 /// The newest [`COMMAND_HISTORY_LIMIT`] commands, oldest first. In JSON it is a list; of a longer
 /// one the newest are taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct CommandHistory(VecDeque<String>);
 
 /// Variables, by name, none of which [looks secret](is_secret) unless it was
 /// [named](Self::keeping). In JSON it is an object, of which those that look secret are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct EnvironmentVars(BTreeMap<String, String>);
 

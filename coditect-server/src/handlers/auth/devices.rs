@@ -5,29 +5,34 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use coditect_auth::DEVICE_NAME_CHARS;
 use coditect_store::model::{AuthSession, AuthSessionId, TenantId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{caller, device};
 use crate::{
     app::App,
     http::{Request, respond},
+    openapi::Operation,
     problem::{Field, Problem},
     routes::Answer,
 };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "DeviceName")]
 struct Naming {
     /// `null` takes it away.
     name: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "EndedDevices")]
 struct Ended {
     ended: usize,
 }
 
 /// A login, as its user sees it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Device")]
 struct DeviceView<'a> {
     id: AuthSessionId,
     name: Option<&'a str>,
@@ -59,6 +64,19 @@ impl<'a> DeviceView<'a> {
             expires_at: session.expires_at(),
         }
     }
+}
+
+pub(super) fn operations() -> Vec<Operation> {
+    const ALL: &str = "/api/v5/auth/sessions";
+    const ONE: &str = "/api/v5/auth/sessions/{id}";
+    vec![
+        Operation::get(ALL, "listDevices", "Where I am signed in").lists::<DeviceView<'static>>(),
+        Operation::delete(ALL, "endOtherDevices", "Ends all but this one").gives::<Ended>(),
+        Operation::patch(ONE, "nameDevice", "Gives a device a name")
+            .takes::<Naming>()
+            .gives::<DeviceView<'static>>(),
+        Operation::delete(ONE, "endDevice", "Ends one").gives_nothing(),
+    ]
 }
 
 /// `GET /auth/sessions`: where I am signed in, newest first.

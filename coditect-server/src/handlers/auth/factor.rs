@@ -3,30 +3,35 @@
 use std::sync::Arc;
 
 use coditect_auth::{FactorSecret, RecoveryCodes};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{caller, device};
 use crate::{
     app::App,
     http::{Request, respond},
+    openapi::Operation,
     routes::Answer,
 };
 
 /// Who issues the codes, as the app shows it.
 const ISSUER: &str = "Coditect";
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "FactorCode")]
 struct Code {
     code: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "FactorRemoval")]
 struct Removal {
     password: String,
     code: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "FactorBegun")]
 struct Begun<'a> {
     /// In Base32, to be typed in.
     secret: &'a str,
@@ -34,9 +39,26 @@ struct Begun<'a> {
     url: &'a str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "FactorConfirmed")]
 struct Confirmed<'a> {
     recovery_codes: Vec<&'a str>,
+}
+
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::post("/api/v5/auth/totp", "beginFactor", "Begins a second factor")
+            .gives_with::<Begun<'static>>(201)
+            .fails(&[409]),
+        Operation::post("/api/v5/auth/totp/confirm", "confirmFactor", "Confirms it by a code")
+            .takes::<Code>()
+            .gives::<Confirmed<'static>>()
+            .fails(&[409, 429]),
+        Operation::post("/api/v5/auth/totp/remove", "removeFactor", "Removes it")
+            .takes::<Removal>()
+            .gives_nothing()
+            .fails(&[409, 429]),
+    ]
 }
 
 /// `POST /auth/totp`: a secret for the app. It is asked for once it is confirmed.

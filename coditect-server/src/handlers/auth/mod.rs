@@ -13,18 +13,20 @@ use chrono::{DateTime, Utc};
 use coditect_auth::{Credential, Device, Registration, SignIn, Tokens};
 use coditect_store::model::{Role, Tenant, TenantId, User, UserId};
 use hyper::{Response, header::USER_AGENT};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{caller, checks};
 use crate::{
     app::App,
     http::{Body, Request, bearer, cookies, respond},
+    openapi::Operation,
     problem::Problem,
     routes::Answer,
 };
 
 /// The body of a registration. What says who somebody is (`tenant_id`, `role` …) is no field of it.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct NewUser {
     email: String,
     password: String,
@@ -36,7 +38,8 @@ struct NewUser {
     cookies: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "Login")]
 struct Login {
     email: String,
     password: String,
@@ -51,7 +54,7 @@ struct Login {
 }
 
 /// Without a token in it, the cookie is refreshed.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 struct Refresh {
     #[serde(alias = "refreshToken")]
     refresh_token: Option<String>,
@@ -59,7 +62,7 @@ struct Refresh {
     act_in: Option<TenantId>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 struct Logout {
     #[serde(alias = "refreshToken")]
     refresh_token: Option<String>,
@@ -68,7 +71,8 @@ struct Logout {
 }
 
 /// A user, as they see themselves.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "User")]
 pub(super) struct UserView<'a> {
     id: UserId,
     tenant_id: TenantId,
@@ -82,7 +86,8 @@ pub(super) struct UserView<'a> {
 }
 
 /// A tenant, as its users see it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Tenant")]
 pub(super) struct TenantView<'a> {
     id: TenantId,
     name: &'a str,
@@ -93,7 +98,8 @@ pub(super) struct TenantView<'a> {
 }
 
 /// Tokens, or what is beside the cookies that they are in.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Tokens")]
 struct TokensView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<&'a str>,
@@ -108,14 +114,15 @@ struct TokensView<'a> {
     tenant_id: TenantId,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SignedIn")]
 struct SignedInView<'a> {
     #[serde(flatten)]
     tokens: TokensView<'a>,
     user: UserView<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Me<'a> {
     user: UserView<'a>,
     /// The tenant that the token is for.
@@ -123,13 +130,48 @@ struct Me<'a> {
     role: Role,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct SignedOut {
     signed_out: bool,
 }
 
 /// The longest name that is taken, in characters.
 const NAME_CHARS: usize = 200;
+
+/// What the API's description says of these.
+pub(crate) fn operations() -> Vec<Operation> {
+    let mut operations = vec![
+        Operation::post("/api/v5/auth/register", "register", "Makes an account, and signs in")
+            .open()
+            .takes::<NewUser>()
+            .gives_with::<SignedInView<'static>>(201)
+            .fails(&[409, 429]),
+        Operation::post("/api/v5/auth/login", "login", "Signs in")
+            .open()
+            .takes::<Login>()
+            .gives::<SignedInView<'static>>()
+            .fails(&[401, 403, 429]),
+        Operation::post("/api/v5/auth/refresh", "refresh", "Replaces a refresh token")
+            .open()
+            .details("Without a token in the body, the cookie is taken.")
+            .may_take::<Refresh>()
+            .gives::<TokensView<'static>>()
+            .fails(&[401, 403]),
+        Operation::post("/api/v5/auth/logout", "logout", "Signs out, here or everywhere")
+            .open()
+            .may_take::<Logout>()
+            .gives::<SignedOut>()
+            .fails(&[401, 403]),
+        Operation::get("/api/v5/auth/me", "me", "Who I am").gives::<Me<'static>>(),
+    ];
+    operations.extend(devices::operations());
+    operations.extend(factor::operations());
+    operations.extend(password::operations());
+    operations.extend(tenants::operations());
+    operations.extend(tokens::operations());
+    operations.extend(verify::operations());
+    operations
+}
 
 /// `POST /auth/register`: a new user, signed in.
 pub(crate) async fn register(app: Arc<App>, mut request: Request) -> Answer {

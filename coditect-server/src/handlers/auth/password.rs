@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{caller, device};
 use crate::{
     app::App,
     http::{Request, respond},
+    openapi::Operation,
     routes::Answer,
 };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "PasswordChange")]
 struct Change {
     #[serde(alias = "currentPassword")]
     current_password: String,
@@ -19,26 +22,49 @@ struct Change {
     new_password: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ResetRequest")]
 struct Asking {
     email: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "PasswordReset")]
 struct Reset {
     token: String,
     #[serde(alias = "newPassword")]
     new_password: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PasswordChanged")]
 struct Changed {
     changed: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ResetRequested")]
 struct Asked {
     requested: bool,
+}
+
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::put("/api/v5/auth/password", "changePassword", "Another password")
+            .takes::<Change>()
+            .gives::<Changed>()
+            .fails(&[429]),
+        Operation::post("/api/v5/auth/password-reset", "requestReset", "Has a reset sent")
+            .open()
+            .takes::<Asking>()
+            .gives_with::<Asked>(202)
+            .fails(&[429]),
+        Operation::post("/api/v5/auth/password-reset/confirm", "resetPassword", "Resets it")
+            .open()
+            .takes::<Reset>()
+            .gives::<Changed>()
+            .fails(&[429]),
+    ]
 }
 
 /// `PUT /auth/password`: another password for who knows the present one; their other sessions end.

@@ -8,6 +8,7 @@ use coditect_auth::{
     model::{Invitation, InvitationId},
 };
 use coditect_store::model::{Role, Tenant, TenantId, UserId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{TenantView, caller, device};
@@ -19,33 +20,37 @@ use crate::{
         conditions::{Conditions, Tag, tagged},
         respond,
     },
+    openapi::Operation,
     routes::Answer,
 };
 
 /// A partial tenant: what is missing stays as it is.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "TenantChange")]
 struct Change {
     #[serde(default)]
     name: merge_patch::Member<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct NewRole {
     role: Role,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "InvitationRequest")]
 struct Inviting {
     email: String,
     role: Role,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "InvitationAcceptance")]
 struct Accepting {
     token: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct MyTenant<'a> {
     #[serde(flatten)]
     tenant: TenantView<'a>,
@@ -54,7 +59,8 @@ struct MyTenant<'a> {
     own: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Member")]
 struct MemberView<'a> {
     user_id: UserId,
     email: &'a str,
@@ -65,7 +71,8 @@ struct MemberView<'a> {
     joined_at: DateTime<Utc>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Invitation")]
 struct InvitationView<'a> {
     id: InvitationId,
     email: &'a str,
@@ -77,7 +84,8 @@ struct InvitationView<'a> {
     expires_at: DateTime<Utc>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "NewInvitation")]
 struct InvitedView<'a> {
     #[serde(flatten)]
     view: InvitationView<'a>,
@@ -85,15 +93,56 @@ struct InvitedView<'a> {
     token: &'a str,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "TenantDeletion")]
 struct Deletion {
     password: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Joined {
     tenant_id: TenantId,
     role: Role,
+}
+
+pub(super) fn operations() -> Vec<Operation> {
+    const TENANT: &str = "/api/v5/tenant";
+    const INVITATIONS: &str = "/api/v5/tenant/invitations";
+    const MEMBER: &str = "/api/v5/tenant/members/{user}";
+    vec![
+        Operation::get("/api/v5/auth/tenants", "myTenants", "Tenants that I may act in")
+            .lists::<MyTenant<'static>>(),
+        Operation::post("/api/v5/auth/invitations/accept", "acceptInvitation", "Joins a tenant")
+            .takes::<Accepting>()
+            .gives::<Joined>()
+            .fails(&[409]),
+        Operation::get(TENANT, "getTenant", "The tenant that my token is for")
+            .gives::<TenantView<'static>>()
+            .tagged(),
+        Operation::patch(TENANT, "changeTenant", "Names it")
+            .merges::<Change>()
+            .gives::<TenantView<'static>>()
+            .tagged(),
+        Operation::delete(TENANT, "deleteTenant", "Deletes it, with every key of it")
+            .takes::<Deletion>()
+            .gives_nothing()
+            .fails(&[404, 429]),
+        Operation::get("/api/v5/tenant/members", "listMembers", "Who is in it")
+            .lists::<MemberView<'static>>(),
+        Operation::patch(MEMBER, "changeRole", "What somebody may do")
+            .takes::<NewRole>()
+            .gives::<Joined>(),
+        Operation::delete(MEMBER, "removeMember", "Somebody leaves").gives_nothing(),
+        Operation::get(INVITATIONS, "listInvitations", "Who is invited")
+            .lists::<InvitationView<'static>>(),
+        Operation::post(INVITATIONS, "invite", "Invites somebody")
+            .takes::<Inviting>()
+            .creates::<InvitedView<'static>>()
+            .leads_to("withdrawInvitation", "id", "/data/id")
+            .fails(&[409]),
+        Operation::delete("/api/v5/tenant/invitations/{id}", "withdrawInvitation", "Takes it back")
+            .gives_nothing(),
+    ]
 }
 
 /// `GET /auth/tenants`: those that I may act in, my own first.

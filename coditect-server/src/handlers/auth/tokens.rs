@@ -8,12 +8,14 @@ use coditect_auth::{
     model::{PersonalToken, PersonalTokenId},
 };
 use coditect_store::model::TenantId;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{caller, device};
 use crate::{
     app::App,
     http::{Request, respond},
+    openapi::Operation,
     problem::{Field, Problem},
     routes::Answer,
 };
@@ -21,7 +23,8 @@ use crate::{
 /// How long a token holds if nothing is said, in days.
 const DEFAULT_DAYS: i64 = 90;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NewToken")]
 struct New {
     name: String,
     scopes: Vec<String>,
@@ -31,7 +34,8 @@ struct New {
 }
 
 /// A token, as its user sees it: never its text.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PersonalToken")]
 struct TokenView<'a> {
     id: PersonalTokenId,
     name: &'a str,
@@ -46,7 +50,8 @@ struct TokenView<'a> {
     expires_at: DateTime<Utc>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "NewPersonalToken")]
 struct CreatedView<'a> {
     #[serde(flatten)]
     view: TokenView<'a>,
@@ -66,6 +71,18 @@ impl<'a> From<&'a PersonalToken> for TokenView<'a> {
             expires_at: token.expires_at,
         }
     }
+}
+
+pub(super) fn operations() -> Vec<Operation> {
+    const ALL: &str = "/api/v5/auth/tokens";
+    vec![
+        Operation::get(ALL, "listTokens", "My tokens for programs").lists::<TokenView<'static>>(),
+        Operation::post(ALL, "createToken", "A token for a program, shown this once")
+            .takes::<New>()
+            .creates::<CreatedView<'static>>()
+            .leads_to("revokeToken", "id", "/data/id"),
+        Operation::delete("/api/v5/auth/tokens/{id}", "revokeToken", "Ends one").gives_nothing(),
+    ]
 }
 
 /// `POST /auth/tokens`: a new one, for the tenant that the caller's token is for.

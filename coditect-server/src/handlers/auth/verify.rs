@@ -5,12 +5,14 @@ use std::sync::Arc;
 use chrono::SecondsFormat;
 use coditect_auth::{Error, NewTicket, TICKET_LIFE, Via};
 use hyper::header::{self, HeaderName, HeaderValue};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::caller;
 use crate::{
     app::App,
     http::{Request, respond},
+    openapi::Operation,
     problem::Problem,
     routes::Answer,
 };
@@ -18,11 +20,29 @@ use crate::{
 /// How long the keys may be kept: a new one is published long before it signs.
 const KEYS_KEPT: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Ticket")]
 struct TicketView<'a> {
     ticket: &'a str,
     /// Seconds.
     expires_in: i64,
+}
+
+pub(super) fn operations() -> Vec<Operation> {
+    let keys = |path, id| {
+        Operation::get(path, id, "The public keys, by `kid`")
+            .open()
+            .gives_document::<serde_json::Map<String, serde_json::Value>>()
+    };
+    vec![
+        Operation::post("/api/v5/auth/tickets", "createTicket", "A ticket for a WebSocket")
+            .gives_with::<TicketView<'static>>(201),
+        Operation::get("/api/v5/auth/verify", "verify", "Who asks, for a reverse proxy")
+            .gives_nothing()
+            .tells(&["X-Auth-User", "X-Auth-Tenant", "X-Auth-Session", "X-Auth-Expires"]),
+        keys("/.well-known/jwks.json", "keys"),
+        keys("/api/v5/.well-known/jwks.json", "keysOfTheApi"),
+    ]
 }
 
 /// `GET /auth/verify`: who makes a request, for a reverse proxy that asks (`auth_request`): 204, and

@@ -17,6 +17,7 @@ use hyper::{
     body::Frame,
     header::{self, HeaderName, HeaderValue},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{FileView, POLICY, Place, bytes, exists, hex, path, tag_of, told};
@@ -36,7 +37,8 @@ use crate::{
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
 /// A content of a file that is kept.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "FileVersion")]
 struct VersionView {
     version: u64,
     size: u64,

@@ -8,6 +8,7 @@ use coditect_store::{
     BlobReader, BlobUpload,
     model::{Draft, FileKind},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{POLICY, Place, hex, path};
@@ -23,8 +24,8 @@ use crate::{
     routes::Answer,
 };
 
-#[derive(Deserialize)]
-struct NewDraft {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct NewDraft {
     content: String,
     /// The SHA-256 of what it started from, in hexadecimal, with or without the quotes of a tag.
     #[serde(default, alias = "baseEtag")]
@@ -32,8 +33,9 @@ struct NewDraft {
 }
 
 /// What is said of a draft.
-#[derive(Serialize)]
-struct DraftView<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Draft")]
+pub(super) struct DraftView<'a> {
     path: &'a str,
     base_etag: Option<String>,
     size: u64,
@@ -42,8 +44,8 @@ struct DraftView<'a> {
 }
 
 /// A draft, with its text, and the tag of what the file is by now.
-#[derive(Serialize)]
-struct WholeDraft<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct WholeDraft<'a> {
     #[serde(flatten)]
     draft: DraftView<'a>,
     content: &'a str,

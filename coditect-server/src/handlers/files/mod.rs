@@ -17,7 +17,9 @@ use coditect_store::{
     model::{File, FileHome, FileKind, FilePolicy, Session, SessionId, TenantId},
 };
 use hyper::{Response, StatusCode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 pub(crate) use content::{put, show};
 pub(crate) use drafts::{discard, list as drafts, save as save_draft, show as show_draft};
@@ -33,6 +35,7 @@ use crate::{
         conditions::{Conditions, Tag, tagged},
         respond,
     },
+    openapi::{Operation, operation},
     problem::Problem,
     routes::Answer,
 };
@@ -44,7 +47,8 @@ const POLICY: FilePolicy = FilePolicy { versions: 10, files: 1_000_000, bytes: 1
 const MOST_COPIED: usize = File::MOST_MOVED;
 
 /// What is said of a file or a directory.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "File")]
 struct FileView<'a> {
     path: &'a str,
     kind: &'static str,
@@ -67,7 +71,7 @@ impl<'a> From<&'a File> for FileView<'a> {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Relocation {
     from: String,
     to: String,
@@ -75,7 +79,7 @@ struct Relocation {
     overwrite: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct NewDirectory {
     path: String,
 }
@@ -141,6 +145,81 @@ impl Place {
 enum Overwrite {
     Never,
     Files,
+}
+
+/// What the API's description says of these.
+pub(crate) fn operations() -> Vec<Operation> {
+    const ALL: &str = "/api/v5/sessions/{id}/files";
+    const ONE: &str = "/api/v5/sessions/{id}/files/{*path}";
+    const DRAFT: &str = "/api/v5/sessions/{id}/drafts/{*path}";
+    let text = || json!({"type": "string"});
+    let version = || json!({"type": "integer", "minimum": 1});
+    vec![
+        Operation::get(ALL, "listFiles", "What is in a directory")
+            .query("path", text(), "The directory; the top if nothing is said.")
+            .query("recursive", operation::flag(), "All that lies below it.")
+            .pages::<FileView<'static>>()
+            .fails(&[404, 409, 422]),
+        Operation::get(ONE, "getFile", "A file's content; what is said of a directory")
+            .query("version", version(), "An older content.")
+            .query("versions", json!({"type": "string", "enum": [""]}), "Which contents there are.")
+            .header("Range")
+            .header("If-Range")
+            .gives_bytes(200)
+            .tells(&["Accept-Ranges", "Last-Modified"])
+            .gives_bytes(206)
+            .tells(&["Accept-Ranges", "Content-Range", "Last-Modified"])
+            .tagged()
+            .fails(&[416, 422]),
+        Operation::put(ONE, "putFile", "Makes the body a file's content")
+            .details("Directories that are not there are made.")
+            .header("Content-Digest")
+            .takes_bytes()
+            .gives::<FileView<'static>>()
+            .creates::<FileView<'static>>()
+            .tagged()
+            .fails(&[409]),
+        Operation::delete(ONE, "deleteFile", "Removes a file, or a directory")
+            .query("recursive", operation::flag(), "A directory with all that lies below it.")
+            .gives_nothing()
+            .tagged()
+            .fails(&[409, 422]),
+        Operation::post(
+            "/api/v5/sessions/{id}/files:move",
+            "moveFile",
+            "Moves a file or a directory",
+        )
+        .takes::<Relocation>()
+        .gives::<FileView<'static>>()
+        .tagged()
+        .fails(&[409]),
+        Operation::post(
+            "/api/v5/sessions/{id}/files:copy",
+            "copyFile",
+            "Copies a file or a directory",
+        )
+        .takes::<Relocation>()
+        .creates::<FileView<'static>>()
+        .tagged()
+        .fails(&[409]),
+        Operation::post("/api/v5/sessions/{id}/files:mkdir", "makeDirectory", "Makes a directory")
+            .takes::<NewDirectory>()
+            .gives::<FileView<'static>>()
+            .creates::<FileView<'static>>()
+            .tagged()
+            .fails(&[409]),
+        Operation::get("/api/v5/sessions/{id}/drafts", "listDrafts", "What is not saved, by path")
+            .lists::<drafts::DraftView<'static>>(),
+        Operation::get(DRAFT, "getDraft", "Text that is not saved")
+            .gives::<drafts::WholeDraft<'static>>()
+            .tagged()
+            .fails(&[422]),
+        Operation::put(DRAFT, "saveDraft", "Keeps text that is not saved")
+            .takes::<drafts::NewDraft>()
+            .gives::<drafts::DraftView<'static>>()
+            .tells(&["ETag"]),
+        Operation::delete(DRAFT, "discardDraft", "Removes a draft").gives_nothing().fails(&[422]),
+    ]
 }
 
 /// `GET /sessions/{id}/files`: what is in a directory by name, or `recursive`, all that lies below it
