@@ -20,7 +20,7 @@ use crate::{
         conditions::{Conditions, Tag, tagged},
         respond,
     },
-    openapi::Operation,
+    openapi::{Operation, operation},
     problem::Problem,
     routes::Answer,
 };
@@ -30,7 +30,9 @@ const DESCRIPTION_CHARS: usize = 2_000;
 
 #[derive(Deserialize, JsonSchema)]
 struct NewAgent {
+    #[schemars(length(max = 200), regex(pattern = operation::LINE))]
     name: String,
+    #[schemars(length(max = 2_000))]
     #[serde(default)]
     description: Option<String>,
     #[serde(default)]
@@ -41,8 +43,11 @@ struct NewAgent {
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "AgentChange")]
 struct Change {
+    #[schemars(length(max = 200), regex(pattern = operation::LINE))]
     #[serde(default)]
+    #[schemars(with = "String")]
     name: Member<String>,
+    #[schemars(length(max = 2_000))]
     #[serde(default)]
     description: Member<String>,
     #[serde(default)]

@@ -42,6 +42,7 @@ const METADATA_BYTES: usize = 16 << 10;
 
 #[derive(Deserialize, JsonSchema)]
 struct NewConversation {
+    #[schemars(length(max = 200), regex(pattern = operation::PLAIN))]
     #[serde(default)]
     title: Option<String>,
     #[serde(default, alias = "sessionId")]
@@ -51,12 +52,14 @@ struct NewConversation {
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "ConversationChange")]
 struct Change {
+    #[schemars(length(max = 200), regex(pattern = operation::PLAIN))]
     #[serde(default)]
     title: Member<String>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 struct NewMessage {
+    #[schemars(length(min = 1))]
     content: String,
     /// Which of the tenant's agents said it; the caller, where there is none.
     #[serde(default, alias = "agentId")]

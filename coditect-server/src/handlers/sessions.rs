@@ -24,7 +24,7 @@ use crate::{
         conditions::{Conditions, Tag, tagged},
         respond,
     },
-    openapi::Operation,
+    openapi::{Operation, operation},
     problem::Problem,
     routes::Answer,
 };
@@ -34,12 +34,18 @@ const PATH_BYTES: usize = 4_096;
 /// `last_accessed_at` is written at most this often.
 const ACCESS_NOTED_EVERY: TimeDelta = TimeDelta::minutes(1);
 
+/// The types, as the API spells them.
+const TYPES: [&str; 3] = ["workspace", "ai-studio", "theia"];
+
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "NewSession")]
 struct NewSession {
+    #[schemars(length(max = 200), regex(pattern = operation::LINE))]
     name: String,
+    #[schemars(extend("enum" = TYPES))]
     #[serde(default, rename = "type")]
     session_type: Option<TypeName>,
+    #[schemars(regex(pattern = operation::ABSOLUTE))]
     #[serde(default, alias = "workspacePath")]
     workspace_path: Option<String>,
     #[serde(default)]
@@ -50,10 +56,15 @@ struct NewSession {
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "SessionChange")]
 struct Change {
+    #[schemars(length(max = 200), regex(pattern = operation::LINE))]
     #[serde(default)]
+    #[schemars(with = "String")]
     name: Member<String>,
+    #[schemars(extend("enum" = TYPES))]
     #[serde(default, rename = "type")]
+    #[schemars(with = "TypeName")]
     session_type: Member<TypeName>,
+    #[schemars(regex(pattern = operation::ABSOLUTE))]
     #[serde(default, alias = "workspacePath")]
     workspace_path: Member<String>,
     #[serde(default)]

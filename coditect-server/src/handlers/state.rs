@@ -34,7 +34,7 @@ use crate::{
         conditions::{Conditions, Tag, tagged},
         respond,
     },
-    openapi::Operation,
+    openapi::{Operation, operation},
     problem::{Field, Problem},
     routes::Answer,
 };
@@ -76,6 +76,17 @@ struct SavedView<'a> {
     saved_at: DateTime<Utc>,
 }
 
+/// What agents remember: any JSON, by key.
+#[derive(JsonSchema)]
+#[schemars(transparent)]
+#[expect(dead_code, reason = "it is only described: maps are read as they are")]
+struct Memory(
+    #[schemars(extend("propertyNames" = {
+        "minLength": 1, "maxLength": 200, "pattern": operation::PLAIN,
+    }))]
+    Map<String, Value>,
+);
+
 #[derive(Deserialize, JsonSchema)]
 struct Batch {
     #[serde(default)]
@@ -86,7 +97,9 @@ struct Batch {
 
 #[derive(Deserialize, JsonSchema)]
 struct BatchEntry {
+    #[schemars(length(min = 1, max = 200), regex(pattern = operation::PLAIN))]
     key: String,
+    #[schemars(regex(pattern = operation::BASE64))]
     /// In Base64.
     content: String,
 }
@@ -150,17 +163,17 @@ pub(crate) fn operations() -> Vec<Operation> {
         .takes::<Batch>()
         .gives::<BatchDone>(),
     ];
-    operations.extend(of_part::<EditorState>(
+    operations.extend(of_part::<EditorState, Map<String, Value>>(
         "/api/v5/sessions/{id}/editor",
         ["getEditor", "putEditor", "changeEditor"],
         "The editor's tabs",
     ));
-    operations.extend(of_part::<TerminalState>(
+    operations.extend(of_part::<TerminalState, Map<String, Value>>(
         "/api/v5/sessions/{id}/terminal",
         ["getTerminal", "putTerminal", "changeTerminal"],
         "The terminals",
     ));
-    operations.extend(of_part::<Map<String, Value>>(
+    operations.extend(of_part::<Memory, Memory>(
         "/api/v5/sessions/{id}/memory",
         ["getMemory", "putMemory", "changeMemory"],
         "What agents remember",
@@ -168,7 +181,7 @@ pub(crate) fn operations() -> Vec<Operation> {
     operations
 }
 
-fn of_part<T: JsonSchema>(
+fn of_part<T: JsonSchema, P: JsonSchema>(
     path: &'static str,
     [get, put, change]: [&'static str; 3],
     what: &'static str,
@@ -176,7 +189,7 @@ fn of_part<T: JsonSchema>(
     [
         Operation::get(path, get, what).gives::<T>().tagged(),
         Operation::put(path, put, what).takes::<T>().gives::<T>().tagged(),
-        Operation::patch(path, change, what).merges::<Map<String, Value>>().gives::<T>().tagged(),
+        Operation::patch(path, change, what).merges::<P>().gives::<T>().tagged(),
     ]
 }
 

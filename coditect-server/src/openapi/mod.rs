@@ -68,6 +68,7 @@ struct Shown {
     /// That of `X-Request-Id`.
     request_id: String,
     /// What is wrong with fields of the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
     fields: Option<Vec<Field>>,
 }
 
@@ -160,24 +161,28 @@ pub fn document() -> Value {
 
 /// Headers that requests bear.
 fn parameters() -> Value {
-    let header = |name: &str, description: &str| {
+    let header = |name: &str, pattern: &str, description: &str| {
         json!({
-            "name": name, "in": "header", "schema": {"type": "string"}, "description": description,
+            "name": name, "in": "header", "description": description,
+            "schema": {"type": "string", "minLength": 1, "pattern": pattern},
         })
     };
+    let tags = r#"^(\*|(W/)?"[!#-+--~]*"( *, *(W/)?"[!#-+--~]*")*)$"#;
     json!({
-        "If-Match": header("If-Match", "Only what has one of these tags is changed: else 412."),
+        "If-Match": header("If-Match", tags, "Only what has one of these tags is changed: else 412."),
         "If-None-Match": header(
             "If-None-Match",
+            tags,
             "What has one of these tags is not read again (304), nor changed (412); `*` is any.",
         ),
         "Idempotency-Key": header(
             "Idempotency-Key",
+            "^[!-~]{1,200}$",
             "A request with a key that was used within 24 hours is answered as it was then.",
         ),
-        "Range": header("Range", "A part of the bytes."),
-        "If-Range": header("If-Range", "A part only of what has this tag, else all."),
-        "Content-Digest": header("Content-Digest", "`sha-256=:BASE64:` of the body, which is compared."),
+        "Range": header("Range", "", "A part of the bytes."),
+        "If-Range": header("If-Range", "", "A part only of what has this tag, else all."),
+        "Content-Digest": header("Content-Digest", "^sha-256=:[A-Za-z0-9+/]{43}=:$", "`sha-256=:BASE64:` of the body, which is compared."),
     })
 }
 

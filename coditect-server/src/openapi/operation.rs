@@ -61,6 +61,26 @@ const JSON: &[&str] = &["application/json"];
 /// What partial ones are.
 const PATCH: &[&str] = &["application/json", "application/merge-patch+json"];
 
+/// A line of text: something that can be seen, and no control characters.
+pub(crate) const LINE: &str =
+    r"^[^\x00-\x1f\x7f-\x9f]*[^\x00-\x20\x7f-\xa0][^\x00-\x1f\x7f-\x9f]*$";
+/// Text without control characters.
+pub(crate) const PLAIN: &str = r"^[^\x00-\x1f\x7f-\x9f]*$";
+/// An absolute path.
+pub(crate) const ABSOLUTE: &str = r"^/[^\x00-\x1f\x7f-\x9f]*$";
+/// A path below the top: names with `/` between them, none of them `.` or `..`.
+pub(crate) const PATH: &str =
+    r"^/?(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f-\x9f]+(/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f-\x9f]+)*/?$";
+/// The same of a directory, where nothing stands for the top.
+pub(crate) const DIRECTORY: &str = r"^/?$|^/?(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f-\x9f]+(/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f-\x9f]+)*/?$";
+/// The tag of a file's content.
+pub(crate) const CONTENT_TAG: &str = "^(\"[0-9a-fA-F]{64}\"|[0-9a-fA-F]{64})$";
+/// What a program may do: of ours, or another service's.
+pub(crate) const SCOPE: &str = "^(?=.{1,64}$)(read|write|[a-z0-9_.-]+:[a-z0-9_.-]+)$";
+/// Base64.
+pub(crate) const BASE64: &str =
+    "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
+
 impl Operation {
     /// `method` on `template`, called `id`.
     pub(crate) fn new(
@@ -303,10 +323,13 @@ impl Operation {
         let in_path = self.template.split('/').filter_map(|segment| {
             let name = segment.split_once('{')?.1.split_once('}')?.0;
             let (name, schema) = match name.strip_prefix('*') {
-                Some(rest) => (rest, json!({"type": "string", "minLength": 1})),
-                None if name == "key" => {
-                    (name, json!({"type": "string", "minLength": 1, "maxLength": 200}))
-                }
+                Some(rest) => (rest, json!({"type": "string", "pattern": PATH})),
+                None if name == "key" => (
+                    name,
+                    json!({
+                        "type": "string", "minLength": 1, "maxLength": 200, "pattern": PLAIN,
+                    }),
+                ),
                 None => (name, json!({"type": "string", "format": "uuid"})),
             };
             Some(json!({"name": name, "in": "path", "required": true, "schema": schema}))

@@ -12,6 +12,7 @@ pub struct EditorState {
     /// The tabs, in their order.
     pub tabs: Vec<Tab>,
     /// Which of them is in front, counted from 0.
+    #[cfg_attr(feature = "schema", schemars(range(max = 4_294_967_295_u32)))]
     pub active_tab: Option<u32>,
     /// How the client has laid them out, which only it knows.
     pub layout: Json,
@@ -42,8 +43,10 @@ pub struct Tab {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TextPosition {
     /// The line, as the client counts them.
+    #[cfg_attr(feature = "schema", schemars(range(max = 4_294_967_295_u32)))]
     pub line: u32,
     /// The column, as the client counts them.
+    #[cfg_attr(feature = "schema", schemars(range(max = 4_294_967_295_u32)))]
     pub column: u32,
 }
 

@@ -82,9 +82,13 @@ macro_rules! __describe_id {
             }
 
             fn json_schema(
-                generator: &mut $crate::schemars::SchemaGenerator,
+                _: &mut $crate::schemars::SchemaGenerator,
             ) -> $crate::schemars::Schema {
-                <uuid::Uuid as $crate::schemars::JsonSchema>::json_schema(generator)
+                $crate::schemars::json_schema!({
+                    "type": "string",
+                    "format": "uuid",
+                    "pattern": "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
+                })
             }
         }
     };

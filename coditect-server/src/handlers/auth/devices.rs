@@ -12,7 +12,7 @@ use super::{caller, device};
 use crate::{
     app::App,
     http::{Request, respond},
-    openapi::Operation,
+    openapi::{Operation, operation},
     problem::{Field, Problem},
     routes::Answer,
 };
@@ -20,6 +20,7 @@ use crate::{
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "DeviceName")]
 struct Naming {
+    #[schemars(length(max = 100), regex(pattern = operation::LINE))]
     /// `null` takes it away.
     name: Option<String>,
 }

@@ -20,7 +20,7 @@ use crate::{
         conditions::{Conditions, Tag, tagged},
         respond,
     },
-    openapi::Operation,
+    openapi::{Operation, operation},
     routes::Answer,
 };
 
@@ -28,7 +28,9 @@ use crate::{
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "TenantChange")]
 struct Change {
+    #[schemars(length(max = 200), regex(pattern = operation::LINE))]
     #[serde(default)]
+    #[schemars(with = "String")]
     name: merge_patch::Member<String>,
 }
 

@@ -15,7 +15,7 @@ use super::{caller, device};
 use crate::{
     app::App,
     http::{Request, respond},
-    openapi::Operation,
+    openapi::{Operation, operation},
     problem::{Field, Problem},
     routes::Answer,
 };
@@ -26,10 +26,13 @@ const DEFAULT_DAYS: i64 = 90;
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "NewToken")]
 struct New {
+    #[schemars(length(max = 100), regex(pattern = operation::LINE))]
     name: String,
+    #[schemars(length(min = 1, max = 20), inner(regex(pattern = operation::SCOPE)))]
     scopes: Vec<String>,
     /// Days until it ends.
     #[serde(alias = "expiresInDays")]
+    #[schemars(range(min = 1, max = 366))]
     expires_in_days: Option<i64>,
 }
 

@@ -36,7 +36,7 @@ pub(super) fn operations() -> Vec<Operation> {
     };
     vec![
         Operation::post("/api/v5/auth/tickets", "createTicket", "A ticket for a WebSocket")
-            .gives_with::<TicketView<'static>>(201),
+            .gives::<TicketView<'static>>(),
         Operation::get("/api/v5/auth/verify", "verify", "Who asks, for a reverse proxy")
             .gives_nothing()
             .tells(&["X-Auth-User", "X-Auth-Tenant", "X-Auth-Session", "X-Auth-Expires"]),

@@ -77,9 +77,13 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
     let path = path::parse("path", request.param("path")?)?;
     let query = Query::of(&request)?;
     let wanted = match (query.value("versions"), query.value("version")) {
-        (Some(_), _) => Wanted::Versions,
-        (None, Some(text)) => Wanted::Version(text.parse().map_err(|_| Problem::not_found())?),
         (None, None) => Wanted::Present,
+        (Some(_), None) => Wanted::Versions,
+        (None, Some(text)) => Wanted::Version(text.parse().map_err(|_| Problem::not_found())?),
+        (Some(_), Some(_)) => {
+            let message = "There must be one of version and versions.";
+            return Err(Problem::bad_request("INVALID_QUERY", message));
+        }
     };
     let found = caller::run(&app, &caller, |tx, identity| {
         let (path, wanted) = (&path, &wanted);

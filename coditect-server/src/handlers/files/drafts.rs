@@ -20,6 +20,7 @@ use crate::{
         conditions::{Conditions, Tag, tagged},
         respond,
     },
+    openapi::operation,
     problem::Problem,
     routes::Answer,
 };
@@ -27,6 +28,7 @@ use crate::{
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct NewDraft {
     content: String,
+    #[schemars(regex(pattern = operation::CONTENT_TAG))]
     /// The SHA-256 of what it started from, in hexadecimal, with or without the quotes of a tag.
     #[serde(default, alias = "baseEtag")]
     base_etag: Option<String>,

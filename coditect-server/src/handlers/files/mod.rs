@@ -73,7 +73,9 @@ impl<'a> From<&'a File> for FileView<'a> {
 
 #[derive(Deserialize, JsonSchema)]
 struct Relocation {
+    #[schemars(regex(pattern = operation::PATH))]
     from: String,
+    #[schemars(regex(pattern = operation::PATH))]
     to: String,
     #[serde(default)]
     overwrite: bool,
@@ -81,6 +83,7 @@ struct Relocation {
 
 #[derive(Deserialize, JsonSchema)]
 struct NewDirectory {
+    #[schemars(regex(pattern = operation::PATH))]
     path: String,
 }
 
@@ -153,16 +156,17 @@ pub(crate) fn operations() -> Vec<Operation> {
     const ONE: &str = "/api/v5/sessions/{id}/files/{*path}";
     const DRAFT: &str = "/api/v5/sessions/{id}/drafts/{*path}";
     let text = || json!({"type": "string"});
+    let directory = || json!({"type": "string", "pattern": operation::DIRECTORY});
     let version = || json!({"type": "integer", "minimum": 1});
     vec![
         Operation::get(ALL, "listFiles", "What is in a directory")
-            .query("path", text(), "The directory; the top if nothing is said.")
+            .query("path", directory(), "The directory; the top if nothing is said.")
             .query("recursive", operation::flag(), "All that lies below it.")
             .pages::<FileView<'static>>()
             .fails(&[404, 409, 422]),
         Operation::get(ONE, "getFile", "A file's content; what is said of a directory")
             .query("version", version(), "An older content.")
-            .query("versions", json!({"type": "string", "enum": [""]}), "Which contents there are.")
+            .query("versions", text(), "Which contents there are.")
             .header("Range")
             .header("If-Range")
             .gives_bytes(200)
