@@ -18,7 +18,7 @@ use crate::config::Config;
     about,
     args_conflicts_with_subcommands = true,
     after_help = "Durations are written as 90s, 15m or 1h 30m, and are at most 24h. A flag is \
-                  stronger than its variable.\n\nThe master key, which seals the signing keys, is \
+                  stronger than its variable, and that than the file of settings.\n\nThe master key, which seals the signing keys, is \
                   the file master.key in the data folder, made at the first start, or the \
                   variable CODITECT_MASTER_KEY: 32 bytes in hexadecimal or Base64. \
                   CODITECT_PEPPER holds keys that go into the hashes of passwords, as id:Base64, \
@@ -30,6 +30,9 @@ pub struct Command {
     /// What to do.
     #[command(subcommand)]
     pub verb: Option<Verb>,
+    /// File of settings, by the names of their flags, as TOML; else ./coditect.toml, if it is there.
+    #[arg(long, env = "CODITECT_CONFIG", value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
     /// How to serve, if no verb is given.
     #[command(flatten)]
     pub serve: Config,
@@ -40,6 +43,8 @@ pub struct Command {
 pub enum Verb {
     /// Serve, as without a verb.
     Serve(Box<Config>),
+    /// Print the settings that it would serve with, and where each is from, as a file of settings.
+    Config(Box<Config>),
     /// Check every row, index and page of the store; the server must not be running.
     Check(Check),
     /// Show what the store has: an overview, or keys and records, without secrets. The server must

@@ -1,6 +1,7 @@
 //! The server's settings, as flags and `CODITECT_*` variables.
 //!
-//! A flag is stronger than its variable, and that is stronger than the default. What is read here
+//! A flag is stronger than its variable, and that is stronger than the default; between these two is
+//! the file of [`settings`](crate::settings). What is read here
 //! is within its bounds: nobody checks a setting again. Settings are data; nothing is opened,
 //! bound or started here.
 

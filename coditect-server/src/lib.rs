@@ -31,6 +31,7 @@ pub mod openapi;
 pub mod operator;
 pub mod problem;
 pub mod routes;
+pub mod settings;
 mod socket;
 pub mod telemetry;
 mod upkeep;

@@ -5,24 +5,41 @@
 //! arguments that it does not understand, and 3 when a check has found faults.
 
 use std::{
+    env,
     error::Error,
     io::{self, Write},
     process::ExitCode,
 };
 
-use clap::Parser;
 use coditect_server::{
     Config, Server,
     command::{Command, Verb},
     operator::{self, Outcome},
+    settings::{self, Asked},
     start_log, start_operators_log, telemetry,
 };
 
 /// What a check exits with that has found faults.
 const FAULTY: u8 = 3;
 
+/// What it exits with that does not understand what it is asked.
+const NOT_UNDERSTOOD: u8 = 2;
+
 fn main() -> ExitCode {
-    let command = Command::parse();
+    let Asked { command, effective } = match settings::asked(env::args_os()) {
+        Ok(asked) => asked,
+        Err(settings::Error::Arguments(error)) => error.exit(),
+        Err(error) => {
+            failed(&error);
+            return ExitCode::from(NOT_UNDERSTOOD);
+        }
+    };
+    if let Some(effective) = effective {
+        return match io::stdout().write_all(effective.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error),
+        };
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),

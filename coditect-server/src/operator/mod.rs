@@ -78,10 +78,10 @@ pub enum Outcome {
 ///
 /// # Errors
 ///
-/// [`enum@Error`]. To serve is no operator's verb, and does nothing here.
+/// [`enum@Error`]. To serve and to show settings are no operator's verbs, and do nothing here.
 pub async fn run(verb: &Verb) -> Result<Outcome, Error> {
     match verb {
-        Verb::Serve(_) => Ok(Outcome::Done),
+        Verb::Serve(_) | Verb::Config(_) => Ok(Outcome::Done),
         Verb::Check(arguments) => check::run(arguments).await,
         Verb::Inspect(arguments) => inspect::run(arguments).await,
         Verb::Export(arguments) => archives::export(arguments).await,
@@ -104,9 +104,12 @@ fn describe() -> Result<Outcome, Error> {
 pub fn stopped(verb: &Verb) -> &'static str {
     match verb {
         Verb::Import(_) => "stopped: run it again with the same archive to go on",
-        Verb::Serve(_) | Verb::Inspect(_) | Verb::User(_) | Verb::Keys(_) | Verb::Openapi => {
-            "stopped"
-        }
+        Verb::Serve(_)
+        | Verb::Config(_)
+        | Verb::Inspect(_)
+        | Verb::User(_)
+        | Verb::Keys(_)
+        | Verb::Openapi => "stopped",
         Verb::Check(_) => "stopped: the rest was not checked",
         Verb::Export(_) | Verb::Backup(_) => "stopped: nothing was kept",
     }

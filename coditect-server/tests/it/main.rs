@@ -33,6 +33,7 @@ mod requests;
 mod secrecy;
 mod server;
 mod sessions;
+mod settings;
 mod socket;
 mod state;
 mod stopping;
