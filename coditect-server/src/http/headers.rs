@@ -1,6 +1,6 @@
-//! What every answer tells a browser not to do, unless its handler has said otherwise.
+//! What every answer tells a browser, most of it what not to do, unless its handler has said otherwise.
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use hyper::{
     HeaderMap,
@@ -12,6 +12,8 @@ const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
 /// A year: whoever has spoken TLS with this host speaks nothing else with it until then.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 static PROTECTION: LazyLock<[(HeaderName, HeaderValue); 6]> = LazyLock::new(|| {
     [
@@ -37,6 +39,17 @@ pub(super) fn protect(headers: &mut HeaderMap) {
     }
 }
 
+/// Says how long the server took with what is of the API, for the browser's own tools: in whole milliseconds, and not where
+/// somebody proves who they are, so that nobody times a guess by it.
+pub(super) fn tell_time(headers: &mut HeaderMap, route: &str, took: Duration) {
+    if !route.starts_with("/api/v5/") || route.starts_with("/api/v5/auth/") {
+        return;
+    }
+    if let Ok(value) = HeaderValue::from_str(&format!("app;dur={}", took.as_millis())) {
+        headers.entry(SERVER_TIMING).or_insert(value);
+    }
+}
+
 /// Has the browser stay with TLS, by which the request came.
 pub(super) fn stay_secure(headers: &mut HeaderMap) {
     headers.entry(header::STRICT_TRANSPORT_SECURITY).or_insert(HSTS);
@@ -45,6 +58,15 @@ pub(super) fn stay_secure(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_is_told_in_milliseconds_and_not_of_a_guess() {
+        let mut headers = HeaderMap::new();
+        tell_time(&mut headers, "/api/v5/auth/login", Duration::from_micros(1900));
+        assert!(headers.is_empty());
+        tell_time(&mut headers, "/api/v5/sessions", Duration::from_micros(1900));
+        assert_eq!(headers[SERVER_TIMING], "app;dur=1");
+    }
 
     #[test]
     fn what_a_handler_has_said_stays() {

@@ -121,6 +121,7 @@ impl Service {
         }
         .write();
         respond::mark(response.headers_mut(), &id);
+        headers::tell_time(response.headers_mut(), template, took);
         cors.mark(response.headers_mut());
         if is_secure {
             headers::stay_secure(response.headers_mut());

@@ -51,6 +51,17 @@ async fn every_answer_is_protected_and_bound_to_its_kind() {
 }
 
 #[tokio::test]
+async fn answers_say_how_long_they_took_but_for_those_to_a_guess() {
+    let server = Running::start_sample(&[]).await;
+    let answer = call(server.address, Call::get("/slow/120")).await;
+    let took = answer.header("server-timing").unwrap().strip_prefix("app;dur=").unwrap();
+    assert!((100..10_000).contains(&took.parse::<u64>().unwrap()), "{took}");
+    let server = Running::start(&[]).await;
+    let answer = call(server.address, Call::post("/api/v5/auth/login").json("{}")).await;
+    assert_eq!((answer.status, answer.header("server-timing")), (422, None));
+}
+
+#[tokio::test]
 async fn who_comes_by_tls_is_told_to_stay_with_it_as_far_as_that_is_known() {
     let server = Running::start(&["--trusted-proxy", "127.0.0.1"]).await;
     let told = |value: &'static str| {
