@@ -1,0 +1,197 @@
+/**
+ * Requests: the envelope off, refusals as errors, the login's token on.
+ *
+ * - A 401 about the token is tried once more with another token, and no further.
+ * - The tag of what was read is kept, and sent as `If-Match` when that is changed: what was not seen is not
+ *   written over. The refusal comes as a {@link ConflictError} with what is there now.
+ * - What can do no harm when it is done twice (reads; POSTs, by their `Idempotency-Key`) is asked for again
+ *   when no answer came. All else is for the caller to decide about.
+ */
+
+import { backoff, delay, type Environment } from './environment.js';
+import { ApiError, ConflictError, NetworkError, type Current } from './error.js';
+import type { Login } from './login.js';
+import type { Failure, Success } from './types.js';
+
+export type Method = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+export type Query = Record<string, string | number | boolean | undefined>;
+
+export interface Options {
+  query?: Query;
+  /** Sent as JSON. */
+  json?: unknown;
+  /** Sent as it is. */
+  body?: BodyInit;
+  headers?: Record<string, string>;
+  /** What must be there: a tag; `null`, whatever it is; if it is not given, what was seen. */
+  if_match?: string | null;
+  /** `false`: asked by nobody in particular. */
+  signed_in?: boolean;
+  /** How the present state is read, for who lost to it. The default is JSON. */
+  current?: (answer: Response) => Promise<unknown>;
+  signal?: AbortSignal;
+  /** Sent even if the page goes away. */
+  keepalive?: boolean;
+}
+
+export interface Answer<T> {
+  data: T;
+  etag: string | null;
+  next_cursor: string | null;
+}
+
+const BASE = '/api/v5';
+/** The most tags that are kept; the oldest go. */
+const TAGS = 1_000;
+const ATTEMPTS = 3;
+/** A 401 with one of these is about what was typed, not about the token. */
+const TYPED = new Set(['INVALID_CREDENTIALS', 'SECOND_FACTOR_REQUIRED', 'SECOND_FACTOR_INVALID']);
+
+export class Http {
+  readonly world: Environment;
+  /** What was seen of each resource, by path. */
+  readonly #tags = new Map<string, string>();
+  #login: Login | null = null;
+
+  constructor(world: Environment) {
+    this.world = world;
+  }
+
+  /** Whose tokens requests bear from now on. */
+  bearing(login: Login): void {
+    this.#login = login;
+  }
+
+  /** Forgets what was seen: it was somebody else who saw it. */
+  forget(): void {
+    this.#tags.clear();
+  }
+
+  /** @throws {ApiError} @throws {NetworkError} @throws {SignedOutError} */
+  async ask<T>(method: Method, path: string, options: Options = {}): Promise<Answer<T>> {
+    const answer = await this.raw(method, path, options);
+    const etag = answer.headers.get('ETag');
+    if (answer.status === 204) return { data: undefined as T, etag, next_cursor: null };
+    const body = await this.#read<Success<T>>(answer);
+    return { data: body.data, etag, next_cursor: body.next_cursor ?? null };
+  }
+
+  /** The answer as it came, for what is not in an envelope. @throws as {@link ask}. */
+  async raw(method: Method, path: string, options: Options = {}): Promise<Response> {
+    const if_match = options.if_match === undefined ? this.#tags.get(path) : options.if_match;
+    const headers: Record<string, string> = { Accept: 'application/json', ...options.headers };
+    if (method !== 'GET' && method !== 'HEAD' && method !== 'POST' && if_match) headers['If-Match'] = if_match;
+    if (method === 'POST') headers['Idempotency-Key'] ??= this.world.id();
+    const init: RequestInit = { method, headers, cache: 'no-store', credentials: 'omit', redirect: 'error' };
+    if (options.json !== undefined) {
+      headers['Content-Type'] = 'application/json';
+      init.body = JSON.stringify(options.json);
+    } else if (options.body !== undefined) {
+      init.body = options.body;
+    }
+    if (options.signal) init.signal = options.signal;
+    if (options.keepalive) init.keepalive = true;
+
+    const answer = await this.#send(url(this.world.origin, path, options.query), init, options.signed_in !== false);
+    if (answer.ok) {
+      this.#keep(method, path, options.query, answer.headers.get('ETag'));
+      return answer;
+    }
+    const refusal = await this.#refusal(answer);
+    if (refusal.status === 412 && method !== 'POST') {
+      throw new ConflictError(refusal, await this.#current(path, options));
+    }
+    throw refusal;
+  }
+
+  async #send(url: string, init: RequestInit, signed_in: boolean): Promise<Response> {
+    const headers = init.headers as Record<string, string>;
+    const login = signed_in ? this.#login : null;
+    let token = await login?.token();
+    for (let retried = false; ; retried = true) {
+      if (token !== undefined) headers['Authorization'] = `Bearer ${token}`;
+      const answer = await this.#fetch(url, init);
+      if (answer.status !== 401 || !login || retried) return answer;
+      const refusal = await this.#refusal(answer.clone());
+      if (TYPED.has(refusal.code)) return answer;
+      token = await login.refresh(token);
+    }
+  }
+
+  async #fetch(url: string, init: RequestInit): Promise<Response> {
+    const is_repeatable = init.method === 'GET' || init.method === 'HEAD' || init.method === 'POST';
+    for (let attempt = 0; ; attempt += 1) {
+      try {
+        return await this.world.fetch(url, init);
+      } catch (error) {
+        if (init.signal?.aborted) throw error;
+        if (!is_repeatable || attempt + 1 >= ATTEMPTS) throw new NetworkError(error);
+        await delay(backoff(attempt, this.world.random), init.signal ?? undefined);
+      }
+    }
+  }
+
+  async #current(path: string, options: Options): Promise<Current<unknown> | null> {
+    const read = options.current ?? (async (answer) => (await this.#read<Success<unknown>>(answer)).data);
+    try {
+      const asked: Options = options.signal ? { signal: options.signal } : {};
+      const answer = await this.raw('GET', path, asked);
+      return { value: await read(answer), etag: answer.headers.get('ETag') ?? '' };
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 404) return null;
+      throw error;
+    }
+  }
+
+  #keep(method: Method, path: string, query: Query | undefined, etag: string | null): void {
+    if (method === 'DELETE') this.#tags.delete(path);
+    // A tag with a query is of a part, or of an older content.
+    if (etag === null || query !== undefined || method === 'POST') return;
+    this.#tags.delete(path);
+    this.#tags.set(path, etag);
+    const [oldest] = this.#tags.keys();
+    if (this.#tags.size > TAGS && oldest !== undefined) this.#tags.delete(oldest);
+  }
+
+  async #refusal(answer: Response): Promise<ApiError> {
+    const retry_after = Number.parseInt(answer.headers.get('Retry-After') ?? '', 10);
+    const text = await answer.text().catch(() => '');
+    let body: Partial<Failure> | null = null;
+    try {
+      body = JSON.parse(text) as Partial<Failure> | null;
+    } catch {
+      // A proxy that is in between has its own words.
+    }
+    const error = { ...(body?.error ?? {}) };
+    const request_id = error.request_id ?? answer.headers.get('X-Request-Id');
+    if (request_id !== null) error.request_id = request_id;
+    return new ApiError(answer.status, error, Number.isNaN(retry_after) ? null : retry_after);
+  }
+
+  async #read<B>(answer: Response): Promise<B> {
+    let text: string;
+    try {
+      text = await answer.text();
+    } catch (error) {
+      throw new NetworkError(error);
+    }
+    try {
+      return JSON.parse(text) as B;
+    } catch {
+      throw new ApiError(answer.status, { code: 'INVALID_ANSWER', message: 'The answer is not JSON.' });
+    }
+  }
+}
+
+/** A path of the API, its segments encoded: `/sessions/ID/files/a%20b`. */
+export function path(strings: TemplateStringsArray, ...values: string[]): string {
+  const parts = values.map((value) => value.split('/').map(encodeURIComponent).join('/'));
+  return strings.reduce((text, next, at) => text + (parts[at - 1] ?? '') + next);
+}
+
+function url(origin: string, path: string, query: Query = {}): string {
+  const given = Object.entries(query).filter((pair): pair is [string, string | number | boolean] => pair[1] !== undefined);
+  const search = new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
+  return `${origin}${BASE}${path}${search === '' ? '' : `?${search}`}`;
+}
+

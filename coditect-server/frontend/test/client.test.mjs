@@ -1,0 +1,234 @@
+// The client against the real server: logins in many tabs, tags, errors.
+
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
+
+import { ApiError, ConflictError, NetworkError, SignedOutError, LOGIN_KEY } from '../dist/client/index.js';
+import { Browser, eventually, line, serve, somebody, text, wait } from './support.mjs';
+
+const many = (count, make) => Array.from({ length: count }, (_, at) => make(at));
+const stored = (browser) => JSON.parse(browser.shared.get(LOGIN_KEY));
+
+const server = await serve({ after });
+
+async function signedIn(t, options, origin = server.origin) {
+  const browser = new Browser(t, origin, options);
+  const first = browser.tab();
+  const person = somebody();
+  await first.auth.register(person);
+  return { browser, first, person };
+}
+
+test('many tabs that start at once refresh once, and all are signed in', async (t) => {
+  const { browser } = await signedIn(t);
+  const tabs = many(12, () => browser.tab());
+  const users = await Promise.all(tabs.map((tab) => tab.auth.me()));
+  assert.equal(new Set(users.map(({ user }) => user.id)).size, 1);
+  assert.equal(browser.count('POST /auth/refresh'), 1);
+});
+
+test('without locks, too, many tabs come out of a refresh with one login', async (t) => {
+  for (const channels of [true, false]) {
+    const { browser } = await signedIn(t, { locks: false, channels });
+    const tabs = many(12, () => browser.tab());
+    await Promise.all(tabs.map((tab) => tab.auth.me()));
+    assert.ok(browser.count('POST /auth/refresh') > 1, 'nothing has raced');
+    // What is stored is the newest: it goes on, again and again.
+    for (let round = 0; round < 3; round += 1) await Promise.all(tabs.map((tab) => tab.login.refresh()));
+    await Promise.all(tabs.map((tab) => tab.auth.me()));
+  }
+});
+
+test('one tab asks once, however many of its requests wait', async (t) => {
+  const { browser } = await signedIn(t, { locks: false });
+  const tab = browser.tab();
+  await Promise.all(many(10, () => tab.auth.me()));
+  assert.equal(browser.count('POST /auth/refresh'), 1);
+});
+
+test('a token that the server does not take is replaced, and the request made again', async (t) => {
+  const { browser, first } = await signedIn(t);
+  const { login } = stored(browser);
+  const told = { type: 'access', login, token: 'not.a.token', life_ms: 900_000, left_ms: 900_000 };
+  for (const { listeners } of first.tab.channels) listeners.forEach((heard) => heard({ data: told }));
+  await first.auth.me();
+  assert.equal(browser.count('GET /auth/me'), 2);
+  assert.equal(browser.count('POST /auth/refresh'), 1);
+});
+
+test('a token is renewed before it ends', async (t) => {
+  const short = await serve(t, { args: ['--access-ttl', '5s'] });
+  const { browser, first } = await signedIn(t, {}, short.origin);
+  await first.auth.me();
+  assert.equal(browser.count('POST /auth/refresh'), 0);
+  await wait(4_300);
+  await first.auth.me();
+  assert.equal(browser.count('POST /auth/refresh'), 1);
+  assert.equal(browser.count('GET /auth/me'), 2);
+});
+
+test('signing out in one tab signs all of them out', async (t) => {
+  for (const channels of [true, false]) {
+    const { browser, first } = await signedIn(t, { channels });
+    const others = many(3, () => browser.tab());
+    await Promise.all(others.map((tab) => tab.auth.me()));
+    const heard = [];
+    others.forEach((tab, at) => tab.login.onChange((change) => heard.push(`${at} ${change}`)));
+    const { refresh_token } = stored(browser);
+    assert.equal(await first.auth.logout(), true);
+    await eventually(() => heard.length === 3);
+    assert.deepEqual(heard.sort(), ['0 out', '1 out', '2 out']);
+    for (const tab of [first, ...others]) await assert.rejects(tab.auth.me(), SignedOutError);
+    const again = await fetch(`${server.origin}/api/v5/auth/refresh`, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify({ refresh_token }),
+    });
+    assert.equal(again.status, 401);
+  }
+});
+
+test('a login that was ended elsewhere is over here with the next request', async (t) => {
+  const { browser, first, person } = await signedIn(t);
+  const elsewhere = new Browser(t, server.origin).tab();
+  await elsewhere.auth.login(person);
+  const device = (await elsewhere.devices.list()).find((device) => !device.current);
+  await elsewhere.devices.end(device.id);
+  const heard = [];
+  first.login.onChange((change) => heard.push(change));
+  await assert.rejects(first.auth.me(), SignedOutError);
+  assert.deepEqual(heard, ['out']);
+  assert.equal(browser.shared.get(LOGIN_KEY), undefined);
+});
+
+test('a server that is not there ends no login', async (t) => {
+  const wire = await line(t, server.port);
+  const { browser, first } = await signedIn(t, {}, wire.origin);
+  const tab = browser.tab();
+  wire.cut();
+  await assert.rejects(tab.auth.me(), NetworkError);
+  await assert.rejects(first.auth.changePassword('a', 'b'), NetworkError);
+  assert.ok(browser.shared.get(LOGIN_KEY));
+  wire.mend();
+  await tab.auth.me();
+});
+
+test('who comes back with a token that was replaced just now is not taken for a thief', async (t) => {
+  const { browser, first } = await signedIn(t, { channels: false });
+  const old = browser.shared.get(LOGIN_KEY);
+  await first.login.refresh();
+  const newest = browser.shared.get(LOGIN_KEY);
+  assert.notEqual(newest, old);
+  // A tab that has not seen the change yet.
+  browser.shared.set(LOGIN_KEY, old);
+  await browser.tab().auth.me();
+  assert.equal(browser.shared.get(LOGIN_KEY), newest);
+});
+
+test('a wrong password is said, and no token is spent on it', async (t) => {
+  const { browser, first, person } = await signedIn(t);
+  const refused = await first.auth.login({ ...person, password: 'another one' }).catch((error) => error);
+  assert.ok(refused instanceof ApiError);
+  assert.deepEqual([refused.status, refused.code], [401, 'INVALID_CREDENTIALS']);
+  assert.ok(refused.request_id);
+  await assert.rejects(first.auth.changePassword('not mine', 'a new long secret'), { code: 'INVALID_CREDENTIALS' });
+  assert.equal(browser.count('POST /auth/refresh'), 0);
+});
+
+test('a refusal names the fields, and too many attempts say when to come back', async (t) => {
+  const { first, person } = await signedIn(t);
+  const weak = await first.auth.register({ email: 'x@example.com', password: 'short' }).catch((error) => error);
+  assert.equal(weak.code, 'WEAK_PASSWORD');
+  assert.equal(weak.fields[0].field, 'password');
+  let refused;
+  for (let attempt = 0; attempt < 10 && refused?.status !== 429; attempt += 1) {
+    refused = await first.auth.login({ ...person, password: `wrong ${attempt}` }).catch((error) => error);
+  }
+  assert.equal(refused.status, 429);
+  assert.ok(refused.retry_after >= 1);
+});
+
+test('what another has changed is not written over unseen', async (t) => {
+  const { browser, first } = await signedIn(t);
+  const second = browser.tab();
+  const { id } = await first.sessions.create({ name: 'one' });
+  await first.sessions.show(id);
+  await second.sessions.show(id);
+  await second.sessions.change(id, { name: 'two' });
+  const conflict = await first.sessions.change(id, { name: 'three' }).catch((error) => error);
+  assert.ok(conflict instanceof ConflictError);
+  assert.equal(conflict.status, 412);
+  assert.equal(conflict.current.value.name, 'two');
+  // Now it was seen.
+  const changed = await first.sessions.change(id, { name: 'three' });
+  assert.equal(changed.value.name, 'three');
+});
+
+test('a file that was changed comes with the refusal, byte for byte', async (t) => {
+  const { first } = await signedIn(t);
+  const { id } = await first.sessions.create({ name: 'files' });
+  const name = 'a folder/ünï %41?#.bin';
+  const { etag } = await first.files.write(id, name, new Uint8Array([0, 255, 13, 10]), 'absent');
+  assert.deepEqual(new Uint8Array((await first.files.read(id, name)).value), new Uint8Array([0, 255, 13, 10]));
+  const theirs = await first.files.write(id, name, 'theirs', { etag });
+  const conflict = await first.files.write(id, name, 'mine', { etag }).catch((error) => error);
+  assert.ok(conflict instanceof ConflictError);
+  assert.equal(text(conflict.current.value), 'theirs');
+  assert.equal(conflict.current.etag, theirs.etag);
+  await first.files.write(id, name, 'mine', { etag: conflict.current.etag });
+  await first.files.remove(id, name);
+  const gone = await first.files.write(id, name, 'mine', { etag: theirs.etag }).catch((error) => error);
+  assert.ok(gone instanceof ConflictError);
+  assert.equal(gone.current, null);
+});
+
+test('drafts, moves, directories, versions and lists are as they were written', async (t) => {
+  const { first } = await signedIn(t);
+  const { id } = await first.sessions.create({ name: 'more files', workspace_path: `/w/${crypto.randomUUID()}` });
+  const one = await first.files.write(id, 'src/main.rs', 'one', 'absent');
+  await first.files.write(id, 'src/main.rs', 'two', { etag: one.etag });
+  assert.deepEqual((await first.files.versions(id, 'src/main.rs')).map(({ size }) => size).length, 2);
+  assert.equal(text((await first.files.read(id, 'src/main.rs', 1)).value), 'one');
+  assert.equal(await first.drafts.show(id, 'src/main.rs'), null);
+  await first.drafts.save(id, 'src/main.rs', { content: 'unsaved', base_etag: one.value.sha256 });
+  const draft = await first.drafts.show(id, 'src/main.rs');
+  assert.equal(draft.content, 'unsaved');
+  assert.notEqual(draft.current_etag, draft.base_etag);
+  await first.drafts.discard(id, 'src/main.rs');
+  await first.drafts.discard(id, 'src/main.rs');
+  await first.files.makeDirectory(id, 'docs');
+  await first.files.move(id, { from: 'src/main.rs', to: 'docs/main.rs' });
+  await first.files.copy(id, { from: 'docs/main.rs', to: 'docs/copy.rs' });
+  const { items } = await first.files.list(id, { recursive: true });
+  assert.deepEqual(items.map(({ path }) => path), ['docs', 'docs/copy.rs', 'docs/main.rs', 'src']);
+  await assert.rejects(first.files.remove(id, 'docs'), { code: 'NOT_EMPTY' });
+  await first.files.remove(id, 'docs', true);
+  await first.sessions.create({ name: 'another' });
+  const page = await first.sessions.list({ limit: 1 });
+  assert.deepEqual(page.items.map(({ name }) => name), ['another']);
+  const next = await first.sessions.list({ limit: 1, cursor: page.next_cursor });
+  assert.deepEqual(next.items.map(({ name }) => name), ['more files']);
+});
+
+test('the other records go to and fro', async (t) => {
+  const { first } = await signedIn(t);
+  const { id } = await first.sessions.create({ name: 'records' });
+  const conversation = await first.conversations.create({ title: 'about it', session_id: id });
+  await first.conversations.say(conversation.id, { content: 'hello' });
+  const said = await first.conversations.messages(conversation.id, { order: 'desc' });
+  assert.deepEqual(said.items.map(({ content, author }) => [content, author.type]), [['hello', 'user']]);
+  await first.settings.set('theme', { dark: true });
+  assert.deepEqual((await first.settings.list()).map(({ key, value }) => [key, value]), [['theme', { dark: true }]]);
+  const agent = await first.agents.create({ name: 'helper' });
+  assert.equal((await first.agents.change(agent.id, { description: 'helps' })).value.description, 'helps');
+  await first.state.keep(id, 'layout/main', new Uint8Array([1, 2]));
+  assert.deepEqual(new Uint8Array((await first.state.read(id, 'layout/main')).value), new Uint8Array([1, 2]));
+  assert.deepEqual((await first.state.list(id)).map(({ key }) => key), ['layout/main']);
+  assert.ok((await first.audit()).items.length > 0);
+  assert.equal((await first.tenant.mine())[0].own, true);
+  const token = await first.tokens.create({ name: 'ci', scopes: ['sessions:read'] });
+  assert.match(token.token, /./);
+  assert.equal((await first.health()).status, 'ok');
+  await first.sessions.delete(id);
+  await assert.rejects(first.sessions.show(id), { status: 404 });
+});
