@@ -127,13 +127,17 @@ test('a tab and its duplicate both go on, each under its own name', async (t) =>
   await isOpen(original);
   const duplicate = open(t, browser.tab({ own: new Map(tab.tab.own) }), id);
   await isOpen(duplicate);
-  await eventually(() => original.heard.states.filter((state) => state === 'open').length === 2);
-  original.update('memory', { original: true });
-  duplicate.update('memory', { duplicate: true });
+  duplicate.update('memory', { duplicate: 1 });
+  await isSettled(duplicate);
+  original.update('memory', { original: 1 });
+  await isSettled(original);
+  // From here on neither is in the other's way.
+  original.update('memory', { original: 2 });
+  duplicate.update('memory', { duplicate: 2 });
   await Promise.all([isSettled(original), isSettled(duplicate)]);
-  assert.deepEqual(await memory(tab, id), { original: true, duplicate: true });
-  await wait(300);
+  assert.deepEqual(await memory(tab, id), { original: 2, duplicate: 2 });
   assert.equal(duplicate.heard.states.filter((state) => state === 'open').length, 1);
+  assert.equal(original.heard.states.filter((state) => state === 'open').length, 2);
 });
 
 test('an update that is refused is undone, and the next one goes on', async (t) => {
