@@ -1,0 +1,85 @@
+import { all } from '../client/index.js';
+import { explain } from './account.js';
+import { askText, confirm } from './dialogs.js';
+import { button, field, h, notice, time } from './dom.js';
+export function home(client) {
+    const sessions = h('ul', { class: 'cards', 'aria-label': 'Sessions' });
+    const devices = h('ul', { class: 'cards', 'aria-label': 'Signed-in devices' });
+    const others = button('End all others', () => endOthers(), { hidden: true });
+    const act = async (work) => {
+        try {
+            await work();
+        }
+        catch (error) {
+            notice(explain(error), 'bad');
+        }
+        await load();
+    };
+    const load = async () => {
+        try {
+            const [mine, where] = await Promise.all([all((paging) => client.sessions.list(paging), 1_000), client.devices.list()]);
+            sessions.replaceChildren(...mine.items.map(card));
+            if (mine.items.length === 0)
+                sessions.append(h('li', { class: 'empty' }, 'No sessions yet. Make the first one above.'));
+            devices.replaceChildren(...where.map(device));
+            others.hidden = where.length < 2;
+        }
+        catch (error) {
+            if (client.login.present)
+                notice(explain(error), 'bad');
+        }
+    };
+    const card = (session) => h('li', {}, h('div', { class: 'what' }, h('a', { href: `#/sessions/${session.id}` }, session.name), h('p', { class: 'muted' }, session.workspace_path ?? 'Files of its own', ' · last open ', time(session.last_accessed_at))), button('Rename', () => rename(session), { 'aria-label': `Rename ${session.name}` }), button('Delete', () => remove(session), { 'aria-label': `Delete ${session.name}` }));
+    const rename = async (session) => {
+        const name = await askText({ title: 'Rename the session', label: 'Name', value: session.name, action: 'Rename' });
+        if (name !== null)
+            await act(() => client.sessions.change(session.id, { name }));
+    };
+    const remove = async (session) => {
+        const text = `“${session.name}” goes with its tabs, terminals and drafts${session.workspace_path ? '; the files of its workspace stay.' : ', and all its files.'}`;
+        const is_sure = await confirm({ title: 'Delete the session?', text, action: 'Delete' });
+        if (is_sure)
+            await act(() => client.sessions.delete(session.id));
+    };
+    const device = (device) => h('li', {}, h('div', { class: 'what' }, h('span', {}, device.name ?? told(device.user_agent), device.current ? h('strong', { class: 'badge' }, 'this one') : null), h('p', { class: 'muted' }, device.ip ?? 'unknown address', ' · last used ', time(device.last_used_at))), device.current
+        ? null
+        : button('End', () => act(() => client.devices.end(device.id)), { 'aria-label': `End ${told(device.user_agent)}` }));
+    const endOthers = async () => {
+        const text = 'Everywhere but here you have to sign in again.';
+        const is_sure = await confirm({ title: 'End all others?', text, action: 'End all others' });
+        if (is_sure)
+            await act(() => client.devices.endOthers());
+    };
+    const name = field('Name', { name: 'name', required: true, autocomplete: 'off' });
+    const path = field('Workspace folder (optional)', { name: 'workspace_path', placeholder: '/workspace/project', autocomplete: 'off', spellcheck: 'false' });
+    const create = async () => {
+        const workspace_path = path.input.value.trim();
+        const wanted = { name: name.input.value.trim() };
+        try {
+            const made = await client.sessions.create(workspace_path === '' ? wanted : { ...wanted, workspace_path });
+            location.hash = `#/sessions/${made.id}`;
+        }
+        catch (error) {
+            notice(explain(error), 'bad');
+        }
+    };
+    const form = h('form', {
+        class: 'row',
+        onsubmit: (event) => {
+            event.preventDefault();
+            void create();
+        },
+    }, name.row, path.row, h('button', { class: 'main' }, 'New session'));
+    void load();
+    return h('div', { class: 'home' }, h('h1', {}, 'Your sessions'), form, sessions, h('div', { class: 'heading' }, h('h2', {}, 'Signed-in devices'), others), devices);
+}
+function told(agent) {
+    if (agent === null)
+        return 'An unnamed program';
+    const browser = /(Firefox|Edg|OPR|Chrome|Safari)\/\d+/.exec(agent)?.[1];
+    const system = /(Windows|Android|iPhone|iPad|Mac OS X|Linux)/.exec(agent)?.[1];
+    const names = { Edg: 'Edge', OPR: 'Opera', 'Mac OS X': 'macOS' };
+    if (!browser)
+        return agent.slice(0, 60);
+    return `${names[browser] ?? browser}${system ? ` on ${names[system] ?? system}` : ''}`;
+}

@@ -1,0 +1,70 @@
+import { Client } from '../client/index.js';
+import { account } from './account.js';
+import { button, h, notice } from './dom.js';
+import { home } from './home.js';
+import { Workspace } from './workspace.js';
+const client = new Client();
+const header = part('header');
+const main = part('main');
+const connection = h('span', { id: 'connection', role: 'status', 'aria-live': 'polite' });
+const crumb = h('span', { class: 'crumb' });
+let workspace = null;
+header.append(h('a', { href: '#/', class: 'brand', 'aria-label': 'Coditect, all sessions' }, 'Coditect'), crumb, connection, button('Sign out', () => signOut(), { class: 'quiet' }));
+function draw() {
+    void workspace?.close();
+    workspace = null;
+    say('', true);
+    title(null);
+    const is_in = client.login.present;
+    header.hidden = !is_in;
+    if (!is_in) {
+        main.replaceChildren(account(client));
+        return;
+    }
+    const id = /^#\/sessions\/([0-9a-fA-F-]{36})$/.exec(location.hash)?.[1];
+    if (id === undefined) {
+        main.replaceChildren(home(client));
+        return;
+    }
+    workspace = new Workspace(client, id, {
+        title,
+        connection: say,
+        gone: () => {
+            location.hash = '#/';
+        },
+    });
+    main.replaceChildren(workspace.element);
+}
+function say(text, is_well) {
+    if (connection.textContent !== text)
+        connection.textContent = text;
+    connection.className = is_well ? 'well' : 'ill';
+}
+function title(name) {
+    crumb.textContent = name ?? '';
+    document.title = name === null ? 'Coditect' : `${name} · Coditect`;
+}
+async function signOut() {
+    await workspace?.close();
+    workspace = null;
+    const is_told = await client.auth.logout();
+    if (!is_told)
+        notice('You are signed out here, but the server could not be told.', 'bad');
+}
+function part(id) {
+    const element = document.getElementById(id);
+    if (element === null)
+        throw new Error(`the page has no ${id}`);
+    return element;
+}
+client.login.onChange((change) => {
+    if (change === 'out')
+        notice('You are signed out.');
+    draw();
+});
+document.querySelector('.skip')?.addEventListener('click', (event) => {
+    event.preventDefault();
+    main.focus();
+});
+addEventListener('hashchange', draw);
+draw();

@@ -1,0 +1,132 @@
+import { explain } from './account.js';
+import { askText } from './dialogs.js';
+import { button, field, h, notice, Tabs } from './dom.js';
+const MOST = 1_000;
+const PANEL = 'terminal-panel';
+export class TerminalPanel {
+    element;
+    #socket;
+    #tabs = new Tabs('Terminals', PANEL, (name) => this.#activate(name), (name) => this.#remove(name));
+    #directory = field('Directory', { name: 'cwd', spellcheck: 'false', autocomplete: 'off', autocapitalize: 'off' });
+    #command = field('Command to record', { name: 'command', spellcheck: 'false', autocomplete: 'off', autocapitalize: 'off' });
+    #history = h('ol', { class: 'history', tabindex: 0, 'aria-label': 'Recorded commands' });
+    #panel;
+    #empty = h('p', { class: 'empty' }, 'No terminals yet.');
+    #view = { active: null, terminals: {} };
+    #back = 0;
+    constructor(socket) {
+        this.#socket = socket;
+        this.#command.input.addEventListener('keydown', (event) => this.#recall(event));
+        this.#panel = h('div', { role: 'tabpanel', id: PANEL, 'aria-label': 'Terminal' }, this.#form(this.#directory, 'Set', () => this.#enter()), this.#history, this.#form(this.#command, 'Record', () => this.#record()));
+        this.element = h('section', { class: 'terminal', 'aria-labelledby': 'terminal-heading' }, h('div', { class: 'bar' }, h('h2', { id: 'terminal-heading' }, 'Terminal'), this.#tabs.element, button('Title', () => this.#rename(), { 'aria-label': 'Change the title of this terminal' }), button('New', () => this.#add(), { 'aria-label': 'New terminal' })), h('p', { class: 'hint' }, 'Commands are recorded with the session, not run: there is no shell behind this panel.'), this.#empty, this.#panel);
+        this.draw(this.#view);
+    }
+    draw(view) {
+        this.#view = view;
+        const names = Object.keys(view.terminals).sort();
+        const items = names.map((key) => ({ key, label: view.terminals[key]?.title || key }));
+        this.#tabs.draw(items, this.#name());
+        const terminal = this.#terminal();
+        this.#panel.hidden = terminal === undefined;
+        this.#empty.hidden = terminal !== undefined;
+        if (terminal === undefined)
+            return;
+        if (document.activeElement !== this.#directory.input)
+            this.#directory.input.value = terminal.cwd;
+        const commands = terminal.command_history;
+        const was_at_end = this.#history.scrollTop + this.#history.clientHeight >= this.#history.scrollHeight - 8;
+        this.#history.replaceChildren(...commands.map((command) => h('li', {}, h('code', {}, command))));
+        if (commands.length === 0)
+            this.#history.append(h('li', { class: 'empty' }, 'Nothing recorded yet.'));
+        if (was_at_end)
+            this.#history.scrollTop = this.#history.scrollHeight;
+    }
+    #form(part, action, act) {
+        const submit = (event) => {
+            event.preventDefault();
+            act();
+        };
+        return h('form', { class: 'row', onsubmit: submit }, part.row, h('button', {}, action));
+    }
+    #name() {
+        const { active, terminals } = this.#view;
+        if (active !== null && Object.hasOwn(terminals, active))
+            return active;
+        return Object.keys(terminals).sort()[0] ?? null;
+    }
+    #terminal() {
+        const name = this.#name();
+        return name === null ? undefined : this.#view.terminals[name];
+    }
+    #activate(name) {
+        this.#back = 0;
+        this.#change((state) => ({ ...state, active: name }));
+    }
+    #add() {
+        this.#change(({ terminals }) => {
+            let count = Object.keys(terminals).length;
+            while (Object.hasOwn(terminals, count === 0 ? 'main' : `terminal-${count + 1}`))
+                count += 1;
+            const name = count === 0 ? 'main' : `terminal-${count + 1}`;
+            const made = { title: name, cwd: '/', command_history: [], environment_vars: {} };
+            return { active: name, terminals: { ...terminals, [name]: made } };
+        });
+        this.#directory.input.focus();
+    }
+    #remove(name) {
+        this.#change(({ active, terminals }) => {
+            const left = Object.fromEntries(Object.entries(terminals).filter(([key]) => key !== name));
+            return { active: active === name ? (Object.keys(left).sort()[0] ?? null) : active, terminals: left };
+        });
+    }
+    async #rename() {
+        const name = this.#name();
+        if (name === null)
+            return;
+        const value = this.#terminal()?.title ?? '';
+        const title = await askText({ title: 'Title of the terminal', label: 'Title', value, action: 'Set' });
+        if (title !== null)
+            this.#alter(name, (terminal) => ({ ...terminal, title }));
+    }
+    #enter() {
+        const [name, cwd] = [this.#name(), this.#directory.input.value.trim()];
+        if (name !== null)
+            this.#alter(name, (terminal) => ({ ...terminal, cwd }));
+    }
+    #record() {
+        const [name, command] = [this.#name(), this.#command.input.value.trim()];
+        if (name === null || command === '')
+            return;
+        this.#back = 0;
+        this.#command.input.value = '';
+        this.#alter(name, (terminal) => {
+            const command_history = [...terminal.command_history, command].slice(-MOST);
+            return { ...terminal, command_history };
+        });
+        this.#history.scrollTop = this.#history.scrollHeight;
+    }
+    #recall(event) {
+        const step = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+        if (step === undefined)
+            return;
+        event.preventDefault();
+        const commands = this.#terminal()?.command_history ?? [];
+        this.#back = Math.max(0, Math.min(commands.length, this.#back + step));
+        this.#command.input.value = this.#back === 0 ? '' : (commands[commands.length - this.#back] ?? '');
+    }
+    #alter(name, change) {
+        this.#change((state) => {
+            const terminal = state.terminals[name];
+            return terminal ? { ...state, terminals: { ...state.terminals, [name]: change(terminal) } } : state;
+        });
+    }
+    #change(change) {
+        try {
+            this.#socket().change('terminal', change);
+        }
+        catch (error) {
+            notice(explain(error), 'bad');
+        }
+        this.draw(this.#socket().view('terminal'));
+    }
+}

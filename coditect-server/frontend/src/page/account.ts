@@ -1,0 +1,105 @@
+/** Signing in and registering: one form, which asks for a second factor where there is one. */
+
+import { ApiError, NetworkError, type Client } from '../client/index.js';
+import { button, field, h } from './dom.js';
+
+export function account(client: Client): HTMLElement {
+  let is_new = false;
+  const first_name = field('First name', { name: 'first_name', autocomplete: 'given-name' });
+  const last_name = field('Last name', { name: 'last_name', autocomplete: 'family-name' });
+  const email = field('E-mail address', { name: 'email', type: 'email', autocomplete: 'username', required: true, autofocus: true });
+  const password = field('Password', { name: 'password', type: 'password', required: true });
+  const code = field('Code of your authenticator app, or a recovery code', {
+    name: 'code',
+    autocomplete: 'one-time-code',
+    spellcheck: 'false',
+  });
+  const heading = h('h1', {});
+  const hint = h('p', { class: 'hint' }, 'At least eight characters; a few words are best.');
+  const fault = h('p', { class: 'fault', role: 'alert' });
+  const submit = h('button', { class: 'main' });
+  const other = button('', () => show(!is_new), { class: 'link' });
+  const names = h('div', { class: 'pair' }, first_name.row, last_name.row);
+  const fields = { first_name, last_name, email, password, code };
+
+  const show = (next: boolean) => {
+    is_new = next;
+    heading.textContent = is_new ? 'Make an account' : 'Sign in';
+    submit.textContent = is_new ? 'Register' : 'Sign in';
+    other.textContent = is_new ? 'I have an account: sign in' : 'I am new here: register';
+    names.hidden = !is_new;
+    hint.hidden = !is_new;
+    code.row.hidden = true;
+    password.input.autocomplete = is_new ? 'new-password' : 'current-password';
+    fault.textContent = '';
+    for (const one of Object.values(fields)) one.fault('');
+  };
+
+  const attempt = async () => {
+    fault.textContent = '';
+    for (const one of Object.values(fields)) one.fault('');
+    const who = { email: email.input.value, password: password.input.value };
+    submit.disabled = true;
+    try {
+      if (is_new) {
+        const named = { first_name: first_name.input.value.trim(), last_name: last_name.input.value.trim() };
+        await client.auth.register({ ...who, ...named });
+      } else {
+        const given = code.input.value.trim();
+        await client.auth.login(given === '' ? who : { ...who, code: given });
+      }
+    } catch (error) {
+      refuse(error);
+    } finally {
+      submit.disabled = false;
+    }
+  };
+
+  const refuse = (error: unknown) => {
+    if (error instanceof ApiError && error.code.startsWith('SECOND_FACTOR')) {
+      code.row.hidden = false;
+      if (error.code !== 'SECOND_FACTOR_REQUIRED') code.fault(error.message);
+      code.input.focus();
+      return;
+    }
+    const named = error instanceof ApiError ? error.fields : [];
+    const shown = named.filter(({ field }) => field in fields);
+    for (const { field, message } of shown) fields[field as keyof typeof fields].fault(sentence(message));
+    const [first] = shown;
+    if (first) fields[first.field as keyof typeof fields].input.focus();
+    else fault.textContent = explain(error);
+  };
+
+  show(false);
+  const form = h(
+    'form',
+    {
+      onsubmit: (event: Event) => {
+        event.preventDefault();
+        void attempt();
+      },
+    },
+    heading,
+    names,
+    email.row,
+    password.row,
+    hint,
+    code.row,
+    fault,
+    h('div', { class: 'actions' }, submit, other),
+  );
+  return h('section', { class: 'account' }, form);
+}
+
+/** What went wrong, for a person. */
+export function explain(error: unknown): string {
+  if (error instanceof NetworkError) return 'The server cannot be reached. Your text is still here; try again.';
+  if (!(error instanceof ApiError)) return error instanceof Error ? error.message : String(error);
+  const [first] = error.fields;
+  const why = first && first.message !== error.message ? `${error.message} ${first.field} ${first.message}.` : error.message;
+  return error.retry_after === null ? why : `${why} (In ${error.retry_after} s.)`;
+}
+
+function sentence(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${text.endsWith('.') ? '' : '.'}`;
+}

@@ -1,0 +1,108 @@
+/** Questions to the user, each as a promise of what they say; `null` or `false` is "never mind". */
+
+import { button, field, fresh, h } from './dom.js';
+
+/** A line of text. `fault` says what is wrong with one, or nothing. */
+export function askText(question: {
+  title: string;
+  label: string;
+  value?: string;
+  action: string;
+  fault?: (text: string) => string;
+}): Promise<string | null> {
+  return open<string>(question.title, (done) => {
+    const { row, input, fault } = field(question.label, { value: question.value ?? '', autocomplete: 'off', spellcheck: 'false' });
+    const form = h(
+      'form',
+      {
+        onsubmit: (event: Event) => {
+          event.preventDefault();
+          const text = input.value.trim();
+          const wrong = text === '' ? 'This is needed.' : (question.fault?.(text) ?? '');
+          fault(wrong);
+          if (wrong === '') done(text);
+        },
+      },
+      row,
+      h('div', { class: 'actions' }, h('button', { class: 'main' }, question.action), button('Cancel', () => done(null))),
+    );
+    queueMicrotask(() => {
+      input.focus();
+      // The name without its ending is what is mostly changed.
+      const end = input.value.lastIndexOf('.');
+      input.setSelectionRange(input.value.lastIndexOf('/') + 1, end > 0 ? end : input.value.length);
+    });
+    return [form];
+  });
+}
+
+export async function confirm(question: { title: string; text: string; action: string }): Promise<boolean> {
+  const answer = await open<true>(question.title, (done) => [
+    h('p', {}, question.text),
+    h(
+      'div',
+      { class: 'actions' },
+      button('Cancel', () => done(null), { autofocus: true }),
+      button(question.action, () => done(true), { class: 'danger' }),
+    ),
+  ]);
+  return answer === true;
+}
+
+export type Resolution = 'mine' | 'theirs';
+
+/** Two texts, and one must go; `theirs` is `null` where the file was deleted. */
+export function resolve(path: string, mine: string, theirs: string | null): Promise<Resolution | null> {
+  const title = theirs === null ? `${path} was deleted elsewhere` : `${path} was changed elsewhere`;
+  return open<Resolution>(
+    title,
+    (done) => [
+      h(
+        'p',
+        {},
+        theirs === null
+          ? 'Nothing was written. Keep your text, which makes the file anew, or let it go.'
+          : 'Nothing was written over. See both and choose; the one that you do not choose can still be had afterwards.',
+      ),
+      h('div', { class: 'versions' }, side('Yours, not saved', mine), theirs === null ? null : side('What is there now', theirs)),
+      h(
+        'div',
+        { class: 'actions' },
+        button('Cancel', () => done(null), { autofocus: true }),
+        button(theirs === null ? 'Let it go' : 'Take theirs', () => done('theirs')),
+        button('Keep mine', () => done('mine'), { class: 'main' }),
+      ),
+    ],
+    'wide',
+  );
+}
+
+function side(label: string, text: string): HTMLElement {
+  const id = fresh();
+  const shown = h('textarea', { id, readonly: true, spellcheck: 'false', rows: 12 });
+  shown.value = text;
+  return h('div', { class: 'side' }, h('label', { for: id }, label), shown);
+}
+
+function open<T>(
+  title: string,
+  fill: (done: (answer: T | null) => void) => (Node | string)[],
+  kind = '',
+): Promise<T | null> {
+  return new Promise((resolve) => {
+    let answer: T | null = null;
+    const id = fresh();
+    const dialog = h('dialog', { 'aria-labelledby': id, class: kind });
+    const done = (given: T | null) => {
+      answer = given;
+      dialog.close();
+    };
+    dialog.append(h('h2', { id }, title), ...fill(done));
+    dialog.addEventListener('close', () => {
+      dialog.remove();
+      resolve(answer);
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}

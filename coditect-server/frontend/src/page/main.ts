@@ -1,0 +1,88 @@
+/**
+ * The page: who is signed in, and what the address names.
+ *
+ * `#/sessions/ID` is a session; anything else is the list of them. Who is not signed in is asked to, and then
+ * sees what the address names.
+ */
+
+import { Client } from '../client/index.js';
+import { account } from './account.js';
+import { button, h, notice } from './dom.js';
+import { home } from './home.js';
+import { Workspace } from './workspace.js';
+
+const client = new Client();
+const header = part('header');
+const main = part('main');
+const connection = h('span', { id: 'connection', role: 'status', 'aria-live': 'polite' });
+const crumb = h('span', { class: 'crumb' });
+let workspace: Workspace | null = null;
+
+header.append(
+  h('a', { href: '#/', class: 'brand', 'aria-label': 'Coditect, all sessions' }, 'Coditect'),
+  crumb,
+  connection,
+  button('Sign out', () => signOut(), { class: 'quiet' }),
+);
+
+function draw(): void {
+  void workspace?.close();
+  workspace = null;
+  say('', true);
+  title(null);
+  const is_in = client.login.present;
+  header.hidden = !is_in;
+  if (!is_in) {
+    main.replaceChildren(account(client));
+    return;
+  }
+  const id = /^#\/sessions\/([0-9a-fA-F-]{36})$/.exec(location.hash)?.[1];
+  if (id === undefined) {
+    main.replaceChildren(home(client));
+    return;
+  }
+  workspace = new Workspace(client, id, {
+    title,
+    connection: say,
+    gone: () => {
+      location.hash = '#/';
+    },
+  });
+  main.replaceChildren(workspace.element);
+}
+
+function say(text: string, is_well: boolean): void {
+  if (connection.textContent !== text) connection.textContent = text;
+  connection.className = is_well ? 'well' : 'ill';
+}
+
+function title(name: string | null): void {
+  crumb.textContent = name ?? '';
+  document.title = name === null ? 'Coditect' : `${name} · Coditect`;
+}
+
+async function signOut(): Promise<void> {
+  // What is typed is kept before nobody may keep it any more.
+  await workspace?.close();
+  workspace = null;
+  const is_told = await client.auth.logout();
+  if (!is_told) notice('You are signed out here, but the server could not be told.', 'bad');
+}
+
+function part(id: string): HTMLElement {
+  const element = document.getElementById(id);
+  if (element === null) throw new Error(`the page has no ${id}`);
+  return element;
+}
+
+client.login.onChange((change) => {
+  if (change === 'out') notice('You are signed out.');
+  draw();
+});
+// The address says which session it is, so the link that skips there must not change it.
+document.querySelector('.skip')?.addEventListener('click', (event) => {
+  event.preventDefault();
+  main.focus();
+});
+addEventListener('hashchange', draw);
+draw();

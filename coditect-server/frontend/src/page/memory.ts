@@ -1,0 +1,14 @@
+/** What agents have remembered with a session. It is theirs: it is shown, and not changed. */
+
+import type { SessionMemory } from '../client/index.js';
+import { h } from './dom.js';
+
+export class MemoryPanel {
+  readonly #shown = h('pre', { tabindex: 0, 'aria-label': 'Agent memory as JSON' });
+  readonly element = h('section', { class: 'memory', 'aria-labelledby': 'memory-heading' }, h('h2', { id: 'memory-heading' }, 'Agent memory'), this.#shown);
+
+  draw(memory: SessionMemory): void {
+    const is_empty = Object.keys(memory).length === 0;
+    this.#shown.textContent = is_empty ? 'Nothing is remembered yet.' : JSON.stringify(memory, null, 2);
+  }
+}
