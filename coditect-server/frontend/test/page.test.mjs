@@ -43,6 +43,9 @@ async function another(t, { expected = [], ...options } = {}) {
       if (message.type() !== 'error' && message.type() !== 'warning') return;
       if (!expected.some((status) => said.includes(`status of ${status}`))) complaints.push(said);
     });
+    page.on('response', (answer) => {
+      if (answer.status() >= 400 && process.env.CODITECT_TRACE) console.log(answer.status(), answer.request().method(), answer.url());
+    });
     page.on('pageerror', (error) => complaints.push(String(error)));
   });
   t.after(async () => {
@@ -394,9 +397,13 @@ test('it is used by keys alone', async (t) => {
     const outline = await what.evaluate((it) => [getComputedStyle(it).outlineStyle, getComputedStyle(it).boxShadow].join());
     assert.notEqual(outline, 'none,none');
   };
-  await page.evaluate(() => document.activeElement?.blur());
-  await page.keyboard.press('Tab');
+  await page.locator('#main').press('Shift+Tab');
+  await page.keyboard.press('Shift+Tab');
+  await page.keyboard.press('Shift+Tab');
   assert.equal(await focused(), 'Skip to content');
+  await page.keyboard.press('Enter');
+  assert.equal(await page.evaluate(() => document.activeElement?.id), 'main');
+  assert.ok(page.url().endsWith(id));
   await tabTo(item(page, 'src'));
   await page.keyboard.press('ArrowRight');
   await item(page, 'c.txt').waitFor();

@@ -230,7 +230,8 @@ export class EditorPanel {
         const active = offset(area.value, selection?.active ?? tab.cursor);
         area.setSelectionRange(Math.min(anchor, active), Math.max(anchor, active), active < anchor ? 'backward' : 'forward');
         area.scrollTop = viewOf(tab).top * lineHeight(area);
-        if (is_first && document.activeElement === document.body)
+        const focused = document.activeElement;
+        if (is_first && (focused === document.body || focused?.id === 'main'))
             area.focus({ preventScroll: true });
         this.#foot(pane);
     }

@@ -83,7 +83,10 @@ export class OpenFile {
                 throw error;
             this.#wrote(text, error.current.etag);
         }
-        if (this.aside === null)
+        if (this.is_dirty || this.aside !== null)
+            return;
+        clearTimeout(this.#timer);
+        if (this.#has_draft)
             await this.#dropDraft();
     }
     expect(etag) {

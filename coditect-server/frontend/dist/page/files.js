@@ -245,6 +245,9 @@ export class FilesPanel {
             return;
         await this.#act(async () => {
             await this.#desk.client.files.remove(this.#desk.id, entry.path, entry.kind === 'directory');
+            for (const path of [...this.#expanded])
+                if (isWithin(path, entry.path))
+                    this.#expanded.delete(path);
             this.#handlers.removed(entry.path);
             this.#selected = null;
         });

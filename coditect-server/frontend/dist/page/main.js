@@ -35,6 +35,11 @@ function draw() {
     });
     main.replaceChildren(workspace.element);
 }
+function turn() {
+    draw();
+    const first = main.querySelector('[autofocus]') ?? main;
+    first.focus({ preventScroll: true });
+}
 function say(text, is_well) {
     if (connection.textContent !== text)
         connection.textContent = text;
@@ -60,11 +65,11 @@ function part(id) {
 client.login.onChange((change) => {
     if (change === 'out')
         notice('You are signed out.');
-    draw();
+    turn();
 });
 document.querySelector('.skip')?.addEventListener('click', (event) => {
     event.preventDefault();
     main.focus();
 });
-addEventListener('hashchange', draw);
+addEventListener('hashchange', turn);
 draw();

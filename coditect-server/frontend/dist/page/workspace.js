@@ -14,6 +14,7 @@ export class Workspace {
     #files;
     #terminal;
     #memory = new MemoryPanel();
+    #heading = h('h1', { class: 'unseen' }, 'Session');
     #views = new Map();
     #unlisten;
     #has_restored = false;
@@ -21,7 +22,10 @@ export class Workspace {
         this.#around = around;
         this.#socket = new SessionSocket(client, id, {
             state: (state) => this.#state(state),
-            restored: ({ session }) => around.title(session.name),
+            restored: ({ session }) => {
+                around.title(session.name);
+                this.#heading.textContent = session.name;
+            },
             part: (part, cause) => this.#part(part, cause),
             refused: (error) => notice(error.message, 'bad'),
             unacknowledged: () => this.#connection(),
@@ -41,7 +45,7 @@ export class Workspace {
         for (const view of VIEWS) {
             this.#views.set(view, button(view.charAt(0).toUpperCase() + view.slice(1), () => this.#show(view)));
         }
-        this.element = h('div', { class: 'workspace' }, h('div', { class: 'views', role: 'group', 'aria-label': 'What is shown' }, ...this.#views.values()), this.#files.element, this.#editor.element, this.#terminal.element, this.#memory.element);
+        this.element = h('div', { class: 'workspace' }, this.#heading, h('div', { class: 'views', role: 'group', 'aria-label': 'What is shown' }, ...this.#views.values()), this.#files.element, this.#editor.element, this.#terminal.element, this.#memory.element);
         this.#show('editor');
         this.#draw();
         const saves = (event) => this.#key(event);

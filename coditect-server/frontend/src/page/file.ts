@@ -115,7 +115,10 @@ export class OpenFile {
       // It was written before, by this page or another, and the answer was lost.
       this.#wrote(text, error.current.etag);
     }
-    if (this.aside === null) await this.#dropDraft();
+    // What was typed meanwhile has its own draft.
+    if (this.is_dirty || this.aside !== null) return;
+    clearTimeout(this.#timer);
+    if (this.#has_draft) await this.#dropDraft();
   }
 
   /** Goes on from `etag`, whatever is there: the next save writes over it. */

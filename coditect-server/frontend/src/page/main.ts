@@ -51,6 +51,13 @@ function draw(): void {
   main.replaceChildren(workspace.element);
 }
 
+/** Shows something else, and leads who uses keys or listens to it. */
+function turn(): void {
+  draw();
+  const first = main.querySelector<HTMLElement>('[autofocus]') ?? main;
+  first.focus({ preventScroll: true });
+}
+
 function say(text: string, is_well: boolean): void {
   if (connection.textContent !== text) connection.textContent = text;
   connection.className = is_well ? 'well' : 'ill';
@@ -77,12 +84,12 @@ function part(id: string): HTMLElement {
 
 client.login.onChange((change) => {
   if (change === 'out') notice('You are signed out.');
-  draw();
+  turn();
 });
 // The address says which session it is, so the link that skips there must not change it.
 document.querySelector('.skip')?.addEventListener('click', (event) => {
   event.preventDefault();
   main.focus();
 });
-addEventListener('hashchange', draw);
+addEventListener('hashchange', turn);
 draw();

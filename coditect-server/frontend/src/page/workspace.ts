@@ -27,6 +27,7 @@ export class Workspace {
   readonly #files: FilesPanel;
   readonly #terminal: TerminalPanel;
   readonly #memory = new MemoryPanel();
+  readonly #heading = h('h1', { class: 'unseen' }, 'Session');
   readonly #views = new Map<View, HTMLButtonElement>();
   readonly #unlisten: (() => void)[];
   #has_restored = false;
@@ -35,7 +36,10 @@ export class Workspace {
     this.#around = around;
     this.#socket = new SessionSocket(client, id, {
       state: (state) => this.#state(state),
-      restored: ({ session }) => around.title(session.name),
+      restored: ({ session }) => {
+        around.title(session.name);
+        this.#heading.textContent = session.name;
+      },
       part: (part, cause) => this.#part(part, cause),
       refused: (error) => notice(error.message, 'bad'),
       unacknowledged: () => this.#connection(),
@@ -58,6 +62,7 @@ export class Workspace {
     this.element = h(
       'div',
       { class: 'workspace' },
+      this.#heading,
       h('div', { class: 'views', role: 'group', 'aria-label': 'What is shown' }, ...this.#views.values()),
       this.#files.element,
       this.#editor.element,
