@@ -245,6 +245,7 @@ test('what is typed and not saved is offered after a reload', async (t) => {
   await eventually(async () => (await client.drafts.list(id)).length === 1);
   await page.reload();
   await page.getByText('There is text of yours that was not saved').waitFor();
+  await page.locator('[role="treeitem"][aria-selected="true"]', { hasText: 'notes.txt' }).waitFor();
   await picture(page, 'draft');
   await accessible(page);
   assert.equal(await area(page).inputValue(), 'first\n');

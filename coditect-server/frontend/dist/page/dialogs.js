@@ -32,7 +32,7 @@ export function resolve(path, mine, theirs) {
     return open(title, (done) => [
         h('p', {}, theirs === null
             ? 'Nothing was written. Keep your text, which makes the file anew, or let it go.'
-            : 'Nothing was written over. See both and choose; the one that you do not choose can still be had afterwards.'),
+            : 'Nothing was written over. Keep yours, and theirs stays as an older version of the file; take theirs, and yours is put aside as a draft.'),
         h('div', { class: 'versions' }, side('Yours, not saved', mine), theirs === null ? null : side('What is there now', theirs)),
         h('div', { class: 'actions' }, button('Cancel', () => done(null), { autofocus: true }), button(theirs === null ? 'Let it go' : 'Take theirs', () => done('theirs')), button('Keep mine', () => done('mine'), { class: 'main' })),
     ], 'wide');

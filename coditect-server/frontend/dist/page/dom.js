@@ -36,7 +36,7 @@ export function field(label, attributes) {
 }
 export function notice(text, kind = 'plain') {
     const notices = document.getElementById('notices');
-    const note = h('p', { class: kind === 'bad' ? 'note bad' : 'note' }, text);
+    const note = h('p', { class: kind === 'bad' ? 'note bad' : 'note' }, h('span', {}, text));
     const close = button('Dismiss', () => note.remove(), { class: 'quiet' });
     note.append(close);
     notices?.replaceChildren(note);

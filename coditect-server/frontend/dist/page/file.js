@@ -132,6 +132,8 @@ export class OpenFile {
         this.content = content;
         this.saved = content.is === 'bytes' ? '' : content.text;
         this.text = this.saved;
+        if (this.aside?.text === this.saved)
+            this.aside = null;
         this.expect(etag);
     }
     #offer(draft) {

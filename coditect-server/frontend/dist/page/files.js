@@ -47,15 +47,14 @@ export class FilesPanel {
     draw() {
         const had_focus = this.#tree.contains(document.activeElement);
         const rows = this.#rows();
-        if (!rows.some(({ entry }) => entry.path === this.#selected))
-            this.#selected = null;
-        const focusable = this.#selected ?? rows[0]?.entry.path;
+        const is_shown = rows.some(({ entry }) => entry.path === this.#selected);
+        const focusable = is_shown ? this.#selected : rows[0]?.entry.path;
         this.#tree.replaceChildren(...rows.map((row) => this.#row(row, row.entry.path === focusable)));
         this.#tree.hidden = rows.length === 0;
         this.#rest.hidden = rows.length > 0;
         this.#rest.textContent = this.#read.has('') ? 'No files yet. Make one, or drop some here.' : 'Loading…';
         for (const action of this.#actions)
-            action.disabled = this.#selected === null;
+            action.disabled = !is_shown;
         if (had_focus)
             this.#focus();
     }
@@ -219,8 +218,8 @@ export class FilesPanel {
         });
     }
     async #rename() {
-        const from = this.#selected;
-        if (from === null)
+        const from = this.#entry(this.#selected)?.path;
+        if (from === undefined)
             return;
         const to = await askText({ title: `Rename or move ${base(from)}`, label: 'Path', value: from, action: 'Move' });
         if (to === null || to === from)

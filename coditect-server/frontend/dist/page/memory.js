@@ -4,6 +4,7 @@ export class MemoryPanel {
     element = h('section', { class: 'memory', 'aria-labelledby': 'memory-heading' }, h('h2', { id: 'memory-heading' }, 'Agent memory'), this.#shown);
     draw(memory) {
         const is_empty = Object.keys(memory).length === 0;
+        this.#shown.classList.toggle('vacant', is_empty);
         this.#shown.textContent = is_empty ? 'Nothing is remembered yet.' : JSON.stringify(memory, null, 2);
     }
 }

@@ -10,6 +10,7 @@ export class TerminalPanel {
     #directory = field('Directory', { name: 'cwd', spellcheck: 'false', autocomplete: 'off', autocapitalize: 'off' });
     #command = field('Command to record', { name: 'command', spellcheck: 'false', autocomplete: 'off', autocapitalize: 'off' });
     #history = h('ol', { class: 'history', tabindex: 0, 'aria-label': 'Recorded commands' });
+    #title = button('Title', () => this.#rename(), { 'aria-label': 'Change the title of this terminal' });
     #panel;
     #empty = h('p', { class: 'empty' }, 'No terminals yet.');
     #view = { active: null, terminals: {} };
@@ -18,7 +19,7 @@ export class TerminalPanel {
         this.#socket = socket;
         this.#command.input.addEventListener('keydown', (event) => this.#recall(event));
         this.#panel = h('div', { role: 'tabpanel', id: PANEL, 'aria-label': 'Terminal' }, this.#form(this.#directory, 'Set', () => this.#enter()), this.#history, this.#form(this.#command, 'Record', () => this.#record()));
-        this.element = h('section', { class: 'terminal', 'aria-labelledby': 'terminal-heading' }, h('div', { class: 'bar' }, h('h2', { id: 'terminal-heading' }, 'Terminal'), this.#tabs.element, button('Title', () => this.#rename(), { 'aria-label': 'Change the title of this terminal' }), button('New', () => this.#add(), { 'aria-label': 'New terminal' })), h('p', { class: 'hint' }, 'Commands are recorded with the session, not run: there is no shell behind this panel.'), this.#empty, this.#panel);
+        this.element = h('section', { class: 'terminal', 'aria-labelledby': 'terminal-heading' }, h('div', { class: 'bar' }, h('h2', { id: 'terminal-heading' }, 'Terminal'), this.#tabs.element, this.#title, button('New', () => this.#add(), { 'aria-label': 'New terminal' })), h('p', { class: 'hint' }, 'Commands are recorded with the session, not run: there is no shell behind this panel.'), this.#empty, this.#panel);
         this.draw(this.#view);
     }
     draw(view) {
@@ -29,6 +30,7 @@ export class TerminalPanel {
         const terminal = this.#terminal();
         this.#panel.hidden = terminal === undefined;
         this.#empty.hidden = terminal !== undefined;
+        this.#title.disabled = terminal === undefined;
         if (terminal === undefined)
             return;
         if (document.activeElement !== this.#directory.input)

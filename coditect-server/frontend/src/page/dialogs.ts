@@ -62,7 +62,7 @@ export function resolve(path: string, mine: string, theirs: string | null): Prom
         {},
         theirs === null
           ? 'Nothing was written. Keep your text, which makes the file anew, or let it go.'
-          : 'Nothing was written over. See both and choose; the one that you do not choose can still be had afterwards.',
+          : 'Nothing was written over. Keep yours, and theirs stays as an older version of the file; take theirs, and yours is put aside as a draft.',
       ),
       h('div', { class: 'versions' }, side('Yours, not saved', mine), theirs === null ? null : side('What is there now', theirs)),
       h(

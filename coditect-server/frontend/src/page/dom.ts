@@ -56,7 +56,7 @@ export function field(label: string, attributes: Attributes): { row: HTMLElement
 /** What was last said, for who sees it and for who hears it. */
 export function notice(text: string, kind: 'plain' | 'bad' = 'plain'): void {
   const notices = document.getElementById('notices');
-  const note = h('p', { class: kind === 'bad' ? 'note bad' : 'note' }, text);
+  const note = h('p', { class: kind === 'bad' ? 'note bad' : 'note' }, h('span', {}, text));
   const close = button('Dismiss', () => note.remove(), { class: 'quiet' });
   note.append(close);
   notices?.replaceChildren(note);

@@ -173,6 +173,8 @@ export class OpenFile {
     this.content = content;
     this.saved = content.is === 'bytes' ? '' : content.text;
     this.text = this.saved;
+    // Whoever typed it has saved it.
+    if (this.aside?.text === this.saved) this.aside = null;
     this.expect(etag);
   }
 

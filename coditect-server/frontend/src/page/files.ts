@@ -93,13 +93,13 @@ export class FilesPanel {
   draw(): void {
     const had_focus = this.#tree.contains(document.activeElement);
     const rows = this.#rows();
-    if (!rows.some(({ entry }) => entry.path === this.#selected)) this.#selected = null;
-    const focusable = this.#selected ?? rows[0]?.entry.path;
+    const is_shown = rows.some(({ entry }) => entry.path === this.#selected);
+    const focusable = is_shown ? this.#selected : rows[0]?.entry.path;
     this.#tree.replaceChildren(...rows.map((row) => this.#row(row, row.entry.path === focusable)));
     this.#tree.hidden = rows.length === 0;
     this.#rest.hidden = rows.length > 0;
     this.#rest.textContent = this.#read.has('') ? 'No files yet. Make one, or drop some here.' : 'Loading…';
-    for (const action of this.#actions) action.disabled = this.#selected === null;
+    for (const action of this.#actions) action.disabled = !is_shown;
     if (had_focus) this.#focus();
   }
 
@@ -257,8 +257,8 @@ export class FilesPanel {
   }
 
   async #rename(): Promise<void> {
-    const from = this.#selected;
-    if (from === null) return;
+    const from = this.#entry(this.#selected)?.path;
+    if (from === undefined) return;
     const to = await askText({ title: `Rename or move ${base(from)}`, label: 'Path', value: from, action: 'Move' });
     if (to === null || to === from) return;
     await this.#act(async () => {

@@ -9,6 +9,7 @@ export class MemoryPanel {
 
   draw(memory: SessionMemory): void {
     const is_empty = Object.keys(memory).length === 0;
+    this.#shown.classList.toggle('vacant', is_empty);
     this.#shown.textContent = is_empty ? 'Nothing is remembered yet.' : JSON.stringify(memory, null, 2);
   }
 }

@@ -19,6 +19,7 @@ export class TerminalPanel {
   readonly #directory = field('Directory', { name: 'cwd', spellcheck: 'false', autocomplete: 'off', autocapitalize: 'off' });
   readonly #command = field('Command to record', { name: 'command', spellcheck: 'false', autocomplete: 'off', autocapitalize: 'off' });
   readonly #history = h('ol', { class: 'history', tabindex: 0, 'aria-label': 'Recorded commands' });
+  readonly #title = button('Title', () => this.#rename(), { 'aria-label': 'Change the title of this terminal' });
   readonly #panel: HTMLElement;
   readonly #empty = h('p', { class: 'empty' }, 'No terminals yet.');
   #view: TerminalState = { active: null, terminals: {} };
@@ -43,7 +44,7 @@ export class TerminalPanel {
         { class: 'bar' },
         h('h2', { id: 'terminal-heading' }, 'Terminal'),
         this.#tabs.element,
-        button('Title', () => this.#rename(), { 'aria-label': 'Change the title of this terminal' }),
+        this.#title,
         button('New', () => this.#add(), { 'aria-label': 'New terminal' }),
       ),
       h('p', { class: 'hint' }, 'Commands are recorded with the session, not run: there is no shell behind this panel.'),
@@ -61,6 +62,7 @@ export class TerminalPanel {
     const terminal = this.#terminal();
     this.#panel.hidden = terminal === undefined;
     this.#empty.hidden = terminal !== undefined;
+    this.#title.disabled = terminal === undefined;
     if (terminal === undefined) return;
     // What is being written is left alone.
     if (document.activeElement !== this.#directory.input) this.#directory.input.value = terminal.cwd;
