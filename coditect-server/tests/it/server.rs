@@ -75,6 +75,7 @@ fn sample() -> Routes {
         route(Method::GET, "/large", large),
         route(Method::GET, "/panics", panics),
         route(Method::GET, "/slow/{ms}", slow),
+        route(Method::POST, "/slow/{ms}", slow),
         route(Method::POST, "/echo/{name}", echo),
     ])
     .unwrap()

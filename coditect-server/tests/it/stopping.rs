@@ -9,10 +9,10 @@ use crate::{
     server::Running,
 };
 
-/// Sends a request for `path` and lets it begin.
+/// Sends a request that changes something at `path` and lets it begin.
 async fn started(server: &Running, path: &str) -> Client {
     let mut client = Client::connect(server.address).await;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let request = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
     client.send(request.as_bytes()).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     client
