@@ -152,6 +152,7 @@ async fn serve_http2(
     // hyper refuses what is over this with the status alone.
     let header_list_limit_bytes =
         2 * u32::try_from(HEADER_BLOCK_LIMIT_BYTES).unwrap_or(u32::MAX / 2);
+    let hopeless = io.hopeless().clone();
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
@@ -176,7 +177,11 @@ async fn serve_http2(
             () = sleep_until(wake_at) => {
                 if Instant::now() >= expiry() {
                     connection.as_mut().graceful_shutdown();
-                    return timeout(FAREWELL, connection).await.unwrap_or(Ok(()));
+                    let farewell = timeout(FAREWELL, connection.as_mut()).await;
+                    return farewell.unwrap_or_else(|_elapsed| {
+                        hopeless.give_up();
+                        Ok(())
+                    });
                 }
             }
         }

@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::stream::Stream;
+use super::stream::{Hopeless, Stream};
 
 /// What an HTTP/2 client sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -33,6 +33,13 @@ pub(super) enum Protocol {
 pub(super) struct Rewound {
     prefix: Bytes,
     stream: Stream,
+}
+
+impl Rewound {
+    /// By which the client is given up.
+    pub(super) fn hopeless(&self) -> &Hopeless {
+        self.stream.hopeless()
+    }
 }
 
 /// Tells what the client speaks. `None` where it has sent nothing until `deadline`, or left.

@@ -1,9 +1,16 @@
 //! A connection's bytes, plain or by TLS. Which of the two it is, is known once and asked by nobody
 //! above.
+//!
+//! A client that takes nothing of what it was sent is given up by a reset. By a mere close the system would
+//! keep what is unsent for as long as that client pleases, and there may be many such clients.
 
 use std::{
     io::{self, IoSlice},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -19,6 +26,18 @@ use crate::telemetry::Traffic;
 pub(super) struct Stream {
     channel: Channel,
     traffic: Traffic,
+    hopeless: Hopeless,
+}
+
+/// Whether the client of a stream is given up.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hopeless(Arc<AtomicBool>);
+
+impl Hopeless {
+    /// It is: the end of its stream, whenever that comes, is a reset.
+    pub(super) fn give_up(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -31,12 +50,21 @@ enum Channel {
 impl Stream {
     /// The bytes as they are on the socket.
     pub(super) fn plain(stream: TcpStream) -> Self {
-        Self { channel: Channel::Plain(stream), traffic: Traffic::new() }
+        Self::over(Channel::Plain(stream))
     }
 
     /// The bytes within TLS.
     pub(super) fn secure(stream: TlsStream<TcpStream>) -> Self {
-        Self { channel: Channel::Secure(Box::new(stream)), traffic: Traffic::new() }
+        Self::over(Channel::Secure(Box::new(stream)))
+    }
+
+    fn over(channel: Channel) -> Self {
+        Self { channel, traffic: Traffic::new(), hopeless: Hopeless::default() }
+    }
+
+    /// By which its client is given up.
+    pub(super) fn hopeless(&self) -> &Hopeless {
+        &self.hopeless
     }
 
     fn sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -44,6 +72,19 @@ impl Stream {
             self.traffic.sent(*bytes);
         }
         written
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.hopeless.0.load(Ordering::Relaxed) {
+            let socket = match &self.channel {
+                Channel::Plain(socket) => socket,
+                Channel::Secure(channel) => channel.get_ref().0,
+            };
+            // Without that it is a close like any other.
+            let _closed = socket.set_zero_linger();
+        }
     }
 }
 

@@ -137,6 +137,7 @@ impl Wire {
         let stall_timeout = self.deadlines.stall_timeout;
         let timer = self.write_timer.get_or_insert_with(|| Box::pin(sleep(stall_timeout)));
         ready!(timer.as_mut().poll(context));
+        self.io.hopeless().give_up();
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 

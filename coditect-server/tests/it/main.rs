@@ -34,6 +34,7 @@ mod secrecy;
 mod server;
 mod sessions;
 mod settings;
+mod slow;
 mod socket;
 mod state;
 mod stopping;
