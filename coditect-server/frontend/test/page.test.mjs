@@ -34,7 +34,7 @@ after(() => browser.close());
 
 /** Another browser, with nothing in it. What a page there complains of fails the test, but for `expected`. */
 async function another(t, { expected = [], ...options } = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, reducedMotion: 'reduce', ...options });
   const complaints = [];
   context.on('page', (page) => {
     page.setDefaultTimeout(8_000);
@@ -139,6 +139,7 @@ test('all is as it was after a reload, and in a second browser', async (t) => {
   await page.keyboard.press('Control+s');
   await page.getByText('Saved', { exact: true }).waitFor();
   await tab(page, 'main.rs').click();
+  await area(page).focus();
   await area(page).evaluate((it) => it.setSelectionRange(16, 23));
   await page.getByText('Line 2, column 12, 7 selected').waitFor();
 
@@ -303,6 +304,52 @@ test('files are renamed, moved, uploaded and deleted, and their bytes stay as th
   assert.deepEqual((await client.files.list(id)).items.map(({ path }) => path), ['empty', 'mixed.txt', 'raw.bin']);
 });
 
+test('a file that was deleted elsewhere is made anew, or let go', async (t) => {
+  const { client, person, id } = await prepared(t, { 'notes.txt': 'first\n' });
+  const page = await (await another(t, { expected: [404, 412] })).newPage();
+  await signIn(page, person);
+  await open(page, id);
+  await item(page, 'notes.txt').click();
+  await area(page).and(page.locator(':not([readonly])')).waitFor();
+  const dialog = page.getByRole('dialog', { name: 'notes.txt was deleted elsewhere' });
+
+  await area(page).fill('mine\n');
+  await client.files.remove(id, 'notes.txt');
+  await page.keyboard.press('Control+s');
+  await dialog.getByRole('button', { name: 'Keep mine' }).click();
+  await page.getByText('Saved', { exact: true }).waitFor();
+  assert.equal(await read(client, id, 'notes.txt'), 'mine\n');
+
+  await area(page).fill('more\n');
+  await client.files.remove(id, 'notes.txt');
+  await page.keyboard.press('Control+s');
+  await dialog.getByRole('button', { name: 'Let it go' }).click();
+  await tab(page, 'notes.txt').waitFor({ state: 'detached' });
+});
+
+test('signing out keeps what was typed, and a cursor is not moved by who only looks', async (t) => {
+  const { client, person, id } = await prepared(t, { 'notes.txt': 'one\n' });
+  const page = await (await another(t)).newPage();
+  const looking = await (await another(t)).newPage();
+  for (const one of [page, looking]) {
+    await signIn(one, person);
+    await open(one, id);
+  }
+  await item(page, 'notes.txt').click();
+  await area(page).and(page.locator(':not([readonly])')).waitFor();
+  await area(page).focus();
+  await page.keyboard.press('Control+End');
+  await page.keyboard.type('two\nthree\nfour');
+  const told = async () => (await client.sessions.part(id, 'editor')).value.tabs[0]?.cursor;
+  await eventually(async () => (await told())?.line === 3);
+  await wait(500);
+  assert.deepEqual(await told(), { line: 3, column: 4 });
+  await page.keyboard.type('!');
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+  assert.equal((await client.drafts.show(id, 'notes.txt')).content, 'one\ntwo\nthree\nfour!');
+});
+
 test('who has a second factor is asked for it', async (t) => {
   const { client, person } = await prepared(t);
   const { secret } = await client.factor.begin();
@@ -312,11 +359,11 @@ test('who has a second factor is asked for it', async (t) => {
   await page.getByLabel('E-mail address').fill(person.email);
   await page.getByLabel('Password').fill(person.password);
   await page.getByRole('button', { name: 'Sign in' }).click();
-  await page.getByLabel('Code of your authenticator app').waitFor();
+  await page.getByLabel('Authenticator or recovery code').waitFor();
   await picture(page, 'second-factor');
   await accessible(page);
   // The last one was used to confirm.
-  await page.getByLabel('Code of your authenticator app').fill(totp(secret, 1));
+  await page.getByLabel('Authenticator or recovery code').fill(totp(secret, 1));
   await page.getByRole('button', { name: 'Sign in' }).click();
   await page.getByRole('heading', { name: 'Your sessions' }).waitFor();
 });

@@ -23,6 +23,7 @@ export class EditorPanel {
     #active = null;
     #barred = '';
     #resting;
+    #moved = null;
     constructor(desk, chosen) {
         this.#desk = desk;
         this.#chosen = chosen;
@@ -164,8 +165,7 @@ export class EditorPanel {
             if (etag !== pane.file.etag)
                 void this.#look(pane);
         }
-        const is_typing = document.hasFocus() && document.activeElement === pane.area;
-        if (cause === 'others' && !is_typing && pane.file.content && !pane.file.is_dirty)
+        if (cause === 'others' && !isTyping(pane) && pane.file.content && !pane.file.is_dirty)
             this.#put(pane, tab);
     }
     async #load(tab) {
@@ -240,12 +240,16 @@ export class EditorPanel {
     }
     #rest(pane) {
         this.#foot(pane);
+        if (!isTyping(pane))
+            return;
+        this.#moved = pane;
         clearTimeout(this.#resting);
         this.#resting = setTimeout(() => this.#tell(), REST_MS);
     }
     #tell() {
         clearTimeout(this.#resting);
-        const pane = this.#pane();
+        const pane = this.#moved;
+        this.#moved = null;
         if (!pane?.is_placed || !pane.file.content)
             return;
         const { area } = pane;
@@ -304,6 +308,7 @@ export class EditorPanel {
         const resume = () => {
             file.resume();
             this.#show(pane);
+            this.#put(pane);
             this.draw();
             pane.area.focus();
         };
@@ -345,6 +350,9 @@ export class EditorPanel {
 function labelOf(path, tabs) {
     const name = base(path);
     return tabs.some((tab) => tab.path !== path && base(tab.path) === name) ? path : name;
+}
+function isTyping({ area }) {
+    return document.hasFocus() && document.activeElement === area;
 }
 function lineHeight(area) {
     return Number.parseFloat(getComputedStyle(area).lineHeight) || 20;

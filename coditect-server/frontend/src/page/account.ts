@@ -9,7 +9,7 @@ export function account(client: Client): HTMLElement {
   const last_name = field('Last name', { name: 'last_name', autocomplete: 'family-name' });
   const email = field('E-mail address', { name: 'email', type: 'email', autocomplete: 'username', required: true, autofocus: true });
   const password = field('Password', { name: 'password', type: 'password', required: true });
-  const code = field('Code of your authenticator app, or a recovery code', {
+  const code = field('Authenticator or recovery code', {
     name: 'code',
     autocomplete: 'one-time-code',
     spellcheck: 'false',

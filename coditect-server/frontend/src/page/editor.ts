@@ -41,6 +41,8 @@ export class EditorPanel {
   #active: string | null = null;
   #barred = '';
   #resting: ReturnType<typeof setTimeout> | undefined;
+  /** Where somebody has moved the cursor, which is not told yet. */
+  #moved: Pane | null = null;
 
   constructor(desk: Desk, chosen: (path: string | null) => void) {
     this.#desk = desk;
@@ -201,8 +203,7 @@ export class EditorPanel {
       if (etag !== pane.file.etag) void this.#look(pane);
     }
     // Who is typing here keeps their cursor.
-    const is_typing = document.hasFocus() && document.activeElement === pane.area;
-    if (cause === 'others' && !is_typing && pane.file.content && !pane.file.is_dirty) this.#put(pane, tab);
+    if (cause === 'others' && !isTyping(pane) && pane.file.content && !pane.file.is_dirty) this.#put(pane, tab);
   }
 
   async #load(tab: EditorTab): Promise<void> {
@@ -278,6 +279,9 @@ export class EditorPanel {
   /** The cursor may have moved: soon it is told, and seen at once. */
   #rest(pane: Pane): void {
     this.#foot(pane);
+    // What the page itself has moved, since others did, is nobody's.
+    if (!isTyping(pane)) return;
+    this.#moved = pane;
     clearTimeout(this.#resting);
     this.#resting = setTimeout(() => this.#tell(), REST_MS);
   }
@@ -285,7 +289,8 @@ export class EditorPanel {
   /** Tells the session where the cursor is. */
   #tell(): void {
     clearTimeout(this.#resting);
-    const pane = this.#pane();
+    const pane = this.#moved;
+    this.#moved = null;
     if (!pane?.is_placed || !pane.file.content) return;
     const { area } = pane;
     const [start, end] = [position(area.value, area.selectionStart), position(area.value, area.selectionEnd)];
@@ -341,6 +346,8 @@ export class EditorPanel {
     const resume = () => {
       file.resume();
       this.#show(pane);
+      // Where the cursor was is of this text.
+      this.#put(pane);
       this.draw();
       pane.area.focus();
     };
@@ -392,6 +399,10 @@ export class EditorPanel {
 function labelOf(path: string, tabs: EditorTab[]): string {
   const name = base(path);
   return tabs.some((tab) => tab.path !== path && base(tab.path) === name) ? path : name;
+}
+
+function isTyping({ area }: Pane): boolean {
+  return document.hasFocus() && document.activeElement === area;
 }
 
 function lineHeight(area: HTMLTextAreaElement): number {
