@@ -17,7 +17,9 @@ const checks = process.argv.includes('--check');
 const made = mkdtempSync(join(here, '.dist-'));
 try {
   const compiler = join(here, 'node_modules', 'typescript', 'bin', 'tsc');
-  const compiled = spawnSync(process.execPath, [compiler, '-p', here, '--outDir', made], { stdio: 'inherit' });
+  const compiled = spawnSync(process.execPath, [compiler, '-p', here, '--outDir', made], {
+    stdio: 'inherit',
+  });
   if (compiled.status !== 0) {
     process.exitCode = 1;
   } else {
@@ -39,7 +41,9 @@ function check() {
   const names = new Set([...files(made), ...files(dist)]);
   const stale = [...names].filter((name) => content(made, name) !== content(dist, name)).sort();
   if (stale.length > 0) {
-    console.error(`dist is not what src and static make; run npm run build. It differs in: ${stale.join(', ')}`);
+    console.error(
+      `dist is not what src and static make; run npm run build. It differs in: ${stale.join(', ')}`,
+    );
     process.exitCode = 1;
   }
 }

@@ -131,13 +131,17 @@ test('a wrong password is said, and no token is spent on it', async (t) => {
   assert.ok(refused instanceof ApiError);
   assert.deepEqual([refused.status, refused.code], [401, 'INVALID_CREDENTIALS']);
   assert.ok(refused.request_id);
-  await assert.rejects(first.auth.changePassword('not mine', 'a new long secret'), { code: 'INVALID_CREDENTIALS' });
+  await assert.rejects(first.auth.changePassword('not mine', 'a new long secret'), {
+    code: 'INVALID_CREDENTIALS',
+  });
   assert.equal(browser.count('POST /auth/refresh'), 0);
 });
 
 test('a refusal names the fields, and too many attempts say when to come back', async (t) => {
   const { first, person } = await signedIn(t);
-  const weak = await first.auth.register({ email: 'x@example.com', password: 'short' }).catch((error) => error);
+  const weak = await first.auth
+    .register({ email: 'x@example.com', password: 'short' })
+    .catch((error) => error);
   assert.equal(weak.code, 'WEAK_PASSWORD');
   assert.equal(weak.fields[0].field, 'password');
   let refused;
@@ -169,7 +173,10 @@ test('a file that was changed comes with the refusal, byte for byte', async (t) 
   const { id } = await first.sessions.create({ name: 'files' });
   const name = 'a folder/ünï %41?#.bin';
   const { etag } = await first.files.write(id, name, new Uint8Array([0, 255, 13, 10]), 'absent');
-  assert.deepEqual(new Uint8Array((await first.files.read(id, name)).value), new Uint8Array([0, 255, 13, 10]));
+  assert.deepEqual(
+    new Uint8Array((await first.files.read(id, name)).value),
+    new Uint8Array([0, 255, 13, 10]),
+  );
   const theirs = await first.files.write(id, name, 'theirs', { etag });
   const conflict = await first.files.write(id, name, 'mine', { etag }).catch((error) => error);
   assert.ok(conflict instanceof ConflictError);
@@ -184,7 +191,10 @@ test('a file that was changed comes with the refusal, byte for byte', async (t) 
 
 test('drafts, moves, directories, versions and lists are as they were written', async (t) => {
   const { first } = await signedIn(t);
-  const { id } = await first.sessions.create({ name: 'more files', workspace_path: `/w/${crypto.randomUUID()}` });
+  const { id } = await first.sessions.create({
+    name: 'more files',
+    workspace_path: `/w/${crypto.randomUUID()}`,
+  });
   const one = await first.files.write(id, 'src/main.rs', 'one', 'absent');
   await first.files.write(id, 'src/main.rs', 'two', { etag: one.etag });
   assert.deepEqual((await first.files.versions(id, 'src/main.rs')).map(({ size }) => size).length, 2);
@@ -200,14 +210,23 @@ test('drafts, moves, directories, versions and lists are as they were written', 
   await first.files.move(id, { from: 'src/main.rs', to: 'docs/main.rs' });
   await first.files.copy(id, { from: 'docs/main.rs', to: 'docs/copy.rs' });
   const { items } = await first.files.list(id, { recursive: true });
-  assert.deepEqual(items.map(({ path }) => path), ['docs', 'docs/copy.rs', 'docs/main.rs', 'src']);
+  assert.deepEqual(
+    items.map(({ path }) => path),
+    ['docs', 'docs/copy.rs', 'docs/main.rs', 'src'],
+  );
   await assert.rejects(first.files.remove(id, 'docs'), { code: 'NOT_EMPTY' });
   await first.files.remove(id, 'docs', true);
   await first.sessions.create({ name: 'another' });
   const page = await first.sessions.list({ limit: 1 });
-  assert.deepEqual(page.items.map(({ name }) => name), ['another']);
+  assert.deepEqual(
+    page.items.map(({ name }) => name),
+    ['another'],
+  );
   const next = await first.sessions.list({ limit: 1, cursor: page.next_cursor });
-  assert.deepEqual(next.items.map(({ name }) => name), ['more files']);
+  assert.deepEqual(
+    next.items.map(({ name }) => name),
+    ['more files'],
+  );
 });
 
 test('the other records go to and fro', async (t) => {
@@ -216,14 +235,23 @@ test('the other records go to and fro', async (t) => {
   const conversation = await first.conversations.create({ title: 'about it', session_id: id });
   await first.conversations.say(conversation.id, { content: 'hello' });
   const said = await first.conversations.messages(conversation.id, { order: 'desc' });
-  assert.deepEqual(said.items.map(({ content, author }) => [content, author.type]), [['hello', 'user']]);
+  assert.deepEqual(
+    said.items.map(({ content, author }) => [content, author.type]),
+    [['hello', 'user']],
+  );
   await first.settings.set('theme', { dark: true });
-  assert.deepEqual((await first.settings.list()).map(({ key, value }) => [key, value]), [['theme', { dark: true }]]);
+  assert.deepEqual(
+    (await first.settings.list()).map(({ key, value }) => [key, value]),
+    [['theme', { dark: true }]],
+  );
   const agent = await first.agents.create({ name: 'helper' });
   assert.equal((await first.agents.change(agent.id, { description: 'helps' })).value.description, 'helps');
   await first.state.keep(id, 'layout/main', new Uint8Array([1, 2]));
   assert.deepEqual(new Uint8Array((await first.state.read(id, 'layout/main')).value), new Uint8Array([1, 2]));
-  assert.deepEqual((await first.state.list(id)).map(({ key }) => key), ['layout/main']);
+  assert.deepEqual(
+    (await first.state.list(id)).map(({ key }) => key),
+    ['layout/main'],
+  );
   assert.ok((await first.audit()).items.length > 0);
   assert.equal((await first.tenant.mine())[0].own, true);
   const token = await first.tokens.create({ name: 'ci', scopes: ['sessions:read'] });

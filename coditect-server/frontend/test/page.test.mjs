@@ -16,7 +16,10 @@ const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.mi
 const pictures = process.env.CODITECT_SCREENSHOTS;
 if (pictures) mkdirSync(pictures, { recursive: true });
 
-const server = await serve({ after }, { args: ['--frontend', fileURLToPath(new URL('../dist', import.meta.url))] });
+const server = await serve(
+  { after },
+  { args: ['--frontend', fileURLToPath(new URL('../dist', import.meta.url))] },
+);
 const browser = await chromium.launch({
   executablePath: process.env.CODITECT_CHROMIUM ?? '/usr/bin/chromium',
   args: [
@@ -34,7 +37,11 @@ after(() => browser.close());
 
 /** Another browser, with nothing in it. What a page there complains of fails the test, but for `expected`. */
 async function another(t, { expected = [], ...options } = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, reducedMotion: 'reduce', ...options });
+  const context = await browser.newContext({
+    viewport: { width: 1280, height: 800 },
+    reducedMotion: 'reduce',
+    ...options,
+  });
   const complaints = [];
   context.on('page', (page) => {
     page.setDefaultTimeout(8_000);
@@ -44,7 +51,8 @@ async function another(t, { expected = [], ...options } = {}) {
       if (!expected.some((status) => said.includes(`status of ${status}`))) complaints.push(said);
     });
     page.on('response', (answer) => {
-      if (answer.status() >= 400 && process.env.CODITECT_TRACE) console.log(answer.status(), answer.request().method(), answer.url());
+      if (answer.status() >= 400 && process.env.CODITECT_TRACE)
+        console.log(answer.status(), answer.request().method(), answer.url());
     });
     page.on('pageerror', (error) => complaints.push(String(error)));
   });
@@ -62,7 +70,10 @@ async function picture(page, name) {
 async function accessible(page) {
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() => axe.run(document, { resultTypes: ['violations'] }));
-  const shown = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join('; ')}`);
+  const shown = violations.map(
+    ({ id, nodes }) =>
+      `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join('; ')}`,
+  );
   assert.deepEqual(shown, []);
 }
 
@@ -156,12 +167,18 @@ test('all is as it was after a reload, and in a second browser', async (t) => {
 
   const asLeft = async (page) => {
     await area(page).and(page.locator(':not([readonly])')).waitFor();
-    assert.deepEqual(await page.getByRole('tablist', { name: 'Open files' }).getByRole('tab').allTextContents(), ['main.rs×', 'README.md×']);
+    assert.deepEqual(
+      await page.getByRole('tablist', { name: 'Open files' }).getByRole('tab').allTextContents(),
+      ['main.rs×', 'README.md×'],
+    );
     assert.equal(await tab(page, 'main.rs').getAttribute('aria-selected'), 'true');
     assert.equal(await area(page).inputValue(), 'fn main() {\n    println!("hello");\n}\n');
     await eventually(async () => (await cursor(page)).join() === '16,23', 'the selection is there');
     assert.equal(await page.getByLabel('Directory').inputValue(), '/workspace/test-project/src');
-    assert.deepEqual(await page.getByRole('list', { name: 'Recorded commands' }).getByRole('listitem').allTextContents(), ['cargo check', 'git status']);
+    assert.deepEqual(
+      await page.getByRole('list', { name: 'Recorded commands' }).getByRole('listitem').allTextContents(),
+      ['cargo check', 'git status'],
+    );
     await item(page, 'main.rs').waitFor();
   };
   await page.reload();
@@ -196,7 +213,10 @@ test('all is as it was after a reload, and in a second browser', async (t) => {
     () => elsewhere.keyboard.press('Control+s'),
     () => eventually(async () => (await area(page).inputValue()) === '# Ours\n'),
   );
-  await seen(() => makeFile(elsewhere, 'src/lib.rs'), () => item(page, 'lib.rs').waitFor());
+  await seen(
+    () => makeFile(elsewhere, 'src/lib.rs'),
+    () => item(page, 'lib.rs').waitFor(),
+  );
 });
 
 test('a save over what was not seen is asked about, and nothing is lost', async (t) => {
@@ -259,7 +279,11 @@ test('what is typed and not saved is offered after a reload', async (t) => {
 });
 
 test('files are renamed, moved, uploaded and deleted, and their bytes stay as they are', async (t) => {
-  const { client, person, id } = await prepared(t, { 'dos.txt': 'one\r\ntwo\r\n', 'mixed.txt': 'a\r\nb\n', 'raw.bin': new Uint8Array([0, 1, 255]) });
+  const { client, person, id } = await prepared(t, {
+    'dos.txt': 'one\r\ntwo\r\n',
+    'mixed.txt': 'a\r\nb\n',
+    'raw.bin': new Uint8Array([0, 1, 255]),
+  });
   const page = await (await another(t)).newPage();
   await signIn(page, person);
   await open(page, id);
@@ -301,7 +325,10 @@ test('files are renamed, moved, uploaded and deleted, and their bytes stay as th
   await page.getByRole('dialog').getByRole('button', { name: 'Delete' }).click();
   await item(page, 'docs').waitFor({ state: 'detached' });
   await tab(page, 'unix.txt').waitFor({ state: 'detached' });
-  assert.deepEqual((await client.files.list(id)).items.map(({ path }) => path), ['empty', 'mixed.txt', 'raw.bin']);
+  assert.deepEqual(
+    (await client.files.list(id)).items.map(({ path }) => path),
+    ['empty', 'mixed.txt', 'raw.bin'],
+  );
 });
 
 test('a file that was deleted elsewhere is made anew, or let go', async (t) => {
@@ -377,7 +404,10 @@ test('devices are seen and ended, and sessions renamed and deleted', async (t) =
   await second.getByText('this one').waitFor();
   await second.getByRole('button', { name: 'End all others' }).click();
   await second.getByRole('dialog').getByRole('button', { name: 'End all others' }).click();
-  await eventually(async () => (await second.getByRole('list', { name: 'Signed-in devices' }).getByRole('listitem').count()) === 1);
+  await eventually(
+    async () =>
+      (await second.getByRole('list', { name: 'Signed-in devices' }).getByRole('listitem').count()) === 1,
+  );
   await second.getByRole('button', { name: 'Rename Prepared' }).click();
   await second.getByLabel('Name', { exact: true }).last().fill('Renamed');
   await second.getByRole('dialog').getByRole('button', { name: 'Rename' }).click();
@@ -424,11 +454,17 @@ test('a server that goes away and comes back is waited for, and what was done me
   await picture(page, 'no-connection');
   await serve(t, { data: own.data, listen: `127.0.0.1:${own.port}` });
   await page.getByText('Connected', { exact: true }).waitFor({ timeout: 20_000 });
-  await eventually(async () => (await client.sessions.part(id, 'terminal')).value.terminals.main !== undefined);
+  await eventually(
+    async () => (await client.sessions.part(id, 'terminal')).value.terminals.main !== undefined,
+  );
 });
 
 test('it is used by keys alone', async (t) => {
-  const { client, person, id } = await prepared(t, { 'a.txt': 'alpha\n', 'b.txt': 'beta\n', 'src/c.txt': 'gamma\n' });
+  const { client, person, id } = await prepared(t, {
+    'a.txt': 'alpha\n',
+    'b.txt': 'beta\n',
+    'src/c.txt': 'gamma\n',
+  });
   const page = await (await another(t)).newPage();
   await page.goto(`${server.origin}/#/sessions/${id}`);
   await page.keyboard.type(person.email);
@@ -438,11 +474,15 @@ test('it is used by keys alone', async (t) => {
   await page.getByText('Connected', { exact: true }).waitFor();
   await item(page, 'a.txt').waitFor();
 
-  const focused = () => page.evaluate(() => document.activeElement?.getAttribute('title') ?? document.activeElement?.textContent);
+  const focused = () =>
+    page.evaluate(() => document.activeElement?.getAttribute('title') ?? document.activeElement?.textContent);
   const tabTo = async (what) => {
-    for (let step = 0; step < 40 && !(await what.evaluate((it) => it === document.activeElement)); step += 1) await page.keyboard.press('Tab');
+    for (let step = 0; step < 40 && !(await what.evaluate((it) => it === document.activeElement)); step += 1)
+      await page.keyboard.press('Tab');
     assert.ok(await what.evaluate((it) => it === document.activeElement), 'it is in the order of focus');
-    const outline = await what.evaluate((it) => [getComputedStyle(it).outlineStyle, getComputedStyle(it).boxShadow].join());
+    const outline = await what.evaluate((it) =>
+      [getComputedStyle(it).outlineStyle, getComputedStyle(it).boxShadow].join(),
+    );
     assert.notEqual(outline, 'none,none');
   };
   await page.locator('#main').press('Shift+Tab');
@@ -480,11 +520,24 @@ test('it is used by keys alone', async (t) => {
 
 for (const colorScheme of ['light', 'dark']) {
   test(`it is readable ${colorScheme}, and in 360 pixels`, async (t) => {
-    const { client, person, id } = await prepared(t, { 'src/main.rs': 'fn main() {}\n', 'a-rather-long-name-of-a-file-that-goes-on.md': '# Long\n' });
-    await client.sessions.replacePart(id, 'memory', { plan: ['read', 'write'], model: { name: 'x', steps: 3 } });
+    const { client, person, id } = await prepared(t, {
+      'src/main.rs': 'fn main() {}\n',
+      'a-rather-long-name-of-a-file-that-goes-on.md': '# Long\n',
+    });
+    await client.sessions.replacePart(id, 'memory', {
+      plan: ['read', 'write'],
+      model: { name: 'x', steps: 3 },
+    });
     await client.sessions.replacePart(id, 'terminal', {
       active: 'main',
-      terminals: { main: { title: 'zsh', cwd: '/workspace', command_history: ['npm install', 'npm test'], environment_vars: {} } },
+      terminals: {
+        main: {
+          title: 'zsh',
+          cwd: '/workspace',
+          command_history: ['npm install', 'npm test'],
+          environment_vars: {},
+        },
+      },
     });
     const context = await another(t, { colorScheme });
     const page = await context.newPage();

@@ -41,7 +41,11 @@ test('the examples of RFC 7396 hold', () => {
     [{ a: 'c' }, { a: ['b'] }, { a: ['b'] }],
     [{ a: { b: 'c' } }, { a: { b: 'd', c: null } }, { a: { b: 'd' } }],
     [{ a: [{ b: 'c' }] }, { a: [1] }, { a: [1] }],
-    [['a', 'b'], ['c', 'd'], ['c', 'd']],
+    [
+      ['a', 'b'],
+      ['c', 'd'],
+      ['c', 'd'],
+    ],
     [{ a: 'b' }, ['c'], ['c']],
     [{ a: 'foo' }, null, null],
     [{ a: 'foo' }, 'bar', 'bar'],
@@ -64,7 +68,11 @@ test('two patches as one do what both do, or there is no such one', () => {
   const random = chance(7);
   let together = 0;
   for (let round = 0; round < 20_000; round += 1) {
-    const [start, first, second] = [object(random, 3, false), object(random, 3, true), object(random, 3, true)];
+    const [start, first, second] = [
+      object(random, 3, false),
+      object(random, 3, true),
+      object(random, 3, true),
+    ];
     const both = compose(first, second);
     if (both === undefined) continue;
     together += 1;

@@ -68,7 +68,12 @@ test('a connection that is cut comes back, and nothing is lost or done twice', a
   for (let round = 0; round < 5; round += 1) {
     for (let at = 0; at < 20; at += 1) {
       socket.change('terminal', (terminal) => {
-        const main = terminal.terminals.main ?? { title: '', cwd: '', command_history: [], environment_vars: {} };
+        const main = terminal.terminals.main ?? {
+          title: '',
+          cwd: '',
+          command_history: [],
+          environment_vars: {},
+        };
         const command_history = [...main.command_history, `command ${round} ${at}`];
         return { active: 'main', terminals: { ...terminal.terminals, main: { ...main, command_history } } };
       });

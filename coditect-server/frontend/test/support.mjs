@@ -38,7 +38,10 @@ export async function serve(t, { args = [], data = folder(), listen = '127.0.0.1
     process.off('exit', at_exit);
   });
   const lines = createInterface({ input: child.stdout });
-  const [line] = await Promise.race([once(lines, 'line'), over.then(([code]) => Promise.reject(new Error(`exit code ${code}`)))]);
+  const [line] = await Promise.race([
+    once(lines, 'line'),
+    over.then(([code]) => Promise.reject(new Error(`exit code ${code}`))),
+  ]);
   const origin = line.replace('listening on ', '');
   return { origin, data, port: Number(new URL(origin).port), kill: () => end('SIGKILL') };
 }
@@ -50,7 +53,10 @@ export async function line(t, port) {
   const server = createServer((near) => {
     if (is_cut) return void near.destroy();
     const far = createConnection({ port, host: '127.0.0.1' });
-    for (const [one, other] of [[near, far], [far, near]]) {
+    for (const [one, other] of [
+      [near, far],
+      [far, near],
+    ]) {
       open.add(one);
       one.pipe(other);
       one.on('error', () => other.destroy());
@@ -104,7 +110,9 @@ export class Browser {
         return fetch(url, init);
       },
       WebSocket,
-      shared: keep(this.shared, (key) => this.#others(tab, (other) => other.changed.forEach((heard) => heard(key)))),
+      shared: keep(this.shared, (key) =>
+        this.#others(tab, (other) => other.changed.forEach((heard) => heard(key))),
+      ),
       own: keep(own, () => undefined),
       onSharedChange: listened(tab.changed),
       onWake: listened(tab.wake),
@@ -146,7 +154,10 @@ export class Browser {
   #alone(name, work) {
     const before = this.queues.get(name) ?? Promise.resolve();
     const mine = before.then(work);
-    this.queues.set(name, mine.catch(() => undefined));
+    this.queues.set(
+      name,
+      mine.catch(() => undefined),
+    );
     return mine;
   }
 }

@@ -17,7 +17,8 @@ test('what can be edited comes out as it went in', () => {
 });
 
 test('what a textarea would change is shown and not edited', () => {
-  for (const text of ['a\r\nb\n', 'a\rb', 'a\n\r\n', '\r']) assert.equal(decode(bytes(text)).is, 'fixed', JSON.stringify(text));
+  for (const text of ['a\r\nb\n', 'a\rb', 'a\n\r\n', '\r'])
+    assert.equal(decode(bytes(text)).is, 'fixed', JSON.stringify(text));
 });
 
 test('what is not text, or too much of it, is left alone', () => {

@@ -165,7 +165,11 @@ export class SessionSocket {
         this.#numbered_by = this.#id;
         this.#attempts = 0;
         const { data, versions } = frame;
-        const values = { editor: data.editor_state, terminal: data.terminal_state, memory: data.session_memory };
+        const values = {
+            editor: data.editor_state,
+            terminal: data.terminal_state,
+            memory: data.session_memory,
+        };
         for (const part of PARTS) {
             this.#base[part] = { value: values[part], version: versions[part] };
         }

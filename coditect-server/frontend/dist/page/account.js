@@ -4,7 +4,13 @@ export function account(client) {
     let is_new = false;
     const first_name = field('First name', { name: 'first_name', autocomplete: 'given-name' });
     const last_name = field('Last name', { name: 'last_name', autocomplete: 'family-name' });
-    const email = field('E-mail address', { name: 'email', type: 'email', autocomplete: 'username', required: true, autofocus: true });
+    const email = field('E-mail address', {
+        name: 'email',
+        type: 'email',
+        autocomplete: 'username',
+        required: true,
+        autofocus: true,
+    });
     const password = field('Password', { name: 'password', type: 'password', required: true });
     const code = field('Authenticator or recovery code', {
         name: 'code',
@@ -87,7 +93,9 @@ export function explain(error) {
     if (!(error instanceof ApiError))
         return error instanceof Error ? error.message : String(error);
     const [first] = error.fields;
-    const why = first && first.message !== error.message ? `${error.message} ${first.field} ${first.message}.` : error.message;
+    const why = first && first.message !== error.message
+        ? `${error.message} ${first.field} ${first.message}.`
+        : error.message;
     return error.retry_after === null ? why : `${why} (In ${error.retry_after} s.)`;
 }
 function sentence(text) {

@@ -1,4 +1,4 @@
-import { isObject } from '../client/index.js';
+import { isObject, } from '../client/index.js';
 import { explain } from './account.js';
 import { notice } from './dom.js';
 export class Desk {
@@ -25,7 +25,10 @@ export class Desk {
         this.change((state) => ({ ...state, layout: { ...layoutOf(state), ...change } }));
     }
     changeTab(path, change) {
-        this.change((state) => ({ ...state, tabs: state.tabs.map((tab) => (tab.path === path ? change(tab) : tab)) }));
+        this.change((state) => ({
+            ...state,
+            tabs: state.tabs.map((tab) => (tab.path === path ? change(tab) : tab)),
+        }));
     }
     announceFiles() {
         this.changeLayout({ files: this.client.world.id() });
@@ -33,7 +36,9 @@ export class Desk {
 }
 export function layoutOf(state) {
     const layout = isObject(state.layout) ? state.layout : {};
-    const expanded = Array.isArray(layout['expanded']) ? layout['expanded'].filter((path) => typeof path === 'string') : [];
+    const expanded = Array.isArray(layout['expanded'])
+        ? layout['expanded'].filter((path) => typeof path === 'string')
+        : [];
     return { expanded, files: typeof layout['files'] === 'string' ? layout['files'] : '' };
 }
 export function viewOf(tab) {

@@ -1,7 +1,11 @@
 import { button, field, fresh, h } from './dom.js';
 export function askText(question) {
     return open(question.title, (done) => {
-        const { row, input, fault } = field(question.label, { value: question.value ?? '', autocomplete: 'off', spellcheck: 'false' });
+        const { row, input, fault } = field(question.label, {
+            value: question.value ?? '',
+            autocomplete: 'off',
+            spellcheck: 'false',
+        });
         const form = h('form', {
             onsubmit: (event) => {
                 event.preventDefault();

@@ -12,8 +12,13 @@ export class EditorPanel {
     #desk;
     #chosen;
     #tabs = new Tabs('Open files', PANEL, (path) => this.open(path), (path) => void this.close(path));
-    #save = button('Save', () => this.save(), { 'aria-keyshortcuts': 'Control+S Meta+S', title: 'Ctrl+S or ⌘S' });
-    #shut = button('Close', () => this.#active && void this.close(this.#active), { 'aria-label': 'Close this file' });
+    #save = button('Save', () => this.save(), {
+        'aria-keyshortcuts': 'Control+S Meta+S',
+        title: 'Ctrl+S or ⌘S',
+    });
+    #shut = button('Close', () => this.#active && void this.close(this.#active), {
+        'aria-label': 'Close this file',
+    });
     #bar = h('div', { class: 'notes' });
     #body = h('div', { class: 'body' });
     #place = h('span', { class: 'place' });
@@ -102,7 +107,10 @@ export class EditorPanel {
             pane.area.setAttribute('aria-label', renamed(path));
             void pane.file.rename(renamed(path));
         }
-        this.#desk.change((state) => ({ ...state, tabs: state.tabs.map((tab) => ({ ...tab, path: renamed(tab.path) })) }));
+        this.#desk.change((state) => ({
+            ...state,
+            tabs: state.tabs.map((tab) => ({ ...tab, path: renamed(tab.path) })),
+        }));
         this.follow('here');
     }
     unsaved(root) {
@@ -194,7 +202,10 @@ export class EditorPanel {
             await file.load();
         }
         catch (error) {
-            pane.fault = error instanceof ApiError && error.status === 404 ? 'This file is not there any more.' : explain(error);
+            pane.fault =
+                error instanceof ApiError && error.status === 404
+                    ? 'This file is not there any more.'
+                    : explain(error);
         }
         this.#show(pane);
         this.draw();

@@ -10,7 +10,12 @@ export class FilesPanel {
     #handlers;
     #tree = h('div', { role: 'tree', class: 'tree', 'aria-label': 'Files' });
     #rest = h('p', { class: 'empty', hidden: true });
-    #picker = h('input', { type: 'file', multiple: true, hidden: true, 'aria-label': 'Files to upload' });
+    #picker = h('input', {
+        type: 'file',
+        multiple: true,
+        hidden: true,
+        'aria-label': 'Files to upload',
+    });
     #read = new Map();
     #actions;
     #expanded = new Set();
@@ -108,7 +113,6 @@ export class FilesPanel {
             tabindex: is_focusable ? 0 : -1,
             'data-path': entry.path,
             title: entry.path,
-            draggable: 'false',
             onclick: () => this.#press(entry),
         }, h('span', { class: 'name' }, base(entry.path)));
         return row;
@@ -221,13 +225,18 @@ export class FilesPanel {
         const from = this.#entry(this.#selected)?.path;
         if (from === undefined)
             return;
-        const to = await askText({ title: `Rename or move ${base(from)}`, label: 'Path', value: from, action: 'Move' });
+        const to = await askText({
+            title: `Rename or move ${base(from)}`,
+            label: 'Path',
+            value: from,
+            action: 'Move',
+        });
         if (to === null || to === from)
             return;
         await this.#act(async () => {
             const moved = await this.#desk.client.files.move(this.#desk.id, { from, to });
             this.#handlers.moved(from, moved.path);
-            const renamed = [...this.#expanded].map((path) => (isWithin(path, from) ? moved.path + path.slice(from.length) : path));
+            const renamed = [...this.#expanded].map((path) => isWithin(path, from) ? moved.path + path.slice(from.length) : path);
             this.#expanded = new Set(renamed);
             this.#reveal(moved.path);
         });
@@ -238,8 +247,14 @@ export class FilesPanel {
             return;
         const unsaved = this.#handlers.unsaved(entry.path);
         const what = entry.kind === 'directory' ? 'and all that is in it ' : '';
-        const lost = unsaved === 0 ? '' : ` What is typed and not saved in ${unsaved === 1 ? 'it' : `${unsaved} files of it`} goes, too.`;
-        const is_sure = await confirm({ title: `Delete ${base(entry.path)}?`, text: `${entry.path} ${what}will be deleted.${lost}`, action: 'Delete' });
+        const lost = unsaved === 0
+            ? ''
+            : ` What is typed and not saved in ${unsaved === 1 ? 'it' : `${unsaved} files of it`} goes, too.`;
+        const is_sure = await confirm({
+            title: `Delete ${base(entry.path)}?`,
+            text: `${entry.path} ${what}will be deleted.${lost}`,
+            action: 'Delete',
+        });
         if (!is_sure)
             return;
         await this.#act(async () => {

@@ -17,7 +17,10 @@ export function home(client) {
     };
     const load = async () => {
         try {
-            const [mine, where] = await Promise.all([all((paging) => client.sessions.list(paging), 1_000), client.devices.list()]);
+            const [mine, where] = await Promise.all([
+                all((paging) => client.sessions.list(paging), 1_000),
+                client.devices.list(),
+            ]);
             sessions.replaceChildren(...mine.items.map(card));
             if (mine.items.length === 0)
                 sessions.append(h('li', { class: 'empty' }, 'No sessions yet. Make the first one above.'));
@@ -31,7 +34,12 @@ export function home(client) {
     };
     const card = (session) => h('li', {}, h('div', { class: 'what' }, h('a', { href: `#/sessions/${session.id}` }, session.name), h('p', { class: 'muted' }, session.workspace_path ?? 'Files of its own', ' · last open ', time(session.last_accessed_at))), button('Rename', () => rename(session), { 'aria-label': `Rename ${session.name}` }), button('Delete', () => remove(session), { 'aria-label': `Delete ${session.name}` }));
     const rename = async (session) => {
-        const name = await askText({ title: 'Rename the session', label: 'Name', value: session.name, action: 'Rename' });
+        const name = await askText({
+            title: 'Rename the session',
+            label: 'Name',
+            value: session.name,
+            action: 'Rename',
+        });
         if (name !== null)
             await act(() => client.sessions.change(session.id, { name }));
     };
@@ -43,7 +51,9 @@ export function home(client) {
     };
     const device = (device) => h('li', {}, h('div', { class: 'what' }, h('span', {}, device.name ?? told(device.user_agent), device.current ? h('strong', { class: 'badge' }, 'this one') : null), h('p', { class: 'muted' }, device.ip ?? 'unknown address', ' · last used ', time(device.last_used_at))), device.current
         ? null
-        : button('End', () => act(() => client.devices.end(device.id)), { 'aria-label': `End ${told(device.user_agent)}` }));
+        : button('End', () => act(() => client.devices.end(device.id)), {
+            'aria-label': `End ${told(device.user_agent)}`,
+        }));
     const endOthers = async () => {
         const text = 'Everywhere but here you have to sign in again.';
         const is_sure = await confirm({ title: 'End all others?', text, action: 'End all others' });
@@ -51,7 +61,12 @@ export function home(client) {
             await act(() => client.devices.endOthers());
     };
     const name = field('Name', { name: 'name', required: true, autocomplete: 'off' });
-    const path = field('Workspace folder (optional)', { name: 'workspace_path', placeholder: '/workspace/project', autocomplete: 'off', spellcheck: 'false' });
+    const path = field('Workspace folder (optional)', {
+        name: 'workspace_path',
+        placeholder: '/workspace/project',
+        autocomplete: 'off',
+        spellcheck: 'false',
+    });
     const create = async () => {
         const workspace_path = path.input.value.trim();
         const wanted = { name: name.input.value.trim() };

@@ -7,10 +7,22 @@ export class TerminalPanel {
     element;
     #socket;
     #tabs = new Tabs('Terminals', PANEL, (name) => this.#activate(name), (name) => this.#remove(name));
-    #directory = field('Directory', { name: 'cwd', spellcheck: 'false', autocomplete: 'off', autocapitalize: 'off' });
-    #command = field('Command to record', { name: 'command', spellcheck: 'false', autocomplete: 'off', autocapitalize: 'off' });
+    #directory = field('Directory', {
+        name: 'cwd',
+        spellcheck: 'false',
+        autocomplete: 'off',
+        autocapitalize: 'off',
+    });
+    #command = field('Command to record', {
+        name: 'command',
+        spellcheck: 'false',
+        autocomplete: 'off',
+        autocapitalize: 'off',
+    });
     #history = h('ol', { class: 'history', tabindex: 0, 'aria-label': 'Recorded commands' });
-    #title = button('Title', () => this.#rename(), { 'aria-label': 'Change the title of this terminal' });
+    #title = button('Title', () => this.#rename(), {
+        'aria-label': 'Change the title of this terminal',
+    });
     #panel;
     #empty = h('p', { class: 'empty' }, 'No terminals yet.');
     #view = { active: null, terminals: {} };

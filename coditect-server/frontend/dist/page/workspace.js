@@ -99,7 +99,9 @@ export class Workspace {
         if (socket === undefined)
             return;
         const { state, unacknowledged } = socket;
-        const kept = unacknowledged === 0 ? '' : ` ${unacknowledged === 1 ? 'A change waits' : `${unacknowledged} changes wait`} to be sent.`;
+        const kept = unacknowledged === 0
+            ? ''
+            : ` ${unacknowledged === 1 ? 'A change waits' : `${unacknowledged} changes wait`} to be sent.`;
         if (state.is === 'open')
             this.#around.connection('Connected', true);
         else if (state.is === 'connecting')

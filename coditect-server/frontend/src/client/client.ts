@@ -59,7 +59,9 @@ export class Client {
     },
     /** @throws {ApiError} `SECOND_FACTOR_REQUIRED`: again, with `code`. */
     login: async (login: t.Login): Promise<t.User> => {
-      return this.#begin(await this.#data<t.SignedIn>('POST', '/auth/login', { json: login, signed_in: false }));
+      return this.#begin(
+        await this.#data<t.SignedIn>('POST', '/auth/login', { json: login, signed_in: false }),
+      );
     },
     /**
      * Ends the login in this browser, in all its tabs, at once. What comes back is whether the server knows:
@@ -98,7 +100,8 @@ export class Client {
 
   readonly factor = {
     begin: (): Promise<t.FactorBegun> => this.#data('POST', '/auth/totp'),
-    confirm: (code: string): Promise<t.FactorConfirmed> => this.#data('POST', '/auth/totp/confirm', { json: { code } }),
+    confirm: (code: string): Promise<t.FactorConfirmed> =>
+      this.#data('POST', '/auth/totp/confirm', { json: { code } }),
     remove: (password: string, code?: string): Promise<void> =>
       this.#data('POST', '/auth/totp/remove', { json: { password, code } }),
   };
@@ -115,7 +118,8 @@ export class Client {
     show: (): Promise<Tagged<t.Tenant>> => this.#tagged('GET', '/tenant'),
     rename: (name: string): Promise<Tagged<t.Tenant>> => this.#tagged('PATCH', '/tenant', { json: { name } }),
     /** Everything in it is gone, and everybody is signed out. */
-    delete: (password: string): Promise<void> => this.#data('DELETE', '/tenant', { json: { password }, if_match: null }),
+    delete: (password: string): Promise<void> =>
+      this.#data('DELETE', '/tenant', { json: { password }, if_match: null }),
     members: (): Promise<t.Member[]> => this.#data('GET', '/tenant/members'),
     changeRole: (user: t.Uuid, role: t.Role): Promise<t.Joined> =>
       this.#data('PATCH', path`/tenant/members/${user}`, { json: { role } }),
@@ -124,13 +128,15 @@ export class Client {
     invite: (email: string, role: t.Role): Promise<t.CreatedInvitation> =>
       this.#data('POST', '/tenant/invitations', { json: { email, role } }),
     withdraw: (id: t.Uuid): Promise<void> => this.#data('DELETE', path`/tenant/invitations/${id}`),
-    accept: (token: string): Promise<t.Joined> => this.#data('POST', '/auth/invitations/accept', { json: { token } }),
+    accept: (token: string): Promise<t.Joined> =>
+      this.#data('POST', '/auth/invitations/accept', { json: { token } }),
   };
 
   readonly sessions = {
     create: (session: t.NewSession): Promise<t.Session> => this.#data('POST', '/sessions', { json: session }),
-    list: (query: Paging & { type?: t.SessionType; workspace_path?: string } = {}): Promise<PageOf<t.Session>> =>
-      this.#page('/sessions', query),
+    list: (
+      query: Paging & { type?: t.SessionType; workspace_path?: string } = {},
+    ): Promise<PageOf<t.Session>> => this.#page('/sessions', query),
     show: (id: t.Uuid): Promise<Tagged<t.Session>> => this.#tagged('GET', path`/sessions/${id}`),
     change: (id: t.Uuid, change: t.SessionChange): Promise<Tagged<t.Session>> =>
       this.#tagged('PATCH', path`/sessions/${id}`, { json: change }),
@@ -153,20 +159,28 @@ export class Client {
       const current = (answer: Response) => answer.arrayBuffer();
       return this.#tagged('PUT', segment`/sessions/${id}/state/${key}`, { body: content, current });
     },
-    discard: (id: t.Uuid, key: string): Promise<void> => this.#data('DELETE', segment`/sessions/${id}/state/${key}`),
+    discard: (id: t.Uuid, key: string): Promise<void> =>
+      this.#data('DELETE', segment`/sessions/${id}/state/${key}`),
     batch: (id: t.Uuid, batch: t.ClientStateBatch): Promise<t.ClientStateBatchDone> =>
       this.#data('POST', path`/sessions/${id}/state:batch`, { json: batch }),
   };
 
   readonly files = {
-    list: (id: t.Uuid, query: Paging & { path?: string; recursive?: boolean } = {}): Promise<PageOf<t.FileEntry>> =>
-      this.#page(path`/sessions/${id}/files`, query),
+    list: (
+      id: t.Uuid,
+      query: Paging & { path?: string; recursive?: boolean } = {},
+    ): Promise<PageOf<t.FileEntry>> => this.#page(path`/sessions/${id}/files`, query),
     read: (id: t.Uuid, file: string, version?: number): Promise<Tagged<ArrayBuffer>> =>
       this.#bytes(path`/sessions/${id}/files/${file}`, version === undefined ? undefined : { version }),
     versions: (id: t.Uuid, file: string): Promise<t.FileVersion[]> =>
       this.#data('GET', path`/sessions/${id}/files/${file}`, { query: { versions: '' } }),
     /** @throws {ConflictError} with the bytes that are there now, if that is not what was expected. */
-    write: (id: t.Uuid, file: string, content: BodyInit, expecting: Expecting): Promise<Tagged<t.FileEntry>> => {
+    write: (
+      id: t.Uuid,
+      file: string,
+      content: BodyInit,
+      expecting: Expecting,
+    ): Promise<Tagged<t.FileEntry>> => {
       const options: Options = { body: content, if_match: null, current: (answer) => answer.arrayBuffer() };
       if (expecting === 'absent') options.headers = { 'If-None-Match': '*' };
       else if (expecting !== 'anything') options.if_match = expecting.etag;

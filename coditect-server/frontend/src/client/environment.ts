@@ -132,8 +132,20 @@ function guarded(open: () => Storage): Keep {
     }
   };
   return {
-    getItem: (key) => attempt((storage) => storage.getItem(key), () => memory.get(key) ?? null),
-    setItem: (key, value) => attempt((storage) => storage.setItem(key, value), () => void memory.set(key, value)),
-    removeItem: (key) => attempt((storage) => storage.removeItem(key), () => void memory.delete(key)),
+    getItem: (key) =>
+      attempt(
+        (storage) => storage.getItem(key),
+        () => memory.get(key) ?? null,
+      ),
+    setItem: (key, value) =>
+      attempt(
+        (storage) => storage.setItem(key, value),
+        () => void memory.set(key, value),
+      ),
+    removeItem: (key) =>
+      attempt(
+        (storage) => storage.removeItem(key),
+        () => void memory.delete(key),
+      ),
   };
 }

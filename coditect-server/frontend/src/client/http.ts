@@ -80,7 +80,8 @@ export class Http {
   async raw(method: Method, path: string, options: Options = {}): Promise<Response> {
     const if_match = options.if_match === undefined ? this.#tags.get(path) : options.if_match;
     const headers: Record<string, string> = { Accept: 'application/json', ...options.headers };
-    if (method !== 'GET' && method !== 'HEAD' && method !== 'POST' && if_match) headers['If-Match'] = if_match;
+    if (method !== 'GET' && method !== 'HEAD' && method !== 'POST' && if_match)
+      headers['If-Match'] = if_match;
     if (method === 'POST') headers['Idempotency-Key'] ??= this.world.id();
     const init: RequestInit = { method, headers, cache: 'no-store', credentials: 'omit', redirect: 'error' };
     if (options.json !== undefined) {
@@ -92,7 +93,11 @@ export class Http {
     if (options.signal) init.signal = options.signal;
     if (options.keepalive) init.keepalive = true;
 
-    const answer = await this.#send(url(this.world.origin, path, options.query), init, options.signed_in !== false);
+    const answer = await this.#send(
+      url(this.world.origin, path, options.query),
+      init,
+      options.signed_in !== false,
+    );
     if (answer.ok) {
       this.#keep(method, path, options.query, answer.headers.get('ETag'));
       return answer;
@@ -190,8 +195,9 @@ export function path(strings: TemplateStringsArray, ...values: string[]): string
 }
 
 function url(origin: string, path: string, query: Query = {}): string {
-  const given = Object.entries(query).filter((pair): pair is [string, string | number | boolean] => pair[1] !== undefined);
+  const given = Object.entries(query).filter(
+    (pair): pair is [string, string | number | boolean] => pair[1] !== undefined,
+  );
   const search = new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
   return `${origin}${BASE}${path}${search === '' ? '' : `?${search}`}`;
 }
-

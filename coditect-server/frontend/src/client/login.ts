@@ -137,7 +137,8 @@ export class Login {
    */
   refresh(refused?: string): Promise<string> {
     const access = this.#current();
-    if (access !== null && refused !== undefined && access.token !== refused) return Promise.resolve(access.token);
+    if (access !== null && refused !== undefined && access.token !== refused)
+      return Promise.resolve(access.token);
     const before = this.refresh_token;
     this.#refreshing ??= this.#alone(async () => {
       // Another tab was faster, and what it has to say may still be on its way.

@@ -222,7 +222,11 @@ export class SessionSocket {
     this.#numbered_by = this.#id;
     this.#attempts = 0;
     const { data, versions } = frame;
-    const values: Parts = { editor: data.editor_state, terminal: data.terminal_state, memory: data.session_memory };
+    const values: Parts = {
+      editor: data.editor_state,
+      terminal: data.terminal_state,
+      memory: data.session_memory,
+    };
     for (const part of PARTS) {
       this.#base[part] = { value: values[part] as unknown as JsonObject, version: versions[part] };
     }
@@ -356,4 +360,3 @@ export class SessionSocket {
     this.#client.world.own.setItem(this.#key, JSON.stringify(kept));
   }
 }
-

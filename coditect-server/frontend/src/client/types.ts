@@ -77,6 +77,7 @@ export interface Login {
   act_in?: Uuid;
 }
 
+/** What is there without cookies, which this client has no use for. */
 export interface Tokens {
   token: string;
   refresh_token: string;
@@ -327,13 +328,10 @@ export interface DraftEntry {
   saved_at: Timestamp;
 }
 
-export interface Draft {
-  path: string;
+export interface Draft extends DraftEntry {
   content: string;
-  base_etag: Sha256 | null;
   /** What the file is by now; `null` where there is none. */
   current_etag: Sha256 | null;
-  saved_at: Timestamp;
 }
 
 // Conversations, agents, settings, audit

@@ -7,7 +7,14 @@
  * other pages on this session look again.
  */
 
-import { isObject, type Client, type EditorState, type EditorTab, type Json, type SessionSocket } from '../client/index.js';
+import {
+  isObject,
+  type Client,
+  type EditorState,
+  type EditorTab,
+  type Json,
+  type SessionSocket,
+} from '../client/index.js';
 import { explain } from './account.js';
 import { notice } from './dom.js';
 
@@ -56,7 +63,10 @@ export class Desk {
 
   /** The tab of `path`, somewhat different. */
   changeTab(path: string, change: (tab: EditorTab) => EditorTab): void {
-    this.change((state) => ({ ...state, tabs: state.tabs.map((tab) => (tab.path === path ? change(tab) : tab)) }));
+    this.change((state) => ({
+      ...state,
+      tabs: state.tabs.map((tab) => (tab.path === path ? change(tab) : tab)),
+    }));
   }
 
   /** Files were made, moved or deleted. */
@@ -68,7 +78,9 @@ export class Desk {
 /** Whatever another client may have put there, in the shape that this page has it. */
 export function layoutOf(state: EditorState): Layout {
   const layout: Record<string, Json> = isObject(state.layout) ? state.layout : {};
-  const expanded = Array.isArray(layout['expanded']) ? layout['expanded'].filter((path) => typeof path === 'string') : [];
+  const expanded = Array.isArray(layout['expanded'])
+    ? layout['expanded'].filter((path) => typeof path === 'string')
+    : [];
   return { expanded, files: typeof layout['files'] === 'string' ? layout['files'] : '' };
 }
 

@@ -11,7 +11,11 @@ export function askText(question: {
   fault?: (text: string) => string;
 }): Promise<string | null> {
   return open<string>(question.title, (done) => {
-    const { row, input, fault } = field(question.label, { value: question.value ?? '', autocomplete: 'off', spellcheck: 'false' });
+    const { row, input, fault } = field(question.label, {
+      value: question.value ?? '',
+      autocomplete: 'off',
+      spellcheck: 'false',
+    });
     const form = h(
       'form',
       {
@@ -24,7 +28,12 @@ export function askText(question: {
         },
       },
       row,
-      h('div', { class: 'actions' }, h('button', { class: 'main' }, question.action), button('Cancel', () => done(null))),
+      h(
+        'div',
+        { class: 'actions' },
+        h('button', { class: 'main' }, question.action),
+        button('Cancel', () => done(null)),
+      ),
     );
     queueMicrotask(() => {
       input.focus();
@@ -64,7 +73,12 @@ export function resolve(path: string, mine: string, theirs: string | null): Prom
           ? 'Nothing was written. Keep your text, which makes the file anew, or let it go.'
           : 'Nothing was written over. Keep yours, and theirs stays as an older version of the file; take theirs, and yours is put aside as a draft.',
       ),
-      h('div', { class: 'versions' }, side('Yours, not saved', mine), theirs === null ? null : side('What is there now', theirs)),
+      h(
+        'div',
+        { class: 'versions' },
+        side('Yours, not saved', mine),
+        theirs === null ? null : side('What is there now', theirs),
+      ),
       h(
         'div',
         { class: 'actions' },

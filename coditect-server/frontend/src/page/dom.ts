@@ -41,7 +41,10 @@ export function fresh(): string {
 }
 
 /** A field with its label above it, and a place for what is wrong with it below. */
-export function field(label: string, attributes: Attributes): { row: HTMLElement; input: HTMLInputElement; fault(text: string): void } {
+export function field(
+  label: string,
+  attributes: Attributes,
+): { row: HTMLElement; input: HTMLInputElement; fault(text: string): void } {
   const [id, fault_id] = [fresh(), fresh()];
   const input = h('input', { id, 'aria-describedby': fault_id, ...attributes });
   const faulty = h('p', { id: fault_id, class: 'fault' });
@@ -132,7 +135,11 @@ export class Tabs {
       h('span', { class: 'name' }, item.label),
     );
     if (this.#close) {
-      const cross = h('span', { class: item.is_marked ? 'cross marked' : 'cross', 'aria-hidden': 'true' }, '×');
+      const cross = h(
+        'span',
+        { class: item.is_marked ? 'cross marked' : 'cross', 'aria-hidden': 'true' },
+        '×',
+      );
       cross.addEventListener('click', (event) => {
         event.stopPropagation();
         this.#close?.(item.key);

@@ -29,9 +29,19 @@ export class EditorPanel {
   readonly element: HTMLElement;
   readonly #desk: Desk;
   readonly #chosen: (path: string | null) => void;
-  readonly #tabs = new Tabs('Open files', PANEL, (path) => this.open(path), (path) => void this.close(path));
-  readonly #save = button('Save', () => this.save(), { 'aria-keyshortcuts': 'Control+S Meta+S', title: 'Ctrl+S or ⌘S' });
-  readonly #shut = button('Close', () => this.#active && void this.close(this.#active), { 'aria-label': 'Close this file' });
+  readonly #tabs = new Tabs(
+    'Open files',
+    PANEL,
+    (path) => this.open(path),
+    (path) => void this.close(path),
+  );
+  readonly #save = button('Save', () => this.save(), {
+    'aria-keyshortcuts': 'Control+S Meta+S',
+    title: 'Ctrl+S or ⌘S',
+  });
+  readonly #shut = button('Close', () => this.#active && void this.close(this.#active), {
+    'aria-label': 'Close this file',
+  });
   readonly #bar = h('div', { class: 'notes' });
   readonly #body = h('div', { class: 'body' });
   readonly #place = h('span', { class: 'place' });
@@ -57,7 +67,14 @@ export class EditorPanel {
     this.element = h(
       'section',
       { class: 'editor', 'aria-labelledby': 'editor-heading' },
-      h('div', { class: 'bar' }, h('h2', { id: 'editor-heading', class: 'unseen' }, 'Editor'), this.#tabs.element, this.#save, this.#shut),
+      h(
+        'div',
+        { class: 'bar' },
+        h('h2', { id: 'editor-heading', class: 'unseen' }, 'Editor'),
+        this.#tabs.element,
+        this.#save,
+        this.#shut,
+      ),
       this.#panel,
     );
     this.draw();
@@ -140,7 +157,10 @@ export class EditorPanel {
       pane.area.setAttribute('aria-label', renamed(path));
       void pane.file.rename(renamed(path));
     }
-    this.#desk.change((state) => ({ ...state, tabs: state.tabs.map((tab) => ({ ...tab, path: renamed(tab.path) })) }));
+    this.#desk.change((state) => ({
+      ...state,
+      tabs: state.tabs.map((tab) => ({ ...tab, path: renamed(tab.path) })),
+    }));
     this.follow('here');
   }
 
@@ -203,7 +223,8 @@ export class EditorPanel {
       if (etag !== pane.file.etag) void this.#look(pane);
     }
     // Who is typing here keeps their cursor.
-    if (cause === 'others' && !isTyping(pane) && pane.file.content && !pane.file.is_dirty) this.#put(pane, tab);
+    if (cause === 'others' && !isTyping(pane) && pane.file.content && !pane.file.is_dirty)
+      this.#put(pane, tab);
   }
 
   async #load(tab: EditorTab): Promise<void> {
@@ -231,7 +252,10 @@ export class EditorPanel {
     try {
       await file.load();
     } catch (error) {
-      pane.fault = error instanceof ApiError && error.status === 404 ? 'This file is not there any more.' : explain(error);
+      pane.fault =
+        error instanceof ApiError && error.status === 404
+          ? 'This file is not there any more.'
+          : explain(error);
     }
     this.#show(pane);
     this.draw();
@@ -265,10 +289,15 @@ export class EditorPanel {
     const [selection] = tab.selections;
     const anchor = offset(area.value, selection?.anchor ?? tab.cursor);
     const active = offset(area.value, selection?.active ?? tab.cursor);
-    area.setSelectionRange(Math.min(anchor, active), Math.max(anchor, active), active < anchor ? 'backward' : 'forward');
+    area.setSelectionRange(
+      Math.min(anchor, active),
+      Math.max(anchor, active),
+      active < anchor ? 'backward' : 'forward',
+    );
     area.scrollTop = viewOf(tab).top * lineHeight(area);
     const focused = document.activeElement;
-    if (is_first && (focused === document.body || focused?.id === 'main')) area.focus({ preventScroll: true });
+    if (is_first && (focused === document.body || focused?.id === 'main'))
+      area.focus({ preventScroll: true });
     this.#foot(pane);
   }
 
@@ -340,8 +369,23 @@ export class EditorPanel {
     this.#barred = drawing;
     this.#bar.replaceChildren();
     if (!pane || !file) return;
-    if (why !== null) this.#bar.append(h('p', { class: 'note' }, why, file.content?.is === 'bytes' && button('Download', () => this.#download(file))));
-    if (file.is_overtaken) this.#bar.append(h('p', { class: 'note' }, 'This file was changed elsewhere while you typed. Saving shows you both texts.'));
+    if (why !== null)
+      this.#bar.append(
+        h(
+          'p',
+          { class: 'note' },
+          why,
+          file.content?.is === 'bytes' && button('Download', () => this.#download(file)),
+        ),
+      );
+    if (file.is_overtaken)
+      this.#bar.append(
+        h(
+          'p',
+          { class: 'note' },
+          'This file was changed elsewhere while you typed. Saving shows you both texts.',
+        ),
+      );
     if (file.aside === null) return;
     const resume = () => {
       file.resume();

@@ -15,8 +15,8 @@ const MOST = 2_000;
 export interface FilesHandlers {
   open(path: string): void;
   moved(from: string, to: string): void;
-  /** Whether it may go: unsaved text below it is asked about. */
   removed(path: string): void;
+  /** How many files at or below `path` have text that is not saved: they are asked about. */
   unsaved(path: string): number;
 }
 
@@ -35,7 +35,12 @@ export class FilesPanel {
   readonly #handlers: FilesHandlers;
   readonly #tree = h('div', { role: 'tree', class: 'tree', 'aria-label': 'Files' });
   readonly #rest = h('p', { class: 'empty', hidden: true });
-  readonly #picker = h('input', { type: 'file', multiple: true, hidden: true, 'aria-label': 'Files to upload' });
+  readonly #picker = h('input', {
+    type: 'file',
+    multiple: true,
+    hidden: true,
+    'aria-label': 'Files to upload',
+  });
   /** What is in each directory that was read; the top is the empty path. */
   readonly #read = new Map<string, FileEntry[]>();
   readonly #actions: HTMLButtonElement[];
@@ -114,13 +119,18 @@ export class FilesPanel {
     const read = async (path: string) => {
       try {
         const query = path === '' ? {} : { path };
-        const found = await all((paging) => this.#desk.client.files.list(this.#desk.id, { ...query, ...paging }), MOST);
-        if (!found.is_complete) notice(`Only the first ${found.items.length} entries of ${path || 'the top'} are shown.`);
+        const found = await all(
+          (paging) => this.#desk.client.files.list(this.#desk.id, { ...query, ...paging }),
+          MOST,
+        );
+        if (!found.is_complete)
+          notice(`Only the first ${found.items.length} entries of ${path || 'the top'} are shown.`);
         this.#read.set(path, found.items);
       } catch (error) {
         this.#read.delete(path);
         // A directory that is not there any more is none to tell about.
-        const is_gone = error instanceof ApiError && (error.status === 404 || error.code === 'NOT_A_DIRECTORY');
+        const is_gone =
+          error instanceof ApiError && (error.status === 404 || error.code === 'NOT_A_DIRECTORY');
         if (!is_gone && this.#desk.client.login.present) notice(explain(error), 'bad');
       }
     };
@@ -156,7 +166,6 @@ export class FilesPanel {
         tabindex: is_focusable ? 0 : -1,
         'data-path': entry.path,
         title: entry.path,
-        draggable: 'false',
         onclick: () => this.#press(entry),
       },
       h('span', { class: 'name' }, base(entry.path)),
@@ -197,10 +206,13 @@ export class FilesPanel {
     else if (event.key === 'ArrowUp') target = rows[at - 1]?.entry;
     else if (event.key === 'Home') target = rows[0]?.entry;
     else if (event.key === 'End') target = rows.at(-1)?.entry;
-    else if (event.key === 'ArrowRight' && entry.kind === 'directory' && !is_open) this.#toggle(entry.path, true);
-    else if (event.key === 'ArrowRight' && is_open) target = rows[at + 1]?.level === level + 1 ? rows[at + 1]?.entry : undefined;
+    else if (event.key === 'ArrowRight' && entry.kind === 'directory' && !is_open)
+      this.#toggle(entry.path, true);
+    else if (event.key === 'ArrowRight' && is_open)
+      target = rows[at + 1]?.level === level + 1 ? rows[at + 1]?.entry : undefined;
     else if (event.key === 'ArrowLeft' && is_open) this.#toggle(entry.path, false);
-    else if (event.key === 'ArrowLeft') target = rows.find((row) => row.entry.path === parent(entry.path))?.entry;
+    else if (event.key === 'ArrowLeft')
+      target = rows.find((row) => row.entry.path === parent(entry.path))?.entry;
     else if (event.key === 'Enter' || event.key === ' ') this.#press(entry);
     else if (event.key === 'F2') {
       this.#selected = entry.path;
@@ -208,7 +220,12 @@ export class FilesPanel {
     } else if (event.key === 'Delete') {
       this.#selected = entry.path;
       void this.#remove();
-    } else if (event.key.length === 1) target = this.#named(event.key, rows.map((row) => row.entry), at);
+    } else if (event.key.length === 1)
+      target = this.#named(
+        event.key,
+        rows.map((row) => row.entry),
+        at,
+      );
     else return;
     event.preventDefault();
     if (target) {
@@ -259,12 +276,19 @@ export class FilesPanel {
   async #rename(): Promise<void> {
     const from = this.#entry(this.#selected)?.path;
     if (from === undefined) return;
-    const to = await askText({ title: `Rename or move ${base(from)}`, label: 'Path', value: from, action: 'Move' });
+    const to = await askText({
+      title: `Rename or move ${base(from)}`,
+      label: 'Path',
+      value: from,
+      action: 'Move',
+    });
     if (to === null || to === from) return;
     await this.#act(async () => {
       const moved = await this.#desk.client.files.move(this.#desk.id, { from, to });
       this.#handlers.moved(from, moved.path);
-      const renamed = [...this.#expanded].map((path) => (isWithin(path, from) ? moved.path + path.slice(from.length) : path));
+      const renamed = [...this.#expanded].map((path) =>
+        isWithin(path, from) ? moved.path + path.slice(from.length) : path,
+      );
       this.#expanded = new Set(renamed);
       this.#reveal(moved.path);
     });
@@ -275,8 +299,15 @@ export class FilesPanel {
     if (!entry) return;
     const unsaved = this.#handlers.unsaved(entry.path);
     const what = entry.kind === 'directory' ? 'and all that is in it ' : '';
-    const lost = unsaved === 0 ? '' : ` What is typed and not saved in ${unsaved === 1 ? 'it' : `${unsaved} files of it`} goes, too.`;
-    const is_sure = await confirm({ title: `Delete ${base(entry.path)}?`, text: `${entry.path} ${what}will be deleted.${lost}`, action: 'Delete' });
+    const lost =
+      unsaved === 0
+        ? ''
+        : ` What is typed and not saved in ${unsaved === 1 ? 'it' : `${unsaved} files of it`} goes, too.`;
+    const is_sure = await confirm({
+      title: `Delete ${base(entry.path)}?`,
+      text: `${entry.path} ${what}will be deleted.${lost}`,
+      action: 'Delete',
+    });
     if (!is_sure) return;
     await this.#act(async () => {
       await this.#desk.client.files.remove(this.#desk.id, entry.path, entry.kind === 'directory');
@@ -298,7 +329,8 @@ export class FilesPanel {
           if (!(error instanceof ConflictError)) throw error;
           const text = `There is a ${path} already. Its older content can still be had.`;
           const is_sure = await confirm({ title: `Replace ${file.name}?`, text, action: 'Replace' });
-          if (is_sure && error.current) await client.files.write(id, path, file, { etag: error.current.etag });
+          if (is_sure && error.current)
+            await client.files.write(id, path, file, { etag: error.current.etag });
         }
         this.#reveal(path);
       }
@@ -308,7 +340,8 @@ export class FilesPanel {
 
   /** Opens the directories that `path` lies in, and selects it. */
   #reveal(path: string): void {
-    for (let directory = parent(path); directory !== ''; directory = parent(directory)) this.#expanded.add(directory);
+    for (let directory = parent(path); directory !== ''; directory = parent(directory))
+      this.#expanded.add(directory);
     this.#selected = path;
   }
 
@@ -317,7 +350,10 @@ export class FilesPanel {
     try {
       await work();
     } catch (error) {
-      notice(error instanceof ConflictError ? 'There is something of this name already.' : explain(error), 'bad');
+      notice(
+        error instanceof ConflictError ? 'There is something of this name already.' : explain(error),
+        'bad',
+      );
     }
     this.#mark = this.#desk.client.world.id();
     this.#desk.changeLayout({ files: this.#mark, expanded: [...this.#expanded].sort() });
@@ -330,7 +366,8 @@ export class FilesPanel {
       const row = target instanceof Element ? target.closest<HTMLElement>('.item') : null;
       const path = row?.dataset['path'] ?? '';
       const directory = row === null || row.classList.contains('directory') ? path : parent(path);
-      const shown = directory === '' ? this.element : this.#tree.querySelector(`[data-path="${CSS.escape(directory)}"]`);
+      const shown =
+        directory === '' ? this.element : this.#tree.querySelector(`[data-path="${CSS.escape(directory)}"]`);
       shown?.classList.add('target');
       return directory;
     };
@@ -340,7 +377,8 @@ export class FilesPanel {
       mark(event.target);
     });
     const unmark = () => {
-      for (const marked of [this.element, ...this.element.querySelectorAll('.target')]) marked.classList.remove('target');
+      for (const marked of [this.element, ...this.element.querySelectorAll('.target')])
+        marked.classList.remove('target');
     };
     this.element.addEventListener('dragleave', unmark);
     this.element.addEventListener('drop', (event) => {

@@ -5,7 +5,12 @@ import { h } from './dom.js';
 
 export class MemoryPanel {
   readonly #shown = h('pre', { tabindex: 0, 'aria-label': 'Agent memory as JSON' });
-  readonly element = h('section', { class: 'memory', 'aria-labelledby': 'memory-heading' }, h('h2', { id: 'memory-heading' }, 'Agent memory'), this.#shown);
+  readonly element = h(
+    'section',
+    { class: 'memory', 'aria-labelledby': 'memory-heading' },
+    h('h2', { id: 'memory-heading' }, 'Agent memory'),
+    this.#shown,
+  );
 
   draw(memory: SessionMemory): void {
     const is_empty = Object.keys(memory).length === 0;

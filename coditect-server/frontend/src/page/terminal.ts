@@ -15,11 +15,28 @@ const PANEL = 'terminal-panel';
 export class TerminalPanel {
   readonly element: HTMLElement;
   readonly #socket: () => SessionSocket;
-  readonly #tabs = new Tabs('Terminals', PANEL, (name) => this.#activate(name), (name) => this.#remove(name));
-  readonly #directory = field('Directory', { name: 'cwd', spellcheck: 'false', autocomplete: 'off', autocapitalize: 'off' });
-  readonly #command = field('Command to record', { name: 'command', spellcheck: 'false', autocomplete: 'off', autocapitalize: 'off' });
+  readonly #tabs = new Tabs(
+    'Terminals',
+    PANEL,
+    (name) => this.#activate(name),
+    (name) => this.#remove(name),
+  );
+  readonly #directory = field('Directory', {
+    name: 'cwd',
+    spellcheck: 'false',
+    autocomplete: 'off',
+    autocapitalize: 'off',
+  });
+  readonly #command = field('Command to record', {
+    name: 'command',
+    spellcheck: 'false',
+    autocomplete: 'off',
+    autocapitalize: 'off',
+  });
   readonly #history = h('ol', { class: 'history', tabindex: 0, 'aria-label': 'Recorded commands' });
-  readonly #title = button('Title', () => this.#rename(), { 'aria-label': 'Change the title of this terminal' });
+  readonly #title = button('Title', () => this.#rename(), {
+    'aria-label': 'Change the title of this terminal',
+  });
   readonly #panel: HTMLElement;
   readonly #empty = h('p', { class: 'empty' }, 'No terminals yet.');
   #view: TerminalState = { active: null, terminals: {} };
@@ -47,7 +64,11 @@ export class TerminalPanel {
         this.#title,
         button('New', () => this.#add(), { 'aria-label': 'New terminal' }),
       ),
-      h('p', { class: 'hint' }, 'Commands are recorded with the session, not run: there is no shell behind this panel.'),
+      h(
+        'p',
+        { class: 'hint' },
+        'Commands are recorded with the session, not run: there is no shell behind this panel.',
+      ),
       this.#empty,
       this.#panel,
     );

@@ -24,7 +24,11 @@ export function decode(bytes: ArrayBuffer): Content {
   if (!text.includes('\r')) return { is: 'text', text, line_end: '\n' };
   const lines = text.replaceAll('\r\n', '\n');
   if (lines.includes('\r') || lines.replaceAll('\n', '\r\n') !== text) {
-    return { is: 'fixed', text: lines.replaceAll('\r', '\n'), why: 'Its lines end in different ways, which editing here would change. It is shown, not edited.' };
+    return {
+      is: 'fixed',
+      text: lines.replaceAll('\r', '\n'),
+      why: 'Its lines end in different ways, which editing here would change. It is shown, not edited.',
+    };
   }
   return { is: 'text', text: lines, line_end: '\r\n' };
 }

@@ -57,7 +57,10 @@ export class Workspace {
     });
     this.#terminal = new TerminalPanel(() => this.#socket);
     for (const view of VIEWS) {
-      this.#views.set(view, button(view.charAt(0).toUpperCase() + view.slice(1), () => this.#show(view)));
+      this.#views.set(
+        view,
+        button(view.charAt(0).toUpperCase() + view.slice(1), () => this.#show(view)),
+      );
     }
     this.element = h(
       'div',
@@ -125,7 +128,10 @@ export class Workspace {
     const socket = this.#socket as SessionSocket | undefined;
     if (socket === undefined) return;
     const { state, unacknowledged } = socket;
-    const kept = unacknowledged === 0 ? '' : ` ${unacknowledged === 1 ? 'A change waits' : `${unacknowledged} changes wait`} to be sent.`;
+    const kept =
+      unacknowledged === 0
+        ? ''
+        : ` ${unacknowledged === 1 ? 'A change waits' : `${unacknowledged} changes wait`} to be sent.`;
     if (state.is === 'open') this.#around.connection('Connected', true);
     else if (state.is === 'connecting') this.#around.connection('Connecting…', false);
     else if (state.is === 'waiting') this.#around.connection(`No connection; trying again.${kept}`, false);
