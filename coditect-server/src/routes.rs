@@ -4,7 +4,7 @@
 //! `handlers/` and give it one line in `table`. Paths are matched as they were sent and
 //! parameters decoded after that, so an encoded slash never makes a new segment. GET answers HEAD
 //! too, and every path answers OPTIONS; neither needs a line. No handler is named anywhere else. What
-//! is not in the table is the [frontend](crate::frontend)'s, outside of the API.
+//! is not in the table is the [frontend]'s, outside of the API.
 
 use std::{pin::Pin, sync::Arc};
 

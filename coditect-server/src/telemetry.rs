@@ -77,7 +77,7 @@ pub enum Error {
     Taken,
 }
 
-/// Has the process record its metrics from here on, for [`show`]. A second call changes nothing.
+/// Has the process record its metrics from here on, for `GET /metrics`. A second call changes nothing.
 ///
 /// # Errors
 ///
