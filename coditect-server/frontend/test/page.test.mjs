@@ -467,6 +467,7 @@ test('it is used by keys alone', async (t) => {
   });
   const page = await (await another(t)).newPage();
   await page.goto(`${server.origin}/#/sessions/${id}`);
+  await page.getByLabel('E-mail address').and(page.locator(':focus')).waitFor();
   await page.keyboard.type(person.email);
   await page.keyboard.press('Tab');
   await page.keyboard.type(person.password);

@@ -73,3 +73,4 @@ document.querySelector('.skip')?.addEventListener('click', (event) => {
 });
 addEventListener('hashchange', turn);
 draw();
+main.querySelector('[autofocus]')?.focus();

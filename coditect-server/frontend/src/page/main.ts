@@ -93,3 +93,4 @@ document.querySelector('.skip')?.addEventListener('click', (event) => {
 });
 addEventListener('hashchange', turn);
 draw();
+main.querySelector<HTMLElement>('[autofocus]')?.focus();
