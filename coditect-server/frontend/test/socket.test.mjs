@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
 
 import { SessionSocket } from '../dist/client/index.js';
 import { Browser, eventually, folder, line, serve, somebody, wait } from './support.mjs';
@@ -45,6 +46,25 @@ test('what one tab changes another sees within a second', async (t) => {
   assert.ok(performance.now() - start < 1_000);
   assert.ok(two.heard.parts.includes('terminal others'));
   await isSettled(one);
+});
+
+test('updates that are written as one are all seen here, and so is what others did before them', async (t) => {
+  const { browser, tab, id } = await person(t);
+  const second = browser.tab();
+  const [one, two] = [open(t, tab, id), open(t, second, id)];
+  await Promise.all([isOpen(one), isOpen(two)]);
+  for (let round = 0; round < 20; round += 1) {
+    // A tab that is hidden sends all that it has: several updates of a part are on their way at once.
+    for (let at = 0; at < 4; at += 1) {
+      one.update('memory', { [`one ${round} ${at}`]: at });
+      two.update('memory', { [`two ${round} ${at}`]: at });
+      for (const page of [tab, second]) page.tab.leave.forEach((heard) => heard());
+    }
+    await Promise.all([isSettled(one), isSettled(two)]);
+    const there = await memory(tab, id);
+    assert.equal(Object.keys(there).length, 8 * (round + 1));
+    for (const socket of [one, two]) await eventually(() => isDeepStrictEqual(socket.view('memory'), there));
+  }
 });
 
 test('fast changes become few updates, and the last is what stays', async (t) => {

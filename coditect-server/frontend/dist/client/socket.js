@@ -127,7 +127,7 @@ export class SessionSocket {
             case 'ack': {
                 const update = this.#outbox.settle(frame.seq);
                 const base = this.#base[frame.part];
-                if (update !== undefined && frame.version > base.version) {
+                if (update !== undefined && frame.version >= base.version) {
                     base.value = apply(base.value, update.patch);
                     base.version = frame.version;
                 }
@@ -136,7 +136,7 @@ export class SessionSocket {
             }
             case 'changed': {
                 const base = this.#base[frame.part];
-                if (frame.version <= base.version)
+                if (frame.version < base.version)
                     break;
                 base.value = frame.data;
                 base.version = frame.version;

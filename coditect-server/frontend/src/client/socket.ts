@@ -184,8 +184,9 @@ export class SessionSocket {
       case 'ack': {
         const update = this.#outbox.settle(frame.seq);
         const base = this.#base[frame.part];
-        // What others did after it came before it: that has it in it.
-        if (update !== undefined && frame.version > base.version) {
+        // What others did after it came before it: that has it in it. Updates that were written as one
+        // have one version, and each is still to be added.
+        if (update !== undefined && frame.version >= base.version) {
           base.value = apply(base.value, update.patch) as JsonObject;
           base.version = frame.version;
         }
@@ -194,7 +195,8 @@ export class SessionSocket {
       }
       case 'changed': {
         const base = this.#base[frame.part];
-        if (frame.version <= base.version) break;
+        // The version of an update of ours may be that of what it was written over, too: this is all of it.
+        if (frame.version < base.version) break;
         base.value = frame.data as unknown as JsonObject;
         base.version = frame.version;
         this.#handlers.part?.(frame.part, 'others');
