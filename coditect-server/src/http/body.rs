@@ -242,7 +242,7 @@ mod tests {
     async fn a_body_that_trickles_is_given_up_though_it_never_stalls() {
         let trickle = |bytes: usize| {
             let pieces = futures_util::stream::unfold((), move |()| async move {
-                tokio::time::sleep(Duration::from_secs(20)).await;
+                tokio::time::sleep(Duration::from_secs(21)).await;
                 Some((Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![0; bytes]))), ()))
             });
             StreamBody::new(Box::pin(pieces))
@@ -255,7 +255,7 @@ mod tests {
         let given_up = pace.next_frame(&mut body).await.unwrap_err();
         assert_eq!(given_up.status(), StatusCode::REQUEST_TIMEOUT);
         // What is fast enough may go on for as long as it likes.
-        let (mut pace, mut body) = (Pace::new(LIMITS.stall_timeout), trickle(20 * 4096));
+        let (mut pace, mut body) = (Pace::new(LIMITS.stall_timeout), trickle(21 * 4096));
         for _ in 0..100 {
             pace.next_frame(&mut body).await.unwrap();
         }
