@@ -270,6 +270,10 @@ test('what is typed and not saved is offered after a reload', async (t) => {
   await picture(page, 'draft');
   await accessible(page);
   assert.equal(await area(page).inputValue(), 'first\n');
+  // Nothing is typed over what is offered: it would take its place as the draft.
+  await area(page).focus();
+  await page.keyboard.type('x');
+  assert.equal(await area(page).inputValue(), 'first\n');
   await page.getByRole('button', { name: 'Bring it back' }).click();
   assert.equal(await area(page).inputValue(), 'first\nsecond');
   await page.keyboard.press('Control+s');

@@ -5,8 +5,9 @@
 //!
 //! Cookies are taken where the operator wants them. A browser sends them whoever asks it to, so beside
 //! them a request that changes something shows [what only the page knows](CSRF) that was given them, and
-//! comes from a page of this origin if its browser says where it comes from. A request that shows both a
-//! cookie and a bearer token is refused: which of them counts is not for us to guess.
+//! comes from a page of this origin, or of one that the operator lists, if its browser says where it comes
+//! from. A request that shows both a cookie and a bearer token is refused: which of them counts is not for
+//! us to guess.
 
 use chrono::{DateTime, Utc};
 use coditect_auth::{Identity, Pass, Scope};
@@ -16,7 +17,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::{
     app::App,
-    http::{Request, bearer, cookies},
+    http::{Request, bearer, cookies, origin},
     problem::{Problem, Unauthorized},
 };
 
@@ -141,9 +142,11 @@ fn refuse_forgery(app: &App, request: &Request, family: TokenFamilyId) -> Result
     let headers = request.headers();
     let site = headers.get(FETCH_SITE).map(header::HeaderValue::as_bytes);
     let is_of_this_origin = site.is_none_or(|site| site == b"same-origin" || site == b"none");
+    let page = headers.get(header::ORIGIN).and_then(|page| page.to_str().ok());
+    let is_listed = page.is_some_and(|page| origin::is_allowed(&app.config, None, page));
     let shown = headers.get(CSRF).map(header::HeaderValue::as_bytes).unwrap_or_default();
     let expected = app.auth.csrf_token(family);
-    if is_of_this_origin && bool::from(shown.ct_eq(expected.as_bytes())) {
+    if (is_of_this_origin || is_listed) && bool::from(shown.ct_eq(expected.as_bytes())) {
         Ok(())
     } else {
         let message = "The request does not show that it comes from the page that was signed in.";

@@ -1,6 +1,9 @@
 //! What browsers are told: what not to do with an answer, and which other origins may have it.
 
+use serde_json::json;
+
 use crate::{
+    account::{PASSWORD, REGISTER},
     client::{Answer, Call, call},
     server::Running,
 };
@@ -158,5 +161,28 @@ async fn cookies_of_a_listed_origin_count_where_there_are_cookies() {
     for wanted in [preflight("/api/v5/auth/me", IDE), Call::get("/healthz").header("Origin", IDE)] {
         let answer = call(server.address, wanted).await;
         assert_eq!(answer.header("access-control-allow-credentials"), Some("true"));
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_a_listed_origin_may_change_something_by_its_cookies_and_no_other_may() {
+    let server = Running::start(&[LIST[0], LIST[1], "--cookies"]).await;
+    let body = json!({"email": "ada@example.org", "password": PASSWORD, "cookies": true});
+    let signed_in = call(server.address, Call::post(REGISTER).value(&body)).await;
+    let csrf = signed_in.data()["csrf_token"].as_str().unwrap().to_owned();
+    let cookies: Vec<&str> = signed_in
+        .headers
+        .iter()
+        .filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie"))
+        .map(|(_, cookie)| cookie.split(';').next().unwrap())
+        .collect();
+    for (page, status) in [(IDE, 201), ("https://evil.example", 403), ("http://test", 403)] {
+        let create = Call::post("/api/v5/sessions")
+            .header("Cookie", &cookies.join("; "))
+            .header("X-CSRF-Token", &csrf)
+            .header("Sec-Fetch-Site", "same-site")
+            .header("Origin", page)
+            .value(&json!({"name": "x"}));
+        assert_eq!(call(server.address, create).await.status, status, "{page}");
     }
 }

@@ -222,7 +222,7 @@ export class EditorPanel {
         this.draw();
     }
     #show({ file, area }) {
-        area.readOnly = file.content?.is !== 'text';
+        area.readOnly = file.content?.is !== 'text' || file.aside !== null;
         if (area.value === file.text)
             return;
         const [start, end, top] = [area.selectionStart, area.selectionEnd, area.scrollTop];
@@ -325,10 +325,11 @@ export class EditorPanel {
         };
         const dismiss = () => {
             void file.dismiss();
+            this.#show(pane);
             this.draw();
             pane.area.focus();
         };
-        this.#bar.append(h('p', { class: 'note' }, h('span', {}, 'There is text of yours that was not saved, from ', time(file.aside.saved_at), '.'), button('Bring it back', resume), button('Discard', dismiss)));
+        this.#bar.append(h('p', { class: 'note' }, h('span', {}, 'There is text of yours that was not saved, from ', time(file.aside.saved_at), '. Choose before you go on.'), button('Bring it back', resume), button('Discard', dismiss)));
     }
     #foot(pane) {
         if (!pane?.file.content || pane.file.content.is === 'bytes') {

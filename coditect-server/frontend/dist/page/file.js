@@ -13,6 +13,7 @@ export class OpenFile {
     #desk;
     #timer;
     #drafts = Promise.resolve();
+    #saves = Promise.resolve();
     #has_draft = false;
     constructor(desk, path) {
         this.#desk = desk;
@@ -64,7 +65,12 @@ export class OpenFile {
         const draft = { content: text, base_etag: etag === null ? null : etag.replaceAll('"', '') };
         return this.#inTurn(() => client.drafts.save(id, path, draft, is_leaving));
     }
-    async save() {
+    save() {
+        const saved = this.#saves.catch(() => undefined).then(() => this.#save());
+        this.#saves = saved;
+        return saved;
+    }
+    async #save() {
         if (this.content?.is !== 'text')
             return;
         const { text } = this;

@@ -306,6 +306,12 @@ export class FilesPanel {
         await this.reload();
     }
     #droppable() {
+        for (const event of ['dragover', 'drop']) {
+            addEventListener(event, (dropped) => {
+                if (dropped.dataTransfer?.types.includes('Files'))
+                    dropped.preventDefault();
+            });
+        }
         const mark = (target) => {
             for (const marked of this.element.querySelectorAll('.target'))
                 marked.classList.remove('target');

@@ -111,12 +111,14 @@ export class TerminalPanel {
         const [name, command] = [this.#name(), this.#command.input.value.trim()];
         if (name === null || command === '')
             return;
-        this.#back = 0;
-        this.#command.input.value = '';
-        this.#alter(name, (terminal) => {
+        const is_taken = this.#alter(name, (terminal) => {
             const command_history = [...terminal.command_history, command].slice(-MOST);
             return { ...terminal, command_history };
         });
+        if (!is_taken)
+            return;
+        this.#back = 0;
+        this.#command.input.value = '';
         this.#history.scrollTop = this.#history.scrollHeight;
     }
     #recall(event) {
@@ -129,18 +131,21 @@ export class TerminalPanel {
         this.#command.input.value = this.#back === 0 ? '' : (commands[commands.length - this.#back] ?? '');
     }
     #alter(name, change) {
-        this.#change((state) => {
+        return this.#change((state) => {
             const terminal = state.terminals[name];
             return terminal ? { ...state, terminals: { ...state.terminals, [name]: change(terminal) } } : state;
         });
     }
     #change(change) {
+        let is_taken = true;
         try {
             this.#socket().change('terminal', change);
         }
         catch (error) {
+            is_taken = false;
             notice(explain(error), 'bad');
         }
         this.draw(this.#socket().view('terminal'));
+        return is_taken;
     }
 }

@@ -272,7 +272,8 @@ export class EditorPanel {
 
   /** The text of the file into its textarea, the cursor where it was. */
   #show({ file, area }: Pane): void {
-    area.readOnly = file.content?.is !== 'text';
+    // What was put aside has one place, the draft: nothing is typed over it before somebody has chosen.
+    area.readOnly = file.content?.is !== 'text' || file.aside !== null;
     if (area.value === file.text) return;
     const [start, end, top] = [area.selectionStart, area.selectionEnd, area.scrollTop];
     area.value = file.text;
@@ -397,6 +398,7 @@ export class EditorPanel {
     };
     const dismiss = () => {
       void file.dismiss();
+      this.#show(pane);
       this.draw();
       pane.area.focus();
     };
@@ -404,7 +406,7 @@ export class EditorPanel {
       h(
         'p',
         { class: 'note' },
-        h('span', {}, 'There is text of yours that was not saved, from ', time(file.aside.saved_at), '.'),
+        h('span', {}, 'There is text of yours that was not saved, from ', time(file.aside.saved_at), '. Choose before you go on.'),
         button('Bring it back', resume),
         button('Discard', dismiss),
       ),

@@ -40,6 +40,8 @@ export class OpenFile {
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** Drafts go one after the other: a late one must not come after its own end. */
   #drafts: Promise<unknown> = Promise.resolve();
+  /** So do saves: the next one is over what the one before has written. */
+  #saves: Promise<unknown> = Promise.resolve();
   #has_draft = false;
 
   constructor(desk: Desk, path: string) {
@@ -99,7 +101,13 @@ export class OpenFile {
   /**
    * Writes it. @throws {ConflictError} something else is there; nothing was written.
    */
-  async save(): Promise<void> {
+  save(): Promise<void> {
+    const saved = this.#saves.catch(() => undefined).then(() => this.#save());
+    this.#saves = saved;
+    return saved;
+  }
+
+  async #save(): Promise<void> {
     if (this.content?.is !== 'text') return;
     const { text } = this;
     const bytes = encode(text, this.content.line_end);

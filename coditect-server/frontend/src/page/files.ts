@@ -361,6 +361,12 @@ export class FilesPanel {
   }
 
   #droppable(): void {
+    // A file that is dropped beside the list would take the page's place.
+    for (const event of ['dragover', 'drop'] as const) {
+      addEventListener(event, (dropped) => {
+        if (dropped.dataTransfer?.types.includes('Files')) dropped.preventDefault();
+      });
+    }
     const mark = (target: EventTarget | null) => {
       for (const marked of this.element.querySelectorAll('.target')) marked.classList.remove('target');
       const row = target instanceof Element ? target.closest<HTMLElement>('.item') : null;

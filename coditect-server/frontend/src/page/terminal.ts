@@ -153,12 +153,13 @@ export class TerminalPanel {
   #record(): void {
     const [name, command] = [this.#name(), this.#command.input.value.trim()];
     if (name === null || command === '') return;
-    this.#back = 0;
-    this.#command.input.value = '';
-    this.#alter(name, (terminal) => {
+    const is_taken = this.#alter(name, (terminal) => {
       const command_history = [...terminal.command_history, command].slice(-MOST);
       return { ...terminal, command_history };
     });
+    if (!is_taken) return;
+    this.#back = 0;
+    this.#command.input.value = '';
     this.#history.scrollTop = this.#history.scrollHeight;
   }
 
@@ -172,19 +173,23 @@ export class TerminalPanel {
     this.#command.input.value = this.#back === 0 ? '' : (commands[commands.length - this.#back] ?? '');
   }
 
-  #alter(name: string, change: (terminal: Terminal) => Terminal): void {
-    this.#change((state) => {
+  #alter(name: string, change: (terminal: Terminal) => Terminal): boolean {
+    return this.#change((state) => {
       const terminal = state.terminals[name];
       return terminal ? { ...state, terminals: { ...state.terminals, [name]: change(terminal) } } : state;
     });
   }
 
-  #change(change: (state: TerminalState) => TerminalState): void {
+  /** Changes the terminals; whether that was taken. */
+  #change(change: (state: TerminalState) => TerminalState): boolean {
+    let is_taken = true;
     try {
       this.#socket().change('terminal', change);
     } catch (error) {
+      is_taken = false;
       notice(explain(error), 'bad');
     }
     this.draw(this.#socket().view('terminal'));
+    return is_taken;
   }
 }
