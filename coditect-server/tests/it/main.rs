@@ -9,6 +9,8 @@ mod auth;
 mod bad_input;
 mod client;
 mod connections;
+#[cfg(unix)]
+mod deploy;
 mod desk;
 mod durability;
 mod edge;

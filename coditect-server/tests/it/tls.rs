@@ -56,7 +56,7 @@ impl Pair {
     }
 }
 
-fn write(folder: &Path) -> CertificateDer<'static> {
+pub(crate) fn write(folder: &Path) -> CertificateDer<'static> {
     let CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     fs::write(folder.join("key.pem"), signing_key.serialize_pem()).unwrap();
@@ -64,7 +64,7 @@ fn write(folder: &Path) -> CertificateDer<'static> {
     cert.der().clone()
 }
 
-async fn connect(
+pub(crate) async fn connect(
     address: SocketAddr,
     certificate: &CertificateDer<'static>,
     protocols: &[&str],
@@ -87,7 +87,7 @@ fn request(path: &str) -> Request<Empty<Bytes>> {
     Request::builder().uri(uri).header("Host", "localhost").body(Empty::new()).unwrap()
 }
 
-async fn over_http1(stream: TlsStream<TcpStream>, path: &str) -> Response<Incoming> {
+pub(crate) async fn over_http1(stream: TlsStream<TcpStream>, path: &str) -> Response<Incoming> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);

@@ -1,0 +1,466 @@
+//! nginx before the real program and the IDE: who gets where, as whom, and what is passed on.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{
+        Error, Message, client::IntoClientRequest as _, handshake::client::Response,
+        http::HeaderValue,
+    },
+};
+
+use super::{
+    ide::Ide,
+    proxy::{Proxy, Setup},
+};
+use crate::{
+    account::{Device, LOGIN, PASSWORD, REGISTER, credentials, logout},
+    client::{Answer, Call, Client, PATIENCE, call},
+    desk::Desk,
+    process::{Process, on},
+    socket::Socket,
+    tls,
+};
+
+const ADA: &str = "ada@example.org";
+const VERIFY: &str = "/api/v5/auth/verify";
+
+/// The program, the IDE, and nginx before them.
+struct Site {
+    server: Process,
+    ide: Ide,
+    proxy: Proxy,
+    _data: tempfile::TempDir,
+}
+
+impl Site {
+    /// `None` if there is no nginx.
+    async fn start(flags: &[&str]) -> Option<Self> {
+        Self::start_with(flags, |_| {}).await
+    }
+
+    /// With what `change` makes of the configuration.
+    async fn start_with(flags: &[&str], change: impl FnOnce(&mut Setup)) -> Option<Self> {
+        let data = tempfile::tempdir().unwrap();
+        let ide = Ide::start().await;
+        let trusting = ["--trusted-proxy", "127.0.0.1"];
+        let flags: Vec<&str> = trusting.iter().chain(flags).copied().collect();
+        let server = Process::start(on(data.path(), &flags)).await;
+        let mut setup = Setup::before(server.address, ide.address)?;
+        change(&mut setup);
+        let proxy = setup.start().await;
+        Some(Self { server, ide, proxy, _data: data })
+    }
+
+    fn at(&self) -> SocketAddr {
+        self.proxy.address
+    }
+
+    async fn call(&self, wanted: Call) -> Answer {
+        call(self.at(), wanted).await
+    }
+
+    /// What the IDE was asked by that.
+    async fn seen(&self, wanted: Call) -> Value {
+        let answer = self.call(wanted).await;
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+        answer.json()
+    }
+}
+
+/// The values of a header that the IDE has seen.
+fn values<'a>(seen: &'a Value, name: &str) -> Vec<&'a str> {
+    let values = seen["headers"][name].as_array();
+    values.into_iter().flatten().map(|value| value.as_str().unwrap()).collect()
+}
+
+/// A token for a program, of whoever has `token`.
+async fn personal(site: &Site, token: &str, scopes: &[&str]) -> String {
+    let wanted = json!({"name": scopes.join("-"), "scopes": scopes});
+    let made = site.call(Call::post("/api/v5/auth/tokens").bearer(token).value(&wanted)).await;
+    made.data()["token"].as_str().unwrap().to_owned()
+}
+
+/// The cookies of an answer, as a browser sends them back.
+fn cookies(answer: &Answer) -> String {
+    let set = answer.headers.iter().filter(|(name, _)| name == "set-cookie");
+    let pairs: Vec<_> = set.map(|(_, cookie)| cookie.split(';').next().unwrap()).collect();
+    pairs.join("; ")
+}
+
+#[tokio::test]
+async fn nginx_is_content_with_what_is_shipped_with_tls_and_without() {
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
+    let Some(plain) = Setup::before(nowhere, nowhere) else { return };
+    let mut secure = Setup::before(nowhere, nowhere).unwrap();
+    tls::write(secure.folder.path());
+    secure.with_tls();
+    for setup in [plain, secure] {
+        let (is_content, told) = setup.checked().await;
+        assert!(is_content && !told.contains("[warn]"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_that_holds_nobody_gets_to_the_ide() {
+    let Some(site) = Site::start(&["--access-ttl", "2s"]).await else { return };
+    let device = Device::register(site.at(), ADA).await;
+    let refused = |answer: &Answer| {
+        assert_eq!((answer.status, answer.code().as_str()), (401, "UNAUTHORIZED"));
+        answer.header("www-authenticate").unwrap().to_owned()
+    };
+    assert_eq!(refused(&site.call(Call::get("/theia/")).await), "Bearer");
+    let wrong = Call::get("/theia/").bearer("not.a.token");
+    assert!(refused(&site.call(wrong).await).contains("invalid_token"));
+    let two = Call::get("/theia/").bearer(&device.token).bearer(&device.token);
+    assert!(matches!(site.call(two).await.status, 400 | 401));
+    // Whatever the path is written like.
+    for path in ["/theia/x", "/%74heia/x", "//theia/x", "/api/v5/../../theia/x", "/theia/?a=/api/"]
+    {
+        refused(&site.call(Call::get(path)).await);
+    }
+    let forged = Call::get("/theia/").header("X-Auth-User", "ada").header("X-Auth-Session", "1");
+    refused(&site.call(forged).await);
+    assert_eq!(site.ide.asked(), 0);
+
+    site.seen(Call::get("/theia/").bearer(&device.token)).await;
+    tokio::time::sleep(Duration::from_millis(3200)).await;
+    refused(&site.call(Call::get("/theia/").bearer(&device.token)).await);
+    assert_eq!(site.ide.asked(), 1);
+}
+
+#[tokio::test]
+async fn who_signed_out_is_out_at_the_next_request() {
+    let Some(site) = Site::start(&[]).await else { return };
+    let device = Device::register(site.at(), ADA).await;
+    let mut kept = Client::connect(site.at()).await;
+    let wanted = Call::get("/theia/").bearer(&device.token);
+    assert_eq!(kept.call(wanted.clone()).await.status, 200);
+    assert_eq!(logout(site.at(), Some(&device.token), &json!({})).await.status, 200);
+    assert_eq!(kept.call(wanted).await.status, 401);
+}
+
+#[tokio::test]
+async fn the_ide_is_told_who_asks_by_the_server_whatever_the_client_says() {
+    let Some(site) = Site::start(&[]).await else { return };
+    let device = Device::register(site.at(), ADA).await;
+    let told = site.call(Call::get(VERIFY).bearer(&device.token)).await;
+    let mut forging = Call::post("/theia/deep/path%20x?q=1").bearer(&device.token).body("four");
+    for name in ["User", "Tenant", "Session", "Expires", "Scopes"] {
+        forging = forging
+            .header(&format!("X-Auth-{name}"), "forged")
+            .header(&format!("x-auth-{}", name.to_lowercase()), "forged")
+            .header(&format!("X_Auth_{name}"), "forged")
+            .header(&format!("X-Auth_{name}"), "forged");
+    }
+    for name in ["X-Forwarded-For", "X-Real-IP", "X-Forwarded-Host", "Forwarded"] {
+        forging = forging.header(name, "for=forged");
+    }
+    let seen = site.seen(forging.header("X-Forwarded-Proto", "https")).await;
+    for name in ["x-auth-user", "x-auth-tenant", "x-auth-session", "x-auth-expires"] {
+        assert_eq!(values(&seen, name), [told.header(name).unwrap()], "{name}");
+    }
+    assert!(!seen.to_string().contains("forged"), "{seen}");
+    assert_eq!(values(&seen, "host"), ["test"]);
+    assert_eq!(values(&seen, "x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(values(&seen, "x-forwarded-proto"), ["http"]);
+    assert_eq!(values(&seen, "authorization"), [""; 0], "what runs there cannot act as the user");
+    assert_eq!((&seen["method"], &seen["uri"]), (&json!("POST"), &json!("/deep/path%20x?q=1")));
+    assert_eq!(seen["bytes"], 4);
+}
+
+#[tokio::test]
+async fn a_programs_token_opens_the_ide_if_it_is_for_that() {
+    let Some(site) = Site::start(&[]).await else { return };
+    let device = Device::register(site.at(), ADA).await;
+    for scopes in [&["read", "write"][..], &["ide:used"], &["my-ide:use"]] {
+        let token = personal(&site, &device.token, scopes).await;
+        let refused = site.call(Call::get("/theia/").bearer(&token)).await;
+        assert_eq!((refused.status, refused.code().as_str()), (403, "FORBIDDEN"), "{scopes:?}");
+    }
+    assert_eq!(site.ide.asked(), 0);
+    for scopes in [&["ide:use"][..], &["read", "ide:use"], &["a:b", "ide:use", "z:z"]] {
+        let token = personal(&site, &device.token, scopes).await;
+        let forged = Call::get("/theia/").bearer(&token).header("X-Auth-Session", "forged");
+        let seen = site.seen(forged).await;
+        assert_eq!(values(&seen, "x-auth-session"), [""; 0]);
+        assert!(values(&seen, "x-auth-scopes")[0].contains("ide:use"));
+    }
+}
+
+#[tokio::test]
+async fn browsers_get_to_the_ide_by_their_cookies_and_pages_of_others_do_not() {
+    let Some(site) = Site::start(&["--cookies"]).await else { return };
+    let body = json!({"email": ADA, "password": PASSWORD, "cookies": true});
+    let signed_in = site.call(Call::post(REGISTER).value(&body)).await;
+    let kept = cookies(&signed_in);
+    assert!(kept.contains("__Host-coditect-access=") && kept.contains("__Host-coditect-refresh="));
+    for (sent, passed) in [
+        (kept.clone(), None),
+        (format!("theme=dark; {kept}"), Some("theme=dark")),
+        (format!("{kept}; theme=dark"), Some("theme=dark")),
+        (format!("a=1; {}; b=2", kept.replace("; ", "; c=3; ")), Some("a=1; c=3; b=2")),
+        (kept.replace("; ", ";"), None),
+    ] {
+        let seen = site.seen(Call::get("/theia/").header("Cookie", &sent)).await;
+        assert_eq!(values(&seen, "cookie"), passed.into_iter().collect::<Vec<_>>(), "{sent}");
+        assert_eq!(values(&seen, "x-auth-session").len(), 1);
+    }
+    // A refresh token more than there can be: none of the cookies is passed on.
+    let crowded = format!("{kept}; __Host-coditect-refresh=a; __Host-coditect-refresh=b; c=1");
+    let seen = site.seen(Call::get("/theia/").header("Cookie", &crowded)).await;
+    assert_eq!(values(&seen, "cookie"), [""; 0]);
+
+    let by_cookie = || Call::post("/theia/").header("Cookie", &kept);
+    site.seen(by_cookie().header("Origin", "http://test").body("x")).await;
+    site.seen(by_cookie().header("Origin", "https://TEST").body("x")).await;
+    let before = site.ide.asked();
+    for origin in [
+        "https://evil.example",
+        "null",
+        "http://test.evil.example",
+        "http://evil.test",
+        "http://test:81",
+    ] {
+        let refused = site.call(by_cookie().header("Origin", origin).body("x")).await;
+        assert_eq!((refused.status, refused.code().as_str()), (403, "FORBIDDEN"), "{origin}");
+    }
+    let both = by_cookie().bearer(signed_in.data()["token"].as_str().unwrap_or("x")).body("x");
+    assert_eq!(site.call(both).await.status, 401);
+    assert_eq!(site.ide.asked(), before);
+}
+
+/// Asks for a socket of the IDE's.
+async fn open(
+    site: SocketAddr,
+    token: Option<&String>,
+    origin: &'static str,
+) -> Result<(WebSocketStream<TcpStream>, Response), Error> {
+    let mut request = "ws://test/theia/services?x=1".into_client_request().unwrap();
+    let headers = request.headers_mut();
+    headers.insert("origin", HeaderValue::from_static(origin));
+    headers.insert("x-auth-user", HeaderValue::from_static("forged"));
+    if let Some(token) = token {
+        headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
+    }
+    let stream = TcpStream::connect(site).await.unwrap();
+    timeout(PATIENCE, client_async(request, stream)).await.unwrap()
+}
+
+#[tokio::test]
+async fn sockets_open_through_it_to_the_ide_and_to_the_server() {
+    let Some(site) = Site::start(&[]).await else { return };
+    let desk = Desk::at(site.at(), ADA).await;
+    let (mut socket, _) = Socket::open(&desk, "tab").await;
+    socket.update("memory", 1, json!({"k": 1})).await;
+    assert_eq!(socket.expect("ack").await["seq"], 1);
+
+    let (mut echo, opening) = open(site.at(), Some(&desk.token), "http://test").await.unwrap();
+    let me = call(site.at(), Call::get(VERIFY).bearer(&desk.token)).await;
+    assert_eq!(opening.headers()["x-told-user"], me.header("x-auth-user").unwrap());
+    for message in [Message::text("hello"), Message::binary(vec![7; 200_000])] {
+        echo.send(message.clone()).await.unwrap();
+        assert_eq!(timeout(PATIENCE, echo.next()).await.unwrap().unwrap().unwrap(), message);
+    }
+    echo.close(None).await.unwrap();
+    for (token, origin, status) in
+        [(None, "http://test", 401), (Some(&desk.token), "https://evil.example", 403)]
+    {
+        match open(site.at(), token, origin).await {
+            Err(Error::Http(answer)) => assert_eq!(answer.status(), status),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_large_upload_is_passed_on_while_it_comes_and_is_nowhere_kept() {
+    const BYTES: usize = 48 << 20;
+    const HALF: usize = BYTES / 2;
+    let Some(site) = Site::start(&[]).await else { return };
+    let desk = Desk::at(site.at(), ADA).await;
+    let path = desk.part("files/large.bin");
+    let before = site.proxy.peak_memory();
+    let mut client = Client::connect(site.at()).await;
+    let head = format!(
+        "PUT {path} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {}\r\nContent-Length: {BYTES}\r\n\r\n",
+        desk.token
+    );
+    client.send(head.as_bytes()).await;
+    client.send(&vec![7; HALF]).await;
+    // All but what may be on its way has arrived, though the other half was not even sent.
+    let begun_at = Instant::now();
+    loop {
+        let told = call(site.server.address, Call::get("/metrics")).await;
+        let told = String::from_utf8(told.body).unwrap();
+        let line = told.lines().find(|it| it.starts_with("coditect_http_received_bytes_total"));
+        let received: f64 = line.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+        if received > (HALF - (1 << 20)) as f64 {
+            break;
+        }
+        assert!(begun_at.elapsed() < PATIENCE, "{received} bytes have arrived");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    client.send(&vec![7; BYTES - HALF]).await;
+    assert_eq!(client.answer().await.status, 201);
+    let read = desk.get("files/large.bin").await;
+    assert!(read.status == 200 && read.body.len() == BYTES && read.body.iter().all(|it| *it == 7));
+    assert!(site.proxy.temporary_files().is_empty());
+    let grown = site.proxy.peak_memory() - before;
+    assert!(grown < 16 << 20, "{grown} bytes more");
+
+    // To the IDE, too, and of a length that is not told.
+    let chunked = format!(
+        "POST /theia/upload HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n",
+        desk.token
+    );
+    client.send(chunked.as_bytes()).await;
+    assert_eq!(client.answer().await.json()["bytes"], 11);
+}
+
+#[tokio::test]
+async fn what_is_refused_before_its_body_was_read_is_told_why() {
+    let Some(site) = Site::start(&["--file-limit", "1MiB"]).await else { return };
+    let desk = Desk::at(site.at(), ADA).await;
+    let large = Call::put(&desk.part("files/large.bin")).body(vec![7; 8 << 20]);
+    for _ in 0..5 {
+        let refused = site.call(large.clone()).await;
+        assert_eq!((refused.status, refused.code().as_str()), (401, "UNAUTHORIZED"));
+        let refused = site.call(large.clone().bearer(&desk.token)).await;
+        assert_eq!((refused.status, refused.code().as_str()), (413, "PAYLOAD_TOO_LARGE"));
+    }
+    let head = format!(
+        "PUT {} HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999\r\n\r\n",
+        desk.part("files/large.bin")
+    );
+    let mut client = Client::connect(site.at()).await;
+    client.send(head.as_bytes()).await;
+    let refused = client.answer().await;
+    assert_eq!((refused.status, refused.code().as_str()), (413, "PAYLOAD_TOO_LARGE"));
+    assert_eq!(refused.header("x-content-type-options"), Some("nosniff"));
+}
+
+/// The address that the server has of whoever signs in so.
+async fn address_of(site: &Site, login: Call) -> String {
+    let device = Device::of(&site.call(login).await);
+    let listed = site.call(Call::get("/api/v5/auth/sessions").bearer(&device.token)).await.data();
+    let listed = listed.as_array().unwrap().clone();
+    let this = listed.iter().find(|it| it["current"] == true).unwrap();
+    this["ip"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn clients_have_the_address_that_they_come_from_and_not_one_that_they_say() {
+    let Some(site) = Site::start(&[]).await else { return };
+    Device::register(site.at(), ADA).await;
+    let login = || credentials(LOGIN, ADA, PASSWORD);
+    let forged = login()
+        .header("X-Forwarded-For", "192.0.2.1")
+        .header("x-forwarded-for", "192.0.2.2, 192.0.2.3")
+        .header("Forwarded", "for=192.0.2.4")
+        .header("X-Forwarded-Proto", "https");
+    let answer = site.call(forged.clone()).await;
+    assert_eq!(answer.header("strict-transport-security"), None);
+    assert_eq!(address_of(&site, forged).await, "127.0.0.1");
+
+    let site = Site::start_with(&[], |setup| {
+        setup.replace("# set_real_ip_from 10.0.0.0/8;", "set_real_ip_from 127.0.0.1;");
+        setup.replace("# 10.0.0.0/8 1;", "127.0.0.1 1;");
+    });
+    let site = site.await.unwrap();
+    let device = Device::register(site.at(), ADA).await;
+    let balanced = login().header("X-Forwarded-For", "198.51.100.1, 192.0.2.7");
+    assert_eq!(address_of(&site, balanced).await, "192.0.2.7");
+    for (said, told) in [("https", Some("max-age=31536000")), ("http", None), ("x", None)] {
+        for wanted in ["/api/v5/health", "/theia/"] {
+            let wanted = Call::get(wanted).bearer(&device.token).header("X-Forwarded-Proto", said);
+            let answer = site.call(wanted).await;
+            assert_eq!((answer.status, answer.header("strict-transport-security")), (200, told));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_for_operators_is_not_to_be_had_and_all_else_is() {
+    let Some(site) = Site::start(&["--metrics-from", "0.0.0.0/0"]).await else { return };
+    for path in ["/metrics", "/healthz", "/readyz", "/%6detrics", "//metrics", "/a/../readyz"] {
+        assert_eq!(site.call(Call::get(path)).await.status, 404, "{path}");
+    }
+    let inner = Call::get("/.coditect/verify");
+    assert_eq!(site.call(inner).await.status, 404);
+    for path in ["/", "/a/page/of/it", "/api/v5/health", "/.well-known/jwks.json"] {
+        let answer = site.call(Call::get(path)).await;
+        assert_eq!(answer.status, 200, "{path}");
+        // The server's own, once.
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(answer.header("x-frame-options"), Some("DENY"));
+    }
+    let moved = site.call(Call::get("/theia?x=1")).await;
+    assert_eq!((moved.status, moved.header("location")), (308, Some("/theia/?x=1")));
+    let device = Device::register(site.at(), ADA).await;
+    let answer = site.call(Call::get("/theia/").bearer(&device.token)).await;
+    assert_eq!(answer.header("x-frame-options"), Some("SAMEORIGIN"));
+    let named = Call::get("/theia/").header("X-Request-Id", "mine");
+    assert_eq!(site.call(named).await.json()["error"]["request_id"], "mine");
+}
+
+#[tokio::test]
+async fn the_access_log_names_requests_and_no_secret_of_them() {
+    let Some(site) = Site::start(&[]).await else { return };
+    let device = Device::register(site.at(), ADA).await;
+    let wanted = Call::get("/api/v5/auth/me?token=secret1").bearer(&device.token);
+    let wanted = wanted.header("Referer", "http://test/?token=secret2");
+    site.call(wanted.header("X-Request-Id", "named-so")).await;
+    site.call(Call::get("/theia/a?token=secret3").bearer(&device.token)).await;
+    site.call(Call::get("/theia?token=secret4")).await;
+    let log = site.proxy.logged().await;
+    assert!(log.contains("\"GET /api/v5/auth/me HTTP/1.1\" 200 "), "{log}");
+    assert!(log.contains(" named-so\n"), "{log}");
+    assert!(log.contains("\"GET /theia/a HTTP/1.1\" 200 "), "{log}");
+    assert!(!log.contains("secret") && !log.contains(&device.token) && !log.contains('?'), "{log}");
+}
+
+#[tokio::test]
+async fn while_the_server_is_away_all_are_told_to_try_again() {
+    let Some(site) = Site::start(&[]).await else { return };
+    let device = Device::register(site.at(), ADA).await;
+    let Site { server, ide, proxy, _data } = site;
+    server.kill().await;
+    for path in ["/theia/", "/api/v5/auth/me", "/"] {
+        let refused = call(proxy.address, Call::get(path).bearer(&device.token)).await;
+        assert_eq!((refused.status, refused.code().as_str()), (503, "UNAVAILABLE"), "{path}");
+        assert_eq!(refused.header("retry-after"), Some("1"));
+    }
+    assert_eq!(ide.asked(), 0);
+}
+
+#[tokio::test]
+async fn with_tls_browsers_are_told_to_stay_with_it_and_the_plain_port_sends_them_there() {
+    let mut certificate = None;
+    let site = Site::start_with(&[], |setup| {
+        certificate = Some(tls::write(setup.folder.path()));
+        setup.with_tls();
+    });
+    let Some(site) = site.await else { return };
+    let certificate = certificate.unwrap();
+    let offers: [&[&str]; 2] = [&["http/1.1"], &[]];
+    for offered in offers {
+        let stream = tls::connect(site.at(), &certificate, offered).await.unwrap();
+        let answer = tls::over_http1(stream, "/api/v5/health").await;
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["strict-transport-security"], "max-age=31536000");
+    }
+    let stream = tls::connect(site.at(), &certificate, &["h2", "http/1.1"]).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let moved = site.proxy.plain("GET /a?b=1 HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert!(moved.starts_with("HTTP/1.1 308 "), "{moved}");
+    assert!(moved.contains("\r\nLocation: https://ide.example.org/a?b=1\r\n"), "{moved}");
+}
