@@ -3,12 +3,13 @@
 //!
 //! Arguments are data; nothing is opened here. What a verb does is in [`operator`](crate::operator).
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use coditect_store::model::TenantId;
+use hyper::Uri;
 
-use crate::config::Config;
+use crate::config::{Config, LISTEN};
 
 /// All that the program takes.
 #[derive(Clone, Debug, Parser)]
@@ -65,6 +66,9 @@ pub enum Verb {
     Keys(Keys),
     /// Print the description of the API, OpenAPI 3.1 in JSON.
     Openapi,
+    /// Ask a server that is running whether it is ready, as a container's health check does: exit code 0 if
+    /// it is, 1 if it isn't.
+    Health(Health),
 }
 
 /// Where the store is.
@@ -241,6 +245,22 @@ pub enum KeysVerb {
     /// Replace the master key: the file in the data folder by a new one, or, with `CODITECT_MASTER_KEY`,
     /// by that of `CODITECT_NEW_MASTER_KEY`. Nobody is signed out.
     ReplaceMaster(Data),
+}
+
+/// Whom to ask.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Without --url it asks the server that these settings are of.")]
+pub struct Health {
+    /// Where the server is, or what else to ask, such as `https://127.0.0.1:8443`. Certificates are not looked
+    /// at.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<Uri>,
+    /// Address and port that the server listens on.
+    #[arg(long, env = "CODITECT_LISTEN", value_name = "ADDR:PORT", default_value = LISTEN)]
+    pub listen: SocketAddr,
+    /// File with the certificate that it speaks TLS with, if it does.
+    #[arg(long, env = "CODITECT_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
 }
 
 #[cfg(test)]

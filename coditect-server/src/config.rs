@@ -16,6 +16,9 @@ use crate::{
     http::{ForwardedHeader, Origin, client::parse_network, origin},
 };
 
+/// Where it listens if nothing is said.
+pub(crate) const LISTEN: &str = "127.0.0.1:8080";
+
 /// What `coditect-server` runs with. Durations are written as `90s`, `15m` or `1h 30m`, and are
 /// at most 24h where nothing else is said.
 #[derive(Clone, Debug, Parser)]
@@ -26,7 +29,7 @@ pub struct Config {
         long,
         env = "CODITECT_LISTEN",
         value_name = "ADDR:PORT",
-        default_value = "127.0.0.1:8080"
+        default_value = LISTEN
     )]
     pub listen: SocketAddr,
 

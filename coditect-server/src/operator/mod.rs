@@ -1,4 +1,4 @@
-//! The operator's verbs: check, inspect, export, import, backup, user, keys.
+//! The operator's verbs: check, inspect, export, import, backup, user, keys, health.
 //!
 //! What a verb was asked for goes to stdout; how far it is, and what went wrong, to stderr. A verb that
 //! is dropped, as a signal does it, leaves nothing behind that looks whole.
@@ -7,6 +7,7 @@ mod archives;
 mod check;
 #[cfg(unix)]
 mod door;
+mod health;
 mod identity;
 mod inspect;
 mod origin;
@@ -24,6 +25,7 @@ use coditect_store::{
     Store, StoreOptions,
     engine::{Database, Options, RangeQuery},
 };
+use hyper::Uri;
 use thiserror::Error;
 
 use crate::command::{Data, Verb};
@@ -63,6 +65,14 @@ pub enum Error {
     /// The server that runs on the store refused.
     #[error("the server refused: {0}")]
     Refused(String),
+    /// A server is not ready, or is none.
+    #[error("{url} is not ready: {why}")]
+    NotReady {
+        /// What was asked.
+        url: Uri,
+        /// Why.
+        why: String,
+    },
 }
 
 /// How a verb ended.
@@ -90,6 +100,7 @@ pub async fn run(verb: &Verb) -> Result<Outcome, Error> {
         Verb::User(arguments) => identity::user(&arguments.verb).await,
         Verb::Keys(arguments) => identity::keys(&arguments.verb).await,
         Verb::Openapi => describe(),
+        Verb::Health(arguments) => health::run(arguments).await,
     }
 }
 
@@ -109,7 +120,8 @@ pub fn stopped(verb: &Verb) -> &'static str {
         | Verb::Inspect(_)
         | Verb::User(_)
         | Verb::Keys(_)
-        | Verb::Openapi => "stopped",
+        | Verb::Openapi
+        | Verb::Health(_) => "stopped",
         Verb::Check(_) => "stopped: the rest was not checked",
         Verb::Export(_) | Verb::Backup(_) => "stopped: nothing was kept",
     }

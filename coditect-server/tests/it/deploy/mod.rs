@@ -4,6 +4,7 @@
 //! nginx is Debian's; where it isn't installed its tests say so and do nothing, unless `CODITECT_ALL_TOOLS`
 //! is set, as it is where a change is checked.
 
+mod health;
 mod ide;
 
 mod nginx;

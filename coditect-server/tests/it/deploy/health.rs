@@ -1,0 +1,82 @@
+//! The health check of an image that has nothing in it but the program: `coditect-server health`.
+
+use std::{net::SocketAddr, process::Output};
+
+use tokio::{net::TcpListener, process::Command, time::timeout};
+
+use crate::{
+    client::PATIENCE,
+    process::{Process, on},
+    tls,
+};
+
+/// The verb, asked with a variable or none.
+async fn health(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_coditect-server"));
+    command.arg("health").args(arguments).envs(variables.iter().copied()).kill_on_drop(true);
+    timeout(PATIENCE, command.output()).await.expect("an answer in time").unwrap()
+}
+
+/// What it says of a server that is not ready, after its exit code was looked at.
+fn refused(output: Output) -> String {
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[tokio::test]
+async fn a_server_that_is_ready_is_so_by_its_url_and_by_its_own_settings() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Process::start(on(data.path(), &[])).await;
+    let url = format!("http://{}", server.address);
+    let everywhere = format!("0.0.0.0:{}", server.address.port());
+    let file = data.path().join("settings.toml");
+    std::fs::write(&file, format!("listen = \"{}\"\n", server.address)).unwrap();
+    for (arguments, variables) in [
+        (&["--url", &url][..], &[][..]),
+        (&["--listen", &everywhere], &[]),
+        (&[], &[("CODITECT_LISTEN", &everywhere[..])]),
+        (&["--config", file.to_str().unwrap()], &[]),
+    ] {
+        let output = health(arguments, variables).await;
+        assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+    }
+    let elsewhere = format!("{url}/api/v5/nothing");
+    let told = refused(health(&["--url", &elsewhere], &[]).await);
+    assert!(told.contains("/api/v5/nothing is not ready: it answers 404 Not Found"), "{told}");
+    let address = server.address;
+    server.terminate().await;
+    let told = refused(health(&["--url", &url], &[]).await);
+    assert!(told.contains(&format!("http://{address}/readyz is not ready: ")), "{told}");
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_tls_is_asked_over_tls_whatever_its_certificate_says() {
+    let data = tempfile::tempdir().unwrap();
+    tls::write(data.path());
+    let path = |name: &str| data.path().join(name).to_str().unwrap().to_owned();
+    let (certificate, key) = (path("cert.pem"), path("key.pem"));
+    let flags = ["--ephemeral", "--tls-cert", &certificate, "--tls-key", &key];
+    let server = Process::start(on(data.path(), &flags)).await;
+    let listen = server.address.to_string();
+    let variables = [("CODITECT_LISTEN", &listen[..]), ("CODITECT_TLS_CERT", &certificate)];
+    let output = health(&[], &variables).await;
+    assert!(output.status.success(), "{output:?}");
+    let url = format!("https://localhost:{}", server.address.port());
+    let output = health(&["--url", &url], &[]).await;
+    assert!(output.status.success(), "{output:?}");
+    refused(health(&["--listen", &listen], &[]).await);
+}
+
+#[tokio::test]
+async fn who_answers_nothing_is_not_ready_and_what_is_no_url_is_said_to_be_none() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address: SocketAddr = silent.local_addr().unwrap();
+    let told = refused(health(&["--url", &format!("http://{address}")], &[]).await);
+    assert!(told.contains("it does not answer"), "{told}");
+    for (url, why) in [("127.0.0.1:80", "it is no URL"), ("ftp://127.0.0.1", "it must begin with")]
+    {
+        let told = refused(health(&["--url", url], &[]).await);
+        assert!(told.contains(why), "{told}");
+    }
+}
