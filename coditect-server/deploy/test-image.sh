@@ -35,8 +35,21 @@ until_true() {
     return 1
 }
 
+# --- the first stage: what of the repository is sent to an engine, and the command on that
 rm -rf "$built"
-coditect-server/deploy/build-static.sh "$built/image" "$@"
+mkdir -p "$built"
+printf 'FROM scratch\nCOPY . /src\n' > "$work/Dockerfile"
+image build --quiet --isolation chroot --ignorefile coditect-server/deploy/Dockerfile.dockerignore \
+    --file "$work/Dockerfile" --tag context . > /dev/null
+cp -a "$(image mount "$(image from context)")/src" "$built/src"
+[ ! -e "$built/src/target" ] && [ ! -e "$built/src/.git" ] || fail "the context has what is no source"
+(
+    export CARGO_TARGET_DIR=$PWD/target
+    cd "$built/src"
+    coditect-server/deploy/build-static.sh "$built/image" "$@"
+)
+
+# --- the last stage
 image build --quiet --isolation chroot --format docker --build-context "build=$built" \
     --file coditect-server/deploy/Dockerfile --tag coditect-server . > /dev/null
 container=$(image from coditect-server)
@@ -70,7 +83,9 @@ for word in json.load(open(sys.argv[1]))["Docker"]["config"]["Healthcheck"]["Tes
 there=$(cd "$root" && find . -mindepth 1 ! -path './proc*' ! -path './sys*' ! -path './dev*' -printf '%P %U\n' | sort)
 [ "$there" = $'coditect-server 0\ndata 65532' ] || fail "the image has in it: $there"
 
-# --- it runs
+# --- it runs; with what every engine gives a container, too: devices, and /proc
+mkdir "$root/dev" "$root/proc"
+touch "$root"/dev/{null,random,urandom}
 mkdir "$work/data"
 chown 65532:65532 "$work/data"
 port=$(python3 -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
@@ -79,8 +94,13 @@ variables+=("CODITECT_LISTEN=127.0.0.1:$port")
 start() {
     # A root of its own that nobody can write to, as `docker run --read-only -v …:/data` makes one.
     env -i PATH="$PATH" "${variables[@]}" unshare --mount --propagation private sh -c '
-        mount --bind "$1" "$1" && mount --bind "$2" "$1/data" && mount -o remount,bind,ro "$1" &&
-            exec setpriv --no-new-privs chroot --userspec=65532:65532 --groups= "$1" /coditect-server' \
+        set -e
+        mount --bind "$1" "$1"
+        mount --bind "$2" "$1/data"
+        mount -t proc proc "$1/proc"
+        for device in null random urandom; do mount --bind "/dev/$device" "$1/dev/$device"; done
+        mount -o remount,bind,ro "$1"
+        exec setpriv --no-new-privs chroot --userspec=65532:65532 --groups= "$1" /coditect-server' \
         start "$root" "$work/data" \
         > "$work/log.out" 2> "$work/log.err" &
     server=$!
@@ -109,7 +129,8 @@ until_true healthy || fail "it does not become healthy"
 process=$(grep -E '^(Uid|CapEff|CapPrm|NoNewPrivs):' "/proc/$server/status" | tr -s '\t' ' ')
 [ "$process" = $'Uid: 65532 65532 65532 65532\nCapPrm: 0000000000000000\nCapEff: 0000000000000000\nNoNewPrivs: 1' ] ||
     fail "it runs as: $process"
-grep -q " / .*\bro\b" "/proc/$server/mountinfo" || fail "its root can be written to"
+awk '$5 == "/" { last = $6 } END { exit last !~ /^ro(,|$)/ }' "/proc/$server/mountinfo" ||
+    fail "its root can be written to"
 [ "$(stat -c '%u %a' "$work/data/master.key")" = "65532 600" ] || fail "its key is not its own"
 call auth/register "${json[@]}" --data "$body" > /dev/null || fail "nobody can register"
 stop

@@ -176,6 +176,16 @@ async fn the_ide_is_told_who_asks_by_the_server_whatever_the_client_says() {
     assert_eq!(values(&seen, "authorization"), [""; 0], "what runs there cannot act as the user");
     assert_eq!((&seen["method"], &seen["uri"]), (&json!("POST"), &json!("/deep/path%20x?q=1")));
     assert_eq!(seen["bytes"], 4);
+
+    // A port that is not the usual one belongs to the host: origins are compared with it.
+    let mut client = Client::connect(site.at()).await;
+    let asked = format!(
+        "GET /theia/ HTTP/1.1\r\nHost: test:8443\r\nOrigin: https://test:8443\r\n\
+         Authorization: Bearer {}\r\n\r\n",
+        device.token
+    );
+    client.send(asked.as_bytes()).await;
+    assert_eq!(values(&client.answer().await.json(), "host"), ["test:8443"]);
 }
 
 #[tokio::test]
@@ -437,7 +447,9 @@ async fn the_access_log_names_requests_and_no_secret_of_them() {
     site.call(wanted.header("X-Request-Id", "named-so")).await;
     site.call(Call::get("/theia/a?token=secret3").bearer(&device.token)).await;
     site.call(Call::get("/theia?token=secret4")).await;
+    let unnamed = site.call(Call::get("/api/v5/health")).await;
     let log = site.proxy.logged().await;
+    assert!(log.contains(unnamed.header("x-request-id").unwrap()), "one name in both: {log}");
     assert!(log.contains("\"GET /api/v5/auth/me HTTP/1.1\" 200 "), "{log}");
     assert!(log.contains(" named-so\n"), "{log}");
     assert!(log.contains("\"GET /theia/a HTTP/1.1\" 200 "), "{log}");
