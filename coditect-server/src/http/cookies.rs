@@ -12,7 +12,8 @@ use hyper::{
 
 use crate::problem::Problem;
 
-const ACCESS: &str = "__Host-coditect-access";
+/// The access token's.
+pub(crate) const ACCESS: &str = "__Host-coditect-access";
 const REFRESH: &str = "__Host-coditect-refresh";
 
 /// What both have.

@@ -28,7 +28,7 @@ use crate::{
     http::{
         Request,
         conditions::{Conditions, Tag},
-        respond,
+        cookies, respond,
     },
     routes::Answer,
     socket, telemetry,
@@ -42,7 +42,8 @@ const ABOUT: &str = "The persistence and identity core of a multi-tenant cloud I
     Answers are `{\"success\": true, \"data\": …}`, lists add `next_cursor`; failures are \
     `{\"success\": false, \"error\": {\"code\", \"message\", \"request_id\", \"fields\"?}}`. Bodies take \
     `snake_case` and `camelCase` alike, each field once. Fields that are not known are passed over. \
-    Times are RFC 3339 in UTC with milliseconds.";
+    Times are RFC 3339 in UTC with milliseconds. A method that a path has not is answered with 405. Headers that are marked `x-everywhere` may come with every \
+    answer; the others are named where they come.";
 
 /// How long the document may be kept: it changes with the program alone.
 const KEPT: HeaderValue = HeaderValue::from_static("public, max-age=300");
@@ -150,7 +151,7 @@ pub fn document() -> Value {
                     "description": "An access token, or a personal one.",
                 },
                 "cookie": {
-                    "type": "apiKey", "in": "cookie", "name": "__Host-access",
+                    "type": "apiKey", "in": "cookie", "name": cookies::ACCESS,
                     "description": "Where the operator lets browsers have their tokens in cookies. What \
                         changes something bears X-CSRF-Token beside it.",
                 },
@@ -190,8 +191,7 @@ fn parameters() -> Value {
 fn headers() -> Value {
     let header =
         |description: &str| json!({"schema": {"type": "string"}, "description": description});
-    json!({
-        "X-Request-Id": header("What the request goes by in the log; the client's own if that is a sane one."),
+    let mut headers = json!({
         "ETag": header("The tag of what was read or written."),
         "Location": header("Where it is."),
         "Retry-After": header("Seconds to wait."),
@@ -203,25 +203,60 @@ fn headers() -> Value {
         "X-Auth-Tenant": header("The id of the tenant that they act in."),
         "X-Auth-Session": header("The login's id, if it is one."),
         "X-Auth-Expires": header("When what was shown ends."),
+        "X-Auth-Scopes": header("What a personal token is for, with a space between each two."),
+        "Allow": header("The methods that there are on this path."),
         "Upgrade": header("`websocket`."),
         "Sec-WebSocket-Protocol": header("`coditect.v1`, if it was offered."),
-    })
+        "Sec-WebSocket-Version": header("`13`."),
+        "Set-Cookie": header("The tokens, or nothing in their place, where they were asked for in cookies."),
+        "Idempotency-Replayed": header("`true`, if this is the answer that was given before."),
+        "Content-Disposition": header("`attachment`: what users keep is no page of this origin."),
+    });
+    for (name, description) in EVERYWHERE {
+        headers[name] = header(description);
+        headers[name]["x-everywhere"] = json!(true);
+    }
+    headers
 }
+
+/// Headers that any answer may have.
+const EVERYWHERE: [(&str, &str); 15] = [
+    (
+        "X-Request-Id",
+        "What the request goes by in the log; the client's own if that is a sane one.",
+    ),
+    ("Cache-Control", "`no-store`, where nothing else is said."),
+    ("Server-Timing", "How long the server took, in milliseconds."),
+    ("Vary", "What else the answer depends on."),
+    ("Content-Security-Policy", "What a browser may do with it: nothing."),
+    ("Referrer-Policy", "`no-referrer`."),
+    ("X-Content-Type-Options", "`nosniff`."),
+    ("X-Frame-Options", "`DENY`."),
+    ("Cross-Origin-Opener-Policy", "`same-origin`."),
+    ("Cross-Origin-Resource-Policy", "`same-origin`: CORS is for those that the operator allows."),
+    ("Permissions-Policy", "What a page may not ask a browser for."),
+    ("Strict-Transport-Security", "Over TLS, that it is to stay so."),
+    ("Access-Control-Allow-Origin", "The origin that asks, if the operator allows it."),
+    ("Access-Control-Allow-Credentials", "`true`, if it may ask with cookies."),
+    ("Access-Control-Expose-Headers", "Which of these headers it gets to see."),
+];
 
 /// How requests fail.
 fn responses(failure: &Value) -> Value {
-    let statuses = [400, 401, 403, 404, 408, 409, 412, 413, 415, 416, 422, 426, 429, 431, 500, 503];
+    let statuses =
+        [400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 416, 422, 426, 429, 431, 500, 503];
     let responses = statuses.map(|status| {
         let mut headers = json!({"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}});
-        let more = match status {
-            401 => Some("WWW-Authenticate"),
-            416 => Some("Content-Range"),
-            426 => Some("Upgrade"),
-            429 | 503 => Some("Retry-After"),
-            _ => None,
+        let more: &[_] = match status {
+            400 | 401 => &["WWW-Authenticate"],
+            405 => &["Allow"],
+            416 => &["Content-Range"],
+            426 => &["Upgrade", "Sec-WebSocket-Version"],
+            429 | 503 => &["Retry-After"],
+            _ => &[],
         };
-        if let Some(name) = more {
-            headers[name] = json!({"$ref": format!("#/components/headers/{name}")});
+        for name in more {
+            headers[*name] = json!({"$ref": format!("#/components/headers/{name}")});
         }
         let response = json!({
             "description": operation::said(status),

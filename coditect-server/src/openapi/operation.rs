@@ -260,7 +260,7 @@ impl Operation {
     /// A repeated request is answered as the first was.
     pub(crate) fn once(mut self) -> Self {
         self.headers.push("Idempotency-Key");
-        self
+        self.tells(&["Idempotency-Replayed"])
     }
 
     /// Takes a header more.

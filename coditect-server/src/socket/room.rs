@@ -9,7 +9,8 @@ use std::{
 };
 
 use coditect_store::{
-    Transaction,
+    Error, ErrorKind, Transaction,
+    engine::Watch,
     model::{Session, SessionId, SessionState, TenantId},
 };
 use futures_util::future::{select_all, try_join_all};
@@ -21,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{app::App, handlers::parts::Part};
 
-/// How long to wait before a watch that failed is set again.
+/// How long to wait before it is looked again, where no watch tells of a change.
 const PAUSE: Duration = Duration::from_secs(1);
 /// A watch is set anew so often, in case that it was lost.
 const RENEWED_EVERY: Duration = Duration::from_secs(60);
@@ -84,11 +85,12 @@ async fn keep_watching(app: Arc<App>, tenant: TenantId, id: SessionId, tell: wat
         for (version, saved) in versions.iter_mut().zip(try_join_all(parts).await?) {
             *version = saved.map_or(0, |saved| saved.version);
         }
-        let mut watches = vec![tx.watch::<Session>(tenant, id).await?];
-        for part in Part::ALL {
-            watches.push(tx.watch::<SessionState>(tenant, (id, part.key())).await?);
-        }
-        Ok::<_, coditect_store::Error>((Seen { versions, is_gone }, watches))
+        let watches = match set_watches(&tx, tenant, id).await {
+            // Without room for them it is looked for what changed, again and again.
+            Err(error) if error.kind() == ErrorKind::Limit => Vec::new(),
+            watches => watches?,
+        };
+        Ok::<_, Error>((Seen { versions, is_gone }, watches))
     };
     loop {
         match app.store.run(look).await {
@@ -96,6 +98,10 @@ async fn keep_watching(app: Arc<App>, tenant: TenantId, id: SessionId, tell: wat
                 tell.send_if_modified(|told| std::mem::replace(told, seen) != seen);
                 if seen.is_gone {
                     return;
+                }
+                if watches.is_empty() {
+                    sleep(PAUSE).await;
+                    continue;
                 }
                 // What ends a watch, whether a change or a failure, is a reason to look again.
                 if let Ok((Err(_), ..)) = timeout(RENEWED_EVERY, select_all(watches)).await {
@@ -108,4 +114,17 @@ async fn keep_watching(app: Arc<App>, tenant: TenantId, id: SessionId, tell: wat
             }
         }
     }
+}
+
+/// Watches for all that is looked at.
+async fn set_watches(
+    tx: &Transaction,
+    tenant: TenantId,
+    id: SessionId,
+) -> Result<Vec<Watch>, Error> {
+    let mut watches = vec![tx.watch::<Session>(tenant, id).await?];
+    for part in Part::ALL {
+        watches.push(tx.watch::<SessionState>(tenant, (id, part.key())).await?);
+    }
+    Ok(watches)
 }

@@ -12,6 +12,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::contract;
+
 /// How long a test waits for anything: long, since a busy machine is slow, and no failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -121,15 +123,19 @@ impl Client {
     /// One call over this connection, which stays open if the server leaves it so.
     pub(crate) async fn call(&mut self, call: Call) -> Answer {
         self.send(&call.bytes()).await;
-        self.answer_to(call.method).await
+        let answer = self.answer_to(call.method).await;
+        contract::expect_described(call.method, &call.path, &answer);
+        answer
     }
 
     /// One call to a server that may go away meanwhile: `None` where no whole answer came.
     pub(crate) async fn try_call(&mut self, call: Call) -> Option<Answer> {
         self.try_send(&call.bytes()).await;
-        timeout(PATIENCE, self.read_answer(call.method))
+        let answer = timeout(PATIENCE, self.read_answer(call.method))
             .await
-            .expect("an answer or a close in time")
+            .expect("an answer or a close in time")?;
+        contract::expect_described(call.method, &call.path, &answer);
+        Some(answer)
     }
 
     /// Bytes as they are.

@@ -9,6 +9,7 @@ mod auth;
 mod bad_input;
 mod client;
 mod connections;
+mod contract;
 #[cfg(unix)]
 mod deploy;
 mod desk;
@@ -17,6 +18,7 @@ mod edge;
 mod files;
 mod flood;
 mod frontend;
+mod fuzz;
 mod health;
 mod http2;
 mod identity;

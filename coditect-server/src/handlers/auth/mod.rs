@@ -144,23 +144,27 @@ pub(crate) fn operations() -> Vec<Operation> {
         Operation::post("/api/v5/auth/register", "register", "Makes an account, and signs in")
             .open()
             .takes::<NewUser>()
-            .gives_with::<SignedInView<'static>>(201)
+            .creates::<SignedInView<'static>>()
+            .tells(&["Set-Cookie"])
             .fails(&[409, 429]),
         Operation::post("/api/v5/auth/login", "login", "Signs in")
             .open()
             .takes::<Login>()
             .gives::<SignedInView<'static>>()
+            .tells(&["Set-Cookie"])
             .fails(&[401, 403, 429]),
         Operation::post("/api/v5/auth/refresh", "refresh", "Replaces a refresh token")
             .open()
             .details("Without a token in the body, the cookie is taken.")
             .may_take::<Refresh>()
             .gives::<TokensView<'static>>()
+            .tells(&["Set-Cookie"])
             .fails(&[401, 403]),
         Operation::post("/api/v5/auth/logout", "logout", "Signs out, here or everywhere")
             .open()
             .may_take::<Logout>()
             .gives::<SignedOut>()
+            .tells(&["Set-Cookie"])
             .fails(&[401, 403]),
         Operation::get("/api/v5/auth/me", "me", "Who I am").gives::<Me<'static>>(),
     ];

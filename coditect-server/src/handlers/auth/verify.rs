@@ -39,7 +39,13 @@ pub(super) fn operations() -> Vec<Operation> {
             .gives::<TicketView<'static>>(),
         Operation::get("/api/v5/auth/verify", "verify", "Who asks, for a reverse proxy")
             .gives_nothing()
-            .tells(&["X-Auth-User", "X-Auth-Tenant", "X-Auth-Session", "X-Auth-Expires"]),
+            .tells(&[
+                "X-Auth-User",
+                "X-Auth-Tenant",
+                "X-Auth-Session",
+                "X-Auth-Expires",
+                "X-Auth-Scopes",
+            ]),
         keys("/.well-known/jwks.json", "keys"),
         keys("/api/v5/.well-known/jwks.json", "keysOfTheApi"),
     ]

@@ -170,9 +170,9 @@ pub(crate) fn operations() -> Vec<Operation> {
             .header("Range")
             .header("If-Range")
             .gives_bytes(200)
-            .tells(&["Accept-Ranges", "Last-Modified"])
+            .tells(&["Accept-Ranges", "Content-Disposition", "Last-Modified"])
             .gives_bytes(206)
-            .tells(&["Accept-Ranges", "Content-Range", "Last-Modified"])
+            .tells(&["Accept-Ranges", "Content-Disposition", "Content-Range", "Last-Modified"])
             .tagged()
             .fails(&[416, 422]),
         Operation::put(ONE, "putFile", "Makes the body a file's content")

@@ -1,0 +1,116 @@
+//! Whatever a client sends to whichever route, it gets a success or a refusal in words: never a 5xx, never
+//! nothing. The routes are those of the description, so that one that is added is fuzzed, too; what is sent
+//! comes from a seed, which a failure prints. `CODITECT_FUZZ_ROUNDS=200` is the long form.
+
+mod wild;
+
+use std::{collections::BTreeSet, env};
+
+use wild::Random;
+
+use crate::{
+    account::Device,
+    client::{Call, Client},
+    contract::{self, Described},
+    desk::Desk,
+    server::Running,
+};
+
+/// What is sent to each operation in one round.
+const BODIES_A_ROUND: u64 = 6;
+
+/// Whose account it is: nobody guesses at its password.
+const EMAIL: &str = "joan@example.org";
+
+const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+
+const LABELS: [&str; 6] = [
+    "application/json",
+    "application/json",
+    "application/json",
+    "application/merge-patch+json",
+    "text/plain",
+    "",
+];
+
+/// Whether it ends the login that asks, or all that hangs on it: it is asked by another one each time.
+fn ends_its_login(operation: &Described) -> bool {
+    ["logout", "endDevice", "changePassword", "deleteTenant"].contains(&operation.id)
+}
+
+/// Somebody at work, and what has been sent for them.
+struct Fuzz {
+    server: Running,
+    desk: Desk,
+    session: String,
+    sent: usize,
+    /// The operations that have done something.
+    done: BTreeSet<&'static str>,
+}
+
+impl Fuzz {
+    #[expect(clippy::print_stdout, reason = "a failure anywhere below shows what was sent last")]
+    async fn send(&mut self, operation: &Described, seed: u64) {
+        let random = &mut Random::new(seed);
+        let method = METHODS.iter().find(|it| it.eq_ignore_ascii_case(operation.method)).unwrap();
+        // The session is there for the other operations.
+        let session = if operation.id == "deleteSession" { "x" } else { &self.session };
+        let path = wild::path(random, operation.template, session)
+            + &wild::query(random, operation.operation);
+        self.sent += 1;
+        let mut call = Call::new(method, &path).from(self.sent);
+        if operation.operation.get("requestBody").is_some() {
+            let label = random.one_of(&LABELS);
+            call = call.header("Content-Type", label).body(wild::body(random, operation.operation));
+        }
+        call = wild::with_headers(random, call);
+        // Before there is a token in it.
+        println!("{} of seed {seed}: {}", operation.id, shown(&call));
+        if !random.one_in(4) {
+            call = call.bearer(&self.token_for(operation).await);
+        }
+        let mut client = Client::connect(self.server.address).await;
+        let answer = client.try_call(call).await.expect("an answer");
+        assert!((200..500).contains(&answer.status), "{}", answer.status);
+        if answer.status < 300 {
+            self.done.insert(operation.id);
+        } else if answer.status >= 400 {
+            answer.code();
+        }
+    }
+
+    async fn token_for(&self, operation: &Described) -> String {
+        if !ends_its_login(operation) {
+            return self.desk.token.clone();
+        }
+        let email = format!("user{}@example.org", self.sent);
+        Device::register(self.server.address, &email).await.token
+    }
+}
+
+fn shown(call: &Call) -> String {
+    format!("{call:?}").chars().take(2_000).collect()
+}
+
+#[tokio::test]
+async fn whatever_is_sent_to_whichever_route_is_done_or_refused_in_words() {
+    let rounds = env::var("CODITECT_FUZZ_ROUNDS").map_or(8, |it| it.parse().unwrap());
+    let server = Running::start(&["--trusted-proxy", "127.0.0.1"]).await;
+    let desk = Desk::new(&server, EMAIL).await;
+    let session = desk.path.rsplit('/').next().unwrap().to_owned();
+    let mut fuzz = Fuzz { server, desk, session, sent: 0, done: BTreeSet::new() };
+    for round in 1..=rounds {
+        for (number, operation) in (0..).zip(contract::operations()) {
+            let takes_body = operation.operation.get("requestBody").is_some();
+            let times = if takes_body && !ends_its_login(&operation) { BODIES_A_ROUND } else { 2 };
+            for time in 0..times {
+                fuzz.send(&operation, round << 32 | number << 8 | time).await;
+            }
+        }
+    }
+    // It still works, whoever was there is, and not all was refused.
+    assert_eq!(fuzz.desk.get("").await.status, 200);
+    Device::login(fuzz.server.address, EMAIL).await;
+    let done = fuzz.done.len();
+    assert!(3 * done > contract::operations().count(), "only {:?} did anything", fuzz.done);
+}
