@@ -136,7 +136,7 @@ pub(crate) fn tagged(mut answer: Response<Body>, tag: &Tag) -> Result<Response<B
 
 fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, Problem> {
     let lines: Vec<&str> =
-        headers.get_all(name).iter().map(|line| line.to_str().unwrap_or_default()).collect();
+        headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?")).collect();
     if lines.is_empty() {
         return Ok(None);
     }
@@ -144,20 +144,34 @@ fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, Problem>
     if list.trim() == "*" {
         return Ok(Some(Tags::Any));
     }
-    let tag = |text: &str| {
-        let (is_weak, text) = match text.strip_prefix("W/") {
-            Some(text) => (true, text),
-            None => (false, text),
-        };
-        let text = text.strip_prefix('"')?.strip_suffix('"')?;
-        (!text.contains('"')).then(|| (is_weak, text.to_owned()))
-    };
-    // None of ours has a comma in it; one of somebody else's that has matches nothing anyway.
-    let tags: Option<Vec<_>> = list.split(',').map(|text| tag(text.trim())).collect();
+    let tags = listed(&list).filter(|tags| !tags.is_empty());
     tags.map(|tags| Some(Tags::Of(tags))).ok_or_else(|| {
         let message = format!("{name} must be a list of entity tags, or *.");
         Problem::bad_request("INVALID_CONDITION", message)
     })
+}
+
+/// The tags of a list, each with whether it is a weak one; `None` if it is none. A tag may have commas in
+/// it, and nothing between two commas is passed over (RFC 9110, sections 5.6.1.2 and 8.8.3).
+fn listed(list: &str) -> Option<Vec<(bool, String)>> {
+    let mut tags = Vec::new();
+    let mut rest = list;
+    loop {
+        rest = rest.trim_start_matches([' ', '\t', ',']);
+        if rest.is_empty() {
+            return Some(tags);
+        }
+        let (is_weak, quoted) = match rest.strip_prefix("W/") {
+            Some(quoted) => (true, quoted),
+            None => (false, rest),
+        };
+        let (tag, after) = quoted.strip_prefix('"')?.split_once('"')?;
+        tags.push((is_weak, tag.to_owned()));
+        rest = after.trim_start_matches([' ', '\t']);
+        if !rest.is_empty() && !rest.starts_with(',') {
+            return None;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -217,9 +231,15 @@ mod tests {
     fn several_lines_are_one_list_and_garbage_is_refused() {
         let two = conditions("if-match", &["\"a\"", "\"b\""]).unwrap();
         assert!(two.require(Some(&Tag::new("b"))).is_ok());
-        for wrong in ["a", "\"a", "\"a\" \"b\"", "", "w/\"a\"", "*, \"a\""] {
+        for wrong in ["a", "\"a", "\"a\" \"b\"", "", " , ", "é", "w/\"a\"", "*, \"a\""] {
             let refused = conditions("if-match", &[wrong]).unwrap_err();
             assert_eq!(refused.code(), "INVALID_CONDITION", "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_tag_may_have_a_comma_in_it_and_an_empty_place_is_passed_over() {
+        assert!(allows("if-match", ", \"a\",,", Some("a")));
+        assert!(allows("if-match", "\"x,\", \"a\"", Some("a")));
     }
 }

@@ -76,11 +76,11 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
     let path = path::parse("path", request.param("path")?)?;
     let query = Query::of(&request)?;
-    let wanted = match (query.value("versions"), query.value("version")) {
-        (None, None) => Wanted::Present,
-        (Some(_), None) => Wanted::Versions,
-        (None, Some(text)) => Wanted::Version(text.parse().map_err(|_| Problem::not_found())?),
-        (Some(_), Some(_)) => {
+    let wanted = match (query.flag("versions")?, query.value("version")) {
+        (false, None) => Wanted::Present,
+        (true, None) => Wanted::Versions,
+        (false, Some(text)) => Wanted::Version(text.parse().map_err(|_| Problem::not_found())?),
+        (true, Some(_)) => {
             let message = "There must be one of version and versions.";
             return Err(Problem::bad_request("INVALID_QUERY", message));
         }

@@ -155,7 +155,6 @@ pub(crate) fn operations() -> Vec<Operation> {
     const ALL: &str = "/api/v5/sessions/{id}/files";
     const ONE: &str = "/api/v5/sessions/{id}/files/{*path}";
     const DRAFT: &str = "/api/v5/sessions/{id}/drafts/{*path}";
-    let text = || json!({"type": "string"});
     let directory = || json!({"type": "string", "pattern": operation::DIRECTORY});
     let version = || json!({"type": "integer", "minimum": 1});
     vec![
@@ -166,7 +165,7 @@ pub(crate) fn operations() -> Vec<Operation> {
             .fails(&[404, 409, 422]),
         Operation::get(ONE, "getFile", "A file's content; what is said of a directory")
             .query("version", version(), "An older content.")
-            .query("versions", text(), "Which contents there are.")
+            .query("versions", operation::flag(), "Which contents there are.")
             .header("Range")
             .header("If-Range")
             .gives_bytes(200)
