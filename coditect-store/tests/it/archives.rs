@@ -132,8 +132,8 @@ fn some_tasks() -> impl Strategy<Value = Vec<Task>> {
         let tasks = (0_u64..).zip(given).map(|(number, (first, due, text, tags))| Task {
             tenant: tenant(if first { 1 } else { u128::MAX }),
             due,
-            ticket: first.then(|| format!("{number}{text}")),
-            slug: format!("{text}{number}"),
+            ticket: first.then(|| format!("{number}-{text}")),
+            slug: format!("{text}-{number}"),
             tags,
             ..task(number)
         });
