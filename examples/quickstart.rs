@@ -61,7 +61,7 @@ impl Snippet {
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     // `Database::open("./data")` keeps it on disk; nothing else here would change.
-    let store = Store::options().entity::<Snippet>().open(Database::memory()?).await?;
+    let store = Store::options().entity::<Snippet>().open(Database::scratch()?).await?;
     let tenant = TenantId::new();
 
     // All or nothing: three records with their index entries.

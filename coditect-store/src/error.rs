@@ -3,6 +3,8 @@
 
 use std::{borrow::Cow, error::Error as StdError, fmt};
 
+use crate::engine;
+
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -75,6 +77,14 @@ impl Error {
         Self { kind: self.kind, message: self.message.clone(), code: self.code, source: None }
     }
 
+    /// The same, which FoundationDB knows by `code`.
+    #[cfg(feature = "fdb")]
+    #[must_use]
+    pub(crate) fn with_code(mut self, code: i32) -> Self {
+        self.code = Some(code);
+        self
+    }
+
     #[must_use]
     pub(crate) fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
@@ -92,9 +102,14 @@ impl Error {
         self.code
     }
 
-    /// Whether nothing was written and the same transaction may be run again.
+    /// Whether nothing was written and the same transaction may be run again: it conflicted, was too
+    /// old, or met a cluster that is busy with itself.
     pub fn is_retryable(&self) -> bool {
-        matches!(self.kind, ErrorKind::Conflict | ErrorKind::TooOld)
+        match self.kind {
+            ErrorKind::Conflict | ErrorKind::TooOld => true,
+            ErrorKind::Unavailable => self.code.is_some_and(engine::is_passing),
+            _ => false,
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     Error, ErrorKind, Result, RunError,
-    engine::{Database, Transaction, conflict, maybe_committed},
+    engine::{Database, Transaction, conflict, may_be_in_flight, maybe_committed},
     telemetry::{self, RunOutcome},
 };
 
@@ -133,8 +133,11 @@ where
             Err(error) => error.into(),
             Ok(None) => match body(tx.clone()).await {
                 Ok(answer) => {
-                    open.mark(&tx, number);
-                    match commit(tx).await {
+                    let committed = match open.mark(&tx, number) {
+                        Ok(()) => commit(tx).await,
+                        Err(error) => Err(error),
+                    };
+                    match committed {
                         Ok(()) => return Ok(answer),
                         Err(error) => {
                             if error.kind() == ErrorKind::MaybeCommitted {
@@ -157,8 +160,8 @@ where
         let may_go_on = number < policy.attempts && started.elapsed() + wait < policy.time;
         let reason = error.store_error().map(Error::kind);
         match reason {
-            Some(ErrorKind::Conflict | ErrorKind::TooOld) if may_go_on => {}
-            Some(ErrorKind::MaybeCommitted) if may_go_on && open.may_run_again() => {}
+            _ if may_go_on && error.store_error().is_some_and(Error::is_retryable) => {}
+            Some(ErrorKind::MaybeCommitted) if may_go_on && open.may_run_again(&error) => {}
             Some(ErrorKind::MaybeCommitted) => return Err(error),
             _ if open.attempts.is_empty() => return Err(error),
             _ => return Err(maybe_committed().into()),
@@ -198,14 +201,25 @@ impl<T> Open<'_, T> {
         }
     }
 
-    fn may_run_again(&self) -> bool {
-        !matches!(self.policy.unknown, Unknown::Return)
+    /// Whether an unknown outcome may be met by another attempt. Where the first may come in after that
+    /// one, what is right to do twice may still be wrong to do late: over what others did meanwhile.
+    fn may_run_again<E: RunError>(&self, error: &E) -> bool {
+        match self.policy.unknown {
+            Unknown::Return => false,
+            Unknown::RunAgain => {
+                !error.store_error().and_then(Error::code).is_some_and(may_be_in_flight)
+            }
+            Unknown::Recognise(_) => true,
+        }
     }
 
-    fn mark(&self, tx: &Transaction, number: u32) {
-        if let Some(marker) = self.marker() {
-            tx.set(marker, &number.to_be_bytes());
-        }
+    /// Has `tx` set the marker, and conflict with any other attempt that sets it first: of two that are
+    /// under way, one comes in.
+    fn mark(&self, tx: &Transaction, number: u32) -> Result<()> {
+        let Some(marker) = self.marker() else { return Ok(()) };
+        tx.add_read_conflict_range(marker, &[marker, &[0]].concat())?;
+        tx.set(marker, &number.to_be_bytes());
+        Ok(())
     }
 
     /// The answer of the one that turns out to have been committed, if one has. That its marker is
@@ -234,7 +248,7 @@ impl<T> Open<'_, T> {
             // One did come in: the next attempt recognises it.
             return Err(conflict());
         }
-        self.mark(&tx, number);
+        self.mark(&tx, number)?;
         commit(tx).await
     }
 }
@@ -283,7 +297,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_outcome_without_a_marker_is_returned_and_not_tried_again() {
-        let database = Database::memory().unwrap();
+        let database = Database::scratch().unwrap();
         let lose = |tx: Transaction| async move {
             tx.commit().await?;
             Err(maybe_committed())
@@ -295,7 +309,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_attempt_that_did_commit_is_recognised_by_its_marker() {
-        let database = Database::memory().unwrap();
+        let database = Database::scratch().unwrap();
         let commits = AtomicU32::new(0);
         let lose_the_answer = |tx| commit_but_lose_the_first_answer(tx, &commits);
         let answer = run_with(&database, &quick(Some(b"marker")), add, lose_the_answer).await;
@@ -305,7 +319,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_attempt_that_did_not_commit_is_run_again() {
-        let database = Database::memory().unwrap();
+        let database = Database::scratch().unwrap();
         let commits = AtomicU32::new(0);
         let lose_the_commit = |tx: Transaction| {
             let first = commits.fetch_add(1, Ordering::Relaxed) == 0;
@@ -318,7 +332,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_outcome_is_not_overwritten_by_a_later_conflict() {
-        let database = Database::memory().unwrap();
+        let database = Database::scratch().unwrap();
         let commits = AtomicU32::new(0);
         let unknown_then_conflicts = |_| {
             let first = commits.fetch_add(1, Ordering::Relaxed) == 0;
@@ -332,7 +346,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_right_to_do_twice_is_run_again() {
-        let database = Database::memory().unwrap();
+        let database = Database::scratch().unwrap();
         let policy = RetryPolicy { unknown: Unknown::RunAgain, ..quick(None) };
         let commits = AtomicU32::new(0);
         let lose_the_answer = |tx| commit_but_lose_the_first_answer(tx, &commits);
@@ -342,7 +356,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_of_a_later_attempt_is_not_believed_while_an_earlier_one_may_come_in() {
-        let database = Database::memory().unwrap();
+        let database = Database::scratch().unwrap();
         let late = std::sync::Mutex::new(None);
         let bodies = AtomicU32::new(0);
         let refuse_the_second = |tx: Transaction| {
@@ -376,7 +390,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_budget_of_attempts_is_kept() {
-        let database = Database::memory().unwrap();
+        let database = Database::scratch().unwrap();
         let commits = AtomicU32::new(0);
         let conflicts = |_| {
             commits.fetch_add(1, Ordering::Relaxed);

@@ -66,7 +66,7 @@ impl Installation {
     }
 
     pub(crate) async fn with_grace(grace: TimeDelta) -> Self {
-        let store = entities(Store::options()).open(Database::memory().unwrap()).await.unwrap();
+        let store = entities(Store::options()).open(Database::scratch().unwrap()).await.unwrap();
         let clock = ManualClock::new(DateTime::UNIX_EPOCH + TimeDelta::days(20_000));
         let master = MasterKey::generate().unwrap();
         let courier = Arc::new(Letters::default());

@@ -190,7 +190,7 @@ impl Import {
         let originals: Vec<&KeyValue> = page.rows.iter().filter(is_original).collect();
         for row in &originals {
             repository::take_back(tx, root, registry, row)?;
-            if tx.approximate_size() >= SIZE {
+            if tx.approximate_size().await? >= SIZE {
                 break;
             }
         }
@@ -311,7 +311,7 @@ impl Import {
                     tx.set(&row.key, &row.value);
                 }
                 written += 1;
-                if written >= self.rows || bytes >= BYTES || tx.approximate_size() >= SIZE {
+                if written >= self.rows || bytes >= BYTES || tx.approximate_size().await? >= SIZE {
                     break;
                 }
             }

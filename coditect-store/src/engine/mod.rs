@@ -1,6 +1,8 @@
 //! The engine: ordered bytes under transactions that mean exactly what FoundationDB's mean.
 //!
-//! This file is the contract; [`embedded`](self) stands behind it. It knows no entity.
+//! This file is the contract. Two engines stand behind it: the embedded one, and, with the feature
+//! `fdb`, FoundationDB itself. Neither knows an entity, and nobody above this file can tell which of
+//! the two it works on.
 //!
 //! What stays true:
 //!
@@ -12,8 +14,15 @@
 //!   where it does: a bad write shows at the next read or at the commit, not at the write.
 
 mod atomic;
+mod cluster;
+mod codes;
 mod embedded;
+mod faults;
+#[cfg(feature = "fdb")]
+mod foundationdb;
 mod limits;
+#[cfg(any(feature = "fdb", test))]
+mod prefix;
 mod range;
 mod statistics;
 mod versionstamp;
@@ -26,7 +35,10 @@ mod tests;
 use std::{path::Path, sync::Arc, time::Instant};
 
 pub use atomic::AtomicOp;
+pub use cluster::{CLUSTER_FILE_VARIABLE, ClusterOptions};
+pub(crate) use codes::{is_passing, may_be_in_flight};
 pub use embedded::Options;
+pub use faults::{Fault, Faults};
 pub use limits::{KEY_SIZE_LIMIT, LIFETIME, TRANSACTION_SIZE_LIMIT, VALUE_SIZE_LIMIT, WATCH_LIMIT};
 pub(crate) use limits::{conflict, maybe_committed};
 pub use range::{KeySelector, KeyValue, Order, RangePage, RangeQuery, RangeStream, Stopped};
@@ -40,22 +52,44 @@ use crate::{Result, RunError, telemetry, transaction};
 
 /// A database: a handle that is cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Database(Engine);
+pub struct Database {
+    engine: Engine,
+    faults: Option<Faults>,
+}
 
 #[derive(Clone, Debug)]
 enum Engine {
     Embedded(embedded::Embedded),
+    #[cfg(feature = "fdb")]
+    Cluster(foundationdb::Cluster),
 }
 
 /// One attempt at reading and writing all or nothing. A handle that is cheap to clone; all its
 /// clones are the same transaction, and its reads may run together. Dropping the last one without
 /// a [commit](Self::commit) leaves no trace.
 #[derive(Clone, Debug)]
-pub struct Transaction(Attempt, Arc<Counts>);
+pub struct Transaction {
+    attempt: Attempt,
+    counts: Arc<Counts>,
+    faults: Option<Faults>,
+}
 
 #[derive(Clone, Debug)]
 enum Attempt {
     Embedded(embedded::Transaction),
+    #[cfg(feature = "fdb")]
+    Cluster(foundationdb::Transaction),
+}
+
+/// What is the same on whichever engine: `on!(self, tx => …)`.
+macro_rules! on {
+    ($transaction:expr, $tx:ident => $asked:expr) => {
+        match &$transaction.attempt {
+            Attempt::Embedded($tx) => $asked,
+            #[cfg(feature = "fdb")]
+            Attempt::Cluster($tx) => $asked,
+        }
+    };
 }
 
 /// A view of a transaction whose reads don't conflict with what others write: see
@@ -84,7 +118,7 @@ impl Database {
 
     /// As [`open`](Self::open), with options.
     pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<Self> {
-        embedded::Embedded::open(path.as_ref(), options).map(Engine::Embedded).map(Self)
+        embedded::Embedded::open(path.as_ref(), options).map(Engine::Embedded).map(Self::of)
     }
 
     /// An embedded engine that keeps all in memory and forgets it when the last handle goes.
@@ -94,25 +128,34 @@ impl Database {
 
     /// As [`memory`](Self::memory), with options.
     pub fn memory_with(options: &Options) -> Result<Self> {
-        embedded::Embedded::memory(options).map(Engine::Embedded).map(Self)
+        embedded::Embedded::memory(options).map(Engine::Embedded).map(Self::of)
     }
 
-    /// The engine's name: `embedded`, or `memory` if it keeps nothing.
+    fn of(engine: Engine) -> Self {
+        Self { engine, faults: None }
+    }
+
+    /// The engine's name: `embedded`, or `memory` if it keeps nothing; `foundationdb`.
     pub fn engine(&self) -> &'static str {
-        match &self.0 {
+        match &self.engine {
             Engine::Embedded(engine) => engine.name(),
+            #[cfg(feature = "fdb")]
+            Engine::Cluster(_) => "foundationdb",
         }
     }
 
     /// Begins a transaction. Its reads see the state at its first read, or at
     /// [`read_version`](Transaction::read_version) if that is asked for before.
     pub fn begin(&self) -> Transaction {
-        match &self.0 {
+        let (attempt, has_round_trips) = match &self.engine {
             Engine::Embedded(engine) => {
-                let counts = Counts::new(engine.has_round_trips());
-                Transaction(Attempt::Embedded(engine.begin()), Arc::new(counts))
+                (Attempt::Embedded(engine.begin()), engine.has_round_trips())
             }
-        }
+            #[cfg(feature = "fdb")]
+            Engine::Cluster(cluster) => (Attempt::Cluster(cluster.begin()), false),
+        };
+        let counts = Arc::new(Counts::new(has_round_trips));
+        Transaction { attempt, counts, faults: self.faults.clone() }
     }
 
     /// Runs `body` in a transaction and commits it, again and again while it conflicts: see
@@ -133,8 +176,10 @@ impl Database {
     /// `Closed`. The folder is free for another process once transactions that have read are
     /// dropped too.
     pub async fn close(&self) {
-        match &self.0 {
+        match &self.engine {
             Engine::Embedded(engine) => engine.close().await,
+            #[cfg(feature = "fdb")]
+            Engine::Cluster(cluster) => cluster.close(),
         }
     }
 }
@@ -169,34 +214,26 @@ impl Transaction {
 
     /// Sets `key` to `value`.
     pub fn set(&self, key: &[u8], value: &[u8]) {
-        self.1.wrote(key.len() + value.len());
-        match &self.0 {
-            Attempt::Embedded(tx) => tx.set(key, value),
-        }
+        self.counts.wrote(key.len() + value.len());
+        on!(self, tx => tx.set(key, value))
     }
 
     /// Removes `key`, if it is there.
     pub fn clear(&self, key: &[u8]) {
-        self.1.wrote(key.len());
-        match &self.0 {
-            Attempt::Embedded(tx) => tx.clear(key),
-        }
+        self.counts.wrote(key.len());
+        on!(self, tx => tx.clear(key))
     }
 
     /// Removes all keys from `begin` up to, and without, `end`. `begin` past `end` is `Invalid`.
     pub fn clear_range(&self, begin: &[u8], end: &[u8]) {
-        self.1.wrote(begin.len() + end.len());
-        match &self.0 {
-            Attempt::Embedded(tx) => tx.clear_range(begin, end),
-        }
+        self.counts.wrote(begin.len() + end.len());
+        on!(self, tx => tx.clear_range(begin, end))
     }
 
     /// Applies an atomic operation: no read, so no conflict with others that do the same.
     pub fn atomic(&self, op: AtomicOp, key: &[u8], operand: &[u8]) {
-        self.1.wrote(key.len() + operand.len());
-        match &self.0 {
-            Attempt::Embedded(tx) => tx.atomic(op, key, operand),
-        }
+        self.counts.wrote(key.len() + operand.len());
+        on!(self, tx => tx.atomic(op, key, operand))
     }
 
     /// Sets the key `prefix` ‖ versionstamp ‖ `suffix` to `value`: keys so made sort in commit
@@ -216,24 +253,22 @@ impl Transaction {
     /// Makes the commit fail if a key from `begin` up to, and without, `end` is written meanwhile,
     /// as if it had been read.
     pub fn add_read_conflict_range(&self, begin: &[u8], end: &[u8]) -> Result<()> {
-        match &self.0 {
-            Attempt::Embedded(tx) => tx.add_read_conflict_range(begin, end),
-        }
+        on!(self, tx => tx.add_read_conflict_range(begin, end))
     }
 
     /// Makes others fail that have read a key from `begin` up to, and without, `end`, as if it had
     /// been written.
     pub fn add_write_conflict_range(&self, begin: &[u8], end: &[u8]) -> Result<()> {
-        match &self.0 {
-            Attempt::Embedded(tx) => tx.add_write_conflict_range(begin, end),
-        }
+        on!(self, tx => tx.add_write_conflict_range(begin, end))
     }
 
     /// The version that all reads see.
-    #[expect(clippy::unused_async, reason = "this engine answers at once; a cluster does not")]
     pub async fn read_version(&self) -> Result<u64> {
-        match &self.0 {
+        self.may_fail(faults::Step::Read)?;
+        match &self.attempt {
             Attempt::Embedded(tx) => tx.read_version(),
+            #[cfg(feature = "fdb")]
+            Attempt::Cluster(tx) => tx.read_version().await,
         }
     }
 
@@ -242,9 +277,7 @@ impl Transaction {
     /// `TooOld`, a future one is refused (1009) with `Unavailable`; both show at the first read.
     /// Has no effect once the transaction has read.
     pub fn set_read_version(&self, version: u64) {
-        match &self.0 {
-            Attempt::Embedded(tx) => tx.set_read_version(version),
-        }
+        on!(self, tx => tx.set_read_version(version))
     }
 
     /// Waits for `key` to change after this transaction's commit: the watch becomes live with the
@@ -253,11 +286,9 @@ impl Transaction {
     /// # Errors
     ///
     /// `Limit` (1032) if [`WATCH_LIMIT`] of them are live.
-    #[expect(clippy::unused_async, reason = "this engine answers at once; a cluster does not")]
     pub async fn watch(&self, key: &[u8]) -> Result<Watch> {
-        match &self.0 {
-            Attempt::Embedded(tx) => tx.watch(key),
-        }
+        self.may_fail(faults::Step::Read)?;
+        on!(self, tx => tx.watch(key))
     }
 
     /// Writes all or nothing; when it returns `Ok`, it is on disk and visible to all that begin
@@ -271,53 +302,68 @@ impl Transaction {
     /// transaction: 2017), `Unavailable`, `Closed`.
     pub async fn commit(&self) -> Result<()> {
         let started = Instant::now();
-        let outcome = match &self.0 {
-            Attempt::Embedded(tx) => tx.commit().await,
+        let outcome = match &self.faults {
+            Some(faults) => faults.commit(self).await,
+            None => self.commit_now().await,
         };
         telemetry::committed(&outcome, started.elapsed(), self.statistics());
         outcome
     }
 
+    async fn commit_now(&self) -> Result<()> {
+        on!(self, tx => tx.commit().await)
+    }
+
     /// What it has read and written so far.
     pub fn statistics(&self) -> Statistics {
-        self.1.so_far()
+        self.counts.so_far()
     }
 
     /// The version at which it was committed; `None` before, and for one that wrote nothing.
     /// Versions grow, with gaps.
     pub fn committed_version(&self) -> Option<u64> {
-        match &self.0 {
-            Attempt::Embedded(tx) => tx.committed_version(),
-        }
+        on!(self, tx => tx.committed_version())
     }
 
     /// The versionstamp that its commit got; `None` before, and for one that wrote nothing.
     pub fn versionstamp(&self) -> Option<Versionstamp> {
-        match &self.0 {
-            Attempt::Embedded(tx) => tx.versionstamp(),
-        }
+        on!(self, tx => tx.versionstamp())
     }
 
     /// Gives it up: watches made by it and everything it is asked from now on answer `Closed`
     /// (1025).
     pub fn cancel(&self) {
-        match &self.0 {
-            Attempt::Embedded(tx) => tx.cancel(),
-        }
+        on!(self, tx => tx.cancel())
     }
 
     /// Its size so far, in bytes, as [`TRANSACTION_SIZE_LIMIT`] counts it: keys and values written
     /// and conflict ranges. Values read don't count.
-    pub fn approximate_size(&self) -> usize {
-        match &self.0 {
-            Attempt::Embedded(tx) => tx.approximate_size(),
+    pub async fn approximate_size(&self) -> Result<usize> {
+        match &self.attempt {
+            Attempt::Embedded(tx) => Ok(tx.approximate_size()),
+            #[cfg(feature = "fdb")]
+            Attempt::Cluster(tx) => tx.approximate_size().await,
+        }
+    }
+
+    /// Makes it work in the background, which waits while there is more to do than can be done, and
+    /// which operators know, and may slow down, by `tag` (at most 16 bytes). To be said before the first
+    /// read. The embedded engine does all in the order of arrival.
+    pub fn in_background(&self, tag: &'static str) {
+        match &self.attempt {
+            Attempt::Embedded(_) => tracing::trace!(tag, "in the background"),
+            #[cfg(feature = "fdb")]
+            Attempt::Cluster(tx) => tx.in_background(tag),
         }
     }
 
     async fn read(&self, key: &[u8], isolation: Isolation) -> Result<Option<Vec<u8>>> {
         let read = self.begin_read().await;
-        let value = match &self.0 {
+        self.may_fail(faults::Step::Read)?;
+        let value = match &self.attempt {
             Attempt::Embedded(tx) => tx.get(key, isolation)?,
+            #[cfg(feature = "fdb")]
+            Attempt::Cluster(tx) => tx.get(key, isolation).await?,
         };
         if let Some(value) = &value {
             read.found(1, key.len() + value.len());
@@ -327,15 +373,21 @@ impl Transaction {
 
     async fn read_key(&self, selector: &KeySelector, isolation: Isolation) -> Result<Vec<u8>> {
         let _read = self.begin_read().await;
-        match &self.0 {
+        self.may_fail(faults::Step::Read)?;
+        match &self.attempt {
             Attempt::Embedded(tx) => tx.get_key(selector, isolation),
+            #[cfg(feature = "fdb")]
+            Attempt::Cluster(tx) => tx.get_key(selector, isolation).await,
         }
     }
 
     async fn read_range(&self, query: &RangeQuery, isolation: Isolation) -> Result<RangePage> {
         let read = self.begin_read().await;
-        let page = match &self.0 {
+        self.may_fail(faults::Step::Read)?;
+        let page = match &self.attempt {
             Attempt::Embedded(tx) => tx.get_range(query, isolation)?,
+            #[cfg(feature = "fdb")]
+            Attempt::Cluster(tx) => tx.get_range(query, isolation).await?,
         };
         let bytes = page.rows.iter().map(|row| row.key.len() + row.value.len()).sum();
         read.found(page.rows.len(), bytes);
@@ -343,13 +395,18 @@ impl Transaction {
     }
 
     async fn begin_read(&self) -> Read<'_> {
-        let read = self.1.begin_read();
-        if self.1.has_round_trips() {
+        let read = self.counts.begin_read();
+        if self.counts.has_round_trips() {
             tokio::task::yield_now().await;
         } else {
             give_way().await;
         }
         read
+    }
+
+    /// Fails where it was asked to.
+    fn may_fail(&self, step: faults::Step) -> Result<()> {
+        self.faults.as_ref().map_or(Ok(()), |faults| faults.at(step))
     }
 }
 

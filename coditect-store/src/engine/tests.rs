@@ -38,7 +38,7 @@ fn kind<T: std::fmt::Debug>(outcome: Result<T>) -> ErrorKind {
 
 #[tokio::test]
 async fn a_transaction_sees_its_own_writes_and_others_see_them_after_the_commit() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let tx = database.begin();
     tx.set(b"a", b"1");
     assert_eq!(tx.get(b"a").await.unwrap().as_deref(), Some(&b"1"[..]));
@@ -49,7 +49,7 @@ async fn a_transaction_sees_its_own_writes_and_others_see_them_after_the_commit(
 
 #[tokio::test]
 async fn a_dropped_transaction_leaves_no_trace() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let tx = database.begin();
     tx.set(b"a", b"1");
     drop(tx);
@@ -58,7 +58,7 @@ async fn a_dropped_transaction_leaves_no_trace() {
 
 #[tokio::test]
 async fn all_reads_see_one_version() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     write(&database, &[("a", "old"), ("b", "old")]).await;
     let reader = database.begin();
     assert_eq!(reader.get(b"a").await.unwrap().as_deref(), Some(&b"old"[..]));
@@ -68,7 +68,7 @@ async fn all_reads_see_one_version() {
 
 #[tokio::test]
 async fn a_limit_counts_what_is_left_after_own_writes_are_merged() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     write(&database, &[("a", ""), ("b", ""), ("c", ""), ("d", "")]).await;
     let tx = database.begin();
     tx.clear(b"a");
@@ -81,7 +81,7 @@ async fn a_limit_counts_what_is_left_after_own_writes_are_merged() {
 
 #[tokio::test]
 async fn a_page_says_why_it_stopped() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     write(&database, &[("a", "1234"), ("b", "1234"), ("c", "1234")]).await;
     let tx = database.begin();
     let all = RangeQuery::new(b"a", b"z");
@@ -98,7 +98,7 @@ async fn a_page_says_why_it_stopped() {
 
 #[tokio::test]
 async fn a_stream_gives_every_key_once_in_both_orders() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let tx = database.begin();
     let mut expected = Vec::new();
     for number in 0..300_u32 {
@@ -132,7 +132,7 @@ async fn a_stream_gives_every_key_once_in_both_orders() {
 
 #[tokio::test]
 async fn reading_what_was_written_since_conflicts() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let tx = database.begin();
     tx.get(b"a").await.unwrap();
     write(&database, &[("a", "1")]).await;
@@ -144,7 +144,7 @@ async fn reading_what_was_written_since_conflicts() {
 
 #[tokio::test]
 async fn blind_writes_never_conflict() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let (one, other) = (database.begin(), database.begin());
     one.set(b"a", b"1");
     other.set(b"a", b"2");
@@ -155,7 +155,7 @@ async fn blind_writes_never_conflict() {
 
 #[tokio::test]
 async fn write_skew_is_refused() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let (one, other) = (database.begin(), database.begin());
     for tx in [&one, &other] {
         tx.get(b"a").await.unwrap();
@@ -169,7 +169,7 @@ async fn write_skew_is_refused() {
 
 #[tokio::test]
 async fn an_insert_into_a_range_that_was_read_conflicts() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     write(&database, &[("a", ""), ("c", ""), ("e", "")]).await;
     let phantom = async |limit: usize, key: &str| {
         let tx = database.begin();
@@ -185,7 +185,7 @@ async fn an_insert_into_a_range_that_was_read_conflicts() {
 
 #[tokio::test]
 async fn snapshot_reads_and_own_writes_do_not_conflict() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let tx = database.begin();
     tx.snapshot().get(b"a").await.unwrap();
     tx.set(b"b", b"1");
@@ -196,7 +196,7 @@ async fn snapshot_reads_and_own_writes_do_not_conflict() {
 
 #[tokio::test]
 async fn explicit_ranges_conflict_as_given() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let reader = database.begin();
     reader.add_read_conflict_range(b"a", b"c").unwrap();
     reader.read_version().await.unwrap();
@@ -210,7 +210,7 @@ async fn explicit_ranges_conflict_as_given() {
 
 #[tokio::test]
 async fn atomic_operations_on_one_key_do_not_conflict() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let adds = (0..64).map(|_| async {
         let tx = database.begin();
         tx.read_version().await.unwrap();
@@ -226,7 +226,7 @@ async fn atomic_operations_on_one_key_do_not_conflict() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_update_is_lost_among_many_threads() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let policy = crate::transaction::RetryPolicy { attempts: 10_000, ..Default::default() };
     let increments = (0..16).map(|_| {
         let (database, policy) = (database.clone(), policy.clone());
@@ -252,7 +252,7 @@ async fn no_update_is_lost_among_many_threads() {
 
 #[tokio::test]
 async fn versionstamps_sort_in_commit_order() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let mut stamps = Vec::new();
     for number in 0..10_u8 {
         let tx = database.begin();
@@ -278,7 +278,7 @@ async fn versionstamps_sort_in_commit_order() {
 
 #[tokio::test]
 async fn a_read_version_can_be_had_and_set() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     write(&database, &[("a", "1")]).await;
     let first = database.begin().read_version().await.unwrap();
     write(&database, &[("a", "2")]).await;
@@ -312,7 +312,7 @@ async fn versions_before_the_start_are_too_old() {
 
 #[tokio::test]
 async fn after_five_seconds_a_transaction_is_too_old() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let reader = database.begin();
     let writer = database.begin();
     let blind = database.begin();
@@ -331,7 +331,7 @@ async fn after_five_seconds_a_transaction_is_too_old() {
 
 #[tokio::test]
 async fn an_idle_database_is_not_too_old_to_begin_on() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     write(&database, &[("a", "1")]).await;
     let version = database.begin().read_version().await.unwrap();
     tokio::time::sleep(LIFETIME + Duration::from_millis(100)).await;
@@ -344,7 +344,7 @@ async fn an_idle_database_is_not_too_old_to_begin_on() {
 
 #[tokio::test]
 async fn a_watch_fires_after_a_commit_that_changed_its_key() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     write(&database, &[("a", "1")]).await;
     let tx = database.begin();
     let mut watch = tx.watch(b"a").await.unwrap();
@@ -363,7 +363,7 @@ async fn a_watch_fires_after_a_commit_that_changed_its_key() {
 
 #[tokio::test]
 async fn a_watch_fires_if_its_key_changed_before_it_was_live() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let tx = database.begin();
     let watch = tx.watch(b"a").await.unwrap();
     write(&database, &[("a", "1")]).await;
@@ -373,7 +373,7 @@ async fn a_watch_fires_if_its_key_changed_before_it_was_live() {
 
 #[tokio::test]
 async fn a_watch_ends_with_its_transaction_or_its_database() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let tx = database.begin();
     let watch = tx.watch(b"a").await.unwrap();
     drop(tx);
@@ -388,7 +388,7 @@ async fn a_watch_ends_with_its_transaction_or_its_database() {
 
 #[tokio::test]
 async fn watches_are_bounded_and_dropped_ones_make_room() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let tx = database.begin();
     let mut watches = Vec::new();
     for _ in 0..WATCH_LIMIT {
@@ -408,7 +408,7 @@ async fn watches_are_bounded_and_dropped_ones_make_room() {
 
 #[tokio::test]
 async fn a_refused_write_shows_at_the_next_read_and_at_the_commit() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let tx = database.begin();
     tx.set(b"a", &vec![0; VALUE_SIZE_LIMIT + 1]);
     tx.set(b"b", b"fine");
@@ -419,19 +419,19 @@ async fn a_refused_write_shows_at_the_next_read_and_at_the_commit() {
 
 #[tokio::test]
 async fn the_size_counts_keys_values_and_conflict_ranges() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let tx = database.begin();
-    assert_eq!(tx.approximate_size(), 0);
+    assert_eq!(tx.approximate_size().await.unwrap(), 0);
     tx.set(b"key", b"value");
-    let one = tx.approximate_size();
-    assert!((8..200).contains(&one), "{one}");
+    let one = tx.approximate_size().await.unwrap();
+    assert!((8..400).contains(&one), "{one}");
     tx.add_read_conflict_range(&[b'r'; 500], &[b's'; 500]).unwrap();
-    assert!(tx.approximate_size() >= one + 1_000);
+    assert!(tx.approximate_size().await.unwrap() >= one + 1_000);
 }
 
 #[tokio::test]
 async fn a_cancelled_transaction_answers_so() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let tx = database.begin();
     tx.set(b"a", b"1");
     tx.cancel();
@@ -442,7 +442,7 @@ async fn a_cancelled_transaction_answers_so() {
 
 #[tokio::test]
 async fn run_tries_again_until_it_does_not_conflict() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let attempts = AtomicU32::new(0);
     let answer = database
         .run(|tx| {
@@ -477,7 +477,7 @@ async fn an_error_of_the_closure_writes_nothing_and_is_returned_at_once() {
             self.0.as_ref()
         }
     }
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let outcome = database.run(|tx| async move {
         tx.set(b"a", b"1");
         Err::<(), _>(Refused(None))
@@ -684,7 +684,7 @@ async fn a_handle_that_is_kept_does_not_keep_what_it_may_not_read_any_more() {
 
 #[tokio::test]
 async fn a_watch_of_a_failed_commit_gives_its_error() {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let tx = database.begin();
     tx.get(b"a").await.unwrap();
     tx.set(b"b", b"");
@@ -696,7 +696,7 @@ async fn a_watch_of_a_failed_commit_gives_its_error() {
 
 #[tokio::test]
 async fn many_handles_share_one_engine() {
-    let database = Arc::new(Database::memory().unwrap());
+    let database = Arc::new(Database::scratch().unwrap());
     let handles = (0..8_u8).map(|number| {
         let database = Database::clone(&database);
         async move {

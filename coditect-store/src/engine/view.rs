@@ -10,6 +10,8 @@
 use std::path::Path;
 
 use super::{Database, Engine, embedded};
+#[cfg(feature = "fdb")]
+use super::{RangeQuery, Stopped, Transaction};
 use crate::{Error, ErrorKind, Result, keyspace::KeyRange};
 
 /// What is stored, at one version if [`consistency`](Self::consistency) says so. A handle that is
@@ -24,6 +26,12 @@ pub struct View(Source);
 #[derive(Clone, Debug)]
 enum Source {
     Embedded(embedded::Held),
+    /// What lets no version be held: each page is read by a transaction of its own.
+    #[cfg(feature = "fdb")]
+    Pages {
+        database: Database,
+        version: u64,
+    },
 }
 
 /// Whether what is read belongs together.
@@ -92,6 +100,8 @@ impl View {
     pub fn version(&self) -> u64 {
         match &self.0 {
             Source::Embedded(held) => held.version(),
+            #[cfg(feature = "fdb")]
+            Source::Pages { version, .. } => *version,
         }
     }
 
@@ -99,6 +109,8 @@ impl View {
     pub fn consistency(&self) -> Consistency {
         match &self.0 {
             Source::Embedded(_) => Consistency::OneVersion,
+            #[cfg(feature = "fdb")]
+            Source::Pages { .. } => Consistency::EachPage,
         }
     }
 
@@ -111,6 +123,14 @@ impl View {
         super::give_way().await;
         match &self.0 {
             Source::Embedded(held) => held.get(key),
+            #[cfg(feature = "fdb")]
+            Source::Pages { database, .. } => {
+                let get = |tx: Transaction| async move {
+                    tx.in_background("view");
+                    tx.snapshot().get(key).await
+                };
+                database.run(get).await
+            }
         }
     }
 
@@ -125,6 +145,18 @@ impl View {
         super::give_way().await;
         match &self.0 {
             Source::Embedded(held) => held.page(begin, end, target_bytes.max(1)),
+            #[cfg(feature = "fdb")]
+            Source::Pages { database, .. } => {
+                let query = &RangeQuery::new(begin, end).target_bytes(target_bytes.max(1));
+                let read = |tx: Transaction| async move {
+                    tx.in_background("view");
+                    tx.snapshot().get_range(query).await
+                };
+                let page = database.run(read).await?;
+                let rows = page.rows.into_iter();
+                let rows = rows.map(|row| CheckedRow { key: row.key, value: Some(row.value) });
+                Ok(ViewPage { rows: rows.collect(), more: page.stopped != Stopped::End })
+            }
         }
     }
 }
@@ -143,10 +175,18 @@ impl Database {
     /// # Errors
     ///
     /// `Closed`; those of the engine.
-    #[expect(clippy::unused_async, reason = "this engine answers at once; a cluster does not")]
+    #[cfg_attr(
+        not(feature = "fdb"),
+        expect(clippy::unused_async, reason = "this engine answers at once; a cluster does not")
+    )]
     pub async fn view(&self) -> Result<View> {
-        match &self.0 {
+        match &self.engine {
             Engine::Embedded(engine) => engine.view().map(Source::Embedded).map(View),
+            #[cfg(feature = "fdb")]
+            Engine::Cluster(_) => {
+                let version = self.run(|tx| async move { tx.read_version().await }).await?;
+                Ok(View(Source::Pages { database: self.clone(), version }))
+            }
         }
     }
 
@@ -162,8 +202,10 @@ impl Database {
             let message = format!("{version} is no version that was ever given");
             return Err(Error::new(ErrorKind::Invalid, message));
         }
-        match &self.0 {
+        match &self.engine {
             Engine::Embedded(engine) => engine.advance(version).await,
+            #[cfg(feature = "fdb")]
+            Engine::Cluster(cluster) => cluster.advance(version).await,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Waiting for a key to change.
 
 use std::{
+    fmt,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -17,13 +18,31 @@ use crate::{Error, Result};
 ///
 /// `Closed` if the transaction that made it was dropped or cancelled before its commit (1025), or
 /// the database was closed; the commit's own error if that failed.
-#[derive(Debug)]
-pub struct Watch(oneshot::Receiver<Result<()>>);
+pub struct Watch(Source);
+
+enum Source {
+    Fired(oneshot::Receiver<Result<()>>),
+    #[cfg(feature = "fdb")]
+    Future(Pin<Box<dyn Future<Output = Result<()>> + Send + Sync>>),
+}
 
 impl Watch {
     pub(super) fn new() -> (oneshot::Sender<Result<()>>, Self) {
         let (fire, fired) = oneshot::channel();
-        (fire, Self(fired))
+        (fire, Self(Source::Fired(fired)))
+    }
+
+    #[cfg(feature = "fdb")]
+    pub(super) fn from_future(
+        future: impl Future<Output = Result<()>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Source::Future(Box::pin(future)))
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").finish_non_exhaustive()
     }
 }
 
@@ -31,8 +50,12 @@ impl Future for Watch {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0)
-            .poll(context)
-            .map(|fired| fired.unwrap_or_else(|_| Err::<(), Error>(limits::cancelled())))
+        match &mut self.0 {
+            Source::Fired(fired) => Pin::new(fired)
+                .poll(context)
+                .map(|fired| fired.unwrap_or_else(|_| Err::<(), Error>(limits::cancelled()))),
+            #[cfg(feature = "fdb")]
+            Source::Future(future) => future.as_mut().poll(context),
+        }
     }
 }

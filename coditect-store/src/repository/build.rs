@@ -160,7 +160,7 @@ impl IndexBuild {
         let piece = self.walk().piece(tx, &from.position, rows, self.bytes).await?;
         let mut progress = from.clone();
         for row in &piece.rows {
-            let much = tx.approximate_size() > WRITTEN || began.elapsed() > TIME;
+            let much = tx.approximate_size().await? > WRITTEN || began.elapsed() > TIME;
             if much && progress != *from {
                 return Ok((progress, false));
             }

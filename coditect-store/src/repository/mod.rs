@@ -198,7 +198,7 @@ impl Transaction {
     /// ```
     /// # use coditect_store::{ErrorKind, Result, Store, engine::Database, model::{Tenant, TenantId}};
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
-    /// # let store = Store::open(Database::memory()?).await?;
+    /// # let store = Store::open(Database::scratch()?).await?;
     /// # let (id, now) = (TenantId::new(), chrono::DateTime::UNIX_EPOCH);
     /// # let tx = store.begin();
     /// # tx.create(&Tenant { id, name: "one".into(), created_at: now, updated_at: now }).await?;

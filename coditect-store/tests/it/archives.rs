@@ -33,7 +33,7 @@ fn options() -> StoreOptions {
 }
 
 async fn empty() -> Store {
-    options().open(Database::memory().unwrap()).await.unwrap()
+    options().open(Database::scratch().unwrap()).await.unwrap()
 }
 
 /// A store that has something of every kind, of several tenants.
@@ -79,7 +79,7 @@ async fn import(database: &Database, archive: &[u8]) -> Result<Summary, Error> {
 
 /// The archive without what tells it from others: its id, and the sums that go on from it.
 async fn content(archive: &[u8]) -> Rows {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     import(&database, archive).await.unwrap();
     rows(&database).await
 }
@@ -98,7 +98,7 @@ async fn an_import_is_what_was_exported_byte_for_byte() {
     let store = filled(40).await;
     let before = rows(store.database()).await;
     let archive = exported(&store).await;
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let summary = import(&database, &archive).await.unwrap();
     assert_eq!(summary.rows, before.len() as u64);
     assert_eq!(summary, archive::verify(archive.as_slice(), |_| ()).await.unwrap());
@@ -116,7 +116,7 @@ async fn an_archive_goes_under_another_root() {
     let store = filled(5).await;
     let archive = exported(&store).await;
     let elsewhere = || options().root(Root::default());
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     elsewhere().import(database.clone()).unwrap().run(archive.as_slice(), |_| ()).await.unwrap();
     let restored = elsewhere().open(database).await.unwrap();
     faultless(&restored).await;
@@ -173,7 +173,7 @@ proptest! {
 #[tokio::test]
 async fn a_byte_that_is_damaged_anywhere_is_noticed() {
     let archive = exported(&filled(2).await).await;
-    let import = options().import(Database::memory().unwrap()).unwrap();
+    let import = options().import(Database::scratch().unwrap()).unwrap();
     for at in 0..archive.len() {
         let mut damaged = archive.clone();
         damaged[at] ^= 1 << (at % 8);
@@ -235,7 +235,7 @@ async fn a_newer_format_is_refused_by_its_number() {
 async fn declarations_that_are_not_this_programs_are_refused_before_anything_is_written() {
     let archive = exported(&filled(3).await).await;
     // One that has entities of its own is no hindrance; an index that is missing here would be.
-    let fewer = Store::options().import(Database::memory().unwrap()).unwrap();
+    let fewer = Store::options().import(Database::scratch().unwrap()).unwrap();
     fewer.verify(archive.as_slice(), |_| ()).await.unwrap();
 
     let store = filled(3).await;
@@ -249,7 +249,7 @@ async fn declarations_that_are_not_this_programs_are_refused_before_anything_is_
     tx.engine().set(&schema("planner_tasks_by_colour"), &index);
     tx.commit().await.unwrap();
     let archive = exported(&store).await;
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let import = options().import(database.clone()).unwrap();
     let error = import.run_verified(io::Cursor::new(&archive), |_| ()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NewerFormat);
@@ -287,7 +287,7 @@ async fn a_damaged_archive_leaves_nothing_that_looks_whole() {
     let mut damaged = archive.clone();
     let last = archive.len() - 1;
     damaged[last] ^= 1;
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let verified = options().import(database.clone()).unwrap();
     let error = verified.run_verified(io::Cursor::new(&damaged), |_| ()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
@@ -356,7 +356,7 @@ async fn stopped_everywhere(
 #[tokio::test]
 async fn an_import_that_is_stopped_anywhere_goes_on_where_it_was() {
     let archive = exported(&filled(60).await).await;
-    let target = async || Database::memory().unwrap();
+    let target = async || Database::scratch().unwrap();
     let unfinished = stopped_everywhere(&archive, 7, target).await;
     assert!(unfinished > 10, "{unfinished} were stopped on their way");
 }
@@ -397,7 +397,7 @@ async fn an_import_that_is_abandoned_leaves_what_was_there_before() {
     }
 
     let whole = exported(&store).await;
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     let import = options().import(database.clone()).unwrap().rows(5);
     assert!(stopped_after(20, import.run(whole.as_slice(), |_| ())).await.is_none());
     assert!(!rows(&database).await.is_empty());
@@ -621,7 +621,7 @@ async fn an_export_is_of_one_version_though_it_outlives_a_transaction_and_writes
         assert!(writer.await.unwrap() > 10);
     }
     for archive in archives {
-        let database = Database::memory().unwrap();
+        let database = Database::scratch().unwrap();
         import(&database, &archive).await.unwrap();
         let restored = options().open(database).await.unwrap();
         faultless(&restored).await;

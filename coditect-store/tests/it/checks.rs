@@ -13,7 +13,7 @@ use crate::{archives::damage, planner::Task, samples, verify::write};
 
 /// A store with a tenant and one of everything that it may have.
 async fn sound() -> Store {
-    let store = Store::options().entity::<Task>().open(Database::memory().unwrap()).await.unwrap();
+    let store = Store::options().entity::<Task>().open(Database::scratch().unwrap()).await.unwrap();
     fill(&store).await;
     store
 }
@@ -337,7 +337,7 @@ async fn an_overview_counts_all_rows() {
     assert_eq!(rows("counters"), Some(1));
     assert_eq!(rows("planner_tasks"), Some(0));
     assert_eq!((overview.unknown.rows, overview.unknown.value_bytes), (1, 4));
-    assert_eq!((overview.tenants, overview.engine), (1, "memory"));
+    assert_eq!((overview.tenants, overview.engine), (1, store.database().engine()));
     assert!(overview.indexes.iter().all(|(_, state)| state == "readable"));
     let all: u64 = overview.spaces.iter().map(|size| size.rows).sum();
     assert_eq!(all + 1, checked(&store).await.0.rows);

@@ -1,21 +1,44 @@
-//! What a real FoundationDB answered, the embedded engine answers too: every recorded program.
+//! What a real FoundationDB answered is answered again: every recorded program by the embedded engine;
+//! where `CODITECT_FDB_CLUSTER_FILE` names a cluster, by that one, as far as they may share it.
 //!
 //! The recordings are data, kept compressed in `tests/fixtures/conformance`; the `replay` example
-//! runs any others.
+//! runs any others, and those that want a cluster to themselves.
 
-use std::path::Path;
+use std::{env, path::Path};
+
+use coditect_store::{
+    Result,
+    engine::{CLUSTER_FILE_VARIABLE, Database},
+};
+use serde_json::Value;
 
 #[path = "../../examples/replay/recording/mod.rs"]
 mod recording;
 
+#[expect(clippy::print_stdout, reason = "says what it leaves out")]
 async fn agrees(file: &str) {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/conformance");
     let programs = recording::load(&fixtures.join(file)).unwrap();
     assert!(!programs.is_empty());
-    let report = recording::replay_all(&programs, recording::young_database).await;
+    check(file, &programs, async |_| recording::young_database().map(Some)).await;
+    if let Some(cluster_file) = env::var_os(CLUSTER_FILE_VARIABLE) {
+        let cluster = Path::new(&cluster_file);
+        let shared = async |program: &Value| recording::database_in(cluster, None, program).await;
+        check(file, &programs, shared).await;
+    } else {
+        println!("on a cluster: skipped, since {CLUSTER_FILE_VARIABLE} names none");
+    }
+}
+
+async fn check(
+    file: &str,
+    programs: &[Value],
+    database: impl AsyncFn(&Value) -> Result<Option<Database>>,
+) {
+    let report = recording::replay_all(programs, database).await;
     let told = report.first_disagreement.unwrap_or_default();
     assert_eq!(
-        report.agree,
+        report.agree + report.skipped,
         programs.len(),
         "programs of {file} that agree; the first that does not, {told}"
     );

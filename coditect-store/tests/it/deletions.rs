@@ -22,7 +22,7 @@ use crate::{
 };
 
 async fn planner() -> Store {
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     Store::options().entity::<Task>().open(database).await.unwrap()
 }
 

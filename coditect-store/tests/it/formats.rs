@@ -142,7 +142,7 @@ async fn every_version_of_every_entity_is_read_and_the_newest_is_written() {
 #[tokio::test]
 async fn format_1_of_archives_is_imported() {
     let fixture = include_bytes!("../fixtures/archives/tenant.v1.archive");
-    let database = Database::memory().unwrap();
+    let database = Database::scratch().unwrap();
     Store::open(database.clone()).await.unwrap();
     let import = Store::options().import(database.clone()).unwrap();
     let summary = import.run(fixture.as_slice(), |_| ()).await.unwrap();

@@ -32,17 +32,18 @@ fn told(snapshotter: &Snapshotter) -> BTreeMap<String, u64> {
     values.collect()
 }
 
-/// Does `work` on one thread, whose recorder hears of it and of nothing else.
-fn recorded<Fut: Future<Output = ()>>(work: impl FnOnce(Store) -> Fut) -> BTreeMap<String, u64> {
+/// Does `work` on one thread, whose recorder hears of it and of nothing else. What it gives is there until
+/// all is told.
+fn recorded<Fut: Future>(work: impl FnOnce(Store) -> Fut) -> BTreeMap<String, u64> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let store = runtime.block_on(Store::open(Database::memory().unwrap())).unwrap();
+    let store = runtime.block_on(Store::open(Database::scratch().unwrap())).unwrap();
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || {
         telemetry::describe();
-        runtime.block_on(work(store));
-    });
-    told(&snapshotter)
+        let _given = runtime.block_on(work(store));
+        told(&snapshotter)
+    })
 }
 
 /// How many bytes the record under `key` is.
@@ -93,6 +94,7 @@ fn watches_that_wait_are_told() {
             waiting.push(tx.engine().watch(&[n]).await.unwrap());
             tx.commit().await.unwrap();
         }
+        waiting
     });
     assert_eq!(told.get("watches"), Some(&3), "{told:?}");
 }

@@ -153,7 +153,7 @@ pub(crate) fn task(number: u64) -> Task {
 /// An empty store in memory that knows the planner's records.
 pub(crate) async fn store() -> Store {
     let options = Store::options().entity::<Task>().entity::<Holiday>();
-    options.open(Database::memory().unwrap()).await.unwrap()
+    options.open(Database::scratch().unwrap()).await.unwrap()
 }
 
 /// A store in memory that holds `tasks`.

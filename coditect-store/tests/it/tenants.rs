@@ -248,5 +248,5 @@ async fn a_record_of_another_tenants_is_refused() {
         other.append(&samples::audit_entry()).await.map(drop).unwrap_err(),
     ];
     assert!(refused.iter().all(|error| error.kind() == ErrorKind::Invalid), "{refused:?}");
-    assert_eq!(tx.engine().approximate_size(), 0, "nothing was read or written");
+    assert_eq!(tx.engine().approximate_size().await.unwrap(), 0, "nothing was read or written");
 }

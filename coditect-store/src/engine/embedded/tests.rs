@@ -19,7 +19,7 @@ async fn a_failed_sync_answers_that_the_outcome_is_unknown_and_closes_the_engine
         let syncs_left = Arc::new(AtomicI64::new(i64::MAX));
         let storage = Storage::failing(Arc::clone(&syncs_left), failure).unwrap();
         let engine = Embedded::start("embedded", storage, &Options::default()).unwrap();
-        let database = Database(Engine::Embedded(engine));
+        let database = Database::of(Engine::Embedded(engine));
         let reader = database.begin();
         reader.read_version().await.unwrap();
         let watching = database.begin();

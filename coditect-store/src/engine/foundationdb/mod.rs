@@ -1,0 +1,284 @@
+//! The engine on a cluster, through FoundationDB's own client library.
+//!
+//! That library merges, counts and remembers what conflicts by itself, as the embedded engine does after
+//! its model. What is added here: prefixes; pages that end where they were asked to; an end to waiting;
+//! and errors that say what to do.
+//!
+//! Nothing here relies on where in the cluster a key lies.
+
+mod network;
+mod transaction;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    fs::File,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, LazyLock, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use foundationdb::{
+    Database, FdbError, FdbResult,
+    options::{DatabaseOption, TransactionOption},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+pub(super) use self::transaction::Transaction;
+use super::{
+    ClusterOptions,
+    codes::{self, During},
+    limits::{self, WATCH_LIMIT},
+    prefix::Prefix,
+};
+use crate::{Error, ErrorKind, Result, telemetry};
+
+/// Where versions are advanced to (manual: "Special keys", management module).
+const MIN_VERSION: &[u8] = b"\xff\xff/management/min_required_commit_version";
+
+/// How long a cluster may take to come back with other versions.
+const RECOVERY: Duration = Duration::from_secs(60);
+
+/// The connections of this process, by their cluster files: all that open one cluster share one.
+static CONNECTIONS: LazyLock<Mutex<HashMap<PathBuf, Weak<Database>>>> =
+    LazyLock::new(Mutex::default);
+
+/// As many watches as the library allows on one connection: each database refuses one too many of its
+/// own where it is asked for.
+const MOST_WATCHES: i32 = 1_000_000;
+
+/// A handle, cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Cluster(Arc<Shared>);
+
+/// What handles, transactions and watches share.
+struct Shared {
+    database: Arc<Database>,
+    file: PathBuf,
+    prefix: Prefix,
+    options: ClusterOptions,
+    closed: watch::Sender<bool>,
+    watches: AtomicUsize,
+    /// Whether all keys go with the last handle.
+    is_scratch: bool,
+}
+
+impl Cluster {
+    pub(super) fn open(file: &Path, options: &ClusterOptions) -> Result<Self> {
+        Self::connect(file, options, false)
+    }
+
+    /// An empty part of a cluster, which is emptied again when its last handle goes.
+    pub(super) fn scratch(file: &Path) -> Result<Self> {
+        let id = uuid::Uuid::now_v7().simple().to_string();
+        let prefix = [b"coditect-scratch/", id.as_bytes(), b"/"].concat();
+        let options = ClusterOptions { prefix, ..ClusterOptions::default() };
+        Self::connect(file, &options, true)
+    }
+
+    fn connect(file: &Path, options: &ClusterOptions, is_scratch: bool) -> Result<Self> {
+        let prefix = Prefix::new(&options.prefix)?;
+        network::start(options.trace_folder.as_deref())?;
+        let database = connection(file)?;
+        Ok(Self(Arc::new(Shared {
+            database,
+            file: file.to_owned(),
+            prefix,
+            options: options.clone(),
+            closed: watch::Sender::new(false),
+            watches: AtomicUsize::new(0),
+            is_scratch,
+        })))
+    }
+
+    pub(super) fn begin(&self) -> Transaction {
+        Transaction::new(Arc::clone(&self.0))
+    }
+
+    pub(super) fn close(&self) {
+        self.0.closed.send_replace(true);
+    }
+
+    /// Makes the cluster give greater versions than `version`, as `advanceversion` of `fdbcli` does. It
+    /// recovers meanwhile, and answers nobody for a moment.
+    pub(super) async fn advance(&self, version: u64) -> Result<()> {
+        let until = Instant::now() + RECOVERY;
+        loop {
+            match self.0.advance_once(version).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) if error.kind() == ErrorKind::Closed || Instant::now() > until => {
+                    return Err(error);
+                }
+                Err(error) => tracing::debug!(%error, "the cluster's version is advanced again"),
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+impl Shared {
+    fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
+    fn create(&self) -> Result<foundationdb::Transaction> {
+        if self.is_closed() {
+            return Err(limits::closed());
+        }
+        let tx = self.database.create_trx().map_err(|error| self.error(error, During::Read))?;
+        if self.options.report_conflicts {
+            tx.set_option(TransactionOption::ReportConflictingKeys)
+                .map_err(|error| self.error(error, During::Read))?;
+        }
+        if self.options.trace_folder.is_some() {
+            let id = uuid::Uuid::now_v7().simple().to_string();
+            tx.set_option(TransactionOption::DebugTransactionIdentifier(id))
+                .and_then(|()| tx.set_option(TransactionOption::LogTransaction))
+                .map_err(|error| self.error(error, During::Read))?;
+        }
+        Ok(tx)
+    }
+
+    /// Waits for what was asked of the cluster, as long as that makes sense.
+    async fn answer<T>(
+        &self,
+        asked: impl Future<Output = FdbResult<T>>,
+        during: During,
+    ) -> Result<T> {
+        match timeout(self.options.patience, asked).await {
+            Ok(answer) => answer.map_err(|error| self.error(error, during)),
+            Err(_) => Err(self.silence(during)),
+        }
+    }
+
+    /// That it did not answer.
+    fn silence(&self, during: During) -> Error {
+        match during {
+            During::Read => {
+                let file = self.file.display();
+                let message = format!("the cluster that {file} names does not answer");
+                Error::new(ErrorKind::Unavailable, message)
+            }
+            During::Commit => {
+                let message = "the cluster does not answer, and may commit the transaction later";
+                Error::coded(ErrorKind::MaybeCommitted, 1031, message)
+            }
+        }
+    }
+
+    /// An error of the library's, which stays its source.
+    fn error(&self, error: FdbError, during: During) -> Error {
+        let kind = codes::kind(error.code(), during);
+        let told = match kind {
+            ErrorKind::Unavailable => {
+                let (file, what) = (self.file.display(), error.message());
+                let message = format!("the cluster that {file} names cannot do this: {what}");
+                Error::new(kind, message).with_code(error.code())
+            }
+            _ => Error::coded(kind, error.code(), error.message()),
+        };
+        told.because(error)
+    }
+
+    async fn advance_once(&self, version: u64) -> Result<bool> {
+        let tx = self.create()?;
+        let present = self.answer(tx.get_read_version(), During::Read).await?;
+        if u64::try_from(present).is_ok_and(|present| present > version) {
+            return Ok(true);
+        }
+        tx.set_option(TransactionOption::SpecialKeySpaceEnableWrites)
+            .map_err(|error| self.error(error, During::Read))?;
+        tx.set(MIN_VERSION, version.to_string().as_bytes());
+        let committed = async { tx.commit().await.map_err(FdbError::from) };
+        self.answer(committed, During::Commit).await.map(|_| false)
+    }
+
+    /// Removes all keys under the prefix.
+    async fn empty(&self) -> Result<()> {
+        let Some((begin, end)) = self.prefix.range() else { return Ok(()) };
+        let tx = self.database.create_trx().map_err(|error| self.error(error, During::Read))?;
+        tx.clear_range(begin, end);
+        let committed = async { tx.commit().await.map_err(FdbError::from) };
+        self.answer(committed, During::Commit).await.map(|_| ())
+    }
+}
+
+/// The connection to the cluster that `file` names.
+fn connection(file: &Path) -> Result<Arc<Database>> {
+    let unusable = |why: &str| {
+        let message = format!("the cluster file {} {why}", file.display());
+        Error::new(ErrorKind::Invalid, message)
+    };
+    // The library would say no more than that there is none.
+    let full = file.canonicalize().and_then(|full| File::open(&full).map(|_| full));
+    let full = full.map_err(|error| unusable("cannot be read").because(error))?;
+    let path = full.to_str().ok_or_else(|| unusable("has a name that is no text"))?;
+    let mut connections = CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(open) = connections.get(&full).and_then(Weak::upgrade) {
+        return Ok(open);
+    }
+    let database =
+        Database::from_path(path).map_err(|error| unusable("names no cluster").because(error))?;
+    database
+        .set_option(DatabaseOption::MaxWatches(MOST_WATCHES))
+        .map_err(|error| unusable("cannot be used").because(error))?;
+    let database = Arc::new(database);
+    connections.insert(full, Arc::downgrade(&database));
+    Ok(database)
+}
+
+/// A watch that counts as long as it is there.
+struct Watching(Arc<Shared>);
+
+impl Watching {
+    /// `None` if there are too many.
+    fn new(shared: &Arc<Shared>) -> Option<Self> {
+        let watching = Self(Arc::clone(shared));
+        let before = shared.watches.fetch_add(1, Ordering::Relaxed);
+        telemetry::watching(before + 1);
+        (before < WATCH_LIMIT).then_some(watching)
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let before = self.0.watches.fetch_sub(1, Ordering::Relaxed);
+        telemetry::watching(before - 1);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if !self.is_scratch {
+            return;
+        }
+        // A thread of its own: where this one may be, nothing can be waited for.
+        let shared = &*self;
+        let emptied = thread::scope(|scope| {
+            let empty = || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+                runtime.map_err(|error| error.to_string()).and_then(|runtime| {
+                    runtime.block_on(shared.empty()).map_err(|error| error.to_string())
+                })
+            };
+            scope.spawn(empty).join()
+        });
+        if let Ok(Err(error)) = emptied {
+            tracing::warn!(%error, "what a scratch database had is still in its cluster");
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("file", &self.file).finish_non_exhaustive()
+    }
+}

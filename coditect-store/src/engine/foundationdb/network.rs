@@ -1,0 +1,68 @@
+//! The library's network: a thread that all of the process's databases share.
+//!
+//! It can be started once, and once it was stopped it cannot be started again (manual: "Network"). It
+//! must be stopped before the process ends, since what it uses is torn down then. So it is started with
+//! the first database, and stopped by the C library's `exit`, which runs when `main` returns and when
+//! something exits in between. Until then it waits for work and costs nothing.
+
+use std::{
+    path::Path,
+    sync::{Mutex, OnceLock, PoisonError},
+};
+
+use foundationdb::{
+    FdbError,
+    api::{FdbApiBuilder, NetworkAutoStop},
+    options::NetworkOption,
+};
+
+use crate::{Error, ErrorKind, Result};
+
+/// Whether it was started, or why not.
+static STARTED: OnceLock<Result<()>> = OnceLock::new();
+
+/// What stops it when it is dropped.
+static RUNNING: Mutex<Option<NetworkAutoStop>> = Mutex::new(None);
+
+/// Starts it, if that was not done before.
+pub(super) fn start(trace_folder: Option<&Path>) -> Result<()> {
+    let started = STARTED.get_or_init(|| start_once(trace_folder));
+    started.as_ref().copied().map_err(Error::same)
+}
+
+fn start_once(trace_folder: Option<&Path>) -> Result<()> {
+    let mut builder = FdbApiBuilder::default().build().map_err(refused)?;
+    if let Some(folder) = trace_folder {
+        let folder = folder.to_string_lossy().into_owned();
+        builder = builder
+            .set_option(NetworkOption::TraceEnable(folder))
+            .and_then(|builder| builder.set_option(NetworkOption::TraceFormat("json".to_owned())))
+            .map_err(refused)?;
+    }
+    #[expect(unsafe_code, reason = "whoever starts the network promises to stop it: `stop` does")]
+    // SAFETY: the guard is dropped, which stops and joins the network's thread, before the process ends:
+    // `stop` is registered to do so right here, and runs before anything that the library registered.
+    let (running, registered) = unsafe { (builder.boot(), libc::atexit(stop)) };
+    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some(running.map_err(refused)?);
+    if registered != 0 {
+        stop();
+        return Err(Error::new(
+            ErrorKind::Unavailable,
+            "FoundationDB could not be stopped later on",
+        ));
+    }
+    Ok(())
+}
+
+extern "C" fn stop() {
+    drop(RUNNING.lock().unwrap_or_else(PoisonError::into_inner).take());
+}
+
+fn refused(error: FdbError) -> Error {
+    let message = if error.code() == 2203 {
+        "FoundationDB's library (libfdb_c) is older than 7.3: install foundationdb-clients 7.3 or later"
+    } else {
+        "FoundationDB's library cannot be started"
+    };
+    Error::coded(ErrorKind::Unavailable, error.code(), message).because(error)
+}

@@ -1,0 +1,158 @@
+//! A prefix that all keys of a database lie under, so that others may use the same cluster: added to
+//! keys on their way in, taken off on their way out.
+//!
+//! Whoever uses the database cannot tell: its keys begin with `b""` and end before `b"\xff"`, as those
+//! of a whole cluster do. What is not a user's key there, is none under the prefix either: such keys are
+//! passed on as they are, for the cluster to refuse them.
+
+use std::borrow::Cow;
+
+use super::{
+    limits::MAX_KEY,
+    range::KeySelector,
+    versionstamp::{self, Versionstamp},
+};
+use crate::{Error, ErrorKind, Result};
+
+/// The prefix, and where keys that have it end. Both are empty if there is none.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Prefix {
+    begin: Vec<u8>,
+    end: Vec<u8>,
+}
+
+impl Prefix {
+    /// # Errors
+    ///
+    /// `Invalid` if it begins with `0xff`, where the cluster's own keys are.
+    pub(super) fn new(begin: &[u8]) -> Result<Self> {
+        let mut end = begin.to_vec();
+        while end.last() == Some(&0xff) {
+            end.pop();
+        }
+        if let Some(last) = end.last_mut() {
+            *last += 1;
+        }
+        if begin.first() == Some(&0xff) {
+            return Err(Error::new(ErrorKind::Invalid, "a prefix cannot begin with 0xff"));
+        }
+        Ok(Self { begin: begin.to_vec(), end })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.begin.is_empty()
+    }
+
+    /// Where all its keys are; `None` if that is everywhere.
+    pub(super) fn range(&self) -> Option<(&[u8], &[u8])> {
+        (!self.is_empty()).then_some((&self.begin, &self.end))
+    }
+
+    /// `key` as the cluster knows it.
+    pub(super) fn key<'a>(&self, key: &'a [u8]) -> Cow<'a, [u8]> {
+        if self.is_empty() || key >= MAX_KEY {
+            return Cow::Borrowed(key);
+        }
+        Cow::Owned([&self.begin, key].concat())
+    }
+
+    /// The same for an end of a range, which may be past all keys.
+    pub(super) fn bound<'a>(&'a self, key: &'a [u8]) -> Cow<'a, [u8]> {
+        if !self.is_empty() && key == MAX_KEY { Cow::Borrowed(&self.end) } else { self.key(key) }
+    }
+
+    /// The key that a versionstamp is filled into, with the place of it.
+    pub(super) fn template<'a>(&self, template: &'a [u8]) -> Cow<'a, [u8]> {
+        let place = versionstamp::place(template).filter(|_| !self.is_empty());
+        let Some((bytes, offset)) = place.filter(|(bytes, _)| *bytes < MAX_KEY) else {
+            return Cow::Borrowed(template);
+        };
+        let (before, after) = bytes.split_at(offset);
+        let after = &after[Versionstamp::LEN..];
+        Cow::Owned(versionstamp::template(&[&self.begin, before].concat(), after))
+    }
+
+    /// `selector` as the cluster knows it. It may lead out of the prefix.
+    pub(super) fn selector(&self, selector: &KeySelector) -> KeySelector {
+        KeySelector { key: self.bound(&selector.key).into_owned(), ..*selector }
+    }
+
+    /// Whether `selector` leads to what is in a range up to, or from, it and not further: so that it may
+    /// lead out of the prefix, since nothing lies between its end and there.
+    pub(super) fn keeps(&self, selector: &KeySelector) -> bool {
+        self.is_empty() || selector.offset == 1
+    }
+
+    /// A key that the cluster has told, as the user knows it: before, or after, all of theirs if it is
+    /// none of theirs.
+    pub(super) fn own(&self, key: &[u8]) -> Vec<u8> {
+        match key.strip_prefix(self.begin.as_slice()) {
+            Some(own) => own.to_vec(),
+            None if key < self.begin.as_slice() => Vec::new(),
+            None => MAX_KEY.to_vec(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix() -> Prefix {
+        Prefix::new(b"p\xff").unwrap()
+    }
+
+    #[test]
+    fn keys_go_in_and_come_out_as_they_were() {
+        for key in [&b""[..], b"a", b"a\xff", b"\xfe\xff\xff"] {
+            let inside = prefix().key(key).into_owned();
+            assert!(inside.starts_with(b"p\xff"));
+            assert_eq!(prefix().own(&inside), key);
+            assert_eq!(Prefix::default().own(&Prefix::default().key(key)), key);
+        }
+    }
+
+    #[test]
+    fn what_is_no_users_key_is_left_for_the_cluster_to_refuse() {
+        for key in [&b"\xff"[..], b"\xff\x01", b"\xff\xff"] {
+            assert_eq!(prefix().key(key), key);
+        }
+        assert_eq!(prefix().bound(b"\xff\x01"), &b"\xff\x01"[..]);
+    }
+
+    #[test]
+    fn the_end_of_all_keys_is_the_end_of_the_prefix() {
+        assert_eq!(prefix().bound(b"\xff"), &b"q"[..]);
+        assert_eq!(prefix().bound(b"a"), &b"p\xffa"[..]);
+        assert_eq!(prefix().range(), Some((&b"p\xff"[..], &b"q"[..])));
+        assert_eq!(Prefix::default().bound(b"\xff"), &b"\xff"[..]);
+        assert_eq!(Prefix::default().range(), None);
+    }
+
+    #[test]
+    fn keys_of_others_are_before_or_after_all() {
+        assert_eq!(prefix().own(b"o"), b"");
+        assert_eq!(prefix().own(b"p"), b"");
+        assert_eq!(prefix().own(b"q"), b"\xff");
+        assert_eq!(prefix().own(b"\xff"), b"\xff");
+    }
+
+    #[test]
+    fn a_versionstamp_comes_to_lie_under_the_prefix() {
+        let template = versionstamp::template(b"log/", b"!");
+        let inside = prefix().template(&template).into_owned();
+        let stamp = Versionstamp::new(1, 2);
+        let filled = versionstamp::fill(&inside, stamp).unwrap();
+        assert_eq!(prefix().own(&filled), versionstamp::fill(&template, stamp).unwrap());
+        // One that is none stays none.
+        assert_eq!(prefix().template(b"short"), &b"short"[..]);
+        let system = versionstamp::template(b"\xff", b"");
+        assert_eq!(prefix().template(&system), system);
+    }
+
+    #[test]
+    fn a_prefix_is_not_among_the_clusters_own_keys() {
+        assert_eq!(Prefix::new(b"\xff/x").unwrap_err().kind(), ErrorKind::Invalid);
+        assert!(Prefix::new(b"").unwrap().is_empty());
+    }
+}
