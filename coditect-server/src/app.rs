@@ -10,7 +10,10 @@ use coditect_auth::{
     AccessSettings, Auth, Lifetimes, LogCourier, MasterKey, Peppers, Settings, entities,
     master_key_at,
 };
-use coditect_store::{Clock, Store, engine::Database};
+use coditect_store::{
+    Clock, Store,
+    engine::{Database, Options},
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -44,7 +47,7 @@ pub struct App {
     /// The sockets that are open.
     pub(crate) sockets: Sockets,
     /// The files outside of the API.
-    pub(crate) frontend: Frontend,
+    pub(crate) frontend: Arc<Frontend>,
     /// Where it is told of work for it.
     pub(crate) upkeep: Upkeep,
     started_at: Instant,
@@ -59,15 +62,19 @@ impl App {
     /// The store or its keys cannot be used.
     pub(crate) async fn open(
         config: Config,
-        frontend: Frontend,
+        frontend: Arc<Frontend>,
+        stopping: CancellationToken,
     ) -> Result<Self, coditect_auth::Error> {
         let clock = Clock::system();
-        let database =
-            if config.ephemeral { Database::memory()? } else { Database::open(&config.data)? };
+        let database = match (config.ephemeral, &config.place.cluster_file) {
+            (true, None) => Database::memory()?,
+            (true, Some(file)) => Database::scratch_in(file)?,
+            (false, _) => config.place.database(&Options::default())?,
+        };
         let store = entities(Store::options()).open(database).await?;
         let master_key = match env::var_os(MASTER_KEY_VARIABLE) {
             None if config.ephemeral => MasterKey::generate()?,
-            _ => master_key(&config.data, &store).await?,
+            _ => master_key(&config.place.data, &store).await?,
         };
         let settings = Settings {
             access: AccessSettings {
@@ -97,7 +104,7 @@ impl App {
             frontend,
             upkeep: Upkeep::default(),
             started_at: Instant::now(),
-            stopping: CancellationToken::new(),
+            stopping,
         })
     }
 

@@ -9,7 +9,10 @@ use clap::{Args, Parser, Subcommand};
 use coditect_store::model::TenantId;
 use hyper::Uri;
 
-use crate::config::{Config, LISTEN};
+use crate::{
+    config::{Config, LISTEN},
+    place::Place,
+};
 
 /// All that the program takes.
 #[derive(Clone, Debug, Parser)]
@@ -71,20 +74,12 @@ pub enum Verb {
     Health(Health),
 }
 
-/// Where the store is.
-#[derive(Clone, Debug, Args)]
-pub struct Data {
-    /// Folder that the embedded engine keeps its data in.
-    #[arg(long, env = "CODITECT_DATA", value_name = "FOLDER", default_value = "./coditect-data")]
-    pub data: PathBuf,
-}
-
 /// What to check.
 #[derive(Clone, Debug, Args)]
 pub struct Check {
     /// Where the store is.
     #[command(flatten)]
-    pub data: Data,
+    pub place: Place,
     /// Put index entries right that do not fit their records. Nothing else is changed.
     #[arg(long)]
     pub repair: bool,
@@ -96,7 +91,7 @@ pub struct Check {
 pub struct Inspect {
     /// Where the store is.
     #[command(flatten)]
-    pub data: Data,
+    pub place: Place,
     /// Rows of this tenant alone.
     #[arg(long, value_name = "ID")]
     pub tenant: Option<TenantId>,
@@ -129,7 +124,7 @@ pub struct Export {
     pub file: PathBuf,
     /// Where the store is.
     #[command(flatten)]
-    pub data: Data,
+    pub place: Place,
     /// This tenant alone.
     #[arg(long, value_name = "ID")]
     pub tenant: Option<TenantId>,
@@ -149,7 +144,7 @@ pub struct Import {
     pub file: Option<PathBuf>,
     /// Where the store is, or will be.
     #[command(flatten)]
-    pub data: Data,
+    pub place: Place,
     /// Take back what an import has written that has not ended.
     #[arg(long)]
     pub abandon: bool,
@@ -166,7 +161,7 @@ pub struct Backup {
     pub file: PathBuf,
     /// Where the store is.
     #[command(flatten)]
-    pub data: Data,
+    pub place: Place,
 }
 
 /// What to do with users.
@@ -183,7 +178,7 @@ pub enum UserVerb {
     /// Make a user and their tenant. Without a password they get a token to set one with.
     Create(NewUser),
     /// All users, by their addresses: id, tenant, day of registration, state, address.
-    List(Data),
+    List(Place),
     /// One of them.
     Show(OfUser),
     /// Let a user sign in again.
@@ -205,7 +200,7 @@ pub struct OfUser {
     pub email: String,
     /// Where the store is.
     #[command(flatten)]
-    pub data: Data,
+    pub place: Place,
 }
 
 /// Whom to make.
@@ -224,7 +219,7 @@ pub struct NewUser {
     pub last_name: Option<String>,
     /// Where the store is.
     #[command(flatten)]
-    pub data: Data,
+    pub place: Place,
 }
 
 /// What to do with keys.
@@ -239,12 +234,12 @@ pub struct Keys {
 #[derive(Clone, Debug, Subcommand)]
 pub enum KeysVerb {
     /// All signing keys, oldest first: id, algorithm, state, since when.
-    List(Data),
+    List(Place),
     /// Have the next key sign. What the one before has signed holds until its time.
-    Rotate(Data),
+    Rotate(Place),
     /// Replace the master key: the file in the data folder by a new one, or, with `CODITECT_MASTER_KEY`,
     /// by that of `CODITECT_NEW_MASTER_KEY`. Nobody is signed out.
-    ReplaceMaster(Data),
+    ReplaceMaster(Place),
 }
 
 /// Whom to ask.

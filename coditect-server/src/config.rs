@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use crate::{
     frontend::STRICT_POLICY,
     http::{ForwardedHeader, Origin, client::parse_network, origin},
+    place::Place,
 };
 
 /// Where it listens if nothing is said.
@@ -42,11 +43,11 @@ pub struct Config {
     #[arg(long, env = "CODITECT_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
 
-    /// Folder that the embedded engine keeps its data in; it is made if it isn't there.
-    #[arg(long, env = "CODITECT_DATA", value_name = "FOLDER", default_value = "./coditect-data")]
-    pub data: PathBuf,
+    /// Where the store is.
+    #[command(flatten)]
+    pub place: Place,
 
-    /// Keep everything in memory, and nothing after the end.
+    /// Keep everything in memory, or under a prefix of its own in the cluster, and nothing after the end.
     #[arg(
         long,
         env = "CODITECT_EPHEMERAL",
@@ -270,7 +271,7 @@ mod tests {
     fn without_flags_the_defaults_hold() {
         let config = Config::from_flags::<[&str; 0]>([]).unwrap();
         assert_eq!(config.listen, SocketAddr::from(([127, 0, 0, 1], 8080)));
-        assert_eq!(config.data, PathBuf::from("./coditect-data"));
+        assert_eq!(config.place.data, PathBuf::from("./coditect-data"));
         assert!(!config.ephemeral);
         assert_eq!(config.log_format, LogFormat::Text);
         assert_eq!(config.access_ttl, Duration::from_secs(15 * 60));

@@ -168,7 +168,7 @@ async fn export<W: AsyncWrite + Unpin>(
 
 /// Does a task, and writes what came of it.
 async fn perform<W: AsyncWrite + Unpin>(app: &App, task: Task, to: &mut W) -> io::Result<()> {
-    match task::perform(&app.auth, &app.store, &app.config.data, task).await {
+    match task::perform(&app.auth, &app.store, &app.config.place.data, task).await {
         Ok(reply) => {
             let reply = serde_json::to_string(&reply).map_err(io::Error::other)?;
             to.write_all(format!("ok\n{reply}\n").as_bytes()).await?;

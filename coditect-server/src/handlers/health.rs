@@ -10,6 +10,9 @@ use crate::{
     app::App, http::Request, http::respond, openapi::Operation, problem::Problem, routes::Answer,
 };
 
+/// Where it is asked whether the process lives.
+pub(crate) const ALIVE: &str = "/healthz";
+
 /// How soon to ask again after a refusal.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -32,7 +35,7 @@ struct Status {
 /// What the API's description says of these.
 pub(crate) fn operations() -> Vec<Operation> {
     vec![
-        Operation::get("/healthz", "alive", "Whether the process lives").open().gives::<Status>(),
+        Operation::get(ALIVE, "alive", "Whether the process lives").open().gives::<Status>(),
         Operation::get("/readyz", "ready", "Whether new work is welcome").open().gives::<Status>(),
         Operation::get("/api/v5/health", "health", "What runs here, and for how long")
             .open()
@@ -49,6 +52,14 @@ pub(crate) async fn show(app: Arc<App>, _: Request) -> Answer {
         engine: app.engine(),
         uptime_seconds: app.uptime().as_secs(),
     })
+}
+
+/// What is answered while the store has not been there yet: that the process is alive, or nothing.
+pub(crate) fn without_store(template: &str) -> Answer {
+    match template {
+        ALIVE => respond::ok(&Status { status: "alive" }),
+        _ => Err(Problem::unavailable("STORE_UNAVAILABLE", RETRY_AFTER)),
+    }
 }
 
 /// `GET /healthz`: the process is alive, whatever else.

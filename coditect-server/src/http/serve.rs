@@ -4,8 +4,9 @@
 //! failure never reaches the others, and running out of file descriptors is waited out. Stopping
 //! is: no longer ready, no longer accepting, let run what runs for a bounded time, close the rest.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{future, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use coditect_store::{ErrorKind, RunError as _};
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -26,6 +27,7 @@ use crate::{
     app::App,
     config::Config,
     frontend::{self, Frontend},
+    place::Place,
     routes::Routes,
     telemetry, upkeep,
 };
@@ -33,6 +35,9 @@ use crate::{
 /// The pauses after failures to accept, from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a cluster is waited for before the server serves without it.
+const CLUSTER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why a server doesn't start.
 #[derive(Debug, Error)]
@@ -46,10 +51,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The store or its keys cannot be used.
-    #[error("cannot start on the data in {}", .data.display())]
+    #[error("cannot start on the data in {place}")]
     Open {
-        /// The data folder.
-        data: PathBuf,
+        /// Where they are.
+        place: Box<Place>,
         /// What is wrong with it.
         source: Box<coditect_auth::Error>,
     },
@@ -68,10 +73,12 @@ pub enum Error {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    app: Arc<App>,
+    config: Config,
+    frontend: Arc<Frontend>,
     service: Arc<Service>,
     deadlines: Deadlines,
     tls: Option<Tls>,
+    stopping: CancellationToken,
     /// The operator's door, where there is one.
     #[cfg(unix)]
     control: Option<Control>,
@@ -110,24 +117,76 @@ impl Server {
         };
         let limits =
             BodyLimits { json_limit_bytes: config.body_limit, stall_timeout: config.body_timeout };
-        let frontend = Frontend::open(config.frontend.as_deref())?;
-        let data = config.data.clone();
-        let opened = App::open(config, frontend).await;
-        let app = opened.map_err(|source| Error::Open { data, source: Box::new(source) })?;
-        #[cfg(unix)]
-        let control = if app.config.ephemeral { None } else { control(&app.config.data) };
-        let app = Arc::new(app);
-        let service = Arc::new(Service::new(Arc::clone(&app), routes, limits));
-        Ok(Self {
+        let frontend = Arc::new(Frontend::open(config.frontend.as_deref())?);
+        let service = Arc::new(Service::new(config.clone(), routes, limits));
+        let mut server = Self {
             listener,
             address,
-            app,
+            config,
+            frontend,
             service,
             deadlines,
             tls,
+            stopping: CancellationToken::new(),
             #[cfg(unix)]
-            control,
-        })
+            control: None,
+        };
+        server.open_at_once().await?;
+        Ok(server)
+    }
+
+    /// Opens the store. A cluster that does not answer now may later.
+    async fn open_at_once(&mut self) -> Result<(), Error> {
+        let opening = self.open();
+        let opened = if self.config.place.cluster_file.is_some() {
+            let Ok(opened) = timeout(CLUSTER_PATIENCE, opening).await else { return Ok(()) };
+            opened
+        } else {
+            opening.await
+        };
+        match opened {
+            Ok(app) => self.service.begin(app),
+            Err(error) if is_passing(&error) && self.config.place.cluster_file.is_some() => {
+                return Ok(());
+            }
+            Err(source) => {
+                let place = Box::new(self.config.place.clone());
+                return Err(Error::Open { place, source: Box::new(source) });
+            }
+        };
+        #[cfg(unix)]
+        if !self.config.ephemeral {
+            self.control = self.config.place.folder().and_then(control);
+        }
+        Ok(())
+    }
+
+    async fn open(&self) -> Result<Arc<App>, coditect_auth::Error> {
+        let (config, frontend) = (self.config.clone(), Arc::clone(&self.frontend));
+        App::open(config, frontend, self.stopping.clone()).await.map(Arc::new)
+    }
+
+    /// The store's [`App`], as soon as there is one.
+    async fn opened(&self) -> Arc<App> {
+        if let Some(app) = self.service.app() {
+            return Arc::clone(app);
+        }
+        tracing::warn!(place = %self.config.place, "not ready: the store cannot be reached");
+        let mut told = String::new();
+        loop {
+            match self.open().await {
+                Ok(app) => {
+                    tracing::info!("ready: the store is there");
+                    return Arc::clone(self.service.begin(app));
+                }
+                Err(error) if error.to_string() != told => {
+                    told = error.to_string();
+                    tracing::warn!(error = %told, "not ready");
+                }
+                Err(_) => {}
+            }
+            sleep(LONGEST_PAUSE).await;
+        }
     }
 
     /// Where it listens; the port is the real one.
@@ -146,31 +205,42 @@ impl Server {
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let connections = TaskTracker::new();
         let severing = CancellationToken::new();
-        let working = tokio::spawn(upkeep::run(Arc::clone(&self.app)));
         if let Some(tls) = self.tls.clone() {
-            let stopping = self.app.stopping().clone();
+            let stopping = self.stopping.clone();
             let keeping = tls.keep();
             connections.spawn(async move { stopping.run_until_cancelled(keeping).await });
         }
         #[cfg(unix)]
-        if let Some(control) = self.control.take() {
-            connections.spawn(control.serve(Arc::clone(&self.app)));
-        }
+        let door = self.control.take();
+        let mut working = None;
+        let work = async {
+            let app = self.opened().await;
+            #[cfg(unix)]
+            if let Some(door) = door {
+                connections.spawn(door.serve(Arc::clone(&app)));
+            }
+            working = Some(tokio::spawn(upkeep::run(app)));
+            future::pending::<()>().await;
+        };
         tokio::select! {
             () = stop => {}
+            () = work => {}
             () = self.accept_all(&connections, &severing) => {}
         }
-        self.app.stopping().cancel();
+        self.stopping.cancel();
         drop(self.listener);
         connections.close();
         self.service.tasks().close();
-        self.app.sockets.tasks().close();
+        let app = self.service.app();
         let finished = async {
             connections.wait().await;
             self.service.tasks().wait().await;
-            self.app.sockets.tasks().wait().await;
+            if let Some(app) = app {
+                app.sockets.tasks().close();
+                app.sockets.tasks().wait().await;
+            }
         };
-        if timeout(self.app.config.shutdown_timeout, finished).await.is_err() {
+        if timeout(self.config.shutdown_timeout, finished).await.is_err() {
             tracing::warn!(
                 connections = connections.len(),
                 requests = self.service.tasks().len(),
@@ -179,13 +249,17 @@ impl Server {
         }
         severing.cancel();
         connections.wait().await;
-        // It has ended by itself, or by a panic that the log has told of.
-        let _ended = working.await;
-        self.app.store.database().close().await;
+        if let Some(working) = working {
+            // It has ended by itself, or by a panic that the log has told of.
+            let _ended = working.await;
+        }
+        if let Some(app) = app {
+            app.store.database().close().await;
+        }
     }
 
     async fn accept_all(&self, connections: &TaskTracker, severing: &CancellationToken) {
-        let permits = Arc::new(Semaphore::new(self.app.config.max_connections));
+        let permits = Arc::new(Semaphore::new(self.config.max_connections));
         // The semaphore is never closed; were it, there would be nothing more to accept.
         while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
             let (stream, peer) = accept(&self.listener).await;
@@ -195,7 +269,7 @@ impl Server {
                 self.tls.clone(),
                 Arc::clone(&self.service),
                 self.deadlines,
-                self.app.stopping().clone(),
+                self.stopping.clone(),
             );
             let severed = severing.clone();
             connections.spawn(hold(permit, async move {
@@ -206,6 +280,12 @@ impl Server {
             }));
         }
     }
+}
+
+/// Whether the store may be there later, as it is.
+fn is_passing(error: &coditect_auth::Error) -> bool {
+    let kind = error.store_error().map(coditect_store::Error::kind);
+    matches!(kind, Some(ErrorKind::Unavailable | ErrorKind::MaybeCommitted))
 }
 
 /// The operator's door in the data folder; a server without it serves all the same.

@@ -4,7 +4,11 @@
 //! client leaves, and a stopping server waits for all. A handler's panic is its own request's 500. What comes
 //! out is always an answer, never an error.
 
-use std::{net::SocketAddr, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    net::SocketAddr,
+    panic::AssertUnwindSafe,
+    sync::{Arc, OnceLock},
+};
 
 use futures_util::FutureExt;
 use hyper::{HeaderMap, Method, Response, Uri, Version, body::Incoming, header};
@@ -19,6 +23,7 @@ use super::{
 use crate::{
     app::App,
     config::Config,
+    handlers::health,
     log,
     problem::Problem,
     routes::{Answer, Found, Handler, Routes, Step},
@@ -38,15 +43,26 @@ pub(super) struct Peer {
 
 /// Answers requests, of all connections.
 pub(super) struct Service {
-    app: Arc<App>,
+    /// None until the store is there.
+    app: OnceLock<Arc<App>>,
+    config: Config,
     routes: Routes,
     tasks: TaskTracker,
     limits: BodyLimits,
 }
 
 impl Service {
-    pub(super) fn new(app: Arc<App>, routes: Routes, limits: BodyLimits) -> Self {
-        Self { app, routes, tasks: TaskTracker::new(), limits }
+    pub(super) fn new(config: Config, routes: Routes, limits: BodyLimits) -> Self {
+        Self { app: OnceLock::new(), config, routes, tasks: TaskTracker::new(), limits }
+    }
+
+    /// Has requests answered by `app`; until then there is no store, and they are told so.
+    pub(super) fn begin(&self, app: Arc<App>) -> &Arc<App> {
+        self.app.get_or_init(|| app)
+    }
+
+    pub(super) fn app(&self) -> Option<&Arc<App>> {
+        self.app.get()
     }
 
     /// The requests that run, whether or not their clients are still there.
@@ -84,8 +100,8 @@ impl Service {
         let in_flight = telemetry::in_flight();
         let (parts, body) = incoming.into_parts();
         let method = parts.method.clone();
-        let Config { trusted_proxy, forwarded_header, .. } = &self.app.config;
-        let cors = Cors::of(&self.app.config, &method, &parts.headers);
+        let Config { trusted_proxy, forwarded_header, .. } = &self.config;
+        let cors = Cors::of(&self.config, &method, &parts.headers);
         let ip = peer.address.ip();
         let is_secure = peer.is_secure
             || client::is_secure(ip, &parts.headers, trusted_proxy, *forwarded_header);
@@ -95,6 +111,7 @@ impl Service {
         };
         let answer = match step {
             Step::Say(answer) => answer,
+            Step::Call(..) if self.app.get().is_none() => health::without_store(template),
             Step::Call(handler, params) => {
                 let client = client::address(ip, &parts.headers, trusted_proxy, *forwarded_header);
                 let request = Request::new(parts, body, id.clone(), client, self.limits);
@@ -134,7 +151,7 @@ impl Service {
 
     async fn call(&self, handler: &Handler, request: Request) -> Answer {
         let span = tracing::info_span!("request", request_id = request.id().as_str());
-        let app = Arc::clone(&self.app);
+        let Some(app) = self.app.get().cloned() else { return health::without_store("-") };
         // A handler may panic before its first await, too.
         let handling = AssertUnwindSafe(async move { handler(app, request).await });
         handling.catch_unwind().instrument(span).await.unwrap_or_else(|panic| {

@@ -17,25 +17,28 @@ use super::{
     progress::{Progress, say},
     target::{Target, of},
 };
-use crate::command::{Backup, Data, Export, Import};
+use crate::{
+    Place,
+    command::{Backup, Export, Import},
+};
 
 /// A file is read in pieces of so many bytes.
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// Writes the archive of a store or of a tenant.
 pub(super) async fn export(arguments: &Export) -> Result<Outcome, Error> {
-    let Export { file, data, tenant } = arguments;
+    let Export { file, place, tenant } = arguments;
     let mut progress = Progress::new("exporting", None);
     let summary = if is_standard(file) {
         let mut stdout = tokio::io::stdout();
         let observe = |at| progress.archive(at);
-        let summary = origin::export(data, *tenant, &mut stdout, observe).await?;
+        let summary = origin::export(place, *tenant, &mut stdout, observe).await?;
         stdout.flush().await.map_err(Error::Stdout)?;
         summary
     } else {
         let mut target = Target::create(file)?;
         let observe = |at| progress.archive(at);
-        let summary = origin::export(data, *tenant, &mut target.file, observe).await?;
+        let summary = origin::export(place, *tenant, &mut target.file, observe).await?;
         target.keep().await?;
         summary
     };
@@ -46,10 +49,10 @@ pub(super) async fn export(arguments: &Export) -> Result<Outcome, Error> {
 
 /// Writes the archive of a store, and reads it back before it gets its name.
 pub(super) async fn backup(arguments: &Backup) -> Result<Outcome, Error> {
-    let Backup { file, data } = arguments;
+    let Backup { file, place } = arguments;
     let mut progress = Progress::new("backing up", None);
     let mut target = Target::create(file)?;
-    let written = origin::export(data, None, &mut target.file, |at| progress.archive(at)).await?;
+    let written = origin::export(place, None, &mut target.file, |at| progress.archive(at)).await?;
     target.sync().await?;
     drop(progress);
     let mut progress = Progress::new("reading back", Some(written.bytes));
@@ -66,28 +69,28 @@ pub(super) async fn backup(arguments: &Backup) -> Result<Outcome, Error> {
 
 /// Makes a store, or a tenant of one, of an archive.
 pub(super) async fn import(arguments: &Import) -> Result<Outcome, Error> {
-    let Import { file, data, .. } = arguments;
-    let Some(file) = file else { return abandon(data).await };
+    let Import { file, place, .. } = arguments;
+    let Some(file) = file else { return abandon(place).await };
     let summary = if is_standard(file) {
         let mut progress = Progress::new("importing", None);
-        let import = options().import(database(data)?)?;
+        let import = options().import(database(place)?)?;
         import.run(tokio::io::stdin(), |at| progress.archive(at)).await?
     } else {
         let mut source = open(file).await?;
         let mut progress = Progress::new("verifying", length(file).await);
         // Nothing is made, not even the folder, of an archive that is not whole.
-        let there = Database::is_in(&data.data)?;
-        let verifying = if there { database(data)? } else { Database::memory()? };
+        let there = place.may_have_store()?;
+        let verifying = if there { database(place)? } else { Database::memory()? };
         let verifying = options().import(verifying)?;
         verifying.verify(&mut source, |at| progress.archive(at)).await?;
         drop((verifying, progress));
         source.rewind().await.map_err(of(file))?;
         let mut progress = Progress::new("importing", length(file).await);
-        let import = options().import(database(data)?)?;
+        let import = options().import(database(place)?)?;
         import.run(&mut source, |at| progress.archive(at)).await?
     };
     // That it can be opened is the last that is asked of it.
-    let store = options().open(database(data)?).await;
+    let store = options().open(database(place)?).await;
     let unbuilt = match store {
         Ok(store) => {
             let unbuilt = store.unbuilt().await?;
@@ -110,11 +113,11 @@ pub(super) async fn import(arguments: &Import) -> Result<Outcome, Error> {
 }
 
 /// Takes back what an import has written that has not ended.
-async fn abandon(data: &Data) -> Result<Outcome, Error> {
-    if !Database::is_in(&data.data)? {
-        return Err(Error::NoStore(data.data.clone()));
+async fn abandon(place: &Place) -> Result<Outcome, Error> {
+    if !place.may_have_store()? {
+        return Err(Error::NoStore(Box::new(place.clone())));
     }
-    let abandoned = options().import(database(data)?)?.abandon().await?;
+    let abandoned = options().import(database(place)?)?.abandon().await?;
     say(if abandoned { "the import was taken back" } else { "there is no import to take back" });
     Ok(Outcome::Done)
 }

@@ -1,5 +1,7 @@
 //! Check: rows and indexes, then the file that they lie in.
 
+use std::path::PathBuf;
+
 use coditect_store::{
     ErrorKind,
     check::{Event, Report, Stage},
@@ -15,7 +17,7 @@ use crate::command::Check;
 
 /// Checks a store; each fault is a line on stdout.
 pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
-    let store = match open(&arguments.data).await {
+    let store = match open(&arguments.place).await {
         Ok(store) => store,
         Err(Error::Store(error)) if error.kind() == ErrorKind::Corrupt => {
             Progress::new("checking", None).line(&error.to_string()).map_err(Error::Stdout)?;
@@ -52,20 +54,13 @@ pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
     store.database().close().await;
     drop(store);
 
-    progress.turn_to("pages");
-    let folder = arguments.data.data.clone();
-    let file = tokio::task::spawn_blocking(move || Database::check_file(folder)).await;
     let mut faults = report.faults;
-    let damage = match file {
-        Ok(Ok(FileState::Sound)) => None,
-        Ok(Ok(FileState::Repaired)) => Some("the file was damaged, and was put right".to_owned()),
-        Ok(Err(error)) if error.kind() == ErrorKind::Corrupt => Some(error.to_string()),
-        Ok(Err(error)) => return Err(error.into()),
-        Err(_) => Some("the file cannot be read without a panic".to_owned()),
-    };
-    if let Some(damage) = damage {
-        faults += 1;
-        progress.line(&damage).map_err(Error::Stdout)?;
+    if let Some(folder) = arguments.place.folder() {
+        progress.turn_to("pages");
+        if let Some(damage) = damage(folder.to_owned()).await? {
+            faults += 1;
+            progress.line(&damage).map_err(Error::Stdout)?;
+        }
     }
     drop(progress);
     for index in &report.unbuilt {
@@ -82,4 +77,16 @@ pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
         HumanCount(faults)
     ));
     Ok(if faults == 0 { Outcome::Done } else { Outcome::Faulty })
+}
+
+/// What is wrong with the file in `folder`.
+async fn damage(folder: PathBuf) -> Result<Option<String>, Error> {
+    let file = tokio::task::spawn_blocking(move || Database::check_file(folder)).await;
+    Ok(match file {
+        Ok(Ok(FileState::Sound)) => None,
+        Ok(Ok(FileState::Repaired)) => Some("the file was damaged, and was put right".to_owned()),
+        Ok(Err(error)) if error.kind() == ErrorKind::Corrupt => Some(error.to_string()),
+        Ok(Err(error)) => return Err(error.into()),
+        Err(_) => Some("the file cannot be read without a panic".to_owned()),
+    })
 }

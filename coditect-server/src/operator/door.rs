@@ -1,6 +1,6 @@
 //! The door of the server that runs on a store, from outside: see [`control`](crate::control).
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use coditect_store::{
     archive::{self, Progress, Summary},
@@ -16,19 +16,21 @@ use super::{
     target::of,
     task::{Reply, Task},
 };
-use crate::{command::Data, control::SOCKET};
+use crate::{Place, control::SOCKET};
 
 /// A server that answers.
 pub(super) struct Server {
     stream: UnixStream,
-    data: Data,
+    path: PathBuf,
 }
 
 /// The one that runs on the store, if one does.
-pub(super) async fn find(data: &Data) -> Result<Option<Server>, Error> {
-    let path = data.data.join(SOCKET);
+pub(super) async fn find(place: &Place) -> Result<Option<Server>, Error> {
+    // Nobody has a cluster to themselves, so that there is nobody to ask.
+    let Some(folder) = place.folder() else { return Ok(None) };
+    let path = folder.join(SOCKET);
     match UnixStream::connect(&path).await {
-        Ok(stream) => Ok(Some(Server { stream, data: data.clone() })),
+        Ok(stream) => Ok(Some(Server { stream, path })),
         // None, or one that was killed and left its socket behind.
         Err(error)
             if matches!(
@@ -62,7 +64,7 @@ impl Server {
 
     /// Has it do a task.
     pub(super) async fn perform(self, task: &Task) -> Result<Reply, Error> {
-        let path = self.data.data.join(SOCKET);
+        let path = self.path.clone();
         let task = serde_json::to_string(task).map_err(io::Error::from).map_err(of(&path))?;
         let mut stream = self.asked(&format!("do {task}\n")).await?;
         let mut reply = String::new();
@@ -72,7 +74,7 @@ impl Server {
 
     /// What comes after it has said that it does `request`.
     async fn asked(self, request: &str) -> Result<BufReader<UnixStream>, Error> {
-        let path = self.data.data.join(SOCKET);
+        let path = self.path.clone();
         let mut stream = BufReader::new(self.stream);
         stream.get_mut().write_all(request.as_bytes()).await.map_err(of(&path))?;
         let mut reply = String::new();

@@ -6,7 +6,10 @@ use super::{
     Error, Outcome,
     task::{self, Reply, Task, UserRow, given_master_keys},
 };
-use crate::command::{Data, KeysVerb, UserVerb};
+use crate::{
+    Place,
+    command::{KeysVerb, UserVerb},
+};
 
 /// The longest password that is read, in bytes.
 const PASSWORD_BYTES: u64 = 8192;
@@ -21,7 +24,7 @@ pub(super) async fn user(verb: &UserVerb) -> Result<Outcome, Error> {
                 first_name: new.first_name.clone(),
                 last_name: new.last_name.clone(),
             };
-            show(&task::run(&new.data, task).await?)?;
+            show(&task::run(&new.place, task).await?)?;
         }
         UserVerb::List(list) => {
             let mut after = None;
@@ -35,39 +38,39 @@ pub(super) async fn user(verb: &UserVerb) -> Result<Outcome, Error> {
             }
         }
         UserVerb::Show(of) => {
-            show(&task::run(&of.data, Task::User { email: of.email.clone() }).await?)?;
+            show(&task::run(&of.place, Task::User { email: of.email.clone() }).await?)?;
         }
-        UserVerb::Enable(of) => set_enabled(&of.data, &of.email, true).await?,
-        UserVerb::Disable(of) => set_enabled(&of.data, &of.email, false).await?,
+        UserVerb::Enable(of) => set_enabled(&of.place, &of.email, true).await?,
+        UserVerb::Disable(of) => set_enabled(&of.place, &of.email, false).await?,
         UserVerb::ResetPassword(of) => {
             let task = Task::ResetPassword { email: of.email.clone() };
-            show(&task::run(&of.data, task).await?)?;
+            show(&task::run(&of.place, task).await?)?;
         }
         UserVerb::SignOut(of) => {
-            show(&task::run(&of.data, Task::SignOut { email: of.email.clone() }).await?)?;
+            show(&task::run(&of.place, Task::SignOut { email: of.email.clone() }).await?)?;
         }
         UserVerb::RemoveSecondFactor(of) => {
             let task = Task::RemoveSecondFactor { email: of.email.clone() };
-            show(&task::run(&of.data, task).await?)?;
+            show(&task::run(&of.place, task).await?)?;
         }
     }
     Ok(Outcome::Done)
 }
 
-async fn set_enabled(data: &Data, email: &str, enabled: bool) -> Result<(), Error> {
+async fn set_enabled(place: &Place, email: &str, enabled: bool) -> Result<(), Error> {
     let task = Task::SetEnabled { email: email.to_owned(), enabled };
-    show(&task::run(data, task).await?)
+    show(&task::run(place, task).await?)
 }
 
 pub(super) async fn keys(verb: &KeysVerb) -> Result<Outcome, Error> {
-    let (data, task) = match verb {
-        KeysVerb::List(data) => (data, Task::Keys),
-        KeysVerb::Rotate(data) => (data, Task::RotateKeys),
-        KeysVerb::ReplaceMaster(data) => {
-            (data, Task::ReplaceMasterKey { given: given_master_keys()? })
+    let (place, task) = match verb {
+        KeysVerb::List(place) => (place, Task::Keys),
+        KeysVerb::Rotate(place) => (place, Task::RotateKeys),
+        KeysVerb::ReplaceMaster(place) => {
+            (place, Task::ReplaceMasterKey { given: given_master_keys()? })
         }
     };
-    show(&task::run(data, task).await?)?;
+    show(&task::run(place, task).await?)?;
     Ok(Outcome::Done)
 }
 

@@ -14,7 +14,7 @@ use crate::command::Inspect;
 
 /// Shows what was asked for on stdout.
 pub(super) async fn run(arguments: &Inspect) -> Result<Outcome, Error> {
-    let store = open(&arguments.data).await?;
+    let store = open(&arguments.place).await?;
     let mut inspect = store.inspect();
     if let Some(tenant) = arguments.tenant {
         inspect = inspect.tenant(tenant);

@@ -28,7 +28,7 @@ use coditect_store::{
 use hyper::Uri;
 use thiserror::Error;
 
-use crate::command::{Data, Verb};
+use crate::{Place, command::Verb};
 
 /// The memory that caches the store's file, in bytes.
 const CACHE_BYTES: usize = 64 << 20;
@@ -37,8 +37,8 @@ const CACHE_BYTES: usize = 64 << 20;
 #[derive(Debug, Error)]
 pub enum Error {
     /// There is no store.
-    #[error("there is no store in {}", .0.display())]
-    NoStore(PathBuf),
+    #[error("there is no store in {0}")]
+    NoStore(Box<Place>),
     /// The store, or an archive.
     #[error(transparent)]
     Store(#[from] coditect_store::Error),
@@ -133,23 +133,22 @@ fn options() -> StoreOptions {
 }
 
 /// Opens a store that is there, and makes none.
-async fn open(data: &Data) -> Result<Store, Error> {
-    let missing = || Error::NoStore(data.data.clone());
-    if !Database::is_in(&data.data)? {
+async fn open(place: &Place) -> Result<Store, Error> {
+    let missing = || Error::NoStore(Box::new(place.clone()));
+    if !place.may_have_store()? {
         return Err(missing());
     }
-    let database = database(data)?;
+    let database = database(place)?;
     // An import that was stopped before its first commit leaves a file without a key.
-    let first = RangeQuery::new(b"", b"\xff").limit(1);
-    if database.begin().get_range(&first).await?.rows.is_empty() {
+    let first = &RangeQuery::new(b"", b"\xff").limit(1);
+    let found = database.run(|tx| async move { tx.snapshot().get_range(first).await });
+    if found.await?.rows.is_empty() {
         return Err(missing());
     }
     Ok(options().open(database).await?)
 }
 
-/// The database in a folder, made if it is not there. A verb goes through it once, so that a small
-/// cache does.
-fn database(data: &Data) -> Result<Database, Error> {
-    let options = Options { cache_bytes: CACHE_BYTES, ..Options::default() };
-    Ok(Database::open_with(&data.data, &options)?)
+/// The database, made if it is not there. A verb goes through it once, so that a small cache does.
+fn database(place: &Place) -> Result<Database, Error> {
+    Ok(place.database(&Options { cache_bytes: CACHE_BYTES, ..Options::default() })?)
 }

@@ -7,20 +7,20 @@ use coditect_store::{
 use tokio::io::AsyncWrite;
 
 use super::{Error, open};
-use crate::command::Data;
+use crate::Place;
 
 /// Writes the archive of the store, or of one tenant, to `sink`.
 pub(super) async fn export<W: AsyncWrite + Unpin>(
-    data: &Data,
+    place: &Place,
     tenant: Option<TenantId>,
     sink: &mut W,
     observe: impl FnMut(Progress),
 ) -> Result<Summary, Error> {
     #[cfg(unix)]
-    if let Some(server) = super::door::find(data).await? {
+    if let Some(server) = super::door::find(place).await? {
         return server.export(tenant, sink, observe).await;
     }
-    let store = open(data).await?;
+    let store = open(place).await?;
     let export = match tenant {
         Some(tenant) => store.export().tenant(tenant),
         None => store.export(),

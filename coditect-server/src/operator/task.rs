@@ -20,8 +20,8 @@ use uuid::Uuid;
 
 use super::{Error, open};
 use crate::{
+    Place,
     app::{MASTER_KEY_FILE, MASTER_KEY_VARIABLE, master_key},
-    command::Data,
 };
 
 /// The variable that holds the next master key, where it is not in a file.
@@ -109,13 +109,13 @@ impl From<&User> for UserRow {
 }
 
 /// Does it where the store is.
-pub(super) async fn run(data: &Data, task: Task) -> Result<Reply, Error> {
+pub(super) async fn run(place: &Place, task: Task) -> Result<Reply, Error> {
     #[cfg(unix)]
-    if let Some(server) = super::door::find(data).await? {
+    if let Some(server) = super::door::find(place).await? {
         return server.perform(&task).await;
     }
-    let store = open(data).await?;
-    let performed = perform_here(&store, &data.data, task).await;
+    let store = open(place).await?;
+    let performed = perform_here(&store, &place.data, task).await;
     store.database().close().await;
     performed
 }

@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use super::Options;
+
 /// Options of the engine on a cluster.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
@@ -78,9 +80,18 @@ impl super::Database {
     ///
     /// As [`memory`](Self::memory), or [`cluster`](Self::cluster).
     pub fn scratch() -> crate::Result<Self> {
+        Self::scratch_with(&Options::default())
+    }
+
+    /// As [`scratch`](Self::scratch), with options for the one in memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`scratch`](Self::scratch).
+    pub fn scratch_with(options: &Options) -> crate::Result<Self> {
         match std::env::var_os(CLUSTER_FILE_VARIABLE) {
             Some(file) if !file.is_empty() => Self::scratch_in(file),
-            _ => Self::memory(),
+            _ => Self::memory_with(options),
         }
     }
 

@@ -2,10 +2,7 @@
 //! answer with, so that a test can see to it that every step copes with each.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -112,56 +109,63 @@ pub(super) enum Step {
     Commit,
 }
 
-/// A plan that one step fails: see [`Database::with_faults`]. A handle; its clones count together.
-#[derive(Clone, Debug)]
-pub struct Faults(Arc<Plan>);
+/// What fails, and when: see [`Database::with_faults`]. A handle; its clones are one plan. Nothing fails
+/// until it is [planned](Self::plan).
+#[derive(Clone, Debug, Default)]
+pub struct Faults(Arc<Mutex<Plan>>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Plan {
-    at: u64,
-    fault: Fault,
-    steps: AtomicU64,
-    has_come: AtomicBool,
+    next: Option<(u64, Fault)>,
+    steps: u64,
+    has_come: bool,
 }
 
 impl Faults {
-    /// `fault` comes at the step `at`, counted from 0: a read, or a commit. Not at all, if it is none that
-    /// comes at such a step.
-    pub fn at_step(at: u64, fault: Fault) -> Self {
-        let (steps, has_come) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self(Arc::new(Plan { at, fault, steps, has_come }))
+    /// Has `fault` come at the step `at`: a read, or a commit, counted from 0 and from now on. It does not
+    /// come if it is none that comes at such a step.
+    pub fn plan(&self, at: u64, fault: Fault) {
+        *self.lock() = Plan { next: Some((at, fault)), ..Plan::default() };
     }
 
-    /// How many steps there have been.
+    /// Has nothing fail from now on, and counts from 0 again.
+    pub fn clear(&self) {
+        *self.lock() = Plan::default();
+    }
+
+    /// How many steps there have been since.
     pub fn steps(&self) -> u64 {
-        self.0.steps.load(Ordering::SeqCst)
+        self.lock().steps
     }
 
     /// Whether it has come.
     pub fn has_come(&self) -> bool {
-        self.0.has_come.load(Ordering::SeqCst)
+        self.lock().has_come
     }
 
-    fn comes(&self, step: Step) -> bool {
-        let is_now = self.0.steps.fetch_add(1, Ordering::SeqCst) == self.0.at;
-        let comes = is_now && self.0.fault.comes_at(step);
-        if comes {
-            self.0.has_come.store(true, Ordering::SeqCst);
-        }
-        comes
+    fn lock(&self) -> MutexGuard<'_, Plan> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts `step`; the fault that comes at it.
+    fn comes(&self, step: Step) -> Option<Fault> {
+        let mut plan = self.lock();
+        let number = plan.steps;
+        plan.steps += 1;
+        let (_, fault) = plan.next.filter(|(at, fault)| *at == number && fault.comes_at(step))?;
+        plan.has_come = true;
+        Some(fault)
     }
 
     /// Fails the step, if it is its turn.
     pub(super) fn at(&self, step: Step) -> Result<()> {
-        if self.comes(step) { Err(self.0.fault.error(During::Read)) } else { Ok(()) }
+        self.comes(step).map_or(Ok(()), |fault| Err(fault.error(During::Read)))
     }
 
     /// Commits `tx`, or does as if.
     pub(super) async fn commit(&self, tx: &Transaction) -> Result<()> {
-        if !self.comes(Step::Commit) {
-            return tx.commit_now().await;
-        }
-        match self.0.fault.written() {
+        let Some(fault) = self.comes(Step::Commit) else { return tx.commit_now().await };
+        match fault.written() {
             Written::Never => tx.cancel(),
             Written::Before => tx.commit_now().await?,
             Written::After => {
@@ -173,7 +177,7 @@ impl Faults {
                 });
             }
         }
-        Err(self.0.fault.error(During::Commit))
+        Err(fault.error(During::Commit))
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
 /// A store whose reads give way before they are answered, with something of everything.
 async fn filled() -> Store {
     let options = Options { round_trips: true, ..Options::default() };
-    let database = Database::memory_with(&options).unwrap();
+    let database = Database::scratch_with(&options).unwrap();
     let store = Store::options().entity::<Task>().open(database).await.unwrap();
     let fill = |tx: Transaction| async move {
         for number in 1..=250 {

@@ -10,6 +10,7 @@ mod checks;
 mod conformance;
 mod crashes;
 mod deletions;
+mod faults;
 mod formats;
 mod indexes;
 mod keyspace;

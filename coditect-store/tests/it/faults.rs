@@ -1,0 +1,404 @@
+//! Every method of the repositories, with every error that a cluster may answer with at each of its
+//! steps: what is returned is true, and what is in the store is what was there before, or all that was
+//! to be, once.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use coditect_store::{
+    Blob, BlobUpload, Clock, Counter, Error, ErrorKind, Result, Store, Transaction,
+    archive::Summary,
+    engine::{Database, Fault, Faults, RangeQuery},
+    keyspace::{Global, Root},
+    model::{
+        ClientState, Conversation, ConversationId, EditorState, File, FileHome, FilePolicy,
+        Message, MessageId, Session, SessionId, SessionState, User,
+    },
+    transaction::{RetryPolicy, Unknown},
+};
+
+use crate::{
+    deletions::is_sound,
+    planner::{Task, TaskNumber, task, tenant},
+    samples,
+};
+
+/// Longer than a commit is late that comes in after its answer.
+const LATE: Duration = Duration::from_millis(60);
+
+type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+type Working = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+/// Something that is done in one transaction, as often as that is tried.
+type Work = Box<dyn Fn(Transaction) -> Working + Send + Sync>;
+
+/// A store whose engine fails when it is told to, and what is in it at first.
+struct Bench {
+    /// The same database, which does not fail.
+    sound: Database,
+    faults: Faults,
+    store: Store,
+    before: Rows,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let sound = Database::scratch().unwrap();
+        let faults = Faults::default();
+        let options = Store::options().root(Root::new(&"s".to_owned())).entity::<Task>();
+        let store = options.open(sound.with_faults(faults.clone())).await.unwrap();
+        let fill = |tx: Transaction| async move {
+            for number in 1..=9 {
+                tx.create(&Task { ticket: Some(number.to_string()), ..task(number) }).await?;
+            }
+            samples::write(&tx).await;
+            tx.create(&samples::agent()).await
+        };
+        store.run(fill).await.unwrap();
+        Self { before: Vec::new(), sound, faults, store }
+    }
+
+    /// All rows but those that recognise an attempt.
+    async fn rows(&self) -> Rows {
+        let tx = self.sound.begin();
+        let all = tx.snapshot().get_range(&RangeQuery::new(b"", b"\xff")).await.unwrap();
+        let rows = all.rows.into_iter().filter(|row| row.key != MARKER);
+        rows.map(|row| (row.key, row.value)).collect()
+    }
+
+    /// Makes it what it was at first.
+    async fn restore(&self) {
+        self.faults.clear();
+        let tx = self.sound.begin();
+        tx.clear_range(b"", b"\xff");
+        for (key, value) in &self.before {
+            tx.set(key, value);
+        }
+        tx.commit().await.unwrap();
+    }
+
+    /// What is there, without the versions that differ from one run to the next.
+    async fn state(&self) -> Rows {
+        let mut rows = self.rows().await;
+        let known: std::collections::BTreeSet<_> = self.before.iter().collect();
+        let fresh: Vec<_> = rows.iter().map(|row| !known.contains(row)).collect();
+        for ((key, value), is_fresh) in rows.iter_mut().zip(fresh) {
+            if is_fresh {
+                mask(key);
+                mask(value);
+            }
+        }
+        rows.sort();
+        rows
+    }
+}
+
+const MARKER: &[u8] = b"marker";
+
+/// Replaces what looks like a versionstamp of this hour: eight bytes of a version, the first four of which
+/// hold for 71 minutes, and two of order.
+fn mask(bytes: &mut [u8]) {
+    let micros = u64::try_from(Clock::system().now().timestamp_micros()).unwrap();
+    let this_hour = &micros.to_be_bytes()[..3];
+    for at in 0..bytes.len().saturating_sub(9) {
+        if bytes[at..].starts_with(this_hour) {
+            bytes[at..at + 10].fill(0);
+        }
+    }
+}
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+}
+
+async fn upload(store: &Store, bytes: &[u8]) -> Blob {
+    let mut upload =
+        BlobUpload::begin(store, samples::tenant().id, &Clock::system()).await.unwrap();
+    upload.write(bytes).await.unwrap();
+    upload.finish().await.unwrap()
+}
+
+/// `name: |tx, it| …` for each, where `it` is what they have in common.
+macro_rules! works {
+    ($common:expr; $($name:literal: |$tx:ident, $it:ident| $work:expr;)*) => {
+        vec![$(($name, {
+            let common = Arc::clone(&$common);
+            Box::new(move |$tx: Transaction| {
+                let $it = Arc::clone(&common);
+                Box::pin(async move { $work.map(|_| ()) }) as Working
+            }) as Work
+        })),*]
+    };
+}
+
+struct Common {
+    read: coditect_store::Stored<Task>,
+    changed: Task,
+    new: Task,
+    opened: Session,
+    begun: Conversation,
+    said: Message,
+    position: coditect_store::engine::Versionstamp,
+    file: File,
+    blob: Blob,
+    policy: FilePolicy,
+    home: FileHome,
+}
+
+async fn common(store: &Store) -> Common {
+    let of = samples::tenant().id;
+    let policy = FilePolicy { versions: 2, ..FilePolicy::default() };
+    let home = FileHome::Workspace("/workspace/p".into());
+    let first = upload(store, b"one").await;
+    let put = |tx| {
+        let (home, policy) = (&home, &policy);
+        async move { File::put(&tx, of, (home, "d/a"), first, policy, now()).await }
+    };
+    let file = store.run(put).await.unwrap();
+    let tx = store.begin();
+    let read = tx.get_stored::<Task>(tenant(1), TaskNumber(7)).await.unwrap().unwrap();
+    let log = tx.log::<Message>(of, samples::conversation().id, ..).page(1, None).await.unwrap();
+    Common {
+        changed: Task { due: Some(9), slug: "new".into(), ..task(7) },
+        new: Task { slug: "other".into(), ..task(999) },
+        opened: Session { id: SessionId::new(), ..samples::session() },
+        begun: Conversation { id: ConversationId::new(), ..samples::conversation() },
+        said: Message { id: MessageId::new(), ..samples::message() },
+        position: log.items[0].position,
+        blob: upload(store, b"two").await,
+        read,
+        file,
+        policy,
+        home,
+    }
+}
+
+fn works(common: &Arc<Common>) -> Vec<(&'static str, Work)> {
+    let (of, session) = (samples::tenant().id, samples::session().id);
+    works! { common;
+        "create": |tx, it| tx.create(&it.new).await;
+        "update": |tx, it| tx.update(&it.changed).await;
+        "update_at": |tx, it| tx.update_at(&it.changed, it.read.revision()).await;
+        "upsert": |tx, it| tx.upsert(&it.new).await;
+        "modify": |tx, _it| tx.modify::<Task>(tenant(1), TaskNumber(7), |task| task.day += 1).await;
+        "delete": |tx, _it| tx.delete::<Task>(tenant(1), TaskNumber(7)).await;
+        "find": |tx, _it| tx.find(&User::BY_EMAIL, Global, "ada@example.org".to_owned()).await;
+        "scan": |tx, _it| tx.scan(&Task::BY_OWNER, tenant(1), task(1).owner).page(5, None).await;
+        "append": |tx, it| tx.append(&it.said).await;
+        "amend": |tx, it| tx.amend(it.position, &it.said).await;
+        "take_out": |tx, it| {
+            tx.take_out::<Message>(samples::tenant().id, samples::conversation().id, it.position).await
+        };
+        "charge": |tx, _it| tx.charge(of, Counter::FILES, 1, 1_000).await;
+        "Session::open": |tx, it| it.opened.open(&tx, 100).await;
+        "SessionState::save": |tx, _it| {
+            SessionState::save(&tx, of, session, EditorState::default(), now()).await
+        };
+        "SessionMemory::save": |tx, _it| samples::session_memory().save(&tx).await;
+        "Conversation::begin": |tx, it| it.begun.begin(&tx).await;
+        "Message::say": |tx, it| it.said.say(&tx).await;
+        "ClientState::save": |tx, _it| {
+            ClientState::save(&tx, of, session, "theia.layout", vec![1], now()).await
+        };
+        "ClientState::discard": |tx, _it| ClientState::discard(&tx, of, session, "theia.layout").await;
+        "attach": |tx, it| tx.attach(of, &it.blob).await;
+        "File::put": |tx, it| File::put(&tx, of, (&it.home, "d/a"), it.blob, &it.policy, now()).await;
+        "File::make_way": |tx, it| File::make_way(&tx, of, (&it.home, "x/y/z"), &it.policy, now()).await;
+        "File::remove": |tx, it| it.file.remove(&tx, now()).await;
+        "delete_session": |tx, _it| tx.delete_session(of, session, now()).await;
+        "delete_conversation": |tx, _it| {
+            tx.delete_conversation(of, samples::conversation().id, now()).await
+        };
+        "delete_tenant": |tx, _it| tx.delete_tenant(of, now()).await;
+    }
+}
+
+fn policy(unknown: Unknown) -> RetryPolicy {
+    RetryPolicy { first_delay: Duration::from_micros(10), unknown, ..RetryPolicy::default() }
+}
+
+/// Whether it is what the closure itself found: here that it had been run before.
+fn is_answer(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Exists | ErrorKind::NotFound | ErrorKind::Stale | ErrorKind::Unique(_)
+    )
+}
+
+#[tokio::test]
+async fn whatever_the_engine_answers_a_method_does_all_or_nothing_once() {
+    let mut bench = Bench::new().await;
+    let common = Arc::new(common(&bench.store).await);
+    bench.before = bench.rows().await;
+    let mut tried = 0;
+    for (name, work) in works(&common) {
+        bench.restore().await;
+        let before = bench.state().await;
+        bench.store.run(&work).await.unwrap();
+        let steps = bench.faults.steps();
+        let after = bench.state().await;
+        for (step, fault) in (0..steps).flat_map(|step| Fault::ALL.map(|fault| (step, fault))) {
+            for unknown in [Unknown::Return, Unknown::RunAgain, Unknown::Recognise(MARKER.into())] {
+                let about = format!("{name}, {fault:?} at step {step}, {unknown:?}");
+                bench.restore().await;
+                bench.faults.plan(step, fault);
+                let outcome = bench.store.run_with(&policy(unknown.clone()), &work).await;
+                if !bench.faults.has_come() {
+                    continue;
+                }
+                tried += 1;
+                if fault == Fault::Late {
+                    tokio::time::sleep(LATE).await;
+                }
+                let found = bench.state().await;
+                match (outcome, &unknown) {
+                    (Ok(()), _) => assert!(found == after, "{about}: done, and not there"),
+                    (Err(error), _) if error.kind() == ErrorKind::MaybeCommitted => {
+                        let is_told = matches!(unknown, Unknown::Return) || fault == Fault::Late;
+                        assert!(is_told && fault.is_unknown_outcome(), "{about}: {error}");
+                        assert!(found == before || found == after, "{about}: a part is there");
+                    }
+                    (Err(error), Unknown::RunAgain) if is_answer(&error) => {
+                        assert!(found == after, "{about}: {error}, and not there");
+                    }
+                    (Err(error), _) => {
+                        let is_silent = fault == Fault::Silent;
+                        assert!(
+                            is_silent && error.kind() == ErrorKind::Unavailable,
+                            "{about}: {error}"
+                        );
+                        assert!(found == before, "{about}: something was written");
+                    }
+                }
+            }
+        }
+        bench.faults.clear();
+        is_sound(&bench.store).await;
+    }
+    assert!(tried > 1_000, "only {tried} faults came");
+}
+
+/// Something that takes several transactions, and can be begun again.
+type Task2 = Box<dyn Fn(Store) -> Working + Send + Sync>;
+
+#[tokio::test]
+async fn what_takes_several_transactions_is_gone_on_with_after_any_fault() {
+    let mut bench = Bench::new().await;
+    let common = Arc::new(common(&bench.store).await);
+    let of = samples::tenant().id;
+    let delete = |tx: Transaction| async move { tx.delete_tenant(of, now()).await };
+    bench.before = bench.rows().await;
+    let kept = bench.before.clone();
+    bench.store.run(delete).await.unwrap();
+    let doomed = bench.rows().await;
+    let policy = common.policy.clone();
+    let jobs: Vec<(&str, Rows, Task2)> = vec![
+        (
+            "complete_deletions",
+            doomed,
+            Box::new(|store| Box::pin(async move { store.complete_deletions().await.map(|_| ()) })),
+        ),
+        (
+            "sweep",
+            kept.clone(),
+            Box::new(|store| {
+                let late = now() + chrono::TimeDelta::days(4_000);
+                Box::pin(async move { store.sweep(late).await.map(|_| ()) })
+            }),
+        ),
+        (
+            "verify",
+            kept.clone(),
+            Box::new(|store| {
+                Box::pin(async move {
+                    store.verify("planner_tasks_by_slug")?.run(|_| ()).await.map(|_| ())
+                })
+            }),
+        ),
+        (
+            "a file is uploaded",
+            kept.clone(),
+            Box::new(move |store| {
+                let policy = policy.clone();
+                Box::pin(async move {
+                    let home = &FileHome::Workspace("/workspace/q".into());
+                    let mut upload = BlobUpload::begin(&store, of, &Clock::system()).await?;
+                    upload.write(&vec![7; 300_000]).await?;
+                    let (blob, policy) = (upload.finish().await?, &policy);
+                    let put = |tx| async move {
+                        File::put(&tx, of, (home, "a"), blob, policy, now()).await
+                    };
+                    store.run(put).await.map(|_| ())
+                })
+            }),
+        ),
+    ];
+    for (name, before, job) in jobs {
+        bench.before = before;
+        bench.restore().await;
+        job(bench.store.clone()).await.unwrap();
+        let steps = bench.faults.steps();
+        let after = bench.state().await.len();
+        for (step, fault) in (0..steps).flat_map(|step| Fault::ALL.map(|fault| (step, fault))) {
+            let about = format!("{name}, {fault:?} at step {step} of {steps}");
+            bench.restore().await;
+            bench.faults.plan(step, fault);
+            let outcome = job(bench.store.clone()).await;
+            if !bench.faults.has_come() {
+                continue;
+            }
+            if fault == Fault::Late {
+                tokio::time::sleep(LATE).await;
+            }
+            if let Err(error) = outcome {
+                let kinds = [ErrorKind::MaybeCommitted, ErrorKind::Unavailable];
+                assert!(kinds.contains(&error.kind()), "{about}: {error}");
+                assert!(fault.is_unknown_outcome() || fault == Fault::Silent, "{about}: {error}");
+                bench.faults.clear();
+                is_sound(&bench.store).await;
+                job(bench.store.clone()).await.unwrap_or_else(|error| panic!("{about}: {error}"));
+            }
+            // An upload that was given up is swept one day; nothing else is left behind.
+            let found = bench.state().await.len();
+            let is_upload = name.contains("upload");
+            assert!(found == after || is_upload && found > after, "{about}: {found}, not {after}");
+        }
+        bench.faults.clear();
+        is_sound(&bench.store).await;
+    }
+}
+
+async fn exported(store: &Store) -> Result<(Vec<u8>, Summary)> {
+    let mut bytes = Vec::new();
+    let summary = store.export().run(&mut bytes, |_| ()).await?;
+    Ok((bytes, summary))
+}
+
+#[tokio::test]
+async fn an_import_is_gone_on_with_after_any_fault() {
+    let source = Bench::new().await;
+    let (archive, _) = exported(&source.store).await.unwrap();
+    let faults = Faults::default();
+    let options = || Store::options().root(Root::new(&"s".to_owned())).entity::<Task>();
+    let import = async |database: Database| {
+        options().import(database)?.run(archive.as_slice(), |_| ()).await.map(|_| ())
+    };
+    let sound = Database::scratch().unwrap();
+    let failing = sound.with_faults(faults.clone());
+    import(failing.clone()).await.unwrap();
+    for (step, fault) in (0..faults.steps()).flat_map(|at| Fault::ALL.map(|fault| (at, fault))) {
+        let tx = sound.begin();
+        tx.clear_range(b"", b"\xff");
+        tx.commit().await.unwrap();
+        faults.plan(step, fault);
+        if let Err(error) = import(failing.clone()).await {
+            assert!(fault.is_unknown_outcome() || fault == Fault::Silent, "{fault:?}: {error}");
+            tokio::time::sleep(LATE).await;
+            faults.clear();
+            import(failing.clone()).await.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
+        }
+        faults.clear();
+        let store = options().open(sound.clone()).await.unwrap();
+        is_sound(&store).await;
+        assert_eq!(exported(&store).await.unwrap().0.len(), archive.len());
+    }
+}
