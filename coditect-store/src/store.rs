@@ -101,6 +101,12 @@ impl Store {
         transaction::run(&self.database, policy, |tx| body(self.typed(tx))).await
     }
 
+    /// The same store, whose transactions are work that can wait: see [`Database::in_background`].
+    #[must_use]
+    pub fn in_background(&self, tag: &'static str) -> Self {
+        Self { database: self.database.in_background(tag), context: Arc::clone(&self.context) }
+    }
+
     /// Begins a transaction that the caller commits, and tries again, by itself.
     pub fn begin(&self) -> Transaction {
         self.typed(self.database.begin())
@@ -133,7 +139,7 @@ impl Store {
     ///
     /// `Invalid` if no such index was declared.
     pub fn build(&self, index: &str) -> Result<IndexBuild> {
-        IndexBuild::new(self.clone(), self.registry().index(index)?)
+        IndexBuild::new(self.in_background("build"), self.registry().index(index)?)
     }
 
     /// To compare the index named `index` with its records.
@@ -142,22 +148,22 @@ impl Store {
     ///
     /// `Invalid` if no such index was declared.
     pub fn verify(&self, index: &str) -> Result<Verification> {
-        Verification::new(self.clone(), self.registry().index(index)?)
+        Verification::new(self.in_background("verify"), self.registry().index(index)?)
     }
 
     /// To write all that it has, or one tenant's, into an archive.
     pub fn export(&self) -> Export {
-        Export::new(self.clone())
+        Export::new(self.in_background("export"))
     }
 
     /// To check all that it has.
     pub fn check(&self) -> Check {
-        Check::new(self.clone())
+        Check::new(self.in_background("check"))
     }
 
     /// To look at what it has.
     pub fn inspect(&self) -> Inspect {
-        Inspect::new(self.clone())
+        Inspect::new(self.in_background("inspect"))
     }
 
     /// The database that it lies in.

@@ -326,22 +326,22 @@ impl Auth {
         password: &str,
         device: &Device,
     ) -> Result<(), Error> {
-        let owner = async |tx: &Transaction| {
-            let identity = self.authenticate(tx, pass).await?;
+        let owner = |tx: Transaction| async move {
+            let identity = self.authenticate(&tx, pass).await?;
             identity.session()?;
             if identity.role < Role::Owner {
                 return Err(Error::Forbidden("this is for the tenant's owners"));
             }
             Ok(identity)
         };
-        let identity = owner(&self.store.begin()).await?;
+        let identity = self.store.run(owner).await?;
         let proof = self.prove(&identity.user, password, device).await?;
         let now = self.clock.now();
         self.store
             .run(|tx| {
                 let (owner, proof) = (&owner, &proof);
                 async move {
-                    let identity = owner(&tx).await?;
+                    let identity = owner(tx.clone()).await?;
                     let user = proof.still_holds(&tx).await?;
                     proof.attempt.succeeded(&tx, now).await?;
                     let tenant = identity.tenant_id;

@@ -76,7 +76,11 @@ impl Export {
         let version = match view.consistency() {
             crate::engine::Consistency::OneVersion => view.version(),
             // The last page is not of a later version than one that is asked for now.
-            crate::engine::Consistency::EachPage => database.begin().read_version().await?,
+            crate::engine::Consistency::EachPage => {
+                let version =
+                    |tx: crate::engine::Transaction| async move { tx.read_version().await };
+                database.run(version).await?
+            }
         };
         writer.end(version).await
     }

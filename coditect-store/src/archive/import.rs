@@ -212,13 +212,15 @@ impl Import {
 
     /// Refuses a tenant's rows that cannot be read, or have a unique value that is another's.
     async fn refuse_rivals(&self, rows: &[KeyValue]) -> Result<()> {
-        let tx = self.database.begin();
-        for KeyValue { key, value } in rows {
-            let key = [self.root().as_bytes(), key].concat();
-            let row = KeyValue { key, value: value.clone() };
-            repository::refuse_rivals(&tx, self.root(), self.registry(), &row).await?;
-        }
-        Ok(())
+        let refuse = |tx: engine::Transaction| async move {
+            for KeyValue { key, value } in rows {
+                let key = [self.root().as_bytes(), key].concat();
+                let row = KeyValue { key, value: value.clone() };
+                repository::refuse_rivals(&tx, self.root(), self.registry(), &row).await?;
+            }
+            Ok(())
+        };
+        self.database.run(refuse).await
     }
 
     fn root(&self) -> &Root {
@@ -253,7 +255,8 @@ impl Import {
     /// Writes the marker, or finds the one of an import that was stopped.
     async fn begin(&self, manifest: &Manifest) -> Result<Marker> {
         let root = self.root();
-        let before = Marker::read(&self.database.begin(), root).await?;
+        let before = |tx: engine::Transaction| async move { Marker::read(&tx, root).await };
+        let before = self.database.run(before).await?;
         if before.is_none() && manifest.tenant.is_some() {
             // It is a store, and knows what is declared here.
             self.options.clone().open(self.database.clone()).await?;

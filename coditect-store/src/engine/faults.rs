@@ -13,7 +13,7 @@ use super::{
 use crate::{Error, Result};
 
 /// How long after its answer a commit comes in that was given up.
-const LATE: Duration = Duration::from_millis(20);
+const LATE: Duration = Duration::from_millis(5);
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -185,6 +185,6 @@ impl Database {
     /// The same database, whose transactions that begin from now on heed `faults`.
     #[must_use]
     pub fn with_faults(&self, faults: Faults) -> Self {
-        Self { engine: self.engine.clone(), faults: Some(faults) }
+        Self { faults: Some(faults), ..self.clone() }
     }
 }

@@ -54,6 +54,8 @@ use crate::{Result, RunError, telemetry, transaction};
 #[derive(Clone, Debug)]
 pub struct Database {
     engine: Engine,
+    /// What its work is called, if that can wait.
+    background: Option<&'static str>,
     faults: Option<Faults>,
 }
 
@@ -132,7 +134,15 @@ impl Database {
     }
 
     fn of(engine: Engine) -> Self {
-        Self { engine, faults: None }
+        Self { engine, background: None, faults: None }
+    }
+
+    /// The same database, whose transactions are work that can wait: a cluster does it when it has
+    /// nothing else to do, and its operators know it, and may slow it down, by `tag` (at most 16 bytes).
+    /// The embedded engine does all in the order of arrival.
+    #[must_use]
+    pub fn in_background(&self, tag: &'static str) -> Self {
+        Self { background: Some(tag), ..self.clone() }
     }
 
     /// The engine's name: `embedded`, or `memory` if it keeps nothing; `foundationdb`.
@@ -152,7 +162,7 @@ impl Database {
                 (Attempt::Embedded(engine.begin()), engine.has_round_trips())
             }
             #[cfg(feature = "fdb")]
-            Engine::Cluster(cluster) => (Attempt::Cluster(cluster.begin()), false),
+            Engine::Cluster(cluster) => (Attempt::Cluster(cluster.begin(self.background)), false),
         };
         let counts = Arc::new(Counts::new(has_round_trips));
         Transaction { attempt, counts, faults: self.faults.clone() }
@@ -343,17 +353,6 @@ impl Transaction {
             Attempt::Embedded(tx) => Ok(tx.approximate_size()),
             #[cfg(feature = "fdb")]
             Attempt::Cluster(tx) => tx.approximate_size().await,
-        }
-    }
-
-    /// Makes it work in the background, which waits while there is more to do than can be done, and
-    /// which operators know, and may slow down, by `tag` (at most 16 bytes). To be said before the first
-    /// read. The embedded engine does all in the order of arrival.
-    pub fn in_background(&self, tag: &'static str) {
-        match &self.attempt {
-            Attempt::Embedded(_) => tracing::trace!(tag, "in the background"),
-            #[cfg(feature = "fdb")]
-            Attempt::Cluster(tx) => tx.in_background(tag),
         }
     }
 

@@ -125,11 +125,7 @@ impl View {
             Source::Embedded(held) => held.get(key),
             #[cfg(feature = "fdb")]
             Source::Pages { database, .. } => {
-                let get = |tx: Transaction| async move {
-                    tx.in_background("view");
-                    tx.snapshot().get(key).await
-                };
-                database.run(get).await
+                database.run(|tx| async move { tx.snapshot().get(key).await }).await
             }
         }
     }
@@ -148,10 +144,7 @@ impl View {
             #[cfg(feature = "fdb")]
             Source::Pages { database, .. } => {
                 let query = &RangeQuery::new(begin, end).target_bytes(target_bytes.max(1));
-                let read = |tx: Transaction| async move {
-                    tx.in_background("view");
-                    tx.snapshot().get_range(query).await
-                };
+                let read = |tx: Transaction| async move { tx.snapshot().get_range(query).await };
                 let page = database.run(read).await?;
                 let rows = page.rows.into_iter();
                 let rows = rows.map(|row| CheckedRow { key: row.key, value: Some(row.value) });

@@ -115,8 +115,11 @@ impl IndexBuild {
     pub async fn total(&self) -> Result<u64> {
         let (mut total, mut from) = (0, Vec::new());
         loop {
-            let tx = self.store.begin();
-            let piece = self.walk().piece(tx.engine(), &from, self.rows, self.bytes).await?;
+            let behind = &from;
+            let piece = |tx: engine::Transaction| async move {
+                self.walk().piece(&tx, behind, self.rows, self.bytes).await
+            };
+            let piece = self.store.database().run(piece).await?;
             total += piece.rows.len() as u64;
             match piece.next {
                 Some(next) => from = next,

@@ -246,10 +246,12 @@ pub(super) fn check_row(registry: &Registry, rest: &[u8], value: &[u8]) -> Resul
 
 /// How far each declared index is, for people.
 pub(crate) async fn index_states(store: &Store) -> Result<Vec<(&'static str, String)>> {
-    let tx = store.begin();
     let mut states = Vec::new();
     for declared in store.registry().declared().filter(|declared| declared.is_index()) {
-        let state = match read_state(tx.engine(), store.root(), declared.name).await? {
+        let read = |tx: engine::Transaction| async move {
+            read_state(&tx, store.root(), declared.name).await
+        };
+        let state = match store.database().run(read).await? {
             State::Readable => "readable".to_owned(),
             State::WriteOnly(at) => format!("being built: {} records so far", at.examined),
             State::Recount(at) => format!("being counted anew: {} records so far", at.examined),

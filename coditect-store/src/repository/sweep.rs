@@ -41,13 +41,14 @@ impl Store {
     /// Those of [`sweep_expired`](Self::sweep_expired), [`collect_blobs`](Self::collect_blobs) and
     /// [`complete_deletions`](Self::complete_deletions). The others are done all the same.
     pub async fn sweep(&self, now: DateTime<Utc>) -> Result<Swept> {
+        let store = self.in_background("sweep");
         // One that fails does not keep the others from being done.
-        let auth_sessions = self.sweep_expired::<AuthSession>(now).await;
-        let tickets = self.sweep_expired::<Ticket>(now).await;
-        let idempotency_entries = self.sweep_expired::<IdempotencyEntry>(now).await;
-        let client_sequences = self.sweep_expired::<ClientSequence>(now).await;
-        let deletions = self.complete_deletions().await;
-        let blobs = self.collect_blobs(now).await;
+        let auth_sessions = store.sweep_expired::<AuthSession>(now).await;
+        let tickets = store.sweep_expired::<Ticket>(now).await;
+        let idempotency_entries = store.sweep_expired::<IdempotencyEntry>(now).await;
+        let client_sequences = store.sweep_expired::<ClientSequence>(now).await;
+        let deletions = store.complete_deletions().await;
+        let blobs = store.collect_blobs(now).await;
         Ok(Swept {
             auth_sessions: auth_sessions?,
             tickets: tickets?,

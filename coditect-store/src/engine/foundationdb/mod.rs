@@ -98,8 +98,9 @@ impl Cluster {
         })))
     }
 
-    pub(super) fn begin(&self) -> Transaction {
-        Transaction::new(Arc::clone(&self.0))
+    /// Begins a transaction; one in the background, if that has a name.
+    pub(super) fn begin(&self, background: Option<&str>) -> Transaction {
+        Transaction::new(Arc::clone(&self.0), background)
     }
 
     pub(super) fn close(&self) {
@@ -129,22 +130,27 @@ impl Shared {
         *self.closed.borrow()
     }
 
-    fn create(&self) -> Result<foundationdb::Transaction> {
+    fn create(&self, background: Option<&str>) -> Result<foundationdb::Transaction> {
         if self.is_closed() {
             return Err(limits::closed());
         }
-        let tx = self.database.create_trx().map_err(|error| self.error(error, During::Read))?;
-        if self.options.report_conflicts {
-            tx.set_option(TransactionOption::ReportConflictingKeys)
-                .map_err(|error| self.error(error, During::Read))?;
-        }
-        if self.options.trace_folder.is_some() {
-            let id = uuid::Uuid::now_v7().simple().to_string();
-            tx.set_option(TransactionOption::DebugTransactionIdentifier(id))
-                .and_then(|()| tx.set_option(TransactionOption::LogTransaction))
-                .map_err(|error| self.error(error, During::Read))?;
-        }
-        Ok(tx)
+        let create = || {
+            let tx = self.database.create_trx()?;
+            if let Some(tag) = background {
+                tx.set_option(TransactionOption::PriorityBatch)?;
+                tx.set_option(TransactionOption::AutoThrottleTag(tag.to_owned()))?;
+            }
+            if self.options.report_conflicts {
+                tx.set_option(TransactionOption::ReportConflictingKeys)?;
+            }
+            if self.options.trace_folder.is_some() {
+                let id = uuid::Uuid::now_v7().simple().to_string();
+                tx.set_option(TransactionOption::DebugTransactionIdentifier(id))?;
+                tx.set_option(TransactionOption::LogTransaction)?;
+            }
+            Ok(tx)
+        };
+        create().map_err(|error| self.error(error, During::Read))
     }
 
     /// Waits for what was asked of the cluster, as long as that makes sense.
@@ -189,7 +195,7 @@ impl Shared {
     }
 
     async fn advance_once(&self, version: u64) -> Result<bool> {
-        let tx = self.create()?;
+        let tx = self.create(None)?;
         let present = self.answer(tx.get_read_version(), During::Read).await?;
         if u64::try_from(present).is_ok_and(|present| present > version) {
             return Ok(true);

@@ -7,7 +7,7 @@ use std::{
 
 use foundationdb::{
     FdbResult, RangeOption,
-    options::{ConflictRangeType, MutationType, StreamingMode, TransactionOption},
+    options::{ConflictRangeType, MutationType, StreamingMode},
 };
 use futures_util::future::{Either, select};
 use tokio::time::timeout;
@@ -61,8 +61,8 @@ enum Phase {
 }
 
 impl Transaction {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let phase = shared.create().map_or_else(Phase::Refused, Phase::Open);
+    pub(super) fn new(shared: Arc<Shared>, background: Option<&str>) -> Self {
+        let phase = shared.create(background).map_or_else(Phase::Refused, Phase::Open);
         let state = Mutex::new(State { phase, has_read: false, failed: None });
         Self(Arc::new(Inner { state, shared }))
     }
@@ -194,19 +194,6 @@ impl Transaction {
             tx.set_read_version(i64::try_from(version).unwrap_or(i64::MAX).max(1));
             state.has_read = true;
         }
-    }
-
-    /// Makes it work that can wait, and that counts as `tag` where the cluster is asked to slow something
-    /// down.
-    pub(in super::super) fn in_background(&self, tag: &str) {
-        self.write(|tx| {
-            let set = tx
-                .set_option(TransactionOption::PriorityBatch)
-                .and_then(|()| tx.set_option(TransactionOption::AutoThrottleTag(tag.to_owned())));
-            if let Err(error) = set {
-                tracing::debug!(%error, tag, "a transaction in the background goes before others");
-            }
-        });
     }
 
     pub(in super::super) fn watch(&self, key: &[u8]) -> Result<Watch> {
