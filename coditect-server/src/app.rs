@@ -3,7 +3,7 @@
 //! There is one [`App`] a server, made before the first connection and shared by reference
 //! counting. It holds components and settings, never anything that belongs to one request.
 
-use std::{env, path::Path, sync::Arc, time::Duration};
+use std::{env, fs, path::Path, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use coditect_auth::{
@@ -143,7 +143,12 @@ pub(crate) async fn master_key(
     match env::var_os(MASTER_KEY_VARIABLE) {
         // What isn't UTF-8 is no key either, and is not passed over.
         Some(text) => Ok(MasterKey::parse(&text.to_string_lossy())?),
-        None => master_key_at(&folder.join(MASTER_KEY_FILE), store).await,
+        None => {
+            // Where the store is in a cluster, nobody else has made the folder.
+            fs::create_dir_all(folder)
+                .map_err(|error| coditect_auth::Error::Internal(error.into()))?;
+            master_key_at(&folder.join(MASTER_KEY_FILE), store).await
+        }
     }
 }
 

@@ -66,7 +66,16 @@ impl Installation {
     }
 
     pub(crate) async fn with_grace(grace: TimeDelta) -> Self {
-        let store = entities(Store::options()).open(Database::scratch().unwrap()).await.unwrap();
+        Self::over(Database::scratch().unwrap(), grace).await
+    }
+
+    /// In memory always, for tests whose time stands still: no cluster answers within that.
+    pub(crate) async fn in_memory() -> Self {
+        Self::over(Database::memory().unwrap(), Lifetimes::default().grace).await
+    }
+
+    async fn over(database: Database, grace: TimeDelta) -> Self {
+        let store = entities(Store::options()).open(database).await.unwrap();
         let clock = ManualClock::new(DateTime::UNIX_EPOCH + TimeDelta::days(20_000));
         let master = MasterKey::generate().unwrap();
         let courier = Arc::new(Letters::default());

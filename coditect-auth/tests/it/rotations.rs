@@ -60,9 +60,9 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let home = Installation::new().await;
+        let home = Installation::in_memory().await;
         home.register(EMAIL).await.unwrap();
-        let made_up = Installation::new().await.register(EMAIL).await.unwrap().tokens;
+        let made_up = Installation::in_memory().await.register(EMAIL).await.unwrap().tokens;
         let mut servers = Vec::new();
         for _ in 0..SERVERS {
             servers.push(started(&home).await);

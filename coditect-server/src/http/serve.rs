@@ -179,11 +179,12 @@ impl Server {
                     tracing::info!("ready: the store is there");
                     return Arc::clone(self.service.begin(app));
                 }
-                Err(error) if error.to_string() != told => {
+                Err(error) => {
+                    if error.to_string() != told {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "not ready");
+                    }
                     told = error.to_string();
-                    tracing::warn!(error = %told, "not ready");
                 }
-                Err(_) => {}
             }
             sleep(LONGEST_PAUSE).await;
         }

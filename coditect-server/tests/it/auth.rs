@@ -6,7 +6,6 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use coditect_auth::entities;
 use coditect_store::{
     Store,
-    engine::Database,
     model::{AuthSession, AuthSessionId, Tenant, TenantId, User, UserId},
 };
 use futures_util::future::join_all;
@@ -16,6 +15,7 @@ use crate::{
     account::{Device, LOGIN, LOGOUT, ME, PASSWORD, REFRESH, REGISTER},
     account::{credentials, logout, me, refresh},
     client::{Answer, Call, call},
+    folder::{self, Folder},
     server::Running,
 };
 
@@ -97,7 +97,7 @@ async fn names_may_be_missing_null_or_blank() {
 
 #[tokio::test]
 async fn a_token_says_what_is_stored_and_no_secret_is() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let server = Running::start_in(folder.path(), &[]).await;
     let answer = call(
         server.address,
@@ -140,7 +140,7 @@ async fn a_token_says_what_is_stored_and_no_secret_is() {
 }
 
 async fn open(folder: &Path) -> Store {
-    entities(Store::options()).open(Database::open(folder).unwrap()).await.unwrap()
+    entities(Store::options()).open(folder::database(folder)).await.unwrap()
 }
 
 #[tokio::test]
@@ -328,7 +328,7 @@ async fn fifty_refreshes_at_once_have_one_successor() {
 
 #[tokio::test]
 async fn a_refresh_token_that_comes_back_ends_its_family_and_no_other() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let server = Running::start_in(folder.path(), &["--refresh-grace", "0s"]).await;
     let first = Device::register(server.address, EMAIL).await;
     let other = Device::login(server.address, EMAIL).await;
@@ -544,7 +544,7 @@ async fn a_refresh_that_races_a_logout_leaves_nothing_alive() {
 
 #[tokio::test]
 async fn tokens_and_their_ends_outlive_the_server() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let server = Running::start_in(folder.path(), &[]).await;
     let kept = Device::register(server.address, EMAIL).await;
     let ended = Device::login(server.address, EMAIL).await;

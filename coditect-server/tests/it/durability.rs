@@ -21,6 +21,7 @@ use tokio::{task::JoinSet, time::sleep};
 use crate::{
     account::{Device, PASSWORD, REFRESH, REGISTER, credentials},
     client::{Answer, Call, Client, call},
+    folder::Folder,
     process::{Process, on},
 };
 
@@ -299,7 +300,7 @@ pub(crate) fn rounds() -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_was_acknowledged_outlives_a_kill_in_the_middle_of_the_load() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let mut server = start(folder.path()).await;
     let mut load = Load::new(server.address).await;
     for round in 0..rounds() {
@@ -315,7 +316,7 @@ async fn what_was_acknowledged_outlives_a_kill_in_the_middle_of_the_load() {
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sigterm_under_load_ends_with_zero_and_keeps_what_was_acknowledged() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let server = start(folder.path()).await;
     let load = Load::new(server.address).await;
     let address = server.address;

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use crate::{
     account::{Device, LOGIN, PASSWORD, credentials},
     client::{Call, call},
+    folder::Folder,
     process::{Process, on},
 };
 
@@ -22,7 +23,7 @@ const HASH_BYTES: usize = 19 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_hundred_sign_ins_at_once_are_answered_or_told_to_come_back_in_bounded_memory() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let process = Process::start(on(folder.path(), &["--trusted-proxy", "127.0.0.1"])).await;
     let server = process.address;
     Device::register(server, "ada@example.org").await;

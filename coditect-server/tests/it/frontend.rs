@@ -4,12 +4,13 @@ use std::{fs, path::Path};
 
 use crate::{
     client::{Answer, Call, call},
+    folder::Folder,
     server::Running,
 };
 
 /// A folder with an application of a few files.
-fn application() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
+fn application() -> Folder {
+    let folder = Folder::new();
     let write = |name: &str, content: &str| {
         let path = folder.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -156,7 +157,7 @@ async fn a_folder_may_have_a_policy_of_its_own() {
 
 #[tokio::test]
 async fn a_folder_without_a_page_is_refused_at_the_start() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let mut command = crate::process::on(folder.path(), &[]);
     let ended = crate::process::refused({
         command.args(["--frontend", folder.path().to_str().unwrap()]);

@@ -2,6 +2,7 @@
 
 use crate::{
     client::{Call, call},
+    folder::{self, Folder},
     server::Running,
 };
 
@@ -13,13 +14,17 @@ async fn health_tells_status_version_engine_and_uptime() {
     let data = answer.data();
     assert_eq!(data["status"], "ok");
     assert_eq!(data["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(data["engine"], "memory");
+    let engine = if folder::is_on_cluster() { "foundationdb" } else { "memory" };
+    assert_eq!(data["engine"], engine);
     assert!(data["uptime_seconds"].is_u64());
 }
 
 #[tokio::test]
 async fn what_is_kept_in_a_folder_is_the_embedded_engines() {
-    let folder = tempfile::tempdir().unwrap();
+    if folder::is_about_the_folder() {
+        return;
+    }
+    let folder = Folder::new();
     let server = Running::start_in(folder.path(), &[]).await;
     let answer = call(server.address, Call::get("/api/v5/health")).await;
     assert_eq!(answer.data()["engine"], "embedded");

@@ -16,6 +16,7 @@ use crate::{
     client::{Call, Client},
     desk::Desk,
     durability::rounds,
+    folder::Folder,
     process::{Process, on, program},
     socket::Socket,
 };
@@ -112,7 +113,7 @@ async fn start(folder: &Path) -> Process {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn uploads_and_updates_outlive_a_kill_or_never_were() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let mut server = start(folder.path()).await;
     let mut desk = Desk::at(server.address, "ada@example.org").await;
     let mut tabs = ["one", "two", "three"].map(|name| Tab { name: name.into(), ..Tab::default() });

@@ -17,6 +17,7 @@ mod durability;
 mod edge;
 mod files;
 mod flood;
+mod folder;
 mod frontend;
 mod fuzz;
 mod health;

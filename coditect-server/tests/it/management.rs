@@ -11,6 +11,7 @@ use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 use crate::{
     account::{Device, LOGIN, ME, PASSWORD, credentials},
     client::{Answer, Call, PATIENCE, call},
+    folder::Folder,
     process::{Process, on, program, refused},
 };
 
@@ -45,7 +46,7 @@ async fn reset(server: &Process, token: &str, password: &str) -> u16 {
 
 #[tokio::test]
 async fn users_are_made_disabled_and_let_in_again_while_the_server_runs_and_while_it_does_not() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let folder = folder.path();
     Process::start(on(folder, &[])).await.terminate().await;
     for round in 0..2 {
@@ -73,7 +74,7 @@ async fn users_are_made_disabled_and_let_in_again_while_the_server_runs_and_whil
 
 #[tokio::test]
 async fn somebody_who_has_lost_their_password_is_let_in_without_an_e_mail() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let folder = folder.path();
     let server = Process::start(on(folder, &[])).await;
     let device = Device::register(server.address, EMAIL).await;
@@ -93,7 +94,7 @@ async fn somebody_who_has_lost_their_password_is_let_in_without_an_e_mail() {
 
 #[tokio::test]
 async fn a_password_is_read_from_stdin() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let server = Process::start(on(folder.path(), &[])).await;
     let mut command: Command =
         program(&["user", "create", EMAIL, "--password-stdin"], folder.path());
@@ -117,7 +118,7 @@ async fn kids(server: &Process) -> Vec<String> {
 
 #[tokio::test]
 async fn keys_are_rotated_and_the_master_key_replaced_and_nobody_is_signed_out() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let folder = folder.path();
     let server = Process::start(on(folder, &[])).await;
     let device = Device::register(server.address, EMAIL).await;
@@ -152,7 +153,7 @@ async fn keys_are_rotated_and_the_master_key_replaced_and_nobody_is_signed_out()
 
 #[tokio::test]
 async fn a_master_key_of_the_environment_is_replaced_by_another_of_it() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let folder = folder.path();
     let (first, second) = ("11".repeat(32), "22".repeat(32));
     let with = |mut command: Command, master: &str| {

@@ -13,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::client::PATIENCE;
+use crate::{client::PATIENCE, folder};
 
 /// The program while it runs; killed when it is dropped.
 pub(crate) struct Process {
@@ -40,6 +40,9 @@ pub(crate) fn on(folder: &Path, flags: &[&str]) -> Command {
 /// The program on `folder`, whose first arguments are `front`, not started.
 pub(crate) fn program(front: &[&str], folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coditect-server"));
+    if folder::is_on_cluster() {
+        command.env("CODITECT_FDB_PREFIX", folder::prefix_of(folder));
+    }
     command
         .args(front)
         .args(["--data", folder.to_str().unwrap()])

@@ -5,7 +5,10 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::process::{Process, on};
+use crate::{
+    folder::Folder,
+    process::{Process, on},
+};
 
 /// The shell blocks under the README's heading `## A walk through`.
 fn blocks() -> Vec<String> {
@@ -31,7 +34,7 @@ async fn the_walk_through_runs_word_for_word_and_survives_a_restart() {
     let blocks = blocks();
     assert_eq!(blocks.len(), 2, "what to do before the restart, and after it");
     let base = |program: &Process| format!("BASE=http://{}/api/v5", program.address);
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
 
     let before = Process::start(on(folder.path(), &[])).await;
     let (address, commands) = blocks[0].split_once('\n').unwrap();

@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 use crate::{
     account::{Device, LOGIN, PASSWORD, credentials},
     client::call,
+    folder::{self, Folder},
     process::{Process, on, refused},
 };
 
@@ -22,7 +23,10 @@ async fn filled(folder: &Path) -> Device {
 
 #[tokio::test]
 async fn a_second_server_on_a_folder_is_refused_and_the_first_goes_on() {
-    let folder = tempfile::tempdir().unwrap();
+    if folder::is_about_the_folder() {
+        return;
+    }
+    let folder = Folder::new();
     let first = Process::start(on(folder.path(), &[])).await;
     let device = Device::register(first.address, EMAIL).await;
     for _ in 0..2 {
@@ -41,7 +45,10 @@ async fn a_second_server_on_a_folder_is_refused_and_the_first_goes_on() {
 #[cfg(unix)]
 #[tokio::test]
 async fn a_damaged_file_is_refused_in_words_and_left_as_it_is() {
-    let sound = tempfile::tempdir().unwrap();
+    if folder::is_about_the_folder() {
+        return;
+    }
+    let sound = Folder::new();
     filled(sound.path()).await;
     let bytes = fs::read(sound.path().join(STORE)).unwrap();
     let key = fs::read(sound.path().join("master.key")).unwrap();
@@ -61,7 +68,7 @@ async fn a_damaged_file_is_refused_in_words_and_left_as_it_is() {
         ("only its header left",   bytes[..512].to_vec()),
     ];
     for (damage, damaged) in table {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::new();
         let file = folder.path().join(STORE);
         fs::write(&file, &damaged).unwrap();
         let kept = folder.path().join("master.key");
@@ -80,7 +87,7 @@ async fn a_damaged_file_is_refused_in_words_and_left_as_it_is() {
 async fn a_wrong_master_key_is_refused_by_name_and_the_right_one_still_works() {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let device = filled(folder.path()).await;
     let right = fs::read_to_string(folder.path().join("master.key")).unwrap();
     let other = "ab".repeat(32);
@@ -118,7 +125,7 @@ async fn a_wrong_master_key_is_refused_by_name_and_the_right_one_still_works() {
 async fn a_master_key_that_others_can_read_is_refused() {
     use std::os::unix::fs::PermissionsExt;
 
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     filled(folder.path()).await;
     let file = folder.path().join("master.key");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);

@@ -11,6 +11,7 @@ use totp_rs::{Builder, Secret};
 use crate::{
     account::{Device, LOGIN, REGISTER, credentials, logout, me, refresh},
     client::{Call, call},
+    folder::Folder,
     process::{Process, on, program},
 };
 
@@ -76,7 +77,7 @@ async fn hand_out(server: SocketAddr, folder: &Path) -> Vec<String> {
 #[tokio::test]
 async fn no_password_token_or_hash_is_in_the_log_at_any_level() {
     for format in ["text", "json"] {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::new();
         let flags =
             ["--log-level", "trace", "--log-format", format, "--refresh-grace", "0s", "--cookies"];
         let mut command = on(folder.path(), &flags);

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     account::Device,
     client::{Answer, Call, call},
+    folder::Folder,
     server::Running,
 };
 
@@ -476,7 +477,7 @@ async fn looking_at_a_session_again_at_once_writes_nothing() {
 
 #[tokio::test]
 async fn sessions_outlive_the_server() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let server = Running::start_in(folder.path(), &[]).await;
     let owner = Owner::new(&server, "ada@example.org").await;
     let made = owner.create(json!({"name": "n", "settings": {"theme": "dark"}})).await;

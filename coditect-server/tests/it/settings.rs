@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     client::{Call, call},
+    folder::{self, Folder},
     process::Process,
 };
 
@@ -31,7 +32,7 @@ fn effective(mut command: Command) -> String {
 
 #[test]
 fn a_flag_is_stronger_than_its_variable_than_the_file_than_the_default() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let file =
         "access-ttl = \"1m\"\nrefresh-grace = \"2s\"\nlisten = \"127.0.0.1:1\"\ncookies = true\n";
     fs::write(folder.path().join("coditect.toml"), file).unwrap();
@@ -54,7 +55,7 @@ fn a_flag_is_stronger_than_its_variable_than_the_file_than_the_default() {
 
 #[test]
 fn a_switch_of_the_file_is_turned_off_by_its_variable() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     fs::write(folder.path().join("coditect.toml"), "cookies = true").unwrap();
     let mut command = program(folder.path(), &["config"]);
     command.env("CODITECT_COOKIES", "false");
@@ -63,7 +64,7 @@ fn a_switch_of_the_file_is_turned_off_by_its_variable() {
 
 #[test]
 fn the_effective_settings_are_a_file_that_says_the_same() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let flags = ["config", "--allowed-origin", "https://a.example,http://b.example:1", "--cookies"];
     let first = effective(program(folder.path(), &flags));
     fs::write(folder.path().join("other.toml"), &first).unwrap();
@@ -78,7 +79,7 @@ fn the_effective_settings_are_a_file_that_says_the_same() {
 
 #[test]
 fn secrets_are_not_shown() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let mut command = program(folder.path(), &["config"]);
     command.env("CODITECT_MASTER_KEY", "very-secret").env("CODITECT_PEPPER", "very-secret");
     let effective = effective(command);
@@ -88,7 +89,7 @@ fn secrets_are_not_shown() {
 
 #[test]
 fn a_wrong_file_is_refused_with_its_line_by_every_verb() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     fs::write(folder.path().join("coditect.toml"), "\nacces-ttl = \"1m\"").unwrap();
     for verb in [&[][..], &["serve"], &["config"], &["check"], &["user", "list"]] {
         let (stdout, stderr, code) = told(&program(folder.path(), verb).output().unwrap());
@@ -103,7 +104,10 @@ fn a_wrong_file_is_refused_with_its_line_by_every_verb() {
 
 #[test]
 fn the_folder_of_the_file_is_every_verbs() {
-    let folder = tempfile::tempdir().unwrap();
+    if folder::is_about_the_folder() {
+        return;
+    }
+    let folder = Folder::new();
     fs::write(folder.path().join("coditect.toml"), "data = \"./elsewhere\"").unwrap();
     for verb in [&["check"][..], &["user", "list"], &["backup", "b.archive"]] {
         let (_, stderr, code) = told(&program(folder.path(), verb).output().unwrap());
@@ -117,7 +121,10 @@ fn the_folder_of_the_file_is_every_verbs() {
 
 #[tokio::test]
 async fn the_program_serves_as_its_file_says() {
-    let folder = tempfile::tempdir().unwrap();
+    if folder::is_about_the_folder() {
+        return;
+    }
+    let folder = Folder::new();
     let file =
         "listen = \"127.0.0.1:0\"\nephemeral = true\nallowed-origin = [\"https://a.example\"]\n";
     fs::write(folder.path().join("settings.toml"), file).unwrap();

@@ -28,6 +28,7 @@ use tokio::{
 use crate::{
     account::Device,
     client::{Call, PATIENCE, call},
+    folder::Folder,
     process::{Process, on},
 };
 
@@ -151,7 +152,7 @@ async fn slow_header_blocks_are_cut_off_and_nobody_waits_for_them() {
     if !is_installed().await {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let process = started(folder.path()).await;
     let mode = ["-H", "-c", "500", "-r", "250", "-i", "1", "-x", "24"];
     let attack = slowhttptest(process.address, &mode, "/api/v5/health");
@@ -165,7 +166,7 @@ async fn slow_bodies_are_cut_off_though_they_never_stall() {
     if !is_installed().await {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let process = started(folder.path()).await;
     let mode = ["-B", "-c", "300", "-r", "300", "-i", "1", "-f", "application/json"];
     let attack = slowhttptest(process.address, &mode, "/api/v5/auth/login");
@@ -176,7 +177,7 @@ async fn slow_bodies_are_cut_off_though_they_never_stall() {
 
 #[tokio::test]
 async fn slow_uploads_are_cut_off_of_those_who_may_upload_and_refused_at_once_of_others() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let process = started(folder.path()).await;
     let address = process.address;
     let token = Device::register(address, "ada@example.org").await.token;
@@ -232,7 +233,7 @@ async fn who_reads_slowly_is_cut_off_and_nothing_is_kept_for_them() {
     if !is_installed().await {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let process = started(folder.path()).await;
     let mode = ["-X", "-c", "200", "-r", "200", "-w", "10", "-y", "20", "-n", "1", "-z", "10"];
     let attack = slowhttptest(process.address, &mode, "/large.bin");
@@ -248,7 +249,7 @@ async fn who_reads_slowly_is_cut_off_and_nothing_is_kept_for_them() {
 
 #[tokio::test]
 async fn a_thousand_idle_connections_are_in_nobodys_way_and_end_in_time() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let process = started(folder.path()).await;
     let address = process.address;
     let attack = async {
@@ -273,7 +274,7 @@ async fn a_thousand_idle_connections_are_in_nobodys_way_and_end_in_time() {
 
 #[tokio::test]
 async fn http2_clients_that_open_streams_and_never_read_are_cut_off() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let process = started(folder.path()).await;
     let address = process.address;
     let client = || async move {
@@ -313,7 +314,7 @@ async fn http2_clients_that_open_streams_and_never_read_are_cut_off() {
 
 #[tokio::test]
 async fn http2_clients_that_say_nothing_are_cut_off() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let process = started(folder.path()).await;
     let address = process.address;
     let silent = |number| async move {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::{
     client::{Call, call},
     desk::Desk,
+    folder::Folder,
     server::Running,
 };
 
@@ -32,7 +33,7 @@ fn terminal() -> Value {
 
 #[tokio::test]
 async fn a_page_load_finds_everything_where_it_was() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let server = Running::start_in(folder.path(), &[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let empty = desk.get("restore").await.data();

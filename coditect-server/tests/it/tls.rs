@@ -23,19 +23,20 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     client::{Client, PATIENCE},
+    folder::Folder,
     process::{Process, on, refused},
     server::Running,
 };
 
 /// A certificate of its own in two files, and what a client needs to believe it.
 struct Pair {
-    folder: tempfile::TempDir,
+    folder: Folder,
     certificate: CertificateDer<'static>,
 }
 
 impl Pair {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::new();
         let certificate = write(folder.path());
         Self { folder, certificate }
     }
@@ -171,7 +172,7 @@ async fn a_client_that_does_not_read_its_answer_over_tls_is_cut_off() {
 #[tokio::test]
 async fn a_renewed_certificate_is_there_after_a_hangup_and_a_broken_one_changes_nothing() {
     let mut pair = Pair::new();
-    let data = tempfile::tempdir().unwrap();
+    let data = Folder::new();
     let mut command = on(data.path(), &[]);
     command.args(pair.flags());
     let process = Process::start(command).await;
@@ -200,7 +201,7 @@ async fn a_renewed_certificate_is_there_after_a_hangup_and_a_broken_one_changes_
 #[tokio::test]
 async fn the_address_is_told_with_its_scheme_and_a_wrong_file_by_its_name() {
     let pair = Pair::new();
-    let data = tempfile::tempdir().unwrap();
+    let data = Folder::new();
     let mut command = on(data.path(), &["--ephemeral"]);
     command.args(pair.flags());
     let mut child = command.spawn().unwrap();

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta};
 use coditect_auth::entities;
 use coditect_store::{
     BlobUpload, ManualClock, Store, Transaction,
-    engine::{Database, RangeQuery},
+    engine::RangeQuery,
     keyspace::KeyPart as _,
     model::{EditorState, Session, SessionId, SessionState, TenantId, Ticket, TicketId},
 };
@@ -16,13 +16,14 @@ use serde_json::json;
 use crate::{
     account::{Device, ME},
     client::{Call, call},
+    folder::{self, Folder},
     server::Running,
 };
 
 const SESSIONS: &str = "/api/v5/sessions";
 
 async fn open(folder: &Path) -> Store {
-    entities(Store::options()).open(Database::open(folder).unwrap()).await.unwrap()
+    entities(Store::options()).open(folder::database(folder)).await.unwrap()
 }
 
 /// How many keys hold `part`, of those that are not the store's own.
@@ -55,7 +56,7 @@ async fn swept(folder: &Path, part: &[u8]) -> Store {
 
 #[tokio::test]
 async fn a_deleted_session_takes_its_state_along() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let server = Running::start_in(folder.path(), &[]).await;
     let device = Device::register(server.address, "ada@example.org").await;
     let create = Call::post(SESSIONS).value(&json!({"name": "doomed"})).bearer(&device.token);
@@ -85,7 +86,7 @@ async fn a_deleted_session_takes_its_state_along() {
 
 #[tokio::test]
 async fn a_server_sweeps_what_is_over_and_keeps_what_is_not() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let server = Running::start_in(folder.path(), &[]).await;
     let device = Device::register(server.address, "ada@example.org").await;
     let me = call(server.address, Call::get(ME).bearer(&device.token)).await.data();
@@ -153,7 +154,7 @@ async fn a_tenant_has_as_many_sessions_as_are_allowed() {
 
 #[tokio::test]
 async fn an_index_that_is_not_built_is_built_by_the_server() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let server = Running::start_in(folder.path(), &[]).await;
     let device = Device::register(server.address, "ada@example.org").await;
     let create = || Call::post(SESSIONS).value(&json!({"name": "one"})).bearer(&device.token);

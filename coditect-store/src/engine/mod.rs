@@ -55,6 +55,7 @@ use crate::{Result, RunError, telemetry, transaction};
 pub struct Database {
     engine: Engine,
     /// What its work is called, if that can wait.
+    #[cfg_attr(not(feature = "fdb"), expect(dead_code, reason = "the other engine has no queue"))]
     background: Option<&'static str>,
     faults: Option<Faults>,
 }

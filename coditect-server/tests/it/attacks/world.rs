@@ -10,13 +10,14 @@ use chrono::TimeDelta;
 use coditect_auth::{
     Auth, KeyState, MasterKey, SealedKey, SealedRoot, Settings, SigningKey, entities, master_key_at,
 };
-use coditect_store::{Clock, ManualClock, Store, engine::Database, keyspace::Global};
+use coditect_store::{Clock, ManualClock, Store, keyspace::Global};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use crate::{
     account::{Device, LOGIN, ME, PASSWORD, REFRESH, REGISTER, credentials},
     client::{Answer, Call, call},
+    folder::{self, Folder},
     process::{Process, on, program},
 };
 
@@ -24,7 +25,7 @@ use crate::{
 pub(super) const GRACE_S: u64 = 2;
 
 pub(super) struct World {
-    folder: tempfile::TempDir,
+    folder: Folder,
     process: Mutex<Option<Process>>,
     address: std::sync::Mutex<std::net::SocketAddr>,
     /// The key that signs, as nobody outside has it: what is signed by it must fall for what it says.
@@ -45,9 +46,9 @@ pub(super) struct Somebody {
 
 impl World {
     pub(super) async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::new();
         let (active, gone) = prepare(folder.path()).await;
-        let elsewhere = tempfile::tempdir().unwrap();
+        let elsewhere = Folder::new();
         let (foreign, _) = prepare(elsewhere.path()).await;
         let process = start(folder.path()).await;
         Self {
@@ -186,7 +187,7 @@ async fn start(folder: &Path) -> Process {
 
 /// Makes an installation in which a key has come to its end, and gives the key that signs, and that one.
 async fn prepare(folder: &Path) -> (SigningKey, SigningKey) {
-    let store = entities(Store::options()).open(Database::open(folder).unwrap()).await.unwrap();
+    let store = entities(Store::options()).open(folder::database(folder)).await.unwrap();
     let master: MasterKey = master_key_at(&folder.join("master.key"), &store).await.unwrap();
     let clock = ManualClock::new(Clock::system().now() - TimeDelta::hours(30));
     let time = Clock::from(&clock);

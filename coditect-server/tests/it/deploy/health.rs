@@ -6,6 +6,7 @@ use tokio::{net::TcpListener, process::Command, time::timeout};
 
 use crate::{
     client::PATIENCE,
+    folder::Folder,
     process::{Process, on},
     tls,
 };
@@ -26,7 +27,7 @@ fn refused(output: Output) -> String {
 
 #[tokio::test]
 async fn a_server_that_is_ready_is_so_by_its_url_and_by_its_own_settings() {
-    let data = tempfile::tempdir().unwrap();
+    let data = Folder::new();
     let server = Process::start(on(data.path(), &[])).await;
     let url = format!("http://{}", server.address);
     let everywhere = format!("0.0.0.0:{}", server.address.port());
@@ -52,7 +53,7 @@ async fn a_server_that_is_ready_is_so_by_its_url_and_by_its_own_settings() {
 
 #[tokio::test]
 async fn a_server_that_speaks_tls_is_asked_over_tls_whatever_its_certificate_says() {
-    let data = tempfile::tempdir().unwrap();
+    let data = Folder::new();
     tls::write(data.path());
     let path = |name: &str| data.path().join(name).to_str().unwrap().to_owned();
     let (certificate, key) = (path("cert.pem"), path("key.pem"));

@@ -24,6 +24,7 @@ use crate::{
     account::{Device, LOGIN, PASSWORD, REGISTER, credentials, logout},
     client::{Answer, Call, Client, PATIENCE, call},
     desk::Desk,
+    folder::Folder,
     process::{Process, on},
     socket::Socket,
     tls,
@@ -37,7 +38,7 @@ struct Site {
     server: Process,
     ide: Ide,
     proxy: Proxy,
-    _data: tempfile::TempDir,
+    _data: Folder,
 }
 
 impl Site {
@@ -48,7 +49,7 @@ impl Site {
 
     /// With what `change` makes of the configuration.
     async fn start_with(flags: &[&str], change: impl FnOnce(&mut Setup)) -> Option<Self> {
-        let data = tempfile::tempdir().unwrap();
+        let data = Folder::new();
         let ide = Ide::start().await;
         let trusting = ["--trusted-proxy", "127.0.0.1"];
         let flags: Vec<&str> = trusting.iter().chain(flags).copied().collect();

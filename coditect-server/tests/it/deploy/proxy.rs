@@ -14,12 +14,12 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::client::PATIENCE;
+use crate::{client::PATIENCE, folder::Folder};
 
 /// While it is not dropped.
 pub(super) struct Proxy {
     pub(super) address: SocketAddr,
-    folder: tempfile::TempDir,
+    folder: Folder,
     child: Child,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Proxy {
 pub(super) struct Setup {
     /// `coditect.conf`, as a test may change it further.
     pub(super) text: String,
-    pub(super) folder: tempfile::TempDir,
+    pub(super) folder: Folder,
 }
 
 /// What stands for its address, until it is known which port is free.
@@ -51,7 +51,7 @@ impl Setup {
     pub(super) fn before(server: SocketAddr, ide: SocketAddr) -> Option<Self> {
         program()?;
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/nginx");
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::new();
         let at = folder.path();
         fs::create_dir(at.join("coditect")).unwrap();
         for file in fs::read_dir(shipped.join("coditect")).unwrap() {

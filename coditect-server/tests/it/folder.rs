@@ -1,0 +1,69 @@
+//! Where a server of a test keeps its data: a folder of its own, and, where the variable
+//! `CODITECT_FDB_CLUSTER_FILE` names a cluster, a part of that which belongs to the folder. Both are gone
+//! with it.
+
+use std::{env, ffi::OsString, path::Path, thread};
+
+use coditect_store::engine::{CLUSTER_FILE_VARIABLE, ClusterOptions, Database};
+use tempfile::TempDir;
+
+pub(crate) struct Folder(TempDir);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+/// What keys in the cluster begin with that belong to `folder`.
+pub(crate) fn prefix_of(folder: &Path) -> String {
+    format!("coditect-test/{}/", folder.display())
+}
+
+/// The database of the servers that keep their data there, while none runs or on a cluster.
+pub(crate) fn database(folder: &Path) -> Database {
+    let Some(file) = cluster_file() else { return Database::open(folder).unwrap() };
+    let prefix = prefix_of(folder).into_bytes();
+    Database::cluster_with(file, &ClusterOptions { prefix, ..Default::default() }).unwrap()
+}
+
+fn cluster_file() -> Option<OsString> {
+    env::var_os(CLUSTER_FILE_VARIABLE).filter(|file| !file.is_empty())
+}
+
+/// Whether servers keep their data in a cluster.
+pub(crate) fn is_on_cluster() -> bool {
+    cluster_file().is_some()
+}
+
+/// Whether the test is left out, which is said: it is about what is in the folder, and there nothing is.
+#[expect(clippy::print_stdout, reason = "says what it leaves out")]
+pub(crate) fn is_about_the_folder() -> bool {
+    if is_on_cluster() {
+        println!("skipped: it is about the data folder, and the data are in a cluster");
+    }
+    is_on_cluster()
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if !is_on_cluster() {
+            return;
+        }
+        let folder = self.path().to_owned();
+        let emptied = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            runtime.unwrap().block_on(database(&folder).run(|tx| async move {
+                tx.clear_range(b"", b"\xff");
+                Ok::<_, coditect_store::Error>(())
+            }))
+        });
+        if let Err(error) = emptied.join().unwrap() {
+            assert!(thread::panicking(), "a test's keys are still there: {error}");
+        }
+    }
+}
