@@ -140,16 +140,13 @@ pub(crate) async fn master_key(
     folder: &Path,
     store: &Store,
 ) -> Result<MasterKey, coditect_auth::Error> {
-    match env::var_os(MASTER_KEY_VARIABLE) {
+    if let Some(text) = env::var_os(MASTER_KEY_VARIABLE) {
         // What isn't UTF-8 is no key either, and is not passed over.
-        Some(text) => Ok(MasterKey::parse(&text.to_string_lossy())?),
-        None => {
-            // Where the store is in a cluster, nobody else has made the folder.
-            fs::create_dir_all(folder)
-                .map_err(|error| coditect_auth::Error::Internal(error.into()))?;
-            master_key_at(&folder.join(MASTER_KEY_FILE), store).await
-        }
+        return Ok(MasterKey::parse(&text.to_string_lossy())?);
     }
+    // Where the store is in a cluster, nobody else has made the folder.
+    fs::create_dir_all(folder).map_err(|error| coditect_auth::Error::Internal(error.into()))?;
+    master_key_at(&folder.join(MASTER_KEY_FILE), store).await
 }
 
 /// The peppers of the environment.

@@ -198,10 +198,11 @@ async fn restored_sessions(folder: &Path) -> BTreeMap<u64, Vec<u64>> {
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_backup_of_a_running_server_under_load_is_one_version_with_all_that_was_acknowledged() {
+    const WRITERS: usize = 4;
+
     if folder::is_about_the_folder() {
         return;
     }
-    const WRITERS: usize = 4;
 
     let (folder, other) = (Folder::new(), Folder::new());
     let server = Process::start(on(folder.path(), &["--log-level", "warn"])).await;
@@ -250,10 +251,11 @@ async fn a_backup_of_a_running_server_under_load_is_one_version_with_all_that_wa
 #[cfg(unix)]
 #[tokio::test]
 async fn the_operators_door_is_its_owners_alone_and_goes_with_the_server() {
+    use std::os::unix::fs::PermissionsExt;
+
     if folder::is_about_the_folder() {
         return;
     }
-    use std::os::unix::fs::PermissionsExt;
 
     let folder = Folder::new();
     let door = folder.path().join("control.sock");

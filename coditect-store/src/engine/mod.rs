@@ -226,25 +226,25 @@ impl Transaction {
     /// Sets `key` to `value`.
     pub fn set(&self, key: &[u8], value: &[u8]) {
         self.counts.wrote(key.len() + value.len());
-        on!(self, tx => tx.set(key, value))
+        on!(self, tx => tx.set(key, value));
     }
 
     /// Removes `key`, if it is there.
     pub fn clear(&self, key: &[u8]) {
         self.counts.wrote(key.len());
-        on!(self, tx => tx.clear(key))
+        on!(self, tx => tx.clear(key));
     }
 
     /// Removes all keys from `begin` up to, and without, `end`. `begin` past `end` is `Invalid`.
     pub fn clear_range(&self, begin: &[u8], end: &[u8]) {
         self.counts.wrote(begin.len() + end.len());
-        on!(self, tx => tx.clear_range(begin, end))
+        on!(self, tx => tx.clear_range(begin, end));
     }
 
     /// Applies an atomic operation: no read, so no conflict with others that do the same.
     pub fn atomic(&self, op: AtomicOp, key: &[u8], operand: &[u8]) {
         self.counts.wrote(key.len() + operand.len());
-        on!(self, tx => tx.atomic(op, key, operand))
+        on!(self, tx => tx.atomic(op, key, operand));
     }
 
     /// Sets the key `prefix` ‖ versionstamp ‖ `suffix` to `value`: keys so made sort in commit
@@ -274,6 +274,10 @@ impl Transaction {
     }
 
     /// The version that all reads see.
+    #[cfg_attr(
+        not(feature = "fdb"),
+        expect(clippy::unused_async, reason = "this engine answers at once; a cluster does not")
+    )]
     pub async fn read_version(&self) -> Result<u64> {
         self.may_fail(faults::Step::Read)?;
         match &self.attempt {
@@ -288,7 +292,7 @@ impl Transaction {
     /// `TooOld`, a future one is refused (1009) with `Unavailable`; both show at the first read.
     /// Has no effect once the transaction has read.
     pub fn set_read_version(&self, version: u64) {
-        on!(self, tx => tx.set_read_version(version))
+        on!(self, tx => tx.set_read_version(version));
     }
 
     /// Waits for `key` to change after this transaction's commit: the watch becomes live with the
@@ -297,6 +301,10 @@ impl Transaction {
     /// # Errors
     ///
     /// `Limit` (1032) if [`WATCH_LIMIT`] of them are live.
+    #[expect(
+        clippy::unused_async,
+        reason = "that it is a read, which may have to wait, is its contract"
+    )]
     pub async fn watch(&self, key: &[u8]) -> Result<Watch> {
         self.may_fail(faults::Step::Read)?;
         on!(self, tx => tx.watch(key))
@@ -344,11 +352,15 @@ impl Transaction {
     /// Gives it up: watches made by it and everything it is asked from now on answer `Closed`
     /// (1025).
     pub fn cancel(&self) {
-        on!(self, tx => tx.cancel())
+        on!(self, tx => tx.cancel());
     }
 
     /// Its size so far, in bytes, as [`TRANSACTION_SIZE_LIMIT`] counts it: keys and values written
     /// and conflict ranges. Values read don't count.
+    #[cfg_attr(
+        not(feature = "fdb"),
+        expect(clippy::unused_async, reason = "this engine answers at once; a cluster does not")
+    )]
     pub async fn approximate_size(&self) -> Result<usize> {
         match &self.attempt {
             Attempt::Embedded(tx) => Ok(tx.approximate_size()),

@@ -138,6 +138,17 @@ mod tests {
     }
 
     #[test]
+    fn selectors_are_moved_and_those_that_count_may_lead_out() {
+        let first = |key: &[u8]| KeySelector::first_greater_or_equal(key);
+        assert_eq!(prefix().selector(&first(b"a")), first(b"p\xffa"));
+        assert_eq!(prefix().selector(&first(MAX_KEY)), first(b"q"));
+        assert!(prefix().keeps(&first(b"a")));
+        assert!(prefix().keeps(&KeySelector::first_greater_than(b"a")));
+        assert!(!prefix().keeps(&KeySelector::last_less_than(b"a")));
+        assert!(Prefix::default().keeps(&KeySelector::last_less_than(b"a")));
+    }
+
+    #[test]
     fn a_versionstamp_comes_to_lie_under_the_prefix() {
         let template = versionstamp::template(b"log/", b"!");
         let inside = prefix().template(&template).into_owned();

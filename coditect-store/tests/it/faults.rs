@@ -300,7 +300,7 @@ async fn what_takes_several_transactions_is_gone_on_with_after_any_fault() {
     let kept = bench.before.clone();
     bench.store.run(delete).await.unwrap();
     let doomed = bench.rows().await;
-    let policy = common.policy.clone();
+    let policy = common.policy;
     let jobs: Vec<(&str, Rows, Task2)> = vec![
         (
             "complete_deletions",
@@ -328,7 +328,6 @@ async fn what_takes_several_transactions_is_gone_on_with_after_any_fault() {
             "a file is uploaded",
             kept.clone(),
             Box::new(move |store| {
-                let policy = policy.clone();
                 Box::pin(async move {
                     let home = &FileHome::Workspace("/workspace/q".into());
                     let mut upload = BlobUpload::begin(&store, of, &Clock::system()).await?;

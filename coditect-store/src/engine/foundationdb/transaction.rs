@@ -136,7 +136,9 @@ impl Transaction {
             if page.stopped != Stopped::End || !found.more() {
                 break;
             }
-            let Some(last) = found.last().map(|row| row.key()) else { break };
+            let Some(last) = found.last().map(foundationdb::future::FdbKeyValue::key) else {
+                break;
+            };
             match query.order {
                 Order::Ascending => rest.0 = KeySelector::first_greater_than(last),
                 Order::Descending => rest.1 = KeySelector::first_greater_or_equal(last),
