@@ -21,7 +21,7 @@ use clap::Parser;
 use coditect_benches::{Outcome, Sample, load, progress};
 use coditect_store::{
     Store,
-    engine::{Database, Options},
+    engine::Options,
     keyspace::Global,
     model::{Session, SessionId, TenantId, User, UserId},
 };
@@ -71,7 +71,7 @@ fn main() -> Outcome<()> {
 async fn run(plan: &Plan) -> Outcome<Vec<Times>> {
     let folder = tempfile::tempdir_in(".")?;
     let options = Options { cache_bytes: plan.cache_mib << 20, ..Options::default() };
-    let store = Store::open(Database::open_with(folder.path(), &options)?).await?;
+    let store = Store::open(coditect_benches::database(folder.path(), &options)?).await?;
     let bare = redb::Builder::new()
         .set_cache_size(options.cache_bytes)
         .create(folder.path().join("bare.redb"))?;

@@ -31,7 +31,7 @@ use coditect_benches::{
     lines::{Line, per_second, table},
     progress,
 };
-use coditect_store::{Clock, Store, engine::Database};
+use coditect_store::{Clock, Store, engine::Options};
 use futures_util::future::try_join_all;
 use jsonwebtoken::{DecodingKey, Validation, decode, jwk::JwkSet};
 use serde::Deserialize;
@@ -141,7 +141,9 @@ struct Tokens {
 }
 
 async fn opened(folder: &std::path::Path, clock: &Clock) -> Outcome<Auth> {
-    let store = entities(Store::options()).open(Database::open(folder)?).await?;
+    let store = entities(Store::options())
+        .open(coditect_benches::database(folder, &Options::default())?)
+        .await?;
     let settings = Settings { hash: HashParams::weak_for_tests(), ..Settings::default() };
     Ok(Auth::open(store, MasterKey::generate()?, clock.clone(), settings).await?)
 }

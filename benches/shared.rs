@@ -4,14 +4,29 @@ pub mod lines;
 mod sample;
 
 use std::{
+    env,
     error::Error,
     io::{IsTerminal as _, Write as _, stderr},
+    path::Path,
 };
+
+use coditect_store::engine::{CLUSTER_FILE_VARIABLE, Database, Options};
 
 pub use sample::{Known, Places, Sample, changed, load, session};
 
 /// What a bench comes to.
 pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Where a bench keeps its records: in `folder`, or, where `CODITECT_FDB_CLUSTER_FILE` names a cluster, under
+/// a prefix of its own there, which is emptied in the end.
+///
+/// # Errors
+///
+/// As [`Database::open_with`], or [`Database::cluster`].
+pub fn database(folder: &Path, options: &Options) -> Outcome<Database> {
+    let is_elsewhere = env::var_os(CLUSTER_FILE_VARIABLE).is_some();
+    Ok(if is_elsewhere { Database::scratch()? } else { Database::open_with(folder, options)? })
+}
 
 /// Says on stderr what is being done, over what was said before; where nobody looks on, as a line.
 ///

@@ -11,7 +11,7 @@ use std::{
 
 use coditect_store::{
     Clock, Error, Store,
-    engine::Database,
+    engine::Options,
     keyspace::Global,
     model::{Session, User},
 };
@@ -31,8 +31,9 @@ pub(crate) struct Ours {
 impl Ours {
     pub(crate) fn open(folder: &Path, sample: &Sample) -> Outcome<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let database = coditect_benches::database(&folder.join("ours"), &Options::default())?;
         let store = runtime.block_on(async {
-            let store = Store::open(Database::open(folder.join("ours"))?).await?;
+            let store = Store::open(database).await?;
             coditect_benches::load(&store, sample).await?;
             Ok::<_, Error>(store)
         })?;
