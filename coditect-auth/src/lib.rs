@@ -31,6 +31,8 @@
 //! Nothing here knows HTTP, and only [`service`] reads or writes the store or looks at the clock: records,
 //! and the time, are passed in to all else. A verified access token is half an answer: its session must also hold, in the store, now.
 
+#![forbid(unsafe_code)]
+
 pub mod access;
 pub mod claims;
 pub mod courier;

@@ -18,6 +18,8 @@
 //! Only this crate knows HTTP. A handler parses its request, calls the store or auth, and gives
 //! its answer to [`http::respond`]; it never chooses a status for an error, [`problem`] does.
 
+#![forbid(unsafe_code)]
+
 mod app;
 pub mod command;
 mod config;

@@ -77,6 +77,8 @@
 //!
 //! The `examples/` folder of the repository has most of these as programs.
 
+#![cfg_attr(not(feature = "fdb"), forbid(unsafe_code))]
+
 pub mod archive;
 pub mod check;
 mod clock;

@@ -1,7 +1,7 @@
 //! Running a closure in a transaction until it is through.
 //!
-//! What is retried: `Conflict` and `TooOld`, from the closure's reads or from the commit, with a
-//! back-off that grows from [`RetryPolicy::first_delay`] to [`RetryPolicy::longest_delay`], a random
+//! What is retried: what [passes by itself](Error::is_retryable), that is `Conflict` and `TooOld`, and what a
+//! cluster answers that is busy with itself; from the closure's reads or from the commit, with a back-off that grows from [`RetryPolicy::first_delay`] to [`RetryPolicy::longest_delay`], a random
 //! part of it, within a budget of attempts and time. The last error is returned when the budget is
 //! spent. Every other error is returned at once, and nothing of that attempt is written.
 //!
@@ -41,10 +41,12 @@ pub enum Unknown {
     /// Return the error: the caller decides.
     #[default]
     Return,
-    /// Run the closure again: it is right to do it twice, or it recognises its own work.
+    /// Run the closure again: it is right to do it twice, or it recognises its own work. An attempt that
+    /// may come in even later, over what others do meanwhile, is returned as an error all the same (a
+    /// commit that a cluster did not answer in time: 1031).
     RunAgain,
     /// Look whether it was committed: each attempt sets this key, which no other call ever uses, to
-    /// its number. One that was gives its answer, one that was not is run again. The key stays
+    /// its number; of two that are under way one comes in. One that was gives its answer, one that was not is run again. The key stays
     /// behind, for the caller to clear some day.
     Recognise(Vec<u8>),
 }

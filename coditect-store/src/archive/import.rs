@@ -22,10 +22,10 @@ use crate::{
 /// The most rows of a transaction, if not said.
 const ROWS: usize = 4_000;
 /// A transaction ends with the row at which those written come to this many bytes.
-const BYTES: usize = 2 << 20;
+const BYTES: usize = 900_000;
 /// A transaction of a tenant's rows ends with the row at which it has come to this size, index entries
 /// and conflict ranges included.
-const SIZE: usize = 2 << 20;
+const SIZE: usize = 900_000;
 
 /// An import: made by [`StoreOptions::import`].
 #[derive(Clone, Debug)]

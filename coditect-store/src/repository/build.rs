@@ -36,7 +36,7 @@ const ROWS: usize = 500;
 /// A piece ends with the record at which those read come to this many bytes, if not said.
 const BYTES: usize = 1 << 20;
 /// A piece ends with the record at which what it writes comes to this many bytes.
-const WRITTEN: usize = 2 << 20;
+const WRITTEN: usize = 900_000;
 /// A piece ends with the record that is looked at after this long: well within a transaction's life.
 const TIME: Duration = Duration::from_secs(1);
 
