@@ -1,9 +1,10 @@
 //! Running a closure in a transaction until it is through.
 //!
-//! What is retried: what [passes by itself](Error::is_retryable), that is `Conflict` and `TooOld`, and what a
-//! cluster answers that is busy with itself; from the closure's reads or from the commit, with a back-off that grows from [`RetryPolicy::first_delay`] to [`RetryPolicy::longest_delay`], a random
-//! part of it, within a budget of attempts and time. The last error is returned when the budget is
-//! spent. Every other error is returned at once, and nothing of that attempt is written.
+//! What is retried: what [passes by itself](Error::is_retryable), that is `Conflict`, `TooOld` and what a
+//! cluster answers that is busy with itself, from the closure's reads or from the commit, with a back-off
+//! that grows from [`RetryPolicy::first_delay`] to [`RetryPolicy::longest_delay`], a random part of it,
+//! within a budget of attempts and time. The last error is returned when the budget is spent. Every
+//! other error is returned at once, and nothing of that attempt is written.
 //!
 //! `MaybeCommitted` is never answered by running the closure again blindly: see [`Unknown`]. Once an
 //! attempt's outcome is unknown, nothing that a later attempt finds is believed until it is certain
