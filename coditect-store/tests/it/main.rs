@@ -16,6 +16,7 @@ mod indexes;
 mod keyspace;
 mod logs;
 mod metrics;
+mod model;
 mod models;
 mod pages;
 mod planner;
