@@ -333,11 +333,15 @@ mod tests {
             if matches!(long, "help" | "version") {
                 continue;
             }
-            let variable = format!("CODITECT_{}", long.replace('-', "_").to_uppercase());
+            // Its name is that of the tests' variable, which says whose file it is.
+            let named = if long == "cluster-file" { "fdb-cluster-file" } else { long };
+            let variable = format!("CODITECT_{}", named.replace('-', "_").to_uppercase());
             assert!(help.contains(&format!("--{long}")), "{long}");
             assert!(help.contains(&variable), "{variable}");
             let has_none = [
                 "allowed-origin",
+                "cluster-file",
+                "cluster-trace",
                 "cookies",
                 "ephemeral",
                 "frontend",

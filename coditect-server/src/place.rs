@@ -26,7 +26,7 @@ pub struct Place {
     /// What the store's keys in the cluster begin with, so that others may use it too.
     #[arg(
         long,
-        env = "CODITECT_FDB_PREFIX",
+        env = "CODITECT_CLUSTER_PREFIX",
         value_name = "TEXT",
         default_value = "",
         hide_default_value = true
@@ -35,7 +35,7 @@ pub struct Place {
 
     /// Folder for what FoundationDB's library has to tell, every transaction with what it read and wrote:
     /// for finding faults.
-    #[arg(long, env = "CODITECT_FDB_TRACE", value_name = "FOLDER")]
+    #[arg(long, env = "CODITECT_CLUSTER_TRACE", value_name = "FOLDER")]
     pub cluster_trace: Option<PathBuf>,
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn on(folder: &Path, flags: &[&str]) -> Command {
 pub(crate) fn program(front: &[&str], folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coditect-server"));
     if folder::is_on_cluster() {
-        command.env("CODITECT_FDB_PREFIX", folder::prefix_of(folder));
+        command.env("CODITECT_CLUSTER_PREFIX", folder::prefix_of(folder));
     }
     command
         .args(front)
