@@ -41,12 +41,17 @@ pub(crate) fn is_on_cluster() -> bool {
 }
 
 /// Whether the test is left out, which is said: it is about what is in the folder, and there nothing is.
-#[expect(clippy::print_stdout, reason = "says what it leaves out")]
 pub(crate) fn is_about_the_folder() -> bool {
     if is_on_cluster() {
-        println!("skipped: it is about the data folder, and the data are in a cluster");
+        say_skipped("it is about the data folder, and the data are in a cluster");
     }
     is_on_cluster()
+}
+
+/// Says that a test is left out, and why.
+#[expect(clippy::print_stdout, reason = "says what it leaves out")]
+pub(crate) fn say_skipped(why: &str) {
+    println!("skipped: {why}");
 }
 
 impl Drop for Folder {

@@ -18,6 +18,7 @@ use crate::{
     account::{Device, logout},
     client::{Call, PATIENCE},
     desk::Desk,
+    folder::{self, Folder},
     server::Running,
 };
 
@@ -166,6 +167,33 @@ async fn an_update_is_acknowledged_when_it_is_there_and_told_to_the_others() {
     // Nobody hears of what they did themselves.
     one.expect_silence().await;
     two.expect_silence().await;
+}
+
+/// Two servers in front of one store, which takes a cluster.
+#[tokio::test]
+async fn a_change_at_one_server_is_told_by_another() {
+    if !folder::is_on_cluster() {
+        folder::say_skipped("two servers have one store on a cluster alone");
+        return;
+    }
+    let folder = Folder::new();
+    let here = Running::start_in(folder.path(), &[]).await;
+    let there = Running::start_in(folder.path(), &[]).await;
+    let desk = Desk::new(&here, "ada@example.org").await;
+    let elsewhere =
+        Desk { server: there.address, token: desk.token.clone(), path: desk.path.clone() };
+    let (mut one, _) = Socket::open(&desk, "one").await;
+    let (mut two, _) = Socket::open(&elsewhere, "two").await;
+    one.update("editor", 1, tabs(&["a.rs"])).await;
+    one.expect("ack").await;
+    assert_eq!(two.expect("changed").await["data"]["tabs"][0]["path"], "a.rs");
+    elsewhere.patch("memory", &json!({"k": 1})).await;
+    assert_eq!(one.expect("changed").await["data"], json!({"k": 1}));
+    let ended = elsewhere.call(Call::post("/api/v5/auth/logout")).await;
+    assert_eq!(ended.status, 200);
+    assert_eq!(desk.get("").await.status, 401, "who was signed out there is out here");
+    here.stopped().await;
+    there.stopped().await;
 }
 
 #[tokio::test]

@@ -72,6 +72,9 @@ impl Transaction {
         key: &[u8],
         isolation: Isolation,
     ) -> Result<Option<Vec<u8>>> {
+        if key >= MAX_KEY {
+            return Err(limits::key_outside_legal_range());
+        }
         let key = self.0.shared.prefix.key(key);
         let value = self.read(|tx| tx.get(&key, is_snapshot(isolation))).await?;
         Ok(value.map(|value| value.to_vec()))
@@ -82,6 +85,7 @@ impl Transaction {
         selector: &KeySelector,
         isolation: Isolation,
     ) -> Result<Vec<u8>> {
+        require_legal(selector)?;
         let prefix = &self.0.shared.prefix;
         let selector = prefix.selector(selector);
         let key = self.read(|tx| tx.get_key(&place(&selector), is_snapshot(isolation))).await?;
@@ -93,6 +97,8 @@ impl Transaction {
         query: &RangeQuery,
         isolation: Isolation,
     ) -> Result<RangePage> {
+        require_legal(&query.begin)?;
+        require_legal(&query.end)?;
         if query.limit == Some(0) {
             return Ok(RangePage { rows: Vec::new(), stopped: Stopped::Rows });
         }
@@ -426,6 +432,11 @@ impl fmt::Display for Conflicting {
 }
 
 impl std::error::Error for Conflicting {}
+
+/// The library would answer from its own key space, which begins with two bytes of 0xff.
+fn require_legal(selector: &KeySelector) -> Result<()> {
+    if selector.key.as_slice() > MAX_KEY { Err(limits::key_outside_legal_range()) } else { Ok(()) }
+}
 
 fn is_snapshot(isolation: Isolation) -> bool {
     isolation == Isolation::Snapshot
