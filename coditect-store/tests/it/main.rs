@@ -13,6 +13,7 @@ mod crashes;
 mod deletions;
 mod faults;
 mod formats;
+mod histories;
 mod indexes;
 mod keyspace;
 mod logs;
