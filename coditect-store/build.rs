@@ -26,6 +26,8 @@ fn main() {
     }
     // What is only checked is not linked, so this is no failure yet.
     if !has_libfdb_c() {
+        // Until it is there, it is looked for each time.
+        println!("cargo::rerun-if-changed={}/libfdb_c.so", LIBRARY_FOLDERS[0]);
         println!(
             "cargo::warning=the feature `fdb` needs libfdb_c to link, or the linker will not find -lfdb_c: \
              install foundationdb-clients 7.3 (a package on FoundationDB's page of releases), or name the \
