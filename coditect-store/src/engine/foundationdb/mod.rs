@@ -114,6 +114,7 @@ impl Cluster {
         loop {
             match self.0.advance_once(version).await {
                 Ok(true) => return Ok(()),
+                Ok(false) if Instant::now() > until => return Err(self.0.silence(During::Read)),
                 Ok(false) => {}
                 Err(error) if error.kind() == ErrorKind::Closed || Instant::now() > until => {
                     return Err(error);
