@@ -14,6 +14,8 @@
 //! | `coditect_store_written_bytes_total`, `…_written_records_total` | `repository` | records that were written, of each space |
 //! | `coditect_store_batch_transactions` | | transactions that the embedded engine made durable by one sync |
 //! | `coditect_store_sync_duration_seconds` | | how long that took |
+//! | `coditect_store_apply_duration_seconds` | | how long the embedded engine took to move what was committed from its log to its file |
+//! | `coditect_store_applied_bytes_total` | | how much that was, as memory counts it |
 //! | `coditect_store_queued_commits` | | commits that were left for the next batch when the embedded engine took its last |
 //! | `coditect_store_watches` | | watches that wait, those that were abandoned lately among them |
 //!
@@ -41,6 +43,8 @@ const WRITTEN_BYTES: &str = "coditect_store_written_bytes_total";
 const WRITTEN_RECORDS: &str = "coditect_store_written_records_total";
 const BATCH: &str = "coditect_store_batch_transactions";
 const SYNC_DURATION: &str = "coditect_store_sync_duration_seconds";
+const APPLY_DURATION: &str = "coditect_store_apply_duration_seconds";
+const APPLIED_BYTES: &str = "coditect_store_applied_bytes_total";
 const QUEUED: &str = "coditect_store_queued_commits";
 const WATCHES: &str = "coditect_store_watches";
 
@@ -65,6 +69,16 @@ pub fn describe() {
     describe_counter!(WRITTEN_RECORDS, Unit::Count, "Records written, by repository");
     describe_histogram!(BATCH, Unit::Count, "Transactions made durable by one sync");
     describe_histogram!(SYNC_DURATION, Unit::Seconds, "Time to make a batch durable");
+    describe_histogram!(
+        APPLY_DURATION,
+        Unit::Seconds,
+        "Time to move commits from the log to the file"
+    );
+    describe_counter!(
+        APPLIED_BYTES,
+        Unit::Bytes,
+        "Commits moved from the log to the file, in memory"
+    );
     describe_gauge!(QUEUED, Unit::Count, "Commits that wait for their batch");
     describe_gauge!(WATCHES, Unit::Count, "Watches that wait for their keys to change");
 }
@@ -115,6 +129,12 @@ pub(crate) fn written(repository: &'static str, bytes: usize) {
 
 pub(crate) fn synced(took: Duration) {
     histogram!(SYNC_DURATION).record(took);
+}
+
+/// What takes so many bytes of memory was moved from the log to the file.
+pub(crate) fn applied(bytes: usize, took: Duration) {
+    counter!(APPLIED_BYTES).increment(bytes as u64);
+    histogram!(APPLY_DURATION).record(took);
 }
 
 /// A batch was taken, and so many commits are left for the next.

@@ -301,13 +301,13 @@ impl Transaction {
     /// # Errors
     ///
     /// `Limit` (1032) if [`WATCH_LIMIT`] of them are live.
-    #[expect(
-        clippy::unused_async,
-        reason = "that it is a read, which may have to wait, is its contract"
-    )]
     pub async fn watch(&self, key: &[u8]) -> Result<Watch> {
         self.may_fail(faults::Step::Read)?;
-        on!(self, tx => tx.watch(key))
+        match &self.attempt {
+            Attempt::Embedded(tx) => tx.watch(key).await,
+            #[cfg(feature = "fdb")]
+            Attempt::Cluster(tx) => tx.watch(key),
+        }
     }
 
     /// Writes all or nothing; when it returns `Ok`, it is on disk and visible to all that begin
@@ -372,11 +372,7 @@ impl Transaction {
     async fn read(&self, key: &[u8], isolation: Isolation) -> Result<Option<Vec<u8>>> {
         let read = self.begin_read().await;
         self.may_fail(faults::Step::Read)?;
-        let value = match &self.attempt {
-            Attempt::Embedded(tx) => tx.get(key, isolation)?,
-            #[cfg(feature = "fdb")]
-            Attempt::Cluster(tx) => tx.get(key, isolation).await?,
-        };
+        let value = on!(self, tx => tx.get(key, isolation).await)?;
         if let Some(value) = &value {
             read.found(1, key.len() + value.len());
         }
@@ -386,21 +382,13 @@ impl Transaction {
     async fn read_key(&self, selector: &KeySelector, isolation: Isolation) -> Result<Vec<u8>> {
         let _read = self.begin_read().await;
         self.may_fail(faults::Step::Read)?;
-        match &self.attempt {
-            Attempt::Embedded(tx) => tx.get_key(selector, isolation),
-            #[cfg(feature = "fdb")]
-            Attempt::Cluster(tx) => tx.get_key(selector, isolation).await,
-        }
+        on!(self, tx => tx.get_key(selector, isolation).await)
     }
 
     async fn read_range(&self, query: &RangeQuery, isolation: Isolation) -> Result<RangePage> {
         let read = self.begin_read().await;
         self.may_fail(faults::Step::Read)?;
-        let page = match &self.attempt {
-            Attempt::Embedded(tx) => tx.get_range(query, isolation)?,
-            #[cfg(feature = "fdb")]
-            Attempt::Cluster(tx) => tx.get_range(query, isolation).await?,
-        };
+        let page = on!(self, tx => tx.get_range(query, isolation).await)?;
         let bytes = page.rows.iter().map(|row| row.key.len() + row.value.len()).sum();
         read.found(page.rows.len(), bytes);
         Ok(page)

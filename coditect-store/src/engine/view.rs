@@ -211,8 +211,8 @@ impl Database {
         embedded::Embedded::is_in(path.as_ref())
     }
 
-    /// Compares every page of the embedded engine's file in the folder `path` with its checksum. It
-    /// takes as long as reading the file, and keeps its thread busy meanwhile.
+    /// Compares every page of the embedded engine's file in the folder `path` with its checksum, and every
+    /// frame of its log. It takes as long as reading them, and keeps its thread busy meanwhile.
     ///
     /// # Errors
     ///
@@ -221,5 +221,16 @@ impl Database {
     pub fn check_file(path: impl AsRef<Path>) -> Result<FileState> {
         let sound = embedded::Embedded::check(path.as_ref())?;
         Ok(if sound { FileState::Sound } else { FileState::Repaired })
+    }
+
+    /// Gives up what was committed after something that is missing from the embedded engine's log in
+    /// the folder `path`, without which it can't be opened; says what that was, or `None` if nothing
+    /// is missing. All up to there is kept, and the log's files are, under other names.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), but for a damaged log; `Unavailable` also if there is no file.
+    pub fn give_up_lost(path: impl AsRef<Path>) -> Result<Option<String>> {
+        embedded::Embedded::give_up_lost(path.as_ref())
     }
 }

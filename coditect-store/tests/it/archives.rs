@@ -357,7 +357,7 @@ async fn stopped_everywhere(
 async fn an_import_that_is_stopped_anywhere_goes_on_where_it_was() {
     let archive = exported(&filled(60).await).await;
     let target = async || Database::scratch().unwrap();
-    let unfinished = stopped_everywhere(&archive, 7, target).await;
+    let unfinished = stopped_everywhere(&archive, 2, target).await;
     assert!(unfinished > 10, "{unfinished} were stopped on their way");
 }
 
@@ -399,7 +399,7 @@ async fn an_import_that_is_abandoned_leaves_what_was_there_before() {
     let whole = exported(&store).await;
     let database = Database::scratch().unwrap();
     let import = options().import(database.clone()).unwrap().rows(5);
-    assert!(stopped_after(20, import.run(whole.as_slice(), |_| ())).await.is_none());
+    assert!(stopped_after(5, import.run(whole.as_slice(), |_| ())).await.is_none());
     assert!(!rows(&database).await.is_empty());
     assert!(import.abandon().await.unwrap());
     assert!(rows(&database).await == Rows::new());

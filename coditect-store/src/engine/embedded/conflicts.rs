@@ -3,7 +3,13 @@
 //! Only a read against a later write conflicts; two writes never do. What is forgotten is
 //! remembered as forgotten: a transaction that began before it is too old to be checked.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Bound,
+    time::{Duration, Instant},
+};
+
+use super::super::limits::LIFETIME;
 
 /// A range of keys, without its end.
 pub(super) type KeyRange = (Vec<u8>, Vec<u8>);
@@ -74,6 +80,9 @@ pub(super) struct RecentWrites {
     forgotten: u64,
     /// When the map is this large, what is old is swept out.
     sweep_at: usize,
+    /// Versions and when they were given, about one a second: how old a version is cannot be told
+    /// from its number, since a clock that was set back makes them grow slowly.
+    ages: VecDeque<(u64, Instant)>,
 }
 
 /// Below this many steps sweeping is not worth it.
@@ -83,13 +92,7 @@ impl RecentWrites {
     /// Nothing is known about versions up to `forgotten`.
     pub(super) fn new(forgotten: u64) -> Self {
         let steps = BTreeMap::from([(Vec::new(), 0)]);
-        Self { steps, forgotten, sweep_at: SMALLEST_SWEEP }
-    }
-
-    /// How many steps are kept.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.steps.len()
+        Self { steps, forgotten, sweep_at: SMALLEST_SWEEP, ages: VecDeque::new() }
     }
 
     /// Whether too much is forgotten to check a transaction that reads at `version`.
@@ -128,8 +131,24 @@ impl RecentWrites {
         self.steps.insert(end, after);
     }
 
+    /// Forgets the writes that no transaction is old enough to conflict with; `last_version` is given
+    /// `now`.
+    pub(super) fn forget(&mut self, now: Instant, last_version: u64) {
+        if self.ages.back().is_none_or(|(_, at)| now - *at >= Duration::from_secs(1)) {
+            self.ages.push_back((last_version, now));
+        }
+        while let [(_, _), (_, next), ..] = self.ages.make_contiguous()
+            && now - *next > LIFETIME
+        {
+            self.ages.pop_front();
+        }
+        if let Some((version, _)) = self.ages.front().filter(|(_, at)| now - *at > LIFETIME) {
+            self.forget_before(*version);
+        }
+    }
+
     /// Forgets writes before `version`, if there is enough to make it worth the walk.
-    pub(super) fn forget_before(&mut self, version: u64) {
+    fn forget_before(&mut self, version: u64) {
         if self.steps.len() < self.sweep_at {
             return;
         }
@@ -180,6 +199,28 @@ mod tests {
         assert!(writes.is_too_old(9));
         assert!(!writes.is_too_old(10));
         assert!(writes.was_written_after(10, &range(3, 4)));
+    }
+
+    #[test]
+    fn writes_are_forgotten_by_their_age_though_a_clock_set_back_makes_versions_crawl() {
+        let mut writes = RecentWrites::new(0);
+        let started = Instant::now();
+        let mut last = 0_u64;
+        for second in 0..20 {
+            for _ in 0..1_000 {
+                last += 1;
+                let key = last.to_be_bytes().to_vec();
+                writes.note(last, (key.clone(), [key, vec![0]].concat()));
+            }
+            writes.forget(started + Duration::from_secs(second), last);
+        }
+        let kept = writes.steps.len();
+        assert!(
+            kept < 2 * 2 * 7_000,
+            "{kept} steps for the writes of seven seconds, at twice that"
+        );
+        assert!(!writes.is_too_old(last - 4_000));
+        assert!(writes.is_too_old(last - 19_000));
     }
 
     proptest! {

@@ -1,33 +1,63 @@
 //! The engine in this process: one folder, or memory; no server.
 //!
 //! Transactions read on their caller's thread, from the state that was published last when they
-//! first read. Commits go through one [`sequencer`] thread. Nothing here waits for a network, so
-//! reads are short, but a cold page comes from the disk.
+//! first read. A commit goes through three threads:
+//!
+//! ```text
+//! sequencer   decides in which order what is done, and does it to the newest state   (sequencer.rs)
+//! writer      makes it durable in the log, a batch at a time; shows it; answers      (writer.rs, log/)
+//! applier     moves it from the log to the B-tree, in the background                 (applier.rs)
+//! ```
+//!
+//! What is in the log and not in the B-tree is in memory too, in layers over the B-tree, which reads
+//! look through ([`snapshot`]). After a crash the log is replayed into such a layer.
 
+mod applier;
+mod board;
 mod conflicts;
+mod disk;
+mod layer;
+mod log;
 mod reads;
 mod sequencer;
+mod snapshot;
 mod storage;
 mod transaction;
 mod view;
 mod watches;
+mod writer;
 mod writes;
 
+#[cfg(test)]
+mod faulty;
+#[cfg(test)]
+mod outages;
 #[cfg(test)]
 mod tests;
 
 use std::{
     fmt,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{self, Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{
+    OwnedSemaphorePermit, Semaphore,
+    mpsc::{self, UnboundedSender},
+    oneshot,
+};
 
 use self::{
-    sequencer::{Board, Request, Sequencer},
+    applier::{Applier, Progress, Turn},
+    board::{Board, Published},
+    disk::{Disk, Folder, Memory},
+    layer::Layer,
+    log::{Log, Replay},
+    sequencer::{Request, Sequencer, Start},
+    snapshot::{Ground, Snapshot},
     storage::Storage,
+    writer::Writer,
 };
 pub(super) use self::{transaction::Transaction, view::Held};
 use super::limits;
@@ -38,6 +68,9 @@ use crate::{Clock, Error, ErrorKind, Result};
 pub struct Options {
     /// How much memory caches the file, in bytes; 256 MiB by default.
     pub cache_bytes: usize,
+    /// How much memory holds what the log has and the file has not, in bytes, at the most; 256 MiB by
+    /// default. From half of it on commits are slowed down, so that the file keeps up.
+    pub overlay_bytes: usize,
     /// Where versions come from: each is at least the hour in microseconds.
     pub clock: Clock,
     /// Whether each read gives way once before it is answered, as one of a cluster does for longer, so
@@ -48,14 +81,21 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 256 << 20, clock: Clock::system(), round_trips: false }
+        Self {
+            cache_bytes: 256 << 20,
+            overlay_bytes: 256 << 20,
+            clock: Clock::system(),
+            round_trips: false,
+        }
     }
 }
 
-/// Commits that wait in the queue, at the most.
-const QUEUE_COMMITS: usize = 4_096;
-/// Memory of the commits that wait, in KiB, at the most.
+/// Memory of the commits that wait or are being written, in KiB, at the most.
 const QUEUE_KIB: u32 = 64 << 10;
+/// When a log is replayed, it goes to the B-tree in pieces of so many bytes of memory.
+const REPLAY_BYTES: usize = 64 << 20;
+/// The memory that caches the file while it is only looked at.
+const REPAIR_CACHE_BYTES: usize = 64 << 20;
 
 /// A handle, cheap to clone. The engine stops when it is closed or the last handle, transactions
 /// included, is dropped.
@@ -66,38 +106,83 @@ pub(super) struct Embedded(Arc<Shared>);
 struct Shared {
     name: &'static str,
     round_trips: bool,
+    disk: Arc<dyn Disk>,
     board: Arc<Board>,
     room: Arc<Semaphore>,
-    queue: Mutex<Option<mpsc::Sender<Request>>>,
+    queue: UnboundedSender<Request>,
     sequencer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Embedded {
     pub(super) fn open(folder: &Path, options: &Options) -> Result<Self> {
-        Self::start("embedded", Storage::open(folder, options.cache_bytes)?, options)
+        let disk = Folder::make(folder).map_err(|error| {
+            let message = format!("the data folder {} cannot be made", folder.display());
+            Error::new(ErrorKind::Unavailable, message).because(error)
+        })?;
+        Self::start("embedded", Arc::new(disk), options)
     }
 
     pub(super) fn memory(options: &Options) -> Result<Self> {
-        Self::start("memory", Storage::memory()?, options)
+        Self::start("memory", Arc::new(Memory::default()), options)
     }
 
-    fn start(name: &'static str, storage: Storage, options: &Options) -> Result<Self> {
+    fn start(name: &'static str, disk: Arc<dyn Disk>, options: &Options) -> Result<Self> {
+        let mut storage = Storage::open(&*disk, options.cache_bytes)?;
+        let (replayed, layer) = replayed(&*disk, &mut storage)?;
+        let replayed = replayed.complete()?;
+        let reached = replayed.reached;
+        let log = Log::new(Arc::clone(&disk), storage.store(), replayed);
+
         let board = Arc::new(Board::default());
-        let sequencer = Sequencer::new(storage, Arc::clone(&board), options.clock.clone())?;
-        let (queue, requests) = mpsc::channel(QUEUE_COMMITS);
-        let thread = thread::Builder::new()
-            .name("coditect-commit".to_owned())
-            .spawn(move || sequencer.run(requests))
-            .map_err(|error| {
-                Error::new(ErrorKind::Unavailable, "no thread for the commits").because(error)
-            })?;
+        let progress = Arc::new(Progress::default());
+        let (queue, requests) = mpsc::unbounded_channel();
+        let (turns, turned) = sync::mpsc::channel();
+        let (batches, prepared) = sync::mpsc::channel();
+        let tree = storage.snapshot()?;
+        let ground = Arc::new(Ground::new((!layer.is_empty()).then(|| layer.clone()), tree));
+        if !layer.is_empty() {
+            progress.begin(layer.bytes());
+            // It is there until the end.
+            let _ = turns.send(Turn { layer, reached, ground: Arc::clone(&ground) });
+        }
+        let snapshot = Snapshot { active: Layer::default(), ground };
+        board.publish(Published::new(reached.version, snapshot.clone()));
+        let writer = Arc::new(Mutex::new(Writer::new(Arc::clone(&board), turns)));
+
+        let applier = Applier {
+            storage,
+            board: Arc::clone(&board),
+            progress: Arc::clone(&progress),
+            sequencer: queue.clone(),
+        };
+        let applier = spawn("coditect-apply", move || applier.run(&turned))?;
+        let (to_write, answers) = (Arc::clone(&writer), queue.clone());
+        let writing = spawn("coditect-write", move || writer::run(&to_write, &prepared, &answers))?;
+        let sequencer = Sequencer::new(Start {
+            snapshot,
+            reached,
+            log,
+            clock: options.clock.clone(),
+            board: Arc::clone(&board),
+            progress,
+            writer,
+            batches,
+            overlay_bytes: options.overlay_bytes,
+        });
+        let finish = || {
+            // Each ends when the one before it has: an error means that it did so by a panic.
+            let _ = writing.join();
+            let _ = applier.join();
+        };
+        let sequencer = spawn("coditect-commit", move || sequencer.run(requests, finish))?;
         Ok(Self(Arc::new(Shared {
             name,
             round_trips: options.round_trips,
+            disk,
             board,
             room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
-            queue: Mutex::new(Some(queue)),
-            sequencer: Mutex::new(Some(thread)),
+            queue,
+            sequencer: Mutex::new(Some(sequencer)),
         })))
     }
 
@@ -113,13 +198,30 @@ impl Embedded {
         Transaction::new(Arc::clone(&self.0))
     }
 
-    /// Compares the file in `folder` with its own sums: see [`Storage::check`].
+    /// Compares the file in `folder` with its own sums, and replays its log: see [`Storage::check`].
     pub(super) fn check(folder: &Path) -> Result<bool> {
-        Storage::check(folder)
+        let disk = Folder::at(folder);
+        let is_sound = Storage::check(&disk)?;
+        let storage = Storage::open(&disk, REPAIR_CACHE_BYTES)?;
+        log::replay(&disk, storage.store(), storage.applied(), |_, _| Ok(()))?.complete()?;
+        Ok(is_sound)
+    }
+
+    /// Gives up what follows something that is missing from the log in `folder`, and tells what that
+    /// was: what comes before it is moved to the B-tree, the log's files are kept under other names.
+    pub(super) fn give_up_lost(folder: &Path) -> Result<Option<String>> {
+        let disk = Folder::at(folder);
+        let mut storage = Storage::open(&disk, REPAIR_CACHE_BYTES)?;
+        let (replayed, layer) = replayed(&disk, &mut storage)?;
+        if replayed.lost.is_some() {
+            storage.apply(&layer, replayed.reached)?;
+            replayed.put_aside(&disk)?;
+        }
+        Ok(replayed.lost.map(|lost| lost.to_string()))
     }
 
     pub(super) fn is_in(folder: &Path) -> Result<bool> {
-        Storage::is_in(folder)
+        Storage::is_on(&Folder::at(folder))
     }
 
     pub(super) fn view(&self) -> Result<Held> {
@@ -128,13 +230,13 @@ impl Embedded {
 
     pub(super) async fn advance(&self, version: u64) -> Result<()> {
         let (done, advanced) = oneshot::channel();
-        self.0.send(Request::Advance(version, done)).await?;
+        self.0.send(Request::Advance(version, done))?;
         advanced.await.map_err(|_| limits::closed())
     }
 
     pub(super) async fn close(&self) {
         let (done, stopped) = oneshot::channel();
-        if self.0.send(Request::Stop(done)).await.is_ok() {
+        if self.0.send(Request::Stop(Some(done))).is_ok() {
             // An error means that it has stopped already.
             let _ = stopped.await;
         }
@@ -149,22 +251,44 @@ impl Shared {
         room.map_err(|_| limits::closed())
     }
 
-    async fn send(&self, request: Request) -> Result<()> {
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let queue = queue.ok_or_else(limits::closed)?;
-        queue.send(request).await.map_err(|_| limits::closed())
+    fn send(&self, request: Request) -> Result<()> {
+        self.queue.send(request).map_err(|_| limits::closed())
     }
 }
 
 impl Drop for Shared {
     /// Waits for the commits that are under way, so that the folder is free afterwards.
     fn drop(&mut self) {
-        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let _ = self.queue.send(Request::Stop(None));
         let thread = self.sequencer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             let _ = thread.join();
         }
     }
+}
+
+/// What the log has that the B-tree has not: in a layer as far as that is bounded, the rest is moved
+/// to the B-tree at once.
+fn replayed(disk: &dyn Disk, storage: &mut Storage) -> Result<(Replay, Layer)> {
+    let mut layer = Layer::default();
+    let mut last = storage.applied();
+    let (store, applied) = (storage.store(), last);
+    let replayed = log::replay(disk, store, applied, |reached, changes| {
+        if layer.bytes() > REPLAY_BYTES {
+            storage.apply(&layer, last)?;
+            layer = Layer::default();
+        }
+        changes.iter().for_each(|change| layer.redo(*change));
+        last = reached;
+        Ok(())
+    })?;
+    Ok((replayed, layer))
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.to_owned()).spawn(work).map_err(|error| {
+        Error::new(ErrorKind::Unavailable, "no thread for the commits").because(error)
+    })
 }
 
 impl fmt::Debug for Shared {

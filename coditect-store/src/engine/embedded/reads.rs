@@ -13,7 +13,7 @@ use super::{
         range::{KeySelector, KeyValue, Order, RangePage, RangeQuery, Stopped},
     },
     conflicts::RangeSet,
-    storage::{Rows, Snapshot},
+    snapshot::{Rows, Snapshot},
     writes::{State, Writes, next_key},
 };
 use crate::Result;

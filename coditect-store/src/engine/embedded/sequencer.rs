@@ -1,24 +1,29 @@
-//! The one thread that commits: it drains what waits, decides each in order, syncs once, publishes,
-//! answers.
+//! The one thread that decides: it takes what waits and checks each commit in order, does what it
+//! asks for to the newest state, and hands what came of it to the [`writer`](super::writer), batch by
+//! batch.
 //!
 //! ```text
-//! transactions ── bounded queue ──► sequencer ──► storage (one sync a batch)
-//!       ▲                               │
-//!       └── published (version, snapshot), one atomic swap ◄┘
+//! transactions ── bounded queue ──► sequencer ──► writer (one sync a batch) ──► applier (the B-tree)
+//!       ▲                                             │
+//!       └─────── published (version, snapshot) ◄──────┘
 //! ```
 //!
+//! A batch stays open while the writer is busy with the one before it, so that it is as large as the
+//! disk is slow; when the writer has nothing to do a batch goes to it at once. A client that is alone so
+//! waits for one sync and for no other thread.
+//!
 //! What stays true: a version is published after its batch is on disk, and answered after it is
-//! published, so that whoever begins then sees it. All of a batch shares one version; its members
-//! are ordered within it. When the storage fails nothing is guessed: the batch may be committed,
-//! and the engine is closed.
+//! published, so that whoever begins then sees it; so is a refusal, so that whoever tries again reads
+//! what it was refused for. All of a batch shares one version; its members are ordered within it. The
+//! newest state is ahead of the published one by what is being written: if that fails, nobody has seen
+//! it, and the engine is closed.
 
 use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    mem,
+    sync::{Arc, Mutex, PoisonError, mpsc::Sender},
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwapOption;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{
@@ -26,17 +31,24 @@ use super::{
         limits::{self, LIFETIME},
         versionstamp::{self, Versionstamp},
     },
+    applier::{Progress, Turn},
+    board::{Board, Published},
     conflicts::{KeyRange, RecentWrites},
-    storage::{Batch, Snapshot, Storage, WriteError},
-    watches::Watches,
+    log::{Applied, Change, Draft, Log},
+    snapshot::Snapshot,
+    writer::{Committed, Prepared, Writer, answer_all},
     writes::{Mutation, next_key},
 };
-use crate::{Clock, ErrorKind, Result, engine::AtomicOp, telemetry};
+use crate::{Clock, Error, ErrorKind, Result, engine::AtomicOp, telemetry};
 
 /// The most commits in a batch: their order must fit a versionstamp's two bytes.
 const BATCH_COMMITS: usize = 1_024;
 /// No commit is added to a batch that is this large, in bytes.
 const BATCH_BYTES: usize = 8 << 20;
+/// When so many times as much as the active layer may wait for the B-tree, it is time for a turn.
+const TURNS: usize = 16;
+/// The longest that a batch is held back at once.
+const LONGEST_WAIT: Duration = Duration::from_millis(50);
 
 /// What a transaction asks to have written.
 #[derive(Debug)]
@@ -63,140 +75,35 @@ pub(super) enum Request {
     Commit(Commit),
     /// Makes all later versions greater than this one.
     Advance(u64, oneshot::Sender<()>),
-    Stop(oneshot::Sender<()>),
-}
-
-/// A commit's stamp, and the state that it made.
-#[derive(Clone, Debug)]
-pub(super) struct Committed {
-    pub(super) stamp: Versionstamp,
-    pub(super) state: Arc<Published>,
-}
-
-/// A version and the state of the store at it.
-#[derive(Debug)]
-pub(super) struct Published {
-    pub(super) version: u64,
-    /// Taken out when no transaction may read it any more, however long its handle is kept: the
-    /// storage can't reuse what a snapshot holds.
-    snapshot: ArcSwapOption<Snapshot>,
-    /// When a later one took its place.
-    superseded: OnceLock<Instant>,
-}
-
-/// What the sequencer shows to transactions. `latest` is empty once the engine is closed.
-#[derive(Debug, Default)]
-pub(super) struct Board {
-    latest: ArcSwapOption<Published>,
-    past: Mutex<Past>,
-    pub(super) watches: Watches,
-}
-
-/// States that are not the latest any more, oldest first.
-#[derive(Debug, Default)]
-struct Past {
-    /// Those that may still be held by a transaction, until they are too old to be read.
-    held: VecDeque<Weak<Published>>,
-    /// Those whose versions somebody was told, and may come back with; the latest may be among
-    /// them. Others are let go with their last transaction.
-    told: VecDeque<Arc<Published>>,
-}
-
-impl Board {
-    /// The newest state; `Closed` if there will be none.
-    pub(super) fn latest(&self) -> Result<Arc<Published>> {
-        self.latest.load_full().ok_or_else(limits::closed)
-    }
-
-    pub(super) fn check_open(&self) -> Result<()> {
-        if self.latest.load().is_some() { Ok(()) } else { Err(limits::closed()) }
-    }
-
-    /// Keeps `state` for as long as a transaction may ask for its version.
-    pub(super) fn tell(&self, state: &Arc<Published>) -> u64 {
-        let mut past = self.past();
-        if !past.told.iter().any(|known| known.version == state.version) {
-            past.told.push_back(Arc::clone(state));
-        }
-        state.version
-    }
-
-    /// The state at `version`, which somebody was told, and since when its transactions age.
-    pub(super) fn at(&self, version: u64) -> Result<(Arc<Published>, Instant)> {
-        let latest = self.latest()?;
-        if version > latest.version {
-            return Err(limits::future_version());
-        }
-        let past = self.past();
-        let found = past.told.iter().find(|known| known.version == version && !known.is_too_old());
-        let state = found.ok_or_else(limits::too_old)?;
-        let since = state.superseded.get().copied().unwrap_or_else(Instant::now);
-        Ok((Arc::clone(state), since))
-    }
-
-    fn publish(&self, version: u64, snapshot: Snapshot) -> Arc<Published> {
-        let next = Arc::new(Published {
-            version,
-            snapshot: ArcSwapOption::from_pointee(snapshot),
-            superseded: OnceLock::new(),
-        });
-        let before = self.latest.swap(Some(Arc::clone(&next)));
-        let mut past = self.past();
-        if let Some(before) = before {
-            let _ = before.superseded.set(Instant::now());
-            past.held.push_back(Arc::downgrade(&before));
-        }
-        past.let_go();
-        next
-    }
-
-    fn close(&self) {
-        self.latest.store(None);
-        *self.past() = Past::default();
-        self.watches.close();
-    }
-
-    fn past(&self) -> MutexGuard<'_, Past> {
-        self.past.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Past {
-    /// Lets go of what is too old to be read.
-    fn let_go(&mut self) {
-        self.told.retain(|state| !state.is_too_old());
-        while let Some(oldest) = self.held.front() {
-            match oldest.upgrade() {
-                Some(state) if !state.is_too_old() => break,
-                Some(state) => state.snapshot.store(None),
-                None => {}
-            }
-            self.held.pop_front();
-        }
-    }
-}
-
-impl Published {
-    /// The state itself; `TooOld` if it may not be read any more.
-    pub(super) fn snapshot(&self) -> Result<Arc<Snapshot>> {
-        self.snapshot.load_full().ok_or_else(limits::too_old)
-    }
-
-    fn is_too_old(&self) -> bool {
-        self.superseded.get().is_some_and(|since| since.elapsed() > LIFETIME)
-    }
+    /// The writer is done with a batch.
+    Written,
+    /// What was committed has waited for long enough to go to the B-tree.
+    Turn,
+    /// Something failed that nothing can be done after.
+    Failed,
+    /// Ends it; whom to tell, if somebody waits.
+    Stop(Option<oneshot::Sender<()>>),
 }
 
 /// The sequencer's own state.
 pub(super) struct Sequencer {
-    storage: Storage,
-    board: Arc<Board>,
-    clock: Clock,
-    recent: RecentWrites,
+    /// The newest state, which may not be published yet.
+    head: Snapshot,
     last_version: u64,
-    /// Versions and when they were given, about one a second: how old a version is cannot be told
-    /// from its number, since a clock that was set back makes them grow slowly.
-    ages: VecDeque<(u64, Instant)>,
+    /// The last frame of the log.
+    reached: Applied,
+    log: Log,
+    recent: RecentWrites,
+    clock: Clock,
+    board: Arc<Board>,
+    progress: Arc<Progress>,
+    /// Used from here when it has nothing else to do; `None` once it is to stop.
+    writer: Option<Arc<Mutex<Writer>>>,
+    batches: Option<Sender<Prepared>>,
+    /// Batches that the writer has not said to be done with.
+    in_flight: usize,
+    /// The most memory that may wait for the B-tree, in bytes.
+    overlay_bytes: usize,
 }
 
 /// Closes the board when the sequencer ends, by a panic too: nobody is to wait for it in vain.
@@ -208,32 +115,81 @@ impl Drop for CloseOnDrop {
     }
 }
 
-/// What became of a member of a batch.
-type Decided = (oneshot::Sender<Result<Committed>>, Result<Versionstamp>);
+/// What a sequencer begins with.
+pub(super) struct Start {
+    pub(super) snapshot: Snapshot,
+    pub(super) reached: Applied,
+    pub(super) log: Log,
+    pub(super) clock: Clock,
+    pub(super) board: Arc<Board>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) writer: Arc<Mutex<Writer>>,
+    pub(super) batches: Sender<Prepared>,
+    pub(super) overlay_bytes: usize,
+}
+
+/// Commits that share a version and a sync.
+struct Batch {
+    version: u64,
+    draft: Draft,
+    prepared: Prepared,
+    accepted: usize,
+    bytes: usize,
+    /// The newest state before it.
+    before: Snapshot,
+}
+
+impl Batch {
+    fn has_room(&self) -> bool {
+        self.prepared.decided.len() < BATCH_COMMITS && self.bytes < BATCH_BYTES
+    }
+}
 
 impl Sequencer {
-    pub(super) fn new(storage: Storage, board: Arc<Board>, clock: Clock) -> Result<Self> {
-        let last_version = storage.last_version();
-        let snapshot = storage.snapshot()?;
-        board.publish(last_version, snapshot);
-        let recent = RecentWrites::new(last_version);
-        Ok(Self { storage, board, clock, recent, last_version, ages: VecDeque::new() })
+    pub(super) fn new(start: Start) -> Self {
+        let Start { snapshot, reached, log, clock, board, progress, writer, batches, .. } = start;
+        Self {
+            head: snapshot,
+            last_version: reached.version,
+            reached,
+            log,
+            recent: RecentWrites::new(reached.version),
+            clock,
+            board,
+            progress,
+            writer: Some(writer),
+            batches: Some(batches),
+            in_flight: 0,
+            overlay_bytes: start.overlay_bytes,
+        }
     }
 
-    /// Commits until it is stopped, all handles are gone, or the storage fails.
-    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+    /// Commits until it is stopped or something fails; `finish` waits for the other threads.
+    pub(super) fn run(
+        mut self,
+        mut queue: mpsc::UnboundedReceiver<Request>,
+        finish: impl FnOnce(),
+    ) {
         let closing = CloseOnDrop(Arc::clone(&self.board));
         let stopped = self.serve(&mut queue);
         queue.close();
         // Also those who are just coming in.
-        while let Some(request) = queue.blocking_recv() {
+        while let Ok(request) = queue.try_recv() {
             match request {
                 Request::Commit(commit) => drop(commit.answer.send(Err(limits::closed()))),
-                // Who asked finds nobody to answer.
-                Request::Advance(..) => {}
-                Request::Stop(done) => drop(done.send(())),
+                Request::Stop(Some(done)) => drop(done.send(())),
+                // Who asked to advance finds nobody to answer.
+                _ => {}
             }
         }
+        // What is in the log is moved to the B-tree, so that the next start has nothing to do.
+        while self.progress.is_busy() && self.board.check_open().is_ok() {
+            self.progress.wait(LONGEST_WAIT);
+        }
+        let turn = self.turn();
+        self.hand_over(Prepared { turn, ..Prepared::default() });
+        (self.writer, self.batches) = (None, None);
+        finish();
         drop(closing);
         drop(self);
         if let Some(done) = stopped {
@@ -242,122 +198,204 @@ impl Sequencer {
     }
 
     /// Commits until there is an end to it; gives whom to tell, if somebody asked for the end.
-    fn serve(&mut self, queue: &mut mpsc::Receiver<Request>) -> Option<oneshot::Sender<()>> {
-        while let Some(first) = queue.blocking_recv() {
-            let mut stopped = None;
-            let mut batch = Vec::new();
-            let mut bytes = 0;
-            let mut next = Some(first);
-            while let Some(request) = next {
-                match request {
-                    Request::Stop(done) => {
-                        stopped = Some(done);
-                        break;
-                    }
-                    Request::Advance(version, done) => {
-                        self.last_version = self.last_version.max(version);
-                        let _ = done.send(());
-                    }
-                    Request::Commit(commit) => {
-                        bytes += commit.bytes;
-                        batch.push(commit);
+    fn serve(
+        &mut self,
+        queue: &mut mpsc::UnboundedReceiver<Request>,
+    ) -> Option<oneshot::Sender<()>> {
+        let mut open: Option<Batch> = None;
+        loop {
+            let next = if open.is_some() && self.in_flight == 0 {
+                queue.try_recv().ok()
+            } else {
+                Some(queue.blocking_recv()?)
+            };
+            let healthy = match next {
+                Some(Request::Commit(commit)) => {
+                    let mut batch = open.take().unwrap_or_else(|| self.open());
+                    match self.add(&mut batch, commit) {
+                        Ok(()) if batch.has_room() => {
+                            open = Some(batch);
+                            true
+                        }
+                        Ok(()) => self.close_batch(batch, queue.len()),
+                        Err(error) => self.refuse(batch, error),
                     }
                 }
-                let room = batch.len() < BATCH_COMMITS && bytes < BATCH_BYTES;
-                next = if room { queue.try_recv().ok() } else { None };
-            }
-            telemetry::batched(batch.len(), queue.len());
-            let healthy = batch.is_empty() || self.commit(batch);
-            if stopped.is_some() || !healthy {
-                return stopped;
+                None => open.take().is_none_or(|batch| self.close_batch(batch, queue.len())),
+                Some(Request::Advance(version, done)) => {
+                    self.last_version = self.last_version.max(version);
+                    let _ = done.send(());
+                    true
+                }
+                Some(Request::Written) => {
+                    self.in_flight -= 1;
+                    true
+                }
+                Some(Request::Turn) if open.is_none() => self.turn_alone(),
+                Some(Request::Turn) => true,
+                Some(Request::Failed) => false,
+                Some(Request::Stop(done)) => {
+                    if let Some(batch) = open.take() {
+                        self.close_batch(batch, queue.len());
+                    }
+                    return done;
+                }
+            };
+            if !healthy {
+                if let Some(batch) = open.take() {
+                    answer_all(batch.prepared.decided, |_| Err(limits::closed()));
+                }
+                return None;
             }
         }
-        None
     }
 
-    /// Commits a batch and answers its members; false if the engine can't go on.
-    fn commit(&mut self, batch: Vec<Commit>) -> bool {
-        let version = self.next_version();
-        let mut written = Vec::new();
-        let mut accepted = Vec::new();
-        let mut decided: Vec<Decided> = Vec::with_capacity(batch.len());
-        let mut permits = Vec::with_capacity(batch.len());
-        for (order, commit) in (0_u16..).zip(batch) {
-            let verdict = self.check(&commit);
-            permits.push(commit.permit);
-            if let Err(error) = verdict {
-                decided.push((commit.answer, Err(error)));
-                continue;
-            }
-            let stamp = Versionstamp::new(version, order);
-            let mutations: Vec<_> =
-                commit.mutations.into_iter().map(|mutation| stamped(mutation, stamp)).collect();
-            let stamped_keys =
-                mutations.iter().filter_map(|(mutation, stamps_key)| match mutation {
-                    Mutation::Set { key, .. } if *stamps_key => Some((key.clone(), next_key(key))),
-                    _ => None,
-                });
-            let ranges: Vec<_> = commit.write_ranges.into_iter().chain(stamped_keys).collect();
-            for range in &ranges {
-                self.recent.note(version, range.clone());
-            }
-            written.extend(ranges);
-            accepted.extend(mutations.into_iter().map(|(mutation, _)| mutation));
-            decided.push((commit.answer, Ok(stamp)));
+    fn open(&mut self) -> Batch {
+        let turn =
+            if self.head.active.bytes() >= self.overlay_bytes / TURNS { self.turn() } else { None };
+        self.last_version = self.next_version();
+        Batch {
+            version: self.last_version,
+            draft: Draft::default(),
+            prepared: Prepared { turn, ..Prepared::default() },
+            accepted: 0,
+            bytes: 0,
+            before: self.head.clone(),
         }
-        if decided.iter().all(|(_, verdict)| verdict.is_err()) {
-            answer_all(decided, |_| Err(limits::conflict()));
-            return true;
-        }
-        let state = match self.make_durable(version, &accepted) {
-            Ok(state) => state,
-            Err(error) => return self.fail(version, error, decided),
-        };
-        answer_all(decided, |stamp| Ok(Committed { stamp, state: Arc::clone(&state) }));
-        if let Ok(snapshot) = state.snapshot() {
-            self.board.watches.changed(&written, &snapshot);
-        }
-        self.forget(Instant::now());
-        true
     }
 
-    /// Answers the members of a batch that failed; false if the engine can't go on.
-    fn fail(&mut self, version: u64, error: WriteError, decided: Vec<Decided>) -> bool {
-        let (error, unknown) = match error {
-            WriteError::NotWritten(error) => (error, false),
-            WriteError::Unknown(error) => (error, true),
-        };
-        tracing::error!(error = &error as &dyn std::error::Error, unknown, "a commit failed");
+    /// Decides about a commit, and does to the newest state what it asks for.
+    fn add(&mut self, batch: &mut Batch, commit: Commit) -> Result<()> {
+        batch.bytes += commit.bytes;
+        let verdict = self.check(&commit);
+        let Prepared { decided, permits, written, .. } = &mut batch.prepared;
+        permits.push(commit.permit);
+        if let Err(error) = verdict {
+            decided.push((commit.answer, Err(error)));
+            return Ok(());
+        }
+        // There are fewer than that.
+        let order = u16::try_from(decided.len()).unwrap_or(u16::MAX);
+        let stamp = Versionstamp::new(batch.version, order);
+        decided.push((commit.answer, Ok(stamp)));
+        batch.accepted += 1;
+        for range in commit.write_ranges {
+            self.recent.note(batch.version, range.clone());
+            written.push(range);
+        }
+        for mutation in commit.mutations {
+            let (mutation, stamps_key) = stamped(mutation, stamp);
+            if let (true, Mutation::Set { key, .. }) = (stamps_key, &mutation) {
+                let range = (key.clone(), next_key(key));
+                self.recent.note(batch.version, range.clone());
+                written.push(range);
+            }
+            apply(&mut self.head, &mut batch.draft, &mutation)?;
+        }
+        Ok(())
+    }
+
+    /// Hands a batch to the writer; false if nothing can be done any more.
+    fn close_batch(&mut self, batch: Batch, left: usize) -> bool {
+        let Batch { version, draft, mut prepared, accepted, bytes, before } = batch;
+        telemetry::batched(prepared.decided.len(), left);
+        if accepted > 0 {
+            match self.log.append(draft, version) {
+                Ok((placed, reached)) => {
+                    self.reached = reached;
+                    prepared.frame = Some(placed);
+                    prepared.state = Some(Published::new(version, self.head.clone()));
+                }
+                Err(error) => {
+                    let batch = Batch {
+                        version,
+                        draft: Draft::default(),
+                        prepared,
+                        accepted,
+                        bytes,
+                        before,
+                    };
+                    return self.refuse(batch, error);
+                }
+            }
+        }
+        let healthy = self.hand_over(prepared);
+        self.recent.forget(Instant::now(), self.last_version);
+        self.log.release(self.progress.applied());
+        self.wait_for_the_applier(bytes);
+        healthy
+    }
+
+    /// Refuses a batch whole: nothing of it is written. False if nothing can be done any more.
+    fn refuse(&mut self, batch: Batch, error: Error) -> bool {
+        let Batch { version, mut prepared, before, .. } = batch;
+        tracing::error!(error = &error as &dyn std::error::Error, "a batch of commits is refused");
+        self.head = before;
         let error = Arc::new(error);
-        let cause = || Box::new(Arc::clone(&error));
-        if unknown {
-            self.board.close();
-            answer_all(decided, |_| Err(limits::maybe_committed().because(cause())));
-            return false;
+        for (_, verdict) in &mut prepared.decided {
+            if verdict.is_ok() {
+                *verdict = Err(error.same().because(Box::new(Arc::clone(&error))));
+            }
         }
-        // Nothing was written, so the state is as it was. Its version is not, since the batch's
-        // writes are noted as of this one.
-        let snapshot = self.storage.snapshot().ok().filter(|_| error.kind() != ErrorKind::Corrupt);
-        let goes_on = snapshot.map(|snapshot| {
-            self.last_version = version;
-            self.board.publish(version, snapshot);
-        });
-        answer_all(decided, |_| Err(error.same().because(cause())));
-        goes_on.is_some()
+        // The state is as it was. Its version is not, since the batch's writes are noted as of this
+        // one: who tries again must not read before it.
+        prepared.written.clear();
+        prepared.state = Some(Published::new(version, self.head.clone()));
+        self.hand_over(prepared) && error.kind() != ErrorKind::Corrupt
     }
 
-    /// Forgets the writes that no transaction is old enough to conflict with.
-    fn forget(&mut self, now: Instant) {
-        if self.ages.back().is_none_or(|(_, at)| now - *at >= Duration::from_secs(1)) {
-            self.ages.push_back((self.last_version, now));
+    /// Gives a batch to the writer, or, if neither has anything else to do, writes it here.
+    fn hand_over(&mut self, prepared: Prepared) -> bool {
+        match (&self.writer, &self.batches) {
+            (Some(writer), _) if self.in_flight == 0 && prepared.decided.len() <= 1 => {
+                writer.lock().unwrap_or_else(PoisonError::into_inner).write(prepared)
+            }
+            (_, Some(batches)) => {
+                self.in_flight += 1;
+                batches.send(prepared).is_ok()
+            }
+            _ => false,
         }
-        while let [(_, _), (_, next), ..] = self.ages.make_contiguous()
-            && now - *next > LIFETIME
+    }
+
+    /// Begins a new active layer, unless there is nothing in this one or the one before it is still
+    /// on its way.
+    fn turn(&mut self) -> Option<Turn> {
+        if self.head.active.is_empty() || !self.progress.begin(self.head.active.bytes()) {
+            return None;
+        }
+        let layer = mem::take(&mut self.head.active);
+        self.head.ground = Arc::new(self.head.ground.under(layer.clone()));
+        Some(Turn { layer, reached: self.reached, ground: Arc::clone(&self.head.ground) })
+    }
+
+    /// A turn while nothing is committed.
+    fn turn_alone(&mut self) -> bool {
+        self.log.release(self.progress.applied());
+        let Some(turn) = self.turn() else { return true };
+        let same = Some((self.reached.version, self.head.clone()));
+        self.hand_over(Prepared { turn: Some(turn), same, ..Prepared::default() })
+    }
+
+    /// Slows down while much waits for the B-tree, more and more, so that it never is too much and
+    /// nobody waits for long: at half of what may wait not at all, at the end twice as long as the
+    /// B-tree takes for as much.
+    fn wait_for_the_applier(&self, bytes: usize) {
+        let soft = self.overlay_bytes / 2;
+        let active = self.head.active.bytes();
+        let waiting = active + self.progress.on_its_way();
+        if waiting <= soft {
+            return;
+        }
+        let fullness = lossy(waiting - soft) / lossy(self.overlay_bytes - soft).max(1.0);
+        let wait = self.progress.time_for(bytes).mul_f64(2.0 * fullness.min(1.0));
+        self.progress.wait(wait.min(LONGEST_WAIT));
+        // What is above the limit can't be, however long it takes.
+        while active + self.progress.on_its_way() > self.overlay_bytes
+            && self.progress.is_busy()
+            && self.board.check_open().is_ok()
         {
-            self.ages.pop_front();
-        }
-        if let Some((version, _)) = self.ages.front().filter(|(_, at)| now - *at > LIFETIME) {
-            self.recent.forget_before(*version);
+            self.progress.wait(LONGEST_WAIT);
         }
     }
 
@@ -376,36 +414,6 @@ impl Sequencer {
             return Err(limits::conflict());
         }
         Ok(())
-    }
-
-    /// Writes, syncs, publishes.
-    fn make_durable(
-        &mut self,
-        version: u64,
-        mutations: &[Mutation],
-    ) -> Result<Arc<Published>, WriteError> {
-        let started = Instant::now();
-        self.storage.write(version, |batch| {
-            mutations.iter().try_for_each(|mutation| apply(batch, mutation))
-        })?;
-        // It is written; without a snapshot it just can't be shown.
-        let snapshot = self.storage.snapshot().map_err(WriteError::Unknown)?;
-        self.last_version = version;
-        let state = self.board.publish(version, snapshot);
-        let took = started.elapsed();
-        telemetry::synced(took);
-        if took > Duration::from_secs(1) {
-            tracing::warn!(seconds = took.as_secs_f64(), "a commit took long to sync");
-        }
-        Ok(state)
-    }
-}
-
-/// Answers the members of a batch: those refused with why, the others with `outcome`.
-fn answer_all(decided: Vec<Decided>, outcome: impl Fn(Versionstamp) -> Result<Committed>) {
-    for (answer, verdict) in decided {
-        // Whoever has gone doesn't want it.
-        let _ = answer.send(verdict.and_then(&outcome));
     }
 }
 
@@ -426,45 +434,30 @@ fn stamped(mutation: Mutation, stamp: Versionstamp) -> (Mutation, bool) {
     }
 }
 
-fn apply(batch: &mut Batch<'_>, mutation: &Mutation) -> Result<()> {
-    match mutation {
-        Mutation::Set { key, value } => batch.set(key, value),
-        Mutation::ClearRange { begin, end } if *end == next_key(begin) => batch.clear(begin),
-        Mutation::ClearRange { begin, end } => batch.clear_range(begin, end),
+/// Does to the state what a mutation asks for, and writes down what that was.
+fn apply(head: &mut Snapshot, draft: &mut Draft, mutation: &Mutation) -> Result<()> {
+    let computed;
+    let change = match mutation {
+        Mutation::Set { key, value } => Change::Set { key, value },
+        Mutation::ClearRange { begin, end } if *end == next_key(begin) => {
+            Change::Clear { key: begin }
+        }
+        Mutation::ClearRange { begin, end } => Change::ClearRange { begin, end },
         Mutation::Atomic { op, key, operand } => {
-            match op.apply(batch.value(key)?.as_deref(), operand) {
-                Some(value) => batch.set(key, &value),
-                None => batch.clear(key),
+            computed = op.apply(head.value(key)?.as_deref(), operand);
+            match &computed {
+                Some(value) => Change::Set { key, value },
+                None => Change::Clear { key },
             }
         }
-    }
+    };
+    head.active.redo(change);
+    draft.push(change);
+    Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn writes_are_forgotten_by_their_age_though_a_clock_set_back_makes_versions_crawl() {
-        let storage = Storage::memory().unwrap();
-        let mut sequencer =
-            Sequencer::new(storage, Arc::new(Board::default()), Clock::system()).unwrap();
-        let started = Instant::now();
-        for second in 0..20 {
-            for _ in 0..1_000 {
-                sequencer.last_version += 1;
-                let key = sequencer.last_version.to_be_bytes().to_vec();
-                let range = (key.clone(), next_key(&key));
-                sequencer.recent.note(sequencer.last_version, range);
-            }
-            sequencer.forget(started + Duration::from_secs(second));
-        }
-        let (kept, last) = (sequencer.recent.len(), sequencer.last_version);
-        assert!(
-            kept < 2 * 2 * 7_000,
-            "{kept} steps for the writes of seven seconds, at twice that"
-        );
-        assert!(!sequencer.recent.is_too_old(last - 4_000));
-        assert!(sequencer.recent.is_too_old(last - 19_000));
-    }
+/// A count of bytes for a ratio.
+#[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than a float's digits")]
+fn lossy(bytes: usize) -> f64 {
+    bytes as f64
 }

@@ -1,57 +1,67 @@
 //! The B-tree under the engine: the only file that names the crate that keeps it.
 //!
-//! One file, `store.redb`, of two tables: `data`, the user's keys and values, and `meta`, the
-//! format's version and the last commit's. A batch of commits is one redb transaction with one
-//! sync. Quick repair is on, so that a store opens at once after a crash. The file is made whole
-//! under another name first, so that a crash while it is made leaves none.
+//! One file, `store.redb`, of two tables: `data`, the user's keys and values, and `meta`, what is known
+//! of the file. It is written by layers: one is one redb transaction with one sync. Quick repair is on,
+//! so that a store opens at once after a crash. The file is made whole under another name first, so
+//! that a crash while it is made leaves none.
 //!
 //! redb checks its pages' sums when it repairs, not when it reads. So each value bears its own:
 //!
 //! ```text
 //! data   key → CRC-32C of key and value (4 bytes, little-endian) ‖ value
-//! meta   "format" → 1, "last_version" → the version of the last commit
+//! meta   "format"       → 2
+//!        "store"        → a random number, which the log's files have too
+//!        "last_version" → the version of the last commit that is in it
+//!        "log"          → the checksum of the log's frame of that commit
 //! ```
+//!
+//! Format 1 had no log, and neither of the last two; opening such a file makes it one of format 2.
 //!
 //! A value that is not what was written, or a page that makes redb panic, is `Corrupt`. A page that
 //! lost keys, and is otherwise whole, is not noticed here.
 
 use std::{
-    fmt, fs,
+    fmt,
     io::{self, ErrorKind as Io},
     ops::Bound,
     panic::{self, AssertUnwindSafe},
-    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use redb::{
     Builder, Database, DatabaseError, Durability, OwnedRange, ReadOnlyTable, ReadableDatabase,
-    ReadableTable, StorageError, Table, TableDefinition, TableError, WriteTransaction,
-    backends::InMemoryBackend,
+    StorageBackend, StorageError, Table, TableDefinition, TableError, WriteTransaction,
 };
 
-use super::super::range::{KeyValue, Order};
+use super::{
+    super::range::Order,
+    disk::{Disk, File},
+    layer::Layer,
+    log::Applied,
+};
 use crate::{Error, ErrorKind, Result};
 
 const DATA: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("data");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const FORMAT: &str = "format";
+const STORE: &str = "store";
 const LAST_VERSION: &str = "last_version";
+const LOG: &str = "log";
 
 /// The version of the layout above. A store of a newer one is refused.
-const FORMAT_VERSION: u64 = 1;
+const FORMAT_VERSION: u64 = 2;
 
 /// The memory that caches the file while its pages are compared, each of which is read once.
 const CHECK_CACHE_BYTES: usize = 64 << 20;
 
-/// The name of the file within its folder.
+/// The name of the file.
 const FILE_NAME: &str = "store.redb";
 
 /// The writer's side; there is one.
 pub(super) struct Storage {
     database: Database,
-    /// The version of the last commit on disk.
-    last_version: u64,
+    store: u64,
+    applied: Applied,
 }
 
 /// A state of the whole store that stays as it is while others are written. Cheap to clone.
@@ -67,97 +77,68 @@ pub(super) struct Rows {
     order: Order,
 }
 
-/// What is written before the next sync.
+/// What is written at once.
 pub(super) struct Batch<'a> {
     data: Table<'a, &'static [u8], &'static [u8]>,
 }
 
-/// A batch that was not written.
-pub(super) enum WriteError {
-    /// It failed before the commit: nothing of it is there.
-    NotWritten(Error),
-    /// The commit failed: all of it may be there, or nothing.
-    Unknown(Error),
-}
-
 impl Storage {
-    /// Opens the file in `folder`, or makes both.
-    pub(super) fn open(folder: &Path, cache_bytes: usize) -> Result<Self> {
-        make_folder(folder).map_err(|error| {
-            unavailable(format!("the data folder {} cannot be made", folder.display()))
-                .because(error)
-        })?;
-        let path = folder.join(FILE_NAME);
-        if !Self::is_in(folder)? {
-            create(&path)?;
+    /// Opens the file on `disk`, or makes it.
+    pub(super) fn open(disk: &dyn Disk, cache_bytes: usize) -> Result<Self> {
+        if !Self::is_on(disk)? {
+            create(disk)?;
         }
-        // The names of the file and of its folder are on disk before anything is promised to be in
-        // them; a crash may have come between making and syncing them.
-        sync_folder(folder)?;
-        folder.parent().map_or(Ok(()), sync_folder)?;
+        // Its name is on disk before anything is promised to be in it; a crash may have come between
+        // making and syncing it.
+        disk.sync_names()
+            .map_err(|error| unavailable("the data folder cannot be synced", error))?;
         let mut builder = Builder::new();
         builder.set_cache_size(cache_bytes);
         builder.set_repair_callback(|session| {
             tracing::warn!(percent = session.progress() * 100.0, "repairing the store");
         });
+        let backend = Backend::open(disk)?;
         guarded(|| {
-            let database = builder.open(&path).map_err(|error| open_error(&path, error))?;
+            let database =
+                builder.create_with_backend(backend).map_err(|error| open_error(disk, error))?;
             Self::start(database)
         })
     }
 
-    /// Whether there is a file in `folder`.
-    pub(super) fn is_in(folder: &Path) -> Result<bool> {
-        let path = folder.join(FILE_NAME);
-        path.try_exists().map_err(|error| {
-            unavailable(format!("{} cannot be read", path.display())).because(error)
-        })
+    /// Whether there is a file on `disk`.
+    pub(super) fn is_on(disk: &dyn Disk) -> Result<bool> {
+        match disk.names() {
+            Ok(names) => Ok(names.iter().any(|name| name == FILE_NAME)),
+            Err(error) if error.kind() == Io::NotFound => Ok(false),
+            Err(error) => Err(unavailable("the data folder cannot be read", error)),
+        }
     }
 
-    /// Compares all pages of the file in `folder` with their sums, and puts right what redb can.
+    /// Compares all pages of the file on `disk` with their sums, and puts right what redb can.
     /// Nobody else may have it open. True if it was sound.
-    pub(super) fn check(folder: &Path) -> Result<bool> {
-        let path = folder.join(FILE_NAME);
+    pub(super) fn check(disk: &dyn Disk) -> Result<bool> {
+        let backend = Backend::open(disk)?;
         guarded(|| {
             let mut builder = Builder::new();
             builder.set_cache_size(CHECK_CACHE_BYTES);
-            let mut database = builder.open(&path).map_err(|error| open_error(&path, error))?;
-            database.check_integrity().map_err(|error| open_error(&path, error))
+            let open_error = |error| open_error(disk, error);
+            let mut database = builder.create_with_backend(backend).map_err(open_error)?;
+            database.check_integrity().map_err(open_error)
         })
-    }
-
-    /// A store that is gone when it is dropped.
-    pub(super) fn memory() -> Result<Self> {
-        let database = Builder::new()
-            .create_with_backend(InMemoryBackend::new())
-            .map_err(|error| open_error(&PathBuf::from("memory"), error))?;
-        initialize(&database).map_err(|error| broken(*error))?;
-        Self::start(database)
-    }
-
-    /// A store in memory of whose syncs one fails: the one that finds `syncs_left` at zero.
-    #[cfg(test)]
-    pub(super) fn failing(
-        syncs_left: Arc<std::sync::atomic::AtomicI64>,
-        failure: failing::Failure,
-    ) -> Result<Self> {
-        let disk = failing::Disk { inner: InMemoryBackend::new(), syncs_left, failure };
-        let database = Builder::new().create_with_backend(disk).map_err(broken)?;
-        initialize(&database).map_err(|error| broken(*error))?;
-        Self::start(database)
     }
 
     fn start(database: Database) -> Result<Self> {
         let read = database.begin_read().map_err(broken)?;
-        let (format, last_version) = match read.open_table(META) {
-            Ok(meta) => (value(&meta, FORMAT)?, value(&meta, LAST_VERSION)?.unwrap_or(0)),
-            Err(TableError::TableDoesNotExist(_)) => (None, 0),
+        let numbers = match read.open_table(META) {
+            Ok(meta) => [FORMAT, STORE, LAST_VERSION, LOG].map(|name| value(&meta, name)),
+            Err(TableError::TableDoesNotExist(_)) => [const { Ok(None) }; 4],
             Err(error) => return Err(corrupt("the store's meta table is not ours").because(error)),
         };
         let has_other_tables = read.list_tables().map_err(broken)?.next().is_some();
         drop(read);
-        match format {
-            Some(FORMAT_VERSION) => {}
+        let [format, store, last_version, log] = numbers;
+        match format? {
+            Some(1 | FORMAT_VERSION) => {}
             None if has_other_tables => {
                 return Err(corrupt("the file is another program's: it has no format version"));
             }
@@ -173,11 +154,24 @@ impl Storage {
             }
             Some(other) => return Err(corrupt(format!("the store is of unknown format {other}"))),
         }
-        Ok(Self { database, last_version })
+        let store = match store? {
+            Some(store) => store,
+            None => upgrade(&database)?,
+        };
+        let (version, checksum) = (last_version?.unwrap_or(0), log?.unwrap_or(0));
+        let checksum = u32::try_from(checksum)
+            .map_err(|_| corrupt("the store's checksum of its log makes no sense"))?;
+        Ok(Self { database, store, applied: Applied { version, checksum } })
     }
 
-    pub(super) fn last_version(&self) -> u64 {
-        self.last_version
+    /// What its log's files are known by.
+    pub(super) fn store(&self) -> u64 {
+        self.store
+    }
+
+    /// How far it holds the log.
+    pub(super) fn applied(&self) -> Applied {
+        self.applied
     }
 
     pub(super) fn snapshot(&self) -> Result<Snapshot> {
@@ -186,30 +180,66 @@ impl Storage {
         Ok(Snapshot(Arc::new(table)))
     }
 
-    /// Lets `fill` write, and makes it durable as of `version`: all or nothing. After an outcome
-    /// that is unknown the store must not be used any more.
-    pub(super) fn write<T>(
-        &mut self,
-        version: u64,
-        fill: impl FnOnce(&mut Batch<'_>) -> Result<T>,
-    ) -> Result<T, WriteError> {
-        let filled = guarded(|| {
+    /// Writes what is in `layer`, and that this is the log up to `applied`: all or nothing, and
+    /// durable. After an error it must not be used any more.
+    pub(super) fn apply(&mut self, layer: &Layer, applied: Applied) -> Result<()> {
+        guarded(|| {
             let mut transaction = self.database.begin_write().map_err(broken)?;
             make_durable(&mut transaction).map_err(broken)?;
-            let filled = {
-                let data = transaction.open_table(DATA).map_err(broken)?;
-                fill(&mut Batch { data })?
-            };
             {
+                let data = transaction.open_table(DATA).map_err(broken)?;
+                layer.apply(&mut Batch { data })?;
                 let mut meta = transaction.open_table(META).map_err(broken)?;
-                meta.insert(LAST_VERSION, version).map_err(broken)?;
+                meta.insert(LAST_VERSION, applied.version).map_err(broken)?;
+                meta.insert(LOG, u64::from(applied.checksum)).map_err(broken)?;
             }
-            Ok((transaction, filled))
-        });
-        let (transaction, filled) = filled.map_err(WriteError::NotWritten)?;
-        guarded(|| transaction.commit().map_err(broken)).map_err(WriteError::Unknown)?;
-        self.last_version = version;
-        Ok(filled)
+            transaction.commit().map_err(broken)
+        })?;
+        self.applied = applied;
+        Ok(())
+    }
+}
+
+/// The file, as redb has it.
+#[derive(Debug)]
+struct Backend(Arc<dyn File>);
+
+impl Backend {
+    fn open(disk: &dyn Disk) -> Result<Self> {
+        let path = disk.show(FILE_NAME);
+        let cannot = |error| unavailable(format!("{path} cannot be opened"), error);
+        let file = disk.open(FILE_NAME).map_err(cannot)?;
+        if !file.try_lock().map_err(cannot)? {
+            let message = format!("{path} is in use by another process");
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+        // redb would make a store of it.
+        if file.len().map_err(cannot)? == 0 {
+            return Err(corrupt(format!("{path} is empty: it is not a store")));
+        }
+        Ok(Self(file))
+    }
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> Result<u64, io::Error> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> Result<(), io::Error> {
+        self.0.set_len(length)
+    }
+
+    fn sync_data(&self) -> Result<(), io::Error> {
+        self.0.sync()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        self.0.write(offset, data)
     }
 }
 
@@ -247,24 +277,7 @@ impl Rows {
     }
 }
 
-impl Iterator for Rows {
-    type Item = Result<KeyValue>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let row = self.next_checked().transpose()?;
-        Some(row.and_then(|(key, value)| match value {
-            Some(value) => Ok(KeyValue { key, value }),
-            None => Err(damaged()),
-        }))
-    }
-}
-
 impl Batch<'_> {
-    pub(super) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let found = self.data.get(key).map_err(broken)?;
-        found.map(|stored| unsealed(key, stored.value())).transpose()
-    }
-
     pub(super) fn set(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let length = SUM_BYTES + value.len();
         let mut stored = self.data.insert_reserve(key, length).map_err(broken)?;
@@ -286,22 +299,25 @@ impl Batch<'_> {
 
 /// Makes the file in one step: whole under a name of its own, then by its own. If another process
 /// was faster, its file stays.
-fn create(path: &Path) -> Result<()> {
-    let draft = path.with_extension(format!("{}.draft", std::process::id()));
-    let cannot =
-        |error: io::Error| unavailable(format!("{} cannot be made", path.display())).because(error);
+fn create(disk: &dyn Disk) -> Result<()> {
+    let draft = format!("store.{}.draft", std::process::id());
+    let cannot = |error| unavailable(format!("{} cannot be made", disk.show(FILE_NAME)), error);
+    let file = disk.create(&draft).map_err(cannot)?;
     let made = guarded(|| {
-        let database = Builder::new().create(&draft).map_err(|error| open_error(&draft, error))?;
-        initialize(&database).map_err(|error| broken(*error))?;
-        keep_from_others(&draft).map_err(cannot)
+        let database = Builder::new()
+            .create_with_backend(Backend(file))
+            .map_err(|error| open_error(disk, error))?;
+        initialize(&database).map_err(|error| broken(*error))
     });
-    let linked = made.and_then(|()| match fs::hard_link(&draft, path) {
+    let published = made.and_then(|()| match disk.publish(&draft, FILE_NAME) {
         Err(error) if error.kind() != Io::AlreadyExists => Err(cannot(error)),
-        _ => Ok(()),
+        outcome => Ok(outcome.is_ok()),
     });
-    // One that stays behind is in nobody's way.
-    let _ = fs::remove_file(&draft);
-    linked
+    if !matches!(published, Ok(true)) {
+        // One that stays behind is in nobody's way.
+        let _ = disk.remove(&draft);
+    }
+    published.map(drop)
 }
 
 /// A stored value's checksum, in bytes.
@@ -321,7 +337,7 @@ fn unsealed(key: &[u8], stored: &[u8]) -> Result<Vec<u8>> {
     }
 }
 
-fn damaged() -> Error {
+pub(super) fn damaged() -> Error {
     corrupt("a stored value is damaged")
 }
 
@@ -342,11 +358,30 @@ fn initialize(database: &Database) -> Result<(), Box<redb::Error>> {
         let mut transaction = database.begin_write()?;
         make_durable(&mut transaction)?;
         transaction.open_table(DATA)?;
-        transaction.open_table(META)?.insert(FORMAT, FORMAT_VERSION)?;
+        set_format(&transaction)?;
         transaction.commit()?;
         Ok(())
     };
     write(database).map_err(Box::new)
+}
+
+/// Makes a store of format 1 one of this format; gives what its log's files are to be known by.
+fn upgrade(database: &Database) -> Result<u64> {
+    let mut transaction = database.begin_write().map_err(broken)?;
+    make_durable(&mut transaction).map_err(broken)?;
+    let store = set_format(&transaction).map_err(broken)?;
+    transaction.commit().map_err(broken)?;
+    Ok(store)
+}
+
+fn set_format(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
+    let random =
+        getrandom::u64().map_err(|error| redb::Error::Io(io::Error::other(error.to_string())));
+    let store = random?;
+    let mut meta = transaction.open_table(META)?;
+    meta.insert(FORMAT, FORMAT_VERSION)?;
+    meta.insert(STORE, store)?;
+    Ok(store)
 }
 
 fn value(meta: &ReadOnlyTable<&'static str, u64>, name: &str) -> Result<Option<u64>> {
@@ -354,48 +389,19 @@ fn value(meta: &ReadOnlyTable<&'static str, u64>, name: &str) -> Result<Option<u
     Ok(found.map(|number| number.value()))
 }
 
-/// Makes the folder, and those it lies in; what is made is for its owner's eyes only.
-fn make_folder(folder: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
-}
-
-/// Makes the file one for its owner's eyes only, whatever folder it lies in.
-fn keep_from_others(file: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    #[cfg(not(unix))]
-    let _ = file;
-    Ok(())
-}
-
-fn sync_folder(folder: &Path) -> Result<()> {
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(|error| {
-        unavailable(format!("the data folder {} cannot be synced", folder.display())).because(error)
-    })
-}
-
-fn open_error(path: &Path, error: DatabaseError) -> Error {
-    let path = path.display();
-    match &error {
-        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-            unavailable(format!("{path} is in use by another process"))
-        }
+fn open_error(disk: &dyn Disk, error: DatabaseError) -> Error {
+    let path = disk.show(FILE_NAME);
+    match error {
         DatabaseError::UpgradeRequired(version) => Error::new(
             ErrorKind::NewerFormat,
             format!("{path} is of B-tree format {version}, which this program does not read"),
-        ),
-        DatabaseError::Storage(StorageError::Io(cause)) if !tells_of_damage(cause) => {
-            unavailable(format!("{path} cannot be opened"))
+        )
+        .because(error),
+        DatabaseError::Storage(StorageError::Io(ref cause)) if !tells_of_damage(cause) => {
+            unavailable(format!("{path} cannot be opened"), error)
         }
-        _ => corrupt(format!("{path} is damaged, or is not a store")),
+        _ => corrupt(format!("{path} is damaged, or is not a store")).because(error),
     }
-    .because(error)
 }
 
 /// Whether it comes of what is in the file: pointers of a damaged page lead past its end.
@@ -416,8 +422,11 @@ fn broken(error: impl Into<redb::Error>) -> Error {
     Error::new(kind, "the store's file cannot be used").because(error)
 }
 
-fn unavailable(message: String) -> Error {
-    Error::new(ErrorKind::Unavailable, message)
+fn unavailable(
+    message: impl Into<std::borrow::Cow<'static, str>>,
+    cause: impl std::error::Error + Send + Sync + 'static,
+) -> Error {
+    Error::new(ErrorKind::Unavailable, message).because(cause)
 }
 
 fn corrupt(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
@@ -427,59 +436,5 @@ fn corrupt(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Snapshot")
-    }
-}
-
-#[cfg(test)]
-pub(super) mod failing {
-    use std::{
-        io,
-        sync::{
-            Arc,
-            atomic::{AtomicI64, Ordering},
-        },
-    };
-
-    use redb::{StorageBackend, backends::InMemoryBackend};
-
-    /// What a sync does instead of its work.
-    #[derive(Clone, Copy, Debug)]
-    pub(in super::super) enum Failure {
-        Error,
-        Panic,
-    }
-
-    /// Memory of whose syncs one fails.
-    #[derive(Debug)]
-    pub(super) struct Disk {
-        pub(super) inner: InMemoryBackend,
-        pub(super) syncs_left: Arc<AtomicI64>,
-        pub(super) failure: Failure,
-    }
-
-    impl StorageBackend for Disk {
-        fn len(&self) -> io::Result<u64> {
-            self.inner.len()
-        }
-
-        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-            self.inner.read(offset, out)
-        }
-
-        fn set_len(&self, len: u64) -> io::Result<()> {
-            self.inner.set_len(len)
-        }
-
-        fn sync_data(&self) -> io::Result<()> {
-            match (self.syncs_left.fetch_sub(1, Ordering::SeqCst), self.failure) {
-                (0, Failure::Error) => Err(io::Error::other("the disk is gone")),
-                (0, Failure::Panic) => panic!("the disk is gone"),
-                _ => self.inner.sync_data(),
-            }
-        }
-
-        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-            self.inner.write(offset, data)
-        }
     }
 }

@@ -1,55 +1,118 @@
 //! What this engine alone promises: what it does when its disk fails, and when more wait than fit.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use futures_util::future::join_all;
 
-use super::{super::RangeQuery, storage::failing::Failure, *};
+use super::{super::RangeQuery, disk::File, *};
 use crate::engine::{Database, Engine, Isolation};
+
+/// Memory of whose syncs one fails: the one that finds `syncs_left` at zero.
+#[derive(Debug, Default)]
+struct Failing {
+    files: Memory,
+    syncs_left: Arc<AtomicI64>,
+}
+
+#[derive(Debug)]
+struct FailingFile(Arc<dyn File>, Arc<AtomicI64>);
+
+impl Disk for Failing {
+    fn names(&self) -> io::Result<Vec<String>> {
+        self.files.names()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(FailingFile(self.files.open(name)?, Arc::clone(&self.syncs_left))))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(FailingFile(self.files.create(name)?, Arc::clone(&self.syncs_left))))
+    }
+
+    fn publish(&self, draft: &str, name: &str) -> io::Result<()> {
+        self.files.publish(draft, name)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.files.remove(name)
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl File for FailingFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write(offset, bytes)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        match self.1.fetch_sub(1, Ordering::SeqCst) {
+            0 => Err(io::Error::other("the disk is gone")),
+            _ => self.0.sync(),
+        }
+    }
+}
 
 #[tokio::test]
 async fn a_failed_sync_answers_that_the_outcome_is_unknown_and_closes_the_engine() {
-    // A commit syncs twice; a panic of the storage is no better than an error.
-    for (nth, failure) in
-        [(0, Failure::Error), (1, Failure::Error), (0, Failure::Panic), (1, Failure::Panic)]
-    {
-        let syncs_left = Arc::new(AtomicI64::new(i64::MAX));
-        let storage = Storage::failing(Arc::clone(&syncs_left), failure).unwrap();
-        let engine = Embedded::start("embedded", storage, &Options::default()).unwrap();
-        let database = Database::of(Engine::Embedded(engine));
-        let reader = database.begin();
-        reader.read_version().await.unwrap();
-        let watching = database.begin();
-        let watch = watching.watch(b"a").await.unwrap();
-        watching.commit().await.unwrap();
+    let disk = Arc::new(Failing::default());
+    disk.syncs_left.store(i64::MAX, Ordering::SeqCst);
+    let disk_of_engine = Arc::clone(&disk) as Arc<dyn Disk>;
+    let engine = Embedded::start("embedded", disk_of_engine, &Options::default()).unwrap();
+    let database = Database::of(Engine::Embedded(engine));
+    let first = database.begin();
+    first.set(b"first", b"");
+    first.commit().await.unwrap();
+    let reader = database.begin();
+    reader.read_version().await.unwrap();
+    let watching = database.begin();
+    let watch = watching.watch(b"a").await.unwrap();
+    watching.commit().await.unwrap();
 
-        syncs_left.store(nth, Ordering::SeqCst);
-        let writes = (0..10_u8).map(|number| {
-            let tx = database.begin();
-            tx.set(&[number], b"");
-            async move { tx.commit().await }
-        });
-        let mut unknown = 0;
-        for outcome in join_all(writes).await {
-            let error = outcome.unwrap_err();
-            match error.kind() {
-                ErrorKind::MaybeCommitted => {
-                    unknown += 1;
-                    assert!(std::error::Error::source(&error).is_some(), "the cause is kept");
-                }
-                // It was still waiting.
-                kind => assert_eq!(kind, ErrorKind::Closed),
+    disk.syncs_left.store(0, Ordering::SeqCst);
+    let writes = (0..10_u8).map(|number| {
+        let tx = database.begin();
+        tx.set(&[number], b"");
+        async move { tx.commit().await }
+    });
+    let mut unknown = 0;
+    for outcome in join_all(writes).await {
+        let error = outcome.unwrap_err();
+        match error.kind() {
+            ErrorKind::MaybeCommitted => {
+                unknown += 1;
+                assert!(std::error::Error::source(&error).is_some(), "the cause is kept");
             }
+            // It was still waiting.
+            kind => assert_eq!(kind, ErrorKind::Closed),
         }
-        assert!(unknown > 0, "{failure:?} of sync {nth}");
-        assert_eq!(reader.get(b"a").await.unwrap_err().kind(), ErrorKind::Closed);
-        assert_eq!(database.begin().get(b"a").await.unwrap_err().kind(), ErrorKind::Closed);
-        assert_eq!(watch.await.unwrap_err().kind(), ErrorKind::Closed);
-        database.close().await;
     }
+    assert!(unknown > 0);
+    assert_eq!(reader.get(b"a").await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(database.begin().get(b"a").await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(watch.await.unwrap_err().kind(), ErrorKind::Closed);
+    database.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +132,7 @@ async fn more_commits_than_the_queue_holds_wait_and_all_succeed() {
     let mut from = Vec::new();
     loop {
         let query = RangeQuery::new(from.clone(), b"\xff").limit(500);
-        let rows = tx.get_range(&query, Isolation::Snapshot).unwrap().rows;
+        let rows = tx.get_range(&query, Isolation::Snapshot).await.unwrap().rows;
         let Some(last) = rows.last() else { break };
         seen += rows.len();
         from = writes::next_key(&last.key);

@@ -21,11 +21,13 @@ use super::{
         watch::Watch,
     },
     Shared,
+    board::{Board, Published},
     conflicts::RangeSet,
     reads::{self, View},
-    sequencer::{Board, Commit, Committed, Published, ReadAt, Request},
-    storage::Snapshot,
+    sequencer::{Commit, ReadAt, Request},
+    snapshot::Snapshot,
     watches::Watcher,
+    writer::Committed,
     writes::{Writes, next_key},
 };
 use crate::{Error, ErrorKind, Result};
@@ -94,11 +96,43 @@ impl Transaction {
         Self { shared, state: Arc::default() }
     }
 
-    pub(in super::super) fn get(
+    pub(in super::super) async fn get(
         &self,
         key: &[u8],
         isolation: Isolation,
     ) -> Result<Option<Vec<u8>>> {
+        if !self.is_slow() {
+            return self.get_now(key, isolation);
+        }
+        let (tx, key) = (self.clone(), key.to_vec());
+        aside(move || tx.get_now(&key, isolation)).await
+    }
+
+    pub(in super::super) async fn get_key(
+        &self,
+        selector: &KeySelector,
+        isolation: Isolation,
+    ) -> Result<Vec<u8>> {
+        if !self.is_slow() {
+            return self.get_key_now(selector, isolation);
+        }
+        let (tx, selector) = (self.clone(), selector.clone());
+        aside(move || tx.get_key_now(&selector, isolation)).await
+    }
+
+    pub(in super::super) async fn get_range(
+        &self,
+        query: &RangeQuery,
+        isolation: Isolation,
+    ) -> Result<RangePage> {
+        if !self.is_slow() {
+            return self.get_range_now(query, isolation);
+        }
+        let (tx, query) = (self.clone(), query.clone());
+        aside(move || tx.get_range_now(&query, isolation)).await
+    }
+
+    fn get_now(&self, key: &[u8], isolation: Isolation) -> Result<Option<Vec<u8>>> {
         if key >= MAX_KEY {
             return Err(limits::key_outside_legal_range());
         }
@@ -112,11 +146,7 @@ impl Transaction {
         )
     }
 
-    pub(in super::super) fn get_key(
-        &self,
-        selector: &KeySelector,
-        isolation: Isolation,
-    ) -> Result<Vec<u8>> {
+    fn get_key_now(&self, selector: &KeySelector, isolation: Isolation) -> Result<Vec<u8>> {
         self.read(
             |view| {
                 let (key, begin, end) = view.key(selector)?;
@@ -126,11 +156,7 @@ impl Transaction {
         )
     }
 
-    pub(in super::super) fn get_range(
-        &self,
-        query: &RangeQuery,
-        isolation: Isolation,
-    ) -> Result<RangePage> {
+    fn get_range_now(&self, query: &RangeQuery, isolation: Isolation) -> Result<RangePage> {
         self.read(
             |view| {
                 let read = view.range(query)?;
@@ -220,8 +246,8 @@ impl Transaction {
         self.lock().point.wanted = Some(version);
     }
 
-    pub(in super::super) fn watch(&self, key: &[u8]) -> Result<Watch> {
-        let expected = self.get(key, Isolation::Snapshot)?;
+    pub(in super::super) async fn watch(&self, key: &[u8]) -> Result<Watch> {
+        let expected = self.get(key, Isolation::Snapshot).await?;
         let mut state = self.lock();
         if state.watchers.len() >= limits::WATCH_LIMIT || !self.shared.board.watches.have_room() {
             return Err(limits::too_many_watches());
@@ -313,6 +339,11 @@ impl Transaction {
         self.lock().size()
     }
 
+    /// Whether a read had better not be done on a thread that serves others.
+    fn is_slow(&self) -> bool {
+        self.shared.disk.is_slow()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -390,7 +421,7 @@ impl Transaction {
         let permit = self.shared.room_for(bytes).await?;
         let (answer, answered) = oneshot::channel();
         let request = Request::Commit(commit(answer, permit));
-        self.shared.send(request).await?;
+        self.shared.send(request)?;
         // The sequencer answers all that it takes: if it did not, it died on the way.
         answered.await.unwrap_or_else(|_| Err(limits::maybe_committed()))
     }
@@ -431,6 +462,15 @@ impl State {
             }
         }
         answer
+    }
+}
+
+/// Reads where waiting for the disk holds nobody else up.
+async fn aside<T: Send + 'static>(read: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::runtime::Handle::try_current() {
+        // It is cut off when the runtime stops.
+        Ok(runtime) => runtime.spawn_blocking(read).await.unwrap_or_else(|_| Err(limits::closed())),
+        Err(_) => read(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Shared, storage::Snapshot};
+use super::{Shared, snapshot::Snapshot};
 use crate::{
     Result,
     engine::{

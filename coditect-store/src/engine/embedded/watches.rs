@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::{
     super::limits::{self, WATCH_LIMIT},
     conflicts::KeyRange,
-    storage::Snapshot,
+    snapshot::Snapshot,
 };
 use crate::{Result, telemetry};
 

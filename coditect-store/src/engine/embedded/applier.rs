@@ -1,0 +1,138 @@
+//! Moves what was committed from the log into the B-tree, in large sorted batches, while others commit.
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{
+    board::Board, layer::Layer, log::Applied, sequencer::Request, snapshot::Ground,
+    storage::Storage,
+};
+use crate::{Result, telemetry};
+
+/// How long what was committed waits for more before it is moved.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// What is to be moved: everything committed up to `reached` that was not moved before.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pub(super) layer: Layer,
+    pub(super) reached: Applied,
+    /// Where it lies meanwhile.
+    pub(super) ground: Arc<Ground>,
+}
+
+/// How far it is.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    state: Mutex<State>,
+    moved: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The version up to which the B-tree has everything.
+    applied: u64,
+    /// What is on its way, in bytes of memory.
+    on_its_way: Option<usize>,
+    /// How long the B-tree took for a byte lately, in seconds.
+    seconds_per_byte: f64,
+}
+
+impl Progress {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many bytes are on their way; false if others still are.
+    pub(super) fn begin(&self, bytes: usize) -> bool {
+        let mut state = self.state();
+        let is_idle = state.on_its_way.is_none();
+        if is_idle {
+            state.on_its_way = Some(bytes);
+        }
+        is_idle
+    }
+
+    fn end(&self, applied: u64, took: Duration) {
+        let mut state = self.state();
+        state.applied = applied;
+        if let Some(bytes) = state.on_its_way.take().and_then(|bytes| u32::try_from(bytes).ok()) {
+            state.seconds_per_byte = took.as_secs_f64() / f64::from(bytes.max(1));
+        }
+        drop(state);
+        self.moved.notify_all();
+    }
+
+    pub(super) fn applied(&self) -> u64 {
+        self.state().applied
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.state().on_its_way.is_some()
+    }
+
+    pub(super) fn on_its_way(&self) -> usize {
+        self.state().on_its_way.unwrap_or(0)
+    }
+
+    /// How long the B-tree takes for so many bytes, about.
+    pub(super) fn time_for(&self, bytes: usize) -> Duration {
+        let bytes = f64::from(u32::try_from(bytes).unwrap_or(u32::MAX));
+        Duration::try_from_secs_f64(bytes * self.state().seconds_per_byte).unwrap_or_default()
+    }
+
+    /// Waits until what is on its way has arrived, and no longer than `time`.
+    pub(super) fn wait(&self, time: Duration) {
+        let state = self.state();
+        let wait = |state: &mut State| state.on_its_way.is_some();
+        drop(self.moved.wait_timeout_while(state, time, wait));
+    }
+}
+
+/// The one who writes to the B-tree.
+pub(super) struct Applier {
+    pub(super) storage: Storage,
+    pub(super) board: Arc<Board>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) sequencer: UnboundedSender<Request>,
+}
+
+impl Applier {
+    /// Moves what comes until there is nobody left who could commit, or it fails.
+    pub(super) fn run(mut self, turns: &Receiver<Turn>) {
+        loop {
+            match turns.recv_timeout(IDLE) {
+                Ok(turn) => {
+                    if let Err(error) = self.apply(turn) {
+                        // The log has everything; only the B-tree can't be written to.
+                        let error = &error as &dyn std::error::Error;
+                        tracing::error!(error, "the store's file cannot be written");
+                        self.board.close();
+                        let _ = self.sequencer.send(Request::Failed);
+                        return;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => drop(self.sequencer.send(Request::Turn)),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn apply(&mut self, turn: Turn) -> Result<()> {
+        let Turn { layer, reached, ground } = turn;
+        let started = Instant::now();
+        self.storage.apply(&layer, reached)?;
+        ground.settle(self.storage.snapshot()?);
+        let took = started.elapsed();
+        telemetry::applied(layer.bytes(), took);
+        self.progress.end(reached.version, took);
+        Ok(())
+    }
+}

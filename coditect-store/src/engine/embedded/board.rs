@@ -1,0 +1,144 @@
+//! What is shown to transactions: the newest state, and those that may still be read.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    time::Instant,
+};
+
+use arc_swap::ArcSwapOption;
+
+use super::{
+    super::limits::{self, LIFETIME},
+    snapshot::Snapshot,
+    watches::Watches,
+};
+use crate::Result;
+
+/// A version and the state of the store at it.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) version: u64,
+    /// Taken out when no transaction may read it any more, however long its handle is kept: the
+    /// storage can't reuse what a snapshot holds. Put in another way when that is the same.
+    snapshot: ArcSwapOption<Snapshot>,
+    /// When a later one took its place.
+    superseded: OnceLock<Instant>,
+}
+
+/// What the sequencer shows to transactions. `latest` is empty once the engine is closed.
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    latest: ArcSwapOption<Published>,
+    past: Mutex<Past>,
+    pub(super) watches: Watches,
+}
+
+/// States that are not the latest any more, oldest first.
+#[derive(Debug, Default)]
+struct Past {
+    /// Those that may still be held by a transaction, until they are too old to be read.
+    held: VecDeque<Weak<Published>>,
+    /// Those whose versions somebody was told, and may come back with; the latest may be among
+    /// them. Others are let go with their last transaction.
+    told: VecDeque<Arc<Published>>,
+    /// There will be no later one.
+    is_closed: bool,
+}
+
+impl Board {
+    /// The newest state; `Closed` if there will be none.
+    pub(super) fn latest(&self) -> Result<Arc<Published>> {
+        self.latest.load_full().ok_or_else(limits::closed)
+    }
+
+    pub(super) fn check_open(&self) -> Result<()> {
+        if self.latest.load().is_some() { Ok(()) } else { Err(limits::closed()) }
+    }
+
+    /// Keeps `state` for as long as a transaction may ask for its version.
+    pub(super) fn tell(&self, state: &Arc<Published>) -> u64 {
+        let mut past = self.past();
+        if !past.told.iter().any(|known| known.version == state.version) {
+            past.told.push_back(Arc::clone(state));
+        }
+        state.version
+    }
+
+    /// The state at `version`, which somebody was told, and since when its transactions age.
+    pub(super) fn at(&self, version: u64) -> Result<(Arc<Published>, Instant)> {
+        let latest = self.latest()?;
+        if version > latest.version {
+            return Err(limits::future_version());
+        }
+        let past = self.past();
+        let found = past.told.iter().find(|known| known.version == version && !known.is_too_old());
+        let state = found.ok_or_else(limits::too_old)?;
+        let since = state.superseded.get().copied().unwrap_or_else(Instant::now);
+        Ok((Arc::clone(state), since))
+    }
+
+    /// Shows `next` from now on, unless it is closed.
+    pub(super) fn publish(&self, next: Arc<Published>) {
+        let mut past = self.past();
+        if past.is_closed {
+            return;
+        }
+        let before = self.latest.swap(Some(next));
+        if let Some(before) = before {
+            let _ = before.superseded.set(Instant::now());
+            past.held.push_back(Arc::downgrade(&before));
+        }
+        past.let_go();
+    }
+
+    /// Shows the same version as `snapshot`, which is the same put in another way.
+    pub(super) fn put_in_another_way(&self, version: u64, snapshot: Snapshot) {
+        if let Some(latest) = self.latest.load_full().filter(|latest| latest.version == version) {
+            latest.snapshot.store(Some(Arc::new(snapshot)));
+        }
+    }
+
+    pub(super) fn close(&self) {
+        let mut past = self.past();
+        *past = Past { is_closed: true, ..Past::default() };
+        self.latest.store(None);
+        drop(past);
+        self.watches.close();
+    }
+
+    fn past(&self) -> MutexGuard<'_, Past> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Past {
+    /// Lets go of what is too old to be read.
+    fn let_go(&mut self) {
+        self.told.retain(|state| !state.is_too_old());
+        while let Some(oldest) = self.held.front() {
+            match oldest.upgrade() {
+                Some(state) if !state.is_too_old() => break,
+                Some(state) => state.snapshot.store(None),
+                None => {}
+            }
+            self.held.pop_front();
+        }
+    }
+}
+
+impl Published {
+    pub(super) fn new(version: u64, snapshot: Snapshot) -> Arc<Self> {
+        let snapshot = ArcSwapOption::from_pointee(snapshot);
+        Arc::new(Self { version, snapshot, superseded: OnceLock::new() })
+    }
+
+    /// The state itself; `TooOld` if it may not be read any more.
+    pub(super) fn snapshot(&self) -> Result<Arc<Snapshot>> {
+        self.snapshot.load_full().ok_or_else(limits::too_old)
+    }
+
+    fn is_too_old(&self) -> bool {
+        self.superseded.get().is_some_and(|since| since.elapsed() > LIFETIME)
+    }
+}

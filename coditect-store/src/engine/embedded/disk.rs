@@ -1,0 +1,363 @@
+//! The files under the engine: a folder of the system's, or memory.
+//!
+//! Everything that the engine has on disk goes through here, so that tests can put a disk in its
+//! place that fails, tears and forgets. What a disk must do: a write is there after a crash if
+//! [`File::sync`] returned after it, a name if [`Disk::sync_names`] did; what was not synced may be
+//! there, in part, or not.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    io::{self, ErrorKind as Io},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// A flat set of named files.
+pub(super) trait Disk: fmt::Debug + Send + Sync {
+    /// Where a file is, for people.
+    fn show(&self, name: &str) -> String {
+        name.to_owned()
+    }
+
+    /// The names of all files.
+    fn names(&self) -> io::Result<Vec<String>>;
+
+    /// Opens a file; `NotFound` if it is not there.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
+
+    /// Makes an empty file, in place of any of that name.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>>;
+
+    /// Gives a file the name `name`; `AlreadyExists` if another has it.
+    fn publish(&self, draft: &str, name: &str) -> io::Result<()>;
+
+    /// Removes a file; it lives on for whoever has it open.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes all names durable.
+    fn sync_names(&self) -> io::Result<()>;
+
+    /// Whether reads have lately been so slow that they had better not be done on a thread that
+    /// serves others.
+    fn is_slow(&self) -> bool {
+        false
+    }
+}
+
+/// A file that can be read and written anywhere, from any thread.
+pub(super) trait File: fmt::Debug + Send + Sync {
+    fn len(&self) -> io::Result<u64>;
+
+    /// Fills `out` from `offset` on; `UnexpectedEof` if the file ends before.
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all of `bytes`; past the end the file grows.
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Cuts the file, or lengthens it by zeros.
+    fn set_len(&self, length: u64) -> io::Result<()>;
+
+    /// Makes what was written, and the length, durable.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Keeps other processes from locking it too, until it is dropped; false if one has it.
+    fn try_lock(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+}
+
+/// All of a file's bytes.
+pub(super) fn read_all(file: &dyn File) -> io::Result<Vec<u8>> {
+    let length = usize::try_from(file.len()?).map_err(|_| io::Error::from(Io::FileTooLarge))?;
+    let mut bytes = vec![0; length];
+    file.read(0, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// A folder; its files are for their owner's eyes only.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    pace: Arc<Pace>,
+}
+
+impl Folder {
+    /// The folder at `path`, which is made if it is not there, with those that it lies in.
+    pub(super) fn make(path: &Path) -> io::Result<Self> {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(path)?;
+        path.parent().map_or(Ok(()), sync_folder)?;
+        Ok(Self::at(path))
+    }
+
+    /// The folder at `path`, whether it is there or not.
+    pub(super) fn at(path: &Path) -> Self {
+        Self { path: path.to_owned(), pace: Arc::default() }
+    }
+
+    fn file(&self, file: fs::File) -> Arc<dyn File> {
+        Arc::new(FolderFile { file, pace: Arc::clone(&self.pace) })
+    }
+}
+
+impl Disk for Folder {
+    fn show(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        let names = fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name()));
+        // Files of ours have names in ASCII.
+        names.filter_map(|name| name.map(|name| name.into_string().ok()).transpose()).collect()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let file = fs::OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
+        Ok(self.file(file))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        Ok(self.file(options.open(self.path.join(name))?))
+    }
+
+    fn publish(&self, draft: &str, name: &str) -> io::Result<()> {
+        fs::hard_link(self.path.join(draft), self.path.join(name))?;
+        fs::remove_file(self.path.join(draft))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        sync_folder(&self.path)
+    }
+
+    fn is_slow(&self) -> bool {
+        self.pace.is_slow()
+    }
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    fs::File::open(folder)?.sync_all()
+}
+
+#[derive(Debug)]
+struct FolderFile {
+    file: fs::File,
+    pace: Arc<Pace>,
+}
+
+impl File for FolderFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let started = Instant::now();
+        read_exact_at(&self.file, out, offset)?;
+        self.pace.read_took(started.elapsed());
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        write_all_at(&self.file, bytes, offset)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        match self.file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(fs::TryLockError::WouldBlock) => Ok(false),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+#[cfg(unix)]
+use std::os::unix::fs::FileExt as _;
+
+#[cfg(unix)]
+fn read_exact_at(file: &fs::File, out: &mut [u8], offset: u64) -> io::Result<()> {
+    file.read_exact_at(out, offset)
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &fs::File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    file.write_all_at(bytes, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &fs::File, mut out: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !out.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, out, offset)? {
+            0 => return Err(Io::UnexpectedEof.into()),
+            read => {
+                out = &mut out[read..];
+                offset += read as u64;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(windows)]
+fn write_all_at(file: &fs::File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = std::os::windows::fs::FileExt::seek_write(file, bytes, offset)?;
+        bytes = &bytes[written..];
+        offset += written as u64;
+    }
+    Ok(())
+}
+
+/// How long a read may take before it counts as one that waited for the device: what comes from the
+/// system's cache takes a few microseconds.
+const SLOW: Duration = Duration::from_micros(300);
+/// For how long more such reads are expected after one.
+const SLOW_FOR: Duration = Duration::from_secs(1);
+
+/// Whether reads have waited for the device lately.
+#[derive(Debug)]
+struct Pace {
+    since: Instant,
+    /// Until when reads are expected to be slow, in microseconds from `since`; 0 if never.
+    slow_until: AtomicU64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { since: Instant::now(), slow_until: AtomicU64::new(0) }
+    }
+}
+
+impl Pace {
+    fn read_took(&self, took: Duration) {
+        if took > SLOW {
+            self.slow_until.store(self.micros(SLOW_FOR), Ordering::Relaxed);
+        }
+    }
+
+    fn is_slow(&self) -> bool {
+        let until = self.slow_until.load(Ordering::Relaxed);
+        // As a rule no read was slow, and then the clock is not asked either.
+        until != 0 && self.micros(Duration::ZERO) < until
+    }
+
+    /// The time that is `ahead` of now.
+    fn micros(&self, ahead: Duration) -> u64 {
+        u64::try_from((self.since.elapsed() + ahead).as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Files in memory, which are gone with their disk.
+#[derive(Debug, Default)]
+pub(super) struct Memory(Mutex<BTreeMap<String, Arc<MemoryFile>>>);
+
+impl Memory {
+    fn files(&self) -> MutexGuard<'_, BTreeMap<String, Arc<MemoryFile>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Disk for Memory {
+    fn names(&self) -> io::Result<Vec<String>> {
+        Ok(self.files().keys().cloned().collect())
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let found = self.files().get(name).cloned().ok_or(Io::NotFound)?;
+        Ok(found)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let file = Arc::new(MemoryFile::default());
+        self.files().insert(name.to_owned(), Arc::clone(&file));
+        Ok(file)
+    }
+
+    fn publish(&self, draft: &str, name: &str) -> io::Result<()> {
+        let mut files = self.files();
+        if files.contains_key(name) {
+            return Err(Io::AlreadyExists.into());
+        }
+        let file = files.remove(draft).ok_or(Io::NotFound)?;
+        files.insert(name.to_owned(), file);
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.files().remove(name).map(drop).ok_or_else(|| Io::NotFound.into())
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct MemoryFile(RwLock<Vec<u8>>);
+
+impl fmt::Debug for MemoryFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryFile")
+    }
+}
+
+impl File for MemoryFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.read().unwrap_or_else(PoisonError::into_inner).len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let bytes = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let from = place(offset)?;
+        let found = bytes.get(from..from.saturating_add(out.len()));
+        out.copy_from_slice(found.ok_or(Io::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, new: &[u8]) -> io::Result<()> {
+        let mut bytes = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let from = place(offset)?;
+        let end = from + new.len();
+        if bytes.len() < end {
+            bytes.resize(end, 0);
+        }
+        bytes[from..end].copy_from_slice(new);
+        Ok(())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).resize(place(length)?, 0);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn place(offset: u64) -> io::Result<usize> {
+    usize::try_from(offset).map_err(|_| Io::FileTooLarge.into())
+}

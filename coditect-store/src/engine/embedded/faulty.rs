@@ -1,0 +1,248 @@
+//! A disk that fails: at its n-th operation it stops, tears what is being written, or says that it is
+//! full; and when the power goes it forgets, wholly or in part, what was not synced.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::disk::{Disk, File, Memory};
+
+/// What happens at the n-th operation that changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It is not done; nor is anything after it.
+    Stop,
+    /// As far as it is a write, the first half of it is done, and nothing after it.
+    Tear,
+    /// It is not done, and says that there is no room; so does every write that lengthens a file, and
+    /// every new file, from then on.
+    Full,
+    /// A sync answers that all is well and does nothing, from then on. The power goes later.
+    Lie,
+}
+
+/// What is left when the power goes of what was written and not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unsynced {
+    Kept,
+    Dropped,
+    /// Every other piece of 512 bytes.
+    Mixed,
+}
+
+/// Memory with faults.
+#[derive(Clone, Debug)]
+pub(super) struct Faulty(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    files: BTreeMap<String, Arc<Mutex<Bytes>>>,
+    /// The names, and whose they are, that are on disk for good.
+    synced_names: BTreeMap<String, Arc<Mutex<Bytes>>>,
+    operations: u64,
+    fault: Option<(u64, Fault)>,
+}
+
+#[derive(Debug, Default)]
+struct Bytes {
+    now: Vec<u8>,
+    synced: Vec<u8>,
+    /// What was written since the last sync: from, to.
+    writes: Vec<(usize, usize)>,
+}
+
+/// What changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    /// A write within a file.
+    Write,
+    /// A write past its end, or a new file.
+    Lengthen,
+    Sync,
+    Name,
+}
+
+impl Operation {
+    fn is_write(self) -> bool {
+        matches!(self, Self::Write | Self::Lengthen)
+    }
+
+    fn writing(lengthens: bool) -> Self {
+        if lengthens { Self::Lengthen } else { Self::Write }
+    }
+}
+
+/// What an operation is to do.
+enum Course {
+    Do,
+    Half,
+    Pretend,
+}
+
+impl Faulty {
+    pub(super) fn new(fault: Option<(u64, Fault)>) -> Self {
+        let state = State { fault, ..State::default() };
+        Self(Arc::new(Shared { state: Mutex::new(state) }))
+    }
+
+    /// How many operations there were that change something.
+    pub(super) fn operations(&self) -> u64 {
+        self.state().operations
+    }
+
+    /// What is found on it when the power is back, without faults.
+    pub(super) fn after_power_loss(&self, unsynced: Unsynced) -> Memory {
+        let state = self.state();
+        let names = if unsynced == Unsynced::Kept { &state.files } else { &state.synced_names };
+        let after = Memory::default();
+        for (name, bytes) in names {
+            let bytes = lock(bytes);
+            let left = match unsynced {
+                Unsynced::Kept => bytes.now.clone(),
+                Unsynced::Dropped => bytes.synced.clone(),
+                Unsynced::Mixed => {
+                    let mut left = bytes.synced.clone();
+                    left.resize(bytes.now.len(), 0);
+                    for &(from, to) in &bytes.writes {
+                        for at in (from..to.min(bytes.now.len())).filter(|at| at / 512 % 2 == 0) {
+                            left[at] = bytes.now[at];
+                        }
+                    }
+                    left
+                }
+            };
+            after.create(name).unwrap().write(0, &left).unwrap();
+        }
+        after
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.0.state)
+    }
+
+    /// Counts an operation, and says what becomes of it.
+    fn course(&self, operation: Operation) -> io::Result<Course> {
+        let mut state = self.state();
+        let at = state.operations;
+        state.operations += 1;
+        match state.fault {
+            Some((from, fault)) if at >= from => match fault {
+                Fault::Lie if operation == Operation::Sync => Ok(Course::Pretend),
+                Fault::Full if at > from && operation != Operation::Lengthen => Ok(Course::Do),
+                Fault::Full => Err(io::ErrorKind::StorageFull.into()),
+                Fault::Tear if at == from && operation.is_write() => Ok(Course::Half),
+                Fault::Stop | Fault::Tear => Err(io::Error::other("the disk is gone")),
+                Fault::Lie => Ok(Course::Do),
+            },
+            _ => Ok(Course::Do),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Disk for Faulty {
+    fn names(&self) -> io::Result<Vec<String>> {
+        Ok(self.state().files.keys().cloned().collect())
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let bytes = self.state().files.get(name).cloned().ok_or(io::ErrorKind::NotFound)?;
+        Ok(Arc::new(FaultyFile { disk: self.clone(), bytes }))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        self.course(Operation::Lengthen)?;
+        let bytes = Arc::<Mutex<Bytes>>::default();
+        self.state().files.insert(name.to_owned(), Arc::clone(&bytes));
+        Ok(Arc::new(FaultyFile { disk: self.clone(), bytes }))
+    }
+
+    fn publish(&self, draft: &str, name: &str) -> io::Result<()> {
+        self.course(Operation::Name)?;
+        let mut state = self.state();
+        let file = state.files.remove(draft).ok_or(io::ErrorKind::NotFound)?;
+        assert!(state.files.insert(name.to_owned(), file).is_none());
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.course(Operation::Name)?;
+        self.state().files.remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        if let Course::Do = self.course(Operation::Sync)? {
+            let mut state = self.state();
+            state.synced_names = state.files.clone();
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct FaultyFile {
+    disk: Faulty,
+    bytes: Arc<Mutex<Bytes>>,
+}
+
+impl File for FaultyFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(lock(&self.bytes).now.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let bytes = lock(&self.bytes);
+        let from = usize::try_from(offset).unwrap();
+        let found = bytes.now.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        out.copy_from_slice(found);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, new: &[u8]) -> io::Result<()> {
+        let from = usize::try_from(offset).unwrap();
+        let lengthens = from + new.len() > lock(&self.bytes).now.len();
+        let (new, whole) = match self.disk.course(Operation::writing(lengthens))? {
+            Course::Half => (&new[..new.len() / 2], false),
+            Course::Do | Course::Pretend => (new, true),
+        };
+        let mut bytes = lock(&self.bytes);
+        let to = from + new.len();
+        if bytes.now.len() < to {
+            bytes.now.resize(to, 0);
+        }
+        bytes.now[from..to].copy_from_slice(new);
+        bytes.writes.push((from, to));
+        if whole { Ok(()) } else { Err(io::Error::other("the disk is gone")) }
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        let length = usize::try_from(length).unwrap();
+        let lengthens = length > lock(&self.bytes).now.len();
+        self.disk.course(Operation::writing(lengthens))?;
+        lock(&self.bytes).now.resize(length, 0);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        if let Course::Do = self.disk.course(Operation::Sync)? {
+            let mut bytes = lock(&self.bytes);
+            let Bytes { now, synced, writes } = &mut *bytes;
+            synced.resize(now.len(), 0);
+            for (from, to) in writes.drain(..) {
+                let to = to.min(now.len());
+                synced[from.min(to)..to].copy_from_slice(&now[from.min(to)..to]);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! The log in front of the B-tree: a batch of commits is one write at its end, and one sync.
+//!
+//! What stays true: one frame is written at a time, and only when the one before it is synced. So of
+//! all that is on disk after a crash only the last frame can be torn, and nobody was told of that one. A
+//! frame that is whole while the one before it is not says that something that was acknowledged is
+//! damaged: such a log is refused, not cut.
+//!
+//! ```text
+//! folder     log-0000.wal, log-0001.wal, …: segments, in the order of the numbers in their headers
+//! segment    header (4,096 bytes) ‖ the header again ‖ frame ‖ frame ‖ … ‖ what was there before
+//! header     "CDTLOG\0\0" ‖ format (4 bytes) ‖ store (8) ‖ number (8) ‖ salt (8) ‖ CRC-32C (4) ‖ zeros
+//! frame      "CDTF" ‖ CRC-32C (4) ‖ predecessor (4) ‖ length of the payload (4) ‖ version (8)
+//!            ‖ payload ‖ zeros up to a multiple of 8
+//! payload    change ‖ change ‖ …
+//! change     1 ‖ key ‖ length (4) ‖ value             the key has the value
+//!            2 ‖ key                                  the key has none
+//!            3 ‖ key ‖ key                            the keys from the first up to the second have none
+//! key        length (2) ‖ bytes
+//! ```
+//!
+//! Numbers are little-endian. A frame's checksum is over the salt of its segment and everything in the
+//! frame behind the checksum; `predecessor` is the checksum of the frame before, wherever that lies.
+//! Segments are files that are there, with their whole length written and synced, before they are
+//! needed: a commit changes no length and no name. When the B-tree holds what a segment does, the file
+//! gets another number and another salt, and none of its old frames counts any more.
+//!
+//! On opening, all whole frames are taken in order. Those that the B-tree holds are passed over, each
+//! of the others must follow the one before it; the first of them, the one that the B-tree has the
+//! checksum of. What is not whole matters only if a later frame shows that something is missing. A
+//! damaged last frame cannot be told from one that was torn, and is passed over in silence.
+
+mod frame;
+mod recovery;
+mod segment;
+
+use std::{collections::VecDeque, io, sync::Arc};
+
+use self::segment::{FRAMES, LONGEST, SHORTEST, Segment, Slot, Supply};
+pub(super) use self::{
+    frame::{Change, Draft},
+    recovery::{Applied, Replay, replay},
+};
+use super::disk::{Disk, File};
+use crate::{Error, ErrorKind, Result};
+
+/// The writer's end.
+#[derive(Debug)]
+pub(super) struct Log {
+    supply: Supply,
+    active: Option<Active>,
+    /// Files whose frames the B-tree does not hold yet, each with its last version.
+    used: VecDeque<(Slot, u64)>,
+    /// The checksum of the last frame.
+    last: u32,
+}
+
+#[derive(Debug)]
+struct Active {
+    segment: Segment,
+    /// Where the next frame goes.
+    at: u64,
+    last_version: u64,
+}
+
+/// A frame that has its place.
+#[derive(Debug)]
+pub(super) struct Placed {
+    file: Arc<dyn File>,
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+impl Placed {
+    /// Writes it and makes it durable. After an error nobody knows what is on disk: the log must not be
+    /// written to any more.
+    pub(super) fn write(&self) -> io::Result<()> {
+        self.file.write(self.at, &self.bytes)?;
+        self.file.sync()
+    }
+}
+
+impl Log {
+    /// The log of `store` on `disk`, as far as it has been replayed. It goes on in a segment of its own.
+    pub(super) fn new(disk: Arc<dyn Disk>, store: u64, replayed: Replay) -> Self {
+        let Replay { slots, free, used, next_number, reached, .. } = replayed;
+        Self {
+            supply: Supply::new(disk, store, next_number, &slots, free),
+            active: None,
+            used: used.into(),
+            last: reached.checksum,
+        }
+    }
+
+    /// Gives the next frame its place. An error leaves the log as it was.
+    pub(super) fn append(&mut self, draft: Draft, version: u64) -> Result<(Placed, Applied)> {
+        let length = draft.length() as u64;
+        let mut active = match self.active.take() {
+            Some(active) if active.at + length <= active.segment.slot.length => active,
+            full => {
+                let segment = self.supply.take(length, next_length(full.as_ref()));
+                // Also if there is no other, it is full.
+                if let Some(Active { segment, last_version, .. }) = full {
+                    self.used.push_back((segment.slot, last_version));
+                }
+                Active { segment: segment?, at: FRAMES, last_version: version }
+            }
+        };
+        let (bytes, checksum) = draft.finish(active.segment.header.salt, self.last, version);
+        let placed = Placed { file: Arc::clone(&active.segment.slot.file), at: active.at, bytes };
+        active.at += length;
+        active.last_version = version;
+        if active.at > active.segment.slot.length / 2 {
+            self.supply.prepare(next_length(Some(&active)));
+        }
+        self.active = Some(active);
+        self.last = checksum;
+        Ok((placed, Applied { version, checksum }))
+    }
+
+    /// The B-tree holds everything up to `version`.
+    pub(super) fn release(&mut self, version: u64) {
+        while let Some((slot, _)) = self.used.pop_front_if(|(_, last)| *last <= version) {
+            self.supply.give(slot);
+        }
+    }
+}
+
+/// Each segment is longer than the one before: who writes little keeps little.
+fn next_length(active: Option<&Active>) -> u64 {
+    active.map_or(SHORTEST, |active| (active.segment.slot.length * 4).clamp(SHORTEST, LONGEST))
+}
+
+fn cannot(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("the log cannot {what}")).because(error)
+}

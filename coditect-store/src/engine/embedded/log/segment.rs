@@ -1,0 +1,319 @@
+//! Segments: files of a fixed length, made before they are needed.
+
+use std::{
+    io,
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use super::{
+    super::disk::{Disk, File},
+    cannot,
+};
+use crate::{Error, ErrorKind, Result};
+
+const MAGIC: [u8; 8] = *b"CDTLOG\0\0";
+/// The version of the log's layout. A log of a newer one is refused.
+pub(super) const FORMAT: u32 = 1;
+/// A copy of the header, in bytes; there are two.
+const COPY: usize = 4_096;
+/// Where the first frame is.
+pub(super) const FRAMES: u64 = 2 * COPY as u64;
+
+/// The shortest segment, in bytes: a small store has one or two of these.
+pub(super) const SHORTEST: u64 = 1 << 20;
+/// The longest, in bytes, but for one that must hold a longer frame.
+pub(super) const LONGEST: u64 = 64 << 20;
+/// A new segment is filled with zeros, and synced, in pieces of so many bytes, so that commits get
+/// between them.
+const PIECE: u64 = 1 << 20;
+
+const PREFIX: &str = "log-";
+const SUFFIX: &str = ".wal";
+
+/// What tells a segment's present use from its earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// Which store it belongs to.
+    pub(super) store: u64,
+    /// Its place in the log.
+    pub(super) number: u64,
+    /// What its frames' checksums begin with.
+    pub(super) salt: u64,
+}
+
+/// A file that can be a segment.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    pub(super) name: String,
+    pub(super) file: Arc<dyn File>,
+    pub(super) length: u64,
+}
+
+/// A file that is one.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) slot: Slot,
+    pub(super) header: Header,
+}
+
+impl Header {
+    fn encode(self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(FORMAT.to_le_bytes());
+        for number in [self.store, self.number, self.salt] {
+            bytes.extend(number.to_le_bytes());
+        }
+        bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+        bytes.resize(COPY, 0);
+        bytes
+    }
+
+    /// `None` if the copy is not whole.
+    fn decode(copy: &[u8]) -> Option<Result<Self>> {
+        let (summed, rest) = copy.split_at_checked(36)?;
+        let (sum, _) = rest.split_first_chunk()?;
+        let rest = summed.strip_prefix(&MAGIC)?;
+        let (format, rest) = rest.split_first_chunk()?;
+        let (store, rest) = rest.split_first_chunk()?;
+        let (number, rest) = rest.split_first_chunk()?;
+        let (salt, _) = rest.split_first_chunk()?;
+        if crc32c::crc32c(summed) != u32::from_le_bytes(*sum) {
+            return None;
+        }
+        let format = u32::from_le_bytes(*format);
+        if format > FORMAT {
+            return Some(Err(Error::new(
+                ErrorKind::NewerFormat,
+                format!(
+                    "the log is of format {format}; this program knows formats up to {FORMAT}: use \
+                     a newer one"
+                ),
+            )));
+        }
+        Some(Ok(Self {
+            store: u64::from_le_bytes(*store),
+            number: u64::from_le_bytes(*number),
+            salt: u64::from_le_bytes(*salt),
+        }))
+    }
+
+    /// The header of a segment's bytes. Of two that differ the later one holds: a crash came while
+    /// the other was written.
+    pub(super) fn of(bytes: &[u8]) -> Option<Result<Self>> {
+        let copies = bytes.chunks(COPY).take(2).filter_map(Self::decode);
+        copies.reduce(|a, b| match (a, b) {
+            (Ok(a), Ok(b)) => Ok(if a.number < b.number { b } else { a }),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        })
+    }
+}
+
+impl Slot {
+    /// Opens all segments' files on `disk`.
+    pub(super) fn all(disk: &dyn Disk) -> io::Result<Vec<Self>> {
+        let mut names = disk.names()?;
+        names.retain(|name| number_of(name).is_some());
+        names.sort_unstable_by_key(|name| number_of(name));
+        names
+            .into_iter()
+            .map(|name| {
+                let file = disk.open(&name)?;
+                let length = file.len()?;
+                Ok(Self { name, file, length })
+            })
+            .collect()
+    }
+
+    /// A new file of `length` bytes, which is not there until it is whole.
+    fn make(disk: &dyn Disk, name: String, length: u64, header: Header) -> io::Result<Segment> {
+        let draft = format!("{name}.draft");
+        let file = disk.create(&draft)?;
+        let zeros = vec![0; usize::try_from(PIECE.min(length)).unwrap_or(usize::MAX)];
+        let mut at = 0;
+        while at < length {
+            let piece = PIECE.min(length - at);
+            file.write(at, &zeros[..usize::try_from(piece).unwrap_or(usize::MAX)])?;
+            at += piece;
+            file.sync()?;
+        }
+        let slot = Self { name, file, length };
+        slot.write_header(header)?;
+        disk.publish(&draft, &slot.name)?;
+        disk.sync_names()?;
+        Ok(Segment { slot, header })
+    }
+
+    /// Makes it the segment of `header`; one of the two copies is whole at any time.
+    fn write_header(&self, header: Header) -> io::Result<()> {
+        let bytes = header.encode();
+        self.file.write(0, &bytes)?;
+        self.file.sync()?;
+        self.file.write(COPY as u64, &bytes)?;
+        self.file.sync()
+    }
+}
+
+/// The number in the name of a segment's file. It is not the segment's: files are used again.
+fn number_of(name: &str) -> Option<u32> {
+    name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()
+}
+
+/// Where segments come from: files whose frames are in the B-tree, and new ones. The next one is made
+/// ready on a thread of its own, before it is needed.
+#[derive(Debug)]
+pub(super) struct Supply {
+    disk: Arc<dyn Disk>,
+    store: u64,
+    next_number: u64,
+    next_name: u32,
+    free: Vec<Slot>,
+    ready: Option<mpsc::Receiver<io::Result<Segment>>>,
+}
+
+/// The most files that are kept for later.
+const FREE: usize = 2;
+
+impl Supply {
+    /// `taken` are the files there are, and `free` those of them that may be used again.
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        store: u64,
+        next_number: u64,
+        taken: &[Slot],
+        free: Vec<Slot>,
+    ) -> Self {
+        let next_name = taken.iter().filter_map(|slot| number_of(&slot.name)).max();
+        let next_name = next_name.map_or(0, |last| last + 1);
+        let mut supply =
+            Self { disk, store, next_number, next_name, free: Vec::new(), ready: None };
+        free.into_iter().for_each(|slot| supply.give(slot));
+        supply
+    }
+
+    /// Takes back a file whose frames are in the B-tree.
+    pub(super) fn give(&mut self, slot: Slot) {
+        if self.free.len() < FREE && slot.length <= LONGEST {
+            self.free.push(slot);
+        } else if let Err(error) = self.disk.remove(&slot.name) {
+            // It is in nobody's way: its frames are known to be in the B-tree.
+            tracing::warn!(file = slot.name, error = &error as &dyn std::error::Error, "it stays");
+        }
+    }
+
+    /// Begins to make a segment ready; of `length` bytes, if it is a new one.
+    pub(super) fn prepare(&mut self, length: u64) {
+        if self.ready.is_some() {
+            return;
+        }
+        let salt = getrandom::u64();
+        let header = salt.map(|salt| {
+            let header = Header { store: self.store, number: self.next_number, salt };
+            self.next_number += 1;
+            header
+        });
+        let longest = self.free.iter().enumerate().max_by_key(|(_, slot)| slot.length);
+        let slot = longest.map(|(at, _)| at).map(|at| self.free.swap_remove(at));
+        let slot = slot.and_then(|slot| {
+            let is_long_enough = slot.length >= length;
+            if !is_long_enough {
+                let _ = self.disk.remove(&slot.name);
+            }
+            is_long_enough.then_some(slot)
+        });
+        let name = format!("{PREFIX}{:04}{SUFFIX}", self.next_name);
+        if slot.is_none() {
+            self.next_name += 1;
+        }
+        let disk = Arc::clone(&self.disk);
+        let (done, ready) = mpsc::sync_channel(1);
+        let work = move || {
+            let made =
+                header.map_err(|error| io::Error::other(error.to_string())).and_then(|header| {
+                    match slot {
+                        Some(slot) => {
+                            slot.write_header(header)?;
+                            Ok(Segment { slot, header })
+                        }
+                        None => Slot::make(&*disk, name, length, header),
+                    }
+                });
+            // Nobody wants it if the engine has stopped.
+            let _ = done.send(made);
+        };
+        self.ready = Some(ready);
+        // Without a thread it is found missing, and the next try may go better.
+        let _ = thread::Builder::new().name("coditect-segment".to_owned()).spawn(work);
+    }
+
+    /// A segment that has room for `room` bytes of frames. It waits for one that is being made.
+    pub(super) fn take(&mut self, room: u64, length: u64) -> Result<Segment> {
+        loop {
+            self.prepare(length.max(FRAMES + room));
+            let Some(ready) = self.ready.take() else { continue };
+            let lost = |_| io::Error::other("the thread that made it is gone");
+            let made = ready.recv().map_err(lost).and_then(|made| made);
+            let segment = made.map_err(|error| cannot("be lengthened", error))?;
+            if segment.slot.length >= FRAMES + room {
+                return Ok(segment);
+            }
+            self.free.push(segment.slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::super::disk::Memory, *};
+
+    const HEADER: Header = Header { store: 1, number: 2, salt: 3 };
+
+    #[test]
+    fn a_header_of_format_1_has_these_bytes() {
+        let bytes = HEADER.encode();
+        let hex = bytes[..40].iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        assert_eq!(hex, include_str!("../../../../tests/fixtures/log/header-1.hex").trim());
+        assert!(bytes[40..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn the_later_of_two_whole_copies_holds() {
+        let (old, new) = (HEADER.encode(), Header { number: 7, ..HEADER }.encode());
+        let number = |bytes: &[u8]| Header::of(bytes).unwrap().unwrap().number;
+        assert_eq!(number(&[old.clone(), old.clone()].concat()), 2);
+        assert_eq!(number(&[new.clone(), old.clone()].concat()), 7);
+        let mut torn = new.clone();
+        torn[20] ^= 1;
+        assert_eq!(number(&[torn.clone(), old].concat()), 2);
+        assert_eq!(number(&[torn.clone(), new].concat()), 7);
+        assert!(Header::of(&torn).is_none());
+    }
+
+    #[test]
+    fn a_header_of_a_newer_format_is_refused_by_name() {
+        let mut bytes = HEADER.encode();
+        bytes[8] = 2;
+        let sum = crc32c::crc32c(&bytes[..36]);
+        bytes[36..40].copy_from_slice(&sum.to_le_bytes());
+        let error = Header::of(&bytes).unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NewerFormat);
+    }
+
+    #[test]
+    fn files_are_used_again_and_few_are_kept() {
+        let disk = Arc::new(Memory::default());
+        let mut supply = Supply::new(Arc::clone(&disk) as Arc<dyn Disk>, 1, 1, &[], Vec::new());
+        let segments: Vec<_> = (0..5).map(|_| supply.take(100, SHORTEST).unwrap()).collect();
+        assert_eq!(disk.names().unwrap().len(), 5);
+        let numbers: Vec<_> = segments.iter().map(|segment| segment.header.number).collect();
+        assert_eq!(numbers, [1, 2, 3, 4, 5]);
+        for segment in segments {
+            supply.give(segment.slot);
+        }
+        assert_eq!(disk.names().unwrap().len(), FREE);
+        let again = supply.take(100, SHORTEST).unwrap();
+        assert_eq!((again.header.number, disk.names().unwrap().len()), (6, FREE));
+        let long = supply.take(3 * SHORTEST, SHORTEST).unwrap();
+        assert!(long.slot.length >= FRAMES + 3 * SHORTEST);
+    }
+}

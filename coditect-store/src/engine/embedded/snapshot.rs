@@ -1,0 +1,259 @@
+//! The state of the store at one version: what was committed lately over what is in the B-tree.
+//!
+//! ```text
+//! active   what was committed since the last turn
+//! frozen   what was committed before it and is on its way into the B-tree, if anything is
+//! tree     the B-tree as of before that
+//! ```
+//!
+//! Each says of a key what it is, or leaves it to the one below. When `frozen` has come to be in the
+//! B-tree, the two lower ones are replaced at once by a B-tree that has it: the state is the same
+//! before and after, so who reads it need not know.
+
+use std::{collections::VecDeque, fmt, sync::Arc};
+
+use arc_swap::ArcSwap;
+
+use super::{
+    super::range::{KeyValue, Order},
+    layer::{Bytes, Known, Layer},
+    storage::{self, CheckedRow, damaged},
+};
+use crate::Result;
+
+/// A state of the whole store that stays as it is while others are written. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Snapshot {
+    pub(super) active: Layer,
+    pub(super) ground: Arc<Ground>,
+}
+
+/// What lies below the active layer, shared by all versions that lie on it.
+pub(super) struct Ground(ArcSwap<Below>);
+
+/// Two ways to have the same: see [`Ground::settle`].
+#[derive(Clone)]
+struct Below {
+    frozen: Option<Layer>,
+    tree: storage::Snapshot,
+}
+
+impl Ground {
+    pub(super) fn new(frozen: Option<Layer>, tree: storage::Snapshot) -> Self {
+        Self(ArcSwap::from_pointee(Below { frozen, tree }))
+    }
+
+    /// `frozen` over this, whose own is in the B-tree.
+    pub(super) fn under(&self, frozen: Layer) -> Self {
+        Self::new(Some(frozen), self.0.load().tree.clone())
+    }
+
+    /// `tree` has all of this.
+    pub(super) fn settle(&self, tree: storage::Snapshot) {
+        self.0.store(Arc::new(Below { frozen: None, tree }));
+    }
+}
+
+impl Snapshot {
+    pub(super) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let below = self.ground.0.load();
+        for layer in std::iter::once(&self.active).chain(&below.frozen) {
+            match layer.find(key) {
+                Known::Value(value) => return Ok(Some(value.to_vec())),
+                Known::Cleared => return Ok(None),
+                Known::Nothing => {}
+            }
+        }
+        below.tree.value(key)
+    }
+
+    /// The rows from `begin` up to, and without, `end`.
+    pub(super) fn rows(&self, begin: &[u8], end: &[u8], order: Order) -> Result<Rows> {
+        let end = end.max(begin);
+        let below = self.ground.0.load();
+        let layers = std::iter::once(&self.active).chain(&below.frozen);
+        let layers = layers.filter(|layer| layer.touches(begin, end));
+        let layers = layers.map(|layer| LayerRows::new(layer.clone(), begin, end)).collect();
+        let stored = below.tree.rows(begin, end, order)?;
+        let tree = TreeRows {
+            tree: below.tree.clone(),
+            rows: stored,
+            head: None,
+            begin: begin.to_vec(),
+            end: end.to_vec(),
+        };
+        Ok(Rows { order, layers, tree })
+    }
+}
+
+/// The rows of a range of a snapshot, in one order.
+pub(super) struct Rows {
+    order: Order,
+    /// The upper ones first.
+    layers: Vec<LayerRows>,
+    tree: TreeRows,
+}
+
+impl Rows {
+    /// The next row; one whose value is damaged is not passed over, nor does it end the rows.
+    pub(super) fn next_checked(&mut self) -> Result<Option<CheckedRow>> {
+        if self.layers.is_empty() {
+            return self.tree.rows.next_checked();
+        }
+        loop {
+            let order = self.order;
+            self.tree.fill()?;
+            self.layers.iter_mut().for_each(|layer| layer.fill(order));
+            // The next key, and the uppermost that has it.
+            let mut next =
+                self.tree.head.as_ref().map(|(key, _)| (key.as_slice(), self.layers.len()));
+            for (at, layer) in self.layers.iter().enumerate().rev() {
+                if let Some(key) = layer.head()
+                    && next.is_none_or(|(first, _)| key == first || comes_before(order, key, first))
+                {
+                    next = Some((key, at));
+                }
+            }
+            let Some((key, at)) = next else { return Ok(None) };
+            let above = &self.layers[..at];
+            let cleared = above.iter().find_map(|rows| rows.layer.cleared_around(key));
+            let cleared = cleared.map(|(begin, end)| (Arc::clone(begin), Arc::clone(end)));
+            let found = if at < self.layers.len() {
+                self.layers[at].pop().map(|(key, value)| {
+                    // The same key further down is hidden.
+                    for lower in &mut self.layers[at + 1..] {
+                        lower.pass(&key);
+                    }
+                    self.tree.pass(&key);
+                    (key.to_vec(), value.map(|value| Some(value.to_vec())))
+                })
+            } else {
+                self.tree.head.take().map(|(key, value)| (key, Some(value)))
+            };
+            match (found, cleared) {
+                // What was cleared at once is passed over at once.
+                (_, Some((begin, end))) => {
+                    if at == self.layers.len() {
+                        self.tree.skip(order, &begin, &end)?;
+                    }
+                }
+                (Some((key, Some(value))), None) => return Ok(Some((key, value))),
+                (Some((_, None)) | None, None) => {}
+            }
+        }
+    }
+}
+
+impl Iterator for Rows {
+    type Item = Result<KeyValue>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let row = self.next_checked().transpose()?;
+        Some(row.and_then(|(key, value)| match value {
+            Some(value) => Ok(KeyValue { key, value }),
+            None => Err(damaged()),
+        }))
+    }
+}
+
+fn comes_before(order: Order, a: &[u8], b: &[u8]) -> bool {
+    match order {
+        Order::Ascending => a < b,
+        Order::Descending => a > b,
+    }
+}
+
+/// How many points are taken out of a layer at once, to begin with and at the most.
+const FEW: usize = 4;
+const MANY: usize = 64;
+
+/// A way through a layer's points.
+struct LayerRows {
+    layer: Layer,
+    taken: VecDeque<(Bytes, Option<Bytes>)>,
+    /// How many to take next; 0 when there are no more.
+    take: usize,
+    begin: Vec<u8>,
+    end: Vec<u8>,
+}
+
+impl LayerRows {
+    fn new(layer: Layer, begin: &[u8], end: &[u8]) -> Self {
+        let (begin, end) = (begin.to_vec(), end.to_vec());
+        Self { layer, taken: VecDeque::new(), take: FEW, begin, end }
+    }
+
+    fn fill(&mut self, order: Order) {
+        if self.taken.is_empty() && self.take > 0 {
+            self.taken = self.layer.points(&self.begin, &self.end, order, self.take).into();
+            let is_last = self.taken.len() < self.take;
+            self.take = if is_last { 0 } else { (self.take * 2).min(MANY) };
+            if let Some((last, _)) = self.taken.back() {
+                match order {
+                    Order::Ascending => self.begin = [last, &[0][..]].concat(),
+                    Order::Descending => self.end = last.to_vec(),
+                }
+            }
+        }
+    }
+
+    fn head(&self) -> Option<&[u8]> {
+        self.taken.front().map(|(key, _)| &**key)
+    }
+
+    fn pop(&mut self) -> Option<(Bytes, Option<Bytes>)> {
+        self.taken.pop_front()
+    }
+
+    fn pass(&mut self, key: &[u8]) {
+        if self.head() == Some(key) {
+            self.pop();
+        }
+    }
+}
+
+/// A way through the B-tree, with the row that is next.
+struct TreeRows {
+    tree: storage::Snapshot,
+    rows: storage::Rows,
+    head: Option<CheckedRow>,
+    begin: Vec<u8>,
+    end: Vec<u8>,
+}
+
+impl TreeRows {
+    fn fill(&mut self) -> Result<()> {
+        if self.head.is_none() {
+            self.head = self.rows.next_checked()?;
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, key: &[u8]) {
+        if self.head.as_ref().is_some_and(|(head, _)| head == key) {
+            self.head = None;
+        }
+    }
+
+    /// Goes on behind the range, in which it is.
+    fn skip(&mut self, order: Order, begin: &[u8], end: &[u8]) -> Result<()> {
+        match order {
+            Order::Ascending => self.begin = end.to_vec(),
+            Order::Descending => self.end = begin.to_vec(),
+        }
+        self.rows = self.tree.rows(&self.begin, &self.end, order)?;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Snapshot")
+    }
+}
+
+impl fmt::Debug for Ground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ground")
+    }
+}
