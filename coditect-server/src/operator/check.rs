@@ -1,6 +1,6 @@
 //! Check: rows and indexes, then the file that they lie in.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use coditect_store::{
     ErrorKind,
@@ -17,6 +17,9 @@ use crate::command::Check;
 
 /// Checks a store; each fault is a line on stdout.
 pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
+    if arguments.repair && arguments.place.may_have_store()? {
+        give_up_lost(arguments.place.folder()).await?;
+    }
     let store = match open(&arguments.place).await {
         Ok(store) => store,
         Err(Error::Store(error)) if error.kind() == ErrorKind::Corrupt => {
@@ -77,6 +80,17 @@ pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
         HumanCount(faults)
     ));
     Ok(if faults == 0 { Outcome::Done } else { Outcome::Faulty })
+}
+
+/// Opens the way into a store whose log is damaged, and says what that costs.
+async fn give_up_lost(folder: Option<&Path>) -> Result<(), Error> {
+    let Some(folder) = folder.map(Path::to_owned) else { return Ok(()) };
+    let lost = tokio::task::spawn_blocking(move || Database::give_up_lost(folder)).await;
+    // A panic shows again when the store is opened.
+    if let Some(lost) = lost.unwrap_or(Ok(None))? {
+        say(&format!("the log was damaged, and is cut: {lost}; its files are kept in the folder"));
+    }
+    Ok(())
 }
 
 /// What is wrong with the file in `folder`.

@@ -7,7 +7,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use coditect_store::{
     Error, Result,
-    engine::{Database, RangeQuery, Transaction},
+    engine::{Database, Options, RangeQuery, Transaction},
 };
 use serde_json::Value;
 
@@ -68,7 +68,7 @@ async fn replay(
             recording::load(file.as_ref()).map_err(|error| format!("{file}: {error}"))?;
         let report = recording::replay_all(&programs, async |program: &Value| match &cluster {
             Some(cluster) => cluster.database(program).await,
-            None => recording::young_database().map(Some),
+            None => recording::young_database(Options::default().overlay_bytes).map(Some),
         });
         let report = report.await;
         let run = programs.len() - report.skipped;

@@ -8,7 +8,7 @@ use std::{env, path::Path};
 
 use coditect_store::{
     Result,
-    engine::{CLUSTER_FILE_VARIABLE, Database},
+    engine::{CLUSTER_FILE_VARIABLE, Database, Options},
 };
 use serde_json::Value;
 
@@ -20,7 +20,10 @@ async fn agrees(file: &str) {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/conformance");
     let programs = recording::load(&fixtures.join(file)).unwrap();
     assert!(!programs.is_empty());
-    check(file, &programs, async |_| recording::young_database().map(Some)).await;
+    for overlay_bytes in [Options::default().overlay_bytes, 1] {
+        let young = async |_: &Value| recording::young_database(overlay_bytes).map(Some);
+        check(file, &programs, young).await;
+    }
     if let Some(cluster_file) = env::var_os(CLUSTER_FILE_VARIABLE) {
         let cluster = Path::new(&cluster_file);
         let shared = async |program: &Value| recording::database_in(cluster, None, program).await;

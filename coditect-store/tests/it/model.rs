@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use coditect_store::{
     ErrorKind, Result,
-    engine::{AtomicOp, Database, Order, RangeQuery, Transaction},
+    engine::{AtomicOp, Database, Options, Order, RangeQuery, Transaction},
 };
 use proptest::prelude::*;
 
@@ -257,8 +257,15 @@ fn write(tx: &Transaction, op: &Op) {
     }
 }
 
+/// On an engine that keeps the last commits in layers of memory, and on one that moves each into its
+/// B-tree while the next is done.
 async fn run(program: &[(usize, Op)]) {
-    let database = Database::scratch().unwrap();
+    run_on(program, &Database::scratch().unwrap()).await;
+    let moving = Options { overlay_bytes: 1, ..Options::default() };
+    run_on(program, &Database::memory_with(&moving).unwrap()).await;
+}
+
+async fn run_on(program: &[(usize, Op)], database: &Database) {
     let mut model = Model { states: vec![Map::new()], written: Vec::new() };
     let mut open: [Option<(Transaction, Open)>; OPEN] = Default::default();
     for (at, (slot, op)) in program.iter().enumerate() {

@@ -278,7 +278,9 @@ fn replayed(disk: &dyn Disk, storage: &mut Storage) -> Result<(Replay, Layer)> {
             storage.apply(&layer, last)?;
             layer = Layer::default();
         }
-        changes.iter().for_each(|change| layer.redo(*change));
+        for change in changes {
+            layer.redo(*change);
+        }
         last = reached;
         Ok(())
     })?;

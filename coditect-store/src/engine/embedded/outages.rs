@@ -57,8 +57,9 @@ impl Target for crate::engine::Transaction {
 fn act(n: u32, target: &mut impl Target) {
     let [.., low] = n.to_be_bytes();
     target.set(b"last", &n.to_be_bytes());
-    target.set(&[b'k', low], &n.to_le_bytes().repeat(if n % 3 == 0 { 20_000 } else { 50 }));
-    if n % 7 == 0 {
+    target
+        .set(&[b'k', low], &n.to_le_bytes().repeat(if n.is_multiple_of(3) { 20_000 } else { 50 }));
+    if n.is_multiple_of(7) {
         target.clear_range(&[b'k', low - 5], &[b'k', low - 2]);
     }
     target.set(&[b'k', low / 2], &[low]);

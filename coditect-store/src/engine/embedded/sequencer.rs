@@ -92,6 +92,8 @@ pub(super) struct Sequencer {
     last_version: u64,
     /// The last frame of the log.
     reached: Applied,
+    /// The version of the last state that the writer was given to show.
+    shown: u64,
     log: Log,
     recent: RecentWrites,
     clock: Clock,
@@ -152,6 +154,7 @@ impl Sequencer {
             head: snapshot,
             last_version: reached.version,
             reached,
+            shown: reached.version,
             log,
             recent: RecentWrites::new(reached.version),
             clock,
@@ -174,7 +177,7 @@ impl Sequencer {
         let stopped = self.serve(&mut queue);
         queue.close();
         // Also those who are just coming in.
-        while let Ok(request) = queue.try_recv() {
+        while let Some(request) = queue.blocking_recv() {
             match request {
                 Request::Commit(commit) => drop(commit.answer.send(Err(limits::closed()))),
                 Request::Stop(Some(done)) => drop(done.send(())),
@@ -303,6 +306,7 @@ impl Sequencer {
             match self.log.append(draft, version) {
                 Ok((placed, reached)) => {
                     self.reached = reached;
+                    self.shown = version;
                     prepared.frame = Some(placed);
                     prepared.state = Some(Published::new(version, self.head.clone()));
                 }
@@ -341,6 +345,7 @@ impl Sequencer {
         // one: who tries again must not read before it.
         prepared.written.clear();
         prepared.state = Some(Published::new(version, self.head.clone()));
+        self.shown = version;
         self.hand_over(prepared) && error.kind() != ErrorKind::Corrupt
     }
 
@@ -373,7 +378,7 @@ impl Sequencer {
     fn turn_alone(&mut self) -> bool {
         self.log.release(self.progress.applied());
         let Some(turn) = self.turn() else { return true };
-        let same = Some((self.reached.version, self.head.clone()));
+        let same = Some((self.shown, self.head.clone()));
         self.hand_over(Prepared { turn: Some(turn), same, ..Prepared::default() })
     }
 

@@ -257,3 +257,99 @@ impl fmt::Debug for Ground {
         f.write_str("Ground")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::{collection::vec, prelude::*};
+
+    use super::{
+        super::{
+            disk::Memory,
+            log::{Applied, Change},
+            storage::Storage,
+        },
+        *,
+    };
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Set(u8),
+        Clear(u8),
+        ClearRange(u8, u8),
+    }
+
+    fn ops() -> impl Strategy<Value = Vec<Op>> {
+        let op = prop_oneof![
+            4 => (0_u8..30).prop_map(Op::Set),
+            2 => (0_u8..30).prop_map(Op::Clear),
+            1 => (0_u8..30, 0_u8..30).prop_map(|(a, b)| Op::ClearRange(a.min(b), a.max(b))),
+        ];
+        vec(op, 0..40)
+    }
+
+    fn redo(layer: &mut Layer, plain: &mut BTreeMap<Vec<u8>, Vec<u8>>, ops: &[Op], value: &[u8]) {
+        for op in ops {
+            match *op {
+                Op::Set(key) => {
+                    layer.redo(Change::Set { key: &[key], value });
+                    plain.insert(vec![key], value.to_vec());
+                }
+                Op::Clear(key) => {
+                    layer.redo(Change::Clear { key: &[key] });
+                    plain.remove(&[key][..]);
+                }
+                Op::ClearRange(begin, end) => {
+                    layer.redo(Change::ClearRange { begin: &[begin], end: &[end] });
+                    plain.retain(|key, _| key[0] < begin || key[0] >= end);
+                }
+            }
+        }
+    }
+
+    fn rows(snapshot: &Snapshot, begin: u8, end: u8, order: Order) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let rows = snapshot.rows(&[begin], &[end], order).unwrap();
+        rows.map(|row| row.map(|row| (row.key, row.value)).unwrap()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn layers_over_a_tree_are_read_as_one_map_before_and_after_they_are_moved(
+            stored in ops(), frozen_ops in ops(), active_ops in ops(), (a, b) in (0_u8..31, 0_u8..31),
+        ) {
+            let disk = Memory::default();
+            let mut storage = Storage::open(&disk, 1 << 20).unwrap();
+            let mut plain = BTreeMap::new();
+            let mut layer = Layer::default();
+            redo(&mut layer, &mut plain, &stored, b"stored");
+            storage.apply(&layer, Applied::default()).unwrap();
+            let ground = Ground::new(None, storage.snapshot().unwrap());
+            let (mut frozen, mut active) = (Layer::default(), Layer::default());
+            redo(&mut frozen, &mut plain, &frozen_ops, b"frozen");
+            redo(&mut active, &mut plain, &active_ops, b"active");
+            let ground = Arc::new(ground.under(frozen.clone()));
+            let snapshot = Snapshot { active: active.clone(), ground: Arc::clone(&ground) };
+            let (begin, end) = (a.min(b), a.max(b));
+            let within = plain.range(vec![begin]..vec![end]);
+            let expected: Vec<_> = within.map(|(key, value)| (key.clone(), value.clone())).collect();
+            for moved in [false, true] {
+                if moved {
+                    storage.apply(&frozen, Applied::default()).unwrap();
+                    ground.settle(storage.snapshot().unwrap());
+                }
+                prop_assert_eq!(&rows(&snapshot, begin, end, Order::Ascending), &expected);
+                let mut descending = rows(&snapshot, begin, end, Order::Descending);
+                descending.reverse();
+                prop_assert_eq!(&descending, &expected);
+                for key in 0..30 {
+                    prop_assert_eq!(&snapshot.value(&[key]).unwrap(), &plain.get(&[key][..]).cloned());
+                }
+            }
+            // What a layer counts is what it holds.
+            let entries = active.points(b"", b"\xff", Order::Ascending, 99);
+            prop_assert!(active.is_empty() == (active.bytes() == 0));
+            prop_assert!(active.bytes() >= entries.len());
+        }
+    }
+}

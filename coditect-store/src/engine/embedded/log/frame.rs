@@ -168,7 +168,9 @@ mod tests {
 
     fn draft(changes: &[Change<'_>]) -> Draft {
         let mut draft = Draft::default();
-        changes.iter().for_each(|change| draft.push(*change));
+        for change in changes {
+            draft.push(*change);
+        }
         draft
     }
 

@@ -33,6 +33,9 @@ mod frame;
 mod recovery;
 mod segment;
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::VecDeque, io, sync::Arc};
 
 use self::segment::{FRAMES, LONGEST, SHORTEST, Segment, Slot, Supply};
@@ -119,7 +122,9 @@ impl Log {
 
     /// The B-tree holds everything up to `version`.
     pub(super) fn release(&mut self, version: u64) {
-        while let Some((slot, _)) = self.used.pop_front_if(|(_, last)| *last <= version) {
+        while self.used.front().is_some_and(|(_, last)| *last <= version)
+            && let Some((slot, _)) = self.used.pop_front()
+        {
             self.supply.give(slot);
         }
     }

@@ -187,7 +187,9 @@ impl Supply {
         let next_name = next_name.map_or(0, |last| last + 1);
         let mut supply =
             Self { disk, store, next_number, next_name, free: Vec::new(), ready: None };
-        free.into_iter().for_each(|slot| supply.give(slot));
+        for slot in free {
+            supply.give(slot);
+        }
         supply
     }
 
