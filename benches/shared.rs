@@ -4,13 +4,12 @@ pub mod lines;
 mod sample;
 
 use std::{
-    env,
     error::Error,
     io::{IsTerminal as _, Write as _, stderr},
     path::Path,
 };
 
-use coditect_store::engine::{CLUSTER_FILE_VARIABLE, Database, Options};
+use coditect_store::engine::{Database, Options, cluster_file};
 
 pub use sample::{Known, Places, Sample, changed, load, session};
 
@@ -24,8 +23,10 @@ pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 ///
 /// As [`Database::open_with`], or [`Database::cluster`].
 pub fn database(folder: &Path, options: &Options) -> Outcome<Database> {
-    let is_elsewhere = env::var_os(CLUSTER_FILE_VARIABLE).is_some();
-    Ok(if is_elsewhere { Database::scratch()? } else { Database::open_with(folder, options)? })
+    Ok(match cluster_file() {
+        Some(_) => Database::scratch()?,
+        None => Database::open_with(folder, options)?,
+    })
 }
 
 /// Says on stderr what is being done, over what was said before; where nobody looks on, as a line.

@@ -2,9 +2,9 @@
 //! `CODITECT_FDB_CLUSTER_FILE` names a cluster, a part of that which belongs to the folder. Both are gone
 //! with it.
 
-use std::{env, ffi::OsString, path::Path, thread};
+use std::{path::Path, thread};
 
-use coditect_store::engine::{CLUSTER_FILE_VARIABLE, ClusterOptions, Database};
+use coditect_store::engine::{ClusterOptions, Database, cluster_file};
 use tempfile::TempDir;
 
 pub(crate) struct Folder(TempDir);
@@ -29,10 +29,6 @@ pub(crate) fn database(folder: &Path) -> Database {
     let Some(file) = cluster_file() else { return Database::open(folder).unwrap() };
     let prefix = prefix_of(folder).into_bytes();
     Database::cluster_with(file, &ClusterOptions { prefix, ..Default::default() }).unwrap()
-}
-
-fn cluster_file() -> Option<OsString> {
-    env::var_os(CLUSTER_FILE_VARIABLE).filter(|file| !file.is_empty())
 }
 
 /// Whether servers keep their data in a cluster.

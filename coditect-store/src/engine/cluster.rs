@@ -38,6 +38,11 @@ impl Default for ClusterOptions {
 /// The environment variable that names a cluster file, for tests and examples.
 pub const CLUSTER_FILE_VARIABLE: &str = "CODITECT_FDB_CLUSTER_FILE";
 
+/// The cluster file that `CODITECT_FDB_CLUSTER_FILE` names, if it names one.
+pub fn cluster_file() -> Option<PathBuf> {
+    std::env::var_os(CLUSTER_FILE_VARIABLE).filter(|file| !file.is_empty()).map(PathBuf::from)
+}
+
 impl super::Database {
     /// Opens the cluster that the file `cluster_file` names (manual: "Cluster file"). It is reached when
     /// something is asked of it, and looked for again each time while it is not there.
@@ -89,9 +94,9 @@ impl super::Database {
     ///
     /// As [`scratch`](Self::scratch).
     pub fn scratch_with(options: &Options) -> crate::Result<Self> {
-        match std::env::var_os(CLUSTER_FILE_VARIABLE) {
-            Some(file) if !file.is_empty() => Self::scratch_in(file),
-            _ => Self::memory_with(options),
+        match cluster_file() {
+            Some(file) => Self::scratch_in(file),
+            None => Self::memory_with(options),
         }
     }
 

@@ -35,7 +35,7 @@ mod tests;
 use std::{path::Path, sync::Arc, time::Instant};
 
 pub use atomic::AtomicOp;
-pub use cluster::{CLUSTER_FILE_VARIABLE, ClusterOptions};
+pub use cluster::{CLUSTER_FILE_VARIABLE, ClusterOptions, cluster_file};
 pub(crate) use codes::{is_passing, may_be_in_flight};
 pub use embedded::Options;
 pub use faults::{Fault, Faults};

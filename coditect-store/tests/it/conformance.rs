@@ -4,11 +4,11 @@
 //! The recordings are data, kept compressed in `tests/fixtures/conformance`; the `replay` example
 //! runs any others, and those that want a cluster to themselves.
 
-use std::{env, path::Path};
+use std::path::Path;
 
 use coditect_store::{
     Result,
-    engine::{CLUSTER_FILE_VARIABLE, Database, Options},
+    engine::{CLUSTER_FILE_VARIABLE, Database, Options, cluster_file},
 };
 use serde_json::Value;
 
@@ -24,9 +24,8 @@ async fn agrees(file: &str) {
         let young = async |_: &Value| recording::young_database(overlay_bytes).map(Some);
         check(file, &programs, young).await;
     }
-    if let Some(cluster_file) = env::var_os(CLUSTER_FILE_VARIABLE) {
-        let cluster = Path::new(&cluster_file);
-        let shared = async |program: &Value| recording::database_in(cluster, None, program).await;
+    if let Some(cluster) = cluster_file() {
+        let shared = async |program: &Value| recording::database_in(&cluster, None, program).await;
         check(file, &programs, shared).await;
     } else {
         println!("on a cluster: skipped, since {CLUSTER_FILE_VARIABLE} names none");

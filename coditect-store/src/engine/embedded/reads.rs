@@ -91,6 +91,9 @@ impl Found {
 
 impl View<'_> {
     pub(super) fn value(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        if self.writes.is_empty() {
+            return (self.stored)()?.value(key);
+        }
         let segment = self.writes.segment_at(key);
         if segment.unreadable {
             return Err(accessed_unreadable());
@@ -350,11 +353,15 @@ impl View<'_> {
 
 /// Adds to `conflicts` what of a range is read from the store, not from the transaction's own
 /// writes.
-pub(super) fn note_read(writes: &Writes, conflicts: &mut RangeSet, begin: &[u8], end: &[u8]) {
-    let mut at = begin.to_vec();
-    while at.as_slice() < end {
+pub(super) fn note_read(writes: &Writes, conflicts: &mut RangeSet, begin: Vec<u8>, end: Vec<u8>) {
+    // As a rule a transaction reads first.
+    if writes.is_empty() {
+        return conflicts.insert(begin, end);
+    }
+    let mut at = begin;
+    while at < end {
         let segment = writes.segment_at(&at);
-        let until = segment.end.as_deref().unwrap_or(end).min(end).to_vec();
+        let until = segment.end.as_ref().unwrap_or(&end).min(&end).clone();
         if segment.reads_stored() {
             conflicts.insert(at, until.clone());
         }

@@ -220,7 +220,7 @@ impl Transaction {
     pub(in super::super) fn add_read_conflict_range(&self, begin: &[u8], end: &[u8]) -> Result<()> {
         self.add_conflict_range(begin, end, |state| {
             let State { writes, read_conflicts, .. } = state;
-            reads::note_read(writes, read_conflicts, cut(begin), cut(end));
+            reads::note_read(writes, read_conflicts, cut(begin).to_vec(), cut(end).to_vec());
         })
     }
 
@@ -362,10 +362,12 @@ impl Transaction {
         let State { point, writes, read_conflicts, passed, .. } = &mut *state;
         let mut stored = || -> Result<Arc<Snapshot>> { point.get(&self.shared.board)?.snapshot() };
         let answer = read(&mut View { writes, stored: &mut stored, passed });
-        if let (Ok((_, Some((begin, end)))), Isolation::Serializable) = (&answer, isolation) {
-            reads::note_read(writes, read_conflicts, begin, end);
-        }
-        let answer = answer.map(|(answer, _)| answer);
+        let answer = answer.map(|(answer, depends_on)| {
+            if let (Some((begin, end)), Isolation::Serializable) = (depends_on, isolation) {
+                reads::note_read(writes, read_conflicts, begin, end);
+            }
+            answer
+        });
         state.remember_failure(answer)
     }
 

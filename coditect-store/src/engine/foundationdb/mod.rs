@@ -204,8 +204,7 @@ impl Shared {
         tx.set_option(TransactionOption::SpecialKeySpaceEnableWrites)
             .map_err(|error| self.error(error, During::Read))?;
         tx.set(MIN_VERSION, version.to_string().as_bytes());
-        let committed = async { tx.commit().await.map_err(FdbError::from) };
-        self.answer(committed, During::Commit).await.map(|_| false)
+        self.commit(tx).await.map(|()| false)
     }
 
     /// Removes all keys under the prefix.
@@ -213,6 +212,10 @@ impl Shared {
         let Some((begin, end)) = self.prefix.range() else { return Ok(()) };
         let tx = self.database.create_trx().map_err(|error| self.error(error, During::Read))?;
         tx.clear_range(begin, end);
+        self.commit(tx).await
+    }
+
+    async fn commit(&self, tx: foundationdb::Transaction) -> Result<()> {
         let committed = async { tx.commit().await.map_err(FdbError::from) };
         self.answer(committed, During::Commit).await.map(|_| ())
     }
