@@ -135,7 +135,7 @@ impl<E, K: Kind> Index<E, K> {
 impl<E: Entity, K: Kind> Index<E, K> {
     /// What the keys of all its entries in `scope` begin with.
     pub(crate) fn prefix(&self, root: &Root, scope: K::Scope<E::Scope>) -> Vec<u8> {
-        root.key(&(scope, self.name.to_owned()))
+        root.named(&scope, self.name)
     }
 
     fn unreadable(&self, why: &str) -> Error {

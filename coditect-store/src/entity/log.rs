@@ -207,7 +207,7 @@ impl<L, K: LogKind> LogIndex<L, K> {
 impl<L: Log, K: LogKind> LogIndex<L, K> {
     /// What the keys of all its entries in `scope` begin with.
     pub(crate) fn prefix(&self, root: &Root, scope: L::Scope) -> Vec<u8> {
-        root.key(&(scope, self.name.to_owned()))
+        root.named(&scope, self.name)
     }
 }
 

@@ -68,7 +68,7 @@ impl Declaration {
 
     /// Where the records of `tenant` lie.
     pub(crate) fn range(&self, root: &Root, tenant: TenantId) -> KeyRange {
-        KeyRange::tuples(&root.key(&(tenant, self.space.to_owned())))
+        KeyRange::tuples(&root.named(&tenant, self.space))
     }
 }
 

@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
+use foundationdb_tuple::pack_into;
+
 use super::{KeyPart, KeyRange};
 use crate::model::TenantId;
+
+/// Few keys are longer, in bytes: one that is grows on the way.
+const USUAL_LENGTH: usize = 80;
 
 /// The prefix of all keys of a [`Store`](crate::Store): a tuple, empty by default. Several stores
 /// share one database by having roots of which none begins another.
@@ -36,8 +41,16 @@ impl Root {
 
     /// The key of the elements of `part`, under this root.
     pub fn key(&self, part: &impl KeyPart) -> Vec<u8> {
-        let mut key = self.0.to_vec();
+        let mut key = Vec::with_capacity(self.0.len() + USUAL_LENGTH);
+        key.extend_from_slice(&self.0);
         part.pack(&mut key);
+        key
+    }
+
+    /// What all keys of the space or the index `name` in `scope` begin with.
+    pub(crate) fn named(&self, scope: &impl KeyPart, name: &str) -> Vec<u8> {
+        let mut key = self.key(scope);
+        pack_into(&name, &mut key);
         key
     }
 }

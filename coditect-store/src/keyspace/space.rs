@@ -121,7 +121,7 @@ impl<S> Space<S> {
 impl<S: Scope> Space<S> {
     /// What all its keys in `scope` begin with.
     pub fn prefix(&self, root: &Root, scope: S) -> Vec<u8> {
-        root.key(&(scope, self.name.to_owned()))
+        root.named(&scope, self.name)
     }
 
     /// The key that `key` is in `scope`.

@@ -70,7 +70,7 @@ impl Transaction {
         let bytes = encode_logged(record)?;
         let entries = entries(self, record);
         refuse(first_taken(self, &entries).await?)?;
-        let order = self.appended.fetch_add(1, Ordering::Relaxed);
+        let order = self.progress.appended.fetch_add(1, Ordering::Relaxed);
         let Ok(order) = u16::try_from(order) else {
             return Err(Error::new(
                 ErrorKind::Limit,

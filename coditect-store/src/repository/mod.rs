@@ -32,7 +32,7 @@ mod walk;
 
 use std::{
     borrow::Borrow,
-    collections::HashSet,
+    collections::BTreeSet,
     sync::{Arc, Mutex, atomic::AtomicU32},
 };
 
@@ -87,11 +87,17 @@ pub(crate) const PLAIN: [&str; 2] = [COUNTERS.name(), CHUNKS.name()];
 pub struct Transaction {
     engine: engine::Transaction,
     context: Arc<Context>,
-    known: Arc<OnceCell<Arc<Known>>>,
+    progress: Arc<Progress>,
+}
+
+/// What a transaction has come to know, and done, so far.
+#[derive(Debug, Default)]
+struct Progress {
+    known: OnceCell<Arc<Known>>,
     /// How many records of logs it has appended.
-    appended: Arc<AtomicU32>,
+    appended: AtomicU32,
     /// The keys of the counters that it has changed.
-    counted: Arc<Mutex<HashSet<Vec<u8>>>>,
+    counted: Mutex<BTreeSet<Vec<u8>>>,
 }
 
 /// What all transactions of a store share.
@@ -106,13 +112,7 @@ pub(crate) struct Context {
 
 impl Transaction {
     pub(crate) fn new(engine: engine::Transaction, context: Arc<Context>) -> Self {
-        Self {
-            engine,
-            context,
-            known: Arc::default(),
-            appended: Arc::default(),
-            counted: Arc::default(),
-        }
+        Self { engine, context, progress: Arc::default() }
     }
 
     /// The record `key` in `scope`, or `None`. One read.
@@ -125,7 +125,8 @@ impl Transaction {
         scope: E::Scope,
         key: impl Borrow<E::Key>,
     ) -> Result<Option<E>> {
-        self.get_stored(scope, key).await.map(|stored| stored.map(Stored::into_record))
+        let key = self.record_key::<E>(scope, key.borrow())?;
+        self.read_record(&key).await
     }
 
     /// The record `key` in `scope`, which must be there. One read. Whoever hangs something on a record
@@ -423,6 +424,11 @@ impl Transaction {
         maintain::delete::<E>(self, key, None).await.map(|_| ())
     }
 
+    async fn read_record<E: Entity>(&self, key: &[u8]) -> Result<Option<E>> {
+        let bytes = self.engine.get(key).await?;
+        bytes.map(|bytes| self.decode(key, &bytes)).transpose()
+    }
+
     async fn read_stored<E: Entity>(&self, key: &[u8]) -> Result<Option<Stored<E>>> {
         let bytes = self.engine.get(key).await?;
         bytes.map(|bytes| Ok(Stored::new(self.decode(key, &bytes)?, &bytes))).transpose()
@@ -460,7 +466,8 @@ impl Transaction {
     /// The catalog that this transaction writes by.
     async fn known(&self) -> Result<&Known> {
         let context = &self.context;
-        let known = self.known.get_or_try_init(|| context.catalog.known(&self.engine, context));
+        let known =
+            self.progress.known.get_or_try_init(|| context.catalog.known(&self.engine, context));
         known.await.map(|known| &**known)
     }
 }

@@ -157,7 +157,8 @@ impl Transaction {
     /// Notes that this transaction changes the counter at `key`, and says whether it does so for
     /// the first time.
     fn changes(&self, key: &[u8]) -> bool {
-        self.counted.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_vec())
+        let counted = &self.progress.counted;
+        counted.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_vec())
     }
 
     fn counter_key(&self, tenant: TenantId, counter: Counter) -> Vec<u8> {
