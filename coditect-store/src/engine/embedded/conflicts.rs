@@ -4,7 +4,8 @@
 //! remembered as forgotten: a transaction that began before it is too old to be checked.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, btree_map},
+    mem,
     ops::Bound,
     time::{Duration, Instant},
 };
@@ -72,27 +73,38 @@ impl RangeSet {
 }
 
 /// The version of the last write of every key, as far back as it is kept.
+///
+/// It is kept in generations, so that what is too old goes all at once, without a look at the rest.
 #[derive(Debug)]
 pub(super) struct RecentWrites {
-    /// From each key up to the next one: the version of the last write there. The first is `""`.
-    steps: BTreeMap<Vec<u8>, u64>,
+    /// The newest last; there is always one.
+    generations: VecDeque<Generation>,
     /// Writes up to this version may have been forgotten.
     forgotten: u64,
-    /// When the map is this large, what is old is swept out.
-    sweep_at: usize,
-    /// Versions and when they were given, about one a second: how old a version is cannot be told
-    /// from its number, since a clock that was set back makes them grow slowly.
-    ages: VecDeque<(u64, Instant)>,
+    /// What was forgotten, and still takes memory: to free it at once would take long.
+    leaving: VecDeque<btree_map::IntoIter<Vec<u8>, u64>>,
+    /// How many writes were noted since some of that was freed.
+    noted: usize,
 }
 
-/// Below this many steps sweeping is not worth it.
-const SMALLEST_SWEEP: usize = 4_096;
+/// The writes of some time.
+#[derive(Debug)]
+struct Generation {
+    /// From each key up to the next one: the version of the last write there, 0 for none.
+    steps: BTreeMap<Vec<u8>, u64>,
+    /// The version of the last one; of the last before them, if there is none.
+    last: u64,
+    began: Instant,
+}
+
+/// How long a generation lasts.
+const GENERATION: Duration = Duration::from_secs(1);
 
 impl RecentWrites {
     /// Nothing is known about versions up to `forgotten`.
     pub(super) fn new(forgotten: u64) -> Self {
-        let steps = BTreeMap::from([(Vec::new(), 0)]);
-        Self { steps, forgotten, sweep_at: SMALLEST_SWEEP, ages: VecDeque::new() }
+        let generations = VecDeque::from([Generation::new(Instant::now(), forgotten)]);
+        Self { generations, forgotten, leaving: VecDeque::new(), noted: 0 }
     }
 
     /// Whether too much is forgotten to check a transaction that reads at `version`.
@@ -101,7 +113,59 @@ impl RecentWrites {
     }
 
     /// Whether a key of the range was written after `version`.
-    pub(super) fn was_written_after(&self, version: u64, (begin, end): &KeyRange) -> bool {
+    pub(super) fn was_written_after(&self, version: u64, range: &KeyRange) -> bool {
+        let mut later =
+            self.generations.iter().rev().take_while(|generation| generation.last > version);
+        later.any(|generation| generation.was_written_after(version, range))
+    }
+
+    /// Notes that the range was written at `version`, which is not below any noted before.
+    pub(super) fn note(&mut self, version: u64, range: KeyRange) {
+        self.noted += 1;
+        if let Some(newest) = self.generations.back_mut() {
+            newest.note(version, range);
+        }
+    }
+
+    /// Forgets the writes that no transaction is old enough to conflict with; it is `now`.
+    ///
+    /// What is noted at some time may be published only a moment later: a generation more is kept.
+    pub(super) fn forget(&mut self, now: Instant) {
+        if self.generations.back().is_none_or(|newest| now - newest.began >= GENERATION) {
+            let last = self.generations.back().map_or(self.forgotten, |newest| newest.last);
+            self.generations.push_back(Generation::new(now, last));
+        }
+        while let Some(after) = self.generations.get(1)
+            && now - after.began > LIFETIME + GENERATION
+            && let Some(oldest) = self.generations.pop_front()
+        {
+            self.forgotten = self.forgotten.max(oldest.last);
+            self.leaving.push_back(oldest.steps.into_iter());
+        }
+        self.free();
+    }
+
+    /// Frees more than was added since, so that there is an end to it.
+    fn free(&mut self) {
+        let mut steps = 4 * mem::take(&mut self.noted);
+        while steps > 0
+            && let Some(oldest) = self.leaving.front_mut()
+        {
+            let freed = oldest.by_ref().take(steps).count();
+            if freed < steps {
+                self.leaving.pop_front();
+            }
+            steps -= freed;
+        }
+    }
+}
+
+impl Generation {
+    fn new(began: Instant, last: u64) -> Self {
+        Self { steps: BTreeMap::new(), last, began }
+    }
+
+    fn was_written_after(&self, version: u64, (begin, end): &KeyRange) -> bool {
         if begin >= end {
             return false;
         }
@@ -114,11 +178,11 @@ impl RecentWrites {
         self.steps.range::<[u8], _>(within).any(|(_, written)| *written > version)
     }
 
-    /// Notes that the range was written at `version`, which is not below any noted before.
-    pub(super) fn note(&mut self, version: u64, (begin, end): KeyRange) {
+    fn note(&mut self, version: u64, (begin, end): KeyRange) {
         if begin >= end {
             return;
         }
+        self.last = version;
         let up_to_end = (Bound::Unbounded, Bound::Included(end.as_slice()));
         let after = self.steps.range::<[u8], _>(up_to_end).next_back().map_or(0, |(_, at)| *at);
         let within = (Bound::Included(begin.as_slice()), Bound::Excluded(end.as_slice()));
@@ -129,42 +193,6 @@ impl RecentWrites {
         }
         self.steps.insert(begin, version);
         self.steps.insert(end, after);
-    }
-
-    /// Forgets the writes that no transaction is old enough to conflict with; `last_version` is given
-    /// `now`.
-    pub(super) fn forget(&mut self, now: Instant, last_version: u64) {
-        if self.ages.back().is_none_or(|(_, at)| now - *at >= Duration::from_secs(1)) {
-            self.ages.push_back((last_version, now));
-        }
-        while let [(_, _), (_, next), ..] = self.ages.make_contiguous()
-            && now - *next > LIFETIME
-        {
-            self.ages.pop_front();
-        }
-        if let Some((version, _)) = self.ages.front().filter(|(_, at)| now - *at > LIFETIME) {
-            self.forget_before(*version);
-        }
-    }
-
-    /// Forgets writes before `version`, if there is enough to make it worth the walk.
-    fn forget_before(&mut self, version: u64) {
-        if self.steps.len() < self.sweep_at {
-            return;
-        }
-        let mut previous = None;
-        let mut forgotten = self.forgotten;
-        self.steps.retain(|_, written| {
-            if *written < version {
-                forgotten = forgotten.max(*written);
-                *written = 0;
-            }
-            let repeats = previous == Some(*written);
-            previous = Some(*written);
-            !repeats
-        });
-        self.forgotten = forgotten;
-        self.sweep_at = SMALLEST_SWEEP.max(self.steps.len() * 2);
     }
 }
 
@@ -189,21 +217,8 @@ mod tests {
         assert!(!writes.was_written_after(9, &range(0, 3)), "the end is not read");
     }
 
-    #[test]
-    fn what_is_forgotten_makes_older_transactions_too_old() {
-        let mut writes = RecentWrites::new(5);
-        writes.sweep_at = 0;
-        writes.note(10, range(1, 2));
-        writes.note(20, range(3, 4));
-        writes.forget_before(15);
-        assert!(writes.is_too_old(9));
-        assert!(!writes.is_too_old(10));
-        assert!(writes.was_written_after(10, &range(3, 4)));
-    }
-
-    #[test]
-    fn writes_are_forgotten_by_their_age_though_a_clock_set_back_makes_versions_crawl() {
-        let mut writes = RecentWrites::new(0);
+    /// The writes of twenty seconds, a thousand a second, one a version; the last is 20,000.
+    fn twenty_seconds(writes: &mut RecentWrites) {
         let started = Instant::now();
         let mut last = 0_u64;
         for second in 0..20 {
@@ -212,15 +227,34 @@ mod tests {
                 let key = last.to_be_bytes().to_vec();
                 writes.note(last, (key.clone(), [key, vec![0]].concat()));
             }
-            writes.forget(started + Duration::from_secs(second), last);
+            writes.forget(started + Duration::from_secs(second));
         }
-        let kept = writes.steps.len();
-        assert!(
-            kept < 2 * 2 * 7_000,
-            "{kept} steps for the writes of seven seconds, at twice that"
-        );
-        assert!(!writes.is_too_old(last - 4_000));
-        assert!(writes.is_too_old(last - 19_000));
+    }
+
+    #[test]
+    fn writes_are_forgotten_by_their_age_and_older_transactions_are_too_old() {
+        let mut writes = RecentWrites::new(0);
+        twenty_seconds(&mut writes);
+        assert!(!writes.is_too_old(20_000 - 6_000));
+        assert!(writes.is_too_old(20_000 - 9_000));
+        let last = 20_000_u64.to_be_bytes().to_vec();
+        let range = (last.clone(), [last, vec![0]].concat());
+        assert!(writes.was_written_after(14_000, &range));
+        assert!(!writes.was_written_after(20_000, &range));
+    }
+
+    #[test]
+    fn what_was_forgotten_is_freed_bit_by_bit() {
+        let mut writes = RecentWrites::new(0);
+        twenty_seconds(&mut writes);
+        let kept: usize = writes.generations.iter().map(|generation| generation.steps.len()).sum();
+        let leaving: usize = writes.leaving.iter().map(ExactSizeIterator::len).sum();
+        assert!(kept <= 2 * 8_000, "{kept} steps are kept of eight seconds");
+        assert!(leaving <= 2 * 1_000, "{leaving} steps are not freed");
+        writes.note(20_001, range(1, 2));
+        writes.forget(Instant::now() + Duration::from_secs(60));
+        let left: usize = writes.leaving.iter().map(ExactSizeIterator::len).sum();
+        assert!(left > 2 * 6_000, "only a bit is freed at once");
     }
 
     proptest! {
@@ -228,12 +262,19 @@ mod tests {
         fn recent_writes_agree_with_a_version_per_key(
             notes in vec((0_u8..20, 0_u8..20), 1..40),
             asked in (0_u8..20, 0_u8..20, 0_u64..40),
+            turns in vec(any::<bool>(), 40),
         ) {
             let mut writes = RecentWrites::new(0);
+            let mut now = Instant::now();
             let mut plain = [0_u64; 20];
             for (version, (a, b)) in (1_u64..).zip(notes) {
                 writes.note(version, range(a.min(b), a.max(b)));
                 plain[usize::from(a.min(b))..usize::from(a.max(b))].fill(version);
+                if turns[usize::try_from(version).unwrap() % turns.len()] {
+                    // Few enough for nothing to be forgotten.
+                    now += if writes.generations.len() < 6 { GENERATION } else { Duration::ZERO };
+                    writes.forget(now);
+                }
             }
             let (a, b, version) = asked;
             let (begin, end) = (a.min(b), a.max(b));

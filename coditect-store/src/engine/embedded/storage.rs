@@ -25,7 +25,10 @@ use std::{
     io::{self, ErrorKind as Io},
     ops::Bound,
     panic::{self, AssertUnwindSafe},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use redb::{
@@ -200,11 +203,23 @@ impl Storage {
     }
 }
 
+/// How much is written before it is synced, in bytes. A commit that syncs the log meanwhile has no more
+/// than that before it on its way to the disk.
+const SYNC_BYTES: usize = 1 << 20;
+
 /// The file, as redb has it.
 #[derive(Debug)]
-struct Backend(Arc<dyn File>);
+struct Backend {
+    file: Arc<dyn File>,
+    /// Bytes that were written since it was synced, about.
+    unsynced: AtomicUsize,
+}
 
 impl Backend {
+    fn new(file: Arc<dyn File>) -> Self {
+        Self { file, unsynced: AtomicUsize::new(0) }
+    }
+
     fn open(disk: &dyn Disk) -> Result<Self> {
         let path = disk.show(FILE_NAME);
         let cannot = |error| unavailable(format!("{path} cannot be opened"), error);
@@ -217,29 +232,32 @@ impl Backend {
         if file.len().map_err(cannot)? == 0 {
             return Err(corrupt(format!("{path} is empty: it is not a store")));
         }
-        Ok(Self(file))
+        Ok(Self::new(file))
     }
 }
 
 impl StorageBackend for Backend {
     fn len(&self) -> Result<u64, io::Error> {
-        self.0.len()
+        self.file.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        self.0.read(offset, out)
+        self.file.read(offset, out)
     }
 
     fn set_len(&self, length: u64) -> Result<(), io::Error> {
-        self.0.set_len(length)
+        self.file.set_len(length)
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        self.0.sync()
+        self.unsynced.store(0, Ordering::Relaxed);
+        self.file.sync()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        self.0.write(offset, data)
+        self.file.write(offset, data)?;
+        let before = self.unsynced.fetch_add(data.len(), Ordering::Relaxed);
+        if before + data.len() < SYNC_BYTES { Ok(()) } else { self.sync_data() }
     }
 }
 
@@ -305,7 +323,7 @@ fn create(disk: &dyn Disk) -> Result<()> {
     let file = disk.create(&draft).map_err(cannot)?;
     let made = guarded(|| {
         let database = Builder::new()
-            .create_with_backend(Backend(file))
+            .create_with_backend(Backend::new(file))
             .map_err(|error| open_error(disk, error))?;
         initialize(&database).map_err(|error| broken(*error))
     });
