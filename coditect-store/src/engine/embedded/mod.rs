@@ -38,14 +38,20 @@ mod tests;
 use std::{
     fmt,
     path::Path,
-    sync::{self, Arc, Mutex, PoisonError},
+    sync::{
+        self, Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::{self, JoinHandle},
 };
 
-use tokio::sync::{
-    OwnedSemaphorePermit, Semaphore,
-    mpsc::{self, UnboundedSender},
-    oneshot,
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::{
+        OwnedSemaphorePermit, Semaphore,
+        mpsc::{self, UnboundedSender},
+        oneshot,
+    },
 };
 
 use self::{
@@ -54,7 +60,7 @@ use self::{
     disk::{Disk, Folder, Memory},
     layer::Layer,
     log::{Log, Replay},
-    sequencer::{Request, Sequencer, Start},
+    sequencer::{Commit, Place, Request, Sequencer, Start},
     snapshot::{Ground, Snapshot},
     storage::Storage,
     writer::Writer,
@@ -110,7 +116,20 @@ struct Shared {
     board: Arc<Board>,
     room: Arc<Semaphore>,
     queue: UnboundedSender<Request>,
-    sequencer: Mutex<Option<JoinHandle<()>>>,
+    /// How many transactions are being committed.
+    committing: AtomicUsize,
+    sequencer: Arc<Place>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// A transaction that is being committed.
+#[derive(Debug)]
+struct Committing<'a>(&'a Shared);
+
+impl Drop for Committing<'_> {
+    fn drop(&mut self) {
+        self.0.committing.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Embedded {
@@ -174,7 +193,10 @@ impl Embedded {
             let _ = writing.join();
             let _ = applier.join();
         };
-        let sequencer = spawn("coditect-commit", move || sequencer.run(requests, finish))?;
+        let sequencer = Arc::new(Mutex::new(Some(sequencer)));
+        let (place, shown) = (Arc::clone(&sequencer), Arc::clone(&board));
+        let thread = move || sequencer::run(&place, shown, requests, finish);
+        let thread = spawn("coditect-commit", thread)?;
         Ok(Self(Arc::new(Shared {
             name,
             round_trips: options.round_trips,
@@ -182,7 +204,9 @@ impl Embedded {
             board,
             room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
             queue,
-            sequencer: Mutex::new(Some(sequencer)),
+            committing: AtomicUsize::new(0),
+            sequencer,
+            thread: Mutex::new(Some(thread)),
         })))
     }
 
@@ -251,6 +275,20 @@ impl Shared {
         room.map_err(|_| limits::closed())
     }
 
+    /// Has `commit` done; it gets its answer by itself. Ends with what it gives.
+    fn commit(&self, commit: Commit) -> Result<Committing<'_>> {
+        let is_alone = self.committing.fetch_add(1, Ordering::Relaxed) == 0;
+        let committing = Committing(self);
+        let left = if is_alone && has_other_threads() {
+            let failed = || drop(self.queue.send(Request::Failed));
+            sequencer::lead(&self.sequencer, commit, failed)
+        } else {
+            Some(commit)
+        };
+        left.map_or(Ok(()), |commit| self.send(Request::Commit(commit)))?;
+        Ok(committing)
+    }
+
     fn send(&self, request: Request) -> Result<()> {
         self.queue.send(request).map_err(|_| limits::closed())
     }
@@ -260,11 +298,17 @@ impl Drop for Shared {
     /// Waits for the commits that are under way, so that the folder is free afterwards.
     fn drop(&mut self) {
         let _ = self.queue.send(Request::Stop(None));
-        let thread = self.sequencer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             let _ = thread.join();
         }
     }
+}
+
+/// Whether tasks of this one's runtime are done while its thread is busy for a moment.
+fn has_other_threads() -> bool {
+    let runtime = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    matches!(runtime, Ok(RuntimeFlavor::MultiThread))
 }
 
 /// What the log has that the B-tree has not: in a layer as far as that is bounded, the rest is moved

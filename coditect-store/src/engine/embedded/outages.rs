@@ -105,6 +105,16 @@ async fn found(disk: Memory) -> Result<u32> {
 
 #[tokio::test]
 async fn whatever_the_disk_does_what_was_acknowledged_is_there_and_nothing_by_half() {
+    try_all().await;
+}
+
+/// The client leads the sequencer here.
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_is_it_otherwise_for_a_client_that_writes_itself() {
+    try_all().await;
+}
+
+async fn try_all() {
     let step = env::var("CODITECT_OUTAGE_STEP").map_or(STEP, |step| step.parse().unwrap());
     let sound = Faulty::new(None);
     assert_eq!(run(&sound).await, COMMITS);

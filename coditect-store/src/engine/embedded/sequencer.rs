@@ -9,8 +9,9 @@
 //! ```
 //!
 //! A batch stays open while the writer is busy with the one before it, so that it is as large as the
-//! disk is slow; when the writer has nothing to do a batch goes to it at once. A client that is alone so
-//! waits for one sync and for no other thread.
+//! disk is slow; when the writer has nothing to do a batch goes to it at once. For a client that is alone
+//! even that is too long a way, half as long as a sync: it [leads](lead) the sequencer itself, on its own
+//! thread, while the disk is quick.
 //!
 //! What stays true: a version is published after its batch is on disk, and answered after it is
 //! published, so that whoever begins then sees it; so is a refusal, so that whoever tries again reads
@@ -20,6 +21,7 @@
 
 use std::{
     mem,
+    panic::{self, AssertUnwindSafe},
     sync::{Arc, Mutex, PoisonError, mpsc::Sender},
     time::{Duration, Instant},
 };
@@ -49,6 +51,8 @@ const BATCH_BYTES: usize = 8 << 20;
 const TURNS: usize = 16;
 /// The longest that a batch is held back at once.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
+/// When writing a commit takes longer than this, callers' threads are not used for it.
+const LONGEST_LEAD: Duration = Duration::from_millis(1);
 
 /// What a transaction asks to have written.
 #[derive(Debug)]
@@ -87,6 +91,8 @@ pub(super) enum Request {
 
 /// The sequencer's own state.
 pub(super) struct Sequencer {
+    /// What is decided and not handed over.
+    open: Option<Batch>,
     /// The newest state, which may not be published yet.
     head: Snapshot,
     last_version: u64,
@@ -106,7 +112,13 @@ pub(super) struct Sequencer {
     in_flight: usize,
     /// The most memory that may wait for the B-tree, in bytes.
     overlay_bytes: usize,
+    /// How long it took lately to write a commit here.
+    pace: Duration,
 }
+
+/// Where it is: nowhere once it has ended. Its thread has it while it works, or a client that is
+/// [alone](lead).
+pub(super) type Place = Mutex<Option<Sequencer>>;
 
 /// Closes the board when the sequencer ends, by a panic too: nobody is to wait for it in vain.
 struct CloseOnDrop(Arc<Board>);
@@ -115,6 +127,16 @@ impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.close();
     }
+}
+
+/// What comes after a request.
+enum Step {
+    /// The next one, which may not come soon.
+    Wait,
+    /// What is there already, or else the batch is closed.
+    Hurry,
+    /// Nothing; whom to tell, if somebody asked for the end.
+    End(Option<oneshot::Sender<()>>),
 }
 
 /// What a sequencer begins with.
@@ -147,10 +169,82 @@ impl Batch {
     }
 }
 
+/// Commits until it is stopped or something fails; `finish` waits for the other threads.
+pub(super) fn run(
+    place: &Place,
+    board: Arc<Board>,
+    mut queue: mpsc::UnboundedReceiver<Request>,
+    finish: impl FnOnce(),
+) {
+    let closing = CloseOnDrop(board);
+    let stopped = serve(place, &mut queue);
+    let sequencer = place.lock().unwrap_or_else(PoisonError::into_inner).take();
+    queue.close();
+    // Also those who are just coming in.
+    while let Some(request) = queue.blocking_recv() {
+        match request {
+            Request::Commit(commit) => drop(commit.answer.send(Err(limits::closed()))),
+            Request::Stop(Some(done)) => drop(done.send(())),
+            // Who asked to advance finds nobody to answer.
+            _ => {}
+        }
+    }
+    let sequencer = sequencer.map(|mut sequencer| {
+        sequencer.finish();
+        sequencer
+    });
+    finish();
+    drop(closing);
+    drop(sequencer);
+    if let Some(done) = stopped {
+        let _ = done.send(());
+    }
+}
+
+/// Commits until there is an end to it; gives whom to tell, if somebody asked for the end.
+fn serve(
+    place: &Place,
+    queue: &mut mpsc::UnboundedReceiver<Request>,
+) -> Option<oneshot::Sender<()>> {
+    let mut is_hurried = false;
+    loop {
+        let next = if is_hurried { queue.try_recv().ok() } else { Some(queue.blocking_recv()?) };
+        let mut sequencer = place.lock().unwrap_or_else(PoisonError::into_inner);
+        match sequencer.as_mut()?.step(next, queue.len()) {
+            Step::Wait => is_hurried = false,
+            Step::Hurry => is_hurried = true,
+            Step::End(done) => return done,
+        }
+    }
+}
+
+/// Commits on this thread, if the sequencer and the writer have nothing to do and the disk was quick
+/// lately: a client that is alone then waits for its sync and for no other thread. Gives the commit back
+/// if it is not to be done so. `failed` is called if nothing can be committed any more.
+pub(super) fn lead(place: &Place, commit: Commit, failed: impl FnOnce()) -> Option<Commit> {
+    let Ok(mut place) = place.try_lock() else { return Some(commit) };
+    let Some(sequencer) = place.as_mut().filter(|sequencer| sequencer.may_be_led()) else {
+        return Some(commit);
+    };
+    let commit = AssertUnwindSafe(|| sequencer.commit(commit, 0) && sequencer.close_open(0));
+    let is_healthy = panic::catch_unwind(commit).unwrap_or_else(|_| {
+        // It ends here, as it would on its own thread; the client is not to.
+        if let Some(sequencer) = place.take() {
+            sequencer.board.close();
+        }
+        false
+    });
+    if !is_healthy {
+        failed();
+    }
+    None
+}
+
 impl Sequencer {
     pub(super) fn new(start: Start) -> Self {
         let Start { snapshot, reached, log, clock, board, progress, writer, batches, .. } = start;
         Self {
+            open: None,
             head: snapshot,
             last_version: reached.version,
             reached,
@@ -164,93 +258,72 @@ impl Sequencer {
             batches: Some(batches),
             in_flight: 0,
             overlay_bytes: start.overlay_bytes,
+            pace: Duration::ZERO,
         }
     }
 
-    /// Commits until it is stopped or something fails; `finish` waits for the other threads.
-    pub(super) fn run(
-        mut self,
-        mut queue: mpsc::UnboundedReceiver<Request>,
-        finish: impl FnOnce(),
-    ) {
-        let closing = CloseOnDrop(Arc::clone(&self.board));
-        let stopped = self.serve(&mut queue);
-        queue.close();
-        // Also those who are just coming in.
-        while let Some(request) = queue.blocking_recv() {
-            match request {
-                Request::Commit(commit) => drop(commit.answer.send(Err(limits::closed()))),
-                Request::Stop(Some(done)) => drop(done.send(())),
-                // Who asked to advance finds nobody to answer.
-                _ => {}
+    /// Does what is asked for; nothing, if nothing is there.
+    fn step(&mut self, request: Option<Request>, left: usize) -> Step {
+        let healthy = match request {
+            Some(Request::Commit(commit)) => self.commit(commit, left),
+            None => self.close_open(left),
+            Some(Request::Advance(version, done)) => {
+                self.last_version = self.last_version.max(version);
+                let _ = done.send(());
+                true
             }
+            Some(Request::Written) => {
+                self.in_flight -= 1;
+                true
+            }
+            Some(Request::Turn) if self.open.is_none() => self.turn_alone(),
+            Some(Request::Turn) => true,
+            Some(Request::Failed) => false,
+            Some(Request::Stop(done)) => {
+                self.close_open(left);
+                return Step::End(done);
+            }
+        };
+        if !healthy {
+            if let Some(batch) = self.open.take() {
+                answer_all(batch.prepared.decided, |_| Err(limits::closed()));
+            }
+            return Step::End(None);
         }
-        // What is in the log is moved to the B-tree, so that the next start has nothing to do.
+        if self.open.is_some() && self.in_flight == 0 { Step::Hurry } else { Step::Wait }
+    }
+
+    /// Adds a commit to the open batch, and closes that if it is full.
+    fn commit(&mut self, commit: Commit, left: usize) -> bool {
+        let mut batch = self.open.take().unwrap_or_else(|| self.open());
+        match self.add(&mut batch, commit) {
+            Ok(()) if batch.has_room() => {
+                self.open = Some(batch);
+                true
+            }
+            Ok(()) => self.close_batch(batch, left),
+            Err(error) => self.refuse(batch, error),
+        }
+    }
+
+    fn close_open(&mut self, left: usize) -> bool {
+        self.open.take().is_none_or(|batch| self.close_batch(batch, left))
+    }
+
+    /// Whether a commit would be all there is to do, and likely to be done soon.
+    fn may_be_led(&self) -> bool {
+        let is_idle = self.open.is_none() && self.in_flight == 0 && self.writer.is_some();
+        is_idle && self.pace < LONGEST_LEAD && self.waiting() <= self.overlay_bytes / 2
+    }
+
+    /// Ends it: what is in the log is moved to the B-tree, so that the next start has nothing to do.
+    fn finish(&mut self) {
         while self.progress.is_busy() && self.board.check_open().is_ok() {
             self.progress.wait(LONGEST_WAIT);
         }
         let turn = self.turn();
         self.hand_over(Prepared { turn, ..Prepared::default() });
         (self.writer, self.batches) = (None, None);
-        finish();
-        drop(closing);
-        drop(self);
-        if let Some(done) = stopped {
-            let _ = done.send(());
-        }
-    }
-
-    /// Commits until there is an end to it; gives whom to tell, if somebody asked for the end.
-    fn serve(
-        &mut self,
-        queue: &mut mpsc::UnboundedReceiver<Request>,
-    ) -> Option<oneshot::Sender<()>> {
-        let mut open: Option<Batch> = None;
-        loop {
-            let next = if open.is_some() && self.in_flight == 0 {
-                queue.try_recv().ok()
-            } else {
-                Some(queue.blocking_recv()?)
-            };
-            let healthy = match next {
-                Some(Request::Commit(commit)) => {
-                    let mut batch = open.take().unwrap_or_else(|| self.open());
-                    match self.add(&mut batch, commit) {
-                        Ok(()) if batch.has_room() => {
-                            open = Some(batch);
-                            true
-                        }
-                        Ok(()) => self.close_batch(batch, queue.len()),
-                        Err(error) => self.refuse(batch, error),
-                    }
-                }
-                None => open.take().is_none_or(|batch| self.close_batch(batch, queue.len())),
-                Some(Request::Advance(version, done)) => {
-                    self.last_version = self.last_version.max(version);
-                    let _ = done.send(());
-                    true
-                }
-                Some(Request::Written) => {
-                    self.in_flight -= 1;
-                    true
-                }
-                Some(Request::Turn) if open.is_none() => self.turn_alone(),
-                Some(Request::Turn) => true,
-                Some(Request::Failed) => false,
-                Some(Request::Stop(done)) => {
-                    if let Some(batch) = open.take() {
-                        self.close_batch(batch, queue.len());
-                    }
-                    return done;
-                }
-            };
-            if !healthy {
-                if let Some(batch) = open.take() {
-                    answer_all(batch.prepared.decided, |_| Err(limits::closed()));
-                }
-                return None;
-            }
-        }
     }
 
     fn open(&mut self) -> Batch {
@@ -324,7 +397,7 @@ impl Sequencer {
             }
         }
         let healthy = self.hand_over(prepared);
-        self.recent.forget(Instant::now(), self.last_version);
+        self.recent.forget(Instant::now());
         self.log.release(self.progress.applied());
         self.wait_for_the_applier(bytes);
         healthy
@@ -353,7 +426,10 @@ impl Sequencer {
     fn hand_over(&mut self, prepared: Prepared) -> bool {
         match (&self.writer, &self.batches) {
             (Some(writer), _) if self.in_flight == 0 && prepared.decided.len() <= 1 => {
-                writer.lock().unwrap_or_else(PoisonError::into_inner).write(prepared)
+                let began = Instant::now();
+                let healthy = writer.lock().unwrap_or_else(PoisonError::into_inner).write(prepared);
+                self.pace = (self.pace * 7 + began.elapsed()) / 8;
+                healthy
             }
             (_, Some(batches)) => {
                 self.in_flight += 1;
@@ -387,8 +463,7 @@ impl Sequencer {
     /// B-tree takes for as much.
     fn wait_for_the_applier(&self, bytes: usize) {
         let soft = self.overlay_bytes / 2;
-        let active = self.head.active.bytes();
-        let waiting = active + self.progress.on_its_way();
+        let waiting = self.waiting();
         if waiting <= soft {
             return;
         }
@@ -396,12 +471,17 @@ impl Sequencer {
         let wait = self.progress.time_for(bytes).mul_f64(2.0 * fullness.min(1.0));
         self.progress.wait(wait.min(LONGEST_WAIT));
         // What is above the limit can't be, however long it takes.
-        while active + self.progress.on_its_way() > self.overlay_bytes
+        while self.waiting() > self.overlay_bytes
             && self.progress.is_busy()
             && self.board.check_open().is_ok()
         {
             self.progress.wait(LONGEST_WAIT);
         }
+    }
+
+    /// The memory of what waits for the B-tree, in bytes.
+    fn waiting(&self) -> usize {
+        self.head.active.bytes() + self.progress.on_its_way()
     }
 
     fn next_version(&self) -> u64 {

@@ -13,7 +13,8 @@ use futures_util::future::join_all;
 use super::{super::RangeQuery, disk::File, *};
 use crate::engine::{Database, Engine, Isolation};
 
-/// Memory of whose syncs one fails: the one that finds `syncs_left` at zero.
+/// Memory of whose syncs one fails: the one that finds `syncs_left` at zero. What comes after it
+/// panics.
 #[derive(Debug, Default)]
 struct Failing {
     files: Memory,
@@ -69,6 +70,7 @@ impl File for FailingFile {
     fn sync(&self) -> io::Result<()> {
         match self.1.fetch_sub(1, Ordering::SeqCst) {
             0 => Err(io::Error::other("the disk is gone")),
+            ..0 => panic!("nobody syncs again what failed to be synced"),
             _ => self.0.sync(),
         }
     }
@@ -113,6 +115,39 @@ async fn a_failed_sync_answers_that_the_outcome_is_unknown_and_closes_the_engine
     assert_eq!(database.begin().get(b"a").await.unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(watch.await.unwrap_err().kind(), ErrorKind::Closed);
     database.close().await;
+}
+
+/// On the client's own thread, which must not be harmed, and on the sequencer's.
+#[test]
+fn a_panic_while_a_commit_is_written_closes_the_engine_and_harms_nobody() {
+    for threads in [1, 4] {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = if threads == 1 {
+            tokio::runtime::Builder::new_current_thread().build()
+        } else {
+            builder.worker_threads(threads).build()
+        };
+        runtime.unwrap().block_on(async {
+            let disk = Arc::new(Failing::default());
+            disk.syncs_left.store(i64::MAX, Ordering::SeqCst);
+            let engine = Embedded::start(
+                "embedded",
+                Arc::clone(&disk) as Arc<dyn Disk>,
+                &Options::default(),
+            );
+            let database = Database::of(Engine::Embedded(engine.unwrap()));
+            let first = database.begin();
+            first.set(b"first", b"");
+            first.commit().await.unwrap();
+            disk.syncs_left.store(-1, Ordering::SeqCst);
+            let second = database.begin();
+            second.set(b"second", b"");
+            assert_eq!(second.commit().await.unwrap_err().kind(), ErrorKind::MaybeCommitted);
+            let gone = database.begin().get(b"first").await.unwrap_err();
+            assert_eq!(gone.kind(), ErrorKind::Closed);
+            database.close().await;
+        });
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,7 +24,7 @@ use super::{
     board::{Board, Published},
     conflicts::RangeSet,
     reads::{self, View},
-    sequencer::{Commit, ReadAt, Request},
+    sequencer::{Commit, ReadAt},
     snapshot::Snapshot,
     watches::Watcher,
     writer::Committed,
@@ -76,18 +76,19 @@ struct ReadPoint {
 
 impl ReadPoint {
     fn get(&mut self, board: &Board) -> Result<&Arc<Published>> {
-        if self.fixed.is_none() {
+        if let Some((_, since)) = &self.fixed {
+            board.check_open()?;
+            if since.elapsed() > LIFETIME {
+                return Err(limits::too_old());
+            }
+        } else {
             self.fixed = Some(match self.wanted {
                 Some(version) => board.at(version)?,
                 None => (board.latest()?, Instant::now()),
             });
         }
-        board.check_open()?;
-        match &self.fixed {
-            Some((_, since)) if since.elapsed() > LIFETIME => Err(limits::too_old()),
-            Some((published, _)) => Ok(published),
-            None => Err(limits::closed()),
-        }
+        let fixed = self.fixed.as_ref();
+        fixed.map(|(published, _)| published).ok_or_else(limits::closed)
     }
 }
 
@@ -422,8 +423,7 @@ impl Transaction {
     ) -> Result<Committed> {
         let permit = self.shared.room_for(bytes).await?;
         let (answer, answered) = oneshot::channel();
-        let request = Request::Commit(commit(answer, permit));
-        self.shared.send(request)?;
+        let _committing = self.shared.commit(commit(answer, permit))?;
         // The sequencer answers all that it takes: if it did not, it died on the way.
         answered.await.unwrap_or_else(|_| Err(limits::maybe_committed()))
     }
