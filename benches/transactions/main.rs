@@ -27,10 +27,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use coditect_benches::{Outcome, Sample, progress};
 
-use self::table::{Line, Rates, Table};
+use self::table::{Line, Rates, Table, Turn};
 
 /// Compares the repositories with rusqlite and bare redb doing the same work.
 #[derive(Clone, Debug, Parser)]
@@ -44,6 +44,9 @@ struct Plan {
     /// How many clients there are at once; may be given several times.
     #[arg(long, default_values_t = [1, 8, 64])]
     clients: Vec<usize>,
+    /// What is done; may be given several times.
+    #[arg(long, value_enum, default_values_t = Work::ALL)]
+    work: Vec<Work>,
     /// How many sessions, and users, there are before.
     #[arg(long, default_value_t = 10_000)]
     records: usize,
@@ -56,7 +59,7 @@ struct Plan {
 }
 
 /// What is done again and again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Work {
     Create,
     Get,
@@ -94,6 +97,22 @@ impl Work {
             plain => plain,
         }
     }
+
+    /// Times what is done while it is there, where that is asked: the clock would slow single reads down.
+    fn timed(self, took: &mut Vec<Duration>) -> Stopwatch<'_> {
+        Stopwatch((self == Self::Mixed).then(|| (Instant::now(), took)))
+    }
+}
+
+/// Notes, when it is dropped, how long it was there.
+struct Stopwatch<'a>(Option<(Instant, &'a mut Vec<Duration>)>);
+
+impl Drop for Stopwatch<'_> {
+    fn drop(&mut self) {
+        if let Some((began, took)) = &mut self.0 {
+            took.push(began.elapsed());
+        }
+    }
 }
 
 /// One who does the work for one client after the other's, on a thread.
@@ -114,7 +133,7 @@ fn main() -> Outcome<()> {
 
 fn run(plan: &Plan) -> Outcome<Table> {
     let turn = Duration::from_secs_f64(plan.seconds);
-    let runs = plan.clients.len() * Work::ALL.len();
+    let runs = plan.clients.len() * plan.work.len();
     let mut table = Table::new(plan.rounds, plan.records);
     // On the disk of the working folder: a temporary one may be in memory.
     let folder = tempfile::tempdir_in(".")?;
@@ -124,7 +143,7 @@ fn run(plan: &Plan) -> Outcome<Table> {
     let sqlite = sqlite::Sqlite::open(folder.path(), &sample)?;
     let bare = bare::Bare::open(folder.path(), &sample)?;
     for &clients in &plan.clients {
-        for work in Work::ALL {
+        for &work in &plan.work {
             let done = table.lines.len();
             let (mut a, mut b, mut c) = (Vec::new(), Vec::new(), Vec::new());
             for round in 1..=plan.rounds {
@@ -147,42 +166,38 @@ fn run(plan: &Plan) -> Outcome<Table> {
     Ok(table)
 }
 
-/// Operations a second of as many threads as there are clients.
+/// What as many threads do as there are clients.
 fn rate<C: Client>(
     clients: usize,
     turn: Duration,
     work: Work,
     client: impl Fn() -> Outcome<C>,
-) -> Outcome<f64> {
+) -> Outcome<Turn> {
     let stop = AtomicBool::new(false);
     let clients: Vec<C> = (0..clients).map(|_| client()).collect::<Outcome<_>>()?;
     let started = Instant::now();
-    let done = thread::scope(|scope| {
+    let took = thread::scope(|scope| {
         let acting: Vec<_> = clients
             .into_iter()
             .map(|mut client| {
                 let stop = &stop;
-                scope.spawn(move || -> Outcome<u64> {
-                    let mut done = 0;
+                scope.spawn(move || -> Outcome<_> {
+                    let (mut done, mut took) = (0, Vec::new());
                     while !stop.load(Ordering::Relaxed) {
+                        let _stopwatch = work.timed(&mut took);
                         client.act(work.at(done))?;
                         done += 1;
                     }
-                    Ok(done)
+                    Ok((done, took))
                 })
             })
             .collect();
         thread::sleep(turn);
         stop.store(true, Ordering::Relaxed);
         let joined = acting.into_iter().map(|one| one.join().map_err(|_| "a client panicked")?);
-        joined.sum::<Outcome<u64>>()
+        joined.collect::<Outcome<Vec<_>>>()
     })?;
-    Ok(per_second(done, started.elapsed()))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a rate needs no more than a float's digits")]
-fn per_second(count: u64, time: Duration) -> f64 {
-    count as f64 / time.as_secs_f64()
+    Ok(Turn::new(took, started.elapsed()))
 }
 
 fn say(what: &str) -> Outcome<()> {

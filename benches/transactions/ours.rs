@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 
 use coditect_benches::{self as sample, Known, Outcome, Places, Sample};
 
-use crate::{Work, per_second};
+use crate::{Work, table::Turn};
 
 pub(crate) struct Ours {
     runtime: Runtime,
@@ -41,8 +41,8 @@ impl Ours {
         Ok(Self { runtime, store, known, next: AtomicUsize::new(0) })
     }
 
-    /// Operations a second.
-    pub(crate) fn rate(&self, work: Work, clients: usize, turn: Duration) -> Outcome<f64> {
+    /// What as many tasks do as there are clients.
+    pub(crate) fn rate(&self, work: Work, clients: usize, turn: Duration) -> Outcome<Turn> {
         let stop = Arc::new(AtomicBool::new(false));
         self.runtime.block_on(async {
             let started = Instant::now();
@@ -52,22 +52,23 @@ impl Ours {
                         (self.store.clone(), Arc::clone(&self.known), Arc::clone(&stop));
                     let mut places = self.places();
                     tokio::spawn(async move {
-                        let mut done = 0;
+                        let (mut done, mut took) = (0, Vec::new());
                         while !stop.load(Ordering::Relaxed) {
+                            let _stopwatch = work.timed(&mut took);
                             act(&store, &known, &mut places, work.at(done)).await?;
                             done += 1;
                         }
-                        Ok::<_, Error>(done)
+                        Ok::<_, Error>((done, took))
                     })
                 })
                 .collect();
             tokio::time::sleep(turn).await;
             stop.store(true, Ordering::Relaxed);
-            let mut done = 0;
+            let mut did = Vec::new();
             for task in tasks {
-                done += task.await??;
+                did.push(task.await??);
             }
-            Ok(per_second(done, started.elapsed()))
+            Ok(Turn::new(did, started.elapsed()))
         })
     }
 

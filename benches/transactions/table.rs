@@ -1,9 +1,19 @@
 //! What was measured, as a table and as a picture.
 
-use std::{fmt::Write as _, thread};
+use std::{fmt::Write as _, thread, time::Duration};
 
-/// Operations a second, one number a round.
-pub(crate) struct Rates(pub(crate) Vec<f64>);
+use coditect_benches::lines::{median, per_second};
+
+/// What all clients did in one turn.
+pub(crate) struct Turn {
+    /// Operations a second.
+    rate: f64,
+    /// How long one took at the 99th percentile, if that was asked.
+    p99: Option<Duration>,
+}
+
+/// One turn a round.
+pub(crate) struct Rates(pub(crate) Vec<Turn>);
 
 /// What was measured of one kind of work, with so many clients.
 pub(crate) struct Line {
@@ -21,21 +31,36 @@ pub(crate) struct Table {
     records: usize,
 }
 
+impl Turn {
+    /// Of each client, how much it did and how long those took that were timed; all in `time`.
+    pub(crate) fn new(clients: Vec<(u64, Vec<Duration>)>, time: Duration) -> Self {
+        let done = clients.iter().map(|(done, _)| done).sum();
+        let mut took: Vec<_> = clients.into_iter().flat_map(|(_, took)| took).collect();
+        took.sort_unstable();
+        Self { rate: per_second(done, time), p99: took.get(took.len() * 99 / 100).copied() }
+    }
+}
+
 impl Rates {
-    fn sorted(&self) -> Vec<f64> {
-        let mut rates = self.0.clone();
-        rates.sort_by(f64::total_cmp);
-        rates
+    fn all(&self) -> Vec<f64> {
+        self.0.iter().map(|turn| turn.rate).collect()
     }
 
     pub(crate) fn median(&self) -> f64 {
-        let rates = self.sorted();
-        rates[rates.len() / 2]
+        median(&self.all())
     }
 
     fn shown(&self) -> String {
-        let rates = self.sorted();
-        format!("{:.0}/s ({:.0} to {:.0})", self.median(), rates[0], rates[rates.len() - 1])
+        let rates = self.all();
+        let lowest = rates.iter().copied().fold(f64::INFINITY, f64::min);
+        let highest = rates.iter().copied().fold(0.0, f64::max);
+        format!("{:.0}/s ({lowest:.0} to {highest:.0})", self.median())
+    }
+
+    /// The median of the 99th percentiles, in milliseconds.
+    fn p99(&self) -> Option<f64> {
+        let turns = self.0.iter().map(|turn| turn.p99.map(|p99| p99.as_secs_f64() * 1_000.0));
+        Some(median(&turns.collect::<Option<Vec<_>>>()?))
     }
 }
 
@@ -75,6 +100,16 @@ impl Table {
                 table,
                 "| {work} | {clients} | {ours} | {sqlite} | {of_sqlite:.2} | {bare} | {of_bare:.2} |"
             );
+        }
+        table.push_str(
+            "\nHow long an operation took at the 99th percentile, in milliseconds:\n\n\
+             | work | clients | repositories | rusqlite | bare redb |\n|---|---|---|---|---|\n",
+        );
+        for Line { work, clients, ours, sqlite, bare } in &self.lines {
+            if let (Some(ours), Some(sqlite), Some(bare)) = (ours.p99(), sqlite.p99(), bare.p99()) {
+                let _ =
+                    writeln!(table, "| {work} | {clients} | {ours:.2} | {sqlite:.2} | {bare:.2} |");
+            }
         }
         table
     }
