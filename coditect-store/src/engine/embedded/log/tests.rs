@@ -4,8 +4,17 @@ use std::{
     fs,
     io::Read as _,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
 };
 
+use super::{
+    super::{
+        disk::{Disk, Folder},
+        storage::Storage,
+    },
+    Change, Draft, Log,
+};
 use crate::{
     ErrorKind, Result,
     engine::{Database, RangeQuery},
@@ -191,5 +200,39 @@ async fn a_store_of_format_1_is_opened_and_becomes_one_with_a_log() {
         tx.set(&(1_000 + round).to_be_bytes(), b"");
         tx.commit().await.unwrap();
         assert!(tx.committed_version().unwrap() > 1_700_000_000_000_000);
+    }
+}
+
+/// How long a gigabyte of rows of 1 KiB takes, and how much memory at the most: it says so.
+#[tokio::test]
+#[ignore = "writes a gigabyte: cargo test --release -p coditect-store --lib a_gigabyte -- --ignored --nocapture"]
+async fn a_gigabyte_is_recovered() {
+    const BATCHES: u64 = 1 << 10;
+    const ROWS: u64 = 1 << 10;
+    let key = |row: u64| row.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+    let folder = tempfile::tempdir_in(".").unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(Folder::make(folder.path()).unwrap());
+    let storage = Storage::open(&*disk, 1 << 20).unwrap();
+    let (store, applied) = (storage.store(), storage.applied());
+    let replayed = super::replay(&*disk, store, applied, |_, _| Ok(())).unwrap();
+    let mut log = Log::new(Arc::clone(&disk), store, replayed.complete().unwrap());
+    for batch in 0..BATCHES {
+        let mut draft = Draft::default();
+        for row in batch * ROWS..(batch + 1) * ROWS {
+            draft.push(Change::Set { key: &key(row), value: &[row.to_be_bytes()[7]; 1_000] });
+        }
+        let (placed, _) = log.append(draft, batch + 1).unwrap();
+        placed.write().unwrap();
+    }
+    drop((log, storage, disk));
+    let began = Instant::now();
+    let database = opened(folder.path()).unwrap();
+    let took = began.elapsed();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("memory unknown");
+    println!("recovered in {:.1} s, {peak}", took.as_secs_f64());
+    for row in (0..BATCHES * ROWS).step_by(1_009) {
+        let value = database.begin().get(&key(row)).await.unwrap();
+        assert_eq!(value.unwrap(), [row.to_be_bytes()[7]; 1_000]);
     }
 }
