@@ -20,7 +20,11 @@ use std::{
 };
 
 use clap::Parser;
-use coditect_benches::{Outcome, Sample, load, progress, session};
+use coditect_benches::{
+    Outcome, Sample,
+    lines::{median, spread},
+    load, progress, session,
+};
 use coditect_store::{Clock, Error, Store, engine::Options};
 
 /// Compares commits with bare appends, and keeps them up.
@@ -101,7 +105,7 @@ async fn compare(
         }
         appends.push(f64::from(done) / started.elapsed().as_secs_f64());
     }
-    let [(ours, a), (appends, b)] = [ours, appends].map(shown);
+    let [(ours, a), (appends, b)] = [&ours, &appends].map(|rates| shown(rates));
     writeln!(
         table,
         "Medians of {} rounds in turn (lowest to highest), one client.\n\n| sessions created | bare \
@@ -195,10 +199,9 @@ fn memory_mib() -> String {
 }
 
 /// The median, and how it is shown.
-fn shown(mut rates: Vec<f64>) -> (f64, String) {
-    rates.sort_by(f64::total_cmp);
-    let median = rates[rates.len() / 2];
-    (median, format!("{median:.0}/s ({:.0} to {:.0})", rates[0], rates[rates.len() - 1]))
+fn shown(rates: &[f64]) -> (f64, String) {
+    let median = median(rates);
+    (median, format!("{median:.0}/s {}", spread(rates)))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than a float's digits")]

@@ -33,6 +33,14 @@ pub fn median(rates: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
+/// From the lowest to the highest, in brackets.
+pub fn spread(rates: &[f64]) -> String {
+    let (low, high) = rates
+        .iter()
+        .fold((f64::MAX, 0.0_f64), |(low, high), rate| (low.min(*rate), high.max(*rate)));
+    format!("({low:.0} to {high:.0})")
+}
+
 /// The table, in Markdown, below `title` and what `said` says of it.
 pub fn table(title: &str, said: &str, lines: &[Line], rounds: usize) -> String {
     let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -42,15 +50,11 @@ pub fn table(title: &str, said: &str, lines: &[Line], rounds: usize) -> String {
          | | a second | ratio |\n|---|---|---|\n",
     );
     for Line { name, rates, peer } in lines {
-        let (low, high) = rates
-            .iter()
-            .fold((f64::MAX, 0.0_f64), |(low, high), rate| (low.min(*rate), high.max(*rate)));
         let ratio = peer.map_or(String::new(), |peer| {
             format!("{:.2}", median(rates) / median(&lines[peer].rates))
         });
         // Writing into a string does not fail.
-        let _ =
-            writeln!(table, "| {name} | {:.0} ({low:.0} to {high:.0}) | {ratio} |", median(rates));
+        let _ = writeln!(table, "| {name} | {:.0} {} | {ratio} |", median(rates), spread(rates));
     }
     table
 }

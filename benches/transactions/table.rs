@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, thread, time::Duration};
 
-use coditect_benches::lines::{median, per_second};
+use coditect_benches::lines::{median, per_second, spread};
 
 /// What all clients did in one turn.
 pub(crate) struct Turn {
@@ -52,9 +52,7 @@ impl Rates {
 
     fn shown(&self) -> String {
         let rates = self.all();
-        let lowest = rates.iter().copied().fold(f64::INFINITY, f64::min);
-        let highest = rates.iter().copied().fold(0.0, f64::max);
-        format!("{:.0}/s ({lowest:.0} to {highest:.0})", self.median())
+        format!("{:.0}/s {}", median(&rates), spread(&rates))
     }
 
     /// The median of the 99th percentiles, in milliseconds.
