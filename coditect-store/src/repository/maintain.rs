@@ -50,9 +50,9 @@ pub(super) async fn update<E: Entity>(
 /// Writes `record`, over the one with its key if there is one.
 pub(super) async fn upsert<E: Entity>(tx: &Transaction, record: &E) -> Result<()> {
     let key = tx.record_key::<E>(record.scope(), &record.key())?;
-    let before = tx.read_record::<E>(&key).await?;
+    let before = tx.read_stored::<E>(&key).await?;
     let upkeep = Upkeep::of::<E>(tx, &key).await?;
-    let before = before.map_or(Ok(Vec::new()), |before| upkeep.entries(tx, &before))?;
+    let before = before.map_or(Ok(Vec::new()), |before| upkeep.entries(tx, &*before))?;
     replace(tx, &key, before, record, &upkeep).await
 }
 
@@ -62,7 +62,7 @@ pub(super) async fn modify<E: Entity>(
     key: &[u8],
     change: impl FnOnce(&mut E),
 ) -> Result<E> {
-    let mut record = tx.read_record::<E>(key).await?.ok_or_else(missing::<E>)?;
+    let mut record = tx.read_stored::<E>(key).await?.ok_or_else(missing::<E>)?.into_record();
     let upkeep = Upkeep::of::<E>(tx, key).await?;
     let before = upkeep.entries(tx, &record)?;
     change(&mut record);

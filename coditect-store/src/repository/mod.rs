@@ -125,8 +125,7 @@ impl Transaction {
         scope: E::Scope,
         key: impl Borrow<E::Key>,
     ) -> Result<Option<E>> {
-        let key = self.record_key::<E>(scope, key.borrow())?;
-        self.read_record(&key).await
+        self.get_stored(scope, key).await.map(|stored| stored.map(Stored::into_record))
     }
 
     /// The record `key` in `scope`, which must be there. One read. Whoever hangs something on a record
@@ -424,14 +423,9 @@ impl Transaction {
         maintain::delete::<E>(self, key, None).await.map(|_| ())
     }
 
-    async fn read_record<E: Entity>(&self, key: &[u8]) -> Result<Option<E>> {
-        let bytes = self.engine.get(key).await?;
-        bytes.map(|bytes| self.decode(key, &bytes)).transpose()
-    }
-
     async fn read_stored<E: Entity>(&self, key: &[u8]) -> Result<Option<Stored<E>>> {
         let bytes = self.engine.get(key).await?;
-        bytes.map(|bytes| Ok(Stored::new(self.decode(key, &bytes)?, &bytes))).transpose()
+        bytes.map(|bytes| Ok(Stored::new(self.decode(key, &bytes)?, bytes))).transpose()
     }
 
     /// The row of the record `key`, which an entry of `index` points to.

@@ -63,25 +63,33 @@ impl FromStr for Revision {
 
 /// A record with the revision that it was read at. Made by
 /// [`get_stored`](crate::Transaction::get_stored); reads as the record itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Stored<E> {
     record: E,
-    revision: Revision,
+    /// What its revision is made of, once somebody asks for that.
+    bytes: Vec<u8>,
 }
 
 impl<E> Stored<E> {
-    pub(super) fn new(record: E, bytes: &[u8]) -> Self {
-        Self { record, revision: Revision::of(bytes) }
+    pub(super) fn new(record: E, bytes: Vec<u8>) -> Self {
+        Self { record, bytes }
     }
 
-    /// What it was when it was read.
+    /// What it was when it was read. Costs a hash of the record.
     pub fn revision(&self) -> Revision {
-        self.revision
+        Revision::of(&self.bytes)
     }
 
     /// The record alone.
     pub fn into_record(self) -> E {
         self.record
+    }
+}
+
+impl<E: fmt::Debug> fmt::Debug for Stored<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let revision = Revision::of(&self.bytes);
+        f.debug_struct("Stored").field("record", &self.record).field("revision", &revision).finish()
     }
 }
 

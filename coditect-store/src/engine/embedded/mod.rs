@@ -1,7 +1,8 @@
 //! The engine in this process: one folder, or memory; no server.
 //!
 //! Transactions read on their caller's thread, from the state that was published last when they
-//! first read. A commit goes through three threads:
+//! first read. A commit goes through three threads, the first two of which a client that is alone does
+//! without (see [`sequencer::lead`]):
 //!
 //! ```text
 //! sequencer   decides in which order what is done, and does it to the newest state   (sequencer.rs)
