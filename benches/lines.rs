@@ -33,12 +33,12 @@ pub fn median(rates: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-/// From the lowest to the highest, in brackets.
-pub fn spread(rates: &[f64]) -> String {
+/// From the lowest to the highest, in brackets, with so many decimals.
+pub fn spread(rates: &[f64], decimals: usize) -> String {
     let (low, high) = rates
         .iter()
         .fold((f64::MAX, 0.0_f64), |(low, high), rate| (low.min(*rate), high.max(*rate)));
-    format!("({low:.0} to {high:.0})")
+    format!("({low:.decimals$} to {high:.decimals$})")
 }
 
 /// The table, in Markdown, below `title` and what `said` says of it.
@@ -54,7 +54,7 @@ pub fn table(title: &str, said: &str, lines: &[Line], rounds: usize) -> String {
             format!("{:.2}", median(rates) / median(&lines[peer].rates))
         });
         // Writing into a string does not fail.
-        let _ = writeln!(table, "| {name} | {:.0} {} | {ratio} |", median(rates), spread(rates));
+        let _ = writeln!(table, "| {name} | {:.0} {} | {ratio} |", median(rates), spread(rates, 0));
     }
     table
 }

@@ -52,7 +52,7 @@ impl Rates {
 
     fn shown(&self) -> String {
         let rates = self.all();
-        format!("{:.0}/s {}", median(&rates), spread(&rates))
+        format!("{:.0}/s {}", median(&rates), spread(&rates, 0))
     }
 
     /// The median of the 99th percentiles, in milliseconds.

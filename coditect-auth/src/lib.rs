@@ -39,6 +39,9 @@ pub mod courier;
 pub mod email;
 pub mod error;
 pub mod family;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hasher;
 pub mod keys;
 pub mod master_key;

@@ -26,6 +26,9 @@ mod config;
 #[cfg(unix)]
 mod control;
 pub mod frontend;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handlers;
 pub mod http;
 mod log;

@@ -85,6 +85,9 @@ mod clock;
 pub mod engine;
 pub mod entity;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod inspect;
 pub mod keyspace;
 pub mod model;

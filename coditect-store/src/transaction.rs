@@ -80,25 +80,8 @@ where
     F: Fn(Transaction) -> Fut,
     Fut: Future<Output = Result<T, E>>,
 {
-    run_with(database, policy, body, |tx| async move { tx.commit().await }).await
-}
-
-/// As [`run`], with the commit passed in, so that tests can lose its answer.
-async fn run_with<T, E, F, Fut, C, CommitFut>(
-    database: &Database,
-    policy: &RetryPolicy,
-    body: F,
-    commit: C,
-) -> Result<T, E>
-where
-    E: RunError,
-    F: Fn(Transaction) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
-    C: Fn(Transaction) -> CommitFut,
-    CommitFut: Future<Output = Result<()>>,
-{
     let (started, mut attempts) = (Instant::now(), 0);
-    let outcome = attempt(database, policy, body, commit, &mut attempts).await;
+    let outcome = attempt(database, policy, body, &mut attempts).await;
     let told = match &outcome {
         Ok(_) => RunOutcome::Committed,
         Err(error) => match error.store_error() {
@@ -111,19 +94,16 @@ where
 }
 
 /// Makes attempts, counted by `number`, until one commits or there shall be no more.
-async fn attempt<T, E, F, Fut, C, CommitFut>(
+async fn attempt<T, E, F, Fut>(
     database: &Database,
     policy: &RetryPolicy,
     body: F,
-    commit: C,
     number: &mut u32,
 ) -> Result<T, E>
 where
     E: RunError,
     F: Fn(Transaction) -> Fut,
     Fut: Future<Output = Result<T, E>>,
-    C: Fn(Transaction) -> CommitFut,
-    CommitFut: Future<Output = Result<()>>,
 {
     let started = Instant::now();
     let mut open = Open { policy, attempts: Vec::new() };
@@ -136,8 +116,8 @@ where
             Err(error) => error.into(),
             Ok(None) => match body(tx.clone()).await {
                 Ok(answer) => {
-                    let committed = match open.mark(&tx, number) {
-                        Ok(()) => commit(tx).await,
+                    let committed = match open.mark(&tx, number).await {
+                        Ok(()) => tx.commit().await,
                         Err(error) => Err(error),
                     };
                     match committed {
@@ -153,7 +133,7 @@ where
                 Err(error) if !is_answer(&error) => error,
                 // It holds once it is sure that no earlier attempt comes in late: when a commit
                 // that saw no marker has set one.
-                Err(error) => match open.settle(database, number, &commit).await {
+                Err(error) => match open.settle(database, number).await {
                     Ok(()) => return Err(error),
                     Err(unsettled) => unsettled.into(),
                 },
@@ -217,9 +197,11 @@ impl<T> Open<'_, T> {
     }
 
     /// Has `tx` set the marker, and conflict with any other attempt that sets it first: of two that are
-    /// under way, one comes in.
-    fn mark(&self, tx: &Transaction, number: u32) -> Result<()> {
+    /// under way, one comes in. It is checked from now on: one that has read nothing would be checked from
+    /// when it comes in, which may be after the other.
+    async fn mark(&self, tx: &Transaction, number: u32) -> Result<()> {
         let Some(marker) = self.marker() else { return Ok(()) };
+        tx.read_version().await?;
         tx.add_read_conflict_range(marker, &[marker, &[0]].concat())?;
         tx.set(marker, &number.to_be_bytes());
         Ok(())
@@ -238,11 +220,7 @@ impl<T> Open<'_, T> {
     }
 
     /// Makes sure that none of them comes in any more.
-    async fn settle<C, CommitFut>(&self, database: &Database, number: u32, commit: &C) -> Result<()>
-    where
-        C: Fn(Transaction) -> CommitFut,
-        CommitFut: Future<Output = Result<()>>,
-    {
+    async fn settle(&self, database: &Database, number: u32) -> Result<()> {
         let Some(marker) = self.marker().filter(|_| !self.attempts.is_empty()) else {
             return Ok(());
         };
@@ -251,8 +229,8 @@ impl<T> Open<'_, T> {
             // One did come in: the next attempt recognises it.
             return Err(conflict());
         }
-        self.mark(&tx, number)?;
-        commit(tx).await
+        self.mark(&tx, number).await?;
+        tx.commit().await
     }
 }
 
@@ -269,140 +247,7 @@ fn delay(policy: &RetryPolicy, number: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
     use super::*;
-    use crate::engine::AtomicOp;
-
-    fn quick(marker: Option<&[u8]>) -> RetryPolicy {
-        RetryPolicy {
-            attempts: 5,
-            first_delay: Duration::from_micros(10),
-            unknown: marker.map_or(Unknown::Return, |key| Unknown::Recognise(key.to_vec())),
-            ..RetryPolicy::default()
-        }
-    }
-
-    async fn add(tx: Transaction) -> Result<u32> {
-        tx.atomic(AtomicOp::Add, b"n", &1_u32.to_le_bytes());
-        Ok(7)
-    }
-
-    async fn commit_but_lose_the_first_answer(tx: Transaction, commits: &AtomicU32) -> Result<()> {
-        tx.commit().await?;
-        if commits.fetch_add(1, Ordering::Relaxed) == 0 { Err(maybe_committed()) } else { Ok(()) }
-    }
-
-    async fn sum(database: &Database) -> u32 {
-        let value = database.begin().get(b"n").await.unwrap();
-        value.map_or(0, |value| u32::from_le_bytes(value.try_into().unwrap()))
-    }
-
-    #[tokio::test]
-    async fn an_unknown_outcome_without_a_marker_is_returned_and_not_tried_again() {
-        let database = Database::scratch().unwrap();
-        let lose = |tx: Transaction| async move {
-            tx.commit().await?;
-            Err(maybe_committed())
-        };
-        let outcome = run_with(&database, &quick(None), add, lose).await;
-        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::MaybeCommitted);
-        assert_eq!(sum(&database).await, 1);
-    }
-
-    #[tokio::test]
-    async fn an_attempt_that_did_commit_is_recognised_by_its_marker() {
-        let database = Database::scratch().unwrap();
-        let commits = AtomicU32::new(0);
-        let lose_the_answer = |tx| commit_but_lose_the_first_answer(tx, &commits);
-        let answer = run_with(&database, &quick(Some(b"marker")), add, lose_the_answer).await;
-        assert_eq!(answer.unwrap(), 7);
-        assert_eq!(sum(&database).await, 1, "it was not added twice");
-    }
-
-    #[tokio::test]
-    async fn an_attempt_that_did_not_commit_is_run_again() {
-        let database = Database::scratch().unwrap();
-        let commits = AtomicU32::new(0);
-        let lose_the_commit = |tx: Transaction| {
-            let first = commits.fetch_add(1, Ordering::Relaxed) == 0;
-            async move { if first { Err(maybe_committed()) } else { tx.commit().await } }
-        };
-        let answer = run_with(&database, &quick(Some(b"marker")), add, lose_the_commit).await;
-        assert_eq!(answer.unwrap(), 7);
-        assert_eq!(sum(&database).await, 1);
-    }
-
-    #[tokio::test]
-    async fn an_unknown_outcome_is_not_overwritten_by_a_later_conflict() {
-        let database = Database::scratch().unwrap();
-        let commits = AtomicU32::new(0);
-        let unknown_then_conflicts = |_| {
-            let first = commits.fetch_add(1, Ordering::Relaxed) == 0;
-            async move { Err(if first { maybe_committed() } else { conflict() }) }
-        };
-        let policy = quick(Some(b"marker"));
-        let outcome = run_with(&database, &policy, add, unknown_then_conflicts).await;
-        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::MaybeCommitted);
-        assert_eq!(commits.into_inner(), policy.attempts);
-    }
-
-    #[tokio::test]
-    async fn what_is_right_to_do_twice_is_run_again() {
-        let database = Database::scratch().unwrap();
-        let policy = RetryPolicy { unknown: Unknown::RunAgain, ..quick(None) };
-        let commits = AtomicU32::new(0);
-        let lose_the_answer = |tx| commit_but_lose_the_first_answer(tx, &commits);
-        assert_eq!(run_with(&database, &policy, add, lose_the_answer).await.unwrap(), 7);
-        assert_eq!(sum(&database).await, 2, "its closure is not, and was told so");
-    }
-
-    #[tokio::test]
-    async fn an_answer_of_a_later_attempt_is_not_believed_while_an_earlier_one_may_come_in() {
-        let database = Database::scratch().unwrap();
-        let late = std::sync::Mutex::new(None);
-        let bodies = AtomicU32::new(0);
-        let refuse_the_second = |tx: Transaction| {
-            let second = bodies.fetch_add(1, Ordering::Relaxed) == 1;
-            let late = late.lock().unwrap().take();
-            async move {
-                if !second {
-                    return add(tx).await;
-                }
-                // The first attempt, thought lost, comes in while the second looks around.
-                let refused = tx.get(b"other").await;
-                let first: Transaction = late.unwrap();
-                first.commit().await?;
-                refused?;
-                Err(Error::new(ErrorKind::Exists, "refused"))
-            }
-        };
-        let delay_the_first = |tx: Transaction| {
-            let mut late = late.lock().unwrap();
-            let first = bodies.load(Ordering::Relaxed) == 1 && late.is_none();
-            if first {
-                *late = Some(tx.clone());
-            }
-            async move { if first { Err(maybe_committed()) } else { tx.commit().await } }
-        };
-        let policy = quick(Some(b"marker"));
-        let answer = run_with(&database, &policy, refuse_the_second, delay_the_first).await;
-        assert_eq!(answer.unwrap(), 7, "the first attempt's answer");
-        assert_eq!(sum(&database).await, 1);
-    }
-
-    #[tokio::test]
-    async fn the_budget_of_attempts_is_kept() {
-        let database = Database::scratch().unwrap();
-        let commits = AtomicU32::new(0);
-        let conflicts = |_| {
-            commits.fetch_add(1, Ordering::Relaxed);
-            async { Err(conflict()) }
-        };
-        let outcome = run_with(&database, &quick(None), add, conflicts).await;
-        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Conflict);
-        assert_eq!(commits.into_inner(), 5);
-    }
 
     #[test]
     fn waits_grow_and_stay_bounded() {

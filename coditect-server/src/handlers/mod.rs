@@ -12,7 +12,7 @@ mod checks;
 pub(crate) mod conversations;
 pub(crate) mod files;
 pub(crate) mod health;
-mod merge_patch;
+pub(crate) mod merge_patch;
 mod once;
 pub(crate) mod parts;
 pub(crate) mod sessions;

@@ -18,7 +18,7 @@ use coditect_store::{
 };
 use hyper::header::{self, HeaderValue};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 pub(crate) use super::parts::{How, Part};
@@ -77,7 +77,7 @@ struct SavedView<'a> {
 }
 
 /// What agents remember: any JSON, by key.
-#[derive(JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[schemars(transparent)]
 #[expect(dead_code, reason = "it is only described: maps are read as they are")]
 struct Memory(
@@ -181,7 +181,7 @@ pub(crate) fn operations() -> Vec<Operation> {
     operations
 }
 
-fn of_part<T: JsonSchema, P: JsonSchema>(
+fn of_part<T: JsonSchema + DeserializeOwned, P: JsonSchema + DeserializeOwned>(
     path: &'static str,
     [get, put, change]: [&'static str; 3],
     what: &'static str,

@@ -84,7 +84,7 @@ struct Field {
 }
 
 /// All operations, in the order of the document.
-fn operations() -> Vec<Operation> {
+pub(crate) fn operations() -> Vec<Operation> {
     let mut operations = health::operations();
     operations.push(telemetry::operation());
     operations.push(

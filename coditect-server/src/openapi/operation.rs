@@ -5,6 +5,7 @@
 
 use hyper::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 /// What a type looks like in JSON.
@@ -31,7 +32,13 @@ struct Body {
     media_types: &'static [&'static str],
     shape: Option<Shape>,
     is_required: bool,
+    #[cfg(any(test, feature = "fuzzing"))]
+    read: Option<Read>,
 }
+
+/// How it is read, for who tries that with any bytes.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) type Read = fn(&[u8]) -> Result<(), crate::problem::Problem>;
 
 /// What a success looks like.
 struct Answer {
@@ -145,24 +152,36 @@ impl Operation {
     }
 
     /// Takes this JSON.
-    pub(crate) fn takes<T: JsonSchema>(self) -> Self {
-        self.body(Body { media_types: JSON, shape: Some(shape::<T>), is_required: true })
+    pub(crate) fn takes<T: JsonSchema + DeserializeOwned>(self) -> Self {
+        self.body(Body::json::<T>(JSON))
     }
 
     /// Takes this JSON, or none.
-    pub(crate) fn may_take<T: JsonSchema>(self) -> Self {
-        self.body(Body { media_types: JSON, shape: Some(shape::<T>), is_required: false })
+    pub(crate) fn may_take<T: JsonSchema + DeserializeOwned>(self) -> Self {
+        self.body(Body { is_required: false, ..Body::json::<T>(JSON) })
     }
 
     /// Takes this JSON as a merge patch, too.
-    pub(crate) fn merges<T: JsonSchema>(self) -> Self {
-        self.body(Body { media_types: PATCH, shape: Some(shape::<T>), is_required: true })
+    pub(crate) fn merges<T: JsonSchema + DeserializeOwned>(self) -> Self {
+        self.body(Body::json::<T>(PATCH))
     }
 
     /// Takes bytes of any kind.
     pub(crate) fn takes_bytes(self) -> Self {
         let media_types = &["application/octet-stream"];
-        self.body(Body { media_types, shape: None, is_required: false })
+        self.body(Body {
+            media_types,
+            shape: None,
+            is_required: false,
+            #[cfg(any(test, feature = "fuzzing"))]
+            read: None,
+        })
+    }
+
+    /// How its JSON is read, if it takes some.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn read(&self) -> Option<Read> {
+        self.body.as_ref()?.read
     }
 
     fn body(mut self, body: Body) -> Self {
@@ -305,7 +324,7 @@ impl Operation {
         if self.is_open {
             operation["security"] = json!([]);
         }
-        if let Some(Body { media_types, shape, is_required }) = &self.body {
+        if let Some(Body { media_types, shape, is_required, .. }) = &self.body {
             let schema = match shape {
                 Some(shape) => json!(shape(taken)),
                 None => json!({}),
@@ -414,6 +433,19 @@ impl Answer {
 pub(super) fn said(status: u16) -> &'static str {
     let status = hyper::StatusCode::from_u16(status).ok();
     status.and_then(|status| status.canonical_reason()).unwrap_or("Answer")
+}
+
+impl Body {
+    /// A `T`, which must be there.
+    fn json<T: JsonSchema + DeserializeOwned>(media_types: &'static [&'static str]) -> Self {
+        Self {
+            media_types,
+            shape: Some(shape::<T>),
+            is_required: true,
+            #[cfg(any(test, feature = "fuzzing"))]
+            read: Some(|bytes| crate::http::document::parse::<T>(bytes).map(drop)),
+        }
+    }
 }
 
 fn shape<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {

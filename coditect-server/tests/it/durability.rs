@@ -22,7 +22,7 @@ use crate::{
     account::{Device, PASSWORD, REFRESH, REGISTER, credentials},
     client::{Answer, Call, Client, call},
     folder::Folder,
-    process::{Process, on},
+    process::{Process, on, program},
 };
 
 const SESSIONS: &str = "/api/v5/sessions";
@@ -289,8 +289,15 @@ impl Load {
     }
 }
 
-async fn start(folder: &Path) -> Process {
+/// The program on `folder`, whose tokens outlive the test.
+pub(crate) async fn start(folder: &Path) -> Process {
     Process::start(on(folder, &FLAGS)).await
+}
+
+/// Asserts that `check` finds nothing in the store of the program that was killed.
+pub(crate) async fn checked(folder: &Path) {
+    let checked = program(&["check"], folder).output().await.unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
 }
 
 /// How often the program is killed.
@@ -307,6 +314,7 @@ async fn what_was_acknowledged_outlives_a_kill_in_the_middle_of_the_load() {
         let time = Duration::from_millis(150 + 97 * (round % 6));
         let address = server.address;
         (load, _) = load.run(address, time, server.kill()).await;
+        checked(folder.path()).await;
         server = start(folder.path()).await;
         load.verify(server.address).await;
     }

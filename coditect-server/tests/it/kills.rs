@@ -5,7 +5,7 @@
 //! CODITECT_DURABILITY_ROUNDS=200 cargo test -p coditect-server --test it kills
 //! ```
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
@@ -15,13 +15,11 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::{
     client::{Call, Client},
     desk::Desk,
-    durability::rounds,
+    durability::{checked, rounds, start},
     folder::Folder,
-    process::{Process, on, program},
     socket::Socket,
 };
 
-const FLAGS: [&str; 4] = ["--access-ttl", "24h", "--log-level", "warn"];
 /// How many updates are on their way at once.
 const IN_FLIGHT: u64 = 16;
 
@@ -107,10 +105,6 @@ impl Uploader {
     }
 }
 
-async fn start(folder: &Path) -> Process {
-    Process::start(on(folder, &FLAGS)).await
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn uploads_and_updates_outlive_a_kill_or_never_were() {
     let folder = Folder::new();
@@ -137,6 +131,7 @@ async fn uploads_and_updates_outlive_a_kill_or_never_were() {
         };
         let ((one, two, three, first, second), _) = tokio::join!(working, end);
         (tabs, uploaders) = ([one, two, three], [first, second]);
+        checked(folder.path()).await;
         server = start(folder.path()).await;
         desk.server = server.address;
         for uploader in &mut uploaders {
@@ -149,6 +144,5 @@ async fn uploads_and_updates_outlive_a_kill_or_never_were() {
         assert!(tab.acked > 0, "{tab:?}");
     }
     server.kill().await;
-    let checked = program(&["check"], folder.path()).output().await.unwrap();
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+    checked(folder.path()).await;
 }

@@ -21,6 +21,7 @@ mod folder;
 mod frontend;
 mod fuzz;
 mod health;
+mod histories;
 mod http2;
 mod identity;
 mod kills;

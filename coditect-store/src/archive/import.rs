@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncSeek, AsyncSeekExt};
 use super::{Manifest, Progress, Summary, marker::Marker, reader::Reader};
 use crate::{
     Error, ErrorKind, Result, StoreOptions,
-    engine::{self, Database, KeyValue, RangeQuery},
+    engine::{self, Database, KEY_SIZE_LIMIT, KeyValue, RangeQuery, VALUE_SIZE_LIMIT},
     entity::Registry,
     keyspace::{KeyRange, Located, Readable, Root},
     model::Deletion,
@@ -234,6 +234,15 @@ impl Import {
     /// Refuses a row that has no place in an archive of this kind, and declarations that are not this
     /// program's.
     fn admit_row(&self, manifest: &Manifest, row: &KeyValue) -> Result<()> {
+        let root = self.root().as_bytes();
+        if root.len() + row.key.len() > KEY_SIZE_LIMIT
+            || row.value.len() > VALUE_SIZE_LIMIT
+            || root.is_empty() && row.key.first() == Some(&0xff)
+        {
+            let shown = Readable::new(&row.key);
+            let message = format!("the archive has a row that no store can have: {shown}");
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
         let nowhere = Root::default();
         let located = Located::of(&nowhere, &row.key);
         match manifest.tenant {

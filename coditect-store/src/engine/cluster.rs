@@ -52,8 +52,9 @@ impl super::Database {
     ///
     /// # Errors
     ///
-    /// `Invalid` if the file cannot be read or names no cluster; `Unavailable` if this program was built
-    /// without the feature `fdb`, or finds a library that is too old.
+    /// `Invalid` if the file cannot be read; `Unavailable` if this program was built without the feature `fdb`,
+    /// or finds a library that is too old. That what it names is no cluster may show only when something is
+    /// asked of it.
     pub fn cluster(cluster_file: impl AsRef<Path>) -> crate::Result<Self> {
         Self::cluster_with(cluster_file, &ClusterOptions::default())
     }

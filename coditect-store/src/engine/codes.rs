@@ -18,29 +18,32 @@ pub(super) fn kind(code: i32, during: During) -> ErrorKind {
     match (code, during) {
         (1020, _) => ErrorKind::Conflict,
         (1007, _) => ErrorKind::TooOld,
-        // The answer is lost (1021); the cluster has changed meanwhile (1039); it was given up, and may
-        // come through even later (1031, 1101).
+        // The answer is lost (1021); it was given up, and may come through even later (1031, 1039, 1101).
         (1021, _) | (1031 | 1039 | 1101, During::Commit) => ErrorKind::MaybeCommitted,
+        (code, During::Commit) if code != 1039 && is_passing(code) => ErrorKind::Unavailable,
         (1025 | 1101, _) => ErrorKind::Closed,
         (1032 | 2101..=2103, _) => ErrorKind::Limit,
         // What the network, or the library, has against it.
         (2008 | 2100 | 2104..=2107 | 2200..=2204, _) => ErrorKind::Unavailable,
         (1036 | 2000..=2999, _) => ErrorKind::Invalid,
-        _ => ErrorKind::Unavailable,
+        // Of what is not known it is not known either what it did.
+        (_, During::Commit) => ErrorKind::MaybeCommitted,
+        (_, During::Read) => ErrorKind::Unavailable,
     }
 }
 
 /// Whether `code`, where it means that nothing was written, is one that goes away by itself soon: a
 /// server that lags behind (1009, 1037), a locked database (1038), changed servers (1039), too much to do
-/// (1042, 1051, 1078, 1213, 1223).
+/// (1042, 1051, 1078, 1213, 1223, 1235).
 pub(crate) fn is_passing(code: i32) -> bool {
-    matches!(code, 1009 | 1037 | 1038 | 1039 | 1042 | 1051 | 1078 | 1213 | 1223)
+    matches!(code, 1009 | 1037 | 1038 | 1039 | 1042 | 1051 | 1078 | 1213 | 1223 | 1235)
 }
 
-/// Whether a commit that is answered with `code` may come through after that answer. The other unknown
-/// outcomes are decided when they are told.
+/// Whether a commit that is answered with `code` may come through after that answer: it was given up (1031,
+/// 1101), or is with a connection that another has taken the place of (1039). Another unknown outcome that a
+/// cluster tells is decided by then (1021).
 pub(crate) fn may_be_in_flight(code: i32) -> bool {
-    matches!(code, 1031 | 1101)
+    matches!(code, 1031 | 1039 | 1101)
 }
 
 #[cfg(test)]
@@ -61,6 +64,8 @@ mod tests {
             (1039, ErrorKind::Unavailable, ErrorKind::MaybeCommitted),
             (1101, ErrorKind::Closed, ErrorKind::MaybeCommitted),
             (1213, ErrorKind::Unavailable, ErrorKind::Unavailable),
+            (1510, ErrorKind::Unavailable, ErrorKind::MaybeCommitted),
+            (4100, ErrorKind::Unavailable, ErrorKind::MaybeCommitted),
             (2004, ErrorKind::Invalid, ErrorKind::Invalid),
             (2101, ErrorKind::Limit, ErrorKind::Limit),
             (2104, ErrorKind::Unavailable, ErrorKind::Unavailable),
@@ -75,7 +80,8 @@ mod tests {
     fn nothing_that_may_be_written_passes_by_itself() {
         for code in (0..3_000).filter(|code| is_passing(*code)) {
             assert_eq!(kind(code, During::Read), ErrorKind::Unavailable, "{code}");
-            assert!(!may_be_in_flight(code), "{code}");
+            let is_unknown = kind(code, During::Commit) == ErrorKind::MaybeCommitted;
+            assert_eq!(may_be_in_flight(code), is_unknown, "{code}");
         }
     }
 }

@@ -16,6 +16,8 @@
 mod atomic;
 mod cluster;
 mod codes;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod embedded;
 mod faults;
 #[cfg(feature = "fdb")]
@@ -38,6 +40,8 @@ pub use atomic::AtomicOp;
 pub use cluster::{CLUSTER_FILE_VARIABLE, ClusterOptions, cluster_file};
 pub(crate) use codes::{is_passing, may_be_in_flight};
 pub use embedded::Options;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use embedded::fuzzing::{database_file, log_segment};
 pub use faults::{Fault, Faults};
 pub use limits::{KEY_SIZE_LIMIT, LIFETIME, TRANSACTION_SIZE_LIMIT, VALUE_SIZE_LIMIT, WATCH_LIMIT};
 pub(crate) use limits::{conflict, maybe_committed};
@@ -306,7 +310,7 @@ impl Transaction {
         match &self.attempt {
             Attempt::Embedded(tx) => tx.watch(key).await,
             #[cfg(feature = "fdb")]
-            Attempt::Cluster(tx) => tx.watch(key),
+            Attempt::Cluster(tx) => tx.watch(key).await,
         }
     }
 

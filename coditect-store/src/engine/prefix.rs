@@ -74,7 +74,10 @@ impl Prefix {
 
     /// `selector` as the cluster knows it. It may lead out of the prefix.
     pub(super) fn selector(&self, selector: &KeySelector) -> KeySelector {
-        KeySelector { key: self.bound(&selector.key).into_owned(), ..*selector }
+        let key = self.bound(&selector.key).into_owned();
+        // No key of ours lies at the end of the prefix; one of another's may.
+        let or_equal = selector.or_equal && (self.is_empty() || selector.key != MAX_KEY);
+        KeySelector { key, or_equal, ..*selector }
     }
 
     /// Whether `selector` leads to what is in a range up to, or from, it and not further: so that it may

@@ -122,7 +122,7 @@ impl View {
     pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         super::give_way().await;
         match &self.0 {
-            Source::Embedded(held) => held.get(key),
+            Source::Embedded(held) => held.get(key).await,
             #[cfg(feature = "fdb")]
             Source::Pages { database, .. } => {
                 database.run(|tx| async move { tx.snapshot().get(key).await }).await
@@ -140,7 +140,7 @@ impl View {
     pub async fn page(&self, begin: &[u8], end: &[u8], target_bytes: usize) -> Result<ViewPage> {
         super::give_way().await;
         match &self.0 {
-            Source::Embedded(held) => held.page(begin, end, target_bytes.max(1)),
+            Source::Embedded(held) => held.page(begin, end, target_bytes.max(1)).await,
             #[cfg(feature = "fdb")]
             Source::Pages { database, .. } => {
                 let query = &RangeQuery::new(begin, end).target_bytes(target_bytes.max(1));

@@ -82,6 +82,8 @@ mod show;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use codec::Older;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use codec::decode;
 pub(crate) use codec::{decode_logged, encode, encode_logged};
 pub use expiry::{Expiring, expiry_hour, hours_over};
 pub use index::{Covered, CoveredBy, Entry, Index, IndexOf};

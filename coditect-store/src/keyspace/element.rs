@@ -4,10 +4,13 @@
 
 use std::fmt::{self, Write as _};
 
-use foundationdb_tuple::{Element as Packed, Versionstamp, unpack};
+use foundationdb_tuple::{Element as Packed, Versionstamp, pack};
 use uuid::Uuid;
 
-use super::{KeyPart, Place, Position, Root};
+use super::{
+    KeyPart, Place, Position, Root,
+    part::{self, packed},
+};
 use crate::model::TenantId;
 
 /// The elements of a packed tuple, or bytes that are none.
@@ -32,14 +35,15 @@ pub(crate) struct Located<'a> {
 impl Readable {
     /// The elements of `packed`.
     pub fn new(packed: &[u8]) -> Self {
-        let elements: Result<Vec<Packed<'_>>, _> = unpack(packed);
-        Self(match elements {
-            // The packer is more lenient than the tuples that it makes.
-            Ok(elements) if repacks(&elements, packed) => {
-                Shown::Elements(elements.iter().map(shown).collect())
-            }
-            _ => Shown::Bytes(packed.to_vec()),
-        })
+        let mut rest = packed;
+        let mut elements = Vec::new();
+        while !rest.is_empty() {
+            let Some(element) = first(&mut rest) else {
+                return Self(Shown::Bytes(packed.to_vec()));
+            };
+            elements.push(element);
+        }
+        Self(Shown::Elements(elements))
     }
 
     /// The elements of `key` below `root`; a key that does not lie there is shown whole.
@@ -86,8 +90,20 @@ impl<'a> Located<'a> {
     }
 }
 
-fn repacks(elements: &[Packed<'_>], packed: &[u8]) -> bool {
-    foundationdb_tuple::pack(&elements) == packed
+/// Takes the first element off the front of `rest`, and shows it.
+fn first(rest: &mut &[u8]) -> Option<String> {
+    let mut after = *rest;
+    let (again, text) = if let Ok(element) = part::element::<Packed<'_>>(&mut after) {
+        (pack(&element), shown(&element))
+    } else {
+        // An element's integers have a sign; there are greater ones.
+        let number = u64::unpack(&mut after).ok()?;
+        (packed(&number), number.to_string())
+    };
+    // The packer is more lenient than the tuples that it makes.
+    let is_own = rest[..rest.len() - after.len()] == again;
+    *rest = after;
+    is_own.then_some(text)
 }
 
 fn shown(element: &Packed<'_>) -> String {
@@ -135,6 +151,8 @@ pub fn parse_elements(text: &str) -> Vec<u8> {
             uuid.pack(&mut packed);
         } else if let Ok(number) = element.parse::<i64>() {
             number.pack(&mut packed);
+        } else if let Ok(number) = element.parse::<u64>() {
+            number.pack(&mut packed);
         } else if let Some(position) = element.strip_prefix('@').and_then(position) {
             position.pack(&mut packed);
         } else {
@@ -172,6 +190,14 @@ mod tests {
         assert_eq!(shown, "(00000000-0000-0000-0000-000000000007, \"users\", -3, true, x'00ff')");
         let stamped = packed(&("m".to_owned(), Position::from_bytes([0xab; 12])));
         assert_eq!(Readable::new(&stamped).to_string(), "(\"m\", @abababababababababababab)");
+    }
+
+    #[test]
+    fn a_number_that_is_too_great_for_a_sign_is_shown_as_one() {
+        let key = packed(&("n".to_owned(), u64::MAX, 1_u64));
+        let shown = Readable::new(&key).to_string();
+        assert_eq!(shown, "(\"n\", 18446744073709551615, 1)");
+        assert_eq!(parse_elements("n, 18446744073709551615, 1"), key);
     }
 
     #[test]

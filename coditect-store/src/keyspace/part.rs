@@ -153,10 +153,26 @@ impl<'a> TupleUnpack<'a> for Rest<'a> {
 }
 
 /// Takes one element off the front of `rest`.
-fn element<'a, T: TupleUnpack<'a>>(rest: &mut &'a [u8]) -> Result<T> {
+pub(super) fn element<'a, T: TupleUnpack<'a>>(rest: &mut &'a [u8]) -> Result<T> {
+    if is_padded(rest) {
+        return Err(unreadable(PackError::BadPrefix));
+    }
     let (value, Rest(left)) = foundationdb_tuple::unpack(rest).map_err(unreadable)?;
     *rest = left;
     Ok(value)
+}
+
+/// Whether an integer is in front that has more bytes than it takes. What reads them would take it for the
+/// shorter one, and one key must not have two spellings.
+fn is_padded(rest: &[u8]) -> bool {
+    const ZERO: u8 = 0x14;
+    // Behind these two stands a length; no integer of ours is that long.
+    const LONG: [u8; 2] = [0x0b, 0x1d];
+    let [code, first, ..] = rest else { return false };
+    let length = code.abs_diff(ZERO);
+    // The digits of those below zero are turned around.
+    let nothing = if *code > ZERO { 0 } else { 0xff };
+    LONG.contains(code) || (1..=8).contains(&length) && *first == nothing
 }
 
 fn unreadable(cause: PackError) -> Error {
@@ -241,5 +257,16 @@ mod tests {
         refused::<[u8; 4]>(&packed(&[0_u8; 5]));
         refused::<Uuid>(&packed(&Uuid::nil())[..16]);
         refused::<()>(b"\x14");
+    }
+
+    #[test]
+    fn an_integer_with_more_bytes_than_it_takes_is_refused() {
+        for padded in [b"\x15\0".as_slice(), b"\x16\0\x07", b"\x1c\0\0\0\0\0\0\0\x07"] {
+            assert!(unpack_all::<u64>(padded).is_err() && unpack_all::<i16>(padded).is_err());
+        }
+        for padded in [b"\x12\xff\xf8".as_slice(), b"\x1d\x02\x13\x14", b"\x0b\xfd\xec\xeb"] {
+            assert!(unpack_all::<i64>(padded).is_err());
+        }
+        assert_eq!(unpack_all::<i64>(b"\x13\xf8").unwrap(), -7);
     }
 }

@@ -28,3 +28,22 @@ impl<'de> Deserialize<'de> for Json {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn a_number_is_the_same_however_often_it_is_written_and_read() {
+        for text in ["8".repeat(56), "0.1".into(), "2.2250738585072014e-308".into(), "1e23".into()]
+        {
+            let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(value, json!(text.parse::<f64>().unwrap()));
+            for _ in 0..3 {
+                let again: serde_json::Value = serde_json::from_str(&value.to_string()).unwrap();
+                assert_eq!(value, again, "{text}");
+                value = again;
+            }
+        }
+    }
+}

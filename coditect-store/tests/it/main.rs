@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
-mod anomalies;
 mod archives;
 mod blobs;
 mod budgets;
@@ -11,6 +10,7 @@ mod checks;
 mod conformance;
 mod crashes;
 mod deletions;
+mod engines;
 mod faults;
 mod formats;
 mod histories;

@@ -81,7 +81,8 @@ async fn those_who_began_together_never_exceed_the_limit_even_if_all_saw_nothing
         }
         for tx in open {
             if let Err(error) = tx.commit().await {
-                assert_eq!(error.kind(), ErrorKind::Conflict);
+                // On a cluster that is far away the last ones are too old.
+                assert!(matches!(error.kind(), ErrorKind::Conflict | ErrorKind::TooOld), "{error}");
             }
             assert!(count(&store).await <= limit);
         }

@@ -1,18 +1,22 @@
 //! Moves what was committed from the log into the B-tree, in large sorted batches, while others commit.
 
 use std::{
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        mpsc::{Receiver, RecvTimeoutError},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::mpsc::UnboundedSender;
-
 use super::{
-    board::Board, layer::Layer, log::Applied, sequencer::Request, snapshot::Ground,
+    board::Board,
+    layer::Layer,
+    log::Applied,
+    sequencer::Request,
+    snapshot::Ground,
     storage::Storage,
+    sync::{
+        Condvar, Instant, Mutex, MutexGuard,
+        mpsc::{Receiver, RecvTimeoutError},
+        queue::UnboundedSender,
+    },
 };
 use crate::{Result, telemetry};
 
@@ -112,9 +116,11 @@ impl Applier {
                 Ok(turn) => {
                     if let Err(error) = self.apply(turn) {
                         // The log has everything; only the B-tree can't be written to.
-                        let error = &error as &dyn std::error::Error;
-                        tracing::error!(error, "the store's file cannot be written");
-                        self.board.close();
+                        tracing::error!(
+                            error = &error as &dyn std::error::Error,
+                            "the store's file cannot be written"
+                        );
+                        self.board.fail(Arc::new(error));
                         let _ = self.sequencer.send(Request::Failed);
                         return;
                     }

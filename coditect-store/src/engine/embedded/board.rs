@@ -2,18 +2,16 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
-    time::Instant,
+    sync::{Arc, OnceLock, PoisonError, Weak},
 };
-
-use arc_swap::ArcSwapOption;
 
 use super::{
     super::limits::{self, LIFETIME},
     snapshot::Snapshot,
+    sync::{ArcSwapOption, Instant, Mutex, MutexGuard},
     watches::Watches,
 };
-use crate::Result;
+use crate::{Error, Result};
 
 /// A version and the state of the store at it.
 #[derive(Debug)]
@@ -30,6 +28,8 @@ pub(super) struct Published {
 #[derive(Debug, Default)]
 pub(super) struct Board {
     latest: ArcSwapOption<Published>,
+    /// Why it is closed, if that is a fault.
+    fault: OnceLock<Arc<Error>>,
     past: Mutex<Past>,
     pub(super) watches: Watches,
 }
@@ -49,11 +49,26 @@ struct Past {
 impl Board {
     /// The newest state; `Closed` if there will be none.
     pub(super) fn latest(&self) -> Result<Arc<Published>> {
-        self.latest.load_full().ok_or_else(limits::closed)
+        self.latest.load_full().ok_or_else(|| self.closed())
     }
 
     pub(super) fn check_open(&self) -> Result<()> {
-        if self.latest.load().is_some() { Ok(()) } else { Err(limits::closed()) }
+        if self.latest.load().is_some() { Ok(()) } else { Err(self.closed()) }
+    }
+
+    /// That it is closed, and why.
+    pub(super) fn closed(&self) -> Error {
+        match self.fault.get() {
+            Some(fault) => limits::closed().because(Arc::clone(fault)),
+            None => limits::closed(),
+        }
+    }
+
+    /// Closes it since something failed that nothing can be done after.
+    pub(super) fn fail(&self, fault: Arc<Error>) {
+        // The first one is what the others came of.
+        let _ = self.fault.set(fault);
+        self.close();
     }
 
     /// Keeps `state` for as long as a transaction may ask for its version.

@@ -7,10 +7,10 @@ use std::{
     collections::{BTreeMap, VecDeque, btree_map},
     mem,
     ops::Bound,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use super::super::limits::LIFETIME;
+use super::{super::limits::LIFETIME, sync::Instant};
 
 /// A range of keys, without its end.
 pub(super) type KeyRange = (Vec<u8>, Vec<u8>);
@@ -74,7 +74,8 @@ impl RangeSet {
 
 /// The version of the last write of every key, as far back as it is kept.
 ///
-/// It is kept in generations, so that what is too old goes all at once, without a look at the rest.
+/// It is kept in generations, so that what is too old goes all at once, without a look at the rest. What takes
+/// too much memory goes before its time.
 #[derive(Debug)]
 pub(super) struct RecentWrites {
     /// The newest last; there is always one.
@@ -90,15 +91,23 @@ pub(super) struct RecentWrites {
 /// The writes of some time.
 #[derive(Debug)]
 struct Generation {
-    /// From each key up to the next one: the version of the last write there, 0 for none.
+    /// Single keys, which most writes are of, and the versions of their last ones.
+    points: BTreeMap<Vec<u8>, u64>,
+    /// Longer ranges: from each key up to the next one, the version of the last write there, 0 for none.
     steps: BTreeMap<Vec<u8>, u64>,
     /// The version of the last one; of the last before them, if there is none.
     last: u64,
     began: Instant,
+    /// The memory of its steps, about.
+    bytes: usize,
 }
 
 /// How long a generation lasts.
 const GENERATION: Duration = Duration::from_secs(1);
+/// The memory of all generations, about, in bytes, at the most; they have a tenth of it each, if need be.
+const LIMIT: usize = 256 << 20;
+/// What a step needs beside its key, in bytes, about.
+const OVERHEAD: usize = 48;
 
 impl RecentWrites {
     /// Nothing is known about versions up to `forgotten`.
@@ -120,7 +129,7 @@ impl RecentWrites {
     }
 
     /// Notes that the range was written at `version`, which is not below any noted before.
-    pub(super) fn note(&mut self, version: u64, range: KeyRange) {
+    pub(super) fn note(&mut self, version: u64, range: &KeyRange) {
         self.noted += 1;
         if let Some(newest) = self.generations.back_mut() {
             newest.note(version, range);
@@ -131,18 +140,24 @@ impl RecentWrites {
     ///
     /// What is noted at some time may be published only a moment later: a generation more is kept.
     pub(super) fn forget(&mut self, now: Instant) {
-        if self.generations.back().is_none_or(|newest| now - newest.began >= GENERATION) {
+        let is_full =
+            |newest: &Generation| now - newest.began >= GENERATION || newest.bytes > LIMIT / 10;
+        if self.generations.back().is_none_or(is_full) {
             let last = self.generations.back().map_or(self.forgotten, |newest| newest.last);
             self.generations.push_back(Generation::new(now, last));
         }
         while let Some(after) = self.generations.get(1)
-            && now - after.began > LIFETIME + GENERATION
+            && (now - after.began > LIFETIME + GENERATION || self.bytes() > LIMIT)
             && let Some(oldest) = self.generations.pop_front()
         {
             self.forgotten = self.forgotten.max(oldest.last);
-            self.leaving.push_back(oldest.steps.into_iter());
+            self.leaving.extend([oldest.points.into_iter(), oldest.steps.into_iter()]);
         }
         self.free();
+    }
+
+    fn bytes(&self) -> usize {
+        self.generations.iter().map(|generation| generation.bytes).sum()
     }
 
     /// Frees more than was added since, so that there is an end to it.
@@ -162,11 +177,18 @@ impl RecentWrites {
 
 impl Generation {
     fn new(began: Instant, last: u64) -> Self {
-        Self { steps: BTreeMap::new(), last, began }
+        Self { points: BTreeMap::new(), steps: BTreeMap::new(), last, began, bytes: 0 }
     }
 
     fn was_written_after(&self, version: u64, (begin, end): &KeyRange) -> bool {
         if begin >= end {
+            return false;
+        }
+        let points = (Bound::Included(begin.as_slice()), Bound::Excluded(end.as_slice()));
+        if self.points.range::<[u8], _>(points).any(|(_, written)| *written > version) {
+            return true;
+        }
+        if self.steps.is_empty() {
             return false;
         }
         let at = (Bound::Unbounded, Bound::Included(begin.as_slice()));
@@ -178,11 +200,17 @@ impl Generation {
         self.steps.range::<[u8], _>(within).any(|(_, written)| *written > version)
     }
 
-    fn note(&mut self, version: u64, (begin, end): KeyRange) {
+    fn note(&mut self, version: u64, (begin, end): &KeyRange) {
         if begin >= end {
             return;
         }
         self.last = version;
+        if end.split_last() == Some((&0, begin)) {
+            if self.points.insert(begin.clone(), version).is_none() {
+                self.bytes += begin.len() + OVERHEAD;
+            }
+            return;
+        }
         let up_to_end = (Bound::Unbounded, Bound::Included(end.as_slice()));
         let after = self.steps.range::<[u8], _>(up_to_end).next_back().map_or(0, |(_, at)| *at);
         let within = (Bound::Included(begin.as_slice()), Bound::Excluded(end.as_slice()));
@@ -190,9 +218,13 @@ impl Generation {
             self.steps.range::<[u8], _>(within).map(|(key, _)| key.clone()).collect();
         for key in covered {
             self.steps.remove(&key);
+            self.bytes -= key.len() + OVERHEAD;
         }
-        self.steps.insert(begin, version);
-        self.steps.insert(end, after);
+        for (key, version) in [(begin, version), (end, after)] {
+            if self.steps.insert(key.clone(), version).is_none() {
+                self.bytes += key.len() + OVERHEAD;
+            }
+        }
     }
 }
 
@@ -209,7 +241,7 @@ mod tests {
     #[test]
     fn only_later_writes_of_the_keys_read_conflict() {
         let mut writes = RecentWrites::new(0);
-        writes.note(10, range(3, 5));
+        writes.note(10, &range(3, 5));
         assert!(writes.was_written_after(9, &range(0, 9)));
         assert!(writes.was_written_after(9, &range(4, 5)));
         assert!(!writes.was_written_after(10, &range(0, 9)));
@@ -225,7 +257,7 @@ mod tests {
             for _ in 0..1_000 {
                 last += 1;
                 let key = last.to_be_bytes().to_vec();
-                writes.note(last, (key.clone(), [key, vec![0]].concat()));
+                writes.note(last, &(key.clone(), [key, vec![0]].concat()));
             }
             writes.forget(started + Duration::from_secs(second));
         }
@@ -247,14 +279,32 @@ mod tests {
     fn what_was_forgotten_is_freed_bit_by_bit() {
         let mut writes = RecentWrites::new(0);
         twenty_seconds(&mut writes);
-        let kept: usize = writes.generations.iter().map(|generation| generation.steps.len()).sum();
+        let kept: usize = writes.generations.iter().map(|generation| generation.points.len()).sum();
         let leaving: usize = writes.leaving.iter().map(ExactSizeIterator::len).sum();
-        assert!(kept <= 2 * 8_000, "{kept} steps are kept of eight seconds");
-        assert!(leaving <= 2 * 1_000, "{leaving} steps are not freed");
-        writes.note(20_001, range(1, 2));
+        assert!(kept <= 8_000, "{kept} writes are kept of eight seconds");
+        assert!(leaving <= 1_000, "{leaving} writes are not freed");
+        writes.note(20_001, &range(1, 2));
         writes.forget(Instant::now() + Duration::from_secs(60));
         let left: usize = writes.leaving.iter().map(ExactSizeIterator::len).sum();
-        assert!(left > 2 * 6_000, "only a bit is freed at once");
+        assert!(left > 6_000, "only a bit is freed at once");
+    }
+
+    #[test]
+    fn writes_that_take_much_memory_are_forgotten_before_their_time() {
+        let mut writes = RecentWrites::new(0);
+        let now = Instant::now();
+        for version in 1..=40_000_u64 {
+            let key = version.to_be_bytes().repeat(1_250);
+            writes.note(version, &(key.clone(), [key, vec![0]].concat()));
+            if version % 100 == 0 {
+                writes.forget(now);
+            }
+        }
+        assert!(writes.bytes() <= LIMIT, "{} bytes", writes.bytes());
+        let steps = writes.generations.iter().flat_map(|generation| generation.points.keys());
+        let counted: usize = steps.map(|key| key.len() + OVERHEAD).sum();
+        assert_eq!(counted, writes.bytes());
+        assert!(writes.is_too_old(1) && !writes.is_too_old(30_000));
     }
 
     proptest! {
@@ -264,11 +314,15 @@ mod tests {
             asked in (0_u8..20, 0_u8..20, 0_u64..40),
             turns in vec(any::<bool>(), 40),
         ) {
+            // A single key is known for one by its end.
+            let of = |a: u8, b: u8| {
+                if b == a + 1 { (vec![a], vec![a, 0]) } else { range(a, b) }
+            };
             let mut writes = RecentWrites::new(0);
             let mut now = Instant::now();
             let mut plain = [0_u64; 20];
             for (version, (a, b)) in (1_u64..).zip(notes) {
-                writes.note(version, range(a.min(b), a.max(b)));
+                writes.note(version, &of(a.min(b), a.max(b)));
                 plain[usize::from(a.min(b))..usize::from(a.max(b))].fill(version);
                 if turns[usize::try_from(version).unwrap() % turns.len()] {
                     // Few enough for nothing to be forgotten.

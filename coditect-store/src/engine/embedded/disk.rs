@@ -9,6 +9,7 @@ use std::{
     collections::BTreeMap,
     fmt, fs,
     io::{self, ErrorKind as Io},
+    num::NonZeroU64,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
@@ -64,6 +65,10 @@ pub(super) trait File: fmt::Debug + Send + Sync {
 
     /// Makes what was written, and the length, durable.
     fn sync(&self) -> io::Result<()>;
+
+    /// Has the disk begin with that for a short place, if it can without anybody waiting: who has something
+    /// else to do then waits for less in [`sync`](Self::sync), which alone says that it is done.
+    fn begin_sync(&self, _offset: u64, _length: usize) {}
 
     /// Keeps other processes from locking it too, until it is dropped; false if one has it.
     fn try_lock(&self) -> io::Result<bool> {
@@ -185,6 +190,17 @@ impl File for FolderFile {
         self.file.sync_data()
     }
 
+    #[cfg(target_os = "linux")]
+    fn begin_sync(&self, offset: u64, length: usize) {
+        use rustix::fs::{Advice, fadvise};
+
+        // Linux begins to write what is advised not to be needed, and drops those pages that are named as a
+        // whole: a place that is shorter has none. A sync finds out what went wrong.
+        if let Some(length) = NonZeroU64::new(length as u64).filter(|length| length.get() < PAGE) {
+            let _ = fadvise(&self.file, offset, Some(length), Advice::DontNeed);
+        }
+    }
+
     fn try_lock(&self) -> io::Result<bool> {
         match self.file.try_lock() {
             Ok(()) => Ok(true),
@@ -193,6 +209,10 @@ impl File for FolderFile {
         }
     }
 }
+
+/// The shortest page of the system's cache, in bytes.
+#[cfg(target_os = "linux")]
+const PAGE: u64 = 4_096;
 
 #[cfg(unix)]
 use std::os::unix::fs::FileExt as _;

@@ -123,6 +123,17 @@ impl Faulty {
         after
     }
 
+    /// Has it fail from its next operation on.
+    pub(super) fn fail_from_now_on(&self, fault: Fault) {
+        let mut state = self.state();
+        state.fault = Some((state.operations, fault));
+    }
+
+    /// Has it fail no more: the program starts again, on what is there, synced or not.
+    pub(super) fn repair(&self) {
+        self.state().fault = None;
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.0.state)
     }

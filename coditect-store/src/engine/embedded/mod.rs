@@ -23,6 +23,7 @@ mod reads;
 mod sequencer;
 mod snapshot;
 mod storage;
+mod sync;
 mod transaction;
 mod view;
 mod watches;
@@ -31,28 +32,26 @@ mod writes;
 
 #[cfg(test)]
 mod faulty;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 #[cfg(test)]
 mod outages;
+#[cfg(test)]
+#[cfg(feature = "schedules")]
+mod schedules;
 #[cfg(test)]
 mod tests;
 
 use std::{
     fmt,
+    panic::{self, AssertUnwindSafe},
     path::Path,
-    sync::{
-        self, Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread::{self, JoinHandle},
+    sync::{Arc, PoisonError},
 };
 
 use tokio::{
-    runtime::{Handle, RuntimeFlavor},
-    sync::{
-        OwnedSemaphorePermit, Semaphore,
-        mpsc::{self, UnboundedSender},
-        oneshot,
-    },
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
 };
 
 use self::{
@@ -64,10 +63,16 @@ use self::{
     sequencer::{Commit, Place, Request, Sequencer, Start},
     snapshot::{Ground, Snapshot},
     storage::Storage,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+        has_other_threads, mpsc,
+        queue::{self, UnboundedSender},
+        thread::{self, JoinHandle},
+    },
     writer::Writer,
 };
 pub(super) use self::{transaction::Transaction, view::Held};
-use super::limits;
 use crate::{Clock, Error, ErrorKind, Result};
 
 /// Options of the embedded engine.
@@ -150,14 +155,15 @@ impl Embedded {
         let mut storage = Storage::open(&*disk, options.cache_bytes)?;
         let (replayed, layer) = replayed(&*disk, &mut storage)?;
         let replayed = replayed.complete()?;
+        replayed.make_durable()?;
         let reached = replayed.reached;
-        let log = Log::new(Arc::clone(&disk), storage.store(), replayed);
+        let log = Log::new(Arc::clone(&disk), storage.store(), replayed, options.overlay_bytes);
 
         let board = Arc::new(Board::default());
         let progress = Arc::new(Progress::default());
-        let (queue, requests) = mpsc::unbounded_channel();
-        let (turns, turned) = sync::mpsc::channel();
-        let (batches, prepared) = sync::mpsc::channel();
+        let (queue, requests) = queue::unbounded_channel();
+        let (turns, turned) = mpsc::channel();
+        let (batches, prepared) = mpsc::channel();
         let tree = storage.snapshot()?;
         let ground = Arc::new(Ground::new((!layer.is_empty()).then(|| layer.clone()), tree));
         if !layer.is_empty() {
@@ -175,9 +181,13 @@ impl Embedded {
             progress: Arc::clone(&progress),
             sequencer: queue.clone(),
         };
-        let applier = spawn("coditect-apply", move || applier.run(&turned))?;
+        let alarm = Alarm::new(&board, &queue);
+        let applying = move || alarm.watch(|| applier.run(&turned));
+        let applier = spawn("coditect-apply", applying)?;
         let (to_write, answers) = (Arc::clone(&writer), queue.clone());
-        let writing = spawn("coditect-write", move || writer::run(&to_write, &prepared, &answers))?;
+        let alarm = Alarm::new(&board, &queue);
+        let writing = move || alarm.watch(|| writer::run(&to_write, &prepared, &answers));
+        let writing = spawn("coditect-write", writing)?;
         let sequencer = Sequencer::new(Start {
             snapshot,
             reached,
@@ -236,6 +246,10 @@ impl Embedded {
     /// was: what comes before it is moved to the B-tree, the log's files are kept under other names.
     pub(super) fn give_up_lost(folder: &Path) -> Result<Option<String>> {
         let disk = Folder::at(folder);
+        if !Storage::is_on(&disk)? {
+            let message = format!("there is no store in {}", folder.display());
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
         let mut storage = Storage::open(&disk, REPAIR_CACHE_BYTES)?;
         let (replayed, layer) = replayed(&disk, &mut storage)?;
         if replayed.lost.is_some() {
@@ -256,7 +270,7 @@ impl Embedded {
     pub(super) async fn advance(&self, version: u64) -> Result<()> {
         let (done, advanced) = oneshot::channel();
         self.0.send(Request::Advance(version, done))?;
-        advanced.await.map_err(|_| limits::closed())
+        advanced.await.map_err(|_| self.0.board.closed())
     }
 
     pub(super) async fn close(&self) {
@@ -273,14 +287,14 @@ impl Shared {
     async fn room_for(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
         let kib = u32::try_from((bytes >> 10) + 1).unwrap_or(u32::MAX).min(QUEUE_KIB);
         let room = Arc::clone(&self.room).acquire_many_owned(kib).await;
-        room.map_err(|_| limits::closed())
+        room.map_err(|_| self.board.closed())
     }
 
     /// Has `commit` done; it gets its answer by itself. Ends with what it gives.
     fn commit(&self, commit: Commit) -> Result<Committing<'_>> {
         let is_alone = self.committing.fetch_add(1, Ordering::Relaxed) == 0;
         let committing = Committing(self);
-        let left = if is_alone && has_other_threads() {
+        let left = if is_alone && has_other_threads() && !self.disk.is_slow() {
             let failed = || drop(self.queue.send(Request::Failed));
             sequencer::lead(&self.sequencer, commit, failed)
         } else {
@@ -290,8 +304,22 @@ impl Shared {
         Ok(committing)
     }
 
+    /// Reads where waiting for the disk holds nobody else up: for when reads were slow lately.
+    async fn aside<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        match Handle::try_current() {
+            // It is cut off when the runtime stops.
+            Ok(runtime) => {
+                runtime.spawn_blocking(read).await.unwrap_or_else(|_| Err(self.board.closed()))
+            }
+            Err(_) => read(),
+        }
+    }
+
     fn send(&self, request: Request) -> Result<()> {
-        self.queue.send(request).map_err(|_| limits::closed())
+        self.queue.send(request).map_err(|_| self.board.closed())
     }
 }
 
@@ -304,12 +332,6 @@ impl Drop for Shared {
             let _ = thread.join();
         }
     }
-}
-
-/// Whether tasks of this one's runtime are done while its thread is busy for a moment.
-fn has_other_threads() -> bool {
-    let runtime = Handle::try_current().map(|runtime| runtime.runtime_flavor());
-    matches!(runtime, Ok(RuntimeFlavor::MultiThread))
 }
 
 /// What the log has that the B-tree has not: in a layer as far as that is bounded, the rest is moved
@@ -330,6 +352,26 @@ fn replayed(disk: &dyn Disk, storage: &mut Storage) -> Result<(Replay, Layer)> {
         Ok(())
     })?;
     Ok((replayed, layer))
+}
+
+/// Closes the engine when a thread of it panics, so that nobody waits for it in vain.
+struct Alarm {
+    board: Arc<Board>,
+    sequencer: UnboundedSender<Request>,
+}
+
+impl Alarm {
+    fn new(board: &Arc<Board>, sequencer: &UnboundedSender<Request>) -> Self {
+        Self { board: Arc::clone(board), sequencer: sequencer.clone() }
+    }
+
+    fn watch(self, work: impl FnOnce()) {
+        if panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
+            self.board.close();
+            // An error means that it has ended already.
+            let _ = self.sequencer.send(Request::Failed);
+        }
+    }
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {

@@ -90,16 +90,22 @@ async fn run(disk: &Faulty) -> u32 {
 /// How many commits are found.
 async fn found(disk: Memory) -> Result<u32> {
     let database = database(Arc::new(disk))?;
+    let last = seen(&database).await?;
+    // It can be gone on with.
+    let mut tx = database.begin();
+    act(last + 1, &mut tx);
+    tx.commit().await?;
+    Ok(last)
+}
+
+/// How many commits can be seen.
+async fn seen(database: &Database) -> Result<u32> {
     let query = RangeQuery::new(b"", b"\xff");
     let rows = database.begin().get_range(&query).await?.rows;
     let rows: Rows = rows.into_iter().map(|row| (row.key, row.value)).collect();
     let last = rows.get(b"last".as_slice());
     let last = last.map_or(0, |last| u32::from_be_bytes(last[..].try_into().unwrap()));
     assert!(rows == after(last), "what is there is not what the first {last} commits made");
-    // It can be gone on with.
-    let mut tx = database.begin();
-    act(last + 1, &mut tx);
-    tx.commit().await?;
     Ok(last)
 }
 
@@ -114,8 +120,12 @@ async fn nor_is_it_otherwise_for_a_client_that_writes_itself() {
     try_all().await;
 }
 
+fn step() -> u64 {
+    env::var("CODITECT_OUTAGE_STEP").map_or(STEP, |step| step.parse().unwrap())
+}
+
 async fn try_all() {
-    let step = env::var("CODITECT_OUTAGE_STEP").map_or(STEP, |step| step.parse().unwrap());
+    let step = step();
     let sound = Faulty::new(None);
     assert_eq!(run(&sound).await, COMMITS);
     let operations = sound.operations();
@@ -147,4 +157,48 @@ async fn try_all() {
         }
     }
     assert!(lost_by_lies + refused > 0, "a disk that lies loses something: is it one?");
+}
+
+/// A killed program leaves in the system's cache what it wrote last and did not sync.
+#[tokio::test]
+async fn what_is_seen_after_a_restart_is_there_when_the_power_goes_then() {
+    let sound = Faulty::new(None);
+    assert_eq!(run(&sound).await, COMMITS);
+    let mut unacknowledged = 0;
+    for at in (0..sound.operations()).step_by(usize::try_from(step().min(7)).unwrap()) {
+        let disk = Faulty::new(Some((at, Fault::Stop)));
+        let acknowledged = run(&disk).await;
+        disk.repair();
+        let again = database(Arc::new(disk.clone())).unwrap();
+        let seen = seen(&again).await.unwrap();
+        unacknowledged += u32::from(seen > acknowledged);
+        for unsynced in [Unsynced::Dropped, Unsynced::Mixed] {
+            let found = found(disk.after_power_loss(unsynced)).await.unwrap();
+            assert!(found >= seen, "{found} of {seen} are there; stopped at {at}, {unsynced:?}");
+        }
+        drop(again);
+    }
+    assert!(unacknowledged > 0, "none was written, and not synced");
+}
+
+/// Files of the log that are full are used again, or removed, only once the B-tree has what is in them.
+#[tokio::test]
+async fn a_kill_loses_nothing_of_a_file_of_the_log_that_the_b_tree_has_not() {
+    let disk = Faulty::new(None);
+    // More than a first file and half of a second one, and less than what is moved at once.
+    let options = Options { overlay_bytes: 64 << 20, ..Options::default() };
+    let open = |disk: Arc<dyn Disk>| {
+        let engine = Embedded::start("memory", disk, &options).unwrap();
+        Database::of(Engine::Embedded(engine))
+    };
+    let database = open(Arc::new(disk.clone()));
+    for n in 0..70_u8 {
+        let tx = database.begin();
+        tx.set(&[n], &vec![n; 50_000]);
+        tx.commit().await.unwrap();
+    }
+    let again = open(Arc::new(disk.after_power_loss(Unsynced::Kept)));
+    for n in 0..70_u8 {
+        assert!(again.begin().get(&[n]).await.unwrap().is_some(), "{n} is gone");
+    }
 }

@@ -22,11 +22,11 @@
 use std::{
     mem,
     panic::{self, AssertUnwindSafe},
-    sync::{Arc, Mutex, PoisonError, mpsc::Sender},
-    time::{Duration, Instant},
+    sync::{Arc, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
     super::{
@@ -38,6 +38,7 @@ use super::{
     conflicts::{KeyRange, RecentWrites},
     log::{Applied, Change, Draft, Log},
     snapshot::Snapshot,
+    sync::{Instant, Mutex, mpsc::Sender, queue::UnboundedReceiver},
     writer::{Committed, Prepared, Writer, answer_all},
     writes::{Mutation, next_key},
 };
@@ -49,6 +50,9 @@ const BATCH_COMMITS: usize = 1_024;
 const BATCH_BYTES: usize = 8 << 20;
 /// When so many times as much as the active layer may wait for the B-tree, it is time for a turn.
 const TURNS: usize = 16;
+/// The longest that a commit may be in the log, in bytes: operations on long values are short, and what comes
+/// of them is not.
+const LONGEST_COMMIT: usize = 64 << 20;
 /// The longest that a batch is held back at once.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
 /// When writing a commit takes longer than this, callers' threads are not used for it.
@@ -114,6 +118,13 @@ pub(super) struct Sequencer {
     overlay_bytes: usize,
     /// How long it took lately to write a commit here.
     pace: Duration,
+    /// A state that nobody needs any more, to be freed while the disk is busy: it shares nearly all it has
+    /// with later ones, and to find out takes time.
+    leaving: Option<Snapshot>,
+    /// What is in the log and not on its way to the B-tree, in bytes.
+    logged: usize,
+    /// Whether it has waited for long enough.
+    is_turn_due: bool,
 }
 
 /// Where it is: nowhere once it has ended. Its thread has it while it works, or a client that is
@@ -159,13 +170,16 @@ struct Batch {
     prepared: Prepared,
     accepted: usize,
     bytes: usize,
+    /// How many of the ranges that it writes are noted.
+    noted: usize,
     /// The newest state before it.
     before: Snapshot,
 }
 
 impl Batch {
     fn has_room(&self) -> bool {
-        self.prepared.decided.len() < BATCH_COMMITS && self.bytes < BATCH_BYTES
+        let bytes = self.bytes.max(self.draft.length());
+        self.prepared.decided.len() < BATCH_COMMITS && bytes < BATCH_BYTES
     }
 }
 
@@ -173,11 +187,15 @@ impl Batch {
 pub(super) fn run(
     place: &Place,
     board: Arc<Board>,
-    mut queue: mpsc::UnboundedReceiver<Request>,
+    mut queue: UnboundedReceiver<Request>,
     finish: impl FnOnce(),
 ) {
     let closing = CloseOnDrop(board);
-    let stopped = serve(place, &mut queue);
+    let serving = AssertUnwindSafe(|| serve(place, &mut queue));
+    let stopped = panic::catch_unwind(serving).unwrap_or_else(|_| {
+        closing.0.close();
+        None
+    });
     let sequencer = place.lock().unwrap_or_else(PoisonError::into_inner).take();
     queue.close();
     // Also those who are just coming in.
@@ -189,23 +207,19 @@ pub(super) fn run(
             _ => {}
         }
     }
-    let sequencer = sequencer.map(|mut sequencer| {
+    if let Some(mut sequencer) = sequencer {
+        // With it goes the log: nobody writes to that any more when the folder is free.
         sequencer.finish();
-        sequencer
-    });
+    }
     finish();
     drop(closing);
-    drop(sequencer);
     if let Some(done) = stopped {
         let _ = done.send(());
     }
 }
 
 /// Commits until there is an end to it; gives whom to tell, if somebody asked for the end.
-fn serve(
-    place: &Place,
-    queue: &mut mpsc::UnboundedReceiver<Request>,
-) -> Option<oneshot::Sender<()>> {
+fn serve(place: &Place, queue: &mut UnboundedReceiver<Request>) -> Option<oneshot::Sender<()>> {
     let mut is_hurried = false;
     loop {
         let next = if is_hurried { queue.try_recv().ok() } else { Some(queue.blocking_recv()?) };
@@ -259,6 +273,9 @@ impl Sequencer {
             in_flight: 0,
             overlay_bytes: start.overlay_bytes,
             pace: Duration::ZERO,
+            leaving: None,
+            logged: 0,
+            is_turn_due: false,
         }
     }
 
@@ -268,16 +285,21 @@ impl Sequencer {
             Some(Request::Commit(commit)) => self.commit(commit, left),
             None => self.close_open(left),
             Some(Request::Advance(version, done)) => {
+                // The open batch has a version already, which later commits would share.
+                let healthy = self.close_open(left);
                 self.last_version = self.last_version.max(version);
                 let _ = done.send(());
-                true
+                healthy
             }
             Some(Request::Written) => {
                 self.in_flight -= 1;
                 true
             }
             Some(Request::Turn) if self.open.is_none() => self.turn_alone(),
-            Some(Request::Turn) => true,
+            Some(Request::Turn) => {
+                self.is_turn_due = true;
+                true
+            }
             Some(Request::Failed) => false,
             Some(Request::Stop(done)) => {
                 self.close_open(left);
@@ -327,8 +349,10 @@ impl Sequencer {
     }
 
     fn open(&mut self) -> Batch {
-        let turn =
-            if self.head.active.bytes() >= self.overlay_bytes / TURNS { self.turn() } else { None };
+        // The same keys may be written over and over, which is little in memory and much in the log.
+        let is_much = self.head.active.bytes() >= self.overlay_bytes / TURNS;
+        let is_long = self.logged >= self.overlay_bytes / 2;
+        let turn = if is_much || is_long || self.is_turn_due { self.turn() } else { None };
         self.last_version = self.next_version();
         Batch {
             version: self.last_version,
@@ -336,50 +360,123 @@ impl Sequencer {
             prepared: Prepared { turn, ..Prepared::default() },
             accepted: 0,
             bytes: 0,
+            noted: 0,
             before: self.head.clone(),
         }
     }
 
-    /// Decides about a commit, and does to the newest state what it asks for.
+    /// Decides about a commit, and what comes of it.
     fn add(&mut self, batch: &mut Batch, commit: Commit) -> Result<()> {
+        self.redo(batch.draft.news());
+        self.note(batch.version, &batch.prepared.written[batch.noted..]);
+        batch.noted = batch.prepared.written.len();
         batch.bytes += commit.bytes;
         let verdict = self.check(&commit);
-        let Prepared { decided, permits, written, .. } = &mut batch.prepared;
-        permits.push(commit.permit);
-        if let Err(error) = verdict {
-            decided.push((commit.answer, Err(error)));
+        let is_accepted = verdict.is_ok();
+        let Batch { version, draft, prepared, .. } = batch;
+        // There are fewer than that.
+        let order = u16::try_from(prepared.decided.len()).unwrap_or(u16::MAX);
+        let stamp = Versionstamp::new(*version, order);
+        prepared.permits.push(commit.permit);
+        prepared.decided.push((commit.answer, verdict.map(|()| stamp)));
+        if !is_accepted {
             return Ok(());
         }
-        // There are fewer than that.
-        let order = u16::try_from(decided.len()).unwrap_or(u16::MAX);
-        let stamp = Versionstamp::new(batch.version, order);
-        decided.push((commit.answer, Ok(stamp)));
-        batch.accepted += 1;
-        for range in commit.write_ranges {
-            self.recent.note(batch.version, range.clone());
-            written.push(range);
-        }
-        for mutation in commit.mutations {
-            let (mutation, stamps_key) = stamped(mutation, stamp);
-            if let (true, Mutation::Set { key, .. }) = (stamps_key, &mutation) {
-                let range = (key.clone(), next_key(key));
-                self.recent.note(batch.version, range.clone());
-                written.push(range);
+        let (before, from) = (self.head.clone(), draft.end());
+        prepared.written.extend(commit.write_ranges);
+        self.resolve(draft, &mut prepared.written, commit.mutations, stamp)?;
+        if draft.end() - from > LONGEST_COMMIT {
+            // It is as if it had not been there.
+            draft.cut(from);
+            self.head = before;
+            prepared.written.truncate(batch.noted);
+            if let Some((_, verdict)) = prepared.decided.last_mut() {
+                *verdict = Err(limits::transaction_too_large());
             }
-            apply(&mut self.head, &mut batch.draft, &mutation)?;
+        } else {
+            batch.accepted += 1;
         }
         Ok(())
     }
 
+    /// Writes down what a commit comes to, now that what was there is known, and which keys have its stamp.
+    /// It stops when that is too much.
+    fn resolve(
+        &mut self,
+        draft: &mut Draft,
+        written: &mut Vec<KeyRange>,
+        mutations: Vec<Mutation>,
+        stamp: Versionstamp,
+    ) -> Result<()> {
+        let limit = draft.end() + LONGEST_COMMIT;
+        let mut mutations = mutations.into_iter().map(|one| stamped(one, stamp)).peekable();
+        while draft.end() <= limit
+            && let Some((mutation, stamps_key)) = mutations.next()
+        {
+            match &mutation {
+                Mutation::Set { key, value } => {
+                    if stamps_key {
+                        written.push((key.clone(), next_key(key)));
+                    }
+                    draft.push(Change::Set { key, value });
+                }
+                Mutation::ClearRange { begin, end } if *end == next_key(begin) => {
+                    draft.push(Change::Clear { key: begin });
+                }
+                Mutation::ClearRange { begin, end } => {
+                    draft.push(Change::ClearRange { begin, end });
+                }
+                Mutation::Atomic { op, key, operand } => {
+                    self.redo(draft.news());
+                    let mut value = op.apply(self.head.value(key)?.as_deref(), operand);
+                    // Of what follows for the same key only the outcome matters.
+                    let goes_on = |(next, _): &(Mutation, bool)| matches!(next, Mutation::Atomic { key: other, .. } if other == key);
+                    while let Some((Mutation::Atomic { op, operand, .. }, _)) =
+                        mutations.next_if(goes_on)
+                    {
+                        value = op.apply(value.as_deref(), &operand);
+                    }
+                    draft.push(match &value {
+                        Some(value) => Change::Set { key, value },
+                        None => Change::Clear { key },
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does to the newest state what was decided.
+    fn redo<'a>(&mut self, changes: impl Iterator<Item = Change<'a>>) {
+        for change in changes {
+            self.head.active.redo(change);
+        }
+    }
+
+    /// Notes what was written, for those who have read it before.
+    fn note(&mut self, version: u64, written: &[KeyRange]) {
+        for range in written {
+            self.recent.note(version, range);
+        }
+    }
+
     /// Hands a batch to the writer; false if nothing can be done any more.
     fn close_batch(&mut self, batch: Batch, left: usize) -> bool {
-        let Batch { version, draft, mut prepared, accepted, bytes, before } = batch;
+        let Batch { version, draft, mut prepared, accepted, bytes, noted, before } = batch;
         telemetry::batched(prepared.decided.len(), left);
         if accepted > 0 {
+            let length = draft.length();
             match self.log.append(draft, version) {
-                Ok((placed, reached)) => {
+                Ok((mut placed, reached)) => {
+                    self.logged += length;
                     self.reached = reached;
                     self.shown = version;
+                    if self.is_to_write(&prepared) && self.board.check_open().is_ok() {
+                        // What follows is done while the disk is busy with it.
+                        placed.begin();
+                    }
+                    self.redo(placed.news());
+                    self.note(version, &prepared.written[noted..]);
                     prepared.frame = Some(placed);
                     prepared.state = Some(Published::new(version, self.head.clone()));
                 }
@@ -390,15 +487,18 @@ impl Sequencer {
                         prepared,
                         accepted,
                         bytes,
+                        noted,
                         before,
                     };
                     return self.refuse(batch, error);
                 }
             }
         }
-        let healthy = self.hand_over(prepared);
         self.recent.forget(Instant::now());
         self.log.release(self.progress.applied());
+        self.leaving = None;
+        let healthy = self.hand_over(prepared);
+        self.leaving = Some(before);
         self.wait_for_the_applier(bytes);
         healthy
     }
@@ -422,10 +522,15 @@ impl Sequencer {
         self.hand_over(prepared) && error.kind() != ErrorKind::Corrupt
     }
 
-    /// Gives a batch to the writer, or, if neither has anything else to do, writes it here.
+    /// Whether the batch is to be written here, as neither the writer has anything else to do.
+    fn is_to_write(&self, prepared: &Prepared) -> bool {
+        self.writer.is_some() && self.in_flight == 0 && prepared.decided.len() <= 1
+    }
+
+    /// Gives a batch to the writer, or [writes it here](Self::is_to_write).
     fn hand_over(&mut self, prepared: Prepared) -> bool {
         match (&self.writer, &self.batches) {
-            (Some(writer), _) if self.in_flight == 0 && prepared.decided.len() <= 1 => {
+            (Some(writer), _) if self.is_to_write(&prepared) => {
                 let began = Instant::now();
                 let healthy = writer.lock().unwrap_or_else(PoisonError::into_inner).write(prepared);
                 self.pace = (self.pace * 7 + began.elapsed()) / 8;
@@ -442,9 +547,10 @@ impl Sequencer {
     /// Begins a new active layer, unless there is nothing in this one or the one before it is still
     /// on its way.
     fn turn(&mut self) -> Option<Turn> {
-        if self.head.active.is_empty() || !self.progress.begin(self.head.active.bytes()) {
+        if self.logged == 0 || !self.progress.begin(self.head.active.bytes()) {
             return None;
         }
+        (self.logged, self.is_turn_due) = (0, false);
         let layer = mem::take(&mut self.head.active);
         self.head.ground = Arc::new(self.head.ground.under(layer.clone()));
         Some(Turn { layer, reached: self.reached, ground: Arc::clone(&self.head.ground) })
@@ -452,6 +558,7 @@ impl Sequencer {
 
     /// A turn while nothing is committed.
     fn turn_alone(&mut self) -> bool {
+        self.leaving = None;
         self.log.release(self.progress.applied());
         let Some(turn) = self.turn() else { return true };
         let same = Some((self.shown, self.head.clone()));
@@ -517,28 +624,6 @@ fn stamped(mutation: Mutation, stamp: Versionstamp) -> (Mutation, bool) {
         }
         _ => (Mutation::Atomic { op, key, operand }, false),
     }
-}
-
-/// Does to the state what a mutation asks for, and writes down what that was.
-fn apply(head: &mut Snapshot, draft: &mut Draft, mutation: &Mutation) -> Result<()> {
-    let computed;
-    let change = match mutation {
-        Mutation::Set { key, value } => Change::Set { key, value },
-        Mutation::ClearRange { begin, end } if *end == next_key(begin) => {
-            Change::Clear { key: begin }
-        }
-        Mutation::ClearRange { begin, end } => Change::ClearRange { begin, end },
-        Mutation::Atomic { op, key, operand } => {
-            computed = op.apply(head.value(key)?.as_deref(), operand);
-            match &computed {
-                Some(value) => Change::Set { key, value },
-                None => Change::Clear { key },
-            }
-        }
-    };
-    head.active.redo(change);
-    draft.push(change);
-    Ok(())
 }
 
 /// A count of bytes for a ratio.

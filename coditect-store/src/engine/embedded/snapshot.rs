@@ -12,12 +12,11 @@
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
-use arc_swap::ArcSwap;
-
 use super::{
     super::range::{KeyValue, Order},
     layer::{Bytes, Known, Layer},
     storage::{self, CheckedRow, damaged},
+    sync::ArcSwap,
 };
 use crate::Result;
 

@@ -21,13 +21,14 @@
 //! lost keys, and is otherwise whole, is not noticed here.
 
 use std::{
+    cell::Cell,
     fmt,
     io::{self, ErrorKind as Io},
     ops::Bound,
     panic::{self, AssertUnwindSafe},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -186,7 +187,8 @@ impl Storage {
     /// Writes what is in `layer`, and that this is the log up to `applied`: all or nothing, and
     /// durable. After an error it must not be used any more.
     pub(super) fn apply(&mut self, layer: &Layer, applied: Applied) -> Result<()> {
-        guarded(|| {
+        APPLIES.set(true);
+        let done = guarded(|| {
             let mut transaction = self.database.begin_write().map_err(broken)?;
             make_durable(&mut transaction).map_err(broken)?;
             {
@@ -197,7 +199,9 @@ impl Storage {
                 meta.insert(LOG, u64::from(applied.checksum)).map_err(broken)?;
             }
             transaction.commit().map_err(broken)
-        })?;
+        });
+        APPLIES.set(false);
+        done?;
         self.applied = applied;
         Ok(())
     }
@@ -207,17 +211,33 @@ impl Storage {
 /// than that before it on its way to the disk.
 const SYNC_BYTES: usize = 1 << 20;
 
+thread_local! {
+    /// Whether this thread is the one that writes to a file. redb has readers write, too, when its cache is
+    /// full; those are not to wait for the disk longer than they must.
+    static APPLIES: Cell<bool> = const { Cell::new(false) };
+}
+
 /// The file, as redb has it.
 #[derive(Debug)]
 struct Backend {
     file: Arc<dyn File>,
     /// Bytes that were written since it was synced, about.
     unsynced: AtomicUsize,
+    /// Whether something failed to be synced: what is on disk is not known any more, though the system may
+    /// take it for synced. redb does not hear of it if it happens to a reader.
+    is_lost: AtomicBool,
 }
 
 impl Backend {
     fn new(file: Arc<dyn File>) -> Self {
-        Self { file, unsynced: AtomicUsize::new(0) }
+        Self { file, unsynced: AtomicUsize::new(0), is_lost: AtomicBool::new(false) }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.is_lost.load(Ordering::SeqCst) {
+            return Err(io::Error::other("it failed to be synced before"));
+        }
+        Ok(())
     }
 
     fn open(disk: &dyn Disk) -> Result<Self> {
@@ -246,18 +266,21 @@ impl StorageBackend for Backend {
     }
 
     fn set_len(&self, length: u64) -> Result<(), io::Error> {
+        self.check()?;
         self.file.set_len(length)
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
+        self.check()?;
         self.unsynced.store(0, Ordering::Relaxed);
-        self.file.sync()
+        self.file.sync().inspect_err(|_| self.is_lost.store(true, Ordering::SeqCst))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        self.check()?;
         self.file.write(offset, data)?;
-        let before = self.unsynced.fetch_add(data.len(), Ordering::Relaxed);
-        if before + data.len() < SYNC_BYTES { Ok(()) } else { self.sync_data() }
+        let unsynced = self.unsynced.fetch_add(data.len(), Ordering::Relaxed) + data.len();
+        if unsynced < SYNC_BYTES || !APPLIES.get() { Ok(()) } else { self.sync_data() }
     }
 }
 
@@ -318,8 +341,10 @@ impl Batch<'_> {
 /// Makes the file in one step: whole under a name of its own, then by its own. If another process
 /// was faster, its file stays.
 fn create(disk: &dyn Disk) -> Result<()> {
-    let draft = format!("store.{}.draft", std::process::id());
     let cannot = |error| unavailable(format!("{} cannot be made", disk.show(FILE_NAME)), error);
+    // Two processes of one number may share a folder, in containers of their own.
+    let random = getrandom::u64().map_err(|error| cannot(io::Error::other(error.to_string())))?;
+    let draft = format!("store.{random:016x}.draft");
     let file = disk.create(&draft).map_err(cannot)?;
     let made = guarded(|| {
         let database = Builder::new()
@@ -431,8 +456,15 @@ fn tells_of_damage(error: &io::Error) -> bool {
 fn broken(error: impl Into<redb::Error>) -> Error {
     let error = error.into();
     let kind = match &error {
-        // A lock is poisoned by a panic before, and only damage makes the crate panic.
-        redb::Error::Corrupted(_) | redb::Error::LockPoisoned(_) => ErrorKind::Corrupt,
+        // A lock is poisoned by a panic before, and only damage makes the crate panic; so it does tables of
+        // another form than they were made in.
+        redb::Error::Corrupted(_)
+        | redb::Error::LockPoisoned(_)
+        | redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TableIsMultimap(_)
+        | redb::Error::TableIsNotMultimap(_)
+        | redb::Error::TypeDefinitionChanged { .. }
+        | redb::Error::TableDoesNotExist(_) => ErrorKind::Corrupt,
         redb::Error::Io(cause) if tells_of_damage(cause) => ErrorKind::Corrupt,
         redb::Error::DatabaseClosed => ErrorKind::Closed,
         _ => ErrorKind::Unavailable,
@@ -454,5 +486,43 @@ fn corrupt(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Snapshot")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::faulty::{Fault, Faulty},
+        *,
+    };
+
+    #[test]
+    fn what_failed_to_be_synced_once_is_never_taken_for_synced() {
+        let disk = Faulty::new(None);
+        let backend = Backend::new(disk.create("file").unwrap());
+        backend.write(0, b"1").unwrap();
+        disk.fail_from_now_on(Fault::Stop);
+        backend.sync_data().unwrap_err();
+        disk.repair();
+        let operations = disk.operations();
+        backend.sync_data().unwrap_err();
+        backend.write(0, b"2").unwrap_err();
+        backend.set_len(1).unwrap_err();
+        assert_eq!(disk.operations(), operations, "the disk was asked again");
+    }
+
+    #[test]
+    fn only_who_moves_commits_waits_for_the_disk_between() {
+        let disk = Faulty::new(None);
+        let backend = Backend::new(disk.create("file").unwrap());
+        let write_much = || {
+            let before = disk.operations();
+            (0..4).for_each(|at| backend.write(at, &vec![1; SYNC_BYTES]).unwrap());
+            disk.operations() - before
+        };
+        assert_eq!(write_much(), 4);
+        APPLIES.set(true);
+        assert_eq!(write_much(), 8);
+        APPLIES.set(false);
     }
 }

@@ -6,23 +6,60 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
 use futures_util::future::join_all;
 
 use super::{super::RangeQuery, disk::File, *};
-use crate::engine::{Database, Engine, Isolation};
+use crate::engine::{AtomicOp, Database, Engine, Isolation};
 
 /// Memory of whose syncs one fails: the one that finds `syncs_left` at zero. What comes after it
 /// panics.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Failing {
     files: Memory,
     syncs_left: Arc<AtomicI64>,
+    sync_takes: Duration,
+}
+
+impl Default for Failing {
+    fn default() -> Self {
+        let syncs_left = Arc::new(AtomicI64::new(i64::MAX));
+        Self { files: Memory::default(), syncs_left, sync_takes: Duration::ZERO }
+    }
+}
+
+impl Failing {
+    /// One that fails at nothing, and is as slow as that.
+    fn slow(sync_takes: Duration) -> Arc<Self> {
+        Arc::new(Self { sync_takes, ..Self::default() })
+    }
+
+    fn file(&self, file: Arc<dyn File>) -> Arc<dyn File> {
+        Arc::new(FailingFile(file, Arc::clone(&self.syncs_left), self.sync_takes))
+    }
+
+    fn syncs(&self) -> i64 {
+        i64::MAX - self.syncs_left.load(Ordering::SeqCst)
+    }
 }
 
 #[derive(Debug)]
-struct FailingFile(Arc<dyn File>, Arc<AtomicI64>);
+struct FailingFile(Arc<dyn File>, Arc<AtomicI64>, Duration);
+
+fn database(disk: &Arc<impl Disk + 'static>, options: &Options) -> Database {
+    let engine = Embedded::start("embedded", Arc::clone(disk) as Arc<dyn Disk>, options).unwrap();
+    Database::of(Engine::Embedded(engine))
+}
+
+async fn set(database: &Database, key: &[u8], value: &[u8]) -> Result<u64> {
+    let tx = database.begin();
+    tx.set(key, value);
+    tx.commit().await?;
+    Ok(tx.committed_version().unwrap())
+}
 
 impl Disk for Failing {
     fn names(&self) -> io::Result<Vec<String>> {
@@ -30,11 +67,11 @@ impl Disk for Failing {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(FailingFile(self.files.open(name)?, Arc::clone(&self.syncs_left))))
+        Ok(self.file(self.files.open(name)?))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(FailingFile(self.files.create(name)?, Arc::clone(&self.syncs_left))))
+        Ok(self.file(self.files.create(name)?))
     }
 
     fn publish(&self, draft: &str, name: &str) -> io::Result<()> {
@@ -68,6 +105,7 @@ impl File for FailingFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        thread::sleep(self.2);
         match self.1.fetch_sub(1, Ordering::SeqCst) {
             0 => Err(io::Error::other("the disk is gone")),
             ..0 => panic!("nobody syncs again what failed to be synced"),
@@ -79,13 +117,8 @@ impl File for FailingFile {
 #[tokio::test]
 async fn a_failed_sync_answers_that_the_outcome_is_unknown_and_closes_the_engine() {
     let disk = Arc::new(Failing::default());
-    disk.syncs_left.store(i64::MAX, Ordering::SeqCst);
-    let disk_of_engine = Arc::clone(&disk) as Arc<dyn Disk>;
-    let engine = Embedded::start("embedded", disk_of_engine, &Options::default()).unwrap();
-    let database = Database::of(Engine::Embedded(engine));
-    let first = database.begin();
-    first.set(b"first", b"");
-    first.commit().await.unwrap();
+    let database = database(&disk, &Options::default());
+    set(&database, b"first", b"").await.unwrap();
     let reader = database.begin();
     reader.read_version().await.unwrap();
     let watching = database.begin();
@@ -129,25 +162,139 @@ fn a_panic_while_a_commit_is_written_closes_the_engine_and_harms_nobody() {
         };
         runtime.unwrap().block_on(async {
             let disk = Arc::new(Failing::default());
-            disk.syncs_left.store(i64::MAX, Ordering::SeqCst);
-            let engine = Embedded::start(
-                "embedded",
-                Arc::clone(&disk) as Arc<dyn Disk>,
-                &Options::default(),
-            );
-            let database = Database::of(Engine::Embedded(engine.unwrap()));
-            let first = database.begin();
-            first.set(b"first", b"");
-            first.commit().await.unwrap();
+            let database = database(&disk, &Options::default());
+            set(&database, b"first", b"").await.unwrap();
             disk.syncs_left.store(-1, Ordering::SeqCst);
-            let second = database.begin();
-            second.set(b"second", b"");
-            assert_eq!(second.commit().await.unwrap_err().kind(), ErrorKind::MaybeCommitted);
+            let error = set(&database, b"second", b"").await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::MaybeCommitted);
             let gone = database.begin().get(b"first").await.unwrap_err();
             assert_eq!(gone.kind(), ErrorKind::Closed);
             database.close().await;
         });
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_panic_while_many_commit_leaves_nobody_waiting() {
+    let disk = Failing::slow(Duration::from_millis(1));
+    let database = database(&disk, &Options::default());
+    set(&database, b"first", b"").await.unwrap();
+    disk.syncs_left.store(-1, Ordering::SeqCst);
+    let clients: Vec<_> = (0..20_u8)
+        .map(|client| {
+            let database = database.clone();
+            tokio::spawn(async move { while set(&database, &[client], b"").await.is_ok() {} })
+        })
+        .collect();
+    let all = tokio::time::timeout(Duration::from_secs(20), join_all(clients));
+    assert!(all.await.is_ok(), "somebody waits");
+    tokio::time::timeout(Duration::from_secs(20), database.close()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn clients_share_syncs_where_one_thread_serves_them_all() {
+    let disk = Failing::slow(Duration::from_micros(200));
+    let database = database(&disk, &Options::default());
+    let before = disk.syncs();
+    let clients = (0..64_u8).map(|client| {
+        let database = database.clone();
+        tokio::spawn(async move {
+            for n in 0..10_u8 {
+                set(&database, &[client, n], b"").await.unwrap();
+            }
+        })
+    });
+    for client in join_all(clients).await {
+        client.unwrap();
+    }
+    let syncs = disk.syncs() - before;
+    assert!(syncs < 640 / 4, "{syncs} syncs of 640 commits");
+}
+
+#[tokio::test]
+async fn all_commits_after_an_advance_have_later_versions_also_those_of_an_open_batch() {
+    let disk = Failing::slow(Duration::from_millis(100));
+    let database = database(&disk, &Options::default());
+    let first = set(&database, b"first", b"").await.unwrap();
+    // The first is written by the sequencer, the next two together by the writer; the last waits in an open
+    // batch meanwhile.
+    let waiting = [0, 20, 20, 150].map(|after| {
+        let database = database.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            set(&database, &after.to_be_bytes(), b"").await.unwrap()
+        })
+    });
+    tokio::time::sleep(Duration::from_millis(170)).await;
+    let ahead = first + 1_000_000_000;
+    database.advance_version(ahead).await.unwrap();
+    assert!(set(&database, b"last", b"").await.unwrap() > ahead);
+    for one in waiting {
+        assert!(one.await.unwrap() < ahead);
+    }
+}
+
+fn log_bytes(disk: &dyn Disk) -> u64 {
+    let names = disk.names().unwrap().into_iter().filter(|name| name.starts_with("log-"));
+    names.map(|name| disk.open(&name).unwrap().len().unwrap()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_stays_short_when_the_same_keys_are_written_over_and_over() {
+    let disk = Arc::new(Memory::default());
+    let options = Options { overlay_bytes: 8 << 20, ..Options::default() };
+    let database = database(&disk, &options);
+    let clients = (0..8_u8).map(|client| {
+        let database = database.clone();
+        tokio::spawn(async move {
+            for n in 0..200_u8 {
+                set(&database, &[client], &vec![n; 50_000]).await.unwrap();
+            }
+        })
+    });
+    for client in join_all(clients).await {
+        client.unwrap();
+    }
+    let bytes = log_bytes(&*disk);
+    assert!(bytes <= 20 << 20, "{bytes} bytes of log for 80 million written");
+}
+
+#[tokio::test]
+async fn what_many_operations_on_one_long_value_come_to_is_written_once() {
+    let disk = Arc::new(Memory::default());
+    let database = database(&disk, &Options::default());
+    set(&database, b"long", &vec![1; 90_000]).await.unwrap();
+    let tx = database.begin();
+    for _ in 0..2_000 {
+        tx.atomic(AtomicOp::AppendIfFits, b"long", &[2]);
+    }
+    tx.commit().await.unwrap();
+    let value = database.begin().get(b"long").await.unwrap().unwrap();
+    assert_eq!((value.len(), value.last()), (92_000, Some(&2)));
+    assert!(log_bytes(&*disk) < 8 << 20, "{} bytes of log", log_bytes(&*disk));
+}
+
+#[tokio::test]
+async fn a_commit_that_comes_to_too_much_is_refused_and_does_nothing() {
+    let database = database(&Arc::new(Memory::default()), &Options::default());
+    for ten in 0..80_u8 {
+        let tx = database.begin();
+        (0..10_u8).for_each(|one| tx.set(&[b'k', ten, one], &vec![1; 90_000]));
+        tx.commit().await.unwrap();
+    }
+    let tx = database.begin();
+    for ten in 0..80_u8 {
+        (0..10_u8).for_each(|one| tx.atomic(AtomicOp::AppendIfFits, &[b'k', ten, one], &[2]));
+    }
+    let (refused, done) = tokio::join!(tx.commit(), set(&database, b"other", b"1"));
+    let error = refused.unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Limit, Some(2101)));
+    done.unwrap();
+    for ten in [0, 79] {
+        let value = database.begin().get(&[b'k', ten, 0]).await.unwrap().unwrap();
+        assert_eq!(value.len(), 90_000);
+    }
+    assert_eq!(database.begin().get(b"other").await.unwrap(), Some(b"1".to_vec()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

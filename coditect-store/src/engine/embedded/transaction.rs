@@ -2,8 +2,7 @@
 
 use std::{
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    sync::{Arc, PoisonError},
 };
 
 use tokio::sync::oneshot;
@@ -26,6 +25,7 @@ use super::{
     reads::{self, View},
     sequencer::{Commit, ReadAt},
     snapshot::Snapshot,
+    sync::{Instant, Mutex, MutexGuard},
     watches::Watcher,
     writer::Committed,
     writes::{Writes, next_key},
@@ -102,11 +102,11 @@ impl Transaction {
         key: &[u8],
         isolation: Isolation,
     ) -> Result<Option<Vec<u8>>> {
-        if !self.is_slow() {
+        if !self.shared.disk.is_slow() {
             return self.get_now(key, isolation);
         }
         let (tx, key) = (self.clone(), key.to_vec());
-        aside(move || tx.get_now(&key, isolation)).await
+        self.shared.aside(move || tx.get_now(&key, isolation)).await
     }
 
     pub(in super::super) async fn get_key(
@@ -114,11 +114,11 @@ impl Transaction {
         selector: &KeySelector,
         isolation: Isolation,
     ) -> Result<Vec<u8>> {
-        if !self.is_slow() {
+        if !self.shared.disk.is_slow() {
             return self.get_key_now(selector, isolation);
         }
         let (tx, selector) = (self.clone(), selector.clone());
-        aside(move || tx.get_key_now(&selector, isolation)).await
+        self.shared.aside(move || tx.get_key_now(&selector, isolation)).await
     }
 
     pub(in super::super) async fn get_range(
@@ -126,11 +126,11 @@ impl Transaction {
         query: &RangeQuery,
         isolation: Isolation,
     ) -> Result<RangePage> {
-        if !self.is_slow() {
+        if !self.shared.disk.is_slow() {
             return self.get_range_now(query, isolation);
         }
         let (tx, query) = (self.clone(), query.clone());
-        aside(move || tx.get_range_now(&query, isolation)).await
+        self.shared.aside(move || tx.get_range_now(&query, isolation)).await
     }
 
     fn get_now(&self, key: &[u8], isolation: Isolation) -> Result<Option<Vec<u8>>> {
@@ -248,7 +248,8 @@ impl Transaction {
     }
 
     pub(in super::super) async fn watch(&self, key: &[u8]) -> Result<Watch> {
-        let expected = self.get(key, Isolation::Snapshot).await?;
+        // It is a read as any other: FoundationDB's client has it conflict, too.
+        let expected = self.get(key, Isolation::Serializable).await?;
         let mut state = self.lock();
         if state.watchers.len() >= limits::WATCH_LIMIT || !self.shared.board.watches.have_room() {
             return Err(limits::too_many_watches());
@@ -338,11 +339,6 @@ impl Transaction {
 
     pub(in super::super) fn approximate_size(&self) -> usize {
         self.lock().size()
-    }
-
-    /// Whether a read had better not be done on a thread that serves others.
-    fn is_slow(&self) -> bool {
-        self.shared.disk.is_slow()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -464,15 +460,6 @@ impl State {
             }
         }
         answer
-    }
-}
-
-/// Reads where waiting for the disk holds nobody else up.
-async fn aside<T: Send + 'static>(read: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::runtime::Handle::try_current() {
-        // It is cut off when the runtime stops.
-        Ok(runtime) => runtime.spawn_blocking(read).await.unwrap_or_else(|_| Err(limits::closed())),
-        Err(_) => read(),
     }
 }
 

@@ -30,17 +30,33 @@ impl Held {
         self.version
     }
 
-    pub(in super::super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.shared.board.check_open()?;
-        self.snapshot.value(key)
+    pub(in super::super) async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        if !self.shared.disk.is_slow() {
+            return self.get_now(key);
+        }
+        let (held, key) = (self.clone(), key.to_vec());
+        self.shared.aside(move || held.get_now(&key)).await
     }
 
-    pub(in super::super) fn page(
+    pub(in super::super) async fn page(
         &self,
         begin: &[u8],
         end: &[u8],
         bytes: usize,
     ) -> Result<ViewPage> {
+        if !self.shared.disk.is_slow() {
+            return self.page_now(begin, end, bytes);
+        }
+        let (held, begin, end) = (self.clone(), begin.to_vec(), end.to_vec());
+        self.shared.aside(move || held.page_now(&begin, &end, bytes)).await
+    }
+
+    fn get_now(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.shared.board.check_open()?;
+        self.snapshot.value(key)
+    }
+
+    fn page_now(&self, begin: &[u8], end: &[u8], bytes: usize) -> Result<ViewPage> {
         self.shared.board.check_open()?;
         let mut stored = self.snapshot.rows(begin, end, Order::Ascending)?;
         let mut page = ViewPage { rows: Vec::new(), more: true };

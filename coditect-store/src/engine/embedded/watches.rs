@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     mem,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
 };
 
 use sha2::{Digest as _, Sha256};
@@ -13,6 +13,7 @@ use super::{
     super::limits::{self, WATCH_LIMIT},
     conflicts::KeyRange,
     snapshot::Snapshot,
+    sync::Mutex,
 };
 use crate::{Result, telemetry};
 

@@ -1,14 +1,11 @@
 //! Makes batches durable, one after the other, and then shows and answers them.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{Receiver, Sender},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc::UnboundedSender, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
     super::{limits, versionstamp::Versionstamp},
@@ -18,6 +15,12 @@ use super::{
     log::Placed,
     sequencer::Request,
     snapshot::Snapshot,
+    sync::{
+        Instant, Mutex,
+        mpsc::{Receiver, Sender},
+        queue::UnboundedSender,
+        thread,
+    },
 };
 use crate::{Error, ErrorKind, Result, telemetry};
 
@@ -63,8 +66,12 @@ impl Writer {
     /// Writes, shows, answers; false if nothing can be written any more.
     pub(super) fn write(&mut self, prepared: Prepared) -> bool {
         let Prepared { frame, decided, permits, written, state, turn, same } = prepared;
+        // Dropped before those are who would hear of a panic by it.
+        let _closing = CloseOnPanic(&self.board);
         if self.board.check_open().is_err() {
-            answer_all(decided, |_| Err(limits::closed()));
+            let may_be_there = frame.is_some_and(|frame| frame.has_begun());
+            let error = if may_be_there { limits::maybe_committed } else { limits::closed };
+            answer_all(decided, |_| Err(error()));
             return false;
         }
         if let Some(turn) = turn {
@@ -75,11 +82,11 @@ impl Writer {
             self.board.put_in_another_way(version, snapshot);
         }
         if let Some(frame) = frame
-            && let Err(error) = write(&frame)
+            && let Err(error) = write(frame)
         {
             tracing::error!(error = &error as &dyn std::error::Error, "the log cannot be written");
-            self.board.close();
             let error = Arc::new(error);
+            self.board.fail(Arc::clone(&error));
             let cause = || Box::new(Arc::clone(&error));
             answer_all(decided, |_| Err(limits::maybe_committed().because(cause())));
             return false;
@@ -101,6 +108,17 @@ impl Writer {
     }
 }
 
+/// Closes the board when it is dropped by a panic.
+struct CloseOnPanic<'a>(&'a Board);
+
+impl Drop for CloseOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.close();
+        }
+    }
+}
+
 /// Writes batches as they come.
 pub(super) fn run(
     writer: &Mutex<Writer>,
@@ -114,7 +132,7 @@ pub(super) fn run(
     }
 }
 
-fn write(frame: &Placed) -> Result<()> {
+fn write(frame: Placed) -> Result<()> {
     let started = Instant::now();
     frame.write().map_err(|error| {
         Error::new(ErrorKind::Unavailable, "the log cannot be written").because(error)

@@ -130,10 +130,24 @@ impl Writes {
     }
 
     /// Everything written, in the order in which the commit applies it.
-    pub(super) fn into_mutations(mut self) -> Vec<Mutation> {
-        let rest = self.mutations(b"", MAX_KEY);
-        self.settled.extend(rest);
-        self.settled
+    pub(super) fn into_mutations(self) -> Vec<Mutation> {
+        let Self { entries, settled: mut mutations } = self;
+        let mut written = Vec::with_capacity(entries.len());
+        let mut entries = entries.into_iter().peekable();
+        while let Some((key, Entry { mut operations, gap, .. })) = entries.next() {
+            if gap.cleared {
+                let begin = if operations.is_empty() { key.clone() } else { next_key(&key) };
+                let end = entries.peek().map_or(MAX_KEY, |(next, _)| next).to_vec();
+                if begin < end {
+                    mutations.push(Mutation::ClearRange { begin, end });
+                }
+            }
+            let last = operations.pop();
+            written.extend(operations.into_iter().map(|one| one.into_mutation(key.clone())));
+            written.extend(last.map(|one| one.into_mutation(key)));
+        }
+        mutations.append(&mut written);
+        mutations
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -230,7 +244,8 @@ impl Writes {
                     clears.push(Mutation::ClearRange { begin: at, end: until.clone() });
                 }
                 State::Written(Written(written)) => {
-                    operations.extend(written.iter().map(|operation| operation.mutation(&at)));
+                    let owned = |one: &Operation| one.clone().into_mutation(at.clone());
+                    operations.extend(written.iter().map(owned));
                 }
             }
             at = until;
@@ -269,13 +284,14 @@ impl Entry {
 }
 
 impl Operation {
-    fn mutation(&self, key: &[u8]) -> Mutation {
+    fn into_mutation(self, key: Vec<u8>) -> Mutation {
         match self {
-            Self::Become(Some(value)) => Mutation::Set { key: key.to_vec(), value: value.clone() },
-            Self::Become(None) => Mutation::ClearRange { begin: key.to_vec(), end: next_key(key) },
-            Self::Apply(op, operand) => {
-                Mutation::Atomic { op: *op, key: key.to_vec(), operand: operand.clone() }
+            Self::Become(Some(value)) => Mutation::Set { key, value },
+            Self::Become(None) => {
+                let end = next_key(&key);
+                Mutation::ClearRange { begin: key, end }
             }
+            Self::Apply(op, operand) => Mutation::Atomic { op, key, operand },
         }
     }
 }

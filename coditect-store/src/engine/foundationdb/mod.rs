@@ -15,7 +15,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     sync::{
-        Arc, LazyLock, Mutex, PoisonError, Weak,
+        Arc, LazyLock, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -46,8 +46,9 @@ const MIN_VERSION: &[u8] = b"\xff\xff/management/min_required_commit_version";
 /// How long a cluster may take to come back with other versions.
 const RECOVERY: Duration = Duration::from_secs(60);
 
-/// The connections of this process, by their cluster files: all that open one cluster share one.
-static CONNECTIONS: LazyLock<Mutex<HashMap<PathBuf, Weak<Database>>>> =
+/// The connections of this process, by their cluster files: all that open one cluster share one. They stay for
+/// as long as the process does: to make one takes long.
+static CONNECTIONS: LazyLock<Mutex<HashMap<PathBuf, Arc<Database>>>> =
     LazyLock::new(Mutex::default);
 
 /// As many watches as the library allows on one connection: each database refuses one too many of its
@@ -210,9 +211,19 @@ impl Shared {
     /// Removes all keys under the prefix.
     async fn empty(&self) -> Result<()> {
         let Some((begin, end)) = self.prefix.range() else { return Ok(()) };
-        let tx = self.database.create_trx().map_err(|error| self.error(error, During::Read))?;
-        tx.clear_range(begin, end);
-        self.commit(tx).await
+        let mut left = 5;
+        loop {
+            let tx = self.database.create_trx().map_err(|error| self.error(error, During::Read))?;
+            tx.clear_range(begin, end);
+            left -= 1;
+            match self.commit(tx).await {
+                // What is removed twice is removed.
+                Err(error) if left > 0 && error.kind() != ErrorKind::Closed => {
+                    sleep(Duration::from_millis(100)).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn commit(&self, tx: foundationdb::Transaction) -> Result<()> {
@@ -232,8 +243,8 @@ fn connection(file: &Path) -> Result<Arc<Database>> {
     let full = full.map_err(|error| unusable("cannot be read").because(error))?;
     let path = full.to_str().ok_or_else(|| unusable("has a name that is no text"))?;
     let mut connections = CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(open) = connections.get(&full).and_then(Weak::upgrade) {
-        return Ok(open);
+    if let Some(open) = connections.get(&full) {
+        return Ok(Arc::clone(open));
     }
     let database =
         Database::from_path(path).map_err(|error| unusable("names no cluster").because(error))?;
@@ -241,7 +252,7 @@ fn connection(file: &Path) -> Result<Arc<Database>> {
         .set_option(DatabaseOption::MaxWatches(MOST_WATCHES))
         .map_err(|error| unusable("cannot be used").because(error))?;
     let database = Arc::new(database);
-    connections.insert(full, Arc::downgrade(&database));
+    connections.insert(full, Arc::clone(&database));
     Ok(database)
 }
 

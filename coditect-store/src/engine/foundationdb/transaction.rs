@@ -113,7 +113,7 @@ impl Transaction {
             let left = query.limit.map(|limit| limit - page.rows.len());
             let more_bytes = query.target_bytes.map_or(0, |target| {
                 let left = target.saturating_sub(bytes).max(1);
-                if is_cut { left + left / 4 + SLACK } else { left }
+                if is_cut { left.saturating_add(left / 4).saturating_add(SLACK) } else { left }
             });
             let option = RangeOption {
                 begin: place(&rest.0),
@@ -204,10 +204,12 @@ impl Transaction {
         }
     }
 
-    pub(in super::super) fn watch(&self, key: &[u8]) -> Result<Watch> {
+    pub(in super::super) async fn watch(&self, key: &[u8]) -> Result<Watch> {
         if key >= MAX_KEY {
             return Err(limits::key_outside_legal_range());
         }
+        // What it compares with is to be as of now, not of when the cluster gets to it.
+        self.read_version().await?;
         let shared = &self.0.shared;
         let watching = Watching::new(shared).ok_or_else(limits::too_many_watches)?;
         let key = shared.prefix.key(key);

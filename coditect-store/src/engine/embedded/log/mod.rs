@@ -9,7 +9,7 @@
 //! folder     log-0000.wal, log-0001.wal, …: segments, in the order of the numbers in their headers
 //! segment    header (4,096 bytes) ‖ the header again ‖ frame ‖ frame ‖ … ‖ what was there before
 //! header     "CDTLOG\0\0" ‖ format (4 bytes) ‖ store (8) ‖ number (8) ‖ salt (8) ‖ CRC-32C (4) ‖ zeros
-//! frame      "CDTF" ‖ CRC-32C (4) ‖ predecessor (4) ‖ length of the payload (4) ‖ version (8)
+//! frame      mark (4) ‖ CRC-32C (4) ‖ predecessor (4) ‖ length of the payload (4) ‖ version (8)
 //!            ‖ payload ‖ zeros up to a multiple of 8
 //! payload    change ‖ change ‖ …
 //! change     1 ‖ key ‖ length (4) ‖ value             the key has the value
@@ -18,7 +18,8 @@
 //! key        length (2) ‖ bytes
 //! ```
 //!
-//! Numbers are little-endian. A frame's checksum is over the salt of its segment and everything in the
+//! Numbers are little-endian. A frame's mark is the CRC-32C of the salt of its segment (in format 1 it was
+//! "CDTF"), so that nothing else is taken for the beginning of one. A frame's checksum is over the salt of its segment and everything in the
 //! frame behind the checksum; `predecessor` is the checksum of the frame before, wherever that lies.
 //! Segments are files that are there, with their whole length written and synced, before they are
 //! needed: a commit changes no length and no name. When the B-tree holds what a segment does, the file
@@ -30,11 +31,16 @@
 //! damaged last frame cannot be told from one that was torn, and is passed over in silence.
 
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzzing;
 mod recovery;
 mod segment;
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use fuzzing::log_segment;
 
 use std::{collections::VecDeque, io, sync::Arc};
 
@@ -55,6 +61,8 @@ pub(super) struct Log {
     used: VecDeque<(Slot, u64)>,
     /// The checksum of the last frame.
     last: u32,
+    /// How long a segment is at the most, in bytes.
+    longest: u64,
 }
 
 #[derive(Debug)]
@@ -70,37 +78,68 @@ struct Active {
 pub(super) struct Placed {
     file: Arc<dyn File>,
     at: u64,
-    bytes: Vec<u8>,
+    frame: Draft,
+    /// How writing it went, if it was begun.
+    begun: Option<io::Result<()>>,
 }
 
 impl Placed {
-    /// Writes it and makes it durable. After an error nobody knows what is on disk: the log must not be
-    /// written to any more.
-    pub(super) fn write(&self) -> io::Result<()> {
-        self.file.write(self.at, &self.bytes)?;
+    /// Writes it; the disk may make it durable from now on. How that went, [`write`](Self::write) says.
+    pub(super) fn begin(&mut self) {
+        let bytes = self.frame.bytes();
+        let begun = self.file.write(self.at, bytes);
+        if begun.is_ok() {
+            self.file.begin_sync(self.at, bytes.len());
+        }
+        self.begun = Some(begun);
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.is_some()
+    }
+
+    /// Makes it durable. After an error nobody knows what is on disk: the log must not be written to any
+    /// more.
+    pub(super) fn write(mut self) -> io::Result<()> {
+        match self.begun.take() {
+            Some(begun) => begun?,
+            None => self.file.write(self.at, self.frame.bytes())?,
+        }
         self.file.sync()
+    }
+
+    /// As [`Draft::news`].
+    pub(super) fn news(&mut self) -> impl Iterator<Item = Change<'_>> {
+        self.frame.news()
     }
 }
 
 impl Log {
     /// The log of `store` on `disk`, as far as it has been replayed. It goes on in a segment of its own.
-    pub(super) fn new(disk: Arc<dyn Disk>, store: u64, replayed: Replay) -> Self {
+    /// None is longer than a fourth of the memory that holds what is not in the B-tree yet.
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        store: u64,
+        replayed: Replay,
+        overlay_bytes: usize,
+    ) -> Self {
         let Replay { slots, free, used, next_number, reached, .. } = replayed;
         Self {
             supply: Supply::new(disk, store, next_number, &slots, free),
             active: None,
             used: used.into(),
             last: reached.checksum,
+            longest: (overlay_bytes as u64 / 4).clamp(SHORTEST, LONGEST),
         }
     }
 
     /// Gives the next frame its place. An error leaves the log as it was.
-    pub(super) fn append(&mut self, draft: Draft, version: u64) -> Result<(Placed, Applied)> {
+    pub(super) fn append(&mut self, mut draft: Draft, version: u64) -> Result<(Placed, Applied)> {
         let length = draft.length() as u64;
         let mut active = match self.active.take() {
             Some(active) if active.at + length <= active.segment.slot.length => active,
             full => {
-                let segment = self.supply.take(length, next_length(full.as_ref()));
+                let segment = self.supply.take(length, self.next_length(full.as_ref()));
                 // Also if there is no other, it is full.
                 if let Some(Active { segment, last_version, .. }) = full {
                     self.used.push_back((segment.slot, last_version));
@@ -108,16 +147,23 @@ impl Log {
                 Active { segment: segment?, at: FRAMES, last_version: version }
             }
         };
-        let (bytes, checksum) = draft.finish(active.segment.header.salt, self.last, version);
-        let placed = Placed { file: Arc::clone(&active.segment.slot.file), at: active.at, bytes };
+        let checksum = draft.finish(active.segment.header, self.last, version);
+        let file = Arc::clone(&active.segment.slot.file);
+        let placed = Placed { file, at: active.at, frame: draft, begun: None };
         active.at += length;
         active.last_version = version;
         if active.at > active.segment.slot.length / 2 {
-            self.supply.prepare(next_length(Some(&active)));
+            self.supply.prepare(self.next_length(Some(&active)));
         }
         self.active = Some(active);
         self.last = checksum;
         Ok((placed, Applied { version, checksum }))
+    }
+
+    /// Each segment is longer than the one before: who writes little keeps little.
+    fn next_length(&self, active: Option<&Active>) -> u64 {
+        let length = active.map_or(SHORTEST, |active| active.segment.slot.length * 4);
+        length.clamp(SHORTEST, self.longest)
     }
 
     /// The B-tree holds everything up to `version`.
@@ -128,11 +174,6 @@ impl Log {
             self.supply.give(slot);
         }
     }
-}
-
-/// Each segment is longer than the one before: who writes little keeps little.
-fn next_length(active: Option<&Active>) -> u64 {
-    active.map_or(SHORTEST, |active| (active.segment.slot.length * 4).clamp(SHORTEST, LONGEST))
 }
 
 fn cannot(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {

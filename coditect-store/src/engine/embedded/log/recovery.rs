@@ -1,11 +1,11 @@
 //! What a log has that the B-tree has not.
 
-use std::{fmt, io};
+use std::{fmt, io, iter, sync::Arc};
 
 use chrono::{DateTime, Utc};
 
 use super::{
-    super::disk::{self, Disk},
+    super::disk::{self, Disk, File},
     cannot,
     frame::{ALIGNMENT, Change, Frame},
     segment::{FRAMES, Header, Slot},
@@ -34,6 +34,8 @@ pub(in super::super) struct Replay {
     /// Files without.
     pub(super) free: Vec<Slot>,
     pub(super) next_number: u64,
+    /// The last frame that was replayed, and where it lies.
+    last: Option<(Arc<dyn File>, u64, Vec<u8>)>,
 }
 
 /// Frames that are whole, or may be, while one before them is missing.
@@ -74,12 +76,14 @@ pub(in super::super) fn replay(
         let bytes = disk::read_all(&*slot.file).map_err(|error| cannot("be read", error))?;
         let before = replay.frames;
         let mut last_version = 0;
-        for frame in frames(&bytes, header.salt) {
+        let mut last = None;
+        for (at, frame) in frames(&bytes, header) {
             last_version = frame.version;
             if frame.version <= applied.version {
                 continue;
             }
-            if replay.lost.is_some() || frame.predecessor != replay.reached.checksum {
+            let is_broken = replay.lost.as_ref().is_some_and(|lost| lost.frames > 0);
+            if is_broken || frame.predecessor != replay.reached.checksum {
                 replay.lost().add(frame.version);
                 continue;
             }
@@ -88,6 +92,12 @@ pub(in super::super) fn replay(
             redo(reached, &changes.ok_or_else(nonsense)?)?;
             replay.reached = reached;
             replay.frames += 1;
+            last = Some((at, frame.length()));
+        }
+        if let Some((at, length)) = last {
+            let end = (at + length).min(bytes.len());
+            let frame = bytes[at..end].to_vec();
+            replay.last = Some((Arc::clone(&slot.file), at as u64, frame));
         }
         if last_version > applied.version {
             replay.used.push((slot, last_version));
@@ -107,11 +117,30 @@ impl Replay {
         self.lost.get_or_insert_default()
     }
 
+    /// Makes durable what was replayed, before anybody sees it. A crash of the program leaves the last frame
+    /// in the system's cache, and it may not be on disk: the others are, since one is written when the one
+    /// before it is synced. It is written again, since what failed to be synced once may count as clean.
+    pub(in super::super) fn make_durable(&self) -> Result<()> {
+        let Some((file, at, frame)) = &self.last else { return Ok(()) };
+        file.write(*at, frame)
+            .and_then(|()| file.sync())
+            .map_err(|error| cannot("be synced", error))
+    }
+
     /// Gives the log's files names under which no log is looked for.
     pub(in super::super) fn put_aside(&self, disk: &dyn Disk) -> Result<()> {
         for slot in &self.slots {
             let aside = format!("{}.damaged-{}", slot.name, self.reached.version);
-            disk.publish(&slot.name, &aside).map_err(|error| cannot("be put aside", error))?;
+            // One of that name may be there from another time.
+            let mut names =
+                iter::once(aside.clone()).chain((2_u32..).map(|n| format!("{aside}-{n}")));
+            let publish = |aside: &str| match disk.publish(&slot.name, aside) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+                outcome => Some(outcome),
+            };
+            if let Some(outcome) = names.find_map(|aside| publish(&aside)) {
+                outcome.map_err(|error| cannot("be put aside", error))?;
+            }
         }
         disk.sync_names().map_err(|error| cannot("be put aside", error))
     }
@@ -179,16 +208,17 @@ fn header(slot: &Slot) -> Result<Option<Header>> {
     Header::of(&bytes).transpose()
 }
 
-/// All whole frames of a segment.
-fn frames(bytes: &[u8], salt: u64) -> impl Iterator<Item = Frame<'_>> {
-    let mut rest = usize::try_from(FRAMES).ok().and_then(|from| bytes.get(from..)).unwrap_or(&[]);
-    std::iter::from_fn(move || {
+/// All whole frames of a segment, and where they lie.
+fn frames(bytes: &[u8], header: Header) -> impl Iterator<Item = (usize, Frame<'_>)> {
+    let mut next = usize::try_from(FRAMES).unwrap_or(usize::MAX);
+    iter::from_fn(move || {
         loop {
-            if let Some(frame) = Frame::read(rest, salt) {
-                rest = rest.get(frame.length()..).unwrap_or(&[]);
-                return Some(frame);
+            let (at, rest) = (next, bytes.get(next..)?);
+            let frame = Frame::read(rest, header);
+            next += frame.map_or(ALIGNMENT, |frame| frame.length());
+            if let Some(frame) = frame {
+                return Some((at, frame));
             }
-            rest = rest.get(ALIGNMENT..)?;
         }
     })
 }

@@ -1,20 +1,22 @@
 //! Segments: files of a fixed length, made before they are needed.
 
-use std::{
-    io,
-    sync::{Arc, mpsc},
-    thread,
-};
+use std::{io, sync::Arc};
 
 use super::{
-    super::disk::{Disk, File},
+    super::{
+        disk::{Disk, File},
+        sync::{
+            atomic::{AtomicBool, Ordering},
+            mpsc, thread,
+        },
+    },
     cannot,
 };
 use crate::{Error, ErrorKind, Result};
 
 const MAGIC: [u8; 8] = *b"CDTLOG\0\0";
 /// The version of the log's layout. A log of a newer one is refused.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 /// A copy of the header, in bytes; there are two.
 const COPY: usize = 4_096;
 /// Where the first frame is.
@@ -30,10 +32,13 @@ const PIECE: u64 = 1 << 20;
 
 const PREFIX: &str = "log-";
 const SUFFIX: &str = ".wal";
+/// What a file's name ends with until it is whole.
+const DRAFT: &str = ".draft";
 
 /// What tells a segment's present use from its earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
+    pub(super) format: u32,
     /// Which store it belongs to.
     pub(super) store: u64,
     /// Its place in the log.
@@ -58,9 +63,18 @@ pub(super) struct Segment {
 }
 
 impl Header {
+    /// What its frames begin with, so that one is found again behind damage. In format 1 that was the
+    /// same everywhere: what was there before, or what users have stored, could be taken for one.
+    pub(super) fn mark(self) -> [u8; 4] {
+        match self.format {
+            1 => *b"CDTF",
+            _ => crc32c::crc32c(&self.salt.to_le_bytes()).to_le_bytes(),
+        }
+    }
+
     fn encode(self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
-        bytes.extend(FORMAT.to_le_bytes());
+        bytes.extend(self.format.to_le_bytes());
         for number in [self.store, self.number, self.salt] {
             bytes.extend(number.to_le_bytes());
         }
@@ -92,6 +106,7 @@ impl Header {
             )));
         }
         Some(Ok(Self {
+            format,
             store: u64::from_le_bytes(*store),
             number: u64::from_le_bytes(*number),
             salt: u64::from_le_bytes(*salt),
@@ -125,23 +140,39 @@ impl Slot {
             .collect()
     }
 
-    /// A new file of `length` bytes, which is not there until it is whole.
-    fn make(disk: &dyn Disk, name: String, length: u64, header: Header) -> io::Result<Segment> {
-        let draft = format!("{name}.draft");
-        let file = disk.create(&draft)?;
-        let zeros = vec![0; usize::try_from(PIECE.min(length)).unwrap_or(usize::MAX)];
-        let mut at = 0;
-        while at < length {
-            let piece = PIECE.min(length - at);
-            file.write(at, &zeros[..usize::try_from(piece).unwrap_or(usize::MAX)])?;
-            at += piece;
-            file.sync()?;
-        }
-        let slot = Self { name, file, length };
-        slot.write_header(header)?;
-        disk.publish(&draft, &slot.name)?;
-        disk.sync_names()?;
-        Ok(Segment { slot, header })
+    /// A new file of `length` bytes, which is not there until it is whole; given up when it `is_wanted`
+    /// no more.
+    fn make(
+        disk: &dyn Disk,
+        name: String,
+        length: u64,
+        header: Header,
+        is_wanted: impl Fn() -> bool,
+    ) -> io::Result<Segment> {
+        let draft = format!("{name}{DRAFT}");
+        let make = || {
+            let file = disk.create(&draft)?;
+            let zeros = vec![0; usize::try_from(PIECE.min(length)).unwrap_or(usize::MAX)];
+            let mut at = 0;
+            while at < length {
+                if !is_wanted() {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                let piece = PIECE.min(length - at);
+                file.write(at, &zeros[..usize::try_from(piece).unwrap_or(usize::MAX)])?;
+                at += piece;
+                file.sync()?;
+            }
+            let slot = Self { name, file, length };
+            slot.write_header(header)?;
+            disk.publish(&draft, &slot.name)?;
+            disk.sync_names()?;
+            Ok(Segment { slot, header })
+        };
+        make().inspect_err(|_| {
+            // It would keep the room that others lack.
+            let _ = disk.remove(&draft);
+        })
     }
 
     /// Makes it the segment of `header`; one of the two copies is whole at any time.
@@ -160,7 +191,8 @@ fn number_of(name: &str) -> Option<u32> {
 }
 
 /// Where segments come from: files whose frames are in the B-tree, and new ones. The next one is made
-/// ready on a thread of its own, before it is needed.
+/// ready on a thread of its own, before it is needed; that thread has ended when this is dropped, so that
+/// nobody writes to the disk any more.
 #[derive(Debug)]
 pub(super) struct Supply {
     disk: Arc<dyn Disk>,
@@ -169,6 +201,17 @@ pub(super) struct Supply {
     next_name: u32,
     free: Vec<Slot>,
     ready: Option<mpsc::Receiver<io::Result<Segment>>>,
+    is_wanted: Arc<AtomicBool>,
+}
+
+impl Drop for Supply {
+    fn drop(&mut self) {
+        self.is_wanted.store(false, Ordering::Relaxed);
+        if let Some(ready) = self.ready.take() {
+            // An error means that it has ended, too.
+            let _ = ready.recv();
+        }
+    }
 }
 
 /// The most files that are kept for later.
@@ -185,8 +228,10 @@ impl Supply {
     ) -> Self {
         let next_name = taken.iter().filter_map(|slot| number_of(&slot.name)).max();
         let next_name = next_name.map_or(0, |last| last + 1);
+        let is_wanted = Arc::new(AtomicBool::new(true));
         let mut supply =
-            Self { disk, store, next_number, next_name, free: Vec::new(), ready: None };
+            Self { disk, store, next_number, next_name, free: Vec::new(), ready: None, is_wanted };
+        supply.remove_drafts();
         for slot in free {
             supply.give(slot);
         }
@@ -197,9 +242,22 @@ impl Supply {
     pub(super) fn give(&mut self, slot: Slot) {
         if self.free.len() < FREE && slot.length <= LONGEST {
             self.free.push(slot);
-        } else if let Err(error) = self.disk.remove(&slot.name) {
-            // It is in nobody's way: its frames are known to be in the B-tree.
-            tracing::warn!(file = slot.name, error = &error as &dyn std::error::Error, "it stays");
+        } else {
+            self.remove(&slot.name);
+        }
+    }
+
+    /// Removes what a crash left while a file was made.
+    fn remove_drafts(&self) {
+        let names = self.disk.names().unwrap_or_default();
+        let is_draft = |name: &&String| name.strip_suffix(DRAFT).and_then(number_of).is_some();
+        names.iter().filter(is_draft).for_each(|name| self.remove(name));
+    }
+
+    /// Removes a file with nothing in it that is not in the B-tree. One that stays is in nobody's way.
+    fn remove(&self, name: &str) {
+        if let Err(error) = self.disk.remove(name) {
+            tracing::warn!(file = name, error = &error as &dyn std::error::Error, "it stays");
         }
     }
 
@@ -210,7 +268,8 @@ impl Supply {
         }
         let salt = getrandom::u64();
         let header = salt.map(|salt| {
-            let header = Header { store: self.store, number: self.next_number, salt };
+            let (store, number) = (self.store, self.next_number);
+            let header = Header { format: FORMAT, store, number, salt };
             self.next_number += 1;
             header
         });
@@ -219,7 +278,7 @@ impl Supply {
         let slot = slot.and_then(|slot| {
             let is_long_enough = slot.length >= length;
             if !is_long_enough {
-                let _ = self.disk.remove(&slot.name);
+                self.remove(&slot.name);
             }
             is_long_enough.then_some(slot)
         });
@@ -227,7 +286,7 @@ impl Supply {
         if slot.is_none() {
             self.next_name += 1;
         }
-        let disk = Arc::clone(&self.disk);
+        let (disk, is_wanted) = (Arc::clone(&self.disk), Arc::clone(&self.is_wanted));
         let (done, ready) = mpsc::sync_channel(1);
         let work = move || {
             let made =
@@ -237,7 +296,9 @@ impl Supply {
                             slot.write_header(header)?;
                             Ok(Segment { slot, header })
                         }
-                        None => Slot::make(&*disk, name, length, header),
+                        None => Slot::make(&*disk, name, length, header, || {
+                            is_wanted.load(Ordering::Relaxed)
+                        }),
                     }
                 });
             // Nobody wants it if the engine has stopped.
@@ -248,34 +309,54 @@ impl Supply {
         let _ = thread::Builder::new().name("coditect-segment".to_owned()).spawn(work);
     }
 
-    /// A segment that has room for `room` bytes of frames. It waits for one that is being made.
+    /// A segment that has room for `room` bytes of frames. It waits for one that is being made; if that
+    /// fails there may be room for a shorter one.
     pub(super) fn take(&mut self, room: u64, length: u64) -> Result<Segment> {
+        let needed = FRAMES + room;
+        let mut length = length.max(needed);
         loop {
-            self.prepare(length.max(FRAMES + room));
+            self.prepare(length);
             let Some(ready) = self.ready.take() else { continue };
             let lost = |_| io::Error::other("the thread that made it is gone");
-            let made = ready.recv().map_err(lost).and_then(|made| made);
-            let segment = made.map_err(|error| cannot("be lengthened", error))?;
-            if segment.slot.length >= FRAMES + room {
-                return Ok(segment);
+            match ready.recv().map_err(lost).and_then(|made| made) {
+                Ok(segment) if segment.slot.length >= needed => return Ok(segment),
+                Ok(segment) => self.free.push(segment.slot),
+                Err(_) if length > needed => length = needed,
+                Err(error) => return Err(cannot("be lengthened", error)),
             }
-            self.free.push(segment.slot);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::super::disk::Memory, *};
+    use super::{
+        super::super::{
+            disk::Memory,
+            faulty::{Fault, Faulty},
+        },
+        *,
+    };
 
-    const HEADER: Header = Header { store: 1, number: 2, salt: 3 };
+    const HEADER: Header = Header { format: FORMAT, store: 1, number: 2, salt: 3 };
 
     #[test]
-    fn a_header_of_format_1_has_these_bytes() {
-        let bytes = HEADER.encode();
-        let hex = bytes[..40].iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-        assert_eq!(hex, include_str!("../../../../tests/fixtures/log/header-1.hex").trim());
-        assert!(bytes[40..].iter().all(|byte| *byte == 0));
+    fn a_header_of_each_format_has_these_bytes() {
+        let fixtures = [
+            include_str!("../../../../tests/fixtures/log/header-1.hex"),
+            include_str!("../../../../tests/fixtures/log/header-2.hex"),
+        ];
+        for (format, fixture) in (1..).zip(fixtures) {
+            let header = Header { format, ..HEADER };
+            let bytes = header.encode();
+            assert_eq!(hex(&bytes[..40]), fixture.trim());
+            assert!(bytes[40..].iter().all(|byte| *byte == 0));
+            assert_eq!(Header::of(&bytes).unwrap().unwrap(), header);
+        }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
     }
 
     #[test]
@@ -294,7 +375,7 @@ mod tests {
     #[test]
     fn a_header_of_a_newer_format_is_refused_by_name() {
         let mut bytes = HEADER.encode();
-        bytes[8] = 2;
+        bytes[8] = 3;
         let sum = crc32c::crc32c(&bytes[..36]);
         bytes[36..40].copy_from_slice(&sum.to_le_bytes());
         let error = Header::of(&bytes).unwrap().unwrap_err();
@@ -317,5 +398,38 @@ mod tests {
         assert_eq!((again.header.number, disk.names().unwrap().len()), (6, FREE));
         let long = supply.take(3 * SHORTEST, SHORTEST).unwrap();
         assert!(long.slot.length >= FRAMES + 3 * SHORTEST);
+    }
+
+    #[test]
+    fn nobody_makes_files_any_more_once_the_supply_is_gone() {
+        let disk = Arc::new(Memory::default());
+        let mut supply = Supply::new(Arc::clone(&disk) as Arc<dyn Disk>, 1, 1, &[], Vec::new());
+        supply.prepare(16 * LONGEST);
+        drop(supply);
+        assert!(disk.names().unwrap().is_empty(), "{:?}", disk.names());
+    }
+
+    #[test]
+    fn what_a_crash_left_of_a_file_is_removed_and_no_other_file() {
+        let disk = Arc::new(Memory::default());
+        for name in ["log-0007.wal.draft", "log-0001.wal", "other.draft"] {
+            disk.create(name).unwrap();
+        }
+        drop(Supply::new(Arc::clone(&disk) as Arc<dyn Disk>, 1, 1, &[], Vec::new()));
+        assert_eq!(disk.names().unwrap(), ["log-0001.wal", "other.draft"]);
+    }
+
+    #[test]
+    fn what_finds_no_room_leaves_none_less() {
+        for at in 0..8 {
+            let disk = Faulty::new(Some((at, Fault::Full)));
+            let of_supply = Arc::new(disk.clone()) as Arc<dyn Disk>;
+            let mut supply = Supply::new(of_supply, 1, 1, &[], Vec::new());
+            let error = supply.take(100, 2 * LONGEST).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            assert!(disk.names().unwrap().is_empty(), "{:?}", disk.names());
+            disk.repair();
+            supply.take(100, SHORTEST).unwrap();
+        }
     }
 }

@@ -14,6 +14,7 @@ use super::{
         storage::Storage,
     },
     Change, Draft, Log,
+    segment::Header,
 };
 use crate::{
     ErrorKind, Result,
@@ -51,7 +52,8 @@ async fn killed(commits: u8, bytes: usize) -> tempfile::TempDir {
 
 /// Where frames begin in a segment.
 fn frames(bytes: &[u8]) -> Vec<usize> {
-    (0..bytes.len() - 4).step_by(8).filter(|at| &bytes[*at..at + 4] == b"CDTF").collect()
+    let mark = Header::of(bytes).unwrap().unwrap().mark();
+    (8_192..bytes.len() - 4).step_by(8).filter(|at| bytes[*at..at + 4] == mark).collect()
 }
 
 fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
@@ -149,6 +151,24 @@ async fn a_segment_without_a_readable_header_is_refused_by_name_and_one_copy_is_
 }
 
 #[tokio::test]
+async fn a_later_segment_without_a_readable_header_costs_nothing_that_is_whole() {
+    let folder = killed(8, 100).await;
+    fs::write(folder.path().join("log-0001.wal"), vec![0; 1 << 20]).unwrap();
+    assert_eq!(opened(folder.path()).unwrap_err().kind(), ErrorKind::Corrupt);
+    let lost = Database::give_up_lost(folder.path()).unwrap().unwrap();
+    assert!(lost.contains("log-0001.wal"), "{lost}");
+    assert_eq!(keys(&opened(folder.path()).unwrap()).await.len(), 8);
+}
+
+#[tokio::test]
+async fn there_is_nothing_to_give_up_where_there_is_no_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = Database::give_up_lost(folder.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn the_log_of_another_store_is_refused() {
     let (one, other) = (killed(5, 100).await, killed(5, 100).await);
     fs::copy(&segments(one.path())[0], &segments(other.path())[0]).unwrap();
@@ -215,7 +235,7 @@ async fn a_gigabyte_is_recovered() {
     let storage = Storage::open(&*disk, 1 << 20).unwrap();
     let (store, applied) = (storage.store(), storage.applied());
     let replayed = super::replay(&*disk, store, applied, |_, _| Ok(())).unwrap();
-    let mut log = Log::new(Arc::clone(&disk), store, replayed.complete().unwrap());
+    let mut log = Log::new(Arc::clone(&disk), store, replayed.complete().unwrap(), 256 << 20);
     for batch in 0..BATCHES {
         let mut draft = Draft::default();
         for row in batch * ROWS..(batch + 1) * ROWS {

@@ -1,0 +1,392 @@
+//! Several clients of the real program, which is killed and started again under them; and whether all that they
+//! did and saw could have been done one after the other (`coditect-histories` says how that is told).
+//!
+//! The parts of a session's state are registers: what a client saves is a number, and `If-Match` saves it only
+//! over what it saw. A session's memory is several of them, changed in one transaction, and one page load sees
+//! all. A conversation is a list. A request that was cut off by a kill may have been done, or not.
+//!
+//! ```text
+//! CODITECT_HISTORY_ROUNDS=100 cargo test -p coditect-server --test it histories
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use coditect_histories::{Key, Op, Outcome, Random, Recorder, assert_strictly_serializable, seeds};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    client::{Answer, Call, Client as Connection, PATIENCE},
+    desk::Desk,
+    durability::{checked, start},
+    folder::Folder,
+};
+
+const CLIENTS: u64 = 6;
+/// Those of each client that are answered.
+const REQUESTS: u64 = 60;
+const KILLS: u64 = 3;
+
+/// The registers in a session's memory. Who changes it writes the last one too, so that this tells which
+/// version it is.
+const MEMORY: [Key; 4] = ["a", "b", "c", "last"];
+const SAID: Key = "said";
+
+/// What is read and saved as one, and has a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Memory,
+    Editor,
+    Terminal,
+    Kept(Key),
+}
+
+const KEPT: [Key; 2] = ["x", "y"];
+const PARTS: [Part; 6] = [
+    Part::Memory,
+    Part::Memory,
+    Part::Editor,
+    Part::Terminal,
+    Part::Kept(KEPT[0]),
+    Part::Kept(KEPT[1]),
+];
+
+/// What all clients of a round share.
+struct World {
+    seed: u64,
+    desk: Mutex<Desk>,
+    messages: String,
+    recorder: Recorder,
+    answered: AtomicU64,
+}
+
+/// A version of a part, as somebody saw it; without a tag where there was nothing.
+struct Known {
+    tag: Option<String>,
+    seen: Vec<Op>,
+}
+
+struct Client {
+    world: Arc<World>,
+    random: Random,
+    connection: Option<Connection>,
+    known: BTreeMap<Part, Known>,
+}
+
+impl Part {
+    fn path(self) -> String {
+        match self {
+            Self::Memory => "memory".to_owned(),
+            Self::Editor => "editor".to_owned(),
+            Self::Terminal => "terminal".to_owned(),
+            Self::Kept(key) => format!("state/{key}"),
+        }
+    }
+
+    /// The register that is another with each version.
+    fn register(self) -> Key {
+        match self {
+            Self::Memory => "last",
+            Self::Editor => "editor",
+            Self::Terminal => "terminal",
+            Self::Kept(key) => key,
+        }
+    }
+
+    /// What it holds, in JSON.
+    fn seen_in(self, data: &Value) -> Vec<Op> {
+        let number = |value: &Value| u32::try_from(value.as_u64().unwrap_or(0)).unwrap();
+        let held = match self {
+            Self::Memory => return MEMORY.map(|key| Op::Read(key, number(&data[key]))).to_vec(),
+            Self::Editor => number(&data["layout"]),
+            Self::Terminal => data["active"].as_str().map_or(0, |active| active.parse().unwrap()),
+            Self::Kept(_) => unreachable!("its bytes are kept, and no JSON"),
+        };
+        vec![Op::Read(self.register(), held)]
+    }
+
+    /// What `answer` shows of it.
+    fn seen(self, answer: &Answer) -> Vec<Op> {
+        match (self, answer.status) {
+            (Self::Kept(key), 404) => vec![Op::Read(key, 0)],
+            (Self::Kept(key), 200) => vec![Op::Read(key, content(answer))],
+            _ => self.seen_in(&answer.data()),
+        }
+    }
+}
+
+fn content(answer: &Answer) -> u32 {
+    str::from_utf8(&answer.body).unwrap().parse().unwrap()
+}
+
+fn tag(answer: &Answer) -> Option<String> {
+    answer.header("etag").map(str::to_owned)
+}
+
+impl World {
+    async fn new(desk: &Desk, seed: u64) -> Self {
+        let made = |path| async move {
+            let made = desk.call(Call::post(path).value(&json!({"name": "history"}))).await;
+            format!("{path}/{}", made.data()["id"].as_str().unwrap())
+        };
+        let path = made("/api/v5/sessions").await;
+        let messages = made("/api/v5/conversations").await + "/messages";
+        let desk = Desk { path, token: desk.token.clone(), ..*desk };
+        Self {
+            seed,
+            desk: Mutex::new(desk),
+            messages,
+            recorder: Recorder::default(),
+            answered: 0.into(),
+        }
+    }
+
+    fn part(&self, part: &str) -> String {
+        self.desk.lock().unwrap().part(part)
+    }
+
+    fn server(&self) -> SocketAddr {
+        self.desk.lock().unwrap().server
+    }
+
+    async fn has_answered(&self, enough: u64) {
+        while self.answered.load(Ordering::Relaxed) < enough {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+impl Client {
+    fn new(world: &Arc<World>, random: Random) -> Self {
+        Self { world: Arc::clone(world), random, connection: None, known: BTreeMap::new() }
+    }
+
+    async fn run(mut self) {
+        let mut left = REQUESTS;
+        while left > 0 {
+            let part = self.random.one_of(&PARTS);
+            let is_answered = match self.random.below(8) {
+                0 | 1 => self.read(part).await,
+                2 | 3 => self.save(part, true).await,
+                4 => self.save(part, false).await,
+                5 => self.load_or_keep().await,
+                6 => self.say().await,
+                _ => self.listen().await,
+            };
+            if is_answered {
+                self.world.answered.fetch_add(1, Ordering::Relaxed);
+                left -= 1;
+            }
+        }
+    }
+
+    /// Asks whichever server runs. `None` where it went away, or does not know what became of it.
+    async fn ask(&mut self, call: Call) -> Option<Answer> {
+        let call = call.bearer(&self.world.desk.lock().unwrap().token);
+        let mut connection = loop {
+            if let Some(connection) = self.connection.take() {
+                break connection;
+            }
+            self.connection = Connection::try_connect(self.world.server()).await.ok();
+            if self.connection.is_none() {
+                sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let answer = connection.try_call(call).await.filter(|answer| answer.status != 503)?;
+        if answer.header("connection") != Some("close") {
+            self.connection = Some(connection);
+        }
+        Some(answer)
+    }
+
+    /// Asks for what changes nothing, and notes what `seen` sees in the answer.
+    async fn look(&mut self, call: Call, seen: impl FnOnce(&Answer) -> Vec<Op>) -> bool {
+        let from = self.world.recorder.now();
+        let Some(answer) = self.ask(call).await else { return false };
+        self.world.recorder.note(from, Outcome::Done, seen(&answer));
+        true
+    }
+
+    async fn read(&mut self, part: Part) -> bool {
+        let mut call = Call::get(&self.world.part(&part.path()));
+        let known = self.known.remove(&part);
+        if let Some(tag) = known.as_ref().and_then(|known| known.tag.as_ref()) {
+            call = call.header("If-None-Match", tag);
+        }
+        let mut now = None;
+        let is_answered = self.look(call, |answer| {
+            let seen = match answer.status {
+                304 => known.unwrap().seen,
+                _ => part.seen(answer),
+            };
+            now = Some(Known { tag: tag(answer), seen: seen.clone() });
+            seen
+        });
+        let is_answered = is_answered.await;
+        self.known.extend(now.map(|now| (part, now)));
+        is_answered
+    }
+
+    /// Saves a new number; only over what it saw, if it `is_swap` and saw something.
+    async fn save(&mut self, part: Part, is_swap: bool) -> bool {
+        let (from, number) = (self.world.recorder.now(), self.world.recorder.number());
+        let path = self.world.part(&part.path());
+        let mut written = vec![Op::Write(part.register(), number)];
+        let mut call = match part {
+            Part::Memory => {
+                let mut change = json!({ part.register(): number });
+                for key in &MEMORY[..3] {
+                    if self.random.below(2) == 0 {
+                        change[*key] = json!(number);
+                        written.push(Op::Write(key, number));
+                    }
+                }
+                Call::patch(&path).value(&change)
+            }
+            Part::Editor => Call::put(&path).value(&json!({"tabs": [], "layout": number})),
+            Part::Terminal => Call::put(&path).value(&json!({"active": number.to_string()})),
+            Part::Kept(_) => Call::put(&path).body(number.to_string()),
+        };
+        let known = self.known.remove(&part).filter(|_| is_swap);
+        if let Some(known) = &known {
+            call = match &known.tag {
+                Some(tag) => call.header("If-Match", tag),
+                None => call.header("If-None-Match", "*"),
+            };
+        }
+        let mut ops = known.map_or(Vec::new(), |known| known.seen);
+        let Some(answer) = self.ask(call).await else {
+            self.world.recorder.note(from, Outcome::Unknown, [ops, written].concat());
+            return false;
+        };
+        if answer.status == 412 {
+            ops.retain(|op| matches!(op, Op::Read(key, _) if *key == part.register()));
+            let [Op::Read(key, number)] = ops[..] else { panic!("refused without a condition") };
+            self.world.recorder.note(from, Outcome::Done, vec![Op::Other(key, number)]);
+            return true;
+        }
+        assert_eq!(answer.status, 200, "{}", answer.json());
+        let seen = match part {
+            Part::Kept(key) => vec![Op::Read(key, number)],
+            _ => part.seen(&answer),
+        };
+        ops.extend(written.into_iter().chain(seen.iter().cloned()));
+        self.world.recorder.note(from, Outcome::Done, ops);
+        self.known.insert(part, Known { tag: tag(&answer), seen });
+        true
+    }
+
+    /// What a page load shows; or two blobs at once.
+    async fn load_or_keep(&mut self) -> bool {
+        if self.random.below(3) > 0 {
+            return self.load().await;
+        }
+        let (from, number) = (self.world.recorder.now(), self.world.recorder.number());
+        let content = BASE64_STANDARD.encode(number.to_string());
+        let put = KEPT.map(|key| json!({"key": key, "content": content}));
+        let call = Call::post(&self.world.part("state:batch")).value(&json!({"put": put}));
+        let answer = self.ask(call).await;
+        let outcome = if answer.is_some() { Outcome::Done } else { Outcome::Unknown };
+        self.world.recorder.note(from, outcome, KEPT.map(|key| Op::Write(key, number)).to_vec());
+        if let Some(answer) = &answer {
+            assert_eq!(answer.status, 200, "{}", answer.json());
+        }
+        answer.is_some()
+    }
+
+    async fn load(&mut self) -> bool {
+        let call = Call::get(&self.world.part("restore"));
+        let parts = [
+            (Part::Memory, "session_memory"),
+            (Part::Editor, "editor_state"),
+            (Part::Terminal, "terminal_state"),
+        ];
+        self.look(call, |answer| {
+            let data = answer.data();
+            parts.iter().flat_map(|(part, name)| part.seen_in(&data[name])).collect()
+        })
+        .await
+    }
+
+    /// Says something; mostly it asks again until it is told that it was heard, which must be once.
+    async fn say(&mut self) -> bool {
+        let (from, number) = (self.world.recorder.now(), self.world.recorder.number());
+        let is_stubborn = self.random.below(3) > 0;
+        let call = Call::post(&self.world.messages)
+            .header("Idempotency-Key", &format!("{}-{number}", self.world.seed))
+            .value(&json!({"content": number.to_string()}));
+        let answer = loop {
+            let answer = self.ask(call.clone()).await;
+            if answer.is_some() || !is_stubborn {
+                break answer;
+            }
+        };
+        let outcome = if answer.is_some() { Outcome::Done } else { Outcome::Unknown };
+        self.world.recorder.note(from, outcome, vec![Op::Append(SAID, number)]);
+        if let Some(answer) = &answer {
+            assert_eq!(answer.status, 201, "{}", answer.json());
+        }
+        answer.is_some()
+    }
+
+    async fn listen(&mut self) -> bool {
+        let call = Call::get(&format!("{}?limit=200", self.world.messages));
+        self.look(call, |answer| {
+            let page = answer.json();
+            assert_eq!(page["next_cursor"], Value::Null, "all of it");
+            let said = page["data"].as_array().unwrap().iter();
+            let number = |said: &Value| said["content"].as_str().unwrap().parse().unwrap();
+            vec![Op::List(SAID, said.map(number).collect())]
+        })
+        .await
+    }
+
+    /// What is there in the end.
+    async fn read_all(mut self) {
+        assert!(self.load().await && self.listen().await);
+        for key in KEPT {
+            assert!(self.read(Part::Kept(key)).await);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_clients_did_and_saw_through_kills_could_have_been_done_in_turn() {
+    let folder = Folder::new();
+    let mut server = start(folder.path()).await;
+    let mut desk = Desk::at(server.address, "ada@example.org").await;
+    let mut cut_off = 0;
+    for seed in seeds(6) {
+        let (world, mut random) = (Arc::new(World::new(&desk, seed).await), Random::new(seed));
+        let clients = (0..CLIENTS).map(|_| Client::new(&world, random.split()).run());
+        let clients: Vec<_> = clients.collect();
+        let killing = async {
+            for kill in 1..=KILLS {
+                world.has_answered(kill * CLIENTS * REQUESTS / (KILLS + 1)).await;
+                server.kill().await;
+                checked(folder.path()).await;
+                server = start(folder.path()).await;
+                world.desk.lock().unwrap().server = server.address;
+            }
+            server
+        };
+        let round = async { tokio::join!(killing, join_all(clients)) };
+        (server, _) = timeout(3 * PATIENCE, round).await.expect("a round in time");
+        desk.server = server.address;
+        Client::new(&world, random.split()).read_all().await;
+        let history = world.recorder.calls();
+        cut_off += history.iter().filter(|call| call.outcome == Outcome::Unknown).count();
+        assert_strictly_serializable(&history, seed, "-p coditect-server --test it histories");
+    }
+    assert!(cut_off > 0, "no request was cut off");
+}

@@ -1,0 +1,230 @@
+//! The retry loop: what is run again and how often, and that an unknown outcome is never applied twice.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use super::{AtomicOp, Database, Error, ErrorKind, Fault, Faults, Result, RunError, value, write};
+use crate::transaction::{RetryPolicy, Unknown, run};
+
+const ATTEMPTS: u32 = 5;
+/// Longer than a commit is late that comes in after its answer.
+const LATE: Duration = Duration::from_millis(25);
+
+fn policy(unknown: Unknown) -> RetryPolicy {
+    let first_delay = Duration::from_micros(10);
+    RetryPolicy { attempts: ATTEMPTS, first_delay, unknown, ..RetryPolicy::default() }
+}
+
+fn recognising() -> RetryPolicy {
+    policy(Unknown::Recognise(b"marker".to_vec()))
+}
+
+pub(super) async fn run_tries_again_until_it_does_not_conflict(database: Database) {
+    let attempts = AtomicU32::new(0);
+    let answer = database.run(|tx| {
+        let (database, attempts) = (&database, &attempts);
+        async move {
+            let attempt = attempts.fetch_add(1, Ordering::Relaxed);
+            tx.get(b"a").await?;
+            if attempt < 3 {
+                write(database, &[("a", "again")]).await;
+            }
+            tx.set(b"b", attempt.to_string().as_bytes());
+            Ok::<_, Error>(attempt)
+        }
+    });
+    assert_eq!(answer.await.unwrap(), 3);
+    assert_eq!(value(&database, "b").await.unwrap(), "3");
+}
+
+/// An error of the caller's own, which may hold one of ours.
+#[derive(Debug)]
+struct Refused(Option<Error>);
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self(Some(error))
+    }
+}
+
+impl RunError for Refused {
+    fn store_error(&self) -> Option<&Error> {
+        self.0.as_ref()
+    }
+}
+
+pub(super) async fn an_error_of_the_closure_writes_nothing_and_is_returned_at_once(
+    database: Database,
+) {
+    let attempts = AtomicU32::new(0);
+    let outcome = database.run(|tx| {
+        attempts.fetch_add(1, Ordering::Relaxed);
+        async move {
+            tx.set(b"a", b"1");
+            Err::<(), _>(Refused(None))
+        }
+    });
+    assert!(outcome.await.unwrap_err().0.is_none());
+    assert_eq!(value(&database, "a").await, None);
+    assert_eq!(attempts.into_inner(), 1);
+}
+
+pub(super) async fn there_are_as_many_attempts_as_the_budgets_allow(database: Database) {
+    let in_no_time = RetryPolicy { time: Duration::ZERO, ..policy(Unknown::Return) };
+    for (policy, expected) in [(policy(Unknown::Return), ATTEMPTS), (in_no_time, 1)] {
+        let attempts = AtomicU32::new(0);
+        let outcome = run(&database, &policy, |tx| {
+            let (database, attempts) = (&database, &attempts);
+            async move {
+                attempts.fetch_add(1, Ordering::Relaxed);
+                tx.get(b"a").await?;
+                write(database, &[("a", "in the way")]).await;
+                tx.set(b"b", b"");
+                Ok::<_, Error>(())
+            }
+        });
+        assert_eq!(outcome.await.unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(attempts.into_inner(), expected);
+    }
+    assert_eq!(value(&database, "b").await, None);
+}
+
+async fn until_there(database: &Database, key: &str) {
+    while database.begin().get(key.as_bytes()).await.unwrap().is_none() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// What came of adding 1 to a number, if a commit's answer is `fault`: what was returned, how often it was
+/// tried, and the number.
+async fn added(
+    database: &Database,
+    fault: Fault,
+    policy: &RetryPolicy,
+) -> (Result<u32, (ErrorKind, Option<i32>)>, u32, u32) {
+    let faults = Faults::default();
+    let failing = database.with_faults(faults.clone());
+    // The marker is not set before there is a version to check it at, which is a step.
+    let is_marked = matches!(policy.unknown, Unknown::Recognise(_));
+    faults.plan(u64::from(is_marked), fault);
+    let attempts = AtomicU32::new(0);
+    let outcome = run(&failing, policy, |tx| {
+        attempts.fetch_add(1, Ordering::Relaxed);
+        async move {
+            tx.atomic(AtomicOp::Add, b"n", &1_u32.to_le_bytes());
+            Ok::<_, Error>(7)
+        }
+    });
+    let outcome = outcome.await.map_err(|error| (error.kind(), error.code()));
+    assert!(faults.has_come());
+    if fault == Fault::Late {
+        until_there(database, "n").await;
+        // If another has come in first, the late one is to have its time.
+        tokio::time::sleep(LATE).await;
+    }
+    let sum = database.begin().get(b"n").await.unwrap();
+    let sum = sum.map_or(0, |sum| u32::from_le_bytes(sum.try_into().unwrap()));
+    (outcome, attempts.into_inner(), sum)
+}
+
+const UNKNOWN: Result<u32, (ErrorKind, Option<i32>)> = Err((ErrorKind::MaybeCommitted, Some(1021)));
+const IN_FLIGHT: Result<u32, (ErrorKind, Option<i32>)> =
+    Err((ErrorKind::MaybeCommitted, Some(1031)));
+
+pub(super) async fn an_unknown_outcome_is_returned_and_nothing_is_run_again(database: Database) {
+    let policy = policy(Unknown::Return);
+    assert_eq!(added(&database, Fault::LostCommit, &policy).await, (UNKNOWN, 1, 0));
+    assert_eq!(added(&database, Fault::LostAnswer, &policy).await, (UNKNOWN, 1, 1));
+}
+
+/// An addition that is simply done again counts twice.
+pub(super) async fn an_attempt_that_did_commit_is_recognised_and_counts_once(database: Database) {
+    let lost = added(&database, Fault::LostAnswer, &recognising()).await;
+    assert_eq!(lost, (Ok(7), 1, 1));
+}
+
+pub(super) async fn an_attempt_that_did_not_commit_is_run_again(database: Database) {
+    let lost = added(&database, Fault::LostCommit, &recognising()).await;
+    assert_eq!(lost, (Ok(7), 2, 1));
+}
+
+pub(super) async fn what_is_right_to_do_twice_is_run_again(database: Database) {
+    let lost = added(&database, Fault::LostAnswer, &policy(Unknown::RunAgain)).await;
+    assert_eq!(lost, (Ok(7), 2, 2), "to add is not, and was said to be");
+}
+
+pub(super) async fn a_commit_that_may_still_come_in_is_not_run_again_blindly(database: Database) {
+    let late = added(&database, Fault::Late, &policy(Unknown::RunAgain)).await;
+    assert_eq!(late, (IN_FLIGHT, 1, 1));
+}
+
+pub(super) async fn a_commit_that_comes_in_late_counts_once(database: Database) {
+    let (outcome, _, sum) = added(&database, Fault::Late, &recognising()).await;
+    assert_eq!((outcome, sum), (Ok(7), 1));
+}
+
+pub(super) async fn an_unknown_outcome_is_not_overwritten_by_a_later_conflict(database: Database) {
+    let faults = Faults::default();
+    let failing = database.with_faults(faults.clone());
+    let attempts = AtomicU32::new(0);
+    let policy = recognising();
+    let outcome = run(&failing, &policy, |tx| {
+        let is_first = attempts.fetch_add(1, Ordering::Relaxed) == 0;
+        let (database, faults) = (&database, &faults);
+        async move {
+            tx.get(b"a").await?;
+            tx.set(b"b", b"");
+            if is_first {
+                faults.plan(1, Fault::LostCommit);
+            } else {
+                write(database, &[("a", "in the way")]).await;
+            }
+            Ok::<_, Error>(())
+        }
+    });
+    assert_eq!(outcome.await.unwrap_err().kind(), ErrorKind::MaybeCommitted);
+    assert_eq!(attempts.into_inner(), ATTEMPTS);
+    assert_eq!(value(&database, "b").await, None);
+}
+
+/// Two attempts: the first may still come in after its answer; the second says that what is asked for cannot
+/// be, as soon as it has seen the first come in where it `waits` for that.
+async fn refused_by_the_second(database: &Database, waits: bool) -> Result<u32> {
+    let faults = Faults::default();
+    let failing = database.with_faults(faults.clone());
+    faults.plan(1, Fault::Late);
+    let attempts = AtomicU32::new(0);
+    let policy = recognising();
+    let outcome = run(&failing, &policy, |tx| {
+        let is_second = attempts.fetch_add(1, Ordering::Relaxed) == 1;
+        async move {
+            if !is_second {
+                tx.set(b"a", b"mine");
+                return Ok(7);
+            }
+            assert_eq!(tx.get(b"a").await?, None);
+            if waits {
+                until_there(database, "a").await;
+            }
+            Err(Error::new(ErrorKind::Exists, "it is refused for what it has read"))
+        }
+    });
+    outcome.await
+}
+
+/// What the second attempt finds may be the first one's own work.
+pub(super) async fn a_later_answer_is_not_believed_while_an_earlier_attempt_may_come_in(
+    database: Database,
+) {
+    let outcome = refused_by_the_second(&database, true).await;
+    assert_eq!(outcome.unwrap(), 7, "the first attempt's answer");
+}
+
+pub(super) async fn after_a_later_answer_no_earlier_attempt_comes_in(database: Database) {
+    let outcome = refused_by_the_second(&database, false).await;
+    tokio::time::sleep(LATE).await;
+    // Where the first was sooner than that answer, it has given its own.
+    assert_eq!(value(&database, "a").await.is_some(), outcome.is_ok());
+}

@@ -1,0 +1,242 @@
+//! The engine on files in which bytes were changed.
+
+#![expect(clippy::unwrap_used, reason = "to fail is what it is for")]
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, LazyLock},
+};
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::{
+    Embedded, Options,
+    disk::{self, Disk, Memory},
+    log::{self, Change, Draft, Log},
+    storage::Storage,
+};
+use crate::{
+    Error, ErrorKind, Result,
+    engine::{Database, Engine, RangeQuery},
+    fuzzing::Input,
+};
+
+pub(crate) use super::log::log_segment;
+
+type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+type Files = BTreeMap<String, Vec<u8>>;
+
+const COMMITS: u32 = 12;
+const CACHE_BYTES: usize = 1 << 20;
+const BTREE: &str = "store.redb";
+
+/// A store as its files are, and what was committed.
+struct Base {
+    files: Files,
+    /// How many of the commits the B-tree has; the log has all.
+    in_btree: u32,
+}
+
+/// All of it in the B-tree; and, killed, half of it there and the rest in the log alone.
+static BASES: LazyLock<[Base; 2]> = LazyLock::new(|| [base(COMMITS), base(COMMITS / 2)]);
+
+/// What is read from damaged files is what was written, or refused; what is missing the check has found.
+///
+/// The first byte says which store it is; of what follows each five bytes are a file, an offset, and what the
+/// byte there is changed by.
+pub(crate) fn database_file(bytes: &[u8]) {
+    #[cfg(not(test))]
+    pass_over_panics_of_the_crate();
+    let mut input = Input(bytes);
+    let base = &BASES[usize::from(input.byte() % 2)];
+    let mut files = base.files.clone();
+    let mut damaged = Vec::new();
+    while !input.is_empty() {
+        let [file, a, b, c, other] = input.array();
+        let at = usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap();
+        let file = usize::from(file) % files.len();
+        let (name, bytes) = files.iter_mut().nth(file).unwrap();
+        let at = at % bytes.len();
+        bytes[at] ^= other;
+        damaged.push(name.clone());
+    }
+    if files == base.files {
+        damaged.clear();
+    }
+    let read = read(&files);
+    if damaged.is_empty() {
+        assert!(read.as_ref().is_ok_and(|read| read.rows == after(COMMITS)));
+    }
+    let is_log_alone = damaged.iter().all(|name| name != BTREE);
+    let Ok(read) = read else { return };
+    if is_log_alone {
+        let so_many = (base.in_btree..=COMMITS).find(|commits| after(*commits) == read.rows);
+        assert!(so_many.is_some() && read.refused == 0, "{:?}", read.rows.keys());
+        return;
+    }
+    for (key, value) in &read.rows {
+        let was = (1..=COMMITS).any(|commits| after(commits).get(key) == Some(value));
+        assert!(was, "{key:?} has what nobody wrote");
+    }
+    let is_all = read.refused == 0 && (0..=COMMITS).any(|commits| after(commits) == read.rows);
+    assert!(is_all || !is_sound(&files), "{} rows of it", read.rows.len());
+}
+
+/// The storage crate may panic on damage, which the engine makes an error of. libFuzzer ends at any panic.
+#[cfg(not(test))]
+fn pass_over_panics_of_the_crate() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !panic.location().is_some_and(|at| at.file().contains("/redb-")) {
+                before(panic);
+            }
+        }));
+    });
+}
+
+/// What a damaged store gives.
+struct Read {
+    rows: Rows,
+    /// How many reads were refused.
+    refused: usize,
+}
+
+fn read(files: &Files) -> Result<Read, ErrorKind> {
+    let database = match opened(Arc::new(on_disk(files))) {
+        Ok(database) => database,
+        Err(error) => return Err(refusal(&error)),
+    };
+    let mut found = Read { rows: Rows::new(), refused: 0 };
+    runtime().block_on(async {
+        for key in after(COMMITS).into_keys() {
+            match database.begin().get(&key).await {
+                Ok(value) => found.rows.extend(value.map(|value| (key, value))),
+                Err(error) => {
+                    assert!(is_refusal(&error), "{error:?}");
+                    found.refused += 1;
+                }
+            }
+        }
+        let mut stream = database.begin().stream(RangeQuery::new(b"", b"\xff"));
+        let mut in_range = Rows::new();
+        loop {
+            match stream.next_page().await {
+                Ok(Some(page)) => in_range.extend(page.into_iter().map(|row| (row.key, row.value))),
+                Ok(None) => break,
+                Err(error) => {
+                    assert!(is_refusal(&error), "{error:?}");
+                    found.refused += 1;
+                    break;
+                }
+            }
+        }
+        found.refused += usize::from(in_range != found.rows);
+        found.rows.extend(in_range);
+    });
+    Ok(found)
+}
+
+/// The kind of an error that a damaged store gives when it is opened.
+fn refusal(error: &Error) -> ErrorKind {
+    let kind = error.kind();
+    assert!(matches!(kind, ErrorKind::Corrupt | ErrorKind::NewerFormat), "{error:?}");
+    kind
+}
+
+/// Whether a read says that it met damage, or that the engine is closed since what moves the log to the B-tree
+/// did.
+fn is_refusal(error: &Error) -> bool {
+    let cause =
+        || std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<Arc<Error>>());
+    error.kind() == ErrorKind::Corrupt
+        || error.kind() == ErrorKind::Closed
+            && cause().is_some_and(|cause| cause.kind() == ErrorKind::Corrupt)
+}
+
+/// Whether the check finds nothing: as [`Embedded::check`] has it.
+fn is_sound(files: &Files) -> bool {
+    let disk = on_disk(files);
+    let sound = || -> Result<bool> {
+        let is_sound = Storage::check(&disk)?;
+        let storage = Storage::open(&disk, CACHE_BYTES)?;
+        log::replay(&disk, storage.store(), storage.applied(), |_, _| Ok(()))?.complete()?;
+        Ok(is_sound)
+    };
+    sound().is_ok_and(|is_sound| is_sound)
+}
+
+/// A store in whose B-tree the first so many commits are.
+fn base(in_btree: u32) -> Base {
+    let disk: Arc<dyn Disk> = Arc::new(Memory::default());
+    let database = opened(Arc::clone(&disk)).unwrap();
+    runtime().block_on(async {
+        for n in 1..=in_btree {
+            let tx = database.begin();
+            for (key, value) in written(n) {
+                tx.set(&key, &value);
+            }
+            tx.commit().await.unwrap();
+        }
+        database.close().await;
+    });
+    drop(database);
+    // On opening, what the log alone has goes to the B-tree.
+    drop(opened(Arc::clone(&disk)).unwrap());
+    // Written here, so that nothing moves it on in the background.
+    let storage = Storage::open(&*disk, CACHE_BYTES).unwrap();
+    let (store, applied) = (storage.store(), storage.applied());
+    drop(storage);
+    let replayed = log::replay(&*disk, store, applied, |_, _| Ok(())).unwrap();
+    let mut log = Log::new(Arc::clone(&disk), store, replayed, CACHE_BYTES);
+    for n in in_btree + 1..=COMMITS {
+        let mut draft = Draft::default();
+        for (key, value) in &written(n) {
+            draft.push(Change::Set { key, value });
+        }
+        let (placed, _) = log.append(draft, applied.version + u64::from(n)).unwrap();
+        placed.write().unwrap();
+    }
+    drop(log);
+    Base { files: files_of(&*disk).unwrap(), in_btree }
+}
+
+/// What the n-th commit writes: rows of its own, a few of them long, and one that all write.
+fn written(n: u32) -> Rows {
+    let own = (0..8_u32).map(|row| {
+        let length = if row == 7 { 2_000 } else { 40 };
+        (
+            [n.to_be_bytes(), row.to_be_bytes()].concat(),
+            [n + row; 1].map(u32::to_be_bytes).concat().repeat(length / 4),
+        )
+    });
+    own.chain([(b"last".to_vec(), n.to_be_bytes().to_vec())]).collect()
+}
+
+fn after(commits: u32) -> Rows {
+    (1..=commits).flat_map(written).collect()
+}
+
+fn opened(disk: Arc<dyn Disk>) -> Result<Database> {
+    let options = Options { cache_bytes: CACHE_BYTES, ..Options::default() };
+    Embedded::start("memory", disk, &options).map(|engine| Database::of(Engine::Embedded(engine)))
+}
+
+fn files_of(disk: &dyn Disk) -> io::Result<Files> {
+    let names = disk.names()?;
+    names.into_iter().map(|name| Ok((name.clone(), disk::read_all(&*disk.open(&name)?)?))).collect()
+}
+
+fn on_disk(files: &Files) -> Memory {
+    let disk = Memory::default();
+    for (name, bytes) in files {
+        disk.create(name).unwrap().write(0, bytes).unwrap();
+    }
+    disk
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_time().build().unwrap()
+}

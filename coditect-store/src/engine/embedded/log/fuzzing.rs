@@ -1,0 +1,153 @@
+//! Segments with any bytes in them, and logs whose frames were damaged.
+
+#![expect(clippy::unwrap_used, reason = "to fail is what it is for")]
+
+use std::sync::Arc;
+
+use super::{
+    super::{
+        disk::{Disk, Memory},
+        layer::Layer,
+    },
+    Applied, Change, Draft, Log, replay,
+    segment::{FORMAT, FRAMES, Header},
+};
+use crate::{ErrorKind, Result, fuzzing::Input};
+
+const STORE: u64 = 1;
+const SALT: u64 = 3;
+const SEGMENT: &str = "log-0000.wal";
+
+/// A log gives its first so many frames, those and no others; it is refused if one is missing before others.
+///
+/// The first byte says what the rest is: damage, the payload of a frame, what is behind a header, a header.
+pub(crate) fn log_segment(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    match input.byte() % 4 {
+        0 => is_cut_or_refused(&mut input),
+        1 => {
+            let frame = frame(input.0);
+            is_replayed_or_refused(&segment(&header(FORMAT, STORE), &frame));
+        }
+        2 => is_replayed_or_refused(&segment(&header(FORMAT, STORE), input.0)),
+        _ => is_replayed_or_refused(&segment(input.0, &[])),
+    }
+}
+
+/// What frames there are, and what each has done.
+fn replayed(disk: &dyn Disk) -> Result<(super::Replay, Vec<Vec<u8>>)> {
+    let mut done = Vec::new();
+    let mut layer = Layer::default();
+    let found = replay(disk, STORE, Applied::default(), |_, changes| {
+        done.push(format!("{changes:?}").into_bytes());
+        for change in changes {
+            layer.redo(*change);
+        }
+        Ok(())
+    })?;
+    Ok((found, done))
+}
+
+/// A segment's bytes with no meaning that is known.
+fn is_replayed_or_refused(segment: &[u8]) {
+    let disk = Memory::default();
+    disk.create(SEGMENT).unwrap().write(0, segment).unwrap();
+    match replayed(&disk) {
+        Ok((found, done)) => {
+            assert_eq!(found.frames, done.len() as u64);
+            let lost = found.lost.is_some();
+            let kind = found.complete().err().map(|error| error.kind());
+            assert_eq!(kind, lost.then_some(ErrorKind::Corrupt));
+        }
+        Err(error) => {
+            assert!(matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NewerFormat));
+        }
+    }
+}
+
+fn header(format: u32, store: u64) -> Vec<u8> {
+    let mut bytes = [b"CDTLOG\0\0".as_slice(), &format.to_le_bytes()].concat();
+    for number in [store, 2, SALT] {
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+    bytes
+}
+
+fn segment(header: &[u8], frames: &[u8]) -> Vec<u8> {
+    let begin = usize::try_from(FRAMES).unwrap();
+    let mut bytes = header[..header.len().min(begin)].to_vec();
+    bytes.resize(begin, 0);
+    bytes.extend(frames);
+    bytes
+}
+
+/// A frame whose sum fits its payload.
+fn frame(payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap();
+    let predecessor = 0_u32;
+    let summed = [
+        predecessor.to_le_bytes().as_slice(),
+        &length.to_le_bytes(),
+        &1_u64.to_le_bytes(),
+        payload,
+    ]
+    .concat();
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&SALT.to_le_bytes()), &summed);
+    let mark = Header { format: FORMAT, store: STORE, number: 2, salt: SALT }.mark();
+    [mark.as_slice(), &sum.to_le_bytes(), &summed].concat()
+}
+
+/// The input has, for each of a few frames, what it does, and which of its bytes is another, if one is.
+fn is_cut_or_refused(input: &mut Input<'_>) {
+    let disk: Arc<dyn Disk> = Arc::new(Memory::default());
+    let (found, _) = replayed(&*disk).unwrap();
+    let mut log = Log::new(Arc::clone(&disk), STORE, found, 1 << 20);
+    let mut written = Vec::new();
+    let mut damages = Vec::new();
+    for version in 1..=u64::from(input.byte() % 8) {
+        let mut draft = Draft::default();
+        let mut changes = Vec::new();
+        for _ in 0..input.byte() % 4 {
+            let key = input.bytes();
+            changes.push(match input.byte() % 3 {
+                0 => Change::Set { key, value: input.bytes() },
+                1 => Change::Clear { key },
+                _ => Change::ClearRange { begin: key, end: input.bytes() },
+            });
+        }
+        for change in &changes {
+            draft.push(*change);
+        }
+        // Zeros that fill it up are nobody's.
+        let length = 24 + changes.iter().map(encoded_length).sum::<usize>();
+        let (at, other) = (usize::from(u16::from_be_bytes(input.array())) % length, input.byte());
+        let (placed, _) = log.append(draft, version).unwrap();
+        damages.push((placed.at + at as u64, other));
+        placed.write().unwrap();
+        written.push(format!("{changes:?}").into_bytes());
+    }
+    if written.is_empty() {
+        return;
+    }
+    let file = disk.open(SEGMENT).unwrap();
+    for &(at, other) in &damages {
+        let mut byte = [0];
+        file.read(at, &mut byte).unwrap();
+        file.write(at, &[byte[0] ^ other]).unwrap();
+    }
+    let whole = damages.iter().take_while(|(_, other)| *other == 0).count();
+    let later = damages.iter().skip(whole).filter(|(_, other)| *other == 0).count();
+    let (found, done) = replayed(&*disk).unwrap();
+    assert!(done == written[..whole], "{} frames of {whole}", done.len());
+    let lost = found.lost.as_ref().map_or(0, |lost| lost.frames);
+    assert_eq!(lost, later as u64);
+}
+
+fn encoded_length(change: &Change<'_>) -> usize {
+    match change {
+        Change::Set { key, value } => 7 + key.len() + value.len(),
+        Change::Clear { key } => 3 + key.len(),
+        Change::ClearRange { begin, end } => 5 + begin.len() + end.len(),
+    }
+}

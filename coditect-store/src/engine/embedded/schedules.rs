@@ -1,0 +1,552 @@
+//! The engine under schedules that a tool chooses: at every step of its threads shuttle says whose turn it is,
+//! at random, and so that few changes at the worst places are enough to find what is wrong.
+//!
+//! A few hundred schedules of each workload are tried; more with
+//!
+//! ```text
+//! CODITECT_SCHEDULES=100000 cargo test -p coditect-store --features schedules --lib schedules
+//! ```
+//!
+//! One that fails is printed, with the command that does the same again. Time stands still here, see
+//! [`sync`](super::sync); a read of the B-tree is one step, and so is a turn to it. Each client may lead or
+//! not, as chance has it.
+
+use std::{
+    collections::BTreeMap,
+    env, io,
+    panic::{self, AssertUnwindSafe},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+};
+
+use shuttle::{
+    Config, Runner,
+    future::block_on,
+    rand::{Rng as _, thread_rng},
+    scheduler::{PctScheduler, RandomScheduler, ReplayScheduler},
+};
+
+use super::{
+    super::{AtomicOp, Database, Engine, RangeQuery, Transaction},
+    Embedded, Options,
+    disk::{Disk, File, Memory, read_all},
+    storage::Storage,
+    sync::{
+        give_way,
+        thread::{self, JoinHandle},
+    },
+};
+use crate::{Clock, ErrorKind, ManualClock, Result};
+
+/// How many schedules of each workload are tried, if not said.
+const SCHEDULES: usize = 400;
+/// How many times a schedule takes the turn from a thread that could go on, in those that do it seldom.
+const TURNS: usize = 4;
+
+/// Tries `work` under many schedules; `name` is the test's.
+fn under_schedules(name: &str, work: fn()) {
+    let mut config = Config::new();
+    // The B-tree needs more than is usual.
+    config.stack_size = 1 << 20;
+    config.ungraceful_shutdown_config.immediately_return_on_panic = true;
+    if let Ok(schedule) = env::var("CODITECT_SCHEDULE") {
+        Runner::new(ReplayScheduler::new_from_encoded(&schedule), config).run(work);
+        return;
+    }
+    let schedules = env::var("CODITECT_SCHEDULES").ok().and_then(|number| number.parse().ok());
+    let half = schedules.unwrap_or(SCHEDULES) / 2;
+    let tried = panic::catch_unwind(AssertUnwindSafe(|| {
+        Runner::new(RandomScheduler::new(half), config.clone()).run(work);
+        Runner::new(PctScheduler::new(TURNS, half), config).run(work);
+    }));
+    assert!(
+        tried.is_ok(),
+        "the schedule above does it again: CODITECT_SCHEDULE=\"…\" cargo test -p coditect-store \
+         --features schedules --lib schedules::{name}"
+    );
+}
+
+/// Memory that gives way to others at each step of the log, knows what of it is on disk, and fails if told to.
+#[derive(Clone, Debug)]
+struct Watched(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    files: Memory,
+    written: Mutex<Written>,
+}
+
+/// What was written to the log.
+#[derive(Debug, Default)]
+struct Written {
+    unsynced: Vec<Vec<u8>>,
+    synced: Vec<Vec<u8>>,
+    /// How many commits may be synced before that fails.
+    syncs_left: Option<usize>,
+    /// What went to the B-tree before it was on disk in the log.
+    ahead: Vec<String>,
+}
+
+/// Longer writes are no commits here, but what makes a file of the log.
+const LONGEST_FRAME: usize = 4_000;
+
+impl Watched {
+    /// One with an empty B-tree, which takes long to make.
+    fn new() -> Self {
+        static EMPTY: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(|| {
+            let files = Memory::default();
+            drop(Storage::open(&files, 1 << 20).unwrap());
+            let names = files.names().unwrap().into_iter();
+            names
+                .map(|name| (name.clone(), read_all(&*files.open(&name).unwrap()).unwrap()))
+                .collect()
+        });
+        let files = Memory::default();
+        for (name, bytes) in &*EMPTY {
+            files.create(name).unwrap().write(0, bytes).unwrap();
+        }
+        Self(Arc::new(State { files, written: Mutex::default() }))
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.0.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a commit that has these bytes is on disk for good.
+    fn has(&self, bytes: &[u8]) -> bool {
+        self.written().has(bytes)
+    }
+
+    fn file(&self, name: &str, file: Arc<dyn File>) -> Arc<dyn File> {
+        if name.starts_with("log-") {
+            Arc::new(LogFile(self.clone(), file))
+        } else {
+            Arc::new(TreeFile(self.clone(), file))
+        }
+    }
+}
+
+impl Written {
+    fn has(&self, bytes: &[u8]) -> bool {
+        self.synced.iter().any(|frame| frame.windows(bytes.len()).any(|part| part == bytes))
+    }
+}
+
+impl Disk for Watched {
+    fn names(&self) -> io::Result<Vec<String>> {
+        self.0.files.names()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        Ok(self.file(name, self.0.files.open(name)?))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        Ok(self.file(name, self.0.files.create(name)?))
+    }
+
+    fn publish(&self, draft: &str, name: &str) -> io::Result<()> {
+        self.0.files.publish(draft, name)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.files.remove(name)
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct LogFile(Watched, Arc<dyn File>);
+
+impl File for LogFile {
+    fn len(&self) -> io::Result<u64> {
+        self.1.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.1.read(offset, out)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        give_way();
+        if bytes.len() < LONGEST_FRAME {
+            self.0.written().unsynced.push(bytes.to_vec());
+        }
+        self.1.write(offset, bytes)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.1.set_len(length)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let begun = std::mem::take(&mut self.0.written().unsynced);
+        give_way();
+        let mut written = self.0.written();
+        if !begun.is_empty()
+            && let Some(left) = &mut written.syncs_left
+        {
+            let Some(fewer) = left.checked_sub(1) else {
+                return Err(io::Error::other("the disk is gone"));
+            };
+            *left = fewer;
+        }
+        written.synced.extend(begun);
+        drop(written);
+        give_way();
+        Ok(())
+    }
+}
+
+/// Notes which counts and values it is given too early.
+#[derive(Debug)]
+struct TreeFile(Watched, Arc<dyn File>);
+
+impl File for TreeFile {
+    fn len(&self) -> io::Result<u64> {
+        self.1.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.1.read(offset, out)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut written = self.0.written();
+        for start in [b"count ".as_slice(), b"value "] {
+            for at in (0..bytes.len()).filter(|at| bytes[*at..].starts_with(start)) {
+                let value = bytes[at..].split_inclusive(|byte| *byte == b';').next().unwrap();
+                if !written.has(value) {
+                    written.ahead.push(String::from_utf8_lossy(value).into_owned());
+                }
+            }
+        }
+        drop(written);
+        self.1.write(offset, bytes)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.1.set_len(length)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.1.sync()
+    }
+}
+
+/// The engine on `disk`, with versions one after the other.
+fn open(disk: &Watched, overlay_bytes: usize) -> Database {
+    let clock = ManualClock::new(chrono::DateTime::UNIX_EPOCH);
+    let options = Options { overlay_bytes, clock: Clock::from(&clock), ..Options::default() };
+    let engine = Embedded::start("memory", Arc::new(disk.clone()), &options).unwrap();
+    Database::of(Engine::Embedded(engine))
+}
+
+fn set(database: &Database, key: &[u8], value: &[u8]) -> Result<u64> {
+    let tx = database.begin();
+    tx.set(key, value);
+    block_on(tx.commit())?;
+    Ok(tx.committed_version().unwrap())
+}
+
+fn number(value: Option<Vec<u8>>) -> u64 {
+    let Some(value) = value else { return 0 };
+    String::from_utf8(value).unwrap().trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
+}
+
+/// What clients of a counter know between them.
+#[derive(Debug, Default)]
+struct Counted {
+    /// What was reached by those additions that were acknowledged.
+    acknowledged: u64,
+    /// What each version has.
+    versions: BTreeMap<u64, u64>,
+    /// What was read at which version.
+    read: Vec<(u64, u64)>,
+}
+
+/// A transaction that has read the counter, its version, and what it read.
+fn read(database: &Database, disk: &Watched, counted: &Mutex<Counted>) -> (Transaction, u64, u64) {
+    let acknowledged = counted.lock().unwrap().acknowledged;
+    let tx = database.begin();
+    let found = number(block_on(tx.get(b"counter")).unwrap());
+    let version = block_on(tx.read_version()).unwrap();
+    assert!(found >= acknowledged, "{found} was read after {acknowledged} was acknowledged");
+    let is_durable = found == 0 || disk.has(format!("count {found};").as_bytes());
+    assert!(is_durable, "{found} was seen before it was on disk");
+    counted.lock().unwrap().read.push((version, found));
+    (tx, version, found)
+}
+
+fn add(database: &Database, disk: &Watched, counted: &Mutex<Counted>) -> u64 {
+    loop {
+        let (tx, _, found) = read(database, disk, counted);
+        let next = found + 1;
+        tx.set(b"counter", format!("count {next};").as_bytes());
+        match block_on(tx.commit()) {
+            Ok(()) => {
+                let version = tx.committed_version().unwrap();
+                let mut counted = counted.lock().unwrap();
+                counted.acknowledged = counted.acknowledged.max(next);
+                assert_eq!(counted.versions.insert(version, next), None);
+                return version;
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict),
+        }
+    }
+}
+
+#[test]
+fn no_addition_is_lost_and_what_is_seen_is_on_disk() {
+    under_schedules("no_addition_is_lost_and_what_is_seen_is_on_disk", || {
+        let disk = Watched::new();
+        let database = open(&disk, 1 << 20);
+        let counted = Arc::new(Mutex::new(Counted::default()));
+        let clients: Vec<_> = (0..3)
+            .map(|client| {
+                let (database, disk, counted) =
+                    (database.clone(), disk.clone(), Arc::clone(&counted));
+                thread::spawn(move || {
+                    let mut last = 0;
+                    for _ in 0..2 {
+                        let version = if client < 2 {
+                            add(&database, &disk, &counted)
+                        } else {
+                            read(&database, &disk, &counted).1
+                        };
+                        assert!(version >= last, "time goes backwards");
+                        last = version;
+                        let (_, version, _) = read(&database, &disk, &counted);
+                        assert!(version >= last, "time goes backwards");
+                        last = version;
+                    }
+                })
+            })
+            .collect();
+        join(clients);
+        let (.., found) = read(&database, &disk, &counted);
+        assert_eq!(found, 4);
+        block_on(database.close());
+        assert!(disk.written().ahead.is_empty(), "the B-tree was ahead of the log");
+        let Counted { versions, read, .. } = &*counted.lock().unwrap();
+        for &(version, found) in read {
+            let before = versions.range(..=version).next_back();
+            assert_eq!(before.map_or(0, |(_, before)| *before), found, "at {version}");
+        }
+    });
+}
+
+fn join<T>(clients: Vec<JoinHandle<T>>) -> Vec<T> {
+    clients.into_iter().map(|client| client.join().unwrap()).collect()
+}
+
+#[test]
+fn whoever_leads_keeps_the_order_of_all() {
+    under_schedules("whoever_leads_keeps_the_order_of_all", || {
+        let disk = Watched::new();
+        let database = open(&disk, 1 << 20);
+        let clients = (0..4_u8).map(|client| {
+            let database = database.clone();
+            thread::spawn(move || {
+                let mut last = None;
+                for _ in 0..2 {
+                    let tx = database.begin();
+                    tx.atomic(AtomicOp::Add, b"sum", &[1]);
+                    tx.set(&[client], b"");
+                    block_on(tx.commit()).unwrap();
+                    let stamp = tx.versionstamp();
+                    assert!(stamp > last, "the later of two commits has the earlier stamp");
+                    last = stamp;
+                    let now = block_on(database.begin().read_version()).unwrap();
+                    assert!(Some(now) >= tx.committed_version(), "what was shown is gone");
+                    if client == 0 {
+                        let next = tx.committed_version().unwrap() + 100;
+                        block_on(database.advance_version(next)).unwrap();
+                        let tx = database.begin();
+                        tx.set(b"after", b"");
+                        block_on(tx.commit()).unwrap();
+                        assert!(tx.committed_version().unwrap() > next);
+                        last = tx.versionstamp();
+                    }
+                }
+            })
+        });
+        join(clients.collect());
+        assert_eq!(block_on(database.begin().get(b"sum")).unwrap(), Some(vec![8]));
+        block_on(database.close());
+    });
+}
+
+/// The rows of a transaction, twice; both times the same.
+fn rows_twice(tx: &Transaction) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let rows = || {
+        let page =
+            block_on(tx.get_range(&RangeQuery::new(b"a".as_slice(), b"z".as_slice()))).unwrap();
+        let rows = page.rows.into_iter().map(|row| (row.key, row.value));
+        rows.collect::<Vec<_>>()
+    };
+    let first = rows();
+    for (key, value) in &first {
+        assert_eq!(block_on(tx.get(key)).unwrap().as_ref(), Some(value));
+    }
+    assert_eq!(rows(), first, "a state is not what it was");
+    first
+}
+
+#[test]
+fn a_state_stays_as_it_is_while_it_is_moved_to_the_tree() {
+    under_schedules("a_state_stays_as_it_is_while_it_is_moved_to_the_tree", || {
+        let disk = Watched::new();
+        // So little that each commit is a turn if no other is on its way, and that some have to wait.
+        let database = open(&disk, 700);
+        let writer = {
+            let database = database.clone();
+            thread::spawn(move || {
+                for round in 0..4_u8 {
+                    let tx = database.begin();
+                    tx.clear_range(b"a", b"z");
+                    for key in [b"k", b"l", &[b'm' + round]] {
+                        tx.set(key, &[round; 50]);
+                    }
+                    block_on(tx.commit()).unwrap();
+                }
+            })
+        };
+        let readers = (0..2).map(|_| {
+            let database = database.clone();
+            thread::spawn(move || {
+                for _ in 0..2 {
+                    let rows = rows_twice(&database.begin());
+                    let of_one = rows.iter().all(|(_, value)| *value == rows[0].1);
+                    assert!(of_one && [0, 3].contains(&rows.len()), "{rows:?}");
+                }
+            })
+        });
+        join(readers.chain([writer]).collect());
+        let tx = database.begin();
+        let last = rows_twice(&tx);
+        assert_eq!(last.last(), Some(&(b"p".to_vec(), vec![3; 50])));
+        drop(tx);
+        block_on(database.close());
+        drop(database);
+        assert_eq!(rows_twice(&open(&disk, 700).begin()), last);
+    });
+}
+
+/// What became of the writes of one key each.
+type Outcomes = Vec<(u8, Option<ErrorKind>)>;
+
+/// Clients that write until they can't.
+fn writers(database: &Database, disk: &Watched) -> Vec<JoinHandle<Outcomes>> {
+    let client = |client: u8| {
+        let (database, disk) = (database.clone(), disk.clone());
+        thread::spawn(move || {
+            let mut outcomes = Vec::new();
+            for key in [client, client + 10] {
+                let outcome = set(&database, &[key], format!("value {key};").as_bytes());
+                if outcome.is_ok() {
+                    assert!(disk.has(format!("value {key};").as_bytes()), "{key} is not on disk");
+                }
+                outcomes.push((key, outcome.err().map(|error| error.kind())));
+            }
+            outcomes
+        })
+    };
+    (100..103).map(client).collect()
+}
+
+/// What is on `disk` is what the outcomes say.
+fn compare(disk: &Watched, outcomes: &Outcomes) {
+    assert!(disk.written().ahead.is_empty(), "{:?}", disk.written().ahead);
+    let database = open(disk, 1 << 20);
+    for (key, failure) in outcomes {
+        let is_there = block_on(database.begin().get(&[*key])).unwrap().is_some();
+        match failure {
+            None => assert!(is_there, "{key} was acknowledged"),
+            Some(ErrorKind::MaybeCommitted) => {}
+            Some(ErrorKind::Closed) => assert!(!is_there, "{key} was refused"),
+            Some(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn each_commit_is_answered_when_the_engine_is_closed() {
+    under_schedules("each_commit_is_answered_when_the_engine_is_closed", || {
+        let disk = Watched::new();
+        let database = open(&disk, 1 << 20);
+        let clients = writers(&database, &disk);
+        block_on(database.close());
+        let outcomes = join(clients).concat();
+        assert!(outcomes.iter().all(|(_, failure)| *failure != Some(ErrorKind::MaybeCommitted)));
+        drop(database);
+        compare(&disk, &outcomes);
+    });
+}
+
+#[test]
+fn a_watch_fires_or_saw_the_new_value() {
+    under_schedules("a_watch_fires_or_saw_the_new_value", || {
+        let disk = Watched::new();
+        let database = open(&disk, 1 << 20);
+        let watchers = (0..2_u8).map(|watcher| {
+            let database = database.clone();
+            thread::spawn(move || {
+                let tx = database.begin();
+                let seen = block_on(tx.get(b"watched")).unwrap();
+                let watch = block_on(tx.watch(b"watched")).unwrap();
+                if watcher == 0 {
+                    tx.set(b"other", b"");
+                }
+                match block_on(tx.commit()) {
+                    // It is a read, too.
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict),
+                    Ok(()) if seen.is_none() => {
+                        block_on(watch).unwrap();
+                        assert!(block_on(database.begin().get(b"watched")).unwrap().is_some());
+                    }
+                    Ok(()) => {}
+                }
+            })
+        });
+        let watchers = watchers.collect();
+        set(&database, b"watched", b"new").unwrap();
+        join(watchers);
+        block_on(database.close());
+    });
+}
+
+#[test]
+fn a_failed_sync_leaves_nobody_waiting_and_shows_nothing() {
+    under_schedules("a_failed_sync_leaves_nobody_waiting_and_shows_nothing", || {
+        let disk = Watched::new();
+        disk.written().syncs_left = Some(thread_rng().gen_range(0..4));
+        let database = open(&disk, 1 << 20);
+        let clients = writers(&database, &disk);
+        let reader = {
+            let (database, disk) = (database.clone(), disk.clone());
+            thread::spawn(move || {
+                for _ in 0..3 {
+                    match block_on(database.begin().get(&[100])) {
+                        Ok(Some(value)) => assert!(disk.has(&value), "it was seen before"),
+                        Ok(None) => {}
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::Closed),
+                    }
+                }
+            })
+        };
+        let outcomes = join(clients).concat();
+        reader.join().unwrap();
+        let unknown = |(_, failure): &(u8, _)| *failure == Some(ErrorKind::MaybeCommitted);
+        if outcomes.iter().any(unknown) {
+            let closed = block_on(database.begin().get(b"a")).unwrap_err();
+            assert_eq!(closed.kind(), ErrorKind::Closed);
+        }
+        block_on(database.close());
+        drop(database);
+        disk.written().syncs_left = None;
+        compare(&disk, &outcomes);
+    });
+}

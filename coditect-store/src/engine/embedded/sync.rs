@@ -1,0 +1,39 @@
+//! What the engine's threads share, wait for and tell the time with: what everybody has.
+//!
+//! In this crate's own unit tests, with the feature `schedules`, it is what stands in
+//! `sync/scheduled.rs` instead, and shuttle says at every step whose turn it is. Nothing else in the
+//! engine knows of that; so whatever a thread of it waits for, or changes while another may look at it,
+//! is taken from here.
+//!
+//! What isn't: tokio's channels for one answer and the queue's room, in which nobody waits but by a
+//! waker; and the files in memory and the B-tree, within which no thread gives way to another.
+
+#[cfg(not(all(test, feature = "schedules")))]
+pub(super) use self::real::*;
+#[cfg(all(test, feature = "schedules"))]
+pub(super) use self::scheduled::*;
+
+#[cfg(not(all(test, feature = "schedules")))]
+mod real {
+    pub(in super::super) use std::{
+        sync::{Condvar, Mutex, MutexGuard, atomic, mpsc},
+        thread,
+        time::Instant,
+    };
+
+    pub(in super::super) use arc_swap::{ArcSwap, ArcSwapOption};
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    /// Its sender never waits, its receiver is a thread.
+    pub(in super::super) use tokio::sync::mpsc as queue;
+
+    /// Whether tasks of this one's runtime are done while its thread is busy for a moment.
+    pub(in super::super) fn has_other_threads() -> bool {
+        Handle::try_current().is_ok_and(|runtime| {
+            runtime.runtime_flavor() == RuntimeFlavor::MultiThread
+                && runtime.metrics().num_workers() > 1
+        })
+    }
+}
+
+#[cfg(all(test, feature = "schedules"))]
+mod scheduled;
