@@ -11,7 +11,7 @@ use super::{
     sync::{ArcSwapOption, Instant, Mutex, MutexGuard},
     watches::Watches,
 };
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// A version and the state of the store at it.
 #[derive(Debug)]
@@ -62,6 +62,11 @@ impl Board {
             Some(fault) => limits::closed().because(Arc::clone(fault)),
             None => limits::closed(),
         }
+    }
+
+    /// What `error` of a read comes of: the storage is closed after the engine, under who still reads.
+    pub(super) fn cause_of(&self, error: Error) -> Error {
+        if error.kind() == ErrorKind::Closed { self.closed() } else { error }
     }
 
     /// Closes it since something failed that nothing can be done after.

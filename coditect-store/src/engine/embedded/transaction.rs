@@ -359,6 +359,7 @@ impl Transaction {
         let State { point, writes, read_conflicts, passed, .. } = &mut *state;
         let mut stored = || -> Result<Arc<Snapshot>> { point.get(&self.shared.board)?.snapshot() };
         let answer = read(&mut View { writes, stored: &mut stored, passed });
+        let answer = answer.map_err(|error| self.shared.board.cause_of(error));
         let answer = answer.map(|(answer, depends_on)| {
             if let (Some((begin, end)), Isolation::Serializable) = (depends_on, isolation) {
                 reads::note_read(writes, read_conflicts, begin, end);

@@ -52,23 +52,29 @@ impl Held {
     }
 
     fn get_now(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.shared.board.check_open()?;
-        self.snapshot.value(key)
+        self.read(|snapshot| snapshot.value(key))
     }
 
     fn page_now(&self, begin: &[u8], end: &[u8], bytes: usize) -> Result<ViewPage> {
-        self.shared.board.check_open()?;
-        let mut stored = self.snapshot.rows(begin, end, Order::Ascending)?;
-        let mut page = ViewPage { rows: Vec::new(), more: true };
-        let mut read = 0;
-        while read < bytes {
-            let Some((key, value)) = stored.next_checked()? else {
-                page.more = false;
-                break;
-            };
-            read += key.len() + value.as_ref().map_or(0, Vec::len);
-            page.rows.push(CheckedRow { key, value });
-        }
-        Ok(page)
+        self.read(|snapshot| {
+            let mut stored = snapshot.rows(begin, end, Order::Ascending)?;
+            let mut page = ViewPage { rows: Vec::new(), more: true };
+            let mut read = 0;
+            while read < bytes {
+                let Some((key, value)) = stored.next_checked()? else {
+                    page.more = false;
+                    break;
+                };
+                read += key.len() + value.as_ref().map_or(0, Vec::len);
+                page.rows.push(CheckedRow { key, value });
+            }
+            Ok(page)
+        })
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Snapshot) -> Result<T>) -> Result<T> {
+        let board = &self.shared.board;
+        board.check_open()?;
+        read(&self.snapshot).map_err(|error| board.cause_of(error))
     }
 }
