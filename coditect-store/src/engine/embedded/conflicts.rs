@@ -10,67 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{super::limits::LIFETIME, sync::Instant};
-
-/// A range of keys, without its end.
-pub(super) type KeyRange = (Vec<u8>, Vec<u8>);
-
-/// A set of ranges, kept apart from each other.
-#[derive(Debug, Default)]
-pub(super) struct RangeSet {
-    /// Begin → end; no two overlap or touch.
-    ranges: BTreeMap<Vec<u8>, Vec<u8>>,
-    bytes: usize,
-}
-
-impl RangeSet {
-    pub(super) fn insert(&mut self, mut begin: Vec<u8>, mut end: Vec<u8>) {
-        if begin >= end {
-            return;
-        }
-        let mut before =
-            self.ranges.range::<[u8], _>((Bound::Unbounded, Bound::Included(begin.as_slice())));
-        match before.next_back() {
-            Some((_, known)) if *known >= end => return,
-            Some((at, known)) if *known >= begin => begin.clone_from(at),
-            _ => {}
-        }
-        loop {
-            let touched = (Bound::Included(begin.as_slice()), Bound::Included(end.as_slice()));
-            let Some((at, _)) = self.ranges.range::<[u8], _>(touched).next() else { break };
-            let at = at.clone();
-            if let Some(known) = self.ranges.remove(&at) {
-                self.bytes -= at.len() + known.len();
-                end = end.max(known);
-            }
-        }
-        self.bytes += begin.len() + end.len();
-        self.ranges.insert(begin, end);
-    }
-
-    /// Whether every key from `begin` to `end` is in it.
-    pub(super) fn covers(&self, begin: &[u8], end: &[u8]) -> bool {
-        let mut before = self.ranges.range::<[u8], _>((Bound::Unbounded, Bound::Included(begin)));
-        begin >= end || before.next_back().is_some_and(|(_, known)| known.as_slice() >= end)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.ranges.len()
-    }
-
-    /// The bytes of all ends of its ranges.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    pub(super) fn into_ranges(self) -> Vec<KeyRange> {
-        self.ranges.into_iter().collect()
-    }
-}
+use super::{super::limits::LIFETIME, ranges::KeyRange, sync::Instant};
 
 /// The version of the last write of every key, as far back as it is kept.
 ///
@@ -180,40 +120,42 @@ impl Generation {
         Self { points: BTreeMap::new(), steps: BTreeMap::new(), last, began, bytes: 0 }
     }
 
-    fn was_written_after(&self, version: u64, (begin, end): &KeyRange) -> bool {
+    fn was_written_after(&self, version: u64, range: &KeyRange) -> bool {
+        let (begin, end) = (range.begin(), range.end());
         if begin >= end {
             return false;
         }
-        let points = (Bound::Included(begin.as_slice()), Bound::Excluded(end.as_slice()));
-        if self.points.range::<[u8], _>(points).any(|(_, written)| *written > version) {
-            return true;
+        let is_later = |(_, written): (&_, &u64)| *written > version;
+        let is_written = if range.is_key() {
+            self.points.get_key_value(begin).is_some_and(is_later)
+        } else {
+            let within = (Bound::Included(begin), Bound::Excluded(end));
+            self.points.range::<[u8], _>(within).any(is_later)
+        };
+        if is_written || self.steps.is_empty() {
+            return is_written;
         }
-        if self.steps.is_empty() {
-            return false;
-        }
-        let at = (Bound::Unbounded, Bound::Included(begin.as_slice()));
-        let covering = self.steps.range::<[u8], _>(at).next_back();
-        if covering.is_some_and(|(_, written)| *written > version) {
-            return true;
-        }
-        let within = (Bound::Excluded(begin.as_slice()), Bound::Excluded(end.as_slice()));
-        self.steps.range::<[u8], _>(within).any(|(_, written)| *written > version)
+        let at = (Bound::Unbounded, Bound::Included(begin));
+        let within = (Bound::Excluded(begin), Bound::Excluded(end));
+        self.steps.range::<[u8], _>(at).next_back().is_some_and(is_later)
+            || self.steps.range::<[u8], _>(within).any(is_later)
     }
 
-    fn note(&mut self, version: u64, (begin, end): &KeyRange) {
+    fn note(&mut self, version: u64, range: &KeyRange) {
+        let (begin, end) = (range.begin(), range.end());
         if begin >= end {
             return;
         }
         self.last = version;
-        if end.split_last() == Some((&0, begin)) {
-            if self.points.insert(begin.clone(), version).is_none() {
+        if range.is_key() {
+            if self.points.insert(begin.to_vec(), version).is_none() {
                 self.bytes += begin.len() + OVERHEAD;
             }
             return;
         }
-        let up_to_end = (Bound::Unbounded, Bound::Included(end.as_slice()));
+        let up_to_end = (Bound::Unbounded, Bound::Included(end));
         let after = self.steps.range::<[u8], _>(up_to_end).next_back().map_or(0, |(_, at)| *at);
-        let within = (Bound::Included(begin.as_slice()), Bound::Excluded(end.as_slice()));
+        let within = (Bound::Included(begin), Bound::Excluded(end));
         let covered: Vec<_> =
             self.steps.range::<[u8], _>(within).map(|(key, _)| key.clone()).collect();
         for key in covered {
@@ -221,7 +163,7 @@ impl Generation {
             self.bytes -= key.len() + OVERHEAD;
         }
         for (key, version) in [(begin, version), (end, after)] {
-            if self.steps.insert(key.clone(), version).is_none() {
+            if self.steps.insert(key.to_vec(), version).is_none() {
                 self.bytes += key.len() + OVERHEAD;
             }
         }
@@ -235,7 +177,7 @@ mod tests {
     use super::*;
 
     fn range(begin: u8, end: u8) -> KeyRange {
-        (vec![begin], vec![end])
+        KeyRange::new(&[begin], &[end])
     }
 
     #[test]
@@ -256,8 +198,7 @@ mod tests {
         for second in 0..20 {
             for _ in 0..1_000 {
                 last += 1;
-                let key = last.to_be_bytes().to_vec();
-                writes.note(last, &(key.clone(), [key, vec![0]].concat()));
+                writes.note(last, &KeyRange::of_key(&last.to_be_bytes()));
             }
             writes.forget(started + Duration::from_secs(second));
         }
@@ -269,8 +210,7 @@ mod tests {
         twenty_seconds(&mut writes);
         assert!(!writes.is_too_old(20_000 - 6_000));
         assert!(writes.is_too_old(20_000 - 9_000));
-        let last = 20_000_u64.to_be_bytes().to_vec();
-        let range = (last.clone(), [last, vec![0]].concat());
+        let range = KeyRange::of_key(&20_000_u64.to_be_bytes());
         assert!(writes.was_written_after(14_000, &range));
         assert!(!writes.was_written_after(20_000, &range));
     }
@@ -295,7 +235,7 @@ mod tests {
         let now = Instant::now();
         for version in 1..=40_000_u64 {
             let key = version.to_be_bytes().repeat(1_250);
-            writes.note(version, &(key.clone(), [key, vec![0]].concat()));
+            writes.note(version, &KeyRange::of_key(&key));
             if version % 100 == 0 {
                 writes.forget(now);
             }
@@ -314,10 +254,7 @@ mod tests {
             asked in (0_u8..20, 0_u8..20, 0_u64..40),
             turns in vec(any::<bool>(), 40),
         ) {
-            // A single key is known for one by its end.
-            let of = |a: u8, b: u8| {
-                if b == a + 1 { (vec![a], vec![a, 0]) } else { range(a, b) }
-            };
+            let of = |a: u8, b: u8| if b == a + 1 { KeyRange::of_key(&[a]) } else { range(a, b) };
             let mut writes = RecentWrites::new(0);
             let mut now = Instant::now();
             let mut plain = [0_u64; 20];
@@ -334,27 +271,6 @@ mod tests {
             let (begin, end) = (a.min(b), a.max(b));
             let expected = plain[usize::from(begin)..usize::from(end)].iter().any(|at| *at > version);
             prop_assert_eq!(writes.was_written_after(version, &range(begin, end)), expected);
-        }
-
-        #[test]
-        fn a_range_set_holds_what_was_put_in_and_no_more(
-            inserts in vec((0_u8..30, 0_u8..30), 0..20),
-        ) {
-            let mut set = RangeSet::default();
-            let mut plain = [false; 30];
-            for (a, b) in inserts {
-                set.insert(vec![a], vec![b]);
-                if a < b {
-                    plain[usize::from(a)..usize::from(b)].fill(true);
-                }
-            }
-            let bytes: usize = set.ranges.iter().map(|(a, b)| a.len() + b.len()).sum();
-            prop_assert_eq!(set.bytes(), bytes);
-            let mut held = [false; 30];
-            for (begin, end) in set.into_ranges() {
-                held[usize::from(begin[0])..usize::from(end[0])].fill(true);
-            }
-            prop_assert_eq!(held, plain);
         }
     }
 }

@@ -19,6 +19,7 @@ mod conflicts;
 mod disk;
 mod layer;
 mod log;
+mod ranges;
 mod reads;
 mod sequencer;
 mod snapshot;

@@ -12,9 +12,9 @@ use super::{
         limits::{MAX_KEY, accessed_unreadable, key_outside_legal_range},
         range::{KeySelector, KeyValue, Order, RangePage, RangeQuery, Stopped},
     },
-    conflicts::RangeSet,
+    ranges::{KeyRange, RangeSet, next_key},
     snapshot::{Rows, Snapshot},
-    writes::{State, Writes, next_key},
+    writes::{State, Writes},
 };
 use crate::Result;
 
@@ -205,7 +205,7 @@ impl View<'_> {
         };
         let mut found = self.collect(query, start, goal, past_limit.unwrap_or(0))?;
         if counted(&query.begin) || counted(&query.end) {
-            self.passed.insert(begin.key, end.key);
+            self.passed.insert(KeyRange::from((begin.key, end.key)));
         }
         found.ends = Ends {
             begin: ends.begin && !(query.order == Order::Descending && found.more()),
@@ -353,17 +353,17 @@ impl View<'_> {
 
 /// Adds to `conflicts` what of a range is read from the store, not from the transaction's own
 /// writes.
-pub(super) fn note_read(writes: &Writes, conflicts: &mut RangeSet, begin: Vec<u8>, end: Vec<u8>) {
+pub(super) fn note_read(writes: &Writes, conflicts: &mut RangeSet, range: KeyRange) {
     // As a rule a transaction reads first.
     if writes.is_empty() {
-        return conflicts.insert(begin, end);
+        return conflicts.insert(range);
     }
-    let mut at = begin;
-    while at < end {
+    let (mut at, end) = (range.begin().to_vec(), range.end());
+    while at.as_slice() < end {
         let segment = writes.segment_at(&at);
-        let until = segment.end.as_ref().unwrap_or(&end).min(&end).clone();
+        let until = segment.end.as_deref().unwrap_or(end).min(end).to_vec();
         if segment.reads_stored() {
-            conflicts.insert(at, until.clone());
+            conflicts.insert(KeyRange::new(&at, &until));
         }
         at = until;
     }

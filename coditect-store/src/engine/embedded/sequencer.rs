@@ -35,12 +35,13 @@ use super::{
     },
     applier::{Progress, Turn},
     board::{Board, Published},
-    conflicts::{KeyRange, RecentWrites},
+    conflicts::RecentWrites,
     log::{Applied, Change, Draft, Log},
+    ranges::{KeyRange, is_key},
     snapshot::Snapshot,
     sync::{Instant, Mutex, mpsc::Sender, queue::UnboundedReceiver},
     writer::{Committed, Prepared, Writer, answer_all},
-    writes::{Mutation, next_key},
+    writes::Mutation,
 };
 use crate::{Clock, Error, ErrorKind, Result, engine::AtomicOp, telemetry};
 
@@ -416,11 +417,11 @@ impl Sequencer {
             match &mutation {
                 Mutation::Set { key, value } => {
                     if stamps_key {
-                        written.push((key.clone(), next_key(key)));
+                        written.push(KeyRange::of_key(key));
                     }
                     draft.push(Change::Set { key, value });
                 }
-                Mutation::ClearRange { begin, end } if *end == next_key(begin) => {
+                Mutation::ClearRange { begin, end } if is_key(begin, end) => {
                     draft.push(Change::Clear { key: begin });
                 }
                 Mutation::ClearRange { begin, end } => {

@@ -317,7 +317,7 @@ async fn more_commits_than_the_queue_holds_wait_and_all_succeed() {
         let rows = tx.get_range(&query, Isolation::Snapshot).await.unwrap().rows;
         let Some(last) = rows.last() else { break };
         seen += rows.len();
-        from = writes::next_key(&last.key);
+        from = ranges::next_key(&last.key);
         tx = engine.begin();
     }
     assert_eq!(seen, 6_000);

@@ -21,14 +21,14 @@ use super::{
     },
     Shared,
     board::{Board, Published},
-    conflicts::RangeSet,
+    ranges::{KeyRange, RangeSet, is_key, next_key},
     reads::{self, View},
     sequencer::{Commit, ReadAt},
     snapshot::Snapshot,
     sync::{Instant, Mutex, MutexGuard},
     watches::Watcher,
     writer::Committed,
-    writes::{Writes, next_key},
+    writes::Writes,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -141,7 +141,7 @@ impl Transaction {
             |view| {
                 // No key is that long.
                 let value = if key.len() > KEY_SIZE_LIMIT { None } else { view.value(key)? };
-                Ok((value, Some((key.to_vec(), next_key(key)))))
+                Ok((value, key))
             },
             isolation,
         )
@@ -151,7 +151,7 @@ impl Transaction {
         self.read(
             |view| {
                 let (key, begin, end) = view.key(selector)?;
-                Ok((key, Some((begin, end))))
+                Ok((key, (begin, end)))
             },
             isolation,
         )
@@ -161,7 +161,7 @@ impl Transaction {
         self.read(
             |view| {
                 let read = view.range(query)?;
-                Ok((read.page, Some(read.depends_on)))
+                Ok((read.page, read.depends_on))
             },
             isolation,
         )
@@ -181,7 +181,7 @@ impl Transaction {
     pub(in super::super) fn clear_range(&self, begin: &[u8], end: &[u8]) {
         let mut state = self.lock();
         if begin > MAX_KEY
-            || end > MAX_KEY && !is_single(begin, end)
+            || end > MAX_KEY && !is_key(begin, end)
             || begin == MAX_KEY && begin < end
         {
             state.refuse(limits::key_outside_legal_range);
@@ -192,7 +192,7 @@ impl Transaction {
             let (begin, end) = (cut(begin), cut(end));
             state.written += begin.len() + end.len() + OVERHEAD;
             state.writes.clear_range(begin, end);
-            state.write_conflicts.insert(begin.to_vec(), end.to_vec());
+            state.write_conflicts.insert(KeyRange::new(begin, end));
         }
     }
 
@@ -221,7 +221,7 @@ impl Transaction {
     pub(in super::super) fn add_read_conflict_range(&self, begin: &[u8], end: &[u8]) -> Result<()> {
         self.add_conflict_range(begin, end, |state| {
             let State { writes, read_conflicts, .. } = state;
-            reads::note_read(writes, read_conflicts, cut(begin).to_vec(), cut(end).to_vec());
+            reads::note_read(writes, read_conflicts, KeyRange::new(cut(begin), cut(end)));
         })
     }
 
@@ -231,7 +231,7 @@ impl Transaction {
         end: &[u8],
     ) -> Result<()> {
         self.add_conflict_range(begin, end, |state| {
-            state.write_conflicts.insert(cut(begin).to_vec(), cut(end).to_vec());
+            state.write_conflicts.insert(KeyRange::new(cut(begin), cut(end)));
         })
     }
 
@@ -269,7 +269,9 @@ impl Transaction {
             if let Some(error) = &state.failed {
                 return Err(error.same());
             }
-            if state.size() > TRANSACTION_SIZE_LIMIT {
+            if state.size_at_most() > TRANSACTION_SIZE_LIMIT
+                && state.size() > TRANSACTION_SIZE_LIMIT
+            {
                 return Err(limits::transaction_too_large());
             }
             mem::replace(&mut *state, State { phase: Phase::Committing, ..State::default() })
@@ -346,9 +348,9 @@ impl Transaction {
     }
 
     /// Reads, and notes the range that the answer depends on.
-    fn read<T>(
+    fn read<T, R: Into<KeyRange>>(
         &self,
-        read: impl FnOnce(&mut View<'_>) -> Result<(T, Option<(Vec<u8>, Vec<u8>)>)>,
+        read: impl FnOnce(&mut View<'_>) -> Result<(T, R)>,
         isolation: Isolation,
     ) -> Result<T> {
         let mut state = self.lock();
@@ -361,8 +363,8 @@ impl Transaction {
         let answer = read(&mut View { writes, stored: &mut stored, passed });
         let answer = answer.map_err(|error| self.shared.board.cause_of(error));
         let answer = answer.map(|(answer, depends_on)| {
-            if let (Some((begin, end)), Isolation::Serializable) = (depends_on, isolation) {
-                reads::note_read(writes, read_conflicts, begin, end);
+            if isolation == Isolation::Serializable {
+                reads::note_read(writes, read_conflicts, depends_on.into());
             }
             answer
         });
@@ -440,10 +442,16 @@ impl State {
     }
 
     fn note_written(&mut self, key: &[u8]) {
-        self.write_conflicts.insert(key.to_vec(), next_key(key));
+        self.write_conflicts.insert(KeyRange::of_key(key));
     }
 
-    fn size(&self) -> usize {
+    fn size(&mut self) -> usize {
+        self.read_conflicts.settle();
+        self.write_conflicts.settle();
+        self.size_at_most()
+    }
+
+    fn size_at_most(&self) -> usize {
         let ranges = self.read_conflicts.len() + self.write_conflicts.len();
         self.written
             + self.read_conflicts.bytes()
@@ -472,10 +480,6 @@ fn stamped_range(template: &[u8], offset: usize, read_at: u64) -> (Vec<u8>, Vec<
     let mut end = next_key(bytes);
     end[place].fill(0xff);
     (begin, end.min(MAX_KEY.to_vec()))
-}
-
-fn is_single(begin: &[u8], end: &[u8]) -> bool {
-    end.split_last() == Some((&0, begin))
 }
 
 /// A bound of a range, no longer than the longest key and a byte.

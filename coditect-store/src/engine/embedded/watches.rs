@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     mem,
+    ops::Bound,
     sync::{Arc, PoisonError},
 };
 
@@ -11,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{
     super::limits::{self, WATCH_LIMIT},
-    conflicts::KeyRange,
+    ranges::KeyRange,
     snapshot::Snapshot,
     sync::Mutex,
 };
@@ -85,12 +86,10 @@ impl Watches {
         if table.count == 0 {
             return;
         }
-        for (begin, end) in written {
-            let keys: Vec<_> = table
-                .by_key
-                .range(begin.clone()..end.clone())
-                .map(|(key, _)| key.clone())
-                .collect();
+        for range in written.iter().filter(|range| !range.is_empty()) {
+            let within = (Bound::Included(range.begin()), Bound::Excluded(range.end()));
+            let keys: Vec<_> =
+                table.by_key.range::<[u8], _>(within).map(|(key, _)| key.clone()).collect();
             for key in keys {
                 table.check(&key, now);
             }

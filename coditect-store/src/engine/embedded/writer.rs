@@ -11,8 +11,8 @@ use super::{
     super::{limits, versionstamp::Versionstamp},
     applier::Turn,
     board::{Board, Published},
-    conflicts::KeyRange,
     log::Placed,
+    ranges::KeyRange,
     sequencer::Request,
     snapshot::Snapshot,
     sync::{

@@ -7,7 +7,10 @@
 
 use std::{collections::BTreeMap, ops::Bound};
 
-use super::super::{atomic::AtomicOp, limits::MAX_KEY};
+use super::{
+    super::{atomic::AtomicOp, limits::MAX_KEY},
+    ranges::{is_key, next_key},
+};
 
 /// A write as the commit applies it. A range is without its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,9 +179,7 @@ impl Writes {
         };
         match self.entries.range::<[u8], _>((Bound::Unbounded, Bound::Excluded(key))).next_back() {
             None => Segment::untouched_up_to(end()),
-            Some((at, entry)) if !entry.operations.is_empty() && is_next_key(key, at) => {
-                entry.point(at)
-            }
+            Some((at, entry)) if !entry.operations.is_empty() && is_key(at, key) => entry.point(at),
             Some((at, entry)) => entry.segment_after(at, end()),
         }
     }
@@ -294,15 +295,6 @@ impl Operation {
             Self::Apply(op, operand) => Mutation::Atomic { op, key, operand },
         }
     }
-}
-
-/// The key right after `key`.
-pub(super) fn next_key(key: &[u8]) -> Vec<u8> {
-    [key, &[0]].concat()
-}
-
-fn is_next_key(key: &[u8], before: &[u8]) -> bool {
-    key.split_last() == Some((&0, before))
 }
 
 #[cfg(test)]

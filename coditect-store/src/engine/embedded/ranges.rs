@@ -1,0 +1,217 @@
+//! Ranges of keys, and sets of them.
+
+use std::{collections::BTreeMap, fmt, mem, ops::Bound};
+
+/// The keys from one up to, and without, another. A single key, which most are, is one piece of memory.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct KeyRange {
+    /// The begin and the end. Those of a single key lie over each other, as one goes on from the other.
+    bytes: Box<[u8]>,
+    begin_length: usize,
+    end_from: usize,
+}
+
+impl KeyRange {
+    pub(super) fn new(begin: &[u8], end: &[u8]) -> Self {
+        if is_key(begin, end) {
+            return Self::of_key(begin);
+        }
+        let bytes = [begin, end].concat().into_boxed_slice();
+        Self { bytes, begin_length: begin.len(), end_from: begin.len() }
+    }
+
+    pub(super) fn of_key(key: &[u8]) -> Self {
+        Self { bytes: next_key(key).into_boxed_slice(), begin_length: key.len(), end_from: 0 }
+    }
+
+    pub(super) fn begin(&self) -> &[u8] {
+        &self.bytes[..self.begin_length]
+    }
+
+    pub(super) fn end(&self) -> &[u8] {
+        &self.bytes[self.end_from..]
+    }
+
+    /// Whether it is a single key's.
+    pub(super) fn is_key(&self) -> bool {
+        self.end_from == 0 && is_key(self.begin(), self.end())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.begin() >= self.end()
+    }
+
+    /// The bytes of both ends.
+    fn length(&self) -> usize {
+        self.begin().len() + self.end().len()
+    }
+}
+
+impl From<&[u8]> for KeyRange {
+    fn from(key: &[u8]) -> Self {
+        Self::of_key(key)
+    }
+}
+
+impl From<(Vec<u8>, Vec<u8>)> for KeyRange {
+    fn from((begin, end): (Vec<u8>, Vec<u8>)) -> Self {
+        Self::new(&begin, &end)
+    }
+}
+
+impl fmt::Debug for KeyRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KeyRange").field(&self.begin()).field(&self.end()).finish()
+    }
+}
+
+/// The key right after `key`.
+pub(super) fn next_key(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
+}
+
+/// Whether there is `key` alone from it up to `end`.
+pub(super) fn is_key(key: &[u8], end: &[u8]) -> bool {
+    end.split_last() == Some((&0, key))
+}
+
+/// So many ranges are put in before they are looked at.
+const RECENT: usize = 64;
+
+/// A set of ranges.
+///
+/// Most transactions have few of them and only want them back: what is put in is not compared with what is
+/// there before that [must be](Self::settle), or much has come together.
+#[derive(Debug, Default)]
+pub(super) struct RangeSet {
+    /// Begin → end; no two overlap or touch.
+    settled: BTreeMap<Vec<u8>, Vec<u8>>,
+    recent: Vec<KeyRange>,
+    bytes: usize,
+}
+
+impl RangeSet {
+    pub(super) fn insert(&mut self, range: KeyRange) {
+        if range.is_empty() {
+            return;
+        }
+        if self.recent.len() == RECENT {
+            self.settle();
+        }
+        self.bytes += range.length();
+        self.recent.push(range);
+    }
+
+    /// Joins what overlaps or touches.
+    pub(super) fn settle(&mut self) {
+        for range in mem::take(&mut self.recent) {
+            self.bytes -= range.length();
+            self.join(range.begin().to_vec(), range.end().to_vec());
+        }
+    }
+
+    fn join(&mut self, mut begin: Vec<u8>, mut end: Vec<u8>) {
+        let mut before =
+            self.settled.range::<[u8], _>((Bound::Unbounded, Bound::Included(begin.as_slice())));
+        match before.next_back() {
+            Some((_, known)) if *known >= end => return,
+            Some((at, known)) if *known >= begin => begin.clone_from(at),
+            _ => {}
+        }
+        loop {
+            let touched = (Bound::Included(begin.as_slice()), Bound::Included(end.as_slice()));
+            let Some((at, _)) = self.settled.range::<[u8], _>(touched).next() else { break };
+            let at = at.clone();
+            if let Some(known) = self.settled.remove(&at) {
+                self.bytes -= at.len() + known.len();
+                end = end.max(known);
+            }
+        }
+        self.bytes += begin.len() + end.len();
+        self.settled.insert(begin, end);
+    }
+
+    /// Whether every key from `begin` to `end` is in it.
+    pub(super) fn covers(&mut self, begin: &[u8], end: &[u8]) -> bool {
+        self.settle();
+        let mut before = self.settled.range::<[u8], _>((Bound::Unbounded, Bound::Included(begin)));
+        begin >= end || before.next_back().is_some_and(|(_, known)| known.as_slice() >= end)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.settled.is_empty() && self.recent.is_empty()
+    }
+
+    /// How many ranges it has; exact if it is [settled](Self::settle), else it may be fewer.
+    pub(super) fn len(&self) -> usize {
+        self.settled.len() + self.recent.len()
+    }
+
+    /// The bytes of all ends of its ranges; exact if it is [settled](Self::settle), else it may be fewer.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Ranges that together have what it has.
+    pub(super) fn into_ranges(self) -> Vec<KeyRange> {
+        let Self { settled, recent: mut ranges, .. } = self;
+        ranges.extend(settled.into_iter().map(KeyRange::from));
+        ranges
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    #[test]
+    fn a_range_has_its_ends_and_a_single_key_is_known_for_one() {
+        for (begin, end) in [("", "a"), ("a", "b"), ("a", "a\0b"), ("b", "a"), ("", "")] {
+            let range = KeyRange::new(begin.as_bytes(), end.as_bytes());
+            assert_eq!((range.begin(), range.end()), (begin.as_bytes(), end.as_bytes()));
+            assert!(!range.is_key(), "{range:?}");
+            assert_eq!(range.is_empty(), begin >= end, "{range:?}");
+        }
+        for key in ["", "a", "a\0"] {
+            let range = KeyRange::of_key(key.as_bytes());
+            assert_eq!((range.begin(), range.end()), (key.as_bytes(), &*next_key(key.as_bytes())));
+            assert_eq!(range, KeyRange::new(range.begin(), range.end()));
+            assert!(range.is_key() && !range.is_empty());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_range_set_holds_what_was_put_in_and_no_more(
+            inserts in vec((0_u8..30, 0_u8..30), 0..200),
+            is_settled: bool,
+            (from, to) in (0_u8..30, 0_u8..30),
+        ) {
+            let mut set = RangeSet::default();
+            let mut plain = [false; 30];
+            for (a, b) in inserts {
+                set.insert(KeyRange::new(&[a], &[b]));
+                if a < b {
+                    plain[usize::from(a)..usize::from(b)].fill(true);
+                }
+            }
+            let (ranges, bytes) = (set.len(), set.bytes());
+            if is_settled {
+                let covered = (from..to).all(|key| plain[usize::from(key)]);
+                prop_assert_eq!(set.covers(&[from], &[to]), covered);
+                prop_assert!(set.len() <= ranges && set.bytes() <= bytes);
+                let ends: usize = set.settled.iter().map(|(a, b)| a.len() + b.len()).sum();
+                prop_assert_eq!(set.bytes(), ends);
+                let runs = plain.chunk_by(|a, b| a == b).filter(|run| run[0]).count();
+                prop_assert_eq!(set.len(), runs);
+            }
+            let mut held = [false; 30];
+            for range in set.into_ranges() {
+                held[usize::from(range.begin()[0])..usize::from(range.end()[0])].fill(true);
+            }
+            prop_assert_eq!(held, plain);
+        }
+    }
+}
