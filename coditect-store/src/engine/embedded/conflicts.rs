@@ -10,7 +10,12 @@ use std::{
     time::Duration,
 };
 
-use super::{super::limits::LIFETIME, ranges::KeyRange, sync::Instant};
+use super::{
+    super::limits::LIFETIME,
+    log::{Change, Changes},
+    ranges::{KeyRange, is_key},
+    sync::Instant,
+};
 
 /// The version of the last write of every key, as far back as it is kept.
 ///
@@ -68,11 +73,23 @@ impl RecentWrites {
         later.any(|generation| generation.was_written_after(version, range))
     }
 
-    /// Notes that the range was written at `version`, which is not below any noted before.
-    pub(super) fn note(&mut self, version: u64, range: &KeyRange) {
+    /// Notes what was done at `version`, which is not below any noted before.
+    pub(super) fn note(&mut self, version: u64, changes: &Changes) {
+        let Some(newest) = self.generations.back_mut() else { return };
+        for change in changes.iter() {
+            self.noted += 1;
+            match change {
+                Change::Set { key, .. } | Change::Clear { key } => newest.note_key(version, key),
+                Change::ClearRange { begin, end } => newest.note(version, begin, end),
+            }
+        }
+    }
+
+    /// The same of a range in which nothing need have been done.
+    pub(super) fn note_range(&mut self, version: u64, range: &KeyRange) {
         self.noted += 1;
         if let Some(newest) = self.generations.back_mut() {
-            newest.note(version, range);
+            newest.note(version, range.begin(), range.end());
         }
     }
 
@@ -141,18 +158,21 @@ impl Generation {
             || self.steps.range::<[u8], _>(within).any(is_later)
     }
 
-    fn note(&mut self, version: u64, range: &KeyRange) {
-        let (begin, end) = (range.begin(), range.end());
+    fn note_key(&mut self, version: u64, key: &[u8]) {
+        self.last = version;
+        if self.points.insert(key.to_vec(), version).is_none() {
+            self.bytes += key.len() + OVERHEAD;
+        }
+    }
+
+    fn note(&mut self, version: u64, begin: &[u8], end: &[u8]) {
         if begin >= end {
             return;
         }
-        self.last = version;
-        if range.is_key() {
-            if self.points.insert(begin.to_vec(), version).is_none() {
-                self.bytes += begin.len() + OVERHEAD;
-            }
-            return;
+        if is_key(begin, end) {
+            return self.note_key(version, begin);
         }
+        self.last = version;
         let up_to_end = (Bound::Unbounded, Bound::Included(end));
         let after = self.steps.range::<[u8], _>(up_to_end).next_back().map_or(0, |(_, at)| *at);
         let within = (Bound::Included(begin), Bound::Excluded(end));
@@ -183,7 +203,7 @@ mod tests {
     #[test]
     fn only_later_writes_of_the_keys_read_conflict() {
         let mut writes = RecentWrites::new(0);
-        writes.note(10, &range(3, 5));
+        writes.note_range(10, &range(3, 5));
         assert!(writes.was_written_after(9, &range(0, 9)));
         assert!(writes.was_written_after(9, &range(4, 5)));
         assert!(!writes.was_written_after(10, &range(0, 9)));
@@ -198,7 +218,7 @@ mod tests {
         for second in 0..20 {
             for _ in 0..1_000 {
                 last += 1;
-                writes.note(last, &KeyRange::of_key(&last.to_be_bytes()));
+                writes.note_range(last, &KeyRange::of_key(&last.to_be_bytes()));
             }
             writes.forget(started + Duration::from_secs(second));
         }
@@ -223,7 +243,7 @@ mod tests {
         let leaving: usize = writes.leaving.iter().map(ExactSizeIterator::len).sum();
         assert!(kept <= 8_000, "{kept} writes are kept of eight seconds");
         assert!(leaving <= 1_000, "{leaving} writes are not freed");
-        writes.note(20_001, &range(1, 2));
+        writes.note_range(20_001, &range(1, 2));
         writes.forget(Instant::now() + Duration::from_secs(60));
         let left: usize = writes.leaving.iter().map(ExactSizeIterator::len).sum();
         assert!(left > 6_000, "only a bit is freed at once");
@@ -235,7 +255,7 @@ mod tests {
         let now = Instant::now();
         for version in 1..=40_000_u64 {
             let key = version.to_be_bytes().repeat(1_250);
-            writes.note(version, &KeyRange::of_key(&key));
+            writes.note_range(version, &KeyRange::of_key(&key));
             if version % 100 == 0 {
                 writes.forget(now);
             }
@@ -259,7 +279,7 @@ mod tests {
             let mut now = Instant::now();
             let mut plain = [0_u64; 20];
             for (version, (a, b)) in (1_u64..).zip(notes) {
-                writes.note(version, &of(a.min(b), a.max(b)));
+                writes.note_range(version, &of(a.min(b), a.max(b)));
                 plain[usize::from(a.min(b))..usize::from(a.max(b))].fill(version);
                 if turns[usize::try_from(version).unwrap() % turns.len()] {
                     // Few enough for nothing to be forgotten.

@@ -192,11 +192,10 @@ fn base(in_btree: u32) -> Base {
     let replayed = log::replay(&*disk, store, applied, |_, _| Ok(())).unwrap();
     let mut log = Log::new(Arc::clone(&disk), store, replayed, CACHE_BYTES);
     for n in in_btree + 1..=COMMITS {
-        let mut draft = Draft::default();
-        for (key, value) in &written(n) {
-            draft.push(Change::Set { key, value });
-        }
-        let (placed, _) = log.append(draft, applied.version + u64::from(n)).unwrap();
+        let rows = written(n);
+        let changes = rows.iter().map(|(key, value)| Change::Set { key, value }).collect();
+        let (placed, _) =
+            log.append(Draft::of(&[changes]), applied.version + u64::from(n)).unwrap();
         placed.write().unwrap();
     }
     drop(log);

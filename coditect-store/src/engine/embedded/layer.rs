@@ -5,33 +5,81 @@
 //! none, or nothing; then what lies below is asked. That holds throughout: no point lies within a
 //! cleared range unless it was written after the clear.
 
-use std::{ops::Bound, sync::Arc};
+use std::{borrow::Borrow, cmp::Ordering, ops::Bound, sync::Arc};
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
-use super::{super::range::Order, log::Change, storage::Batch};
+use super::{
+    super::range::Order,
+    log::{Change, Changes},
+    storage::Batch,
+};
 use crate::Result;
 
-/// A key or a value, shared by all versions that have it.
+/// A bound of a range, shared by all versions that have it.
 pub(super) type Bytes = Arc<[u8]>;
 
 /// What the map needs for an entry beside the entry's own bytes, about.
-const OVERHEAD: usize = 96;
+const OVERHEAD: usize = 64;
 
 /// Writes, in the order of their keys; the later ones over the earlier.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Layer {
-    /// The last thing done to a key: its value, or `None` if it was cleared.
-    points: OrdMap<Bytes, Option<Bytes>>,
+    /// By key.
+    points: OrdSet<Point>,
     /// Begin → end of what was cleared; no two overlap or touch.
     clears: OrdMap<Bytes, Bytes>,
     bytes: usize,
 }
 
+/// The last thing done to a key: it lies where it was said, with what else was done then.
+#[derive(Clone, Debug)]
+pub(super) struct Point {
+    changes: Changes,
+    place: usize,
+}
+
+impl Point {
+    pub(super) fn key(&self) -> &[u8] {
+        self.changes.key_at(self.place)
+    }
+
+    /// `None` if it was cleared.
+    pub(super) fn value(&self) -> Option<&[u8]> {
+        self.changes.value_at(self.place)
+    }
+}
+
+impl Borrow<[u8]> for Point {
+    fn borrow(&self) -> &[u8] {
+        self.key()
+    }
+}
+
+impl PartialEq for Point {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Point {}
+
+impl PartialOrd for Point {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Point {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(other.key())
+    }
+}
+
 /// What a layer knows of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Known {
-    Value(Bytes),
+pub(super) enum Known<'a> {
+    Value(&'a [u8]),
     Cleared,
     Nothing,
 }
@@ -41,17 +89,22 @@ impl Layer {
         self.points.is_empty() && self.clears.is_empty()
     }
 
-    /// The memory that it takes if nothing of it is shared, about.
+    /// The memory that it takes at the most, about: what was written over is kept while anything is that
+    /// was done with it.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Does what was done.
-    pub(super) fn redo(&mut self, change: Change<'_>) {
-        match change {
-            Change::Set { key, value } => self.put(key, Some(value.into())),
-            Change::Clear { key } => self.put(key, None),
-            Change::ClearRange { begin, end } => self.clear_range(begin, end),
+    pub(super) fn redo(&mut self, changes: &Changes) {
+        for (place, end, change) in changes.places() {
+            self.bytes += end - place + OVERHEAD;
+            match change {
+                Change::Set { .. } | Change::Clear { .. } => {
+                    self.points.insert(Point { changes: changes.clone(), place });
+                }
+                Change::ClearRange { begin, end } => self.clear_range(begin, end),
+            }
         }
     }
 
@@ -61,12 +114,9 @@ impl Layer {
             return;
         }
         let within = (Bound::Included(begin), Bound::Excluded(end));
-        let gone: Vec<_> =
-            self.points.range::<_, [u8]>(within).map(|(key, _)| Arc::clone(key)).collect();
-        for key in gone {
-            if let Some(value) = self.points.remove(&key) {
-                self.bytes -= point_bytes(&key, value.as_ref());
-            }
+        let gone: Vec<_> = self.points.range::<_, [u8]>(within).cloned().collect();
+        for point in gone {
+            self.points.remove(point.key());
         }
         let mut begin: Bytes = begin.into();
         let mut end: Bytes = end.into();
@@ -81,18 +131,15 @@ impl Layer {
             .collect();
         for (from, to) in merged {
             self.clears.remove(&from);
-            self.bytes -= from.len() + to.len() + OVERHEAD;
             begin = begin.min(from);
             end = end.max(to);
         }
-        self.bytes += begin.len() + end.len() + OVERHEAD;
         self.clears.insert(begin, end);
     }
 
-    pub(super) fn find(&self, key: &[u8]) -> Known {
+    pub(super) fn find(&self, key: &[u8]) -> Known<'_> {
         match self.points.get(key) {
-            Some(Some(value)) => Known::Value(Arc::clone(value)),
-            Some(None) => Known::Cleared,
+            Some(point) => point.value().map_or(Known::Cleared, Known::Value),
             None if self.cleared_around(key).is_some() => Known::Cleared,
             None => Known::Nothing,
         }
@@ -123,12 +170,11 @@ impl Layer {
         end: &[u8],
         order: Order,
         count: usize,
-    ) -> Vec<(Bytes, Option<Bytes>)> {
+    ) -> Vec<Point> {
         let range = self.points.range::<_, [u8]>((Bound::Included(begin), Bound::Excluded(end)));
-        let owned = |(key, value): (&Bytes, &Option<Bytes>)| (Arc::clone(key), value.clone());
         match order {
-            Order::Ascending => range.take(count).map(owned).collect(),
-            Order::Descending => range.rev().take(count).map(owned).collect(),
+            Order::Ascending => range.take(count).cloned().collect(),
+            Order::Descending => range.rev().take(count).cloned().collect(),
         }
     }
 
@@ -137,25 +183,12 @@ impl Layer {
         for (begin, end) in &self.clears {
             batch.clear_range(begin, end)?;
         }
-        for (key, value) in &self.points {
-            match value {
-                Some(value) => batch.set(key, value)?,
-                None => batch.clear(key)?,
+        for point in &self.points {
+            match point.value() {
+                Some(value) => batch.set(point.key(), value)?,
+                None => batch.clear(point.key())?,
             }
         }
         Ok(())
     }
-
-    fn put(&mut self, key: &[u8], value: Option<Bytes>) {
-        let key: Bytes = key.into();
-        self.bytes += point_bytes(&key, value.as_ref());
-        let length = key.len();
-        if let Some(before) = self.points.insert(key, value) {
-            self.bytes -= length + before.map_or(0, |value| value.len()) + OVERHEAD;
-        }
-    }
-}
-
-fn point_bytes(key: &Bytes, value: Option<&Bytes>) -> usize {
-    key.len() + value.map_or(0, |value| value.len()) + OVERHEAD
 }

@@ -346,9 +346,7 @@ fn replayed(disk: &dyn Disk, storage: &mut Storage) -> Result<(Replay, Layer)> {
             storage.apply(&layer, last)?;
             layer = Layer::default();
         }
-        for change in changes {
-            layer.redo(*change);
-        }
+        layer.redo(changes);
         last = reached;
         Ok(())
     })?;

@@ -36,8 +36,8 @@ use super::{
     applier::{Progress, Turn},
     board::{Board, Published},
     conflicts::RecentWrites,
-    log::{Applied, Change, Draft, Log},
-    ranges::{KeyRange, is_key},
+    log::{Applied, Change, Changes, Draft, Log},
+    ranges::KeyRange,
     snapshot::Snapshot,
     sync::{Instant, Mutex, mpsc::Sender, queue::UnboundedReceiver},
     writer::{Committed, Prepared, Writer, answer_all},
@@ -65,6 +65,7 @@ pub(super) struct Commit {
     /// What it read at, and since when; `None` if nothing it read can conflict.
     pub(super) read: Option<ReadAt>,
     pub(super) read_ranges: Vec<KeyRange>,
+    /// What counts as written beside what is.
     pub(super) write_ranges: Vec<KeyRange>,
     pub(super) mutations: Vec<Mutation>,
     pub(super) bytes: usize,
@@ -122,9 +123,9 @@ pub(super) struct Sequencer {
     /// A state that nobody needs any more, to be freed while the disk is busy: it shares nearly all it has
     /// with later ones, and to find out takes time.
     leaving: Option<Snapshot>,
-    /// What is in the log and not on its way to the B-tree, in bytes.
-    logged: usize,
-    /// Whether it has waited for long enough.
+    /// The last frame of the log that is on its way to the B-tree, or in it.
+    turned: Applied,
+    /// Whether what is in the log has waited for long enough to go to the B-tree.
     is_turn_due: bool,
 }
 
@@ -167,20 +168,32 @@ pub(super) struct Start {
 /// Commits that share a version and a sync.
 struct Batch {
     version: u64,
-    draft: Draft,
+    /// What it does is in there; the newest state and what was written lately may not have it yet.
     prepared: Prepared,
     accepted: usize,
+    /// Of what its members ask for.
     bytes: usize,
-    /// How many of the ranges that it writes are noted.
+    /// Of what comes of it.
+    length: usize,
+    /// How much of what it does the newest state has.
+    redone: usize,
+    /// How much of it is noted as written.
     noted: usize,
+    /// What else counts as written, and is not noted.
+    ranges: Vec<KeyRange>,
     /// The newest state before it.
     before: Snapshot,
 }
 
 impl Batch {
     fn has_room(&self) -> bool {
-        let bytes = self.bytes.max(self.draft.length());
+        let bytes = self.bytes.max(self.length);
         self.prepared.decided.len() < BATCH_COMMITS && bytes < BATCH_BYTES
+    }
+
+    fn push(&mut self, changes: Changes) {
+        self.length += changes.bytes().len();
+        self.prepared.done.push(changes);
     }
 }
 
@@ -275,7 +288,7 @@ impl Sequencer {
             overlay_bytes: start.overlay_bytes,
             pace: Duration::ZERO,
             leaving: None,
-            logged: 0,
+            turned: reached,
             is_turn_due: false,
         }
     }
@@ -350,151 +363,144 @@ impl Sequencer {
     }
 
     fn open(&mut self) -> Batch {
-        // The same keys may be written over and over, which is little in memory and much in the log.
         let is_much = self.head.active.bytes() >= self.overlay_bytes / TURNS;
-        let is_long = self.logged >= self.overlay_bytes / 2;
-        let turn = if is_much || is_long || self.is_turn_due { self.turn() } else { None };
+        let turn = if is_much || self.is_turn_due { self.turn() } else { None };
         self.last_version = self.next_version();
         Batch {
             version: self.last_version,
-            draft: Draft::default(),
             prepared: Prepared { turn, ..Prepared::default() },
             accepted: 0,
             bytes: 0,
+            length: 0,
+            redone: 0,
             noted: 0,
+            ranges: Vec::new(),
             before: self.head.clone(),
         }
     }
 
     /// Decides about a commit, and what comes of it.
     fn add(&mut self, batch: &mut Batch, commit: Commit) -> Result<()> {
-        self.redo(batch.draft.news());
-        self.note(batch.version, &batch.prepared.written[batch.noted..]);
-        batch.noted = batch.prepared.written.len();
+        self.redo(batch);
+        self.note(batch);
         batch.bytes += commit.bytes;
         let verdict = self.check(&commit);
         let is_accepted = verdict.is_ok();
-        let Batch { version, draft, prepared, .. } = batch;
         // There are fewer than that.
-        let order = u16::try_from(prepared.decided.len()).unwrap_or(u16::MAX);
-        let stamp = Versionstamp::new(*version, order);
-        prepared.permits.push(commit.permit);
-        prepared.decided.push((commit.answer, verdict.map(|()| stamp)));
+        let order = u16::try_from(batch.prepared.decided.len()).unwrap_or(u16::MAX);
+        let stamp = Versionstamp::new(batch.version, order);
+        batch.prepared.permits.push(commit.permit);
+        batch.prepared.decided.push((commit.answer, verdict.map(|()| stamp)));
         if !is_accepted {
             return Ok(());
         }
-        let (before, from) = (self.head.clone(), draft.end());
-        prepared.written.extend(commit.write_ranges);
-        self.resolve(draft, &mut prepared.written, commit.mutations, stamp)?;
-        if draft.end() - from > LONGEST_COMMIT {
+        // What is plain is not redone at once, nor can it be too long.
+        let is_plain = commit.mutations.iter().all(|one| matches!(one, Mutation::Plain(_)));
+        let before = (!is_plain).then(|| self.head.clone());
+        let (done, length) = (batch.prepared.done.len(), batch.length);
+        self.resolve(batch, commit.mutations, stamp)?;
+        if let Some(before) = before.filter(|_| batch.length - length > LONGEST_COMMIT) {
             // It is as if it had not been there.
-            draft.cut(from);
+            batch.prepared.done.truncate(done);
+            (batch.length, batch.redone) = (length, done);
             self.head = before;
-            prepared.written.truncate(batch.noted);
-            if let Some((_, verdict)) = prepared.decided.last_mut() {
+            if let Some((_, verdict)) = batch.prepared.decided.last_mut() {
                 *verdict = Err(limits::transaction_too_large());
             }
         } else {
+            batch.ranges.extend(commit.write_ranges);
             batch.accepted += 1;
         }
         Ok(())
     }
 
-    /// Writes down what a commit comes to, now that what was there is known, and which keys have its stamp.
-    /// It stops when that is too much.
+    /// Finds out what a commit comes to, now that what was there is known. It stops when that is too much.
     fn resolve(
         &mut self,
-        draft: &mut Draft,
-        written: &mut Vec<KeyRange>,
+        batch: &mut Batch,
         mutations: Vec<Mutation>,
         stamp: Versionstamp,
     ) -> Result<()> {
-        let limit = draft.end() + LONGEST_COMMIT;
-        let mut mutations = mutations.into_iter().map(|one| stamped(one, stamp)).peekable();
-        while draft.end() <= limit
-            && let Some((mutation, stamps_key)) = mutations.next()
+        let limit = batch.length + LONGEST_COMMIT;
+        let mut mutations = mutations.into_iter().peekable();
+        while batch.length <= limit
+            && let Some(mutation) = mutations.next()
         {
-            match &mutation {
-                Mutation::Set { key, value } => {
-                    if stamps_key {
-                        written.push(KeyRange::of_key(key));
-                    }
-                    draft.push(Change::Set { key, value });
+            let (op, key, operand) = match mutation {
+                Mutation::Plain(changes) => {
+                    batch.push(changes);
+                    continue;
                 }
-                Mutation::ClearRange { begin, end } if is_key(begin, end) => {
-                    draft.push(Change::Clear { key: begin });
+                Mutation::Atomic { op, key, operand } => (op, key, operand),
+            };
+            // Templates were checked when they were written: one that doesn't fit never gets here.
+            let (key, value) = match op {
+                AtomicOp::SetVersionstampedKey => {
+                    (versionstamp::fill(&key, stamp).unwrap_or(key), Some(operand))
                 }
-                Mutation::ClearRange { begin, end } => {
-                    draft.push(Change::ClearRange { begin, end });
+                AtomicOp::SetVersionstampedValue => {
+                    (key, Some(versionstamp::fill(&operand, stamp).unwrap_or(operand)))
                 }
-                Mutation::Atomic { op, key, operand } => {
-                    self.redo(draft.news());
-                    let mut value = op.apply(self.head.value(key)?.as_deref(), operand);
+                _ => {
+                    self.redo(batch);
+                    let mut value = op.apply(self.head.value(&key)?.as_deref(), &operand);
                     // Of what follows for the same key only the outcome matters.
-                    let goes_on = |(next, _): &(Mutation, bool)| matches!(next, Mutation::Atomic { key: other, .. } if other == key);
-                    while let Some((Mutation::Atomic { op, operand, .. }, _)) =
+                    let goes_on = |next: &Mutation| matches!(next, Mutation::Atomic { op, key: other, .. } if op.reads_value() && *other == key);
+                    while let Some(Mutation::Atomic { op, operand, .. }) =
                         mutations.next_if(goes_on)
                     {
                         value = op.apply(value.as_deref(), &operand);
                     }
-                    draft.push(match &value {
-                        Some(value) => Change::Set { key, value },
-                        None => Change::Clear { key },
-                    });
+                    (key, value)
                 }
-            }
+            };
+            let change = match &value {
+                Some(value) => Change::Set { key: &key, value },
+                None => Change::Clear { key: &key },
+            };
+            batch.push([change].into_iter().collect());
         }
         Ok(())
     }
 
     /// Does to the newest state what was decided.
-    fn redo<'a>(&mut self, changes: impl Iterator<Item = Change<'a>>) {
-        for change in changes {
-            self.head.active.redo(change);
-        }
+    fn redo(&mut self, batch: &mut Batch) {
+        let done = &batch.prepared.done;
+        done[batch.redone..].iter().for_each(|changes| self.head.active.redo(changes));
+        batch.redone = done.len();
     }
 
     /// Notes what was written, for those who have read it before.
-    fn note(&mut self, version: u64, written: &[KeyRange]) {
-        for range in written {
-            self.recent.note(version, range);
+    fn note(&mut self, batch: &mut Batch) {
+        let done = &batch.prepared.done;
+        done[batch.noted..].iter().for_each(|changes| self.recent.note(batch.version, changes));
+        batch.noted = done.len();
+        for range in batch.ranges.drain(..) {
+            self.recent.note_range(batch.version, &range);
         }
     }
 
     /// Hands a batch to the writer; false if nothing can be done any more.
-    fn close_batch(&mut self, batch: Batch, left: usize) -> bool {
-        let Batch { version, draft, mut prepared, accepted, bytes, noted, before } = batch;
-        telemetry::batched(prepared.decided.len(), left);
-        if accepted > 0 {
-            let length = draft.length();
-            match self.log.append(draft, version) {
+    fn close_batch(&mut self, mut batch: Batch, left: usize) -> bool {
+        telemetry::batched(batch.prepared.decided.len(), left);
+        if batch.accepted > 0 {
+            match self.log.append(Draft::of(&batch.prepared.done), batch.version) {
                 Ok((mut placed, reached)) => {
-                    self.logged += length;
                     self.reached = reached;
-                    self.shown = version;
-                    if self.is_to_write(&prepared) && self.board.check_open().is_ok() {
+                    self.shown = batch.version;
+                    if self.is_to_write(&batch.prepared) && self.board.check_open().is_ok() {
                         // What follows is done while the disk is busy with it.
                         placed.begin();
                     }
-                    self.redo(placed.news());
-                    self.note(version, &prepared.written[noted..]);
-                    prepared.frame = Some(placed);
-                    prepared.state = Some(Published::new(version, self.head.clone()));
+                    self.redo(&mut batch);
+                    self.note(&mut batch);
+                    batch.prepared.frame = Some(placed);
+                    batch.prepared.state = Some(Published::new(batch.version, self.head.clone()));
                 }
-                Err(error) => {
-                    let batch = Batch {
-                        version,
-                        draft: Draft::default(),
-                        prepared,
-                        accepted,
-                        bytes,
-                        noted,
-                        before,
-                    };
-                    return self.refuse(batch, error);
-                }
+                Err(error) => return self.refuse(batch, error),
             }
         }
+        let Batch { prepared, bytes, before, .. } = batch;
         self.recent.forget(Instant::now());
         self.log.release(self.progress.applied());
         self.leaving = None;
@@ -517,7 +523,7 @@ impl Sequencer {
         }
         // The state is as it was. Its version is not, since the batch's writes are noted as of this
         // one: who tries again must not read before it.
-        prepared.written.clear();
+        prepared.done.clear();
         prepared.state = Some(Published::new(version, self.head.clone()));
         self.shown = version;
         self.hand_over(prepared) && error.kind() != ErrorKind::Corrupt
@@ -548,10 +554,10 @@ impl Sequencer {
     /// Begins a new active layer, unless there is nothing in this one or the one before it is still
     /// on its way.
     fn turn(&mut self) -> Option<Turn> {
-        if self.logged == 0 || !self.progress.begin(self.head.active.bytes()) {
+        if self.reached == self.turned || !self.progress.begin(self.head.active.bytes()) {
             return None;
         }
-        (self.logged, self.is_turn_due) = (0, false);
+        (self.turned, self.is_turn_due) = (self.reached, false);
         let layer = mem::take(&mut self.head.active);
         self.head.ground = Arc::new(self.head.ground.under(layer.clone()));
         Some(Turn { layer, reached: self.reached, ground: Arc::clone(&self.head.ground) })
@@ -607,23 +613,6 @@ impl Sequencer {
             return Err(limits::conflict());
         }
         Ok(())
-    }
-}
-
-/// The mutation with its versionstamp filled in, and whether that made its key.
-fn stamped(mutation: Mutation, stamp: Versionstamp) -> (Mutation, bool) {
-    let Mutation::Atomic { op, key, operand } = mutation else { return (mutation, false) };
-    // Templates were checked when they were written: one that doesn't fit never gets here.
-    match op {
-        AtomicOp::SetVersionstampedKey => {
-            let key = versionstamp::fill(&key, stamp).unwrap_or(key);
-            (Mutation::Set { key, value: operand }, true)
-        }
-        AtomicOp::SetVersionstampedValue => {
-            let value = versionstamp::fill(&operand, stamp).unwrap_or(operand);
-            (Mutation::Set { key, value }, false)
-        }
-        _ => (Mutation::Atomic { op, key, operand }, false),
     }
 }
 

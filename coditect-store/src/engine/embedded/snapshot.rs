@@ -14,7 +14,8 @@ use std::{collections::VecDeque, fmt, sync::Arc};
 
 use super::{
     super::range::{KeyValue, Order},
-    layer::{Bytes, Known, Layer},
+    layer::{Known, Layer, Point},
+    ranges::next_key,
     storage::{self, CheckedRow, damaged},
     sync::ArcSwap,
 };
@@ -118,13 +119,13 @@ impl Rows {
             let cleared = above.iter().find_map(|rows| rows.layer.cleared_around(key));
             let cleared = cleared.map(|(begin, end)| (Arc::clone(begin), Arc::clone(end)));
             let found = if at < self.layers.len() {
-                self.layers[at].pop().map(|(key, value)| {
+                self.layers[at].pop().map(|point| {
                     // The same key further down is hidden.
                     for lower in &mut self.layers[at + 1..] {
-                        lower.pass(&key);
+                        lower.pass(point.key());
                     }
-                    self.tree.pass(&key);
-                    (key.to_vec(), value.map(|value| Some(value.to_vec())))
+                    self.tree.pass(point.key());
+                    (point.key().to_vec(), point.value().map(|value| Some(value.to_vec())))
                 })
             } else {
                 self.tree.head.take().map(|(key, value)| (key, Some(value)))
@@ -169,7 +170,7 @@ const MANY: usize = 64;
 /// A way through a layer's points.
 struct LayerRows {
     layer: Layer,
-    taken: VecDeque<(Bytes, Option<Bytes>)>,
+    taken: VecDeque<Point>,
     /// How many to take next; 0 when there are no more.
     take: usize,
     begin: Vec<u8>,
@@ -187,20 +188,20 @@ impl LayerRows {
             self.taken = self.layer.points(&self.begin, &self.end, order, self.take).into();
             let is_last = self.taken.len() < self.take;
             self.take = if is_last { 0 } else { (self.take * 2).min(MANY) };
-            if let Some((last, _)) = self.taken.back() {
+            if let Some(last) = self.taken.back() {
                 match order {
-                    Order::Ascending => self.begin = [last, &[0][..]].concat(),
-                    Order::Descending => self.end = last.to_vec(),
+                    Order::Ascending => self.begin = next_key(last.key()),
+                    Order::Descending => self.end = last.key().to_vec(),
                 }
             }
         }
     }
 
     fn head(&self) -> Option<&[u8]> {
-        self.taken.front().map(|(key, _)| &**key)
+        self.taken.front().map(Point::key)
     }
 
-    fn pop(&mut self) -> Option<(Bytes, Option<Bytes>)> {
+    fn pop(&mut self) -> Option<Point> {
         self.taken.pop_front()
     }
 
@@ -266,7 +267,7 @@ mod tests {
     use super::{
         super::{
             disk::Memory,
-            log::{Applied, Change},
+            log::{Applied, Change, Changes},
             storage::Storage,
         },
         *,
@@ -288,19 +289,23 @@ mod tests {
         vec(op, 0..40)
     }
 
+    fn one(change: Change<'_>) -> Changes {
+        [change].into_iter().collect()
+    }
+
     fn redo(layer: &mut Layer, plain: &mut BTreeMap<Vec<u8>, Vec<u8>>, ops: &[Op], value: &[u8]) {
         for op in ops {
             match *op {
                 Op::Set(key) => {
-                    layer.redo(Change::Set { key: &[key], value });
+                    layer.redo(&one(Change::Set { key: &[key], value }));
                     plain.insert(vec![key], value.to_vec());
                 }
                 Op::Clear(key) => {
-                    layer.redo(Change::Clear { key: &[key] });
+                    layer.redo(&one(Change::Clear { key: &[key] }));
                     plain.remove(&[key][..]);
                 }
                 Op::ClearRange(begin, end) => {
-                    layer.redo(Change::ClearRange { begin: &[begin], end: &[end] });
+                    layer.redo(&one(Change::ClearRange { begin: &[begin], end: &[end] }));
                     plain.retain(|key, _| key[0] < begin || key[0] >= end);
                 }
             }

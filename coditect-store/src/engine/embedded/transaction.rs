@@ -45,12 +45,15 @@ struct State {
     point: ReadPoint,
     writes: Writes,
     read_conflicts: RangeSet,
+    /// Those that were asked for; what is written conflicts by itself.
     write_conflicts: RangeSet,
     /// What reads by counted selectors have passed over.
     passed: RangeSet,
     watchers: Vec<Watcher>,
     /// Bytes of keys and values written.
     written: usize,
+    /// What the ranges of those add to the size, at the most.
+    write_ranges: usize,
     /// A write that was refused: every later read and the commit say so.
     refused: Option<fn() -> Error>,
     /// A read that failed: the commit says so.
@@ -192,7 +195,7 @@ impl Transaction {
             let (begin, end) = (cut(begin), cut(end));
             state.written += begin.len() + end.len() + OVERHEAD;
             state.writes.clear_range(begin, end);
-            state.write_conflicts.insert(KeyRange::new(begin, end));
+            state.write_ranges += begin.len() + end.len() + OVERHEAD;
         }
     }
 
@@ -269,9 +272,7 @@ impl Transaction {
             if let Some(error) = &state.failed {
                 return Err(error.same());
             }
-            if state.size_at_most() > TRANSACTION_SIZE_LIMIT
-                && state.size() > TRANSACTION_SIZE_LIMIT
-            {
+            if state.is_too_large() {
                 return Err(limits::transaction_too_large());
             }
             mem::replace(&mut *state, State { phase: Phase::Committing, ..State::default() })
@@ -442,18 +443,25 @@ impl State {
     }
 
     fn note_written(&mut self, key: &[u8]) {
-        self.write_conflicts.insert(KeyRange::of_key(key));
+        self.write_ranges += 2 * key.len() + 1 + OVERHEAD;
     }
 
-    fn size(&mut self) -> usize {
-        self.read_conflicts.settle();
-        self.write_conflicts.settle();
-        self.size_at_most()
+    /// Whether it is larger than a transaction may be. Ranges that overlap count once.
+    fn is_too_large(&mut self) -> bool {
+        if self.size() > TRANSACTION_SIZE_LIMIT {
+            self.write_ranges = 0;
+            self.writes.ranges().for_each(|range| self.write_conflicts.insert(range));
+            self.write_conflicts.settle();
+            self.read_conflicts.settle();
+        }
+        self.size() > TRANSACTION_SIZE_LIMIT
     }
 
-    fn size_at_most(&self) -> usize {
+    /// Its size, in bytes; ranges that overlap may count for each.
+    fn size(&self) -> usize {
         let ranges = self.read_conflicts.len() + self.write_conflicts.len();
         self.written
+            + self.write_ranges
             + self.read_conflicts.bytes()
             + self.write_conflicts.bytes()
             + ranges * OVERHEAD

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{
     super::limits::{self, WATCH_LIMIT},
-    ranges::KeyRange,
+    log::{Change, Changes},
     snapshot::Snapshot,
     sync::Mutex,
 };
@@ -80,18 +80,23 @@ impl Watches {
         }
     }
 
-    /// Fires those whose keys lie in `written` and have another value in `now`.
-    pub(super) fn changed(&self, written: &[KeyRange], now: &Snapshot) {
+    /// Fires those with whose keys something was done, and that have another value in `now`.
+    pub(super) fn changed(&self, done: &[Changes], now: &Snapshot) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if table.count == 0 {
             return;
         }
-        for range in written.iter().filter(|range| !range.is_empty()) {
-            let within = (Bound::Included(range.begin()), Bound::Excluded(range.end()));
-            let keys: Vec<_> =
-                table.by_key.range::<[u8], _>(within).map(|(key, _)| key.clone()).collect();
-            for key in keys {
-                table.check(&key, now);
+        for change in done.iter().flat_map(Changes::iter) {
+            match change {
+                Change::Set { key, .. } | Change::Clear { key } => table.check(key, now),
+                Change::ClearRange { begin, end } => {
+                    let within = (Bound::Included(begin), Bound::Excluded(end.max(begin)));
+                    let waited_for = table.by_key.range::<[u8], _>(within);
+                    let keys: Vec<_> = waited_for.map(|(key, _)| key.clone()).collect();
+                    for key in keys {
+                        table.check(&key, now);
+                    }
+                }
             }
         }
         telemetry::watching(table.count);
@@ -122,8 +127,8 @@ impl Table {
     }
 
     fn check(&mut self, key: &[u8], now: &Snapshot) {
-        let value = now.value(key).map(|value| fingerprint(value.as_deref()));
         let Some(waiting) = self.by_key.remove(key) else { return };
+        let value = now.value(key).map(|value| fingerprint(value.as_deref()));
         self.count -= waiting.len();
         let mut left = Vec::new();
         for watcher in waiting {

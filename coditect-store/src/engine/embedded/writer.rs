@@ -11,8 +11,7 @@ use super::{
     super::{limits, versionstamp::Versionstamp},
     applier::Turn,
     board::{Board, Published},
-    log::Placed,
-    ranges::KeyRange,
+    log::{Changes, Placed},
     sequencer::Request,
     snapshot::Snapshot,
     sync::{
@@ -42,7 +41,8 @@ pub(super) struct Prepared {
     pub(super) decided: Vec<Decided>,
     /// Its members' shares of the queue's memory.
     pub(super) permits: Vec<OwnedSemaphorePermit>,
-    pub(super) written: Vec<KeyRange>,
+    /// What those that were accepted have done.
+    pub(super) done: Vec<Changes>,
     /// What is shown then.
     pub(super) state: Option<Arc<Published>>,
     /// What was committed before it, and goes on to the B-tree.
@@ -65,7 +65,7 @@ impl Writer {
 
     /// Writes, shows, answers; false if nothing can be written any more.
     pub(super) fn write(&mut self, prepared: Prepared) -> bool {
-        let Prepared { frame, decided, permits, written, state, turn, same } = prepared;
+        let Prepared { frame, decided, permits, done, state, turn, same } = prepared;
         // Dropped before those are who would hear of a panic by it.
         let _closing = CloseOnPanic(&self.board);
         if self.board.check_open().is_err() {
@@ -99,10 +99,10 @@ impl Writer {
         self.board.publish(Arc::clone(&state));
         answer_all(decided, |stamp| Ok(Committed { stamp, state: Arc::clone(&state) }));
         drop(permits);
-        if !written.is_empty()
+        if !done.is_empty()
             && let Ok(snapshot) = state.snapshot()
         {
-            self.board.watches.changed(&written, &snapshot);
+            self.board.watches.changed(&done, &snapshot);
         }
         true
     }

@@ -5,19 +5,64 @@
 //! versionstamp was written to, or may come to lie at, is unreadable until it is cleared; operations
 //! on one key are kept in order; a later clear forgets what lies under it.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{borrow::Cow, collections::BTreeMap, mem, ops::Bound};
 
 use super::{
     super::{atomic::AtomicOp, limits::MAX_KEY},
-    ranges::{is_key, next_key},
+    log::{Change, Changes, Encoder},
+    ranges::{KeyRange, is_key, next_key},
 };
 
-/// A write as the commit applies it. A range is without its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a commit does, or a part of it.
+#[derive(Debug)]
 pub(super) enum Mutation {
-    Set { key: Vec<u8>, value: Vec<u8> },
-    ClearRange { begin: Vec<u8>, end: Vec<u8> },
-    Atomic { op: AtomicOp, key: Vec<u8>, operand: Vec<u8> },
+    /// What is known whatever is stored.
+    Plain(Changes),
+    Atomic {
+        op: AtomicOp,
+        key: Vec<u8>,
+        operand: Vec<u8>,
+    },
+}
+
+/// Puts them together.
+#[derive(Debug, Default)]
+struct Mutations {
+    done: Vec<Mutation>,
+    plain: Encoder,
+}
+
+impl Mutations {
+    fn clear_range(&mut self, begin: &[u8], end: &[u8]) {
+        if is_key(begin, end) {
+            self.plain.push(Change::Clear { key: begin });
+        } else if begin < end {
+            self.plain.push(Change::ClearRange { begin, end });
+        }
+    }
+
+    fn operation(&mut self, key: &[u8], operation: &Operation) {
+        match operation {
+            Operation::Become(Some(value)) => self.plain.push(Change::Set { key, value }),
+            Operation::Become(None) => self.plain.push(Change::Clear { key }),
+            Operation::Apply(op, operand) => {
+                self.settle();
+                let (op, key, operand) = (*op, key.to_vec(), operand.clone());
+                self.done.push(Mutation::Atomic { op, key, operand });
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        if !self.plain.is_empty() {
+            self.done.push(Mutation::Plain(self.plain.take()));
+        }
+    }
+
+    fn finish(mut self) -> Vec<Mutation> {
+        self.settle();
+        self.done
+    }
 }
 
 /// The writes of one transaction.
@@ -25,8 +70,10 @@ pub(super) enum Mutation {
 pub(super) struct Writes {
     /// Where something begins: each entry speaks for its key, and for the keys up to the next.
     entries: BTreeMap<Vec<u8>, Entry>,
+    /// Whether anything was ever cleared or made unreadable.
+    has_gaps: bool,
     /// What was written before a versionstamped key made its place unreadable.
-    settled: Vec<Mutation>,
+    settled: Mutations,
 }
 
 #[derive(Debug)]
@@ -127,30 +174,27 @@ impl Writes {
         if begin >= end {
             return;
         }
-        let written = self.mutations(begin, end);
-        self.settled.extend(written);
+        self.settle(begin, end);
         self.cover(begin, end, Gap { cleared: false, unreadable: true });
     }
 
     /// Everything written, in the order in which the commit applies it.
     pub(super) fn into_mutations(self) -> Vec<Mutation> {
-        let Self { entries, settled: mut mutations } = self;
-        let mut written = Vec::with_capacity(entries.len());
-        let mut entries = entries.into_iter().peekable();
-        while let Some((key, Entry { mut operations, gap, .. })) = entries.next() {
-            if gap.cleared {
-                let begin = if operations.is_empty() { key.clone() } else { next_key(&key) };
-                let end = entries.peek().map_or(MAX_KEY, |(next, _)| next).to_vec();
-                if begin < end {
-                    mutations.push(Mutation::ClearRange { begin, end });
-                }
-            }
-            let last = operations.pop();
-            written.extend(operations.into_iter().map(|one| one.into_mutation(key.clone())));
-            written.extend(last.map(|one| one.into_mutation(key)));
+        let Self { entries, settled: mut mutations, .. } = self;
+        for (begin, end) in cleared(&entries) {
+            mutations.clear_range(&begin, end);
         }
-        mutations.append(&mut written);
-        mutations
+        for (key, entry) in &entries {
+            entry.operations.iter().for_each(|one| mutations.operation(key, one));
+        }
+        mutations.finish()
+    }
+
+    /// The ranges of all keys that are written to, one by one.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = KeyRange> {
+        let keys = self.entries.iter().filter(|(_, entry)| !entry.operations.is_empty());
+        let cleared = cleared(&self.entries).map(|(begin, end)| KeyRange::new(&begin, end));
+        keys.map(|(key, _)| KeyRange::of_key(key)).chain(cleared)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -185,18 +229,18 @@ impl Writes {
     }
 
     fn gap_before(&self, key: &[u8]) -> Gap {
+        if !self.has_gaps {
+            return Gap::default();
+        }
         let mut before = self.entries.range::<[u8], _>((Bound::Unbounded, Bound::Excluded(key)));
         before.next_back().map_or(Gap::default(), |(_, entry)| entry.gap)
     }
 
     fn write(&mut self, key: &[u8], operation: Operation) {
         let stamps = matches!(&operation, Operation::Apply(op, _) if !op.reads_value());
-        if !self.entries.contains_key(key) {
-            let gap = self.gap_before(key);
-            let entry = Entry { operations: Vec::new(), unreadable: gap.unreadable, gap };
-            self.entries.insert(key.to_vec(), entry);
-        }
-        let Some(entry) = self.entries.get_mut(key) else { return };
+        let gap = self.gap_before(key);
+        let new = || Entry { operations: Vec::new(), unreadable: gap.unreadable, gap };
+        let entry = self.entries.entry(key.to_vec()).or_insert_with(new);
         if entry.operations.is_empty() {
             entry.unreadable = entry.gap.unreadable;
             if entry.gap.cleared {
@@ -216,6 +260,7 @@ impl Writes {
         if begin >= end {
             return;
         }
+        self.has_gaps = true;
         if !self.entries.contains_key(end) {
             let after = self.gap_before(end);
             let entry = Entry { operations: Vec::new(), unreadable: after.unreadable, gap: after };
@@ -231,29 +276,39 @@ impl Writes {
         self.entries.insert(begin.to_vec(), entry);
     }
 
-    /// What is written from `begin` to `end`: the cleared ranges first, then key by key.
-    fn mutations(&self, begin: &[u8], end: &[u8]) -> Vec<Mutation> {
-        let mut clears = Vec::new();
-        let mut operations = Vec::new();
+    /// Settles what is written from `begin` to `end`: the cleared ranges first, then key by key.
+    fn settle(&mut self, begin: &[u8], end: &[u8]) {
+        let mut settled = mem::take(&mut self.settled);
+        let mut written = Vec::new();
         let mut at = begin.to_vec();
         while at.as_slice() < end {
             let segment = self.segment_at(&at);
             let until = segment.end.map_or_else(|| end.to_vec(), |next| next.min(end.to_vec()));
             match segment.state {
                 State::Unmodified => {}
-                State::Cleared => {
-                    clears.push(Mutation::ClearRange { begin: at, end: until.clone() });
-                }
-                State::Written(Written(written)) => {
-                    let owned = |one: &Operation| one.clone().into_mutation(at.clone());
-                    operations.extend(written.iter().map(owned));
-                }
+                State::Cleared => settled.clear_range(&at, &until),
+                State::Written(Written(operations)) => written.push((at, operations)),
             }
             at = until;
         }
-        clears.append(&mut operations);
-        clears
+        for (key, operations) in written {
+            for operation in operations {
+                settled.operation(&key, operation);
+            }
+        }
+        self.settled = settled;
     }
+}
+
+/// The ranges that are cleared between entries.
+fn cleared(entries: &BTreeMap<Vec<u8>, Entry>) -> impl Iterator<Item = (Cow<'_, [u8]>, &[u8])> {
+    let ends = entries.keys().skip(1).map(Vec::as_slice).chain([MAX_KEY]);
+    let gaps = entries.iter().zip(ends).filter(|((_, entry), _)| entry.gap.cleared);
+    gaps.filter_map(|((key, entry), end)| {
+        let is_gap_alone = entry.operations.is_empty();
+        let begin = if is_gap_alone { Cow::Borrowed(&**key) } else { next_key(key).into() };
+        (*begin < *end).then_some((begin, end))
+    })
 }
 
 impl Entry {
@@ -280,19 +335,6 @@ impl Entry {
                 *value = op.apply(value.as_deref(), &operand);
             }
             (_, apply) => self.operations.push(apply),
-        }
-    }
-}
-
-impl Operation {
-    fn into_mutation(self, key: Vec<u8>) -> Mutation {
-        match self {
-            Self::Become(Some(value)) => Mutation::Set { key, value },
-            Self::Become(None) => {
-                let end = next_key(&key);
-                Mutation::ClearRange { begin: key, end }
-            }
-            Self::Apply(op, operand) => Mutation::Atomic { op, key, operand },
         }
     }
 }
@@ -335,16 +377,14 @@ mod tests {
         let mut writes = Writes::default();
         writes.clear_range(b"a", b"d");
         writes.set(b"b", b"1");
-        let clear = |begin: &[u8], end: &[u8]| Mutation::ClearRange {
-            begin: begin.to_vec(),
-            end: end.to_vec(),
-        };
-        let expected = vec![
-            clear(b"a", b"b"),
-            clear(b"b\0", b"d"),
-            Mutation::Set { key: b"b".to_vec(), value: b"1".to_vec() },
+        let mutations = writes.into_mutations();
+        let [Mutation::Plain(changes)] = &mutations[..] else { panic!("{mutations:?}") };
+        let expected = [
+            Change::ClearRange { begin: b"a", end: b"b" },
+            Change::ClearRange { begin: b"b\0", end: b"d" },
+            Change::Set { key: b"b", value: b"1" },
         ];
-        assert_eq!(writes.into_mutations(), expected);
+        assert_eq!(changes.iter().collect::<Vec<_>>(), expected);
     }
 
     #[test]

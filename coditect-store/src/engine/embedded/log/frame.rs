@@ -1,110 +1,49 @@
 //! Frames: what one batch of commits did, as bytes.
 
-use std::{iter, mem};
-
-use super::{super::super::limits::KEY_SIZE_LIMIT, segment::Header};
+use super::{changes::Changes, segment::Header};
 
 /// The bytes before a frame's payload.
 const HEADER: usize = 24;
 /// Frames begin at multiples of this.
 pub(super) const ALIGNMENT: usize = 8;
 
-const SET: u8 = 1;
-const CLEAR: u8 = 2;
-const CLEAR_RANGE: u8 = 3;
-
-// A bound of a range may be a byte longer than a key.
-const _: () = assert!(KEY_SIZE_LIMIT < u16::MAX as usize);
-
-/// One thing that was done. Nothing in it depends on what was there before: operations are resolved,
-/// versionstamps filled in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Change<'a> {
-    Set { key: &'a [u8], value: &'a [u8] },
-    Clear { key: &'a [u8] },
-    ClearRange { begin: &'a [u8], end: &'a [u8] },
-}
-
-/// A frame that is being filled.
+/// A frame that is being made.
 #[derive(Debug)]
-pub(in super::super) struct Draft {
-    bytes: Vec<u8>,
-    /// Up to where [`news`](Self::news) has told it.
-    told: usize,
-}
-
-impl Default for Draft {
-    fn default() -> Self {
-        Self { bytes: vec![0; HEADER], told: HEADER }
-    }
-}
+pub(in super::super) struct Draft(Vec<u8>);
 
 impl Draft {
-    pub(in super::super) fn push(&mut self, change: Change<'_>) {
-        match change {
-            Change::Set { key, value } => {
-                self.bytes.push(SET);
-                self.key(key);
-                // Values are shorter than this by far: they fit a transaction.
-                self.bytes.extend(u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes());
-                self.bytes.extend(value);
-            }
-            Change::Clear { key } => {
-                self.bytes.push(CLEAR);
-                self.key(key);
-            }
-            Change::ClearRange { begin, end } => {
-                self.bytes.push(CLEAR_RANGE);
-                self.key(begin);
-                self.key(end);
-            }
+    /// One of `changes`, in order.
+    pub(in super::super) fn of(changes: &[Changes]) -> Self {
+        let payload: usize = changes.iter().map(|changes| changes.bytes().len()).sum();
+        let mut bytes = Vec::with_capacity((HEADER + payload).next_multiple_of(ALIGNMENT));
+        bytes.resize(HEADER, 0);
+        for changes in changes {
+            bytes.extend_from_slice(changes.bytes());
         }
-    }
-
-    /// What was pushed since this was asked last.
-    pub(in super::super) fn news(&mut self) -> impl Iterator<Item = Change<'_>> {
-        let from = mem::replace(&mut self.told, self.bytes.len());
-        // Nothing was pushed that makes no sense; what fills up a finished frame is no change.
-        changes(&self.bytes[from..]).flatten()
-    }
-
-    /// Where the next change goes.
-    pub(in super::super) fn end(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Takes back what was pushed from `end` on.
-    pub(in super::super) fn cut(&mut self, end: usize) {
-        self.bytes.truncate(end);
-        self.told = self.told.min(end);
+        Self(bytes)
     }
 
     /// The bytes that it takes in a segment.
     pub(in super::super) fn length(&self) -> usize {
-        self.bytes.len().next_multiple_of(ALIGNMENT)
+        self.0.len().next_multiple_of(ALIGNMENT)
     }
 
     /// Makes it the frame that follows the one with the checksum `predecessor` in the segment of `header`;
     /// gives its own checksum.
     pub(super) fn finish(&mut self, header: Header, predecessor: u32, version: u64) -> u32 {
-        let payload = u32::try_from(self.bytes.len() - HEADER).unwrap_or(u32::MAX);
-        self.bytes[0..4].copy_from_slice(&header.mark());
-        self.bytes[8..12].copy_from_slice(&predecessor.to_le_bytes());
-        self.bytes[12..16].copy_from_slice(&payload.to_le_bytes());
-        self.bytes[16..24].copy_from_slice(&version.to_le_bytes());
-        let checksum = checksum(header.salt, &self.bytes);
-        self.bytes[4..8].copy_from_slice(&checksum.to_le_bytes());
-        self.bytes.resize(self.length(), 0);
+        let payload = u32::try_from(self.0.len() - HEADER).unwrap_or(u32::MAX);
+        self.0[0..4].copy_from_slice(&header.mark());
+        self.0[8..12].copy_from_slice(&predecessor.to_le_bytes());
+        self.0[12..16].copy_from_slice(&payload.to_le_bytes());
+        self.0[16..24].copy_from_slice(&version.to_le_bytes());
+        let checksum = checksum(header.salt, &self.0);
+        self.0[4..8].copy_from_slice(&checksum.to_le_bytes());
+        self.0.resize(self.length(), 0);
         checksum
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    fn key(&mut self, key: &[u8]) {
-        self.bytes.extend(u16::try_from(key.len()).unwrap_or(u16::MAX).to_le_bytes());
-        self.bytes.extend(key);
+        &self.0
     }
 }
 
@@ -145,67 +84,24 @@ impl<'a> Frame<'a> {
         (HEADER + self.payload.len()).next_multiple_of(ALIGNMENT)
     }
 
-    /// What was done, in order; `None` in place of what makes no sense.
-    pub(super) fn changes(&self) -> impl Iterator<Item = Option<Change<'a>>> + use<'a> {
-        changes(self.payload)
+    /// What was done; `None` if it makes no sense.
+    pub(super) fn changes(&self) -> Option<Changes> {
+        Changes::decode(self.payload)
     }
-}
-
-fn changes(mut rest: &[u8]) -> impl Iterator<Item = Option<Change<'_>>> {
-    iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let change = change(&mut rest);
-        if change.is_none() {
-            rest = &[];
-        }
-        Some(change)
-    })
-}
-
-fn change<'a>(rest: &mut &'a [u8]) -> Option<Change<'a>> {
-    let (tag, after) = rest.split_first()?;
-    *rest = after;
-    let key = key(rest)?;
-    match *tag {
-        SET => {
-            let (length, after) = rest.split_first_chunk()?;
-            let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-            let (value, after) = after.split_at_checked(length)?;
-            *rest = after;
-            Some(Change::Set { key, value })
-        }
-        CLEAR => Some(Change::Clear { key }),
-        CLEAR_RANGE => Some(Change::ClearRange { begin: key, end: self::key(rest)? }),
-        _ => None,
-    }
-}
-
-fn key<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (length, after) = rest.split_first_chunk()?;
-    let (key, after) = after.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
-    *rest = after;
-    Some(key)
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{super::segment::FORMAT, *};
-
-    fn draft(changes: &[Change<'_>]) -> Draft {
-        let mut draft = Draft::default();
-        for change in changes {
-            draft.push(*change);
-        }
-        draft
-    }
+    use super::{
+        super::{changes::Change, segment::FORMAT},
+        *,
+    };
 
     fn finished(mut draft: Draft) -> Vec<u8> {
         draft.finish(segment(1), 2, 3);
-        draft.bytes
+        draft.0
     }
 
     const CHANGES: [Change<'static>; 4] = [
@@ -214,6 +110,11 @@ mod tests {
         Change::Clear { key: b"b" },
         Change::ClearRange { begin: b"c", end: b"d" },
     ];
+
+    /// In two pieces.
+    fn draft() -> Draft {
+        Draft::of(&[&CHANGES[..1], &CHANGES[1..]].map(|some| some.iter().copied().collect()))
+    }
 
     fn segment(salt: u64) -> Header {
         Header { format: FORMAT, store: 1, number: 2, salt }
@@ -227,34 +128,21 @@ mod tests {
         ];
         for (format, fixture) in (1..).zip(fixtures) {
             let header = Header { format, ..segment(0x1122_3344_5566_7788) };
-            let mut draft = draft(&CHANGES);
+            let mut draft = draft();
             let sum = draft.finish(header, 0x0a0b_0c0d, 1_000_000);
-            let bytes = draft.bytes;
+            let bytes = draft.0;
             let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
             assert_eq!(hex, fixture.trim());
             let frame = Frame::read(&bytes, header).unwrap();
             assert_eq!((frame.checksum, frame.predecessor), (sum, 0x0a0b_0c0d));
             assert_eq!((frame.version, frame.length()), (1_000_000, bytes.len()));
-            let changes: Vec<_> = frame.changes().map(Option::unwrap).collect();
-            assert_eq!(changes, CHANGES);
+            assert_eq!(frame.changes().unwrap().iter().collect::<Vec<_>>(), CHANGES);
         }
-    }
-
-    #[test]
-    fn what_was_pushed_is_told_once_before_and_after_the_frame_is_finished() {
-        let mut draft = draft(&CHANGES[..1]);
-        assert_eq!(draft.news().collect::<Vec<_>>(), CHANGES[..1]);
-        for change in &CHANGES[1..] {
-            draft.push(*change);
-        }
-        draft.finish(segment(1), 2, 3);
-        assert_eq!(draft.news().collect::<Vec<_>>(), CHANGES[1..]);
-        assert_eq!(draft.news().next(), None);
     }
 
     #[test]
     fn a_frame_of_another_segment_or_cut_short_is_none() {
-        let bytes = finished(draft(&CHANGES));
+        let bytes = finished(draft());
         assert!(Frame::read(&bytes, segment(1)).is_some());
         assert!(Frame::read(&bytes, segment(2)).is_none());
         for length in 0..bytes.len() - ALIGNMENT {
@@ -265,7 +153,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_frame_with_a_changed_byte_is_none(at in 0_usize..50, other in 1_u8..) {
-            let mut bytes = finished(draft(&CHANGES));
+            let mut bytes = finished(draft());
             let frame = Frame::read(&bytes, segment(1)).unwrap();
             let at = at % (HEADER + frame.payload.len());
             bytes[at] ^= other;
@@ -273,12 +161,13 @@ mod tests {
         }
 
         #[test]
-        fn no_payload_makes_reading_it_fail(payload: Vec<u8>) {
-            let mut draft = Draft::default();
-            draft.bytes.extend(&payload);
+        fn a_payload_that_makes_no_sense_is_one_all_the_same(payload: Vec<u8>) {
+            let mut draft = Draft::of(&[]);
+            draft.0.extend(&payload);
             let bytes = finished(draft);
             let frame = Frame::read(&bytes, segment(1)).unwrap();
-            prop_assert!(frame.changes().count() <= payload.len());
+            let changes = frame.changes();
+            prop_assert!(changes.is_none_or(|changes| changes.bytes() == payload));
         }
     }
 }

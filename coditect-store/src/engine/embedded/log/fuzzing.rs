@@ -40,9 +40,7 @@ fn replayed(disk: &dyn Disk) -> Result<(super::Replay, Vec<Vec<u8>>)> {
     let mut layer = Layer::default();
     let found = replay(disk, STORE, Applied::default(), |_, changes| {
         done.push(format!("{changes:?}").into_bytes());
-        for change in changes {
-            layer.redo(*change);
-        }
+        layer.redo(changes);
         Ok(())
     })?;
     Ok((found, done))
@@ -106,7 +104,6 @@ fn is_cut_or_refused(input: &mut Input<'_>) {
     let mut written = Vec::new();
     let mut damages = Vec::new();
     for version in 1..=u64::from(input.byte() % 8) {
-        let mut draft = Draft::default();
         let mut changes = Vec::new();
         for _ in 0..input.byte() % 4 {
             let key = input.bytes();
@@ -116,13 +113,11 @@ fn is_cut_or_refused(input: &mut Input<'_>) {
                 _ => Change::ClearRange { begin: key, end: input.bytes() },
             });
         }
-        for change in &changes {
-            draft.push(*change);
-        }
         // Zeros that fill it up are nobody's.
         let length = 24 + changes.iter().map(encoded_length).sum::<usize>();
         let (at, other) = (usize::from(u16::from_be_bytes(input.array())) % length, input.byte());
-        let (placed, _) = log.append(draft, version).unwrap();
+        let (placed, _) =
+            log.append(Draft::of(&[changes.iter().copied().collect()]), version).unwrap();
         damages.push((placed.at + at as u64, other));
         placed.write().unwrap();
         written.push(format!("{changes:?}").into_bytes());

@@ -30,6 +30,7 @@
 //! checksum of. What is not whole matters only if a later frame shows that something is missing. A
 //! damaged last frame cannot be told from one that was torn, and is passed over in silence.
 
+mod changes;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 mod fuzzing;
@@ -46,7 +47,8 @@ use std::{collections::VecDeque, io, sync::Arc};
 
 use self::segment::{FRAMES, LONGEST, SHORTEST, Segment, Slot, Supply};
 pub(super) use self::{
-    frame::{Change, Draft},
+    changes::{Change, Changes, Encoder},
+    frame::Draft,
     recovery::{Applied, Replay, replay},
 };
 use super::disk::{Disk, File};
@@ -106,11 +108,6 @@ impl Placed {
             None => self.file.write(self.at, self.frame.bytes())?,
         }
         self.file.sync()
-    }
-
-    /// As [`Draft::news`].
-    pub(super) fn news(&mut self) -> impl Iterator<Item = Change<'_>> {
-        self.frame.news()
     }
 }
 

@@ -7,7 +7,8 @@ use chrono::{DateTime, Utc};
 use super::{
     super::disk::{self, Disk, File},
     cannot,
-    frame::{ALIGNMENT, Change, Frame},
+    changes::Changes,
+    frame::{ALIGNMENT, Frame},
     segment::{FRAMES, Header, Slot},
 };
 use crate::{Error, ErrorKind, Result};
@@ -54,7 +55,7 @@ pub(in super::super) fn replay(
     disk: &dyn Disk,
     store: u64,
     applied: Applied,
-    mut redo: impl FnMut(Applied, &[Change<'_>]) -> Result<()>,
+    mut redo: impl FnMut(Applied, &Changes) -> Result<()>,
 ) -> Result<Replay> {
     let mut replay = Replay { reached: applied, ..Replay::default() };
     replay.slots = Slot::all(disk).map_err(|error| cannot("be opened", error))?;
@@ -88,8 +89,7 @@ pub(in super::super) fn replay(
                 continue;
             }
             let reached = Applied { version: frame.version, checksum: frame.checksum };
-            let changes: Option<Vec<_>> = frame.changes().collect();
-            redo(reached, &changes.ok_or_else(nonsense)?)?;
+            redo(reached, &frame.changes().ok_or_else(nonsense)?)?;
             replay.reached = reached;
             replay.frames += 1;
             last = Some((at, frame.length()));

@@ -13,7 +13,7 @@ use super::{
         disk::{Disk, Folder},
         storage::Storage,
     },
-    Change, Draft, Log,
+    Change, Draft, Encoder, Log,
     segment::Header,
 };
 use crate::{
@@ -237,11 +237,11 @@ async fn a_gigabyte_is_recovered() {
     let replayed = super::replay(&*disk, store, applied, |_, _| Ok(())).unwrap();
     let mut log = Log::new(Arc::clone(&disk), store, replayed.complete().unwrap(), 256 << 20);
     for batch in 0..BATCHES {
-        let mut draft = Draft::default();
+        let mut rows = Encoder::default();
         for row in batch * ROWS..(batch + 1) * ROWS {
-            draft.push(Change::Set { key: &key(row), value: &[row.to_be_bytes()[7]; 1_000] });
+            rows.push(Change::Set { key: &key(row), value: &[row.to_be_bytes()[7]; 1_000] });
         }
-        let (placed, _) = log.append(draft, batch + 1).unwrap();
+        let (placed, _) = log.append(Draft::of(&[rows.take()]), batch + 1).unwrap();
         placed.write().unwrap();
     }
     drop((log, storage, disk));

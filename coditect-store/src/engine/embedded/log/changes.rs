@@ -1,0 +1,195 @@
+//! What was done, as the bytes that a frame has of it.
+
+use std::{fmt, iter, mem, sync::Arc};
+
+use super::super::super::limits::KEY_SIZE_LIMIT;
+
+const SET: u8 = 1;
+const CLEAR: u8 = 2;
+const CLEAR_RANGE: u8 = 3;
+
+// A bound of a range may be a byte longer than a key.
+const _: () = assert!(KEY_SIZE_LIMIT < u16::MAX as usize);
+
+/// One thing that was done. Nothing in it depends on what was there before: operations are resolved,
+/// versionstamps filled in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Change<'a> {
+    Set { key: &'a [u8], value: &'a [u8] },
+    Clear { key: &'a [u8] },
+    ClearRange { begin: &'a [u8], end: &'a [u8] },
+}
+
+/// What was done, in order: one piece of memory, shared by all that know of it.
+#[derive(Clone)]
+pub(in super::super) struct Changes(Arc<[u8]>);
+
+impl Changes {
+    /// `None` if they make no sense.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let changes = Self(bytes.into());
+        let length = changes.places().last().map_or(0, |(_, end, _)| end);
+        (length == bytes.len()).then_some(changes)
+    }
+
+    pub(in super::super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(in super::super) fn iter(&self) -> impl Iterator<Item = Change<'_>> {
+        self.places().map(|(_, _, change)| change)
+    }
+
+    /// Each with where it begins and ends.
+    pub(in super::super) fn places(&self) -> impl Iterator<Item = (usize, usize, Change<'_>)> {
+        let mut rest = &*self.0;
+        iter::from_fn(move || {
+            let at = self.0.len() - rest.len();
+            let change = change(&mut rest)?;
+            Some((at, self.0.len() - rest.len(), change))
+        })
+    }
+
+    /// The key of the one at `place`, which is one that has a key.
+    pub(in super::super) fn key_at(&self, place: usize) -> &[u8] {
+        self.0.get(place + 1..).and_then(|mut rest| key(&mut rest)).unwrap_or_default()
+    }
+
+    /// The value that the one at `place` gives its key, if it does.
+    pub(in super::super) fn value_at(&self, place: usize) -> Option<&[u8]> {
+        match change(&mut self.0.get(place..)?)? {
+            Change::Set { value, .. } => Some(value),
+            Change::Clear { .. } | Change::ClearRange { .. } => None,
+        }
+    }
+}
+
+impl fmt::Debug for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<'a> FromIterator<Change<'a>> for Changes {
+    fn from_iter<T: IntoIterator<Item = Change<'a>>>(changes: T) -> Self {
+        let mut encoder = Encoder::default();
+        for change in changes {
+            encoder.push(change);
+        }
+        encoder.take()
+    }
+}
+
+/// Makes them, one after the other.
+#[derive(Debug, Default)]
+pub(in super::super) struct Encoder(Vec<u8>);
+
+impl Encoder {
+    pub(in super::super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(in super::super) fn push(&mut self, change: Change<'_>) {
+        match change {
+            Change::Set { key, value } => {
+                self.0.reserve(7 + key.len() + value.len());
+                self.0.push(SET);
+                self.key(key);
+                // Values are shorter than this by far: they fit a transaction.
+                self.0.extend(u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes());
+                self.0.extend(value);
+            }
+            Change::Clear { key } => {
+                self.0.push(CLEAR);
+                self.key(key);
+            }
+            Change::ClearRange { begin, end } => {
+                self.0.push(CLEAR_RANGE);
+                self.key(begin);
+                self.key(end);
+            }
+        }
+    }
+
+    /// What was pushed since this was asked last.
+    pub(in super::super) fn take(&mut self) -> Changes {
+        Changes(mem::take(&mut self.0).into())
+    }
+
+    fn key(&mut self, key: &[u8]) {
+        self.0.extend(u16::try_from(key.len()).unwrap_or(u16::MAX).to_le_bytes());
+        self.0.extend(key);
+    }
+}
+
+/// `None` at the end, and at what makes no sense.
+fn change<'a>(rest: &mut &'a [u8]) -> Option<Change<'a>> {
+    let (tag, mut after) = rest.split_first()?;
+    let key = key(&mut after)?;
+    let change = match *tag {
+        SET => {
+            let (length, behind) = after.split_first_chunk()?;
+            let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+            let (value, behind) = behind.split_at_checked(length)?;
+            after = behind;
+            Change::Set { key, value }
+        }
+        CLEAR => Change::Clear { key },
+        CLEAR_RANGE => Change::ClearRange { begin: key, end: self::key(&mut after)? },
+        _ => return None,
+    };
+    *rest = after;
+    Some(change)
+}
+
+fn key<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, after) = rest.split_first_chunk()?;
+    let (key, after) = after.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+    *rest = after;
+    Some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn changes_are_found_again_each_at_its_place() {
+        let list = [
+            Change::Set { key: b"a", value: b"1" },
+            Change::Set { key: b"", value: b"" },
+            Change::Clear { key: b"b" },
+            Change::ClearRange { begin: b"c", end: b"d" },
+        ];
+        let changes: Changes = list.into_iter().collect();
+        assert_eq!(changes.iter().collect::<Vec<_>>(), list);
+        let again = Changes::decode(changes.bytes()).unwrap();
+        for (place, end, change) in again.places() {
+            let alone = Changes::decode(&again.bytes()[place..end]).unwrap();
+            assert_eq!(alone.iter().collect::<Vec<_>>(), [change]);
+            match change {
+                Change::Set { key, value } => {
+                    assert_eq!((again.key_at(place), again.value_at(place)), (key, Some(value)));
+                }
+                Change::Clear { key } => {
+                    assert_eq!((again.key_at(place), again.value_at(place)), (key, None));
+                }
+                Change::ClearRange { .. } => {}
+            }
+        }
+        assert_eq!(Changes::decode(b"").unwrap().iter().next(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_reading_them_fail(bytes: Vec<u8>) {
+            let changes = Changes(bytes.as_slice().into());
+            let read = changes.iter().count();
+            prop_assert!(read <= bytes.len());
+            let whole = Changes::decode(&bytes);
+            prop_assert!(whole.is_none_or(|whole| whole.iter().count() == read));
+        }
+    }
+}
