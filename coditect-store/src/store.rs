@@ -242,7 +242,7 @@ impl StoreOptions {
         });
         settled.await?;
         let context =
-            Context { root, registry, catalog: Catalog::default(), next_slot: AtomicU32::new(0) };
+            Context { catalog: Catalog::new(&root), root, registry, next_slot: AtomicU32::new(0) };
         Ok(Store { database, context: Arc::new(context) })
     }
 }

@@ -55,8 +55,12 @@ pub(super) struct Progress {
 pub(super) const END: &[u8] = b"\xff";
 
 /// What is cached of the catalog.
-#[derive(Debug, Default)]
-pub(crate) struct Catalog(ArcSwapOption<Known>);
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    known: ArcSwapOption<Known>,
+    /// Every transaction that writes reads it.
+    epoch_key: Vec<u8>,
+}
 
 /// The catalog at one epoch, as far as it is of this program's declarations.
 #[derive(Debug)]
@@ -71,18 +75,22 @@ pub(crate) struct Known {
 }
 
 impl Catalog {
+    pub(crate) fn new(root: &Root) -> Self {
+        Self { known: ArcSwapOption::empty(), epoch_key: epoch_key(root) }
+    }
+
     /// The catalog as `tx` sees it. One read, more if it has changed.
     pub(super) async fn known(
         &self,
         tx: &engine::Transaction,
         context: &Context,
     ) -> Result<Arc<Known>> {
-        let epoch = read_epoch(tx, &context.root).await?;
-        if let Some(cached) = self.0.load_full().filter(|cached| cached.epoch == epoch) {
+        let epoch = read_epoch(tx, &self.epoch_key).await?;
+        if let Some(cached) = self.known.load_full().filter(|cached| cached.epoch == epoch) {
             return Ok(cached);
         }
         let known = Arc::new(load(tx, &context.root, &context.registry, epoch).await?);
-        self.0.rcu(|cached| match cached {
+        self.known.rcu(|cached| match cached {
             Some(cached) if cached.epoch >= epoch => Arc::clone(cached),
             _ => Arc::clone(&known),
         });
@@ -91,7 +99,7 @@ impl Catalog {
 
     /// Whether an index was readable at some time, and so is.
     pub(super) fn was_readable(&self, index: &'static str) -> bool {
-        self.0.load().as_ref().is_some_and(|known| known.is_readable(index))
+        self.known.load().as_ref().is_some_and(|known| known.is_readable(index))
     }
 }
 
@@ -288,13 +296,14 @@ pub(super) fn write_state(tx: &engine::Transaction, root: &Root, index: &str, st
 
 /// Makes all that have read the epoch conflict, and all that come later read the catalog anew.
 pub(super) async fn advance_epoch(tx: &engine::Transaction, root: &Root) -> Result<()> {
-    let epoch = read_epoch(tx, root).await? + 1;
-    tx.set(&epoch_key(root), &packed(&epoch));
+    let key = epoch_key(root);
+    let epoch = read_epoch(tx, &key).await? + 1;
+    tx.set(&key, &packed(&epoch));
     Ok(())
 }
 
-async fn read_epoch(tx: &engine::Transaction, root: &Root) -> Result<u64> {
-    let bytes = tx.get(&epoch_key(root)).await?;
+async fn read_epoch(tx: &engine::Transaction, epoch_key: &[u8]) -> Result<u64> {
+    let bytes = tx.get(epoch_key).await?;
     bytes.map_or(Ok(0), |bytes| unpack_all(&bytes))
 }
 

@@ -11,7 +11,7 @@ use super::{
     log::Applied,
     sequencer::Request,
     snapshot::Ground,
-    storage::Storage,
+    storage::{self, Storage},
     sync::{
         Condvar, Instant, Mutex, MutexGuard,
         mpsc::{Receiver, RecvTimeoutError},
@@ -111,6 +111,7 @@ pub(super) struct Applier {
 impl Applier {
     /// Moves what comes until there is nobody left who could commit, or it fails.
     pub(super) fn run(mut self, turns: &Receiver<Turn>) {
+        storage::sync_often();
         loop {
             match turns.recv_timeout(IDLE) {
                 Ok(turn) => {

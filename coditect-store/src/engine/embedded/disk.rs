@@ -76,12 +76,11 @@ pub(super) trait File: fmt::Debug + Send + Sync {
     }
 }
 
-/// All of a file's bytes.
-pub(super) fn read_all(file: &dyn File) -> io::Result<Vec<u8>> {
+/// Makes `bytes` all of a file's.
+pub(super) fn read_all(file: &dyn File, bytes: &mut Vec<u8>) -> io::Result<()> {
     let length = usize::try_from(file.len()?).map_err(|_| io::Error::from(Io::FileTooLarge))?;
-    let mut bytes = vec![0; length];
-    file.read(0, &mut bytes)?;
-    Ok(bytes)
+    bytes.resize(length, 0);
+    file.read(0, bytes)
 }
 
 /// A folder; its files are for their owner's eyes only.

@@ -125,8 +125,13 @@ impl Faulty {
 
     /// Has it fail from its next operation on.
     pub(super) fn fail_from_now_on(&self, fault: Fault) {
+        self.fail_after(0, fault);
+    }
+
+    /// Has it fail after so many more operations.
+    pub(super) fn fail_after(&self, operations: u64, fault: Fault) {
         let mut state = self.state();
-        state.fault = Some((state.operations, fault));
+        state.fault = Some((state.operations + operations, fault));
     }
 
     /// Has it fail no more: the program starts again, on what is there, synced or not.

@@ -162,7 +162,7 @@ fn is_sound(files: &Files) -> bool {
     let sound = || -> Result<bool> {
         let is_sound = Storage::check(&disk)?;
         let storage = Storage::open(&disk, CACHE_BYTES)?;
-        log::replay(&disk, storage.store(), storage.applied(), |_, _| Ok(()))?.complete()?;
+        log::replay(&disk, storage.store(), storage.applied(), |_| {})?.complete()?;
         Ok(is_sound)
     };
     sound().is_ok_and(|is_sound| is_sound)
@@ -189,7 +189,7 @@ fn base(in_btree: u32) -> Base {
     let storage = Storage::open(&*disk, CACHE_BYTES).unwrap();
     let (store, applied) = (storage.store(), storage.applied());
     drop(storage);
-    let replayed = log::replay(&*disk, store, applied, |_, _| Ok(())).unwrap();
+    let replayed = log::replay(&*disk, store, applied, |_| {}).unwrap();
     let mut log = Log::new(Arc::clone(&disk), store, replayed, CACHE_BYTES);
     for n in in_btree + 1..=COMMITS {
         let rows = written(n);
@@ -225,7 +225,12 @@ fn opened(disk: Arc<dyn Disk>) -> Result<Database> {
 
 fn files_of(disk: &dyn Disk) -> io::Result<Files> {
     let names = disk.names()?;
-    names.into_iter().map(|name| Ok((name.clone(), disk::read_all(&*disk.open(&name)?)?))).collect()
+    let read = |name: String| {
+        let mut bytes = Vec::new();
+        disk::read_all(&*disk.open(&name)?, &mut bytes)?;
+        Ok((name, bytes))
+    };
+    names.into_iter().map(read).collect()
 }
 
 fn on_disk(files: &Files) -> Memory {

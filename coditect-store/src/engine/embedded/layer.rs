@@ -85,10 +85,6 @@ pub(super) enum Known<'a> {
 }
 
 impl Layer {
-    pub(super) fn is_empty(&self) -> bool {
-        self.points.is_empty() && self.clears.is_empty()
-    }
-
     /// The memory that it takes at the most, about: what was written over is kept while anything is that
     /// was done with it.
     pub(super) fn bytes(&self) -> usize {
@@ -97,8 +93,8 @@ impl Layer {
 
     /// Does what was done.
     pub(super) fn redo(&mut self, changes: &Changes) {
-        for (place, end, change) in changes.places() {
-            self.bytes += end - place + OVERHEAD;
+        for (place, change) in changes.places() {
+            self.bytes += change.length() + OVERHEAD;
             match change {
                 Change::Set { .. } | Change::Clear { .. } => {
                     self.points.insert(Point { changes: changes.clone(), place });
@@ -178,17 +174,36 @@ impl Layer {
         }
     }
 
+    /// What was done, and was not written over: ranges first, each in the order of the keys.
+    pub(super) fn changes(&self) -> impl Iterator<Item = Change<'_>> {
+        let clears = self.clears.iter().map(|(begin, end)| Change::ClearRange { begin, end });
+        let points = self.points.iter().map(|point| match (point.key(), point.value()) {
+            (key, Some(value)) => Change::Set { key, value },
+            (key, None) => Change::Clear { key },
+        });
+        clears.chain(points)
+    }
+
+    /// The memory that it would take without what was written over, about.
+    pub(super) fn bytes_kept(&self) -> usize {
+        self.changes().map(|change| change.length() + OVERHEAD).sum()
+    }
+
     /// Does to `batch` what was done to this.
     pub(super) fn apply(&self, batch: &mut Batch<'_>) -> Result<()> {
-        for (begin, end) in &self.clears {
-            batch.clear_range(begin, end)?;
-        }
-        for point in &self.points {
-            match point.value() {
-                Some(value) => batch.set(point.key(), value)?,
-                None => batch.clear(point.key())?,
+        for change in self.changes() {
+            match change {
+                Change::Set { key, value } => batch.set(key, value)?,
+                Change::Clear { key } => batch.clear(key)?,
+                Change::ClearRange { begin, end } => batch.clear_range(begin, end)?,
             }
         }
         Ok(())
+    }
+
+    /// The key that `n` of `of` parts of what it has lie before, about.
+    pub(super) fn key_at(&self, n: usize, of: usize) -> Option<&[u8]> {
+        let point = self.points.iter().nth(self.points.len() * n / of).map(Point::key);
+        point.or_else(|| self.clears.keys().nth(self.clears.len() * n / of).map(|begin| &**begin))
     }
 }

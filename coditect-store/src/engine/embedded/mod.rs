@@ -21,6 +21,7 @@ mod layer;
 mod log;
 mod ranges;
 mod reads;
+mod recovery;
 mod sequencer;
 mod snapshot;
 mod storage;
@@ -60,7 +61,7 @@ use self::{
     board::{Board, Published},
     disk::{Disk, Folder, Memory},
     layer::Layer,
-    log::{Log, Replay},
+    log::Log,
     sequencer::{Commit, Place, Request, Sequencer, Start},
     snapshot::{Ground, Snapshot},
     storage::Storage,
@@ -105,10 +106,8 @@ impl Default for Options {
 
 /// Memory of the commits that wait or are being written, in KiB, at the most.
 const QUEUE_KIB: u32 = 64 << 10;
-/// When a log is replayed, it goes to the B-tree in pieces of so many bytes of memory.
-const REPLAY_BYTES: usize = 64 << 20;
-/// The memory that caches the file while it is only looked at.
-const REPAIR_CACHE_BYTES: usize = 64 << 20;
+/// The memory that caches the file while it is only looked at, and that holds what is replayed of the log.
+const REPAIR_BYTES: usize = 64 << 20;
 
 /// A handle, cheap to clone. The engine stops when it is closed or the last handle, transactions
 /// included, is dropped.
@@ -154,8 +153,8 @@ impl Embedded {
 
     fn start(name: &'static str, disk: Arc<dyn Disk>, options: &Options) -> Result<Self> {
         let mut storage = Storage::open(&*disk, options.cache_bytes)?;
-        let (replayed, layer) = replayed(&*disk, &mut storage)?;
-        let replayed = replayed.complete()?;
+        let (replayed, layer) =
+            recovery::recover(&*disk, &mut storage, options.overlay_bytes / 2, false)?;
         replayed.make_durable()?;
         let reached = replayed.reached;
         let log = Log::new(Arc::clone(&disk), storage.store(), replayed, options.overlay_bytes);
@@ -166,8 +165,9 @@ impl Embedded {
         let (turns, turned) = mpsc::channel();
         let (batches, prepared) = mpsc::channel();
         let tree = storage.snapshot()?;
-        let ground = Arc::new(Ground::new((!layer.is_empty()).then(|| layer.clone()), tree));
-        if !layer.is_empty() {
+        let is_all = storage.applied() == reached;
+        let ground = Arc::new(Ground::new((!is_all).then(|| layer.clone()), tree));
+        if !is_all {
             progress.begin(layer.bytes());
             // It is there until the end.
             let _ = turns.send(Turn { layer, reached, ground: Arc::clone(&ground) });
@@ -238,8 +238,10 @@ impl Embedded {
     pub(super) fn check(folder: &Path) -> Result<bool> {
         let disk = Folder::at(folder);
         let is_sound = Storage::check(&disk)?;
-        let storage = Storage::open(&disk, REPAIR_CACHE_BYTES)?;
-        log::replay(&disk, storage.store(), storage.applied(), |_, _| Ok(()))?.complete()?;
+        let storage = Storage::open(&disk, REPAIR_BYTES)?;
+        let (store, applied) = (storage.store(), storage.applied());
+        let replayed = log::replay(&disk, store, applied, |_| {})?.complete()?;
+        recovery::check_reached(&storage, &replayed)?;
         Ok(is_sound)
     }
 
@@ -251,8 +253,8 @@ impl Embedded {
             let message = format!("there is no store in {}", folder.display());
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
-        let mut storage = Storage::open(&disk, REPAIR_CACHE_BYTES)?;
-        let (replayed, layer) = replayed(&disk, &mut storage)?;
+        let mut storage = Storage::open(&disk, REPAIR_BYTES)?;
+        let (replayed, layer) = recovery::recover(&disk, &mut storage, REPAIR_BYTES, true)?;
         if replayed.lost.is_some() {
             storage.apply(&layer, replayed.reached)?;
             replayed.put_aside(&disk)?;
@@ -333,24 +335,6 @@ impl Drop for Shared {
             let _ = thread.join();
         }
     }
-}
-
-/// What the log has that the B-tree has not: in a layer as far as that is bounded, the rest is moved
-/// to the B-tree at once.
-fn replayed(disk: &dyn Disk, storage: &mut Storage) -> Result<(Replay, Layer)> {
-    let mut layer = Layer::default();
-    let mut last = storage.applied();
-    let (store, applied) = (storage.store(), last);
-    let replayed = log::replay(disk, store, applied, |reached, changes| {
-        if layer.bytes() > REPLAY_BYTES {
-            storage.apply(&layer, last)?;
-            layer = Layer::default();
-        }
-        layer.redo(changes);
-        last = reached;
-        Ok(())
-    })?;
-    Ok((replayed, layer))
 }
 
 /// Closes the engine when a thread of it panics, so that nobody waits for it in vain.

@@ -24,7 +24,7 @@ type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn database(disk: Arc<dyn Disk>) -> Result<Database> {
     // So little that all but the last commits are moved to the B-tree.
-    let options = Options { overlay_bytes: 1 << 14, ..Options::default() };
+    let options = Options { overlay_bytes: 1 << 12, ..Options::default() };
     Embedded::start("memory", disk, &options).map(|engine| Database::of(Engine::Embedded(engine)))
 }
 

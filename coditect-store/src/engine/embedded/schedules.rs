@@ -95,10 +95,12 @@ impl Watched {
         static EMPTY: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(|| {
             let files = Memory::default();
             drop(Storage::open(&files, 1 << 20).unwrap());
-            let names = files.names().unwrap().into_iter();
-            names
-                .map(|name| (name.clone(), read_all(&*files.open(&name).unwrap()).unwrap()))
-                .collect()
+            let read = |name: String| {
+                let mut bytes = Vec::new();
+                read_all(&*files.open(&name).unwrap(), &mut bytes).unwrap();
+                (name, bytes)
+            };
+            files.names().unwrap().into_iter().map(read).collect()
         });
         let files = Memory::default();
         for (name, bytes) in &*EMPTY {

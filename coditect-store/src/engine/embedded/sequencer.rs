@@ -50,7 +50,7 @@ const BATCH_COMMITS: usize = 1_024;
 /// No commit is added to a batch that is this large, in bytes.
 const BATCH_BYTES: usize = 8 << 20;
 /// When so many times as much as the active layer may wait for the B-tree, it is time for a turn.
-const TURNS: usize = 16;
+const TURNS: usize = 8;
 /// The longest that a commit may be in the log, in bytes: operations on long values are short, and what comes
 /// of them is not.
 const LONGEST_COMMIT: usize = 64 << 20;

@@ -51,6 +51,7 @@ const FORMAT: &str = "format";
 const STORE: &str = "store";
 const LAST_VERSION: &str = "last_version";
 const LOG: &str = "log";
+const AHEAD: &str = "ahead";
 
 /// The version of the layout above. A store of a newer one is refused.
 const FORMAT_VERSION: u64 = 2;
@@ -66,6 +67,7 @@ pub(super) struct Storage {
     database: Database,
     store: u64,
     applied: Applied,
+    ahead: u64,
 }
 
 /// A state of the whole store that stays as it is while others are written. Cheap to clone.
@@ -134,13 +136,13 @@ impl Storage {
     fn start(database: Database) -> Result<Self> {
         let read = database.begin_read().map_err(broken)?;
         let numbers = match read.open_table(META) {
-            Ok(meta) => [FORMAT, STORE, LAST_VERSION, LOG].map(|name| value(&meta, name)),
-            Err(TableError::TableDoesNotExist(_)) => [const { Ok(None) }; 4],
+            Ok(meta) => [FORMAT, STORE, LAST_VERSION, LOG, AHEAD].map(|name| value(&meta, name)),
+            Err(TableError::TableDoesNotExist(_)) => [const { Ok(None) }; 5],
             Err(error) => return Err(corrupt("the store's meta table is not ours").because(error)),
         };
         let has_other_tables = read.list_tables().map_err(broken)?.next().is_some();
         drop(read);
-        let [format, store, last_version, log] = numbers;
+        let [format, store, last_version, log, ahead] = numbers;
         match format? {
             Some(1 | FORMAT_VERSION) => {}
             None if has_other_tables => {
@@ -165,7 +167,8 @@ impl Storage {
         let (version, checksum) = (last_version?.unwrap_or(0), log?.unwrap_or(0));
         let checksum = u32::try_from(checksum)
             .map_err(|_| corrupt("the store's checksum of its log makes no sense"))?;
-        Ok(Self { database, store, applied: Applied { version, checksum } })
+        let ahead = ahead?.unwrap_or(0);
+        Ok(Self { database, store, applied: Applied { version, checksum }, ahead })
     }
 
     /// What its log's files are known by.
@@ -178,6 +181,12 @@ impl Storage {
         self.applied
     }
 
+    /// The version up to which it may have parts of the log, beside all that was [applied](Self::applied);
+    /// 0 if it has none.
+    pub(super) fn ahead(&self) -> u64 {
+        self.ahead
+    }
+
     pub(super) fn snapshot(&self) -> Result<Snapshot> {
         let read = self.database.begin_read().map_err(broken)?;
         let table = read.open_table(DATA).map_err(broken)?;
@@ -187,23 +196,37 @@ impl Storage {
     /// Writes what is in `layer`, and that this is the log up to `applied`: all or nothing, and
     /// durable. After an error it must not be used any more.
     pub(super) fn apply(&mut self, layer: &Layer, applied: Applied) -> Result<()> {
-        APPLIES.set(true);
-        let done = guarded(|| {
+        self.write(layer, |meta| {
+            meta.insert(LAST_VERSION, applied.version)?;
+            meta.insert(LOG, u64::from(applied.checksum))?;
+            meta.remove(AHEAD).map(drop)
+        })?;
+        (self.applied, self.ahead) = (applied, 0);
+        Ok(())
+    }
+
+    /// Writes what is in `layer`, a part of the log up to `version`; so it is [ahead](Self::ahead).
+    pub(super) fn apply_ahead(&mut self, layer: &Layer, version: u64) -> Result<()> {
+        self.write(layer, |meta| meta.insert(AHEAD, version).map(drop))?;
+        self.ahead = version;
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        layer: &Layer,
+        note: impl FnOnce(&mut Table<'_, &'static str, u64>) -> Result<(), StorageError>,
+    ) -> Result<()> {
+        guarded(|| {
             let mut transaction = self.database.begin_write().map_err(broken)?;
             make_durable(&mut transaction).map_err(broken)?;
             {
                 let data = transaction.open_table(DATA).map_err(broken)?;
                 layer.apply(&mut Batch { data })?;
-                let mut meta = transaction.open_table(META).map_err(broken)?;
-                meta.insert(LAST_VERSION, applied.version).map_err(broken)?;
-                meta.insert(LOG, u64::from(applied.checksum)).map_err(broken)?;
+                note(&mut transaction.open_table(META).map_err(broken)?).map_err(broken)?;
             }
             transaction.commit().map_err(broken)
-        });
-        APPLIES.set(false);
-        done?;
-        self.applied = applied;
-        Ok(())
+        })
     }
 }
 
@@ -212,9 +235,14 @@ impl Storage {
 const SYNC_BYTES: usize = 1 << 20;
 
 thread_local! {
-    /// Whether this thread is the one that writes to a file. redb has readers write, too, when its cache is
-    /// full; those are not to wait for the disk longer than they must.
-    static APPLIES: Cell<bool> = const { Cell::new(false) };
+    /// Whether this thread writes to a file while others commit. redb has readers write, too, when its cache
+    /// is full; those are not to wait for the disk longer than they must.
+    static SYNCS_OFTEN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on what this thread writes is synced bit by bit, so that commits get between.
+pub(super) fn sync_often() {
+    SYNCS_OFTEN.set(true);
 }
 
 /// The file, as redb has it.
@@ -280,7 +308,7 @@ impl StorageBackend for Backend {
         self.check()?;
         self.file.write(offset, data)?;
         let unsynced = self.unsynced.fetch_add(data.len(), Ordering::Relaxed) + data.len();
-        if unsynced < SYNC_BYTES || !APPLIES.get() { Ok(()) } else { self.sync_data() }
+        if unsynced < SYNC_BYTES || !SYNCS_OFTEN.get() { Ok(()) } else { self.sync_data() }
     }
 }
 
@@ -521,8 +549,8 @@ mod tests {
             disk.operations() - before
         };
         assert_eq!(write_much(), 4);
-        APPLIES.set(true);
+        sync_often();
         assert_eq!(write_much(), 8);
-        APPLIES.set(false);
+        SYNCS_OFTEN.set(false);
     }
 }

@@ -54,7 +54,7 @@ impl Mutations {
     }
 
     fn settle(&mut self) {
-        if !self.plain.is_empty() {
+        if self.plain.length() > 0 {
             self.done.push(Mutation::Plain(self.plain.take()));
         }
     }

@@ -20,33 +20,37 @@ pub(in super::super) enum Change<'a> {
     ClearRange { begin: &'a [u8], end: &'a [u8] },
 }
 
+impl Change<'_> {
+    /// The bytes that say it.
+    pub(in super::super) fn length(&self) -> usize {
+        match self {
+            Self::Set { key, value } => 7 + key.len() + value.len(),
+            Self::Clear { key } => 3 + key.len(),
+            Self::ClearRange { begin, end } => 5 + begin.len() + end.len(),
+        }
+    }
+}
+
 /// What was done, in order: one piece of memory, shared by all that know of it.
 #[derive(Clone)]
 pub(in super::super) struct Changes(Arc<[u8]>);
 
 impl Changes {
-    /// `None` if they make no sense.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let changes = Self(bytes.into());
-        let length = changes.places().last().map_or(0, |(_, end, _)| end);
-        (length == bytes.len()).then_some(changes)
-    }
-
     pub(in super::super) fn bytes(&self) -> &[u8] {
         &self.0
     }
 
     pub(in super::super) fn iter(&self) -> impl Iterator<Item = Change<'_>> {
-        self.places().map(|(_, _, change)| change)
+        of(&self.0)
     }
 
-    /// Each with where it begins and ends.
-    pub(in super::super) fn places(&self) -> impl Iterator<Item = (usize, usize, Change<'_>)> {
-        let mut rest = &*self.0;
-        iter::from_fn(move || {
-            let at = self.0.len() - rest.len();
-            let change = change(&mut rest)?;
-            Some((at, self.0.len() - rest.len(), change))
+    /// Each with where it begins.
+    pub(in super::super) fn places(&self) -> impl Iterator<Item = (usize, Change<'_>)> {
+        let mut next = 0;
+        self.iter().map(move |change| {
+            let at = next;
+            next += change.length();
+            (at, change)
         })
     }
 
@@ -85,14 +89,14 @@ impl<'a> FromIterator<Change<'a>> for Changes {
 pub(in super::super) struct Encoder(Vec<u8>);
 
 impl Encoder {
-    pub(in super::super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    pub(in super::super) fn length(&self) -> usize {
+        self.0.len()
     }
 
     pub(in super::super) fn push(&mut self, change: Change<'_>) {
+        self.0.reserve(change.length());
         match change {
             Change::Set { key, value } => {
-                self.0.reserve(7 + key.len() + value.len());
                 self.0.push(SET);
                 self.key(key);
                 // Values are shorter than this by far: they fit a transaction.
@@ -120,6 +124,16 @@ impl Encoder {
         self.0.extend(u16::try_from(key.len()).unwrap_or(u16::MAX).to_le_bytes());
         self.0.extend(key);
     }
+}
+
+/// What `bytes` say, up to the end, or to what makes no sense.
+pub(super) fn of(mut bytes: &[u8]) -> impl Iterator<Item = Change<'_>> {
+    iter::from_fn(move || change(&mut bytes))
+}
+
+/// Whether `bytes` make sense up to the end.
+pub(super) fn are_whole(bytes: &[u8]) -> bool {
+    of(bytes).map(|change| change.length()).sum::<usize>() == bytes.len()
 }
 
 /// `None` at the end, and at what makes no sense.
@@ -165,31 +179,31 @@ mod tests {
         ];
         let changes: Changes = list.into_iter().collect();
         assert_eq!(changes.iter().collect::<Vec<_>>(), list);
-        let again = Changes::decode(changes.bytes()).unwrap();
-        for (place, end, change) in again.places() {
-            let alone = Changes::decode(&again.bytes()[place..end]).unwrap();
-            assert_eq!(alone.iter().collect::<Vec<_>>(), [change]);
+        for (place, change) in changes.places() {
+            let alone = &changes.bytes()[place..place + change.length()];
+            assert_eq!(of(alone).collect::<Vec<_>>(), [change]);
             match change {
                 Change::Set { key, value } => {
-                    assert_eq!((again.key_at(place), again.value_at(place)), (key, Some(value)));
+                    assert_eq!(
+                        (changes.key_at(place), changes.value_at(place)),
+                        (key, Some(value))
+                    );
                 }
                 Change::Clear { key } => {
-                    assert_eq!((again.key_at(place), again.value_at(place)), (key, None));
+                    assert_eq!((changes.key_at(place), changes.value_at(place)), (key, None));
                 }
                 Change::ClearRange { .. } => {}
             }
         }
-        assert_eq!(Changes::decode(b"").unwrap().iter().next(), None);
+        assert!(are_whole(changes.bytes()) && are_whole(b""));
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_reading_them_fail(bytes: Vec<u8>) {
-            let changes = Changes(bytes.as_slice().into());
-            let read = changes.iter().count();
-            prop_assert!(read <= bytes.len());
-            let whole = Changes::decode(&bytes);
-            prop_assert!(whole.is_none_or(|whole| whole.iter().count() == read));
+            let again: Changes = of(&bytes).collect();
+            prop_assert!(bytes.starts_with(again.bytes()));
+            prop_assert_eq!(are_whole(&bytes), again.bytes() == bytes);
         }
     }
 }

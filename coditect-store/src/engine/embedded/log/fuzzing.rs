@@ -9,7 +9,7 @@ use super::{
         disk::{Disk, Memory},
         layer::Layer,
     },
-    Applied, Change, Draft, Log, replay,
+    Applied, Change, Changes, Draft, Log, replay,
     segment::{FORMAT, FRAMES, Header},
 };
 use crate::{ErrorKind, Result, fuzzing::Input};
@@ -38,10 +38,10 @@ pub(crate) fn log_segment(bytes: &[u8]) {
 fn replayed(disk: &dyn Disk) -> Result<(super::Replay, Vec<Vec<u8>>)> {
     let mut done = Vec::new();
     let mut layer = Layer::default();
-    let found = replay(disk, STORE, Applied::default(), |_, changes| {
+    let found = replay(disk, STORE, Applied::default(), |changes| {
+        let changes: Changes = changes.collect();
         done.push(format!("{changes:?}").into_bytes());
-        layer.redo(changes);
-        Ok(())
+        layer.redo(&changes);
     })?;
     Ok((found, done))
 }
@@ -114,7 +114,7 @@ fn is_cut_or_refused(input: &mut Input<'_>) {
             });
         }
         // Zeros that fill it up are nobody's.
-        let length = 24 + changes.iter().map(encoded_length).sum::<usize>();
+        let length = 24 + changes.iter().map(Change::length).sum::<usize>();
         let (at, other) = (usize::from(u16::from_be_bytes(input.array())) % length, input.byte());
         let (placed, _) =
             log.append(Draft::of(&[changes.iter().copied().collect()]), version).unwrap();
@@ -137,12 +137,4 @@ fn is_cut_or_refused(input: &mut Input<'_>) {
     assert!(done == written[..whole], "{} frames of {whole}", done.len());
     let lost = found.lost.as_ref().map_or(0, |lost| lost.frames);
     assert_eq!(lost, later as u64);
-}
-
-fn encoded_length(change: &Change<'_>) -> usize {
-    match change {
-        Change::Set { key, value } => 7 + key.len() + value.len(),
-        Change::Clear { key } => 3 + key.len(),
-        Change::ClearRange { begin, end } => 5 + begin.len() + end.len(),
-    }
 }

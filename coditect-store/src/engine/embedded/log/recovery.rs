@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use super::{
     super::disk::{self, Disk, File},
     cannot,
-    changes::Changes,
+    changes::Change,
     frame::{ALIGNMENT, Frame},
     segment::{FRAMES, Header, Slot},
 };
@@ -55,7 +55,7 @@ pub(in super::super) fn replay(
     disk: &dyn Disk,
     store: u64,
     applied: Applied,
-    mut redo: impl FnMut(Applied, &Changes) -> Result<()>,
+    mut redo: impl FnMut(&mut dyn Iterator<Item = Change<'_>>),
 ) -> Result<Replay> {
     let mut replay = Replay { reached: applied, ..Replay::default() };
     replay.slots = Slot::all(disk).map_err(|error| cannot("be opened", error))?;
@@ -73,8 +73,9 @@ pub(in super::super) fn replay(
     segments.sort_unstable_by_key(|(header, _)| header.number);
     replay.next_number = segments.last().map_or(0, |(header, _)| header.number + 1);
     let of = segments.len();
+    let mut bytes = Vec::new();
     for (n, (header, slot)) in (1_usize..).zip(segments) {
-        let bytes = disk::read_all(&*slot.file).map_err(|error| cannot("be read", error))?;
+        disk::read_all(&*slot.file, &mut bytes).map_err(|error| cannot("be read", error))?;
         let before = replay.frames;
         let mut last_version = 0;
         let mut last = None;
@@ -89,7 +90,7 @@ pub(in super::super) fn replay(
                 continue;
             }
             let reached = Applied { version: frame.version, checksum: frame.checksum };
-            redo(reached, &frame.changes().ok_or_else(nonsense)?)?;
+            redo(&mut frame.changes().ok_or_else(nonsense)?);
             replay.reached = reached;
             replay.frames += 1;
             last = Some((at, frame.length()));
@@ -106,7 +107,7 @@ pub(in super::super) fn replay(
         }
         if replay.frames > before {
             let frames = replay.frames;
-            tracing::info!(frames, "replayed the log as far as segment {n} of {of}");
+            tracing::debug!(frames, "replayed the log as far as segment {n} of {of}");
         }
     }
     Ok(replay)
