@@ -15,7 +15,7 @@
 //! | `coditect_store_batch_transactions` | | transactions that the embedded engine made durable by one sync |
 //! | `coditect_store_sync_duration_seconds` | | how long that took |
 //! | `coditect_store_apply_duration_seconds` | | how long the embedded engine took to move what was committed from its log to its file |
-//! | `coditect_store_applied_bytes_total` | | how much that was, as memory counts it |
+//! | `coditect_store_applied_bytes_total` | | how much that was in memory at the most, with what was written over |
 //! | `coditect_store_queued_commits` | | commits that were left for the next batch when the embedded engine took its last |
 //! | `coditect_store_watches` | | watches that wait, those that were abandoned lately among them |
 //!

@@ -360,7 +360,7 @@ impl Transaction {
     }
 
     /// Its size so far, in bytes, as [`TRANSACTION_SIZE_LIMIT`] counts it: keys and values written
-    /// and conflict ranges. Values read don't count.
+    /// and conflict ranges, of which those that overlap may count for each. Values read don't count.
     #[cfg_attr(
         not(feature = "fdb"),
         expect(clippy::unused_async, reason = "this engine answers at once; a cluster does not")

@@ -14,6 +14,7 @@ use super::{
     Embedded, Options,
     disk::{self, Disk, Memory},
     log::{self, Change, Draft, Log},
+    recovery,
     storage::Storage,
 };
 use crate::{
@@ -162,7 +163,7 @@ fn is_sound(files: &Files) -> bool {
     let sound = || -> Result<bool> {
         let is_sound = Storage::check(&disk)?;
         let storage = Storage::open(&disk, CACHE_BYTES)?;
-        log::replay(&disk, storage.store(), storage.applied(), |_| {})?.complete()?;
+        recovery::check(&disk, &storage)?;
         Ok(is_sound)
     };
     sound().is_ok_and(|is_sound| is_sound)

@@ -201,9 +201,23 @@ impl Layer {
         Ok(())
     }
 
-    /// The key that `n` of `of` parts of what it has lie before, about.
+    /// The key that `n` of `of` parts of what it has lie before, about, if it can be divided.
     pub(super) fn key_at(&self, n: usize, of: usize) -> Option<&[u8]> {
-        let point = self.points.iter().nth(self.points.len() * n / of).map(Point::key);
-        point.or_else(|| self.clears.keys().nth(self.clears.len() * n / of).map(|begin| &**begin))
+        // Either the ranges are most of it, or the points.
+        let length = |change: Change<'_>| change.length() + OVERHEAD;
+        let ranges: usize = self.changes().take(self.clears.len()).map(length).sum();
+        let points: usize = self.changes().skip(self.clears.len()).map(length).sum();
+        let (from, bytes) = if ranges > points { (0, ranges) } else { (self.clears.len(), points) };
+        let mut before = 0;
+        let mut behind = self.changes().skip(from).skip_while(|change| {
+            before += length(*change);
+            before <= bytes / of * n
+        });
+        let key = behind.next().map(|change| match change {
+            Change::Set { key, .. } | Change::Clear { key } => key,
+            Change::ClearRange { begin, .. } => begin,
+        });
+        let first = self.points.get_min().map(Point::key);
+        key.filter(|key| ranges > points || first != Some(key))
     }
 }

@@ -5,13 +5,14 @@
 //! without (see [`sequencer::lead`]):
 //!
 //! ```text
-//! sequencer   decides in which order what is done, and does it to the newest state   (sequencer.rs)
+//! sequencer   decides in which order what is done, and does it to the newest state   (sequencer/)
 //! writer      makes it durable in the log, a batch at a time; shows it; answers      (writer.rs, log/)
 //! applier     moves it from the log to the B-tree, in the background                 (applier.rs)
 //! ```
 //!
 //! What is in the log and not in the B-tree is in memory too, in layers over the B-tree, which reads
-//! look through ([`snapshot`]). After a crash the log is replayed into such a layer.
+//! look through ([`snapshot`]). After a crash the log is replayed into such a layer, or slice by slice into the
+//! B-tree if it is long ([`recovery`]).
 
 mod applier;
 mod board;
@@ -83,7 +84,8 @@ pub struct Options {
     /// How much memory caches the file, in bytes; 256 MiB by default.
     pub cache_bytes: usize,
     /// How much memory holds what the log has and the file has not, in bytes, at the most; 256 MiB by
-    /// default. From half of it on commits are slowed down, so that the file keeps up.
+    /// default. From half of it on commits are slowed down, so that the file keeps up. When a long log is
+    /// replayed it is half of it, but 16 MiB at the least.
     pub overlay_bytes: usize,
     /// Where versions come from: each is at least the hour in microseconds.
     pub clock: Clock,
@@ -108,6 +110,9 @@ impl Default for Options {
 const QUEUE_KIB: u32 = 64 << 10;
 /// The memory that caches the file while it is only looked at, and that holds what is replayed of the log.
 const REPAIR_BYTES: usize = 64 << 20;
+
+/// The memory that holds what is replayed of the log at the least: it is read the more often the less that is.
+const LEAST_BYTES: usize = 16 << 20;
 
 /// A handle, cheap to clone. The engine stops when it is closed or the last handle, transactions
 /// included, is dropped.
@@ -153,8 +158,8 @@ impl Embedded {
 
     fn start(name: &'static str, disk: Arc<dyn Disk>, options: &Options) -> Result<Self> {
         let mut storage = Storage::open(&*disk, options.cache_bytes)?;
-        let (replayed, layer) =
-            recovery::recover(&*disk, &mut storage, options.overlay_bytes / 2, false)?;
+        let bytes = (options.overlay_bytes / 2).max(LEAST_BYTES);
+        let (replayed, layer) = recovery::recover(&*disk, &mut storage, bytes, false)?;
         replayed.make_durable()?;
         let reached = replayed.reached;
         let log = Log::new(Arc::clone(&disk), storage.store(), replayed, options.overlay_bytes);
@@ -239,9 +244,7 @@ impl Embedded {
         let disk = Folder::at(folder);
         let is_sound = Storage::check(&disk)?;
         let storage = Storage::open(&disk, REPAIR_BYTES)?;
-        let (store, applied) = (storage.store(), storage.applied());
-        let replayed = log::replay(&disk, store, applied, |_| {})?.complete()?;
-        recovery::check_reached(&storage, &replayed)?;
+        recovery::check(&disk, &storage)?;
         Ok(is_sound)
     }
 

@@ -82,7 +82,7 @@ const RECENT: usize = 64;
 ///
 /// Most transactions have few of them and only want them back: what is put in is not compared with what is
 /// there before that [must be](Self::settle), or much has come together.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct RangeSet {
     /// Begin → end; no two overlap or touch.
     settled: BTreeMap<Vec<u8>, Vec<u8>>,

@@ -6,7 +6,7 @@
 //!
 //! A slice is ahead of what the B-tree says that it holds, since that is as before until all are there. To do
 //! again what is there already does no harm; but should the log be shorter then, since it was damaged
-//! meanwhile, neither is whole, and the store is refused.
+//! meanwhile, neither is whole, and the store is refused. Reading takes as often as long as there are slices.
 
 use super::{
     disk::Disk,
@@ -25,12 +25,16 @@ pub(super) fn recover(
     may_be_lost: bool,
 ) -> Result<(Replay, Layer)> {
     let (store, applied) = (storage.store(), storage.applied());
-    let (mut from, mut parts) = (Vec::new(), 0_u32);
+    let (mut from, mut parts, mut reached) = (Vec::new(), 0_u32, None);
     loop {
         let mut slice = Slice::new(from, bytes);
         let replayed = log::replay(disk, store, applied, |changes| slice.redo(changes))?;
-        let replayed = if may_be_lost { replayed } else { replayed.complete()? };
         check_reached(storage, &replayed)?;
+        let replayed = if may_be_lost { replayed } else { replayed.complete()? };
+        if *reached.get_or_insert(replayed.reached) != replayed.reached {
+            let message = "the log was not read twice alike: the disk may be failing";
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
         let Some(end) = slice.end else { return Ok((replayed, slice.layer)) };
         // Nothing may be in the B-tree that the log could lose.
         replayed.make_durable()?;
@@ -41,15 +45,22 @@ pub(super) fn recover(
     }
 }
 
+/// Refuses a log of which something is missing.
+pub(super) fn check(disk: &dyn Disk, storage: &Storage) -> Result<()> {
+    let replayed = log::replay(disk, storage.store(), storage.applied(), |_| {})?;
+    check_reached(storage, &replayed)?;
+    replayed.complete().map(drop)
+}
+
 /// Refuses a log that ends before what an earlier start has moved of it.
-pub(super) fn check_reached(storage: &Storage, replayed: &Replay) -> Result<()> {
+fn check_reached(storage: &Storage, replayed: &Replay) -> Result<()> {
     let (ahead, reached) = (storage.ahead(), replayed.reached.version);
     if ahead <= reached {
         return Ok(());
     }
     let message = format!(
         "a part of what was committed up to version {ahead} was moved to the store's file when the log was \
-         damaged, which ends at version {reached} now: neither is whole"
+         damaged, which ends at version {reached} now: neither is whole, and what is left is a backup"
     );
     Err(Error::new(ErrorKind::Corrupt, message))
 }

@@ -9,13 +9,15 @@
 //!
 //! ```text
 //! data   key → CRC-32C of key and value (4 bytes, little-endian) ‖ value
-//! meta   "format"       → 2
+//! meta   "format"       → 2, or 3 while it is ahead
 //!        "store"        → a random number, which the log's files have too
 //!        "last_version" → the version of the last commit that is in it
 //!        "log"          → the checksum of the log's frame of that commit
+//!        "ahead"        → the version up to which it has parts of the log beside, if it has any
 //! ```
 //!
-//! Format 1 had no log, and neither of the last two; opening such a file makes it one of format 2.
+//! Format 1 had no log, and none of the last three; opening such a file makes it one of format 2. A file is
+//! of format 3 for as long as it is [ahead](Storage::ahead), so that no program opens it that would not mind.
 //!
 //! A value that is not what was written, or a page that makes redb panic, is `Corrupt`. A page that
 //! lost keys, and is otherwise whole, is not noticed here.
@@ -55,6 +57,8 @@ const AHEAD: &str = "ahead";
 
 /// The version of the layout above. A store of a newer one is refused.
 const FORMAT_VERSION: u64 = 2;
+/// The same, of a file that is ahead.
+const FORMAT_AHEAD: u64 = 3;
 
 /// The memory that caches the file while its pages are compared, each of which is read once.
 const CHECK_CACHE_BYTES: usize = 64 << 20;
@@ -144,17 +148,17 @@ impl Storage {
         drop(read);
         let [format, store, last_version, log, ahead] = numbers;
         match format? {
-            Some(1 | FORMAT_VERSION) => {}
+            Some(1 | FORMAT_VERSION | FORMAT_AHEAD) => {}
             None if has_other_tables => {
                 return Err(corrupt("the file is another program's: it has no format version"));
             }
             None => return Err(corrupt("the file is empty: it is not a store")),
-            Some(newer) if newer > FORMAT_VERSION => {
+            Some(newer) if newer > FORMAT_AHEAD => {
                 return Err(Error::new(
                     ErrorKind::NewerFormat,
                     format!(
                         "the store is of format {newer}; this program knows formats up to \
-                         {FORMAT_VERSION}: use a newer one"
+                         {FORMAT_AHEAD}: use a newer one"
                     ),
                 ));
             }
@@ -199,6 +203,7 @@ impl Storage {
         self.write(layer, |meta| {
             meta.insert(LAST_VERSION, applied.version)?;
             meta.insert(LOG, u64::from(applied.checksum))?;
+            meta.insert(FORMAT, FORMAT_VERSION)?;
             meta.remove(AHEAD).map(drop)
         })?;
         (self.applied, self.ahead) = (applied, 0);
@@ -207,7 +212,10 @@ impl Storage {
 
     /// Writes what is in `layer`, a part of the log up to `version`; so it is [ahead](Self::ahead).
     pub(super) fn apply_ahead(&mut self, layer: &Layer, version: u64) -> Result<()> {
-        self.write(layer, |meta| meta.insert(AHEAD, version).map(drop))?;
+        self.write(layer, |meta| {
+            meta.insert(FORMAT, FORMAT_AHEAD)?;
+            meta.insert(AHEAD, version).map(drop)
+        })?;
         self.ahead = version;
         Ok(())
     }

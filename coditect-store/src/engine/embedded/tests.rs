@@ -239,6 +239,23 @@ fn log_bytes(disk: &dyn Disk) -> u64 {
     names.map(|name| disk.open(&name).unwrap().len().unwrap()).sum()
 }
 
+#[tokio::test]
+async fn ranges_count_once_and_also_if_a_versionstamped_key_may_come_to_lie_there() {
+    let database = Database::memory().unwrap();
+    let long = |byte: u8| vec![byte; 9_900];
+    let tx = database.begin();
+    for _ in 0..300 {
+        tx.clear_range(&long(1), &long(2));
+    }
+    tx.commit().await.unwrap();
+    let tx = database.begin();
+    for n in 0..400_u16 {
+        tx.set(&[b"s\xfe".as_slice(), &n.to_be_bytes(), &long(0)].concat(), b"");
+    }
+    tx.set_versionstamped_key(b"s", b"", b"");
+    assert_eq!(tx.commit().await.unwrap_err().code(), Some(2101));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_stays_short_when_the_same_keys_are_written_over_and_over() {
     let disk = Arc::new(Memory::default());

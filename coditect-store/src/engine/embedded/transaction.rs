@@ -52,8 +52,8 @@ struct State {
     watchers: Vec<Watcher>,
     /// Bytes of keys and values written.
     written: usize,
-    /// What the ranges of those add to the size, at the most.
-    write_ranges: usize,
+    /// What the ranges of those add to the size, in bytes, at the most.
+    range_bytes: usize,
     /// A write that was refused: every later read and the commit say so.
     refused: Option<fn() -> Error>,
     /// A read that failed: the commit says so.
@@ -195,7 +195,7 @@ impl Transaction {
             let (begin, end) = (cut(begin), cut(end));
             state.written += begin.len() + end.len() + OVERHEAD;
             state.writes.clear_range(begin, end);
-            state.write_ranges += begin.len() + end.len() + OVERHEAD;
+            state.range_bytes += begin.len() + end.len() + OVERHEAD;
         }
     }
 
@@ -315,8 +315,8 @@ impl Transaction {
         drop(state);
         let board = &self.shared.board;
         for watcher in watchers {
-            let now = || board.latest()?.snapshot();
-            board.watches.add(watcher, now);
+            let value = |key: &[u8]| board.latest()?.snapshot()?.value(key);
+            board.watches.add(watcher, |key| value(key).map_err(|error| board.cause_of(error)));
         }
         Ok(())
     }
@@ -443,25 +443,28 @@ impl State {
     }
 
     fn note_written(&mut self, key: &[u8]) {
-        self.write_ranges += 2 * key.len() + 1 + OVERHEAD;
+        self.range_bytes += 2 * key.len() + 1 + OVERHEAD;
     }
 
     /// Whether it is larger than a transaction may be. Ranges that overlap count once.
     fn is_too_large(&mut self) -> bool {
-        if self.size() > TRANSACTION_SIZE_LIMIT {
-            self.write_ranges = 0;
-            self.writes.ranges().for_each(|range| self.write_conflicts.insert(range));
-            self.write_conflicts.settle();
-            self.read_conflicts.settle();
+        if self.size() <= TRANSACTION_SIZE_LIMIT {
+            return false;
         }
-        self.size() > TRANSACTION_SIZE_LIMIT
+        self.read_conflicts.settle();
+        let mut written = self.write_conflicts.clone();
+        self.writes.ranges().for_each(|range| written.insert(range));
+        written.settle();
+        let ranges = self.read_conflicts.len() + written.len();
+        let bytes = self.read_conflicts.bytes() + written.bytes();
+        self.written + bytes + ranges * OVERHEAD > TRANSACTION_SIZE_LIMIT
     }
 
     /// Its size, in bytes; ranges that overlap may count for each.
     fn size(&self) -> usize {
         let ranges = self.read_conflicts.len() + self.write_conflicts.len();
         self.written
-            + self.write_ranges
+            + self.range_bytes
             + self.read_conflicts.bytes()
             + self.write_conflicts.bytes()
             + ranges * OVERHEAD

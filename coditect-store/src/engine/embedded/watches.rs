@@ -1,11 +1,6 @@
 //! Who waits for which key.
 
-use std::{
-    collections::BTreeMap,
-    mem,
-    ops::Bound,
-    sync::{Arc, PoisonError},
-};
+use std::{collections::BTreeMap, mem, ops::Bound, sync::PoisonError};
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
@@ -59,15 +54,15 @@ struct Table {
 const SMALLEST_SWEEP: usize = 64;
 
 impl Watches {
-    /// Begins to wait, or fires at once if `now`, the newest state, has another value already. A
+    /// Begins to wait, or fires at once if its key has another value `now`, in the newest state. A
     /// later state reaches [`changed`](Self::changed) after this.
-    pub(super) fn add(&self, watcher: Watcher, now: impl FnOnce() -> Result<Arc<Snapshot>>) {
+    pub(super) fn add(&self, watcher: Watcher, now: impl FnOnce(&[u8]) -> Result<Option<Vec<u8>>>) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !table.has_room() {
             let _ = watcher.fire.send(Err(limits::too_many_watches()));
             return;
         }
-        match now().and_then(|now| now.value(&watcher.key)) {
+        match now(&watcher.key) {
             Err(error) => drop(watcher.fire.send(Err(error))),
             Ok(value) if fingerprint(value.as_deref()) != watcher.expected => {
                 drop(watcher.fire.send(Ok(())));

@@ -72,8 +72,9 @@ pub(super) struct Writes {
     entries: BTreeMap<Vec<u8>, Entry>,
     /// Whether anything was ever cleared or made unreadable.
     has_gaps: bool,
-    /// What was written before a versionstamped key made its place unreadable.
+    /// What was written before a versionstamped key made its place unreadable, and the ranges of that.
     settled: Mutations,
+    settled_ranges: Vec<KeyRange>,
 }
 
 #[derive(Debug)]
@@ -190,11 +191,12 @@ impl Writes {
         mutations.finish()
     }
 
-    /// The ranges of all keys that are written to, one by one.
+    /// The ranges of all keys that are known to be written to, one by one.
     pub(super) fn ranges(&self) -> impl Iterator<Item = KeyRange> {
-        let keys = self.entries.iter().filter(|(_, entry)| !entry.operations.is_empty());
+        let keys = self.entries.iter().filter(|(_, entry)| has_its_key(&entry.operations));
         let cleared = cleared(&self.entries).map(|(begin, end)| KeyRange::new(&begin, end));
-        keys.map(|(key, _)| KeyRange::of_key(key)).chain(cleared)
+        let settled = self.settled_ranges.iter().cloned();
+        keys.map(|(key, _)| KeyRange::of_key(key)).chain(cleared).chain(settled)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -279,15 +281,21 @@ impl Writes {
     /// Settles what is written from `begin` to `end`: the cleared ranges first, then key by key.
     fn settle(&mut self, begin: &[u8], end: &[u8]) {
         let mut settled = mem::take(&mut self.settled);
-        let mut written = Vec::new();
+        let (mut written, mut ranges) = (Vec::new(), Vec::new());
         let mut at = begin.to_vec();
         while at.as_slice() < end {
             let segment = self.segment_at(&at);
             let until = segment.end.map_or_else(|| end.to_vec(), |next| next.min(end.to_vec()));
             match segment.state {
                 State::Unmodified => {}
-                State::Cleared => settled.clear_range(&at, &until),
-                State::Written(Written(operations)) => written.push((at, operations)),
+                State::Cleared => {
+                    settled.clear_range(&at, &until);
+                    ranges.push(KeyRange::new(&at, &until));
+                }
+                State::Written(Written(operations)) => {
+                    ranges.extend(has_its_key(operations).then(|| KeyRange::of_key(&at)));
+                    written.push((at, operations));
+                }
             }
             at = until;
         }
@@ -297,7 +305,15 @@ impl Writes {
             }
         }
         self.settled = settled;
+        self.settled_ranges.append(&mut ranges);
     }
+}
+
+/// Whether something is done to the key itself, and not to what it becomes by its versionstamp.
+fn has_its_key(operations: &[Operation]) -> bool {
+    let becomes =
+        |one: &Operation| matches!(one, Operation::Apply(AtomicOp::SetVersionstampedKey, _));
+    operations.iter().any(|one| !becomes(one))
 }
 
 /// The ranges that are cleared between entries.

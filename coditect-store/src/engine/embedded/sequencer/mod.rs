@@ -19,6 +19,8 @@
 //! newest state is ahead of the published one by what is being written: if that fails, nobody has seen
 //! it, and the engine is closed.
 
+mod batch;
+
 use std::{
     mem,
     panic::{self, AssertUnwindSafe},
@@ -28,32 +30,21 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use self::batch::Batch;
 use super::{
-    super::{
-        limits::{self, LIFETIME},
-        versionstamp::{self, Versionstamp},
-    },
+    super::limits,
     applier::{Progress, Turn},
     board::{Board, Published},
     conflicts::RecentWrites,
-    log::{Applied, Change, Changes, Draft, Log},
+    log::{Applied, Draft, Log},
     ranges::KeyRange,
     snapshot::Snapshot,
     sync::{Instant, Mutex, mpsc::Sender, queue::UnboundedReceiver},
     writer::{Committed, Prepared, Writer, answer_all},
     writes::Mutation,
 };
-use crate::{Clock, Error, ErrorKind, Result, engine::AtomicOp, telemetry};
+use crate::{Clock, Error, ErrorKind, Result, telemetry};
 
-/// The most commits in a batch: their order must fit a versionstamp's two bytes.
-const BATCH_COMMITS: usize = 1_024;
-/// No commit is added to a batch that is this large, in bytes.
-const BATCH_BYTES: usize = 8 << 20;
-/// When so many times as much as the active layer may wait for the B-tree, it is time for a turn.
-const TURNS: usize = 8;
-/// The longest that a commit may be in the log, in bytes: operations on long values are short, and what comes
-/// of them is not.
-const LONGEST_COMMIT: usize = 64 << 20;
 /// The longest that a batch is held back at once.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
 /// When writing a commit takes longer than this, callers' threads are not used for it.
@@ -163,38 +154,6 @@ pub(super) struct Start {
     pub(super) writer: Arc<Mutex<Writer>>,
     pub(super) batches: Sender<Prepared>,
     pub(super) overlay_bytes: usize,
-}
-
-/// Commits that share a version and a sync.
-struct Batch {
-    version: u64,
-    /// What it does is in there; the newest state and what was written lately may not have it yet.
-    prepared: Prepared,
-    accepted: usize,
-    /// Of what its members ask for.
-    bytes: usize,
-    /// Of what comes of it.
-    length: usize,
-    /// How much of what it does the newest state has.
-    redone: usize,
-    /// How much of it is noted as written.
-    noted: usize,
-    /// What else counts as written, and is not noted.
-    ranges: Vec<KeyRange>,
-    /// The newest state before it.
-    before: Snapshot,
-}
-
-impl Batch {
-    fn has_room(&self) -> bool {
-        let bytes = self.bytes.max(self.length);
-        self.prepared.decided.len() < BATCH_COMMITS && bytes < BATCH_BYTES
-    }
-
-    fn push(&mut self, changes: Changes) {
-        self.length += changes.bytes().len();
-        self.prepared.done.push(changes);
-    }
 }
 
 /// Commits until it is stopped or something fails; `finish` waits for the other threads.
@@ -362,124 +321,6 @@ impl Sequencer {
         (self.writer, self.batches) = (None, None);
     }
 
-    fn open(&mut self) -> Batch {
-        let is_much = self.head.active.bytes() >= self.overlay_bytes / TURNS;
-        let turn = if is_much || self.is_turn_due { self.turn() } else { None };
-        self.last_version = self.next_version();
-        Batch {
-            version: self.last_version,
-            prepared: Prepared { turn, ..Prepared::default() },
-            accepted: 0,
-            bytes: 0,
-            length: 0,
-            redone: 0,
-            noted: 0,
-            ranges: Vec::new(),
-            before: self.head.clone(),
-        }
-    }
-
-    /// Decides about a commit, and what comes of it.
-    fn add(&mut self, batch: &mut Batch, commit: Commit) -> Result<()> {
-        self.redo(batch);
-        self.note(batch);
-        batch.bytes += commit.bytes;
-        let verdict = self.check(&commit);
-        let is_accepted = verdict.is_ok();
-        // There are fewer than that.
-        let order = u16::try_from(batch.prepared.decided.len()).unwrap_or(u16::MAX);
-        let stamp = Versionstamp::new(batch.version, order);
-        batch.prepared.permits.push(commit.permit);
-        batch.prepared.decided.push((commit.answer, verdict.map(|()| stamp)));
-        if !is_accepted {
-            return Ok(());
-        }
-        // What is plain is not redone at once, nor can it be too long.
-        let is_plain = commit.mutations.iter().all(|one| matches!(one, Mutation::Plain(_)));
-        let before = (!is_plain).then(|| self.head.clone());
-        let (done, length) = (batch.prepared.done.len(), batch.length);
-        self.resolve(batch, commit.mutations, stamp)?;
-        if let Some(before) = before.filter(|_| batch.length - length > LONGEST_COMMIT) {
-            // It is as if it had not been there.
-            batch.prepared.done.truncate(done);
-            (batch.length, batch.redone) = (length, done);
-            self.head = before;
-            if let Some((_, verdict)) = batch.prepared.decided.last_mut() {
-                *verdict = Err(limits::transaction_too_large());
-            }
-        } else {
-            batch.ranges.extend(commit.write_ranges);
-            batch.accepted += 1;
-        }
-        Ok(())
-    }
-
-    /// Finds out what a commit comes to, now that what was there is known. It stops when that is too much.
-    fn resolve(
-        &mut self,
-        batch: &mut Batch,
-        mutations: Vec<Mutation>,
-        stamp: Versionstamp,
-    ) -> Result<()> {
-        let limit = batch.length + LONGEST_COMMIT;
-        let mut mutations = mutations.into_iter().peekable();
-        while batch.length <= limit
-            && let Some(mutation) = mutations.next()
-        {
-            let (op, key, operand) = match mutation {
-                Mutation::Plain(changes) => {
-                    batch.push(changes);
-                    continue;
-                }
-                Mutation::Atomic { op, key, operand } => (op, key, operand),
-            };
-            // Templates were checked when they were written: one that doesn't fit never gets here.
-            let (key, value) = match op {
-                AtomicOp::SetVersionstampedKey => {
-                    (versionstamp::fill(&key, stamp).unwrap_or(key), Some(operand))
-                }
-                AtomicOp::SetVersionstampedValue => {
-                    (key, Some(versionstamp::fill(&operand, stamp).unwrap_or(operand)))
-                }
-                _ => {
-                    self.redo(batch);
-                    let mut value = op.apply(self.head.value(&key)?.as_deref(), &operand);
-                    // Of what follows for the same key only the outcome matters.
-                    let goes_on = |next: &Mutation| matches!(next, Mutation::Atomic { op, key: other, .. } if op.reads_value() && *other == key);
-                    while let Some(Mutation::Atomic { op, operand, .. }) =
-                        mutations.next_if(goes_on)
-                    {
-                        value = op.apply(value.as_deref(), &operand);
-                    }
-                    (key, value)
-                }
-            };
-            let change = match &value {
-                Some(value) => Change::Set { key: &key, value },
-                None => Change::Clear { key: &key },
-            };
-            batch.push([change].into_iter().collect());
-        }
-        Ok(())
-    }
-
-    /// Does to the newest state what was decided.
-    fn redo(&mut self, batch: &mut Batch) {
-        let done = &batch.prepared.done;
-        done[batch.redone..].iter().for_each(|changes| self.head.active.redo(changes));
-        batch.redone = done.len();
-    }
-
-    /// Notes what was written, for those who have read it before.
-    fn note(&mut self, batch: &mut Batch) {
-        let done = &batch.prepared.done;
-        done[batch.noted..].iter().for_each(|changes| self.recent.note(batch.version, changes));
-        batch.noted = done.len();
-        for range in batch.ranges.drain(..) {
-            self.recent.note_range(batch.version, &range);
-        }
-    }
-
     /// Hands a batch to the writer; false if nothing can be done any more.
     fn close_batch(&mut self, mut batch: Batch, left: usize) -> bool {
         telemetry::batched(batch.prepared.decided.len(), left);
@@ -596,23 +437,6 @@ impl Sequencer {
     /// The memory of what waits for the B-tree, in bytes.
     fn waiting(&self) -> usize {
         self.head.active.bytes() + self.progress.on_its_way()
-    }
-
-    fn next_version(&self) -> u64 {
-        let micros = u64::try_from(self.clock.now().timestamp_micros()).unwrap_or(0);
-        micros.max(self.last_version + 1)
-    }
-
-    fn check(&self, commit: &Commit) -> Result<()> {
-        let Some(read) = commit.read else { return Ok(()) };
-        if self.recent.is_too_old(read.version) || read.since.elapsed() > LIFETIME {
-            return Err(limits::too_old());
-        }
-        let conflicts = |range| self.recent.was_written_after(read.version, range);
-        if commit.read_ranges.iter().any(conflicts) {
-            return Err(limits::conflict());
-        }
-        Ok(())
     }
 }
 
