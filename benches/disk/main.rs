@@ -5,7 +5,8 @@
 //! One client creates sessions, durable with their indexes, in turn with a bare loop that appends as many
 //! bytes to a file that is there in its whole length, and syncs. Then, for `--sustain` seconds, 64 clients
 //! create as many as they can: for each ten seconds the table has the rate, how long a creation took at
-//! worst and at the 99.9th percentile, and the memory of the process. The picture has them over the time.
+//! worst and at the 99.9th percentile, how long the bare loop took at worst, which goes on a hundred times a
+//! second, and the memory of the process. The picture has them over the time.
 
 mod plot;
 
@@ -16,8 +17,9 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -59,6 +61,8 @@ struct Stretch {
     rate: f64,
     /// How long one took: the median, at the 99.9th percentile, and at worst; in milliseconds.
     took: [f64; 3],
+    /// How long a bare append and sync took at worst, in milliseconds.
+    bare: f64,
     /// What the system says that the process has in memory, in MiB; NaN where it says nothing.
     memory: f64,
 }
@@ -93,7 +97,8 @@ async fn run(plan: &Plan) -> Outcome<(String, Vec<Stretch>)> {
     load(&store, &sample).await?;
     let mut table = String::from("# Commits and the disk\n\n");
     compare(plan, folder.path(), &store, &sample, &mut table).await?;
-    let stretches = sustain(plan, &store, &sample).await?;
+    let probe = Probe::new(folder.path())?;
+    let stretches = sustain(plan, &store, &sample, &probe).await?;
     if !stretches.is_empty() {
         table.push_str(&listed(&stretches));
     }
@@ -109,9 +114,7 @@ async fn compare(
     sample: &Sample,
     table: &mut String,
 ) -> Outcome<()> {
-    let mut bare = File::create(folder.join("bare"))?;
-    bare.write_all(&vec![0; usize::try_from(FILE)?])?;
-    bare.sync_all()?;
+    let mut bare = bare_file(folder)?;
     let turn = Duration::from_secs_f64(plan.seconds);
     let (mut ours, mut appends) = (Vec::new(), Vec::new());
     for round in 1..=plan.rounds {
@@ -151,6 +154,14 @@ async fn compare(
     Ok(())
 }
 
+/// A file that is there in its whole length.
+fn bare_file(folder: &Path) -> Outcome<File> {
+    let mut file = File::create(folder.join("bare"))?;
+    file.write_all(&vec![0; usize::try_from(FILE)?])?;
+    file.sync_all()?;
+    Ok(file)
+}
+
 fn append(file: &mut File) -> Outcome<()> {
     if file.stream_position()? + APPEND as u64 > FILE {
         file.seek(SeekFrom::Start(0))?;
@@ -163,8 +174,42 @@ async fn create(store: &Store, session: &Session) -> Result<(), Error> {
     store.run(|tx| async move { tx.create(session).await }).await
 }
 
+/// Appends and syncs a hundred times a second until it is dropped: how long does the disk take at worst?
+struct Probe(Arc<AtomicU64>);
+
+impl Probe {
+    fn new(folder: &Path) -> Outcome<Self> {
+        let mut file = bare_file(folder)?;
+        let worst = Arc::new(AtomicU64::new(0));
+        let noted = Arc::downgrade(&worst);
+        thread::spawn(move || {
+            while let Some(worst) = noted.upgrade() {
+                let began = Instant::now();
+                // What fails is not timed.
+                if append(&mut file).is_ok() {
+                    let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    worst.fetch_max(micros, Ordering::Relaxed);
+                }
+                drop(worst);
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        Ok(Self(worst))
+    }
+
+    /// The longest that it took since this was asked last, in milliseconds.
+    fn worst(&self) -> f64 {
+        Duration::from_micros(self.0.swap(0, Ordering::Relaxed)).as_secs_f64() * 1_000.0
+    }
+}
+
 /// Keeps the load up for as long as it is planned.
-async fn sustain(plan: &Plan, store: &Store, sample: &Arc<Sample>) -> Outcome<Vec<Stretch>> {
+async fn sustain(
+    plan: &Plan,
+    store: &Store,
+    sample: &Arc<Sample>,
+    probe: &Probe,
+) -> Outcome<Vec<Stretch>> {
     let started = Instant::now();
     let end = Duration::from_secs(plan.sustain);
     let mut stretches = Vec::new();
@@ -179,6 +224,7 @@ async fn sustain(plan: &Plan, store: &Store, sample: &Arc<Sample>) -> Outcome<Ve
             after,
             rate,
             took: [at(500), at(999), at(1_000)].map(|time| time.as_secs_f64() * 1_000.0),
+            bare: probe.worst(),
             memory: memory(),
         });
         progress(&format!("{after:.0} of {} s, {rate:.0}/s", plan.sustain))?;
@@ -217,20 +263,20 @@ async fn work(store: &Store, sample: &Arc<Sample>, time: Duration) -> Outcome<Ve
 fn listed(stretches: &[Stretch]) -> String {
     let mut table = format!(
         "{CLIENTS} clients that create sessions as fast as they can, over ten seconds each.\n\n\
-         | after, s | created/s | p50, ms | p99.9, ms | worst, ms | memory, MiB |\n\
-         |---|---|---|---|---|---|\n"
+         | after, s | created/s | p50, ms | p99.9, ms | worst, ms | worst bare append, ms | memory, MiB |\n\
+         |---|---|---|---|---|---|---|\n"
     );
-    for Stretch { after, rate, took: [middle, most, worst], memory } in stretches {
+    for Stretch { after, rate, took: [middle, most, worst], bare, memory } in stretches {
         // Writing into a string does not fail.
         let _ = writeln!(
             table,
-            "| {after:.0} | {rate:.0} | {middle:.1} | {most:.1} | {worst:.1} | {memory:.0} |"
+            "| {after:.0} | {rate:.0} | {middle:.1} | {most:.1} | {worst:.1} | {bare:.1} | {memory:.0} |"
         );
     }
     table
 }
 
-fn curves(stretches: &[Stretch]) -> [Curve; 4] {
+fn curves(stretches: &[Stretch]) -> [Curve; 5] {
     let curve = |name, value: fn(&Stretch) -> f64| Curve {
         name,
         points: stretches.iter().map(|stretch| (stretch.after, value(stretch))).collect(),
@@ -239,6 +285,7 @@ fn curves(stretches: &[Stretch]) -> [Curve; 4] {
         curve("sessions created a second", |stretch| stretch.rate),
         curve("a creation at the 99.9th percentile, ms", |stretch| stretch.took[1]),
         curve("the longest creation, ms", |stretch| stretch.took[2]),
+        curve("the longest bare append, ms", |stretch| stretch.bare),
         curve("memory of the process, MiB", |stretch| stretch.memory),
     ]
 }
@@ -260,7 +307,7 @@ mod tests {
         let (table, stretches) = run(&plan).unwrap();
         assert!(table.contains("bare append and sync"));
         let line = table.lines().last().unwrap();
-        assert_eq!(line.matches('|').count(), 7, "{line}");
+        assert_eq!(line.matches('|').count(), 8, "{line}");
         assert!(stretches.iter().all(|stretch| stretch.rate > 0.0 && stretch.memory > 1.0));
     }
 }
