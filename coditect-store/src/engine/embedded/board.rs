@@ -6,8 +6,11 @@ use std::{
 };
 
 use super::{
-    super::limits::{self, LIFETIME},
-    snapshot::Snapshot,
+    super::{
+        limits::{self, LIFETIME},
+        range::Order,
+    },
+    snapshot::{Rows, Snapshot},
     sync::{ArcSwapOption, Instant, Mutex, MutexGuard},
     watches::Watches,
 };
@@ -156,6 +159,17 @@ impl Published {
     /// The state itself; `TooOld` if it may not be read any more.
     pub(super) fn snapshot(&self) -> Result<Arc<Snapshot>> {
         self.snapshot.load_full().ok_or_else(limits::too_old)
+    }
+
+    /// What it has under `key`; `TooOld` if it may not be read any more.
+    pub(super) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        // Not counted: those who read it at once would get into each other's way.
+        self.snapshot.load().as_ref().ok_or_else(limits::too_old)?.value(key)
+    }
+
+    /// The rows from `begin` up to, and without, `end`; `TooOld` if it may not be read any more.
+    pub(super) fn rows(&self, begin: &[u8], end: &[u8], order: Order) -> Result<Rows> {
+        self.snapshot.load().as_ref().ok_or_else(limits::too_old)?.rows(begin, end, order)
     }
 
     fn is_too_old(&self) -> bool {

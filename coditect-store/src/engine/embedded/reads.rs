@@ -5,15 +5,15 @@
 //! (`ReadYourWrites`), since what conflicts is part of the answer. Unlike that one, it knows all that
 //! is stored, so it never has to guess and come back.
 
-use std::sync::Arc;
-
 use super::{
     super::{
         limits::{MAX_KEY, accessed_unreadable, key_outside_legal_range},
         range::{KeySelector, KeyValue, Order, RangePage, RangeQuery, Stopped},
     },
+    board::{Board, Published},
     ranges::{KeyRange, RangeSet, next_key},
-    snapshot::{Rows, Snapshot},
+    snapshot::Rows,
+    transaction::ReadPoint,
     writes::{State, Writes},
 };
 use crate::Result;
@@ -21,8 +21,9 @@ use crate::Result;
 /// A transaction's view of the store.
 pub(super) struct View<'a> {
     pub(super) writes: &'a Writes,
-    /// What is stored: asked only when it matters, as the first time fixes the read version.
-    pub(super) stored: &'a mut dyn FnMut() -> Result<Arc<Snapshot>>,
+    /// Where what is stored is read: asked only when it matters, as the first time fixes the read version.
+    pub(super) point: &'a mut ReadPoint,
+    pub(super) board: &'a Board,
     /// What reads by counted selectors (of an offset other than 1) have passed over so far.
     pub(super) passed: &'a mut RangeSet,
 }
@@ -90,19 +91,24 @@ impl Found {
 }
 
 impl View<'_> {
+    fn stored(&mut self) -> Result<&Published> {
+        self.point.get(self.board).map(|published| &**published)
+    }
+
     pub(super) fn value(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         if self.writes.is_empty() {
-            return (self.stored)()?.value(key);
+            return self.stored()?.value(key);
         }
-        let segment = self.writes.segment_at(key);
+        let writes = self.writes;
+        let segment = writes.segment_at(key);
         if segment.unreadable {
             return Err(accessed_unreadable());
         }
         match segment.state {
             State::Cleared => Ok(None),
-            State::Unmodified => (self.stored)()?.value(key),
+            State::Unmodified => self.stored()?.value(key),
             State::Written(written) if written.depends_on_stored() => {
-                Ok(written.over((self.stored)()?.value(key)?))
+                Ok(written.over(self.stored()?.value(key)?))
             }
             State::Written(written) => Ok(written.over(None)),
         }
@@ -333,11 +339,11 @@ impl View<'_> {
             match segment.state {
                 State::Cleared => {}
                 State::Unmodified => {
-                    walk.rows = Some((self.stored)()?.rows(&from, &to, walk.order)?);
+                    walk.rows = Some(self.stored()?.rows(&from, &to, walk.order)?);
                 }
                 State::Written(written) => {
                     let stored = if written.depends_on_stored() {
-                        (self.stored)()?.value(&from)?
+                        self.stored()?.value(&from)?
                     } else {
                         None
                     };

@@ -24,7 +24,6 @@ use super::{
     ranges::{KeyRange, RangeSet, is_key, next_key},
     reads::{self, View},
     sequencer::{Commit, ReadAt},
-    snapshot::Snapshot,
     sync::{Instant, Mutex, MutexGuard},
     watches::Watcher,
     writer::Committed,
@@ -72,13 +71,13 @@ enum Phase {
 
 /// What the transaction reads at, fixed by its first read.
 #[derive(Debug, Default)]
-struct ReadPoint {
+pub(super) struct ReadPoint {
     wanted: Option<u64>,
     fixed: Option<(Arc<Published>, Instant)>,
 }
 
 impl ReadPoint {
-    fn get(&mut self, board: &Board) -> Result<&Arc<Published>> {
+    pub(super) fn get(&mut self, board: &Board) -> Result<&Arc<Published>> {
         if let Some((_, since)) = &self.fixed {
             board.check_open()?;
             if since.elapsed() > LIFETIME {
@@ -315,7 +314,7 @@ impl Transaction {
         drop(state);
         let board = &self.shared.board;
         for watcher in watchers {
-            let value = |key: &[u8]| board.latest()?.snapshot()?.value(key);
+            let value = |key: &[u8]| board.latest()?.value(key);
             board.watches.add(watcher, |key| value(key).map_err(|error| board.cause_of(error)));
         }
         Ok(())
@@ -360,9 +359,9 @@ impl Transaction {
             return Err(error());
         }
         let State { point, writes, read_conflicts, passed, .. } = &mut *state;
-        let mut stored = || -> Result<Arc<Snapshot>> { point.get(&self.shared.board)?.snapshot() };
-        let answer = read(&mut View { writes, stored: &mut stored, passed });
-        let answer = answer.map_err(|error| self.shared.board.cause_of(error));
+        let board = &self.shared.board;
+        let answer = read(&mut View { writes, point, board, passed });
+        let answer = answer.map_err(|error| board.cause_of(error));
         let answer = answer.map(|(answer, depends_on)| {
             if isolation == Isolation::Serializable {
                 reads::note_read(writes, read_conflicts, depends_on.into());
