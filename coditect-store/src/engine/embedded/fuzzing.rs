@@ -14,7 +14,6 @@ use super::{
     Embedded, Options,
     disk::{self, Disk, Memory},
     log::{self, Change, Draft, Log},
-    recovery,
     storage::Storage,
 };
 use crate::{
@@ -157,16 +156,9 @@ fn is_refusal(error: &Error) -> bool {
             && cause().is_some_and(|cause| cause.kind() == ErrorKind::Corrupt)
 }
 
-/// Whether the check finds nothing: as [`Embedded::check`] has it.
+/// Whether the check finds nothing.
 fn is_sound(files: &Files) -> bool {
-    let disk = on_disk(files);
-    let sound = || -> Result<bool> {
-        let is_sound = Storage::check(&disk)?;
-        let storage = Storage::open(&disk, CACHE_BYTES)?;
-        recovery::check(&disk, &storage)?;
-        Ok(is_sound)
-    };
-    sound().is_ok_and(|is_sound| is_sound)
+    Embedded::check_on(&on_disk(files)).is_ok_and(|is_sound| is_sound)
 }
 
 /// A store in whose B-tree the first so many commits are.

@@ -241,10 +241,13 @@ impl Embedded {
 
     /// Compares the file in `folder` with its own sums, and replays its log: see [`Storage::check`].
     pub(super) fn check(folder: &Path) -> Result<bool> {
-        let disk = Folder::at(folder);
-        let is_sound = Storage::check(&disk)?;
-        let storage = Storage::open(&disk, REPAIR_BYTES)?;
-        recovery::check(&disk, &storage)?;
+        Self::check_on(&Folder::at(folder))
+    }
+
+    fn check_on(disk: &dyn Disk) -> Result<bool> {
+        let is_sound = Storage::check(disk)?;
+        let storage = Storage::open(disk, REPAIR_BYTES)?;
+        recovery::check(disk, &storage)?;
         Ok(is_sound)
     }
 
