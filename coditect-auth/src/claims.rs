@@ -23,7 +23,8 @@ impl TokenId {
     }
 }
 
-/// The claims of an access token. All but the user's own tenant are present in every token; times are whole seconds since 1970.
+/// The claims of an access token. All but the user's own tenant are present in every token; times
+/// are whole seconds since 1970.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct Claims {
     /// The user.
@@ -39,6 +40,9 @@ pub struct Claims {
     pub session_id: AuthSessionId,
     /// The family of that session's refresh tokens.
     pub token_family: TokenFamilyId,
+    /// The generation of the refresh token that was issued with it: its use proves that the client
+    /// received that one.
+    pub token_generation: u32,
     /// When it was made.
     pub iat: i64,
     /// When it ends; at this second it is over.

@@ -1,25 +1,51 @@
-//! The life of a refresh token family: what a refresh token that comes in means.
+//! Refresh token families: the decision on a presented refresh token.
 //!
-//! [`decide`] is a pure function of what the store has, what came in, and the time. It is asked inside
-//! the transaction that then does what it says, so two refreshes at once are decided one after the
-//! other. What stays true:
+//! [`decide`] is a pure function of the stored session, the presented token and the time. It runs in
+//! the transaction that carries out its decision, so concurrent refreshes are decided one by one.
+//!
+//! # Invariants
 //!
 //! - At each moment exactly one secret of a family rotates it: the newest.
-//! - A secret that was replaced gives the *same* successor for the grace time, counted from the
-//!   replacement and never moved on, and ends the family ever after.
+//! - A rotation is unconfirmed until its successor is first used: the new refresh token, or an access
+//!   token issued with it. Until then the predecessor returns the *same* successor, up to the
+//!   session's expiry.
+//! - After confirmation the predecessor returns that successor for the grace time, counted from the
+//!   confirmation and never extended, and ends the family afterwards.
 //! - No refresh moves the absolute expiry.
 //!
-//! Boundaries: at its expiry a session is over; at exactly the grace's age a repeat is still inside it;
-//! a grace of zero is none at all, whatever the clock says. A clock that went backwards makes a
-//! replacement look as if it were to come: that is inside the grace, and never reads as theft.
+//! Boundaries: a session has ended at its expiry; a replay at exactly the grace's age is inside it; a
+//! grace of zero is none, at any clock reading. A clock that was set back makes a confirmation appear
+//! to be in the future: such a replay is inside the grace, never theft.
 //!
-//! **What a valid tag with the wrong secret means.** The tag says that this installation made the token,
-//! so a stranger cannot get here with a made-up one. If its secret still isn't the one the store has for
-//! that generation, then the store was set back (restored from an older copy) and has gone another way
-//! since, or the keys have leaked. Neither tells that *this* family's holder was robbed, so nothing is
-//! revoked: [`Decision::Diverged`], an alarm. Secrets older than the one before the newest cannot be
-//! compared any more, their hashes are gone; for them the tag is proof enough that they were replaced,
-//! and they end the family.
+//! # Threat model
+//!
+//! The adversary holds a copy of a client's refresh token and races the client (RFC 9700, 4.14.2).
+//! Rotation does not prevent the first use of the copy; it bounds the time for which both can use the
+//! family unnoticed.
+//!
+//! - **The copy is of a replaced token.** While the rotation is unconfirmed it yields the successor
+//!   that the client may hold too: no further credential, but the same session. It is the state before
+//!   the rotation, in which the copy rotated the family itself. The client's first authenticated
+//!   request, normally milliseconds after the refresh, closes the window but for the grace; from then
+//!   on the copy ends the family.
+//! - **Both hold the newest token.** Whichever uses it second, after the other has used the successor
+//!   and the grace is over, ends the family. An adversary cannot keep the rotation unconfirmed and use
+//!   it: each use of the access token confirms.
+//! - **The response to a refresh is lost** (sleep, network change, crash before the client stored it).
+//!   Nothing of the successor is ever used, so the client's retry returns the same successor after any
+//!   time. This is why the window is not a fixed number of seconds.
+//! - **Several tabs hold the predecessor** when a lost response is retried. The first tab confirms; the
+//!   grace, counted from there, covers the others.
+//!
+//! An access token that is verified by its signature alone (JWKS) confirms nothing, as the store is not
+//! asked. A client that uses its tokens nowhere else confirms by its next refresh.
+//!
+//! **A valid tag with an unknown secret.** The tag proves that this installation issued the token. A
+//! secret that differs from the stored one of its generation means that the store was restored from an
+//! older copy and has diverged, or that the keys have leaked. Neither shows that *this* family's holder
+//! was robbed, so nothing is revoked: [`Decision::Diverged`], an alarm. Hashes of generations before the
+//! previous one are not stored; for those the tag is sufficient proof that they were replaced, and they
+//! end the family.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::model::{AuthSession, Revocation, RevocationReason, UserStatus};
@@ -27,14 +53,15 @@ use subtle::ConstantTimeEq as _;
 
 use crate::refresh::{RefreshToken, Salt};
 
-/// How long sessions live, and how long a replaced refresh token may be repeated.
+/// Lifetimes of sessions, and the grace of replaced refresh tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
     /// A session that isn't refreshed for this long ends.
     pub idle: TimeDelta,
     /// A session ends after this long whatever happens.
     pub absolute: TimeDelta,
-    /// For this long after a rotation the token before it gives the same successor again. Zero: never.
+    /// Time from the confirmation of a rotation for which the replaced token still returns its
+    /// successor. Zero: none.
     pub grace: TimeDelta,
 }
 
@@ -100,7 +127,7 @@ impl Presented {
     }
 }
 
-/// What a refresh token means. `stored` is none where the family, or its user, is not in the store.
+/// Decides on a refresh token. `stored` is `None` if the family, or its user, is not in the store.
 pub fn decide(
     stored: Option<Stored<'_>>,
     presented: &Presented,
@@ -124,9 +151,8 @@ pub fn decide(
         0 if same(&presented.secret_hash, &session.secret_hash) => Decision::Rotate,
         0 => Decision::Diverged,
         1 if !is_previous(session, presented) => Decision::Diverged,
-        1 if is_own_rotation(session, &presented.salt) || in_grace(session, now, grace) => {
-            Decision::Repeat
-        }
+        1 if is_own_rotation(session, &presented.salt) => Decision::Repeat,
+        1 if may_repeat(session, now, grace) => Decision::Repeat,
         _ => Decision::Reused,
     }
 }
@@ -137,8 +163,8 @@ pub fn is_own_rotation(session: &AuthSession, salt: &Salt) -> bool {
     session.generation > 0 && same(&session.salt, salt)
 }
 
-/// The session after a rotation with `salt`, to a secret whose hash is `secret_hash`. Its idle expiry
-/// is moved on, never back, and never past the absolute one.
+/// Returns the session after a rotation with `salt`, to a secret whose hash is `secret_hash`:
+/// unconfirmed, and with an idle expiry that is never moved back, nor past the absolute one.
 #[must_use]
 pub fn rotated(
     session: &AuthSession,
@@ -158,6 +184,7 @@ pub fn rotated(
         previous_secret_hash: Some(session.secret_hash),
         salt,
         rotated_at: now,
+        confirmed_at: None,
         last_used_at: now.max(session.last_used_at),
         idle_expires_at,
         ..session.clone()
@@ -177,10 +204,24 @@ fn is_previous(session: &AuthSession, presented: &Presented) -> bool {
     session.previous_secret_hash.is_some_and(|previous| same(&presented.secret_hash, &previous))
 }
 
-/// The age is negative when the clock went backwards, and then inside.
-fn in_grace(session: &AuthSession, now: DateTime<Utc>, grace: TimeDelta) -> bool {
-    let age = now.signed_duration_since(session.rotated_at);
-    grace > TimeDelta::zero() && age <= grace
+/// Returns the session with its newest rotation confirmed at `now`, if an access token of `generation`
+/// confirms it: the first of the newest generation.
+pub fn confirmed(
+    session: &AuthSession,
+    generation: u32,
+    now: DateTime<Utc>,
+) -> Option<AuthSession> {
+    let is_first = session.confirmed_at.is_none() && session.generation == generation;
+    // Before the first rotation there is no predecessor.
+    (is_first && generation > 0).then(|| AuthSession { confirmed_at: Some(now), ..session.clone() })
+}
+
+/// Returns whether the predecessor of the newest secret still returns its successor. The age is negative
+/// if the clock was set back: inside the grace.
+fn may_repeat(session: &AuthSession, now: DateTime<Utc>, grace: TimeDelta) -> bool {
+    session.confirmed_at.is_none_or(|confirmed_at| {
+        grace > TimeDelta::zero() && now.signed_duration_since(confirmed_at) <= grace
+    })
 }
 
 fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {

@@ -175,6 +175,7 @@ fn says_what_is_right(header: &[u8], claims: &[u8]) {
     assert_eq!((accepted.exp, accepted.iat), (number("exp"), number("iat")));
     let texts = [("iss", "coditect"), ("aud", "coditect"), ("email", &*accepted.email)];
     assert!(texts.iter().all(|(name, text)| said[name] == *text));
+    assert_eq!(said["token_generation"].as_u64(), Some(accepted.token_generation.into()));
     let ids = [
         ("sub", accepted.sub.0),
         ("tenant_id", accepted.tenant_id.0),
@@ -209,7 +210,7 @@ fn is_of_the_keys(document: &[u8]) {
     let id = Uuid::nil();
     let claims = format!(
         r#"{{"sub":"{id}","tenant_id":"{id}","email":"a@b","session_id":"{id}","token_family":"{id}",
-        "iat":{NOW},"exp":{},"iss":"coditect","aud":"coditect","jti":"{id}"}}"#,
+        "token_generation":0,"iat":{NOW},"exp":{},"iss":"coditect","aud":"coditect","jti":"{id}"}}"#,
         NOW + 60
     );
     let token = of_parts(header.as_bytes(), claims.as_bytes());

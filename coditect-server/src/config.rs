@@ -67,8 +67,8 @@ pub struct Config {
     #[arg(long, env = "CODITECT_ACCESS_TTL", value_name = "DURATION", default_value = "15m", value_parser = timeout)]
     pub access_ttl: Duration,
 
-    /// How long a refresh token that was just replaced still gives the same successor; 0s is
-    /// allowed.
+    /// Time for which a replaced refresh token still returns its successor, from the first use of
+    /// that successor; 0s for none. Before that use, as after a lost response, it always does.
     #[arg(long, env = "CODITECT_REFRESH_GRACE", value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub refresh_grace: Duration,
 

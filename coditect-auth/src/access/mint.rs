@@ -44,6 +44,7 @@ impl AccessTokens {
             email: email.to_owned(),
             session_id: session.id,
             token_family: session.token_family,
+            token_generation: session.generation,
             iat: now.timestamp(),
             exp: ends.timestamp(),
             iss: self.settings.issuer.clone(),

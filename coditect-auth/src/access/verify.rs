@@ -146,6 +146,7 @@ impl AccessTokens {
             tenant_id: claims.id("tenant_id")?,
             home_tenant_id: claims.optional_id("home_tenant_id")?,
             token_family: claims.id("token_family")?,
+            token_generation: claims.number("token_generation")?,
             email: claims.text("email")?.to_owned(),
             jti: TokenId(claims.id::<Uuid>("jti")?),
             iss: iss.to_owned(),
@@ -197,6 +198,11 @@ impl Object {
 
     fn optional_id<T: FromStr>(&self, name: &'static str) -> Result<Option<T>, TokenError> {
         if self.0.contains_key(name) { self.id(name).map(Some) } else { Ok(None) }
+    }
+
+    fn number(&self, name: &'static str) -> Result<u32, TokenError> {
+        let value = self.0.get(name).and_then(Value::as_u64);
+        value.and_then(|value| value.try_into().ok()).ok_or(TokenError::Claim(name))
     }
 
     /// Whole seconds; a fraction is not what we write.

@@ -42,11 +42,17 @@ fn session(secret_hash: [u8; 32]) -> AuthSession {
         ip: None,
         name: None,
         acts_in: None,
+        confirmed_at: None,
     }
 }
 
-/// A session in generation 1: `FIRST` was replaced by `SECOND` at the start.
+/// A session in generation 1: `FIRST` was replaced by `SECOND` at the start, and that was confirmed.
 fn once_rotated() -> AuthSession {
+    confirmed(&unconfirmed(), 1, start()).unwrap()
+}
+
+/// A session in generation 1, of which no token was used.
+fn unconfirmed() -> AuthSession {
     rotated(&session(FIRST), [7; 32], SECOND, start(), IDLE)
 }
 
@@ -155,6 +161,50 @@ fn row_4_a_clock_that_goes_backwards_does_not_read_as_theft() {
 }
 
 #[test]
+fn predecessor_of_an_unconfirmed_rotation_is_repeated_up_to_the_expiry() {
+    let session = unconfirmed();
+    let last = session.expires_at() - TimeDelta::microseconds(1);
+    for now in [after(0), after(11), after(86_400), after(-3_600), last] {
+        assert_eq!(ask(&session, &presented(0, FIRST), now), Decision::Repeat);
+    }
+    assert_eq!(ask(&session, &presented(0, FIRST), session.expires_at()), Decision::Expired);
+    assert_eq!(ask(&session, &presented(0, OTHER), after(60)), Decision::Diverged);
+}
+
+#[test]
+fn grace_is_counted_from_the_confirmation() {
+    let session = confirmed(&unconfirmed(), 1, after(3_600)).unwrap();
+    assert_eq!(ask(&session, &presented(0, FIRST), after(3_610)), Decision::Repeat);
+    assert_eq!(ask(&session, &presented(0, FIRST), after(3_611)), Decision::Reused);
+}
+
+#[test]
+fn rotation_is_confirmed_once_and_by_a_token_of_its_generation() {
+    assert_eq!(confirmed(&session(FIRST), 0, after(1)), None, "it was never rotated");
+    for other in [0, 2, u32::MAX] {
+        assert_eq!(confirmed(&unconfirmed(), other, after(1)), None);
+    }
+    let once = confirmed(&unconfirmed(), 1, after(1)).unwrap();
+    assert_eq!(once, AuthSession { confirmed_at: Some(after(1)), ..unconfirmed_as(&once) });
+    assert_eq!(confirmed(&once, 1, after(2)), None);
+    let next = rotated(&once, [8; 32], [3; 32], after(3), IDLE);
+    assert_eq!(next.confirmed_at, None);
+    assert_eq!(confirmed(&next, 1, after(4)), None, "an older access token confirms nothing");
+}
+
+/// The same session before its confirmation.
+fn unconfirmed_as(session: &AuthSession) -> AuthSession {
+    AuthSession { confirmed_at: None, ..session.clone() }
+}
+
+#[test]
+fn use_of_the_successor_ends_the_predecessor() {
+    let session = rotated(&unconfirmed(), [8; 32], [3; 32], after(1), IDLE);
+    assert_eq!(ask(&session, &presented(0, FIRST), after(1)), Decision::Reused);
+    assert_eq!(ask(&session, &presented(1, SECOND), after(3_600)), Decision::Repeat);
+}
+
+#[test]
 fn row_5_a_token_two_generations_old_is_reuse_inside_the_grace_too() {
     let session = rotated(&once_rotated(), [8; 32], [3; 32], start(), IDLE);
     assert_eq!(ask(&session, &presented(0, FIRST), start()), Decision::Reused);
@@ -179,6 +229,7 @@ fn a_tagged_token_with_a_secret_the_store_does_not_know_revokes_nothing() {
 fn a_request_that_runs_again_recognises_its_own_rotation_without_any_grace() {
     let token = presented(0, FIRST);
     let session = rotated(&session(FIRST), token.salt, SECOND, start(), IDLE);
+    let session = confirmed(&session, 1, start()).unwrap();
     let decide_at = |presented: &Presented, now| {
         let stored = Stored { session: &session, user: UserStatus::Enabled };
         decide(Some(stored), presented, now, TimeDelta::zero())
@@ -218,6 +269,9 @@ fn times_at_the_end_of_the_calendar_saturate() {
     assert_eq!(next.idle_expires_at, session.absolute_expires_at);
     let decision = ask(&next, &presented(0, FIRST), DateTime::<Utc>::MIN_UTC);
     assert_eq!(decision, Decision::Repeat);
+    let next = confirmed(&next, 1, DateTime::<Utc>::MAX_UTC).unwrap();
+    let decision = ask(&next, &presented(0, FIRST), DateTime::<Utc>::MIN_UTC);
+    assert_eq!(decision, Decision::Repeat);
 }
 
 #[test]
@@ -234,18 +288,26 @@ struct Step {
     token_back: usize,
     /// How long after the step before.
     pause_seconds: i64,
+    /// Whether the access token that was issued with the token is used first.
+    uses_access_token: bool,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let token_back = prop_oneof![6 => Just(0_usize), 3 => Just(1), 1 => 2..5_usize];
     let pause_seconds = prop_oneof![5 => 0..15_i64, 2 => 0..86_400_i64, 1 => 0..700_000_i64];
-    let step = (token_back, pause_seconds)
-        .prop_map(|(token_back, pause_seconds)| Step { token_back, pause_seconds });
+    let step = (token_back, pause_seconds, any::<bool>()).prop_map(
+        |(token_back, pause_seconds, uses_access_token)| Step {
+            token_back,
+            pause_seconds,
+            uses_access_token,
+        },
+    );
     prop::collection::vec(step, 1..60)
 }
 
 proptest! {
-    /// One family, driven with real tokens in any order and at any time, against the rules in words.
+    /// One family, driven with real tokens in any order and at any time, against the rules in words:
+    /// an honest client that has never used a successor is never refused.
     #[test]
     fn a_family_has_one_live_successor_and_ends_at_the_first_reuse(steps in steps()) {
         let keys = RefreshKeys::derive(&RootKey::new(Zeroizing::new([1; 32])));
@@ -254,7 +316,7 @@ proptest! {
         let absolute_end = session.absolute_expires_at;
         let first = RefreshToken { family: session.token_family, generation: 0, secret };
         let mut tokens = vec![first];
-        let mut now = start();
+        let (mut now, mut confirmed_at) = (start(), None);
 
         for (count, step) in steps.into_iter().enumerate() {
             now += TimeDelta::seconds(step.pause_seconds);
@@ -262,15 +324,21 @@ proptest! {
             let token = tokens[index].clone();
             let mut salt = [0; 32];
             salt[..8].copy_from_slice(&count.to_be_bytes());
+            if step.uses_access_token && session.holds_at(now) {
+                let used = confirmed(&session, token.generation, now);
+                let is_first = confirmed_at.is_none() && index > 0 && index == tokens.len() - 1;
+                prop_assert_eq!(used.is_some(), is_first);
+                confirmed_at = used.as_ref().map_or(confirmed_at, |_| Some(now));
+                session = used.unwrap_or(session);
+            }
 
             let decision = ask(&session, &Presented::new(&token, salt), now);
             let back = tokens.len() - 1 - index;
-            let age = now - session.rotated_at;
             let expected = match back {
                 _ if session.revocation.is_some() => Decision::Revoked,
                 _ if now >= session.expires_at() => Decision::Expired,
                 0 => Decision::Rotate,
-                1 if age <= GRACE => Decision::Repeat,
+                1 if confirmed_at.is_none_or(|at| now - at <= GRACE) => Decision::Repeat,
                 _ => Decision::Reused,
             };
             prop_assert_eq!(decision, expected);
@@ -281,6 +349,7 @@ proptest! {
                     session = rotated(&session, salt, next.secret.hash(), now, IDLE);
                     prop_assert_eq!(session.generation, next.generation);
                     tokens.push(next);
+                    confirmed_at = None;
                 }
                 Decision::Repeat => {
                     let again = keys.successor(&token, &session.salt).unwrap();
@@ -304,7 +373,8 @@ proptest! {
         }
     }
 
-    /// However often a repeat is asked for, the grace ends when it was going to.
+    /// However often a repeat is asked for, the grace ends when it was going to. Without a use of the
+    /// successor it has not begun.
     #[test]
     fn the_grace_never_slides(mut pauses in prop::collection::vec(0..20_i64, 1..20)) {
         let session = once_rotated();
@@ -312,6 +382,8 @@ proptest! {
         pauses.push(11);
         for pause in pauses {
             passed += pause;
+            let before = ask(&unconfirmed(), &presented(0, FIRST), after(passed * 1_000));
+            prop_assert_eq!(before, Decision::Repeat);
             let expected = if passed <= 10 { Decision::Repeat } else { Decision::Reused };
             prop_assert_eq!(ask(&session, &presented(0, FIRST), after(passed)), expected);
         }

@@ -253,6 +253,7 @@ impl Auth {
             ip: device.ip.map(|ip| ip.to_string()),
             name: None,
             acts_in: tenant.filter(|tenant| *tenant != user.tenant_id),
+            confirmed_at: None,
         };
         let family = session.token_family;
         let token = RefreshToken { family, generation: session.generation, secret };

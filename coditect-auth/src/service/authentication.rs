@@ -9,7 +9,7 @@ use coditect_store::{
 use futures_util::future::{try_join, try_join3};
 
 use super::Auth;
-use crate::{Claims, Error, Scope, TokenError, model::PersonalToken, opaque::Kind};
+use crate::{Claims, Error, Scope, TokenError, family, model::PersonalToken, opaque::Kind};
 
 /// How exactly the last use of a personal token is known.
 const USE_NOTED_EVERY: TimeDelta = TimeDelta::hours(1);
@@ -147,8 +147,16 @@ impl Auth {
         }
     }
 
-    /// Who makes a request with `pass`, as of `tx`. Of an access token: two reads by key at once, three
-    /// in a tenant that is not the user's own; of a personal token two rounds more.
+    /// Returns who makes a request with `pass`, as of `tx`.
+    ///
+    /// The first access token of a refresh also confirms the [rotation](crate::family), in a short
+    /// transaction of its own: so it does even if `tx` only reads, or is never committed. If `tx` writes,
+    /// it then conflicts, and is run again, once in the life of a refresh token.
+    ///
+    /// # Cost
+    ///
+    /// For an access token two reads by key in one round, three in a tenant that is not the user's own;
+    /// for a personal token two rounds more.
     ///
     /// # Errors
     ///
@@ -166,7 +174,9 @@ impl Auth {
                 .await?;
                 let session = session.filter(|it| it.token_family == claims.token_family);
                 let tenant = claims.tenant_id;
-                self.of_session(session, user, (tenant, membership))
+                let identity = self.of_session(session, user, (tenant, membership))?;
+                self.confirm_rotation(&identity, claims.token_generation).await;
+                Ok(identity)
             }
             Pass::Session { home, id, user: id_of_user } => {
                 let (session, user) =
@@ -177,6 +187,30 @@ impl Auth {
                 self.of_session(session, user, (tenant, membership))
             }
             Pass::Personal(PersonalHash(hash)) => self.of_personal(tx, hash).await,
+        }
+    }
+
+    /// Confirms the newest rotation of the session's refresh token if `generation` is its, and nothing
+    /// has confirmed it. A failure is logged and leaves it to the next request: a read is answered
+    /// while the store takes no writes.
+    async fn confirm_rotation(&self, identity: &Identity, generation: u32) {
+        let Via::Session(session) = &identity.via else { return };
+        let now = self.clock.now();
+        if family::confirmed(session, generation, now).is_none() {
+            return;
+        }
+        let (tenant, id) = (session.tenant_id, session.id);
+        let confirm = self.store.run_idempotent(|tx| async move {
+            let session = tx.get::<AuthSession>(tenant, id).await?;
+            let confirmed = session.filter(|session| session.revocation.is_none());
+            match confirmed.and_then(|session| family::confirmed(&session, generation, now)) {
+                Some(confirmed) => tx.update(&confirmed).await,
+                None => Ok(()),
+            }
+        });
+        if let Err(error) = Box::pin(confirm).await {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, session_id = %id, "refresh token rotation not confirmed");
         }
     }
 

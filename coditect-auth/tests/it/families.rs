@@ -35,6 +35,7 @@ async fn within_the_grace_the_same_successor_is_given_again() {
     let home = Installation::new().await;
     let first = home.register("ada@example.org").await.unwrap().tokens;
     let second = home.refresh(&first).await.unwrap();
+    assert!(home.holds(&second).await);
     home.clock.advance(TimeDelta::seconds(9));
     let again = home.refresh(&first).await.unwrap();
     assert_eq!(second.refresh.expose(), again.refresh.expose());
@@ -50,6 +51,7 @@ async fn a_replay_past_the_grace_ends_the_family_for_good() {
     let first = home.register("ada@example.org").await.unwrap().tokens;
     let elsewhere = home.login("ada@example.org", PASSWORD).await.unwrap().tokens;
     let second = home.refresh(&first).await.unwrap();
+    assert!(home.holds(&second).await);
     assert!(matches!(home.refresh(&first).await, Err(Error::RefreshReused)));
 
     assert!(!home.holds(&second).await);
@@ -60,6 +62,70 @@ async fn a_replay_past_the_grace_ends_the_family_for_good() {
     let claims = home.claims(&second).await;
     let ended = tx.get::<AuthSession>(claims.tenant_id, claims.session_id).await.unwrap().unwrap();
     assert_eq!(ended.revocation.map(|it| it.reason), Some(RevocationReason::Reuse));
+}
+
+#[tokio::test]
+async fn client_whose_response_was_lost_gets_the_same_successor_until_the_session_expires() {
+    let home = Installation::new().await;
+    let first = home.register("ada@example.org").await.unwrap().tokens;
+    let lost = home.refresh(&first).await.unwrap();
+    for hours in [1, 10, 100] {
+        home.clock.advance(TimeDelta::hours(hours));
+        assert!(!home.holds(&first).await, "its access token has expired, and confirms nothing");
+        let again = home.refresh(&first).await.unwrap();
+        assert_eq!(lost.refresh.expose(), again.refresh.expose());
+        assert_eq!(session(&home, &again).await.confirmed_at, None);
+    }
+    home.clock.advance(TimeDelta::days(7) - TimeDelta::hours(111));
+    assert!(matches!(home.refresh(&first).await, Err(Error::SessionExpired)));
+}
+
+#[tokio::test]
+async fn first_use_of_the_successor_starts_the_grace_of_the_other_tabs() {
+    let home = Installation::new().await;
+    let first = home.register("ada@example.org").await.unwrap().tokens;
+    home.refresh(&first).await.unwrap();
+    home.clock.advance(TimeDelta::hours(8));
+    let tab = home.refresh(&first).await.unwrap();
+    assert!(home.holds(&tab).await);
+    assert_eq!(session(&home, &tab).await.confirmed_at, Some(home.now()));
+    home.clock.advance(TimeDelta::seconds(10));
+    let other_tab = home.refresh(&first).await.unwrap();
+    assert!(home.holds(&other_tab).await);
+    home.clock.advance(TimeDelta::seconds(1));
+    assert!(matches!(home.refresh(&first).await, Err(Error::RefreshReused)));
+    assert!(!home.holds(&tab).await);
+}
+
+#[tokio::test]
+async fn rotation_is_confirmed_once_and_by_transactions_that_are_not_committed() {
+    let home = Installation::new().await;
+    let first = home.register("ada@example.org").await.unwrap().tokens;
+    let second = home.refresh(&first).await.unwrap();
+    let pass = &home.auth.pass(second.access.expose()).await.unwrap();
+    let confirmed_at = home.now();
+    for _ in 0..3 {
+        // A transaction that is never committed.
+        let tx = home.store.begin();
+        home.auth.authenticate(&tx, pass).await.unwrap();
+        assert_eq!(tx.engine().statistics().writes, 0);
+        assert_eq!(session(&home, &second).await.confirmed_at, Some(confirmed_at));
+        home.clock.advance(TimeDelta::seconds(1));
+    }
+    // The access tokens of older generations confirm nothing.
+    let third = home.refresh(&second).await.unwrap();
+    assert!(home.holds(&first).await && home.holds(&second).await);
+    assert_eq!(session(&home, &third).await.confirmed_at, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn requests_at_once_confirm_a_rotation_and_all_are_answered() {
+    let home = Installation::new().await;
+    let first = home.register("ada@example.org").await.unwrap().tokens;
+    let second = home.refresh(&first).await.unwrap();
+    let answers = join_all((0..50).map(|_| home.holds(&second))).await;
+    assert!(answers.into_iter().all(|holds| holds));
+    assert!(session(&home, &second).await.confirmed_at.is_some());
 }
 
 #[tokio::test]

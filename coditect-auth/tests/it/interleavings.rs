@@ -1,8 +1,9 @@
 //! Several devices with several tabs, a thief, restarts, and time that passes, in any order: no honest
-//! client is ever logged out but by what its user did, every replay outside the grace ends its family
-//! and no other, and of all tokens of a family exactly one is live.
+//! client is ever logged out but by what its user did (also if a response was lost and it retries after
+//! any time), every replay outside the grace ends its family and no other, and of all tokens of a family
+//! exactly one is live.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use coditect_auth::{Auth, Credential, Device, Error, Lifetimes, Pass, SignedIn, Tokens};
 use coditect_store::model::AuthSession;
 use futures_util::future::join_all;
@@ -19,6 +20,10 @@ enum Event {
     SignIn,
     /// So many tabs of a device refresh at once; the answers may be lost, and are asked for again.
     Refresh { device: usize, tabs: usize, lost: bool },
+    /// A device makes a request with its newest access token.
+    Use { device: usize },
+    /// A device whose newest answers were lost asks for them again, whenever that is.
+    AskAgain { device: usize },
     /// Somebody shows a token of a device that was replaced so many rotations ago.
     Replay { device: usize, back: usize },
     /// She signs out on a device.
@@ -40,9 +45,13 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     let replay =
         (device.clone(), 1..4_usize).prop_map(|(device, back)| Event::Replay { device, back });
     let wait = prop_oneof![4 => 0..12_i64, 2 => 0..3_600_i64, 1 => 0..600_000_i64];
+    let used = device.clone().prop_map(|device| Event::Use { device });
+    let again = device.clone().prop_map(|device| Event::AskAgain { device });
     let event = prop_oneof![
         2 => Just(Event::SignIn),
         8 => refresh,
+        4 => used,
+        3 => again,
         2 => replay,
         1 => device.clone().prop_map(|device| Event::SignOut { device }),
         1 => device.clone().prop_map(|device| Event::SignOutEverywhere { device }),
@@ -58,6 +67,10 @@ struct Known {
     signed_in: SignedIn,
     /// All that it ever had, oldest first.
     tokens: Vec<String>,
+    /// The newest access token.
+    access: String,
+    /// First use of an access token of the newest rotation.
+    confirmed_at: Option<DateTime<Utc>>,
     /// Whether it was ended.
     ended: bool,
 }
@@ -81,7 +94,9 @@ impl World {
 
     fn know(&mut self, signed_in: SignedIn) {
         let tokens = vec![signed_in.tokens.refresh.expose().to_owned()];
-        self.devices.push(Known { signed_in, tokens, ended: false });
+        let access = signed_in.tokens.access.expose().to_owned();
+        let (confirmed_at, ended) = (None, false);
+        self.devices.push(Known { signed_in, tokens, access, confirmed_at, ended });
     }
 
     fn password(&self) -> String {
@@ -110,6 +125,8 @@ impl World {
     async fn happen(&mut self, event: Event) {
         let device = match &event {
             Event::Refresh { device, .. }
+            | Event::Use { device }
+            | Event::AskAgain { device }
             | Event::Replay { device, .. }
             | Event::SignOut { device }
             | Event::SignOutEverywhere { device }
@@ -131,36 +148,40 @@ impl World {
                     assert!(answers.iter().all(Result::is_err));
                     return;
                 }
-                let given: Vec<String> = answers
-                    .into_iter()
-                    .map(|answer| answer.unwrap().refresh.expose().to_owned())
-                    .collect();
+                let answers: Vec<Tokens> = answers.into_iter().map(Result::unwrap).collect();
+                let given: Vec<&str> =
+                    answers.iter().map(|answer| answer.refresh.expose()).collect();
                 assert!(given.iter().all(|token| *token == given[0]), "one successor");
                 if lost {
                     self.home.clock.advance(TimeDelta::seconds(3));
                     let again = self.show(&newest).await.unwrap();
                     assert_eq!(again.refresh.expose(), given[0]);
                 }
-                self.devices[device].tokens.push(given[0].clone());
+                let known = &mut self.devices[device];
+                known.tokens.push(given[0].to_owned());
+                answers[0].access.expose().clone_into(&mut known.access);
+                known.confirmed_at = None;
             }
-            Event::Replay { back, .. } => {
-                let tokens = &self.devices[device].tokens;
-                let Some(at) = tokens.len().checked_sub(1 + back) else { return };
-                let age = self.home.now() - self.session(device).await.rotated_at;
-                let answer = self.show(&tokens[at]).await;
-                match answer {
-                    Ok(again) => {
-                        assert!(holds && back == 1 && age <= Lifetimes::default().grace);
-                        assert_eq!(again.refresh.expose(), newest, "nothing that is new");
+            Event::Use { .. } => {
+                // An access token may have expired before its session.
+                if let Ok(pass) = self.server.pass(&self.devices[device].access).await {
+                    assert_eq!(self.home.identity(&pass).await.is_ok(), holds);
+                    let now = self.home.now();
+                    let known = &mut self.devices[device];
+                    if holds && known.tokens.len() > 1 {
+                        known.confirmed_at.get_or_insert(now);
                     }
-                    Err(Error::RefreshReused) => {
-                        assert!(holds && (back > 1 || age > Lifetimes::default().grace));
-                        self.devices[device].ended = true;
-                    }
-                    Err(Error::SessionRevoked | Error::SessionExpired) => assert!(!holds),
-                    Err(error) => panic!("{error:?}"),
                 }
             }
+            Event::AskAgain { .. } => {
+                let known = &self.devices[device];
+                let Some(at) = known.tokens.len().checked_sub(2) else { return };
+                if holds && known.confirmed_at.is_none() {
+                    let again = self.show(&known.tokens[at]).await.unwrap();
+                    assert_eq!(again.refresh.expose(), newest, "an honest client stays signed in");
+                }
+            }
+            Event::Replay { back, .. } => self.replay(device, back, holds).await,
             Event::SignOut { .. } => {
                 self.server.logout(Credential::Refresh(&newest), from).await.unwrap();
                 self.devices[device].ended = true;
@@ -190,6 +211,29 @@ impl World {
         }
     }
 
+    /// Shows a token of a device that was replaced `back` rotations ago.
+    async fn replay(&mut self, device: usize, back: usize, holds: bool) {
+        let newest = self.devices[device].tokens.last().unwrap().clone();
+        let tokens = &self.devices[device].tokens;
+        let Some(at) = tokens.len().checked_sub(1 + back) else { return };
+        let (now, grace) = (self.home.now(), Lifetimes::default().grace);
+        let confirmed_at = self.devices[device].confirmed_at;
+        let repeats = back == 1 && confirmed_at.is_none_or(|at| now - at <= grace);
+        let answer = self.show(&tokens[at]).await;
+        match answer {
+            Ok(again) => {
+                assert!(holds && repeats);
+                assert_eq!(again.refresh.expose(), newest, "nothing new");
+            }
+            Err(Error::RefreshReused) => {
+                assert!(holds && !repeats);
+                self.devices[device].ended = true;
+            }
+            Err(Error::SessionRevoked | Error::SessionExpired) => assert!(!holds),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+
     fn pass(&self, device: usize) -> Pass {
         let SignedIn { user, tokens } = &self.devices[device].signed_in;
         Pass::Session { home: user.tenant_id, id: tokens.session_id, user: user.id }
@@ -203,6 +247,7 @@ impl World {
             let session = self.session(device).await;
             let rotations = self.devices[device].tokens.len() - 1;
             assert_eq!(session.generation as usize, rotations, "one live successor");
+            assert_eq!(session.confirmed_at, self.devices[device].confirmed_at);
             assert!(session.idle_expires_at <= session.absolute_expires_at);
         }
     }

@@ -57,7 +57,8 @@ async fn a_token_that_does_not_hold_any_more_ends_no_other_session() {
     let signed_out = home.register("ada@example.org").await.unwrap().tokens;
     home.logout(Credential::Access(signed_out.access.expose())).await.unwrap();
     let replaced = home.login("ada@example.org", PASSWORD).await.unwrap().tokens;
-    home.refresh(&replaced).await.unwrap();
+    let newest = home.refresh(&replaced).await.unwrap();
+    assert!(home.holds(&newest).await);
     home.clock.advance(TimeDelta::minutes(1));
     let live = home.login("ada@example.org", PASSWORD).await.unwrap().tokens;
 

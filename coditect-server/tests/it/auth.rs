@@ -339,6 +339,7 @@ async fn a_refresh_token_that_comes_back_ends_its_family_and_no_other() {
     let first = Device::register(server.address, EMAIL).await;
     let other = Device::login(server.address, EMAIL).await;
     let newest = first.refreshed(server.address).await;
+    newest.expect_alive(server.address).await;
     let replay = refresh(server.address, &first.refresh_token).await;
     assert_eq!((replay.status, replay.code().as_str()), (401, "REFRESH_REUSED"));
     first.expect_dead(server.address, "SESSION_REVOKED").await;
@@ -349,6 +350,26 @@ async fn a_refresh_token_that_comes_back_ends_its_family_and_no_other() {
     let server = Running::start_in(folder.path(), &[]).await;
     newest.expect_dead(server.address, "SESSION_REVOKED").await;
     other.expect_alive(server.address).await;
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn client_whose_refresh_response_was_lost_stays_signed_in_after_the_grace_and_a_restart() {
+    let folder = Folder::new();
+    let server = Running::start_in(folder.path(), &["--refresh-grace", "0s"]).await;
+    let first = Device::register(server.address, EMAIL).await;
+    let lost = first.refreshed(server.address).await;
+    server.stopped().await;
+
+    let server = Running::start_in(folder.path(), &["--refresh-grace", "0s"]).await;
+    let again = first.refreshed(server.address).await;
+    assert_eq!(again.refresh_token, lost.refresh_token);
+    // Requests that are refused are uses, too.
+    let missing = "/api/v5/sessions/01900000-0000-7000-8000-000000000000";
+    let answer = call(server.address, Call::get(missing).bearer(&again.token)).await;
+    assert_eq!(answer.status, 404);
+    let replay = refresh(server.address, &first.refresh_token).await;
+    assert_eq!((replay.status, replay.code().as_str()), (401, "REFRESH_REUSED"));
     server.stopped().await;
 }
 
@@ -560,8 +581,9 @@ async fn tokens_and_their_ends_outlive_the_server() {
 
     let server = Running::start_in(folder.path(), &["--refresh-grace", "5m"]).await;
     kept.expect_alive(server.address).await;
-    rotated.expect_alive(server.address).await;
     ended.expect_dead(server.address, "SESSION_REVOKED").await;
+    assert_eq!(kept.refreshed(server.address).await.refresh_token, rotated.refresh_token);
+    rotated.expect_alive(server.address).await;
     assert_eq!(kept.refreshed(server.address).await.refresh_token, rotated.refresh_token);
     rotated.refreshed(server.address).await.expect_alive(server.address).await;
     let taken = call(server.address, credentials(REGISTER, EMAIL, PASSWORD)).await;

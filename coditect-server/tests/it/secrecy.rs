@@ -112,6 +112,7 @@ async fn no_password_token_or_hash_is_in_the_log_at_any_level() {
         }
 
         let rotated = devices[1].refreshed(server).await;
+        rotated.expect_alive(server).await;
         assert_eq!(refresh(server, &devices[1].refresh_token).await.code(), "REFRESH_REUSED");
         devices.push(rotated.clone());
         rotated.expect_dead(server, "SESSION_REVOKED").await;

@@ -2,13 +2,16 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Utc, serde::ts_microseconds};
+use chrono::{
+    DateTime, Utc,
+    serde::{ts_microseconds, ts_microseconds_option},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{AuthSessionId, TenantId, TokenFamilyId, UserId};
 use crate::{
-    Entity, Result,
-    entity::{Expiring, GlobalMulti, GlobalUnique, Index, Multi, Older, expiry_hour},
+    Entity,
+    entity::{Expiring, GlobalMulti, GlobalUnique, Index, Multi, expiry_hour},
     indexes,
     keyspace::Space,
 };
@@ -33,7 +36,7 @@ pub struct AuthSession {
     pub previous_secret_hash: Option<[u8; 32]>,
     /// The salt by which the newest secret was derived from the one before.
     pub salt: [u8; 32],
-    /// When the newest secret replaced the one before: the grace counts from here.
+    /// When the newest secret replaced the one before.
     #[serde(with = "ts_microseconds")]
     pub rotated_at: DateTime<Utc>,
     /// When the login was.
@@ -58,13 +61,17 @@ pub struct AuthSession {
     pub name: Option<String>,
     /// The tenant that its access tokens are for, where that is not the user's own.
     pub acts_in: Option<TenantId>,
+    /// First use of an access token of the newest generation: proof that the client received the
+    /// newest secret. `None` after a rotation until then. The grace counts from here.
+    #[serde(with = "ts_microseconds_option")]
+    pub confirmed_at: Option<DateTime<Utc>>,
 }
 
 impl Entity for AuthSession {
     type Scope = TenantId;
     type Key = AuthSessionId;
     const SPACE: Space<TenantId> = Space::tenant("auth_sessions");
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 1;
     const SECRETS: &'static [&'static str] = &["secret_hash", "previous_secret_hash", "salt"];
 
     fn scope(&self) -> TenantId {
@@ -74,39 +81,6 @@ impl Entity for AuthSession {
     fn key(&self) -> AuthSessionId {
         self.id
     }
-
-    fn upgrade(older: Older<'_>) -> Result<Self> {
-        match older.version() {
-            1 => older.read().map(Self::named),
-            _ => Err(older.unknown()),
-        }
-    }
-}
-
-/// As it was in version 1.
-#[derive(Deserialize)]
-struct Unnamed {
-    id: AuthSessionId,
-    tenant_id: TenantId,
-    user_id: UserId,
-    token_family: TokenFamilyId,
-    generation: u32,
-    secret_hash: [u8; 32],
-    previous_secret_hash: Option<[u8; 32]>,
-    salt: [u8; 32],
-    #[serde(with = "ts_microseconds")]
-    rotated_at: DateTime<Utc>,
-    #[serde(with = "ts_microseconds")]
-    created_at: DateTime<Utc>,
-    #[serde(with = "ts_microseconds")]
-    last_used_at: DateTime<Utc>,
-    #[serde(with = "ts_microseconds")]
-    idle_expires_at: DateTime<Utc>,
-    #[serde(with = "ts_microseconds")]
-    absolute_expires_at: DateTime<Utc>,
-    revocation: Option<Revocation>,
-    user_agent: Option<String>,
-    ip: Option<String>,
 }
 
 indexes! { AuthSession =>
@@ -150,30 +124,6 @@ pub enum RevocationReason {
 }
 
 impl AuthSession {
-    /// From version 1, which had no names, and knew no other tenants.
-    fn named(older: Unnamed) -> Self {
-        Self {
-            id: older.id,
-            tenant_id: older.tenant_id,
-            user_id: older.user_id,
-            token_family: older.token_family,
-            generation: older.generation,
-            secret_hash: older.secret_hash,
-            previous_secret_hash: older.previous_secret_hash,
-            salt: older.salt,
-            rotated_at: older.rotated_at,
-            created_at: older.created_at,
-            last_used_at: older.last_used_at,
-            idle_expires_at: older.idle_expires_at,
-            absolute_expires_at: older.absolute_expires_at,
-            revocation: older.revocation,
-            user_agent: older.user_agent,
-            ip: older.ip,
-            name: None,
-            acts_in: None,
-        }
-    }
-
     /// When it ends by itself: the nearer of the two expiries.
     pub fn expires_at(&self) -> DateTime<Utc> {
         self.idle_expires_at.min(self.absolute_expires_at)

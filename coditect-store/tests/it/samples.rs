@@ -64,6 +64,7 @@ pub(crate) fn auth_session() -> AuthSession {
         ip: Some("2001:db8::1".into()),
         name: Some("Laptop".into()),
         acts_in: Some(TenantId(id(40))),
+        confirmed_at: Some(time(46)),
     }
 }
 

@@ -40,6 +40,7 @@ fn session() -> AuthSession {
         ip: None,
         name: None,
         acts_in: None,
+        confirmed_at: None,
     }
 }
 

@@ -24,6 +24,11 @@ async fn rotated(world: &World, device: &Device) -> Device {
     Device::of(&world.refresh(&device.refresh_token).await)
 }
 
+/// Makes a request with a device's access token, which confirms its rotation.
+async fn used(world: &World, device: &Device) {
+    assert_eq!(world.me(&device.token).await.status, 200);
+}
+
 /// That a refresh token is refused, with `code`.
 async fn refused(world: &World, token: &str, code: &str) {
     let answer = world.refresh(token).await;
@@ -53,11 +58,33 @@ pub(super) fn rows() -> Vec<Row> {
         row("a replay past the grace ends the family, and no other", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
             let (victim, other) = signed_in_twice(&world).await;
             let next = rotated(&world, &victim.device).await;
+            used(&world, &next).await;
             past_the_grace().await;
             refused(&world, &victim.device.refresh_token, "REFRESH_REUSED").await;
             refused(&world, &next.refresh_token, "SESSION_REVOKED").await;
             world.refuses(&next.token).await;
             assert_eq!(world.me(&other.token).await.status, 200, "another login goes on");
+        }),
+        row("a lost refresh response and a retry after the grace sign nobody out", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            let lost = rotated(&world, &victim.device).await;
+            past_the_grace().await;
+            let again = rotated(&world, &victim.device).await;
+            assert_eq!(again.refresh_token, lost.refresh_token);
+            used(&world, &again).await;
+            past_the_grace().await;
+            refused(&world, &victim.device.refresh_token, "REFRESH_REUSED").await;
+        }),
+        row("a thief of a replaced token and its owner cannot both go on", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            let owner = rotated(&world, &victim.device).await;
+            past_the_grace().await;
+            // The owner has made no request with it yet.
+            let thief = rotated(&world, &victim.device).await;
+            assert_eq!(owner.refresh_token, thief.refresh_token);
+            used(&world, &rotated(&world, &thief).await).await;
+            past_the_grace().await;
+            refused(&world, &owner.refresh_token, "REFRESH_REUSED").await;
         }),
         row("a token of two generations ago, within the grace", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
             let victim = world.register().await;
@@ -72,13 +99,13 @@ pub(super) fn rows() -> Vec<Row> {
             let thief = rotated(&world, &victim.device).await;
             assert_eq!(owner.refresh_token, thief.refresh_token, "there is one successor");
             // Both go on: the one who comes second past the grace gives both away.
-            rotated(&world, &owner).await;
+            used(&world, &rotated(&world, &owner).await).await;
             past_the_grace().await;
             refused(&world, &thief.refresh_token, "REFRESH_REUSED").await;
         }),
         row("the grace does not slide", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
             let victim = world.register().await;
-            rotated(&world, &victim.device).await;
+            used(&world, &rotated(&world, &victim.device).await).await;
             sleep(Duration::from_millis(GRACE_S * 700)).await;
             rotated(&world, &victim.device).await;
             sleep(Duration::from_millis(GRACE_S * 700)).await;

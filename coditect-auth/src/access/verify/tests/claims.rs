@@ -13,6 +13,7 @@ fn what_was_minted_verifies_to_the_same_claims() {
     assert_eq!(claims.tenant_id, fixture.session.tenant_id);
     assert_eq!(claims.session_id, fixture.session.id);
     assert_eq!(claims.token_family, fixture.session.token_family);
+    assert_eq!(claims.token_generation, fixture.session.generation);
     assert_eq!(claims.email, "Ä@example.com");
     assert_eq!(claims.jti, jti);
     assert_eq!(claims.iat, now().timestamp());
@@ -39,6 +40,7 @@ fn every_claim_must_be_there() {
         "session_id",
         "tenant_id",
         "token_family",
+        "token_generation",
         "email",
         "jti",
     ] {
@@ -129,6 +131,15 @@ fn times_at_the_ends_of_their_range_do_not_overflow() {
     assert_refused!(fixture.verify(&never), TokenError::Expired);
     let ahead = fixture.with_claims(|claims| claims["iat"] = json!(i64::MAX));
     assert_refused!(fixture.verify(&ahead), TokenError::IssuedAhead);
+}
+
+#[test]
+fn a_generation_is_a_number_of_32_bits() {
+    let fixture = Fixture::new();
+    for value in [json!(-1), json!(u64::from(u32::MAX) + 1), json!("0")] {
+        let token = fixture.with_claims(|claims| claims["token_generation"] = value);
+        assert_refused!(fixture.verify(&token), TokenError::Claim("token_generation"));
+    }
 }
 
 #[test]
