@@ -13,7 +13,10 @@ use ipnet::IpNet;
 
 use crate::{
     frontend::STRICT_POLICY,
-    http::{ForwardedHeader, Origin, client::parse_network, origin},
+    http::{
+        CookieNames, ForwardedHeader, Origin, client::parse_network, cookies::DEFAULT_PREFIX,
+        origin,
+    },
     place::Place,
 };
 
@@ -77,12 +80,14 @@ pub struct Config {
     #[arg(long, env = "CODITECT_KEY_ROTATION", value_name = "DURATION", default_value = "30days", value_parser = rotation)]
     pub key_rotation: Duration,
 
-    /// A proxy, or a network of them, that is believed when it says for whom it asks; may be given
-    /// several times, or with commas between.
+    /// Address or network of a proxy that is trusted to name its clients in the header of
+    /// --forwarded-header. A client that it does not name is treated as unknown, as is every client of a
+    /// proxy that is not trusted: it cannot read /metrics, the audit log has no address for it, and all
+    /// such clients share one limit on failed logins. Repeat the flag or separate values with commas.
     #[arg(long, env = "CODITECT_TRUSTED_PROXY", value_name = "NETWORK", value_delimiter = ',', value_parser = parse_network)]
     pub trusted_proxy: Vec<IpNet>,
 
-    /// The header in which trusted proxies say that. No other is read.
+    /// Header in which trusted proxies name their clients. The other one is ignored.
     #[arg(
         long,
         env = "CODITECT_FORWARDED_HEADER",
@@ -96,7 +101,9 @@ pub struct Config {
     #[arg(long, env = "CODITECT_ALLOWED_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = origin::parse)]
     pub allowed_origin: Vec<Origin>,
 
-    /// A network from which /metrics may be read; may be given several times, or with commas between.
+    /// Address or network of clients that may read /metrics. A scraper whose own address is within
+    /// --trusted-proxy must name itself in the forwarding header. Repeat the flag or separate values with
+    /// commas.
     #[arg(long, env = "CODITECT_METRICS_FROM", value_name = "NETWORK", value_delimiter = ',', default_values = ["127.0.0.0/8", "::1"], value_parser = parse_network)]
     pub metrics_from: Vec<IpNet>,
 
@@ -104,6 +111,12 @@ pub struct Config {
     /// and from localhost.
     #[arg(long, env = "CODITECT_COOKIES", value_parser = FalseyValueParser::new())]
     pub cookies: bool,
+
+    /// Prefix of the cookies' names, __Host-PREFIX-access and __Host-PREFIX-refresh. Browsers do not keep
+    /// cookies of different ports apart, so servers on one host need different prefixes. 1 to 64 letters,
+    /// digits, `-` or `_`.
+    #[arg(long, env = "CODITECT_COOKIE_PREFIX", value_name = "PREFIX", default_value = DEFAULT_PREFIX, value_parser = CookieNames::with_prefix)]
+    pub cookie_prefix: CookieNames,
 
     /// How what is for one address gets there: password resets and invitations. `none` sends nothing;
     /// `log` writes tokens to the log, and is for trying the server out.

@@ -13,8 +13,9 @@
 //! | `process_start_time_seconds` | | when the program began to tell, since 1970 |
 //!
 //! A label is one of a few words that the program knows; nothing that a client sent is in any. There is
-//! one recorder for a process, as there is one process to tell of. It is shown to who asks from one of
-//! the networks of `--metrics-from` and asks for themselves.
+//! one recorder for a process, as there is one process to tell of. It is shown to clients whose address is
+//! known and in one of the networks of `--metrics-from`; a client behind a proxy that does not name it
+//! has no known address.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -23,7 +24,7 @@ use std::{
 
 use coditect_store::Clock;
 use hyper::{
-    HeaderMap, Method, Response, StatusCode,
+    Method, Response, StatusCode,
     header::{self, HeaderValue},
 };
 use metrics::{
@@ -133,24 +134,16 @@ pub(crate) fn operation() -> crate::openapi::Operation {
         .fails(&[403, 404])
 }
 
-/// `GET /metrics`; 404 where nothing is recorded, 403 to who is not to see it.
+/// `GET /metrics`; 404 if no recorder is installed, 403 to clients outside of `--metrics-from`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
     let recorder = RECORDER.get().ok_or_else(Problem::not_found)?;
-    let client = request.client_ip();
-    let is_near = app.config.metrics_from.iter().any(|network| network.contains(&client));
-    // A proxy that isn't trusted hides for whom it asks.
-    let is_hidden = app.config.trusted_proxy.is_empty() && is_forwarded(request.headers());
-    if !is_near || is_hidden {
-        let message = "Metrics are shown to those networks alone that --metrics-from names.";
+    if !request.client().is_in(&app.config.metrics_from) {
+        let message = "Metrics are served only to clients with a known address in --metrics-from.";
         return Err(Problem::forbidden(message));
     }
     let mut answer = Response::new(respond::full(recorder.render()));
     answer.headers_mut().insert(header::CONTENT_TYPE, TEXT);
     Ok(answer)
-}
-
-fn is_forwarded(headers: &HeaderMap) -> bool {
-    headers.contains_key("x-forwarded-for") || headers.contains_key(header::FORWARDED)
 }
 
 /// A request was answered.

@@ -109,12 +109,18 @@ impl<'a> Entry<'a> {
         tx: &Transaction,
         now: DateTime<Utc>,
     ) -> coditect_store::Result<()> {
+        let mut details = self.details;
+        if let (None, Some(hop), Some(details)) =
+            (self.device.ip, self.device.nearest_hop, details.as_object_mut())
+        {
+            details.insert("nearest_hop".to_owned(), hop.to_string().into());
+        }
         let entry = AuditEntry {
             tenant_id: self.tenant,
             actor: self.actor,
             action: self.action.name().to_owned(),
             target: self.target,
-            details: Json(self.details),
+            details: Json(details),
             ip: self.device.ip.map(|ip| ip.to_string()),
             at: now,
         };

@@ -149,8 +149,18 @@ pub struct SignIn<'a> {
 pub struct Device {
     /// The `User-Agent` header; cut to 256 characters.
     pub user_agent: Option<String>,
-    /// The client's address.
+    /// The client's address, if it is known.
     pub ip: Option<IpAddr>,
+    /// The nearest known proxy before a client whose address is not known. Failed attempts of all such
+    /// clients are counted together, against this address.
+    pub nearest_hop: Option<IpAddr>,
+}
+
+impl Device {
+    /// Returns the address that failed attempts are counted against.
+    pub(crate) fn throttled_ip(&self) -> Option<IpAddr> {
+        self.ip.or(self.nearest_hop)
+    }
 }
 
 /// An access token and the refresh token that goes with it.

@@ -7,6 +7,8 @@
 //!   what the one before has come to.
 //! - Failures of an account count wherever they come from. An address from which its user has signed in
 //!   lately has its own count instead: who guesses from elsewhere does not keep the owner out.
+//! - A client whose address is not known shares the count of the nearest known hop, and never has a count
+//!   of its own for an account: another client behind the same proxy would share that exemption.
 //! - What is refused here is no failure, and makes nobody wait longer.
 
 use std::{
@@ -104,13 +106,13 @@ impl Turns {
 impl Auth {
     /// Refuses an address from which too many attempts have failed.
     pub(super) fn admit_address(&self, device: &Device, now: DateTime<Utc>) -> Result<(), Error> {
-        let Some(ip) = device.ip else { return Ok(()) };
+        let Some(ip) = device.throttled_ip() else { return Ok(()) };
         self.addresses.check(ip, now).map_err(throttled)
     }
 
     /// That an attempt from there has failed.
     pub(super) fn address_failed(&self, device: &Device, now: DateTime<Utc>) {
-        if let Some(ip) = device.ip {
+        if let Some(ip) = device.throttled_ip() {
             self.addresses.failed(ip, now);
         }
     }
@@ -121,7 +123,7 @@ impl Auth {
         let keys = Keys {
             account,
             device: device.ip.map(|ip| throttle::device_key(&self.throttle_key, email, ip)),
-            ip: device.ip,
+            ip: device.throttled_ip(),
         };
         let read = async || self.store.run(|tx| async move { keys.read(&tx).await }).await;
         // Who has signed in from there does not wait for those who come from elsewhere.

@@ -11,7 +11,12 @@ use crate::installation::{Installation, PASSWORD, sign_in};
 const EMAIL: &str = "ada@example.org";
 
 fn from(ip: &str) -> Device {
-    Device { ip: Some(ip.parse::<IpAddr>().unwrap()), user_agent: None }
+    Device { ip: Some(ip.parse::<IpAddr>().unwrap()), ..Device::default() }
+}
+
+/// A client that a proxy at `hop` does not name.
+fn behind(hop: &str) -> Device {
+    Device { nearest_hop: Some(hop.parse::<IpAddr>().unwrap()), ..Device::default() }
 }
 
 /// From which address of many the attempt `number` comes.
@@ -168,4 +173,28 @@ async fn a_crowd_at_the_account_does_not_keep_the_owner_from_their_turn() {
     let guesses = join_all(crowd.iter().map(|device| attempt(&home, "wrong", device)));
     let (_, owner) = tokio::join!(guesses, attempt(&home, PASSWORD, &desk));
     owner.unwrap();
+}
+
+#[tokio::test]
+async fn unknown_clients_behind_a_proxy_share_its_limit() {
+    let home = Installation::new().await;
+    home.register(EMAIL).await.unwrap();
+    for number in 0..5 {
+        let email = format!("{number}@example.org");
+        let guess = home.auth.login(sign_in(&email, "wrong"), &behind("10.0.0.1")).await;
+        assert!(matches!(guess, Err(Error::InvalidCredentials)));
+    }
+    assert!(wait(attempt(&home, PASSWORD, &behind("10.0.0.1")).await).is_some());
+    attempt(&home, PASSWORD, &behind("10.0.0.2")).await.unwrap();
+}
+
+#[tokio::test]
+async fn login_of_an_unknown_client_exempts_no_other_from_the_accounts_limit() {
+    let home = Installation::new().await;
+    home.register(EMAIL).await.unwrap();
+    attempt(&home, PASSWORD, &behind("10.0.0.1")).await.unwrap();
+    for number in 0..5 {
+        attempt(&home, "wrong", &somewhere(number)).await.unwrap_err();
+    }
+    assert!(wait(attempt(&home, PASSWORD, &behind("10.0.0.1")).await).is_some());
 }

@@ -1,11 +1,14 @@
 //! A frontend of the operator's own: a folder, read once.
 //!
-//! Hidden files stay out, and so does what a link leads to outside of the folder, and whatever is
-//! neither file nor folder. A link to a file within it is followed: some systems put folders together
-//! of such.
+//! Hidden files, links out of the folder, and everything that is neither a file nor a folder are left
+//! out. A link to a file within the folder is followed: some systems assemble folders from links.
+//!
+//! The folder stays in memory, so its total size and its number of files are bounded. A file's size is
+//! checked before it is read, and no more than that is read of it, even if it grows meanwhile.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -14,11 +17,14 @@ use thiserror::Error;
 
 use super::INDEX;
 
-/// All of it stays in memory.
-const LARGEST_BYTES: u64 = 256 << 20;
+/// The largest total size of the files, in bytes.
+const MAX_BYTES: u64 = 256 << 20;
 
-/// A folder in a folder in a folder, so deep and no deeper.
-const DEEPEST: usize = 32;
+/// The largest number of files.
+const MAX_FILES: usize = 20_000;
+
+/// The deepest nesting of folders.
+const MAX_DEPTH: usize = 32;
 
 /// Why a folder is no frontend.
 #[derive(Debug, Error)]
@@ -34,16 +40,31 @@ pub enum Error {
     /// It has no page to begin with.
     #[error("--frontend: there is no {INDEX} in {}", .0.display())]
     NoIndex(PathBuf),
-    /// It has more in it than is kept in memory.
-    #[error("--frontend: {} is larger than {LARGEST_BYTES} bytes, or deeper than {DEEPEST} folders", .0.display())]
-    TooLarge(PathBuf),
+    /// Its files are too large in total.
+    #[error(
+        "--frontend: the folder exceeds {} MiB in total at {}, which has {size_bytes} bytes: \
+         move large files elsewhere",
+        MAX_BYTES >> 20, .path.display()
+    )]
+    TooLarge {
+        /// The first file that does not fit.
+        path: PathBuf,
+        /// Its size.
+        size_bytes: u64,
+    },
+    /// It has too many files.
+    #[error("--frontend: {} has more than {MAX_FILES} files", .0.display())]
+    TooMany(PathBuf),
+    /// Its folders are nested too deeply.
+    #[error("--frontend: {} is nested more than {MAX_DEPTH} folders deep", .0.display())]
+    TooDeep(PathBuf),
 }
 
 /// The files of `folder`, by their names as paths of a URL have them.
 pub(super) fn read(folder: &Path) -> Result<Vec<(String, Bytes)>, Error> {
     let root = fs::canonicalize(folder).map_err(of(folder))?;
-    let mut reading = Reading { folder, root: &root, files: Vec::new(), left_bytes: LARGEST_BYTES };
-    reading.add(&root, "", DEEPEST)?;
+    let mut reading = Reading { folder, root: &root, files: Vec::new(), left_bytes: MAX_BYTES };
+    reading.add(&root, "", MAX_DEPTH)?;
     if !reading.files.iter().any(|(name, _)| name == INDEX) {
         return Err(Error::NoIndex(folder.to_owned()));
     }
@@ -70,13 +91,15 @@ impl Reading<'_> {
             let name = format!("{prefix}{name}");
             let kind = entry.file_type().map_err(of(&path))?;
             if kind.is_dir() {
-                let depth = left_depth.checked_sub(1).ok_or_else(|| self.too_large())?;
+                let depth = left_depth
+                    .checked_sub(1)
+                    .ok_or_else(|| Error::TooDeep(self.folder.to_owned()))?;
                 self.add(&path, &format!("{name}/"), depth)?;
             } else if self.is_file(&path, kind.is_symlink()) {
-                let content = fs::read(&path).map_err(of(&path))?;
-                let length = content.len() as u64;
-                let left_bytes = self.left_bytes.checked_sub(length);
-                self.left_bytes = left_bytes.ok_or_else(|| self.too_large())?;
+                if self.files.len() >= MAX_FILES {
+                    return Err(Error::TooMany(self.folder.to_owned()));
+                }
+                let content = self.content(&path)?;
                 self.files.push((name, content.into()));
             }
         }
@@ -89,8 +112,20 @@ impl Reading<'_> {
         within && path.is_file()
     }
 
-    fn too_large(&self) -> Error {
-        Error::TooLarge(self.folder.to_owned())
+    /// Reads the file at `path`, if it fits in the rest of the total size.
+    fn content(&mut self, path: &Path) -> Result<Vec<u8>, Error> {
+        let mut file = fs::File::open(path).map_err(of(path))?;
+        let size_bytes = file.metadata().map_err(of(path))?.len();
+        let too_large = |size_bytes| Error::TooLarge { path: path.to_owned(), size_bytes };
+        if size_bytes > self.left_bytes {
+            return Err(too_large(size_bytes));
+        }
+        let mut content = Vec::new();
+        let read = file.by_ref().take(self.left_bytes + 1).read_to_end(&mut content);
+        let read_bytes = read.map_err(of(path))? as u64;
+        self.left_bytes =
+            self.left_bytes.checked_sub(read_bytes).ok_or_else(|| too_large(read_bytes))?;
+        Ok(content)
     }
 }
 
@@ -145,5 +180,31 @@ mod tests {
         assert!(refused.contains("there is no index.html in"), "{refused}");
         let refused = read(&folder.path().join("nowhere")).unwrap_err().to_string();
         assert!(refused.contains("nowhere"), "{refused}");
+    }
+
+    #[test]
+    fn file_beyond_the_total_size_is_refused_before_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("index.html"), "x").unwrap();
+        let path = folder.path().join("video.mp4");
+        // Sparse: it has no blocks on the disk, and reading it would take long, and memory.
+        fs::File::create(&path).unwrap().set_len(6 << 30).unwrap();
+        let refused = read(folder.path()).unwrap_err();
+        assert!(
+            matches!(&refused, Error::TooLarge { path: named, size_bytes }
+                if named.ends_with("video.mp4") && *size_bytes == 6 << 30),
+            "{refused}"
+        );
+        assert!(refused.to_string().contains("256 MiB"), "{refused}");
+    }
+
+    #[test]
+    fn folders_nested_too_deeply_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("index.html"), "x").unwrap();
+        fs::create_dir_all(folder.path().join("a/".repeat(MAX_DEPTH))).unwrap();
+        read(folder.path()).unwrap();
+        fs::create_dir_all(folder.path().join("a/".repeat(MAX_DEPTH + 1))).unwrap();
+        assert!(matches!(read(folder.path()), Err(Error::TooDeep(_))));
     }
 }

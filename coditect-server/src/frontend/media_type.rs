@@ -41,28 +41,78 @@ pub(super) fn of(name: &str) -> MediaType {
     MediaType { name, is_text }
 }
 
-/// Whether `name` has a hash of the content in it, so that another content would have another name: the
-/// last part of the file's stem, after a `-` or a `.`, is of eight or more hexadecimal digits with a
-/// letter and a numeral among them, or of eight characters with a capital, a small letter and a
-/// numeral, as bundlers write it. What looks otherwise is asked for again each time, which costs a 304.
+/// Extensions of the files that bundlers name by their content.
+const HASHED_EXTENSIONS: [&str; 19] = [
+    "avif", "css", "gif", "ico", "jpeg", "jpg", "js", "mjs", "mp3", "mp4", "otf", "png", "svg",
+    "ttf", "wasm", "webp", "woff", "woff2", "map",
+];
+
+/// Folders that bundlers write hashed files to: Vite, webpack, Next.js, `SvelteKit`, Nuxt, Astro.
+const BUNDLE_FOLDERS: [&str; 6] = ["assets", "static", "_next", "_app", "_nuxt", "_astro"];
+
+/// The shortest hash, in characters: the default of Vite, Rollup, webpack and esbuild is 8 or 20.
+const MIN_HASH_CHARS: usize = 8;
+
+/// The fewest changes between letters and digits in a hexadecimal hash. A word or a date has fewer.
+const MIN_HEX_CHANGES: usize = 3;
+
+/// The same of a hash of capitals, small letters and digits.
+const MIN_MIXED_CHANGES: usize = 4;
+
+/// The longest run of small letters in such a hash.
+const MAX_LOWERCASE_RUN: usize = 3;
+
+/// Returns whether `name` contains a hash of the content, as bundlers write it: the last part of the
+/// file's stem, after a `-` or a `.`, is of eight or more hexadecimal digits; or, in a bundler's folder, of
+/// eight letters and digits in both cases (Base64url). Either is in an order that words and numbers do not
+/// have (`face2024`, `Section1`). Documents have stable names and are never recognised.
+///
+/// A hash that is not recognised costs a 304 per load; a word that was taken for one would hide each later
+/// version of its file for a year.
 pub(super) fn has_hash(name: &str) -> bool {
     let file = name.rsplit('/').next().unwrap_or(name);
-    let Some((stem, _)) = file.rsplit_once('.') else { return false };
-    // A source map is called as its script is, with an extension more.
+    let Some((stem, extension)) = file.rsplit_once('.') else { return false };
+    if !HASHED_EXTENSIONS.iter().any(|it| extension.eq_ignore_ascii_case(it)) {
+        return false;
+    }
+    // A source map has the name of its script and another extension.
     let stem = [".js", ".mjs", ".css"].iter().find_map(|it| stem.strip_suffix(it)).unwrap_or(stem);
-    let Some(at) = stem.rfind(['-', '.']) else { return false };
-    let last = &stem.as_bytes()[at + 1..];
-    let has = |kind: fn(&u8) -> bool| last.iter().any(kind);
-    let is_hex = last.len() >= 8
-        && last.iter().all(u8::is_ascii_hexdigit)
-        && has(u8::is_ascii_alphabetic)
-        && has(u8::is_ascii_digit);
-    let is_mixed = last.len() == 8
-        && last.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
-        && has(u8::is_ascii_uppercase)
-        && has(u8::is_ascii_lowercase)
-        && has(u8::is_ascii_digit);
-    is_hex || is_mixed
+    let last = stem.rsplit_once(['-', '.']).map_or("", |(_, last)| last).as_bytes();
+    let is_bundled = name.split('/').rev().skip(1).any(|folder| BUNDLE_FOLDERS.contains(&folder));
+    is_hex_hash(last) || (is_bundled && is_mixed_hash(last))
+}
+
+fn is_hex_hash(text: &[u8]) -> bool {
+    let changes = text.windows(2).filter(|pair| kind(pair[0]) != kind(pair[1])).count();
+    let is_one_case =
+        !(text.iter().any(u8::is_ascii_uppercase) && text.iter().any(u8::is_ascii_lowercase));
+    text.len() >= MIN_HASH_CHARS
+        && is_one_case
+        && text.iter().all(u8::is_ascii_hexdigit)
+        && changes >= MIN_HEX_CHANGES
+}
+
+fn is_mixed_hash(text: &[u8]) -> bool {
+    let changes = text.windows(2).filter(|pair| kind(pair[0]) != kind(pair[1])).count();
+    let words = text.split(|byte| !byte.is_ascii_lowercase()).map(<[u8]>::len);
+    let has_inner_digit =
+        text.windows(2).any(|pair| pair[0].is_ascii_digit() && !pair[1].is_ascii_digit());
+    text.len() == MIN_HASH_CHARS
+        && text.iter().all(u8::is_ascii_alphanumeric)
+        && text.iter().any(u8::is_ascii_uppercase)
+        && text.iter().any(u8::is_ascii_lowercase)
+        && has_inner_digit
+        && changes >= MIN_MIXED_CHANGES
+        && words.max().unwrap_or_default() <= MAX_LOWERCASE_RUN
+}
+
+/// Distinguishes digits, capitals and small letters.
+fn kind(byte: u8) -> u8 {
+    match byte {
+        b'0'..=b'9' => 0,
+        b'A'..=b'Z' => 1,
+        _ => 2,
+    }
 }
 
 #[cfg(test)]
@@ -80,12 +130,14 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_is_told_from_a_word() {
+    fn hashes_are_recognised_and_words_are_not() {
         for hashed in [
-            "index-BX3k9a2Q.js",
+            "assets/index-BX3k9a2Q.js",
             "assets/main.0a1b2c3d.css",
-            "chunk-0123456789abcdef0123.mjs",
-            "index-BX3k9a2Q.js.map",
+            "chunk-d41d8cd98f00b204e980.mjs",
+            "_next/static/index-BX3k9a2Q.js.map",
+            "logo.A94A8FE5CCB19BA61C4C.svg",
+            "assets/font-Ck4xB9Dq.woff2",
         ] {
             assert!(has_hash(hashed), "{hashed}");
         }
@@ -99,6 +151,17 @@ mod tests {
             "0a1b2c3d.js",
             "assets-0a1b2c3d/app.js",
             "a-deadbeef.js",
+            "guide-Section1.html",
+            "assets/guide-Section1.js",
+            "assets/guide-BX3k9a2Q.html",
+            "guide-BX3k9a2Q.js",
+            "report-0a1b2c3d.pdf",
+            "data-0a1b2c3d.json",
+            "photo-2024feb01.png",
+            "wallpaper-face2024.jpg",
+            "docs-Win32Api.js",
+            "assets/track-Mp3Audio.js",
+            "assets/a-MacBook1.png",
         ] {
             assert!(!has_hash(plain), "{plain}");
         }

@@ -24,6 +24,8 @@ struct EntryView<'a> {
     action: &'a str,
     target: Option<&'a str>,
     details: &'a Value,
+    /// The client's address; null if it is unknown (then `details.nearest_hop` is the proxy's), or if the
+    /// operator acted.
     ip: Option<&'a str>,
     #[serde(serialize_with = "respond::time")]
     at: DateTime<Utc>,

@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::{
     app::App,
-    http::{Request, bearer, cookies, origin},
+    http::{Request, bearer, origin},
     problem::{Problem, Unauthorized},
 };
 
@@ -68,7 +68,8 @@ impl Caller {
 /// What the request shows, if it is good in itself. Whether it still holds is for [`run`] to find out.
 pub(crate) async fn of(app: &App, request: &Request) -> Result<Caller, Problem> {
     let scope = Some(if request.method().is_safe() { Scope::Read } else { Scope::Write });
-    let cookie = if app.config.cookies { cookies::access(request.headers())? } else { None };
+    let cookie =
+        if app.config.cookies { app.config.cookie_prefix.access(request.headers())? } else { None };
     let Some(token) = cookie else {
         let token = bearer::token(request.headers())?;
         return Ok(Caller { pass: app.auth.pass(token.expose()).await?, scope });
@@ -111,12 +112,16 @@ pub(crate) async fn identity(app: &App, caller: &Caller) -> Result<Identity, Pro
 
 /// Whether the request's refresh token is in a cookie.
 pub(crate) fn has_cookies(app: &App, request: &Request) -> Result<bool, Problem> {
-    Ok(app.config.cookies && cookies::refresh(request.headers())?.is_some())
+    Ok(app.config.cookies && app.config.cookie_prefix.refresh(request.headers())?.is_some())
 }
 
 /// The refresh token of the request's cookie.
 pub(crate) fn refresh_cookie(app: &App, request: &Request) -> Result<String, Problem> {
-    let token = if app.config.cookies { cookies::refresh(request.headers())? } else { None };
+    let token = if app.config.cookies {
+        app.config.cookie_prefix.refresh(request.headers())?
+    } else {
+        None
+    };
     let token = token.ok_or_else(|| {
         let field = crate::problem::Field::new("refresh_token", "is required");
         Problem::validation(vec![field])

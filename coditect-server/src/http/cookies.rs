@@ -1,8 +1,12 @@
-//! The cookies that a browser keeps tokens in, where the operator wants that.
+//! The cookies in which browsers keep tokens, if the operator enables them.
 //!
-//! Their names begin with `__Host-`, so that a browser takes them from this host only, over TLS or from
-//! itself, and for all paths (RFC 6265bis, section 4.1.3.2); no script can read them, and requests that
-//! other sites have it make do not bear them, but for plain links.
+//! Their names begin with `__Host-`, so that a browser accepts them from this host only, over TLS or from
+//! localhost, and for all paths (RFC 6265bis, section 4.1.3.2). Scripts cannot read them, and cross-site
+//! requests other than top-level navigation do not carry them. Cookies do not distinguish ports: servers
+//! on one host need different [prefixes](CookieNames).
+//!
+//! A `Cookie` header is parsed as bytes, pair by pair: a cookie of another application with a byte that
+//! is not ASCII, which browsers send as it is, affects no other pair.
 
 use coditect_auth::Tokens;
 use hyper::{
@@ -12,51 +16,77 @@ use hyper::{
 
 use crate::problem::Problem;
 
-/// The access token's.
-pub(crate) const ACCESS: &str = "__Host-coditect-access";
-const REFRESH: &str = "__Host-coditect-refresh";
+/// The default prefix of the names.
+pub(crate) const DEFAULT_PREFIX: &str = "coditect";
 
-/// What both have.
+const MAX_PREFIX_BYTES: usize = 64;
+
+/// The attributes of both.
 const ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Lax";
 
-/// How long a browser keeps the refresh token, in seconds: no session lives longer.
-const REFRESH_KEPT_S: i64 = 400 * 24 * 60 * 60;
+/// `Max-Age` of the refresh token's, in seconds: no session lives longer.
+const REFRESH_MAX_AGE_S: i64 = 400 * 24 * 60 * 60;
 
-/// The access token of a request's cookies.
-///
-/// # Errors
-///
-/// 400 if there are two.
-pub(crate) fn access(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    value(headers, ACCESS)
+/// The names of a server's cookies, `__Host-PREFIX-access` and `__Host-PREFIX-refresh`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CookieNames {
+    access: String,
+    refresh: String,
 }
 
-/// The refresh token of a request's cookies.
-///
-/// # Errors
-///
-/// 400 if there are two.
-pub(crate) fn refresh(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    value(headers, REFRESH)
-}
+impl CookieNames {
+    /// Returns the names with `prefix`, which consists of ASCII letters, digits, `-` and `_`.
+    ///
+    /// # Errors
+    ///
+    /// Fails with a message for the operator if `prefix` is empty, too long or has other characters.
+    pub fn with_prefix(prefix: &str) -> Result<Self, String> {
+        let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if prefix.is_empty() || prefix.len() > MAX_PREFIX_BYTES || !prefix.bytes().all(is_valid) {
+            return Err("must be 1 to 64 letters, digits, `-` or `_`".to_owned());
+        }
+        Ok(Self {
+            access: format!("__Host-{prefix}-access"),
+            refresh: format!("__Host-{prefix}-refresh"),
+        })
+    }
 
-/// Has a browser keep `tokens`.
-pub(crate) fn set(headers: &mut HeaderMap, tokens: &Tokens) {
-    let expires_in_s = tokens.expires_in.num_seconds();
-    append(headers, ACCESS, tokens.access.expose(), expires_in_s);
-    append(headers, REFRESH, tokens.refresh.expose(), REFRESH_KEPT_S);
-}
+    /// Returns the access token of a request's cookies.
+    ///
+    /// # Errors
+    ///
+    /// Fails with 400 if the cookie occurs twice.
+    pub(crate) fn access<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, Problem> {
+        value(headers, &self.access)
+    }
 
-/// Has a browser forget them.
-pub(crate) fn clear(headers: &mut HeaderMap) {
-    for name in [ACCESS, REFRESH] {
-        append(headers, name, "", 0);
+    /// Returns the refresh token of a request's cookies.
+    ///
+    /// # Errors
+    ///
+    /// Fails with 400 if the cookie occurs twice.
+    pub(crate) fn refresh<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, Problem> {
+        value(headers, &self.refresh)
+    }
+
+    /// Sets both cookies in the headers of an answer.
+    pub(crate) fn set(&self, headers: &mut HeaderMap, tokens: &Tokens) {
+        let expires_in_s = tokens.expires_in.num_seconds();
+        append(headers, &self.access, tokens.access.expose(), expires_in_s);
+        append(headers, &self.refresh, tokens.refresh.expose(), REFRESH_MAX_AGE_S);
+    }
+
+    /// Deletes both cookies.
+    pub(crate) fn clear(&self, headers: &mut HeaderMap) {
+        for name in [&self.access, &self.refresh] {
+            append(headers, name, "", 0);
+        }
     }
 }
 
 fn append(headers: &mut HeaderMap, name: &str, value: &str, max_age_s: i64) {
     let cookie = format!("{name}={value}; {ATTRIBUTES}; Max-Age={max_age_s}");
-    // Tokens are Base64 and dots, which stand in a header.
+    // Names and tokens consist of characters that a header may have.
     if let Ok(mut cookie) = HeaderValue::from_str(&cookie) {
         cookie.set_sensitive(true);
         headers.append(header::SET_COOKIE, cookie);
@@ -64,13 +94,18 @@ fn append(headers: &mut HeaderMap, name: &str, value: &str, max_age_s: i64) {
 }
 
 fn value<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
-    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));
-    let mut found = pairs.filter(|(key, _)| key.trim() == name).map(|(_, value)| value.trim());
+    let lines = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let mut found = lines.flat_map(|line| line.split(|byte| *byte == b';')).filter_map(|pair| {
+        let value = pair.trim_ascii().strip_prefix(name.as_bytes())?.trim_ascii_start();
+        Some(value.strip_prefix(b"=")?.trim_ascii())
+    });
     let first = found.next();
     if found.next().is_some() {
-        return Err(Problem::bad_request("INVALID_REQUEST", "A cookie is there twice."));
+        let message = format!("The cookie {name} occurs twice in the request.");
+        return Err(Problem::bad_request("INVALID_REQUEST", message));
     }
+    // A value that is not text is no token, and is refused as one.
+    let first = first.map(|value| str::from_utf8(value).unwrap_or("?"));
     Ok(first.filter(|value| !value.is_empty()))
 }
 
@@ -78,32 +113,70 @@ fn value<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Prob
 mod tests {
     use super::*;
 
-    fn headers(lines: &[&str]) -> HeaderMap {
-        let line = |text: &&str| (header::COOKIE, HeaderValue::from_str(text).unwrap());
-        lines.iter().map(line).collect()
+    fn names() -> CookieNames {
+        CookieNames::with_prefix(DEFAULT_PREFIX).unwrap()
+    }
+
+    fn headers(lines: &[impl AsRef<[u8]>]) -> HeaderMap {
+        let value = |line: &[u8]| HeaderValue::from_bytes(line).unwrap();
+        lines.iter().map(|line| (header::COOKIE, value(line.as_ref()))).collect()
     }
 
     #[test]
-    fn a_cookie_is_found_by_its_whole_name_in_any_line() {
-        let lines = ["a=b; __Host-coditect-access=x.y.z", "x__Host-coditect-refresh=n; c="];
-        assert_eq!(access(&headers(&lines)).unwrap(), Some("x.y.z"));
-        assert_eq!(refresh(&headers(&lines)).unwrap(), None);
+    fn cookie_is_found_by_its_whole_name_in_any_line() {
+        let lines = [
+            "a=b; __Host-coditect-access=x.y.z",
+            "x__Host-coditect-refresh=n; __Host-coditect-refresh2=m; c=",
+        ];
+        assert_eq!(names().access(&headers(&lines)).unwrap(), Some("x.y.z"));
+        assert_eq!(names().refresh(&headers(&lines)).unwrap(), None);
+        let spaced = headers(&["a=b;\t__Host-coditect-access = x.y.z ;c"]);
+        assert_eq!(names().access(&spaced).unwrap(), Some("x.y.z"));
     }
 
     #[test]
-    fn a_cookie_that_is_there_twice_is_refused() {
-        for lines in [
-            &["__Host-coditect-access=a; __Host-coditect-access=b"][..],
-            &["__Host-coditect-access=a", "__Host-coditect-access=a"],
-        ] {
-            assert_eq!(access(&headers(lines)).unwrap_err().code(), "INVALID_REQUEST");
+    fn bytes_of_another_cookie_hide_no_pair() {
+        for other in [&b"name=Jos\xc3\xa9"[..], b"name=Jos\xe9", b"\xff", b"\"a", b"=", b"a=\"b"] {
+            let before = [other, b"; __Host-coditect-access=x.y.z"].concat();
+            let after = [b"__Host-coditect-access=x.y.z; ", other].concat();
+            for line in [before, after] {
+                assert_eq!(names().access(&headers(&[line])).unwrap(), Some("x.y.z"));
+            }
         }
     }
 
     #[test]
-    fn cleared_cookies_are_forgotten_at_once_under_the_same_terms() {
+    fn token_that_is_not_text_is_present_and_invalid() {
+        let headers = headers(&[b"__Host-coditect-access=\xe9"]);
+        assert_eq!(names().access(&headers).unwrap(), Some("?"));
+    }
+
+    #[test]
+    fn servers_with_different_prefixes_ignore_each_others_cookies() {
+        let staging = CookieNames::with_prefix("staging").unwrap();
+        let mine = headers(&["__Host-coditect-access=a; __Host-staging-access=b"]);
+        assert_eq!(names().access(&mine).unwrap(), Some("a"));
+        assert_eq!(staging.access(&mine).unwrap(), Some("b"));
+        for wrong in ["", "a b", "a=b", "a;b", "é", &"x".repeat(65)] {
+            assert!(CookieNames::with_prefix(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn cookie_that_occurs_twice_is_refused() {
+        for lines in [
+            &["__Host-coditect-access=a; __Host-coditect-access=b"][..],
+            &["__Host-coditect-access=a", "__Host-coditect-access=a"],
+        ] {
+            let refused = names().access(&headers(lines)).unwrap_err();
+            assert_eq!(refused.code(), "INVALID_REQUEST");
+        }
+    }
+
+    #[test]
+    fn deleted_cookies_expire_at_once_with_the_same_attributes() {
         let mut headers = HeaderMap::new();
-        clear(&mut headers);
+        names().clear(&mut headers);
         let cookies: Vec<_> = headers.get_all(header::SET_COOKIE).iter().collect();
         assert_eq!(
             cookies[0],

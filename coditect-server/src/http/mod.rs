@@ -14,6 +14,7 @@ mod connection;
 pub(crate) mod cookies;
 mod cors;
 pub(crate) mod document;
+mod forwarded;
 mod headers;
 pub(crate) mod origin;
 mod query;
@@ -30,7 +31,8 @@ pub mod websocket;
 mod wire;
 
 pub use body::{Body, BodyError};
-pub use client::ForwardedHeader;
+pub use client::{ClientAddress, ForwardedHeader};
+pub use cookies::CookieNames;
 pub use origin::Origin;
 pub use query::Query;
 pub use request::{BodyLimits, Request};

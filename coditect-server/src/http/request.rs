@@ -2,7 +2,7 @@
 //!
 //! Identity is not in it; a handler gets that from auth, by the [bearer](super::bearer) token.
 
-use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
 use bytes::Bytes;
 use hyper::{
@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    RequestId,
+    ClientAddress, RequestId,
     body::{self, Pace},
     document,
 };
@@ -37,7 +37,7 @@ pub struct Request {
     pace: Pace,
     params: Vec<(String, String)>,
     id: RequestId,
-    client: IpAddr,
+    client: ClientAddress,
     limits: BodyLimits,
 }
 
@@ -46,7 +46,7 @@ impl Request {
         parts: Parts,
         body: Incoming,
         id: RequestId,
-        client: IpAddr,
+        client: ClientAddress,
         limits: BodyLimits,
     ) -> Self {
         let pace = Pace::new(limits.stall_timeout);
@@ -93,8 +93,9 @@ impl Request {
         &self.id
     }
 
-    /// The client's address: the other end of the socket, or of the proxies before it that are trusted.
-    pub fn client_ip(&self) -> IpAddr {
+    /// Returns the client's address: that of the connection's peer, or of the client that trusted proxies
+    /// name.
+    pub fn client(&self) -> ClientAddress {
         self.client
     }
 

@@ -28,7 +28,7 @@ use crate::{
     http::{
         Request,
         conditions::{Conditions, Tag},
-        cookies, respond,
+        respond,
     },
     routes::Answer,
     socket, telemetry,
@@ -151,9 +151,9 @@ pub fn document() -> Value {
                     "description": "An access token, or a personal one.",
                 },
                 "cookie": {
-                    "type": "apiKey", "in": "cookie", "name": cookies::ACCESS,
-                    "description": "Where the operator lets browsers have their tokens in cookies. What \
-                        changes something bears X-CSRF-Token beside it.",
+                    "type": "apiKey", "in": "cookie", "name": "__Host-coditect-access",
+                    "description": "If the operator enables cookies. `coditect` is the default of \
+                        --cookie-prefix. A request that changes something needs X-CSRF-Token, too.",
                 },
             },
         },

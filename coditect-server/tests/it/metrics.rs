@@ -88,11 +88,52 @@ async fn metrics_are_shown_to_the_networks_that_are_named_and_to_nobody_behind_a
 
     let flags = ["--trusted-proxy", "127.0.0.1", "--metrics-from", "192.0.2.0/24"];
     let process = Process::start(on(folder.path(), &flags)).await;
-    for (client, status) in [("192.0.2.7", 200), ("198.51.100.1", 403)] {
+    for (client, status) in [
+        ("192.0.2.7", 200),
+        ("198.51.100.1", 403),
+        ("\", 198.51.100.1", 403),
+        ("192.0.2.7, ", 403),
+        ("unknown", 403),
+    ] {
         let wanted = Call::get("/metrics").header("X-Forwarded-For", client);
         assert_eq!(call(process.address, wanted).await.status, status, "{client}");
     }
     process.terminate().await;
+}
+
+#[tokio::test]
+async fn metrics_are_refused_to_clients_whose_address_is_unknown() {
+    let folder = Folder::new();
+    for flags in [
+        &[][..],
+        &["--trusted-proxy", "10.0.0.0/8"],
+        &["--trusted-proxy", "127.0.0.1"],
+        &["--trusted-proxy", "127.0.0.1", "--forwarded-header", "forwarded"],
+    ] {
+        let process = Process::start(on(folder.path(), flags)).await;
+        let is_trusted = flags.contains(&"127.0.0.1");
+        let direct = call(process.address, Call::get("/metrics")).await;
+        assert_eq!(direct.status, if is_trusted { 403 } else { 200 }, "{flags:?}");
+        let is_rfc = flags.contains(&"forwarded");
+        for (name, value, is_read) in [
+            ("X-Forwarded-For", "127.0.0.1", is_trusted && !is_rfc),
+            ("Forwarded", "for=127.0.0.1", is_rfc),
+            ("X-Forwarded-For", "unknown", false),
+            ("Forwarded", "for=unknown", false),
+            ("Forwarded", "for=_hidden;proto=https", false),
+            ("Via", "1.1 proxy", false),
+            ("X-Real-IP", "127.0.0.1", false),
+        ] {
+            let answer = call(process.address, Call::get("/metrics").header(name, value)).await;
+            let expected = if is_read { 200 } else { 403 };
+            assert_eq!(answer.status, expected, "{flags:?} {name}: {value}");
+        }
+        for probe in ["/healthz", "/readyz", "/api/v5/health"] {
+            let answer = call(process.address, Call::get(probe).header("Via", "1.1 proxy")).await;
+            assert_eq!(answer.status, 200, "{probe}");
+        }
+        process.terminate().await;
+    }
 }
 
 #[tokio::test]

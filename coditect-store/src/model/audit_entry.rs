@@ -24,7 +24,7 @@ pub struct AuditEntry {
     pub target: Option<String>,
     /// What else there is to know: a JSON object, with no secret in it.
     pub details: Json,
-    /// The address that it was done from.
+    /// The client's address, if it is known.
     pub ip: Option<String>,
     /// When it was done, by the clock of whoever did it. The order is that of the commits.
     #[serde(with = "ts_microseconds")]

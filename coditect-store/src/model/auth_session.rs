@@ -55,7 +55,7 @@ pub struct AuthSession {
     pub revocation: Option<Revocation>,
     /// The device, as its `User-Agent` header tells; at most 256 characters.
     pub user_agent: Option<String>,
-    /// The address the login came from.
+    /// The address the login came from, if it is known.
     pub ip: Option<String>,
     /// What its user calls it; at most 100 characters.
     pub name: Option<String>,

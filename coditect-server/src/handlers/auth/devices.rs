@@ -42,6 +42,7 @@ struct DeviceView<'a> {
     /// The tenant that its tokens are for.
     tenant_id: TenantId,
     user_agent: Option<&'a str>,
+    /// The address it signed in from; null if that is unknown.
     ip: Option<&'a str>,
     #[serde(serialize_with = "respond::time")]
     created_at: DateTime<Utc>,

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{caller, checks};
 use crate::{
     app::App,
-    http::{Body, Request, bearer, cookies, respond},
+    http::{Body, ClientAddress, Request, bearer, respond},
     openapi::Operation,
     problem::Problem,
     routes::Answer,
@@ -192,7 +192,7 @@ pub(crate) async fn register(app: Arc<App>, mut request: Request) -> Answer {
         tokens: carrier.view(&app, &signed_in.tokens),
         user: UserView::from(&signed_in.user),
     };
-    Ok(carrier.give(respond::created("/api/v5/auth/me", &view)?, &signed_in.tokens))
+    Ok(carrier.give(&app, respond::created("/api/v5/auth/me", &view)?, &signed_in.tokens))
 }
 
 /// `POST /auth/login`: tokens for a password.
@@ -210,7 +210,7 @@ pub(crate) async fn login(app: Arc<App>, mut request: Request) -> Answer {
         tokens: carrier.view(&app, &signed_in.tokens),
         user: UserView::from(&signed_in.user),
     };
-    Ok(carrier.give(respond::ok(&view)?, &signed_in.tokens))
+    Ok(carrier.give(&app, respond::ok(&view)?, &signed_in.tokens))
 }
 
 /// `POST /auth/refresh`: new tokens for a refresh token, of the body or of a cookie.
@@ -225,7 +225,7 @@ pub(crate) async fn refresh(app: Arc<App>, mut request: Request) -> Answer {
         None => (caller::refresh_cookie(&app, &request)?, Carrier::Cookies),
     };
     let tokens = app.auth.refresh(&token, refresh.act_in, &device(&request)).await?;
-    Ok(carrier.give(respond::ok(&carrier.view(&app, &tokens))?, &tokens))
+    Ok(carrier.give(&app, respond::ok(&carrier.view(&app, &tokens))?, &tokens))
 }
 
 /// `POST /auth/logout`: ends the session of the refresh token in the body, or else of the access
@@ -255,7 +255,7 @@ pub(crate) async fn logout(app: Arc<App>, mut request: Request) -> Answer {
     }
     let mut answer = respond::ok(&SignedOut { signed_out: true })?;
     if carrier == Carrier::Cookies {
-        cookies::clear(answer.headers_mut());
+        app.config.cookie_prefix.clear(answer.headers_mut());
     }
     Ok(answer)
 }
@@ -307,9 +307,9 @@ impl Carrier {
         }
     }
 
-    fn give(self, mut answer: Response<Body>, tokens: &Tokens) -> Response<Body> {
+    fn give(self, app: &App, mut answer: Response<Body>, tokens: &Tokens) -> Response<Body> {
         if self == Self::Cookies {
-            cookies::set(answer.headers_mut(), tokens);
+            app.config.cookie_prefix.set(answer.headers_mut(), tokens);
         }
         answer
     }
@@ -321,10 +321,16 @@ fn name(field: &str, name: Option<String>) -> Result<Option<String>, Problem> {
     Ok(name)
 }
 
-/// Where a request comes from.
+/// Returns the origin of a request, for throttling and the audit log.
 pub(super) fn device(request: &Request) -> Device {
     let user_agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
-    Device { user_agent: user_agent.map(str::to_owned), ip: Some(request.client_ip()) }
+    let user_agent = user_agent.map(str::to_owned);
+    match request.client() {
+        ClientAddress::Known(ip) => Device { user_agent, ip: Some(ip), nearest_hop: None },
+        ClientAddress::Unknown { nearest_hop } => {
+            Device { user_agent, ip: None, nearest_hop: Some(nearest_hop) }
+        }
+    }
 }
 
 impl<'a> From<&'a User> for UserView<'a> {

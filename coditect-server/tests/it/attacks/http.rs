@@ -13,13 +13,13 @@ use crate::{
 const SESSIONS: &str = "/api/v5/sessions";
 
 /// Somebody whose tokens are in cookies: the line of the cookies, and what goes beside them.
-struct Browser {
-    cookies: String,
+pub(super) struct Browser {
+    pub(super) cookies: String,
     csrf: String,
 }
 
 impl Browser {
-    async fn new(world: &World) -> Self {
+    pub(super) async fn new(world: &World) -> Self {
         let email = format!("browser{}@example.org", world.number());
         let body = json!({ "email": email, "password": PASSWORD, "cookies": true });
         let answer = world.call(Call::post(REGISTER).value(&body)).await;
@@ -54,7 +54,7 @@ fn set_cookies(answer: &Answer) -> Vec<&str> {
 }
 
 /// What a server says to these bytes, before it closes or waits for more.
-async fn said(world: &World, bytes: &[u8]) -> Answer {
+pub(super) async fn said(world: &World, bytes: &[u8]) -> Answer {
     let mut client = Client::connect(world.address()).await;
     client.send(bytes).await;
     client.answer().await

@@ -7,6 +7,7 @@
 #![cfg(unix)]
 
 mod accounts;
+mod edge;
 mod families;
 mod http;
 mod jwt;
@@ -40,7 +41,14 @@ const LEAST: usize = 70;
 
 #[test]
 fn the_table_is_as_long_as_it_is_to_be_and_names_its_sources() {
-    let areas = [jwt::rows(), families::rows(), accounts::rows(), http::rows(), tenancy::rows()];
+    let areas = [
+        jwt::rows(),
+        families::rows(),
+        accounts::rows(),
+        http::rows(),
+        edge::rows(),
+        tenancy::rows(),
+    ];
     let rows: Vec<Row> = areas.into_iter().flatten().collect();
     let names: HashSet<_> = rows.iter().map(|row| row.name).collect();
     assert_eq!(names.len(), rows.len(), "a name is there twice");
@@ -79,6 +87,11 @@ async fn no_account_is_taken_or_found_out() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_is_understood_in_two_ways() {
     attempt_all(http::rows()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_client_chooses_its_address_or_its_parser() {
+    attempt_all(edge::rows()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -226,8 +226,14 @@ async fn browsers_get_to_the_ide_by_their_cookies_and_pages_of_others_do_not() {
         assert_eq!(values(&seen, "cookie"), passed.into_iter().collect::<Vec<_>>(), "{sent}");
         assert_eq!(values(&seen, "x-auth-session").len(), 1);
     }
-    // A refresh token more than there can be: none of the cookies is passed on.
-    let crowded = format!("{kept}; __Host-coditect-refresh=a; __Host-coditect-refresh=b; c=1");
+    // The tokens of another server on this host are removed, too.
+    let two = format!("__Host-b_2-access=a; x=\u{e9}; {kept}; __Host-b_2-refresh=b; c=1");
+    let seen = site.seen(Call::get("/theia/").header("Cookie", &two)).await;
+    assert_eq!(values(&seen, "cookie").len(), 1);
+    assert!(!values(&seen, "cookie")[0].contains("__Host-"), "{seen}");
+    assert!(values(&seen, "cookie")[0].ends_with("; c=1"), "{seen}");
+    // A token more than can be removed: none of the cookies is passed on.
+    let crowded = format!("{kept}; {}c=1", "__Host-x-refresh=a; ".repeat(3));
     let seen = site.seen(Call::get("/theia/").header("Cookie", &crowded)).await;
     assert_eq!(values(&seen, "cookie"), [""; 0]);
 
@@ -311,7 +317,8 @@ async fn a_large_upload_is_passed_on_while_it_comes_and_is_nowhere_kept() {
     // All but what may be on its way has arrived, though the other half was not even sent.
     let begun_at = Instant::now();
     loop {
-        let told = call(site.server.address, Call::get("/metrics")).await;
+        let scrape = Call::get("/metrics").header("X-Forwarded-For", "127.0.0.1");
+        let told = call(site.server.address, scrape).await;
         let told = String::from_utf8(told.body).unwrap();
         let line = told.lines().find(|it| it.starts_with("coditect_http_received_bytes_total"));
         let received: usize = line.unwrap().rsplit(' ').next().unwrap().parse().unwrap();

@@ -1,0 +1,75 @@
+//! The edge: forwarding headers, cookies and other headers that proxies and servers parse differently.
+
+use std::sync::Arc;
+
+use super::{
+    Row,
+    http::{Browser, said},
+    row,
+    world::World,
+};
+use crate::{
+    account::{LOGIN, ME, PASSWORD, REGISTER, credentials},
+    client::{Answer, Call},
+};
+
+const DEVICES: &str = "/api/v5/auth/sessions";
+
+/// Sends `GET path` with a raw header line, as a proxy passes on what its client wrote.
+async fn get(world: &World, path: &str, header: &[u8]) -> Answer {
+    let request =
+        [b"GET ", path.as_bytes(), b" HTTP/1.1\r\nHost: x\r\n", header, b"\r\n\r\n"].concat();
+    said(world, &request).await
+}
+
+#[rustfmt::skip]
+pub(super) fn rows() -> Vec<Row> {
+    vec![
+        row("a quote before what the proxy appends", "RFC 7239, 8.1; CWE-348; issue 20, 27", |world: Arc<World>| async move {
+            for left in [&b"\""[..], b"\\", b"\xe9", b"127.0.0.1\"", b"10.0.0.1;"] {
+                let header = [b"X-Forwarded-For: ", left, b", 203.0.113.9"].concat();
+                assert_eq!(get(&world, "/metrics", &header).await.status, 403);
+            }
+            let mut statuses = Vec::new();
+            for n in 0..7 {
+                let guess = credentials(LOGIN, &format!("quote{n}@example.org"), "wrong password");
+                let from = format!("127.0.0.{n}\", 198.51.100.98");
+                statuses.push(world.call_from(&from, guess).await.status);
+            }
+            assert_eq!(statuses[5..], [429, 429]);
+        }),
+        row("a proxy that does not name its client", "RFC 7239, 6.2 and 6.3; CWE-290", |world: Arc<World>| async move {
+            for header in [
+                &b"X-Forwarded-For: unknown"[..], b"X-Forwarded-For: _hidden", b"X-Forwarded-For:",
+                b"X-Forwarded-For: 127.0.0.1,", b"Forwarded: for=127.0.0.1", b"X-Real-IP: 127.0.0.1",
+            ] {
+                assert_eq!(get(&world, "/metrics", header).await.status, 403, "{}", String::from_utf8_lossy(header));
+            }
+            assert_eq!(get(&world, "/metrics", b"X-Forwarded-For: 127.0.0.1").await.status, 200);
+        }),
+        row("a login whose address would be the proxy's", "OWASP ASVS 5, 16.2.1; CWE-348", |world: Arc<World>| async move {
+            let email = format!("hidden{}@example.org", world.number());
+            let registered = world.call_from("unknown", credentials(REGISTER, &email, PASSWORD)).await;
+            let token = registered.data()["token"].as_str().unwrap().to_owned();
+            let devices = world.call(Call::get(DEVICES).bearer(&token)).await.data();
+            assert!(devices[0]["ip"].is_null(), "{devices}");
+            let audit = world.call(Call::get("/api/v5/audit").bearer(&token)).await.data();
+            let entry = &audit[0];
+            assert!(entry["ip"].is_null(), "{audit}");
+            assert_eq!(entry["details"]["nearest_hop"], "127.0.0.1", "{audit}");
+        }),
+        row("another application's cookie beside the tokens", "RFC 6265, 4.2.1; issue 20, 08", |world: Arc<World>| async move {
+            let browser = Browser::new(&world).await;
+            for other in [&b"name=Jos\xc3\xa9"[..], b"name=Jos\xe9", b"\xff\xfe", b"\"", b"=", b"__Host-other-access=x"] {
+                for line in [
+                    [b"Cookie: ", other, b"; ", browser.cookies.as_bytes()].concat(),
+                    [b"Cookie: ", browser.cookies.as_bytes(), b"; ", other].concat(),
+                    [b"Cookie: ", other, b"\r\nCookie: ", browser.cookies.as_bytes()].concat(),
+                ] {
+                    let answer = get(&world, ME, &line).await;
+                    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&line));
+                }
+            }
+        }),
+    ]
+}
