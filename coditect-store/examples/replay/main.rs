@@ -76,8 +76,8 @@ async fn replay(
         if report.skipped > 0 {
             println!("{file}: {} skipped: they need an empty, young cluster", report.skipped);
         }
-        if let Some(first) = report.first_disagreement {
-            println!("{first}");
+        for disagreement in &report.disagreements {
+            println!("{disagreement}");
         }
         all_agree &= report.agree == run;
     }

@@ -27,8 +27,8 @@ pub(crate) struct Report {
     pub(crate) agree: usize,
     /// How many there was no database for.
     pub(crate) skipped: usize,
-    /// The first that doesn't, in full.
-    pub(crate) first_disagreement: Option<String>,
+    /// Each disagreement, in full.
+    pub(crate) disagreements: Vec<String>,
 }
 
 /// Where a program's answer differs from the recorded one.
@@ -116,7 +116,7 @@ pub(crate) async fn replay_all(
     programs: &[Value],
     database: impl AsyncFn(&Value) -> Result<Option<Database>>,
 ) -> Report {
-    let mut report = Report { agree: 0, skipped: 0, first_disagreement: None };
+    let mut report = Report { agree: 0, skipped: 0, disagreements: Vec::new() };
     for program in programs {
         let outcome = match database(program).await {
             Err(error) => Err(disagreement("opening a database", Value::Null, answer(Err(error)))),
@@ -130,9 +130,7 @@ pub(crate) async fn replay_all(
         match outcome {
             Ok(()) => report.agree += 1,
             Err(differs) => {
-                report
-                    .first_disagreement
-                    .get_or_insert_with(|| format!("{differs}\n  program: {program}"));
+                report.disagreements.push(format!("{differs}\n  program: {program}"));
             }
         }
     }

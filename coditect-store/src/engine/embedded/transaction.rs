@@ -24,6 +24,7 @@ use super::{
     ranges::{KeyRange, RangeSet, is_key, next_key},
     reads::{self, View},
     sequencer::{Commit, ReadAt},
+    snapshot_cache::SnapshotCache,
     sync::{Instant, Mutex, MutexGuard},
     watches::Watcher,
     writer::Committed,
@@ -46,8 +47,8 @@ struct State {
     read_conflicts: RangeSet,
     /// Those that were asked for; what is written conflicts by itself.
     write_conflicts: RangeSet,
-    /// What reads by counted selectors have passed over.
-    passed: RangeSet,
+    /// The part of the snapshot that was read.
+    cache: SnapshotCache,
     watchers: Vec<Watcher>,
     /// Bytes of keys and values written.
     written: usize,
@@ -77,6 +78,11 @@ pub(super) struct ReadPoint {
 }
 
 impl ReadPoint {
+    /// Returns whether no version was read at or set.
+    fn is_unset(&self) -> bool {
+        self.wanted.is_none() && self.fixed.is_none()
+    }
+
     pub(super) fn get(&mut self, board: &Board) -> Result<&Arc<Published>> {
         if let Some((_, since)) = &self.fixed {
             board.check_open()?;
@@ -358,9 +364,9 @@ impl Transaction {
         if let Some(error) = state.refused {
             return Err(error());
         }
-        let State { point, writes, read_conflicts, passed, .. } = &mut *state;
+        let State { point, writes, read_conflicts, cache, .. } = &mut *state;
         let board = &self.shared.board;
-        let answer = read(&mut View { writes, point, board, passed });
+        let answer = read(&mut View { writes, point, board, cache });
         let answer = answer.map_err(|error| board.cause_of(error));
         let answer = answer.map(|(answer, depends_on)| {
             if isolation == Isolation::Serializable {
@@ -404,8 +410,11 @@ impl Transaction {
         Ok(())
     }
 
+    /// Returns the version that a commit with writes is checked against; `None` if the transaction
+    /// never had one. Fails if it is too old, even without a read that could conflict: FoundationDB's
+    /// client adds a conflict range of its own to each transaction whose writes meet no read.
     fn read_at(&self, mut point: ReadPoint, conflicts: &RangeSet) -> Result<Option<ReadAt>> {
-        if conflicts.is_empty() {
+        if conflicts.is_empty() && point.is_unset() {
             return Ok(None);
         }
         point.get(&self.shared.board)?;

@@ -72,6 +72,8 @@ pub(super) struct Writes {
     entries: BTreeMap<Vec<u8>, Entry>,
     /// Whether anything was ever cleared or made unreadable.
     has_gaps: bool,
+    /// Whether anything was ever made unreadable.
+    has_unreadable: bool,
     /// What was written before a versionstamped key made its place unreadable, and the ranges of that.
     settled: Mutations,
     settled_ranges: Vec<KeyRange>,
@@ -175,6 +177,7 @@ impl Writes {
         if begin >= end {
             return;
         }
+        self.has_unreadable = true;
         self.settle(begin, end);
         self.cover(begin, end, Gap { cleared: false, unreadable: true });
     }
@@ -201,6 +204,11 @@ impl Writes {
 
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Returns whether a key may be unreadable.
+    pub(super) fn has_unreadable(&self) -> bool {
+        self.has_unreadable
     }
 
     /// The segment that `key` lies in.
@@ -240,6 +248,7 @@ impl Writes {
 
     fn write(&mut self, key: &[u8], operation: Operation) {
         let stamps = matches!(&operation, Operation::Apply(op, _) if !op.reads_value());
+        self.has_unreadable |= stamps;
         let gap = self.gap_before(key);
         let new = || Entry { operations: Vec::new(), unreadable: gap.unreadable, gap };
         let entry = self.entries.entry(key.to_vec()).or_insert_with(new);

@@ -53,7 +53,7 @@ const LONGEST_LEAD: Duration = Duration::from_millis(1);
 /// What a transaction asks to have written.
 #[derive(Debug)]
 pub(super) struct Commit {
-    /// What it read at, and since when; `None` if nothing it read can conflict.
+    /// The version it read at, and since when; `None` if it never had one.
     pub(super) read: Option<ReadAt>,
     pub(super) read_ranges: Vec<KeyRange>,
     /// What counts as written beside what is.
