@@ -86,17 +86,21 @@ pub(super) async fn the_size_counts_keys_values_and_conflict_ranges(database: Da
     assert!(tx.approximate_size().await.unwrap() >= one + 1_000);
 }
 
-/// All that is about time, so that it is waited for once.
+/// All cases that wait for the lifetime of a transaction, so that they wait once.
 pub(super) async fn after_five_seconds_a_transaction_is_too_old_and_a_new_one_is_not(
     database: Database,
 ) {
     write(&database, &[("a", "1")]).await;
     let (reader, scanner) = (database.begin(), database.begin());
     let (writer, blind) = (database.begin(), database.begin());
+    let (snapshot, versionless) = (database.begin(), database.begin());
     for tx in [&reader, &scanner, &writer, &blind] {
         tx.read_version().await.unwrap();
         tx.set(b"b", b"");
     }
+    snapshot.snapshot().get(b"a").await.unwrap();
+    snapshot.set(b"b", b"");
+    versionless.set(b"c", b"");
     writer.add_read_conflict_range(b"a", b"b").unwrap();
     tokio::time::sleep(LIFETIME + Duration::from_millis(100)).await;
     // Servers of a cluster with little to do forget some seconds later than they may. Another key each time:
@@ -120,5 +124,11 @@ pub(super) async fn after_five_seconds_a_transaction_is_too_old_and_a_new_one_is
     let page = scanner.get_range(&RangeQuery::new(b"", b"\xff")).await;
     assert_eq!(kind(page), ErrorKind::TooOld);
     assert_eq!(kind(writer.commit().await), ErrorKind::TooOld);
-    blind.commit().await.unwrap();
+    assert_eq!(kind(blind.commit().await), ErrorKind::TooOld, "it has writes and a read version");
+    assert_eq!(
+        kind(snapshot.commit().await),
+        ErrorKind::TooOld,
+        "it has writes and a read version"
+    );
+    versionless.commit().await.unwrap();
 }
