@@ -17,6 +17,7 @@
 mod applier;
 mod board;
 mod conflicts;
+mod database_reads;
 mod disk;
 mod layer;
 mod log;
@@ -24,6 +25,7 @@ mod ranges;
 mod read_your_writes;
 mod reads;
 mod recovery;
+mod segments;
 mod sequencer;
 mod snapshot;
 mod snapshot_cache;

@@ -13,87 +13,19 @@
 
 use super::{
     super::{
-        limits::{MAX_KEY, accessed_unreadable},
+        limits::MAX_KEY,
         range::{KeySelector, KeyValue, Order, RangeQuery},
     },
-    ranges::{KeyRange, is_key, next_key},
+    database_reads::Selector,
+    ranges::is_key,
     reads::View,
-    snapshot_cache::END_OF_KEYS,
-    writes::{self, State},
+    segments::{Kind, Segment},
 };
 use crate::Result;
-
-/// Number of system keys that follow the last user key. A database always has some, and key
-/// selectors and limits of the reads that go to it count them.
-const SYSTEM_ROWS: u32 = 1000;
 
 /// Maximum number of single cleared keys that one read of the database passes over, besides those
 /// that earlier reads have met.
 const MAX_SKIPPED_CLEARS: usize = 100;
-
-/// A key selector without `or_equal`: the first key at or after `key`, and `offset - 1` keys on.
-#[derive(Clone, Debug)]
-struct Selector {
-    key: Vec<u8>,
-    offset: i64,
-}
-
-impl Selector {
-    fn first_at(key: impl Into<Vec<u8>>) -> Self {
-        Self { key: key.into(), offset: 1 }
-    }
-
-    fn is_first_at(&self) -> bool {
-        self.offset == 1
-    }
-
-    fn is_backward(&self) -> bool {
-        self.offset <= 0
-    }
-}
-
-impl From<&KeySelector> for Selector {
-    fn from(selector: &KeySelector) -> Self {
-        let KeySelector { key, offset, .. } = selector.without_or_equal();
-        Self { key, offset: offset.into() }
-    }
-}
-
-/// A maximal stretch of keys between which neither the writes nor the known part of the snapshot
-/// change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Segment {
-    begin: Vec<u8>,
-    end: Vec<u8>,
-    /// Whether a versionstamp makes it unreadable; then nothing else about it may be used.
-    unreadable: bool,
-    kind: Kind,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Kind {
-    /// Not known without a read of the database.
-    Unknown,
-    Empty,
-    /// A single key. Without a value if an atomic operation cleared it: no row, but selectors
-    /// count it.
-    Row(Option<Vec<u8>>),
-}
-
-impl Segment {
-    /// Returns what is known of the segment. Fails if it is unreadable.
-    fn kind(&self) -> Result<&Kind> {
-        if self.unreadable { Err(accessed_unreadable()) } else { Ok(&self.kind) }
-    }
-
-    fn is_resolved(&self) -> bool {
-        !self.unreadable && self.kind != Kind::Unknown
-    }
-
-    fn is_unknown(&self) -> bool {
-        !self.unreadable && self.kind == Kind::Unknown
-    }
-}
 
 /// What is left of the limits of a read.
 #[derive(Clone, Copy)]
@@ -150,18 +82,13 @@ impl Ends {
     }
 }
 
-/// What a read of the database, without the transaction's writes, came to.
-struct Fetched {
-    first: Option<Vec<u8>>,
-    last: Option<Vec<u8>>,
-    more: bool,
-    read_to_begin: bool,
-}
-
-impl Fetched {
-    fn nothing(read_to_begin: bool) -> Self {
-        Self { first: None, last: None, more: false, read_to_begin }
-    }
+/// The state of a read between its reads of the database.
+#[derive(Default)]
+struct Progress {
+    /// Rows to ask for beyond those that are left.
+    extra: i64,
+    /// Number of reads of the database so far.
+    reads: u32,
 }
 
 /// One end of a range read, as far as it is resolved.
@@ -228,7 +155,7 @@ impl View<'_> {
             self.resolve(&mut end, &mut ends)?;
         }
         let mut answer = Answer::default();
-        let (mut past_end, mut extra, mut reads) = (0, 0, 0);
+        let (mut past_end, mut progress) = (0, Progress::default());
         loop {
             if answer.rows.is_empty() && is_inverted(&begin, &end) {
                 return Ok(Answer::default());
@@ -265,46 +192,7 @@ impl View<'_> {
                 break;
             }
             if *at.kind()? == Kind::Unknown {
-                let clears = clear_limit(reads);
-                let mut unknown_end = at.clone();
-                let mut single = 0;
-                if at.begin < goal.begin {
-                    single = self
-                        .skip_unknown(&mut unknown_end, goal, clears + MAX_SKIPPED_CLEARS)?
-                        .min(clears);
-                }
-                let to = if unknown_end != *goal {
-                    extra += (1 - end.selector.offset).max(0);
-                    Selector::first_at(unknown_end.end)
-                } else if end.selector.offset < 1 {
-                    extra += 1 - end.selector.offset;
-                    Selector::first_at(end.selector.key.clone())
-                } else {
-                    let mut to = end.selector.clone();
-                    if to.offset > 1 {
-                        single += self.count_clears(unknown_end, clears - single)?;
-                        to.offset += offset(single);
-                    }
-                    to
-                };
-                extra += offset(single);
-                let from = if begin.selector.is_first_at() {
-                    let key = begin.segment.begin.clone().max(begin.selector.key);
-                    begin.selector = Selector::first_at(key);
-                    begin.selector.clone()
-                } else if begin.selector.offset > 1 {
-                    extra += begin.selector.offset - 1;
-                    Selector::first_at(begin.selector.key.clone())
-                } else {
-                    let single = offset(self.count_clears_back(begin.segment.clone(), clears)?);
-                    extra += single;
-                    Selector { offset: begin.selector.offset - single, ..begin.selector.clone() }
-                };
-                let to = Selector { key: to.key.max(from.key.clone()), ..to };
-                let rows = request_rows(left, extra, 2 - from.offset);
-                (extra, reads) = (0, reads + 1);
-                let fetched = self.fetch(&from, &to, rows, Order::Ascending)?;
-                self.note_fetched(&fetched, &from, &to, Order::Ascending);
+                self.fetch_up(&mut begin, &end, left, &mut progress)?;
                 self.resolve(&mut begin, &mut ends)?;
                 self.resolve(&mut end, &mut ends)?;
                 continue;
@@ -350,7 +238,7 @@ impl View<'_> {
             self.resolve(&mut begin, &mut ends)?;
         }
         let mut answer = Answer::default();
-        let (mut past_begin, mut extra, mut reads) = (0, 0, 0);
+        let (mut past_begin, mut progress) = (0, Progress::default());
         loop {
             if answer.rows.is_empty() && is_inverted(&begin, &end) {
                 return Ok(Answer::default());
@@ -384,48 +272,9 @@ impl View<'_> {
                 }
                 end.segment = self.segment_before(&end.segment.begin)?;
             }
-            let (at, goal) = (&end.segment, &begin.segment);
+            let at = &end.segment;
             if *at.kind()? == Kind::Unknown {
-                let clears = clear_limit(reads);
-                let mut unknown_end = at.clone();
-                let mut single = 0;
-                if at.begin > goal.begin {
-                    single = self
-                        .skip_unknown_back(&mut unknown_end, goal, clears + MAX_SKIPPED_CLEARS)?
-                        .min(clears);
-                }
-                let from = if unknown_end != *goal {
-                    extra += (begin.selector.offset - 1).max(0);
-                    Selector::first_at(unknown_end.begin)
-                } else if begin.selector.offset > 1 {
-                    extra += begin.selector.offset - 1;
-                    Selector::first_at(begin.selector.key.clone())
-                } else {
-                    let mut from = begin.selector.clone();
-                    if from.offset < 1 {
-                        single += self.count_clears_back(unknown_end, clears - single)?;
-                        from.offset -= offset(single);
-                    }
-                    from
-                };
-                extra += offset(single);
-                let to = if end.selector.is_first_at() {
-                    let key = end.segment.end.clone().min(end.selector.key);
-                    end.selector = Selector::first_at(key);
-                    end.selector.clone()
-                } else if end.selector.offset < 1 {
-                    extra += 1 - end.selector.offset;
-                    Selector::first_at(end.selector.key.clone())
-                } else {
-                    let single = offset(self.count_clears(end.segment.clone(), clears)?);
-                    extra += single;
-                    Selector { offset: end.selector.offset + single, ..end.selector.clone() }
-                };
-                let from = Selector { key: from.key.min(to.key.clone()), ..from };
-                let rows = request_rows(left, extra, to.offset);
-                (extra, reads) = (0, reads + 1);
-                let fetched = self.fetch(&from, &to, rows, Order::Descending)?;
-                self.note_fetched(&fetched, &from, &to, Order::Descending);
+                self.fetch_down(&begin, &mut end, left, &mut progress)?;
                 self.resolve(&mut end, &mut ends)?;
                 self.resolve(&mut begin, &mut ends)?;
                 continue;
@@ -452,6 +301,109 @@ impl View<'_> {
         }
         answer.ends = Ends { begin: ends.begin && !answer.more, end: ends.end };
         Ok(answer)
+    }
+
+    /// Reads the unknown segment that an ascending read has come to, and more as far as it helps.
+    fn fetch_up(
+        &mut self,
+        begin: &mut End,
+        end: &End,
+        left: Remaining,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        let (at, goal) = (&begin.segment, &end.segment);
+        let clears = clear_limit(progress.reads);
+        let mut unknown_end = at.clone();
+        let mut single = 0;
+        if at.begin < goal.begin {
+            single =
+                self.skip_unknown(&mut unknown_end, goal, clears + MAX_SKIPPED_CLEARS)?.min(clears);
+        }
+        let to = if unknown_end != *goal {
+            progress.extra += (1 - end.selector.offset).max(0);
+            Selector::first_at(unknown_end.end)
+        } else if end.selector.offset < 1 {
+            progress.extra += 1 - end.selector.offset;
+            Selector::first_at(end.selector.key.clone())
+        } else {
+            let mut to = end.selector.clone();
+            if to.offset > 1 {
+                single += self.count_clears(unknown_end, clears - single)?;
+                to.offset += offset(single);
+            }
+            to
+        };
+        progress.extra += offset(single);
+        let from = if begin.selector.is_first_at() {
+            let key = begin.segment.begin.clone().max(begin.selector.key.clone());
+            begin.selector = Selector::first_at(key);
+            begin.selector.clone()
+        } else if begin.selector.offset > 1 {
+            progress.extra += begin.selector.offset - 1;
+            Selector::first_at(begin.selector.key.clone())
+        } else {
+            let single = offset(self.count_clears_back(begin.segment.clone(), clears)?);
+            progress.extra += single;
+            Selector { offset: begin.selector.offset - single, ..begin.selector.clone() }
+        };
+        let to = Selector { key: to.key.max(from.key.clone()), ..to };
+        let rows = request_rows(left, progress.extra, 2 - from.offset);
+        *progress = Progress { extra: 0, reads: progress.reads + 1 };
+        let fetched = self.fetch(&from, &to, rows, Order::Ascending)?;
+        self.note_fetched(&fetched, &from, &to, Order::Ascending);
+        Ok(())
+    }
+
+    /// Reads the unknown segment that a descending read has come to, and more as far as it helps.
+    fn fetch_down(
+        &mut self,
+        begin: &End,
+        end: &mut End,
+        left: Remaining,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        let (at, goal) = (&end.segment, &begin.segment);
+        let clears = clear_limit(progress.reads);
+        let mut unknown_end = at.clone();
+        let mut single = 0;
+        if at.begin > goal.begin {
+            single = self
+                .skip_unknown_back(&mut unknown_end, goal, clears + MAX_SKIPPED_CLEARS)?
+                .min(clears);
+        }
+        let from = if unknown_end != *goal {
+            progress.extra += (begin.selector.offset - 1).max(0);
+            Selector::first_at(unknown_end.begin)
+        } else if begin.selector.offset > 1 {
+            progress.extra += begin.selector.offset - 1;
+            Selector::first_at(begin.selector.key.clone())
+        } else {
+            let mut from = begin.selector.clone();
+            if from.offset < 1 {
+                single += self.count_clears_back(unknown_end, clears - single)?;
+                from.offset -= offset(single);
+            }
+            from
+        };
+        progress.extra += offset(single);
+        let to = if end.selector.is_first_at() {
+            let key = end.segment.end.clone().min(end.selector.key.clone());
+            end.selector = Selector::first_at(key);
+            end.selector.clone()
+        } else if end.selector.offset < 1 {
+            progress.extra += 1 - end.selector.offset;
+            Selector::first_at(end.selector.key.clone())
+        } else {
+            let single = offset(self.count_clears(end.segment.clone(), clears)?);
+            progress.extra += single;
+            Selector { offset: end.selector.offset + single, ..end.selector.clone() }
+        };
+        let from = Selector { key: from.key.min(to.key.clone()), ..from };
+        let rows = request_rows(left, progress.extra, to.offset);
+        *progress = Progress { extra: 0, reads: progress.reads + 1 };
+        let fetched = self.fetch(&from, &to, rows, Order::Descending)?;
+        self.note_fetched(&fetched, &from, &to, Order::Descending);
+        Ok(())
     }
 
     fn end_at(&mut self, selector: Selector, ends: &mut Ends) -> Result<End> {
@@ -595,202 +547,6 @@ impl View<'_> {
         }
         Ok(single)
     }
-
-    /// Returns the segment that `key` belongs to.
-    fn segment_at(&mut self, key: &[u8]) -> Result<Segment> {
-        let known = self.cache.range_at(key);
-        let mut begin = known.begin;
-        let mut end = known.end;
-        let mut stored = None;
-        if known.is_known {
-            match self.row_from(key, &end)? {
-                Some((at, value)) if at == key => {
-                    (begin, end) = (key.to_vec(), next_key(key));
-                    stored = Some(value);
-                }
-                row => {
-                    if let Some((last, _)) = self.row_before(key, &begin)? {
-                        begin = next_key(&last);
-                    }
-                    if let Some((next, _)) = row {
-                        end = next;
-                    }
-                }
-            }
-        }
-        Ok(self.writes.segment_at(key).over(begin, end, known.is_known, stored))
-    }
-
-    /// Returns the segment that the keys right before `key` belong to; `key` is not empty.
-    fn segment_before(&mut self, key: &[u8]) -> Result<Segment> {
-        let known = self.cache.range_before(key);
-        let mut begin = known.begin;
-        let mut end = known.end;
-        let mut stored = None;
-        if known.is_known {
-            match self.row_before(key, &begin)? {
-                Some((at, value)) if is_key(&at, key) => {
-                    (begin, end) = (at, key.to_vec());
-                    stored = Some(value);
-                }
-                row => {
-                    if let Some((last, _)) = row {
-                        begin = next_key(&last);
-                    }
-                    if let Some((next, _)) = self.row_from(key, &end)? {
-                        end = next;
-                    }
-                }
-            }
-        }
-        Ok(self.writes.segment_before(key).over(begin, end, known.is_known, stored))
-    }
-
-    /// Reads the database: the rows between two selectors, at most `limit` of them.
-    fn fetch(
-        &mut self,
-        begin: &Selector,
-        end: &Selector,
-        limit: usize,
-        order: Order,
-    ) -> Result<Fetched> {
-        let is_at_begin = begin.key.is_empty() && begin.offset < 1;
-        // The client asks for a read version first.
-        self.stored()?;
-        if end.key.is_empty() && end.offset <= 1 {
-            return Ok(Fetched::nothing(is_at_begin));
-        }
-        let from = if is_at_begin { Some(Vec::new()) } else { self.database_key(begin)? };
-        let to = self.database_key(end)?;
-        // Past the first key the client resolves the selectors one by one.
-        let one_by_one = from.is_none() || to.is_none();
-        let (from, to) = (from.unwrap_or_default(), to.unwrap_or_default());
-        if from >= to {
-            return Ok(Fetched::nothing(is_at_begin && !one_by_one));
-        }
-        let (mut first, mut last, mut count) = (None, None, 0);
-        let mut take = |key: Vec<u8>| {
-            first.get_or_insert_with(|| key.clone());
-            last = Some(key);
-            count += 1;
-            count < limit
-        };
-        let system = (system_index(&from), system_index(&to));
-        let mut goes_on = true;
-        if order == Order::Descending {
-            goes_on = (system.0..system.1).rev().all(|index| take(system_key(index)));
-        }
-        if goes_on && from.as_slice() < MAX_KEY {
-            for row in self.stored()?.rows(&from, (&*to).min(MAX_KEY), order)? {
-                goes_on = take(row?.key);
-                if !goes_on {
-                    break;
-                }
-            }
-        }
-        if goes_on && order == Order::Ascending {
-            goes_on = (system.0..system.1).all(|index| take(system_key(index)));
-        }
-        let more = !goes_on;
-        let read_to_begin = if one_by_one {
-            from.is_empty() && (order == Order::Ascending || !more)
-        } else {
-            is_at_begin
-        };
-        Ok(Fetched { first, last, more, read_to_begin })
-    }
-
-    /// Adds to the cache the keys that a read of the database has shown.
-    fn note_fetched(&mut self, fetched: &Fetched, begin: &Selector, end: &Selector, order: Order) {
-        let complete = !fetched.more;
-        let (low, high) = match order {
-            Order::Ascending => (&fetched.first, &fetched.last),
-            Order::Descending => (&fetched.last, &fetched.first),
-        };
-        let begin_is_known = begin.offset <= 1 && (complete || order == Order::Ascending);
-        let end_is_known = end.offset >= 1 && (complete || order == Order::Descending);
-        let mut from = if begin_is_known { begin.key.clone() } else { END_OF_KEYS.to_vec() };
-        let mut to = if end_is_known { end.key.clone() } else { Vec::new() };
-        if fetched.read_to_begin {
-            from.clear();
-        }
-        if let (Some(low), Some(high)) = (low, high) {
-            from = from.min(low.clone());
-            to = to.max(next_key(high));
-        }
-        self.cache.insert(KeyRange::new(&from, &to));
-    }
-
-    /// Returns the key of the database that a selector means; `None` before the first.
-    fn database_key(&mut self, selector: &Selector) -> Result<Option<Vec<u8>>> {
-        let Selector { key, offset } = selector;
-        if *offset == 1 {
-            return Ok(Some(key.clone()));
-        }
-        if *offset < 1 {
-            let mut at = key.clone();
-            for _ in *offset..1 {
-                match self.row_before(&at, b"")? {
-                    Some((before, _)) => at = before,
-                    None => return Ok(None),
-                }
-            }
-            return Ok(Some(at));
-        }
-        let mut at = key.clone();
-        for nth in 0..*offset {
-            match self.row_from(&at, END_OF_KEYS)? {
-                Some((found, _)) if nth + 1 == *offset => return Ok(Some(found)),
-                Some((found, _)) => at = next_key(&found),
-                None => break,
-            }
-        }
-        Ok(Some(END_OF_KEYS.to_vec()))
-    }
-
-    /// Returns the first row of the database from `begin` up to, and without, `end`.
-    fn row_from(&mut self, begin: &[u8], end: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
-        if begin < MAX_KEY {
-            let mut rows = self.stored()?.rows(begin, end.min(MAX_KEY), Order::Ascending)?;
-            if let Some(row) = rows.next().transpose()? {
-                return Ok(Some((row.key, row.value)));
-            }
-        }
-        let index = system_index(begin);
-        let key = system_key(index);
-        Ok((index < SYSTEM_ROWS && key.as_slice() < end).then(|| (key, Vec::new())))
-    }
-
-    /// Returns the last row of the database before `end` that is not before `begin`.
-    fn row_before(&mut self, end: &[u8], begin: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
-        if let Some(index) = system_index(end).checked_sub(1) {
-            let key = system_key(index);
-            if key.as_slice() >= begin {
-                return Ok(Some((key, Vec::new())));
-            }
-        }
-        if begin >= MAX_KEY {
-            return Ok(None);
-        }
-        let mut rows = self.stored()?.rows(begin, end.min(MAX_KEY), Order::Descending)?;
-        Ok(rows.next().transpose()?.map(|row| (row.key, row.value)))
-    }
-}
-
-impl writes::Segment<'_> {
-    /// Returns this segment over one of the snapshot, from `begin` to `end`.
-    fn over(self, begin: Vec<u8>, end: Vec<u8>, known: bool, stored: Option<Vec<u8>>) -> Segment {
-        let kind = match (self.state, known) {
-            (State::Cleared, _) => Kind::Empty,
-            (State::Unmodified, false) => Kind::Unknown,
-            (State::Unmodified, true) => stored.map_or(Kind::Empty, |value| Kind::Row(Some(value))),
-            (State::Written(written), false) if written.depends_on_stored() => Kind::Unknown,
-            (State::Written(written), _) => Kind::Row(written.over(stored)),
-        };
-        let written_end = self.end.unwrap_or_else(|| END_OF_KEYS.to_vec());
-        let (begin, end) = (begin.max(self.begin), end.min(written_end));
-        Segment { begin, end, unreadable: self.unreadable, kind }
-    }
 }
 
 fn is_inverted(begin: &End, end: &End) -> bool {
@@ -821,22 +577,4 @@ fn request_rows(left: Remaining, extra: i64, at_least: i64) -> usize {
 
 fn offset(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-fn system_key(index: u32) -> Vec<u8> {
-    [b"\xff\x02/".as_slice(), &index.to_be_bytes()].concat()
-}
-
-/// Returns the number of system keys before `key`.
-fn system_index(key: &[u8]) -> u32 {
-    let (mut low, mut high) = (0, SYSTEM_ROWS);
-    while low < high {
-        let middle = low.midpoint(high);
-        if system_key(middle).as_slice() < key {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    low
 }
