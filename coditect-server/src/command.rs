@@ -80,7 +80,7 @@ pub struct Check {
     /// Where the store is.
     #[command(flatten)]
     pub place: Place,
-    /// Put index entries right that do not fit their records. Nothing else is changed.
+    /// Correct index entries and counters that disagree with their records. Nothing else is changed.
     #[arg(long)]
     pub repair: bool,
 }

@@ -360,6 +360,12 @@ impl From<store::Error> for Problem {
                 Self::conflict("CONFLICT", "There is one like this already.")
             }
             ErrorKind::Limit => Self::too_large("This is more than can be kept in one piece."),
+            ErrorKind::Quota("bytes") => Self::new(
+                StatusCode::FORBIDDEN,
+                "QUOTA_EXCEEDED",
+                "This is more than your account may keep. What was deleted counts until it is \
+                 removed, within a minute.",
+            ),
             ErrorKind::Quota(_) => Self::new(
                 StatusCode::FORBIDDEN,
                 "QUOTA_EXCEEDED",

@@ -15,6 +15,12 @@ use tokio::{
 
 use crate::{app::App, telemetry};
 
+/// The interval between collections of deleted contents.
+const RECLAIM_INTERVAL: time::Duration = time::Duration::from_secs(5);
+
+/// The interval between renewals of the leases of contents that are read: a third of a lease.
+const READ_LEASE_INTERVAL: time::Duration = time::Duration::from_secs(5);
+
 /// How often the signing keys are looked at.
 const KEYS_KEPT_EVERY: time::Duration = time::Duration::from_secs(60);
 
@@ -56,8 +62,33 @@ pub(crate) async fn run(app: Arc<App>) {
     tokio::select! {
         () = app.stopping().cancelled() => {}
         () = working => {}
+        () = reclaim(&app) => {}
+        () = renew_read_leases(&app) => {}
         () = keep_keys(&app) => {}
         () = telemetry::keep() => {}
+    }
+}
+
+/// Removes the contents that no record holds and nobody reads.
+async fn reclaim(app: &App) {
+    let mut due = time::interval(RECLAIM_INTERVAL);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let store = app.store.in_background("reclaim");
+    loop {
+        due.tick().await;
+        let collected = store.collect_blobs(app.clock.now()).await.map(|_| ());
+        told("deleted contents could not be removed", collected);
+    }
+}
+
+/// Keeps the contents that are being read. In a task apart from [`reclaim`], which may take long.
+async fn renew_read_leases(app: &App) {
+    let mut due = time::interval(READ_LEASE_INTERVAL);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        let renewed = app.store.renew_read_leases(app.clock.now()).await.map(|_| ());
+        told("leases of contents that are read could not be renewed", renewed);
     }
 }
 

@@ -104,7 +104,7 @@ pub use clock::{Clock, ManualClock};
 pub use entity::Entity;
 pub use error::{Error, ErrorKind, Result, RunError};
 pub use repository::{
-    Appended, Blob, BlobReader, BlobUpload, Counter, Cursor, LogScan, Logged, Page, Revision, Scan,
-    Stored, Swept, TenantTransaction, Transaction,
+    Appended, Blob, BlobReader, BlobUpload, Counter, Cursor, LogScan, Logged, Page, Reservation,
+    Revision, Scan, Stored, Swept, TenantTransaction, Transaction,
 };
 pub use store::{Store, StoreOptions};

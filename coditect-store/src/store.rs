@@ -10,7 +10,7 @@ use crate::{
     entity::{Entity, Log, META, Registry},
     inspect::Inspect,
     keyspace::{KeyPart, Root, unpack_all},
-    repository::{self, Catalog, Context, IndexBuild, Verification},
+    repository::{self, Catalog, Context, IndexBuild, Readers, Verification},
     transaction::{self, RetryPolicy},
 };
 
@@ -181,6 +181,11 @@ impl Store {
         &self.context.registry
     }
 
+    /// The blobs that this process reads.
+    pub(crate) fn readers(&self) -> &Arc<Readers> {
+        &self.context.readers
+    }
+
     fn typed(&self, tx: engine::Transaction) -> Transaction {
         Transaction::new(tx, Arc::clone(&self.context))
     }
@@ -241,8 +246,13 @@ impl StoreOptions {
             repository::settle(&tx, at, declared).await
         });
         settled.await?;
-        let context =
-            Context { catalog: Catalog::new(&root), root, registry, next_slot: AtomicU32::new(0) };
+        let context = Context {
+            catalog: Catalog::new(&root),
+            root,
+            registry,
+            next_slot: AtomicU32::new(0),
+            readers: Arc::default(),
+        };
         Ok(Store { database, context: Arc::new(context) })
     }
 }

@@ -33,6 +33,7 @@ mod operator;
 mod process;
 mod program;
 mod readme;
+mod reclaim;
 mod records;
 mod refusals;
 mod requests;

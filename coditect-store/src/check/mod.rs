@@ -4,13 +4,14 @@
 //! 1. *Rows*, all of them in the order of their keys, as of one version on the embedded engine: the
 //!    value is undamaged, the key is a declared one, the record can be read and says its own key, the
 //!    entries of a log's record are there and are its own, and what a row hangs on is
-//!    there; of each tenant the [blobs](crate::repository::blob), with who holds them.
+//!    there; of each tenant the [blobs](crate::repository::blob), with who holds them, and the counters
+//!    of files, sessions and bytes.
 //! 2. *Indexes*, one after the other, by their [`Verification`](crate::repository::Verification).
 //!
 //! What stays true: a row that is wrong is told and passed over, so that one fault hides no other;
 //! memory is bounded, and findings are told as they are made. Nothing is changed but by a
-//! [repair](Check::repairing), which puts index entries right and touches nothing else: what a record
-//! should have been nobody here knows. (An index that counts is counted anew beside, which writes, and
+//! [repair](Check::repairing), which sets index entries and counters right and touches nothing else:
+//! what a record should have been is not known here. (An index that counts is counted anew beside, which writes, and
 //! moves the epoch of the declarations.)
 //!
 //! The file under the embedded engine has sums of its own:
@@ -37,7 +38,8 @@ pub struct Check {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Repair {
     No,
-    Indexes,
+    /// What is derived from records: index entries and counters.
+    Derived,
 }
 
 /// What is wrong.
@@ -52,6 +54,8 @@ pub enum Fault {
     UnreadableRecord,
     /// A counter is no number.
     UnreadableNumber,
+    /// The counter of this name differs from the records that it counts.
+    Counter(&'static str),
     /// What the store keeps of itself cannot be read, or contradicts what is declared.
     Meta,
     /// Something hangs on a record that is not there, and that is not being deleted.
@@ -125,10 +129,10 @@ impl Check {
         Self { store, repair: Repair::No }
     }
 
-    /// Puts index entries right, too.
+    /// Repairs index entries and counters, too.
     #[must_use]
     pub fn repairing(self) -> Self {
-        Self { repair: Repair::Indexes, ..self }
+        Self { repair: Repair::Derived, ..self }
     }
 
     /// Checks all. Reads and writes of the store may go on meanwhile.
@@ -139,7 +143,7 @@ impl Check {
     /// from each other any more. All else is a finding.
     pub async fn run(&self, mut observe: impl FnMut(Event<'_>)) -> Result<Report> {
         let mut report = Report::default();
-        rows::check(&self.store, &mut report, &mut observe).await?;
+        rows::check(&self.store, self.repair, &mut report, &mut observe).await?;
         let registry = self.store.registry();
         let indexes: Vec<&'static str> = registry
             .declared()
@@ -159,7 +163,7 @@ impl Check {
         observe: &mut impl FnMut(Event<'_>),
     ) -> Result<()> {
         let mut verification = self.store.verify(index)?;
-        if self.repair == Repair::Indexes {
+        if self.repair == Repair::Derived {
             verification = verification.repairing();
         }
         let root = self.store.root();
@@ -183,7 +187,7 @@ impl Check {
             })
             .await;
         report.faults += faults;
-        if self.repair == Repair::Indexes {
+        if self.repair == Repair::Derived {
             report.repaired += faults;
         }
         match outcome {

@@ -1,17 +1,17 @@
 //! The first pass: all rows, by what lies where they lie.
 
 use super::{
-    Event, Fault, Finding, Report, Stage, entry_fault,
+    Event, Fault, Finding, Repair, Report, Stage, entry_fault,
     references::{self, Reference},
 };
 use crate::{
-    Error, Result, Store,
-    engine::{CheckedRow, KeyValue, View},
+    Entity as _, Error, Result, Store, Transaction,
+    engine::{AtomicOp, CheckedRow, KeyValue, View},
     entity::{Declaration, META},
     keyspace::{Located, Place, Readable, Root, unpack_all},
-    model::{BlobId, Deleted, Deletion, Tenant, TenantId},
+    model::{BlobId, Deleted, Deletion, File, Session, Tenant, TenantId},
     repository::{
-        self, CHUNKS, COUNTERS, Fault as EntryFault,
+        self, CHUNKS, COUNTERS, Counter, Fault as EntryFault,
         blob::{self, BlobFault, BlobFinding},
     },
 };
@@ -19,27 +19,58 @@ use crate::{
 /// Rows are read in pages of about so many bytes.
 const PAGE_BYTES: usize = 256 << 10;
 
-/// Checks all rows under the store's root.
+/// Checks all rows under the store's root, and sets counters right if `repair` says so.
 pub(super) async fn check(
     store: &Store,
+    repair: Repair,
     report: &mut Report,
     observe: &mut impl FnMut(Event<'_>),
 ) -> Result<()> {
     let view = store.database().view().await?;
-    let mut rows = Rows { store, view, tenant: None, findings: Vec::new() };
+    let mut rows = Rows {
+        store,
+        view,
+        tenant: None,
+        tally: None,
+        findings: Vec::new(),
+        differences: Vec::new(),
+    };
     let mut pages = rows.view.stream(store.root().range(), PAGE_BYTES);
     while let Some(page) = pages.next_page().await? {
         for row in page {
             report.rows += 1;
             rows.check_row(row).await?;
-            for finding in rows.findings.drain(..) {
-                report.faults += 1;
-                observe(Event::Found(&finding));
-            }
+            rows.tell(report, observe);
         }
         observe(Event::Progress(Stage::Rows, report.rows));
     }
+    rows.check_counters();
+    rows.tell(report, observe);
+    if repair == Repair::Derived {
+        for (key, difference) in rows.differences {
+            let add = difference.to_le_bytes();
+            let key = &key;
+            // An addition, so what is charged meanwhile stays counted.
+            let correct = |tx: Transaction| async move {
+                tx.engine().atomic(AtomicOp::Add, key, &add);
+                Ok::<_, Error>(())
+            };
+            store.run(correct).await?;
+            report.repaired += 1;
+        }
+    }
     Ok(())
+}
+
+/// What a tenant's counters should be, and what they are.
+struct Tally {
+    tenant: TenantId,
+    /// The bytes of its blobs; `None` if they are unknown.
+    bytes: Option<u64>,
+    files: i64,
+    sessions: i64,
+    /// The stored counters, by name.
+    stored: Vec<(String, i64)>,
 }
 
 struct Rows<'a> {
@@ -47,15 +78,54 @@ struct Rows<'a> {
     view: View,
     /// The tenant whose rows these are, which was looked for.
     tenant: Option<TenantId>,
+    /// That tenant's counters, unless it is being deleted.
+    tally: Option<Tally>,
     /// Those of the present row.
     findings: Vec<Finding>,
+    /// The keys of wrong counters, and what to add to them.
+    differences: Vec<(Vec<u8>, i64)>,
 }
 
 impl Rows<'_> {
+    /// Reports the findings of the present row.
+    fn tell(&mut self, report: &mut Report, observe: &mut impl FnMut(Event<'_>)) {
+        for finding in self.findings.drain(..) {
+            report.faults += 1;
+            observe(Event::Found(&finding));
+        }
+    }
+
+    /// Compares the counters of the tenant whose rows are through with its records.
+    fn check_counters(&mut self) {
+        let Some(Tally { tenant, bytes, files, sessions, stored }) = self.tally.take() else {
+            return;
+        };
+        let bytes = bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+        let counters = [
+            (Counter::BYTES, bytes),
+            (Counter::FILES, Some(files)),
+            (Counter::SESSIONS, Some(sessions)),
+        ];
+        for (counter, expected) in counters {
+            let Some(expected) = expected else { continue };
+            let name = counter.name();
+            let of_name = stored.iter().find(|(stored, _)| stored == name);
+            let value = of_name.map_or(0, |(_, value)| *value);
+            if value != expected {
+                let key = COUNTERS.key(self.root(), tenant, &name.to_owned());
+                let why = format!("counter {name} is {value}, and its records come to {expected}");
+                self.found(Fault::Counter(name), &key, why);
+                self.differences.push((key, expected.wrapping_sub(value)));
+            }
+        }
+    }
+
     async fn check_row(&mut self, row: CheckedRow) -> Result<()> {
         let CheckedRow { key, value } = row;
         let root = self.store.root();
         let Some(value) = value else {
+            // It may be a counter, or something that is counted.
+            self.tally = None;
             self.found(Fault::Damaged, &key, "the value is not what was written");
             return Ok(());
         };
@@ -75,10 +145,21 @@ impl Rows<'_> {
                 Ok(())
             }
             (Place::Tenant, name) if name == COUNTERS.name() => {
-                if unpack_all::<String>(located.rest).is_err() {
-                    self.found(Fault::UnknownKey, &row.key, "this is no counter's key");
-                } else if row.value.len() != size_of::<i64>() {
-                    self.found(Fault::UnreadableNumber, &row.key, "a counter holds no number");
+                let value = row.value.as_slice().try_into().map(i64::from_le_bytes);
+                match (unpack_all::<String>(located.rest), value) {
+                    (Err(_), _) => {
+                        self.found(Fault::UnknownKey, &row.key, "this is no counter's key");
+                    }
+                    (Ok(_), Err(_)) => {
+                        // It cannot be compared.
+                        self.tally = None;
+                        self.found(Fault::UnreadableNumber, &row.key, "a counter holds no number");
+                    }
+                    (Ok(name), Ok(value)) => {
+                        self.tally.iter_mut().for_each(|tally| {
+                            tally.stored.push((name.clone(), value));
+                        });
+                    }
                 }
                 Ok(())
             }
@@ -106,6 +187,10 @@ impl Rows<'_> {
             // Its verification does that.
             Ok(())
         } else {
+            if let Some(tally) = &mut self.tally {
+                tally.files += i64::from(declared.name == File::SPACE.name());
+                tally.sessions += i64::from(declared.name == Session::SPACE.name());
+            }
             self.check_record(declaration, row).await
         }
     }
@@ -173,8 +258,12 @@ impl Rows<'_> {
 
     /// That the tenant is there whose row this is; once for all its rows.
     async fn check_tenant(&mut self, tenant: Option<TenantId>, key: &[u8]) -> Result<()> {
-        let Some(id) = tenant.filter(|_| tenant != self.tenant) else { return Ok(()) };
+        if tenant == self.tenant {
+            return Ok(());
+        }
+        self.check_counters();
         self.tenant = tenant;
+        let Some(id) = tenant else { return Ok(()) };
         let record = references::to::<Tenant>(self.store.root(), id, &());
         if !self.is_there(&record).await? {
             let why = format!("this and what follows is a tenant's that is not there, {id}");
@@ -186,7 +275,11 @@ impl Rows<'_> {
         }
         let (view, store) = (self.view.clone(), self.store);
         let mut blobs = Vec::new();
-        blob::check(&view, store.root(), store.registry(), id, |found| blobs.push(found)).await?;
+        let checked =
+            blob::check(&view, store.root(), store.registry(), id, |found| blobs.push(found));
+        let bytes = checked.await?;
+        let (files, sessions, stored) = (0, 0, Vec::new());
+        self.tally = Some(Tally { tenant: id, bytes, files, sessions, stored });
         for BlobFinding { fault, blob, .. } in blobs {
             let key = CHUNKS.key(store.root(), id, &blob);
             self.found(Fault::Blob(fault), &key, blob_fault(fault));

@@ -4,35 +4,33 @@ use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
 use super::{BlobId, TenantId};
-use crate::{
-    Entity,
-    entity::{Expiring, GlobalMulti, Index, expiry_hour},
-    indexes,
-    keyspace::Space,
-};
+use crate::{Entity, entity::GlobalMulti, indexes, keyspace::Space};
 
-/// A [blob](crate::Blob) that no record holds. It is there from before the first chunk until a
-/// record holds the blob, and again from when that lets go of it until the last chunk is gone: so
-/// whatever is broken off, its chunks are found.
+/// A [blob](crate::Blob) that no record holds. It exists from before the first chunk is written until
+/// a record holds the blob, and again from when that record is deleted until the last chunk is
+/// removed, so the chunks of every interrupted upload and removal are found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DetachedBlob {
     /// The blob's id.
     pub id: BlobId,
     /// The tenant whose it is.
     pub tenant_id: TenantId,
-    /// What becomes of it.
+    /// Whether a record may still attach it.
     pub state: BlobState,
-    /// Its chunks may be collected from then on.
+    /// The time from which its chunks may be removed.
     #[serde(with = "ts_microseconds")]
     pub collect_after: DateTime<Utc>,
+    /// Its share of the tenant's [`BYTES`](crate::Counter::BYTES) counter, in bytes: what is written or
+    /// reserved for an upload, and the whole size of a blob that was detached.
+    pub counted_bytes: u64,
 }
 
-/// What becomes of a [`DetachedBlob`]. Persisted: add at the end, never reorder.
+/// The state of a [`DetachedBlob`]. Persisted: add at the end, never reorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BlobState {
-    /// It is being written, or waits for a record to hold it.
+    /// Being written, or waiting for a record to attach it.
     Uploading,
-    /// No record will hold it any more.
+    /// No longer attachable; readers may still read it until it is collected.
     Released,
 }
 
@@ -52,11 +50,7 @@ impl Entity for DetachedBlob {
 }
 
 indexes! { DetachedBlob =>
-    /// By the hour from whose end on they are collected.
-    BY_EXPIRY ("detached_blobs_by_expiry", hour): GlobalMulti<i64> =
-        |blob| Some(expiry_hour(blob.collect_after));
-}
-
-impl Expiring for DetachedBlob {
-    const EXPIRY: &'static Index<Self, GlobalMulti<i64>> = &Self::BY_EXPIRY;
+    /// By the second after which they are collected, counted from the beginning of 1970.
+    BY_DUE ("detached_blobs_by_due", second): GlobalMulti<i64> =
+        |blob| Some(blob.collect_after.timestamp());
 }

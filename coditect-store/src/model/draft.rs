@@ -3,9 +3,10 @@
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
-use super::{Session, SessionId, TenantId};
+use super::{FilePolicy, Session, SessionId, TenantId};
 use crate::{
-    Blob, Counter, Entity, Error, ErrorKind, Result, Transaction, indexes, keyspace::Space,
+    Blob, Entity, Error, ErrorKind, Result, Transaction, indexes, keyspace::Space,
+    repository::blob::counted,
 };
 
 /// What a session has unsaved of one file: there until it is saved or discarded, whatever becomes of
@@ -49,14 +50,14 @@ impl Draft {
     /// The most drafts of a session.
     pub const MOST: usize = 200;
 
-    /// Writes it, over what there was at its path. Its blob was uploaded; that of the one before goes.
+    /// Writes it in place of the draft at its path, whose blob is detached. Its own blob was uploaded.
     /// Five rounds of reads at the most.
     ///
     /// # Errors
     ///
     /// `NotFound` if there is no such session, or the [blob](Transaction::attach) is not there; `Limit` if
-    /// there are as many as there may be; `Quota` if the tenant has no room for it, which has `limit_bytes`.
-    pub async fn save(&self, tx: &Transaction, limit_bytes: i64) -> Result<()> {
+    /// the session has [`MOST`](Self::MOST) drafts; `Quota` if the tenant has no room within `policy`.
+    pub async fn save(&self, tx: &Transaction, policy: &FilePolicy) -> Result<()> {
         tx.require::<Session>(self.tenant_id, self.session_id).await?;
         let before = tx.get::<Self>(self.tenant_id, self.key()).await?;
         if before.is_none() {
@@ -66,39 +67,24 @@ impl Draft {
             }
         }
         tx.attach(self.tenant_id, &self.blob).await?;
-        let freed = match &before {
-            None => 0,
-            Some(before) => before.let_go(tx).await?,
-        };
-        tx.upsert(self).await?;
-        match bytes(&self.blob) - freed {
-            more @ 1.. => tx.charge(self.tenant_id, Counter::BYTES, more, limit_bytes).await,
-            less => tx.release(self.tenant_id, Counter::BYTES, -less),
+        let mut freed = 0;
+        if let Some(before) = &before {
+            tx.detach(self.tenant_id, &before.blob, self.saved_at).await?;
+            freed = counted(before.blob.size);
         }
+        tx.upsert(self).await?;
+        policy.require_room(tx, self.tenant_id, counted(self.blob.size), freed).await
     }
 
-    /// Removes it.
+    /// Deletes it and detaches its blob.
     ///
     /// # Errors
     ///
     /// `NotFound` if it is not there any more; those of [`Transaction::delete`].
-    pub async fn discard(&self, tx: &Transaction) -> Result<()> {
+    pub async fn discard(&self, tx: &Transaction, now: DateTime<Utc>) -> Result<()> {
         let Some(removed) = tx.delete::<Self>(self.tenant_id, self.key()).await? else {
             return Err(Error::new(ErrorKind::NotFound, "the draft is not there any more"));
         };
-        let freed = removed.let_go(tx).await?;
-        tx.release(self.tenant_id, Counter::BYTES, freed)
+        tx.detach(self.tenant_id, &removed.blob, now).await
     }
-
-    /// Lets go of its blob, which the next sweep takes: it is its owner's alone, and is read at once or
-    /// not at all. Says how many bytes that had.
-    async fn let_go(&self, tx: &Transaction) -> Result<i64> {
-        tx.detach(self.tenant_id, &self.blob, DateTime::UNIX_EPOCH).await?;
-        Ok(bytes(&self.blob))
-    }
-}
-
-/// What a text counts of a tenant's bytes.
-fn bytes(blob: &Blob) -> i64 {
-    i64::try_from(blob.size).unwrap_or(i64::MAX)
 }

@@ -5,12 +5,13 @@ use std::ops::{Range, RangeToInclusive};
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
-use super::{FileId, FileVersion, Session, SessionId, TenantId};
+use super::{FileId, FilePolicy, FileVersion, Session, SessionId, TenantId};
 use crate::{
     Blob, Counter, Entity, Error, ErrorKind, Page, Result, Transaction,
     entity::{Multi, Unique},
     indexes,
     keyspace::{KeyPart, Space},
+    repository::blob::counted,
 };
 
 /// What is known of a file or a directory. Its content is a [blob](crate::Blob), which its
@@ -93,30 +94,6 @@ indexes! { File =>
         };
 }
 
-/// What a tenant may keep, and how many contents of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FilePolicy {
-    /// How many contents of a file are kept, the present one included: between 1 and
-    /// [`VERSIONS_LIMIT`](Self::VERSIONS_LIMIT); what is outside of that is taken for the nearer one.
-    pub versions: u64,
-    /// The most files of a tenant.
-    pub files: i64,
-    /// The most bytes of content of a tenant, in all versions that are kept.
-    pub bytes: i64,
-}
-
-impl FilePolicy {
-    /// The most contents of a file that can be kept.
-    pub const VERSIONS_LIMIT: u64 = 100;
-}
-
-impl Default for FilePolicy {
-    /// 10 contents of each of a million files, and 10 GiB in all.
-    fn default() -> Self {
-        Self { versions: 10, files: 1_000_000, bytes: 10 << 30 }
-    }
-}
-
 impl File {
     /// The values of [`BY_PATH`](Self::BY_PATH) of all that lies below `directory`, at any depth.
     /// Of all that lies in `home` it is `(home,)`.
@@ -140,16 +117,17 @@ impl File {
         tx.find(&Self::BY_PATH, tenant, (home.clone(), path.to_owned())).await
     }
 
-    /// Makes `blob`, which was uploaded, the content of the file at `path` in `home`, which is made
-    /// if it is not there, and lets go of the oldest contents beyond those that are kept. Gives the
-    /// file as it is then. What the caller wants to know of the present one first, whether it is
-    /// there or what its hash is, it reads [in the same transaction](Self::at). Eight rounds of reads at
-    /// the most, one more in a session, and one for each content that it lets go of.
+    /// Makes `blob`, which was uploaded, the content of the file at `path` in `home`, creates the file
+    /// if there is none, and detaches the oldest contents beyond those that are kept. Returns the
+    /// file as it is then. What the caller needs to know of the present file first, it reads
+    /// [in the same transaction](Self::at). Eight rounds of reads at the most, one more in a session,
+    /// and one for each content that is detached.
     ///
     /// # Errors
     ///
     /// `NotFound` if there is no such session, or the [blob](Transaction::attach) is not there;
-    /// `Exists` if there is a directory; `Quota` if the tenant has no room for it.
+    /// `Exists` if there is a directory; `Quota` if the tenant has no room: see
+    /// [`FilePolicy::bytes`].
     pub async fn put(
         tx: &Transaction,
         tenant: TenantId,
@@ -178,16 +156,11 @@ impl File {
         let Self { id, version, .. } = file;
         tx.create(&FileVersion { tenant_id: tenant, file_id: id, version, blob, saved_at: now })
             .await?;
-        let kept = policy.versions.clamp(1, FilePolicy::VERSIONS_LIMIT);
-        let freed = match version.checked_sub(kept) {
+        let freed = match version.checked_sub(policy.kept()) {
             None | Some(0) => 0,
             Some(last) => file.drop_versions(tx, ..=last, now).await?,
         };
-        // What is freed makes room for what comes.
-        match bytes(blob.size) - freed {
-            more @ 1.. => tx.charge(tenant, Counter::BYTES, more, policy.bytes).await?,
-            less => tx.release(tenant, Counter::BYTES, -less)?,
-        }
+        policy.require_room(tx, tenant, counted(blob.size), freed).await?;
         Ok(file)
     }
 
@@ -223,6 +196,25 @@ impl File {
         policy: &FilePolicy,
         now: DateTime<Utc>,
     ) -> Result<()> {
+        let missing = Self::missing_directories(tx, tenant, home, path).await?;
+        for directory in missing.into_iter().rev() {
+            Self::create_directory(tx, tenant, (home, directory), policy, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the directories of `path` in `home` that do not exist, the deepest first. One look-up of
+    /// the nearest one that exists, and one of each that does not.
+    ///
+    /// # Errors
+    ///
+    /// `Exists` if one of them is a file.
+    pub async fn missing_directories<'a>(
+        tx: &Transaction,
+        tenant: TenantId,
+        home: &FileHome,
+        path: &'a str,
+    ) -> Result<Vec<&'a str>> {
         let mut missing = Vec::new();
         let mut rest = path;
         while let Some((directory, _)) = rest.rsplit_once('/') {
@@ -238,10 +230,7 @@ impl File {
             }
             rest = directory;
         }
-        for directory in missing.into_iter().rev() {
-            Self::create_directory(tx, tenant, (home, directory), policy, now).await?;
-        }
-        Ok(())
+        Ok(missing)
     }
 
     /// Moves it to `path` in its home, a directory with all that lies below it, all or nothing, and
@@ -352,8 +341,7 @@ impl File {
         };
         tx.release(self.tenant_id, Counter::FILES, 1)?;
         // What it has come to since it was read goes too.
-        let freed = removed.drop_versions(tx, ..=removed.version, now).await?;
-        tx.release(self.tenant_id, Counter::BYTES, freed)
+        removed.drop_versions(tx, ..=removed.version, now).await.map(|_| ())
     }
 
     fn new(
@@ -374,9 +362,10 @@ impl File {
 
     /// Those that the policy says, and the one that is about to be dropped.
     #[expect(clippy::cast_possible_truncation, reason = "it is a hundred")]
-    const MOST_CONTENTS: usize = FilePolicy::VERSIONS_LIMIT as usize + 1;
+    pub(super) const MOST_CONTENTS: usize = FilePolicy::VERSIONS_LIMIT as usize + 1;
 
-    /// Lets go of the contents `versions`, and says how many bytes they had.
+    /// Detaches the contents `versions`, and returns their size, in bytes. They stay counted until they
+    /// are collected.
     async fn drop_versions(
         &self,
         tx: &Transaction,
@@ -390,7 +379,7 @@ impl File {
         for FileVersion { version, blob, .. } in items {
             tx.delete::<FileVersion>(tenant, (self.id, version)).await?;
             tx.detach(tenant, &blob, now).await?;
-            freed = freed.saturating_add(bytes(blob.size));
+            freed = freed.saturating_add(counted(blob.size));
         }
         Ok(freed)
     }
@@ -402,11 +391,6 @@ async fn require_home(tx: &Transaction, tenant: TenantId, home: &FileHome) -> Re
         FileHome::Session(session) => tx.require::<Session>(tenant, session).await.map(|_| ()),
         FileHome::Workspace(_) => Ok(()),
     }
-}
-
-/// What a content counts of a tenant's bytes.
-fn bytes(size: u64) -> i64 {
-    i64::try_from(size).unwrap_or(i64::MAX)
 }
 
 /// One element: the workspace's path, or the session's UUID.

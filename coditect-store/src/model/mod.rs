@@ -12,6 +12,7 @@ mod detached_blob;
 mod draft;
 mod editor_state;
 mod file;
+mod file_policy;
 mod file_version;
 mod id;
 mod idempotency_entry;
@@ -37,7 +38,8 @@ pub use deletion::{Deleted, Deletion};
 pub use detached_blob::{BlobState, DetachedBlob};
 pub use draft::Draft;
 pub use editor_state::{EditorState, Selection, Tab, TextPosition};
-pub use file::{File, FileHome, FileKind, FilePolicy};
+pub use file::{File, FileHome, FileKind};
+pub use file_policy::FilePolicy;
 pub use file_version::FileVersion;
 pub use id::{
     AgentId, AuthSessionId, BlobId, ConversationId, FileId, MessageId, SessionId, TenantId,

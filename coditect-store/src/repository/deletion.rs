@@ -228,7 +228,7 @@ impl Store {
         let drafts = |tx: Transaction| async move {
             let some = tx.list_keys::<Draft>(tenant, (session,)).page(BATCH, None).await?;
             for draft in &some.items {
-                draft.discard(&tx).await?;
+                draft.discard(&tx, DateTime::UNIX_EPOCH).await?;
             }
             Ok::<_, Error>(some.items.iter().map(|draft| draft.blob.id).collect::<Vec<_>>())
         };

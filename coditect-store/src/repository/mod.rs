@@ -39,7 +39,8 @@ use std::{
 use tokio::sync::OnceCell;
 
 pub(crate) use blob::CHUNKS;
-pub use blob::{Blob, BlobReader, BlobUpload};
+pub(crate) use blob::Readers;
+pub use blob::{Blob, BlobReader, BlobUpload, Reservation};
 pub use build::{BuildProgress, IndexBuild};
 use catalog::Known;
 pub(crate) use catalog::{Catalog, index_states, settle};
@@ -108,6 +109,8 @@ pub(crate) struct Context {
     pub(crate) catalog: Catalog,
     /// The slot that is charged next: they go round, so that those who charge together differ.
     pub(crate) next_slot: AtomicU32,
+    /// The blobs that this process reads.
+    pub(crate) readers: Arc<Readers>,
 }
 
 impl Transaction {

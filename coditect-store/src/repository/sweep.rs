@@ -83,8 +83,8 @@ impl Store {
         }
     }
 
-    /// Removes the blobs that no record holds, and that may be collected at `now`; says how many they
-    /// were. Two transactions each, and one for each megabyte.
+    /// Removes the blobs that no record holds and whose leases have ended at `now`, and returns their
+    /// number. Two transactions each, and one for each megabyte.
     ///
     /// # Errors
     ///
@@ -92,7 +92,11 @@ impl Store {
     pub async fn collect_blobs(&self, now: DateTime<Utc>) -> Result<u64> {
         let mut collected = 0;
         loop {
-            let over = self.run(|tx| async move { over::<DetachedBlob>(&tx, now).await }).await?;
+            let due = |tx: Transaction| async move {
+                let due = tx.scan(&DetachedBlob::BY_DUE, Global, ..now.timestamp());
+                Ok::<_, Error>(due.page(BATCH, None).await?.items)
+            };
+            let over = self.run(due).await?;
             for detached in &over {
                 blob::remove(self, detached.tenant_id, detached.id, Some(now)).await?;
                 collected += 1;

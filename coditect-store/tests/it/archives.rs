@@ -444,7 +444,7 @@ async fn a_tenant_moves_with_all_that_it_is_found_by_and_no_other() {
     let message = samples::message();
     let found = tx.find_logged(&Message::BY_ID, moved, message.id).await.unwrap();
     assert_eq!(found.unwrap().record, message);
-    assert_eq!(tx.counter(moved, Counter::SESSIONS).await.unwrap(), 3);
+    assert_eq!(tx.counter(moved, Counter::SESSIONS).await.unwrap(), 4);
     assert_eq!(tx.list::<Task>(tenant(1)).all(9).await.unwrap(), [task(7)]);
     let of_tenant = |rows: &Rows| -> Rows {
         let range = other.root().tenant(moved);

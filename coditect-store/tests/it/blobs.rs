@@ -2,20 +2,21 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{
-    Blob, BlobReader, BlobUpload, Clock, Counter, ErrorKind, ManualClock, Result, Store,
+    Blob, BlobReader, BlobUpload, Clock, Counter, ErrorKind, ManualClock, Reservation, Result,
+    Store,
     check::{Event, Fault},
     engine::{Database, RangeQuery},
     keyspace::KeyRange,
     model::{
-        BlobState, DetachedBlob, Draft, File, FileHome, FileKind, FilePolicy, FileVersion, Session,
-        TenantId,
+        BlobId, BlobState, DetachedBlob, Draft, File, FileHome, FileKind, FilePolicy, FileVersion,
+        Session, TenantId,
     },
-    repository::blob::{BlobFault, CHUNK_BYTES},
+    repository::blob::{BlobFault, CHUNK_BYTES, READ_LEASE, UPLOAD_LEASE},
 };
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 
-use crate::{planner::store, samples};
+use crate::{deletions::is_sound, planner::store, samples};
 
 /// What no two places of have alike.
 fn content(length: usize) -> Vec<u8> {
@@ -191,7 +192,7 @@ async fn what_was_left_alone_is_collected_and_what_is_written_to_is_not() {
     let mut busy = BlobUpload::begin(&store, tenant, &time).await.unwrap();
     for _ in 0..5 {
         busy.write(&piece).await.unwrap();
-        clock.advance(TimeDelta::minutes(40));
+        clock.advance(UPLOAD_LEASE - TimeDelta::minutes(2));
     }
     assert_eq!(store.collect_blobs(time.now()).await.unwrap(), 1);
     assert_eq!(chunks(&store, tenant).await, 90 + 5 * 90);
@@ -213,7 +214,35 @@ async fn what_was_left_alone_is_collected_and_what_is_written_to_is_not() {
 }
 
 #[tokio::test]
-async fn who_reads_what_is_let_go_of_reads_on_until_it_is_collected() {
+async fn a_detached_blob_is_read_to_its_end_if_its_reader_renews_the_lease() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let content = content(200 * CHUNK_BYTES);
+    let blob = upload(&store, tenant, &content).await;
+    store.run(|tx| async move { tx.attach(tenant, &blob).await }).await.unwrap();
+    let mut reader = BlobReader::new(&store, tenant, blob);
+    let mut all = Vec::new();
+    let mut now = Clock::system().now();
+    assert_eq!(store.renew_read_leases(now).await.unwrap(), 0, "it is not detached");
+    store.run(|tx| async move { tx.detach(tenant, &blob, now).await }).await.unwrap();
+    while let Some(piece) = reader.next().await.unwrap() {
+        all.extend(piece);
+        now += READ_LEASE / 3;
+        assert_eq!(store.renew_read_leases(now).await.unwrap(), 1);
+        assert_eq!(store.collect_blobs(now).await.unwrap(), 0);
+    }
+    assert!(content == all);
+    assert!(now - READ_LEASE > Clock::system().now(), "the first lease was over before");
+
+    // Nobody reads it any more.
+    drop(reader);
+    assert_eq!(store.renew_read_leases(now).await.unwrap(), 0);
+    assert_eq!(store.collect_blobs(now + READ_LEASE * 2).await.unwrap(), 1);
+    assert_eq!(chunks(&store, tenant).await, 0);
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_renew_its_lease_fails_when_the_blob_is_collected() {
     let store = store().await;
     let tenant = samples::tenant().id;
     let content = content(100 * CHUNK_BYTES);
@@ -223,11 +252,30 @@ async fn who_reads_what_is_let_go_of_reads_on_until_it_is_collected() {
     let mut all = reader.next().await.unwrap().unwrap();
     let now = Clock::system().now();
     store.run(|tx| async move { tx.detach(tenant, &blob, now).await }).await.unwrap();
-    store.collect_blobs(now + TimeDelta::minutes(59)).await.unwrap();
+    assert_eq!(store.collect_blobs(now + READ_LEASE / 2).await.unwrap(), 0);
     all.extend(reader.next().await.unwrap().unwrap());
-    store.collect_blobs(now + TimeDelta::hours(2)).await.unwrap();
+    assert_eq!(store.collect_blobs(now + READ_LEASE * 2).await.unwrap(), 1);
     assert_eq!(reader.next().await.unwrap_err().kind(), ErrorKind::NotFound);
     assert!(content.starts_with(&all));
+}
+
+#[tokio::test]
+async fn a_read_lease_is_renewed_for_an_hour_at_most() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    let blob = upload(&store, tenant, &content(100)).await;
+    store.run(|tx| async move { tx.attach(tenant, &blob).await }).await.unwrap();
+    let _reader = BlobReader::new(&store, tenant, blob);
+    let mut now = Clock::system().now();
+    let begun_at = now;
+    store.renew_read_leases(now).await.unwrap();
+    store.run(|tx| async move { tx.detach(tenant, &blob, now).await }).await.unwrap();
+    while store.collect_blobs(now).await.unwrap() == 0 {
+        store.renew_read_leases(now).await.unwrap();
+        now += READ_LEASE / 3;
+    }
+    let held = now - begun_at;
+    assert!(held > TimeDelta::hours(1) && held < TimeDelta::minutes(62), "{held}");
 }
 
 #[tokio::test]
@@ -275,11 +323,16 @@ async fn a_file_keeps_as_many_contents_as_the_policy_says() {
     let kept = file.contents(&tx).await.unwrap();
     let numbers: Vec<_> = kept.iter().map(|content| content.version).collect();
     assert_eq!(numbers, [5, 4, 3]);
-    assert_eq!(tx.counter(tenant, Counter::BYTES).await.unwrap(), 21);
     assert_eq!(tx.counter(tenant, Counter::FILES).await.unwrap(), 1);
     let older = file.content(&tx, 3).await.unwrap().unwrap();
     let older = read(BlobReader::new(&store, tenant, older.blob)).await.unwrap();
     assert_eq!(older, [3; 7]);
+
+    // Those that are not kept are counted until they are collected.
+    let later = Clock::system().now() + TimeDelta::hours(2);
+    assert_eq!(tx.counter(tenant, Counter::BYTES).await.unwrap(), 35);
+    assert_eq!(store.collect_blobs(later).await.unwrap(), 2);
+    assert_eq!(store.begin().counter(tenant, Counter::BYTES).await.unwrap(), 21);
 
     // A lower number takes hold with the next content.
     let policy = FilePolicy { versions: 0, ..policy };
@@ -323,8 +376,9 @@ async fn a_file_that_was_read_before_its_last_content_is_removed_with_that_too()
     store.run(|tx| async move { stale.remove(&tx, now).await }).await.unwrap();
     let tx = store.begin();
     assert_eq!(tx.list::<FileVersion>(tenant).all(9).await.unwrap(), []);
-    assert_eq!(tx.counter(tenant, Counter::BYTES).await.unwrap(), 0);
+    assert_eq!(tx.counter(tenant, Counter::BYTES).await.unwrap(), 3, "it is still stored");
     store.collect_blobs(later(4)).await.unwrap();
+    assert_eq!(store.begin().counter(tenant, Counter::BYTES).await.unwrap(), 0);
     assert_eq!(chunks(&store, tenant).await, 0);
     let again = store.run(|tx| async move { stale.remove(&tx, now).await }).await;
     assert_eq!(again.unwrap_err().kind(), ErrorKind::NotFound);
@@ -342,6 +396,7 @@ async fn who_is_over_a_lowered_limit_may_still_write_what_is_no_longer() {
     }
     let refused = put(&store, "a", b"12345678", &lowered).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Quota("bytes"));
+    store.collect_blobs(later(2)).await.unwrap();
     assert_eq!(store.begin().counter(tenant, Counter::BYTES).await.unwrap(), 7);
 }
 
@@ -353,10 +408,9 @@ async fn who_has_finished_an_upload_has_the_whole_lease_to_attach_it() {
     let time = Clock::from(&clock);
     let mut upload = BlobUpload::begin(&store, tenant, &time).await.unwrap();
     upload.write(&content(5)).await.unwrap();
-    // More than half of the lease is left: the next write would not renew it.
-    clock.advance(TimeDelta::minutes(20));
+    clock.advance(UPLOAD_LEASE / 2);
     let blob = upload.finish().await.unwrap();
-    clock.advance(TimeDelta::minutes(59));
+    clock.advance(UPLOAD_LEASE - TimeDelta::minutes(1));
     store.collect_blobs(time.now()).await.unwrap();
     store.run(|tx| async move { tx.attach(tenant, &blob).await }).await.unwrap();
 }
@@ -392,6 +446,7 @@ async fn what_has_no_room_is_refused_and_changes_nothing() {
     assert_eq!(refused.kind(), ErrorKind::Quota("bytes"));
     let refused = put(&store, "b", b"1", &policy).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Quota("files"));
+    assert_eq!(store.collect_blobs(later(2)).await.unwrap(), 2, "the uploads");
     let tx = store.begin();
     assert_eq!(tx.list::<File>(tenant).all(9).await.unwrap(), [file]);
     assert_eq!(tx.counter(tenant, Counter::BYTES).await.unwrap(), 8);
@@ -399,15 +454,21 @@ async fn what_has_no_room_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_an_older_content_frees_makes_room_for_the_next() {
+async fn a_content_that_is_replaced_makes_room_for_the_next_and_is_counted_until_it_is_collected() {
     let store = store().await;
     let tenant = samples::tenant().id;
     let policy = FilePolicy { files: 1, bytes: 10, versions: 1 };
     for content in [b"12345678".as_slice(), b"1234567890", b"1", b"123"] {
         put(&store, "a", content, &policy).await.unwrap();
+        store.collect_blobs(later(2)).await.unwrap();
         let counted = store.begin().counter(tenant, Counter::BYTES).await.unwrap();
         assert_eq!(counted, i64::try_from(content.len()).unwrap());
     }
+    put(&store, "a", b"1234567", &policy).await.unwrap();
+    let refused = put(&store, "a", b"12345678", &policy).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Quota("bytes"), "3 bytes are still stored");
+    store.collect_blobs(later(2)).await.unwrap();
+    put(&store, "a", b"12345678", &policy).await.unwrap();
     let refused = put(&store, "a", b"12345678901", &policy).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Quota("bytes"));
 }
@@ -506,20 +567,24 @@ async fn a_draft_counts_while_it_is_there_and_is_let_go_of_when_it_is_not() {
     let session = &samples::session();
     store.run(|tx| async move { tx.create(session).await }).await.unwrap();
     let counted = || async { store.begin().counter(tenant, Counter::BYTES).await.unwrap() };
-    for (text, bytes) in [("hello", 5), ("hello, world", 12), ("", 0)] {
+    let policy = &FilePolicy { bytes: 12, ..FilePolicy::default() };
+    for text in ["hello", "hello, world", ""] {
         let draft =
             &Draft { blob: upload(&store, tenant, text.as_bytes()).await, ..samples::draft() };
-        store.run(|tx| async move { draft.save(&tx, 12).await }).await.unwrap();
-        assert_eq!(counted().await, bytes);
+        store.run(|tx| async move { draft.save(&tx, policy).await }).await.unwrap();
+        store.collect_blobs(later(2)).await.unwrap();
+        assert_eq!(counted().await, i64::try_from(text.len()).unwrap());
     }
     let long = &Draft { blob: upload(&store, tenant, &[1; 13]).await, ..samples::draft() };
-    let refused = store.run(|tx| async move { long.save(&tx, 12).await }).await.unwrap_err();
+    let refused = store.run(|tx| async move { long.save(&tx, policy).await }).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Quota("bytes"));
-    let draft = &samples::draft();
-    store.run(|tx| async move { draft.discard(&tx).await }).await.unwrap();
+    let (draft, now) = (&samples::draft(), later(0));
+    store.run(|tx| async move { draft.discard(&tx, now).await }).await.unwrap();
+    assert_eq!(counted().await, 13);
+    store.discard_blob(tenant, long.blob.id).await.unwrap();
     assert_eq!(counted().await, 0);
-    // Those that drafts held are taken by the next sweep; what was refused, when its lease is over.
-    assert_eq!(store.collect_blobs(Clock::system().now()).await.unwrap(), 3);
+    assert_eq!(store.collect_blobs(later(2)).await.unwrap(), 1);
+    assert_eq!(chunks(&store, tenant).await, 0);
 }
 
 #[tokio::test]
@@ -613,6 +678,106 @@ async fn an_upload_that_is_broken_off_anywhere_leaves_nothing_that_is_not_collec
     assert!(broken_off > 3, "it waits at its commits");
 }
 
+async fn counted(store: &Store) -> i64 {
+    store.begin().counter(samples::tenant().id, Counter::BYTES).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_upload_is_counted_from_its_beginning_until_it_is_discarded() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    store.run(|tx| async move { tx.create(&samples::tenant()).await }).await.unwrap();
+    let time = Clock::system();
+    let batch = 90 * CHUNK_BYTES;
+    let reservation = |bytes: usize| Reservation {
+        id: BlobId::new(),
+        bytes: bytes as u64,
+        limit: i64::try_from(2 * batch).unwrap(),
+    };
+    let reserve =
+        async |bytes| BlobUpload::reserve(&store, tenant, reservation(bytes), &time).await;
+    let as_counted = |bytes: usize| i64::try_from(bytes).unwrap();
+
+    let mut upload = reserve(batch + 5).await.unwrap();
+    assert_eq!(counted(&store).await, as_counted(batch + 5), "as much as was announced");
+    let refused = reserve(batch).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Quota("bytes"));
+    upload.write(&content(batch)).await.unwrap();
+    assert_eq!(counted(&store).await, as_counted(batch + 5));
+    is_sound(&store).await;
+
+    // What comes beyond the announced length is counted as it comes, up to the limit.
+    let refused = upload.write(&content(2 * batch)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Quota("bytes"));
+    assert_eq!(counted(&store).await, as_counted(2 * batch));
+    is_sound(&store).await;
+    upload.abandon().await.unwrap();
+    assert_eq!((counted(&store).await, chunks(&store, tenant).await), (0, 0));
+
+    // What was announced and did not come is released with the attachment.
+    let mut upload = reserve(batch).await.unwrap();
+    upload.write(b"short").await.unwrap();
+    let blob = upload.finish().await.unwrap();
+    store.run(|tx| async move { tx.attach(tenant, &blob).await }).await.unwrap();
+    assert_eq!(counted(&store).await, 5);
+    store.discard_blob(tenant, blob.id).await.unwrap();
+    assert_eq!(chunks(&store, tenant).await, 1, "a record holds it");
+}
+
+#[tokio::test]
+async fn many_uploads_at_once_stay_within_the_limit() {
+    let store = store().await;
+    store.run(|tx| async move { tx.create(&samples::tenant()).await }).await.unwrap();
+    let policy = FilePolicy { bytes: 100, versions: 3, ..FilePolicy::default() };
+    let tasks: Vec<_> = (0..24_u8)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let path = format!("f{}", n % 6);
+                let written = put(&store, &path, &[n; 12], &policy).await;
+                written.map(|_| ()).map_err(|error| error.kind())
+            })
+        })
+        .collect();
+    let mut written = 0;
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(()) => written += 1,
+            Err(kind) => assert_eq!(kind, ErrorKind::Quota("bytes")),
+        }
+    }
+    assert!(written >= 1, "{written}");
+    store.collect_blobs(later(2)).await.unwrap();
+    assert!(counted(&store).await <= 100);
+    is_sound(&store).await;
+}
+
+#[tokio::test]
+async fn a_counter_that_differs_from_its_records_is_found_and_repaired() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    store.run(|tx| async move { tx.create(&samples::tenant()).await }).await.unwrap();
+    put(&store, "a", &content(15_000), &FilePolicy::default()).await.unwrap();
+    upload(&store, tenant, &content(100)).await;
+    is_sound(&store).await;
+    let counters = [Counter::BYTES, Counter::FILES, Counter::SESSIONS];
+    for counter in counters {
+        let release =
+            |tx: coditect_store::Transaction| async move { tx.release(tenant, counter, 1) };
+        store.run(release).await.unwrap();
+    }
+    let mut found = Vec::new();
+    let note = |event: Event<'_>| {
+        if let Event::Found(finding) = event {
+            found.push(finding.fault);
+        }
+    };
+    let report = store.check().repairing().run(note).await.unwrap();
+    assert_eq!(found, counters.map(|counter| Fault::Counter(counter.name())));
+    assert_eq!((report.faults, report.repaired), (3, 3));
+    is_sound(&store).await;
+}
+
 /// What a check finds of blobs.
 async fn faults(store: &Store) -> Vec<BlobFault> {
     let mut faults = Vec::new();
@@ -621,6 +786,8 @@ async fn faults(store: &Store) -> Vec<BlobFault> {
             match finding.fault {
                 Fault::Blob(fault) => faults.push(fault),
                 Fault::Hanging => assert!(finding.why.contains("tenant"), "{finding}"),
+                // The blobs' records are changed here without their counters.
+                Fault::Counter("bytes") => {}
                 other => panic!("{other:?}: {finding}"),
             }
         }

@@ -221,7 +221,7 @@ async fn a_deletion_that_is_killed_is_completed() {
         let store = Store::open(Database::open(folder.path()).unwrap()).await.unwrap();
         let before = rows(&store).await;
         let furnish = |tx: Transaction| async move {
-            tx.create::<Session>(session).await?;
+            session.open(&tx, 100).await?;
             let now = Clock::system().now();
             SessionState::save(&tx, tenant, session.id, EditorState::default(), now).await?;
             for n in 0..2_000 {

@@ -68,7 +68,7 @@ async fn furnished(store: &Store, tenant: TenantId, user: UserId, much: u64) -> 
         upload.write(&vec![2; 15_000]).await.unwrap();
         let (blob, path) = (upload.finish().await.unwrap(), format!("file {n}"));
         let draft = &Draft { tenant_id: tenant, session_id: id, path, blob, ..samples::draft() };
-        store.run(|tx| async move { draft.save(&tx, i64::MAX).await }).await.unwrap();
+        store.run(|tx| async move { draft.save(&tx, &FilePolicy::default()).await }).await.unwrap();
     }
     for n in 0..2 {
         let conversation = &Conversation {

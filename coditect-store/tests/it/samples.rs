@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use coditect_store::{
-    Blob, Transaction,
+    Blob, Counter, Transaction,
     model::{
         ActiveFiles, Agent, AgentId, AuditEntry, AuthSession, AuthSessionId, Author, BlobId,
         BlobState, ClientSequence, ClientState, Conversation, ConversationId, Deleted, Deletion,
@@ -235,6 +235,7 @@ pub(crate) fn detached_blobs() -> [DetachedBlob; 2] {
         tenant_id: tenant().id,
         state,
         collect_after: time(27),
+        counted_bytes: 300,
     };
     [blob(12, BlobState::Uploading), blob(13, BlobState::Released)]
 }
@@ -327,6 +328,7 @@ pub(crate) async fn write(tx: &Transaction) {
     tx.create(&user()).await.unwrap();
     tx.create(&auth_session()).await.unwrap();
     tx.create(&session()).await.unwrap();
+    tx.charge(tenant().id, Counter::SESSIONS, 1, 100).await.unwrap();
     for state in session_states() {
         tx.create(&state).await.unwrap();
     }

@@ -7,8 +7,8 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use coditect_store::{
-    Blob, BlobReader, BlobUpload,
-    model::{File, FileKind, FileVersion},
+    Blob, BlobReader,
+    model::{File, FileKind, FileVersion, TenantId},
 };
 use futures_util::stream;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -20,7 +20,10 @@ use hyper::{
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{FileView, POLICY, Place, bytes, exists, hex, path, tag_of, told};
+use super::{
+    FileView, POLICY, Place, bytes, exists, hex, path, tag_of, told,
+    upload::{Upload, Uploaded},
+};
 use crate::{
     app::App,
     handlers::caller,
@@ -156,15 +159,16 @@ fn body(reader: BlobReader) -> Body {
     StreamBody::new(pieces).boxed_unsync()
 }
 
-/// `PUT /sessions/{id}/files/{path}`: the body becomes the file's content. Who may not is told before the
-/// body is read.
+/// `PUT /sessions/{id}/files/{path}`: the body becomes the file's content. Existence, preconditions, and
+/// the quota for the announced length are checked before the body is read; whatever is refused later
+/// leaves nothing behind.
 pub(crate) async fn put(app: Arc<App>, mut request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
     let path = path::parse("path", request.param("path")?)?;
     let digest = digest(request.headers())?;
-    let limit_bytes = app.config.file_limit as u64;
-    if request.announced_bytes() > limit_bytes {
+    let announced = request.announced_bytes();
+    if announced > app.config.file_limit as u64 {
         return Err(Problem::payload_too_large(app.config.file_limit));
     }
     let now = app.clock.now();
@@ -174,45 +178,70 @@ pub(crate) async fn put(app: Arc<App>, mut request: Request) -> Answer {
             let place = Place::of(&tx, &identity, id).await?;
             let before = place.file(&tx, path).await?;
             require(conditions, before.as_ref())?;
+            place.check_put(&tx, path, before.as_ref(), announced).await?;
             Ok(place.tenant)
         }
     })
     .await?;
-    let mut upload = BlobUpload::begin(&app.store, tenant, &app.clock).await?;
-    let received = receive(&mut request, &mut upload, app.config.file_limit).await;
-    if let Err(problem) = received {
-        abandon(upload).await;
-        return Err(problem);
-    }
-    let blob = upload.finish().await?;
+    let uploaded = receive(&app, &mut request, tenant).await?;
+    let blob = uploaded.blob;
     if digest.is_some_and(|digest| digest != blob.sha256) {
+        uploaded.discard().await;
         let message = "The body is not what its Content-Digest says.";
         return Err(Problem::bad_request("DIGEST_MISMATCH", message));
     }
-    let (file, is_new) = caller::run(&app, &caller, |tx, identity| {
+    let written = caller::run(&app, &caller, |tx, identity| {
         let (path, conditions) = (&path, &conditions);
         async move {
             let place = Place::of(&tx, &identity, id).await?;
             let before = place.file(&tx, path).await?;
             require(conditions, before.as_ref())?;
-            let is_new = before.is_none();
-            match before {
-                Some(before) if is_the_same(&before, &blob) => return Ok((before, false)),
-                Some(_) => {}
-                None => place.make_way(&tx, path, now).await?,
-            }
+            let change = match before {
+                Some(before) if is_the_same(&before, &blob) => return Ok((before, Change::None)),
+                Some(_) => Change::Replaced,
+                None => {
+                    place.make_way(&tx, path, now).await?;
+                    Change::Created
+                }
+            };
             let at = (&place.home, path.as_str());
             let file = File::put(&tx, place.tenant, at, blob, &POLICY, now).await?;
-            Ok((file, is_new))
+            Ok((file, change))
         }
     })
-    .await?;
-    told(id, &file, is_new)
+    .await;
+    match &written {
+        Ok((_, Change::Created | Change::Replaced)) => uploaded.keep(),
+        Ok((_, Change::None)) | Err(_) => uploaded.discard().await,
+    }
+    let (file, change) = written?;
+    told(id, &file, change == Change::Created)
 }
 
-async fn receive(
+/// What a PUT did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    /// Nothing: the file had this content.
+    None,
+    Created,
+    Replaced,
+}
+
+/// Uploads the body of `request`. If it is refused, nothing of it is left.
+async fn receive(app: &App, request: &mut Request, tenant: TenantId) -> Result<Uploaded, Problem> {
+    let mut upload = Upload::begin(app, tenant, request.announced_bytes()).await?;
+    match receive_into(request, &mut upload, app.config.file_limit).await {
+        Ok(()) => upload.finish().await,
+        Err(problem) => {
+            upload.discard().await;
+            Err(problem)
+        }
+    }
+}
+
+async fn receive_into(
     request: &mut Request,
-    upload: &mut BlobUpload,
+    upload: &mut Upload,
     limit_bytes: usize,
 ) -> Result<(), Problem> {
     while let Some(chunk) = request.next_chunk().await? {
@@ -222,13 +251,6 @@ async fn receive(
         upload.write(&chunk).await?;
     }
     Ok(())
-}
-
-/// Removes what was uploaded in vain. If that fails the sweep does it.
-async fn abandon(upload: BlobUpload) {
-    if let Err(error) = upload.abandon().await {
-        tracing::debug!(%error, "what is left of an upload is for the sweep");
-    }
 }
 
 /// Refuses what is not as the client has seen it, and a directory.

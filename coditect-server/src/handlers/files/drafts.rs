@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use coditect_store::{
-    BlobReader, BlobUpload,
+    BlobReader,
     model::{Draft, FileKind},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{POLICY, Place, hex, path};
+use super::{POLICY, Place, hex, path, upload::Upload};
 use crate::{
     app::App,
     handlers::{caller, sessions::mine},
@@ -115,18 +115,25 @@ pub(crate) async fn save(app: Arc<App>, mut request: Request) -> Answer {
         Ok(mine(&tx, &identity, id).await?.tenant_id)
     })
     .await?;
-    let mut upload = BlobUpload::begin(&app.store, tenant_id, &app.clock).await?;
+    let mut upload = Upload::begin(&app, tenant_id, new.content.len() as u64).await?;
     upload.write(new.content.as_bytes()).await?;
-    let blob = upload.finish().await?;
+    let uploaded = upload.finish().await?;
+    let blob = uploaded.blob;
     let draft = Draft { tenant_id, session_id: id, path, base, blob, saved_at: now };
-    caller::run(&app, &caller, |tx, identity| {
+    let saved = caller::run(&app, &caller, |tx, identity| {
         let draft = &draft;
         async move {
             mine(&tx, &identity, id).await?;
-            Ok(draft.save(&tx, POLICY.bytes).await?)
+            Ok(draft.save(&tx, &POLICY).await?)
         }
     })
-    .await?;
+    .await;
+    if saved.is_err() {
+        uploaded.discard().await;
+    } else {
+        uploaded.keep();
+    }
+    saved?;
     let view = DraftView::from(&draft);
     tagged(respond::ok(&view)?, &Tag::of(&view)?)
 }
@@ -136,12 +143,13 @@ pub(crate) async fn discard(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let id = request.parse_param("id")?;
     let path = path::parse("path", request.param("path")?)?;
+    let now = app.clock.now();
     caller::run(&app, &caller, |tx, identity| {
         let path = &path;
         async move {
             let session = mine(&tx, &identity, id).await?;
             let draft = tx.require::<Draft>(session.tenant_id, (id, path.clone())).await?;
-            Ok(draft.discard(&tx).await?)
+            Ok(draft.discard(&tx, now).await?)
         }
     })
     .await?;

@@ -7,13 +7,14 @@
 mod content;
 mod drafts;
 mod path;
+mod upload;
 
 use std::{fmt::Write as _, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use coditect_auth::Identity;
 use coditect_store::{
-    BlobReader, BlobUpload, Page, Transaction,
+    Blob, BlobReader, Page, Transaction,
     model::{File, FileHome, FileKind, FilePolicy, Session, SessionId, TenantId},
 };
 use hyper::{Response, StatusCode};
@@ -24,6 +25,7 @@ use serde_json::json;
 pub(crate) use content::{put, show};
 pub(crate) use drafts::{discard, list as drafts, save as save_draft, show as show_draft};
 
+use self::upload::{Upload, Uploaded};
 use super::{
     caller::{self, Caller},
     sessions::mine,
@@ -124,6 +126,17 @@ impl Place {
         now: DateTime<Utc>,
     ) -> Result<(), Problem> {
         Ok(File::make_way(tx, self.tenant, (&self.home, path), &POLICY, now).await?)
+    }
+
+    /// Refuses a content of `size` bytes at `path`, where `before` is, if there is no room for it.
+    async fn check_put(
+        &self,
+        tx: &Transaction,
+        path: &str,
+        before: Option<&File>,
+        size: u64,
+    ) -> Result<(), Problem> {
+        Ok(POLICY.check_put(tx, self.tenant, (&self.home, path), before, size).await?)
     }
 
     /// Makes room at `path` for what comes there: a file goes if it may be `overwritten`, all else stays
@@ -368,13 +381,17 @@ pub(crate) async fn copy(app: Arc<App>, mut request: Request) -> Answer {
                 FileKind::File { .. } => Vec::new(),
             };
             let there = place.file(&tx, to).await?;
-            let is_in_the_way = there.is_some_and(|there| {
+            let is_in_the_way = there.as_ref().is_some_and(|there| {
                 overwrite == Overwrite::Never
                     || [&there.kind, &source.kind].contains(&&FileKind::Directory)
             });
             if is_in_the_way {
                 return Err(exists());
             }
+            let sizes = below.iter().chain([&source]).map(size_of);
+            let size = sizes.fold(0, u64::saturating_add);
+            place.check_put(&tx, to, there.as_ref(), size).await?;
+            POLICY.check_files(&tx, place.tenant, below.len()).await?;
             Ok((place, source, below))
         }
     })
@@ -397,20 +414,16 @@ async fn copy_one(
     overwrite: Overwrite,
     now: DateTime<Utc>,
 ) -> Result<File, Problem> {
-    let blob = match file.kind {
+    let uploaded = match file.kind {
         FileKind::Directory => None,
         FileKind::File { .. } => {
             let read = |tx: Transaction| async move { file.content(&tx, file.version).await };
             let content = app.store.run(read).await?.ok_or_else(Problem::not_found)?;
-            let mut reader = BlobReader::new(&app.store, place.tenant, content.blob);
-            let mut upload = BlobUpload::begin(&app.store, place.tenant, &app.clock).await?;
-            while let Some(piece) = reader.next().await? {
-                upload.write(&piece).await?;
-            }
-            Some(upload.finish().await?)
+            Some(copy_content(app, place.tenant, content.blob).await?)
         }
     };
-    caller::run(app, caller, |tx, identity| async move {
+    let blob = uploaded.as_ref().map(|uploaded| uploaded.blob);
+    let copied = caller::run(app, caller, |tx, identity| async move {
         let place = Place::of(&tx, &identity, id).await?;
         place.make_way(&tx, to, now).await?;
         let at = (&place.home, to);
@@ -424,7 +437,40 @@ async fn copy_one(
             }
         })
     })
-    .await
+    .await;
+    match (uploaded, copied.is_ok()) {
+        (Some(uploaded), true) => uploaded.keep(),
+        (Some(uploaded), false) => uploaded.discard().await,
+        (None, _) => {}
+    }
+    copied
+}
+
+/// Uploads the bytes of `content` again.
+async fn copy_content(app: &App, tenant: TenantId, content: Blob) -> Result<Uploaded, Problem> {
+    let mut upload = Upload::begin(app, tenant, content.size).await?;
+    let mut reader = BlobReader::new(&app.store, tenant, content);
+    let copied = async {
+        while let Some(piece) = reader.next().await? {
+            upload.write(&piece).await?;
+        }
+        Ok::<_, Problem>(())
+    };
+    match copied.await {
+        Ok(()) => upload.finish().await,
+        Err(problem) => {
+            upload.discard().await;
+            Err(problem)
+        }
+    }
+}
+
+/// Returns the size of a file's content, in bytes.
+fn size_of(file: &File) -> u64 {
+    match file.kind {
+        FileKind::File { size, .. } => size,
+        FileKind::Directory => 0,
+    }
 }
 
 /// From where, to where, and whether over a file.

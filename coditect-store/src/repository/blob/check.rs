@@ -11,7 +11,7 @@ use super::{Blob, CHUNK_BYTES, CHUNKS};
 use crate::{
     Result,
     engine::{CheckedRow, KeyValue, View},
-    entity::{Entity as _, Registry},
+    entity::{Entity as _, Registry, decode_at},
     keyspace::{KeyRange, Root, unpack_all},
     model::{BlobId, DetachedBlob, TenantId},
 };
@@ -43,25 +43,29 @@ pub struct BlobFinding {
     pub blob: BlobId,
 }
 
-/// Tells `found` of each blob of `tenant` with which something is wrong in `view`, which is of one
-/// version. Records that cannot be read are passed over: whoever checks the records finds them.
+/// Reports each faulty blob of `tenant` in `view`, which is of one version, to `found`, and returns the
+/// bytes that the tenant's counter should have. Records that cannot be read are skipped, since the
+/// check of records finds them; the bytes are unknown then.
 pub(crate) async fn check(
     view: &View,
     root: &Root,
     registry: &Registry,
     tenant: TenantId,
     mut found: impl FnMut(BlobFinding),
-) -> Result<()> {
+) -> Result<Option<u64>> {
     let mut found = |fault, blob| found(BlobFinding { fault, tenant, blob });
-    let mut held = BTreeMap::new();
+    let (mut held, mut bytes, mut unreadable) = (BTreeMap::new(), 0_u64, false);
     for declaration in registry.declarations() {
         let Some(blobs) = declaration.blobs else { continue };
         let mut pages = view.stream(declaration.range(root, tenant), PAGE_BYTES);
         while let Some(rows) = pages.next_page().await? {
-            let rows = rows
-                .into_iter()
-                .filter_map(|CheckedRow { key, value }| Some(KeyValue { key, value: value? }));
-            for blob in rows.flat_map(|row| blobs(root, &row).unwrap_or_default()) {
+            let blobs = rows.into_iter().flat_map(|CheckedRow { key, value }| {
+                let blobs = value.and_then(|value| blobs(root, &KeyValue { key, value }).ok());
+                unreadable |= blobs.is_none();
+                blobs.unwrap_or_default()
+            });
+            for blob in blobs {
+                bytes = bytes.saturating_add(blob.size);
                 if held.insert(blob.id, Holding { blob, seen: false }).is_some() {
                     found(BlobFault::HeldTwice, blob.id);
                 }
@@ -71,9 +75,15 @@ pub(crate) async fn check(
     let detached = DetachedBlob::SPACE.prefix(root, tenant);
     let mut pages = view.stream(KeyRange::tuples(&detached), PAGE_BYTES);
     while let Some(rows) = pages.next_page().await? {
-        let ids = rows.iter().filter_map(|row| unpack_all(&row.key[detached.len()..]).ok());
-        for id in ids.filter(|id| held.contains_key(id)) {
-            found(BlobFault::HeldAndDetached, id);
+        for CheckedRow { key, value } in rows {
+            let record = value.and_then(|value| decode_at::<DetachedBlob>(root, &key, &value).ok());
+            unreadable |= record.is_none();
+            bytes = bytes.saturating_add(record.map_or(0, |record| record.counted_bytes));
+            if let Ok(id) = unpack_all(&key[detached.len()..])
+                && held.contains_key(&id)
+            {
+                found(BlobFault::HeldAndDetached, id);
+            }
         }
     }
     check_chunks(view, root, tenant, &mut held, &mut found).await?;
@@ -82,7 +92,7 @@ pub(crate) async fn check(
             found(BlobFault::Damaged, blob.id);
         }
     }
-    Ok(())
+    Ok((!unreadable).then_some(bytes))
 }
 
 /// A blob that a record holds.

@@ -2,18 +2,18 @@
 
 use chrono::{DateTime, Utc};
 
-use super::CHUNKS;
+use super::{CHUNKS, counted};
 use crate::{
-    Error, Result, Store, Transaction,
-    entity::{expiry_hour, hours_over},
+    Counter, Error, Result, Store, Transaction,
     keyspace::KeyRange,
     model::{BlobId, BlobState, DetachedBlob, TenantId},
     repository::clear,
 };
 
-/// Removes a detached blob: first the chance to attach it, then its chunks, then all trace of it. It
-/// can be broken off anywhere and begun again; of one that is attached, or gone, it removes nothing, nor
-/// of one that is not `over` at that time, where one is given.
+/// Removes a detached blob: first it can no longer be attached, then its chunks are removed in
+/// transactions of bounded size, then its record, which releases its bytes. It can be interrupted
+/// anywhere and begun again. Removes nothing of a blob that a record holds, that does not exist, or
+/// whose lease has not ended at the time `over`, where one is given.
 pub(in crate::repository) async fn remove(
     store: &Store,
     tenant: TenantId,
@@ -25,8 +25,7 @@ pub(in crate::repository) async fn remove(
             return Ok::<_, Error>(false);
         };
         // It may have been renewed since it was found.
-        let hour = expiry_hour(detached.collect_after);
-        if over.is_some_and(|now| !hours_over(now).contains(&hour)) {
+        if over.is_some_and(|now| detached.collect_after > now) {
             return Ok(false);
         }
         if detached.state != BlobState::Released {
@@ -39,9 +38,28 @@ pub(in crate::repository) async fn remove(
     }
     let chunks = KeyRange::tuples(&CHUNKS.key(store.root(), tenant, &id));
     clear::range(store, chunks).await?;
-    let forget =
-        |tx: Transaction| async move { tx.delete::<DetachedBlob>(tenant, id).await.map(|_| ()) };
+    let forget = |tx: Transaction| async move {
+        match tx.delete::<DetachedBlob>(tenant, id).await? {
+            Some(DetachedBlob { counted_bytes: bytes @ 1.., .. }) => {
+                tx.release(tenant, Counter::BYTES, counted(bytes))
+            }
+            Some(_) | None => Ok(()),
+        }
+    };
     store.run_idempotent(forget).await
+}
+
+impl Store {
+    /// Removes the chunks of the blob `id` at once and releases its bytes, unless a record holds it: for
+    /// an upload that no record is going to attach. Two transactions, and one for each megabyte. If it
+    /// is interrupted, [`collect_blobs`](Self::collect_blobs) removes the rest.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run`](Self::run).
+    pub async fn discard_blob(&self, tenant: TenantId, id: BlobId) -> Result<()> {
+        remove(self, tenant, id, None).await
+    }
 }
 
 #[cfg(test)]
@@ -55,7 +73,7 @@ mod tests {
         let (tenant, clock) = (TenantId::new(), Clock::system());
         let upload = BlobUpload::begin(&store, tenant, &clock).await.unwrap();
         let blob = upload.finish().await.unwrap();
-        let lease = super::super::LEASE;
+        let lease = super::super::UPLOAD_LEASE;
         let (before, after) = (clock.now() + lease / 2, clock.now() + lease * 3);
         for (now, left) in [(before, 1), (after, 0)] {
             remove(&store, tenant, blob.id, Some(now)).await.unwrap();

@@ -15,14 +15,19 @@
 //!   that takes, and all of them see the same bytes.
 //! - From before its first chunk to after its last, a blob is either detached or held by one record,
 //!   whatever is broken off and where: no chunk is ever lost sight of.
-//! - Who uploads renews a lease: what is finished is kept for an hour. What is detached is collected
-//!   within an hour after that is over, and never
-//!   while it can still be attached: collecting begins by making that impossible.
+//! - An upload holds a lease of [`UPLOAD_LEASE`], which each write renews. A blob that is detached from
+//!   its record is kept for [`READ_LEASE`], which readers [renew](crate::Store::renew_read_leases).
+//!   A blob is collected when its lease has ended, never while it can still be attached: collecting
+//!   begins by making that impossible.
+//! - The tenant's [`BYTES`](crate::Counter::BYTES) counter is the sum of the sizes of all blobs that
+//!   records hold and of the [counted bytes](DetachedBlob::counted_bytes) of all detached ones: an
+//!   upload is counted from its first byte on, a deleted content until its chunks are removed.
 //! - Length and hash are the record's, so what was attached is what was uploaded, to the byte.
 
 mod check;
 mod collect;
 mod reader;
+mod readers;
 mod upload;
 
 use std::fmt;
@@ -34,11 +39,12 @@ pub(crate) use check::check;
 pub use check::{BlobFault, BlobFinding};
 pub(super) use collect::remove;
 pub use reader::BlobReader;
-pub use upload::BlobUpload;
+pub(crate) use readers::Readers;
+pub use upload::{BlobUpload, Reservation};
 
 use super::{TenantTransaction, Transaction};
 use crate::{
-    Error, ErrorKind, Result,
+    Counter, Error, ErrorKind, Result,
     keyspace::{KeyPart as _, Root, Space},
     model::{BlobId, BlobState, DetachedBlob, TenantId},
 };
@@ -50,9 +56,12 @@ pub const CHUNK_BYTES: usize = 10_000;
 /// Where chunks lie.
 pub(crate) const CHUNKS: Space<TenantId> = Space::tenant("blob_chunks").keyed(&["blob", "n"]);
 
-/// How long a blob may be detached and not be written to before it may be collected. For one that was
-/// let go of, it is how long who reads it may go on.
-const LEASE: TimeDelta = TimeDelta::hours(1);
+/// How long an upload that is not written to is kept before it is collected.
+pub const UPLOAD_LEASE: TimeDelta = TimeDelta::minutes(30);
+
+/// How long a blob is kept after it was detached, for those who read it. A reader that needs longer
+/// [renews](crate::Store::renew_read_leases) it.
+pub const READ_LEASE: TimeDelta = TimeDelta::seconds(15);
 
 /// Bytes that were uploaded: where they are, how many, and their hash. It is a field of the record
 /// that holds it.
@@ -80,8 +89,9 @@ impl fmt::Debug for Blob {
 }
 
 impl Transaction {
-    /// Makes `blob`, which was uploaded, that of a record which this transaction writes. Two reads of
-    /// one key, which conflict with who collects the blob.
+    /// Makes `blob`, which was uploaded, that of a record which this transaction writes. It stays
+    /// counted; what was reserved beyond its size is released. Two reads of one key, which conflict
+    /// with its collection.
     ///
     /// # Errors
     ///
@@ -89,15 +99,19 @@ impl Transaction {
     /// collected. Nothing of this call is written then, and the transaction can go on.
     pub async fn attach(&self, tenant: TenantId, blob: &Blob) -> Result<()> {
         let detached = self.get::<DetachedBlob>(tenant, blob.id).await?;
-        if detached.is_none_or(|detached| detached.state != BlobState::Uploading) {
+        let Some(detached) = detached.filter(|blob| blob.state == BlobState::Uploading) else {
             return Err(gone());
-        }
+        };
         self.delete::<DetachedBlob>(tenant, blob.id).await?;
-        Ok(())
+        match counted(detached.counted_bytes).saturating_sub(counted(blob.size)) {
+            0 => Ok(()),
+            unused => self.release(tenant, Counter::BYTES, unused),
+        }
     }
 
-    /// Lets go of `blob`, which this transaction takes from its record. Who reads it may go on for
-    /// an hour; then its chunks are [collected](crate::Store::collect_blobs). One read.
+    /// Detaches `blob` from its record, which this transaction deletes or changes. Its chunks are
+    /// [collected](crate::Store::collect_blobs) once [`READ_LEASE`] is over, and counted until then.
+    /// One read.
     ///
     /// # Errors
     ///
@@ -107,7 +121,8 @@ impl Transaction {
             id: blob.id,
             tenant_id: tenant,
             state: BlobState::Released,
-            collect_after: now + LEASE,
+            collect_after: now + READ_LEASE,
+            counted_bytes: blob.size,
         })
         .await
     }
@@ -138,6 +153,11 @@ fn chunk_key(root: &Root, tenant: TenantId, blob: BlobId, n: u64) -> Vec<u8> {
     let mut key = CHUNKS.key(root, tenant, &blob);
     n.pack(&mut key);
     key
+}
+
+/// A size as a counter has it.
+pub(crate) fn counted(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 fn gone() -> Error {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Blob, CHUNK_BYTES, CHUNKS, chunk_key, gone};
+use super::{Blob, CHUNK_BYTES, CHUNKS, chunk_key, gone, readers::Pin};
 use crate::{
     Error, ErrorKind, Result, Store, Transaction,
     engine::{KeySelector, RangeQuery},
@@ -38,13 +38,14 @@ pub struct BlobReader {
     rest: Range<u64>,
     /// Of all bytes so far, if it reads all.
     hash: Option<Sha256>,
+    /// Has the process renew the blob's lease if it is detached meanwhile.
+    _pin: Pin,
 }
 
 impl BlobReader {
     /// Reads all of `blob`.
     pub fn new(store: &Store, tenant: TenantId, blob: Blob) -> Self {
-        let rest = 0..blob.size;
-        Self { store: store.clone(), tenant, blob, rest, hash: Some(Sha256::new()) }
+        Self::of(store, tenant, blob, 0..blob.size)
     }
 
     /// Reads the bytes of `blob` from `range.start` up to, and without, `range.end`. The hash of a
@@ -57,8 +58,13 @@ impl BlobReader {
         if range.start > range.end || range.end > blob.size {
             return Err(Error::new(ErrorKind::Invalid, "the blob has no such range"));
         }
-        let hash = (range == (0..blob.size)).then(Sha256::new);
-        Ok(Self { store: store.clone(), tenant, blob, rest: range, hash })
+        Ok(Self::of(store, tenant, blob, range))
+    }
+
+    fn of(store: &Store, tenant: TenantId, blob: Blob, rest: Range<u64>) -> Self {
+        let hash = (rest == (0..blob.size)).then(Sha256::new);
+        let pin = store.readers().pin(tenant, blob.id);
+        Self { store: store.clone(), tenant, blob, rest, hash, _pin: pin }
     }
 
     /// How many bytes are still to be given.

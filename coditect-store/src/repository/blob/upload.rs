@@ -3,9 +3,9 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use sha2::{Digest as _, Sha256};
 
-use super::{Blob, CHUNK_BYTES, LEASE, chunk_key, gone};
+use super::{Blob, CHUNK_BYTES, UPLOAD_LEASE, chunk_key, counted, gone};
 use crate::{
-    Clock, Error, ErrorKind, Result, Store, Transaction,
+    Clock, Counter, Error, ErrorKind, Result, Store, Transaction,
     model::{BlobId, BlobState, DetachedBlob, TenantId},
 };
 
@@ -13,10 +13,25 @@ use crate::{
 /// manual advises ("Performance considerations").
 const BATCH_BYTES: usize = 90 * CHUNK_BYTES;
 
-/// A blob that is being written.
+/// A lease is renewed when a write finds it older than this.
+const RENEWAL_INTERVAL: TimeDelta = TimeDelta::minutes(1);
+
+/// What an upload takes of its tenant's quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// The id that the blob gets.
+    pub id: BlobId,
+    /// The bytes that are counted from the beginning on: the expected size, or 0. What is written
+    /// beyond them is counted as it is written.
+    pub bytes: u64,
+    /// The limit of the tenant's [`BYTES`](Counter::BYTES) counter for this upload.
+    pub limit: i64,
+}
+
+/// A blob that is being written. Its bytes are counted from the first one on.
 ///
-/// It is dropped to be given up, and [collected](crate::Store::collect_blobs) then, when it was left
-/// alone for half an hour or more; [`abandon`](Self::abandon) does that at once.
+/// [`abandon`](Self::abandon) removes what was written at once. An upload that is dropped is
+/// [collected](crate::Store::collect_blobs) when its lease of [`UPLOAD_LEASE`] has ended.
 ///
 /// ```
 /// # use coditect_store::{BlobUpload, Clock, Result, Store, model::TenantId};
@@ -37,35 +52,65 @@ pub struct BlobUpload {
     id: BlobId,
     /// What is not written yet: less than a batch, between calls.
     buffer: Vec<u8>,
-    /// Of what is written.
+    /// The hash of all bytes that are written.
     hash: Sha256,
+    /// The number of bytes that are written.
     size: u64,
+    limit: i64,
 }
 
 impl BlobUpload {
-    /// Begins one. One transaction.
+    /// Begins an upload that reserves nothing and has no limit. One transaction.
     ///
     /// # Errors
     ///
     /// Those of [`Store::run`].
     pub async fn begin(store: &Store, tenant: TenantId, clock: &Clock) -> Result<Self> {
-        let id = BlobId::new();
+        let reservation = Reservation { id: BlobId::new(), bytes: 0, limit: i64::MAX };
+        Self::reserve(store, tenant, reservation, clock).await
+    }
+
+    /// Begins an upload within a limit of the tenant. One transaction.
+    ///
+    /// # Errors
+    ///
+    /// `Quota` if what is reserved exceeds the limit, `Exists` if there is an upload of this id; those
+    /// of [`Store::run`].
+    pub async fn reserve(
+        store: &Store,
+        tenant: TenantId,
+        Reservation { id, bytes, limit }: Reservation,
+        clock: &Clock,
+    ) -> Result<Self> {
         let state = BlobState::Uploading;
-        let collect_after = clock.now() + LEASE;
-        let detached = &DetachedBlob { id, tenant_id: tenant, state, collect_after };
+        let collect_after = clock.now() + UPLOAD_LEASE;
+        let detached =
+            &DetachedBlob { id, tenant_id: tenant, state, collect_after, counted_bytes: bytes };
         let begin = |tx: Transaction| async move {
             match tx.create(detached).await {
-                // Nobody else has this id: an attempt came through whose outcome was unknown.
-                Err(error) if error.kind() == ErrorKind::Exists => Ok(()),
+                Err(error) if error.kind() == ErrorKind::Exists => {
+                    // An attempt whose outcome was unknown has committed.
+                    let found = tx.get::<DetachedBlob>(tenant, id).await?;
+                    if found.as_ref() == Some(detached) { Ok(()) } else { Err(error) }
+                }
+                Ok(()) if bytes > 0 => {
+                    tx.charge(tenant, Counter::BYTES, counted(bytes), limit).await
+                }
                 outcome => outcome,
             }
         };
         store.run_idempotent(begin).await?;
         let (store, clock) = (store.clone(), clock.clone());
-        Ok(Self { store, clock, tenant, id, buffer: Vec::new(), hash: Sha256::new(), size: 0 })
+        let (buffer, hash, size) = (Vec::new(), Sha256::new(), 0);
+        Ok(Self { store, clock, tenant, id, buffer, hash, size, limit })
     }
 
-    /// How many bytes were given so far.
+    /// Returns the id of the blob.
+    pub fn id(&self) -> BlobId {
+        self.id
+    }
+
+    /// Returns the number of bytes that were given so far.
     pub fn size(&self) -> u64 {
         self.size + self.buffer.len() as u64
     }
@@ -76,7 +121,8 @@ impl BlobUpload {
     ///
     /// # Errors
     ///
-    /// `NotFound` if it was left alone for so long that it was collected; those of [`Store::run`].
+    /// `NotFound` if its lease ended and it was collected; `Quota` if it exceeds its limit; those of
+    /// [`Store::run`].
     pub async fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             let room = BATCH_BYTES - self.buffer.len();
@@ -84,24 +130,24 @@ impl BlobUpload {
             self.buffer.extend_from_slice(front);
             bytes = rest;
             if self.buffer.len() == BATCH_BYTES {
-                self.flush(LEASE / 2).await?;
+                self.flush().await?;
             }
         }
         Ok(())
     }
 
-    /// Writes what is left, and gives the blob, for a transaction to
-    /// [attach](Transaction::attach) within the hour. One transaction.
+    /// Writes what is left and returns the blob, for a transaction to
+    /// [attach](Transaction::attach) before its lease ends. One transaction.
     ///
     /// # Errors
     ///
     /// Those of [`write`](Self::write).
     pub async fn finish(mut self) -> Result<Blob> {
-        self.flush(LEASE).await?;
+        self.flush().await?;
         Ok(Blob { id: self.id, size: self.size, sha256: self.hash.finalize().into() })
     }
 
-    /// Gives it up, and removes what was written. A transaction for each megabyte.
+    /// Removes what was written, as [`Store::discard_blob`] does. A transaction for each megabyte.
     ///
     /// # Errors
     ///
@@ -110,13 +156,14 @@ impl BlobUpload {
         super::collect::remove(&self.store, self.tenant, self.id, None).await
     }
 
-    /// Writes the buffer as the chunks behind those that are there, and keeps them for `lease` at least.
-    /// Once more is the same.
-    async fn flush(&mut self, lease: TimeDelta) -> Result<()> {
+    /// Writes the buffer as the next chunks, counts what exceeds the reservation, and renews the lease.
+    /// Running it again writes the same.
+    async fn flush(&mut self) -> Result<()> {
         let (tenant, id, now, buffer) = (self.tenant, self.id, self.clock.now(), &self.buffer);
         let first = self.size / CHUNK_BYTES as u64;
+        let (size, limit) = (self.size + buffer.len() as u64, self.limit);
         let write = |tx: Transaction| async move {
-            renew(&tx, tenant, id, (now, lease)).await?;
+            extend(&tx, tenant, id, (size, limit), now).await?;
             for (n, chunk) in (first..).zip(buffer.chunks(CHUNK_BYTES)) {
                 tx.engine().set(&chunk_key(tx.root(), tenant, id, n), chunk);
             }
@@ -124,25 +171,31 @@ impl BlobUpload {
         };
         self.store.run_idempotent(write).await?;
         self.hash.update(&self.buffer);
-        self.size += self.buffer.len() as u64;
+        self.size = size;
         self.buffer.clear();
         Ok(())
     }
 }
 
-/// Makes sure that the blob is not being collected, and will not be for as long as `at_least`.
-async fn renew(
+/// Counts the blob with `size` bytes and renews its lease.
+async fn extend(
     tx: &Transaction,
     tenant: TenantId,
     id: BlobId,
-    (now, at_least): (DateTime<Utc>, TimeDelta),
+    (size, limit): (u64, i64),
+    now: DateTime<Utc>,
 ) -> Result<()> {
     let detached = tx.get::<DetachedBlob>(tenant, id).await?.ok_or_else(gone)?;
     if detached.state != BlobState::Uploading {
         return Err(gone());
     }
-    if detached.collect_after < now + at_least {
-        tx.update(&DetachedBlob { collect_after: now + LEASE, ..detached }).await?;
+    let counted_bytes = detached.counted_bytes.max(size);
+    let more = counted_bytes - detached.counted_bytes;
+    if more > 0 {
+        tx.charge(tenant, Counter::BYTES, counted(more), limit).await?;
     }
-    Ok(())
+    let is_old = detached.collect_after < now + (UPLOAD_LEASE - RENEWAL_INTERVAL);
+    let collect_after = if is_old { now + UPLOAD_LEASE } else { detached.collect_after };
+    let extended = DetachedBlob { collect_after, counted_bytes, ..detached.clone() };
+    if extended == detached { Ok(()) } else { tx.update(&extended).await }
 }

@@ -1,0 +1,194 @@
+//! The disk that uploads take: what is refused is removed at once, what is deleted soon, and all of it is
+//! counted until then.
+
+use std::{path::Path, time::Duration};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use coditect_auth::entities;
+use coditect_store::{
+    Counter, Store,
+    check::Event,
+    engine::RangeQuery,
+    keyspace::KeyRange,
+    model::{DetachedBlob, TenantId},
+};
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::{
+    account::ME,
+    client::{Answer, Call, Client},
+    desk::Desk,
+    folder::{self, Folder},
+    server::Running,
+};
+
+const SIZE: usize = 1_500_000;
+
+fn content(first: u8) -> Vec<u8> {
+    let mut content = vec![7; SIZE];
+    content[0] = first;
+    content
+}
+
+struct Site {
+    folder: Folder,
+    server: Running,
+    desk: Desk,
+    tenant: TenantId,
+}
+
+/// What the store of a stopped server has of a tenant.
+#[derive(Debug, PartialEq, Eq)]
+struct Stored {
+    chunk_bytes: usize,
+    detached: usize,
+    counted: i64,
+}
+
+impl Site {
+    async fn new() -> Self {
+        let folder = Folder::new();
+        let server = Running::start_in(folder.path(), &[]).await;
+        let desk = Desk::new(&server, "ada@example.org").await;
+        let me = desk.call(Call::get(ME)).await.data();
+        let tenant = me["tenant"]["id"].as_str().unwrap().parse().unwrap();
+        Self { folder, server, desk, tenant }
+    }
+
+    fn put(&self, path: &str, content: Vec<u8>) -> Call {
+        Call::put(&self.desk.part(&format!("files/{path}"))).body(content)
+    }
+
+    async fn written(&self, path: &str, content: Vec<u8>) {
+        assert_eq!(self.desk.call(self.put(path, content)).await.status, 201);
+    }
+
+    async fn refused(&self, call: Call, status: u16, code: &str) {
+        let answer = self.desk.call(call).await;
+        assert_eq!((answer.status, answer.code().as_str()), (status, code));
+    }
+
+    async fn copy(&self, from: &str, to: &str) -> Answer {
+        let body = json!({"from": from, "to": to});
+        self.desk.call(Call::post(&self.desk.part("files:copy")).value(&body)).await
+    }
+
+    /// Stops the server, and looks at its store.
+    async fn stored(self) -> Stored {
+        self.server.stopped().await;
+        stored(self.folder.path(), self.tenant).await
+    }
+}
+
+async fn stored(folder: &Path, tenant: TenantId) -> Stored {
+    let store = entities(Store::options()).open(folder::database(folder)).await.unwrap();
+    let told = |event: Event<'_>| {
+        if let Event::Found(finding) = event {
+            panic!("{finding}")
+        }
+    };
+    assert!(store.check().run(told).await.unwrap().is_sound());
+    let tx = store.begin();
+    let range = KeyRange::tuples(&store.root().key(&(tenant, "blob_chunks".to_owned())));
+    let chunks = tx.engine().get_range(&RangeQuery::new(range.begin, range.end)).await.unwrap();
+    let stored = Stored {
+        chunk_bytes: chunks.rows.iter().map(|row| row.value.len()).sum(),
+        detached: tx.list::<DetachedBlob>(tenant).all(999).await.unwrap().len(),
+        counted: tx.counter(tenant, Counter::BYTES).await.unwrap(),
+    };
+    store.database().close().await;
+    stored
+}
+
+/// What is stored where nothing is but contents of these bytes in all.
+fn nothing_but(bytes: usize) -> Stored {
+    Stored { chunk_bytes: bytes, detached: 0, counted: i64::try_from(bytes).unwrap() }
+}
+
+#[tokio::test]
+async fn a_refused_upload_leaves_nothing_behind() {
+    let site = Site::new().await;
+    site.written("f", content(1)).await;
+    // The same again, as an editor saves without a change.
+    assert_eq!(site.desk.call(site.put("f", content(1))).await.status, 200);
+    let wrong = format!("sha-256=:{}:", BASE64_STANDARD.encode([0; 32]));
+    let wrong = site.put("g", content(2)).header("Content-Digest", &wrong);
+    site.refused(wrong, 400, "DIGEST_MISMATCH").await;
+    let draft = json!({"content": "text", "base_etag": null});
+    let part = site.desk.part("drafts/f");
+    let draft = Call::put(&part).value(&draft);
+    assert_eq!(site.desk.call(draft).await.status, 200);
+    assert_eq!(site.desk.call(Call::delete(&part)).await.status, 204);
+
+    // Of those who begin at once, one wins, and the others are refused at the end.
+    let puts =
+        (0..6).map(|n| site.desk.call(site.put("new", content(n)).header("If-None-Match", "*")));
+    let mut statuses: Vec<u16> = join_all(puts).await.iter().map(|answer| answer.status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 412, 412, 412, 412, 412]);
+    let copies = join_all((0..8).map(|_| site.copy("f", "copy"))).await;
+    let made = copies.iter().filter(|answer| answer.status == 201).count();
+    assert_eq!(made, 1);
+
+    // One that breaks off.
+    let mut client = Client::connect(site.desk.server).await;
+    let head = format!(
+        "PUT {} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Length: {SIZE}\r\n\r\n",
+        site.desk.part("files/half"),
+        site.desk.token
+    );
+    client.send(head.as_bytes()).await;
+    client.send(&vec![7; SIZE / 2 * 2 - 2]).await;
+    drop(client);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let stored = site.stored().await;
+    // A draft of four bytes is kept for those who read it.
+    assert!(stored.detached <= 1, "{stored:?}");
+    let draft = if stored.detached == 1 { 4 } else { 0 };
+    assert_eq!(Stored { detached: 0, ..stored }, nothing_but(3 * SIZE + draft));
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_is_refused_before_its_body_is_read() {
+    let site = Site::new().await;
+    site.written("f", b"1".to_vec()).await;
+    let made = Call::post(&site.desk.part("files:mkdir")).value(&json!({"path": "d"}));
+    assert_eq!(site.desk.call(made).await.status, 201);
+    for (path, header, status) in [
+        ("f", "If-None-Match: *\r\n", "412"),
+        ("none", "If-Match: *\r\n", "412"),
+        ("d", "", "409"),
+        ("f/below", "", "409"),
+    ] {
+        let mut client = Client::connect(site.desk.server).await;
+        let head = format!(
+            "PUT {} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n{header}\
+             Content-Length: {SIZE}\r\n\r\n",
+            site.desk.part(&format!("files/{path}")),
+            site.desk.token
+        );
+        client.send(head.as_bytes()).await;
+        assert_eq!(client.answer().await.status.to_string(), status, "{path}");
+    }
+    assert_eq!(site.stored().await, nothing_but(1));
+}
+
+#[tokio::test]
+async fn a_deleted_content_is_counted_until_it_is_removed_which_is_soon() {
+    let site = Site::new().await;
+    for n in 0..3 {
+        site.written("f", content(n)).await;
+        let delete = Call::delete(&site.desk.part("files/f"));
+        assert_eq!(site.desk.call(delete).await.status, 204);
+    }
+    let Site { folder, server, tenant, .. } = site;
+    server.stopped().await;
+    let at_first = stored(folder.path(), tenant).await;
+    assert_eq!(usize::try_from(at_first.counted).unwrap(), at_first.chunk_bytes);
+
+    let server = Running::start_in(folder.path(), &[]).await;
+    tokio::time::sleep(Duration::from_secs(24)).await;
+    server.stopped().await;
+    assert_eq!(stored(folder.path(), tenant).await, nothing_but(0));
+}
