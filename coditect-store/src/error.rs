@@ -78,7 +78,6 @@ impl Error {
     }
 
     /// The same, which FoundationDB knows by `code`.
-    #[cfg(feature = "fdb")]
     #[must_use]
     pub(crate) fn with_code(mut self, code: i32) -> Self {
         self.code = Some(code);

@@ -23,6 +23,10 @@ pub struct Kid(pub Uuid);
 impl KeyPart for Kid {
     const ELEMENTS: usize = 1;
 
+    fn element_types() -> Vec<String> {
+        Uuid::element_types()
+    }
+
     fn pack(&self, key: &mut Vec<u8>) {
         self.0.pack(key);
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Result};
 
 /// The longest key, in bytes.
 pub const KEY_SIZE_LIMIT: usize = 10_000;
@@ -27,6 +27,24 @@ pub(crate) fn key_too_large() -> Error {
 
 pub(crate) fn value_too_large() -> Error {
     Error::coded(ErrorKind::Limit, 2103, "a value is longer than 100,000 bytes")
+}
+
+/// Refuses `what`, a key of `length` bytes, if it is too long.
+pub(crate) fn require_key(length: usize, what: impl FnOnce() -> String) -> Result<()> {
+    require(length, KEY_SIZE_LIMIT, 2102, what)
+}
+
+/// Refuses `what`, a value of `length` bytes, if it is too long.
+pub(crate) fn require_value(length: usize, what: impl FnOnce() -> String) -> Result<()> {
+    require(length, VALUE_SIZE_LIMIT, 2103, what)
+}
+
+fn require(length: usize, limit: usize, code: i32, what: impl FnOnce() -> String) -> Result<()> {
+    if length <= limit {
+        return Ok(());
+    }
+    let message = format!("{} is {length} bytes long; the limit is {limit} bytes", what());
+    Err(Error::new(ErrorKind::Limit, message).with_code(code))
 }
 
 pub(crate) fn transaction_too_large() -> Error {

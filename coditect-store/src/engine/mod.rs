@@ -22,7 +22,7 @@ mod embedded;
 mod faults;
 #[cfg(feature = "fdb")]
 mod foundationdb;
-mod limits;
+pub(crate) mod limits;
 #[cfg(any(feature = "fdb", test))]
 mod prefix;
 mod range;

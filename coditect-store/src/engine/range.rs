@@ -168,24 +168,23 @@ impl RangeStream {
         Self { transaction, isolation, rest: Some(query) }
     }
 
-    /// The next rows; `None` after the last. No page is empty. After an error it can be asked again.
+    /// Returns the next rows; `None` after the last. No page is empty. After an error, or when its
+    /// future was dropped, the next call reads the same page again.
     pub async fn next_page(&mut self) -> Result<Option<Vec<KeyValue>>> {
-        let Some(mut query) = self.rest.take() else {
+        let Some(rest) = &self.rest else {
             return Ok(None);
         };
+        let mut query = rest.clone();
         query.target_bytes.get_or_insert(STREAM_PAGE_BYTES);
         let page = self.transaction.read_range(&query, self.isolation).await?;
-        let Some(last) = page.rows.last() else {
-            return Ok(None);
-        };
-        if page.stopped == Stopped::Bytes {
-            let left = query.limit.map(|limit| limit - page.rows.len());
-            if left != Some(0) {
-                let mut rest = query.after(&last.key);
-                rest.limit = left;
-                self.rest = Some(rest);
+        // The position moves only here, after the last await.
+        self.rest = match page.rows.last() {
+            Some(last) if page.stopped == Stopped::Bytes => {
+                let left = query.limit.map(|limit| limit - page.rows.len());
+                (left != Some(0)).then(|| RangeQuery { limit: left, ..query.after(&last.key) })
             }
-        }
-        Ok(Some(page.rows))
+            _ => None,
+        };
+        Ok((!page.rows.is_empty()).then_some(page.rows))
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! What stays true:
 //!
-//! - What was written reads back as it was; bytes left over are refused.
+//! - What is written reads back: [`strict`] refuses a record whose serialization leaves fields out,
+//!   and every writer decodes what it has encoded. Bytes left over are refused.
 //! - A version older than the program's is upgraded by the entity's own functions; a newer one is
 //!   refused by its name and number, and nothing of it is looked at.
 //! - Any bytes give a record or an error. What is allocated meanwhile is bounded: a length inside
@@ -13,47 +14,54 @@
 use bincode::config;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Entity, Log};
+use super::{Entity, Log, short_name, strict};
 use crate::{Error, ErrorKind, Result, engine::VALUE_SIZE_LIMIT};
 
-/// The bytes of `record`.
+/// Encodes `record`.
 ///
 /// # Errors
 ///
-/// `Invalid` if it holds what cannot be written: a sequence of unknown length, say. That it is too
-/// large for a value is found by the engine.
+/// `Invalid` if its serialization leaves a field out, or has a sequence of unknown length.
 pub(crate) fn encode<E: Entity>(record: &E) -> Result<Vec<u8>> {
     encode_as(record, E::SPACE.name(), E::VERSION)
 }
 
-/// As [`encode`], of a record of a log.
+/// Encodes a record of a log, as [`encode`] does.
 pub(crate) fn encode_logged<L: Log>(record: &L) -> Result<Vec<u8>> {
     encode_as(record, L::SPACE.name(), L::VERSION)
 }
 
-/// The record whose bytes are `bytes`.
+/// Decodes a record.
 ///
 /// # Errors
 ///
-/// `NewerFormat` if a newer version of the program wrote them, `Corrupt` if they are no record.
+/// `NewerFormat` if a newer version of the program wrote it, `Corrupt` if `bytes` are no record.
 pub(crate) fn decode<E: Entity>(bytes: &[u8]) -> Result<E> {
     decode_as(bytes, E::SPACE.name(), E::VERSION, E::upgrade)
 }
 
-/// As [`decode`], of a record of a log.
+/// Decodes a record of a log, as [`decode`] does.
 pub(crate) fn decode_logged<L: Log>(bytes: &[u8]) -> Result<L> {
     decode_as(bytes, L::SPACE.name(), L::VERSION, L::upgrade)
 }
 
-fn encode_as(record: &impl Serialize, space: &str, version: u8) -> Result<Vec<u8>> {
+fn encode_as<T: Serialize>(record: &T, space: &str, version: u8) -> Result<Vec<u8>> {
+    strict::check(record).map_err(|cause| unwritable::<T>(space).because(cause))?;
     let mut bytes = vec![version];
-    bincode::serde::encode_into_std_write(record, &mut bytes, config::standard()).map_err(
-        |cause| {
-            let message = format!("a record of {space} cannot be written");
-            Error::new(ErrorKind::Invalid, message).because(cause)
-        },
-    )?;
+    bincode::serde::encode_into_std_write(record, &mut bytes, config::standard())
+        .map_err(|cause| unwritable::<T>(space).because(cause))?;
     Ok(bytes)
+}
+
+/// Returns the error for a record of the type `T` that could not be read back.
+pub(super) fn unwritable<T>(space: &str) -> Error {
+    let message = format!(
+        "a record of {space} was not written, since it could not be read back: bincode stores the \
+         fields of {} in order and without names, so serde attributes that omit or rearrange fields \
+         (skip_serializing_if, flatten, tag, untagged) cannot be used",
+        short_name::<T>()
+    );
+    Error::new(ErrorKind::Invalid, message)
 }
 
 fn decode_as<T: DeserializeOwned>(
@@ -71,7 +79,7 @@ fn decode_as<T: DeserializeOwned>(
         );
         return Err(Error::new(ErrorKind::NewerFormat, message));
     }
-    let older = Older { space, version, body };
+    let older = Older { space, version, known, body };
     if version == known { older.read() } else { upgrade(older) }
 }
 
@@ -83,14 +91,23 @@ const FIELDS: u8 = 1;
 /// # Errors
 ///
 /// `Invalid` if it holds what cannot be written.
-pub(super) fn encode_fields<C: Serialize>(index: &str, fields: &C) -> Result<Vec<u8>> {
+pub(super) fn encode_fields<C>(index: &str, fields: &C) -> Result<Vec<u8>>
+where
+    C: Serialize + DeserializeOwned,
+{
+    let unwritable = || {
+        let message = format!(
+            "the fields for index {index} were not written, since they could not be read back as \
+             {}",
+            short_name::<C>()
+        );
+        Error::new(ErrorKind::Invalid, message)
+    };
+    strict::check(fields).map_err(|cause| unwritable().because(cause))?;
     let mut bytes = vec![FIELDS];
-    bincode::serde::encode_into_std_write(fields, &mut bytes, config::standard()).map_err(
-        |cause| {
-            let message = format!("the fields for index {index} cannot be written");
-            Error::new(ErrorKind::Invalid, message).because(cause)
-        },
-    )?;
+    bincode::serde::encode_into_std_write(fields, &mut bytes, config::standard())
+        .map_err(|cause| unwritable().because(cause))?;
+    decode_fields::<C>(index, &bytes).map_err(|cause| unwritable().because(cause))?;
     Ok(bytes)
 }
 
@@ -123,6 +140,8 @@ pub(super) fn decode_fields<C: DeserializeOwned>(index: &str, bytes: &[u8]) -> R
 pub struct Older<'a> {
     space: &'static str,
     version: u8,
+    /// The version that the program writes.
+    known: u8,
     body: &'a [u8],
 }
 
@@ -132,22 +151,36 @@ impl Older<'_> {
         self.version
     }
 
-    /// The record as the struct of that version.
+    /// Decodes the record as the struct of that version.
     ///
     /// # Errors
     ///
     /// `Corrupt` if it is not one.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
-        let Self { space, version, body } = self;
-        let corrupt = || {
-            let message = format!("a record of {space}, version {version}, cannot be read");
-            Error::new(ErrorKind::Corrupt, message)
-        };
-        let (record, read) = decode_body(body).map_err(|cause| corrupt().because(cause))?;
-        if read != body.len() {
-            return Err(corrupt().because(format!("{} bytes are left over", body.len() - read)));
+        let unreadable = || self.unreadable(short_name::<T>());
+        let (record, read) = decode_body(self.body).map_err(|cause| unreadable().because(cause))?;
+        if read != self.body.len() {
+            let left = self.body.len() - read;
+            return Err(unreadable().because(format!("{left} bytes are left over")));
         }
         Ok(record)
+    }
+
+    /// Returns the error for bytes that are not those of the struct named `name`.
+    fn unreadable(&self, name: &str) -> Error {
+        let Self { space, version, known, .. } = self;
+        let hint = if version == known {
+            format!(
+                "if the fields of {name} have changed since it was written, raise its VERSION and \
+                 read version {version} in `upgrade`"
+            )
+        } else {
+            format!("`upgrade` must read version {version} by the struct that wrote it")
+        };
+        let message = format!(
+            "a record of {space}, stored in version {version}, cannot be read as {name}: {hint}"
+        );
+        Error::new(ErrorKind::Corrupt, message)
     }
 
     /// The error that says that there never was such a version.

@@ -13,7 +13,7 @@
 
 use std::fmt;
 
-use super::{CountKind, CoveringKind, Entity, Form, Kind, codec, record_key};
+use super::{CountKind, CoveringKind, Entity, Form, Kind, codec, record_key, typed};
 use crate::{
     Error, ErrorKind, Result,
     engine::KeyValue,
@@ -69,8 +69,8 @@ pub trait IndexOf<E>: sealed::Sealed + Send + Sync {
     /// Where its entries lie.
     fn place(&self) -> Place;
 
-    /// What the elements of its values are called.
-    fn labels(&self) -> &'static [&'static str];
+    /// Returns the elements of its values, each as `label:type`, as a store's schema keeps them.
+    fn elements(&self) -> String;
 
     /// How its keys look.
     fn shape(&self) -> Shape;
@@ -211,8 +211,8 @@ impl<E: Entity, K: Kind> IndexOf<E> for Index<E, K> {
         <K::Scope<E::Scope> as Scope>::PLACE
     }
 
-    fn labels(&self) -> &'static [&'static str] {
-        self.labels
+    fn elements(&self) -> String {
+        typed::<K::Value>(self.labels)
     }
 
     fn shape(&self) -> Shape {

@@ -52,12 +52,18 @@ use std::fmt;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Declared, Entry, Form, Multi, Older, Unique, decode_logged};
+use super::{
+    Declared, Encoded, Entry, Form, Multi, Older, Unique, codec, decode_logged, encode_logged,
+    require_lengths, typed,
+};
 use crate::{
     Error, ErrorKind, Result,
     engine::KeyValue,
     keyspace::{KeyPart, Position, Root, Scope, Shape, Space, distinct, is_name, unpack_all},
 };
+
+/// The length of a position in a key, in bytes.
+pub(crate) const POSITION_BYTES: usize = 13;
 
 /// What the position is called in [the table](crate::keyspace::table).
 const POSITION: &str = "versionstamp";
@@ -152,8 +158,8 @@ pub trait LogIndexOf<L>: sealed::Sealed + Send + Sync {
     /// Whether each value is of one record at the most.
     fn is_unique(&self) -> bool;
 
-    /// What the elements of its values are called.
-    fn labels(&self) -> &'static [&'static str];
+    /// Returns the elements of its values, each as `label:type`, as a store's schema keeps them.
+    fn elements(&self) -> String;
 
     /// How its keys look.
     fn shape(&self) -> Shape;
@@ -220,8 +226,8 @@ impl<L: Log, K: LogKind> LogIndexOf<L> for LogIndex<L, K> {
         K::UNIQUE
     }
 
-    fn labels(&self) -> &'static [&'static str] {
-        self.labels
+    fn elements(&self) -> String {
+        typed::<K::Value>(self.labels)
     }
 
     fn shape(&self) -> Shape {
@@ -350,6 +356,26 @@ pub(crate) fn logged_key<L: Log>(
     key
 }
 
+/// Encodes `record`, and decodes what was encoded. The key is that of its stream.
+///
+/// # Errors
+///
+/// `Invalid` if the bytes do not decode to a record of the same stream; `Limit` if the key or the
+/// record is too long.
+pub(crate) fn encode_logged_at<L: Log>(root: &Root, record: &L) -> Result<Encoded<L>> {
+    let space = L::SPACE.name();
+    let key_of = |record: &L| L::SPACE.key(root, record.scope(), &record.stream());
+    let (key, bytes) = (key_of(record), encode_logged(record)?);
+    require_lengths(space, key.len() + POSITION_BYTES, bytes.len())?;
+    let record: L =
+        decode_logged(&bytes).map_err(|cause| codec::unwritable::<L>(space).because(cause))?;
+    if key_of(&record) != key {
+        let cause = "what was decoded is of another stream";
+        return Err(codec::unwritable::<L>(space).because(cause));
+    }
+    Ok(Encoded { key, bytes, record })
+}
+
 /// The record under `key`, whose bytes are `bytes`, and its position.
 ///
 /// # Errors
@@ -397,14 +423,14 @@ pub(super) fn pointed_to<L: Log>(
 pub(super) fn declared<L: Log>() -> Vec<Declared> {
     let space = L::SPACE.name();
     let place = L::Scope::PLACE;
-    let records =
-        Declared { name: space, what: "log", form: None, place, labels: L::SPACE.labels(), space };
+    let elements = typed::<L::Stream>(L::SPACE.labels());
+    let records = Declared { name: space, what: "log", form: None, place, elements, space };
     let index = |index: &&'static dyn LogIndexOf<L>| Declared {
         name: index.name(),
         what: if index.is_unique() { "log unique" } else { "log multi" },
         form: None,
         place,
-        labels: index.labels(),
+        elements: index.elements(),
         space,
     };
     [records].into_iter().chain(L::INDEXES.iter().map(index)).collect()

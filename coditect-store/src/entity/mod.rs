@@ -78,6 +78,7 @@ mod kind;
 pub mod log;
 mod registry;
 mod show;
+mod strict;
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -92,12 +93,13 @@ pub use kind::{
     GlobalEach, GlobalMulti, GlobalUnique, Kind, ListKind, Multi, Unique, UniqueKind,
 };
 pub use log::{Amendable, Log, LogIndex, LogIndexOf, LogIndexed, LogKind, check_log};
-pub(crate) use log::{decode_logged_at, logged_key};
+pub(crate) use log::{POSITION_BYTES, decode_logged_at, encode_logged_at, logged_key};
 pub use registry::Registry;
 pub(crate) use registry::{Declaration, Declared, META};
 
 use crate::{
     Blob, Error, ErrorKind, Result,
+    engine::limits,
     keyspace::{KeyPart, Root, Scope, Space, distinct},
 };
 
@@ -284,6 +286,67 @@ pub const fn check<E: Entity>() {
 /// The key of the record `key` in `scope`.
 pub(crate) fn record_key<E: Entity>(root: &Root, scope: E::Scope, key: &E::Key) -> Vec<u8> {
     E::SPACE.key(root, scope, key)
+}
+
+/// A record as it is written: `T` is the record that the bytes decode to.
+pub(crate) struct Encoded<T> {
+    pub(crate) key: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
+    /// What a reader gets: entries are made from this one, so that whoever deletes the record later
+    /// finds the same.
+    pub(crate) record: T,
+}
+
+/// Encodes `record`, and decodes what was encoded.
+///
+/// # Errors
+///
+/// `Invalid` if the bytes do not decode to a record with the same key; `Limit` if the key or the
+/// record is too long.
+pub(crate) fn encode_at<E: Entity>(root: &Root, record: &E) -> Result<Encoded<E>> {
+    let key = record_key::<E>(root, record.scope(), &record.key());
+    let bytes = encode(record)?;
+    require_lengths(E::SPACE.name(), key.len(), bytes.len())?;
+    let read = decode_at(root, &key, &bytes);
+    let record = read.map_err(|cause| codec::unwritable::<E>(E::SPACE.name()).because(cause))?;
+    Ok(Encoded { key, bytes, record })
+}
+
+/// Refuses a record whose key or value is longer than an engine takes.
+fn require_lengths(space: &str, key: usize, value: usize) -> Result<()> {
+    limits::require_key(key, || format!("the key of a record of {space}"))?;
+    limits::require_value(value, || format!("a record of {space}"))
+}
+
+/// Refuses an entry whose key or value is longer than an engine takes. `more` is how much the key
+/// grows when it is written.
+pub(crate) fn require_entry_lengths(entry: &Entry, space: &str, more: usize) -> Result<()> {
+    let Entry { index, key, value, .. } = entry;
+    limits::require_key(key.len() + more, || {
+        format!("the key in index {index} of a record of {space}")
+    })?;
+    limits::require_value(value.len(), || {
+        format!("the value in index {index} of a record of {space}")
+    })
+}
+
+/// The elements of a key of the type `P`, called `labels`, as a store's schema keeps them.
+fn typed<P: KeyPart>(labels: &[&str]) -> String {
+    let types = P::element_types();
+    let elements: Vec<String> =
+        labels.iter().zip(&types).map(|(label, kind)| format!("{label}:{kind}")).collect();
+    elements.join(",")
+}
+
+/// The name of a type without its module's.
+fn short_name<T>() -> &'static str {
+    let name = std::any::type_name::<T>();
+    if name.starts_with(['(', '[', '&']) {
+        return name;
+    }
+    // The path of a generic type is that in front of its parameters.
+    let front = name.split('<').next().unwrap_or(name);
+    name.get(front.rfind("::").map_or(0, |at| at + 2)..).unwrap_or(name)
 }
 
 /// The record under `key`, whose bytes are `bytes`.

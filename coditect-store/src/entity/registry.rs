@@ -4,7 +4,7 @@ use std::any::{TypeId, type_name};
 
 use futures_util::future::BoxFuture;
 
-use super::{Entity, Entry, Form, IndexOf, Indexed, Log, decode_at, log, show};
+use super::{Entity, Entry, Form, IndexOf, Indexed, Log, decode_at, log, short_name, show, typed};
 use crate::{
     Blob, Error, ErrorKind, Result, Transaction,
     engine::KeyValue,
@@ -55,7 +55,8 @@ pub(crate) struct Declared {
     pub(crate) what: &'static str,
     pub(crate) form: Option<Form>,
     pub(crate) place: Place,
-    pub(crate) labels: &'static [&'static str],
+    /// The elements of its keys, each as `label:type`, with commas between.
+    pub(crate) elements: String,
     /// The space that it is, or is an index of.
     pub(crate) space: &'static str,
 }
@@ -145,7 +146,7 @@ impl Registry {
         self.declare::<L>(|| Declaration {
             type_id: TypeId::of::<L>(),
             type_name: type_name::<L>(),
-            shapes: log::shapes::<L>(short_name::<L>()),
+            shapes: log::shapes::<L>(short_name::<L>().to_owned()),
             declared: log::declared::<L>(),
             space: L::SPACE.name(),
             place: L::Scope::PLACE,
@@ -261,7 +262,7 @@ fn declared<E: Entity>() -> Vec<Declared> {
         what: "records",
         form: None,
         place: E::Scope::PLACE,
-        labels: E::SPACE.labels(),
+        elements: typed::<E::Key>(E::SPACE.labels()),
         space,
     };
     let index = |index: &&'static dyn IndexOf<E>| Declared {
@@ -269,7 +270,7 @@ fn declared<E: Entity>() -> Vec<Declared> {
         what: index.form().name(),
         form: Some(index.form()),
         place: index.place(),
-        labels: index.labels(),
+        elements: index.elements(),
         space,
     };
     [records].into_iter().chain(E::INDEXES.iter().map(index)).collect()
@@ -303,17 +304,11 @@ fn shapes<E: Entity>() -> Vec<Shape> {
         place: E::Scope::PLACE,
         name: E::SPACE.name(),
         elements: E::SPACE.labels().to_vec(),
-        value: short_name::<E>(),
+        value: short_name::<E>().to_owned(),
         note: String::new(),
     };
     let indexes = <E as Indexed>::INDEXES.iter().map(|index| index.shape());
     [record].into_iter().chain(indexes).collect()
-}
-
-/// The name of a type without its module's.
-fn short_name<T>() -> String {
-    let name = type_name::<T>();
-    name.rsplit("::").next().unwrap_or(name).to_owned()
 }
 
 fn chunks() -> Shape {
@@ -349,7 +344,7 @@ fn meta() -> [Shape; 6] {
         shape(&["\"format\""], "(name, version)", "what wrote the store, and in which layout"),
         shape(
             &["\"schema\"", "name"],
-            "(what, place, elements, space)",
+            "(what, place, \"label:type,…\", space)",
             "how each name is declared; never changes",
         ),
         shape(&["\"index\"", "name"], "(state, position, examined)", "how far each index is built"),

@@ -26,6 +26,10 @@ use crate::{Error, ErrorKind, Result};
 /// impl KeyPart for InvoiceNumber {
 ///     const ELEMENTS: usize = 1;
 ///
+///     fn element_types() -> Vec<String> {
+///         u64::element_types()
+///     }
+///
 ///     fn pack(&self, key: &mut Vec<u8>) {
 ///         self.0.pack(key);
 ///     }
@@ -43,6 +47,11 @@ use crate::{Error, ErrorKind, Result};
 pub trait KeyPart: Clone + Send + Sync + 'static {
     /// How many tuple elements it is, always.
     const ELEMENTS: usize;
+
+    /// Returns the types of its elements, in order. A store keeps them with the declaration of each
+    /// key and index, and refuses to be opened with others: persisted, never change them for a type
+    /// that is in use. A newtype has those of the type within it.
+    fn element_types() -> Vec<String>;
 
     /// Appends its elements to `key`.
     fn pack(&self, key: &mut Vec<u8>);
@@ -63,9 +72,13 @@ pub(crate) fn packed(part: &impl KeyPart) -> Vec<u8> {
 }
 
 macro_rules! elements {
-    ($($type:ty),*) => {$(
+    ($($type:ty: $name:literal),*) => {$(
         impl KeyPart for $type {
             const ELEMENTS: usize = 1;
+
+            fn element_types() -> Vec<String> {
+                vec![$name.to_owned()]
+            }
 
             fn pack(&self, key: &mut Vec<u8>) {
                 pack_into(self, key);
@@ -78,11 +91,18 @@ macro_rules! elements {
     )*};
 }
 
-elements!(bool, i16, i32, i64, u16, u32, u64, String, Vec<u8>, Uuid);
+elements! {
+    bool: "bool", i16: "i16", i32: "i32", i64: "i64", u16: "u16", u32: "u32", u64: "u64",
+    String: "string", Vec<u8>: "bytes", Uuid: "uuid"
+}
 
 /// A hash or another value of fixed length: one element of bytes.
 impl<const N: usize> KeyPart for [u8; N] {
     const ELEMENTS: usize = 1;
+
+    fn element_types() -> Vec<String> {
+        vec![format!("bytes[{N}]")]
+    }
 
     fn pack(&self, key: &mut Vec<u8>) {
         pack_into(&self.as_slice(), key);
@@ -97,6 +117,10 @@ impl<const N: usize> KeyPart for [u8; N] {
 /// One element, a versionstamp with the order within its transaction: twelve bytes.
 impl KeyPart for Position {
     const ELEMENTS: usize = 1;
+
+    fn element_types() -> Vec<String> {
+        vec!["versionstamp".to_owned()]
+    }
 
     fn pack(&self, key: &mut Vec<u8>) {
         key.push(Self::CODE);
@@ -114,6 +138,10 @@ macro_rules! tuples {
         impl<$($name: KeyPart),*> KeyPart for ($($name,)*) {
             const ELEMENTS: usize = 0 $(+ $name::ELEMENTS)*;
 
+            fn element_types() -> Vec<String> {
+                [$($name::element_types()),*].concat()
+            }
+
             fn pack(&self, key: &mut Vec<u8>) {
                 $(self.$at.pack(key);)*
             }
@@ -128,6 +156,10 @@ macro_rules! tuples {
 /// No element at all: the key of what there is one of.
 impl KeyPart for () {
     const ELEMENTS: usize = 0;
+
+    fn element_types() -> Vec<String> {
+        Vec::new()
+    }
 
     fn pack(&self, _: &mut Vec<u8>) {}
 

@@ -42,6 +42,10 @@ impl Scope for Global {
 impl KeyPart for Global {
     const ELEMENTS: usize = 0;
 
+    fn element_types() -> Vec<String> {
+        Vec::new()
+    }
+
     fn pack(&self, _: &mut Vec<u8>) {}
 
     fn unpack(_: &mut &[u8]) -> Result<Self> {

@@ -81,6 +81,10 @@ impl Deleted {
 impl KeyPart for Deleted {
     const ELEMENTS: usize = 2;
 
+    fn element_types() -> Vec<String> {
+        <(String, Uuid)>::element_types()
+    }
+
     fn pack(&self, key: &mut Vec<u8>) {
         self.name().to_owned().pack(key);
         match self {

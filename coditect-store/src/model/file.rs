@@ -397,6 +397,10 @@ async fn require_home(tx: &Transaction, tenant: TenantId, home: &FileHome) -> Re
 impl KeyPart for FileHome {
     const ELEMENTS: usize = 1;
 
+    fn element_types() -> Vec<String> {
+        vec!["string or uuid".to_owned()]
+    }
+
     fn pack(&self, key: &mut Vec<u8>) {
         match self {
             Self::Workspace(path) => path.pack(key),

@@ -54,6 +54,10 @@ macro_rules! ids {
         impl $crate::keyspace::KeyPart for $name {
             const ELEMENTS: usize = 1;
 
+            fn element_types() -> Vec<String> {
+                <uuid::Uuid as $crate::keyspace::KeyPart>::element_types()
+            }
+
             fn pack(&self, key: &mut Vec<u8>) {
                 $crate::keyspace::KeyPart::pack(&self.0, key);
             }

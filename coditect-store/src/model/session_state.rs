@@ -206,6 +206,10 @@ impl StatePart {
 impl KeyPart for StatePart {
     const ELEMENTS: usize = 1;
 
+    fn element_types() -> Vec<String> {
+        String::element_types()
+    }
+
     fn pack(&self, key: &mut Vec<u8>) {
         self.name().to_owned().pack(key);
     }

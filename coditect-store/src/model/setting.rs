@@ -105,6 +105,10 @@ const TENANT: &str = "tenant";
 impl KeyPart for SettingScope {
     const ELEMENTS: usize = 1;
 
+    fn element_types() -> Vec<String> {
+        vec!["string or uuid".to_owned()]
+    }
+
     fn pack(&self, key: &mut Vec<u8>) {
         match self {
             Self::Tenant => TENANT.to_owned().pack(key),

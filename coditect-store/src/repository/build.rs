@@ -172,6 +172,7 @@ impl IndexBuild {
             if anew {
                 entries = entries.iter().map(|entry| maintain::shadow(root, entry)).collect();
             }
+            maintain::require_lengths(root, self.declaration.space, &entries)?;
             refuse_others(tx, &entries).await?;
             maintain::write(tx, &entries);
             progress.examined += 1;

@@ -1,7 +1,7 @@
 //! What a store keeps of its own declarations: how each name is declared, and how far each index is.
 //!
 //! ```text
-//! ("meta", "schema", name) → (what it is, place, elements, space)   never changes
+//! ("meta", "schema", name) → (what it is, place, "label:type,…", space)   never changes
 //! ("meta", "index", name)  → (state, position, records examined)
 //! ("meta", "epoch")        → counted up by every change of the above but a position's
 //! ```
@@ -16,7 +16,7 @@
 //!   running, is refused instead of leaving entries out.
 //! - An index that is readable stays so. Readers may trust a cached state that says it, and read
 //!   nothing; one that says it is not is read anew.
-//! - A name keeps its declaration: place, form, elements and space.
+//! - A name keeps its declaration: place, form, space, and the names and types of its elements.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -147,7 +147,7 @@ pub(crate) async fn settle(
     for declared in registry.declared() {
         match stored.get(declared.name) {
             Some(schema) if *schema == declared.schema() => continue,
-            Some(_) => return Err(redeclared(declared)),
+            Some(stored) => return Err(redeclared(declared, stored)),
             None => changed = true,
         }
         if declared.is_log_index()
@@ -196,7 +196,7 @@ pub(super) fn admit(registry: &Registry, rest: &[u8], value: &[u8]) -> Result<()
     let (name, stored): (String, Schema) = (unpack_all(name)?, unpack_all(value)?);
     match registry.named(&name) {
         Some(declared) if declared.schema() == stored => Ok(()),
-        Some(declared) => Err(redeclared(declared)),
+        Some(declared) => Err(redeclared(declared, &stored)),
         None => match registry.declaration(&stored.3) {
             Some(declaration) => Err(unknown(declaration.space, &name)),
             None => Ok(()),
@@ -368,7 +368,7 @@ impl Declared {
             Place::Tenant => "tenant",
             Place::Global => "global",
         };
-        (self.what.to_owned(), place.to_owned(), self.labels.join(","), self.space.to_owned())
+        (self.what.to_owned(), place.to_owned(), self.elements.clone(), self.space.to_owned())
     }
 }
 
@@ -425,9 +425,17 @@ pub(super) fn not_built(index: &'static str) -> Error {
     Error::new(ErrorKind::IndexBuilding(index), format!("index {index} is not built yet"))
 }
 
-fn redeclared(declared: &Declared) -> Error {
+fn redeclared(declared: &Declared, stored: &Schema) -> Error {
     let Declared { name, .. } = declared;
-    let message = format!("{name:?} was declared otherwise before: a new declaration, a new name");
+    let shown = |(what, place, elements, space): &Schema| {
+        format!("{what} ({place}) over ({elements}) in {space:?}")
+    };
+    let message = format!(
+        "schema mismatch for {name:?}: the store has it as {}, this program declares {}; give what \
+         has changed a new name",
+        shown(stored),
+        shown(&declared.schema())
+    );
     Error::new(ErrorKind::Redeclared(name), message)
 }
 

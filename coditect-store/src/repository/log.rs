@@ -16,8 +16,8 @@ use crate::{
     Error, ErrorKind, Result,
     engine::{self, KeyValue, Order, RangeQuery},
     entity::{
-        Amendable, Entry, Form, Log, LogIndex, LogIndexOf, LogKind, Unique, decode_logged_at,
-        encode_logged, logged_key,
+        Amendable, Encoded, Entry, Form, Log, LogIndex, LogIndexOf, LogKind, POSITION_BYTES,
+        Unique, decode_logged_at, encode_logged_at, logged_key, require_entry_lengths,
     },
     keyspace::{KeyPart, KeyRange, Position, Select},
     telemetry,
@@ -67,8 +67,10 @@ impl Transaction {
     /// appended 65,536 before.
     pub async fn append<L: Log>(&self, record: &L) -> Result<Appended> {
         self.require_writable::<L>().await?;
-        let bytes = encode_logged(record)?;
-        let entries = entries(self, record);
+        let Encoded { key: prefix, bytes, record } = encode_logged_at(self.root(), record)?;
+        let entries = entries(self, &record);
+        require_lengths::<L>(&entries)?;
+        let _claim = self.claim(unique(&entries).map(|entry| entry.key.clone()).collect()).await;
         refuse(first_taken(self, &entries).await?)?;
         let order = self.progress.appended.fetch_add(1, Ordering::Relaxed);
         let Ok(order) = u16::try_from(order) else {
@@ -77,7 +79,6 @@ impl Transaction {
                 "a transaction appends 65,536 records at most",
             ));
         };
-        let prefix = L::SPACE.key(self.root(), record.scope(), &record.stream());
         Place::Next(order).write_key(self, prefix, &bytes);
         telemetry::written(L::SPACE.name(), bytes.len());
         for entry in entries {
@@ -172,16 +173,19 @@ impl Transaction {
     /// transaction can go on.
     pub async fn amend<L: Amendable>(&self, position: Position, record: &L) -> Result<()> {
         self.require_writable::<L>().await?;
-        let bytes = encode_logged(record)?;
-        let key = logged_key::<L>(self.root(), record.scope(), &record.stream(), position);
+        let Encoded { mut key, bytes, record } = encode_logged_at(self.root(), record)?;
+        position.pack(&mut key);
+        let _record = self.claim(vec![key.clone()]).await;
         let Some((before, _)) = read::<L>(self, &key).await? else {
             let message = format!("there is no record of {} at this position", L::SPACE.name());
             return Err(Error::new(ErrorKind::NotFound, message));
         };
-        let (before, mut after) = (entries(self, &before.record), entries(self, record));
+        let (before, mut after) = (entries(self, &before.record), entries(self, &record));
         let leaving: Vec<Entry> =
             before.iter().filter(|entry| !after.contains(entry)).cloned().collect();
         after.retain(|entry| !before.contains(entry));
+        require_lengths::<L>(&after)?;
+        let _values = self.claim(unique(&after).map(|entry| entry.key.clone()).collect()).await;
         refuse(first_taken(self, &after).await?)?;
         let place = Place::At(position);
         for entry in leaving {
@@ -215,6 +219,7 @@ impl Transaction {
     /// Removes the record of `L` under `key` with its entries, if there is one.
     pub(crate) async fn delete_logged_at_key<L: Log>(&self, key: &[u8]) -> Result<Option<L>> {
         self.require_writable::<L>().await?;
+        let _claim = self.claim(vec![key.to_vec()]).await;
         let Some((Logged { position, record }, _)) = read::<L>(self, key).await? else {
             return Ok(None);
         };
@@ -280,11 +285,24 @@ fn entries<L: Log>(tx: &Transaction, record: &L) -> Vec<Entry> {
     L::INDEXES.iter().filter_map(|index| index.entry(tx.root(), record)).collect()
 }
 
+/// Refuses entries that are longer than an engine takes. The position follows the key, or the value of
+/// a unique one.
+fn require_lengths<L: Log>(entries: &[Entry]) -> Result<()> {
+    entries.iter().try_for_each(|entry| {
+        let more = if entry.form == Form::Unique { 0 } else { POSITION_BYTES };
+        require_entry_lengths(entry, L::SPACE.name(), more)
+    })
+}
+
+/// Those of `entries` whose values are each of one record at most.
+fn unique(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
+    entries.iter().filter(|entry| entry.form == Form::Unique)
+}
+
 /// The first of the unique `entries` whose value another record has. The reads run together, and
 /// conflict with whoever takes or leaves the value meanwhile.
 async fn first_taken(tx: &Transaction, entries: &[Entry]) -> Result<Option<&'static str>> {
-    let unique = entries.iter().filter(|entry| entry.form == Form::Unique);
-    let taken = try_join_all(unique.map(async |entry| {
+    let taken = try_join_all(unique(entries).map(async |entry| {
         let pointer = tx.engine.get(&entry.key).await?;
         Ok::<_, Error>(pointer.map(|_| entry.index))
     }));

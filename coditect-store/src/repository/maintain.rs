@@ -12,16 +12,18 @@ use super::{
 use crate::{
     Error, ErrorKind, Result,
     engine::{self, AtomicOp},
-    entity::{self, Entity, Entry, Form, META},
+    entity::{self, Encoded, Entity, Entry, Form, META},
     keyspace::Root,
     telemetry,
 };
 
-pub(super) async fn create<E: Entity>(tx: &Transaction, record: &E) -> Result<()> {
-    let key = tx.record_key::<E>(record.scope(), &record.key())?;
-    let bytes = entity::encode(record)?;
+pub(super) async fn create<E: Entity>(tx: &Transaction, given: &E) -> Result<()> {
+    let Encoded { key, bytes, record } = encode(tx, given)?;
     let upkeep = Upkeep::of::<E>(tx, &key).await?;
-    let entries = upkeep.entries(tx, record)?;
+    let entries = upkeep.entries(tx, &record)?;
+    require_lengths(tx.root(), E::SPACE.name(), &entries)?;
+    let keys = unique(&entries).map(|entry| entry.key.clone()).chain([key.clone()]);
+    let _claim = tx.claim(keys.collect()).await;
     let (present, taken) = try_join(tx.engine.get(&key), first_taken(tx, &entries)).await?;
     if present.is_some() {
         let message = format!("there is a record of {} with this key", E::SPACE.name());
@@ -40,20 +42,22 @@ pub(super) async fn update<E: Entity>(
     record: &E,
     expected: Option<Revision>,
 ) -> Result<()> {
-    let key = tx.record_key::<E>(record.scope(), &record.key())?;
-    let before = tx.read_stored::<E>(&key).await?.ok_or_else(missing::<E>)?;
+    let encoded = encode(tx, record)?;
+    let _claim = tx.claim(vec![encoded.key.clone()]).await;
+    let before = tx.read_stored::<E>(&encoded.key).await?.ok_or_else(missing::<E>)?;
     require(&before, expected)?;
-    let upkeep = Upkeep::of::<E>(tx, &key).await?;
-    replace(tx, &key, upkeep.entries(tx, &*before)?, record, &upkeep).await
+    let upkeep = Upkeep::of::<E>(tx, &encoded.key).await?;
+    replace(tx, upkeep.entries(tx, &*before)?, &encoded, &upkeep).await
 }
 
 /// Writes `record`, over the one with its key if there is one.
 pub(super) async fn upsert<E: Entity>(tx: &Transaction, record: &E) -> Result<()> {
-    let key = tx.record_key::<E>(record.scope(), &record.key())?;
-    let before = tx.read_stored::<E>(&key).await?;
-    let upkeep = Upkeep::of::<E>(tx, &key).await?;
+    let encoded = encode(tx, record)?;
+    let _claim = tx.claim(vec![encoded.key.clone()]).await;
+    let before = tx.read_stored::<E>(&encoded.key).await?;
+    let upkeep = Upkeep::of::<E>(tx, &encoded.key).await?;
     let before = before.map_or(Ok(Vec::new()), |before| upkeep.entries(tx, &*before))?;
-    replace(tx, &key, before, record, &upkeep).await
+    replace(tx, before, &encoded, &upkeep).await
 }
 
 /// Changes the record `key` as `change` says, and gives what it is then.
@@ -62,6 +66,7 @@ pub(super) async fn modify<E: Entity>(
     key: &[u8],
     change: impl FnOnce(&mut E),
 ) -> Result<E> {
+    let _claim = tx.claim(vec![key.to_vec()]).await;
     let mut record = tx.read_stored::<E>(key).await?.ok_or_else(missing::<E>)?.into_record();
     let upkeep = Upkeep::of::<E>(tx, key).await?;
     let before = upkeep.entries(tx, &record)?;
@@ -70,8 +75,9 @@ pub(super) async fn modify<E: Entity>(
         let message = format!("a record of {} never changes its key", E::SPACE.name());
         return Err(Error::new(ErrorKind::Invalid, message));
     }
-    replace(tx, key, before, &record, &upkeep).await?;
-    Ok(record)
+    let encoded = encode(tx, &record)?;
+    replace(tx, before, &encoded, &upkeep).await?;
+    Ok(encoded.record)
 }
 
 /// Removes the record `key`, if it is `expected`.
@@ -80,6 +86,7 @@ pub(super) async fn delete<E: Entity>(
     key: &[u8],
     expected: Option<Revision>,
 ) -> Result<Option<E>> {
+    let _claim = tx.claim(vec![key.to_vec()]).await;
     let Some(before) = tx.read_stored::<E>(key).await? else {
         return Ok(None);
     };
@@ -91,17 +98,26 @@ pub(super) async fn delete<E: Entity>(
     Ok(Some(before))
 }
 
+/// Encodes a record that this store holds.
+fn encode<E: Entity>(tx: &Transaction, record: &E) -> Result<Encoded<E>> {
+    tx.context.registry.require::<E>()?;
+    entity::encode_at(tx.root(), record)
+}
+
+/// Writes a record over the one whose entries are `before`.
 async fn replace<E: Entity>(
     tx: &Transaction,
-    key: &[u8],
     before: Vec<Entry>,
-    record: &E,
+    Encoded { key, bytes, record }: &Encoded<E>,
     upkeep: &Upkeep,
 ) -> Result<()> {
-    let bytes = entity::encode(record)?;
     let change = Change::between(before, upkeep.entries(tx, record)?);
+    require_lengths(tx.root(), E::SPACE.name(), &change.arriving)?;
+    require_lengths(tx.root(), E::SPACE.name(), &change.staying)?;
+    let values = unique(&change.arriving).map(|entry| entry.key.clone());
+    let _claim = tx.claim(values.collect()).await;
     refuse(first_taken(tx, &change.arriving).await?)?;
-    tx.engine.set(key, &bytes);
+    tx.engine.set(key, bytes);
     telemetry::written(E::SPACE.name(), bytes.len());
     clear(&tx.engine, &change.leaving);
     write(&tx.engine, &change.arriving);
@@ -208,11 +224,27 @@ pub(super) fn shadows(root: &Root, index: &str) -> Vec<u8> {
     root.key(&(META.to_owned(), "recount".to_owned(), index.to_owned()))
 }
 
+/// Refuses entries of a record of `space` that are longer than an engine takes. Those that count
+/// have a longer key while they are counted anew.
+pub(super) fn require_lengths(root: &Root, space: &str, entries: &[Entry]) -> Result<()> {
+    for entry in entries {
+        let shadows = shadows(root, entry.index);
+        let is_counted = entry.form == Form::Count && !entry.key.starts_with(&shadows);
+        let more = if is_counted { shadows.len() } else { 0 };
+        entity::require_entry_lengths(entry, space, more)?;
+    }
+    Ok(())
+}
+
+/// Those of `entries` whose values are each of one record at most.
+fn unique(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
+    entries.iter().filter(|entry| entry.form == Form::Unique)
+}
+
 /// The first of the unique `entries` whose value another record has. The reads run together, and
 /// conflict with whoever takes or leaves the value meanwhile.
 async fn first_taken(tx: &Transaction, entries: &[Entry]) -> Result<Option<&'static str>> {
-    let unique = entries.iter().filter(|entry| entry.form == Form::Unique);
-    let taken = try_join_all(unique.map(async |entry| {
+    let taken = try_join_all(unique(entries).map(async |entry| {
         let pointer = tx.engine.get(&entry.key).await?;
         Ok::<_, Error>(pointer.map(|_| entry.index))
     }));

@@ -16,6 +16,7 @@
 pub mod blob;
 mod build;
 mod catalog;
+mod claims;
 mod clear;
 mod cursor;
 mod deletion;
@@ -44,6 +45,7 @@ pub use blob::{Blob, BlobReader, BlobUpload, Reservation};
 pub use build::{BuildProgress, IndexBuild};
 use catalog::Known;
 pub(crate) use catalog::{Catalog, index_states, settle};
+use claims::{Claim, Claims};
 pub use cursor::Cursor;
 pub use log::{Appended, LogScan, Logged};
 pub(crate) use quota::COUNTERS;
@@ -74,8 +76,9 @@ pub(crate) const PLAIN: [&str; 2] = [COUNTERS.name(), CHUNKS.name()];
 /// all its clones are the same transaction, and its reads may run together. It sees its own
 /// writes. Dropping the last one without a [commit](Self::commit) leaves no trace.
 ///
-/// Calls that write look first and write then, so they are made one after another: two that run
-/// together in one transaction don't see each other.
+/// Calls may run together (joined futures): those that write the same record, unique value or
+/// counter wait for each other, as if they were made one after another. A future that was polled and
+/// is then neither polled on nor dropped keeps such calls waiting.
 ///
 /// The reads that are named at each method are what it costs; those that run together are one round,
 /// which on a cluster is one round trip. Beside them the first method that writes a record reads the
@@ -97,6 +100,7 @@ struct Progress {
     known: OnceCell<Arc<Known>>,
     /// How many records of logs it has appended.
     appended: AtomicU32,
+    claims: Claims,
     /// The keys of the counters that it has changed.
     counted: Mutex<BTreeSet<Vec<u8>>>,
 }
@@ -414,6 +418,11 @@ impl Transaction {
     /// The prefix of all keys.
     pub fn root(&self) -> &Root {
         &self.context.root
+    }
+
+    /// Waits until no other call in this transaction has one of `keys`, and keeps others from them.
+    async fn claim(&self, keys: Vec<Vec<u8>>) -> Claim<'_> {
+        self.progress.claims.claim(keys).await
     }
 
     fn record_key<E: Entity>(&self, scope: E::Scope, key: &E::Key) -> Result<Vec<u8>> {

@@ -115,6 +115,7 @@ impl Transaction {
             return Err(Error::new(ErrorKind::Invalid, "less than nothing cannot be charged"));
         }
         let key = self.counter_key(tenant, counter);
+        let _claim = self.claim(vec![key.clone()]).await;
         let seen = self.counter(tenant, counter).await?;
         let first = self.changes(&key);
         let share = Share::of(limit).filter(|share| first && share.suffices(seen, amount));

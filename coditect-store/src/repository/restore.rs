@@ -23,6 +23,8 @@ pub(crate) async fn restore(
     row: &KeyValue,
 ) -> Result<()> {
     let entries = entries(root, registry, row)?;
+    let name = Located::of(root, &row.key).map_or("", |located| located.name);
+    maintain::require_lengths(root, name, &entries)?;
     for entry in entries.iter().filter(|entry| entry.form == Form::Unique) {
         maintain::refuse(tx.get(&entry.key).await?.map(|_| entry.index))?;
     }

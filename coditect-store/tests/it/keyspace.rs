@@ -142,9 +142,9 @@ async fn the_declarations_are_kept_as_they_were() {
         let key = store.root().key(&("meta".to_owned(), kind.to_owned(), name.to_owned()));
         tx.engine().get(&key).await.unwrap().unwrap().escape_ascii().to_string()
     };
-    let users = r"\x02records\x00\x02tenant\x00\x02user\x00\x02users\x00";
+    let users = r"\x02records\x00\x02tenant\x00\x02user:uuid\x00\x02users\x00";
     assert_eq!(kept("schema", "users").await, users);
-    let by_email = r"\x02unique\x00\x02global\x00\x02email\x00\x02users\x00";
+    let by_email = r"\x02unique\x00\x02global\x00\x02email:string\x00\x02users\x00";
     assert_eq!(kept("schema", "users_by_email").await, by_email);
     assert_eq!(kept("index", "users_by_email").await, r"\x02readable\x00\x01\x00\x14");
 }

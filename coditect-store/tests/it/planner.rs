@@ -21,6 +21,10 @@ pub(crate) struct TaskNumber(pub(crate) u64);
 impl KeyPart for TaskNumber {
     const ELEMENTS: usize = 1;
 
+    fn element_types() -> Vec<String> {
+        u64::element_types()
+    }
+
     fn pack(&self, key: &mut Vec<u8>) {
         self.0.pack(key);
     }

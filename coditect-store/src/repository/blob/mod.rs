@@ -102,7 +102,8 @@ impl Transaction {
         let Some(detached) = detached.filter(|blob| blob.state == BlobState::Uploading) else {
             return Err(gone());
         };
-        self.delete::<DetachedBlob>(tenant, blob.id).await?;
+        // Another call that runs together with this one may have been faster.
+        self.delete::<DetachedBlob>(tenant, blob.id).await?.ok_or_else(gone)?;
         match counted(detached.counted_bytes).saturating_sub(counted(blob.size)) {
             0 => Ok(()),
             unused => self.release(tenant, Counter::BYTES, unused),

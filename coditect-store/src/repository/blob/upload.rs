@@ -57,6 +57,8 @@ pub struct BlobUpload {
     /// The number of bytes that are written.
     size: u64,
     limit: i64,
+    /// Whether a write was begun and has not ended well: how much of it is in the buffer is unknown.
+    interrupted: bool,
 }
 
 impl BlobUpload {
@@ -102,7 +104,7 @@ impl BlobUpload {
         store.run_idempotent(begin).await?;
         let (store, clock) = (store.clone(), clock.clone());
         let (buffer, hash, size) = (Vec::new(), Sha256::new(), 0);
-        Ok(Self { store, clock, tenant, id, buffer, hash, size, limit })
+        Ok(Self { store, clock, tenant, id, buffer, hash, size, limit, interrupted: false })
     }
 
     /// Returns the id of the blob.
@@ -117,13 +119,15 @@ impl BlobUpload {
 
     /// Appends `bytes`. It keeps less than a megabyte, and writes the rest: one transaction for each
     /// 900,000 bytes. If it fails, or its future is dropped, an unknown part of `bytes` is appended,
-    /// and the upload is of no use any more.
+    /// and the upload accepts nothing any more but [`abandon`](Self::abandon).
     ///
     /// # Errors
     ///
-    /// `NotFound` if its lease ended and it was collected; `Quota` if it exceeds its limit; those of
-    /// [`Store::run`].
+    /// `NotFound` if its lease ended and it was collected; `Quota` if it exceeds its limit; `Invalid`
+    /// if an earlier write failed or was dropped; those of [`Store::run`].
     pub async fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        self.refuse_interrupted()?;
+        self.interrupted = true;
         while !bytes.is_empty() {
             let room = BATCH_BYTES - self.buffer.len();
             let (front, rest) = bytes.split_at(room.min(bytes.len()));
@@ -133,7 +137,16 @@ impl BlobUpload {
                 self.flush().await?;
             }
         }
+        self.interrupted = false;
         Ok(())
+    }
+
+    fn refuse_interrupted(&self) -> Result<()> {
+        if !self.interrupted {
+            return Ok(());
+        }
+        let message = "a write to this upload failed or was dropped: begin another upload";
+        Err(Error::new(ErrorKind::Invalid, message))
     }
 
     /// Writes what is left and returns the blob, for a transaction to
@@ -143,6 +156,7 @@ impl BlobUpload {
     ///
     /// Those of [`write`](Self::write).
     pub async fn finish(mut self) -> Result<Blob> {
+        self.refuse_interrupted()?;
         self.flush().await?;
         Ok(Blob { id: self.id, size: self.size, sha256: self.hash.finalize().into() })
     }
