@@ -320,6 +320,61 @@ async fn what_is_moved_or_copied_is_there_whole() {
     }
 }
 
+/// The sizes of the contents that a file keeps, newest first.
+async fn kept(desk: &Desk, path: &str) -> Vec<u64> {
+    let versions = desk.read(&format!("{path}?versions")).await.data();
+    versions.as_array().unwrap().iter().map(|kept| kept["size"].as_u64().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn what_is_overwritten_by_a_move_or_a_copy_stays_as_older_versions() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    for content in ["1", "12", "123"] {
+        desk.write("target", content).await;
+    }
+    for content in ["1234", "12345"] {
+        desk.write("from", content).await;
+    }
+    let over = json!({"from": "from", "to": "target", "overwrite": true});
+    let copied = desk.post("files:copy", over.clone()).await;
+    assert_eq!((copied.status, copied.data()["version"].as_u64()), (201, Some(4)));
+    assert_eq!(kept(&desk, "target").await, [5, 3, 2, 1]);
+    let moved = desk.post("files:move", over).await;
+    assert_eq!((moved.status, moved.data()["version"].as_u64()), (200, Some(6)));
+    assert_eq!(kept(&desk, "target").await, [5, 4, 5, 3, 2, 1]);
+    assert_eq!(desk.read("target").await.body, b"12345");
+    assert_eq!(desk.read("target?version=3").await.body, b"123");
+    assert_eq!(desk.read("from").await.status, 404);
+    desk.write("target", "123456").await;
+    assert_eq!(kept(&desk, "target").await, [6, 5, 4, 5, 3, 2, 1]);
+}
+
+#[tokio::test]
+async fn nothing_is_moved_or_copied_to_a_path_that_no_route_accepts() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let deep = |name: &str, depth: usize| vec![name; depth].join("/");
+    let wide = |letter: &str, depth: usize| vec![letter.repeat(200); depth].join("/");
+    assert_eq!(desk.write(&format!("{}/f", deep("a", 60)), "precious").await.status, 201);
+    assert_eq!(desk.write(&format!("{}/f", wide("w", 18)), "precious").await.status, 201);
+    let before = desk.listed("recursive=true").await;
+    for what in ["files:move", "files:copy"] {
+        for (from, to) in [("a".to_owned(), deep("b", 5)), ("w".repeat(200), wide("m", 4))] {
+            let answer = desk.post(what, json!({"from": from, "to": to})).await;
+            assert_eq!((answer.status, answer.code().as_str()), (422, "VALIDATION_FAILED"));
+            assert_eq!(answer.json()["error"]["fields"][0]["field"], "to");
+        }
+    }
+    assert_eq!(desk.listed("recursive=true").await, before);
+    // One name less fits.
+    let to = deep("b", 4);
+    assert_eq!(desk.post("files:move", json!({"from": "a", "to": to})).await.status, 200);
+    let moved = format!("{to}/{}/f", deep("a", 59));
+    assert_eq!(desk.read(&moved).await.body, b"precious");
+    assert_eq!(desk.remove(&moved).await.status, 204);
+}
+
 #[tokio::test]
 async fn sessions_of_one_workspace_share_its_files_and_nobody_else_sees_them() {
     let server = Running::start(&[]).await;

@@ -83,11 +83,11 @@ const REFERENCES: &[(&str, Needed)] = &[
     }),
     (Ticket::SPACE.name(), |root, row| {
         let ticket: Ticket = read(root, row)?;
-        Ok(vec![to::<User>(root, ticket.tenant_id, &ticket.user_id)])
+        Ok(vec![to_member(root, ticket.tenant_id, ticket.user_id)])
     }),
     (IdempotencyEntry::SPACE.name(), |root, row| {
         let entry: IdempotencyEntry = read(root, row)?;
-        Ok(vec![to::<User>(root, entry.tenant_id, &entry.user_id)])
+        Ok(vec![to_member(root, entry.tenant_id, entry.user_id)])
     }),
     (Setting::SPACE.name(), |root, row| {
         let setting: Setting = read(root, row)?;

@@ -234,28 +234,93 @@ impl File {
     }
 
     /// Moves it to `path` in its home, a directory with all that lies below it, all or nothing, and
-    /// gives it as it is then. Where it goes there must be [a way](Self::make_way), and nothing. A
-    /// read of the range below it, and one round for each that lies there.
+    /// returns it as it is then. There must be [a way](Self::make_way) to the path, and nothing at it.
+    /// A read of the range below it, and one round for each file there.
     ///
     /// # Errors
     ///
-    /// `Unique` if there is something at `path`, `Invalid` if `path` lies below it, `Limit` if more than
-    /// [`MOST_MOVED`](Self::MOST_MOVED) lie there; those of [`Transaction::update`].
+    /// `Unique` if there is something at `path`, `Invalid` if `path` lies below it, or a path would be
+    /// [too long](Self::PATH_BYTES) or [too deep](Self::PATH_DEPTH), `Limit` if more than
+    /// [`MOST_MOVED`](Self::MOST_MOVED) files lie below it; those of [`Transaction::update`].
     pub async fn move_to(&self, tx: &Transaction, path: &str) -> Result<Self> {
         let below = format!("{}/", self.path);
         if path.starts_with(&below) {
             return Err(Error::new(ErrorKind::Invalid, "a directory cannot go below itself"));
         }
+        let tree = match self.kind {
+            FileKind::Directory => self.tree(tx, Self::MOST_MOVED).await?,
+            FileKind::File { .. } => Vec::new(),
+        };
+        if !self.fits(&tree, path) {
+            return Err(Error::new(ErrorKind::Invalid, "a path would be too long or too deep"));
+        }
         let moved = Self { path: path.to_owned(), ..self.clone() };
         tx.update(&moved).await?;
-        if self.kind == FileKind::Directory {
-            for file in self.tree(tx, Self::MOST_MOVED).await? {
-                let path = format!("{path}/{}", &file.path[below.len()..]);
-                tx.update(&Self { path, ..file }).await?;
-            }
+        for file in tree {
+            let path = format!("{path}/{}", &file.path[below.len()..]);
+            tx.update(&Self { path, ..file }).await?;
         }
         Ok(moved)
     }
+
+    /// Returns whether all paths are within [`PATH_BYTES`](Self::PATH_BYTES) and
+    /// [`PATH_DEPTH`](Self::PATH_DEPTH) if it comes to `path`, with `below` it what is [there](Self::tree)
+    /// now.
+    pub fn fits(&self, below: &[Self], path: &str) -> bool {
+        let depth = |path: &str| path.bytes().filter(|byte| *byte == b'/').count();
+        below.iter().chain([self]).all(|file| {
+            // Either nothing or what begins with a slash.
+            let rest = file.path.get(self.path.len()..).unwrap_or_default();
+            path.len() + rest.len() <= Self::PATH_BYTES
+                && depth(path) + depth(rest) < Self::PATH_DEPTH
+        })
+    }
+
+    /// Moves the content of this file over that of the file `target` in its home: all contents of
+    /// `target` stay, as older versions, those of this file follow them, and this file is removed.
+    /// Returns `target` as it is then. Of more than [`FilePolicy::VERSIONS_LIMIT`] contents the oldest are
+    /// detached. A round of reads for each content.
+    ///
+    /// # Errors
+    ///
+    /// `Exists` if one of them is a directory; `NotFound` if this file does not exist any more; those of
+    /// [`Transaction::update`].
+    pub async fn move_over(
+        &self,
+        tx: &Transaction,
+        target: &Self,
+        now: DateTime<Utc>,
+    ) -> Result<Self> {
+        if [&self.kind, &target.kind].contains(&&FileKind::Directory) {
+            return Err(Error::new(
+                ErrorKind::Exists,
+                "a directory is not moved over, nor over a file",
+            ));
+        }
+        let tenant = self.tenant_id;
+        let Some(moved) = tx.delete::<Self>(tenant, self.id).await? else {
+            return Err(Error::new(ErrorKind::NotFound, "the file is not there any more"));
+        };
+        tx.release(tenant, Counter::FILES, 1)?;
+        let mut version = target.version;
+        for content in moved.contents(tx).await?.into_iter().rev() {
+            version += 1;
+            tx.delete::<FileVersion>(tenant, (moved.id, content.version)).await?;
+            tx.create(&FileVersion { file_id: target.id, version, ..content }).await?;
+        }
+        let Self { kind, modified_at, .. } = moved;
+        let target = Self { kind, version, modified_at, ..target.clone() };
+        tx.update(&target).await?;
+        if let Some(last @ 1..) = version.checked_sub(FilePolicy::VERSIONS_LIMIT) {
+            target.drop_versions(tx, ..=last, now).await?;
+        }
+        Ok(target)
+    }
+
+    /// The longest path, in bytes.
+    pub const PATH_BYTES: usize = 4_096;
+    /// The most names in a path.
+    pub const PATH_DEPTH: usize = 64;
 
     /// All that lies below it, at any depth, directories before what is in them. One read of one range,
     /// and one round for all that is there.

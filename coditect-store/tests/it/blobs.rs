@@ -561,6 +561,33 @@ async fn a_directory_is_listed_moved_and_removed_with_all_that_lies_below() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_moved_over_another_adds_its_contents_to_the_others() {
+    let store = store().await;
+    let tenant = samples::tenant().id;
+    store.run(|tx| async move { tx.create(&samples::tenant()).await }).await.unwrap();
+    let policy = FilePolicy { versions: 60, ..FilePolicy::default() };
+    let (mut source, mut target) = (None, None);
+    for n in 1..=60 {
+        source = Some(put(&store, "a", &vec![1; n], &policy).await.unwrap());
+        target = Some(put(&store, "b", &vec![2; n], &policy).await.unwrap());
+    }
+    let (source, target, now) = (&source.unwrap(), &target.unwrap(), later(0));
+    let moved = store.run(|tx| async move { source.move_over(&tx, target, now).await }).await;
+    let moved = moved.unwrap();
+    assert_eq!((moved.id, moved.version, &moved.kind), (target.id, 120, &source.kind));
+    let kept = moved.contents(&store.begin()).await.unwrap();
+    let kept: Vec<_> = kept.iter().map(|content| (content.version, content.blob.size)).collect();
+    assert_eq!((kept.len(), kept[0], kept[99]), (100, (120, 60), (21, 21)));
+    assert_eq!(paths(&store).await, ["b"]);
+    is_sound(&store).await;
+    let again = store.run(|tx| async move { source.move_over(&tx, target, now).await }).await;
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::NotFound);
+    store.collect_blobs(later(2)).await.unwrap();
+    assert_eq!(chunks(&store, tenant).await, 100);
+    is_sound(&store).await;
+}
+
+#[tokio::test]
 async fn a_draft_counts_while_it_is_there_and_is_let_go_of_when_it_is_not() {
     let store = store().await;
     let tenant = samples::tenant().id;

@@ -5,7 +5,7 @@ use coditect_store::{
     check::{Event, Fault, Finding, Report},
     engine::{Database, FileState},
     keyspace::{KeyPart, Space},
-    model::{Tenant, TenantId},
+    model::{IdempotencyEntry, Membership, Tenant, TenantId, Ticket},
     repository::{Counter, Fault as EntryFault},
 };
 
@@ -234,6 +234,25 @@ async fn what_hangs_on_a_record_that_is_not_there_is_found() {
     assert_eq!(found.len(), 1, "once for all that it has");
     assert_eq!(found[0].fault, Fault::Hanging);
     assert!(found[0].why.contains(&samples::tenant().id.to_string()), "{}", found[0].why);
+}
+
+#[tokio::test]
+async fn what_a_member_of_another_tenant_leaves_is_no_fault() {
+    let store = sound().await;
+    let guest = samples::membership();
+    let entry = &IdempotencyEntry { user_id: guest.user_id, ..samples::idempotency_entry() };
+    let ticket = &Ticket { user_id: guest.user_id, ..samples::ticket() };
+    let write = |tx: coditect_store::Transaction| async move {
+        tx.create(entry).await?;
+        tx.create(ticket).await
+    };
+    store.run(write).await.unwrap();
+    assert_eq!(faults(&store).await, [Fault::Hanging; 2], "there is no such member");
+    for ended in [false, true] {
+        let member = &Membership { ended, ..guest.clone() };
+        store.run(|tx| async move { tx.upsert(member).await }).await.unwrap();
+        assert_eq!(faults(&store).await, []);
+    }
 }
 
 #[tokio::test]

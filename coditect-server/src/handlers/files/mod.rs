@@ -139,24 +139,29 @@ impl Place {
         Ok(POLICY.check_put(tx, self.tenant, (&self.home, path), before, size).await?)
     }
 
-    /// Makes room at `path` for what comes there: a file goes if it may be `overwritten`, all else stays
-    /// and is in the way.
-    async fn clear(
+    /// Returns the file at `path` that `source` may replace, or `None` if there is nothing.
+    ///
+    /// # Errors
+    ///
+    /// 409 if there is something that it may not replace: a file unless `overwrite` allows it, a directory,
+    /// and anything in place of a directory.
+    async fn replaceable(
         &self,
         tx: &Transaction,
+        source: &File,
         path: &str,
-        overwritten: Overwrite,
-        now: DateTime<Utc>,
-    ) -> Result<(), Problem> {
-        let Some(there) = self.file(tx, path).await? else { return Ok(()) };
-        if overwritten == Overwrite::Never || there.kind == FileKind::Directory {
-            return Err(exists());
-        }
-        Ok(there.remove(tx, now).await?)
+        overwrite: Overwrite,
+    ) -> Result<Option<File>, Problem> {
+        let there = self.file(tx, path).await?;
+        let is_in_the_way = there.as_ref().is_some_and(|there| {
+            overwrite == Overwrite::Never
+                || [&there.kind, &source.kind].contains(&&FileKind::Directory)
+        });
+        if is_in_the_way { Err(exists()) } else { Ok(there) }
     }
 }
 
-/// Whether a file that is in the way may go.
+/// Whether a file at the target is replaced: it gets another content, and keeps those it has as versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Overwrite {
     Never,
@@ -352,7 +357,14 @@ pub(crate) async fn relocate(app: Arc<App>, mut request: Request) -> Answer {
             if from == to {
                 return Ok(file);
             }
-            place.clear(&tx, to, overwrite, now).await?;
+            if let Some(target) = place.replaceable(&tx, &file, to, overwrite).await? {
+                return Ok(file.move_over(&tx, &target, now).await?);
+            }
+            let below = match file.kind {
+                FileKind::Directory => file.tree(&tx, File::MOST_MOVED).await?,
+                FileKind::File { .. } => Vec::new(),
+            };
+            path::require_fit(&file, &below, to)?;
             place.make_way(&tx, to, now).await?;
             Ok(file.move_to(&tx, to).await?)
         }
@@ -380,14 +392,8 @@ pub(crate) async fn copy(app: Arc<App>, mut request: Request) -> Answer {
                 FileKind::Directory => source.tree(&tx, MOST_COPIED).await?,
                 FileKind::File { .. } => Vec::new(),
             };
-            let there = place.file(&tx, to).await?;
-            let is_in_the_way = there.as_ref().is_some_and(|there| {
-                overwrite == Overwrite::Never
-                    || [&there.kind, &source.kind].contains(&&FileKind::Directory)
-            });
-            if is_in_the_way {
-                return Err(exists());
-            }
+            path::require_fit(&source, &below, to)?;
+            let there = place.replaceable(&tx, &source, to, overwrite).await?;
             let sizes = below.iter().chain([&source]).map(size_of);
             let size = sizes.fold(0, u64::saturating_add);
             place.check_put(&tx, to, there.as_ref(), size).await?;

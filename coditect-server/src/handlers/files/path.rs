@@ -1,14 +1,16 @@
 //! Paths of files, as clients write them: names with `/` between them, below the top of a session's
 //! files, as file systems have them.
 
+use coditect_store::model::File;
+
 use crate::problem::{Field, Problem};
 
 /// The longest path, in bytes.
-const PATH_BYTES: usize = 4_096;
+const PATH_BYTES: usize = File::PATH_BYTES;
 /// The longest name, in bytes.
 const NAME_BYTES: usize = 255;
 /// The most names in a path.
-const DEPTH: usize = 64;
+const DEPTH: usize = File::PATH_DEPTH;
 
 /// `text` as the path of a file or a directory, said by the client in `field`. One `/` at its end does
 /// no harm, one at its beginning neither.
@@ -32,6 +34,21 @@ pub(super) fn parse(field: &str, text: &str) -> Result<String, Problem> {
 /// As [`parse`].
 pub(super) fn parse_directory(field: &str, text: &str) -> Result<String, Problem> {
     if matches!(text, "" | "/") { Ok(String::new()) } else { parse(field, text) }
+}
+
+/// Refuses to bring `file`, with what lies `below` it, to the path `to`, if a path is too long then.
+///
+/// # Errors
+///
+/// 422: a path would be one that no route accepts.
+pub(super) fn require_fit(file: &File, below: &[File], to: &str) -> Result<(), Problem> {
+    if file.fits(below, to) {
+        return Ok(());
+    }
+    let message = format!(
+        "must leave all that lies below it within {DEPTH} names and {PATH_BYTES} bytes of path"
+    );
+    Err(Problem::invalid_field("VALIDATION_FAILED", "to", &message))
 }
 
 fn fault(path: &str) -> Option<String> {
