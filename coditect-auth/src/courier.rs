@@ -29,32 +29,51 @@ pub trait Courier: fmt::Debug + Send + Sync {
         token: &'a OpaqueText,
         life: TimeDelta,
     ) -> Sending<'a>;
+
+    /// Notifies the owner of the account of `email` of a change. It holds no secret.
+    fn notice<'a>(&'a self, email: &'a str, notice: Notice) -> Sending<'a>;
 }
 
-/// Sends nothing: who wants their password reset asks an operator.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoCourier;
+/// A change of an account that its owner is notified of, whether they made it or not (OWASP ASVS 5,
+/// 6.3.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Notice {
+    /// A second factor was enabled.
+    SecondFactorEnabled,
+    /// The second factor was removed.
+    SecondFactorRemoved,
+    /// Codes are refused after too many wrong ones; a recovery code is still accepted.
+    SecondFactorLocked,
+    /// A recovery code was used.
+    RecoveryCodeUsed,
+    /// The password was changed, or reset.
+    PasswordChanged,
+    /// A personal access token was created.
+    TokenCreated,
+}
+
+impl Notice {
+    /// Returns the notice in one sentence.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::SecondFactorEnabled => "Two-factor authentication was enabled for your account.",
+            Self::SecondFactorRemoved => "Two-factor authentication was removed from your account.",
+            Self::SecondFactorLocked => {
+                "Your authenticator codes are refused after too many wrong ones. Sign in with a \
+                 recovery code. If these attempts were not yours, change your password."
+            }
+            Self::RecoveryCodeUsed => "A recovery code of your account was used.",
+            Self::PasswordChanged => "The password of your account was changed.",
+            Self::TokenCreated => "A personal access token was created for your account.",
+        }
+    }
+}
 
 /// Writes tokens to the log, for whoever tries the service out on their own machine. It is the one place
 /// where a secret gets into a log, and is never the default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogCourier;
-
-impl Courier for NoCourier {
-    fn password_reset<'a>(&'a self, _: &'a str, _: &'a OpaqueText, _: TimeDelta) -> Sending<'a> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn invitation<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a str,
-        _: &'a OpaqueText,
-        _: TimeDelta,
-    ) -> Sending<'a> {
-        Box::pin(async { Ok(()) })
-    }
-}
 
 impl Courier for LogCourier {
     fn password_reset<'a>(
@@ -77,6 +96,11 @@ impl Courier for LogCourier {
     ) -> Sending<'a> {
         let (token, days) = (token.expose(), life.num_days());
         tracing::warn!(email, tenant, token, days, "an invitation");
+        Box::pin(async { Ok(()) })
+    }
+
+    fn notice<'a>(&'a self, email: &'a str, notice: Notice) -> Sending<'a> {
+        tracing::warn!(email, notice = notice.text(), "security notice");
         Box::pin(async { Ok(()) })
     }
 }

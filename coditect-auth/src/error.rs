@@ -48,6 +48,12 @@ pub enum Error {
     /// The code is not one that holds now.
     #[error("the code of the second factor is wrong")]
     FactorWrong,
+    /// Codes are refused after too many wrong ones; a recovery code is accepted.
+    #[error("too many wrong codes of the second factor: only a recovery code is accepted")]
+    FactorLocked,
+    /// The caller must show their password, or sign in anew.
+    #[error("the password is required: the login is not fresh")]
+    ReauthenticationRequired,
     /// There is a second factor already, or there is none to confirm or to remove.
     #[error("the second factor is in another state")]
     FactorState,

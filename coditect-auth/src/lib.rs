@@ -60,7 +60,7 @@ pub mod throttle;
 
 pub use access::{AccessSettings, AccessTokens, JwksVerifier, Minted, TokenError};
 pub use claims::{Claims, TokenId};
-pub use courier::{Courier, LogCourier, NoCourier};
+pub use courier::{Courier, LogCourier, Notice};
 pub use email::{Email, EmailError};
 pub use error::Error;
 pub use family::{Decision, Lifetimes, Presented, Stored};
@@ -76,8 +76,8 @@ pub use secret::{
     AccessToken, MasterKey, OpaqueText, Password, PepperKey, RefreshSecret, RefreshText, RootKey,
 };
 pub use service::{
-    Auth, Credential, DEVICE_NAME_CHARS, Device, INVITATION_LIFE, Identity, Member, NewFactor,
-    NewInvitation, NewTicket, NewToken, PERSONAL_TOKEN_LIFE, Pass, RESET_LIFE, Registration,
-    Settings, SignIn, SignedIn, TICKET_LIFE, TOKEN_NAME_CHARS, Tokens, Via, entities,
-    master_key_at, replace_master_key, replace_master_key_at,
+    Auth, Credential, DEVICE_NAME_CHARS, Device, FRESH_LOGIN, INVITATION_LIFE, Identity,
+    MAX_RESETS, Member, NewFactor, NewInvitation, NewTicket, NewToken, PERSONAL_TOKEN_LIFE, Pass,
+    RESET_LIFE, Registration, Settings, SignIn, SignedIn, TICKET_LIFE, TOKEN_NAME_CHARS, Tokens,
+    Via, entities, master_key_at, replace_master_key, replace_master_key_at,
 };

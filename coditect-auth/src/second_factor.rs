@@ -3,7 +3,9 @@
 //! Codes are what all apps make of a secret: six digits by HMAC-SHA-1, another each 30 seconds. The one
 //! before and the one after are taken too, since clocks differ, but never one of a time step that is not
 //! after the last that was taken: a code is good once (section 5.2). Recovery codes are random; of them
-//! the store has SHA-256 only, and each is good once.
+//! the store has SHA-256 only, and each is good once. After [`MAX_FAILURES`] wrong codes in a row only a
+//! recovery code is accepted (NIST SP 800-63B-4, 3.2.2): a code has six digits, and who guesses one a
+//! minute, as the throttle allows, would have found one within months.
 //!
 //! All is pure; who asks, and what was taken before, is for the [service](crate::service).
 
@@ -20,6 +22,13 @@ pub use crate::secret::FactorSecret;
 
 /// Seconds of a time step.
 const STEP_S: u64 = 30;
+
+/// Most wrong codes in a row, after which only a recovery code is accepted.
+pub const MAX_FAILURES: u32 = 100;
+
+/// A last step beyond this many steps from now (an hour) was written by a clock that was ahead: it
+/// blocks no code.
+const MAX_STEPS_AHEAD: u64 = 120;
 
 /// Digits of a code.
 const DIGITS: usize = 6;
@@ -62,8 +71,8 @@ impl FactorSecret {
         format!("otpauth://totp/{issuer}:{account}?secret={secret}&issuer={issuer}")
     }
 
-    /// The time step of `code`, if it is one of about `now`, and after `last_step`. Spaces in it are
-    /// passed over.
+    /// Returns the time step of `code` if it is one of about `now`, and after `last_step`. Spaces in it
+    /// are skipped.
     pub fn check(&self, code: &str, now: DateTime<Utc>, last_step: u64) -> Option<u64> {
         let code: String = code.chars().filter(|char| *char != ' ').collect();
         if code.len() != DIGITS || !code.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -72,6 +81,7 @@ impl FactorSecret {
         let now = u64::try_from(now.timestamp()).ok()?;
         let totp = self.totp()?;
         let step = now / STEP_S;
+        let last_step = if last_step > step + MAX_STEPS_AHEAD { 0 } else { last_step };
         // All are compared, whichever it is.
         let mut found = None;
         for step in step.saturating_sub(1)..=step + 1 {

@@ -8,7 +8,8 @@
 //!   after a minute is let through, so that nobody is locked out for good.
 //! - Many share an address, and mistype: one failure of it is forgotten each half minute, so that who
 //!   guesses is slowed down, and an office is not.
-//! - A clock that was set back makes nobody wait longer than the longest wait.
+//! - A failure in the future, of a clock that was ahead, delays nothing once it is further ahead than the
+//!   longest wait: a clock that was set back blocks no login.
 //! - An account is known by an HMAC of its address: the table tells nobody who has failed to sign in.
 
 use std::{
@@ -51,7 +52,9 @@ impl Failures {
     /// How long one waits at `now` before the next attempt at an account is looked at; none if it may be
     /// at once.
     pub fn wait(&self, now: DateTime<Utc>) -> Option<Duration> {
-        let beyond = self.count.checked_sub(FREE).filter(|_| !self.is_forgotten(now))?;
+        let is_ahead = self.last_at.signed_duration_since(now) > LONGEST_WAIT;
+        let is_over = is_ahead || self.is_forgotten(now);
+        let beyond = self.count.checked_sub(FREE).filter(|_| !is_over)?;
         let wait = FIRST_WAIT * 2_i32.pow(beyond.min(6));
         let wait = wait.min(LONGEST_WAIT);
         let left = wait - self.age(now);
@@ -206,9 +209,22 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_back_makes_nobody_wait_longer_than_a_minute() {
-        assert_eq!(failed(20).wait(at(-10_000)), Some(Duration::from_secs(60)));
-        assert_eq!(failed(4).wait(at(-10_000)), None);
+    fn clock_that_was_set_back_blocks_nothing() {
+        assert_eq!(failed(20).wait(at(-60)), Some(Duration::from_secs(60)));
+        assert_eq!(failed(20).wait(at(-61)), None);
+        assert_eq!(failed(20).wait(at(-1_000_000)), None);
+        assert_eq!(failed(4).wait(at(-60)), None);
+        // The next failure counts from the corrected time.
+        let next = failed(20).failed(at(-1_000_000));
+        assert_eq!(next.wait(at(-1_000_000)), Some(Duration::from_secs(60)));
+        assert_eq!(next.wait(at(-1_000_000 + 60)), None);
+
+        let (addresses, ip) = (Addresses::default(), "192.0.2.1".parse().unwrap());
+        for _ in 0..20 {
+            addresses.failed(ip, at(0));
+        }
+        assert!(addresses.check(ip, at(0)).is_err());
+        assert_eq!(addresses.check(ip, at(-1_000_000)), Ok(()));
     }
 
     #[test]

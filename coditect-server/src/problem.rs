@@ -425,6 +425,14 @@ impl From<auth::Error> for Problem {
             auth::Error::FactorWrong => {
                 Self::refused("SECOND_FACTOR_INVALID", "The code is wrong, or was used before.")
             }
+            auth::Error::FactorLocked => Self::refused(
+                "SECOND_FACTOR_LOCKED",
+                "Too many wrong codes were entered. Sign in with a recovery code.",
+            ),
+            auth::Error::ReauthenticationRequired => {
+                Self::forbidden("Enter your password to do this.")
+                    .with_code("REAUTHENTICATION_REQUIRED")
+            }
             auth::Error::FactorState => Self::conflict(
                 "SECOND_FACTOR_STATE",
                 "There is a second factor already, or there is none.",

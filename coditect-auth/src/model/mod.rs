@@ -11,6 +11,6 @@ mod second_factor;
 
 pub use failures::LoginFailures;
 pub use invitation::{Invitation, InvitationId};
-pub use password_reset::PasswordReset;
+pub use password_reset::{PasswordReset, PasswordResetId, ResetOrigin};
 pub use personal_token::{PersonalToken, PersonalTokenId};
 pub use second_factor::SecondFactor;

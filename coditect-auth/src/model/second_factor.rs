@@ -28,6 +28,8 @@ pub struct SecondFactor {
     pub last_step: u64,
     /// SHA-256 of each recovery code that was not used.
     pub recovery_hashes: Vec<[u8; 32]>,
+    /// Wrong codes since the last right one.
+    pub failures: u32,
     /// When it was made.
     #[serde(with = "ts_microseconds")]
     pub created_at: DateTime<Utc>,

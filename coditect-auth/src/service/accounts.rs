@@ -17,7 +17,7 @@ use super::{
     second_factor::{Factor, Shown},
     throttling::Attempt,
 };
-use crate::{Email, Error, Password, RefreshSecret, RefreshToken, Verdict, refresh};
+use crate::{Email, Error, Notice, Password, RefreshSecret, RefreshToken, Verdict, refresh};
 
 /// How often a sign-in looks again at a hash that is being replaced.
 const LOOKS_AT_A_HASH: usize = 3;
@@ -88,8 +88,8 @@ impl Auth {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidCredentials`]; [`Error::FactorRequired`] and [`Error::FactorWrong`], to who knows
-    /// the password; [`Error::NotAMember`] of the tenant that was chosen; [`Error::Throttled`],
+    /// [`Error::InvalidCredentials`]; [`Error::FactorRequired`], [`Error::FactorWrong`] and
+    /// [`Error::FactorLocked`], to a client that knows the password; [`Error::NotAMember`] of the tenant that was chosen; [`Error::Throttled`],
     /// [`Error::Busy`], [`Error::Store`].
     pub async fn login(&self, sign_in: SignIn<'_>, device: &Device) -> Result<SignedIn, Error> {
         let now = self.clock.now();
@@ -133,7 +133,10 @@ impl Auth {
                 async move { self.sign_in(&tx, signing).await }
             });
             match signed_in.await {
-                Ok(Some(user)) => {
+                Ok(Some((user, by))) => {
+                    if by == Shown::RecoveryCode {
+                        self.notify(&user, Notice::RecoveryCodeUsed);
+                    }
                     let tokens = self.tokens(&session, &user, &token, now).await?;
                     return Ok(SignedIn { user, tokens });
                 }
@@ -142,9 +145,9 @@ impl Auth {
                     self.failed(&attempt, Some(&known), device).await?;
                     return Err(Error::InvalidCredentials);
                 }
-                Err(Error::FactorWrong) => {
-                    self.failed(&attempt, Some(&known), device).await?;
-                    return Err(Error::FactorWrong);
+                Err(error @ (Error::FactorWrong | Error::FactorLocked)) => {
+                    self.code_failed(&attempt, &known, device).await?;
+                    return Err(error);
                 }
                 Err(error) => return Err(error),
             }
@@ -175,7 +178,7 @@ impl Auth {
         &self,
         tx: &Transaction,
         signing: SigningIn<'_>,
-    ) -> Result<Option<User>, Error> {
+    ) -> Result<Option<(User, Shown)>, Error> {
         let SigningIn { known, session, new_hash, attempt, device, code, now } = signing;
         let user = tx.get::<User>(known.tenant_id, known.id).await?;
         let user = user
@@ -209,10 +212,10 @@ impl Auth {
                 .write(tx, now)
                 .await?;
         }
-        let Some(new_hash) = new_hash else { return Ok(Some(user)) };
+        let Some(new_hash) = new_hash else { return Ok(Some((user, by))) };
         let user = User { password_hash: new_hash.to_owned(), updated_at: now, ..user };
         tx.update(&user).await?;
-        Ok(Some(user))
+        Ok(Some((user, by)))
     }
 
     pub(super) async fn user_by_email(&self, email: &Email) -> Result<Option<User>, Error> {

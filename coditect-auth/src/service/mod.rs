@@ -42,9 +42,9 @@ use tokio::sync::Mutex;
 pub use self::{
     authentication::{Identity, Pass, PersonalHash, Via},
     devices::DEVICE_NAME_CHARS,
-    passwords::RESET_LIFE,
+    passwords::{MAX_RESETS, RESET_LIFE},
     ring::{master_key_at, replace_master_key, replace_master_key_at},
-    second_factor::NewFactor,
+    second_factor::{FRESH_LOGIN, NewFactor},
     tenants::{INVITATION_LIFE, Member, NewInvitation},
     tokens::{NewTicket, NewToken, PERSONAL_TOKEN_LIFE, TICKET_LIFE, TOKEN_NAME_CHARS},
 };
@@ -54,7 +54,7 @@ use self::{
 };
 use crate::{
     AccessSettings, AccessToken, AccessTokens, Courier, Error, HashParams, Hasher, KeyRing,
-    Lifetimes, MasterKey, NoCourier, Peppers, RefreshKeys, RefreshText, RefreshToken, RootKey,
+    Lifetimes, MasterKey, Notice, Peppers, RefreshKeys, RefreshText, RefreshToken, RootKey,
     SealedKey, SealedRoot, TokenId,
     model::{Invitation, LoginFailures, PasswordReset, PersonalToken, SecondFactor},
     secret::Subkey,
@@ -114,7 +114,7 @@ pub struct Auth {
     csrf_key: Subkey,
     turns: Turns,
     addresses: Addresses,
-    courier: Arc<dyn Courier>,
+    courier: Option<Arc<dyn Courier>>,
     key_rotation: TimeDelta,
 }
 
@@ -240,7 +240,7 @@ impl Auth {
             csrf_key: root.subkey(Purpose::Csrf),
             turns: Turns::default(),
             addresses: Addresses::default(),
-            courier: settings.courier.unwrap_or_else(|| Arc::new(NoCourier)),
+            courier: settings.courier,
             key_rotation: settings.key_rotation,
             store,
             clock,
@@ -266,6 +266,18 @@ impl Auth {
     pub fn csrf_token(&self, family: TokenFamilyId) -> String {
         BASE64_URL_SAFE_NO_PAD
             .encode(mac(self.csrf_key.expose(), &[family.0.as_bytes()]).as_slice())
+    }
+
+    /// Notifies `user` of a change of their account, if there is a mailer. It is not waited for: a change
+    /// that is committed does not fail because of its notice.
+    fn notify(&self, user: &User, notice: Notice) {
+        let Some(courier) = self.courier.clone() else { return };
+        let (email, user_id) = (user.email.clone(), user.id);
+        tokio::spawn(async move {
+            if let Err(error) = courier.notice(&email, notice).await {
+                tracing::warn!(error, %user_id, ?notice, "security notice not sent");
+            }
+        });
     }
 
     /// The family of a refresh token that was made here. Whether it holds is not looked at.

@@ -12,7 +12,10 @@ use super::{
     audit::{Action, Entry},
     tokens::revoke_all_tokens,
 };
-use crate::{Email, Error, OpaqueText, model::SecondFactor};
+use crate::{
+    Email, Error, Notice, OpaqueText,
+    model::{ResetOrigin, SecondFactor},
+};
 
 impl Auth {
     /// Makes a user and their tenant.
@@ -94,7 +97,7 @@ impl Auth {
     /// [`Error::NotFound`] also if they may not sign in; [`Error::Store`].
     pub async fn reset_token(&self, email: &str) -> Result<OpaqueText, Error> {
         let user = self.user(email).await?;
-        let text = self.new_reset(&user, &Device::default(), chrono::TimeDelta::zero()).await?;
+        let text = self.new_reset(&user, ResetOrigin::Operator, &Device::default()).await?;
         text.ok_or(Error::NotFound)
     }
 
@@ -133,9 +136,11 @@ impl Auth {
                 .target(user.id)
                 .write(&tx, self.clock.now())
                 .await?;
-            Ok(())
+            Ok::<_, Error>(user)
         };
-        self.store.run(take).await
+        let user = self.store.run(take).await?;
+        self.notify(&user, Notice::SecondFactorRemoved);
+        Ok(())
     }
 }
 

@@ -1,10 +1,10 @@
 //! Changing a password, and setting it anew by a token that was sent.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{
     Transaction,
     keyspace::Global,
-    model::{RevocationReason, User, UserStatus},
+    model::{RevocationReason, TenantId, User, UserId, UserStatus},
 };
 
 use super::{
@@ -12,13 +12,20 @@ use super::{
     audit::{Action, Entry},
     tokens::revoke_all_tokens,
 };
-use crate::{Email, Error, OpaqueText, Password, model::PasswordReset, opaque::Kind};
+use crate::{
+    Email, Error, Notice, OpaqueText, Password,
+    model::{PasswordReset, PasswordResetId, ResetOrigin},
+    opaque::Kind,
+};
 
 /// How long a reset token is good.
 pub const RESET_LIFE: TimeDelta = TimeDelta::minutes(30);
 
-/// How long the next one is waited for.
-const RESET_EVERY: TimeDelta = TimeDelta::minutes(1);
+/// Least time between two reset tokens that are sent to a user.
+const RESET_INTERVAL: TimeDelta = TimeDelta::minutes(1);
+
+/// Most open reset tokens of a user.
+pub const MAX_RESETS: usize = 5;
 
 impl Auth {
     /// Gives whoever `identity` is another password, and ends their other sessions.
@@ -52,10 +59,12 @@ impl Auth {
                     proof.attempt.succeeded(&tx, now).await?;
                     let entry =
                         Entry::new(Action::PasswordChanged, user.tenant_id, Some(user.id), device);
-                    Ok(entry.write(&tx, now).await?)
+                    Ok::<_, Error>(entry.write(&tx, now).await?)
                 }
             })
-            .await
+            .await?;
+        self.notify(user, Notice::PasswordChanged);
+        Ok(())
     }
 
     /// Lets a request for a reset through, which counts as a failed attempt of its address.
@@ -70,33 +79,39 @@ impl Auth {
         Ok(())
     }
 
-    /// Makes a token that resets the password of the account of `email`, and sends it there; nothing if
-    /// there is no such account, or one was sent within the last minute. Whoever asks is not told which,
-    /// so it is not waited for where they could notice.
+    /// Sends a reset token to the address of an account. Does nothing if there is no mailer, no such
+    /// account, or a token was sent within the last minute. The caller must not wait for it where a client
+    /// could measure the time.
     ///
     /// # Errors
     ///
     /// [`Error::Store`]; [`Error::Internal`] if it could not be sent.
     pub async fn request_reset(&self, email: &str, device: &Device) -> Result<(), Error> {
+        let Some(courier) = &self.courier else { return Ok(()) };
         let Ok(email) = Email::parse(email) else { return Ok(()) };
         let Some(user) = self.user_by_email(&email).await? else { return Ok(()) };
-        let Some(text) = self.new_reset(&user, device, RESET_EVERY).await? else { return Ok(()) };
-        self.courier.password_reset(&user.email, &text, RESET_LIFE).await.map_err(Error::Internal)
+        let text = self.new_reset(&user, ResetOrigin::Client, device).await?;
+        let Some(text) = text else { return Ok(()) };
+        courier.password_reset(&user.email, &text, RESET_LIFE).await.map_err(Error::Internal)
     }
 
-    /// Makes a token that resets the password of `user`; none if they may not sign in, or have got one
-    /// within `every`.
+    /// Creates a token that resets the password of `user`. Returns `None` if they may not sign in, and to
+    /// a client also if they have been sent one within [`RESET_INTERVAL`], or all open ones are the
+    /// operator's. A token beyond [`MAX_RESETS`] takes the place of the oldest that a client asked for,
+    /// or, if an operator asks and there is none such, of the oldest.
     pub(super) async fn new_reset(
         &self,
         user: &User,
+        origin: ResetOrigin,
         device: &Device,
-        every: TimeDelta,
     ) -> Result<Option<OpaqueText>, Error> {
         let (text, hash) = Kind::Reset.generate()?;
         let now = self.clock.now();
         let reset = &PasswordReset {
+            id: PasswordResetId::new(),
             tenant_id: user.tenant_id,
             user_id: user.id,
+            origin,
             hash,
             created_at: now,
             expires_at: now + RESET_LIFE,
@@ -106,15 +121,16 @@ impl Auth {
             if user.is_none_or(|user| user.status != UserStatus::Enabled) {
                 return Ok(false);
             }
-            let before = tx.get::<PasswordReset>(reset.tenant_id, reset.user_id).await?;
-            match before {
-                // An attempt whose outcome was unknown came through.
-                Some(before) if before.hash == reset.hash => return Ok(true),
-                Some(before) if now.signed_duration_since(before.created_at) < every => {
-                    return Ok(false);
-                }
-                _ => tx.upsert(reset).await?,
+            let open = resets_of(&tx, reset.tenant_id, reset.user_id).await?;
+            // An attempt whose outcome was unknown was committed.
+            if open.iter().any(|it| it.id == reset.id) {
+                return Ok(true);
             }
+            let Some(evicted) = place_for(reset, &open, now) else { return Ok(false) };
+            for id in evicted {
+                tx.delete::<PasswordReset>(reset.tenant_id, id).await?;
+            }
+            tx.create(reset).await?;
             Entry::new(Action::PasswordResetRequested, reset.tenant_id, None, device)
                 .target(reset.user_id)
                 .write(&tx, now)
@@ -161,9 +177,11 @@ impl Auth {
                 self.forget_failures(&tx, email).await?;
                 let entry =
                     Entry::new(Action::PasswordReset, user.tenant_id, Some(user.id), device);
-                Ok(entry.write(&tx, now).await?)
+                Ok::<_, Error>(entry.write(&tx, now).await?)
             })
-            .await
+            .await?;
+        self.notify(&user, Notice::PasswordChanged);
+        Ok(())
     }
 
     /// Whose password a token of that hash sets anew.
@@ -176,7 +194,7 @@ impl Auth {
         user.ok_or(Error::ResetInvalid)
     }
 
-    /// Gives `user` another password. A reset that was asked for is of no use any more.
+    /// Gives `user` another password, and ends all open reset tokens.
     async fn set_password(
         &self,
         tx: &Transaction,
@@ -185,7 +203,42 @@ impl Auth {
     ) -> Result<(), Error> {
         let updated_at = self.clock.now();
         let password_hash = password_hash.to_owned();
-        tx.delete::<PasswordReset>(user.tenant_id, user.id).await?;
+        for reset in resets_of(tx, user.tenant_id, user.id).await? {
+            tx.delete::<PasswordReset>(user.tenant_id, reset.id).await?;
+        }
         Ok(tx.update(&User { password_hash, updated_at, ..user.clone() }).await?)
     }
+}
+
+/// Returns the stored reset tokens of a user, oldest first.
+async fn resets_of(
+    tx: &Transaction,
+    tenant: TenantId,
+    user: UserId,
+) -> coditect_store::Result<Vec<PasswordReset>> {
+    tx.scan(&PasswordReset::BY_USER, tenant, user).all(MAX_RESETS).await
+}
+
+/// Returns which of the `stored` tokens `new` replaces, or `None` if it is refused: see
+/// [`Auth::new_reset`]. Times in the future, of a clock that was ahead, delay nothing.
+fn place_for(
+    new: &PasswordReset,
+    stored: &[PasswordReset],
+    now: DateTime<Utc>,
+) -> Option<Vec<PasswordResetId>> {
+    let (over, open): (Vec<_>, Vec<_>) = stored.iter().partition(|it| now >= it.expires_at);
+    let is_recent = |it: &&PasswordReset| {
+        let age = now.signed_duration_since(it.created_at);
+        it.origin == ResetOrigin::Client && age.abs() < RESET_INTERVAL
+    };
+    if new.origin == ResetOrigin::Client && open.iter().any(is_recent) {
+        return None;
+    }
+    let mut evicted: Vec<_> = over.iter().map(|it| it.id).collect();
+    if open.len() >= MAX_RESETS {
+        let of_client = open.iter().find(|it| it.origin == ResetOrigin::Client);
+        let oldest = open.first().filter(|_| new.origin == ResetOrigin::Operator);
+        evicted.push(of_client.or(oldest)?.id);
+    }
+    Some(evicted)
 }

@@ -3,19 +3,26 @@
 //! It is asked for from the moment on that its user has shown a first code. What a code was taken for is
 //! committed with the code being used up: none is taken twice.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{Transaction, model::User};
 
 use super::{
     Auth, Device, Identity,
     accounts::Proven,
     audit::{Action, Entry},
+    throttling::Attempt,
 };
 use crate::{
-    Email, Error, Password, model,
+    Email, Error, Notice, Password, model,
     seal::Sealed,
-    second_factor::{FactorSecret, RecoveryCodes, find_recovery_code},
+    second_factor::{FactorSecret, MAX_FAILURES, RecoveryCodes, find_recovery_code},
 };
+
+/// Time within which a second factor that was begun is confirmed.
+const FACTOR_SETUP_LIFE: TimeDelta = TimeDelta::minutes(15);
+
+/// Age up to which a login counts as [fresh](Auth::require_fresh_login).
+pub const FRESH_LOGIN: TimeDelta = TimeDelta::minutes(10);
 
 /// What a user puts into their authenticator app.
 #[derive(Debug)]
@@ -55,7 +62,12 @@ impl Factor {
         Ok(factor.filter(|factor| factor.confirmed).map(Self))
     }
 
-    /// Takes a code, which is used up then.
+    /// Takes a code, which is used up then. After [`MAX_FAILURES`] wrong ones only a recovery code is
+    /// accepted, which lets codes of the app be accepted again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FactorWrong`], [`Error::FactorLocked`]: [`Auth::code_failed`] counts both.
     pub(super) async fn take(
         self,
         auth: &Auth,
@@ -64,13 +76,15 @@ impl Factor {
         now: DateTime<Utc>,
     ) -> Result<Shown, Error> {
         let Self(mut factor) = self;
+        let is_locked = factor.failures >= MAX_FAILURES;
         let secret = auth.open_factor(&factor);
         if let Err(error) = &secret {
             // That of a tenant that came from another installation. Recovery codes are good anywhere.
             let (error, user_id): (&dyn std::error::Error, _) = (error, factor.user_id);
             tracing::error!(error, %user_id, "a second factor does not open");
         }
-        let step = secret.ok().and_then(|secret| secret.check(code, now, factor.last_step));
+        let secret = secret.ok().filter(|_| !is_locked);
+        let step = secret.and_then(|secret| secret.check(code, now, factor.last_step));
         let shown = if let Some(step) = step {
             factor.last_step = step;
             Shown::Code
@@ -78,72 +92,167 @@ impl Factor {
             factor.recovery_hashes.remove(at);
             Shown::RecoveryCode
         } else {
-            return Err(Error::FactorWrong);
+            return Err(if is_locked { Error::FactorLocked } else { Error::FactorWrong });
         };
+        factor.failures = 0;
         tx.update(&factor).await?;
         Ok(shown)
     }
 }
 
 impl Auth {
-    /// A new secret for the authenticator app of whoever `identity` is, which takes the place of one
-    /// that was not confirmed. Until [`confirm_factor`](Self::confirm_factor) nothing is asked for. It
-    /// is written in `tx`.
+    /// Creates a secret for the authenticator app of the caller, who shows their password: an access
+    /// token alone must not decide what its owner signs in with (OWASP ASVS 5, 7.5.1). It replaces one
+    /// that is not confirmed. Until [`confirm_factor`](Self::confirm_factor), within
+    /// [`FACTOR_SETUP_LIFE`], no code is asked for.
     ///
     /// # Errors
     ///
-    /// [`Error::FactorState`] if there is one that is confirmed; [`Error::Forbidden`] of a program.
+    /// [`Error::InvalidCredentials`]; [`Error::FactorState`] if one is confirmed; [`Error::Forbidden`] to
+    /// a personal token; [`Error::Throttled`], [`Error::Busy`], [`Error::Store`].
     pub async fn begin_factor(
         &self,
-        tx: &Transaction,
         identity: &Identity,
+        password: &str,
         secret: FactorSecret,
+        device: &Device,
     ) -> Result<NewFactor, Error> {
         identity.session()?;
-        let user = &identity.user;
-        let before = tx.get::<model::SecondFactor>(user.tenant_id, user.id).await?;
-        if before.is_some_and(|factor| factor.confirmed) {
-            return Err(Error::FactorState);
-        }
-        let factor = model::SecondFactor {
-            tenant_id: user.tenant_id,
-            user_id: user.id,
-            secret: self.seal_factor(user, &secret)?,
-            confirmed: false,
-            last_step: 0,
-            recovery_hashes: Vec::new(),
-            created_at: self.clock.now(),
-        };
-        tx.upsert(&factor).await?;
-        Ok(NewFactor { secret, account: user.email.clone() })
+        let proof = self.prove(&identity.user, password, device).await?;
+        let now = self.clock.now();
+        let begun = self.store.run(|tx| {
+            let (proof, secret) = (&proof, &secret);
+            async move {
+                let user = proof.still_holds(&tx).await?;
+                let before = tx.get::<model::SecondFactor>(user.tenant_id, user.id).await?;
+                if before.is_some_and(|factor| factor.confirmed) {
+                    return Err(Error::FactorState);
+                }
+                let factor = model::SecondFactor {
+                    tenant_id: user.tenant_id,
+                    user_id: user.id,
+                    secret: self.seal_factor(&user, secret)?,
+                    confirmed: false,
+                    last_step: 0,
+                    recovery_hashes: Vec::new(),
+                    failures: 0,
+                    created_at: now,
+                };
+                tx.upsert(&factor).await?;
+                proof.attempt.succeeded(&tx, now).await?;
+                Ok(user.email)
+            }
+        });
+        let account = begun.await?;
+        Ok(NewFactor { secret, account })
     }
 
-    /// From now on a code is asked for beside the password. `codes`, which were just made, are for when
-    /// the app is lost; each is good once. It is written in `tx`.
+    /// Enables the factor that was begun: from now on a code is asked for beside the password. `codes`,
+    /// just created, are for when the app is lost; each is good once. A wrong code counts as a failed
+    /// attempt at the account.
     ///
     /// # Errors
     ///
-    /// [`Error::FactorWrong`]; [`Error::FactorState`] if there is none to confirm; [`Error::Forbidden`]
-    /// of a program.
+    /// [`Error::FactorWrong`]; [`Error::FactorState`] if there is none to confirm, or it was begun too
+    /// long ago; [`Error::Forbidden`] to a personal token; [`Error::Throttled`], [`Error::Busy`],
+    /// [`Error::Store`].
     pub async fn confirm_factor(
         &self,
-        tx: &Transaction,
         identity: &Identity,
         code: &str,
         codes: &RecoveryCodes,
         device: &Device,
     ) -> Result<(), Error> {
         identity.session()?;
-        let (user, now) = (&identity.user, self.clock.now());
-        let factor = tx.get::<model::SecondFactor>(user.tenant_id, user.id).await?;
-        let factor = factor.filter(|factor| !factor.confirmed).ok_or(Error::FactorState)?;
-        let secret = self.open_factor(&factor)?;
-        let last_step = secret.check(code, now, factor.last_step).ok_or(Error::FactorWrong)?;
-        let recovery_hashes = codes.hashes();
-        let confirmed = true;
-        tx.update(&model::SecondFactor { confirmed, last_step, recovery_hashes, ..factor }).await?;
-        let entry = Entry::new(Action::FactorConfirmed, user.tenant_id, Some(user.id), device);
-        Ok(entry.write(tx, now).await?)
+        let user = &identity.user;
+        let email = Email::parse(&user.email).map_err(Error::internal)?;
+        let attempt = self.admit(&email, device).await?;
+        let now = self.clock.now();
+        let confirm = self.store.run(|tx| async move {
+            let factor = tx.get::<model::SecondFactor>(user.tenant_id, user.id).await?;
+            let is_pending = |factor: &model::SecondFactor| {
+                let age = now.signed_duration_since(factor.created_at);
+                !factor.confirmed && age < FACTOR_SETUP_LIFE
+            };
+            let factor = factor.filter(is_pending).ok_or(Error::FactorState)?;
+            let secret = self.open_factor(&factor)?;
+            let last_step = secret.check(code, now, factor.last_step).ok_or(Error::FactorWrong)?;
+            let recovery_hashes = codes.hashes();
+            let confirmed = true;
+            tx.update(&model::SecondFactor { confirmed, last_step, recovery_hashes, ..factor })
+                .await?;
+            let entry = Entry::new(Action::FactorConfirmed, user.tenant_id, Some(user.id), device);
+            Ok(entry.write(&tx, now).await?)
+        });
+        match confirm.await {
+            Ok(()) => self.notify(user, Notice::SecondFactorEnabled),
+            Err(Error::FactorWrong) => {
+                self.failed(&attempt, Some(user), device).await?;
+                return Err(Error::FactorWrong);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Counts a wrong code, which is a failed attempt at the account as well.
+    pub(super) async fn code_failed(
+        &self,
+        attempt: &Attempt,
+        user: &User,
+        device: &Device,
+    ) -> Result<(), Error> {
+        self.failed(attempt, Some(user), device).await?;
+        let now = self.clock.now();
+        // Counting one twice, when an outcome was unknown, is not worth a marker.
+        let counted = self.store.run_idempotent(|tx| async move {
+            let factor = tx.get::<model::SecondFactor>(user.tenant_id, user.id).await?;
+            let Some(factor) = factor.filter(|factor| factor.failures < MAX_FAILURES) else {
+                return Ok(false);
+            };
+            let failures = factor.failures + 1;
+            tx.update(&model::SecondFactor { failures, ..factor }).await?;
+            if failures == MAX_FAILURES {
+                Entry::new(Action::FactorLocked, user.tenant_id, None, device)
+                    .target(user.id)
+                    .write(&tx, now)
+                    .await?;
+            }
+            Ok::<_, coditect_store::Error>(failures == MAX_FAILURES)
+        });
+        if counted.await? {
+            tracing::warn!(user_id = %user.id, "second factor locked after too many wrong codes");
+            self.notify(user, Notice::SecondFactorLocked);
+        }
+        Ok(())
+    }
+
+    /// Requires that the caller has signed in within [`FRESH_LOGIN`], or shows their password: for what
+    /// outlives an access token that may be stolen (OWASP ASVS 5, 7.5.1).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReauthenticationRequired`]; [`Error::InvalidCredentials`] for another password;
+    /// [`Error::Forbidden`] to a personal token; [`Error::Throttled`], [`Error::Busy`], [`Error::Store`].
+    pub async fn require_fresh_login(
+        &self,
+        identity: &Identity,
+        password: Option<&str>,
+        device: &Device,
+    ) -> Result<(), Error> {
+        let session = identity.session()?;
+        let Some(password) = password else {
+            let age = self.clock.now().signed_duration_since(session.created_at);
+            let is_fresh = age.abs() < FRESH_LOGIN;
+            return if is_fresh { Ok(()) } else { Err(Error::ReauthenticationRequired) };
+        };
+        let proof = self.prove(&identity.user, password, device).await?;
+        let now = self.clock.now();
+        let forget = self.store.run(|tx| {
+            let attempt = &proof.attempt;
+            async move { attempt.succeeded(&tx, now).await }
+        });
+        Ok(forget.await?)
     }
 
     /// Asks for no code any more. Whoever wants that shows their password again, and a code.
@@ -182,8 +291,12 @@ impl Auth {
                 }
             })
             .await;
-        if matches!(removed, Err(Error::FactorWrong)) {
-            self.failed(&proof.attempt, Some(&identity.user), device).await?;
+        match &removed {
+            Ok(()) => self.notify(&identity.user, Notice::SecondFactorRemoved),
+            Err(Error::FactorWrong | Error::FactorLocked) => {
+                self.code_failed(&proof.attempt, &identity.user, device).await?;
+            }
+            Err(_) => {}
         }
         removed
     }
@@ -228,7 +341,7 @@ impl Auth {
 /// That a user's password was shown, as it was then.
 pub(super) struct Proof {
     user: User,
-    pub(super) attempt: super::throttling::Attempt,
+    pub(super) attempt: Attempt,
 }
 
 impl Proof {

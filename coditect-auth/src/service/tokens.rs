@@ -12,7 +12,7 @@ use super::{
     audit::{Action, Entry},
 };
 use crate::{
-    Error, OpaqueText, Scopes,
+    Error, Notice, OpaqueText, Scopes,
     model::{PersonalToken, PersonalTokenId},
     opaque::Kind,
 };
@@ -85,7 +85,9 @@ impl NewTicket {
 }
 
 impl Auth {
-    /// Makes a personal token for whoever `identity` is, which acts in the tenant that they act in.
+    /// Makes a personal token for whoever `identity` is, which acts in the tenant that they act in. It
+    /// outlives their access token: call [`require_fresh_login`](Self::require_fresh_login) first, and
+    /// [`token_created`](Self::token_created) when it is committed.
     ///
     /// # Errors
     ///
@@ -127,6 +129,11 @@ impl Auth {
         let entry = entry.target(token.id).details(serde_json::json!({ "scopes": token.scopes }));
         entry.write(tx, now).await?;
         Ok(token)
+    }
+
+    /// Notifies the caller of a personal token that was created, once that is committed.
+    pub fn token_created(&self, identity: &Identity) {
+        self.notify(&identity.user, Notice::TokenCreated);
     }
 
     /// The personal tokens of whoever `identity` is, oldest first, those that have ended too.

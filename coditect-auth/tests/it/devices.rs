@@ -1,7 +1,7 @@
 //! My devices, my password.
 
 use chrono::TimeDelta;
-use coditect_auth::{Device, Error, Identity, SignedIn};
+use coditect_auth::{Device, Error, Identity, MAX_RESETS, SignedIn, model::PasswordReset};
 use coditect_store::model::{AuditEntry, AuthSession, RevocationReason};
 
 use crate::installation::{Installation, PASSWORD};
@@ -125,20 +125,86 @@ async fn a_reset_token_is_good_once_for_half_an_hour_and_ends_everything() {
 }
 
 #[tokio::test]
-async fn the_next_reset_token_takes_the_place_of_the_one_before_and_a_change_of_both() {
+async fn several_reset_tokens_are_open_and_a_change_of_the_password_ends_all() {
     let home = Installation::new().await;
     let ada = home.register(EMAIL).await.unwrap();
     let from = &Device::default();
     let mut tokens = Vec::new();
-    for _ in 0..2 {
+    for _ in 0..3 {
         home.auth.request_reset(EMAIL, from).await.unwrap();
         tokens.push(home.courier.last_token(EMAIL).unwrap());
         home.clock.advance(TimeDelta::minutes(1));
     }
-    let first = home.auth.reset_password(&tokens[0], NEXT, from).await;
-    assert!(matches!(first, Err(Error::ResetInvalid)));
+    home.auth.reset_password(&tokens[0], NEXT, from).await.unwrap();
+    for token in &tokens {
+        let used = home.auth.reset_password(token, PASSWORD, from).await;
+        assert!(matches!(used, Err(Error::ResetInvalid)));
+    }
+    home.auth.request_reset(EMAIL, from).await.unwrap();
+    let open = home.courier.last_token(EMAIL).unwrap();
+    let ada = home.login(&ada.user.email, NEXT).await.unwrap();
     let asking = identity(&home, &ada).await;
-    home.auth.change_password(&asking, PASSWORD, NEXT, from).await.unwrap();
-    let second = home.auth.reset_password(&tokens[1], PASSWORD, from).await;
-    assert!(matches!(second, Err(Error::ResetInvalid)), "the owner has chosen another meanwhile");
+    home.auth.change_password(&asking, NEXT, PASSWORD, from).await.unwrap();
+    let late = home.auth.reset_password(&open, NEXT, from).await;
+    assert!(matches!(late, Err(Error::ResetInvalid)), "the owner has chosen another meanwhile");
+}
+
+#[tokio::test]
+async fn requests_of_clients_never_end_an_operators_reset_token() {
+    let home = Installation::new().await;
+    home.register(EMAIL).await.unwrap();
+    let from = &Device::default();
+    let operators = home.auth.reset_token(EMAIL).await.unwrap();
+    let mut sent = Vec::new();
+    for _ in 0..2 * MAX_RESETS {
+        home.clock.advance(TimeDelta::minutes(1));
+        home.auth.request_reset(EMAIL, from).await.unwrap();
+        sent.push(home.courier.last_token(EMAIL).unwrap());
+    }
+    assert_eq!(home.courier.sent(), 2 * MAX_RESETS);
+    // The oldest of the clients' have ended.
+    let ended = home.auth.reset_password(&sent[0], NEXT, from).await;
+    assert!(matches!(ended, Err(Error::ResetInvalid)));
+    // An operator's next token takes the place of a client's, and those are bounded too.
+    let mut of_operator = vec![operators];
+    for _ in 0..MAX_RESETS - 1 {
+        of_operator.push(home.auth.reset_token(EMAIL).await.unwrap());
+    }
+    home.clock.advance(TimeDelta::minutes(1));
+    home.auth.request_reset(EMAIL, from).await.unwrap();
+    assert_eq!(home.courier.sent(), 2 * MAX_RESETS, "there is no place");
+    let next = home.auth.reset_token(EMAIL).await.unwrap();
+    let first = home.auth.reset_password(of_operator[0].expose(), NEXT, from).await;
+    assert!(matches!(first, Err(Error::ResetInvalid)), "the oldest has ended");
+    home.auth.reset_password(next.expose(), NEXT, from).await.unwrap();
+    home.login(EMAIL, NEXT).await.unwrap();
+}
+
+#[tokio::test]
+async fn reset_request_without_a_mailer_changes_nothing() {
+    let home = Installation::new().await;
+    let ada = home.register(EMAIL).await.unwrap();
+    let without_mailer = home.another(home.master.clone()).await.unwrap();
+    let from = &Device::default();
+    without_mailer.request_reset(EMAIL, from).await.unwrap();
+    let (tenant, tx) = (ada.user.tenant_id, home.store.begin());
+    assert!(tx.list::<PasswordReset>(tenant).all(1).await.unwrap().is_empty());
+    assert!(!audited(&home, &ada).await.contains(&"user.password_reset_requested".to_owned()));
+}
+
+#[tokio::test]
+async fn reset_requested_while_the_clock_was_ahead_blocks_no_later_one() {
+    let home = Installation::new().await;
+    home.register(EMAIL).await.unwrap();
+    let from = &Device::default();
+    home.clock.advance(TimeDelta::days(3_650));
+    for _ in 0..MAX_RESETS {
+        home.auth.request_reset(EMAIL, from).await.unwrap();
+        home.clock.advance(TimeDelta::minutes(1));
+    }
+    home.clock.advance(-TimeDelta::days(3_651));
+    home.auth.request_reset(EMAIL, from).await.unwrap();
+    assert_eq!(home.courier.sent(), MAX_RESETS + 1);
+    let token = home.courier.last_token(EMAIL).unwrap();
+    home.auth.reset_password(&token, NEXT, from).await.unwrap();
 }

@@ -8,8 +8,8 @@ use coditect_auth::{
     KeyState, Kid, Scopes, SealedKey, SealedRoot,
     keys::Algorithm,
     model::{
-        Invitation, InvitationId, LoginFailures, PasswordReset, PersonalToken, PersonalTokenId,
-        SecondFactor,
+        Invitation, InvitationId, LoginFailures, PasswordReset, PasswordResetId, PersonalToken,
+        PersonalTokenId, ResetOrigin, SecondFactor,
     },
     seal::Sealed,
 };
@@ -81,8 +81,10 @@ async fn version_1_of_every_record_is_read_and_written() {
     };
     reads_and_writes(&store, &invitation, include_str!("../../fixtures/invitation.v1.hex")).await;
     let reset = PasswordReset {
+        id: PasswordResetId(id(7)),
         tenant_id,
         user_id,
+        origin: ResetOrigin::Operator,
         hash: [0xee; 32],
         created_at: time(9),
         expires_at: time(10),
@@ -108,6 +110,7 @@ async fn version_1_of_every_record_is_read_and_written() {
         confirmed: true,
         last_step: 58_333_333,
         recovery_hashes: vec![[0x11; 32], [0x22; 32]],
+        failures: 300,
         created_at: time(14),
     };
     reads_and_writes(&store, &factor, include_str!("../../fixtures/second_factor.v1.hex")).await;

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_auth::{
     Auth, Claims, Courier, Credential, Device, Error, HashParams, Identity, Lifetimes, MasterKey,
-    OpaqueText, Pass, Registration, Settings, SignIn, SignedIn, Tokens, courier::Sending, entities,
+    Notice, OpaqueText, Pass, Registration, Settings, SignIn, SignedIn, Tokens, courier::Sending,
+    entities,
 };
 use coditect_store::{Clock, ManualClock, Store, engine::Database, model::User};
 
@@ -17,13 +18,26 @@ pub(crate) struct Installation {
     pub(crate) courier: Arc<Letters>,
 }
 
-/// Keeps what was sent, by address.
+/// Keeps the tokens and notices that were sent, by address.
 #[derive(Debug, Default)]
-pub(crate) struct Letters(Mutex<Vec<(String, String)>>);
+pub(crate) struct Letters(Mutex<Vec<(String, String)>>, Mutex<Vec<(String, Notice)>>);
 
 impl Letters {
     pub(crate) fn sent(&self) -> usize {
         self.0.lock().unwrap().len()
+    }
+
+    /// The notices to an address, once there are `count` of them: they are sent in the background.
+    pub(crate) async fn notices(&self, email: &str, count: usize) -> Vec<Notice> {
+        for _ in 0..10_000 {
+            let sent = self.1.lock().unwrap().clone();
+            let sent: Vec<_> = sent.into_iter().filter(|it| it.0 == email).map(|it| it.1).collect();
+            if sent.len() >= count {
+                return sent;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("{count} notices were not sent")
     }
 
     pub(crate) fn last_token(&self, email: &str) -> Option<String> {
@@ -55,6 +69,11 @@ impl Courier for Letters {
         _: TimeDelta,
     ) -> Sending<'a> {
         self.keep(email, token)
+    }
+
+    fn notice<'a>(&'a self, email: &'a str, notice: Notice) -> Sending<'a> {
+        self.1.lock().unwrap().push((email.to_owned(), notice));
+        Box::pin(async { Ok(()) })
     }
 }
 

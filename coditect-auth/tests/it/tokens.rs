@@ -2,11 +2,12 @@
 
 use chrono::TimeDelta;
 use coditect_auth::{
-    Device, Error, NewTicket, NewToken, Pass, Scope, Scopes, SignedIn, model::PersonalToken,
+    Device, Error, FRESH_LOGIN, NewTicket, NewToken, Pass, Scope, Scopes, SignedIn,
+    model::PersonalToken,
 };
 use coditect_store::model::{User, UserStatus};
 
-use crate::installation::Installation;
+use crate::installation::{Installation, PASSWORD};
 
 const EMAIL: &str = "ada@example.org";
 
@@ -170,4 +171,23 @@ async fn what_a_ticket_has_opened_ends_with_its_session() {
     home.identity(&pass).await.unwrap();
     home.auth.sign_out_user(EMAIL).await.unwrap();
     assert!(matches!(home.identity(&pass).await, Err(Error::SessionRevoked)));
+}
+
+#[tokio::test]
+async fn stale_login_shows_its_password_for_what_outlives_it() {
+    let home = Installation::new().await;
+    let ada = home.register("ada@example.org").await.unwrap();
+    let asking = home.caller(ada.tokens.access.expose()).await.unwrap();
+    let from = &Device::default();
+    home.clock.advance(FRESH_LOGIN - TimeDelta::seconds(1));
+    home.auth.require_fresh_login(&asking, None, from).await.unwrap();
+    home.clock.advance(TimeDelta::seconds(1));
+    let stale = home.auth.require_fresh_login(&asking, None, from).await;
+    assert!(matches!(stale, Err(Error::ReauthenticationRequired)));
+    home.refresh(&ada.tokens).await.unwrap();
+    let refreshed = home.auth.require_fresh_login(&asking, None, from).await;
+    assert!(matches!(refreshed, Err(Error::ReauthenticationRequired)), "a refresh is no login");
+    let wrong = home.auth.require_fresh_login(&asking, Some("wrong"), from).await;
+    assert!(matches!(wrong, Err(Error::InvalidCredentials)));
+    home.auth.require_fresh_login(&asking, Some(PASSWORD), from).await.unwrap();
 }

@@ -383,7 +383,7 @@ test('signing out keeps what was typed, and a cursor is not moved by who only lo
 
 test('who has a second factor is asked for it', async (t) => {
   const { client, person } = await prepared(t);
-  const { secret } = await client.factor.begin();
+  const { secret } = await client.factor.begin(person.password);
   await client.factor.confirm(totp(secret, 0));
   const page = await (await another(t, { expected: [401] })).newPage();
   await page.goto(server.origin);

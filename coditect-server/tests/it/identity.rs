@@ -98,7 +98,8 @@ async fn a_password_is_changed_by_who_knows_it() {
 #[tokio::test]
 async fn a_second_factor_is_begun_confirmed_and_removed() {
     let world = World::new().await;
-    let begun = world.ask(Call::post(&format!("{AUTH}/totp"))).await.data();
+    let setup = Call::post(&format!("{AUTH}/totp"));
+    let begun = world.ask(setup.value(&json!({"password": PASSWORD}))).await.data();
     let secret = begun["secret"].as_str().unwrap();
     let url = begun["url"].as_str().unwrap();
     assert!(url.starts_with("otpauth://totp/Coditect:ada%40example%2Eorg?secret="), "{url}");

@@ -53,7 +53,8 @@ async fn hand_out(server: SocketAddr, folder: &Path) -> Vec<String> {
     call(server, accept.bearer(&device.token)).await;
     secrets.push(invitation);
 
-    let factor = asked(Call::post("/api/v5/auth/totp")).await;
+    let factor = Call::post("/api/v5/auth/totp").value(&json!({"password": PASSWORD}));
+    let factor = asked(factor).await;
     let secret = text(&factor["secret"]);
     let totp = Builder::new().with_secret(Secret::try_from_base32(&secret).unwrap()).build();
     let now = coditect_store::Clock::system().now().timestamp().try_into().unwrap();

@@ -55,7 +55,7 @@ export class Client {
         endOthers: () => this.#data('DELETE', '/auth/sessions'),
     };
     factor = {
-        begin: () => this.#data('POST', '/auth/totp'),
+        begin: (password) => this.#data('POST', '/auth/totp', { json: { password } }),
         confirm: (code) => this.#data('POST', '/auth/totp/confirm', { json: { code } }),
         remove: (password, code) => this.#data('POST', '/auth/totp/remove', { json: { password, code } }),
     };

@@ -99,7 +99,8 @@ export class Client {
   };
 
   readonly factor = {
-    begin: (): Promise<t.FactorBegun> => this.#data('POST', '/auth/totp'),
+    begin: (password: string): Promise<t.FactorBegun> =>
+      this.#data('POST', '/auth/totp', { json: { password } }),
     confirm: (code: string): Promise<t.FactorConfirmed> =>
       this.#data('POST', '/auth/totp/confirm', { json: { code } }),
     remove: (password: string, code?: string): Promise<void> =>

@@ -125,6 +125,8 @@ export interface NewPersonalToken {
   name: string;
   scopes: string[];
   expires_in_days?: number;
+  /** Required unless the login is younger than ten minutes. */
+  password?: string;
 }
 
 export interface PersonalToken {

@@ -18,6 +18,13 @@ use crate::{
 const ISSUER: &str = "Coditect";
 
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "FactorSetup")]
+struct Setup {
+    /// The caller's password.
+    password: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "FactorCode")]
 struct Code {
     code: String,
@@ -47,9 +54,11 @@ struct Confirmed<'a> {
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![
-        Operation::post("/api/v5/auth/totp", "beginFactor", "Begins a second factor")
+        Operation::post("/api/v5/auth/totp", "beginFactor", "Begin to set up a second factor")
+            .details("It must be confirmed with a first code within 15 minutes.")
+            .takes::<Setup>()
             .gives::<Begun<'static>>()
-            .fails(&[409]),
+            .fails(&[409, 429]),
         Operation::post("/api/v5/auth/totp/confirm", "confirmFactor", "Confirms it by a code")
             .takes::<Code>()
             .gives::<Confirmed<'static>>()
@@ -61,29 +70,26 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
-/// `POST /auth/totp`: a secret for the app. It is asked for once it is confirmed.
-pub(crate) async fn begin(app: Arc<App>, request: Request) -> Answer {
+/// `POST /auth/totp`: creates a secret for the app, for a caller who shows their password.
+pub(crate) async fn begin(app: Arc<App>, mut request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
-    let secret = FactorSecret::generate()?;
-    let factor = caller::run(&app, &caller, |tx, identity| {
-        let (app, secret) = (&app, secret.clone());
-        async move { Ok(app.auth.begin_factor(&tx, &identity, secret).await?) }
-    })
-    .await?;
+    let identity = caller::identity(&app, &caller).await?;
+    identity.session()?;
+    let Setup { password } = request.json().await?;
+    let (secret, device) = (FactorSecret::generate()?, device(&request));
+    let factor = app.auth.begin_factor(&identity, &password, secret, &device).await?;
     let (secret, url) = (factor.secret.base32(), factor.secret.url(ISSUER, &factor.account));
     respond::ok(&Begun { secret: &secret, url: &url })
 }
 
-/// `POST /auth/totp/confirm`: shows that the app has it, and gives the recovery codes, once.
+/// `POST /auth/totp/confirm`: enables the factor by a first code, and returns the recovery codes, once.
 pub(crate) async fn confirm(app: Arc<App>, mut request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
+    let identity = caller::identity(&app, &caller).await?;
+    identity.session()?;
     let Code { code } = request.json().await?;
-    let (codes, device) = (RecoveryCodes::generate()?, device(&request));
-    caller::run(&app, &caller, |tx, identity| {
-        let (app, codes, code, device) = (&app, &codes, &code, &device);
-        async move { Ok(app.auth.confirm_factor(&tx, &identity, code, codes, device).await?) }
-    })
-    .await?;
+    let codes = RecoveryCodes::generate()?;
+    app.auth.confirm_factor(&identity, &code, &codes, &device(&request)).await?;
     respond::ok(&Confirmed { recovery_codes: codes.texts().collect() })
 }
 

@@ -34,6 +34,8 @@ struct New {
     #[serde(alias = "expiresInDays")]
     #[schemars(range(min = 1, max = 366))]
     expires_in_days: Option<i64>,
+    /// The caller's password; required unless they have signed in within the last 10 minutes.
+    password: Option<String>,
 }
 
 /// A token, as its user sees it: never its text.
@@ -83,7 +85,8 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation::post(ALL, "createToken", "A token for a program, shown this once")
             .takes::<New>()
             .creates::<CreatedView<'static>>()
-            .leads_to("revokeToken", "id", "/data/id"),
+            .leads_to("revokeToken", "id", "/data/id")
+            .fails(&[429]),
         Operation::delete("/api/v5/auth/tokens/{id}", "revokeToken", "Ends one").gives_nothing(),
     ]
 }
@@ -91,14 +94,18 @@ pub(super) fn operations() -> Vec<Operation> {
 /// `POST /auth/tokens`: a new one, for the tenant that the caller's token is for.
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
-    let new: New = request.json().await?;
+    let mut new: New = request.json().await?;
+    let password = new.password.take();
     let new = &new.checked()?;
     let device = &device(&request);
+    let identity = caller::identity(&app, &caller).await?;
+    app.auth.require_fresh_login(&identity, password.as_deref(), device).await?;
     let token = caller::run(&app, &caller, |tx, identity| {
         let app = &app;
         async move { Ok(app.auth.create_token(&tx, &identity, new, device).await?) }
     })
     .await?;
+    app.auth.token_created(&identity);
     let location = format!("/api/v5/auth/tokens/{}", token.id);
     let view = TokenView::from(&token);
     respond::created(&location, &CreatedView { view, token: new.text().expose() })

@@ -68,7 +68,8 @@ fn code(secret: &str, steps: i64) -> String {
 async fn with_factor(world: &World) -> (Somebody, String, Vec<String>) {
     let victim = world.register().await;
     let token = &victim.device.token;
-    let begun = world.call(Call::post(TOTP).bearer(token)).await.data();
+    let setup = Call::post(TOTP).bearer(token).value(&json!({ "password": PASSWORD }));
+    let begun = world.call(setup).await.data();
     let secret = begun["secret"].as_str().unwrap().to_owned();
     let confirm = Call::post(&format!("{TOTP}/confirm")).bearer(token);
     let confirmed = world.call(confirm.value(&json!({ "code": code(&secret, -1) }))).await.data();
@@ -344,8 +345,43 @@ pub(super) fn rows() -> Vec<Row> {
                 let answer = world.call(Call::post(&format!("{TOTP}/remove")).bearer(&victim.device.token).value(&body)).await;
                 assert!(matches!(answer.status, 401 | 422), "{}", answer.status);
             }
-            assert_eq!(world.call(Call::post(TOTP).bearer(&victim.device.token)).await.status, 409);
+            let begin = Call::post(TOTP).bearer(&victim.device.token).value(&json!({ "password": PASSWORD }));
+            assert_eq!(world.call(begin).await.status, 409);
             assert_eq!(world.login(&victim.email, PASSWORD).await.code(), "SECOND_FACTOR_REQUIRED");
+        }),
+        row("a second factor set up with a stolen token alone", "OWASP ASVS 5, 7.5.1", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            for body in [json!({}), json!({ "password": "" }), json!({ "password": "wrong" })] {
+                let answer = world.call(Call::post(TOTP).bearer(&victim.device.token).value(&body)).await;
+                assert!(matches!(answer.status, 401 | 422), "{}", answer.status);
+            }
+            let confirm = Call::post(&format!("{TOTP}/confirm")).bearer(&victim.device.token);
+            let confirm = world.call(confirm.value(&json!({ "code": "000000" }))).await;
+            assert_eq!(confirm.code(), "SECOND_FACTOR_STATE");
+            assert_eq!(world.login(&victim.email, PASSWORD).await.status, 200);
+        }),
+        row("the first code of a second factor guessed", "NIST SP 800-63B-4, 3.2.2", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            let begin = Call::post(TOTP).bearer(&victim.device.token).value(&json!({ "password": PASSWORD }));
+            assert_eq!(world.call(begin).await.status, 200);
+            let mut throttled = 0;
+            for guess in 0..12 {
+                let confirm = Call::post(&format!("{TOTP}/confirm")).bearer(&victim.device.token);
+                let answer = world.call(confirm.value(&json!({ "code": format!("{guess:06}") }))).await;
+                throttled += u32::from(answer.status == 429);
+            }
+            assert!(throttled >= 6, "{throttled}");
+        }),
+        row("an operator's reset token ended by a stranger's request", "CWE-640", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            let token = reset_token(&world.operator(&["user", "reset-password", &victim.email]).await);
+            for _ in 0..6 {
+                let asked = world.call(Call::post(RESET).value(&json!({ "email": victim.email }))).await;
+                assert_eq!(asked.status, 202);
+            }
+            let another = reset_token(&world.operator(&["user", "reset-password", &victim.email]).await);
+            assert_eq!(reset(&world, &token, "another password").await.status, 200);
+            assert_eq!(reset(&world, &another, "a third password").await.code(), "RESET_INVALID");
         }),
         row("a second factor passed by a password reset", "OWASP ASVS 5, 6.4.3", |world: Arc<World>| async move {
             let (victim, _, _) = with_factor(&world).await;
