@@ -99,6 +99,8 @@ export interface Me {
 
 export interface Device {
   id: Uuid;
+  /** For `If-Match`. */
+  etag: string;
   name: string | null;
   /** Whether it is the one that asks. */
   current: boolean;
@@ -131,6 +133,8 @@ export interface NewPersonalToken {
 
 export interface PersonalToken {
   id: Uuid;
+  /** For `If-Match`. */
+  etag: string;
   name: string;
   scopes: string[];
   tenant_id: Uuid;
@@ -169,6 +173,8 @@ export interface Member {
 
 export interface Invitation {
   id: Uuid;
+  /** For `If-Match`. */
+  etag: string;
   email: string;
   role: Role;
   invited_by: Uuid;
