@@ -71,7 +71,7 @@ impl App {
             (true, Some(file)) => Database::scratch_in(file)?,
             (false, _) => config.place.database(&Options::default())?,
         };
-        let store = entities(Store::options()).open(database).await?;
+        let store = entities(Store::options()).clock(clock.clone()).open(database).await?;
         let master_key = match env::var_os(MASTER_KEY_VARIABLE) {
             None if config.ephemeral => MasterKey::generate()?,
             _ => master_key(&config.place.data, &store).await?,

@@ -62,6 +62,7 @@ pub(crate) async fn run(app: Arc<App>) {
     tokio::select! {
         () = app.stopping().cancelled() => {}
         () = working => {}
+        () = remove_retired(&app) => {}
         () = reclaim(&app) => {}
         () = renew_read_leases(&app) => {}
         () = keep_keys(&app) => {}
@@ -131,6 +132,24 @@ async fn sweep(app: &App) -> coditect_store::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Removes the entries of retired indexes, now and whenever others have been retired. In a task apart:
+/// each removal first waits until no process reads by the index.
+async fn remove_retired(app: &App) {
+    let mut due = time::interval(app.config.sweep_interval);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        let removing = async {
+            for index in app.store.retired().await? {
+                let removed = app.store.remove_retired(index.as_str()).run(|_| ()).await?.removed;
+                tracing::info!(index, removed, "removed the entries of a retired index");
+            }
+            Ok::<_, coditect_store::Error>(())
+        };
+        told("the entries of a retired index could not be removed", removing.await);
+    }
 }
 
 /// Builds all indexes that are not built: requests that need one are refused until then.

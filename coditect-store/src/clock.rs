@@ -39,6 +39,12 @@ impl Clock {
     }
 }
 
+impl Default for Clock {
+    fn default() -> Self {
+        Self::system()
+    }
+}
+
 impl From<&ManualClock> for Clock {
     fn from(clock: &ManualClock) -> Self {
         Self(Source::Manual(Arc::clone(&clock.0)))

@@ -3,14 +3,14 @@
 use std::sync::{Arc, atomic::AtomicU32};
 
 use crate::{
-    Error, ErrorKind, Result, RunError, Transaction,
+    Clock, Error, ErrorKind, Result, RunError, Transaction,
     archive::{self, Export, Import},
     check::Check,
     engine::{self, Database, RangeQuery},
     entity::{Entity, Log, META, Registry},
     inspect::Inspect,
     keyspace::{KeyPart, Root, unpack_all},
-    repository::{self, Catalog, Context, IndexBuild, Readers, Verification},
+    repository::{self, Catalog, Context, IndexBuild, IndexRemoval, Readers, Verification},
     transaction::{self, RetryPolicy},
 };
 
@@ -32,6 +32,7 @@ pub struct Store {
 pub struct StoreOptions {
     root: Root,
     registry: Registry,
+    clock: Clock,
 }
 
 impl Store {
@@ -41,7 +42,7 @@ impl Store {
     /// # Errors
     ///
     /// `NewerFormat` if a newer version of this program made it, or has given one of its entities
-    /// an index that is not declared here; `Redeclared` with a name that was declared otherwise
+    /// an index that is neither declared here nor [retired](StoreOptions::retire); `Redeclared` with a name that was declared otherwise
     /// before; `Importing` if an import into it has not ended; `Corrupt` if there are keys that no
     /// version made; `Invalid` if a name is declared
     /// twice; those of the engine.
@@ -142,6 +143,22 @@ impl Store {
         IndexBuild::new(self.in_background("build"), self.registry().index(index)?)
     }
 
+    /// Returns the names of the retired indexes that still have entries to be
+    /// [removed](Self::remove_retired).
+    ///
+    /// # Errors
+    ///
+    /// Those of the engine.
+    pub async fn retired(&self) -> Result<Vec<String>> {
+        repository::retired_with_entries(&self.database, self.root()).await
+    }
+
+    /// Returns the removal of the entries of the retired index `index`, which may have been begun
+    /// before, by any process.
+    pub fn remove_retired(&self, index: impl Into<String>) -> IndexRemoval {
+        IndexRemoval::new(self.in_background("retire"), index.into())
+    }
+
     /// To compare the index named `index` with its records.
     ///
     /// # Errors
@@ -199,10 +216,32 @@ impl StoreOptions {
         self
     }
 
+    /// Takes the time from `clock`, by which the blobs of deleted records are kept for their readers;
+    /// the system's clock if not said.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
     /// Holds `E` too, beside the product's entities.
     #[must_use]
     pub fn entity<E: Entity>(mut self) -> Self {
         self.registry = self.registry.with::<E>();
+        self
+    }
+
+    /// Gives up the index named `index`, which an earlier version of the program declared. Opening
+    /// the store marks it as retired, once: from then on no program that still declares it opens the
+    /// store, writes records of its entity, or reads by it. Its entries are removed by
+    /// [`Store::remove_retired`]. The name stays reserved: an index over other values has another
+    /// one. The call may be dropped once every store has been opened with it.
+    ///
+    /// Without it a store that has an index which is not declared is not opened: its entries would
+    /// no longer be maintained.
+    #[must_use]
+    pub fn retire(mut self, index: &'static str) -> Self {
+        self.registry = self.registry.retire(index);
         self
     }
 
@@ -237,7 +276,7 @@ impl StoreOptions {
     ///
     /// As [`Store::open`].
     pub async fn open(self, database: Database) -> Result<Store> {
-        let Self { root, registry } = self;
+        let Self { root, registry, clock } = self;
         registry.check()?;
         let (at, declared) = (&root, &registry);
         let settled = database.run(|tx| async move {
@@ -252,6 +291,7 @@ impl StoreOptions {
             registry,
             next_slot: AtomicU32::new(0),
             readers: Arc::default(),
+            clock,
         };
         Ok(Store { database, context: Arc::new(context) })
     }

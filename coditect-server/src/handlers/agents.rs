@@ -29,7 +29,6 @@ use crate::{
 const DESCRIPTION_CHARS: usize = 2_000;
 
 #[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 struct NewAgent {
     #[schemars(length(max = 200), regex(pattern = operation::LINE))]
     name: String,
@@ -42,7 +41,6 @@ struct NewAgent {
 
 /// A partial agent: what is missing stays as it is.
 #[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 #[schemars(rename = "AgentChange")]
 struct Change {
     #[schemars(length(max = 200), regex(pattern = operation::LINE))]
@@ -126,7 +124,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
             identity.require_role(Role::Admin)?;
             tx.create(&agent).await?;
             let location = format!("/api/v5/agents/{id}");
-            Made::at(location, &AgentView::from(&agent), Some(&tag_of(&agent)?))
+            Made::at(location, &AgentView::from(&agent), Some(&Tag::of(&agent)?))
         }
     })
     .await
@@ -156,7 +154,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
         Ok(tx.require::<Agent>(identity.tenant_id, id).await?)
     })
     .await?;
-    conditions.read(respond::ok(&AgentView::from(&agent))?, &tag_of(&agent)?)
+    conditions.read(respond::ok(&AgentView::from(&agent))?, &Tag::of(&agent)?)
 }
 
 /// `PUT` and `PATCH /agents/{id}`: both take a partial agent, merged as RFC 7396 has it.
@@ -174,7 +172,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
         async move {
             let mut agent = tx.require::<Agent>(identity.tenant_id, id).await?;
             identity.require_role(Role::Admin)?;
-            conditions.require(Some(&tag_of(&agent)?))?;
+            conditions.require(Some(&Tag::of(&agent)?))?;
             name.change_required(&mut agent.name);
             description.change_or_clear(&mut agent.description);
             settings.merge_into(&mut agent.settings.0);
@@ -185,7 +183,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
         }
     })
     .await?;
-    tagged(respond::ok(&AgentView::from(&agent))?, &tag_of(&agent)?)
+    tagged(respond::ok(&AgentView::from(&agent))?, &Tag::of(&agent)?)
 }
 
 /// `DELETE /agents/{id}`: what it has said stays.
@@ -196,7 +194,7 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
     caller::run(&app, &caller, |tx, identity| async move {
         let agent = tx.require::<Agent>(identity.tenant_id, id).await?;
         identity.require_role(Role::Admin)?;
-        conditions.require(Some(&tag_of(&agent)?))?;
+        conditions.require(Some(&Tag::of(&agent)?))?;
         tx.delete::<Agent>(identity.tenant_id, id).await?;
         Ok(())
     })
@@ -207,10 +205,6 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
 fn checked_description(text: String) -> Result<String, Problem> {
     checks::at_most("description", DESCRIPTION_CHARS, &text)?;
     Ok(text)
-}
-
-fn tag_of(agent: &Agent) -> Result<Tag, Problem> {
-    Ok(Tag::of(agent)?.modified(agent.updated_at))
 }
 
 impl<'a> From<&'a Agent> for AgentView<'a> {

@@ -41,7 +41,6 @@ const CONTENT_BYTES: usize = 64 << 10;
 const METADATA_BYTES: usize = 16 << 10;
 
 #[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 struct NewConversation {
     #[schemars(length(max = 200), regex(pattern = operation::PLAIN))]
     #[serde(default)]
@@ -51,7 +50,6 @@ struct NewConversation {
 }
 
 #[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 #[schemars(rename = "ConversationChange")]
 struct Change {
     #[schemars(length(max = 200), regex(pattern = operation::PLAIN))]
@@ -60,7 +58,6 @@ struct Change {
 }
 
 #[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 struct NewMessage {
     #[schemars(length(min = 1))]
     content: String,
@@ -179,7 +176,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
                     .map_err(|problem| problem.of_field("session_id", "is no session of yours"))?;
             }
             conversation.begin(&tx).await?;
-            let (location, tag) = (format!("/api/v5/conversations/{id}"), tag_of(&conversation)?);
+            let (location, tag) = (format!("/api/v5/conversations/{id}"), Tag::of(&conversation)?);
             Made::at(location, &ConversationView::from(&conversation), Some(&tag))
         }
     })
@@ -215,7 +212,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
     let conversation =
         caller::run(&app, &caller, |tx, identity| async move { mine(&tx, &identity, id).await })
             .await?;
-    let tag = tag_of(&conversation)?;
+    let tag = Tag::of(&conversation)?;
     conditions.read(respond::ok(&ConversationView::from(&conversation))?, &tag)
 }
 
@@ -229,7 +226,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
         let (title, conditions) = (&title, &conditions);
         async move {
             let mut conversation = mine(&tx, &identity, id).await?;
-            conditions.require(Some(&tag_of(&conversation)?))?;
+            conditions.require(Some(&Tag::of(&conversation)?))?;
             title.change_or_clear(&mut conversation.title);
             conversation.updated_at = now;
             tx.update(&conversation).await?;
@@ -237,7 +234,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
         }
     })
     .await?;
-    tagged(respond::ok(&ConversationView::from(&conversation))?, &tag_of(&conversation)?)
+    tagged(respond::ok(&ConversationView::from(&conversation))?, &Tag::of(&conversation)?)
 }
 
 /// `DELETE /conversations/{id}`: it is gone with the answer, and what was said in it soon after.
@@ -247,7 +244,7 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
     let (conditions, now) = (&conditions, app.clock.now());
     caller::run(&app, &caller, |tx, identity| async move {
         let conversation = mine(&tx, &identity, id).await?;
-        conditions.require(Some(&tag_of(&conversation)?))?;
+        conditions.require(Some(&Tag::of(&conversation)?))?;
         tx.delete_conversation(conversation.tenant_id, id, now).await?;
         Ok(())
     })
@@ -338,10 +335,6 @@ pub(super) async fn mine(
 
 fn checked_title(title: &str) -> Result<String, Problem> {
     checks::line("title", 0..=TITLE_CHARS, title)
-}
-
-fn tag_of(conversation: &Conversation) -> Result<Tag, Problem> {
-    Ok(Tag::of(conversation)?.modified(conversation.updated_at))
 }
 
 impl<'a> From<&'a Conversation> for ConversationView<'a> {

@@ -1,5 +1,7 @@
 //! Writing an archive of what a [view](crate::engine::View) shows.
 
+use std::collections::BTreeSet;
+
 use tokio::io::AsyncWrite;
 use uuid::Uuid;
 
@@ -10,6 +12,7 @@ use crate::{
     entity::META,
     keyspace::{KeyRange, Located, Readable},
     model::{Deleted, Deletion, TenantId},
+    repository,
 };
 
 /// Rows are read in pages of about so many bytes.
@@ -52,6 +55,7 @@ impl Export {
         let database = self.store.database();
         let view = database.view().await?;
         let ranges = self.ranges();
+        let retired = &repository::retired_names(database, self.store.root()).await?;
         if let Some(tenant) = self.tenant {
             self.require(&view, tenant).await?;
         }
@@ -68,7 +72,7 @@ impl Export {
             let mut pages = view.stream(range, PAGE_BYTES);
             while let Some(rows) = pages.next_page().await? {
                 for row in rows {
-                    self.write(&mut writer, row).await?;
+                    self.write(&mut writer, row, retired).await?;
                 }
                 observe(writer.progress());
             }
@@ -119,6 +123,7 @@ impl Export {
         &self,
         writer: &mut Writer<'_, W>,
         row: CheckedRow,
+        retired: &BTreeSet<String>,
     ) -> Result<()> {
         let root = self.store.root();
         let CheckedRow { key, value } = row;
@@ -127,8 +132,11 @@ impl Export {
             let message = format!("the value of {shown} is damaged: check the store");
             return Err(Error::new(ErrorKind::Corrupt, message));
         };
-        let wanted =
-            if self.tenant.is_some() { self.is_original(&key)? } else { key != marker::key(root) };
+        let wanted = if self.tenant.is_some() {
+            self.is_original(&key, retired)?
+        } else {
+            key != marker::key(root)
+        };
         if !wanted {
             return Ok(());
         }
@@ -137,7 +145,7 @@ impl Export {
     }
 
     /// Whether a tenant's row is a record's, a log's or a counter, rather than derived from one.
-    fn is_original(&self, key: &[u8]) -> Result<bool> {
+    fn is_original(&self, key: &[u8], retired: &BTreeSet<String>) -> Result<bool> {
         let root = self.store.root();
         let Some(located) = Located::of(root, key) else { return Err(self.unknown(key)) };
         let registry = self.store.registry();
@@ -145,7 +153,10 @@ impl Export {
             return Ok(true);
         }
         // What is named, and no original, is derived from one.
-        registry.named(located.name).map_or_else(|| Err(self.unknown(key)), |_| Ok(false))
+        if registry.named(located.name).is_some() || retired.contains(located.name) {
+            return Ok(false);
+        }
+        Err(self.unknown(key))
     }
 
     fn unknown(&self, key: &[u8]) -> Error {

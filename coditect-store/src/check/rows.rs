@@ -1,5 +1,7 @@
 //! The first pass: all rows, by what lies where they lie.
 
+use std::collections::BTreeSet;
+
 use super::{
     Event, Fault, Finding, Repair, Report, Stage, entry_fault,
     references::{self, Reference},
@@ -26,9 +28,11 @@ pub(super) async fn check(
     report: &mut Report,
     observe: &mut impl FnMut(Event<'_>),
 ) -> Result<()> {
+    let retired = repository::retired_names(store.database(), store.root()).await?;
     let view = store.database().view().await?;
     let mut rows = Rows {
         store,
+        retired,
         view,
         tenant: None,
         tally: None,
@@ -75,6 +79,8 @@ struct Tally {
 
 struct Rows<'a> {
     store: &'a Store,
+    /// The names of retired indexes, whose entries may not be removed yet.
+    retired: BTreeSet<String>,
     view: View,
     /// The tenant whose rows these are, which was looked for.
     tenant: Option<TenantId>,
@@ -177,6 +183,9 @@ impl Rows<'_> {
         let registry = self.store.registry();
         let declared = registry.named(located.name);
         let Some(declared) = declared.filter(|declared| declared.place == located.place()) else {
+            if self.retired.contains(located.name) {
+                return Ok(());
+            }
             self.found(Fault::UnknownKey, &row.key, "nothing is declared under this name here");
             return Ok(());
         };

@@ -123,8 +123,9 @@ pub trait Entity: Indexed + Serialize + DeserializeOwned + Send + Sync {
     /// [inspects](crate::Store::inspect) the store sees that they are there, and no more.
     const SECRETS: &'static [&'static str] = &[];
 
-    /// What tells the [blobs](crate::Blob) that a record holds, if it can hold some. It is only to
-    /// compare the two: who writes the record [attaches](crate::Transaction::attach) them.
+    /// Returns the [blobs](crate::Blob) that a record holds, if it can hold some. A transaction that
+    /// writes the record [attaches](crate::Transaction::attach) new ones itself; one that deletes it,
+    /// or writes it without them, detaches them by this.
     const BLOBS: Option<fn(&Self) -> Vec<Blob>> = None;
 
     /// Whose this record is. It never changes.

@@ -16,7 +16,11 @@ use crate::{
 /// The entities that a [`Store`](crate::Store) holds: the product's, and those that were
 /// [added](Self::with). A store refuses others, so what is declared here is all that it writes.
 #[derive(Clone, Debug)]
-pub struct Registry(Vec<Declaration>);
+pub struct Registry {
+    declarations: Vec<Declaration>,
+    /// The names of indexes that are given up.
+    retired: Vec<&'static str>,
+}
 
 /// An entity, and what can be done with its rows by who doesn't know its type.
 #[derive(Clone, Debug)]
@@ -97,7 +101,7 @@ impl Default for Registry {
 impl Registry {
     /// The product's own entities.
     pub fn product() -> Self {
-        Self(Vec::new())
+        Self { declarations: Vec::new(), retired: Vec::new() }
             .with::<model::Tenant>()
             .with::<model::User>()
             .with::<model::AuthSession>()
@@ -165,25 +169,39 @@ impl Registry {
 
     fn declare<T: 'static>(mut self, declaration: impl FnOnce() -> Declaration) -> Self {
         if !self.knows::<T>() {
-            self.0.push(declaration());
+            self.declarations.push(declaration());
         }
         self
     }
 
     /// How all keys look, entity by entity: its records, then its indexes.
     pub fn shapes(&self) -> Vec<Shape> {
-        let records = self.0.iter().flat_map(|declaration| declaration.shapes.iter().cloned());
+        let records =
+            self.declarations.iter().flat_map(|declaration| declaration.shapes.iter().cloned());
         records.chain([chunks(), counters()]).chain(meta()).collect()
     }
 
     /// All entities and logs.
     pub(crate) fn declarations(&self) -> impl Iterator<Item = &Declaration> {
-        self.0.iter()
+        self.declarations.iter()
+    }
+
+    /// Adds `index` to the indexes that are given up: see
+    /// [`StoreOptions::retire`](crate::StoreOptions::retire).
+    #[must_use]
+    pub(crate) fn retire(mut self, index: &'static str) -> Self {
+        self.retired.push(index);
+        self
+    }
+
+    /// Returns the names of the indexes that are given up.
+    pub(crate) fn retired(&self) -> &[&'static str] {
+        &self.retired
     }
 
     /// All names, each space before its indexes.
     pub(crate) fn declared(&self) -> impl Iterator<Item = &Declared> {
-        self.0.iter().flat_map(|declaration| &declaration.declared)
+        self.declarations.iter().flat_map(|declaration| &declaration.declared)
     }
 
     /// The index named `name`.
@@ -211,11 +229,11 @@ impl Registry {
 
     /// The entity whose space is `space`.
     pub(crate) fn declaration(&self, space: &str) -> Option<&Declaration> {
-        self.0.iter().find(|declaration| declaration.space == space)
+        self.declarations.iter().find(|declaration| declaration.space == space)
     }
 
     fn knows<T: 'static>(&self) -> bool {
-        self.0.iter().any(|declaration| declaration.type_id == TypeId::of::<T>())
+        self.declarations.iter().any(|declaration| declaration.type_id == TypeId::of::<T>())
     }
 
     /// Refuses an entity that was not added.
@@ -241,7 +259,7 @@ impl Registry {
         let itself = "the store itself";
         let own = [META].into_iter().chain(PLAIN);
         let mut names: Vec<_> = own.map(|name| (name, itself)).collect();
-        for declaration in &self.0 {
+        for declaration in &self.declarations {
             for shape in &declaration.shapes {
                 if let Some((name, other)) = names.iter().find(|(name, _)| *name == shape.name) {
                     let own = declaration.type_name;
@@ -250,6 +268,10 @@ impl Registry {
                 }
                 names.push((shape.name, declaration.type_name));
             }
+        }
+        if let Some(name) = self.retired.iter().find(|retired| self.named(retired).is_some()) {
+            let message = format!("{name:?} is declared, and so cannot be retired");
+            return Err(Error::new(ErrorKind::Invalid, message));
         }
         Ok(())
     }
@@ -332,7 +354,7 @@ fn counters() -> Shape {
 }
 
 /// What the store keeps of itself.
-fn meta() -> [Shape; 6] {
+fn meta() -> [Shape; 7] {
     let shape = |elements: &[&'static str], value: &str, note: &str| Shape {
         place: Place::Global,
         name: META,
@@ -345,7 +367,12 @@ fn meta() -> [Shape; 6] {
         shape(
             &["\"schema\"", "name"],
             "(what, place, \"label:type,…\", space)",
-            "how each name is declared; never changes",
+            "how each name is declared; changes only when an index is retired",
+        ),
+        shape(
+            &["\"retired\"", "name"],
+            "(position, removed)",
+            "how far the entries of a retired index are removed; gone when all are",
         ),
         shape(&["\"index\"", "name"], "(state, position, examined)", "how far each index is built"),
         shape(

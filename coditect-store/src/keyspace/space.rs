@@ -9,6 +9,9 @@ use crate::{Result, model::TenantId};
 pub trait Scope: KeyPart + Copy + Eq + fmt::Debug + sealed::Sealed {
     /// Which of the two.
     const PLACE: Place;
+
+    /// Returns the tenant, if it is one's.
+    fn tenant(self) -> Option<TenantId>;
 }
 
 /// The scope of what is no tenant's.
@@ -32,10 +35,18 @@ mod sealed {
 
 impl Scope for TenantId {
     const PLACE: Place = Place::Tenant;
+
+    fn tenant(self) -> Option<TenantId> {
+        Some(self)
+    }
 }
 
 impl Scope for Global {
     const PLACE: Place = Place::Global;
+
+    fn tenant(self) -> Option<TenantId> {
+        None
+    }
 }
 
 /// No element: what is no tenant's begins with its name.

@@ -82,7 +82,8 @@ impl Draft {
     ///
     /// `NotFound` if it is not there any more; those of [`Transaction::delete`].
     pub async fn discard(&self, tx: &Transaction, now: DateTime<Utc>) -> Result<()> {
-        let Some(removed) = tx.delete::<Self>(self.tenant_id, self.key()).await? else {
+        let Some(removed) = tx.delete_without_blobs::<Self>(self.tenant_id, self.key()).await?
+        else {
             return Err(Error::new(ErrorKind::NotFound, "the draft is not there any more"));
         };
         tx.detach(self.tenant_id, &removed.blob, now).await

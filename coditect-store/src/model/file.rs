@@ -305,7 +305,8 @@ impl File {
         let mut version = target.version;
         for content in moved.contents(tx).await?.into_iter().rev() {
             version += 1;
-            tx.delete::<FileVersion>(tenant, (moved.id, content.version)).await?;
+            // The blob stays attached, to the record that follows.
+            tx.delete_without_blobs::<FileVersion>(tenant, (moved.id, content.version)).await?;
             tx.create(&FileVersion { file_id: target.id, version, ..content }).await?;
         }
         let Self { kind, modified_at, .. } = moved;
@@ -442,7 +443,7 @@ impl File {
         let Page { items, .. } = dropped.page(Self::MOST_CONTENTS, None).await?;
         let mut freed = 0_i64;
         for FileVersion { version, blob, .. } in items {
-            tx.delete::<FileVersion>(tenant, (self.id, version)).await?;
+            tx.delete_without_blobs::<FileVersion>(tenant, (self.id, version)).await?;
             tx.detach(tenant, &blob, now).await?;
             freed = freed.saturating_add(counted(blob.size));
         }

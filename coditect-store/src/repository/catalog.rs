@@ -1,7 +1,8 @@
 //! What a store keeps of its own declarations: how each name is declared, and how far each index is.
 //!
 //! ```text
-//! ("meta", "schema", name) → (what it is, place, "label:type,…", space)   never changes
+//! ("meta", "schema", name) → (what it is, place, "label:type,…", space)
+//! ("meta", "retired", name) → (position, entries removed)   while a retired index has entries
 //! ("meta", "index", name)  → (state, position, records examined)
 //! ("meta", "epoch")        → counted up by every change of the above but a position's
 //! ```
@@ -14,11 +15,19 @@
 //!   commit after it was declared, whichever process they are in.
 //! - A program that does not know an index of a space does not write there: an older one, still
 //!   running, is refused instead of leaving entries out.
-//! - An index that is readable stays so. Readers may trust a cached state that says it, and read
-//!   nothing; one that says it is not is read anew.
-//! - A name keeps its declaration: place, form, space, and the names and types of its elements.
+//! - An index that is readable stays so until it is retired. Readers may trust a cached state that
+//!   says it, and read nothing; one that says it is not is read anew.
+//! - A name keeps its declaration: place, form, space, and the names and types of its elements. An
+//!   index is retired by a mark in front of its form, for good: programs that declare it are refused,
+//!   and those that do not may write without it.
+//! - A cached state is trusted by readers for [`CACHE_LIFETIME`] after a transaction has confirmed it;
+//!   entries of a retired index are removed only when that is over everywhere.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwapOption;
 
@@ -51,6 +60,12 @@ pub(super) struct Progress {
     pub(super) examined: u64,
 }
 
+/// How long readers trust what is cached without looking at the epoch.
+pub(super) const CACHE_LIFETIME: Duration = Duration::from_secs(30);
+
+/// What stands in front of the form of a retired index, in its schema.
+const RETIRED: &str = "retired ";
+
 /// The position of a walk that is through: past all keys.
 pub(super) const END: &[u8] = b"\xff";
 
@@ -58,6 +73,8 @@ pub(super) const END: &[u8] = b"\xff";
 #[derive(Debug)]
 pub(crate) struct Catalog {
     known: ArcSwapOption<Known>,
+    /// When a transaction last found the epoch to be that of `known`.
+    confirmed: Mutex<Option<Instant>>,
     /// Every transaction that writes reads it.
     epoch_key: Vec<u8>,
 }
@@ -70,13 +87,16 @@ pub(crate) struct Known {
     unsettled: BTreeMap<&'static str, State>,
     /// The spaces of this program's that have an index that it does not know, with its name.
     unknown: BTreeMap<&'static str, String>,
+    /// The indexes of this program's that another one has retired, each after its space.
+    retired: Vec<(&'static str, &'static str)>,
     /// An index of a tenant's space that is another program's alone, if there is one.
     foreign: Option<String>,
 }
 
 impl Catalog {
     pub(crate) fn new(root: &Root) -> Self {
-        Self { known: ArcSwapOption::empty(), epoch_key: epoch_key(root) }
+        let confirmed = Mutex::default();
+        Self { known: ArcSwapOption::empty(), confirmed, epoch_key: epoch_key(root) }
     }
 
     /// The catalog as `tx` sees it. One read, more if it has changed.
@@ -85,8 +105,10 @@ impl Catalog {
         tx: &engine::Transaction,
         context: &Context,
     ) -> Result<Arc<Known>> {
+        let asked = Instant::now();
         let epoch = read_epoch(tx, &self.epoch_key).await?;
         if let Some(cached) = self.known.load_full().filter(|cached| cached.epoch == epoch) {
+            self.confirm(asked);
             return Ok(cached);
         }
         let known = Arc::new(load(tx, &context.root, &context.registry, epoch).await?);
@@ -94,26 +116,47 @@ impl Catalog {
             Some(cached) if cached.epoch >= epoch => Arc::clone(cached),
             _ => Arc::clone(&known),
         });
+        self.confirm(asked);
         Ok(known)
     }
 
-    /// Whether an index was readable at some time, and so is.
+    /// Notes that what is cached was of the present epoch at `at`, or later.
+    ///
+    /// A transaction may have begun up to its lifetime ago: that is little beside the time by which
+    /// a removal waits for longer than [`CACHE_LIFETIME`].
+    fn confirm(&self, at: Instant) {
+        let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        *confirmed = confirmed.max(Some(at));
+    }
+
+    /// Returns whether an index is known to be readable without a read.
     pub(super) fn was_readable(&self, index: &'static str) -> bool {
-        self.known.load().as_ref().is_some_and(|known| known.is_readable(index))
+        let confirmed = *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        confirmed.is_some_and(|at| at.elapsed() < CACHE_LIFETIME)
+            && self.known.load().as_ref().is_some_and(|known| known.is_readable(index))
     }
 }
 
 impl Known {
     pub(super) fn is_readable(&self, index: &'static str) -> bool {
-        !matches!(self.unsettled.get(index), Some(State::WriteOnly(_)))
+        !matches!(self.unsettled.get(index), Some(State::WriteOnly(_))) && !self.is_retired(index)
+    }
+
+    /// Returns whether another program has given the index up.
+    pub(super) fn is_retired(&self, index: &'static str) -> bool {
+        self.retired.iter().any(|(_, retired)| *retired == index)
     }
 
     pub(super) fn is_settled(&self, index: &'static str) -> bool {
         !self.unsettled.contains_key(index)
     }
 
-    /// Refuses to write where there is an index that this program does not know.
+    /// Refuses to write where there is an index that this program does not know, or should no longer
+    /// declare.
     pub(super) fn require_known(&self, space: &'static str) -> Result<()> {
+        if let Some((_, index)) = self.retired.iter().find(|(of, _)| *of == space) {
+            return Err(retired(index));
+        }
         self.unknown.get(space).map_or(Ok(()), |index| Err(unknown(space, index)))
     }
 
@@ -134,9 +177,9 @@ impl Known {
 ///
 /// # Errors
 ///
-/// `Redeclared` with the name of what was something else before, or of a new index of a log that has
-/// records; `NewerFormat` if a space has an
-/// index that is not declared.
+/// `Redeclared` with the name of what was something else before, of an index that was retired, or of a
+/// new index of a log that has records; `NewerFormat` if a space has an index that is neither declared
+/// nor retired.
 pub(crate) async fn settle(
     tx: &engine::Transaction,
     root: &Root,
@@ -147,6 +190,7 @@ pub(crate) async fn settle(
     for declared in registry.declared() {
         match stored.get(declared.name) {
             Some(schema) if *schema == declared.schema() => continue,
+            Some(stored) if stored.0.starts_with(RETIRED) => return Err(retired(declared.name)),
             Some(stored) => return Err(redeclared(declared, stored)),
             None => changed = true,
         }
@@ -172,13 +216,99 @@ pub(crate) async fn settle(
             write_state(tx, root, declared.name, &state);
         }
     }
-    if let Some((space, index)) = unknown_indexes(registry, &stored).into_iter().next() {
+    let given_up = |name: &str| registry.retired().contains(&name);
+    if let Some((space, index)) = unknown_indexes(registry, &stored, given_up).into_iter().next() {
         return Err(unknown(space, &index));
+    }
+    for name in registry.retired() {
+        changed |= retire(tx, root, registry, name, stored.get(*name))?;
     }
     if changed {
         advance_epoch(tx, root).await?;
     }
     Ok(())
+}
+
+/// Marks an index as retired; returns whether it was not yet. One that the store never had is left
+/// alone.
+fn retire(
+    tx: &engine::Transaction,
+    root: &Root,
+    registry: &Registry,
+    name: &'static str,
+    stored: Option<&Schema>,
+) -> Result<bool> {
+    let Some((what, place, elements, space)) = stored else { return Ok(false) };
+    if name == space.as_str() || registry.declaration(space).is_none() {
+        let message = format!("{name:?} is no index of an entity or log that is declared here");
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
+    if what.starts_with(RETIRED) {
+        return Ok(false);
+    }
+    let schema = (format!("{RETIRED}{what}"), place.clone(), elements.clone(), space.clone());
+    tx.set(&schema_key(root, name), &packed(&schema));
+    tx.clear(&state_key(root, name));
+    write_removal(tx, root, name, &Progress::default());
+    Ok(true)
+}
+
+/// Returns the names of the retired indexes of which entries are left.
+pub(crate) async fn retired_with_entries(
+    database: &engine::Database,
+    root: &Root,
+) -> Result<Vec<String>> {
+    let prefix = root.key(&(META.to_owned(), RETIRED_KIND.to_owned()));
+    let (prefix, range) = (&prefix, &KeyRange::tuples(&prefix));
+    let read = |tx: engine::Transaction| async move {
+        let query = RangeQuery::new(range.begin.clone(), range.end.clone());
+        let rows = tx.snapshot().get_range(&query).await?.rows;
+        rows.iter().map(|row| unpack_all(&row.key[prefix.len()..])).collect()
+    };
+    database.run(read).await
+}
+
+/// Returns the names of all retired indexes, those whose entries are gone too.
+pub(crate) async fn retired_names(
+    database: &engine::Database,
+    root: &Root,
+) -> Result<BTreeSet<String>> {
+    let stored = database.run(|tx| async move { schema(&tx, root).await }).await?;
+    let retired = stored.into_iter().filter(|(_, (what, ..))| what.starts_with(RETIRED));
+    Ok(retired.map(|(name, _)| name).collect())
+}
+
+/// Returns where the entries of a retired index lie, and how far their removal is; `None` if it has
+/// none.
+pub(super) async fn read_removal(
+    tx: &engine::Transaction,
+    root: &Root,
+    name: &str,
+) -> Result<Option<(Place, Progress)>> {
+    let Some(progress) = tx.get(&removal_key(root, name)).await? else { return Ok(None) };
+    let schema: Option<Schema> =
+        tx.get(&schema_key(root, name)).await?.map(|schema| unpack_all(&schema)).transpose()?;
+    let Some((_, place, ..)) = schema.filter(|(what, ..)| what.starts_with(RETIRED)) else {
+        let message = format!("index {name} is being removed, and is not retired");
+        return Err(Error::new(ErrorKind::Corrupt, message));
+    };
+    let place = if place == "tenant" { Place::Tenant } else { Place::Global };
+    let (position, examined) = unpack_all(&progress)?;
+    Ok(Some((place, Progress { position, examined })))
+}
+
+pub(super) fn write_removal(
+    tx: &engine::Transaction,
+    root: &Root,
+    name: &str,
+    progress: &Progress,
+) {
+    let value = packed(&(progress.position.clone(), progress.examined));
+    tx.set(&removal_key(root, name), &value);
+}
+
+pub(super) fn end_removal(tx: &engine::Transaction, root: &Root, name: &str) {
+    tx.clear(&removal_key(root, name));
 }
 
 /// Refuses a row of another store's catalog, `("meta", …rest)`, that is not as this program declares
@@ -196,7 +326,9 @@ pub(super) fn admit(registry: &Registry, rest: &[u8], value: &[u8]) -> Result<()
     let (name, stored): (String, Schema) = (unpack_all(name)?, unpack_all(value)?);
     match registry.named(&name) {
         Some(declared) if declared.schema() == stored => Ok(()),
+        Some(declared) if stored.0.starts_with(RETIRED) => Err(retired(declared.name)),
         Some(declared) => Err(redeclared(declared, &stored)),
+        None if stored.0.starts_with(RETIRED) => Ok(()),
         None => match registry.declaration(&stored.3) {
             Some(declaration) => Err(unknown(declaration.space, &name)),
             None => Ok(()),
@@ -231,6 +363,10 @@ pub(super) fn check_row(registry: &Registry, rest: &[u8], value: &[u8]) -> Resul
         "index" => {
             State::unpack(value)?;
             known(name()?)
+        }
+        RETIRED_KIND => {
+            name()?;
+            unpack_all::<(Vec<u8>, u64)>(value).map(|_| ())
         }
         "recount" => {
             known(String::unpack(&mut after)?)?;
@@ -328,7 +464,12 @@ async fn load(
     epoch: u64,
 ) -> Result<Known> {
     let stored = schema(tx, root).await?;
-    let unknown = unknown_indexes(registry, &stored);
+    let unknown = unknown_indexes(registry, &stored, |_| false);
+    let is_retired = |declared: &&Declared| {
+        stored.get(declared.name).is_some_and(|(what, ..)| what.starts_with(RETIRED))
+    };
+    let retired = registry.declared().filter(is_retired);
+    let retired = retired.map(|declared| (declared.space, declared.name)).collect();
     let foreign = foreign_index(registry, &stored);
     let mut unsettled = BTreeMap::new();
     for declared in registry.declared().filter(|declared| declared.is_index()) {
@@ -339,25 +480,30 @@ async fn load(
             unsettled.insert(declared.name, state);
         }
     }
-    Ok(Known { epoch, unsettled, unknown, foreign })
+    Ok(Known { epoch, unsettled, unknown, retired, foreign })
 }
 
 fn unknown_indexes(
     registry: &Registry,
     stored: &BTreeMap<String, Schema>,
+    given_up: impl Fn(&str) -> bool,
 ) -> BTreeMap<&'static str, String> {
     let names: Vec<&str> = registry.declared().map(|declared| declared.name).collect();
     let others = stored.iter().filter(|(name, _)| !names.contains(&name.as_str()));
     let of_ours = |(name, schema): (&String, &Schema)| {
+        if schema.0.starts_with(RETIRED) || given_up(name) {
+            return None;
+        }
         Some((registry.declaration(&schema.3)?.space, name.clone()))
     };
     others.filter_map(of_ours).collect()
 }
 
 fn foreign_index(registry: &Registry, stored: &BTreeMap<String, Schema>) -> Option<String> {
-    let is_foreign = |(name, (_, _, _, space)): &(&String, &Schema)| {
+    let is_foreign = |(name, (what, _, _, space)): &(&String, &Schema)| {
         let of_tenants = stored.get(space).is_none_or(|(_, place, _, _)| place == "tenant");
-        registry.declaration(space).is_none() && *name != space && of_tenants
+        let is_maintained = *name != space && !what.starts_with(RETIRED);
+        registry.declaration(space).is_none() && is_maintained && of_tenants
     };
     stored.iter().find(is_foreign).map(|(name, _)| name.clone())
 }
@@ -417,6 +563,13 @@ fn schema_key(root: &Root, name: &str) -> Vec<u8> {
     root.key(&(META.to_owned(), "schema".to_owned(), name.to_owned()))
 }
 
+/// What the keys of removals have in place of a kind.
+const RETIRED_KIND: &str = "retired";
+
+fn removal_key(root: &Root, index: &str) -> Vec<u8> {
+    root.key(&(META.to_owned(), RETIRED_KIND.to_owned(), index.to_owned()))
+}
+
 fn state_key(root: &Root, index: &str) -> Vec<u8> {
     root.key(&(META.to_owned(), "index".to_owned(), index.to_owned()))
 }
@@ -439,7 +592,19 @@ fn redeclared(declared: &Declared, stored: &Schema) -> Error {
     Error::new(ErrorKind::Redeclared(name), message)
 }
 
+/// Returns the error for an index that is declared here and was given up by another program.
+pub(super) fn retired(index: &'static str) -> Error {
+    let message = format!(
+        "index {index} was retired by a newer version of the program, for good: remove its \
+         declaration, or give the index a new name"
+    );
+    Error::new(ErrorKind::Redeclared(index), message)
+}
+
 fn unknown(space: &str, index: &str) -> Error {
-    let message = format!("{space} has an index, {index}, that this program does not know");
+    let message = format!(
+        "{space} has an index, {index}, that this program does not declare: to give it up, open the \
+         store with StoreOptions::retire({index:?})"
+    );
     Error::new(ErrorKind::NewerFormat, message)
 }

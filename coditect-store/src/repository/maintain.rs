@@ -3,17 +3,18 @@
 //! All reads and checks of a call come before its first write, so that one that fails has written
 //! nothing and the transaction can go on.
 
+use chrono::{DateTime, Utc};
 use futures_util::future::{try_join, try_join_all};
 
 use super::{
-    Revision, Stored, Transaction,
+    Revision, Stored, Transaction, blob,
     catalog::{self, State},
 };
 use crate::{
-    Error, ErrorKind, Result,
+    Blob, Error, ErrorKind, Result,
     engine::{self, AtomicOp},
     entity::{self, Encoded, Entity, Entry, Form, META},
-    keyspace::Root,
+    keyspace::{Root, Scope as _},
     telemetry,
 };
 
@@ -30,6 +31,9 @@ pub(super) async fn create<E: Entity>(tx: &Transaction, given: &E) -> Result<()>
         return Err(Error::new(ErrorKind::Exists, message));
     }
     refuse(taken)?;
+    if let Some(tenant) = record.scope().tenant() {
+        blob::take_over(tx, (tenant, &key), blobs_of(&record)).await?;
+    }
     tx.engine.set(&key, &bytes);
     telemetry::written(E::SPACE.name(), bytes.len());
     write(&tx.engine, &entries);
@@ -47,7 +51,8 @@ pub(super) async fn update<E: Entity>(
     let before = tx.read_stored::<E>(&encoded.key).await?.ok_or_else(missing::<E>)?;
     require(&before, expected)?;
     let upkeep = Upkeep::of::<E>(tx, &encoded.key).await?;
-    replace(tx, upkeep.entries(tx, &*before)?, &encoded, &upkeep).await
+    let held = blobs_of(&*before);
+    replace(tx, upkeep.entries(tx, &*before)?, held, &encoded, &upkeep).await
 }
 
 /// Writes `record`, over the one with its key if there is one.
@@ -56,8 +61,9 @@ pub(super) async fn upsert<E: Entity>(tx: &Transaction, record: &E) -> Result<()
     let _claim = tx.claim(vec![encoded.key.clone()]).await;
     let before = tx.read_stored::<E>(&encoded.key).await?;
     let upkeep = Upkeep::of::<E>(tx, &encoded.key).await?;
+    let held = before.as_deref().map_or(Vec::new(), blobs_of);
     let before = before.map_or(Ok(Vec::new()), |before| upkeep.entries(tx, &*before))?;
-    replace(tx, before, &encoded, &upkeep).await
+    replace(tx, before, held, &encoded, &upkeep).await
 }
 
 /// Changes the record `key` as `change` says, and gives what it is then.
@@ -69,22 +75,23 @@ pub(super) async fn modify<E: Entity>(
     let _claim = tx.claim(vec![key.to_vec()]).await;
     let mut record = tx.read_stored::<E>(key).await?.ok_or_else(missing::<E>)?.into_record();
     let upkeep = Upkeep::of::<E>(tx, key).await?;
-    let before = upkeep.entries(tx, &record)?;
+    let (before, held) = (upkeep.entries(tx, &record)?, blobs_of(&record));
     change(&mut record);
     if tx.record_key::<E>(record.scope(), &record.key())? != key {
         let message = format!("a record of {} never changes its key", E::SPACE.name());
         return Err(Error::new(ErrorKind::Invalid, message));
     }
     let encoded = encode(tx, &record)?;
-    replace(tx, before, &encoded, &upkeep).await?;
+    replace(tx, before, held, &encoded, &upkeep).await?;
     Ok(encoded.record)
 }
 
-/// Removes the record `key`, if it is `expected`.
+/// Removes the record `key`, if it is `expected`, and detaches its blobs at a time, if that is given.
 pub(super) async fn delete<E: Entity>(
     tx: &Transaction,
     key: &[u8],
     expected: Option<Revision>,
+    detach_at: Option<DateTime<Utc>>,
 ) -> Result<Option<E>> {
     let _claim = tx.claim(vec![key.to_vec()]).await;
     let Some(before) = tx.read_stored::<E>(key).await? else {
@@ -93,6 +100,9 @@ pub(super) async fn delete<E: Entity>(
     require(&before, expected)?;
     let before = before.into_record();
     let entries = Upkeep::of::<E>(tx, key).await?.entries(tx, &before)?;
+    if let (Some(now), Some(tenant)) = (detach_at, before.scope().tenant()) {
+        blob::detach_all(tx, (tenant, key), blobs_of(&before), now).await?;
+    }
     tx.engine.clear(key);
     clear(&tx.engine, &entries);
     Ok(Some(before))
@@ -104,10 +114,16 @@ fn encode<E: Entity>(tx: &Transaction, record: &E) -> Result<Encoded<E>> {
     entity::encode_at(tx.root(), record)
 }
 
-/// Writes a record over the one whose entries are `before`.
+/// The blobs that a record holds.
+fn blobs_of<E: Entity>(record: &E) -> Vec<Blob> {
+    E::BLOBS.map_or(Vec::new(), |blobs| blobs(record))
+}
+
+/// Writes a record over the one whose entries are `before`, and which holds the blobs `held`.
 async fn replace<E: Entity>(
     tx: &Transaction,
     before: Vec<Entry>,
+    mut held: Vec<Blob>,
     Encoded { key, bytes, record }: &Encoded<E>,
     upkeep: &Upkeep,
 ) -> Result<()> {
@@ -117,6 +133,14 @@ async fn replace<E: Entity>(
     let values = unique(&change.arriving).map(|entry| entry.key.clone());
     let _claim = tx.claim(values.collect()).await;
     refuse(first_taken(tx, &change.arriving).await?)?;
+    if let (Some(_), Some(tenant)) = (E::BLOBS, record.scope().tenant()) {
+        let mut holds = blobs_of(record);
+        let is_new = |blob: &Blob| held.iter().all(|held| held.id != blob.id);
+        let arriving = holds.extract_if(.., |blob| is_new(blob)).collect();
+        held.retain(|blob| holds.iter().all(|kept| kept.id != blob.id));
+        blob::take_over(tx, (tenant, key), arriving).await?;
+        blob::detach_all(tx, (tenant, key), held, tx.context.clock.now()).await?;
+    }
     tx.engine.set(key, bytes);
     telemetry::written(E::SPACE.name(), bytes.len());
     clear(&tx.engine, &change.leaving);

@@ -24,6 +24,7 @@ mod log;
 mod maintain;
 pub mod quota;
 mod restore;
+mod retire;
 mod revision;
 mod scan;
 mod sweep;
@@ -33,7 +34,7 @@ mod walk;
 
 use std::{
     borrow::Borrow,
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, atomic::AtomicU32},
 };
 
@@ -44,13 +45,14 @@ pub(crate) use blob::Readers;
 pub use blob::{Blob, BlobReader, BlobUpload, Reservation};
 pub use build::{BuildProgress, IndexBuild};
 use catalog::Known;
-pub(crate) use catalog::{Catalog, index_states, settle};
+pub(crate) use catalog::{Catalog, index_states, retired_names, retired_with_entries, settle};
 use claims::{Claim, Claims};
 pub use cursor::Cursor;
 pub use log::{Appended, LogScan, Logged};
 pub(crate) use quota::COUNTERS;
 pub use quota::Counter;
 pub(crate) use restore::{admit, check_meta, refuse_rivals, require_all_built, restore, take_back};
+pub use retire::{IndexRemoval, RemovalProgress};
 pub use revision::{Revision, Stored};
 use scan::Source;
 pub use scan::{EXAMINED_LIMIT, PAGE_BYTES, PAGE_LIMIT, Page, Scan, Stopped};
@@ -59,13 +61,14 @@ pub use tenant::TenantTransaction;
 pub use verify::{Fault, Finding, Report, Verification};
 
 use crate::{
-    Error, ErrorKind, Result, engine,
+    Clock, Error, ErrorKind, Result, engine,
     engine::{KeyValue, Watch},
     entity::{
         self, CountKind, CoveredBy, CoveringKind, Entity, Index, IndexOf, ListKind, Registry,
         UniqueKind,
     },
     keyspace::{KeyPart, Root, Select},
+    model::BlobId,
     telemetry,
 };
 
@@ -101,6 +104,11 @@ struct Progress {
     /// How many records of logs it has appended.
     appended: AtomicU32,
     claims: Claims,
+    /// The blobs that it has detached, and whether that was asked for: a record that was deleted or
+    /// changed detaches what it held.
+    detached: Mutex<BTreeMap<BlobId, bool>>,
+    /// The blobs of the records that it has written, with the keys of those.
+    held: Mutex<BTreeMap<BlobId, Vec<u8>>>,
     /// The keys of the counters that it has changed.
     counted: Mutex<BTreeSet<Vec<u8>>>,
 }
@@ -115,6 +123,7 @@ pub(crate) struct Context {
     pub(crate) next_slot: AtomicU32,
     /// The blobs that this process reads.
     pub(crate) readers: Arc<Readers>,
+    pub(crate) clock: Clock,
 }
 
 impl Transaction {
@@ -175,7 +184,8 @@ impl Transaction {
     }
 
     /// Writes a record over the one with its key, and moves its index entries to where its values
-    /// are now. Two rounds of reads: the record, and each unique value that is new.
+    /// are now. Blobs that it no longer holds are detached, as by [`delete`](Self::delete). Two rounds
+    /// of reads: the record, and each unique value that is new; one more if blobs are detached.
     ///
     /// # Errors
     ///
@@ -245,7 +255,9 @@ impl Transaction {
     }
 
     /// Removes the record `key` in `scope` and its index entries, and gives it; `None` if there
-    /// was none. One read.
+    /// was none. One read; another for each [blob](Entity::BLOBS) that it holds, all in one round. The
+    /// blobs are [detached](Self::detach), but for those that another record takes over, which this
+    /// transaction has written before or writes later.
     ///
     /// # Errors
     ///
@@ -257,7 +269,17 @@ impl Transaction {
         key: impl Borrow<E::Key>,
     ) -> Result<Option<E>> {
         let key = self.record_key::<E>(scope, key.borrow())?;
-        maintain::delete(self, &key, None).await
+        maintain::delete(self, &key, None, Some(self.context.clock.now())).await
+    }
+
+    /// Deletes as [`delete`](Self::delete) does, for a caller that detaches the blobs by itself.
+    pub(crate) async fn delete_without_blobs<E: Entity>(
+        &self,
+        scope: E::Scope,
+        key: impl Borrow<E::Key>,
+    ) -> Result<Option<E>> {
+        let key = self.record_key::<E>(scope, key.borrow())?;
+        maintain::delete(self, &key, None, None).await
     }
 
     /// As [`delete`](Self::delete), if the record is still what it was at `revision`.
@@ -272,7 +294,9 @@ impl Transaction {
         revision: Revision,
     ) -> Result<E> {
         let key = self.record_key::<E>(scope, key.borrow())?;
-        maintain::delete(self, &key, Some(revision)).await?.ok_or_else(maintain::missing::<E>)
+        let now = self.context.clock.now();
+        let deleted = maintain::delete(self, &key, Some(revision), Some(now)).await?;
+        deleted.ok_or_else(maintain::missing::<E>)
     }
 
     /// The record that has `value` in a unique index, or `None`. Two reads, one after the other.
@@ -430,9 +454,9 @@ impl Transaction {
         Ok(entity::record_key::<E>(self.root(), scope, key))
     }
 
-    /// Deletes the record of `E` under `key`, if there is one.
+    /// Deletes the record of `E` under `key`, if there is one, of a tenant whose blobs go too.
     pub(crate) async fn delete_at_key<E: Entity>(&self, key: &[u8]) -> Result<()> {
-        maintain::delete::<E>(self, key, None).await.map(|_| ())
+        maintain::delete::<E>(self, key, None, None).await.map(|_| ())
     }
 
     async fn read_stored<E: Entity>(&self, key: &[u8]) -> Result<Option<Stored<E>>> {
@@ -456,10 +480,18 @@ impl Transaction {
 
     /// Refuses an index that has not all entries yet. No read, if it was readable before.
     async fn require_readable(&self, index: &'static str) -> Result<()> {
-        if self.context.catalog.was_readable(index) || self.known().await?.is_readable(index) {
+        if self.context.catalog.was_readable(index) {
             return Ok(());
         }
-        Err(catalog::not_built(index))
+        let known = self.known().await?;
+        if known.is_readable(index) {
+            return Ok(());
+        }
+        Err(if known.is_retired(index) {
+            catalog::retired(index)
+        } else {
+            catalog::not_built(index)
+        })
     }
 
     /// The declared indexes that are not built yet.

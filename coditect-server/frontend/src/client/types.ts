@@ -99,8 +99,6 @@ export interface Me {
 
 export interface Device {
   id: Uuid;
-  /** For `If-Match`. */
-  etag: string;
   name: string | null;
   /** Whether it is the one that asks. */
   current: boolean;
@@ -133,8 +131,6 @@ export interface NewPersonalToken {
 
 export interface PersonalToken {
   id: Uuid;
-  /** For `If-Match`. */
-  etag: string;
   name: string;
   scopes: string[];
   tenant_id: Uuid;
@@ -173,8 +169,6 @@ export interface Member {
 
 export interface Invitation {
   id: Uuid;
-  /** For `If-Match`. */
-  etag: string;
   email: string;
   role: Role;
   invited_by: Uuid;

@@ -3,29 +3,21 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use coditect_auth::{DEVICE_NAME_CHARS, Identity};
-use coditect_store::{
-    Transaction,
-    model::{AuthSession, AuthSessionId, TenantId},
-};
+use coditect_auth::DEVICE_NAME_CHARS;
+use coditect_store::model::{AuthSession, AuthSessionId, TenantId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{caller, device};
 use crate::{
     app::App,
-    http::{
-        Request,
-        conditions::{Conditions, Tag},
-        respond,
-    },
+    http::{Request, respond},
     openapi::{Operation, operation},
     problem::{Field, Problem},
     routes::Answer,
 };
 
 #[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 #[schemars(rename = "DeviceName")]
 struct Naming {
     #[schemars(length(max = 100), regex(pattern = operation::LINE))]
@@ -44,8 +36,6 @@ struct Ended {
 #[schemars(rename = "Device")]
 struct DeviceView<'a> {
     id: AuthSessionId,
-    /// For `If-Match`: its name and tenant, but not when it was used.
-    etag: String,
     name: Option<&'a str>,
     /// Whether it is the one that asks.
     current: bool,
@@ -66,7 +56,6 @@ impl<'a> DeviceView<'a> {
     fn new(session: &'a AuthSession, asking: AuthSessionId) -> Self {
         Self {
             id: session.id,
-            etag: tag_of(session).quoted(),
             name: session.name.as_deref(),
             current: session.id == asking,
             tenant_id: session.acts_in.unwrap_or(session.tenant_id),
@@ -87,9 +76,8 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation::delete(ALL, "endOtherDevices", "Ends all but this one").gives::<Ended>(),
         Operation::patch(ONE, "nameDevice", "Gives a device a name")
             .takes::<Naming>()
-            .gives::<DeviceView<'static>>()
-            .conditional(),
-        Operation::delete(ONE, "endDevice", "Ends one").gives_nothing().conditional(),
+            .gives::<DeviceView<'static>>(),
+        Operation::delete(ONE, "endDevice", "Ends one").gives_nothing(),
     ]
 }
 
@@ -110,7 +98,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
 /// `PATCH /auth/sessions/{id}`: gives one of them a name.
 pub(crate) async fn rename(app: Arc<App>, mut request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let id = request.parse_param("id")?;
     let Naming { name } = request.json().await?;
     let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
     if name.as_ref().is_some_and(|name| name.chars().count() > DEVICE_NAME_CHARS) {
@@ -118,10 +106,9 @@ pub(crate) async fn rename(app: Arc<App>, mut request: Request) -> Answer {
         return Err(Problem::validation(vec![Field::new("name", message)]));
     }
     let (asking, named) = caller::run(&app, &caller, |tx, identity| {
-        let (app, name, conditions) = (&app, name.clone(), &conditions);
+        let (app, name) = (&app, name.clone());
         async move {
             let asking = identity.session()?.id;
-            require(&tx, &identity, id, conditions).await?;
             Ok((asking, app.auth.name_device(&tx, &identity, id, name).await?))
         }
     })
@@ -132,42 +119,14 @@ pub(crate) async fn rename(app: Arc<App>, mut request: Request) -> Answer {
 /// `DELETE /auth/sessions/{id}`: ends one of them.
 pub(crate) async fn revoke(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let id = request.parse_param("id")?;
     let from = &device(&request);
     caller::run(&app, &caller, |tx, identity| {
-        let (app, conditions) = (&app, &conditions);
-        async move {
-            require(&tx, &identity, id, conditions).await?;
-            Ok(app.auth.revoke_device(&tx, &identity, id, from).await?)
-        }
+        let app = &app;
+        async move { Ok(app.auth.revoke_device(&tx, &identity, id, from).await?) }
     })
     .await?;
     Ok(respond::no_content())
-}
-
-/// Checks the conditions on one of the user's own devices; one that is not there, or not theirs, is for the
-/// operation to refuse.
-async fn require(
-    tx: &Transaction,
-    identity: &Identity,
-    id: AuthSessionId,
-    conditions: &Conditions,
-) -> Result<(), Problem> {
-    if conditions.is_unconditional() {
-        return Ok(());
-    }
-    let session = tx.get::<AuthSession>(identity.user.tenant_id, id).await?;
-    match session.filter(|session| session.user_id == identity.user.id) {
-        Some(session) => conditions.require(Some(&tag_of(&session))),
-        None => Ok(()),
-    }
-}
-
-/// The tag of a device. It does not change when the device is used.
-fn tag_of(session: &AuthSession) -> Tag {
-    let name = session.name.as_deref().unwrap_or_default();
-    let tenant = session.acts_in.unwrap_or(session.tenant_id);
-    Tag::digest(&[session.id.0.as_bytes(), name.as_bytes(), tenant.0.as_bytes()])
 }
 
 /// `DELETE /auth/sessions`: ends all but the one that asks.

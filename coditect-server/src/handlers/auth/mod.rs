@@ -27,7 +27,6 @@ use crate::{
 
 /// The body of a registration. What says who somebody is (`tenant_id`, `role` …) is no field of it.
 #[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 struct NewUser {
     email: String,
     password: String,
@@ -40,7 +39,6 @@ struct NewUser {
 }
 
 #[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 #[schemars(rename = "Login")]
 struct Login {
     email: String,
@@ -57,7 +55,6 @@ struct Login {
 
 /// Without a token in it, the cookie is refreshed.
 #[derive(Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 struct Refresh {
     #[serde(alias = "refreshToken")]
     refresh_token: Option<String>,
@@ -66,7 +63,6 @@ struct Refresh {
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 struct Logout {
     #[serde(alias = "refreshToken")]
     refresh_token: Option<String>,

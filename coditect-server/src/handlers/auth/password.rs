@@ -14,7 +14,6 @@ use crate::{
 };
 
 #[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 #[schemars(rename = "PasswordChange")]
 struct Change {
     #[serde(alias = "currentPassword")]
@@ -24,14 +23,12 @@ struct Change {
 }
 
 #[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 #[schemars(rename = "ResetRequest")]
 struct Asking {
     email: String,
 }
 
 #[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 #[schemars(rename = "PasswordReset")]
 struct Reset {
     token: String,

@@ -38,8 +38,6 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation::post("/api/v5/auth/tickets", "createTicket", "A ticket for a WebSocket")
             .gives::<TicketView<'static>>(),
         Operation::get("/api/v5/auth/verify", "verify", "Who asks, for a reverse proxy")
-            .details("The query is ignored: proxies pass on that of the request they ask about.")
-            .ignores_query()
             .gives_nothing()
             .tells(&[
                 "X-Auth-User",

@@ -7,7 +7,7 @@
 //!
 //! A blob is [uploaded](BlobUpload) by as many transactions as it needs, and nobody sees it. Then one
 //! transaction makes it a record's: it [attaches](Transaction::attach) the blob and writes the record
-//! that has it as a field. One that takes it from its record [detaches](Transaction::detach) it.
+//! that has it as a field. A record that is deleted, or written without it, detaches it.
 //!
 //! What stays true:
 //!
@@ -30,9 +30,14 @@ mod reader;
 mod readers;
 mod upload;
 
-use std::fmt;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{MutexGuard, PoisonError},
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::{BoxFuture, try_join_all};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use check::check;
@@ -96,14 +101,17 @@ impl Transaction {
     /// # Errors
     ///
     /// `NotFound` if it is not detached: it was attached before, or was left for so long that it was
-    /// collected. Nothing of this call is written then, and the transaction can go on.
+    /// collected. Nothing of this call is written then, and the transaction can go on. A blob that was
+    /// detached from its record is `NotFound` too, unless this very transaction has done that.
     pub async fn attach(&self, tenant: TenantId, blob: &Blob) -> Result<()> {
         let detached = self.get::<DetachedBlob>(tenant, blob.id).await?;
-        let Some(detached) = detached.filter(|blob| blob.state == BlobState::Uploading) else {
-            return Err(gone());
+        let is_free = |detached: &DetachedBlob| {
+            detached.state == BlobState::Uploading || self.detached().contains_key(&blob.id)
         };
+        let detached = detached.filter(is_free).ok_or_else(gone)?;
         // Another call that runs together with this one may have been faster.
         self.delete::<DetachedBlob>(tenant, blob.id).await?.ok_or_else(gone)?;
+        self.detached().remove(&blob.id);
         match counted(detached.counted_bytes).saturating_sub(counted(blob.size)) {
             0 => Ok(()),
             unused => self.release(tenant, Counter::BYTES, unused),
@@ -118,14 +126,83 @@ impl Transaction {
     ///
     /// `Exists` if it is detached already.
     pub async fn detach(&self, tenant: TenantId, blob: &Blob, now: DateTime<Utc>) -> Result<()> {
-        self.create(&DetachedBlob {
-            id: blob.id,
-            tenant_id: tenant,
-            state: BlobState::Released,
-            collect_after: now + READ_LEASE,
-            counted_bytes: blob.size,
-        })
-        .await
+        let detached = detached(tenant, blob, now);
+        if self.detached().get(&blob.id) == Some(&false) {
+            // With its record: from now on it is kept as the caller says.
+            self.upsert(&detached).await?;
+        } else {
+            self.create(&detached).await?;
+        }
+        self.detached().insert(blob.id, true);
+        Ok(())
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<BlobId, Vec<u8>>> {
+        self.progress.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn detached(&self) -> MutexGuard<'_, BTreeMap<BlobId, bool>> {
+        self.progress.detached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Detaches the blobs of the record `key`, which is deleted or changed, but for those that are detached
+/// already, or that another record of this transaction holds. A read for each, in one round.
+pub(super) async fn detach_all(
+    tx: &Transaction,
+    (tenant, key): (TenantId, &[u8]),
+    mut blobs: Vec<Blob>,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    blobs.retain(|blob| {
+        let mut held = tx.held();
+        let is_held = held.get(&blob.id).is_some_and(|holder| holder != key);
+        if !is_held {
+            held.remove(&blob.id);
+        }
+        !is_held && !tx.detached().contains_key(&blob.id)
+    });
+    let detach =
+        blobs.iter().map(async |blob| match tx.create(&detached(tenant, blob, now)).await {
+            Ok(()) => {
+                tx.detached().insert(blob.id, false);
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::Exists => Ok(()),
+            Err(error) => Err(error),
+        });
+    try_join_all(detach).await.map(drop)
+}
+
+/// Notes that the record `key` holds `blobs`, and attaches those again that this transaction has
+/// detached from another record.
+pub(super) async fn take_over(
+    tx: &Transaction,
+    (tenant, key): (TenantId, &[u8]),
+    blobs: Vec<Blob>,
+) -> Result<()> {
+    for blob in blobs {
+        if tx.detached().get(&blob.id) == Some(&false) {
+            forget(tx, tenant, blob.id).await?;
+            tx.detached().remove(&blob.id);
+        }
+        tx.held().insert(blob.id, key.to_vec());
+    }
+    Ok(())
+}
+
+/// Deletes the record of a detached blob. Boxed, since that is a record too.
+fn forget(tx: &Transaction, tenant: TenantId, blob: BlobId) -> BoxFuture<'_, Result<()>> {
+    Box::pin(async move { tx.delete::<DetachedBlob>(tenant, blob).await.map(drop) })
+}
+
+fn detached(tenant_id: TenantId, blob: &Blob, now: DateTime<Utc>) -> DetachedBlob {
+    DetachedBlob {
+        id: blob.id,
+        tenant_id,
+        state: BlobState::Released,
+        collect_after: now + READ_LEASE,
+        counted_bytes: blob.size,
     }
 }
 
