@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{Config, CourierKind},
     frontend::Frontend,
+    handlers::memory::Memories,
+    http::output::Output,
     socket::Sockets,
     upkeep::Upkeep,
 };
@@ -48,6 +50,10 @@ pub struct App {
     pub(crate) sockets: Sockets,
     /// The files outside of the API.
     pub(crate) frontend: Arc<Frontend>,
+    /// The limits on what responses hold.
+    pub(crate) output: Arc<Output>,
+    /// The memories of sessions that are being sent.
+    pub(crate) memories: Memories,
     /// Where it is told of work for it.
     pub(crate) upkeep: Upkeep,
     started_at: Instant,
@@ -63,6 +69,7 @@ impl App {
     pub(crate) async fn open(
         config: Config,
         frontend: Arc<Frontend>,
+        output: Arc<Output>,
         stopping: CancellationToken,
     ) -> Result<Self, coditect_auth::Error> {
         let clock = Clock::system();
@@ -102,6 +109,8 @@ impl App {
             auth,
             sockets,
             frontend,
+            output,
+            memories: Memories::default(),
             upkeep: Upkeep::default(),
             started_at: Instant::now(),
             stopping,

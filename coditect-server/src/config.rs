@@ -8,11 +8,13 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum, builder::FalseyValueParser};
+use coditect_store::model::StateQuota;
 use hyper::header::HeaderValue;
 use ipnet::IpNet;
 
 use crate::{
     frontend::STRICT_POLICY,
+    handlers::files,
     http::{
         CookieNames, ForwardedHeader, Origin, client::parse_network, cookies::DEFAULT_PREFIX,
         origin,
@@ -174,6 +176,22 @@ pub struct Config {
     #[arg(long, env = "CODITECT_MAX_SESSIONS", value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(i64).range(1..))]
     pub max_sessions: i64,
 
+    /// Maximum size of a workspace session's memory as JSON, in bytes, or with a unit: KiB or MiB.
+    /// It counts towards the tenant's bytes.
+    #[arg(long, env = "CODITECT_SESSION_MEMORY_LIMIT", value_name = "SIZE", default_value = "8MiB", value_parser = size)]
+    pub session_memory_limit: usize,
+
+    /// Maximum size of a workspace session's client state, in bytes, or with a unit: KiB or MiB. All
+    /// kept versions count, and towards the tenant's bytes, too.
+    #[arg(long, env = "CODITECT_CLIENT_STATE_LIMIT", value_name = "SIZE", default_value = "16MiB", value_parser = size)]
+    pub client_state_limit: usize,
+
+    /// Maximum size of all responses that their clients have not read yet, in bytes, or with a unit:
+    /// KiB or MiB. One user may hold an eighth of it, and one connection; what exceeds that is refused
+    /// with 429 or 503 after a second. Raise it with the memory of the machine.
+    #[arg(long, env = "CODITECT_MAX_UNREAD_RESPONSES", value_name = "SIZE", default_value = "256MiB", value_parser = unread_responses)]
+    pub max_unread_responses: u64,
+
     /// Most connections at once; the next ones wait in the system's queue.
     #[arg(long, env = "CODITECT_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000, value_parser = connections)]
     pub max_connections: usize,
@@ -211,6 +229,21 @@ impl Config {
     {
         let name = OsString::from("coditect-server");
         Self::try_parse_from(std::iter::once(name).chain(flags.into_iter().map(Into::into)))
+    }
+
+    /// The number of bytes of unread responses that a user may hold at the least: the memory of a
+    /// session, twice, as it is while it is read, and some more.
+    pub(crate) fn least_unread_responses(&self) -> u64 {
+        2 * self.session_memory_limit as u64 + (2 << 20)
+    }
+
+    /// The limits on the state of a session.
+    pub(crate) fn state_quota(&self) -> StateQuota {
+        StateQuota {
+            memory_bytes: self.session_memory_limit as u64,
+            client_bytes: i64::try_from(self.client_state_limit).unwrap_or(i64::MAX),
+            tenant_bytes: files::POLICY.bytes,
+        }
     }
 }
 
@@ -250,6 +283,16 @@ fn connections(text: &str) -> Result<usize, String> {
         Ok(count) if count > tokio::sync::Semaphore::MAX_PERMITS => Err("too many".to_owned()),
         Ok(count) => Ok(count),
         Err(_) => Err("not a count".to_owned()),
+    }
+}
+
+/// A smaller limit would refuse ordinary responses.
+const MIN_UNREAD_RESPONSES: u64 = 16 << 20;
+
+fn unread_responses(text: &str) -> Result<u64, String> {
+    match size(text)? as u64 {
+        bytes if bytes < MIN_UNREAD_RESPONSES => Err("must be at least 16MiB".to_owned()),
+        bytes => Ok(bytes),
     }
 }
 

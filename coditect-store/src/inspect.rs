@@ -14,7 +14,7 @@ use crate::{
     entity::{Form, META},
     keyspace::{KeyPart, KeyRange, Located, Place, Readable},
     model::TenantId,
-    repository::{self, CHUNKS, COUNTERS, PLAIN},
+    repository::{self, CHUNKS, COUNTERS, PLAIN, SESSION_COUNTERS},
 };
 
 /// Rows are read in pages of about so many bytes.
@@ -200,8 +200,10 @@ impl Inspect {
             let counted = Readable::new(at.rest).to_string().starts_with("(\"recount\"");
             return (Some(META), if counted { number(&row.value) } else { pointer(&row.value) });
         }
-        if at.place() == Place::Tenant && at.name == COUNTERS.name() {
-            return (Some(COUNTERS.name()), number(&row.value));
+        for counters in [COUNTERS, SESSION_COUNTERS] {
+            if at.place() == Place::Tenant && at.name == counters.name() {
+                return (Some(counters.name()), number(&row.value));
+            }
         }
         if at.place() == Place::Tenant && at.name == CHUNKS.name() {
             return (Some(CHUNKS.name()), json!({ "bytes": row.value.len() }));

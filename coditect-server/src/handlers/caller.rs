@@ -9,6 +9,8 @@
 //! from. A request that shows both a cookie and a bearer token is refused: which of them counts is not for
 //! us to guess.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use coditect_auth::{Identity, Pass, Scope};
 use coditect_store::{Transaction, model::TokenFamilyId};
@@ -17,7 +19,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::{
     app::App,
-    http::{Request, bearer, origin},
+    http::{Request, bearer, origin, output, request::UserAccount},
     problem::{Problem, Unauthorized},
 };
 
@@ -33,12 +35,14 @@ pub(crate) struct Caller {
     pass: Pass,
     /// What a program's token needs for it; none if any will do.
     scope: Option<Scope>,
+    /// Where the account of the user is put, which the response is charged to.
+    user: Option<UserAccount>,
 }
 
 impl Caller {
     /// Whoever has shown `pass`, for what a program's token needs `scope` for.
     pub(crate) fn by(pass: Pass, scope: Scope) -> Self {
-        Self { pass, scope: Some(scope) }
+        Self { pass, scope: Some(scope), user: None }
     }
 
     /// The same, for what needs another scope.
@@ -67,12 +71,14 @@ impl Caller {
 
 /// What the request shows, if it is good in itself. Whether it still holds is for [`run`] to find out.
 pub(crate) async fn of(app: &App, request: &Request) -> Result<Caller, Problem> {
+    let user = Some(Arc::clone(request.user_account()));
     let scope = Some(if request.method().is_safe() { Scope::Read } else { Scope::Write });
     let cookie =
         if app.config.cookies { app.config.cookie_prefix.access(request.headers())? } else { None };
     let Some(token) = cookie else {
         let token = bearer::token(request.headers())?;
-        return Ok(Caller { pass: app.auth.pass(token.expose()).await?, scope });
+        let pass = app.auth.pass(token.expose()).await?;
+        return Ok(Caller { pass, scope, user });
     };
     refuse_both(request)?;
     let pass = app.auth.pass(token).await?;
@@ -80,7 +86,7 @@ pub(crate) async fn of(app: &App, request: &Request) -> Result<Caller, Problem> 
         return Err(Problem::unauthorized(Unauthorized::InvalidToken));
     };
     refuse_forgery(app, request, claims.token_family)?;
-    Ok(Caller { pass, scope })
+    Ok(Caller { pass, scope, user })
 }
 
 /// Does `work` for whoever calls, in the transaction that also reads their session and user. It may run
@@ -91,16 +97,34 @@ where
     F: Fn(Transaction, Identity) -> Fut + Send + Sync,
     Fut: Future<Output = Result<T, Problem>> + Send,
 {
+    let attempted = attempt(app, caller, &work).await;
+    let user = caller.user.as_ref().and_then(|user| user.get());
+    let (Err(problem), Some(user)) = (&attempted, user) else { return attempted };
+    if problem.code() != output::UNREAD {
+        return attempted;
+    }
+    // It has not begun. The wait is outside of any transaction.
+    app.output.admit(user).await?;
+    attempt(app, caller, &work).await
+}
+
+async fn attempt<T, F, Fut>(app: &App, caller: &Caller, work: &F) -> Result<T, Problem>
+where
+    T: Send,
+    F: Fn(Transaction, Identity) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<T, Problem>> + Send,
+{
     app.store
-        .run(|tx| {
-            let work = &work;
-            async move {
-                let identity = app.auth.authenticate(&tx, &caller.pass).await?;
-                if let Some(scope) = caller.scope {
-                    identity.require_scope(scope)?;
-                }
-                work(tx, identity).await
+        .run(|tx| async move {
+            let identity = app.auth.authenticate(&tx, &caller.pass).await?;
+            if let Some(user) = &caller.user {
+                let account = user.get_or_init(|| app.output.user(identity.user.id));
+                app.output.require_room(account)?;
             }
+            if let Some(scope) = caller.scope {
+                identity.require_scope(scope)?;
+            }
+            work(tx, identity).await
         })
         .await
 }

@@ -7,11 +7,8 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use coditect_store::{
     Transaction,
-    model::{
-        EditorState, PartState, Session, SessionMemory, SessionState, StatePart, TerminalState,
-    },
+    model::{EditorState, PartState, Session, SessionState, StatePart, TerminalState},
 };
-use futures_util::future::try_join;
 use serde_json::{Map, Value};
 
 use super::merge_patch;
@@ -31,6 +28,13 @@ pub(crate) enum Part {
     Editor,
     Terminal,
     Memory,
+}
+
+/// A part that is one document, which is read and written as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Document {
+    Editor,
+    Terminal,
 }
 
 /// Whether a body takes a part's place, or is merged into it.
@@ -87,20 +91,32 @@ impl Part {
         }
     }
 
+    /// Returns the document that the part is; `None` of the memory, which has
+    /// [entries](super::memory).
+    pub(crate) fn document(self) -> Option<Document> {
+        match self {
+            Self::Editor => Some(Document::Editor),
+            Self::Terminal => Some(Document::Terminal),
+            Self::Memory => None,
+        }
+    }
+}
+
+impl Document {
+    /// Returns the part that it is.
+    pub(crate) fn part(self) -> Part {
+        match self {
+            Self::Editor => Part::Editor,
+            Self::Terminal => Part::Terminal,
+        }
+    }
+
     /// It of `session`. It alone is read: who saves another part meanwhile is no conflict.
     pub(crate) async fn read(self, tx: &Transaction, session: &Session) -> Result<Stored, Problem> {
         let (tenant, id) = (session.tenant_id, session.id);
-        let saved = tx.get::<SessionState>(tenant, (id, self.key()));
-        let memory = async {
-            match self {
-                Self::Memory => SessionMemory::all(tx, tenant, id).await,
-                Self::Editor | Self::Terminal => Ok(Map::new()),
-            }
-        };
-        let (saved, memory) = try_join(saved, memory).await?;
+        let saved = tx.get::<SessionState>(tenant, (id, self.part().key())).await?;
         let version = saved.as_ref().map_or(0, |saved| saved.version);
         let json = match (self, saved.map(|saved| saved.state)) {
-            (Self::Memory, _) => memory,
             (Self::Editor, None) => json_of(&PartState::Editor(EditorState::default()))?,
             (Self::Terminal, None) => json_of(&PartState::Terminal(TerminalState::default()))?,
             (_, Some(state)) => json_of(&state)?,
@@ -119,38 +135,20 @@ impl Part {
         json: Map<String, Value>,
         session: &Session,
     ) -> Result<Map<String, Value>, Problem> {
-        match self {
-            Self::Editor | Self::Terminal => json_of(&self.state(&Value::Object(json), session)?),
-            Self::Memory => {
-                json.keys().try_for_each(|key| checked_key(key))?;
-                if json.len() > SessionMemory::MOST {
-                    let most = SessionMemory::MOST;
-                    let message = format!("A session remembers at most {most} keys.");
-                    return Err(Problem::too_large(message));
-                }
-                Ok(json)
-            }
-        }
+        json_of(&self.state(&Value::Object(json), session)?)
     }
 
-    /// Makes it, which was `before`, be `after`, which was [parsed](Self::parse).
+    /// Makes it be `after`, which was [parsed](Self::parse).
     pub(crate) async fn write(
         self,
         tx: &Transaction,
         session: &Session,
-        (before, after): (&Stored, Map<String, Value>),
+        after: Map<String, Value>,
         now: DateTime<Utc>,
     ) -> Result<Stored, Problem> {
         let (tenant, id) = (session.tenant_id, session.id);
-        let version = match self {
-            Self::Memory => {
-                SessionMemory::replace(tx, (tenant, id), (&before.json, &after), now).await?
-            }
-            Self::Editor | Self::Terminal => {
-                let state = self.state(&Value::Object(after.clone()), session)?;
-                SessionState::save(tx, tenant, id, state, now).await?
-            }
-        };
+        let state = self.state(&Value::Object(after.clone()), session)?;
+        let version = SessionState::save(tx, tenant, id, state, now).await?;
         Ok(Stored { json: after, version })
     }
 
@@ -166,7 +164,6 @@ impl Part {
                     .or_else(|_| document::from_value(json))?;
                 Ok(PartState::Terminal(state))
             }
-            Self::Memory => Ok(PartState::Memory),
         }
     }
 }
@@ -175,7 +172,7 @@ fn json_of(state: &PartState) -> Result<Map<String, Value>, Problem> {
     let json = match state {
         PartState::Editor(state) => serde_json::to_value(state),
         PartState::Terminal(state) => serde_json::to_value(state),
-        PartState::ActiveFiles(_) | PartState::Memory => Ok(Value::Object(Map::new())),
+        PartState::ActiveFiles(_) | PartState::Memory(_) => Ok(Value::Object(Map::new())),
     };
     match json.map_err(Problem::internal)? {
         Value::Object(json) => Ok(json),

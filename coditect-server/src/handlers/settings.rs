@@ -32,6 +32,8 @@ use crate::{
 const MOST: usize = 200;
 /// The largest value, in bytes of JSON.
 const VALUE_BYTES: usize = 8 << 10;
+/// Maximum size of the settings of a user, or of a tenant, in bytes of JSON: a list has both.
+const SCOPE_BYTES: usize = 512 << 10;
 
 /// For whom a setting is, as the API spells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -128,14 +130,17 @@ pub(crate) async fn set(app: Arc<App>, mut request: Request) -> Answer {
             let tenant_id = identity.tenant_id;
             let (scope, key, value) = (scope.of(&identity), key.clone(), value.clone());
             let setting = Setting { tenant_id, scope, key, value, updated_at: now };
-            if before.is_some() {
-                tx.update(&setting).await?;
-                return Ok(setting);
-            }
-            if tx.list_keys::<Setting>(tenant_id, (scope,)).all(MOST).await?.len() == MOST {
+            let others = tx.list_keys::<Setting>(tenant_id, (scope,)).all(MOST).await?;
+            if before.is_none() && others.len() == MOST {
                 return Err(Problem::too_large(format!("There are at most {MOST} settings.")));
             }
-            tx.create(&setting).await?;
+            let others = others.iter().filter(|other| other.key != setting.key);
+            let total: usize = others.map(bytes).sum::<usize>() + bytes(&setting);
+            if total > SCOPE_BYTES && before.is_none_or(|before| bytes(&setting) > bytes(&before)) {
+                let message = format!("Settings have at most {SCOPE_BYTES} bytes of JSON in all.");
+                return Err(Problem::too_large(message));
+            }
+            tx.upsert(&setting).await?;
             Ok(setting)
         }
     })
@@ -160,6 +165,11 @@ pub(crate) async fn remove(app: Arc<App>, request: Request) -> Answer {
     })
     .await?;
     Ok(respond::no_content())
+}
+
+/// Returns the size of a setting in JSON, less what all of them have.
+fn bytes(setting: &Setting) -> usize {
+    setting.key.len() + setting.value.0.to_string().len()
 }
 
 /// What is set in a scope that the caller may write.

@@ -6,14 +6,15 @@
 use std::sync::Arc;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use coditect_auth::Identity;
 use coditect_store::{
     Transaction,
     engine::VALUE_SIZE_LIMIT,
     model::{
-        ActiveFiles, ClientState, EditorState, Session, SessionId, SessionMemory, SessionState,
-        SessionStates, TerminalState,
+        ActiveFiles, ClientState, EditorState, Session, SessionId, SessionState, SessionStates,
+        TerminalState,
     },
 };
 use hyper::header::{self, HeaderValue};
@@ -21,9 +22,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
-pub(crate) use super::parts::{How, Part};
+pub(crate) use super::parts::{Document, How, Part};
 use super::{
     caller,
+    memory::{self, Memory, Reader},
     parts::checked_key,
     sessions::{SessionView, mine},
 };
@@ -32,6 +34,7 @@ use crate::{
     http::{
         Query, Request,
         conditions::{Conditions, Tag, tagged},
+        output::Shared,
         respond,
     },
     openapi::{Operation, operation},
@@ -52,9 +55,11 @@ struct Restored<'a> {
     editor_state: &'a EditorState,
     terminal_state: &'a TerminalState,
     active_files: ActiveFiles,
-    session_memory: &'a Map<String, Value>,
     conversation_id: Option<coditect_store::model::ConversationId>,
     client_state: Vec<KeyView<'a>>,
+    /// `null` stands for the memory, which is JSON already: see [`Restoration::pieces`].
+    #[schemars(with = "Map<String, Value>")]
+    session_memory: (),
 }
 
 /// A key that a client keeps something under.
@@ -80,7 +85,8 @@ struct SavedView<'a> {
 #[derive(Deserialize, JsonSchema)]
 #[schemars(transparent)]
 #[expect(dead_code, reason = "it is only described: maps are read as they are")]
-struct Memory(
+#[schemars(rename = "Memory")]
+struct MemoryBody(
     #[schemars(extend("propertyNames" = {
         "minLength": 1, "maxLength": 200, "pattern": operation::PLAIN,
     }))]
@@ -127,7 +133,7 @@ impl<'a> From<&'a (String, u64)> for KeyView<'a> {
 pub(crate) struct Restoration {
     session: Session,
     states: SessionStates,
-    memory: Map<String, Value>,
+    memory: Memory,
     keys: Vec<(String, u64)>,
 }
 
@@ -173,7 +179,7 @@ pub(crate) fn operations() -> Vec<Operation> {
         ["getTerminal", "putTerminal", "changeTerminal"],
         "The terminals",
     ));
-    operations.extend(of_part::<Memory, Memory>(
+    operations.extend(of_part::<MemoryBody, MemoryBody>(
         "/api/v5/sessions/{id}/memory",
         ["getMemory", "putMemory", "changeMemory"],
         "What agents remember",
@@ -199,10 +205,11 @@ impl Restoration {
         tx: &Transaction,
         identity: &Identity,
         id: SessionId,
+        reader: &Reader,
     ) -> Result<Self, Problem> {
         let session = mine(tx, identity, id).await?;
         let states = SessionState::all(tx, session.tenant_id, session.id).await?;
-        let memory = SessionMemory::all(tx, session.tenant_id, session.id).await?;
+        let memory = reader.read(tx, &session, false).await?;
         let keys = kept_keys(tx, &session).await?;
         Ok(Self { session, states, memory, keys })
     }
@@ -223,8 +230,13 @@ impl Restoration {
         version.unwrap_or(0)
     }
 
-    /// It in JSON.
-    pub(crate) fn view(&self) -> Result<Value, Problem> {
+    /// Returns the number of bytes of its pieces that are charged already.
+    pub(crate) fn shared(&self) -> Shared {
+        self.memory.shared()
+    }
+
+    /// Returns it in JSON, in pieces of which one is the memory.
+    pub(crate) fn pieces(&self) -> Result<[Bytes; 3], Problem> {
         let (editor, terminal) = (EditorState::default(), TerminalState::default());
         let editor = self.states.editor.as_ref().map_or(&editor, |saved| &saved.state);
         let terminal = self.states.terminal.as_ref().map_or(&terminal, |saved| &saved.state);
@@ -233,11 +245,14 @@ impl Restoration {
             editor_state: editor,
             terminal_state: terminal,
             active_files: editor.active_files(),
-            session_memory: &self.memory,
             conversation_id: self.session.conversation_id,
             client_state: self.keys.iter().map(KeyView::from).collect(),
+            session_memory: (),
         };
-        serde_json::to_value(restored).map_err(Problem::internal)
+        let mut json = serde_json::to_vec(&restored).map_err(Problem::internal)?;
+        // In the place of the memory, which is the last member.
+        json.truncate(json.len() - "null}".len());
+        Ok([json.into(), self.memory.json(), Bytes::from_static(b"}")])
     }
 }
 
@@ -245,15 +260,15 @@ impl Restoration {
 pub(crate) async fn restore(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let id = request.parse_param("id")?;
-    let restored = caller::run(&app, &caller, |tx, identity| async move {
-        Restoration::of(&tx, &identity, id).await
+    let restored = memory::run(&app, &caller, |tx, identity, reader| async move {
+        Restoration::of(&tx, &identity, id, &reader).await
     })
     .await?;
-    respond::ok(&restored.view()?)
+    Ok(respond::ok_pieces(restored.pieces()?, restored.shared()))
 }
 
-/// `GET /sessions/{id}/editor`, `/terminal` and `/memory`.
-pub(crate) async fn show(app: Arc<App>, request: Request, part: Part) -> Answer {
+/// `GET /sessions/{id}/editor` and `/terminal`.
+pub(crate) async fn show(app: Arc<App>, request: Request, part: Document) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
     let stored = caller::run(&app, &caller, |tx, identity| async move {
@@ -264,8 +279,8 @@ pub(crate) async fn show(app: Arc<App>, request: Request, part: Part) -> Answer 
     conditions.read(respond::ok(&stored.json)?, &stored.tag())
 }
 
-/// `PUT` and `PATCH` of a part. Of the memory, PUT keeps a `null`, and PATCH forgets by it.
-pub(crate) async fn save(app: Arc<App>, mut request: Request, part: Part, how: How) -> Answer {
+/// `PUT` and `PATCH` of the editor and the terminals.
+pub(crate) async fn save(app: Arc<App>, mut request: Request, part: Document, how: How) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
     let body: Map<String, Value> = request.json().await?;
@@ -277,7 +292,7 @@ pub(crate) async fn save(app: Arc<App>, mut request: Request, part: Part, how: H
             let before = part.read(&tx, &session).await?;
             conditions.require(Some(&before.tag()))?;
             let after = part.parse(before.changed(how, body), &session)?;
-            part.write(&tx, &session, (&before, after), now).await
+            part.write(&tx, &session, after, now).await
         }
     })
     .await?;
@@ -337,16 +352,18 @@ pub(crate) async fn keep(app: Arc<App>, mut request: Request) -> Answer {
         }
         content.extend_from_slice(&chunk);
     }
-    let now = app.clock.now();
+    let (now, quota) = (app.clock.now(), app.config.state_quota());
     let version = caller::run(&app, &caller, |tx, identity| {
         let (key, content, conditions) = (&key, content.clone(), &conditions);
+        let quota = &quota;
         async move {
             let session = mine(&tx, &identity, id).await?;
             let (tenant, id) = (session.tenant_id, session.id);
             let before = ClientState::newest(&tx, tenant, id, key).await?;
             let tag = before.map(|before| tag_of_kept(before.version, before.saved_at));
             conditions.require(tag.as_ref())?;
-            let version = ClientState::save(&tx, tenant, id, key, content, now).await?;
+            let (of, saved) = ((tenant, id), (key.as_str(), content));
+            let version = ClientState::save(&tx, of, saved, quota, now).await?;
             if version == 1 {
                 require_room(&tx, &session).await?;
             }
@@ -397,6 +414,7 @@ pub(crate) async fn keep_several(app: Arc<App>, mut request: Request) -> Answer 
         contents.push((key.clone(), content));
     }
     let (delete, now) = (&batch.delete, app.clock.now());
+    let quota = &app.config.state_quota();
     let done = caller::run(&app, &caller, |tx, identity| {
         let contents = &contents;
         async move {
@@ -404,7 +422,8 @@ pub(crate) async fn keep_several(app: Arc<App>, mut request: Request) -> Answer 
             let (tenant, id) = (session.tenant_id, session.id);
             let mut done = BatchDone { saved: Vec::new(), deleted: Vec::new() };
             for (key, content) in contents {
-                let version = ClientState::save(&tx, tenant, id, key, content.clone(), now).await?;
+                let saved = (key.as_str(), content.clone());
+                let version = ClientState::save(&tx, (tenant, id), saved, quota, now).await?;
                 done.saved.push(BatchSaved { key: key.clone(), version });
             }
             if done.saved.iter().any(|saved| saved.version == 1) {

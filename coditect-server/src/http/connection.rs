@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     HEADER_BLOCK_LIMIT_BYTES, HEADER_COUNT_LIMIT,
     activity::{Activity, Watched},
+    output::Account,
     service::{Peer, Service},
     sniff::{Protocol, Rewound, sniff},
     stream::Stream,
@@ -70,8 +71,11 @@ pub(super) async fn serve(
     };
     let activity = Activity::new(connected_at);
     let answer = {
-        let activity = activity.clone();
-        service_fn(move |request| answer(Arc::clone(&service), activity.clone(), request, peer))
+        let (activity, output) = (activity.clone(), service.output().connection());
+        service_fn(move |request| {
+            let (service, output) = (Arc::clone(&service), Arc::clone(&output));
+            answer(service, activity.clone(), output, request, peer)
+        })
     };
     let ended = match protocol {
         Protocol::Http1 => {
@@ -88,11 +92,12 @@ pub(super) async fn serve(
 async fn answer(
     service: Arc<Service>,
     activity: Activity,
+    output: Arc<Account>,
     request: Request<Incoming>,
     peer: Peer,
 ) -> Result<Response<Watched>, Infallible> {
     let exchange = activity.begin();
-    let response = service.answer(request, peer).await;
+    let response = service.answer(request, peer, output).await;
     let upgrades = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     Ok(response.map(|body| exchange.answer(body, upgrades)))
 }

@@ -1,4 +1,5 @@
-//! HTTP itself: connections, requests, answers. Nothing here knows a tenant, a user or a session.
+//! HTTP itself: connections, requests, answers. Nothing here knows a tenant or a
+//! session; of users it knows that each has an account in `output`.
 //!
 //! From the socket up: [`serve`] accepts, [`tls`] shakes hands, `sniff` tells the protocol, `connection` drives it with
 //! its deadlines (`wire` for HTTP/1.1, `activity` for HTTP/2), `service` makes of each request a
@@ -17,9 +18,10 @@ pub(crate) mod document;
 mod forwarded;
 mod headers;
 pub(crate) mod origin;
+pub(crate) mod output;
 mod query;
 pub(crate) mod ranges;
-mod request;
+pub(crate) mod request;
 mod request_id;
 pub mod respond;
 pub mod serve;

@@ -2,7 +2,12 @@
 //!
 //! Identity is not in it; a handler gets that from auth, by the [bearer](super::bearer) token.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use hyper::{
@@ -17,6 +22,7 @@ use super::{
     ClientAddress, RequestId,
     body::{self, Pace},
     document,
+    output::Account,
 };
 use crate::problem::Problem;
 
@@ -29,6 +35,9 @@ pub struct BodyLimits {
     pub stall_timeout: Duration,
 }
 
+/// The account of the user that a request is authenticated as, once it is.
+pub(crate) type UserAccount = Arc<OnceLock<Arc<Account>>>;
+
 /// One request, routed. Its `Debug` shows nothing that the client sent.
 pub struct Request {
     parts: Parts,
@@ -39,6 +48,7 @@ pub struct Request {
     id: RequestId,
     client: ClientAddress,
     limits: BodyLimits,
+    user: UserAccount,
 }
 
 impl Request {
@@ -59,7 +69,13 @@ impl Request {
             id,
             client,
             limits,
+            user: UserAccount::default(),
         }
+    }
+
+    /// Returns where the account of the request's user is put.
+    pub(crate) fn user_account(&self) -> &UserAccount {
+        &self.user
     }
 
     /// With the parameters that its route found in its path, decoded.

@@ -3,17 +3,25 @@
 //! Handlers end in one of these functions. An answer is never cached unless its handler has said
 //! otherwise. Failures are not made here; they are [`Problem`]s.
 
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
-    body::Body as _,
+    body::{Body as HttpBody, Frame, SizeHint},
     header::{self, HeaderName, HeaderValue},
 };
 use serde::{Serialize, Serializer};
 
-use super::{Body, RequestId, headers::protect, request_id::X_REQUEST_ID};
+use super::{
+    Body, BodyError, RequestId, headers::protect, output::Shared, request_id::X_REQUEST_ID,
+};
 use crate::problem::Problem;
 
 /// The type of every body that isn't a file's content.
@@ -116,6 +124,39 @@ pub fn page_of<'a, T, V: Serialize>(
 ) -> Result<Response<Body>, Problem> {
     let next = found.next.as_ref().map(ToString::to_string);
     page(&found.items.iter().map(view).collect::<Vec<_>>(), next.as_deref())
+}
+
+/// Returns 200 with data that is JSON already, in pieces, of which `shared` bytes are charged.
+pub(crate) fn ok_pieces(data: impl IntoIterator<Item = Bytes>, shared: Shared) -> Response<Body> {
+    let head = Bytes::from_static(br#"{"success":true,"data":"#);
+    let pieces = [head].into_iter().chain(data).chain([Bytes::from_static(b"}")]);
+    let mut response = Response::new(Pieces(pieces.collect()).boxed_unsync());
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response.extensions_mut().insert(shared);
+    response
+}
+
+/// A body of known pieces, none of which is copied.
+struct Pieces(VecDeque<Bytes>);
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
+    }
 }
 
 /// 204.

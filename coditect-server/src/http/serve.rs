@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     BodyLimits, connection,
+    output::Output,
     service::Service,
     tls::{self, Tls},
     wire::Deadlines,
@@ -118,7 +119,9 @@ impl Server {
         let limits =
             BodyLimits { json_limit_bytes: config.body_limit, stall_timeout: config.body_timeout };
         let frontend = Arc::new(Frontend::open(config.frontend.as_deref())?);
-        let service = Arc::new(Service::new(config.clone(), routes, limits));
+        let output =
+            Arc::new(Output::new(config.max_unread_responses, config.least_unread_responses()));
+        let service = Arc::new(Service::new(config.clone(), routes, limits, output));
         let mut server = Self {
             listener,
             address,
@@ -163,7 +166,8 @@ impl Server {
 
     async fn open(&self) -> Result<Arc<App>, coditect_auth::Error> {
         let (config, frontend) = (self.config.clone(), Arc::clone(&self.frontend));
-        App::open(config, frontend, self.stopping.clone()).await.map(Arc::new)
+        let output = Arc::clone(self.service.output());
+        App::open(config, frontend, output, self.stopping.clone()).await.map(Arc::new)
     }
 
     /// The store's [`App`], as soon as there is one.

@@ -18,7 +18,10 @@ use tracing::Instrument;
 
 use super::{
     Body, BodyLimits, HEADER_BLOCK_LIMIT_BYTES, HEADER_COUNT_LIMIT, Request, RequestId, client,
-    cors::Cors, headers, respond,
+    cors::Cors,
+    headers,
+    output::{Account, Output},
+    respond,
 };
 use crate::{
     app::App,
@@ -49,11 +52,23 @@ pub(super) struct Service {
     routes: Routes,
     tasks: TaskTracker,
     limits: BodyLimits,
+    output: Arc<Output>,
 }
 
 impl Service {
-    pub(super) fn new(config: Config, routes: Routes, limits: BodyLimits) -> Self {
-        Self { app: OnceLock::new(), config, routes, tasks: TaskTracker::new(), limits }
+    pub(super) fn new(
+        config: Config,
+        routes: Routes,
+        limits: BodyLimits,
+        output: Arc<Output>,
+    ) -> Self {
+        let tasks = TaskTracker::new();
+        Self { app: OnceLock::new(), config, routes, tasks, limits, output }
+    }
+
+    /// The limits on what responses hold.
+    pub(super) fn output(&self) -> &Arc<Output> {
+        &self.output
     }
 
     /// Has requests answered by `app`; until then there is no store, and they are told so.
@@ -75,14 +90,15 @@ impl Service {
         self: Arc<Self>,
         incoming: hyper::Request<Incoming>,
         peer: Peer,
+        connection: Arc<Account>,
     ) -> Response<Body> {
         let tasks = self.tasks.clone();
         let id = RequestId::choose(incoming.headers());
         // Who only reads needs nobody to go on when they have left.
         if incoming.method().is_safe() {
-            return tasks.track_future(self.run(incoming, peer, id)).await;
+            return tasks.track_future(self.run(incoming, peer, connection, id)).await;
         }
-        let running = tasks.spawn(self.run(incoming, peer, id.clone()));
+        let running = tasks.spawn(self.run(incoming, peer, connection, id.clone()));
         running.await.unwrap_or_else(|lost| {
             let mut response = Problem::internal(lost).to_response(&id);
             respond::mark(response.headers_mut(), &id);
@@ -94,6 +110,7 @@ impl Service {
         self: Arc<Self>,
         incoming: hyper::Request<Incoming>,
         peer: Peer,
+        connection: Arc<Account>,
         id: RequestId,
     ) -> Response<Body> {
         let started_at = Instant::now();
@@ -115,7 +132,7 @@ impl Service {
             Step::Call(handler, params) => {
                 let client = client::address(ip, &parts.headers, trusted_proxy, *forwarded_header);
                 let request = Request::new(parts, body, id.clone(), client, self.limits);
-                self.call(handler, request.with_params(params)).await
+                self.handle(handler, request.with_params(params), connection).await
             }
         };
         let (mut response, problem) = match answer {
@@ -147,6 +164,23 @@ impl Service {
             response = respond::without_body(response);
         }
         response
+    }
+
+    /// Calls `handler` and charges its response to the connection and the user.
+    async fn handle(
+        &self,
+        handler: &Handler,
+        request: Request,
+        connection: Arc<Account>,
+    ) -> Answer {
+        self.output.admit(&connection).await?;
+        let (method, user) = (request.method().clone(), Arc::clone(request.user_account()));
+        let response = self.call(handler, request).await?;
+        if method == Method::HEAD {
+            return Ok(response);
+        }
+        let accounts: Vec<_> = [connection].into_iter().chain(user.get().cloned()).collect();
+        self.output.charge_body(response, &accounts, method.is_safe()).await
     }
 
     async fn call(&self, handler: &Handler, request: Request) -> Answer {

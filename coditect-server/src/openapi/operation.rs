@@ -369,7 +369,7 @@ impl Operation {
             }
             responses.insert(answer.status.to_string(), response);
         }
-        let mut failures = vec![400, 431, 500, 503];
+        let mut failures = vec![400, 429, 431, 500, 503];
         if !self.is_open {
             failures.extend([401, 403]);
         }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_auth::{Identity, Scope, Via};
 use coditect_store::{
@@ -17,7 +18,13 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::{
     Error, Message,
-    protocol::{CloseFrame, frame::coding::CloseCode},
+    protocol::{
+        CloseFrame,
+        frame::{
+            Frame,
+            coding::{CloseCode, Data, OpCode},
+        },
+    },
 };
 
 use super::{
@@ -29,6 +36,7 @@ use crate::{
     app::App,
     handlers::{
         caller::{self, Caller},
+        memory,
         parts::Part,
         sessions::mine,
         state::Restoration,
@@ -52,6 +60,9 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a client gets to answer a close.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Size of a fragment of a long message, in bytes.
+const FRAGMENT_BYTES: usize = 64 << 10;
 
 /// Why a socket is closed.
 #[derive(Debug)]
@@ -163,9 +174,10 @@ impl Connection {
             *known = restored.version(part);
             versions.insert(part.name().to_owned(), Value::from(*known));
         }
-        let data = restored.view().map_err(|problem| failed(&problem))?;
+        let data = restored.pieces().map_err(|problem| failed(&problem))?;
         let versions = Value::Object(versions);
-        send(socket, frame::restore(&self.author.client, self.seq, &versions, &data)).await
+        let message = frame::restore(&self.author.client, self.seq, &versions, data);
+        self.send_pieces(socket, message).await
     }
 
     async fn serve(&mut self, socket: &mut WebSocket) -> End {
@@ -288,14 +300,56 @@ impl Connection {
             if seen.versions[at] <= self.known[at] {
                 continue;
             }
-            let id = self.author.session;
-            let read = caller::run(&self.app, &self.caller, |tx, identity| async move {
+            let read = self.read(part).await;
+            let (version, json) = read.map_err(|problem| failed(&problem))?;
+            self.known[at] = version;
+            self.send_pieces(socket, frame::changed(part, version, json)).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the version of `part`, and it in JSON.
+    async fn read(&self, part: Part) -> Result<(u64, Bytes), Problem> {
+        let (app, caller, id) = (&self.app, &self.caller, self.author.session);
+        let Some(document) = part.document() else {
+            let memory = memory::run(app, caller, |tx, identity, reader| async move {
                 let session = mine(&tx, &identity, id).await?;
-                part.read(&tx, &session).await
+                reader.read(&tx, &session, false).await
             });
-            let stored = read.await.map_err(|problem| failed(&problem))?;
-            self.known[at] = stored.version;
-            send(socket, frame::changed(part, stored.version, &stored.json)).await?;
+            let memory = memory.await?;
+            return Ok((memory.version(), memory.json()));
+        };
+        let stored = caller::run(app, caller, |tx, identity| async move {
+            let session = mine(&tx, &identity, id).await?;
+            document.read(&tx, &session).await
+        });
+        let stored = stored.await?;
+        let json = serde_json::to_vec(&stored.json).map_err(Problem::internal)?;
+        Ok((stored.version, json.into()))
+    }
+
+    /// Sends a message. A long one goes out in fragments (RFC 6455, section 5.4), so that no socket has
+    /// more than some of it in a buffer of its own.
+    async fn send_pieces(&self, socket: &mut WebSocket, message: Vec<Bytes>) -> Result<(), End> {
+        let length: usize = message.iter().map(Bytes::len).sum();
+        let buffered = length.min(2 * FRAGMENT_BYTES) as u64;
+        let accounts = [self.app.output.user(self.user.1)];
+        let charge = self.app.output.charge(&accounts, buffered, PATIENCE).await;
+        let _charge = charge.map_err(|problem| failed(&problem))?;
+        if length <= FRAGMENT_BYTES {
+            let text = String::from_utf8(message.concat());
+            return send(socket, text.map_err(|_| End::Told(1011, "that failed, try again"))?)
+                .await;
+        }
+        let (mut left, mut opcode) = (length, Data::Text);
+        for mut piece in message {
+            while !piece.is_empty() {
+                let fragment = piece.split_to(piece.len().min(FRAGMENT_BYTES));
+                left -= fragment.len();
+                let frame = Frame::message(fragment, OpCode::Data(opcode), left == 0);
+                send_message(socket, Message::Frame(frame)).await?;
+                opcode = Data::Continue;
+            }
         }
         Ok(())
     }
@@ -413,6 +467,7 @@ fn failed(problem: &Problem) -> End {
         StatusCode::UNAUTHORIZED => End::Told(SIGNED_OUT, "signed out"),
         StatusCode::NOT_FOUND => End::Told(GONE, "the session was deleted"),
         StatusCode::FORBIDDEN => End::Told(1008, "that is not allowed"),
+        StatusCode::TOO_MANY_REQUESTS => End::Told(1013, "earlier frames are not taken"),
         _ => End::Told(1011, "that failed, try again"),
     }
 }

@@ -1,5 +1,6 @@
 //! What is said over a socket, in JSON.
 
+use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -90,19 +91,34 @@ fn bad(message: &str) -> Problem {
     Problem::bad_request("BAD_FRAME", message)
 }
 
-pub(super) fn restore(client: &str, seq: u64, versions: &Value, data: &Value) -> String {
-    let frame = json!({
-        "type": "restore", "client": client, "seq": seq, "versions": versions, "data": data,
-    });
-    frame.to_string()
+/// Returns a message in pieces, of which `data` are some: what the state of a session is.
+pub(super) fn restore(
+    client: &str,
+    seq: u64,
+    versions: &Value,
+    data: impl IntoIterator<Item = Bytes>,
+) -> Vec<Bytes> {
+    let head = json!({"type": "restore", "client": client, "seq": seq, "versions": versions});
+    with_data(&head, data)
+}
+
+/// Returns the object `head` with the member `data`, which is JSON already, in pieces.
+fn with_data(head: &Value, data: impl IntoIterator<Item = Bytes>) -> Vec<Bytes> {
+    let mut head = head.to_string();
+    head.truncate(head.len() - "}".len());
+    head.push_str(r#","data":"#);
+    let end = Bytes::from_static(b"}");
+    [Bytes::from(head)].into_iter().chain(data).chain([end]).collect()
 }
 
 pub(super) fn ack(seq: u64, part: Part, version: u64) -> String {
     json!({"type": "ack", "seq": seq, "part": part.name(), "version": version}).to_string()
 }
 
-pub(super) fn changed(part: Part, version: u64, data: &Map<String, Value>) -> String {
-    json!({"type": "changed", "part": part.name(), "version": version, "data": data}).to_string()
+/// Returns a message in pieces, as [`restore`] does.
+pub(super) fn changed(part: Part, version: u64, data: Bytes) -> Vec<Bytes> {
+    let head = json!({"type": "changed", "part": part.name(), "version": version});
+    with_data(&head, [data])
 }
 
 /// What went wrong, with the update that it went wrong with, if it was one.

@@ -39,6 +39,7 @@ use crate::{
     app::App,
     handlers::{
         caller::{self, Caller},
+        memory,
         state::Restoration,
     },
     http::{
@@ -121,10 +122,10 @@ pub(crate) async fn open(app: Arc<App>, request: Request) -> Answer {
         return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_SOCKETS", message));
     }
     let (connection, now) = (Uuid::now_v7(), app.clock.now());
-    let (restoration, sequence) = caller::run(&app, &caller, |tx, identity| {
+    let (restoration, sequence) = memory::run(&app, &caller, |tx, identity, reader| {
         let client = &client;
         async move {
-            let restoration = Restoration::of(&tx, &identity, id).await?;
+            let restoration = Restoration::of(&tx, &identity, id, &reader).await?;
             let of = (restoration.session().tenant_id, id);
             let sequence = ClientSequence::claim(&tx, of, client, connection, now).await?;
             Ok((restoration, sequence))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use coditect_auth::Identity;
 use coditect_store::{
     Transaction,
-    model::{ClientSequence, SessionId},
+    model::{ClientSequence, Session, SessionId, StateQuota},
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -15,7 +15,8 @@ use crate::{
     app::App,
     handlers::{
         caller::{self, Caller},
-        parts::{How, Part, Stored},
+        memory, merge_patch,
+        parts::{Document, How, Part, Stored},
         sessions::mine,
     },
     problem::Problem,
@@ -50,11 +51,49 @@ pub(super) struct Outcome {
     pub(super) written: Vec<(Part, u64, u64)>,
 }
 
-/// A part, as it was and as it becomes.
+/// A part with the changes of a batch.
 struct Draft {
-    before: Stored,
-    after: Map<String, Value>,
+    /// The version that is stored.
+    before: u64,
+    change: Change,
     is_changed: bool,
+}
+
+enum Change {
+    /// The document as it becomes.
+    Document(Document, Map<String, Value>),
+    Memory(memory::Draft),
+}
+
+impl Draft {
+    async fn of(tx: &Transaction, session: &Session, part: Part) -> Result<Self, Problem> {
+        let (before, change) = if let Some(document) = part.document() {
+            let Stored { json, version } = document.read(tx, session).await?;
+            (version, Change::Document(document, json))
+        } else {
+            let draft = memory::Draft::of(tx, session).await?;
+            (draft.version(), Change::Memory(draft))
+        };
+        Ok(Self { before, change, is_changed: false })
+    }
+
+    /// Applies `patch`, or changes nothing.
+    async fn apply(
+        &mut self,
+        (tx, session): (&Transaction, &Session),
+        patch: &Map<String, Value>,
+        quota: &StateQuota,
+    ) -> Result<(), Problem> {
+        match &mut self.change {
+            Change::Document(document, after) => {
+                let mut patched = after.clone();
+                merge_patch::merge(&mut patched, patch);
+                *after = document.parse(patched, session)?;
+                Ok(())
+            }
+            Change::Memory(draft) => draft.apply((tx, session), (How::Merge, patch), quota).await,
+        }
+    }
 }
 
 /// Applies `batch`, in its order. What was applied before is not again. If the batch is refused as a whole
@@ -91,7 +130,7 @@ pub(super) async fn apply(
 
 /// Whether what is refused is what was said, and not who said it, or where.
 fn is_about_content(problem: &Problem) -> bool {
-    matches!(problem.status().as_u16(), 400 | 413 | 422)
+    matches!(problem.status().as_u16(), 400 | 413 | 422) || problem.code() == "QUOTA_EXCEEDED"
 }
 
 async fn apply_together(
@@ -121,13 +160,12 @@ async fn transact(
     let Some(mut done) = ClientSequence::advance(tx, of, by, last, now).await? else {
         return Ok(Applied::Superseded);
     };
+    let quota = app.config.state_quota();
     let mut drafts: BTreeMap<Part, Draft> = BTreeMap::new();
     let mut answers = Vec::with_capacity(batch.len());
     for Update { seq, part, patch } in batch {
         if !drafts.contains_key(part) {
-            let before = part.read(tx, &session).await?;
-            let after = before.json.clone();
-            drafts.insert(*part, Draft { before, after, is_changed: false });
+            drafts.insert(*part, Draft::of(tx, &session, *part).await?);
         }
         let Some(draft) = drafts.get_mut(part) else { continue };
         if *seq <= done {
@@ -135,25 +173,26 @@ async fn transact(
             continue;
         }
         done = *seq;
-        let so_far = Stored { json: std::mem::take(&mut draft.after), version: 0 };
-        match part.parse(so_far.changed(How::Merge, patch), &session) {
-            Ok(after) => {
-                draft.after = after;
+        match draft.apply((tx, &session), patch, &quota).await {
+            Ok(()) => {
                 draft.is_changed = true;
                 answers.push((*seq, Ok(*part)));
             }
-            Err(problem) => {
-                draft.after = so_far.json;
-                answers.push((*seq, Err(problem)));
-            }
+            Err(problem) if is_about_content(&problem) => answers.push((*seq, Err(problem))),
+            Err(problem) => return Err(problem),
         }
     }
     let (mut written, mut versions) = (Vec::new(), BTreeMap::new());
-    for (part, Draft { before, after, is_changed }) in drafts {
-        let mut version = before.version;
+    for (part, Draft { before, change, is_changed }) in drafts {
+        let mut version = before;
         if is_changed {
-            version = part.write(tx, &session, (&before, after), now).await?.version;
-            written.push((part, before.version, version));
+            version = match change {
+                Change::Document(document, after) => {
+                    document.write(tx, &session, after, now).await?.version
+                }
+                Change::Memory(draft) => draft.write(tx, &session, &quota, now).await?,
+            };
+            written.push((part, before, version));
         }
         versions.insert(part, version);
     }

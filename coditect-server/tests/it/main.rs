@@ -46,4 +46,5 @@ mod socket;
 mod state;
 mod stopping;
 mod tls;
+mod unread;
 mod upkeep;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     account::{Device, ME, REFRESH},
     client::{Answer, Call, call},
+    desk::Desk,
     server::Running,
 };
 
@@ -408,4 +409,26 @@ async fn what_is_wrong_is_refused_by_name_and_changes_nothing() {
     for at in [CONVERSATIONS, AGENTS, SETTINGS, AUDIT, messages] {
         assert_eq!(call(server.address, Call::get(at)).await.status, 401, "{at}");
     }
+}
+
+#[tokio::test]
+async fn settings_are_bounded_in_bytes_together() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let value = json!({"value": "x".repeat(8_000)});
+    let mut refused = None;
+    for number in 0..100 {
+        let path = format!("/api/v5/settings/s{number}");
+        let set = desk.call(Call::put(&path).value(&value)).await;
+        if set.status != 200 {
+            refused = Some(set);
+            break;
+        }
+    }
+    let refused = refused.unwrap();
+    assert_eq!((refused.status, refused.code().as_str()), (422, "TOO_LARGE"));
+    let all = desk.call(Call::get("/api/v5/settings")).await;
+    assert!(all.body.len() < 600_000, "{}", all.body.len());
+    let smaller = desk.call(Call::put("/api/v5/settings/s1").value(&json!({"value": 1}))).await;
+    assert_eq!(smaller.status, 200);
 }

@@ -332,3 +332,57 @@ async fn somebody_elses_state_is_not_there() {
     }
     assert_eq!(desk.keep("layout", b"again").await.status, 404);
 }
+
+#[tokio::test]
+async fn memory_beyond_its_size_is_refused_and_stays_as_it_was() {
+    let server = Running::start(&["--session-memory-limit", "64KiB"]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let half = "x".repeat(40 << 10);
+    let first = desk.patch("memory", &json!({"a": half})).await;
+    assert_eq!(first.status, 200);
+    for refused in [
+        desk.patch("memory", &json!({"b": half})).await,
+        desk.patch("memory", &json!({"c": {"d": half}})).await,
+        desk.put("memory", &json!({"a": half, "b": half})).await,
+    ] {
+        assert_eq!((refused.status, refused.code().as_str()), (422, "TOO_LARGE"));
+    }
+    let kept = desk.get("memory").await;
+    assert_eq!((kept.data(), kept.header("etag")), (json!({"a": half}), first.header("etag")));
+    // What is removed makes room.
+    assert_eq!(desk.patch("memory", &json!({"a": null, "b": half})).await.status, 200);
+    assert_eq!(desk.put("memory", &json!({"c": half})).await.data(), json!({"c": half}));
+    assert_eq!(desk.put("memory", &json!({})).await.data(), json!({}));
+    assert_eq!(desk.patch("memory", &json!({"d": half})).await.data(), json!({"d": half}));
+}
+
+#[tokio::test]
+async fn client_state_beyond_its_size_is_refused_and_stays_as_it_was() {
+    let server = Running::start(&["--client-state-limit", "100KiB"]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let content = vec![7; 40 << 10];
+    assert_eq!(desk.keep("a", &content).await.status, 200);
+    assert_eq!(desk.keep("b", &content).await.status, 200);
+    for key in ["a", "c"] {
+        let refused = desk.keep(key, &content).await;
+        assert_eq!((refused.status, refused.code().as_str()), (403, "QUOTA_EXCEEDED"));
+    }
+    let keys = desk.get("state").await.data();
+    assert_eq!(keys, json!([{"key": "a", "version": 1}, {"key": "b", "version": 1}]));
+    assert_eq!(desk.call(Call::new("DELETE", &desk.part("state/a"))).await.status, 204);
+    assert_eq!(desk.keep("c", &content).await.status, 200);
+}
+
+#[tokio::test]
+async fn nested_patch_changes_one_entry_of_a_memory() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let whole = json!({"\"q\\": 1, "list": [1], "plan": {"a": {"b": 1, "c": 2}, "n": null}});
+    assert_eq!(desk.put("memory", &whole).await.data(), whole);
+    let patch =
+        json!({"plan": {"a": {"b": null, "d": [3]}, "n": 7}, "list": null, "new": {"x": null}});
+    let expected = json!({"\"q\\": 1, "plan": {"a": {"c": 2, "d": [3]}, "n": 7}, "new": {}});
+    assert_eq!(desk.patch("memory", &patch).await.data(), expected);
+    assert_eq!(desk.get("memory").await.data(), expected);
+    assert_eq!(desk.get("restore").await.data()["session_memory"], expected);
+}

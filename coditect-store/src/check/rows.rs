@@ -9,11 +9,14 @@ use super::{
 use crate::{
     Entity as _, Error, Result, Store, Transaction,
     engine::{AtomicOp, CheckedRow, KeyValue, View},
-    entity::{Declaration, META},
+    entity::{Declaration, META, decode_at},
     keyspace::{Located, Place, Readable, Root, unpack_all},
-    model::{BlobId, Deleted, Deletion, File, Session, Tenant, TenantId},
+    model::{
+        BlobId, Deleted, Deletion, File, PartState, Session, SessionId, SessionState, Tenant,
+        TenantId,
+    },
     repository::{
-        self, CHUNKS, COUNTERS, Counter, Fault as EntryFault,
+        self, CHUNKS, COUNTERS, Counter, Fault as EntryFault, SESSION_COUNTERS,
         blob::{self, BlobFault, BlobFinding},
     },
 };
@@ -71,10 +74,26 @@ struct Tally {
     tenant: TenantId,
     /// The bytes of its blobs; `None` if they are unknown.
     bytes: Option<u64>,
+    /// The bytes that its sessions count for their memories and client states.
+    state_bytes: i64,
     files: i64,
     sessions: i64,
     /// The stored counters, by name.
     stored: Vec<(String, i64)>,
+}
+
+impl Tally {
+    /// Adds what a part of a session's state counts. One that is unreadable is found as a record.
+    fn add_state(&mut self, root: &Root, row: &KeyValue) {
+        match decode_at::<SessionState>(root, &row.key, &row.value).map(|saved| saved.state) {
+            Ok(PartState::Memory(usage)) => {
+                let bytes = i64::try_from(usage.bytes).unwrap_or(i64::MAX);
+                self.state_bytes = self.state_bytes.saturating_add(bytes);
+            }
+            Ok(_) => {}
+            Err(_) => self.bytes = None,
+        }
+    }
 }
 
 struct Rows<'a> {
@@ -103,10 +122,12 @@ impl Rows<'_> {
 
     /// Compares the counters of the tenant whose rows are through with its records.
     fn check_counters(&mut self) {
-        let Some(Tally { tenant, bytes, files, sessions, stored }) = self.tally.take() else {
+        let Some(Tally { tenant, bytes, state_bytes, files, sessions, stored }) = self.tally.take()
+        else {
             return;
         };
-        let bytes = bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+        let bytes =
+            bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX).saturating_add(state_bytes));
         let counters = [
             (Counter::BYTES, bytes),
             (Counter::FILES, Some(files)),
@@ -169,6 +190,26 @@ impl Rows<'_> {
                 }
                 Ok(())
             }
+            (Place::Tenant, name) if name == SESSION_COUNTERS.name() => {
+                let value = row.value.as_slice().try_into().map(i64::from_le_bytes);
+                match (unpack_all::<(SessionId, String)>(located.rest), value) {
+                    (Err(_), _) => {
+                        self.found(Fault::UnknownKey, &row.key, "this is no counter's key");
+                    }
+                    (Ok(_), Err(_)) => {
+                        self.tally = None;
+                        self.found(Fault::UnreadableNumber, &row.key, "a counter holds no number");
+                    }
+                    (Ok((_, name)), Ok(value)) => {
+                        if let Some(tally) = &mut self.tally
+                            && name == Counter::CLIENT_STATE_BYTES.name()
+                        {
+                            tally.state_bytes = tally.state_bytes.saturating_add(value);
+                        }
+                    }
+                }
+                Ok(())
+            }
             (Place::Tenant, name) if name == CHUNKS.name() => {
                 if unpack_all::<(BlobId, u64)>(located.rest).is_err() {
                     self.found(Fault::UnknownKey, &row.key, "this is no chunk's key");
@@ -199,6 +240,9 @@ impl Rows<'_> {
             if let Some(tally) = &mut self.tally {
                 tally.files += i64::from(declared.name == File::SPACE.name());
                 tally.sessions += i64::from(declared.name == Session::SPACE.name());
+                if declared.name == SessionState::SPACE.name() {
+                    tally.add_state(self.store.root(), row);
+                }
             }
             self.check_record(declaration, row).await
         }
@@ -287,8 +331,8 @@ impl Rows<'_> {
         let checked =
             blob::check(&view, store.root(), store.registry(), id, |found| blobs.push(found));
         let bytes = checked.await?;
-        let (files, sessions, stored) = (0, 0, Vec::new());
-        self.tally = Some(Tally { tenant: id, bytes, files, sessions, stored });
+        let (state_bytes, files, sessions, stored) = (0, 0, 0, Vec::new());
+        self.tally = Some(Tally { tenant: id, bytes, state_bytes, files, sessions, stored });
         for BlobFinding { fault, blob, .. } in blobs {
             let key = CHUNKS.key(store.root(), id, &blob);
             self.found(Fault::Blob(fault), &key, blob_fault(fault));

@@ -8,9 +8,9 @@ use super::{Entity, Entry, Form, IndexOf, Indexed, Log, decode_at, log, short_na
 use crate::{
     Blob, Error, ErrorKind, Result, Transaction,
     engine::KeyValue,
-    keyspace::{KeyRange, Located, Place, Root, Scope as _, Shape},
+    keyspace::{KeyRange, Located, Place, Root, Scope as _, Shape, Space},
     model::{self, TenantId},
-    repository::{CHUNKS, COUNTERS, PLAIN},
+    repository::{CHUNKS, COUNTERS, PLAIN, SESSION_COUNTERS},
 };
 
 /// The entities that a [`Store`](crate::Store) holds: the product's, and those that were
@@ -178,7 +178,8 @@ impl Registry {
     pub fn shapes(&self) -> Vec<Shape> {
         let records =
             self.declarations.iter().flat_map(|declaration| declaration.shapes.iter().cloned());
-        records.chain([chunks(), counters()]).chain(meta()).collect()
+        let plain = [chunks(), counters(&COUNTERS), counters(&SESSION_COUNTERS)];
+        records.chain(plain).chain(meta()).collect()
     }
 
     /// All entities and logs.
@@ -343,11 +344,11 @@ fn chunks() -> Shape {
     }
 }
 
-fn counters() -> Shape {
+fn counters(space: &Space<TenantId>) -> Shape {
     Shape {
         place: Place::Tenant,
-        name: COUNTERS.name(),
-        elements: COUNTERS.labels().to_vec(),
+        name: space.name(),
+        elements: space.labels().to_vec(),
         value: "i64".to_owned(),
         note: "changed by atomic additions; kept within limits by `repository/quota.rs`".to_owned(),
     }

@@ -4,9 +4,9 @@ use chrono::{DateTime, Utc, serde::ts_microseconds};
 use futures_util::future::try_join;
 use serde::{Deserialize, Serialize};
 
-use super::{Session, SessionId, TenantId};
+use super::{Session, SessionId, StateQuota, TenantId};
 use crate::{
-    Entity, Error, ErrorKind, Page, Result, Scan, Transaction,
+    Counter, Entity, Error, ErrorKind, Page, Result, Scan, Transaction,
     engine::{KeySelector, VALUE_SIZE_LIMIT},
     entity, indexes,
     keyspace::{KeyRange, Space, unpack_all},
@@ -55,18 +55,19 @@ impl Entity for ClientState {
 indexes! { ClientState => }
 
 impl ClientState {
-    /// Saves `content` as the next version under `key`, drops the one that is then too many, and
-    /// gives the version. Three rounds of reads.
+    /// Saves `content` as the next version under `key`, drops the oldest one beyond
+    /// [`CLIENT_STATE_VERSIONS`], and returns the version. Four rounds of reads if that takes more
+    /// room than before, three otherwise.
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such session; `Limit` if it is too long; those of [`Transaction::create`].
+    /// `NotFound` if there is no such session; `Limit` if it is too long; `Quota` if the session or
+    /// the tenant has no room for it; those of [`Transaction::create`].
     pub async fn save(
         tx: &Transaction,
-        tenant: TenantId,
-        session: SessionId,
-        key: &str,
-        content: Vec<u8>,
+        (tenant, session): (TenantId, SessionId),
+        (key, content): (&str, Vec<u8>),
+        quota: &StateQuota,
         now: DateTime<Utc>,
     ) -> Result<u64> {
         let of_session = tx.require::<Session>(tenant, session);
@@ -88,10 +89,42 @@ impl ClientState {
             return Err(Error::new(ErrorKind::Limit, message));
         }
         tx.create(&next).await?;
+        let mut growth = next.bytes();
         if let Some(oldest @ 1..) = version.checked_sub(CLIENT_STATE_VERSIONS) {
-            tx.delete::<Self>(tenant, (session, key, oldest)).await?;
+            let dropped = tx.delete::<Self>(tenant, (session, key, oldest)).await?;
+            growth -= dropped.map_or(0, |dropped| dropped.bytes());
         }
+        Self::count(tx, (tenant, session), growth, quota).await?;
         Ok(version)
+    }
+
+    /// Counts `growth` bytes more, or fewer, of the session and the tenant.
+    async fn count(
+        tx: &Transaction,
+        (tenant, session): (TenantId, SessionId),
+        growth: i64,
+        quota: &StateQuota,
+    ) -> Result<()> {
+        const OF_SESSION: Counter = Counter::CLIENT_STATE_BYTES;
+        match growth {
+            1.. => {
+                let StateQuota { client_bytes, tenant_bytes, .. } = *quota;
+                let of = (tenant, session);
+                let session = tx.charge_session(of, OF_SESSION, growth, client_bytes);
+                let tenant = tx.charge(tenant, Counter::BYTES, growth, tenant_bytes);
+                try_join(session, tenant).await.map(|_| ())
+            }
+            0 => Ok(()),
+            less => {
+                tx.release_session((tenant, session), OF_SESSION, -less)?;
+                tx.release(tenant, Counter::BYTES, -less)
+            }
+        }
+    }
+
+    /// Returns the bytes that it counts: of its content and its key.
+    fn bytes(&self) -> i64 {
+        i64::try_from(self.content.len() + self.key.len()).unwrap_or(i64::MAX)
     }
 
     /// The newest version under `key`. One read.
@@ -138,6 +171,8 @@ impl ClientState {
         for version in &kept {
             tx.delete::<Self>(tenant, version.key()).await?;
         }
+        let freed: i64 = kept.iter().map(Self::bytes).sum();
+        Self::count(tx, (tenant, session), -freed, &StateQuota::default()).await?;
         Ok(!kept.is_empty())
     }
 

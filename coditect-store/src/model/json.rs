@@ -1,6 +1,12 @@
 //! Free-form JSON inside a record.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{Error as _, IgnoredAny},
+    ser::Error as _,
+};
+
+use crate::{Error, ErrorKind};
 
 /// A JSON document that a record carries without looking into it. In a record's bytes it is its
 /// text, since bincode cannot hold a value of unknown shape; in JSON it is itself.
@@ -26,6 +32,62 @@ impl<'de> Deserialize<'de> for Json {
             let text = String::deserialize(deserializer)?;
             serde_json::from_str(&text).map(Self).map_err(D::Error::custom)
         }
+    }
+}
+
+/// The text of a JSON document that a record carries. Its bytes in a record are those of [`Json`];
+/// reading it checks the syntax and builds no tree, so that it takes no more memory than the text.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JsonText(String);
+
+impl JsonText {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Parses the text.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` if it is not JSON, which decoding has ruled out.
+    pub fn to_value(&self) -> crate::Result<serde_json::Value> {
+        serde_json::from_str(&self.0).map_err(|cause| {
+            Error::new(ErrorKind::Corrupt, "a JSON document cannot be parsed").because(cause)
+        })
+    }
+}
+
+impl From<&serde_json::Value> for JsonText {
+    fn from(value: &serde_json::Value) -> Self {
+        Self(value.to_string())
+    }
+}
+
+impl std::fmt::Debug for JsonText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for JsonText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            self.to_value().map_err(S::Error::custom)?.serialize(serializer)
+        } else {
+            serializer.serialize_str(&self.0)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for JsonText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            return serde_json::Value::deserialize(deserializer).map(|value| Self::from(&value));
+        }
+        let text = String::deserialize(deserializer)?;
+        serde_json::from_str::<IgnoredAny>(&text).map_err(D::Error::custom)?;
+        Ok(Self(text))
     }
 }
 

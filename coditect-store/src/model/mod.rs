@@ -46,12 +46,14 @@ pub use id::{
     TicketId, TokenFamilyId, UserId,
 };
 pub use idempotency_entry::IdempotencyEntry;
-pub use json::Json;
+pub use json::{Json, JsonText};
 pub use membership::{Membership, Role};
 pub use message::{Author, Message};
 pub use session::{Session, SessionType};
-pub use session_memory::SessionMemory;
-pub use session_state::{ActiveFiles, PartState, Saved, SessionState, SessionStates, StatePart};
+pub use session_memory::{SessionMemory, StateQuota};
+pub use session_state::{
+    ActiveFiles, MemoryUsage, PartState, Saved, SessionState, SessionStates, StatePart,
+};
 pub use setting::{Setting, SettingScope};
 pub use tenant::Tenant;
 pub use terminal_state::{

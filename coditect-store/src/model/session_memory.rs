@@ -1,12 +1,18 @@
 //! The memory of a workspace session: what agents want to know again.
 
-use chrono::{DateTime, Utc, serde::ts_microseconds};
-use futures_util::future::try_join;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
-use super::{Json, PartState, SessionId, SessionState, TenantId};
-use crate::{Entity, Error, ErrorKind, Result, Transaction, indexes, keyspace::Space};
+use chrono::{DateTime, Utc, serde::ts_microseconds};
+use futures_util::future::try_join_all;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    JsonText, MemoryUsage, PartState, Saved, SessionId, SessionState, StatePart, TenantId,
+};
+use crate::{
+    Counter, Entity, Error, ErrorKind, Result, Transaction, indexes, keyspace::Space,
+    repository::PAGE_LIMIT,
+};
 
 /// One thing that is remembered in a session: any JSON under a key. All of a session's are
 /// `tx.list_keys::<SessionMemory>(tenant, (session,))`, in the order of their keys.
@@ -19,7 +25,7 @@ pub struct SessionMemory {
     /// What it is remembered under.
     pub key: String,
     /// What is remembered.
-    pub value: Json,
+    pub value: JsonText,
     /// When it was last written.
     #[serde(with = "ts_microseconds")]
     pub updated_at: DateTime<Utc>,
@@ -42,65 +48,258 @@ impl Entity for SessionMemory {
 
 indexes! { SessionMemory => }
 
+/// Limits on the state of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateQuota {
+    /// Maximum size of a session's memory, in bytes of JSON.
+    pub memory_bytes: u64,
+    /// Maximum size of a session's client state, in bytes, all kept versions included.
+    pub client_bytes: i64,
+    /// Maximum number of content bytes of a tenant, the [`BYTES`](Counter::BYTES) counter: memory
+    /// and client state count towards it like files.
+    pub tenant_bytes: i64,
+}
+
+impl Default for StateQuota {
+    /// 8 MiB of memory and 16 MiB of client state for a session, 10 GiB for a tenant.
+    fn default() -> Self {
+        Self { memory_bytes: 8 << 20, client_bytes: 16 << 20, tenant_bytes: 10 << 30 }
+    }
+}
+
 impl SessionMemory {
-    /// The most keys of a session.
-    pub const MOST: usize = 1_000;
+    /// Maximum number of entries of a session.
+    pub const MAX_KEYS: usize = 1_000;
 
-    /// Writes it, over what was remembered under its key, and says whether that is new. The memory's
-    /// [version](super::StatePart::Memory) goes on by one. Two rounds of reads.
-    ///
-    /// # Errors
-    ///
-    /// `NotFound` if there is no such session; those of [`Transaction::upsert`].
-    pub async fn save(&self, tx: &Transaction) -> Result<bool> {
-        let (tenant, session) = (self.tenant_id, self.session_id);
-        let version = SessionState::save(tx, tenant, session, PartState::Memory, self.updated_at);
-        let of_key = tx.get::<Self>(tenant, self.key());
-        let is_new = try_join(version, of_key).await?.1.is_none();
-        tx.upsert(self).await?;
-        Ok(is_new)
+    /// Returns the size of an entry, in bytes: of `"key":value,` in JSON.
+    pub fn entry_bytes(key: &str, value: &JsonText) -> u64 {
+        /// Two quotes, a colon and a comma.
+        const PUNCTUATION: usize = 4;
+        let escaped = key.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();
+        (key.len() + escaped + PUNCTUATION + value.as_str().len()) as u64
     }
 
-    /// All that a session remembers, by key. One read of one range.
+    /// Writes the entry, replacing one under the same key, and returns whether it is new. Increments
+    /// the [version](super::StatePart::Memory) of the memory. Three rounds of reads.
     ///
     /// # Errors
     ///
-    /// Those of [`Scan::all`](crate::Scan::all).
-    pub async fn all(
+    /// Those of [`change`](Self::change).
+    pub async fn save(&self, tx: &Transaction, quota: &StateQuota) -> Result<bool> {
+        let of = (self.tenant_id, self.session_id);
+        let before = Self::read_keys(tx, of, [self.key.as_str()]).await?;
+        let after = [(self.key.clone(), Some(self.value.clone()))].into();
+        Self::change(tx, of, (&before, after), quota, self.updated_at).await?;
+        Ok(before.is_empty())
+    }
+
+    /// Returns the version and the size of a session's memory; `None` before its first change. One
+    /// read.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Transaction::get`].
+    pub async fn usage(
         tx: &Transaction,
-        tenant: TenantId,
-        session: SessionId,
-    ) -> Result<Map<String, Value>> {
-        let all = tx.list_keys::<Self>(tenant, (session,)).all(Self::MOST).await?;
-        Ok(all.into_iter().map(|memory| (memory.key, memory.value.0)).collect())
+        (tenant, session): (TenantId, SessionId),
+    ) -> Result<Option<Saved<MemoryUsage>>> {
+        let saved = tx.get::<SessionState>(tenant, (session, StatePart::Memory)).await?;
+        Ok(saved.and_then(|SessionState { version, saved_at, state, .. }| match state {
+            PartState::Memory(state) => Some(Saved { version, saved_at, state }),
+            _ => None,
+        }))
     }
 
-    /// Makes what a session remembers, which was `before`, be `after`, writing what is different, and
-    /// gives the memory's version. Two rounds of reads.
+    /// Returns all entries of a session as a JSON object, ordered by key. It takes one read of one
+    /// range per MiB, and no more memory than its result, of size `usage`, and one such range.
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such session, `Limit` if that is more than it may remember; those of
-    /// [`Transaction::upsert`].
+    /// Those of [`Scan::page`](crate::Scan::page).
+    pub async fn to_json(
+        tx: &Transaction,
+        (tenant, session): (TenantId, SessionId),
+        usage: MemoryUsage,
+    ) -> Result<Vec<u8>> {
+        let entries = tx.list_keys::<Self>(tenant, (session,));
+        let mut json = Vec::with_capacity(usize::try_from(usage.bytes).unwrap_or_default() + 2);
+        json.push(b'{');
+        let mut next = None;
+        loop {
+            let page = entries.page(PAGE_LIMIT, next.as_ref()).await?;
+            for Self { key, value, .. } in page.items {
+                if json.len() > 1 {
+                    json.push(b',');
+                }
+                json.extend(serde_json::Value::String(key).to_string().bytes());
+                json.push(b':');
+                json.extend(value.as_str().bytes());
+            }
+            next = page.next;
+            if next.is_none() {
+                json.push(b'}');
+                return Ok(json);
+            }
+        }
+    }
+
+    /// Returns the entries under `keys` that exist. One round of reads.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Transaction::get`].
+    pub async fn read_keys<'a>(
+        tx: &Transaction,
+        (tenant, session): (TenantId, SessionId),
+        keys: impl IntoIterator<Item = &'a str>,
+    ) -> Result<BTreeMap<String, JsonText>> {
+        let reads = keys.into_iter().map(|key| tx.get::<Self>(tenant, (session, key.to_owned())));
+        let found = try_join_all(reads).await?.into_iter().flatten();
+        Ok(found.map(|memory| (memory.key, memory.value)).collect())
+    }
+
+    /// Writes the entries of `after`, of which `None` removes one, and returns the version of the
+    /// memory. `before` has the present entries under the same keys; no other entry is read. Two
+    /// rounds of reads.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such session, `Limit` if the memory would exceed
+    /// [`MAX_KEYS`](Self::MAX_KEYS) or the quota of a session, `Quota` if the tenant has no room;
+    /// those of [`Transaction::upsert`].
+    pub async fn change(
+        tx: &Transaction,
+        (tenant, session): (TenantId, SessionId),
+        (before, after): (&BTreeMap<String, JsonText>, BTreeMap<String, Option<JsonText>>),
+        quota: &StateQuota,
+        now: DateTime<Utc>,
+    ) -> Result<u64> {
+        let mut added = MemoryUsage::default();
+        let mut removed = MemoryUsage::default();
+        let mut written = Vec::new();
+        for (key, value) in after {
+            let old = before.get(&key);
+            if let Some(old) = old {
+                removed.add(&key, old);
+            }
+            match value {
+                None if old.is_none() => {}
+                None => {
+                    tx.delete::<Self>(tenant, (session, key)).await?;
+                }
+                Some(value) => {
+                    added.add(&key, &value);
+                    if old != Some(&value) {
+                        let (tenant_id, session_id) = (tenant, session);
+                        written.push(Self { tenant_id, session_id, key, value, updated_at: now });
+                    }
+                }
+            }
+        }
+        let version = Self::save_usage(tx, (tenant, session), quota, now, |usage| MemoryUsage {
+            keys: (usage.keys + added.keys).saturating_sub(removed.keys),
+            bytes: (usage.bytes + added.bytes).saturating_sub(removed.bytes),
+        });
+        let version = version.await?;
+        try_join_all(written.iter().map(|entry| tx.upsert(entry))).await?;
+        Ok(version)
+    }
+
+    /// Replaces all entries by `after`, without reading them, and returns the version of the memory.
+    /// Two rounds of reads.
+    ///
+    /// # Errors
+    ///
+    /// As [`change`](Self::change).
     pub async fn replace(
         tx: &Transaction,
         (tenant, session): (TenantId, SessionId),
-        (before, after): (&Map<String, Value>, &Map<String, Value>),
+        after: BTreeMap<String, JsonText>,
+        quota: &StateQuota,
         now: DateTime<Utc>,
     ) -> Result<u64> {
-        if after.len() > Self::MOST {
-            let message = "a session remembers a thousand keys at the most";
-            return Err(Error::new(ErrorKind::Limit, message));
+        let mut usage = MemoryUsage::default();
+        for (key, value) in &after {
+            usage.add(key, value);
         }
-        for key in before.keys().filter(|key| !after.contains_key(*key)) {
-            tx.delete::<Self>(tenant, (session, key.clone())).await?;
+        let version = Self::save_usage(tx, (tenant, session), quota, now, |_| usage).await?;
+        tx.clear_keys::<Self>(tenant, &session).await?;
+        let (tenant_id, session_id) = (tenant, session);
+        let entry = |(key, value)| Self { tenant_id, session_id, key, value, updated_at: now };
+        let entries: Vec<Self> = after.into_iter().map(entry).collect();
+        try_join_all(entries.iter().map(|entry| tx.upsert(entry))).await?;
+        Ok(version)
+    }
+
+    /// Saves the size that `change` returns, within the quota, and returns the memory's version.
+    async fn save_usage(
+        tx: &Transaction,
+        (tenant, session): (TenantId, SessionId),
+        quota: &StateQuota,
+        now: DateTime<Utc>,
+        change: impl FnOnce(MemoryUsage) -> MemoryUsage,
+    ) -> Result<u64> {
+        let mut growth = 0;
+        let saved =
+            SessionState::save_part(tx, (tenant, session), StatePart::Memory, now, |before| {
+                let before = match before {
+                    Some(PartState::Memory(usage)) => *usage,
+                    _ => MemoryUsage::default(),
+                };
+                let after = change(before);
+                if after.keys > Self::MAX_KEYS as u64 && after.keys > before.keys {
+                    let message =
+                        format!("a session's memory has more than {} keys", Self::MAX_KEYS);
+                    return Err(Error::new(ErrorKind::Limit, message));
+                }
+                if after.bytes > quota.memory_bytes && after.bytes > before.bytes {
+                    let most = quota.memory_bytes;
+                    let message = format!("a session's memory would exceed {most} bytes");
+                    return Err(Error::new(ErrorKind::Limit, message));
+                }
+                growth = signed(after.bytes) - signed(before.bytes);
+                Ok(PartState::Memory(after))
+            });
+        let version = saved.await?;
+        match growth {
+            1.. => tx.charge(tenant, Counter::BYTES, growth, quota.tenant_bytes).await?,
+            0 => {}
+            less => tx.release(tenant, Counter::BYTES, -less)?,
         }
-        for (key, value) in after.iter().filter(|(key, value)| before.get(*key) != Some(value)) {
-            let (key, value) = (key.clone(), Json(value.clone()));
-            let memory =
-                Self { tenant_id: tenant, session_id: session, key, value, updated_at: now };
-            tx.upsert(&memory).await?;
+        Ok(version)
+    }
+}
+
+impl MemoryUsage {
+    /// Adds an entry.
+    pub fn add(&mut self, key: &str, value: &JsonText) {
+        self.keys += 1;
+        self.bytes += SessionMemory::entry_bytes(key, value);
+    }
+
+    /// Removes an entry.
+    pub fn remove(&mut self, key: &str, value: &JsonText) {
+        self.keys = self.keys.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(SessionMemory::entry_bytes(key, value));
+    }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entry_size_is_that_of_its_json() {
+        for key in ["k", "a\"b", "a\\b", "\u{e9}", "\u{7f}\u{85}\u{2028}"] {
+            let value = JsonText::from(&serde_json::json!({"x": [1, "\n"]}));
+            let object = serde_json::json!({ key: value.to_value().unwrap() }).to_string();
+            // The braces of the object, less the comma.
+            let expected = (object.len() - 2 + 1) as u64;
+            assert_eq!(SessionMemory::entry_bytes(key, &value), expected, "{key}");
         }
-        SessionState::save(tx, tenant, session, PartState::Memory, now).await
     }
 }

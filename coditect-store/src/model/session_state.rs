@@ -38,9 +38,19 @@ pub enum PartState {
     Terminal(TerminalState),
     /// What is open, by path.
     ActiveFiles(ActiveFiles),
-    /// That its [memory](super::SessionMemory) has changed: what is remembered lies there, key by key,
-    /// and this has its version.
-    Memory,
+    /// The size of its [memory](super::SessionMemory), whose entries are records of their own. This
+    /// record has the version of the memory as a whole.
+    Memory(MemoryUsage),
+}
+
+/// The size of a session's [memory](super::SessionMemory).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryUsage {
+    /// The number of its entries.
+    pub keys: u64,
+    /// Its size as JSON, in bytes, as [`SessionMemory::entry_bytes`](super::SessionMemory::entry_bytes)
+    /// counts them.
+    pub bytes: u64,
 }
 
 /// Which part of a session's state.
@@ -71,8 +81,8 @@ pub struct SessionStates {
     pub terminal: Option<Saved<TerminalState>>,
     /// What is open.
     pub active_files: Option<Saved<ActiveFiles>>,
-    /// The version of the memory, and when it was last changed.
-    pub memory: Option<Saved<()>>,
+    /// The version and the size of the memory, and when it was last changed.
+    pub memory: Option<Saved<MemoryUsage>>,
 }
 
 /// A part as it was saved.
@@ -118,9 +128,21 @@ impl SessionState {
         now: DateTime<Utc>,
     ) -> Result<u64> {
         let state = state.into();
+        Self::save_part(tx, (tenant, session), state.part(), now, |_| Ok(state)).await
+    }
+
+    /// Saves what `change` returns, given the present state, as `part`, and returns its version.
+    pub(super) async fn save_part(
+        tx: &Transaction,
+        (tenant, session): (TenantId, SessionId),
+        part: StatePart,
+        now: DateTime<Utc>,
+        change: impl FnOnce(Option<&PartState>) -> Result<PartState>,
+    ) -> Result<u64> {
         let of_session = tx.require::<Session>(tenant, session);
-        let of_part = tx.get::<Self>(tenant, (session, state.part()));
+        let of_part = tx.get::<Self>(tenant, (session, part));
         let (_, before) = try_join(of_session, of_part).await?;
+        let state = change(before.as_ref().map(|before| &before.state))?;
         let version = before.map_or(0, |before| before.version) + 1;
         let next = Self { tenant_id: tenant, session_id: session, version, saved_at: now, state };
         tx.upsert(&next).await?;
@@ -150,7 +172,9 @@ impl SessionState {
                 PartState::ActiveFiles(state) => {
                     states.active_files = Some(Saved { version, saved_at, state });
                 }
-                PartState::Memory => states.memory = Some(Saved { version, saved_at, state: () }),
+                PartState::Memory(state) => {
+                    states.memory = Some(Saved { version, saved_at, state });
+                }
             }
         }
         Ok(states)
@@ -164,7 +188,7 @@ impl PartState {
             Self::Editor(_) => StatePart::Editor,
             Self::Terminal(_) => StatePart::Terminal,
             Self::ActiveFiles(_) => StatePart::ActiveFiles,
-            Self::Memory => StatePart::Memory,
+            Self::Memory(_) => StatePart::Memory,
         }
     }
 }

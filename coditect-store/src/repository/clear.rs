@@ -1,10 +1,30 @@
 //! Clearing a range of any length, in transactions of bounded size.
 
 use crate::{
-    Result, Store, Transaction,
+    Entity, Result, Store, Transaction,
     engine::{RangeQuery, Stopped},
-    keyspace::KeyRange,
+    keyspace::{KeyPart, KeyRange},
+    model::TenantId,
 };
+
+impl Transaction {
+    /// Removes the records of a tenant whose keys begin with `front`, without reading them: a number
+    /// that one transaction can clear.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::complete`](Store::complete), if another program declares an index of theirs.
+    pub(crate) async fn clear_keys<E>(&self, tenant: TenantId, front: &impl KeyPart) -> Result<()>
+    where
+        E: Entity<Scope = TenantId>,
+    {
+        const { assert!(E::INDEXES.is_empty(), "clearing a range bypasses indexes") };
+        self.known().await?.require_all_known()?;
+        let range = KeyRange::tuples(&E::SPACE.key(self.root(), tenant, front));
+        self.engine().clear_range(&range.begin, &range.end);
+        Ok(())
+    }
+}
 
 /// A transaction clears about as many bytes.
 const BYTES: usize = 1 << 20;

@@ -29,7 +29,8 @@ use crate::{
     keyspace::{Global, KeyPart, KeyRange},
     model::{
         ClientSequence, ClientState, Conversation, ConversationId, Deleted, Deletion, Draft, File,
-        Message, Session, SessionId, SessionMemory, SessionState, Tenant, TenantId,
+        Message, PartState, Session, SessionId, SessionMemory, SessionState, StatePart, Tenant,
+        TenantId,
     },
 };
 
@@ -193,9 +194,10 @@ impl Store {
         session: SessionId,
         requested_at: DateTime<Utc>,
     ) -> Result<()> {
-        self.delete_keys::<SessionState>(tenant, &session).await?;
         self.delete_keys::<SessionMemory>(tenant, &session).await?;
         self.delete_keys::<ClientState>(tenant, &session).await?;
+        self.run_idempotent(|tx| async move { release_state(&tx, tenant, session).await }).await?;
+        self.delete_keys::<SessionState>(tenant, &session).await?;
         self.delete_sequences(tenant, session).await?;
         self.delete_drafts(tenant, session).await?;
         self.delete_files(tenant, session).await?;
@@ -325,6 +327,22 @@ impl Store {
                 return Ok(());
             }
         }
+    }
+}
+
+/// Releases the bytes of the memory and the client state of a deleted session, once: what counts them
+/// is removed in the same transaction.
+async fn release_state(tx: &Transaction, tenant: TenantId, session: SessionId) -> Result<()> {
+    let usage = tx.delete::<SessionState>(tenant, (session, StatePart::Memory)).await?;
+    let memory_bytes = match usage.map(|saved| saved.state) {
+        Some(PartState::Memory(usage)) => i64::try_from(usage.bytes).unwrap_or(i64::MAX),
+        _ => 0,
+    };
+    let of = (tenant, session);
+    let client_bytes = tx.remove_session_counter(of, Counter::CLIENT_STATE_BYTES).await?;
+    match memory_bytes.saturating_add(client_bytes) {
+        freed @ 1.. => tx.release(tenant, Counter::BYTES, freed),
+        _ => Ok(()),
     }
 }
 

@@ -49,8 +49,8 @@ pub(crate) use catalog::{Catalog, index_states, retired_names, retired_with_entr
 use claims::{Claim, Claims};
 pub use cursor::Cursor;
 pub use log::{Appended, LogScan, Logged};
-pub(crate) use quota::COUNTERS;
 pub use quota::Counter;
+pub(crate) use quota::{COUNTERS, SESSION_COUNTERS};
 pub(crate) use restore::{admit, check_meta, refuse_rivals, require_all_built, restore, take_back};
 pub use retire::{IndexRemoval, RemovalProgress};
 pub use revision::{Revision, Stored};
@@ -73,7 +73,7 @@ use crate::{
 };
 
 /// The spaces of each tenant that hold neither records nor their entries, and no declaration names.
-pub(crate) const PLAIN: [&str; 2] = [COUNTERS.name(), CHUNKS.name()];
+pub(crate) const PLAIN: [&str; 3] = [COUNTERS.name(), SESSION_COUNTERS.name(), CHUNKS.name()];
 
 /// One attempt at reading and writing records, all or nothing. A handle that is cheap to clone;
 /// all its clones are the same transaction, and its reads may run together. It sees its own

@@ -33,7 +33,7 @@ use crate::{
     Error, ErrorKind, Result,
     engine::AtomicOp,
     keyspace::{KeyPart as _, KeyRange, Space, is_name},
-    model::TenantId,
+    model::{SessionId, TenantId},
 };
 
 /// Into how many parts the half of a limit is divided at the most: so many may be charged at the
@@ -42,6 +42,10 @@ pub const SLOTS: u32 = 64;
 
 /// Where counters lie.
 pub(crate) const COUNTERS: Space<TenantId> = Space::tenant("counters").keyed(&["name"]);
+
+/// Counters of a workspace session, which are deleted with it.
+pub(crate) const SESSION_COUNTERS: Space<TenantId> =
+    Space::tenant("session_counters").keyed(&["session", "name"]);
 
 /// Something that is counted for each tenant.
 ///
@@ -64,6 +68,8 @@ impl Counter {
     pub const FILES: Self = Self::new("files");
     /// How many bytes of content a tenant has.
     pub const BYTES: Self = Self::new("bytes");
+    /// Bytes of client state of a session.
+    pub(crate) const CLIENT_STATE_BYTES: Self = Self::new("client_state_bytes");
 
     /// The counter named `name`: lower-case letters, digits and `_`. Persisted: never rename it,
     /// never count something else by it.
@@ -90,8 +96,11 @@ impl Transaction {
     ///
     /// `Corrupt` if it is no number.
     pub async fn counter(&self, tenant: TenantId, counter: Counter) -> Result<i64> {
-        let bytes = self.engine.snapshot().get(&self.counter_key(tenant, counter)).await?;
-        number(counter, bytes)
+        self.counter_at(&self.counter_key(tenant, counter), counter).await
+    }
+
+    async fn counter_at(&self, key: &[u8], counter: Counter) -> Result<i64> {
+        number(counter, self.engine.snapshot().get(key).await?)
     }
 
     /// Adds `amount`, 0 or more, to `counter`, unless it exceeds `limit` then: the
@@ -111,12 +120,33 @@ impl Transaction {
         amount: i64,
         limit: i64,
     ) -> Result<()> {
+        self.charge_at(self.counter_key(tenant, counter), counter, amount, limit).await
+    }
+
+    /// As [`charge`](Self::charge), of a counter of `session`.
+    pub(crate) async fn charge_session(
+        &self,
+        (tenant, session): (TenantId, SessionId),
+        counter: Counter,
+        amount: i64,
+        limit: i64,
+    ) -> Result<()> {
+        self.charge_at(self.session_counter_key(tenant, session, counter), counter, amount, limit)
+            .await
+    }
+
+    async fn charge_at(
+        &self,
+        key: Vec<u8>,
+        counter: Counter,
+        amount: i64,
+        limit: i64,
+    ) -> Result<()> {
         if amount < 0 {
             return Err(Error::new(ErrorKind::Invalid, "less than nothing cannot be charged"));
         }
-        let key = self.counter_key(tenant, counter);
         let _claim = self.claim(vec![key.clone()]).await;
-        let seen = self.counter(tenant, counter).await?;
+        let seen = self.counter_at(&key, counter).await?;
         let first = self.changes(&key);
         let share = Share::of(limit).filter(|share| first && share.suffices(seen, amount));
         if let Some(share) = share {
@@ -146,13 +176,39 @@ impl Transaction {
     ///
     /// `Invalid` if `amount` is negative.
     pub fn release(&self, tenant: TenantId, counter: Counter, amount: i64) -> Result<()> {
+        self.release_at(&self.counter_key(tenant, counter), amount)
+    }
+
+    /// As [`release`](Self::release), of a counter of `session`.
+    pub(crate) fn release_session(
+        &self,
+        (tenant, session): (TenantId, SessionId),
+        counter: Counter,
+        amount: i64,
+    ) -> Result<()> {
+        self.release_at(&self.session_counter_key(tenant, session, counter), amount)
+    }
+
+    fn release_at(&self, key: &[u8], amount: i64) -> Result<()> {
         if amount < 0 {
             return Err(Error::new(ErrorKind::Invalid, "less than nothing cannot be released"));
         }
-        let key = self.counter_key(tenant, counter);
-        self.changes(&key);
-        self.engine.atomic(AtomicOp::Add, &key, &(-amount).to_le_bytes());
+        self.changes(key);
+        self.engine.atomic(AtomicOp::Add, key, &(-amount).to_le_bytes());
         Ok(())
+    }
+
+    /// Removes a counter of `session` and returns its value. One read, which conflicts with every
+    /// change of the counter.
+    pub(crate) async fn remove_session_counter(
+        &self,
+        (tenant, session): (TenantId, SessionId),
+        counter: Counter,
+    ) -> Result<i64> {
+        let key = self.session_counter_key(tenant, session, counter);
+        let value = number(counter, self.engine.get(&key).await?)?;
+        self.engine.clear(&key);
+        Ok(value)
     }
 
     /// Notes that this transaction changes the counter at `key`, and says whether it does so for
@@ -164,6 +220,15 @@ impl Transaction {
 
     fn counter_key(&self, tenant: TenantId, counter: Counter) -> Vec<u8> {
         COUNTERS.key(self.root(), tenant, &counter.name().to_owned())
+    }
+
+    fn session_counter_key(
+        &self,
+        tenant: TenantId,
+        session: SessionId,
+        counter: Counter,
+    ) -> Vec<u8> {
+        SESSION_COUNTERS.key(self.root(), tenant, &(session, counter.name().to_owned()))
     }
 }
 

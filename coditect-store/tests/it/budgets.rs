@@ -11,7 +11,7 @@ use coditect_store::{
     model::{
         AuditEntry, AuthSession, ClientState, Conversation, ConversationId, EditorState, File,
         FileHome, FilePolicy, Message, MessageId, Session, SessionId, SessionMemory, SessionState,
-        Setting, User,
+        Setting, StateQuota, User,
     },
 };
 
@@ -166,11 +166,11 @@ async fn every_look_up_of_the_models_keeps_its_budget() {
         "Session::open": (3, 3), |tx| opened.open(&tx, 100).await;
         "SessionState::save": (4, 3), |tx| SessionState::save(&tx, of, session, state(), now).await;
         "SessionState::all": (1, 1), |tx| SessionState::all(&tx, of, session).await;
-        "SessionMemory::save": (6, 3), |tx| samples::session_memory().save(&tx).await;
+        "SessionMemory::save": (5, 4), |tx| samples::session_memory().save(&tx, &StateQuota::default()).await;
         "Conversation::begin": (3, 3), |tx| begun.begin(&tx).await;
         "Message::say": (3, 3), |tx| said.say(&tx).await;
         "memory of a session": (1, 1), |tx| tx.list_keys::<SessionMemory>(of, (session,)).page(50, None).await;
-        "ClientState::save": (4, 3), |tx| ClientState::save(&tx, of, session, "theia.layout", vec![1], now).await;
+        "ClientState::save": (6, 4), |tx| ClientState::save(&tx, (of, session), ("theia.layout", vec![1]), &StateQuota::default(), now).await;
         "ClientState::newest": (1, 1), |tx| ClientState::newest(&tx, of, session, "theia.layout").await;
         "ClientState::keys, one key": (3, 3), |tx| ClientState::keys(&tx, of, session, None, 50).await;
         "ClientState::discard, one version": (3, 3), |tx| ClientState::discard(&tx, of, session, "theia.layout").await;

@@ -9,8 +9,8 @@ use coditect_store::{
     model::{
         AuditEntry, AuthSession, AuthSessionId, ClientSequence, ClientState, Conversation,
         ConversationId, Deletion, Draft, EditorState, File, FileHome, FilePolicy, IdempotencyEntry,
-        Message, MessageId, Session, SessionId, SessionMemory, SessionState, Tenant, TenantId,
-        Ticket, TicketId, TokenFamilyId, User, UserId,
+        Message, MessageId, Session, SessionId, SessionMemory, SessionState, StateQuota, Tenant,
+        TenantId, Ticket, TicketId, TokenFamilyId, User, UserId,
     },
 };
 
@@ -48,14 +48,15 @@ async fn furnished(store: &Store, tenant: TenantId, user: UserId, much: u64) -> 
     let fill = |tx: Transaction| async move {
         SessionState::save(&tx, tenant, id, EditorState::default(), now).await?;
         for n in 0..much {
-            ClientState::save(&tx, tenant, id, &format!("key {n}"), vec![7; 99], now).await?;
+            let (key, quota) = (format!("key {n}"), StateQuota::default());
+            ClientState::save(&tx, (tenant, id), (&key, vec![7; 99]), &quota, now).await?;
             let memory = SessionMemory {
                 tenant_id: tenant,
                 session_id: id,
                 key: format!("key {n}"),
                 ..samples::session_memory()
             };
-            memory.save(&tx).await?;
+            memory.save(&tx, &quota).await?;
             let client = format!("tab {n}");
             ClientSequence::claim(&tx, (tenant, id), &client, Uuid::now_v7(), now).await?;
         }
@@ -292,11 +293,12 @@ async fn what_is_hung_on_something_that_is_not_there_is_refused() {
         ..samples::conversation()
     };
     let message = Message { tenant_id: tenant, ..samples::message() };
+    let quota = StateQuota::default();
     let tx = store.begin();
     let refused = [
         SessionState::save(&tx, tenant, id, EditorState::default(), now).await.map(|_| ()),
-        ClientState::save(&tx, tenant, id, "k", vec![1], now).await.map(|_| ()),
-        memory.save(&tx).await.map(|_| ()),
+        ClientState::save(&tx, (tenant, id), ("k", vec![1]), &quota, now).await.map(|_| ()),
+        memory.save(&tx, &quota).await.map(|_| ()),
         conversation.begin(&tx).await,
         message.say(&tx).await.map(|_| ()),
     ];

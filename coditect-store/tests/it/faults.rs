@@ -12,7 +12,7 @@ use coditect_store::{
     keyspace::{Global, Root},
     model::{
         ClientState, Conversation, ConversationId, EditorState, File, FileHome, FilePolicy,
-        Message, MessageId, Session, SessionId, SessionState, Tenant, User,
+        Message, MessageId, Session, SessionId, SessionState, StateQuota, Tenant, User,
     },
     transaction::{RetryPolicy, Unknown},
 };
@@ -215,11 +215,13 @@ fn works(common: &Arc<Common>) -> Vec<(&'static str, Work)> {
         "SessionState::save": |tx, _it| {
             SessionState::save(&tx, of, session, EditorState::default(), now()).await
         };
-        "SessionMemory::save": |tx, _it| samples::session_memory().save(&tx).await;
+        "SessionMemory::save": |tx, _it| samples::session_memory().save(&tx, &StateQuota::default()).await;
         "Conversation::begin": |tx, it| it.begun.begin(&tx).await;
         "Message::say": |tx, it| it.said.say(&tx).await;
         "ClientState::save": |tx, _it| {
-            ClientState::save(&tx, of, session, "theia.layout", vec![1], now()).await
+            ClientState::save(
+                &tx, (of, session), ("theia.layout", vec![1]), &StateQuota::default(), now(),
+            ).await
         };
         "ClientState::discard": |tx, _it| ClientState::discard(&tx, of, session, "theia.layout").await;
         "File::put": |tx, it| File::put(&tx, of, (&it.home, "d/a"), it.blob, &it.policy, now()).await;

@@ -6,9 +6,9 @@ use coditect_store::{
     engine::VALUE_SIZE_LIMIT,
     model::{
         ActiveFiles, Agent, AgentId, CLIENT_STATE_VERSIONS, ClientSequence, ClientState,
-        Conversation, ConversationId, Draft, EditorState, File, FileHome, FileId, Json, PartState,
-        Session, SessionId, SessionMemory, SessionState, SessionStates, Setting, SettingScope,
-        TenantId, UserId,
+        Conversation, ConversationId, Draft, EditorState, File, FileHome, FileId, Json, JsonText,
+        PartState, Session, SessionId, SessionMemory, SessionState, SessionStates, Setting,
+        SettingScope, StateQuota, TenantId, UserId,
     },
 };
 use serde_json::json;
@@ -48,7 +48,7 @@ async fn every_record_is_created_read_changed_and_removed() {
     lives(active_files.clone(), SessionState { state: none.into(), ..active_files }).await;
     lives(memory.clone(), SessionState { version: 9, ..memory }).await;
     let memory = samples::session_memory();
-    lives(memory.clone(), SessionMemory { value: Json(json!(null)), ..memory }).await;
+    lives(memory.clone(), SessionMemory { value: JsonText::from(&json!(null)), ..memory }).await;
     let state = samples::client_state();
     lives(state.clone(), ClientState { content: vec![], ..state }).await;
     let sequence = samples::client_sequence();
@@ -223,7 +223,8 @@ async fn saved(store: &Store, key: &str, content: &[u8]) -> u64 {
     let (tenant, session) = (samples::tenant().id, samples::session().id);
     let at = samples::session().created_at;
     let save = |tx| async move {
-        ClientState::save(&tx, tenant, session, key, content.to_vec(), at).await
+        let quota = StateQuota::default();
+        ClientState::save(&tx, (tenant, session), (key, content.to_vec()), &quota, at).await
     };
     store.run(save).await.unwrap()
 }
@@ -275,8 +276,10 @@ async fn a_client_state_that_no_value_can_hold_is_refused_and_the_transaction_go
     let (tenant, session) = (samples::tenant().id, samples::session().id);
     let at = samples::session().created_at;
     let tx = store.begin();
-    let save =
-        async |length| ClientState::save(&tx, tenant, session, "k", vec![7; length], at).await;
+    let save = async |length| {
+        let (of, quota) = ((tenant, session), StateQuota::default());
+        ClientState::save(&tx, of, ("k", vec![7; length]), &quota, at).await
+    };
     let error = save(VALUE_SIZE_LIMIT).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Limit);
     assert_eq!(save(VALUE_SIZE_LIMIT - 100).await.unwrap(), 1);

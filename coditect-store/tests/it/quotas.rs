@@ -1,11 +1,17 @@
 //! Quotas: what is counted, what is refused, and that no race gets past a limit.
 
 use coditect_store::{
-    Counter, Error, ErrorKind, Store, Transaction, engine::RangeQuery, transaction::RetryPolicy,
+    Counter, Error, ErrorKind, Store, Transaction,
+    engine::RangeQuery,
+    model::{ClientState, JsonText, SessionMemory, StateQuota},
+    transaction::RetryPolicy,
 };
 use proptest::prelude::*;
 
-use crate::planner::{store, tenant};
+use crate::{
+    planner::{store, tenant},
+    samples,
+};
 
 const FILES: Counter = Counter::FILES;
 
@@ -199,4 +205,52 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(interleave(limit, steps));
     }
+}
+
+#[tokio::test]
+async fn memory_and_client_state_count_towards_the_tenants_bytes() {
+    let store = store().await;
+    let session = &samples::session();
+    let (tenant, id, now) = (session.tenant_id, session.id, session.created_at);
+    store.run(|tx| async move { session.open(&tx, 10).await }).await.unwrap();
+    let bytes = async || store.begin().counter(tenant, Counter::BYTES).await.unwrap();
+    let text = |length| JsonText::from(&serde_json::Value::from("x".repeat(length)));
+    let remember = async |key: &str, length, quota: &StateQuota| {
+        let memory =
+            &SessionMemory { key: key.into(), value: text(length), ..samples::session_memory() };
+        store.run(|tx| async move { memory.save(&tx, quota).await }).await
+    };
+    let quota = StateQuota { memory_bytes: 1_000, client_bytes: 500, tenant_bytes: 1_200 };
+    remember("a", 600, &quota).await.unwrap();
+    let entry_bytes = SessionMemory::entry_bytes("a", &text(600));
+    assert_eq!(bytes().await, i64::try_from(entry_bytes).unwrap());
+    let more = remember("b", 600, &quota).await.unwrap_err();
+    assert_eq!(more.kind(), ErrorKind::Limit);
+
+    let keep = async |length| {
+        let (of, quota) = ((tenant, id), &quota);
+        store
+            .run(|tx| async move {
+                ClientState::save(&tx, of, ("k", vec![7; length]), quota, now).await
+            })
+            .await
+    };
+    let before = bytes().await;
+    keep(300).await.unwrap();
+    assert_eq!(bytes().await, before + 301);
+    let more = keep(250).await.unwrap_err();
+    assert_eq!(more.kind(), ErrorKind::Quota("client_state_bytes"));
+    remember("b", 200, &quota).await.unwrap();
+    let more = keep(150).await.unwrap_err();
+    assert_eq!(more.kind(), ErrorKind::Quota("bytes"));
+    remember("b", 1, &quota).await.unwrap();
+    keep(150).await.unwrap();
+    // Smaller ones take the place of the first, which then counts no longer.
+    for _ in 0..4 {
+        keep(1).await.unwrap();
+    }
+
+    let deletion = store.run(|tx| async move { tx.delete_session(tenant, id, now).await });
+    store.complete(&deletion.await.unwrap().unwrap()).await.unwrap();
+    assert_eq!(bytes().await, 0);
 }

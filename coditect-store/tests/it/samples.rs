@@ -8,10 +8,10 @@ use coditect_store::{
         ActiveFiles, Agent, AgentId, AuditEntry, AuthSession, AuthSessionId, Author, BlobId,
         BlobState, ClientSequence, ClientState, Conversation, ConversationId, Deleted, Deletion,
         DetachedBlob, Draft, EditorState, File, FileHome, FileId, FileKind, FileVersion,
-        IdempotencyEntry, Json, Membership, Message, MessageId, PartState, Revocation,
-        RevocationReason, Role, Selection, Session, SessionId, SessionMemory, SessionState,
-        SessionType, Setting, SettingScope, Tab, Tenant, TenantId, Terminal, TerminalState,
-        TextPosition, Ticket, TicketId, TokenFamilyId, User, UserId, UserStatus,
+        IdempotencyEntry, Json, JsonText, Membership, MemoryUsage, Message, MessageId, PartState,
+        Revocation, RevocationReason, Role, Selection, Session, SessionId, SessionMemory,
+        SessionState, SessionType, Setting, SettingScope, Tab, Tenant, TenantId, Terminal,
+        TerminalState, TextPosition, Ticket, TicketId, TokenFamilyId, User, UserId, UserStatus,
     },
 };
 use serde_json::json;
@@ -125,7 +125,7 @@ pub(crate) fn session_states() -> [SessionState; 4] {
         state(42, editor()),
         state(7, terminal()),
         state(300, active_files),
-        state(8, PartState::Memory),
+        state(8, PartState::Memory(MemoryUsage { keys: 2, bytes: 300 })),
     ]
 }
 
@@ -134,7 +134,7 @@ pub(crate) fn session_memory() -> SessionMemory {
         tenant_id: tenant().id,
         session_id: session().id,
         key: "plan".into(),
-        value: Json(json!(["read", { "then": "write" }])),
+        value: JsonText::from(&json!(["read", { "then": "write" }])),
         updated_at: time(14),
     }
 }
@@ -332,6 +332,8 @@ pub(crate) async fn write(tx: &Transaction) {
     for state in session_states() {
         tx.create(&state).await.unwrap();
     }
+    // What the memory's record counts.
+    tx.charge(tenant().id, Counter::BYTES, 300, 1_000).await.unwrap();
     tx.create(&client_state()).await.unwrap();
     tx.create(&conversation()).await.unwrap();
     for setting in settings() {

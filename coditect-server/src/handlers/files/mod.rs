@@ -43,7 +43,8 @@ use crate::{
 };
 
 /// What a tenant may keep.
-const POLICY: FilePolicy = FilePolicy { versions: 10, files: 1_000_000, bytes: 10 << 30 };
+pub(crate) const POLICY: FilePolicy =
+    FilePolicy { versions: 10, files: 1_000_000, bytes: 10 << 30 };
 
 /// The most that one copy copies.
 const MOST_COPIED: usize = File::MOST_MOVED;

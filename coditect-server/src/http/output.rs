@@ -1,0 +1,499 @@
+//! Limits on the memory that responses hold until their clients have taken them.
+//!
+//! Each response is charged for its bytes to its connection, its user and the process before it is
+//! sent. The charge is tied to the bytes themselves: it ends when the last of them has been written
+//! to the socket or was dropped, whether they are in a body, in hyper or in the send queue of an
+//! HTTP/2 stream. What exceeds a limit waits for [`WAIT`] and is then refused: with 429 if the
+//! connection or the user holds too much, with 503 if the process does.
+//!
+//! # Invariants
+//!
+//! - A response to a safe request is never sent beyond a limit.
+//! - A request that changes something is refused before it is handled, never after: its response is
+//!   charged in any case, and is small.
+//! - A user who holds nothing gets a response of up to [`ALWAYS_ADMITTED_BYTES`] although the process
+//!   is at its limit, so that some clients' unread responses never lock out the others.
+//! - Bytes that several responses share are charged once, by their owner: see [`Shared`].
+
+use std::{
+    collections::HashMap,
+    fmt,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use coditect_store::model::UserId;
+use http_body_util::BodyExt as _;
+use hyper::{
+    Response, StatusCode,
+    body::{Body as HttpBody, Frame, SizeHint},
+};
+use tokio::{sync::Notify, time::timeout};
+
+use super::{Body, BodyError};
+use crate::problem::{Problem, SOON};
+
+/// How long a response waits for others to be taken before it is refused.
+pub(crate) const WAIT: Duration = Duration::from_secs(1);
+
+/// The part of the process's limit that one user may hold, and that one connection may.
+const SHARE: u64 = 8;
+
+/// Size of a response that a user who holds nothing always gets.
+const ALWAYS_ADMITTED_BYTES: u64 = 64 << 10;
+
+/// Charge for a body of unknown size, which is streamed in pieces.
+const STREAM_BYTES: u64 = 128 << 10;
+
+/// The code of a refusal for what a connection or a user holds.
+pub(crate) const UNREAD: &str = "RESPONSES_UNREAD";
+
+/// The limits of a server, and what is held.
+#[derive(Debug)]
+pub(crate) struct Output {
+    process: Arc<Account>,
+    share_bytes: u64,
+    users: Mutex<HashMap<UserId, Weak<Account>>>,
+}
+
+/// The bytes that one connection, user or process holds.
+#[derive(Debug)]
+pub(crate) struct Account {
+    limit_bytes: u64,
+    held_bytes: AtomicU64,
+    waiting_bytes: AtomicU64,
+    released: Notify,
+}
+
+/// A charge, which ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    accounts: Vec<Arc<Account>>,
+    bytes: AtomicU64,
+}
+
+/// The number of bytes of a response that are charged elsewhere: an extension of the response.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shared(pub(crate) u64);
+
+/// The account that refuses a charge.
+#[derive(Debug)]
+struct Exhausted(Arc<Account>);
+
+impl Account {
+    fn new(limit_bytes: u64) -> Arc<Self> {
+        Arc::new(Self {
+            limit_bytes,
+            held_bytes: AtomicU64::new(0),
+            waiting_bytes: AtomicU64::new(0),
+            released: Notify::new(),
+        })
+    }
+
+    fn held(&self) -> u64 {
+        self.held_bytes.load(Ordering::Acquire)
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.held() >= self.limit_bytes
+    }
+
+    /// Adds `bytes` unless that exceeds the limit; an account that holds nothing takes any number.
+    fn try_add(&self, bytes: u64) -> bool {
+        let add = |held: u64| {
+            let sum = held.saturating_add(bytes);
+            (held == 0 || sum <= self.limit_bytes).then_some(sum)
+        };
+        self.held_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok()
+    }
+
+    fn add(&self, bytes: u64) {
+        self.held_bytes.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    fn remove(&self, bytes: u64) {
+        self.held_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.released.notify_waiters();
+    }
+}
+
+impl Output {
+    /// Returns the limits of a process that holds at most `limit_bytes`, of which a user and a
+    /// connection hold an eighth, or `least_bytes` if that is more.
+    pub(crate) fn new(limit_bytes: u64, least_bytes: u64) -> Self {
+        Self {
+            process: Account::new(limit_bytes),
+            share_bytes: (limit_bytes / SHARE).max(least_bytes),
+            users: Mutex::default(),
+        }
+    }
+
+    /// Returns the account of a new connection.
+    pub(crate) fn connection(&self) -> Arc<Account> {
+        Account::new(self.share_bytes)
+    }
+
+    /// Returns the account of `user`.
+    pub(crate) fn user(&self, user: UserId) -> Arc<Account> {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(account) = users.get(&user).and_then(Weak::upgrade) {
+            return account;
+        }
+        if users.len() == users.capacity() {
+            users.retain(|_, account| account.strong_count() > 0);
+        }
+        let account = Account::new(self.share_bytes);
+        users.insert(user, Arc::downgrade(&account));
+        account
+    }
+
+    /// Charges `bytes` to `accounts` and the process, at once or not at all.
+    ///
+    /// # Errors
+    ///
+    /// 429 or 503 if one of them has no room.
+    pub(crate) fn try_charge(
+        &self,
+        accounts: &[Arc<Account>],
+        bytes: u64,
+    ) -> Result<Charge, Problem> {
+        self.charge_now(accounts, bytes).map_err(|exhausted| self.refusal(&exhausted))
+    }
+
+    /// Charges `bytes` to `accounts` and the process, and waits until there is room.
+    ///
+    /// # Errors
+    ///
+    /// 429 or 503 if there is none after `patience`, or if too much is waiting already.
+    pub(crate) async fn charge(
+        &self,
+        accounts: &[Arc<Account>],
+        bytes: u64,
+        patience: Duration,
+    ) -> Result<Charge, Problem> {
+        let exhausted = match self.charge_now(accounts, bytes) {
+            Ok(charge) => return Ok(charge),
+            Err(exhausted) => exhausted,
+        };
+        let Some(_waiting) = Waiting::begin(&exhausted.0, bytes) else {
+            return Err(self.refusal(&exhausted));
+        };
+        let mut last = exhausted;
+        let charged = async {
+            loop {
+                let account = Arc::clone(&last.0);
+                let released = account.released.notified();
+                tokio::pin!(released);
+                // From here on no release is missed.
+                released.as_mut().enable();
+                match self.charge_now(accounts, bytes) {
+                    Ok(charge) => return charge,
+                    Err(exhausted) => last = exhausted,
+                }
+                if Arc::ptr_eq(&last.0, &account) {
+                    released.await;
+                }
+            }
+        };
+        match timeout(patience, charged).await {
+            Ok(charge) => Ok(charge),
+            Err(_elapsed) => Err(self.refusal(&last)),
+        }
+    }
+
+    fn charge_now(&self, accounts: &[Arc<Account>], bytes: u64) -> Result<Charge, Exhausted> {
+        let small = bytes <= ALWAYS_ADMITTED_BYTES;
+        let is_idle = small && accounts.iter().all(|account| account.held() == 0);
+        let mut charged = Vec::with_capacity(accounts.len() + 1);
+        for account in accounts.iter().chain([&self.process]) {
+            if is_idle && Arc::ptr_eq(account, &self.process) {
+                account.add(bytes);
+            } else if !account.try_add(bytes) {
+                let exhausted = Exhausted(Arc::clone(account));
+                drop(Charge { accounts: charged, bytes: AtomicU64::new(bytes) });
+                return Err(exhausted);
+            }
+            charged.push(Arc::clone(account));
+        }
+        Ok(Charge { accounts: charged, bytes: AtomicU64::new(bytes) })
+    }
+
+    /// Charges `bytes` in any case.
+    pub(crate) fn charge_anyway(&self, accounts: &[Arc<Account>], bytes: u64) -> Charge {
+        let accounts: Vec<_> = accounts.iter().chain([&self.process]).cloned().collect();
+        for account in &accounts {
+            account.add(bytes);
+        }
+        Charge { accounts, bytes: AtomicU64::new(bytes) }
+    }
+
+    /// Refuses a request of `account` if that is at its limit.
+    ///
+    /// # Errors
+    ///
+    /// 429 if it is.
+    pub(crate) fn require_room(&self, account: &Arc<Account>) -> Result<(), Problem> {
+        if account.is_exhausted() {
+            return Err(self.refusal(&Exhausted(Arc::clone(account))));
+        }
+        Ok(())
+    }
+
+    /// Waits until `account` is below its limit.
+    ///
+    /// # Errors
+    ///
+    /// 429 if it is not after [`WAIT`].
+    pub(crate) async fn admit(&self, account: &Arc<Account>) -> Result<(), Problem> {
+        if !account.is_exhausted() {
+            return Ok(());
+        }
+        let below = async {
+            loop {
+                let released = account.released.notified();
+                tokio::pin!(released);
+                released.as_mut().enable();
+                if !account.is_exhausted() {
+                    return;
+                }
+                released.await;
+            }
+        };
+        let refused = |_elapsed| self.refusal(&Exhausted(Arc::clone(account)));
+        timeout(WAIT, below).await.map_err(refused)
+    }
+
+    fn refusal(&self, exhausted: &Exhausted) -> Problem {
+        if Arc::ptr_eq(&exhausted.0, &self.process) {
+            return Problem::unavailable("BUSY", SOON);
+        }
+        let message = "Earlier responses have not been read yet. Read them, then try again.";
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, UNREAD, message).with_retry_after(SOON)
+    }
+
+    /// Charges the body of `response` to `accounts`. Waits for room if `is_refusable`.
+    ///
+    /// # Errors
+    ///
+    /// As [`charge`](Self::charge), if `is_refusable`.
+    pub(super) async fn charge_body(
+        &self,
+        response: Response<Body>,
+        accounts: &[Arc<Account>],
+        is_refusable: bool,
+    ) -> Result<Response<Body>, Problem> {
+        let size = response.body().size_hint().exact().unwrap_or(STREAM_BYTES);
+        let shared = response.extensions().get::<Shared>().map_or(0, |shared| shared.0);
+        let bytes = size.saturating_sub(shared);
+        if bytes == 0 {
+            return Ok(response);
+        }
+        let charge = if is_refusable {
+            self.charge(accounts, bytes, WAIT).await?
+        } else {
+            self.charge_anyway(accounts, bytes)
+        };
+        let charge = Arc::new(charge);
+        Ok(response.map(|body| Charged { body, charge }.boxed_unsync()))
+    }
+}
+
+impl Charge {
+    /// Releases all but `bytes`.
+    pub(crate) fn shrink_to(&self, bytes: u64) {
+        let before = self.bytes.fetch_min(bytes, Ordering::AcqRel);
+        for account in &self.accounts {
+            account.remove(before.saturating_sub(bytes));
+        }
+    }
+
+    /// The number of bytes that are charged.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        for account in &self.accounts {
+            account.remove(*self.bytes.get_mut());
+        }
+    }
+}
+
+/// The bytes of a response that waits for room.
+struct Waiting {
+    account: Arc<Account>,
+    bytes: u64,
+}
+
+impl Waiting {
+    /// Returns `None` if as much is waiting as may be: an eighth of the limit, or one response.
+    fn begin(account: &Arc<Account>, bytes: u64) -> Option<Self> {
+        let most = account.limit_bytes / SHARE;
+        let add = |waiting: u64| {
+            let sum = waiting.saturating_add(bytes);
+            (waiting == 0 || sum <= most).then_some(sum)
+        };
+        let waiting = &account.waiting_bytes;
+        waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).ok()?;
+        Some(Self { account: Arc::clone(account), bytes })
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.account.waiting_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+/// A body whose pieces hold its charge.
+struct Charged {
+    body: Body,
+    charge: Arc<Charge>,
+}
+
+/// A piece of a body, with the charge for it.
+struct Piece {
+    bytes: Bytes,
+    _charge: Arc<Charge>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl HttpBody for Charged {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        Poll::Ready(frame.map(|frame| {
+            frame.map(|frame| {
+                let charge = &self.charge;
+                frame.map_data(|bytes| {
+                    Bytes::from_owner(Piece { bytes, _charge: Arc::clone(charge) })
+                })
+            })
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl fmt::Debug for Charged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Charged").field("charge", &self.charge).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::respond;
+
+    const KIB: u64 = 1 << 10;
+
+    fn output() -> Output {
+        Output::new(800 * KIB, 100 * KIB)
+    }
+
+    fn refusal(result: Result<Charge, Problem>) -> (u16, &'static str) {
+        let problem = result.unwrap_err();
+        assert!(problem.header(hyper::header::RETRY_AFTER).is_some());
+        (problem.status().as_u16(), problem.code())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn user_at_the_limit_is_refused_and_others_are_not() {
+        let output = output();
+        let (ada, grace) = (output.user(UserId::new()), output.user(UserId::new()));
+        let held = output.charge(&[Arc::clone(&ada)], 90 * KIB, WAIT).await.unwrap();
+        let refused = output.charge(&[Arc::clone(&ada)], 20 * KIB, WAIT).await;
+        assert_eq!(refusal(refused), (429, "RESPONSES_UNREAD"));
+        output.charge(&[grace], 20 * KIB, WAIT).await.unwrap();
+        drop(held);
+        output.charge(&[ada], 20 * KIB, WAIT).await.unwrap();
+        assert_eq!(output.process.held(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn process_at_the_limit_refuses_large_responses_and_admits_small_ones() {
+        let output = output();
+        let user = || [output.user(UserId::new())];
+        let _held: Vec<_> =
+            (0..8).map(|_| output.try_charge(&user(), 100 * KIB).unwrap()).collect();
+        assert_eq!(refusal(output.charge(&user(), 70 * KIB, WAIT).await), (503, "BUSY"));
+        let small = user();
+        let _first = output.charge(&small, 60 * KIB, WAIT).await.unwrap();
+        assert_eq!(refusal(output.try_charge(&small, 20 * KIB)), (503, "BUSY"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_response_is_admitted_when_another_is_taken() {
+        let output = output();
+        let user = [output.user(UserId::new())];
+        let held = output.try_charge(&user, 100 * KIB).unwrap();
+        let waiting = output.charge(&user, 8 * KIB, WAIT);
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        // No more than an eighth of the limit waits.
+        assert!(output.charge(&user, 8 * KIB, WAIT).await.is_err());
+        held.shrink_to(50 * KIB);
+        assert_eq!(waiting.await.unwrap().bytes(), 8 * KIB);
+    }
+
+    #[tokio::test]
+    async fn charge_lasts_until_the_last_piece_is_dropped() {
+        let output = output();
+        let accounts = [output.connection()];
+        let response = Response::new(respond::full(vec![7; 1000]));
+        let response = output.charge_body(response, &accounts, true).await.unwrap();
+        assert_eq!(response.body().size_hint().exact(), Some(1000));
+        let mut body = response.into_body();
+        let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        drop(body);
+        let rest = piece.slice(900..);
+        drop(piece);
+        assert_eq!(accounts[0].held(), 1000);
+        drop(rest);
+        assert_eq!((accounts[0].held(), output.process.held()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn shared_bytes_are_not_charged_again() {
+        let output = output();
+        let accounts = [output.connection()];
+        let mut response = Response::new(respond::full(vec![7; 1000]));
+        response.extensions_mut().insert(Shared(900));
+        let _response = output.charge_body(response, &accounts, true).await.unwrap();
+        assert_eq!(accounts[0].held(), 100);
+    }
+
+    #[test]
+    fn accounts_of_users_who_hold_nothing_are_forgotten() {
+        let output = output();
+        for _ in 0..1000 {
+            output.user(UserId::new());
+        }
+        assert!(output.users.lock().unwrap().len() < 1000);
+    }
+}

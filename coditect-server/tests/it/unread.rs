@@ -1,0 +1,169 @@
+//! Large responses that their clients do not read: the memory they take is bounded, for a connection,
+//! a user and the process, and other users are served.
+
+#![cfg(target_os = "linux")]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::Request;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Map, Value, json};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpSocket, TcpStream},
+    time::sleep,
+};
+
+use crate::{
+    client::Call,
+    desk::Desk,
+    folder::Folder,
+    process::{Process, on},
+    socket::Socket,
+};
+
+/// Nearly all of what a session remembers.
+const MEMORY_BYTES: usize = 7_900_000;
+
+/// Additional memory of the server, whatever its clients do: a quarter of what one memory for each
+/// reader would be.
+const MAX_GROWTH_BYTES: usize = 96 << 20;
+
+async fn started(folder: &Folder) -> (Process, Desk) {
+    let process = Process::start(on(folder.path(), &["--log-level", "warn"])).await;
+    let desk = Desk::at(process.address, "ada@example.org").await;
+    (process, desk)
+}
+
+/// Fills the session's memory.
+async fn fill(desk: &Desk) {
+    let value = Value::from("x".repeat(79_000));
+    for front in 0..10 {
+        let keys = (0..10).map(|key| (format!("k{front}{key}"), value.clone()));
+        let saved = desk.patch("memory", &Value::Object(Map::from_iter(keys))).await;
+        assert_eq!(saved.status, 200);
+    }
+}
+
+async fn assert_bounded(process: &Process, before: usize) {
+    let grace = Desk::at(process.address, "grace@example.org").await;
+    assert_eq!(grace.get("restore").await.status, 200);
+    let grown = process.peak_memory().saturating_sub(before);
+    assert!(grown < MAX_GROWTH_BYTES, "{grown} bytes more");
+}
+
+/// A connection whose client reads nothing.
+async fn deaf(desk: &Desk) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(desk.server).await.unwrap()
+}
+
+#[tokio::test]
+async fn readers_of_a_large_memory_share_it() {
+    let folder = Folder::new();
+    let (process, desk) = started(&folder).await;
+    fill(&desk).await;
+    let before = process.peak_memory();
+    let mut streams = Vec::new();
+    for path in ["memory", "restore"].repeat(12) {
+        let mut stream = deaf(&desk).await;
+        let head = format!(
+            "GET {} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n",
+            desk.part(path),
+            desk.token
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        streams.push(stream);
+    }
+    for number in 0..12 {
+        let mut stream = deaf(&desk).await;
+        let head = format!(
+            "GET {}?client=c{number} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\
+             Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            desk.part("ws"),
+            desk.token
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        streams.push(stream);
+    }
+    sleep(Duration::from_secs(3)).await;
+    assert_bounded(&process, before).await;
+    // Who reads gets all of it.
+    let whole = desk.get("memory").await;
+    assert!(whole.body.len() > MEMORY_BYTES && whole.data().as_object().unwrap().len() == 100);
+    let restored = desk.get("restore").await.data();
+    assert_eq!(restored["session_memory"].as_object().unwrap().len(), 100);
+    let (_socket, restored) = Socket::open(&desk, "reader").await;
+    assert_eq!(restored["data"]["session_memory"].as_object().unwrap().len(), 100);
+    drop(streams);
+    process.terminate().await;
+}
+
+#[tokio::test]
+async fn streams_of_one_http2_connection_are_bounded_together() {
+    let folder = Folder::new();
+    let (process, desk) = started(&folder).await;
+    fill(&desk).await;
+    let before = process.peak_memory();
+    let address = desk.server;
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(1)
+        .handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    let requests = (0..120).map(|_| {
+        let request = Request::get(format!("http://{address}{}", desk.part("memory")))
+            .header("authorization", format!("Bearer {}", desk.token));
+        sender.send_request(request.body(Empty::<Bytes>::new()).unwrap())
+    });
+    let responses = futures_util::future::join_all(requests).await;
+    assert!(responses.iter().all(|response| response.as_ref().unwrap().status() == 200));
+    assert_bounded(&process, before).await;
+    drop((responses, sender));
+    connection.abort();
+    process.terminate().await;
+}
+
+#[tokio::test]
+async fn responses_beyond_the_share_of_a_user_are_refused_until_earlier_ones_are_read() {
+    let folder = Folder::new();
+    let flags = ["--log-level", "warn", "--max-unread-responses", "160MiB"];
+    let process = Process::start(on(folder.path(), &flags)).await;
+    let desk = Desk::at(process.address, "ada@example.org").await;
+    let made = desk.call(Call::post("/api/v5/sessions").value(&json!({"name": "more"}))).await;
+    let path = format!("/api/v5/sessions/{}", made.data()["id"].as_str().unwrap());
+    let more = Desk { path, token: desk.token.clone(), server: desk.server };
+    fill(&desk).await;
+    fill(&more).await;
+    let mut stream = deaf(&desk).await;
+    let head = format!(
+        "GET {} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n",
+        desk.part("memory"),
+        desk.token
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    sleep(Duration::from_secs(2)).await;
+    let refused = more.get("memory").await;
+    assert_eq!((refused.status, refused.code().as_str()), (429, "RESPONSES_UNREAD"));
+    assert!(refused.header("retry-after").is_some());
+    let grace = Desk::at(process.address, "grace@example.org").await;
+    fill(&grace).await;
+    assert_eq!(grace.get("memory").await.status, 200);
+    drop(stream);
+    let mut last = 0;
+    for _ in 0..50 {
+        last = more.get("memory").await.status;
+        if last == 200 {
+            break;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(last, 200);
+    process.terminate().await;
+}
