@@ -30,6 +30,9 @@ pub enum Pass {
         id: AuthSessionId,
         /// Whose it is.
         user: UserId,
+        /// The tenant that the ticket was created for. It stays the same if the login chooses
+        /// another one.
+        tenant: TenantId,
     },
 }
 
@@ -178,13 +181,14 @@ impl Auth {
                 self.confirm_rotation(&identity, claims.token_generation).await;
                 Ok(identity)
             }
-            Pass::Session { home, id, user: id_of_user } => {
-                let (session, user) =
-                    try_join(tx.get::<AuthSession>(*home, id), tx.get::<User>(*home, id_of_user))
-                        .await?;
-                let tenant = session.as_ref().and_then(|it| it.acts_in).unwrap_or(*home);
-                let membership = foreign_membership(tx, *home, tenant, *id_of_user).await?;
-                self.of_session(session, user, (tenant, membership))
+            Pass::Session { home, id, user: id_of_user, tenant } => {
+                let (session, user, membership) = try_join3(
+                    tx.get::<AuthSession>(*home, id),
+                    tx.get::<User>(*home, id_of_user),
+                    foreign_membership(tx, *home, *tenant, *id_of_user),
+                )
+                .await?;
+                self.of_session(session, user, (*tenant, membership))
             }
             Pass::Personal(PersonalHash(hash)) => self.of_personal(tx, hash).await,
         }

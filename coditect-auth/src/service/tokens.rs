@@ -173,8 +173,8 @@ impl Auth {
         Ok(entry.target(id).write(tx, self.clock.now()).await?)
     }
 
-    /// Makes a ticket for the login of whoever `identity` is: good once, for [30 seconds](TICKET_LIFE),
-    /// for pages of `origin` if one is given.
+    /// Creates a ticket for the login and the tenant of `identity`: valid once, for
+    /// [30 seconds](TICKET_LIFE), and for pages of `origin` if one is given.
     ///
     /// # Errors
     ///
@@ -193,6 +193,7 @@ impl Auth {
             tenant_id: session.tenant_id,
             user_id: session.user_id,
             auth_session_id: session.id,
+            active_tenant_id: identity.tenant_id,
             hash: new.hash,
             origin,
             created_at: now,
@@ -226,6 +227,7 @@ impl Auth {
             home: ticket.tenant_id,
             id: ticket.auth_session_id,
             user: ticket.user_id,
+            tenant: ticket.active_tenant_id,
         })
     }
 }

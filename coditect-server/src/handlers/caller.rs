@@ -29,6 +29,9 @@ const CSRF: &str = "x-csrf-token";
 /// Where a browser says what page a request comes from (Fetch Metadata).
 const FETCH_SITE: &str = "sec-fetch-site";
 
+/// Maximum size of a body, in bytes, that is read on the word of a signature alone.
+const UNAUTHENTICATED_BYTES: u64 = 16 << 10;
+
 /// What whoever calls has shown, and what they need to be allowed.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
@@ -78,7 +81,7 @@ pub(crate) async fn of(app: &App, request: &Request) -> Result<Caller, Problem> 
     let Some(token) = cookie else {
         let token = bearer::token(request.headers())?;
         let pass = app.auth.pass(token.expose()).await?;
-        return Ok(Caller { pass, scope, user });
+        return before_body(app, request, Caller { pass, scope, user }).await;
     };
     refuse_both(request)?;
     let pass = app.auth.pass(token).await?;
@@ -86,7 +89,20 @@ pub(crate) async fn of(app: &App, request: &Request) -> Result<Caller, Problem> 
         return Err(Problem::unauthorized(Unauthorized::InvalidToken));
     };
     refuse_forgery(app, request, claims.token_family)?;
-    Ok(Caller { pass, scope, user })
+    before_body(app, request, Caller { pass, scope, user }).await
+}
+
+/// Returns `caller`, authenticated if the request has a body that is worth refusing unread: any body of
+/// a personal token, which is not signed, and a large one of an access token, which may be revoked.
+async fn before_body(app: &App, request: &Request, caller: Caller) -> Result<Caller, Problem> {
+    let free_bytes = match caller.pass {
+        Pass::Personal(_) => 0,
+        Pass::Access(_) | Pass::Session { .. } => UNAUTHENTICATED_BYTES,
+    };
+    if request.may_exceed(free_bytes) {
+        identity(app, &caller).await?;
+    }
+    Ok(caller)
 }
 
 /// Does `work` for whoever calls, in the transaction that also reads their session and user. It may run

@@ -175,6 +175,12 @@ impl Request {
         self.body.as_ref().map_or(0, |body| body.size_hint().lower())
     }
 
+    /// Returns whether the body may be longer than `bytes`: by its length, or as it announces none.
+    pub(crate) fn may_exceed(&self, bytes: u64) -> bool {
+        let hint = self.body.as_ref().map(hyper::body::Body::size_hint);
+        hint.is_some_and(|hint| hint.upper().is_none_or(|upper| upper > bytes))
+    }
+
     /// The next piece of a body of any type and size, `None` after the last: the caller bounds it.
     ///
     /// # Errors

@@ -4,15 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use coditect_auth::{Identity, Scope, Via};
+use coditect_auth::{Identity, Scope, Via, model::PersonalToken};
 use coditect_store::{
     engine::Watch,
-    model::{AuthSession, ClientSequence, TenantId, UserId},
+    model::{AuthSession, ClientSequence, Membership, TenantId, User, UserId},
 };
-use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _, future::pending};
+use futures_util::{
+    FutureExt as _, SinkExt as _, StreamExt as _,
+    future::{pending, select_all},
+};
 use hyper::StatusCode;
 use serde_json::{Map, Value};
 use tokio::{
+    io::AsyncWriteExt as _,
     sync::watch,
     time::{Instant, sleep_until, timeout},
 };
@@ -47,6 +51,8 @@ use crate::{
 
 /// The most updates that one transaction applies.
 const BATCH: usize = 64;
+/// The size of messages, in bytes, at which a batch ends.
+const MAX_BATCH_BYTES: usize = 512 << 10;
 /// How long before its end a client is told that its login ends; a quarter of what is left if that is
 /// less.
 const NOTICE: TimeDelta = TimeDelta::seconds(60);
@@ -58,8 +64,8 @@ const PINGS_UNANSWERED: u32 = 2;
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a client gets to take a frame.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a client gets to answer a close.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// Maximum duration of the closing handshake.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Size of a fragment of a long message, in bytes.
 const FRAGMENT_BYTES: usize = 64 << 10;
@@ -91,8 +97,6 @@ pub(super) struct Connection {
     /// The origin of the page that opened the socket.
     page: Option<String>,
     author: Author,
-    /// The client's updates that are done.
-    seq: u64,
     /// The versions that the client knows, in the order of [`Part::ALL`].
     known: [u64; Part::ALL.len()],
     life: Life,
@@ -135,8 +139,7 @@ impl Connection {
             caller,
             user: (identity.tenant_id, identity.user.id),
             page,
-            author: Author { session, client, connection },
-            seq,
+            author: Author { session, client, connection, seq },
             known: [0; Part::ALL.len()],
             life: Life::new(app.clock.now(), expires_at),
         }
@@ -151,19 +154,8 @@ impl Connection {
             }
             Err(end) => end,
         };
-        let End::Told(code, reason) = end else { return };
-        tracing::debug!(code, reason, "closing");
-        let close = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
-        let farewell = async {
-            socket.close(Some(close)).await?;
-            // The client's own close is waited for, so that it gets to read ours.
-            while let Some(frame) = socket.next().await {
-                frame?;
-            }
-            Ok::<_, Error>(())
-        };
-        // However it goes, this was the end.
-        let _gone = timeout(FAREWELL, farewell).await;
+        // Whether or not the client gets to read it, this is the end of the connection.
+        let _gone = timeout(CLOSE_TIMEOUT, close(&mut socket, end)).await;
         drop(self.room);
     }
 
@@ -176,7 +168,7 @@ impl Connection {
         }
         let data = restored.pieces().map_err(|problem| failed(&problem))?;
         let versions = Value::Object(versions);
-        let message = frame::restore(&self.author.client, self.seq, &versions, data);
+        let message = frame::restore(&self.author.client, self.author.seq, &versions, data);
         self.send_pieces(socket, message).await
     }
 
@@ -186,6 +178,10 @@ impl Connection {
         let (mut heard_at, mut pinged) = (Instant::now(), 0);
         let mut looked_at = Instant::now();
         let mut login = self.watch_login().await;
+        // What has changed since the socket was opened is found now, and everything later by the watch.
+        if let Err(end) = self.look_at_login().await {
+            return end;
+        }
         loop {
             let ping_at = heard_at + ping_every * (pinged + 1);
             let notice_at = self.next_notice_at();
@@ -230,16 +226,19 @@ impl Connection {
         said: Option<Result<Message, Error>>,
     ) -> Result<(), End> {
         let mut batch = Vec::new();
+        let mut batch_bytes = 0;
         let mut next = Some(said);
         let mut other = Ok(None);
         while let Some(said) = next.take() {
+            batch_bytes += said.as_ref().map_or(0, |said| said.as_ref().map_or(0, Message::len));
             match understood(said) {
                 Ok(None) => {}
                 Ok(Some(Said::Update(update))) => batch.push(update),
                 Ok(Some(said)) => other = Ok(Some(said)),
                 Err(end) => other = Err(end),
             }
-            if matches!(other, Ok(None)) && batch.len() < BATCH {
+            let is_full = batch.len() == BATCH || batch_bytes >= MAX_BATCH_BYTES;
+            if matches!(other, Ok(None)) && !is_full {
                 next = socket.next().now_or_never();
             }
         }
@@ -279,7 +278,7 @@ impl Connection {
             }
         }
         for (seq, answer) in outcome.answers {
-            self.seq = self.seq.max(seq);
+            self.author.seq = self.author.seq.max(seq);
             let answer = match answer {
                 Ok((part, version)) => frame::ack(seq, part, version),
                 Err(problem) => frame::error(Some(seq), &problem),
@@ -380,13 +379,24 @@ impl Connection {
         }
     }
 
-    /// Fires when something of the login changes; `None` if there is none, or it cannot be watched.
-    async fn watch_login(&self) -> Option<Watch> {
-        let watch = caller::run(&self.app, &self.caller, |tx, identity| async move {
-            let Via::Session(login) = &identity.via else { return Ok(None) };
-            Ok(Some(tx.watch::<AuthSession>(login.tenant_id, login.id).await?))
+    /// Watches the records by which the client may go on: the login or the personal token, the user,
+    /// and the membership of another tenant. Returns none if they cannot be watched.
+    async fn watch_login(&self) -> Vec<Watch> {
+        let watches = caller::run(&self.app, &self.caller, |tx, identity| async move {
+            let Identity { user, tenant_id, .. } = &identity;
+            let credential = match &identity.via {
+                Via::Session(login) => tx.watch::<AuthSession>(login.tenant_id, login.id).await?,
+                Via::Personal(token) => {
+                    tx.watch::<PersonalToken>(token.tenant_id, token.id).await?
+                }
+            };
+            let mut watches = vec![credential, tx.watch::<User>(user.tenant_id, user.id).await?];
+            if *tenant_id != user.tenant_id {
+                watches.push(tx.watch::<Membership>(*tenant_id, user.id).await?);
+            }
+            Ok(watches)
         });
-        watch.await.ok().flatten()
+        watches.await.unwrap_or_default()
     }
 
     /// Whether the login still holds.
@@ -431,6 +441,25 @@ impl Connection {
     }
 }
 
+/// Completes the closing handshake (RFC 6455, section 7.1): sends a Close frame or the reply to the
+/// client's, waits for the client's own, and shuts the connection down so that unread bytes of the
+/// client do not reset it before it has read ours.
+async fn close(socket: &mut WebSocket, end: End) -> Result<(), Error> {
+    match end {
+        End::Told(code, reason) => {
+            tracing::debug!(code, reason, "closing");
+            let close = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
+            socket.close(Some(close)).await?;
+        }
+        // The reply to a Close frame is queued when that is read.
+        End::Left => socket.flush().await?,
+    }
+    while let Some(frame) = socket.next().await {
+        frame?;
+    }
+    Ok(socket.get_mut().shutdown().await?)
+}
+
 /// Why what came was no frame to go by.
 enum Unheard {
     /// Nothing more comes.
@@ -464,6 +493,7 @@ fn understood(said: Option<Result<Message, Error>>) -> Result<Option<Said>, Unhe
 /// The end that a problem is of a connection.
 fn failed(problem: &Problem) -> End {
     match problem.status() {
+        _ if problem.code() == "NOT_A_MEMBER" => End::Told(SIGNED_OUT, "no member any more"),
         StatusCode::UNAUTHORIZED => End::Told(SIGNED_OUT, "signed out"),
         StatusCode::NOT_FOUND => End::Told(GONE, "the session was deleted"),
         StatusCode::FORBIDDEN => End::Told(1008, "that is not allowed"),
@@ -472,13 +502,13 @@ fn failed(problem: &Problem) -> End {
     }
 }
 
-/// Resolves when a watch does; never if there is none.
-async fn fired(watch: &mut Option<Watch>) {
-    match watch {
-        // Whether it fires or fails, there is a reason to look.
-        Some(watch) => drop(watch.await),
-        None => pending().await,
+/// Resolves when one of the watches does; never if there is none.
+async fn fired(watches: &mut [Watch]) {
+    if watches.is_empty() {
+        pending::<()>().await;
     }
+    // Whether it fires or fails, there is a reason to look.
+    drop(select_all(watches).await);
 }
 
 async fn send(socket: &mut WebSocket, text: String) -> Result<(), End> {

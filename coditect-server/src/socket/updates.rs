@@ -28,6 +28,8 @@ pub(super) struct Author {
     pub(super) session: SessionId,
     pub(super) client: String,
     pub(super) connection: Uuid,
+    /// The number of its last update that is known to be done.
+    pub(super) seq: u64,
 }
 
 /// What became of a batch.
@@ -157,7 +159,7 @@ async fn transact(
     let of = (session.tenant_id, id);
     let by = (author.client.as_str(), author.connection);
     let last = batch.iter().map(|update| update.seq).max().unwrap_or_default();
-    let Some(mut done) = ClientSequence::advance(tx, of, by, last, now).await? else {
+    let Some(mut done) = ClientSequence::advance(tx, of, by, (author.seq, last), now).await? else {
         return Ok(Applied::Superseded);
     };
     let quota = app.config.state_quota();

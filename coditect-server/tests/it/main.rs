@@ -43,6 +43,7 @@ mod sessions;
 mod settings;
 mod slow;
 mod socket;
+mod socket_ends;
 mod state;
 mod stopping;
 mod tls;

@@ -34,16 +34,16 @@ pub(crate) struct Asking {
 }
 
 impl Asking {
-    fn of(desk: &Desk) -> Self {
+    pub(crate) fn of(desk: &Desk) -> Self {
         Self { server: desk.server, path: desk.part("ws"), headers: HeaderMap::new() }
     }
 
-    fn header(mut self, name: &'static str, value: &str) -> Self {
+    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.insert(name, HeaderValue::from_str(value).unwrap());
         self
     }
 
-    fn bearer(self, token: &str) -> Self {
+    pub(crate) fn bearer(self, token: &str) -> Self {
         self.header("authorization", &format!("Bearer {token}"))
     }
 
@@ -69,7 +69,7 @@ impl Asking {
         }
     }
 
-    async fn open(self) -> Socket {
+    pub(crate) async fn open(self) -> Socket {
         self.ask().await.map_err(|refused| format!("{refused:?}")).unwrap().0
     }
 
@@ -114,7 +114,7 @@ impl Socket {
     }
 
     /// The code that it is closed with, after whatever comes before.
-    async fn closed(&mut self) -> u16 {
+    pub(crate) async fn closed(&mut self) -> u16 {
         loop {
             match timeout(PATIENCE, self.0.next()).await.expect("a close in time") {
                 Some(Ok(Message::Close(Some(close)))) => return close.code.into(),

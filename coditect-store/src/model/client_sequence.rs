@@ -12,7 +12,7 @@ use crate::{
     keyspace::Space,
 };
 
-/// How long it is known after the client was last connected.
+/// How long it is known after the client has connected or sent an update.
 const KEPT: TimeDelta = TimeDelta::days(7);
 
 /// What a client that numbers its updates of a session was told last. Each transaction that applies
@@ -90,9 +90,12 @@ impl ClientSequence {
         Ok(claimed)
     }
 
-    /// Notes that the client's updates up to `seq` are done by this transaction, for `connection`, and
-    /// gives the number up to which they were before: what is not above that is not to be done again.
-    /// `None`, and nothing is written, if another one speaks for the client by now. One read.
+    /// Records that this transaction applies the client's updates up to `seq`, sent by `connection`,
+    /// and returns the number up to which they were applied before: those are not applied again.
+    /// Returns `None`, and writes nothing, if another connection has claimed the client. One read.
+    ///
+    /// A connection may be idle for longer than the record is kept. No other one has claimed the
+    /// client then, so it goes on from `known`, the number that it was told last.
     ///
     /// # Errors
     ///
@@ -101,15 +104,27 @@ impl ClientSequence {
         tx: &Transaction,
         (tenant, session): (TenantId, SessionId),
         (client, connection): (&str, Uuid),
-        seq: u64,
+        (known, seq): (u64, u64),
         now: DateTime<Utc>,
     ) -> Result<Option<u64>> {
         let before = tx.get::<Self>(tenant, (session, client.to_owned())).await?;
-        let Some(before) = before.filter(|before| before.connection == connection) else {
-            return Ok(None);
+        let done = match before {
+            None => {
+                tx.require::<Session>(tenant, session).await?;
+                known
+            }
+            Some(before) if before.connection == connection => before.seq,
+            Some(_) => return Ok(None),
         };
-        let done = before.seq;
-        tx.upsert(&Self { seq: seq.max(done), expires_at: now + KEPT, ..before }).await?;
+        let advanced = Self {
+            tenant_id: tenant,
+            session_id: session,
+            client: client.to_owned(),
+            connection,
+            seq: seq.max(done),
+            expires_at: now + KEPT,
+        };
+        tx.upsert(&advanced).await?;
         Ok(Some(done))
     }
 }

@@ -25,6 +25,8 @@ pub struct Ticket {
     pub user_id: UserId,
     /// The login that it is good for.
     pub auth_session_id: AuthSessionId,
+    /// The tenant that the token which asked for it acts in.
+    pub active_tenant_id: TenantId,
     /// SHA-256 of what the client holds.
     pub hash: [u8; 32],
     /// The origin of the page that asked for it, where it told one.

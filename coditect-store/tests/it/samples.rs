@@ -246,6 +246,7 @@ pub(crate) fn ticket() -> Ticket {
         tenant_id: tenant().id,
         user_id: user().id,
         auth_session_id: auth_session().id,
+        active_tenant_id: tenant().id,
         hash: [0xee; 32],
         origin: Some("https://ide.example.org".into()),
         created_at: time(28),

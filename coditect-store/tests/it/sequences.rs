@@ -1,6 +1,7 @@
 //! How far a client's updates have come: nothing is lost, nothing is done twice.
 
-use coditect_store::{Clock, ErrorKind, Store, model::ClientSequence};
+use chrono::TimeDelta;
+use coditect_store::{Clock, ErrorKind, Store, Transaction, model::ClientSequence};
 use uuid::Uuid;
 
 use crate::{planner::store, samples};
@@ -17,7 +18,7 @@ async fn claim(store: &Store, connection: Uuid) -> coditect_store::Result<Client
 async fn advance(store: &Store, connection: Uuid, seq: u64) -> Option<u64> {
     let of = (samples::tenant().id, samples::session().id);
     let (now, by) = (Clock::system().now(), (CLIENT, connection));
-    let advance = |tx| async move { ClientSequence::advance(&tx, of, by, seq, now).await };
+    let advance = |tx| async move { ClientSequence::advance(&tx, of, by, (0, seq), now).await };
     store.run(advance).await.unwrap()
 }
 
@@ -36,4 +37,26 @@ async fn a_sequence_goes_on_where_it_was_and_only_for_the_last_connection() {
     assert_eq!(advance(&store, first, 4).await, None, "another one speaks for the client");
     assert_eq!(advance(&store, second, 4).await, Some(3));
     assert_eq!(claim(&store, first).await.unwrap().seq, 4);
+}
+
+#[tokio::test]
+async fn connection_that_was_idle_for_longer_than_its_record_is_kept_goes_on() {
+    let store = store().await;
+    let session = &samples::session();
+    store.run(|tx| async move { tx.create(session).await }).await.unwrap();
+    let of = (samples::tenant().id, session.id);
+    let (first, second) = (Uuid::now_v7(), Uuid::now_v7());
+    claim(&store, first).await.unwrap();
+    assert_eq!(advance(&store, first, 5).await, Some(0));
+    let later = Clock::system().now() + TimeDelta::days(8);
+    let key = (session.id, CLIENT.to_owned());
+    let key = &key;
+    let purge = |tx: Transaction| async move { tx.delete::<ClientSequence>(of.0, key).await };
+    assert!(store.run(purge).await.unwrap().is_some());
+
+    let by = (CLIENT, first);
+    let resume = |tx| async move { ClientSequence::advance(&tx, of, by, (5, 6), later).await };
+    assert_eq!(store.run(resume).await.unwrap(), Some(5));
+    assert_eq!(claim(&store, second).await.unwrap().seq, 6);
+    assert_eq!(store.run(resume).await.unwrap(), None);
 }

@@ -11,6 +11,7 @@ mod edge;
 mod families;
 mod http;
 mod jwt;
+mod resources;
 mod tenancy;
 mod world;
 
@@ -48,6 +49,7 @@ fn the_table_is_as_long_as_it_is_to_be_and_names_its_sources() {
         http::rows(),
         edge::rows(),
         tenancy::rows(),
+        resources::rows(),
     ];
     let rows: Vec<Row> = areas.into_iter().flatten().collect();
     let names: HashSet<_> = rows.iter().map(|row| row.name).collect();
@@ -92,6 +94,11 @@ async fn no_request_is_understood_in_two_ways() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_client_chooses_its_address_or_its_parser() {
     attempt_all(edge::rows()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_takes_more_than_is_its_due() {
+    attempt_all(resources::rows()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
