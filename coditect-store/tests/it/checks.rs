@@ -353,7 +353,7 @@ async fn an_overview_counts_all_rows() {
     };
     assert_eq!(rows("session_state"), Some(4));
     assert_eq!(rows("messages"), Some(1));
-    assert_eq!(rows("counters"), Some(2));
+    assert_eq!(rows("counters"), Some(3));
     assert_eq!(rows("planner_tasks"), Some(0));
     assert_eq!((overview.unknown.rows, overview.unknown.value_bytes), (1, 4));
     assert_eq!((overview.tenants, overview.engine), (1, store.database().engine()));
