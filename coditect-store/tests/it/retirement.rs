@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use coditect_store::{
     ErrorKind, Store, StoreOptions,
+    archive::Export,
     engine::{Database, RangeQuery},
     keyspace::{Global, KeyRange},
     model::Tenant,
@@ -138,7 +139,7 @@ async fn store_with_a_retired_index_is_exported_and_imported() {
     let store = retiring().open(database).await.unwrap();
     for of in [None, Some(tenant(2))] {
         let mut archive = Vec::new();
-        let export = of.into_iter().fold(store.export(), |export, of| export.tenant(of));
+        let export = of.into_iter().fold(store.export(), Export::tenant);
         export.run(&mut archive, |_| ()).await.unwrap();
         let target = Database::scratch().unwrap();
         if of.is_some() {
