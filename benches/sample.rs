@@ -86,6 +86,7 @@ fn user(tenant_id: TenantId, n: usize, now: DateTime<Utc>) -> User {
         first_name: Some("Ada".into()),
         last_name: None,
         status: UserStatus::Enabled,
+        login_epoch: 0,
         created_at: now,
         updated_at: now,
     }

@@ -51,6 +51,7 @@ async fn sign_up(tx: &Transaction, ids: Ids, email: &str, clock: &Clock) -> Resu
         first_name: Some("Ada".to_owned()),
         last_name: None,
         status: UserStatus::Enabled,
+        login_epoch: 0,
         created_at: now,
         updated_at: now,
     })

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use coditect_store::model::{AuthSessionId, TenantId, TokenFamilyId, UserId};
+use coditect_store::model::{AuthSessionId, MembershipId, TenantId, TokenFamilyId, UserId};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -34,6 +34,9 @@ pub struct Claims {
     /// The user's own tenant, where that is another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub home_tenant_id: Option<TenantId>,
+    /// The membership that it is for, where that is another: the token ends with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub membership_id: Option<MembershipId>,
     /// The user's e-mail address, for display.
     pub email: String,
     /// The signed-in device: the token holds only as long as this session does.

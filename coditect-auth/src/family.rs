@@ -83,6 +83,9 @@ pub struct Stored<'a> {
     pub session: &'a AuthSession,
     /// Whether its user may sign in.
     pub user: UserStatus,
+    /// The user's [login epoch](coditect_store::model::User::login_epoch): sessions of another one are
+    /// revoked.
+    pub login_epoch: u64,
 }
 
 /// What came in.
@@ -134,10 +137,11 @@ pub fn decide(
     now: DateTime<Utc>,
     grace: TimeDelta,
 ) -> Decision {
-    let Some(Stored { session, user }) = stored else {
+    let Some(Stored { session, user, login_epoch }) = stored else {
         return Decision::Revoked;
     };
-    if session.revocation.is_some() || user != UserStatus::Enabled {
+    let is_revoked = session.revocation.is_some() || session.login_epoch != login_epoch;
+    if is_revoked || user != UserStatus::Enabled {
         return Decision::Revoked;
     }
     // A family whose generations are used up could not tell its tokens apart any more.

@@ -76,8 +76,9 @@ pub use secret::{
     AccessToken, MasterKey, OpaqueText, Password, PepperKey, RefreshSecret, RefreshText, RootKey,
 };
 pub use service::{
-    Auth, Credential, DEVICE_NAME_CHARS, Device, FRESH_LOGIN, INVITATION_LIFE, Identity,
-    MAX_RESETS, Member, NewFactor, NewInvitation, NewTicket, NewToken, PERSONAL_TOKEN_LIFE, Pass,
-    RESET_LIFE, Registration, Settings, SignIn, SignedIn, TICKET_LIFE, TOKEN_NAME_CHARS, Tokens,
-    Via, entities, master_key_at, replace_master_key, replace_master_key_at,
+    Action, Auth, Credential, DEVICE_NAME_CHARS, Device, FRESH_LOGIN, INVITATION_LIFE, Identity,
+    MAX_LOGINS, MAX_RESETS, Member, NewFactor, NewInvitation, NewTicket, NewToken,
+    PERSONAL_TOKEN_LIFE, Pass, RESET_LIFE, Registration, Settings, SignIn, SignedIn, TICKET_LIFE,
+    TOKEN_NAME_CHARS, Tokens, Via, entities, master_key_at, replace_master_key,
+    replace_master_key_at,
 };

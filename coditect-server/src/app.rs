@@ -98,6 +98,7 @@ impl App {
             },
             peppers: peppers()?,
             key_rotation: time_delta(config.key_rotation),
+            max_logins: config.max_logins,
             ..Settings::default()
         };
         let auth = Auth::open(store.clone(), master_key, clock.clone(), settings).await?;

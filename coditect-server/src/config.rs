@@ -8,6 +8,7 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum, builder::FalseyValueParser};
+use coditect_auth::MAX_LOGINS;
 use coditect_store::model::StateQuota;
 use hyper::header::HeaderValue;
 use ipnet::IpNet;
@@ -192,6 +193,10 @@ pub struct Config {
     #[arg(long, env = "CODITECT_MAX_UNREAD_RESPONSES", value_name = "SIZE", default_value = "256MiB", value_parser = unread_responses)]
     pub max_unread_responses: u64,
 
+    /// Maximum number of live logins of a user, 1 to 1000. A login beyond it ends the longest idle one.
+    #[arg(long, env = "CODITECT_MAX_LOGINS", value_name = "COUNT", default_value_t = 100, value_parser = logins)]
+    pub max_logins: usize,
+
     /// Most connections at once; the next ones wait in the system's queue.
     #[arg(long, env = "CODITECT_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000, value_parser = connections)]
     pub max_connections: usize,
@@ -275,6 +280,14 @@ fn rotation(text: &str) -> Result<Duration, String> {
         Ok(duration) => Ok(duration),
         Err(error) => Err(error.to_string()),
     }
+}
+
+fn logins(text: &str) -> Result<usize, String> {
+    let count = text.parse().map_err(|_| "not a count".to_owned())?;
+    if (1..=MAX_LOGINS).contains(&count) {
+        return Ok(count);
+    }
+    Err(format!("must be 1 to {MAX_LOGINS}"))
 }
 
 fn connections(text: &str) -> Result<usize, String> {

@@ -120,6 +120,14 @@ impl Problem {
         }
     }
 
+    /// Maps the failure of a page of identity's, as [`of_page`](Self::of_page) does.
+    pub(crate) fn of_auth_page(error: auth::Error) -> Self {
+        match error {
+            auth::Error::Store(error) => Self::of_page(error),
+            error => error.into(),
+        }
+    }
+
     /// 403: the caller is known, may see the thing, and may not do this with it.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "FORBIDDEN", message)

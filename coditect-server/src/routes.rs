@@ -15,7 +15,7 @@ use crate::{
     app::App,
     frontend,
     handlers::{
-        agents, audit, auth, conversations, files, health, memory, sessions, settings,
+        agents, audit, auth, conversations, files, health, holdings, memory, sessions, settings,
         state::{self, Document, How},
     },
     http::{Body, Request, respond},
@@ -78,6 +78,13 @@ fn table() -> Vec<Route> {
         route(Method::GET,    "/api/v5/tenant/invitations",          auth::tenants::invitations),
         route(Method::POST,   "/api/v5/tenant/invitations",          auth::tenants::invite),
         route(Method::DELETE, "/api/v5/tenant/invitations/{id}",     auth::tenants::withdraw),
+
+        route(Method::GET,    "/api/v5/tenant/sessions",                    holdings::sessions),
+        route(Method::POST,   "/api/v5/tenant/sessions/{id}/transfer",      holdings::transfer_session),
+        route(Method::DELETE, "/api/v5/tenant/sessions/{id}",               holdings::delete_session),
+        route(Method::GET,    "/api/v5/tenant/conversations",               holdings::conversations),
+        route(Method::POST,   "/api/v5/tenant/conversations/{id}/transfer", holdings::transfer_conversation),
+        route(Method::DELETE, "/api/v5/tenant/conversations/{id}",          holdings::delete_conversation),
 
         route(Method::POST,   "/api/v5/sessions",         sessions::create),
         route(Method::POST,   "/api/v5/sessions/create",  sessions::create),

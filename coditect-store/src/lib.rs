@@ -36,6 +36,7 @@
 //!     first_name: Some("Ada".into()),
 //!     last_name: None,
 //!     status: UserStatus::Enabled,
+//!     login_epoch: 0,
 //!     created_at: now,
 //!     updated_at: now,
 //! };

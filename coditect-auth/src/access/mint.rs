@@ -39,8 +39,9 @@ impl AccessTokens {
             .min(session.expires_at());
         let claims = Claims {
             sub: session.user_id,
-            tenant_id: session.acts_in.unwrap_or(session.tenant_id),
+            tenant_id: session.active_tenant(),
             home_tenant_id: session.acts_in.map(|_| session.tenant_id),
+            membership_id: session.acts_in.map(|membership| membership.membership_id),
             email: email.to_owned(),
             session_id: session.id,
             token_family: session.token_family,

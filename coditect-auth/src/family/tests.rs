@@ -12,6 +12,7 @@ const IDLE: TimeDelta = TimeDelta::days(7);
 const FIRST: [u8; 32] = [1; 32];
 const SECOND: [u8; 32] = [2; 32];
 const OTHER: [u8; 32] = [99; 32];
+const EPOCH: u64 = 7;
 
 fn start() -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).unwrap()
@@ -43,6 +44,7 @@ fn session(secret_hash: [u8; 32]) -> AuthSession {
         name: None,
         acts_in: None,
         confirmed_at: None,
+        login_epoch: EPOCH,
     }
 }
 
@@ -62,7 +64,7 @@ fn presented(generation: u32, secret_hash: [u8; 32]) -> Presented {
 
 fn ask(session: &AuthSession, presented: &Presented, now: DateTime<Utc>) -> Decision {
     let user = UserStatus::Enabled;
-    decide(Some(Stored { session, user }), presented, now, GRACE)
+    decide(Some(Stored { session, user, login_epoch: EPOCH }), presented, now, GRACE)
 }
 
 #[test]
@@ -82,7 +84,7 @@ fn row_1_a_revoked_session_is_revoked_for_every_token_it_ever_had() {
 #[test]
 fn row_1_a_disabled_user_has_no_session() {
     let session = session(FIRST);
-    let stored = Stored { session: &session, user: UserStatus::Disabled };
+    let stored = Stored { session: &session, user: UserStatus::Disabled, login_epoch: EPOCH };
     let decision = decide(Some(stored), &presented(0, FIRST), start(), GRACE);
     assert_eq!(decision, Decision::Revoked);
 }
@@ -147,7 +149,7 @@ fn row_4_a_grace_of_zero_is_none_even_when_the_clock_goes_backwards() {
     let user = UserStatus::Enabled;
     for now in [after(0), after(-60), after(60)] {
         for grace in [TimeDelta::zero(), TimeDelta::seconds(-1)] {
-            let stored = Stored { session: &session, user };
+            let stored = Stored { session: &session, user, login_epoch: EPOCH };
             let decision = decide(Some(stored), &presented(0, FIRST), now, grace);
             assert_eq!(decision, Decision::Reused);
         }
@@ -231,7 +233,7 @@ fn a_request_that_runs_again_recognises_its_own_rotation_without_any_grace() {
     let session = rotated(&session(FIRST), token.salt, SECOND, start(), IDLE);
     let session = confirmed(&session, 1, start()).unwrap();
     let decide_at = |presented: &Presented, now| {
-        let stored = Stored { session: &session, user: UserStatus::Enabled };
+        let stored = Stored { session: &session, user: UserStatus::Enabled, login_epoch: EPOCH };
         decide(Some(stored), presented, now, TimeDelta::zero())
     };
     assert_eq!(decide_at(&token, after(60)), Decision::Repeat);

@@ -5,10 +5,10 @@ use std::fmt;
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use coditect_store::{
     Entity,
-    entity::{Expiring, GlobalMulti, GlobalUnique, Index, expiry_hour},
+    entity::{Expiring, GlobalMulti, GlobalUnique, Index, Multi, expiry_hour},
     ids, indexes,
     keyspace::Space,
-    model::{Role, TenantId, UserId},
+    model::{MembershipId, Role, TenantId, UserId},
 };
 use serde::{Deserialize, Serialize};
 
@@ -35,12 +35,23 @@ pub struct Invitation {
     pub hash: [u8; 32],
     /// Who invited them.
     pub invited_by: UserId,
+    /// The right by which they did, where it is not their own tenant.
+    pub granted_by: Option<Grant>,
     /// When.
     #[serde(with = "ts_microseconds")]
     pub created_at: DateTime<Utc>,
     /// Until when it can be accepted.
     #[serde(with = "ts_microseconds")]
     pub expires_at: DateTime<Utc>,
+}
+
+/// The right of a member to invite, as of when they did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Their membership.
+    pub membership_id: MembershipId,
+    /// The number of times that their role had been lowered.
+    pub demotions: u32,
 }
 
 impl Entity for Invitation {
@@ -62,6 +73,8 @@ impl Entity for Invitation {
 indexes! { Invitation =>
     /// The one that somebody was sent.
     BY_HASH ("invitations_by_hash", hash): GlobalUnique<[u8; 32]> = |invitation| Some(invitation.hash);
+    /// Those that a user has made, oldest first.
+    BY_INVITER ("invitations_by_inviter", user): Multi<UserId> = |invitation| Some(invitation.invited_by);
     /// By the hour in which they end, for the sweep.
     BY_EXPIRY ("invitations_by_expiry", hour): GlobalMulti<i64> =
         |invitation| Some(expiry_hour(invitation.expires_at));

@@ -10,7 +10,7 @@ mod personal_token;
 mod second_factor;
 
 pub use failures::LoginFailures;
-pub use invitation::{Invitation, InvitationId};
+pub use invitation::{Grant, Invitation, InvitationId};
 pub use password_reset::{PasswordReset, PasswordResetId, ResetOrigin};
 pub use personal_token::{PersonalToken, PersonalTokenId};
 pub use second_factor::SecondFactor;

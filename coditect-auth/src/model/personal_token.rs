@@ -8,7 +8,7 @@ use coditect_store::{
     entity::{GlobalUnique, Multi},
     ids, indexes,
     keyspace::Space,
-    model::{TenantId, UserId},
+    model::{MembershipRef, TenantId, UserId},
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,8 +29,8 @@ pub struct PersonalToken {
     pub tenant_id: TenantId,
     /// For whom it acts.
     pub user_id: UserId,
-    /// The tenant that it acts in.
-    pub acts_in: TenantId,
+    /// The membership by which it acts in another tenant than the user's own. It ends with that.
+    pub acts_in: Option<MembershipRef>,
     /// What its user calls it.
     pub name: String,
     /// What it may do.
@@ -61,6 +61,13 @@ impl Entity for PersonalToken {
 
     fn key(&self) -> PersonalTokenId {
         self.id
+    }
+}
+
+impl PersonalToken {
+    /// Returns the tenant that it acts in.
+    pub fn active_tenant(&self) -> TenantId {
+        self.acts_in.map_or(self.tenant_id, |membership| membership.tenant_id)
     }
 }
 

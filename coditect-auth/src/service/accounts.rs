@@ -13,7 +13,8 @@ use serde_json::json;
 use super::{
     Auth, Device, Registration, SignIn, SignedIn,
     audit::{Action, Entry},
-    authentication::role_in,
+    authentication::membership_in,
+    refreshing::entered,
     second_factor::{Factor, Shown},
     throttling::Attempt,
 };
@@ -39,7 +40,7 @@ impl Auth {
     ) -> Result<SignedIn, Error> {
         let (tenant, user) = self.new_user(registration).await?;
         let now = user.created_at;
-        let (session, token) = self.new_session(&user, None, device, now)?;
+        let (session, token) = self.new_session(&user, device, now)?;
         let made = self.store.run(|tx| {
             let (tenant, user, session) = (&tenant, &user, &session);
             async move {
@@ -76,6 +77,7 @@ impl Auth {
             first_name: registration.first_name,
             last_name: registration.last_name,
             status: UserStatus::Enabled,
+            login_epoch: 0,
             created_at: now,
             updated_at: now,
         };
@@ -119,11 +121,12 @@ impl Auth {
             let new_hash =
                 if needs_rehash { Some(self.hasher.hash(&password).await?) } else { None };
             let now = self.clock.now();
-            let (session, token) = self.new_session(&known, sign_in.tenant, device, now)?;
+            let (session, token) = self.new_session(&known, device, now)?;
             let signed_in = self.store.run(|tx| {
                 let signing = SigningIn {
                     known: &known,
                     session: &session,
+                    tenant: sign_in.tenant,
                     new_hash: new_hash.as_deref(),
                     attempt: &attempt,
                     device,
@@ -133,7 +136,7 @@ impl Auth {
                 async move { self.sign_in(&tx, signing).await }
             });
             match signed_in.await {
-                Ok(Some((user, by))) => {
+                Ok(Some(SessionCreated { user, session, by })) => {
                     if by == Shown::RecoveryCode {
                         self.notify(&user, Notice::RecoveryCodeUsed);
                     }
@@ -172,14 +175,13 @@ impl Auth {
         })
     }
 
-    /// Makes the session, if the user is still the one whose password was verified; none if their hash
-    /// was replaced meanwhile.
+    /// Creates the session, unless the password's hash was replaced since it was verified: then `None`.
     async fn sign_in(
         &self,
         tx: &Transaction,
         signing: SigningIn<'_>,
-    ) -> Result<Option<(User, Shown)>, Error> {
-        let SigningIn { known, session, new_hash, attempt, device, code, now } = signing;
+    ) -> Result<Option<SessionCreated>, Error> {
+        let SigningIn { known, session, tenant, new_hash, attempt, device, code, now } = signing;
         let user = tx.get::<User>(known.tenant_id, known.id).await?;
         let user = user
             .filter(|user| user.status == UserStatus::Enabled)
@@ -195,11 +197,13 @@ impl Auth {
             }
             None => Shown::Nothing,
         };
-        let tenant = session.acts_in.unwrap_or(user.tenant_id);
-        if role_in(tx, &user, tenant).await?.is_none() {
-            return Err(Error::NotAMember);
-        }
-        tx.create(session).await?;
+        let acts_in = match tenant {
+            Some(tenant) => membership_in(tx, &user, tenant).await?,
+            None => None,
+        };
+        let session = AuthSession { login_epoch: user.login_epoch, acts_in, ..session.clone() };
+        self.make_room(tx, &user, (device, now)).await?;
+        tx.create(&session).await?;
         attempt.succeeded(tx, now).await?;
         let entry = Entry::new(Action::Login, user.tenant_id, Some(user.id), device);
         entry
@@ -207,15 +211,18 @@ impl Auth {
             .details(json!({ "second_factor": by.name(), "user_agent": session.user_agent }))
             .write(tx, now)
             .await?;
+        entered(tx, &session, (device, now)).await?;
         if by == Shown::RecoveryCode {
             Entry::new(Action::RecoveryCodeUsed, user.tenant_id, Some(user.id), device)
                 .write(tx, now)
                 .await?;
         }
-        let Some(new_hash) = new_hash else { return Ok(Some((user, by))) };
+        let Some(new_hash) = new_hash else {
+            return Ok(Some(SessionCreated { user, session, by }));
+        };
         let user = User { password_hash: new_hash.to_owned(), updated_at: now, ..user };
         tx.update(&user).await?;
-        Ok(Some((user, by)))
+        Ok(Some(SessionCreated { user, session, by }))
     }
 
     pub(super) async fn user_by_email(&self, email: &Email) -> Result<Option<User>, Error> {
@@ -228,7 +235,6 @@ impl Auth {
     fn new_session(
         &self,
         user: &User,
-        tenant: Option<TenantId>,
         device: &Device,
         now: DateTime<Utc>,
     ) -> Result<(AuthSession, RefreshToken), Error> {
@@ -238,6 +244,7 @@ impl Auth {
             id: AuthSessionId::new(),
             tenant_id: user.tenant_id,
             user_id: user.id,
+            login_epoch: user.login_epoch,
             token_family: TokenFamilyId::new(),
             generation: 0,
             secret_hash: secret.hash(),
@@ -255,7 +262,7 @@ impl Auth {
                 .map(|agent| agent.chars().take(USER_AGENT_CHARS).collect()),
             ip: device.ip.map(|ip| ip.to_string()),
             name: None,
-            acts_in: tenant.filter(|tenant| *tenant != user.tenant_id),
+            acts_in: None,
             confirmed_at: None,
         };
         let family = session.token_family;
@@ -272,12 +279,21 @@ pub(super) enum Proven {
     No(Option<Box<User>>),
 }
 
+/// A login as its transaction has written it.
+struct SessionCreated {
+    user: User,
+    session: AuthSession,
+    /// The second factor that was shown.
+    by: Shown,
+}
+
 /// All that a sign-in needs in its transaction.
 #[derive(Clone, Copy)]
 struct SigningIn<'a> {
     /// The user whose password was verified.
     known: &'a User,
     session: &'a AuthSession,
+    tenant: Option<TenantId>,
     new_hash: Option<&'a str>,
     attempt: &'a Attempt,
     device: &'a Device,

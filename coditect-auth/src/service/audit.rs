@@ -1,4 +1,8 @@
-//! What is written down of identity: who did what, in the transaction that does it.
+//! The audit log of a tenant: who did what in it, written in the transaction that does it.
+//!
+//! An entry is in the tenant in which something changes, whichever tenant its actor is of: its owners
+//! read it there. Not audited are the contents of sessions (files, drafts, editor, terminal, memory and
+//! client state, messages), a user's own settings, and the names of logins.
 
 use std::fmt;
 
@@ -9,11 +13,12 @@ use coditect_store::{
 };
 use serde_json::{Value, json};
 
-use super::Device;
+use super::{Auth, Device, Identity};
 
-/// What was done. The names are persisted, and are what the audit log is searched by: never renamed.
+/// An audited action. Its name is persisted, and is what the audit log is searched by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
+#[expect(missing_docs, reason = "each name in the log is its own description")]
+pub enum Action {
     Register,
     Login,
     LoginRefused,
@@ -36,13 +41,27 @@ pub(super) enum Action {
     MemberJoined,
     MemberChanged,
     MemberRemoved,
+    TenantEntered,
+    TenantChanged,
     TenantDeleted,
     UserEnabled,
     UserDisabled,
+    AgentCreated,
+    AgentChanged,
+    AgentDeleted,
+    SettingChanged,
+    SettingRemoved,
+    SessionCreated,
+    SessionDeleted,
+    SessionTransferred,
+    ConversationCreated,
+    ConversationDeleted,
+    ConversationTransferred,
 }
 
 impl Action {
-    const fn name(self) -> &'static str {
+    /// Returns its name in the audit log.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Register => "user.register",
             Self::Login => "auth.login",
@@ -66,10 +85,43 @@ impl Action {
             Self::MemberJoined => "tenant.member_joined",
             Self::MemberChanged => "tenant.member_changed",
             Self::MemberRemoved => "tenant.member_removed",
+            Self::TenantEntered => "tenant.entered",
+            Self::TenantChanged => "tenant.changed",
             Self::TenantDeleted => "tenant.deleted",
             Self::UserEnabled => "user.enabled",
             Self::UserDisabled => "user.disabled",
+            Self::AgentCreated => "agent.created",
+            Self::AgentChanged => "agent.changed",
+            Self::AgentDeleted => "agent.deleted",
+            Self::SettingChanged => "setting.changed",
+            Self::SettingRemoved => "setting.removed",
+            Self::SessionCreated => "session.created",
+            Self::SessionDeleted => "session.deleted",
+            Self::SessionTransferred => "session.transferred",
+            Self::ConversationCreated => "conversation.created",
+            Self::ConversationDeleted => "conversation.deleted",
+            Self::ConversationTransferred => "conversation.transferred",
         }
+    }
+}
+
+impl Auth {
+    /// Writes an audit entry: that `identity` did `action` to `target`, in the tenant that it acts in.
+    /// `details` hold no secret. One append, no read beside the schema epoch.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Transaction::append`].
+    pub async fn audit(
+        &self,
+        tx: &Transaction,
+        identity: &Identity,
+        (action, target): (Action, impl fmt::Display + Send + Sync),
+        details: Value,
+        device: &Device,
+    ) -> coditect_store::Result<()> {
+        let entry = Entry::new(action, identity.tenant_id, Some(identity.user.id), device);
+        entry.target(target).details(details).write(tx, self.clock.now()).await
     }
 }
 

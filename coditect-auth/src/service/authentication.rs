@@ -3,8 +3,12 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{
     Transaction,
+    engine::Watch,
     keyspace::Global,
-    model::{AuthSession, AuthSessionId, Membership, Role, TenantId, User, UserId, UserStatus},
+    model::{
+        AuthSession, AuthSessionId, Membership, MembershipId, MembershipRef, Role, Tenant,
+        TenantId, User, UserId, UserStatus,
+    },
 };
 use futures_util::future::{try_join, try_join3};
 
@@ -30,9 +34,9 @@ pub enum Pass {
         id: AuthSessionId,
         /// Whose it is.
         user: UserId,
-        /// The tenant that the ticket was created for. It stays the same if the login chooses
-        /// another one.
-        tenant: TenantId,
+        /// The membership that the ticket was created for, where it is for another tenant than the
+        /// user's own. It stays the same if the login chooses another tenant.
+        acts_in: Option<MembershipRef>,
     },
 }
 
@@ -56,6 +60,8 @@ pub struct Identity {
     pub tenant_id: TenantId,
     /// What they may do there.
     pub role: Role,
+    /// The membership by which they act there, where that is not their own tenant.
+    pub membership: Option<MembershipRef>,
     /// By what they are known.
     pub via: Via,
 }
@@ -158,37 +164,39 @@ impl Auth {
     ///
     /// # Cost
     ///
-    /// For an access token two reads by key in one round, three in a tenant that is not the user's own;
+    /// For an access token two reads by key in one round, four in a tenant that is not the user's own;
     /// for a personal token two rounds more.
     ///
     /// # Errors
     ///
-    /// [`Error::SessionRevoked`], [`Error::SessionExpired`]; [`Error::NotAMember`] if they are none any
-    /// more of the tenant that they act in; [`Error::Store`].
+    /// [`Error::SessionRevoked`], [`Error::SessionExpired`]; [`Error::NotAMember`] if the membership
+    /// that the pass is for has ended, or its tenant was deleted; [`Error::Store`].
     pub async fn authenticate(&self, tx: &Transaction, pass: &Pass) -> Result<Identity, Error> {
         match pass {
             Pass::Access(claims) => {
-                let (home, user) = (claims.home(), claims.sub);
+                let (home, user, tenant) = (claims.home(), claims.sub, claims.tenant_id);
                 let (session, user, membership) = try_join3(
                     tx.get::<AuthSession>(home, claims.session_id),
                     tx.get::<User>(home, user),
-                    foreign_membership(tx, home, claims.tenant_id, user),
+                    foreign_membership(tx, home, tenant, user),
                 )
                 .await?;
                 let session = session.filter(|it| it.token_family == claims.token_family);
-                let tenant = claims.tenant_id;
+                let membership = only(membership, claims.membership_id);
                 let identity = self.of_session(session, user, (tenant, membership))?;
                 self.confirm_rotation(&identity, claims.token_generation).await;
                 Ok(identity)
             }
-            Pass::Session { home, id, user: id_of_user, tenant } => {
+            Pass::Session { home, id, user: id_of_user, acts_in } => {
+                let tenant = acts_in.map_or(*home, |it| it.tenant_id);
                 let (session, user, membership) = try_join3(
                     tx.get::<AuthSession>(*home, id),
                     tx.get::<User>(*home, id_of_user),
-                    foreign_membership(tx, *home, *tenant, *id_of_user),
+                    foreign_membership(tx, *home, tenant, *id_of_user),
                 )
                 .await?;
-                self.of_session(session, user, (*tenant, membership))
+                let membership = only(membership, acts_in.map(|it| it.membership_id));
+                self.of_session(session, user, (tenant, membership))
             }
             Pass::Personal(PersonalHash(hash)) => self.of_personal(tx, hash).await,
         }
@@ -218,6 +226,26 @@ impl Auth {
         }
     }
 
+    /// Watches the records that make `identity` what it is, as `tx` has read them: each watch fires
+    /// when its record changes, and then [`authenticate`](Self::authenticate) may refuse what it
+    /// accepted. At most three.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn watch(&self, tx: &Transaction, identity: &Identity) -> Result<Vec<Watch>, Error> {
+        let user = &identity.user;
+        let mut watches = vec![tx.watch::<User>(user.tenant_id, user.id).await?];
+        watches.push(match &identity.via {
+            Via::Session(login) => tx.watch::<AuthSession>(login.tenant_id, login.id).await?,
+            Via::Personal(token) => tx.watch::<PersonalToken>(token.tenant_id, token.id).await?,
+        });
+        if let Some(membership) = identity.membership {
+            watches.push(tx.watch::<Membership>(membership.tenant_id, user.id).await?);
+        }
+        Ok(watches)
+    }
+
     fn of_session(
         &self,
         session: Option<AuthSession>,
@@ -227,24 +255,24 @@ impl Auth {
         let (Some(session), Some(user)) = (session, user) else {
             return Err(Error::SessionRevoked);
         };
-        let is_open = session.user_id == user.id && session.revocation.is_none();
+        let is_open = session.user_id == user.id && !session.is_revoked(&user);
         if !is_open || user.status != UserStatus::Enabled {
             return Err(Error::SessionRevoked);
         }
         if !session.holds_at(self.clock.now()) {
             return Err(Error::SessionExpired);
         }
-        let role = role_of(&user, tenant_id, membership.as_ref()).ok_or(Error::NotAMember)?;
-        Ok(Identity { user, tenant_id, role, via: Via::Session(session) })
+        Identity::new(user, tenant_id, membership, Via::Session(session))
     }
 
     async fn of_personal(&self, tx: &Transaction, hash: &[u8; 32]) -> Result<Identity, Error> {
         let now = self.clock.now();
         let token = tx.find(&PersonalToken::BY_HASH, Global, *hash).await?;
         let token = token.ok_or(Error::SessionRevoked)?;
+        let tenant = token.active_tenant();
         let (user, membership) = try_join(
             tx.get::<User>(token.tenant_id, token.user_id),
-            foreign_membership(tx, token.tenant_id, token.acts_in, token.user_id),
+            foreign_membership(tx, token.tenant_id, tenant, token.user_id),
         )
         .await?;
         let user = user.filter(|user| user.status == UserStatus::Enabled);
@@ -252,37 +280,66 @@ impl Auth {
         if now >= token.expires_at {
             return Err(Error::SessionExpired);
         }
-        let role = role_of(&user, token.acts_in, membership.as_ref()).ok_or(Error::NotAMember)?;
+        let membership = only(membership, token.acts_in.map(|it| it.membership_id));
+        let identity = Identity::new(user, tenant, membership, Via::Personal(token.clone()))?;
         if now.signed_duration_since(token.last_used_at) >= USE_NOTED_EVERY {
-            tx.update(&PersonalToken { last_used_at: now, ..token.clone() }).await?;
+            tx.update(&PersonalToken { last_used_at: now, ..token }).await?;
         }
-        Ok(Identity { user, tenant_id: token.acts_in, role, via: Via::Personal(token) })
+        Ok(identity)
     }
 }
 
-/// What `user` may do in `tenant`: none if they are no member of it.
-pub(super) async fn role_in(
+impl Identity {
+    /// # Errors
+    ///
+    /// [`Error::NotAMember`] in another tenant than the user's own without a membership.
+    fn new(
+        user: User,
+        tenant_id: TenantId,
+        membership: Option<Membership>,
+        via: Via,
+    ) -> Result<Self, Error> {
+        let is_home = tenant_id == user.tenant_id;
+        let role = if is_home { Some(Role::Owner) } else { membership.as_ref().map(|it| it.role) };
+        let role = role.ok_or(Error::NotAMember)?;
+        let membership = membership.map(|it| it.reference());
+        Ok(Self { user, tenant_id, role, membership, via })
+    }
+}
+
+/// Returns the membership if it is the one that a token is for, and not a later one of the same user.
+fn only(membership: Option<Membership>, id: Option<MembershipId>) -> Option<Membership> {
+    membership.filter(|membership| Some(membership.id) == id)
+}
+
+/// Returns the membership by which `user` may act in `tenant`: `None` in their own.
+///
+/// # Errors
+///
+/// [`Error::NotAMember`] if they may not, or there is no such tenant.
+pub(super) async fn membership_in(
     tx: &Transaction,
     user: &User,
     tenant: TenantId,
-) -> Result<Option<Role>, Error> {
-    let membership = foreign_membership(tx, user.tenant_id, tenant, user.id).await?;
-    Ok(role_of(user, tenant, membership.as_ref()))
-}
-
-fn role_of(user: &User, tenant: TenantId, membership: Option<&Membership>) -> Option<Role> {
+) -> Result<Option<MembershipRef>, Error> {
     if tenant == user.tenant_id {
-        return Some(Role::Owner);
+        return Ok(None);
     }
-    membership.filter(|it| !it.ended && it.home == user.tenant_id).map(|it| it.role)
+    let membership = foreign_membership(tx, user.tenant_id, tenant, user.id).await?;
+    membership.map(|it| Some(it.reference())).ok_or(Error::NotAMember)
 }
 
-/// The membership by which somebody acts in another tenant than their own.
+/// Returns the open membership of a user of `home` in another tenant, unless that was deleted.
 async fn foreign_membership(
     tx: &Transaction,
     home: TenantId,
     tenant: TenantId,
     user: UserId,
 ) -> coditect_store::Result<Option<Membership>> {
-    if tenant == home { Ok(None) } else { tx.get::<Membership>(tenant, user).await }
+    if tenant == home {
+        return Ok(None);
+    }
+    let (membership, tenant) =
+        try_join(tx.get::<Membership>(tenant, user), tx.get::<Tenant>(tenant, ())).await?;
+    Ok(membership.filter(|it| !it.ended && it.home == home && tenant.is_some()))
 }

@@ -1,12 +1,20 @@
-//! My devices: the logins that one has.
+//! The logins of a user: listing, naming and revoking them, and their limit.
+//!
+//! All of a user's logins are revoked at once by their [login epoch](User::login_epoch), whatever their
+//! number. Those of the present epoch are at most [`Settings::max_logins`](super::Settings::max_logins):
+//! a new one ends the longest idle.
 
+use chrono::{DateTime, Utc};
 use coditect_store::{
-    Transaction,
-    model::{AuthSession, AuthSessionId, RevocationReason, User},
+    Cursor, Page, Transaction,
+    entity::Covered,
+    model::{AuthSession, AuthSessionId, RevocationReason, TenantId, User, UserId},
+    repository::PAGE_LIMIT,
 };
+use serde_json::json;
 
 use super::{
-    Auth, Device, Identity, MOST_SESSIONS,
+    Auth, Device, Identity,
     audit::{Action, Entry},
     signing_out::end,
 };
@@ -16,20 +24,22 @@ use crate::Error;
 pub const DEVICE_NAME_CHARS: usize = 100;
 
 impl Auth {
-    /// The logins of whoever `identity` is that hold, newest first. As many reads as there are, at once.
+    /// Returns a page of the caller's live logins, the last used first.
     ///
     /// # Errors
     ///
-    /// [`Error::Forbidden`] of a program; [`Error::Store`].
+    /// [`Error::Forbidden`] of a program; [`Error::Store`], with `Invalid` if `after` is of another list.
     pub async fn devices(
         &self,
         tx: &Transaction,
         identity: &Identity,
-    ) -> Result<Vec<AuthSession>, Error> {
+        (limit, after): (usize, Option<&Cursor>),
+    ) -> Result<Page<AuthSession>, Error> {
         identity.session()?;
-        let mut devices = self.live_sessions(tx, &identity.user).await?;
-        devices.reverse();
-        Ok(devices)
+        let (user, now) = (&identity.user, self.clock.now());
+        let logins = tx.scan(&AuthSession::BY_USER, user.tenant_id, (user.id, user.login_epoch));
+        let live = logins.newest_first().filter("live", |session| session.holds_at(now));
+        Ok(live.page(limit, after).await?)
     }
 
     /// Gives a login a name, or takes it away.
@@ -71,7 +81,8 @@ impl Auth {
         Ok(entry.target(id).write(tx, now).await?)
     }
 
-    /// Ends all logins but the one that asks for it, and says how many.
+    /// Ends all logins but the one that asks for it, whatever their number, and returns the number of
+    /// live ones.
     ///
     /// # Errors
     ///
@@ -82,13 +93,14 @@ impl Auth {
         identity: &Identity,
         from: &Device,
     ) -> Result<usize, Error> {
-        let own = identity.session()?.id;
-        let user = &identity.user;
-        let ended = self.end_sessions(tx, user, RevocationReason::Revoked, Some(own)).await?;
+        let own = identity.session()?;
+        let (user, now) = (&identity.user, self.clock.now());
+        let live = live_logins(tx, user, now).await?;
+        let others = live.iter().filter(|login| login.key != own.id).count();
+        revoke_logins_but(tx, user, own, now).await?;
         let entry = Entry::new(Action::SessionRevoked, user.tenant_id, Some(user.id), from);
-        let entry = entry.details(serde_json::json!({ "others": ended }));
-        entry.write(tx, self.clock.now()).await?;
-        Ok(ended)
+        entry.details(json!({ "others": others })).write(tx, now).await?;
+        Ok(others)
     }
 
     async fn own_device(
@@ -101,39 +113,72 @@ impl Auth {
         let (user, now) = (&identity.user, self.clock.now());
         let device = tx.get::<AuthSession>(user.tenant_id, id).await?;
         device
-            .filter(|device| device.user_id == user.id && device.holds_at(now))
+            .filter(|device| device.user_id == user.id && !device.is_revoked(user))
+            .filter(|device| device.holds_at(now))
             .ok_or(Error::NotFound)
     }
 
-    /// Those of `user` that hold, oldest first.
-    async fn live_sessions(
+    /// Makes room for one more login of `user`: deletes expired ones, and then the longest idle, until
+    /// they are fewer than the limit. One range read, and normally no more than one deletion.
+    ///
+    /// Concurrent logins of one user are serialized, so that the limit is exact. Refreshes do not
+    /// conflict with them, unless of a login that is deleted.
+    pub(super) async fn make_room(
         &self,
         tx: &Transaction,
         user: &User,
-    ) -> Result<Vec<AuthSession>, Error> {
-        let now = self.clock.now();
-        let live = tx
-            .scan(&AuthSession::BY_USER, user.tenant_id, user.id)
-            .filter("live", |session| session.holds_at(now));
-        Ok(live.all(MOST_SESSIONS).await?)
-    }
-
-    /// Ends the sessions of `user`, but for one, and says how many.
-    pub(super) async fn end_sessions(
-        &self,
-        tx: &Transaction,
-        user: &User,
-        reason: RevocationReason,
-        but: Option<AuthSessionId>,
-    ) -> Result<usize, Error> {
-        let now = self.clock.now();
-        let mut ended = 0;
-        for session in self.live_sessions(tx, user).await? {
-            if Some(session.id) != but {
-                end(tx, &session, reason, now).await?;
-                ended += 1;
-            }
+        (device, now): (&Device, DateTime<Utc>),
+    ) -> coditect_store::Result<()> {
+        tx.serialize_on::<User>(user.tenant_id, user.id)?;
+        let (live, expired): (Vec<_>, Vec<_>) =
+            logins(tx, user).await?.into_iter().partition(|login| expires_after(login, now));
+        let surplus = (live.len() + expired.len() + 1).saturating_sub(self.max_logins);
+        for login in expired.iter().take(surplus) {
+            tx.delete::<AuthSession>(user.tenant_id, login.key).await?;
         }
-        Ok(ended)
+        for login in live.iter().take(surplus.saturating_sub(expired.len())) {
+            tx.delete::<AuthSession>(user.tenant_id, login.key).await?;
+            let entry = Entry::new(Action::SessionRevoked, user.tenant_id, Some(user.id), device);
+            let entry = entry.target(login.key).details(json!({ "reason": "too_many_logins" }));
+            entry.write(tx, now).await?;
+        }
+        Ok(())
     }
+}
+
+/// An entry of the index of a user's logins.
+pub(super) type Login = Covered<TenantId, AuthSessionId, (UserId, u64, i64), i64>;
+
+/// Revokes all logins of `user` but `kept`, which is one of theirs, and returns the user as written.
+pub(super) async fn revoke_logins_but(
+    tx: &Transaction,
+    user: &User,
+    kept: &AuthSession,
+    now: DateTime<Utc>,
+) -> coditect_store::Result<User> {
+    let user = tx.revoke_logins(user.clone(), now).await?;
+    tx.update(&AuthSession { login_epoch: user.login_epoch, ..kept.clone() }).await?;
+    Ok(user)
+}
+
+/// Returns the logins of `user` that hold at `now`, as far as one page goes, the longest idle first. It
+/// conflicts with nothing: to count them.
+pub(super) async fn live_logins(
+    tx: &Transaction,
+    user: &User,
+    now: DateTime<Utc>,
+) -> coditect_store::Result<Vec<Login>> {
+    let mut live = logins(tx, user).await?;
+    live.retain(|login| expires_after(login, now));
+    Ok(live)
+}
+
+async fn logins(tx: &Transaction, user: &User) -> coditect_store::Result<Vec<Login>> {
+    let of_epoch = (user.id, user.login_epoch);
+    let logins = tx.covered(&AuthSession::BY_USER, user.tenant_id, of_epoch).snapshot();
+    Ok(logins.page(PAGE_LIMIT, None).await?.items)
+}
+
+fn expires_after(login: &Login, now: DateTime<Utc>) -> bool {
+    login.fields > now.timestamp_micros()
 }

@@ -6,6 +6,8 @@
 //!   at all. Of any number of registrations of one address at once, one succeeds.
 //! - A request is authenticated by its token's signature *and* by its session and user as they are in
 //!   the request's own transaction: what was ended holds for the next request.
+//! - All logins of a user are revoked by one write, whatever their number: a session of another login
+//!   epoch than its user's is revoked wherever it is looked at.
 //! - A refresh is one transaction. What it found out about a stolen token is committed before the
 //!   client hears of it.
 //! - Hashing, signing and randomness are outside of transactions, ids and salts are drawn once a
@@ -15,6 +17,8 @@ mod accounts;
 mod audit;
 mod authentication;
 mod devices;
+mod invitations;
+mod members;
 mod operating;
 mod passwords;
 mod refreshing;
@@ -36,16 +40,19 @@ use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{
     Clock, Store, StoreOptions,
     model::{AuthSession, AuthSessionId, TenantId, TokenFamilyId, User},
+    repository::PAGE_LIMIT,
 };
 use tokio::sync::Mutex;
 
 pub use self::{
+    audit::Action,
     authentication::{Identity, Pass, PersonalHash, Via},
     devices::DEVICE_NAME_CHARS,
+    invitations::{INVITATION_LIFE, NewInvitation},
+    members::Member,
     passwords::{MAX_RESETS, RESET_LIFE},
     ring::{master_key_at, replace_master_key, replace_master_key_at},
     second_factor::{FRESH_LOGIN, NewFactor},
-    tenants::{INVITATION_LIFE, Member, NewInvitation},
     tokens::{NewTicket, NewToken, PERSONAL_TOKEN_LIFE, TICKET_LIFE, TOKEN_NAME_CHARS},
 };
 use self::{
@@ -77,10 +84,12 @@ pub struct Settings {
     pub courier: Option<Arc<dyn Courier>>,
     /// How long a key signs before the next does.
     pub key_rotation: TimeDelta,
+    /// Maximum number of live logins of a user; 1 to 1,000. A login beyond it ends the longest idle one.
+    pub max_logins: usize,
 }
 
 impl Default for Settings {
-    /// No courier, and a new key every 30 days.
+    /// No courier, a new key every 30 days, and 100 logins of a user.
     fn default() -> Self {
         Self {
             access: AccessSettings::default(),
@@ -89,12 +98,13 @@ impl Default for Settings {
             lifetimes: Lifetimes::default(),
             courier: None,
             key_rotation: TimeDelta::days(30),
+            max_logins: 100,
         }
     }
 }
 
-/// More sessions that hold than a user has, and as many as one transaction can end.
-const MOST_SESSIONS: usize = 10_000;
+/// Largest setting of `max_logins`: as many as one page holds.
+pub const MAX_LOGINS: usize = PAGE_LIMIT;
 
 /// Identity over a store. One a process; shared by reference.
 #[derive(Debug)]
@@ -116,6 +126,7 @@ pub struct Auth {
     addresses: Addresses,
     courier: Option<Arc<dyn Courier>>,
     key_rotation: TimeDelta,
+    max_logins: usize,
 }
 
 /// Somebody who wants an account.
@@ -225,6 +236,9 @@ impl Auth {
         settings: Settings,
     ) -> Result<Self, Error> {
         let access = AccessTokens::new(settings.access)?;
+        if !(1..=MAX_LOGINS).contains(&settings.max_logins) {
+            return Err(Error::Setting("the logins of a user are limited to 1 to 1000"));
+        }
         let read_at = clock.now();
         let (root, records) = load_keys(&store, &master, &clock, access.longest_life()).await?;
         let ring = KeyRing::open(&records, &root)?;
@@ -242,6 +256,7 @@ impl Auth {
             addresses: Addresses::default(),
             courier: settings.courier,
             key_rotation: settings.key_rotation,
+            max_logins: settings.max_logins,
             store,
             clock,
             root,
@@ -309,7 +324,7 @@ impl Auth {
             expires_in: minted.expires_at.signed_duration_since(minted.issued_at),
             session_id: session.id,
             token_family: session.token_family,
-            tenant_id: session.acts_in.unwrap_or(session.tenant_id),
+            tenant_id: session.active_tenant(),
         })
     }
 }

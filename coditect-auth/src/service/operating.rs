@@ -3,13 +3,14 @@
 use coditect_store::{
     Page, Transaction,
     keyspace::Global,
-    model::{RevocationReason, Tenant, User, UserStatus},
+    model::{Tenant, User, UserStatus},
 };
 
 use super::{
     Auth, Device, Registration,
     accounts::{create_user, email_taken},
     audit::{Action, Entry},
+    devices::live_logins,
     tokens::revoke_all_tokens,
 };
 use crate::{
@@ -59,11 +60,11 @@ impl Auth {
         Ok(page.await?)
     }
 
-    /// Lets a user sign in again, or not any more; then all their sessions end.
+    /// Enables a user, or disables them and revokes all of their logins.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], [`Error::Store`].
+    /// [`Error::NotFound`] also if their tenant is being deleted; [`Error::Store`].
     pub async fn set_status(&self, email: &str, status: UserStatus) -> Result<User, Error> {
         let email = &Email::parse(email)?;
         let set = |tx: Transaction| async move {
@@ -71,15 +72,15 @@ impl Auth {
             if user.status == status {
                 return Ok(user);
             }
+            tx.get::<Tenant>(user.tenant_id, ()).await?.ok_or(Error::NotFound)?;
             let now = self.clock.now();
             let user = User { status, updated_at: now, ..user };
-            tx.update(&user).await?;
-            let action = match status {
-                UserStatus::Enabled => Action::UserEnabled,
-                UserStatus::Disabled => {
-                    self.end_sessions(&tx, &user, RevocationReason::Operator, None).await?;
-                    Action::UserDisabled
+            let (user, action) = match status {
+                UserStatus::Enabled => {
+                    tx.update(&user).await?;
+                    (user, Action::UserEnabled)
                 }
+                UserStatus::Disabled => (tx.revoke_logins(user, now).await?, Action::UserDisabled),
             };
             Entry::new(action, user.tenant_id, None, &Device::default())
                 .target(user.id)
@@ -101,7 +102,8 @@ impl Auth {
         text.ok_or(Error::NotFound)
     }
 
-    /// Ends all sessions and personal tokens of a user, and says how many sessions.
+    /// Revokes all logins and personal tokens of a user, whatever their number, and returns the number
+    /// of logins that were live.
     ///
     /// # Errors
     ///
@@ -110,11 +112,13 @@ impl Auth {
         let email = &Email::parse(email)?;
         let sign_out = |tx: Transaction| async move {
             let user = user_in(&tx, email).await?;
-            let ended = self.end_sessions(&tx, &user, RevocationReason::Operator, None).await?;
+            let now = self.clock.now();
+            let ended = live_logins(&tx, &user, now).await?.len();
+            let user = tx.revoke_logins(user, now).await?;
             revoke_all_tokens(&tx, &user).await?;
             Entry::new(Action::SessionRevoked, user.tenant_id, None, &Device::default())
                 .target(user.id)
-                .write(&tx, self.clock.now())
+                .write(&tx, now)
                 .await?;
             Ok(ended)
         };

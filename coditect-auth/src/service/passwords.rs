@@ -4,12 +4,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{
     Transaction,
     keyspace::Global,
-    model::{RevocationReason, TenantId, User, UserId, UserStatus},
+    model::{AuthSession, TenantId, User, UserId, UserStatus},
 };
 
 use super::{
     Auth, Device, Identity,
     audit::{Action, Entry},
+    devices::revoke_logins_but,
     tokens::revoke_all_tokens,
 };
 use crate::{
@@ -53,9 +54,11 @@ impl Auth {
                 let (proof, next_hash) = (&proof, &next_hash);
                 async move {
                     let user = proof.still_holds(&tx).await?;
-                    self.set_password(&tx, &user, next_hash).await?;
-                    self.end_sessions(&tx, &user, RevocationReason::PasswordChange, Some(session))
-                        .await?;
+                    let own = tx.get::<AuthSession>(user.tenant_id, session).await?;
+                    let own = own.filter(|own| !own.is_revoked(&user));
+                    let own = own.ok_or(Error::SessionRevoked)?;
+                    let user = self.set_password(&tx, &user, next_hash).await?;
+                    revoke_logins_but(&tx, &user, &own, now).await?;
                     proof.attempt.succeeded(&tx, now).await?;
                     let entry =
                         Entry::new(Action::PasswordChanged, user.tenant_id, Some(user.id), device);
@@ -171,8 +174,8 @@ impl Auth {
         self.store
             .run(|tx| async move {
                 let user = self.of_reset(&tx, hash).await?;
-                self.set_password(&tx, &user, next_hash).await?;
-                self.end_sessions(&tx, &user, RevocationReason::PasswordReset, None).await?;
+                let user = self.set_password(&tx, &user, next_hash).await?;
+                let user = tx.revoke_logins(user, now).await?;
                 revoke_all_tokens(&tx, &user).await?;
                 self.forget_failures(&tx, email).await?;
                 let entry =
@@ -194,19 +197,21 @@ impl Auth {
         user.ok_or(Error::ResetInvalid)
     }
 
-    /// Gives `user` another password, and ends all open reset tokens.
+    /// Sets the password of `user`, ends all open reset tokens, and returns the user as written.
     async fn set_password(
         &self,
         tx: &Transaction,
         user: &User,
         password_hash: &str,
-    ) -> Result<(), Error> {
+    ) -> Result<User, Error> {
         let updated_at = self.clock.now();
         let password_hash = password_hash.to_owned();
         for reset in resets_of(tx, user.tenant_id, user.id).await? {
             tx.delete::<PasswordReset>(user.tenant_id, reset.id).await?;
         }
-        Ok(tx.update(&User { password_hash, updated_at, ..user.clone() }).await?)
+        let user = User { password_hash, updated_at, ..user.clone() };
+        tx.update(&user).await?;
+        Ok(user)
     }
 }
 

@@ -4,13 +4,13 @@ use chrono::{DateTime, Utc};
 use coditect_store::{
     Transaction,
     keyspace::Global,
-    model::{AuthSession, RevocationReason, TenantId, TokenFamilyId, User},
+    model::{AuthSession, MembershipRef, RevocationReason, TenantId, TokenFamilyId, User},
 };
 
 use super::{
     Auth, Device, Tokens,
     audit::{Action, Entry},
-    authentication::role_in,
+    authentication::membership_in,
     signing_out::end,
 };
 use crate::{Decision, Error, Presented, RefreshToken, Stored, family, refresh};
@@ -61,15 +61,19 @@ impl Auth {
                 };
                 let hash = next.secret.hash();
                 let idle = self.lifetimes.idle;
-                let acts_in = acting_in(tx, &session, &user, tenant).await?;
+                let acts_in = active_membership(tx, &session, &user, tenant).await?;
                 let session = family::rotated(&session, presented.salt, hash, now, idle);
+                let before = session.acts_in;
                 let session = AuthSession { acts_in, ..session };
                 tx.update(&session).await?;
+                if before != acts_in {
+                    entered(tx, &session, (device, now)).await?;
+                }
                 Ok((session, user, next))
             }
             Decision::Repeat => match self.refresh.successor(token, &session.salt) {
                 Some(next) => {
-                    let acts_in = acting_in(tx, &session, &user, tenant).await?;
+                    let acts_in = active_membership(tx, &session, &user, tenant).await?;
                     Ok((AuthSession { acts_in, ..session }, user, next))
                 }
                 None => Err(Error::SessionExpired),
@@ -85,7 +89,7 @@ impl Auth {
         presented: &Presented,
         now: DateTime<Utc>,
     ) -> Decision {
-        let stored = Stored { session, user: user.status };
+        let stored = Stored { session, user: user.status, login_epoch: user.login_epoch };
         family::decide(Some(stored), presented, now, self.lifetimes.grace)
     }
 }
@@ -101,19 +105,35 @@ pub(super) async fn session_and_user(
     Ok(user.map(|user| (session, user)))
 }
 
-/// The tenant that the tokens of `session` are for, where it is not the user's own.
-async fn acting_in(
+/// Returns the membership that the next tokens of `session` are for: in the tenant that was chosen, or
+/// the one before; `None` in the user's own, and once the one before has ended.
+async fn active_membership(
     tx: &Transaction,
     session: &AuthSession,
     user: &User,
     chosen: Option<TenantId>,
-) -> Result<Option<TenantId>, Error> {
-    let Some(tenant) = chosen.or(session.acts_in) else { return Ok(None) };
-    match role_in(tx, user, tenant).await? {
-        Some(_) => Ok(Some(tenant).filter(|tenant| *tenant != user.tenant_id)),
-        None if chosen.is_some() => Err(Error::NotAMember),
-        None => Ok(None),
+) -> Result<Option<MembershipRef>, Error> {
+    match (chosen, session.acts_in) {
+        (Some(tenant), _) => membership_in(tx, user, tenant).await,
+        (None, None) => Ok(None),
+        (None, Some(before)) => match membership_in(tx, user, before.tenant_id).await {
+            Ok(membership) => Ok(membership.filter(|membership| *membership == before)),
+            Err(Error::NotAMember) => Ok(None),
+            Err(error) => Err(error),
+        },
     }
+}
+
+/// Audits, in the tenant that `session` acts in from now on, that its user has entered it.
+pub(super) async fn entered(
+    tx: &Transaction,
+    session: &AuthSession,
+    (device, now): (&Device, DateTime<Utc>),
+) -> coditect_store::Result<()> {
+    let Some(membership) = session.acts_in else { return Ok(()) };
+    let (tenant, actor) = (membership.tenant_id, Some(session.user_id));
+    let entry = Entry::new(Action::TenantEntered, tenant, actor, device).target(session.id);
+    entry.write(tx, now).await
 }
 
 /// Does what a refused refresh token asks for, and says what the client gets.

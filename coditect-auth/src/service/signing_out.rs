@@ -11,6 +11,7 @@ use serde_json::json;
 use super::{
     Auth, Credential, Device, Pass,
     audit::{Action, Entry},
+    devices::live_logins,
     refreshing::{refuse, session_and_user},
 };
 use crate::{Claims, Decision, Error, Presented, family, refresh};
@@ -32,28 +33,27 @@ impl Auth {
         };
         let now = self.clock.now();
         let ended = self.store.run(|tx| async move {
-            match session.find(&tx).await? {
-                Some(session) if session.revocation.is_none() => {
+            match live(&tx, session).await? {
+                Some((session, _)) => {
                     end(&tx, &session, RevocationReason::Logout, now).await?;
                     let (tenant, user) = (session.tenant_id, Some(session.user_id));
                     let entry = Entry::new(Action::Logout, tenant, user, device);
                     entry.target(session.id).write(&tx, now).await
                 }
-                _ => Ok(()),
+                None => Ok(()),
             }
         });
         ended.await.map_err(Error::Store)
     }
 
-    /// Ends all sessions of a token's user, in one transaction. Unlike [`logout`](Self::logout) it
+    /// Ends all sessions of a token's user, whatever their number, by their login epoch. Unlike [`logout`](Self::logout) it
     /// asks for a token that still holds: one that was lost long ago ends nothing but itself. Doing
     /// it again with the same token changes nothing.
     ///
     /// # Errors
     ///
     /// As for [`verify`](Self::verify) and [`authenticate`](Self::authenticate), or for
-    /// [`refresh`](Self::refresh), of which a replay ends its family; [`Error::Store`], with
-    /// `Limit` if there are more sessions than one transaction can end.
+    /// [`refresh`](Self::refresh), of which a replay ends its family; [`Error::Store`].
     pub async fn logout_everywhere(
         &self,
         credential: Credential<'_>,
@@ -79,13 +79,15 @@ impl Auth {
                 if before.is_some_and(|it| it.reason == RevocationReason::LogoutEverywhere) {
                     return Ok(Ok(()));
                 }
-                let user = match self.proven(&tx, proof, (device, now)).await? {
-                    Ok(user) => user,
+                let (session, user) = match self.proven(&tx, proof, (device, now)).await? {
+                    Ok(proven) => proven,
                     // What a replay has ended is committed before it is refused.
                     Err(refusal) => return Ok(Err(refusal)),
                 };
-                let reason = RevocationReason::LogoutEverywhere;
-                let ended = self.end_sessions(&tx, &user, reason, None).await?;
+                let ended = live_logins(&tx, &user, now).await?.len();
+                // This one says why, so that the same request again finds its own work.
+                end(&tx, &session, RevocationReason::LogoutEverywhere, now).await?;
+                let user = tx.revoke_logins(user, now).await?;
                 let (tenant, actor) = (user.tenant_id, Some(user.id));
                 let entry = Entry::new(Action::LogoutEverywhere, tenant, actor, device);
                 entry.details(json!({ "sessions": ended })).write(&tx, now).await?;
@@ -95,23 +97,24 @@ impl Auth {
         outcome.await?
     }
 
-    /// Whose session `proof` proves to hold, or why it doesn't.
+    /// Returns the session that `proof` proves to hold, with its user, or why it does not.
     async fn proven(
         &self,
         tx: &Transaction,
         proof: &Proof,
         (device, now): (&Device, DateTime<Utc>),
-    ) -> Result<Result<User, Error>, Error> {
+    ) -> Result<Result<(AuthSession, User), Error>, Error> {
         match proof {
             Proof::Access(claims) => {
-                Ok(Ok(self.authenticate(tx, &Pass::Access(claims.clone())).await?.user))
+                let identity = self.authenticate(tx, &Pass::Access(claims.clone())).await?;
+                Ok(Ok((identity.session()?.clone(), identity.user)))
             }
             Proof::Refresh(family, presented) => {
                 let Some((session, user)) = session_and_user(tx, *family).await? else {
                     return Ok(Err(Error::SessionRevoked));
                 };
                 Ok(match self.decide(&session, &user, presented, now) {
-                    Decision::Rotate | Decision::Repeat => Ok(user),
+                    Decision::Rotate | Decision::Repeat => Ok((session, user)),
                     refused => Err(refuse(tx, &session, refused, (device, now)).await?),
                 })
             }
@@ -123,6 +126,16 @@ impl Auth {
 enum Proof {
     Access(Box<Claims>),
     Refresh(TokenFamilyId, Presented),
+}
+
+/// Returns a session that was not revoked, with its user.
+async fn live(
+    tx: &Transaction,
+    session: SessionOf,
+) -> coditect_store::Result<Option<(AuthSession, User)>> {
+    let Some(session) = session.find(tx).await? else { return Ok(None) };
+    let user = tx.get::<User>(session.tenant_id, session.user_id).await?;
+    Ok(user.filter(|user| !session.is_revoked(user)).map(|user| (session, user)))
 }
 
 /// Ends a session that was not ended before.

@@ -172,6 +172,11 @@ impl Auth {
                     if key == keys.account { FORGOTTEN_AFTER } else { ADDRESS_KNOWN_FOR };
                 let failures = before.map_or_else(Failures::default, |it| counts(&it)).failed(now);
                 write(&tx, key, failures, now + forgotten_after).await?;
+                // An account that was deleted meanwhile leaves nothing behind in its tenant.
+                let user = match user {
+                    Some(user) => tx.get::<User>(user.tenant_id, user.id).await?,
+                    None => None,
+                };
                 if let Some(user) = user {
                     Entry::new(Action::LoginRefused, user.tenant_id, None, device)
                         .target(user.id)

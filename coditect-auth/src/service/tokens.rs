@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{
     Transaction,
     keyspace::Global,
-    model::{Ticket, TicketId, User},
+    model::{Membership, Tenant, Ticket, TicketId, User},
 };
 
 use super::{
@@ -116,7 +116,7 @@ impl Auth {
             id: new.id,
             tenant_id: user.tenant_id,
             user_id: user.id,
-            acts_in: identity.tenant_id,
+            acts_in: identity.membership,
             name: new.name.clone(),
             scopes: new.scopes.clone(),
             hash: new.hash,
@@ -125,9 +125,7 @@ impl Auth {
             expires_at: now.checked_add_signed(new.life).unwrap_or(DateTime::<Utc>::MAX_UTC),
         };
         tx.create(&token).await?;
-        let entry = Entry::new(Action::TokenCreated, user.tenant_id, Some(user.id), device);
-        let entry = entry.target(token.id).details(serde_json::json!({ "scopes": token.scopes }));
-        entry.write(tx, now).await?;
+        audit_token(tx, Action::TokenCreated, &token, (device, now)).await?;
         Ok(token)
     }
 
@@ -165,12 +163,9 @@ impl Auth {
         identity.session()?;
         let user = &identity.user;
         let token = tx.get::<PersonalToken>(user.tenant_id, id).await?;
-        if token.is_none_or(|token| token.user_id != user.id) {
-            return Err(Error::NotFound);
-        }
+        let token = token.filter(|token| token.user_id == user.id).ok_or(Error::NotFound)?;
         tx.delete::<PersonalToken>(user.tenant_id, id).await?;
-        let entry = Entry::new(Action::TokenRevoked, user.tenant_id, Some(user.id), device);
-        Ok(entry.target(id).write(tx, self.clock.now()).await?)
+        Ok(audit_token(tx, Action::TokenRevoked, &token, (device, self.clock.now())).await?)
     }
 
     /// Creates a ticket for the login and the tenant of `identity`: valid once, for
@@ -193,7 +188,7 @@ impl Auth {
             tenant_id: session.tenant_id,
             user_id: session.user_id,
             auth_session_id: session.id,
-            active_tenant_id: identity.tenant_id,
+            acts_in: identity.membership,
             hash: new.hash,
             origin,
             created_at: now,
@@ -227,13 +222,51 @@ impl Auth {
             home: ticket.tenant_id,
             id: ticket.auth_session_id,
             user: ticket.user_id,
-            tenant: ticket.active_tenant_id,
+            acts_in: ticket.acts_in,
         })
     }
 }
 
+/// Audits what becomes of a personal token: in the tenant of its user, and in the one that it acts in.
+async fn audit_token(
+    tx: &Transaction,
+    action: Action,
+    token: &PersonalToken,
+    (device, now): (&Device, DateTime<Utc>),
+) -> coditect_store::Result<()> {
+    let elsewhere = token.acts_in.map(|membership| membership.tenant_id);
+    for tenant in std::iter::once(token.tenant_id).chain(elsewhere) {
+        // The membership may have ended with its tenant.
+        if tenant != token.tenant_id && tx.get::<Tenant>(tenant, ()).await?.is_none() {
+            continue;
+        }
+        let entry = Entry::new(action, tenant, Some(token.user_id), device).target(token.id);
+        let details = serde_json::json!({ "name": token.name, "scopes": token.scopes });
+        entry.details(details).write(tx, now).await?;
+    }
+    Ok(())
+}
+
 async fn all_tokens(tx: &Transaction, user: &User) -> Result<Vec<PersonalToken>, Error> {
     Ok(tx.scan(&PersonalToken::BY_USER, user.tenant_id, user.id).all(MOST_TOKENS + 1).await?)
+}
+
+/// Ends the personal tokens that act by `membership`, and returns their number. A user has a hundred at
+/// the most.
+pub(super) async fn revoke_tokens_of(
+    tx: &Transaction,
+    membership: &Membership,
+) -> Result<usize, Error> {
+    let (home, user) = (membership.home, membership.user_id);
+    let tokens = tx.scan(&PersonalToken::BY_USER, home, user).page(MOST_TOKENS, None).await?.items;
+    let (reference, mut revoked) = (Some(membership.reference()), 0);
+    for token in tokens {
+        if token.acts_in == reference {
+            tx.delete::<PersonalToken>(home, token.id).await?;
+            revoked += 1;
+        }
+    }
+    Ok(revoked)
 }
 
 /// Ends all personal tokens of `user`.

@@ -8,15 +8,15 @@ use coditect_auth::{
     KeyState, Kid, Scopes, SealedKey, SealedRoot,
     keys::Algorithm,
     model::{
-        Invitation, InvitationId, LoginFailures, PasswordReset, PasswordResetId, PersonalToken,
-        PersonalTokenId, ResetOrigin, SecondFactor,
+        Grant, Invitation, InvitationId, LoginFailures, PasswordReset, PasswordResetId,
+        PersonalToken, PersonalTokenId, ResetOrigin, SecondFactor,
     },
     seal::Sealed,
 };
 use coditect_store::{
     Entity, Store,
     engine::Database,
-    model::{Role, TenantId, UserId},
+    model::{MembershipId, MembershipRef, Role, TenantId, UserId},
 };
 use uuid::Uuid;
 
@@ -76,6 +76,7 @@ async fn version_1_of_every_record_is_read_and_written() {
         role: Role::Owner,
         hash: [0xdd; 32],
         invited_by: user_id,
+        granted_by: Some(Grant { membership_id: MembershipId(id(8)), demotions: 300 }),
         created_at: time(7),
         expires_at: time(8),
     };
@@ -94,7 +95,10 @@ async fn version_1_of_every_record_is_read_and_written() {
         id: PersonalTokenId(id(5)),
         tenant_id,
         user_id,
-        acts_in: TenantId(id(6)),
+        acts_in: Some(MembershipRef {
+            tenant_id: TenantId(id(6)),
+            membership_id: MembershipId(id(7)),
+        }),
         name: "CI".to_owned(),
         scopes: Scopes::new(&["read", "ci:deploy"]).unwrap(),
         hash: [0xff; 32],

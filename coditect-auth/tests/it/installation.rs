@@ -110,6 +110,13 @@ impl Installation {
         Auth::open(self.store.clone(), master, Clock::from(&self.clock), settings).await
     }
 
+    /// Another server over the same store, with another limit of logins.
+    pub(crate) async fn limited_to(&self, max_logins: usize) -> Auth {
+        let settings = Settings { max_logins, ..settings(Lifetimes::default().grace) };
+        let clock = Clock::from(&self.clock);
+        Auth::open(self.store.clone(), self.master.clone(), clock, settings).await.unwrap()
+    }
+
     /// Another server over the same store, whose hashes are the product's own.
     pub(crate) async fn with_dearer_hashes(&self) -> Auth {
         let clock = Clock::from(&self.clock);

@@ -236,12 +236,7 @@ impl World {
 
     fn pass(&self, device: usize) -> Pass {
         let SignedIn { user, tokens } = &self.devices[device].signed_in;
-        Pass::Session {
-            home: user.tenant_id,
-            id: tokens.session_id,
-            user: user.id,
-            tenant: user.tenant_id,
-        }
+        Pass::Session { home: user.tenant_id, id: tokens.session_id, user: user.id, acts_in: None }
     }
 
     /// Compares all devices with what should be true of them.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
 mod devices;
+mod epochs;
 mod families;
 mod formats;
 mod installation;

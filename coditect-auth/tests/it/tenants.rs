@@ -1,8 +1,11 @@
 //! Tenants with several users.
 
 use chrono::TimeDelta;
-use coditect_auth::{Credential, Device, Error, Identity, NewInvitation, SignIn, SignedIn};
-use coditect_store::model::{Membership, Role};
+use coditect_auth::{
+    Credential, Device, Error, Identity, NewInvitation, NewToken, Scopes, SignIn, SignedIn,
+    model::Invitation,
+};
+use coditect_store::model::{AuditEntry, Membership, Role, UserStatus};
 
 use crate::installation::{Installation, PASSWORD, sign_in};
 
@@ -72,11 +75,11 @@ async fn an_invitation_makes_its_address_a_member_once() {
     assert!(matches!(again, Err(Error::InvitationInvalid)));
 
     let tx = team.home.store.begin();
-    let tenants = team.home.auth.tenants_of(&tx, &guest).await.unwrap();
-    let tenants: Vec<_> = tenants.iter().map(|(tenant, role)| (tenant.id, *role)).collect();
+    let tenants = team.home.auth.tenants_of(&tx, &guest, (50, None)).await.unwrap();
+    let tenants: Vec<_> = tenants.items.iter().map(|(tenant, role)| (tenant.id, *role)).collect();
     assert_eq!(tenants, [(guest.tenant_id, Role::Owner), (owner.tenant_id, Role::Member)]);
-    let members = team.home.auth.members(&tx, &owner).await.unwrap();
-    let members: Vec<_> = members.iter().map(|it| (it.user.id, it.role)).collect();
+    let members = team.home.auth.members(&tx, &owner, (50, None)).await.unwrap();
+    let members: Vec<_> = members.items.iter().map(|it| (it.user.id, it.role)).collect();
     assert_eq!(members, [(owner.user.id, Role::Owner), (guest.user.id, Role::Member)]);
 }
 
@@ -86,8 +89,8 @@ async fn an_invitation_ends_after_a_week_or_when_it_is_taken_back() {
     let (owner, guest) = (team.identity(&team.owner).await, team.identity(&team.guest).await);
     let text = team.invite(&owner, "guest@example.org", Role::Member).await.unwrap();
     let tx = team.home.store.begin();
-    let open = team.home.auth.invitations(&tx, &owner).await.unwrap();
-    let (auth, id, from) = (&team.home.auth, open[0].id, &Device::default());
+    let open = team.home.auth.invitations(&tx, &owner, (50, None)).await.unwrap();
+    let (auth, id, from) = (&team.home.auth, open.items[0].id, &Device::default());
     auth.withdraw_invitation(&tx, &owner, id, from).await.unwrap();
     tx.commit().await.unwrap();
     assert!(matches!(team.accept(&guest, &text).await, Err(Error::InvitationInvalid)));
@@ -156,7 +159,7 @@ async fn roles_bound_what_somebody_may_do() {
     let auth = &team.home.auth;
     let invited = team.invite(&member, "x@example.org", Role::Member).await;
     assert!(matches!(invited, Err(Error::Forbidden(_))));
-    assert!(matches!(auth.invitations(&tx, &member).await, Err(Error::Forbidden(_))));
+    assert!(matches!(auth.invitations(&tx, &member, (50, None)).await, Err(Error::Forbidden(_))));
     let change = auth.change_role(&tx, &member, member.user.id, Role::Owner, device).await;
     assert!(matches!(change, Err(Error::Forbidden(_))), "nobody promotes themselves");
 
@@ -189,4 +192,191 @@ async fn an_invitation_into_a_tenant_that_is_deleted_opens_nothing() {
     assert!(matches!(team.accept(&guest, &text).await, Err(Error::InvitationInvalid)));
     store.complete(&deletion).await.unwrap();
     assert!(matches!(team.accept(&guest, &text).await, Err(Error::InvitationInvalid)));
+}
+
+/// The tokens of a member of the owner's tenant: an access token, a personal one.
+async fn issued(team: &Team, member: &SignedIn) -> [String; 2] {
+    let caller = team.identity(member).await;
+    let scopes = Scopes::new(&["write"]).unwrap();
+    let new = NewToken::new("bot", scopes, TimeDelta::days(9)).unwrap();
+    let tx = team.home.store.begin();
+    team.home.auth.create_token(&tx, &caller, &new, &Device::default()).await.unwrap();
+    tx.commit().await.unwrap();
+    [member.tokens.access.expose().to_owned(), new.text().expose().to_owned()]
+}
+
+async fn remove(team: &Team, by: &Identity, member: &SignedIn) {
+    let tx = team.home.store.begin();
+    let from = &Device::default();
+    team.home.auth.remove_member(&tx, by, member.user.id, from).await.unwrap();
+    tx.commit().await.unwrap();
+    team.home.clock.advance(TimeDelta::seconds(1));
+}
+
+#[tokio::test]
+async fn invitations_of_a_removed_member_are_void() {
+    let team = Team::new().await;
+    let member = team.join(Role::Admin).await;
+    let (owner, guest) = (team.identity(&team.owner).await, team.identity(&team.guest).await);
+    let alt = team.home.register("alt@example.org").await.unwrap();
+    let alt = team.identity(&alt).await;
+    let admin = team.identity(&member).await;
+    let spare = team.invite(&admin, "alt@example.org", Role::Member).await.unwrap();
+    let own = team.invite(&admin, "guest@example.org", Role::Admin).await.unwrap();
+    let of_owner = team.invite(&owner, "guest@example.org", Role::Admin).await.unwrap();
+    let refused = team.accept(&guest, &own).await;
+    assert!(matches!(refused, Err(Error::InvitationInvalid)), "one's own");
+    team.home.clock.advance(TimeDelta::seconds(1));
+    remove(&team, &owner, &member).await;
+    for (by, text) in [(&alt, &spare), (&guest, &own), (&guest, &of_owner)] {
+        let refused = team.accept(by, text).await;
+        assert!(matches!(refused, Err(Error::InvitationInvalid)));
+    }
+    // Not by another stay either.
+    let again = team.invite(&owner, "guest@example.org", Role::Admin).await.unwrap();
+    team.accept(&guest, &again).await.unwrap();
+    assert!(matches!(team.accept(&alt, &spare).await, Err(Error::InvitationInvalid)));
+}
+
+#[tokio::test]
+async fn invitations_of_a_demoted_member_are_void_for_good() {
+    let team = Team::new().await;
+    let member = team.join(Role::Owner).await;
+    let (owner, co_owner) = (team.identity(&team.owner).await, team.identity(&member).await);
+    let alt = team.home.register("alt@example.org").await.unwrap();
+    let alt = team.identity(&alt).await;
+    // More than one transaction deletes.
+    for n in 0..150 {
+        team.invite(&co_owner, &format!("x{n}@example.org"), Role::Member).await.unwrap();
+    }
+    let spare = team.invite(&co_owner, "alt@example.org", Role::Member).await.unwrap();
+    let (auth, from) = (&team.home.auth, &Device::default());
+    for role in [Role::Admin, Role::Owner] {
+        let tx = team.home.store.begin();
+        auth.change_role(&tx, &owner, co_owner.user.id, role, from).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(matches!(team.accept(&alt, &spare).await, Err(Error::InvitationInvalid)));
+        let tx = team.home.store.begin();
+        let listed = auth.invitations(&tx, &owner, (200, None)).await.unwrap();
+        assert_eq!(listed.items, [], "void ones are not listed");
+    }
+    auth.revoke_invitations(owner.tenant_id, co_owner.user.id).await.unwrap();
+    let left = team.home.store.begin().list::<Invitation>(owner.tenant_id).all(1_000).await;
+    assert_eq!(left.unwrap(), []);
+    let fresh = team.invite(&co_owner, "alt@example.org", Role::Member).await.unwrap();
+    team.accept(&alt, &fresh).await.unwrap();
+}
+
+#[tokio::test]
+async fn invitation_of_a_disabled_admin_is_void_while_they_are() {
+    let team = Team::new().await;
+    let owner = team.identity(&team.owner).await;
+    let guest = team.identity(&team.guest).await;
+    let text = team.invite(&owner, "guest@example.org", Role::Member).await.unwrap();
+    let auth = &team.home.auth;
+    auth.set_status("owner@example.org", UserStatus::Disabled).await.unwrap();
+    assert!(matches!(team.accept(&guest, &text).await, Err(Error::InvitationInvalid)));
+    auth.set_status("owner@example.org", UserStatus::Enabled).await.unwrap();
+    team.accept(&guest, &text).await.unwrap();
+}
+
+#[tokio::test]
+async fn tokens_of_an_ended_membership_do_not_revive() {
+    let team = Team::new().await;
+    let member = team.join(Role::Admin).await;
+    let tokens = issued(&team, &member).await;
+    let owner = team.identity(&team.owner).await;
+    remove(&team, &owner, &member).await;
+    for token in &tokens {
+        assert!(team.home.caller(token).await.is_err());
+    }
+    let again = team.join(Role::Member).await;
+    for token in &tokens {
+        let refused = team.home.caller(token).await;
+        assert!(matches!(refused, Err(Error::NotAMember | Error::SessionRevoked)), "{refused:?}");
+    }
+    let kept = team.home.refresh(&member.tokens).await.unwrap();
+    assert_eq!(kept.tenant_id, team.guest.user.tenant_id, "the login acts in their own again");
+    assert_eq!(team.identity(&again).await.tenant_id, owner.tenant_id);
+    let tx = team.home.store.begin();
+    let guest = team.identity(&team.guest).await;
+    assert_eq!(team.home.auth.tokens_of(&tx, &guest).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn members_and_tenants_are_paged_without_gaps() {
+    let team = Team::new().await;
+    let owner = team.identity(&team.owner).await;
+    let mut expected = vec![owner.user.id];
+    let mut removed = Vec::new();
+    for n in 0..7 {
+        let email = format!("guest{n}@example.org");
+        let guest = team.home.register(&email).await.unwrap();
+        let text = team.invite(&owner, &email, Role::Member).await.unwrap();
+        team.accept(&team.identity(&guest).await, &text).await.unwrap();
+        if n % 3 == 0 {
+            removed.push(guest);
+        } else {
+            expected.push(guest.user.id);
+        }
+    }
+    for guest in &removed {
+        remove(&team, &owner, guest).await;
+    }
+    expected.sort_unstable();
+    for limit in [1, 2, 3, 50] {
+        let (mut listed, mut next) = (Vec::new(), None);
+        loop {
+            let tx = team.home.store.begin();
+            let page = team.home.auth.members(&tx, &owner, (limit, next.as_ref())).await.unwrap();
+            assert!(page.items.len() <= limit);
+            listed.extend(page.items.iter().map(|member| member.user.id));
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        assert_eq!(listed[0], owner.user.id, "whose own it is come first");
+        listed.sort_unstable();
+        assert_eq!(listed, expected, "by {limit}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_acts_in_a_tenant_whose_deletion_is_not_complete() {
+    let team = Team::new().await;
+    let member = team.join(Role::Owner).await;
+    let [_, program] = issued(&team, &member).await;
+    let [_, own_program] = issued(&team, &team.owner).await;
+    let (auth, from) = (&team.home.auth, &Device::default());
+    let pass = auth.pass(member.tokens.access.expose()).await.unwrap();
+    auth.delete_tenant(&pass, PASSWORD, from).await.unwrap();
+    for token in [member.tokens.access.expose(), &*program] {
+        assert!(matches!(team.home.caller(token).await, Err(Error::NotAMember)));
+    }
+    for token in [team.owner.tokens.access.expose(), &*own_program] {
+        assert!(matches!(team.home.caller(token).await, Err(Error::SessionRevoked)));
+    }
+    let refused = team.home.login("owner@example.org", PASSWORD).await;
+    assert!(matches!(refused, Err(Error::InvalidCredentials)));
+    assert!(matches!(team.home.refresh(&team.owner.tokens).await, Err(Error::SessionRevoked)));
+    assert!(matches!(team.sign_in("guest@example.org").await, Err(Error::NotAMember)));
+    let enabled = auth.set_status("owner@example.org", UserStatus::Enabled).await;
+    assert!(matches!(enabled, Err(Error::NotFound)));
+    let back = team.home.refresh(&member.tokens).await.unwrap();
+    assert_eq!(back.tenant_id, team.guest.user.tenant_id);
+    let tx = team.home.store.begin();
+    let guest = team.home.caller(back.access.expose()).await.unwrap();
+    let tenants = auth.tenants_of(&tx, &guest, (1, None)).await.unwrap();
+    assert_eq!(tenants.items.len(), 1);
+    let rest = auth.tenants_of(&tx, &guest, (1, tenants.next.as_ref())).await.unwrap();
+    assert!(rest.items.is_empty() && rest.next.is_none());
+
+    team.home.store.complete_deletions().await.unwrap();
+    assert!(matches!(
+        team.home.login("owner@example.org", PASSWORD).await,
+        Err(Error::InvalidCredentials)
+    ));
+    let left = team.home.store.begin().log::<AuditEntry>(team.owner.user.tenant_id, (), ..);
+    assert!(left.page(1, None).await.unwrap().items.is_empty(), "nothing is left behind");
 }

@@ -92,7 +92,7 @@ async fn a_program_makes_no_tokens_and_lists_no_devices() {
         auth.create_token(&tx, &program, &new, from).await.map(|_| ()),
         auth.tokens_of(&tx, &program).await.map(|_| ()),
         auth.revoke_token(&tx, &program, made.id, from).await,
-        auth.devices(&tx, &program).await.map(|_| ()),
+        auth.devices(&tx, &program, (50, None)).await.map(|_| ()),
         auth.revoke_other_devices(&tx, &program, from).await.map(|_| ()),
         auth.create_ticket(&tx, &program, &ticket, None).await,
         auth.change_password(&program, "x", "another password", from).await,

@@ -92,7 +92,7 @@ test('a login that was ended elsewhere is over here with the next request', asyn
   const { browser, first, person } = await signedIn(t);
   const elsewhere = new Browser(t, server.origin).tab();
   await elsewhere.auth.login(person);
-  const device = (await elsewhere.devices.list()).find((device) => !device.current);
+  const device = (await elsewhere.devices.list()).items.find((device) => !device.current);
   await elsewhere.devices.end(device.id);
   const heard = [];
   first.login.onChange((change) => heard.push(change));

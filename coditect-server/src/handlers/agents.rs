@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use coditect_auth::Action;
 use coditect_store::model::{Agent, AgentId, Role};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
+    auth::device,
     caller, checks,
     merge_patch::Member,
     once::{Made, Once},
@@ -109,8 +111,9 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
         Value::Object(new.settings.unwrap_or_default()),
     )?;
     let (id, now) = (AgentId::new(), app.clock.now());
-    let once = Once::of(&request)?;
+    let (once, device) = (Once::of(&request)?, device(&request));
     once.run(&app, &caller, |tx, identity| {
+        let (app, device) = (&app, &device);
         let agent = Agent {
             id,
             tenant_id: identity.tenant_id,
@@ -123,6 +126,8 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
         async move {
             identity.require_role(Role::Admin)?;
             tx.create(&agent).await?;
+            let details = json!({ "name": agent.name });
+            app.auth.audit(&tx, &identity, (Action::AgentCreated, &id), details, device).await?;
             let location = format!("/api/v5/agents/{id}");
             Made::at(location, &AgentView::from(&agent), Some(&Tag::of(&agent)?))
         }
@@ -165,10 +170,10 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
     let name = change.name.required("name")?;
     let name = name.check(|name| checks::line("name", checks::NAME, &name))?;
     let description = change.description.check(checked_description)?;
-    let (settings, now) = (change.settings, app.clock.now());
+    let (settings, device, now) = (change.settings, device(&request), app.clock.now());
     let agent = caller::run(&app, &caller, |tx, identity| {
         let (name, description, settings) = (&name, &description, &settings);
-        let conditions = &conditions;
+        let (app, device, conditions) = (&app, &device, &conditions);
         async move {
             let mut agent = tx.require::<Agent>(identity.tenant_id, id).await?;
             identity.require_role(Role::Admin)?;
@@ -179,6 +184,8 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
             agent.settings = checks::json("settings", checks::SETTINGS_BYTES, agent.settings.0)?;
             agent.updated_at = now;
             tx.update(&agent).await?;
+            let details = json!({ "name": agent.name });
+            app.auth.audit(&tx, &identity, (Action::AgentChanged, &id), details, device).await?;
             Ok(agent)
         }
     })
@@ -190,13 +197,18 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param::<AgentId>("id")?, Conditions::of(&request)?);
-    let conditions = &conditions;
-    caller::run(&app, &caller, |tx, identity| async move {
-        let agent = tx.require::<Agent>(identity.tenant_id, id).await?;
-        identity.require_role(Role::Admin)?;
-        conditions.require(Some(&Tag::of(&agent)?))?;
-        tx.delete::<Agent>(identity.tenant_id, id).await?;
-        Ok(())
+    let (device, conditions) = (&device(&request), &conditions);
+    caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move {
+            let agent = tx.require::<Agent>(identity.tenant_id, id).await?;
+            identity.require_role(Role::Admin)?;
+            conditions.require(Some(&Tag::of(&agent)?))?;
+            tx.delete::<Agent>(identity.tenant_id, id).await?;
+            let details = json!({ "name": agent.name });
+            app.auth.audit(&tx, &identity, (Action::AgentDeleted, &id), details, device).await?;
+            Ok(())
+        }
     })
     .await?;
     Ok(respond::no_content())

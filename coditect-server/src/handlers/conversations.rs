@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use coditect_auth::Identity;
+use coditect_auth::{Action, Identity};
 use coditect_store::{
     Transaction,
     engine::Order,
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
+    auth::device,
     caller, checks,
     merge_patch::Member,
     once::{Made, Once},
@@ -158,8 +159,9 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
     let new: NewConversation = request.json().await?;
     let title = checked_title(&new.title.unwrap_or_default())?;
     let (id, session_id, now) = (ConversationId::new(), new.session_id, app.clock.now());
-    let once = Once::of(&request)?;
+    let (once, device) = (Once::of(&request)?, device(&request));
     once.run(&app, &caller, |tx, identity| {
+        let (app, device) = (&app, &device);
         let conversation = Conversation {
             id,
             tenant_id: identity.tenant_id,
@@ -176,6 +178,8 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
                     .map_err(|problem| problem.of_field("session_id", "is no session of yours"))?;
             }
             conversation.begin(&tx).await?;
+            let of = (Action::ConversationCreated, &id);
+            app.auth.audit(&tx, &identity, of, json!({}), device).await?;
             let (location, tag) = (format!("/api/v5/conversations/{id}"), Tag::of(&conversation)?);
             Made::at(location, &ConversationView::from(&conversation), Some(&tag))
         }
@@ -241,12 +245,17 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
-    let (conditions, now) = (&conditions, app.clock.now());
-    caller::run(&app, &caller, |tx, identity| async move {
-        let conversation = mine(&tx, &identity, id).await?;
-        conditions.require(Some(&Tag::of(&conversation)?))?;
-        tx.delete_conversation(conversation.tenant_id, id, now).await?;
-        Ok(())
+    let (conditions, device, now) = (&conditions, &device(&request), app.clock.now());
+    caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move {
+            let conversation = mine(&tx, &identity, id).await?;
+            conditions.require(Some(&Tag::of(&conversation)?))?;
+            tx.delete_conversation(conversation.tenant_id, id, now).await?;
+            let of = (Action::ConversationDeleted, &id);
+            app.auth.audit(&tx, &identity, of, json!({}), device).await?;
+            Ok(())
+        }
     })
     .await?;
     app.upkeep.complete_deletions();

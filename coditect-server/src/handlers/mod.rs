@@ -12,6 +12,7 @@ mod checks;
 pub(crate) mod conversations;
 pub(crate) mod files;
 pub(crate) mod health;
+pub(crate) mod holdings;
 pub(crate) mod memory;
 pub(crate) mod merge_patch;
 mod once;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use coditect_auth::Identity;
+use coditect_auth::{Action, Identity};
 use coditect_store::{
     Transaction,
     model::{ConversationId, Json, Session, SessionId, SessionType, TenantId, UserId},
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
+    auth::device,
     caller, checks, conversations,
     merge_patch::Member,
     once::{Made, Once},
@@ -77,7 +78,7 @@ struct Change {
 /// itself, serde would take `{"theia": null}` for one, too.
 #[derive(Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", try_from = "String")]
-enum TypeName {
+pub(super) enum TypeName {
     Workspace,
     AiStudio,
     Theia,
@@ -152,8 +153,9 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
     let settings = checked_settings(Value::Object(new.settings.unwrap_or_default()))?;
     let session_type = new.session_type.map_or(SessionType::default(), SessionType::from);
     let (id, now) = (SessionId::new(), app.clock.now());
-    let once = Once::of(&request)?;
+    let (once, device) = (Once::of(&request)?, device(&request));
     once.run(&app, &caller, |tx, identity| {
+        let (app, device) = (&app, &device);
         let session = Session {
             id,
             tenant_id: identity.tenant_id,
@@ -170,6 +172,8 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
         let limit = app.config.max_sessions;
         async move {
             session.open(&tx, limit).await?;
+            let details = json!({ "name": session.name });
+            app.auth.audit(&tx, &identity, (Action::SessionCreated, &id), details, device).await?;
             let location = format!("/api/v5/sessions/{id}");
             Made::at(location, &SessionView::from(&session), Some(&tag_of(&session)?))
         }
@@ -267,12 +271,17 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
-    let (conditions, now) = (&conditions, app.clock.now());
-    caller::run(&app, &caller, |tx, identity| async move {
-        let session = mine(&tx, &identity, id).await?;
-        conditions.require(Some(&tag_of(&session)?))?;
-        tx.delete_session(session.tenant_id, session.id, now).await?;
-        Ok(())
+    let (conditions, device, now) = (&conditions, &device(&request), app.clock.now());
+    caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move {
+            let session = mine(&tx, &identity, id).await?;
+            conditions.require(Some(&tag_of(&session)?))?;
+            tx.delete_session(session.tenant_id, session.id, now).await?;
+            let details = json!({ "name": session.name });
+            app.auth.audit(&tx, &identity, (Action::SessionDeleted, &id), details, device).await?;
+            Ok(())
+        }
     })
     .await?;
     app.upkeep.complete_deletions();

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use coditect_auth::Identity;
+use coditect_auth::{Action, Device, Identity};
 use coditect_store::{
     Transaction,
     model::{Role, Setting, SettingScope},
@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{caller, checks};
+use super::{auth::device, caller, checks};
 use crate::{
     app::App,
     http::{
@@ -122,16 +122,19 @@ pub(crate) async fn set(app: Arc<App>, mut request: Request) -> Answer {
     checks::line("key", checks::NAME, &key)?;
     let NewValue { value } = request.json().await?;
     let (value, now) = (checks::json("value", VALUE_BYTES, value)?, app.clock.now());
+    let device = device(&request);
     let setting = caller::run(&app, &caller, |tx, identity| {
+        let (app, device) = (&app, &device);
         let (key, value, conditions) = (&key, &value, &conditions);
         async move {
             let before = to_write(&tx, &identity, scope, key).await?;
             conditions.require(before.as_ref().map(Tag::of).transpose()?.as_ref())?;
             let tenant_id = identity.tenant_id;
+            audit(app, &tx, &identity, (Action::SettingChanged, scope, key), device).await?;
             let (scope, key, value) = (scope.of(&identity), key.clone(), value.clone());
             let setting = Setting { tenant_id, scope, key, value, updated_at: now };
             let others = tx.list_keys::<Setting>(tenant_id, (scope,)).all(MOST).await?;
-            if before.is_none() && others.len() == MOST {
+            if before.is_none() && others.len() >= MOST {
                 return Err(Problem::too_large(format!("There are at most {MOST} settings.")));
             }
             let others = others.iter().filter(|other| other.key != setting.key);
@@ -153,14 +156,16 @@ pub(crate) async fn remove(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let (key, conditions) = (request.param("key")?.to_owned(), Conditions::of(&request)?);
     let scope = Query::of(&request)?.parsed("scope")?.unwrap_or(ScopeName::User);
+    let device = device(&request);
     caller::run(&app, &caller, |tx, identity| {
+        let (app, device) = (&app, &device);
         let (key, conditions) = (&key, &conditions);
         async move {
             let before = to_write(&tx, &identity, scope, key).await?;
             let before = before.ok_or_else(Problem::not_found)?;
             conditions.require(Some(&Tag::of(&before)?))?;
             tx.delete::<Setting>(before.tenant_id, (before.scope, before.key)).await?;
-            Ok(())
+            audit(app, &tx, &identity, (Action::SettingRemoved, scope, key), device).await
         }
     })
     .await?;
@@ -183,6 +188,20 @@ async fn to_write(
         identity.require_role(Role::Admin)?;
     }
     Ok(tx.get(identity.tenant_id, (scope.of(identity), key.to_owned())).await?)
+}
+
+/// Audits the change of a setting of the tenant. A user's own are not audited.
+async fn audit(
+    app: &App,
+    tx: &Transaction,
+    identity: &Identity,
+    (action, scope, key): (Action, ScopeName, &String),
+    device: &Device,
+) -> Result<(), Problem> {
+    if scope == ScopeName::Tenant {
+        app.auth.audit(tx, identity, (action, key), json!({}), device).await?;
+    }
+    Ok(())
 }
 
 impl ScopeName {

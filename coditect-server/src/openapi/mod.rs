@@ -24,7 +24,9 @@ pub(crate) use operation::Operation;
 
 use crate::{
     app::App,
-    handlers::{agents, audit, auth, conversations, files, health, sessions, settings, state},
+    handlers::{
+        agents, audit, auth, conversations, files, health, holdings, sessions, settings, state,
+    },
     http::{
         Request,
         conditions::{Conditions, Tag},
@@ -102,6 +104,7 @@ pub(crate) fn operations() -> Vec<Operation> {
     operations.extend(agents::operations());
     operations.extend(settings::operations());
     operations.extend(audit::operations());
+    operations.extend(holdings::operations());
     operations
 }
 

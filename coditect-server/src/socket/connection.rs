@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use coditect_auth::{Identity, Scope, Via, model::PersonalToken};
+use coditect_auth::{Identity, Scope};
 use coditect_store::{
     engine::Watch,
-    model::{AuthSession, ClientSequence, Membership, TenantId, User, UserId},
+    model::{ClientSequence, TenantId, UserId},
 };
 use futures_util::{
     FutureExt as _, SinkExt as _, StreamExt as _,
@@ -379,22 +379,12 @@ impl Connection {
         }
     }
 
-    /// Watches the records by which the client may go on: the login or the personal token, the user,
-    /// and the membership of another tenant. Returns none if they cannot be watched.
+    /// Returns watches that fire when a record behind the caller's identity changes: the login or
+    /// personal token, the user, the membership. None if they cannot be watched.
     async fn watch_login(&self) -> Vec<Watch> {
+        let auth = &self.app.auth;
         let watches = caller::run(&self.app, &self.caller, |tx, identity| async move {
-            let Identity { user, tenant_id, .. } = &identity;
-            let credential = match &identity.via {
-                Via::Session(login) => tx.watch::<AuthSession>(login.tenant_id, login.id).await?,
-                Via::Personal(token) => {
-                    tx.watch::<PersonalToken>(token.tenant_id, token.id).await?
-                }
-            };
-            let mut watches = vec![credential, tx.watch::<User>(user.tenant_id, user.id).await?];
-            if *tenant_id != user.tenant_id {
-                watches.push(tx.watch::<Membership>(*tenant_id, user.id).await?);
-            }
-            Ok(watches)
+            Ok(auth.watch(&tx, &identity).await?)
         });
         watches.await.unwrap_or_default()
     }

@@ -22,6 +22,7 @@ mod frontend;
 mod fuzz;
 mod health;
 mod histories;
+mod holdings;
 mod http2;
 mod identity;
 mod kills;

@@ -100,6 +100,7 @@ async fn filled(folder: &Path, sessions: usize) -> TenantId {
         first_name: None,
         last_name: None,
         status: UserStatus::Enabled,
+        login_epoch: 0,
         created_at: at,
         updated_at: at,
     };

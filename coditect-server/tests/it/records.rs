@@ -17,19 +17,19 @@ const CONVERSATIONS: &str = "/api/v5/conversations";
 const SETTINGS: &str = "/api/v5/settings";
 
 /// Somebody who is signed in.
-struct Person {
+pub(crate) struct Person {
     server: SocketAddr,
     device: Device,
 }
 
 impl Person {
-    async fn new(server: &Running, email: &str) -> Self {
+    pub(crate) async fn new(server: &Running, email: &str) -> Self {
         let device = Device::register(server.address, email).await;
         Self { server: server.address, device }
     }
 
     /// Somebody else who works as a member in this one's tenant.
-    async fn member(&self, server: &Running, email: &str) -> Self {
+    pub(crate) async fn member(&self, server: &Running, email: &str) -> Self {
         let other = Self::new(server, email).await;
         let body = json!({"email": email, "role": "member"});
         let invited = self.post("/api/v5/tenant/invitations", &body).await.data();
@@ -41,32 +41,32 @@ impl Person {
         Self { device: Device::of(&answer), ..other }
     }
 
-    async fn ask(&self, wanted: Call) -> Answer {
+    pub(crate) async fn ask(&self, wanted: Call) -> Answer {
         call(self.server, wanted.bearer(&self.device.token)).await
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.ask(Call::get(path)).await
     }
 
-    async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         self.ask(Call::post(path).value(body)).await
     }
 
-    async fn put(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
         self.ask(Call::put(path).value(body)).await
     }
 
-    async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.ask(Call::delete(path)).await
     }
 
-    async fn id(&self) -> Value {
+    pub(crate) async fn id(&self) -> Value {
         self.get(ME).await.data()["user"]["id"].take()
     }
 
     /// What `field` is of each item of a list, over all its pages of two.
-    async fn all(&self, path: &str, field: &str) -> Vec<Value> {
+    pub(crate) async fn all(&self, path: &str, field: &str) -> Vec<Value> {
         let (mut found, mut cursor) = (Vec::new(), String::new());
         loop {
             let sign = if path.contains('?') { '&' } else { '?' };

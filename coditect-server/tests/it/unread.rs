@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpSocket, TcpStream},
@@ -42,7 +42,7 @@ async fn fill(desk: &Desk) {
     let value = Value::from("x".repeat(79_000));
     for front in 0..10 {
         let keys = (0..10).map(|key| (format!("k{front}{key}"), value.clone()));
-        let saved = desk.patch("memory", &Value::Object(Map::from_iter(keys))).await;
+        let saved = desk.patch("memory", &Value::Object(keys.collect())).await;
         assert_eq!(saved.status, 200);
     }
 }

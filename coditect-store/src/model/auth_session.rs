@@ -8,10 +8,10 @@ use chrono::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{AuthSessionId, TenantId, TokenFamilyId, UserId};
+use super::{AuthSessionId, MembershipRef, TenantId, TokenFamilyId, User, UserId};
 use crate::{
     Entity,
-    entity::{Expiring, GlobalMulti, GlobalUnique, Index, Multi, expiry_hour},
+    entity::{Covering, Expiring, GlobalMulti, GlobalUnique, Index, expiry_hour},
     indexes,
     keyspace::Space,
 };
@@ -26,6 +26,9 @@ pub struct AuthSession {
     pub tenant_id: TenantId,
     /// Who signed in.
     pub user_id: UserId,
+    /// The user's [login epoch](User::login_epoch) at the login. It is revoked once the user's is
+    /// another.
+    pub login_epoch: u64,
     /// The id that all its refresh tokens bear.
     pub token_family: TokenFamilyId,
     /// How many times the refresh token has been replaced.
@@ -59,8 +62,8 @@ pub struct AuthSession {
     pub ip: Option<String>,
     /// What its user calls it; at most 100 characters.
     pub name: Option<String>,
-    /// The tenant that its access tokens are for, where that is not the user's own.
-    pub acts_in: Option<TenantId>,
+    /// The membership by which its access tokens are for another tenant than the user's own.
+    pub acts_in: Option<MembershipRef>,
     /// First use of an access token of the newest generation: proof that the client received the
     /// newest secret. `None` after a rotation until then. The grace counts from here.
     #[serde(with = "ts_microseconds_option")]
@@ -84,8 +87,14 @@ impl Entity for AuthSession {
 }
 
 indexes! { AuthSession =>
-    /// A user's, oldest first.
-    BY_USER ("auth_sessions_by_user", user): Multi<UserId> = |session| Some(session.user_id);
+    /// A user's that were not revoked one by one, by login epoch, the longest idle first; with the
+    /// time at which they expire, in microseconds since 1970.
+    BY_USER ("auth_sessions_by_user", user, epoch, last_used): Covering<(UserId, u64, i64), i64> =
+        |session| session.revocation.is_none().then(|| {
+            let last_used = session.last_used_at.timestamp_micros();
+            let expires = session.expires_at().timestamp_micros();
+            ((session.user_id, session.login_epoch, last_used), expires)
+        });
     /// The one that a refresh token is of.
     BY_FAMILY ("token_families", family): GlobalUnique<TokenFamilyId> =
         |session| Some(session.token_family);
@@ -104,23 +113,17 @@ pub struct Revocation {
     pub reason: RevocationReason,
 }
 
-/// Why an [`AuthSession`] was ended. Persisted: add at the end, never reorder.
+/// Why an [`AuthSession`] was ended by itself, rather than with all of its user's. Persisted: add at the end, never reorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RevocationReason {
     /// Its user signed out.
     Logout,
     /// An old refresh token came back: somebody else has one.
     Reuse,
-    /// Its user signed out everywhere.
+    /// Its user signed out everywhere from it.
     LogoutEverywhere,
     /// Its user ended it from another device.
     Revoked,
-    /// Its user chose a new password elsewhere.
-    PasswordChange,
-    /// Their password was set anew by a reset.
-    PasswordReset,
-    /// An operator ended it.
-    Operator,
 }
 
 impl AuthSession {
@@ -129,7 +132,18 @@ impl AuthSession {
         self.idle_expires_at.min(self.absolute_expires_at)
     }
 
-    /// Whether it was neither ended nor has ended by itself at `now`.
+    /// Returns whether it was revoked: by itself, or with all logins of `user`, whose it is.
+    pub fn is_revoked(&self, user: &User) -> bool {
+        self.revocation.is_some() || self.login_epoch != user.login_epoch
+    }
+
+    /// Returns the tenant that its access tokens are for.
+    pub fn active_tenant(&self) -> TenantId {
+        self.acts_in.map_or(self.tenant_id, |membership| membership.tenant_id)
+    }
+
+    /// Returns whether it was neither revoked by itself nor has expired at `now`. Whether it was
+    /// revoked with all of its user's is for [`is_revoked`](Self::is_revoked) to say.
     pub fn holds_at(&self, now: DateTime<Utc>) -> bool {
         self.revocation.is_none() && now < self.expires_at()
     }

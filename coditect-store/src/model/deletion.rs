@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{ConversationId, SessionId, TenantId};
+use super::{ConversationId, SessionId, TenantId, UserId};
 use crate::{
     Entity, Error, ErrorKind, Result,
     entity::record_key,
@@ -35,6 +35,8 @@ pub enum Deleted {
     Session(SessionId),
     /// A conversation, with its messages.
     Conversation(ConversationId),
+    /// The logins of a user that are of an earlier [epoch](super::User::login_epoch).
+    Logins(UserId),
 }
 
 impl Entity for Deletion {
@@ -73,6 +75,7 @@ impl Deleted {
             Self::Tenant => "tenant",
             Self::Session(_) => "session",
             Self::Conversation(_) => "conversation",
+            Self::Logins(_) => "logins",
         }
     }
 }
@@ -91,6 +94,7 @@ impl KeyPart for Deleted {
             Self::Tenant => Uuid::nil().pack(key),
             Self::Session(id) => id.pack(key),
             Self::Conversation(id) => id.pack(key),
+            Self::Logins(id) => id.pack(key),
         }
     }
 
@@ -101,6 +105,7 @@ impl KeyPart for Deleted {
             "tenant" if id.is_nil() => Ok(Self::Tenant),
             "session" => Ok(Self::Session(SessionId(id))),
             "conversation" => Ok(Self::Conversation(ConversationId(id))),
+            "logins" => Ok(Self::Logins(UserId(id))),
             _ => Err(Error::new(ErrorKind::Corrupt, "a deletion is of nothing known")),
         }
     }

@@ -115,6 +115,8 @@ ids! {
     AuthSessionId
     /// The id that all refresh tokens of one login share.
     TokenFamilyId
+    /// A [`Membership`](super::Membership)'s id: one stay of a user in a tenant.
+    MembershipId
     /// A workspace [`Session`](super::Session)'s id.
     SessionId
     /// A [`Conversation`](super::Conversation)'s id.

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
-use super::{TenantId, UserId};
+use super::{MembershipId, TenantId, UserId};
 use crate::{Entity, entity::GlobalMulti, indexes, keyspace::Space};
 
 /// That a user whose record lies in another tenant, their home, may work in this one. In their home
@@ -12,6 +12,9 @@ use crate::{Entity, entity::GlobalMulti, indexes, keyspace::Space};
 /// It is not deleted when it ends: what they made stays the tenant's, and says whose it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
+    /// Its id: another one each time the user joins, so that tokens of an ended membership stay
+    /// revoked when the user is invited again.
+    pub id: MembershipId,
     /// The tenant that they may work in.
     pub tenant_id: TenantId,
     /// Who.
@@ -20,6 +23,9 @@ pub struct Membership {
     pub home: TenantId,
     /// What they may do here.
     pub role: Role,
+    /// The number of times that their role was lowered: an invitation of theirs from before such a
+    /// change is void.
+    pub demotions: u32,
     /// Who let them in.
     pub invited_by: UserId,
     /// Since when.
@@ -30,6 +36,22 @@ pub struct Membership {
     pub updated_at: DateTime<Utc>,
     /// Whether it has ended.
     pub ended: bool,
+}
+
+/// The membership that a login or a token of a user acts by in another tenant than their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MembershipRef {
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// The membership.
+    pub membership_id: MembershipId,
+}
+
+impl Membership {
+    /// Returns the reference to it that logins and tokens store.
+    pub fn reference(&self) -> MembershipRef {
+        MembershipRef { tenant_id: self.tenant_id, membership_id: self.id }
+    }
 }
 
 /// What somebody may do in a tenant; each may do all that those before it may. Persisted: add at the

@@ -42,12 +42,12 @@ pub use file::{File, FileHome, FileKind};
 pub use file_policy::FilePolicy;
 pub use file_version::FileVersion;
 pub use id::{
-    AgentId, AuthSessionId, BlobId, ConversationId, FileId, MessageId, SessionId, TenantId,
-    TicketId, TokenFamilyId, UserId,
+    AgentId, AuthSessionId, BlobId, ConversationId, FileId, MembershipId, MessageId, SessionId,
+    TenantId, TicketId, TokenFamilyId, UserId,
 };
 pub use idempotency_entry::IdempotencyEntry;
 pub use json::{Json, JsonText};
-pub use membership::{Membership, Role};
+pub use membership::{Membership, MembershipRef, Role};
 pub use message::{Author, Message};
 pub use session::{Session, SessionType};
 pub use session_memory::{SessionMemory, StateQuota};

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Json, TenantId, UserId};
 use crate::{
-    Entity, Error, ErrorKind, Result, Transaction, indexes,
-    keyspace::{KeyPart, Space},
+    Entity, Error, ErrorKind, Result, Transaction,
+    entity::Indexed,
+    indexes,
+    keyspace::{KeyPart, KeyRange, Space},
 };
 
 /// One setting: any JSON under a key.
@@ -70,6 +72,13 @@ impl Setting {
         let (own, shared) =
             try_join(get(SettingScope::User(user)), get(SettingScope::Tenant)).await?;
         Ok(own.or(shared))
+    }
+
+    /// Deletes all settings of a scope, without reading them: one range is cleared.
+    pub fn delete_all(tx: &Transaction, tenant: TenantId, scope: SettingScope) {
+        const { assert!(Self::INDEXES.is_empty(), "a range is cleared without its index entries") };
+        let range = KeyRange::tuples(&Self::SPACE.key(tx.root(), tenant, &scope));
+        tx.engine().clear_range(&range.begin, &range.end);
     }
 
     /// All that is set for `user`, by key: their own, and the tenant's where they have none. Two

@@ -5,7 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
-use super::{AuthSessionId, TenantId, TicketId, UserId};
+use super::{AuthSessionId, MembershipRef, TenantId, TicketId, UserId};
 use crate::{
     Entity,
     entity::{Expiring, GlobalMulti, GlobalUnique, Index, expiry_hour},
@@ -25,8 +25,8 @@ pub struct Ticket {
     pub user_id: UserId,
     /// The login that it is good for.
     pub auth_session_id: AuthSessionId,
-    /// The tenant that the token which asked for it acts in.
-    pub active_tenant_id: TenantId,
+    /// The membership by which the token that asked for it acts in another tenant than the user's own.
+    pub acts_in: Option<MembershipRef>,
     /// SHA-256 of what the client holds.
     pub hash: [u8; 32],
     /// The origin of the page that asked for it, where it told one.

@@ -25,6 +25,9 @@ pub struct User {
     pub last_name: Option<String>,
     /// Whether they may sign in.
     pub status: UserStatus,
+    /// Incremented to revoke all of their logins at once: an [`AuthSession`](super::AuthSession) of
+    /// another epoch is revoked.
+    pub login_epoch: u64,
     /// When they registered.
     #[serde(with = "ts_microseconds")]
     pub created_at: DateTime<Utc>,
@@ -53,6 +56,14 @@ indexes! { User =>
     /// One account an address.
     BY_EMAIL ("users_by_email", email): GlobalUnique<String> =
         |user| Some(user.email_normalized.clone());
+}
+
+impl User {
+    /// Returns them with all of their logins revoked.
+    #[must_use]
+    pub fn with_logins_revoked(self) -> Self {
+        Self { login_epoch: self.login_epoch.saturating_add(1), ..self }
+    }
 }
 
 /// Whether a user may sign in.

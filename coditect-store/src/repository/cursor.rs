@@ -61,6 +61,11 @@ impl Cursor {
         Self { binding, position }
     }
 
+    /// Returns whether a scan of `binding` gave it.
+    pub(super) fn is_bound_to(&self, binding: Binding) -> bool {
+        self.binding == binding
+    }
+
     /// What is left of `range` behind it.
     ///
     /// # Errors

@@ -13,6 +13,7 @@
 //! session       session_state, session_memory, client_state, client_sequences; files of its own, drafts;
 //!               conversations begun in it
 //! conversation  messages
+//! logins        a user's auth_sessions of earlier login epochs
 //! ```
 //!
 //! Files of a workspace stay: the workspace outlives the session. The deletion of a tenant begins with
@@ -28,9 +29,9 @@ use crate::{
     entity::Declaration,
     keyspace::{Global, KeyPart, KeyRange},
     model::{
-        ClientSequence, ClientState, Conversation, ConversationId, Deleted, Deletion, Draft, File,
-        Message, PartState, Session, SessionId, SessionMemory, SessionState, StatePart, Tenant,
-        TenantId,
+        AuthSession, ClientSequence, ClientState, Conversation, ConversationId, Deleted, Deletion,
+        Draft, File, Message, PartState, Session, SessionId, SessionMemory, SessionState,
+        StatePart, Tenant, TenantId, User, UserId,
     },
 };
 
@@ -94,6 +95,21 @@ impl Transaction {
         self.request(tenant, Deleted::Tenant, now).await.map(Some)
     }
 
+    /// Revokes all logins of `user` by incrementing their login epoch, whatever their number, and
+    /// returns the user as written. The sessions of earlier epochs are left to
+    /// [complete](Store::complete). Two reads.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`update`](Self::update).
+    pub async fn revoke_logins(&self, user: User, now: DateTime<Utc>) -> Result<User> {
+        let user = user.with_logins_revoked();
+        self.update(&user).await?;
+        let (tenant_id, of) = (user.tenant_id, Deleted::Logins(user.id));
+        self.upsert(&Deletion { tenant_id, of, requested_at: now }).await?;
+        Ok(user)
+    }
+
     async fn request(
         &self,
         tenant_id: TenantId,
@@ -147,6 +163,7 @@ impl Store {
         let tenant = deletion.tenant_id;
         match deletion.of {
             Deleted::Tenant => return self.delete_rest_of_tenant(tenant).await,
+            Deleted::Logins(user) => return self.delete_revoked_logins(tenant, user).await,
             Deleted::Session(session) => {
                 self.delete_rest_of_session(tenant, session, deletion.requested_at).await?;
             }
@@ -301,6 +318,27 @@ impl Store {
             Ok::<_, Error>(page.items.is_empty())
         };
         while !self.run_idempotent(messages).await? {}
+        Ok(())
+    }
+
+    /// Deletes the sessions of earlier login epochs. The deletion ends in a transaction that has read
+    /// the user and found none, so that it conflicts with a later revocation.
+    async fn delete_revoked_logins(&self, tenant: TenantId, id: UserId) -> Result<()> {
+        let logins = |tx: Transaction| async move {
+            let user = tx.get::<User>(tenant, id).await?;
+            let epoch = user.map_or(u64::MAX, |user| user.login_epoch);
+            let earlier = (id, 0, i64::MIN)..(id, epoch, i64::MIN);
+            let some = tx.covered(&AuthSession::BY_USER, tenant, earlier).page(BATCH, None).await?;
+            for login in &some.items {
+                tx.delete::<AuthSession>(tenant, login.key).await?;
+            }
+            let done = some.items.is_empty();
+            if done {
+                tx.delete::<Deletion>(Global, (tenant, Deleted::Logins(id))).await?;
+            }
+            Ok::<_, Error>(done)
+        };
+        while !self.run_idempotent(logins).await? {}
         Ok(())
     }
 

@@ -157,6 +157,22 @@ impl Transaction {
         })
     }
 
+    /// Makes this transaction conflict with every concurrent one that does the same for the record
+    /// `key`, and with no other: they commit one after the other, without conflicting with readers
+    /// and writers of the record. No read.
+    ///
+    /// # Errors
+    ///
+    /// `Limit` if the key is too long.
+    pub fn serialize_on<E: Entity>(&self, scope: E::Scope, key: impl Borrow<E::Key>) -> Result<()> {
+        // Behind the record's own key, where no row is.
+        let mut begin = self.record_key::<E>(scope, key.borrow())?;
+        begin.push(0);
+        let end = [begin.as_slice(), &[0]].concat();
+        self.engine.add_read_conflict_range(&begin, &end)?;
+        self.engine.add_write_conflict_range(&begin, &end)
+    }
+
     /// The record `key` in `scope` with its revision, or `None`. One read.
     ///
     /// # Errors

@@ -36,6 +36,7 @@ pub struct Scan<'a, E: 'static> {
     range: KeyRange,
     order: Order,
     filters: Vec<Filter<'a, E>>,
+    is_snapshot: bool,
 }
 
 /// Where the rows of a scan come from, and what is made of them.
@@ -117,7 +118,8 @@ impl<'a, E> Scan<'a, E> {
         prefix: Vec<u8>,
         range: KeyRange,
     ) -> Self {
-        Self { tx, source, prefix, range, order: Order::Ascending, filters: Vec::new() }
+        let (order, filters) = (Order::Ascending, Vec::new());
+        Self { tx, source, prefix, range, order, filters, is_snapshot: false }
     }
 
     /// The other way round: the largest keys first, which with ids made in order is the newest.
@@ -129,6 +131,12 @@ impl<'a, E> Scan<'a, E> {
     pub fn order(mut self, order: Order) -> Self {
         self.order = order;
         self
+    }
+
+    /// Reads the rows of the range without conflicts: a later write to it does not fail this
+    /// transaction. Records that an index points to are read with conflicts all the same.
+    pub fn snapshot(self) -> Self {
+        Self { is_snapshot: true, ..self }
     }
 
     /// Only the records that `keep` holds true for, of those that earlier filters left. `label`
@@ -163,8 +171,7 @@ impl<'a, E> Scan<'a, E> {
         if let Some(index) = self.source.index {
             self.tx.require_readable(index).await?;
         }
-        let labels: Vec<&str> = self.filters.iter().map(|filter| filter.label.as_str()).collect();
-        let binding = cursor::binding(&self.range, self.order, &labels);
+        let binding = self.binding();
         let mut range = self.range.clone();
         if let Some(after) = after {
             range = after.rest(range, &self.prefix, self.order, binding)?;
@@ -200,6 +207,22 @@ impl<'a, E> Scan<'a, E> {
         }
     }
 
+    /// Returns the cursor that an ascending scan begins at, for a list that continues with this scan
+    /// after another one.
+    pub fn start(&self) -> Cursor {
+        Cursor::behind(&self.range.begin, &self.prefix, self.binding())
+    }
+
+    /// Returns whether `cursor` is of this scan, rather than of another part of one list.
+    pub fn is_of(&self, cursor: &Cursor) -> bool {
+        cursor.is_bound_to(self.binding())
+    }
+
+    fn binding(&self) -> cursor::Binding {
+        let labels: Vec<&str> = self.filters.iter().map(|filter| filter.label.as_str()).collect();
+        cursor::binding(&self.range, self.order, &labels)
+    }
+
     /// All records, in one go.
     ///
     /// # Errors
@@ -233,7 +256,12 @@ impl<'a, E> Scan<'a, E> {
             .order(self.order)
             .limit(want + 1)
             .target_bytes(PAGE_BYTES);
-        let mut page = self.tx.engine.get_range(&query).await?;
+        let engine = &self.tx.engine;
+        let mut page = if self.is_snapshot {
+            engine.snapshot().get_range(&query).await?
+        } else {
+            engine.get_range(&query).await?
+        };
         let more = page.rows.len() > want || page.stopped != engine::Stopped::End;
         page.rows.truncate(want);
         let rows = try_join_all(page.rows.into_iter().map(|row| self.row(row))).await?;

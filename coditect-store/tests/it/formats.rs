@@ -126,13 +126,15 @@ async fn every_version_of_every_entity_is_read_and_the_newest_is_written() {
     reads_and_writes(&store, &samples::client_sequence(), fixture).await;
     let fixture = include_str!("../fixtures/records/draft.v1.hex");
     reads_and_writes(&store, &samples::draft(), fixture).await;
-    let [tenant, session, conversation] = samples::deletions();
+    let [tenant, session, conversation, logins] = samples::deletions();
     let fixture = include_str!("../fixtures/records/deletion.tenant.v1.hex");
     reads_and_writes(&store, &tenant, fixture).await;
     let fixture = include_str!("../fixtures/records/deletion.session.v1.hex");
     reads_and_writes(&store, &session, fixture).await;
     let fixture = include_str!("../fixtures/records/deletion.conversation.v1.hex");
     reads_and_writes(&store, &conversation, fixture).await;
+    let fixture = include_str!("../fixtures/records/deletion.logins.v1.hex");
+    reads_and_writes(&store, &logins, fixture).await;
 }
 
 /// An archive of format 1 is read for good, and its records with it.

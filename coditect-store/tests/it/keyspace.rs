@@ -27,7 +27,6 @@ const KEYS: &str = r"
 0{T}\x02audit_by_action\x00\x02session.delete\x003{entry's position} => ∅
 0{T}\x02audit_by_actor\x000{user}3{entry's position} => ∅
 0{T}\x02auth_sessions\x000{login} => record
-0{T}\x02auth_sessions_by_user\x000{user}0{login} => ∅
 0{T}\x02client_sequences\x000{session}\x02tab-7f\x00 => record
 0{T}\x02client_state\x000{session}\x02theia.layout\x00\x15\x03 => record
 0{T}\x02conversations\x000{conversation} => record

@@ -66,8 +66,12 @@ async fn every_entity_of_the_product_comes_back_as_it_was() {
     let there = tx.scan(&Session::BY_WORKSPACE, tenant.id, "/workspace/p").all(10).await.unwrap();
     assert_eq!(there, [session]);
 
-    let logins = tx.scan(&AuthSession::BY_USER, tenant.id, user.id).all(10).await.unwrap();
-    assert_eq!(logins, std::slice::from_ref(&login));
+    let logins = || tx.scan(&AuthSession::BY_USER, tenant.id, (user.id, user.login_epoch));
+    assert_eq!(logins().all(10).await.unwrap(), [], "it was revoked");
+    let live = AuthSession { revocation: None, ..login.clone() };
+    tx.update(&live).await.unwrap();
+    assert_eq!(logins().all(10).await.unwrap(), [live]);
+    tx.update(&login).await.unwrap();
     let swept = |now| {
         let tx = tx.clone();
         let ended = hours_over(now);

@@ -8,10 +8,11 @@ use coditect_store::{
         ActiveFiles, Agent, AgentId, AuditEntry, AuthSession, AuthSessionId, Author, BlobId,
         BlobState, ClientSequence, ClientState, Conversation, ConversationId, Deleted, Deletion,
         DetachedBlob, Draft, EditorState, File, FileHome, FileId, FileKind, FileVersion,
-        IdempotencyEntry, Json, JsonText, Membership, MemoryUsage, Message, MessageId, PartState,
-        Revocation, RevocationReason, Role, Selection, Session, SessionId, SessionMemory,
-        SessionState, SessionType, Setting, SettingScope, Tab, Tenant, TenantId, Terminal,
-        TerminalState, TextPosition, Ticket, TicketId, TokenFamilyId, User, UserId, UserStatus,
+        IdempotencyEntry, Json, JsonText, Membership, MembershipId, MembershipRef, MemoryUsage,
+        Message, MessageId, PartState, Revocation, RevocationReason, Role, Selection, Session,
+        SessionId, SessionMemory, SessionState, SessionType, Setting, SettingScope, Tab, Tenant,
+        TenantId, Terminal, TerminalState, TextPosition, Ticket, TicketId, TokenFamilyId, User,
+        UserId, UserStatus,
     },
 };
 use serde_json::json;
@@ -39,6 +40,7 @@ pub(crate) fn user() -> User {
         first_name: Some("Ada".into()),
         last_name: None,
         status: UserStatus::Enabled,
+        login_epoch: 300,
         created_at: time(2),
         updated_at: time(3),
     }
@@ -49,6 +51,7 @@ pub(crate) fn auth_session() -> AuthSession {
         id: AuthSessionId(id(3)),
         tenant_id: tenant().id,
         user_id: user().id,
+        login_epoch: 300,
         token_family: TokenFamilyId(id(4)),
         generation: 300,
         secret_hash: [0xaa; 32],
@@ -63,7 +66,10 @@ pub(crate) fn auth_session() -> AuthSession {
         user_agent: Some("Firefox".into()),
         ip: Some("2001:db8::1".into()),
         name: Some("Laptop".into()),
-        acts_in: Some(TenantId(id(40))),
+        acts_in: Some(MembershipRef {
+            tenant_id: TenantId(id(40)),
+            membership_id: MembershipId(id(47)),
+        }),
         confirmed_at: Some(time(46)),
     }
 }
@@ -246,7 +252,10 @@ pub(crate) fn ticket() -> Ticket {
         tenant_id: tenant().id,
         user_id: user().id,
         auth_session_id: auth_session().id,
-        active_tenant_id: tenant().id,
+        acts_in: Some(MembershipRef {
+            tenant_id: TenantId(id(40)),
+            membership_id: MembershipId(id(47)),
+        }),
         hash: [0xee; 32],
         origin: Some("https://ide.example.org".into()),
         created_at: time(28),
@@ -291,18 +300,25 @@ pub(crate) fn draft() -> Draft {
     }
 }
 
-pub(crate) fn deletions() -> [Deletion; 3] {
-    [Deleted::Tenant, Deleted::Session(session().id), Deleted::Conversation(conversation().id)]
-        .map(|of| Deletion { tenant_id: tenant().id, of, requested_at: time(32) })
+pub(crate) fn deletions() -> [Deletion; 4] {
+    [
+        Deleted::Tenant,
+        Deleted::Session(session().id),
+        Deleted::Conversation(conversation().id),
+        Deleted::Logins(user().id),
+    ]
+    .map(|of| Deletion { tenant_id: tenant().id, of, requested_at: time(32) })
 }
 
 /// Somebody of another tenant.
 pub(crate) fn membership() -> Membership {
     Membership {
+        id: MembershipId(id(48)),
         tenant_id: tenant().id,
         user_id: UserId(id(41)),
         home: TenantId(id(40)),
         role: Role::Admin,
+        demotions: 1,
         invited_by: user().id,
         created_at: time(33),
         updated_at: time(34),

@@ -25,6 +25,7 @@ fn session() -> AuthSession {
         id: AuthSessionId::new(),
         tenant_id: TenantId::new(),
         user_id: UserId::new(),
+        login_epoch: 0,
         token_family: TokenFamilyId::new(),
         generation: 0,
         secret_hash: [0; 32],

@@ -49,7 +49,7 @@ export class Client {
         ticket: () => this.#data('POST', '/auth/tickets'),
     };
     devices = {
-        list: () => this.#data('GET', '/auth/sessions'),
+        list: (query = {}) => this.#page('/auth/sessions', query),
         rename: (id, name) => this.#data('PATCH', path `/auth/sessions/${id}`, { json: { name } }),
         end: (id) => this.#data('DELETE', path `/auth/sessions/${id}`),
         endOthers: () => this.#data('DELETE', '/auth/sessions'),
@@ -65,17 +65,23 @@ export class Client {
         revoke: (id) => this.#data('DELETE', path `/auth/tokens/${id}`),
     };
     tenant = {
-        mine: () => this.#data('GET', '/auth/tenants'),
+        mine: (query = {}) => this.#page('/auth/tenants', query),
         show: () => this.#tagged('GET', '/tenant'),
         rename: (name) => this.#tagged('PATCH', '/tenant', { json: { name } }),
         delete: (password) => this.#data('DELETE', '/tenant', { json: { password }, if_match: null }),
-        members: () => this.#data('GET', '/tenant/members'),
+        members: (query = {}) => this.#page('/tenant/members', query),
         changeRole: (user, role) => this.#data('PATCH', path `/tenant/members/${user}`, { json: { role } }),
         removeMember: (user) => this.#data('DELETE', path `/tenant/members/${user}`),
-        invitations: () => this.#data('GET', '/tenant/invitations'),
+        invitations: (query = {}) => this.#page('/tenant/invitations', query),
         invite: (email, role) => this.#data('POST', '/tenant/invitations', { json: { email, role } }),
         withdraw: (id) => this.#data('DELETE', path `/tenant/invitations/${id}`),
         accept: (token) => this.#data('POST', '/auth/invitations/accept', { json: { token } }),
+        sessions: (query = {}) => this.#page('/tenant/sessions', { ...query }),
+        transferSession: (id, user_id) => this.#data('POST', path `/tenant/sessions/${id}/transfer`, { json: { user_id } }),
+        deleteSession: (id) => this.#data('DELETE', path `/tenant/sessions/${id}`),
+        conversations: (query = {}) => this.#page('/tenant/conversations', { ...query }),
+        transferConversation: (id, user_id) => this.#data('POST', path `/tenant/conversations/${id}/transfer`, { json: { user_id } }),
+        deleteConversation: (id) => this.#data('DELETE', path `/tenant/conversations/${id}`),
     };
     sessions = {
         create: (session) => this.#data('POST', '/sessions', { json: session }),

@@ -91,7 +91,7 @@ export class Client {
   };
 
   readonly devices = {
-    list: (): Promise<t.Device[]> => this.#data('GET', '/auth/sessions'),
+    list: (query: Paging = {}): Promise<PageOf<t.Device>> => this.#page('/auth/sessions', query),
     rename: (id: t.Uuid, name: string | null): Promise<t.Device> =>
       this.#data('PATCH', path`/auth/sessions/${id}`, { json: { name } }),
     end: (id: t.Uuid): Promise<void> => this.#data('DELETE', path`/auth/sessions/${id}`),
@@ -115,22 +115,33 @@ export class Client {
   };
 
   readonly tenant = {
-    mine: (): Promise<t.MyTenant[]> => this.#data('GET', '/auth/tenants'),
+    mine: (query: Paging = {}): Promise<PageOf<t.MyTenant>> => this.#page('/auth/tenants', query),
     show: (): Promise<Tagged<t.Tenant>> => this.#tagged('GET', '/tenant'),
     rename: (name: string): Promise<Tagged<t.Tenant>> => this.#tagged('PATCH', '/tenant', { json: { name } }),
     /** Everything in it is gone, and everybody is signed out. */
     delete: (password: string): Promise<void> =>
       this.#data('DELETE', '/tenant', { json: { password }, if_match: null }),
-    members: (): Promise<t.Member[]> => this.#data('GET', '/tenant/members'),
+    members: (query: Paging = {}): Promise<PageOf<t.Member>> => this.#page('/tenant/members', query),
     changeRole: (user: t.Uuid, role: t.Role): Promise<t.Joined> =>
       this.#data('PATCH', path`/tenant/members/${user}`, { json: { role } }),
     removeMember: (user: t.Uuid): Promise<void> => this.#data('DELETE', path`/tenant/members/${user}`),
-    invitations: (): Promise<t.Invitation[]> => this.#data('GET', '/tenant/invitations'),
+    invitations: (query: Paging = {}): Promise<PageOf<t.Invitation>> => this.#page('/tenant/invitations', query),
     invite: (email: string, role: t.Role): Promise<t.CreatedInvitation> =>
       this.#data('POST', '/tenant/invitations', { json: { email, role } }),
     withdraw: (id: t.Uuid): Promise<void> => this.#data('DELETE', path`/tenant/invitations/${id}`),
     accept: (token: string): Promise<t.Joined> =>
       this.#data('POST', '/auth/invitations/accept', { json: { token } }),
+    /** Sessions of all of its users; of former members, to be transferred or deleted. */
+    sessions: (query: Paging & t.HoldingsQuery = {}): Promise<PageOf<t.TenantSession>> =>
+      this.#page('/tenant/sessions', { ...query }),
+    transferSession: (id: t.Uuid, user_id: t.Uuid): Promise<t.TenantSession> =>
+      this.#data('POST', path`/tenant/sessions/${id}/transfer`, { json: { user_id } }),
+    deleteSession: (id: t.Uuid): Promise<void> => this.#data('DELETE', path`/tenant/sessions/${id}`),
+    conversations: (query: Paging & t.HoldingsQuery = {}): Promise<PageOf<t.TenantConversation>> =>
+      this.#page('/tenant/conversations', { ...query }),
+    transferConversation: (id: t.Uuid, user_id: t.Uuid): Promise<t.TenantConversation> =>
+      this.#data('POST', path`/tenant/conversations/${id}/transfer`, { json: { user_id } }),
+    deleteConversation: (id: t.Uuid): Promise<void> => this.#data('DELETE', path`/tenant/conversations/${id}`),
   };
 
   readonly sessions = {

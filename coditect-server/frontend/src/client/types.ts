@@ -186,6 +186,35 @@ export interface Joined {
   role: Role;
 }
 
+/** Which of the sessions or conversations of a tenant's users. */
+export interface HoldingsQuery {
+  user?: Uuid;
+  /** Those whose user is no member any more. */
+  orphaned?: boolean;
+}
+
+export interface TenantSession {
+  id: Uuid;
+  name: string;
+  type: SessionType;
+  user_id: Uuid;
+  orphaned: boolean;
+  workspace_path: string | null;
+  created_at: Timestamp;
+  updated_at: Timestamp;
+  last_accessed_at: Timestamp;
+}
+
+export interface TenantConversation {
+  id: Uuid;
+  title: string;
+  session_id: Uuid | null;
+  user_id: Uuid;
+  orphaned: boolean;
+  created_at: Timestamp;
+  updated_at: Timestamp;
+}
+
 // Workspace sessions
 
 export type SessionType = 'workspace' | 'ai-studio' | 'theia';

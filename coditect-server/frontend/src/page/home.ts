@@ -24,13 +24,13 @@ export function home(client: Client): HTMLElement {
     try {
       const [mine, where] = await Promise.all([
         all((paging) => client.sessions.list(paging), 1_000),
-        client.devices.list(),
+        all((paging) => client.devices.list(paging), 1_000),
       ]);
       sessions.replaceChildren(...mine.items.map(card));
       if (mine.items.length === 0)
         sessions.append(h('li', { class: 'empty' }, 'No sessions yet. Make the first one above.'));
-      devices.replaceChildren(...where.map(device));
-      others.hidden = where.length < 2;
+      devices.replaceChildren(...where.items.map(device));
+      others.hidden = where.items.length < 2;
     } catch (error) {
       if (client.login.present) notice(explain(error), 'bad');
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{caller, device};
 use crate::{
     app::App,
-    http::{Request, respond},
+    http::{Query, Request, respond},
     openapi::{Operation, operation},
     problem::{Field, Problem},
     routes::Answer,
@@ -58,7 +58,7 @@ impl<'a> DeviceView<'a> {
             id: session.id,
             name: session.name.as_deref(),
             current: session.id == asking,
-            tenant_id: session.acts_in.unwrap_or(session.tenant_id),
+            tenant_id: session.active_tenant(),
             user_agent: session.user_agent.as_deref(),
             ip: session.ip.as_deref(),
             created_at: session.created_at,
@@ -72,8 +72,11 @@ pub(super) fn operations() -> Vec<Operation> {
     const ALL: &str = "/api/v5/auth/sessions";
     const ONE: &str = "/api/v5/auth/sessions/{id}";
     vec![
-        Operation::get(ALL, "listDevices", "Where I am signed in").lists::<DeviceView<'static>>(),
-        Operation::delete(ALL, "endOtherDevices", "Ends all but this one").gives::<Ended>(),
+        Operation::get(ALL, "listDevices", "List my logins, the last used first")
+            .pages::<DeviceView<'static>>(),
+        Operation::delete(ALL, "endOtherDevices", "Revoke all of my logins but this one")
+            .details("`ended` is the number of those that were live.")
+            .gives::<Ended>(),
         Operation::patch(ONE, "nameDevice", "Gives a device a name")
             .takes::<Naming>()
             .gives::<DeviceView<'static>>(),
@@ -81,18 +84,21 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
-/// `GET /auth/sessions`: where I am signed in, newest first.
+/// `GET /auth/sessions`: the caller's logins, the last used first.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
+    let query = Query::of(&request)?;
+    let (limit, cursor) = (query.limit()?, query.cursor()?);
     let (asking, devices) = caller::run(&app, &caller, |tx, identity| {
-        let app = &app;
+        let (app, page) = (&app, (limit, cursor.as_ref()));
         async move {
             let asking = identity.session()?.id;
-            Ok((asking, app.auth.devices(&tx, &identity).await?))
+            let devices = app.auth.devices(&tx, &identity, page).await;
+            Ok((asking, devices.map_err(Problem::of_auth_page)?))
         }
     })
     .await?;
-    respond::list(&devices, |device| DeviceView::new(device, asking))
+    respond::page_of(&devices, |device| DeviceView::new(device, asking))
 }
 
 /// `PATCH /auth/sessions/{id}`: gives one of them a name.
@@ -138,5 +144,6 @@ pub(crate) async fn revoke_others(app: Arc<App>, request: Request) -> Answer {
         async move { Ok(app.auth.revoke_other_devices(&tx, &identity, from).await?) }
     })
     .await?;
+    app.upkeep.complete_deletions();
     respond::ok(&Ended { ended })
 }

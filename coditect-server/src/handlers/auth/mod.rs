@@ -250,6 +250,7 @@ pub(crate) async fn logout(app: Arc<App>, mut request: Request) -> Answer {
     };
     if logout.everywhere {
         app.auth.logout_everywhere(credential, &device(&request)).await?;
+        app.upkeep.complete_deletions();
     } else {
         app.auth.logout(credential, &device(&request)).await?;
     }
@@ -264,8 +265,7 @@ pub(crate) async fn logout(app: Arc<App>, mut request: Request) -> Answer {
 pub(crate) async fn me(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let (identity, tenant) = caller::run(&app, &caller, |tx, identity| async move {
-        let tenant = tx.get::<Tenant>(identity.tenant_id, ()).await?;
-        let tenant = tenant.ok_or_else(|| Problem::internal("a tenant is not there"))?;
+        let tenant = tx.require::<Tenant>(identity.tenant_id, ()).await?;
         Ok((identity, tenant))
     })
     .await?;

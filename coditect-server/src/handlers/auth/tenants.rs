@@ -4,23 +4,25 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use coditect_auth::{
-    Member, NewInvitation,
+    Action, Member, NewInvitation,
     model::{Invitation, InvitationId},
 };
 use coditect_store::model::{Role, Tenant, TenantId, UserId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{TenantView, caller, device};
 use crate::{
     app::App,
     handlers::{checks, merge_patch},
     http::{
-        Request,
+        Query, Request,
         conditions::{Conditions, Tag, tagged},
         respond,
     },
     openapi::{Operation, operation},
+    problem::Problem,
     routes::Answer,
 };
 
@@ -112,8 +114,8 @@ pub(super) fn operations() -> Vec<Operation> {
     const INVITATIONS: &str = "/api/v5/tenant/invitations";
     const MEMBER: &str = "/api/v5/tenant/members/{user}";
     vec![
-        Operation::get("/api/v5/auth/tenants", "myTenants", "Tenants that I may act in")
-            .lists::<MyTenant<'static>>(),
+        Operation::get("/api/v5/auth/tenants", "myTenants", "List the tenants that I may act in")
+            .pages::<MyTenant<'static>>(),
         Operation::post("/api/v5/auth/invitations/accept", "acceptInvitation", "Joins a tenant")
             .takes::<Accepting>()
             .gives::<Joined>()
@@ -129,14 +131,21 @@ pub(super) fn operations() -> Vec<Operation> {
             .takes::<Deletion>()
             .gives_nothing()
             .fails(&[404, 429]),
-        Operation::get("/api/v5/tenant/members", "listMembers", "Who is in it")
-            .lists::<MemberView<'static>>(),
+        Operation::get("/api/v5/tenant/members", "listMembers", "List the members of the tenant")
+            .details("First the users whose own it is. A page may hold fewer than `limit`.")
+            .pages::<MemberView<'static>>(),
         Operation::patch(MEMBER, "changeRole", "What somebody may do")
             .takes::<NewRole>()
             .gives::<Joined>(),
-        Operation::delete(MEMBER, "removeMember", "Somebody leaves").gives_nothing(),
-        Operation::get(INVITATIONS, "listInvitations", "Who is invited")
-            .lists::<InvitationView<'static>>(),
+        Operation::delete(MEMBER, "removeMember", "End a membership")
+            .details(
+                "With it end the member's tokens for the tenant, the invitations that they made, and \
+                their own settings. Their sessions and conversations stay.",
+            )
+            .gives_nothing(),
+        Operation::get(INVITATIONS, "listInvitations", "List the invitations that can be accepted")
+            .details("A page may hold fewer than `limit`.")
+            .pages::<InvitationView<'static>>(),
         Operation::post(INVITATIONS, "invite", "Invites somebody")
             .takes::<Inviting>()
             .creates::<InvitedView<'static>>()
@@ -150,15 +159,17 @@ pub(super) fn operations() -> Vec<Operation> {
 /// `GET /auth/tenants`: those that I may act in, my own first.
 pub(crate) async fn mine(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
+    let query = Query::of(&request)?;
+    let (limit, cursor) = (query.limit()?, query.cursor()?);
     let (home, tenants) = caller::run(&app, &caller, |tx, identity| {
-        let app = &app;
+        let (app, page) = (&app, (limit, cursor.as_ref()));
         async move {
-            let tenants = app.auth.tenants_of(&tx, &identity).await?;
-            Ok((identity.user.tenant_id, tenants))
+            let tenants = app.auth.tenants_of(&tx, &identity, page).await;
+            Ok((identity.user.tenant_id, tenants.map_err(Problem::of_auth_page)?))
         }
     })
     .await?;
-    respond::list(&tenants, |(tenant, role)| MyTenant {
+    respond::page_of(&tenants, |(tenant, role)| MyTenant {
         tenant: tenant.into(),
         role: *role,
         own: tenant.id == home,
@@ -194,16 +205,20 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
     let Change { name } = request.json().await?;
     let name = name.required("name")?;
     let name = name.check(|name| checks::line("name", checks::NAME, &name))?;
-    let now = app.clock.now();
+    let (device, now) = (device(&request), app.clock.now());
     let tenant = caller::run(&app, &caller, |tx, identity| {
-        let (name, conditions) = (&name, &conditions);
+        let (app, device, name, conditions) = (&app, &device, &name, &conditions);
         async move {
             identity.require_role(Role::Admin)?;
             let mut tenant = tx.require::<Tenant>(identity.tenant_id, ()).await?;
             conditions.require(Some(&Tag::of(&tenant)?))?;
+            let before = tenant.name.clone();
             name.change_required(&mut tenant.name);
             tenant.updated_at = now;
             tx.update(&tenant).await?;
+            let of = (Action::TenantChanged, &tenant.id);
+            let details = json!({ "name": tenant.name, "before": before });
+            app.auth.audit(&tx, &identity, of, details, device).await?;
             Ok(tenant)
         }
     })
@@ -214,12 +229,17 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
 /// `GET /tenant/members`: who may work in the tenant.
 pub(crate) async fn members(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
+    let query = Query::of(&request)?;
+    let (limit, cursor) = (query.limit()?, query.cursor()?);
     let members = caller::run(&app, &caller, |tx, identity| {
-        let app = &app;
-        async move { Ok(app.auth.members(&tx, &identity).await?) }
+        let (app, page) = (&app, (limit, cursor.as_ref()));
+        async move {
+            let members = app.auth.members(&tx, &identity, page).await;
+            members.map_err(Problem::of_auth_page)
+        }
     })
     .await?;
-    respond::list(&members, MemberView::from)
+    respond::page_of(&members, MemberView::from)
 }
 
 /// `PATCH /tenant/members/{user}`: another role.
@@ -232,18 +252,31 @@ pub(crate) async fn change_role(app: Arc<App>, mut request: Request) -> Answer {
         async move { Ok(app.auth.change_role(&tx, &identity, member, role, device).await?) }
     })
     .await?;
+    revoke_invitations(&app, membership.tenant_id, member).await;
     respond::ok(&Joined { tenant_id: membership.tenant_id, role: membership.role })
+}
+
+/// Deletes what is left of the void invitations of a member. What fails is void, and expires.
+async fn revoke_invitations(app: &App, tenant: TenantId, member: UserId) {
+    if let Err(error) = app.auth.revoke_invitations(tenant, member).await {
+        let error: &dyn std::error::Error = &error;
+        tracing::warn!(error, "void invitations not deleted");
+    }
 }
 
 /// `DELETE /tenant/members/{user}`: ends a membership, my own too.
 pub(crate) async fn remove(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let (member, device) = (request.parse_param("user")?, &device(&request));
-    caller::run(&app, &caller, |tx, identity| {
+    let tenant = caller::run(&app, &caller, |tx, identity| {
         let app = &app;
-        async move { Ok(app.auth.remove_member(&tx, &identity, member, device).await?) }
+        async move {
+            app.auth.remove_member(&tx, &identity, member, device).await?;
+            Ok(identity.tenant_id)
+        }
     })
     .await?;
+    revoke_invitations(&app, tenant, member).await;
     Ok(respond::no_content())
 }
 
@@ -275,12 +308,17 @@ pub(crate) async fn invite(app: Arc<App>, mut request: Request) -> Answer {
 /// `GET /tenant/invitations`: those that can still be accepted.
 pub(crate) async fn invitations(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
+    let query = Query::of(&request)?;
+    let (limit, cursor) = (query.limit()?, query.cursor()?);
     let invitations = caller::run(&app, &caller, |tx, identity| {
-        let app = &app;
-        async move { Ok(app.auth.invitations(&tx, &identity).await?) }
+        let (app, page) = (&app, (limit, cursor.as_ref()));
+        async move {
+            let invitations = app.auth.invitations(&tx, &identity, page).await;
+            invitations.map_err(Problem::of_auth_page)
+        }
     })
     .await?;
-    respond::list(&invitations, InvitationView::from)
+    respond::page_of(&invitations, InvitationView::from)
 }
 
 /// `DELETE /tenant/invitations/{id}`: takes one back.

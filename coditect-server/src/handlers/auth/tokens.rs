@@ -70,7 +70,7 @@ impl<'a> From<&'a PersonalToken> for TokenView<'a> {
             id: token.id,
             name: &token.name,
             scopes: token.scopes.names(),
-            tenant_id: token.acts_in,
+            tenant_id: token.active_tenant(),
             created_at: token.created_at,
             last_used_at: token.last_used_at,
             expires_at: token.expires_at,

@@ -67,7 +67,7 @@ pub(super) fn rows() -> Vec<Row> {
             assert_eq!(ended.status, 200);
             for (method, path) in with_bodies() {
                 let call = Call::new(method, &path).bearer(&ada.device.token).header("Content-Type", "application/json");
-                let refused = world.call(call.body(&[b' '; 100_000])).await;
+                let refused = world.call(call.body([b' '; 100_000])).await;
                 assert_eq!((refused.status, refused.code().as_str()), (401, "SESSION_REVOKED"), "{method} {path}");
             }
         }),

@@ -16,6 +16,8 @@ use crate::{
 const SESSIONS: &str = "/api/v5/sessions";
 const DEVICES: &str = "/api/v5/auth/sessions";
 const MEMBERS: &str = "/api/v5/tenant/members";
+const TENANT_SESSIONS: &str = "/api/v5/tenant/sessions";
+const TOKENS: &str = "/api/v5/auth/tokens";
 const INVITATIONS: &str = "/api/v5/tenant/invitations";
 const ACCEPT: &str = "/api/v5/auth/invitations/accept";
 
@@ -48,6 +50,12 @@ async fn join(world: &World, owner: &Somebody, guest: &Somebody, role: &str) -> 
     let tenant = id_of(world, owner, "tenant").await;
     let body = json!({ "email": guest.email, "password": PASSWORD, "act_in": tenant });
     Device::of(&world.call(Call::post(LOGIN).value(&body)).await)
+}
+
+/// The status of `owner` removing `guest`.
+async fn remove(world: &World, owner: &Somebody, guest: &Somebody) -> u16 {
+    let path = format!("{MEMBERS}/{}", id_of(world, guest, "user").await);
+    world.call(Call::delete(&path).bearer(&owner.device.token)).await.status
 }
 
 /// That each of these, tried by `thief`, finds nothing.
@@ -182,6 +190,70 @@ pub(super) fn rows() -> Vec<Row> {
             nothing_there(&world, &member.token, all_ways(&own)).await;
             let here = session_of(&world, &member.token).await;
             nothing_there(&world, &guest.device.token, all_ways(&here)).await;
+        }),
+        row("an invitation by an admin who was removed", "OWASP ASVS 5, 8.3.2", |world: Arc<World>| async move {
+            let (owner, guest, alt) = (world.register().await, world.register().await, world.register().await);
+            let admin = join(&world, &owner, &guest, "admin").await;
+            let spare = invite(&world, &admin.token, &alt.email, "admin").await.data();
+            let own = invite(&world, &admin.token, &guest.email, "admin").await.data();
+            assert_eq!(remove(&world, &owner, &guest).await, 204);
+            for (by, invited) in [(&alt, &spare), (&guest, &own)] {
+                let token = invited["token"].as_str().unwrap();
+                assert_eq!(accept(&world, &by.device.token, token).await.code(), "INVITATION_INVALID");
+            }
+            let left = world.call(Call::get(INVITATIONS).bearer(&owner.device.token)).await.data();
+            assert_eq!(left, json!([]));
+        }),
+        row("an owner who undoes their demotion by an invitation", "OWASP ASVS 5, 8.3.2", |world: Arc<World>| async move {
+            let (owner, guest, alt) = (world.register().await, world.register().await, world.register().await);
+            let co_owner = join(&world, &owner, &guest, "owner").await;
+            let own = invite(&world, &co_owner.token, &guest.email, "owner").await.data();
+            let spare = invite(&world, &co_owner.token, &alt.email, "owner").await.data();
+            assert_eq!(accept(&world, &guest.device.token, own["token"].as_str().unwrap()).await.code(), "INVITATION_INVALID");
+            let path = format!("{MEMBERS}/{}", id_of(&world, &guest, "user").await);
+            for role in ["member", "owner"] {
+                let change = Call::patch(&path).value(&json!({ "role": role })).bearer(&owner.device.token);
+                assert_eq!(world.call(change).await.status, 200);
+            }
+            assert_eq!(accept(&world, &alt.device.token, spare["token"].as_str().unwrap()).await.code(), "INVITATION_INVALID");
+        }),
+        row("the tokens of a membership that has ended, once invited again", "OWASP ASVS 5, 7.4.1", |world: Arc<World>| async move {
+            let (owner, guest) = (world.register().await, world.register().await);
+            let before = join(&world, &owner, &guest, "admin").await;
+            let new = json!({ "name": "bot", "scopes": ["write"] });
+            let program = world.call(Call::post(TOKENS).bearer(&before.token).value(&new)).await.data();
+            let program = program["token"].as_str().unwrap();
+            assert_eq!(remove(&world, &owner, &guest).await, 204);
+            join(&world, &owner, &guest, "member").await;
+            assert_eq!(world.me(program).await.code(), "SESSION_REVOKED");
+            assert_eq!(world.me(&before.token).await.code(), "NOT_A_MEMBER");
+            let there = world.refresh(&before.refresh_token).await;
+            let there = Device::of(&there);
+            let home = id_of(&world, &guest, "tenant").await;
+            assert_eq!(world.me(&there.token).await.data()["tenant"]["id"], json!(home));
+        }),
+        row("an admin who takes over or deletes what a member works on", "OWASP API5:2023", |world: Arc<World>| async move {
+            let (owner, guest) = (world.register().await, world.register().await);
+            let admin = join(&world, &owner, &guest, "admin").await;
+            let id = session_of(&world, &owner.device.token).await;
+            let me = id_of(&world, &guest, "user").await;
+            let path = format!("{TENANT_SESSIONS}/{id}");
+            let take = Call::post(&format!("{path}/transfer")).value(&json!({ "user_id": me }));
+            for call in [take, Call::delete(&path)] {
+                assert_eq!(world.call(call.bearer(&admin.token)).await.code(), "NOT_ORPHANED");
+            }
+            let other = world.register().await;
+            nothing_there(&world, &other.device.token, vec![Call::delete(&path)]).await;
+        }),
+        row("a tenant that is being deleted", "OWASP ASVS 5, 7.4.2", |world: Arc<World>| async move {
+            let (owner, guest) = (world.register().await, world.register().await);
+            let member = join(&world, &owner, &guest, "owner").await;
+            let delete = Call::delete("/api/v5/tenant").value(&json!({ "password": PASSWORD }));
+            assert_eq!(world.call(delete.bearer(&member.token)).await.status, 204);
+            for call in [Call::get(ME), Call::get(MEMBERS), Call::post(SESSIONS).value(&json!({ "name": "x" }))] {
+                assert_eq!(world.call(call.clone().bearer(&member.token)).await.code(), "NOT_A_MEMBER");
+                assert_eq!(world.call(call.bearer(&owner.device.token)).await.code(), "SESSION_REVOKED");
+            }
         }),
     ]
 }

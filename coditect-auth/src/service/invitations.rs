@@ -1,0 +1,319 @@
+//! Invitations into a tenant.
+//!
+//! An invitation is a right that its inviter lends: it holds only as long as they have it. Acceptance
+//! reads their role as it is then. Removal and demotion also delete their invitations, a hundred in the
+//! same transaction and the others after it; those that a crash leaves are void, are not listed, and
+//! expire.
+
+use chrono::TimeDelta;
+use coditect_store::{
+    Cursor, Page, Transaction,
+    keyspace::Global,
+    model::{Membership, MembershipId, Role, Tenant, TenantId, User, UserId, UserStatus},
+};
+use serde_json::json;
+
+use super::{
+    Auth, Device, Identity,
+    audit::{Action, Entry},
+    members::require_not_above,
+};
+use crate::{
+    Email, Error, OpaqueText,
+    model::{Grant, Invitation, InvitationId},
+    opaque::Kind,
+};
+
+/// Time for which an invitation can be accepted.
+pub const INVITATION_LIFE: TimeDelta = TimeDelta::days(7);
+
+/// Maximum number of open invitations of a tenant.
+const MAX_INVITATIONS: usize = 1_000;
+
+/// Maximum number of tenants that a user is a member of.
+const MAX_MEMBERSHIPS: usize = 1_000;
+
+/// Invitations that one transaction deletes.
+const BATCH: usize = 100;
+
+/// An invitation to be made. Its text is drawn once, however often its transaction runs.
+#[derive(Debug)]
+pub struct NewInvitation {
+    text: OpaqueText,
+    hash: [u8; 32],
+    id: InvitationId,
+    email: Email,
+    role: Role,
+}
+
+impl NewInvitation {
+    /// Returns one for the owner of that address.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidEmail`]; [`Error::Internal`] if the system has no randomness.
+    pub fn new(email: &str, role: Role) -> Result<Self, Error> {
+        let email = Email::parse(email)?;
+        let (text, hash) = Kind::Invitation.generate()?;
+        Ok(Self { text, hash, id: InvitationId::new(), email, role })
+    }
+
+    /// Returns the token that the invited user accepts with.
+    pub fn text(&self) -> &OpaqueText {
+        &self.text
+    }
+
+    /// Returns the address that it is to be sent to.
+    pub fn email(&self) -> &str {
+        self.email.display()
+    }
+}
+
+impl Auth {
+    /// Invites an address into the tenant that `identity` acts in. Its owner needs
+    /// [`NewInvitation::text`], by whatever way; [`send_invitation`](Self::send_invitation) is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forbidden`] if they are no admin, or want to give a role above their own, and of a
+    /// program; [`Error::TooMany`]; [`Error::Store`].
+    pub async fn invite(
+        &self,
+        tx: &Transaction,
+        identity: &Identity,
+        new: &NewInvitation,
+        device: &Device,
+    ) -> Result<Invitation, Error> {
+        identity.session()?;
+        identity.require_role(Role::Admin)?;
+        require_not_above(identity, new.role)?;
+        let (tenant, now) = (identity.tenant_id, self.clock.now());
+        let all = tx.list::<Invitation>(tenant).page(MAX_INVITATIONS, None).await?.items;
+        if all.len() >= MAX_INVITATIONS {
+            // Expired ones that were not swept yet make room.
+            let mut expired = all;
+            expired.retain(|invitation| now >= invitation.expires_at);
+            expired.truncate(BATCH);
+            if expired.is_empty() {
+                return Err(Error::TooMany("invitations"));
+            }
+            for invitation in expired {
+                tx.delete::<Invitation>(tenant, invitation.id).await?;
+            }
+        }
+        let granted_by = match identity.membership {
+            None => None,
+            Some(_) => grant_of(tx, tenant, identity.user.id).await?.map(|(grant, _)| grant),
+        };
+        let invitation = Invitation {
+            id: new.id,
+            tenant_id: tenant,
+            email: new.email.display().to_owned(),
+            email_normalized: new.email.normalized().to_owned(),
+            role: new.role,
+            hash: new.hash,
+            invited_by: identity.user.id,
+            granted_by,
+            created_at: now,
+            expires_at: now + INVITATION_LIFE,
+        };
+        tx.create(&invitation).await?;
+        let entry = Entry::new(Action::Invited, tenant, Some(identity.user.id), device);
+        let entry = entry.target(invitation.id).details(json!({ "role": new.role }));
+        entry.write(tx, now).await?;
+        Ok(invitation)
+    }
+
+    /// Sends an invitation to its address, once it is committed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Internal`] if it could not be sent.
+    pub async fn send_invitation(&self, new: &NewInvitation, tenant: &Tenant) -> Result<(), Error> {
+        let Some(courier) = &self.courier else { return Ok(()) };
+        let sent = courier.invitation(new.email(), &tenant.name, new.text(), INVITATION_LIFE);
+        sent.await.map_err(Error::Internal)
+    }
+
+    /// Returns a page of the invitations into the tenant that `identity` acts in that can still be
+    /// accepted, oldest first. A page may hold fewer than `limit`, and still have a next one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forbidden`] if they are no admin; [`Error::Store`], with `Invalid` if `after` is of
+    /// another list.
+    pub async fn invitations(
+        &self,
+        tx: &Transaction,
+        identity: &Identity,
+        (limit, after): (usize, Option<&Cursor>),
+    ) -> Result<Page<Invitation>, Error> {
+        identity.require_role(Role::Admin)?;
+        let (tenant, now) = (identity.tenant_id, self.clock.now());
+        let open = tx.list::<Invitation>(tenant).filter("open", |it| now < it.expires_at);
+        let mut page = open.page(limit, after).await?;
+        let mut inviters: Vec<UserId> = page.items.iter().map(|it| it.invited_by).collect();
+        inviters.sort_unstable();
+        inviters.dedup();
+        for inviter in inviters {
+            let right = right_of(tx, tenant, inviter).await?;
+            page.items.retain(|it| it.invited_by != inviter || holds_by(it, right));
+        }
+        Ok(page)
+    }
+
+    /// Withdraws an invitation.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::Forbidden`] if they are no admin, and of a program; [`Error::Store`].
+    pub async fn withdraw_invitation(
+        &self,
+        tx: &Transaction,
+        identity: &Identity,
+        id: InvitationId,
+        device: &Device,
+    ) -> Result<(), Error> {
+        identity.session()?;
+        identity.require_role(Role::Admin)?;
+        let tenant = identity.tenant_id;
+        tx.delete::<Invitation>(tenant, id).await?.ok_or(Error::NotFound)?;
+        let entry = Entry::new(Action::InvitationWithdrawn, tenant, Some(identity.user.id), device);
+        Ok(entry.target(id).write(tx, self.clock.now()).await?)
+    }
+
+    /// Deletes the void invitations that `inviter` has made into `tenant`, a hundred in a transaction:
+    /// after a removal or a demotion.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`]. Those that are left are void.
+    pub async fn revoke_invitations(&self, tenant: TenantId, inviter: UserId) -> Result<(), Error> {
+        let step = |tx: Transaction| async move { revoke_void(&tx, tenant, inviter).await };
+        while self.store.run_idempotent(step).await? > 0 {}
+        Ok(())
+    }
+
+    /// Makes the caller a member of the tenant that they were invited into, and uses the invitation up. A
+    /// member gets the new role if it is higher.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvitationInvalid`] if it is none, or is over, or was for another address, or is for
+    /// their own tenant; if they made it themselves, or its inviter may not give that role any more; if a
+    /// membership of theirs has ended since; [`Error::Forbidden`] of a program; [`Error::TooMany`];
+    /// [`Error::Store`].
+    pub async fn accept_invitation(
+        &self,
+        tx: &Transaction,
+        identity: &Identity,
+        text: &str,
+        device: &Device,
+    ) -> Result<Membership, Error> {
+        identity.session()?;
+        let hash = Kind::Invitation.hash_of(text).ok_or(Error::InvitationInvalid)?;
+        let (user, now) = (&identity.user, self.clock.now());
+        let invitation = tx.find(&Invitation::BY_HASH, Global, hash).await?;
+        let invitation = invitation
+            .filter(|it| now < it.expires_at && it.email_normalized == user.email_normalized)
+            .filter(|it| it.tenant_id != user.tenant_id && it.invited_by != user.id)
+            .ok_or(Error::InvitationInvalid)?;
+        let tenant = invitation.tenant_id;
+        // It cannot be deleted meanwhile, and leave the membership behind.
+        tx.get::<Tenant>(tenant, ()).await?.ok_or(Error::InvitationInvalid)?;
+        if !holds_by(&invitation, right_of(tx, tenant, invitation.invited_by).await?) {
+            return Err(Error::InvitationInvalid);
+        }
+        let before = tx.get::<Membership>(tenant, user.id).await?;
+        if before.as_ref().is_some_and(|it| it.ended && invitation.created_at < it.updated_at) {
+            return Err(Error::InvitationInvalid);
+        }
+        tx.delete::<Invitation>(tenant, invitation.id).await?;
+        let membership = if let Some(before) = before.filter(|before| !before.ended) {
+            Membership { role: before.role.max(invitation.role), updated_at: now, ..before }
+        } else {
+            let known = tx.scan(&Membership::BY_USER, Global, user.id);
+            if known.page(MAX_MEMBERSHIPS, None).await?.items.len() >= MAX_MEMBERSHIPS {
+                return Err(Error::TooMany("memberships"));
+            }
+            Membership {
+                // An invitation is accepted once, so its id is that of no other membership.
+                id: MembershipId(invitation.id.0),
+                tenant_id: tenant,
+                user_id: user.id,
+                home: user.tenant_id,
+                role: invitation.role,
+                demotions: 0,
+                invited_by: invitation.invited_by,
+                created_at: now,
+                updated_at: now,
+                ended: false,
+            }
+        };
+        tx.upsert(&membership).await?;
+        let entry = Entry::new(Action::MemberJoined, tenant, Some(user.id), device);
+        let entry = entry.target(user.id).details(json!({ "role": membership.role }));
+        entry.write(tx, now).await?;
+        Ok(membership)
+    }
+}
+
+/// What an inviter may give now, and by which grant, where the tenant is not their own.
+type Right = (Option<Grant>, Role);
+
+/// Returns whether `right`, that of its inviter now, is the one that `invitation` was made by, and covers
+/// its role.
+fn holds_by(invitation: &Invitation, right: Option<Right>) -> bool {
+    right.is_some_and(|(grant, role)| {
+        grant == invitation.granted_by && role >= Role::Admin.max(invitation.role)
+    })
+}
+
+/// Returns the right of `inviter` in `tenant`; `None` if they are no member, or may not sign in.
+async fn right_of(
+    tx: &Transaction,
+    tenant: TenantId,
+    inviter: UserId,
+) -> coditect_store::Result<Option<Right>> {
+    let (home, right) = match grant_of(tx, tenant, inviter).await? {
+        Some((grant, membership)) => (membership.home, (Some(grant), membership.role)),
+        None => (tenant, (None, Role::Owner)),
+    };
+    let user = tx.get::<User>(home, inviter).await?;
+    Ok(user.filter(|user| user.status == UserStatus::Enabled).map(|_| right))
+}
+
+/// Returns the grant of a member of `tenant`, with their membership.
+async fn grant_of(
+    tx: &Transaction,
+    tenant: TenantId,
+    member: UserId,
+) -> coditect_store::Result<Option<(Grant, Membership)>> {
+    let membership = tx.get::<Membership>(tenant, member).await?;
+    Ok(membership.filter(|membership| !membership.ended).map(|membership| {
+        let grant = Grant { membership_id: membership.id, demotions: membership.demotions };
+        (grant, membership)
+    }))
+}
+
+/// Deletes up to a hundred void invitations that `inviter` has made into `tenant`, and returns their
+/// number. Void ones are the oldest.
+pub(super) async fn revoke_void(
+    tx: &Transaction,
+    tenant: TenantId,
+    inviter: UserId,
+) -> coditect_store::Result<usize> {
+    let oldest = tx.scan(&Invitation::BY_INVITER, tenant, inviter).page(BATCH, None).await?.items;
+    if oldest.is_empty() {
+        return Ok(0);
+    }
+    let right = right_of(tx, tenant, inviter).await?;
+    let mut revoked = 0;
+    for invitation in oldest {
+        if !holds_by(&invitation, right) {
+            tx.delete::<Invitation>(tenant, invitation.id).await?;
+            revoked += 1;
+        }
+    }
+    Ok(revoked)
+}

@@ -1,0 +1,174 @@
+//! The members of a tenant: listing them, their roles, and the end of a membership.
+//!
+//! A membership that has ended stays ended: when the user joins again they get another one, and what was
+//! issued for the first (access tokens, logins that act in the tenant, personal tokens, invitations that
+//! they made) does not revive.
+
+use coditect_store::{
+    Cursor, Page, Transaction,
+    model::{Membership, Role, Setting, SettingScope, TenantId, User, UserId},
+    repository::Stopped,
+};
+use futures_util::future::try_join_all;
+use serde_json::json;
+
+use super::{
+    Auth, Device, Identity,
+    audit::{Action, Entry},
+    invitations::revoke_void,
+    tokens::revoke_tokens_of,
+};
+use crate::Error;
+
+/// A user who may work in a tenant.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The user.
+    pub user: User,
+    /// What they may do.
+    pub role: Role,
+    /// How they joined; `None` in their own tenant.
+    pub membership: Option<Membership>,
+}
+
+impl Auth {
+    /// Returns a page of the members of the tenant that `identity` acts in: first the users whose own it
+    /// is. A page may hold fewer than `limit`, and still have a next one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`], with `Invalid` if `after` is of another list.
+    pub async fn members(
+        &self,
+        tx: &Transaction,
+        identity: &Identity,
+        (limit, after): (usize, Option<&Cursor>),
+    ) -> Result<Page<Member>, Error> {
+        let tenant = identity.tenant_id;
+        let own = tx.list::<User>(tenant);
+        let joined = tx.list::<Membership>(tenant).filter("open", |membership| !membership.ended);
+        let mut members = Vec::new();
+        let mut after = after.cloned();
+        if !after.as_ref().is_some_and(|after| joined.is_of(after)) {
+            let page = own.page(limit, after.as_ref()).await?;
+            members.extend(page.items.into_iter().map(Member::of_own));
+            if page.next.is_some() || members.len() == limit {
+                let next = page.next.unwrap_or_else(|| joined.start());
+                return Ok(Page { items: members, next: Some(next), stopped: Stopped::Rows });
+            }
+            after = None;
+        }
+        let page = joined.page(limit - members.len(), after.as_ref()).await?;
+        let users = page.items.iter().map(|it| tx.get::<User>(it.home, it.user_id));
+        let users = try_join_all(users).await?;
+        let joined = users.into_iter().zip(page.items).filter_map(|(user, membership)| {
+            Some(Member { user: user?, role: membership.role, membership: Some(membership) })
+        });
+        members.extend(joined);
+        Ok(Page { items: members, next: page.next, stopped: page.stopped })
+    }
+
+    /// Changes the role of a member. If it is lowered, their invitations are void; the first hundred are
+    /// deleted with this, the others by [`revoke_invitations`](Self::revoke_invitations).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is no such member; [`Error::Forbidden`] unless it is an owner who
+    /// asks, and of a program; [`Error::Store`].
+    pub async fn change_role(
+        &self,
+        tx: &Transaction,
+        identity: &Identity,
+        member: UserId,
+        role: Role,
+        device: &Device,
+    ) -> Result<Membership, Error> {
+        identity.session()?;
+        identity.require_role(Role::Owner)?;
+        let (tenant, now) = (identity.tenant_id, self.clock.now());
+        let membership = open_membership(tx, tenant, member).await?;
+        let demotions = membership.demotions.saturating_add(u32::from(role < membership.role));
+        let changed = Membership { role, demotions, updated_at: now, ..membership };
+        tx.update(&changed).await?;
+        revoke_void(tx, tenant, member).await?;
+        let entry = Entry::new(Action::MemberChanged, tenant, Some(identity.user.id), device);
+        let entry = entry.target(member).details(json!({ "role": role }));
+        entry.write(tx, now).await?;
+        Ok(changed)
+    }
+
+    /// Ends a membership, with all that was issued for it, and deletes the member's own settings in the
+    /// tenant. A member may end their own. Their sessions and conversations stay the tenant's, for its
+    /// admins to take over or delete. Their invitations are void; the first hundred are deleted with this,
+    /// the others by [`revoke_invitations`](Self::revoke_invitations).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is no such member; [`Error::Forbidden`] if it is another's, and they
+    /// are no admin, or that one's role is above their own, and of a program; [`Error::Store`].
+    pub async fn remove_member(
+        &self,
+        tx: &Transaction,
+        identity: &Identity,
+        member: UserId,
+        device: &Device,
+    ) -> Result<(), Error> {
+        identity.session()?;
+        let (tenant, now) = (identity.tenant_id, self.clock.now());
+        let membership = open_membership(tx, tenant, member).await?;
+        if member != identity.user.id {
+            identity.require_role(Role::Admin)?;
+            require_not_above(identity, membership.role)?;
+        }
+        tx.update(&Membership { ended: true, updated_at: now, ..membership }).await?;
+        let tokens = revoke_tokens_of(tx, &membership).await?;
+        revoke_void(tx, tenant, member).await?;
+        Setting::delete_all(tx, tenant, SettingScope::User(member));
+        let entry = Entry::new(Action::MemberRemoved, tenant, Some(identity.user.id), device);
+        let entry = entry.target(member).details(json!({ "tokens": tokens }));
+        Ok(entry.write(tx, now).await?)
+    }
+
+    /// Returns whether `user` may work in `tenant`: it is their own, or they are a member of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn is_member(
+        &self,
+        tx: &Transaction,
+        tenant: TenantId,
+        user: UserId,
+    ) -> Result<bool, Error> {
+        let membership = tx.get::<Membership>(tenant, user).await?;
+        let home = match membership {
+            Some(membership) if membership.ended => return Ok(false),
+            Some(membership) => membership.home,
+            None => tenant,
+        };
+        Ok(tx.get::<User>(home, user).await?.is_some())
+    }
+}
+
+impl Member {
+    fn of_own(user: User) -> Self {
+        Self { user, role: Role::Owner, membership: None }
+    }
+}
+
+/// Refuses to give or take a role above the caller's own.
+pub(super) fn require_not_above(identity: &Identity, role: Role) -> Result<(), Error> {
+    if role > identity.role {
+        return Err(Error::Forbidden("this role is above the caller's own"));
+    }
+    Ok(())
+}
+
+async fn open_membership(
+    tx: &Transaction,
+    tenant: TenantId,
+    user: UserId,
+) -> Result<Membership, Error> {
+    let membership = tx.get::<Membership>(tenant, user).await?;
+    membership.filter(|membership| !membership.ended).ok_or(Error::NotFound)
+}
