@@ -126,7 +126,7 @@ async fn filled(folder: &Path, sessions: usize) -> TenantId {
                     updated_at: at,
                     last_accessed_at: at,
                 };
-                tx.create(&session).await?;
+                session.open(&tx, i64::MAX).await?;
             }
             Ok::<_, Error>(())
         };
