@@ -253,6 +253,7 @@ fn responses(failure: &Value) -> Value {
         let more: &[_] = match status {
             400 | 401 => &["WWW-Authenticate"],
             405 => &["Allow"],
+            409 => &["Location", "Idempotency-Replayed"],
             416 => &["Content-Range"],
             426 => &["Upgrade", "Sec-WebSocket-Version"],
             429 | 503 => &["Retry-After"],

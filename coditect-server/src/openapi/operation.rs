@@ -276,6 +276,13 @@ impl Operation {
         self
     }
 
+    /// A POST with preconditions: it may be refused with 412.
+    pub(crate) fn conditional(mut self) -> Self {
+        self.headers.extend(["If-Match", "If-None-Match"]);
+        self.failures.push(412);
+        self
+    }
+
     /// A repeated request is answered as the first was.
     pub(crate) fn once(mut self) -> Self {
         self.headers.push("Idempotency-Key");

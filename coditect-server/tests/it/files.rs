@@ -452,3 +452,49 @@ async fn a_draft_is_kept_until_it_is_discarded_and_says_what_it_started_from() {
     assert_eq!(desk.get("drafts/a/b").await.status, 404);
     assert_eq!(desk.get("drafts").await.data().as_array().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn preconditions_hold_for_drafts_moves_copies_and_directories() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let save = |text: &str, header: (&str, &str)| {
+        let call = Call::put(&desk.part("drafts/a")).value(&json!({"content": text}));
+        if header.0.is_empty() { call } else { call.header(header.0, header.1) }
+    };
+    let status = async |call: Call| desk.call(call).await.status;
+    assert_eq!(status(save("x", ("If-Match", "*"))).await, 412);
+    let first = desk.call(save("one", ("If-None-Match", "*"))).await;
+    let tag = first.header("etag").unwrap().to_owned();
+    assert_eq!(desk.get("drafts/a").await.header("etag"), Some(tag.as_str()));
+    assert_eq!(status(save("x", ("If-None-Match", "*"))).await, 412);
+    let second = desk.call(save("two", ("If-Match", &tag))).await;
+    assert_eq!(second.status, 200);
+    assert_eq!(status(save("x", ("If-Match", &tag))).await, 412);
+    assert_eq!(desk.get("drafts/a").await.data()["content"], "two");
+    let fresh = Call::get(&desk.part("drafts/a"));
+    let fresh = fresh.header("If-None-Match", second.header("etag").unwrap());
+    assert_eq!(status(fresh).await, 304);
+    // What GET shows of the file is part of the tag.
+    desk.write("a", "saved").await;
+    let draft = desk.get("drafts/a").await;
+    assert_ne!(draft.header("etag"), second.header("etag"));
+    let discard = |tag: &str| Call::delete(&desk.part("drafts/a")).header("If-Match", tag);
+    assert_eq!(status(discard(&tag)).await, 412);
+    assert_eq!(status(discard(draft.header("etag").unwrap())).await, 204);
+
+    let post = |what: &str, body: Value, name: &str, value: &str| {
+        Call::post(&desk.part(what)).value(&body).header(name, value)
+    };
+    let (old, new) = (format!("\"{}\"", etag(b"other").trim_matches('"')), etag(b"saved"));
+    for what in ["files:copy", "files:move"] {
+        let body = json!({"from": "a", "to": what});
+        assert_eq!(status(post(what, body.clone(), "If-Match", &old)).await, 412, "{what}");
+        assert_eq!(status(post(what, body.clone(), "If-None-Match", &new)).await, 412, "{what}");
+        let done = status(post(what, body, "If-Match", &new)).await;
+        assert!(matches!(done, 200 | 201), "{what}: {done}");
+    }
+    let made = json!({"path": "d"});
+    assert_eq!(status(post("files:mkdir", made.clone(), "If-Match", "*")).await, 412);
+    assert_eq!(status(post("files:mkdir", made.clone(), "If-None-Match", "*")).await, 201);
+    assert_eq!(status(post("files:mkdir", made, "If-None-Match", "*")).await, 412);
+}

@@ -52,6 +52,95 @@ async fn a_repeated_request_gets_the_first_answer_and_does_nothing() {
 }
 
 #[tokio::test]
+async fn a_repeated_change_of_files_is_done_once() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    for path in ["a", "tree/one", "tree/deep/two"] {
+        let put = Call::put(&desk.part(&format!("files/{path}"))).body(path);
+        assert_eq!(desk.call(put).await.status, 201);
+    }
+    for (number, (route, body, status)) in [
+        ("files:mkdir", json!({"path": "d"}), 201),
+        ("files:mkdir", json!({"path": "d/"}), 200),
+        ("files:copy", json!({"from": "a", "to": "b"}), 201),
+        ("files:copy", json!({"from": "tree", "to": "copy"}), 201),
+        ("files:copy", json!({"from": "a", "to": "b", "overwrite": true}), 201),
+        ("files:move", json!({"from": "b", "to": "c"}), 200),
+        ("files:move", json!({"from": "copy", "to": "moved"}), 200),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (path, key) = (desk.part(route), format!("key-{number}"));
+        let first = make(&desk, &path, &key, &body).await;
+        assert_eq!((first.status, first.header("idempotency-replayed")), (status, None), "{body}");
+        let listed = desk.get("files?recursive=true&limit=100").await.body;
+        let again = make(&desk, &path, &key, &body).await;
+        assert_eq!((again.status, again.header("idempotency-replayed")), (status, Some("true")));
+        assert_eq!(again.body, first.body);
+        for header in ["location", "etag"] {
+            assert_eq!(again.header(header), first.header(header), "{body} {header}");
+        }
+        assert_eq!(desk.get("files?recursive=true&limit=100").await.body, listed, "{body}");
+        let reused = make(&desk, &path, &key, &json!({"from": "x", "to": "y", "path": "z"})).await;
+        assert_eq!((reused.status, reused.code().as_str()), (422, "IDEMPOTENCY_KEY_REUSED"));
+    }
+    // The same copy, sent several times at once.
+    let body = json!({"from": "a", "to": "many", "overwrite": true});
+    let path = desk.part("files:copy");
+    let asked = (0..8).map(|_| make(&desk, &path, "the-key", &body));
+    for answer in futures_util::future::join_all(asked).await {
+        assert_eq!((answer.status, answer.data()["version"].as_u64()), (201, Some(1)));
+    }
+}
+
+/// A key of its own for each path.
+fn path_key(path: &str) -> &str {
+    path.rsplit('/').next().unwrap()
+}
+
+#[tokio::test]
+async fn a_secret_is_shown_once_and_what_it_is_for_is_made_once() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    for (path, body) in [
+        ("/api/v5/auth/tokens", json!({"name": "ci", "scopes": ["read"]})),
+        ("/api/v5/tenant/invitations", json!({"email": "b@example.org", "role": "member"})),
+    ] {
+        let first = make(&desk, path, path_key(path), &body).await;
+        assert_eq!(first.status, 201, "{path}");
+        assert!(first.data()["token"].is_string());
+        let again = make(&desk, path, path_key(path), &body).await;
+        assert_eq!((again.status, again.code().as_str()), (409, "SECRET_SHOWN_ONCE"), "{path}");
+        assert_eq!(again.header("location"), first.header("location"));
+        assert_eq!(again.header("idempotency-replayed"), Some("true"));
+        let listed = desk.call(Call::get(path)).await.data();
+        assert_eq!(listed.as_array().unwrap().len(), 1, "{path}");
+        // What was made can be removed by what the refusal says.
+        let location = again.header("location").unwrap();
+        assert_eq!(desk.call(Call::delete(location)).await.status, 204);
+        // A key is for one request, of any route.
+        let other = make(&desk, SESSIONS, path_key(path), &json!({"name": "x"})).await;
+        assert_eq!(other.code(), "IDEMPOTENCY_KEY_REUSED");
+    }
+}
+
+#[tokio::test]
+async fn an_invitation_is_accepted_once() {
+    let server = Running::start(&[]).await;
+    let (desk, eve) =
+        (Desk::new(&server, "ada@example.org").await, Desk::new(&server, "eve@example.org").await);
+    let invitation = json!({"email": "eve@example.org", "role": "member"});
+    let invited = make(&desk, "/api/v5/tenant/invitations", "invite", &invitation).await;
+    let body = json!({"token": invited.data()["token"]});
+    let accept = async || make(&eve, "/api/v5/auth/invitations/accept", "accept", &body).await;
+    let (first, again) = (accept().await, accept().await);
+    assert_eq!((first.status, again.status), (200, 200));
+    assert_eq!(again.body, first.body);
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
+}
+
+#[tokio::test]
 async fn of_many_at_once_one_is_done_and_all_are_answered_alike() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;

@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use coditect_auth::{
-    Action, Member, NewInvitation,
+    Action, Identity, Member, NewInvitation,
     model::{Invitation, InvitationId},
 };
-use coditect_store::model::{Role, Tenant, TenantId, UserId};
+use coditect_store::{
+    Transaction,
+    model::{Role, Tenant, TenantId, UserId},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -15,7 +18,10 @@ use serde_json::json;
 use super::{TenantView, caller, device};
 use crate::{
     app::App,
-    handlers::{checks, merge_patch},
+    handlers::{
+        checks, merge_patch,
+        once::{Made, Once},
+    },
     http::{
         Query, Request,
         conditions::{Conditions, Tag, tagged},
@@ -119,6 +125,7 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation::post("/api/v5/auth/invitations/accept", "acceptInvitation", "Joins a tenant")
             .takes::<Accepting>()
             .gives::<Joined>()
+            .once()
             .fails(&[409]),
         Operation::get(TENANT, "getTenant", "The tenant that my token is for")
             .gives::<TenantView<'static>>()
@@ -149,6 +156,7 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation::post(INVITATIONS, "invite", "Invites somebody")
             .takes::<Inviting>()
             .creates::<InvitedView<'static>>()
+            .once()
             .leads_to("withdrawInvitation", "id", "/data/id")
             .fails(&[409]),
         Operation::delete("/api/v5/tenant/invitations/{id}", "withdrawInvitation", "Takes it back")
@@ -285,24 +293,27 @@ pub(crate) async fn invite(app: Arc<App>, mut request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let inviting: Inviting = request.json().await?;
     let new = &NewInvitation::new(&inviting.email, inviting.role)?;
-    let device = &device(&request);
-    let (invitation, tenant) = caller::run(&app, &caller, |tx, identity| {
+    let (once, device) = (Once::of(&request)?, &device(&request));
+    let work = |tx: Transaction, identity: Identity| {
         let app = &app;
         async move {
             let invitation = app.auth.invite(&tx, &identity, new, device).await?;
             let tenant = tx.require::<Tenant>(identity.tenant_id, ()).await?;
-            Ok((invitation, tenant))
+            let location = format!("/api/v5/tenant/invitations/{}", invitation.id);
+            let view = InvitationView::from(&invitation);
+            let invited = InvitedView { view, token: new.text().expose() };
+            Ok((Made::secret_at(location, &invited)?, tenant))
         }
-    })
-    .await?;
-    // It is there, and the caller has it: they can pass it on themselves.
-    if let Err(error) = app.auth.send_invitation(new, &tenant).await {
+    };
+    let (outcome, tenant) = once.run_with(&app, &caller, work).await?;
+    // The invitation exists and the caller has its token, so they can pass it on themselves.
+    if let Some(tenant) = tenant
+        && let Err(error) = app.auth.send_invitation(new, &tenant).await
+    {
         let error: &dyn std::error::Error = &error;
         tracing::warn!(error, "an invitation could not be sent");
     }
-    let location = format!("/api/v5/tenant/invitations/{}", invitation.id);
-    let view = InvitationView::from(&invitation);
-    respond::created(&location, &InvitedView { view, token: new.text().expose() })
+    outcome.answer()
 }
 
 /// `GET /tenant/invitations`: those that can still be accepted.
@@ -337,13 +348,16 @@ pub(crate) async fn withdraw(app: Arc<App>, request: Request) -> Answer {
 pub(crate) async fn accept(app: Arc<App>, mut request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let Accepting { token } = request.json().await?;
-    let device = device(&request);
-    let membership = caller::run(&app, &caller, |tx, identity| {
+    let (once, device) = (Once::of(&request)?, device(&request));
+    once.run(&app, &caller, |tx, identity| {
         let (app, token, device) = (&app, &token, &device);
-        async move { Ok(app.auth.accept_invitation(&tx, &identity, token, device).await?) }
+        async move {
+            let membership = app.auth.accept_invitation(&tx, &identity, token, device).await?;
+            let joined = Joined { tenant_id: membership.tenant_id, role: membership.role };
+            Made::changed(&joined, None)
+        }
     })
-    .await?;
-    respond::ok(&Joined { tenant_id: membership.tenant_id, role: membership.role })
+    .await
 }
 
 impl<'a> From<&'a Member> for MemberView<'a> {

@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_auth::{
-    NewToken, PERSONAL_TOKEN_LIFE, Scopes, TOKEN_NAME_CHARS,
+    Identity, NewToken, PERSONAL_TOKEN_LIFE, Scopes, TOKEN_NAME_CHARS,
     model::{PersonalToken, PersonalTokenId},
 };
-use coditect_store::model::TenantId;
+use coditect_store::{Transaction, model::TenantId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{caller, device};
 use crate::{
     app::App,
+    handlers::once::{Made, Once},
     http::{Request, respond},
     openapi::{Operation, operation},
     problem::{Field, Problem},
@@ -85,8 +86,9 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation::post(ALL, "createToken", "A token for a program, shown this once")
             .takes::<New>()
             .creates::<CreatedView<'static>>()
+            .once()
             .leads_to("revokeToken", "id", "/data/id")
-            .fails(&[429]),
+            .fails(&[409, 429]),
         Operation::delete("/api/v5/auth/tokens/{id}", "revokeToken", "Ends one").gives_nothing(),
     ]
 }
@@ -96,19 +98,27 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let mut new: New = request.json().await?;
     let password = new.password.take();
+    // Without the password: no fast hash of it is stored.
+    let once = Once::of_content(&request, &(&new.name, &new.scopes, new.expires_in_days))?;
     let new = &new.checked()?;
     let device = &device(&request);
     let identity = caller::identity(&app, &caller).await?;
     app.auth.require_fresh_login(&identity, password.as_deref(), device).await?;
-    let token = caller::run(&app, &caller, |tx, identity| {
+    let work = |tx: Transaction, identity: Identity| {
         let app = &app;
-        async move { Ok(app.auth.create_token(&tx, &identity, new, device).await?) }
-    })
-    .await?;
-    app.auth.token_created(&identity);
-    let location = format!("/api/v5/auth/tokens/{}", token.id);
-    let view = TokenView::from(&token);
-    respond::created(&location, &CreatedView { view, token: new.text().expose() })
+        async move {
+            let token = app.auth.create_token(&tx, &identity, new, device).await?;
+            let location = format!("/api/v5/auth/tokens/{}", token.id);
+            let view = TokenView::from(&token);
+            let created = CreatedView { view, token: new.text().expose() };
+            Ok((Made::secret_at(location, &created)?, ()))
+        }
+    };
+    let (outcome, created) = once.run_with(&app, &caller, work).await?;
+    if created.is_some() {
+        app.auth.token_created(&identity);
+    }
+    outcome.answer()
 }
 
 /// `GET /auth/tokens`: mine, oldest first.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use coditect_store::{
-    BlobReader,
-    model::{Draft, FileKind},
+    BlobReader, Transaction,
+    model::{Draft, File, FileKind, Session},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -95,12 +95,38 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
         text.extend(piece);
     }
     let content = str::from_utf8(&text).map_err(Problem::internal)?;
-    let current_etag = file.and_then(|file| match file.kind {
-        FileKind::File { sha256, .. } => Some(hex(&sha256)),
-        FileKind::Directory => None,
-    });
+    let current_etag = current_etag(file.as_ref());
+    let tag = tag_of(&draft, file.as_ref())?;
     let whole = WholeDraft { draft: DraftView::from(&draft), content, current_etag };
-    conditions.read(respond::ok(&whole)?, &Tag::of(&whole)?)
+    conditions.read(respond::ok(&whole)?, &tag)
+}
+
+/// The tag of what a file is by now.
+fn current_etag(file: Option<&File>) -> Option<String> {
+    file.and_then(|file| match &file.kind {
+        FileKind::File { sha256, .. } => Some(hex(sha256)),
+        FileKind::Directory => None,
+    })
+}
+
+/// The tag of a draft: of all that GET shows of it, the tag of the present file included.
+fn tag_of(draft: &Draft, file: Option<&File>) -> Result<Tag, Problem> {
+    Tag::of(&(DraftView::from(draft), hex(&draft.blob.sha256), current_etag(file)))
+}
+
+/// Refuses a change of the draft of `path` in `session` that is not as the client has seen it; returns the
+/// file of that path.
+async fn require(
+    conditions: &Conditions,
+    tx: &Transaction,
+    session: &Session,
+    path: &str,
+) -> Result<Option<File>, Problem> {
+    let draft = tx.get::<Draft>(session.tenant_id, (session.id, path.to_owned())).await?;
+    let file = Place::of_session(session).file(tx, path).await?;
+    let tag = draft.map(|draft| tag_of(&draft, file.as_ref())).transpose()?;
+    conditions.require(tag.as_ref())?;
+    Ok(file)
 }
 
 /// `PUT /sessions/{id}/drafts/{path}`: over the one before it.
@@ -110,9 +136,14 @@ pub(crate) async fn save(app: Arc<App>, mut request: Request) -> Answer {
     let path = path::parse("path", request.param("path")?)?;
     let new: NewDraft = request.json().await?;
     let base = new.base_etag.as_deref().map(hash).transpose()?;
-    let now = app.clock.now();
-    let tenant_id = caller::run(&app, &caller, |tx, identity| async move {
-        Ok(mine(&tx, &identity, id).await?.tenant_id)
+    let (conditions, now) = (Conditions::of(&request)?, app.clock.now());
+    let tenant_id = caller::run(&app, &caller, |tx, identity| {
+        let (path, conditions) = (&path, &conditions);
+        async move {
+            let session = mine(&tx, &identity, id).await?;
+            require(conditions, &tx, &session, path).await?;
+            Ok(session.tenant_id)
+        }
     })
     .await?;
     let mut upload = Upload::begin(&app, tenant_id, new.content.len() as u64).await?;
@@ -121,10 +152,12 @@ pub(crate) async fn save(app: Arc<App>, mut request: Request) -> Answer {
     let blob = uploaded.blob;
     let draft = Draft { tenant_id, session_id: id, path, base, blob, saved_at: now };
     let saved = caller::run(&app, &caller, |tx, identity| {
-        let draft = &draft;
+        let (draft, conditions) = (&draft, &conditions);
         async move {
-            mine(&tx, &identity, id).await?;
-            Ok(draft.save(&tx, &POLICY).await?)
+            let session = mine(&tx, &identity, id).await?;
+            let file = require(conditions, &tx, &session, &draft.path).await?;
+            draft.save(&tx, &POLICY).await?;
+            tag_of(draft, file.as_ref())
         }
     })
     .await;
@@ -133,9 +166,8 @@ pub(crate) async fn save(app: Arc<App>, mut request: Request) -> Answer {
     } else {
         uploaded.keep();
     }
-    saved?;
-    let view = DraftView::from(&draft);
-    tagged(respond::ok(&view)?, &Tag::of(&view)?)
+    let tag = saved?;
+    tagged(respond::ok(&DraftView::from(&draft))?, &tag)
 }
 
 /// `DELETE /sessions/{id}/drafts/{path}`: it was saved, or is not wanted any more.
@@ -143,11 +175,12 @@ pub(crate) async fn discard(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let id = request.parse_param("id")?;
     let path = path::parse("path", request.param("path")?)?;
-    let now = app.clock.now();
+    let (conditions, now) = (Conditions::of(&request)?, app.clock.now());
     caller::run(&app, &caller, |tx, identity| {
-        let path = &path;
+        let (path, conditions) = (&path, &conditions);
         async move {
             let session = mine(&tx, &identity, id).await?;
+            require(conditions, &tx, &session, path).await?;
             let draft = tx.require::<Draft>(session.tenant_id, (id, path.clone())).await?;
             Ok(draft.discard(&tx, now).await?)
         }

@@ -5,6 +5,7 @@
 //! put into it. What is done to a large directory is said where it is done; all else is one transaction.
 
 mod content;
+mod copy;
 mod drafts;
 mod path;
 mod upload;
@@ -14,7 +15,7 @@ use std::{fmt::Write as _, sync::Arc};
 use chrono::{DateTime, Utc};
 use coditect_auth::Identity;
 use coditect_store::{
-    Blob, BlobReader, Page, Transaction,
+    Page, Transaction,
     model::{File, FileHome, FileKind, FilePolicy, Session, SessionId, TenantId},
 };
 use hyper::{Response, StatusCode};
@@ -23,11 +24,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 pub(crate) use content::{put, show};
+pub(crate) use copy::copy;
 pub(crate) use drafts::{discard, list as drafts, save as save_draft, show as show_draft};
 
-use self::upload::{Upload, Uploaded};
 use super::{
-    caller::{self, Caller},
+    caller,
+    once::{Made, Once},
     sessions::mine,
 };
 use crate::{
@@ -45,9 +47,6 @@ use crate::{
 /// What a tenant may keep.
 pub(crate) const POLICY: FilePolicy =
     FilePolicy { versions: 10, files: 1_000_000, bytes: 10 << 30 };
-
-/// The most that one copy copies.
-const MOST_COPIED: usize = File::MOST_MOVED;
 
 /// What is said of a file or a directory.
 #[derive(Serialize, JsonSchema)]
@@ -211,8 +210,11 @@ pub(crate) fn operations() -> Vec<Operation> {
             "moveFile",
             "Moves a file or a directory",
         )
+        .details("`If-Match` and `If-None-Match` are about `from`.")
         .takes::<Relocation>()
         .gives::<FileView<'static>>()
+        .once()
+        .conditional()
         .tagged()
         .fails(&[409]),
         Operation::post(
@@ -220,14 +222,20 @@ pub(crate) fn operations() -> Vec<Operation> {
             "copyFile",
             "Copies a file or a directory",
         )
+        .details("`If-Match` and `If-None-Match` are about `from`.")
         .takes::<Relocation>()
         .creates::<FileView<'static>>()
+        .once()
+        .conditional()
         .tagged()
         .fails(&[409]),
         Operation::post("/api/v5/sessions/{id}/files:mkdir", "makeDirectory", "Makes a directory")
             .takes::<NewDirectory>()
             .gives::<FileView<'static>>()
+            .tells(&["Idempotency-Replayed"])
             .creates::<FileView<'static>>()
+            .once()
+            .conditional()
             .tagged()
             .fails(&[409]),
         Operation::get("/api/v5/sessions/{id}/drafts", "listDrafts", "What is not saved, by path")
@@ -239,8 +247,11 @@ pub(crate) fn operations() -> Vec<Operation> {
         Operation::put(DRAFT, "saveDraft", "Keeps text that is not saved")
             .takes::<drafts::NewDraft>()
             .gives::<drafts::DraftView<'static>>()
-            .tells(&["ETag"]),
-        Operation::delete(DRAFT, "discardDraft", "Removes a draft").gives_nothing().fails(&[422]),
+            .tagged(),
+        Operation::delete(DRAFT, "discardDraft", "Removes a draft")
+            .gives_nothing()
+            .tagged()
+            .fails(&[422]),
     ]
 }
 
@@ -324,24 +335,25 @@ pub(crate) async fn make_directory(app: Arc<App>, mut request: Request) -> Answe
     let id = request.parse_param("id")?;
     let new: NewDirectory = request.json().await?;
     let path = path::parse("path", &new.path)?;
-    let now = app.clock.now();
-    let (directory, is_new) = caller::run(&app, &caller, |tx, identity| {
-        let path = &path;
+    let (once, conditions, now) = (Once::of(&request)?, Conditions::of(&request)?, app.clock.now());
+    once.run(&app, &caller, |tx, identity| {
+        let (path, conditions) = (&path, &conditions);
         async move {
             let place = Place::of(&tx, &identity, id).await?;
-            match place.file(&tx, path).await? {
-                Some(there) if there.kind == FileKind::Directory => return Ok((there, false)),
+            let there = place.file(&tx, path).await?;
+            conditions.require(there.as_ref().map(tag_of).as_ref())?;
+            match there {
+                Some(there) if there.kind == FileKind::Directory => return made(id, &there, false),
                 Some(_) => return Err(exists()),
                 None => {}
             }
             place.make_way(&tx, path, now).await?;
             let at = (&place.home, path.as_str());
-            let made = File::create_directory(&tx, place.tenant, at, &POLICY, now).await?;
-            Ok((made, true))
+            let directory = File::create_directory(&tx, place.tenant, at, &POLICY, now).await?;
+            made(id, &directory, true)
         }
     })
-    .await?;
-    told(id, &directory, is_new)
+    .await
 }
 
 /// `POST /sessions/{id}/files:move`: a file, or a directory with all that lies below it, all or nothing.
@@ -349,17 +361,18 @@ pub(crate) async fn relocate(app: Arc<App>, mut request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let id = request.parse_param("id")?;
     let (from, to, overwrite) = relocation(&request.json().await?)?;
-    let now = app.clock.now();
-    let moved = caller::run(&app, &caller, |tx, identity| {
-        let (from, to) = (&from, &to);
+    let (once, conditions, now) = (Once::of(&request)?, Conditions::of(&request)?, app.clock.now());
+    once.run(&app, &caller, |tx, identity| {
+        let (from, to, conditions) = (&from, &to, &conditions);
         async move {
             let place = Place::of(&tx, &identity, id).await?;
             let file = place.existing(&tx, from).await?;
+            conditions.require(Some(&tag_of(&file)))?;
             if from == to {
-                return Ok(file);
+                return made(id, &file, false);
             }
             if let Some(target) = place.replaceable(&tx, &file, to, overwrite).await? {
-                return Ok(file.move_over(&tx, &target, now).await?);
+                return made(id, &file.move_over(&tx, &target, now).await?, false);
             }
             let below = match file.kind {
                 FileKind::Directory => file.tree(&tx, File::MOST_MOVED).await?,
@@ -367,117 +380,10 @@ pub(crate) async fn relocate(app: Arc<App>, mut request: Request) -> Answer {
             };
             path::require_fit(&file, &below, to)?;
             place.make_way(&tx, to, now).await?;
-            Ok(file.move_to(&tx, to).await?)
+            made(id, &file.move_to(&tx, to).await?, false)
         }
     })
-    .await?;
-    told(id, &moved, false)
-}
-
-/// `POST /sessions/{id}/files:copy`: a file, or a directory with all that lies below it, file by file: a
-/// copy that was broken off has those that were copied by then, each of them whole.
-pub(crate) async fn copy(app: Arc<App>, mut request: Request) -> Answer {
-    let caller = caller::of(&app, &request).await?;
-    let id = request.parse_param("id")?;
-    let (from, to, overwrite) = relocation(&request.json().await?)?;
-    if from == to {
-        return Err(exists());
-    }
-    let now = app.clock.now();
-    let (place, source, below) = caller::run(&app, &caller, |tx, identity| {
-        let (from, to) = (&from, &to);
-        async move {
-            let place = Place::of(&tx, &identity, id).await?;
-            let source = place.existing(&tx, from).await?;
-            let below = match source.kind {
-                FileKind::Directory => source.tree(&tx, MOST_COPIED).await?,
-                FileKind::File { .. } => Vec::new(),
-            };
-            path::require_fit(&source, &below, to)?;
-            let there = place.replaceable(&tx, &source, to, overwrite).await?;
-            let sizes = below.iter().chain([&source]).map(size_of);
-            let size = sizes.fold(0, u64::saturating_add);
-            place.check_put(&tx, to, there.as_ref(), size).await?;
-            POLICY.check_files(&tx, place.tenant, below.len()).await?;
-            Ok((place, source, below))
-        }
-    })
-    .await?;
-    let copied = copy_one(&app, &caller, (id, &place), &source, &to, overwrite, now).await?;
-    for file in below {
-        let to = format!("{to}/{}", &file.path[from.len() + 1..]);
-        copy_one(&app, &caller, (id, &place), &file, &to, overwrite, now).await?;
-    }
-    told(id, &copied, true)
-}
-
-/// Copies what `file` is by itself to `to`.
-async fn copy_one(
-    app: &App,
-    caller: &Caller,
-    (id, place): (SessionId, &Place),
-    file: &File,
-    to: &str,
-    overwrite: Overwrite,
-    now: DateTime<Utc>,
-) -> Result<File, Problem> {
-    let uploaded = match file.kind {
-        FileKind::Directory => None,
-        FileKind::File { .. } => {
-            let read = |tx: Transaction| async move { file.content(&tx, file.version).await };
-            let content = app.store.run(read).await?.ok_or_else(Problem::not_found)?;
-            Some(copy_content(app, place.tenant, content.blob).await?)
-        }
-    };
-    let blob = uploaded.as_ref().map(|uploaded| uploaded.blob);
-    let copied = caller::run(app, caller, |tx, identity| async move {
-        let place = Place::of(&tx, &identity, id).await?;
-        place.make_way(&tx, to, now).await?;
-        let at = (&place.home, to);
-        Ok(match blob {
-            None => File::create_directory(&tx, place.tenant, at, &POLICY, now).await?,
-            Some(blob) => {
-                if overwrite == Overwrite::Never && place.file(&tx, to).await?.is_some() {
-                    return Err(exists());
-                }
-                File::put(&tx, place.tenant, at, blob, &POLICY, now).await?
-            }
-        })
-    })
-    .await;
-    match (uploaded, copied.is_ok()) {
-        (Some(uploaded), true) => uploaded.keep(),
-        (Some(uploaded), false) => uploaded.discard().await,
-        (None, _) => {}
-    }
-    copied
-}
-
-/// Uploads the bytes of `content` again.
-async fn copy_content(app: &App, tenant: TenantId, content: Blob) -> Result<Uploaded, Problem> {
-    let mut upload = Upload::begin(app, tenant, content.size).await?;
-    let mut reader = BlobReader::new(&app.store, tenant, content);
-    let copied = async {
-        while let Some(piece) = reader.next().await? {
-            upload.write(&piece).await?;
-        }
-        Ok::<_, Problem>(())
-    };
-    match copied.await {
-        Ok(()) => upload.finish().await,
-        Err(problem) => {
-            upload.discard().await;
-            Err(problem)
-        }
-    }
-}
-
-/// Returns the size of a file's content, in bytes.
-fn size_of(file: &File) -> u64 {
-    match file.kind {
-        FileKind::File { size, .. } => size,
-        FileKind::Directory => 0,
-    }
+    .await
 }
 
 /// From where, to where, and whether over a file.
@@ -499,6 +405,16 @@ fn told(session: SessionId, file: &File, is_new: bool) -> Answer {
         respond::ok(&view)?
     };
     tagged(answer, &tag_of(file))
+}
+
+/// The same, for requests that are done once.
+fn made(session: SessionId, file: &File, is_new: bool) -> Result<Made, Problem> {
+    let (view, tag) = (FileView::from(file), tag_of(file));
+    if is_new {
+        Made::at(location(session, &file.path), &view, Some(&tag))
+    } else {
+        Made::changed(&view, Some(&tag))
+    }
 }
 
 /// Where a file of a session is found.
