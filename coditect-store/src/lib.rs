@@ -81,6 +81,7 @@
 #![cfg_attr(not(feature = "fdb"), forbid(unsafe_code))]
 
 pub mod archive;
+mod batch;
 pub mod check;
 mod clock;
 pub mod engine;
@@ -101,6 +102,7 @@ pub mod transaction;
 #[doc(hidden)]
 pub use schemars;
 
+pub use batch::{BatchLimit, BatchSize};
 pub use clock::{Clock, ManualClock};
 pub use entity::Entity;
 pub use error::{Error, ErrorKind, Result, RunError};

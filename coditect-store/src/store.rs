@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::AtomicU32};
 
 use crate::{
-    Clock, Error, ErrorKind, Result, RunError, Transaction,
+    BatchLimit, BatchSize, Clock, Error, ErrorKind, Result, RunError, Transaction,
     archive::{self, Export, Import},
     check::Check,
     engine::{self, Database, RangeQuery},
@@ -90,6 +90,20 @@ impl Store {
         Fut: Future<Output = Result<T, E>>,
     {
         self.run_with(&RetryPolicy::idempotent(), body).await
+    }
+
+    /// As [`run_idempotent`](Self::run_idempotent), for one batch of a longer operation: `body` heeds
+    /// the limit that it is given, which is smaller in each further attempt.
+    pub async fn run_batch<T, E, F, Fut>(&self, size: &BatchSize, body: F) -> Result<T, E>
+    where
+        E: RunError,
+        F: Fn(Transaction, BatchLimit) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let attempts = size.clone();
+        let done = self.run_idempotent(move |tx| body(tx, attempts.attempt())).await?;
+        size.committed();
+        Ok(done)
     }
 
     /// As [`run`](Self::run), with another budget, or a marker.

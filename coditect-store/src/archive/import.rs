@@ -10,7 +10,8 @@ use tokio::io::{AsyncRead, AsyncSeek, AsyncSeekExt};
 
 use super::{Manifest, Progress, Summary, marker::Marker, reader::Reader};
 use crate::{
-    Error, ErrorKind, Result, StoreOptions,
+    BatchLimit, BatchSize, Error, ErrorKind, Result, StoreOptions,
+    batch::MAX_CONCURRENT,
     engine::{self, Database, KEY_SIZE_LIMIT, KeyValue, RangeQuery, VALUE_SIZE_LIMIT},
     entity::Registry,
     keyspace::{KeyRange, Located, Readable, Root},
@@ -19,13 +20,15 @@ use crate::{
     transaction::{self, RetryPolicy},
 };
 
-/// The most rows of a transaction, if not said.
+/// Maximum number of rows of a transaction, if not set.
 const ROWS: usize = 4_000;
 /// A transaction ends with the row at which those written come to this many bytes.
 const BYTES: usize = 900_000;
 /// A transaction of a tenant's rows ends with the row at which it has come to this size, index entries
 /// and conflict ranges included.
 const SIZE: usize = 900_000;
+/// Rows are written in groups that end with the row at which they come to this many bytes.
+const GROUP_BYTES: usize = 100_000;
 
 /// An import: made by [`StoreOptions::import`].
 #[derive(Clone, Debug)]
@@ -124,7 +127,7 @@ impl Import {
         let manifest = reader.manifest().await?;
         admit(&manifest)?;
         let mut marker = self.begin(&manifest).await?;
-        let mut behind = marker.rows;
+        let (mut behind, size) = (marker.rows, BatchSize::new(self.rows));
         while let Some(rows) = reader.rows().await? {
             for row in &rows {
                 self.admit_row(&manifest, row)?;
@@ -133,7 +136,7 @@ impl Import {
             behind -= passed as u64;
             let mut rest = &rows[passed..];
             while !rest.is_empty() {
-                let written = self.step(&manifest, &marker, rest).await?;
+                let written = self.step(&manifest, &marker, &size, rest).await?;
                 marker.rows += written as u64;
                 rest = &rest[written..];
             }
@@ -157,9 +160,10 @@ impl Import {
     /// `Corrupt` if what was imported cannot be read any more; those of the engine.
     pub async fn abandon(&self) -> Result<bool> {
         let root = self.root();
-        let mut there = false;
+        let (mut there, size) = (false, &BatchSize::new(self.rows));
         loop {
             let step = |tx: engine::Transaction| async move {
+                let limit = size.attempt();
                 let Some(marker) = Marker::read(&tx, root).await? else { return Ok(None) };
                 let Some(tenant) = marker.tenant else {
                     // Nothing else was there. The marker goes with the rows.
@@ -169,9 +173,11 @@ impl Import {
                 };
                 let KeyRange { begin, end } = Deletion::range(root, tenant);
                 tx.clear_range(&begin, &end);
-                self.take_back(&tx, &root.tenant(tenant)).await.map(Some)
+                self.take_back(&tx, limit, &root.tenant(tenant)).await.map(Some)
             };
-            match transaction::run(&self.database, &RetryPolicy::idempotent(), step).await? {
+            let step = transaction::run(&self.database, &RetryPolicy::idempotent(), step).await?;
+            size.committed();
+            match step {
                 None => return Ok(there),
                 Some(true) => return Ok(true),
                 Some(false) => there = true,
@@ -179,11 +185,16 @@ impl Import {
         }
     }
 
-    /// Takes back the next rows of a tenant; whether they were the last.
-    async fn take_back(&self, tx: &engine::Transaction, range: &KeyRange) -> Result<bool> {
+    /// Takes back the next rows of a tenant; returns whether they were the last.
+    async fn take_back(
+        &self,
+        tx: &engine::Transaction,
+        limit: BatchLimit,
+        range: &KeyRange,
+    ) -> Result<bool> {
         let (root, registry) = (self.root(), self.registry());
-        let query = RangeQuery::new(range.begin.clone(), range.end.clone()).limit(self.rows);
-        let page = tx.get_range(&query.target_bytes(BYTES)).await?;
+        let query = RangeQuery::new(range.begin.clone(), range.end.clone()).limit(limit.rows());
+        let page = tx.get_range(&query.target_bytes(limit.scale(BYTES))).await?;
         let is_original = |row: &&KeyValue| {
             Located::of(root, &row.key).is_some_and(|located| registry.is_original(located))
         };
@@ -212,15 +223,38 @@ impl Import {
 
     /// Refuses a tenant's rows that cannot be read, or have a unique value that is another's.
     async fn refuse_rivals(&self, rows: &[KeyValue]) -> Result<()> {
-        let refuse = |tx: engine::Transaction| async move {
-            for KeyValue { key, value } in rows {
-                let key = [self.root().as_bytes(), key].concat();
-                let row = KeyValue { key, value: value.clone() };
-                repository::refuse_rivals(&tx, self.root(), self.registry(), &row).await?;
+        let size = &BatchSize::new(self.rows);
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let refuse = |tx: engine::Transaction| async move {
+                let (limit, mut checked) = (size.attempt(), 0);
+                while checked < rest.len().min(limit.rows()) && !(checked > 0 && limit.is_spent()) {
+                    let group = self.group(&rest[checked..], limit.rows() - checked);
+                    repository::refuse_rivals(&tx, self.root(), self.registry(), &group).await?;
+                    checked += group.len();
+                }
+                Ok::<_, Error>(checked)
+            };
+            let checked = self.database.run(refuse).await?;
+            size.committed();
+            rest = &rest[checked..];
+        }
+        Ok(())
+    }
+
+    /// Returns the first of `rows`, at most `limit` and at least one, with their keys under the root:
+    /// those that are written or checked together.
+    fn group(&self, rows: &[KeyValue], limit: usize) -> Vec<KeyValue> {
+        let (mut group, mut bytes) = (Vec::new(), 0);
+        for KeyValue { key, value } in rows.iter().take(limit.clamp(1, MAX_CONCURRENT)) {
+            let key = [self.root().as_bytes(), key].concat();
+            bytes += key.len() + value.len();
+            group.push(KeyValue { key, value: value.clone() });
+            if bytes >= GROUP_BYTES {
+                break;
             }
-            Ok(())
-        };
-        self.database.run(refuse).await
+        }
+        group
     }
 
     fn root(&self) -> &Root {
@@ -304,26 +338,39 @@ impl Import {
         transaction::run(&self.database, &RetryPolicy::idempotent(), begin).await
     }
 
-    /// Writes the first of `rows` in one transaction; gives how many.
-    async fn step(&self, manifest: &Manifest, at: &Marker, rows: &[KeyValue]) -> Result<usize> {
+    /// Writes the first of `rows` in one transaction; returns their number.
+    async fn step(
+        &self,
+        manifest: &Manifest,
+        at: &Marker,
+        size: &BatchSize,
+        rows: &[KeyValue],
+    ) -> Result<usize> {
         let root = self.root();
         let step = |tx: engine::Transaction| async move {
+            let limit = size.attempt();
             let there = self.require_own(&tx, at).await?;
             if there.rows > at.rows {
                 // An attempt whose outcome was unknown did come through.
                 return Ok(usize::try_from(there.rows - at.rows).unwrap_or(usize::MAX));
             }
             let (mut written, mut bytes) = (0, 0);
-            for KeyValue { key, value } in rows {
-                bytes += key.len() + value.len();
-                let row = KeyValue { key: [root.as_bytes(), key].concat(), value: value.clone() };
+            while written < rows.len() {
+                let group = self.group(&rows[written..], limit.rows() - written);
                 if manifest.tenant.is_some() {
-                    repository::restore(&tx, root, self.registry(), &row).await?;
+                    repository::restore(&tx, root, self.registry(), &group).await?;
                 } else {
-                    tx.set(&row.key, &row.value);
+                    for row in &group {
+                        tx.set(&row.key, &row.value);
+                    }
                 }
-                written += 1;
-                if written >= self.rows || bytes >= BYTES || tx.approximate_size().await? >= SIZE {
+                written += group.len();
+                bytes += group.iter().map(|row| row.key.len() + row.value.len()).sum::<usize>();
+                if written >= limit.rows()
+                    || bytes >= BYTES
+                    || limit.is_spent()
+                    || tx.approximate_size().await? >= SIZE
+                {
                     break;
                 }
             }
@@ -334,6 +381,7 @@ impl Import {
             Ok(written)
         };
         let written = transaction::run(&self.database, &RetryPolicy::idempotent(), step).await?;
+        size.committed();
         if written > rows.len() { Err(interfered()) } else { Ok(written) }
     }
 

@@ -1,6 +1,9 @@
-//! The first pass: all rows, by what lies where they lie.
+//! Pass 1: checks every row against the declaration of its key and the rows that it refers to.
+//!
+//! **Cost.** Rows are read page by page; of each hundred, all rows that they are compared with are
+//! read together.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Event, Fault, Finding, Repair, Report, Stage, entry_fault,
@@ -8,8 +11,9 @@ use super::{
 };
 use crate::{
     Entity as _, Error, Result, Store, Transaction,
+    batch::MAX_CONCURRENT,
     engine::{AtomicOp, CheckedRow, KeyValue, View},
-    entity::{Declaration, META, decode_at},
+    entity::{Declaration, Entry, META, decode_at},
     keyspace::{Located, Place, Readable, Root, unpack_all},
     model::{
         BlobId, Deleted, Deletion, File, PartState, Session, SessionId, SessionState, Tenant,
@@ -44,9 +48,14 @@ pub(super) async fn check(
     };
     let mut pages = rows.view.stream(store.root().range(), PAGE_BYTES);
     while let Some(page) = pages.next_page().await? {
-        for row in page {
-            report.rows += 1;
-            rows.check_row(row).await?;
+        let mut page = page.into_iter();
+        loop {
+            let chunk: Vec<CheckedRow> = page.by_ref().take(MAX_CONCURRENT).collect();
+            if chunk.is_empty() {
+                break;
+            }
+            report.rows += chunk.len() as u64;
+            rows.check_rows(chunk).await?;
             rows.tell(report, observe);
         }
         observe(Event::Progress(Stage::Rows, report.rows));
@@ -101,18 +110,45 @@ struct Rows<'a> {
     /// The names of retired indexes, whose entries may not be removed yet.
     retired: BTreeSet<String>,
     view: View,
-    /// The tenant whose rows these are, which was looked for.
+    /// The tenant of the last row, whose own record was looked for.
     tenant: Option<TenantId>,
     /// That tenant's counters, unless it is being deleted.
     tally: Option<Tally>,
-    /// Those of the present row.
+    /// Findings in the present chunk of rows.
     findings: Vec<Finding>,
     /// The keys of wrong counters, and what to add to them.
     differences: Vec<(Vec<u8>, i64)>,
 }
 
+/// A check of a row against others, which are read together with those of its neighbours.
+enum Pending {
+    /// The entries that a record of a log gives, and the records that it refers to.
+    Record { entries: Vec<Entry>, references: Vec<Reference> },
+    /// The record at this key gives the entry of a log.
+    LogEntry { index: &'static str, declaration: Declaration, record: Option<Vec<u8>> },
+}
+
+impl Pending {
+    /// Adds the keys whose values decide the check.
+    fn add_keys(&self, keys: &mut BTreeSet<Vec<u8>>) {
+        match self {
+            Self::Record { entries, references } => {
+                keys.extend(entries.iter().map(|entry| entry.key.clone()));
+                for reference in references {
+                    keys.extend(reference.instead.iter().chain([&reference.key]).cloned());
+                }
+            }
+            Self::LogEntry { record, .. } => keys.extend(record.clone()),
+        }
+    }
+}
+
+/// The values of keys that were read together; of one that is damaged, which is a finding of its own,
+/// an empty one.
+type Values = BTreeMap<Vec<u8>, Vec<u8>>;
+
 impl Rows<'_> {
-    /// Reports the findings of the present row.
+    /// Reports the findings of the present chunk of rows.
     fn tell(&mut self, report: &mut Report, observe: &mut impl FnMut(Event<'_>)) {
         for finding in self.findings.drain(..) {
             report.faults += 1;
@@ -120,7 +156,7 @@ impl Rows<'_> {
         }
     }
 
-    /// Compares the counters of the tenant whose rows are through with its records.
+    /// Compares the counters of the last tenant with its records, after its last row.
     fn check_counters(&mut self) {
         let Some(Tally { tenant, bytes, state_bytes, files, sessions, stored }) = self.tally.take()
         else {
@@ -147,21 +183,66 @@ impl Rows<'_> {
         }
     }
 
-    async fn check_row(&mut self, row: CheckedRow) -> Result<()> {
-        let CheckedRow { key, value } = row;
-        let root = self.store.root();
-        let Some(value) = value else {
-            // It may be a counter, or something that is counted.
-            self.tally = None;
-            self.found(Fault::Damaged, &key, "the value is not what was written");
-            return Ok(());
-        };
-        let row = KeyValue { key, value };
-        let Some(located) = Located::of(root, &row.key) else {
-            self.found(Fault::UnknownKey, &row.key, "the key begins with no name");
-            return Ok(());
-        };
-        self.check_tenant(located.tenant, &row.key).await?;
+    /// Checks `rows` of one tenant after the other, each group with all rows that it is compared with.
+    async fn check_rows(&mut self, rows: Vec<CheckedRow>) -> Result<()> {
+        let mut pending = Vec::new();
+        for CheckedRow { key, value } in rows {
+            let Some(value) = value else {
+                // It may be a counter, or something that is counted.
+                self.tally = None;
+                self.found(Fault::Damaged, &key, "the value is not what was written");
+                continue;
+            };
+            let row = KeyValue { key, value };
+            let Some(located) = Located::of(self.store.root(), &row.key) else {
+                self.found(Fault::UnknownKey, &row.key, "the key begins with no name");
+                continue;
+            };
+            if located.tenant != self.tenant {
+                self.compare(std::mem::take(&mut pending)).await?;
+                self.check_counters();
+                self.check_tenant(located.tenant, &row.key).await?;
+            }
+            if let Some(check) = self.check_row(located, &row) {
+                pending.push((row, check));
+            }
+        }
+        self.compare(pending).await
+    }
+
+    /// Reads all rows that decide `pending` in one round, and decides them.
+    async fn compare(&mut self, pending: Vec<(KeyValue, Pending)>) -> Result<()> {
+        let mut keys = BTreeSet::new();
+        for (_, check) in &pending {
+            check.add_keys(&mut keys);
+        }
+        let values = self.read(keys.into_iter().collect()).await?;
+        for (row, check) in pending {
+            match check {
+                Pending::Record { entries, references } => {
+                    self.check_entries(entries, &values);
+                    self.check_references(&row.key, &references, &values);
+                }
+                Pending::LogEntry { index, declaration, record } => {
+                    let record = record.and_then(|key| {
+                        let value = values.get(&key)?.clone();
+                        Some(KeyValue { key, value })
+                    });
+                    self.check_log_entry(index, &declaration, row, record);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(&self, keys: Vec<Vec<u8>>) -> Result<Values> {
+        let values = self.view.get_all(&keys).await?;
+        let there = keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?)));
+        Ok(there.collect())
+    }
+
+    /// Checks a row by itself, and returns what it is to be compared with.
+    fn check_row(&mut self, located: Located<'_>, row: &KeyValue) -> Option<Pending> {
         match (located.place(), located.name) {
             (Place::Global, META) => {
                 let checked =
@@ -169,7 +250,7 @@ impl Rows<'_> {
                 if let Err(error) = checked {
                     self.found(Fault::Meta, &row.key, error.to_string());
                 }
-                Ok(())
+                None
             }
             (Place::Tenant, name) if name == COUNTERS.name() => {
                 let value = row.value.as_slice().try_into().map(i64::from_le_bytes);
@@ -188,7 +269,7 @@ impl Rows<'_> {
                         });
                     }
                 }
-                Ok(())
+                None
             }
             (Place::Tenant, name) if name == SESSION_COUNTERS.name() => {
                 let value = row.value.as_slice().try_into().map(i64::from_le_bytes);
@@ -208,125 +289,119 @@ impl Rows<'_> {
                         }
                     }
                 }
-                Ok(())
+                None
             }
             (Place::Tenant, name) if name == CHUNKS.name() => {
                 if unpack_all::<(BlobId, u64)>(located.rest).is_err() {
                     self.found(Fault::UnknownKey, &row.key, "this is no chunk's key");
                 }
-                Ok(())
+                None
             }
-            _ => self.check_declared(located, &row).await,
+            _ => self.check_declared(located, row),
         }
     }
 
-    async fn check_declared(&mut self, located: Located<'_>, row: &KeyValue) -> Result<()> {
-        let registry = self.store.registry();
+    fn check_declared(&mut self, located: Located<'_>, row: &KeyValue) -> Option<Pending> {
+        let (root, registry) = (self.store.root(), self.store.registry());
         let declared = registry.named(located.name);
         let Some(declared) = declared.filter(|declared| declared.place == located.place()) else {
             if self.retired.contains(located.name) {
-                return Ok(());
+                return None;
             }
             self.found(Fault::UnknownKey, &row.key, "nothing is declared under this name here");
-            return Ok(());
+            return None;
         };
-        let Some(declaration) = registry.declaration(declared.space) else { return Ok(()) };
+        let declaration = registry.declaration(declared.space)?;
         if declared.is_log_index() {
-            self.check_log_entry(declared.name, declaration, row).await
-        } else if declared.is_index() {
-            // Its verification does that.
-            Ok(())
-        } else {
-            if let Some(tally) = &mut self.tally {
-                tally.files += i64::from(declared.name == File::SPACE.name());
-                tally.sessions += i64::from(declared.name == Session::SPACE.name());
-                if declared.name == SessionState::SPACE.name() {
-                    tally.add_state(self.store.root(), row);
-                }
-            }
-            self.check_record(declaration, row).await
+            let index = declared.name;
+            let record = (declaration.record_key)(root, index, row).ok();
+            return Some(Pending::LogEntry { index, declaration: declaration.clone(), record });
         }
-    }
-
-    async fn check_record(&mut self, declaration: &Declaration, row: &KeyValue) -> Result<()> {
-        let root = self.store.root();
+        if declared.is_index() {
+            // Its verification does that.
+            return None;
+        }
+        if let Some(tally) = &mut self.tally {
+            tally.files += i64::from(declared.name == File::SPACE.name());
+            tally.sessions += i64::from(declared.name == Session::SPACE.name());
+            if declared.name == SessionState::SPACE.name() {
+                tally.add_state(root, row);
+            }
+        }
         let read = (declaration.entries)(root, row).and_then(|entries| {
-            references::of(declaration.space, root, row).map(|needed| (entries, needed))
+            references::of(declaration.space, root, row).map(|references| (entries, references))
         });
-        let (entries, needed) = match read {
-            Ok(read) => read,
+        match read {
+            Ok((mut entries, references)) => {
+                entries.retain(|_| declaration.is_log);
+                Some(Pending::Record { entries, references })
+            }
             Err(error) => {
                 self.found(Fault::UnreadableRecord, &row.key, told(&error));
-                return Ok(());
-            }
-        };
-        if declaration.is_log {
-            for entry in entries {
-                let stored = self.stored(&entry.key).await?;
-                if stored.as_ref() != Some(&entry.value) {
-                    let fault =
-                        if stored.is_some() { EntryFault::Wrong } else { EntryFault::Missing };
-                    self.found_entry(entry.index, fault, &entry.key, stored, Some(entry.value));
-                }
+                None
             }
         }
-        for reference in needed {
-            if !self.is_there(&reference).await? {
-                let shown = Readable::key(root, &reference.key);
-                let why = format!(
-                    "it hangs on a record of {}, {shown}, that is not there",
-                    reference.space
-                );
-                self.found(Fault::Hanging, &row.key, why);
-            }
-        }
-        Ok(())
     }
 
-    /// That an entry of a log is one that its record gives.
-    async fn check_log_entry(
+    /// Checks that the entries of a log's record are there, with the right values.
+    fn check_entries(&mut self, entries: Vec<Entry>, values: &Values) {
+        for entry in entries {
+            let stored = values.get(&entry.key);
+            if stored != Some(&entry.value) {
+                let fault = if stored.is_some() { EntryFault::Wrong } else { EntryFault::Missing };
+                let stored = stored.cloned();
+                self.found_entry(entry.index, fault, &entry.key, stored, Some(entry.value));
+            }
+        }
+    }
+
+    /// Checks that the records are there that the row at `key` refers to.
+    fn check_references(&mut self, key: &[u8], references: &[Reference], values: &Values) {
+        for reference in references.iter().filter(|reference| !is_there(reference, values)) {
+            let shown = Readable::key(self.root(), &reference.key);
+            let why =
+                format!("it hangs on a record of {}, {shown}, that is not there", reference.space);
+            self.found(Fault::Hanging, key, why);
+        }
+    }
+
+    /// Checks that an entry of a log is one that its record gives.
+    fn check_log_entry(
         &mut self,
         index: &'static str,
         declaration: &Declaration,
-        row: &KeyValue,
-    ) -> Result<()> {
-        let root = self.store.root();
+        row: KeyValue,
+        record: Option<KeyValue>,
+    ) {
         let mut expected = None;
-        if let Ok(key) = (declaration.record_key)(root, index, row)
-            && let Some(value) = self.stored(&key).await?
-        {
+        if let Some(record) = record {
             // A record that cannot be read is a finding of its own.
-            let Ok(given) = (declaration.entries)(root, &KeyValue { key, value }) else {
-                return Ok(());
-            };
+            let Ok(given) = (declaration.entries)(self.root(), &record) else { return };
             let own = given.into_iter().find(|given| given.index == index && given.key == row.key);
             expected = own.map(|own| own.value);
         }
         if expected.as_ref() != Some(&row.value) {
             let fault = if expected.is_some() { EntryFault::Wrong } else { EntryFault::Dangling };
-            self.found_entry(index, fault, &row.key, Some(row.value.clone()), expected);
+            self.found_entry(index, fault, &row.key, Some(row.value), expected);
         }
-        Ok(())
     }
 
-    /// That the tenant is there whose row this is; once for all its rows.
+    /// Checks that the tenant is there whose first row is at `key`, and its blobs.
     async fn check_tenant(&mut self, tenant: Option<TenantId>, key: &[u8]) -> Result<()> {
-        if tenant == self.tenant {
-            return Ok(());
-        }
-        self.check_counters();
         self.tenant = tenant;
         let Some(id) = tenant else { return Ok(()) };
-        let record = references::to::<Tenant>(self.store.root(), id, &());
-        if !self.is_there(&record).await? {
+        let (view, store) = (self.view.clone(), self.store);
+        let record = references::to::<Tenant>(store.root(), id, &());
+        let deletion = Deletion::key_of(store.root(), id, Deleted::Tenant);
+        let values = self.read(vec![record.key.clone(), deletion.clone()]).await?;
+        if !is_there(&record, &values) {
             let why = format!("this and what follows is a tenant's that is not there, {id}");
             self.found(Fault::Hanging, key, why);
         }
-        if self.stored(&Deletion::key_of(self.root(), id, Deleted::Tenant)).await?.is_some() {
-            // Its blobs go without a word.
+        if values.contains_key(&deletion) {
+            // Its blobs are removed with it.
             return Ok(());
         }
-        let (view, store) = (self.view.clone(), self.store);
         let mut blobs = Vec::new();
         let checked =
             blob::check(&view, store.root(), store.registry(), id, |found| blobs.push(found));
@@ -338,23 +413,6 @@ impl Rows<'_> {
             self.found(Fault::Blob(fault), &key, blob_fault(fault));
         }
         Ok(())
-    }
-
-    /// Whether it is, or is gone by a deletion that is under way.
-    async fn is_there(&self, reference: &Reference) -> Result<bool> {
-        for key in [&reference.key].into_iter().chain(&reference.instead) {
-            if self.stored(key).await?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// The value of `key`; of one that is damaged, which is a finding of its own, whatever is there.
-    async fn stored(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let end = [key, &[0]].concat();
-        let page = self.view.page(key, &end, 1).await?;
-        Ok(page.rows.into_iter().next().map(|row| row.value.unwrap_or_default()))
     }
 
     fn found(&mut self, fault: Fault, key: &[u8], why: impl Into<String>) {
@@ -380,6 +438,11 @@ impl Rows<'_> {
     fn root(&self) -> &Root {
         self.store.root()
     }
+}
+
+/// Returns whether it is there, or something that may be in its place.
+fn is_there(reference: &Reference, values: &Values) -> bool {
+    [&reference.key].into_iter().chain(&reference.instead).any(|key| values.contains_key(key))
 }
 
 fn blob_fault(fault: BlobFault) -> &'static str {

@@ -9,10 +9,12 @@
 
 use std::path::Path;
 
-use super::{Database, Engine, embedded};
-#[cfg(feature = "fdb")]
-use super::{RangeQuery, Stopped, Transaction};
-use crate::{Error, ErrorKind, Result, keyspace::KeyRange};
+use super::{Database, Engine, RangeQuery, Stopped, Transaction, embedded};
+use crate::{
+    BatchSize, Error, ErrorKind, Result,
+    batch::{MAX_CONCURRENT, map_concurrent},
+    keyspace::KeyRange,
+};
 
 /// What is stored, at one version if [`consistency`](Self::consistency) says so. A handle that is
 /// cheap to clone.
@@ -27,7 +29,6 @@ pub struct View(Source);
 enum Source {
     Embedded(embedded::Held),
     /// What lets no version be held: each page is read by a transaction of its own.
-    #[cfg(feature = "fdb")]
     Pages {
         database: Database,
         version: u64,
@@ -100,7 +101,6 @@ impl View {
     pub fn version(&self) -> u64 {
         match &self.0 {
             Source::Embedded(held) => held.version(),
-            #[cfg(feature = "fdb")]
             Source::Pages { version, .. } => *version,
         }
     }
@@ -109,7 +109,6 @@ impl View {
     pub fn consistency(&self) -> Consistency {
         match &self.0 {
             Source::Embedded(_) => Consistency::OneVersion,
-            #[cfg(feature = "fdb")]
             Source::Pages { .. } => Consistency::EachPage,
         }
     }
@@ -123,9 +122,46 @@ impl View {
         super::give_way().await;
         match &self.0 {
             Source::Embedded(held) => held.get(key).await,
-            #[cfg(feature = "fdb")]
             Source::Pages { database, .. } => {
                 database.run(|tx| async move { tx.snapshot().get(key).await }).await
+            }
+        }
+    }
+
+    /// The values of `keys`, in their order: `None` for a key that is not there, an empty value for one
+    /// that is damaged. They are read together, on a cluster by one transaction.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`; those of the engine.
+    pub(crate) async fn get_all(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
+        match &self.0 {
+            Source::Embedded(_) => {
+                let mut values = Vec::with_capacity(keys.len());
+                for key in keys {
+                    let page = self.page(key, &[key, &[0][..]].concat(), 1).await?;
+                    let row = page.rows.into_iter().next();
+                    values.push(row.map(|row| row.value.unwrap_or_default()));
+                }
+                Ok(values)
+            }
+            Source::Pages { database, .. } => {
+                let (size, mut values) = (&BatchSize::new(MAX_CONCURRENT), Vec::new());
+                while values.len() < keys.len() {
+                    let rest = &keys[values.len()..];
+                    let read = |tx: Transaction| async move {
+                        let some = &rest[..rest.len().min(size.attempt().rows())];
+                        let get = |key: &Vec<u8>| {
+                            let key = key.clone();
+                            let tx = tx.clone();
+                            async move { tx.snapshot().get(&key).await }
+                        };
+                        map_concurrent(some, get).await
+                    };
+                    values.extend(database.run(read).await?);
+                    size.committed();
+                }
+                Ok(values)
             }
         }
     }
@@ -141,10 +177,12 @@ impl View {
         super::give_way().await;
         match &self.0 {
             Source::Embedded(held) => held.page(begin, end, target_bytes.max(1)).await,
-            #[cfg(feature = "fdb")]
             Source::Pages { database, .. } => {
-                let query = &RangeQuery::new(begin, end).target_bytes(target_bytes.max(1));
-                let read = |tx: Transaction| async move { tx.snapshot().get_range(query).await };
+                let size = &BatchSize::new(target_bytes);
+                let read = |tx: Transaction| async move {
+                    let query = RangeQuery::new(begin, end).target_bytes(size.attempt().rows());
+                    tx.snapshot().get_range(&query).await
+                };
                 let page = database.run(read).await?;
                 let rows = page.rows.into_iter();
                 let rows = rows.map(|row| CheckedRow { key: row.key, value: Some(row.value) });
@@ -168,15 +206,12 @@ impl Database {
     /// # Errors
     ///
     /// `Closed`; those of the engine.
-    #[cfg_attr(
-        not(feature = "fdb"),
-        expect(clippy::unused_async, reason = "this engine answers at once; a cluster does not")
-    )]
     pub async fn view(&self) -> Result<View> {
         match &self.engine {
-            Engine::Embedded(engine) => engine.view().map(Source::Embedded).map(View),
-            #[cfg(feature = "fdb")]
-            Engine::Cluster(_) => {
+            Engine::Embedded(engine) if !engine.has_round_trips() => {
+                engine.view().map(Source::Embedded).map(View)
+            }
+            _ => {
                 let version = self.run(|tx| async move { tx.read_version().await }).await?;
                 Ok(View(Source::Pages { database: self.clone(), version }))
             }

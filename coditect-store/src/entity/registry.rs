@@ -205,6 +205,12 @@ impl Registry {
         self.declarations.iter().flat_map(|declaration| &declaration.declared)
     }
 
+    /// Returns the names of all indexes of entities, which have a state.
+    pub(crate) fn index_names(&self) -> Vec<&'static str> {
+        let indexes = self.declared().filter(|declared| declared.is_index());
+        indexes.map(|declared| declared.name).collect()
+    }
+
     /// The index named `name`.
     pub(crate) fn index(&self, name: &str) -> Result<&Declared> {
         let mut indexes = self.declared().filter(|declared| declared.is_index());

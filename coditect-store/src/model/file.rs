@@ -3,11 +3,13 @@
 use std::ops::{Range, RangeToInclusive};
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
+use futures_util::future::try_join;
 use serde::{Deserialize, Serialize};
 
 use super::{FileId, FilePolicy, FileVersion, Session, SessionId, TenantId};
 use crate::{
-    Blob, Counter, Entity, Error, ErrorKind, Page, Result, Transaction,
+    BatchLimit, Blob, Counter, Entity, Error, ErrorKind, Result, Transaction,
+    batch::{MAX_CONCURRENT, map_bounded, map_concurrent},
     entity::{Multi, Unique},
     indexes,
     keyspace::{KeyPart, Space},
@@ -233,9 +235,9 @@ impl File {
         Ok(missing)
     }
 
-    /// Moves it to `path` in its home, a directory with all that lies below it, all or nothing, and
-    /// returns it as it is then. There must be [a way](Self::make_way) to the path, and nothing at it.
-    /// A read of the range below it, and one round for each file there.
+    /// Moves it to `path` in its home, a directory with all entries below it, all or nothing, and
+    /// returns the moved file. The [parent directories](Self::make_way) of `path` must exist, and
+    /// nothing at `path`. Four rounds of reads for each hundred entries below it.
     ///
     /// # Errors
     ///
@@ -256,10 +258,14 @@ impl File {
         }
         let moved = Self { path: path.to_owned(), ..self.clone() };
         tx.update(&moved).await?;
-        for file in tree {
+        let moved_tree = tree.into_iter().map(|file| {
             let path = format!("{path}/{}", &file.path[below.len()..]);
-            tx.update(&Self { path, ..file }).await?;
-        }
+            Self { path, ..file }
+        });
+        // Moved to one of its own parents, an entry may take the path that another one leaves.
+        let is_upwards = self.path.starts_with(&format!("{path}/"));
+        let at_once = if is_upwards { 1 } else { MAX_CONCURRENT };
+        map_bounded(at_once, moved_tree, |file| async move { tx.update(&file).await }).await?;
         Ok(moved)
     }
 
@@ -279,7 +285,7 @@ impl File {
     /// Moves the content of this file over that of the file `target` in its home: all contents of
     /// `target` stay, as older versions, those of this file follow them, and this file is removed.
     /// Returns `target` as it is then. Of more than [`FilePolicy::VERSIONS_LIMIT`] contents the oldest are
-    /// detached. A round of reads for each content.
+    /// detached. Four rounds of reads, and one more if contents are detached.
     ///
     /// # Errors
     ///
@@ -302,13 +308,17 @@ impl File {
             return Err(Error::new(ErrorKind::NotFound, "the file is not there any more"));
         };
         tx.release(tenant, Counter::FILES, 1)?;
-        let mut version = target.version;
-        for content in moved.contents(tx).await?.into_iter().rev() {
-            version += 1;
+        let contents = moved.contents(tx).await?;
+        let version = target.version + contents.len() as u64;
+        let renumber = |(version, content): (u64, FileVersion)| async move {
             // The blob stays attached, to the record that follows.
-            tx.delete_without_blobs::<FileVersion>(tenant, (moved.id, content.version)).await?;
-            tx.create(&FileVersion { file_id: target.id, version, ..content }).await?;
-        }
+            let before = (content.file_id, content.version);
+            let content = FileVersion { file_id: target.id, version, ..content };
+            let delete = tx.delete_without_blobs::<FileVersion>(tenant, before);
+            try_join(delete, tx.create(&content)).await
+        };
+        let renumbered = (target.version + 1..).zip(contents.into_iter().rev());
+        map_concurrent(renumbered.collect::<Vec<_>>(), renumber).await?;
         let Self { kind, modified_at, .. } = moved;
         let target = Self { kind, version, modified_at, ..target.clone() };
         tx.update(&target).await?;
@@ -338,21 +348,30 @@ impl File {
         Ok(page.items)
     }
 
-    /// Removes what lies below it, the deepest first, and then itself, and says whether all of that is
-    /// done: it removes [`MOST_REMOVED`](Self::MOST_REMOVED) at most, so that whoever wants the rest to
-    /// go asks again, in another transaction. Whatever is left is whole.
+    /// Removes entries below it, the deepest first, and then itself; returns whether that was all. It
+    /// removes as many as `limit` allows, of [`MOST_REMOVED`](Self::MOST_REMOVED) at most: call it
+    /// again, in another transaction, until it returns true. What is left in between is whole.
     ///
     /// # Errors
     ///
     /// Those of [`remove`](Self::remove).
-    pub async fn remove_tree(&self, tx: &Transaction, now: DateTime<Utc>) -> Result<bool> {
+    pub async fn remove_tree(
+        &self,
+        tx: &Transaction,
+        limit: BatchLimit,
+        now: DateTime<Utc>,
+    ) -> Result<bool> {
         let below = Self::below(self.home.clone(), &self.path);
         let below = tx.scan(&Self::BY_PATH, self.tenant_id, below).newest_first();
-        let page = below.page(Self::MOST_REMOVED, None).await?;
-        for file in &page.items {
-            file.remove(tx, now).await?;
+        let page = below.page(limit.rows().min(Self::MOST_REMOVED), None).await?;
+        let mut groups = page.items.chunks(Self::REMOVED_AT_ONCE);
+        for group in groups.by_ref() {
+            Self::remove_all(tx, self.tenant_id, group, now).await?;
+            if limit.is_spent() {
+                break;
+            }
         }
-        let is_all = page.next.is_none();
+        let is_all = page.next.is_none() && groups.next().is_none();
         if is_all {
             self.remove(tx, now).await?;
         }
@@ -375,6 +394,9 @@ impl File {
 
     /// The most that one transaction removes: each may have a hundred contents.
     pub const MOST_REMOVED: usize = 20;
+
+    /// Files that are removed between two looks at the time.
+    const REMOVED_AT_ONCE: usize = 5;
 
     /// Its content, or the older one of that number: `None` if there is none, or none any more. One
     /// read.
@@ -402,12 +424,34 @@ impl File {
     ///
     /// `NotFound` if it is not there any more; those of [`Transaction::delete`].
     pub async fn remove(&self, tx: &Transaction, now: DateTime<Utc>) -> Result<()> {
-        let Some(removed) = tx.delete::<Self>(self.tenant_id, self.id).await? else {
-            return Err(Error::new(ErrorKind::NotFound, "the file is not there any more"));
+        Self::remove_all(tx, self.tenant_id, std::slice::from_ref(self), now).await.map(|_| ())
+    }
+
+    /// Removes `files` of `tenant` with all their contents, and returns the blobs that those held.
+    /// Two rounds of reads, and one for each hundred contents.
+    ///
+    /// # Errors
+    ///
+    /// As [`remove`](Self::remove).
+    pub(crate) async fn remove_all(
+        tx: &Transaction,
+        tenant: TenantId,
+        files: &[Self],
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Blob>> {
+        let remove = |id: FileId| async move {
+            let removed = tx.delete::<Self>(tenant, id).await?;
+            removed.ok_or_else(|| Error::new(ErrorKind::NotFound, "the file is not there any more"))
         };
-        tx.release(self.tenant_id, Counter::FILES, 1)?;
-        // What it has come to since it was read goes too.
-        removed.drop_versions(tx, ..=removed.version, now).await.map(|_| ())
+        let ids: Vec<FileId> = files.iter().map(|file| file.id).collect();
+        let removed = map_concurrent(ids, remove).await?;
+        let count = i64::try_from(removed.len()).unwrap_or(i64::MAX);
+        tx.release(tenant, Counter::FILES, count)?;
+        // Contents that were written since `files` were read are removed too.
+        let contents = |file: Self| async move { file.contents_up_to(tx, file.version).await };
+        let contents = map_concurrent(removed, contents).await?.concat();
+        drop_contents(tx, tenant, &contents, now).await?;
+        Ok(contents.into_iter().map(|content| content.blob).collect())
     }
 
     fn new(
@@ -438,17 +482,33 @@ impl File {
         versions: RangeToInclusive<u64>,
         now: DateTime<Utc>,
     ) -> Result<i64> {
-        let tenant = self.tenant_id;
-        let dropped = tx.list_keys::<FileVersion>(tenant, (self.id, 0)..=(self.id, versions.end));
-        let Page { items, .. } = dropped.page(Self::MOST_CONTENTS, None).await?;
-        let mut freed = 0_i64;
-        for FileVersion { version, blob, .. } in items {
-            tx.delete_without_blobs::<FileVersion>(tenant, (self.id, version)).await?;
-            tx.detach(tenant, &blob, now).await?;
-            freed = freed.saturating_add(counted(blob.size));
-        }
-        Ok(freed)
+        let contents = self.contents_up_to(tx, versions.end).await?;
+        drop_contents(tx, self.tenant_id, &contents, now).await
     }
+
+    /// Returns the contents up to the version `last`. One read of one range.
+    async fn contents_up_to(&self, tx: &Transaction, last: u64) -> Result<Vec<FileVersion>> {
+        let contents = tx.list_keys::<FileVersion>(self.tenant_id, (self.id, 0)..=(self.id, last));
+        Ok(contents.page(Self::MOST_CONTENTS, None).await?.items)
+    }
+}
+
+/// Removes `contents`, detaches their blobs, and returns how many bytes those have. One round of
+/// reads for each hundred.
+async fn drop_contents(
+    tx: &Transaction,
+    tenant: TenantId,
+    contents: &[FileVersion],
+    now: DateTime<Utc>,
+) -> Result<i64> {
+    let remove = |(file, version, blob): (FileId, u64, Blob)| async move {
+        let delete = tx.delete_without_blobs::<FileVersion>(tenant, (file, version));
+        try_join(delete, tx.detach(tenant, &blob, now)).await?;
+        Ok(counted(blob.size))
+    };
+    let contents = contents.iter().map(|content| (content.file_id, content.version, content.blob));
+    let freed = map_concurrent(contents.collect::<Vec<_>>(), remove).await?.into_iter();
+    Ok(freed.fold(0, i64::saturating_add))
 }
 
 /// Refuses a session that is not there.

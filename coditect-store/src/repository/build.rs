@@ -18,8 +18,7 @@
 //! - A unique value that two records have is found when the walk comes to the second, or by the
 //!   writer: the build is refused by the index's name until one of them has changed.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
 
 use super::{
     catalog::{self, Progress, State},
@@ -27,18 +26,18 @@ use super::{
     walk::Walk,
 };
 use crate::{
-    Error, ErrorKind, Result, Store, engine,
+    BatchLimit, BatchSize, Error, ErrorKind, Result, Store,
+    batch::{MAX_CONCURRENT, map_concurrent},
+    engine::{self, KeyValue},
     entity::{Declaration, Declared, Entry, Form},
 };
 
-/// The most records of a piece, if not said.
+/// Maximum number of records of a piece, if not set.
 const ROWS: usize = 500;
 /// A piece ends with the record at which those read come to this many bytes, if not said.
 const BYTES: usize = 1 << 20;
 /// A piece ends with the record at which what it writes comes to this many bytes.
 const WRITTEN: usize = 900_000;
-/// A piece ends with the record that is looked at after this long: well within a transaction's life.
-const TIME: Duration = Duration::from_secs(1);
 
 /// The build of one index: made by [`Store::build`].
 #[derive(Clone, Debug)]
@@ -46,7 +45,7 @@ pub struct IndexBuild {
     store: Store,
     declaration: Declaration,
     index: Declared,
-    rows: usize,
+    size: BatchSize,
     bytes: usize,
 }
 
@@ -65,13 +64,14 @@ impl IndexBuild {
         let declaration = store.registry().declaration(index.space).cloned();
         let declaration = declaration
             .ok_or_else(|| Error::new(ErrorKind::Invalid, "an index of no space was declared"))?;
-        Ok(Self { store, declaration, index: index.clone(), rows: ROWS, bytes: BYTES })
+        let size = BatchSize::new(ROWS);
+        Ok(Self { store, declaration, index: index.clone(), size, bytes: BYTES })
     }
 
     /// At most `rows` records a step, and at least one; 500 if not said.
     #[must_use]
     pub fn rows(self, rows: usize) -> Self {
-        Self { rows: rows.max(1), ..self }
+        Self { size: BatchSize::new(rows), ..self }
     }
 
     /// A step ends with the record at which those read come to `bytes`; one mebibyte if not said.
@@ -87,12 +87,10 @@ impl IndexBuild {
     /// `Unique` with the index's name if two records have one value; `Corrupt` or `NewerFormat` if a
     /// record cannot be read. What was built before stays, and the build can go on.
     pub async fn step(&self) -> Result<BuildProgress> {
-        let attempts = &AtomicU32::new(0);
-        let step = |tx| async move {
-            let attempt = attempts.fetch_add(1, Ordering::Relaxed);
-            self.piece(&tx, (self.rows >> attempt.min(16)).max(1)).await
-        };
-        self.store.database().run(step).await
+        let step = |tx| async move { self.piece(&tx, self.size.attempt()).await };
+        let progress = self.store.database().run(step).await?;
+        self.size.committed();
+        Ok(progress)
     }
 
     /// All that is left, step by step; `observe` is told after each.
@@ -117,9 +115,11 @@ impl IndexBuild {
         loop {
             let behind = &from;
             let piece = |tx: engine::Transaction| async move {
-                self.walk().piece(&tx, behind, self.rows, self.bytes).await
+                let limit = self.size.attempt();
+                self.walk().piece(&tx, behind, limit, limit.scale(self.bytes)).await
             };
             let piece = self.store.database().run(piece).await?;
+            self.size.committed();
             total += piece.rows.len() as u64;
             match piece.next {
                 Some(next) => from = next,
@@ -133,7 +133,18 @@ impl IndexBuild {
         Walk { root: self.store.root(), place, name: space }
     }
 
-    async fn piece(&self, tx: &engine::Transaction, rows: usize) -> Result<BuildProgress> {
+    /// Returns the entries of this index for the record in `row`, beside its own if `anew`.
+    fn entries(&self, row: &KeyValue, anew: bool) -> Result<Vec<Entry>> {
+        let root = self.store.root();
+        let mut entries = (self.declaration.entries)(root, row)?;
+        entries.retain(|entry| entry.index == self.index.name);
+        if anew {
+            entries = entries.iter().map(|entry| maintain::shadow(root, entry)).collect();
+        }
+        Ok(entries)
+    }
+
+    async fn piece(&self, tx: &engine::Transaction, limit: BatchLimit) -> Result<BuildProgress> {
         let (root, index) = (self.store.root(), self.index.name);
         let progress = match catalog::read_state(tx, root, index).await? {
             State::WriteOnly(progress) => progress,
@@ -141,7 +152,7 @@ impl IndexBuild {
                 return Ok(BuildProgress { examined: 0, done: true });
             }
         };
-        let (progress, done) = self.walk_on(tx, &progress, rows, false).await?;
+        let (progress, done) = self.walk_on(tx, &progress, limit, false).await?;
         let state = if done { State::Readable } else { State::WriteOnly(progress.clone()) };
         catalog::write_state(tx, root, index, &state);
         if done {
@@ -150,34 +161,37 @@ impl IndexBuild {
         Ok(BuildProgress { examined: progress.examined, done })
     }
 
-    /// Writes the entries of the next records, beside the index's own if `anew`, and says how far
-    /// that is and whether it was all.
+    /// Writes the entries of the next records, beside the index's own if `anew`; returns the new
+    /// position and whether those were all. Reads the unique values of a hundred records at once.
     pub(super) async fn walk_on(
         &self,
         tx: &engine::Transaction,
         from: &Progress,
-        rows: usize,
+        limit: BatchLimit,
         anew: bool,
     ) -> Result<(Progress, bool)> {
-        let (root, began) = (self.store.root(), Instant::now());
-        let piece = self.walk().piece(tx, &from.position, rows, self.bytes).await?;
+        let root = self.store.root();
+        let bytes = limit.scale(self.bytes);
+        let piece = self.walk().piece(tx, &from.position, limit, bytes).await?;
         let mut progress = from.clone();
-        for row in &piece.rows {
-            let much = tx.approximate_size().await? > WRITTEN || began.elapsed() > TIME;
-            if much && progress != *from {
+        for rows in piece.rows.chunks(MAX_CONCURRENT) {
+            if limit.is_spent() && progress != *from {
                 return Ok((progress, false));
             }
-            let mut entries = (self.declaration.entries)(root, row)?;
-            entries.retain(|entry| entry.index == self.index.name);
-            if anew {
-                entries = entries.iter().map(|entry| maintain::shadow(root, entry)).collect();
+            let entries = rows.iter().map(|row| self.entries(row, anew));
+            let entries = entries.collect::<Result<Vec<_>>>()?;
+            let mut taken = unique_values(tx, entries.iter().flatten()).await?;
+            for (row, entries) in rows.iter().zip(entries) {
+                if tx.approximate_size().await? > WRITTEN && progress != *from {
+                    return Ok((progress, false));
+                }
+                maintain::require_lengths(root, self.declaration.space, &entries)?;
+                refuse_others(&mut taken, &entries)?;
+                maintain::write(tx, &entries);
+                progress.examined += 1;
+                let key = row.key.strip_prefix(root.as_bytes()).unwrap_or(&row.key);
+                progress.position = [key, &[0]].concat();
             }
-            maintain::require_lengths(root, self.declaration.space, &entries)?;
-            refuse_others(tx, &entries).await?;
-            maintain::write(tx, &entries);
-            progress.examined += 1;
-            let key = row.key.strip_prefix(root.as_bytes()).unwrap_or(&row.key);
-            progress.position = [key, &[0]].concat();
         }
         let done = piece.next.is_none();
         progress.position = piece.next.unwrap_or(progress.position);
@@ -185,10 +199,27 @@ impl IndexBuild {
     }
 }
 
-/// Refuses a unique value that another record has.
-async fn refuse_others(tx: &engine::Transaction, entries: &[Entry]) -> Result<()> {
+/// By the keys of unique entries, which record has the value.
+pub(super) type UniqueValues = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Reads which of the unique `entries` are there. One round of reads for each hundred.
+pub(super) async fn unique_values<'a>(
+    tx: &engine::Transaction,
+    entries: impl Iterator<Item = &'a Entry>,
+) -> Result<UniqueValues> {
+    let unique = entries.filter(|entry| entry.form == Form::Unique);
+    let unique: Vec<Vec<u8>> = unique.map(|entry| entry.key.clone()).collect();
+    let read = |key: Vec<u8>| async move {
+        let value = tx.get(&key).await?;
+        Ok(value.map(|value| (key, value)))
+    };
+    Ok(map_concurrent(unique, read).await?.into_iter().flatten().collect())
+}
+
+/// Refuses a unique value that another record has, and takes those of `entries`.
+pub(super) fn refuse_others(taken: &mut UniqueValues, entries: &[Entry]) -> Result<()> {
     for entry in entries.iter().filter(|entry| entry.form == Form::Unique) {
-        let there = tx.get(&entry.key).await?;
+        let there = taken.insert(entry.key.clone(), entry.value.clone());
         maintain::refuse(there.filter(|there| *there != entry.value).map(|_| entry.index))?;
     }
     Ok(())

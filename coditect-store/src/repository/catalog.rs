@@ -33,7 +33,8 @@ use arc_swap::ArcSwapOption;
 
 use super::{Context, walk::Walk};
 use crate::{
-    Error, ErrorKind, Result, Store, archive,
+    BatchSize, Error, ErrorKind, Result, Store, archive,
+    batch::map_concurrent,
     engine::{self, RangeQuery},
     entity::{Declared, META, Registry},
     keyspace::{KeyPart, KeyRange, Place, Root, packed, unpack_all},
@@ -390,19 +391,20 @@ pub(super) fn check_row(registry: &Registry, rest: &[u8], value: &[u8]) -> Resul
 
 /// How far each declared index is, for people.
 pub(crate) async fn index_states(store: &Store) -> Result<Vec<(&'static str, String)>> {
-    let mut states = Vec::new();
-    for declared in store.registry().declared().filter(|declared| declared.is_index()) {
-        let read = |tx: engine::Transaction| async move {
-            read_state(&tx, store.root(), declared.name).await
+    let read = |tx: engine::Transaction| async move {
+        let tx = &tx;
+        let state = |index: &'static str| async move {
+            Ok((index, read_state(tx, store.root(), index).await?))
         };
-        let state = match store.database().run(read).await? {
-            State::Readable => "readable".to_owned(),
-            State::WriteOnly(at) => format!("being built: {} records so far", at.examined),
-            State::Recount(at) => format!("being counted anew: {} records so far", at.examined),
-        };
-        states.push((declared.name, state));
-    }
-    Ok(states)
+        map_concurrent(store.registry().index_names(), state).await
+    };
+    let shown = |state| match state {
+        State::Readable => "readable".to_owned(),
+        State::WriteOnly(at) => format!("being built: {} records so far", at.examined),
+        State::Recount(at) => format!("being counted anew: {} records so far", at.examined),
+    };
+    let states = store.database().run(read).await?.into_iter();
+    Ok(states.map(|(name, state)| (name, shown(state))).collect())
 }
 
 /// Whether a space has records, or may have: it is not looked for long.
@@ -413,7 +415,8 @@ async fn has_records(
     space: &str,
 ) -> Result<bool> {
     let place = registry.declaration(space).map_or(Place::Tenant, |declaration| declaration.place);
-    let piece = Walk { root, place, name: space }.piece(tx, b"", 1, 1).await?;
+    let first = BatchSize::new(1).attempt();
+    let piece = Walk { root, place, name: space }.piece(tx, b"", first, 1).await?;
     Ok(!piece.rows.is_empty() || piece.next.is_some())
 }
 
@@ -471,15 +474,13 @@ async fn load(
     let retired = registry.declared().filter(is_retired);
     let retired = retired.map(|declared| (declared.space, declared.name)).collect();
     let foreign = foreign_index(registry, &stored);
-    let mut unsettled = BTreeMap::new();
-    for declared in registry.declared().filter(|declared| declared.is_index()) {
-        // A position may change under it: who needs the present one reads it.
-        let bytes = tx.snapshot().get(&state_key(root, declared.name)).await?;
-        let state = State::of(bytes)?;
-        if state != State::Readable {
-            unsettled.insert(declared.name, state);
-        }
-    }
+    let state = |index: &'static str| async move {
+        // A position may change meanwhile: a caller that needs the present one reads it.
+        let bytes = tx.snapshot().get(&state_key(root, index)).await?;
+        Ok((index, State::of(bytes)?))
+    };
+    let states = map_concurrent(registry.index_names(), state).await?.into_iter();
+    let unsettled = states.filter(|(_, state)| *state != State::Readable).collect();
     Ok(Known { epoch, unsettled, unknown, retired, foreign })
 }
 

@@ -1,7 +1,7 @@
 //! Clearing a range of any length, in transactions of bounded size.
 
 use crate::{
-    Entity, Result, Store, Transaction,
+    BatchLimit, BatchSize, Entity, Result, Store, Transaction,
     engine::{RangeQuery, Stopped},
     keyspace::{KeyPart, KeyRange},
     model::TenantId,
@@ -34,21 +34,24 @@ const ROWS: usize = 1_000;
 /// Clears all rows of `range`, which are no records that an index knows. What is written there
 /// meanwhile may stay.
 pub(super) async fn range(store: &Store, mut range: KeyRange) -> Result<()> {
+    let size = BatchSize::new(ROWS);
     loop {
         let rest = &range;
-        match store.run_idempotent(|tx| async move { piece(&tx, rest).await }).await? {
+        let clear = |tx, limit| async move { piece(&tx, limit, rest).await };
+        match store.run_batch(&size, clear).await? {
             Some(next) => range.begin = next,
             None => return Ok(()),
         }
     }
 }
 
-/// Clears the first rows of `range`, and says where to go on.
-async fn piece(tx: &Transaction, range: &KeyRange) -> Result<Option<Vec<u8>>> {
+/// Clears the first rows of `range`, and returns the key to continue at.
+async fn piece(tx: &Transaction, limit: BatchLimit, range: &KeyRange) -> Result<Option<Vec<u8>>> {
     // An index that is declared meanwhile may know of the rows.
     tx.known().await?.require_all_known()?;
     let query = RangeQuery::new(range.begin.clone(), range.end.clone());
-    let first = tx.engine().snapshot().get_range(&query.limit(ROWS).target_bytes(BYTES)).await?;
+    let query = query.limit(limit.rows()).target_bytes(limit.scale(BYTES));
+    let first = tx.engine().snapshot().get_range(&query).await?;
     let Some(last) = first.rows.last() else { return Ok(None) };
     let past = [last.key.as_slice(), &[0]].concat();
     tx.engine().clear_range(&range.begin, &past);

@@ -24,7 +24,8 @@ use chrono::{DateTime, Utc};
 
 use super::{TenantTransaction, Transaction, blob, clear};
 use crate::{
-    Counter, Entity, Error, Result, Store,
+    BatchLimit, BatchSize, Counter, Entity, Error, Result, Store,
+    batch::map_concurrent,
     engine::{KeySelector, RangeQuery},
     entity::Declaration,
     keyspace::{Global, KeyPart, KeyRange},
@@ -35,10 +36,10 @@ use crate::{
     },
 };
 
-/// The most records that one transaction removes.
+/// Maximum number of records that one transaction removes.
 const BATCH: usize = 100;
-/// The most files that one transaction removes: each may have a hundred contents.
-const FILES: usize = 1;
+/// Maximum number of files that one transaction removes: each may have a hundred contents.
+const FILES: usize = 4;
 
 impl Transaction {
     /// Deletes a workspace session, and gives what is left to [complete](Store::complete); `None` if
@@ -232,52 +233,50 @@ impl Store {
     }
 
     async fn delete_sequences(&self, tenant: TenantId, session: SessionId) -> Result<()> {
-        let sequences = |tx: Transaction| async move {
-            let some = tx.list_keys::<ClientSequence>(tenant, (session,)).page(BATCH, None).await?;
-            for sequence in &some.items {
-                tx.delete::<ClientSequence>(tenant, sequence.key()).await?;
-            }
-            Ok::<_, Error>(some.items.is_empty())
+        let size = BatchSize::new(BATCH);
+        let sequences = |tx: Transaction, limit: BatchLimit| async move {
+            let some = tx.list_keys::<ClientSequence>(tenant, (session,));
+            let some = some.page(limit.rows(), None).await?;
+            let keys: Vec<_> = some.items.iter().map(Entity::key).collect();
+            map_concurrent(&keys, |key| tx.delete::<ClientSequence>(tenant, key)).await?;
+            Ok::<_, Error>(keys.is_empty())
         };
-        while !self.run_idempotent(sequences).await? {}
+        while !self.run_batch(&size, sequences).await? {}
         Ok(())
     }
 
     async fn delete_drafts(&self, tenant: TenantId, session: SessionId) -> Result<()> {
-        let drafts = |tx: Transaction| async move {
-            let some = tx.list_keys::<Draft>(tenant, (session,)).page(BATCH, None).await?;
-            for draft in &some.items {
-                draft.discard(&tx, DateTime::UNIX_EPOCH).await?;
-            }
+        let size = BatchSize::new(BATCH);
+        let drafts = |tx: Transaction, limit: BatchLimit| async move {
+            let some = tx.list_keys::<Draft>(tenant, (session,)).page(limit.rows(), None).await?;
+            let discard = |draft: Draft| {
+                let tx = tx.clone();
+                async move { draft.discard(&tx, DateTime::UNIX_EPOCH).await }
+            };
+            map_concurrent(some.items.clone(), discard).await?;
             Ok::<_, Error>(some.items.iter().map(|draft| draft.blob.id).collect::<Vec<_>>())
         };
         loop {
-            let blobs = self.run_idempotent(drafts).await?;
+            let blobs = self.run_batch(&size, drafts).await?;
             if blobs.is_empty() {
                 return Ok(());
             }
-            for id in blobs {
-                blob::remove(self, tenant, id, None).await?;
-            }
+            blob::remove_all(self, blobs.into_iter().map(|id| (tenant, id)), None).await?;
         }
     }
 
     async fn delete_files(&self, tenant: TenantId, session: SessionId) -> Result<()> {
-        let files = |tx: Transaction| async move {
-            let files = tx.scan(&File::BY_SESSION, tenant, session).page(FILES, None).await?.items;
-            let mut blobs = Vec::new();
-            for file in &files {
-                blobs.extend(file.contents(&tx).await?.into_iter().map(|version| version.blob.id));
-                // Nobody is to read on: it is gone.
-                file.remove(&tx, DateTime::UNIX_EPOCH).await?;
-            }
-            Ok::<_, Error>((files.is_empty(), blobs))
+        let size = BatchSize::new(FILES);
+        let files = |tx: Transaction, limit: BatchLimit| async move {
+            let files = tx.scan(&File::BY_SESSION, tenant, session);
+            let files = files.page(limit.rows(), None).await?.items;
+            // The blobs may be removed at once: no reader of a deleted file is waited for.
+            let removed = File::remove_all(&tx, tenant, &files, DateTime::UNIX_EPOCH).await?;
+            Ok::<_, Error>((files.is_empty(), removed))
         };
         loop {
-            let (done, blobs) = self.run_idempotent(files).await?;
-            for id in blobs {
-                blob::remove(self, tenant, id, None).await?;
-            }
+            let (done, blobs) = self.run_batch(&size, files).await?;
+            blob::remove_all(self, blobs.into_iter().map(|blob| (tenant, blob.id)), None).await?;
             if done {
                 return Ok(());
             }
@@ -290,16 +289,17 @@ impl Store {
         session: SessionId,
         requested_at: DateTime<Utc>,
     ) -> Result<()> {
-        let conversations = |tx: Transaction| async move {
+        let size = BatchSize::new(BATCH);
+        let conversations = |tx: Transaction, limit: BatchLimit| async move {
             let begun = tx.scan(&Conversation::BY_SESSION, tenant, session);
-            let mut deletions = Vec::new();
-            for Conversation { id, .. } in begun.page(BATCH, None).await?.items {
-                deletions.extend(tx.delete_conversation(tenant, id, requested_at).await?);
-            }
-            Ok::<_, Error>(deletions)
+            let begun = begun.page(limit.rows(), None).await?.items;
+            let delete =
+                |begun: Conversation| tx.delete_conversation(tenant, begun.id, requested_at);
+            let deletions = map_concurrent(begun, delete).await?;
+            Ok::<_, Error>(deletions.into_iter().flatten().collect::<Vec<_>>())
         };
         loop {
-            let deletions = self.run_idempotent(conversations).await?;
+            let deletions = self.run_batch(&size, conversations).await?;
             for deletion in &deletions {
                 Box::pin(self.complete(deletion)).await?;
             }
@@ -310,14 +310,16 @@ impl Store {
     }
 
     async fn delete_messages(&self, tenant: TenantId, conversation: ConversationId) -> Result<()> {
-        let messages = |tx: Transaction| async move {
-            let page = tx.log::<Message>(tenant, conversation, ..).page(BATCH, None).await?;
-            for message in &page.items {
-                tx.take_out::<Message>(tenant, conversation, message.position).await?;
-            }
-            Ok::<_, Error>(page.items.is_empty())
+        let size = BatchSize::new(BATCH);
+        let messages = |tx: Transaction, limit: BatchLimit| async move {
+            let page = tx.log::<Message>(tenant, conversation, ..);
+            let page = page.page(limit.rows(), None).await?;
+            let positions: Vec<_> = page.items.iter().map(|message| message.position).collect();
+            let remove = |at| tx.take_out::<Message>(tenant, conversation, at);
+            map_concurrent(positions.iter().copied(), remove).await?;
+            Ok::<_, Error>(positions.is_empty())
         };
-        while !self.run_idempotent(messages).await? {}
+        while !self.run_batch(&size, messages).await? {}
         Ok(())
     }
 
@@ -349,7 +351,9 @@ impl Store {
             // Records of entities that are not declared here cannot go without their entries.
             self.run(|tx| async move { tx.known().await?.require_nothing_foreign() }).await?;
             for declaration in &typed {
-                while !self.run_idempotent(|tx| delete_records(tx, declaration, tenant)).await? {}
+                let size = BatchSize::new(BATCH);
+                let delete = |tx, limit| delete_records(tx, limit, declaration, tenant);
+                while !self.run_batch(&size, delete).await? {}
             }
             // No index knows of what is left.
             let KeyRange { mut begin, end } = self.root().tenant(tenant);
@@ -384,18 +388,17 @@ async fn release_state(tx: &Transaction, tenant: TenantId, session: SessionId) -
     }
 }
 
-/// Removes some of the tenant's records, with their entries, and says whether there was none.
+/// Removes some of the tenant's records, with their entries, and returns whether there was none.
 async fn delete_records(
     tx: Transaction,
+    limit: BatchLimit,
     declaration: &Declaration,
     tenant: TenantId,
 ) -> Result<bool> {
     let range = declaration.range(tx.root(), tenant);
-    let query = RangeQuery::new(range.begin, range.end).limit(BATCH).target_bytes(1 << 20);
+    let query = RangeQuery::new(range.begin, range.end).limit(limit.rows()).target_bytes(1 << 20);
     let rows = tx.engine().get_range(&query).await?.rows;
-    for row in &rows {
-        (declaration.delete)(&tx, &row.key).await?;
-    }
+    map_concurrent(&rows, |row| (declaration.delete)(&tx, &row.key)).await?;
     Ok(rows.is_empty())
 }
 
@@ -407,10 +410,9 @@ async fn forget_tenant(tx: &Transaction, tenant: TenantId) -> Result<bool> {
         return Ok(false);
     }
     let deletions = tx.list_keys::<Deletion>(Global, (tenant,)).page(BATCH, None).await?;
-    for deletion in &deletions.items {
-        if deletion.of != Deleted::Tenant || deletions.next.is_none() {
-            tx.delete::<Deletion>(Global, deletion.key()).await?;
-        }
-    }
+    let last = deletions.next.is_none();
+    let ended = deletions.items.iter().filter(|deletion| last || deletion.of != Deleted::Tenant);
+    let ended: Vec<_> = ended.map(Entity::key).collect();
+    map_concurrent(ended, |key| tx.delete::<Deletion>(Global, key)).await?;
     Ok(deletions.next.is_none())
 }

@@ -9,7 +9,7 @@
 
 use std::{borrow::Borrow, fmt, sync::atomic::Ordering};
 
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join, try_join_all};
 
 use super::{Cursor, EXAMINED_LIMIT, PAGE_BYTES, PAGE_LIMIT, Page, Stopped, Transaction, cursor};
 use crate::{
@@ -66,12 +66,13 @@ impl Transaction {
     /// of this call is written then, and the transaction can go on. `Limit` if the transaction has
     /// appended 65,536 before.
     pub async fn append<L: Log>(&self, record: &L) -> Result<Appended> {
-        self.require_writable::<L>().await?;
         let Encoded { key: prefix, bytes, record } = encode_logged_at(self.root(), record)?;
         let entries = entries(self, &record);
         require_lengths::<L>(&entries)?;
         let _claim = self.claim(unique(&entries).map(|entry| entry.key.clone()).collect()).await;
-        refuse(first_taken(self, &entries).await?)?;
+        let taken = first_taken(self, &entries);
+        let ((), taken) = try_join(self.require_writable::<L>(), taken).await?;
+        refuse(taken)?;
         let order = self.progress.appended.fetch_add(1, Ordering::Relaxed);
         let Ok(order) = u16::try_from(order) else {
             return Err(Error::new(
@@ -172,11 +173,12 @@ impl Transaction {
     /// another record has one of its unique values. Nothing of this call is written then, and the
     /// transaction can go on.
     pub async fn amend<L: Amendable>(&self, position: Position, record: &L) -> Result<()> {
-        self.require_writable::<L>().await?;
         let Encoded { mut key, bytes, record } = encode_logged_at(self.root(), record)?;
         position.pack(&mut key);
         let _record = self.claim(vec![key.clone()]).await;
-        let Some((before, _)) = read::<L>(self, &key).await? else {
+        let before = read::<L>(self, &key);
+        let ((), before) = try_join(self.require_writable::<L>(), before).await?;
+        let Some((before, _)) = before else {
             let message = format!("there is no record of {} at this position", L::SPACE.name());
             return Err(Error::new(ErrorKind::NotFound, message));
         };
@@ -218,9 +220,10 @@ impl Transaction {
 
     /// Removes the record of `L` under `key` with its entries, if there is one.
     pub(crate) async fn delete_logged_at_key<L: Log>(&self, key: &[u8]) -> Result<Option<L>> {
-        self.require_writable::<L>().await?;
         let _claim = self.claim(vec![key.to_vec()]).await;
-        let Some((Logged { position, record }, _)) = read::<L>(self, key).await? else {
+        let removed = read::<L>(self, key);
+        let ((), removed) = try_join(self.require_writable::<L>(), removed).await?;
+        let Some((Logged { position, record }, _)) = removed else {
             return Ok(None);
         };
         self.engine.clear(key);
@@ -398,9 +401,10 @@ impl<'a, L: Log> LogScan<'a, L> {
     /// goes forward, and past it if it goes back.
     ///
     /// A page may hold fewer and still have a [next](Page::next) one: its cost is bounded by
-    /// [`EXAMINED_LIMIT`] rows and [`PAGE_BYTES`]. The rows that were looked at, and the gaps
-    /// between them, are what conflicts: a page that reaches the end of a stream conflicts with
-    /// who appends to it.
+    /// [`EXAMINED_LIMIT`] rows and [`PAGE_BYTES`]. A page with [filters](Self::filter) reads whole
+    /// batches of a hundred rows, whatever `limit` is, and its cursor points behind the last row
+    /// that the filters have seen. The rows that were read, and the gaps between them, are what
+    /// conflicts: a page that reaches the end of a stream conflicts with an append to it.
     ///
     /// # Errors
     ///
@@ -422,11 +426,13 @@ impl<'a, L: Log> LogScan<'a, L> {
 
         let (mut items, mut rows, mut bytes) = (Vec::new(), 0, 0);
         loop {
-            let want = (limit - items.len()).min(BATCH).min(EXAMINED_LIMIT - rows);
+            // A filter may reject any row, so a filtered page reads whole batches.
+            let wanted = if self.filters.is_empty() { limit - items.len() } else { BATCH };
+            let want = wanted.min(BATCH).min(EXAMINED_LIMIT - rows);
             let mut batch = self.batch(range.clone(), want).await?;
             let mut last = None;
             for row in batch.rows {
-                if bytes >= PAGE_BYTES {
+                if bytes >= PAGE_BYTES || items.len() == limit {
                     batch.more = true;
                     break;
                 }

@@ -1,16 +1,18 @@
 //! Putting back what was saved: a row as it was, and the entries that it gives by what is declared
 //! now.
 
-use super::{PLAIN, catalog, maintain};
+use super::{PLAIN, build, catalog, maintain};
 use crate::{
     Error, ErrorKind, Result,
+    batch::map_concurrent,
     engine::{self, KeyValue},
     entity::{Entry, Form, META, Registry},
     keyspace::{Located, Readable, Root},
 };
 
-/// Writes a record, a record of a log with its position, a counter, or a chunk of a blob; and the index
-/// entries of the first two. The key must be free. Reads its unique values.
+/// Writes `rows`, each a record, a record of a log with its position, a counter, or a chunk of a
+/// blob; and the index entries of the first two. The keys must be free. One round of reads for each
+/// hundred unique values.
 ///
 /// # Errors
 ///
@@ -20,16 +22,18 @@ pub(crate) async fn restore(
     tx: &engine::Transaction,
     root: &Root,
     registry: &Registry,
-    row: &KeyValue,
+    rows: &[KeyValue],
 ) -> Result<()> {
-    let entries = entries(root, registry, row)?;
-    let name = Located::of(root, &row.key).map_or("", |located| located.name);
-    maintain::require_lengths(root, name, &entries)?;
+    let entries = all_entries(root, registry, rows)?;
+    let mut taken = build::unique_values(tx, entries.iter()).await?;
     for entry in entries.iter().filter(|entry| entry.form == Form::Unique) {
-        maintain::refuse(tx.get(&entry.key).await?.map(|_| entry.index))?;
+        let there = taken.insert(entry.key.clone(), entry.value.clone());
+        maintain::refuse(there.map(|_| entry.index))?;
     }
     maintain::write(tx, &entries);
-    tx.set(&row.key, &row.value);
+    for row in rows {
+        tx.set(&row.key, &row.value);
+    }
     Ok(())
 }
 
@@ -38,15 +42,11 @@ pub(crate) async fn refuse_rivals(
     tx: &engine::Transaction,
     root: &Root,
     registry: &Registry,
-    row: &KeyValue,
+    rows: &[KeyValue],
 ) -> Result<()> {
-    for entry in entries(root, registry, row)? {
-        if entry.form == Form::Unique {
-            let there = tx.get(&entry.key).await?.filter(|there| *there != entry.value);
-            maintain::refuse(there.map(|_| entry.index))?;
-        }
-    }
-    Ok(())
+    let entries = all_entries(root, registry, rows)?;
+    let mut taken = build::unique_values(tx, entries.iter()).await?;
+    build::refuse_others(&mut taken, &entries)
 }
 
 /// Takes back what [`restore`] has written.
@@ -59,6 +59,18 @@ pub(crate) fn take_back(
     maintain::clear(tx, &entries(root, registry, row)?);
     tx.clear(&row.key);
     Ok(())
+}
+
+/// Returns the index entries that `rows` give; refuses those that are too long.
+fn all_entries(root: &Root, registry: &Registry, rows: &[KeyValue]) -> Result<Vec<Entry>> {
+    let mut all = Vec::new();
+    for row in rows {
+        let entries = entries(root, registry, row)?;
+        let name = Located::of(root, &row.key).map_or("", |located| located.name);
+        maintain::require_lengths(root, name, &entries)?;
+        all.extend(entries);
+    }
+    Ok(all)
 }
 
 /// The index entries that a row gives: none, if it is no record.
@@ -81,12 +93,13 @@ pub(crate) async fn require_all_built(
     root: &Root,
     registry: &Registry,
 ) -> Result<()> {
-    for declared in registry.declared().filter(|declared| declared.is_index()) {
-        if catalog::read_state(tx, root, declared.name).await? != catalog::State::Readable {
-            return Err(catalog::not_built(declared.name));
+    let require = |index: &'static str| async move {
+        match catalog::read_state(tx, root, index).await? {
+            catalog::State::Readable => Ok(()),
+            _ => Err(catalog::not_built(index)),
         }
-    }
-    Ok(())
+    };
+    map_concurrent(registry.index_names(), require).await.map(|_| ())
 }
 
 /// Refuses a row of a store's archive that holds a declaration which is not this program's.

@@ -11,7 +11,7 @@ use super::{
     maintain,
     walk::Walk,
 };
-use crate::{Result, Store, engine, keyspace::KeyRange};
+use crate::{BatchLimit, BatchSize, Result, Store, engine, keyspace::KeyRange};
 
 /// The most entries of a step, if not said.
 const ROWS: usize = 500;
@@ -26,7 +26,7 @@ const DELAY: Duration = CACHE_LIFETIME.saturating_mul(2);
 pub struct IndexRemoval {
     store: Store,
     index: String,
-    rows: usize,
+    size: BatchSize,
     delay: Duration,
     made: Instant,
 }
@@ -43,13 +43,14 @@ pub struct RemovalProgress {
 
 impl IndexRemoval {
     pub(crate) fn new(store: Store, index: String) -> Self {
-        Self { store, index, rows: ROWS, delay: DELAY, made: Instant::now() }
+        let size = BatchSize::new(ROWS);
+        Self { store, index, size, delay: DELAY, made: Instant::now() }
     }
 
     /// At most `rows` entries a step, and at least one; 500 if not said.
     #[must_use]
     pub fn rows(self, rows: usize) -> Self {
-        Self { rows: rows.max(1), ..self }
+        Self { size: BatchSize::new(rows), ..self }
     }
 
     /// Waits for `delay` from when the removal was made before its first step; a minute if not said.
@@ -71,8 +72,10 @@ impl IndexRemoval {
             tokio::time::sleep(left).await;
         }
         // Once more is the same: the position moves with what is removed.
-        let step = |tx: crate::Transaction| async move { self.piece(tx.engine()).await };
-        self.store.run_idempotent(step).await
+        let step = |tx: crate::Transaction, limit: BatchLimit| async move {
+            self.piece(tx.engine(), limit).await
+        };
+        self.store.run_batch(&self.size, step).await
     }
 
     /// Removes all entries that are left, step by step; `observe` is told after each.
@@ -90,13 +93,13 @@ impl IndexRemoval {
         }
     }
 
-    async fn piece(&self, tx: &engine::Transaction) -> Result<RemovalProgress> {
+    async fn piece(&self, tx: &engine::Transaction, limit: BatchLimit) -> Result<RemovalProgress> {
         let (root, name) = (self.store.root(), self.index.as_str());
         let Some((place, progress)) = catalog::read_removal(tx, root, name).await? else {
             return Ok(RemovalProgress { removed: 0, done: true });
         };
         let walk = Walk { root, place, name };
-        let piece = walk.piece(tx, &progress.position, self.rows, BYTES).await?;
+        let piece = walk.piece(tx, &progress.position, limit, limit.scale(BYTES)).await?;
         for row in &piece.rows {
             maintain::remove(tx, &row.key);
         }

@@ -154,9 +154,11 @@ impl<'a, E> Scan<'a, E> {
     /// The first `limit` records, or the next ones behind a cursor that an earlier page gave.
     ///
     /// A page may hold fewer and still have a [next](Page::next) one: its cost is bounded by
-    /// [`EXAMINED_LIMIT`] rows and [`PAGE_BYTES`], not by the length of the scan. The records of an
-    /// index are fetched in rounds of up to a hundred at once. The rows that were looked at, and
-    /// the gaps between them, are what conflicts.
+    /// [`EXAMINED_LIMIT`] rows and [`PAGE_BYTES`], not by the length of the scan. Records that an
+    /// index points to are read up to a hundred at once. A page with [filters](Self::filter) reads
+    /// whole batches of a hundred rows, whatever `limit` is, and its cursor points behind the last
+    /// row that the filters have seen. The rows that were read, and the gaps between them, are what
+    /// conflicts.
     ///
     /// # Errors
     ///
@@ -180,11 +182,13 @@ impl<'a, E> Scan<'a, E> {
         let mut items = Vec::new();
         let mut examined = Examined::default();
         loop {
-            let want = (limit - items.len()).min(BATCH).min(EXAMINED_LIMIT - examined.rows);
+            // A filter may reject any row, so a filtered page reads whole batches.
+            let wanted = if self.filters.is_empty() { limit - items.len() } else { BATCH };
+            let want = wanted.min(BATCH).min(EXAMINED_LIMIT - examined.rows);
             let mut batch = self.batch(range.clone(), want).await?;
             let mut last = None;
             for row in batch.rows {
-                if examined.bytes >= PAGE_BYTES {
+                if examined.bytes >= PAGE_BYTES || items.len() == limit {
                     batch.more = true;
                     break;
                 }

@@ -7,13 +7,14 @@ use chrono::{DateTime, Utc};
 
 use super::{Transaction, blob};
 use crate::{
-    Error, Result, Store,
+    BatchLimit, BatchSize, Error, Result, Store,
+    batch::map_concurrent,
     entity::{Expiring, hours_over},
     keyspace::Global,
     model::{AuthSession, ClientSequence, DetachedBlob, IdempotencyEntry, Ticket},
 };
 
-/// The most records that one transaction removes.
+/// Maximum number of records that one transaction removes.
 const BATCH: usize = 100;
 
 /// What a [sweep](Store::sweep) has removed.
@@ -67,16 +68,16 @@ impl Store {
     /// `Invalid` if `E` was not declared to the store; `IndexBuilding` if the index is not built;
     /// those of [`run`](Self::run).
     pub async fn sweep_expired<E: Expiring>(&self, now: DateTime<Utc>) -> Result<u64> {
-        let sweep = |tx: Transaction| async move {
-            let over = over::<E>(&tx, now).await?;
-            for record in &over {
-                tx.delete::<E>(record.scope(), record.key()).await?;
-            }
-            Ok::<_, Error>(over.len())
+        let size = BatchSize::new(BATCH);
+        let sweep = |tx: Transaction, limit: BatchLimit| async move {
+            let over = over::<E>(&tx, limit, now).await?;
+            let keys: Vec<_> = over.iter().map(|record| (record.scope(), record.key())).collect();
+            map_concurrent(&keys, |(scope, key)| tx.delete::<E>(*scope, key)).await?;
+            Ok::<_, Error>(keys.len())
         };
         let mut removed = 0;
         loop {
-            match self.run_idempotent(sweep).await? {
+            match self.run_batch(&size, sweep).await? {
                 0 => return Ok(removed),
                 some => removed += some as u64,
             }
@@ -90,25 +91,28 @@ impl Store {
     ///
     /// Those of [`run`](Self::run).
     pub async fn collect_blobs(&self, now: DateTime<Utc>) -> Result<u64> {
+        let size = BatchSize::new(BATCH);
         let mut collected = 0;
         loop {
-            let due = |tx: Transaction| async move {
+            let due = |tx: Transaction, limit: BatchLimit| async move {
                 let due = tx.scan(&DetachedBlob::BY_DUE, Global, ..now.timestamp());
-                Ok::<_, Error>(due.page(BATCH, None).await?.items)
+                Ok::<_, Error>(due.page(limit.rows(), None).await?.items)
             };
-            let over = self.run(due).await?;
-            for detached in &over {
-                blob::remove(self, detached.tenant_id, detached.id, Some(now)).await?;
-                collected += 1;
-            }
+            let over = self.run_batch(&size, due).await?;
             if over.is_empty() {
                 return Ok(collected);
             }
+            let blobs = over.into_iter().map(|detached| (detached.tenant_id, detached.id));
+            collected += blob::remove_all(self, blobs, Some(now)).await?;
         }
     }
 }
 
-/// The first of those of which the hour is over.
-async fn over<E: Expiring>(tx: &Transaction, now: DateTime<Utc>) -> Result<Vec<E>> {
-    Ok(tx.scan(E::EXPIRY, Global, hours_over(now)).page(BATCH, None).await?.items)
+/// Returns the first records whose hour of expiry is over.
+async fn over<E: Expiring>(
+    tx: &Transaction,
+    limit: BatchLimit,
+    now: DateTime<Utc>,
+) -> Result<Vec<E>> {
+    Ok(tx.scan(E::EXPIRY, Global, hours_over(now)).page(limit.rows(), None).await?.items)
 }

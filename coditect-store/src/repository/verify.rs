@@ -15,6 +15,8 @@
 //! A repair writes what a record gives and removes what none does, in the transaction that found it.
 //! A record that cannot be read stops all: what it gives is not known.
 
+use futures_util::future::try_join;
+
 use super::{
     IndexBuild,
     catalog::{self, Progress, State},
@@ -22,13 +24,14 @@ use super::{
     walk::{Piece, Walk},
 };
 use crate::{
-    Error, ErrorKind, Result, Store,
+    BatchLimit, BatchSize, Error, ErrorKind, Result, Store,
+    batch::{MAX_CONCURRENT, map_concurrent},
     engine::{self, KeyValue, RangeQuery},
     entity::{Declaration, Declared, Entry, Form},
     keyspace::{KeyRange, Place},
 };
 
-/// The most rows that are looked at in one transaction, if not said.
+/// Maximum number of rows that are compared in one transaction, if not set.
 const ROWS: usize = 500;
 /// A transaction ends with the row at which those read come to this many bytes.
 const BYTES: usize = 1 << 20;
@@ -137,11 +140,12 @@ impl Verification {
         report: &mut Report,
         observe: &mut impl FnMut(&Report),
     ) -> Result<()> {
-        let mut from = Vec::new();
+        let (mut from, size) = (Vec::new(), &BatchSize::new(self.rows));
         loop {
             let at = &from;
-            let page = |tx| async move { self.page(&tx, pass, at).await };
+            let page = |tx| async move { self.page(&tx, pass, size.attempt(), at).await };
             let page = self.store.database().run(page).await?;
+            size.committed();
             report.examined += page.examined;
             report.faults += page.findings.len() as u64;
             let room = LISTED - report.findings.len();
@@ -154,68 +158,86 @@ impl Verification {
         }
     }
 
-    async fn page(&self, tx: &engine::Transaction, pass: Pass, from: &[u8]) -> Result<Page> {
+    async fn page(
+        &self,
+        tx: &engine::Transaction,
+        pass: Pass,
+        limit: BatchLimit,
+        from: &[u8],
+    ) -> Result<Page> {
         let recount = self.require_built(tx).await?;
         let counted = recount.is_some_and(|progress| progress.position == catalog::END);
         if !counted && matches!(pass, Pass::Counts | Pass::NewCounts) {
             let message = format!("another verification ended the recount of {}", self.index.name);
             return Err(Error::new(ErrorKind::Stale, message));
         }
+        let bytes = limit.scale(BYTES);
         let piece = match pass {
             Pass::Records => {
                 let Declaration { space, place, .. } = self.declaration;
-                self.walk(place, space).piece(tx, from, self.rows, BYTES).await?
+                self.walk(place, space).piece(tx, from, limit, bytes).await?
             }
             Pass::Entries | Pass::Counts => {
                 let Declared { name, place, .. } = self.index;
-                self.walk(place, name).piece(tx, from, self.rows, BYTES).await?
+                self.walk(place, name).piece(tx, from, limit, bytes).await?
             }
-            Pass::NewCounts => self.new_counts(tx, from).await?,
+            Pass::NewCounts => self.new_counts(tx, from, limit).await?,
         };
-        let mut findings = Vec::new();
-        for row in &piece.rows {
-            match pass {
-                Pass::Records => self.check_record(tx, row, &mut findings).await?,
-                Pass::Entries => self.check_entry(tx, row, &mut findings).await?,
-                Pass::Counts => self.check_count(tx, &row.key, &mut findings).await?,
-                Pass::NewCounts => {
-                    let shadows = maintain::shadows(self.store.root(), self.index.name);
-                    let group = row.key.strip_prefix(shadows.as_slice()).unwrap_or_default();
-                    let key = [self.store.root().as_bytes(), group].concat();
-                    self.check_count(tx, &key, &mut findings).await?;
-                }
+        let mut page = Page { examined: 0, next: piece.next, findings: Vec::new() };
+        for rows in piece.rows.chunks(MAX_CONCURRENT) {
+            if page.examined > 0 && limit.is_spent() {
+                let first = rows.first().map(|row| row.key.as_slice()).unwrap_or_default();
+                page.next = Some(first[self.store.root().as_bytes().len()..].to_vec());
+                break;
             }
+            let findings = map_concurrent(rows, |row| self.check(tx, pass, row)).await?;
+            page.findings.extend(findings.into_iter().flatten());
+            page.examined += rows.len() as u64;
         }
         if self.repair == Repair::Yes {
-            for Finding { key, expected, .. } in &findings {
+            for Finding { key, expected, .. } in &page.findings {
                 match expected {
                     Some(value) => maintain::put(tx, key, value),
                     None => maintain::remove(tx, key),
                 }
             }
         }
-        Ok(Page { examined: piece.rows.len() as u64, next: piece.next, findings })
+        Ok(page)
     }
 
-    /// That all entries of a record are there.
-    async fn check_record(
+    async fn check(
         &self,
         tx: &engine::Transaction,
+        pass: Pass,
         row: &KeyValue,
-        findings: &mut Vec<Finding>,
-    ) -> Result<()> {
-        for Entry { key, value, form, .. } in self.entries(row)? {
+    ) -> Result<Vec<Finding>> {
+        match pass {
+            Pass::Records => self.check_record(tx, row).await,
+            Pass::Entries => self.check_entry(tx, row).await.map(Vec::from_iter),
+            Pass::Counts => self.check_count(tx, &row.key).await.map(Vec::from_iter),
+            Pass::NewCounts => {
+                let shadows = maintain::shadows(self.store.root(), self.index.name);
+                let group = row.key.strip_prefix(shadows.as_slice()).unwrap_or_default();
+                let key = [self.store.root().as_bytes(), group].concat();
+                self.check_count(tx, &key).await.map(Vec::from_iter)
+            }
+        }
+    }
+
+    /// Checks that all entries of a record are there.
+    async fn check_record(&self, tx: &engine::Transaction, row: &KeyValue) -> Result<Vec<Finding>> {
+        let check = |Entry { key, value, form, .. }: Entry| async move {
             let stored = tx.get(&key).await?;
             if stored.as_ref() == Some(&value) {
-                continue;
+                return Ok(None);
             }
             if form == Form::Unique && self.repair == Repair::Yes {
                 self.refuse_rival(tx, &key, stored.as_deref()).await?;
             }
             let fault = if stored.is_some() { Fault::Wrong } else { Fault::Missing };
-            findings.push(Finding { fault, key, stored, expected: Some(value) });
-        }
-        Ok(())
+            Ok(Some(Finding { fault, key, stored, expected: Some(value) }))
+        };
+        Ok(map_concurrent(self.entries(row)?, check).await?.into_iter().flatten().collect())
     }
 
     /// Refuses to take a unique value from a record that has it too.
@@ -231,20 +253,19 @@ impl Verification {
         maintain::refuse(rival.then_some(self.index.name))
     }
 
-    /// That an entry is one that its record gives, with that value.
+    /// Checks that an entry is one that its record gives, with that value.
     async fn check_entry(
         &self,
         tx: &engine::Transaction,
         row: &KeyValue,
-        findings: &mut Vec<Finding>,
-    ) -> Result<()> {
+    ) -> Result<Option<Finding>> {
         let expected = self.expected(tx, row).await?;
-        if expected.as_ref() != Some(&row.value) {
-            let fault = if expected.is_some() { Fault::Wrong } else { Fault::Dangling };
-            let stored = Some(row.value.clone());
-            findings.push(Finding { fault, key: row.key.clone(), stored, expected });
+        if expected.as_ref() == Some(&row.value) {
+            return Ok(None);
         }
-        Ok(())
+        let fault = if expected.is_some() { Fault::Wrong } else { Fault::Dangling };
+        let stored = Some(row.value.clone());
+        Ok(Some(Finding { fault, key: row.key.clone(), stored, expected }))
     }
 
     /// The value under an entry's key by the record that the entry points to.
@@ -265,37 +286,33 @@ impl Verification {
         Ok(given.into_iter().find(|given| given.key == entry.key).map(|given| given.value))
     }
 
-    /// That a group's number is what was counted anew.
-    async fn check_count(
-        &self,
-        tx: &engine::Transaction,
-        key: &[u8],
-        findings: &mut Vec<Finding>,
-    ) -> Result<()> {
+    /// Checks that the number of a group is the one that was counted anew.
+    async fn check_count(&self, tx: &engine::Transaction, key: &[u8]) -> Result<Option<Finding>> {
         let root = self.store.root();
         let group = key.strip_prefix(root.as_bytes()).unwrap_or(key);
         let beside = [maintain::shadows(root, self.index.name).as_slice(), group].concat();
-        let (stored, expected) = (tx.get(key).await?, tx.get(&beside).await?);
+        let (stored, expected) = try_join(tx.get(key), tx.get(&beside)).await?;
         let fault = match (&stored, &expected) {
-            (stored, expected) if stored == expected => return Ok(()),
+            (stored, expected) if stored == expected => return Ok(None),
             (None, _) => Fault::Missing,
             (Some(_), None) => Fault::Dangling,
             (Some(_), Some(_)) => Fault::Wrong,
         };
-        findings.push(Finding { fault, key: key.to_vec(), stored, expected });
-        Ok(())
+        Ok(Some(Finding { fault, key: key.to_vec(), stored, expected }))
     }
 
     /// Counts all records anew, beside what is counted; where another left off, if one did.
     async fn count_anew(&self) -> Result<()> {
         let (store, index) = (&self.store, self.index.name);
         let build = &IndexBuild::new(store.clone(), &self.index)?;
+        let size = &BatchSize::new(self.rows);
         loop {
             let step = |tx| async move {
                 let root = store.root();
                 let begun = self.require_built(&tx).await?;
                 let from = begun.clone().unwrap_or_default();
-                let (mut progress, done) = build.walk_on(&tx, &from, self.rows, true).await?;
+                let walked = build.walk_on(&tx, &from, size.attempt(), true).await?;
+                let (mut progress, done) = walked;
                 if done {
                     progress.position = catalog::END.to_vec();
                 }
@@ -305,7 +322,9 @@ impl Verification {
                 }
                 Ok::<_, Error>(done)
             };
-            if store.database().run(step).await? {
+            let done = store.database().run(step).await?;
+            size.committed();
+            if done {
                 return Ok(());
             }
         }
@@ -336,11 +355,17 @@ impl Verification {
         }
     }
 
-    async fn new_counts(&self, tx: &engine::Transaction, from: &[u8]) -> Result<Piece> {
+    async fn new_counts(
+        &self,
+        tx: &engine::Transaction,
+        from: &[u8],
+        limit: BatchLimit,
+    ) -> Result<Piece> {
         let root = self.store.root().as_bytes();
         let range = KeyRange::tuples(&maintain::shadows(self.store.root(), self.index.name));
         let begin = range.begin.max([root, from].concat());
-        let query = RangeQuery::new(begin, range.end).limit(self.rows).target_bytes(BYTES);
+        let query = RangeQuery::new(begin, range.end).limit(limit.rows());
+        let query = query.target_bytes(limit.scale(BYTES));
         let page = tx.get_range(&query).await?;
         let last = page.rows.last().filter(|_| page.stopped != engine::Stopped::End);
         let next = last.map(|last| [&last.key[root.len()..], &[0]].concat());

@@ -4,14 +4,16 @@
 //! tenant to tenant by seeking the first key past the one before. In the order of keys it never goes
 //! back, so that one position says what is behind it and what is still ahead.
 
+use futures_util::future::try_join;
+
 use crate::{
-    Result,
+    BatchLimit, Result,
     engine::{self, KeyValue, RangeQuery},
     keyspace::{KeyPart, KeyRange, Place, Root, packed},
     model::TenantId,
 };
 
-/// The most tenants that are looked into for one piece.
+/// Maximum number of tenants that are visited for one piece.
 const TENANTS: usize = 200;
 
 /// Where the rows are that a walk goes through.
@@ -31,39 +33,45 @@ pub(super) struct Piece {
 }
 
 impl Walk<'_> {
-    /// At most `limit` rows, fewer if they come to `bytes`, from the position `from` on, which is
-    /// empty at first.
+    /// Reads the rows from the position `from` on, which is empty at first: as many as `limit`
+    /// allows, fewer if they come to `bytes`. A round of reads for each tenant, and one more.
     pub(super) async fn piece(
         self,
         tx: &engine::Transaction,
         from: &[u8],
-        limit: usize,
+        limit: BatchLimit,
         bytes: usize,
     ) -> Result<Piece> {
         let mut from = [self.root.as_bytes(), from].concat();
         let mut rows = Vec::new();
+        let mut following = self.scope(tx, &from).await?;
         for _ in 0..TENANTS {
-            let Some(scope) = self.scope(tx, &from).await? else {
+            let Some(scope) = following else {
                 return Ok(Piece { rows, next: None });
             };
             let range =
                 KeyRange::tuples(&[scope.as_slice(), &packed(&self.name.to_owned())].concat());
             let begin = range.begin.max(from);
-            let mut more = false;
-            if begin < range.end {
-                let query =
-                    RangeQuery::new(begin, range.end).limit(limit - rows.len()).target_bytes(bytes);
+            let own = async {
+                if begin >= range.end {
+                    return Ok((Vec::new(), false));
+                }
+                let left = limit.rows() - rows.len();
+                let query = RangeQuery::new(begin, range.end).limit(left).target_bytes(bytes);
                 let page = tx.get_range(&query).await?;
-                more = page.stopped != engine::Stopped::End;
-                rows.extend(page.rows);
-            }
+                Ok((page.rows, page.stopped != engine::Stopped::End))
+            };
+            let past = KeyRange::prefix(&scope).end;
+            let ((own, more), next) = try_join(own, self.scope_past(tx, &past)).await?;
+            rows.extend(own);
+            following = next;
             from = match (rows.last(), more, self.place) {
                 (Some(last), true, _) => [last.key.as_slice(), &[0]].concat(),
-                (_, _, Place::Tenant) => KeyRange::prefix(&scope).end,
+                (_, _, Place::Tenant) => past,
                 (_, _, Place::Global) => return Ok(Piece { rows, next: None }),
             };
             let read: usize = rows.iter().map(|row| row.value.len()).sum();
-            if more || rows.len() >= limit || read >= bytes {
+            if more || rows.len() >= limit.rows() || read >= bytes || limit.is_spent() {
                 break;
             }
         }
@@ -71,7 +79,15 @@ impl Walk<'_> {
         Ok(Piece { rows, next: Some(next) })
     }
 
-    /// What the keys of the first scope begin with that has keys from `from` on.
+    /// Returns the prefix of the first scope after this one that has keys from `past` on.
+    async fn scope_past(self, tx: &engine::Transaction, past: &[u8]) -> Result<Option<Vec<u8>>> {
+        match self.place {
+            Place::Global => Ok(None),
+            Place::Tenant => self.scope(tx, past).await,
+        }
+    }
+
+    /// Returns the prefix of the first scope that has keys from `from` on.
     async fn scope(self, tx: &engine::Transaction, from: &[u8]) -> Result<Option<Vec<u8>>> {
         if self.place == Place::Global {
             return Ok(Some(self.root.as_bytes().to_vec()));

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{
-    Blob, BlobReader, BlobUpload, Clock, Counter, ErrorKind, ManualClock, Reservation, Result,
-    Store,
+    BatchSize, Blob, BlobReader, BlobUpload, Clock, Counter, ErrorKind, ManualClock, Reservation,
+    Result, Store,
     check::{Event, Fault},
     engine::{Database, RangeQuery},
     keyspace::KeyRange,
@@ -552,7 +552,12 @@ async fn a_directory_is_listed_moved_and_removed_with_all_that_lies_below() {
     let lib = &at("lib").await;
     assert!(!lib.is_empty(&store.begin()).await.unwrap());
     let mut rounds = 1;
-    while !store.run(|tx| async move { lib.remove_tree(&tx, now).await }).await.unwrap() {
+    let size = &BatchSize::new(File::MOST_REMOVED);
+    while !store
+        .run_batch(size, |tx, limit| async move { lib.remove_tree(&tx, limit, now).await })
+        .await
+        .unwrap()
+    {
         rounds += 1;
     }
     assert_eq!(rounds, 2);

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
 mod archives;
+mod batches;
 mod blobs;
 mod budgets;
 mod builds;

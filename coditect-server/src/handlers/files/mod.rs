@@ -15,7 +15,7 @@ use std::{fmt::Write as _, sync::Arc};
 use chrono::{DateTime, Utc};
 use coditect_auth::Identity;
 use coditect_store::{
-    Page, Transaction,
+    BatchSize, Page, Transaction,
     model::{File, FileHome, FileKind, FilePolicy, Session, SessionId, TenantId},
 };
 use hyper::{Response, StatusCode};
@@ -301,6 +301,7 @@ pub(crate) async fn remove(app: Arc<App>, request: Request) -> Answer {
     let path = path::parse("path", request.param("path")?)?;
     let is_recursive = Query::of(&request)?.flag("recursive")?;
     let (mut begun, now) = (false, app.clock.now());
+    let size = &BatchSize::new(File::MOST_REMOVED);
     loop {
         let is_begun = begun;
         let step = caller::run(&app, &caller, |tx, identity| {
@@ -318,12 +319,13 @@ pub(crate) async fn remove(app: Arc<App>, request: Request) -> Answer {
                     let message = "The directory is not empty. ?recursive=true removes all of it.";
                     return Err(Problem::conflict("NOT_EMPTY", message));
                 }
-                Ok(file.remove_tree(&tx, now).await?)
+                Ok(file.remove_tree(&tx, size.attempt(), now).await?)
             }
         });
         if step.await? {
             return Ok(respond::no_content());
         }
+        size.committed();
         begun = true;
     }
 }

@@ -93,9 +93,9 @@ pub struct Options {
     pub overlay_bytes: usize,
     /// Where versions come from: each is at least the hour in microseconds.
     pub clock: Clock,
-    /// Whether each read gives way once before it is answered, as one of a cluster does for longer, so
-    /// that reads which run together overlap: for tests that count
-    /// [rounds](super::Statistics::rounds). Not so by default.
+    /// Whether reads take turns as those of a cluster do: each yields once before it is answered, so
+    /// that concurrent reads overlap, and a [view](super::View) reads each page at a version of its
+    /// own. For tests that count [rounds](super::Statistics::rounds); false by default.
     pub round_trips: bool,
 }
 

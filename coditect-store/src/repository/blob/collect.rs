@@ -5,10 +5,28 @@ use chrono::{DateTime, Utc};
 use super::{CHUNKS, counted};
 use crate::{
     Counter, Error, Result, Store, Transaction,
+    batch::map_bounded,
     keyspace::KeyRange,
     model::{BlobId, BlobState, DetachedBlob, TenantId},
     repository::clear,
 };
+
+/// Maximum number of blobs that are removed at once: of each, a mebibyte is in memory.
+const MAX_CONCURRENT: usize = 8;
+
+/// [Removes](remove) `blobs`, several at once, and returns their number.
+pub(in crate::repository) async fn remove_all(
+    store: &Store,
+    blobs: impl IntoIterator<Item = (TenantId, BlobId)>,
+    over: Option<DateTime<Utc>>,
+) -> Result<u64> {
+    let remove = |(tenant, id)| {
+        let store = store.clone();
+        async move { remove(&store, tenant, id, over).await }
+    };
+    let blobs: Vec<_> = blobs.into_iter().collect();
+    Ok(map_bounded(MAX_CONCURRENT, blobs, remove).await?.len() as u64)
+}
 
 /// Removes a detached blob: first it can no longer be attached, then its chunks are removed in
 /// transactions of bounded size, then its record, which releases its bytes. It can be interrupted

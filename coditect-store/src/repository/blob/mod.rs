@@ -42,7 +42,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use check::check;
 pub use check::{BlobFault, BlobFinding};
-pub(super) use collect::remove;
+pub(super) use collect::remove_all;
 pub use reader::BlobReader;
 pub(crate) use readers::Readers;
 pub use upload::{BlobUpload, Reservation};

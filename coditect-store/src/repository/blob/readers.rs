@@ -13,7 +13,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::READ_LEASE;
 use crate::{
-    Error, Result, Store, Transaction,
+    BatchLimit, BatchSize, Error, Result, Store, Transaction,
+    batch::map_concurrent,
     model::{BlobId, BlobState, DetachedBlob, TenantId},
 };
 
@@ -90,25 +91,33 @@ impl Store {
     ///
     /// Those of [`run`](Self::run).
     pub async fn renew_read_leases(&self, now: DateTime<Utc>) -> Result<u64> {
-        let mut renewed = 0;
-        for keys in self.readers().renewable(now).chunks(BATCH) {
-            let renew = |tx: Transaction| async move {
-                let mut renewed = 0;
-                for (tenant, id) in keys {
-                    let detached = tx.get::<DetachedBlob>(*tenant, id).await?;
-                    let released = |blob: &DetachedBlob| blob.state == BlobState::Released;
-                    if let Some(detached) = detached.filter(released)
-                        && detached.collect_after < now + READ_LEASE
-                    {
-                        let collect_after = now + READ_LEASE;
-                        tx.update(&DetachedBlob { collect_after, ..detached }).await?;
-                        renewed += 1;
-                    }
-                }
-                Ok::<_, Error>(renewed)
+        let (mut renewed, size) = (0, BatchSize::new(BATCH));
+        let renewable = self.readers().renewable(now);
+        let mut rest = renewable.as_slice();
+        while !rest.is_empty() {
+            let renew = |tx: Transaction, limit: BatchLimit| async move {
+                let keys = &rest[..rest.len().min(limit.rows())];
+                let renew = |(tenant, id): Key| renew(tx.clone(), tenant, id, now);
+                let renewed = map_concurrent(keys.iter().copied(), renew).await?;
+                Ok::<_, Error>((keys.len(), renewed.into_iter().map(u64::from).sum::<u64>()))
             };
-            renewed += self.run_idempotent(renew).await?;
+            let (done, count) = self.run_batch(&size, renew).await?;
+            renewed += count;
+            rest = &rest[done..];
         }
         Ok(renewed)
     }
+}
+
+/// Renews the lease of a blob, if it is detached and has less than a whole lease left; returns
+/// whether it was.
+async fn renew(tx: Transaction, tenant: TenantId, id: BlobId, now: DateTime<Utc>) -> Result<bool> {
+    let detached = tx.get::<DetachedBlob>(tenant, id).await?;
+    let collect_after = now + READ_LEASE;
+    let is_due = |blob: &DetachedBlob| {
+        blob.state == BlobState::Released && blob.collect_after < collect_after
+    };
+    let Some(detached) = detached.filter(is_due) else { return Ok(false) };
+    tx.update(&DetachedBlob { collect_after, ..detached }).await?;
+    Ok(true)
 }
