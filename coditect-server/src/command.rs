@@ -103,7 +103,7 @@ pub struct Inspect {
     #[arg(long, value_name = "ELEMENTS", requires = "space")]
     pub key: Option<String>,
     /// The most rows to show.
-    #[arg(long, value_name = "ROWS", default_value_t = 100)]
+    #[arg(long, value_name = "ROWS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: u64,
     /// One JSON object a row, or one for the overview.
     #[arg(long)]

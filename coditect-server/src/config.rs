@@ -12,6 +12,7 @@ use coditect_auth::MAX_LOGINS;
 use coditect_store::model::StateQuota;
 use hyper::header::HeaderValue;
 use ipnet::IpNet;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
     frontend::STRICT_POLICY,
@@ -65,8 +66,9 @@ pub struct Config {
     #[arg(long, env = "CODITECT_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
-    /// What is logged: a level, or directives such as `info,coditect_server=debug`.
-    #[arg(long, env = "CODITECT_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
+    /// What is logged: `off`, `error`, `warn`, `info`, `debug` or `trace`, or directives for parts of
+    /// the program such as `info,coditect_server=debug`.
+    #[arg(long, env = "CODITECT_LOG_LEVEL", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
     pub log_level: String,
 
     /// Life of an access token, at most 24h.
@@ -197,7 +199,9 @@ pub struct Config {
     #[arg(long, env = "CODITECT_MAX_LOGINS", value_name = "COUNT", default_value_t = 100, value_parser = logins)]
     pub max_logins: usize,
 
-    /// Most connections at once; the next ones wait in the system's queue.
+    /// Maximum number of connections at once; the next ones wait in the system's queue. The limit on
+    /// open files is raised for them as far as the system allows, and must allow 256 more for the store:
+    /// otherwise fewer are accepted, which the log says at the start.
     #[arg(long, env = "CODITECT_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000, value_parser = connections)]
     pub max_connections: usize,
 }
@@ -299,6 +303,19 @@ fn connections(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Checks a filter of log lines. A word that is no level would be the name of a part of the program, of
+/// which everything is logged and of all others nothing.
+fn log_filter(text: &str) -> Result<String, String> {
+    for directive in text.split(',').map(str::trim) {
+        let is_plain = !directive.contains(['=', '[', ']', '{', '}']);
+        if is_plain && directive.parse::<LevelFilter>().is_err() {
+            let message = "is no level: use off, error, warn, info, debug or trace, or PART=LEVEL";
+            return Err(format!("`{directive}` {message}"));
+        }
+    }
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
 /// A smaller limit would refuse ordinary responses.
 const MIN_UNREAD_RESPONSES: u64 = 16 << 20;
 
@@ -349,6 +366,19 @@ mod tests {
         assert_eq!(config.header_timeout, Duration::from_secs(10));
         assert_eq!(config.body_timeout, Duration::from_secs(30));
         assert_eq!(config.idle_timeout, Duration::from_secs(75));
+    }
+
+    #[test]
+    fn log_level_that_is_none_is_refused() {
+        for known in
+            ["warn", "OFF", "info,coditect_server=debug", "warn, h2=info", "[request]=info"]
+        {
+            assert!(Config::from_flags(["--log-level", known]).is_ok(), "{known}");
+        }
+        for unknown in ["wran", "info,debgu", "coditect_server", "a=wran", "", "info,"] {
+            let refusal = Config::from_flags(["--log-level", unknown]).unwrap_err().to_string();
+            assert!(refusal.contains("--log-level"), "{refusal}");
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@
 mod app;
 pub mod command;
 mod config;
+mod contradictions;
 #[cfg(unix)]
 mod control;
 pub mod frontend;

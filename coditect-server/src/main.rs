@@ -91,8 +91,12 @@ fn told(error: &dyn Error) -> String {
     let mut told = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        told.push_str(": ");
-        told.push_str(&error.to_string());
+        let text = error.to_string();
+        // Some errors of other crates name their cause themselves.
+        if !told.ends_with(&text) {
+            told.push_str(": ");
+            told.push_str(&text);
+        }
         cause = error.source();
     }
     told

@@ -19,6 +19,7 @@ use toml::de::{DeTable, DeValue};
 use crate::{
     command::{Command, Verb},
     config::Config,
+    contradictions,
 };
 
 /// The file that is read if none is named.
@@ -41,6 +42,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Settings exclude each other, or mean nothing as they are.
+    #[error("{0}")]
+    Contradiction(String),
     /// Something in the file is wrong.
     #[error("{}:{line}: {message}", .path.display())]
     Wrong {
@@ -94,6 +98,14 @@ pub fn asked(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, Err
     let file = file.unwrap_or_default();
     let matches = file.beneath(Command::command()).try_get_matches_from(&arguments)?;
     let command = Command::from_arg_matches(&matches)?;
+    let mut innermost = &matches;
+    while let Some((_, matches)) = innermost.subcommand() {
+        innermost = matches;
+    }
+    let is_in_file = |name: &str| file.entries.iter().any(|entry| entry.name == name);
+    if let Some(message) = contradictions::find(innermost, &is_in_file) {
+        return Err(Error::Contradiction(message));
+    }
     let effective = match (&command.verb, matches.subcommand()) {
         (Some(Verb::Config(_)), Some((_, matches))) => Some(file.effective(matches)),
         _ => None,

@@ -14,6 +14,8 @@ pub(crate) mod conditions;
 mod connection;
 pub(crate) mod cookies;
 mod cors;
+#[cfg(unix)]
+mod descriptors;
 pub(crate) mod document;
 mod forwarded;
 mod headers;

@@ -15,6 +15,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+#[cfg(unix)]
+use super::descriptors;
 use super::{
     BodyLimits, connection,
     output::Output,
@@ -44,13 +46,16 @@ const CLUSTER_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, Error)]
 pub enum Error {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// The address that was asked for.
         address: SocketAddr,
         /// What the system said.
         source: io::Error,
     },
+    /// The limit on open files is too low.
+    #[error("not enough open files")]
+    Descriptors(#[source] io::Error),
     /// The store or its keys cannot be used.
     #[error("cannot start on the data in {place}")]
     Open {
@@ -66,7 +71,7 @@ pub enum Error {
     #[error(transparent)]
     Tls(#[from] tls::Error),
     /// Two routes contradict each other.
-    #[error("the route table contradicts itself: {0}")]
+    #[error("the route table contradicts itself")]
     Routes(#[from] matchit::InsertError),
 }
 
@@ -101,7 +106,12 @@ impl Server {
     /// # Errors
     ///
     /// As [`bind`](Self::bind).
-    pub async fn bind_with(config: Config, routes: Routes) -> Result<Self, Error> {
+    pub async fn bind_with(mut config: Config, routes: Routes) -> Result<Self, Error> {
+        #[cfg(unix)]
+        {
+            let reserved = descriptors::reserve(config.max_connections);
+            config.max_connections = reserved.map_err(Error::Descriptors)?;
+        }
         let tls = Tls::open(config.tls_cert.as_deref(), config.tls_key.as_deref())?;
         let address = config.listen;
         let listening = async {

@@ -2,7 +2,7 @@
 //!
 //! It is for images that have no shell and no other program in them. It opens no store: whether that answers
 //! is the server's to say. The server's certificate is not looked at, as little as kubelet's probes do it:
-//! nothing is told to whoever answers, and nothing but a status is taken from them.
+//! nothing is told to whoever answers, and they must answer as this server does.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::Empty;
+use http_body_util::{BodyExt as _, Collected, Empty, Limited};
 use hyper::{
     Request, StatusCode, Uri,
     client::conn::http1,
@@ -25,6 +25,7 @@ use rustls::{
     crypto::{self, CryptoProvider, ring},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
+use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -41,6 +42,12 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// What is asked of a server, unless the URL says something else.
 const READY: PathAndQuery = PathAndQuery::from_static("/readyz");
 
+/// What the routes for health say of a server that is well.
+const HEALTHY: [&str; 3] = ["ready", "alive", "ok"];
+
+/// Maximum size of an answer, in bytes.
+const MAX_ANSWER_BYTES: usize = 16 << 10;
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Asks a server whether it is ready.
@@ -48,8 +55,11 @@ pub(super) async fn run(arguments: &Health) -> Result<Outcome, Error> {
     let url = url(arguments);
     let not_ready = |why: String| Error::NotReady { url: url.clone(), why };
     match timeout(PATIENCE, ask(&url)).await {
-        Ok(Ok(status)) if status.is_success() => Ok(Outcome::Done),
-        Ok(Ok(status)) => Err(not_ready(format!("it answers {status}"))),
+        Ok(Ok((status, _))) if !status.is_success() => {
+            Err(not_ready(format!("it answers {status}")))
+        }
+        Ok(Ok((_, body))) if is_ours(&body) => Ok(Outcome::Done),
+        Ok(Ok(_)) => Err(not_ready("what answers there is no coditect-server".to_owned())),
         Ok(Err(error)) => Err(not_ready(error.to_string())),
         Err(_) => Err(not_ready("it does not answer".to_owned())),
     }
@@ -80,7 +90,14 @@ fn nearby(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-async fn ask(url: &Uri) -> Result<StatusCode, Failure> {
+/// Returns whether `body` is the answer of one of the routes for health.
+fn is_ours(body: &[u8]) -> bool {
+    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+    let status = answer["data"]["status"].as_str();
+    answer["success"] == true && status.is_some_and(|status| HEALTHY.contains(&status))
+}
+
+async fn ask(url: &Uri) -> Result<(StatusCode, Bytes), Failure> {
     let (Some(scheme), Some(authority)) = (url.scheme_str(), url.authority()) else {
         return Err("it is no URL such as http://127.0.0.1:8080".into());
     };
@@ -97,21 +114,28 @@ async fn ask(url: &Uri) -> Result<StatusCode, Failure> {
     let stream = TcpStream::connect((host, port)).await?;
     if is_secure {
         let name = ServerName::try_from(host.to_owned())?;
-        status(TlsConnector::from(trusting()?).connect(name, stream).await?, request).await
+        answer(TlsConnector::from(trusting()?).connect(name, stream).await?, request).await
     } else {
-        status(stream, request).await
+        answer(stream, request).await
     }
 }
 
-/// The status of the answer that comes by `stream`.
-async fn status<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<StatusCode, Failure>
+/// Sends `request` and returns the status and the body of its answer.
+async fn answer<S>(
+    stream: S,
+    request: Request<Empty<Bytes>>,
+) -> Result<(StatusCode, Bytes), Failure>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // It ends with the sender, at the end of this function.
     tokio::spawn(connection);
-    Ok(sender.send_request(request).await?.status())
+    let answer = sender.send_request(request).await?;
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
+    // What is longer is none of ours.
+    Ok((status, body.map(Collected::to_bytes).unwrap_or_default()))
 }
 
 /// TLS with whoever answers.

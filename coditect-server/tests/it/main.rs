@@ -12,6 +12,7 @@ mod connections;
 mod contract;
 #[cfg(unix)]
 mod deploy;
+mod descriptors;
 mod desk;
 mod durability;
 mod edge;

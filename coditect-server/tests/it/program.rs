@@ -64,7 +64,9 @@ async fn an_address_that_is_taken_is_told_on_stderr_with_exit_code_one() {
     let output = timeout(PATIENCE, command.output()).await.unwrap().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains(&format!("cannot listen on {address}")), "{told}");
+    assert!(told.contains(&format!("cannot listen on {address}: ")), "{told}");
+    // The cause is there once.
+    assert_eq!((told.lines().count(), told.matches("os error").count()), (1, 1), "{told}");
     assert!(output.stdout.is_empty());
 }
 

@@ -16,7 +16,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{client::PATIENCE, folder::prefix_of};
+use crate::{
+    client::PATIENCE,
+    folder::{is_on_cluster, prefix_of},
+};
 
 /// A server that runs until it is stopped, or forgotten with its test's runtime.
 pub(crate) struct Running {
@@ -34,8 +37,11 @@ impl Running {
     /// With the product's own routes, and its data in `folder`.
     pub(crate) async fn start_in(folder: &Path, flags: &[&str]) -> Self {
         let prefix = prefix_of(folder);
-        let data = ["--data", folder.to_str().unwrap(), "--cluster-prefix", &prefix];
-        let data = ["--listen", "127.0.0.1:0"].iter().chain(&data);
+        let mut data = vec!["--listen", "127.0.0.1:0", "--data", folder.to_str().unwrap()];
+        if is_on_cluster() {
+            data.extend(["--cluster-prefix", &prefix]);
+        }
+        let data = data.iter();
         let config = Config::from_flags(data.chain(flags)).unwrap();
         Self::over(Server::bind(config).await.unwrap())
     }

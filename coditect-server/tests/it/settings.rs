@@ -139,3 +139,96 @@ async fn the_program_serves_as_its_file_says() {
     assert_eq!(answer.header("access-control-allow-origin"), Some("https://a.example"));
     process.kill().await;
 }
+
+/// What the program says of arguments and variables that it refuses.
+fn refusal(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> String {
+    let mut command = program(folder, arguments);
+    command.envs(variables.iter().copied());
+    let (stdout, stderr, code) = told(&command.output().unwrap());
+    assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?} {variables:?}: {stderr}");
+    stderr
+}
+
+#[test]
+fn settings_that_would_be_ignored_are_refused() {
+    let folder = Folder::new();
+    for (arguments, variables, named) in [
+        (&["--ephemeral", "--data", "d"][..], &[][..], "--data means nothing with --ephemeral"),
+        (&["serve", "--ephemeral", "--data", "d"], &[], "--data means nothing"),
+        (&[], &[("CODITECT_EPHEMERAL", "1"), ("CODITECT_DATA", "d")], "--data means nothing"),
+        (&["--data", "d"], &[("CODITECT_EPHEMERAL", "1")], "--data means nothing"),
+        (&["--cookie-prefix", "x"], &[], "--cookie-prefix means nothing without --cookies"),
+        (
+            &["--forwarded-header", "forwarded"],
+            &[],
+            "--forwarded-header means nothing without --trusted-proxy",
+        ),
+        (&["inspect", "--limit", "7"], &[], "--limit is for rows"),
+        (&["inspect", "--limit", "0", "--space", "users"], &[], "--limit"),
+        (
+            &["health", "--url", "http://a", "--listen", "127.0.0.1:1"],
+            &[],
+            "--listen means nothing with --url",
+        ),
+        (&["health", "--url", "http://a", "--tls-cert", "c"], &[], "--tls-cert means nothing"),
+    ] {
+        let refusal = refusal(folder.path(), arguments, variables);
+        assert!(refusal.contains(named), "{refusal}");
+    }
+    fs::write(folder.path().join("coditect.toml"), "data = \"d\"\nephemeral = true").unwrap();
+    let refusal = refusal(folder.path(), &[], &[]);
+    assert!(refusal.contains("--data means nothing with --ephemeral"), "{refusal}");
+}
+
+#[test]
+fn switch_for_the_time_being_goes_over_what_is_set_up() {
+    let folder = Folder::new();
+    fs::write(folder.path().join("coditect.toml"), "data = \"d\"").unwrap();
+    let effective = effective(program(folder.path(), &["config", "--ephemeral"]));
+    assert!(effective.contains("ephemeral = true # --ephemeral"), "{effective}");
+}
+
+#[test]
+fn settings_of_a_cluster_are_refused_without_one() {
+    if folder::is_about_the_folder() {
+        return;
+    }
+    let folder = Folder::new();
+    for command in [&[][..], &["serve"], &["config"], &["check"], &["user", "list"]] {
+        for (flag, value) in [("--cluster-prefix", "x/"), ("--cluster-trace", "t")] {
+            let arguments = [command, &[flag, value]].concat();
+            let refusal = refusal(folder.path(), &arguments, &[]);
+            let expected = format!("{flag} means nothing without --cluster-file");
+            assert!(refusal.contains(&expected), "{refusal}");
+        }
+    }
+}
+
+#[cfg(not(feature = "fdb"))]
+#[test]
+fn cluster_is_refused_by_a_program_that_was_built_without_it() {
+    let folder = Folder::new();
+    for command in [&[][..], &["serve"], &["check"], &["backup", "b.archive"], &["keys", "list"]] {
+        let arguments = [command, &["--cluster-file", "fdb.cluster"]].concat();
+        let refused = refusal(folder.path(), &arguments, &[]);
+        assert!(refused.contains("--features fdb"), "{refused}");
+        let variable = [("CODITECT_FDB_CLUSTER_FILE", "fdb.cluster")];
+        assert!(refusal(folder.path(), command, &variable).contains("--features fdb"));
+    }
+}
+
+#[test]
+fn misspelt_log_level_is_refused_by_name() {
+    let folder = Folder::new();
+    for (arguments, variables) in [
+        (&["--log-level", "wran"][..], &[][..]),
+        (&["serve", "--log-level", "info,wran"], &[]),
+        (&[], &[("CODITECT_LOG_LEVEL", "wran")]),
+    ] {
+        let refusal = refusal(folder.path(), arguments, variables);
+        assert!(
+            refusal.contains("--log-level") && refusal.contains("`wran` is no level"),
+            "{refusal}"
+        );
+    }
+}

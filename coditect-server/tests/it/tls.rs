@@ -202,7 +202,7 @@ async fn a_renewed_certificate_is_there_after_a_hangup_and_a_broken_one_changes_
 async fn the_address_is_told_with_its_scheme_and_a_wrong_file_by_its_name() {
     let pair = Pair::new();
     let data = Folder::new();
-    let mut command = on(data.path(), &["--ephemeral"]);
+    let mut command = on(data.path(), &[]);
     command.args(pair.flags());
     let mut child = command.spawn().unwrap();
     let mut line = [0; 30];
@@ -211,11 +211,11 @@ async fn the_address_is_told_with_its_scheme_and_a_wrong_file_by_its_name() {
     child.kill().await.unwrap();
 
     fs::remove_file(pair.path("key.pem")).unwrap();
-    let mut command = on(data.path(), &["--ephemeral"]);
+    let mut command = on(data.path(), &[]);
     command.args(pair.flags());
     let told = refused(command).await.stderr;
     assert!(told.contains("--tls-key: ") && told.contains("key.pem cannot be read"), "{told}");
-    let mut command = on(data.path(), &["--ephemeral"]);
+    let mut command = on(data.path(), &[]);
     command.args(&pair.flags()[..2]);
     let told = refused(command).await.stderr;
     assert!(told.contains("--tls-cert and --tls-key go together"), "{told}");

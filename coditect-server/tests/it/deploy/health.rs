@@ -2,7 +2,12 @@
 
 use std::{net::SocketAddr, process::Output};
 
-use tokio::{net::TcpListener, process::Command, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    process::Command,
+    time::timeout,
+};
 
 use crate::{
     client::PATIENCE,
@@ -57,7 +62,7 @@ async fn a_server_that_speaks_tls_is_asked_over_tls_whatever_its_certificate_say
     tls::write(data.path());
     let path = |name: &str| data.path().join(name).to_str().unwrap().to_owned();
     let (certificate, key) = (path("cert.pem"), path("key.pem"));
-    let flags = ["--ephemeral", "--tls-cert", &certificate, "--tls-key", &key];
+    let flags = ["--tls-cert", &certificate, "--tls-key", &key];
     let server = Process::start(on(data.path(), &flags)).await;
     let listen = server.address.to_string();
     let variables = [("CODITECT_LISTEN", &listen[..]), ("CODITECT_TLS_CERT", &certificate)];
@@ -67,6 +72,25 @@ async fn a_server_that_speaks_tls_is_asked_over_tls_whatever_its_certificate_say
     let output = health(&["--url", &url], &[]).await;
     assert!(output.status.success(), "{output:?}");
     refused(health(&["--listen", &listen], &[]).await);
+}
+
+#[tokio::test]
+async fn another_servers_200_is_not_ready() {
+    for body in ["", "ok", "<h1>It works!</h1>", r#"{"status":"ready"}"#, r#"{"success":true}"#] {
+        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", other.local_addr().unwrap());
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let answering = tokio::spawn(async move {
+            let (mut stream, _) = other.accept().await.unwrap();
+            let mut request = [0; 1024];
+            assert!(stream.read(&mut request).await.unwrap() > 0);
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+        });
+        let told = refused(health(&["--url", &url], &[]).await);
+        assert!(told.contains("is no coditect-server"), "{told}");
+        answering.await.unwrap();
+    }
 }
 
 #[tokio::test]
