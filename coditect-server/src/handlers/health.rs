@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use coditect_store::ErrorKind;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::timeout;
@@ -62,18 +63,24 @@ pub(crate) fn without_store(template: &str) -> Answer {
     }
 }
 
-/// `GET /healthz`: the process is alive, whatever else.
-pub(crate) async fn alive(_: Arc<App>, _: Request) -> Answer {
-    respond::ok(&Status { status: "alive" })
+/// `GET /healthz`: the process is alive, and a restart would not help. 503 once the engine has stopped
+/// after a failure, which only a restart ends; a full disk, which a restart does not end, is no reason.
+pub(crate) async fn alive(app: Arc<App>, _: Request) -> Answer {
+    match app.store.database().check_open() {
+        Err(error) if error.kind() == ErrorKind::Closed && app.is_ready() => Err(error.into()),
+        _ => respond::ok(&Status { status: "alive" }),
+    }
 }
 
-/// `GET /readyz`: new work is welcome; 503 when the server stops or the store doesn't answer.
+/// `GET /readyz`: requests are welcome; 503 when the server stops or the store doesn't answer. The status
+/// is `read-only` while the disk is full: reads and deletions are answered, other writes with 503.
 pub(crate) async fn ready(app: Arc<App>, _: Request) -> Answer {
     if !app.is_ready() {
         return Err(Problem::unavailable("STOPPING", RETRY_AFTER));
     }
     probe(&app).await?;
-    respond::ok(&Status { status: "ready" })
+    let is_full = app.store.database().check_open().is_err();
+    respond::ok(&Status { status: if is_full { "read-only" } else { "ready" } })
 }
 
 /// Asks everything that the server cannot work without, and waits for it no longer than a probe

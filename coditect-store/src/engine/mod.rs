@@ -187,9 +187,23 @@ impl Database {
         transaction::run(self, &transaction::RetryPolicy::default(), body).await
     }
 
+    /// Returns whether the engine can commit.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`, with its cause, if it has stopped after a failure or been closed: it has to be opened
+    /// again. `Unavailable` if the disk is full: reads are answered, and commits that free more than they
+    /// write; the others are again once there is space. A cluster is not asked.
+    pub fn check_open(&self) -> Result<()> {
+        match &self.engine {
+            Engine::Embedded(engine) => engine.check_open(),
+            #[cfg(feature = "fdb")]
+            Engine::Cluster(_) => Ok(()),
+        }
+    }
+
     /// Stops the engine: what waits is committed, and everything asked of it from then on answers
-    /// `Closed`. The folder is free for another process once transactions that have read are
-    /// dropped too.
+    /// `Closed`, transactions that have begun included. The folder is free for another process then.
     pub async fn close(&self) {
         match &self.engine {
             Engine::Embedded(engine) => engine.close().await,

@@ -82,7 +82,7 @@ async fn a_second_opening_is_refused_until_the_first_is_closed() {
     write(&database, &[("a", "1")]).await;
     let error = Database::open(folder.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().contains("in use by another process"), "{error}");
+    assert!(error.to_string().contains("in use by this process"), "{error}");
     let open = database.begin();
     open.read_version().await.unwrap();
     database.close().await;

@@ -11,7 +11,8 @@ use super::{
     log::Applied,
     sequencer::Request,
     snapshot::Ground,
-    storage::{self, Storage},
+    space::RETRY_INTERVAL,
+    storage::{self, Storage, Written},
     sync::{
         Condvar, Instant, Mutex, MutexGuard,
         mpsc::{Receiver, RecvTimeoutError},
@@ -22,6 +23,10 @@ use crate::{Result, telemetry};
 
 /// How long what was committed waits for more before it is moved.
 const IDLE: Duration = Duration::from_secs(5);
+/// Pages that are written at once when there is little space, in bytes: less than the reserve.
+const SLICE_BYTES: u64 = 256 << 10;
+/// Space that is left to what clears, in bytes.
+const KEPT_BYTES: u64 = 5 << 20;
 
 /// What is to be moved: everything committed up to `reached` that was not moved before.
 #[derive(Debug)]
@@ -62,6 +67,12 @@ impl Progress {
             state.on_its_way = Some(bytes);
         }
         is_idle
+    }
+
+    /// What was on its way has come back: see [`Request::CheckpointFailed`].
+    pub(super) fn give_up(&self) {
+        self.state().on_its_way = None;
+        self.moved.notify_all();
     }
 
     fn end(&self, applied: u64, took: Duration) {
@@ -106,6 +117,8 @@ pub(super) struct Applier {
     pub(super) board: Arc<Board>,
     pub(super) progress: Arc<Progress>,
     pub(super) sequencer: UnboundedSender<Request>,
+    /// How far the last attempt would have come, if it found no space.
+    pub(super) failed: Option<Applied>,
 }
 
 impl Applier {
@@ -113,33 +126,81 @@ impl Applier {
     pub(super) fn run(mut self, turns: &Receiver<Turn>) {
         storage::sync_often();
         loop {
-            match turns.recv_timeout(IDLE) {
-                Ok(turn) => {
-                    if let Err(error) = self.apply(turn) {
-                        // The log has everything; only the B-tree can't be written to.
-                        tracing::error!(
-                            error = &error as &dyn std::error::Error,
-                            "the store's file cannot be written"
-                        );
-                        self.board.fail(Arc::new(error));
-                        let _ = self.sequencer.send(Request::Failed);
-                        return;
-                    }
+            let space = &self.board.space;
+            let idle = if space.is_left() { IDLE } else { RETRY_INTERVAL };
+            let turn = match turns.recv_timeout(idle) {
+                Ok(turn) => turn,
+                Err(RecvTimeoutError::Timeout) => {
+                    let _ = self.sequencer.send(Request::Turn);
+                    continue;
                 }
-                Err(RecvTimeoutError::Timeout) => drop(self.sequencer.send(Request::Turn)),
                 Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let written = match self.apply(turn) {
+                Ok(written) => written,
+                Err(error) => {
+                    // The log has everything; only the B-tree can't be written to.
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "the store's file cannot be written"
+                    );
+                    self.board.fail(Arc::new(error));
+                    let _ = self.sequencer.send(Request::Failed);
+                    return;
+                }
+            };
+            self.board.space.set_tree_full(written == Written::NoSpace);
+            if written == Written::NoSpace {
+                let _ = self.sequencer.send(Request::CheckpointFailed(self.storage.applied()));
             }
         }
     }
 
-    fn apply(&mut self, turn: Turn) -> Result<()> {
+    fn apply(&mut self, turn: Turn) -> Result<Written> {
         let Turn { layer, reached, ground } = turn;
         let started = Instant::now();
-        self.storage.apply(&layer, reached)?;
+        let written = if self.storage.has_space(&layer, KEPT_BYTES) {
+            self.storage.apply(&layer, reached)?
+        } else {
+            self.apply_in_slices(&layer, reached, &ground)?
+        };
+        self.board.space.restore_reserve();
+        self.failed = (written == Written::NoSpace).then_some(reached);
+        if written == Written::NoSpace {
+            return Ok(written);
+        }
         ground.settle(self.storage.snapshot()?);
         let took = started.elapsed();
         telemetry::applied(layer.bytes(), took);
         self.progress.end(reached.version, took);
-        Ok(())
+        Ok(written)
+    }
+
+    /// Writes so little at once that the reserve is enough for it, whatever pages it needs: first what
+    /// clears, which makes room for the rest in the file. What does not clear leaves a part of the reserve.
+    fn apply_in_slices(
+        &mut self,
+        layer: &Layer,
+        reached: Applied,
+        ground: &Ground,
+    ) -> Result<Written> {
+        let space = &self.board.space;
+        // Nothing came in since that frees anything.
+        if self.failed == Some(reached) && !space.restore_reserve() {
+            return Ok(Written::NoSpace);
+        }
+        for (slice, clears) in layer.slices(SLICE_BYTES, storage::page_bytes) {
+            space.release_reserve();
+            let kept = if clears { 0 } else { KEPT_BYTES };
+            if !self.storage.has_space(&slice, kept)
+                || self.storage.apply_ahead(&slice, reached.version)? == Written::NoSpace
+            {
+                return Ok(Written::NoSpace);
+            }
+            // The pages that were freed can be used again once nothing reads the state before.
+            ground.rebase(self.storage.snapshot()?);
+        }
+        space.release_reserve();
+        self.storage.apply(&Layer::default(), reached)
     }
 }

@@ -11,6 +11,7 @@ use super::{
         range::Order,
     },
     snapshot::{Rows, Snapshot},
+    space::Space,
     sync::{ArcSwapOption, Instant, Mutex, MutexGuard},
     watches::Watches,
 };
@@ -35,6 +36,7 @@ pub(super) struct Board {
     fault: OnceLock<Arc<Error>>,
     past: Mutex<Past>,
     pub(super) watches: Watches,
+    pub(super) space: Space,
 }
 
 /// States that are not the latest any more, oldest first.
@@ -50,6 +52,11 @@ struct Past {
 }
 
 impl Board {
+    /// A board of a store in `folder`.
+    pub(super) fn new(folder: String) -> Self {
+        Self { space: Space::new(folder), ..Self::default() }
+    }
+
     /// The newest state; `Closed` if there will be none.
     pub(super) fn latest(&self) -> Result<Arc<Published>> {
         self.latest.load_full().ok_or_else(|| self.closed())
@@ -122,12 +129,18 @@ impl Board {
         }
     }
 
+    /// Closes it after a thread of the engine has panicked.
+    pub(super) fn close_by_panic(&self) {
+        let message = "a thread of the engine panicked: restart the program";
+        self.fail(Arc::new(Error::new(ErrorKind::Closed, message)));
+    }
+
     pub(super) fn close(&self) {
         let mut past = self.past();
         *past = Past { is_closed: true, ..Past::default() };
         self.latest.store(None);
         drop(past);
-        self.watches.close();
+        self.watches.close(|| self.closed());
     }
 
     fn past(&self) -> MutexGuard<'_, Past> {

@@ -6,14 +6,15 @@
 //! there, in part, or not.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs,
     io::{self, ErrorKind as Io},
     num::NonZeroU64,
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -23,6 +24,11 @@ pub(super) trait Disk: fmt::Debug + Send + Sync {
     /// Where a file is, for people.
     fn show(&self, name: &str) -> String {
         name.to_owned()
+    }
+
+    /// Returns where the files are, for people.
+    fn folder(&self) -> String {
+        "memory".to_owned()
     }
 
     /// The names of all files.
@@ -63,6 +69,17 @@ pub(super) trait File: fmt::Debug + Send + Sync {
     /// Cuts the file, or lengthens it by zeros.
     fn set_len(&self, length: u64) -> io::Result<()>;
 
+    /// Allocates blocks for `length` bytes from `offset` on, also behind the file's end, so that writes
+    /// there find space. Neither content nor length changes. `Unsupported` if the file system cannot.
+    fn allocate(&self, _offset: u64, _length: u64) -> io::Result<()> {
+        Err(Io::Unsupported.into())
+    }
+
+    /// Returns the space that is available where it is stored, in bytes.
+    fn available(&self) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
     /// Makes what was written, and the length, durable.
     fn sync(&self) -> io::Result<()>;
 
@@ -70,10 +87,25 @@ pub(super) trait File: fmt::Debug + Send + Sync {
     /// else to do then waits for less in [`sync`](Self::sync), which alone says that it is done.
     fn begin_sync(&self, _offset: u64, _length: usize) {}
 
-    /// Keeps other processes from locking it too, until it is dropped; false if one has it.
-    fn try_lock(&self) -> io::Result<bool> {
-        Ok(true)
+    /// Keeps others from locking it too, until it is unlocked or dropped.
+    fn try_lock(&self) -> io::Result<Locked> {
+        Ok(Locked::Here)
     }
+
+    /// Undoes [`try_lock`](Self::try_lock).
+    fn unlock(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The outcome of an attempt to lock a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Locked {
+    /// It is locked by this attempt.
+    Here,
+    /// An earlier attempt of this process has it.
+    ThisProcess,
+    AnotherProcess,
 }
 
 /// Makes `bytes` all of a file's.
@@ -95,8 +127,7 @@ impl Folder {
     pub(super) fn make(path: &Path) -> io::Result<Self> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.mode(0o700);
         builder.create(path)?;
         path.parent().map_or(Ok(()), sync_folder)?;
         Ok(Self::at(path))
@@ -108,13 +139,22 @@ impl Folder {
     }
 
     fn file(&self, file: fs::File) -> Arc<dyn File> {
-        Arc::new(FolderFile { file, pace: Arc::clone(&self.pace) })
+        Arc::new(FolderFile {
+            file,
+            pace: Arc::clone(&self.pace),
+            lock: OnceLock::new(),
+            is_unlocked: AtomicBool::new(false),
+        })
     }
 }
 
 impl Disk for Folder {
     fn show(&self, name: &str) -> String {
         self.path.join(name).display().to_string()
+    }
+
+    fn folder(&self) -> String {
+        self.path.display().to_string()
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
@@ -131,8 +171,7 @@ impl Disk for Folder {
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let mut options = fs::OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.mode(0o600);
         Ok(self.file(options.open(self.path.join(name))?))
     }
 
@@ -163,6 +202,29 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 struct FolderFile {
     file: fs::File,
     pace: Arc<Pace>,
+    /// The file's identity, once it has been locked here.
+    lock: OnceLock<Identity>,
+    is_unlocked: AtomicBool,
+}
+
+impl Drop for FolderFile {
+    fn drop(&mut self) {
+        let _ = self.unlock();
+    }
+}
+
+/// Device and inode.
+type Identity = (u64, u64);
+
+fn identity(file: &fs::File) -> io::Result<Identity> {
+    let metadata = file.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// The files that this process has locked.
+fn locked_here() -> MutexGuard<'static, BTreeSet<Identity>> {
+    static LOCKED: Mutex<BTreeSet<Identity>> = Mutex::new(BTreeSet::new());
+    LOCKED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl File for FolderFile {
@@ -172,17 +234,34 @@ impl File for FolderFile {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let started = Instant::now();
-        read_exact_at(&self.file, out, offset)?;
+        self.file.read_exact_at(out, offset)?;
         self.pace.read_took(started.elapsed());
         Ok(())
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        write_all_at(&self.file, bytes, offset)
+        self.file.write_all_at(bytes, offset)
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
         self.file.set_len(length)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn allocate(&self, offset: u64, length: u64) -> io::Result<()> {
+        use rustix::{
+            fs::{FallocateFlags, fallocate},
+            io::retry_on_intr,
+        };
+
+        retry_on_intr(|| fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, length))
+            .map_err(Into::into)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn available(&self) -> io::Result<u64> {
+        let found = rustix::fs::fstatvfs(&self.file)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -200,55 +279,35 @@ impl File for FolderFile {
         }
     }
 
-    fn try_lock(&self) -> io::Result<bool> {
+    fn try_lock(&self) -> io::Result<Locked> {
+        let id = identity(&self.file)?;
+        let mut locked = locked_here();
         match self.file.try_lock() {
-            Ok(()) => Ok(true),
-            Err(fs::TryLockError::WouldBlock) => Ok(false),
+            Ok(()) => {
+                locked.insert(id);
+                let _ = self.lock.set(id);
+                Ok(Locked::Here)
+            }
+            Err(fs::TryLockError::WouldBlock) if locked.contains(&id) => Ok(Locked::ThisProcess),
+            Err(fs::TryLockError::WouldBlock) => Ok(Locked::AnotherProcess),
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        let Some(id) = self.lock.get() else { return Ok(()) };
+        if self.is_unlocked.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let mut locked = locked_here();
+        locked.remove(id);
+        self.file.unlock()
     }
 }
 
 /// The shortest page of the system's cache, in bytes.
 #[cfg(target_os = "linux")]
 const PAGE: u64 = 4_096;
-
-#[cfg(unix)]
-use std::os::unix::fs::FileExt as _;
-
-#[cfg(unix)]
-fn read_exact_at(file: &fs::File, out: &mut [u8], offset: u64) -> io::Result<()> {
-    file.read_exact_at(out, offset)
-}
-
-#[cfg(unix)]
-fn write_all_at(file: &fs::File, bytes: &[u8], offset: u64) -> io::Result<()> {
-    file.write_all_at(bytes, offset)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &fs::File, mut out: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !out.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, out, offset)? {
-            0 => return Err(Io::UnexpectedEof.into()),
-            read => {
-                out = &mut out[read..];
-                offset += read as u64;
-            }
-        }
-    }
-    Ok(())
-}
-
-#[cfg(windows)]
-fn write_all_at(file: &fs::File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let written = std::os::windows::fs::FileExt::seek_write(file, bytes, offset)?;
-        bytes = &bytes[written..];
-        offset += written as u64;
-    }
-    Ok(())
-}
 
 /// How long a read may take before it counts as one that waited for the device: what comes from the
 /// system's cache takes a few microseconds.
@@ -369,6 +428,10 @@ impl File for MemoryFile {
 
     fn set_len(&self, length: u64) -> io::Result<()> {
         self.0.write().unwrap_or_else(PoisonError::into_inner).resize(place(length)?, 0);
+        Ok(())
+    }
+
+    fn allocate(&self, _offset: u64, _length: u64) -> io::Result<()> {
         Ok(())
     }
 

@@ -1,10 +1,16 @@
-//! A disk that fails: at its n-th operation it stops, tears what is being written, or says that it is
-//! full; and when the power goes it forgets, wholly or in part, what was not synced.
+//! A disk that fails: at its n-th operation it stops, tears what is being written, or is full; and when
+//! the power goes it forgets, wholly or in part, what was not synced.
+//!
+//! Space is modelled as ext4, xfs and tmpfs have it: a file is extended by a hole, which needs none; a
+//! write into a hole, an allocation and a new file do.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use super::disk::{Disk, File, Memory};
@@ -16,8 +22,7 @@ pub(super) enum Fault {
     Stop,
     /// As far as it is a write, the first half of it is done, and nothing after it.
     Tear,
-    /// It is not done, and says that there is no room; so does every write that lengthens a file, and
-    /// every new file, from then on.
+    /// No block is free, nor is room for another file, but for what is freed from then on.
     Full,
     /// A sync answers that all is well and does nothing, from then on. The power goes later.
     Lie,
@@ -39,6 +44,17 @@ pub(super) struct Faulty(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
+    /// Never locked before a file or the state is.
+    space: Mutex<Space>,
+    is_full: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Space {
+    /// Blocks of all files.
+    used: u64,
+    /// Blocks of all files when the disk became full.
+    capacity: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -56,27 +72,21 @@ struct Bytes {
     synced: Vec<u8>,
     /// What was written since the last sync: from, to.
     writes: Vec<(usize, usize)>,
+    /// The blocks that it has; the others are holes.
+    blocks: BTreeSet<u64>,
 }
+
+/// The bytes of a block.
+const BLOCK: u64 = 4_096;
 
 /// What changes something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
-    /// A write within a file.
     Write,
-    /// A write past its end, or a new file.
-    Lengthen,
+    Create,
+    Allocate,
     Sync,
     Name,
-}
-
-impl Operation {
-    fn is_write(self) -> bool {
-        matches!(self, Self::Write | Self::Lengthen)
-    }
-
-    fn writing(lengthens: bool) -> Self {
-        if lengthens { Self::Lengthen } else { Self::Write }
-    }
 }
 
 /// What an operation is to do.
@@ -89,7 +99,11 @@ enum Course {
 impl Faulty {
     pub(super) fn new(fault: Option<(u64, Fault)>) -> Self {
         let state = State { fault, ..State::default() };
-        Self(Arc::new(Shared { state: Mutex::new(state) }))
+        Self(Arc::new(Shared {
+            state: Mutex::new(state),
+            space: Mutex::default(),
+            is_full: AtomicBool::new(false),
+        }))
     }
 
     /// How many operations there were that change something.
@@ -137,6 +151,7 @@ impl Faulty {
     /// Has it fail no more: the program starts again, on what is there, synced or not.
     pub(super) fn repair(&self) {
         self.state().fault = None;
+        self.0.is_full.store(false, Ordering::SeqCst);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -148,17 +163,49 @@ impl Faulty {
         let mut state = self.state();
         let at = state.operations;
         state.operations += 1;
+        let is_full = state.fault.is_some_and(|(from, fault)| fault == Fault::Full && at >= from);
+        self.0.is_full.store(is_full, Ordering::SeqCst);
         match state.fault {
             Some((from, fault)) if at >= from => match fault {
                 Fault::Lie if operation == Operation::Sync => Ok(Course::Pretend),
-                Fault::Full if at > from && operation != Operation::Lengthen => Ok(Course::Do),
-                Fault::Full => Err(io::ErrorKind::StorageFull.into()),
-                Fault::Tear if at == from && operation.is_write() => Ok(Course::Half),
+                Fault::Full if operation == Operation::Create => {
+                    Err(io::ErrorKind::StorageFull.into())
+                }
+                Fault::Tear if at == from && operation == Operation::Write => Ok(Course::Half),
                 Fault::Stop | Fault::Tear => Err(io::Error::other("the disk is gone")),
-                Fault::Lie => Ok(Course::Do),
+                Fault::Lie | Fault::Full => Ok(Course::Do),
             },
             _ => Ok(Course::Do),
         }
+    }
+
+    /// Returns the blocks in use, and how many there may be.
+    fn space(&self) -> MutexGuard<'_, Space> {
+        let mut space = lock(&self.0.space);
+        let is_full = self.0.is_full.load(Ordering::SeqCst);
+        let used = space.used;
+        space.capacity = is_full.then(|| space.capacity.unwrap_or(used));
+        space
+    }
+
+    /// Gives `file` the blocks for `length` bytes from `offset` on, if there are any.
+    fn give_blocks(&self, file: &mut Bytes, offset: u64, length: u64) -> io::Result<()> {
+        let mut space = self.space();
+        let wanted = offset / BLOCK..(offset + length).div_ceil(BLOCK);
+        let wanted: Vec<_> = wanted.filter(|block| !file.blocks.contains(block)).collect();
+        let used = space.used + wanted.len() as u64;
+        if space.capacity.is_some_and(|capacity| used > capacity) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        space.used = used;
+        file.blocks.extend(wanted);
+        Ok(())
+    }
+
+    /// Takes the blocks of `file` behind `length` from it.
+    fn take_blocks(&self, file: &mut Bytes, length: u64) {
+        let freed = file.blocks.split_off(&length.div_ceil(BLOCK));
+        self.space().used -= freed.len() as u64;
     }
 }
 
@@ -177,7 +224,7 @@ impl Disk for Faulty {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        self.course(Operation::Lengthen)?;
+        self.course(Operation::Create)?;
         let bytes = Arc::<Mutex<Bytes>>::default();
         self.state().files.insert(name.to_owned(), Arc::clone(&bytes));
         Ok(Arc::new(FaultyFile { disk: self.clone(), bytes }))
@@ -193,7 +240,9 @@ impl Disk for Faulty {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         self.course(Operation::Name)?;
-        self.state().files.remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let removed = self.state().files.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        self.take_blocks(&mut lock(&removed), 0);
+        Ok(())
     }
 
     fn sync_names(&self) -> io::Result<()> {
@@ -226,12 +275,12 @@ impl File for FaultyFile {
 
     fn write(&self, offset: u64, new: &[u8]) -> io::Result<()> {
         let from = usize::try_from(offset).unwrap();
-        let lengthens = from + new.len() > lock(&self.bytes).now.len();
-        let (new, whole) = match self.disk.course(Operation::writing(lengthens))? {
+        let (new, whole) = match self.disk.course(Operation::Write)? {
             Course::Half => (&new[..new.len() / 2], false),
             Course::Do | Course::Pretend => (new, true),
         };
         let mut bytes = lock(&self.bytes);
+        self.disk.give_blocks(&mut bytes, offset, new.len() as u64)?;
         let to = from + new.len();
         if bytes.now.len() < to {
             bytes.now.resize(to, 0);
@@ -243,16 +292,27 @@ impl File for FaultyFile {
 
     fn set_len(&self, length: u64) -> io::Result<()> {
         let length = usize::try_from(length).unwrap();
-        let lengthens = length > lock(&self.bytes).now.len();
-        self.disk.course(Operation::writing(lengthens))?;
-        lock(&self.bytes).now.resize(length, 0);
+        self.disk.course(Operation::Write)?;
+        let mut bytes = lock(&self.bytes);
+        bytes.now.resize(length, 0);
+        self.disk.take_blocks(&mut bytes, length as u64);
         Ok(())
+    }
+
+    fn available(&self) -> io::Result<u64> {
+        let space = self.disk.space();
+        Ok((space.capacity.unwrap_or(u64::MAX) - space.used).saturating_mul(BLOCK))
+    }
+
+    fn allocate(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.disk.course(Operation::Allocate)?;
+        self.disk.give_blocks(&mut lock(&self.bytes), offset, length)
     }
 
     fn sync(&self) -> io::Result<()> {
         if let Course::Do = self.disk.course(Operation::Sync)? {
             let mut bytes = lock(&self.bytes);
-            let Bytes { now, synced, writes } = &mut *bytes;
+            let Bytes { now, synced, writes, .. } = &mut *bytes;
             synced.resize(now.len(), 0);
             for (from, to) in writes.drain(..) {
                 let to = to.min(now.len());

@@ -188,7 +188,7 @@ fn base(in_btree: u32) -> Base {
         let rows = written(n);
         let changes = rows.iter().map(|(key, value)| Change::Set { key, value }).collect();
         let (placed, _) =
-            log.append(Draft::of(&[changes]), applied.version + u64::from(n)).unwrap();
+            log.append(Draft::of(&[changes]), applied.version + u64::from(n), false).unwrap();
         placed.write().unwrap();
     }
     drop(log);

@@ -11,7 +11,7 @@ use imbl::{OrdMap, OrdSet};
 
 use super::{
     super::range::Order,
-    log::{Change, Changes},
+    log::{Change, Changes, Encoder},
     storage::Batch,
 };
 use crate::Result;
@@ -21,6 +21,9 @@ pub(super) type Bytes = Arc<[u8]>;
 
 /// What the map needs for an entry beside the entry's own bytes, about.
 const OVERHEAD: usize = 64;
+
+/// Merged changes are kept in pieces of this many bytes.
+const PIECE: usize = 64 << 10;
 
 /// Writes, in the order of their keys; the later ones over the earlier.
 #[derive(Clone, Debug, Default)]
@@ -182,6 +185,49 @@ impl Layer {
             (key, None) => Change::Clear { key },
         });
         clears.chain(points)
+    }
+
+    /// Does to this what was done to `upper`, which is over it.
+    pub(super) fn merge(&mut self, upper: &Self) {
+        let mut encoder = Encoder::default();
+        for change in upper.changes() {
+            encoder.push(change);
+            if encoder.length() >= PIECE {
+                self.redo(&encoder.take());
+            }
+        }
+        self.redo(&encoder.take());
+    }
+
+    /// Divides it into layers of about `bytes` each, as `length` counts them. Those that clear come first;
+    /// each is with whether it does.
+    pub(super) fn slices(
+        &self,
+        bytes: u64,
+        length: impl Fn(Change<'_>) -> u64,
+    ) -> Vec<(Self, bool)> {
+        let mut slices = Vec::new();
+        for clears in [true, false] {
+            let (mut encoder, mut filled) = (Encoder::default(), 0);
+            let mut finish = |encoder: &mut Encoder| {
+                let mut slice = Self::default();
+                slice.redo(&encoder.take());
+                slices.push((slice, clears));
+            };
+            let is_wanted = |change: &Change<'_>| matches!(change, Change::Set { .. }) != clears;
+            for change in self.changes().filter(is_wanted) {
+                encoder.push(change);
+                filled += length(change);
+                if filled >= bytes {
+                    finish(&mut encoder);
+                    filled = 0;
+                }
+            }
+            if filled > 0 {
+                finish(&mut encoder);
+            }
+        }
+        slices
     }
 
     /// The memory that it would take without what was written over, about.

@@ -15,6 +15,7 @@
 //! B-tree if it is long ([`recovery`]).
 
 mod applier;
+mod backend;
 mod board;
 mod conflicts;
 mod database_reads;
@@ -25,10 +26,12 @@ mod ranges;
 mod read_your_writes;
 mod reads;
 mod recovery;
+mod reserve;
 mod segments;
 mod sequencer;
 mod snapshot;
 mod snapshot_cache;
+mod space;
 mod storage;
 mod sync;
 mod transaction;
@@ -39,6 +42,8 @@ mod writes;
 
 #[cfg(test)]
 mod faulty;
+#[cfg(test)]
+mod full_disk;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
 #[cfg(test)]
@@ -67,9 +72,11 @@ use self::{
     disk::{Disk, Folder, Memory},
     layer::Layer,
     log::Log,
+    reserve::Reserve,
     sequencer::{Commit, Place, Request, Sequencer, Start},
     snapshot::{Ground, Snapshot},
-    storage::Storage,
+    space::Space,
+    storage::{Storage, Written},
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -163,12 +170,14 @@ impl Embedded {
     fn start(name: &'static str, disk: Arc<dyn Disk>, options: &Options) -> Result<Self> {
         let mut storage = Storage::open(&*disk, options.cache_bytes)?;
         let bytes = (options.overlay_bytes / 2).max(LEAST_BYTES);
-        let (replayed, layer) = recovery::recover(&*disk, &mut storage, bytes, false)?;
+        let board = Arc::new(Board::new(disk.folder()));
+        let (replayed, layer) =
+            recovery::recover(&*disk, &mut storage, &board.space, bytes, false)?;
         replayed.make_durable()?;
+        board.space.keep(Reserve::new(Arc::clone(&disk)));
         let reached = replayed.reached;
         let log = Log::new(Arc::clone(&disk), storage.store(), replayed, options.overlay_bytes);
 
-        let board = Arc::new(Board::default());
         let progress = Arc::new(Progress::default());
         let (queue, requests) = queue::unbounded_channel();
         let (turns, turned) = mpsc::channel();
@@ -190,6 +199,7 @@ impl Embedded {
             board: Arc::clone(&board),
             progress: Arc::clone(&progress),
             sequencer: queue.clone(),
+            failed: None,
         };
         let alarm = Alarm::new(&board, &queue);
         let applying = move || alarm.watch(|| applier.run(&turned));
@@ -264,9 +274,12 @@ impl Embedded {
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
         let mut storage = Storage::open(&disk, REPAIR_BYTES)?;
-        let (replayed, layer) = recovery::recover(&disk, &mut storage, REPAIR_BYTES, true)?;
+        let space = Space::new(disk.folder());
+        let (replayed, layer) = recovery::recover(&disk, &mut storage, &space, REPAIR_BYTES, true)?;
         if replayed.lost.is_some() {
-            storage.apply(&layer, replayed.reached)?;
+            if storage.apply(&layer, replayed.reached)? == Written::NoSpace {
+                return Err(space.error());
+            }
             replayed.put_aside(&disk)?;
         }
         Ok(replayed.lost.map(|lost| lost.to_string()))
@@ -284,6 +297,13 @@ impl Embedded {
         let (done, advanced) = oneshot::channel();
         self.0.send(Request::Advance(version, done))?;
         advanced.await.map_err(|_| self.0.board.closed())
+    }
+
+    /// Fails if it is closed, or the disk is full.
+    pub(super) fn check_open(&self) -> Result<()> {
+        let board = &self.0.board;
+        board.check_open()?;
+        if board.space.is_left() { Ok(()) } else { Err(board.space.error()) }
     }
 
     pub(super) async fn close(&self) {
@@ -360,7 +380,7 @@ impl Alarm {
 
     fn watch(self, work: impl FnOnce()) {
         if panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
-            self.board.close();
+            self.board.close_by_panic();
             // An error means that it has ended already.
             let _ = self.sequencer.send(Request::Failed);
         }

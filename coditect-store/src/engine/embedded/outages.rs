@@ -22,7 +22,7 @@ const COMMITS: u32 = 30;
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
-fn database(disk: Arc<dyn Disk>) -> Result<Database> {
+pub(super) fn database(disk: Arc<dyn Disk>) -> Result<Database> {
     // So little that all but the last commits are moved to the B-tree.
     let options = Options { overlay_bytes: 1 << 12, ..Options::default() };
     Embedded::start("memory", disk, &options).map(|engine| Database::of(Engine::Embedded(engine)))
@@ -120,7 +120,7 @@ async fn nor_is_it_otherwise_for_a_client_that_writes_itself() {
     try_all().await;
 }
 
-fn step() -> u64 {
+pub(super) fn step() -> u64 {
     env::var("CODITECT_OUTAGE_STEP").map_or(STEP, |step| step.parse().unwrap())
 }
 

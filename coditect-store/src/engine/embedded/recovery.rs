@@ -12,16 +12,19 @@ use super::{
     disk::Disk,
     layer::Layer,
     log::{self, Change, Changes, Encoder, Replay},
-    storage::Storage,
+    space::Space,
+    storage::{Storage, Written},
 };
 use crate::{Error, ErrorKind, Result};
 
-/// Finds it, in a layer of about so many bytes at the most; what is more is in the B-tree then. A log of which
+/// Finds it, in a layer of about so many bytes at the most; what is more is in the B-tree then, if that
+/// has `space`. A log of which
 /// something is missing is refused, before anything is written, unless what follows that `may_be_lost`.
 pub(super) fn recover(
     disk: &dyn Disk,
     storage: &mut Storage,
-    bytes: usize,
+    space: &Space,
+    mut bytes: usize,
     may_be_lost: bool,
 ) -> Result<(Replay, Layer)> {
     let (store, applied) = (storage.store(), storage.applied());
@@ -38,7 +41,12 @@ pub(super) fn recover(
         let Some(end) = slice.end else { return Ok((replayed, slice.layer)) };
         // Nothing may be in the B-tree that the log could lose.
         replayed.make_durable()?;
-        storage.apply_ahead(&slice.layer, replayed.reached.version)?;
+        if storage.apply_ahead(&slice.layer, replayed.reached.version)? == Written::NoSpace {
+            // The rest has to be in memory, however much it is: it can be read so.
+            space.set_tree_full(true);
+            (from, bytes) = (slice.from, usize::MAX / 8);
+            continue;
+        }
         parts += 1;
         tracing::info!(parts, "the log is long: parts of it were moved to the store's file");
         from = end;
@@ -199,7 +207,7 @@ mod tests {
                     }
                 }
             }
-            let (mut placed, _) = log.append(Draft::of(&[encoder.take()]), version).unwrap();
+            let (mut placed, _) = log.append(Draft::of(&[encoder.take()]), version, false).unwrap();
             placed.begin();
             states.push(plain.clone());
             if states.len() < commits.len() {
@@ -212,7 +220,7 @@ mod tests {
     /// All rows that are found with so many bytes of memory, and how many bytes stayed in memory.
     fn rows(disk: &dyn Disk, bytes: usize) -> Result<(Plain, usize)> {
         let mut storage = Storage::open(disk, CACHE)?;
-        let (_, layer) = recover(disk, &mut storage, bytes, false)?;
+        let (_, layer) = recover(disk, &mut storage, &Space::default(), bytes, false)?;
         let held = layer.bytes();
         let ground = Arc::new(Ground::new(Some(layer), storage.snapshot()?));
         let snapshot = Snapshot { active: Layer::default(), ground };

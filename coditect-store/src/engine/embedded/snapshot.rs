@@ -48,6 +48,18 @@ impl Ground {
         Self::new(Some(frozen), self.0.load().tree.clone())
     }
 
+    /// Returns the layer that is on its way to the B-tree, if there is one, and this without it.
+    pub(super) fn thaw(&self) -> (Option<Layer>, Self) {
+        let Below { frozen, tree } = Below::clone(&self.0.load());
+        (frozen, Self::new(None, tree))
+    }
+
+    /// `tree` has some of the frozen layer, and all that lies under it.
+    pub(super) fn rebase(&self, tree: storage::Snapshot) {
+        let frozen = self.0.load().frozen.clone();
+        self.0.store(Arc::new(Below { frozen, tree }));
+    }
+
     /// `tree` has all of this.
     pub(super) fn settle(&self, tree: storage::Snapshot) {
         self.0.store(Arc::new(Below { frozen: None, tree }));

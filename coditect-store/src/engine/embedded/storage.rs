@@ -28,10 +28,7 @@ use std::{
     io::{self, ErrorKind as Io},
     ops::Bound,
     panic::{self, AssertUnwindSafe},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::Arc,
 };
 
 use redb::{
@@ -41,9 +38,11 @@ use redb::{
 
 use super::{
     super::range::Order,
-    disk::{Disk, File},
+    backend::Backend,
+    disk::{Disk, Locked},
     layer::Layer,
-    log::Applied,
+    log::{Applied, Change},
+    space::no_space,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -69,9 +68,12 @@ const FILE_NAME: &str = "store.redb";
 /// The writer's side; there is one.
 pub(super) struct Storage {
     database: Database,
+    backend: Arc<Backend>,
     store: u64,
     applied: Applied,
     ahead: u64,
+    /// The most that the crate keeps of a transaction until it commits, in bytes.
+    buffer_bytes: u64,
 }
 
 /// A state of the whole store that stays as it is while others are written. Cheap to clone.
@@ -90,6 +92,7 @@ pub(super) struct Rows {
 /// What is written at once.
 pub(super) struct Batch<'a> {
     data: Table<'a, &'static [u8], &'static [u8]>,
+    backend: &'a Backend,
 }
 
 impl Storage {
@@ -107,11 +110,12 @@ impl Storage {
         builder.set_repair_callback(|session| {
             tracing::warn!(percent = session.progress() * 100.0, "repairing the store");
         });
-        let backend = Backend::open(disk)?;
+        let backend = open_backend(disk)?;
         guarded(|| {
+            let shared = SharedBackend(Arc::clone(&backend));
             let database =
-                builder.create_with_backend(backend).map_err(|error| open_error(disk, error))?;
-            Self::start(database)
+                builder.create_with_backend(shared).map_err(|error| open_error(disk, error))?;
+            Self::start(database, backend, cache_bytes)
         })
     }
 
@@ -127,7 +131,7 @@ impl Storage {
     /// Compares all pages of the file on `disk` with their sums, and puts right what redb can.
     /// Nobody else may have it open. True if it was sound.
     pub(super) fn check(disk: &dyn Disk) -> Result<bool> {
-        let backend = Backend::open(disk)?;
+        let backend = SharedBackend(open_backend(disk)?);
         guarded(|| {
             let mut builder = Builder::new();
             builder.set_cache_size(CHECK_CACHE_BYTES);
@@ -137,7 +141,7 @@ impl Storage {
         })
     }
 
-    fn start(database: Database) -> Result<Self> {
+    fn start(database: Database, backend: Arc<Backend>, cache_bytes: usize) -> Result<Self> {
         let read = database.begin_read().map_err(broken)?;
         let numbers = match read.open_table(META) {
             Ok(meta) => [FORMAT, STORE, LAST_VERSION, LOG, AHEAD].map(|name| value(&meta, name)),
@@ -172,7 +176,9 @@ impl Storage {
         let checksum = u32::try_from(checksum)
             .map_err(|_| corrupt("the store's checksum of its log makes no sense"))?;
         let ahead = ahead?.unwrap_or(0);
-        Ok(Self { database, store, applied: Applied { version, checksum }, ahead })
+        let applied = Applied { version, checksum };
+        let buffer_bytes = cache_bytes as u64 / 2;
+        Ok(Self { database, backend, store, applied, ahead, buffer_bytes })
     }
 
     /// What its log's files are known by.
@@ -199,52 +205,98 @@ impl Storage {
 
     /// Writes what is in `layer`, and that this is the log up to `applied`: all or nothing, and
     /// durable. After an error it must not be used any more.
-    pub(super) fn apply(&mut self, layer: &Layer, applied: Applied) -> Result<()> {
-        self.write(layer, |meta| {
+    pub(super) fn apply(&mut self, layer: &Layer, applied: Applied) -> Result<Written> {
+        let written = self.write(layer, |meta| {
             meta.insert(LAST_VERSION, applied.version)?;
             meta.insert(LOG, u64::from(applied.checksum))?;
             meta.insert(FORMAT, FORMAT_VERSION)?;
             meta.remove(AHEAD).map(drop)
         })?;
-        (self.applied, self.ahead) = (applied, 0);
-        Ok(())
+        if written == Written::Durably {
+            (self.applied, self.ahead) = (applied, 0);
+        }
+        Ok(written)
     }
 
     /// Writes what is in `layer`, a part of the log up to `version`; so it is [ahead](Self::ahead).
-    pub(super) fn apply_ahead(&mut self, layer: &Layer, version: u64) -> Result<()> {
-        self.write(layer, |meta| {
+    pub(super) fn apply_ahead(&mut self, layer: &Layer, version: u64) -> Result<Written> {
+        let written = self.write(layer, |meta| {
             meta.insert(FORMAT, FORMAT_AHEAD)?;
             meta.insert(AHEAD, version).map(drop)
         })?;
-        self.ahead = version;
-        Ok(())
+        if written == Written::Durably {
+            self.ahead = version;
+        }
+        Ok(written)
     }
 
+    /// Returns whether there is space for the most that `layer` may need, as if no page of the file were
+    /// free, and `kept` bytes are left then.
+    pub(super) fn has_space(&self, layer: &Layer, kept: u64) -> bool {
+        let needed = layer.changes().map(page_bytes).sum::<u64>().min(self.buffer_bytes);
+        let length = self.backend.len().unwrap_or(0);
+        self.backend.available() >= needed + kept + SYSTEM_BYTES + length / 4_096
+    }
+
+    /// Writes a layer and a note in one transaction. Without space for it nothing is written, or, if
+    /// that was noticed late, it is flushed before the next one begins.
     fn write(
         &self,
         layer: &Layer,
         note: impl FnOnce(&mut Table<'_, &'static str, u64>) -> Result<(), StorageError>,
-    ) -> Result<()> {
+    ) -> Result<Written> {
+        let flush = || self.backend.flush().map_err(|error| broken(redb::Error::Io(error)));
         guarded(|| {
+            if !flush()? {
+                return Ok(Written::NoSpace);
+            }
             let mut transaction = self.database.begin_write().map_err(broken)?;
             make_durable(&mut transaction).map_err(broken)?;
-            {
+            let filled = {
                 let data = transaction.open_table(DATA).map_err(broken)?;
-                layer.apply(&mut Batch { data })?;
+                layer.apply(&mut Batch { data, backend: &self.backend })
+            };
+            if !self.backend.is_spilling() {
+                filled?;
                 note(&mut transaction.open_table(META).map_err(broken)?).map_err(broken)?;
             }
-            transaction.commit().map_err(broken)
+            if self.backend.is_spilling() {
+                transaction.abort().map_err(broken)?;
+                self.backend.discard().map_err(|error| broken(redb::Error::Io(error)))?;
+                return Ok(Written::NoSpace);
+            }
+            transaction.commit().map_err(broken)?;
+            Ok(if flush()? { Written::Durably } else { Written::NoSpace })
         })
     }
 }
 
-/// How much is written before it is synced, in bytes. A commit that syncs the log meanwhile has no more
-/// than that before it on its way to the disk.
-const SYNC_BYTES: usize = 1 << 20;
+/// Bytes of the pages that a commit writes beside the data, but for those that grow with the file.
+const SYSTEM_BYTES: u64 = 512 << 10;
+/// Bytes of a page.
+const PAGE: u64 = 4_096;
+
+/// Returns the most that `change` may need of new pages: its own, whose number is a power of two, and the
+/// path to it.
+pub(super) fn page_bytes(change: Change<'_>) -> u64 {
+    match change {
+        Change::Set { key, value } => 2 * ((key.len() + value.len()) as u64 + PAGE),
+        Change::Clear { .. } => 2 * PAGE,
+        Change::ClearRange { .. } => 8 * PAGE,
+    }
+}
+
+/// The outcome of writing a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    Durably,
+    /// There is no space for it; the file is as before.
+    NoSpace,
+}
 
 thread_local! {
-    /// Whether this thread writes to a file while others commit. redb has readers write, too, when its cache
-    /// is full; those are not to wait for the disk longer than they must.
+    /// Whether this thread writes to a file while others commit. The crate has readers write, too, when its
+    /// cache is full; those are not to wait for the disk longer than they must.
     static SYNCS_OFTEN: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -253,70 +305,55 @@ pub(super) fn sync_often() {
     SYNCS_OFTEN.set(true);
 }
 
-/// The file, as redb has it.
+/// Opens and locks the file on `disk`.
+fn open_backend(disk: &dyn Disk) -> Result<Arc<Backend>> {
+    let path = disk.show(FILE_NAME);
+    let cannot = |error| unavailable(format!("cannot open {path}"), error);
+    let file = disk.open(FILE_NAME).map_err(cannot)?;
+    let holder = match file.try_lock().map_err(cannot)? {
+        Locked::Here => None,
+        Locked::ThisProcess => Some("this process, which has not closed it"),
+        Locked::AnotherProcess => Some("another process"),
+    };
+    if let Some(holder) = holder {
+        let message = format!("cannot open {path}: it is in use by {holder}");
+        return Err(Error::new(ErrorKind::Unavailable, message));
+    }
+    // The crate would make a store of it.
+    if file.len().map_err(cannot)? == 0 {
+        return Err(corrupt(format!("{path} is empty: it is not a store")));
+    }
+    Ok(Arc::new(Backend::new(file)))
+}
+
+/// The backend as the crate takes it; the storage keeps it too.
 #[derive(Debug)]
-struct Backend {
-    file: Arc<dyn File>,
-    /// Bytes that were written since it was synced, about.
-    unsynced: AtomicUsize,
-    /// Whether something failed to be synced: what is on disk is not known any more, though the system may
-    /// take it for synced. redb does not hear of it if it happens to a reader.
-    is_lost: AtomicBool,
-}
+struct SharedBackend(Arc<Backend>);
 
-impl Backend {
-    fn new(file: Arc<dyn File>) -> Self {
-        Self { file, unsynced: AtomicUsize::new(0), is_lost: AtomicBool::new(false) }
-    }
-
-    fn check(&self) -> io::Result<()> {
-        if self.is_lost.load(Ordering::SeqCst) {
-            return Err(io::Error::other("it failed to be synced before"));
-        }
-        Ok(())
-    }
-
-    fn open(disk: &dyn Disk) -> Result<Self> {
-        let path = disk.show(FILE_NAME);
-        let cannot = |error| unavailable(format!("{path} cannot be opened"), error);
-        let file = disk.open(FILE_NAME).map_err(cannot)?;
-        if !file.try_lock().map_err(cannot)? {
-            let message = format!("{path} is in use by another process");
-            return Err(Error::new(ErrorKind::Unavailable, message));
-        }
-        // redb would make a store of it.
-        if file.len().map_err(cannot)? == 0 {
-            return Err(corrupt(format!("{path} is empty: it is not a store")));
-        }
-        Ok(Self::new(file))
-    }
-}
-
-impl StorageBackend for Backend {
+impl StorageBackend for SharedBackend {
     fn len(&self) -> Result<u64, io::Error> {
-        self.file.len()
+        self.0.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        self.file.read(offset, out)
+        self.0.read(offset, out)
     }
 
     fn set_len(&self, length: u64) -> Result<(), io::Error> {
-        self.check()?;
-        self.file.set_len(length)
+        self.0.set_len(length)
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        self.check()?;
-        self.unsynced.store(0, Ordering::Relaxed);
-        self.file.sync().inspect_err(|_| self.is_lost.store(true, Ordering::SeqCst))
+        self.0.sync()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        self.check()?;
-        self.file.write(offset, data)?;
-        let unsynced = self.unsynced.fetch_add(data.len(), Ordering::Relaxed) + data.len();
-        if unsynced < SYNC_BYTES || !SYNCS_OFTEN.get() { Ok(()) } else { self.sync_data() }
+        self.0.write(offset, data, SYNCS_OFTEN.get())
+    }
+
+    /// Comes when the database is closed; transactions may keep the file open for longer.
+    fn close(&self) -> Result<(), io::Error> {
+        self.0.close()
     }
 }
 
@@ -355,7 +392,16 @@ impl Rows {
 }
 
 impl Batch<'_> {
+    /// Fails once there is no space: the rest would only fill memory.
+    fn check_space(&self) -> Result<()> {
+        if self.backend.is_spilling() {
+            return Err(Error::new(ErrorKind::Unavailable, "no space left for the B-tree file"));
+        }
+        Ok(())
+    }
+
     pub(super) fn set(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.check_space()?;
         let length = SUM_BYTES + value.len();
         let mut stored = self.data.insert_reserve(key, length).map_err(broken)?;
         let (sum, place) = stored.as_mut().split_at_mut(SUM_BYTES);
@@ -365,11 +411,13 @@ impl Batch<'_> {
     }
 
     pub(super) fn clear(&mut self, key: &[u8]) -> Result<()> {
+        self.check_space()?;
         self.data.remove(key).map_err(broken)?;
         Ok(())
     }
 
     pub(super) fn clear_range(&mut self, begin: &[u8], end: &[u8]) -> Result<()> {
+        self.check_space()?;
         self.data.retain_in::<&[u8], _>(begin..end, |_, _| false).map_err(broken)
     }
 }
@@ -382,11 +430,13 @@ fn create(disk: &dyn Disk) -> Result<()> {
     let random = getrandom::u64().map_err(|error| cannot(io::Error::other(error.to_string())))?;
     let draft = format!("store.{random:016x}.draft");
     let file = disk.create(&draft).map_err(cannot)?;
+    let backend = Arc::new(Backend::new(file));
     let made = guarded(|| {
         let database = Builder::new()
-            .create_with_backend(Backend::new(file))
+            .create_with_backend(SharedBackend(Arc::clone(&backend)))
             .map_err(|error| open_error(disk, error))?;
-        initialize(&database).map_err(|error| broken(*error))
+        initialize(&database).map_err(|error| broken(*error))?;
+        if backend.is_spilling() { Err(no_space(&disk.folder())) } else { Ok(()) }
     });
     let published = made.and_then(|()| match disk.publish(&draft, FILE_NAME) {
         Err(error) if error.kind() != Io::AlreadyExists => Err(cannot(error)),
@@ -522,43 +572,5 @@ fn corrupt(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Snapshot")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{
-        super::faulty::{Fault, Faulty},
-        *,
-    };
-
-    #[test]
-    fn what_failed_to_be_synced_once_is_never_taken_for_synced() {
-        let disk = Faulty::new(None);
-        let backend = Backend::new(disk.create("file").unwrap());
-        backend.write(0, b"1").unwrap();
-        disk.fail_from_now_on(Fault::Stop);
-        backend.sync_data().unwrap_err();
-        disk.repair();
-        let operations = disk.operations();
-        backend.sync_data().unwrap_err();
-        backend.write(0, b"2").unwrap_err();
-        backend.set_len(1).unwrap_err();
-        assert_eq!(disk.operations(), operations, "the disk was asked again");
-    }
-
-    #[test]
-    fn only_who_moves_commits_waits_for_the_disk_between() {
-        let disk = Faulty::new(None);
-        let backend = Backend::new(disk.create("file").unwrap());
-        let write_much = || {
-            let before = disk.operations();
-            (0..4).for_each(|at| backend.write(at, &vec![1; SYNC_BYTES]).unwrap());
-            disk.operations() - before
-        };
-        assert_eq!(write_much(), 4);
-        sync_often();
-        assert_eq!(write_much(), 8);
-        SYNCS_OFTEN.set(false);
     }
 }

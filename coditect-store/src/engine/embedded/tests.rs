@@ -339,3 +339,27 @@ async fn more_commits_than_the_queue_holds_wait_and_all_succeed() {
     }
     assert_eq!(seen, 6_000);
 }
+
+#[tokio::test]
+async fn close_frees_the_folder_under_finished_transactions() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(folder.path()).unwrap();
+    set(&database, b"a", b"1").await.unwrap();
+    let finished = database.begin();
+    finished.get(b"a").await.unwrap();
+    let view = database.view().await.unwrap();
+
+    let error = Database::open(folder.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("in use by this process"), "{error}");
+
+    database.close().await;
+    let again = Database::open(folder.path()).unwrap();
+    assert_eq!(again.begin().get(b"a").await.unwrap(), Some(b"1".to_vec()));
+    assert_eq!(finished.get(b"a").await.unwrap_err().kind(), ErrorKind::Closed);
+    drop((finished, view, database));
+    // What was dropped late has not unlocked what another has locked since.
+    let error = Database::open(folder.path()).unwrap_err();
+    assert!(error.to_string().contains("in use by this process"), "{error}");
+    set(&again, b"b", b"2").await.unwrap();
+}

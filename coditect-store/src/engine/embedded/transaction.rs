@@ -96,7 +96,7 @@ impl ReadPoint {
             });
         }
         let fixed = self.fixed.as_ref();
-        fixed.map(|(published, _)| published).ok_or_else(limits::closed)
+        fixed.map(|(published, _)| published).ok_or_else(|| board.closed())
     }
 }
 
@@ -433,7 +433,8 @@ impl Transaction {
         let (answer, answered) = oneshot::channel();
         let _committing = self.shared.commit(commit(answer, permit))?;
         // The sequencer answers all that it takes: if it did not, it died on the way.
-        answered.await.unwrap_or_else(|_| Err(limits::maybe_committed()))
+        let died = || limits::maybe_committed().because(self.shared.board.closed());
+        answered.await.unwrap_or_else(|_| Err(died()))
     }
 }
 

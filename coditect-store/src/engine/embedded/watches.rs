@@ -11,7 +11,7 @@ use super::{
     snapshot::Snapshot,
     sync::Mutex,
 };
-use crate::{Result, telemetry};
+use crate::{Error, Result, telemetry};
 
 /// One who waits: fired when the key's value is no longer the expected one.
 #[derive(Debug)]
@@ -102,11 +102,11 @@ impl Watches {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).has_room()
     }
 
-    /// Tells all that nothing will change any more.
-    pub(super) fn close(&self) {
+    /// Ends all with `cause`: nothing will change any more.
+    pub(super) fn close(&self, cause: impl Fn() -> Error) {
         let table = mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         for watcher in table.by_key.into_values().flatten() {
-            let _ = watcher.fire.send(Err(limits::closed()));
+            let _ = watcher.fire.send(Err(cause()));
         }
     }
 }

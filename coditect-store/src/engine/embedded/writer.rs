@@ -70,8 +70,9 @@ impl Writer {
         let _closing = CloseOnPanic(&self.board);
         if self.board.check_open().is_err() {
             let may_be_there = frame.is_some_and(|frame| frame.has_begun());
-            let error = if may_be_there { limits::maybe_committed } else { limits::closed };
-            answer_all(decided, |_| Err(error()));
+            let closed = || self.board.closed();
+            let unknown = || limits::maybe_committed().because(closed());
+            answer_all(decided, |_| Err(if may_be_there { unknown() } else { closed() }));
             return false;
         }
         if let Some(turn) = turn {
@@ -114,7 +115,7 @@ struct CloseOnPanic<'a>(&'a Board);
 impl Drop for CloseOnPanic<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.close();
+            self.0.close_by_panic();
         }
     }
 }

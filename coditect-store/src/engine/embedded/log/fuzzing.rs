@@ -117,7 +117,7 @@ fn is_cut_or_refused(input: &mut Input<'_>) {
         let length = 24 + changes.iter().map(Change::length).sum::<usize>();
         let (at, other) = (usize::from(u16::from_be_bytes(input.array())) % length, input.byte());
         let (placed, _) =
-            log.append(Draft::of(&[changes.iter().copied().collect()]), version).unwrap();
+            log.append(Draft::of(&[changes.iter().copied().collect()]), version, false).unwrap();
         damages.push((placed.at + at as u64, other));
         placed.write().unwrap();
         written.push(format!("{changes:?}").into_bytes());

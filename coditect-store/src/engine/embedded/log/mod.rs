@@ -51,8 +51,14 @@ pub(super) use self::{
     frame::Draft,
     recovery::{Applied, Replay, replay},
 };
-use super::disk::{Disk, File};
+use super::{
+    disk::{Disk, File},
+    space::is_no_space,
+};
 use crate::{Error, ErrorKind, Result};
+
+/// Bytes at the end of a segment that only frames may use that free more than they take.
+const RESERVE: u64 = 64 << 10;
 
 /// The writer's end.
 #[derive(Debug)]
@@ -65,6 +71,8 @@ pub(super) struct Log {
     last: u32,
     /// How long a segment is at the most, in bytes.
     longest: u64,
+    /// Whether the last segment that was asked for found no space.
+    is_full: bool,
 }
 
 #[derive(Debug)]
@@ -127,39 +135,59 @@ impl Log {
             used: used.into(),
             last: reached.checksum,
             longest: (overlay_bytes as u64 / 4).clamp(SHORTEST, LONGEST),
+            is_full: false,
         }
     }
 
-    /// Gives the next frame its place. An error leaves the log as it was.
-    pub(super) fn append(&mut self, mut draft: Draft, version: u64) -> Result<(Placed, Applied)> {
+    /// Gives the next frame its place. An error leaves the log as it was. The end of a segment is kept
+    /// for frames that `may_use_reserve`, until there is a next one.
+    pub(super) fn append(
+        &mut self,
+        mut draft: Draft,
+        version: u64,
+        may_use_reserve: bool,
+    ) -> Result<(Placed, Applied)> {
         let length = draft.length() as u64;
-        let mut active = match self.active.take() {
-            Some(active) if active.at + length <= active.segment.slot.length => active,
-            full => {
-                let segment = self.supply.take(length, self.next_length(full.as_ref()));
-                // Also if there is no other, it is full.
-                if let Some(Active { segment, last_version, .. }) = full {
-                    self.used.push_back((segment.slot, last_version));
-                }
-                Active { segment: segment?, at: FRAMES, last_version: version }
+        let has_room = self.active.as_ref().is_some_and(|active| {
+            let kept = if may_use_reserve || self.supply.is_ready() { 0 } else { RESERVE };
+            active.at + length + kept <= active.segment.slot.length
+        });
+        if !has_room {
+            let taken = self.supply.take(length, self.next_length());
+            self.is_full = taken.as_ref().is_err_and(is_no_space);
+            let segment = taken.map_err(|error| cannot("be lengthened", error))?;
+            let next = Active { segment, at: FRAMES, last_version: version };
+            if let Some(Active { segment, last_version, .. }) = self.active.replace(next) {
+                self.used.push_back((segment.slot, last_version));
             }
-        };
+        }
+        let Some(active) = &mut self.active else { return Err(no_segment()) };
         let checksum = draft.finish(active.segment.header, self.last, version);
         let file = Arc::clone(&active.segment.slot.file);
         let placed = Placed { file, at: active.at, frame: draft, begun: None };
         active.at += length;
         active.last_version = version;
         if active.at > active.segment.slot.length / 2 {
-            self.supply.prepare(self.next_length(Some(&active)));
+            self.supply.prepare(self.next_length());
         }
-        self.active = Some(active);
         self.last = checksum;
         Ok((placed, Applied { version, checksum }))
     }
 
+    /// Returns whether the last segment that was asked for found no space.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// Returns whether there is a segment for the next frames, after trying to get one.
+    pub(super) fn has_next(&mut self) -> bool {
+        self.is_full = !self.supply.has_next(self.next_length());
+        !self.is_full
+    }
+
     /// Each segment is longer than the one before: who writes little keeps little.
-    fn next_length(&self, active: Option<&Active>) -> u64 {
-        let length = active.map_or(SHORTEST, |active| active.segment.slot.length * 4);
+    fn next_length(&self) -> u64 {
+        let length = self.active.as_ref().map_or(SHORTEST, |active| active.segment.slot.length * 4);
         length.clamp(SHORTEST, self.longest)
     }
 
@@ -171,6 +199,10 @@ impl Log {
             self.supply.give(slot);
         }
     }
+}
+
+fn no_segment() -> Error {
+    cannot("be lengthened", io::Error::other("there is no segment"))
 }
 
 fn cannot(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {

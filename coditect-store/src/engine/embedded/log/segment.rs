@@ -2,15 +2,12 @@
 
 use std::{io, sync::Arc};
 
-use super::{
-    super::{
-        disk::{Disk, File},
-        sync::{
-            atomic::{AtomicBool, Ordering},
-            mpsc, thread,
-        },
+use super::super::{
+    disk::{Disk, File},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc, thread,
     },
-    cannot,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -201,6 +198,10 @@ pub(super) struct Supply {
     next_name: u32,
     free: Vec<Slot>,
     ready: Option<mpsc::Receiver<io::Result<Segment>>>,
+    /// The one that was made ready.
+    next: Option<Segment>,
+    /// Why the last one could not be.
+    failed: Option<io::Error>,
     is_wanted: Arc<AtomicBool>,
 }
 
@@ -229,8 +230,17 @@ impl Supply {
         let next_name = taken.iter().filter_map(|slot| number_of(&slot.name)).max();
         let next_name = next_name.map_or(0, |last| last + 1);
         let is_wanted = Arc::new(AtomicBool::new(true));
-        let mut supply =
-            Self { disk, store, next_number, next_name, free: Vec::new(), ready: None, is_wanted };
+        let mut supply = Self {
+            disk,
+            store,
+            next_number,
+            next_name,
+            free: Vec::new(),
+            ready: None,
+            next: None,
+            failed: None,
+            is_wanted,
+        };
         supply.remove_drafts();
         for slot in free {
             supply.give(slot);
@@ -240,9 +250,19 @@ impl Supply {
 
     /// Takes back a file whose frames are in the B-tree.
     pub(super) fn give(&mut self, slot: Slot) {
-        if self.free.len() < FREE && slot.length <= LONGEST {
-            self.free.push(slot);
-        } else {
+        if slot.length > LONGEST {
+            return self.remove(&slot.name);
+        }
+        self.free.push(slot);
+        self.remove_surplus();
+    }
+
+    /// Removes the shortest free files, but for those that are kept for later.
+    fn remove_surplus(&mut self) {
+        while self.free.len() > FREE {
+            let shortest = self.free.iter().enumerate().min_by_key(|(_, slot)| slot.length);
+            let Some(at) = shortest.map(|(at, _)| at) else { return };
+            let slot = self.free.swap_remove(at);
             self.remove(&slot.name);
         }
     }
@@ -263,7 +283,8 @@ impl Supply {
 
     /// Begins to make a segment ready; of `length` bytes, if it is a new one.
     pub(super) fn prepare(&mut self, length: u64) {
-        if self.ready.is_some() {
+        self.poll();
+        if self.ready.is_some() || self.next.is_some() {
             return;
         }
         let salt = getrandom::u64();
@@ -273,15 +294,7 @@ impl Supply {
             self.next_number += 1;
             header
         });
-        let longest = self.free.iter().enumerate().max_by_key(|(_, slot)| slot.length);
-        let slot = longest.map(|(at, _)| at).map(|at| self.free.swap_remove(at));
-        let slot = slot.and_then(|slot| {
-            let is_long_enough = slot.length >= length;
-            if !is_long_enough {
-                self.remove(&slot.name);
-            }
-            is_long_enough.then_some(slot)
-        });
+        let slot = self.longest_free(length);
         let name = format!("{PREFIX}{:04}{SUFFIX}", self.next_name);
         if slot.is_none() {
             self.next_name += 1;
@@ -309,20 +322,66 @@ impl Supply {
         let _ = thread::Builder::new().name("coditect-segment".to_owned()).spawn(work);
     }
 
+    /// Takes the longest free file, if it has at least `length` bytes.
+    fn longest_free(&mut self, length: u64) -> Option<Slot> {
+        let (at, slot) = self.free.iter().enumerate().max_by_key(|(_, slot)| slot.length)?;
+        (slot.length >= length).then_some(at).map(|at| self.free.swap_remove(at))
+    }
+
+    /// Takes what has been made, if it is done; does not wait.
+    fn poll(&mut self) {
+        let Some(made) = self.ready.as_ref().map(mpsc::Receiver::try_recv) else { return };
+        match made {
+            Err(mpsc::TryRecvError::Empty) => {}
+            Err(mpsc::TryRecvError::Disconnected) => self.ready = None,
+            Ok(made) => self.made(made),
+        }
+    }
+
+    fn made(&mut self, made: io::Result<Segment>) {
+        self.ready = None;
+        match made {
+            Ok(segment) => {
+                self.next = Some(segment);
+                self.remove_surplus();
+            }
+            Err(error) => self.failed = Some(error),
+        }
+    }
+
+    /// Returns whether the next segment is ready.
+    pub(super) fn is_ready(&mut self) -> bool {
+        self.poll();
+        self.next.is_some()
+    }
+
+    /// Returns whether the next segment is ready; begins to make it otherwise.
+    pub(super) fn has_next(&mut self, length: u64) -> bool {
+        self.poll();
+        if self.next.is_none() && self.ready.is_none() {
+            let length = if self.failed.take().is_some() { FRAMES } else { length };
+            self.prepare(length.max(SHORTEST));
+        }
+        self.next.is_some()
+    }
+
     /// A segment that has room for `room` bytes of frames. It waits for one that is being made; if that
     /// fails there may be room for a shorter one.
-    pub(super) fn take(&mut self, room: u64, length: u64) -> Result<Segment> {
+    pub(super) fn take(&mut self, room: u64, length: u64) -> io::Result<Segment> {
         let needed = FRAMES + room;
         let mut length = length.max(needed);
         loop {
             self.prepare(length);
-            let Some(ready) = self.ready.take() else { continue };
-            let lost = |_| io::Error::other("the thread that made it is gone");
-            match ready.recv().map_err(lost).and_then(|made| made) {
-                Ok(segment) if segment.slot.length >= needed => return Ok(segment),
-                Ok(segment) => self.free.push(segment.slot),
-                Err(_) if length > needed => length = needed,
-                Err(error) => return Err(cannot("be lengthened", error)),
+            if let Some(ready) = self.ready.take() {
+                let lost = |_| io::Error::other("the thread that made it is gone");
+                self.made(ready.recv().map_err(lost).and_then(|made| made));
+            }
+            match (self.next.take(), self.failed.take()) {
+                (Some(segment), _) if segment.slot.length >= needed => return Ok(segment),
+                (Some(segment), _) => self.free.push(segment.slot),
+                (None, Some(_)) if length > needed => length = needed,
+                (None, Some(error)) => return Err(error),
+                (None, None) => {}
             }
         }
     }
@@ -426,7 +485,7 @@ mod tests {
             let of_supply = Arc::new(disk.clone()) as Arc<dyn Disk>;
             let mut supply = Supply::new(of_supply, 1, 1, &[], Vec::new());
             let error = supply.take(100, 2 * LONGEST).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
             assert!(disk.names().unwrap().is_empty(), "{:?}", disk.names());
             disk.repair();
             supply.take(100, SHORTEST).unwrap();

@@ -242,7 +242,7 @@ async fn a_gigabyte_is_recovered() {
         for row in batch * ROWS..(batch + 1) * ROWS {
             rows.push(Change::Set { key: &key(row), value: &[row.to_be_bytes()[7]; 1_000] });
         }
-        let (placed, _) = log.append(Draft::of(&[rows.take()]), batch + 1).unwrap();
+        let (placed, _) = log.append(Draft::of(&[rows.take()]), batch + 1, false).unwrap();
         placed.write().unwrap();
     }
     drop((log, storage, disk));

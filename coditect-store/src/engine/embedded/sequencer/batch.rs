@@ -61,7 +61,9 @@ impl Batch {
 impl Sequencer {
     /// Begins a batch, and a turn if it is time for one.
     pub(super) fn open(&mut self) -> Batch {
-        let is_much = self.head.active.bytes() >= self.overlay_bytes / TURNS;
+        // Without space the B-tree is tried again from time to time, not with each batch.
+        let is_much = self.head.active.bytes() >= self.overlay_bytes / TURNS
+            && !self.board.space.tree_is_full();
         let turn = if is_much || self.is_turn_due { self.turn() } else { None };
         self.last_version = self.next_version();
         Batch {

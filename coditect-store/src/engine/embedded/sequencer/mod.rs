@@ -20,6 +20,7 @@
 //! it, and the engine is closed.
 
 mod batch;
+mod space;
 
 use std::{
     mem,
@@ -32,7 +33,6 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use self::batch::Batch;
 use super::{
-    super::limits,
     applier::{Progress, Turn},
     board::{Board, Published},
     conflicts::RecentWrites,
@@ -80,6 +80,8 @@ pub(super) enum Request {
     Written,
     /// What was committed has waited for long enough to go to the B-tree.
     Turn,
+    /// What was to go to the B-tree found no space there, which holds the log up to this.
+    CheckpointFailed(Applied),
     /// Something failed that nothing can be done after.
     Failed,
     /// Ends it; whom to tell, if somebody waits.
@@ -129,6 +131,9 @@ struct CloseOnDrop(Arc<Board>);
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close_by_panic();
+        }
         self.0.close();
     }
 }
@@ -166,7 +171,7 @@ pub(super) fn run(
     let closing = CloseOnDrop(board);
     let serving = AssertUnwindSafe(|| serve(place, &mut queue));
     let stopped = panic::catch_unwind(serving).unwrap_or_else(|_| {
-        closing.0.close();
+        closing.0.close_by_panic();
         None
     });
     let sequencer = place.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -174,7 +179,7 @@ pub(super) fn run(
     // Also those who are just coming in.
     while let Some(request) = queue.blocking_recv() {
         match request {
-            Request::Commit(commit) => drop(commit.answer.send(Err(limits::closed()))),
+            Request::Commit(commit) => drop(commit.answer.send(Err(closing.0.closed()))),
             Request::Stop(Some(done)) => drop(done.send(())),
             // Who asked to advance finds nobody to answer.
             _ => {}
@@ -217,7 +222,7 @@ pub(super) fn lead(place: &Place, commit: Commit, failed: impl FnOnce()) -> Opti
     let is_healthy = panic::catch_unwind(commit).unwrap_or_else(|_| {
         // It ends here, as it would on its own thread; the client is not to.
         if let Some(sequencer) = place.take() {
-            sequencer.board.close();
+            sequencer.board.close_by_panic();
         }
         false
     });
@@ -273,6 +278,9 @@ impl Sequencer {
                 self.is_turn_due = true;
                 true
             }
+            Some(Request::CheckpointFailed(applied)) => {
+                self.close_open(left) && self.take_back(applied)
+            }
             Some(Request::Failed) => false,
             Some(Request::Stop(done)) => {
                 self.close_open(left);
@@ -281,7 +289,7 @@ impl Sequencer {
         };
         if !healthy {
             if let Some(batch) = self.open.take() {
-                answer_all(batch.prepared.decided, |_| Err(limits::closed()));
+                answer_all(batch.prepared.decided, |_| Err(self.board.closed()));
             }
             return Step::End(None);
         }
@@ -290,6 +298,16 @@ impl Sequencer {
 
     /// Adds a commit to the open batch, and closes that if it is full.
     fn commit(&mut self, commit: Commit, left: usize) -> bool {
+        if !self.board.space.is_left() {
+            self.look_for_space();
+            if !self.board.space.is_left() && !self.is_admitted_without_space(&commit) {
+                let _ = commit.answer.send(Err(self.board.space.error()));
+                return true;
+            }
+            if self.board.space.log_is_full() {
+                self.board.space.release_reserve();
+            }
+        }
         let mut batch = self.open.take().unwrap_or_else(|| self.open());
         match self.add(&mut batch, commit) {
             Ok(()) if batch.has_room() => {
@@ -313,7 +331,8 @@ impl Sequencer {
 
     /// Ends it: what is in the log is moved to the B-tree, so that the next start has nothing to do.
     fn finish(&mut self) {
-        while self.progress.is_busy() && self.board.check_open().is_ok() {
+        let may_end = |board: &Board| board.check_open().is_ok() && !board.space.tree_is_full();
+        while self.progress.is_busy() && may_end(&self.board) {
             self.progress.wait(LONGEST_WAIT);
         }
         let turn = self.turn();
@@ -325,7 +344,9 @@ impl Sequencer {
     fn close_batch(&mut self, mut batch: Batch, left: usize) -> bool {
         telemetry::batched(batch.prepared.decided.len(), left);
         if batch.accepted > 0 {
-            match self.log.append(Draft::of(&batch.prepared.done), batch.version) {
+            let may_use_reserve = !self.board.space.is_left();
+            let draft = Draft::of(&batch.prepared.done);
+            match self.log.append(draft, batch.version, may_use_reserve) {
                 Ok((mut placed, reached)) => {
                     self.reached = reached;
                     self.shown = batch.version;
@@ -338,7 +359,10 @@ impl Sequencer {
                     batch.prepared.frame = Some(placed);
                     batch.prepared.state = Some(Published::new(batch.version, self.head.clone()));
                 }
-                Err(error) => return self.refuse(batch, error),
+                Err(error) => {
+                    let error = self.cause_of(error);
+                    return self.refuse(batch, error);
+                }
             }
         }
         let Batch { prepared, bytes, before, .. } = batch;
@@ -407,6 +431,7 @@ impl Sequencer {
     /// A turn while nothing is committed.
     fn turn_alone(&mut self) -> bool {
         self.leaving = None;
+        self.look_for_space();
         self.log.release(self.progress.applied());
         let Some(turn) = self.turn() else { return true };
         let same = Some((self.shown, self.head.clone()));
@@ -429,6 +454,7 @@ impl Sequencer {
         while self.waiting() > self.overlay_bytes
             && self.progress.is_busy()
             && self.board.check_open().is_ok()
+            && !self.board.space.tree_is_full()
         {
             self.progress.wait(LONGEST_WAIT);
         }

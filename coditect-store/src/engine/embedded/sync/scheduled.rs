@@ -87,14 +87,14 @@ impl Condvar {
 }
 
 pub(in super::super) mod mpsc {
-    use std::{sync::mpsc::TryRecvError, time::Duration};
+    use std::time::Duration;
 
     pub(in super::super::super) use mpsc::Sender;
     use shuttle::{
         rand::{Rng as _, thread_rng},
         sync::mpsc,
     };
-    pub(in super::super::super) use std::sync::mpsc::{RecvError, RecvTimeoutError};
+    pub(in super::super::super) use std::sync::mpsc::{RecvError, RecvTimeoutError, TryRecvError};
 
     #[derive(Debug)]
     pub(in super::super::super) struct Receiver<T>(mpsc::Receiver<T>);
@@ -114,6 +114,10 @@ pub(in super::super) mod mpsc {
     impl<T> Receiver<T> {
         pub(in super::super::super) fn recv(&self) -> Result<T, RecvError> {
             self.0.recv()
+        }
+
+        pub(in super::super::super) fn try_recv(&self) -> Result<T, TryRecvError> {
+            self.0.try_recv()
         }
 
         /// Chance decides whether the time is over before something comes.

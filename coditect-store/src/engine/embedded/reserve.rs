@@ -1,0 +1,43 @@
+//! Space that is kept for the checkpoints which free more than they take: a file with nothing in it but
+//! blocks, which is removed before such a checkpoint on a full disk and made again afterwards.
+
+use std::sync::Arc;
+
+use super::{disk::Disk, space::is_no_space};
+
+/// The name of the file.
+pub(super) const FILE_NAME: &str = "reserve";
+/// Its blocks, in bytes.
+const RESERVE: u64 = 8 << 20;
+
+#[derive(Debug)]
+pub(super) struct Reserve {
+    disk: Arc<dyn Disk>,
+    is_there: bool,
+}
+
+impl Reserve {
+    /// The reserve on `disk`, which an earlier run may have left.
+    pub(super) fn new(disk: Arc<dyn Disk>) -> Self {
+        let mut reserve = Self { disk, is_there: false };
+        reserve.restore();
+        reserve
+    }
+
+    /// Allocates it unless it is there; false if there is no space for it.
+    pub(super) fn restore(&mut self) -> bool {
+        if self.is_there {
+            return true;
+        }
+        let file = self.disk.open(FILE_NAME).or_else(|_| self.disk.create(FILE_NAME));
+        let allocated = file.and_then(|file| file.allocate(0, RESERVE));
+        // A file system that cannot allocate has none.
+        self.is_there = !allocated.is_err_and(|error| is_no_space(&error));
+        self.is_there
+    }
+
+    /// Frees its blocks.
+    pub(super) fn release(&mut self) {
+        self.is_there = self.disk.remove(FILE_NAME).is_err();
+    }
+}

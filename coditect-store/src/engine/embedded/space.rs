@@ -1,0 +1,110 @@
+//! Whether the disk has room for more.
+//!
+//! Two things need new space: a further segment of the log, and the pages of a checkpoint in the B-tree
+//! file. While either lacks it, reads and watches continue, and commits fail unless they free more than
+//! they write: those use what is left of the active segment, and the [reserve](super::reserve). Both are
+//! tried again every [`RETRY_INTERVAL`], so nothing has to be restarted once there is room.
+
+use std::{
+    io::{self, ErrorKind as Io},
+    sync::PoisonError,
+    time::Duration,
+};
+
+use super::{
+    reserve::Reserve,
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use crate::{Error, ErrorKind};
+
+/// Time between two attempts to get space.
+pub(super) const RETRY_INTERVAL: Duration =
+    Duration::from_millis(if cfg!(test) { 10 } else { 1_000 });
+
+/// Space for the log and for the B-tree file, on one disk.
+#[derive(Debug, Default)]
+pub(super) struct Space {
+    folder: String,
+    log_is_full: AtomicBool,
+    tree_is_full: AtomicBool,
+    reserve: Mutex<Option<Reserve>>,
+}
+
+impl Space {
+    pub(super) fn new(folder: String) -> Self {
+        Self { folder, ..Self::default() }
+    }
+
+    /// Keeps `reserve` for commits that free more than they take.
+    pub(super) fn keep(&self, reserve: Reserve) {
+        *self.reserve() = Some(reserve);
+    }
+
+    /// Frees what is kept in reserve, for a commit or a checkpoint that frees more than it takes.
+    pub(super) fn release_reserve(&self) {
+        if let Some(reserve) = &mut *self.reserve() {
+            reserve.release();
+        }
+    }
+
+    /// Allocates the reserve again unless it is there; false if there is no space for it.
+    pub(super) fn restore_reserve(&self) -> bool {
+        self.reserve().as_mut().is_none_or(Reserve::restore)
+    }
+
+    fn reserve(&self) -> MutexGuard<'_, Option<Reserve>> {
+        self.reserve.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns whether both have room.
+    pub(super) fn is_left(&self) -> bool {
+        !self.log_is_full() && !self.tree_is_full()
+    }
+
+    pub(super) fn log_is_full(&self) -> bool {
+        self.log_is_full.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn tree_is_full(&self) -> bool {
+        self.tree_is_full.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_log_full(&self, is_full: bool) {
+        self.set(&self.log_is_full, is_full, "log");
+    }
+
+    pub(super) fn set_tree_full(&self, is_full: bool) {
+        self.set(&self.tree_is_full, is_full, "B-tree file");
+    }
+
+    fn set(&self, flag: &AtomicBool, is_full: bool, file: &str) {
+        if flag.swap(is_full, Ordering::SeqCst) == is_full {
+            return;
+        }
+        let folder = &self.folder;
+        if is_full {
+            tracing::error!(folder, file, "no space left: commits are refused until there is");
+        } else {
+            tracing::info!(folder, file, "space is available again");
+        }
+    }
+
+    /// Returns the error of a commit that is refused for want of space.
+    pub(super) fn error(&self) -> Error {
+        no_space(&self.folder)
+    }
+}
+
+/// Returns the error that `folder` has no space left.
+pub(super) fn no_space(folder: &str) -> Error {
+    let message = format!("no space left in {folder}: free some, or enlarge the disk");
+    Error::new(ErrorKind::Unavailable, message)
+}
+
+/// Returns whether `error` is about space, rather than a failing disk.
+pub(super) fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), Io::StorageFull | Io::QuotaExceeded)
+}
