@@ -70,7 +70,7 @@ fn main() -> Outcome<()> {
 #[tokio::main]
 async fn run(plan: &Plan) -> Outcome<Vec<Times>> {
     let folder = tempfile::tempdir_in(".")?;
-    let options = Options { cache_bytes: plan.cache_mib << 20, ..Options::default() };
+    let options = Options::default().cache_bytes(plan.cache_mib << 20);
     let store = Store::open(coditect_benches::database(folder.path(), &options)?).await?;
     let bare = redb::Builder::new()
         .set_cache_size(options.cache_bytes)

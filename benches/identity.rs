@@ -83,9 +83,8 @@ fn run(plan: &Plan) -> Outcome<Vec<Line>> {
     let token = devices[0].access.clone();
 
     let document = auth.jwks();
-    let verifier = |remembered| {
-        JwksVerifier::new(&document, AccessSettings { remembered, ..AccessSettings::default() })
-    };
+    let verifier =
+        |remembered| JwksVerifier::new(&document, AccessSettings::default().remembered(remembered));
     let (remembering, forgetful) = (verifier(10_000)?, verifier(0)?);
     let set: JwkSet = serde_json::from_value(document.clone())?;
     let kid = jsonwebtoken::decode_header(&token)?.kid.ok_or("no kid")?;
@@ -144,7 +143,7 @@ async fn opened(folder: &std::path::Path, clock: &Clock) -> Outcome<Auth> {
     let store = entities(Store::options())
         .open(coditect_benches::database(folder, &Options::default())?)
         .await?;
-    let settings = Settings { hash: HashParams::weak_for_tests(), ..Settings::default() };
+    let settings = Settings::default().hash(HashParams::weak_for_tests());
     Ok(Auth::open(store, MasterKey::generate()?, clock.clone(), settings).await?)
 }
 

@@ -27,7 +27,7 @@ async fn run(mebibytes: u64) -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir_in(".")?;
     // The engine's cache is what a program with little memory makes smaller first, and then what may wait in
     // memory while the disk is busy.
-    let options = Options { cache_bytes: 8 << 20, overlay_bytes: 16 << 20, ..Options::default() };
+    let options = Options::default().cache_bytes(8 << 20).overlay_bytes(16 << 20);
     let store = Store::open(Database::open_with(folder.path(), &options)?).await?;
     let (tenant, clock) = (TenantId::new(), Clock::system());
 

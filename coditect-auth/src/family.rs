@@ -55,6 +55,7 @@ use crate::refresh::{RefreshToken, Salt};
 
 /// Lifetimes of sessions, and the grace of replaced refresh tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Lifetimes {
     /// A session that isn't refreshed for this long ends.
     pub idle: TimeDelta,
@@ -63,6 +64,29 @@ pub struct Lifetimes {
     /// Time from the confirmation of a rotation for which the replaced token still returns its
     /// successor. Zero: none.
     pub grace: TimeDelta,
+}
+
+impl Lifetimes {
+    /// Sets `idle`.
+    #[must_use]
+    pub fn idle(mut self, idle: TimeDelta) -> Self {
+        self.idle = idle;
+        self
+    }
+
+    /// Sets `absolute`.
+    #[must_use]
+    pub fn absolute(mut self, absolute: TimeDelta) -> Self {
+        self.absolute = absolute;
+        self
+    }
+
+    /// Sets `grace`.
+    #[must_use]
+    pub fn grace(mut self, grace: TimeDelta) -> Self {
+        self.grace = grace;
+        self
+    }
 }
 
 impl Default for Lifetimes {
@@ -102,6 +126,7 @@ pub struct Presented {
 
 /// What to do, and what the client gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Decision {
     /// Store [`rotated`]; give the successor.
     Rotate,

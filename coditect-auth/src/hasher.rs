@@ -37,6 +37,7 @@ const WAITING: usize = 128;
 
 /// What verifying a password has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Verdict {
     /// It is the one.
     Matches {

@@ -11,6 +11,7 @@ const LONGEST: usize = 64;
 
 /// Something that a token may be allowed to do here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Scope {
     /// To read what its user may read.
     Read,

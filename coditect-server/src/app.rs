@@ -83,24 +83,16 @@ impl App {
             None if config.ephemeral => MasterKey::generate()?,
             _ => master_key(&config.place.data, &store).await?,
         };
-        let settings = Settings {
-            access: AccessSettings {
-                ttl: time_delta(config.access_ttl),
-                ..AccessSettings::default()
-            },
-            lifetimes: Lifetimes {
-                grace: time_delta(config.refresh_grace),
-                ..Lifetimes::default()
-            },
-            courier: match config.courier {
+        let settings = Settings::default()
+            .access(AccessSettings::default().ttl(time_delta(config.access_ttl)))
+            .lifetimes(Lifetimes::default().grace(time_delta(config.refresh_grace)))
+            .courier(match config.courier {
                 CourierKind::None => None,
                 CourierKind::Log => Some(Arc::new(LogCourier)),
-            },
-            peppers: peppers()?,
-            key_rotation: time_delta(config.key_rotation),
-            max_logins: config.max_logins,
-            ..Settings::default()
-        };
+            })
+            .peppers(peppers()?)
+            .key_rotation(time_delta(config.key_rotation))
+            .max_logins(config.max_logins);
         let auth = Auth::open(store.clone(), master_key, clock.clone(), settings).await?;
         let sockets = Sockets::new(config.max_connections);
         Ok(Self {

@@ -44,6 +44,7 @@ pub struct Command {
 
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]
+#[non_exhaustive]
 pub enum Verb {
     /// Serve, as without a verb.
     Serve(Box<Config>),
@@ -174,6 +175,7 @@ pub struct User {
 
 /// What to do with users.
 #[derive(Clone, Debug, Subcommand)]
+#[non_exhaustive]
 pub enum UserVerb {
     /// Make a user and their tenant. Without a password they get a token to set one with.
     Create(NewUser),
@@ -232,6 +234,7 @@ pub struct Keys {
 
 /// What to do with keys.
 #[derive(Clone, Debug, Subcommand)]
+#[non_exhaustive]
 pub enum KeysVerb {
     /// All signing keys, oldest first: id, algorithm, state, since when.
     List(Place),

@@ -208,6 +208,7 @@ pub struct Config {
 
 /// How tokens get to the addresses that they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[non_exhaustive]
 pub enum CourierKind {
     /// They don't.
     None,
@@ -217,6 +218,7 @@ pub enum CourierKind {
 
 /// The shape of the log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[non_exhaustive]
 pub enum LogFormat {
     /// For people.
     Text,

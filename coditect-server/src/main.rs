@@ -50,6 +50,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Faulty) => ExitCode::from(FAULTY),
+        Ok(_) => ExitCode::FAILURE,
         Err(error) => failed(&*error),
     }
 }

@@ -46,12 +46,10 @@ impl Place {
         let Some(file) = &self.cluster_file else {
             return Database::open_with(&self.data, options);
         };
-        let options = ClusterOptions {
-            prefix: self.cluster_prefix.clone().into_bytes(),
-            report_conflicts: self.cluster_trace.is_some(),
-            trace_folder: self.cluster_trace.clone(),
-            ..ClusterOptions::default()
-        };
+        let options = ClusterOptions::default()
+            .prefix(self.cluster_prefix.clone().into_bytes())
+            .report_conflicts(self.cluster_trace.is_some())
+            .trace_folder(self.cluster_trace.clone());
         Database::cluster_with(file, &options)
     }
 

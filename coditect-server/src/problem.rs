@@ -63,6 +63,7 @@ struct Shown<'a> {
 
 /// How a request failed to say who it is from (RFC 6750).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Unauthorized {
     /// No token was given, so nothing about one is wrong.
     NoToken,

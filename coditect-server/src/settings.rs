@@ -30,6 +30,7 @@ const SECRETS: [&str; 3] = ["CODITECT_MASTER_KEY", "CODITECT_NEW_MASTER_KEY", "C
 
 /// Why it isn't known what to do.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The arguments, or a variable; or help is asked for, which is no failure.
     #[error(transparent)]

@@ -69,6 +69,7 @@ static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Why nothing is recorded.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The recorder is wrong in itself.
     #[error("the metrics cannot be set up")]

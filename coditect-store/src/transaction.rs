@@ -23,6 +23,7 @@ use crate::{
 
 /// How long, and how, a transaction is tried again.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RetryPolicy {
     /// The most attempts.
     pub attempts: u32,
@@ -36,8 +37,46 @@ pub struct RetryPolicy {
     pub unknown: Unknown,
 }
 
+impl RetryPolicy {
+    /// Sets `attempts`.
+    #[must_use]
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts;
+        self
+    }
+
+    /// Sets `time`.
+    #[must_use]
+    pub fn time(mut self, time: Duration) -> Self {
+        self.time = time;
+        self
+    }
+
+    /// Sets `first_delay`.
+    #[must_use]
+    pub fn first_delay(mut self, first_delay: Duration) -> Self {
+        self.first_delay = first_delay;
+        self
+    }
+
+    /// Sets `longest_delay`.
+    #[must_use]
+    pub fn longest_delay(mut self, longest_delay: Duration) -> Self {
+        self.longest_delay = longest_delay;
+        self
+    }
+
+    /// Sets `unknown`.
+    #[must_use]
+    pub fn unknown(mut self, unknown: Unknown) -> Self {
+        self.unknown = unknown;
+        self
+    }
+}
+
 /// What to do about an attempt whose outcome is unknown: `MaybeCommitted`.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub enum Unknown {
     /// Return the error: the caller decides.
     #[default]

@@ -39,6 +39,7 @@ const MAX_LEEWAY: TimeDelta = TimeDelta::seconds(30);
 
 /// How access tokens are made and checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AccessSettings {
     /// Who makes the tokens: their `iss`.
     pub issuer: String,
@@ -51,6 +52,43 @@ pub struct AccessSettings {
     /// Of how many tokens it is remembered that their signatures hold; zero of none. Each takes less
     /// than a kibibyte.
     pub remembered: usize,
+}
+
+impl AccessSettings {
+    /// Sets `issuer`.
+    #[must_use]
+    pub fn issuer(mut self, issuer: String) -> Self {
+        self.issuer = issuer;
+        self
+    }
+
+    /// Sets `audience`.
+    #[must_use]
+    pub fn audience(mut self, audience: String) -> Self {
+        self.audience = audience;
+        self
+    }
+
+    /// Sets `ttl`.
+    #[must_use]
+    pub fn ttl(mut self, ttl: TimeDelta) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// Sets `leeway`.
+    #[must_use]
+    pub fn leeway(mut self, leeway: TimeDelta) -> Self {
+        self.leeway = leeway;
+        self
+    }
+
+    /// Sets `remembered`.
+    #[must_use]
+    pub fn remembered(mut self, remembered: usize) -> Self {
+        self.remembered = remembered;
+        self
+    }
 }
 
 impl Default for AccessSettings {

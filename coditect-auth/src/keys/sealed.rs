@@ -52,6 +52,7 @@ indexes! { SealedKey => }
 
 /// Where in its life a signing key is. Persisted: add at the end, never reorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum KeyState {
     /// Published, so that all know it before it signs. It verifies: another server may be ahead.
     Next,
@@ -122,6 +123,16 @@ impl SealedKey {
         let opened = sealed.open(&seal_key(root), &belongs_to).map_err(|_| refused())?;
         let seed = <[u8; 32]>::try_from(opened.as_slice()).map_err(|_| refused())?;
         Ok(SigningKey::from_seed(self.kid, &Zeroizing::new(seed)))
+    }
+
+    /// Returns the time since which it has been in its state.
+    pub fn since(&self) -> DateTime<Utc> {
+        match self.state {
+            KeyState::Next => self.created_at,
+            KeyState::Active { activated_at } => activated_at,
+            KeyState::Retired { retired_at, .. } => retired_at,
+            KeyState::Gone { gone_at } => gone_at,
+        }
     }
 
     /// Next → active: it signs from now on.

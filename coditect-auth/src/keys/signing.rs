@@ -38,6 +38,7 @@ impl KeyPart for Kid {
 
 /// How a key signs. Persisted: add at the end, never reorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Algorithm {
     /// Ed25519, named `EdDSA` in tokens (RFC 8037).
     EdDsa,

@@ -41,6 +41,7 @@ pub struct PasswordReset {
 
 /// Who asked for a [`PasswordReset`]. Persisted: add at the end, never reorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum ResetOrigin {
     /// A client, which has shown nothing: the token was sent to the account's address.
     Client,

@@ -71,6 +71,7 @@ use crate::{
 
 /// What an operator may set.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Settings {
     /// Issuer, audience and life of access tokens.
     pub access: AccessSettings,
@@ -86,6 +87,57 @@ pub struct Settings {
     pub key_rotation: TimeDelta,
     /// Maximum number of live logins of a user; 1 to 1,000. A login beyond it ends the longest idle one.
     pub max_logins: usize,
+}
+
+impl Settings {
+    /// Sets `access`.
+    #[must_use]
+    pub fn access(mut self, access: AccessSettings) -> Self {
+        self.access = access;
+        self
+    }
+
+    /// Sets `hash`.
+    #[must_use]
+    pub fn hash(mut self, hash: HashParams) -> Self {
+        self.hash = hash;
+        self
+    }
+
+    /// Sets `peppers`.
+    #[must_use]
+    pub fn peppers(mut self, peppers: Peppers) -> Self {
+        self.peppers = peppers;
+        self
+    }
+
+    /// Sets `lifetimes`.
+    #[must_use]
+    pub fn lifetimes(mut self, lifetimes: Lifetimes) -> Self {
+        self.lifetimes = lifetimes;
+        self
+    }
+
+    /// Sets `courier`.
+    #[must_use]
+    pub fn courier(mut self, courier: Option<Arc<dyn Courier>>) -> Self {
+        self.courier = courier;
+        self
+    }
+
+    /// Sets `key_rotation`.
+    #[must_use]
+    pub fn key_rotation(mut self, key_rotation: TimeDelta) -> Self {
+        self.key_rotation = key_rotation;
+        self
+    }
+
+    /// Sets `max_logins`.
+    #[must_use]
+    pub fn max_logins(mut self, max_logins: usize) -> Self {
+        self.max_logins = max_logins;
+        self
+    }
 }
 
 impl Default for Settings {
@@ -202,6 +254,7 @@ pub struct SignedIn {
 
 /// A token that somebody signs out with.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Credential<'a> {
     /// An access token that still holds.
     Access(&'a str),

@@ -98,7 +98,7 @@ impl Installation {
         let clock = ManualClock::new(DateTime::UNIX_EPOCH + TimeDelta::days(20_000));
         let master = MasterKey::generate().unwrap();
         let courier = Arc::new(Letters::default());
-        let settings = Settings { courier: Some(courier.clone()), ..settings(grace) };
+        let settings = settings(grace).courier(Some(courier.clone()));
         let auth = Auth::open(store.clone(), master.clone(), Clock::from(&clock), settings);
         let auth = auth.await.unwrap();
         Self { store, clock, master, auth, courier }
@@ -112,7 +112,7 @@ impl Installation {
 
     /// Another server over the same store, with another limit of logins.
     pub(crate) async fn limited_to(&self, max_logins: usize) -> Auth {
-        let settings = Settings { max_logins, ..settings(Lifetimes::default().grace) };
+        let settings = settings(Lifetimes::default().grace).max_logins(max_logins);
         let clock = Clock::from(&self.clock);
         Auth::open(self.store.clone(), self.master.clone(), clock, settings).await.unwrap()
     }
@@ -181,9 +181,7 @@ pub(crate) fn sign_in<'a>(email: &'a str, password: &'a str) -> SignIn<'a> {
 }
 
 fn settings(grace: TimeDelta) -> Settings {
-    Settings {
-        hash: HashParams::weak_for_tests(),
-        lifetimes: Lifetimes { grace, ..Lifetimes::default() },
-        ..Settings::default()
-    }
+    Settings::default()
+        .hash(HashParams::weak_for_tests())
+        .lifetimes(Lifetimes::default().grace(grace))
 }

@@ -221,11 +221,9 @@ async fn a_rotation_by_command_forgets_nothing_whatever_tokens_live_like_where_i
 
 /// A server over the same store whose access tokens hold for `ttl`.
 async fn with_life(home: &Installation, ttl: TimeDelta) -> Auth {
-    let settings = Settings {
-        access: AccessSettings { ttl, ..AccessSettings::default() },
-        hash: HashParams::weak_for_tests(),
-        ..Settings::default()
-    };
+    let settings = Settings::default()
+        .access(AccessSettings::default().ttl(ttl))
+        .hash(HashParams::weak_for_tests());
     let clock = Clock::from(&home.clock);
     Auth::open(home.store.clone(), home.master.clone(), clock, settings).await.unwrap()
 }
@@ -242,7 +240,7 @@ async fn another_service_verifies_by_the_published_keys_alone() {
     assert!(matches!(late, Err(Error::TokenExpired)));
     let refresh = verifier.verify(ada.tokens.refresh.expose(), home.now());
     assert!(matches!(refresh, Err(Error::TokenInvalid(_))));
-    let elsewhere = AccessSettings { audience: "billing".to_owned(), ..settings.clone() };
+    let elsewhere = settings.clone().audience("billing".to_owned());
     let elsewhere = JwksVerifier::new(&home.auth.jwks(), elsewhere).unwrap();
     let other = elsewhere.verify(ada.tokens.access.expose(), home.now());
     assert!(matches!(other, Err(Error::TokenInvalid(TokenError::Audience))));

@@ -113,11 +113,8 @@ impl World {
 
 /// A server that has a key sign for a day.
 async fn started(home: &Installation) -> Auth {
-    let settings = Settings {
-        hash: HashParams::weak_for_tests(),
-        key_rotation: TimeDelta::days(1),
-        ..Settings::default()
-    };
+    let settings =
+        Settings::default().hash(HashParams::weak_for_tests()).key_rotation(TimeDelta::days(1));
     let clock = Clock::from(&home.clock);
     Auth::open(home.store.clone(), home.master.clone(), clock, settings).await.unwrap()
 }

@@ -28,6 +28,7 @@ const MAX_DEPTH: usize = 32;
 
 /// Why a folder is no frontend.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum Error {
     /// Something in it cannot be read.
     #[error("--frontend: {} cannot be read", .path.display())]

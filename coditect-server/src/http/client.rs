@@ -42,6 +42,7 @@ const MAPPED_PREFIX_BITS: u8 = 96;
 
 /// The header in which trusted proxies name their clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[non_exhaustive]
 pub enum ForwardedHeader {
     /// `X-Forwarded-For`.
     XForwardedFor,
@@ -51,6 +52,7 @@ pub enum ForwardedHeader {
 
 /// The address of a request's client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ClientAddress {
     /// The client's own, with IPv4-mapped addresses as IPv4.
     Known(IpAddr),

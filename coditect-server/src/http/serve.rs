@@ -44,6 +44,7 @@ const CLUSTER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why a server doesn't start.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The address cannot be listened on.
     #[error("cannot listen on {address}")]

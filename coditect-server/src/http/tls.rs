@@ -36,6 +36,7 @@ const LOOKED_AT_EVERY: Duration = Duration::from_secs(60);
 
 /// Why there is no TLS.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum Error {
     /// One of the two is not said.
     #[error("--tls-cert and --tls-key go together")]

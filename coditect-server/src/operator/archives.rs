@@ -128,7 +128,7 @@ fn told(done: &str, summary: &Summary) -> String {
     let whose = manifest.tenant.map_or(String::new(), |tenant| format!(" of tenant {tenant}"));
     let consistency = match manifest.consistency {
         Consistency::OneVersion => format!("as of version {version}"),
-        Consistency::EachPage => "not of one version: rows may not fit each other".to_owned(),
+        _ => "not of one version: rows may not fit each other".to_owned(),
     };
     let (rows, bytes) = (HumanCount(*rows), HumanBytes(*bytes));
     format!("{done} {rows} rows{whose}, {bytes}, {consistency}; archive {}", manifest.id)

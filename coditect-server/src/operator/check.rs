@@ -43,6 +43,7 @@ pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
                     unheard.get_or_insert(error);
                 }
             }
+            _ => {}
         })
         .await;
     unheard.map_or(Ok(()), Err).map_err(Error::Stdout)?;
@@ -99,6 +100,7 @@ async fn damage(folder: PathBuf) -> Result<Option<String>, Error> {
     Ok(match file {
         Ok(Ok(FileState::Sound)) => None,
         Ok(Ok(FileState::Repaired)) => Some("the file was damaged, and was put right".to_owned()),
+        Ok(Ok(state)) => Some(format!("the file is in the state {state:?}")),
         Ok(Err(error)) if error.kind() == ErrorKind::Corrupt => Some(error.to_string()),
         Ok(Err(error)) => return Err(error.into()),
         Err(_) => Some("the file cannot be read without a panic".to_owned()),

@@ -35,6 +35,7 @@ const CACHE_BYTES: usize = 64 << 20;
 
 /// Why a verb did not come to its end.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum Error {
     /// There is no store.
     #[error("there is no store in {0}")]
@@ -77,6 +78,7 @@ pub enum Error {
 
 /// How a verb ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Outcome {
     /// It did what it was asked for.
     Done,
@@ -150,5 +152,5 @@ async fn open(place: &Place) -> Result<Store, Error> {
 
 /// The database, made if it is not there. A verb goes through it once, so that a small cache does.
 fn database(place: &Place) -> Result<Database, Error> {
-    Ok(place.database(&Options { cache_bytes: CACHE_BYTES, ..Options::default() })?)
+    Ok(place.database(&Options::default().cache_bytes(CACHE_BYTES))?)
 }

@@ -8,7 +8,7 @@ use std::{env, path::Path};
 
 use chrono::{DateTime, Utc};
 use coditect_auth::{
-    Auth, Error as AuthError, KeyState, MasterKey, Registration, Settings, replace_master_key,
+    Auth, Error as AuthError, MasterKey, Registration, Settings, replace_master_key,
     replace_master_key_at,
 };
 use coditect_store::{
@@ -177,12 +177,7 @@ pub(crate) async fn perform(
                 kid: key.kid.to_string(),
                 algorithm: key.algorithm.name().to_owned(),
                 state: key.state.name().to_owned(),
-                since: match key.state {
-                    KeyState::Next => key.created_at,
-                    KeyState::Active { activated_at } => activated_at,
-                    KeyState::Retired { retired_at, .. } => retired_at,
-                    KeyState::Gone { gone_at } => gone_at,
-                },
+                since: key.since(),
             };
             Reply::Keys { keys: auth.keys().await?.iter().map(row).collect() }
         }

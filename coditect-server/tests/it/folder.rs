@@ -28,7 +28,7 @@ pub(crate) fn prefix_of(folder: &Path) -> String {
 pub(crate) fn database(folder: &Path) -> Database {
     let Some(file) = cluster_file() else { return Database::open(folder).unwrap() };
     let prefix = prefix_of(folder).into_bytes();
-    Database::cluster_with(file, &ClusterOptions { prefix, ..Default::default() }).unwrap()
+    Database::cluster_with(file, &ClusterOptions::default().prefix(prefix)).unwrap()
 }
 
 /// Whether servers keep their data in a cluster.

@@ -413,6 +413,7 @@ impl Import {
 
 /// How far an import is that verifies first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Step {
     /// So much was read and found to be whole.
     Verified(Progress),

@@ -88,6 +88,7 @@ pub struct Finding {
 
 /// What a check tells on its way.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Event<'a> {
     /// So many rows, or so many of an index's rows, have been looked at.
     Progress(Stage, u64),
@@ -97,6 +98,7 @@ pub enum Event<'a> {
 
 /// What is being looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stage {
     /// All rows.
     Rows,

@@ -9,6 +9,7 @@ use super::Options;
 
 /// Options of the engine on a cluster.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ClusterOptions {
     /// What all keys begin with, so that others may use the same cluster; nothing by default. It counts
     /// towards the size of keys, and does not begin with `0xff`.
@@ -22,6 +23,36 @@ pub struct ClusterOptions {
     /// its reads and writes (keys and values too): for finding faults, not for every day. The first
     /// database that a process opens decides. None by default.
     pub trace_folder: Option<PathBuf>,
+}
+
+impl ClusterOptions {
+    /// Sets `prefix`.
+    #[must_use]
+    pub fn prefix(mut self, prefix: Vec<u8>) -> Self {
+        self.prefix = prefix;
+        self
+    }
+
+    /// Sets `patience`.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Sets `report_conflicts`.
+    #[must_use]
+    pub fn report_conflicts(mut self, report_conflicts: bool) -> Self {
+        self.report_conflicts = report_conflicts;
+        self
+    }
+
+    /// Sets `trace_folder`.
+    #[must_use]
+    pub fn trace_folder(mut self, trace_folder: Option<PathBuf>) -> Self {
+        self.trace_folder = trace_folder;
+        self
+    }
 }
 
 impl Default for ClusterOptions {

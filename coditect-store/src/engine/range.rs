@@ -134,6 +134,7 @@ impl RangeQuery {
 
 /// Why a page has no more rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stopped {
     /// The range has no more.
     End,

@@ -37,6 +37,7 @@ enum Source {
 
 /// Whether what is read belongs together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Consistency {
     /// All of it is as it was at one version.
     OneVersion,
@@ -89,6 +90,7 @@ impl ViewStream {
 
 /// How the file of a database was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FileState {
     /// As it was written.
     Sound,

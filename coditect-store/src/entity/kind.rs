@@ -43,6 +43,7 @@ pub trait Kind: sealed::Sealed + Send + Sync + 'static {
 
 /// How the entries of an index look, and what they are worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Form {
     /// One entry a value, which points to its record.
     Unique,

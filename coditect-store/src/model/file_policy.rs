@@ -5,6 +5,7 @@ use crate::{Counter, Error, ErrorKind, Result, Transaction, repository::blob::co
 
 /// The quota of a tenant's files, and the number of contents that are kept of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FilePolicy {
     /// The number of contents of a file that are kept, the present one included: between 1 and
     /// [`VERSIONS_LIMIT`](Self::VERSIONS_LIMIT); a number outside of that is replaced by the nearer one.
@@ -15,6 +16,32 @@ pub struct FilePolicy {
     /// under way, and deleted contents until they are collected, take of it too; an upload may exceed it
     /// while it is under way, up to the limit of its [`Reservation`](crate::Reservation).
     pub bytes: i64,
+}
+
+impl FilePolicy {
+    /// 10 contents of each of a million files, and 10 GiB in all.
+    pub const DEFAULT: Self = Self { versions: 10, files: 1_000_000, bytes: 10 << 30 };
+
+    /// Sets `versions`.
+    #[must_use]
+    pub const fn versions(mut self, versions: u64) -> Self {
+        self.versions = versions;
+        self
+    }
+
+    /// Sets `files`.
+    #[must_use]
+    pub const fn files(mut self, files: i64) -> Self {
+        self.files = files;
+        self
+    }
+
+    /// Sets `bytes`.
+    #[must_use]
+    pub const fn bytes(mut self, bytes: i64) -> Self {
+        self.bytes = bytes;
+        self
+    }
 }
 
 impl FilePolicy {
@@ -111,9 +138,9 @@ impl FilePolicy {
 }
 
 impl Default for FilePolicy {
-    /// 10 contents of each of a million files, and 10 GiB in all.
+    /// Returns [`FilePolicy::DEFAULT`].
     fn default() -> Self {
-        Self { versions: 10, files: 1_000_000, bytes: 10 << 30 }
+        Self::DEFAULT
     }
 }
 

@@ -100,6 +100,7 @@ pub struct Page<E> {
 
 /// Why a page has no more records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stopped {
     /// The scan has no more.
     End,

@@ -56,6 +56,7 @@ enum Repair {
 
 /// What is wrong with an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Fault {
     /// A record, or a group that has records, has no entry.
     Missing,

@@ -39,7 +39,7 @@ async fn empty() -> Store {
 /// A database whose reads wait once each, so that work on it can be stopped in many places. It is in memory:
 /// from a cluster what was stopped may come in a moment later.
 fn waiting() -> Database {
-    Database::memory_with(&Options { round_trips: true, ..Options::default() }).unwrap()
+    Database::memory_with(&Options::default().round_trips(true)).unwrap()
 }
 
 /// A store that has something of every kind, of several tenants.
@@ -534,7 +534,7 @@ async fn what_is_appended_after_an_import_comes_after_what_was_imported() {
     let archive = exported(&store).await;
     // The other machine's clock is years behind.
     let clock = Clock::from(&ManualClock::new(chrono::DateTime::UNIX_EPOCH));
-    let behind = Options { clock, ..Options::default() };
+    let behind = Options::default().clock(clock);
     let database = Database::memory_with(&behind).unwrap();
     import(&database, &archive).await.unwrap();
     let store = options().open(database).await.unwrap();

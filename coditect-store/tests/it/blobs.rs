@@ -311,7 +311,7 @@ async fn a_collection_that_was_broken_off_is_finished_by_the_next() {
 async fn a_file_keeps_as_many_contents_as_the_policy_says() {
     let store = store().await;
     let tenant = samples::tenant().id;
-    let policy = FilePolicy { versions: 3, ..FilePolicy::default() };
+    let policy = FilePolicy::default().versions(3);
     for n in 1..=5_u8 {
         let file = put(&store, "src/main.rs", &[n; 7], &policy).await.unwrap();
         assert_eq!(file.version, u64::from(n));
@@ -335,7 +335,7 @@ async fn a_file_keeps_as_many_contents_as_the_policy_says() {
     assert_eq!(store.begin().counter(tenant, Counter::BYTES).await.unwrap(), 21);
 
     // A lower number takes hold with the next content.
-    let policy = FilePolicy { versions: 0, ..policy };
+    let policy = policy.versions(0);
     put(&store, "src/main.rs", b"", &policy).await.unwrap();
     let kept = file.contents(&store.begin()).await.unwrap();
     assert_eq!(kept.iter().map(|content| content.version).collect::<Vec<_>>(), [6]);
@@ -388,9 +388,9 @@ async fn a_file_that_was_read_before_its_last_content_is_removed_with_that_too()
 async fn who_is_over_a_lowered_limit_may_still_write_what_is_no_longer() {
     let store = store().await;
     let tenant = samples::tenant().id;
-    let policy = FilePolicy { versions: 1, ..FilePolicy::default() };
+    let policy = FilePolicy::default().versions(1);
     put(&store, "a", b"12345678", &policy).await.unwrap();
-    let lowered = FilePolicy { bytes: 4, ..policy };
+    let lowered = policy.bytes(4);
     for content in [b"87654321".as_slice(), b"7654321"] {
         put(&store, "a", content, &lowered).await.unwrap();
     }
@@ -440,7 +440,7 @@ async fn a_reader_whose_tenant_is_being_deleted_hears_that_it_is_gone_and_not_co
 async fn what_has_no_room_is_refused_and_changes_nothing() {
     let store = store().await;
     let tenant = samples::tenant().id;
-    let policy = FilePolicy { files: 1, bytes: 10, versions: 9 };
+    let policy = FilePolicy::default().files(1).bytes(10).versions(9);
     let file = put(&store, "a", b"12345678", &policy).await.unwrap();
     let refused = put(&store, "a", b"123", &policy).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Quota("bytes"));
@@ -457,7 +457,7 @@ async fn what_has_no_room_is_refused_and_changes_nothing() {
 async fn a_content_that_is_replaced_makes_room_for_the_next_and_is_counted_until_it_is_collected() {
     let store = store().await;
     let tenant = samples::tenant().id;
-    let policy = FilePolicy { files: 1, bytes: 10, versions: 1 };
+    let policy = FilePolicy::default().files(1).bytes(10).versions(1);
     for content in [b"12345678".as_slice(), b"1234567890", b"1", b"123"] {
         put(&store, "a", content, &policy).await.unwrap();
         store.collect_blobs(later(2)).await.unwrap();
@@ -477,7 +477,7 @@ async fn a_content_that_is_replaced_makes_room_for_the_next_and_is_counted_until
 async fn a_directory_counts_as_a_file_and_takes_its_path() {
     let store = store().await;
     let tenant = samples::tenant().id;
-    let (home, policy) = (&workspace(), &FilePolicy { files: 1, ..FilePolicy::default() });
+    let (home, policy) = (&workspace(), &FilePolicy::default().files(1));
     let now = Clock::system().now();
     let make = |path: &'static str| {
         store.run(move |tx| async move {
@@ -570,7 +570,7 @@ async fn a_file_that_is_moved_over_another_adds_its_contents_to_the_others() {
     let store = store().await;
     let tenant = samples::tenant().id;
     store.run(|tx| async move { tx.create(&samples::tenant()).await }).await.unwrap();
-    let policy = FilePolicy { versions: 60, ..FilePolicy::default() };
+    let policy = FilePolicy::default().versions(60);
     let (mut source, mut target) = (None, None);
     for n in 1..=60 {
         source = Some(put(&store, "a", &vec![1; n], &policy).await.unwrap());
@@ -599,7 +599,7 @@ async fn a_draft_counts_while_it_is_there_and_is_let_go_of_when_it_is_not() {
     let session = &samples::session();
     store.run(|tx| async move { tx.create(session).await }).await.unwrap();
     let counted = || async { store.begin().counter(tenant, Counter::BYTES).await.unwrap() };
-    let policy = &FilePolicy { bytes: 12, ..FilePolicy::default() };
+    let policy = &FilePolicy::default().bytes(12);
     for text in ["hello", "hello, world", ""] {
         let draft =
             &Draft { blob: upload(&store, tenant, text.as_bytes()).await, ..samples::draft() };
@@ -653,7 +653,7 @@ async fn of_many_who_write_one_file_all_are_a_version_of_it() {
         .map(|n| {
             let store = store.clone();
             tokio::spawn(async move {
-                let policy = FilePolicy { versions: 100, ..FilePolicy::default() };
+                let policy = FilePolicy::default().versions(100);
                 put(&store, "a", &[n; 3], &policy).await.unwrap().version
             })
         })
@@ -760,7 +760,7 @@ async fn an_upload_is_counted_from_its_beginning_until_it_is_discarded() {
 async fn many_uploads_at_once_stay_within_the_limit() {
     let store = store().await;
     store.run(|tx| async move { tx.create(&samples::tenant()).await }).await.unwrap();
-    let policy = FilePolicy { bytes: 100, versions: 3, ..FilePolicy::default() };
+    let policy = FilePolicy::default().bytes(100).versions(3);
     let tasks: Vec<_> = (0..24_u8)
         .map(|n| {
             let store = store.clone();

@@ -22,7 +22,7 @@ use crate::{
 
 /// A store whose reads give way before they are answered, with something of everything.
 async fn filled() -> Store {
-    let options = Options { round_trips: true, ..Options::default() };
+    let options = Options::default().round_trips(true);
     let database = Database::scratch_with(&options).unwrap();
     let store = Store::options().entity::<Task>().open(database).await.unwrap();
     let fill = |tx: Transaction| async move {
@@ -155,7 +155,7 @@ async fn every_look_up_of_the_models_keeps_its_budget() {
     let opened = &Session { id: SessionId::new(), ..samples::session() };
     let begun = &Conversation { id: ConversationId::new(), ..samples::conversation() };
     let said = &Message { id: MessageId::new(), ..samples::message() };
-    let policy = &FilePolicy { versions: 2, ..FilePolicy::default() };
+    let policy = &FilePolicy::default().versions(2);
     let home = &FileHome::Workspace("/workspace/p".into());
     let (first, second) = (upload(store, b"one").await, upload(store, b"two").await);
     let put = |tx| async move { File::put(&tx, of, (home, "a"), first, policy, now).await };

@@ -21,12 +21,12 @@ fn folder() -> Subject {
 
 /// Each commit is on its way into the B-tree while the next is done.
 fn moving() -> Database {
-    Database::memory_with(&Options { overlay_bytes: 1, ..Options::default() }).unwrap()
+    Database::memory_with(&Options::default().overlay_bytes(1)).unwrap()
 }
 
 /// Each read and each commit may fail, and reads that run together overlap, as on a cluster.
 fn waiting() -> Database {
-    let waiting = Options { round_trips: true, ..Options::default() };
+    let waiting = Options::default().round_trips(true);
     Database::memory_with(&waiting).unwrap().with_faults(Faults::default())
 }
 

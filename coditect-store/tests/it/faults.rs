@@ -168,7 +168,7 @@ struct Common {
 
 async fn common(store: &Store) -> Common {
     let of = samples::tenant().id;
-    let policy = FilePolicy { versions: 2, ..FilePolicy::default() };
+    let policy = FilePolicy::default().versions(2);
     let home = FileHome::Workspace("/workspace/p".into());
     let first = upload(store, b"one").await;
     let put = |tx| {
@@ -236,7 +236,7 @@ fn works(common: &Arc<Common>) -> Vec<(&'static str, Work)> {
 }
 
 fn policy(unknown: Unknown) -> RetryPolicy {
-    RetryPolicy { first_delay: Duration::from_micros(10), unknown, ..RetryPolicy::default() }
+    RetryPolicy::default().first_delay(Duration::from_micros(10)).unknown(unknown)
 }
 
 /// Whether it is what the closure itself found: here that it had been run before.

@@ -62,7 +62,7 @@ async fn range_stream_goes_on_after_an_error() {
 
 #[tokio::test]
 async fn range_stream_goes_on_after_its_future_was_dropped() {
-    let options = Options { round_trips: true, ..Options::default() };
+    let options = Options::default().round_trips(true);
     let database = Database::scratch_with(&options).unwrap();
     let query = ten_rows(&database).await;
     let tx = database.begin();

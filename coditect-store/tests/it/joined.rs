@@ -18,7 +18,7 @@ use crate::{
 
 /// A store whose reads overlap when they are joined, as on a cluster.
 async fn store() -> Store {
-    let options = Options { round_trips: true, ..Options::default() };
+    let options = Options::default().round_trips(true);
     let database = Database::scratch_with(&options).unwrap();
     let store = Store::options().entity::<Task>().entity::<Holiday>().open(database).await.unwrap();
     let fill = async |tx: Transaction| {

@@ -20,7 +20,7 @@ async fn count(store: &Store) -> i64 {
 }
 
 async fn charge(store: &Store, amount: i64, limit: i64) -> Result<(), Error> {
-    let policy = RetryPolicy { attempts: 100_000, ..RetryPolicy::default() };
+    let policy = RetryPolicy::default().attempts(100_000);
     let charge = |tx: Transaction| async move { tx.charge(tenant(1), FILES, amount, limit).await };
     store.run_with(&policy, charge).await
 }

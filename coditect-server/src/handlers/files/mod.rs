@@ -46,7 +46,7 @@ use crate::{
 
 /// What a tenant may keep.
 pub(crate) const POLICY: FilePolicy =
-    FilePolicy { versions: 10, files: 1_000_000, bytes: 10 << 30 };
+    FilePolicy::DEFAULT.versions(10).files(1_000_000).bytes(10 << 30);
 
 /// What is said of a file or a directory.
 #[derive(Serialize, JsonSchema)]

@@ -64,7 +64,7 @@ pub(crate) fn load(path: &Path) -> io::Result<Vec<Value>> {
 /// With few `overlay_bytes` each commit is on its way into the B-tree when the next is read.
 pub(crate) fn young_database(overlay_bytes: usize) -> Result<Database> {
     let clock = Clock::from(&ManualClock::new(DateTime::UNIX_EPOCH));
-    Database::memory_with(&Options { clock, overlay_bytes, ..Options::default() })
+    Database::memory_with(&Options::default().clock(clock).overlay_bytes(overlay_bytes))
 }
 
 /// Whether `program` goes the same way in a part of a database. What counts keys from place to place, or

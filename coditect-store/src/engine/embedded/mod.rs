@@ -91,6 +91,7 @@ use crate::{Clock, Error, ErrorKind, Result};
 
 /// Options of the embedded engine.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Options {
     /// How much memory caches the file, in bytes; 256 MiB by default.
     pub cache_bytes: usize,
@@ -104,6 +105,36 @@ pub struct Options {
     /// that concurrent reads overlap, and a [view](super::View) reads each page at a version of its
     /// own. For tests that count [rounds](super::Statistics::rounds); false by default.
     pub round_trips: bool,
+}
+
+impl Options {
+    /// Sets `cache_bytes`.
+    #[must_use]
+    pub fn cache_bytes(mut self, cache_bytes: usize) -> Self {
+        self.cache_bytes = cache_bytes;
+        self
+    }
+
+    /// Sets `overlay_bytes`.
+    #[must_use]
+    pub fn overlay_bytes(mut self, overlay_bytes: usize) -> Self {
+        self.overlay_bytes = overlay_bytes;
+        self
+    }
+
+    /// Sets `clock`.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Sets `round_trips`.
+    #[must_use]
+    pub fn round_trips(mut self, round_trips: bool) -> Self {
+        self.round_trips = round_trips;
+        self
+    }
 }
 
 impl Default for Options {

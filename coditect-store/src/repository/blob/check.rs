@@ -21,6 +21,7 @@ const PAGE_BYTES: usize = 1 << 20;
 
 /// What is wrong with a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum BlobFault {
     /// A record holds it, and its chunks are not all there, or are not what was uploaded.
     Damaged,
