@@ -154,3 +154,23 @@ async fn socket_of_a_revoked_personal_token_is_closed_at_once() {
     assert_eq!(socket.closed().await, 4401);
     assert!(revoked_at.elapsed() < Duration::from_secs(10), "{:?}", revoked_at.elapsed());
 }
+
+#[tokio::test]
+async fn sockets_of_other_logins_are_closed_at_once_when_all_are_revoked() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let other = Device::login(server.address, "ada@example.org").await;
+    let elsewhere = Desk { token: other.token, path: desk.path.clone(), ..desk };
+    let (mut stays, _) = Socket::open(&desk, "stays").await;
+    let (mut by_token, _) = Socket::open(&elsewhere, "token").await;
+    let mut by_ticket = by_ticket(&elsewhere).await;
+    let revoked_at = std::time::Instant::now();
+    let ended = desk.call(Call::delete("/api/v5/auth/sessions")).await.data();
+    assert_eq!(ended["ended"], 1);
+    for socket in [&mut by_token, &mut by_ticket] {
+        assert_eq!(socket.closed().await, 4401);
+    }
+    assert!(revoked_at.elapsed() < Duration::from_secs(10), "{:?}", revoked_at.elapsed());
+    stays.update("memory", 1, json!({"k": 1})).await;
+    stays.expect("ack").await;
+}
