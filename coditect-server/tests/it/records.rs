@@ -432,3 +432,18 @@ async fn settings_are_bounded_in_bytes_together() {
     let smaller = desk.call(Call::put("/api/v5/settings/s1").value(&json!({"value": 1}))).await;
     assert_eq!(smaller.status, 200);
 }
+
+#[tokio::test]
+async fn a_session_forgets_a_conversation_that_is_deleted() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let begun = desk.call(Call::post("/api/v5/conversations").value(&json!({}))).await.data();
+    let linked = desk.patch("", &json!({"conversation_id": begun["id"]})).await;
+    assert_eq!((linked.status, &linked.data()["conversation_id"]), (200, &begun["id"]));
+    let tag = linked.header("etag").unwrap().to_owned();
+    let path = format!("/api/v5/conversations/{}", begun["id"].as_str().unwrap());
+    assert_eq!(desk.call(Call::delete(&path)).await.status, 204);
+    let session = desk.get("").await;
+    assert_eq!(session.data()["conversation_id"], Value::Null);
+    assert_ne!(session.header("etag"), Some(tag.as_str()));
+}

@@ -36,7 +36,10 @@ const REFERENCES: &[(&str, Needed)] = &[
     }),
     (Session::SPACE.name(), |root, row| {
         let session: Session = read(root, row)?;
-        Ok(vec![to_member(root, session.tenant_id, session.user_id)])
+        let Session { tenant_id, user_id, conversation_id, .. } = session;
+        let user = to_member(root, tenant_id, user_id);
+        let conversation = conversation_id.map(|id| to_conversation(root, tenant_id, id));
+        Ok(std::iter::once(user).chain(conversation).collect())
     }),
     (SessionState::SPACE.name(), |root, row| {
         let state: SessionState = read(root, row)?;

@@ -58,6 +58,9 @@ indexes! { Session =>
     /// Those that have a workspace.
     BY_WORKSPACE ("sessions_by_workspace", workspace_path): Multi<String> =
         |session| session.workspace_path.clone();
+    /// Those that a conversation goes with, for its deletion.
+    BY_CONVERSATION ("sessions_by_conversation", conversation): Multi<ConversationId> =
+        |session| session.conversation_id;
 }
 
 impl Session {

@@ -12,7 +12,7 @@
 //! tenant        all under its prefix, and what is said of that in indexes over all tenants
 //! session       session_state, session_memory, client_state, client_sequences; files of its own, drafts;
 //!               conversations begun in it
-//! conversation  messages
+//! conversation  messages; and its id in the sessions that it goes with
 //! logins        a user's auth_sessions of earlier login epochs
 //! ```
 //!
@@ -38,6 +38,8 @@ use crate::{
 
 /// Maximum number of records that one transaction removes.
 const BATCH: usize = 100;
+/// Maximum number of sessions that one transaction takes a deleted conversation out of.
+const MAX_UNLINKED: usize = 10;
 /// Maximum number of files that one transaction removes: each may have a hundred contents.
 const FILES: usize = 4;
 
@@ -76,6 +78,7 @@ impl Transaction {
         if self.delete::<Conversation>(tenant, conversation).await?.is_none() {
             return Ok(None);
         }
+        unlink_conversation(self, tenant, conversation).await?;
         self.request(tenant, Deleted::Conversation(conversation), now).await.map(Some)
     }
 
@@ -169,6 +172,9 @@ impl Store {
                 self.delete_rest_of_session(tenant, session, deletion.requested_at).await?;
             }
             Deleted::Conversation(conversation) => {
+                let unlink =
+                    |tx| async move { unlink_conversation(&tx, tenant, conversation).await };
+                while !self.run_idempotent(unlink).await? {}
                 self.delete_messages(tenant, conversation).await?;
             }
         }
@@ -386,6 +392,21 @@ async fn release_state(tx: &Transaction, tenant: TenantId, session: SessionId) -
         freed @ 1.. => tx.release(tenant, Counter::BYTES, freed),
         _ => Ok(()),
     }
+}
+
+/// Takes a deleted conversation out of some of the sessions that it goes with, and returns whether there
+/// are no others.
+async fn unlink_conversation(
+    tx: &Transaction,
+    tenant: TenantId,
+    conversation: ConversationId,
+) -> Result<bool> {
+    let linked = tx.scan(&Session::BY_CONVERSATION, tenant, conversation);
+    let linked = linked.page(MAX_UNLINKED, None).await?;
+    for session in linked.items {
+        tx.update(&Session { conversation_id: None, ..session }).await?;
+    }
+    Ok(linked.next.is_none())
 }
 
 /// Removes some of the tenant's records, with their entries, and returns whether there was none.

@@ -214,7 +214,8 @@ async fn an_upload_that_is_killed_leaves_the_file_as_it_was() {
 #[tokio::test]
 async fn a_deletion_that_is_killed_is_completed() {
     let folder = tempfile::tempdir().unwrap();
-    let (tenant, session) = (samples::tenant().id, &samples::session());
+    let (tenant, session) =
+        (samples::tenant().id, &Session { conversation_id: None, ..samples::session() });
     prepared(folder.path()).await.database().close().await;
     let begun = Cell::new(0);
     for round in rounds(&begun) {

@@ -42,7 +42,8 @@ async fn create<E: Entity>(store: &Store, record: &E) {
 /// A session with something of everything that can hang on one.
 async fn furnished(store: &Store, tenant: TenantId, user: UserId, much: u64) -> SessionId {
     let id = SessionId::new();
-    let session = &Session { id, tenant_id: tenant, user_id: user, ..samples::session() };
+    let (tenant_id, user_id, conversation_id) = (tenant, user, None);
+    let session = &Session { id, tenant_id, user_id, conversation_id, ..samples::session() };
     store.run(|tx| async move { session.open(&tx, 100).await }).await.unwrap();
     let now = Clock::system().now();
     let fill = |tx: Transaction| async move {
@@ -184,6 +185,48 @@ async fn a_deleted_session_takes_along_all_that_hangs_on_it_and_nothing_else() {
     assert_eq!(rows(&store).await, before);
     store.complete(&deletion).await.unwrap();
     assert_eq!(rows(&store).await, before);
+}
+
+#[tokio::test]
+async fn a_deleted_conversation_is_taken_out_of_all_sessions_that_it_goes_with() {
+    let store = planner().await;
+    let (tenant, user) = inhabited(&store, "ada").await;
+    let conversation = &Conversation {
+        tenant_id: tenant,
+        user_id: user,
+        session_id: None,
+        ..samples::conversation()
+    };
+    create(&store, conversation).await;
+    let session = |n| Session {
+        id: SessionId::new(),
+        tenant_id: tenant,
+        user_id: user,
+        conversation_id: (n > 0).then_some(conversation.id),
+        ..samples::session()
+    };
+    for n in 0..35 {
+        let session = &session(n);
+        store.run(|tx| async move { session.open(&tx, 100).await }).await.unwrap();
+    }
+    is_sound(&store).await;
+    let linked = async || {
+        let tx = store.begin();
+        let linked = tx.scan(&Session::BY_CONVERSATION, tenant, conversation.id);
+        linked.all(99).await.unwrap().len()
+    };
+    assert_eq!(linked().await, 34);
+    let now = Clock::system().now();
+    let delete =
+        |tx: Transaction| async move { tx.delete_conversation(tenant, conversation.id, now).await };
+    let deletion = store.run(delete).await.unwrap().unwrap();
+    assert!(linked().await < 34, "as many as one transaction changes");
+    is_sound(&store).await;
+    store.complete(&deletion).await.unwrap();
+    assert_eq!(linked().await, 0);
+    let sessions = store.begin().list::<Session>(tenant).all(99).await.unwrap();
+    assert!(sessions.len() == 35 && sessions.iter().all(|it| it.conversation_id.is_none()));
+    is_sound(&store).await;
 }
 
 #[tokio::test]

@@ -47,6 +47,7 @@ const KEYS: &str = r"
 0{T}\x02session_state\x000{session}\x02editor\x00 => record
 0{T}\x02session_state\x000{session}\x02memory\x00 => record
 0{T}\x02session_state\x000{session}\x02terminal\x00 => record
+0{T}\x02sessions_by_conversation\x000{conversation}0{session} => ∅
 0{T}\x02sessions_by_workspace\x00\x02/workspace/p\x000{session} => ∅
 0{T}\x02settings\x00\x02tenant\x00\x02editor.tab_size\x00 => record
 0{T}\x02settings\x000{user}\x02editor.tab_size\x00 => record
