@@ -97,8 +97,22 @@ async fn keep_keys(app: &App) {
     let mut due = time::interval(KEYS_KEPT_EVERY);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        due.tick().await;
+        tokio::select! {
+            _ = due.tick() => {}
+            () = keys_rotated(app) => {}
+        }
         told("the signing keys could not be kept", app.auth.keep_keys().await);
+    }
+}
+
+/// Waits until another process rotates the signing keys. If that cannot be watched, it waits for ever:
+/// the keys are read again at the next interval.
+async fn keys_rotated(app: &App) {
+    let rotated = app.auth.keys_rotated().await;
+    let is_watched = rotated.is_ok();
+    told("the signing keys could not be watched", rotated);
+    if !is_watched {
+        std::future::pending::<()>().await;
     }
 }
 

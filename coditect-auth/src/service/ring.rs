@@ -91,6 +91,29 @@ impl Auth {
         self.rotate_if(is_due, self.token_life() + RING_MARGIN).await
     }
 
+    /// Waits until the key that this server signs with is rotated, by this process or another. Then
+    /// [`keep_keys`](Self::keep_keys) reads the ring again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn keys_rotated(&self) -> Result<(), Error> {
+        let kid = self.ring().signing().kid();
+        let watch = |tx: Transaction| async move {
+            let key = tx.get::<SealedKey>(Global, kid).await?;
+            let is_active = key.is_some_and(|key| matches!(key.state, KeyState::Active { .. }));
+            Ok::<_, Error>((is_active, tx.watch::<SealedKey>(Global, kid).await?))
+        };
+        let (is_active, watch) = self.store.run(watch).await?;
+        if is_active {
+            watch.await?;
+        } else {
+            // It was rotated before. A ring that cannot be read is not asked for all the time.
+            sleep(RING_RELOADED_EVERY).await;
+        }
+        Ok(())
+    }
+
     /// Rotates if that is due for the key that signs, which has since then, as of now; forgets keys that
     /// were retired `kept_for` ago; and reads the ring again.
     async fn rotate_if(

@@ -1,5 +1,7 @@
 //! The key ring in the store: shared by several servers, opened by one master key.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use coditect_auth::{
     AccessSettings, Auth, Device, Error, HashParams, JwksVerifier, KeyError, MasterKey,
@@ -11,7 +13,8 @@ use coditect_store::{
     engine::{Database, RangeQuery},
     keyspace::Global,
 };
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
+use tokio::time::{sleep, timeout};
 
 use crate::installation::Installation;
 
@@ -75,6 +78,24 @@ async fn a_server_learns_of_a_key_that_another_one_made() {
     other.rotate_keys().await.unwrap();
     let tokens = register(&other).await;
     assert!(home.holds(&tokens).await, "the ring is read again for a key that is not in it");
+}
+
+#[tokio::test]
+async fn rotation_by_another_server_ends_the_wait_for_one() {
+    let home = Installation::new().await;
+    let other = home.another(home.master.clone()).await.unwrap();
+    let patience = Duration::from_secs(20);
+    let rotation = async {
+        sleep(Duration::from_millis(20)).await;
+        other.rotate_keys().await.unwrap();
+    };
+    let (rotated, ()) = join(timeout(patience, home.auth.keys_rotated()), rotation).await;
+    rotated.expect("the wait ends").unwrap();
+    home.auth.keep_keys().await.unwrap();
+    assert_eq!(home.auth.jwks(), other.jwks());
+    // A rotation before the wait ends it, too.
+    other.rotate_keys().await.unwrap();
+    timeout(patience, home.auth.keys_rotated()).await.expect("the wait ends").unwrap();
 }
 
 async fn register(auth: &Auth) -> Tokens {

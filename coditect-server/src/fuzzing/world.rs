@@ -37,7 +37,9 @@ impl World {
     fn new() -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let flags = ["--listen", "127.0.0.1:0", "--ephemeral", "--access-ttl", "24h"];
-        let config = Config::from_flags(flags).unwrap();
+        let mut config = Config::from_flags(flags).unwrap();
+        // A static is never dropped, and would leave its keys in a cluster.
+        config.place.cluster_file = None;
         let server = runtime.block_on(Server::bind(config)).unwrap();
         let address = server.local_addr();
         runtime.spawn(server.run(std::future::pending()));

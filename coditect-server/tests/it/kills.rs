@@ -47,7 +47,10 @@ fn content(revision: u64) -> Vec<u8> {
 
 impl Tab {
     async fn run(mut self, desk: &Desk) -> Self {
-        let (Socket(mut socket), restored) = Socket::open(desk, &self.name).await;
+        // The server may be killed before the handshake ends.
+        let Some((Socket(mut socket), restored)) = Socket::try_open(desk, &self.name).await else {
+            return self;
+        };
         self.settle(&restored);
         loop {
             while self.said < self.acked + IN_FLIGHT {

@@ -3,10 +3,14 @@
 
 #![cfg(unix)]
 
-use std::{path::Path, process::Stdio};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use serde_json::json;
-use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
+use tokio::{
+    io::AsyncWriteExt,
+    process::Command,
+    time::{sleep, timeout},
+};
 
 use crate::{
     account::{Device, LOGIN, ME, PASSWORD, credentials},
@@ -124,7 +128,16 @@ async fn keys_are_rotated_and_the_master_key_replaced_and_nobody_is_signed_out()
     let device = Device::register(server.address, EMAIL).await;
     let before = kids(&server).await;
     succeeds(folder, &["keys", "rotate"]).await;
-    let after = kids(&server).await;
+    let seen = async {
+        loop {
+            let after = kids(&server).await;
+            if after.len() > before.len() {
+                return after;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let after = timeout(PATIENCE, seen).await.expect("a running server sees the rotation");
     assert_eq!((before.len(), after.len()), (2, 3));
     assert!(before.iter().all(|kid| after.contains(kid)));
     let listed = succeeds(folder, &["keys", "list"]).await;

@@ -52,12 +52,16 @@ impl Asking {
         self
     }
 
-    async fn ask(self) -> Result<(Socket, Response<()>), (u16, String)> {
+    fn request(self) -> Request<()> {
         let mut request: Request<()> =
             format!("ws://test{}", self.path).into_client_request().unwrap();
         request.headers_mut().extend(self.headers);
+        request
+    }
+
+    async fn ask(self) -> Result<(Socket, Response<()>), (u16, String)> {
         let stream = TcpStream::connect(self.server).await.unwrap();
-        match timeout(PATIENCE, client_async(request, stream)).await.unwrap() {
+        match timeout(PATIENCE, client_async(self.request(), stream)).await.unwrap() {
             Ok((socket, response)) => Ok((Socket(socket), response.map(|_| ()))),
             Err(Error::Http(response)) => {
                 let body = response.body().clone().unwrap_or_default();
@@ -73,6 +77,17 @@ impl Asking {
         self.ask().await.map_err(|refused| format!("{refused:?}")).unwrap().0
     }
 
+    /// As [`open`](Self::open); `None` if the connection ends before the handshake does.
+    async fn try_open(self) -> Option<Socket> {
+        let stream = TcpStream::connect(self.server).await.ok()?;
+        let opened = timeout(PATIENCE, client_async(self.request(), stream)).await.unwrap();
+        match opened {
+            Ok((socket, _)) => Some(Socket(socket)),
+            Err(Error::Http(response)) => panic!("{response:?}"),
+            Err(_) => None,
+        }
+    }
+
     async fn refused(self) -> (u16, String) {
         self.ask().await.map(|_| ()).unwrap_err()
     }
@@ -85,6 +100,15 @@ impl Socket {
         let mut socket = asking.open().await;
         let restored = socket.expect("restore").await;
         (socket, restored)
+    }
+
+    /// As [`open`](Self::open); `None` if the connection ends before the state is restored.
+    pub(crate) async fn try_open(desk: &Desk, client: &str) -> Option<(Self, Value)> {
+        let asking = Asking::of(desk).bearer(&desk.token).query(&format!("client={client}"));
+        let mut socket = asking.try_open().await?;
+        let restored = socket.next().await?;
+        assert_eq!(restored["type"], "restore", "{restored}");
+        Some((socket, restored))
     }
 
     pub(crate) async fn say(&mut self, frame: &Value) {

@@ -28,7 +28,7 @@ use foundationdb::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout_at},
 };
 
 pub(super) use self::transaction::Transaction;
@@ -43,8 +43,9 @@ use crate::{Error, ErrorKind, Result, telemetry};
 /// Where versions are advanced to (manual: "Special keys", management module).
 const MIN_VERSION: &[u8] = b"\xff\xff/management/min_required_commit_version";
 
-/// How long a cluster may take to come back with other versions.
-const RECOVERY: Duration = Duration::from_secs(60);
+/// Maximum time for a cluster to recover with other versions, and to answer reads again: the first one
+/// after a jump waits until the storage servers have come to the new version.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The connections of this process, by their cluster files: all that open one cluster share one. They stay for
 /// as long as the process does: to make one takes long.
@@ -109,11 +110,11 @@ impl Cluster {
     }
 
     /// Makes the cluster give greater versions than `version`, as `advanceversion` of `fdbcli` does. It
-    /// recovers meanwhile, and answers nobody for a moment.
+    /// recovers meanwhile, and answers no client for a moment. Returns once a read is answered again.
     pub(super) async fn advance(&self, version: u64) -> Result<()> {
-        let until = Instant::now() + RECOVERY;
+        let until = Instant::now() + RECOVERY_TIMEOUT;
         loop {
-            match self.0.advance_once(version).await {
+            match self.0.advance_once(version, until).await {
                 Ok(true) => return Ok(()),
                 Ok(false) if Instant::now() > until => return Err(self.0.silence(During::Read)),
                 Ok(false) => {}
@@ -161,7 +162,17 @@ impl Shared {
         asked: impl Future<Output = FdbResult<T>>,
         during: During,
     ) -> Result<T> {
-        match timeout(self.options.patience, asked).await {
+        self.answer_until(Instant::now() + self.options.patience, asked, during).await
+    }
+
+    /// As [`answer`](Self::answer), waiting until the given time.
+    async fn answer_until<T>(
+        &self,
+        until: Instant,
+        asked: impl Future<Output = FdbResult<T>>,
+        during: During,
+    ) -> Result<T> {
+        match timeout_at(until, asked).await {
             Ok(answer) => answer.map_err(|error| self.error(error, during)),
             Err(_) => Err(self.silence(during)),
         }
@@ -196,11 +207,14 @@ impl Shared {
         told.because(error)
     }
 
-    async fn advance_once(&self, version: u64) -> Result<bool> {
+    /// Returns whether versions are past `version`, and reads at them are answered; asks for it if not.
+    async fn advance_once(&self, version: u64, until: Instant) -> Result<bool> {
         let tx = self.create(None)?;
         let present = self.answer(tx.get_read_version(), During::Read).await?;
         if u64::try_from(present).is_ok_and(|present| present > version) {
-            return Ok(true);
+            // A version is given before the storage servers have come to it.
+            let read = tx.get(&self.prefix.key(b""), true);
+            return self.answer_until(until, read, During::Read).await.map(|_| true);
         }
         tx.set_option(TransactionOption::SpecialKeySpaceEnableWrites)
             .map_err(|error| self.error(error, During::Read))?;

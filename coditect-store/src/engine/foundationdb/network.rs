@@ -3,11 +3,12 @@
 //! It can be started once, and once it was stopped it cannot be started again (manual: "Network"). It
 //! must be stopped before the process ends, since what it uses is torn down then. So it is started with
 //! the first database, and stopped by the C library's `exit`, which runs when `main` returns and when
-//! something exits in between. Until then it waits for work and costs nothing.
+//! something exits in between, by a thread of its own. Until then it waits for work and costs nothing.
 
 use std::{
     path::Path,
     sync::{Mutex, OnceLock, PoisonError},
+    thread,
 };
 
 use foundationdb::{
@@ -54,8 +55,20 @@ fn start_once(trace_folder: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
+/// Stops the network, and joins its thread.
+///
+/// The C library runs this on the main thread after the thread-locals of that thread are destroyed.
+/// FoundationDB's library keeps some of its own there, and a thread that has not used it yet would
+/// make them anew, and crash. So a fresh thread stops the network, and is waited for.
 extern "C" fn stop() {
-    drop(RUNNING.lock().unwrap_or_else(PoisonError::into_inner).take());
+    let Some(running) = RUNNING.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+        return;
+    };
+    let stopping = thread::Builder::new().name("coditect-fdb-stop".to_owned());
+    // If no thread can be started, the network is stopped where the closure is dropped: here.
+    if let Ok(stopping) = stopping.spawn(move || drop(running)) {
+        drop(stopping.join());
+    }
 }
 
 fn refused(error: FdbError) -> Error {
