@@ -209,15 +209,16 @@ impl Database {
     ///
     /// `Closed`; those of the engine.
     pub async fn view(&self) -> Result<View> {
-        match &self.engine {
-            Engine::Embedded(engine) if !engine.has_round_trips() => {
-                engine.view().map(Source::Embedded).map(View)
-            }
-            _ => {
-                let version = self.run(|tx| async move { tx.read_version().await }).await?;
-                Ok(View(Source::Pages { database: self.clone(), version }))
-            }
+        let holds_versions = match &self.engine {
+            Engine::Embedded(engine) => (!engine.has_round_trips()).then_some(engine),
+            #[cfg(feature = "fdb")]
+            Engine::Cluster(_) => None,
+        };
+        if let Some(engine) = holds_versions {
+            return engine.view().map(Source::Embedded).map(View);
         }
+        let version = self.run(|tx| async move { tx.read_version().await }).await?;
+        Ok(View(Source::Pages { database: self.clone(), version }))
     }
 
     /// Makes all versions that are given from now on greater than `version`: rows with versionstamps

@@ -35,7 +35,7 @@ where
     W: Future<Output = Result<()>>,
 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let options = Options { round_trips: true, ..Options::default() };
+    let options = Options::default().round_trips(true);
     let database = Database::scratch_with(&options).unwrap();
     let store = runtime.block_on(Store::options().entity::<Task>().open(database)).unwrap();
     let prepared = runtime.block_on(prepare(store.clone()));
@@ -101,7 +101,9 @@ async fn files(store: &Store, of: TenantId, home: FileHome, count: usize, versio
     for number in 0..count {
         for _ in 0..versions {
             let (blob, path) = (upload(store, of).await, &format!("top/{number}"));
-            let (home, policy) = (&home, &FilePolicy { versions: 100, ..policy() });
+            let mut policy = policy();
+            policy.versions = 100;
+            let (home, policy) = (&home, &policy);
             let put = |tx| async move { File::put(&tx, of, (home, path), blob, policy, now).await };
             store.run(put).await.unwrap();
         }
@@ -354,7 +356,7 @@ fn a_tenant_is_verified_and_imported_in_few_rounds() {
         archive
     };
     let cost = cost(fill, async |_, archive: Vec<u8>| {
-        let options = Options { round_trips: true, ..Options::default() };
+        let options = Options::default().round_trips(true);
         let database = Database::scratch_with(&options)?;
         let stores = Store::options().entity::<Task>();
         stores.clone().open(database.clone()).await?;

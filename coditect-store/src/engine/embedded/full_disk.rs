@@ -312,7 +312,7 @@ async fn space_that_others_take_and_free_stops_no_one_for_good() {
     for _ in 0..3 {
         let _ = fs::write(&other, vec![1; 250 << 20]);
         let error = loop {
-            match set(&database, &written.to_be_bytes(), &[7; 50_000]).await {
+            match set(&database, &written.to_be_bytes(), &vec![7; 50_000]).await {
                 Ok(()) => written += 1,
                 Err(error) => break error,
             }
@@ -322,7 +322,7 @@ async fn space_that_others_take_and_free_stops_no_one_for_good() {
         fs::remove_file(&other).unwrap();
         let started = Instant::now();
         for _ in 0..100 {
-            while set(&database, &written.to_be_bytes(), &[7; 50_000]).await.is_err() {
+            while set(&database, &written.to_be_bytes(), &vec![7; 50_000]).await.is_err() {
                 assert!(started.elapsed() < PATIENCE, "it does not recover");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
