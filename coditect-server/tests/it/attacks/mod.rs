@@ -9,6 +9,7 @@
 mod accounts;
 mod edge;
 mod families;
+mod files;
 mod http;
 mod jwt;
 mod resources;
@@ -50,6 +51,7 @@ fn the_table_is_as_long_as_it_is_to_be_and_names_its_sources() {
         edge::rows(),
         tenancy::rows(),
         resources::rows(),
+        files::rows(),
     ];
     let rows: Vec<Row> = areas.into_iter().flatten().collect();
     let names: HashSet<_> = rows.iter().map(|row| row.name).collect();
@@ -99,6 +101,11 @@ async fn no_client_chooses_its_address_or_its_parser() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_takes_more_than_is_its_due() {
     attempt_all(resources::rows()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_file_is_lost_and_no_disk_is_taken_uncounted() {
+    attempt_all(files::rows()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
