@@ -30,6 +30,14 @@ pub trait Courier: fmt::Debug + Send + Sync {
         life: TimeDelta,
     ) -> Sending<'a>;
 
+    /// A token that verifies `email` for a registration, good for `life`.
+    fn verification<'a>(
+        &'a self,
+        email: &'a str,
+        token: &'a OpaqueText,
+        life: TimeDelta,
+    ) -> Sending<'a>;
+
     /// Notifies the owner of the account of `email` of a change. It holds no secret.
     fn notice<'a>(&'a self, email: &'a str, notice: Notice) -> Sending<'a>;
 }
@@ -51,6 +59,8 @@ pub enum Notice {
     PasswordChanged,
     /// A personal access token was created.
     TokenCreated,
+    /// Someone tried to register with the address of the account.
+    AlreadyRegistered,
 }
 
 impl Notice {
@@ -66,6 +76,10 @@ impl Notice {
             Self::RecoveryCodeUsed => "A recovery code of your account was used.",
             Self::PasswordChanged => "The password of your account was changed.",
             Self::TokenCreated => "A personal access token was created for your account.",
+            Self::AlreadyRegistered => {
+                "There was an attempt to register with your address. You have an account already: \
+                 sign in, or reset your password."
+            }
         }
     }
 }
@@ -96,6 +110,17 @@ impl Courier for LogCourier {
     ) -> Sending<'a> {
         let (token, days) = (token.expose(), life.num_days());
         tracing::warn!(email, tenant, token, days, "an invitation");
+        Box::pin(async { Ok(()) })
+    }
+
+    fn verification<'a>(
+        &'a self,
+        email: &'a str,
+        token: &'a OpaqueText,
+        life: TimeDelta,
+    ) -> Sending<'a> {
+        let (token, hours) = (token.expose(), life.num_hours());
+        tracing::warn!(email, token, hours, "an address verification");
         Box::pin(async { Ok(()) })
     }
 

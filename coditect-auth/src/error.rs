@@ -66,6 +66,18 @@ pub enum Error {
     /// Not a token that resets a password, or not any more.
     #[error("the reset token is invalid")]
     ResetInvalid,
+    /// The operator has closed registration.
+    #[error("registration is closed")]
+    RegistrationClosed,
+    /// Registration requires an invitation.
+    #[error("registration requires an invitation")]
+    InvitationRequired,
+    /// Not a token that verifies this address, or not any more.
+    #[error("the verification token is invalid")]
+    VerificationInvalid,
+    /// A name of a person or a thing that is too long, or has characters that are not shown as they are.
+    #[error("the name is invalid: {0}")]
+    InvalidName(&'static str),
     /// Not an invitation, or not any more, or not for this user.
     #[error("the invitation is invalid")]
     InvitationInvalid,

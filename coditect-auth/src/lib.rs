@@ -56,6 +56,7 @@ pub mod second_factor;
 pub mod secret;
 pub mod service;
 mod subkey;
+pub mod text;
 pub mod throttle;
 
 pub use access::{AccessSettings, AccessTokens, JwksVerifier, Minted, TokenError};
@@ -76,9 +77,9 @@ pub use secret::{
     AccessToken, MasterKey, OpaqueText, Password, PepperKey, RefreshSecret, RefreshText, RootKey,
 };
 pub use service::{
-    Action, Auth, Credential, DEVICE_NAME_CHARS, Device, FRESH_LOGIN, INVITATION_LIFE, Identity,
-    MAX_LOGINS, MAX_RESETS, Member, NewFactor, NewInvitation, NewTicket, NewToken,
-    PERSONAL_TOKEN_LIFE, Pass, RESET_LIFE, Registration, Settings, SignIn, SignedIn, TICKET_LIFE,
-    TOKEN_NAME_CHARS, Tokens, Via, entities, master_key_at, replace_master_key,
-    replace_master_key_at,
+    Action, AddressProof, Auth, Credential, DEVICE_NAME_CHARS, Device, FRESH_LOGIN, IDE_SCOPE,
+    INVITATION_LIFE, Identity, MAX_LOGINS, MAX_RESETS, Member, NewFactor, NewInvitation, NewTicket,
+    NewToken, PERSONAL_TOKEN_LIFE, Pass, Purge, RESET_LIFE, Registration, RegistrationMode,
+    Settings, SignIn, SignUp, SignedIn, TICKET_LIFE, TOKEN_NAME_CHARS, Tokens, VERIFICATION_LIFE,
+    Via, entities, master_key_at, replace_master_key, replace_master_key_at,
 };

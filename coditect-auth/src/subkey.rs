@@ -24,6 +24,8 @@ pub(crate) enum Purpose {
     SealFactors,
     /// What a page shows beside its cookies.
     Csrf,
+    /// Tokens that verify an e-mail address.
+    Verification,
 }
 
 impl Purpose {
@@ -37,6 +39,7 @@ impl Purpose {
             Self::Throttle => "coditect/v1/throttle",
             Self::SealFactors => "coditect/v1/seal-second-factors",
             Self::Csrf => "coditect/v1/csrf",
+            Self::Verification => "coditect/v1/verification",
         }
     }
 }

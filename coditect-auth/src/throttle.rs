@@ -52,9 +52,13 @@ impl Failures {
     /// How long one waits at `now` before the next attempt at an account is looked at; none if it may be
     /// at once.
     pub fn wait(&self, now: DateTime<Utc>) -> Option<Duration> {
+        self.wait_beyond(FREE, now)
+    }
+
+    fn wait_beyond(&self, free: u32, now: DateTime<Utc>) -> Option<Duration> {
         let is_ahead = self.last_at.signed_duration_since(now) > LONGEST_WAIT;
         let is_over = is_ahead || self.is_forgotten(now);
-        let beyond = self.count.checked_sub(FREE).filter(|_| !is_over)?;
+        let beyond = self.count.checked_sub(free).filter(|_| !is_over)?;
         let wait = FIRST_WAIT * 2_i32.pow(beyond.min(6));
         let wait = wait.min(LONGEST_WAIT);
         let left = wait - self.age(now);
@@ -90,6 +94,7 @@ impl Failures {
 pub struct Addresses {
     failures: Mutex<HashMap<IpAddr, Failures>>,
     most: usize,
+    free: u32,
 }
 
 impl Default for Addresses {
@@ -101,7 +106,34 @@ impl Default for Addresses {
 impl Addresses {
     /// A table of so many addresses. When it is full, those go whose last failures are oldest.
     pub fn with_room_for(most: usize) -> Self {
-        Self { failures: Mutex::default(), most }
+        Self { failures: Mutex::default(), most, free: FREE }
+    }
+
+    /// Returns a table of which `free` attempts of an address cost nothing.
+    pub fn with_free(free: u32) -> Self {
+        Self { free, ..Self::default() }
+    }
+
+    /// Counts an attempt from `ip`, whatever comes of it.
+    ///
+    /// # Errors
+    ///
+    /// The time to wait, if it is refused. That is no attempt.
+    pub fn take(&self, ip: IpAddr, now: DateTime<Utc>) -> Result<(), Duration> {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let network = network(ip);
+        if failures.len() >= self.most && !failures.contains_key(&network) {
+            make_room(&mut failures, self.most);
+        }
+        let of_network = failures.entry(network).or_default();
+        let leaked = of_network.leaked(now);
+        match leaked.wait_beyond(self.free, now) {
+            Some(wait) => Err(wait),
+            None => {
+                *of_network = leaked.failed(now);
+                Ok(())
+            }
+        }
     }
 
     /// Whether an attempt from `ip` is looked at, or how long that waits.
@@ -111,7 +143,8 @@ impl Addresses {
     /// How long.
     pub fn check(&self, ip: IpAddr, now: DateTime<Utc>) -> Result<(), Duration> {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let wait = failures.get(&network(ip)).and_then(|it| it.leaked(now).wait(now));
+        let wait =
+            failures.get(&network(ip)).and_then(|it| it.leaked(now).wait_beyond(self.free, now));
         wait.map_or(Ok(()), Err)
     }
 

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Config, CourierKind},
+    config::{Config, CourierKind, RegistrationMode},
     frontend::Frontend,
     handlers::memory::Memories,
     http::output::Output,
@@ -89,6 +89,11 @@ impl App {
             .courier(match config.courier {
                 CourierKind::None => None,
                 CourierKind::Log => Some(Arc::new(LogCourier)),
+            })
+            .registration(match config.registration {
+                RegistrationMode::Open => coditect_auth::RegistrationMode::Open,
+                RegistrationMode::Invited => coditect_auth::RegistrationMode::Invited,
+                RegistrationMode::Closed => coditect_auth::RegistrationMode::Closed,
             })
             .peppers(peppers()?)
             .key_rotation(time_delta(config.key_rotation))

@@ -177,12 +177,17 @@ pub struct User {
 #[derive(Clone, Debug, Subcommand)]
 #[non_exhaustive]
 pub enum UserVerb {
-    /// Make a user and their tenant. Without a password they get a token to set one with.
+    /// Make a user and their tenant, whoever may register. Without a password they get a token to set one
+    /// with.
     Create(NewUser),
     /// All users, by their addresses: id, tenant, day of registration, state, address.
     List(Place),
     /// One of them.
     Show(OfUser),
+    /// Give a user the right to use the IDE.
+    GrantIde(OfUser),
+    /// Take away a user's right to use the IDE, whichever way they have got it.
+    RevokeIde(OfUser),
     /// Let a user sign in again.
     Enable(OfUser),
     /// Don't let a user sign in any more, and end their sessions.
@@ -219,6 +224,9 @@ pub struct NewUser {
     /// Family name.
     #[arg(long, value_name = "NAME")]
     pub last_name: Option<String>,
+    /// Don't give them the right to use the IDE.
+    #[arg(long)]
+    pub no_ide: bool,
     /// Where the store is.
     #[command(flatten)]
     pub place: Place,

@@ -123,6 +123,11 @@ pub struct Config {
     #[arg(long, env = "CODITECT_COOKIE_PREFIX", value_name = "PREFIX", default_value = DEFAULT_PREFIX, value_parser = CookieNames::with_prefix)]
     pub cookie_prefix: CookieNames,
 
+    /// Who may create an account: everyone, those with an invitation into a tenant, or nobody. The operator's
+    /// `user create` works in each mode. Set `invited` or `closed` where strangers can reach the server.
+    #[arg(long, env = "CODITECT_REGISTRATION", value_name = "MODE", default_value = "open")]
+    pub registration: RegistrationMode,
+
     /// How what is for one address gets there: password resets and invitations. `none` sends nothing;
     /// `log` writes tokens to the log, and is for trying the server out.
     #[arg(long, env = "CODITECT_COURIER", value_name = "COURIER", default_value = "none")]
@@ -204,6 +209,17 @@ pub struct Config {
     /// otherwise fewer are accepted, which the log says at the start.
     #[arg(long, env = "CODITECT_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000, value_parser = connections)]
     pub max_connections: usize,
+}
+
+/// Who may create an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RegistrationMode {
+    /// Everyone.
+    Open,
+    /// Those with an invitation.
+    Invited,
+    /// Nobody.
+    Closed,
 }
 
 /// How tokens get to the addresses that they are for.

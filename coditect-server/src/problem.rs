@@ -451,6 +451,20 @@ impl From<auth::Error> for Problem {
                 "RESET_INVALID",
                 "This way to a new password is not open, or not any more. Ask for another.",
             ),
+            auth::Error::RegistrationClosed => {
+                Self::forbidden("Registration is closed.").with_code("REGISTRATION_CLOSED")
+            }
+            auth::Error::InvitationRequired => {
+                Self::forbidden("Registration requires an invitation.")
+                    .with_code("INVITATION_REQUIRED")
+            }
+            auth::Error::VerificationInvalid => Self::bad_request(
+                "VERIFICATION_INVALID",
+                "The token does not verify this address, or not any more. Register again.",
+            ),
+            auth::Error::InvalidName(why) => {
+                return Self::invalid_field("VALIDATION_FAILED", "name", why);
+            }
             auth::Error::InvitationInvalid => Self::bad_request(
                 "INVITATION_INVALID",
                 "There is no such invitation for you, or not any more.",

@@ -44,6 +44,7 @@ fn table() -> Vec<Route> {
         route(Method::GET,    "/api/v5/openapi.json",     openapi::show),
 
         route(Method::POST,   "/api/v5/auth/register",    auth::register),
+        route(Method::GET,    "/api/v5/auth/registration",           auth::registration),
         route(Method::POST,   "/api/v5/auth/login",       auth::login),
         route(Method::POST,   "/api/v5/auth/refresh",     auth::refresh),
         route(Method::POST,   "/api/v5/auth/logout",      auth::logout),

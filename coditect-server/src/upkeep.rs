@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use chrono::TimeDelta;
+use coditect_auth::Purge;
 use coditect_store::Swept;
 use tokio::{
     sync::Notify,
@@ -26,6 +28,10 @@ const KEYS_KEPT_EVERY: time::Duration = time::Duration::from_secs(60);
 
 /// How often a build that takes long says how far it is.
 const TOLD_EVERY: time::Duration = time::Duration::from_secs(5);
+
+/// Most sweeps that a server may miss, and time beyond, for its clock to be trusted at once.
+const MAX_MISSED_SWEEPS: i32 = 3;
+const CLOCK_SLACK: TimeDelta = TimeDelta::hours(1);
 
 /// Where handlers say that something was deleted of which more is to go.
 #[derive(Debug, Default)]
@@ -50,7 +56,6 @@ pub(crate) async fn run(app: Arc<App>) {
                     // Requests wait for indexes, and nobody for the sweep.
                     told("an index could not be built", build(&app).await);
                     told("a sweep failed", sweep(&app).await);
-                    told("a sweep of identity failed", app.auth.sweep().await.map(|_| ()));
                 }
                 () = app.upkeep.0.notified() => {
                     let completed = app.store.complete_deletions().await.map(|_| ());
@@ -124,8 +129,23 @@ fn told<E: std::error::Error + 'static>(what: &'static str, outcome: Result<(), 
     }
 }
 
-async fn sweep(app: &App) -> coditect_store::Result<()> {
-    let swept = app.store.sweep(app.clock.now()).await?;
+/// Removes what has expired, if the clock is trusted: see [`Auth::purge`](coditect_auth::Auth::purge).
+async fn sweep(app: &App) -> Result<(), coditect_auth::Error> {
+    let interval = TimeDelta::from_std(app.config.sweep_interval).unwrap_or(TimeDelta::MAX);
+    let swept = match app.auth.purge(interval * MAX_MISSED_SWEEPS + CLOCK_SLACK).await? {
+        Purge::Done(swept, _) => swept,
+        Purge::Suspended { ahead, is_new } => {
+            if is_new {
+                tracing::warn!(
+                    ahead_s = ahead.num_seconds(),
+                    "the clock is ahead of the last sweep: nothing expired is removed until it has run \
+                     on for 24 h, or is corrected"
+                );
+            }
+            app.store.complete_deletions().await?;
+            return Ok(());
+        }
+    };
     if swept != Swept::default() {
         let Swept {
             auth_sessions,

@@ -31,6 +31,8 @@ pub struct Invitation {
     pub email_normalized: String,
     /// What they may do there.
     pub role: Role,
+    /// Whether it gives the right to use the IDE.
+    pub ide: bool,
     /// SHA-256 of what they were sent.
     pub hash: [u8; 32],
     /// Who invited them.

@@ -18,7 +18,10 @@ use super::{
     second_factor::{Factor, Shown},
     throttling::Attempt,
 };
-use crate::{Email, Error, Notice, Password, RefreshSecret, RefreshToken, Verdict, refresh};
+use crate::{
+    Email, Error, Notice, Password, RefreshSecret, RefreshToken, Verdict, refresh,
+    text::is_plain_text,
+};
 
 /// How often a sign-in looks again at a hash that is being replaced.
 const LOOKS_AT_A_HASH: usize = 3;
@@ -27,7 +30,8 @@ const LOOKS_AT_A_HASH: usize = 3;
 const USER_AGENT_CHARS: usize = 256;
 
 impl Auth {
-    /// Makes a tenant, its user, and a first session.
+    /// Creates a tenant, its user, and a first session, whoever may register: a service for clients calls
+    /// [`sign_up`](Self::sign_up).
     ///
     /// # Errors
     ///
@@ -38,19 +42,7 @@ impl Auth {
         registration: Registration<'_>,
         device: &Device,
     ) -> Result<SignedIn, Error> {
-        let (tenant, user) = self.new_user(registration).await?;
-        let now = user.created_at;
-        let (session, token) = self.new_session(&user, device, now)?;
-        let made = self.store.run(|tx| {
-            let (tenant, user, session) = (&tenant, &user, &session);
-            async move {
-                create_user(&tx, tenant, user, Some(user.id), device).await?;
-                tx.create(session).await
-            }
-        });
-        made.await.map_err(email_taken)?;
-        let tokens = self.tokens(&session, &user, &token, now).await?;
-        Ok(SignedIn { user, tokens })
+        self.register_with(registration, None, device).await
     }
 
     /// A user and the tenant that is theirs, of which nothing is stored yet.
@@ -59,6 +51,9 @@ impl Auth {
         registration: Registration<'_>,
     ) -> Result<(Tenant, User), Error> {
         let email = Email::parse(registration.email)?;
+        for name in [&registration.first_name, &registration.last_name].into_iter().flatten() {
+            require_plain(name)?;
+        }
         let password = Password::choose(registration.password, &email)?;
         let password_hash = self.hasher.hash(&password).await?;
         let now = self.clock.now();
@@ -232,7 +227,7 @@ impl Auth {
         found.await.map_err(Error::Store)
     }
 
-    fn new_session(
+    pub(super) fn new_session(
         &self,
         user: &User,
         device: &Device,
@@ -313,6 +308,12 @@ pub(super) async fn create_user(
     tx.create(user).await?;
     let entry = Entry::new(Action::Register, tenant.id, actor, device).target(user.id);
     entry.write(tx, user.created_at).await
+}
+
+/// Requires a name that is shown as it is.
+pub(super) fn require_plain(name: &str) -> Result<(), Error> {
+    let why = "it has control, bidirectional or invisible characters";
+    if is_plain_text(name) { Ok(()) } else { Err(Error::InvalidName(why)) }
 }
 
 /// What it means that a user could not be written.

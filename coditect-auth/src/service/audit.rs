@@ -57,6 +57,8 @@ pub enum Action {
     ConversationCreated,
     ConversationDeleted,
     ConversationTransferred,
+    IdeGranted,
+    IdeRevoked,
 }
 
 impl Action {
@@ -101,6 +103,8 @@ impl Action {
             Self::ConversationCreated => "conversation.created",
             Self::ConversationDeleted => "conversation.deleted",
             Self::ConversationTransferred => "conversation.transferred",
+            Self::IdeGranted => "user.ide_granted",
+            Self::IdeRevoked => "user.ide_revoked",
         }
     }
 }

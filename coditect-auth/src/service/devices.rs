@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::{
     Auth, Device, Identity,
+    accounts::require_plain,
     audit::{Action, Entry},
     signing_out::end,
 };
@@ -54,6 +55,7 @@ impl Auth {
         id: AuthSessionId,
         name: Option<String>,
     ) -> Result<AuthSession, Error> {
+        name.as_deref().map_or(Ok(()), require_plain)?;
         let device = self.own_device(tx, identity, id).await?;
         let name = name.map(|name| name.chars().take(DEVICE_NAME_CHARS).collect());
         let named = AuthSession { name, ..device };

@@ -16,6 +16,7 @@ use serde_json::json;
 use super::{
     Auth, Device, Identity,
     audit::{Action, Entry},
+    ide::{grant_by_invitation, may_use_ide},
     members::require_not_above,
 };
 use crate::{
@@ -44,6 +45,7 @@ pub struct NewInvitation {
     id: InvitationId,
     email: Email,
     role: Role,
+    ide: Option<bool>,
 }
 
 impl NewInvitation {
@@ -55,7 +57,13 @@ impl NewInvitation {
     pub fn new(email: &str, role: Role) -> Result<Self, Error> {
         let email = Email::parse(email)?;
         let (text, hash) = Kind::Invitation.generate()?;
-        Ok(Self { text, hash, id: InvitationId::new(), email, role })
+        Ok(Self { text, hash, id: InvitationId::new(), email, role, ide: None })
+    }
+
+    /// Sets whether it gives the right to use the IDE; by default it does if the inviter has it.
+    #[must_use]
+    pub fn with_ide(self, ide: Option<bool>) -> Self {
+        Self { ide, ..self }
     }
 
     /// Returns the token that the invited user accepts with.
@@ -75,8 +83,8 @@ impl Auth {
     ///
     /// # Errors
     ///
-    /// [`Error::Forbidden`] if they are no admin, or want to give a role above their own, and of a
-    /// program; [`Error::TooMany`]; [`Error::Store`].
+    /// [`Error::Forbidden`] if they are no admin, or want to give a role above their own, or a right to use
+    /// the IDE that they do not have, and of a program; [`Error::TooMany`]; [`Error::Store`].
     pub async fn invite(
         &self,
         tx: &Transaction,
@@ -87,6 +95,12 @@ impl Auth {
         identity.session()?;
         identity.require_role(Role::Admin)?;
         require_not_above(identity, new.role)?;
+        let may_use_ide = may_use_ide(tx, &identity.user).await?;
+        let ide = new.ide.unwrap_or(may_use_ide);
+        if ide && !may_use_ide {
+            let why = "an inviter without the right to use the IDE cannot give it";
+            return Err(Error::Forbidden(why));
+        }
         let (tenant, now) = (identity.tenant_id, self.clock.now());
         let all = tx.list::<Invitation>(tenant).page(MAX_INVITATIONS, None).await?.items;
         if all.len() >= MAX_INVITATIONS {
@@ -111,6 +125,7 @@ impl Auth {
             email: new.email.display().to_owned(),
             email_normalized: new.email.normalized().to_owned(),
             role: new.role,
+            ide,
             hash: new.hash,
             invited_by: identity.user.id,
             granted_by,
@@ -211,8 +226,19 @@ impl Auth {
         device: &Device,
     ) -> Result<Membership, Error> {
         identity.session()?;
+        self.join(tx, &identity.user, text, device).await
+    }
+
+    /// [Accepts](Self::accept_invitation) an invitation for `user`.
+    pub(super) async fn join(
+        &self,
+        tx: &Transaction,
+        user: &User,
+        text: &str,
+        device: &Device,
+    ) -> Result<Membership, Error> {
         let hash = Kind::Invitation.hash_of(text).ok_or(Error::InvitationInvalid)?;
-        let (user, now) = (&identity.user, self.clock.now());
+        let now = self.clock.now();
         let invitation = tx.find(&Invitation::BY_HASH, Global, hash).await?;
         let invitation = invitation
             .filter(|it| now < it.expires_at && it.email_normalized == user.email_normalized)
@@ -251,6 +277,7 @@ impl Auth {
             }
         };
         tx.upsert(&membership).await?;
+        grant_by_invitation(tx, user, &invitation, now).await?;
         let entry = Entry::new(Action::MemberJoined, tenant, Some(user.id), device);
         let entry = entry.target(user.id).details(json!({ "role": membership.role }));
         entry.write(tx, now).await?;

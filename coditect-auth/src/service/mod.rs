@@ -17,11 +17,14 @@ mod accounts;
 mod audit;
 mod authentication;
 mod devices;
+mod ide;
 mod invitations;
 mod members;
 mod operating;
 mod passwords;
+mod purging;
 mod refreshing;
+mod registration;
 mod ring;
 mod second_factor;
 mod signing_out;
@@ -48,9 +51,12 @@ pub use self::{
     audit::Action,
     authentication::{Identity, Pass, PersonalHash, Via},
     devices::DEVICE_NAME_CHARS,
+    ide::IDE_SCOPE,
     invitations::{INVITATION_LIFE, NewInvitation},
     members::Member,
     passwords::{MAX_RESETS, RESET_LIFE},
+    purging::Purge,
+    registration::{AddressProof, RegistrationMode, SignUp, VERIFICATION_LIFE},
     ring::{master_key_at, replace_master_key, replace_master_key_at},
     second_factor::{FRESH_LOGIN, NewFactor},
     tokens::{NewTicket, NewToken, PERSONAL_TOKEN_LIFE, TICKET_LIFE, TOKEN_NAME_CHARS},
@@ -63,7 +69,9 @@ use crate::{
     AccessSettings, AccessToken, AccessTokens, Courier, Error, HashParams, Hasher, KeyRing,
     Lifetimes, MasterKey, Notice, Peppers, RefreshKeys, RefreshText, RefreshToken, RootKey,
     SealedKey, SealedRoot, TokenId,
-    model::{Invitation, LoginFailures, PasswordReset, PersonalToken, SecondFactor},
+    model::{
+        ClockMark, IdeGrant, Invitation, LoginFailures, PasswordReset, PersonalToken, SecondFactor,
+    },
     secret::Subkey,
     subkey::{Purpose, mac},
     throttle::Addresses,
@@ -83,6 +91,8 @@ pub struct Settings {
     pub lifetimes: Lifetimes,
     /// How tokens get to the addresses that they are for; none, and they don't.
     pub courier: Option<Arc<dyn Courier>>,
+    /// Who may register.
+    pub registration: RegistrationMode,
     /// How long a key signs before the next does.
     pub key_rotation: TimeDelta,
     /// Maximum number of live logins of a user; 1 to 1,000. A login beyond it ends the longest idle one.
@@ -125,6 +135,13 @@ impl Settings {
         self
     }
 
+    /// Sets `registration`.
+    #[must_use]
+    pub fn registration(mut self, registration: RegistrationMode) -> Self {
+        self.registration = registration;
+        self
+    }
+
     /// Sets `key_rotation`.
     #[must_use]
     pub fn key_rotation(mut self, key_rotation: TimeDelta) -> Self {
@@ -149,11 +166,15 @@ impl Default for Settings {
             peppers: Peppers::default(),
             lifetimes: Lifetimes::default(),
             courier: None,
+            registration: RegistrationMode::default(),
             key_rotation: TimeDelta::days(30),
             max_logins: 100,
         }
     }
 }
+
+/// Registrations from an address that are not throttled; two a minute are forgotten.
+const FREE_REGISTRATIONS: u32 = 50;
 
 /// Largest setting of `max_logins`: as many as one page holds.
 pub const MAX_LOGINS: usize = PAGE_LIMIT;
@@ -176,6 +197,9 @@ pub struct Auth {
     csrf_key: Subkey,
     turns: Turns,
     addresses: Addresses,
+    registrations: Addresses,
+    registration: RegistrationMode,
+    verification_key: Subkey,
     courier: Option<Arc<dyn Courier>>,
     key_rotation: TimeDelta,
     max_logins: usize,
@@ -268,6 +292,8 @@ pub fn entities(options: StoreOptions) -> StoreOptions {
     options
         .entity::<SealedRoot>()
         .entity::<SealedKey>()
+        .entity::<ClockMark>()
+        .entity::<IdeGrant>()
         .entity::<Invitation>()
         .entity::<LoginFailures>()
         .entity::<PasswordReset>()
@@ -307,6 +333,9 @@ impl Auth {
             csrf_key: root.subkey(Purpose::Csrf),
             turns: Turns::default(),
             addresses: Addresses::default(),
+            registrations: Addresses::with_free(FREE_REGISTRATIONS),
+            registration: settings.registration,
+            verification_key: root.subkey(Purpose::Verification),
             courier: settings.courier,
             key_rotation: settings.key_rotation,
             max_logins: settings.max_logins,

@@ -11,6 +11,7 @@ use super::{
     accounts::{create_user, email_taken},
     audit::{Action, Entry},
     devices::live_logins,
+    ide::operators_grant,
     tokens::revoke_all_tokens,
 };
 use crate::{
@@ -19,16 +20,27 @@ use crate::{
 };
 
 impl Auth {
-    /// Makes a user and their tenant.
+    /// Creates a user and their tenant, in whichever [mode](super::RegistrationMode), and with the right to
+    /// use the IDE if `ide`.
     ///
     /// # Errors
     ///
     /// As for [`register`](Self::register).
-    pub async fn create_user(&self, registration: Registration<'_>) -> Result<User, Error> {
+    pub async fn create_user(
+        &self,
+        registration: Registration<'_>,
+        ide: bool,
+    ) -> Result<User, Error> {
         let (tenant, user) = self.new_user(registration).await?;
         let made = self.store.run(|tx| {
             let (tenant, user): (&Tenant, &User) = (&tenant, &user);
-            async move { create_user(&tx, tenant, user, None, &Device::default()).await }
+            async move {
+                create_user(&tx, tenant, user, None, &Device::default()).await?;
+                if ide {
+                    tx.create(&operators_grant(user, user.created_at)).await?;
+                }
+                Ok(())
+            }
         });
         made.await.map_err(email_taken)?;
         Ok(user)
@@ -148,7 +160,7 @@ impl Auth {
     }
 }
 
-async fn user_in(tx: &Transaction, email: &Email) -> Result<User, Error> {
+pub(super) async fn user_in(tx: &Transaction, email: &Email) -> Result<User, Error> {
     let user = tx.find(&User::BY_EMAIL, Global, email.normalized().to_owned()).await?;
     user.ok_or(Error::NotFound)
 }

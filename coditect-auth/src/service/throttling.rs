@@ -240,6 +240,6 @@ fn counts(failures: &LoginFailures) -> Failures {
     Failures { count: failures.count, last_at: failures.last_at }
 }
 
-fn throttled(retry_after: Duration) -> Error {
+pub(super) fn throttled(retry_after: Duration) -> Error {
     Error::Throttled { retry_after }
 }

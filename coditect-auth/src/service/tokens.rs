@@ -9,6 +9,7 @@ use coditect_store::{
 
 use super::{
     Auth, Device, Identity, Pass,
+    accounts::require_plain,
     audit::{Action, Entry},
 };
 use crate::{
@@ -53,8 +54,9 @@ impl NewToken {
     ///
     /// # Errors
     ///
-    /// [`Error::Internal`] if the system has no randomness.
+    /// [`Error::InvalidName`]; [`Error::Internal`] if the system has no randomness.
     pub fn new(name: &str, scopes: Scopes, life: TimeDelta) -> Result<Self, Error> {
+        require_plain(name)?;
         let (text, hash) = Kind::Personal.generate()?;
         let name = name.chars().take(TOKEN_NAME_CHARS).collect();
         let life = life.min(PERSONAL_TOKEN_LIFE);

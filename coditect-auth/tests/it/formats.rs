@@ -8,8 +8,8 @@ use coditect_auth::{
     KeyState, Kid, Scopes, SealedKey, SealedRoot,
     keys::Algorithm,
     model::{
-        Grant, Invitation, InvitationId, LoginFailures, PasswordReset, PasswordResetId,
-        PersonalToken, PersonalTokenId, ResetOrigin, SecondFactor,
+        ClockMark, Grant, IdeGrant, Invitation, InvitationId, LoginFailures, PasswordReset,
+        PasswordResetId, PersonalToken, PersonalTokenId, ResetOrigin, SecondFactor,
     },
     seal::Sealed,
 };
@@ -65,6 +65,11 @@ async fn version_1_of_every_record_is_read_and_written() {
         sealed: Some(sealed()),
     };
     reads_and_writes(&store, &key, include_str!("../../fixtures/sealed_key.v1.hex")).await;
+    let mark =
+        ClockMark { trusted_at: time(15), ahead_since: Some(time(16)), ahead_at: Some(time(17)) };
+    reads_and_writes(&store, &mark, include_str!("../../fixtures/clock_mark.v1.hex")).await;
+    let grant = IdeGrant { tenant_id, user_id, granted_by: TenantId(id(8)), created_at: time(18) };
+    reads_and_writes(&store, &grant, include_str!("../../fixtures/ide_grant.v1.hex")).await;
     let failures =
         LoginFailures { key: [0xcc; 32], count: 300, last_at: time(5), expires_at: time(6) };
     reads_and_writes(&store, &failures, include_str!("../../fixtures/login_failures.v1.hex")).await;
@@ -74,6 +79,7 @@ async fn version_1_of_every_record_is_read_and_written() {
         email: "Ada@Example.org".to_owned(),
         email_normalized: "ada@example.org".to_owned(),
         role: Role::Owner,
+        ide: true,
         hash: [0xdd; 32],
         invited_by: user_id,
         granted_by: Some(Grant { membership_id: MembershipId(id(8)), demotions: 300 }),

@@ -71,6 +71,15 @@ impl Courier for Letters {
         self.keep(email, token)
     }
 
+    fn verification<'a>(
+        &'a self,
+        email: &'a str,
+        token: &'a OpaqueText,
+        _: TimeDelta,
+    ) -> Sending<'a> {
+        self.keep(email, token)
+    }
+
     fn notice<'a>(&'a self, email: &'a str, notice: Notice) -> Sending<'a> {
         self.1.lock().unwrap().push((email.to_owned(), notice));
         Box::pin(async { Ok(()) })
@@ -113,6 +122,14 @@ impl Installation {
     /// Another server over the same store, with another limit of logins.
     pub(crate) async fn limited_to(&self, max_logins: usize) -> Auth {
         let settings = settings(Lifetimes::default().grace).max_logins(max_logins);
+        let clock = Clock::from(&self.clock);
+        Auth::open(self.store.clone(), self.master.clone(), clock, settings).await.unwrap()
+    }
+
+    /// Another server over the same store, with a mailer, and settings that `change` makes.
+    pub(crate) async fn with(&self, change: impl FnOnce(&mut Settings)) -> Auth {
+        let mut settings = settings(Lifetimes::default().grace).courier(Some(self.courier.clone()));
+        change(&mut settings);
         let clock = Clock::from(&self.clock);
         Auth::open(self.store.clone(), self.master.clone(), clock, settings).await.unwrap()
     }

@@ -10,6 +10,8 @@ mod installation;
 mod interleavings;
 mod keys;
 mod operating;
+mod purging;
+mod registration;
 mod rotations;
 mod second_factor;
 mod signing_in;

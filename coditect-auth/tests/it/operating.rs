@@ -12,8 +12,8 @@ async fn an_operator_makes_and_lists_users() {
     let home = Installation::new().await;
     for email in ["c@example.org", "a@example.org", "b@example.org"] {
         let new = Registration { email, password: PASSWORD, first_name: None, last_name: None };
-        home.auth.create_user(new.clone()).await.unwrap();
-        assert!(matches!(home.auth.create_user(new).await, Err(Error::EmailTaken)));
+        home.auth.create_user(new.clone(), true).await.unwrap();
+        assert!(matches!(home.auth.create_user(new, true).await, Err(Error::EmailTaken)));
         home.login(email, PASSWORD).await.unwrap();
     }
     let first = home.auth.users(2, None).await.unwrap();

@@ -38,7 +38,7 @@ const OTHERWISE = {
   Draft: 'WholeDraft',
 };
 const SAME = [
-  'User Tenant Tokens SignedIn Me Device FactorBegun FactorConfirmed PersonalToken Ticket MyTenant Member Invitation',
+  'User Tenant Tokens SignedIn VerificationSent RegistrationSettings Me Device FactorBegun FactorConfirmed PersonalToken Ticket MyTenant Member Invitation',
   'Joined Session TextPosition EditorState Terminal TerminalState Conversation Message Agent Setting AuditEntry Health',
 ];
 

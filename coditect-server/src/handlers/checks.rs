@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use coditect_auth::text::is_plain_text;
 use coditect_store::model::Json;
 use serde_json::Value;
 
@@ -19,11 +20,13 @@ pub(super) fn line(
     text: &str,
 ) -> Result<String, Problem> {
     let text = text.trim();
-    if chars.contains(&text.chars().count()) && !text.contains(char::is_control) {
+    if chars.contains(&text.chars().count()) && is_plain_text(text) {
         return Ok(text.to_owned());
     }
     let (least, most) = chars.into_inner();
-    let message = format!("must be {least} to {most} characters long, without control characters");
+    let message = format!(
+        "must be {least} to {most} characters long, without control, bidirectional or invisible characters"
+    );
     Err(Problem::invalid_field("VALIDATION_FAILED", field, &message))
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use coditect_auth::text::escaped;
 use coditect_store::{
     ErrorKind,
     check::{Event, Report, Stage},
@@ -39,7 +40,7 @@ pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
                 progress.rows(rows);
             }
             Event::Found(finding) => {
-                if let Err(error) = progress.line(&finding.to_string()) {
+                if let Err(error) = progress.line(&escaped(&finding.to_string())) {
                     unheard.get_or_insert(error);
                 }
             }

@@ -23,6 +23,7 @@ pub(super) async fn user(verb: &UserVerb) -> Result<Outcome, Error> {
                 password,
                 first_name: new.first_name.clone(),
                 last_name: new.last_name.clone(),
+                ide: !new.no_ide,
             };
             show(&task::run(&new.place, task).await?)?;
         }
@@ -40,6 +41,8 @@ pub(super) async fn user(verb: &UserVerb) -> Result<Outcome, Error> {
         UserVerb::Show(of) => {
             show(&task::run(&of.place, Task::User { email: of.email.clone() }).await?)?;
         }
+        UserVerb::GrantIde(of) => set_ide(&of.place, &of.email, true).await?,
+        UserVerb::RevokeIde(of) => set_ide(&of.place, &of.email, false).await?,
         UserVerb::Enable(of) => set_enabled(&of.place, &of.email, true).await?,
         UserVerb::Disable(of) => set_enabled(&of.place, &of.email, false).await?,
         UserVerb::ResetPassword(of) => {
@@ -60,6 +63,10 @@ pub(super) async fn user(verb: &UserVerb) -> Result<Outcome, Error> {
 async fn set_enabled(place: &Place, email: &str, enabled: bool) -> Result<(), Error> {
     let task = Task::SetEnabled { email: email.to_owned(), enabled };
     show(&task::run(place, task).await?)
+}
+
+async fn set_ide(place: &Place, email: &str, granted: bool) -> Result<(), Error> {
+    show(&task::run(place, Task::SetIde { email: email.to_owned(), granted }).await?)
 }
 
 pub(super) async fn keys(verb: &KeysVerb) -> Result<Outcome, Error> {
@@ -95,8 +102,11 @@ fn write(reply: &Reply, out: &mut impl Write) -> io::Result<()> {
     };
     match reply {
         Reply::Done => writeln!(out, "done"),
-        Reply::User { user, reset_token } => {
+        Reply::User { user, reset_token, ide } => {
             line(out, user)?;
+            if let Some(ide) = ide {
+                writeln!(out, "IDE: {}", if *ide { "allowed" } else { "not allowed" })?;
+            }
             match reset_token {
                 None => Ok(()),
                 Some(token) => writeln!(

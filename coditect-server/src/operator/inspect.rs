@@ -2,6 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 
+use coditect_auth::text::escaped;
 use coditect_store::{
     inspect::{Overview, Row, Size},
     keyspace::parse_elements,
@@ -47,6 +48,7 @@ pub(super) async fn run(arguments: &Inspect) -> Result<Outcome, Error> {
     Ok(Outcome::Done)
 }
 
+/// Writes a row on one line. What users have named is escaped: it must not act on the terminal.
 fn write_row(to: &mut impl Write, row: &Row, as_json: bool) -> io::Result<()> {
     let Row { key, space, value, value_bytes } = row;
     if as_json {
@@ -56,11 +58,11 @@ fn write_row(to: &mut impl Write, row: &Row, as_json: bool) -> io::Result<()> {
             "value": value,
             "value_bytes": value_bytes,
         });
-        writeln!(to, "{row}")
+        writeln!(to, "{}", escaped(&row.to_string()))
     } else if value.is_null() {
-        writeln!(to, "{key}")
+        writeln!(to, "{}", escaped(&key.to_string()))
     } else {
-        writeln!(to, "{key} => {value}")
+        writeln!(to, "{}", escaped(&format!("{key} => {value}")))
     }
 }
 

@@ -40,7 +40,11 @@ pub(crate) enum Task {
         password: Option<String>,
         first_name: Option<String>,
         last_name: Option<String>,
+        /// Whether they may use the IDE.
+        ide: bool,
     },
+    /// Gives a user the right to use the IDE, or takes it away.
+    SetIde { email: String, granted: bool },
     /// Users by address, after those of the cursor.
     Users { after: Option<String> },
     /// One user.
@@ -68,7 +72,12 @@ pub(crate) enum Reply {
     /// It was done.
     Done,
     /// A user, and what they set their password with, if they need that.
-    User { user: UserRow, reset_token: Option<String> },
+    User {
+        user: UserRow,
+        reset_token: Option<String>,
+        /// Whether they may use the IDE, if that was asked for.
+        ide: Option<bool>,
+    },
     /// Users, and where the rest begins.
     Users { users: Vec<UserRow>, next: Option<String> },
     /// How many sessions were ended.
@@ -137,16 +146,20 @@ pub(crate) async fn perform(
     task: Task,
 ) -> Result<Reply, AuthError> {
     Ok(match task {
-        Task::CreateUser { email, password, first_name, last_name } => {
+        Task::CreateUser { email, password, first_name, last_name, ide } => {
             let has_password = password.is_some();
             // Nobody knows it, the operator neither.
             let unknown = || format!("{}{}", Uuid::new_v4(), Uuid::new_v4());
             let password = password.unwrap_or_else(unknown);
             let new = Registration { email: &email, password: &password, first_name, last_name };
-            let user = auth.create_user(new).await?;
+            let user = auth.create_user(new, ide).await?;
             let token = if has_password { None } else { Some(auth.reset_token(&email).await?) };
             let reset_token = token.map(|token| token.expose().to_owned());
-            Reply::User { user: (&user).into(), reset_token }
+            Reply::User { user: (&user).into(), reset_token, ide: None }
+        }
+        Task::SetIde { email, granted } => {
+            auth.set_ide(&email, granted).await?;
+            Reply::Done
         }
         Task::Users { after } => {
             let after = after.map(|text| text.parse::<Cursor>()).transpose()?;
@@ -155,7 +168,8 @@ pub(crate) async fn perform(
             Reply::Users { users: page.items.iter().map(UserRow::from).collect(), next }
         }
         Task::User { email } => {
-            Reply::User { user: (&auth.user(&email).await?).into(), reset_token: None }
+            let ide = Some(auth.has_ide(&email).await?);
+            Reply::User { user: (&auth.user(&email).await?).into(), reset_token: None, ide }
         }
         Task::SetEnabled { email, enabled } => {
             let status = if enabled { UserStatus::Enabled } else { UserStatus::Disabled };
@@ -165,7 +179,7 @@ pub(crate) async fn perform(
         Task::ResetPassword { email } => {
             let token = auth.reset_token(&email).await?;
             let user = (&auth.user(&email).await?).into();
-            Reply::User { user, reset_token: Some(token.expose().to_owned()) }
+            Reply::User { user, reset_token: Some(token.expose().to_owned()), ide: None }
         }
         Task::SignOut { email } => Reply::SignedOut { sessions: auth.sign_out_user(&email).await? },
         Task::RemoveSecondFactor { email } => {

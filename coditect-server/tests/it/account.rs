@@ -44,6 +44,11 @@ impl Device {
         Self::of(&refresh(server, &self.refresh_token).await)
     }
 
+    /// The tenant that it acts in.
+    pub(crate) async fn tenant(&self, server: SocketAddr) -> Value {
+        me(server, &self.token).await.data()["tenant"]["id"].clone()
+    }
+
     /// Asserts that the access token, and so the session, holds.
     pub(crate) async fn expect_alive(&self, server: SocketAddr) {
         assert_eq!(me(server, &self.token).await.status, 200);

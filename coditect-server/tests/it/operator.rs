@@ -579,6 +579,21 @@ async fn an_inspection_shows_what_there_is_and_no_secret() {
     let few = ["--space", "workspace_sessions", "--limit", "3"];
     let (few, _) = succeeds(verb("inspect", folder.path(), &few)).await;
     assert_eq!(few.lines().count(), 3);
+    // What users have named does not act on the terminal.
+    let hidden = "\u{202e}evil\u{9b}2J\u{e0041}";
+    let store = Store::open(folder::database(folder.path())).await.unwrap();
+    let id: TenantId = tenant.parse().unwrap();
+    let name = |tx: coditect_store::Transaction| async move {
+        tx.modify::<Tenant>(id, (), |tenant| hidden.clone_into(&mut tenant.name)).await
+    };
+    store.run(name).await.unwrap();
+    store.database().close().await;
+    drop(store);
+    for flags in [&["--space", "tenant"][..], &["--space", "tenant", "--json"]] {
+        let (rows, _) = succeeds(verb("inspect", folder.path(), flags)).await;
+        assert!(rows.contains(r"\u202eevil\u009b2J\udb40\udc41"), "{rows}");
+        assert!(!rows.contains(['\u{202e}', '\u{9b}', '\u{e0041}']), "{rows}");
+    }
     let said = fails(verb("inspect", folder.path(), &["--space", "sketches"])).await;
     assert!(said.contains("sketches"), "{said}");
 }

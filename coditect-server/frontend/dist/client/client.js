@@ -23,8 +23,13 @@ export class Client {
     auth = {
         register: async (registration) => {
             const json = registration;
-            return this.#begin(await this.#data('POST', '/auth/register', { json, signed_in: false }));
+            const made = await this.#data('POST', '/auth/register', {
+                json,
+                signed_in: false,
+            });
+            return 'verification' in made ? null : this.#begin(made);
         },
+        registration: () => this.#data('GET', '/auth/registration', { signed_in: false }),
         login: async (login) => {
             return this.#begin(await this.#data('POST', '/auth/login', { json: login, signed_in: false }));
         },

@@ -2,6 +2,8 @@ import { ApiError, NetworkError } from '../client/index.js';
 import { button, field, h } from './dom.js';
 export function account(client) {
     let is_new = false;
+    let mode = null;
+    const invited = /^#\/invitation\/(cin_[A-Za-z0-9_-]+)$/.exec(location.hash)?.[1] ?? '';
     const first_name = field('First name', { name: 'first_name', autocomplete: 'given-name' });
     const last_name = field('Last name', { name: 'last_name', autocomplete: 'family-name' });
     const email = field('E-mail address', {
@@ -17,13 +19,21 @@ export function account(client) {
         autocomplete: 'one-time-code',
         spellcheck: 'false',
     });
+    const invitation = field('Invitation', { name: 'invitation', autocomplete: 'off', spellcheck: 'false' });
+    invitation.input.value = invited;
+    const verification = field('Token from the e-mail', {
+        name: 'verification',
+        autocomplete: 'one-time-code',
+        spellcheck: 'false',
+    });
+    const told = h('p', { class: 'hint', role: 'status' });
     const heading = h('h1', {});
     const hint = h('p', { class: 'hint' }, 'At least eight characters; a few words are best.');
     const fault = h('p', { class: 'fault', role: 'alert' });
     const submit = h('button', { class: 'main' });
     const other = button('', () => show(!is_new), { class: 'link' });
     const names = h('div', { class: 'pair' }, first_name.row, last_name.row);
-    const fields = { first_name, last_name, email, password, code };
+    const fields = { first_name, last_name, email, password, code, invitation, verification };
     const show = (next) => {
         is_new = next;
         heading.textContent = is_new ? 'Make an account' : 'Sign in';
@@ -32,6 +42,11 @@ export function account(client) {
         names.hidden = !is_new;
         hint.hidden = !is_new;
         code.row.hidden = true;
+        invitation.row.hidden = !is_new || (mode !== 'invited' && invited === '');
+        verification.row.hidden = true;
+        verification.input.value = '';
+        told.textContent = '';
+        other.hidden = !is_new && (mode === null || mode === 'closed');
         password.input.autocomplete = is_new ? 'new-password' : 'current-password';
         fault.textContent = '';
         for (const one of Object.values(fields))
@@ -46,7 +61,18 @@ export function account(client) {
         try {
             if (is_new) {
                 const named = { first_name: first_name.input.value.trim(), last_name: last_name.input.value.trim() };
-                await client.auth.register({ ...who, ...named });
+                const token = invitation.input.value.trim();
+                const sent = verification.input.value.trim();
+                const proof = token !== '' ? { invitation: token } : sent !== '' ? { verification: sent } : {};
+                const user = await client.auth.register({ ...who, ...named, ...proof });
+                if (user === null) {
+                    verification.row.hidden = false;
+                    told.textContent = `An e-mail is on its way to ${who.email}. Enter the token in it, and register.`;
+                    verification.input.focus();
+                }
+                else if (invited !== '') {
+                    location.hash = '#/';
+                }
             }
             else {
                 const given = code.input.value.trim();
@@ -79,12 +105,18 @@ export function account(client) {
             fault.textContent = explain(error);
     };
     show(false);
+    void client.auth.registration().then((settings) => {
+        mode = settings.mode;
+        other.hidden = mode === 'closed';
+        if (invited !== '' && mode !== 'closed')
+            show(true);
+    }, () => undefined);
     const form = h('form', {
         onsubmit: (event) => {
             event.preventDefault();
             void attempt();
         },
-    }, heading, names, email.row, password.row, hint, code.row, fault, h('div', { class: 'actions' }, submit, other));
+    }, heading, names, email.row, password.row, hint, code.row, invitation.row, verification.row, told, fault, h('div', { class: 'actions' }, submit, other));
     return h('section', { class: 'account' }, form);
 }
 export function explain(error) {

@@ -1,5 +1,5 @@
 import { Client } from '../client/index.js';
-import { account } from './account.js';
+import { account, explain } from './account.js';
 import { button, h, notice } from './dom.js';
 import { home } from './home.js';
 import { Workspace } from './workspace.js';
@@ -20,6 +20,11 @@ function draw() {
     if (!is_in) {
         main.replaceChildren(account(client));
         return;
+    }
+    const invitation = /^#\/invitation\/(cin_[A-Za-z0-9_-]+)$/.exec(location.hash)?.[1];
+    if (invitation !== undefined) {
+        location.hash = '#/';
+        void client.tenant.accept(invitation).then(() => notice('You have joined the tenant that you were invited into.'), (error) => notice(explain(error), 'bad'));
     }
     const id = /^#\/sessions\/([0-9a-fA-F-]{36})$/.exec(location.hash)?.[1];
     if (id === undefined) {

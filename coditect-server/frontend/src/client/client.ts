@@ -53,10 +53,18 @@ export class Client {
   }
 
   readonly auth = {
-    register: async (registration: t.Registration): Promise<t.User> => {
+    /** Creates an account and signs in, or has a token sent to the address, for `verification`: then `null`. */
+    register: async (registration: t.Registration): Promise<t.User | null> => {
       const json = registration;
-      return this.#begin(await this.#data<t.SignedIn>('POST', '/auth/register', { json, signed_in: false }));
+      const made = await this.#data<t.SignedIn | t.VerificationSent>('POST', '/auth/register', {
+        json,
+        signed_in: false,
+      });
+      return 'verification' in made ? null : this.#begin(made);
     },
+    /** Who may register. */
+    registration: (): Promise<t.RegistrationSettings> =>
+      this.#data('GET', '/auth/registration', { signed_in: false }),
     /** @throws {ApiError} `SECOND_FACTOR_REQUIRED`: again, with `code`. */
     login: async (login: t.Login): Promise<t.User> => {
       return this.#begin(

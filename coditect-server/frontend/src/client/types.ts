@@ -67,6 +67,20 @@ export interface Registration {
   password: string;
   first_name?: string;
   last_name?: string;
+  /** The token of an invitation, which is accepted. */
+  invitation?: string;
+  /** The token of the mail that verifies the address. */
+  verification?: string;
+}
+
+export interface VerificationSent {
+  verification: 'sent';
+}
+
+export interface RegistrationSettings {
+  mode: 'open' | 'invited' | 'closed';
+  /** Whether a registration without an invitation is confirmed by mail. */
+  verifies_email: boolean;
 }
 
 export interface Login {
@@ -171,6 +185,8 @@ export interface Invitation {
   id: Uuid;
   email: string;
   role: Role;
+  /** Whether it gives the right to use the IDE. */
+  ide: boolean;
   invited_by: Uuid;
   created_at: Timestamp;
   expires_at: Timestamp;

@@ -1,10 +1,17 @@
-/** Signing in and registering: one form, which asks for a second factor where there is one. */
+/**
+ * Signing in and registering: one form, which asks for a second factor where there is one, and for the token
+ * of an invitation or of a mail where registering takes one. `#/invitation/TOKEN` is what the mail of an
+ * invitation links to.
+ */
 
-import { ApiError, NetworkError, type Client } from '../client/index.js';
+import { ApiError, NetworkError, type Client, type RegistrationSettings } from '../client/index.js';
 import { button, field, h } from './dom.js';
 
 export function account(client: Client): HTMLElement {
   let is_new = false;
+  /** Who may register; not known at first. */
+  let mode: RegistrationSettings['mode'] | null = null;
+  const invited = /^#\/invitation\/(cin_[A-Za-z0-9_-]+)$/.exec(location.hash)?.[1] ?? '';
   const first_name = field('First name', { name: 'first_name', autocomplete: 'given-name' });
   const last_name = field('Last name', { name: 'last_name', autocomplete: 'family-name' });
   const email = field('E-mail address', {
@@ -20,13 +27,21 @@ export function account(client: Client): HTMLElement {
     autocomplete: 'one-time-code',
     spellcheck: 'false',
   });
+  const invitation = field('Invitation', { name: 'invitation', autocomplete: 'off', spellcheck: 'false' });
+  invitation.input.value = invited;
+  const verification = field('Token from the e-mail', {
+    name: 'verification',
+    autocomplete: 'one-time-code',
+    spellcheck: 'false',
+  });
+  const told = h('p', { class: 'hint', role: 'status' });
   const heading = h('h1', {});
   const hint = h('p', { class: 'hint' }, 'At least eight characters; a few words are best.');
   const fault = h('p', { class: 'fault', role: 'alert' });
   const submit = h('button', { class: 'main' });
   const other = button('', () => show(!is_new), { class: 'link' });
   const names = h('div', { class: 'pair' }, first_name.row, last_name.row);
-  const fields = { first_name, last_name, email, password, code };
+  const fields = { first_name, last_name, email, password, code, invitation, verification };
 
   const show = (next: boolean) => {
     is_new = next;
@@ -36,6 +51,11 @@ export function account(client: Client): HTMLElement {
     names.hidden = !is_new;
     hint.hidden = !is_new;
     code.row.hidden = true;
+    invitation.row.hidden = !is_new || (mode !== 'invited' && invited === '');
+    verification.row.hidden = true;
+    verification.input.value = '';
+    told.textContent = '';
+    other.hidden = !is_new && (mode === null || mode === 'closed');
     password.input.autocomplete = is_new ? 'new-password' : 'current-password';
     fault.textContent = '';
     for (const one of Object.values(fields)) one.fault('');
@@ -49,7 +69,17 @@ export function account(client: Client): HTMLElement {
     try {
       if (is_new) {
         const named = { first_name: first_name.input.value.trim(), last_name: last_name.input.value.trim() };
-        await client.auth.register({ ...who, ...named });
+        const token = invitation.input.value.trim();
+        const sent = verification.input.value.trim();
+        const proof = token !== '' ? { invitation: token } : sent !== '' ? { verification: sent } : {};
+        const user = await client.auth.register({ ...who, ...named, ...proof });
+        if (user === null) {
+          verification.row.hidden = false;
+          told.textContent = `An e-mail is on its way to ${who.email}. Enter the token in it, and register.`;
+          verification.input.focus();
+        } else if (invited !== '') {
+          location.hash = '#/';
+        }
       } else {
         const given = code.input.value.trim();
         await client.auth.login(given === '' ? who : { ...who, code: given });
@@ -77,6 +107,15 @@ export function account(client: Client): HTMLElement {
   };
 
   show(false);
+  // Without an answer there is no way to register: who has an account signs in.
+  void client.auth.registration().then(
+    (settings) => {
+      mode = settings.mode;
+      other.hidden = mode === 'closed';
+      if (invited !== '' && mode !== 'closed') show(true);
+    },
+    () => undefined,
+  );
   const form = h(
     'form',
     {
@@ -91,6 +130,9 @@ export function account(client: Client): HTMLElement {
     password.row,
     hint,
     code.row,
+    invitation.row,
+    verification.row,
+    told,
     fault,
     h('div', { class: 'actions' }, submit, other),
   );

@@ -1,12 +1,12 @@
 /**
  * The page: who is signed in, and what the address names.
  *
- * `#/sessions/ID` is a session; anything else is the list of them. Who is not signed in is asked to, and then
+ * `#/sessions/ID` is a session, `#/invitation/TOKEN` an invitation; anything else is the list of sessions. Who is not signed in is asked to, and then
  * sees what the address names.
  */
 
 import { Client } from '../client/index.js';
-import { account } from './account.js';
+import { account, explain } from './account.js';
 import { button, h, notice } from './dom.js';
 import { home } from './home.js';
 import { Workspace } from './workspace.js';
@@ -35,6 +35,14 @@ function draw(): void {
   if (!is_in) {
     main.replaceChildren(account(client));
     return;
+  }
+  const invitation = /^#\/invitation\/(cin_[A-Za-z0-9_-]+)$/.exec(location.hash)?.[1];
+  if (invitation !== undefined) {
+    location.hash = '#/';
+    void client.tenant.accept(invitation).then(
+      () => notice('You have joined the tenant that you were invited into.'),
+      (error: unknown) => notice(explain(error), 'bad'),
+    );
   }
   const id = /^#\/sessions\/([0-9a-fA-F-]{36})$/.exec(location.hash)?.[1];
   if (id === undefined) {

@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::{caller, device};
 use crate::{
     app::App,
+    handlers::checks,
     http::{Query, Request, respond},
     openapi::{Operation, operation},
-    problem::{Field, Problem},
+    problem::Problem,
     routes::Answer,
 };
 
@@ -107,10 +108,7 @@ pub(crate) async fn rename(app: Arc<App>, mut request: Request) -> Answer {
     let id = request.parse_param("id")?;
     let Naming { name } = request.json().await?;
     let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
-    if name.as_ref().is_some_and(|name| name.chars().count() > DEVICE_NAME_CHARS) {
-        let message = format!("must be at most {DEVICE_NAME_CHARS} characters long");
-        return Err(Problem::validation(vec![Field::new("name", message)]));
-    }
+    let name = name.map(|name| checks::line("name", 1..=DEVICE_NAME_CHARS, &name)).transpose()?;
     let (asking, named) = caller::run(&app, &caller, |tx, identity| {
         let (app, name) = (&app, name.clone());
         async move {

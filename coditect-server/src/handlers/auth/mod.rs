@@ -10,7 +10,9 @@ pub(crate) mod verify;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use coditect_auth::{Credential, Device, Registration, SignIn, Tokens};
+use coditect_auth::{
+    AddressProof, Credential, Device, Registration, RegistrationMode, SignIn, SignUp, Tokens,
+};
 use coditect_store::model::{Role, Tenant, TenantId, User, UserId};
 use hyper::{Response, header::USER_AGENT};
 use schemars::JsonSchema;
@@ -34,6 +36,10 @@ struct NewUser {
     first_name: Option<String>,
     #[serde(alias = "lastName")]
     last_name: Option<String>,
+    /// The token of an invitation, which is accepted.
+    invitation: Option<String>,
+    /// The token of the mail that verifies the address, where the server sends one.
+    verification: Option<String>,
     #[serde(default)]
     cookies: bool,
 }
@@ -122,6 +128,23 @@ struct SignedInView<'a> {
     user: UserView<'a>,
 }
 
+/// What is returned while the address is not verified.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "VerificationSent")]
+struct VerificationSent {
+    verification: &'static str,
+}
+
+/// How accounts are created.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RegistrationSettings")]
+struct RegistrationView {
+    /// `open`, `invited` or `closed`.
+    mode: &'static str,
+    /// Whether a registration without an invitation is confirmed by mail.
+    verifies_email: bool,
+}
+
 #[derive(Serialize, JsonSchema)]
 struct Me<'a> {
     user: UserView<'a>,
@@ -141,12 +164,21 @@ const NAME_CHARS: usize = 200;
 /// What the API's description says of these.
 pub(crate) fn operations() -> Vec<Operation> {
     let mut operations = vec![
-        Operation::post("/api/v5/auth/register", "register", "Makes an account, and signs in")
+        Operation::post("/api/v5/auth/register", "register", "Create an account, and sign in")
             .open()
+            .details(
+                "With an invitation the account becomes a member of its tenant. Without one, a server \
+                 that sends mail answers 202 to each address, and sends a token there that creates the \
+                 account with the same body and `verification`.",
+            )
             .takes::<NewUser>()
             .creates::<SignedInView<'static>>()
             .tells(&["Set-Cookie"])
-            .fails(&[409, 429]),
+            .gives_with::<VerificationSent>(202)
+            .fails(&[403, 409, 429]),
+        Operation::get("/api/v5/auth/registration", "registration", "Get who may register")
+            .open()
+            .gives::<RegistrationView>(),
         Operation::post("/api/v5/auth/login", "login", "Signs in")
             .open()
             .takes::<Login>()
@@ -187,12 +219,44 @@ pub(crate) async fn register(app: Arc<App>, mut request: Request) -> Answer {
         first_name: name("first_name", new.first_name)?,
         last_name: name("last_name", new.last_name)?,
     };
-    let signed_in = app.auth.register(registration, &device(&request)).await?;
+    let proof = match (&new.invitation, &new.verification) {
+        (None, None) => AddressProof::None,
+        (Some(token), None) => AddressProof::Invitation(token),
+        (None, Some(token)) => AddressProof::Verification(token),
+        (Some(_), Some(_)) => {
+            let message = "cannot be given with an invitation";
+            return Err(Problem::invalid_field("VALIDATION_FAILED", "verification", message));
+        }
+    };
+    let signed_in = match app.auth.sign_up(registration, proof, &device(&request)).await? {
+        SignUp::SignedIn(signed_in) => signed_in,
+        SignUp::VerificationSent => {
+            // Nobody who waits for the answer learns how long this takes.
+            let task = Arc::clone(&app);
+            tokio::spawn(async move {
+                if let Err(error) = task.auth.send_verification(&new.email).await {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, "verification mail not sent");
+                }
+            });
+            return respond::accepted(&VerificationSent { verification: "sent" });
+        }
+    };
     let view = SignedInView {
         tokens: carrier.view(&app, &signed_in.tokens),
         user: UserView::from(&signed_in.user),
     };
     Ok(carrier.give(&app, respond::created("/api/v5/auth/me", &view)?, &signed_in.tokens))
+}
+
+/// `GET /auth/registration`: who may register.
+pub(crate) async fn registration(app: Arc<App>, _: Request) -> Answer {
+    let mode = match app.auth.registration_mode() {
+        RegistrationMode::Open => "open",
+        RegistrationMode::Invited => "invited",
+        RegistrationMode::Closed => "closed",
+    };
+    respond::ok(&RegistrationView { mode, verifies_email: app.auth.verifies_addresses() })
 }
 
 /// `POST /auth/login`: tokens for a password.
@@ -317,8 +381,7 @@ impl Carrier {
 
 fn name(field: &str, name: Option<String>) -> Result<Option<String>, Problem> {
     let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
-    name.as_ref().map_or(Ok(()), |name| checks::at_most(field, NAME_CHARS, name))?;
-    Ok(name)
+    name.map(|name| checks::line(field, 1..=NAME_CHARS, &name)).transpose()
 }
 
 /// Returns the origin of a request, for throttling and the audit log.

@@ -52,6 +52,8 @@ struct NewRole {
 struct Inviting {
     email: String,
     role: Role,
+    /// Whether it gives the right to use the IDE; by default it does if the inviter has it.
+    ide: Option<bool>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -87,6 +89,8 @@ struct InvitationView<'a> {
     id: InvitationId,
     email: &'a str,
     role: Role,
+    /// Whether it gives the right to use the IDE.
+    ide: bool,
     invited_by: UserId,
     #[serde(serialize_with = "respond::time")]
     created_at: DateTime<Utc>,
@@ -292,7 +296,7 @@ pub(crate) async fn remove(app: Arc<App>, request: Request) -> Answer {
 pub(crate) async fn invite(app: Arc<App>, mut request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let inviting: Inviting = request.json().await?;
-    let new = &NewInvitation::new(&inviting.email, inviting.role)?;
+    let new = &NewInvitation::new(&inviting.email, inviting.role)?.with_ide(inviting.ide);
     let (once, device) = (Once::of(&request)?, &device(&request));
     let work = |tx: Transaction, identity: Identity| {
         let app = &app;
@@ -380,6 +384,7 @@ impl<'a> From<&'a Invitation> for InvitationView<'a> {
             id: invitation.id,
             email: &invitation.email,
             role: invitation.role,
+            ide: invitation.ide,
             invited_by: invitation.invited_by,
             created_at: invitation.created_at,
             expires_at: invitation.expires_at,

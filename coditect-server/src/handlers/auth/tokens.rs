@@ -148,8 +148,12 @@ impl New {
     fn checked(self) -> Result<NewToken, Problem> {
         let mut wrong = Vec::new();
         let name = self.name.trim();
-        if name.is_empty() || name.chars().count() > TOKEN_NAME_CHARS {
-            let message = format!("must have between 1 and {TOKEN_NAME_CHARS} characters");
+        let is_plain = coditect_auth::text::is_plain_text(name);
+        if name.is_empty() || name.chars().count() > TOKEN_NAME_CHARS || !is_plain {
+            let message = format!(
+                "must have between 1 and {TOKEN_NAME_CHARS} characters, no control, bidirectional or \
+                 invisible ones"
+            );
             wrong.push(Field::new("name", message));
         }
         let days = self.expires_in_days.unwrap_or(DEFAULT_DAYS);

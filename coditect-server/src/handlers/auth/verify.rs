@@ -6,16 +6,24 @@ use chrono::SecondsFormat;
 use coditect_auth::{Error, NewTicket, TICKET_LIFE, Via};
 use hyper::header::{self, HeaderName, HeaderValue};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::caller;
 use crate::{
     app::App,
-    http::{Request, respond},
+    http::{Query, Request, respond},
     openapi::Operation,
     problem::Problem,
     routes::Answer,
 };
+
+/// A right that a reverse proxy requires of a caller.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Right {
+    Ide,
+}
 
 /// How long the keys may be kept: a new one is published long before it signs.
 const KEYS_KEPT: HeaderValue = HeaderValue::from_static("public, max-age=300");
@@ -37,7 +45,11 @@ pub(super) fn operations() -> Vec<Operation> {
     vec![
         Operation::post("/api/v5/auth/tickets", "createTicket", "A ticket for a WebSocket")
             .gives::<TicketView<'static>>(),
-        Operation::get("/api/v5/auth/verify", "verify", "Who asks, for a reverse proxy")
+        Operation::get("/api/v5/auth/verify", "verify", "Verify a caller for a reverse proxy")
+            .details(
+                "With `right=ide` it answers 403 to a caller without the right to use the IDE.",
+            )
+            .query("right", json!({"enum": ["ide"]}), "A right that the caller must have.")
             .gives_nothing()
             .tells(&[
                 "X-Auth-User",
@@ -51,12 +63,22 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
-/// `GET /auth/verify`: who makes a request, for a reverse proxy that asks (`auth_request`): 204, and
-/// who it is in headers. It never spends a refresh token.
+/// `GET /auth/verify`: verifies a caller for a reverse proxy (`auth_request`): 204, with the caller in
+/// headers; 403 without the `right` that is asked for. It never spends a refresh token.
 pub(crate) async fn verify(app: Arc<App>, request: Request) -> Answer {
     // A token that has no scope here may have one where the request goes.
     let caller = caller::of(&app, &request).await?.for_anything();
-    let identity = caller::identity(&app, &caller).await?;
+    let right = Query::of(&request)?.parsed::<Right>("right")?;
+    let identity = caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move {
+            if let Some(Right::Ide) = right {
+                app.auth.require_ide(&tx, &identity).await?;
+            }
+            Ok(identity)
+        }
+    })
+    .await?;
     let mut answer = respond::no_content();
     let mut tell = |name: &'static str, value: &str| {
         let value = HeaderValue::from_str(value).map_err(Problem::internal)?;

@@ -349,6 +349,58 @@ pub(super) fn rows() -> Vec<Row> {
             assert_eq!(world.call(begin).await.status, 409);
             assert_eq!(world.login(&victim.email, PASSWORD).await.code(), "SECOND_FACTOR_REQUIRED");
         }),
+        row("registrations without end, and who has an account by them", "OWASP ASVS 5, 6.3.8; CWE-307", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            let number = world.number();
+            let ip = format!("10.{}.{}.{}", number >> 16, (number >> 8) & 255, number & 255);
+            let mut told = 0;
+            for _ in 0..60 {
+                let answer = world.call_from(&ip, credentials(REGISTER, &victim.email, PASSWORD)).await;
+                told += u32::from(answer.status == 409);
+            }
+            assert_eq!(told, 50);
+            let refused = world.call_from(&ip, credentials(REGISTER, "new@example.org", PASSWORD)).await;
+            assert_eq!(refused.status, 429);
+            assert!(refused.header("retry-after").is_some());
+        }),
+        row("a right to the IDE that an account does not have", "OWASP ASVS 5, 8.2.1", |world: Arc<World>| async move {
+            let stranger = world.register().await;
+            let asked = |right: &str| Call::get(&format!("/api/v5/auth/verify{right}")).bearer(&stranger.device.token);
+            assert_eq!(world.call(asked("")).await.status, 204);
+            assert_eq!(world.call(asked("?right=ide")).await.code(), "FORBIDDEN");
+            assert_eq!(world.call(asked("?right=")).await.status, 400);
+            assert_eq!(world.call(asked("?right=ide&right=x")).await.status, 400);
+            let invite = json!({ "email": "a@example.org", "role": "owner", "ide": true });
+            let invite = Call::post("/api/v5/tenant/invitations").bearer(&stranger.device.token).value(&invite);
+            assert_eq!(world.call(invite).await.code(), "FORBIDDEN");
+        }),
+        row("names that reorder or hide text, or act on a terminal", "CWE-1007; CWE-150; Unicode TR 36, 2.11", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            let device = world.call(Call::get("/api/v5/auth/sessions").bearer(&victim.device.token)).await.data();
+            let device = format!("/api/v5/auth/sessions/{}", device[0]["id"].as_str().unwrap());
+            let session = world.call(Call::post(SESSIONS).bearer(&victim.device.token).value(&json!({ "name": "n" }))).await.data();
+            let session = format!("{SESSIONS}/{}", session["id"].as_str().unwrap());
+            for hidden in ["a\u{202e}b", "a\u{2066}b", "a\u{200f}b", "a\u{1b}[2Jb", "a\u{85}b", "a\u{2028}b", "a\u{200b}b", "a\u{e0041}b", "a\nb"] {
+                let email = format!("somebody{}@example.org", world.number());
+                for call in [
+                    Call::post(REGISTER).value(&json!({ "email": email, "password": PASSWORD, "first_name": hidden })),
+                    Call::post(REGISTER).value(&json!({ "email": email, "password": PASSWORD, "last_name": hidden })),
+                    Call::post(TOKENS).value(&json!({ "name": hidden, "scopes": ["read"] })),
+                    Call::patch(&device).value(&json!({ "name": hidden })),
+                    Call::post(SESSIONS).value(&json!({ "name": hidden })),
+                    Call::patch(&session).value(&json!({ "name": hidden })),
+                    Call::patch("/api/v5/tenant").value(&json!({ "name": hidden })),
+                    Call::post("/api/v5/agents").value(&json!({ "name": hidden })),
+                    Call::post("/api/v5/conversations").value(&json!({ "title": hidden })),
+                ] {
+                    let shown = format!("{call:?}");
+                    let answer = world.call(call.bearer(&victim.device.token)).await;
+                    assert_eq!(answer.status, 422, "{shown}: {}", answer.json());
+                }
+            }
+            let named = world.call(Call::patch(&session).bearer(&victim.device.token).value(&json!({ "name": "می\u{200c}خواهم 👩\u{200d}💻" }))).await;
+            assert_eq!(named.status, 200);
+        }),
         row("a second factor set up with a stolen token alone", "OWASP ASVS 5, 7.5.1", |world: Arc<World>| async move {
             let victim = world.register().await;
             for body in [json!({}), json!({ "password": "" }), json!({ "password": "wrong" })] {

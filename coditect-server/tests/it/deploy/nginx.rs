@@ -25,7 +25,7 @@ use crate::{
     client::{Answer, Call, Client, PATIENCE, call},
     desk::Desk,
     folder::Folder,
-    process::{Process, on},
+    process::{Process, on, program},
     socket::Socket,
     tls,
 };
@@ -38,7 +38,7 @@ struct Site {
     server: Process,
     ide: Ide,
     proxy: Proxy,
-    _data: Folder,
+    data: Folder,
 }
 
 impl Site {
@@ -57,7 +57,7 @@ impl Site {
         let mut setup = Setup::before(server.address, ide.address)?;
         change(&mut setup);
         let proxy = setup.start().await;
-        Some(Self { server, ide, proxy, _data: data })
+        Some(Self { server, ide, proxy, data })
     }
 
     fn at(&self) -> SocketAddr {
@@ -66,6 +66,20 @@ impl Site {
 
     async fn call(&self, wanted: Call) -> Answer {
         call(self.at(), wanted).await
+    }
+
+    /// An account that may use the IDE.
+    async fn register(&self) -> Device {
+        let device = Device::register(self.at(), ADA).await;
+        self.operator(&["user", "grant-ide", ADA]).await;
+        device
+    }
+
+    /// Runs an operator's verb.
+    async fn operator(&self, arguments: &[&str]) -> String {
+        let output = program(arguments, self.data.path()).output().await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// What the IDE was asked by that.
@@ -112,7 +126,7 @@ async fn nginx_is_content_with_what_is_shipped_with_tls_and_without() {
 #[tokio::test]
 async fn without_a_token_that_holds_nobody_gets_to_the_ide() {
     let Some(site) = Site::start(&["--access-ttl", "2s"]).await else { return };
-    let device = Device::register(site.at(), ADA).await;
+    let device = site.register().await;
     let refused = |answer: &Answer| {
         assert_eq!((answer.status, answer.code().as_str()), (401, "UNAUTHORIZED"));
         answer.header("www-authenticate").unwrap().to_owned()
@@ -142,7 +156,7 @@ async fn without_a_token_that_holds_nobody_gets_to_the_ide() {
 #[tokio::test]
 async fn who_signed_out_is_out_at_the_next_request() {
     let Some(site) = Site::start(&[]).await else { return };
-    let device = Device::register(site.at(), ADA).await;
+    let device = site.register().await;
     let mut kept = Client::connect(site.at()).await;
     let wanted = Call::get("/theia/").bearer(&device.token);
     assert_eq!(kept.call(wanted.clone()).await.status, 200);
@@ -153,7 +167,7 @@ async fn who_signed_out_is_out_at_the_next_request() {
 #[tokio::test]
 async fn the_ide_is_told_who_asks_by_the_server_whatever_the_client_says() {
     let Some(site) = Site::start(&[]).await else { return };
-    let device = Device::register(site.at(), ADA).await;
+    let device = site.register().await;
     let told = site.call(Call::get(VERIFY).bearer(&device.token)).await;
     let mut forging = Call::post("/theia/deep/path%20x?q=1").bearer(&device.token).body("four");
     for name in ["User", "Tenant", "Session", "Expires", "Scopes"] {
@@ -189,10 +203,90 @@ async fn the_ide_is_told_who_asks_by_the_server_whatever_the_client_says() {
     assert_eq!(values(&client.answer().await.json(), "host"), ["test:8443"]);
 }
 
+/// As the deployment's README starts the server.
+const INVITED: [&str; 2] = ["--registration", "invited"];
+
+#[tokio::test]
+async fn stranger_gets_neither_an_account_nor_the_ide() {
+    let Some(site) = Site::start(&INVITED).await else { return };
+    let refused = site.call(credentials(REGISTER, "stranger@example.org", PASSWORD)).await;
+    assert_eq!((refused.status, refused.code().as_str()), (403, "INVITATION_REQUIRED"));
+    let login = site.call(credentials(LOGIN, "stranger@example.org", PASSWORD)).await;
+    assert_eq!(login.status, 401);
+    assert_eq!(site.call(Call::get("/theia/")).await.status, 401);
+
+    // Where everyone may register, an account alone does not open it.
+    let Some(site) = Site::start(&[]).await else { return };
+    let stranger = Device::register(site.at(), "stranger@example.org").await;
+    let refused = site.call(Call::get("/theia/").bearer(&stranger.token)).await;
+    assert_eq!((refused.status, refused.code().as_str()), (403, "FORBIDDEN"));
+    let token = personal(&site, &stranger.token, &["ide:use"]).await;
+    assert_eq!(site.call(Call::get("/theia/").bearer(&token)).await.status, 403);
+    match open(site.at(), Some(&stranger.token), "http://test").await {
+        Err(Error::Http(answer)) => assert_eq!(answer.status(), 403),
+        other => panic!("{other:?}"),
+    }
+    // Nor can a stranger give the right to others.
+    let invite = |ide| json!({"email": "other@example.org", "role": "member", "ide": ide});
+    let invitations = || Call::post("/api/v5/tenant/invitations").bearer(&stranger.token);
+    let refused = site.call(invitations().value(&invite(true))).await;
+    assert_eq!((refused.status, refused.code().as_str()), (403, "FORBIDDEN"));
+    let made = site.call(invitations().value(&invite(false))).await;
+    assert_eq!((made.status, &made.data()["ide"]), (201, &json!(false)));
+    assert_eq!(site.ide.asked(), 0);
+}
+
+#[tokio::test]
+async fn invited_user_registers_with_the_invitation_and_uses_the_ide_until_the_membership_ends() {
+    let Some(site) = Site::start(&INVITED).await else { return };
+    let said = site.operator(&["user", "create", ADA]).await;
+    let reset = said.split_whitespace().find(|word| word.starts_with("cpr_")).unwrap();
+    let body = json!({"token": reset, "new_password": PASSWORD});
+    let confirm = Call::post("/api/v5/auth/password-reset/confirm").value(&body);
+    assert_eq!(site.call(confirm).await.status, 200);
+    let ada = Device::login(site.at(), ADA).await;
+    site.seen(Call::get("/theia/").bearer(&ada.token)).await;
+
+    let bob = "bob@example.org";
+    let invitation = json!({"email": bob, "role": "member"});
+    let invite = Call::post("/api/v5/tenant/invitations").bearer(&ada.token).value(&invitation);
+    let invited = site.call(invite).await.data();
+    let token = invited["token"].as_str().unwrap();
+    let register = |email: &str| {
+        let body = json!({"email": email, "password": PASSWORD, "invitation": token});
+        Call::post(REGISTER).value(&body)
+    };
+    let refused = site.call(register("eve@example.org")).await;
+    assert_eq!((refused.status, refused.code().as_str()), (400, "INVITATION_INVALID"));
+    let made = site.call(register(bob)).await;
+    assert_eq!(made.status, 201, "{}", made.json());
+    assert_eq!(made.data()["tenant_id"], ada.tenant(site.at()).await);
+    let again = site.call(register(bob)).await;
+    assert_eq!(again.code(), "INVITATION_INVALID");
+    let bobs = Device::of(&made);
+    site.seen(Call::get("/theia/").bearer(&bobs.token)).await;
+    // Also by a login, which acts in his own tenant.
+    let later = Device::login(site.at(), bob).await;
+    site.seen(Call::get("/theia/").bearer(&later.token)).await;
+
+    let user = made.data()["user"]["id"].as_str().unwrap().to_owned();
+    let remove = Call::delete(&format!("/api/v5/tenant/members/{user}")).bearer(&ada.token);
+    assert_eq!(site.call(remove).await.status, 204);
+    let before = site.ide.asked();
+    for token in [&bobs.token, &later.token] {
+        let refused = site.call(Call::get("/theia/").bearer(token)).await;
+        assert!(matches!(refused.status, 401 | 403), "{}", refused.status);
+    }
+    site.operator(&["user", "revoke-ide", ADA]).await;
+    let refused = site.call(Call::get("/theia/").bearer(&ada.token)).await;
+    assert_eq!(refused.status, 403);
+    assert_eq!(site.ide.asked(), before);
+}
+
 #[tokio::test]
 async fn a_programs_token_opens_the_ide_if_it_is_for_that() {
     let Some(site) = Site::start(&[]).await else { return };
-    let device = Device::register(site.at(), ADA).await;
+    let device = site.register().await;
     for scopes in [&["read", "write"][..], &["ide:used"], &["my-ide:use"]] {
         let token = personal(&site, &device.token, scopes).await;
         let refused = site.call(Call::get("/theia/").bearer(&token)).await;
@@ -213,6 +307,7 @@ async fn browsers_get_to_the_ide_by_their_cookies_and_pages_of_others_do_not() {
     let Some(site) = Site::start(&["--cookies"]).await else { return };
     let body = json!({"email": ADA, "password": PASSWORD, "cookies": true});
     let signed_in = site.call(Call::post(REGISTER).value(&body)).await;
+    site.operator(&["user", "grant-ide", ADA]).await;
     let kept = cookies(&signed_in);
     assert!(kept.contains("__Host-coditect-access=") && kept.contains("__Host-coditect-refresh="));
     for (sent, passed) in [
@@ -277,6 +372,7 @@ async fn open(
 async fn sockets_open_through_it_to_the_ide_and_to_the_server() {
     let Some(site) = Site::start(&[]).await else { return };
     let desk = Desk::at(site.at(), ADA).await;
+    site.operator(&["user", "grant-ide", ADA]).await;
     let (mut socket, _) = Socket::open(&desk, "tab").await;
     socket.update("memory", 1, json!({"k": 1})).await;
     assert_eq!(socket.expect("ack").await["seq"], 1);
@@ -306,6 +402,7 @@ async fn a_large_upload_is_passed_on_while_it_comes_and_is_nowhere_kept() {
     let Some(site) = Site::start(&[]).await else { return };
     let desk = Desk::at(site.at(), ADA).await;
     let path = desk.part("files/large.bin");
+    site.operator(&["user", "grant-ide", ADA]).await;
     let before = site.proxy.peak_memory();
     let mut client = Client::connect(site.at()).await;
     let head = format!(
@@ -394,7 +491,7 @@ async fn address_of(site: &Site, login: Call) -> String {
 #[tokio::test]
 async fn clients_have_the_address_that_they_come_from_and_not_one_that_they_say() {
     let Some(site) = Site::start(&[]).await else { return };
-    Device::register(site.at(), ADA).await;
+    site.register().await;
     let login = || credentials(LOGIN, ADA, PASSWORD);
     let forged = login()
         .header("X-Forwarded-For", "192.0.2.1")
@@ -410,7 +507,7 @@ async fn clients_have_the_address_that_they_come_from_and_not_one_that_they_say(
         setup.replace("# 10.0.0.0/8 1;", "127.0.0.1 1;");
     });
     let site = site.await.unwrap();
-    let device = Device::register(site.at(), ADA).await;
+    let device = site.register().await;
     let balanced = login().header("X-Forwarded-For", "198.51.100.1, 192.0.2.7");
     assert_eq!(address_of(&site, balanced).await, "192.0.2.7");
     for (said, told) in [("https", Some("max-age=31536000")), ("http", None), ("x", None)] {
@@ -439,7 +536,7 @@ async fn what_is_for_operators_is_not_to_be_had_and_all_else_is() {
     }
     let moved = site.call(Call::get("/theia?x=1")).await;
     assert_eq!((moved.status, moved.header("location")), (308, Some("/theia/?x=1")));
-    let device = Device::register(site.at(), ADA).await;
+    let device = site.register().await;
     let answer = site.call(Call::get("/theia/").bearer(&device.token)).await;
     assert_eq!(answer.header("x-frame-options"), Some("SAMEORIGIN"));
     let named = Call::get("/theia/").header("X-Request-Id", "mine");
@@ -449,7 +546,7 @@ async fn what_is_for_operators_is_not_to_be_had_and_all_else_is() {
 #[tokio::test]
 async fn the_access_log_names_requests_and_no_secret_of_them() {
     let Some(site) = Site::start(&[]).await else { return };
-    let device = Device::register(site.at(), ADA).await;
+    let device = site.register().await;
     let wanted = Call::get("/api/v5/auth/me?token=secret1").bearer(&device.token);
     let wanted = wanted.header("Referer", "http://test/?token=secret2");
     site.call(wanted.header("X-Request-Id", "named-so")).await;
@@ -467,8 +564,8 @@ async fn the_access_log_names_requests_and_no_secret_of_them() {
 #[tokio::test]
 async fn while_the_server_is_away_all_are_told_to_try_again() {
     let Some(site) = Site::start(&[]).await else { return };
-    let device = Device::register(site.at(), ADA).await;
-    let Site { server, ide, proxy, _data } = site;
+    let device = site.register().await;
+    let Site { server, ide, proxy, data: _data } = site;
     server.kill().await;
     for path in ["/theia/", "/api/v5/auth/me", "/"] {
         let refused = call(proxy.address, Call::get(path).bearer(&device.token)).await;

@@ -1,0 +1,143 @@
+//! The right to use the IDE: explicit, and checked at each request that a reverse proxy asks about.
+//!
+//! An account alone does not have it. An operator gives it, and an inviter who has it gives it with an
+//! invitation: such a right ends with the membership. The user has it in whichever tenant they act.
+
+use chrono::{DateTime, Utc};
+use coditect_store::{
+    Transaction,
+    model::{Membership, User},
+};
+
+use super::{
+    Auth, Device, Identity, Via,
+    audit::{Action, Entry},
+    operating::user_in,
+};
+use crate::{
+    Email, Error,
+    model::{IdeGrant, Invitation},
+};
+
+/// Most grants of a user that are read: one for each tenant that they were invited into.
+const MAX_GRANTS: usize = 1_000;
+
+/// The scope that a personal token needs for the IDE.
+pub const IDE_SCOPE: &str = "ide:use";
+
+impl Auth {
+    /// Requires that the caller may use the IDE; their personal token needs [`IDE_SCOPE`] too.
+    ///
+    /// # Cost
+    ///
+    /// A range read of the user's grants, as a rule one, and a read by key for each that came with an
+    /// invitation.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forbidden`], [`Error::Store`].
+    pub async fn require_ide(&self, tx: &Transaction, identity: &Identity) -> Result<(), Error> {
+        if let Via::Personal(token) = &identity.via
+            && !token.scopes.names().iter().any(|name| name == IDE_SCOPE)
+        {
+            return Err(Error::Forbidden("the token's scopes don't cover the IDE"));
+        }
+        if may_use_ide(tx, &identity.user).await? {
+            return Ok(());
+        }
+        Err(Error::Forbidden("the account has no right to use the IDE"))
+    }
+
+    /// Returns whether a user may use the IDE.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Store`].
+    pub async fn has_ide(&self, email: &str) -> Result<bool, Error> {
+        let email = &Email::parse(email)?;
+        let read = |tx: Transaction| async move {
+            let user = user_in(&tx, email).await?;
+            Ok(may_use_ide(&tx, &user).await?)
+        };
+        self.store.run(read).await
+    }
+
+    /// Gives a user the right to use the IDE, or takes away all that they have of it, for an operator.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Store`].
+    pub async fn set_ide(&self, email: &str, granted: bool) -> Result<User, Error> {
+        let email = &Email::parse(email)?;
+        let now = self.clock.now();
+        let set = |tx: Transaction| async move {
+            let user = user_in(&tx, email).await?;
+            let action = if granted {
+                tx.upsert(&operators_grant(&user, now)).await?;
+                Action::IdeGranted
+            } else {
+                for grant in grants_of(&tx, &user).await? {
+                    tx.delete::<IdeGrant>(user.tenant_id, (user.id, grant.granted_by)).await?;
+                }
+                Action::IdeRevoked
+            };
+            Entry::new(action, user.tenant_id, None, &Device::default())
+                .target(user.id)
+                .write(&tx, now)
+                .await?;
+            Ok(user)
+        };
+        self.store.run(set).await
+    }
+}
+
+/// Returns the grant that an operator gives to `user`.
+pub(super) fn operators_grant(user: &User, now: DateTime<Utc>) -> IdeGrant {
+    let (tenant_id, user_id) = (user.tenant_id, user.id);
+    IdeGrant { tenant_id, user_id, granted_by: tenant_id, created_at: now }
+}
+
+/// Returns whether `user` has a grant of an operator, or one whose membership has not ended.
+pub(super) async fn may_use_ide(tx: &Transaction, user: &User) -> coditect_store::Result<bool> {
+    for grant in grants_of(tx, user).await? {
+        if grant.granted_by == user.tenant_id {
+            return Ok(true);
+        }
+        let membership = tx.get::<Membership>(grant.granted_by, user.id).await?;
+        if membership.is_some_and(|it| !it.ended && it.home == user.tenant_id) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Gives `user` the right by their membership, which was just written, if the invitation is to give it and
+/// the inviter still has it. A new membership without it ends a right by an earlier one.
+pub(super) async fn grant_by_invitation(
+    tx: &Transaction,
+    user: &User,
+    invitation: &Invitation,
+    now: DateTime<Utc>,
+) -> coditect_store::Result<()> {
+    let (tenant, inviter) = (invitation.tenant_id, invitation.invited_by);
+    let membership = tx.get::<Membership>(tenant, inviter).await?;
+    let home = membership.filter(|it| !it.ended).map_or(tenant, |it| it.home);
+    let holds = match tx.get::<User>(home, inviter).await? {
+        Some(inviter) if invitation.ide => may_use_ide(tx, &inviter).await?,
+        _ => false,
+    };
+    let (tenant_id, user_id, granted_by) = (user.tenant_id, user.id, tenant);
+    let own = tx.get::<Membership>(tenant, user.id).await?;
+    let is_new = own.is_some_and(|it| it.created_at == it.updated_at);
+    if holds {
+        tx.upsert(&IdeGrant { tenant_id, user_id, granted_by, created_at: now }).await?;
+    } else if is_new {
+        tx.delete::<IdeGrant>(tenant_id, (user_id, granted_by)).await?;
+    }
+    Ok(())
+}
+
+async fn grants_of(tx: &Transaction, user: &User) -> coditect_store::Result<Vec<IdeGrant>> {
+    let grants = tx.scan(&IdeGrant::BY_USER, user.tenant_id, user.id);
+    Ok(grants.page(MAX_GRANTS, None).await?.items)
+}

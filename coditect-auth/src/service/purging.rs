@@ -1,0 +1,54 @@
+//! The purge: removing expired records, by a clock that is trusted.
+
+use chrono::TimeDelta;
+use coditect_store::{Swept, keyspace::Global};
+
+use super::Auth;
+use crate::{Error, model::ClockMark};
+
+/// Result of a [purge](Auth::purge).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purge {
+    /// Expired records were removed: the store's, and the number of this crate's.
+    Done(Swept, u64),
+    /// Nothing was removed: the clock has jumped ahead, by as much.
+    Suspended {
+        /// Distance from the last trusted reading.
+        ahead: TimeDelta,
+        /// Whether this is the first such reading.
+        is_new: bool,
+    },
+}
+
+impl Auth {
+    /// Removes the records that have expired at the clock's time, of the store and of this crate. If the
+    /// clock is more than `step` ahead of the last purge, nothing is removed until it has run on for
+    /// [`CLOCK_SETTLE_TIME`](crate::model::CLOCK_SETTLE_TIME): a start with a clock years ahead costs
+    /// nobody what they have. Expired records are refused when they are read, purged or not, so a purge
+    /// that waits costs space only.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`]. The rest is done all the same.
+    pub async fn purge(&self, step: TimeDelta) -> Result<Purge, Error> {
+        let now = self.clock.now();
+        let mark = self.store.run_idempotent(|tx| async move {
+            let before = tx.get::<ClockMark>(Global, ()).await?;
+            let is_new = before.as_ref().is_some_and(|mark| mark.ahead_at.is_none());
+            let mark = match before {
+                Some(before) => before.after(now, step),
+                None => ClockMark::trusting(now),
+            };
+            tx.upsert(&mark).await?;
+            Ok::<_, coditect_store::Error>((mark, is_new))
+        });
+        let (mark, is_new) = mark.await?;
+        if mark.trusted_at != now {
+            let ahead = now.signed_duration_since(mark.trusted_at);
+            return Ok(Purge::Suspended { ahead, is_new });
+        }
+        let swept = self.store.sweep(now).await;
+        let own = self.sweep().await?;
+        Ok(Purge::Done(swept?, own))
+    }
+}

@@ -1,0 +1,214 @@
+//! Registration: who may create an account, and how much that reveals.
+//!
+//! # Invariants
+//!
+//! - Who may register is the operator's setting: everyone, those with an invitation, or nobody. An
+//!   operator creates accounts in each mode.
+//! - An account, and the membership that it was invited for, are created in one transaction.
+//! - Where a mailer is configured, a registration without an invitation gets the same response for a taken
+//!   and for a free address, at the same time: a mail goes to the address, and a token in it proves that
+//!   the client can read it. Without a mailer, and with an invitation for the address, a taken address is
+//!   reported.
+//! - Registrations from an address are throttled, whatever comes of them.
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use chrono::{DateTime, TimeDelta, Utc};
+use coditect_store::{keyspace::Global, model::AuthSession};
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+use super::{
+    Auth, Device, Registration, SignedIn,
+    accounts::{create_user, email_taken},
+    throttling::throttled,
+};
+use crate::{
+    Email, Error, Notice, OpaqueText, Password, model::Invitation, opaque::Kind, subkey::mac,
+};
+
+/// Who may register.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RegistrationMode {
+    /// Everyone.
+    #[default]
+    Open,
+    /// Those with an invitation into a tenant.
+    Invited,
+    /// Nobody: an operator creates accounts.
+    Closed,
+}
+
+/// Proof that a client which registers can read the mail of its address.
+#[derive(Clone, Copy, Debug)]
+pub enum AddressProof<'a> {
+    /// None.
+    None,
+    /// The token of an invitation of that address, which is accepted.
+    Invitation(&'a str),
+    /// The token of a [verification mail](SignUp::VerificationSent).
+    Verification(&'a str),
+}
+
+/// Result of a registration.
+#[derive(Debug)]
+pub enum SignUp {
+    /// The account was created.
+    SignedIn(Box<SignedIn>),
+    /// A mail was sent to the address. If it is free, a token in it, with the same registration, creates
+    /// the account.
+    VerificationSent,
+}
+
+/// Validity of a verification token.
+pub const VERIFICATION_LIFE: TimeDelta = TimeDelta::hours(24);
+
+/// Prefix of verification tokens, for people and for secret scanners.
+const PREFIX: &str = "cvt_";
+
+impl Auth {
+    /// Returns who may register.
+    pub fn registration_mode(&self) -> RegistrationMode {
+        self.registration
+    }
+
+    /// Returns whether a registration without an invitation is confirmed by mail.
+    pub fn verifies_addresses(&self) -> bool {
+        self.courier.is_some()
+    }
+
+    /// Registers an account as the [mode](RegistrationMode) allows, and signs in.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RegistrationClosed`], [`Error::InvitationRequired`]; [`Error::InvalidEmail`],
+    /// [`Error::WeakPassword`], [`Error::InvalidName`]; [`Error::InvitationInvalid`],
+    /// [`Error::VerificationInvalid`]; [`Error::EmailTaken`]; [`Error::Throttled`], [`Error::Busy`],
+    /// [`Error::Store`].
+    pub async fn sign_up(
+        &self,
+        registration: Registration<'_>,
+        proof: AddressProof<'_>,
+        device: &Device,
+    ) -> Result<SignUp, Error> {
+        let mode = self.registration;
+        if mode == RegistrationMode::Closed {
+            return Err(Error::RegistrationClosed);
+        }
+        let now = self.clock.now();
+        if let Some(ip) = device.ip {
+            self.registrations.take(ip, now).map_err(throttled)?;
+        }
+        let email = Email::parse(registration.email)?;
+        Password::choose(registration.password, &email)?;
+        let signed_in = match proof {
+            AddressProof::Invitation(text) => {
+                self.require_invitation(&email, text, now).await?;
+                self.register_with(registration, Some(text), device).await?
+            }
+            _ if mode == RegistrationMode::Invited => return Err(Error::InvitationRequired),
+            AddressProof::Verification(text) => {
+                let holds = self.is_verification(&email, text, now);
+                holds.then_some(()).ok_or(Error::VerificationInvalid)?;
+                self.register_with(registration, None, device).await?
+            }
+            AddressProof::None if self.courier.is_some() => {
+                return Ok(SignUp::VerificationSent);
+            }
+            AddressProof::None => self.register_with(registration, None, device).await?,
+        };
+        Ok(SignUp::SignedIn(Box::new(signed_in)))
+    }
+
+    /// Sends the mail of [`SignUp::VerificationSent`]: a token to a free address, a notice to a taken one.
+    /// The caller must not wait for it where a client could measure the time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`]; [`Error::Internal`] if it could not be sent.
+    pub async fn send_verification(&self, email: &str) -> Result<(), Error> {
+        let Some(courier) = &self.courier else { return Ok(()) };
+        let email = Email::parse(email)?;
+        let sent = match self.user_by_email(&email).await? {
+            Some(user) => courier.notice(&user.email, Notice::AlreadyRegistered).await,
+            None => {
+                let token = self.verification(&email, self.clock.now() + VERIFICATION_LIFE);
+                courier.verification(email.display(), &token, VERIFICATION_LIFE).await
+            }
+        };
+        sent.map_err(Error::Internal)
+    }
+
+    /// Creates the account, the membership that it was invited for, and a first session, which acts in
+    /// that tenant.
+    pub(super) async fn register_with(
+        &self,
+        registration: Registration<'_>,
+        invitation: Option<&str>,
+        device: &Device,
+    ) -> Result<SignedIn, Error> {
+        let (tenant, user) = self.new_user(registration).await?;
+        let now = user.created_at;
+        let (session, token) = self.new_session(&user, device, now)?;
+        let made = self.store.run(|tx| {
+            let (tenant, user, session) = (&tenant, &user, &session);
+            async move {
+                create_user(&tx, tenant, user, Some(user.id), device).await?;
+                let acts_in = match invitation {
+                    Some(text) => Some(self.join(&tx, user, text, device).await?.reference()),
+                    None => None,
+                };
+                let session = AuthSession { acts_in, ..session.clone() };
+                tx.create(&session).await?;
+                Ok::<_, Error>(session)
+            }
+        });
+        let session = made.await.map_err(|error| match error {
+            Error::Store(error) => email_taken(error),
+            error => error,
+        })?;
+        let tokens = self.tokens(&session, &user, &token, now).await?;
+        Ok(SignedIn { user, tokens })
+    }
+
+    /// Requires an open invitation of `email`, before a password is hashed for it.
+    async fn require_invitation(
+        &self,
+        email: &Email,
+        text: &str,
+        now: DateTime<Utc>,
+    ) -> Result<(), Error> {
+        let hash = Kind::Invitation.hash_of(text).ok_or(Error::InvitationInvalid)?;
+        let found =
+            self.store.run(|tx| async move { tx.find(&Invitation::BY_HASH, Global, hash).await });
+        let found = found.await.map_err(Error::Store)?;
+        found
+            .filter(|it| now < it.expires_at && it.email_normalized == email.normalized())
+            .map(|_| ())
+            .ok_or(Error::InvitationInvalid)
+    }
+
+    /// Returns the token that verifies `email` until `expires_at`: that time and an HMAC of both. Nothing
+    /// is stored; once the account exists, the token has no use.
+    fn verification(&self, email: &Email, expires_at: DateTime<Utc>) -> OpaqueText {
+        let expires = expires_at.timestamp().to_be_bytes();
+        let tag = mac(self.verification_key.expose(), &[&expires, email.normalized().as_bytes()]);
+        let mut text = Zeroizing::new(String::with_capacity(64));
+        text.push_str(PREFIX);
+        let bytes = [expires.as_slice(), tag.as_slice()].concat();
+        BASE64_URL_SAFE_NO_PAD.encode_string(bytes, &mut text);
+        OpaqueText::new(text)
+    }
+
+    fn is_verification(&self, email: &Email, text: &str, now: DateTime<Utc>) -> bool {
+        let read = || {
+            let encoded = text.strip_prefix(PREFIX).filter(|encoded| encoded.len() < 64)?;
+            let bytes = BASE64_URL_SAFE_NO_PAD.decode(encoded).ok()?;
+            let expires = i64::from_be_bytes(*bytes.first_chunk()?);
+            DateTime::from_timestamp(expires, 0)
+        };
+        let Some(expires_at) = read() else { return false };
+        let expected = self.verification(email, expires_at);
+        let is_ours = bool::from(expected.expose().as_bytes().ct_eq(text.as_bytes()));
+        is_ours && now < expires_at
+    }
+}

@@ -1,0 +1,84 @@
+//! The purge, with a clock that was years ahead for a while.
+
+use chrono::TimeDelta;
+use coditect_auth::{
+    Device, Error, NewInvitation, NewToken, Purge, Scopes,
+    model::{CLOCK_SETTLE_TIME, Invitation, PasswordReset, PersonalToken},
+};
+use coditect_store::model::{AuthSession, Role};
+
+use crate::installation::{Installation, PASSWORD, sign_in};
+
+const EMAIL: &str = "ada@example.org";
+const STEP: TimeDelta = TimeDelta::minutes(90);
+const YEARS: TimeDelta = TimeDelta::days(10 * 365);
+
+async fn is_done(home: &Installation) -> bool {
+    matches!(home.auth.purge(STEP).await.unwrap(), Purge::Done(..))
+}
+
+#[tokio::test]
+async fn start_with_a_clock_years_ahead_costs_nobody_anything_once_it_is_corrected() {
+    let home = Installation::new().await;
+    let ada = home.register(EMAIL).await.unwrap();
+    let asking = &home.caller(ada.tokens.access.expose()).await.unwrap();
+    let (auth, from) = (&home.auth, &Device::default());
+    let token = &NewToken::new("ci", Scopes::new(&["read"]).unwrap(), TimeDelta::days(9)).unwrap();
+    let invitation = &NewInvitation::new("bob@example.org", Role::Member).unwrap();
+    let make = |tx: coditect_store::Transaction| async move {
+        auth.create_token(&tx, asking, token, from).await?;
+        auth.invite(&tx, asking, invitation, from).await
+    };
+    home.store.run(make).await.unwrap();
+    let reset = auth.reset_token(EMAIL).await.unwrap();
+    assert!(is_done(&home).await);
+
+    // A server starts with a clock that is years ahead: clients fail, and its sweeps run for hours.
+    home.clock.advance(YEARS);
+    let ahead = home.another(home.master.clone()).await.unwrap();
+    ahead.keep_keys().await.unwrap();
+    for hour in 0..20 {
+        let purge = ahead.purge(STEP).await.unwrap();
+        assert!(matches!(purge, Purge::Suspended { is_new, .. } if is_new == (hour == 0)));
+        for _ in 0..3 {
+            let wrong = ahead.login(sign_in(EMAIL, "wrong password"), from).await;
+            assert!(matches!(wrong, Err(Error::InvalidCredentials | Error::Throttled { .. })));
+        }
+        home.clock.advance(TimeDelta::hours(1));
+    }
+    home.clock.advance(-YEARS - TimeDelta::hours(20));
+
+    let corrected = home.another(home.master.clone()).await.unwrap();
+    corrected.keep_keys().await.unwrap();
+    assert!(matches!(corrected.purge(STEP).await.unwrap(), Purge::Done(..)));
+    let tx = home.store.begin();
+    let tenant = ada.user.tenant_id;
+    let session = tx.get::<AuthSession>(tenant, ada.tokens.session_id).await.unwrap().unwrap();
+    assert!(session.holds_at(home.now()));
+    assert_eq!(tx.list::<PersonalToken>(tenant).all(9).await.unwrap().len(), 1);
+    assert_eq!(tx.list::<Invitation>(tenant).all(9).await.unwrap().len(), 1);
+    assert_eq!(tx.list::<PasswordReset>(tenant).all(9).await.unwrap().len(), 1);
+    // Nothing is blocked until that year.
+    corrected.login(sign_in(EMAIL, PASSWORD), from).await.unwrap();
+    corrected.refresh(ada.tokens.refresh.expose(), None, from).await.unwrap();
+    corrected.reset_password(reset.expose(), "another password", from).await.unwrap();
+    corrected.login(sign_in(EMAIL, "another password"), from).await.unwrap();
+}
+
+#[tokio::test]
+async fn clock_that_stays_ahead_is_trusted_after_a_day() {
+    let home = Installation::new().await;
+    let ada = home.register(EMAIL).await.unwrap();
+    assert!(is_done(&home).await);
+    // The server was stopped for long.
+    home.clock.advance(TimeDelta::days(90));
+    let mut waited = TimeDelta::zero();
+    while !is_done(&home).await {
+        home.clock.advance(TimeDelta::hours(1));
+        waited += TimeDelta::hours(1);
+    }
+    assert_eq!(waited, CLOCK_SETTLE_TIME);
+    let (tenant, tx) = (ada.user.tenant_id, home.store.begin());
+    let session = tx.get::<AuthSession>(tenant, ada.tokens.session_id).await.unwrap();
+    assert_eq!(session, None, "it has expired, and is removed");
+}

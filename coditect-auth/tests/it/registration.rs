@@ -1,0 +1,202 @@
+//! Registration: who may create an account, and the right to use the IDE.
+
+use chrono::TimeDelta;
+use coditect_auth::{
+    AddressProof, Auth, Device, Error, NewInvitation, Notice, Registration, RegistrationMode,
+    SignUp, SignedIn, VERIFICATION_LIFE,
+};
+use coditect_store::{
+    keyspace::Global,
+    model::{Role, User},
+};
+
+use crate::installation::{Installation, PASSWORD};
+
+const ADA: &str = "ada@example.org";
+const BOB: &str = "bob@example.org";
+
+fn of(email: &str) -> Registration<'_> {
+    Registration { email, password: PASSWORD, first_name: None, last_name: None }
+}
+
+async fn sign_up(auth: &Auth, email: &str, proof: AddressProof<'_>) -> Result<SignUp, Error> {
+    auth.sign_up(of(email), proof, &Device::default()).await
+}
+
+fn signed_in(outcome: Result<SignUp, Error>) -> SignedIn {
+    match outcome.unwrap() {
+        SignUp::SignedIn(signed_in) => *signed_in,
+        SignUp::VerificationSent => panic!("a mail was sent"),
+    }
+}
+
+/// An account of an operator, who may use the IDE.
+async fn operators(home: &Installation, auth: &Auth, email: &str) -> SignedIn {
+    auth.create_user(of(email), true).await.unwrap();
+    home.login(email, PASSWORD).await.unwrap()
+}
+
+/// An invitation of `email` by `by`, with its token.
+async fn invited(home: &Installation, by: &SignedIn, email: &str, ide: Option<bool>) -> String {
+    let asking = &home.caller(by.tokens.access.expose()).await.unwrap();
+    let new = &NewInvitation::new(email, Role::Member).unwrap().with_ide(ide);
+    let (auth, device) = (&home.auth, &Device::default());
+    let invite = home.store.run(|tx| async move { auth.invite(&tx, asking, new, device).await });
+    invite.await.unwrap();
+    new.text().expose().to_owned()
+}
+
+async fn has_account(home: &Installation, email: &str) -> bool {
+    let tx = home.store.begin();
+    tx.find(&User::BY_EMAIL, Global, email.to_owned()).await.unwrap().is_some()
+}
+
+#[tokio::test]
+async fn mode_decides_who_registers() {
+    let home = Installation::new().await;
+    let open = home.with(|settings| settings.courier = None).await;
+    let invited_only =
+        home.with(|settings| settings.registration = RegistrationMode::Invited).await;
+    let closed = home.with(|settings| settings.registration = RegistrationMode::Closed).await;
+
+    signed_in(sign_up(&open, "open@example.org", AddressProof::None).await);
+    let refused = sign_up(&invited_only, BOB, AddressProof::None).await;
+    assert!(matches!(refused, Err(Error::InvitationRequired)));
+    let ada = operators(&home, &closed, ADA).await;
+    let token = invited(&home, &ada, BOB, None).await;
+    for proof in [AddressProof::None, AddressProof::Invitation(&token)] {
+        let refused = sign_up(&closed, BOB, proof).await;
+        assert!(matches!(refused, Err(Error::RegistrationClosed)));
+    }
+    assert!(!has_account(&home, BOB).await);
+
+    for wrong in ["", "cin_", &token[..46]] {
+        let refused = sign_up(&invited_only, BOB, AddressProof::Invitation(wrong)).await;
+        assert!(matches!(refused, Err(Error::InvitationInvalid)));
+    }
+    let other = sign_up(&invited_only, "eve@example.org", AddressProof::Invitation(&token)).await;
+    assert!(matches!(other, Err(Error::InvitationInvalid)), "it is for another address");
+    let bob = signed_in(sign_up(&invited_only, BOB, AddressProof::Invitation(&token)).await);
+    assert_eq!(bob.tokens.tenant_id, ada.user.tenant_id);
+    let asking = home.caller(bob.tokens.access.expose()).await.unwrap();
+    assert_eq!((asking.tenant_id, asking.role), (ada.user.tenant_id, Role::Member));
+    let again = sign_up(&invited_only, BOB, AddressProof::Invitation(&token)).await;
+    assert!(matches!(again, Err(Error::InvitationInvalid)), "it is used up");
+}
+
+#[tokio::test]
+async fn invitation_of_a_taken_address_is_refused_and_stays_open() {
+    let home = Installation::new().await;
+    let ada = operators(&home, &home.auth, ADA).await;
+    let bob = home.register(BOB).await.unwrap();
+    let token = invited(&home, &ada, BOB, None).await;
+    let taken = sign_up(&home.auth, BOB, AddressProof::Invitation(&token)).await;
+    assert!(matches!(taken, Err(Error::EmailTaken)));
+    let asking = &home.caller(bob.tokens.access.expose()).await.unwrap();
+    let (auth, token, from) = (&home.auth, &token, &Device::default());
+    let accept = |tx: coditect_store::Transaction| async move {
+        auth.accept_invitation(&tx, asking, token, from).await
+    };
+    home.store.run(accept).await.unwrap();
+}
+
+#[tokio::test]
+async fn with_a_mailer_taken_and_free_addresses_are_not_told_apart() {
+    let home = Installation::new().await;
+    home.register(ADA).await.unwrap();
+    for email in [ADA, BOB] {
+        let outcome = sign_up(&home.auth, email, AddressProof::None).await.unwrap();
+        assert!(matches!(outcome, SignUp::VerificationSent));
+        home.auth.send_verification(email).await.unwrap();
+    }
+    assert!(!has_account(&home, BOB).await);
+    assert_eq!(home.courier.notices(ADA, 1).await, [Notice::AlreadyRegistered]);
+    assert_eq!(home.courier.last_token(ADA), None);
+    let token = home.courier.last_token(BOB).unwrap();
+
+    let others = sign_up(&home.auth, "eve@example.org", AddressProof::Verification(&token)).await;
+    assert!(matches!(others, Err(Error::VerificationInvalid)));
+    for at in 4..token.len() {
+        let mut forged = token.clone().into_bytes();
+        forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
+        let forged = String::from_utf8(forged).unwrap();
+        let outcome = sign_up(&home.auth, BOB, AddressProof::Verification(&forged)).await;
+        assert!(matches!(outcome, Err(Error::VerificationInvalid)), "{at}");
+    }
+    home.clock.advance(VERIFICATION_LIFE);
+    let late = sign_up(&home.auth, BOB, AddressProof::Verification(&token)).await;
+    assert!(matches!(late, Err(Error::VerificationInvalid)));
+    home.clock.advance(-TimeDelta::seconds(1));
+    signed_in(sign_up(&home.auth, BOB, AddressProof::Verification(&token)).await);
+    let again = sign_up(&home.auth, BOB, AddressProof::Verification(&token)).await;
+    assert!(matches!(again, Err(Error::EmailTaken)), "only its owner has the token");
+}
+
+#[tokio::test]
+async fn registrations_from_an_address_are_throttled_whatever_comes_of_them() {
+    let home = Installation::new().await;
+    let auth = home.with(|settings| settings.courier = None).await;
+    home.register(ADA).await.unwrap();
+    let here = Device { ip: Some("192.0.2.1".parse().unwrap()), ..Device::default() };
+    for _ in 0..50 {
+        let taken = auth.sign_up(of(ADA), AddressProof::None, &here).await;
+        assert!(matches!(taken, Err(Error::EmailTaken)));
+    }
+    for email in [ADA, BOB] {
+        let refused = auth.sign_up(of(email), AddressProof::None, &here).await;
+        assert!(matches!(refused, Err(Error::Throttled { .. })));
+    }
+    let there = Device { ip: Some("192.0.2.2".parse().unwrap()), ..Device::default() };
+    signed_in(auth.sign_up(of(BOB), AddressProof::None, &there).await);
+    // Two a minute are forgotten.
+    home.clock.advance(TimeDelta::minutes(1));
+    for email in ["carol@example.org", "dave@example.org"] {
+        signed_in(auth.sign_up(of(email), AddressProof::None, &here).await);
+    }
+    let refused = auth.sign_up(of("eve@example.org"), AddressProof::None, &here).await;
+    assert!(matches!(refused, Err(Error::Throttled { .. })));
+}
+
+#[tokio::test]
+async fn right_to_use_the_ide_is_explicit() {
+    let home = Installation::new().await;
+    let auth = &home.auth;
+    let may = async |email: &str| auth.has_ide(email).await.unwrap();
+    let stranger = home.register("stranger@example.org").await.unwrap();
+    assert!(!may("stranger@example.org").await, "an account alone does not have it");
+    let ada = operators(&home, auth, ADA).await;
+    assert!(may(ADA).await);
+
+    // One who does not have it gives nothing.
+    let asking = &home.caller(stranger.tokens.access.expose()).await.unwrap();
+    let new = &NewInvitation::new(BOB, Role::Member).unwrap().with_ide(Some(true));
+    let from = &Device::default();
+    let given = home.store.run(|tx| async move { auth.invite(&tx, asking, new, from).await });
+    assert!(matches!(given.await, Err(Error::Forbidden(_))));
+    let token = invited(&home, &stranger, "guest@example.org", None).await;
+    signed_in(sign_up(auth, "guest@example.org", AddressProof::Invitation(&token)).await);
+    assert!(!may("guest@example.org").await);
+
+    let token = invited(&home, &ada, "viewer@example.org", Some(false)).await;
+    signed_in(sign_up(auth, "viewer@example.org", AddressProof::Invitation(&token)).await);
+    assert!(!may("viewer@example.org").await);
+
+    let token = invited(&home, &ada, BOB, None).await;
+    let late = invited(&home, &ada, "late@example.org", None).await;
+    let bob = signed_in(sign_up(auth, BOB, AddressProof::Invitation(&token)).await);
+    assert!(may(BOB).await);
+    let asking = &home.caller(ada.tokens.access.expose()).await.unwrap();
+    let member = bob.user.id;
+    let remove = |tx: coditect_store::Transaction| async move {
+        auth.remove_member(&tx, asking, member, from).await
+    };
+    home.store.run(remove).await.unwrap();
+    assert!(!may(BOB).await, "it ends with the membership");
+
+    auth.set_ide(ADA, false).await.unwrap();
+    assert!(!may(ADA).await);
+    signed_in(sign_up(auth, "late@example.org", AddressProof::Invitation(&late)).await);
+    assert!(!may("late@example.org").await, "the inviter has lost it meanwhile");
+    auth.set_ide("late@example.org", true).await.unwrap();
+    assert!(may("late@example.org").await);
+}
