@@ -41,7 +41,7 @@ use super::{
     backend::Backend,
     disk::{Disk, Locked},
     layer::Layer,
-    log::{Applied, Change},
+    log::{self, Applied, Change},
     space::no_space,
 };
 use crate::{Error, ErrorKind, Result};
@@ -99,6 +99,7 @@ impl Storage {
     /// Opens the file on `disk`, or makes it.
     pub(super) fn open(disk: &dyn Disk, cache_bytes: usize) -> Result<Self> {
         if !Self::is_on(disk)? {
+            refuse_orphaned_log(disk)?;
             create(disk)?;
         }
         // Its name is on disk before anything is promised to be in it; a crash may have come between
@@ -420,6 +421,19 @@ impl Batch<'_> {
         self.check_space()?;
         self.data.retain_in::<&[u8], _>(begin..end, |_, _| false).map_err(broken)
     }
+}
+
+/// Fails if there is a log without the file that it belongs to: a new store would have none of its commits.
+fn refuse_orphaned_log(disk: &dyn Disk) -> Result<()> {
+    let names =
+        disk.names().map_err(|error| unavailable("the data folder cannot be read", error))?;
+    let Some(name) = names.iter().find(|name| log::is_segment(name)) else { return Ok(()) };
+    let folder = disk.folder();
+    Err(corrupt(format!(
+        "{FILE_NAME} is missing in {folder}, but its log is there ({name}): put the file back, or restore \
+         a backup into an empty folder; do not delete the log, which may have the only copy of the last \
+         commits"
+    )))
 }
 
 /// Makes the file in one step: whole under a name of its own, then by its own. If another process

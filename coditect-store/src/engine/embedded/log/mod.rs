@@ -50,6 +50,7 @@ pub(super) use self::{
     changes::{Change, Changes, Encoder},
     frame::Draft,
     recovery::{Applied, Replay, replay},
+    segment::is_segment,
 };
 use super::{
     disk::{Disk, File},

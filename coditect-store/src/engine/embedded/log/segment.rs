@@ -182,6 +182,11 @@ impl Slot {
     }
 }
 
+/// Returns whether a file is a segment's, by its name.
+pub(in super::super) fn is_segment(name: &str) -> bool {
+    number_of(name).is_some()
+}
+
 /// The number in the name of a segment's file. It is not the segment's: files are used again.
 fn number_of(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()

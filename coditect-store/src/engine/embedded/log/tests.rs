@@ -76,6 +76,20 @@ async fn what_is_in_the_log_alone_is_there_after_a_kill() {
 }
 
 #[tokio::test]
+async fn log_without_its_b_tree_file_is_refused_and_left_alone() {
+    let folder = killed(5, 100).await;
+    let file = folder.path().join("store.redb");
+    let bytes = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    let error = opened(folder.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("store.redb is missing"), "{error}");
+    assert!(!file.exists(), "a new store was made");
+    fs::write(&file, bytes).unwrap();
+    assert_eq!(keys(&opened(folder.path()).unwrap()).await.len(), 5);
+}
+
+#[tokio::test]
 async fn a_torn_end_is_cut_and_gone_on_from() {
     let folder = killed(5, 100).await;
     let [segment] = &segments(folder.path())[..] else { panic!("one segment") };
