@@ -6,7 +6,7 @@ use coditect_store::{
 };
 use futures_util::FutureExt as _;
 
-use crate::planner::{store, tenant};
+use crate::planner::tenant;
 
 /// Ten rows that are three pages of `query`.
 async fn ten_rows(database: &Database) -> RangeQuery {
@@ -98,14 +98,16 @@ async fn upload_with_a_failed_write_is_never_finished() {
 
 #[tokio::test]
 async fn upload_whose_write_was_dropped_is_never_finished() {
-    let store = store().await;
+    // The write waits for its first read.
+    let database = Database::scratch_with(&Options::default().round_trips(true)).unwrap();
+    let store = Store::open(database).await.unwrap();
     let bytes = vec![7; 1_000_000];
     let mut upload = BlobUpload::begin(&store, tenant(1), &Clock::system()).await.unwrap();
     upload.write(&bytes[..10]).await.unwrap();
     // A write that is never polled has done nothing.
     drop(upload.write(&bytes));
     upload.write(&bytes[..10]).await.unwrap();
-    assert!(upload.write(&bytes).now_or_never().is_none(), "a write waits for its commit");
+    assert!(upload.write(&bytes).now_or_never().is_none(), "a write waits for its reads");
     assert_eq!(upload.write(b"more").await.unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(upload.finish().await.unwrap_err().kind(), ErrorKind::Invalid);
 }
