@@ -10,7 +10,9 @@ REFERENCES = ["conversation_id", "session_id", "agent_id"]
 
 
 def whole(value):
-    """To JSON Schema 1.0 is an integer; to the server it is none."""
+    """To JSON Schema 1.0 is an integer; to the server it is none. Integers beyond 64 bits are refused."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if -(2**63) <= value < 2**64 else value % 2**63
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     if isinstance(value, list):

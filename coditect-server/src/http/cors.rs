@@ -13,13 +13,14 @@ use crate::config::Config;
 
 /// What a page may send beside what any may.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
-    "authorization, content-type, if-match, if-none-match, if-range, range, idempotency-key, \
-     content-digest, x-request-id, x-csrf-token",
+    "authorization, content-type, if-match, if-none-match, if-modified-since, if-unmodified-since, \
+     if-range, range, idempotency-key, content-digest, x-request-id, x-csrf-token",
 );
 
 /// What a page may see of an answer beside what any may.
 const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
-    "etag, location, retry-after, x-request-id, content-range, content-digest, www-authenticate",
+    "etag, location, retry-after, x-request-id, content-range, content-digest, accept-ranges, \
+     www-authenticate",
 );
 
 /// How long a browser remembers what it was told beforehand, in seconds.
