@@ -225,6 +225,16 @@ impl Problem {
             .with_fields(vec![Field::new(field, message)])
     }
 
+    /// 415: the content is encoded; none of the codings is accepted.
+    pub fn unsupported_encoding() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "UNSUPPORTED_CONTENT_ENCODING",
+            "Content-Encoding is not supported in requests: send the content as it is.",
+        )
+        .with_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))
+    }
+
     /// 429: too many attempts; the next one may come after `retry_after`.
     pub fn too_many_requests(retry_after: Duration) -> Self {
         Self::new(

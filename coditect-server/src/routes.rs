@@ -191,7 +191,19 @@ pub struct Routes {
 /// What lives at one template.
 struct Resource {
     template: &'static str,
-    handlers: Vec<(Method, Handler)>,
+    handlers: Vec<Line>,
+}
+
+/// What is done by a method at a template.
+pub(crate) struct Line {
+    method: Method,
+    pub(crate) handler: Handler,
+    /// The parameters that the query may have; `None` if any.
+    pub(crate) accepted_query: Option<Arc<[&'static str]>>,
+    /// Whether it changes something that has no tag, so that conditions are checked for its handler.
+    pub(crate) is_untagged: bool,
+    /// Whether no login is needed, so that the query is checked before the handler runs.
+    pub(crate) is_open: bool,
 }
 
 /// Where a request belongs.
@@ -204,8 +216,8 @@ pub(crate) struct Found<'a> {
 
 /// What to do about a request.
 pub(crate) enum Step<'a> {
-    /// Call the handler, with these parameters.
-    Call(&'a Handler, Vec<(String, String)>),
+    /// Call the line's handler, with these parameters.
+    Call(&'a Line, Vec<(String, String)>),
     /// Say this.
     Say(Answer),
 }
@@ -218,8 +230,10 @@ impl Routes {
     /// Two templates contradict each other.
     pub fn all() -> Result<Self, matchit::InsertError> {
         let Route { method, template, handler } = elsewhere();
-        let elsewhere = Resource { template, handlers: vec![(method, handler)] };
-        Ok(Self { elsewhere: Some(elsewhere), ..Self::of(table())? })
+        let line =
+            Line { method, handler, accepted_query: None, is_untagged: false, is_open: true };
+        let elsewhere = Resource { template, handlers: vec![line] };
+        Ok(Self { elsewhere: Some(elsewhere), ..Self::described(table(), &openapi::operations())? })
     }
 
     /// These routes and no others.
@@ -228,12 +242,29 @@ impl Routes {
     ///
     /// Two templates contradict each other.
     pub fn of(table: Vec<Route>) -> Result<Self, matchit::InsertError> {
+        Self::described(table, &[])
+    }
+
+    /// These routes, with the queries that their descriptions have.
+    fn described(
+        table: Vec<Route>,
+        operations: &[openapi::Operation],
+    ) -> Result<Self, matchit::InsertError> {
         let mut resources: Vec<Resource> = Vec::new();
         for Route { method, template, handler } in table {
+            let operation = operations.iter().find(|it| it.route() == (&method, template));
+            let line = Line {
+                accepted_query: operation.and_then(|it| it.accepted_query()).map(Arc::from),
+                is_untagged: operation.is_some_and(|it| !it.is_conditional())
+                    && matches!(method, Method::PUT | Method::PATCH | Method::DELETE),
+                is_open: operation.is_some_and(openapi::Operation::is_open),
+                method,
+                handler,
+            };
             let known = resources.iter_mut().find(|it| it.template == template);
             match known {
-                Some(resource) => resource.handlers.push((method, handler)),
-                None => resources.push(Resource { template, handlers: vec![(method, handler)] }),
+                Some(resource) => resource.handlers.push(line),
+                None => resources.push(Resource { template, handlers: vec![line] }),
             }
         }
         let mut router = matchit::Router::new();
@@ -250,9 +281,9 @@ impl Routes {
             (Err(_), Some(elsewhere)) if frontend::has(path) => (elsewhere, Some(Vec::new())),
             _ => return Found { template: "-", step: Step::Say(Err(Problem::not_found())) },
         };
-        let step = match resource.handler(method) {
-            Some(handler) => match params {
-                Some(params) => Step::Call(handler, params),
+        let step = match resource.line(method) {
+            Some(line) => match params {
+                Some(params) => Step::Call(line, params),
                 None => Step::Say(Err(Problem::bad_request(
                     "INVALID_PATH",
                     "The path is not UTF-8 once it is decoded.",
@@ -268,17 +299,14 @@ impl Routes {
 }
 
 impl Resource {
-    fn handler(&self, method: &Method) -> Option<&Handler> {
-        let of = |wanted: &Method| {
-            let mut handlers = self.handlers.iter();
-            handlers.find_map(|(method, handler)| (method == wanted).then_some(handler))
-        };
+    fn line(&self, method: &Method) -> Option<&Line> {
+        let of = |wanted: &Method| self.handlers.iter().find(|line| line.method == *wanted);
         of(method).or_else(|| (method == Method::HEAD).then(|| of(&Method::GET)).flatten())
     }
 
     /// The methods that it takes, in the table's order.
     fn allowed(&self) -> Vec<Method> {
-        let mut allowed: Vec<Method> = self.handlers.iter().map(|(it, _)| it.clone()).collect();
+        let mut allowed: Vec<Method> = self.handlers.iter().map(|it| it.method.clone()).collect();
         if allowed.contains(&Method::GET) && !allowed.contains(&Method::HEAD) {
             allowed.push(Method::HEAD);
         }

@@ -31,6 +31,7 @@ use crate::{
 const DESCRIPTION_CHARS: usize = 2_000;
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct NewAgent {
     #[schemars(length(max = 200), regex(pattern = operation::LINE))]
     name: String,
@@ -43,6 +44,7 @@ struct NewAgent {
 
 /// A partial agent: what is missing stays as it is.
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "AgentChange")]
 struct Change {
     #[schemars(length(max = 200), regex(pattern = operation::LINE))]
@@ -129,7 +131,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
             let details = json!({ "name": agent.name });
             app.auth.audit(&tx, &identity, (Action::AgentCreated, &id), details, device).await?;
             let location = format!("/api/v5/agents/{id}");
-            Made::at(location, &AgentView::from(&agent), Some(&Tag::of(&agent)?))
+            Made::at(location, &AgentView::from(&agent), Some(&tag_of(&agent)?))
         }
     })
     .await
@@ -159,7 +161,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
         Ok(tx.require::<Agent>(identity.tenant_id, id).await?)
     })
     .await?;
-    conditions.read(respond::ok(&AgentView::from(&agent))?, &Tag::of(&agent)?)
+    conditions.read(respond::ok(&AgentView::from(&agent))?, &tag_of(&agent)?)
 }
 
 /// `PUT` and `PATCH /agents/{id}`: both take a partial agent, merged as RFC 7396 has it.
@@ -177,7 +179,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
         async move {
             let mut agent = tx.require::<Agent>(identity.tenant_id, id).await?;
             identity.require_role(Role::Admin)?;
-            conditions.require(Some(&Tag::of(&agent)?))?;
+            conditions.require(Some(&tag_of(&agent)?))?;
             name.change_required(&mut agent.name);
             description.change_or_clear(&mut agent.description);
             settings.merge_into(&mut agent.settings.0);
@@ -190,7 +192,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
         }
     })
     .await?;
-    tagged(respond::ok(&AgentView::from(&agent))?, &Tag::of(&agent)?)
+    tagged(respond::ok(&AgentView::from(&agent))?, &tag_of(&agent)?)
 }
 
 /// `DELETE /agents/{id}`: what it has said stays.
@@ -203,7 +205,7 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
         async move {
             let agent = tx.require::<Agent>(identity.tenant_id, id).await?;
             identity.require_role(Role::Admin)?;
-            conditions.require(Some(&Tag::of(&agent)?))?;
+            conditions.require(Some(&tag_of(&agent)?))?;
             tx.delete::<Agent>(identity.tenant_id, id).await?;
             let details = json!({ "name": agent.name });
             app.auth.audit(&tx, &identity, (Action::AgentDeleted, &id), details, device).await?;
@@ -217,6 +219,10 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
 fn checked_description(text: String) -> Result<String, Problem> {
     checks::at_most("description", DESCRIPTION_CHARS, &text)?;
     Ok(text)
+}
+
+fn tag_of(agent: &Agent) -> Result<Tag, Problem> {
+    Ok(Tag::of(agent)?.modified(agent.updated_at))
 }
 
 impl<'a> From<&'a Agent> for AgentView<'a> {

@@ -72,8 +72,17 @@ impl Caller {
     }
 }
 
-/// What the request shows, if it is good in itself. Whether it still holds is for [`run`] to find out.
+/// Returns who calls, by a token that is valid in itself: whether it still holds is checked by [`run`]. A
+/// query that the route does not accept, and a condition on something that has no tag, are refused after a
+/// missing or invalid token.
 pub(crate) async fn of(app: &App, request: &Request) -> Result<Caller, Problem> {
+    let caller = by_token(app, request).await?;
+    request.check_query()?;
+    request.check_untagged()?;
+    Ok(caller)
+}
+
+async fn by_token(app: &App, request: &Request) -> Result<Caller, Problem> {
     let user = Some(Arc::clone(request.user_account()));
     let scope = Some(if request.method().is_safe() { Scope::Read } else { Scope::Write });
     let cookie =

@@ -42,6 +42,7 @@ const CONTENT_BYTES: usize = 64 << 10;
 const METADATA_BYTES: usize = 16 << 10;
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct NewConversation {
     #[schemars(length(max = 200), regex(pattern = operation::PLAIN))]
     #[serde(default)]
@@ -51,6 +52,7 @@ struct NewConversation {
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "ConversationChange")]
 struct Change {
     #[schemars(length(max = 200), regex(pattern = operation::PLAIN))]
@@ -59,6 +61,7 @@ struct Change {
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct NewMessage {
     #[schemars(length(min = 1))]
     content: String,
@@ -180,7 +183,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Answer {
             conversation.begin(&tx).await?;
             let of = (Action::ConversationCreated, &id);
             app.auth.audit(&tx, &identity, of, json!({}), device).await?;
-            let (location, tag) = (format!("/api/v5/conversations/{id}"), Tag::of(&conversation)?);
+            let (location, tag) = (format!("/api/v5/conversations/{id}"), tag_of(&conversation)?);
             Made::at(location, &ConversationView::from(&conversation), Some(&tag))
         }
     })
@@ -216,7 +219,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
     let conversation =
         caller::run(&app, &caller, |tx, identity| async move { mine(&tx, &identity, id).await })
             .await?;
-    let tag = Tag::of(&conversation)?;
+    let tag = tag_of(&conversation)?;
     conditions.read(respond::ok(&ConversationView::from(&conversation))?, &tag)
 }
 
@@ -230,7 +233,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
         let (title, conditions) = (&title, &conditions);
         async move {
             let mut conversation = mine(&tx, &identity, id).await?;
-            conditions.require(Some(&Tag::of(&conversation)?))?;
+            conditions.require(Some(&tag_of(&conversation)?))?;
             title.change_or_clear(&mut conversation.title);
             conversation.updated_at = now;
             tx.update(&conversation).await?;
@@ -238,7 +241,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
         }
     })
     .await?;
-    tagged(respond::ok(&ConversationView::from(&conversation))?, &Tag::of(&conversation)?)
+    tagged(respond::ok(&ConversationView::from(&conversation))?, &tag_of(&conversation)?)
 }
 
 /// `DELETE /conversations/{id}`: it is gone with the answer, and what was said in it soon after.
@@ -250,7 +253,7 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> Answer {
         let app = &app;
         async move {
             let conversation = mine(&tx, &identity, id).await?;
-            conditions.require(Some(&Tag::of(&conversation)?))?;
+            conditions.require(Some(&tag_of(&conversation)?))?;
             tx.delete_conversation(conversation.tenant_id, id, now).await?;
             let of = (Action::ConversationDeleted, &id);
             app.auth.audit(&tx, &identity, of, json!({}), device).await?;
@@ -344,6 +347,10 @@ pub(super) async fn mine(
 
 fn checked_title(title: &str) -> Result<String, Problem> {
     checks::line("title", 0..=TITLE_CHARS, title)
+}
+
+fn tag_of(conversation: &Conversation) -> Result<Tag, Problem> {
+    Ok(Tag::of(conversation)?.modified(conversation.updated_at))
 }
 
 impl<'a> From<&'a Conversation> for ConversationView<'a> {

@@ -409,7 +409,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
         let session = mine(&tx, &identity, id).await?;
         let saved = SessionMemory::usage(&tx, (session.tenant_id, session.id)).await?;
         let tag = tag_of(saved.map_or(0, |saved| saved.version));
-        if conditions.has(&tag) {
+        if conditions.is_unchanged(&tag)? {
             return Ok(Err(tag));
         }
         Ok(Ok(reader.read(&tx, &session, false).await?))

@@ -39,6 +39,7 @@ const ACCESS_NOTED_EVERY: TimeDelta = TimeDelta::minutes(1);
 const TYPES: [&str; 3] = ["workspace", "ai-studio", "theia"];
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "NewSession")]
 struct NewSession {
     #[schemars(length(max = 200), regex(pattern = operation::LINE))]
@@ -55,6 +56,7 @@ struct NewSession {
 
 /// A partial session: what is missing stays as it is, `null` removes what may be missing.
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "SessionChange")]
 struct Change {
     #[schemars(length(max = 200), regex(pattern = operation::LINE))]
@@ -187,7 +189,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
     let query = Query::of(&request)?;
     let limit = query.limit()?;
     let wanted_type = query.parsed::<TypeName>("type")?.map(SessionType::from);
-    let wanted_path = query.value("workspace_path").or(query.value("workspacePath"));
+    let wanted_path = query.value("workspace_path");
     let cursor = query.cursor()?;
     let page = caller::run(&app, &caller, |tx, identity| {
         let (cursor, wanted_path) = (&cursor, wanted_path);
@@ -300,7 +302,8 @@ pub(crate) async fn mine(
 
 /// A session's tag. That somebody looked at it does not change it.
 fn tag_of(session: &Session) -> Result<Tag, Problem> {
-    Tag::of(&Session { last_accessed_at: DateTime::UNIX_EPOCH, ..session.clone() })
+    let tag = Tag::of(&Session { last_accessed_at: DateTime::UNIX_EPOCH, ..session.clone() })?;
+    Ok(tag.modified(session.updated_at))
 }
 
 fn checked_path(path: String) -> Result<String, Problem> {

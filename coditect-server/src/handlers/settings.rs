@@ -45,6 +45,7 @@ enum ScopeName {
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "SettingValue")]
 struct NewValue {
     value: Value,
@@ -71,6 +72,11 @@ pub(crate) fn operations() -> Vec<Operation> {
         Operation::get("/api/v5/settings", "listSettings", "What holds for me, by key")
             .lists::<SettingView<'static>>(),
         Operation::get(ONE, "getSetting", "What holds for me")
+            .query(
+                "scope",
+                json!({"enum": ["user", "tenant"]}),
+                "What is set there alone; what holds for me if nothing is said.",
+            )
             .gives::<SettingView<'static>>()
             .tagged(),
         scoped(Operation::put(ONE, "setSetting", "Sets it"))
@@ -111,7 +117,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
         }
     })
     .await?;
-    conditions.read(respond::ok(&SettingView::from(&setting))?, &Tag::of(&setting)?)
+    conditions.read(respond::ok(&SettingView::from(&setting))?, &tag_of(&setting)?)
 }
 
 /// `PUT /settings/{key}`: sets it to `value`, which may be any JSON.
@@ -128,7 +134,7 @@ pub(crate) async fn set(app: Arc<App>, mut request: Request) -> Answer {
         let (key, value, conditions) = (&key, &value, &conditions);
         async move {
             let before = to_write(&tx, &identity, scope, key).await?;
-            conditions.require(before.as_ref().map(Tag::of).transpose()?.as_ref())?;
+            conditions.require(before.as_ref().map(tag_of).transpose()?.as_ref())?;
             let tenant_id = identity.tenant_id;
             audit(app, &tx, &identity, (Action::SettingChanged, scope, key), device).await?;
             let (scope, key, value) = (scope.of(&identity), key.clone(), value.clone());
@@ -148,7 +154,7 @@ pub(crate) async fn set(app: Arc<App>, mut request: Request) -> Answer {
         }
     })
     .await?;
-    tagged(respond::ok(&SettingView::from(&setting))?, &Tag::of(&setting)?)
+    tagged(respond::ok(&SettingView::from(&setting))?, &tag_of(&setting)?)
 }
 
 /// `DELETE /settings/{key}`: what the tenant has set, if anything, holds again.
@@ -163,7 +169,7 @@ pub(crate) async fn remove(app: Arc<App>, request: Request) -> Answer {
         async move {
             let before = to_write(&tx, &identity, scope, key).await?;
             let before = before.ok_or_else(Problem::not_found)?;
-            conditions.require(Some(&Tag::of(&before)?))?;
+            conditions.require(Some(&tag_of(&before)?))?;
             tx.delete::<Setting>(before.tenant_id, (before.scope, before.key)).await?;
             audit(app, &tx, &identity, (Action::SettingRemoved, scope, key), device).await
         }
@@ -211,6 +217,10 @@ impl ScopeName {
             Self::Tenant => SettingScope::Tenant,
         }
     }
+}
+
+fn tag_of(setting: &Setting) -> Result<Tag, Problem> {
+    Ok(Tag::of(setting)?.modified(setting.updated_at))
 }
 
 impl<'a> From<&'a Setting> for SettingView<'a> {

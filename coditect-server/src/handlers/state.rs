@@ -94,6 +94,7 @@ struct MemoryBody(
 );
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct Batch {
     #[serde(default)]
     put: Vec<BatchEntry>,
@@ -102,6 +103,7 @@ struct Batch {
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct BatchEntry {
     #[schemars(length(min = 1, max = 200), regex(pattern = operation::PLAIN))]
     key: String,
@@ -459,5 +461,5 @@ async fn require_room(tx: &Transaction, session: &Session) -> Result<(), Problem
 
 /// The tag of what a client has kept. Versions begin anew after a removal, so they do not do.
 fn tag_of_kept(version: u64, saved_at: DateTime<Utc>) -> Tag {
-    Tag::new(format!("{version}-{}", saved_at.timestamp_micros()))
+    Tag::new(format!("{version}-{}", saved_at.timestamp_micros())).modified(saved_at)
 }

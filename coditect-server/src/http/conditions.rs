@@ -1,9 +1,14 @@
-//! Conditional requests (RFC 9110, section 13): a change of what the client has seen, a read of what it
-//! has not.
+//! Conditional requests (RFC 9110, section 13): a change of the version that the client has seen, a read of
+//! one that it has not.
 //!
-//! A tag is strong: two equal ones are of equal representations. What a client has seen it gives back in
-//! `If-Match`; if that is not what is there, nothing is changed, and it is told so with 412.
+//! Tags are strong: equal tags are of equal representations. `If-Match` and `If-None-Match` take
+//! precedence over `If-Unmodified-Since` and `If-Modified-Since`, which compare whole seconds and so miss a
+//! second change within one; they count where a record has a modification date, and are ignored, as the
+//! RFC requires, where it has none, or where they are not dates.
 
+use std::time::SystemTime;
+
+use chrono::{DateTime, Utc};
 use hyper::{
     HeaderMap, Response, StatusCode,
     header::{self, HeaderName, HeaderValue},
@@ -14,134 +19,230 @@ use sha2::{Digest as _, Sha256};
 use super::{Body, Request, respond};
 use crate::problem::Problem;
 
-/// A strong entity tag, without its quotes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Tag(String);
+/// The validators of a representation: a strong entity tag, and when it was modified, if that is known.
+#[derive(Clone, Debug)]
+pub(crate) struct Tag {
+    /// The tag without its quotes.
+    text: String,
+    modified_at: Option<DateTime<Utc>>,
+}
 
-/// What a request says of what it expects.
+/// The preconditions of a request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Conditions {
     matches: Option<Tags>,
     none_matches: Option<Tags>,
+    modified_since: Option<SystemTime>,
+    unmodified_since: Option<SystemTime>,
 }
 
 #[derive(Clone, Debug)]
 enum Tags {
-    /// `*`: whatever is there.
+    /// `*`: any representation.
     Any,
-    /// One of these; whether each is a weak one.
-    Of(Vec<(bool, String)>),
+    /// One of these; each with whether it is weak.
+    Of(Vec<(bool, Vec<u8>)>),
 }
 
 impl Tag {
-    /// The tag that reads so: letters, digits, `-` and `_`.
+    /// Returns the tag with this text, which consists of letters, digits, `-` and `_`.
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self { text: text.into(), modified_at: None }
     }
 
-    /// That of what has this JSON.
+    /// Returns the tag of a record, a hash of its JSON.
     ///
     /// # Errors
     ///
-    /// It has no JSON form, which is our fault: 500.
+    /// Fails with 500 if it has no JSON form.
     pub(crate) fn of(value: &impl Serialize) -> Result<Self, Problem> {
         let bytes = serde_json::to_vec(value).map_err(Problem::internal)?;
-        let hash = Sha256::digest(&bytes);
-        Ok(Self(hash[..16].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))))
+        Ok(Self::hex(&Sha256::digest(&bytes)))
     }
 
-    /// It without its quotes.
+    /// Returns the hash of `parts`, in their order.
+    pub(crate) fn digest(parts: &[&[u8]]) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        Self::hex(&hash.finalize())
+    }
+
+    fn hex(hash: &[u8]) -> Self {
+        let hash = hash.iter().take(16);
+        Self::new(hash.fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
+    }
+
+    /// Adds the modification date, for `Last-Modified` and conditions on it.
+    #[must_use]
+    pub(crate) fn modified(self, at: DateTime<Utc>) -> Self {
+        Self { modified_at: Some(at), ..self }
+    }
+
+    /// Returns the tag without its quotes.
     pub(crate) fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
-    /// As a header has it, in quotes.
+    /// Returns the tag in its quotes, as a client sends it back.
+    pub(crate) fn quoted(&self) -> String {
+        format!("\"{}\"", self.text)
+    }
+
+    /// Returns the value of `ETag`.
     pub(crate) fn header(&self) -> Result<HeaderValue, Problem> {
-        HeaderValue::from_str(&format!("\"{}\"", self.0)).map_err(Problem::internal)
+        HeaderValue::from_str(&self.quoted()).map_err(Problem::internal)
+    }
+
+    /// Returns the modification date in whole seconds, as `Last-Modified` has it.
+    fn last_modified(&self) -> Option<SystemTime> {
+        let seconds = u64::try_from(self.modified_at?.timestamp()).ok()?;
+        Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds))
     }
 }
 
 impl Conditions {
-    /// Those of `request`.
+    /// Parses the conditions of `request`.
     ///
     /// # Errors
     ///
-    /// 400 if a header is none of the kind.
+    /// Fails with 400 if `If-Match` or `If-None-Match` is no list of tags.
     pub(crate) fn of(request: &Request) -> Result<Self, Problem> {
-        let headers = request.headers();
+        Self::parse(request.headers())
+    }
+
+    fn parse(headers: &HeaderMap) -> Result<Self, Problem> {
         Ok(Self {
             matches: tags(headers, &header::IF_MATCH)?,
             none_matches: tags(headers, &header::IF_NONE_MATCH)?,
+            modified_since: date(headers, &header::IF_MODIFIED_SINCE),
+            unmodified_since: date(headers, &header::IF_UNMODIFIED_SINCE),
         })
     }
 
-    /// Refuses a change of what is not as the client has seen it; `present` is what is there.
+    /// Returns whether a change is unconditional, so that the record need not be read for
+    /// [`require`](Self::require).
+    pub(crate) fn is_unconditional(&self) -> bool {
+        self.matches.is_none() && self.none_matches.is_none() && self.unmodified_since.is_none()
+    }
+
+    /// Refuses a change if the `present` representation, `None` if there is none, is not the expected one.
     ///
     /// # Errors
     ///
-    /// 412.
+    /// Fails with 412.
     pub(crate) fn require(&self, present: Option<&Tag>) -> Result<(), Problem> {
-        let seen = self.matches.as_ref().is_none_or(|tags| match (tags, present) {
-            (_, None) => false,
-            (Tags::Any, Some(_)) => true,
-            // A weak tag is never strongly equal to anything.
-            (Tags::Of(tags), Some(present)) => {
-                tags.iter().any(|(is_weak, tag)| !is_weak && *tag == present.0)
-            }
-        });
-        let unseen = self.none_matches.as_ref().is_none_or(|tags| !tags.are(present));
-        if seen && unseen { Ok(()) } else { Err(Problem::precondition_failed()) }
+        let is_new = self.none_matches.as_ref().is_none_or(|tags| !tags.include(present));
+        if self.is_expected(present) && is_new {
+            Ok(())
+        } else {
+            Err(Problem::precondition_failed())
+        }
     }
 
-    /// Whether the client, which reads, has what is there.
-    pub(crate) fn has(&self, present: &Tag) -> bool {
-        self.none_matches.as_ref().is_some_and(|tags| tags.are(Some(present)))
-    }
-
-    /// The answer to a read: `answer` with its tag, or 304 to who has it.
+    /// Returns whether the client of a read has the `present` representation already: then it is sent 304.
     ///
     /// # Errors
     ///
-    /// Those of [`Tag::of`].
+    /// Fails with 412 if the client expects another one.
+    pub(crate) fn is_unchanged(&self, present: &Tag) -> Result<bool, Problem> {
+        if !self.is_expected(Some(present)) {
+            return Err(Problem::precondition_failed());
+        }
+        Ok(match &self.none_matches {
+            Some(tags) => tags.include(Some(present)),
+            None => self
+                .modified_since
+                .zip(present.last_modified())
+                .is_some_and(|(since, modified)| modified <= since),
+        })
+    }
+
+    /// Refuses a change of what exists and has no tag: no tag in `If-Match` is its own.
+    ///
+    /// # Errors
+    ///
+    /// Fails with 412.
+    pub(crate) fn require_untagged(&self) -> Result<(), Problem> {
+        // No list of tags contains a quote.
+        self.require(Some(&Tag::new("\"")))
+    }
+
+    /// Returns the answer to a read: `answer` with its validators, or 304.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`is_unchanged`](Self::is_unchanged).
     pub(crate) fn read(
         &self,
         answer: Response<Body>,
         tag: &Tag,
     ) -> Result<Response<Body>, Problem> {
-        if !self.has(tag) {
+        if !self.is_unchanged(tag)? {
             return tagged(answer, tag);
         }
         let mut unchanged = Response::new(respond::empty());
         *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
         tagged(unchanged, tag)
     }
-}
 
-impl Tags {
-    /// Whether `present` is among them, in the weak comparison.
-    fn are(&self, present: Option<&Tag>) -> bool {
-        match (self, present) {
-            (_, None) => false,
-            (Self::Any, Some(_)) => true,
-            (Self::Of(tags), Some(present)) => tags.iter().any(|(_, tag)| *tag == present.0),
+    /// Evaluates `If-Match`, or else `If-Unmodified-Since`.
+    fn is_expected(&self, present: Option<&Tag>) -> bool {
+        match (&self.matches, present) {
+            (Some(_), None) => false,
+            (Some(Tags::Any), Some(_)) => true,
+            // A weak tag is never strongly equal to another.
+            (Some(Tags::Of(tags)), Some(present)) => {
+                tags.iter().any(|(is_weak, tag)| !is_weak && *tag == present.text.as_bytes())
+            }
+            (None, present) => self
+                .unmodified_since
+                .zip(present.and_then(Tag::last_modified))
+                .is_none_or(|(since, modified)| modified <= since),
         }
     }
 }
 
-/// `answer` with its tag.
+impl Tags {
+    /// Returns whether `present` is among them by weak comparison.
+    fn include(&self, present: Option<&Tag>) -> bool {
+        match (self, present) {
+            (_, None) => false,
+            (Self::Any, Some(_)) => true,
+            (Self::Of(tags), Some(present)) => {
+                tags.iter().any(|(_, tag)| *tag == present.text.as_bytes())
+            }
+        }
+    }
+}
+
+/// Adds `ETag`, and `Last-Modified` if the date is known, to `answer`.
 pub(crate) fn tagged(mut answer: Response<Body>, tag: &Tag) -> Result<Response<Body>, Problem> {
     answer.headers_mut().insert(header::ETAG, tag.header()?);
+    if let Some(modified) = tag.last_modified() {
+        let date = httpdate::fmt_http_date(modified);
+        let date = HeaderValue::from_str(&date).map_err(Problem::internal)?;
+        answer.headers_mut().insert(header::LAST_MODIFIED, date);
+    }
     Ok(answer)
 }
 
+/// Parses the one date of a header; `None` for anything else.
+fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+    let mut lines = headers.get_all(name).iter();
+    let (line, None) = (lines.next()?, lines.next()) else { return None };
+    httpdate::parse_http_date(line.to_str().ok()?.trim()).ok()
+}
+
 fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, Problem> {
-    let lines: Vec<&str> =
-        headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?")).collect();
+    let lines: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
     if lines.is_empty() {
         return Ok(None);
     }
-    let list = lines.join(",");
-    if list.trim() == "*" {
+    let list = lines.join(&b',');
+    if list.trim_ascii() == b"*" {
         return Ok(Some(Tags::Any));
     }
     let tags = listed(&list).filter(|tags| !tags.is_empty());
@@ -151,24 +252,28 @@ fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, Problem>
     })
 }
 
-/// The tags of a list, each with whether it is a weak one; `None` if it is none. A tag may have commas in
-/// it, and nothing between two commas is passed over (RFC 9110, sections 5.6.1.2 and 8.8.3).
-fn listed(list: &str) -> Option<Vec<(bool, String)>> {
+/// Parses a list of tags, each with whether it is weak; `None` if it is none. A tag may contain commas and
+/// bytes that are not ASCII; empty list elements are skipped (RFC 9110, sections 5.6.1.2 and 8.8.3).
+fn listed(list: &[u8]) -> Option<Vec<(bool, Vec<u8>)>> {
+    let is_in_tag = |byte: &u8| *byte == 0x21 || (0x23..=0x7e).contains(byte) || *byte >= 0x80;
     let mut tags = Vec::new();
     let mut rest = list;
     loop {
-        rest = rest.trim_start_matches([' ', '\t', ',']);
+        while let [b' ' | b'\t' | b',', after @ ..] = rest {
+            rest = after;
+        }
         if rest.is_empty() {
             return Some(tags);
         }
-        let (is_weak, quoted) = match rest.strip_prefix("W/") {
+        let (is_weak, quoted) = match rest.strip_prefix(b"W/") {
             Some(quoted) => (true, quoted),
             None => (false, rest),
         };
-        let (tag, after) = quoted.strip_prefix('"')?.split_once('"')?;
-        tags.push((is_weak, tag.to_owned()));
-        rest = after.trim_start_matches([' ', '\t']);
-        if !rest.is_empty() && !rest.starts_with(',') {
+        let quoted = quoted.strip_prefix(b"\"")?;
+        let (tag, after) = quoted.split_at(quoted.iter().position(|byte| !is_in_tag(byte))?);
+        tags.push((is_weak, tag.to_vec()));
+        rest = after.strip_prefix(b"\"")?.trim_ascii_start();
+        if !rest.is_empty() && !rest.starts_with(b",") {
             return None;
         }
     }
@@ -183,10 +288,7 @@ mod tests {
         for value in values {
             headers.append(name, HeaderValue::from_str(value).unwrap());
         }
-        Ok(Conditions {
-            matches: tags(&headers, &header::IF_MATCH)?,
-            none_matches: tags(&headers, &header::IF_NONE_MATCH)?,
-        })
+        Conditions::parse(&headers)
     }
 
     fn allows(name: &'static str, value: &str, present: Option<&str>) -> bool {
@@ -218,20 +320,77 @@ mod tests {
     }
 
     #[test]
-    fn who_has_what_is_there_is_not_given_it_again() {
-        let of = |value| conditions("if-none-match", &[value]).unwrap();
-        assert!(of("\"a\"").has(&Tag::new("a")));
-        assert!(of("W/\"a\"").has(&Tag::new("a")), "the comparison is weak");
-        assert!(of("*").has(&Tag::new("a")));
-        assert!(!of("\"b\"").has(&Tag::new("a")));
-        assert!(!Conditions::default().has(&Tag::new("a")));
+    fn representation_that_the_client_has_is_not_sent_again() {
+        let unchanged = |value| {
+            let conditions = conditions("if-none-match", &[value]).unwrap();
+            conditions.is_unchanged(&Tag::new("a")).unwrap()
+        };
+        assert!(unchanged("\"a\""));
+        assert!(unchanged("W/\"a\""), "the comparison is weak");
+        assert!(unchanged("*"));
+        assert!(!unchanged("\"b\""));
+        assert!(!Conditions::default().is_unchanged(&Tag::new("a")).unwrap());
+    }
+
+    #[test]
+    fn read_of_another_representation_than_expected_is_refused() {
+        let read = |value| conditions("if-match", &[value]).unwrap().is_unchanged(&Tag::new("a"));
+        assert!(!read("\"a\"").unwrap());
+        assert!(!read("*").unwrap());
+        assert_eq!(read("\"b\"").unwrap_err().status(), StatusCode::PRECONDITION_FAILED);
+        assert_eq!(read("W/\"a\"").unwrap_err().status(), StatusCode::PRECONDITION_FAILED);
+    }
+
+    #[test]
+    fn dates_count_in_whole_seconds_where_no_tag_is_given() {
+        let at = DateTime::from_timestamp_millis(784_111_777_500).unwrap();
+        let present = Tag::new("a").modified(at);
+        let (same, before) = ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:36 GMT");
+        for (date, is_changed) in [
+            (same, true),
+            (before, false),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", true),
+            ("soon", true),
+        ] {
+            let wanted = conditions("if-unmodified-since", &[date]).unwrap();
+            assert_eq!(wanted.require(Some(&present)).is_ok(), is_changed, "{date}");
+            assert_eq!(wanted.is_unchanged(&present).is_ok(), is_changed, "{date}");
+            assert!(wanted.require(Some(&Tag::new("a"))).is_ok(), "there is no date");
+            assert!(wanted.require(None).is_ok(), "there is no date");
+        }
+        for (date, is_unchanged) in [(same, true), (before, false), ("soon", false)] {
+            let wanted = conditions("if-modified-since", &[date]).unwrap();
+            assert_eq!(wanted.is_unchanged(&present).unwrap(), is_unchanged, "{date}");
+        }
+        let twice = conditions("if-unmodified-since", &[before, before]).unwrap();
+        assert!(twice.require(Some(&present)).is_ok(), "two dates are none");
+    }
+
+    #[test]
+    fn tags_take_precedence_over_dates() {
+        let at = DateTime::from_timestamp(784_111_777, 0).unwrap();
+        let present = Tag::new("a").modified(at);
+        let of = |lines: [(&'static str, &'static str); 2]| {
+            let line =
+                |(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+            Conditions::parse(&lines.into_iter().map(line).collect()).unwrap()
+        };
+        let before = "Sun, 06 Nov 1994 08:49:36 GMT";
+        let wanted = of([("if-match", "\"a\""), ("if-unmodified-since", before)]);
+        assert!(wanted.require(Some(&present)).is_ok());
+        let wanted = of([
+            ("if-none-match", "\"b\""),
+            ("if-modified-since", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ]);
+        assert!(!wanted.is_unchanged(&present).unwrap());
     }
 
     #[test]
     fn several_lines_are_one_list_and_garbage_is_refused() {
         let two = conditions("if-match", &["\"a\"", "\"b\""]).unwrap();
         assert!(two.require(Some(&Tag::new("b"))).is_ok());
-        for wrong in ["a", "\"a", "\"a\" \"b\"", "", " , ", "é", "w/\"a\"", "*, \"a\""] {
+        for wrong in ["a", "\"a", "\"a\" \"b\"", "", " , ", "é", "w/\"a\"", "*, \"a\"", "\"a b\""]
+        {
             let refused = conditions("if-match", &[wrong]).unwrap_err();
             assert_eq!(refused.code(), "INVALID_CONDITION", "{wrong}");
         }
@@ -241,5 +400,6 @@ mod tests {
     fn a_tag_may_have_a_comma_in_it_and_an_empty_place_is_passed_over() {
         assert!(allows("if-match", ", \"a\",,", Some("a")));
         assert!(allows("if-match", "\"x,\", \"a\"", Some("a")));
+        assert!(allows("if-match", "\"é\", \"a\"", Some("a")), "a tag may have any byte");
     }
 }

@@ -1,16 +1,22 @@
-//! The meaning of a JSON body: from its bytes to a request's type.
+//! Parsing of JSON bodies and socket frames into a request's type.
 //!
-//! A document says each thing once: a repeated key is refused at every depth, known or not, so
-//! that no two readers can understand it differently. Unknown fields are passed over. A request
-//! struct names its fields in `snake_case` and gives each the other spelling by
-//! `#[serde(alias = "camelCase")]`; a body with both spellings repeats the field, and is refused.
-//! Nothing of a value is repeated in a message: it may be a password.
+//! **Invariants**
+//!
+//! - A document gives each member once: a repeated key is refused at every depth, so that no two readers
+//!   understand it differently.
+//! - Nothing is dropped or rounded in silence: a field that the type does not have is refused by name
+//!   (`deny_unknown_fields` on every request struct), and so is an integer beyond 64 bits. A number with a
+//!   fraction or an exponent is a floating-point number by its author's own choice.
+//! - A request struct names its fields in `snake_case` and gives each the other spelling by
+//!   `#[serde(alias = "camelCase")]`; a body with both spellings repeats the field, and is refused.
+//! - An error message repeats names of fields and no values: a value may be a password.
 
 use std::{
     collections::HashSet,
     fmt::{self, Write},
 };
 
+use hyper::StatusCode;
 use serde::{
     Deserializer,
     de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
@@ -26,13 +32,13 @@ const LONGEST_PATH: usize = 200;
 ///
 /// # Errors
 ///
-/// 400 for what isn't JSON in UTF-8, is nested deeper than 128 levels, repeats a key or is not
-/// an object; 422, naming the field, where one is missing or of the wrong
-/// kind.
+/// Fails with 400 if it is not JSON in UTF-8, is nested deeper than 128 levels, repeats a key, has an
+/// integer beyond 64 bits or is not an object; with 422, naming the field, if one is missing, unknown or
+/// of the wrong type.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let text = str::from_utf8(bytes)
         .map_err(|_| Problem::bad_request("INVALID_JSON", "The body is not UTF-8."))?;
-    refuse_repetition(text)?;
+    scan(text)?;
     // serde would take a list for a struct, by position.
     if !text.trim_start().starts_with('{') {
         return Err(Problem::bad_request("INVALID_BODY", "The body must be a JSON object."));
@@ -55,15 +61,16 @@ fn misfit_at(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     misfit(if path == "." { "" } else { &path }, error.inner())
 }
 
-/// A first pass over the whole document, whatever type it will be read as.
-fn refuse_repetition(text: &str) -> Result<(), Problem> {
+/// Checks the whole document, whatever type it will be read as.
+fn scan(text: &str) -> Result<(), Problem> {
     let mut json = serde_json::Deserializer::from_str(text);
-    let mut scan = Scan::default();
+    let mut scan = Scan { path: String::new(), numbers: Numbers(text.as_bytes()), refused: None };
     let scanned = Once(&mut scan).deserialize(&mut json);
-    if scan.repeated {
-        return Err(repeated(&scan.path));
+    match scan.refused {
+        Some(Refused::Repeated) => Err(repeated(&scan.path)),
+        Some(Refused::Integer) => Err(out_of_range(&scan.path)),
+        None => scanned.and_then(|()| json.end()).map_err(|error| malformed(&error)),
     }
-    scanned.and_then(|()| json.end()).map_err(|error| malformed(&error))
 }
 
 fn malformed(error: &serde_json::Error) -> Problem {
@@ -83,6 +90,13 @@ fn repeated(path: &str) -> Problem {
         .with_fields(vec![Field::new(shortened(path), "is given more than once")])
 }
 
+fn out_of_range(path: &str) -> Problem {
+    let message = "must be between -9223372036854775808 and 18446744073709551615, or be written with a \
+                   fraction or an exponent: larger integers would be rounded";
+    Problem::bad_request("INTEGER_OUT_OF_RANGE", "The body has an integer beyond 64 bits.")
+        .with_fields(vec![Field::new(shortened(path), message)])
+}
+
 /// A document that is JSON, and not a `T`. What serde says is taken apart, since it repeats values.
 fn misfit(parent: &str, error: &serde_json::Error) -> Problem {
     let told = error.to_string();
@@ -90,6 +104,12 @@ fn misfit(parent: &str, error: &serde_json::Error) -> Problem {
     if let Some(name) = named("missing field `") {
         let field = shortened(&join(parent, name));
         return Problem::validation(vec![Field::new(field, "is required")]);
+    }
+    if let Some(name) = named("unknown field `") {
+        let is_last =
+            parent.strip_suffix(name).is_some_and(|it| it.is_empty() || it.ends_with('.'));
+        let field = if is_last { parent.to_owned() } else { join(parent, name) };
+        return unknown(&field, &told);
     }
     if let Some(name) = named("duplicate field `") {
         return repeated(&join(parent, name));
@@ -108,6 +128,24 @@ fn misfit(parent: &str, error: &serde_json::Error) -> Problem {
     }
 }
 
+/// Names a field that the type does not have, and the fields that it has.
+fn unknown(field: &str, told: &str) -> Problem {
+    let known: Vec<&str> = match told.rsplit_once(", expected ") {
+        Some((_, expected)) => expected.split('`').skip(1).step_by(2).collect(),
+        None => Vec::new(),
+    };
+    let message = match known.as_slice() {
+        [] => "is not known".to_owned(),
+        known => format!("is not known: the fields are {}", known.join(", ")),
+    };
+    Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "UNKNOWN_FIELD",
+        "The body has a field that is not known.",
+    )
+    .with_fields(vec![Field::new(shortened(field), message)])
+}
+
 fn join(parent: &str, name: &str) -> String {
     if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") }
 }
@@ -116,17 +154,79 @@ fn shortened(path: &str) -> String {
     path.chars().take(LONGEST_PATH).collect()
 }
 
-/// Where the first pass is, and whether it has met a key for the second time, there.
-#[derive(Default)]
-struct Scan {
+/// The state of the first pass.
+struct Scan<'a> {
     path: String,
-    repeated: bool,
+    /// The number tokens after those that were visited.
+    numbers: Numbers<'a>,
+    /// Why the value at `path` is refused.
+    refused: Option<Refused>,
+}
+
+#[derive(Clone, Copy)]
+enum Refused {
+    Repeated,
+    Integer,
+}
+
+/// The number tokens of a JSON text, in order. `serde_json` reads an integer beyond 64 bits as the nearest
+/// floating-point number; only its text tells it from one that was written as such.
+struct Numbers<'a>(&'a [u8]);
+
+impl<'a> Iterator for Numbers<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        loop {
+            let (first, rest) = self.0.split_first()?;
+            match first {
+                b'"' => self.0 = after_string(rest),
+                b'-' | b'0'..=b'9' => {
+                    let is_part =
+                        |byte: &u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+                    let length = self.0.iter().position(|byte| !is_part(byte));
+                    let (number, rest) = self.0.split_at(length.unwrap_or(self.0.len()));
+                    self.0 = rest;
+                    return Some(number);
+                }
+                _ => self.0 = rest,
+            }
+        }
+    }
+}
+
+/// Returns what follows a string whose opening quote is before `text`.
+fn after_string(mut text: &[u8]) -> &[u8] {
+    loop {
+        match text {
+            [b'"', rest @ ..] => return rest,
+            [b'\\', _, rest @ ..] | [_, rest @ ..] => text = rest,
+            [] => return text,
+        }
+    }
+}
+
+fn is_beyond_64_bits(number: &[u8]) -> bool {
+    let is_integer = !number.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'));
+    let text = str::from_utf8(number).unwrap_or_default();
+    is_integer && text.parse::<i64>().is_err() && text.parse::<u64>().is_err()
+}
+
+impl Scan<'_> {
+    /// Visits the next number.
+    fn number<E: serde::de::Error>(&mut self) -> Result<(), E> {
+        if self.numbers.next().is_some_and(is_beyond_64_bits) {
+            self.refused = Some(Refused::Integer);
+            return Err(E::custom("integer beyond 64 bits"));
+        }
+        Ok(())
+    }
 }
 
 /// Reads any value and keeps nothing of it.
-struct Once<'a>(&'a mut Scan);
+struct Once<'a, 'text>(&'a mut Scan<'text>);
 
-impl<'de> DeserializeSeed<'de> for Once<'_> {
+impl<'de> DeserializeSeed<'de> for Once<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -134,7 +234,7 @@ impl<'de> DeserializeSeed<'de> for Once<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Once<'_> {
+impl<'de> Visitor<'de> for Once<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -145,16 +245,16 @@ impl<'de> Visitor<'de> for Once<'_> {
         Ok(())
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
+    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<(), E> {
+        self.0.number()
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
+    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<(), E> {
+        self.0.number()
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<(), E> {
+        self.0.number()
     }
 
     fn visit_str<E>(self, _: &str) -> Result<(), E> {
@@ -189,7 +289,7 @@ impl<'de> Visitor<'de> for Once<'_> {
             }
             self.0.path.push_str(&key);
             if !seen.insert(key) {
-                self.0.repeated = true;
+                self.0.refused = Some(Refused::Repeated);
                 return Err(A::Error::custom("repeated key"));
             }
             entries.next_value_seed(Once(self.0))?;
@@ -201,13 +301,13 @@ impl<'de> Visitor<'de> for Once<'_> {
 
 #[cfg(test)]
 mod tests {
-    use hyper::StatusCode;
     use serde::Deserialize;
     use serde_json::Value;
 
     use super::*;
 
     #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
     struct Wanted {
         name: String,
         #[serde(alias = "workspacePath")]
@@ -218,6 +318,7 @@ mod tests {
     }
 
     #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
     struct Inner {
         #[serde(alias = "lineCount")]
         line_count: u32,
@@ -260,9 +361,69 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_are_passed_over() {
-        let wanted = parse::<Wanted>(br#"{"name":"n","role":"owner","x":[{"y":null}]}"#);
-        assert_eq!(wanted.unwrap().name, "n");
+    fn unknown_field_is_refused_by_name() {
+        for (text, field) in [
+            (r#"{"name":"n","role":"owner"}"#, "role"),
+            (r#"{"x":[{"y":null}],"name":"n"}"#, "x"),
+            (r#"{"name":"n","inner":{"line_count":1,"linecount":1}}"#, "inner.linecount"),
+            (r#"{"name":"n","name2":"n"}"#, "name2"),
+        ] {
+            let (status, code, fields) = refused(text);
+            assert_eq!((status.as_u16(), code), (422, "UNKNOWN_FIELD"), "{text}");
+            assert_eq!(fields, [field], "{text}");
+        }
+        let problem = parse::<Wanted>(br#"{"name":"n","role":"owner, expected `x`"}"#).unwrap_err();
+        let message = &problem.fields()[0].message;
+        assert!(message.starts_with("is not known: the fields are name, "), "{message}");
+        assert!(!format!("{problem:?}").contains("owner"));
+        // What a client keeps as JSON of its own has any names.
+        assert!(parse::<Wanted>(br#"{"name":"n","settings":{"x":{"y":1}}}"#).is_ok());
+    }
+
+    #[test]
+    fn integer_beyond_64_bits_is_refused_by_its_path() {
+        for number in
+            ["18446744073709551616", "-9223372036854775809", "123456789012345678901234567890"]
+        {
+            for (text, path) in [
+                (format!(r#"{{"name":"n","settings":{number}}}"#), "settings"),
+                (
+                    format!(r#"{{"name":"1e5","settings":{{"a":[1,2.5,{{"b":{number}}}]}}}}"#),
+                    "settings.a[2].b",
+                ),
+                (
+                    format!(r#"{{"name":"\"{number}\\","inner":{{"line_count":{number}}}}}"#),
+                    "inner.line_count",
+                ),
+            ] {
+                let (status, code, fields) = refused(&text);
+                assert_eq!((status.as_u16(), code), (400, "INTEGER_OUT_OF_RANGE"), "{text}");
+                assert_eq!(fields, [path], "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn integers_of_64_bits_and_floating_point_numbers_are_kept() {
+        let settings = |number: &str| {
+            let text = format!(r#"{{"name":"99999999999999999999","settings":[{number}]}}"#);
+            parse::<Wanted>(text.as_bytes()).unwrap().settings.to_string()
+        };
+        for number in [
+            "18446744073709551615",
+            "-9223372036854775808",
+            "9007199254740993",
+            "0",
+            "-1",
+            "1.5",
+            "1e+100",
+            "-2.5e-7",
+        ] {
+            assert_eq!(settings(number), format!("[{number}]"));
+        }
+        assert_eq!(settings("123456789012345678901234567890.0"), "[1.2345678901234568e+29]");
+        assert_eq!(settings("1E30"), "[1e+30]");
+        assert_eq!(settings("-0"), "[-0.0]");
     }
 
     #[test]

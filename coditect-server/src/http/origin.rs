@@ -3,7 +3,7 @@
 //! An origin is a scheme, a host and a port, all three; nothing matches one by a part or a pattern, and
 //! a page that hides where it comes from (`null`) is of no origin here.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use hyper::{HeaderMap, Uri, header, http::uri::Authority};
 
@@ -62,6 +62,31 @@ pub(crate) fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> 
     }
 }
 
+/// Returns whether `value`, of `Host` or `:authority`, is a host name or an address, with a port or without.
+/// Names consist of letters, digits, `-`, `.`, `_` and `~`: others that RFC 3986 allows exist nowhere, and
+/// are read in more than one way.
+pub(super) fn is_host(value: &[u8]) -> bool {
+    let Ok(text) = str::from_utf8(value) else { return false };
+    let (host, port) = match text.strip_prefix('[').map(|text| text.split_once(']')) {
+        Some(None) => return false,
+        Some(Some((address, port))) => {
+            if address.parse::<Ipv6Addr>().is_err() {
+                return false;
+            }
+            ("ipv6", port)
+        }
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let is_port = |port: &str| {
+        port.is_empty()
+            || (port.bytes().all(|it| it.is_ascii_digit()) && port.parse::<u16>().is_ok())
+    };
+    !host.is_empty()
+        && host.bytes().all(is_name)
+        && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+}
+
 /// The host, in small letters, and the port.
 fn place(authority: &str, is_secure: bool) -> Option<(String, u16)> {
     if authority.contains(['@', '*']) || !authority.is_ascii() {
@@ -89,6 +114,22 @@ mod tests {
     fn config() -> Config {
         let flags = ["--allowed-origin", "https://ide.example.org,http://localhost:3000"];
         Config::from_flags(flags).unwrap()
+    }
+
+    #[test]
+    fn hosts_are_names_and_addresses_with_and_without_ports() {
+        for host in
+            ["a", "a.example", "a_b.example:80", "127.0.0.1:8080", "[::1]", "[::1]:80", "a:"]
+        {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+        for host in [
+            "", ":80", "a b", "a/b", "a@b", "a,b", "a:b", "a:70000", "a:80:80", "a:+80", "[::1",
+            "[x]", "[::1]x", "::1", "a%2fb", "a\\b", "a\"", "é", "<a>", "a?b", "a#b", "*",
+        ] {
+            assert!(!is_host(host.as_bytes()), "{host}");
+        }
+        assert!(!is_host(b"a\xff"));
     }
 
     #[test]

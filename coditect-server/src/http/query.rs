@@ -1,4 +1,4 @@
-//! The query of a request: parameters by name, each at most once.
+//! The query of a request: parameters by name, in `snake_case` or `camelCase`, each at most once.
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
@@ -13,6 +13,11 @@ use crate::problem::{Field, Problem};
 const LIMITS: RangeInclusive<usize> = 1..=200;
 /// How many it has if the client doesn't say.
 const DEFAULT_LIMIT: usize = 50;
+
+/// The largest number of unknown parameters that an error names.
+const MAX_NAMED: usize = 10;
+/// The longest name in an error, in characters.
+const MAX_NAME_CHARS: usize = 100;
 
 /// The parameters of a request's query, decoded.
 #[derive(Debug)]
@@ -31,7 +36,7 @@ impl Query {
     fn parse(query: &str) -> Result<Self, Problem> {
         let mut values = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            if values.insert(name.clone().into_owned(), value.into_owned()).is_some() {
+            if values.insert(snake_case(&name), value.into_owned()).is_some() {
                 return Err(invalid(&name, "is there twice"));
             }
         }
@@ -103,6 +108,43 @@ impl Query {
     }
 }
 
+/// Checks that `query` has no parameters but those of `accepted`.
+///
+/// # Errors
+///
+/// Fails with 400, naming the first few others.
+pub(super) fn check_names(query: &str, accepted: &[&str]) -> Result<(), Problem> {
+    let known = match accepted {
+        [] => "the route has no parameters".to_owned(),
+        names => format!("the parameters are {}", names.join(", ")),
+    };
+    let unknown: Vec<Field> = form_urlencoded::parse(query.as_bytes())
+        .filter(|(name, _)| !accepted.contains(&snake_case(name).as_str()))
+        .take(MAX_NAMED)
+        .map(|(name, _)| {
+            let name: String = name.chars().take(MAX_NAME_CHARS).collect();
+            Field::new(name, format!("is not known: {known}"))
+        })
+        .collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let message = "The query has a parameter that is not known.";
+    Err(Problem::bad_request("INVALID_QUERY", message).with_fields(unknown))
+}
+
+/// Returns the spelling of a name by which parameters are looked up.
+fn snake_case(name: &str) -> String {
+    let mut snake = String::with_capacity(name.len());
+    for char in name.chars() {
+        if char.is_ascii_uppercase() {
+            snake.push('_');
+        }
+        snake.push(char.to_ascii_lowercase());
+    }
+    snake
+}
+
 fn invalid(name: &str, message: &str) -> Problem {
     Problem::bad_request("INVALID_QUERY", "The query is wrong.")
         .with_fields(vec![Field::new(name, message)])
@@ -122,7 +164,29 @@ mod tests {
 
     #[test]
     fn a_parameter_that_is_there_twice_is_refused() {
-        assert_eq!(Query::parse("a=1&b=2&a=1").unwrap_err().code(), "INVALID_QUERY");
+        for twice in ["a=1&b=2&a=1", "session_id=1&sessionId=1"] {
+            assert_eq!(Query::parse(twice).unwrap_err().code(), "INVALID_QUERY", "{twice}");
+        }
+    }
+
+    #[test]
+    fn both_spellings_of_a_parameter_are_read() {
+        let query = Query::parse("sessionId=1").unwrap();
+        assert_eq!(query.value("session_id"), Some("1"));
+        assert!(check_names("sessionId=1&session_id=1", &["session_id"]).is_ok());
+        assert!(check_names("SessionId=1", &["session_id"]).is_err());
+    }
+
+    #[test]
+    fn unknown_parameters_are_named() {
+        assert!(check_names("limit=1&cursor=x", &["limit", "cursor"]).is_ok());
+        assert!(check_names("", &[]).is_ok());
+        let refused = check_names("limit=1&lim%69ts=2&%ff=", &["limit"]).unwrap_err();
+        let names: Vec<_> = refused.fields().iter().map(|field| field.field.as_str()).collect();
+        assert_eq!((refused.code(), names), ("INVALID_QUERY", vec!["limits", "\u{fffd}"]));
+        assert_eq!(refused.fields()[0].message, "is not known: the parameters are limit");
+        let many: Vec<_> = (0..100).map(|n| format!("p{n}=1")).collect();
+        assert_eq!(check_names(&many.join("&"), &[]).unwrap_err().fields().len(), MAX_NAMED);
     }
 
     #[test]

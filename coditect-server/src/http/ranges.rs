@@ -6,27 +6,39 @@
 use std::ops::Range;
 
 use hyper::{
-    HeaderMap, StatusCode,
+    HeaderMap, Method, StatusCode,
     header::{self, HeaderValue},
 };
 
-use super::conditions::Tag;
+use super::{Request, conditions::Tag};
 use crate::problem::Problem;
 
-/// The part of `size_bytes` bytes with this tag that a request asks for; `None` for all of them.
+/// Returns the part of `size_bytes` bytes with this tag that `request` asks for; `None` for all of them.
+/// Only GET has ranges: a HEAD is answered as for the whole (RFC 9110, section 14.2).
 ///
 /// # Errors
 ///
-/// 416 if there are no such bytes.
+/// Fails with 416 if there are no such bytes.
 pub(crate) fn wanted(
+    request: &Request,
+    tag: &Tag,
+    size_bytes: u64,
+) -> Result<Option<Range<u64>>, Problem> {
+    if *request.method() != Method::GET {
+        return Ok(None);
+    }
+    parse_headers(request.headers(), tag, size_bytes)
+}
+
+fn parse_headers(
     headers: &HeaderMap,
     tag: &Tag,
     size_bytes: u64,
 ) -> Result<Option<Range<u64>>, Problem> {
-    let Some(spec) = headers.get(header::RANGE).and_then(|value| value.to_str().ok()) else {
-        return Ok(None);
-    };
-    // Of what is not as the client has its other part, all is given.
+    let mut lines = headers.get_all(header::RANGE).iter();
+    let (Some(spec), None) = (lines.next(), lines.next()) else { return Ok(None) };
+    let Ok(spec) = spec.to_str() else { return Ok(None) };
+    // If the client's other part is of another representation, all is sent.
     if let Some(seen) = headers.get(header::IF_RANGE)
         && *seen != tag.header()?
     {
@@ -106,7 +118,7 @@ mod tests {
         if let Some(tag) = if_range {
             headers.insert(header::IF_RANGE, HeaderValue::from_str(tag).unwrap());
         }
-        wanted(&headers, &Tag::new("t"), 10)
+        parse_headers(&headers, &Tag::new("t"), 10)
     }
 
     #[test]

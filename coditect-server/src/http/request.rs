@@ -21,10 +21,12 @@ use sha2::{Digest as _, Sha256};
 use super::{
     ClientAddress, RequestId,
     body::{self, Pace},
+    conditions::Conditions,
     document,
     output::Account,
+    query,
 };
-use crate::problem::Problem;
+use crate::{problem::Problem, routes::Line};
 
 /// What bodies are held to.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +47,8 @@ pub struct Request {
     body_hash: [u8; 32],
     pace: Pace,
     params: Vec<(String, String)>,
+    accepted_query: Option<Arc<[&'static str]>>,
+    is_untagged: bool,
     id: RequestId,
     client: ClientAddress,
     limits: BodyLimits,
@@ -66,6 +70,8 @@ impl Request {
             body_hash: [0; 32],
             pace,
             params: Vec::new(),
+            accepted_query: None,
+            is_untagged: false,
             id,
             client,
             limits,
@@ -82,6 +88,32 @@ impl Request {
     pub(super) fn with_params(mut self, params: Vec<(String, String)>) -> Self {
         self.params = params;
         self
+    }
+
+    /// With the rules of its route: which parameters its query may have, and whether it changes something that
+    /// has no tag.
+    pub(super) fn of_line(self, line: &Line) -> Self {
+        let (accepted_query, is_untagged) = (line.accepted_query.clone(), line.is_untagged);
+        Self { accepted_query, is_untagged, ..self }
+    }
+
+    /// Checks that the query has no parameter that the route does not accept.
+    ///
+    /// # Errors
+    ///
+    /// Fails with 400, naming the parameters.
+    pub(crate) fn check_query(&self) -> Result<(), Problem> {
+        let query = self.parts.uri.query().unwrap_or_default();
+        self.accepted_query.as_deref().map_or(Ok(()), |names| query::check_names(query, names))
+    }
+
+    /// Checks the preconditions of a change of something that has no tag; other handlers check their own.
+    ///
+    /// # Errors
+    ///
+    /// Fails with 400 or 412.
+    pub(crate) fn check_untagged(&self) -> Result<(), Problem> {
+        if self.is_untagged { Conditions::of(self)?.require_untagged() } else { Ok(()) }
     }
 
     /// The method. A HEAD that goes to the handler of GET is still a HEAD here.

@@ -42,8 +42,9 @@ const SCHEMAS: &str = "#/components/schemas/";
 /// What is said of the whole.
 const ABOUT: &str = "The persistence and identity core of a multi-tenant cloud IDE.\n\n\
     Answers are `{\"success\": true, \"data\": …}`, lists add `next_cursor`; failures are \
-    `{\"success\": false, \"error\": {\"code\", \"message\", \"request_id\", \"fields\"?}}`. Bodies take \
-    `snake_case` and `camelCase` alike, each field once. Fields that are not known are passed over. \
+    `{\"success\": false, \"error\": {\"code\", \"message\", \"request_id\", \"fields\"?}}`. Bodies and queries \
+    take `snake_case` and `camelCase` alike, each field once. Fields and query parameters that are not described \
+    here are refused, and named in the error; so are integers beyond 64 bits. \
     Times are RFC 3339 in UTC with milliseconds. A method that a path has not is answered with 405. Headers that are marked `x-everywhere` may come with every \
     answer; the others are named where they come.";
 
@@ -173,11 +174,24 @@ fn parameters() -> Value {
     };
     let tags = r#"^(\*|(W/)?"[!#-+--~]*"( *, *(W/)?"[!#-+--~]*")*)$"#;
     json!({
-        "If-Match": header("If-Match", tags, "Only what has one of these tags is changed: else 412."),
+        "If-Match": header("If-Match", tags, "Only what has one of these tags is read or changed: else 412."),
         "If-None-Match": header(
             "If-None-Match",
             tags,
             "What has one of these tags is not read again (304), nor changed (412); `*` is any.",
+        ),
+        "If-Modified-Since": header(
+            "If-Modified-Since",
+            "",
+            "A date of HTTP: a record that was not modified since is not read again (304). Ignored beside \
+             If-None-Match, and for records without Last-Modified.",
+        ),
+        "If-Unmodified-Since": header(
+            "If-Unmodified-Since",
+            "",
+            "A date of HTTP: only a record that was not modified since is read or changed: else 412. \
+             Ignored beside If-Match, which misses no change within a second, and for records without \
+             Last-Modified.",
         ),
         "Idempotency-Key": header(
             "Idempotency-Key",
@@ -202,6 +216,7 @@ fn headers() -> Value {
         "Accept-Ranges": header("`bytes`."),
         "Content-Range": header("Which part it is."),
         "Last-Modified": header("When the content was written."),
+        "Accept-Encoding": header("`identity`: the body must not be encoded."),
         "X-Auth-User": header("The user's id."),
         "X-Auth-Tenant": header("The id of the tenant that they act in."),
         "X-Auth-Session": header("The login's id, if it is one."),
@@ -254,6 +269,7 @@ fn responses(failure: &Value) -> Value {
             400 | 401 => &["WWW-Authenticate"],
             405 => &["Allow"],
             409 => &["Location", "Idempotency-Replayed"],
+            415 => &["Accept-Encoding"],
             416 => &["Content-Range"],
             426 => &["Upgrade", "Sec-WebSocket-Version"],
             429 | 503 => &["Retry-After"],

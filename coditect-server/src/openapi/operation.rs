@@ -20,6 +20,8 @@ pub(crate) struct Operation {
     details: &'static str,
     is_open: bool,
     queries: Vec<Value>,
+    query_names: Vec<&'static str>,
+    ignores_query: bool,
     headers: Vec<&'static str>,
     body: Option<Body>,
     answers: Vec<Answer>,
@@ -104,6 +106,8 @@ impl Operation {
             details: "",
             is_open: false,
             queries: Vec::new(),
+            query_names: Vec::new(),
+            ignores_query: false,
             headers: Vec::new(),
             body: None,
             answers: Vec::new(),
@@ -145,10 +149,38 @@ impl Operation {
     /// Takes a parameter in its query.
     #[expect(clippy::needless_pass_by_value, reason = "it is made for this")]
     pub(crate) fn query(mut self, name: &'static str, schema: Value, description: &str) -> Self {
+        self.query_names.push(name);
         self.queries.push(json!({
             "name": name, "in": "query", "schema": schema, "description": description,
         }));
         self
+    }
+
+    /// Ignores its query, since proxies pass on that of another request.
+    pub(crate) fn ignores_query(self) -> Self {
+        Self { ignores_query: true, ..self }
+    }
+
+    /// Returns the names of the parameters that the query may have; `None` if any are accepted, as outside
+    /// of the API.
+    pub(crate) fn accepted_query(&self) -> Option<&[&'static str]> {
+        let is_api = self.template.starts_with("/api/");
+        (is_api && !self.ignores_query).then_some(self.query_names.as_slice())
+    }
+
+    /// Returns whether its handler evaluates preconditions.
+    pub(crate) fn is_conditional(&self) -> bool {
+        self.headers.contains(&"If-Match")
+    }
+
+    /// Returns whether no login is needed.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Returns the method and the path's template.
+    pub(crate) fn route(&self) -> (&Method, &'static str) {
+        (&self.method, self.template)
     }
 
     /// Takes this JSON.
@@ -186,9 +218,6 @@ impl Operation {
 
     fn body(mut self, body: Body) -> Self {
         self.failures.extend([408, 413, 422]);
-        if body.shape.is_some() {
-            self.failures.push(415);
-        }
         Self { body: Some(body), ..self }
     }
 
@@ -263,22 +292,22 @@ impl Operation {
         for answer in &mut self.answers {
             if answer.status != 204 {
                 answer.headers.push("ETag");
+                if !answer.headers.contains(&"Last-Modified") {
+                    answer.headers.push("Last-Modified");
+                }
             }
         }
         if self.method == Method::GET {
-            self.headers.push("If-None-Match");
-            let unchanged = Answer { status: 304, content: Content::None, headers: vec!["ETag"] };
-            self.answers.push(unchanged);
-        } else if self.method != Method::POST {
-            self.headers.extend(["If-Match", "If-None-Match"]);
-            self.failures.push(412);
+            self.headers.push("If-Modified-Since");
+            let headers = vec!["ETag", "Last-Modified"];
+            self.answers.push(Answer { status: 304, content: Content::None, headers });
         }
-        self
+        if self.method == Method::POST { self } else { self.conditional() }
     }
 
-    /// A POST with preconditions: it may be refused with 412.
+    /// Evaluates preconditions.
     pub(crate) fn conditional(mut self) -> Self {
-        self.headers.extend(["If-Match", "If-None-Match"]);
+        self.headers.extend(["If-Match", "If-None-Match", "If-Unmodified-Since"]);
         self.failures.push(412);
         self
     }
@@ -382,6 +411,12 @@ impl Operation {
         }
         if self.template.contains('{') {
             failures.push(404);
+        }
+        if !self.method.is_safe() {
+            failures.push(415);
+        }
+        if [Method::PUT, Method::PATCH, Method::DELETE].contains(&self.method) {
+            failures.push(412);
         }
         for status in failures.into_iter().chain(self.failures.iter().copied()) {
             let shared = json!({"$ref": format!("#/components/responses/{status}")});

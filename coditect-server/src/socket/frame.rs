@@ -43,8 +43,9 @@ impl std::fmt::Debug for Shown {
     }
 }
 
-/// A frame as JSON has it. What is not of its type is passed over.
+/// A frame as JSON has it.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Frame {
     #[serde(rename = "type")]
     kind: String,
@@ -152,7 +153,7 @@ mod tests {
         let patch = json!({"active": "a"}).as_object().unwrap().clone();
         let expected = Update { seq: 7, part: Part::Terminal, patch };
         assert_eq!(update.unwrap(), Said::Update(expected));
-        assert_eq!(Said::parse(r#"{"type":"ping","more":1}"#).unwrap(), Said::Ping);
+        assert_eq!(Said::parse(r#"{"type":"ping"}"#).unwrap(), Said::Ping);
         let shown = Said::parse(r#"{"type":"authenticate","token":"t"}"#).unwrap();
         assert_eq!(shown, Said::Authenticate(Shown::Token("t".into())));
     }
@@ -173,6 +174,8 @@ mod tests {
             r#"{"type":"editor.update","seq":1,"data":[]}"#,
             r#"{"type":"editor.update","seq":1,"seq":2,"data":{}}"#,
             r#"{"type":"authenticate"}"#,
+            r#"{"type":"ping","more":1}"#,
+            r#"{"type":"editor.update","seq":1,"data":{"layout":18446744073709551616}}"#,
             r#"{"type":"authenticate","token":"a","ticket":"b"}"#,
         ] {
             assert!(Said::parse(text).unwrap_err().status().is_client_error(), "{text}");

@@ -92,6 +92,7 @@ pub(crate) fn operation() -> Operation {
             protocols, as `ticket.TICKET`.",
         )
         .query("client", text(), "What the client calls itself, over reconnects.")
+        .query("token", text(), "An access token, if the operator allows it there.")
         .switches(&["Upgrade", "Sec-WebSocket-Protocol"])
         .fails(&[426, 429])
 }
@@ -101,6 +102,7 @@ pub(crate) async fn open(app: Arc<App>, request: Request) -> Answer {
     refuse_foreign_page(&app, &request)?;
     let query = Query::of(&request)?;
     let pass = pass(&app, &request, &query).await?;
+    request.check_query()?;
     let id: SessionId = request.parse_param("id")?;
     let client = client(&query)?;
     let page = page(request.headers())?.map(str::to_owned);

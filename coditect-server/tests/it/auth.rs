@@ -163,14 +163,19 @@ async fn who_somebody_is_is_never_taken_from_a_body() {
     let server = Running::start(&[]).await;
     let victim = Device::register(server.address, "victim@example.org").await;
     let theirs = claims(&victim.token);
-    let body = json!({
-        "email": EMAIL, "password": PASSWORD,
+    let claimed = json!({
         "id": theirs["sub"], "user_id": theirs["sub"], "userId": theirs["sub"],
         "tenant_id": theirs["tenant_id"], "tenantId": theirs["tenant_id"],
         "session_id": theirs["session_id"], "token_family": theirs["token_family"],
         "role": "owner", "email_verified": true, "status": "disabled",
     });
-    let made = register(server.address, &body).await.data();
+    for (field, value) in claimed.as_object().unwrap() {
+        let body = json!({"email": EMAIL, "password": PASSWORD, field: value});
+        let refused = register(server.address, &body).await;
+        assert_eq!((refused.status, refused.code().as_str()), (422, "UNKNOWN_FIELD"), "{field}");
+    }
+    let made = register(server.address, &json!({"email": EMAIL, "password": PASSWORD})).await;
+    let made = made.data();
     let own = claims(made["token"].as_str().unwrap());
     for claim in ["sub", "tenant_id", "session_id", "token_family"] {
         assert_ne!(own[claim], theirs[claim], "{claim}");

@@ -135,12 +135,12 @@ fn tag(answer: &Answer) -> Option<String> {
 
 impl World {
     async fn new(desk: &Desk, seed: u64) -> Self {
-        let made = |path| async move {
-            let made = desk.call(Call::post(path).value(&json!({"name": "history"}))).await;
+        let made = |path, named: &'static str| async move {
+            let made = desk.call(Call::post(path).value(&json!({named: "history"}))).await;
             format!("{path}/{}", made.data()["id"].as_str().unwrap())
         };
-        let path = made("/api/v5/sessions").await;
-        let messages = made("/api/v5/conversations").await + "/messages";
+        let path = made("/api/v5/sessions", "name").await;
+        let messages = made("/api/v5/conversations", "title").await + "/messages";
         let desk = Desk { path, token: desk.token.clone(), ..*desk };
         Self {
             seed,

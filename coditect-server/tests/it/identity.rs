@@ -45,6 +45,7 @@ async fn devices_are_listed_named_and_ended() {
     let all = [
         "created_at",
         "current",
+        "etag",
         "expires_at",
         "id",
         "ip",

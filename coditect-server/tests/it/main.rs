@@ -8,6 +8,7 @@ mod attacks;
 mod auth;
 mod bad_input;
 mod client;
+mod conditions;
 mod connections;
 mod contract;
 #[cfg(unix)]

@@ -7,7 +7,7 @@ use super::{ActiveFiles, Json};
 /// An editor's tabs. What JSON leaves out is as in [`Default`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct EditorState {
     /// The tabs, in their order.
     pub tabs: Vec<Tab>,
@@ -21,6 +21,7 @@ pub struct EditorState {
 /// A file that is open in an editor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct Tab {
     /// The file's path.
     pub path: String,
@@ -41,6 +42,7 @@ pub struct Tab {
 /// A place in a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct TextPosition {
     /// The line, as the client counts them.
     #[cfg_attr(feature = "schema", schemars(range(max = 4_294_967_295_u32)))]
@@ -53,6 +55,7 @@ pub struct TextPosition {
 /// A piece of a text that is selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct Selection {
     /// Where selecting began.
     pub anchor: TextPosition,

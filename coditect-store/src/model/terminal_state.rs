@@ -14,7 +14,7 @@ use serde_json::Value;
 /// The terminals of a session. It says what they were about, and nothing in it is ever run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct TerminalState {
     /// Which of them is in front.
     pub active: Option<String>,
@@ -25,7 +25,7 @@ pub struct TerminalState {
 /// One terminal. What JSON leaves out is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Terminal {
     /// What is written on it.
     pub title: String,

@@ -113,6 +113,8 @@ export interface Me {
 
 export interface Device {
   id: Uuid;
+  /** For `If-Match`. */
+  etag: string;
   name: string | null;
   /** Whether it is the one that asks. */
   current: boolean;
@@ -145,6 +147,8 @@ export interface NewPersonalToken {
 
 export interface PersonalToken {
   id: Uuid;
+  /** For `If-Match`. */
+  etag: string;
   name: string;
   scopes: string[];
   tenant_id: Uuid;
@@ -183,6 +187,8 @@ export interface Member {
 
 export interface Invitation {
   id: Uuid;
+  /** For `If-Match`. */
+  etag: string;
   email: string;
   role: Role;
   /** Whether it gives the right to use the IDE. */

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use coditect_auth::DEVICE_NAME_CHARS;
-use coditect_store::model::{AuthSession, AuthSessionId, TenantId};
+use coditect_auth::{DEVICE_NAME_CHARS, Identity};
+use coditect_store::{
+    Transaction,
+    model::{AuthSession, AuthSessionId, TenantId},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -12,13 +15,18 @@ use super::{caller, device};
 use crate::{
     app::App,
     handlers::checks,
-    http::{Query, Request, respond},
+    http::{
+        Query, Request,
+        conditions::{Conditions, Tag},
+        respond,
+    },
     openapi::{Operation, operation},
     problem::Problem,
     routes::Answer,
 };
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "DeviceName")]
 struct Naming {
     #[schemars(length(max = 100), regex(pattern = operation::LINE))]
@@ -37,6 +45,8 @@ struct Ended {
 #[schemars(rename = "Device")]
 struct DeviceView<'a> {
     id: AuthSessionId,
+    /// For `If-Match`: its name and tenant, but not when it was used.
+    etag: String,
     name: Option<&'a str>,
     /// Whether it is the one that asks.
     current: bool,
@@ -57,6 +67,7 @@ impl<'a> DeviceView<'a> {
     fn new(session: &'a AuthSession, asking: AuthSessionId) -> Self {
         Self {
             id: session.id,
+            etag: tag_of(session).quoted(),
             name: session.name.as_deref(),
             current: session.id == asking,
             tenant_id: session.active_tenant(),
@@ -80,8 +91,9 @@ pub(super) fn operations() -> Vec<Operation> {
             .gives::<Ended>(),
         Operation::patch(ONE, "nameDevice", "Gives a device a name")
             .takes::<Naming>()
-            .gives::<DeviceView<'static>>(),
-        Operation::delete(ONE, "endDevice", "Ends one").gives_nothing(),
+            .gives::<DeviceView<'static>>()
+            .conditional(),
+        Operation::delete(ONE, "endDevice", "Ends one").gives_nothing().conditional(),
     ]
 }
 
@@ -105,14 +117,15 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
 /// `PATCH /auth/sessions/{id}`: gives one of them a name.
 pub(crate) async fn rename(app: Arc<App>, mut request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
-    let id = request.parse_param("id")?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
     let Naming { name } = request.json().await?;
     let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
     let name = name.map(|name| checks::line("name", 1..=DEVICE_NAME_CHARS, &name)).transpose()?;
     let (asking, named) = caller::run(&app, &caller, |tx, identity| {
-        let (app, name) = (&app, name.clone());
+        let (app, name, conditions) = (&app, name.clone(), &conditions);
         async move {
             let asking = identity.session()?.id;
+            require(&tx, &identity, id, conditions).await?;
             Ok((asking, app.auth.name_device(&tx, &identity, id, name).await?))
         }
     })
@@ -123,14 +136,42 @@ pub(crate) async fn rename(app: Arc<App>, mut request: Request) -> Answer {
 /// `DELETE /auth/sessions/{id}`: ends one of them.
 pub(crate) async fn revoke(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
-    let id = request.parse_param("id")?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
     let from = &device(&request);
     caller::run(&app, &caller, |tx, identity| {
-        let app = &app;
-        async move { Ok(app.auth.revoke_device(&tx, &identity, id, from).await?) }
+        let (app, conditions) = (&app, &conditions);
+        async move {
+            require(&tx, &identity, id, conditions).await?;
+            Ok(app.auth.revoke_device(&tx, &identity, id, from).await?)
+        }
     })
     .await?;
     Ok(respond::no_content())
+}
+
+/// Checks the conditions on one of the user's own devices; one that is not there, or not theirs, is for the
+/// operation to refuse.
+async fn require(
+    tx: &Transaction,
+    identity: &Identity,
+    id: AuthSessionId,
+    conditions: &Conditions,
+) -> Result<(), Problem> {
+    if conditions.is_unconditional() {
+        return Ok(());
+    }
+    let session = tx.get::<AuthSession>(identity.user.tenant_id, id).await?;
+    match session.filter(|session| session.user_id == identity.user.id) {
+        Some(session) => conditions.require(Some(&tag_of(&session))),
+        None => Ok(()),
+    }
+}
+
+/// The tag of a device. It does not change when the device is used.
+fn tag_of(session: &AuthSession) -> Tag {
+    let name = session.name.as_deref().unwrap_or_default();
+    let tenant = session.active_tenant();
+    Tag::digest(&[session.id.0.as_bytes(), name.as_bytes(), tenant.0.as_bytes()])
 }
 
 /// `DELETE /auth/sessions`: ends all but the one that asks.

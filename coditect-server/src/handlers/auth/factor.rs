@@ -18,6 +18,7 @@ use crate::{
 const ISSUER: &str = "Coditect";
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "FactorSetup")]
 struct Setup {
     /// The caller's password.
@@ -25,12 +26,14 @@ struct Setup {
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "FactorCode")]
 struct Code {
     code: String,
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "FactorRemoval")]
 struct Removal {
     password: String,

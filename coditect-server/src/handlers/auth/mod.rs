@@ -29,6 +29,7 @@ use crate::{
 
 /// The body of a registration. What says who somebody is (`tenant_id`, `role` …) is no field of it.
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct NewUser {
     email: String,
     password: String,
@@ -45,6 +46,7 @@ struct NewUser {
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "Login")]
 struct Login {
     email: String,
@@ -61,6 +63,7 @@ struct Login {
 
 /// Without a token in it, the cookie is refreshed.
 #[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct Refresh {
     #[serde(alias = "refreshToken")]
     refresh_token: Option<String>,
@@ -69,6 +72,7 @@ struct Refresh {
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct Logout {
     #[serde(alias = "refreshToken")]
     refresh_token: Option<String>,

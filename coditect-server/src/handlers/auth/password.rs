@@ -14,6 +14,7 @@ use crate::{
 };
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "PasswordChange")]
 struct Change {
     #[serde(alias = "currentPassword")]
@@ -23,12 +24,14 @@ struct Change {
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "ResetRequest")]
 struct Asking {
     email: String,
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "PasswordReset")]
 struct Reset {
     token: String,

@@ -34,6 +34,7 @@ use crate::{
 
 /// A partial tenant: what is missing stays as it is.
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "TenantChange")]
 struct Change {
     #[schemars(length(max = 200), regex(pattern = operation::LINE))]
@@ -43,11 +44,13 @@ struct Change {
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct NewRole {
     role: Role,
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "InvitationRequest")]
 struct Inviting {
     email: String,
@@ -57,6 +60,7 @@ struct Inviting {
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "InvitationAcceptance")]
 struct Accepting {
     token: String,
@@ -87,6 +91,8 @@ struct MemberView<'a> {
 #[schemars(rename = "Invitation")]
 struct InvitationView<'a> {
     id: InvitationId,
+    /// For `If-Match`.
+    etag: String,
     email: &'a str,
     role: Role,
     /// Whether it gives the right to use the IDE.
@@ -108,6 +114,7 @@ struct InvitedView<'a> {
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "TenantDeletion")]
 struct Deletion {
     password: String,
@@ -164,7 +171,8 @@ pub(super) fn operations() -> Vec<Operation> {
             .leads_to("withdrawInvitation", "id", "/data/id")
             .fails(&[409]),
         Operation::delete("/api/v5/tenant/invitations/{id}", "withdrawInvitation", "Takes it back")
-            .gives_nothing(),
+            .gives_nothing()
+            .conditional(),
     ]
 }
 
@@ -196,7 +204,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
         Ok(tx.require::<Tenant>(identity.tenant_id, ()).await?)
     })
     .await?;
-    conditions.read(respond::ok(&TenantView::from(&tenant))?, &Tag::of(&tenant)?)
+    conditions.read(respond::ok(&TenantView::from(&tenant))?, &tag_of(&tenant)?)
 }
 
 /// `DELETE /tenant`: for its owner, who shows their password once more. It is gone with the answer, and
@@ -223,7 +231,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
         async move {
             identity.require_role(Role::Admin)?;
             let mut tenant = tx.require::<Tenant>(identity.tenant_id, ()).await?;
-            conditions.require(Some(&Tag::of(&tenant)?))?;
+            conditions.require(Some(&tag_of(&tenant)?))?;
             let before = tenant.name.clone();
             name.change_required(&mut tenant.name);
             tenant.updated_at = now;
@@ -235,7 +243,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> Answer {
         }
     })
     .await?;
-    tagged(respond::ok(&TenantView::from(&tenant))?, &Tag::of(&tenant)?)
+    tagged(respond::ok(&TenantView::from(&tenant))?, &tag_of(&tenant)?)
 }
 
 /// `GET /tenant/members`: who may work in the tenant.
@@ -340,9 +348,18 @@ pub(crate) async fn invitations(app: Arc<App>, request: Request) -> Answer {
 pub(crate) async fn withdraw(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let (id, device) = (request.parse_param("id")?, &device(&request));
+    let conditions = Conditions::of(&request)?;
     caller::run(&app, &caller, |tx, identity| {
-        let app = &app;
-        async move { Ok(app.auth.withdraw_invitation(&tx, &identity, id, device).await?) }
+        let (app, conditions) = (&app, &conditions);
+        async move {
+            identity.require_role(Role::Admin)?;
+            if !conditions.is_unconditional()
+                && let Some(invitation) = tx.get::<Invitation>(identity.tenant_id, id).await?
+            {
+                conditions.require(Some(&tag_of_invitation(&invitation)))?;
+            }
+            Ok(app.auth.withdraw_invitation(&tx, &identity, id, device).await?)
+        }
     })
     .await?;
     Ok(respond::no_content())
@@ -364,6 +381,15 @@ pub(crate) async fn accept(app: Arc<App>, mut request: Request) -> Answer {
     .await
 }
 
+/// The tag of an invitation, which never changes.
+fn tag_of_invitation(invitation: &Invitation) -> Tag {
+    Tag::digest(&[invitation.id.0.as_bytes()])
+}
+
+fn tag_of(tenant: &Tenant) -> Result<Tag, Problem> {
+    Ok(Tag::of(tenant)?.modified(tenant.updated_at))
+}
+
 impl<'a> From<&'a Member> for MemberView<'a> {
     fn from(member: &'a Member) -> Self {
         let Member { user, role, membership } = member;
@@ -382,6 +408,7 @@ impl<'a> From<&'a Invitation> for InvitationView<'a> {
     fn from(invitation: &'a Invitation) -> Self {
         Self {
             id: invitation.id,
+            etag: tag_of_invitation(invitation).quoted(),
             email: &invitation.email,
             role: invitation.role,
             ide: invitation.ide,

@@ -15,7 +15,11 @@ use super::{caller, device};
 use crate::{
     app::App,
     handlers::once::{Made, Once},
-    http::{Request, respond},
+    http::{
+        Request,
+        conditions::{Conditions, Tag},
+        respond,
+    },
     openapi::{Operation, operation},
     problem::{Field, Problem},
     routes::Answer,
@@ -25,6 +29,7 @@ use crate::{
 const DEFAULT_DAYS: i64 = 90;
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "NewToken")]
 struct New {
     #[schemars(length(max = 100), regex(pattern = operation::LINE))]
@@ -44,6 +49,8 @@ struct New {
 #[schemars(rename = "PersonalToken")]
 struct TokenView<'a> {
     id: PersonalTokenId,
+    /// For `If-Match`.
+    etag: String,
     name: &'a str,
     scopes: &'a [String],
     /// The tenant that it acts in.
@@ -69,6 +76,7 @@ impl<'a> From<&'a PersonalToken> for TokenView<'a> {
     fn from(token: &'a PersonalToken) -> Self {
         Self {
             id: token.id,
+            etag: tag_of(token).quoted(),
             name: &token.name,
             scopes: token.scopes.names(),
             tenant_id: token.active_tenant(),
@@ -89,7 +97,9 @@ pub(super) fn operations() -> Vec<Operation> {
             .once()
             .leads_to("revokeToken", "id", "/data/id")
             .fails(&[409, 429]),
-        Operation::delete("/api/v5/auth/tokens/{id}", "revokeToken", "Ends one").gives_nothing(),
+        Operation::delete("/api/v5/auth/tokens/{id}", "revokeToken", "Ends one")
+            .gives_nothing()
+            .conditional(),
     ]
 }
 
@@ -136,12 +146,26 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Answer {
 pub(crate) async fn revoke(app: Arc<App>, request: Request) -> Answer {
     let caller = caller::of(&app, &request).await?;
     let (id, device) = (request.parse_param("id")?, &device(&request));
+    let conditions = Conditions::of(&request)?;
     caller::run(&app, &caller, |tx, identity| {
-        let app = &app;
-        async move { Ok(app.auth.revoke_token(&tx, &identity, id, device).await?) }
+        let (app, conditions) = (&app, &conditions);
+        async move {
+            if !conditions.is_unconditional() {
+                let token = tx.get::<PersonalToken>(identity.user.tenant_id, id).await?;
+                if let Some(token) = token.filter(|token| token.user_id == identity.user.id) {
+                    conditions.require(Some(&tag_of(&token)))?;
+                }
+            }
+            Ok(app.auth.revoke_token(&tx, &identity, id, device).await?)
+        }
     })
     .await?;
     Ok(respond::no_content())
+}
+
+/// The tag of a token, which never changes but for when it was used.
+fn tag_of(token: &PersonalToken) -> Tag {
+    Tag::digest(&[token.id.0.as_bytes()])
 }
 
 impl New {

@@ -47,9 +47,11 @@ pub(super) fn operations() -> Vec<Operation> {
             .gives::<TicketView<'static>>(),
         Operation::get("/api/v5/auth/verify", "verify", "Verify a caller for a reverse proxy")
             .details(
-                "With `right=ide` it answers 403 to a caller without the right to use the IDE.",
+                "With `right=ide` it answers 403 to a caller without the right to use the IDE. \
+                Other parameters are ignored: proxies pass on those of the request they ask about.",
             )
             .query("right", json!({"enum": ["ide"]}), "A right that the caller must have.")
+            .ignores_query()
             .gives_nothing()
             .tells(&[
                 "X-Auth-User",

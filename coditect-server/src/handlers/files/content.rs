@@ -111,8 +111,8 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
             conditions.read(respond::ok(&FileView::from(&file))?, &tag_of(&file))
         }
         Found::Content(file, content) => {
-            let tag = Tag::new(hex(&content.blob.sha256));
-            if conditions.has(&tag) {
+            let tag = Tag::new(hex(&content.blob.sha256)).modified(content.saved_at);
+            if conditions.is_unchanged(&tag)? {
                 return conditions.read(bytes(StatusCode::OK, respond::empty()), &tag);
             }
             sent(&app, &request, &file, &content, &tag)
@@ -123,7 +123,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
 /// The answer that has a content in it, or the part of it that is asked for.
 fn sent(app: &App, request: &Request, file: &File, content: &FileVersion, tag: &Tag) -> Answer {
     let blob = content.blob;
-    let part = ranges::wanted(request.headers(), tag, blob.size)?;
+    let part = ranges::wanted(request, tag, blob.size)?;
     let (status, range) = match &part {
         None => (StatusCode::OK, 0..blob.size),
         Some(part) => (StatusCode::PARTIAL_CONTENT, part.clone()),
@@ -138,9 +138,6 @@ fn sent(app: &App, request: &Request, file: &File, content: &FileVersion, tag: &
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type(&file.path)));
-    let date = content.saved_at.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
-    let date = HeaderValue::from_str(&date).map_err(Problem::internal)?;
-    headers.insert(header::LAST_MODIFIED, date);
     // Whatever is in it, a browser that is led here runs none of it as this origin's.
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));

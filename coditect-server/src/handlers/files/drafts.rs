@@ -26,6 +26,7 @@ use crate::{
 };
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct NewDraft {
     content: String,
     #[schemars(regex(pattern = operation::CONTENT_TAG))]

@@ -74,6 +74,7 @@ impl<'a> From<&'a File> for FileView<'a> {
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct Relocation {
     #[schemars(regex(pattern = operation::PATH))]
     from: String,
@@ -84,6 +85,7 @@ struct Relocation {
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct NewDirectory {
     #[schemars(regex(pattern = operation::PATH))]
     path: String,
@@ -430,7 +432,7 @@ fn location(session: SessionId, path: &str) -> String {
 /// does not have.
 fn tag_of(file: &File) -> Tag {
     match &file.kind {
-        FileKind::File { sha256, .. } => Tag::new(hex(sha256)),
+        FileKind::File { sha256, .. } => Tag::new(hex(sha256)).modified(file.modified_at),
         FileKind::Directory => Tag::new(file.id.0.simple().to_string()),
     }
 }

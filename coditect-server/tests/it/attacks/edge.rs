@@ -11,6 +11,7 @@ use super::{
 use crate::{
     account::{LOGIN, ME, PASSWORD, REGISTER, credentials},
     client::{Answer, Call},
+    desk::Desk,
 };
 
 const DEVICES: &str = "/api/v5/auth/sessions";
@@ -69,6 +70,44 @@ pub(super) fn rows() -> Vec<Row> {
                     let answer = get(&world, ME, &line).await;
                     assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&line));
                 }
+            }
+        }),
+        row("a part that takes the place of the whole", "RFC 9110, 14.5; issue 20, 17", |world: Arc<World>| async move {
+            let desk = Desk::at(world.address(), &format!("part{}@example.org", world.number())).await;
+            let file = desk.part("files/a.txt");
+            desk.call(Call::put(&file).body("0123456789")).await;
+            let part = Call::put(&file).header("Content-Range", "bytes 0-2/10").body("abc");
+            assert_eq!(desk.call(part).await.code(), "CONTENT_RANGE_NOT_SUPPORTED");
+            let encoded = Call::put(&file).header("Content-Encoding", "gzip").body("abc");
+            assert_eq!(desk.call(encoded).await.code(), "UNSUPPORTED_CONTENT_ENCODING");
+            assert_eq!(desk.call(Call::get(&file)).await.body, b"0123456789");
+        }),
+        row("a host that two readers read differently", "RFC 9112, 3.2; CWE-444", |world: Arc<World>| async move {
+            for host in ["a@b", "a/b", "a b", "a,b", "a:80:90", "[::1", "a\\b", "%61"] {
+                let request = format!("GET /api/v5/health HTTP/1.1\r\nHost: {host}\r\n\r\n");
+                assert_eq!(said(&world, request.as_bytes()).await.status, 400, "{host}");
+            }
+        }),
+        row("a number that two readers round differently", "RFC 8259, 6; CWE-681", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            for number in ["18446744073709551616", "-9223372036854775809", "100000000000000000000"] {
+                let body = format!(r#"{{"name":"x","settings":{{"n":{number}}}}}"#);
+                let answer = world.call(Call::post("/api/v5/sessions").bearer(&victim.device.token).json(body)).await;
+                assert_eq!(answer.code(), "INTEGER_OUT_OF_RANGE", "{number}");
+            }
+        }),
+        row("a field or a parameter that only another reader knows", "OWASP API Security 2023, API3; CWE-915", |world: Arc<World>| async move {
+            let victim = world.register().await;
+            let body = serde_json::json!({"email": format!("mass{}@example.org", world.number()), "password": PASSWORD, "role": "owner"});
+            assert_eq!(world.call(Call::post(REGISTER).value(&body)).await.code(), "UNKNOWN_FIELD");
+            let list = Call::get("/api/v5/sessions?tenant_id=1").bearer(&victim.device.token);
+            assert_eq!(world.call(list).await.code(), "INVALID_QUERY");
+        }),
+        row("a change of what a reader has not seen, by a read's condition", "RFC 9110, 13.1.1 and 13.2.2", |world: Arc<World>| async move {
+            let desk = Desk::at(world.address(), &format!("seen{}@example.org", world.number())).await;
+            for method in ["GET", "HEAD"] {
+                let read = Call::new(method, &desk.path).header("If-Match", "\"other\"");
+                assert_eq!(desk.call(read).await.status, 412);
             }
         }),
     ]

@@ -109,7 +109,10 @@ pub(super) fn rows() -> Vec<Row> {
             let user = id_of(&world, &victim, "user").await;
             let body = json!({ "name": "x", "tenant_id": tenant, "tenantId": tenant, "user_id": user, "userId": user });
             let create = Call::post(&format!("{SESSIONS}?tenant_id={tenant}")).header("X-Tenant-Id", &tenant);
-            let made = world.call(create.bearer(&thief.device.token).value(&body)).await.data();
+            assert_eq!(world.call(create.bearer(&thief.device.token).value(&body)).await.code(), "INVALID_QUERY");
+            let create = || Call::post(SESSIONS).header("X-Tenant-Id", &tenant).bearer(&thief.device.token);
+            assert_eq!(world.call(create().value(&body)).await.code(), "UNKNOWN_FIELD");
+            let made = world.call(create().value(&json!({ "name": "x" }))).await.data();
             assert_eq!(made["tenant_id"].as_str().unwrap(), id_of(&world, &thief, "tenant").await);
             let listed = world.call(Call::get(SESSIONS).bearer(&victim.device.token)).await;
             assert_eq!(listed.data(), json!([]));

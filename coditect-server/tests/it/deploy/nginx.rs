@@ -547,7 +547,7 @@ async fn what_is_for_operators_is_not_to_be_had_and_all_else_is() {
 async fn the_access_log_names_requests_and_no_secret_of_them() {
     let Some(site) = Site::start(&[]).await else { return };
     let device = site.register().await;
-    let wanted = Call::get("/api/v5/auth/me?token=secret1").bearer(&device.token);
+    let wanted = Call::get("/api/v5/auth/verify?token=secret1").bearer(&device.token);
     let wanted = wanted.header("Referer", "http://test/?token=secret2");
     site.call(wanted.header("X-Request-Id", "named-so")).await;
     site.call(Call::get("/theia/a?token=secret3").bearer(&device.token)).await;
@@ -555,7 +555,7 @@ async fn the_access_log_names_requests_and_no_secret_of_them() {
     let unnamed = site.call(Call::get("/api/v5/health")).await;
     let log = site.proxy.logged().await;
     assert!(log.contains(unnamed.header("x-request-id").unwrap()), "one name in both: {log}");
-    assert!(log.contains("\"GET /api/v5/auth/me HTTP/1.1\" 200 "), "{log}");
+    assert!(log.contains("\"GET /api/v5/auth/verify HTTP/1.1\" 204 "), "{log}");
     assert!(log.contains(" named-so\n"), "{log}");
     assert!(log.contains("\"GET /theia/a HTTP/1.1\" 200 "), "{log}");
     assert!(!log.contains("secret") && !log.contains(&device.token) && !log.contains('?'), "{log}");
@@ -596,4 +596,31 @@ async fn with_tls_browsers_are_told_to_stay_with_it_and_the_plain_port_sends_the
     let moved = site.proxy.plain("GET /a?b=1 HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert!(moved.starts_with("HTTP/1.1 308 "), "{moved}");
     assert!(moved.contains("\r\nLocation: https://ide.example.org/a?b=1\r\n"), "{moved}");
+}
+
+#[tokio::test]
+async fn tags_stay_strong_behind_an_nginx_that_compresses_json() {
+    let compressing = |setup: &mut Setup| {
+        let gzip = "gzip on; gzip_types application/json text/plain; gzip_proxied any; gzip_min_length 1;\n";
+        setup.text = format!("{gzip}{}", setup.text);
+    };
+    let Some(site) = Site::start_with(&[], compressing).await else { return };
+    let desk = Desk::at(site.at(), ADA).await;
+    let file = desk.part("files/a.txt");
+    let put = Call::put(&file).body("a".repeat(2_000)).header("Accept-Encoding", "gzip");
+    assert_eq!(desk.call(put).await.status, 201);
+    for path in [desk.part(""), desk.part("editor"), file] {
+        let wanted = Call::get(&path).header("Accept-Encoding", "gzip");
+        let read = desk.call(wanted).await;
+        assert_eq!(read.header("content-encoding"), None, "{path}");
+        let tag = read.header("etag").unwrap();
+        assert!(!tag.starts_with("W/"), "{path}: {tag}");
+        let change = if path.contains("/files/") {
+            Call::put(&path).body("b")
+        } else {
+            Call::patch(&path).value(&json!({}))
+        };
+        let changed = desk.call(change.header("If-Match", tag)).await;
+        assert_eq!(changed.status, 200, "{path}");
+    }
 }
