@@ -127,13 +127,11 @@ impl Addresses {
         }
         let of_network = failures.entry(network).or_default();
         let leaked = of_network.leaked(now);
-        match leaked.wait_beyond(self.free, now) {
-            Some(wait) => Err(wait),
-            None => {
-                *of_network = leaked.failed(now);
-                Ok(())
-            }
+        if let Some(wait) = leaked.wait_beyond(self.free, now) {
+            return Err(wait);
         }
+        *of_network = leaked.failed(now);
+        Ok(())
     }
 
     /// Whether an attempt from `ip` is looked at, or how long that waits.

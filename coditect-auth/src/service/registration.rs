@@ -128,12 +128,11 @@ impl Auth {
     pub async fn send_verification(&self, email: &str) -> Result<(), Error> {
         let Some(courier) = &self.courier else { return Ok(()) };
         let email = Email::parse(email)?;
-        let sent = match self.user_by_email(&email).await? {
-            Some(user) => courier.notice(&user.email, Notice::AlreadyRegistered).await,
-            None => {
-                let token = self.verification(&email, self.clock.now() + VERIFICATION_LIFE);
-                courier.verification(email.display(), &token, VERIFICATION_LIFE).await
-            }
+        let sent = if let Some(user) = self.user_by_email(&email).await? {
+            courier.notice(&user.email, Notice::AlreadyRegistered).await
+        } else {
+            let token = self.verification(&email, self.clock.now() + VERIFICATION_LIFE);
+            courier.verification(email.display(), &token, VERIFICATION_LIFE).await
         };
         sent.map_err(Error::Internal)
     }
