@@ -90,8 +90,8 @@ async fn invitation_of_a_taken_address_is_refused_and_stays_open() {
     let ada = operators(&home, &home.auth, ADA).await;
     let bob = home.register(BOB).await.unwrap();
     let token = invited(&home, &ada, BOB, None).await;
-    let taken = sign_up(&home.auth, BOB, AddressProof::Invitation(&token)).await;
-    assert!(matches!(taken, Err(Error::EmailTaken)));
+    let refused = sign_up(&home.auth, BOB, AddressProof::Invitation(&token)).await;
+    assert!(matches!(refused, Err(Error::EmailTaken)));
     let asking = &home.caller(bob.tokens.access.expose()).await.unwrap();
     let (auth, token, from) = (&home.auth, &token, &Device::default());
     let accept = |tx: coditect_store::Transaction| async move {
