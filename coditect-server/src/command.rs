@@ -186,7 +186,8 @@ pub enum UserVerb {
     Show(OfUser),
     /// Give a user the right to use the IDE.
     GrantIde(OfUser),
-    /// Take away a user's right to use the IDE, whichever way they have got it.
+    /// Take away a user's right to use the IDE, whichever way they have got it, and with it that of
+    /// those whom they have invited.
     RevokeIde(OfUser),
     /// Let a user sign in again.
     Enable(OfUser),

@@ -10,8 +10,9 @@ use coditect_store::{
 };
 use serde::{Deserialize, Serialize};
 
-/// The right of a user to use the IDE, given by an operator, or by an invitation into a tenant: then it
-/// holds as long as the membership there.
+/// The right of a user to use the IDE: given by an operator, or by an invitation into the tenant of a
+/// user who has it from an operator. The latter holds while both the membership and the inviter's own
+/// grant do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdeGrant {
     /// The user's tenant.
@@ -20,6 +21,8 @@ pub struct IdeGrant {
     pub user_id: UserId,
     /// The tenant by whose invitation it was given; the user's own if an operator gave it.
     pub granted_by: TenantId,
+    /// The user who gave it by an invitation; `None` if an operator did.
+    pub invited_by: Option<UserId>,
     /// Time of the grant.
     #[serde(with = "ts_microseconds")]
     pub created_at: DateTime<Utc>,

@@ -1,12 +1,18 @@
 //! The right to use the IDE: explicit, and checked at each request that a reverse proxy asks about.
 //!
-//! An account alone does not have it. An operator gives it, and an inviter who has it gives it with an
-//! invitation: such a right ends with the membership. The user has it in whichever tenant they act.
+//! An account alone does not have it. An operator gives it. A user who has it from an operator lends it
+//! by invitations into their own tenant; a right that was lent is not passed on. The user has it in
+//! whichever tenant they act.
+//!
+//! # Invariants
+//!
+//! - Each right depends on a grant of an operator, directly or by one invitation.
+//! - A lent right ends with the membership in the inviter's tenant, and with the inviter's own right.
 
 use chrono::{DateTime, Utc};
 use coditect_store::{
     Transaction,
-    model::{Membership, User},
+    model::{Membership, TenantId, User, UserId},
 };
 
 use super::{
@@ -30,7 +36,7 @@ impl Auth {
     ///
     /// # Cost
     ///
-    /// A range read of the user's grants, as a rule one, and a read by key for each that came with an
+    /// A range read of the user's grants, as a rule one, and two reads by key for each that came with an
     /// invitation.
     ///
     /// # Errors
@@ -63,6 +69,7 @@ impl Auth {
     }
 
     /// Gives a user the right to use the IDE, or takes away all that they have of it, for an operator.
+    /// With it ends the right of those to whom they have lent it.
     ///
     /// # Errors
     ///
@@ -94,25 +101,39 @@ impl Auth {
 /// Returns the grant that an operator gives to `user`.
 pub(super) fn operators_grant(user: &User, now: DateTime<Utc>) -> IdeGrant {
     let (tenant_id, user_id) = (user.tenant_id, user.id);
-    IdeGrant { tenant_id, user_id, granted_by: tenant_id, created_at: now }
+    IdeGrant { tenant_id, user_id, granted_by: tenant_id, invited_by: None, created_at: now }
 }
 
-/// Returns whether `user` has a grant of an operator, or one whose membership has not ended.
+/// Returns whether `user`, whose own tenant is `home`, has the right from an operator.
+pub(super) async fn has_operators_grant(
+    tx: &Transaction,
+    home: TenantId,
+    user: UserId,
+) -> coditect_store::Result<bool> {
+    Ok(tx.get::<IdeGrant>(home, (user, home)).await?.is_some())
+}
+
+/// Returns whether `user` has a grant of an operator, or one by an invitation whose membership has not
+/// ended and whose inviter has a grant of an operator.
 pub(super) async fn may_use_ide(tx: &Transaction, user: &User) -> coditect_store::Result<bool> {
     for grant in grants_of(tx, user).await? {
         if grant.granted_by == user.tenant_id {
             return Ok(true);
         }
-        let membership = tx.get::<Membership>(grant.granted_by, user.id).await?;
-        if membership.is_some_and(|it| !it.ended && it.home == user.tenant_id) {
+        let (tenant, Some(inviter)) = (grant.granted_by, grant.invited_by) else { continue };
+        let membership = tx.get::<Membership>(tenant, user.id).await?;
+        if membership.is_some_and(|it| !it.ended && it.home == user.tenant_id)
+            && has_operators_grant(tx, tenant, inviter).await?
+        {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// Gives `user` the right by their membership, which was just written, if the invitation is to give it and
-/// the inviter still has it. A new membership without it ends a right by an earlier one.
+/// Gives `user` the right by their membership, which was just written, if the invitation is to give it
+/// and the inviter, whose own tenant it is, still has it from an operator. A new membership without it
+/// ends a right by an earlier one.
 pub(super) async fn grant_by_invitation(
     tx: &Transaction,
     user: &User,
@@ -120,17 +141,14 @@ pub(super) async fn grant_by_invitation(
     now: DateTime<Utc>,
 ) -> coditect_store::Result<()> {
     let (tenant, inviter) = (invitation.tenant_id, invitation.invited_by);
-    let membership = tx.get::<Membership>(tenant, inviter).await?;
-    let home = membership.filter(|it| !it.ended).map_or(tenant, |it| it.home);
-    let holds = match tx.get::<User>(home, inviter).await? {
-        Some(inviter) if invitation.ide => may_use_ide(tx, &inviter).await?,
-        _ => false,
-    };
+    let holds = invitation.ide && has_operators_grant(tx, tenant, inviter).await?;
     let (tenant_id, user_id, granted_by) = (user.tenant_id, user.id, tenant);
     let own = tx.get::<Membership>(tenant, user.id).await?;
     let is_new = own.is_some_and(|it| it.created_at == it.updated_at);
     if holds {
-        tx.upsert(&IdeGrant { tenant_id, user_id, granted_by, created_at: now }).await?;
+        let invited_by = Some(inviter);
+        let grant = IdeGrant { tenant_id, user_id, granted_by, invited_by, created_at: now };
+        tx.upsert(&grant).await?;
     } else if is_new {
         tx.delete::<IdeGrant>(tenant_id, (user_id, granted_by)).await?;
     }

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::{
     Auth, Device, Identity,
     audit::{Action, Entry},
-    ide::{grant_by_invitation, may_use_ide},
+    ide::{grant_by_invitation, has_operators_grant},
     members::require_not_above,
 };
 use crate::{
@@ -60,7 +60,8 @@ impl NewInvitation {
         Ok(Self { text, hash, id: InvitationId::new(), email, role, ide: None })
     }
 
-    /// Sets whether it gives the right to use the IDE; by default it does if the inviter has it.
+    /// Sets whether it gives the right to use the IDE; by default it does if the inviter has it from an
+    /// operator and invites into their own tenant.
     #[must_use]
     pub fn with_ide(self, ide: Option<bool>) -> Self {
         Self { ide, ..self }
@@ -83,8 +84,9 @@ impl Auth {
     ///
     /// # Errors
     ///
-    /// [`Error::Forbidden`] if they are no admin, or want to give a role above their own, or a right to use
-    /// the IDE that they do not have, and of a program; [`Error::TooMany`]; [`Error::Store`].
+    /// [`Error::Forbidden`] if they are no admin, or want to give a role above their own, or the right to
+    /// use the IDE without having it from an operator or into a tenant that is not their own, and of a
+    /// program; [`Error::TooMany`]; [`Error::Store`].
     pub async fn invite(
         &self,
         tx: &Transaction,
@@ -95,13 +97,14 @@ impl Auth {
         identity.session()?;
         identity.require_role(Role::Admin)?;
         require_not_above(identity, new.role)?;
-        let may_use_ide = may_use_ide(tx, &identity.user).await?;
-        let ide = new.ide.unwrap_or(may_use_ide);
-        if ide && !may_use_ide {
-            let why = "an inviter without the right to use the IDE cannot give it";
+        let (tenant, now) = (identity.tenant_id, self.clock.now());
+        let may_give_ide = has_operators_grant(tx, tenant, identity.user.id).await?;
+        let ide = new.ide.unwrap_or(may_give_ide);
+        if ide && !may_give_ide {
+            let why = "only a user who has the right to use the IDE from an operator gives it, and only \
+                       into their own tenant: invite without it, or have an operator give it";
             return Err(Error::Forbidden(why));
         }
-        let (tenant, now) = (identity.tenant_id, self.clock.now());
         let all = tx.list::<Invitation>(tenant).page(MAX_INVITATIONS, None).await?.items;
         if all.len() >= MAX_INVITATIONS {
             // Expired ones that were not swept yet make room.

@@ -238,13 +238,13 @@ pub struct Device {
     pub user_agent: Option<String>,
     /// The client's address, if it is known.
     pub ip: Option<IpAddr>,
-    /// The nearest known proxy before a client whose address is not known. Failed attempts of all such
-    /// clients are counted together, against this address.
+    /// The nearest known proxy before a client whose address is not known. Failed attempts and
+    /// registrations of all such clients are counted together, against this address.
     pub nearest_hop: Option<IpAddr>,
 }
 
 impl Device {
-    /// Returns the address that failed attempts are counted against.
+    /// Returns the address that failed attempts and registrations are counted against.
     pub(crate) fn throttled_ip(&self) -> Option<IpAddr> {
         self.ip.or(self.nearest_hop)
     }

@@ -9,7 +9,8 @@
 //!   and for a free address, at the same time: a mail goes to the address, and a token in it proves that
 //!   the client can read it. Without a mailer, and with an invitation for the address, a taken address is
 //!   reported.
-//! - Registrations from an address are throttled, whatever comes of them.
+//! - Registrations from an address are throttled, whatever comes of them; those of clients whose address
+//!   is not known, by the nearest known hop.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -95,7 +96,7 @@ impl Auth {
             return Err(Error::RegistrationClosed);
         }
         let now = self.clock.now();
-        if let Some(ip) = device.ip {
+        if let Some(ip) = device.throttled_ip() {
             self.registrations.take(ip, now).map_err(throttled)?;
         }
         let email = Email::parse(registration.email)?;

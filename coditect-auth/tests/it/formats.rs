@@ -68,7 +68,13 @@ async fn version_1_of_every_record_is_read_and_written() {
     let mark =
         ClockMark { trusted_at: time(15), ahead_since: Some(time(16)), ahead_at: Some(time(17)) };
     reads_and_writes(&store, &mark, include_str!("../../fixtures/clock_mark.v1.hex")).await;
-    let grant = IdeGrant { tenant_id, user_id, granted_by: TenantId(id(8)), created_at: time(18) };
+    let grant = IdeGrant {
+        tenant_id,
+        user_id,
+        granted_by: TenantId(id(8)),
+        invited_by: Some(UserId(id(9))),
+        created_at: time(18),
+    };
     reads_and_writes(&store, &grant, include_str!("../../fixtures/ide_grant.v1.hex")).await;
     let failures =
         LoginFailures { key: [0xcc; 32], count: 300, last_at: time(5), expires_at: time(6) };

@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use coditect_auth::{
     AddressProof, Auth, Device, Error, NewInvitation, Notice, Registration, RegistrationMode,
-    SignUp, SignedIn, VERIFICATION_LIFE,
+    SignUp, SignedIn, VERIFICATION_LIFE, model::Invitation,
 };
 use coditect_store::{
     keyspace::Global,
@@ -38,12 +38,21 @@ async fn operators(home: &Installation, auth: &Auth, email: &str) -> SignedIn {
 
 /// An invitation of `email` by `by`, with its token.
 async fn invited(home: &Installation, by: &SignedIn, email: &str, ide: Option<bool>) -> String {
-    let asking = &home.caller(by.tokens.access.expose()).await.unwrap();
-    let new = &NewInvitation::new(email, Role::Member).unwrap().with_ide(ide);
+    invite(home, by.tokens.access.expose(), email, ide).await.unwrap().1
+}
+
+/// An invitation of `email` as an admin by the user of an access token, with its token.
+async fn invite(
+    home: &Installation,
+    access: &str,
+    email: &str,
+    ide: Option<bool>,
+) -> Result<(Invitation, String), Error> {
+    let asking = &home.caller(access).await.unwrap();
+    let new = &NewInvitation::new(email, Role::Admin).unwrap().with_ide(ide);
     let (auth, device) = (&home.auth, &Device::default());
     let invite = home.store.run(|tx| async move { auth.invite(&tx, asking, new, device).await });
-    invite.await.unwrap();
-    new.text().expose().to_owned()
+    Ok((invite.await?, new.text().expose().to_owned()))
 }
 
 async fn has_account(home: &Installation, email: &str) -> bool {
@@ -79,7 +88,7 @@ async fn mode_decides_who_registers() {
     let bob = signed_in(sign_up(&invited_only, BOB, AddressProof::Invitation(&token)).await);
     assert_eq!(bob.tokens.tenant_id, ada.user.tenant_id);
     let asking = home.caller(bob.tokens.access.expose()).await.unwrap();
-    assert_eq!((asking.tenant_id, asking.role), (ada.user.tenant_id, Role::Member));
+    assert_eq!((asking.tenant_id, asking.role), (ada.user.tenant_id, Role::Admin));
     let again = sign_up(&invited_only, BOB, AddressProof::Invitation(&token)).await;
     assert!(matches!(again, Err(Error::InvitationInvalid)), "it is used up");
 }
@@ -158,6 +167,22 @@ async fn registrations_from_an_address_are_throttled_whatever_comes_of_them() {
 }
 
 #[tokio::test]
+async fn registrations_without_a_known_address_are_throttled_by_the_nearest_hop() {
+    let home = Installation::new().await;
+    let auth = home.with(|settings| settings.courier = None).await;
+    home.register(ADA).await.unwrap();
+    let hop = |hop: &str| Device { nearest_hop: Some(hop.parse().unwrap()), ..Device::default() };
+    for _ in 0..50 {
+        let taken = auth.sign_up(of(ADA), AddressProof::None, &hop("192.0.2.1")).await;
+        assert!(matches!(taken, Err(Error::EmailTaken)));
+    }
+    let refused = auth.sign_up(of(BOB), AddressProof::None, &hop("192.0.2.1")).await;
+    assert!(matches!(refused, Err(Error::Throttled { .. })));
+    assert!(!has_account(&home, BOB).await);
+    signed_in(auth.sign_up(of(BOB), AddressProof::None, &hop("192.0.2.2")).await);
+}
+
+#[tokio::test]
 async fn right_to_use_the_ide_is_explicit() {
     let home = Installation::new().await;
     let auth = &home.auth;
@@ -199,4 +224,52 @@ async fn right_to_use_the_ide_is_explicit() {
     assert!(!may("late@example.org").await, "the inviter has lost it meanwhile");
     auth.set_ide("late@example.org", true).await.unwrap();
     assert!(may("late@example.org").await);
+}
+
+#[tokio::test]
+async fn invited_right_to_use_the_ide_is_not_passed_on() {
+    let home = Installation::new().await;
+    let auth = &home.auth;
+    let may = async |email: &str| auth.has_ide(email).await.unwrap();
+    let ada = operators(&home, auth, ADA).await;
+    let token = invited(&home, &ada, BOB, None).await;
+    let bob = signed_in(sign_up(auth, BOB, AddressProof::Invitation(&token)).await);
+    assert!(may(BOB).await);
+
+    // Neither into his own tenant nor, as an admin, into hers.
+    let own = home.login(BOB, PASSWORD).await.unwrap();
+    assert_eq!(own.tokens.tenant_id, bob.user.tenant_id);
+    for (at, access) in [&own.tokens, &bob.tokens].into_iter().enumerate() {
+        let eve = format!("eve{at}@example.org");
+        let access = access.access.expose();
+        let refused = invite(&home, access, &eve, Some(true)).await;
+        assert!(matches!(refused, Err(Error::Forbidden(_))), "{refused:?}");
+        let (invitation, token) = invite(&home, access, &eve, None).await.unwrap();
+        assert!(!invitation.ide);
+        signed_in(sign_up(auth, &eve, AddressProof::Invitation(&token)).await);
+        assert!(!may(&eve).await);
+    }
+}
+
+#[tokio::test]
+async fn invited_right_to_use_the_ide_ends_with_that_of_its_inviter() {
+    let home = Installation::new().await;
+    let auth = &home.auth;
+    let may = async |email: &str| auth.has_ide(email).await.unwrap();
+    let ada = operators(&home, auth, ADA).await;
+    let token = invited(&home, &ada, BOB, None).await;
+    let bob = signed_in(sign_up(auth, BOB, AddressProof::Invitation(&token)).await);
+    assert!(may(BOB).await);
+
+    auth.set_ide(ADA, false).await.unwrap();
+    assert!(!may(BOB).await, "it was lent by one who has it no more");
+    // Nor does a member give it back to the one who has lost it.
+    let own = home.login(BOB, PASSWORD).await.unwrap();
+    for access in [&own.tokens, &bob.tokens] {
+        let refused = invite(&home, access.access.expose(), ADA, Some(true)).await;
+        assert!(matches!(refused, Err(Error::Forbidden(_))), "{refused:?}");
+    }
+    auth.set_ide(BOB, true).await.unwrap();
+    assert!(may(BOB).await);
+    assert!(!may(ADA).await);
 }

@@ -55,7 +55,8 @@ struct NewRole {
 struct Inviting {
     email: String,
     role: Role,
-    /// Whether it gives the right to use the IDE; by default it does if the inviter has it.
+    /// Whether it gives the right to use the IDE; by default it does if the inviter has it
+    /// from an operator and invites into their own tenant.
     ide: Option<bool>,
 }
 
