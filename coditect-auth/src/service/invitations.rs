@@ -4,6 +4,10 @@
 //! reads their role as it is then. Removal and demotion also delete their invitations, a hundred in the
 //! same transaction and the others after it; those that a crash leaves are void, are not listed, and
 //! expire.
+//!
+//! An invitation that is older than the last change of the invited user's membership is void too: it
+//! undoes neither a removal nor a demotion. These also delete the open invitations to that member's
+//! address, up to a hundred.
 
 use chrono::TimeDelta;
 use coditect_store::{
@@ -218,9 +222,9 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::InvitationInvalid`] if it is none, or is over, or was for another address, or is for
-    /// their own tenant; if they made it themselves, or its inviter may not give that role any more; if a
-    /// membership of theirs has ended since; [`Error::Forbidden`] of a program; [`Error::TooMany`];
-    /// [`Error::Store`].
+    /// their own tenant; if they made it themselves, or its inviter may not give that role any more; if
+    /// their membership has changed or ended since; [`Error::Forbidden`] of a program;
+    /// [`Error::TooMany`]; [`Error::Store`].
     pub async fn accept_invitation(
         &self,
         tx: &Transaction,
@@ -254,7 +258,7 @@ impl Auth {
             return Err(Error::InvitationInvalid);
         }
         let before = tx.get::<Membership>(tenant, user.id).await?;
-        if before.as_ref().is_some_and(|it| it.ended && invitation.created_at < it.updated_at) {
+        if before.as_ref().is_some_and(|it| invitation.created_at < it.updated_at) {
             return Err(Error::InvitationInvalid);
         }
         tx.delete::<Invitation>(tenant, invitation.id).await?;
@@ -324,6 +328,22 @@ async fn grant_of(
         let grant = Grant { membership_id: membership.id, demotions: membership.demotions };
         (grant, membership)
     }))
+}
+
+/// Deletes the invitations into the tenant of `membership` to its member's address, up to a hundred:
+/// with a removal or a demotion.
+pub(super) async fn delete_addressed(
+    tx: &Transaction,
+    membership: &Membership,
+) -> coditect_store::Result<()> {
+    let (tenant, home) = (membership.tenant_id, membership.home);
+    let Some(member) = tx.get::<User>(home, membership.user_id).await? else { return Ok(()) };
+    let all = tx.list::<Invitation>(tenant).page(MAX_INVITATIONS, None).await?.items;
+    let addressed = all.iter().filter(|it| it.email_normalized == member.email_normalized);
+    for invitation in addressed.take(BATCH) {
+        tx.delete::<Invitation>(tenant, invitation.id).await?;
+    }
+    Ok(())
 }
 
 /// Deletes up to a hundred void invitations that `inviter` has made into `tenant`, and returns their

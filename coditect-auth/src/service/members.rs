@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{
     Auth, Device, Identity,
     audit::{Action, Entry},
-    invitations::revoke_void,
+    invitations::{delete_addressed, revoke_void},
     tokens::revoke_tokens_of,
 };
 use crate::Error;
@@ -69,7 +69,8 @@ impl Auth {
     }
 
     /// Changes the role of a member. If it is lowered, their invitations are void; the first hundred are
-    /// deleted with this, the others by [`revoke_invitations`](Self::revoke_invitations).
+    /// deleted with this, the others by [`revoke_invitations`](Self::revoke_invitations). The open
+    /// invitations to their address, which could raise it again, are void, and deleted if it is lowered.
     ///
     /// # Errors
     ///
@@ -90,6 +91,9 @@ impl Auth {
         let demotions = membership.demotions.saturating_add(u32::from(role < membership.role));
         let changed = Membership { role, demotions, updated_at: now, ..membership };
         tx.update(&changed).await?;
+        if role < membership.role {
+            delete_addressed(tx, &membership).await?;
+        }
         revoke_void(tx, tenant, member).await?;
         let entry = Entry::new(Action::MemberChanged, tenant, Some(identity.user.id), device);
         let entry = entry.target(member).details(json!({ "role": role }));
@@ -100,7 +104,8 @@ impl Auth {
     /// Ends a membership, with all that was issued for it, and deletes the member's own settings in the
     /// tenant. A member may end their own. Their sessions and conversations stay the tenant's, for its
     /// admins to take over or delete. Their invitations are void; the first hundred are deleted with this,
-    /// the others by [`revoke_invitations`](Self::revoke_invitations).
+    /// the others by [`revoke_invitations`](Self::revoke_invitations). The open invitations to their
+    /// address are void, and deleted.
     ///
     /// # Errors
     ///
@@ -122,6 +127,7 @@ impl Auth {
         }
         tx.update(&Membership { ended: true, updated_at: now, ..membership }).await?;
         let tokens = revoke_tokens_of(tx, &membership).await?;
+        delete_addressed(tx, &membership).await?;
         revoke_void(tx, tenant, member).await?;
         Setting::delete_all(tx, tenant, SettingScope::User(member));
         let entry = Entry::new(Action::MemberRemoved, tenant, Some(identity.user.id), device);

@@ -74,7 +74,13 @@ impl Auth {
             Decision::Repeat => match self.refresh.successor(token, &session.salt) {
                 Some(next) => {
                     let acts_in = active_membership(tx, &session, &user, tenant).await?;
-                    Ok((AuthSession { acts_in, ..session }, user, next))
+                    let before = session.acts_in;
+                    let session = AuthSession { acts_in, ..session };
+                    // The session is not written, but the token opens that tenant all the same.
+                    if before != acts_in {
+                        entered(tx, &session, (device, now)).await?;
+                    }
+                    Ok((session, user, next))
                 }
                 None => Err(Error::SessionExpired),
             },

@@ -268,6 +268,79 @@ async fn invitations_of_a_demoted_member_are_void_for_good() {
 }
 
 #[tokio::test]
+async fn invitations_to_a_demoted_member_are_void() {
+    let team = Team::new().await;
+    let owner = team.identity(&team.owner).await;
+    let spare = team.invite(&owner, "guest@example.org", Role::Admin).await.unwrap();
+    let other = team.invite(&owner, "other@example.org", Role::Admin).await.unwrap();
+    team.join(Role::Admin).await;
+    team.home.clock.advance(TimeDelta::seconds(1));
+    let guest = team.identity(&team.guest).await;
+    let latest = team.invite(&owner, "Guest@example.org", Role::Admin).await.unwrap();
+    team.home.clock.advance(TimeDelta::seconds(1));
+    let (auth, from) = (&team.home.auth, &Device::default());
+    let tx = team.home.store.begin();
+    auth.change_role(&tx, &owner, guest.user.id, Role::Member, from).await.unwrap();
+    tx.commit().await.unwrap();
+    for text in [&spare, &latest] {
+        let refused = team.accept(&guest, text).await;
+        assert!(matches!(refused, Err(Error::InvitationInvalid)), "{refused:?}");
+    }
+    let tx = team.home.store.begin();
+    let listed = auth.invitations(&tx, &owner, (200, None)).await.unwrap().items;
+    let listed: Vec<_> = listed.iter().map(|it| it.email.as_str()).collect();
+    assert_eq!(listed, ["other@example.org"], "those to others stay");
+    assert_eq!(auth.tenants_of(&tx, &guest, (50, None)).await.unwrap().items[1].1, Role::Member);
+    let member = team.home.register("other@example.org").await.unwrap();
+    team.accept(&team.identity(&member).await, &other).await.unwrap();
+    // One that is made after the change raises the role.
+    let fresh = team.invite(&owner, "guest@example.org", Role::Admin).await.unwrap();
+    assert_eq!(team.accept(&guest, &fresh).await.unwrap().role, Role::Admin);
+}
+
+#[tokio::test]
+async fn invitation_older_than_the_last_change_of_a_membership_does_not_raise_its_role() {
+    let team = Team::new().await;
+    let owner = team.identity(&team.owner).await;
+    let guest = team.identity(&team.guest).await;
+    let spare = team.invite(&owner, "guest@example.org", Role::Admin).await.unwrap();
+    team.home.clock.advance(TimeDelta::seconds(1));
+    team.join(Role::Member).await;
+    let refused = team.accept(&guest, &spare).await;
+    assert!(matches!(refused, Err(Error::InvitationInvalid)), "{refused:?}");
+    let member = team.sign_in("guest@example.org").await.unwrap();
+    assert_eq!(team.identity(&member).await.role, Role::Member);
+}
+
+#[tokio::test]
+async fn repeated_refresh_that_enters_a_tenant_is_audited() {
+    let team = Team::new().await;
+    team.join(Role::Member).await;
+    let (auth, from) = (&team.home.auth, &Device::default());
+    let there = team.owner.user.tenant_id;
+    let entries = async || {
+        let log = team.home.store.begin().log::<AuditEntry>(there, (), ..);
+        let entries = log.page(200, None).await.unwrap().items;
+        entries.iter().filter(|entry| entry.record.action == "tenant.entered").count()
+    };
+    let first = team.home.login("guest@example.org", PASSWORD).await.unwrap().tokens;
+    let before = entries().await;
+    let own = auth.refresh(first.refresh.expose(), None, from).await.unwrap();
+    assert_eq!(own.tenant_id, team.guest.user.tenant_id);
+    assert_eq!(entries().await, before);
+    let entered = auth.refresh(first.refresh.expose(), Some(there), from).await.unwrap();
+    assert_eq!(entered.tenant_id, there);
+    assert_eq!(entries().await, before + 1);
+    // A repeat for the tenant that the session acts in already enters none.
+    let second = auth.refresh(own.refresh.expose(), Some(there), from).await.unwrap();
+    assert_eq!(entries().await, before + 2);
+    auth.refresh(own.refresh.expose(), Some(there), from).await.unwrap();
+    auth.refresh(own.refresh.expose(), None, from).await.unwrap();
+    assert_eq!(entries().await, before + 2);
+    auth.refresh(second.refresh.expose(), None, from).await.unwrap();
+}
+
+#[tokio::test]
 async fn invitation_of_a_disabled_admin_is_void_while_they_are() {
     let team = Team::new().await;
     let owner = team.identity(&team.owner).await;
