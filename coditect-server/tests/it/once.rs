@@ -82,7 +82,11 @@ async fn a_repeated_change_of_files_is_done_once() {
             assert_eq!(again.header(header), first.header(header), "{body} {header}");
         }
         assert_eq!(desk.get("files?recursive=true&limit=100").await.body, listed, "{body}");
-        let reused = make(&desk, &path, &key, &json!({"from": "x", "to": "y", "path": "z"})).await;
+        let other = match route {
+            "files:mkdir" => json!({"path": "z"}),
+            _ => json!({"from": "x", "to": "y"}),
+        };
+        let reused = make(&desk, &path, &key, &other).await;
         assert_eq!((reused.status, reused.code().as_str()), (422, "IDEMPOTENCY_KEY_REUSED"));
     }
     // The same copy, sent several times at once.
