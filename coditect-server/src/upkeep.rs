@@ -29,7 +29,7 @@ const KEYS_KEPT_EVERY: time::Duration = time::Duration::from_secs(60);
 /// How often a build that takes long says how far it is.
 const TOLD_EVERY: time::Duration = time::Duration::from_secs(5);
 
-/// Most sweeps that a server may miss, and time beyond, for its clock to be trusted at once.
+/// Maximum number of sweeps that a server may miss, and time beyond, while it counts as running.
 const MAX_MISSED_SWEEPS: i32 = 3;
 const CLOCK_SLACK: TimeDelta = TimeDelta::hours(1);
 
@@ -138,8 +138,8 @@ async fn sweep(app: &App) -> Result<(), coditect_auth::Error> {
             if is_new {
                 tracing::warn!(
                     ahead_s = ahead.num_seconds(),
-                    "the clock is ahead of the last sweep: nothing expired is removed until it has run \
-                     on for 24 h, or is corrected"
+                    "the clock is more than 30 days ahead of the last sweep: nothing expired is \
+                     removed until the server has run for 24 h in all, or the clock is corrected"
                 );
             }
             app.store.complete_deletions().await?;

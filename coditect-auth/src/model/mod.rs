@@ -11,7 +11,7 @@ mod password_reset;
 mod personal_token;
 mod second_factor;
 
-pub use clock_mark::{CLOCK_SETTLE_TIME, ClockMark};
+pub use clock_mark::{CLOCK_SETTLE_TIME, ClockMark, MAX_DOWNTIME};
 pub use failures::LoginFailures;
 pub use ide_grant::IdeGrant;
 pub use invitation::{Grant, Invitation, InvitationId};

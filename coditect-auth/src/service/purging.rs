@@ -22,10 +22,11 @@ pub enum Purge {
 
 impl Auth {
     /// Removes the records that have expired at the clock's time, of the store and of this crate. If the
-    /// clock is more than `step` ahead of the last purge, nothing is removed until it has run on for
-    /// [`CLOCK_SETTLE_TIME`](crate::model::CLOCK_SETTLE_TIME): a start with a clock years ahead costs
-    /// nobody what they have. Expired records are refused when they are read, purged or not, so a purge
-    /// that waits costs space only.
+    /// clock is more than [`MAX_DOWNTIME`](crate::model::MAX_DOWNTIME) ahead of the last purge, nothing
+    /// is removed until it has run for [`CLOCK_SETTLE_TIME`](crate::model::CLOCK_SETTLE_TIME): a start
+    /// with a clock years ahead removes no user's records. Purges at most `step` apart count as running.
+    /// Expired records are refused when they are read, purged or not, so a purge that waits costs space
+    /// only.
     ///
     /// # Errors
     ///

@@ -65,8 +65,7 @@ async fn version_1_of_every_record_is_read_and_written() {
         sealed: Some(sealed()),
     };
     reads_and_writes(&store, &key, include_str!("../../fixtures/sealed_key.v1.hex")).await;
-    let mark =
-        ClockMark { trusted_at: time(15), ahead_since: Some(time(16)), ahead_at: Some(time(17)) };
+    let mark = ClockMark { trusted_at: time(15), ahead_at: Some(time(17)), ahead_micros: 300 };
     reads_and_writes(&store, &mark, include_str!("../../fixtures/clock_mark.v1.hex")).await;
     let grant = IdeGrant {
         tenant_id,

@@ -82,3 +82,16 @@ async fn clock_that_stays_ahead_is_trusted_after_a_day() {
     let session = tx.get::<AuthSession>(tenant, ada.tokens.session_id).await.unwrap();
     assert_eq!(session, None, "it has expired, and is removed");
 }
+
+#[tokio::test]
+async fn server_that_is_stopped_every_night_purges() {
+    let home = Installation::new().await;
+    assert!(is_done(&home).await);
+    for _day in 0..3 {
+        home.clock.advance(TimeDelta::hours(14));
+        for _hour in 0..10 {
+            assert!(is_done(&home).await);
+            home.clock.advance(TimeDelta::hours(1));
+        }
+    }
+}
