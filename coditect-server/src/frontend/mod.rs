@@ -31,6 +31,7 @@ use crate::{
     http::{
         Request,
         conditions::{Conditions, Tag},
+        output::Shared,
         respond,
     },
     problem::Problem,
@@ -168,7 +169,11 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
     });
     let encoding = form.as_ref().map(|(_, encoding)| *encoding);
     let content = form.map_or_else(|| file.content.clone(), |(content, _)| content);
-    let mut answer = conditions.read(Response::new(respond::full(content)), &tag)?;
+    // All responses share these bytes, which live as long as the process.
+    let shared = Shared(content.len() as u64);
+    let mut answer = Response::new(respond::full(content));
+    answer.extensions_mut().insert(shared);
+    let mut answer = conditions.read(answer, &tag)?;
     let is_whole = answer.status().is_success();
     let headers = answer.headers_mut();
     let mut say = |name, value| headers.insert(name, HeaderValue::from_static(value));

@@ -13,6 +13,7 @@
 //!   charged in any case, and is small.
 //! - A user who holds nothing gets a response of up to [`ALWAYS_ADMITTED_BYTES`] although the process
 //!   is at its limit, so that some clients' unread responses never lock out the others.
+//! - A streamed body is charged for one piece, and the next is not read before that is written.
 //! - Bytes that several responses share are charged once, by their owner: see [`Shared`].
 
 use std::{
@@ -21,18 +22,20 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use coditect_store::model::UserId;
+use coditect_store::{BlobReader, model::UserId};
+use futures_util::task::AtomicWaker;
 use http_body_util::BodyExt as _;
 use hyper::{
-    Response, StatusCode,
+    HeaderMap, Response, StatusCode,
     body::{Body as HttpBody, Frame, SizeHint},
+    header::CONTENT_LENGTH,
 };
 use tokio::{sync::Notify, time::timeout};
 
@@ -47,9 +50,6 @@ const SHARE: u64 = 8;
 
 /// Size of a response that a user who holds nothing always gets.
 const ALWAYS_ADMITTED_BYTES: u64 = 64 << 10;
-
-/// Charge for a body of unknown size, which is streamed in pieces.
-const STREAM_BYTES: u64 = 128 << 10;
 
 /// The code of a refusal for what a connection or a user holds.
 pub(crate) const UNREAD: &str = "RESPONSES_UNREAD";
@@ -288,7 +288,9 @@ impl Output {
         accounts: &[Arc<Account>],
         is_refusable: bool,
     ) -> Result<Response<Body>, Problem> {
-        let size = response.body().size_hint().exact().unwrap_or(STREAM_BYTES);
+        let exact = response.body().size_hint().exact();
+        let is_streamed = exact.is_none();
+        let size = exact.unwrap_or_else(|| piece_bytes(response.headers()));
         let shared = response.extensions().get::<Shared>().map_or(0, |shared| shared.0);
         let bytes = size.saturating_sub(shared);
         if bytes == 0 {
@@ -299,9 +301,16 @@ impl Output {
         } else {
             self.charge_anyway(accounts, bytes)
         };
-        let charge = Arc::new(charge);
-        Ok(response.map(|body| Charged { body, charge }.boxed_unsync()))
+        let held =
+            Arc::new(Held { charge, pieces: AtomicUsize::new(0), taken: AtomicWaker::new() });
+        Ok(response.map(|body| Charged { body, held, is_streamed }.boxed_unsync()))
     }
+}
+
+/// Returns the size of the largest piece of a streamed body: all of it if it is shorter than a piece.
+fn piece_bytes(headers: &HeaderMap) -> u64 {
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    length.unwrap_or(u64::MAX).min(BlobReader::MAX_PIECE_BYTES)
 }
 
 impl Charge {
@@ -356,13 +365,39 @@ impl Drop for Waiting {
 /// A body whose pieces hold its charge.
 struct Charged {
     body: Body,
-    charge: Arc<Charge>,
+    held: Arc<Held>,
+    /// Whether the charge is for one piece, so that the next waits until that was written.
+    is_streamed: bool,
+}
+
+/// The charge for a body, and the number of its pieces that are not written yet.
+#[derive(Debug)]
+struct Held {
+    charge: Charge,
+    pieces: AtomicUsize,
+    /// Wakes the body when a piece was written.
+    taken: AtomicWaker,
 }
 
 /// A piece of a body, with the charge for it.
 struct Piece {
     bytes: Bytes,
-    _charge: Arc<Charge>,
+    held: Arc<Held>,
+}
+
+impl Piece {
+    fn new(bytes: Bytes, held: &Arc<Held>) -> Self {
+        held.pieces.fetch_add(1, Ordering::AcqRel);
+        Self { bytes, held: Arc::clone(held) }
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.bytes = Bytes::new();
+        self.held.pieces.fetch_sub(1, Ordering::AcqRel);
+        self.held.taken.wake();
+    }
 }
 
 impl AsRef<[u8]> for Piece {
@@ -379,13 +414,17 @@ impl HttpBody for Charged {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.is_streamed {
+            self.held.taken.register(context.waker());
+            if self.held.pieces.load(Ordering::Acquire) > 0 {
+                return Poll::Pending;
+            }
+        }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         Poll::Ready(frame.map(|frame| {
             frame.map(|frame| {
-                let charge = &self.charge;
-                frame.map_data(|bytes| {
-                    Bytes::from_owner(Piece { bytes, _charge: Arc::clone(charge) })
-                })
+                let held = &self.held;
+                frame.map_data(|bytes| Bytes::from_owner(Piece::new(bytes, held)))
             })
         }))
     }
@@ -401,7 +440,7 @@ impl HttpBody for Charged {
 
 impl fmt::Debug for Charged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Charged").field("charge", &self.charge).finish_non_exhaustive()
+        f.debug_struct("Charged").field("charge", &self.held.charge).finish_non_exhaustive()
     }
 }
 
@@ -486,6 +525,42 @@ mod tests {
         response.extensions_mut().insert(Shared(900));
         let _response = output.charge_body(response, &accounts, true).await.unwrap();
         assert_eq!(accounts[0].held(), 100);
+    }
+
+    /// A body of two pieces, whose length is known from its header only.
+    fn streamed(piece_bytes: usize) -> Response<Body> {
+        let piece = || Ok::<_, BodyError>(Frame::data(Bytes::from(vec![7; piece_bytes])));
+        let pieces = futures_util::stream::iter([piece(), piece()]);
+        let mut response = Response::new(http_body_util::StreamBody::new(pieces).boxed_unsync());
+        response.headers_mut().insert(CONTENT_LENGTH, (2 * piece_bytes).into());
+        response
+    }
+
+    #[tokio::test]
+    async fn short_stream_is_charged_for_its_length_and_a_long_one_for_a_piece() {
+        let output = output();
+        let accounts = [output.connection()];
+        let short = output.charge_body(streamed(5), &accounts, true).await.unwrap();
+        assert_eq!(accounts[0].held(), 10);
+        drop(short);
+        let long = streamed(usize::try_from(BlobReader::MAX_PIECE_BYTES).unwrap());
+        let _long = output.charge_body(long, &accounts, true).await.unwrap();
+        assert_eq!(accounts[0].held(), BlobReader::MAX_PIECE_BYTES);
+    }
+
+    #[tokio::test]
+    async fn next_piece_of_a_stream_waits_until_the_last_is_dropped() {
+        let output = output();
+        let response = output.charge_body(streamed(5), &[], true).await.unwrap();
+        let mut body = response.into_body();
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        let rest = first.slice(4..);
+        drop(first);
+        let next = tokio::spawn(async move { body.frame().await.unwrap().unwrap() });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!next.is_finished());
+        drop(rest);
+        assert!(next.await.unwrap().is_data());
     }
 
     #[test]

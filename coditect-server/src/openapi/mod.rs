@@ -30,6 +30,7 @@ use crate::{
     http::{
         Request,
         conditions::{Conditions, Tag},
+        output::Shared,
         respond,
     },
     routes::Answer,
@@ -301,6 +302,8 @@ pub(crate) async fn show(_: Arc<App>, request: Request) -> Answer {
     let conditions = Conditions::of(&request)?;
     let (text, tag) = &*SENT;
     let mut answer = hyper::Response::new(respond::full(text.clone()));
+    // All responses share these bytes, which live as long as the process.
+    answer.extensions_mut().insert(Shared(text.len() as u64));
     answer.headers_mut().insert(header::CONTENT_TYPE, respond::JSON);
     answer.headers_mut().insert(header::CACHE_CONTROL, KEPT);
     conditions.read(answer, tag)

@@ -6,11 +6,12 @@ use std::{path::Path, time::Duration};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use coditect_auth::entities;
 use coditect_store::{
-    Counter, Store,
+    Clock, Counter, Store,
     check::Event,
     engine::RangeQuery,
     keyspace::KeyRange,
     model::{DetachedBlob, TenantId},
+    repository::blob::READ_LEASE,
 };
 use futures_util::future::join_all;
 use serde_json::json;
@@ -191,4 +192,52 @@ async fn a_deleted_content_is_counted_until_it_is_removed_which_is_soon() {
     tokio::time::sleep(Duration::from_secs(24)).await;
     server.stopped().await;
     assert_eq!(stored(folder.path(), tenant).await, nothing_but(0));
+}
+
+/// The detached contents of a tenant, in the store of a stopped server.
+async fn detached(site: Site) -> Vec<DetachedBlob> {
+    site.server.stopped().await;
+    let database = folder::database(site.folder.path());
+    let store = entities(Store::options()).open(database).await.unwrap();
+    let detached = store.begin().list::<DetachedBlob>(site.tenant).all(999).await.unwrap();
+    store.database().close().await;
+    detached
+}
+
+#[tokio::test]
+async fn lease_of_a_replaced_content_begins_when_the_upload_ends() {
+    let site = Site::new().await;
+    // The next content is one more than a file keeps.
+    for version in 0..10 {
+        let written = site.desk.call(site.put("f", vec![version; 10])).await;
+        assert!(written.status < 300);
+    }
+    let mut client = Client::connect(site.desk.server).await;
+    let head = format!(
+        "PUT {} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Length: 2\r\n\r\na",
+        site.desk.part("files/f"),
+        site.desk.token
+    );
+    client.send(head.as_bytes()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let ended_at = Clock::system().now();
+    client.send(b"b").await;
+    assert_eq!(client.answer().await.status, 200);
+    let last = detached(site).await.into_iter().map(|blob| blob.collect_after).max();
+    assert!(last >= Some(ended_at + READ_LEASE), "{last:?}");
+}
+
+#[tokio::test]
+async fn leases_of_removed_contents_begin_with_each_step_of_a_removal() {
+    let site = Site::new().await;
+    for number in 0..30 {
+        site.written(&format!("d/{number}"), vec![number; 10]).await;
+    }
+    let remove = Call::delete(&site.desk.part("files/d?recursive=true"));
+    assert_eq!(site.desk.call(remove).await.status, 204);
+    let mut ends: Vec<_> =
+        detached(site).await.into_iter().map(|blob| blob.collect_after).collect();
+    assert_eq!(ends.len(), 30);
+    ends.sort_unstable();
+    assert!(ends[0] < ends[29], "two steps have one time: {}", ends[0]);
 }

@@ -131,6 +131,37 @@ async fn streams_of_one_http2_connection_are_bounded_together() {
 }
 
 #[tokio::test]
+async fn unread_responses_that_share_static_bytes_are_not_charged() {
+    let folder = Folder::new();
+    let flags = ["--log-level", "warn", "--max-unread-responses", "16MiB"];
+    let process = Process::start(on(folder.path(), &flags)).await;
+    let path = "/api/v5/openapi.json";
+    let size = crate::client::call(process.address, Call::get(path)).await.body.len();
+    // Together they are larger than all that responses may hold.
+    let connections = (16 << 20) / (size * 100) + 1;
+    let mut held = Vec::new();
+    for _ in 0..connections {
+        let stream = TcpStream::connect(process.address).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+                .initial_stream_window_size(1)
+                .handshake(TokioIo::new(stream))
+                .await
+                .unwrap();
+        let connection = tokio::spawn(connection);
+        let requests = (0..100).map(|_| {
+            let request = Request::get(format!("http://{}{path}", process.address));
+            sender.send_request(request.body(Empty::<Bytes>::new()).unwrap())
+        });
+        let responses = futures_util::future::try_join_all(requests).await.unwrap();
+        assert!(responses.iter().all(|response| response.status() == 200));
+        held.push((responses, sender, connection));
+    }
+    drop(held);
+    process.terminate().await;
+}
+
+#[tokio::test]
 async fn responses_beyond_the_share_of_a_user_are_refused_until_earlier_ones_are_read() {
     let folder = Folder::new();
     let flags = ["--log-level", "warn", "--max-unread-responses", "160MiB"];

@@ -168,7 +168,6 @@ pub(crate) async fn put(app: Arc<App>, mut request: Request) -> Answer {
     if announced > app.config.file_limit as u64 {
         return Err(Problem::payload_too_large(app.config.file_limit));
     }
-    let now = app.clock.now();
     let tenant = caller::run(&app, &caller, |tx, identity| {
         let (path, conditions) = (&path, &conditions);
         async move {
@@ -189,6 +188,8 @@ pub(crate) async fn put(app: Arc<App>, mut request: Request) -> Answer {
     }
     let written = caller::run(&app, &caller, |tx, identity| {
         let (path, conditions) = (&path, &conditions);
+        // Read after the body, so that the lease of a replaced content begins when it is detached.
+        let now = app.clock.now();
         async move {
             let place = Place::of(&tx, &identity, id).await?;
             let before = place.file(&tx, path).await?;

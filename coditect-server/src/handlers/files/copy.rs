@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
 use coditect_store::{
     Blob, BlobReader, Transaction,
     model::{File, FileKind, SessionId, TenantId},
@@ -36,7 +35,7 @@ pub(crate) async fn copy(app: Arc<App>, mut request: Request) -> Answer {
     if from == to {
         return Err(exists());
     }
-    let (once, conditions, now) = (Once::of(&request)?, Conditions::of(&request)?, app.clock.now());
+    let (once, conditions) = (Once::of(&request)?, Conditions::of(&request)?);
     let begun = caller::run(&app, &caller, |tx, identity| {
         let (app, once, from, to, conditions) = (&app, &once, &from, &to, &conditions);
         async move {
@@ -64,7 +63,7 @@ pub(crate) async fn copy(app: Arc<App>, mut request: Request) -> Answer {
         Begun::Before(before) => return before.answer(),
         Begun::Copy { tenant, source, below } => (tenant, source, below),
     };
-    let copying = Copying { app: &app, caller: &caller, id, tenant, overwrite, now };
+    let copying = Copying { app: &app, caller: &caller, id, tenant, overwrite };
     let mut last = (source, to.clone());
     let mut copied = None;
     for file in below {
@@ -109,7 +108,6 @@ struct Copying<'a> {
     id: SessionId,
     tenant: TenantId,
     overwrite: Overwrite,
-    now: DateTime<Utc>,
 }
 
 impl Copying<'_> {
@@ -121,7 +119,7 @@ impl Copying<'_> {
         to: &str,
         last: Option<(&Once, Option<&File>)>,
     ) -> Result<Copied, Problem> {
-        let Self { app, caller, id, tenant, overwrite, now } = *self;
+        let Self { app, caller, id, tenant, overwrite } = *self;
         let uploaded = match file.kind {
             FileKind::Directory => None,
             FileKind::File { .. } => {
@@ -138,6 +136,8 @@ impl Copying<'_> {
                 // The same request, sent twice at once.
                 return Ok(Copied::Before(before));
             }
+            // The lease of a content that this file replaces begins now, not with the request.
+            let now = app.clock.now();
             let place = Place::of(&tx, &identity, id).await?;
             place.make_way(&tx, to, now).await?;
             let at = (&place.home, to);

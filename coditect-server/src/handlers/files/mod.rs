@@ -302,10 +302,12 @@ pub(crate) async fn remove(app: Arc<App>, request: Request) -> Answer {
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
     let path = path::parse("path", request.param("path")?)?;
     let is_recursive = Query::of(&request)?.flag("recursive")?;
-    let (mut begun, now) = (false, app.clock.now());
+    let mut begun = false;
     let size = &BatchSize::new(File::MOST_REMOVED);
     loop {
         let is_begun = begun;
+        // Read in each step: leases of removed contents begin when they are detached.
+        let now = app.clock.now();
         let step = caller::run(&app, &caller, |tx, identity| {
             let (path, conditions) = (&path, &conditions);
             async move {

@@ -12,7 +12,7 @@ use crate::{
     model::{Deleted, Deletion, DetachedBlob, TenantId},
 };
 
-/// The most chunks that are read at once: what one piece holds, in bytes, is ten thousand times that.
+/// Maximum number of chunks that are read at once.
 const BATCH: u64 = 32;
 
 /// Reads a blob piece by piece, each in a transaction of its own that conflicts with nothing.
@@ -43,6 +43,9 @@ pub struct BlobReader {
 }
 
 impl BlobReader {
+    /// Maximum size of a piece, in bytes.
+    pub const MAX_PIECE_BYTES: u64 = BATCH * CHUNK_BYTES as u64;
+
     /// Reads all of `blob`.
     pub fn new(store: &Store, tenant: TenantId, blob: Blob) -> Self {
         Self::of(store, tenant, blob, 0..blob.size)
@@ -108,6 +111,8 @@ impl BlobReader {
         let end = self.rest.end.min(last * chunk_bytes);
         bytes.truncate(length(first * chunk_bytes..end));
         bytes.drain(..length(first * chunk_bytes..self.rest.start));
+        // A piece holds no more memory than its length.
+        bytes.shrink_to_fit();
         Ok((bytes, end))
     }
 }
