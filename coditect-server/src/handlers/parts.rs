@@ -7,7 +7,10 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use coditect_store::{
     Transaction,
-    model::{EditorState, PartState, Session, SessionState, StatePart, TerminalState},
+    model::{
+        EditorState, PartState, SecretRules, Session, SessionState, Setting, SettingScope,
+        StatePart, TerminalState,
+    },
 };
 use serde_json::{Map, Value};
 
@@ -19,7 +22,9 @@ use crate::{
 
 /// The longest key, in bytes.
 const KEY_BYTES: usize = 200;
-/// The setting of a session that names variables which are kept though they look secret.
+/// The tenant's setting with patterns of secrets, which are added to the built-in rules.
+pub(super) const SECRET_PATTERNS: &str = "secret_patterns";
+/// The session's setting with the names of variables that are kept although they hold secrets.
 const KEPT_VARIABLES: &str = "kept_environment_vars";
 
 /// A part of a session's state.
@@ -42,6 +47,13 @@ pub(crate) enum Document {
 pub(crate) enum How {
     Replace,
     Merge,
+}
+
+/// The secrets that are removed from a document before it is stored.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SecretFilter {
+    rules: SecretRules,
+    kept_variables: BTreeSet<String>,
 }
 
 /// A part as it is, in JSON, and which version of it that is: 0 before it was ever saved.
@@ -124,48 +136,86 @@ impl Document {
         Ok(Stored { json, version })
     }
 
-    /// What `json` means as this part of `session`, in the form that is kept. Variables that look secret
-    /// are dropped, but for those that the session's settings name.
+    /// Reads the secrets to be removed: the tenant's patterns beside the built-in rules, without the
+    /// variables that the session keeps. An editor's state has no such filter, and reads nothing.
     ///
     /// # Errors
     ///
-    /// 422: it means nothing.
+    /// 422: the tenant's patterns cannot be used.
+    pub(crate) async fn secret_filter(
+        self,
+        tx: &Transaction,
+        session: &Session,
+    ) -> Result<SecretFilter, Problem> {
+        if self == Self::Editor {
+            return Ok(SecretFilter::default());
+        }
+        let key = (SettingScope::Tenant, SECRET_PATTERNS.to_owned());
+        let rules = match tx.get::<Setting>(session.tenant_id, key).await? {
+            Some(setting) => secret_rules(SECRET_PATTERNS, &setting.value.0)?,
+            None => SecretRules::default(),
+        };
+        let kept = session.settings.0[KEPT_VARIABLES].as_array().into_iter().flatten();
+        let kept_variables = kept.filter_map(|name| name.as_str().map(str::to_owned)).collect();
+        Ok(SecretFilter { rules, kept_variables })
+    }
+
+    /// Returns `json` as this document in the form that is stored, without the secrets that `filter`
+    /// detects.
+    ///
+    /// # Errors
+    ///
+    /// 422: `json` does not have the shape of this document.
     pub(crate) fn parse(
         self,
         json: Map<String, Value>,
-        session: &Session,
+        filter: &SecretFilter,
     ) -> Result<Map<String, Value>, Problem> {
-        json_of(&self.state(&Value::Object(json), session)?)
+        json_of(&self.state(&Value::Object(json), filter)?)
     }
 
-    /// Makes it be `after`, which was [parsed](Self::parse).
+    /// Stores `after`, which was [parsed](Self::parse).
     pub(crate) async fn write(
         self,
         tx: &Transaction,
         session: &Session,
-        after: Map<String, Value>,
+        (after, filter): (Map<String, Value>, &SecretFilter),
         now: DateTime<Utc>,
     ) -> Result<Stored, Problem> {
         let (tenant, id) = (session.tenant_id, session.id);
-        let state = self.state(&Value::Object(after.clone()), session)?;
+        let state = self.state(&Value::Object(after.clone()), filter)?;
         let version = SessionState::save(tx, tenant, id, state, now).await?;
         Ok(Stored { json: after, version })
     }
 
-    fn state(self, json: &Value, session: &Session) -> Result<PartState, Problem> {
+    fn state(self, json: &Value, filter: &SecretFilter) -> Result<PartState, Problem> {
         match self {
             Self::Editor => document::from_value::<EditorState>(json).map(PartState::Editor),
             Self::Terminal => {
-                let named = session.settings.0[KEPT_VARIABLES].as_array().into_iter().flatten();
-                let named: BTreeSet<String> =
-                    named.filter_map(|name| name.as_str().map(str::to_owned)).collect();
-                // What is wrong with it is told by its path.
-                let state = TerminalState::from_json(json, &named)
-                    .or_else(|_| document::from_value(json))?;
+                let SecretFilter { rules, kept_variables } = filter;
+                let state = TerminalState::from_json(json, rules, kept_variables);
+                // Read again for the path of the invalid field.
+                let state = state.map_err(|error| {
+                    let problem = document::from_value::<TerminalState>(json).err();
+                    problem.unwrap_or_else(|| Problem::internal(error))
+                })?;
                 Ok(PartState::Terminal(state))
             }
         }
     }
+}
+
+/// Compiles a tenant's patterns of secrets, which are the field `field`.
+///
+/// # Errors
+///
+/// 422: a pattern is invalid, or there are too many.
+pub(super) fn secret_rules(field: &str, patterns: &Value) -> Result<SecretRules, Problem> {
+    SecretRules::with_patterns(patterns).map_err(|error| {
+        let dot = if error.path.is_empty() { "" } else { "." };
+        let field = format!("{field}{dot}{}", error.path);
+        Problem::invalid_field("VALIDATION_FAILED", &field, &error.reason)
+    })
 }
 
 fn json_of(state: &PartState) -> Result<Map<String, Value>, Problem> {

@@ -15,7 +15,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{auth::device, caller, checks};
+use super::{
+    auth::device,
+    caller, checks,
+    parts::{SECRET_PATTERNS, secret_rules},
+};
 use crate::{
     app::App,
     http::{
@@ -34,6 +38,12 @@ const MOST: usize = 200;
 const VALUE_BYTES: usize = 8 << 10;
 /// Maximum size of the settings of a user, or of a tenant, in bytes of JSON: a list has both.
 const SCOPE_BYTES: usize = 512 << 10;
+
+const SECRET_PATTERNS_DETAILS: &str = "The value is any JSON, but for the tenant's \
+    `secret_patterns`, which adds to the secrets that are not stored with terminals: \
+    `{\"variable_names\": [], \"values\": []}`, each a list of at most 16 regular expressions of at \
+    most 256 bytes, in the syntax of Rust's `regex` crate. A value is a secret where a pattern \
+    matches, or its first group. An invalid pattern is refused with 422.";
 
 /// For whom a setting is, as the API spells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -80,6 +90,7 @@ pub(crate) fn operations() -> Vec<Operation> {
             .gives::<SettingView<'static>>()
             .tagged(),
         scoped(Operation::put(ONE, "setSetting", "Sets it"))
+            .details(SECRET_PATTERNS_DETAILS)
             .takes::<NewValue>()
             .gives::<SettingView<'static>>()
             .tagged(),
@@ -128,6 +139,13 @@ pub(crate) async fn set(app: Arc<App>, mut request: Request) -> Answer {
     checks::line("key", checks::NAME, &key)?;
     let NewValue { value } = request.json().await?;
     let (value, now) = (checks::json("value", VALUE_BYTES, value)?, app.clock.now());
+    if key == SECRET_PATTERNS {
+        if scope == ScopeName::User {
+            let message = "is a setting of the tenant: set it with `?scope=tenant`";
+            return Err(Problem::invalid_field("VALIDATION_FAILED", "key", message));
+        }
+        secret_rules("value", &value.0)?;
+    }
     let device = device(&request);
     let setting = caller::run(&app, &caller, |tx, identity| {
         let (app, device) = (&app, &device);

@@ -17,6 +17,7 @@ use coditect_store::{
         TerminalState,
     },
 };
+use futures_util::future::try_join;
 use hyper::header::{self, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -46,6 +47,11 @@ use crate::{
 const MOST_KEPT: usize = 100;
 /// The most of a client's blobs that one request writes.
 const BATCH: usize = 50;
+
+const SECRETS: &str = "Secrets are not stored. A variable that holds one by its name or value is \
+    dropped, unless the session's setting `kept_environment_vars` lists it; in titles and commands \
+    each secret is replaced by `***`. The tenant's setting `secret_patterns` adds to the built-in \
+    rules.";
 
 /// All that a page needs to look as it did.
 #[derive(Serialize, JsonSchema)]
@@ -176,11 +182,14 @@ pub(crate) fn operations() -> Vec<Operation> {
         ["getEditor", "putEditor", "changeEditor"],
         "The editor's tabs",
     ));
-    operations.extend(of_part::<TerminalState, Map<String, Value>>(
-        "/api/v5/sessions/{id}/terminal",
-        ["getTerminal", "putTerminal", "changeTerminal"],
-        "The terminals",
-    ));
+    operations.extend(
+        of_part::<TerminalState, Map<String, Value>>(
+            "/api/v5/sessions/{id}/terminal",
+            ["getTerminal", "putTerminal", "changeTerminal"],
+            "The terminals",
+        )
+        .map(|operation| operation.details(SECRETS)),
+    );
     operations.extend(of_part::<MemoryBody, MemoryBody>(
         "/api/v5/sessions/{id}/memory",
         ["getMemory", "putMemory", "changeMemory"],
@@ -291,10 +300,11 @@ pub(crate) async fn save(app: Arc<App>, mut request: Request, part: Document, ho
         let (conditions, body) = (&conditions, &body);
         async move {
             let session = mine(&tx, &identity, id).await?;
-            let before = part.read(&tx, &session).await?;
+            let (before, filter) =
+                try_join(part.read(&tx, &session), part.secret_filter(&tx, &session)).await?;
             conditions.require(Some(&before.tag()))?;
-            let after = part.parse(before.changed(how, body), &session)?;
-            part.write(&tx, &session, after, now).await
+            let after = part.parse(before.changed(how, body), &filter)?;
+            part.write(&tx, &session, (after, &filter), now).await
         }
     })
     .await?;

@@ -7,6 +7,7 @@ use coditect_store::{
     Transaction,
     model::{ClientSequence, Session, SessionId, StateQuota},
 };
+use futures_util::future::try_join;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -16,7 +17,7 @@ use crate::{
     handlers::{
         caller::{self, Caller},
         memory, merge_patch,
-        parts::{Document, How, Part, Stored},
+        parts::{Document, How, Part, SecretFilter, Stored},
         sessions::mine,
     },
     problem::Problem,
@@ -62,16 +63,18 @@ struct Draft {
 }
 
 enum Change {
-    /// The document as it becomes.
-    Document(Document, Map<String, Value>),
+    /// The document after the changes, and the secrets that are removed from it.
+    Document(Document, Map<String, Value>, Box<SecretFilter>),
     Memory(memory::Draft),
 }
 
 impl Draft {
     async fn of(tx: &Transaction, session: &Session, part: Part) -> Result<Self, Problem> {
         let (before, change) = if let Some(document) = part.document() {
-            let Stored { json, version } = document.read(tx, session).await?;
-            (version, Change::Document(document, json))
+            let (stored, filter) =
+                try_join(document.read(tx, session), document.secret_filter(tx, session)).await?;
+            let Stored { json, version } = stored;
+            (version, Change::Document(document, json, Box::new(filter)))
         } else {
             let draft = memory::Draft::of(tx, session).await?;
             (draft.version(), Change::Memory(draft))
@@ -87,10 +90,10 @@ impl Draft {
         quota: &StateQuota,
     ) -> Result<(), Problem> {
         match &mut self.change {
-            Change::Document(document, after) => {
+            Change::Document(document, after, filter) => {
                 let mut patched = after.clone();
                 merge_patch::merge(&mut patched, patch);
-                *after = document.parse(patched, session)?;
+                *after = document.parse(patched, filter)?;
                 Ok(())
             }
             Change::Memory(draft) => draft.apply((tx, session), (How::Merge, patch), quota).await,
@@ -189,8 +192,8 @@ async fn transact(
         let mut version = before;
         if is_changed {
             version = match change {
-                Change::Document(document, after) => {
-                    document.write(tx, &session, after, now).await?.version
+                Change::Document(document, after, filter) => {
+                    document.write(tx, &session, (after, &filter), now).await?.version
                 }
                 Change::Memory(draft) => draft.write(tx, &session, &quota, now).await?,
             };

@@ -193,6 +193,36 @@ async fn an_update_is_acknowledged_when_it_is_there_and_told_to_the_others() {
     two.expect_silence().await;
 }
 
+#[tokio::test]
+async fn secrets_of_a_terminal_are_not_stored_by_updates() {
+    let server = Running::start(&[]).await;
+    let desk = Desk::new(&server, "ada@example.org").await;
+    let patterns = json!({"value": {"values": ["acme-[0-9]+"]}});
+    let setting = "/api/v5/settings/secret_patterns?scope=tenant";
+    assert_eq!(desk.call(Call::put(setting).value(&patterns)).await.status, 200);
+    let (mut one, _) = Socket::open(&desk, "one").await;
+    let (mut two, _) = Socket::open(&desk, "two").await;
+    let history = json!(["export GH_PAT=x", "curl -u a:b e.org", "echo acme-7", "ls"]);
+    let vars = json!({"PGPASS": "x", "A": "acme-7", "PATH": "/bin"});
+    for (seq, main) in [
+        (1, json!({"command_history": history})),
+        (2, json!({"environment_vars": vars})),
+        (3, json!({"title": "tool --token abc"})),
+    ] {
+        one.update("terminal", seq, json!({"terminals": {"main": main}})).await;
+    }
+    for seq in 1..=3 {
+        assert_eq!(one.expect("ack").await["seq"], seq);
+    }
+    let expected = json!({
+        "title": "tool --token ***", "cwd": "", "environment_vars": {"PATH": "/bin"},
+        "command_history": ["export GH_PAT=***", "curl -u a:*** e.org", "echo ***", "ls"],
+    });
+    assert_eq!(desk.get("terminal").await.data()["terminals"]["main"], expected);
+    let told = two.expect("changed").await.to_string();
+    assert!(!told.contains("a:b") && !told.contains("acme"), "{told}");
+}
+
 /// Two servers in front of one store, which takes a cluster.
 #[tokio::test]
 async fn a_change_at_one_server_is_told_by_another() {

@@ -118,6 +118,61 @@ async fn histories_are_bounded_and_secrets_are_dropped_unless_they_are_named() {
 }
 
 #[tokio::test]
+async fn secrets_of_a_terminal_are_not_stored_by_put_or_patch() {
+    let server = Running::start(&[]).await;
+    let settings = json!({"kept_environment_vars": ["GH_PAT"]});
+    let desk = Desk::with_settings(&server, "ada@example.org", settings).await;
+    let main = json!({
+        "title": "curl -u a:b e.org",
+        "command_history": ["export GH_PAT=x", "git commit -m \"token: fix\"", "acme-0123"],
+        "environment_vars": {
+            "AWS_ACCESS_KEY_ID": "x", "DATABASE_URL": "x", "PGPASS": "x", "GH_PAT": "kept",
+            "MY_CREDENTIALS": "x", "APIKEY": "x", "REPLICA": "postgres://a:b@db/x", "ACME": "x",
+            "PATH": "/bin", "HOME": "/home/ada", "PGHOST": "db",
+        },
+    });
+    let state = json!({"terminals": {"main": main}});
+    let stored = |acme: &str, vars: Value| {
+        json!({"title": "curl -u a:*** e.org", "cwd": "", "environment_vars": vars,
+            "command_history": ["export GH_PAT=***", "git commit -m \"token: fix\"", acme]})
+    };
+    let kept =
+        json!({"ACME": "x", "GH_PAT": "kept", "HOME": "/home/ada", "PATH": "/bin", "PGHOST": "db"});
+    let expected = stored("acme-0123", kept);
+    assert_eq!(desk.put("terminal", &state).await.data()["terminals"]["main"], expected);
+    assert_eq!(desk.get("terminal").await.data()["terminals"]["main"], expected);
+    desk.put("terminal", &json!({})).await;
+    assert_eq!(desk.patch("terminal", &state).await.data()["terminals"]["main"], expected);
+
+    let path = "/api/v5/settings/secret_patterns";
+    let of_tenant = format!("{path}?scope=tenant");
+    let set =
+        |path: &str, value: Value| desk.call(Call::put(path).value(&json!({ "value": value })));
+    for (path, value, field) in [
+        (&*of_tenant, json!({"values": ["("]}), "value.values[0]"),
+        (&of_tenant, json!({"variable_names": vec!["a"; 17]}), "value.variable_names"),
+        (&of_tenant, json!([]), "value"),
+        (path, json!({}), "key"),
+    ] {
+        let refused = set(path, value).await;
+        assert_eq!((refused.status, refused.code()), (422, "VALIDATION_FAILED".into()), "{field}");
+        assert!(
+            String::from_utf8_lossy(&refused.body).contains(&format!("\"{field}\"")),
+            "{field}"
+        );
+    }
+    assert_eq!(desk.call(Call::get(path)).await.status, 404, "refused patterns change nothing");
+    let patterns = json!({"variable_names": ["^ACME$"], "values": ["acme-[0-9]+"]});
+    assert_eq!(set(&of_tenant, patterns).await.status, 200);
+    let kept = json!({"GH_PAT": "kept", "HOME": "/home/ada", "PATH": "/bin", "PGHOST": "db"});
+    let expected = stored("***", kept);
+    let touched = desk.patch("terminal", &json!({"active": "main"})).await.data();
+    assert_eq!(touched["terminals"]["main"], expected);
+    assert_eq!(desk.put("terminal", &state).await.data()["terminals"]["main"], expected);
+    assert_eq!(desk.get("restore").await.data()["terminal_state"]["terminals"]["main"], expected);
+}
+
+#[tokio::test]
 async fn an_edit_over_an_unseen_one_is_refused() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;

@@ -19,6 +19,7 @@ mod idempotency_entry;
 mod json;
 mod membership;
 mod message;
+mod secrets;
 mod session;
 mod session_memory;
 mod session_state;
@@ -49,6 +50,9 @@ pub use idempotency_entry::IdempotencyEntry;
 pub use json::{Json, JsonText};
 pub use membership::{Membership, MembershipRef, Role};
 pub use message::{Author, Message};
+pub use secrets::{
+    InvalidSecretPatterns, MAX_SECRET_PATTERN_BYTES, MAX_SECRET_PATTERNS, REDACTED, SecretRules,
+};
 pub use session::{Session, SessionType};
 pub use session_memory::{SessionMemory, StateQuota};
 pub use session_state::{
@@ -57,7 +61,7 @@ pub use session_state::{
 pub use setting::{Setting, SettingScope};
 pub use tenant::Tenant;
 pub use terminal_state::{
-    COMMAND_HISTORY_LIMIT, CommandHistory, EnvironmentVars, Terminal, TerminalState, is_secret,
+    COMMAND_HISTORY_LIMIT, CommandHistory, EnvironmentVars, Terminal, TerminalState,
 };
 pub use ticket::Ticket;
 pub use user::{User, UserStatus};

@@ -1,15 +1,17 @@
-//! What terminals were about, in the JSON that a client sends and in a record alike.
+//! The state of terminals, in the JSON that a client sends and in a record alike.
 //!
-//! What stays true of every [`TerminalState`], however it was made:
+//! Invariants of every [`TerminalState`] that is read by [`TerminalState::from_json`]:
 //!
-//! - A history holds its newest 1,000 commands and no more.
-//! - A variable whose name looks secret is in none, unless it was named by who made it. So it is
-//!   in no record either.
+//! - A history holds at most its newest 1,000 commands.
+//! - Secrets that [`SecretRules`] detect are redacted in titles and commands.
+//! - A variable that holds a secret is dropped unless the session keeps it by name.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+
+use super::SecretRules;
 
 /// The terminals of a session. It says what they were about, and nothing in it is ever run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,52 +29,66 @@ pub struct TerminalState {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Terminal {
-    /// What is written on it.
+    /// The title, with secrets replaced by `***`.
     pub title: String,
     /// The directory it is in.
     pub cwd: String,
-    /// What was run in it.
+    /// The commands that were run in it, with secrets replaced by `***`.
     pub command_history: CommandHistory,
-    /// What its commands were told.
+    /// The environment of its commands, without the variables that hold secrets.
     pub environment_vars: EnvironmentVars,
 }
 
 /// How many commands a [`CommandHistory`] holds.
 pub const COMMAND_HISTORY_LIMIT: usize = 1_000;
 
-/// The newest [`COMMAND_HISTORY_LIMIT`] commands, oldest first. In JSON it is a list; of a longer
-/// one the newest are taken.
+/// The newest [`COMMAND_HISTORY_LIMIT`] commands, oldest first, with secrets redacted by
+/// [`TerminalState::from_json`]. In JSON it is a list; of a longer one the newest are taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct CommandHistory(VecDeque<String>);
 
-/// Variables, by name, none of which [looks secret](is_secret) unless it was
-/// [named](Self::keeping). In JSON it is an object, of which those that look secret are left out.
+/// Variables by name, without those that [hold secrets](SecretRules::is_secret_variable) unless
+/// they are [kept by name](Self::keeping). In JSON it is an object, of which the secrets are dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct EnvironmentVars(BTreeMap<String, String>);
 
 impl TerminalState {
-    /// The state that `json` says, with the variables whose names are in `named` even where they
-    /// look secret. Without any it is what [`Deserialize`] gives.
+    /// Reads `json`, without the secrets that `rules` detect; variables in `kept` stay, whatever they
+    /// hold.
     ///
     /// # Errors
     ///
-    /// What of it is not as it should be.
-    pub fn from_json(json: &Value, named: &BTreeSet<String>) -> serde_json::Result<Self> {
-        let said: BTreeMap<String, Value> =
+    /// Fails if `json` has another shape.
+    pub fn from_json(
+        json: &Value,
+        rules: &SecretRules,
+        kept: &BTreeSet<String>,
+    ) -> serde_json::Result<Self> {
+        let sent: BTreeMap<String, Value> =
             json.get("terminals").map(Deserialize::deserialize).transpose()?.unwrap_or_default();
         let mut state = Self::deserialize(json)?;
         for (name, terminal) in &mut state.terminals {
-            let vars = said.get(name).and_then(|terminal| terminal.get("environment_vars"));
+            redact(&mut terminal.title, rules);
+            for command in &mut terminal.command_history.0 {
+                redact(command, rules);
+            }
+            let vars = sent.get(name).and_then(|terminal| terminal.get("environment_vars"));
             if let Some(vars) = vars {
                 let vars = Deserialize::deserialize(vars)?;
-                terminal.environment_vars = EnvironmentVars::keeping(vars, named);
+                terminal.environment_vars = EnvironmentVars::keeping(vars, rules, kept);
             }
         }
         Ok(state)
+    }
+}
+
+fn redact(text: &mut String, rules: &SecretRules) {
+    if let Some(redacted) = rules.redact(text) {
+        *text = redacted;
     }
 }
 
@@ -112,9 +128,13 @@ impl<'de> Deserialize<'de> for CommandHistory {
 }
 
 impl EnvironmentVars {
-    /// Those of `vars` that don't look secret, and those that are `named`.
-    pub fn keeping(mut vars: BTreeMap<String, String>, named: &BTreeSet<String>) -> Self {
-        vars.retain(|name, _| named.contains(name) || !is_secret(name));
+    /// Returns the variables in `kept`, and those in which `rules` detect no secret.
+    pub fn keeping(
+        mut vars: BTreeMap<String, String>,
+        rules: &SecretRules,
+        kept: &BTreeSet<String>,
+    ) -> Self {
+        vars.retain(|name, value| kept.contains(name) || !rules.is_secret_variable(name, value));
         Self(vars)
     }
 
@@ -130,20 +150,17 @@ impl EnvironmentVars {
 }
 
 impl<'de> Deserialize<'de> for EnvironmentVars {
-    /// From JSON, which is from outside, nothing that looks secret is taken. In a record is what
-    /// was kept.
+    /// Drops secrets from JSON, which comes from a client, by the built-in rules. A record is taken as
+    /// it is.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let from_outside = deserializer.is_human_readable();
         let vars = BTreeMap::deserialize(deserializer)?;
-        Ok(if from_outside { Self::keeping(vars, &BTreeSet::new()) } else { Self(vars) })
+        Ok(if from_outside {
+            Self::keeping(vars, &SecretRules::default(), &BTreeSet::new())
+        } else {
+            Self(vars)
+        })
     }
-}
-
-/// Whether a variable of this name looks as if its value were a secret: `*TOKEN*`, `*SECRET*`,
-/// `*PASSWORD*` or `*_KEY`, in letters of either case.
-pub fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_uppercase();
-    ["TOKEN", "SECRET", "PASSWORD"].iter().any(|part| name.contains(part)) || name.ends_with("_KEY")
 }
 
 #[cfg(test)]
@@ -186,17 +203,6 @@ mod tests {
     }
 
     #[test]
-    fn names_that_look_secret_are_known() {
-        for name in ["TOKEN", "GITHUB_TOKEN_2", "MySecret", "pgpassword", "AWS_ACCESS_KEY", "_key"]
-        {
-            assert!(is_secret(name), "{name}");
-        }
-        for name in ["LANG", "KEY", "KEYBOARD", "MONKEY", "A_KEYS", "PATH", ""] {
-            assert!(!is_secret(name), "{name}");
-        }
-    }
-
-    #[test]
     fn a_variable_that_looks_secret_is_dropped_unless_it_is_named() {
         let mut json = sent();
         json["terminals"]["main"]["environment_vars"] =
@@ -208,10 +214,13 @@ mod tests {
         let parsed: TerminalState = serde_json::from_value(json.clone()).unwrap();
         assert_eq!(vars(&parsed), ["LANG"]);
         let named = BTreeSet::from(["API_KEY".to_owned()]);
-        let kept = TerminalState::from_json(&json, &named).unwrap();
+        let kept = TerminalState::from_json(&json, &SecretRules::default(), &named).unwrap();
         assert_eq!(vars(&kept), ["API_KEY", "LANG"]);
         assert_eq!(kept.terminals["main"].environment_vars.value("API_KEY"), Some("k"));
-        assert_eq!(TerminalState::from_json(&json, &BTreeSet::new()).unwrap(), parsed);
+        assert_eq!(
+            TerminalState::from_json(&json, &SecretRules::default(), &BTreeSet::new()).unwrap(),
+            parsed
+        );
     }
 
     #[test]
@@ -219,10 +228,16 @@ mod tests {
         let named = BTreeSet::from(["API_KEY".to_owned()]);
         for terminals in [json!(7), json!({"main": 7}), json!({"main": {"cwd": null}})] {
             let json = json!({ "terminals": terminals });
-            assert!(TerminalState::from_json(&json, &named).is_err(), "{terminals}");
+            assert!(
+                TerminalState::from_json(&json, &SecretRules::default(), &named).is_err(),
+                "{terminals}"
+            );
         }
         for json in [json!(7), json!({"terminals": {"m": {"environment_vars": {"API_KEY": 7}}}})] {
-            assert!(TerminalState::from_json(&json, &named).is_err(), "{json}");
+            assert!(
+                TerminalState::from_json(&json, &SecretRules::default(), &named).is_err(),
+                "{json}"
+            );
         }
     }
 }
