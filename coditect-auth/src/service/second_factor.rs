@@ -103,8 +103,8 @@ impl Factor {
 impl Auth {
     /// Creates a secret for the authenticator app of the caller, who shows their password: an access
     /// token alone must not decide what its owner signs in with (OWASP ASVS 5, 7.5.1). It replaces one
-    /// that is not confirmed. Until [`confirm_factor`](Self::confirm_factor), within
-    /// [`FACTOR_SETUP_LIFE`], no code is asked for.
+    /// that is not confirmed. Until [`confirm_factor`](Self::confirm_factor), within 15
+    /// minutes, no code is asked for.
     ///
     /// # Errors
     ///
