@@ -253,7 +253,7 @@ test('the other records go to and fro', async (t) => {
     ['layout/main'],
   );
   assert.ok((await first.audit()).items.length > 0);
-  assert.equal((await first.tenant.mine())[0].own, true);
+  assert.equal((await first.tenant.mine()).items[0].own, true);
   const token = await first.tokens.create({ name: 'ci', scopes: ['sessions:read'] });
   assert.match(token.token, /./);
   assert.equal((await first.health()).status, 'ok');
