@@ -55,8 +55,10 @@ pub(crate) fn database_file(bytes: &[u8]) {
     while !input.is_empty() {
         let [file, a, b, c, other] = input.array();
         let at = usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap();
+        // The reserve has blocks and no bytes.
+        let mut files: Vec<_> = files.iter_mut().filter(|(_, bytes)| !bytes.is_empty()).collect();
         let file = usize::from(file) % files.len();
-        let (name, bytes) = files.iter_mut().nth(file).unwrap();
+        let (name, bytes) = &mut files[file];
         let at = at % bytes.len();
         bytes[at] ^= other;
         damaged.push(name.clone());
