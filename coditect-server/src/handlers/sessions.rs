@@ -37,6 +37,9 @@ const ACCESS_NOTED_EVERY: TimeDelta = TimeDelta::minutes(1);
 
 /// The types, as the API spells them.
 const TYPES: [&str; 3] = ["workspace", "ai-studio", "theia"];
+/// The same where a type may be left to the server.
+const OPTIONAL_TYPES: [Option<&str>; 4] =
+    [Some("workspace"), Some("ai-studio"), Some("theia"), None];
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -44,7 +47,7 @@ const TYPES: [&str; 3] = ["workspace", "ai-studio", "theia"];
 struct NewSession {
     #[schemars(length(max = 200), regex(pattern = operation::LINE))]
     name: String,
-    #[schemars(extend("enum" = TYPES))]
+    #[schemars(extend("enum" = OPTIONAL_TYPES))]
     #[serde(default, rename = "type")]
     session_type: Option<TypeName>,
     #[schemars(regex(pattern = operation::ABSOLUTE))]

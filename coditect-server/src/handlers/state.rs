@@ -177,20 +177,20 @@ pub(crate) fn operations() -> Vec<Operation> {
         .takes::<Batch>()
         .gives::<BatchDone>(),
     ];
-    operations.extend(of_part::<EditorState, Map<String, Value>>(
+    operations.extend(of_part::<EditorState>(
         "/api/v5/sessions/{id}/editor",
         ["getEditor", "putEditor", "changeEditor"],
         "The editor's tabs",
     ));
     operations.extend(
-        of_part::<TerminalState, Map<String, Value>>(
+        of_part::<TerminalState>(
             "/api/v5/sessions/{id}/terminal",
             ["getTerminal", "putTerminal", "changeTerminal"],
             "The terminals",
         )
         .map(|operation| operation.details(SECRETS)),
     );
-    operations.extend(of_part::<MemoryBody, MemoryBody>(
+    operations.extend(of_part::<MemoryBody>(
         "/api/v5/sessions/{id}/memory",
         ["getMemory", "putMemory", "changeMemory"],
         "What agents remember",
@@ -198,7 +198,7 @@ pub(crate) fn operations() -> Vec<Operation> {
     operations
 }
 
-fn of_part<T: JsonSchema + DeserializeOwned, P: JsonSchema + DeserializeOwned>(
+fn of_part<T: JsonSchema + DeserializeOwned>(
     path: &'static str,
     [get, put, change]: [&'static str; 3],
     what: &'static str,
@@ -206,7 +206,7 @@ fn of_part<T: JsonSchema + DeserializeOwned, P: JsonSchema + DeserializeOwned>(
     [
         Operation::get(path, get, what).gives::<T>().tagged(),
         Operation::put(path, put, what).takes::<T>().gives::<T>().tagged(),
-        Operation::patch(path, change, what).merges::<P>().gives::<T>().tagged(),
+        Operation::patch(path, change, what).merges_into::<T>().gives::<T>().tagged(),
     ]
 }
 

@@ -173,6 +173,13 @@ fn parameters() -> Value {
             "schema": {"type": "string", "minLength": 1, "pattern": pattern},
         })
     };
+    // A date that cannot be read is ignored (RFC 9110, 13.1.3).
+    let date = |name: &str, description: &str| {
+        json!({
+            "name": name, "in": "header", "description": description,
+            "schema": {"type": "string"},
+        })
+    };
     let tags = r#"^(\*|(W/)?"[!#-+--~]*"( *, *(W/)?"[!#-+--~]*")*)$"#;
     json!({
         "If-Match": header("If-Match", tags, "Only what has one of these tags is read or changed: else 412."),
@@ -181,15 +188,13 @@ fn parameters() -> Value {
             tags,
             "What has one of these tags is not read again (304), nor changed (412); `*` is any.",
         ),
-        "If-Modified-Since": header(
+        "If-Modified-Since": date(
             "If-Modified-Since",
-            "",
             "A date of HTTP: a record that was not modified since is not read again (304). Ignored beside \
              If-None-Match, and for records without Last-Modified.",
         ),
-        "If-Unmodified-Since": header(
+        "If-Unmodified-Since": date(
             "If-Unmodified-Since",
-            "",
             "A date of HTTP: only a record that was not modified since is read or changed: else 412. \
              Ignored beside If-Match, which misses no change within a second, and for records without \
              Last-Modified.",

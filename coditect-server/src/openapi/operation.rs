@@ -198,6 +198,12 @@ impl Operation {
         self.body(Body::json::<T>(PATCH))
     }
 
+    /// Takes a merge patch of a `T`: any of its members, none of them required.
+    pub(crate) fn merges_into<T: JsonSchema>(self) -> Self {
+        let body = Body::json::<Map<String, Value>>(PATCH);
+        self.body(Body { shape: Some(patch_shape::<T>), ..body })
+    }
+
     /// Takes bytes of any kind.
     pub(crate) fn takes_bytes(self) -> Self {
         let media_types = &["application/octet-stream"];
@@ -492,6 +498,12 @@ impl Body {
 
 fn shape<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
+}
+
+fn patch_shape<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = T::json_schema(generator);
+    schema.remove("required");
+    schema
 }
 
 /// What part of the API a path is of.
