@@ -1,5 +1,8 @@
 """What a valid request cannot know from its description alone."""
 
+import re
+import unicodedata
+
 import schemathesis
 
 # A condition or a key that is empty is none, though a header may be empty.
@@ -22,6 +25,22 @@ def whole(value):
     return value
 
 
+# Names have no invisible or bidirectional characters, which no pattern of the description lists.
+NAMES = ["name", "title", "first_name", "last_name", "firstName", "lastName", "key"]
+INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\ufff0-\uffff\U000e0000-\U000e0fff]")
+
+
+def visible(text):
+    kept = "".join(c for c in INVISIBLE.sub("", text) if unicodedata.category(c)[0] != "C")
+    return kept if kept.strip() else "x"
+
+
+def named(fields):
+    for name in NAMES:
+        if isinstance(fields.get(name), str) and fields[name]:
+            fields[name] = visible(fields[name])
+
+
 @schemathesis.hook
 def before_call(context, case, kwargs):
     if case.meta is None or not case.meta.generation.mode.is_positive:
@@ -39,6 +58,9 @@ def before_call(context, case, kwargs):
     if "version" in query:
         query.pop("versions", None)
     case.body = whole(case.body)
+    if case.path_parameters:
+        named(case.path_parameters)
     if isinstance(case.body, dict):
+        named(case.body)
         for name in REFERENCES:
             case.body.pop(name, None)
