@@ -23,7 +23,7 @@ use std::{
 use argon2::{Argon2, PasswordHash, PasswordVerifier as _};
 use clap::Parser;
 use coditect_auth::{
-    AccessSettings, Auth, Device, HashParams, Hasher, JwksVerifier, MasterKey, Password,
+    AccessSettings, Auth, ClientInfo, HashParams, Hasher, JwksVerifier, MasterKey, Password,
     Registration, Settings, entities,
 };
 use coditect_benches::{
@@ -150,7 +150,7 @@ async fn opened(folder: &std::path::Path, clock: &Clock) -> Outcome<Auth> {
 async fn register(auth: &Auth, number: usize) -> Outcome<Tokens> {
     let email = &format!("user{number}@example.org");
     let new = Registration { email, password: PASSWORD, first_name: None, last_name: None };
-    let tokens = auth.register(new, &Device::default()).await?.tokens;
+    let tokens = auth.register(new, &ClientInfo::default()).await?.tokens;
     let text = |text: &str| text.to_owned();
     Ok(Tokens { access: text(tokens.access.expose()), refresh: text(tokens.refresh.expose()) })
 }
@@ -209,7 +209,7 @@ async fn refreshes(turn: Duration, auth: &Auth, tokens: &mut [String]) -> Outcom
     let (started, done) = (Instant::now(), AtomicU64::new(0));
     let clients = tokens.iter_mut().map(|token| async {
         while started.elapsed() < turn {
-            let next = auth.refresh(token, None, &Device::default()).await?;
+            let next = auth.refresh(token, None, &ClientInfo::default()).await?;
             next.refresh.expose().clone_into(token);
             done.fetch_add(1, Ordering::Relaxed);
         }

@@ -4,8 +4,8 @@
 //! `cargo run -p coditect-examples --bin authenticate`
 
 use coditect_auth::{
-    Auth, Credential, Device, Error, MasterKey, NewToken, Registration, Scope, Scopes, Settings,
-    SignIn, entities,
+    Auth, ClientInfo, Credential, Error, MasterKey, NewToken, Registration, Scope, Scopes,
+    Settings, SignIn, entities,
 };
 use coditect_store::{
     Clock, Store,
@@ -44,7 +44,8 @@ async fn main() -> Result<(), Error> {
     let store = entities(Store::options()).open(Database::scratch()?).await?;
     let (master, clock) = (MasterKey::generate()?, Clock::system());
     let auth = Auth::open(store.clone(), master, clock, Settings::default()).await?;
-    let (email, password, device) = ("ada@example.org", "correct horse battery", Device::default());
+    let (email, password, device) =
+        ("ada@example.org", "correct horse battery", ClientInfo::default());
     let new = Registration { email, password, first_name: None, last_name: None };
     auth.register(new, &device).await?;
     let sign_in = SignIn { email, password, code: None, tenant: None };

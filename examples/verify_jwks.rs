@@ -3,7 +3,7 @@
 //! `cargo run -p coditect-examples --bin verify_jwks`
 
 use coditect_auth::{
-    AccessSettings, Auth, Device, Error, JwksVerifier, MasterKey, Registration, Settings,
+    AccessSettings, Auth, ClientInfo, Error, JwksVerifier, MasterKey, Registration, Settings,
     TokenError, entities,
 };
 use coditect_store::{Clock, Store, engine::Database};
@@ -47,7 +47,7 @@ async fn main() -> Result<(), Error> {
         first_name: None,
         last_name: None,
     };
-    let ada = auth.register(new, &Device::default()).await?;
+    let ada = auth.register(new, &ClientInfo::default()).await?;
 
     let verifier = JwksVerifier::new(&auth.jwks(), AccessSettings::default())?;
     let mut billing = Billing { verifier, clock };
@@ -57,7 +57,7 @@ async fn main() -> Result<(), Error> {
     // Two rotations later the key that signs is one that it has never seen.
     auth.rotate_keys().await?;
     auth.rotate_keys().await?;
-    let tokens = auth.refresh(ada.tokens.refresh.expose(), None, &Device::default()).await?;
+    let tokens = auth.refresh(ada.tokens.refresh.expose(), None, &ClientInfo::default()).await?;
     assert_eq!(billing.whose_bill(tokens.access.expose(), || auth.jwks())?, bill);
 
     // Nobody else's tokens are taken, and no refresh tokens.

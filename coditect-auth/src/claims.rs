@@ -33,7 +33,7 @@ pub struct Claims {
     pub tenant_id: TenantId,
     /// The user's own tenant, where that is another.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub home_tenant_id: Option<TenantId>,
+    pub primary_tenant_id: Option<TenantId>,
     /// The membership that it is for, where that is another: the token ends with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub membership_id: Option<MembershipId>,
@@ -61,7 +61,7 @@ pub struct Claims {
 impl Claims {
     /// The user's own tenant, where their record and their sessions are.
     pub fn home(&self) -> TenantId {
-        self.home_tenant_id.unwrap_or(self.tenant_id)
+        self.primary_tenant_id.unwrap_or(self.tenant_id)
     }
 }
 

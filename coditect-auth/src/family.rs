@@ -43,7 +43,7 @@
 //! **A valid tag with an unknown secret.** The tag proves that this installation issued the token. A
 //! secret that differs from the stored one of its generation means that the store was restored from an
 //! older copy and has diverged, or that the keys have leaked. Neither shows that *this* family's holder
-//! was robbed, so nothing is revoked: [`Decision::Diverged`], an alarm. Hashes of generations before the
+//! was robbed, so nothing is revoked: [`Decision::StoreDiverged`], an alarm. Hashes of generations before the
 //! previous one are not stored; for those the tag is sufficient proof that they were replaced, and they
 //! end the family.
 
@@ -131,16 +131,16 @@ pub enum Decision {
     /// Store [`rotated`]; give the successor.
     Rotate,
     /// Write nothing; compute and give the successor by the *stored* salt.
-    Repeat,
+    ReplayWithinGrace,
     /// Store [`revoked`] for [`RevocationReason::Reuse`] with an audit entry, commit, then refuse: 401
     /// `REFRESH_REUSED`.
     Reused,
     /// The token is newer than the store, which was set back. Write an alarm, revoke nothing, refuse:
     /// 401 `REFRESH_INVALID`.
-    Ahead,
+    TokenAheadOfStore,
     /// The token was made here, but the store knows another one of its generation. As for
-    /// [`Ahead`](Self::Ahead).
-    Diverged,
+    /// [`TokenAheadOfStore`](Self::TokenAheadOfStore).
+    StoreDiverged,
     /// The session is over by itself. Refuse: 401 `SESSION_EXPIRED`.
     Expired,
     /// The session was ended, or is unknown, or its user may not sign in. Refuse: 401
@@ -174,14 +174,14 @@ pub fn decide(
         return Decision::Expired;
     }
     if presented.generation > session.generation {
-        return Decision::Ahead;
+        return Decision::TokenAheadOfStore;
     }
     match session.generation - presented.generation {
         0 if same(&presented.secret_hash, &session.secret_hash) => Decision::Rotate,
-        0 => Decision::Diverged,
-        1 if !is_previous(session, presented) => Decision::Diverged,
-        1 if is_own_rotation(session, &presented.salt) => Decision::Repeat,
-        1 if may_repeat(session, now, grace) => Decision::Repeat,
+        0 => Decision::StoreDiverged,
+        1 if !is_previous(session, presented) => Decision::StoreDiverged,
+        1 if is_own_rotation(session, &presented.salt) => Decision::ReplayWithinGrace,
+        1 if may_repeat(session, now, grace) => Decision::ReplayWithinGrace,
         _ => Decision::Reused,
     }
 }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::{
-    AccessSettings, AccessTokens, Claims, Error, JwksVerifier, Kid, RefreshKeys, RootKey,
+    AccessSettings, AccessTokens, Claims, Error, JwksVerifier, KeyId, RefreshKeys, RootKey,
     SigningKey, TokenError,
     keys::VerifyingKeys,
     opaque::Kind,
@@ -106,7 +106,7 @@ const LEEWAY: i64 = 5;
 /// The key that signs, and another one that is known.
 static KEYS: LazyLock<(SigningKey, VerifyingKeys)> = LazyLock::new(|| {
     let key =
-        |id, seed| SigningKey::from_seed(Kid(Uuid::from_u128(id)), &Zeroizing::new([seed; 32]));
+        |id, seed| SigningKey::from_seed(KeyId(Uuid::from_u128(id)), &Zeroizing::new([seed; 32]));
     let all = vec![key(7, 9).verifying_key(), key(8, 10).verifying_key()];
     (key(7, 9), VerifyingKeys::new(all))
 });
@@ -186,7 +186,7 @@ fn says_what_is_right(header: &[u8], claims: &[u8]) {
     for (name, id) in ids {
         assert_eq!(said[name].as_str().unwrap().parse(), Ok(id));
     }
-    assert_eq!(said.get("home_tenant_id").is_some(), accepted.home_tenant_id.is_some());
+    assert_eq!(said.get("primary_tenant_id").is_some(), accepted.primary_tenant_id.is_some());
     // It ends, also where it is remembered; and nobody else can have signed it.
     if let Some(end) =
         accepted.exp.checked_add(LEEWAY).and_then(|end| DateTime::from_timestamp(end, 0))

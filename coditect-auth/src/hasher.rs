@@ -8,7 +8,7 @@
 //! - 128 more may wait, which on two cores is a second or two; the next is refused with
 //!   [`Error::Busy`] at once. One that waits holds no more than its password. So a flood of logins is
 //!   bounded in memory and in time.
-//! - A password for an account that doesn't exist costs a hash too: [`Hasher::verify_absent`].
+//! - A password for an account that doesn't exist costs a hash too: [`Hasher::verify_dummy`].
 //!
 //! A stored hash is refused before it is computed when it asks for more memory or time than any that
 //! this service would make: a damaged or planted record is no way to take the server down. One that asks
@@ -61,7 +61,7 @@ pub struct Hasher {
     memory: Arc<Mutex<Vec<Memory>>>,
 }
 
-/// Held from admission to the end of the hash.
+/// CachedKeyRing from admission to the end of the hash.
 struct Permits {
     _admitted: OwnedSemaphorePermit,
     _running: OwnedSemaphorePermit,
@@ -130,7 +130,7 @@ impl Hasher {
     /// # Errors
     ///
     /// [`Error::Busy`] just as `verify` would.
-    pub async fn verify_absent(&self, password: &Password) -> Result<(), Error> {
+    pub async fn verify_dummy(&self, password: &Password) -> Result<(), Error> {
         self.verify(password, &self.absent).await.map(|_| ())
     }
 
@@ -241,7 +241,7 @@ mod tests {
         let made = hasher.hash(&password("testpass123")).await.unwrap();
         let params_of = |phc: &str| phc.rsplitn(3, '$').last().map(str::to_owned);
         assert_eq!(params_of(&hasher.absent), params_of(&made));
-        hasher.verify_absent(&password("testpass123")).await.unwrap();
+        hasher.verify_dummy(&password("testpass123")).await.unwrap();
     }
 
     /// Occupies the one permit until the sender is dropped.
@@ -276,7 +276,7 @@ mod tests {
         }
         let refused = hasher.hash(&password("testpass123")).await;
         assert!(matches!(refused, Err(Error::Busy)));
-        let refused = hasher.verify_absent(&password("testpass123")).await;
+        let refused = hasher.verify_dummy(&password("testpass123")).await;
         assert!(matches!(refused, Err(Error::Busy)));
 
         drop(release);

@@ -23,7 +23,7 @@
 //! | [`scope`] | what a personal access token may do |
 //! | [`throttle`] | who waits after failures |
 //! | [`model`] | the records of identity, beside users and logins |
-//! | [`courier`] | how what only its addressee is to have gets there |
+//! | [`mailer`] | how what only its addressee is to have gets there |
 //! | [`family`] | the life of a refresh token family, as a pure function |
 //! | [`service`] | registering, signing in, refreshing, signing out, authenticating: the transactions |
 //! | [`error`] | the one error, by what a caller can do about it |
@@ -35,7 +35,6 @@
 
 pub mod access;
 pub mod claims;
-pub mod courier;
 pub mod email;
 pub mod error;
 pub mod family;
@@ -44,6 +43,7 @@ pub mod family;
 pub mod fuzzing;
 pub mod hasher;
 pub mod keys;
+pub mod mailer;
 pub mod master_key;
 pub mod model;
 mod opaque;
@@ -61,25 +61,27 @@ pub mod throttle;
 
 pub use access::{AccessSettings, AccessTokens, JwksVerifier, Minted, TokenError};
 pub use claims::{Claims, TokenId};
-pub use courier::{Courier, LogCourier, Notice};
 pub use email::{Email, EmailError};
 pub use error::Error;
 pub use family::{Decision, Lifetimes, Presented, Stored};
 pub use hasher::{HashParams, Hasher, Peppers, Verdict};
 pub use keys::{
-    Algorithm, KeyError, KeyRing, KeyState, Kid, SealedKey, SealedRoot, SigningKey, VerifyingKey,
+    Algorithm, KeyError, KeyId, KeyRing, KeyState, SealedKey, SigningKey, VerifyingKey,
+    WrappedRootKey,
 };
+pub use mailer::{LogMailer, Mailer, Notice};
 pub use password::PasswordError;
 pub use refresh::{RefreshKeys, RefreshToken, Salt};
 pub use scope::{Scope, ScopeError, Scopes};
 pub use second_factor::{FactorSecret, RecoveryCodes};
 pub use secret::{
-    AccessToken, MasterKey, OpaqueText, Password, PepperKey, RefreshSecret, RefreshText, RootKey,
+    AccessToken, EncodedRefreshToken, MasterKey, OpaqueToken, Password, PepperKey, RefreshSecret,
+    RootKey,
 };
 pub use service::{
-    Action, AddressProof, Auth, Credential, DEVICE_NAME_CHARS, Device, FRESH_LOGIN, IDE_SCOPE,
-    INVITATION_LIFE, Identity, MAX_LOGINS, MAX_RESETS, Member, NewFactor, NewInvitation, NewTicket,
-    NewToken, PERSONAL_TOKEN_LIFE, Pass, Purge, RESET_LIFE, Registration, RegistrationMode,
+    Action, AddressProof, Auth, AuthMethod, ClientInfo, Credential, DEVICE_NAME_CHARS, FRESH_LOGIN,
+    IDE_SCOPE, INVITATION_LIFE, Identity, MAX_LOGINS, MAX_RESETS, Member, NewFactor, NewInvitation,
+    NewTicket, NewToken, PERSONAL_TOKEN_LIFE, Purge, RESET_LIFE, Registration, RegistrationMode,
     Settings, SignIn, SignUp, SignedIn, TICKET_LIFE, TOKEN_NAME_CHARS, Tokens, VERIFICATION_LIFE,
-    Via, entities, master_key_at, replace_master_key, replace_master_key_at,
+    VerifiedCredential, entities, master_key_at, replace_master_key, replace_master_key_at,
 };

@@ -12,7 +12,7 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::{Error, OpaqueText, random::random};
+use crate::{Error, OpaqueToken, random::random};
 
 /// What a token is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +42,12 @@ impl Kind {
     }
 
     /// A new random token, and what is kept of it.
-    pub(crate) fn generate(self) -> Result<(OpaqueText, [u8; 32]), Error> {
+    pub(crate) fn generate(self) -> Result<(OpaqueToken, [u8; 32]), Error> {
         let secret = random::<32>()?;
         let mut text = Zeroizing::new(String::with_capacity(64));
         text.push_str(self.prefix());
         BASE64_URL_SAFE_NO_PAD.encode_string(secret.as_slice(), &mut text);
-        Ok((OpaqueText::new(text), Sha256::digest(secret.as_slice()).into()))
+        Ok((OpaqueToken::new(text), Sha256::digest(secret.as_slice()).into()))
     }
 
     /// What would be kept of `text`, if it is a token of this kind. One token has one text.

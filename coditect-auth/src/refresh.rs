@@ -33,7 +33,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::{
-    Error, RefreshSecret, RefreshText, RootKey,
+    EncodedRefreshToken, Error, RefreshSecret, RootKey,
     random::random,
     secret::Subkey,
     subkey::{Purpose, mac},
@@ -103,7 +103,7 @@ impl RefreshKeys {
     }
 
     /// The token as text.
-    pub fn encode(&self, token: &RefreshToken) -> RefreshText {
+    pub fn encode(&self, token: &RefreshToken) -> EncodedRefreshToken {
         let mut bytes = Zeroizing::new([0; LENGTH]);
         bytes[0] = VERSION;
         bytes[FAMILY..GENERATION].copy_from_slice(token.family.0.as_bytes());
@@ -115,7 +115,7 @@ impl RefreshKeys {
         let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + ENCODED_LENGTH));
         text.push_str(PREFIX);
         BASE64_URL_SAFE_NO_PAD.encode_string(bytes.as_slice(), &mut text);
-        RefreshText::new(text)
+        EncodedRefreshToken::new(text)
     }
 
     /// Reads a token that [`encode`](Self::encode) made under the same root key.

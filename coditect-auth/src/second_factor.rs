@@ -16,7 +16,7 @@ use subtle::ConstantTimeEq as _;
 use totp_rs::{Builder, Secret, Totp};
 use zeroize::Zeroizing;
 
-use crate::{Error, OpaqueText, random::random};
+use crate::{Error, OpaqueToken, random::random};
 
 pub use crate::secret::FactorSecret;
 
@@ -101,7 +101,7 @@ impl FactorSecret {
 
 /// Recovery codes that were just made.
 #[derive(Debug)]
-pub struct RecoveryCodes(Vec<OpaqueText>);
+pub struct RecoveryCodes(Vec<OpaqueToken>);
 
 impl RecoveryCodes {
     /// Ten new ones.
@@ -119,14 +119,14 @@ impl RecoveryCodes {
                 }
                 text.push(char::from(ALPHABET[usize::from(byte % 32)]));
             }
-            Ok(OpaqueText::new(text))
+            Ok(OpaqueToken::new(text))
         };
         (0..RECOVERY_CODES).map(one).collect::<Result<_, Error>>().map(Self)
     }
 
     /// For their owner, once: `ABCDE-FGHJK`.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(OpaqueText::expose)
+        self.0.iter().map(OpaqueToken::expose)
     }
 
     /// What is kept of them.

@@ -62,11 +62,11 @@ secrets! {
     /// The part of a refresh token that is known to its holder alone; the store has its hash.
     RefreshSecret: [u8; 32] => [u8; 32];
     /// A refresh token as text, ready to be given to its holder.
-    RefreshText: String => str;
+    EncodedRefreshToken: String => str;
     /// What an authenticator app makes its codes of.
     FactorSecret: [u8; 20] => [u8; 20];
     /// An opaque token as text, ready to be given to its holder.
-    OpaqueText: String => str;
+    OpaqueToken: String => str;
     /// A signed access token, ready to be given to its holder.
     AccessToken: String => str;
 }

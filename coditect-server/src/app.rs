@@ -7,7 +7,7 @@ use std::{env, fs, path::Path, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use coditect_auth::{
-    AccessSettings, Auth, Lifetimes, LogCourier, MasterKey, Peppers, Settings, entities,
+    AccessSettings, Auth, Lifetimes, LogMailer, MasterKey, Peppers, Settings, entities,
     master_key_at,
 };
 use coditect_store::{
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Config, CourierKind, RegistrationMode},
+    config::{Config, MailerKind, RegistrationMode},
     frontend::Frontend,
     handlers::memory::Memories,
     http::output::Output,
@@ -86,9 +86,9 @@ impl App {
         let settings = Settings::default()
             .access(AccessSettings::default().ttl(time_delta(config.access_ttl)))
             .lifetimes(Lifetimes::default().grace(time_delta(config.refresh_grace)))
-            .courier(match config.courier {
-                CourierKind::None => None,
-                CourierKind::Log => Some(Arc::new(LogCourier)),
+            .mailer(match config.mailer {
+                MailerKind::None => None,
+                MailerKind::Log => Some(Arc::new(LogMailer)),
             })
             .registration(match config.registration {
                 RegistrationMode::Open => coditect_auth::RegistrationMode::Open,

@@ -130,8 +130,8 @@ pub struct Config {
 
     /// How what is for one address gets there: password resets and invitations. `none` sends nothing;
     /// `log` writes tokens to the log, and is for trying the server out.
-    #[arg(long, env = "CODITECT_COURIER", value_name = "COURIER", default_value = "none")]
-    pub courier: CourierKind,
+    #[arg(long, env = "CODITECT_MAILER", value_name = "MAILER", default_value = "none")]
+    pub mailer: MailerKind,
 
     /// Folder of a frontend to serve instead of the program's own; read once, at the start.
     #[arg(long, env = "CODITECT_FRONTEND", value_name = "FOLDER")]
@@ -225,7 +225,7 @@ pub enum RegistrationMode {
 /// How tokens get to the addresses that they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[non_exhaustive]
-pub enum CourierKind {
+pub enum MailerKind {
     /// They don't.
     None,
     /// They are in the log.

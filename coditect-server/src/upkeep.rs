@@ -70,7 +70,7 @@ pub(crate) async fn run(app: Arc<App>) {
         () = remove_retired(&app) => {}
         () = reclaim(&app) => {}
         () = renew_read_leases(&app) => {}
-        () = keep_keys(&app) => {}
+        () = rotate_due_keys(&app) => {}
         () = telemetry::keep() => {}
     }
 }
@@ -98,7 +98,7 @@ async fn renew_read_leases(app: &App) {
     }
 }
 
-async fn keep_keys(app: &App) {
+async fn rotate_due_keys(app: &App) {
     let mut due = time::interval(KEYS_KEPT_EVERY);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -106,7 +106,7 @@ async fn keep_keys(app: &App) {
             _ = due.tick() => {}
             () = keys_rotated(app) => {}
         }
-        told("the signing keys could not be kept", app.auth.keep_keys().await);
+        told("the signing keys could not be kept", app.auth.rotate_due_keys().await);
     }
 }
 

@@ -40,8 +40,8 @@ impl AccessTokens {
         let claims = Claims {
             sub: session.user_id,
             tenant_id: session.active_tenant(),
-            home_tenant_id: session.acts_in.map(|_| session.tenant_id),
-            membership_id: session.acts_in.map(|membership| membership.membership_id),
+            primary_tenant_id: session.active_membership.map(|_| session.tenant_id),
+            membership_id: session.active_membership.map(|membership| membership.membership_id),
             email: email.to_owned(),
             session_id: session.id,
             token_family: session.token_family,

@@ -144,7 +144,7 @@ impl AccessTokens {
             sub: claims.id("sub")?,
             session_id: claims.id("session_id")?,
             tenant_id: claims.id("tenant_id")?,
-            home_tenant_id: claims.optional_id("home_tenant_id")?,
+            primary_tenant_id: claims.optional_id("primary_tenant_id")?,
             membership_id: claims.optional_id("membership_id")?,
             token_family: claims.id("token_family")?,
             token_generation: claims.number("token_generation")?,

@@ -42,7 +42,7 @@ fn session(secret_hash: [u8; 32]) -> AuthSession {
         user_agent: None,
         ip: None,
         name: None,
-        acts_in: None,
+        active_membership: None,
         confirmed_at: None,
         login_epoch: EPOCH,
     }
@@ -135,9 +135,9 @@ fn row_3_the_newest_token_rotates() {
 fn row_4_the_token_before_is_repeated_up_to_the_end_of_the_grace_and_then_is_reuse() {
     let session = once_rotated();
     let token = presented(0, FIRST);
-    assert_eq!(ask(&session, &token, after(0)), Decision::Repeat);
-    assert_eq!(ask(&session, &token, after(9)), Decision::Repeat);
-    assert_eq!(ask(&session, &token, after(10)), Decision::Repeat);
+    assert_eq!(ask(&session, &token, after(0)), Decision::ReplayWithinGrace);
+    assert_eq!(ask(&session, &token, after(9)), Decision::ReplayWithinGrace);
+    assert_eq!(ask(&session, &token, after(10)), Decision::ReplayWithinGrace);
     let past = after(10) + TimeDelta::microseconds(1);
     assert_eq!(ask(&session, &token, past), Decision::Reused);
     assert_eq!(ask(&session, &token, after(11)), Decision::Reused);
@@ -159,7 +159,7 @@ fn row_4_a_grace_of_zero_is_none_even_when_the_clock_goes_backwards() {
 #[test]
 fn row_4_a_clock_that_goes_backwards_does_not_read_as_theft() {
     let session = once_rotated();
-    assert_eq!(ask(&session, &presented(0, FIRST), after(-3600)), Decision::Repeat);
+    assert_eq!(ask(&session, &presented(0, FIRST), after(-3600)), Decision::ReplayWithinGrace);
 }
 
 #[test]
@@ -167,16 +167,16 @@ fn predecessor_of_an_unconfirmed_rotation_is_repeated_up_to_the_expiry() {
     let session = unconfirmed();
     let last = session.expires_at() - TimeDelta::microseconds(1);
     for now in [after(0), after(11), after(86_400), after(-3_600), last] {
-        assert_eq!(ask(&session, &presented(0, FIRST), now), Decision::Repeat);
+        assert_eq!(ask(&session, &presented(0, FIRST), now), Decision::ReplayWithinGrace);
     }
     assert_eq!(ask(&session, &presented(0, FIRST), session.expires_at()), Decision::Expired);
-    assert_eq!(ask(&session, &presented(0, OTHER), after(60)), Decision::Diverged);
+    assert_eq!(ask(&session, &presented(0, OTHER), after(60)), Decision::StoreDiverged);
 }
 
 #[test]
 fn grace_is_counted_from_the_confirmation() {
     let session = confirmed(&unconfirmed(), 1, after(3_600)).unwrap();
-    assert_eq!(ask(&session, &presented(0, FIRST), after(3_610)), Decision::Repeat);
+    assert_eq!(ask(&session, &presented(0, FIRST), after(3_610)), Decision::ReplayWithinGrace);
     assert_eq!(ask(&session, &presented(0, FIRST), after(3_611)), Decision::Reused);
 }
 
@@ -203,7 +203,7 @@ fn unconfirmed_as(session: &AuthSession) -> AuthSession {
 fn use_of_the_successor_ends_the_predecessor() {
     let session = rotated(&unconfirmed(), [8; 32], [3; 32], after(1), IDLE);
     assert_eq!(ask(&session, &presented(0, FIRST), after(1)), Decision::Reused);
-    assert_eq!(ask(&session, &presented(1, SECOND), after(3_600)), Decision::Repeat);
+    assert_eq!(ask(&session, &presented(1, SECOND), after(3_600)), Decision::ReplayWithinGrace);
 }
 
 #[test]
@@ -214,16 +214,19 @@ fn row_5_a_token_two_generations_old_is_reuse_inside_the_grace_too() {
 
 #[test]
 fn row_6_a_token_ahead_of_the_store_revokes_nothing() {
-    assert_eq!(ask(&session(FIRST), &presented(1, SECOND), start()), Decision::Ahead);
-    assert_eq!(ask(&session(FIRST), &presented(u32::MAX, OTHER), start()), Decision::Ahead);
+    assert_eq!(ask(&session(FIRST), &presented(1, SECOND), start()), Decision::TokenAheadOfStore);
+    assert_eq!(
+        ask(&session(FIRST), &presented(u32::MAX, OTHER), start()),
+        Decision::TokenAheadOfStore
+    );
 }
 
 #[test]
 fn a_tagged_token_with_a_secret_the_store_does_not_know_revokes_nothing() {
     let session = once_rotated();
     for now in [after(0), after(3600)] {
-        assert_eq!(ask(&session, &presented(1, OTHER), now), Decision::Diverged);
-        assert_eq!(ask(&session, &presented(0, OTHER), now), Decision::Diverged);
+        assert_eq!(ask(&session, &presented(1, OTHER), now), Decision::StoreDiverged);
+        assert_eq!(ask(&session, &presented(0, OTHER), now), Decision::StoreDiverged);
     }
 }
 
@@ -236,12 +239,12 @@ fn a_request_that_runs_again_recognises_its_own_rotation_without_any_grace() {
         let stored = Stored { session: &session, user: UserStatus::Enabled, login_epoch: EPOCH };
         decide(Some(stored), presented, now, TimeDelta::zero())
     };
-    assert_eq!(decide_at(&token, after(60)), Decision::Repeat);
+    assert_eq!(decide_at(&token, after(60)), Decision::ReplayWithinGrace);
 
     let another_request = Presented { salt: [0xdd; 32], ..token };
     assert_eq!(decide_at(&another_request, after(0)), Decision::Reused);
     let another_secret = Presented { secret_hash: OTHER, ..token };
-    assert_eq!(decide_at(&another_secret, after(0)), Decision::Diverged);
+    assert_eq!(decide_at(&another_secret, after(0)), Decision::StoreDiverged);
 }
 
 #[test]
@@ -270,10 +273,10 @@ fn times_at_the_end_of_the_calendar_saturate() {
     let next = rotated(&session, [0; 32], SECOND, DateTime::<Utc>::MAX_UTC, TimeDelta::MAX);
     assert_eq!(next.idle_expires_at, session.absolute_expires_at);
     let decision = ask(&next, &presented(0, FIRST), DateTime::<Utc>::MIN_UTC);
-    assert_eq!(decision, Decision::Repeat);
+    assert_eq!(decision, Decision::ReplayWithinGrace);
     let next = confirmed(&next, 1, DateTime::<Utc>::MAX_UTC).unwrap();
     let decision = ask(&next, &presented(0, FIRST), DateTime::<Utc>::MIN_UTC);
-    assert_eq!(decision, Decision::Repeat);
+    assert_eq!(decision, Decision::ReplayWithinGrace);
 }
 
 #[test]
@@ -340,7 +343,7 @@ proptest! {
                 _ if session.revocation.is_some() => Decision::Revoked,
                 _ if now >= session.expires_at() => Decision::Expired,
                 0 => Decision::Rotate,
-                1 if confirmed_at.is_none_or(|at| now - at <= GRACE) => Decision::Repeat,
+                1 if confirmed_at.is_none_or(|at| now - at <= GRACE) => Decision::ReplayWithinGrace,
                 _ => Decision::Reused,
             };
             prop_assert_eq!(decision, expected);
@@ -353,7 +356,7 @@ proptest! {
                     tokens.push(next);
                     confirmed_at = None;
                 }
-                Decision::Repeat => {
+                Decision::ReplayWithinGrace => {
                     let again = keys.successor(&token, &session.salt).unwrap();
                     prop_assert_eq!(Some(&again), tokens.last());
                 }
@@ -385,8 +388,8 @@ proptest! {
         for pause in pauses {
             passed += pause;
             let before = ask(&unconfirmed(), &presented(0, FIRST), after(passed * 1_000));
-            prop_assert_eq!(before, Decision::Repeat);
-            let expected = if passed <= 10 { Decision::Repeat } else { Decision::Reused };
+            prop_assert_eq!(before, Decision::ReplayWithinGrace);
+            let expected = if passed <= 10 { Decision::ReplayWithinGrace } else { Decision::Reused };
             prop_assert_eq!(ask(&session, &presented(0, FIRST), after(passed)), expected);
         }
     }

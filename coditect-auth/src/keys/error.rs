@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use chrono::{DateTime, Utc};
 
-use super::Kid;
+use super::KeyId;
 
 /// Why a key cannot be used. None of the variants holds a part of one.
 #[derive(Debug, thiserror::Error)]
@@ -52,13 +52,13 @@ pub enum KeyError {
     #[error("signing key {kid} does not open: its record is damaged, or another store's")]
     DoesNotOpen {
         /// Which.
-        kid: Kid,
+        kid: KeyId,
     },
     /// A state that does not follow the present one.
     #[error("signing key {kid} is {from} and cannot become {to}")]
     IllegalTransition {
         /// Which.
-        kid: Kid,
+        kid: KeyId,
         /// Its state.
         from: &'static str,
         /// The state it was to have.
@@ -68,7 +68,7 @@ pub enum KeyError {
     #[error("signing key {kid} verifies tokens until {until}")]
     StillNeeded {
         /// Which.
-        kid: Kid,
+        kid: KeyId,
         /// When it may be forgotten.
         until: DateTime<Utc>,
     },
@@ -79,14 +79,14 @@ pub enum KeyError {
     #[error("signing keys {first} and {second} are both active")]
     SeveralActive {
         /// One of them.
-        first: Kid,
+        first: KeyId,
         /// Another.
-        second: Kid,
+        second: KeyId,
     },
     /// A key is in the ring twice.
     #[error("signing key {kid} is in the ring twice")]
     Duplicate {
         /// Which.
-        kid: Kid,
+        kid: KeyId,
     },
 }

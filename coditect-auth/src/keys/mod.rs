@@ -1,7 +1,7 @@
 //! The keys that sign access tokens.
 //!
 //! ```text
-//!   store: SealedRoot ──open, with the master key──► RootKey, of which all other keys are derived
+//!   store: WrappedRootKey ──open, with the master key──► RootKey, of which all other keys are derived
 //!
 //!   store: SealedKey ──open, with the root key────► SigningKey ──┐
 //!                                                                ├─► KeyRing: one signs, all verify
@@ -9,7 +9,7 @@
 //!   └────── published in the JWKS, verify ─────┘                 └─► JWKS document
 //! ```
 //!
-//! - [`SealedRoot`] is the one record that the master key opens: another master key seals that anew, and
+//! - [`WrappedRootKey`] is the one record that the master key opens: another master key seals that anew, and
 //!   ends nothing.
 //! - [`SealedKey`] is a signing key's record: state, times, and the private part, sealed. The public part
 //!   is not in it; it is computed from the private one. So whoever can write to the store, but hasn't
@@ -27,7 +27,7 @@ mod signing;
 
 pub use error::KeyError;
 pub use ring::{KeyRing, VerifyingKeys};
-pub use root::SealedRoot;
+pub use root::WrappedRootKey;
 pub use rotation::rotate;
 pub use sealed::{KeyState, SealedKey};
-pub use signing::{Algorithm, Kid, SigningKey, VerifyingKey};
+pub use signing::{Algorithm, KeyId, SigningKey, VerifyingKey};

@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use super::{KeyError, KeyState, Kid, SealedKey, SigningKey, VerifyingKey};
+use super::{KeyError, KeyId, KeyState, SealedKey, SigningKey, VerifyingKey};
 use crate::RootKey;
 
 /// The signing keys, opened. Of the keys that only verify, the private parts are not kept.
@@ -93,7 +93,7 @@ impl KeyRing {
     }
 
     /// The ids of all its keys, in the order in which the keys were made.
-    pub fn kids(&self) -> impl Iterator<Item = Kid> + '_ {
+    pub fn kids(&self) -> impl Iterator<Item = KeyId> + '_ {
         self.verifying.0.iter().map(VerifyingKey::kid)
     }
 

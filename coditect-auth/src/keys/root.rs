@@ -16,7 +16,7 @@ const BELONGS_TO: &[u8] = b"root";
 
 /// The root key's record. There is one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SealedRoot {
+pub struct WrappedRootKey {
     /// The key, sealed.
     pub sealed: Sealed,
     /// When it was sealed: by the first start, or when the master key was last replaced.
@@ -24,7 +24,7 @@ pub struct SealedRoot {
     pub sealed_at: DateTime<Utc>,
 }
 
-impl Entity for SealedRoot {
+impl Entity for WrappedRootKey {
     type Scope = Global;
     type Key = ();
     const SPACE: Space<Global> = Space::global("root_key").keyed(&[]);
@@ -38,9 +38,9 @@ impl Entity for SealedRoot {
     fn key(&self) {}
 }
 
-indexes! { SealedRoot => }
+indexes! { WrappedRootKey => }
 
-impl SealedRoot {
+impl WrappedRootKey {
     /// `root`, sealed by `master`.
     ///
     /// # Errors
@@ -88,10 +88,10 @@ mod tests {
     fn the_root_key_opens_under_its_master_key_and_no_other() {
         let [master, other] = [1, 2].map(|byte| MasterKey::new(Zeroizing::new([byte; 32])));
         let root = RootKey::generate().unwrap();
-        let sealed = SealedRoot::seal(&root, &master, DateTime::UNIX_EPOCH).unwrap();
+        let sealed = WrappedRootKey::seal(&root, &master, DateTime::UNIX_EPOCH).unwrap();
         assert_eq!(sealed.open(&master).unwrap(), root);
         assert!(matches!(sealed.open(&other), Err(KeyError::WrongMasterKey)));
-        let anew = SealedRoot::seal(&root, &other, DateTime::UNIX_EPOCH).unwrap();
+        let anew = WrappedRootKey::seal(&root, &other, DateTime::UNIX_EPOCH).unwrap();
         assert_eq!(anew.open(&other).unwrap(), root);
     }
 

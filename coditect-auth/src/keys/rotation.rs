@@ -47,12 +47,12 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
-    use crate::{KeyRing, Kid, RootKey};
+    use crate::{KeyId, KeyRing, RootKey};
 
     const LIFE: TimeDelta = TimeDelta::minutes(15);
 
     /// The records, and what each rotation makes of them.
-    struct Records(BTreeMap<Kid, SealedKey>);
+    struct Records(BTreeMap<KeyId, SealedKey>);
 
     impl Records {
         fn rotate(&mut self, seconds: i64) -> KeyRing {
@@ -64,7 +64,7 @@ mod tests {
             KeyRing::open(self.0.values(), &root).unwrap()
         }
 
-        fn named(&self, state: &str) -> Vec<Kid> {
+        fn named(&self, state: &str) -> Vec<KeyId> {
             let of_state = self.0.values().filter(|key| key.state.name() == state);
             of_state.map(|key| key.kid).collect()
         }
@@ -83,7 +83,7 @@ mod tests {
         let mut records = Records(BTreeMap::new());
         let mut ring = records.rotate(0);
         for rotation in 1..5 {
-            let published: Vec<Kid> = ring.kids().collect();
+            let published: Vec<KeyId> = ring.kids().collect();
             let signed_before = ring.signing().kid();
             ring = records.rotate(rotation * 10_000);
             assert!(published.contains(&ring.signing().kid()));

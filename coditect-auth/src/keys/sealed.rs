@@ -13,14 +13,14 @@ use coditect_store::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Algorithm, KeyError, Kid, SigningKey};
+use super::{Algorithm, KeyError, KeyId, SigningKey};
 use crate::{Error, RootKey, random::random, seal::Sealed, secret::Subkey, subkey::Purpose};
 
 /// A signing key's record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedKey {
     /// Its id.
-    pub kid: Kid,
+    pub kid: KeyId,
     /// How it signs.
     pub algorithm: Algorithm,
     /// Where in its life it is.
@@ -34,7 +34,7 @@ pub struct SealedKey {
 
 impl Entity for SealedKey {
     type Scope = Global;
-    type Key = Kid;
+    type Key = KeyId;
     const SPACE: Space<Global> = Space::global("signing_keys").keyed(&["kid"]);
     const VERSION: u8 = 1;
     const SECRETS: &'static [&'static str] = &["sealed"];
@@ -43,7 +43,7 @@ impl Entity for SealedKey {
         Global
     }
 
-    fn key(&self) -> Kid {
+    fn key(&self) -> KeyId {
         self.kid
     }
 }
@@ -94,12 +94,12 @@ impl KeyState {
 impl SealedKey {
     /// A new random key in state [`Next`](KeyState::Next).
     pub fn generate(root: &RootKey, now: DateTime<Utc>) -> Result<Self, Error> {
-        Self::seal(Kid::new(), &random()?, *random()?, root, now)
+        Self::seal(KeyId::new(), &random()?, *random()?, root, now)
     }
 
     /// The key that grows from `seed`, sealed.
     fn seal(
-        kid: Kid,
+        kid: KeyId,
         seed: &Zeroizing<[u8; 32]>,
         nonce: [u8; 24],
         root: &RootKey,
@@ -184,7 +184,7 @@ fn seal_key(root: &RootKey) -> Subkey {
 }
 
 /// What a sealed part is bound to. Persisted by the seal: never change it.
-fn bound_data(kid: Kid, algorithm: Algorithm) -> Vec<u8> {
+fn bound_data(kid: KeyId, algorithm: Algorithm) -> Vec<u8> {
     format!("{}:{kid}", algorithm.name()).into_bytes()
 }
 
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn the_record_shows_nothing_of_the_private_part() {
         let seed = Zeroizing::new([0xab; 32]);
-        let key = SealedKey::seal(Kid::new(), &seed, [0; 24], &root(1), at(0)).unwrap();
+        let key = SealedKey::seal(KeyId::new(), &seed, [0; 24], &root(1), at(0)).unwrap();
         let json = serde_json::to_string(&key).unwrap();
         assert!(!json.contains("171,171"), "{json}");
     }
@@ -242,10 +242,10 @@ mod tests {
         let fixture = include_str!("../../fixtures/signing_key_v1.json");
         let kept: SealedKey = serde_json::from_str(fixture).unwrap();
         let seed = Zeroizing::new([0xab; 32]);
-        let expected = SigningKey::from_seed(Kid(Uuid::nil()), &seed).verifying_key();
+        let expected = SigningKey::from_seed(KeyId(Uuid::nil()), &seed).verifying_key();
         assert_eq!(kept.open(&root(1)).unwrap().verifying_key(), expected);
 
-        let now = SealedKey::seal(Kid(Uuid::nil()), &seed, [5; 24], &root(1), at(0)).unwrap();
+        let now = SealedKey::seal(KeyId(Uuid::nil()), &seed, [5; 24], &root(1), at(0)).unwrap();
         assert_eq!(serde_json::to_string(&now).unwrap(), fixture.trim());
     }
 

@@ -18,9 +18,9 @@ use crate::Error;
 /// A signing key's id, the `kid` in a token's header.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Kid(pub Uuid);
+pub struct KeyId(pub Uuid);
 
-impl KeyPart for Kid {
+impl KeyPart for KeyId {
     const ELEMENTS: usize = 1;
 
     fn element_types() -> Vec<String> {
@@ -46,20 +46,20 @@ pub enum Algorithm {
 
 /// A key that signs. Its private part is wiped when it is dropped.
 pub struct SigningKey {
-    kid: Kid,
+    kid: KeyId,
     key: ed25519_dalek::SigningKey,
 }
 
 /// The public part of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyingKey {
-    kid: Kid,
+    kid: KeyId,
     /// The id as it stands in headers: they are compared as text, so that no second spelling holds.
     kid_text: String,
     key: ed25519_dalek::VerifyingKey,
 }
 
-impl Kid {
+impl KeyId {
     /// A new one, version 7 (RFC 9562): of two keys the one made later has the greater id.
     #[expect(clippy::new_without_default, reason = "each call gives another one")]
     pub fn new() -> Self {
@@ -85,12 +85,12 @@ impl Algorithm {
 
 impl SigningKey {
     /// The Ed25519 key that grows from this seed.
-    pub(crate) fn from_seed(kid: Kid, seed: &Zeroizing<[u8; 32]>) -> Self {
+    pub(crate) fn from_seed(kid: KeyId, seed: &Zeroizing<[u8; 32]>) -> Self {
         Self { kid, key: ed25519_dalek::SigningKey::from_bytes(seed) }
     }
 
     /// Its id.
-    pub fn kid(&self) -> Kid {
+    pub fn kid(&self) -> KeyId {
         self.kid
     }
 
@@ -116,7 +116,7 @@ impl SigningKey {
 
 impl VerifyingKey {
     /// Its id.
-    pub fn kid(&self) -> Kid {
+    pub fn kid(&self) -> KeyId {
         self.kid
     }
 
@@ -156,7 +156,7 @@ impl VerifyingKey {
         }
         let damaged = Error::Jwks("a key is damaged");
         let kid_text = text("kid").ok_or(Error::Jwks("a key has no id"))?.to_owned();
-        let Ok(kid) = kid_text.parse().map(Kid) else { return Err(damaged) };
+        let Ok(kid) = kid_text.parse().map(KeyId) else { return Err(damaged) };
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text("x").unwrap_or_default()).ok();
         let key = bytes
             .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
@@ -178,15 +178,15 @@ impl VerifyingKey {
     }
 }
 
-impl fmt::Display for Kid {
+impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl fmt::Debug for Kid {
+impl fmt::Debug for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Kid({})", self.0)
+        write!(f, "KeyId({})", self.0)
     }
 }
 
@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     fn key() -> SigningKey {
-        SigningKey::from_seed(Kid(Uuid::nil()), &Zeroizing::new([0xab; 32]))
+        SigningKey::from_seed(KeyId(Uuid::nil()), &Zeroizing::new([0xab; 32]))
     }
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
         assert!(public.verify(b"message", &signature));
         assert!(!public.verify(b"massage", &signature));
 
-        let other = SigningKey::from_seed(Kid::new(), &Zeroizing::new([1; 32]));
+        let other = SigningKey::from_seed(KeyId::new(), &Zeroizing::new([1; 32]));
         assert!(!other.verifying_key().verify(b"message", &signature));
     }
 

@@ -30,7 +30,7 @@ pub struct PersonalToken {
     /// For whom it acts.
     pub user_id: UserId,
     /// The membership by which it acts in another tenant than the user's own. It ends with that.
-    pub acts_in: Option<MembershipRef>,
+    pub active_membership: Option<MembershipRef>,
     /// What its user calls it.
     pub name: String,
     /// What it may do.
@@ -67,7 +67,7 @@ impl Entity for PersonalToken {
 impl PersonalToken {
     /// Returns the tenant that it acts in.
     pub fn active_tenant(&self) -> TenantId {
-        self.acts_in.map_or(self.tenant_id, |membership| membership.tenant_id)
+        self.active_membership.map_or(self.tenant_id, |membership| membership.tenant_id)
     }
 }
 
@@ -84,7 +84,7 @@ impl fmt::Debug for PersonalToken {
         f.debug_struct("PersonalToken")
             .field("id", &self.id)
             .field("user_id", &self.user_id)
-            .field("acts_in", &self.acts_in)
+            .field("active_membership", &self.active_membership)
             .field("scopes", &self.scopes)
             .field("expires_at", &self.expires_at)
             .finish_non_exhaustive()

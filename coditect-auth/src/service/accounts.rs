@@ -11,12 +11,12 @@ use coditect_store::{
 use serde_json::json;
 
 use super::{
-    Auth, Device, Registration, SignIn, SignedIn,
+    Auth, ClientInfo, Registration, SignIn, SignedIn,
     audit::{Action, Entry},
     authentication::membership_in,
-    refreshing::entered,
-    second_factor::{Factor, Shown},
-    throttling::Attempt,
+    rate_limit::Attempt,
+    refresh::entered,
+    second_factor::{Factor, SecondFactorUsed},
 };
 use crate::{
     Email, Error, Notice, Password, RefreshSecret, RefreshToken, Verdict, refresh,
@@ -40,7 +40,7 @@ impl Auth {
     pub async fn register(
         &self,
         registration: Registration<'_>,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<SignedIn, Error> {
         self.register_with(registration, None, device).await
     }
@@ -88,7 +88,7 @@ impl Auth {
     /// [`Error::InvalidCredentials`]; [`Error::FactorRequired`], [`Error::FactorWrong`] and
     /// [`Error::FactorLocked`], to a client that knows the password; [`Error::NotAMember`] of the tenant that was chosen; [`Error::Throttled`],
     /// [`Error::Busy`], [`Error::Store`].
-    pub async fn login(&self, sign_in: SignIn<'_>, device: &Device) -> Result<SignedIn, Error> {
+    pub async fn login(&self, sign_in: SignIn<'_>, device: &ClientInfo) -> Result<SignedIn, Error> {
         let now = self.clock.now();
         self.admit_address(device, now)?;
         let refused = || {
@@ -97,7 +97,7 @@ impl Auth {
         };
         let password = Password::presented(sign_in.password).map_err(|_| refused())?;
         let Ok(email) = Email::parse(sign_in.email) else {
-            self.hasher.verify_absent(&password).await?;
+            self.hasher.verify_dummy(&password).await?;
             return Err(refused());
         };
         let attempt = self.admit(&email, device).await?;
@@ -106,8 +106,8 @@ impl Auth {
         for _ in 0..LOOKS_AT_A_HASH {
             let known = self.user_by_email(&email).await?;
             let known = match self.password_holds(known, &password).await? {
-                Proven::Yes(known, needs_rehash) => (known, needs_rehash),
-                Proven::No(known) => {
+                PasswordCheck::Yes(known, needs_rehash) => (known, needs_rehash),
+                PasswordCheck::No(known) => {
                     self.failed(&attempt, known.as_deref(), device).await?;
                     return Err(Error::InvalidCredentials);
                 }
@@ -132,7 +132,7 @@ impl Auth {
             });
             match signed_in.await {
                 Ok(Some(SessionCreated { user, session, by })) => {
-                    if by == Shown::RecoveryCode {
+                    if by == SecondFactorUsed::RecoveryCode {
                         self.notify(&user, Notice::RecoveryCodeUsed);
                     }
                     let tokens = self.tokens(&session, &user, &token, now).await?;
@@ -158,15 +158,15 @@ impl Auth {
         &self,
         user: Option<User>,
         password: &Password,
-    ) -> Result<Proven, Error> {
+    ) -> Result<PasswordCheck, Error> {
         let Some(user) = user else {
-            self.hasher.verify_absent(password).await?;
-            return Ok(Proven::No(None));
+            self.hasher.verify_dummy(password).await?;
+            return Ok(PasswordCheck::No(None));
         };
         let user = Box::new(user);
         Ok(match self.hasher.verify(password, &user.password_hash).await? {
-            Verdict::Matches { needs_rehash } => Proven::Yes(user, needs_rehash),
-            Verdict::Differs => Proven::No(Some(user)),
+            Verdict::Matches { needs_rehash } => PasswordCheck::Yes(user, needs_rehash),
+            Verdict::Differs => PasswordCheck::No(Some(user)),
         })
     }
 
@@ -190,13 +190,14 @@ impl Auth {
                 let code = code.ok_or(Error::FactorRequired)?;
                 factor.take(self, tx, code, now).await?
             }
-            None => Shown::Nothing,
+            None => SecondFactorUsed::Nothing,
         };
-        let acts_in = match tenant {
+        let active_membership = match tenant {
             Some(tenant) => membership_in(tx, &user, tenant).await?,
             None => None,
         };
-        let session = AuthSession { login_epoch: user.login_epoch, acts_in, ..session.clone() };
+        let session =
+            AuthSession { login_epoch: user.login_epoch, active_membership, ..session.clone() };
         self.make_room(tx, &user, (device, now)).await?;
         tx.create(&session).await?;
         attempt.succeeded(tx, now).await?;
@@ -207,7 +208,7 @@ impl Auth {
             .write(tx, now)
             .await?;
         entered(tx, &session, (device, now)).await?;
-        if by == Shown::RecoveryCode {
+        if by == SecondFactorUsed::RecoveryCode {
             Entry::new(Action::RecoveryCodeUsed, user.tenant_id, Some(user.id), device)
                 .write(tx, now)
                 .await?;
@@ -230,7 +231,7 @@ impl Auth {
     pub(super) fn new_session(
         &self,
         user: &User,
-        device: &Device,
+        device: &ClientInfo,
         now: DateTime<Utc>,
     ) -> Result<(AuthSession, RefreshToken), Error> {
         let secret = RefreshSecret::generate()?;
@@ -257,7 +258,7 @@ impl Auth {
                 .map(|agent| agent.chars().take(USER_AGENT_CHARS).collect()),
             ip: device.ip.map(|ip| ip.to_string()),
             name: None,
-            acts_in: None,
+            active_membership: None,
             confirmed_at: None,
         };
         let family = session.token_family;
@@ -267,7 +268,7 @@ impl Auth {
 }
 
 /// Whether a password is the one.
-pub(super) enum Proven {
+pub(super) enum PasswordCheck {
     /// It is; and whether its hash is to be made anew.
     Yes(Box<User>, bool),
     /// It is not, or there is no such user.
@@ -279,7 +280,7 @@ struct SessionCreated {
     user: User,
     session: AuthSession,
     /// The second factor that was shown.
-    by: Shown,
+    by: SecondFactorUsed,
 }
 
 /// All that a sign-in needs in its transaction.
@@ -291,7 +292,7 @@ struct SigningIn<'a> {
     tenant: Option<TenantId>,
     new_hash: Option<&'a str>,
     attempt: &'a Attempt,
-    device: &'a Device,
+    device: &'a ClientInfo,
     code: Option<&'a str>,
     now: DateTime<Utc>,
 }
@@ -302,7 +303,7 @@ pub(super) async fn create_user(
     tenant: &Tenant,
     user: &User,
     actor: Option<UserId>,
-    device: &Device,
+    device: &ClientInfo,
 ) -> coditect_store::Result<()> {
     tx.create(tenant).await?;
     tx.create(user).await?;

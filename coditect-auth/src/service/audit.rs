@@ -13,7 +13,7 @@ use coditect_store::{
 };
 use serde_json::{Value, json};
 
-use super::{Auth, Device, Identity};
+use super::{Auth, ClientInfo, Identity};
 
 /// An audited action. Its name is persisted, and is what the audit log is searched by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum Action {
     LogoutEverywhere,
     SessionRevoked,
     RefreshReused,
-    RefreshFromTheFuture,
+    RefreshTokenAheadOfStore,
     PasswordChanged,
     PasswordResetRequested,
     PasswordReset,
@@ -72,7 +72,7 @@ impl Action {
             Self::LogoutEverywhere => "auth.logout_everywhere",
             Self::SessionRevoked => "auth.session_revoked",
             Self::RefreshReused => "auth.refresh_reused",
-            Self::RefreshFromTheFuture => "auth.refresh_from_the_future",
+            Self::RefreshTokenAheadOfStore => "auth.refresh_token_ahead_of_store",
             Self::PasswordChanged => "user.password_changed",
             Self::PasswordResetRequested => "user.password_reset_requested",
             Self::PasswordReset => "user.password_reset",
@@ -122,7 +122,7 @@ impl Auth {
         identity: &Identity,
         (action, target): (Action, impl fmt::Display + Send + Sync),
         details: Value,
-        device: &Device,
+        device: &ClientInfo,
     ) -> coditect_store::Result<()> {
         let entry = Entry::new(action, identity.tenant_id, Some(identity.user.id), device);
         entry.target(target).details(details).write(tx, self.clock.now()).await
@@ -136,7 +136,7 @@ pub(super) struct Entry<'a> {
     actor: Option<UserId>,
     target: Option<String>,
     details: Value,
-    device: &'a Device,
+    device: &'a ClientInfo,
 }
 
 impl<'a> Entry<'a> {
@@ -145,7 +145,7 @@ impl<'a> Entry<'a> {
         action: Action,
         tenant: TenantId,
         actor: Option<UserId>,
-        device: &'a Device,
+        device: &'a ClientInfo,
     ) -> Self {
         Self { action, tenant, actor, target: None, details: json!({}), device }
     }

@@ -21,7 +21,7 @@ const USE_NOTED_EVERY: TimeDelta = TimeDelta::hours(1);
 /// What somebody has shown that is good in itself. Whether it still holds is for
 /// [`Auth::authenticate`] to say, in the transaction that does what they ask for.
 #[derive(Clone, Debug)]
-pub enum Pass {
+pub enum VerifiedCredential {
     /// An access token whose signature and times hold.
     Access(Box<Claims>),
     /// A personal access token, by its hash.
@@ -36,7 +36,7 @@ pub enum Pass {
         user: UserId,
         /// The membership that the ticket was created for, where it is for another tenant than the
         /// user's own. It stays the same if the login chooses another tenant.
-        acts_in: Option<MembershipRef>,
+        active_membership: Option<MembershipRef>,
     },
 }
 
@@ -63,12 +63,12 @@ pub struct Identity {
     /// The membership by which they act there, where that is not their own tenant.
     pub membership: Option<MembershipRef>,
     /// By what they are known.
-    pub via: Via,
+    pub via: AuthMethod,
 }
 
 /// By what somebody is known.
 #[derive(Clone, Debug)]
-pub enum Via {
+pub enum AuthMethod {
     /// A login of theirs.
     Session(AuthSession),
     /// A token that they made for a program.
@@ -83,16 +83,18 @@ impl Identity {
     /// [`Error::Forbidden`] if it is a program.
     pub fn session(&self) -> Result<&AuthSession, Error> {
         match &self.via {
-            Via::Session(session) => Ok(session),
-            Via::Personal(_) => Err(Error::Forbidden("a personal access token may not do this")),
+            AuthMethod::Session(session) => Ok(session),
+            AuthMethod::Personal(_) => {
+                Err(Error::Forbidden("a personal access token may not do this"))
+            }
         }
     }
 
     /// When what they have shown ends by itself.
     pub fn expires_at(&self) -> DateTime<Utc> {
         match &self.via {
-            Via::Session(session) => session.expires_at(),
-            Via::Personal(token) => token.expires_at,
+            AuthMethod::Session(session) => session.expires_at(),
+            AuthMethod::Personal(token) => token.expires_at,
         }
     }
 
@@ -103,7 +105,7 @@ impl Identity {
     /// [`Error::Forbidden`].
     pub fn require_scope(&self, scope: Scope) -> Result<(), Error> {
         match &self.via {
-            Via::Personal(token) if !token.scopes.allow(scope) => {
+            AuthMethod::Personal(token) if !token.scopes.allow(scope) => {
                 Err(Error::Forbidden("the token's scopes don't cover this"))
             }
             _ => Ok(()),
@@ -131,10 +133,12 @@ impl Auth {
     /// # Errors
     ///
     /// Those of [`verify`](Self::verify).
-    pub async fn pass(&self, token: &str) -> Result<Pass, Error> {
+    pub async fn pass(&self, token: &str) -> Result<VerifiedCredential, Error> {
         match Kind::Personal.hash_of(token) {
-            Some(hash) => Ok(Pass::Personal(PersonalHash(hash))),
-            None => self.verify(token).await.map(|claims| Pass::Access(Box::new(claims))),
+            Some(hash) => Ok(VerifiedCredential::Personal(PersonalHash(hash))),
+            None => {
+                self.verify(token).await.map(|claims| VerifiedCredential::Access(Box::new(claims)))
+            }
         }
     }
 
@@ -171,9 +175,13 @@ impl Auth {
     ///
     /// [`Error::SessionRevoked`], [`Error::SessionExpired`]; [`Error::NotAMember`] if the membership
     /// that the pass is for has ended, or its tenant was deleted; [`Error::Store`].
-    pub async fn authenticate(&self, tx: &Transaction, pass: &Pass) -> Result<Identity, Error> {
+    pub async fn authenticate(
+        &self,
+        tx: &Transaction,
+        pass: &VerifiedCredential,
+    ) -> Result<Identity, Error> {
         match pass {
-            Pass::Access(claims) => {
+            VerifiedCredential::Access(claims) => {
                 let (home, user, tenant) = (claims.home(), claims.sub, claims.tenant_id);
                 let (session, user, membership) = try_join3(
                     tx.get::<AuthSession>(home, claims.session_id),
@@ -187,18 +195,18 @@ impl Auth {
                 self.confirm_rotation(&identity, claims.token_generation).await;
                 Ok(identity)
             }
-            Pass::Session { home, id, user: id_of_user, acts_in } => {
-                let tenant = acts_in.map_or(*home, |it| it.tenant_id);
+            VerifiedCredential::Session { home, id, user: id_of_user, active_membership } => {
+                let tenant = active_membership.map_or(*home, |it| it.tenant_id);
                 let (session, user, membership) = try_join3(
                     tx.get::<AuthSession>(*home, id),
                     tx.get::<User>(*home, id_of_user),
                     foreign_membership(tx, *home, tenant, *id_of_user),
                 )
                 .await?;
-                let membership = only(membership, acts_in.map(|it| it.membership_id));
+                let membership = only(membership, active_membership.map(|it| it.membership_id));
                 self.of_session(session, user, (tenant, membership))
             }
-            Pass::Personal(PersonalHash(hash)) => self.of_personal(tx, hash).await,
+            VerifiedCredential::Personal(PersonalHash(hash)) => self.of_personal(tx, hash).await,
         }
     }
 
@@ -206,7 +214,7 @@ impl Auth {
     /// has confirmed it. A failure is logged and leaves it to the next request: a read is answered
     /// while the store takes no writes.
     async fn confirm_rotation(&self, identity: &Identity, generation: u32) {
-        let Via::Session(session) = &identity.via else { return };
+        let AuthMethod::Session(session) = &identity.via else { return };
         let now = self.clock.now();
         if family::confirmed(session, generation, now).is_none() {
             return;
@@ -237,8 +245,12 @@ impl Auth {
         let user = &identity.user;
         let mut watches = vec![tx.watch::<User>(user.tenant_id, user.id).await?];
         watches.push(match &identity.via {
-            Via::Session(login) => tx.watch::<AuthSession>(login.tenant_id, login.id).await?,
-            Via::Personal(token) => tx.watch::<PersonalToken>(token.tenant_id, token.id).await?,
+            AuthMethod::Session(login) => {
+                tx.watch::<AuthSession>(login.tenant_id, login.id).await?
+            }
+            AuthMethod::Personal(token) => {
+                tx.watch::<PersonalToken>(token.tenant_id, token.id).await?
+            }
         });
         if let Some(membership) = identity.membership {
             watches.push(tx.watch::<Membership>(membership.tenant_id, user.id).await?);
@@ -262,7 +274,7 @@ impl Auth {
         if !session.holds_at(self.clock.now()) {
             return Err(Error::SessionExpired);
         }
-        Identity::new(user, tenant_id, membership, Via::Session(session))
+        Identity::new(user, tenant_id, membership, AuthMethod::Session(session))
     }
 
     async fn of_personal(&self, tx: &Transaction, hash: &[u8; 32]) -> Result<Identity, Error> {
@@ -280,8 +292,9 @@ impl Auth {
         if now >= token.expires_at {
             return Err(Error::SessionExpired);
         }
-        let membership = only(membership, token.acts_in.map(|it| it.membership_id));
-        let identity = Identity::new(user, tenant, membership, Via::Personal(token.clone()))?;
+        let membership = only(membership, token.active_membership.map(|it| it.membership_id));
+        let identity =
+            Identity::new(user, tenant, membership, AuthMethod::Personal(token.clone()))?;
         if now.signed_duration_since(token.last_used_at) >= USE_NOTED_EVERY {
             tx.update(&PersonalToken { last_used_at: now, ..token }).await?;
         }
@@ -297,7 +310,7 @@ impl Identity {
         user: User,
         tenant_id: TenantId,
         membership: Option<Membership>,
-        via: Via,
+        via: AuthMethod,
     ) -> Result<Self, Error> {
         let is_home = tenant_id == user.tenant_id;
         let role = if is_home { Some(Role::Owner) } else { membership.as_ref().map(|it| it.role) };

@@ -14,10 +14,10 @@ use coditect_store::{
 use serde_json::json;
 
 use super::{
-    Auth, Device, Identity,
+    Auth, ClientInfo, Identity,
     accounts::require_plain,
     audit::{Action, Entry},
-    signing_out::end,
+    logout::end,
 };
 use crate::Error;
 
@@ -73,7 +73,7 @@ impl Auth {
         tx: &Transaction,
         identity: &Identity,
         id: AuthSessionId,
-        from: &Device,
+        from: &ClientInfo,
     ) -> Result<(), Error> {
         let device = self.own_device(tx, identity, id).await?;
         let now = self.clock.now();
@@ -93,7 +93,7 @@ impl Auth {
         &self,
         tx: &Transaction,
         identity: &Identity,
-        from: &Device,
+        from: &ClientInfo,
     ) -> Result<usize, Error> {
         let own = identity.session()?;
         let (user, now) = (&identity.user, self.clock.now());
@@ -129,7 +129,7 @@ impl Auth {
         &self,
         tx: &Transaction,
         user: &User,
-        (device, now): (&Device, DateTime<Utc>),
+        (device, now): (&ClientInfo, DateTime<Utc>),
     ) -> coditect_store::Result<()> {
         tx.serialize_on::<User>(user.tenant_id, user.id)?;
         let (live, expired): (Vec<_>, Vec<_>) =

@@ -16,9 +16,9 @@ use coditect_store::{
 };
 
 use super::{
-    Auth, Device, Identity, Via,
+    Auth, AuthMethod, ClientInfo, Identity,
+    admin::user_in,
     audit::{Action, Entry},
-    operating::user_in,
 };
 use crate::{
     Email, Error,
@@ -43,7 +43,7 @@ impl Auth {
     ///
     /// [`Error::Forbidden`], [`Error::Store`].
     pub async fn require_ide(&self, tx: &Transaction, identity: &Identity) -> Result<(), Error> {
-        if let Via::Personal(token) = &identity.via
+        if let AuthMethod::Personal(token) = &identity.via
             && !token.scopes.names().iter().any(|name| name == IDE_SCOPE)
         {
             return Err(Error::Forbidden("the token's scopes don't cover the IDE"));
@@ -88,7 +88,7 @@ impl Auth {
                 }
                 Action::IdeRevoked
             };
-            Entry::new(action, user.tenant_id, None, &Device::default())
+            Entry::new(action, user.tenant_id, None, &ClientInfo::default())
                 .target(user.id)
                 .write(&tx, now)
                 .await?;

@@ -18,13 +18,13 @@ use coditect_store::{
 use serde_json::json;
 
 use super::{
-    Auth, Device, Identity,
+    Auth, ClientInfo, Identity,
     audit::{Action, Entry},
     ide::{grant_by_invitation, has_operators_grant},
     members::require_not_above,
 };
 use crate::{
-    Email, Error, OpaqueText,
+    Email, Error, OpaqueToken,
     model::{Grant, Invitation, InvitationId},
     opaque::Kind,
 };
@@ -44,7 +44,7 @@ const BATCH: usize = 100;
 /// An invitation to be made. Its text is drawn once, however often its transaction runs.
 #[derive(Debug)]
 pub struct NewInvitation {
-    text: OpaqueText,
+    text: OpaqueToken,
     hash: [u8; 32],
     id: InvitationId,
     email: Email,
@@ -72,7 +72,7 @@ impl NewInvitation {
     }
 
     /// Returns the token that the invited user accepts with.
-    pub fn text(&self) -> &OpaqueText {
+    pub fn text(&self) -> &OpaqueToken {
         &self.text
     }
 
@@ -96,7 +96,7 @@ impl Auth {
         tx: &Transaction,
         identity: &Identity,
         new: &NewInvitation,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<Invitation, Error> {
         identity.session()?;
         identity.require_role(Role::Admin)?;
@@ -152,8 +152,8 @@ impl Auth {
     ///
     /// [`Error::Internal`] if it could not be sent.
     pub async fn send_invitation(&self, new: &NewInvitation, tenant: &Tenant) -> Result<(), Error> {
-        let Some(courier) = &self.courier else { return Ok(()) };
-        let sent = courier.invitation(new.email(), &tenant.name, new.text(), INVITATION_LIFE);
+        let Some(mailer) = &self.mailer else { return Ok(()) };
+        let sent = mailer.invitation(new.email(), &tenant.name, new.text(), INVITATION_LIFE);
         sent.await.map_err(Error::Internal)
     }
 
@@ -194,7 +194,7 @@ impl Auth {
         tx: &Transaction,
         identity: &Identity,
         id: InvitationId,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<(), Error> {
         identity.session()?;
         identity.require_role(Role::Admin)?;
@@ -230,7 +230,7 @@ impl Auth {
         tx: &Transaction,
         identity: &Identity,
         text: &str,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<Membership, Error> {
         identity.session()?;
         self.join(tx, &identity.user, text, device).await
@@ -242,7 +242,7 @@ impl Auth {
         tx: &Transaction,
         user: &User,
         text: &str,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<Membership, Error> {
         let hash = Kind::Invitation.hash_of(text).ok_or(Error::InvitationInvalid)?;
         let now = self.clock.now();

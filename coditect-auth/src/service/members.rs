@@ -13,7 +13,7 @@ use futures_util::future::try_join_all;
 use serde_json::json;
 
 use super::{
-    Auth, Device, Identity,
+    Auth, ClientInfo, Identity,
     audit::{Action, Entry},
     invitations::{delete_addressed, revoke_void},
     tokens::revoke_tokens_of,
@@ -82,7 +82,7 @@ impl Auth {
         identity: &Identity,
         member: UserId,
         role: Role,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<Membership, Error> {
         identity.session()?;
         identity.require_role(Role::Owner)?;
@@ -116,7 +116,7 @@ impl Auth {
         tx: &Transaction,
         identity: &Identity,
         member: UserId,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<(), Error> {
         identity.session()?;
         let (tenant, now) = (identity.tenant_id, self.clock.now());

@@ -14,22 +14,22 @@
 //!   request: a transaction that runs again does the same again.
 
 mod accounts;
+mod admin;
 mod audit;
 mod authentication;
 mod devices;
 mod ide;
 mod invitations;
+mod logout;
 mod members;
-mod operating;
 mod passwords;
 mod purging;
-mod refreshing;
+mod rate_limit;
+mod refresh;
 mod registration;
 mod ring;
 mod second_factor;
-mod signing_out;
 mod tenants;
-mod throttling;
 mod tokens;
 
 use std::{
@@ -49,7 +49,7 @@ use tokio::sync::Mutex;
 
 pub use self::{
     audit::Action,
-    authentication::{Identity, Pass, PersonalHash, Via},
+    authentication::{AuthMethod, Identity, PersonalHash, VerifiedCredential},
     devices::DEVICE_NAME_CHARS,
     ide::IDE_SCOPE,
     invitations::{INVITATION_LIFE, NewInvitation},
@@ -62,13 +62,13 @@ pub use self::{
     tokens::{NewTicket, NewToken, PERSONAL_TOKEN_LIFE, TICKET_LIFE, TOKEN_NAME_CHARS},
 };
 use self::{
-    ring::{Held, load_keys},
-    throttling::Turns,
+    rate_limit::LoginQueues,
+    ring::{CachedKeyRing, load_keys},
 };
 use crate::{
-    AccessSettings, AccessToken, AccessTokens, Courier, Error, HashParams, Hasher, KeyRing,
-    Lifetimes, MasterKey, Notice, Peppers, RefreshKeys, RefreshText, RefreshToken, RootKey,
-    SealedKey, SealedRoot, TokenId,
+    AccessSettings, AccessToken, AccessTokens, EncodedRefreshToken, Error, HashParams, Hasher,
+    KeyRing, Lifetimes, Mailer, MasterKey, Notice, Peppers, RefreshKeys, RefreshToken, RootKey,
+    SealedKey, TokenId, WrappedRootKey,
     model::{
         ClockMark, IdeGrant, Invitation, LoginFailures, PasswordReset, PersonalToken, SecondFactor,
     },
@@ -90,7 +90,7 @@ pub struct Settings {
     /// How long sessions live, and the grace of refreshes.
     pub lifetimes: Lifetimes,
     /// How tokens get to the addresses that they are for; none, and they don't.
-    pub courier: Option<Arc<dyn Courier>>,
+    pub mailer: Option<Arc<dyn Mailer>>,
     /// Who may register.
     pub registration: RegistrationMode,
     /// How long a key signs before the next does.
@@ -128,10 +128,10 @@ impl Settings {
         self
     }
 
-    /// Sets `courier`.
+    /// Sets `mailer`.
     #[must_use]
-    pub fn courier(mut self, courier: Option<Arc<dyn Courier>>) -> Self {
-        self.courier = courier;
+    pub fn mailer(mut self, mailer: Option<Arc<dyn Mailer>>) -> Self {
+        self.mailer = mailer;
         self
     }
 
@@ -158,14 +158,14 @@ impl Settings {
 }
 
 impl Default for Settings {
-    /// No courier, a new key every 30 days, and 100 logins of a user.
+    /// No mailer, a new key every 30 days, and 100 logins of a user.
     fn default() -> Self {
         Self {
             access: AccessSettings::default(),
             hash: HashParams::default(),
             peppers: Peppers::default(),
             lifetimes: Lifetimes::default(),
-            courier: None,
+            mailer: None,
             registration: RegistrationMode::default(),
             key_rotation: TimeDelta::days(30),
             max_logins: 100,
@@ -189,18 +189,18 @@ pub struct Auth {
     refresh: RefreshKeys,
     hasher: Hasher,
     lifetimes: Lifetimes,
-    ring: RwLock<Held>,
+    ring: RwLock<CachedKeyRing>,
     /// When the ring was last begun to be read again.
     reloaded_at: Mutex<Option<Instant>>,
     throttle_key: Subkey,
     factor_key: Subkey,
     csrf_key: Subkey,
-    turns: Turns,
+    login_queues: LoginQueues,
     addresses: Addresses,
     registrations: Addresses,
     registration: RegistrationMode,
     verification_key: Subkey,
-    courier: Option<Arc<dyn Courier>>,
+    mailer: Option<Arc<dyn Mailer>>,
     key_rotation: TimeDelta,
     max_logins: usize,
 }
@@ -233,7 +233,7 @@ pub struct SignIn<'a> {
 
 /// Where a request comes from, as far as it is known.
 #[derive(Clone, Debug, Default)]
-pub struct Device {
+pub struct ClientInfo {
     /// The `User-Agent` header; cut to 256 characters.
     pub user_agent: Option<String>,
     /// The client's address, if it is known.
@@ -243,7 +243,7 @@ pub struct Device {
     pub nearest_hop: Option<IpAddr>,
 }
 
-impl Device {
+impl ClientInfo {
     /// Returns the address that failed attempts and registrations are counted against.
     pub(crate) fn throttled_ip(&self) -> Option<IpAddr> {
         self.ip.or(self.nearest_hop)
@@ -256,7 +256,7 @@ pub struct Tokens {
     /// For `Authorization`.
     pub access: AccessToken,
     /// For the next refresh.
-    pub refresh: RefreshText,
+    pub refresh: EncodedRefreshToken,
     /// How long the access token holds from now on, in whole seconds.
     pub expires_in: TimeDelta,
     /// The session that they are of.
@@ -290,7 +290,7 @@ pub enum Credential<'a> {
 #[must_use]
 pub fn entities(options: StoreOptions) -> StoreOptions {
     options
-        .entity::<SealedRoot>()
+        .entity::<WrappedRootKey>()
         .entity::<SealedKey>()
         .entity::<ClockMark>()
         .entity::<IdeGrant>()
@@ -326,17 +326,17 @@ impl Auth {
             refresh: RefreshKeys::derive(&root),
             hasher: Hasher::new(settings.hash)?.with_peppers(settings.peppers),
             lifetimes: settings.lifetimes,
-            ring: RwLock::new(Held::new(ring, read_at)),
+            ring: RwLock::new(CachedKeyRing::new(ring, read_at)),
             reloaded_at: Mutex::new(None),
             throttle_key: root.subkey(Purpose::Throttle),
             factor_key: root.subkey(Purpose::SealFactors),
             csrf_key: root.subkey(Purpose::Csrf),
-            turns: Turns::default(),
+            login_queues: LoginQueues::default(),
             addresses: Addresses::default(),
             registrations: Addresses::with_free(FREE_REGISTRATIONS),
             registration: settings.registration,
             verification_key: root.subkey(Purpose::Verification),
-            courier: settings.courier,
+            mailer: settings.mailer,
             key_rotation: settings.key_rotation,
             max_logins: settings.max_logins,
             store,
@@ -368,10 +368,10 @@ impl Auth {
     /// Notifies `user` of a change of their account, if there is a mailer. It is not waited for: a change
     /// that is committed does not fail because of its notice.
     fn notify(&self, user: &User, notice: Notice) {
-        let Some(courier) = self.courier.clone() else { return };
+        let Some(mailer) = self.mailer.clone() else { return };
         let (email, user_id) = (user.email.clone(), user.id);
         tokio::spawn(async move {
-            if let Err(error) = courier.notice(&email, notice).await {
+            if let Err(error) = mailer.notice(&email, notice).await {
                 tracing::warn!(error, %user_id, ?notice, "security notice not sent");
             }
         });

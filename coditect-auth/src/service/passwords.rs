@@ -8,13 +8,13 @@ use coditect_store::{
 };
 
 use super::{
-    Auth, Device, Identity,
+    Auth, ClientInfo, Identity,
     audit::{Action, Entry},
     devices::revoke_logins_but,
     tokens::revoke_all_tokens,
 };
 use crate::{
-    Email, Error, Notice, OpaqueText, Password,
+    Email, Error, Notice, OpaqueToken, Password,
     model::{PasswordReset, PasswordResetId, ResetOrigin},
     opaque::Kind,
 };
@@ -40,7 +40,7 @@ impl Auth {
         identity: &Identity,
         present: &str,
         next: &str,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<(), Error> {
         let session = identity.session()?.id;
         let user = &identity.user;
@@ -75,7 +75,7 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::Throttled`].
-    pub fn admit_reset(&self, device: &Device) -> Result<(), Error> {
+    pub fn admit_reset(&self, device: &ClientInfo) -> Result<(), Error> {
         let now = self.clock.now();
         self.admit_address(device, now)?;
         self.address_failed(device, now);
@@ -89,13 +89,13 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::Store`]; [`Error::Internal`] if it could not be sent.
-    pub async fn request_reset(&self, email: &str, device: &Device) -> Result<(), Error> {
-        let Some(courier) = &self.courier else { return Ok(()) };
+    pub async fn request_reset(&self, email: &str, device: &ClientInfo) -> Result<(), Error> {
+        let Some(mailer) = &self.mailer else { return Ok(()) };
         let Ok(email) = Email::parse(email) else { return Ok(()) };
         let Some(user) = self.user_by_email(&email).await? else { return Ok(()) };
         let text = self.new_reset(&user, ResetOrigin::Client, device).await?;
         let Some(text) = text else { return Ok(()) };
-        courier.password_reset(&user.email, &text, RESET_LIFE).await.map_err(Error::Internal)
+        mailer.password_reset(&user.email, &text, RESET_LIFE).await.map_err(Error::Internal)
     }
 
     /// Creates a token that resets the password of `user`. Returns `None` if they may not sign in, and to
@@ -106,8 +106,8 @@ impl Auth {
         &self,
         user: &User,
         origin: ResetOrigin,
-        device: &Device,
-    ) -> Result<Option<OpaqueText>, Error> {
+        device: &ClientInfo,
+    ) -> Result<Option<OpaqueToken>, Error> {
         let (text, hash) = Kind::Reset.generate()?;
         let now = self.clock.now();
         let reset = &PasswordReset {
@@ -154,7 +154,7 @@ impl Auth {
         &self,
         token: &str,
         next: &str,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<(), Error> {
         let now = self.clock.now();
         self.admit_address(device, now)?;

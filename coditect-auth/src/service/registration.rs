@@ -19,12 +19,12 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::{
-    Auth, Device, Registration, SignedIn,
+    Auth, ClientInfo, Registration, SignedIn,
     accounts::{create_user, email_taken},
-    throttling::throttled,
+    rate_limit::throttled,
 };
 use crate::{
-    Email, Error, Notice, OpaqueText, Password, model::Invitation, opaque::Kind, subkey::mac,
+    Email, Error, Notice, OpaqueToken, Password, model::Invitation, opaque::Kind, subkey::mac,
 };
 
 /// Who may register.
@@ -74,7 +74,7 @@ impl Auth {
 
     /// Returns whether a registration without an invitation is confirmed by mail.
     pub fn verifies_addresses(&self) -> bool {
-        self.courier.is_some()
+        self.mailer.is_some()
     }
 
     /// Registers an account as the [mode](RegistrationMode) allows, and signs in.
@@ -89,7 +89,7 @@ impl Auth {
         &self,
         registration: Registration<'_>,
         proof: AddressProof<'_>,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<SignUp, Error> {
         let mode = self.registration;
         if mode == RegistrationMode::Closed {
@@ -112,7 +112,7 @@ impl Auth {
                 holds.then_some(()).ok_or(Error::VerificationInvalid)?;
                 self.register_with(registration, None, device).await?
             }
-            AddressProof::None if self.courier.is_some() => {
+            AddressProof::None if self.mailer.is_some() => {
                 return Ok(SignUp::VerificationSent);
             }
             AddressProof::None => self.register_with(registration, None, device).await?,
@@ -127,13 +127,13 @@ impl Auth {
     ///
     /// [`Error::Store`]; [`Error::Internal`] if it could not be sent.
     pub async fn send_verification(&self, email: &str) -> Result<(), Error> {
-        let Some(courier) = &self.courier else { return Ok(()) };
+        let Some(mailer) = &self.mailer else { return Ok(()) };
         let email = Email::parse(email)?;
         let sent = if let Some(user) = self.user_by_email(&email).await? {
-            courier.notice(&user.email, Notice::AlreadyRegistered).await
+            mailer.notice(&user.email, Notice::AlreadyRegistered).await
         } else {
             let token = self.verification(&email, self.clock.now() + VERIFICATION_LIFE);
-            courier.verification(email.display(), &token, VERIFICATION_LIFE).await
+            mailer.verification(email.display(), &token, VERIFICATION_LIFE).await
         };
         sent.map_err(Error::Internal)
     }
@@ -144,7 +144,7 @@ impl Auth {
         &self,
         registration: Registration<'_>,
         invitation: Option<&str>,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<SignedIn, Error> {
         let (tenant, user) = self.new_user(registration).await?;
         let now = user.created_at;
@@ -153,11 +153,11 @@ impl Auth {
             let (tenant, user, session) = (&tenant, &user, &session);
             async move {
                 create_user(&tx, tenant, user, Some(user.id), device).await?;
-                let acts_in = match invitation {
+                let active_membership = match invitation {
                     Some(text) => Some(self.join(&tx, user, text, device).await?.reference()),
                     None => None,
                 };
-                let session = AuthSession { acts_in, ..session.clone() };
+                let session = AuthSession { active_membership, ..session.clone() };
                 tx.create(&session).await?;
                 Ok::<_, Error>(session)
             }
@@ -189,14 +189,14 @@ impl Auth {
 
     /// Returns the token that verifies `email` until `expires_at`: that time and an HMAC of both. Nothing
     /// is stored; once the account exists, the token has no use.
-    fn verification(&self, email: &Email, expires_at: DateTime<Utc>) -> OpaqueText {
+    fn verification(&self, email: &Email, expires_at: DateTime<Utc>) -> OpaqueToken {
         let expires = expires_at.timestamp().to_be_bytes();
         let tag = mac(self.verification_key.expose(), &[&expires, email.normalized().as_bytes()]);
         let mut text = Zeroizing::new(String::with_capacity(64));
         text.push_str(PREFIX);
         let bytes = [expires.as_slice(), tag.as_slice()].concat();
         BASE64_URL_SAFE_NO_PAD.encode_string(bytes, &mut text);
-        OpaqueText::new(text)
+        OpaqueToken::new(text)
     }
 
     fn is_verification(&self, email: &Email, text: &str, now: DateTime<Utc>) -> bool {

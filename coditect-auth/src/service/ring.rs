@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 use super::Auth;
 use crate::{
-    Error, KeyError, KeyRing, KeyState, Kid, MasterKey, RootKey, SealedKey, SealedRoot, keys,
+    Error, KeyError, KeyId, KeyRing, KeyState, MasterKey, RootKey, SealedKey, WrappedRootKey, keys,
     master_key,
 };
 
@@ -38,12 +38,12 @@ const MOST_KEYS: usize = 10_000;
 
 /// A ring, and as of when it is.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct CachedKeyRing {
     ring: Arc<KeyRing>,
     read_at: DateTime<Utc>,
 }
 
-impl Held {
+impl CachedKeyRing {
     /// As it was read at `read_at`, or later.
     pub(super) fn new(ring: KeyRing, read_at: DateTime<Utc>) -> Self {
         Self { ring: Arc::new(ring), read_at }
@@ -85,14 +85,14 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::Store`]; [`Error::Key`] if a key was damaged.
-    pub async fn keep_keys(&self) -> Result<(), Error> {
+    pub async fn rotate_due_keys(&self) -> Result<(), Error> {
         let rotation = self.key_rotation;
         let is_due = |_, since, now: DateTime<Utc>| now.signed_duration_since(since) >= rotation;
         self.rotate_if(is_due, self.token_life() + RING_MARGIN).await
     }
 
     /// Waits until the key that this server signs with is rotated, by this process or another. Then
-    /// [`keep_keys`](Self::keep_keys) reads the ring again.
+    /// [`rotate_due_keys`](Self::rotate_due_keys) reads the ring again.
     ///
     /// # Errors
     ///
@@ -118,7 +118,7 @@ impl Auth {
     /// were retired `kept_for` ago; and reads the ring again.
     async fn rotate_if(
         &self,
-        is_due: impl Fn(Kid, DateTime<Utc>, DateTime<Utc>) -> bool + Send + Sync,
+        is_due: impl Fn(KeyId, DateTime<Utc>, DateTime<Utc>) -> bool + Send + Sync,
         kept_for: TimeDelta,
     ) -> Result<(), Error> {
         let now = self.clock.now();
@@ -180,7 +180,7 @@ impl Auth {
     async fn read_ring(&self, reloaded_at: &mut Option<Instant>) -> Result<(), Error> {
         let (begun_at, read_at) = (Instant::now(), self.clock.now());
         let records = self.keys().await?;
-        let held = Held::new(KeyRing::open(&records, &self.root)?, read_at);
+        let held = CachedKeyRing::new(KeyRing::open(&records, &self.root)?, read_at);
         *self.ring.write().unwrap_or_else(PoisonError::into_inner) = held;
         *reloaded_at = Some(begun_at);
         Ok(())
@@ -203,7 +203,7 @@ pub(super) async fn load_keys(
     store
         .run_idempotent(|tx| async move {
             let (now, known) = (clock.now(), all_keys(&tx).await?);
-            let sealed = tx.get::<SealedRoot>(Global, ()).await?;
+            let sealed = tx.get::<WrappedRootKey>(Global, ()).await?;
             let root = if let Some(sealed) = sealed {
                 sealed.open(master)?
             } else {
@@ -214,7 +214,7 @@ pub(super) async fn load_keys(
                 };
                 // Before anything is written: a wrong master key is told, and seals nothing.
                 KeyRing::open_any(&known, &root)?;
-                tx.create(&SealedRoot::seal(&root, master, now)?).await?;
+                tx.create(&WrappedRootKey::seal(&root, master, now)?).await?;
                 root
             };
             if !known.is_empty() {
@@ -230,7 +230,7 @@ pub(super) async fn load_keys(
 }
 
 /// The key that signs, and since when.
-fn active(keys: &[SealedKey]) -> Option<(Kid, DateTime<Utc>)> {
+fn active(keys: &[SealedKey]) -> Option<(KeyId, DateTime<Utc>)> {
     keys.iter().find_map(|key| match key.state {
         KeyState::Active { activated_at } => Some((key.kid, activated_at)),
         _ => None,
@@ -271,7 +271,7 @@ pub async fn replace_master_key(
 ) -> Result<(), Error> {
     let fresh = &RootKey::generate()?;
     let replace = |tx: Transaction| async move {
-        let before = tx.get::<SealedRoot>(Global, ()).await?;
+        let before = tx.get::<WrappedRootKey>(Global, ()).await?;
         let root = match &before {
             // An attempt whose outcome was unknown came through.
             Some(sealed) if sealed.open(next).is_ok() => return Ok(()),
@@ -287,7 +287,7 @@ pub async fn replace_master_key(
                 root
             }
         };
-        let sealed = SealedRoot::seal(&root, next, clock.now())?;
+        let sealed = WrappedRootKey::seal(&root, next, clock.now())?;
         Ok::<_, Error>(tx.upsert(&sealed).await?)
     };
     store.run_idempotent(replace).await
@@ -315,7 +315,7 @@ async fn end_replacement(path: &Path, store: &Store) -> Result<(), Error> {
         return Ok(());
     }
     let next = MasterKey::load_or_create(&successor)?;
-    let sealed = store.run(|tx| async move { tx.get::<SealedRoot>(Global, ()).await }).await?;
+    let sealed = store.run(|tx| async move { tx.get::<WrappedRootKey>(Global, ()).await }).await?;
     if sealed.is_some_and(|sealed| sealed.open(&next).is_ok()) {
         return master_key::take_over(path);
     }
@@ -327,7 +327,7 @@ async fn end_replacement(path: &Path, store: &Store) -> Result<(), Error> {
 async fn has_keys(store: &Store) -> Result<bool, Error> {
     store
         .run(|tx| async move {
-            Ok(tx.get::<SealedRoot>(Global, ()).await?.is_some()
+            Ok(tx.get::<WrappedRootKey>(Global, ()).await?.is_some()
                 || !all_keys(&tx).await?.is_empty())
         })
         .await

@@ -7,10 +7,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{Transaction, model::User};
 
 use super::{
-    Auth, Device, Identity,
-    accounts::Proven,
+    Auth, ClientInfo, Identity,
+    accounts::PasswordCheck,
     audit::{Action, Entry},
-    throttling::Attempt,
+    rate_limit::Attempt,
 };
 use crate::{
     Email, Error, Notice, Password, model,
@@ -38,13 +38,13 @@ pub(super) struct Factor(model::SecondFactor);
 
 /// What was shown beside a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shown {
+pub(super) enum SecondFactorUsed {
     Nothing,
     Code,
     RecoveryCode,
 }
 
-impl Shown {
+impl SecondFactorUsed {
     /// Its name in the audit log.
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -74,7 +74,7 @@ impl Factor {
         tx: &Transaction,
         code: &str,
         now: DateTime<Utc>,
-    ) -> Result<Shown, Error> {
+    ) -> Result<SecondFactorUsed, Error> {
         let Self(mut factor) = self;
         let is_locked = factor.failures >= MAX_FAILURES;
         let secret = auth.open_factor(&factor);
@@ -87,10 +87,10 @@ impl Factor {
         let step = secret.and_then(|secret| secret.check(code, now, factor.last_step));
         let shown = if let Some(step) = step {
             factor.last_step = step;
-            Shown::Code
+            SecondFactorUsed::Code
         } else if let Some(at) = find_recovery_code(&factor.recovery_hashes, code) {
             factor.recovery_hashes.remove(at);
-            Shown::RecoveryCode
+            SecondFactorUsed::RecoveryCode
         } else {
             return Err(if is_locked { Error::FactorLocked } else { Error::FactorWrong });
         };
@@ -115,7 +115,7 @@ impl Auth {
         identity: &Identity,
         password: &str,
         secret: FactorSecret,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<NewFactor, Error> {
         identity.session()?;
         let proof = self.prove(&identity.user, password, device).await?;
@@ -161,7 +161,7 @@ impl Auth {
         identity: &Identity,
         code: &str,
         codes: &RecoveryCodes,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<(), Error> {
         identity.session()?;
         let user = &identity.user;
@@ -200,7 +200,7 @@ impl Auth {
         &self,
         attempt: &Attempt,
         user: &User,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<(), Error> {
         self.failed(attempt, Some(user), device).await?;
         let now = self.clock.now();
@@ -238,7 +238,7 @@ impl Auth {
         &self,
         identity: &Identity,
         password: Option<&str>,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<(), Error> {
         let session = identity.session()?;
         let Some(password) = password else {
@@ -266,7 +266,7 @@ impl Auth {
         identity: &Identity,
         password: &str,
         code: Option<&str>,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<(), Error> {
         identity.session()?;
         let now = self.clock.now();
@@ -311,17 +311,17 @@ impl Auth {
         &self,
         user: &User,
         password: &str,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<Proof, Error> {
         let email = Email::parse(&user.email).map_err(Error::internal)?;
         let attempt = self.admit(&email, device).await?;
         let holds = match Password::presented(password) {
             Ok(password) => self.password_holds(Some(user.clone()), &password).await?,
-            Err(_) => Proven::No(None),
+            Err(_) => PasswordCheck::No(None),
         };
         match holds {
-            Proven::Yes(user, _) => Ok(Proof { user: *user, attempt }),
-            Proven::No(_) => {
+            PasswordCheck::Yes(user, _) => Ok(Proof { user: *user, attempt }),
+            PasswordCheck::No(_) => {
                 self.failed(&attempt, Some(user), device).await?;
                 Err(Error::InvalidCredentials)
             }

@@ -9,7 +9,7 @@ use coditect_store::{
 use futures_util::future::try_join_all;
 
 use super::{
-    Auth, Device, Identity, Pass,
+    Auth, ClientInfo, Identity, VerifiedCredential,
     audit::{Action, Entry},
 };
 use crate::Error;
@@ -58,9 +58,9 @@ impl Auth {
     /// [`authenticate`](Self::authenticate).
     pub async fn delete_tenant(
         &self,
-        pass: &Pass,
+        pass: &VerifiedCredential,
         password: &str,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<(), Error> {
         let owner = |tx: Transaction| async move {
             let identity = self.authenticate(&tx, pass).await?;

@@ -8,12 +8,12 @@ use coditect_store::{
 };
 
 use super::{
-    Auth, Device, Identity, Pass,
+    Auth, ClientInfo, Identity, VerifiedCredential,
     accounts::require_plain,
     audit::{Action, Entry},
 };
 use crate::{
-    Error, Notice, OpaqueText, Scopes,
+    Error, Notice, OpaqueToken, Scopes,
     model::{PersonalToken, PersonalTokenId},
     opaque::Kind,
 };
@@ -33,7 +33,7 @@ pub const TICKET_LIFE: TimeDelta = TimeDelta::seconds(30);
 /// A personal token that is to be made. Its text is drawn once, whatever its transaction does.
 #[derive(Debug)]
 pub struct NewToken {
-    text: OpaqueText,
+    text: OpaqueToken,
     hash: [u8; 32],
     id: PersonalTokenId,
     name: String,
@@ -44,7 +44,7 @@ pub struct NewToken {
 /// A ticket that is to be made.
 #[derive(Debug)]
 pub struct NewTicket {
-    text: OpaqueText,
+    text: OpaqueToken,
     hash: [u8; 32],
     id: TicketId,
 }
@@ -64,7 +64,7 @@ impl NewToken {
     }
 
     /// What its holder gets, once: nobody can find it out again.
-    pub fn text(&self) -> &OpaqueText {
+    pub fn text(&self) -> &OpaqueToken {
         &self.text
     }
 }
@@ -81,7 +81,7 @@ impl NewTicket {
     }
 
     /// What its holder gets.
-    pub fn text(&self) -> &OpaqueText {
+    pub fn text(&self) -> &OpaqueToken {
         &self.text
     }
 }
@@ -99,7 +99,7 @@ impl Auth {
         tx: &Transaction,
         identity: &Identity,
         new: &NewToken,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<PersonalToken, Error> {
         let (user, now) = (&identity.user, self.clock.now());
         let mut held = 0;
@@ -118,7 +118,7 @@ impl Auth {
             id: new.id,
             tenant_id: user.tenant_id,
             user_id: user.id,
-            acts_in: identity.membership,
+            active_membership: identity.membership,
             name: new.name.clone(),
             scopes: new.scopes.clone(),
             hash: new.hash,
@@ -160,7 +160,7 @@ impl Auth {
         tx: &Transaction,
         identity: &Identity,
         id: PersonalTokenId,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<(), Error> {
         identity.session()?;
         let user = &identity.user;
@@ -190,7 +190,7 @@ impl Auth {
             tenant_id: session.tenant_id,
             user_id: session.user_id,
             auth_session_id: session.id,
-            acts_in: identity.membership,
+            active_membership: identity.membership,
             hash: new.hash,
             origin,
             created_at: now,
@@ -205,7 +205,11 @@ impl Auth {
     ///
     /// [`Error::TicketInvalid`] if it is none, or was taken, or is over, or was made for pages of
     /// another origin; [`Error::Store`].
-    pub async fn take_ticket(&self, text: &str, origin: Option<&str>) -> Result<Pass, Error> {
+    pub async fn take_ticket(
+        &self,
+        text: &str,
+        origin: Option<&str>,
+    ) -> Result<VerifiedCredential, Error> {
         let hash = Kind::Ticket.hash_of(text).ok_or(Error::TicketInvalid)?;
         let now = self.clock.now();
         let taken = self.store.run(|tx| async move {
@@ -220,11 +224,11 @@ impl Auth {
         if now >= ticket.expires_at || !is_for_them {
             return Err(Error::TicketInvalid);
         }
-        Ok(Pass::Session {
+        Ok(VerifiedCredential::Session {
             home: ticket.tenant_id,
             id: ticket.auth_session_id,
             user: ticket.user_id,
-            acts_in: ticket.acts_in,
+            active_membership: ticket.active_membership,
         })
     }
 }
@@ -234,9 +238,9 @@ async fn audit_token(
     tx: &Transaction,
     action: Action,
     token: &PersonalToken,
-    (device, now): (&Device, DateTime<Utc>),
+    (device, now): (&ClientInfo, DateTime<Utc>),
 ) -> coditect_store::Result<()> {
-    let elsewhere = token.acts_in.map(|membership| membership.tenant_id);
+    let elsewhere = token.active_membership.map(|membership| membership.tenant_id);
     for tenant in std::iter::once(token.tenant_id).chain(elsewhere) {
         // The membership may have ended with its tenant.
         if tenant != token.tenant_id && tx.get::<Tenant>(tenant, ()).await?.is_none() {
@@ -263,7 +267,7 @@ pub(super) async fn revoke_tokens_of(
     let tokens = tx.scan(&PersonalToken::BY_USER, home, user).page(MOST_TOKENS, None).await?.items;
     let (reference, mut revoked) = (Some(membership.reference()), 0);
     for token in tokens {
-        if token.acts_in == reference {
+        if token.active_membership == reference {
             tx.delete::<PersonalToken>(home, token.id).await?;
             revoked += 1;
         }

@@ -1,7 +1,7 @@
 //! My devices, my password.
 
 use chrono::TimeDelta;
-use coditect_auth::{Device, Error, Identity, MAX_RESETS, SignedIn, model::PasswordReset};
+use coditect_auth::{ClientInfo, Error, Identity, MAX_RESETS, SignedIn, model::PasswordReset};
 use coditect_store::model::{AuditEntry, AuthSession, RevocationReason, User};
 
 use crate::installation::{Installation, PASSWORD};
@@ -41,7 +41,7 @@ async fn devices_are_listed_newest_first_named_and_ended_one_by_one() {
     let third = home.login(EMAIL, PASSWORD).await.unwrap();
     let bob = home.register("bob@example.org").await.unwrap();
     let asking = identity(&home, &second).await;
-    let (auth, from) = (&home.auth, &Device::default());
+    let (auth, from) = (&home.auth, &ClientInfo::default());
 
     let tx = home.store.begin();
     let ids: Vec<_> = auth
@@ -85,7 +85,7 @@ async fn another_password_ends_the_other_sessions_and_no_more() {
     let home = Installation::new().await;
     let here = home.register(EMAIL).await.unwrap();
     let elsewhere = home.login(EMAIL, PASSWORD).await.unwrap();
-    let (asking, from) = (identity(&home, &here).await, &Device::default());
+    let (asking, from) = (identity(&home, &here).await, &ClientInfo::default());
     let change =
         async |present, next| home.auth.change_password(&asking, present, next, from).await;
     assert!(matches!(change("wrong", NEXT).await, Err(Error::InvalidCredentials)));
@@ -105,14 +105,14 @@ async fn another_password_ends_the_other_sessions_and_no_more() {
 async fn a_reset_token_is_good_once_for_half_an_hour_and_ends_everything() {
     let home = Installation::new().await;
     let ada = home.register(EMAIL).await.unwrap();
-    let from = &Device::default();
+    let from = &ClientInfo::default();
     home.auth.request_reset("Ada@Example.org", from).await.unwrap();
-    let token = home.courier.last_token(EMAIL).unwrap();
+    let token = home.mailer.last_token(EMAIL).unwrap();
     home.auth.request_reset(EMAIL, from).await.unwrap();
-    assert_eq!(home.courier.sent(), 1, "not twice within a minute");
+    assert_eq!(home.mailer.sent(), 1, "not twice within a minute");
     home.auth.request_reset("nobody@example.org", from).await.unwrap();
     home.auth.request_reset("nonsense", from).await.unwrap();
-    assert_eq!(home.courier.sent(), 1);
+    assert_eq!(home.mailer.sent(), 1);
 
     for wrong in ["", "cpr_", &token[..46], &token.to_uppercase(), ada.tokens.refresh.expose()] {
         let refused = home.auth.reset_password(wrong, NEXT, from).await;
@@ -129,7 +129,7 @@ async fn a_reset_token_is_good_once_for_half_an_hour_and_ends_everything() {
 
     home.clock.advance(TimeDelta::minutes(2));
     home.auth.request_reset(EMAIL, from).await.unwrap();
-    let late = home.courier.last_token(EMAIL).unwrap();
+    let late = home.mailer.last_token(EMAIL).unwrap();
     home.clock.advance(TimeDelta::minutes(30));
     let over = home.auth.reset_password(&late, PASSWORD, from).await;
     assert!(matches!(over, Err(Error::ResetInvalid)));
@@ -141,11 +141,11 @@ async fn a_reset_token_is_good_once_for_half_an_hour_and_ends_everything() {
 async fn several_reset_tokens_are_open_and_a_change_of_the_password_ends_all() {
     let home = Installation::new().await;
     let ada = home.register(EMAIL).await.unwrap();
-    let from = &Device::default();
+    let from = &ClientInfo::default();
     let mut tokens = Vec::new();
     for _ in 0..3 {
         home.auth.request_reset(EMAIL, from).await.unwrap();
-        tokens.push(home.courier.last_token(EMAIL).unwrap());
+        tokens.push(home.mailer.last_token(EMAIL).unwrap());
         home.clock.advance(TimeDelta::minutes(1));
     }
     home.auth.reset_password(&tokens[0], NEXT, from).await.unwrap();
@@ -154,7 +154,7 @@ async fn several_reset_tokens_are_open_and_a_change_of_the_password_ends_all() {
         assert!(matches!(used, Err(Error::ResetInvalid)));
     }
     home.auth.request_reset(EMAIL, from).await.unwrap();
-    let open = home.courier.last_token(EMAIL).unwrap();
+    let open = home.mailer.last_token(EMAIL).unwrap();
     let ada = home.login(&ada.user.email, NEXT).await.unwrap();
     let asking = identity(&home, &ada).await;
     home.auth.change_password(&asking, NEXT, PASSWORD, from).await.unwrap();
@@ -166,15 +166,15 @@ async fn several_reset_tokens_are_open_and_a_change_of_the_password_ends_all() {
 async fn requests_of_clients_never_end_an_operators_reset_token() {
     let home = Installation::new().await;
     home.register(EMAIL).await.unwrap();
-    let from = &Device::default();
+    let from = &ClientInfo::default();
     let operators = home.auth.reset_token(EMAIL).await.unwrap();
     let mut sent = Vec::new();
     for _ in 0..2 * MAX_RESETS {
         home.clock.advance(TimeDelta::minutes(1));
         home.auth.request_reset(EMAIL, from).await.unwrap();
-        sent.push(home.courier.last_token(EMAIL).unwrap());
+        sent.push(home.mailer.last_token(EMAIL).unwrap());
     }
-    assert_eq!(home.courier.sent(), 2 * MAX_RESETS);
+    assert_eq!(home.mailer.sent(), 2 * MAX_RESETS);
     // The oldest of the clients' have ended.
     let ended = home.auth.reset_password(&sent[0], NEXT, from).await;
     assert!(matches!(ended, Err(Error::ResetInvalid)));
@@ -185,7 +185,7 @@ async fn requests_of_clients_never_end_an_operators_reset_token() {
     }
     home.clock.advance(TimeDelta::minutes(1));
     home.auth.request_reset(EMAIL, from).await.unwrap();
-    assert_eq!(home.courier.sent(), 2 * MAX_RESETS, "there is no place");
+    assert_eq!(home.mailer.sent(), 2 * MAX_RESETS, "there is no place");
     let next = home.auth.reset_token(EMAIL).await.unwrap();
     let first = home.auth.reset_password(of_operator[0].expose(), NEXT, from).await;
     assert!(matches!(first, Err(Error::ResetInvalid)), "the oldest has ended");
@@ -198,7 +198,7 @@ async fn reset_request_without_a_mailer_changes_nothing() {
     let home = Installation::new().await;
     let ada = home.register(EMAIL).await.unwrap();
     let without_mailer = home.another(home.master.clone()).await.unwrap();
-    let from = &Device::default();
+    let from = &ClientInfo::default();
     without_mailer.request_reset(EMAIL, from).await.unwrap();
     let (tenant, tx) = (ada.user.tenant_id, home.store.begin());
     assert!(tx.list::<PasswordReset>(tenant).all(1).await.unwrap().is_empty());
@@ -209,7 +209,7 @@ async fn reset_request_without_a_mailer_changes_nothing() {
 async fn reset_requested_while_the_clock_was_ahead_blocks_no_later_one() {
     let home = Installation::new().await;
     home.register(EMAIL).await.unwrap();
-    let from = &Device::default();
+    let from = &ClientInfo::default();
     home.clock.advance(TimeDelta::days(3_650));
     for _ in 0..MAX_RESETS {
         home.auth.request_reset(EMAIL, from).await.unwrap();
@@ -217,7 +217,7 @@ async fn reset_requested_while_the_clock_was_ahead_blocks_no_later_one() {
     }
     home.clock.advance(-TimeDelta::days(3_651));
     home.auth.request_reset(EMAIL, from).await.unwrap();
-    assert_eq!(home.courier.sent(), MAX_RESETS + 1);
-    let token = home.courier.last_token(EMAIL).unwrap();
+    assert_eq!(home.mailer.sent(), MAX_RESETS + 1);
+    let token = home.mailer.last_token(EMAIL).unwrap();
     home.auth.reset_password(&token, NEXT, from).await.unwrap();
 }

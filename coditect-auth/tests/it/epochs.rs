@@ -1,7 +1,7 @@
 //! Login epochs: all logins of a user are revoked by one write, and live ones are limited.
 
 use chrono::TimeDelta;
-use coditect_auth::{Auth, Credential, Device, Error, SignedIn};
+use coditect_auth::{Auth, ClientInfo, Credential, Error, SignedIn};
 use coditect_store::model::{AuthSession, AuthSessionId, TokenFamilyId, User, UserStatus};
 use futures_util::future::join_all;
 use proptest::prelude::*;
@@ -40,7 +40,7 @@ async fn stored(home: &Installation, ada: &SignedIn) -> usize {
 #[tokio::test]
 async fn every_revocation_works_with_more_logins_than_a_page_holds() {
     let home = &Installation::new().await;
-    let (auth, from) = (&home.auth, &Device::default());
+    let (auth, from) = (&home.auth, &ClientInfo::default());
     for (n, way) in ["others", "everywhere", "password", "reset", "sign-out", "disable", "delete"]
         .into_iter()
         .enumerate()
@@ -98,11 +98,11 @@ async fn login_beyond_the_limit_ends_the_longest_idle_one() {
     let mut logins = Vec::new();
     for _ in 0..2 {
         home.clock.advance(TimeDelta::minutes(1));
-        logins.push(auth.login(sign_in(EMAIL, PASSWORD), &Device::default()).await.unwrap());
+        logins.push(auth.login(sign_in(EMAIL, PASSWORD), &ClientInfo::default()).await.unwrap());
     }
     home.clock.advance(TimeDelta::minutes(1));
     let first = home.refresh(&first.tokens).await.unwrap();
-    auth.login(sign_in(EMAIL, PASSWORD), &Device::default()).await.unwrap();
+    auth.login(sign_in(EMAIL, PASSWORD), &ClientInfo::default()).await.unwrap();
     assert!(home.holds(&first).await, "it was used last");
     assert!(!home.holds(&logins[0].tokens).await && home.holds(&logins[1].tokens).await);
     let refused = home.refresh(&logins[0].tokens).await;
@@ -118,9 +118,9 @@ async fn expired_logins_make_room_before_live_ones() {
     let auth = home.limited_to(2).await;
     let old = home.register(EMAIL).await.unwrap();
     home.clock.advance(TimeDelta::days(6));
-    let live = auth.login(sign_in(EMAIL, PASSWORD), &Device::default()).await.unwrap();
+    let live = auth.login(sign_in(EMAIL, PASSWORD), &ClientInfo::default()).await.unwrap();
     home.clock.advance(TimeDelta::days(2));
-    auth.login(sign_in(EMAIL, PASSWORD), &Device::default()).await.unwrap();
+    auth.login(sign_in(EMAIL, PASSWORD), &ClientInfo::default()).await.unwrap();
     home.refresh(&live.tokens).await.unwrap();
     assert!(home.refresh(&old.tokens).await.is_err());
     assert_eq!(stored(home, &old).await, 2);
@@ -171,7 +171,7 @@ fn rounds() -> impl Strategy<Value = Vec<Round>> {
 const LIMIT: usize = 4;
 
 async fn log_in(auth: &Auth) -> SignedIn {
-    auth.login(sign_in(EMAIL, PASSWORD), &Device::default()).await.unwrap()
+    auth.login(sign_in(EMAIL, PASSWORD), &ClientInfo::default()).await.unwrap()
 }
 
 async fn play(rounds: Vec<Round>) {

@@ -1,7 +1,7 @@
 //! Refresh: each line of the table, over a store.
 
 use chrono::TimeDelta;
-use coditect_auth::{Device, Error, Lifetimes, Tokens};
+use coditect_auth::{ClientInfo, Error, Lifetimes, Tokens};
 use coditect_store::model::{AuthSession, RevocationReason};
 use futures_util::future::join_all;
 
@@ -158,11 +158,11 @@ async fn what_was_not_made_here_is_refused_before_the_store_is_read() {
     let flipped =
         format!("{}{}", &token[..token.len() - 1], if token.ends_with('A') { 'B' } else { 'A' });
     for wrong in ["", "crt_", "x", &token[..token.len() - 1], &flipped, tokens.access.expose()] {
-        let outcome = home.auth.refresh(wrong, None, &Device::default()).await;
+        let outcome = home.auth.refresh(wrong, None, &ClientInfo::default()).await;
         assert!(matches!(outcome, Err(Error::RefreshInvalid)), "{wrong}: {outcome:?}");
     }
     assert!(matches!(
-        home.auth.refresh(token, None, &Device::default()).await,
+        home.auth.refresh(token, None, &ClientInfo::default()).await,
         Err(Error::Store(_))
     ));
 }

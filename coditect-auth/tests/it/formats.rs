@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use chrono::{DateTime, Utc};
 use coditect_auth::{
-    KeyState, Kid, Scopes, SealedKey, SealedRoot,
+    KeyId, KeyState, Scopes, SealedKey, WrappedRootKey,
     keys::Algorithm,
     model::{
         ClockMark, Grant, IdeGrant, Invitation, InvitationId, LoginFailures, PasswordReset,
@@ -55,10 +55,10 @@ async fn version_1_of_every_record_is_read_and_written() {
     let store = store.open(Database::scratch().unwrap()).await.unwrap();
     let (tenant_id, user_id) = (TenantId(id(1)), UserId(id(2)));
 
-    let root = SealedRoot { sealed: sealed(), sealed_at: time(1) };
+    let root = WrappedRootKey { sealed: sealed(), sealed_at: time(1) };
     reads_and_writes(&store, &root, include_str!("../../fixtures/sealed_root.v1.hex")).await;
     let key = SealedKey {
-        kid: Kid(id(3)),
+        kid: KeyId(id(3)),
         algorithm: Algorithm::EdDsa,
         state: KeyState::Retired { activated_at: time(2), retired_at: time(3) },
         created_at: time(4),
@@ -106,7 +106,7 @@ async fn version_1_of_every_record_is_read_and_written() {
         id: PersonalTokenId(id(5)),
         tenant_id,
         user_id,
-        acts_in: Some(MembershipRef {
+        active_membership: Some(MembershipRef {
             tenant_id: TenantId(id(6)),
             membership_id: MembershipId(id(7)),
         }),

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_auth::{
-    Auth, Claims, Courier, Credential, Device, Error, HashParams, Identity, Lifetimes, MasterKey,
-    Notice, OpaqueText, Pass, Registration, Settings, SignIn, SignedIn, Tokens, courier::Sending,
-    entities,
+    Auth, Claims, ClientInfo, Credential, Error, HashParams, Identity, Lifetimes, Mailer,
+    MasterKey, Notice, OpaqueToken, Registration, Settings, SignIn, SignedIn, Tokens,
+    VerifiedCredential, entities, mailer::Sending,
 };
 use coditect_store::{Clock, ManualClock, Store, engine::Database, model::User};
 
@@ -15,7 +15,7 @@ pub(crate) struct Installation {
     pub(crate) clock: ManualClock,
     pub(crate) master: MasterKey,
     pub(crate) auth: Auth,
-    pub(crate) courier: Arc<Letters>,
+    pub(crate) mailer: Arc<Letters>,
 }
 
 /// Keeps the tokens and notices that were sent, by address.
@@ -45,17 +45,17 @@ impl Letters {
         sent.iter().rev().find(|(to, _)| to == email).map(|(_, token)| token.clone())
     }
 
-    fn keep(&self, email: &str, token: &OpaqueText) -> Sending<'static> {
+    fn keep(&self, email: &str, token: &OpaqueToken) -> Sending<'static> {
         self.0.lock().unwrap().push((email.to_owned(), token.expose().to_owned()));
         Box::pin(async { Ok(()) })
     }
 }
 
-impl Courier for Letters {
+impl Mailer for Letters {
     fn password_reset<'a>(
         &'a self,
         email: &'a str,
-        token: &'a OpaqueText,
+        token: &'a OpaqueToken,
         _: TimeDelta,
     ) -> Sending<'a> {
         self.keep(email, token)
@@ -65,7 +65,7 @@ impl Courier for Letters {
         &'a self,
         email: &'a str,
         _: &'a str,
-        token: &'a OpaqueText,
+        token: &'a OpaqueToken,
         _: TimeDelta,
     ) -> Sending<'a> {
         self.keep(email, token)
@@ -74,7 +74,7 @@ impl Courier for Letters {
     fn verification<'a>(
         &'a self,
         email: &'a str,
-        token: &'a OpaqueText,
+        token: &'a OpaqueToken,
         _: TimeDelta,
     ) -> Sending<'a> {
         self.keep(email, token)
@@ -106,11 +106,11 @@ impl Installation {
         let store = entities(Store::options()).open(database).await.unwrap();
         let clock = ManualClock::new(DateTime::UNIX_EPOCH + TimeDelta::days(20_000));
         let master = MasterKey::generate().unwrap();
-        let courier = Arc::new(Letters::default());
-        let settings = settings(grace).courier(Some(courier.clone()));
+        let mailer = Arc::new(Letters::default());
+        let settings = settings(grace).mailer(Some(mailer.clone()));
         let auth = Auth::open(store.clone(), master.clone(), Clock::from(&clock), settings);
         let auth = auth.await.unwrap();
-        Self { store, clock, master, auth, courier }
+        Self { store, clock, master, auth, mailer }
     }
 
     /// Another server over the same store.
@@ -128,7 +128,7 @@ impl Installation {
 
     /// Another server over the same store, with a mailer, and settings that `change` makes.
     pub(crate) async fn with(&self, change: impl FnOnce(&mut Settings)) -> Auth {
-        let mut settings = settings(Lifetimes::default().grace).courier(Some(self.courier.clone()));
+        let mut settings = settings(Lifetimes::default().grace).mailer(Some(self.mailer.clone()));
         change(&mut settings);
         let clock = Clock::from(&self.clock);
         Auth::open(self.store.clone(), self.master.clone(), clock, settings).await.unwrap()
@@ -148,19 +148,19 @@ impl Installation {
     pub(crate) async fn register(&self, email: &str) -> Result<SignedIn, Error> {
         let registration =
             Registration { email, password: PASSWORD, first_name: None, last_name: None };
-        self.auth.register(registration, &Device::default()).await
+        self.auth.register(registration, &ClientInfo::default()).await
     }
 
     pub(crate) async fn login(&self, email: &str, password: &str) -> Result<SignedIn, Error> {
-        self.auth.login(sign_in(email, password), &Device::default()).await
+        self.auth.login(sign_in(email, password), &ClientInfo::default()).await
     }
 
     pub(crate) async fn logout(&self, credential: Credential<'_>) -> Result<(), Error> {
-        self.auth.logout(credential, &Device::default()).await
+        self.auth.logout(credential, &ClientInfo::default()).await
     }
 
     pub(crate) async fn logout_everywhere(&self, credential: Credential<'_>) -> Result<(), Error> {
-        self.auth.logout_everywhere(credential, &Device::default()).await
+        self.auth.logout_everywhere(credential, &ClientInfo::default()).await
     }
 
     /// Who the access token is of, as a request would find out.
@@ -169,7 +169,7 @@ impl Installation {
         self.identity(&pass).await
     }
 
-    pub(crate) async fn identity(&self, pass: &Pass) -> Result<Identity, Error> {
+    pub(crate) async fn identity(&self, pass: &VerifiedCredential) -> Result<Identity, Error> {
         let auth = &self.auth;
         self.store.run(|tx| async move { auth.authenticate(&tx, pass).await }).await
     }
@@ -179,7 +179,7 @@ impl Installation {
     }
 
     pub(crate) async fn refresh(&self, tokens: &Tokens) -> Result<Tokens, Error> {
-        self.auth.refresh(tokens.refresh.expose(), None, &Device::default()).await
+        self.auth.refresh(tokens.refresh.expose(), None, &ClientInfo::default()).await
     }
 
     /// Whether the access token opens anything.

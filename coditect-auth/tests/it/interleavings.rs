@@ -4,7 +4,9 @@
 //! exactly one is live.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use coditect_auth::{Auth, Credential, Device, Error, Lifetimes, Pass, SignedIn, Tokens};
+use coditect_auth::{
+    Auth, ClientInfo, Credential, Error, Lifetimes, SignedIn, Tokens, VerifiedCredential,
+};
 use coditect_store::model::AuthSession;
 use futures_util::future::join_all;
 use proptest::prelude::*;
@@ -119,7 +121,7 @@ impl World {
     }
 
     async fn show(&self, token: &str) -> Result<Tokens, Error> {
-        self.server.refresh(token, None, &Device::default()).await
+        self.server.refresh(token, None, &ClientInfo::default()).await
     }
 
     async fn happen(&mut self, event: Event) {
@@ -135,7 +137,7 @@ impl World {
         };
         let holds = self.should_hold(device).await;
         let newest = self.devices[device].tokens.last().unwrap().clone();
-        let from = &Device::default();
+        let from = &ClientInfo::default();
         match event {
             Event::SignIn => {
                 let password = self.password();
@@ -234,9 +236,14 @@ impl World {
         }
     }
 
-    fn pass(&self, device: usize) -> Pass {
+    fn pass(&self, device: usize) -> VerifiedCredential {
         let SignedIn { user, tokens } = &self.devices[device].signed_in;
-        Pass::Session { home: user.tenant_id, id: tokens.session_id, user: user.id, acts_in: None }
+        VerifiedCredential::Session {
+            home: user.tenant_id,
+            id: tokens.session_id,
+            user: user.id,
+            active_membership: None,
+        }
     }
 
     /// Compares all devices with what should be true of them.

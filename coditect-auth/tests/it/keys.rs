@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use coditect_auth::{
-    AccessSettings, Auth, Device, Error, HashParams, JwksVerifier, KeyError, MasterKey,
-    Registration, SealedKey, SealedRoot, Settings, TokenError, Tokens, master_key_at,
+    AccessSettings, Auth, ClientInfo, Error, HashParams, JwksVerifier, KeyError, MasterKey,
+    Registration, SealedKey, Settings, TokenError, Tokens, WrappedRootKey, master_key_at,
     replace_master_key, replace_master_key_at,
 };
 use coditect_store::{
@@ -24,7 +24,7 @@ async fn servers_over_one_store_share_the_ring() {
     let tokens = home.register("ada@example.org").await.unwrap().tokens;
     let other = home.another(home.master.clone()).await.unwrap();
     assert!(other.verify(tokens.access.expose()).await.is_ok());
-    assert!(other.refresh(tokens.refresh.expose(), None, &Device::default()).await.is_ok());
+    assert!(other.refresh(tokens.refresh.expose(), None, &ClientInfo::default()).await.is_ok());
     assert_eq!(other.jwks(), home.auth.jwks());
 }
 
@@ -91,7 +91,7 @@ async fn rotation_by_another_server_ends_the_wait_for_one() {
     };
     let (rotated, ()) = join(timeout(patience, home.auth.keys_rotated()), rotation).await;
     rotated.expect("the wait ends").unwrap();
-    home.auth.keep_keys().await.unwrap();
+    home.auth.rotate_due_keys().await.unwrap();
     assert_eq!(home.auth.jwks(), other.jwks());
     // A rotation before the wait ends it, too.
     other.rotate_keys().await.unwrap();
@@ -105,7 +105,7 @@ async fn register(auth: &Auth) -> Tokens {
         first_name: None,
         last_name: None,
     };
-    auth.register(registration, &Device::default()).await.unwrap().tokens
+    auth.register(registration, &ClientInfo::default()).await.unwrap().tokens
 }
 
 async fn states(home: &Installation) -> Vec<&'static str> {
@@ -116,23 +116,23 @@ async fn states(home: &Installation) -> Vec<&'static str> {
 async fn a_key_signs_for_thirty_days_and_is_forgotten_when_its_last_token_is_over() {
     let home = Installation::new().await;
     home.clock.advance(TimeDelta::days(30) - TimeDelta::seconds(1));
-    home.auth.keep_keys().await.unwrap();
+    home.auth.rotate_due_keys().await.unwrap();
     assert_eq!(states(&home).await, ["active", "next"]);
     let last = register(&home.auth).await;
     home.clock.advance(TimeDelta::seconds(1));
-    home.auth.keep_keys().await.unwrap();
+    home.auth.rotate_due_keys().await.unwrap();
     assert_eq!(states(&home).await, ["retired", "active", "next"]);
 
     // What it signed last holds to its end.
     home.clock.advance(TimeDelta::minutes(15) - TimeDelta::seconds(2));
-    home.auth.keep_keys().await.unwrap();
+    home.auth.rotate_due_keys().await.unwrap();
     assert!(home.holds(&last).await);
     home.clock.advance(TimeDelta::hours(1));
-    home.auth.keep_keys().await.unwrap();
+    home.auth.rotate_due_keys().await.unwrap();
     assert_eq!(states(&home).await, ["gone", "active", "next"]);
     let outcome = home.caller(last.access.expose()).await;
     assert!(matches!(outcome, Err(Error::TokenInvalid(_))), "its key is not there: {outcome:?}");
-    home.auth.refresh(last.refresh.expose(), None, &Device::default()).await.unwrap();
+    home.auth.refresh(last.refresh.expose(), None, &ClientInfo::default()).await.unwrap();
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn of_servers_that_keep_the_keys_at_once_one_rotates() {
         servers.push(home.another(home.master.clone()).await.unwrap());
     }
     home.clock.advance(TimeDelta::days(31));
-    for outcome in join_all(servers.iter().map(Auth::keep_keys)).await {
+    for outcome in join_all(servers.iter().map(Auth::rotate_due_keys)).await {
         outcome.unwrap();
     }
     assert_eq!(states(&home).await, ["retired", "active", "next"]);
@@ -163,7 +163,7 @@ async fn a_token_of_any_server_holds_on_all_others_through_rotations() {
                 server.verify(tokens.access.expose()).await.unwrap();
             }
         }
-        other.keep_keys().await.unwrap();
+        other.rotate_due_keys().await.unwrap();
     }
 }
 
@@ -204,7 +204,7 @@ async fn a_server_that_was_kept_from_its_keys_signs_with_none_that_others_have_f
     let stalled = home.another(home.master.clone()).await.unwrap();
     home.auth.rotate_keys().await.unwrap();
     home.clock.advance(TimeDelta::hours(1));
-    home.auth.keep_keys().await.unwrap();
+    home.auth.rotate_due_keys().await.unwrap();
     assert_eq!(states(&home).await, ["gone", "active", "next"]);
     let tokens = register(&stalled).await;
     home.auth.verify(tokens.access.expose()).await.unwrap();
@@ -219,7 +219,7 @@ async fn a_server_that_was_kept_from_its_keys_refuses_what_others_have_forgotten
     stalled.verify(tokens.access.expose()).await.unwrap();
     home.auth.rotate_keys().await.unwrap();
     home.clock.advance(TimeDelta::hours(1));
-    home.auth.keep_keys().await.unwrap();
+    home.auth.rotate_due_keys().await.unwrap();
     assert_eq!(states(&home).await, ["gone", "active", "next"]);
     let outcome = stalled.verify(tokens.access.expose()).await;
     assert!(matches!(outcome, Err(Error::TokenInvalid(_))), "{outcome:?}");
@@ -236,7 +236,7 @@ async fn a_rotation_by_command_forgets_nothing_whatever_tokens_live_like_where_i
     home.another(home.master.clone()).await.unwrap().rotate_keys().await.unwrap();
     assert_eq!(states(&home).await, ["retired", "retired", "active", "next"]);
     let restarted = with_life(&home, TimeDelta::hours(24)).await;
-    restarted.keep_keys().await.unwrap();
+    restarted.rotate_due_keys().await.unwrap();
     restarted.verify(tokens.access.expose()).await.unwrap();
 }
 
@@ -293,7 +293,7 @@ async fn another_master_key_ends_nothing() {
     assert!(matches!(before, Err(Error::Key(KeyError::WrongMasterKey))));
     let restarted = home.another(next).await.unwrap();
     restarted.verify(tokens.access.expose()).await.unwrap();
-    restarted.refresh(tokens.refresh.expose(), None, &Device::default()).await.unwrap();
+    restarted.refresh(tokens.refresh.expose(), None, &ClientInfo::default()).await.unwrap();
     home.refresh(&tokens).await.unwrap();
     assert_eq!(restarted.jwks(), home.auth.jwks());
 }
@@ -304,7 +304,7 @@ async fn a_master_key_that_is_replaced_before_the_first_start_is_no_root_key() {
     let store = store.open(Database::scratch().unwrap()).await.unwrap();
     let (present, next) = (MasterKey::generate().unwrap(), MasterKey::generate().unwrap());
     replace_master_key(&store, &Clock::system(), &present, &next).await.unwrap();
-    let root = store.begin().get::<SealedRoot>(Global, ()).await.unwrap().unwrap();
+    let root = store.begin().get::<WrappedRootKey>(Global, ()).await.unwrap().unwrap();
     assert!(root.open(&next).unwrap().expose() != present.expose());
 
     let folder = tempfile::tempdir().unwrap();
@@ -345,17 +345,17 @@ async fn a_replacement_of_the_master_key_that_is_broken_off_anywhere_is_ended_by
 async fn an_installation_from_before_there_was_a_root_key_goes_on_and_takes_another_master_key() {
     let home = Installation::new().await;
     // As it was: the keys were sealed with what is derived from the master key itself.
-    let root = home.store.begin().get::<SealedRoot>(Global, ()).await.unwrap().unwrap();
+    let root = home.store.begin().get::<WrappedRootKey>(Global, ()).await.unwrap().unwrap();
     let as_it_was = MasterKey::parse(&hex(root.open(&home.master).unwrap().expose())).unwrap();
     let forget =
-        |tx: Transaction| async move { tx.delete::<SealedRoot>(Global, ()).await.map(|_| ()) };
+        |tx: Transaction| async move { tx.delete::<WrappedRootKey>(Global, ()).await.map(|_| ()) };
     home.store.run(forget).await.unwrap();
     let wrong = home.another(home.master.clone()).await;
     assert!(matches!(wrong, Err(Error::Key(KeyError::WrongMasterKey))));
 
     let tokens = home.register("ada@example.org").await.unwrap().tokens;
     let upgraded = home.another(as_it_was.clone()).await.unwrap();
-    upgraded.refresh(tokens.refresh.expose(), None, &Device::default()).await.unwrap();
+    upgraded.refresh(tokens.refresh.expose(), None, &ClientInfo::default()).await.unwrap();
     let clock = Clock::from(&home.clock);
     replace_master_key(&home.store, &clock, &as_it_was, &home.master).await.unwrap();
     let restarted = home.another(home.master.clone()).await.unwrap();

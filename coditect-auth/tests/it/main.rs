@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
+mod admin;
 mod devices;
 mod epochs;
 mod families;
@@ -9,13 +10,12 @@ mod formats;
 mod installation;
 mod interleavings;
 mod keys;
-mod operating;
+mod logout;
 mod purging;
+mod rate_limit;
 mod registration;
 mod rotations;
 mod second_factor;
 mod signing_in;
-mod signing_out;
 mod tenants;
-mod throttling;
 mod tokens;

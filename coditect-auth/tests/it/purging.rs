@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 use coditect_auth::{
-    Device, Error, NewInvitation, NewToken, Purge, Scopes,
+    ClientInfo, Error, NewInvitation, NewToken, Purge, Scopes,
     model::{CLOCK_SETTLE_TIME, Invitation, PasswordReset, PersonalToken},
 };
 use coditect_store::model::{AuthSession, Role};
@@ -22,7 +22,7 @@ async fn start_with_a_clock_years_ahead_costs_nobody_anything_once_it_is_correct
     let home = Installation::new().await;
     let ada = home.register(EMAIL).await.unwrap();
     let asking = &home.caller(ada.tokens.access.expose()).await.unwrap();
-    let (auth, from) = (&home.auth, &Device::default());
+    let (auth, from) = (&home.auth, &ClientInfo::default());
     let token = &NewToken::new("ci", Scopes::new(&["read"]).unwrap(), TimeDelta::days(9)).unwrap();
     let invitation = &NewInvitation::new("bob@example.org", Role::Member).unwrap();
     let make = |tx: coditect_store::Transaction| async move {
@@ -36,7 +36,7 @@ async fn start_with_a_clock_years_ahead_costs_nobody_anything_once_it_is_correct
     // A server starts with a clock that is years ahead: clients fail, and its sweeps run for hours.
     home.clock.advance(YEARS);
     let ahead = home.another(home.master.clone()).await.unwrap();
-    ahead.keep_keys().await.unwrap();
+    ahead.rotate_due_keys().await.unwrap();
     for hour in 0..20 {
         let purge = ahead.purge(STEP).await.unwrap();
         assert!(matches!(purge, Purge::Suspended { is_new, .. } if is_new == (hour == 0)));
@@ -49,7 +49,7 @@ async fn start_with_a_clock_years_ahead_costs_nobody_anything_once_it_is_correct
     home.clock.advance(-YEARS - TimeDelta::hours(20));
 
     let corrected = home.another(home.master.clone()).await.unwrap();
-    corrected.keep_keys().await.unwrap();
+    corrected.rotate_due_keys().await.unwrap();
     assert!(matches!(corrected.purge(STEP).await.unwrap(), Purge::Done(..)));
     let tx = home.store.begin();
     let tenant = ada.user.tenant_id;

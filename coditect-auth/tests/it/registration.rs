@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 use coditect_auth::{
-    AddressProof, Auth, Device, Error, NewInvitation, Notice, Registration, RegistrationMode,
+    AddressProof, Auth, ClientInfo, Error, NewInvitation, Notice, Registration, RegistrationMode,
     SignUp, SignedIn, VERIFICATION_LIFE, model::Invitation,
 };
 use coditect_store::{
@@ -20,7 +20,7 @@ fn of(email: &str) -> Registration<'_> {
 }
 
 async fn sign_up(auth: &Auth, email: &str, proof: AddressProof<'_>) -> Result<SignUp, Error> {
-    auth.sign_up(of(email), proof, &Device::default()).await
+    auth.sign_up(of(email), proof, &ClientInfo::default()).await
 }
 
 fn signed_in(outcome: Result<SignUp, Error>) -> SignedIn {
@@ -50,7 +50,7 @@ async fn invite(
 ) -> Result<(Invitation, String), Error> {
     let asking = &home.caller(access).await.unwrap();
     let new = &NewInvitation::new(email, Role::Admin).unwrap().with_ide(ide);
-    let (auth, device) = (&home.auth, &Device::default());
+    let (auth, device) = (&home.auth, &ClientInfo::default());
     let invite = home.store.run(|tx| async move { auth.invite(&tx, asking, new, device).await });
     Ok((invite.await?, new.text().expose().to_owned()))
 }
@@ -63,7 +63,7 @@ async fn has_account(home: &Installation, email: &str) -> bool {
 #[tokio::test]
 async fn mode_decides_who_registers() {
     let home = Installation::new().await;
-    let open = home.with(|settings| settings.courier = None).await;
+    let open = home.with(|settings| settings.mailer = None).await;
     let invited_only =
         home.with(|settings| settings.registration = RegistrationMode::Invited).await;
     let closed = home.with(|settings| settings.registration = RegistrationMode::Closed).await;
@@ -102,7 +102,7 @@ async fn invitation_of_a_taken_address_is_refused_and_stays_open() {
     let refused = sign_up(&home.auth, BOB, AddressProof::Invitation(&token)).await;
     assert!(matches!(refused, Err(Error::EmailTaken)));
     let asking = &home.caller(bob.tokens.access.expose()).await.unwrap();
-    let (auth, token, from) = (&home.auth, &token, &Device::default());
+    let (auth, token, from) = (&home.auth, &token, &ClientInfo::default());
     let accept = |tx: coditect_store::Transaction| async move {
         auth.accept_invitation(&tx, asking, token, from).await
     };
@@ -119,9 +119,9 @@ async fn with_a_mailer_taken_and_free_addresses_are_not_told_apart() {
         home.auth.send_verification(email).await.unwrap();
     }
     assert!(!has_account(&home, BOB).await);
-    assert_eq!(home.courier.notices(ADA, 1).await, [Notice::AlreadyRegistered]);
-    assert_eq!(home.courier.last_token(ADA), None);
-    let token = home.courier.last_token(BOB).unwrap();
+    assert_eq!(home.mailer.notices(ADA, 1).await, [Notice::AlreadyRegistered]);
+    assert_eq!(home.mailer.last_token(ADA), None);
+    let token = home.mailer.last_token(BOB).unwrap();
 
     let others = sign_up(&home.auth, "eve@example.org", AddressProof::Verification(&token)).await;
     assert!(matches!(others, Err(Error::VerificationInvalid)));
@@ -144,9 +144,9 @@ async fn with_a_mailer_taken_and_free_addresses_are_not_told_apart() {
 #[tokio::test]
 async fn registrations_from_an_address_are_throttled_whatever_comes_of_them() {
     let home = Installation::new().await;
-    let auth = home.with(|settings| settings.courier = None).await;
+    let auth = home.with(|settings| settings.mailer = None).await;
     home.register(ADA).await.unwrap();
-    let here = Device { ip: Some("192.0.2.1".parse().unwrap()), ..Device::default() };
+    let here = ClientInfo { ip: Some("192.0.2.1".parse().unwrap()), ..ClientInfo::default() };
     for _ in 0..50 {
         let taken = auth.sign_up(of(ADA), AddressProof::None, &here).await;
         assert!(matches!(taken, Err(Error::EmailTaken)));
@@ -155,7 +155,7 @@ async fn registrations_from_an_address_are_throttled_whatever_comes_of_them() {
         let refused = auth.sign_up(of(email), AddressProof::None, &here).await;
         assert!(matches!(refused, Err(Error::Throttled { .. })));
     }
-    let there = Device { ip: Some("192.0.2.2".parse().unwrap()), ..Device::default() };
+    let there = ClientInfo { ip: Some("192.0.2.2".parse().unwrap()), ..ClientInfo::default() };
     signed_in(auth.sign_up(of(BOB), AddressProof::None, &there).await);
     // Two a minute are forgotten.
     home.clock.advance(TimeDelta::minutes(1));
@@ -169,9 +169,10 @@ async fn registrations_from_an_address_are_throttled_whatever_comes_of_them() {
 #[tokio::test]
 async fn registrations_without_a_known_address_are_throttled_by_the_nearest_hop() {
     let home = Installation::new().await;
-    let auth = home.with(|settings| settings.courier = None).await;
+    let auth = home.with(|settings| settings.mailer = None).await;
     home.register(ADA).await.unwrap();
-    let hop = |hop: &str| Device { nearest_hop: Some(hop.parse().unwrap()), ..Device::default() };
+    let hop =
+        |hop: &str| ClientInfo { nearest_hop: Some(hop.parse().unwrap()), ..ClientInfo::default() };
     for _ in 0..50 {
         let taken = auth.sign_up(of(ADA), AddressProof::None, &hop("192.0.2.1")).await;
         assert!(matches!(taken, Err(Error::EmailTaken)));
@@ -195,7 +196,7 @@ async fn right_to_use_the_ide_is_explicit() {
     // One who does not have it gives nothing.
     let asking = &home.caller(stranger.tokens.access.expose()).await.unwrap();
     let new = &NewInvitation::new(BOB, Role::Member).unwrap().with_ide(Some(true));
-    let from = &Device::default();
+    let from = &ClientInfo::default();
     let given = home.store.run(|tx| async move { auth.invite(&tx, asking, new, from).await });
     assert!(matches!(given.await, Err(Error::Forbidden(_))));
     let token = invited(&home, &stranger, "guest@example.org", None).await;

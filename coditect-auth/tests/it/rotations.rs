@@ -3,7 +3,7 @@
 //! all of them from that moment to its end, and exactly one key signs.
 
 use chrono::TimeDelta;
-use coditect_auth::{Auth, Device, Error, HashParams, KeyState, Settings, TokenError, Tokens};
+use coditect_auth::{Auth, ClientInfo, Error, HashParams, KeyState, Settings, TokenError, Tokens};
 use coditect_store::Clock;
 use futures_util::future::join_all;
 use proptest::prelude::*;
@@ -72,8 +72,10 @@ impl World {
 
     async fn happens(&mut self, event: &Event) {
         match *event {
-            Event::Keep { server } => self.servers[server].keep_keys().await.unwrap(),
-            Event::KeepAll => all_done(join_all(self.servers.iter().map(Auth::keep_keys)).await),
+            Event::Keep { server } => self.servers[server].rotate_due_keys().await.unwrap(),
+            Event::KeepAll => {
+                all_done(join_all(self.servers.iter().map(Auth::rotate_due_keys)).await)
+            }
             Event::Rotate { server } => self.servers[server].rotate_keys().await.unwrap(),
             Event::RotateAll => {
                 all_done(join_all(self.servers.iter().map(Auth::rotate_keys)).await);
@@ -85,7 +87,7 @@ impl World {
             }
             Event::Restart { server } => self.servers[server] = started(&self.home).await,
             Event::Sign { server } => {
-                let (who, device) = (sign_in(EMAIL, PASSWORD), Device::default());
+                let (who, device) = (sign_in(EMAIL, PASSWORD), ClientInfo::default());
                 let tokens = self.servers[server].login(who, &device).await.unwrap().tokens;
                 let token = tokens.access.expose().to_owned();
                 let claims = self.servers[server].verify(&token).await.unwrap();

@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 use coditect_auth::{
-    Device, Error, FactorSecret, RecoveryCodes, SignIn, SignedIn, model::SecondFactor,
+    ClientInfo, Error, FactorSecret, RecoveryCodes, SignIn, SignedIn, model::SecondFactor,
 };
 use totp_rs::{Builder, Secret};
 
@@ -22,7 +22,7 @@ fn code(home: &Installation, secret: &FactorSecret) -> String {
 
 async fn login(home: &Installation, code: Option<&str>) -> Result<SignedIn, Error> {
     let sign_in = SignIn { code, ..sign_in(EMAIL, PASSWORD) };
-    home.auth.login(sign_in, &Device::default()).await
+    home.auth.login(sign_in, &ClientInfo::default()).await
 }
 
 /// Ada with a factor that is confirmed.
@@ -30,7 +30,7 @@ async fn with_factor(home: &Installation) -> (SignedIn, FactorSecret, RecoveryCo
     let ada = home.register(EMAIL).await.unwrap();
     let asking = home.caller(ada.tokens.access.expose()).await.unwrap();
     let (secret, codes) = (FactorSecret::generate().unwrap(), RecoveryCodes::generate().unwrap());
-    let from = &Device::default();
+    let from = &ClientInfo::default();
     home.auth.begin_factor(&asking, PASSWORD, secret.clone(), from).await.unwrap();
     assert!(login(home, None).await.is_ok(), "it is not asked for before it is confirmed");
     let now = code(home, &secret);
@@ -51,7 +51,7 @@ async fn a_code_is_asked_for_beside_the_password_and_taken_once() {
     home.clock.advance(TimeDelta::seconds(30));
     login(&home, Some(&code(&home, &secret))).await.unwrap();
     let wrong = SignIn { code: Some("123456"), ..sign_in(EMAIL, "wrong password") };
-    let refused = home.auth.login(wrong, &Device::default()).await;
+    let refused = home.auth.login(wrong, &ClientInfo::default()).await;
     assert!(matches!(refused, Err(Error::InvalidCredentials)), "the password comes first");
     assert!(audited(&home, &ada).await.contains(&"user.second_factor_confirmed".to_owned()));
 }
@@ -92,7 +92,7 @@ async fn it_is_removed_by_the_password_and_a_code_or_by_an_operator() {
     let home = Installation::new().await;
     let (ada, secret, _) = with_factor(&home).await;
     let asking = home.caller(ada.tokens.access.expose()).await.unwrap();
-    let from = &Device::default();
+    let from = &ClientInfo::default();
     let remove =
         async |password, code| home.auth.remove_factor(&asking, password, code, from).await;
     let now = code(&home, &secret);
@@ -113,7 +113,7 @@ async fn a_factor_that_is_confirmed_is_not_replaced() {
     let home = Installation::new().await;
     let (ada, _, codes) = with_factor(&home).await;
     let asking = home.caller(ada.tokens.access.expose()).await.unwrap();
-    let from = &Device::default();
+    let from = &ClientInfo::default();
     let another = FactorSecret::generate().unwrap();
     let again = home.auth.begin_factor(&asking, PASSWORD, another, from).await;
     assert!(matches!(again, Err(Error::FactorState)));
@@ -141,7 +141,7 @@ async fn enrolment_requires_the_password_and_is_confirmed_soon() {
     let ada = home.register(EMAIL).await.unwrap();
     let asking = home.caller(ada.tokens.access.expose()).await.unwrap();
     let (secret, codes) = (FactorSecret::generate().unwrap(), RecoveryCodes::generate().unwrap());
-    let from = &Device::default();
+    let from = &ClientInfo::default();
     for wrong in ["", "wrong password"] {
         let refused = home.auth.begin_factor(&asking, wrong, secret.clone(), from).await;
         assert!(matches!(refused, Err(Error::InvalidCredentials)));
@@ -162,7 +162,7 @@ async fn guesses_at_the_first_code_are_throttled() {
     let ada = home.register(EMAIL).await.unwrap();
     let asking = home.caller(ada.tokens.access.expose()).await.unwrap();
     let (secret, codes) = (FactorSecret::generate().unwrap(), RecoveryCodes::generate().unwrap());
-    let from = &Device::default();
+    let from = &ClientInfo::default();
     home.auth.begin_factor(&asking, PASSWORD, secret, from).await.unwrap();
     for _ in 0..5 {
         let wrong = home.auth.confirm_factor(&asking, "000000", &codes, from).await;
@@ -180,8 +180,8 @@ async fn owner_is_notified_of_changes() {
     login(&home, codes.texts().next()).await.unwrap();
     let asking = home.caller(ada.tokens.access.expose()).await.unwrap();
     let now = code(&home, &secret);
-    home.auth.remove_factor(&asking, PASSWORD, Some(&now), &Device::default()).await.unwrap();
-    let sent = home.courier.notices(EMAIL, 3).await;
+    home.auth.remove_factor(&asking, PASSWORD, Some(&now), &ClientInfo::default()).await.unwrap();
+    let sent = home.mailer.notices(EMAIL, 3).await;
     assert_eq!(sent, [SecondFactorEnabled, RecoveryCodeUsed, SecondFactorRemoved]);
 }
 
@@ -205,7 +205,7 @@ async fn after_100_wrong_codes_in_a_row_only_a_recovery_code_is_accepted() {
         let right = login(&home, Some(&code(&home, &secret))).await;
         assert!(matches!(right, Err(Error::FactorLocked)), "{right:?}");
     }
-    let sent = home.courier.notices(EMAIL, 2).await;
+    let sent = home.mailer.notices(EMAIL, 2).await;
     assert_eq!(sent[1..], [coditect_auth::Notice::SecondFactorLocked]);
     login(&home, codes.texts().next()).await.unwrap();
     home.clock.advance(TimeDelta::minutes(1));
@@ -223,7 +223,7 @@ async fn locked_factor_is_not_removed_by_guessing() {
     home.clock.advance(TimeDelta::minutes(1));
     let in_again = login(&home, codes.texts().next()).await.unwrap();
     let asking = home.caller(in_again.tokens.access.expose()).await.unwrap();
-    let from = &Device::default();
+    let from = &ClientInfo::default();
     for _ in 0..100 {
         home.clock.advance(TimeDelta::minutes(1));
         let wrong = home.auth.remove_factor(&asking, PASSWORD, Some("000000"), from).await;

@@ -1,7 +1,7 @@
 //! Registering, signing in, and who a request is from.
 
 use chrono::TimeDelta;
-use coditect_auth::{Error, Pass};
+use coditect_auth::{Error, VerifiedCredential};
 use coditect_store::{
     keyspace::Global,
     model::{AuthSession, Tenant, User, UserStatus},
@@ -67,7 +67,7 @@ async fn what_is_no_address_or_no_password_is_refused() {
         first_name: None,
         last_name: None,
     };
-    let refused = home.auth.register(weak, &coditect_auth::Device::default()).await;
+    let refused = home.auth.register(weak, &coditect_auth::ClientInfo::default()).await;
     assert!(matches!(refused, Err(Error::WeakPassword(_))));
 }
 
@@ -96,7 +96,7 @@ async fn sign_ins_at_once_that_make_the_hash_anew_all_succeed() {
     let home = Installation::new().await;
     home.register("ada@example.org").await.unwrap();
     let dearer = home.with_dearer_hashes().await;
-    let device = coditect_auth::Device::default();
+    let device = coditect_auth::ClientInfo::default();
     let logins = (0..8).map(|_| dearer.login(sign_in("ada@example.org", PASSWORD), &device));
     for outcome in join_all(logins).await {
         outcome.unwrap();
@@ -120,7 +120,7 @@ async fn a_request_is_from_whoever_the_stored_session_is_of() {
         coditect_auth::Claims { token_family: bobs.token_family, ..adas },
     ];
     for claims in &mixed {
-        let outcome = home.identity(&Pass::Access(Box::new(claims.clone()))).await;
+        let outcome = home.identity(&VerifiedCredential::Access(Box::new(claims.clone()))).await;
         assert!(matches!(outcome, Err(Error::SessionRevoked)), "{claims:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 use coditect_auth::{
-    Credential, Device, Error, Identity, NewInvitation, NewToken, Scopes, SignIn, SignedIn,
+    ClientInfo, Credential, Error, Identity, NewInvitation, NewToken, Scopes, SignIn, SignedIn,
     model::Invitation,
 };
 use coditect_store::model::{AuditEntry, Membership, Role, UserStatus};
@@ -30,14 +30,15 @@ impl Team {
     async fn invite(&self, by: &Identity, email: &str, role: Role) -> Result<String, Error> {
         let new = NewInvitation::new(email, role)?;
         let tx = self.home.store.begin();
-        self.home.auth.invite(&tx, by, &new, &Device::default()).await?;
+        self.home.auth.invite(&tx, by, &new, &ClientInfo::default()).await?;
         tx.commit().await?;
         Ok(new.text().expose().to_owned())
     }
 
     async fn accept(&self, by: &Identity, text: &str) -> Result<Membership, Error> {
         let tx = self.home.store.begin();
-        let accepted = self.home.auth.accept_invitation(&tx, by, text, &Device::default()).await?;
+        let accepted =
+            self.home.auth.accept_invitation(&tx, by, text, &ClientInfo::default()).await?;
         tx.commit().await?;
         Ok(accepted)
     }
@@ -54,7 +55,7 @@ impl Team {
     async fn sign_in(&self, email: &str) -> Result<SignedIn, Error> {
         let tenant = Some(self.owner.user.tenant_id);
         let sign_in = SignIn { tenant, ..sign_in(email, PASSWORD) };
-        self.home.auth.login(sign_in, &Device::default()).await
+        self.home.auth.login(sign_in, &ClientInfo::default()).await
     }
 }
 
@@ -90,7 +91,7 @@ async fn an_invitation_ends_after_a_week_or_when_it_is_taken_back() {
     let text = team.invite(&owner, "guest@example.org", Role::Member).await.unwrap();
     let tx = team.home.store.begin();
     let open = team.home.auth.invitations(&tx, &owner, (50, None)).await.unwrap();
-    let (auth, id, from) = (&team.home.auth, open.items[0].id, &Device::default());
+    let (auth, id, from) = (&team.home.auth, open.items[0].id, &ClientInfo::default());
     auth.withdraw_invitation(&tx, &owner, id, from).await.unwrap();
     tx.commit().await.unwrap();
     assert!(matches!(team.accept(&guest, &text).await, Err(Error::InvitationInvalid)));
@@ -112,7 +113,7 @@ async fn a_member_chooses_the_tenant_at_login_or_at_a_refresh_and_keeps_it() {
     assert_eq!((Some(caller.tenant_id), caller.role), (there, Role::Member));
     assert_eq!(caller.user.tenant_id, team.guest.user.tenant_id);
 
-    let from = &Device::default();
+    let from = &ClientInfo::default();
     let auth = &team.home.auth;
     let kept = auth.refresh(member.tokens.refresh.expose(), None, from).await.unwrap();
     assert_eq!(Some(kept.tenant_id), there);
@@ -135,7 +136,7 @@ async fn who_is_removed_is_out_at_once_and_goes_on_in_their_own() {
     let owner = team.identity(&team.owner).await;
     let tx = team.home.store.begin();
     let guest = team.guest.user.id;
-    team.home.auth.remove_member(&tx, &owner, guest, &Device::default()).await.unwrap();
+    team.home.auth.remove_member(&tx, &owner, guest, &ClientInfo::default()).await.unwrap();
     tx.commit().await.unwrap();
     let refused = team.home.caller(member.tokens.access.expose()).await;
     assert!(matches!(refused, Err(Error::NotAMember)));
@@ -151,7 +152,7 @@ async fn who_is_removed_is_out_at_once_and_goes_on_in_their_own() {
 #[tokio::test]
 async fn roles_bound_what_somebody_may_do() {
     let team = Team::new().await;
-    let device = &Device::default();
+    let device = &ClientInfo::default();
     let member = team.join(Role::Member).await;
     let member = team.identity(&member).await;
     let owner = team.identity(&team.owner).await;
@@ -200,14 +201,14 @@ async fn issued(team: &Team, member: &SignedIn) -> [String; 2] {
     let scopes = Scopes::new(&["write"]).unwrap();
     let new = NewToken::new("bot", scopes, TimeDelta::days(9)).unwrap();
     let tx = team.home.store.begin();
-    team.home.auth.create_token(&tx, &caller, &new, &Device::default()).await.unwrap();
+    team.home.auth.create_token(&tx, &caller, &new, &ClientInfo::default()).await.unwrap();
     tx.commit().await.unwrap();
     [member.tokens.access.expose().to_owned(), new.text().expose().to_owned()]
 }
 
 async fn remove(team: &Team, by: &Identity, member: &SignedIn) {
     let tx = team.home.store.begin();
-    let from = &Device::default();
+    let from = &ClientInfo::default();
     team.home.auth.remove_member(&tx, by, member.user.id, from).await.unwrap();
     tx.commit().await.unwrap();
     team.home.clock.advance(TimeDelta::seconds(1));
@@ -250,7 +251,7 @@ async fn invitations_of_a_demoted_member_are_void_for_good() {
         team.invite(&co_owner, &format!("x{n}@example.org"), Role::Member).await.unwrap();
     }
     let spare = team.invite(&co_owner, "alt@example.org", Role::Member).await.unwrap();
-    let (auth, from) = (&team.home.auth, &Device::default());
+    let (auth, from) = (&team.home.auth, &ClientInfo::default());
     for role in [Role::Admin, Role::Owner] {
         let tx = team.home.store.begin();
         auth.change_role(&tx, &owner, co_owner.user.id, role, from).await.unwrap();
@@ -278,7 +279,7 @@ async fn invitations_to_a_demoted_member_are_void() {
     let guest = team.identity(&team.guest).await;
     let latest = team.invite(&owner, "Guest@example.org", Role::Admin).await.unwrap();
     team.home.clock.advance(TimeDelta::seconds(1));
-    let (auth, from) = (&team.home.auth, &Device::default());
+    let (auth, from) = (&team.home.auth, &ClientInfo::default());
     let tx = team.home.store.begin();
     auth.change_role(&tx, &owner, guest.user.id, Role::Member, from).await.unwrap();
     tx.commit().await.unwrap();
@@ -316,7 +317,7 @@ async fn invitation_older_than_the_last_change_of_a_membership_does_not_raise_it
 async fn repeated_refresh_that_enters_a_tenant_is_audited() {
     let team = Team::new().await;
     team.join(Role::Member).await;
-    let (auth, from) = (&team.home.auth, &Device::default());
+    let (auth, from) = (&team.home.auth, &ClientInfo::default());
     let there = team.owner.user.tenant_id;
     let entries = async || {
         let log = team.home.store.begin().log::<AuditEntry>(there, (), ..);
@@ -421,7 +422,7 @@ async fn nobody_acts_in_a_tenant_whose_deletion_is_not_complete() {
     let member = team.join(Role::Owner).await;
     let [_, program] = issued(&team, &member).await;
     let [_, own_program] = issued(&team, &team.owner).await;
-    let (auth, from) = (&team.home.auth, &Device::default());
+    let (auth, from) = (&team.home.auth, &ClientInfo::default());
     let pass = auth.pass(member.tokens.access.expose()).await.unwrap();
     auth.delete_tenant(&pass, PASSWORD, from).await.unwrap();
     for token in [member.tokens.access.expose(), &*program] {

@@ -2,8 +2,8 @@
 
 use chrono::TimeDelta;
 use coditect_auth::{
-    Device, Error, FRESH_LOGIN, NewTicket, NewToken, Pass, Scope, Scopes, SignedIn,
-    model::PersonalToken,
+    ClientInfo, Error, FRESH_LOGIN, NewTicket, NewToken, Scope, Scopes, SignedIn,
+    VerifiedCredential, model::PersonalToken,
 };
 use coditect_store::model::{User, UserStatus};
 
@@ -20,7 +20,7 @@ async fn token(
     let asking = home.caller(of.tokens.access.expose()).await.unwrap();
     let new = NewToken::new("ci", Scopes::new(scopes).unwrap(), life).unwrap();
     let tx = home.store.begin();
-    let made = home.auth.create_token(&tx, &asking, &new, &Device::default()).await.unwrap();
+    let made = home.auth.create_token(&tx, &asking, &new, &ClientInfo::default()).await.unwrap();
     tx.commit().await.unwrap();
     (new.text().expose().to_owned(), made)
 }
@@ -67,7 +67,7 @@ async fn a_revoked_token_and_that_of_a_disabled_user_are_nobodys() {
     let revoke = async |of: &SignedIn| {
         let asking = home.caller(of.tokens.access.expose()).await.unwrap();
         let tx = home.store.begin();
-        home.auth.revoke_token(&tx, &asking, made.id, &Device::default()).await?;
+        home.auth.revoke_token(&tx, &asking, made.id, &ClientInfo::default()).await?;
         tx.commit().await.map_err(Error::Store)
     };
     assert!(matches!(revoke(&bob).await, Err(Error::NotFound)));
@@ -84,7 +84,7 @@ async fn a_program_makes_no_tokens_and_lists_no_devices() {
     let ada = home.register(EMAIL).await.unwrap();
     let (text, made) = token(&home, &ada, &["write"], TimeDelta::days(1)).await;
     let program = home.caller(&text).await.unwrap();
-    let (tx, from) = (home.store.begin(), &Device::default());
+    let (tx, from) = (home.store.begin(), &ClientInfo::default());
     let new = NewToken::new("x", Scopes::new(&["write"]).unwrap(), TimeDelta::days(1)).unwrap();
     let auth = &home.auth;
     let ticket = NewTicket::new().unwrap();
@@ -112,7 +112,7 @@ async fn a_user_has_a_hundred_tokens_at_the_most() {
     let asking = home.caller(ada.tokens.access.expose()).await.unwrap();
     let new = NewToken::new("x", Scopes::new(&["read"]).unwrap(), TimeDelta::days(1)).unwrap();
     let tx = home.store.begin();
-    let refused = home.auth.create_token(&tx, &asking, &new, &Device::default()).await;
+    let refused = home.auth.create_token(&tx, &asking, &new, &ClientInfo::default()).await;
     assert!(matches!(refused, Err(Error::TooMany(_))));
     // Those that have ended make room.
     home.clock.advance(TimeDelta::days(1));
@@ -167,7 +167,7 @@ async fn what_a_ticket_has_opened_ends_with_its_session() {
     let home = Installation::new().await;
     let ada = home.register(EMAIL).await.unwrap();
     let text = ticket(&home, &ada, None).await;
-    let pass: Pass = home.auth.take_ticket(&text, None).await.unwrap();
+    let pass: VerifiedCredential = home.auth.take_ticket(&text, None).await.unwrap();
     home.identity(&pass).await.unwrap();
     home.auth.sign_out_user(EMAIL).await.unwrap();
     assert!(matches!(home.identity(&pass).await, Err(Error::SessionRevoked)));
@@ -178,7 +178,7 @@ async fn stale_login_shows_its_password_for_what_outlives_it() {
     let home = Installation::new().await;
     let ada = home.register("ada@example.org").await.unwrap();
     let asking = home.caller(ada.tokens.access.expose()).await.unwrap();
-    let from = &Device::default();
+    let from = &ClientInfo::default();
     home.clock.advance(FRESH_LOGIN - TimeDelta::seconds(1));
     home.auth.require_fresh_login(&asking, None, from).await.unwrap();
     home.clock.advance(TimeDelta::seconds(1));

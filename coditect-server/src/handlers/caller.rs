@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use coditect_auth::{Identity, Pass, Scope};
+use coditect_auth::{Identity, Scope, VerifiedCredential};
 use coditect_store::{Transaction, model::TokenFamilyId};
 use hyper::{Method, header};
 use subtle::ConstantTimeEq as _;
@@ -35,7 +35,7 @@ const UNAUTHENTICATED_BYTES: u64 = 16 << 10;
 /// What whoever calls has shown, and what they need to be allowed.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    pass: Pass,
+    pass: VerifiedCredential,
     /// What a program's token needs for it; none if any will do.
     scope: Option<Scope>,
     /// Where the account of the user is put, which the response is charged to.
@@ -44,7 +44,7 @@ pub(crate) struct Caller {
 
 impl Caller {
     /// Whoever has shown `pass`, for what a program's token needs `scope` for.
-    pub(crate) fn by(pass: Pass, scope: Scope) -> Self {
+    pub(crate) fn by(pass: VerifiedCredential, scope: Scope) -> Self {
         Self { pass, scope: Some(scope), user: None }
     }
 
@@ -54,7 +54,7 @@ impl Caller {
     }
 
     /// What they have shown.
-    pub(crate) fn into_pass(self) -> Pass {
+    pub(crate) fn into_pass(self) -> VerifiedCredential {
         self.pass
     }
 
@@ -66,8 +66,8 @@ impl Caller {
     /// When an access token ends.
     pub(crate) fn expires_at(&self) -> Option<DateTime<Utc>> {
         match &self.pass {
-            Pass::Access(claims) => DateTime::from_timestamp(claims.exp, 0),
-            Pass::Personal(_) | Pass::Session { .. } => None,
+            VerifiedCredential::Access(claims) => DateTime::from_timestamp(claims.exp, 0),
+            VerifiedCredential::Personal(_) | VerifiedCredential::Session { .. } => None,
         }
     }
 }
@@ -94,7 +94,7 @@ async fn by_token(app: &App, request: &Request) -> Result<Caller, Problem> {
     };
     refuse_both(request)?;
     let pass = app.auth.pass(token).await?;
-    let Pass::Access(claims) = &pass else {
+    let VerifiedCredential::Access(claims) = &pass else {
         return Err(Problem::unauthorized(Unauthorized::InvalidToken));
     };
     refuse_forgery(app, request, claims.token_family)?;
@@ -105,8 +105,8 @@ async fn by_token(app: &App, request: &Request) -> Result<Caller, Problem> {
 /// a personal token, which is not signed, and a large one of an access token, which may be revoked.
 async fn before_body(app: &App, request: &Request, caller: Caller) -> Result<Caller, Problem> {
     let free_bytes = match caller.pass {
-        Pass::Personal(_) => 0,
-        Pass::Access(_) | Pass::Session { .. } => UNAUTHENTICATED_BYTES,
+        VerifiedCredential::Personal(_) => 0,
+        VerifiedCredential::Access(_) | VerifiedCredential::Session { .. } => UNAUTHENTICATED_BYTES,
     };
     if request.may_exceed(free_bytes) {
         identity(app, &caller).await?;

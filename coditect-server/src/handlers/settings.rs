@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use coditect_auth::{Action, Device, Identity};
+use coditect_auth::{Action, ClientInfo, Identity};
 use coditect_store::{
     Transaction,
     model::{Role, Setting, SettingScope},
@@ -220,7 +220,7 @@ async fn audit(
     tx: &Transaction,
     identity: &Identity,
     (action, scope, key): (Action, ScopeName, &String),
-    device: &Device,
+    device: &ClientInfo,
 ) -> Result<(), Problem> {
     if scope == ScopeName::Tenant {
         app.auth.audit(tx, identity, (action, key), json!({}), device).await?;

@@ -23,7 +23,7 @@ mod updates;
 
 use std::sync::Arc;
 
-use coditect_auth::{Pass, Scope};
+use coditect_auth::{Scope, VerifiedCredential};
 use coditect_store::model::{ClientSequence, SessionId};
 use hyper::{HeaderMap, StatusCode, header};
 use tokio::sync::Semaphore;
@@ -158,7 +158,7 @@ fn refuse_foreign_page(app: &App, request: &Request) -> Result<(), Problem> {
 }
 
 /// What whoever asks has shown: a ticket, or a token.
-async fn pass(app: &App, request: &Request, query: &Query) -> Result<Pass, Problem> {
+async fn pass(app: &App, request: &Request, query: &Query) -> Result<VerifiedCredential, Problem> {
     let headers = request.headers();
     let shows_token = headers.contains_key(header::AUTHORIZATION);
     if let Some(ticket) = protocols(headers).find_map(|offered| offered.strip_prefix(TICKET)) {

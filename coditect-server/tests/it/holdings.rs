@@ -109,7 +109,8 @@ async fn actions_of_a_guest_are_audited_in_the_tenant_where_they_happen() {
     let promote = Call::patch(&format!("{MEMBERS}/{}", id.as_str().unwrap()));
     assert_eq!(owner.ask(promote.value(&json!({ "role": "admin" }))).await.status, 200);
     let there = guest.get(ME).await.data()["tenant"]["id"].clone();
-    let body = json!({ "email": "guest@example.org", "password": PASSWORD, "act_in": there });
+    let body =
+        json!({ "email": "guest@example.org", "password": PASSWORD, "active_tenant": there });
     assert_eq!(call(server.address, Call::post(LOGIN).value(&body)).await.status, 200);
 
     let scopes = json!({ "name": "bot", "scopes": ["write"] });

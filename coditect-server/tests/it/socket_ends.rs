@@ -94,7 +94,7 @@ async fn socket_by_ticket_stays_in_the_tenant_of_its_token() {
     let tenant =
         call(address, Call::get(ME).bearer(&owner.token)).await.data()["tenant"]["id"].clone();
     // Another tab of the same login goes to the other tenant.
-    let body = json!({"refresh_token": device.refresh_token, "act_in": tenant});
+    let body = json!({"refresh_token": device.refresh_token, "active_tenant": tenant});
     assert_eq!(call(address, Call::post(REFRESH).value(&body)).await.status, 200);
     socket.update("memory", 1, json!({"k": 1})).await;
     assert_eq!(socket.expect("ack").await["seq"], 1);
@@ -113,7 +113,8 @@ async fn sockets_of_a_removed_member_are_closed_at_once() {
     join(address, &owner.token, &member.token, "member@example.org").await;
     let tenant =
         call(address, Call::get(ME).bearer(&owner.token)).await.data()["tenant"]["id"].clone();
-    let login = json!({"email": "member@example.org", "password": PASSWORD, "act_in": tenant});
+    let login =
+        json!({"email": "member@example.org", "password": PASSWORD, "active_tenant": tenant});
     let there = call(address, Call::post(LOGIN).value(&login)).await.data();
     let token = there["token"].as_str().unwrap().to_owned();
     let made = Call::post("/api/v5/sessions").bearer(&token).value(&json!({"name": "there"}));

@@ -112,7 +112,7 @@ async fn a_server_sweeps_what_is_over_and_keeps_what_is_not() {
         tenant_id: tenant,
         user_id: session.user_id,
         auth_session_id: coditect_store::model::AuthSessionId::new(),
-        acts_in: None,
+        active_membership: None,
         hash: [7; 32],
         origin: None,
         created_at: DateTime::UNIX_EPOCH,

@@ -63,7 +63,7 @@ pub struct AuthSession {
     /// What its user calls it; at most 100 characters.
     pub name: Option<String>,
     /// The membership by which its access tokens are for another tenant than the user's own.
-    pub acts_in: Option<MembershipRef>,
+    pub active_membership: Option<MembershipRef>,
     /// First use of an access token of the newest generation: proof that the client received the
     /// newest secret. `None` after a rotation until then. The grace counts from here.
     #[serde(with = "ts_microseconds_option")]
@@ -139,7 +139,7 @@ impl AuthSession {
 
     /// Returns the tenant that its access tokens are for.
     pub fn active_tenant(&self) -> TenantId {
-        self.acts_in.map_or(self.tenant_id, |membership| membership.tenant_id)
+        self.active_membership.map_or(self.tenant_id, |membership| membership.tenant_id)
     }
 
     /// Returns whether it was neither revoked by itself nor has expired at `now`. Whether it was

@@ -26,7 +26,7 @@ pub struct Ticket {
     /// The login that it is good for.
     pub auth_session_id: AuthSessionId,
     /// The membership by which the token that asked for it acts in another tenant than the user's own.
-    pub acts_in: Option<MembershipRef>,
+    pub active_membership: Option<MembershipRef>,
     /// SHA-256 of what the client holds.
     pub hash: [u8; 32],
     /// The origin of the page that asked for it, where it told one.

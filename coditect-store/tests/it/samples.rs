@@ -66,7 +66,7 @@ pub(crate) fn auth_session() -> AuthSession {
         user_agent: Some("Firefox".into()),
         ip: Some("2001:db8::1".into()),
         name: Some("Laptop".into()),
-        acts_in: Some(MembershipRef {
+        active_membership: Some(MembershipRef {
             tenant_id: TenantId(id(40)),
             membership_id: MembershipId(id(47)),
         }),
@@ -252,7 +252,7 @@ pub(crate) fn ticket() -> Ticket {
         tenant_id: tenant().id,
         user_id: user().id,
         auth_session_id: auth_session().id,
-        acts_in: Some(MembershipRef {
+        active_membership: Some(MembershipRef {
             tenant_id: TenantId(id(40)),
             membership_id: MembershipId(id(47)),
         }),

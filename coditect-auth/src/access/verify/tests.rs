@@ -40,7 +40,7 @@ fn session() -> AuthSession {
         user_agent: None,
         ip: None,
         name: None,
-        acts_in: None,
+        active_membership: None,
         confirmed_at: None,
     }
 }

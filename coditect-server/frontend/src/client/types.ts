@@ -88,7 +88,7 @@ export interface Login {
   password: string;
   /** Of the second factor, once the server asks for it. */
   code?: string;
-  act_in?: Uuid;
+  active_tenant?: Uuid;
 }
 
 /** What is there without cookies, which this client has no use for. */

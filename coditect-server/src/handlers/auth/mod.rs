@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use coditect_auth::{
-    AddressProof, Credential, Device, Registration, RegistrationMode, SignIn, SignUp, Tokens,
+    AddressProof, ClientInfo, Credential, Registration, RegistrationMode, SignIn, SignUp, Tokens,
 };
 use coditect_store::model::{Role, Tenant, TenantId, User, UserId};
 use hyper::{Response, header::USER_AGENT};
@@ -55,7 +55,7 @@ struct Login {
     code: Option<String>,
     /// The tenant that the tokens are to be for.
     #[serde(alias = "actIn")]
-    act_in: Option<TenantId>,
+    active_tenant: Option<TenantId>,
     /// To have the tokens as cookies, and not in the answer.
     #[serde(default)]
     cookies: bool,
@@ -68,7 +68,7 @@ struct Refresh {
     #[serde(alias = "refreshToken")]
     refresh_token: Option<String>,
     #[serde(alias = "actIn")]
-    act_in: Option<TenantId>,
+    active_tenant: Option<TenantId>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -271,7 +271,7 @@ pub(crate) async fn login(app: Arc<App>, mut request: Request) -> Answer {
         email: &login.email,
         password: &login.password,
         code: login.code.as_deref(),
-        tenant: login.act_in,
+        tenant: login.active_tenant,
     };
     let signed_in = app.auth.login(sign_in, &device(&request)).await?;
     let view = SignedInView {
@@ -292,7 +292,7 @@ pub(crate) async fn refresh(app: Arc<App>, mut request: Request) -> Answer {
         Some(token) => (token, Carrier::Body),
         None => (caller::refresh_cookie(&app, &request)?, Carrier::Cookies),
     };
-    let tokens = app.auth.refresh(&token, refresh.act_in, &device(&request)).await?;
+    let tokens = app.auth.refresh(&token, refresh.active_tenant, &device(&request)).await?;
     Ok(carrier.give(&app, respond::ok(&carrier.view(&app, &tokens))?, &tokens))
 }
 
@@ -389,13 +389,13 @@ fn name(field: &str, name: Option<String>) -> Result<Option<String>, Problem> {
 }
 
 /// Returns the origin of a request, for throttling and the audit log.
-pub(super) fn device(request: &Request) -> Device {
+pub(super) fn device(request: &Request) -> ClientInfo {
     let user_agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
     let user_agent = user_agent.map(str::to_owned);
     match request.client() {
-        ClientAddress::Known(ip) => Device { user_agent, ip: Some(ip), nearest_hop: None },
+        ClientAddress::Known(ip) => ClientInfo { user_agent, ip: Some(ip), nearest_hop: None },
         ClientAddress::Unknown { nearest_hop } => {
-            Device { user_agent, ip: None, nearest_hop: Some(nearest_hop) }
+            ClientInfo { user_agent, ip: None, nearest_hop: Some(nearest_hop) }
         }
     }
 }

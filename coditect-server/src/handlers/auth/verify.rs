@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::SecondsFormat;
-use coditect_auth::{Error, NewTicket, TICKET_LIFE, Via};
+use coditect_auth::{AuthMethod, Error, NewTicket, TICKET_LIFE};
 use hyper::header::{self, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -92,8 +92,8 @@ pub(crate) async fn verify(app: Arc<App>, request: Request) -> Answer {
     let expires = caller.expires_at().unwrap_or_else(|| identity.expires_at());
     tell("x-auth-expires", &expires.to_rfc3339_opts(SecondsFormat::Secs, true))?;
     match &identity.via {
-        Via::Session(session) => tell("x-auth-session", &session.id.to_string())?,
-        Via::Personal(token) => tell("x-auth-scopes", &token.scopes.to_string())?,
+        AuthMethod::Session(session) => tell("x-auth-session", &session.id.to_string())?,
+        AuthMethod::Personal(token) => tell("x-auth-scopes", &token.scopes.to_string())?,
     }
     Ok(answer)
 }

@@ -203,7 +203,7 @@ pub(super) fn rows() -> Vec<Row> {
                 ("role", json!("owner")), ("is_admin", json!(true)), ("status", json!("Enabled")),
                 ("tenant_id", theirs["tenant"]["id"].clone()), ("tenantId", theirs["tenant"]["id"].clone()),
                 ("user_id", theirs["user"]["id"].clone()), ("id", theirs["user"]["id"].clone()),
-                ("email_verified", json!(true)), ("act_in", theirs["tenant"]["id"].clone()),
+                ("email_verified", json!(true)), ("active_tenant", theirs["tenant"]["id"].clone()),
             ] {
                 let body = json!({ "email": email, "password": PASSWORD, name: value });
                 assert_eq!(world.call(Call::post(REGISTER).value(&body)).await.code(), "UNKNOWN_FIELD", "{name}");
@@ -213,12 +213,12 @@ pub(super) fn rows() -> Vec<Row> {
         row("another tenant, chosen at the sign-in or at a refresh", "OWASP ASVS 5, 8.4", |world: Arc<World>| async move {
             let (victim, thief) = (world.register().await, world.register().await);
             let tenant = world.me(&victim.device.token).await.data()["tenant"]["id"].clone();
-            let login = json!({ "email": thief.email, "password": PASSWORD, "act_in": tenant });
+            let login = json!({ "email": thief.email, "password": PASSWORD, "active_tenant": tenant });
             assert_eq!(world.call(Call::post(LOGIN).value(&login)).await.code(), "NOT_A_MEMBER");
-            let refresh = json!({ "refresh_token": thief.device.refresh_token, "act_in": tenant });
+            let refresh = json!({ "refresh_token": thief.device.refresh_token, "active_tenant": tenant });
             let answer = world.call(Call::post(crate::account::REFRESH).value(&refresh)).await;
             assert_eq!(answer.code(), "NOT_A_MEMBER");
-            let unknown = json!({ "email": thief.email, "password": PASSWORD, "act_in": uuid::Uuid::now_v7() });
+            let unknown = json!({ "email": thief.email, "password": PASSWORD, "active_tenant": uuid::Uuid::now_v7() });
             assert_eq!(world.call(Call::post(LOGIN).value(&unknown)).await.code(), "NOT_A_MEMBER");
         }),
         row("another password without the present one", "OWASP ASVS 5, 6.2.3", |world: Arc<World>| async move {

@@ -241,7 +241,7 @@ pub(super) fn rows() -> Vec<Row> {
                 world.refuses(&world.signed(&world.header(), &said)).await;
             }
             let mut said = claims(&one.device.token);
-            said["home_tenant_id"] = said["tenant_id"].clone();
+            said["primary_tenant_id"] = said["tenant_id"].clone();
             said["tenant_id"] = claims(&other.device.token)["tenant_id"].clone();
             let answer = world.me(&world.signed(&world.header(), &said)).await;
             assert_eq!((answer.status, answer.code().as_str()), (403, "NOT_A_MEMBER"));

@@ -48,7 +48,7 @@ async fn join(world: &World, owner: &Somebody, guest: &Somebody, role: &str) -> 
     let joined = accept(world, &guest.device.token, invited["token"].as_str().unwrap()).await;
     assert_eq!(joined.status, 200, "{}", joined.json());
     let tenant = id_of(world, owner, "tenant").await;
-    let body = json!({ "email": guest.email, "password": PASSWORD, "act_in": tenant });
+    let body = json!({ "email": guest.email, "password": PASSWORD, "active_tenant": tenant });
     Device::of(&world.call(Call::post(LOGIN).value(&body)).await)
 }
 

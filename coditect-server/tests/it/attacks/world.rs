@@ -8,7 +8,8 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::TimeDelta;
 use coditect_auth::{
-    Auth, KeyState, MasterKey, SealedKey, SealedRoot, Settings, SigningKey, entities, master_key_at,
+    Auth, KeyState, MasterKey, SealedKey, Settings, SigningKey, WrappedRootKey, entities,
+    master_key_at,
 };
 use coditect_store::{Clock, ManualClock, Store, keyspace::Global};
 use serde_json::{Value, json};
@@ -192,7 +193,7 @@ async fn prepare(folder: &Path) -> (SigningKey, SigningKey) {
     let clock = ManualClock::new(Clock::system().now() - TimeDelta::hours(30));
     let time = Clock::from(&clock);
     let auth = Auth::open(store.clone(), master.clone(), time, Settings::default()).await.unwrap();
-    let root = store.begin().get::<SealedRoot>(Global, ()).await.unwrap().unwrap();
+    let root = store.begin().get::<WrappedRootKey>(Global, ()).await.unwrap().unwrap();
     let root = root.open(&master).unwrap();
     let opened = |keys: Vec<SealedKey>| {
         let active = keys.iter().find(|key| matches!(key.state, KeyState::Active { .. }));
@@ -201,7 +202,7 @@ async fn prepare(folder: &Path) -> (SigningKey, SigningKey) {
     let gone = opened(auth.keys().await.unwrap());
     auth.rotate_keys().await.unwrap();
     clock.advance(TimeDelta::hours(29));
-    auth.keep_keys().await.unwrap();
+    auth.rotate_due_keys().await.unwrap();
     let keys = auth.keys().await.unwrap();
     assert!(matches!(keys[0].state, KeyState::Gone { .. }));
     let active = opened(keys);

@@ -100,7 +100,7 @@ fn a_kid_that_is_not_in_the_ring_is_refused() {
         "https://example.com/keys.json".to_owned(),
         "k".repeat(4_000),
         String::new(),
-        crate::Kid::new().to_string(),
+        crate::KeyId::new().to_string(),
         fixture.ring.signing().kid().to_string().to_uppercase(),
         format!(" {}", fixture.ring.signing().kid()),
     ] {

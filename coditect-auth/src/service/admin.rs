@@ -7,7 +7,7 @@ use coditect_store::{
 };
 
 use super::{
-    Auth, Device, Registration,
+    Auth, ClientInfo, Registration,
     accounts::{create_user, email_taken},
     audit::{Action, Entry},
     devices::live_logins,
@@ -15,7 +15,7 @@ use super::{
     tokens::revoke_all_tokens,
 };
 use crate::{
-    Email, Error, Notice, OpaqueText,
+    Email, Error, Notice, OpaqueToken,
     model::{ResetOrigin, SecondFactor},
 };
 
@@ -35,7 +35,7 @@ impl Auth {
         let made = self.store.run(|tx| {
             let (tenant, user): (&Tenant, &User) = (&tenant, &user);
             async move {
-                create_user(&tx, tenant, user, None, &Device::default()).await?;
+                create_user(&tx, tenant, user, None, &ClientInfo::default()).await?;
                 if ide {
                     tx.create(&operators_grant(user, user.created_at)).await?;
                 }
@@ -94,7 +94,7 @@ impl Auth {
                 }
                 UserStatus::Disabled => (tx.revoke_logins(user, now).await?, Action::UserDisabled),
             };
-            Entry::new(action, user.tenant_id, None, &Device::default())
+            Entry::new(action, user.tenant_id, None, &ClientInfo::default())
                 .target(user.id)
                 .write(&tx, now)
                 .await?;
@@ -108,9 +108,9 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::NotFound`] also if they may not sign in; [`Error::Store`].
-    pub async fn reset_token(&self, email: &str) -> Result<OpaqueText, Error> {
+    pub async fn reset_token(&self, email: &str) -> Result<OpaqueToken, Error> {
         let user = self.user(email).await?;
-        let text = self.new_reset(&user, ResetOrigin::Operator, &Device::default()).await?;
+        let text = self.new_reset(&user, ResetOrigin::Operator, &ClientInfo::default()).await?;
         text.ok_or(Error::NotFound)
     }
 
@@ -128,7 +128,7 @@ impl Auth {
             let ended = live_logins(&tx, &user, now).await?.len();
             let user = tx.revoke_logins(user, now).await?;
             revoke_all_tokens(&tx, &user).await?;
-            Entry::new(Action::SessionRevoked, user.tenant_id, None, &Device::default())
+            Entry::new(Action::SessionRevoked, user.tenant_id, None, &ClientInfo::default())
                 .target(user.id)
                 .write(&tx, now)
                 .await?;
@@ -148,7 +148,7 @@ impl Auth {
             let user = user_in(&tx, email).await?;
             let factor = tx.delete::<SecondFactor>(user.tenant_id, user.id).await?;
             factor.ok_or(Error::NotFound)?;
-            Entry::new(Action::FactorRemoved, user.tenant_id, None, &Device::default())
+            Entry::new(Action::FactorRemoved, user.tenant_id, None, &ClientInfo::default())
                 .target(user.id)
                 .write(&tx, self.clock.now())
                 .await?;

@@ -1,6 +1,6 @@
 //! What an operator does with users.
 
-use coditect_auth::{Device, Error, Registration};
+use coditect_auth::{ClientInfo, Error, Registration};
 use coditect_store::model::UserStatus;
 
 use crate::installation::{Installation, PASSWORD};
@@ -45,7 +45,7 @@ async fn an_operator_resets_a_password_without_an_e_mail() {
     for _ in 0..2 {
         let token = home.auth.reset_token(EMAIL).await.unwrap();
         let next = format!("{PASSWORD}-{}", token.expose().len());
-        home.auth.reset_password(token.expose(), &next, &Device::default()).await.unwrap();
+        home.auth.reset_password(token.expose(), &next, &ClientInfo::default()).await.unwrap();
         home.login(EMAIL, &next).await.unwrap();
     }
     assert!(!home.holds(&ada.tokens).await);

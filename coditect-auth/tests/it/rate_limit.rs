@@ -3,28 +3,28 @@
 use std::{net::IpAddr, time::Duration};
 
 use chrono::TimeDelta;
-use coditect_auth::{Device, Error};
+use coditect_auth::{ClientInfo, Error};
 use futures_util::future::join_all;
 
 use crate::installation::{Installation, PASSWORD, sign_in};
 
 const EMAIL: &str = "ada@example.org";
 
-fn from(ip: &str) -> Device {
-    Device { ip: Some(ip.parse::<IpAddr>().unwrap()), ..Device::default() }
+fn from(ip: &str) -> ClientInfo {
+    ClientInfo { ip: Some(ip.parse::<IpAddr>().unwrap()), ..ClientInfo::default() }
 }
 
 /// A client that a proxy at `hop` does not name.
-fn behind(hop: &str) -> Device {
-    Device { nearest_hop: Some(hop.parse::<IpAddr>().unwrap()), ..Device::default() }
+fn behind(hop: &str) -> ClientInfo {
+    ClientInfo { nearest_hop: Some(hop.parse::<IpAddr>().unwrap()), ..ClientInfo::default() }
 }
 
 /// From which address of many the attempt `number` comes.
-fn somewhere(number: u32) -> Device {
+fn somewhere(number: u32) -> ClientInfo {
     from(&format!("198.51.{}.{}", number / 200, number % 200))
 }
 
-async fn attempt(home: &Installation, password: &str, device: &Device) -> Result<(), Error> {
+async fn attempt(home: &Installation, password: &str, device: &ClientInfo) -> Result<(), Error> {
     home.auth.login(sign_in(EMAIL, password), device).await.map(|_| ())
 }
 

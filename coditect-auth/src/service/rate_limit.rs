@@ -24,7 +24,7 @@ use futures_util::future::try_join;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    Auth, Device,
+    Auth, ClientInfo,
     audit::{Action, Entry},
 };
 use crate::{
@@ -55,70 +55,74 @@ pub(super) struct Keys {
 #[derive(Debug)]
 pub(super) struct Attempt {
     keys: Keys,
-    _place: Place,
+    _permit: LoginPermit,
 }
 
-/// A place at an account, which is its turn.
+/// A permit at an account, which is its queue.
 #[derive(Debug)]
-struct Place {
-    // Permits first: while one is out the account's turn must be found by others.
+struct LoginPermit {
+    // Permits first: while one is out the account's queue must be found by others.
     _one: OwnedSemaphorePermit,
-    _seat: OwnedSemaphorePermit,
-    _turn: Arc<Turn>,
+    _waiter: OwnedSemaphorePermit,
+    _queue: Arc<LoginQueue>,
 }
 
 /// Who is at which account.
 #[derive(Debug, Default)]
-pub(super) struct Turns(Mutex<HashMap<[u8; 32], Weak<Turn>>>);
+pub(super) struct LoginQueues(Mutex<HashMap<[u8; 32], Weak<LoginQueue>>>);
 
 #[derive(Debug)]
-struct Turn {
-    seats: Arc<Semaphore>,
+struct LoginQueue {
+    waiters: Arc<Semaphore>,
     one: Arc<Semaphore>,
 }
 
-impl Turns {
-    fn of(&self, account: [u8; 32]) -> Arc<Turn> {
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(turn) = turns.get(&account).and_then(Weak::upgrade) {
-            return turn;
+impl LoginQueues {
+    fn of(&self, account: [u8; 32]) -> Arc<LoginQueue> {
+        let mut login_queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = login_queues.get(&account).and_then(Weak::upgrade) {
+            return queue;
         }
-        if turns.len() >= FEW_ACCOUNTS {
-            turns.retain(|_, turn| turn.strong_count() > 0);
+        if login_queues.len() >= FEW_ACCOUNTS {
+            login_queues.retain(|_, queue| queue.strong_count() > 0);
         }
-        let turn = Arc::new(Turn {
-            seats: Arc::new(Semaphore::new(WAITING + 1)),
+        let queue = Arc::new(LoginQueue {
+            waiters: Arc::new(Semaphore::new(WAITING + 1)),
             one: Arc::new(Semaphore::new(1)),
         });
-        turns.insert(account, Arc::downgrade(&turn));
-        turn
+        login_queues.insert(account, Arc::downgrade(&queue));
+        queue
     }
 
-    /// Refused at once when too many wait; else waits for its turn.
-    async fn take(&self, account: [u8; 32]) -> Result<Place, Error> {
-        let turn = self.of(account);
-        let seat = Arc::clone(&turn.seats).try_acquire_owned().map_err(|_| Error::Busy)?;
-        let one = Arc::clone(&turn.one).acquire_owned().await.map_err(Error::internal)?;
-        Ok(Place { _one: one, _seat: seat, _turn: turn })
+    /// Refused at once when too many wait; else waits for its queue.
+    async fn take(&self, account: [u8; 32]) -> Result<LoginPermit, Error> {
+        let queue = self.of(account);
+        let waiter = Arc::clone(&queue.waiters).try_acquire_owned().map_err(|_| Error::Busy)?;
+        let one = Arc::clone(&queue.one).acquire_owned().await.map_err(Error::internal)?;
+        Ok(LoginPermit { _one: one, _waiter: waiter, _queue: queue })
     }
 }
 
 impl Auth {
     /// Refuses an address from which too many attempts have failed.
-    pub(super) fn admit_address(&self, device: &Device, now: DateTime<Utc>) -> Result<(), Error> {
+    pub(super) fn admit_address(
+        &self,
+        device: &ClientInfo,
+        now: DateTime<Utc>,
+    ) -> Result<(), Error> {
         let Some(ip) = device.throttled_ip() else { return Ok(()) };
         self.addresses.check(ip, now).map_err(throttled)
     }
 
     /// That an attempt from there has failed.
-    pub(super) fn address_failed(&self, device: &Device, now: DateTime<Utc>) {
+    pub(super) fn address_failed(&self, device: &ClientInfo, now: DateTime<Utc>) {
         if let Some(ip) = device.throttled_ip() {
             self.addresses.failed(ip, now);
         }
     }
 
-    /// Lets an attempt at the account of `email` through when it is its turn, or refuses it.
-    pub(super) async fn admit(&self, email: &Email, device: &Device) -> Result<Attempt, Error> {
+    /// Lets an attempt at the account of `email` through when it is its queue, or refuses it.
+    pub(super) async fn admit(&self, email: &Email, device: &ClientInfo) -> Result<Attempt, Error> {
         let account = throttle::account_key(&self.throttle_key, email);
         let keys = Keys {
             account,
@@ -128,13 +132,13 @@ impl Auth {
         let read = async || self.store.run(|tx| async move { keys.read(&tx).await }).await;
         // Who has signed in from there does not wait for those who come from elsewhere.
         let (_, known) = read().await?;
-        let place = self.turns.take(known.map_or(account, |known| known.key)).await?;
+        let permit = self.login_queues.take(known.map_or(account, |known| known.key)).await?;
         let now = self.clock.now();
         let (of_account, of_device) = read().await?;
         let counted = of_device.or(of_account);
         match counted.and_then(|failures| counts(&failures).wait(now)) {
             Some(wait) => Err(throttled(wait)),
-            None => Ok(Attempt { keys, _place: place }),
+            None => Ok(Attempt { keys, _permit: permit }),
         }
     }
 
@@ -153,7 +157,7 @@ impl Auth {
         &self,
         attempt: &Attempt,
         user: Option<&User>,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<(), Error> {
         let now = self.clock.now();
         if let Some(ip) = attempt.keys.ip {

@@ -8,10 +8,10 @@ use coditect_store::{
 };
 
 use super::{
-    Auth, Device, Tokens,
+    Auth, ClientInfo, Tokens,
     audit::{Action, Entry},
     authentication::membership_in,
-    signing_out::end,
+    logout::end,
 };
 use crate::{Decision, Error, Presented, RefreshToken, Stored, family, refresh};
 
@@ -28,7 +28,7 @@ impl Auth {
         &self,
         token: &str,
         tenant: Option<TenantId>,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<Tokens, Error> {
         let token = self.refresh.parse(token)?;
         let presented = Presented::new(&token, refresh::fresh_salt()?);
@@ -49,7 +49,7 @@ impl Auth {
         tx: &Transaction,
         token: &RefreshToken,
         presented: &Presented,
-        (tenant, device, now): (Option<TenantId>, &Device, DateTime<Utc>),
+        (tenant, device, now): (Option<TenantId>, &ClientInfo, DateTime<Utc>),
     ) -> Result<Result<(AuthSession, User, RefreshToken), Error>, Error> {
         let Some((session, user)) = session_and_user(tx, token.family).await? else {
             return Ok(Err(Error::SessionRevoked));
@@ -61,23 +61,23 @@ impl Auth {
                 };
                 let hash = next.secret.hash();
                 let idle = self.lifetimes.idle;
-                let acts_in = active_membership(tx, &session, &user, tenant).await?;
+                let active_membership = active_membership(tx, &session, &user, tenant).await?;
                 let session = family::rotated(&session, presented.salt, hash, now, idle);
-                let before = session.acts_in;
-                let session = AuthSession { acts_in, ..session };
+                let before = session.active_membership;
+                let session = AuthSession { active_membership, ..session };
                 tx.update(&session).await?;
-                if before != acts_in {
+                if before != active_membership {
                     entered(tx, &session, (device, now)).await?;
                 }
                 Ok((session, user, next))
             }
-            Decision::Repeat => match self.refresh.successor(token, &session.salt) {
+            Decision::ReplayWithinGrace => match self.refresh.successor(token, &session.salt) {
                 Some(next) => {
-                    let acts_in = active_membership(tx, &session, &user, tenant).await?;
-                    let before = session.acts_in;
-                    let session = AuthSession { acts_in, ..session };
+                    let active_membership = active_membership(tx, &session, &user, tenant).await?;
+                    let before = session.active_membership;
+                    let session = AuthSession { active_membership, ..session };
                     // The session is not written, but the token opens that tenant all the same.
-                    if before != acts_in {
+                    if before != active_membership {
                         entered(tx, &session, (device, now)).await?;
                     }
                     Ok((session, user, next))
@@ -119,7 +119,7 @@ async fn active_membership(
     user: &User,
     chosen: Option<TenantId>,
 ) -> Result<Option<MembershipRef>, Error> {
-    match (chosen, session.acts_in) {
+    match (chosen, session.active_membership) {
         (Some(tenant), _) => membership_in(tx, user, tenant).await,
         (None, None) => Ok(None),
         (None, Some(before)) => match membership_in(tx, user, before.tenant_id).await {
@@ -134,9 +134,9 @@ async fn active_membership(
 pub(super) async fn entered(
     tx: &Transaction,
     session: &AuthSession,
-    (device, now): (&Device, DateTime<Utc>),
+    (device, now): (&ClientInfo, DateTime<Utc>),
 ) -> coditect_store::Result<()> {
-    let Some(membership) = session.acts_in else { return Ok(()) };
+    let Some(membership) = session.active_membership else { return Ok(()) };
     let (tenant, actor) = (membership.tenant_id, Some(session.user_id));
     let entry = Entry::new(Action::TenantEntered, tenant, actor, device).target(session.id);
     entry.write(tx, now).await
@@ -147,7 +147,7 @@ pub(super) async fn refuse(
     tx: &Transaction,
     session: &AuthSession,
     decision: Decision,
-    (device, now): (&Device, DateTime<Utc>),
+    (device, now): (&ClientInfo, DateTime<Utc>),
 ) -> Result<Error, Error> {
     let (session_id, user_id) = (session.id, session.user_id);
     let entry = |action| Entry::new(action, session.tenant_id, None, device).target(session_id);
@@ -160,8 +160,11 @@ pub(super) async fn refuse(
         }
         Decision::Expired => Error::SessionExpired,
         Decision::Revoked => Error::SessionRevoked,
-        Decision::Ahead | Decision::Diverged | Decision::Rotate | Decision::Repeat => {
-            entry(Action::RefreshFromTheFuture).write(tx, now).await?;
+        Decision::TokenAheadOfStore
+        | Decision::StoreDiverged
+        | Decision::Rotate
+        | Decision::ReplayWithinGrace => {
+            entry(Action::RefreshTokenAheadOfStore).write(tx, now).await?;
             tracing::error!(%session_id, %user_id, ?decision, "a refresh token is not the store's: was it set back?");
             Error::RefreshInvalid
         }

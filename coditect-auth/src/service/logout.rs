@@ -9,10 +9,10 @@ use coditect_store::{
 use serde_json::json;
 
 use super::{
-    Auth, Credential, Device, Pass,
+    Auth, ClientInfo, Credential, VerifiedCredential,
     audit::{Action, Entry},
     devices::live_logins,
-    refreshing::{refuse, session_and_user},
+    refresh::{refuse, session_and_user},
 };
 use crate::{Claims, Decision, Error, Presented, family, refresh};
 
@@ -23,7 +23,11 @@ impl Auth {
     ///
     /// [`Error::TokenInvalid`], [`Error::TokenExpired`], [`Error::RefreshInvalid`],
     /// [`Error::Store`].
-    pub async fn logout(&self, credential: Credential<'_>, device: &Device) -> Result<(), Error> {
+    pub async fn logout(
+        &self,
+        credential: Credential<'_>,
+        device: &ClientInfo,
+    ) -> Result<(), Error> {
         let session = match credential {
             Credential::Access(token) => {
                 let claims = self.verify(token).await?;
@@ -57,7 +61,7 @@ impl Auth {
     pub async fn logout_everywhere(
         &self,
         credential: Credential<'_>,
-        device: &Device,
+        device: &ClientInfo,
     ) -> Result<(), Error> {
         let now = self.clock.now();
         let proof = match credential {
@@ -102,11 +106,12 @@ impl Auth {
         &self,
         tx: &Transaction,
         proof: &Proof,
-        (device, now): (&Device, DateTime<Utc>),
+        (device, now): (&ClientInfo, DateTime<Utc>),
     ) -> Result<Result<(AuthSession, User), Error>, Error> {
         match proof {
             Proof::Access(claims) => {
-                let identity = self.authenticate(tx, &Pass::Access(claims.clone())).await?;
+                let identity =
+                    self.authenticate(tx, &VerifiedCredential::Access(claims.clone())).await?;
                 Ok(Ok((identity.session()?.clone(), identity.user)))
             }
             Proof::Refresh(family, presented) => {
@@ -114,7 +119,7 @@ impl Auth {
                     return Ok(Err(Error::SessionRevoked));
                 };
                 Ok(match self.decide(&session, &user, presented, now) {
-                    Decision::Rotate | Decision::Repeat => Ok((session, user)),
+                    Decision::Rotate | Decision::ReplayWithinGrace => Ok((session, user)),
                     refused => Err(refuse(tx, &session, refused, (device, now)).await?),
                 })
             }

@@ -4,7 +4,7 @@ use std::{error::Error as StdError, fmt, future::Future, pin::Pin};
 
 use chrono::TimeDelta;
 
-use crate::OpaqueText;
+use crate::OpaqueToken;
 
 /// Whether it is on its way.
 pub type Sending<'a> =
@@ -12,12 +12,12 @@ pub type Sending<'a> =
 
 /// Sends tokens to addresses. It is called when what it sends is in the store already, and nobody who
 /// asked waits for it in a way that tells them anything.
-pub trait Courier: fmt::Debug + Send + Sync {
+pub trait Mailer: fmt::Debug + Send + Sync {
     /// A token that resets the password of the account of `email`, good for `life`.
     fn password_reset<'a>(
         &'a self,
         email: &'a str,
-        token: &'a OpaqueText,
+        token: &'a OpaqueToken,
         life: TimeDelta,
     ) -> Sending<'a>;
 
@@ -26,7 +26,7 @@ pub trait Courier: fmt::Debug + Send + Sync {
         &'a self,
         email: &'a str,
         tenant: &'a str,
-        token: &'a OpaqueText,
+        token: &'a OpaqueToken,
         life: TimeDelta,
     ) -> Sending<'a>;
 
@@ -34,7 +34,7 @@ pub trait Courier: fmt::Debug + Send + Sync {
     fn verification<'a>(
         &'a self,
         email: &'a str,
-        token: &'a OpaqueText,
+        token: &'a OpaqueToken,
         life: TimeDelta,
     ) -> Sending<'a>;
 
@@ -87,13 +87,13 @@ impl Notice {
 /// Writes tokens to the log, for whoever tries the service out on their own machine. It is the one place
 /// where a secret gets into a log, and is never the default.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct LogCourier;
+pub struct LogMailer;
 
-impl Courier for LogCourier {
+impl Mailer for LogMailer {
     fn password_reset<'a>(
         &'a self,
         email: &'a str,
-        token: &'a OpaqueText,
+        token: &'a OpaqueToken,
         life: TimeDelta,
     ) -> Sending<'a> {
         let (token, minutes) = (token.expose(), life.num_minutes());
@@ -105,7 +105,7 @@ impl Courier for LogCourier {
         &'a self,
         email: &'a str,
         tenant: &'a str,
-        token: &'a OpaqueText,
+        token: &'a OpaqueToken,
         life: TimeDelta,
     ) -> Sending<'a> {
         let (token, days) = (token.expose(), life.num_days());
@@ -116,7 +116,7 @@ impl Courier for LogCourier {
     fn verification<'a>(
         &'a self,
         email: &'a str,
-        token: &'a OpaqueText,
+        token: &'a OpaqueToken,
         life: TimeDelta,
     ) -> Sending<'a> {
         let (token, hours) = (token.expose(), life.num_hours());
