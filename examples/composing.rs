@@ -129,7 +129,7 @@ async fn main() -> Result<(), Error> {
     let refused =
         store.run(|tx| async move { sign_up(&tx, again, "ada@Example.org", clock).await });
     let refused = refused.await.map_err(|error| error.kind());
-    assert_eq!(refused, Err(ErrorKind::Unique("users_by_email")));
+    assert_eq!(refused, Err(ErrorKind::UniqueViolation("users_by_email")));
     let tx = store.begin();
     assert_eq!(tx.get::<Tenant>(again.tenant, ()).await?, None);
 

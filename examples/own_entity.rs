@@ -92,7 +92,7 @@ async fn main() -> Result<(), Error> {
     let found = tx.find(&Book::BY_ISBN, Global, "orlando".to_owned()).await?;
     assert_eq!(found.as_ref(), Some(&orlando));
     let taken = tx.create(&Book { number: 4, ..orlando.clone() }).await.map_err(|e| e.kind());
-    assert_eq!(taken, Err(ErrorKind::Unique("books_by_shelf_mark")));
+    assert_eq!(taken, Err(ErrorKind::UniqueViolation("books_by_shelf_mark")));
 
     let in_order = tx.scan(&Book::BY_AUTHOR, tenant, (woolf.clone(),)).all(10).await?;
     assert_eq!(in_order.iter().map(|book| book.year).collect::<Vec<_>>(), [1925, 1928]);
@@ -112,7 +112,7 @@ async fn main() -> Result<(), Error> {
     assert_eq!(tx.scan(&Book::LENT, tenant, "ada".to_owned()).all(10).await?.len(), 1);
     if let Some(revision) = read {
         let late = tx.update_at(&orlando, revision).await.map_err(|error| error.kind());
-        assert_eq!(late, Err(ErrorKind::Stale));
+        assert_eq!(late, Err(ErrorKind::RevisionMismatch));
     }
     tx.commit().await?;
 

@@ -112,7 +112,7 @@ async fn main() -> Result<(), Error> {
     });
     let error = refused.await.err();
     let kind = error.map(|error| error.kind());
-    assert_eq!(kind, Some(ErrorKind::Unique(Snippet::BY_TITLE.name())));
+    assert_eq!(kind, Some(ErrorKind::UniqueViolation(Snippet::BY_TITLE.name())));
 
     // Another tenant sees none of it.
     let (other, id) = (TenantId::new(), snippets[0].id);

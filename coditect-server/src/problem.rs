@@ -375,26 +375,28 @@ impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
         let problem = match error.kind() {
             ErrorKind::NotFound => Self::not_found(),
-            ErrorKind::Exists | ErrorKind::Unique(_) => {
+            ErrorKind::AlreadyExists | ErrorKind::UniqueViolation(_) => {
                 Self::conflict("CONFLICT", "There is one like this already.")
             }
             ErrorKind::Limit => Self::too_large("This is more than can be kept in one piece."),
-            ErrorKind::Quota("bytes") => Self::new(
+            ErrorKind::QuotaExceeded("bytes") => Self::new(
                 StatusCode::FORBIDDEN,
                 "QUOTA_EXCEEDED",
                 "This is more than your account may keep. What was deleted counts until it is \
                  removed, within a minute.",
             ),
-            ErrorKind::Quota(_) => Self::new(
+            ErrorKind::QuotaExceeded(_) => Self::new(
                 StatusCode::FORBIDDEN,
                 "QUOTA_EXCEEDED",
                 "This is more than your account may keep.",
             ),
-            ErrorKind::Stale => Self::precondition_failed(),
+            ErrorKind::RevisionMismatch => Self::precondition_failed(),
             ErrorKind::IndexBuilding(_) => Self::unavailable("INDEX_BUILDING", SOON),
             // The retry loop has tried for long, and others were always faster.
-            ErrorKind::Conflict | ErrorKind::TooOld => Self::unavailable("STORE_BUSY", SOON),
-            ErrorKind::Importing => Self::unavailable("STORE_IMPORTING", SOON),
+            ErrorKind::Conflict | ErrorKind::TransactionTooOld => {
+                Self::unavailable("STORE_BUSY", SOON)
+            }
+            ErrorKind::ImportInProgress => Self::unavailable("STORE_IMPORTING", SOON),
             ErrorKind::MaybeCommitted => Self::unavailable("OUTCOME_UNKNOWN", SOON),
             ErrorKind::Unavailable | ErrorKind::Closed => {
                 Self::unavailable("STORE_UNAVAILABLE", SOON)

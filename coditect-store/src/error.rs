@@ -1,14 +1,14 @@
-//! The crate's one error type. Its [kind](Error::kind) says what the caller should do; its message
-//! is for the log; its cause is kept as [`source`](std::error::Error::source), never as text.
+//! The error type of the crate. The [kind](Error::kind) is what a caller acts on, the message is for
+//! logs, and the cause is kept as [`source`](std::error::Error::source).
 
 use std::{borrow::Cow, error::Error as StdError, fmt};
 
 use crate::engine;
 
-/// A result of this crate.
+/// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, and what the caller can do about it.
+/// An error of the store, with a [kind](ErrorKind) that a caller can act on.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -17,49 +17,46 @@ pub struct Error {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// What the caller should do.
+/// The kind of an [`Error`]. Nothing was written, except where a kind states otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// Another transaction got in between. Nothing was written: run it again.
+    /// The transaction conflicts with one that committed meanwhile. Retry it.
     Conflict,
-    /// The transaction took longer than five seconds. Nothing was written: run it again, in
-    /// smaller pieces if it happens again.
-    TooOld,
-    /// The outcome is unknown: it may be written or not. Running it again is right only when
-    /// that cannot apply its effects twice.
+    /// The transaction is older than five seconds. Retry it, with less work if it happens again.
+    TransactionTooOld,
+    /// The outcome is unknown: the transaction may have committed, or may commit later. Retry it only
+    /// if it is idempotent.
     MaybeCommitted,
-    /// The engine cannot be reached, or is in use by another process. Nothing was written.
+    /// The engine cannot be reached, is locked by another process, or is out of disk space.
     Unavailable,
-    /// A key, value, transaction or number of watches is over its limit. Nothing was written.
+    /// A key, value, transaction, result or number of watches exceeds its limit.
     Limit,
-    /// The call makes no sense as it is. Nothing was written.
+    /// An argument or declaration is invalid.
     Invalid,
-    /// What is stored is not what was written.
+    /// Stored data is damaged.
     Corrupt,
-    /// What is stored was written by a newer version of the program, or is of another program.
+    /// Stored data was written by a newer version of the program.
     NewerFormat,
-    /// The engine, or the transaction, has been closed.
+    /// The engine or the transaction is closed.
     Closed,
-    /// There is a record with this key already.
-    Exists,
-    /// There is no record with this key.
+    /// A record with this key exists.
+    AlreadyExists,
+    /// No record has this key.
     NotFound,
-    /// The record is not what the caller read before. Nothing was written: read it again, and
-    /// decide anew.
-    Stale,
+    /// The record is not at the expected [revision](crate::Revision). Read it again.
+    RevisionMismatch,
     /// Another record has this value in the unique index of this name.
-    Unique(&'static str),
-    /// The index of this name is not built yet: run its
-    /// [build](crate::repository::IndexBuild), or wait for who does.
+    UniqueViolation(&'static str),
+    /// The index of this name is not built. Run its [build](crate::repository::IndexBuild), or wait
+    /// until it completes.
     IndexBuilding(&'static str),
-    /// What is declared under this name is not what the store has under it. Names are never changed,
-    /// and never given to something else.
-    Redeclared(&'static str),
+    /// The store has another declaration under this name. A changed declaration needs a new name.
+    SchemaMismatch(&'static str),
     /// The counter of this name would exceed its limit.
-    Quota(&'static str),
-    /// An import into this store was begun and has not ended: run it again with the same archive.
-    Importing,
+    QuotaExceeded(&'static str),
+    /// An import into this store is unfinished. Run it again with the same archive, or roll it back.
+    ImportInProgress,
 }
 
 impl Error {
@@ -67,45 +64,49 @@ impl Error {
         Self { kind, message: message.into(), code: None, source: None }
     }
 
-    /// An error that FoundationDB knows by `code`.
+    /// Returns an error with FoundationDB's error code `code`.
     pub(crate) const fn coded(kind: ErrorKind, code: i32, message: &'static str) -> Self {
         Self { kind, message: Cow::Borrowed(message), code: Some(code), source: None }
     }
 
-    /// The same for another who is to hear of it; the cause stays with the first.
-    pub(crate) fn same(&self) -> Self {
+    /// Returns a copy without the source, which cannot be cloned.
+    pub(crate) fn clone_without_source(&self) -> Self {
         Self { kind: self.kind, message: self.message.clone(), code: self.code, source: None }
     }
 
-    /// The same, which FoundationDB knows by `code`.
+    /// Sets FoundationDB's error code.
     #[must_use]
     pub(crate) fn with_code(mut self, code: i32) -> Self {
         self.code = Some(code);
         self
     }
 
+    /// Sets the cause.
     #[must_use]
-    pub(crate) fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    pub(crate) fn with_source(
+        mut self,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// What the caller should do.
+    /// Returns the kind.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// FoundationDB's number for it, where FoundationDB has one (its error codes are listed in
-    /// its manual, "Error codes"). The embedded engine gives the same.
+    /// Returns FoundationDB's error code, if the error has one (FoundationDB's manual, "Error codes").
+    /// Both engines return the same codes.
     pub fn code(&self) -> Option<i32> {
         self.code
     }
 
-    /// Whether nothing was written and the same transaction may be run again: it conflicted, was too
-    /// old, or met a cluster that is busy with itself.
+    /// Returns whether the transaction wrote nothing and may be retried: it conflicted, was too old, or
+    /// the cluster was temporarily unavailable.
     pub fn is_retryable(&self) -> bool {
         match self.kind {
-            ErrorKind::Conflict | ErrorKind::TooOld => true,
+            ErrorKind::Conflict | ErrorKind::TransactionTooOld => true,
             ErrorKind::Unavailable => self.code.is_some_and(engine::is_passing),
             _ => false,
         }
@@ -124,10 +125,10 @@ impl StdError for Error {
     }
 }
 
-/// An error that a transaction's closure may return: it can hold one of the store's, and then
-/// says so, which is how [the retry loop](crate::engine::Database::run) learns what to do.
+/// An error that a transaction's closure may return. It converts from the store's [`Error`], and
+/// exposes it to [the retry loop](crate::retry).
 pub trait RunError: From<Error> {
-    /// The store's error behind this one, if there is one.
+    /// Returns the store's error that this one wraps, if any.
     fn store_error(&self) -> Option<&Error>;
 }
 

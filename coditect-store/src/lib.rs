@@ -9,7 +9,7 @@
 //!   repository   create, get, update, delete, find, scan; append; pages and cursors
 //!   entity       what a record is, what a log is; indexes; bytes and their versions
 //!   keyspace     names, tuples, ranges
-//!   transaction  retry, budgets, unknown outcomes
+//!   retry        retries, and unknown outcomes
 //!   engine       ordered bytes, strictly serializable
 //! ```
 //!
@@ -46,7 +46,7 @@
 //! // The address is taken, whoever asks.
 //! let again = &User { id: UserId::new(), tenant_id: TenantId::new(), ..ada.clone() };
 //! let refused = store.run(|tx| async move { tx.create(again).await }).await.unwrap_err();
-//! assert_eq!(refused.kind(), ErrorKind::Unique("users_by_email"));
+//! assert_eq!(refused.kind(), ErrorKind::UniqueViolation("users_by_email"));
 //!
 //! let tx = store.begin();
 //! let found = tx.find(&User::BY_EMAIL, Global, "ada@example.org".to_owned()).await?;
@@ -61,7 +61,7 @@
 //! | to … | read |
 //! |---|---|
 //! | declare a record of one's own, with what it is found by | [`entity`], [`indexes!`] |
-//! | know what a transaction promises, and what runs again | [`Store::run`], [`transaction`] |
+//! | know what a transaction promises, and what runs again | [`Store::run`], [`retry`] |
 //! | change what a client has read before | [`Transaction::update_at`], [`Revision`] |
 //! | read many, page by page | [`Transaction::scan`], [`Transaction::list`], [`Scan::page`] |
 //! | append in the order of commits | [`entity::log`], [`Transaction::append`] |
@@ -94,9 +94,9 @@ pub mod inspect;
 pub mod keyspace;
 pub mod model;
 pub mod repository;
+pub mod retry;
 mod store;
 pub mod telemetry;
-pub mod transaction;
 
 #[cfg(feature = "schema")]
 #[doc(hidden)]

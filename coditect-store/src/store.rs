@@ -11,7 +11,7 @@ use crate::{
     inspect::Inspect,
     keyspace::{KeyPart, Root, unpack_all},
     repository::{self, Catalog, Context, IndexBuild, IndexRemoval, Readers, Verification},
-    transaction::{self, RetryPolicy},
+    retry::{self, RetryPolicy},
 };
 
 /// What the format's key says beside the version: whose keys these are.
@@ -42,8 +42,8 @@ impl Store {
     /// # Errors
     ///
     /// `NewerFormat` if a newer version of this program made it, or has given one of its entities
-    /// an index that is neither declared here nor [retired](StoreOptions::retire); `Redeclared` with a name that was declared otherwise
-    /// before; `Importing` if an import into it has not ended; `Corrupt` if there are keys that no
+    /// an index that is neither declared here nor [retired](StoreOptions::retire); `SchemaMismatch` with a name that was declared otherwise
+    /// before; `ImportInProgress` if an import into it has not ended; `Corrupt` if there are keys that no
     /// version made; `Invalid` if a name is declared
     /// twice; those of the engine.
     pub async fn open(database: Database) -> Result<Self> {
@@ -56,7 +56,7 @@ impl Store {
     }
 
     /// Runs `body` in a transaction and commits it, again while it conflicts: see
-    /// [`transaction`] for what is retried, how often, and what `body` must heed.
+    /// [`retry`] for what is retried, how often, and what `body` must heed.
     ///
     /// ```
     /// # use coditect_store::{Error, Store, engine::Database, model::{Tenant, TenantId}};
@@ -113,7 +113,7 @@ impl Store {
         F: Fn(Transaction) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        transaction::run(&self.database, policy, |tx| body(self.typed(tx))).await
+        retry::run(&self.database, policy, |tx| body(self.typed(tx))).await
     }
 
     /// The same store, whose transactions are work that can wait: see [`Database::in_background`].
@@ -335,7 +335,7 @@ pub(crate) async fn require_format(tx: &engine::Transaction, root: &Root) -> Res
 
 pub(crate) fn check_format(stored: &[u8]) -> Result<()> {
     let (program, format): (String, u64) =
-        unpack_all(stored).map_err(|cause| foreign().because(cause))?;
+        unpack_all(stored).map_err(|cause| foreign().with_source(cause))?;
     if program != PROGRAM {
         return Err(foreign());
     }

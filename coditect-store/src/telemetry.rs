@@ -158,7 +158,7 @@ fn label(failure: Option<ErrorKind>) -> &'static str {
     match failure {
         None => "committed",
         Some(ErrorKind::Conflict) => "conflict",
-        Some(ErrorKind::TooOld) => "too_old",
+        Some(ErrorKind::TransactionTooOld) => "too_old",
         Some(ErrorKind::MaybeCommitted) => "maybe_committed",
         Some(ErrorKind::Unavailable) => "unavailable",
         Some(ErrorKind::Limit) => "limit",

@@ -320,7 +320,7 @@ pub(super) fn require_plain(name: &str) -> Result<(), Error> {
 /// What it means that a user could not be written.
 pub(super) fn email_taken(error: coditect_store::Error) -> Error {
     match error.kind() {
-        ErrorKind::Unique(index) if index == User::BY_EMAIL.name() => Error::EmailTaken,
+        ErrorKind::UniqueViolation(index) if index == User::BY_EMAIL.name() => Error::EmailTaken,
         _ => Error::Store(error),
     }
 }

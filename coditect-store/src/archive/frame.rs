@@ -157,5 +157,5 @@ pub(super) fn sum(chain: u32, front: &[u8], payload: &[u8]) -> u32 {
 }
 
 pub(super) fn unwritable(cause: std::io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, "the archive cannot be written").because(cause)
+    Error::new(ErrorKind::Unavailable, "the archive cannot be written").with_source(cause)
 }

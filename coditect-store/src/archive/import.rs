@@ -16,8 +16,9 @@ use crate::{
     entity::Registry,
     keyspace::{KeyRange, Located, Readable, Root},
     model::Deletion,
-    repository, store,
-    transaction::{self, RetryPolicy},
+    repository,
+    retry::{self, RetryPolicy},
+    store,
 };
 
 /// Maximum number of rows of a transaction, if not set.
@@ -56,8 +57,8 @@ impl Import {
     /// # Errors
     ///
     /// `Corrupt` if the archive is not whole, with the offset, or is of no store; `NewerFormat` if a
-    /// newer program wrote it, or one that has an index that is not declared here; `Redeclared` with
-    /// the name of what was declared otherwise there; `Unique`, of a tenant, with the index's name, if
+    /// newer program wrote it, or one that has an index that is not declared here; `SchemaMismatch` with
+    /// the name of what was declared otherwise there; `UniqueViolation`, of a tenant, with the index's name, if
     /// another tenant has a value that it has; `Unavailable` if it cannot be read.
     pub async fn verify<R: AsyncRead + Unpin>(
         &self,
@@ -91,7 +92,8 @@ impl Import {
         mut observe: impl FnMut(Step),
     ) -> Result<Summary> {
         let unreadable = |cause| {
-            Error::new(ErrorKind::Unavailable, "the archive cannot be read again").because(cause)
+            Error::new(ErrorKind::Unavailable, "the archive cannot be read again")
+                .with_source(cause)
         };
         let begin = source.stream_position().await.map_err(unreadable)?;
         let verified =
@@ -99,7 +101,10 @@ impl Import {
         source.seek(std::io::SeekFrom::Start(begin)).await.map_err(unreadable)?;
         let imported = self.run(&mut source, |progress| observe(Step::Imported(progress))).await?;
         if imported != verified {
-            return Err(Error::new(ErrorKind::Stale, "the archive was changed meanwhile"));
+            return Err(Error::new(
+                ErrorKind::RevisionMismatch,
+                "the archive was changed meanwhile",
+            ));
         }
         Ok(imported)
     }
@@ -114,10 +119,10 @@ impl Import {
     /// # Errors
     ///
     /// As [`verify`](Self::verify), but found on the way: what was written by then stays, and so does
-    /// the refusal to open the store. `Exists` if there is something already where it should go;
-    /// `Importing` if another archive's import has not ended; `Unique`, of a tenant, with the index's
+    /// the refusal to open the store. `AlreadyExists` if there is something already where it should go;
+    /// `ImportInProgress` if another archive's import has not ended; `UniqueViolation`, of a tenant, with the index's
     /// name, if another tenant has a value that it has; `IndexBuilding`, of a tenant, if the store has
-    /// an index that is not built; `Stale` if somebody else runs the same import; those of the engine.
+    /// an index that is not built; `RevisionMismatch` if somebody else runs the same import; those of the engine.
     pub async fn run<R: AsyncRead + Unpin>(
         &self,
         source: R,
@@ -175,7 +180,7 @@ impl Import {
                 tx.clear_range(&begin, &end);
                 self.take_back(&tx, limit, &root.tenant(tenant)).await.map(Some)
             };
-            let step = transaction::run(&self.database, &RetryPolicy::idempotent(), step).await?;
+            let step = retry::run(&self.database, &RetryPolicy::idempotent(), step).await?;
             size.committed();
             match step {
                 None => return Ok(there),
@@ -325,7 +330,7 @@ impl Import {
                 let there = tx.get_range(&RangeQuery::new(range.begin, range.end).limit(1)).await?;
                 if !there.rows.is_empty() {
                     let message = format!("{what}: nothing was imported");
-                    return Err(Error::new(ErrorKind::Exists, message));
+                    return Err(Error::new(ErrorKind::AlreadyExists, message));
                 }
             }
             if manifest.tenant.is_some() {
@@ -335,7 +340,7 @@ impl Import {
             marker.write(&tx, root);
             Ok(marker)
         };
-        transaction::run(&self.database, &RetryPolicy::idempotent(), begin).await
+        retry::run(&self.database, &RetryPolicy::idempotent(), begin).await
     }
 
     /// Writes the first of `rows` in one transaction; returns their number.
@@ -380,7 +385,7 @@ impl Import {
             Marker { rows: at.rows + written as u64, ..at.clone() }.write(&tx, root);
             Ok(written)
         };
-        let written = transaction::run(&self.database, &RetryPolicy::idempotent(), step).await?;
+        let written = retry::run(&self.database, &RetryPolicy::idempotent(), step).await?;
         size.committed();
         if written > rows.len() { Err(interfered()) } else { Ok(written) }
     }
@@ -407,7 +412,7 @@ impl Import {
             Marker::clear(&tx, root);
             Ok(())
         };
-        transaction::run(&self.database, &RetryPolicy::idempotent(), end).await
+        retry::run(&self.database, &RetryPolicy::idempotent(), end).await
     }
 }
 
@@ -446,5 +451,5 @@ fn note_as_one(tx: &engine::Transaction, root: &Root, rows: &[KeyValue]) -> Resu
 }
 
 fn interfered() -> Error {
-    Error::new(ErrorKind::Stale, "another process runs this import, or has ended it")
+    Error::new(ErrorKind::RevisionMismatch, "another process runs this import, or has ended it")
 }

@@ -54,7 +54,7 @@ impl Marker {
             "an import into this store has not ended: run it again with the same archive, {}, or abandon it",
             self.id
         );
-        Error::new(ErrorKind::Importing, message)
+        Error::new(ErrorKind::ImportInProgress, message)
     }
 }
 

@@ -236,5 +236,5 @@ pub async fn copy<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
 }
 
 fn unreadable(cause: std::io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, "the archive cannot be read").because(cause)
+    Error::new(ErrorKind::Unavailable, "the archive cannot be read").with_source(cause)
 }

@@ -222,7 +222,7 @@ fn stops_all(error: &Error) -> bool {
         ErrorKind::Closed
             | ErrorKind::Unavailable
             | ErrorKind::Conflict
-            | ErrorKind::TooOld
+            | ErrorKind::TransactionTooOld
             | ErrorKind::MaybeCommitted
     )
 }

@@ -17,7 +17,7 @@ pub(super) enum During {
 pub(super) fn kind(code: i32, during: During) -> ErrorKind {
     match (code, during) {
         (1020, _) => ErrorKind::Conflict,
-        (1007, _) => ErrorKind::TooOld,
+        (1007, _) => ErrorKind::TransactionTooOld,
         // The answer is lost (1021); it was given up, and may come through even later (1031, 1039, 1101).
         (1021, _) | (1031 | 1039 | 1101, During::Commit) => ErrorKind::MaybeCommitted,
         (code, During::Commit) if code != 1039 && is_passing(code) => ErrorKind::Unavailable,
@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn what_was_not_written_is_told_from_what_may_be() {
         for (code, reading, committing) in [
-            (1007, ErrorKind::TooOld, ErrorKind::TooOld),
+            (1007, ErrorKind::TransactionTooOld, ErrorKind::TransactionTooOld),
             (1009, ErrorKind::Unavailable, ErrorKind::Unavailable),
             (1020, ErrorKind::Conflict, ErrorKind::Conflict),
             (1021, ErrorKind::MaybeCommitted, ErrorKind::MaybeCommitted),

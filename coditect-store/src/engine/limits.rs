@@ -80,7 +80,7 @@ pub(crate) fn cancelled() -> Error {
 }
 
 pub(crate) fn too_old() -> Error {
-    Error::coded(ErrorKind::TooOld, 1007, "the transaction is older than five seconds")
+    Error::coded(ErrorKind::TransactionTooOld, 1007, "the transaction is older than five seconds")
 }
 
 pub(crate) fn future_version() -> Error {

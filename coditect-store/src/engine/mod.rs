@@ -52,7 +52,7 @@ pub use view::{CheckedRow, Consistency, FileState, View, ViewPage, ViewStream};
 pub use watch::Watch;
 
 use self::statistics::{Counts, Read};
-use crate::{Result, RunError, telemetry, transaction};
+use crate::{Result, telemetry};
 
 /// A database: a handle that is cheap to clone.
 #[derive(Clone, Debug)]
@@ -171,20 +171,6 @@ impl Database {
         };
         let counts = Arc::new(Counts::new(has_round_trips));
         Transaction { attempt, counts, faults: self.faults.clone() }
-    }
-
-    /// Runs `body` in a transaction and commits it, again and again while it conflicts: see
-    /// [`transaction`] for what is retried, how often, and what `body` must heed.
-    ///
-    /// `body` is a closure that gives a future, rather than an async closure, because the compiler
-    /// cannot yet tell that the futures of async closures are [`Send`].
-    pub async fn run<T, E, F, Fut>(&self, body: F) -> Result<T, E>
-    where
-        E: RunError,
-        F: Fn(Transaction) -> Fut,
-        Fut: Future<Output = Result<T, E>>,
-    {
-        transaction::run(self, &transaction::RetryPolicy::default(), body).await
     }
 
     /// Returns whether the engine can commit.
@@ -307,7 +293,7 @@ impl Transaction {
 
     /// Reads at `version`, one that [`read_version`](Self::read_version) or
     /// [`committed_version`](Self::committed_version) gave within the last five seconds. Older is
-    /// `TooOld`, a future one is refused (1009) with `Unavailable`; both show at the first read.
+    /// `TransactionTooOld`, a future one is refused (1009) with `Unavailable`; both show at the first read.
     /// Has no effect once the transaction has read.
     pub fn set_read_version(&self, version: u64) {
         on!(self, tx => tx.set_read_version(version));
@@ -335,7 +321,7 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// `Conflict`, `TooOld`, `MaybeCommitted`, `Limit`, `Invalid` (also a second time on the same
+    /// `Conflict`, `TransactionTooOld`, `MaybeCommitted`, `Limit`, `Invalid` (also a second time on the same
     /// transaction: 2017), `Unavailable`, `Closed`.
     pub async fn commit(&self) -> Result<()> {
         let started = Instant::now();

@@ -23,8 +23,8 @@ async fn versions_before_the_start_are_too_old() {
     let database = Database::open(folder.path()).unwrap();
     let tx = database.begin();
     tx.set_read_version(before);
-    assert_eq!(kind(tx.get(b"a").await), ErrorKind::TooOld);
-    assert_eq!(kind(tx.commit().await), ErrorKind::TooOld);
+    assert_eq!(kind(tx.get(b"a").await), ErrorKind::TransactionTooOld);
+    assert_eq!(kind(tx.commit().await), ErrorKind::TransactionTooOld);
 }
 
 #[tokio::test]
@@ -219,7 +219,7 @@ async fn a_handle_that_is_kept_does_not_keep_what_it_may_not_read_any_more() {
     overwrite(100).await;
     let grown = size() - before.min(size());
     assert!(grown < 3_000_000, "it grew by {grown} bytes while 10 MB were overwritten");
-    assert_eq!(kind(reader.get(b"k").await), ErrorKind::TooOld);
+    assert_eq!(kind(reader.get(b"k").await), ErrorKind::TransactionTooOld);
     assert!(committed.committed_version().is_some());
 }
 

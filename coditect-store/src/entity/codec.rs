@@ -46,10 +46,10 @@ pub(crate) fn decode_logged<L: Log>(bytes: &[u8]) -> Result<L> {
 }
 
 fn encode_as<T: Serialize>(record: &T, space: &str, version: u8) -> Result<Vec<u8>> {
-    strict::check(record).map_err(|cause| unwritable::<T>(space).because(cause))?;
+    strict::check(record).map_err(|cause| unwritable::<T>(space).with_source(cause))?;
     let mut bytes = vec![version];
     bincode::serde::encode_into_std_write(record, &mut bytes, config::standard())
-        .map_err(|cause| unwritable::<T>(space).because(cause))?;
+        .map_err(|cause| unwritable::<T>(space).with_source(cause))?;
     Ok(bytes)
 }
 
@@ -103,11 +103,11 @@ where
         );
         Error::new(ErrorKind::Invalid, message)
     };
-    strict::check(fields).map_err(|cause| unwritable().because(cause))?;
+    strict::check(fields).map_err(|cause| unwritable().with_source(cause))?;
     let mut bytes = vec![FIELDS];
     bincode::serde::encode_into_std_write(fields, &mut bytes, config::standard())
-        .map_err(|cause| unwritable().because(cause))?;
-    decode_fields::<C>(index, &bytes).map_err(|cause| unwritable().because(cause))?;
+        .map_err(|cause| unwritable().with_source(cause))?;
+    decode_fields::<C>(index, &bytes).map_err(|cause| unwritable().with_source(cause))?;
     Ok(bytes)
 }
 
@@ -128,7 +128,7 @@ pub(super) fn decode_fields<C: DeserializeOwned>(index: &str, bytes: &[u8]) -> R
         );
         return Err(Error::new(ErrorKind::NewerFormat, message));
     }
-    let (fields, read) = decode_body(body).map_err(|cause| corrupt().because(cause))?;
+    let (fields, read) = decode_body(body).map_err(|cause| corrupt().with_source(cause))?;
     if version < FIELDS || read != body.len() {
         return Err(corrupt());
     }
@@ -158,10 +158,11 @@ impl Older<'_> {
     /// `Corrupt` if it is not one.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
         let unreadable = || self.unreadable(short_name::<T>());
-        let (record, read) = decode_body(self.body).map_err(|cause| unreadable().because(cause))?;
+        let (record, read) =
+            decode_body(self.body).map_err(|cause| unreadable().with_source(cause))?;
         if read != self.body.len() {
             let left = self.body.len() - read;
-            return Err(unreadable().because(format!("{left} bytes are left over")));
+            return Err(unreadable().with_source(format!("{left} bytes are left over")));
         }
         Ok(record)
     }

@@ -368,10 +368,10 @@ pub(crate) fn encode_logged_at<L: Log>(root: &Root, record: &L) -> Result<Encode
     let (key, bytes) = (key_of(record), encode_logged(record)?);
     require_lengths(space, key.len() + POSITION_BYTES, bytes.len())?;
     let record: L =
-        decode_logged(&bytes).map_err(|cause| codec::unwritable::<L>(space).because(cause))?;
+        decode_logged(&bytes).map_err(|cause| codec::unwritable::<L>(space).with_source(cause))?;
     if key_of(&record) != key {
         let cause = "what was decoded is of another stream";
-        return Err(codec::unwritable::<L>(space).because(cause));
+        return Err(codec::unwritable::<L>(space).with_source(cause));
     }
     Ok(Encoded { key, bytes, record })
 }

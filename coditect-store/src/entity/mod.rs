@@ -309,7 +309,8 @@ pub(crate) fn encode_at<E: Entity>(root: &Root, record: &E) -> Result<Encoded<E>
     let bytes = encode(record)?;
     require_lengths(E::SPACE.name(), key.len(), bytes.len())?;
     let read = decode_at(root, &key, &bytes);
-    let record = read.map_err(|cause| codec::unwritable::<E>(E::SPACE.name()).because(cause))?;
+    let record =
+        read.map_err(|cause| codec::unwritable::<E>(E::SPACE.name()).with_source(cause))?;
     Ok(Encoded { key, bytes, record })
 }
 

@@ -30,7 +30,7 @@ pub(super) fn logged<L: Log>(root: &Root, row: &KeyValue) -> Result<Value> {
 
 fn shown(record: &impl Serialize, secrets: &[&str]) -> Result<Value> {
     let mut value = serde_json::to_value(record).map_err(|cause| {
-        Error::new(ErrorKind::Invalid, "a record cannot be shown as JSON").because(cause)
+        Error::new(ErrorKind::Invalid, "a record cannot be shown as JSON").with_source(cause)
     })?;
     if let Value::Object(fields) = &mut value {
         for (_, field) in fields.iter_mut().filter(|(name, _)| secrets.contains(&name.as_str())) {

@@ -118,8 +118,8 @@ fn is_imported_or_refused(archive: &[u8], tenant: Option<Uuid>) {
 /// Whether the documentation of an import has such an error.
 fn is_expected(error: &Error, tenant: Option<Uuid>) -> bool {
     match error.kind() {
-        ErrorKind::Redeclared(_) => true,
-        ErrorKind::Unique(_) => tenant.is_some(),
+        ErrorKind::SchemaMismatch(_) => true,
+        ErrorKind::UniqueViolation(_) => tenant.is_some(),
         _ => is_of_the_archive(error),
     }
 }

@@ -208,7 +208,7 @@ fn is_padded(rest: &[u8]) -> bool {
 }
 
 fn unreadable(cause: PackError) -> Error {
-    Error::new(ErrorKind::Corrupt, "a key is not of the form that was declared").because(cause)
+    Error::new(ErrorKind::Corrupt, "a key is not of the form that was declared").with_source(cause)
 }
 
 /// All of `bytes` as one part.

@@ -61,7 +61,7 @@ impl ClientState {
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such session; `Limit` if it is too long; `Quota` if the session or
+    /// `NotFound` if there is no such session; `Limit` if it is too long; `QuotaExceeded` if the session or
     /// the tenant has no room for it; those of [`Transaction::create`].
     pub async fn save(
         tx: &Transaction,

@@ -56,7 +56,7 @@ impl Draft {
     /// # Errors
     ///
     /// `NotFound` if there is no such session, or the [blob](Transaction::attach) is not there; `Limit` if
-    /// the session has [`MOST`](Self::MOST) drafts; `Quota` if the tenant has no room within `policy`.
+    /// the session has [`MOST`](Self::MOST) drafts; `QuotaExceeded` if the tenant has no room within `policy`.
     pub async fn save(&self, tx: &Transaction, policy: &FilePolicy) -> Result<()> {
         tx.require::<Session>(self.tenant_id, self.session_id).await?;
         let before = tx.get::<Self>(self.tenant_id, self.key()).await?;

@@ -128,7 +128,7 @@ impl File {
     /// # Errors
     ///
     /// `NotFound` if there is no such session, or the [blob](Transaction::attach) is not there;
-    /// `Exists` if there is a directory; `Quota` if the tenant has no room: see
+    /// `AlreadyExists` if there is a directory; `QuotaExceeded` if the tenant has no room: see
     /// [`FilePolicy::bytes`].
     pub async fn put(
         tx: &Transaction,
@@ -141,7 +141,7 @@ impl File {
         require_home(tx, tenant, home).await?;
         let before = Self::at(tx, tenant, home, path).await?;
         if before.as_ref().is_some_and(|file| file.kind == FileKind::Directory) {
-            return Err(Error::new(ErrorKind::Exists, "there is a directory of this name"));
+            return Err(Error::new(ErrorKind::AlreadyExists, "there is a directory of this name"));
         }
         tx.attach(tenant, &blob).await?;
         let kind = FileKind::File { size: blob.size, sha256: blob.sha256 };
@@ -170,7 +170,7 @@ impl File {
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such session, `Unique` if there is something at the path, `Quota` if
+    /// `NotFound` if there is no such session, `UniqueViolation` if there is something at the path, `QuotaExceeded` if
     /// the tenant has no room for it.
     pub async fn create_directory(
         tx: &Transaction,
@@ -190,7 +190,7 @@ impl File {
     ///
     /// # Errors
     ///
-    /// `Exists` if one of them is a file; those of [`create_directory`](Self::create_directory).
+    /// `AlreadyExists` if one of them is a file; those of [`create_directory`](Self::create_directory).
     pub async fn make_way(
         tx: &Transaction,
         tenant: TenantId,
@@ -210,7 +210,7 @@ impl File {
     ///
     /// # Errors
     ///
-    /// `Exists` if one of them is a file.
+    /// `AlreadyExists` if one of them is a file.
     pub async fn missing_directories<'a>(
         tx: &Transaction,
         tenant: TenantId,
@@ -225,7 +225,7 @@ impl File {
                 Some(found) if found.kind == FileKind::Directory => break,
                 Some(_) => {
                     return Err(Error::new(
-                        ErrorKind::Exists,
+                        ErrorKind::AlreadyExists,
                         "a file is where a directory must be",
                     ));
                 }
@@ -241,7 +241,7 @@ impl File {
     ///
     /// # Errors
     ///
-    /// `Unique` if there is something at `path`, `Invalid` if `path` lies below it, or a path would be
+    /// `UniqueViolation` if there is something at `path`, `Invalid` if `path` lies below it, or a path would be
     /// [too long](Self::PATH_BYTES) or [too deep](Self::PATH_DEPTH), `Limit` if more than
     /// [`MOST_MOVED`](Self::MOST_MOVED) files lie below it; those of [`Transaction::update`].
     pub async fn move_to(&self, tx: &Transaction, path: &str) -> Result<Self> {
@@ -289,7 +289,7 @@ impl File {
     ///
     /// # Errors
     ///
-    /// `Exists` if one of them is a directory; `NotFound` if this file does not exist any more; those of
+    /// `AlreadyExists` if one of them is a directory; `NotFound` if this file does not exist any more; those of
     /// [`Transaction::update`].
     pub async fn move_over(
         &self,
@@ -299,7 +299,7 @@ impl File {
     ) -> Result<Self> {
         if [&self.kind, &target.kind].contains(&&FileKind::Directory) {
             return Err(Error::new(
-                ErrorKind::Exists,
+                ErrorKind::AlreadyExists,
                 "a directory is not moved over, nor over a file",
             ));
         }

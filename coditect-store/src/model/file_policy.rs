@@ -54,7 +54,7 @@ impl FilePolicy {
     ///
     /// # Errors
     ///
-    /// `Exists` if a directory of the path is a file, `Quota` if there is no room.
+    /// `AlreadyExists` if a directory of the path is a file, `QuotaExceeded` if there is no room.
     pub async fn check_put(
         &self,
         tx: &Transaction,
@@ -86,7 +86,7 @@ impl FilePolicy {
     ///
     /// # Errors
     ///
-    /// `Quota` if there is no room.
+    /// `QuotaExceeded` if there is no room.
     pub async fn check_files(
         &self,
         tx: &Transaction,
@@ -146,5 +146,5 @@ impl Default for FilePolicy {
 
 fn no_room(counter: Counter, limit: i64) -> Error {
     let message = format!("counter {} would exceed {limit}", counter.name());
-    Error::new(ErrorKind::Quota(counter.name()), message)
+    Error::new(ErrorKind::QuotaExceeded(counter.name()), message)
 }

@@ -53,7 +53,7 @@ impl JsonText {
     /// `Corrupt` if it is not JSON, which decoding has ruled out.
     pub fn to_value(&self) -> crate::Result<serde_json::Value> {
         serde_json::from_str(&self.0).map_err(|cause| {
-            Error::new(ErrorKind::Corrupt, "a JSON document cannot be parsed").because(cause)
+            Error::new(ErrorKind::Corrupt, "a JSON document cannot be parsed").with_source(cause)
         })
     }
 }

@@ -69,7 +69,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// `Quota` if the tenant has as many; those of [`create`](Transaction::create).
+    /// `QuotaExceeded` if the tenant has as many; those of [`create`](Transaction::create).
     pub async fn open(&self, tx: &Transaction, limit: i64) -> Result<()> {
         tx.create(self).await?;
         tx.charge(self.tenant_id, Counter::SESSIONS, 1, limit).await

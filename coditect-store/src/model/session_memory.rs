@@ -165,7 +165,7 @@ impl SessionMemory {
     /// # Errors
     ///
     /// `NotFound` if there is no such session, `Limit` if the memory would exceed
-    /// [`MAX_KEYS`](Self::MAX_KEYS) or the quota of a session, `Quota` if the tenant has no room;
+    /// [`MAX_KEYS`](Self::MAX_KEYS) or the quota of a session, `QuotaExceeded` if the tenant has no room;
     /// those of [`Transaction::upsert`].
     pub async fn change(
         tx: &Transaction,

@@ -84,7 +84,7 @@ impl IndexBuild {
     ///
     /// # Errors
     ///
-    /// `Unique` with the index's name if two records have one value; `Corrupt` or `NewerFormat` if a
+    /// `UniqueViolation` with the index's name if two records have one value; `Corrupt` or `NewerFormat` if a
     /// record cannot be read. What was built before stays, and the build can go on.
     pub async fn step(&self) -> Result<BuildProgress> {
         let step = |tx| async move { self.piece(&tx, self.size.attempt()).await };

@@ -178,7 +178,7 @@ impl Known {
 ///
 /// # Errors
 ///
-/// `Redeclared` with the name of what was something else before, of an index that was retired, or of a
+/// `SchemaMismatch` with the name of what was something else before, of an index that was retired, or of a
 /// new index of a log that has records; `NewerFormat` if a space has an index that is neither declared
 /// nor retired.
 pub(crate) async fn settle(
@@ -204,7 +204,7 @@ pub(crate) async fn settle(
                  beginning, or not at all",
                 declared.name, declared.space
             );
-            return Err(Error::new(ErrorKind::Redeclared(declared.name), message));
+            return Err(Error::new(ErrorKind::SchemaMismatch(declared.name), message));
         }
         tx.set(&schema_key(root, declared.name), &packed(&declared.schema()));
         if declared.is_index() {
@@ -317,7 +317,7 @@ pub(super) fn end_removal(tx: &engine::Transaction, root: &Root, name: &str) {
 ///
 /// # Errors
 ///
-/// `Redeclared` with the name; `NewerFormat` if it is an index of a space that is declared here, and
+/// `SchemaMismatch` with the name; `NewerFormat` if it is an index of a space that is declared here, and
 /// is not; `Corrupt` if it cannot be read.
 pub(super) fn admit(registry: &Registry, rest: &[u8], value: &[u8]) -> Result<()> {
     let mut name = rest;
@@ -341,7 +341,7 @@ pub(super) fn admit(registry: &Registry, rest: &[u8], value: &[u8]) -> Result<()
 ///
 /// # Errors
 ///
-/// `Corrupt`, `Redeclared` or `NewerFormat`.
+/// `Corrupt`, `SchemaMismatch` or `NewerFormat`.
 pub(super) fn check_row(registry: &Registry, rest: &[u8], value: &[u8]) -> Result<()> {
     let mut after = rest;
     let kind = String::unpack(&mut after)?;
@@ -590,7 +590,7 @@ fn redeclared(declared: &Declared, stored: &Schema) -> Error {
         shown(stored),
         shown(&declared.schema())
     );
-    Error::new(ErrorKind::Redeclared(name), message)
+    Error::new(ErrorKind::SchemaMismatch(name), message)
 }
 
 /// Returns the error for an index that is declared here and was given up by another program.
@@ -599,7 +599,7 @@ pub(super) fn retired(index: &'static str) -> Error {
         "index {index} was retired by a newer version of the program, for good: remove its \
          declaration, or give the index a new name"
     );
-    Error::new(ErrorKind::Redeclared(index), message)
+    Error::new(ErrorKind::SchemaMismatch(index), message)
 }
 
 fn unknown(space: &str, index: &str) -> Error {

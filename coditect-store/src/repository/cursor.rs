@@ -120,7 +120,7 @@ impl FromStr for Cursor {
         if text.len() > LONGEST {
             return Err(invalid());
         }
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|cause| invalid().because(cause))?;
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|cause| invalid().with_source(cause))?;
         let (&binding, position) = bytes
             .strip_prefix(&[VERSION])
             .and_then(<[u8]>::split_first_chunk)

@@ -62,7 +62,7 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// `Unique` with the name of the index if another record has one of its unique values; nothing
+    /// `UniqueViolation` with the name of the index if another record has one of its unique values; nothing
     /// of this call is written then, and the transaction can go on. `Limit` if the transaction has
     /// appended 65,536 before.
     pub async fn append<L: Log>(&self, record: &L) -> Result<Appended> {
@@ -169,7 +169,7 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no record at that position, `Unique` with the name of the index if
+    /// `NotFound` if there is no record at that position, `UniqueViolation` with the name of the index if
     /// another record has one of its unique values. Nothing of this call is written then, and the
     /// transaction can go on.
     pub async fn amend<L: Amendable>(&self, position: Position, record: &L) -> Result<()> {
@@ -315,7 +315,7 @@ async fn first_taken(tx: &Transaction, entries: &[Entry]) -> Result<Option<&'sta
 fn refuse(taken: Option<&'static str>) -> Result<()> {
     taken.map_or(Ok(()), |index| {
         let message = format!("another record has this value in index {index}");
-        Err(Error::new(ErrorKind::Unique(index), message))
+        Err(Error::new(ErrorKind::UniqueViolation(index), message))
     })
 }
 

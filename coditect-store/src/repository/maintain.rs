@@ -34,7 +34,7 @@ pub(super) async fn create<E: Entity>(tx: &Transaction, given: &E) -> Result<()>
     require_lengths(tx.root(), E::SPACE.name(), &entries)?;
     if present.is_some() {
         let message = format!("there is a record of {} with this key", E::SPACE.name());
-        return Err(Error::new(ErrorKind::Exists, message));
+        return Err(Error::new(ErrorKind::AlreadyExists, message));
     }
     refuse(taken)?;
     if let Some(tenant) = record.scope().tenant() {
@@ -180,7 +180,7 @@ fn require<E: Entity>(stored: &Stored<E>, expected: Option<Revision>) -> Result<
         return Ok(());
     }
     let message = format!("the record of {} was changed meanwhile", E::SPACE.name());
-    Err(Error::new(ErrorKind::Stale, message))
+    Err(Error::new(ErrorKind::RevisionMismatch, message))
 }
 
 pub(super) fn missing<E: Entity>() -> Error {
@@ -304,7 +304,7 @@ async fn first_taken(tx: &Transaction, entries: &[Entry]) -> Result<Option<&'sta
 pub(super) fn refuse(taken: Option<&'static str>) -> Result<()> {
     taken.map_or(Ok(()), |index| {
         let message = format!("another record has this value in index {index}");
-        Err(Error::new(ErrorKind::Unique(index), message))
+        Err(Error::new(ErrorKind::UniqueViolation(index), message))
     })
 }
 

@@ -192,7 +192,7 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// `Exists` if there is a record with its key, `Unique` with the name of the index if another
+    /// `AlreadyExists` if there is a record with its key, `UniqueViolation` with the name of the index if another
     /// record has one of its unique values. Nothing of this call is written then, and the
     /// transaction can go on.
     pub async fn create<E: Entity>(&self, record: &E) -> Result<()> {
@@ -205,7 +205,7 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no record with its key, `Unique` with the name of the index if
+    /// `NotFound` if there is no record with its key, `UniqueViolation` with the name of the index if
     /// another record has one of its unique values. Nothing of this call is written then, and the
     /// transaction can go on.
     pub async fn update<E: Entity>(&self, record: &E) -> Result<()> {
@@ -217,7 +217,7 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// `Unique` with the name of the index if another record has one of its unique values. Nothing of
+    /// `UniqueViolation` with the name of the index if another record has one of its unique values. Nothing of
     /// this call is written then, and the transaction can go on.
     pub async fn upsert<E: Entity>(&self, record: &E) -> Result<()> {
         maintain::upsert(self, record).await
@@ -241,13 +241,13 @@ impl Transaction {
     ///
     /// tx.update_at(&change, etag).await?;
     /// let again = tx.update_at(&change, etag).await.unwrap_err();
-    /// assert_eq!(again.kind(), ErrorKind::Stale);
+    /// assert_eq!(again.kind(), ErrorKind::RevisionMismatch);
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
-    /// `Stale` if it is not; and those of [`update`](Self::update). Nothing of this call is written
+    /// `RevisionMismatch` if it is not; and those of [`update`](Self::update). Nothing of this call is written
     /// then, and the transaction can go on.
     pub async fn update_at<E: Entity>(&self, record: &E, revision: Revision) -> Result<()> {
         maintain::update(self, record, Some(revision)).await
@@ -302,7 +302,7 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// `Stale` if it is not, `NotFound` if there is none; and those of [`delete`](Self::delete).
+    /// `RevisionMismatch` if it is not, `NotFound` if there is none; and those of [`delete`](Self::delete).
     pub async fn delete_at<E: Entity>(
         &self,
         scope: E::Scope,

@@ -110,7 +110,7 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// `Quota` with the counter's name if it would exceed the limit; nothing is added then, and the
+    /// `QuotaExceeded` with the counter's name if it would exceed the limit; nothing is added then, and the
     /// transaction can go on. `Invalid` if `amount` is negative, `Corrupt` if what is stored is no
     /// number.
     pub async fn charge(
@@ -160,7 +160,7 @@ impl Transaction {
             let exact = number(counter, self.engine.get(&key).await?)?;
             if exact.checked_add(amount).is_none_or(|sum| sum > limit) {
                 let message = format!("counter {} would exceed {limit}", counter.name());
-                return Err(Error::new(ErrorKind::Quota(counter.name()), message));
+                return Err(Error::new(ErrorKind::QuotaExceeded(counter.name()), message));
             }
             let slots = slots(&key);
             self.engine.add_write_conflict_range(&slots.begin, &slots.end)?;

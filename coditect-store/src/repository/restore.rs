@@ -16,7 +16,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// `Unique` with the index's name; `Corrupt` or `NewerFormat` if it is no record that this program can
+/// `UniqueViolation` with the index's name; `Corrupt` or `NewerFormat` if it is no record that this program can
 /// read.
 pub(crate) async fn restore(
     tx: &engine::Transaction,

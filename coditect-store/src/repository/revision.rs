@@ -56,7 +56,7 @@ impl FromStr for Revision {
         if text.len() != 22 {
             return Err(invalid());
         }
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|cause| invalid().because(cause))?;
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|cause| invalid().with_source(cause))?;
         bytes.try_into().map(Self).map_err(|_| invalid())
     }
 }

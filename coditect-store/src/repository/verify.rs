@@ -118,8 +118,8 @@ impl Verification {
     /// # Errors
     ///
     /// `IndexBuilding` if the index is not built; `Corrupt` or `NewerFormat` if a record cannot be
-    /// read; `Unique`, in a repair, if two records have one value: which is right is not for a
-    /// repair to say; `Stale` if another verification of an index that counts came to its end
+    /// read; `UniqueViolation`, in a repair, if two records have one value: which is right is not for a
+    /// repair to say; `RevisionMismatch` if another verification of an index that counts came to its end
     /// meanwhile and took the new count away. What was repaired before stays so.
     pub async fn run(&self, mut observe: impl FnMut(&Report)) -> Result<Report> {
         let mut report = Report { repaired: self.repair == Repair::Yes, ..Report::default() };
@@ -170,7 +170,7 @@ impl Verification {
         let counted = recount.is_some_and(|progress| progress.position == catalog::END);
         if !counted && matches!(pass, Pass::Counts | Pass::NewCounts) {
             let message = format!("another verification ended the recount of {}", self.index.name);
-            return Err(Error::new(ErrorKind::Stale, message));
+            return Err(Error::new(ErrorKind::RevisionMismatch, message));
         }
         let bytes = limit.scale(BYTES);
         let piece = match pass {

@@ -269,7 +269,7 @@ async fn declarations_that_are_not_this_programs_are_refused_before_anything_is_
     tx.engine().set(&schema("planner_tasks_by_day"), &index);
     tx.commit().await.unwrap();
     let error = import.verify(exported(&store).await.as_slice(), |_| ()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Redeclared("planner_tasks_by_day"));
+    assert_eq!(error.kind(), ErrorKind::SchemaMismatch("planner_tasks_by_day"));
 }
 
 #[tokio::test]
@@ -280,12 +280,15 @@ async fn nothing_is_imported_over_what_is_there() {
     for database in [store.database(), empty().await.database()] {
         let before = rows(database).await;
         let error = import(database, &archive).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Exists);
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         assert!(rows(database).await == before);
     }
     let mut of_one = Vec::new();
     store.export().tenant(tenant(1)).run(&mut of_one, |_| ()).await.unwrap();
-    assert_eq!(import(store.database(), &of_one).await.unwrap_err().kind(), ErrorKind::Exists);
+    assert_eq!(
+        import(store.database(), &of_one).await.unwrap_err().kind(),
+        ErrorKind::AlreadyExists
+    );
     assert!(rows(store.database()).await == before);
 }
 
@@ -303,10 +306,10 @@ async fn a_damaged_archive_leaves_nothing_that_looks_whole() {
 
     assert_eq!(import(&database, &damaged).await.unwrap_err().kind(), ErrorKind::Corrupt);
     let refused = options().open(database.clone()).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Importing);
+    assert_eq!(refused.kind(), ErrorKind::ImportInProgress);
     assert!(refused.to_string().contains("run it again with the same archive"), "{refused}");
     let other = exported(&filled(1).await).await;
-    assert_eq!(import(&database, &other).await.unwrap_err().kind(), ErrorKind::Importing);
+    assert_eq!(import(&database, &other).await.unwrap_err().kind(), ErrorKind::ImportInProgress);
 
     import(&database, &archive).await.unwrap();
     assert!(rows(&database).await == content(&archive).await);
@@ -348,13 +351,17 @@ async fn stopped_everywhere(
         let under_way = database.begin().get(&marker).await.unwrap().is_some();
         if under_way {
             let refused = options().open(database.clone()).await.unwrap_err();
-            assert_eq!(refused.kind(), ErrorKind::Importing, "after {polls} polls: {refused}");
+            assert_eq!(
+                refused.kind(),
+                ErrorKind::ImportInProgress,
+                "after {polls} polls: {refused}"
+            );
             unfinished += 1;
         }
         match import.run(archive, |_| ()).await {
             Ok(_) => {}
             // It was stopped between its last commit and the answer.
-            Err(error) => assert_eq!((error.kind(), under_way), (ErrorKind::Exists, false)),
+            Err(error) => assert_eq!((error.kind(), under_way), (ErrorKind::AlreadyExists, false)),
         }
         assert!(rows(&database).await == whole, "after {polls} polls");
     }
@@ -499,7 +506,7 @@ async fn a_tenant_that_is_being_deleted_is_not_exported_and_not_imported_over() 
     assert_eq!(refused.kind(), ErrorKind::NotFound);
     assert!(refused.to_string().contains("being deleted"), "{refused}");
     let refused = import(store.database(), &archive).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Exists);
+    assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
     assert!(refused.to_string().contains("being deleted"), "{refused}");
     store.complete(&deletion).await.unwrap();
     import(store.database(), &archive).await.unwrap();
@@ -515,7 +522,7 @@ async fn a_tenant_whose_unique_value_is_taken_is_refused_by_the_indexs_name() {
     let taken = &User { tenant_id: TenantId::new(), ..samples::user() };
     other.run(|tx| async move { tx.create(taken).await }).await.unwrap();
     let before = rows(other.database()).await;
-    let unique = ErrorKind::Unique("users_by_email");
+    let unique = ErrorKind::UniqueViolation("users_by_email");
     let verified = options().import(other.database().clone()).unwrap();
     let refused = verified.run_verified(io::Cursor::new(&archive), |_| ()).await.unwrap_err();
     assert_eq!(refused.kind(), unique);
@@ -523,7 +530,7 @@ async fn a_tenant_whose_unique_value_is_taken_is_refused_by_the_indexs_name() {
 
     assert_eq!(import(other.database(), &archive).await.unwrap_err().kind(), unique);
     let error = options().open(other.database().clone()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Importing, "it is there in part");
+    assert_eq!(error.kind(), ErrorKind::ImportInProgress, "it is there in part");
     assert!(verified.abandon().await.unwrap());
     assert!(rows(other.database()).await == before);
 }

@@ -167,11 +167,15 @@ async fn a_blob_is_attached_once_and_detached_once() {
     let attach = || store.run(|tx| async move { tx.attach(tenant, &blob).await });
     let now = Clock::system().now();
     let detach = || store.run(|tx| async move { tx.detach(tenant, &blob, now).await });
-    assert_eq!(detach().await.unwrap_err().kind(), ErrorKind::Exists, "it is being uploaded");
+    assert_eq!(
+        detach().await.unwrap_err().kind(),
+        ErrorKind::AlreadyExists,
+        "it is being uploaded"
+    );
     attach().await.unwrap();
     assert_eq!(attach().await.unwrap_err().kind(), ErrorKind::NotFound);
     detach().await.unwrap();
-    assert_eq!(detach().await.unwrap_err().kind(), ErrorKind::Exists);
+    assert_eq!(detach().await.unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert_eq!(attach().await.unwrap_err().kind(), ErrorKind::NotFound, "it was let go of");
 }
 
@@ -395,7 +399,7 @@ async fn who_is_over_a_lowered_limit_may_still_write_what_is_no_longer() {
         put(&store, "a", content, &lowered).await.unwrap();
     }
     let refused = put(&store, "a", b"12345678", &lowered).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Quota("bytes"));
+    assert_eq!(refused.kind(), ErrorKind::QuotaExceeded("bytes"));
     store.collect_blobs(later(2)).await.unwrap();
     assert_eq!(store.begin().counter(tenant, Counter::BYTES).await.unwrap(), 7);
 }
@@ -443,9 +447,9 @@ async fn what_has_no_room_is_refused_and_changes_nothing() {
     let policy = FilePolicy::default().files(1).bytes(10).versions(9);
     let file = put(&store, "a", b"12345678", &policy).await.unwrap();
     let refused = put(&store, "a", b"123", &policy).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Quota("bytes"));
+    assert_eq!(refused.kind(), ErrorKind::QuotaExceeded("bytes"));
     let refused = put(&store, "b", b"1", &policy).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Quota("files"));
+    assert_eq!(refused.kind(), ErrorKind::QuotaExceeded("files"));
     assert_eq!(store.collect_blobs(later(2)).await.unwrap(), 2, "the uploads");
     let tx = store.begin();
     assert_eq!(tx.list::<File>(tenant).all(9).await.unwrap(), [file]);
@@ -466,11 +470,11 @@ async fn a_content_that_is_replaced_makes_room_for_the_next_and_is_counted_until
     }
     put(&store, "a", b"1234567", &policy).await.unwrap();
     let refused = put(&store, "a", b"12345678", &policy).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Quota("bytes"), "3 bytes are still stored");
+    assert_eq!(refused.kind(), ErrorKind::QuotaExceeded("bytes"), "3 bytes are still stored");
     store.collect_blobs(later(2)).await.unwrap();
     put(&store, "a", b"12345678", &policy).await.unwrap();
     let refused = put(&store, "a", b"12345678901", &policy).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Quota("bytes"));
+    assert_eq!(refused.kind(), ErrorKind::QuotaExceeded("bytes"));
 }
 
 #[tokio::test]
@@ -485,8 +489,8 @@ async fn a_directory_counts_as_a_file_and_takes_its_path() {
         })
     };
     let directory = make("src").await.unwrap();
-    assert_eq!(make("src").await.unwrap_err().kind(), ErrorKind::Unique("files_by_path"));
-    assert_eq!(make("doc").await.unwrap_err().kind(), ErrorKind::Quota("files"));
+    assert_eq!(make("src").await.unwrap_err().kind(), ErrorKind::UniqueViolation("files_by_path"));
+    assert_eq!(make("doc").await.unwrap_err().kind(), ErrorKind::QuotaExceeded("files"));
     let directory = &directory;
     store.run(|tx| async move { directory.remove(&tx, now).await }).await.unwrap();
     make("doc").await.unwrap();
@@ -507,7 +511,7 @@ async fn a_way_is_made_once_and_not_through_a_file() {
     }
     assert_eq!(paths(&store).await, ["a", "a/b", "a/b/c"]);
     put(&store, "a/b/file", b"1", policy).await.unwrap();
-    assert_eq!(make_way("a/b/file/x").await.unwrap_err().kind(), ErrorKind::Exists);
+    assert_eq!(make_way("a/b/file/x").await.unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert_eq!(store.begin().counter(tenant, Counter::FILES).await.unwrap(), 4);
 }
 
@@ -540,7 +544,10 @@ async fn a_directory_is_listed_moved_and_removed_with_all_that_lies_below() {
     let into =
         |path: &'static str| store.run(move |tx| async move { src.move_to(&tx, path).await });
     assert_eq!(into("src/deep/in").await.unwrap_err().kind(), ErrorKind::Invalid);
-    assert_eq!(into("other").await.unwrap_err().kind(), ErrorKind::Unique("files_by_path"));
+    assert_eq!(
+        into("other").await.unwrap_err().kind(),
+        ErrorKind::UniqueViolation("files_by_path")
+    );
     assert_eq!(into("lib").await.unwrap().id, src.id);
     assert_eq!(of("").await, ["lib", "other", "src-2"]);
     assert_eq!(of("lib/deep").await.len(), 30);
@@ -609,7 +616,7 @@ async fn a_draft_counts_while_it_is_there_and_is_let_go_of_when_it_is_not() {
     }
     let long = &Draft { blob: upload(&store, tenant, &[1; 13]).await, ..samples::draft() };
     let refused = store.run(|tx| async move { long.save(&tx, policy).await }).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Quota("bytes"));
+    assert_eq!(refused.kind(), ErrorKind::QuotaExceeded("bytes"));
     let (draft, now) = (&samples::draft(), later(0));
     store.run(|tx| async move { draft.discard(&tx, now).await }).await.unwrap();
     assert_eq!(counted().await, 13);
@@ -627,7 +634,7 @@ async fn a_directory_is_not_overwritten_and_a_session_must_be_there() {
     let made = &directory;
     store.run(|tx| async move { tx.create(made).await }).await.unwrap();
     let refused = put(&store, &directory.path, b"1", &FilePolicy::default()).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Exists);
+    assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
 
     let session = &samples::session();
     let (home, policy) = (&FileHome::Session(session.id), &FilePolicy::default());
@@ -733,14 +740,14 @@ async fn an_upload_is_counted_from_its_beginning_until_it_is_discarded() {
     let mut upload = reserve(batch + 5).await.unwrap();
     assert_eq!(counted(&store).await, as_counted(batch + 5), "as much as was announced");
     let refused = reserve(batch).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Quota("bytes"));
+    assert_eq!(refused.kind(), ErrorKind::QuotaExceeded("bytes"));
     upload.write(&content(batch)).await.unwrap();
     assert_eq!(counted(&store).await, as_counted(batch + 5));
     is_sound(&store).await;
 
     // What comes beyond the announced length is counted as it comes, up to the limit.
     let refused = upload.write(&content(2 * batch)).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Quota("bytes"));
+    assert_eq!(refused.kind(), ErrorKind::QuotaExceeded("bytes"));
     assert_eq!(counted(&store).await, as_counted(2 * batch));
     is_sound(&store).await;
     upload.abandon().await.unwrap();
@@ -775,7 +782,7 @@ async fn many_uploads_at_once_stay_within_the_limit() {
     for task in tasks {
         match task.await.unwrap() {
             Ok(()) => written += 1,
-            Err(kind) => assert_eq!(kind, ErrorKind::Quota("bytes")),
+            Err(kind) => assert_eq!(kind, ErrorKind::QuotaExceeded("bytes")),
         }
     }
     assert!(written >= 1, "{written}");

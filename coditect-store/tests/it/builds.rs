@@ -221,7 +221,7 @@ async fn a_build_that_meets_a_value_twice_is_refused_and_goes_on_when_it_is_free
     let store = newer(&database).await;
     let build = store.build("notes_by_title").unwrap().rows(4);
     let error = build.run(|_| ()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unique("notes_by_title"));
+    assert_eq!(error.kind(), ErrorKind::UniqueViolation("notes_by_title"));
     let note = &new::note(2, 15);
     store.run(|tx| async move { tx.update(note).await }).await.unwrap();
     build_all(&store).await;
@@ -311,9 +311,9 @@ async fn a_declaration_that_changed_is_refused_by_its_name() {
     let database = Database::scratch().unwrap();
     newer(&database).await;
     let index = Store::options().entity::<changed::Note>().open(database.clone()).await;
-    assert_eq!(index.unwrap_err().kind(), ErrorKind::Redeclared("notes_by_title"));
+    assert_eq!(index.unwrap_err().kind(), ErrorKind::SchemaMismatch("notes_by_title"));
     let space = Store::options().entity::<changed::Card>().open(database.clone()).await;
-    assert_eq!(space.unwrap_err().kind(), ErrorKind::Redeclared("notes"));
+    assert_eq!(space.unwrap_err().kind(), ErrorKind::SchemaMismatch("notes"));
     newer(&database).await;
 }
 

@@ -109,7 +109,7 @@ async fn declaration_with_other_types_is_refused_by_its_name() {
     ];
     for (outcome, name, stored, declared) in refused {
         let error = outcome.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Redeclared(name));
+        assert_eq!(error.kind(), ErrorKind::SchemaMismatch(name));
         let text = error.to_string();
         assert!(text.contains(stored) && text.contains(declared), "{text}");
     }

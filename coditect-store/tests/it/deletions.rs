@@ -413,7 +413,7 @@ async fn a_session_is_counted_while_it_is_there() {
     for (n, session) in sessions.iter().enumerate() {
         let opened = store.run(|tx| async move { session.open(&tx, 3).await }).await;
         let outcome = opened.map_err(|error| error.kind());
-        assert_eq!(outcome, if n < 3 { Ok(()) } else { Err(ErrorKind::Quota("sessions")) });
+        assert_eq!(outcome, if n < 3 { Ok(()) } else { Err(ErrorKind::QuotaExceeded("sessions")) });
     }
     delete_session(&store, tenant, sessions[0].id).await.unwrap().unwrap();
     let count = store.begin().counter(tenant, Counter::SESSIONS).await.unwrap();

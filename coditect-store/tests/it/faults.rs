@@ -14,7 +14,7 @@ use coditect_store::{
         ClientState, Conversation, ConversationId, EditorState, File, FileHome, FilePolicy,
         Message, MessageId, Session, SessionId, SessionState, StateQuota, Tenant, User,
     },
-    transaction::{RetryPolicy, Unknown},
+    retry::{OnUnknownOutcome, RetryPolicy},
 };
 
 use crate::{
@@ -235,15 +235,18 @@ fn works(common: &Arc<Common>) -> Vec<(&'static str, Work)> {
     }
 }
 
-fn policy(unknown: Unknown) -> RetryPolicy {
-    RetryPolicy::default().first_delay(Duration::from_micros(10)).unknown(unknown)
+fn policy(unknown: OnUnknownOutcome) -> RetryPolicy {
+    RetryPolicy::default().initial_delay(Duration::from_micros(10)).on_unknown_outcome(unknown)
 }
 
 /// Whether it is what the closure itself found: here that it had been run before.
 fn is_answer(error: &Error) -> bool {
     matches!(
         error.kind(),
-        ErrorKind::Exists | ErrorKind::NotFound | ErrorKind::Stale | ErrorKind::Unique(_)
+        ErrorKind::AlreadyExists
+            | ErrorKind::NotFound
+            | ErrorKind::RevisionMismatch
+            | ErrorKind::UniqueViolation(_)
     )
 }
 
@@ -260,7 +263,11 @@ async fn whatever_the_engine_answers_a_method_does_all_or_nothing_once() {
         let steps = bench.faults.steps();
         let after = bench.state().await;
         for (step, fault) in (0..steps).flat_map(|step| Fault::ALL.map(|fault| (step, fault))) {
-            for unknown in [Unknown::Return, Unknown::RunAgain, Unknown::Recognise(MARKER.into())] {
+            for unknown in [
+                OnUnknownOutcome::Fail,
+                OnUnknownOutcome::Retry,
+                OnUnknownOutcome::CheckMarker(MARKER.into()),
+            ] {
                 let about = format!("{name}, {fault:?} at step {step}, {unknown:?}");
                 bench.restore().await;
                 bench.faults.plan(step, fault);
@@ -274,17 +281,17 @@ async fn whatever_the_engine_answers_a_method_does_all_or_nothing_once() {
                 }
                 let found = bench.state().await;
                 match (outcome, &unknown) {
-                    (Ok(()), Unknown::RunAgain) if DONE_AGAIN.contains(&name) => {
+                    (Ok(()), OnUnknownOutcome::Retry) if DONE_AGAIN.contains(&name) => {
                         assert!(found != before, "{about}: done, and not there");
                     }
                     (Ok(()), _) => assert!(found == after, "{about}: done, and not there"),
                     (Err(error), _) if error.kind() == ErrorKind::MaybeCommitted => {
                         let is_in_flight = matches!(fault, Fault::Late | Fault::Changed);
-                        let is_told = matches!(unknown, Unknown::Return) || is_in_flight;
+                        let is_told = matches!(unknown, OnUnknownOutcome::Fail) || is_in_flight;
                         assert!(is_told && fault.is_unknown_outcome(), "{about}: {error}");
                         assert!(found == before || found == after, "{about}: a part is there");
                     }
-                    (Err(error), Unknown::RunAgain) if is_answer(&error) => {
+                    (Err(error), OnUnknownOutcome::Retry) if is_answer(&error) => {
                         assert!(found == after, "{about}: {error}, and not there");
                     }
                     (Err(error), _) => {
@@ -423,7 +430,7 @@ async fn an_import_is_gone_on_with_after_any_fault() {
             match import(failing.clone()).await {
                 Ok(()) => {}
                 // What was unknown was its last step, and that came through.
-                Err(error) if error.kind() == ErrorKind::Exists => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => panic!("{fault:?}: {error}"),
             }
         }

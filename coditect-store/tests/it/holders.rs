@@ -201,7 +201,7 @@ async fn caller_may_detach_by_its_own_time_before_or_after_the_record_goes() {
     tx.delete::<Album>(tenant(1), 2).await.unwrap();
     tx.detach(tenant(1), &other.photos[0], soon).await.unwrap();
     let twice = tx.detach(tenant(1), &other.photos[0], soon).await.unwrap_err();
-    assert_eq!(twice.kind(), ErrorKind::Exists);
+    assert_eq!(twice.kind(), ErrorKind::AlreadyExists);
     tx.commit().await.unwrap();
     let due: Vec<_> = world.detached().await.iter().map(|blob| blob.collect_after).collect();
     assert_eq!(due, [world.clock.now(); 2]);

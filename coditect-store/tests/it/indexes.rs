@@ -66,18 +66,19 @@ fn taken(tasks: &Tasks, task: &Task) -> Option<ErrorKind> {
     let mut others =
         tasks.values().filter(|other| (other.tenant, other.number) != (task.tenant, task.number));
     if others.clone().any(|other| other.tenant == task.tenant && other.slug == task.slug) {
-        return Some(ErrorKind::Unique("planner_tasks_by_slug"));
+        return Some(ErrorKind::UniqueViolation("planner_tasks_by_slug"));
     }
     let ticket = others.any(|other| task.ticket.is_some() && other.ticket == task.ticket);
-    ticket.then_some(ErrorKind::Unique("planner_tasks_by_ticket"))
+    ticket.then_some(ErrorKind::UniqueViolation("planner_tasks_by_ticket"))
 }
 
 /// What `step` should answer, and makes of `tasks`.
 fn expected(tasks: &mut Tasks, step: &Step) -> Result<Option<Task>, ErrorKind> {
     let (task, refused) = match step {
-        Step::Create(task) => {
-            (task, tasks.contains_key(&(task.tenant, task.number)).then_some(ErrorKind::Exists))
-        }
+        Step::Create(task) => (
+            task,
+            tasks.contains_key(&(task.tenant, task.number)).then_some(ErrorKind::AlreadyExists),
+        ),
         Step::Update(task) => (
             task,
             (!tasks.contains_key(&(task.tenant, task.number))).then_some(ErrorKind::NotFound),

@@ -55,13 +55,16 @@ async fn joined_creates_take_a_unique_value_once() {
     let tx = store.begin();
     let (one, other) = (task(10), Task { slug: "task-10".into(), ..task(11) });
     let outcomes: [_; 2] = join(tx.create(&one), tx.create(&other)).await.into();
-    assert_eq!(kinds(outcomes), [None, Some(ErrorKind::Unique("planner_tasks_by_slug"))]);
+    assert_eq!(kinds(outcomes), [None, Some(ErrorKind::UniqueViolation("planner_tasks_by_slug"))]);
     // Over all tenants alike.
     let ticket = Some("T-1".to_owned());
     let (one, other) = (Task { ticket: ticket.clone(), ..task(12) }, Task { ticket, ..task(13) });
     let other = Task { tenant: tenant(2), ..other };
     let outcomes: [_; 2] = join(tx.create(&one), tx.create(&other)).await.into();
-    assert_eq!(kinds(outcomes), [None, Some(ErrorKind::Unique("planner_tasks_by_ticket"))]);
+    assert_eq!(
+        kinds(outcomes),
+        [None, Some(ErrorKind::UniqueViolation("planner_tasks_by_ticket"))]
+    );
     tx.commit().await.unwrap();
     let tx = store.begin();
     let found = tx.find(&Task::BY_SLUG, tenant(1), "task-10".to_owned()).await.unwrap().unwrap();
@@ -77,7 +80,7 @@ async fn joined_writes_of_one_record_leave_no_entry_behind() {
     let day = |number, day| Task { day, slug: format!("{number}-{day}"), ..task(number) };
     let (a, b) = (day(20, 1), day(20, 2));
     let outcomes: [_; 2] = join(tx.create(&a), tx.create(&b)).await.into();
-    assert_eq!(kinds(outcomes), [None, Some(ErrorKind::Exists)]);
+    assert_eq!(kinds(outcomes), [None, Some(ErrorKind::AlreadyExists)]);
     let (a, b) = (day(1, 1), day(1, 2));
     let outcomes: [_; 2] = join(tx.update(&a), tx.update(&b)).await.into();
     assert_eq!(kinds(outcomes), [None, None]);
@@ -105,7 +108,10 @@ async fn joined_updates_take_a_unique_value_once_and_others_run_together() {
     let ((one, other), (unrelated, holiday)) =
         join(join(tx.update(&a), tx.update(&b)), of_others).await;
     assert_eq!(kinds([unrelated, holiday]), [None, None]);
-    assert_eq!(kinds([one, other]), [None, Some(ErrorKind::Unique("planner_tasks_by_slug"))]);
+    assert_eq!(
+        kinds([one, other]),
+        [None, Some(ErrorKind::UniqueViolation("planner_tasks_by_slug"))]
+    );
     tx.commit().await.unwrap();
     is_sound(&store).await;
     assert!(store.begin().get::<Holiday>(Global, "h".to_owned()).await.unwrap().is_some());

@@ -119,7 +119,7 @@ async fn a_unique_value_that_is_taken_is_refused() {
     said(&store, &[message(1, "a")]).await;
     let tx = store.begin();
     let error = tx.append(&message(1, "b")).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unique("messages_by_id"));
+    assert_eq!(error.kind(), ErrorKind::UniqueViolation("messages_by_id"));
     tx.append(&message(2, "c")).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(contents(&all(&store)).await, ["a", "c"]);
@@ -193,7 +193,7 @@ async fn a_message_is_amended_in_its_place_and_taken_out() {
     let tx = store.begin();
     tx.amend(positions[1], &message(2, "B")).await.unwrap();
     let error = tx.amend(positions[1], &message(3, "B")).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unique("messages_by_id"));
+    assert_eq!(error.kind(), ErrorKind::UniqueViolation("messages_by_id"));
     tx.amend(positions[2], &message(4, "D")).await.unwrap();
     let elsewhere = Message { conversation_id: ConversationId::new(), ..message(1, "x") };
     let error = tx.amend(positions[0], &elsewhere).await.unwrap_err();
@@ -463,7 +463,7 @@ async fn an_index_comes_to_a_log_before_its_first_record_or_not_at_all() {
     tx.append(&versions::Older(samples::tenant().id, None)).await.unwrap();
     tx.commit().await.unwrap();
     let refused = with_index().await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Redeclared("events_by_actor"));
+    assert_eq!(refused.kind(), ErrorKind::SchemaMismatch("events_by_actor"));
 
     let tx = old.begin();
     tx.engine().clear_range(&old.root().tenant(samples::tenant().id).begin, b"\xff");

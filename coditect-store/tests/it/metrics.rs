@@ -70,7 +70,7 @@ fn commits_conflicts_and_retries_are_counted_as_they_were() {
         };
         store.run(|tx| meddle(tx, store.clone(), &TIMES)).await.unwrap();
         let refused = store.run(|tx| async move { tx.create(tenant).await }).await;
-        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Exists);
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::AlreadyExists);
         store.begin().commit().await.unwrap();
     });
     let count = |name: &str| told.get(name).copied().unwrap_or_default();

@@ -88,7 +88,7 @@ async fn two_agents_of_a_tenant_have_different_names() {
     let tx = store.begin();
     let again = Agent { id: AgentId::new(), ..agent.clone() };
     let error = tx.create(&again).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unique("agents_by_name"));
+    assert_eq!(error.kind(), ErrorKind::UniqueViolation("agents_by_name"));
     tx.create(&Agent { tenant_id: TenantId::new(), ..again }).await.unwrap();
     let found = tx.find(&Agent::BY_NAME, agent.tenant_id, "reviewer".to_owned()).await.unwrap();
     assert_eq!(found, Some(agent));
@@ -101,7 +101,7 @@ async fn a_path_is_of_one_file_in_its_home() {
     let tx = store.begin();
     let again = File { id: FileId::new(), ..file.clone() };
     let error = tx.create(&again).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unique("files_by_path"));
+    assert_eq!(error.kind(), ErrorKind::UniqueViolation("files_by_path"));
     tx.create(&File { home: directory.home.clone(), ..again }).await.unwrap();
     let at = (file.home.clone(), file.path.clone());
     assert_eq!(tx.find(&File::BY_PATH, file.tenant_id, at).await.unwrap(), Some(file.clone()));

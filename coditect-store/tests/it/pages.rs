@@ -319,7 +319,7 @@ async fn do_meanwhile(store: &Store, what: Meanwhile) {
         }
     });
     if let Err(error) = result.await {
-        assert_eq!(error.kind(), ErrorKind::Exists);
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     }
 }
 

@@ -4,7 +4,7 @@ use coditect_store::{
     Counter, Error, ErrorKind, Store, Transaction,
     engine::RangeQuery,
     model::{ClientState, JsonText, SessionMemory, StateQuota},
-    transaction::RetryPolicy,
+    retry::RetryPolicy,
 };
 use proptest::prelude::*;
 
@@ -20,7 +20,7 @@ async fn count(store: &Store) -> i64 {
 }
 
 async fn charge(store: &Store, amount: i64, limit: i64) -> Result<(), Error> {
-    let policy = RetryPolicy::default().attempts(100_000);
+    let policy = RetryPolicy::default().max_attempts(100_000);
     let charge = |tx: Transaction| async move { tx.charge(tenant(1), FILES, amount, limit).await };
     store.run_with(&policy, charge).await
 }
@@ -34,11 +34,11 @@ async fn a_counter_is_charged_up_to_its_limit_and_released() {
         assert_eq!(count(&store).await, expected);
     }
     let error = charge(&store, 1, 10).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Quota("files"));
+    assert_eq!(error.kind(), ErrorKind::QuotaExceeded("files"));
     charge(&store, 0, 10).await.unwrap();
     let release = |tx: Transaction| async move { tx.release(tenant(1), FILES, 4) };
     store.run(release).await.unwrap();
-    assert_eq!(charge(&store, 5, 10).await.unwrap_err().kind(), ErrorKind::Quota("files"));
+    assert_eq!(charge(&store, 5, 10).await.unwrap_err().kind(), ErrorKind::QuotaExceeded("files"));
     charge(&store, 4, 10).await.unwrap();
     assert_eq!(count(&store).await, 10);
     let tx = store.begin();
@@ -55,7 +55,7 @@ async fn what_was_refused_adds_nothing_and_the_transaction_goes_on() {
     assert_eq!(own.counter(FILES).await.unwrap(), 3, "it sees its own");
     for amount in [8, i64::MAX] {
         let error = own.charge(FILES, amount, 10).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Quota("files"));
+        assert_eq!(error.kind(), ErrorKind::QuotaExceeded("files"));
     }
     assert_eq!(own.charge(FILES, -1, 10).await.unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(own.release(FILES, i64::MIN).unwrap_err().kind(), ErrorKind::Invalid);
@@ -88,7 +88,10 @@ async fn those_who_began_together_never_exceed_the_limit_even_if_all_saw_nothing
         for tx in open {
             if let Err(error) = tx.commit().await {
                 // On a cluster that is far away the last ones are too old.
-                assert!(matches!(error.kind(), ErrorKind::Conflict | ErrorKind::TooOld), "{error}");
+                assert!(
+                    matches!(error.kind(), ErrorKind::Conflict | ErrorKind::TransactionTooOld),
+                    "{error}"
+                );
             }
             assert!(count(&store).await <= limit);
         }
@@ -142,7 +145,7 @@ async fn of_many_who_race_for_it_exactly_as_many_get_in_as_there_is_room_for() {
     for one in running {
         match one.await.unwrap() {
             Ok(()) => entered += 1,
-            Err(error) => assert_eq!(error.kind(), ErrorKind::Quota("files")),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::QuotaExceeded("files")),
         }
         assert!(count(&store).await <= LIMIT);
     }
@@ -167,7 +170,7 @@ async fn interleave(limit: i64, steps: Vec<Step>) {
                 let (tx, sum) = &mut open[at];
                 match tx.charge(tenant(1), FILES, amount, limit).await {
                     Ok(()) => *sum += amount,
-                    Err(error) => assert_eq!(error.kind(), ErrorKind::Quota("files")),
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::QuotaExceeded("files")),
                 }
             }
             Step::Release(at, amount) => {
@@ -239,10 +242,10 @@ async fn memory_and_client_state_count_towards_the_tenants_bytes() {
     keep(300).await.unwrap();
     assert_eq!(bytes().await, before + 301);
     let more = keep(250).await.unwrap_err();
-    assert_eq!(more.kind(), ErrorKind::Quota("client_state_bytes"));
+    assert_eq!(more.kind(), ErrorKind::QuotaExceeded("client_state_bytes"));
     remember("b", 200, &quota).await.unwrap();
     let more = keep(150).await.unwrap_err();
-    assert_eq!(more.kind(), ErrorKind::Quota("bytes"));
+    assert_eq!(more.kind(), ErrorKind::QuotaExceeded("bytes"));
     remember("b", 1, &quota).await.unwrap();
     keep(150).await.unwrap();
     // Smaller ones take the place of the first, which then counts no longer.

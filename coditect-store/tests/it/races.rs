@@ -35,7 +35,7 @@ async fn of_many_who_create_records_with_one_unique_value_one_wins() {
             &Task { tenant: tenant(writer.into()), ticket: Some("T-1".into()), ..task(writer) };
         store.run(|tx| async move { tx.create(task).await }).await
     });
-    one_wins(&outcomes.await, ErrorKind::Unique("planner_tasks_by_ticket"));
+    one_wins(&outcomes.await, ErrorKind::UniqueViolation("planner_tasks_by_ticket"));
     let days = store.begin().scan(&Task::BY_DAY, Global, ..).all(100).await.unwrap();
     assert_eq!(days.len(), 1, "nothing of the others is left");
 }
@@ -56,7 +56,7 @@ async fn round_after_round_one_of_many_wins_and_the_index_is_what_a_scan_says() 
                 store.run(|tx| async move { tx.create(task).await }).await
             }
         });
-        one_wins(&outcomes.await, ErrorKind::Unique("planner_tasks_by_ticket"));
+        one_wins(&outcomes.await, ErrorKind::UniqueViolation("planner_tasks_by_ticket"));
     }
     let report = store.verify("planner_tasks_by_ticket").unwrap().run(|_| ()).await.unwrap();
     assert!(report.faults == 0, "{report:?}");
@@ -72,7 +72,7 @@ async fn of_many_who_change_records_to_one_unique_value_one_wins() {
         let task = &Task { slug: "wanted".into(), ..task(writer) };
         store.run(|tx| async move { tx.update(task).await }).await
     });
-    one_wins(&outcomes.await, ErrorKind::Unique("planner_tasks_by_slug"));
+    one_wins(&outcomes.await, ErrorKind::UniqueViolation("planner_tasks_by_slug"));
     let slugs = store.begin().scan(&Task::BY_SLUG, tenant(1), ..).all(100).await.unwrap();
     assert_eq!(slugs.len(), tasks.len());
 }
@@ -84,7 +84,7 @@ async fn of_many_who_create_one_record_one_wins() {
         let task = &Task { slug: format!("slug-{writer}"), ..task(1) };
         store.run(|tx| async move { tx.create(task).await }).await
     });
-    one_wins(&outcomes.await, ErrorKind::Exists);
+    one_wins(&outcomes.await, ErrorKind::AlreadyExists);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -305,7 +305,7 @@ async fn entries_of_a_lossy_record_are_those_of_the_record_that_is_read() {
     let stored = Timed { id: 1, ms: 1_000 };
     assert_eq!(tx.find(&Timed::BY_ONLY, Global, 1_000).await.unwrap(), Some(stored.clone()));
     let taken = tx.create(&Timed { id: 2, ms: 1_999 }).await.unwrap_err();
-    assert_eq!(taken.kind(), ErrorKind::Unique("timed_by_only"));
+    assert_eq!(taken.kind(), ErrorKind::UniqueViolation("timed_by_only"));
     tx.update(&Timed { id: 1, ms: 2_345 }).await.unwrap();
     let changed = tx.modify::<Timed>(Global, 1, |timed| timed.ms += 1_001).await.unwrap();
     assert_eq!(changed, Timed { id: 1, ms: 3_000 });

@@ -86,7 +86,7 @@ async fn a_key_that_is_taken_is_refused() {
     let store = store_with(&[task(1)]).await;
     let again = Task { slug: "another".into(), ..task(1) };
     let error = store.begin().create(&again).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Exists);
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     let elsewhere = Task { tenant: tenant(2), ..task(1) };
     store.begin().create(&elsewhere).await.unwrap();
 }
@@ -98,16 +98,20 @@ async fn a_unique_value_that_is_taken_is_refused_by_the_name_of_its_index() {
 
     let slug = Task { slug: "task-1".into(), ..task(2) };
     let error = tx.create(&slug).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unique("planner_tasks_by_slug"));
+    assert_eq!(error.kind(), ErrorKind::UniqueViolation("planner_tasks_by_slug"));
     tx.create(&Task { tenant: tenant(2), ..slug }).await.expect("the slug is free over there");
 
     let ticket = Task { tenant: tenant(3), ..ticketed(2, "T-1") };
     let error = tx.create(&ticket).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unique("planner_tasks_by_ticket"), "over all tenants");
+    assert_eq!(
+        error.kind(),
+        ErrorKind::UniqueViolation("planner_tasks_by_ticket"),
+        "over all tenants"
+    );
 
     tx.create(&task(3)).await.unwrap();
     let error = tx.update(&ticketed(3, "T-1")).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unique("planner_tasks_by_ticket"));
+    assert_eq!(error.kind(), ErrorKind::UniqueViolation("planner_tasks_by_ticket"));
 }
 
 #[tokio::test]
@@ -164,9 +168,9 @@ async fn a_change_to_what_was_read_before_is_refused_once_it_is_something_else()
     other.commit().await.unwrap();
 
     let tx = store.begin();
-    assert_eq!(tx.update_at(&change, etag).await.unwrap_err().kind(), ErrorKind::Stale);
+    assert_eq!(tx.update_at(&change, etag).await.unwrap_err().kind(), ErrorKind::RevisionMismatch);
     let deleted = tx.delete_at::<Task>(tenant(1), TaskNumber(1), etag).await;
-    assert_eq!(deleted.unwrap_err().kind(), ErrorKind::Stale);
+    assert_eq!(deleted.unwrap_err().kind(), ErrorKind::RevisionMismatch);
     assert_eq!(tx.scan(&Task::BY_DAY, Global, 5).all(9).await.unwrap().len(), 1, "as it was");
 
     let now = tx.get_stored::<Task>(tenant(1), TaskNumber(1)).await.unwrap().unwrap();
@@ -201,7 +205,7 @@ async fn a_modified_record_moves_its_entries_and_keeps_its_key() {
     let after = tx.modify::<Task>(tenant(1), TaskNumber(1), |task| task.ticket = None);
     assert_eq!(after.await.unwrap(), task(1));
     let taken = tx.modify::<Task>(tenant(1), TaskNumber(1), |of| of.slug = task(2).slug).await;
-    assert_eq!(taken.unwrap_err().kind(), ErrorKind::Unique("planner_tasks_by_slug"));
+    assert_eq!(taken.unwrap_err().kind(), ErrorKind::UniqueViolation("planner_tasks_by_slug"));
     let moved = tx.modify::<Task>(tenant(1), TaskNumber(1), |task| task.number.0 = 7).await;
     assert_eq!(moved.unwrap_err().kind(), ErrorKind::Invalid);
     let missing = tx.modify::<Task>(tenant(1), TaskNumber(9), |_| ()).await;
@@ -217,7 +221,7 @@ async fn a_transaction_sees_its_own_records_and_entries() {
     tx.create(&ticketed(1, "T-1")).await.unwrap();
     let found = tx.find(&Task::BY_TICKET, Global, "T-1".to_owned()).await.unwrap();
     assert_eq!(found, Some(ticketed(1, "T-1")));
-    assert_eq!(tx.create(&task(1)).await.unwrap_err().kind(), ErrorKind::Exists);
+    assert_eq!(tx.create(&task(1)).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
     tx.delete::<Task>(tenant(1), TaskNumber(1)).await.unwrap();
     let found = tx.find(&Task::BY_TICKET, Global, "T-1".to_owned()).await.unwrap();
     assert_eq!(found, None);

@@ -63,15 +63,15 @@ async fn retired_index_is_written_and_read_by_no_program() {
     // One that is running writes no entries any more, and reads by it no longer once it knows.
     let note = &new::note(1, 71);
     let error = running.run(|tx| async move { tx.create(note).await }).await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Redeclared(_)), "{error}");
+    assert!(matches!(error.kind(), ErrorKind::SchemaMismatch(_)), "{error}");
     let scan = running.begin();
     let page = scan.scan(&new::Note::BY_WORD, tenant(1), "note").page(1, None).await;
-    assert_eq!(page.unwrap_err().kind(), ErrorKind::Redeclared(INDEXES[2]));
+    assert_eq!(page.unwrap_err().kind(), ErrorKind::SchemaMismatch(INDEXES[2]));
     let count = running.begin().count(&new::Note::COLOURS, Global, 1).await;
-    assert_eq!(count.unwrap_err().kind(), ErrorKind::Redeclared(INDEXES[3]));
+    assert_eq!(count.unwrap_err().kind(), ErrorKind::SchemaMismatch(INDEXES[3]));
     // One that is started is refused.
     let error = Store::options().entity::<new::Note>().open(database.clone()).await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Redeclared(_)), "{error}");
+    assert!(matches!(error.kind(), ErrorKind::SchemaMismatch(_)), "{error}");
     assert!(error.to_string().contains("retired"), "{error}");
 
     // Records are written without it, by a program that has never heard of it too.
@@ -117,7 +117,7 @@ async fn entries_of_a_retired_index_are_removed_step_by_step_by_any_process() {
     assert_eq!(notes.len(), 20);
     // The name stays reserved, and retiring it again changes nothing.
     let error = Store::options().entity::<new::Note>().open(database.clone()).await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Redeclared(_)), "{error}");
+    assert!(matches!(error.kind(), ErrorKind::SchemaMismatch(_)), "{error}");
     retiring().open(database.clone()).await.unwrap();
     assert_eq!(store.retired().await.unwrap(), Vec::<String>::new());
 }

@@ -118,16 +118,20 @@ pub(super) async fn after_five_seconds_a_transaction_is_too_old_and_a_new_one_is
     late.commit().await.unwrap();
 
     let error = reader.get(b"a").await.unwrap_err();
-    assert_eq!((error.kind(), error.code()), (ErrorKind::TooOld, Some(1007)));
+    assert_eq!((error.kind(), error.code()), (ErrorKind::TransactionTooOld, Some(1007)));
     assert!(error.is_retryable());
-    assert_eq!(kind(reader.commit().await), ErrorKind::TooOld, "its read failed");
+    assert_eq!(kind(reader.commit().await), ErrorKind::TransactionTooOld, "its read failed");
     let page = scanner.get_range(&RangeQuery::new(b"", b"\xff")).await;
-    assert_eq!(kind(page), ErrorKind::TooOld);
-    assert_eq!(kind(writer.commit().await), ErrorKind::TooOld);
-    assert_eq!(kind(blind.commit().await), ErrorKind::TooOld, "it has writes and a read version");
+    assert_eq!(kind(page), ErrorKind::TransactionTooOld);
+    assert_eq!(kind(writer.commit().await), ErrorKind::TransactionTooOld);
+    assert_eq!(
+        kind(blind.commit().await),
+        ErrorKind::TransactionTooOld,
+        "it has writes and a read version"
+    );
     assert_eq!(
         kind(snapshot.commit().await),
-        ErrorKind::TooOld,
+        ErrorKind::TransactionTooOld,
         "it has writes and a read version"
     );
     versionless.commit().await.unwrap();

@@ -51,7 +51,7 @@
 //! | limits: key, value, transaction | `a_key_of_more_than_10_000_bytes_is_refused`, `a_value_of_more_than_100_000_bytes_is_refused`, `a_transaction_of_more_than_10_000_000_bytes_is_refused`, `the_size_counts_keys_values_and_conflict_ranges` |
 //! | … five seconds | `after_five_seconds_a_transaction_is_too_old_and_a_new_one_is_not` |
 //! | errors: `Conflict` | `reading_what_was_written_since_conflicts` |
-//! | … `TooOld` | `after_five_seconds_a_transaction_is_too_old_and_a_new_one_is_not` |
+//! | … `TransactionTooOld` | `after_five_seconds_a_transaction_is_too_old_and_a_new_one_is_not` |
 //! | … `MaybeCommitted` | `an_unknown_outcome_is_returned_and_nothing_is_run_again` |
 //! | … `Unavailable` | `a_read_version_of_the_future_is_refused` |
 //! | … `Limit` | the limits', and `a_refused_write_shows_at_the_next_read_and_at_the_commit` |

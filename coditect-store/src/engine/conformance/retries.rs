@@ -6,19 +6,24 @@ use std::{
 };
 
 use super::{AtomicOp, Database, Error, ErrorKind, Fault, Faults, Result, RunError, value, write};
-use crate::transaction::{RetryPolicy, Unknown, run};
+use crate::retry::{OnUnknownOutcome, RetryPolicy, run};
 
 const ATTEMPTS: u32 = 5;
 /// Longer than a commit is late that comes in after its answer.
 const LATE: Duration = Duration::from_millis(25);
 
-fn policy(unknown: Unknown) -> RetryPolicy {
-    let first_delay = Duration::from_micros(10);
-    RetryPolicy { attempts: ATTEMPTS, first_delay, unknown, ..RetryPolicy::default() }
+fn policy(on_unknown_outcome: OnUnknownOutcome) -> RetryPolicy {
+    let initial_delay = Duration::from_micros(10);
+    RetryPolicy {
+        max_attempts: ATTEMPTS,
+        initial_delay,
+        on_unknown_outcome,
+        ..RetryPolicy::default()
+    }
 }
 
 fn recognising() -> RetryPolicy {
-    policy(Unknown::Recognise(b"marker".to_vec()))
+    policy(OnUnknownOutcome::CheckMarker(b"marker".to_vec()))
 }
 
 pub(super) async fn run_tries_again_until_it_does_not_conflict(database: Database) {
@@ -72,8 +77,8 @@ pub(super) async fn an_error_of_the_closure_writes_nothing_and_is_returned_at_on
 }
 
 pub(super) async fn there_are_as_many_attempts_as_the_budgets_allow(database: Database) {
-    let in_no_time = RetryPolicy { time: Duration::ZERO, ..policy(Unknown::Return) };
-    for (policy, expected) in [(policy(Unknown::Return), ATTEMPTS), (in_no_time, 1)] {
+    let in_no_time = RetryPolicy { timeout: Duration::ZERO, ..policy(OnUnknownOutcome::Fail) };
+    for (policy, expected) in [(policy(OnUnknownOutcome::Fail), ATTEMPTS), (in_no_time, 1)] {
         let attempts = AtomicU32::new(0);
         let outcome = run(&database, &policy, |tx| {
             let (database, attempts) = (&database, &attempts);
@@ -107,7 +112,7 @@ async fn added(
     let faults = Faults::default();
     let failing = database.with_faults(faults.clone());
     // The marker is not set before there is a version to check it at, which is a step.
-    let is_marked = matches!(policy.unknown, Unknown::Recognise(_));
+    let is_marked = matches!(policy.on_unknown_outcome, OnUnknownOutcome::CheckMarker(_));
     faults.plan(u64::from(is_marked), fault);
     let attempts = AtomicU32::new(0);
     let outcome = run(&failing, policy, |tx| {
@@ -134,7 +139,7 @@ const IN_FLIGHT: Result<u32, (ErrorKind, Option<i32>)> =
     Err((ErrorKind::MaybeCommitted, Some(1031)));
 
 pub(super) async fn an_unknown_outcome_is_returned_and_nothing_is_run_again(database: Database) {
-    let policy = policy(Unknown::Return);
+    let policy = policy(OnUnknownOutcome::Fail);
     assert_eq!(added(&database, Fault::LostCommit, &policy).await, (UNKNOWN, 1, 0));
     assert_eq!(added(&database, Fault::LostAnswer, &policy).await, (UNKNOWN, 1, 1));
 }
@@ -151,12 +156,12 @@ pub(super) async fn an_attempt_that_did_not_commit_is_run_again(database: Databa
 }
 
 pub(super) async fn what_is_right_to_do_twice_is_run_again(database: Database) {
-    let lost = added(&database, Fault::LostAnswer, &policy(Unknown::RunAgain)).await;
+    let lost = added(&database, Fault::LostAnswer, &policy(OnUnknownOutcome::Retry)).await;
     assert_eq!(lost, (Ok(7), 2, 2), "to add is not, and was said to be");
 }
 
 pub(super) async fn a_commit_that_may_still_come_in_is_not_run_again_blindly(database: Database) {
-    let late = added(&database, Fault::Late, &policy(Unknown::RunAgain)).await;
+    let late = added(&database, Fault::Late, &policy(OnUnknownOutcome::Retry)).await;
     assert_eq!(late, (IN_FLIGHT, 1, 1));
 }
 
@@ -208,7 +213,7 @@ async fn refused_by_the_second(database: &Database, waits: bool) -> Result<u32> 
             if waits {
                 until_there(database, "a").await;
             }
-            Err(Error::new(ErrorKind::Exists, "it is refused for what it has read"))
+            Err(Error::new(ErrorKind::AlreadyExists, "it is refused for what it has read"))
         }
     });
     outcome.await

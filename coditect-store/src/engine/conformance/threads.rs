@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::{runtime::Handle, task::spawn_blocking};
 
 use super::{Database, Error, RangeQuery};
-use crate::transaction::{RetryPolicy, run};
+use crate::retry::{RetryPolicy, run};
 
 /// How many threads there are.
 const THREADS: usize = 4;
@@ -38,7 +38,7 @@ pub(super) async fn no_update_is_lost_among_many_threads(database: Database) {
     on_threads(move |_| {
         let database = counting.clone();
         async move {
-            let policy = RetryPolicy { attempts: 10_000, ..RetryPolicy::default() };
+            let policy = RetryPolicy { max_attempts: 10_000, ..RetryPolicy::default() };
             for _ in 0..UPDATES {
                 let increment = run(&database, &policy, |tx| async move {
                     let now = tx.get(b"n").await?.unwrap_or_else(|| vec![0; 4]);

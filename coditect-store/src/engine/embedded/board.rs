@@ -69,7 +69,7 @@ impl Board {
     /// That it is closed, and why.
     pub(super) fn closed(&self) -> Error {
         match self.fault.get() {
-            Some(fault) => limits::closed().because(Arc::clone(fault)),
+            Some(fault) => limits::closed().with_source(Arc::clone(fault)),
             None => limits::closed(),
         }
     }
@@ -169,18 +169,18 @@ impl Published {
         Arc::new(Self { version, snapshot, superseded: OnceLock::new() })
     }
 
-    /// The state itself; `TooOld` if it may not be read any more.
+    /// The state itself; `TransactionTooOld` if it may not be read any more.
     pub(super) fn snapshot(&self) -> Result<Arc<Snapshot>> {
         self.snapshot.load_full().ok_or_else(limits::too_old)
     }
 
-    /// What it has under `key`; `TooOld` if it may not be read any more.
+    /// What it has under `key`; `TransactionTooOld` if it may not be read any more.
     pub(super) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         // Not counted: those who read it at once would get into each other's way.
         self.snapshot.load().as_ref().ok_or_else(limits::too_old)?.value(key)
     }
 
-    /// The rows from `begin` up to, and without, `end`; `TooOld` if it may not be read any more.
+    /// The rows from `begin` up to, and without, `end`; `TransactionTooOld` if it may not be read any more.
     pub(super) fn rows(&self, begin: &[u8], end: &[u8], order: Order) -> Result<Rows> {
         self.snapshot.load().as_ref().ok_or_else(limits::too_old)?.rows(begin, end, order)
     }

@@ -189,7 +189,7 @@ impl Embedded {
     pub(super) fn open(folder: &Path, options: &Options) -> Result<Self> {
         let disk = Folder::make(folder).map_err(|error| {
             let message = format!("the data folder {} cannot be made", folder.display());
-            Error::new(ErrorKind::Unavailable, message).because(error)
+            Error::new(ErrorKind::Unavailable, message).with_source(error)
         })?;
         Self::start("embedded", Arc::new(disk), options)
     }
@@ -420,7 +420,7 @@ impl Alarm {
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     thread::Builder::new().name(name.to_owned()).spawn(work).map_err(|error| {
-        Error::new(ErrorKind::Unavailable, "no thread for the commits").because(error)
+        Error::new(ErrorKind::Unavailable, "no thread for the commits").with_source(error)
     })
 }
 

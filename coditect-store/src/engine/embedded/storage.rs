@@ -147,7 +147,9 @@ impl Storage {
         let numbers = match read.open_table(META) {
             Ok(meta) => [FORMAT, STORE, LAST_VERSION, LOG, AHEAD].map(|name| value(&meta, name)),
             Err(TableError::TableDoesNotExist(_)) => [const { Ok(None) }; 5],
-            Err(error) => return Err(corrupt("the store's meta table is not ours").because(error)),
+            Err(error) => {
+                return Err(corrupt("the store's meta table is not ours").with_source(error));
+            }
         };
         let has_other_tables = read.list_tables().map_err(broken)?.next().is_some();
         drop(read);
@@ -539,11 +541,11 @@ fn open_error(disk: &dyn Disk, error: DatabaseError) -> Error {
             ErrorKind::NewerFormat,
             format!("{path} is of B-tree format {version}, which this program does not read"),
         )
-        .because(error),
+        .with_source(error),
         DatabaseError::Storage(StorageError::Io(ref cause)) if !tells_of_damage(cause) => {
             unavailable(format!("{path} cannot be opened"), error)
         }
-        _ => corrupt(format!("{path} is damaged, or is not a store")).because(error),
+        _ => corrupt(format!("{path} is damaged, or is not a store")).with_source(error),
     }
 }
 
@@ -569,14 +571,14 @@ fn broken(error: impl Into<redb::Error>) -> Error {
         redb::Error::DatabaseClosed => ErrorKind::Closed,
         _ => ErrorKind::Unavailable,
     };
-    Error::new(kind, "the store's file cannot be used").because(error)
+    Error::new(kind, "the store's file cannot be used").with_source(error)
 }
 
 fn unavailable(
     message: impl Into<std::borrow::Cow<'static, str>>,
     cause: impl std::error::Error + Send + Sync + 'static,
 ) -> Error {
-    Error::new(ErrorKind::Unavailable, message).because(cause)
+    Error::new(ErrorKind::Unavailable, message).with_source(cause)
 }
 
 fn corrupt(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {

@@ -275,7 +275,7 @@ impl Transaction {
                 return Err(error());
             }
             if let Some(error) = &state.failed {
-                return Err(error.same());
+                return Err(error.clone_without_source());
             }
             if state.is_too_large() {
                 return Err(limits::transaction_too_large());
@@ -308,7 +308,7 @@ impl Transaction {
             Ok(committed) => committed,
             Err(error) => {
                 for watcher in watchers {
-                    let _ = watcher.fire.send(Err(error.same()));
+                    let _ = watcher.fire.send(Err(error.clone_without_source()));
                 }
                 return Err(error);
             }
@@ -433,7 +433,7 @@ impl Transaction {
         let (answer, answered) = oneshot::channel();
         let _committing = self.shared.commit(commit(answer, permit))?;
         // The sequencer answers all that it takes: if it did not, it died on the way.
-        let died = || limits::maybe_committed().because(self.shared.board.closed());
+        let died = || limits::maybe_committed().with_source(self.shared.board.closed());
         answered.await.unwrap_or_else(|_| Err(died()))
     }
 }
@@ -485,7 +485,7 @@ impl State {
         if let Err(error) = &answer {
             let unreadable = error.code() == Some(1036);
             if self.failed.is_none() && (unreadable || error.kind() != ErrorKind::Invalid) {
-                self.failed = Some(error.same());
+                self.failed = Some(error.clone_without_source());
             }
         }
         answer

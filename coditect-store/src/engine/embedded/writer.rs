@@ -71,7 +71,7 @@ impl Writer {
         if self.board.check_open().is_err() {
             let may_be_there = frame.is_some_and(|frame| frame.has_begun());
             let closed = || self.board.closed();
-            let unknown = || limits::maybe_committed().because(closed());
+            let unknown = || limits::maybe_committed().with_source(closed());
             answer_all(decided, |_| Err(if may_be_there { unknown() } else { closed() }));
             return false;
         }
@@ -89,7 +89,7 @@ impl Writer {
             let error = Arc::new(error);
             self.board.fail(Arc::clone(&error));
             let cause = || Box::new(Arc::clone(&error));
-            answer_all(decided, |_| Err(limits::maybe_committed().because(cause())));
+            answer_all(decided, |_| Err(limits::maybe_committed().with_source(cause())));
             return false;
         }
         let Some(state) = state else {
@@ -136,7 +136,7 @@ pub(super) fn run(
 fn write(frame: Placed) -> Result<()> {
     let started = Instant::now();
     frame.write().map_err(|error| {
-        Error::new(ErrorKind::Unavailable, "the log cannot be written").because(error)
+        Error::new(ErrorKind::Unavailable, "the log cannot be written").with_source(error)
     })?;
     let took = started.elapsed();
     telemetry::synced(took);

@@ -204,7 +204,7 @@ impl Shared {
             }
             _ => Error::coded(kind, error.code(), error.message()),
         };
-        told.because(error)
+        told.with_source(error)
     }
 
     /// Returns whether versions are past `version`, and reads at them are answered; asks for it if not.
@@ -254,17 +254,17 @@ fn connection(file: &Path) -> Result<Arc<Database>> {
     };
     // The library would say no more than that there is none.
     let full = file.canonicalize().and_then(|full| File::open(&full).map(|_| full));
-    let full = full.map_err(|error| unusable("cannot be read").because(error))?;
+    let full = full.map_err(|error| unusable("cannot be read").with_source(error))?;
     let path = full.to_str().ok_or_else(|| unusable("has a name that is no text"))?;
     let mut connections = CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(open) = connections.get(&full) {
         return Ok(Arc::clone(open));
     }
-    let database =
-        Database::from_path(path).map_err(|error| unusable("names no cluster").because(error))?;
+    let database = Database::from_path(path)
+        .map_err(|error| unusable("names no cluster").with_source(error))?;
     database
         .set_option(DatabaseOption::MaxWatches(MOST_WATCHES))
-        .map_err(|error| unusable("cannot be used").because(error))?;
+        .map_err(|error| unusable("cannot be used").with_source(error))?;
     let database = Arc::new(database);
     connections.insert(full, Arc::clone(&database));
     Ok(database)

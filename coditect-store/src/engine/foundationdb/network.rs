@@ -77,5 +77,5 @@ fn refused(error: FdbError) -> Error {
     } else {
         "FoundationDB's library cannot be started"
     };
-    Error::coded(ErrorKind::Unavailable, error.code(), message).because(error)
+    Error::coded(ErrorKind::Unavailable, error.code(), message).with_source(error)
 }

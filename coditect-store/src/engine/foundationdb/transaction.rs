@@ -232,7 +232,7 @@ impl Transaction {
         let tx = {
             let mut state = self.lock();
             if let Some(error) = &state.failed {
-                return Err(error.same());
+                return Err(error.clone_without_source());
             }
             self.open(&state)?;
             match mem::replace(&mut state.phase, Phase::Committing) {
@@ -247,7 +247,7 @@ impl Transaction {
             Ok(Err(refused)) => {
                 let error = shared.error(*refused, During::Commit);
                 if shared.options.report_conflicts && error.kind() == ErrorKind::Conflict {
-                    return Err(error.because(self.conflicting(&refused).await));
+                    return Err(error.with_source(self.conflicting(&refused).await));
                 }
                 return Err(error);
             }
@@ -303,7 +303,7 @@ impl Transaction {
         }
         match &state.phase {
             Phase::Open(tx) => Ok(tx),
-            Phase::Refused(error) => Err(error.same()),
+            Phase::Refused(error) => Err(error.clone_without_source()),
             Phase::Committing | Phase::Committed(_) => Err(limits::used_during_commit()),
             Phase::Cancelled => Err(limits::cancelled()),
         }
@@ -334,7 +334,7 @@ impl Transaction {
             // A read that made no sense is no read, but for one of what is not known before the commit.
             let counts = error.kind() != ErrorKind::Invalid || error.code() == Some(1036);
             if counts {
-                self.lock().failed.get_or_insert(error.same());
+                self.lock().failed.get_or_insert(error.clone_without_source());
             }
         }
         answer

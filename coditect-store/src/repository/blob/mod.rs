@@ -124,7 +124,7 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// `Exists` if it is detached already.
+    /// `AlreadyExists` if it is detached already.
     pub async fn detach(&self, tenant: TenantId, blob: &Blob, now: DateTime<Utc>) -> Result<()> {
         let detached = detached(tenant, blob, now);
         if self.detached().get(&blob.id) == Some(&false) {
@@ -168,7 +168,7 @@ pub(super) async fn detach_all(
                 tx.detached().insert(blob.id, false);
                 Ok(())
             }
-            Err(error) if error.kind() == ErrorKind::Exists => Ok(()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
             Err(error) => Err(error),
         });
     try_join_all(detach).await.map(drop)

@@ -76,7 +76,7 @@ impl BlobUpload {
     ///
     /// # Errors
     ///
-    /// `Quota` if what is reserved exceeds the limit, `Exists` if there is an upload of this id; those
+    /// `QuotaExceeded` if what is reserved exceeds the limit, `AlreadyExists` if there is an upload of this id; those
     /// of [`Store::run`].
     pub async fn reserve(
         store: &Store,
@@ -90,7 +90,7 @@ impl BlobUpload {
             &DetachedBlob { id, tenant_id: tenant, state, collect_after, counted_bytes: bytes };
         let begin = |tx: Transaction| async move {
             match tx.create(detached).await {
-                Err(error) if error.kind() == ErrorKind::Exists => {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     // An attempt whose outcome was unknown has committed.
                     let found = tx.get::<DetachedBlob>(tenant, id).await?;
                     if found.as_ref() == Some(detached) { Ok(()) } else { Err(error) }
@@ -123,7 +123,7 @@ impl BlobUpload {
     ///
     /// # Errors
     ///
-    /// `NotFound` if its lease ended and it was collected; `Quota` if it exceeds its limit; `Invalid`
+    /// `NotFound` if its lease ended and it was collected; `QuotaExceeded` if it exceeds its limit; `Invalid`
     /// if an earlier write failed or was dropped; those of [`Store::run`].
     pub async fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         self.refuse_interrupted()?;

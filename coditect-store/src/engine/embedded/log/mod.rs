@@ -207,5 +207,5 @@ fn no_segment() -> Error {
 }
 
 fn cannot(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("the log cannot {what}")).because(error)
+    Error::new(ErrorKind::Unavailable, format!("the log cannot {what}")).with_source(error)
 }

@@ -383,7 +383,8 @@ impl Sequencer {
         let error = Arc::new(error);
         for (_, verdict) in &mut prepared.decided {
             if verdict.is_ok() {
-                *verdict = Err(error.same().because(Box::new(Arc::clone(&error))));
+                *verdict =
+                    Err(error.clone_without_source().with_source(Box::new(Arc::clone(&error))));
             }
         }
         // The state is as it was. Its version is not, since the batch's writes are noted as of this

@@ -47,7 +47,7 @@ impl Sequencer {
             return error;
         }
         self.board.space.set_log_full(true);
-        self.board.space.error().because(error)
+        self.board.space.error().with_source(error)
     }
 
     /// Returns whether `commit` frees more than it takes, and so may use what is kept in reserve.
