@@ -9,11 +9,9 @@ use std::sync::Arc;
 
 use coditect_server::{
     App, Config, Server,
-    http::{
-        Request,
-        websocket::{Opening, WebSocket, close_code},
-    },
-    routes::{Answer, Routes, route},
+    api::router::{Routes, route},
+    http::{HandlerResult, Request},
+    websocket::handshake::{Opening, WebSocket, close_code},
 };
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::Method;
@@ -22,7 +20,7 @@ use tokio_tungstenite::tungstenite::{Message, protocol::CloseFrame};
 /// The longest message that a suite of the protocol sends.
 const LIMIT_BYTES: usize = 64 << 20;
 
-async fn echo(_: Arc<App>, request: Request) -> Answer {
+async fn echo(_: Arc<App>, request: Request) -> HandlerResult {
     let (answer, socket) = Opening::of(request, None)?.split(LIMIT_BYTES);
     tokio::spawn(async move {
         if let Some(socket) = socket.await {

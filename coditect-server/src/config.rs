@@ -1,7 +1,7 @@
 //! The server's settings, as flags and `CODITECT_*` variables.
 //!
 //! A flag is stronger than its variable, and that is stronger than the default; between these two is
-//! the file of [`settings`](crate::settings). What is read here
+//! the file of [`settings`](crate::cli::settings). What is read here
 //! is within its bounds: nobody checks a setting again. Settings are data; nothing is opened,
 //! bound or started here.
 
@@ -9,20 +9,27 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum, builder::FalseyValueParser};
 use coditect_auth::MAX_LOGINS;
-use coditect_store::model::StateQuota;
+use coditect_store::model::{FilePolicy, StateQuota};
 use hyper::header::HeaderValue;
 use ipnet::IpNet;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
-    frontend::STRICT_POLICY,
-    handlers::files,
     http::{
         CookieNames, ForwardedHeader, Origin, client::parse_network, cookies::DEFAULT_PREFIX,
         origin,
     },
     place::Place,
 };
+
+/// The limits on a tenant's files.
+pub(crate) const FILE_POLICY: FilePolicy =
+    FilePolicy::DEFAULT.versions(10).files(1_000_000).bytes(10 << 30);
+
+/// What a page may do: load what is of this origin, and nothing that somebody has written into it.
+const STRICT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+     connect-src 'self'; img-src 'self' data:; font-src 'self'; base-uri 'none'; \
+     form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
 
 /// Where it listens if nothing is said.
 pub(crate) const LISTEN: &str = "127.0.0.1:8080";
@@ -269,7 +276,7 @@ impl Config {
         StateQuota {
             memory_bytes: self.session_memory_limit as u64,
             client_bytes: i64::try_from(self.client_state_limit).unwrap_or(i64::MAX),
-            tenant_bytes: files::POLICY.bytes,
+            tenant_bytes: FILE_POLICY.bytes,
         }
     }
 }

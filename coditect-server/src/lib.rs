@@ -1,50 +1,47 @@
 //! The v5 HTTP server over `coditect-store` and `coditect-auth`.
 //!
-//! ```text
-//! main ─ Config ─ Server::bind ─ Server::run
-//!                                   │ one task a connection
-//!                      http/serve ──┴─ http/connection ─ HTTP/1.1 (http/wire) or HTTP/2
-//!                                           │ one task a request
-//!                                      http/service ─ routes (the table) ─ handlers/…
-//!                                           │                                  │
-//!                                        problem ◄─────── the only error → status map
-//! ```
+//! Modules, lowest first; each imports only those above it in this list:
 //!
-//! What the table does not have is, outside of the API, a file of the [`frontend`].
+//! | module | contents |
+//! |---|---|
+//! | [`http`] | transport: connections, TLS, HTTP/1.1 and HTTP/2, bodies, headers, responses; no tenant, no session |
+//! | `openapi` | builds the description of one operation |
+//! | `config`, `place` | settings as data; the location of the store |
+//! | [`frontend`], [`websocket`] | files outside of the API; handshake, frames and session hubs |
+//! | `state` | [`App`]: the components that all requests share |
+//! | `extract` | caller, idempotency key, merge patches |
+//! | [`api`] | route table, handlers (`v5`), OpenAPI document, the only error → status map |
+//! | `admin` | the admin socket in the data folder, and its client |
+//! | [`server`] | bind, run, background tasks, shutdown |
+//! | [`cli`] | arguments, settings file, subcommands |
 //!
-//! Beside serving there are an operator's verbs ([`operator`]): check, inspect, export, import,
-//! backup. What they want of a running server they ask at a socket in its data folder.
-//!
-//! Only this crate knows HTTP. A handler parses its request, calls the store or auth, and gives
-//! its answer to [`http::respond`]; it never chooses a status for an error, [`problem`] does.
+//! A request passes through `http::connection`, `server::service` and [`api::router`] to its handler in
+//! `api::v5`. Only this crate knows HTTP. A handler parses its request, calls the store or auth, and
+//! returns a response made by [`http::respond`], or an error; `api::errors` maps that to a status.
 
 #![forbid(unsafe_code)]
 
-mod app;
-pub mod command;
+mod admin;
+pub mod api;
+pub mod cli;
 mod config;
-mod contradictions;
-#[cfg(unix)]
-mod control;
+mod extract;
 pub mod frontend;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
-mod handlers;
 pub mod http;
 mod log;
+mod memories;
 pub mod openapi;
-pub mod operator;
 mod place;
-pub mod problem;
-pub mod routes;
-pub mod settings;
-mod socket;
+pub mod server;
+mod state;
 pub mod telemetry;
-mod upkeep;
+pub mod websocket;
 
-pub use app::App;
 pub use config::{Config, LogFormat};
-pub use http::serve::{Error, Server};
 pub use log::{start as start_log, start_for_operators as start_operators_log};
 pub use place::Place;
+pub use server::{Error, Server};
+pub use state::App;

@@ -13,9 +13,11 @@ use std::{
 
 use coditect_server::{
     Config, Server,
-    command::{Command, Verb},
-    operator::{self, Outcome},
-    settings::{self, Asked},
+    cli::{
+        args::{Command, Verb},
+        commands::{self, Outcome},
+        settings::{self, Asked},
+    },
     start_log, start_operators_log, telemetry,
 };
 
@@ -70,8 +72,8 @@ async fn run(command: Command) -> Result<Outcome, Box<dyn Error>> {
     start_operators_log()?;
     let stop = stop_signal()?;
     tokio::select! {
-        ended = operator::run(&verb) => Ok(ended?),
-        () = stop => Err(operator::stopped(&verb).into()),
+        ended = commands::run(&verb) => Ok(ended?),
+        () = stop => Err(commands::stopped(&verb).into()),
     }
 }
 

@@ -17,29 +17,16 @@
 //! known and in one of the networks of `--metrics-from`; a client behind a proxy that does not name it
 //! has no known address.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{sync::OnceLock, time::Duration};
 
 use coditect_store::Clock;
-use hyper::{
-    Method, Response, StatusCode,
-    header::{self, HeaderValue},
-};
+use hyper::{Method, StatusCode};
 use metrics::{
     Counter, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use thiserror::Error;
 use tokio::time::{MissedTickBehavior, interval};
-
-use crate::{
-    app::App,
-    http::{Request, respond},
-    problem::Problem,
-    routes::Answer,
-};
 
 const REQUESTS: &str = "coditect_http_requests_total";
 const REQUEST_DURATION: &str = "coditect_http_request_duration_seconds";
@@ -60,9 +47,6 @@ const COUNTS: [f64; 10] = [1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 1
 
 /// How often what was recorded is put into its buckets if nobody asks: until then it takes memory.
 const KEPT_EVERY: Duration = Duration::from_secs(5);
-
-/// What Prometheus reads.
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 /// The process's one recorder.
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -127,24 +111,9 @@ pub(crate) async fn keep() {
     }
 }
 
-/// What the API's description says of it.
-pub(crate) fn operation() -> crate::openapi::Operation {
-    crate::openapi::Operation::get("/metrics", "metrics", "What the program does, for Prometheus")
-        .open()
-        .gives_bytes(200)
-        .fails(&[403, 404])
-}
-
-/// `GET /metrics`; 404 if no recorder is installed, 403 to clients outside of `--metrics-from`.
-pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
-    let recorder = RECORDER.get().ok_or_else(Problem::not_found)?;
-    if !request.client().is_in(&app.config.metrics_from) {
-        let message = "Metrics are served only to clients with a known address in --metrics-from.";
-        return Err(Problem::forbidden(message));
-    }
-    let mut answer = Response::new(respond::full(recorder.render()));
-    answer.headers_mut().insert(header::CONTENT_TYPE, TEXT);
-    Ok(answer)
+/// Returns the metrics in Prometheus's text format; `None` without a recorder.
+pub(crate) fn render() -> Option<String> {
+    RECORDER.get().map(PrometheusHandle::render)
 }
 
 /// A request was answered.

@@ -13,7 +13,7 @@ mod encoding;
 mod folder;
 mod media_type;
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{collections::HashMap, path::Path};
 
 use bytes::Bytes;
 use hyper::{
@@ -26,25 +26,16 @@ use tokio::sync::{OnceCell, Semaphore};
 
 pub use self::folder::Error;
 use self::{encoding::Encoding, media_type::MediaType};
-use crate::{
-    app::App,
-    http::{
-        Request,
-        conditions::{Conditions, Tag},
-        output::Shared,
-        respond,
-    },
+use crate::http::{
+    HandlerResult, Request,
+    conditions::{Conditions, Tag},
+    output::Shared,
     problem::Problem,
-    routes::Answer,
+    respond,
 };
 
 /// What is answered where a path has no file.
 const INDEX: &str = "index.html";
-
-/// What a page may do: load what is of this origin, and nothing that somebody has written into it.
-pub(crate) const STRICT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
-     connect-src 'self'; img-src 'self' data:; font-src 'self'; base-uri 'none'; \
-     form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
 
 /// First segments of paths that are never the frontend's, so that nobody is given a page who asks for
 /// something else.
@@ -151,47 +142,52 @@ pub(crate) fn has(path: &str) -> bool {
     !OTHERS.iter().any(|other| other.eq_ignore_ascii_case(first))
 }
 
-/// `GET` of any path that [may be](has) a file's.
-pub(crate) async fn show(app: Arc<App>, request: Request) -> Answer {
-    let conditions = Conditions::of(&request)?;
-    let frontend = &app.frontend;
-    let file = frontend.find(request.uri().path()).ok_or_else(Problem::not_found)?;
-    let form = match encoding::preferred(request.headers()) {
-        Some(encoding) => {
-            let compressed = file.compressed(encoding, &frontend.turn).await;
-            compressed.map(|content| (content, encoding.name()))
+impl Frontend {
+    /// Answers a GET of any path that [may be](has) a file's, with `policy` as its Content-Security-Policy.
+    ///
+    /// # Errors
+    ///
+    /// Fails with 404 if no file has that path, and with 412 if a precondition fails.
+    pub(crate) async fn respond(&self, request: &Request, policy: HeaderValue) -> HandlerResult {
+        let conditions = Conditions::of(request)?;
+        let file = self.find(request.uri().path()).ok_or_else(Problem::not_found)?;
+        let form = match encoding::preferred(request.headers()) {
+            Some(encoding) => {
+                let compressed = file.compressed(encoding, &self.turn).await;
+                compressed.map(|content| (content, encoding.name()))
+            }
+            None => None,
+        };
+        let tag = Tag::new(match &form {
+            Some((_, encoding)) => format!("{}-{encoding}", file.hash),
+            None => file.hash.clone(),
+        });
+        let encoding = form.as_ref().map(|(_, encoding)| *encoding);
+        let content = form.map_or_else(|| file.content.clone(), |(content, _)| content);
+        // All responses share these bytes, which live as long as the process.
+        let shared = Shared(content.len() as u64);
+        let mut answer = Response::new(respond::full(content));
+        answer.extensions_mut().insert(shared);
+        let mut answer = conditions.read(answer, &tag)?;
+        let is_whole = answer.status().is_success();
+        let headers = answer.headers_mut();
+        let mut say = |name, value| headers.insert(name, HeaderValue::from_static(value));
+        if is_whole {
+            say(header::CONTENT_TYPE, file.media_type.name);
+            if let Some(encoding) = encoding {
+                say(header::CONTENT_ENCODING, encoding);
+            }
         }
-        None => None,
-    };
-    let tag = Tag::new(match &form {
-        Some((_, encoding)) => format!("{}-{encoding}", file.hash),
-        None => file.hash.clone(),
-    });
-    let encoding = form.as_ref().map(|(_, encoding)| *encoding);
-    let content = form.map_or_else(|| file.content.clone(), |(content, _)| content);
-    // All responses share these bytes, which live as long as the process.
-    let shared = Shared(content.len() as u64);
-    let mut answer = Response::new(respond::full(content));
-    answer.extensions_mut().insert(shared);
-    let mut answer = conditions.read(answer, &tag)?;
-    let is_whole = answer.status().is_success();
-    let headers = answer.headers_mut();
-    let mut say = |name, value| headers.insert(name, HeaderValue::from_static(value));
-    if is_whole {
-        say(header::CONTENT_TYPE, file.media_type.name);
-        if let Some(encoding) = encoding {
-            say(header::CONTENT_ENCODING, encoding);
+        if file.media_type.is_text {
+            say(header::VARY, "accept-encoding");
         }
+        say(
+            header::CACHE_CONTROL,
+            if file.is_kept { "public, max-age=31536000, immutable" } else { "no-cache" },
+        );
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+        Ok(answer)
     }
-    if file.media_type.is_text {
-        say(header::VARY, "accept-encoding");
-    }
-    say(
-        header::CACHE_CONTROL,
-        if file.is_kept { "public, max-age=31536000, immutable" } else { "no-cache" },
-    );
-    headers.insert(header::CONTENT_SECURITY_POLICY, app.config.content_security_policy.clone());
-    Ok(answer)
 }
 
 #[cfg(test)]

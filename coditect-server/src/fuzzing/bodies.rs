@@ -4,11 +4,12 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-use crate::{handlers::merge_patch, http::document, openapi};
+use crate::{api::openapi, extract::merge_patch, http::document};
 
 /// How each route reads its body.
-static READS: LazyLock<Vec<openapi::operation::Read>> =
-    LazyLock::new(|| openapi::operations().iter().filter_map(openapi::Operation::read).collect());
+static READS: LazyLock<Vec<crate::openapi::Read>> = LazyLock::new(|| {
+    openapi::operations().iter().filter_map(crate::openapi::Operation::read).collect()
+});
 
 /// A body is what a route takes, however it is written, or refused with a 400 or 422; merging a patch twice is
 /// merging it once.

@@ -10,7 +10,7 @@ use hyper::{
     header::{self, HeaderValue},
 };
 
-use crate::problem::{Problem, Unauthorized};
+use super::problem::{Problem, Unauthorized};
 
 /// A token as it was sent, unverified. Its `Debug` doesn't show it.
 #[derive(Clone, Copy, PartialEq, Eq)]

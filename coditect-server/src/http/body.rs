@@ -14,8 +14,16 @@ use hyper::{
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::request::BodyLimits;
-use crate::problem::Problem;
+use super::problem::Problem;
+
+/// What bodies are held to.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    /// Largest JSON body, in bytes.
+    pub json_limit_bytes: usize,
+    /// How long a body may stall.
+    pub stall_timeout: Duration,
+}
 
 /// Why a body that we send broke off.
 pub type BodyError = Box<dyn Error + Send + Sync + 'static>;

@@ -79,7 +79,7 @@ impl ClientAddress {
 }
 
 /// Returns the client of a request with `headers` that came over the connection of `peer`.
-pub(super) fn address(
+pub(crate) fn address(
     peer: IpAddr,
     headers: &HeaderMap,
     trusted: &[IpNet],
@@ -129,7 +129,7 @@ fn nearest_untrusted(
 
 /// Returns whether the client's connection to the nearest proxy, if that is trusted, is over TLS, by the
 /// companion of the configured header: `X-Forwarded-Proto`, or `proto=` in `Forwarded`.
-pub(super) fn is_secure(
+pub(crate) fn is_secure(
     peer: IpAddr,
     headers: &HeaderMap,
     trusted: &[IpNet],

@@ -16,8 +16,7 @@ use hyper::{
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{Body, Request, respond};
-use crate::problem::Problem;
+use super::{Body, Request, problem::Problem, respond};
 
 /// The validators of a representation: a strong entity tag, and when it was modified, if that is known.
 #[derive(Clone, Debug)]

@@ -20,10 +20,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    HEADER_BLOCK_LIMIT_BYTES, HEADER_COUNT_LIMIT,
+    Body, HEADER_BLOCK_LIMIT_BYTES, HEADER_COUNT_LIMIT,
     activity::{Activity, Watched},
-    output::Account,
-    service::{Peer, Service},
+    output::{Account, Output},
     sniff::{Protocol, Rewound, sniff},
     stream::Stream,
     tls::Tls,
@@ -44,11 +43,11 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const READ_BUFFER_LIMIT_BYTES: usize = 64 * 1024;
 
 /// Serves what comes over `stream` until either side is done, or `stop` is and nothing runs.
-pub(super) async fn serve(
+pub(crate) async fn serve<R: Respond>(
     stream: TcpStream,
     address: SocketAddr,
     tls: Option<Tls>,
-    service: Arc<Service>,
+    service: Arc<R>,
     deadlines: Deadlines,
     stop: CancellationToken,
 ) {
@@ -89,8 +88,8 @@ pub(super) async fn serve(
     }
 }
 
-async fn answer(
-    service: Arc<Service>,
+async fn answer<R: Respond>(
+    service: Arc<R>,
     activity: Activity,
     output: Arc<Account>,
     request: Request<Incoming>,
@@ -100,6 +99,28 @@ async fn answer(
     let response = service.answer(request, peer, output).await;
     let upgrades = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     Ok(response.map(|body| exchange.answer(body, upgrades)))
+}
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    /// Whether it speaks TLS with us.
+    pub(crate) is_secure: bool,
+}
+
+/// Answers the requests of all connections.
+pub(crate) trait Respond: Send + Sync + 'static {
+    /// Returns the limits on unread responses.
+    fn output(&self) -> &Arc<Output>;
+
+    /// Answers one request of `peer`; `connection` is the account that its response is charged to.
+    fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: Peer,
+        connection: Arc<Account>,
+    ) -> impl Future<Output = Response<Body>> + Send;
 }
 
 /// hyper's view of [`answer`], for one connection.

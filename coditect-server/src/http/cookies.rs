@@ -14,7 +14,7 @@ use hyper::{
     header::{self, HeaderValue},
 };
 
-use crate::problem::Problem;
+use super::problem::Problem;
 
 /// The default prefix of the names.
 pub(crate) const DEFAULT_PREFIX: &str = "coditect";

@@ -8,8 +8,7 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
 };
 
-use super::origin;
-use crate::config::Config;
+use super::origin::{self, Origin};
 
 /// What a page may send beside what any may.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
@@ -30,7 +29,7 @@ const REQUEST_METHOD: HeaderName = header::ACCESS_CONTROL_REQUEST_METHOD;
 
 /// What one request is to other origins.
 #[derive(Debug)]
-pub(super) struct Cors {
+pub(crate) struct Cors {
     /// Whether any are let in: then an answer may differ by who asks.
     is_on: bool,
     /// The page's, if it is on the list.
@@ -42,22 +41,27 @@ pub(super) struct Cors {
 
 impl Cors {
     /// Of a request for `method` with `headers`.
-    pub(super) fn of(config: &Config, method: &Method, headers: &HeaderMap) -> Self {
+    pub(crate) fn of(
+        allowed: &[Origin],
+        with_cookies: bool,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Self {
         let mut said = headers.get_all(header::ORIGIN).iter();
         let origin = said.next().filter(|origin| {
-            origin.to_str().is_ok_and(|origin| origin::is_allowed(config, None, origin))
+            origin.to_str().is_ok_and(|origin| origin::is_allowed(allowed, None, origin))
         });
         Self {
-            is_on: !config.allowed_origin.is_empty(),
+            is_on: !allowed.is_empty(),
             // Two are none: which of them is the page's is not for us to guess.
             origin: if said.next().is_none() { origin.cloned() } else { None },
             is_preflight: method == Method::OPTIONS && headers.contains_key(REQUEST_METHOD),
-            with_cookies: config.cookies,
+            with_cookies,
         }
     }
 
     /// Tells the browser, in the answer's headers.
-    pub(super) fn mark(&self, headers: &mut HeaderMap) {
+    pub(crate) fn mark(&self, headers: &mut HeaderMap) {
         if !self.is_on {
             return;
         }

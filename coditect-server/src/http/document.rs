@@ -23,7 +23,7 @@ use serde::{
 };
 use serde_json::{Value, error::Category};
 
-use crate::problem::{Field, Problem};
+use super::problem::{Field, Problem};
 
 /// How much of a field's path is repeated to the client, in characters.
 const LONGEST_PATH: usize = 200;

@@ -3,7 +3,7 @@
 use std::{sync::LazyLock, time::Duration};
 
 use hyper::{
-    HeaderMap,
+    HeaderMap, Method,
     header::{self, HeaderName, HeaderValue},
 };
 
@@ -32,7 +32,7 @@ static PROTECTION: LazyLock<[(HeaderName, HeaderValue); 6]> = LazyLock::new(|| {
 });
 
 /// Adds what is not there.
-pub(super) fn protect(headers: &mut HeaderMap) {
+pub(crate) fn protect(headers: &mut HeaderMap) {
     headers.reserve(PROTECTION.len());
     for (name, value) in PROTECTION.iter() {
         headers.entry(name).or_insert_with(|| value.clone());
@@ -41,7 +41,7 @@ pub(super) fn protect(headers: &mut HeaderMap) {
 
 /// Says how long the server took, for the browser's own tools: in whole milliseconds, and not where
 /// somebody proves who they are, so that nobody times a guess by it.
-pub(super) fn tell_time(headers: &mut HeaderMap, route: &str, took: Duration) {
+pub(crate) fn tell_time(headers: &mut HeaderMap, route: &str, took: Duration) {
     if route.starts_with("/api/v5/auth/") {
         return;
     }
@@ -51,8 +51,15 @@ pub(super) fn tell_time(headers: &mut HeaderMap, route: &str, took: Duration) {
 }
 
 /// Has the browser stay with TLS, by which the request came.
-pub(super) fn stay_secure(headers: &mut HeaderMap) {
+pub(crate) fn stay_secure(headers: &mut HeaderMap) {
     headers.entry(header::STRICT_TRANSPORT_SECURITY).or_insert(HSTS);
+}
+
+/// The value of an `Allow` header.
+pub(crate) fn allow(methods: &[Method]) -> HeaderValue {
+    let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    // Methods are tokens, and a list of tokens always stands in a header.
+    HeaderValue::from_str(&names.join(", ")).unwrap_or(HeaderValue::from_static(""))
 }
 
 #[cfg(test)]

@@ -7,8 +7,6 @@ use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use hyper::{HeaderMap, Uri, header, http::uri::Authority};
 
-use crate::config::Config;
-
 /// A page's origin, of a scheme that pages have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
@@ -46,12 +44,12 @@ impl fmt::Display for Origin {
 /// the operator allows it. Without a host, only the latter counts.
 ///
 /// Whether the same host was asked by TLS is not looked at: a proxy before this server may have known.
-pub(crate) fn is_allowed(config: &Config, host: Option<&str>, origin: &str) -> bool {
+pub(crate) fn is_allowed(allowed: &[Origin], host: Option<&str>, origin: &str) -> bool {
     let Ok(origin) = origin.parse::<Origin>() else { return false };
     let is_the_same = host
         .and_then(|host| place(host, origin.is_secure))
         .is_some_and(|(host, port)| host == origin.host && port == origin.port);
-    is_the_same || config.allowed_origin.contains(&origin)
+    is_the_same || allowed.contains(&origin)
 }
 
 /// The host that a request names.
@@ -65,7 +63,7 @@ pub(crate) fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> 
 /// Returns whether `value`, of `Host` or `:authority`, is a host name or an address, with a port or without.
 /// Names consist of letters, digits, `-`, `.`, `_` and `~`: others that RFC 3986 allows exist nowhere, and
 /// are read in more than one way.
-pub(super) fn is_host(value: &[u8]) -> bool {
+pub(crate) fn is_host(value: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(value) else { return false };
     let (host, port) = match text.strip_prefix('[').map(|text| text.split_once(']')) {
         Some(None) => return false,
@@ -111,9 +109,8 @@ pub(crate) fn parse(text: &str) -> Result<Origin, String> {
 mod tests {
     use super::*;
 
-    fn config() -> Config {
-        let flags = ["--allowed-origin", "https://ide.example.org,http://localhost:3000"];
-        Config::from_flags(flags).unwrap()
+    fn listed() -> [Origin; 2] {
+        ["https://ide.example.org", "http://localhost:3000"].map(|origin| origin.parse().unwrap())
     }
 
     #[test]
@@ -167,7 +164,7 @@ mod tests {
 
     #[test]
     fn the_same_origin_and_those_on_the_list_are_allowed_and_no_others() {
-        let config = config();
+        let listed = listed();
         let host = Some("coditect.example:8443");
         for allowed in [
             "https://coditect.example:8443",
@@ -175,7 +172,7 @@ mod tests {
             "https://ide.example.org",
             "http://localhost:3000",
         ] {
-            assert!(is_allowed(&config, host, allowed), "{allowed}");
+            assert!(is_allowed(&listed, host, allowed), "{allowed}");
         }
         for refused in [
             "https://coditect.example",
@@ -187,12 +184,12 @@ mod tests {
             "null",
             "",
         ] {
-            assert!(!is_allowed(&config, host, refused), "{refused}");
+            assert!(!is_allowed(&listed, host, refused), "{refused}");
         }
-        assert!(is_allowed(&config, Some("a.example"), "https://a.example"));
-        assert!(is_allowed(&config, Some("a.example:443"), "https://a.example"));
-        assert!(!is_allowed(&config, Some("a.example:80"), "https://a.example"));
-        assert!(!is_allowed(&config, None, "https://a.example"));
+        assert!(is_allowed(&listed, Some("a.example"), "https://a.example"));
+        assert!(is_allowed(&listed, Some("a.example:443"), "https://a.example"));
+        assert!(!is_allowed(&listed, Some("a.example:80"), "https://a.example"));
+        assert!(!is_allowed(&listed, None, "https://a.example"));
     }
 
     #[test]

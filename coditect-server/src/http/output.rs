@@ -39,8 +39,10 @@ use hyper::{
 };
 use tokio::{sync::Notify, time::timeout};
 
-use super::{Body, BodyError};
-use crate::problem::{Problem, SOON};
+use super::{
+    Body, BodyError,
+    problem::{Problem, SOON},
+};
 
 /// How long a response waits for others to be taken before it is refused.
 pub(crate) const WAIT: Duration = Duration::from_secs(1);
@@ -282,7 +284,7 @@ impl Output {
     /// # Errors
     ///
     /// As [`charge`](Self::charge), if `is_refusable`.
-    pub(super) async fn charge_body(
+    pub(crate) async fn charge_body(
         &self,
         response: Response<Body>,
         accounts: &[Arc<Account>],

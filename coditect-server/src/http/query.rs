@@ -6,8 +6,10 @@ use chrono::{DateTime, Utc};
 use coditect_store::Cursor;
 use serde::{Deserialize, de::value::StrDeserializer};
 
-use super::Request;
-use crate::problem::{Field, Problem};
+use super::{
+    Request,
+    problem::{Field, Problem},
+};
 
 /// How many items a page may have.
 const LIMITS: RangeInclusive<usize> = 1..=200;

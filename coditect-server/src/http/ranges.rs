@@ -10,8 +10,7 @@ use hyper::{
     header::{self, HeaderValue},
 };
 
-use super::{Request, conditions::Tag};
-use crate::problem::Problem;
+use super::{Request, conditions::Tag, problem::Problem};
 
 /// Returns the part of `size_bytes` bytes with this tag that `request` asks for; `None` for all of them.
 /// Only GET has ranges: a HEAD is answered as for the whole (RFC 9110, section 14.2).

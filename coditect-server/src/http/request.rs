@@ -6,7 +6,6 @@ use std::{
     fmt,
     str::FromStr,
     sync::{Arc, OnceLock},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,21 +19,22 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     ClientAddress, RequestId,
-    body::{self, Pace},
+    body::{self, BodyLimits, Pace},
     conditions::Conditions,
     document,
     output::Account,
+    problem::Problem,
     query,
 };
-use crate::{problem::Problem, routes::Line};
 
-/// What bodies are held to.
-#[derive(Clone, Copy, Debug)]
-pub struct BodyLimits {
-    /// Largest JSON body, in bytes.
-    pub json_limit_bytes: usize,
-    /// How long a body may stall.
-    pub stall_timeout: Duration,
+/// What a route accepts, apart from its handler.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RouteRules {
+    /// The parameters that the query may have; `None` if any.
+    pub(crate) accepted_query: Option<Arc<[&'static str]>>,
+    /// Whether it changes something that has no entity tag, so that preconditions are checked for its
+    /// handler.
+    pub(crate) is_untagged: bool,
 }
 
 /// The account of the user that a request is authenticated as, once it is.
@@ -47,8 +47,7 @@ pub struct Request {
     body_hash: [u8; 32],
     pace: Pace,
     params: Vec<(String, String)>,
-    accepted_query: Option<Arc<[&'static str]>>,
-    is_untagged: bool,
+    rules: RouteRules,
     id: RequestId,
     client: ClientAddress,
     limits: BodyLimits,
@@ -56,7 +55,7 @@ pub struct Request {
 }
 
 impl Request {
-    pub(super) fn new(
+    pub(crate) fn new(
         parts: Parts,
         body: Incoming,
         id: RequestId,
@@ -70,8 +69,7 @@ impl Request {
             body_hash: [0; 32],
             pace,
             params: Vec::new(),
-            accepted_query: None,
-            is_untagged: false,
+            rules: RouteRules::default(),
             id,
             client,
             limits,
@@ -85,16 +83,14 @@ impl Request {
     }
 
     /// With the parameters that its route found in its path, decoded.
-    pub(super) fn with_params(mut self, params: Vec<(String, String)>) -> Self {
+    pub(crate) fn with_params(mut self, params: Vec<(String, String)>) -> Self {
         self.params = params;
         self
     }
 
-    /// With the rules of its route: which parameters its query may have, and whether it changes something that
-    /// has no tag.
-    pub(super) fn of_line(self, line: &Line) -> Self {
-        let (accepted_query, is_untagged) = (line.accepted_query.clone(), line.is_untagged);
-        Self { accepted_query, is_untagged, ..self }
+    /// Sets the rules of its route.
+    pub(crate) fn with_rules(self, rules: &RouteRules) -> Self {
+        Self { rules: rules.clone(), ..self }
     }
 
     /// Checks that the query has no parameter that the route does not accept.
@@ -104,7 +100,10 @@ impl Request {
     /// Fails with 400, naming the parameters.
     pub(crate) fn check_query(&self) -> Result<(), Problem> {
         let query = self.parts.uri.query().unwrap_or_default();
-        self.accepted_query.as_deref().map_or(Ok(()), |names| query::check_names(query, names))
+        self.rules
+            .accepted_query
+            .as_deref()
+            .map_or(Ok(()), |names| query::check_names(query, names))
     }
 
     /// Checks the preconditions of a change of something that has no tag; other handlers check their own.
@@ -113,7 +112,7 @@ impl Request {
     ///
     /// Fails with 400 or 412.
     pub(crate) fn check_untagged(&self) -> Result<(), Problem> {
-        if self.is_untagged { Conditions::of(self)?.require_untagged() } else { Ok(()) }
+        if self.rules.is_untagged { Conditions::of(self)?.require_untagged() } else { Ok(()) }
     }
 
     /// The method. A HEAD that goes to the handler of GET is still a HEAD here.

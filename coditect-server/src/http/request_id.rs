@@ -12,7 +12,7 @@ use hyper::{
 use uuid::Uuid;
 
 /// The header that bears it, both ways.
-pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const LONGEST: usize = 128;
 

@@ -20,9 +20,12 @@ use hyper::{
 use serde::{Serialize, Serializer};
 
 use super::{
-    Body, BodyError, RequestId, headers::protect, output::Shared, request_id::X_REQUEST_ID,
+    Body, BodyError, RequestId,
+    headers::{self, protect},
+    output::Shared,
+    problem::Problem,
+    request_id::X_REQUEST_ID,
 };
-use crate::problem::Problem;
 
 /// The type of every body that isn't a file's content.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -38,6 +41,17 @@ struct Page<'a, T> {
     success: bool,
     data: &'a [T],
     next_cursor: Option<&'a str>,
+}
+
+impl Problem {
+    /// The answer to the client, without the headers that every answer bears.
+    pub(crate) fn to_response(&self, request_id: &RequestId) -> Response<Body> {
+        let mut response = Response::new(full(self.envelope(request_id)));
+        *response.status_mut() = self.status();
+        *response.headers_mut() = self.headers().clone();
+        response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+        response
+    }
 }
 
 /// 200 with `data`.
@@ -169,7 +183,7 @@ pub fn no_content() -> Response<Body> {
 /// 204 with the methods that a path takes, the answer to OPTIONS.
 pub fn options(allowed: &[Method]) -> Response<Body> {
     let mut response = no_content();
-    response.headers_mut().insert(header::ALLOW, allow(allowed));
+    response.headers_mut().insert(header::ALLOW, headers::allow(allowed));
     response
 }
 
@@ -198,13 +212,6 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 /// No body.
 pub fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
-}
-
-/// The value of an `Allow` header.
-pub(crate) fn allow(methods: &[Method]) -> HeaderValue {
-    let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
-    // Methods are tokens, and a list of tokens always stands in a header.
-    HeaderValue::from_str(&names.join(", ")).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// The headers that every answer bears, over whatever `headers` hold.

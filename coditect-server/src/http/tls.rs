@@ -78,7 +78,7 @@ pub enum Error {
 
 /// TLS, as the settings have it.
 #[derive(Clone)]
-pub(super) struct Tls {
+pub(crate) struct Tls {
     acceptor: TlsAcceptor,
     present: Arc<Present>,
 }
@@ -104,7 +104,7 @@ impl Tls {
     /// # Errors
     ///
     /// [`enum@Error`].
-    pub(super) fn open(
+    pub(crate) fn open(
         certificate: Option<&Path>,
         key: Option<&Path>,
     ) -> Result<Option<Self>, Error> {
@@ -125,7 +125,7 @@ impl Tls {
     }
 
     /// Shakes hands over `stream`, until `deadline`.
-    pub(super) async fn accept(
+    pub(crate) async fn accept(
         &self,
         stream: TcpStream,
         deadline: Instant,
@@ -134,7 +134,7 @@ impl Tls {
     }
 
     /// Looks at the files each minute, and when the process is told to, from this call on.
-    pub(super) fn keep(self) -> impl Future<Output = ()> {
+    pub(crate) fn keep(self) -> impl Future<Output = ()> {
         let hangup = Hangup::new();
         self.keep_until_dropped(hangup)
     }

@@ -30,8 +30,7 @@ use tokio::{
     time::{Instant, Sleep, sleep, sleep_until},
 };
 
-use super::{RequestId, activity::Activity, respond, sniff::Rewound};
-use crate::{log, problem::Problem};
+use super::{RequestId, access_log, activity::Activity, problem::Problem, respond, sniff::Rewound};
 
 /// How long, and for how many bytes, a client that is being left is still listened to.
 const LINGER: Duration = Duration::from_secs(1);
@@ -40,17 +39,17 @@ const LINGER_LIMIT_BYTES: usize = 1 << 20;
 /// The deadlines of a connection.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_field_names, reason = "they are called as their settings are")]
-pub(super) struct Deadlines {
+pub(crate) struct Deadlines {
     /// For a whole header block.
-    pub(super) header_timeout: Duration,
+    pub(crate) header_timeout: Duration,
     /// For the next request to begin.
-    pub(super) idle_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
     /// For a body to move, in either direction.
-    pub(super) stall_timeout: Duration,
+    pub(crate) stall_timeout: Duration,
 }
 
 /// The socket. Reads, writes and times are those of one client.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     io: Rewound,
     activity: Activity,
     deadlines: Deadlines,
@@ -212,7 +211,7 @@ fn last_words(status: StatusCode) -> Bytes {
         _ => Problem::bad_request("BAD_REQUEST", "The request is not well-formed HTTP."),
     };
     let request_id = RequestId::new();
-    log::refused(problem.status(), &request_id);
+    access_log::refused(problem.status(), &request_id);
     let body = problem.envelope(&request_id);
     let mut response = problem.to_response(&request_id);
     respond::mark(response.headers_mut(), &request_id);

@@ -261,7 +261,7 @@ fn objects<'a>(schema: &'a Value, found: &mut Vec<&'a Value>) {
 #[tokio::test]
 async fn unknown_body_fields_are_refused_by_name_on_every_route() {
     let (_server, desk) = desk().await;
-    let document = coditect_server::openapi::document();
+    let document = coditect_server::api::openapi::document();
     let mut tried = 0;
     for operation in contract::operations() {
         let at = format!("/paths/{}/{}", operation.template.replace('/', "~1"), operation.method);

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, LazyLock, Mutex},
 };
 
-use coditect_server::openapi;
+use coditect_server::api::openapi;
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
 

@@ -4,8 +4,8 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use coditect_server::{
     App, Config, Server,
-    http::{Request, respond},
-    routes::{Answer, Routes, route},
+    api::router::{Routes, route},
+    http::{HandlerResult, Request, respond},
 };
 use hyper::Method;
 use serde::Deserialize;
@@ -89,20 +89,20 @@ fn sample() -> Routes {
     .unwrap()
 }
 
-async fn empty(_: Arc<App>, _: Request) -> Answer {
+async fn empty(_: Arc<App>, _: Request) -> HandlerResult {
     Ok(respond::no_content())
 }
 
 /// More than the socket buffers of both sides hold.
-async fn large(_: Arc<App>, _: Request) -> Answer {
+async fn large(_: Arc<App>, _: Request) -> HandlerResult {
     respond::ok(&"x".repeat(32 << 20))
 }
 
-async fn panics(_: Arc<App>, _: Request) -> Answer {
+async fn panics(_: Arc<App>, _: Request) -> HandlerResult {
     panic!("as it should");
 }
 
-async fn slow(_: Arc<App>, request: Request) -> Answer {
+async fn slow(_: Arc<App>, request: Request) -> HandlerResult {
     sleep(Duration::from_millis(request.parse_param("ms")?)).await;
     respond::ok(&"done")
 }
@@ -113,7 +113,7 @@ struct Echo {
     first_name: String,
 }
 
-async fn echo(_: Arc<App>, mut request: Request) -> Answer {
+async fn echo(_: Arc<App>, mut request: Request) -> HandlerResult {
     let echo: Echo = request.json().await?;
     respond::ok(&json!({"name": request.param("name")?, "first_name": echo.first_name}))
 }

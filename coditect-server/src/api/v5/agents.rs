@@ -1,0 +1,234 @@
+//! Agents: all of the tenant talk to them; its owner and admins set them up.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use coditect_auth::Action;
+use coditect_store::model::{Agent, AgentId, Role};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::{auth::device, checks};
+use crate::{
+    extract::{
+        caller,
+        idempotency::{Made, Once},
+        merge_patch::Member,
+    },
+    http::{
+        HandlerResult, Query, Request,
+        conditions::{Conditions, Tag, tagged},
+        problem::Problem,
+        respond,
+    },
+    openapi::{self, Operation},
+    state::App,
+};
+
+/// The longest description, in characters.
+const DESCRIPTION_CHARS: usize = 2_000;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct NewAgent {
+    #[schemars(length(max = 200), regex(pattern = openapi::LINE))]
+    name: String,
+    #[schemars(length(max = 2_000))]
+    #[serde(default)]
+    description: Option<String>,
+    #[serde(default)]
+    settings: Option<Map<String, Value>>,
+}
+
+/// A partial agent: what is missing stays as it is.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "AgentChange")]
+struct Change {
+    #[schemars(length(max = 200), regex(pattern = openapi::LINE))]
+    #[serde(default)]
+    #[schemars(with = "String")]
+    name: Member<String>,
+    #[schemars(length(max = 2_000))]
+    #[serde(default)]
+    description: Member<String>,
+    #[serde(default)]
+    settings: Member<Map<String, Value>>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Agent")]
+struct AgentView<'a> {
+    id: AgentId,
+    name: &'a str,
+    description: &'a str,
+    settings: &'a Value,
+    #[serde(serialize_with = "respond::time")]
+    created_at: DateTime<Utc>,
+    #[serde(serialize_with = "respond::time")]
+    updated_at: DateTime<Utc>,
+}
+
+/// What the API's description says of these.
+pub(crate) fn operations() -> Vec<Operation> {
+    const ALL: &str = "/api/v5/agents";
+    const ONE: &str = "/api/v5/agents/{id}";
+    vec![
+        Operation::post(ALL, "createAgent", "Sets up an agent")
+            .takes::<NewAgent>()
+            .creates::<AgentView<'static>>()
+            .tagged()
+            .once()
+            .fails(&[409])
+            .leads_to("getAgent", "id", "/data/id")
+            .leads_to("changeAgent", "id", "/data/id")
+            .leads_to("deleteAgent", "id", "/data/id"),
+        Operation::get(ALL, "listAgents", "The tenant's agents").pages::<AgentView<'static>>(),
+        Operation::get(ONE, "getAgent", "An agent").gives::<AgentView<'static>>().tagged(),
+        Operation::put(ONE, "putAgent", "Changes what it names of an agent")
+            .merges::<Change>()
+            .gives::<AgentView<'static>>()
+            .tagged()
+            .fails(&[409]),
+        Operation::patch(ONE, "changeAgent", "Changes what it names of an agent")
+            .merges::<Change>()
+            .gives::<AgentView<'static>>()
+            .tagged()
+            .fails(&[409]),
+        Operation::delete(ONE, "deleteAgent", "Removes an agent").gives_nothing().tagged(),
+    ]
+}
+
+/// `POST /agents`.
+pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let new: NewAgent = request.json().await?;
+    let name = checks::line("name", checks::NAME, &new.name)?;
+    let description = checked_description(new.description.unwrap_or_default())?;
+    let settings = checks::json(
+        "settings",
+        checks::SETTINGS_BYTES,
+        Value::Object(new.settings.unwrap_or_default()),
+    )?;
+    let (id, now) = (AgentId::new(), app.clock.now());
+    let (once, device) = (Once::of(&request)?, device(&request));
+    once.run(&app, &caller, |tx, identity| {
+        let (app, device) = (&app, &device);
+        let agent = Agent {
+            id,
+            tenant_id: identity.tenant_id,
+            name: name.clone(),
+            description: description.clone(),
+            settings: settings.clone(),
+            created_at: now,
+            updated_at: now,
+        };
+        async move {
+            identity.require_role(Role::Admin)?;
+            tx.create(&agent).await?;
+            let details = json!({ "name": agent.name });
+            app.auth.audit(&tx, &identity, (Action::AgentCreated, &id), details, device).await?;
+            let location = format!("/api/v5/agents/{id}");
+            Made::at(location, &AgentView::from(&agent), Some(&tag_of(&agent)?))
+        }
+    })
+    .await
+}
+
+/// `GET /agents`: the tenant's, in the order in which they were set up.
+pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let query = Query::of(&request)?;
+    let (limit, cursor) = (query.limit()?, query.cursor()?);
+    let page = caller::run(&app, &caller, |tx, identity| {
+        let cursor = cursor.as_ref();
+        async move {
+            let page = tx.list::<Agent>(identity.tenant_id).page(limit, cursor).await;
+            page.map_err(Problem::of_page)
+        }
+    })
+    .await?;
+    respond::page_of(&page, AgentView::from)
+}
+
+/// `GET /agents/{id}`.
+pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param::<AgentId>("id")?, Conditions::of(&request)?);
+    let agent = caller::run(&app, &caller, |tx, identity| async move {
+        Ok(tx.require::<Agent>(identity.tenant_id, id).await?)
+    })
+    .await?;
+    conditions.read(respond::ok(&AgentView::from(&agent))?, &tag_of(&agent)?)
+}
+
+/// `PUT` and `PATCH /agents/{id}`: both take a partial agent, merged as RFC 7396 has it.
+pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param::<AgentId>("id")?, Conditions::of(&request)?);
+    let change: Change = request.json().await?;
+    let name = change.name.required("name")?;
+    let name = name.check(|name| checks::line("name", checks::NAME, &name))?;
+    let description = change.description.check(checked_description)?;
+    let (settings, device, now) = (change.settings, device(&request), app.clock.now());
+    let agent = caller::run(&app, &caller, |tx, identity| {
+        let (name, description, settings) = (&name, &description, &settings);
+        let (app, device, conditions) = (&app, &device, &conditions);
+        async move {
+            let mut agent = tx.require::<Agent>(identity.tenant_id, id).await?;
+            identity.require_role(Role::Admin)?;
+            conditions.require(Some(&tag_of(&agent)?))?;
+            name.change_required(&mut agent.name);
+            description.change_or_clear(&mut agent.description);
+            settings.merge_into(&mut agent.settings.0);
+            agent.settings = checks::json("settings", checks::SETTINGS_BYTES, agent.settings.0)?;
+            agent.updated_at = now;
+            tx.update(&agent).await?;
+            let details = json!({ "name": agent.name });
+            app.auth.audit(&tx, &identity, (Action::AgentChanged, &id), details, device).await?;
+            Ok(agent)
+        }
+    })
+    .await?;
+    tagged(respond::ok(&AgentView::from(&agent))?, &tag_of(&agent)?)
+}
+
+/// `DELETE /agents/{id}`: what it has said stays.
+pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param::<AgentId>("id")?, Conditions::of(&request)?);
+    let (device, conditions) = (&device(&request), &conditions);
+    caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move {
+            let agent = tx.require::<Agent>(identity.tenant_id, id).await?;
+            identity.require_role(Role::Admin)?;
+            conditions.require(Some(&tag_of(&agent)?))?;
+            tx.delete::<Agent>(identity.tenant_id, id).await?;
+            let details = json!({ "name": agent.name });
+            app.auth.audit(&tx, &identity, (Action::AgentDeleted, &id), details, device).await?;
+            Ok(())
+        }
+    })
+    .await?;
+    Ok(respond::no_content())
+}
+
+fn checked_description(text: String) -> Result<String, Problem> {
+    checks::at_most("description", DESCRIPTION_CHARS, &text)?;
+    Ok(text)
+}
+
+fn tag_of(agent: &Agent) -> Result<Tag, Problem> {
+    Ok(Tag::of(agent)?.modified(agent.updated_at))
+}
+
+impl<'a> From<&'a Agent> for AgentView<'a> {
+    fn from(agent: &'a Agent) -> Self {
+        let Agent { id, name, description, settings, created_at, updated_at, .. } = agent;
+        let settings = &settings.0;
+        let (created_at, updated_at) = (*created_at, *updated_at);
+        Self { id: *id, name, description, settings, created_at, updated_at }
+    }
+}

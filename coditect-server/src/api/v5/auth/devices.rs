@@ -1,0 +1,187 @@
+//! My devices: where I am signed in.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use coditect_auth::{DEVICE_NAME_CHARS, Identity};
+use coditect_store::{
+    Transaction,
+    model::{AuthSession, AuthSessionId, TenantId},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{caller, device};
+use crate::{
+    api::v5::checks,
+    http::{
+        HandlerResult, Query, Request,
+        conditions::{Conditions, Tag},
+        problem::Problem,
+        respond,
+    },
+    openapi::{self, Operation},
+    state::App,
+};
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "DeviceName")]
+struct Naming {
+    #[schemars(length(max = 100), regex(pattern = openapi::LINE))]
+    /// `null` takes it away.
+    name: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "EndedDevices")]
+struct Ended {
+    ended: usize,
+}
+
+/// A login, as its user sees it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Device")]
+struct DeviceView<'a> {
+    id: AuthSessionId,
+    /// For `If-Match`: its name and tenant, but not when it was used.
+    etag: String,
+    name: Option<&'a str>,
+    /// Whether it is the one that asks.
+    current: bool,
+    /// The tenant that its tokens are for.
+    tenant_id: TenantId,
+    user_agent: Option<&'a str>,
+    /// The address it signed in from; null if that is unknown.
+    ip: Option<&'a str>,
+    #[serde(serialize_with = "respond::time")]
+    created_at: DateTime<Utc>,
+    #[serde(serialize_with = "respond::time")]
+    last_used_at: DateTime<Utc>,
+    #[serde(serialize_with = "respond::time")]
+    expires_at: DateTime<Utc>,
+}
+
+impl<'a> DeviceView<'a> {
+    fn new(session: &'a AuthSession, asking: AuthSessionId) -> Self {
+        Self {
+            id: session.id,
+            etag: tag_of(session).quoted(),
+            name: session.name.as_deref(),
+            current: session.id == asking,
+            tenant_id: session.active_tenant(),
+            user_agent: session.user_agent.as_deref(),
+            ip: session.ip.as_deref(),
+            created_at: session.created_at,
+            last_used_at: session.last_used_at,
+            expires_at: session.expires_at(),
+        }
+    }
+}
+
+pub(super) fn operations() -> Vec<Operation> {
+    const ALL: &str = "/api/v5/auth/sessions";
+    const ONE: &str = "/api/v5/auth/sessions/{id}";
+    vec![
+        Operation::get(ALL, "listDevices", "List my logins, the last used first")
+            .pages::<DeviceView<'static>>(),
+        Operation::delete(ALL, "endOtherDevices", "Revoke all of my logins but this one")
+            .details("`ended` is the number of those that were live.")
+            .gives::<Ended>(),
+        Operation::patch(ONE, "nameDevice", "Gives a device a name")
+            .takes::<Naming>()
+            .gives::<DeviceView<'static>>()
+            .conditional(),
+        Operation::delete(ONE, "endDevice", "Ends one").gives_nothing().conditional(),
+    ]
+}
+
+/// `GET /auth/sessions`: the caller's logins, the last used first.
+pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let query = Query::of(&request)?;
+    let (limit, cursor) = (query.limit()?, query.cursor()?);
+    let (asking, devices) = caller::run(&app, &caller, |tx, identity| {
+        let (app, page) = (&app, (limit, cursor.as_ref()));
+        async move {
+            let asking = identity.session()?.id;
+            let devices = app.auth.devices(&tx, &identity, page).await;
+            Ok((asking, devices.map_err(Problem::of_auth_page)?))
+        }
+    })
+    .await?;
+    respond::page_of(&devices, |device| DeviceView::new(device, asking))
+}
+
+/// `PATCH /auth/sessions/{id}`: gives one of them a name.
+pub(crate) async fn rename(app: Arc<App>, mut request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let Naming { name } = request.json().await?;
+    let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    let name = name.map(|name| checks::line("name", 1..=DEVICE_NAME_CHARS, &name)).transpose()?;
+    let (asking, named) = caller::run(&app, &caller, |tx, identity| {
+        let (app, name, conditions) = (&app, name.clone(), &conditions);
+        async move {
+            let asking = identity.session()?.id;
+            require(&tx, &identity, id, conditions).await?;
+            Ok((asking, app.auth.name_device(&tx, &identity, id, name).await?))
+        }
+    })
+    .await?;
+    respond::ok(&DeviceView::new(&named, asking))
+}
+
+/// `DELETE /auth/sessions/{id}`: ends one of them.
+pub(crate) async fn revoke(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let from = &device(&request);
+    caller::run(&app, &caller, |tx, identity| {
+        let (app, conditions) = (&app, &conditions);
+        async move {
+            require(&tx, &identity, id, conditions).await?;
+            Ok(app.auth.revoke_device(&tx, &identity, id, from).await?)
+        }
+    })
+    .await?;
+    Ok(respond::no_content())
+}
+
+/// Checks the conditions on one of the user's own devices; one that is not there, or not theirs, is for the
+/// operation to refuse.
+async fn require(
+    tx: &Transaction,
+    identity: &Identity,
+    id: AuthSessionId,
+    conditions: &Conditions,
+) -> Result<(), Problem> {
+    if conditions.is_unconditional() {
+        return Ok(());
+    }
+    let session = tx.get::<AuthSession>(identity.user.tenant_id, id).await?;
+    match session.filter(|session| session.user_id == identity.user.id) {
+        Some(session) => conditions.require(Some(&tag_of(&session))),
+        None => Ok(()),
+    }
+}
+
+/// The tag of a device. It does not change when the device is used.
+fn tag_of(session: &AuthSession) -> Tag {
+    let name = session.name.as_deref().unwrap_or_default();
+    let tenant = session.active_tenant();
+    Tag::digest(&[session.id.0.as_bytes(), name.as_bytes(), tenant.0.as_bytes()])
+}
+
+/// `DELETE /auth/sessions`: ends all but the one that asks.
+pub(crate) async fn revoke_others(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let from = &device(&request);
+    let ended = caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move { Ok(app.auth.revoke_other_devices(&tx, &identity, from).await?) }
+    })
+    .await?;
+    app.upkeep.complete_deletions();
+    respond::ok(&Ended { ended })
+}

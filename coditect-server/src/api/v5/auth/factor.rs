@@ -1,0 +1,105 @@
+//! My second factor: an authenticator app.
+
+use std::sync::Arc;
+
+use coditect_auth::{FactorSecret, RecoveryCodes};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{caller, device};
+use crate::{
+    http::{HandlerResult, Request, respond},
+    openapi::Operation,
+    state::App,
+};
+
+/// Who issues the codes, as the app shows it.
+const ISSUER: &str = "Coditect";
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "FactorSetup")]
+struct Setup {
+    /// The caller's password.
+    password: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "FactorCode")]
+struct Code {
+    code: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "FactorRemoval")]
+struct Removal {
+    password: String,
+    code: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "FactorBegun")]
+struct Begun<'a> {
+    /// In Base32, to be typed in.
+    secret: &'a str,
+    /// To be shown as a QR code.
+    url: &'a str,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "FactorConfirmed")]
+struct Confirmed<'a> {
+    recovery_codes: Vec<&'a str>,
+}
+
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::post("/api/v5/auth/totp", "beginFactor", "Begin to set up a second factor")
+            .details("It must be confirmed with a first code within 15 minutes.")
+            .takes::<Setup>()
+            .gives::<Begun<'static>>()
+            .fails(&[409, 429]),
+        Operation::post("/api/v5/auth/totp/confirm", "confirmFactor", "Confirms it by a code")
+            .takes::<Code>()
+            .gives::<Confirmed<'static>>()
+            .fails(&[409, 429]),
+        Operation::post("/api/v5/auth/totp/remove", "removeFactor", "Removes it")
+            .takes::<Removal>()
+            .gives_nothing()
+            .fails(&[409, 429]),
+    ]
+}
+
+/// `POST /auth/totp`: creates a secret for the app, for a caller who shows their password.
+pub(crate) async fn begin(app: Arc<App>, mut request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let identity = caller::identity(&app, &caller).await?;
+    identity.session()?;
+    let Setup { password } = request.json().await?;
+    let (secret, device) = (FactorSecret::generate()?, device(&request));
+    let factor = app.auth.begin_factor(&identity, &password, secret, &device).await?;
+    let (secret, url) = (factor.secret.base32(), factor.secret.url(ISSUER, &factor.account));
+    respond::ok(&Begun { secret: &secret, url: &url })
+}
+
+/// `POST /auth/totp/confirm`: enables the factor by a first code, and returns the recovery codes, once.
+pub(crate) async fn confirm(app: Arc<App>, mut request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let identity = caller::identity(&app, &caller).await?;
+    identity.session()?;
+    let Code { code } = request.json().await?;
+    let codes = RecoveryCodes::generate()?;
+    app.auth.confirm_factor(&identity, &code, &codes, &device(&request)).await?;
+    respond::ok(&Confirmed { recovery_codes: codes.texts().collect() })
+}
+
+/// `POST /auth/totp/remove`: no code is asked for any more.
+pub(crate) async fn remove(app: Arc<App>, mut request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let identity = caller::identity(&app, &caller).await?;
+    let Removal { password, code } = request.json().await?;
+    app.auth.remove_factor(&identity, &password, code.as_deref(), &device(&request)).await?;
+    Ok(respond::no_content())
+}

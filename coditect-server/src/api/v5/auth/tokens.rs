@@ -1,0 +1,198 @@
+//! My personal access tokens, for programs of mine.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use coditect_auth::{
+    Identity, NewToken, PERSONAL_TOKEN_LIFE, Scopes, TOKEN_NAME_CHARS,
+    model::{PersonalToken, PersonalTokenId},
+};
+use coditect_store::{Transaction, model::TenantId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{caller, device};
+use crate::{
+    extract::idempotency::{Made, Once},
+    http::{
+        HandlerResult, Request,
+        conditions::{Conditions, Tag},
+        problem::{Field, Problem},
+        respond,
+    },
+    openapi::{self, Operation},
+    state::App,
+};
+
+/// How long a token holds if nothing is said, in days.
+const DEFAULT_DAYS: i64 = 90;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "NewToken")]
+struct New {
+    #[schemars(length(max = 100), regex(pattern = openapi::LINE))]
+    name: String,
+    #[schemars(length(min = 1, max = 20), inner(regex(pattern = openapi::SCOPE)))]
+    scopes: Vec<String>,
+    /// Days until it ends.
+    #[serde(alias = "expiresInDays")]
+    #[schemars(range(min = 1, max = 366))]
+    expires_in_days: Option<i64>,
+    /// The caller's password; required unless they have signed in within the last 10 minutes.
+    password: Option<String>,
+}
+
+/// A token, as its user sees it: never its text.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PersonalToken")]
+struct TokenView<'a> {
+    id: PersonalTokenId,
+    /// For `If-Match`.
+    etag: String,
+    name: &'a str,
+    scopes: &'a [String],
+    /// The tenant that it acts in.
+    tenant_id: TenantId,
+    #[serde(serialize_with = "respond::time")]
+    created_at: DateTime<Utc>,
+    #[serde(serialize_with = "respond::time")]
+    last_used_at: DateTime<Utc>,
+    #[serde(serialize_with = "respond::time")]
+    expires_at: DateTime<Utc>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "NewPersonalToken")]
+struct CreatedView<'a> {
+    #[serde(flatten)]
+    view: TokenView<'a>,
+    /// The token itself, this once.
+    token: &'a str,
+}
+
+impl<'a> From<&'a PersonalToken> for TokenView<'a> {
+    fn from(token: &'a PersonalToken) -> Self {
+        Self {
+            id: token.id,
+            etag: tag_of(token).quoted(),
+            name: &token.name,
+            scopes: token.scopes.names(),
+            tenant_id: token.active_tenant(),
+            created_at: token.created_at,
+            last_used_at: token.last_used_at,
+            expires_at: token.expires_at,
+        }
+    }
+}
+
+pub(super) fn operations() -> Vec<Operation> {
+    const ALL: &str = "/api/v5/auth/tokens";
+    vec![
+        Operation::get(ALL, "listTokens", "My tokens for programs").lists::<TokenView<'static>>(),
+        Operation::post(ALL, "createToken", "A token for a program, shown this once")
+            .takes::<New>()
+            .creates::<CreatedView<'static>>()
+            .once()
+            .leads_to("revokeToken", "id", "/data/id")
+            .fails(&[409, 429]),
+        Operation::delete("/api/v5/auth/tokens/{id}", "revokeToken", "Ends one")
+            .gives_nothing()
+            .conditional(),
+    ]
+}
+
+/// `POST /auth/tokens`: a new one, for the tenant that the caller's token is for.
+pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let mut new: New = request.json().await?;
+    let password = new.password.take();
+    // Without the password: no fast hash of it is stored.
+    let once = Once::of_content(&request, &(&new.name, &new.scopes, new.expires_in_days))?;
+    let new = &new.checked()?;
+    let device = &device(&request);
+    let identity = caller::identity(&app, &caller).await?;
+    app.auth.require_fresh_login(&identity, password.as_deref(), device).await?;
+    let work = |tx: Transaction, identity: Identity| {
+        let app = &app;
+        async move {
+            let token = app.auth.create_token(&tx, &identity, new, device).await?;
+            let location = format!("/api/v5/auth/tokens/{}", token.id);
+            let view = TokenView::from(&token);
+            let created = CreatedView { view, token: new.text().expose() };
+            Ok((Made::secret_at(location, &created)?, ()))
+        }
+    };
+    let (outcome, created) = once.run_with(&app, &caller, work).await?;
+    if created.is_some() {
+        app.auth.token_created(&identity);
+    }
+    outcome.answer()
+}
+
+/// `GET /auth/tokens`: mine, oldest first.
+pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let tokens = caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move { Ok(app.auth.tokens_of(&tx, &identity).await?) }
+    })
+    .await?;
+    respond::list(&tokens, TokenView::from)
+}
+
+/// `DELETE /auth/tokens/{id}`: ends one.
+pub(crate) async fn revoke(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let (id, device) = (request.parse_param("id")?, &device(&request));
+    let conditions = Conditions::of(&request)?;
+    caller::run(&app, &caller, |tx, identity| {
+        let (app, conditions) = (&app, &conditions);
+        async move {
+            if !conditions.is_unconditional() {
+                let token = tx.get::<PersonalToken>(identity.user.tenant_id, id).await?;
+                if let Some(token) = token.filter(|token| token.user_id == identity.user.id) {
+                    conditions.require(Some(&tag_of(&token)))?;
+                }
+            }
+            Ok(app.auth.revoke_token(&tx, &identity, id, device).await?)
+        }
+    })
+    .await?;
+    Ok(respond::no_content())
+}
+
+/// The tag of a token, which never changes but for when it was used.
+fn tag_of(token: &PersonalToken) -> Tag {
+    Tag::digest(&[token.id.0.as_bytes()])
+}
+
+impl New {
+    fn checked(self) -> Result<NewToken, Problem> {
+        let mut wrong = Vec::new();
+        let name = self.name.trim();
+        let is_plain = coditect_auth::text::is_plain_text(name);
+        if name.is_empty() || name.chars().count() > TOKEN_NAME_CHARS || !is_plain {
+            let message = format!(
+                "must have between 1 and {TOKEN_NAME_CHARS} characters, no control, bidirectional or \
+                 invisible ones"
+            );
+            wrong.push(Field::new("name", message));
+        }
+        let days = self.expires_in_days.unwrap_or(DEFAULT_DAYS);
+        if !(1..=PERSONAL_TOKEN_LIFE.num_days()).contains(&days) {
+            let message = format!("must be between 1 and {}", PERSONAL_TOKEN_LIFE.num_days());
+            wrong.push(Field::new("expires_in_days", message));
+        }
+        match Scopes::new(&self.scopes) {
+            Ok(scopes) if wrong.is_empty() => {
+                Ok(NewToken::new(name, scopes, TimeDelta::days(days))?)
+            }
+            Ok(_) => Err(Problem::validation(wrong)),
+            Err(error) => {
+                wrong.push(Field::new("scopes", error.to_string()));
+                Err(Problem::validation(wrong))
+            }
+        }
+    }
+}

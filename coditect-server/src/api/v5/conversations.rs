@@ -1,0 +1,379 @@
+//! Conversations, and what is said in them. They are personal, as sessions are.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use coditect_auth::Action;
+use coditect_store::{
+    engine::Order,
+    model::{
+        Agent, AgentId, Author, Conversation, ConversationId, Message, MessageId, SessionId, UserId,
+    },
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::{
+    auth::device,
+    checks,
+    owned::{load_owned_conversation, load_owned_session},
+};
+use crate::{
+    extract::{
+        caller,
+        idempotency::{Made, Once},
+        merge_patch::Member,
+    },
+    http::{
+        HandlerResult, Query, Request,
+        conditions::{Conditions, Tag, tagged},
+        problem::{Field, Problem},
+        respond,
+    },
+    openapi::{self, Operation},
+    state::App,
+};
+
+/// The longest title, in characters.
+const TITLE_CHARS: usize = 200;
+/// The longest message, in bytes.
+const CONTENT_BYTES: usize = 64 << 10;
+/// The largest JSON that goes with a message, in bytes.
+const METADATA_BYTES: usize = 16 << 10;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct NewConversation {
+    #[schemars(length(max = 200), regex(pattern = openapi::PLAIN))]
+    #[serde(default)]
+    title: Option<String>,
+    #[serde(default, alias = "sessionId")]
+    session_id: Option<SessionId>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ConversationChange")]
+struct Change {
+    #[schemars(length(max = 200), regex(pattern = openapi::PLAIN))]
+    #[serde(default)]
+    title: Member<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct NewMessage {
+    #[schemars(length(min = 1))]
+    content: String,
+    /// Which of the tenant's agents said it; the caller, where there is none.
+    #[serde(default, alias = "agentId")]
+    agent_id: Option<AgentId>,
+    #[serde(default)]
+    metadata: Option<Map<String, Value>>,
+}
+
+/// In which order messages are wanted: that in which they were said, or the newest first.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum OrderName {
+    Asc,
+    Desc,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Conversation")]
+struct ConversationView<'a> {
+    id: ConversationId,
+    title: &'a str,
+    session_id: Option<SessionId>,
+    user_id: UserId,
+    #[serde(serialize_with = "respond::time")]
+    created_at: DateTime<Utc>,
+    #[serde(serialize_with = "respond::time")]
+    updated_at: DateTime<Utc>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Message")]
+struct MessageView<'a> {
+    id: MessageId,
+    conversation_id: ConversationId,
+    author: AuthorView,
+    content: &'a str,
+    metadata: &'a Value,
+    #[serde(serialize_with = "respond::time")]
+    created_at: DateTime<Utc>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Author")]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum AuthorView {
+    User { id: UserId },
+    Agent { id: AgentId },
+    System,
+}
+
+/// What the API's description says of these.
+pub(crate) fn operations() -> Vec<Operation> {
+    const ALL: &str = "/api/v5/conversations";
+    const ONE: &str = "/api/v5/conversations/{id}";
+    const SAID: &str = "/api/v5/conversations/{id}/messages";
+    vec![
+        Operation::post(ALL, "createConversation", "Begins a conversation")
+            .takes::<NewConversation>()
+            .creates::<ConversationView<'static>>()
+            .tagged()
+            .once()
+            .leads_to("getConversation", "id", "/data/id")
+            .leads_to("say", "id", "/data/id")
+            .leads_to("listMessages", "id", "/data/id")
+            .leads_to("deleteConversation", "id", "/data/id"),
+        Operation::get(ALL, "listConversations", "Conversations of mine, newest first")
+            .query("session_id", openapi::id(), "Those that were begun in a session.")
+            .pages::<ConversationView<'static>>(),
+        Operation::get(ONE, "getConversation", "A conversation")
+            .gives::<ConversationView<'static>>()
+            .tagged(),
+        Operation::put(ONE, "putConversation", "Changes what it names of a conversation")
+            .merges::<Change>()
+            .gives::<ConversationView<'static>>()
+            .tagged(),
+        Operation::patch(ONE, "changeConversation", "Changes what it names of a conversation")
+            .merges::<Change>()
+            .gives::<ConversationView<'static>>()
+            .tagged(),
+        Operation::delete(ONE, "deleteConversation", "Deletes a conversation with its messages")
+            .gives_nothing()
+            .tagged(),
+        Operation::post(SAID, "say", "Says something")
+            .takes::<NewMessage>()
+            .creates::<MessageView<'static>>()
+            .once(),
+        Operation::get(SAID, "listMessages", "What was said, in order")
+            .query("order", json!({"enum": ["asc", "desc"]}), "`desc` is the newest first.")
+            .pages::<MessageView<'static>>(),
+    ]
+}
+
+/// `POST /conversations`: one of the caller's, begun in a session of theirs or in none.
+pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let new: NewConversation = request.json().await?;
+    let title = checked_title(&new.title.unwrap_or_default())?;
+    let (id, session_id, now) = (ConversationId::new(), new.session_id, app.clock.now());
+    let (once, device) = (Once::of(&request)?, device(&request));
+    once.run(&app, &caller, |tx, identity| {
+        let (app, device) = (&app, &device);
+        let conversation = Conversation {
+            id,
+            tenant_id: identity.tenant_id,
+            user_id: identity.user.id,
+            session_id,
+            title: title.clone(),
+            created_at: now,
+            updated_at: now,
+        };
+        async move {
+            if let Some(session) = session_id {
+                let found = load_owned_session(&tx, &identity, session).await;
+                found
+                    .map_err(|problem| problem.of_field("session_id", "is no session of yours"))?;
+            }
+            conversation.begin(&tx).await?;
+            let of = (Action::ConversationCreated, &id);
+            app.auth.audit(&tx, &identity, of, json!({}), device).await?;
+            let (location, tag) = (format!("/api/v5/conversations/{id}"), tag_of(&conversation)?);
+            Made::at(location, &ConversationView::from(&conversation), Some(&tag))
+        }
+    })
+    .await
+}
+
+/// `GET /conversations`: mine, newest first; `?session_id=` those of a session.
+pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let query = Query::of(&request)?;
+    let (limit, cursor) = (query.limit()?, query.cursor()?);
+    let session = query.parsed::<SessionId>("session_id")?;
+    let page = caller::run(&app, &caller, |tx, identity| {
+        let cursor = cursor.as_ref();
+        async move {
+            let (tenant, user) = (identity.tenant_id, identity.user.id);
+            let conversations = match session {
+                Some(session) => tx.scan(&Conversation::BY_SESSION, tenant, session),
+                None => tx.scan(&Conversation::BY_USER, tenant, user),
+            };
+            let mine = conversations.filter(format!("of {user}"), move |it| it.user_id == user);
+            mine.newest_first().page(limit, cursor).await.map_err(Problem::of_page)
+        }
+    })
+    .await?;
+    respond::page_of(&page, ConversationView::from)
+}
+
+/// `GET /conversations/{id}`.
+pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let conversation = caller::run(&app, &caller, |tx, identity| async move {
+        load_owned_conversation(&tx, &identity, id).await
+    })
+    .await?;
+    let tag = tag_of(&conversation)?;
+    conditions.read(respond::ok(&ConversationView::from(&conversation))?, &tag)
+}
+
+/// `PUT` and `PATCH /conversations/{id}`: its title.
+pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let Change { title } = request.json().await?;
+    let (title, now) = (title.check(|title| checked_title(&title))?, app.clock.now());
+    let conversation = caller::run(&app, &caller, |tx, identity| {
+        let (title, conditions) = (&title, &conditions);
+        async move {
+            let mut conversation = load_owned_conversation(&tx, &identity, id).await?;
+            conditions.require(Some(&tag_of(&conversation)?))?;
+            title.change_or_clear(&mut conversation.title);
+            conversation.updated_at = now;
+            tx.update(&conversation).await?;
+            Ok(conversation)
+        }
+    })
+    .await?;
+    tagged(respond::ok(&ConversationView::from(&conversation))?, &tag_of(&conversation)?)
+}
+
+/// `DELETE /conversations/{id}`: it is gone with the answer, and what was said in it soon after.
+pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let (conditions, device, now) = (&conditions, &device(&request), app.clock.now());
+    caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move {
+            let conversation = load_owned_conversation(&tx, &identity, id).await?;
+            conditions.require(Some(&tag_of(&conversation)?))?;
+            tx.delete_conversation(conversation.tenant_id, id, now).await?;
+            let of = (Action::ConversationDeleted, &id);
+            app.auth.audit(&tx, &identity, of, json!({}), device).await?;
+            Ok(())
+        }
+    })
+    .await?;
+    app.upkeep.complete_deletions();
+    Ok(respond::no_content())
+}
+
+/// `POST /conversations/{id}/messages`: says something, as the caller or as an agent of the tenant's.
+pub(crate) async fn say(app: Arc<App>, mut request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let conversation_id = request.parse_param("id")?;
+    let new: NewMessage = request.json().await?;
+    let content = new.content;
+    if !(1..=CONTENT_BYTES).contains(&content.len()) {
+        let message = format!("must be 1 to {CONTENT_BYTES} bytes long");
+        return Err(Problem::invalid_field("VALIDATION_FAILED", "content", &message));
+    }
+    let metadata = Value::Object(new.metadata.unwrap_or_default());
+    let metadata = checks::json("metadata", METADATA_BYTES, metadata)?;
+    let (id, now) = (MessageId::new(), app.clock.now());
+    let once = Once::of(&request)?;
+    once.run(&app, &caller, |tx, identity| {
+        let (content, metadata) = (content.clone(), metadata.clone());
+        async move {
+            load_owned_conversation(&tx, &identity, conversation_id).await?;
+            let tenant_id = identity.tenant_id;
+            let author = match new.agent_id {
+                None => Author::User(identity.user.id),
+                Some(agent) => {
+                    let field = Field::new("agent_id", "is no agent of this tenant");
+                    tx.get::<Agent>(tenant_id, agent)
+                        .await?
+                        .ok_or_else(|| Problem::validation(vec![field]))?;
+                    Author::Agent(agent)
+                }
+            };
+            let (created_at, updated_at) = (now, now);
+            let message = Message {
+                id,
+                tenant_id,
+                conversation_id,
+                author,
+                content,
+                metadata,
+                created_at,
+                updated_at,
+            };
+            message.say(&tx).await?;
+            let location = format!("/api/v5/conversations/{conversation_id}/messages");
+            Made::at(location, &MessageView::from(&message), None)
+        }
+    })
+    .await
+}
+
+/// `GET /conversations/{id}/messages`: in the order in which they were said, or `?order=desc`.
+pub(crate) async fn messages(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let id = request.parse_param("id")?;
+    let query = Query::of(&request)?;
+    let (limit, cursor) = (query.limit()?, query.cursor()?);
+    let order = query.parsed("order")?.map_or(Order::Ascending, |order| match order {
+        OrderName::Asc => Order::Ascending,
+        OrderName::Desc => Order::Descending,
+    });
+    let page = caller::run(&app, &caller, |tx, identity| {
+        let cursor = cursor.as_ref();
+        async move {
+            let conversation = load_owned_conversation(&tx, &identity, id).await?;
+            let said = tx.log::<Message>(conversation.tenant_id, id, ..);
+            said.order(order).page(limit, cursor).await.map_err(Problem::of_page)
+        }
+    })
+    .await?;
+    respond::page_of(&page, |logged| MessageView::from(&logged.record))
+}
+
+fn checked_title(title: &str) -> Result<String, Problem> {
+    checks::line("title", 0..=TITLE_CHARS, title)
+}
+
+fn tag_of(conversation: &Conversation) -> Result<Tag, Problem> {
+    Ok(Tag::of(conversation)?.modified(conversation.updated_at))
+}
+
+impl<'a> From<&'a Conversation> for ConversationView<'a> {
+    fn from(conversation: &'a Conversation) -> Self {
+        let Conversation { id, user_id, session_id, title, created_at, updated_at, .. } =
+            conversation;
+        Self {
+            id: *id,
+            title,
+            session_id: *session_id,
+            user_id: *user_id,
+            created_at: *created_at,
+            updated_at: *updated_at,
+        }
+    }
+}
+
+impl<'a> From<&'a Message> for MessageView<'a> {
+    fn from(message: &'a Message) -> Self {
+        let Message { id, conversation_id, author, content, metadata, created_at, .. } = message;
+        Self {
+            id: *id,
+            conversation_id: *conversation_id,
+            author: match *author {
+                Author::User(id) => AuthorView::User { id },
+                Author::Agent(id) => AuthorView::Agent { id },
+                Author::System => AuthorView::System,
+            },
+            content,
+            metadata: &metadata.0,
+            created_at: *created_at,
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! The sessions and conversations of a tenant's users, for its owners and admins.
+//!
+//! They are personal: an admin sees whose they are and what they are called, and nothing that is in them.
+//! Once their user is no member any more they are orphaned. Then an admin can take them over, give them to
+//! another member, or delete them, so that nothing occupies the tenant's quota out of reach.
+
+use std::{collections::HashMap, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use coditect_auth::{Action, Identity};
+use coditect_store::{
+    Cursor, Page, Scan, Transaction,
+    model::{
+        Conversation, ConversationId, Role, Session, SessionId, SessionType, TenantId, UserId,
+    },
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{auth::device, sessions::TypeName};
+use crate::{
+    extract::caller,
+    http::{HandlerResult, Query, Request, problem::Problem, respond},
+    openapi::{self, Operation},
+    state::App,
+};
+
+/// Conversations that one transaction transfers.
+const BATCH: usize = 100;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Transfer {
+    /// A member of the tenant.
+    #[serde(alias = "userId")]
+    user_id: UserId,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TenantSession")]
+struct SessionView<'a> {
+    id: SessionId,
+    name: &'a str,
+    #[serde(rename = "type")]
+    session_type: TypeName,
+    user_id: UserId,
+    /// Whether its user is no member any more.
+    orphaned: bool,
+    workspace_path: Option<&'a str>,
+    #[serde(serialize_with = "respond::time")]
+    created_at: DateTime<Utc>,
+    #[serde(serialize_with = "respond::time")]
+    updated_at: DateTime<Utc>,
+    #[serde(serialize_with = "respond::time")]
+    last_accessed_at: DateTime<Utc>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TenantConversation")]
+struct ConversationView<'a> {
+    id: ConversationId,
+    title: &'a str,
+    session_id: Option<SessionId>,
+    user_id: UserId,
+    /// Whether its user is no member any more.
+    orphaned: bool,
+    #[serde(serialize_with = "respond::time")]
+    created_at: DateTime<Utc>,
+    #[serde(serialize_with = "respond::time")]
+    updated_at: DateTime<Utc>,
+}
+
+/// What the API's description says of these.
+pub(crate) fn operations() -> Vec<Operation> {
+    const SESSIONS: &str = "/api/v5/tenant/sessions";
+    const CONVERSATIONS: &str = "/api/v5/tenant/conversations";
+    const TRANSFER: &str =
+        "For owners and admins, of an orphaned one: its user is no member any more.";
+    let list = |path, id, summary| {
+        Operation::get(path, id, summary)
+            .details("For owners and admins. A page may hold fewer than `limit`.")
+            .query("user", openapi::id(), "Those of this user.")
+            .query("orphaned", openapi::flag(), "Those whose user is no member any more.")
+    };
+    vec![
+        list(SESSIONS, "listTenantSessions", "List the sessions of the tenant, newest first")
+            .pages::<SessionView<'static>>(),
+        Operation::post(
+            "/api/v5/tenant/sessions/{id}/transfer",
+            "transferTenantSession",
+            "Transfer an orphaned session to a member",
+        )
+        .details(TRANSFER)
+        .takes::<Transfer>()
+        .gives::<SessionView<'static>>()
+        .fails(&[409]),
+        Operation::delete(
+            "/api/v5/tenant/sessions/{id}",
+            "deleteTenantSession",
+            "Delete an orphaned session",
+        )
+        .details(TRANSFER)
+        .gives_nothing()
+        .fails(&[409]),
+        list(
+            CONVERSATIONS,
+            "listTenantConversations",
+            "List the conversations of the tenant, newest first",
+        )
+        .pages::<ConversationView<'static>>(),
+        Operation::post(
+            "/api/v5/tenant/conversations/{id}/transfer",
+            "transferTenantConversation",
+            "Transfer an orphaned conversation to a member",
+        )
+        .details(TRANSFER)
+        .takes::<Transfer>()
+        .gives::<ConversationView<'static>>()
+        .fails(&[409]),
+        Operation::delete(
+            "/api/v5/tenant/conversations/{id}",
+            "deleteTenantConversation",
+            "Delete an orphaned conversation",
+        )
+        .details(TRANSFER)
+        .gives_nothing()
+        .fails(&[409]),
+    ]
+}
+
+/// The page that a list is asked for, and what of it.
+struct Wanted {
+    limit: usize,
+    cursor: Option<Cursor>,
+    user: Option<UserId>,
+    orphaned: bool,
+}
+
+impl Wanted {
+    fn of(request: &Request) -> Result<Self, Problem> {
+        let query = Query::of(request)?;
+        Ok(Self {
+            limit: query.limit()?,
+            cursor: query.cursor()?,
+            user: query.parsed("user")?,
+            orphaned: query.flag("orphaned")?,
+        })
+    }
+
+    /// Returns the page of `all`, with whether each record is orphaned; of orphaned ones only, if those
+    /// are wanted.
+    async fn page<E: Send>(
+        &self,
+        app: &App,
+        tx: &Transaction,
+        identity: &Identity,
+        (all, owner): (Scan<'_, E>, fn(&E) -> UserId),
+    ) -> Result<Page<(E, bool)>, Problem> {
+        identity.require_role(Role::Admin)?;
+        let page = all.newest_first().page(self.limit, self.cursor.as_ref()).await;
+        let Page { items, next, stopped } = page.map_err(Problem::of_page)?;
+        let mut members = HashMap::new();
+        for user in items.iter().map(owner) {
+            if let std::collections::hash_map::Entry::Vacant(entry) = members.entry(user) {
+                entry.insert(app.auth.is_member(tx, identity.tenant_id, user).await?);
+            }
+        }
+        let is_orphaned = |record: &E| !members.get(&owner(record)).copied().unwrap_or_default();
+        let items = items.into_iter().map(|record| {
+            let orphaned = is_orphaned(&record);
+            (record, orphaned)
+        });
+        let items = items.filter(|(_, orphaned)| *orphaned || !self.orphaned).collect();
+        Ok(Page { items, next, stopped })
+    }
+}
+
+/// `GET /tenant/sessions`: `?user=` those of a user, `?orphaned=true` those of former members.
+pub(crate) async fn sessions(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let wanted = Wanted::of(&request)?;
+    let page = caller::run(&app, &caller, |tx, identity| {
+        let (app, wanted) = (&app, &wanted);
+        async move {
+            let tenant = identity.tenant_id;
+            let all = match wanted.user {
+                Some(user) => tx.scan(&Session::BY_USER, tenant, user),
+                None => tx.list::<Session>(tenant),
+            };
+            wanted.page(app, &tx, &identity, (all, |session| session.user_id)).await
+        }
+    })
+    .await?;
+    respond::page_of(&page, |(session, orphaned)| SessionView::new(session, *orphaned))
+}
+
+/// `GET /tenant/conversations`: as [`sessions`].
+pub(crate) async fn conversations(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let wanted = Wanted::of(&request)?;
+    let page = caller::run(&app, &caller, |tx, identity| {
+        let (app, wanted) = (&app, &wanted);
+        async move {
+            let tenant = identity.tenant_id;
+            let all = match wanted.user {
+                Some(user) => tx.scan(&Conversation::BY_USER, tenant, user),
+                None => tx.list::<Conversation>(tenant),
+            };
+            wanted.page(app, &tx, &identity, (all, |conversation| conversation.user_id)).await
+        }
+    })
+    .await?;
+    respond::page_of(&page, |(conversation, orphaned)| {
+        ConversationView::new(conversation, *orphaned)
+    })
+}
+
+/// `POST /tenant/sessions/{id}/transfer`: with it go the conversations that its user began in it, and the
+/// one that it shows.
+pub(crate) async fn transfer_session(app: Arc<App>, mut request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let id: SessionId = request.parse_param("id")?;
+    let Transfer { user_id } = request.json().await?;
+    let (device, now) = (device(&request), app.clock.now());
+    let (session, before) = caller::run(&app, &caller, |tx, identity| {
+        let (app, device) = (&app, &device);
+        async move {
+            require_admin(&identity)?;
+            let session = tx.require::<Session>(identity.tenant_id, id).await?;
+            let before = session.user_id;
+            require_transferable(app, &tx, &identity, (before, user_id)).await?;
+            if before == user_id {
+                return Ok((session, before));
+            }
+            let session = Session { user_id, updated_at: now, ..session };
+            tx.update(&session).await?;
+            if let Some(shown) = session.conversation_id
+                && let Some(shown) = tx.get::<Conversation>(session.tenant_id, shown).await?
+                && shown.user_id == before
+            {
+                tx.update(&Conversation { user_id, ..shown }).await?;
+            }
+            let of = (Action::SessionTransferred, &id);
+            let details = json!({ "from": before, "to": user_id, "name": session.name });
+            app.auth.audit(&tx, &identity, of, details, device).await?;
+            Ok((session, before))
+        }
+    })
+    .await?;
+    if before != user_id {
+        transfer_conversations(&app, &session, before).await?;
+    }
+    respond::ok(&SessionView::new(&session, false))
+}
+
+/// Transfers the conversations that `before` began in a session to its user, a hundred in a transaction.
+/// Those that a crash leaves are orphaned still.
+async fn transfer_conversations(
+    app: &App,
+    session: &Session,
+    before: UserId,
+) -> Result<(), Problem> {
+    let (tenant, id, user_id) = (session.tenant_id, session.id, session.user_id);
+    let mut next: Option<Cursor> = None;
+    loop {
+        let after = next.as_ref();
+        let step = app.store.run_idempotent(|tx| async move {
+            let session = tx.get::<Session>(tenant, id).await?;
+            if session.is_none_or(|session| session.user_id != user_id) {
+                return Ok(None);
+            }
+            let begun = tx.scan(&Conversation::BY_SESSION, tenant, id).page(BATCH, after).await?;
+            for conversation in begun.items {
+                if conversation.user_id == before {
+                    tx.update(&Conversation { user_id, ..conversation }).await?;
+                }
+            }
+            Ok::<_, coditect_store::Error>(begun.next)
+        });
+        next = step.await?;
+        if next.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// `DELETE /tenant/sessions/{id}`: it is gone with the answer, and all that belongs to it soon after.
+pub(crate) async fn delete_session(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let id: SessionId = request.parse_param("id")?;
+    let (device, now) = (&device(&request), app.clock.now());
+    caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move {
+            require_admin(&identity)?;
+            let tenant = identity.tenant_id;
+            let session = tx.require::<Session>(tenant, id).await?;
+            require_orphaned(app, &tx, tenant, session.user_id).await?;
+            tx.delete_session(tenant, id, now).await?;
+            let details = json!({ "user": session.user_id, "name": session.name });
+            app.auth.audit(&tx, &identity, (Action::SessionDeleted, &id), details, device).await?;
+            Ok(())
+        }
+    })
+    .await?;
+    app.upkeep.complete_deletions();
+    Ok(respond::no_content())
+}
+
+/// `POST /tenant/conversations/{id}/transfer`.
+pub(crate) async fn transfer_conversation(app: Arc<App>, mut request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let id: ConversationId = request.parse_param("id")?;
+    let Transfer { user_id } = request.json().await?;
+    let (device, now) = (device(&request), app.clock.now());
+    let conversation = caller::run(&app, &caller, |tx, identity| {
+        let (app, device) = (&app, &device);
+        async move {
+            require_admin(&identity)?;
+            let conversation = tx.require::<Conversation>(identity.tenant_id, id).await?;
+            let before = conversation.user_id;
+            require_transferable(app, &tx, &identity, (before, user_id)).await?;
+            if before == user_id {
+                return Ok(conversation);
+            }
+            let conversation = Conversation { user_id, updated_at: now, ..conversation };
+            tx.update(&conversation).await?;
+            let of = (Action::ConversationTransferred, &id);
+            let details = json!({ "from": before, "to": user_id });
+            app.auth.audit(&tx, &identity, of, details, device).await?;
+            Ok(conversation)
+        }
+    })
+    .await?;
+    respond::ok(&ConversationView::new(&conversation, false))
+}
+
+/// `DELETE /tenant/conversations/{id}`: it is gone with the answer, and its messages soon after.
+pub(crate) async fn delete_conversation(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let id: ConversationId = request.parse_param("id")?;
+    let (device, now) = (&device(&request), app.clock.now());
+    caller::run(&app, &caller, |tx, identity| {
+        let app = &app;
+        async move {
+            require_admin(&identity)?;
+            let tenant = identity.tenant_id;
+            let conversation = tx.require::<Conversation>(tenant, id).await?;
+            require_orphaned(app, &tx, tenant, conversation.user_id).await?;
+            tx.delete_conversation(tenant, id, now).await?;
+            let (of, user) = ((Action::ConversationDeleted, &id), conversation.user_id);
+            app.auth.audit(&tx, &identity, of, json!({ "user": user }), device).await?;
+            Ok(())
+        }
+    })
+    .await?;
+    app.upkeep.complete_deletions();
+    Ok(respond::no_content())
+}
+
+/// Refuses who is no owner or admin, and a program.
+fn require_admin(identity: &Identity) -> Result<(), Problem> {
+    identity.session()?;
+    Ok(identity.require_role(Role::Admin)?)
+}
+
+/// Refuses a transfer from a member, unless it is to the same one, and one to a user who is no member.
+async fn require_transferable(
+    app: &App,
+    tx: &Transaction,
+    identity: &Identity,
+    (before, after): (UserId, UserId),
+) -> Result<(), Problem> {
+    if !app.auth.is_member(tx, identity.tenant_id, after).await? {
+        let message = "is no member of this tenant";
+        return Err(Problem::invalid_field("VALIDATION_FAILED", "user_id", message));
+    }
+    if before == after {
+        return Ok(());
+    }
+    require_orphaned(app, tx, identity.tenant_id, before).await
+}
+
+async fn require_orphaned(
+    app: &App,
+    tx: &Transaction,
+    tenant: TenantId,
+    user: UserId,
+) -> Result<(), Problem> {
+    if app.auth.is_member(tx, tenant, user).await? {
+        return Err(Problem::conflict("NOT_ORPHANED", "Its user is a member of this tenant."));
+    }
+    Ok(())
+}
+
+impl<'a> SessionView<'a> {
+    fn new(session: &'a Session, orphaned: bool) -> Self {
+        let Session { id, name, session_type, user_id, workspace_path, .. } = session;
+        let session_type: SessionType = *session_type;
+        Self {
+            id: *id,
+            name,
+            session_type: session_type.into(),
+            user_id: *user_id,
+            orphaned,
+            workspace_path: workspace_path.as_deref(),
+            created_at: session.created_at,
+            updated_at: session.updated_at,
+            last_accessed_at: session.last_accessed_at,
+        }
+    }
+}
+
+impl<'a> ConversationView<'a> {
+    fn new(conversation: &'a Conversation, orphaned: bool) -> Self {
+        let Conversation { id, title, session_id, user_id, .. } = conversation;
+        Self {
+            id: *id,
+            title,
+            session_id: *session_id,
+            user_id: *user_id,
+            orphaned,
+            created_at: conversation.created_at,
+            updated_at: conversation.updated_at,
+        }
+    }
+}

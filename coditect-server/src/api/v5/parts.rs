@@ -1,0 +1,212 @@
+//! The parts of a session's state, whoever reads and changes them: a request, or a socket.
+//!
+//! Each part has a version of its own, is read alone, and is written alone.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use coditect_store::{
+    Transaction,
+    model::{
+        EditorState, PartState, SecretRules, Session, SessionState, Setting, SettingScope,
+        TerminalState,
+    },
+};
+use serde_json::{Map, Value};
+
+use crate::{
+    extract::merge_patch,
+    http::{
+        conditions::Tag,
+        document,
+        problem::{Field, Problem},
+    },
+    websocket::Part,
+};
+
+/// The longest key, in bytes.
+const KEY_BYTES: usize = 200;
+/// The tenant's setting with patterns of secrets, which are added to the built-in rules.
+pub(super) const SECRET_PATTERNS: &str = "secret_patterns";
+/// The session's setting with the names of variables that are kept although they hold secrets.
+const KEPT_VARIABLES: &str = "kept_environment_vars";
+
+/// A part that is one document, which is read and written as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Document {
+    Editor,
+    Terminal,
+}
+
+/// Whether a body takes a part's place, or is merged into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    Replace,
+    Merge,
+}
+
+/// The secrets that are removed from a document before it is stored.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SecretFilter {
+    rules: SecretRules,
+    kept_variables: BTreeSet<String>,
+}
+
+/// A part as it is, in JSON, and which version of it that is: 0 before it was ever saved.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) json: Map<String, Value>,
+    pub(crate) version: u64,
+}
+
+impl Stored {
+    pub(crate) fn tag(&self) -> Tag {
+        Tag::new(self.version.to_string())
+    }
+
+    /// What becomes of it by `body`.
+    pub(crate) fn changed(&self, how: How, body: &Map<String, Value>) -> Map<String, Value> {
+        match how {
+            How::Replace => body.clone(),
+            How::Merge => {
+                let mut json = self.json.clone();
+                merge_patch::merge(&mut json, body);
+                json
+            }
+        }
+    }
+}
+
+impl Document {
+    /// Returns the document that `part` is; `None` of the memory, which has [entries](super::memory).
+    pub(crate) fn of(part: Part) -> Option<Self> {
+        match part {
+            Part::Editor => Some(Self::Editor),
+            Part::Terminal => Some(Self::Terminal),
+            Part::Memory => None,
+        }
+    }
+
+    /// Returns the part that it is.
+    pub(crate) fn part(self) -> Part {
+        match self {
+            Self::Editor => Part::Editor,
+            Self::Terminal => Part::Terminal,
+        }
+    }
+
+    /// It of `session`. It alone is read: who saves another part meanwhile is no conflict.
+    pub(crate) async fn read(self, tx: &Transaction, session: &Session) -> Result<Stored, Problem> {
+        let (tenant, id) = (session.tenant_id, session.id);
+        let saved = tx.get::<SessionState>(tenant, (id, self.part().key())).await?;
+        let version = saved.as_ref().map_or(0, |saved| saved.version);
+        let json = match (self, saved.map(|saved| saved.state)) {
+            (Self::Editor, None) => json_of(&PartState::Editor(EditorState::default()))?,
+            (Self::Terminal, None) => json_of(&PartState::Terminal(TerminalState::default()))?,
+            (_, Some(state)) => json_of(&state)?,
+        };
+        Ok(Stored { json, version })
+    }
+
+    /// Reads the secrets to be removed: the tenant's patterns beside the built-in rules, without the
+    /// variables that the session keeps. An editor's state has no such filter, and reads nothing.
+    ///
+    /// # Errors
+    ///
+    /// 422: the tenant's patterns cannot be used.
+    pub(crate) async fn secret_filter(
+        self,
+        tx: &Transaction,
+        session: &Session,
+    ) -> Result<SecretFilter, Problem> {
+        if self == Self::Editor {
+            return Ok(SecretFilter::default());
+        }
+        let key = (SettingScope::Tenant, SECRET_PATTERNS.to_owned());
+        let rules = match tx.get::<Setting>(session.tenant_id, key).await? {
+            Some(setting) => secret_rules(SECRET_PATTERNS, &setting.value.0)?,
+            None => SecretRules::default(),
+        };
+        let kept = session.settings.0[KEPT_VARIABLES].as_array().into_iter().flatten();
+        let kept_variables = kept.filter_map(|name| name.as_str().map(str::to_owned)).collect();
+        Ok(SecretFilter { rules, kept_variables })
+    }
+
+    /// Returns `json` as this document in the form that is stored, without the secrets that `filter`
+    /// detects.
+    ///
+    /// # Errors
+    ///
+    /// 422: `json` does not have the shape of this document.
+    pub(crate) fn parse(
+        self,
+        json: Map<String, Value>,
+        filter: &SecretFilter,
+    ) -> Result<Map<String, Value>, Problem> {
+        json_of(&self.state(&Value::Object(json), filter)?)
+    }
+
+    /// Stores `after`, which was [parsed](Self::parse).
+    pub(crate) async fn write(
+        self,
+        tx: &Transaction,
+        session: &Session,
+        (after, filter): (Map<String, Value>, &SecretFilter),
+        now: DateTime<Utc>,
+    ) -> Result<Stored, Problem> {
+        let (tenant, id) = (session.tenant_id, session.id);
+        let state = self.state(&Value::Object(after.clone()), filter)?;
+        let version = SessionState::save(tx, tenant, id, state, now).await?;
+        Ok(Stored { json: after, version })
+    }
+
+    fn state(self, json: &Value, filter: &SecretFilter) -> Result<PartState, Problem> {
+        match self {
+            Self::Editor => document::from_value::<EditorState>(json).map(PartState::Editor),
+            Self::Terminal => {
+                let SecretFilter { rules, kept_variables } = filter;
+                let state = TerminalState::from_json(json, rules, kept_variables);
+                // Read again for the path of the invalid field.
+                let state = state.map_err(|error| {
+                    let problem = document::from_value::<TerminalState>(json).err();
+                    problem.unwrap_or_else(|| Problem::internal(error))
+                })?;
+                Ok(PartState::Terminal(state))
+            }
+        }
+    }
+}
+
+/// Compiles a tenant's patterns of secrets, which are the field `field`.
+///
+/// # Errors
+///
+/// 422: a pattern is invalid, or there are too many.
+pub(super) fn secret_rules(field: &str, patterns: &Value) -> Result<SecretRules, Problem> {
+    SecretRules::with_patterns(patterns).map_err(|error| {
+        let dot = if error.path.is_empty() { "" } else { "." };
+        let field = format!("{field}{dot}{}", error.path);
+        Problem::invalid_field("VALIDATION_FAILED", &field, &error.reason)
+    })
+}
+
+fn json_of(state: &PartState) -> Result<Map<String, Value>, Problem> {
+    let json = match state {
+        PartState::Editor(state) => serde_json::to_value(state),
+        PartState::Terminal(state) => serde_json::to_value(state),
+        PartState::ActiveFiles(_) | PartState::Memory(_) => Ok(Value::Object(Map::new())),
+    };
+    match json.map_err(Problem::internal)? {
+        Value::Object(json) => Ok(json),
+        _ => Err(Problem::internal("a part of a session's state is no object")),
+    }
+}
+
+/// Refuses a key that is too long, or has none.
+pub(super) fn checked_key(key: &str) -> Result<(), Problem> {
+    if (1..=KEY_BYTES).contains(&key.len()) && !key.contains(char::is_control) {
+        return Ok(());
+    }
+    let message = format!("must be 1 to {KEY_BYTES} bytes long, without control characters");
+    Err(Problem::validation(vec![Field::new("key", message)]))
+}

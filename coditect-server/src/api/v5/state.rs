@@ -1,0 +1,481 @@
+//! What a session looked like: its editor, its terminals, its memory, and what clients keep with it.
+//!
+//! Each part is saved and tagged by itself, so that saving one, which is often, contends with nothing
+//! else. PUT replaces it, PATCH merges into it (RFC 7396); both honour `If-Match`.
+
+use std::sync::Arc;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use coditect_auth::Identity;
+use coditect_store::{
+    Transaction,
+    engine::VALUE_SIZE_LIMIT,
+    model::{
+        ActiveFiles, ClientState, EditorState, Session, SessionId, SessionState, SessionStates,
+        TerminalState,
+    },
+};
+use futures_util::future::try_join;
+use hyper::header::{self, HeaderValue};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value, json};
+
+use super::{
+    memory::{self, Reader},
+    owned::load_owned_session,
+    parts::{Document, How, checked_key},
+    sessions::SessionView,
+};
+pub(crate) use crate::memories::Memory;
+pub(crate) use crate::websocket::Part;
+use crate::{
+    extract::caller,
+    http::{
+        HandlerResult, Query, Request,
+        conditions::{Conditions, Tag, tagged},
+        output::Shared,
+        problem::{Field, Problem},
+        respond,
+    },
+    openapi::{self, Operation},
+    state::App,
+};
+
+/// The most keys that clients keep something under with a session.
+const MOST_KEPT: usize = 100;
+/// The most of a client's blobs that one request writes.
+const BATCH: usize = 50;
+
+const SECRETS: &str = "Secrets are not stored. A variable that holds one by its name or value is \
+    dropped, unless the session's setting `kept_environment_vars` lists it; in titles and commands \
+    each secret is replaced by `***`. The tenant's setting `secret_patterns` adds to the built-in \
+    rules.";
+
+/// All that a page needs to look as it did.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Restoration")]
+struct Restored<'a> {
+    session: SessionView<'a>,
+    editor_state: &'a EditorState,
+    terminal_state: &'a TerminalState,
+    active_files: ActiveFiles,
+    conversation_id: Option<coditect_store::model::ConversationId>,
+    client_state: Vec<KeyView<'a>>,
+    /// `null` stands for the memory, which is JSON already: see [`Restoration::pieces`].
+    #[schemars(with = "Map<String, Value>")]
+    session_memory: (),
+}
+
+/// A key that a client keeps something under.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "KeptKey")]
+struct KeyView<'a> {
+    key: &'a str,
+    version: u64,
+}
+
+/// A version of what a client keeps.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "KeptVersion")]
+struct SavedView<'a> {
+    key: &'a str,
+    version: u64,
+    size: usize,
+    #[serde(serialize_with = "respond::time")]
+    saved_at: DateTime<Utc>,
+}
+
+/// What agents remember: any JSON, by key.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(transparent)]
+#[expect(dead_code, reason = "it is only described: maps are read as they are")]
+#[schemars(rename = "Memory")]
+struct MemoryBody(
+    #[schemars(extend("propertyNames" = {
+        "minLength": 1, "maxLength": 200, "pattern": openapi::PLAIN,
+    }))]
+    Map<String, Value>,
+);
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Batch {
+    #[serde(default)]
+    put: Vec<BatchEntry>,
+    #[serde(default)]
+    delete: Vec<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct BatchEntry {
+    #[schemars(length(min = 1, max = 200), regex(pattern = openapi::PLAIN))]
+    key: String,
+    #[schemars(regex(pattern = openapi::BASE64))]
+    /// In Base64.
+    content: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "BatchResult")]
+struct BatchDone {
+    saved: Vec<BatchSaved>,
+    deleted: Vec<String>,
+}
+
+#[derive(Clone, Serialize, JsonSchema)]
+struct BatchSaved {
+    key: String,
+    version: u64,
+}
+
+impl<'a> From<&'a (String, u64)> for KeyView<'a> {
+    fn from((key, version): &'a (String, u64)) -> Self {
+        Self { key, version: *version }
+    }
+}
+
+/// All that a page needs to look as it did, as of one moment.
+pub(crate) struct Restoration {
+    session: Session,
+    states: SessionStates,
+    memory: Memory,
+    keys: Vec<(String, u64)>,
+}
+
+/// What the API's description says of these.
+pub(crate) fn operations() -> Vec<Operation> {
+    const KEPT: &str = "/api/v5/sessions/{id}/state/{key}";
+    let version = || json!({"type": "integer", "minimum": 1});
+    let mut operations = vec![
+        Operation::get(
+            "/api/v5/sessions/{id}/restore",
+            "restoreSession",
+            "All that a page load needs, as of one moment",
+        )
+        .gives::<Restored<'static>>(),
+        Operation::get("/api/v5/sessions/{id}/state", "listKept", "What clients keep, key by key")
+            .lists::<KeyView<'static>>(),
+        Operation::get(KEPT, "getKept", "The bytes that a client has kept")
+            .query("version", version(), "An older one of the last five.")
+            .gives_bytes(200)
+            .tagged(),
+        Operation::put(KEPT, "keep", "Keeps bytes, whatever they are")
+            .takes_bytes()
+            .gives::<SavedView<'static>>()
+            .tagged(),
+        Operation::delete(KEPT, "discardKept", "Removes a key with all its versions")
+            .gives_nothing()
+            .tagged(),
+        Operation::post(
+            "/api/v5/sessions/{id}/state:batch",
+            "keepSeveral",
+            "Keeps several, or none",
+        )
+        .takes::<Batch>()
+        .gives::<BatchDone>(),
+    ];
+    operations.extend(of_part::<EditorState>(
+        "/api/v5/sessions/{id}/editor",
+        ["getEditor", "putEditor", "changeEditor"],
+        "The editor's tabs",
+    ));
+    operations.extend(
+        of_part::<TerminalState>(
+            "/api/v5/sessions/{id}/terminal",
+            ["getTerminal", "putTerminal", "changeTerminal"],
+            "The terminals",
+        )
+        .map(|operation| operation.details(SECRETS)),
+    );
+    operations.extend(of_part::<MemoryBody>(
+        "/api/v5/sessions/{id}/memory",
+        ["getMemory", "putMemory", "changeMemory"],
+        "What agents remember",
+    ));
+    operations
+}
+
+fn of_part<T: JsonSchema + DeserializeOwned>(
+    path: &'static str,
+    [get, put, change]: [&'static str; 3],
+    what: &'static str,
+) -> [Operation; 3] {
+    [
+        Operation::get(path, get, what).gives::<T>().tagged(),
+        Operation::put(path, put, what).takes::<T>().gives::<T>().tagged(),
+        Operation::patch(path, change, what).merges_into::<T>().gives::<T>().tagged(),
+    ]
+}
+
+impl Restoration {
+    /// That of the caller's session `id`; 404 if they have none.
+    pub(crate) async fn of(
+        tx: &Transaction,
+        identity: &Identity,
+        id: SessionId,
+        reader: &Reader,
+    ) -> Result<Self, Problem> {
+        let session = load_owned_session(tx, identity, id).await?;
+        let states = SessionState::all(tx, session.tenant_id, session.id).await?;
+        let memory = reader.read(tx, &session, false).await?;
+        let keys = kept_keys(tx, &session).await?;
+        Ok(Self { session, states, memory, keys })
+    }
+
+    /// The session.
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Which version of `part` it has.
+    pub(crate) fn version(&self, part: Part) -> u64 {
+        let states = &self.states;
+        let version = match part {
+            Part::Editor => states.editor.as_ref().map(|saved| saved.version),
+            Part::Terminal => states.terminal.as_ref().map(|saved| saved.version),
+            Part::Memory => states.memory.as_ref().map(|saved| saved.version),
+        };
+        version.unwrap_or(0)
+    }
+
+    /// Returns the number of bytes of its pieces that are charged already.
+    pub(crate) fn shared(&self) -> Shared {
+        self.memory.shared()
+    }
+
+    /// Returns it in JSON, in pieces of which one is the memory.
+    pub(crate) fn pieces(&self) -> Result<[Bytes; 3], Problem> {
+        let (editor, terminal) = (EditorState::default(), TerminalState::default());
+        let editor = self.states.editor.as_ref().map_or(&editor, |saved| &saved.state);
+        let terminal = self.states.terminal.as_ref().map_or(&terminal, |saved| &saved.state);
+        let restored = Restored {
+            session: SessionView::from(&self.session),
+            editor_state: editor,
+            terminal_state: terminal,
+            active_files: editor.active_files(),
+            conversation_id: self.session.conversation_id,
+            client_state: self.keys.iter().map(KeyView::from).collect(),
+            session_memory: (),
+        };
+        let mut json = serde_json::to_vec(&restored).map_err(Problem::internal)?;
+        // In the place of the memory, which is the last member.
+        json.truncate(json.len() - "null}".len());
+        Ok([json.into(), self.memory.json(), Bytes::from_static(b"}")])
+    }
+}
+
+/// `GET /sessions/{id}/restore`.
+pub(crate) async fn restore(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let id = request.parse_param("id")?;
+    let restored = memory::run(&app, &caller, |tx, identity, reader| async move {
+        Restoration::of(&tx, &identity, id, &reader).await
+    })
+    .await?;
+    Ok(respond::ok_pieces(restored.pieces()?, restored.shared()))
+}
+
+/// `GET /sessions/{id}/editor` and `/terminal`.
+pub(crate) async fn show(app: Arc<App>, request: Request, part: Document) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let stored = caller::run(&app, &caller, |tx, identity| async move {
+        let session = load_owned_session(&tx, &identity, id).await?;
+        part.read(&tx, &session).await
+    })
+    .await?;
+    conditions.read(respond::ok(&stored.json)?, &stored.tag())
+}
+
+/// `PUT` and `PATCH` of the editor and the terminals.
+pub(crate) async fn save(
+    app: Arc<App>,
+    mut request: Request,
+    part: Document,
+    how: How,
+) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let body: Map<String, Value> = request.json().await?;
+    let now = app.clock.now();
+    let stored = caller::run(&app, &caller, |tx, identity| {
+        let (conditions, body) = (&conditions, &body);
+        async move {
+            let session = load_owned_session(&tx, &identity, id).await?;
+            let (before, filter) =
+                try_join(part.read(&tx, &session), part.secret_filter(&tx, &session)).await?;
+            conditions.require(Some(&before.tag()))?;
+            let after = part.parse(before.changed(how, body), &filter)?;
+            part.write(&tx, &session, (after, &filter), now).await
+        }
+    })
+    .await?;
+    tagged(respond::ok(&stored.json)?, &stored.tag())
+}
+
+/// `GET /sessions/{id}/state`: what clients keep with it, key by key.
+pub(crate) async fn list_kept(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let id = request.parse_param("id")?;
+    let keys = caller::run(&app, &caller, |tx, identity| async move {
+        let session = load_owned_session(&tx, &identity, id).await?;
+        kept_keys(&tx, &session).await
+    })
+    .await?;
+    respond::list(&keys, KeyView::from)
+}
+
+/// `GET /sessions/{id}/state/{key}`: the bytes that a client has kept; `?version=` an older one.
+pub(crate) async fn show_kept(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let key = request.param("key")?.to_owned();
+    let query = Query::of(&request)?;
+    let version = query.value("version").map(str::parse::<u64>).transpose();
+    let version = version.map_err(|_| Problem::not_found())?;
+    let kept = caller::run(&app, &caller, |tx, identity| {
+        let key = &key;
+        async move {
+            let session = load_owned_session(&tx, &identity, id).await?;
+            let (tenant, id) = (session.tenant_id, session.id);
+            let kept = match version {
+                None => ClientState::newest(&tx, tenant, id, key).await?,
+                Some(version) => tx.get::<ClientState>(tenant, (id, key.clone(), version)).await?,
+            };
+            kept.ok_or_else(Problem::not_found)
+        }
+    })
+    .await?;
+    let tag = tag_of_kept(kept.version, kept.saved_at);
+    let mut answer = hyper::Response::new(respond::full(kept.content));
+    let kind = HeaderValue::from_static("application/octet-stream");
+    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+    conditions.read(answer, &tag)
+}
+
+/// `PUT /sessions/{id}/state/{key}`: keeps the body's bytes, whatever they are.
+pub(crate) async fn keep(app: Arc<App>, mut request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let key = request.param("key")?.to_owned();
+    checked_key(&key)?;
+    let mut content = Vec::new();
+    while let Some(chunk) = request.next_chunk().await? {
+        if content.len() + chunk.len() > VALUE_SIZE_LIMIT {
+            return Err(Problem::payload_too_large(VALUE_SIZE_LIMIT));
+        }
+        content.extend_from_slice(&chunk);
+    }
+    let (now, quota) = (app.clock.now(), app.config.state_quota());
+    let version = caller::run(&app, &caller, |tx, identity| {
+        let (key, content, conditions) = (&key, content.clone(), &conditions);
+        let quota = &quota;
+        async move {
+            let session = load_owned_session(&tx, &identity, id).await?;
+            let (tenant, id) = (session.tenant_id, session.id);
+            let before = ClientState::newest(&tx, tenant, id, key).await?;
+            let tag = before.map(|before| tag_of_kept(before.version, before.saved_at));
+            conditions.require(tag.as_ref())?;
+            let (of, saved) = ((tenant, id), (key.as_str(), content));
+            let version = ClientState::save(&tx, of, saved, quota, now).await?;
+            if version == 1 {
+                require_room(&tx, &session).await?;
+            }
+            Ok(version)
+        }
+    })
+    .await?;
+    let view = SavedView { key: &key, version, size: content.len(), saved_at: now };
+    tagged(respond::ok(&view)?, &tag_of_kept(version, now))
+}
+
+/// `DELETE /sessions/{id}/state/{key}`: with all its versions.
+pub(crate) async fn discard(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let key = request.param("key")?.to_owned();
+    caller::run(&app, &caller, |tx, identity| {
+        let (key, conditions) = (&key, &conditions);
+        async move {
+            let session = load_owned_session(&tx, &identity, id).await?;
+            let (tenant, id) = (session.tenant_id, session.id);
+            let before = ClientState::newest(&tx, tenant, id, key).await?;
+            let before = before.ok_or_else(Problem::not_found)?;
+            conditions.require(Some(&tag_of_kept(before.version, before.saved_at)))?;
+            ClientState::discard(&tx, tenant, id, key).await?;
+            Ok(())
+        }
+    })
+    .await?;
+    Ok(respond::no_content())
+}
+
+/// `POST /sessions/{id}/state:batch`: several at once, all or none.
+pub(crate) async fn keep_several(app: Arc<App>, mut request: Request) -> HandlerResult {
+    let caller = caller::of(&app, &request).await?;
+    let id = request.parse_param("id")?;
+    let batch: Batch = request.json().await?;
+    if batch.put.len() + batch.delete.len() > BATCH {
+        let message = format!("a batch has at most {BATCH} keys");
+        return Err(Problem::validation(vec![Field::new("put", message)]));
+    }
+    let mut contents = Vec::new();
+    for (at, BatchEntry { key, content }) in batch.put.iter().enumerate() {
+        checked_key(key)?;
+        let content = BASE64_STANDARD.decode(content).map_err(|_| {
+            Problem::validation(vec![Field::new(format!("put[{at}].content"), "must be Base64")])
+        })?;
+        contents.push((key.clone(), content));
+    }
+    let (delete, now) = (&batch.delete, app.clock.now());
+    let quota = &app.config.state_quota();
+    let done = caller::run(&app, &caller, |tx, identity| {
+        let contents = &contents;
+        async move {
+            let session = load_owned_session(&tx, &identity, id).await?;
+            let (tenant, id) = (session.tenant_id, session.id);
+            let mut done = BatchDone { saved: Vec::new(), deleted: Vec::new() };
+            for (key, content) in contents {
+                let saved = (key.as_str(), content.clone());
+                let version = ClientState::save(&tx, (tenant, id), saved, quota, now).await?;
+                done.saved.push(BatchSaved { key: key.clone(), version });
+            }
+            if done.saved.iter().any(|saved| saved.version == 1) {
+                require_room(&tx, &session).await?;
+            }
+            for key in delete {
+                if ClientState::discard(&tx, tenant, id, key).await? {
+                    done.deleted.push(key.clone());
+                }
+            }
+            Ok(done)
+        }
+    })
+    .await?;
+    respond::ok(&done)
+}
+
+/// The keys that clients keep something under, and their newest versions. With one more than there may
+/// be, where there are.
+async fn kept_keys(tx: &Transaction, session: &Session) -> Result<Vec<(String, u64)>, Problem> {
+    let (tenant, session) = (session.tenant_id, session.id);
+    Ok(ClientState::keys(tx, tenant, session, None, MOST_KEPT + 1).await?)
+}
+
+/// Refuses more keys than there may be, once all are written.
+async fn require_room(tx: &Transaction, session: &Session) -> Result<(), Problem> {
+    if kept_keys(tx, session).await?.len() > MOST_KEPT {
+        let message = format!("A session keeps at most {MOST_KEPT} keys for its clients.");
+        return Err(Problem::too_large(message));
+    }
+    Ok(())
+}
+
+/// The tag of what a client has kept. Versions begin anew after a removal, so they do not do.
+fn tag_of_kept(version: u64, saved_at: DateTime<Utc>) -> Tag {
+    Tag::new(format!("{version}-{}", saved_at.timestamp_micros())).modified(saved_at)
+}

@@ -1,0 +1,109 @@
+//! Check: rows and indexes, then the file that they lie in.
+
+use std::path::{Path, PathBuf};
+
+use coditect_auth::text::escaped;
+use coditect_store::{
+    ErrorKind,
+    check::{Event, Report, Stage},
+    engine::{Database, FileState},
+};
+use indicatif::HumanCount;
+
+use super::{
+    Error, Outcome, open,
+    progress::{Progress, say},
+};
+use crate::cli::args::Check;
+
+/// Checks a store; each fault is a line on stdout.
+pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
+    if arguments.repair && arguments.place.may_have_store()? {
+        give_up_lost(arguments.place.folder()).await?;
+    }
+    let store = match open(&arguments.place).await {
+        Ok(store) => store,
+        Err(Error::Store(error)) if error.kind() == ErrorKind::Corrupt => {
+            Progress::new("checking", None).line(&error.to_string()).map_err(Error::Stdout)?;
+            return Ok(Outcome::Faulty);
+        }
+        Err(error) => return Err(error),
+    };
+    let check = if arguments.repair { store.check().repairing() } else { store.check() };
+    let mut progress = Progress::new("rows", None);
+    let mut unheard = None;
+    let report = check
+        .run(|event| match event {
+            Event::Progress(Stage::Rows, rows) => progress.rows(rows),
+            Event::Progress(Stage::Index(index), rows) => {
+                progress.turn_to(index);
+                progress.rows(rows);
+            }
+            Event::Found(finding) => {
+                if let Err(error) = progress.line(&escaped(&finding.to_string())) {
+                    unheard.get_or_insert(error);
+                }
+            }
+            _ => {}
+        })
+        .await;
+    unheard.map_or(Ok(()), Err).map_err(Error::Stdout)?;
+    let report = match report {
+        // What is left of the rows cannot be told apart; the file's pages are looked at all the same.
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            progress.line(&error.to_string()).map_err(Error::Stdout)?;
+            Report { faults: 1, ..Report::default() }
+        }
+        report => report?,
+    };
+    store.database().close().await;
+    drop(store);
+
+    let mut faults = report.faults;
+    if let Some(folder) = arguments.place.folder() {
+        progress.turn_to("pages");
+        if let Some(damage) = damage(folder.to_owned()).await? {
+            faults += 1;
+            progress.line(&damage).map_err(Error::Stdout)?;
+        }
+    }
+    drop(progress);
+    for index in &report.unbuilt {
+        say(&format!("index {index} is not built yet, and was not checked"));
+    }
+    let repaired = if arguments.repair {
+        format!(", {} repaired", HumanCount(report.repaired))
+    } else {
+        String::new()
+    };
+    say(&format!(
+        "checked {} rows: {} faults{repaired}",
+        HumanCount(report.rows),
+        HumanCount(faults)
+    ));
+    Ok(if faults == 0 { Outcome::Done } else { Outcome::Faulty })
+}
+
+/// Opens the way into a store whose log is damaged, and says what that costs.
+async fn give_up_lost(folder: Option<&Path>) -> Result<(), Error> {
+    let Some(folder) = folder.map(Path::to_owned) else { return Ok(()) };
+    let lost = tokio::task::spawn_blocking(move || Database::give_up_lost(folder)).await;
+    // A panic shows again when the store is opened.
+    if let Some(lost) = lost.unwrap_or(Ok(None))? {
+        say(&format!("the log was damaged, and is cut: {lost}; its files are kept in the folder"));
+    }
+    Ok(())
+}
+
+/// What is wrong with the file in `folder`.
+async fn damage(folder: PathBuf) -> Result<Option<String>, Error> {
+    let file = tokio::task::spawn_blocking(move || Database::check_file(folder)).await;
+    Ok(match file {
+        Ok(Ok(FileState::Sound)) => None,
+        Ok(Ok(FileState::Repaired)) => Some("the file was damaged, and was put right".to_owned()),
+        Ok(Ok(state)) => Some(format!("the file is in the state {state:?}")),
+        Ok(Err(error)) if error.kind() == ErrorKind::Corrupt => Some(error.to_string()),
+        Ok(Err(error)) => return Err(error.into()),
+        Err(_) => Some("the file cannot be read without a panic".to_owned()),
+    })
+}

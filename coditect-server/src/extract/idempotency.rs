@@ -1,0 +1,292 @@
+//! Requests that are done once, however often they come (`Idempotency-Key`).
+//!
+//! The answer is written in the transaction of what it answers: the one is there if and only if the
+//! other is. A key is a user's own, and good for 24 hours; another request with the same key is a
+//! mistake, and is told so. A request that failed has changed nothing, and may be tried again.
+//!
+//! An answer with a secret in it is not stored, since the secret is shown once: a repeated request is
+//! refused with 409 and the `Location` of the resource, which the client can delete and create again.
+
+use coditect_auth::Identity;
+use coditect_store::{Transaction, model::IdempotencyEntry};
+use hyper::{
+    HeaderMap, Response, StatusCode,
+    header::{self, HeaderName, HeaderValue},
+};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::caller::{self, Caller};
+use crate::{
+    http::{HandlerResult, Request, conditions::Tag, problem::Problem, respond},
+    state::App,
+};
+
+/// In which a client names a request.
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// In which it is told that the answer is one that was given before.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const TRUE: HeaderValue = HeaderValue::from_static("true");
+/// The longest key, in bytes.
+const KEY_BYTES: usize = 200;
+/// The longest answer that can be kept, in bytes.
+const ANSWER_BYTES: usize = 90_000;
+
+/// What a client calls a request, if anything.
+#[derive(Debug)]
+pub(crate) struct Once(Option<Named>);
+
+#[derive(Debug)]
+struct Named {
+    key: String,
+    /// The hash of all that was asked.
+    request: [u8; 32],
+}
+
+/// The answer to a request that made or changed something.
+pub(crate) struct Made {
+    status: StatusCode,
+    location: Option<String>,
+    etag: Option<String>,
+    body: Vec<u8>,
+    /// Whether the body has a secret in it, which is not stored.
+    is_secret: bool,
+}
+
+impl Made {
+    /// 201: `data` was created at `location`.
+    pub(crate) fn at(
+        location: String,
+        data: &impl Serialize,
+        tag: Option<&Tag>,
+    ) -> Result<Self, Problem> {
+        let made = Self::changed(data, tag)?;
+        Ok(Self { status: StatusCode::CREATED, location: Some(location), ..made })
+    }
+
+    /// 201: `data`, which has a secret in it, was created at `location`.
+    pub(crate) fn secret_at(location: String, data: &impl Serialize) -> Result<Self, Problem> {
+        Ok(Self { is_secret: true, ..Self::at(location, data, None)? })
+    }
+
+    /// 200: `data` was changed, or existed.
+    pub(crate) fn changed(data: &impl Serialize, tag: Option<&Tag>) -> Result<Self, Problem> {
+        let etag = tag.map(|tag| tag.as_str().to_owned());
+        let (status, body) = (StatusCode::OK, respond::success(data)?);
+        Ok(Self { status, location: None, etag, body, is_secret: false })
+    }
+
+    fn answer(self) -> HandlerResult {
+        let mut answer = Response::new(respond::full(self.body));
+        *answer.status_mut() = self.status;
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_TYPE, respond::JSON);
+        if let Some(location) = self.location {
+            let location = HeaderValue::from_str(&location).map_err(Problem::internal)?;
+            headers.insert(header::LOCATION, location);
+        }
+        if let Some(etag) = self.etag {
+            headers.insert(header::ETAG, Tag::new(etag).header()?);
+        }
+        Ok(answer)
+    }
+}
+
+impl Once {
+    /// What the client calls `request`, whose body was read.
+    ///
+    /// # Errors
+    ///
+    /// 400 if it is no name.
+    pub(crate) fn of(request: &Request) -> Result<Self, Problem> {
+        Self::of_hash(request, request.body_hash())
+    }
+
+    /// As [`of`](Self::of), of a request that is told from others by `content` rather than by its body,
+    /// because that has a password in it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`of`](Self::of).
+    pub(crate) fn of_content(request: &Request, content: &impl Serialize) -> Result<Self, Problem> {
+        let content = serde_json::to_vec(content).map_err(Problem::internal)?;
+        Self::of_hash(request, Sha256::digest(&content).into())
+    }
+
+    fn of_hash(request: &Request, content: [u8; 32]) -> Result<Self, Problem> {
+        let Some(key) = key(request.headers())? else { return Ok(Self(None)) };
+        let hash = Sha256::new()
+            .chain_update(request.method().as_str())
+            .chain_update([0])
+            .chain_update(request.uri().path())
+            .chain_update([0])
+            .chain_update(content);
+        Ok(Self(Some(Named { key, request: hash.finalize().into() })))
+    }
+
+    /// Does `work` for whoever calls, and answers with what it has made; or answers as before, if it was
+    /// done before.
+    pub(crate) async fn run<F, Fut>(&self, app: &App, caller: &Caller, work: F) -> HandlerResult
+    where
+        F: Fn(Transaction, Identity) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<Made, Problem>> + Send,
+    {
+        let work = |tx, identity| {
+            let made = work(tx, identity);
+            async move { Ok((made.await?, ())) }
+        };
+        self.run_with(app, caller, work).await?.0.answer()
+    }
+
+    /// As [`run`](Self::run), of work with a result of its own, which is `None` if the work was done
+    /// before.
+    pub(crate) async fn run_with<T, F, Fut>(
+        &self,
+        app: &App,
+        caller: &Caller,
+        work: F,
+    ) -> Result<(Outcome, Option<T>), Problem>
+    where
+        T: Send,
+        F: Fn(Transaction, Identity) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<(Made, T), Problem>> + Send,
+    {
+        caller::run(app, caller, |tx, identity| {
+            let work = &work;
+            async move {
+                if let Some(before) = self.before(app, &tx, &identity).await? {
+                    return Ok((before, None));
+                }
+                let (made, result) = work(tx.clone(), identity.clone()).await?;
+                Ok((self.keep(app, &tx, &identity, made).await?, Some(result)))
+            }
+        })
+        .await
+    }
+
+    /// Returns the outcome of this request if it was done before.
+    pub(crate) async fn before(
+        &self,
+        app: &App,
+        tx: &Transaction,
+        identity: &Identity,
+    ) -> Result<Option<Outcome>, Problem> {
+        let Some(named) = &self.0 else { return Ok(None) };
+        let made = named.before(app, tx, identity).await?;
+        Ok(made.map(|made| Outcome { made, is_replayed: true }))
+    }
+
+    /// Stores the answer to this request, which `tx` does.
+    pub(crate) async fn keep(
+        &self,
+        app: &App,
+        tx: &Transaction,
+        identity: &Identity,
+        made: Made,
+    ) -> Result<Outcome, Problem> {
+        if let Some(named) = &self.0 {
+            named.keep(app, tx, identity, &made).await?;
+        }
+        Ok(Outcome { made, is_replayed: false })
+    }
+}
+
+/// The answer to a request that may have been done before.
+pub(crate) struct Outcome {
+    made: Made,
+    is_replayed: bool,
+}
+
+impl Outcome {
+    /// Returns the response.
+    pub(crate) fn answer(self) -> HandlerResult {
+        let mut answer = self.made.answer()?;
+        if self.is_replayed {
+            answer.headers_mut().insert(REPLAYED, TRUE);
+        }
+        Ok(answer)
+    }
+}
+
+impl Named {
+    /// What was made by this request before, if it was.
+    async fn before(
+        &self,
+        app: &App,
+        tx: &Transaction,
+        identity: &Identity,
+    ) -> Result<Option<Made>, Problem> {
+        let of = (identity.user.id, self.key.clone());
+        let entry = tx.get::<IdempotencyEntry>(identity.tenant_id, of).await?;
+        let entry = entry.filter(|entry| entry.expires_at > app.clock.now());
+        let Some(entry) = entry else { return Ok(None) };
+        if entry.request != self.request {
+            let message = "This Idempotency-Key was used for another request.";
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "IDEMPOTENCY_KEY_REUSED",
+                message,
+            ));
+        }
+        let IdempotencyEntry { status, location, etag, body, .. } = entry;
+        if body.is_empty() {
+            return Err(shown_once(location));
+        }
+        let status = StatusCode::from_u16(status).map_err(Problem::internal)?;
+        Ok(Some(Made { status, location, etag, body, is_secret: false }))
+    }
+
+    async fn keep(
+        &self,
+        app: &App,
+        tx: &Transaction,
+        identity: &Identity,
+        made: &Made,
+    ) -> Result<(), Problem> {
+        if made.body.len() > ANSWER_BYTES {
+            return Err(Problem::too_large(
+                "This is too much for a request with an Idempotency-Key.",
+            ));
+        }
+        let now = app.clock.now();
+        let entry = IdempotencyEntry {
+            tenant_id: identity.tenant_id,
+            user_id: identity.user.id,
+            key: self.key.clone(),
+            request: self.request,
+            status: made.status.as_u16(),
+            location: made.location.clone(),
+            // No answer is empty but one that is not stored.
+            body: if made.is_secret { Vec::new() } else { made.body.clone() },
+            created_at: now,
+            expires_at: now + IdempotencyEntry::LIFE,
+            etag: made.etag.clone(),
+        };
+        Ok(tx.upsert(&entry).await?)
+    }
+}
+
+/// 409: the request was done, and the secret in its answer is not shown again.
+fn shown_once(location: Option<String>) -> Problem {
+    let message = "This request was done before, and its answer had a secret in it that is shown \
+                   once. If you do not have it, delete what is at Location and create another.";
+    let problem = Problem::conflict("SECRET_SHOWN_ONCE", message).with_header(REPLAYED, TRUE);
+    match location.and_then(|location| HeaderValue::from_str(&location).ok()) {
+        Some(location) => problem.with_header(header::LOCATION, location),
+        None => problem,
+    }
+}
+
+fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut keys = headers.get_all(KEY).iter();
+    let Some(key) = keys.next() else { return Ok(None) };
+    let text = key.to_str().ok().filter(|text| {
+        let is_sane = text.bytes().all(|byte| byte.is_ascii_graphic());
+        (1..=KEY_BYTES).contains(&text.len()) && is_sane && keys.next().is_none()
+    });
+    text.map(|text| Some(text.to_owned())).ok_or_else(|| {
+        let message =
+            format!("Idempotency-Key must be 1 to {KEY_BYTES} visible characters of ASCII, once.");
+        Problem::bad_request("INVALID_IDEMPOTENCY_KEY", message)
+    })
+}

@@ -1,0 +1,192 @@
+//! JSON Merge Patch (RFC 7396): of documents of any shape, and of records whose members are known.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use crate::http::problem::Problem;
+
+/// What a patch says of one member of a record: for `#[serde(default)]` fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Member<T> {
+    /// Nothing: it is missing from the patch.
+    #[default]
+    Keep,
+    /// That it goes: it is `null`.
+    Remove,
+    /// What it becomes.
+    Become(T),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Member<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let given = Option::deserialize(deserializer)?;
+        Ok(given.map_or(Self::Remove, Self::Become))
+    }
+}
+
+/// It may be missing, or `null`.
+impl<T: JsonSchema> JsonSchema for Member<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Option::<T>::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<Option<T>>()
+    }
+}
+
+impl<T> Member<T> {
+    /// The same, with the value that it becomes checked, or made something else.
+    pub(crate) fn check<U>(
+        self,
+        check: impl FnOnce(T) -> Result<U, Problem>,
+    ) -> Result<Member<U>, Problem> {
+        Ok(match self {
+            Self::Keep => Member::Keep,
+            Self::Remove => Member::Remove,
+            Self::Become(value) => Member::Become(check(value)?),
+        })
+    }
+
+    /// The same, of a member called `name` that every record has.
+    pub(crate) fn required(self, name: &str) -> Result<Self, Problem> {
+        match self {
+            Self::Remove => {
+                Err(Problem::invalid_field("VALIDATION_FAILED", name, "cannot be removed"))
+            }
+            other => Ok(other),
+        }
+    }
+}
+
+impl<T: Clone> Member<T> {
+    /// Changes a member that may be missing.
+    pub(crate) fn change(&self, member: &mut Option<T>) {
+        match self {
+            Self::Keep => {}
+            Self::Remove => *member = None,
+            Self::Become(value) => *member = Some(value.clone()),
+        }
+    }
+
+    /// Changes a [required](Self::required) member.
+    pub(crate) fn change_required(&self, member: &mut T) {
+        if let Self::Become(value) = self {
+            member.clone_from(value);
+        }
+    }
+}
+
+impl Member<String> {
+    /// Changes a text that is empty where it is missing.
+    pub(crate) fn change_or_clear(&self, text: &mut String) {
+        match self {
+            Self::Keep => {}
+            Self::Remove => text.clear(),
+            Self::Become(value) => text.clone_from(value),
+        }
+    }
+}
+
+impl Member<Map<String, Value>> {
+    /// Merges into a member that is an object.
+    pub(crate) fn merge_into(&self, object: &mut Value) {
+        match self {
+            Self::Keep => {}
+            Self::Remove => *object = Value::Object(Map::new()),
+            Self::Become(patch) => merge(as_object(object), patch),
+        }
+    }
+}
+
+/// Changes `target` as `patch` says: members that are `null` are removed, objects are merged, all
+/// else is replaced.
+pub(crate) fn apply(target: &mut Value, patch: &Value) {
+    match patch {
+        Value::Object(patch) => merge(as_object(target), patch),
+        other => target.clone_from(other),
+    }
+}
+
+/// The same, of two objects.
+pub(crate) fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
+    for (name, value) in patch {
+        if value.is_null() {
+            target.remove(name);
+        } else {
+            apply(target.entry(name.clone()).or_insert(Value::Null), value);
+        }
+    }
+}
+
+/// `value`, which becomes an empty object if it is none.
+fn as_object(value: &mut Value) -> &mut Map<String, Value> {
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    match value {
+        Value::Object(object) => object,
+        _ => unreachable!("it was made one"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_member_is_kept_removed_or_changed() {
+        #[derive(Deserialize)]
+        struct Patch {
+            #[serde(default)]
+            name: Member<String>,
+        }
+        let read = |patch| serde_json::from_value::<Patch>(patch).unwrap().name;
+        let mut name = Some("old".to_owned());
+        read(json!({})).change(&mut name);
+        assert_eq!(name.as_deref(), Some("old"));
+        read(json!({"name": "new"})).change(&mut name);
+        assert_eq!(name.as_deref(), Some("new"));
+        read(json!({"name": null})).change(&mut name);
+        assert_eq!(name, None);
+        assert!(read(json!({"name": null})).required("name").is_err());
+        assert!(serde_json::from_value::<Patch>(json!({"name": 7})).is_err());
+    }
+
+    #[test]
+    fn the_examples_of_the_rfc_come_out() {
+        for (mut original, patch, result) in [
+            (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),
+            (json!({"a": "b"}), json!({"a": null}), json!({})),
+            (json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"})),
+            (json!({"a": ["b"]}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": "c"}), json!({"a": ["b"]}), json!({"a": ["b"]})),
+            (
+                json!({"a": {"b": "c"}}),
+                json!({"a": {"b": "d", "c": null}}),
+                json!({"a": {"b": "d"}}),
+            ),
+            (json!({"a": [{"b": "c"}]}), json!({"a": [1]}), json!({"a": [1]})),
+            (json!(["a", "b"]), json!(["c", "d"]), json!(["c", "d"])),
+            (json!({"a": "b"}), json!(["c"]), json!(["c"])),
+            (json!({"a": "foo"}), json!(null), json!(null)),
+            (json!({"a": "foo"}), json!("bar"), json!("bar")),
+            (json!({"e": null}), json!({"a": 1}), json!({"e": null, "a": 1})),
+            (json!([1, 2]), json!({"a": "b", "c": null}), json!({"a": "b"})),
+            (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
+        ] {
+            apply(&mut original, &patch);
+            assert_eq!(original, result, "{patch}");
+        }
+    }
+}

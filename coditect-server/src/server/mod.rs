@@ -1,0 +1,358 @@
+//! The server: a socket, the connections it has accepted, and their orderly end.
+//!
+//! Connections are bounded; above the bound new ones wait in the system's queue. A connection's
+//! failure never reaches the others, and running out of file descriptors is waited out. Stopping
+//! is: no longer ready, no longer accepting, let run what runs for a bounded time, close the rest.
+
+mod background;
+#[cfg(unix)]
+mod descriptors;
+mod service;
+
+use std::{future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use coditect_store::{ErrorKind, RunError as _};
+use thiserror::Error;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::service::Service;
+#[cfg(unix)]
+use crate::admin::socket::Control;
+use crate::{
+    api::router::Routes,
+    config::Config,
+    frontend::{self, Frontend},
+    http::{
+        BodyLimits,
+        connection::{self, Respond as _},
+        output::Output,
+        tls::{self, Tls},
+        wire::Deadlines,
+    },
+    place::Place,
+    state::App,
+    telemetry,
+};
+
+/// The pauses after failures to accept, from the first to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a cluster is waited for before the server serves without it.
+const CLUSTER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why a server doesn't start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The limit on open files is too low.
+    #[error("not enough open files")]
+    Descriptors(#[source] io::Error),
+    /// The store or its keys cannot be used.
+    #[error("cannot start on the data in {place}")]
+    Open {
+        /// Where they are.
+        place: Box<Place>,
+        /// What is wrong with it.
+        source: Box<coditect_auth::Error>,
+    },
+    /// The folder that `--frontend` names is none.
+    #[error(transparent)]
+    Frontend(#[from] frontend::Error),
+    /// The certificate or its key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// Two routes contradict each other.
+    #[error("the route table contradicts itself")]
+    Routes(#[from] matchit::InsertError),
+}
+
+/// A server that has its socket and isn't answering yet.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    config: Config,
+    frontend: Arc<Frontend>,
+    service: Arc<Service>,
+    deadlines: Deadlines,
+    tls: Option<Tls>,
+    stopping: CancellationToken,
+    /// The operator's door, where there is one.
+    #[cfg(unix)]
+    control: Option<Control>,
+}
+
+impl Server {
+    /// Listens as `config` says, with all the routes there are. Connections wait until
+    /// [`run`](Self::run).
+    ///
+    /// # Errors
+    ///
+    /// The address is taken, or isn't this machine's.
+    pub async fn bind(config: Config) -> Result<Self, Error> {
+        Self::bind_with(config, Routes::all()?).await
+    }
+
+    /// The same with other routes: for tests, and for programs that have their own.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](Self::bind).
+    pub async fn bind_with(mut config: Config, routes: Routes) -> Result<Self, Error> {
+        #[cfg(unix)]
+        {
+            let reserved = descriptors::reserve(config.max_connections);
+            config.max_connections = reserved.map_err(Error::Descriptors)?;
+        }
+        let tls = Tls::open(config.tls_cert.as_deref(), config.tls_key.as_deref())?;
+        let address = config.listen;
+        let listening = async {
+            let listener = TcpListener::bind(address).await?;
+            let address = listener.local_addr()?;
+            Ok((listener, address))
+        };
+        let (listener, address) =
+            listening.await.map_err(|source| Error::Listen { address, source })?;
+        let deadlines = Deadlines {
+            header_timeout: config.header_timeout,
+            idle_timeout: config.idle_timeout,
+            stall_timeout: config.body_timeout,
+        };
+        let limits =
+            BodyLimits { json_limit_bytes: config.body_limit, stall_timeout: config.body_timeout };
+        let frontend = Arc::new(Frontend::open(config.frontend.as_deref())?);
+        let output =
+            Arc::new(Output::new(config.max_unread_responses, config.least_unread_responses()));
+        let service = Arc::new(Service::new(config.clone(), routes, limits, output));
+        let mut server = Self {
+            listener,
+            address,
+            config,
+            frontend,
+            service,
+            deadlines,
+            tls,
+            stopping: CancellationToken::new(),
+            #[cfg(unix)]
+            control: None,
+        };
+        server.open_at_once().await?;
+        Ok(server)
+    }
+
+    /// Opens the store. A cluster that does not answer now may later.
+    async fn open_at_once(&mut self) -> Result<(), Error> {
+        let opening = self.open();
+        let opened = if self.config.place.cluster_file.is_some() {
+            let Ok(opened) = timeout(CLUSTER_PATIENCE, opening).await else { return Ok(()) };
+            opened
+        } else {
+            opening.await
+        };
+        match opened {
+            Ok(app) => self.service.begin(app),
+            Err(error) if is_passing(&error) && self.config.place.cluster_file.is_some() => {
+                return Ok(());
+            }
+            Err(source) => {
+                let place = Box::new(self.config.place.clone());
+                return Err(Error::Open { place, source: Box::new(source) });
+            }
+        };
+        #[cfg(unix)]
+        if !self.config.ephemeral {
+            self.control = self.config.place.folder().and_then(control);
+        }
+        Ok(())
+    }
+
+    async fn open(&self) -> Result<Arc<App>, coditect_auth::Error> {
+        let (config, frontend) = (self.config.clone(), Arc::clone(&self.frontend));
+        let output = Arc::clone(self.service.output());
+        App::open(config, frontend, output, self.stopping.clone()).await.map(Arc::new)
+    }
+
+    /// The store's [`App`], as soon as there is one.
+    async fn opened(&self) -> Arc<App> {
+        if let Some(app) = self.service.app() {
+            return Arc::clone(app);
+        }
+        tracing::warn!(place = %self.config.place, "not ready: the store cannot be reached");
+        let mut told = String::new();
+        loop {
+            match self.open().await {
+                Ok(app) => {
+                    tracing::info!("ready: the store is there");
+                    return Arc::clone(self.service.begin(app));
+                }
+                Err(error) => {
+                    if error.to_string() != told {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "not ready");
+                    }
+                    told = error.to_string();
+                }
+            }
+            sleep(LONGEST_PAUSE).await;
+        }
+    }
+
+    /// Where it listens; the port is the real one.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The same as a URL says it.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// Serves until `stop` resolves, and then for as long as running requests need, at most the
+    /// configured time. When this returns, no connection is left and the store is closed.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        let connections = TaskTracker::new();
+        let severing = CancellationToken::new();
+        if let Some(tls) = self.tls.clone() {
+            let stopping = self.stopping.clone();
+            let keeping = tls.keep();
+            connections.spawn(async move { stopping.run_until_cancelled(keeping).await });
+        }
+        #[cfg(unix)]
+        let door = self.control.take();
+        let mut working = None;
+        let work = async {
+            let app = self.opened().await;
+            #[cfg(unix)]
+            if let Some(door) = door {
+                connections.spawn(door.serve(Arc::clone(&app)));
+            }
+            working = Some(tokio::spawn(background::run(app)));
+            future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = stop => {}
+            () = work => {}
+            () = self.accept_all(&connections, &severing) => {}
+        }
+        self.stopping.cancel();
+        drop(self.listener);
+        connections.close();
+        self.service.tasks().close();
+        let app = self.service.app();
+        let finished = async {
+            connections.wait().await;
+            self.service.tasks().wait().await;
+            if let Some(app) = app {
+                app.sockets.tasks().close();
+                app.sockets.tasks().wait().await;
+            }
+        };
+        if timeout(self.config.shutdown_timeout, finished).await.is_err() {
+            tracing::warn!(
+                connections = connections.len(),
+                requests = self.service.tasks().len(),
+                "stopping although not all is done"
+            );
+        }
+        severing.cancel();
+        connections.wait().await;
+        if let Some(working) = working {
+            // It has ended by itself, or by a panic that the log has told of.
+            let _ended = working.await;
+        }
+        if let Some(app) = app {
+            app.store.database().close().await;
+        }
+    }
+
+    async fn accept_all(&self, connections: &TaskTracker, severing: &CancellationToken) {
+        let permits = Arc::new(Semaphore::new(self.config.max_connections));
+        // The semaphore is never closed; were it, there would be nothing more to accept.
+        while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+            let (stream, peer) = accept(&self.listener).await;
+            let serving = connection::serve(
+                stream,
+                peer,
+                self.tls.clone(),
+                Arc::clone(&self.service),
+                self.deadlines,
+                self.stopping.clone(),
+            );
+            let severed = severing.clone();
+            connections.spawn(hold(permit, async move {
+                tokio::select! {
+                    () = serving => {}
+                    () = severed.cancelled() => {}
+                }
+            }));
+        }
+    }
+}
+
+/// Whether the store may be there later, as it is.
+fn is_passing(error: &coditect_auth::Error) -> bool {
+    let kind = error.store_error().map(coditect_store::Error::kind);
+    matches!(kind, Some(ErrorKind::Unavailable | ErrorKind::MaybeCommitted))
+}
+
+/// The operator's door in the data folder; a server without it serves all the same.
+#[cfg(unix)]
+fn control(data: &std::path::Path) -> Option<Control> {
+    let bound = Control::bind(data);
+    if let Err(error) = &bound {
+        tracing::warn!(%error, "no exports and backups while the server runs");
+    }
+    bound.ok()
+}
+
+/// Runs `connection`, and holds its permit and counts it meanwhile.
+async fn hold(permit: OwnedSemaphorePermit, connection: impl Future<Output = ()>) {
+    let connected = telemetry::connected();
+    connection.await;
+    drop(connected);
+    drop(permit);
+}
+
+/// The next connection. What fails is tried again: at once where it was the client's failure,
+/// after a growing pause where the system has nothing left to give.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // Small answers shouldn't wait for company. Without that they are only slower.
+                let _slower = stream.set_nodelay(true);
+                return (stream, peer);
+            }
+            Err(error) if is_the_clients(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}

@@ -1,0 +1,183 @@
+//! What is said over a socket, in JSON.
+
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::Part;
+use crate::http::{RequestId, document, problem::Problem};
+
+/// What a client says.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Said {
+    /// A change of a part.
+    Update(Update),
+    /// What it shows from now on.
+    Authenticate(Shown),
+    /// Whether anybody is there.
+    Ping,
+}
+
+/// A change of a part: a merge patch, with the client's number for it.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Update {
+    pub(crate) seq: u64,
+    pub(crate) part: Part,
+    pub(crate) patch: Map<String, Value>,
+}
+
+/// By what somebody goes on. Its `Debug` shows nothing of it.
+#[derive(PartialEq)]
+pub(crate) enum Shown {
+    Token(String),
+    Ticket(String),
+}
+
+impl std::fmt::Debug for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shown(redacted)")
+    }
+}
+
+/// A frame as JSON has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Frame {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    seq: Option<u64>,
+    #[serde(default)]
+    data: Option<Map<String, Value>>,
+    #[serde(default)]
+    token: Option<String>,
+    #[serde(default)]
+    ticket: Option<String>,
+}
+
+impl Said {
+    /// What `text` says.
+    ///
+    /// # Errors
+    ///
+    /// It is no JSON, or says nothing that is known here.
+    pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
+        let Frame { kind, seq, data, token, ticket } = document::parse(text.as_bytes())?;
+        let part = match kind.as_str() {
+            "editor.update" => Part::Editor,
+            "terminal.update" => Part::Terminal,
+            "memory.update" => Part::Memory,
+            "ping" => return Ok(Self::Ping),
+            "authenticate" => {
+                return match (token, ticket) {
+                    (Some(token), None) => Ok(Self::Authenticate(Shown::Token(token))),
+                    (None, Some(ticket)) => Ok(Self::Authenticate(Shown::Ticket(ticket))),
+                    _ => Err(bad("authenticate needs a token, or a ticket.")),
+                };
+            }
+            _ => return Err(bad("There is no frame of this type.")),
+        };
+        match (seq, data) {
+            (Some(seq @ 1..), Some(patch)) => Ok(Self::Update(Update { seq, part, patch })),
+            _ => Err(bad("An update needs a seq, from 1 on, and an object as its data.")),
+        }
+    }
+}
+
+fn bad(message: &str) -> Problem {
+    Problem::bad_request("BAD_FRAME", message)
+}
+
+/// Returns a message in pieces, of which `data` are some: what the state of a session is.
+pub(crate) fn restore(
+    client: &str,
+    seq: u64,
+    versions: &Value,
+    data: impl IntoIterator<Item = Bytes>,
+) -> Vec<Bytes> {
+    let head = json!({"type": "restore", "client": client, "seq": seq, "versions": versions});
+    with_data(&head, data)
+}
+
+/// Returns the object `head` with the member `data`, which is JSON already, in pieces.
+fn with_data(head: &Value, data: impl IntoIterator<Item = Bytes>) -> Vec<Bytes> {
+    let mut head = head.to_string();
+    head.truncate(head.len() - "}".len());
+    head.push_str(r#","data":"#);
+    let end = Bytes::from_static(b"}");
+    [Bytes::from(head)].into_iter().chain(data).chain([end]).collect()
+}
+
+pub(crate) fn ack(seq: u64, part: Part, version: u64) -> String {
+    json!({"type": "ack", "seq": seq, "part": part.name(), "version": version}).to_string()
+}
+
+/// Returns a message in pieces, as [`restore`] does.
+pub(crate) fn changed(part: Part, version: u64, data: Bytes) -> Vec<Bytes> {
+    let head = json!({"type": "changed", "part": part.name(), "version": version});
+    with_data(&head, [data])
+}
+
+/// What went wrong, with the update that it went wrong with, if it was one.
+pub(crate) fn error(seq: Option<u64>, problem: &Problem) -> String {
+    json!({"type": "error", "seq": seq, "error": problem.shown(&RequestId::new())}).to_string()
+}
+
+pub(crate) fn expiring(at: DateTime<Utc>) -> String {
+    json!({"type": "expiring", "expires_at": time(at)}).to_string()
+}
+
+pub(crate) fn authenticated(until: DateTime<Utc>) -> String {
+    json!({"type": "authenticated", "expires_at": time(until)}).to_string()
+}
+
+pub(crate) fn pong() -> String {
+    json!({"type": "pong"}).to_string()
+}
+
+fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_is_understood() {
+        let update = Said::parse(r#"{"type":"terminal.update","seq":7,"data":{"active":"a"}}"#);
+        let patch = json!({"active": "a"}).as_object().unwrap().clone();
+        let expected = Update { seq: 7, part: Part::Terminal, patch };
+        assert_eq!(update.unwrap(), Said::Update(expected));
+        assert_eq!(Said::parse(r#"{"type":"ping"}"#).unwrap(), Said::Ping);
+        let shown = Said::parse(r#"{"type":"authenticate","token":"t"}"#).unwrap();
+        assert_eq!(shown, Said::Authenticate(Shown::Token("t".into())));
+    }
+
+    #[test]
+    fn what_says_nothing_is_refused() {
+        for text in [
+            "",
+            "x",
+            "[]",
+            "{}",
+            "null",
+            r#"{"type":7}"#,
+            r#"{"type":"other"}"#,
+            r#"{"type":"editor.update"}"#,
+            r#"{"type":"editor.update","seq":0,"data":{}}"#,
+            r#"{"type":"editor.update","seq":-1,"data":{}}"#,
+            r#"{"type":"editor.update","seq":1,"data":[]}"#,
+            r#"{"type":"editor.update","seq":1,"seq":2,"data":{}}"#,
+            r#"{"type":"authenticate"}"#,
+            r#"{"type":"ping","more":1}"#,
+            r#"{"type":"editor.update","seq":1,"data":{"layout":18446744073709551616}}"#,
+            r#"{"type":"authenticate","token":"a","ticket":"b"}"#,
+        ] {
+            assert!(Said::parse(text).unwrap_err().status().is_client_error(), "{text}");
+        }
+        let deep = format!(r#"{{"type":"ping","x":{}1{}}}"#, "[".repeat(999), "]".repeat(999));
+        assert!(Said::parse(&deep).is_err());
+    }
+}
