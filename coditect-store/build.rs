@@ -7,8 +7,7 @@ use std::{
 };
 
 /// Where FoundationDB's packages put their library.
-const LIBRARY_FOLDERS: [&str; 5] =
-    ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "C:/Program Files/foundationdb/bin"];
+const LIBRARY_FOLDERS: [&str; 4] = ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -51,7 +50,6 @@ fn has_libclang() -> bool {
         "/usr/local/opt/llvm/lib",
         "/Library/Developer/CommandLineTools/usr/lib",
         "/Applications/Xcode.app/Contents/Developer/Toolchains/XcodeDefault.xctoolchain/usr/lib",
-        "C:/Program Files/LLVM/bin",
     ];
     folders.extend(usual.map(PathBuf::from));
     // Debian's are /usr/lib/llvm-14/lib, and /usr/lib/x86_64-linux-gnu.

@@ -18,6 +18,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
     prelude::BASE64_STANDARD,
 };
+use coditect_store::filesystem;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -90,7 +91,7 @@ pub(crate) fn successor_of(path: &Path) -> PathBuf {
 pub(crate) fn take_over(path: &Path) -> Result<(), Error> {
     let failed = |source| KeyError::MasterKeyFile { path: path.to_owned(), source };
     fs::rename(successor_of(path), path).map_err(failed)?;
-    Ok(sync_folder(path).map_err(failed)?)
+    Ok(filesystem::sync_name(path).map_err(failed)?)
 }
 
 fn load(path: &Path) -> Result<MasterKey, KeyError> {
@@ -103,24 +104,28 @@ fn load(path: &Path) -> Result<MasterKey, KeyError> {
     MasterKey::parse(&text)
 }
 
-/// Writes the key under a name of its own and then links it to its place, which fails if something is
-/// there: nobody ever sees half a key, and no key is ever overwritten.
+/// Writes the key under a name of its own and then renames it, which fails if something is there: no
+/// reader ever sees half a key, and no key is ever overwritten.
 fn create(path: &Path, key: &MasterKey) -> Result<(), KeyError> {
     let failed = |source| KeyError::MasterKeyFile { path: path.to_owned(), source };
     let draft = draft_of(path);
-    let written = write(&draft, key).and_then(|()| match fs::hard_link(&draft, path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        linked => linked,
-    });
-    let removed = fs::remove_file(&draft);
-    written.and(removed).map_err(failed)?;
-    sync_folder(path).map_err(failed)
+    let written = write(&draft, key).and_then(|()| filesystem::rename_new(&draft, path));
+    match written {
+        Ok(()) => {}
+        Err(error) => {
+            let removed = fs::remove_file(&draft);
+            if error.kind() != io::ErrorKind::AlreadyExists {
+                return Err(failed(error));
+            }
+            removed.map_err(failed)?;
+        }
+    }
+    filesystem::sync_name(path).map_err(failed)
 }
 
 fn write(draft: &Path, key: &MasterKey) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
-    #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(draft)?;
     let mut text = Zeroizing::new(BASE64_STANDARD.encode(key.expose()));
@@ -136,33 +141,12 @@ fn draft_of(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Makes the new name itself durable.
-#[cfg(unix)]
-fn sync_folder(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
-    }
-}
-
-/// A folder cannot be opened as a file here; the system keeps names durable itself.
-#[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
-    Ok(())
-}
-
 /// Group access is left to the operator: mounted secrets often come that way.
-#[cfg(unix)]
 fn refuse_exposed(path: &Path, metadata: &fs::Metadata) -> Result<(), KeyError> {
     let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
     if mode & 0o007 != 0 {
         return Err(KeyError::MasterKeyExposed { path: path.to_owned(), mode });
     }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn refuse_exposed(_: &Path, _: &fs::Metadata) -> Result<(), KeyError> {
     Ok(())
 }
 
@@ -226,7 +210,6 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
-    #[cfg(unix)]
     #[test]
     fn the_file_is_its_owners_alone() {
         use std::os::unix::fs::PermissionsExt as _;
@@ -236,7 +219,6 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
     }
 
-    #[cfg(unix)]
     #[test]
     fn a_file_that_everybody_can_read_is_refused() {
         use std::os::unix::fs::PermissionsExt as _;

@@ -106,7 +106,6 @@ fn told(error: &dyn Error) -> String {
 }
 
 /// Resolves at the first SIGTERM or SIGINT after this call.
-#[cfg(unix)]
 fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
 
@@ -116,16 +115,6 @@ fn stop_signal() -> io::Result<impl Future<Output = ()>> {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
-        }
-    })
-}
-
-/// Resolves at the first Ctrl-C after the future is first polled.
-#[cfg(not(unix))]
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
-    Ok(async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
         }
     })
 }

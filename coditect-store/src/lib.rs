@@ -11,6 +11,7 @@
 //!   keyspace     names, tuples, ranges
 //!   retry        retries, and unknown outcomes
 //!   engine       ordered bytes, strictly serializable
+//!   filesystem   durable names of files beside a store
 //! ```
 //!
 //! Each knows those below it only, except that scopes know a tenant's id. A program opens a
@@ -80,6 +81,12 @@
 
 #![cfg_attr(not(feature = "fdb"), forbid(unsafe_code))]
 
+#[cfg(not(unix))]
+compile_error!(
+    "Coditect runs on Unix (Linux, macOS) only: the store needs file locks, positional writes, and folders that \
+     can be synced. Windows is not supported; use WSL or a container there"
+);
+
 pub mod archive;
 mod batch;
 pub mod check;
@@ -87,6 +94,7 @@ mod clock;
 pub mod engine;
 pub mod entity;
 mod error;
+pub mod filesystem;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

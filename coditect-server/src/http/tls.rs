@@ -201,13 +201,11 @@ fn load(certificate: &Path, key: &Path, provider: &Arc<CryptoProvider>) -> Resul
     Ok(Loaded { certified: Arc::new(certified), hash: hash.into() })
 }
 
-/// SIGHUP, where there is one.
+/// SIGHUP, unless it cannot be caught.
 struct Hangup {
-    #[cfg(unix)]
     signal: Option<tokio::signal::unix::Signal>,
 }
 
-#[cfg(unix)]
 impl Hangup {
     fn new() -> Self {
         use tokio::signal::unix::{SignalKind, signal};
@@ -223,17 +221,6 @@ impl Hangup {
         if told.is_none() {
             std::future::pending::<()>().await;
         }
-    }
-}
-
-#[cfg(not(unix))]
-impl Hangup {
-    fn new() -> Self {
-        Self {}
-    }
-
-    async fn told(&mut self) {
-        std::future::pending().await
     }
 }
 

@@ -42,6 +42,7 @@ pub(crate) use codes::{is_passing, may_be_in_flight};
 pub use embedded::Options;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use embedded::fuzzing::{database_file, log_segment};
+pub(crate) use embedded::names;
 pub use faults::{Fault, Faults};
 pub use limits::{KEY_SIZE_LIMIT, LIFETIME, TRANSACTION_SIZE_LIMIT, VALUE_SIZE_LIMIT, WATCH_LIMIT};
 pub(crate) use limits::{conflict, maybe_committed};

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use coditect_store::filesystem;
 use tokio::fs::File;
 
 use super::Error;
@@ -38,7 +39,6 @@ impl Target {
         let draft = path.with_file_name(name);
         let mut options = fs::OpenOptions::new();
         options.read(true).write(true).create_new(true);
-        #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = match options.open(&draft) {
             // One that an earlier process of this number left behind.
@@ -66,19 +66,15 @@ impl Target {
         self.sync().await?;
         let Self { path, draft, file } = self;
         drop(file);
-        let linked = match fs::hard_link(&draft.0, &path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
-            // A file system without links.
-            Err(_) => {
+        let renamed = match filesystem::rename_new(&draft.0, &path) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 refuse_existing(&path)?;
                 fs::rename(&draft.0, &path)
             }
-            Ok(()) => Ok(()),
+            outcome => outcome,
         };
-        linked.map_err(of(&path))?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let synced = fs::File::open(folder.unwrap_or(Path::new("."))).and_then(|at| at.sync_all());
-        synced.map_err(of(&path))
+        renamed.map_err(of(&path))?;
+        filesystem::sync_name(&path).map_err(of(&path))
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     fmt, fs,
     io::{self, ErrorKind as Io},
     num::NonZeroU64,
-    os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
@@ -18,6 +18,8 @@ use std::{
     },
     time::{Duration, Instant},
 };
+
+use super::names::{Calls, SYSTEM};
 
 /// A flat set of named files.
 pub(super) trait Disk: fmt::Debug + Send + Sync {
@@ -120,22 +122,30 @@ pub(super) fn read_all(file: &dyn File, bytes: &mut Vec<u8>) -> io::Result<()> {
 pub(super) struct Folder {
     path: PathBuf,
     pace: Arc<Pace>,
+    calls: Calls,
 }
 
 impl Folder {
-    /// The folder at `path`, which is made if it is not there, with those that it lies in.
+    /// Returns the folder at `path`, after creating it and its missing ancestors.
     pub(super) fn make(path: &Path) -> io::Result<Self> {
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true);
-        builder.mode(0o700);
-        builder.create(path)?;
-        path.parent().map_or(Ok(()), sync_folder)?;
-        Ok(Self::at(path))
+        Self::make_with(path, SYSTEM)
     }
 
-    /// The folder at `path`, whether it is there or not.
+    /// As [`make`](Self::make), with other system calls.
+    pub(super) fn make_with(path: &Path, calls: Calls) -> io::Result<Self> {
+        Ok(Self { path: calls.create_folder(path)?, pace: Arc::default(), calls })
+    }
+
+    /// Returns the folder at `path`, whether it exists or not.
     pub(super) fn at(path: &Path) -> Self {
-        Self { path: path.to_owned(), pace: Arc::default() }
+        let resolved = fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+        let path = resolved.unwrap_or_else(|_| path.to_owned());
+        Self { path, pace: Arc::default(), calls: SYSTEM }
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_calls(&mut self, calls: Calls) {
+        self.calls = calls;
     }
 
     fn file(&self, file: fs::File) -> Arc<dyn File> {
@@ -176,8 +186,7 @@ impl Disk for Folder {
     }
 
     fn publish(&self, draft: &str, name: &str) -> io::Result<()> {
-        fs::hard_link(self.path.join(draft), self.path.join(name))?;
-        fs::remove_file(self.path.join(draft))
+        self.calls.rename_new(&self.path.join(draft), &self.path.join(name))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -185,17 +194,12 @@ impl Disk for Folder {
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        sync_folder(&self.path)
+        self.calls.sync_folder(&self.path)
     }
 
     fn is_slow(&self) -> bool {
         self.pace.is_slow()
     }
-}
-
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    fs::File::open(folder)?.sync_all()
 }
 
 #[derive(Debug)]

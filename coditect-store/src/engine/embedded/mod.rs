@@ -22,6 +22,7 @@ mod database_reads;
 mod disk;
 mod layer;
 mod log;
+pub(crate) mod names;
 mod ranges;
 mod read_your_writes;
 mod reads;
