@@ -84,6 +84,10 @@ pub struct Check {
     /// Correct index entries and counters that disagree with their records. Nothing else is changed.
     #[arg(long)]
     pub repair: bool,
+    /// Open a store whose log is damaged or incomplete, as it was before the gap. Later commits are lost;
+    /// the remaining files of the log are kept under other names. Restore a backup instead if there is one.
+    #[arg(long, requires = "repair")]
+    pub accept_data_loss: bool,
 }
 
 /// What to show.

@@ -559,6 +559,48 @@ async fn a_check_that_finds_faults_exits_with_three_and_names_each() {
 }
 
 #[tokio::test]
+async fn store_without_its_log_is_refused_until_the_loss_is_accepted() {
+    if folder::is_about_the_folder() {
+        return;
+    }
+    let folder = Folder::new();
+    filled(folder.path(), 20).await;
+    let store = Store::open(folder::database(folder.path())).await.unwrap();
+    let tx = store.begin();
+    tx.engine().set(&store.root().key(&("after".to_owned(),)), b"x");
+    tx.commit().await.unwrap();
+    // The folder as a kill leaves it.
+    let killed = Folder::new();
+    let is_log = |name: &str| name.starts_with("log-");
+    for name in names(folder.path()) {
+        fs::copy(folder.path().join(&name), killed.path().join(&name)).unwrap();
+    }
+    store.database().close().await;
+    let logs = names(killed.path()).into_iter().filter(|name| is_log(name));
+    logs.for_each(|name| fs::remove_file(killed.path().join(name)).unwrap());
+
+    let error = refused(program(&["--listen", "127.0.0.1:0"], killed.path())).await.stderr;
+    assert!(error.contains("of the log is missing"), "{error}");
+    for arguments in [&[][..], &["--repair"]] {
+        let (code, found, errors) = ended(verb("check", killed.path(), arguments)).await;
+        assert_eq!(code, 3, "{errors}");
+        assert!(found.contains("of the log is missing"), "{found}");
+        assert!(found.contains("check --repair --accept-data-loss"), "{found}");
+    }
+    assert!(!names(killed.path()).iter().any(|name| is_log(name)), "a log was made");
+    let accepted = ["--repair", "--accept-data-loss"];
+    let (code, _, errors) = ended(verb("check", killed.path(), &accepted)).await;
+    assert_eq!(code, 0, "{errors}");
+    assert!(errors.contains("is missing"), "{errors}");
+    succeeds(verb("check", killed.path(), &[])).await;
+
+    fs::remove_file(folder.path().join("store.redb")).unwrap();
+    let (code, found, errors) = ended(verb("check", folder.path(), &[])).await;
+    assert_eq!(code, 3, "{errors}");
+    assert!(found.contains("store.redb is missing"), "{found}");
+}
+
+#[tokio::test]
 async fn an_inspection_shows_what_there_is_and_no_secret() {
     if folder::is_about_the_folder() {
         return;

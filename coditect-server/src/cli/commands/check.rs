@@ -18,8 +18,8 @@ use crate::cli::args::Check;
 
 /// Checks a store; each fault is a line on stdout.
 pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
-    if arguments.repair && arguments.place.may_have_store()? {
-        give_up_lost(arguments.place.folder()).await?;
+    if arguments.accept_data_loss && arguments.place.may_have_store()? {
+        truncate_log(arguments.place.folder()).await?;
     }
     let store = match open(&arguments.place).await {
         Ok(store) => store,
@@ -84,13 +84,16 @@ pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
     Ok(if faults == 0 { Outcome::Done } else { Outcome::Faulty })
 }
 
-/// Opens the way into a store whose log is damaged, and says what that costs.
-async fn give_up_lost(folder: Option<&Path>) -> Result<(), Error> {
+/// Truncates an incomplete log, so that the store can be opened, and reports the loss.
+async fn truncate_log(folder: Option<&Path>) -> Result<(), Error> {
     let Some(folder) = folder.map(Path::to_owned) else { return Ok(()) };
     let lost = tokio::task::spawn_blocking(move || Database::give_up_lost(folder)).await;
     // A panic shows again when the store is opened.
     if let Some(lost) = lost.unwrap_or(Ok(None))? {
-        say(&format!("the log was damaged, and is cut: {lost}; its files are kept in the folder"));
+        say(&format!(
+            "the log was incomplete, and is truncated: {lost}; its files are kept in the folder as \
+             log-*.wal.damaged-*"
+        ));
     }
     Ok(())
 }

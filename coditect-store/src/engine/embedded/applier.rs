@@ -19,7 +19,7 @@ use super::{
         queue::UnboundedSender,
     },
 };
-use crate::{Result, telemetry};
+use crate::{Error, Result, telemetry};
 
 /// How long what was committed waits for more before it is moved.
 const IDLE: Duration = Duration::from_secs(5);
@@ -35,6 +35,8 @@ pub(super) struct Turn {
     pub(super) reached: Applied,
     /// Where it lies meanwhile.
     pub(super) ground: Arc<Ground>,
+    /// Whether nothing is committed after it: a clean shutdown.
+    pub(super) is_last: bool,
 }
 
 /// How far it is.
@@ -46,8 +48,8 @@ pub(super) struct Progress {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The version up to which the B-tree has everything.
-    applied: u64,
+    /// The first segment of the log that the B-tree file requires.
+    segment: u64,
     /// What is on its way, in bytes of memory.
     on_its_way: Option<usize>,
     /// How long the B-tree took for a byte lately, in seconds.
@@ -75,9 +77,9 @@ impl Progress {
         self.moved.notify_all();
     }
 
-    fn end(&self, applied: u64, took: Duration) {
+    fn end(&self, segment: u64, took: Duration) {
         let mut state = self.state();
-        state.applied = applied;
+        state.segment = segment;
         if let Some(bytes) = state.on_its_way.take().and_then(|bytes| u32::try_from(bytes).ok()) {
             state.seconds_per_byte = took.as_secs_f64() / f64::from(bytes.max(1));
         }
@@ -85,8 +87,9 @@ impl Progress {
         self.moved.notify_all();
     }
 
-    pub(super) fn applied(&self) -> u64 {
-        self.state().applied
+    /// Returns the number of the first segment of the log that the B-tree file requires.
+    pub(super) fn first_segment(&self) -> u64 {
+        self.state().segment
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -119,6 +122,8 @@ pub(super) struct Applier {
     pub(super) sequencer: UnboundedSender<Request>,
     /// How far the last attempt would have come, if it found no space.
     pub(super) failed: Option<Applied>,
+    /// The segment that the B-tree file has to require before anything is committed, until it does.
+    pub(super) unrequired: Option<u64>,
 }
 
 impl Applier {
@@ -131,6 +136,9 @@ impl Applier {
             let turn = match turns.recv_timeout(idle) {
                 Ok(turn) => turn,
                 Err(RecvTimeoutError::Timeout) => {
+                    if let Err(error) = self.require_log() {
+                        return self.fail(error);
+                    }
                     let _ = self.sequencer.send(Request::Turn);
                     continue;
                 }
@@ -138,16 +146,7 @@ impl Applier {
             };
             let written = match self.apply(turn) {
                 Ok(written) => written,
-                Err(error) => {
-                    // The log has everything; only the B-tree can't be written to.
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "the store's file cannot be written"
-                    );
-                    self.board.fail(Arc::new(error));
-                    let _ = self.sequencer.send(Request::Failed);
-                    return;
-                }
+                Err(error) => return self.fail(error),
             };
             self.board.space.set_tree_full(written == Written::NoSpace);
             if written == Written::NoSpace {
@@ -156,13 +155,36 @@ impl Applier {
         }
     }
 
+    /// Closes the engine: the log has everything, but the B-tree file cannot be written.
+    fn fail(&self, error: Error) {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the B-tree file cannot be written"
+        );
+        self.board.fail(Arc::new(error));
+        let _ = self.sequencer.send(Request::Failed);
+    }
+
+    /// Has the B-tree file require the log, if it does not yet and there is space for that now: commits
+    /// are admitted then.
+    fn require_log(&mut self) -> Result<()> {
+        let Some(segment) = self.unrequired else { return Ok(()) };
+        // A checkpoint since then has recorded the log, maybe from a later segment on.
+        let is_required = !self.storage.recorded().is_clean;
+        if is_required || self.storage.require_log(segment)? == Written::Durably {
+            self.unrequired = None;
+            self.board.space.set_log_unrequired(false);
+        }
+        Ok(())
+    }
+
     fn apply(&mut self, turn: Turn) -> Result<Written> {
-        let Turn { layer, reached, ground } = turn;
+        let Turn { layer, reached, ground, is_last } = turn;
         let started = Instant::now();
         let written = if self.storage.has_space(&layer, KEPT_BYTES) {
-            self.storage.apply(&layer, reached)?
+            self.storage.apply(&layer, reached, is_last)?
         } else {
-            self.apply_in_slices(&layer, reached, &ground)?
+            self.apply_in_slices(&layer, reached, &ground, is_last)?
         };
         self.board.space.restore_reserve();
         self.failed = (written == Written::NoSpace).then_some(reached);
@@ -172,7 +194,7 @@ impl Applier {
         ground.settle(self.storage.snapshot()?);
         let took = started.elapsed();
         telemetry::applied(layer.bytes(), took);
-        self.progress.end(reached.version, took);
+        self.progress.end(reached.segment, took);
         Ok(written)
     }
 
@@ -183,6 +205,7 @@ impl Applier {
         layer: &Layer,
         reached: Applied,
         ground: &Ground,
+        is_last: bool,
     ) -> Result<Written> {
         let space = &self.board.space;
         // Nothing came in since that frees anything.
@@ -201,6 +224,6 @@ impl Applier {
             ground.rebase(self.storage.snapshot()?);
         }
         space.release_reserve();
-        self.storage.apply(&Layer::default(), reached)
+        self.storage.apply(&Layer::default(), reached, is_last)
     }
 }

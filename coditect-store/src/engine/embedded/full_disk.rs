@@ -3,14 +3,18 @@
 //! with `CODITECT_OUTAGE_STEP=1`), and on real file systems where this may mount them.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use super::{
+    disk::File,
     faulty::{Fault, Faulty, Unsynced},
     outages::{database, step},
     *,
@@ -173,6 +177,102 @@ async fn reads_and_watches_continue_without_space() {
     let keys: Vec<_> =
         rows.iter().map(|row| row.key.as_slice()).filter(|k| *k != b"small").collect();
     assert_eq!(keys, [b"after".as_slice(), b"deleted"]);
+}
+
+/// Memory in which the B-tree file finds no space while it is full.
+#[derive(Clone, Debug, Default)]
+struct FullForTree(Arc<Memory>, Arc<AtomicBool>);
+
+impl Disk for FullForTree {
+    fn names(&self) -> io::Result<Vec<String>> {
+        self.0.names()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let file = self.0.open(name)?;
+        let is_tree = name == "store.redb";
+        Ok(if is_tree { Arc::new(FullFile(file, Arc::clone(&self.1))) } else { file })
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        self.0.create(name)
+    }
+
+    fn publish(&self, draft: &str, name: &str) -> io::Result<()> {
+        self.0.publish(draft, name)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        self.0.sync_names()
+    }
+}
+
+#[derive(Debug)]
+struct FullFile(Arc<dyn File>, Arc<AtomicBool>);
+
+impl FullFile {
+    fn check(&self) -> io::Result<()> {
+        if self.1.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+impl File for FullFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.check()?;
+        self.0.write(offset, bytes)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn allocate(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.check()?;
+        self.0.allocate(offset, length)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_committed_while_the_b_tree_file_cannot_require_the_log() {
+    let disk = FullForTree::default();
+    let first = database(Arc::new(disk.clone())).unwrap();
+    commit(&first, 1).await.unwrap();
+    first.close().await;
+    drop(first);
+    disk.1.store(true, Ordering::SeqCst);
+    let again = database(Arc::new(disk.clone())).unwrap();
+    assert_eq!(seen(&again).await, 1);
+    assert_no_space(&commit(&again, 2).await.unwrap_err());
+    // Nor is a deletion, although it frees more than it takes.
+    let tx = again.begin();
+    tx.clear_range(b"", b"\xff");
+    assert_no_space(&tx.commit().await.unwrap_err());
+    assert_no_space(&again.check_open().unwrap_err());
+    disk.1.store(false, Ordering::SeqCst);
+    commit_in_time(&again, 2).await;
+    assert_eq!(seen(&again).await, 2);
+    let killed = Memory::default();
+    let mut bytes = Vec::new();
+    disk::read_all(&*disk.0.open("store.redb").unwrap(), &mut bytes).unwrap();
+    killed.create("store.redb").unwrap().write(0, &bytes).unwrap();
+    let error = database(Arc::new(killed)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "the log was not required: {error}");
 }
 
 /// A file system of its own, unmounted in the end.

@@ -181,11 +181,13 @@ fn base(in_btree: u32) -> Base {
     // On opening, what the log alone has goes to the B-tree.
     drop(opened(Arc::clone(&disk)).unwrap());
     // Written here, so that nothing moves it on in the background.
-    let storage = Storage::open(&*disk, CACHE_BYTES).unwrap();
-    let (store, applied) = (storage.store(), storage.applied());
+    let mut storage = Storage::open(&*disk, CACHE_BYTES).unwrap();
+    let recorded = storage.recorded();
+    let applied = recorded.applied;
+    let replayed = log::replay(&*disk, recorded, |_| {}).unwrap();
+    let mut log = Log::new(Arc::clone(&disk), recorded.store, replayed, CACHE_BYTES);
+    storage.require_log(log.first_segment().unwrap()).unwrap();
     drop(storage);
-    let replayed = log::replay(&*disk, store, applied, |_| {}).unwrap();
-    let mut log = Log::new(Arc::clone(&disk), store, replayed, CACHE_BYTES);
     for n in in_btree + 1..=COMMITS {
         let rows = written(n);
         let changes = rows.iter().map(|(key, value)| Change::Set { key, value }).collect();

@@ -207,20 +207,26 @@ impl Embedded {
             recovery::recover(&*disk, &mut storage, &board.space, bytes, false)?;
         replayed.make_durable()?;
         board.space.keep(Reserve::new(Arc::clone(&disk)));
-        let reached = replayed.reached;
-        let log = Log::new(Arc::clone(&disk), storage.store(), replayed, options.overlay_bytes);
+        let mut reached = replayed.reached;
+        let store = storage.recorded().store;
+        let mut log = Log::new(Arc::clone(&disk), store, replayed, options.overlay_bytes);
+        let unrequired = recovery::require_log(&mut storage, &mut log, &board.space)?;
 
         let progress = Arc::new(Progress::default());
         let (queue, requests) = queue::unbounded_channel();
         let (turns, turned) = mpsc::channel();
         let (batches, prepared) = mpsc::channel();
         let tree = storage.snapshot()?;
-        let is_all = storage.applied() == reached;
+        let is_all = storage.applied().version == reached.version;
+        if is_all {
+            reached = storage.applied();
+        }
         let ground = Arc::new(Ground::new((!is_all).then(|| layer.clone()), tree));
         if !is_all {
             progress.begin(layer.bytes());
             // It is there until the end.
-            let _ = turns.send(Turn { layer, reached, ground: Arc::clone(&ground) });
+            let ground = Arc::clone(&ground);
+            let _ = turns.send(Turn { layer, reached, ground, is_last: false });
         }
         let snapshot = Snapshot { active: Layer::default(), ground };
         board.publish(Published::new(reached.version, snapshot.clone()));
@@ -232,6 +238,7 @@ impl Embedded {
             progress: Arc::clone(&progress),
             sequencer: queue.clone(),
             failed: None,
+            unrequired,
         };
         let alarm = Alarm::new(&board, &queue);
         let applying = move || alarm.watch(|| applier.run(&turned));
@@ -297,11 +304,12 @@ impl Embedded {
         Ok(is_sound)
     }
 
-    /// Gives up what follows something that is missing from the log in `folder`, and tells what that
-    /// was: what comes before it is moved to the B-tree, the log's files are kept under other names.
+    /// Gives up the commits that follow a gap in the log in `folder`, and returns a description of them:
+    /// those before it are moved to the B-tree, and the log's files are kept under other names.
     pub(super) fn give_up_lost(folder: &Path) -> Result<Option<String>> {
         let disk = Folder::at(folder);
         if !Storage::is_on(&disk)? {
+            storage::refuse_orphaned_log(&disk)?;
             let message = format!("there is no store in {}", folder.display());
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
@@ -309,7 +317,8 @@ impl Embedded {
         let space = Space::new(disk.folder());
         let (replayed, layer) = recovery::recover(&disk, &mut storage, &space, REPAIR_BYTES, true)?;
         if replayed.lost.is_some() {
-            if storage.apply(&layer, replayed.reached)? == Written::NoSpace {
+            // Before the files are renamed: what they have would be gone with a crash in between.
+            if storage.apply(&layer, replayed.reached, true)? == Written::NoSpace {
                 return Err(space.error());
             }
             replayed.put_aside(&disk)?;
@@ -317,8 +326,14 @@ impl Embedded {
         Ok(replayed.lost.map(|lost| lost.to_string()))
     }
 
+    /// Returns whether there is a store in `folder`. Fails if only its log is there.
     pub(super) fn is_in(folder: &Path) -> Result<bool> {
-        Storage::is_on(&Folder::at(folder))
+        let disk = Folder::at(folder);
+        let is_there = Storage::is_on(&disk)?;
+        if !is_there && folder.exists() {
+            storage::refuse_orphaned_log(&disk)?;
+        }
+        Ok(is_there)
     }
 
     pub(super) fn view(&self) -> Result<Held> {

@@ -1,7 +1,8 @@
-//! Whatever the disk does, and whenever the power goes: what is found afterwards is what the first so
-//! many commits made, those that were acknowledged among them; or it is refused, if the disk lied.
+//! Failures of the disk and of the power at every operation: afterwards the store has exactly the first n
+//! commits, all acknowledged ones among them; it is refused if the disk acknowledged syncs falsely, or if
+//! files of the log with acknowledged commits are missing.
 //!
-//! A few of the points are tried; all of them with
+//! A few of the operations are tried; all of them with
 //!
 //! ```text
 //! CODITECT_OUTAGE_STEP=1 cargo test -p coditect-store --lib outages
@@ -22,9 +23,17 @@ const COMMITS: u32 = 30;
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
+/// Memory for recent commits that is so little that all but the last are moved to the B-tree, in bytes.
+const LITTLE: usize = 1 << 12;
+/// The same, which no checkpoint frees before the end: all commits stay in several segments of the log.
+const MUCH: usize = 64 << 20;
+
 pub(super) fn database(disk: Arc<dyn Disk>) -> Result<Database> {
-    // So little that all but the last commits are moved to the B-tree.
-    let options = Options { overlay_bytes: 1 << 12, ..Options::default() };
+    database_with(disk, LITTLE)
+}
+
+fn database_with(disk: Arc<dyn Disk>, overlay_bytes: usize) -> Result<Database> {
+    let options = Options { overlay_bytes, ..Options::default() };
     Embedded::start("memory", disk, &options).map(|engine| Database::of(Engine::Embedded(engine)))
 }
 
@@ -57,8 +66,11 @@ impl Target for crate::engine::Transaction {
 fn act(n: u32, target: &mut impl Target) {
     let [.., low] = n.to_be_bytes();
     target.set(b"last", &n.to_be_bytes());
-    target
-        .set(&[b'k', low], &n.to_le_bytes().repeat(if n.is_multiple_of(3) { 20_000 } else { 50 }));
+    let value = n.to_le_bytes().repeat(if n.is_multiple_of(3) { 20_000 } else { 50 });
+    target.set(&[b'k', low], &value);
+    if n.is_multiple_of(6) {
+        (0..4).for_each(|part| target.set(&[b'l', low, part], &value));
+    }
     if n.is_multiple_of(7) {
         target.clear_range(&[b'k', low - 5], &[b'k', low - 2]);
     }
@@ -71,9 +83,10 @@ fn after(commits: u32) -> Rows {
     rows
 }
 
-/// Commits until one fails or all are done; how many were acknowledged.
-async fn run(disk: &Faulty) -> u32 {
-    let Ok(database) = database(Arc::new(disk.clone())) else { return 0 };
+/// Commits until one fails or all are done, and returns the number of acknowledged commits.
+async fn run(disk: &Faulty, overlay_bytes: usize) -> u32 {
+    let disk = Arc::new(disk.clone());
+    let Ok(database) = database_with(disk, overlay_bytes) else { return 0 };
     let mut acknowledged = 0;
     for n in 1..=COMMITS {
         let mut tx = database.begin();
@@ -85,6 +98,41 @@ async fn run(disk: &Faulty) -> u32 {
     }
     drop(database);
     acknowledged
+}
+
+/// Returns a copy of `disk` without the files that `is_missing`.
+fn copy_without(disk: &Memory, is_missing: impl Fn(&str) -> bool) -> Memory {
+    let (copy, mut bytes) = (Memory::default(), Vec::new());
+    for name in disk.names().unwrap().iter().filter(|name| !is_missing(name)) {
+        disk::read_all(&*disk.open(name).unwrap(), &mut bytes).unwrap();
+        copy.create(name).unwrap().write(0, &bytes).unwrap();
+    }
+    copy
+}
+
+/// Removes each file of the log on `disk`, and all of them, and checks that no acknowledged commit is
+/// lost unnoticed. Returns the number of refusals.
+async fn remove_log_files(disk: &Memory, acknowledged: u32, what: &str) -> u32 {
+    let mut names = disk.names().unwrap();
+    names.retain(|name| log::is_segment(name));
+    let all = [names.clone()].into_iter();
+    let mut refused = 0;
+    for missing in names.iter().map(|name| vec![name.clone()]).chain(all) {
+        let is_missing = |name: &str| missing.iter().any(|missing| missing == name);
+        match found(copy_without(disk, is_missing)).await {
+            Ok(found) => {
+                assert!(
+                    (acknowledged..=acknowledged + 1).contains(&found),
+                    "{found} of {acknowledged} are there without {missing:?}; {what}"
+                );
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}, {missing:?}: {error:?}");
+                refused += 1;
+            }
+        }
+    }
+    refused
 }
 
 /// How many commits are found.
@@ -111,33 +159,55 @@ async fn seen(database: &Database) -> Result<u32> {
 
 #[tokio::test]
 async fn whatever_the_disk_does_what_was_acknowledged_is_there_and_nothing_by_half() {
-    try_all().await;
+    try_all(LITTLE).await;
 }
 
 /// The client leads the sequencer here.
 #[tokio::test(flavor = "multi_thread")]
 async fn nor_is_it_otherwise_for_a_client_that_writes_itself() {
-    try_all().await;
+    try_all(LITTLE).await;
+}
+
+#[tokio::test]
+async fn nor_is_it_otherwise_while_all_commits_are_in_the_log_alone() {
+    try_all(MUCH).await;
+}
+
+#[tokio::test]
+async fn after_a_clean_shutdown_the_b_tree_file_alone_has_all_commits() {
+    for overlay_bytes in [LITTLE, MUCH] {
+        let disk = Faulty::new(None);
+        assert_eq!(run(&disk, overlay_bytes).await, COMMITS);
+        for unsynced in [Unsynced::Kept, Unsynced::Dropped] {
+            let disk = disk.after_power_loss(unsynced);
+            let alone = copy_without(&disk, |name| name != "store.redb");
+            assert_eq!(found(alone).await.unwrap(), COMMITS);
+        }
+    }
 }
 
 pub(super) fn step() -> u64 {
     env::var("CODITECT_OUTAGE_STEP").map_or(STEP, |step| step.parse().unwrap())
 }
 
-async fn try_all() {
+async fn try_all(overlay_bytes: usize) {
     let step = step();
     let sound = Faulty::new(None);
-    assert_eq!(run(&sound).await, COMMITS);
+    assert_eq!(run(&sound, overlay_bytes).await, COMMITS);
     let operations = sound.operations();
     assert!(operations > 100, "{operations} operations");
-    let (mut lost_by_lies, mut refused) = (0, 0);
+    let (mut lost_by_lies, mut refused, mut incomplete) = (0, 0, 0);
     for (n, fault) in [Fault::Stop, Fault::Tear, Fault::Full, Fault::Lie].into_iter().enumerate() {
         for at in (n as u64..operations).step_by(usize::try_from(step).unwrap()) {
             let disk = Faulty::new(Some((at, fault)));
-            let acknowledged = run(&disk).await;
+            let acknowledged = run(&disk, overlay_bytes).await;
             for unsynced in [Unsynced::Kept, Unsynced::Dropped, Unsynced::Mixed] {
                 let what = format!("{fault:?} at {at} of {operations}, unsynced {unsynced:?}");
-                match found(disk.after_power_loss(unsynced)).await {
+                let after = disk.after_power_loss(unsynced);
+                if fault != Fault::Lie && (step == 1 || unsynced != Unsynced::Mixed) {
+                    incomplete += remove_log_files(&after, acknowledged, &what).await;
+                }
+                match found(after).await {
                     Ok(found) if fault == Fault::Lie && unsynced != Unsynced::Kept => {
                         lost_by_lies += u32::from(found < acknowledged);
                     }
@@ -157,17 +227,18 @@ async fn try_all() {
         }
     }
     assert!(lost_by_lies + refused > 0, "a disk that lies loses something: is it one?");
+    assert!(incomplete > 0, "no missing file of the log was noticed");
 }
 
 /// A killed program leaves in the system's cache what it wrote last and did not sync.
 #[tokio::test]
 async fn what_is_seen_after_a_restart_is_there_when_the_power_goes_then() {
     let sound = Faulty::new(None);
-    assert_eq!(run(&sound).await, COMMITS);
+    assert_eq!(run(&sound, LITTLE).await, COMMITS);
     let mut unacknowledged = 0;
     for at in (0..sound.operations()).step_by(usize::try_from(step().min(7)).unwrap()) {
         let disk = Faulty::new(Some((at, Fault::Stop)));
-        let acknowledged = run(&disk).await;
+        let acknowledged = run(&disk, LITTLE).await;
         disk.repair();
         let again = database(Arc::new(disk.clone())).unwrap();
         let seen = seen(&again).await.unwrap();
@@ -179,6 +250,48 @@ async fn what_is_seen_after_a_restart_is_there_when_the_power_goes_then() {
         drop(again);
     }
     assert!(unacknowledged > 0, "none was written, and not synced");
+}
+
+/// A killed program may leave the name of a new segment in the system's cache, too.
+#[tokio::test]
+async fn new_segments_are_named_durably_after_a_kill_at_every_operation() {
+    async fn fill(disk: &Faulty) {
+        let Ok(database) = database_with(Arc::new(disk.clone()), MUCH) else { return };
+        for n in 0..14_u8 {
+            let tx = database.begin();
+            tx.set(&[b'f', n], &vec![n; 90_000]);
+            if tx.commit().await.is_err() {
+                break;
+            }
+        }
+    }
+    let sound = Faulty::new(None);
+    fill(&sound).await;
+    let mut refused = 0;
+    for at in 0..sound.operations() {
+        let disk = Faulty::new(Some((at, Fault::Stop)));
+        fill(&disk).await;
+        disk.repair();
+        let database = database_with(Arc::new(disk.clone()), MUCH).unwrap();
+        let tx = database.begin();
+        tx.set(b"acknowledged", b"");
+        tx.commit().await.unwrap();
+        let after = disk.after_power_loss(Unsynced::Dropped);
+        for name in after.names().unwrap().iter().filter(|name| log::is_segment(name)) {
+            let incomplete = copy_without(&after, |missing| missing == name);
+            match database_with(Arc::new(incomplete), MUCH) {
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+                    refused += 1;
+                }
+                Ok(database) => {
+                    let found = database.begin().get(b"acknowledged").await.unwrap();
+                    assert!(found.is_some(), "lost unnoticed with {name}; stopped at {at}");
+                }
+            }
+        }
+    }
+    assert!(refused > 0, "no missing file of the log was noticed");
 }
 
 /// Files of the log that are full are used again, or removed, only once the B-tree has what is in them.

@@ -11,7 +11,7 @@
 use super::{
     disk::Disk,
     layer::Layer,
-    log::{self, Change, Changes, Encoder, Replay},
+    log::{self, Change, Changes, Encoder, Log, Replay},
     space::Space,
     storage::{Storage, Written},
 };
@@ -27,11 +27,11 @@ pub(super) fn recover(
     mut bytes: usize,
     may_be_lost: bool,
 ) -> Result<(Replay, Layer)> {
-    let (store, applied) = (storage.store(), storage.applied());
+    let recorded = storage.recorded();
     let (mut from, mut parts, mut reached) = (Vec::new(), 0_u32, None);
     loop {
         let mut slice = Slice::new(from, bytes);
-        let replayed = log::replay(disk, store, applied, |changes| slice.redo(changes))?;
+        let replayed = log::replay(disk, recorded, |changes| slice.redo(changes))?;
         check_reached(storage, &replayed)?;
         let replayed = if may_be_lost { replayed } else { replayed.complete()? };
         if *reached.get_or_insert(replayed.reached) != replayed.reached {
@@ -53,9 +53,34 @@ pub(super) fn recover(
     }
 }
 
-/// Refuses a log of which something is missing.
+/// Has the B-tree file require the log, before anything is committed to it. Without space for that it
+/// returns the segment to require once there is, and commits are refused until then.
+pub(super) fn require_log(
+    storage: &mut Storage,
+    log: &mut Log,
+    space: &Space,
+) -> Result<Option<u64>> {
+    if !storage.recorded().is_clean {
+        return Ok(None);
+    }
+    let first = log.first_segment();
+    let first = first.map_err(|error| if log.is_full() { space.error() } else { error })?;
+    if storage.require_log(first)? == Written::Durably {
+        return Ok(None);
+    }
+    space.release_reserve();
+    let written = storage.require_log(first)?;
+    space.restore_reserve();
+    if written == Written::Durably {
+        return Ok(None);
+    }
+    space.set_log_unrequired(true);
+    Ok(Some(first))
+}
+
+/// Fails if acknowledged commits are missing from the log.
 pub(super) fn check(disk: &dyn Disk, storage: &Storage) -> Result<()> {
-    let replayed = log::replay(disk, storage.store(), storage.applied(), |_| {})?;
+    let replayed = log::replay(disk, storage.recorded(), |_| {})?;
     check_reached(storage, &replayed)?;
     replayed.complete().map(drop)
 }
@@ -154,7 +179,7 @@ mod tests {
             super::range::Order,
             disk::Memory,
             faulty::{Fault, Faulty, Unsynced},
-            log::{Draft, Log},
+            log::Draft,
             snapshot::{Ground, Snapshot},
         },
         *,
@@ -184,8 +209,9 @@ mod tests {
     /// not synced.
     fn write(disk: &Arc<dyn Disk>, commits: &[Vec<Op>]) -> Vec<Plain> {
         let storage = Storage::open(&**disk, CACHE).unwrap();
-        let (store, applied) = (storage.store(), storage.applied());
-        let replayed = log::replay(&**disk, store, applied, |_| {}).unwrap();
+        let recorded = storage.recorded();
+        let (store, applied) = (recorded.store, recorded.applied);
+        let replayed = log::replay(&**disk, recorded, |_| {}).unwrap();
         let mut log = Log::new(Arc::clone(disk), store, replayed, 1 << 20);
         let (mut plain, mut states) = (Plain::new(), Vec::new());
         for (version, ops) in (applied.version + 1..).zip(commits) {

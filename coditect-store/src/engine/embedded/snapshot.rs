@@ -339,7 +339,7 @@ mod tests {
             let mut plain = BTreeMap::new();
             let mut layer = Layer::default();
             redo(&mut layer, &mut plain, &stored, b"stored");
-            storage.apply(&layer, Applied::default()).unwrap();
+            storage.apply(&layer, Applied::default(), false).unwrap();
             let ground = Ground::new(None, storage.snapshot().unwrap());
             let (mut frozen, mut active) = (Layer::default(), Layer::default());
             redo(&mut frozen, &mut plain, &frozen_ops, b"frozen");
@@ -351,7 +351,7 @@ mod tests {
             let expected: Vec<_> = within.map(|(key, value)| (key.clone(), value.clone())).collect();
             for moved in [false, true] {
                 if moved {
-                    storage.apply(&frozen, Applied::default()).unwrap();
+                    storage.apply(&frozen, Applied::default(), false).unwrap();
                     ground.settle(storage.snapshot().unwrap());
                 }
                 prop_assert_eq!(&rows(&snapshot, begin, end, Order::Ascending), &expected);

@@ -30,6 +30,8 @@ pub(super) struct Space {
     folder: String,
     log_is_full: AtomicBool,
     tree_is_full: AtomicBool,
+    /// Whether the B-tree file still records a clean shutdown, since there is no space for another record.
+    log_is_unrequired: AtomicBool,
     reserve: Mutex<Option<Reserve>>,
 }
 
@@ -59,9 +61,19 @@ impl Space {
         self.reserve.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether both have room.
+    /// Returns whether there is space for commits of any kind.
     pub(super) fn is_left(&self) -> bool {
-        !self.log_is_full() && !self.tree_is_full()
+        !self.log_is_full() && !self.tree_is_full() && !self.log_is_unrequired()
+    }
+
+    /// Returns whether the B-tree file does not require the log yet: nothing may be committed, as it could
+    /// be missing unnoticed.
+    pub(super) fn log_is_unrequired(&self) -> bool {
+        self.log_is_unrequired.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_log_unrequired(&self, is_unrequired: bool) {
+        self.set(&self.log_is_unrequired, is_unrequired, "B-tree file");
     }
 
     pub(super) fn log_is_full(&self) -> bool {

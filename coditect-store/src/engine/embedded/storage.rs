@@ -9,15 +9,17 @@
 //!
 //! ```text
 //! data   key → CRC-32C of key and value (4 bytes, little-endian) ‖ value
-//! meta   "format"       → 2, or 3 while it is ahead
+//! meta   "format"       → 4
 //!        "store"        → a random number, which the log's files have too
 //!        "last_version" → the version of the last commit that is in it
 //!        "log"          → the checksum of the log's frame of that commit
+//!        "segment"      → the number of the log's segment that has that frame, or in which the log begins
+//!        "clean"        → 1 after a clean shutdown: everything in the log is here, and the log may be missing
 //!        "ahead"        → the version up to which it has parts of the log beside, if it has any
 //! ```
 //!
-//! Format 1 had no log, and none of the last three; opening such a file makes it one of format 2. A file is
-//! of format 3 for as long as it is [ahead](Storage::ahead), so that no program opens it that would not mind.
+//! "clean" is removed, and "segment" written, before the first commit after opening is acknowledged. So
+//! without "clean" the recorded segment exists, or acknowledged commits are missing.
 //!
 //! A value that is not what was written, or a page that makes redb panic, is `Corrupt`. A page that
 //! lost keys, and is otherwise whole, is not noticed here.
@@ -41,7 +43,7 @@ use super::{
     backend::Backend,
     disk::{Disk, Locked},
     layer::Layer,
-    log::{self, Applied, Change},
+    log::{self, Applied, Change, Recorded},
     space::no_space,
 };
 use crate::{Error, ErrorKind, Result};
@@ -52,12 +54,12 @@ const FORMAT: &str = "format";
 const STORE: &str = "store";
 const LAST_VERSION: &str = "last_version";
 const LOG: &str = "log";
+const SEGMENT: &str = "segment";
+const CLEAN: &str = "clean";
 const AHEAD: &str = "ahead";
 
-/// The version of the layout above. A store of a newer one is refused.
-const FORMAT_VERSION: u64 = 2;
-/// The same, of a file that is ahead.
-const FORMAT_AHEAD: u64 = 3;
+/// The version of the layout above. A store of another one is refused.
+const FORMAT_VERSION: u64 = 4;
 
 /// The memory that caches the file while its pages are compared, each of which is read once.
 const CHECK_CACHE_BYTES: usize = 64 << 20;
@@ -69,8 +71,7 @@ const FILE_NAME: &str = "store.redb";
 pub(super) struct Storage {
     database: Database,
     backend: Arc<Backend>,
-    store: u64,
-    applied: Applied,
+    recorded: Recorded,
     ahead: u64,
     /// The most that the crate keeps of a transaction until it commits, in bytes.
     buffer_bytes: u64,
@@ -102,8 +103,7 @@ impl Storage {
             refuse_orphaned_log(disk)?;
             create(disk)?;
         }
-        // Its name is on disk before anything is promised to be in it; a crash may have come between
-        // making and syncing it.
+        // A crash may have come between creating the file and making its name durable.
         disk.sync_names()
             .map_err(|error| unavailable("the data folder cannot be synced", error))?;
         let mut builder = Builder::new();
@@ -144,58 +144,57 @@ impl Storage {
 
     fn start(database: Database, backend: Arc<Backend>, cache_bytes: usize) -> Result<Self> {
         let read = database.begin_read().map_err(broken)?;
+        let names = [FORMAT, STORE, LAST_VERSION, LOG, SEGMENT, CLEAN, AHEAD];
         let numbers = match read.open_table(META) {
-            Ok(meta) => [FORMAT, STORE, LAST_VERSION, LOG, AHEAD].map(|name| value(&meta, name)),
-            Err(TableError::TableDoesNotExist(_)) => [const { Ok(None) }; 5],
+            Ok(meta) => names.map(|name| value(&meta, name)),
+            Err(TableError::TableDoesNotExist(_)) => names.map(|_| Ok(None)),
             Err(error) => {
                 return Err(corrupt("the store's meta table is not ours").with_source(error));
             }
         };
         let has_other_tables = read.list_tables().map_err(broken)?.next().is_some();
         drop(read);
-        let [format, store, last_version, log, ahead] = numbers;
+        let [format, store, last_version, log, segment, clean, ahead] = numbers;
         match format? {
-            Some(1 | FORMAT_VERSION | FORMAT_AHEAD) => {}
+            Some(FORMAT_VERSION) => {}
             None if has_other_tables => {
                 return Err(corrupt("the file is another program's: it has no format version"));
             }
             None => return Err(corrupt("the file is empty: it is not a store")),
-            Some(newer) if newer > FORMAT_AHEAD => {
-                return Err(Error::new(
-                    ErrorKind::NewerFormat,
-                    format!(
-                        "the store is of format {newer}; this program knows formats up to \
-                         {FORMAT_AHEAD}: use a newer one"
-                    ),
-                ));
+            Some(newer) if newer > FORMAT_VERSION => {
+                let message = format!(
+                    "the store is of format {newer}; this program reads format {FORMAT_VERSION}: use a \
+                     newer one"
+                );
+                return Err(Error::new(ErrorKind::NewerFormat, message));
             }
-            Some(other) => return Err(corrupt(format!("the store is of unknown format {other}"))),
+            Some(older) => {
+                return Err(corrupt(format!(
+                    "the store is of the development format {older}; this program reads {FORMAT_VERSION}"
+                )));
+            }
         }
-        let store = match store? {
-            Some(store) => store,
-            None => upgrade(&database)?,
-        };
+        let store = store?.ok_or_else(|| corrupt("the store's file has no number"))?;
         let (version, checksum) = (last_version?.unwrap_or(0), log?.unwrap_or(0));
         let checksum = u32::try_from(checksum)
             .map_err(|_| corrupt("the store's checksum of its log makes no sense"))?;
-        let ahead = ahead?.unwrap_or(0);
-        let applied = Applied { version, checksum };
+        let applied = Applied { version, checksum, segment: segment?.unwrap_or(0) };
+        let recorded = Recorded { store, applied, is_clean: clean?.is_some() };
         let buffer_bytes = cache_bytes as u64 / 2;
-        Ok(Self { database, backend, store, applied, ahead, buffer_bytes })
+        Ok(Self { database, backend, recorded, ahead: ahead?.unwrap_or(0), buffer_bytes })
     }
 
-    /// What its log's files are known by.
-    pub(super) fn store(&self) -> u64 {
-        self.store
+    /// Returns what the file records of its log.
+    pub(super) fn recorded(&self) -> Recorded {
+        self.recorded
     }
 
-    /// How far it holds the log.
+    /// Returns the last frame of the log that the file has.
     pub(super) fn applied(&self) -> Applied {
-        self.applied
+        self.recorded.applied
     }
 
-    /// The version up to which it may have parts of the log, beside all that was [applied](Self::applied);
-    /// 0 if it has none.
+    /// Returns the version up to which it may have parts of the log beyond [`applied`](Self::applied), or 0.
     pub(super) fn ahead(&self) -> u64 {
         self.ahead
     }
@@ -206,27 +205,48 @@ impl Storage {
         Ok(Snapshot(Arc::new(table)))
     }
 
-    /// Writes what is in `layer`, and that this is the log up to `applied`: all or nothing, and
-    /// durable. After an error it must not be used any more.
-    pub(super) fn apply(&mut self, layer: &Layer, applied: Applied) -> Result<Written> {
+    /// Writes `layer`, which makes it the log up to `applied`: all or nothing, and durable. `is_clean`
+    /// records that the log may be missing from now on. After an error it must not be used any more.
+    pub(super) fn apply(
+        &mut self,
+        layer: &Layer,
+        applied: Applied,
+        is_clean: bool,
+    ) -> Result<Written> {
         let written = self.write(layer, |meta| {
             meta.insert(LAST_VERSION, applied.version)?;
             meta.insert(LOG, u64::from(applied.checksum))?;
-            meta.insert(FORMAT, FORMAT_VERSION)?;
+            meta.insert(SEGMENT, applied.segment)?;
+            if is_clean {
+                meta.insert(CLEAN, 1)?;
+            } else {
+                meta.remove(CLEAN)?;
+            }
             meta.remove(AHEAD).map(drop)
         })?;
         if written == Written::Durably {
-            (self.applied, self.ahead) = (applied, 0);
+            self.recorded = Recorded { applied, is_clean, ..self.recorded };
+            self.ahead = 0;
+        }
+        Ok(written)
+    }
+
+    /// Records that the log begins in `segment`, which exists, and must not be missing from now on.
+    pub(super) fn require_log(&mut self, segment: u64) -> Result<Written> {
+        let written = self.write(&Layer::default(), |meta| {
+            meta.insert(SEGMENT, segment)?;
+            meta.remove(CLEAN).map(drop)
+        })?;
+        if written == Written::Durably {
+            self.recorded.applied.segment = segment;
+            self.recorded.is_clean = false;
         }
         Ok(written)
     }
 
     /// Writes what is in `layer`, a part of the log up to `version`; so it is [ahead](Self::ahead).
     pub(super) fn apply_ahead(&mut self, layer: &Layer, version: u64) -> Result<Written> {
-        let written = self.write(layer, |meta| {
-            meta.insert(FORMAT, FORMAT_AHEAD)?;
-            meta.insert(AHEAD, version).map(drop)
-        })?;
+        let written = self.write(layer, |meta| meta.insert(AHEAD, version).map(drop))?;
         if written == Written::Durably {
             self.ahead = version;
         }
@@ -426,7 +446,7 @@ impl Batch<'_> {
 }
 
 /// Fails if there is a log without the file that it belongs to: a new store would have none of its commits.
-fn refuse_orphaned_log(disk: &dyn Disk) -> Result<()> {
+pub(super) fn refuse_orphaned_log(disk: &dyn Disk) -> Result<()> {
     let names =
         disk.names().map_err(|error| unavailable("the data folder cannot be read", error))?;
     let Some(name) = names.iter().find(|name| log::is_segment(name)) else { return Ok(()) };
@@ -503,30 +523,18 @@ fn initialize(database: &Database) -> Result<(), Box<redb::Error>> {
         let mut transaction = database.begin_write()?;
         make_durable(&mut transaction)?;
         transaction.open_table(DATA)?;
-        set_format(&transaction)?;
+        let random =
+            getrandom::u64().map_err(|error| redb::Error::Io(io::Error::other(error.to_string())));
+        let store = random?;
+        let mut meta = transaction.open_table(META)?;
+        meta.insert(FORMAT, FORMAT_VERSION)?;
+        meta.insert(STORE, store)?;
+        meta.insert(CLEAN, 1)?;
+        drop(meta);
         transaction.commit()?;
         Ok(())
     };
     write(database).map_err(Box::new)
-}
-
-/// Makes a store of format 1 one of this format; gives what its log's files are to be known by.
-fn upgrade(database: &Database) -> Result<u64> {
-    let mut transaction = database.begin_write().map_err(broken)?;
-    make_durable(&mut transaction).map_err(broken)?;
-    let store = set_format(&transaction).map_err(broken)?;
-    transaction.commit().map_err(broken)?;
-    Ok(store)
-}
-
-fn set_format(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
-    let random =
-        getrandom::u64().map_err(|error| redb::Error::Io(io::Error::other(error.to_string())));
-    let store = random?;
-    let mut meta = transaction.open_table(META)?;
-    meta.insert(FORMAT, FORMAT_VERSION)?;
-    meta.insert(STORE, store)?;
-    Ok(store)
 }
 
 fn value(meta: &ReadOnlyTable<&'static str, u64>, name: &str) -> Result<Option<u64>> {
@@ -549,7 +557,7 @@ fn open_error(disk: &dyn Disk, error: DatabaseError) -> Error {
     }
 }
 
-/// Whether it comes of what is in the file: pointers of a damaged page lead past its end.
+/// Returns whether the file's content is the cause: pointers of a damaged page lead past its end.
 fn tells_of_damage(error: &io::Error) -> bool {
     matches!(error.kind(), Io::UnexpectedEof | Io::InvalidData | Io::InvalidInput)
 }

@@ -9,12 +9,13 @@ use super::{
         disk::{Disk, Memory},
         layer::Layer,
     },
-    Applied, Change, Changes, Draft, Log, replay,
+    Applied, Change, Changes, Draft, Log, Recorded, replay,
     segment::{FORMAT, FRAMES, Header},
 };
 use crate::{ErrorKind, Result, fuzzing::Input};
 
 const STORE: u64 = 1;
+const NUMBER: u64 = 2;
 const SALT: u64 = 3;
 const SEGMENT: &str = "log-0000.wal";
 
@@ -38,7 +39,9 @@ pub(crate) fn log_segment(bytes: &[u8]) {
 fn replayed(disk: &dyn Disk) -> Result<(super::Replay, Vec<Vec<u8>>)> {
     let mut done = Vec::new();
     let mut layer = Layer::default();
-    let found = replay(disk, STORE, Applied::default(), |changes| {
+    let applied = Applied { segment: NUMBER, ..Applied::default() };
+    let recorded = Recorded { store: STORE, applied, is_clean: true };
+    let found = replay(disk, recorded, |changes| {
         let changes: Changes = changes.collect();
         done.push(format!("{changes:?}").into_bytes());
         layer.redo(&changes);
@@ -65,7 +68,7 @@ fn is_replayed_or_refused(segment: &[u8]) {
 
 fn header(format: u32, store: u64) -> Vec<u8> {
     let mut bytes = [b"CDTLOG\0\0".as_slice(), &format.to_le_bytes()].concat();
-    for number in [store, 2, SALT] {
+    for number in [store, NUMBER, SALT] {
         bytes.extend(number.to_le_bytes());
     }
     bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
@@ -92,7 +95,7 @@ fn frame(payload: &[u8]) -> Vec<u8> {
     ]
     .concat();
     let sum = crc32c::crc32c_append(crc32c::crc32c(&SALT.to_le_bytes()), &summed);
-    let mark = Header { format: FORMAT, store: STORE, number: 2, salt: SALT }.mark();
+    let mark = Header { store: STORE, number: NUMBER, salt: SALT }.mark();
     [mark.as_slice(), &sum.to_le_bytes(), &summed].concat()
 }
 

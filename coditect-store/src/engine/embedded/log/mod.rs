@@ -1,34 +1,48 @@
-//! The log in front of the B-tree: a batch of commits is one write at its end, and one sync.
+//! The write-ahead log: a batch of commits is one write at its end, and one sync.
 //!
-//! What stays true: one frame is written at a time, and only when the one before it is synced. So of
-//! all that is on disk after a crash only the last frame can be torn, and nobody was told of that one. A
-//! frame that is whole while the one before it is not says that something that was acknowledged is
-//! damaged: such a log is refused, not cut.
+//! # Invariants
+//!
+//! One frame is written at a time, and only when the one before it is synced. So only the last frame on
+//! disk can be torn after a crash, and it was not acknowledged. An intact frame after one that is not
+//! proves that acknowledged commits are damaged: such a log is refused, not truncated.
+//!
+//! The B-tree file records the segment that has the last frame which the B-tree holds. That segment
+//! exists until a later checkpoint records another. Each segment names its successor before the first
+//! frame of the successor is written. So every segment with acknowledged frames that the B-tree lacks is
+//! known by name, and a missing one is refused. A segment that nothing names has no acknowledged frame:
+//! a crash came between creating it and naming it. Without any segment a store opens only if the B-tree
+//! file records a clean shutdown, which moved everything to the B-tree.
+//!
+//! # On-disk format
 //!
 //! ```text
 //! folder     log-0000.wal, log-0001.wal, …: segments, in the order of the numbers in their headers
-//! segment    header (4,096 bytes) ‖ the header again ‖ frame ‖ frame ‖ … ‖ what was there before
+//! segment    header (4,096 bytes) ‖ the header again ‖ frame ‖ frame ‖ … ‖ earlier contents
 //! header     "CDTLOG\0\0" ‖ format (4 bytes) ‖ store (8) ‖ number (8) ‖ salt (8) ‖ CRC-32C (4) ‖ zeros
+//!            ‖ successor (12) at byte 512 ‖ zeros
+//! successor  number of the next segment (8) ‖ CRC-32C of this segment's salt and that number (4);
+//!            zeros if there is none
 //! frame      mark (4) ‖ CRC-32C (4) ‖ predecessor (4) ‖ length of the payload (4) ‖ version (8)
 //!            ‖ payload ‖ zeros up to a multiple of 8
 //! payload    change ‖ change ‖ …
-//! change     1 ‖ key ‖ length (4) ‖ value             the key has the value
-//!            2 ‖ key                                  the key has none
-//!            3 ‖ key ‖ key                            the keys from the first up to the second have none
+//! change     1 ‖ key ‖ length (4) ‖ value             sets the key to the value
+//!            2 ‖ key                                  clears the key
+//!            3 ‖ key ‖ key                            clears the keys from the first up to the second
 //! key        length (2) ‖ bytes
 //! ```
 //!
-//! Numbers are little-endian. A frame's mark is the CRC-32C of the salt of its segment (in format 1 it was
-//! "CDTF"), so that nothing else is taken for the beginning of one. A frame's checksum is over the salt of its segment and everything in the
-//! frame behind the checksum; `predecessor` is the checksum of the frame before, wherever that lies.
-//! Segments are files that are there, with their whole length written and synced, before they are
-//! needed: a commit changes no length and no name. When the B-tree holds what a segment does, the file
-//! gets another number and another salt, and none of its old frames counts any more.
+//! Numbers are little-endian. A frame's mark is the CRC-32C of the salt of its segment, so that nothing
+//! else is taken for the beginning of one. A frame's checksum covers the salt of its segment and
+//! everything in the frame behind the checksum; `predecessor` is the checksum of the frame before, in
+//! this segment or an earlier one. A segment's file has its whole length, written and synced, before it is
+//! needed: a commit changes no length and no name. Once the B-tree holds all frames of a segment and
+//! records a later one, the file gets another number and another salt, which void its old frames.
 //!
-//! On opening, all whole frames are taken in order. Those that the B-tree holds are passed over, each
-//! of the others must follow the one before it; the first of them, the one that the B-tree has the
-//! checksum of. What is not whole matters only if a later frame shows that something is missing. A
-//! damaged last frame cannot be told from one that was torn, and is passed over in silence.
+//! On opening, all intact frames are read in order. Those that the B-tree holds are skipped; each of the
+//! others must follow the one before it, and the first of them the frame whose checksum the B-tree file
+//! records. A frame that is not intact matters only if a later one shows that something is missing. A
+//! damaged last frame cannot be told from a torn one, and is skipped. New frames continue the last
+//! segment.
 
 mod changes;
 mod frame;
@@ -45,11 +59,11 @@ pub(crate) use fuzzing::log_segment;
 
 use std::{collections::VecDeque, io, sync::Arc};
 
-use self::segment::{FRAMES, LONGEST, SHORTEST, Segment, Slot, Supply};
+use self::segment::{FRAMES, LONGEST, Link, SHORTEST, Segment, Supply};
 pub(super) use self::{
     changes::{Change, Changes, Encoder},
     frame::Draft,
-    recovery::{Applied, Replay, replay},
+    recovery::{Applied, Recorded, Replay, replay},
     segment::is_segment,
 };
 use super::{
@@ -66,8 +80,8 @@ const RESERVE: u64 = 64 << 10;
 pub(super) struct Log {
     supply: Supply,
     active: Option<Active>,
-    /// Files whose frames the B-tree does not hold yet, each with its last version.
-    used: VecDeque<(Slot, u64)>,
+    /// Segments before the active one that the B-tree file requires, or that it will not pass over.
+    used: VecDeque<Segment>,
     /// The checksum of the last frame.
     last: u32,
     /// How long a segment is at the most, in bytes.
@@ -81,12 +95,13 @@ struct Active {
     segment: Segment,
     /// Where the next frame goes.
     at: u64,
-    last_version: u64,
 }
 
 /// A frame that has its place.
 #[derive(Debug)]
 pub(super) struct Placed {
+    /// The record that names this frame's segment, if the frame is its first.
+    link: Option<Link>,
     file: Arc<dyn File>,
     at: u64,
     frame: Draft,
@@ -95,8 +110,12 @@ pub(super) struct Placed {
 }
 
 impl Placed {
-    /// Writes it; the disk may make it durable from now on. How that went, [`write`](Self::write) says.
+    /// Writes it; the disk may make it durable from now on. [`write`](Self::write) returns the outcome.
+    /// Does nothing for the first frame of a segment, which has to be named before.
     pub(super) fn begin(&mut self) {
+        if self.link.is_some() {
+            return;
+        }
         let bytes = self.frame.bytes();
         let begun = self.file.write(self.at, bytes);
         if begun.is_ok() {
@@ -109,9 +128,12 @@ impl Placed {
         self.begun.is_some()
     }
 
-    /// Makes it durable. After an error nobody knows what is on disk: the log must not be written to any
-    /// more.
+    /// Makes it durable, after the name of its segment. After an error the content of the disk is
+    /// unknown: the log must not be written to any more.
     pub(super) fn write(mut self) -> io::Result<()> {
+        if let Some(link) = &self.link {
+            link.write()?;
+        }
         match self.begun.take() {
             Some(begun) => begun?,
             None => self.file.write(self.at, self.frame.bytes())?,
@@ -121,23 +143,38 @@ impl Placed {
 }
 
 impl Log {
-    /// The log of `store` on `disk`, as far as it has been replayed. It goes on in a segment of its own.
-    /// None is longer than a fourth of the memory that holds what is not in the B-tree yet.
+    /// Returns the log of `store` on `disk`, as replayed; it continues the last segment. No segment is
+    /// longer than a fourth of `overlay_bytes`, the memory for recent commits.
     pub(super) fn new(
         disk: Arc<dyn Disk>,
         store: u64,
         replayed: Replay,
         overlay_bytes: usize,
     ) -> Self {
-        let Replay { slots, free, used, next_number, reached, .. } = replayed;
+        let Replay { slots, free, used, tail, next_number, reached, .. } = replayed;
         Self {
             supply: Supply::new(disk, store, next_number, &slots, free),
-            active: None,
+            active: tail.map(|tail| Active { segment: tail.segment, at: tail.end }),
             used: used.into(),
             last: reached.checksum,
             longest: (overlay_bytes as u64 / 4).clamp(SHORTEST, LONGEST),
             is_full: false,
         }
+    }
+
+    /// Returns the number of the first segment that replaying this log needs, after creating one if there
+    /// is none.
+    pub(super) fn first_segment(&mut self) -> Result<u64> {
+        let active = if let Some(active) = self.active.take() {
+            active
+        } else {
+            let taken = self.supply.take(0, SHORTEST);
+            self.is_full = taken.as_ref().is_err_and(is_no_space);
+            let segment = taken.map_err(|error| cannot("be lengthened", error))?;
+            Active { segment, at: FRAMES }
+        };
+        let active = self.active.insert(active);
+        Ok(self.used.front().unwrap_or(&active.segment).header.number)
     }
 
     /// Gives the next frame its place. An error leaves the log as it was. The end of a segment is kept
@@ -153,26 +190,29 @@ impl Log {
             let kept = if may_use_reserve || self.supply.is_ready() { 0 } else { RESERVE };
             active.at + length + kept <= active.segment.slot.length
         });
+        let mut link = None;
         if !has_room {
             let taken = self.supply.take(length, self.next_length());
             self.is_full = taken.as_ref().is_err_and(is_no_space);
             let segment = taken.map_err(|error| cannot("be lengthened", error))?;
-            let next = Active { segment, at: FRAMES, last_version: version };
-            if let Some(Active { segment, last_version, .. }) = self.active.replace(next) {
-                self.used.push_back((segment.slot, last_version));
+            let number = segment.header.number;
+            if let Some(before) = self.active.replace(Active { segment, at: FRAMES }) {
+                let Segment { slot, header } = &before.segment;
+                link = Some(Link::new(Arc::clone(&slot.file), *header, number));
+                self.used.push_back(before.segment);
             }
         }
         let Some(active) = &mut self.active else { return Err(no_segment()) };
         let checksum = draft.finish(active.segment.header, self.last, version);
-        let file = Arc::clone(&active.segment.slot.file);
-        let placed = Placed { file, at: active.at, frame: draft, begun: None };
+        let Segment { slot, header } = &active.segment;
+        let (file, segment) = (Arc::clone(&slot.file), header.number);
+        let placed = Placed { link, file, at: active.at, frame: draft, begun: None };
         active.at += length;
-        active.last_version = version;
         if active.at > active.segment.slot.length / 2 {
             self.supply.prepare(self.next_length());
         }
         self.last = checksum;
-        Ok((placed, Applied { version, checksum }))
+        Ok((placed, Applied { version, checksum, segment }))
     }
 
     /// Returns whether the last segment that was asked for found no space.
@@ -192,12 +232,13 @@ impl Log {
         length.clamp(SHORTEST, self.longest)
     }
 
-    /// The B-tree holds everything up to `version`.
-    pub(super) fn release(&mut self, version: u64) {
-        while self.used.front().is_some_and(|(_, last)| *last <= version)
-            && let Some((slot, _)) = self.used.pop_front()
+    /// Recycles the segments before `first`, which the B-tree file records as the first one that it
+    /// requires.
+    pub(super) fn release(&mut self, first: u64) {
+        while self.used.front().is_some_and(|segment| segment.header.number < first)
+            && let Some(segment) = self.used.pop_front()
         {
-            self.supply.give(slot);
+            self.supply.give(segment.slot);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! What a log has that the B-tree has not.
+//! Reading the log: the frames that the B-tree does not hold, and what is missing.
 
-use std::{fmt, io, iter, sync::Arc};
+use std::{collections::BTreeMap, fmt, io, iter, sync::Arc};
 
 use chrono::{DateTime, Utc};
 
@@ -9,54 +9,90 @@ use super::{
     cannot,
     changes::Change,
     frame::{ALIGNMENT, Frame},
-    segment::{FRAMES, Header, Slot},
+    segment::{FRAMES, Header, Link, Segment, Slot},
 };
 use crate::{Error, ErrorKind, Result};
 
-/// How far the B-tree holds the log: the last frame's version and checksum.
+/// A position in the log: the last frame that the B-tree holds, or that was replayed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in super::super) struct Applied {
     pub(in super::super) version: u64,
     pub(in super::super) checksum: u32,
+    /// The number of the segment that has the frame, or in which the log begins; 0 if there was none.
+    pub(in super::super) segment: u64,
 }
 
-/// What was found.
+/// What the B-tree file records of its log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in super::super) struct Recorded {
+    pub(in super::super) store: u64,
+    pub(in super::super) applied: Applied,
+    /// Whether the last shutdown was clean: the B-tree holds the whole log, which may be missing.
+    pub(in super::super) is_clean: bool,
+}
+
+/// The outcome of reading the log.
 #[derive(Debug, Default)]
 pub(in super::super) struct Replay {
     /// The last frame that follows all before it.
     pub(in super::super) reached: Applied,
-    /// How many frames were replayed.
+    /// The number of frames that were replayed.
     pub(in super::super) frames: u64,
-    /// What is there and does not follow.
+    /// Acknowledged commits that are missing.
     pub(in super::super) lost: Option<Lost>,
     pub(super) slots: Vec<Slot>,
-    /// Files with frames that the B-tree does not hold, each with its last version, oldest first.
-    pub(super) used: Vec<(Slot, u64)>,
-    /// Files without.
+    /// Segments before the tail with frames that the B-tree may not hold, oldest first.
+    pub(super) used: Vec<Segment>,
+    /// The segment that new frames continue.
+    pub(super) tail: Option<Tail>,
+    /// Files without such frames.
     pub(super) free: Vec<Slot>,
     pub(super) next_number: u64,
-    /// The last frame that was replayed, and where it lies.
+    /// The last frame that was replayed: its file, offset and bytes.
     last: Option<(Arc<dyn File>, u64, Vec<u8>)>,
+    /// The record that names the tail, if it may not be durable.
+    link: Option<Link>,
 }
 
-/// Frames that are whole, or may be, while one before them is missing.
+/// The last segment of a log.
+#[derive(Debug)]
+pub(super) struct Tail {
+    pub(super) segment: Segment,
+    /// Offset behind its last frame.
+    pub(super) end: u64,
+}
+
+/// Evidence of acknowledged commits that are missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in super::super) struct Lost {
+    /// The number of intact frames after the gap.
     pub(in super::super) frames: u64,
     /// Their first and last versions.
     pub(in super::super) versions: Option<(u64, u64)>,
     /// Files whose headers cannot be read.
     pub(in super::super) unreadable: Vec<String>,
+    /// The number of a segment that must exist, and does not.
+    pub(in super::super) missing: Option<u64>,
 }
 
-/// Gives `redo` all that follows `applied`, in order, frame by frame. It stops at what does not follow,
-/// which is [`Replay::lost`].
+/// A segment that was read.
+struct Read {
+    segment: Segment,
+    /// Offset behind its last frame.
+    end: u64,
+    successor: Option<u64>,
+    /// Whether it has frames that the B-tree does not hold.
+    has_later_frames: bool,
+}
+
+/// Calls `redo` with each frame after the recorded position, in order. It stops at the first that does
+/// not follow the one before it, which is [`Replay::lost`].
 pub(in super::super) fn replay(
     disk: &dyn Disk,
-    store: u64,
-    applied: Applied,
+    recorded: Recorded,
     mut redo: impl FnMut(&mut dyn Iterator<Item = Change<'_>>),
 ) -> Result<Replay> {
+    let Recorded { store, applied, .. } = recorded;
     let mut replay = Replay { reached: applied, ..Replay::default() };
     replay.slots = Slot::all(disk).map_err(|error| cannot("be opened", error))?;
     let mut segments = Vec::new();
@@ -67,49 +103,51 @@ pub(in super::super) fn replay(
                 let message = format!("{} belongs to another store", slot.name);
                 return Err(Error::new(ErrorKind::Corrupt, message));
             }
-            Some(header) => segments.push((header, slot)),
+            Some(header) => segments.push(Segment { slot, header }),
         }
     }
-    segments.sort_unstable_by_key(|(header, _)| header.number);
-    replay.next_number = segments.last().map_or(0, |(header, _)| header.number + 1);
+    segments.sort_unstable_by_key(|segment| segment.header.number);
+    let last_number = segments.last().map_or(0, |segment| segment.header.number);
+    replay.next_number = last_number.max(applied.segment) + 1;
     let of = segments.len();
     let mut bytes = Vec::new();
-    for (n, (header, slot)) in (1_usize..).zip(segments) {
+    let mut found = BTreeMap::new();
+    for (n, segment) in (1_usize..).zip(segments) {
+        let Segment { slot, header } = &segment;
         disk::read_all(&*slot.file, &mut bytes).map_err(|error| cannot("be read", error))?;
         let before = replay.frames;
-        let mut last_version = 0;
+        let mut end = usize::try_from(FRAMES).unwrap_or(usize::MAX);
         let mut last = None;
-        for (at, frame) in frames(&bytes, header) {
-            last_version = frame.version;
+        let mut has_later_frames = false;
+        for (at, frame) in frames(&bytes, *header) {
+            end = at + frame.length();
             if frame.version <= applied.version {
                 continue;
             }
+            has_later_frames = true;
             let is_broken = replay.lost.as_ref().is_some_and(|lost| lost.frames > 0);
             if is_broken || frame.predecessor != replay.reached.checksum {
                 replay.lost().add(frame.version);
                 continue;
             }
-            let reached = Applied { version: frame.version, checksum: frame.checksum };
+            let Frame { version, checksum, .. } = frame;
             redo(&mut frame.changes().ok_or_else(nonsense)?);
-            replay.reached = reached;
+            replay.reached = Applied { version, checksum, segment: header.number };
             replay.frames += 1;
-            last = Some((at, frame.length()));
+            last = Some((at, end.min(bytes.len())));
         }
-        if let Some((at, length)) = last {
-            let end = (at + length).min(bytes.len());
+        if let Some((at, end)) = last {
             let frame = bytes[at..end].to_vec();
             replay.last = Some((Arc::clone(&slot.file), at as u64, frame));
         }
-        if last_version > applied.version {
-            replay.used.push((slot, last_version));
-        } else {
-            replay.free.push(slot);
-        }
         if replay.frames > before {
             let frames = replay.frames;
-            tracing::debug!(frames, "replayed the log as far as segment {n} of {of}");
+            tracing::debug!(frames, segment = n, of, "log segment replayed");
         }
+        let (number, successor, end) = (header.number, header.successor(&bytes), end as u64);
+        found.insert(number, Read { segment, end, successor, has_later_frames });
     }
+    replay.arrange(found, recorded);
     Ok(replay)
 }
 
@@ -118,14 +156,63 @@ impl Replay {
         self.lost.get_or_insert_default()
     }
 
-    /// Makes durable what was replayed, before anybody sees it. A crash of the program leaves the last frame
-    /// in the system's cache, and it may not be on disk: the others are, since one is written when the one
-    /// before it is synced. It is written again, since what failed to be synced once may count as clean.
+    /// Follows the successors from the recorded segment on, to notice one that is missing, and divides
+    /// the segments `found` into those that are needed and those that are free.
+    fn arrange(&mut self, found: BTreeMap<u64, Read>, recorded: Recorded) {
+        let first = recorded.applied.segment;
+        if !recorded.is_clean && !found.contains_key(&first) {
+            self.lost().missing = Some(first);
+        }
+        // The last segment of the chain, and the one that names it.
+        let (mut linked, mut before) = (found.get(&first), None);
+        while let Some(read) = linked
+            && let Some(successor) = read.successor
+        {
+            let Some(next) = found.get(&successor) else {
+                self.lost().missing.get_or_insert(successor);
+                break;
+            };
+            (linked, before) = (Some(next), Some(read));
+        }
+        let number = |read: &Read| read.segment.header.number;
+        let written = found.values().rev().find(|read| read.has_later_frames);
+        let tail = linked.into_iter().chain(written).max_by_key(|read| number(read));
+        let tail_number = tail.map(number);
+        // The name of a segment with a frame is durable, unless the disk has lost it.
+        let is_linked = linked.map(number) == tail_number;
+        let predecessor = if is_linked { before } else { linked };
+        let needs_link = |tail: &Read| !is_linked || tail.end == FRAMES;
+        self.link = tail.filter(|tail| needs_link(tail)).zip(predecessor).map(|(tail, read)| {
+            let Segment { slot, header } = &read.segment;
+            Link::new(Arc::clone(&slot.file), *header, number(tail))
+        });
+        for (number, Read { segment, end, has_later_frames, .. }) in found {
+            if Some(number) == tail_number {
+                self.tail = Some(Tail { segment, end });
+            } else if has_later_frames
+                || number >= first && tail_number.is_some_and(|tail| number < tail)
+            {
+                self.used.push(segment);
+            } else {
+                self.free.push(segment.slot);
+            }
+        }
+    }
+
+    /// Makes durable what was replayed, before it is read. A crash of the program leaves the last frame,
+    /// or the name of the last segment, in the system's cache, and it may not be on disk; everything before
+    /// is, since each is written when the one before it is synced. It is written again, since the system
+    /// may take for clean what failed to be synced once.
     pub(in super::super) fn make_durable(&self) -> Result<()> {
-        let Some((file, at, frame)) = &self.last else { return Ok(()) };
-        file.write(*at, frame)
-            .and_then(|()| file.sync())
-            .map_err(|error| cannot("be synced", error))
+        let write = || {
+            if let Some(link) = &self.link {
+                link.write()?;
+            }
+            let Some((file, at, frame)) = &self.last else { return Ok(()) };
+            file.write(*at, frame)?;
+            file.sync()
+        };
+        write().map_err(|error| cannot("be synced", error))
     }
 
     /// Gives the log's files names under which no log is looked for.
@@ -146,19 +233,17 @@ impl Replay {
         disk.sync_names().map_err(|error| cannot("be put aside", error))
     }
 
-    /// Refuses a log of which something is missing.
+    /// Fails if acknowledged commits are missing.
     pub(in super::super) fn complete(self) -> Result<Self> {
-        match &self.lost {
-            None => Ok(self),
-            Some(lost) => Err(Error::new(
-                ErrorKind::Corrupt,
-                format!(
-                    "the log is damaged behind {}: {lost}. What was committed then is lost; `check \
-                     --repair` opens the store as it was before, and keeps the log's files aside",
-                    Moment(self.reached.version)
-                ),
-            )),
-        }
+        let Some(lost) = &self.lost else { return Ok(self) };
+        let message = format!(
+            "the log is incomplete after {}: {lost}. Acknowledged commits are missing: put the missing \
+             log-*.wal files back, or restore a backup. To open the store without any later commit \
+             instead, run `coditect-server check --repair --accept-data-loss`, which keeps the remaining \
+             files of the log under other names",
+            Moment(self.reached.version)
+        );
+        Err(Error::new(ErrorKind::Corrupt, message))
     }
 }
 
@@ -172,15 +257,18 @@ impl Lost {
 
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(number) = self.missing {
+            write!(f, "segment {number} of the log is missing; ")?;
+        }
         match self.versions {
             Some((first, last)) => write!(
                 f,
-                "{} later batches of commits are whole, from {} to {}",
+                "{} later batches of commits are intact, from {} to {}",
                 self.frames,
                 Moment(first),
                 Moment(last)
             )?,
-            None => f.write_str("no later batch of commits is whole")?,
+            None => f.write_str("no later batch of commits is intact")?,
         }
         if !self.unreadable.is_empty() {
             write!(f, "; these have no readable header: {}", self.unreadable.join(", "))?;
@@ -189,7 +277,7 @@ impl fmt::Display for Lost {
     }
 }
 
-/// A version, and when it was given, as far as the clock was right.
+/// A version, and the time at which the clock gave it.
 struct Moment(u64);
 
 impl fmt::Display for Moment {
@@ -209,7 +297,7 @@ fn header(slot: &Slot) -> Result<Option<Header>> {
     Header::of(&bytes).transpose()
 }
 
-/// All whole frames of a segment, and where they lie.
+/// Returns all intact frames of a segment, each with its offset.
 fn frames(bytes: &[u8], header: Header) -> impl Iterator<Item = (usize, Frame<'_>)> {
     let mut next = usize::try_from(FRAMES).unwrap_or(usize::MAX);
     iter::from_fn(move || {

@@ -12,10 +12,13 @@ use super::super::{
 use crate::{Error, ErrorKind, Result};
 
 const MAGIC: [u8; 8] = *b"CDTLOG\0\0";
-/// The version of the log's layout. A log of a newer one is refused.
-pub(super) const FORMAT: u32 = 2;
+/// The version of the log's layout. A log of another one is refused.
+pub(super) const FORMAT: u32 = 3;
 /// A copy of the header, in bytes; there are two.
 const COPY: usize = 4_096;
+/// Offset of the successor record in each copy, in bytes: a sector of its own, so that writing it cannot
+/// tear the header.
+const SUCCESSOR: usize = 512;
 /// Where the first frame is.
 pub(super) const FRAMES: u64 = 2 * COPY as u64;
 
@@ -35,7 +38,6 @@ const DRAFT: &str = ".draft";
 /// What tells a segment's present use from its earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    pub(super) format: u32,
     /// Which store it belongs to.
     pub(super) store: u64,
     /// Its place in the log.
@@ -60,18 +62,15 @@ pub(super) struct Segment {
 }
 
 impl Header {
-    /// What its frames begin with, so that one is found again behind damage. In format 1 that was the
-    /// same everywhere: what was there before, or what users have stored, could be taken for one.
+    /// Returns the first bytes of each frame, by which one is found again behind damage. They depend on
+    /// the salt, so that neither an earlier use of the file nor stored values can be taken for a frame.
     pub(super) fn mark(self) -> [u8; 4] {
-        match self.format {
-            1 => *b"CDTF",
-            _ => crc32c::crc32c(&self.salt.to_le_bytes()).to_le_bytes(),
-        }
+        crc32c::crc32c(&self.salt.to_le_bytes()).to_le_bytes()
     }
 
     fn encode(self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
-        bytes.extend(self.format.to_le_bytes());
+        bytes.extend(FORMAT.to_le_bytes());
         for number in [self.store, self.number, self.salt] {
             bytes.extend(number.to_le_bytes());
         }
@@ -94,20 +93,43 @@ impl Header {
         }
         let format = u32::from_le_bytes(*format);
         if format > FORMAT {
-            return Some(Err(Error::new(
-                ErrorKind::NewerFormat,
-                format!(
-                    "the log is of format {format}; this program knows formats up to {FORMAT}: use \
-                     a newer one"
-                ),
-            )));
+            let message = format!(
+                "the log is of format {format}; this program reads format {FORMAT}: use a newer one"
+            );
+            return Some(Err(Error::new(ErrorKind::NewerFormat, message)));
+        }
+        if format < FORMAT {
+            let message = format!(
+                "the log is of format {format}, of a development version; this program reads format \
+                 {FORMAT} only"
+            );
+            return Some(Err(Error::new(ErrorKind::Corrupt, message)));
         }
         Some(Ok(Self {
-            format,
             store: u64::from_le_bytes(*store),
             number: u64::from_le_bytes(*number),
             salt: u64::from_le_bytes(*salt),
         }))
+    }
+
+    /// Returns the record that names the segment `number` as this segment's successor. The salt in its
+    /// checksum ties it to the present use of the file.
+    fn encode_successor(self, number: u64) -> [u8; 12] {
+        let mut record = [0; 12];
+        record[..8].copy_from_slice(&number.to_le_bytes());
+        let sum = crc32c::crc32c_append(crc32c::crc32c(&self.salt.to_le_bytes()), &record[..8]);
+        record[8..].copy_from_slice(&sum.to_le_bytes());
+        record
+    }
+
+    /// Returns the number of the segment that `bytes`, which begin with this header, name as its
+    /// successor. One of the two copies is enough.
+    pub(super) fn successor(self, bytes: &[u8]) -> Option<u64> {
+        bytes.chunks(COPY).take(2).find_map(|copy| {
+            let record = copy.get(SUCCESSOR..SUCCESSOR + 12)?;
+            let number = u64::from_le_bytes(*record.first_chunk()?);
+            (record == self.encode_successor(number) && number > self.number).then_some(number)
+        })
     }
 
     /// The header of a segment's bytes. Of two that differ the later one holds: a crash came while
@@ -178,6 +200,29 @@ impl Slot {
         self.file.write(0, &bytes)?;
         self.file.sync()?;
         self.file.write(COPY as u64, &bytes)?;
+        self.file.sync()
+    }
+}
+
+/// The record that names a segment's successor, to be written to that segment. It is durable before
+/// the first frame of the successor is written, so a missing successor is noticed.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    file: Arc<dyn File>,
+    record: [u8; 12],
+}
+
+impl Link {
+    /// Returns the link from the segment of `header` in `file` to the segment `successor`.
+    pub(super) fn new(file: Arc<dyn File>, header: Header, successor: u64) -> Self {
+        Self { file, record: header.encode_successor(successor) }
+    }
+
+    /// Makes it durable.
+    pub(super) fn write(&self) -> io::Result<()> {
+        for copy in [0, COPY] {
+            self.file.write((copy + SUCCESSOR) as u64, &self.record)?;
+        }
         self.file.sync()
     }
 }
@@ -295,7 +340,7 @@ impl Supply {
         let salt = getrandom::u64();
         let header = salt.map(|salt| {
             let (store, number) = (self.store, self.next_number);
-            let header = Header { format: FORMAT, store, number, salt };
+            let header = Header { store, number, salt };
             self.next_number += 1;
             header
         });
@@ -402,20 +447,40 @@ mod tests {
         *,
     };
 
-    const HEADER: Header = Header { format: FORMAT, store: 1, number: 2, salt: 3 };
+    const HEADER: Header = Header { store: 1, number: 2, salt: 3 };
 
     #[test]
-    fn a_header_of_each_format_has_these_bytes() {
-        let fixtures = [
-            include_str!("../../../../tests/fixtures/log/header-1.hex"),
-            include_str!("../../../../tests/fixtures/log/header-2.hex"),
-        ];
-        for (format, fixture) in (1..).zip(fixtures) {
-            let header = Header { format, ..HEADER };
-            let bytes = header.encode();
-            assert_eq!(hex(&bytes[..40]), fixture.trim());
-            assert!(bytes[40..].iter().all(|byte| *byte == 0));
-            assert_eq!(Header::of(&bytes).unwrap().unwrap(), header);
+    fn header_and_successor_record_have_these_bytes() {
+        let fixture = include_str!("../../../../tests/fixtures/log/header-3.hex");
+        let record = HEADER.encode_successor(7);
+        let mut bytes = HEADER.encode();
+        assert_eq!(format!("{}\n{}\n", hex(&bytes[..40]), hex(&record)), fixture);
+        assert!(bytes[40..].iter().all(|byte| *byte == 0));
+        assert_eq!(Header::of(&bytes).unwrap().unwrap(), HEADER);
+        assert_eq!(HEADER.successor(&bytes), None);
+        bytes[512..524].copy_from_slice(&record);
+        assert_eq!(HEADER.successor(&bytes), Some(7));
+    }
+
+    #[test]
+    fn successor_record_of_an_earlier_use_or_damaged_is_none() {
+        let disk = Memory::default();
+        let file = disk.create("log-0000.wal").unwrap();
+        Slot { name: String::new(), file: Arc::clone(&file), length: 0 }
+            .write_header(HEADER)
+            .unwrap();
+        Link::new(Arc::clone(&file), HEADER, 7).write().unwrap();
+        let mut bytes = vec![0; usize::try_from(FRAMES).unwrap()];
+        file.read(0, &mut bytes).unwrap();
+        for salt in [4, 5] {
+            assert_eq!(Header { salt, ..HEADER }.successor(&bytes), None);
+        }
+        for at in 512..524 {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert_eq!(HEADER.successor(&damaged), Some(7), "the other copy is enough");
+            damaged[COPY + at] ^= 1;
+            assert_eq!(HEADER.successor(&damaged), None);
         }
     }
 
@@ -437,13 +502,16 @@ mod tests {
     }
 
     #[test]
-    fn a_header_of_a_newer_format_is_refused_by_name() {
+    fn header_of_another_format_is_refused_by_name() {
         let mut bytes = HEADER.encode();
-        bytes[8] = 3;
-        let sum = crc32c::crc32c(&bytes[..36]);
-        bytes[36..40].copy_from_slice(&sum.to_le_bytes());
-        let error = Header::of(&bytes).unwrap().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NewerFormat);
+        for (format, kind) in [(4, ErrorKind::NewerFormat), (2, ErrorKind::Corrupt)] {
+            bytes[8] = format;
+            let sum = crc32c::crc32c(&bytes[..36]);
+            bytes[36..40].copy_from_slice(&sum.to_le_bytes());
+            let error = Header::of(&bytes).unwrap().unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().contains(&format!("of format {format}")), "{error}");
+        }
     }
 
     #[test]

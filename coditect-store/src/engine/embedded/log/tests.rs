@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::Read as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -36,18 +35,14 @@ async fn keys(database: &Database) -> Vec<Vec<u8>> {
 /// The folder as it is after a kill: commits of the keys 0, 1, … that are in the log and not in the
 /// B-tree.
 async fn killed(commits: u8, bytes: usize) -> tempfile::TempDir {
-    let (folder, after) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path()).unwrap();
     for n in 0..commits {
         let tx = database.begin();
         tx.set(&[n], &vec![n; bytes]);
         tx.commit().await.unwrap();
     }
-    for file in fs::read_dir(folder.path()).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), after.path().join(file.file_name())).unwrap();
-    }
-    after
+    copied(folder.path())
 }
 
 /// Where frames begin in a segment.
@@ -89,6 +84,111 @@ async fn log_without_its_b_tree_file_is_refused_and_left_alone() {
     assert_eq!(keys(&opened(folder.path()).unwrap()).await.len(), 5);
 }
 
+fn remove_log(folder: &Path) {
+    segments(folder).iter().for_each(|file| fs::remove_file(file).unwrap());
+}
+
+fn copied(folder: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(folder).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    copy
+}
+
+fn assert_incomplete(folder: &Path) {
+    let error = opened(folder).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    let message = error.to_string();
+    assert!(message.contains("of the log is missing"), "{message}");
+    assert!(message.contains("restore a backup"), "{message}");
+    assert!(message.contains("check --repair --accept-data-loss"), "{message}");
+    assert_eq!(Database::check_file(folder).unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[tokio::test]
+async fn b_tree_file_without_its_log_is_refused_after_a_crash() {
+    let folder = killed(5, 100).await;
+    remove_log(folder.path());
+    assert_incomplete(folder.path());
+    assert!(segments(folder.path()).is_empty(), "a log was made");
+
+    let lost = Database::give_up_lost(folder.path()).unwrap().unwrap();
+    assert!(lost.contains("is missing"), "{lost}");
+    assert!(Database::give_up_lost(folder.path()).unwrap().is_none());
+    let database = opened(folder.path()).unwrap();
+    assert!(keys(&database).await.is_empty());
+    set(&database, b"after").await;
+    let again = copied(folder.path());
+    assert_eq!(keys(&opened(again.path()).unwrap()).await, [b"after"]);
+}
+
+async fn set(database: &Database, key: &[u8]) {
+    let tx = database.begin();
+    tx.set(key, b"");
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn b_tree_file_alone_is_opened_after_a_clean_shutdown() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut expected = Vec::new();
+    for key in [b"a", b"b", b"c"] {
+        let database = opened(folder.path()).unwrap();
+        assert_eq!(keys(&database).await, expected);
+        set(&database, key).await;
+        expected.push(key.to_vec());
+        // The clean shutdown before is none any more, before the first checkpoint too.
+        let killed = copied(folder.path());
+        remove_log(killed.path());
+        assert_incomplete(killed.path());
+        database.close().await;
+        drop(database);
+        remove_log(folder.path());
+    }
+    // With its log, too.
+    let database = opened(folder.path()).unwrap();
+    database.close().await;
+    drop(database);
+    assert_eq!(keys(&opened(copied(folder.path()).path()).unwrap()).await, expected);
+}
+
+#[tokio::test]
+async fn each_missing_segment_is_refused_unless_it_has_no_commit() {
+    let folder = killed(60, 99_000).await;
+    let files = segments(folder.path());
+    assert!(files.len() >= 3, "{files:?}");
+    let mut refused = 0;
+    for file in &files {
+        let copy = copied(folder.path());
+        fs::remove_file(copy.path().join(file.file_name().unwrap())).unwrap();
+        if frames(&fs::read(file).unwrap()).is_empty() {
+            // Made ahead, and not named: a crash came before its first commit.
+            assert_eq!(keys(&opened(copy.path()).unwrap()).await.len(), 60);
+            continue;
+        }
+        assert_incomplete(copy.path());
+        refused += 1;
+    }
+    assert!(refused >= 3, "{refused} of {} files", files.len());
+}
+
+#[tokio::test]
+async fn restarts_continue_the_last_segment() {
+    let folder = killed(5, 100).await;
+    let mut folder = folder;
+    for round in 0..4 {
+        let database = opened(folder.path()).unwrap();
+        set(&database, &[b'r', round]).await;
+        let after = copied(folder.path());
+        drop(database);
+        folder = after;
+    }
+    assert_eq!(segments(folder.path()).len(), 1);
+    assert_eq!(keys(&opened(folder.path()).unwrap()).await.len(), 9);
+}
+
 #[tokio::test]
 async fn a_torn_end_is_cut_and_gone_on_from() {
     let folder = killed(5, 100).await;
@@ -103,11 +203,7 @@ async fn a_torn_end_is_cut_and_gone_on_from() {
     tx.set(b"after", b"");
     tx.commit().await.unwrap();
     // Killed again, with the torn end still there.
-    let again = tempfile::tempdir().unwrap();
-    for file in fs::read_dir(folder.path()).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), again.path().join(file.file_name())).unwrap();
-    }
+    let again = copied(folder.path());
     drop(database);
     let database = opened(again.path()).unwrap();
     assert_eq!(keys(&database).await.len(), 5);
@@ -124,8 +220,9 @@ async fn damage_before_whole_commits_is_refused_with_what_is_lost_and_given_up_w
     let before = fs::read(segment).unwrap();
     let error = opened(folder.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
-    let told = error.to_string();
-    assert!(told.contains("2 later batches") && told.contains("check --repair"), "{told}");
+    let message = error.to_string();
+    assert!(message.contains("2 later batches"), "{message}");
+    assert!(message.contains("check --repair --accept-data-loss"), "{message}");
     assert!(fs::read(segment).unwrap() == before, "it was written to");
     let check = Database::check_file(folder.path()).unwrap_err();
     assert_eq!(check.kind(), ErrorKind::Corrupt);
@@ -202,11 +299,7 @@ async fn no_byte_of_a_log_makes_it_panic_or_show_what_was_not_committed() {
         let mut bytes = whole.clone();
         bytes[at] ^= 1 << (round % 8);
         fs::write(segment, &bytes).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        for file in fs::read_dir(sound.path()).unwrap() {
-            let file = file.unwrap();
-            fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
-        }
+        let folder = copied(sound.path());
         match opened(folder.path()) {
             Ok(database) => {
                 let count = keys(&database).await.len();
@@ -214,26 +307,6 @@ async fn no_byte_of_a_log_makes_it_panic_or_show_what_was_not_committed() {
             }
             Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "at {at}: {error}"),
         }
-    }
-}
-
-#[tokio::test]
-async fn a_store_of_format_1_is_opened_and_becomes_one_with_a_log() {
-    let folder = tempfile::tempdir().unwrap();
-    let fixture = include_bytes!("../../../../tests/fixtures/stores/format-1.redb.gz");
-    let mut file = Vec::new();
-    flate2::read::GzDecoder::new(&fixture[..]).read_to_end(&mut file).unwrap();
-    fs::write(folder.path().join("store.redb"), file).unwrap();
-    for round in 0..2_u32 {
-        let database = opened(folder.path()).unwrap();
-        assert_eq!(keys(&database).await.len(), 90 + round as usize);
-        let value = database.begin().get(&7_u32.to_be_bytes()).await.unwrap();
-        assert_eq!(value, Some(7_u32.to_le_bytes().repeat(20)));
-        let tx = database.begin();
-        tx.get(b"").await.unwrap();
-        tx.set(&(1_000 + round).to_be_bytes(), b"");
-        tx.commit().await.unwrap();
-        assert!(tx.committed_version().unwrap() > 1_700_000_000_000_000);
     }
 }
 
@@ -248,9 +321,10 @@ async fn a_gigabyte_is_recovered() {
     let folder = tempfile::tempdir_in(".").unwrap();
     let disk: Arc<dyn Disk> = Arc::new(Folder::make(folder.path()).unwrap());
     let storage = Storage::open(&*disk, 1 << 20).unwrap();
-    let (store, applied) = (storage.store(), storage.applied());
-    let replayed = super::replay(&*disk, store, applied, |_| {}).unwrap();
-    let mut log = Log::new(Arc::clone(&disk), store, replayed.complete().unwrap(), 256 << 20);
+    let recorded = storage.recorded();
+    let replayed = super::replay(&*disk, recorded, |_| {}).unwrap();
+    let replayed = replayed.complete().unwrap();
+    let mut log = Log::new(Arc::clone(&disk), recorded.store, replayed, 256 << 20);
     for batch in 0..BATCHES {
         let mut rows = Encoder::default();
         for row in batch * ROWS..(batch + 1) * ROWS {

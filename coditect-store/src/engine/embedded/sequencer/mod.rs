@@ -300,7 +300,9 @@ impl Sequencer {
     fn commit(&mut self, commit: Commit, left: usize) -> bool {
         if !self.board.space.is_left() {
             self.look_for_space();
-            if !self.board.space.is_left() && !self.is_admitted_without_space(&commit) {
+            let space = &self.board.space;
+            let is_admitted = !space.log_is_unrequired() && self.is_admitted_without_space(&commit);
+            if !space.is_left() && !is_admitted {
                 let _ = commit.answer.send(Err(self.board.space.error()));
                 return true;
             }
@@ -329,13 +331,13 @@ impl Sequencer {
         is_idle && self.pace < LONGEST_LEAD && self.waiting() <= self.overlay_bytes / 2
     }
 
-    /// Ends it: what is in the log is moved to the B-tree, so that the next start has nothing to do.
+    /// Ends it: what is in the log is moved to the B-tree, which records a clean shutdown.
     fn finish(&mut self) {
         let may_end = |board: &Board| board.check_open().is_ok() && !board.space.tree_is_full();
         while self.progress.is_busy() && may_end(&self.board) {
             self.progress.wait(LONGEST_WAIT);
         }
-        let turn = self.turn();
+        let turn = self.checkpoint(true);
         self.hand_over(Prepared { turn, ..Prepared::default() });
         (self.writer, self.batches) = (None, None);
     }
@@ -367,7 +369,7 @@ impl Sequencer {
         }
         let Batch { prepared, bytes, before, .. } = batch;
         self.recent.forget(Instant::now());
-        self.log.release(self.progress.applied());
+        self.log.release(self.progress.first_segment());
         self.leaving = None;
         let healthy = self.hand_over(prepared);
         self.leaving = Some(before);
@@ -420,20 +422,26 @@ impl Sequencer {
     /// Begins a new active layer, unless there is nothing in this one or the one before it is still
     /// on its way.
     fn turn(&mut self) -> Option<Turn> {
-        if self.reached == self.turned || !self.progress.begin(self.head.active.bytes()) {
+        if self.reached == self.turned { None } else { self.checkpoint(false) }
+    }
+
+    /// Begins a new active layer, unless the one before it is still on its way. After the last one
+    /// nothing is committed.
+    fn checkpoint(&mut self, is_last: bool) -> Option<Turn> {
+        if !self.progress.begin(self.head.active.bytes()) {
             return None;
         }
         (self.turned, self.is_turn_due) = (self.reached, false);
         let layer = mem::take(&mut self.head.active);
         self.head.ground = Arc::new(self.head.ground.under(layer.clone()));
-        Some(Turn { layer, reached: self.reached, ground: Arc::clone(&self.head.ground) })
+        Some(Turn { layer, reached: self.reached, ground: Arc::clone(&self.head.ground), is_last })
     }
 
     /// A turn while nothing is committed.
     fn turn_alone(&mut self) -> bool {
         self.leaving = None;
         self.look_for_space();
-        self.log.release(self.progress.applied());
+        self.log.release(self.progress.first_segment());
         let Some(turn) = self.turn() else { return true };
         let same = Some((self.shown, self.head.clone()));
         self.hand_over(Prepared { turn: Some(turn), same, ..Prepared::default() })

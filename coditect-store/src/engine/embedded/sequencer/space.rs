@@ -36,7 +36,7 @@ impl Sequencer {
     /// Tries to get a segment, if the log lacks one.
     pub(super) fn look_for_space(&mut self) {
         if self.board.space.log_is_full() {
-            self.log.release(self.progress.applied());
+            self.log.release(self.progress.first_segment());
             self.board.space.set_log_full(!self.log.has_next());
         }
     }
