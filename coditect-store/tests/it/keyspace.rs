@@ -167,8 +167,8 @@ const END: &str = "<!-- keyspace:end -->";
 
 /// Run with `UPDATE_GOLDEN=1` after a change that is meant.
 #[test]
-fn the_table_in_the_architecture_is_what_is_declared() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ARCHITECTURE.md");
+fn the_keyspace_table_is_generated_from_the_declarations() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/format.md");
     let text = fs::read_to_string(&path).unwrap();
     let (before, rest) = text.split_once(BEGIN).expect("a marker where the table begins");
     let (written, after) = rest.split_once(END).expect("a marker where the table ends");
