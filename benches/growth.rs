@@ -1,6 +1,6 @@
 //! Does the cost of a get, a find and a page grow with the store?
 //!
-//! `cargo run --release -p coditect-benches --bin growth [-- --records 1000000]`
+//! `cargo run --profile dist -p coditect-benches --bin growth [-- --records 1000000]`
 //!
 //! It fills one store with a thousand records of each of two kinds, then with ten times as many, up to a
 //! million, and at each size measures, with one client and records all over the store, the median time

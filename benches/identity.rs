@@ -1,6 +1,6 @@
 //! What identity costs: access tokens verified, passwords hashed, refresh tokens replaced, a second.
 //!
-//! `cargo run --release -p coditect-benches --bin identity [-- --seconds 1 --rounds 5]`
+//! `cargo run --profile dist -p coditect-benches --bin identity [-- --seconds 1 --rounds 5]`
 //!
 //! - A token is verified with all its checks, remembered and not, against bare `jsonwebtoken` with the
 //!   same algorithm, issuer and audience, on one thread.

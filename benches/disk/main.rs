@@ -1,6 +1,6 @@
 //! How near does a commit come to what the disk gives, and does it stay there?
 //!
-//! `cargo run --release -p coditect-benches --bin disk [-- --seconds 0.2 --rounds 51 --sustain 600]`
+//! `cargo run --profile dist -p coditect-benches --bin disk [-- --seconds 0.2 --rounds 51 --sustain 600]`
 //!
 //! One client creates sessions, durable with their indexes, in turn with a bare loop that appends as many
 //! bytes to a file that is there in its whole length, and syncs. Then, for `--sustain` seconds, 64 clients

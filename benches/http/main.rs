@@ -1,6 +1,6 @@
 //! What a request costs: the server's answers against a bare hyper that says hello, a second.
 //!
-//! `cargo run --release -p coditect-benches --bin http [-- --seconds 2 --rounds 5 --clients 32]`
+//! `cargo run --profile dist -p coditect-benches --bin http [-- --seconds 2 --rounds 5 --clients 32]`
 //!
 //! - Each client has a connection of its own that it keeps, and one request on its way. The clients, the
 //!   product and its peers share the machine; all take turns within each round.

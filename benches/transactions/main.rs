@@ -1,7 +1,7 @@
 //! How many of the same operations a second do the repositories, rusqlite and bare redb, each write
 //! durable when it is answered?
 //!
-//! `cargo run --release -p coditect-benches --bin transactions [-- --seconds 0.5 --rounds 5]`
+//! `cargo run --profile dist -p coditect-benches --bin transactions [-- --seconds 0.5 --rounds 5]`
 //!
 //! The work is a workspace session's: create it with its two index entries, get it by id, find a user
 //! by their unique e-mail, a page of 50 of a user's sessions, newest first, update a session and move

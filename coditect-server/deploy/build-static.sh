@@ -9,8 +9,8 @@ shift
 
 # Named, or the flag would be for what only runs while it is built, too.
 target=$(rustc -vV | sed -n 's/^host: //p')
-RUSTFLAGS="-C target-feature=+crt-static" CARGO_PROFILE_RELEASE_STRIP=symbols \
-    cargo build --release --locked -p coditect-server --target "$target" "$@"
+RUSTFLAGS="-C target-feature=+crt-static" CARGO_PROFILE_DIST_STRIP=symbols \
+    cargo build --profile dist --locked -p coditect-server --target "$target" "$@"
 
 mkdir -p "$into/data"
-cp "${CARGO_TARGET_DIR:-target}/$target/release/coditect-server" "$into/coditect-server"
+cp "${CARGO_TARGET_DIR:-target}/$target/dist/coditect-server" "$into/coditect-server"

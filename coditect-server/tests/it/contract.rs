@@ -188,3 +188,39 @@ pub(crate) fn resolved(node: &'static Value) -> &'static Value {
 fn shown(answer: &Answer) -> String {
     String::from_utf8_lossy(&answer.body).chars().take(500).collect()
 }
+
+/// Returns the error codes in the sources below `folder`: the string literals in upper snake case.
+fn codes_in(folder: &std::path::Path, codes: &mut std::collections::BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            codes_in(&path, codes);
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let product = text.split("\n#[cfg(test)]\nmod tests").next().unwrap();
+        let is_code = |word: &&str| {
+            word.len() > 3
+                && word.starts_with(|first: char| first.is_ascii_uppercase())
+                && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+        };
+        codes.extend(product.split('"').skip(1).step_by(2).filter(is_code).map(str::to_owned));
+    }
+}
+
+#[test]
+fn every_error_code_is_documented() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut codes = std::collections::BTreeSet::new();
+    for folder in ["src/api", "src/extract", "src/http", "src/websocket", "src/frontend"] {
+        codes_in(&root.join(folder), &mut codes);
+    }
+    // Methods, headers and variables that look alike.
+    let others = ["DENY", "JSON", "OUT_DIR", "CARGO_PKG_VERSION", "GET", "HEAD", "OPTIONS"];
+    codes.retain(|code| !others.contains(&code.as_str()));
+    assert!(codes.len() > 60, "{codes:?}");
+    let page = std::fs::read_to_string(root.join("../docs/errors.md")).unwrap();
+    let missing: Vec<_> =
+        codes.iter().filter(|code| !page.contains(&format!("`{code}`"))).collect();
+    assert!(missing.is_empty(), "docs/errors.md lacks {missing:?}");
+}
