@@ -1,12 +1,12 @@
-//! Does the cost of a get, a find and a page grow with the store?
+//! Measures whether the cost of get, find and page grows with the size of the store.
 //!
 //! `cargo run --profile dist -p coditect-benches --bin growth [-- --records 1000000]`
 //!
-//! It fills one store with a thousand records of each of two kinds, then with ten times as many, up to a
-//! million, and at each size measures, with one client and records all over the store, the median time
-//! of a get by id, a find by a unique value and a page of 50. Beside them stand how much deeper a tree of
-//! that size is, the ratio of the logarithms of the sizes; and the same sessions got from bare redb,
-//! whose every step down a larger tree also misses more of the processor's caches.
+//! Fills one store with a thousand records of each of two kinds, then with ten times as many, up to
+//! a million. At each size it measures, with one client and random records, the median time of a
+//! get by id, a find by a unique value and a page of 50. The table also shows the expected growth
+//! of the tree's depth (the ratio of the logarithms of the sizes), and the same gets on bare redb,
+//! which include the processor's cache misses.
 
 use std::{
     fmt::Write as _,
@@ -27,29 +27,29 @@ use coditect_store::{
 };
 use redb::{Durability, ReadableDatabase as _, TableDefinition};
 
-/// Bare redb's sessions, by the bytes of their ids.
+/// Sessions in bare redb, by the bytes of their ids.
 const SESSIONS: TableDefinition<'static, [u8; 16], &'static [u8]> =
     TableDefinition::new("sessions");
 
 /// Measures reads of stores from a thousand to a million records.
 #[derive(Clone, Debug, Parser)]
 struct Plan {
-    /// The most records of each kind.
+    /// Maximum number of records of each kind.
     #[arg(long, default_value_t = 1_000_000)]
     records: usize,
-    /// How many operations each median is of.
+    /// Number of operations per median.
     #[arg(long, default_value_t = 5_000)]
     operations: usize,
-    /// How much of the file the engine may cache, in MiB. With less than the file is long, what is
-    /// measured is how often a page must be fetched, rather than the tree.
+    /// Cache of the B-tree file, in MiB. A cache smaller than the file measures page fetches
+    /// instead of the tree.
     #[arg(long, default_value_t = 4_096)]
     cache_mib: usize,
-    /// Where the table is written.
+    /// File that the table is written to.
     #[arg(long, default_value = "benches/growth.md")]
     markdown: PathBuf,
 }
 
-/// The median times at one size.
+/// Median times at one size.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     records: usize,
@@ -87,7 +87,7 @@ async fn run(plan: &Plan) -> Outcome<Vec<Times>> {
     Ok(times)
 }
 
-/// What is asked for: a session, its user, and that one's address.
+/// Parameters of one read: a session, its user, and the user's address.
 type Known = (SessionId, UserId, String);
 
 /// Adds records until there are `size` of each kind.
@@ -118,7 +118,7 @@ async fn fill(
                 (session.id, session.user_id, user.email_normalized.clone())
             }),
         );
-        // About ten times on the way to each size.
+        // Reports about ten times per size.
         if known.len() % (size / 10) < 500 {
             let (done, all) = (known.len() - before, size - before);
             let left = started.elapsed().mul_f64(ratio(all - done, done));
@@ -130,7 +130,7 @@ async fn fill(
 
 fn load_bare(bare: &redb::Database, sessions: &[Session]) -> Outcome<()> {
     let mut write = bare.begin_write()?;
-    // Only reads of it are measured.
+    // Only reads are measured.
     write.set_durability(Durability::None)?;
     {
         let mut table = write.open_table(SESSIONS)?;
@@ -190,7 +190,7 @@ fn shown(plan: &Plan, times: &[Times]) -> String {
     let Plan { operations, cache_mib, .. } = plan;
     let mut table = format!(
         "# Reads of a store that grows\n\nMedian times of {operations} operations by one client, {cache_mib} \
-         MiB of cache, and in parentheses how many times that of the smallest store.\n\n\
+         MiB of cache; in parentheses the ratio to the smallest store.\n\n\
          | records of each kind | get | bare redb's get | find | page of 50 | deeper by |\n\
          |---|---|---|---|---|---|\n"
     );

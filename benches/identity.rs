@@ -1,15 +1,16 @@
-//! What identity costs: access tokens verified, passwords hashed, refresh tokens replaced, a second.
+//! Measures the cost of identity: access tokens verified, passwords hashed and refresh tokens
+//! rotated per second.
 //!
 //! `cargo run --profile dist -p coditect-benches --bin identity [-- --seconds 1 --rounds 5]`
 //!
-//! - A token is verified with all its checks, remembered and not, against bare `jsonwebtoken` with the
-//!   same algorithm, issuer and audience, on one thread.
-//! - Passwords are verified through the hasher, at its full permits, against the bare `argon2` crate on
-//!   as many threads, with the same parameters.
-//! - Refreshes are durable when they are answered, by one client and by 64. They have no peer: the ratio
-//!   is to the first line of its kind.
+//! - A token is verified with all checks, cached and not, against bare `jsonwebtoken` with the same
+//!   algorithm, issuer and audience, on one thread.
+//! - Passwords are verified through the hasher with all its permits, against the bare `argon2`
+//!   crate on as many threads, with the same parameters.
+//! - Refreshes are durable when they are answered, by one client and by 64. They have no peer: the
+//!   ratio is to the first line of their kind.
 //!
-//! All take turns within each round; the table shows medians over the rounds, and lowest to highest.
+//! All contenders take turns in each round; the table shows medians, lowest and highest.
 
 use std::{
     fs,
@@ -37,21 +38,21 @@ use jsonwebtoken::{DecodingKey, Validation, decode, jwk::JwkSet};
 use serde::Deserialize;
 use tokio::runtime::Runtime;
 
-/// Measures what identity costs.
+/// Measures the cost of identity.
 #[derive(Clone, Debug, Parser)]
 struct Plan {
-    /// How long each contender runs in a round, in seconds.
+    /// Duration of each contender in a round, in seconds.
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
-    /// How many rounds there are.
+    /// Number of rounds.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Where the table is written.
+    /// File that the table is written to.
     #[arg(long, default_value = "benches/identity.md")]
     markdown: PathBuf,
 }
 
-/// What bare `jsonwebtoken` reads of a token.
+/// The claims that bare `jsonwebtoken` decodes.
 #[derive(Debug, Deserialize)]
 #[expect(dead_code, reason = "they are read to be compared with what the product reads")]
 struct Read {
@@ -100,7 +101,7 @@ fn run(plan: &Plan) -> Outcome<Vec<Line>> {
     let mut lines = [
         ("bare jsonwebtoken: a token verified", None),
         ("a token verified", Some(0)),
-        ("a token verified that is remembered", Some(0)),
+        ("a cached token verified", Some(0)),
         ("bare argon2: a password verified", None),
         ("a password verified", Some(3)),
         ("a refresh, 1 client", None),
@@ -133,7 +134,7 @@ fn run(plan: &Plan) -> Outcome<Vec<Line>> {
     Ok(lines.into())
 }
 
-/// Somebody's tokens.
+/// The tokens of one user.
 struct Tokens {
     access: String,
     refresh: String,
@@ -155,7 +156,7 @@ async fn register(auth: &Auth, number: usize) -> Outcome<Tokens> {
     Ok(Tokens { access: text(tokens.access.expose()), refresh: text(tokens.refresh.expose()) })
 }
 
-/// How often `work` is done in a second, one after the other.
+/// Returns the rate of `work` per second, run sequentially.
 fn rate(turn: Duration, mut work: impl FnMut() -> Outcome<()>) -> Outcome<f64> {
     let (started, mut done) = (Instant::now(), 0);
     while started.elapsed() < turn {
@@ -192,7 +193,7 @@ async fn hashes(
     stored: &str,
 ) -> Outcome<f64> {
     let (started, done) = (Instant::now(), AtomicU64::new(0));
-    // One more than may run, so that none waits for the next to be asked for.
+    // One more than the permits, so that a permit is never idle.
     let client = || async {
         while started.elapsed() < turn {
             hasher.verify(password, stored).await?;
@@ -204,7 +205,7 @@ async fn hashes(
     Ok(per_second(done.load(Ordering::Relaxed), started.elapsed()))
 }
 
-/// Replaces each of `tokens` again and again, all at once.
+/// Rotates all of `tokens` repeatedly and concurrently.
 async fn refreshes(turn: Duration, auth: &Auth, tokens: &mut [String]) -> Outcome<f64> {
     let (started, done) = (Instant::now(), AtomicU64::new(0));
     let clients = tokens.iter_mut().map(|token| async {
@@ -221,7 +222,7 @@ async fn refreshes(turn: Duration, auth: &Auth, tokens: &mut [String]) -> Outcom
 
 fn shown(lines: &[Line], rounds: usize) -> String {
     let said = "A refresh is durable when it is answered.";
-    table("What identity costs", said, lines, rounds)
+    table("Cost of identity", said, lines, rounds)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The records that all contenders work on.
+//! The records that all contenders use.
 
 use chrono::{DateTime, Utc};
 use coditect_store::{
@@ -6,21 +6,21 @@ use coditect_store::{
     model::{Json, Session, SessionId, SessionType, TenantId, User, UserId, UserStatus},
 };
 
-/// Sessions of one user: enough for a page of them.
+/// Number of sessions per user: enough for a page.
 const SESSIONS_OF_USER: usize = 60;
 
-/// Users and sessions of one tenant, as many of each.
+/// An equal number of users and sessions of one tenant.
 pub struct Sample {
-    /// Whose they are.
+    /// The tenant.
     pub tenant: TenantId,
-    /// Users, each with an address of their own.
+    /// Users, each with a unique address.
     pub users: Vec<User>,
-    /// Sessions; each user has a full page of them, as far as they go.
+    /// Sessions; each user has a full page of them, except possibly the last.
     pub sessions: Vec<Session>,
 }
 
 impl Sample {
-    /// So many of each.
+    /// Returns a sample with `size` users and sessions.
     pub fn new(records: usize) -> Self {
         let (tenant, now) = (TenantId::new(), Clock::system().now());
         let users: Vec<User> = (0..records).map(|n| user(tenant, n, now)).collect();
@@ -30,13 +30,13 @@ impl Sample {
     }
 }
 
-/// What is asked for of a sample.
+/// The parameters of reads from a sample.
 pub struct Known {
-    /// Whose it is.
+    /// The tenant.
     pub tenant: TenantId,
     /// Each session with its user.
     pub sessions: Vec<(SessionId, UserId)>,
-    /// The users' addresses.
+    /// Addresses of the users.
     pub emails: Vec<String>,
 }
 
@@ -48,27 +48,27 @@ impl From<&Sample> for Known {
     }
 }
 
-/// A session's place in the sample, another at each time: it goes round in large steps.
+/// Positions in the sample, visited in large steps.
 pub struct Places {
     at: usize,
     of: usize,
 }
 
 impl Places {
-    /// Places among `of`, from `start` on.
+    /// Returns positions below `of`, starting at `start`.
     pub fn new(start: usize, of: usize) -> Self {
         Self { at: start % of, of }
     }
 
-    /// The next one.
+    /// Returns the next position.
     #[expect(clippy::should_implement_trait, reason = "it never ends")]
     pub fn next(&mut self) -> usize {
-        // A prime that is no divisor of round numbers, so that all are met.
+        // A prime that does not divide round numbers, so that every position is visited.
         self.at = (self.at + 7_919) % self.of;
         self.at
     }
 
-    /// One whose user has a full page.
+    /// Returns a user with a full page.
     pub fn next_full(&mut self) -> usize {
         let full = self.of - self.of % SESSIONS_OF_USER;
         self.next() % full.max(1)
@@ -92,7 +92,7 @@ fn user(tenant_id: TenantId, n: usize, now: DateTime<Utc>) -> User {
     }
 }
 
-/// A session of `user_id`.
+/// Returns a session of `user_id`.
 pub fn session(tenant_id: TenantId, user_id: UserId, now: DateTime<Utc>) -> Session {
     Session {
         id: SessionId::new(),
@@ -109,17 +109,17 @@ pub fn session(tenant_id: TenantId, user_id: UserId, now: DateTime<Utc>) -> Sess
     }
 }
 
-/// What an update makes of a session: another name, and another place in one index.
+/// Returns the session with another name and another position in one index.
 pub fn changed(session: &mut Session, turn: usize) {
     session.name = format!("Renamed {turn}");
     session.workspace_path = Some(format!("/workspace/{turn}"));
 }
 
-/// Writes a sample's records, five hundred of each kind a transaction.
+/// Writes the records of a sample, five hundred of each kind per transaction.
 ///
 /// # Errors
 ///
-/// The store's.
+/// Fails with the store's errors.
 pub async fn load(store: &Store, sample: &Sample) -> Result<(), Error> {
     for (users, sessions) in sample.users.chunks(500).zip(sample.sessions.chunks(500)) {
         let load = |tx: Transaction| async move {

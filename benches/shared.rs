@@ -1,4 +1,4 @@
-//! What the benches share: the records that they work on, and how they say how far they are.
+//! Shared by the benches: opening a store, sample records, progress.
 
 pub mod lines;
 mod sample;
@@ -13,15 +13,15 @@ use coditect_store::engine::{Database, Options, cluster_file};
 
 pub use sample::{Known, Places, Sample, changed, load, session};
 
-/// What a bench comes to.
+/// The result of a bench.
 pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Where a bench keeps its records: in `folder`, or, where `CODITECT_FDB_CLUSTER_FILE` names a cluster, under
-/// a prefix of its own there, which is emptied in the end.
+/// Opens the store of a bench: in `folder`, or, if `CODITECT_FDB_CLUSTER_FILE` names a cluster,
+/// below a prefix that is cleared at the end.
 ///
 /// # Errors
 ///
-/// As [`Database::open_with`], or [`Database::cluster`].
+/// Fails as [`Database::open_with`] and [`Database::cluster`] do.
 pub fn database(folder: &Path, options: &Options) -> Outcome<Database> {
     Ok(match cluster_file() {
         Some(_) => Database::scratch()?,
@@ -29,11 +29,11 @@ pub fn database(folder: &Path, options: &Options) -> Outcome<Database> {
     })
 }
 
-/// Says on stderr what is being done, over what was said before; where nobody looks on, as a line.
+/// Reports progress on stderr, overwriting the last report on a terminal.
 ///
 /// # Errors
 ///
-/// Stderr cannot be written.
+/// Fails if stderr cannot be written.
 pub fn progress(what: &str) -> Outcome<()> {
     let mut stderr = stderr();
     if stderr.is_terminal() {

@@ -1,5 +1,5 @@
-//! A service that links identity and the store: who asks is read in the transaction that answers, so
-//! that what was ended holds from the next request on.
+//! A service that links identity and the store. It authenticates the caller in the transaction that
+//! answers, so a revocation is effective for the next request.
 //!
 //! `cargo run -p coditect-examples --bin authenticate`
 
@@ -13,7 +13,7 @@ use coditect_store::{
     model::{Json, Setting, SettingScope},
 };
 
-/// Remembers a colour for whoever shows `token`, and says whose it is.
+/// Stores a colour for the user of `token`, and returns the user.
 async fn set_colour(
     store: &Store,
     auth: &Auth,
@@ -53,7 +53,7 @@ async fn main() -> Result<(), Error> {
     let access = tokens.access.expose();
     assert_eq!(set_colour(&store, &auth, access, "green").await?, email);
 
-    // A token for a program of hers, which may read and no more.
+    // A personal access token with read access only.
     let reader = NewToken::new("dashboard", Scopes::new(&["read"])?, chrono::TimeDelta::days(90))?;
     let (pass, auth_ref) = (&auth.pass(access).await?, &auth);
     let (reader_ref, device_ref) = (&reader, &device);
@@ -66,7 +66,7 @@ async fn main() -> Result<(), Error> {
     let refused = set_colour(&store, &auth, reader.text().expose(), "red").await;
     assert!(matches!(refused, Err(Error::Forbidden(_))));
 
-    // She signs out, and the very next request is nobody's, though its token has not expired.
+    // After the logout the next request is refused, although the token has not expired.
     auth.logout(Credential::Refresh(tokens.refresh.expose()), &device).await?;
     let refused = set_colour(&store, &auth, access, "blue").await;
     assert!(matches!(refused, Err(Error::SessionRevoked)));

@@ -1,9 +1,9 @@
-//! A file of any size, streamed in and out in bounded memory, seen by nobody before it is whole.
+//! Streams a file in and out in bounded memory. It is invisible until it is complete.
 //!
 //! `cargo run --release -p coditect-examples --bin blob_stream [-- MEBIBYTES]`
 //!
-//! It writes as many made-up mebibytes (64, if not said), reads them back, and tells how much memory
-//! it needed at the most: it fails if that was more than 64 MiB.
+//! Writes the given number of generated mebibytes (default 64), reads them back, and prints the
+//! peak memory. Fails if the peak exceeds 64 MiB.
 
 use std::{env, error::Error, fs, time::Instant};
 
@@ -13,7 +13,7 @@ use coditect_store::{
     model::{File, FileHome, FilePolicy, TenantId},
 };
 
-/// What the program may need at the most, in KiB, as Linux counts it.
+/// Maximum resident set size, in KiB.
 const MOST_MEMORY_KIB: u64 = 64 << 10;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -23,10 +23,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn run(mebibytes: u64) -> Result<(), Box<dyn Error>> {
-    // On the disk of the working folder: a temporary one may be in memory.
+    // On the disk of the working folder, since the temporary folder may be in memory.
     let folder = tempfile::tempdir_in(".")?;
-    // The engine's cache is what a program with little memory makes smaller first, and then what may wait in
-    // memory while the disk is busy.
+    // Small budgets for the B-tree cache and for the memtables.
     let options = Options::default().cache_bytes(8 << 20).overlay_bytes(16 << 20);
     let store = Store::open(Database::open_with(folder.path(), &options)?).await?;
     let (tenant, clock) = (TenantId::new(), Clock::system());
@@ -40,7 +39,7 @@ async fn run(mebibytes: u64) -> Result<(), Box<dyn Error>> {
         }
     }
     let blob = upload.finish().await?;
-    // Every byte is durable, and nobody sees it. One transaction makes it a file's content.
+    // Every byte is durable, but invisible until one transaction makes it a file's content.
     let home = &FileHome::Workspace("/workspace/p".to_owned());
     let (policy, now) = (&FilePolicy::default(), clock.now());
     let put =
@@ -56,13 +55,13 @@ async fn run(mebibytes: u64) -> Result<(), Box<dyn Error>> {
     let mut reader = BlobReader::new(&store, tenant, content.blob);
     let mut expected = (0..mebibytes).flat_map(mebibyte);
     while let Some(piece) = reader.next().await? {
-        // The hash is compared too, by the reader, before it gives the last piece.
+        // The reader verifies the hash before it returns the last chunk.
         assert!(expected.by_ref().take(piece.len()).eq(piece), "other bytes than were written");
     }
     assert_eq!(expected.next(), None, "fewer bytes than were written");
     let read = started.elapsed();
 
-    // A part of it costs its own chunks only.
+    // Reading a range costs only its own chunks.
     if blob.size > 12_345 {
         let mut part = BlobReader::range(&store, tenant, content.blob, 12_340..12_345)?;
         assert_eq!(part.next().await?, Some(mebibyte(0)[12_340..12_345].to_vec()));
@@ -77,14 +76,14 @@ async fn run(mebibytes: u64) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The `n`th mebibyte: no two are alike.
+/// Returns the `n`th mebibyte; all differ.
 fn mebibyte(n: u64) -> Vec<u8> {
     (0..1_u64 << 17)
         .flat_map(|at| (at ^ n << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes())
         .collect()
 }
 
-/// The most memory that this process had at once, where the system tells.
+/// Returns the peak resident set size in KiB, if the system reports it.
 fn peak_memory_kib() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -1,5 +1,4 @@
-//! Several repositories in one transaction: a signed-up user with all that they begin with, or
-//! nothing of it.
+//! Several repositories in one transaction: a new user with all initial records, or none of them.
 //!
 //! `cargo run -p coditect-examples --bin composing`
 
@@ -13,7 +12,7 @@ use coditect_store::{
     },
 };
 
-/// The ids are made outside of the transaction, which may run several times.
+/// Ids, generated outside of the transaction, which may run several times.
 #[derive(Clone, Copy)]
 struct Ids {
     tenant: TenantId,
@@ -35,8 +34,8 @@ impl Ids {
     }
 }
 
-/// A tenant, its user, a workspace session with its editor, a conversation with its first message,
-/// and a line in the audit log: seven repositories, one commit.
+/// Creates a tenant, its user, a workspace session with its editor, a conversation with its first
+/// message, and an audit entry: seven repositories, one commit.
 async fn sign_up(tx: &Transaction, ids: Ids, email: &str, clock: &Clock) -> Result<(), Error> {
     let now = clock.now();
     let Ids { tenant: tenant_id, user: user_id, session, conversation, greeting } = ids;
@@ -112,7 +111,7 @@ async fn main() -> Result<(), Error> {
     let ids = Ids::new();
     store.run(|tx| async move { sign_up(&tx, ids, "Ada@example.org", clock).await }).await?;
 
-    // All of it is there, for whoever reads from now on.
+    // Every later reader sees all of it.
     let tx = store.begin();
     let user = tx.find(&User::BY_EMAIL, Global, "ada@example.org".to_owned()).await?;
     assert_eq!(user.map(|user| user.id), Some(ids.user));
@@ -124,7 +123,7 @@ async fn main() -> Result<(), Error> {
     assert_eq!(done.items[0].record.action, "user.register");
     assert_eq!(tx.counter(ids.tenant, Counter::SESSIONS).await?, 1);
 
-    // Again with the same address: refused by one of them, and there is nothing of the others.
+    // The same address again: one repository refuses it, and nothing is written.
     let again = Ids::new();
     let refused =
         store.run(|tx| async move { sign_up(&tx, again, "ada@Example.org", clock).await });
@@ -133,7 +132,7 @@ async fn main() -> Result<(), Error> {
     let tx = store.begin();
     assert_eq!(tx.get::<Tenant>(again.tenant, ()).await?, None);
 
-    // What is one tenant's is best done by a handle that cannot touch another's.
+    // A tenant handle cannot build keys of another tenant.
     let own = tx.tenant(ids.tenant);
     assert!(own.get::<Session>(ids.session).await?.is_some());
     Ok(())

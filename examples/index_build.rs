@@ -1,4 +1,4 @@
-//! An index that is declared when there are records already: refused, built, read.
+//! Adds an index to a store with records: queries are refused until it is built.
 //!
 //! `cargo run -p coditect-examples --bin index_build`
 
@@ -36,7 +36,7 @@ mod before {
     indexes! { City => }
 }
 
-/// The same in the second version, which wants to find them by country.
+/// The second version of the service, with an index by country.
 mod after {
     use coditect_store::{
         Entity,
@@ -68,7 +68,7 @@ mod after {
     }
 
     indexes! { City =>
-        /// A country's.
+        /// By country.
         BY_COUNTRY ("cities_by_country", country): Multi<String> = |city| Some(city.country.clone());
     }
 }
@@ -91,7 +91,7 @@ async fn main() -> Result<(), Error> {
     let refused = early.map_err(|error| error.kind());
     assert_eq!(refused, Err(ErrorKind::IndexBuilding("cities_by_country")));
 
-    // Records may be written before, between and after the steps; a kill loses one step at most.
+    // Records may be written during the build; a kill loses at most one step.
     let build = store.build("cities_by_country")?.rows(100);
     let total = build.total().await?;
     assert_eq!(build.step().await?.examined, 100);

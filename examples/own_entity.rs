@@ -1,4 +1,4 @@
-//! A service's own record with every kind of index: what each is for, and what it answers.
+//! An entity with every kind of index, and a query for each.
 //!
 //! `cargo run -p coditect-examples --bin own_entity`
 
@@ -42,13 +42,13 @@ impl Entity for Book {
 }
 
 indexes! { Book =>
-    /// Unique: a shelf mark is of one book of a library.
+    /// Unique: a shelf mark identifies one book of a library.
     BY_SHELF_MARK ("books_by_shelf_mark", mark): Unique<String> = |book| Some(book.shelf_mark.clone());
-    /// Unique over all tenants, and sparse: old books have none.
+    /// Unique in all tenants, and sparse: old books have no ISBN.
     BY_ISBN ("books_by_isbn", isbn): GlobalUnique<String> = |book| book.isbn.clone();
-    /// Sparse: those that are lent, by who has them.
+    /// Sparse: lent books by borrower.
     LENT ("books_lent", reader): Multi<String> = |book| book.lent_to.clone();
-    /// Composite: an author's, by year.
+    /// Composite: by author and year.
     BY_AUTHOR ("books_by_author", author, year): Multi<(String, i64)> =
         |book| Some((book.author.clone(), book.year));
     /// Covering: titles by year, without reading the books.
@@ -56,7 +56,7 @@ indexes! { Book =>
         |book| Some((book.year, book.title.clone()));
     /// Multi-valued: by each subject.
     BY_SUBJECT ("books_by_subject", subject): Each<String> = |book| book.subjects.clone();
-    /// Count: how many an author has.
+    /// Counting: number of books by author.
     AUTHORS ("book_authors", author): Count<String> = |book| Some(book.author.clone());
 }
 
@@ -106,7 +106,7 @@ async fn main() -> Result<(), Error> {
     let authors = tx.counts(&Book::AUTHORS, tenant, ..).all(10).await?;
     assert_eq!(authors, [(conrad, 1), (woolf.clone(), 2)]);
 
-    // Lent, decided on what a client had read: refused if it is something else by now.
+    // Compare-and-swap on the revision that the client has read.
     let read = tx.get_stored::<Book>(tenant, 3).await?.map(|stored| stored.revision());
     tx.modify::<Book>(tenant, 3, |book| book.lent_to = Some("ada".into())).await?;
     assert_eq!(tx.scan(&Book::LENT, tenant, "ada".to_owned()).all(10).await?.len(), 1);

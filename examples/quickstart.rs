@@ -1,4 +1,4 @@
-//! A service that links the store and keeps records of its own in it: open, declare, write, query.
+//! A service with its own records: declare, open, write, query.
 //!
 //! `cargo run -p coditect-examples --bin quickstart`
 
@@ -13,7 +13,7 @@ use coditect_store::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A piece of code that a tenant keeps for later.
+/// A code snippet of a tenant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Snippet {
     id: Uuid,
@@ -39,9 +39,9 @@ impl Entity for Snippet {
 }
 
 indexes! { Snippet =>
-    /// A title is used once in a tenant.
+    /// Titles are unique in a tenant.
     BY_TITLE ("snippets_by_title", title): Unique<String> = |snippet| Some(snippet.title.clone());
-    /// Those in a language, oldest first (ids are v7).
+    /// By language, oldest first (ids are UUIDs of version 7).
     BY_LANGUAGE ("snippets_by_language", language): Multi<String> =
         |snippet| Some(snippet.language.clone());
 }
@@ -60,11 +60,11 @@ impl Snippet {
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    // `Database::open("./data")` keeps it on disk; nothing else here would change.
+    // `Database::open("./data")` stores it on disk; nothing else changes.
     let store = Store::options().entity::<Snippet>().open(Database::scratch()?).await?;
     let tenant = TenantId::new();
 
-    // All or nothing: three records with their index entries.
+    // Three records with their index entries, atomically.
     let snippets = [
         Snippet::new(tenant, "hello", "rust", "println!(\"hello\");"),
         Snippet::new(tenant, "greet", "python", "print('hello')"),
@@ -82,7 +82,7 @@ async fn main() -> Result<(), Error> {
         })
         .await?;
 
-    // Newest first, one page; a cursor would lead on.
+    // One page, newest first; its cursor continues the list.
     let page = store
         .run(|tx| async move {
             let rust = tx.scan(&Snippet::BY_LANGUAGE, tenant, "rust".to_owned());
@@ -92,7 +92,7 @@ async fn main() -> Result<(), Error> {
     assert_eq!(page.items, [snippets[2].clone(), snippets[0].clone()]);
     assert!(page.next.is_none());
 
-    // Read and write in one transaction: nobody gets in between.
+    // Read and write in one transaction, without interference.
     let renamed = store
         .run(|tx| async move {
             let found = tx.find(&Snippet::BY_TITLE, tenant, "greet".to_owned()).await?;
@@ -104,7 +104,7 @@ async fn main() -> Result<(), Error> {
         .await?;
     assert_eq!(renamed.map(|snippet| snippet.id), Some(snippets[1].id));
 
-    // A title that is taken is refused by the index's name, and nothing is written.
+    // A duplicate title is refused with the name of the index, and nothing is written.
     let twice = Snippet::new(tenant, "salute", "go", "fmt.Println(\"hello\")");
     let refused = store.run(|tx| {
         let twice = &twice;
@@ -114,7 +114,7 @@ async fn main() -> Result<(), Error> {
     let kind = error.map(|error| error.kind());
     assert_eq!(kind, Some(ErrorKind::UniqueViolation(Snippet::BY_TITLE.name())));
 
-    // Another tenant sees none of it.
+    // Another tenant sees none of them.
     let (other, id) = (TenantId::new(), snippets[0].id);
     let stranger = store.run(|tx| async move { tx.get::<Snippet>(other, id).await });
     assert_eq!(stranger.await?, None);

@@ -1,4 +1,4 @@
-//! Another service that trusts this one's access tokens: by its public keys alone, without its store.
+//! Verifies access tokens in another service, with the published keys and without the store.
 //!
 //! `cargo run -p coditect-examples --bin verify_jwks`
 
@@ -8,16 +8,16 @@ use coditect_auth::{
 };
 use coditect_store::{Clock, Store, engine::Database};
 
-/// What the other service does with each request.
+/// Authenticates a request in the other service.
 struct Billing {
     verifier: JwksVerifier,
     clock: Clock,
 }
 
 impl Billing {
-    /// Whose bill is asked for. `document` gets the keys anew, as from
-    /// `GET /.well-known/jwks.json`: a service asks for them at most once in some seconds, since anybody
-    /// can make up a key's name.
+    /// Returns the user of a token. `document` fetches the keys, as from `GET
+    /// /.well-known/jwks.json`. A service limits how often it fetches them, since a client can send
+    /// any key id.
     fn whose_bill(
         &mut self,
         token: &str,
@@ -37,7 +37,7 @@ impl Billing {
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    // The service that signs in users; elsewhere, as a rule.
+    // The service that signs in users, usually another process.
     let store = entities(Store::options()).open(Database::scratch()?).await?;
     let (master, clock) = (MasterKey::generate()?, Clock::system());
     let auth = Auth::open(store, master, clock.clone(), Settings::default()).await?;
@@ -54,13 +54,13 @@ async fn main() -> Result<(), Error> {
     let bill = billing.whose_bill(ada.tokens.access.expose(), || auth.jwks())?;
     assert_eq!(bill, format!("the bill of tenant {}", ada.user.tenant_id));
 
-    // Two rotations later the key that signs is one that it has never seen.
+    // Two rotations later the signing key is unknown to the verifier.
     auth.rotate_keys().await?;
     auth.rotate_keys().await?;
     let tokens = auth.refresh(ada.tokens.refresh.expose(), None, &ClientInfo::default()).await?;
     assert_eq!(billing.whose_bill(tokens.access.expose(), || auth.jwks())?, bill);
 
-    // Nobody else's tokens are taken, and no refresh tokens.
+    // Tokens of other issuers and refresh tokens are refused.
     let refused = billing.whose_bill(tokens.refresh.expose(), || auth.jwks());
     assert!(matches!(refused, Err(Error::TokenInvalid(_))));
     Ok(())

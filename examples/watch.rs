@@ -1,4 +1,4 @@
-//! A watch: to hear of another's change when it is durable, without asking again and again.
+//! Waits for a record to change, without polling.
 //!
 //! `cargo run -p coditect-examples --bin watch`
 
@@ -11,8 +11,8 @@ use coditect_store::{
     },
 };
 
-/// Every version of a session's terminals from the one after `seen` up to `last`, as it comes. A
-/// version that is overwritten before it is read is not among them: the newest always is.
+/// Returns the versions of a session's terminal after `seen` up to `last`, as they appear. Versions
+/// that are overwritten before they are read are skipped, but never the newest.
 async fn follow(
     store: Store,
     (tenant, session): (TenantId, SessionId),
@@ -20,7 +20,7 @@ async fn follow(
 ) -> Result<Vec<u64>, Error> {
     let mut heard = Vec::new();
     loop {
-        // Read and watch in one transaction, so that no change falls between the two.
+        // Reading and watching in one transaction misses no change.
         let (state, changed) = store
             .run(|tx| async move {
                 let key = (session, StatePart::Terminal);
@@ -35,7 +35,7 @@ async fn follow(
         if version == last {
             return Ok(heard);
         }
-        // A watch says that there is something new, not what: it is read in the next round.
+        // The watch reports a change, not its content: the next iteration reads it.
         changed.await?;
     }
 }

@@ -1,12 +1,13 @@
-//! How near does a commit come to what the disk gives, and does it stay there?
+//! Compares commits with the disk's own speed, and measures whether a high load can be sustained.
 //!
-//! `cargo run --profile dist -p coditect-benches --bin disk [-- --seconds 0.2 --rounds 51 --sustain 600]`
+//! `cargo run --profile dist -p coditect-benches --bin disk [-- --seconds 0.2 --rounds 51 --sustain
+//! 600]`
 //!
-//! One client creates sessions, durable with their indexes, in turn with a bare loop that appends as many
-//! bytes to a file that is there in its whole length, and syncs. Then, for `--sustain` seconds, 64 clients
-//! create as many as they can: for each ten seconds the table has the rate, how long a creation took at
-//! worst and at the 99.9th percentile, how long the bare loop took at worst, which goes on a hundred times a
-//! second, and the memory of the process. The picture has them over the time.
+//! One client creates sessions, durable with their indexes, in turn with a loop that appends and
+//! syncs the same number of bytes to a preallocated file. Then, for `--sustain` seconds, 64 clients
+//! create sessions: for each ten seconds the table shows the rate, the 99.9th percentile and the
+//! maximum of the latency, the maximum of a concurrent append and sync a hundred times per second,
+//! and the memory of the process. The picture shows them over time.
 
 mod plot;
 
@@ -33,47 +34,47 @@ use coditect_store::{Clock, Error, Store, engine::Options, model::Session};
 
 use self::plot::{Curve, svg};
 
-/// Compares commits with bare appends, and keeps them up.
+/// Compares commits with bare appends, and sustains them.
 #[derive(Clone, Debug, Parser)]
 struct Plan {
-    /// How long each contender runs in a round, in seconds.
+    /// Duration of each contender in a round, in seconds.
     #[arg(long, default_value_t = 0.2)]
     seconds: f64,
-    /// How many rounds there are.
+    /// Number of rounds.
     #[arg(long, default_value_t = 51)]
     rounds: usize,
-    /// For how long the load is kept up, in seconds; 0 leaves it out.
+    /// Duration of the sustained load, in seconds; 0 disables it.
     #[arg(long, default_value_t = 600)]
     sustain: u64,
-    /// Where the tables are written.
+    /// File that the tables are written to.
     #[arg(long, default_value = "benches/disk.md")]
     markdown: PathBuf,
-    /// Where the picture of the long load is written.
+    /// File that the picture of the sustained load is written to.
     #[arg(long, default_value = "benches/disk.svg")]
     svg: PathBuf,
 }
 
-/// How the load went in some seconds of it.
+/// Measurements of one interval of the sustained load.
 struct Stretch {
-    /// How far the whole load was at its end, in seconds.
+    /// End of the interval, in seconds since the start.
     after: f64,
-    /// Creations a second.
+    /// Creations per second.
     rate: f64,
-    /// How long one took: the median, at the 99.9th percentile, and at worst; in milliseconds.
+    /// Latency of a creation: median, 99.9th percentile and maximum, in milliseconds.
     took: [f64; 3],
-    /// How long a bare append and sync took at worst, in milliseconds.
+    /// Maximum latency of a bare append and sync, in milliseconds.
     bare: f64,
-    /// What the system says that the process has in memory, in MiB; NaN where it says nothing.
+    /// Resident set size, in MiB; NaN if the system does not report it.
     memory: f64,
 }
 
-/// How many clients keep the load up.
+/// Number of clients of the sustained load.
 const CLIENTS: usize = 64;
-/// How long a line of the second table is about.
+/// Length of an interval.
 const LINE: Duration = Duration::from_secs(10);
-/// What a session's creation is in the log, in bytes: a record and two entries.
+/// Size of a session's creation in the WAL, in bytes: a record and two index entries.
 const APPEND: usize = 424;
-/// How long the file of the bare loop is, in bytes.
+/// Length of the file of the bare loop, in bytes.
 const FILE: u64 = 16 << 20;
 
 fn main() -> Outcome<()> {
@@ -89,7 +90,7 @@ fn main() -> Outcome<()> {
 
 #[tokio::main]
 async fn run(plan: &Plan) -> Outcome<(String, Vec<Stretch>)> {
-    // On the disk of the working folder: a temporary one may be in memory.
+    // On the disk of the working folder, since the temporary folder may be in memory.
     let folder = tempfile::tempdir_in(".")?;
     let database = coditect_benches::database(&folder.path().join("store"), &Options::default())?;
     let store = Store::open(database).await?;
@@ -154,7 +155,7 @@ async fn compare(
     Ok(())
 }
 
-/// A file that is there in its whole length.
+/// A preallocated file.
 fn bare_file(folder: &Path) -> Outcome<File> {
     let mut file = File::create(folder.join("bare"))?;
     file.write_all(&vec![0; usize::try_from(FILE)?])?;
@@ -174,7 +175,7 @@ async fn create(store: &Store, session: &Session) -> Result<(), Error> {
     store.run(|tx| async move { tx.create(session).await }).await
 }
 
-/// Appends and syncs a hundred times a second until it is dropped: how long does the disk take at worst?
+/// Appends and syncs a hundred times per second until it is dropped, and records the latency.
 struct Probe(Arc<AtomicU64>);
 
 impl Probe {
@@ -185,7 +186,7 @@ impl Probe {
         thread::spawn(move || {
             while let Some(worst) = noted.upgrade() {
                 let began = Instant::now();
-                // What fails is not timed.
+                // Failures are not timed.
                 if append(&mut file).is_ok() {
                     let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
                     worst.fetch_max(micros, Ordering::Relaxed);
@@ -197,13 +198,13 @@ impl Probe {
         Ok(Self(worst))
     }
 
-    /// The longest that it took since this was asked last, in milliseconds.
+    /// Returns the maximum latency since the last call, in milliseconds.
     fn worst(&self) -> f64 {
         Duration::from_micros(self.0.swap(0, Ordering::Relaxed)).as_secs_f64() * 1_000.0
     }
 }
 
-/// Keeps the load up for as long as it is planned.
+/// Sustains the load for the configured time.
 async fn sustain(
     plan: &Plan,
     store: &Store,
@@ -232,7 +233,7 @@ async fn sustain(
     Ok(stretches)
 }
 
-/// How long each creation took of all that the clients do in this time.
+/// Returns the latency of each creation of all clients in this interval.
 async fn work(store: &Store, sample: &Arc<Sample>, time: Duration) -> Outcome<Vec<Duration>> {
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..CLIENTS)

@@ -1,24 +1,24 @@
-//! How it went over time, as a picture.
+//! The sustained load over time, as a picture.
 
 use std::fmt::Write as _;
 
-/// One curve, with a scale of its own that begins at 0.
+/// One curve, with its own scale that begins at 0.
 pub(crate) struct Curve {
-    /// What it shows, and in which unit.
+    /// Title and unit.
     pub(crate) name: &'static str,
-    /// After how many seconds, and how much.
+    /// Points: seconds since the start, and value.
     pub(crate) points: Vec<(f64, f64)>,
 }
 
 const WIDTH: f64 = 800.0;
-/// What is left of the curves, for the ends of their scales, and right of them.
+/// Margins left of the curves, for the scales, and right of them.
 const MARGIN: f64 = 60.0;
-/// How high a curve is.
+/// Height of a curve.
 const HEIGHT: f64 = 120.0;
-/// How far one curve is below the one before.
+/// Vertical distance of two curves.
 const STEP: f64 = HEIGHT + 50.0;
 
-/// The curves one below the other, over the same time.
+/// Draws the curves below each other over the same time axis.
 pub(crate) fn svg(curves: &[Curve]) -> String {
     let height = STEP.mul_add(small(curves.len()), 10.0);
     let mut svg = format!(

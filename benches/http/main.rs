@@ -1,12 +1,13 @@
-//! What a request costs: the server's answers against a bare hyper that says hello, a second.
+//! Measures the cost of a request: the server's responses per second against a bare hyper.
 //!
-//! `cargo run --profile dist -p coditect-benches --bin http [-- --seconds 2 --rounds 5 --clients 32]`
+//! `cargo run --profile dist -p coditect-benches --bin http [-- --seconds 2 --rounds 5 --clients
+//! 32]`
 //!
-//! - Each client has a connection of its own that it keeps, and one request on its way. The clients, the
-//!   product and its peers share the machine; all take turns within each round.
-//! - The peer of requests is hyper itself with a handler that says hello; that of a socket's updates is a
-//!   bare tungstenite that says what it is told, in frames of the same length.
-//! - PUTs and updates are durable when they are answered. Each client has a session of its own.
+//! - Each client keeps one connection, with one request in flight. Clients, product and peers share
+//!   the machine; all take turns in each round.
+//! - The peer of requests is hyper with a handler that returns a constant; the peer of socket
+//!   updates is a bare tungstenite echo, with frames of the same length.
+//! - PUTs and updates are durable when they are answered. Each client has its own session.
 
 mod peers;
 mod wire;
@@ -34,36 +35,36 @@ use tokio::{runtime::Runtime, sync::oneshot};
 
 use crate::wire::{Connection, Socket, request};
 
-/// Measures what a request costs.
+/// Measures the cost of a request.
 #[derive(Clone, Debug, Parser)]
 struct Plan {
-    /// How long each contender runs in a round, in seconds.
+    /// Duration of each contender in a round, in seconds.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// How many rounds there are.
+    /// Number of rounds.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// How many clients there are at once.
+    /// Number of concurrent clients.
     #[arg(long, default_value_t = 32)]
     clients: usize,
-    /// Where the table is written.
+    /// File that the table is written to.
     #[arg(long, default_value = "benches/http.md")]
     markdown: PathBuf,
 }
 
-/// How many updates a client has on their way at once.
+/// Number of updates in flight per client.
 const IN_FLIGHT: u64 = 16;
-/// Sessions of each client: a page of them, and some.
+/// Sessions of each client: slightly more than a page.
 const SESSIONS: usize = 60;
 
 fn main() -> Outcome<()> {
     let plan = Plan::parse();
     let said = format!(
-        "{} clients, each with a connection of its own. What is saved is durable when it is answered; \
-         updates go {IN_FLIGHT} at a time.",
+        "{} clients with one connection each. Writes are durable when they are answered; {IN_FLIGHT} \
+         updates are in flight per client.",
         plan.clients
     );
-    let table = table("What a request costs", &said, &run(&plan)?, plan.rounds);
+    let table = table("Cost of a request", &said, &run(&plan)?, plan.rounds);
     stdout().write_all(table.as_bytes())?;
     Ok(fs::write(&plan.markdown, table)?)
 }
@@ -124,12 +125,12 @@ fn run(plan: &Plan) -> Outcome<Vec<Line>> {
         lines[7].rates.push(runtime.block_on(updates(turn, ours, &clients))?);
     }
     progress("")?;
-    // It may have ended by itself, and then the rates have told.
+    // If it has already ended, the rates show it.
     let _ended = stop.send(());
     Ok(lines.into())
 }
 
-/// The product, in threads of its own.
+/// The product, on its own threads.
 fn serve(folder: &std::path::Path) -> Outcome<(SocketAddr, oneshot::Sender<()>)> {
     let data = folder.to_str().ok_or("the folder's name is not UTF-8")?;
     let flags = ["--listen", "127.0.0.1:0", "--data", data, "--access-ttl", "24h"];
@@ -164,8 +165,7 @@ async fn register(server: SocketAddr, number: usize) -> Outcome<Client> {
     Ok(Client { token, session })
 }
 
-/// How many of the requests are answered in a second, each asked again and again over a connection of
-/// its own.
+/// Returns the rate of responses per second, each client repeating its request on one connection.
 async fn requests(turn: Duration, server: SocketAddr, asked: Vec<Vec<u8>>) -> Outcome<f64> {
     let done = AtomicU64::new(0);
     let mut connections = Vec::new();
@@ -184,7 +184,7 @@ async fn requests(turn: Duration, server: SocketAddr, asked: Vec<Vec<u8>>) -> Ou
     Ok(per_second(done.load(Ordering::Relaxed), started.elapsed()))
 }
 
-/// A frame that says that a cursor has moved.
+/// Returns a frame that moves a cursor.
 fn moved(seq: u64) -> String {
     let data = json!({"tabs": [{"path": "src/main.rs", "cursor": {"line": seq, "column": 6}}]});
     json!({"type": "editor.update", "seq": seq, "data": data}).to_string()
@@ -209,7 +209,7 @@ async fn updates(turn: Duration, server: SocketAddr, clients: &[Client]) -> Outc
     exchange(turn, sockets).await
 }
 
-/// How many frames are answered in a second, of sockets whose clients have said so many.
+/// Returns the rate of acknowledged frames per second.
 async fn exchange(turn: Duration, mut sockets: Vec<(Socket, u64)>) -> Outcome<f64> {
     let (started, done) = (Instant::now(), AtomicU64::new(0));
     let clients = sockets.iter_mut().map(|(socket, seq)| async {

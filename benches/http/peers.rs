@@ -1,4 +1,4 @@
-//! What the server is compared with: the same crates, with nothing on them.
+//! The peers of the server: the same crates without the product.
 
 use std::{convert::Infallible, net::SocketAddr, thread};
 
@@ -17,19 +17,19 @@ use tokio::{
     runtime::Runtime,
 };
 
-/// hyper, with a handler that says hello.
+/// hyper with a handler that returns a constant.
 pub(crate) fn hello() -> Outcome<SocketAddr> {
     let serve = |stream| async {
         let hello = service_fn(|_: hyper::Request<Incoming>| async {
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
         });
-        // A client that leaves is no failure.
+        // A client that disconnects is no failure.
         let _left = http1::Builder::new().serve_connection(TokioIo::new(stream), hello).await;
     };
     listen(serve)
 }
 
-/// tungstenite, saying what it is told.
+/// A tungstenite echo.
 pub(crate) fn echo() -> Outcome<SocketAddr> {
     let serve = |stream| async {
         let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
@@ -42,7 +42,7 @@ pub(crate) fn echo() -> Outcome<SocketAddr> {
     listen(serve)
 }
 
-/// Serves each connection of a port of the system's choice, in threads of its own, until the end.
+/// Serves the connections of an ephemeral port on its own threads until the end.
 fn listen<F, Fut>(serve: F) -> Outcome<SocketAddr>
 where
     F: Fn(TcpStream) -> Fut + Send + 'static,

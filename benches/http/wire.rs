@@ -1,4 +1,4 @@
-//! Clients that do as little as can be done, so that what is measured is the server.
+//! Minimal clients, so that the measurement is dominated by the server.
 
 use std::{fmt::Write as _, net::SocketAddr};
 
@@ -14,7 +14,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest as _, http::HeaderValue},
 };
 
-/// The bytes of a request.
+/// Returns the bytes of a request.
 pub(crate) fn request(
     method: &str,
     path: &str,
@@ -35,7 +35,7 @@ pub(crate) fn request(
     text.into_bytes()
 }
 
-/// A connection that is kept.
+/// A persistent connection.
 pub(crate) struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
@@ -48,7 +48,7 @@ impl Connection {
         Ok(Self { stream, received: Vec::with_capacity(64 << 10) })
     }
 
-    /// The body of the answer to `request`, which is a success.
+    /// Returns the body of the successful response to `request`.
     pub(crate) async fn ask(&mut self, request: &[u8]) -> Outcome<Vec<u8>> {
         self.stream.write_all(request).await?;
         self.received.clear();
@@ -63,7 +63,7 @@ impl Connection {
     }
 }
 
-/// The body of an answer, once all of it is there.
+/// Returns the body of a response once it is complete.
 fn whole(received: &[u8]) -> Outcome<Option<&[u8]>> {
     let Some(end) = received.windows(4).position(|four| four == b"\r\n\r\n") else {
         return Ok(None);
@@ -104,7 +104,7 @@ impl Socket {
         Ok(self.0.flush().await?)
     }
 
-    /// The next text.
+    /// Returns the next text message.
     pub(crate) async fn hear(&mut self) -> Outcome<String> {
         loop {
             match self.0.next().await.ok_or("the server has left")?? {

@@ -1,5 +1,5 @@
-//! Bare redb with keys written by hand: a transaction an operation, synced, with quick repair as the
-//! store has it, and the records in bincode.
+//! Bare redb with hand-written keys: one synced transaction per operation, quick repair as in the
+//! store, records in bincode.
 
 use std::{
     path::Path,
@@ -37,7 +37,7 @@ pub(crate) struct Bare {
     next: AtomicUsize,
 }
 
-/// One client's handle.
+/// The handle of one client.
 pub(crate) struct Reader {
     database: Arc<Database>,
     known: Arc<Known>,
@@ -154,7 +154,7 @@ fn insert_user(write: &WriteTransaction, user: &User) -> Outcome<()> {
     Ok(())
 }
 
-/// Writes a session with its entries.
+/// Writes a session with its index entries.
 fn put(write: &WriteTransaction, session: &Session) -> Outcome<()> {
     let Session { tenant_id, id, user_id, .. } = *session;
     let bytes = bincode::serde::encode_to_vec(session, standard())?;

@@ -1,18 +1,17 @@
-//! How many of the same operations a second do the repositories, rusqlite and bare redb, each write
-//! durable when it is answered?
+//! Compares the throughput of the repositories with rusqlite and bare redb. Every write is durable
+//! when it is answered.
 //!
 //! `cargo run --profile dist -p coditect-benches --bin transactions [-- --seconds 0.5 --rounds 5]`
 //!
-//! The work is a workspace session's: create it with its two index entries, get it by id, find a user
-//! by their unique e-mail, a page of 50 of a user's sessions, newest first, update a session and move
-//! one of its entries, and nine reads to each write. The peers do it as their users would: `SQLite` in
-//! WAL mode with `synchronous=FULL`, the same tables and indexes, a connection and prepared statements
-//! a client, writers one after the other behind a mutex, which is faster for it than its busy handler;
-//! redb with hand-written keys, a transaction an operation, quick repair as the store has it.
+//! The work is that of a workspace session: create it with its two index entries, get it by id,
+//! find a user by their unique e-mail address, read a page of 50 of a user's sessions, newest
+//! first, update a session and move one of its entries, and nine reads per write. The peers work as
+//! their users would: `SQLite` in WAL mode with `synchronous=FULL`, the same tables and indexes,
+//! one connection with prepared statements per client, and writers serialized by a mutex, which is
+//! faster than its busy handler; redb with hand-written keys and one transaction per operation.
 //!
-//! All take turns within each round, on the same disk; the table shows medians over the rounds, the
-//! spread (lowest to highest), and the ratio of the medians. It is printed, and written as Markdown and
-//! as a picture.
+//! All contenders take turns in each round, on the same disk. The table shows medians, lowest and
+//! highest, and the ratio of the medians; it is printed, and written as Markdown and as a picture.
 
 mod bare;
 mod ours;
@@ -32,33 +31,33 @@ use coditect_benches::{Outcome, Sample, progress};
 
 use self::table::{Line, Rates, Table, Turn};
 
-/// Compares the repositories with rusqlite and bare redb doing the same work.
+/// Compares the repositories with rusqlite and bare redb.
 #[derive(Clone, Debug, Parser)]
 struct Plan {
-    /// How long each contender runs in a round, in seconds.
+    /// Duration of each contender in a round, in seconds.
     #[arg(long, default_value_t = 0.5)]
     seconds: f64,
-    /// How many rounds there are.
+    /// Number of rounds.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// How many clients there are at once; may be given several times.
+    /// Number of concurrent clients; may be given several times.
     #[arg(long, default_values_t = [1, 8, 64])]
     clients: Vec<usize>,
-    /// What is done; may be given several times.
+    /// The work; may be given several times.
     #[arg(long, value_enum, default_values_t = Work::ALL)]
     work: Vec<Work>,
-    /// How many sessions, and users, there are before.
+    /// Number of sessions, and of users, before the measurement.
     #[arg(long, default_value_t = 10_000)]
     records: usize,
-    /// Where the table is written.
+    /// File that the table is written to.
     #[arg(long, default_value = "benches/results.md")]
     markdown: PathBuf,
-    /// Where the picture is written.
+    /// File that the picture is written to.
     #[arg(long, default_value = "benches/results.svg")]
     svg: PathBuf,
 }
 
-/// What is done again and again.
+/// The operation that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Work {
     Create,
@@ -84,7 +83,7 @@ impl Work {
         }
     }
 
-    /// What is to be done at the `turn`th time: one of the plain ones.
+    /// Returns the operation of the `turn`th iteration.
     fn at(self, turn: u64) -> Self {
         match self {
             Self::Mixed => match turn % 20 {
@@ -98,13 +97,13 @@ impl Work {
         }
     }
 
-    /// Times what is done while it is there, where that is asked: the clock would slow single reads down.
+    /// Times the operation if enabled, since reading the clock would slow single reads down.
     fn timed(self, took: &mut Vec<Duration>) -> Stopwatch<'_> {
         Stopwatch((self == Self::Mixed).then(|| (Instant::now(), took)))
     }
 }
 
-/// Notes, when it is dropped, how long it was there.
+/// Records the elapsed time when it is dropped.
 struct Stopwatch<'a>(Option<(Instant, &'a mut Vec<Duration>)>);
 
 impl Drop for Stopwatch<'_> {
@@ -115,9 +114,9 @@ impl Drop for Stopwatch<'_> {
     }
 }
 
-/// One who does the work for one client after the other's, on a thread.
+/// A contender that runs on one thread per client.
 trait Client: Send {
-    /// Does `work` once, and gives how many records it met.
+    /// Runs `work` once, and returns the number of records read.
     fn act(&mut self, work: Work) -> Outcome<usize>;
 }
 
@@ -135,7 +134,7 @@ fn run(plan: &Plan) -> Outcome<Table> {
     let turn = Duration::from_secs_f64(plan.seconds);
     let runs = plan.clients.len() * plan.work.len();
     let mut table = Table::new(plan.rounds, plan.records);
-    // On the disk of the working folder: a temporary one may be in memory.
+    // On the disk of the working folder, since the temporary folder may be in memory.
     let folder = tempfile::tempdir_in(".")?;
     let sample = Sample::new(plan.records);
     progress("loading")?;
@@ -166,7 +165,7 @@ fn run(plan: &Plan) -> Outcome<Table> {
     Ok(table)
 }
 
-/// What as many threads do as there are clients.
+/// Runs the work on one thread per client.
 fn rate<C: Client>(
     clients: usize,
     turn: Duration,
@@ -226,7 +225,7 @@ mod tests {
             let met = [ours.act(work), lite.act(work), redb.act(work)].map(Outcome::unwrap);
             assert_eq!(met, [records; 3], "{work:?}");
         }
-        // The one that was created is there for each.
+        // The created record exists for each contender.
         assert_eq!(
             [ours.sessions(), sqlite.sessions(), bare.sessions()].map(Outcome::unwrap),
             [201; 3]

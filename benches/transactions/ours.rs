@@ -1,4 +1,4 @@
-//! The repositories, from as many tasks as there are clients.
+//! The repositories, with one task per client.
 
 use std::{
     path::Path,
@@ -41,7 +41,7 @@ impl Ours {
         Ok(Self { runtime, store, known, next: AtomicUsize::new(0) })
     }
 
-    /// What as many tasks do as there are clients.
+    /// Runs the work on one task per client.
     pub(crate) fn rate(&self, work: Work, clients: usize, turn: Duration) -> Outcome<Turn> {
         let stop = Arc::new(AtomicBool::new(false));
         self.runtime.block_on(async {

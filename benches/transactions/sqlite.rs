@@ -1,6 +1,6 @@
-//! `SQLite` through rusqlite: WAL, `synchronous=FULL`, the same tables and indexes, a connection with
-//! prepared statements a client. Writers take turns by a mutex, which is faster for `SQLite` than to have
-//! it refuse and try again.
+//! `SQLite` through rusqlite: WAL, `synchronous=FULL`, the same tables and indexes, one connection
+//! with prepared statements per client. A mutex serializes the writers, which is faster for
+//! `SQLite` than its busy handler.
 
 use std::{
     path::{Path, PathBuf},
@@ -185,7 +185,7 @@ fn get(connection: &Connection, tenant: Uuid, id: SessionId) -> Outcome<Option<S
     Ok(connection.prepare_cached(get)?.query_row(params![tenant, id.0], read).optional()?)
 }
 
-/// A whole session, as the repositories give one.
+/// A complete session, as the repositories return it.
 fn read(row: &Row<'_>) -> rusqlite::Result<Session> {
     let time = |at| -> rusqlite::Result<DateTime<Utc>> {
         Ok(DateTime::from_timestamp_micros(row.get(at)?).unwrap_or_default())

@@ -1,21 +1,21 @@
-//! What was measured, as a table and as a picture.
+//! The measurements, as a table and as a picture.
 
 use std::{fmt::Write as _, thread, time::Duration};
 
 use coditect_benches::lines::{median, per_second, spread};
 
-/// What all clients did in one turn.
+/// The work of all clients in one turn.
 pub(crate) struct Turn {
-    /// Operations a second.
+    /// Operations per second.
     rate: f64,
-    /// How long one took at the 99th percentile, if that was asked.
+    /// 99th percentile of the latency, if it was timed.
     p99: Option<Duration>,
 }
 
-/// One turn a round.
+/// One turn per round.
 pub(crate) struct Rates(pub(crate) Vec<Turn>);
 
-/// What was measured of one kind of work, with so many clients.
+/// The measurements of one kind of work with one number of clients.
 pub(crate) struct Line {
     pub(crate) work: &'static str,
     pub(crate) clients: usize,
@@ -24,7 +24,7 @@ pub(crate) struct Line {
     pub(crate) bare: Rates,
 }
 
-/// All of it.
+/// All measurements.
 pub(crate) struct Table {
     pub(crate) lines: Vec<Line>,
     rounds: usize,
@@ -32,7 +32,7 @@ pub(crate) struct Table {
 }
 
 impl Turn {
-    /// Of each client, how much it did and how long those took that were timed; all in `time`.
+    /// Returns the turn of clients that each did some operations, with their latencies, in `time`.
     pub(crate) fn new(clients: Vec<(u64, Vec<Duration>)>, time: Duration) -> Self {
         let done = clients.iter().map(|(done, _)| done).sum();
         let mut took: Vec<_> = clients.into_iter().flat_map(|(_, took)| took).collect();
@@ -55,7 +55,7 @@ impl Rates {
         format!("{:.0}/s {}", median(&rates), spread(&rates, 0))
     }
 
-    /// The median of the 99th percentiles, in milliseconds.
+    /// Returns the median of the 99th percentiles, in milliseconds.
     fn p99(&self) -> Option<f64> {
         let turns = self.0.iter().map(|turn| turn.p99.map(|p99| p99.as_secs_f64() * 1_000.0));
         Some(median(&turns.collect::<Option<Vec<_>>>()?))
@@ -77,15 +77,15 @@ impl Table {
         Self { lines: Vec::new(), rounds, records }
     }
 
-    /// As Markdown, with what it was measured on.
+    /// Formats the measurements as Markdown, with the environment.
     pub(crate) fn markdown(&self) -> String {
         let cores = thread::available_parallelism().map_or(0, usize::from);
         let (rounds, records) = (self.rounds, self.records);
         let mut table = format!(
-            "# Operations a second\n\nMedians of {rounds} rounds in which all took turns (lowest to \
-             highest), {records} sessions and users before, {cores} cores, one disk. A ratio above 1 \
-             says that the repositories do more. Every write was durable when it was answered. \
-             Machines are noisy: compare ratios of one run, not numbers of two.\n\n\
+            "# Operations per second\n\nMedians of {rounds} interleaved rounds (lowest to highest), \
+             {records} sessions and users before, {cores} cores, one disk. A ratio above 1 means \
+             that the repositories are faster. Every write was durable when it was answered. \
+             Compare ratios of one run, not numbers of different runs.\n\n\
              | work | clients | repositories | rusqlite | ratio | bare redb | ratio |\n\
              |---|---|---|---|---|---|---|\n"
         );
@@ -100,7 +100,7 @@ impl Table {
             );
         }
         table.push_str(
-            "\nHow long an operation took at the 99th percentile, in milliseconds:\n\n\
+            "\n99th percentile of the latency, in milliseconds:\n\n\
              | work | clients | repositories | rusqlite | bare redb |\n|---|---|---|---|---|\n",
         );
         for Line { work, clients, ours, sqlite, bare } in &self.lines {
@@ -112,7 +112,7 @@ impl Table {
         table
     }
 
-    /// As a picture: a bar a ratio, on a scale on which twice as much is as far as half.
+    /// Draws a bar per ratio on a logarithmic scale.
     pub(crate) fn svg(&self) -> String {
         const ROW: usize = 34;
         const LEFT: f64 = 250.0;
@@ -138,7 +138,7 @@ impl Table {
             let bars =
                 [(line.against_sqlite(), "#4a7fb5", 0), (line.against_bare(), "#b5854a", 12)];
             for (ratio, colour, down) in bars {
-                // From a 64th to 64 times.
+                // From 1/64 to 64.
                 let reach = (ratio.log2() / 6.0).clamp(-1.0, 1.0) * (MIDDLE - LEFT);
                 let x = if reach < 0.0 { MIDDLE + reach } else { MIDDLE };
                 let _ = writeln!(
