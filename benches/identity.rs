@@ -84,8 +84,9 @@ fn run(plan: &Plan) -> Outcome<Vec<Line>> {
     let token = devices[0].access.clone();
 
     let document = auth.jwks();
-    let verifier =
-        |remembered| JwksVerifier::new(&document, AccessSettings::default().remembered(remembered));
+    let verifier = |remembered| {
+        JwksVerifier::new(&document, AccessSettings::default().signature_cache_size(remembered))
+    };
     let (remembering, forgetful) = (verifier(10_000)?, verifier(0)?);
     let set: JwkSet = serde_json::from_value(document.clone())?;
     let kid = jsonwebtoken::decode_header(&token)?.kid.ok_or("no kid")?;

@@ -4,7 +4,7 @@
 //! `cargo run -p coditect-examples --bin authenticate`
 
 use coditect_auth::{
-    Auth, ClientInfo, Credential, Error, MasterKey, NewToken, Registration, Scope, Scopes,
+    Auth, ClientInfo, Credential, Error, MasterKey, NewPersonalToken, Registration, Scope, Scopes,
     Settings, SignIn, entities,
 };
 use coditect_store::{
@@ -20,11 +20,11 @@ async fn set_colour(
     token: &str,
     colour: &str,
 ) -> Result<String, Error> {
-    let pass = &auth.pass(token).await?;
+    let credential = &auth.verify_credential(token).await?;
     let now = Clock::system().now();
     store
         .run(|tx| async move {
-            let caller = auth.authenticate(&tx, pass).await?;
+            let caller = auth.authenticate(&tx, credential).await?;
             caller.require_scope(Scope::Write)?;
             let setting = Setting {
                 tenant_id: caller.tenant_id,
@@ -44,30 +44,31 @@ async fn main() -> Result<(), Error> {
     let store = entities(Store::options()).open(Database::scratch()?).await?;
     let (master, clock) = (MasterKey::generate()?, Clock::system());
     let auth = Auth::open(store.clone(), master, clock, Settings::default()).await?;
-    let (email, password, device) =
+    let (email, password, client) =
         ("ada@example.org", "correct horse battery", ClientInfo::default());
     let new = Registration { email, password, first_name: None, last_name: None };
-    auth.register(new, &device).await?;
+    auth.register(new, &client).await?;
     let sign_in = SignIn { email, password, code: None, tenant: None };
-    let tokens = auth.login(sign_in, &device).await?.tokens;
+    let tokens = auth.login(sign_in, &client).await?.tokens;
     let access = tokens.access.expose();
     assert_eq!(set_colour(&store, &auth, access, "green").await?, email);
 
     // A personal access token with read access only.
-    let reader = NewToken::new("dashboard", Scopes::new(&["read"])?, chrono::TimeDelta::days(90))?;
-    let (pass, auth_ref) = (&auth.pass(access).await?, &auth);
-    let (reader_ref, device_ref) = (&reader, &device);
+    let reader =
+        NewPersonalToken::new("dashboard", Scopes::new(&["read"])?, chrono::TimeDelta::days(90))?;
+    let (credential, auth_ref) = (&auth.verify_credential(access).await?, &auth);
+    let (reader_ref, client_ref) = (&reader, &client);
     store
         .run(|tx| async move {
-            let caller = auth_ref.authenticate(&tx, pass).await?;
-            auth_ref.create_token(&tx, &caller, reader_ref, device_ref).await
+            let caller = auth_ref.authenticate(&tx, credential).await?;
+            auth_ref.create_personal_token(&tx, &caller, reader_ref, client_ref).await
         })
         .await?;
     let refused = set_colour(&store, &auth, reader.text().expose(), "red").await;
     assert!(matches!(refused, Err(Error::Forbidden(_))));
 
     // After the logout the next request is refused, although the token has not expired.
-    auth.logout(Credential::Refresh(tokens.refresh.expose()), &device).await?;
+    auth.logout(Credential::Refresh(tokens.refresh.expose()), &client).await?;
     let refused = set_colour(&store, &auth, access, "blue").await;
     assert!(matches!(refused, Err(Error::SessionRevoked)));
     Ok(())

@@ -60,7 +60,7 @@ pub struct Claims {
 
 impl Claims {
     /// The user's own tenant, where their record and their sessions are.
-    pub fn home(&self) -> TenantId {
+    pub fn primary_tenant(&self) -> TenantId {
         self.primary_tenant_id.unwrap_or(self.tenant_id)
     }
 }

@@ -114,7 +114,7 @@ pub struct Stored<'a> {
 
 /// What came in.
 #[derive(Clone, Copy, Debug)]
-pub struct Presented {
+pub struct PresentedToken {
     /// The token's generation.
     pub generation: u32,
     /// The hash of its secret.
@@ -148,7 +148,7 @@ pub enum Decision {
     Revoked,
 }
 
-impl Presented {
+impl PresentedToken {
     /// A token that came in with a request whose salt is `salt`.
     pub fn new(token: &RefreshToken, salt: Salt) -> Self {
         Self { generation: token.generation, secret_hash: token.secret.hash(), salt }
@@ -158,7 +158,7 @@ impl Presented {
 /// Decides on a refresh token. `stored` is `None` if the family, or its user, is not in the store.
 pub fn decide(
     stored: Option<Stored<'_>>,
-    presented: &Presented,
+    presented: &PresentedToken,
     now: DateTime<Utc>,
     grace: TimeDelta,
 ) -> Decision {
@@ -229,7 +229,7 @@ pub fn revoked(session: &AuthSession, reason: RevocationReason, now: DateTime<Ut
     }
 }
 
-fn is_previous(session: &AuthSession, presented: &Presented) -> bool {
+fn is_previous(session: &AuthSession, presented: &PresentedToken) -> bool {
     session.previous_secret_hash.is_some_and(|previous| same(&presented.secret_hash, &previous))
 }
 

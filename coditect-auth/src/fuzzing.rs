@@ -224,8 +224,12 @@ fn is_of_the_keys(document: &[u8]) {
     assert!(accepted.is_err() || has_ours, "{document}");
 }
 
-fn settings(remembered: usize) -> AccessSettings {
-    AccessSettings { leeway: TimeDelta::seconds(LEEWAY), remembered, ..AccessSettings::default() }
+fn settings(signature_cache_size: usize) -> AccessSettings {
+    AccessSettings {
+        leeway: TimeDelta::seconds(LEEWAY),
+        signature_cache_size,
+        ..AccessSettings::default()
+    }
 }
 
 fn at(seconds: i64) -> DateTime<Utc> {

@@ -33,7 +33,7 @@ pub use pepper::Peppers;
 use crate::{Error, Password, random::random};
 
 /// How many hashes may wait for the ones that run.
-const WAITING: usize = 128;
+const MAX_WAITERS: usize = 128;
 
 /// What verifying a password has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl Hasher {
             peppers,
             absent,
             running: Arc::new(Semaphore::new(permits.get())),
-            admitted: Arc::new(Semaphore::new(permits.get() + WAITING)),
+            admitted: Arc::new(Semaphore::new(permits.get() + MAX_WAITERS)),
             memory: Arc::new(Mutex::new(vec![memory])),
         })
     }
@@ -265,7 +265,7 @@ mod tests {
     async fn a_full_queue_refuses_at_once_and_takes_again_when_it_has_drained() {
         let hasher = hasher();
         let (release, running) = occupied(&hasher).await;
-        let waiting: Vec<_> = (0..WAITING)
+        let waiting: Vec<_> = (0..MAX_WAITERS)
             .map(|_| {
                 let hasher = hasher.clone();
                 tokio::spawn(async move { hasher.hash(&password("testpass123")).await })

@@ -63,7 +63,7 @@ pub use access::{AccessSettings, AccessTokens, JwksVerifier, Minted, TokenError}
 pub use claims::{Claims, TokenId};
 pub use email::{Email, EmailError};
 pub use error::Error;
-pub use family::{Decision, Lifetimes, Presented, Stored};
+pub use family::{Decision, Lifetimes, PresentedToken, Stored};
 pub use hasher::{HashParams, Hasher, Peppers, Verdict};
 pub use keys::{
     Algorithm, KeyError, KeyId, KeyRing, KeyState, SealedKey, SigningKey, VerifyingKey,
@@ -79,9 +79,10 @@ pub use secret::{
     RootKey,
 };
 pub use service::{
-    Action, AddressProof, Auth, AuthMethod, ClientInfo, Credential, DEVICE_NAME_CHARS, FRESH_LOGIN,
-    IDE_SCOPE, INVITATION_LIFE, Identity, MAX_LOGINS, MAX_RESETS, Member, NewFactor, NewInvitation,
-    NewTicket, NewToken, PERSONAL_TOKEN_LIFE, Purge, RESET_LIFE, Registration, RegistrationMode,
-    Settings, SignIn, SignUp, SignedIn, TICKET_LIFE, TOKEN_NAME_CHARS, Tokens, VERIFICATION_LIFE,
-    VerifiedCredential, entities, master_key_at, replace_master_key, replace_master_key_at,
+    Action, AddressProof, Auth, AuthMethod, ClientInfo, Credential, IDE_SCOPE, INVITATION_LIFETIME,
+    Identity, MAX_FRESH_LOGIN_AGE, MAX_LOGINS, MAX_PERSONAL_TOKEN_LIFETIME, MAX_RESETS,
+    MAX_SESSION_NAME_CHARS, MAX_TOKEN_NAME_CHARS, Member, NewFactor, NewInvitation,
+    NewPersonalToken, NewTicket, Purge, RESET_TOKEN_LIFETIME, Registration, RegistrationMode,
+    Settings, SignIn, SignUp, SignedIn, TICKET_LIFETIME, Tokens, VERIFICATION_LIFETIME,
+    VerifiedCredential, entities, load_master_key, replace_master_key, replace_master_key_file,
 };

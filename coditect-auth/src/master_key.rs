@@ -81,16 +81,16 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Where the key is that is to replace the one at `path`.
-pub(crate) fn successor_of(path: &Path) -> PathBuf {
+pub(crate) fn replacement_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     PathBuf::from(name)
 }
 
 /// Puts the successor in the place of the key at `path`; on disk when this returns.
-pub(crate) fn take_over(path: &Path) -> Result<(), Error> {
+pub(crate) fn install_replacement(path: &Path) -> Result<(), Error> {
     let failed = |source| KeyError::MasterKeyFile { path: path.to_owned(), source };
-    fs::rename(successor_of(path), path).map_err(failed)?;
+    fs::rename(replacement_path(path), path).map_err(failed)?;
     Ok(filesystem::sync_name(path).map_err(failed)?)
 }
 

@@ -20,10 +20,10 @@ const MIN_CHARS: usize = 8;
 const MAX_CHARS: usize = 256;
 
 /// One that is tried within so many guesses is refused.
-const FIRST_GUESSES: u64 = 10_000;
+const MIN_GUESSES: u64 = 10_000;
 
 /// No common one is longer, in characters.
-const COMMON_CHARS: usize = 32;
+const MAX_ESTIMATED_CHARS: usize = 32;
 
 /// What is longer is refused unseen. No text of 256 characters in NFC is much longer in any other form.
 const MAX_BYTES: usize = 4096;
@@ -58,7 +58,7 @@ impl Password {
         if *lower == email.normalized() || *lower == email.display().to_lowercase() {
             return Err(PasswordError::IsEmail);
         }
-        if chars <= COMMON_CHARS && zxcvbn(password.expose(), &[]).guesses() <= FIRST_GUESSES {
+        if chars <= MAX_ESTIMATED_CHARS && zxcvbn(password.expose(), &[]).guesses() <= MIN_GUESSES {
             return Err(PasswordError::Common);
         }
         Ok(password)

@@ -5,9 +5,9 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 /// The most scopes of a token.
-const MOST: usize = 20;
+const MAX_SCOPES: usize = 20;
 /// The longest one, in characters.
-const LONGEST: usize = 64;
+const MAX_SCOPE_CHARS: usize = 64;
 
 /// Something that a token may be allowed to do here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Scopes(Vec<String>);
 #[non_exhaustive]
 pub enum ScopeError {
     /// There is none, or there are too many.
-    #[error("a token has between one and {MOST} scopes")]
+    #[error("a token has between one and {MAX_SCOPES} scopes")]
     Count,
     /// One is none of ours, and not of the form `service:what`.
     #[error("a scope is `read`, `write`, or another service's, such as `ci:deploy`")]
@@ -50,7 +50,11 @@ impl Scopes {
         }
         all.sort_unstable();
         all.dedup();
-        if all.is_empty() || all.len() > MOST { Err(ScopeError::Count) } else { Ok(Self(all)) }
+        if all.is_empty() || all.len() > MAX_SCOPES {
+            Err(ScopeError::Count)
+        } else {
+            Ok(Self(all))
+        }
     }
 
     /// Whether a token that has these may do this. Who may write may read.
@@ -94,7 +98,7 @@ fn is_anothers(scope: &str) -> bool {
                 byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte)
             })
     };
-    scope.len() <= LONGEST
+    scope.len() <= MAX_SCOPE_CHARS
         && scope.split_once(':').is_some_and(|(service, what)| is_word(service) && is_word(what))
 }
 
@@ -124,12 +128,12 @@ mod tests {
 
     #[test]
     fn what_is_no_scope_is_refused() {
-        let long = format!("ci:{}", "x".repeat(LONGEST));
+        let long = format!("ci:{}", "x".repeat(MAX_SCOPE_CHARS));
         for wrong in ["", "admin", "Read", "ci:", ":x", "ci:a b", "ci:a:b", "ci:é", &long] {
             assert_eq!(Scopes::new(&[wrong]), Err(ScopeError::Form), "{wrong}");
         }
         assert_eq!(Scopes::new::<&str>(&[]), Err(ScopeError::Count));
-        let many: Vec<String> = (0..=MOST).map(|n| format!("ci:{n}")).collect();
+        let many: Vec<String> = (0..=MAX_SCOPES).map(|n| format!("ci:{n}")).collect();
         assert_eq!(Scopes::new(&many), Err(ScopeError::Count));
     }
 }

@@ -24,20 +24,20 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::{Email, secret::Subkey, subkey::mac};
 
 /// After this long without a failure those before are forgotten.
-pub const FORGOTTEN_AFTER: TimeDelta = TimeDelta::hours(24);
+pub const FAILURE_LIFETIME: TimeDelta = TimeDelta::hours(24);
 
 /// Failures that cost nothing.
-const FREE: u32 = 5;
+const FREE_FAILURES: u32 = 5;
 
 /// How long it takes until a failure of an address is forgotten.
-const ADDRESS_FORGETS_ONE_AFTER: TimeDelta = TimeDelta::seconds(30);
+const ADDRESS_LEAK_INTERVAL: TimeDelta = TimeDelta::seconds(30);
 
 /// The first wait, and the longest.
-const FIRST_WAIT: TimeDelta = TimeDelta::seconds(1);
-const LONGEST_WAIT: TimeDelta = TimeDelta::seconds(60);
+const MIN_WAIT: TimeDelta = TimeDelta::seconds(1);
+const MAX_WAIT: TimeDelta = TimeDelta::seconds(60);
 
 /// The most addresses that are remembered.
-const MOST_ADDRESSES: usize = 10_000;
+const MAX_ADDRESSES: usize = 10_000;
 
 /// How often one has failed lately.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,15 +52,15 @@ impl Failures {
     /// How long one waits at `now` before the next attempt at an account is looked at; none if it may be
     /// at once.
     pub fn wait(&self, now: DateTime<Utc>) -> Option<Duration> {
-        self.wait_beyond(FREE, now)
+        self.wait_beyond(FREE_FAILURES, now)
     }
 
     fn wait_beyond(&self, free: u32, now: DateTime<Utc>) -> Option<Duration> {
-        let is_ahead = self.last_at.signed_duration_since(now) > LONGEST_WAIT;
+        let is_ahead = self.last_at.signed_duration_since(now) > MAX_WAIT;
         let is_over = is_ahead || self.is_forgotten(now);
         let beyond = self.count.checked_sub(free).filter(|_| !is_over)?;
-        let wait = FIRST_WAIT * 2_i32.pow(beyond.min(6));
-        let wait = wait.min(LONGEST_WAIT);
+        let wait = MIN_WAIT * 2_i32.pow(beyond.min(6));
+        let wait = wait.min(MAX_WAIT);
         let left = wait - self.age(now);
         (left > TimeDelta::zero()).then(|| left.to_std().unwrap_or_default())
     }
@@ -73,12 +73,12 @@ impl Failures {
     }
 
     fn is_forgotten(&self, now: DateTime<Utc>) -> bool {
-        now.signed_duration_since(self.last_at) >= FORGOTTEN_AFTER
+        now.signed_duration_since(self.last_at) >= FAILURE_LIFETIME
     }
 
     /// What is left of them where one is forgotten each half minute.
     fn leaked(self, now: DateTime<Utc>) -> Self {
-        let forgotten = self.age(now).num_seconds() / ADDRESS_FORGETS_ONE_AFTER.num_seconds();
+        let forgotten = self.age(now).num_seconds() / ADDRESS_LEAK_INTERVAL.num_seconds();
         let forgotten = u32::try_from(forgotten).unwrap_or(u32::MAX);
         Self { count: self.count.saturating_sub(forgotten), ..self }
     }
@@ -91,22 +91,22 @@ impl Failures {
 
 /// The failures from each address, as far as there is room.
 #[derive(Debug)]
-pub struct Addresses {
+pub struct AddressLimiter {
     failures: Mutex<HashMap<IpAddr, Failures>>,
     most: usize,
     free: u32,
 }
 
-impl Default for Addresses {
+impl Default for AddressLimiter {
     fn default() -> Self {
-        Self::with_room_for(MOST_ADDRESSES)
+        Self::with_capacity(MAX_ADDRESSES)
     }
 }
 
-impl Addresses {
+impl AddressLimiter {
     /// A table of so many addresses. When it is full, those go whose last failures are oldest.
-    pub fn with_room_for(most: usize) -> Self {
-        Self { failures: Mutex::default(), most, free: FREE }
+    pub fn with_capacity(most: usize) -> Self {
+        Self { failures: Mutex::default(), most, free: FREE_FAILURES }
     }
 
     /// Returns a table of which `free` attempts of an address cost nothing.
@@ -119,11 +119,11 @@ impl Addresses {
     /// # Errors
     ///
     /// The time to wait, if it is refused. That is no attempt.
-    pub fn take(&self, ip: IpAddr, now: DateTime<Utc>) -> Result<(), Duration> {
+    pub fn try_acquire(&self, ip: IpAddr, now: DateTime<Utc>) -> Result<(), Duration> {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let network = network(ip);
         if failures.len() >= self.most && !failures.contains_key(&network) {
-            make_room(&mut failures, self.most);
+            evict_oldest(&mut failures, self.most);
         }
         let of_network = failures.entry(network).or_default();
         let leaked = of_network.leaked(now);
@@ -152,7 +152,7 @@ impl Addresses {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let network = network(ip);
         if failures.len() >= self.most && !failures.contains_key(&network) {
-            make_room(&mut failures, self.most);
+            evict_oldest(&mut failures, self.most);
         }
         let of_network = failures.entry(network).or_default();
         *of_network = of_network.leaked(now).failed(now);
@@ -160,7 +160,7 @@ impl Addresses {
 }
 
 /// Takes an eighth of the table out, oldest first: rarely much work, rather than some each time.
-fn make_room(failures: &mut HashMap<IpAddr, Failures>, most: usize) {
+fn evict_oldest(failures: &mut HashMap<IpAddr, Failures>, most: usize) {
     let mut times: Vec<_> = failures.values().map(|it| it.last_at).collect();
     times.sort_unstable();
     let Some(oldest_kept) = times.get(most / 8).copied() else { return failures.clear() };
@@ -185,7 +185,7 @@ pub(crate) fn account_key(key: &Subkey, email: &Email) -> [u8; 32] {
 }
 
 /// What those are counted by of an account from an address that its user has signed in from.
-pub(crate) fn device_key(key: &Subkey, email: &Email, ip: IpAddr) -> [u8; 32] {
+pub(crate) fn address_key(key: &Subkey, email: &Email, ip: IpAddr) -> [u8; 32] {
     let of_account = account_key(key, email);
     let ip = match network(ip) {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn failures_are_forgotten_after_a_day() {
-        let day = FORGOTTEN_AFTER.num_seconds();
+        let day = FAILURE_LIFETIME.num_seconds();
         assert_eq!(failed(20).failed(at(day - 1)).count, 21);
         assert_eq!(failed(20).failed(at(day)).count, 1);
     }
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(next.wait(at(-1_000_000)), Some(Duration::from_secs(60)));
         assert_eq!(next.wait(at(-1_000_000 + 60)), None);
 
-        let (addresses, ip) = (Addresses::default(), "192.0.2.1".parse().unwrap());
+        let (addresses, ip) = (AddressLimiter::default(), "192.0.2.1".parse().unwrap());
         for _ in 0..20 {
             addresses.failed(ip, at(0));
         }
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn an_address_waits_after_five_failures_and_others_do_not() {
-        let addresses = Addresses::default();
+        let addresses = AddressLimiter::default();
         let (here, there) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         for _ in 0..5 {
             assert_eq!(addresses.check(here, at(0)), Ok(()));
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn an_office_whose_people_mistype_now_and_then_does_not_wait() {
-        let (addresses, office) = (Addresses::default(), "192.0.2.1".parse().unwrap());
+        let (addresses, office) = (AddressLimiter::default(), "192.0.2.1".parse().unwrap());
         for minute in 0..1_000 {
             addresses.failed(office, at(minute * 60));
             addresses.failed(office, at(minute * 60));
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded_and_keeps_the_latest() {
-        let addresses = Addresses::with_room_for(100);
+        let addresses = AddressLimiter::with_capacity(100);
         for n in 0..1_000_u32 {
             addresses.failed(IpAddr::V4(n.into()), at(n.into()));
             assert!(addresses.failures.lock().unwrap().len() <= 100);
@@ -317,9 +317,9 @@ mod tests {
         let keys = [
             account_key(&key, &ada),
             account_key(&key, &bob),
-            device_key(&key, &ada, ip),
-            device_key(&key, &bob, ip),
-            device_key(&key, &ada, "192.0.2.2".parse().unwrap()),
+            address_key(&key, &ada, ip),
+            address_key(&key, &bob, ip),
+            address_key(&key, &ada, "192.0.2.2".parse().unwrap()),
         ];
         for (at, key) in keys.iter().enumerate() {
             assert!(!keys[..at].contains(key));

@@ -8,7 +8,7 @@ use std::{env, fs, path::Path, sync::Arc, time::Duration};
 use chrono::TimeDelta;
 use coditect_auth::{
     AccessSettings, Auth, Lifetimes, LogMailer, MasterKey, Peppers, Settings, entities,
-    master_key_at,
+    load_master_key,
 };
 use coditect_store::{
     Clock, Store,
@@ -168,7 +168,7 @@ pub(crate) async fn master_key(
     }
     // Where the store is in a cluster, nobody else has made the folder.
     fs::create_dir_all(folder).map_err(|error| coditect_auth::Error::Internal(error.into()))?;
-    master_key_at(&folder.join(MASTER_KEY_FILE), store).await
+    load_master_key(&folder.join(MASTER_KEY_FILE), store).await
 }
 
 /// The peppers of the environment.

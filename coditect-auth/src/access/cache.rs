@@ -14,7 +14,7 @@ use crate::{Claims, VerifyingKey};
 
 /// Tokens whose signatures hold.
 #[derive(Clone)]
-pub(super) struct Verified(Option<Arc<Cache<TokenHash, Arc<Entry>>>>);
+pub(super) struct SignatureCache(Option<Arc<Cache<TokenHash, Arc<Entry>>>>);
 
 /// SHA-256 of a token.
 pub(super) type TokenHash = [u8; 32];
@@ -25,7 +25,7 @@ struct Entry {
     claims: Claims,
 }
 
-impl Verified {
+impl SignatureCache {
     /// As many as `entries`; zero keeps none.
     pub(super) fn new(entries: usize) -> Self {
         Self((entries > 0).then(|| Arc::new(Cache::new(entries))))
@@ -64,9 +64,9 @@ impl Verified {
     }
 }
 
-impl fmt::Debug for Verified {
+impl fmt::Debug for SignatureCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let entries = self.0.as_ref().map_or(0, |cache| cache.len());
-        f.debug_struct("Verified").field("entries", &entries).finish()
+        f.debug_struct("SignatureCache").field("entries", &entries).finish()
     }
 }

@@ -20,7 +20,7 @@ mod verify;
 
 use chrono::TimeDelta;
 
-use cache::Verified;
+use cache::SignatureCache;
 pub use jwks::JwksVerifier;
 pub use mint::Minted;
 pub use verify::TokenError;
@@ -51,7 +51,7 @@ pub struct AccessSettings {
     pub leeway: TimeDelta,
     /// Of how many tokens it is remembered that their signatures hold; zero of none. Each takes less
     /// than a kibibyte.
-    pub remembered: usize,
+    pub signature_cache_size: usize,
 }
 
 impl AccessSettings {
@@ -83,10 +83,10 @@ impl AccessSettings {
         self
     }
 
-    /// Sets `remembered`.
+    /// Sets `signature_cache_size`.
     #[must_use]
-    pub fn remembered(mut self, remembered: usize) -> Self {
-        self.remembered = remembered;
+    pub fn signature_cache_size(mut self, signature_cache_size: usize) -> Self {
+        self.signature_cache_size = signature_cache_size;
         self
     }
 }
@@ -99,7 +99,7 @@ impl Default for AccessSettings {
             audience: "coditect".to_owned(),
             ttl: TimeDelta::minutes(15),
             leeway: TimeDelta::seconds(5),
-            remembered: 10_000,
+            signature_cache_size: 10_000,
         }
     }
 }
@@ -108,7 +108,7 @@ impl Default for AccessSettings {
 #[derive(Clone, Debug)]
 pub struct AccessTokens {
     settings: AccessSettings,
-    verified: Verified,
+    verified: SignatureCache,
 }
 
 impl AccessTokens {
@@ -127,13 +127,13 @@ impl AccessTokens {
         if settings.leeway < TimeDelta::zero() || settings.leeway > MAX_LEEWAY {
             return Err(Error::Setting("the leeway is 0 to 30 seconds"));
         }
-        let verified = Verified::new(settings.remembered);
+        let verified = SignatureCache::new(settings.signature_cache_size);
         Ok(Self { settings, verified })
     }
 
     /// How long after its signing a token may hold somewhere: for so long its key is
     /// [needed](crate::SealedKey::forget). Other services may allow the greatest leeway.
-    pub fn longest_life(&self) -> TimeDelta {
+    pub fn max_lifetime(&self) -> TimeDelta {
         self.settings.ttl + MAX_LEEWAY
     }
 }

@@ -58,11 +58,11 @@ fn unconfirmed() -> AuthSession {
     rotated(&session(FIRST), [7; 32], SECOND, start(), IDLE)
 }
 
-fn presented(generation: u32, secret_hash: [u8; 32]) -> Presented {
-    Presented { generation, secret_hash, salt: [0xee; 32] }
+fn presented(generation: u32, secret_hash: [u8; 32]) -> PresentedToken {
+    PresentedToken { generation, secret_hash, salt: [0xee; 32] }
 }
 
-fn ask(session: &AuthSession, presented: &Presented, now: DateTime<Utc>) -> Decision {
+fn ask(session: &AuthSession, presented: &PresentedToken, now: DateTime<Utc>) -> Decision {
     let user = UserStatus::Enabled;
     decide(Some(Stored { session, user, login_epoch: EPOCH }), presented, now, GRACE)
 }
@@ -235,15 +235,15 @@ fn a_request_that_runs_again_recognises_its_own_rotation_without_any_grace() {
     let token = presented(0, FIRST);
     let session = rotated(&session(FIRST), token.salt, SECOND, start(), IDLE);
     let session = confirmed(&session, 1, start()).unwrap();
-    let decide_at = |presented: &Presented, now| {
+    let decide_at = |presented: &PresentedToken, now| {
         let stored = Stored { session: &session, user: UserStatus::Enabled, login_epoch: EPOCH };
         decide(Some(stored), presented, now, TimeDelta::zero())
     };
     assert_eq!(decide_at(&token, after(60)), Decision::ReplayWithinGrace);
 
-    let another_request = Presented { salt: [0xdd; 32], ..token };
+    let another_request = PresentedToken { salt: [0xdd; 32], ..token };
     assert_eq!(decide_at(&another_request, after(0)), Decision::Reused);
-    let another_secret = Presented { secret_hash: OTHER, ..token };
+    let another_secret = PresentedToken { secret_hash: OTHER, ..token };
     assert_eq!(decide_at(&another_secret, after(0)), Decision::StoreDiverged);
 }
 
@@ -337,7 +337,7 @@ proptest! {
                 session = used.unwrap_or(session);
             }
 
-            let decision = ask(&session, &Presented::new(&token, salt), now);
+            let decision = ask(&session, &PresentedToken::new(&token, salt), now);
             let back = tokens.len() - 1 - index;
             let expected = match back {
                 _ if session.revocation.is_some() => Decision::Revoked,
@@ -371,7 +371,7 @@ proptest! {
             // Exactly one of all the tokens there ever were is live, or, once it is over, none.
             let live = tokens
                 .iter()
-                .filter(|token| ask(&session, &Presented::new(token, [0xee; 32]), now) == Decision::Rotate)
+                .filter(|token| ask(&session, &PresentedToken::new(token, [0xee; 32]), now) == Decision::Rotate)
                 .count();
             let over = session.revocation.is_some() || now >= session.expires_at();
             prop_assert_eq!(live, usize::from(!over));

@@ -46,7 +46,7 @@ impl HashParams {
         }
         argon2::Params::new(memory_kib, passes, lanes, None)
             .ok()
-            .filter(is_bearable)
+            .filter(is_within_limits)
             .map(Self)
             .ok_or(Error::Setting(
                 "Argon2id takes at most 262144 KiB and 10 passes, and 1 to 8 lanes",
@@ -103,7 +103,7 @@ impl StoredHash {
             return Err(Error::internal("a stored hash is not of Argon2id, version 19"));
         }
         let params = argon2::Params::try_from(&hash).map_err(Error::internal)?;
-        if !is_bearable(&params) {
+        if !is_within_limits(&params) {
             return Err(Error::internal("a stored hash is too dear to compute"));
         }
         Ok(Self { hash, params })
@@ -121,7 +121,7 @@ impl StoredHash {
         let keyid = self.params.keyid();
         let pepper = match keyid {
             [] => None,
-            id => Some(peppers.of(id).ok_or_else(|| {
+            id => Some(peppers.get(id).ok_or_else(|| {
                 Error::internal("a stored hash was made with a pepper that is not there")
             })?),
         };
@@ -134,7 +134,7 @@ impl StoredHash {
         if computed != *expected {
             return Ok(Verdict::Differs);
         }
-        let present = peppers.present().map_or(&[][..], |pepper| pepper.id.as_bytes());
+        let present = peppers.current().map_or(&[][..], |pepper| pepper.id.as_bytes());
         let needs_rehash = costs(&self.params) != costs(&today.0) || keyid != present;
         Ok(Verdict::Matches { needs_rehash })
     }
@@ -149,7 +149,7 @@ pub(super) fn hash(
 ) -> Result<String, Error> {
     let salt: [u8; 16] = *random()?;
     let salt = Salt::new(&salt).map_err(Error::internal)?;
-    let (params, pepper) = (with_keyid(&params.0, peppers.present())?, peppers.present());
+    let (params, pepper) = (with_keyid(&params.0, peppers.current())?, peppers.current());
     let length = params.output_len().unwrap_or(argon2::Params::DEFAULT_OUTPUT_LEN);
     let hash = compute(&params, pepper, memory, (password, &salt), length)?;
     let phc = PasswordHash {
@@ -200,7 +200,7 @@ fn with_keyid(params: &argon2::Params, pepper: Option<&Pepper>) -> Result<argon2
     with.build().map_err(Error::internal)
 }
 
-fn is_bearable(params: &argon2::Params) -> bool {
+fn is_within_limits(params: &argon2::Params) -> bool {
     let (memory_kib, passes, lanes, output_bytes) = costs(params);
     memory_kib <= MAX_MEMORY_KIB
         && passes <= MAX_PASSES

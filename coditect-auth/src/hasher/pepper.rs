@@ -11,7 +11,7 @@ use crate::{Error, PepperKey};
 
 /// The longest id: Argon2 has no room for more (its specification, section 3.1, gives none; the PHC
 /// string has eight bytes).
-const ID_BYTES: usize = 8;
+const MAX_ID_BYTES: usize = 8;
 
 /// What a key has, in bytes.
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 16..=64;
@@ -50,12 +50,12 @@ impl Peppers {
     }
 
     /// The one for new hashes.
-    pub(super) fn present(&self) -> Option<&Pepper> {
+    pub(super) fn current(&self) -> Option<&Pepper> {
         self.0.first()
     }
 
     /// The one of that id.
-    pub(super) fn of(&self, id: &[u8]) -> Option<&Pepper> {
+    pub(super) fn get(&self, id: &[u8]) -> Option<&Pepper> {
         self.0.iter().find(|pepper| pepper.id.as_bytes() == id)
     }
 }
@@ -63,7 +63,7 @@ impl Peppers {
 impl Pepper {
     fn parse(text: &str) -> Option<Self> {
         let (id, key) = text.split_once(':')?;
-        let is_id = (1..=ID_BYTES).contains(&id.len())
+        let is_id = (1..=MAX_ID_BYTES).contains(&id.len())
             && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
         let key = Zeroizing::new(BASE64_STANDARD.decode(key).ok()?);
         (is_id && KEY_BYTES.contains(&key.len()))
@@ -80,9 +80,9 @@ mod tests {
     #[test]
     fn the_first_is_for_new_hashes_and_all_are_found_by_their_ids() {
         let peppers = Peppers::parse(&format!("b:{KEY}, a:{KEY}")).unwrap();
-        assert_eq!(peppers.present().unwrap().id, "b");
-        assert!(peppers.of(b"a").is_some() && peppers.of(b"c").is_none());
-        assert!(Peppers::default().present().is_none());
+        assert_eq!(peppers.current().unwrap().id, "b");
+        assert!(peppers.get(b"a").is_some() && peppers.get(b"c").is_none());
+        assert!(Peppers::default().current().is_none());
         assert!(!format!("{peppers:?}").contains("48, 49"), "{peppers:?}");
     }
 

@@ -52,7 +52,7 @@ impl KeyRing {
         let mut signing: Option<SigningKey> = None;
         let mut verifying: Vec<VerifyingKey> = Vec::new();
         for sealed in keys {
-            if matches!(sealed.state, KeyState::Gone { .. }) {
+            if matches!(sealed.state, KeyState::Destroyed { .. }) {
                 continue;
             }
             let key = sealed.open(root)?;
@@ -128,7 +128,7 @@ mod tests {
     }
 
     fn gone() -> SealedKey {
-        retired().forget(DateTime::<Utc>::UNIX_EPOCH, TimeDelta::zero()).unwrap()
+        retired().destroy(DateTime::<Utc>::UNIX_EPOCH, TimeDelta::zero()).unwrap()
     }
 
     #[test]

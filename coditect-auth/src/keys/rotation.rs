@@ -25,8 +25,8 @@ pub fn rotate(
         match key.state {
             KeyState::Active { .. } => changed.push(key.retire(now)?),
             // One that is still needed stays as it is, until another rotation.
-            KeyState::Retired { .. } => changed.extend(key.forget(now, token_life).ok()),
-            KeyState::Next | KeyState::Gone { .. } => {}
+            KeyState::Retired { .. } => changed.extend(key.destroy(now, token_life).ok()),
+            KeyState::Next | KeyState::Destroyed { .. } => {}
         }
     }
     let oldest_next =
@@ -99,10 +99,10 @@ mod tests {
             records.rotate(second);
         }
         assert_eq!(records.named("retired").len(), 3);
-        assert!(records.named("gone").is_empty());
+        assert!(records.named("destroyed").is_empty());
 
         records.rotate(10_000);
         assert_eq!(records.named("retired").len(), 1);
-        assert_eq!(records.named("gone").len(), 3);
+        assert_eq!(records.named("destroyed").len(), 3);
     }
 }

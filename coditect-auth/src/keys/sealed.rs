@@ -72,10 +72,10 @@ pub enum KeyState {
         retired_at: DateTime<Utc>,
     },
     /// Nothing that it signed can hold; its private part is destroyed.
-    Gone {
+    Destroyed {
         /// Since when.
         #[serde(with = "ts_microseconds")]
-        gone_at: DateTime<Utc>,
+        destroyed_at: DateTime<Utc>,
     },
 }
 
@@ -86,7 +86,7 @@ impl KeyState {
             Self::Next => "next",
             Self::Active { .. } => "active",
             Self::Retired { .. } => "retired",
-            Self::Gone { .. } => "gone",
+            Self::Destroyed { .. } => "destroyed",
         }
     }
 }
@@ -131,7 +131,7 @@ impl SealedKey {
             KeyState::Next => self.created_at,
             KeyState::Active { activated_at } => activated_at,
             KeyState::Retired { retired_at, .. } => retired_at,
-            KeyState::Gone { gone_at } => gone_at,
+            KeyState::Destroyed { destroyed_at } => destroyed_at,
         }
     }
 
@@ -159,15 +159,15 @@ impl SealedKey {
     /// # Errors
     ///
     /// [`KeyError::StillNeeded`] until the last token it signed has expired.
-    pub fn forget(&self, now: DateTime<Utc>, token_life: TimeDelta) -> Result<Self, KeyError> {
+    pub fn destroy(&self, now: DateTime<Utc>, token_life: TimeDelta) -> Result<Self, KeyError> {
         let KeyState::Retired { retired_at, .. } = self.state else {
-            return Err(self.illegal("gone"));
+            return Err(self.illegal("destroyed"));
         };
         let until = retired_at.checked_add_signed(token_life).unwrap_or(DateTime::<Utc>::MAX_UTC);
         if now < until {
             return Err(KeyError::StillNeeded { kid: self.kid, until });
         }
-        Ok(Self { sealed: None, ..self.in_state(KeyState::Gone { gone_at: now }) })
+        Ok(Self { sealed: None, ..self.in_state(KeyState::Destroyed { destroyed_at: now }) })
     }
 
     fn in_state(&self, state: KeyState) -> Self {
@@ -255,7 +255,7 @@ mod tests {
         let next = key();
         let active = next.activate(at(1)).unwrap();
         let retired = active.retire(at(2)).unwrap();
-        let gone = retired.forget(at(2) + hour, hour).unwrap();
+        let gone = retired.destroy(at(2) + hour, hour).unwrap();
 
         for key in [&active, &retired, &gone] {
             assert!(key.activate(at(9)).is_err(), "{:?}", key.state);
@@ -264,10 +264,10 @@ mod tests {
             assert!(key.retire(at(9)).is_err(), "{:?}", key.state);
         }
         for key in [&next, &active, &gone] {
-            assert!(key.forget(at(9_999), hour).is_err(), "{:?}", key.state);
+            assert!(key.destroy(at(9_999), hour).is_err(), "{:?}", key.state);
         }
         let error = gone.activate(at(9)).unwrap_err().to_string();
-        assert!(error.contains("is gone and cannot become active"), "{error}");
+        assert!(error.contains("is destroyed and cannot become active"), "{error}");
     }
 
     #[test]
@@ -275,17 +275,17 @@ mod tests {
         let life = TimeDelta::minutes(15);
         let retired = key().activate(at(0)).unwrap().retire(at(100)).unwrap();
         assert!(matches!(
-            retired.forget(at(999), life),
+            retired.destroy(at(999), life),
             Err(KeyError::StillNeeded { until, .. }) if until == at(1000)
         ));
-        assert!(retired.forget(at(1000), life).is_ok());
-        assert!(retired.forget(at(1000), TimeDelta::MAX).is_err());
+        assert!(retired.destroy(at(1000), life).is_ok());
+        assert!(retired.destroy(at(1000), TimeDelta::MAX).is_err());
     }
 
     #[test]
     fn a_key_that_is_gone_has_no_private_part() {
         let retired = key().activate(at(0)).unwrap().retire(at(0)).unwrap();
-        let gone = retired.forget(at(1), TimeDelta::seconds(1)).unwrap();
+        let gone = retired.destroy(at(1), TimeDelta::seconds(1)).unwrap();
         assert_eq!(gone.sealed, None);
         assert!(matches!(gone.open(&root(1)), Err(KeyError::DoesNotOpen { .. })));
     }

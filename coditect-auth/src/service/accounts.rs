@@ -14,9 +14,9 @@ use super::{
     Auth, ClientInfo, Registration, SignIn, SignedIn,
     audit::{Action, Entry},
     authentication::membership_in,
-    rate_limit::Attempt,
+    rate_limit::LoginAttempt,
     refresh::entered,
-    second_factor::{Factor, SecondFactorUsed},
+    second_factor::{ConfirmedFactor, SecondFactorUsed},
 };
 use crate::{
     Email, Error, Notice, Password, RefreshSecret, RefreshToken, Verdict, refresh,
@@ -27,7 +27,7 @@ use crate::{
 const LOOKS_AT_A_HASH: usize = 3;
 
 /// The longest `User-Agent` that is kept, in characters.
-const USER_AGENT_CHARS: usize = 256;
+const MAX_USER_AGENT_CHARS: usize = 256;
 
 impl Auth {
     /// Creates a tenant, its user, and a first session, whoever may register: a service for clients calls
@@ -40,9 +40,9 @@ impl Auth {
     pub async fn register(
         &self,
         registration: Registration<'_>,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<SignedIn, Error> {
-        self.register_with(registration, None, device).await
+        self.register_with(registration, None, client).await
     }
 
     /// A user and the tenant that is theirs, of which nothing is stored yet.
@@ -88,11 +88,11 @@ impl Auth {
     /// [`Error::InvalidCredentials`]; [`Error::FactorRequired`], [`Error::FactorWrong`] and
     /// [`Error::FactorLocked`], to a client that knows the password; [`Error::NotAMember`] of the tenant that was chosen; [`Error::Throttled`],
     /// [`Error::Busy`], [`Error::Store`].
-    pub async fn login(&self, sign_in: SignIn<'_>, device: &ClientInfo) -> Result<SignedIn, Error> {
+    pub async fn login(&self, sign_in: SignIn<'_>, client: &ClientInfo) -> Result<SignedIn, Error> {
         let now = self.clock.now();
-        self.admit_address(device, now)?;
+        self.check_address(client, now)?;
         let refused = || {
-            self.address_failed(device, now);
+            self.record_address_failure(client, now);
             Error::InvalidCredentials
         };
         let password = Password::presented(sign_in.password).map_err(|_| refused())?;
@@ -100,7 +100,7 @@ impl Auth {
             self.hasher.verify_dummy(&password).await?;
             return Err(refused());
         };
-        let attempt = self.admit(&email, device).await?;
+        let attempt = self.acquire_attempt(&email, client).await?;
         // More than once only if the password's hash was replaced between the looks at it, as a
         // sign-in on another server does that makes it anew by today's parameters.
         for _ in 0..LOOKS_AT_A_HASH {
@@ -108,7 +108,7 @@ impl Auth {
             let known = match self.password_holds(known, &password).await? {
                 PasswordCheck::Yes(known, needs_rehash) => (known, needs_rehash),
                 PasswordCheck::No(known) => {
-                    self.failed(&attempt, known.as_deref(), device).await?;
+                    self.record_failure(&attempt, known.as_deref(), client).await?;
                     return Err(Error::InvalidCredentials);
                 }
             };
@@ -116,7 +116,7 @@ impl Auth {
             let new_hash =
                 if needs_rehash { Some(self.hasher.hash(&password).await?) } else { None };
             let now = self.clock.now();
-            let (session, token) = self.new_session(&known, device, now)?;
+            let (session, token) = self.new_session(&known, client, now)?;
             let signed_in = self.store.run(|tx| {
                 let signing = SigningIn {
                     known: &known,
@@ -124,7 +124,7 @@ impl Auth {
                     tenant: sign_in.tenant,
                     new_hash: new_hash.as_deref(),
                     attempt: &attempt,
-                    device,
+                    client,
                     code: sign_in.code,
                     now,
                 };
@@ -140,11 +140,11 @@ impl Auth {
                 }
                 Ok(None) => {}
                 Err(Error::InvalidCredentials) => {
-                    self.failed(&attempt, Some(&known), device).await?;
+                    self.record_failure(&attempt, Some(&known), client).await?;
                     return Err(Error::InvalidCredentials);
                 }
                 Err(error @ (Error::FactorWrong | Error::FactorLocked)) => {
-                    self.code_failed(&attempt, &known, device).await?;
+                    self.record_code_failure(&attempt, &known, client).await?;
                     return Err(error);
                 }
                 Err(error) => return Err(error),
@@ -176,7 +176,7 @@ impl Auth {
         tx: &Transaction,
         signing: SigningIn<'_>,
     ) -> Result<Option<SessionCreated>, Error> {
-        let SigningIn { known, session, tenant, new_hash, attempt, device, code, now } = signing;
+        let SigningIn { known, session, tenant, new_hash, attempt, client, code, now } = signing;
         let user = tx.get::<User>(known.tenant_id, known.id).await?;
         let user = user
             .filter(|user| user.status == UserStatus::Enabled)
@@ -184,13 +184,13 @@ impl Auth {
         if user.password_hash != known.password_hash {
             return Ok(None);
         }
-        let factor = Factor::read(tx, &user).await?;
+        let factor = ConfirmedFactor::read(tx, &user).await?;
         let by = match factor {
             Some(factor) => {
                 let code = code.ok_or(Error::FactorRequired)?;
-                factor.take(self, tx, code, now).await?
+                factor.consume(self, tx, code, now).await?
             }
-            None => SecondFactorUsed::Nothing,
+            None => SecondFactorUsed::None,
         };
         let active_membership = match tenant {
             Some(tenant) => membership_in(tx, &user, tenant).await?,
@@ -198,18 +198,18 @@ impl Auth {
         };
         let session =
             AuthSession { login_epoch: user.login_epoch, active_membership, ..session.clone() };
-        self.make_room(tx, &user, (device, now)).await?;
+        self.make_room(tx, &user, (client, now)).await?;
         tx.create(&session).await?;
-        attempt.succeeded(tx, now).await?;
-        let entry = Entry::new(Action::Login, user.tenant_id, Some(user.id), device);
+        attempt.record_success(tx, now).await?;
+        let entry = Entry::new(Action::Login, user.tenant_id, Some(user.id), client);
         entry
             .target(session.id)
             .details(json!({ "second_factor": by.name(), "user_agent": session.user_agent }))
             .write(tx, now)
             .await?;
-        entered(tx, &session, (device, now)).await?;
+        entered(tx, &session, (client, now)).await?;
         if by == SecondFactorUsed::RecoveryCode {
-            Entry::new(Action::RecoveryCodeUsed, user.tenant_id, Some(user.id), device)
+            Entry::new(Action::RecoveryCodeUsed, user.tenant_id, Some(user.id), client)
                 .write(tx, now)
                 .await?;
         }
@@ -231,7 +231,7 @@ impl Auth {
     pub(super) fn new_session(
         &self,
         user: &User,
-        device: &ClientInfo,
+        client: &ClientInfo,
         now: DateTime<Utc>,
     ) -> Result<(AuthSession, RefreshToken), Error> {
         let secret = RefreshSecret::generate()?;
@@ -252,11 +252,11 @@ impl Auth {
             idle_expires_at: after(self.lifetimes.idle),
             absolute_expires_at: after(self.lifetimes.absolute),
             revocation: None,
-            user_agent: device
+            user_agent: client
                 .user_agent
                 .as_ref()
-                .map(|agent| agent.chars().take(USER_AGENT_CHARS).collect()),
-            ip: device.ip.map(|ip| ip.to_string()),
+                .map(|agent| agent.chars().take(MAX_USER_AGENT_CHARS).collect()),
+            ip: client.ip.map(|ip| ip.to_string()),
             name: None,
             active_membership: None,
             confirmed_at: None,
@@ -291,8 +291,8 @@ struct SigningIn<'a> {
     session: &'a AuthSession,
     tenant: Option<TenantId>,
     new_hash: Option<&'a str>,
-    attempt: &'a Attempt,
-    device: &'a ClientInfo,
+    attempt: &'a LoginAttempt,
+    client: &'a ClientInfo,
     code: Option<&'a str>,
     now: DateTime<Utc>,
 }
@@ -303,11 +303,11 @@ pub(super) async fn create_user(
     tenant: &Tenant,
     user: &User,
     actor: Option<UserId>,
-    device: &ClientInfo,
+    client: &ClientInfo,
 ) -> coditect_store::Result<()> {
     tx.create(tenant).await?;
     tx.create(user).await?;
-    let entry = Entry::new(Action::Register, tenant.id, actor, device).target(user.id);
+    let entry = Entry::new(Action::Register, tenant.id, actor, client).target(user.id);
     entry.write(tx, user.created_at).await
 }
 

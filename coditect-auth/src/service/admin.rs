@@ -10,8 +10,8 @@ use super::{
     Auth, ClientInfo, Registration,
     accounts::{create_user, email_taken},
     audit::{Action, Entry},
-    devices::live_logins,
-    ide::operators_grant,
+    ide::operator_grant,
+    sessions::live_logins,
     tokens::revoke_all_tokens,
 };
 use crate::{
@@ -37,7 +37,7 @@ impl Auth {
             async move {
                 create_user(&tx, tenant, user, None, &ClientInfo::default()).await?;
                 if ide {
-                    tx.create(&operators_grant(user, user.created_at)).await?;
+                    tx.create(&operator_grant(user, user.created_at)).await?;
                 }
                 Ok(())
             }
@@ -120,7 +120,7 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::NotFound`], [`Error::Store`].
-    pub async fn sign_out_user(&self, email: &str) -> Result<usize, Error> {
+    pub async fn revoke_user_sessions(&self, email: &str) -> Result<usize, Error> {
         let email = &Email::parse(email)?;
         let sign_out = |tx: Transaction| async move {
             let user = user_in(&tx, email).await?;
@@ -142,7 +142,7 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::NotFound`] also if they have none; [`Error::Store`].
-    pub async fn take_factor_away(&self, email: &str) -> Result<(), Error> {
+    pub async fn reset_second_factor(&self, email: &str) -> Result<(), Error> {
         let email = &Email::parse(email)?;
         let take = |tx: Transaction| async move {
             let user = user_in(&tx, email).await?;

@@ -122,9 +122,9 @@ impl Auth {
         identity: &Identity,
         (action, target): (Action, impl fmt::Display + Send + Sync),
         details: Value,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> coditect_store::Result<()> {
-        let entry = Entry::new(action, identity.tenant_id, Some(identity.user.id), device);
+        let entry = Entry::new(action, identity.tenant_id, Some(identity.user.id), client);
         entry.target(target).details(details).write(tx, self.clock.now()).await
     }
 }
@@ -136,7 +136,7 @@ pub(super) struct Entry<'a> {
     actor: Option<UserId>,
     target: Option<String>,
     details: Value,
-    device: &'a ClientInfo,
+    client: &'a ClientInfo,
 }
 
 impl<'a> Entry<'a> {
@@ -145,9 +145,9 @@ impl<'a> Entry<'a> {
         action: Action,
         tenant: TenantId,
         actor: Option<UserId>,
-        device: &'a ClientInfo,
+        client: &'a ClientInfo,
     ) -> Self {
-        Self { action, tenant, actor, target: None, details: json!({}), device }
+        Self { action, tenant, actor, target: None, details: json!({}), client }
     }
 
     /// The id of what it was done to.
@@ -169,7 +169,7 @@ impl<'a> Entry<'a> {
     ) -> coditect_store::Result<()> {
         let mut details = self.details;
         if let (None, Some(hop), Some(details)) =
-            (self.device.ip, self.device.nearest_hop, details.as_object_mut())
+            (self.client.ip, self.client.nearest_hop, details.as_object_mut())
         {
             details.insert("nearest_hop".to_owned(), hop.to_string().into());
         }
@@ -179,7 +179,7 @@ impl<'a> Entry<'a> {
             action: self.action.name().to_owned(),
             target: self.target,
             details: Json(details),
-            ip: self.device.ip.map(|ip| ip.to_string()),
+            ip: self.client.ip.map(|ip| ip.to_string()),
             at: now,
         };
         tx.append(&entry).await.map(|_| ())

@@ -16,7 +16,7 @@ use super::Auth;
 use crate::{Claims, Error, Scope, TokenError, family, model::PersonalToken, opaque::Kind};
 
 /// How exactly the last use of a personal token is known.
-const USE_NOTED_EVERY: TimeDelta = TimeDelta::hours(1);
+const LAST_USED_INTERVAL: TimeDelta = TimeDelta::hours(1);
 
 /// What somebody has shown that is good in itself. Whether it still holds is for
 /// [`Auth::authenticate`] to say, in the transaction that does what they ask for.
@@ -29,7 +29,7 @@ pub enum VerifiedCredential {
     /// A ticket that was taken: it stands for the session that it was made for.
     Session {
         /// The user's own tenant.
-        home: TenantId,
+        primary_tenant: TenantId,
         /// The session.
         id: AuthSessionId,
         /// Whose it is.
@@ -63,7 +63,7 @@ pub struct Identity {
     /// The membership by which they act there, where that is not their own tenant.
     pub membership: Option<MembershipRef>,
     /// By what they are known.
-    pub via: AuthMethod,
+    pub method: AuthMethod,
 }
 
 /// By what somebody is known.
@@ -82,7 +82,7 @@ impl Identity {
     ///
     /// [`Error::Forbidden`] if it is a program.
     pub fn session(&self) -> Result<&AuthSession, Error> {
-        match &self.via {
+        match &self.method {
             AuthMethod::Session(session) => Ok(session),
             AuthMethod::Personal(_) => {
                 Err(Error::Forbidden("a personal access token may not do this"))
@@ -92,7 +92,7 @@ impl Identity {
 
     /// When what they have shown ends by itself.
     pub fn expires_at(&self) -> DateTime<Utc> {
-        match &self.via {
+        match &self.method {
             AuthMethod::Session(session) => session.expires_at(),
             AuthMethod::Personal(token) => token.expires_at,
         }
@@ -104,7 +104,7 @@ impl Identity {
     ///
     /// [`Error::Forbidden`].
     pub fn require_scope(&self, scope: Scope) -> Result<(), Error> {
-        match &self.via {
+        match &self.method {
             AuthMethod::Personal(token) if !token.scopes.allow(scope) => {
                 Err(Error::Forbidden("the token's scopes don't cover this"))
             }
@@ -133,7 +133,7 @@ impl Auth {
     /// # Errors
     ///
     /// Those of [`verify`](Self::verify).
-    pub async fn pass(&self, token: &str) -> Result<VerifiedCredential, Error> {
+    pub async fn verify_credential(&self, token: &str) -> Result<VerifiedCredential, Error> {
         match Kind::Personal.hash_of(token) {
             Some(hash) => Ok(VerifiedCredential::Personal(PersonalHash(hash))),
             None => {
@@ -160,7 +160,7 @@ impl Auth {
         }
     }
 
-    /// Returns who makes a request with `pass`, as of `tx`.
+    /// Returns who makes a request with `credential`, as of `tx`.
     ///
     /// The first access token of a refresh also confirms the [rotation](crate::family), in a short
     /// transaction of its own: so it does even if `tx` only reads, or is never committed. If `tx` writes,
@@ -178,35 +178,43 @@ impl Auth {
     pub async fn authenticate(
         &self,
         tx: &Transaction,
-        pass: &VerifiedCredential,
+        credential: &VerifiedCredential,
     ) -> Result<Identity, Error> {
-        match pass {
+        match credential {
             VerifiedCredential::Access(claims) => {
-                let (home, user, tenant) = (claims.home(), claims.sub, claims.tenant_id);
+                let (primary_tenant, user, tenant) =
+                    (claims.primary_tenant(), claims.sub, claims.tenant_id);
                 let (session, user, membership) = try_join3(
-                    tx.get::<AuthSession>(home, claims.session_id),
-                    tx.get::<User>(home, user),
-                    foreign_membership(tx, home, tenant, user),
+                    tx.get::<AuthSession>(primary_tenant, claims.session_id),
+                    tx.get::<User>(primary_tenant, user),
+                    foreign_membership(tx, primary_tenant, tenant, user),
                 )
                 .await?;
                 let session = session.filter(|it| it.token_family == claims.token_family);
                 let membership = only(membership, claims.membership_id);
-                let identity = self.of_session(session, user, (tenant, membership))?;
+                let identity = self.session_identity(session, user, (tenant, membership))?;
                 self.confirm_rotation(&identity, claims.token_generation).await;
                 Ok(identity)
             }
-            VerifiedCredential::Session { home, id, user: id_of_user, active_membership } => {
-                let tenant = active_membership.map_or(*home, |it| it.tenant_id);
+            VerifiedCredential::Session {
+                primary_tenant,
+                id,
+                user: id_of_user,
+                active_membership,
+            } => {
+                let tenant = active_membership.map_or(*primary_tenant, |it| it.tenant_id);
                 let (session, user, membership) = try_join3(
-                    tx.get::<AuthSession>(*home, id),
-                    tx.get::<User>(*home, id_of_user),
-                    foreign_membership(tx, *home, tenant, *id_of_user),
+                    tx.get::<AuthSession>(*primary_tenant, id),
+                    tx.get::<User>(*primary_tenant, id_of_user),
+                    foreign_membership(tx, *primary_tenant, tenant, *id_of_user),
                 )
                 .await?;
                 let membership = only(membership, active_membership.map(|it| it.membership_id));
-                self.of_session(session, user, (tenant, membership))
+                self.session_identity(session, user, (tenant, membership))
             }
-            VerifiedCredential::Personal(PersonalHash(hash)) => self.of_personal(tx, hash).await,
+            VerifiedCredential::Personal(PersonalHash(hash)) => {
+                self.personal_identity(tx, hash).await
+            }
         }
     }
 
@@ -214,7 +222,7 @@ impl Auth {
     /// has confirmed it. A failure is logged and leaves it to the next request: a read is answered
     /// while the store takes no writes.
     async fn confirm_rotation(&self, identity: &Identity, generation: u32) {
-        let AuthMethod::Session(session) = &identity.via else { return };
+        let AuthMethod::Session(session) = &identity.method else { return };
         let now = self.clock.now();
         if family::confirmed(session, generation, now).is_none() {
             return;
@@ -244,7 +252,7 @@ impl Auth {
     pub async fn watch(&self, tx: &Transaction, identity: &Identity) -> Result<Vec<Watch>, Error> {
         let user = &identity.user;
         let mut watches = vec![tx.watch::<User>(user.tenant_id, user.id).await?];
-        watches.push(match &identity.via {
+        watches.push(match &identity.method {
             AuthMethod::Session(login) => {
                 tx.watch::<AuthSession>(login.tenant_id, login.id).await?
             }
@@ -258,7 +266,7 @@ impl Auth {
         Ok(watches)
     }
 
-    fn of_session(
+    fn session_identity(
         &self,
         session: Option<AuthSession>,
         user: Option<User>,
@@ -277,7 +285,11 @@ impl Auth {
         Identity::new(user, tenant_id, membership, AuthMethod::Session(session))
     }
 
-    async fn of_personal(&self, tx: &Transaction, hash: &[u8; 32]) -> Result<Identity, Error> {
+    async fn personal_identity(
+        &self,
+        tx: &Transaction,
+        hash: &[u8; 32],
+    ) -> Result<Identity, Error> {
         let now = self.clock.now();
         let token = tx.find(&PersonalToken::BY_HASH, Global, *hash).await?;
         let token = token.ok_or(Error::SessionRevoked)?;
@@ -295,7 +307,7 @@ impl Auth {
         let membership = only(membership, token.active_membership.map(|it| it.membership_id));
         let identity =
             Identity::new(user, tenant, membership, AuthMethod::Personal(token.clone()))?;
-        if now.signed_duration_since(token.last_used_at) >= USE_NOTED_EVERY {
+        if now.signed_duration_since(token.last_used_at) >= LAST_USED_INTERVAL {
             tx.update(&PersonalToken { last_used_at: now, ..token }).await?;
         }
         Ok(identity)
@@ -310,13 +322,14 @@ impl Identity {
         user: User,
         tenant_id: TenantId,
         membership: Option<Membership>,
-        via: AuthMethod,
+        method: AuthMethod,
     ) -> Result<Self, Error> {
-        let is_home = tenant_id == user.tenant_id;
-        let role = if is_home { Some(Role::Owner) } else { membership.as_ref().map(|it| it.role) };
+        let is_primary = tenant_id == user.tenant_id;
+        let role =
+            if is_primary { Some(Role::Owner) } else { membership.as_ref().map(|it| it.role) };
         let role = role.ok_or(Error::NotAMember)?;
         let membership = membership.map(|it| it.reference());
-        Ok(Self { user, tenant_id, role, membership, via })
+        Ok(Self { user, tenant_id, role, membership, method })
     }
 }
 
@@ -342,17 +355,17 @@ pub(super) async fn membership_in(
     membership.map(|it| Some(it.reference())).ok_or(Error::NotAMember)
 }
 
-/// Returns the open membership of a user of `home` in another tenant, unless that was deleted.
+/// Returns the open membership of a user of `primary_tenant` in another tenant, unless that was deleted.
 async fn foreign_membership(
     tx: &Transaction,
-    home: TenantId,
+    primary_tenant: TenantId,
     tenant: TenantId,
     user: UserId,
 ) -> coditect_store::Result<Option<Membership>> {
-    if tenant == home {
+    if tenant == primary_tenant {
         return Ok(None);
     }
     let (membership, tenant) =
         try_join(tx.get::<Membership>(tenant, user), tx.get::<Tenant>(tenant, ())).await?;
-    Ok(membership.filter(|it| !it.ended && it.home == home && tenant.is_some()))
+    Ok(membership.filter(|it| !it.ended && it.primary_tenant == primary_tenant && tenant.is_some()))
 }

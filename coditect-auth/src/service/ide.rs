@@ -42,13 +42,17 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::Forbidden`], [`Error::Store`].
-    pub async fn require_ide(&self, tx: &Transaction, identity: &Identity) -> Result<(), Error> {
-        if let AuthMethod::Personal(token) = &identity.via
+    pub async fn require_ide_access(
+        &self,
+        tx: &Transaction,
+        identity: &Identity,
+    ) -> Result<(), Error> {
+        if let AuthMethod::Personal(token) = &identity.method
             && !token.scopes.names().iter().any(|name| name == IDE_SCOPE)
         {
             return Err(Error::Forbidden("the token's scopes don't cover the IDE"));
         }
-        if may_use_ide(tx, &identity.user).await? {
+        if has_any_ide_grant(tx, &identity.user).await? {
             return Ok(());
         }
         Err(Error::Forbidden("the account has no right to use the IDE"))
@@ -59,11 +63,11 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::NotFound`], [`Error::Store`].
-    pub async fn has_ide(&self, email: &str) -> Result<bool, Error> {
+    pub async fn has_ide_access(&self, email: &str) -> Result<bool, Error> {
         let email = &Email::parse(email)?;
         let read = |tx: Transaction| async move {
             let user = user_in(&tx, email).await?;
-            Ok(may_use_ide(&tx, &user).await?)
+            Ok(has_any_ide_grant(&tx, &user).await?)
         };
         self.store.run(read).await
     }
@@ -74,13 +78,13 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::NotFound`], [`Error::Store`].
-    pub async fn set_ide(&self, email: &str, granted: bool) -> Result<User, Error> {
+    pub async fn set_ide_access(&self, email: &str, granted: bool) -> Result<User, Error> {
         let email = &Email::parse(email)?;
         let now = self.clock.now();
         let set = |tx: Transaction| async move {
             let user = user_in(&tx, email).await?;
             let action = if granted {
-                tx.upsert(&operators_grant(&user, now)).await?;
+                tx.upsert(&operator_grant(&user, now)).await?;
                 Action::IdeGranted
             } else {
                 for grant in grants_of(&tx, &user).await? {
@@ -99,31 +103,34 @@ impl Auth {
 }
 
 /// Returns the grant that an operator gives to `user`.
-pub(super) fn operators_grant(user: &User, now: DateTime<Utc>) -> IdeGrant {
+pub(super) fn operator_grant(user: &User, now: DateTime<Utc>) -> IdeGrant {
     let (tenant_id, user_id) = (user.tenant_id, user.id);
     IdeGrant { tenant_id, user_id, granted_by: tenant_id, invited_by: None, created_at: now }
 }
 
-/// Returns whether `user`, whose own tenant is `home`, has the right from an operator.
-pub(super) async fn has_operators_grant(
+/// Returns whether `user`, whose own tenant is `primary_tenant`, has the right from an operator.
+pub(super) async fn has_operator_grant(
     tx: &Transaction,
-    home: TenantId,
+    primary_tenant: TenantId,
     user: UserId,
 ) -> coditect_store::Result<bool> {
-    Ok(tx.get::<IdeGrant>(home, (user, home)).await?.is_some())
+    Ok(tx.get::<IdeGrant>(primary_tenant, (user, primary_tenant)).await?.is_some())
 }
 
 /// Returns whether `user` has a grant of an operator, or one by an invitation whose membership has not
 /// ended and whose inviter has a grant of an operator.
-pub(super) async fn may_use_ide(tx: &Transaction, user: &User) -> coditect_store::Result<bool> {
+pub(super) async fn has_any_ide_grant(
+    tx: &Transaction,
+    user: &User,
+) -> coditect_store::Result<bool> {
     for grant in grants_of(tx, user).await? {
         if grant.granted_by == user.tenant_id {
             return Ok(true);
         }
         let (tenant, Some(inviter)) = (grant.granted_by, grant.invited_by) else { continue };
         let membership = tx.get::<Membership>(tenant, user.id).await?;
-        if membership.is_some_and(|it| !it.ended && it.home == user.tenant_id)
-            && has_operators_grant(tx, tenant, inviter).await?
+        if membership.is_some_and(|it| !it.ended && it.primary_tenant == user.tenant_id)
+            && has_operator_grant(tx, tenant, inviter).await?
         {
             return Ok(true);
         }
@@ -141,7 +148,7 @@ pub(super) async fn grant_by_invitation(
     now: DateTime<Utc>,
 ) -> coditect_store::Result<()> {
     let (tenant, inviter) = (invitation.tenant_id, invitation.invited_by);
-    let holds = invitation.ide && has_operators_grant(tx, tenant, inviter).await?;
+    let holds = invitation.ide && has_operator_grant(tx, tenant, inviter).await?;
     let (tenant_id, user_id, granted_by) = (user.tenant_id, user.id, tenant);
     let own = tx.get::<Membership>(tenant, user.id).await?;
     let is_new = own.is_some_and(|it| it.created_at == it.updated_at);

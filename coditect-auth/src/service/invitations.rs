@@ -20,7 +20,7 @@ use serde_json::json;
 use super::{
     Auth, ClientInfo, Identity,
     audit::{Action, Entry},
-    ide::{grant_by_invitation, has_operators_grant},
+    ide::{grant_by_invitation, has_operator_grant},
     members::require_not_above,
 };
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Time for which an invitation can be accepted.
-pub const INVITATION_LIFE: TimeDelta = TimeDelta::days(7);
+pub const INVITATION_LIFETIME: TimeDelta = TimeDelta::days(7);
 
 /// Maximum number of open invitations of a tenant.
 const MAX_INVITATIONS: usize = 1_000;
@@ -96,13 +96,13 @@ impl Auth {
         tx: &Transaction,
         identity: &Identity,
         new: &NewInvitation,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<Invitation, Error> {
         identity.session()?;
         identity.require_role(Role::Admin)?;
         require_not_above(identity, new.role)?;
         let (tenant, now) = (identity.tenant_id, self.clock.now());
-        let may_give_ide = has_operators_grant(tx, tenant, identity.user.id).await?;
+        let may_give_ide = has_operator_grant(tx, tenant, identity.user.id).await?;
         let ide = new.ide.unwrap_or(may_give_ide);
         if ide && !may_give_ide {
             let why = "only a user who has the right to use the IDE from an operator gives it, and only \
@@ -137,10 +137,10 @@ impl Auth {
             invited_by: identity.user.id,
             granted_by,
             created_at: now,
-            expires_at: now + INVITATION_LIFE,
+            expires_at: now + INVITATION_LIFETIME,
         };
         tx.create(&invitation).await?;
-        let entry = Entry::new(Action::Invited, tenant, Some(identity.user.id), device);
+        let entry = Entry::new(Action::Invited, tenant, Some(identity.user.id), client);
         let entry = entry.target(invitation.id).details(json!({ "role": new.role }));
         entry.write(tx, now).await?;
         Ok(invitation)
@@ -153,7 +153,7 @@ impl Auth {
     /// [`Error::Internal`] if it could not be sent.
     pub async fn send_invitation(&self, new: &NewInvitation, tenant: &Tenant) -> Result<(), Error> {
         let Some(mailer) = &self.mailer else { return Ok(()) };
-        let sent = mailer.invitation(new.email(), &tenant.name, new.text(), INVITATION_LIFE);
+        let sent = mailer.invitation(new.email(), &tenant.name, new.text(), INVITATION_LIFETIME);
         sent.await.map_err(Error::Internal)
     }
 
@@ -194,13 +194,13 @@ impl Auth {
         tx: &Transaction,
         identity: &Identity,
         id: InvitationId,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<(), Error> {
         identity.session()?;
         identity.require_role(Role::Admin)?;
         let tenant = identity.tenant_id;
         tx.delete::<Invitation>(tenant, id).await?.ok_or(Error::NotFound)?;
-        let entry = Entry::new(Action::InvitationWithdrawn, tenant, Some(identity.user.id), device);
+        let entry = Entry::new(Action::InvitationWithdrawn, tenant, Some(identity.user.id), client);
         Ok(entry.target(id).write(tx, self.clock.now()).await?)
     }
 
@@ -230,10 +230,10 @@ impl Auth {
         tx: &Transaction,
         identity: &Identity,
         text: &str,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<Membership, Error> {
         identity.session()?;
-        self.join(tx, &identity.user, text, device).await
+        self.join(tx, &identity.user, text, client).await
     }
 
     /// [Accepts](Self::accept_invitation) an invitation for `user`.
@@ -242,7 +242,7 @@ impl Auth {
         tx: &Transaction,
         user: &User,
         text: &str,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<Membership, Error> {
         let hash = Kind::Invitation.hash_of(text).ok_or(Error::InvitationInvalid)?;
         let now = self.clock.now();
@@ -274,7 +274,7 @@ impl Auth {
                 id: MembershipId(invitation.id.0),
                 tenant_id: tenant,
                 user_id: user.id,
-                home: user.tenant_id,
+                primary_tenant: user.tenant_id,
                 role: invitation.role,
                 demotions: 0,
                 invited_by: invitation.invited_by,
@@ -285,7 +285,7 @@ impl Auth {
         };
         tx.upsert(&membership).await?;
         grant_by_invitation(tx, user, &invitation, now).await?;
-        let entry = Entry::new(Action::MemberJoined, tenant, Some(user.id), device);
+        let entry = Entry::new(Action::MemberJoined, tenant, Some(user.id), client);
         let entry = entry.target(user.id).details(json!({ "role": membership.role }));
         entry.write(tx, now).await?;
         Ok(membership)
@@ -309,11 +309,11 @@ async fn right_of(
     tenant: TenantId,
     inviter: UserId,
 ) -> coditect_store::Result<Option<Right>> {
-    let (home, right) = match grant_of(tx, tenant, inviter).await? {
-        Some((grant, membership)) => (membership.home, (Some(grant), membership.role)),
+    let (primary_tenant, right) = match grant_of(tx, tenant, inviter).await? {
+        Some((grant, membership)) => (membership.primary_tenant, (Some(grant), membership.role)),
         None => (tenant, (None, Role::Owner)),
     };
-    let user = tx.get::<User>(home, inviter).await?;
+    let user = tx.get::<User>(primary_tenant, inviter).await?;
     Ok(user.filter(|user| user.status == UserStatus::Enabled).map(|_| right))
 }
 
@@ -336,8 +336,10 @@ pub(super) async fn delete_addressed(
     tx: &Transaction,
     membership: &Membership,
 ) -> coditect_store::Result<()> {
-    let (tenant, home) = (membership.tenant_id, membership.home);
-    let Some(member) = tx.get::<User>(home, membership.user_id).await? else { return Ok(()) };
+    let (tenant, primary_tenant) = (membership.tenant_id, membership.primary_tenant);
+    let Some(member) = tx.get::<User>(primary_tenant, membership.user_id).await? else {
+        return Ok(());
+    };
     let all = tx.list::<Invitation>(tenant).page(MAX_INVITATIONS, None).await?.items;
     let addressed = all.iter().filter(|it| it.email_normalized == member.email_normalized);
     for invitation in addressed.take(BATCH) {

@@ -11,10 +11,10 @@ use serde_json::json;
 use super::{
     Auth, ClientInfo, Credential, VerifiedCredential,
     audit::{Action, Entry},
-    devices::live_logins,
     refresh::{refuse, session_and_user},
+    sessions::live_logins,
 };
-use crate::{Claims, Decision, Error, Presented, family, refresh};
+use crate::{Claims, Decision, Error, PresentedToken, family, refresh};
 
 impl Auth {
     /// Ends the session of a token. Doing it again changes nothing.
@@ -26,12 +26,12 @@ impl Auth {
     pub async fn logout(
         &self,
         credential: Credential<'_>,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<(), Error> {
         let session = match credential {
             Credential::Access(token) => {
                 let claims = self.verify(token).await?;
-                SessionOf::Id(claims.home(), claims.session_id)
+                SessionOf::Id(claims.primary_tenant(), claims.session_id)
             }
             Credential::Refresh(token) => SessionOf::Family(self.refresh.parse(token)?.family),
         };
@@ -41,7 +41,7 @@ impl Auth {
                 Some((session, _)) => {
                     end(&tx, &session, RevocationReason::Logout, now).await?;
                     let (tenant, user) = (session.tenant_id, Some(session.user_id));
-                    let entry = Entry::new(Action::Logout, tenant, user, device);
+                    let entry = Entry::new(Action::Logout, tenant, user, client);
                     entry.target(session.id).write(&tx, now).await
                 }
                 None => Ok(()),
@@ -61,19 +61,24 @@ impl Auth {
     pub async fn logout_everywhere(
         &self,
         credential: Credential<'_>,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<(), Error> {
         let now = self.clock.now();
         let proof = match credential {
-            Credential::Access(token) => Proof::Access(Box::new(self.verify(token).await?)),
+            Credential::Access(token) => SessionProof::Access(Box::new(self.verify(token).await?)),
             Credential::Refresh(token) => {
                 let token = self.refresh.parse(token)?;
-                Proof::Refresh(token.family, Presented::new(&token, refresh::fresh_salt()?))
+                SessionProof::Refresh(
+                    token.family,
+                    PresentedToken::new(&token, refresh::fresh_salt()?),
+                )
             }
         };
         let session = match &proof {
-            Proof::Access(claims) => SessionOf::Id(claims.home(), claims.session_id),
-            Proof::Refresh(family, _) => SessionOf::Family(*family),
+            SessionProof::Access(claims) => {
+                SessionOf::Id(claims.primary_tenant(), claims.session_id)
+            }
+            SessionProof::Refresh(family, _) => SessionOf::Family(*family),
         };
         let outcome = self.store.run_idempotent(|tx| {
             let proof = &proof;
@@ -83,7 +88,7 @@ impl Auth {
                 if before.is_some_and(|it| it.reason == RevocationReason::LogoutEverywhere) {
                     return Ok(Ok(()));
                 }
-                let (session, user) = match self.proven(&tx, proof, (device, now)).await? {
+                let (session, user) = match self.check_proof(&tx, proof, (client, now)).await? {
                     Ok(proven) => proven,
                     // What a replay has ended is committed before it is refused.
                     Err(refusal) => return Ok(Err(refusal)),
@@ -93,7 +98,7 @@ impl Auth {
                 end(&tx, &session, RevocationReason::LogoutEverywhere, now).await?;
                 let user = tx.revoke_logins(user, now).await?;
                 let (tenant, actor) = (user.tenant_id, Some(user.id));
-                let entry = Entry::new(Action::LogoutEverywhere, tenant, actor, device);
+                let entry = Entry::new(Action::LogoutEverywhere, tenant, actor, client);
                 entry.details(json!({ "sessions": ended })).write(&tx, now).await?;
                 Ok::<_, Error>(Ok(()))
             }
@@ -102,25 +107,25 @@ impl Auth {
     }
 
     /// Returns the session that `proof` proves to hold, with its user, or why it does not.
-    async fn proven(
+    async fn check_proof(
         &self,
         tx: &Transaction,
-        proof: &Proof,
-        (device, now): (&ClientInfo, DateTime<Utc>),
+        proof: &SessionProof,
+        (client, now): (&ClientInfo, DateTime<Utc>),
     ) -> Result<Result<(AuthSession, User), Error>, Error> {
         match proof {
-            Proof::Access(claims) => {
+            SessionProof::Access(claims) => {
                 let identity =
                     self.authenticate(tx, &VerifiedCredential::Access(claims.clone())).await?;
                 Ok(Ok((identity.session()?.clone(), identity.user)))
             }
-            Proof::Refresh(family, presented) => {
+            SessionProof::Refresh(family, presented) => {
                 let Some((session, user)) = session_and_user(tx, *family).await? else {
                     return Ok(Err(Error::SessionRevoked));
                 };
                 Ok(match self.decide(&session, &user, presented, now) {
                     Decision::Rotate | Decision::ReplayWithinGrace => Ok((session, user)),
-                    refused => Err(refuse(tx, &session, refused, (device, now)).await?),
+                    refused => Err(refuse(tx, &session, refused, (client, now)).await?),
                 })
             }
         }
@@ -128,9 +133,9 @@ impl Auth {
 }
 
 /// What shows that a session holds.
-enum Proof {
+enum SessionProof {
     Access(Box<Claims>),
-    Refresh(TokenFamilyId, Presented),
+    Refresh(TokenFamilyId, PresentedToken),
 }
 
 /// Returns a session that was not revoked, with its user.

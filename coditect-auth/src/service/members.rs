@@ -59,7 +59,7 @@ impl Auth {
             after = None;
         }
         let page = joined.page(limit - members.len(), after.as_ref()).await?;
-        let users = page.items.iter().map(|it| tx.get::<User>(it.home, it.user_id));
+        let users = page.items.iter().map(|it| tx.get::<User>(it.primary_tenant, it.user_id));
         let users = try_join_all(users).await?;
         let joined = users.into_iter().zip(page.items).filter_map(|(user, membership)| {
             Some(Member { user: user?, role: membership.role, membership: Some(membership) })
@@ -82,7 +82,7 @@ impl Auth {
         identity: &Identity,
         member: UserId,
         role: Role,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<Membership, Error> {
         identity.session()?;
         identity.require_role(Role::Owner)?;
@@ -95,7 +95,7 @@ impl Auth {
             delete_addressed(tx, &membership).await?;
         }
         revoke_void(tx, tenant, member).await?;
-        let entry = Entry::new(Action::MemberChanged, tenant, Some(identity.user.id), device);
+        let entry = Entry::new(Action::MemberChanged, tenant, Some(identity.user.id), client);
         let entry = entry.target(member).details(json!({ "role": role }));
         entry.write(tx, now).await?;
         Ok(changed)
@@ -116,7 +116,7 @@ impl Auth {
         tx: &Transaction,
         identity: &Identity,
         member: UserId,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<(), Error> {
         identity.session()?;
         let (tenant, now) = (identity.tenant_id, self.clock.now());
@@ -130,7 +130,7 @@ impl Auth {
         delete_addressed(tx, &membership).await?;
         revoke_void(tx, tenant, member).await?;
         Setting::delete_all(tx, tenant, SettingScope::User(member));
-        let entry = Entry::new(Action::MemberRemoved, tenant, Some(identity.user.id), device);
+        let entry = Entry::new(Action::MemberRemoved, tenant, Some(identity.user.id), client);
         let entry = entry.target(member).details(json!({ "tokens": tokens }));
         Ok(entry.write(tx, now).await?)
     }
@@ -147,12 +147,12 @@ impl Auth {
         user: UserId,
     ) -> Result<bool, Error> {
         let membership = tx.get::<Membership>(tenant, user).await?;
-        let home = match membership {
+        let primary_tenant = match membership {
             Some(membership) if membership.ended => return Ok(false),
-            Some(membership) => membership.home,
+            Some(membership) => membership.primary_tenant,
             None => tenant,
         };
-        Ok(tx.get::<User>(home, user).await?.is_some())
+        Ok(tx.get::<User>(primary_tenant, user).await?.is_some())
     }
 }
 

@@ -17,7 +17,6 @@ mod accounts;
 mod admin;
 mod audit;
 mod authentication;
-mod devices;
 mod ide;
 mod invitations;
 mod logout;
@@ -29,6 +28,7 @@ mod refresh;
 mod registration;
 mod ring;
 mod second_factor;
+mod sessions;
 mod tenants;
 mod tokens;
 
@@ -50,16 +50,19 @@ use tokio::sync::Mutex;
 pub use self::{
     audit::Action,
     authentication::{AuthMethod, Identity, PersonalHash, VerifiedCredential},
-    devices::DEVICE_NAME_CHARS,
     ide::IDE_SCOPE,
-    invitations::{INVITATION_LIFE, NewInvitation},
+    invitations::{INVITATION_LIFETIME, NewInvitation},
     members::Member,
-    passwords::{MAX_RESETS, RESET_LIFE},
+    passwords::{MAX_RESETS, RESET_TOKEN_LIFETIME},
     purging::Purge,
-    registration::{AddressProof, RegistrationMode, SignUp, VERIFICATION_LIFE},
-    ring::{master_key_at, replace_master_key, replace_master_key_at},
-    second_factor::{FRESH_LOGIN, NewFactor},
-    tokens::{NewTicket, NewToken, PERSONAL_TOKEN_LIFE, TICKET_LIFE, TOKEN_NAME_CHARS},
+    registration::{AddressProof, RegistrationMode, SignUp, VERIFICATION_LIFETIME},
+    ring::{load_master_key, replace_master_key, replace_master_key_file},
+    second_factor::{MAX_FRESH_LOGIN_AGE, NewFactor},
+    sessions::MAX_SESSION_NAME_CHARS,
+    tokens::{
+        MAX_PERSONAL_TOKEN_LIFETIME, MAX_TOKEN_NAME_CHARS, NewPersonalToken, NewTicket,
+        TICKET_LIFETIME,
+    },
 };
 use self::{
     rate_limit::LoginQueues,
@@ -74,7 +77,7 @@ use crate::{
     },
     secret::Subkey,
     subkey::{Purpose, mac},
-    throttle::Addresses,
+    throttle::AddressLimiter,
 };
 
 /// What an operator may set.
@@ -174,7 +177,7 @@ impl Default for Settings {
 }
 
 /// Registrations from an address that are not throttled; two a minute are forgotten.
-const FREE_REGISTRATIONS: u32 = 50;
+const MAX_FREE_REGISTRATIONS: u32 = 50;
 
 /// Largest setting of `max_logins`: as many as one page holds.
 pub const MAX_LOGINS: usize = PAGE_LIMIT;
@@ -196,8 +199,8 @@ pub struct Auth {
     factor_key: Subkey,
     csrf_key: Subkey,
     login_queues: LoginQueues,
-    addresses: Addresses,
-    registrations: Addresses,
+    addresses: AddressLimiter,
+    registrations: AddressLimiter,
     registration: RegistrationMode,
     verification_key: Subkey,
     mailer: Option<Arc<dyn Mailer>>,
@@ -319,7 +322,7 @@ impl Auth {
             return Err(Error::Setting("the logins of a user are limited to 1 to 1000"));
         }
         let read_at = clock.now();
-        let (root, records) = load_keys(&store, &master, &clock, access.longest_life()).await?;
+        let (root, records) = load_keys(&store, &master, &clock, access.max_lifetime()).await?;
         let ring = KeyRing::open(&records, &root)?;
         Ok(Self {
             access,
@@ -332,8 +335,8 @@ impl Auth {
             factor_key: root.subkey(Purpose::SealFactors),
             csrf_key: root.subkey(Purpose::Csrf),
             login_queues: LoginQueues::default(),
-            addresses: Addresses::default(),
-            registrations: Addresses::with_free(FREE_REGISTRATIONS),
+            addresses: AddressLimiter::default(),
+            registrations: AddressLimiter::with_free(MAX_FREE_REGISTRATIONS),
             registration: settings.registration,
             verification_key: root.subkey(Purpose::Verification),
             mailer: settings.mailer,
@@ -350,7 +353,7 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::Store`]. The others are done all the same.
-    pub async fn sweep(&self) -> Result<u64, Error> {
+    pub async fn purge_expired(&self) -> Result<u64, Error> {
         let now = self.clock.now();
         let failures = self.store.sweep_expired::<LoginFailures>(now).await;
         let resets = self.store.sweep_expired::<PasswordReset>(now).await;

@@ -10,7 +10,7 @@ use coditect_store::{
 use super::{
     Auth, ClientInfo, Identity,
     audit::{Action, Entry},
-    devices::revoke_logins_but,
+    sessions::revoke_logins_but,
     tokens::revoke_all_tokens,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How long a reset token is good.
-pub const RESET_LIFE: TimeDelta = TimeDelta::minutes(30);
+pub const RESET_TOKEN_LIFETIME: TimeDelta = TimeDelta::minutes(30);
 
 /// Least time between two reset tokens that are sent to a user.
 const RESET_INTERVAL: TimeDelta = TimeDelta::minutes(1);
@@ -40,28 +40,28 @@ impl Auth {
         identity: &Identity,
         present: &str,
         next: &str,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<(), Error> {
         let session = identity.session()?.id;
         let user = &identity.user;
         let email = Email::parse(&user.email).map_err(Error::internal)?;
         let next = Password::choose(next, &email)?;
-        let proof = self.prove(user, present, device).await?;
+        let proof = self.verify_password(user, present, client).await?;
         let next_hash = self.hasher.hash(&next).await?;
         let now = self.clock.now();
         self.store
             .run(|tx| {
                 let (proof, next_hash) = (&proof, &next_hash);
                 async move {
-                    let user = proof.still_holds(&tx).await?;
+                    let user = proof.recheck(&tx).await?;
                     let own = tx.get::<AuthSession>(user.tenant_id, session).await?;
                     let own = own.filter(|own| !own.is_revoked(&user));
                     let own = own.ok_or(Error::SessionRevoked)?;
                     let user = self.set_password(&tx, &user, next_hash).await?;
                     revoke_logins_but(&tx, &user, &own, now).await?;
-                    proof.attempt.succeeded(&tx, now).await?;
+                    proof.attempt.record_success(&tx, now).await?;
                     let entry =
-                        Entry::new(Action::PasswordChanged, user.tenant_id, Some(user.id), device);
+                        Entry::new(Action::PasswordChanged, user.tenant_id, Some(user.id), client);
                     Ok::<_, Error>(entry.write(&tx, now).await?)
                 }
             })
@@ -75,10 +75,10 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::Throttled`].
-    pub fn admit_reset(&self, device: &ClientInfo) -> Result<(), Error> {
+    pub fn count_reset_request(&self, client: &ClientInfo) -> Result<(), Error> {
         let now = self.clock.now();
-        self.admit_address(device, now)?;
-        self.address_failed(device, now);
+        self.check_address(client, now)?;
+        self.record_address_failure(client, now);
         Ok(())
     }
 
@@ -89,13 +89,16 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::Store`]; [`Error::Internal`] if it could not be sent.
-    pub async fn request_reset(&self, email: &str, device: &ClientInfo) -> Result<(), Error> {
+    pub async fn request_reset(&self, email: &str, client: &ClientInfo) -> Result<(), Error> {
         let Some(mailer) = &self.mailer else { return Ok(()) };
         let Ok(email) = Email::parse(email) else { return Ok(()) };
         let Some(user) = self.user_by_email(&email).await? else { return Ok(()) };
-        let text = self.new_reset(&user, ResetOrigin::Client, device).await?;
+        let text = self.new_reset(&user, ResetOrigin::Client, client).await?;
         let Some(text) = text else { return Ok(()) };
-        mailer.password_reset(&user.email, &text, RESET_LIFE).await.map_err(Error::Internal)
+        mailer
+            .password_reset(&user.email, &text, RESET_TOKEN_LIFETIME)
+            .await
+            .map_err(Error::Internal)
     }
 
     /// Creates a token that resets the password of `user`. Returns `None` if they may not sign in, and to
@@ -106,7 +109,7 @@ impl Auth {
         &self,
         user: &User,
         origin: ResetOrigin,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<Option<OpaqueToken>, Error> {
         let (text, hash) = Kind::Reset.generate()?;
         let now = self.clock.now();
@@ -117,7 +120,7 @@ impl Auth {
             origin,
             hash,
             created_at: now,
-            expires_at: now + RESET_LIFE,
+            expires_at: now + RESET_TOKEN_LIFETIME,
         };
         let made = self.store.run_idempotent(|tx| async move {
             let user = tx.get::<User>(reset.tenant_id, reset.user_id).await?;
@@ -134,7 +137,7 @@ impl Auth {
                 tx.delete::<PasswordReset>(reset.tenant_id, id).await?;
             }
             tx.create(reset).await?;
-            Entry::new(Action::PasswordResetRequested, reset.tenant_id, None, device)
+            Entry::new(Action::PasswordResetRequested, reset.tenant_id, None, client)
                 .target(reset.user_id)
                 .write(&tx, now)
                 .await?;
@@ -154,12 +157,12 @@ impl Auth {
         &self,
         token: &str,
         next: &str,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<(), Error> {
         let now = self.clock.now();
-        self.admit_address(device, now)?;
+        self.check_address(client, now)?;
         let refused = || {
-            self.address_failed(device, now);
+            self.record_address_failure(client, now);
             Error::ResetInvalid
         };
         let hash = Kind::Reset.hash_of(token).ok_or_else(refused)?;
@@ -177,9 +180,9 @@ impl Auth {
                 let user = self.set_password(&tx, &user, next_hash).await?;
                 let user = tx.revoke_logins(user, now).await?;
                 revoke_all_tokens(&tx, &user).await?;
-                self.forget_failures(&tx, email).await?;
+                self.clear_failures(&tx, email).await?;
                 let entry =
-                    Entry::new(Action::PasswordReset, user.tenant_id, Some(user.id), device);
+                    Entry::new(Action::PasswordReset, user.tenant_id, Some(user.id), client);
                 Ok::<_, Error>(entry.write(&tx, now).await?)
             })
             .await?;

@@ -49,7 +49,7 @@ impl Auth {
             return Ok(Purge::Suspended { ahead, is_new });
         }
         let swept = self.store.sweep(now).await;
-        let own = self.sweep().await?;
+        let own = self.purge_expired().await?;
         Ok(Purge::Done(swept?, own))
     }
 }

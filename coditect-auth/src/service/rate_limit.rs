@@ -3,8 +3,8 @@
 //! What stays true:
 //!
 //! - An attempt is let through or refused before a password is hashed, whether there is such an account
-//!   or not, and one account's passwords are looked at one after the other, so that each is judged by
-//!   what the one before has come to.
+//!   or not, and running account's passwords are looked at running after the other, so that each is judged by
+//!   what the running before has come to.
 //! - Failures of an account count wherever they come from. An address from which its user has signed in
 //!   lately has its own count instead: who guesses from elsewhere does not keep the owner out.
 //! - A client whose address is not known shares the count of the nearest known hop, and never has a count
@@ -30,39 +30,39 @@ use super::{
 use crate::{
     Email, Error,
     model::LoginFailures,
-    throttle::{self, FORGOTTEN_AFTER, Failures},
+    throttle::{self, FAILURE_LIFETIME, Failures},
 };
 
 /// How long an address is known from which somebody has signed in.
-const ADDRESS_KNOWN_FOR: TimeDelta = TimeDelta::days(30);
+const KNOWN_ADDRESS_LIFETIME: TimeDelta = TimeDelta::days(30);
 
-/// How many attempts at one account may wait for the one that is looked at.
-const WAITING: usize = 16;
+/// How many attempts at running account may wait for the running that is looked at.
+const MAX_WAITERS: usize = 16;
 
 /// With fewer accounts than this it is not worth looking for those that nobody is at any more.
-const FEW_ACCOUNTS: usize = 1_024;
+const PRUNE_THRESHOLD: usize = 1_024;
 
 /// By what the failures of an attempt are counted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Keys {
+pub(super) struct FailureKeys {
     account: [u8; 32],
     /// Of the account from this address, if the address is known.
-    device: Option<[u8; 32]>,
+    address: Option<[u8; 32]>,
     ip: Option<IpAddr>,
 }
 
 /// An attempt that was let through. Others at the same account wait until it is dropped.
 #[derive(Debug)]
-pub(super) struct Attempt {
-    keys: Keys,
+pub(super) struct LoginAttempt {
+    keys: FailureKeys,
     _permit: LoginPermit,
 }
 
 /// A permit at an account, which is its queue.
 #[derive(Debug)]
 struct LoginPermit {
-    // Permits first: while one is out the account's queue must be found by others.
-    _one: OwnedSemaphorePermit,
+    // Permits first: while running is out the account's queue must be found by others.
+    _running: OwnedSemaphorePermit,
     _waiter: OwnedSemaphorePermit,
     _queue: Arc<LoginQueue>,
 }
@@ -74,7 +74,7 @@ pub(super) struct LoginQueues(Mutex<HashMap<[u8; 32], Weak<LoginQueue>>>);
 #[derive(Debug)]
 struct LoginQueue {
     waiters: Arc<Semaphore>,
-    one: Arc<Semaphore>,
+    running: Arc<Semaphore>,
 }
 
 impl LoginQueues {
@@ -83,67 +83,71 @@ impl LoginQueues {
         if let Some(queue) = login_queues.get(&account).and_then(Weak::upgrade) {
             return queue;
         }
-        if login_queues.len() >= FEW_ACCOUNTS {
+        if login_queues.len() >= PRUNE_THRESHOLD {
             login_queues.retain(|_, queue| queue.strong_count() > 0);
         }
         let queue = Arc::new(LoginQueue {
-            waiters: Arc::new(Semaphore::new(WAITING + 1)),
-            one: Arc::new(Semaphore::new(1)),
+            waiters: Arc::new(Semaphore::new(MAX_WAITERS + 1)),
+            running: Arc::new(Semaphore::new(1)),
         });
         login_queues.insert(account, Arc::downgrade(&queue));
         queue
     }
 
     /// Refused at once when too many wait; else waits for its queue.
-    async fn take(&self, account: [u8; 32]) -> Result<LoginPermit, Error> {
+    async fn acquire(&self, account: [u8; 32]) -> Result<LoginPermit, Error> {
         let queue = self.of(account);
         let waiter = Arc::clone(&queue.waiters).try_acquire_owned().map_err(|_| Error::Busy)?;
-        let one = Arc::clone(&queue.one).acquire_owned().await.map_err(Error::internal)?;
-        Ok(LoginPermit { _one: one, _waiter: waiter, _queue: queue })
+        let running = Arc::clone(&queue.running).acquire_owned().await.map_err(Error::internal)?;
+        Ok(LoginPermit { _running: running, _waiter: waiter, _queue: queue })
     }
 }
 
 impl Auth {
     /// Refuses an address from which too many attempts have failed.
-    pub(super) fn admit_address(
+    pub(super) fn check_address(
         &self,
-        device: &ClientInfo,
+        client: &ClientInfo,
         now: DateTime<Utc>,
     ) -> Result<(), Error> {
-        let Some(ip) = device.throttled_ip() else { return Ok(()) };
+        let Some(ip) = client.throttled_ip() else { return Ok(()) };
         self.addresses.check(ip, now).map_err(throttled)
     }
 
     /// That an attempt from there has failed.
-    pub(super) fn address_failed(&self, device: &ClientInfo, now: DateTime<Utc>) {
-        if let Some(ip) = device.throttled_ip() {
+    pub(super) fn record_address_failure(&self, client: &ClientInfo, now: DateTime<Utc>) {
+        if let Some(ip) = client.throttled_ip() {
             self.addresses.failed(ip, now);
         }
     }
 
     /// Lets an attempt at the account of `email` through when it is its queue, or refuses it.
-    pub(super) async fn admit(&self, email: &Email, device: &ClientInfo) -> Result<Attempt, Error> {
+    pub(super) async fn acquire_attempt(
+        &self,
+        email: &Email,
+        client: &ClientInfo,
+    ) -> Result<LoginAttempt, Error> {
         let account = throttle::account_key(&self.throttle_key, email);
-        let keys = Keys {
+        let keys = FailureKeys {
             account,
-            device: device.ip.map(|ip| throttle::device_key(&self.throttle_key, email, ip)),
-            ip: device.throttled_ip(),
+            address: client.ip.map(|ip| throttle::address_key(&self.throttle_key, email, ip)),
+            ip: client.throttled_ip(),
         };
         let read = async || self.store.run(|tx| async move { keys.read(&tx).await }).await;
         // Who has signed in from there does not wait for those who come from elsewhere.
         let (_, known) = read().await?;
-        let permit = self.login_queues.take(known.map_or(account, |known| known.key)).await?;
+        let permit = self.login_queues.acquire(known.map_or(account, |known| known.key)).await?;
         let now = self.clock.now();
-        let (of_account, of_device) = read().await?;
-        let counted = of_device.or(of_account);
+        let (of_account, from_address) = read().await?;
+        let counted = from_address.or(of_account);
         match counted.and_then(|failures| counts(&failures).wait(now)) {
             Some(wait) => Err(throttled(wait)),
-            None => Ok(Attempt { keys, _permit: permit }),
+            None => Ok(LoginAttempt { keys, _permit: permit }),
         }
     }
 
     /// Forgets the failures of an account whose owner has shown who they are in another way.
-    pub(super) async fn forget_failures(
+    pub(super) async fn clear_failures(
         &self,
         tx: &Transaction,
         email: &Email,
@@ -152,28 +156,28 @@ impl Auth {
         tx.delete::<LoginFailures>(Global, account).await.map(|_| ())
     }
 
-    /// Writes down that an attempt has failed, of whose account if there is one.
-    pub(super) async fn failed(
+    /// Writes down that an attempt has failed, of whose account if there is running.
+    pub(super) async fn record_failure(
         &self,
-        attempt: &Attempt,
+        attempt: &LoginAttempt,
         user: Option<&User>,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<(), Error> {
         let now = self.clock.now();
         if let Some(ip) = attempt.keys.ip {
             self.addresses.failed(ip, now);
         }
         let keys = attempt.keys;
-        // Counting one twice, when an outcome was unknown, is not worth a marker.
+        // Counting running twice, when an outcome was unknown, is not worth a marker.
         self.store
             .run_idempotent(|tx| async move {
-                let (of_account, of_device) = keys.read(&tx).await?;
-                let (key, before) = match (keys.device, of_device) {
+                let (of_account, from_address) = keys.read(&tx).await?;
+                let (key, before) = match (keys.address, from_address) {
                     (Some(key), Some(known)) => (key, Some(known)),
                     _ => (keys.account, of_account),
                 };
                 let forgotten_after =
-                    if key == keys.account { FORGOTTEN_AFTER } else { ADDRESS_KNOWN_FOR };
+                    if key == keys.account { FAILURE_LIFETIME } else { KNOWN_ADDRESS_LIFETIME };
                 let failures = before.map_or_else(Failures::default, |it| counts(&it)).failed(now);
                 write(&tx, key, failures, now + forgotten_after).await?;
                 // An account that was deleted meanwhile leaves nothing behind in its tenant.
@@ -182,7 +186,7 @@ impl Auth {
                     None => None,
                 };
                 if let Some(user) = user {
-                    Entry::new(Action::LoginRefused, user.tenant_id, None, device)
+                    Entry::new(Action::LoginRefused, user.tenant_id, None, client)
                         .target(user.id)
                         .write(&tx, now)
                         .await?;
@@ -194,40 +198,41 @@ impl Auth {
     }
 }
 
-impl Attempt {
+impl LoginAttempt {
     /// Forgets the failures of the account, or of the address that it is known by, and knows the address
     /// from now on.
-    pub(super) async fn succeeded(
+    pub(super) async fn record_success(
         &self,
         tx: &Transaction,
         now: DateTime<Utc>,
     ) -> coditect_store::Result<()> {
-        let (_, of_device) = self.keys.read(tx).await?;
-        if of_device.is_none() {
+        let (_, from_address) = self.keys.read(tx).await?;
+        if from_address.is_none() {
             tx.delete::<LoginFailures>(Global, self.keys.account).await?;
         }
-        match self.keys.device {
+        match self.keys.address {
             None => Ok(()),
             Some(key) => {
-                write(tx, key, Failures { count: 0, last_at: now }, now + ADDRESS_KNOWN_FOR).await
+                write(tx, key, Failures { count: 0, last_at: now }, now + KNOWN_ADDRESS_LIFETIME)
+                    .await
             }
         }
     }
 }
 
-impl Keys {
+impl FailureKeys {
     /// What is remembered of the account, and of it from this address.
     async fn read(
         self,
         tx: &Transaction,
     ) -> coditect_store::Result<(Option<LoginFailures>, Option<LoginFailures>)> {
-        let of_device = async {
-            match self.device {
+        let from_address = async {
+            match self.address {
                 Some(key) => tx.get::<LoginFailures>(Global, key).await,
                 None => Ok(None),
             }
         };
-        try_join(tx.get::<LoginFailures>(Global, self.account), of_device).await
+        try_join(tx.get::<LoginFailures>(Global, self.account), from_address).await
     }
 }
 

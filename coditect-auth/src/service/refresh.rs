@@ -13,7 +13,7 @@ use super::{
     authentication::membership_in,
     logout::end,
 };
-use crate::{Decision, Error, Presented, RefreshToken, Stored, family, refresh};
+use crate::{Decision, Error, PresentedToken, RefreshToken, Stored, family, refresh};
 
 impl Auth {
     /// Replaces a refresh token: see [`family`] for what one that comes in means. The access token is
@@ -28,15 +28,15 @@ impl Auth {
         &self,
         token: &str,
         tenant: Option<TenantId>,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<Tokens, Error> {
         let token = self.refresh.parse(token)?;
-        let presented = Presented::new(&token, refresh::fresh_salt()?);
+        let presented = PresentedToken::new(&token, refresh::fresh_salt()?);
         let now = self.clock.now();
         // A rotation whose commit's outcome is unknown recognises itself by its salt.
         let outcome = self.store.run_idempotent(|tx| {
             let (token, presented) = (&token, &presented);
-            async move { self.refresh_in(&tx, token, presented, (tenant, device, now)).await }
+            async move { self.refresh_in(&tx, token, presented, (tenant, client, now)).await }
         });
         let (session, user, successor) = outcome.await??;
         self.tokens(&session, &user, &successor, now).await
@@ -48,8 +48,8 @@ impl Auth {
         &self,
         tx: &Transaction,
         token: &RefreshToken,
-        presented: &Presented,
-        (tenant, device, now): (Option<TenantId>, &ClientInfo, DateTime<Utc>),
+        presented: &PresentedToken,
+        (tenant, client, now): (Option<TenantId>, &ClientInfo, DateTime<Utc>),
     ) -> Result<Result<(AuthSession, User, RefreshToken), Error>, Error> {
         let Some((session, user)) = session_and_user(tx, token.family).await? else {
             return Ok(Err(Error::SessionRevoked));
@@ -67,7 +67,7 @@ impl Auth {
                 let session = AuthSession { active_membership, ..session };
                 tx.update(&session).await?;
                 if before != active_membership {
-                    entered(tx, &session, (device, now)).await?;
+                    entered(tx, &session, (client, now)).await?;
                 }
                 Ok((session, user, next))
             }
@@ -78,13 +78,13 @@ impl Auth {
                     let session = AuthSession { active_membership, ..session };
                     // The session is not written, but the token opens that tenant all the same.
                     if before != active_membership {
-                        entered(tx, &session, (device, now)).await?;
+                        entered(tx, &session, (client, now)).await?;
                     }
                     Ok((session, user, next))
                 }
                 None => Err(Error::SessionExpired),
             },
-            refused => Err(refuse(tx, &session, refused, (device, now)).await?),
+            refused => Err(refuse(tx, &session, refused, (client, now)).await?),
         })
     }
 
@@ -92,7 +92,7 @@ impl Auth {
         &self,
         session: &AuthSession,
         user: &User,
-        presented: &Presented,
+        presented: &PresentedToken,
         now: DateTime<Utc>,
     ) -> Decision {
         let stored = Stored { session, user: user.status, login_epoch: user.login_epoch };
@@ -134,11 +134,11 @@ async fn active_membership(
 pub(super) async fn entered(
     tx: &Transaction,
     session: &AuthSession,
-    (device, now): (&ClientInfo, DateTime<Utc>),
+    (client, now): (&ClientInfo, DateTime<Utc>),
 ) -> coditect_store::Result<()> {
     let Some(membership) = session.active_membership else { return Ok(()) };
     let (tenant, actor) = (membership.tenant_id, Some(session.user_id));
-    let entry = Entry::new(Action::TenantEntered, tenant, actor, device).target(session.id);
+    let entry = Entry::new(Action::TenantEntered, tenant, actor, client).target(session.id);
     entry.write(tx, now).await
 }
 
@@ -147,10 +147,10 @@ pub(super) async fn refuse(
     tx: &Transaction,
     session: &AuthSession,
     decision: Decision,
-    (device, now): (&ClientInfo, DateTime<Utc>),
+    (client, now): (&ClientInfo, DateTime<Utc>),
 ) -> Result<Error, Error> {
     let (session_id, user_id) = (session.id, session.user_id);
-    let entry = |action| Entry::new(action, session.tenant_id, None, device).target(session_id);
+    let entry = |action| Entry::new(action, session.tenant_id, None, client).target(session_id);
     Ok(match decision {
         Decision::Reused => {
             end(tx, session, RevocationReason::Reuse, now).await?;

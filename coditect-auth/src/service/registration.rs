@@ -61,7 +61,7 @@ pub enum SignUp {
 }
 
 /// Validity of a verification token.
-pub const VERIFICATION_LIFE: TimeDelta = TimeDelta::hours(24);
+pub const VERIFICATION_LIFETIME: TimeDelta = TimeDelta::hours(24);
 
 /// Prefix of verification tokens, for people and for secret scanners.
 const PREFIX: &str = "cvt_";
@@ -89,33 +89,33 @@ impl Auth {
         &self,
         registration: Registration<'_>,
         proof: AddressProof<'_>,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<SignUp, Error> {
         let mode = self.registration;
         if mode == RegistrationMode::Closed {
             return Err(Error::RegistrationClosed);
         }
         let now = self.clock.now();
-        if let Some(ip) = device.throttled_ip() {
-            self.registrations.take(ip, now).map_err(throttled)?;
+        if let Some(ip) = client.throttled_ip() {
+            self.registrations.try_acquire(ip, now).map_err(throttled)?;
         }
         let email = Email::parse(registration.email)?;
         Password::choose(registration.password, &email)?;
         let signed_in = match proof {
             AddressProof::Invitation(text) => {
                 self.require_invitation(&email, text, now).await?;
-                self.register_with(registration, Some(text), device).await?
+                self.register_with(registration, Some(text), client).await?
             }
             _ if mode == RegistrationMode::Invited => return Err(Error::InvitationRequired),
             AddressProof::Verification(text) => {
                 let holds = self.is_verification(&email, text, now);
                 holds.then_some(()).ok_or(Error::VerificationInvalid)?;
-                self.register_with(registration, None, device).await?
+                self.register_with(registration, None, client).await?
             }
             AddressProof::None if self.mailer.is_some() => {
                 return Ok(SignUp::VerificationSent);
             }
-            AddressProof::None => self.register_with(registration, None, device).await?,
+            AddressProof::None => self.register_with(registration, None, client).await?,
         };
         Ok(SignUp::SignedIn(Box::new(signed_in)))
     }
@@ -132,8 +132,8 @@ impl Auth {
         let sent = if let Some(user) = self.user_by_email(&email).await? {
             mailer.notice(&user.email, Notice::AlreadyRegistered).await
         } else {
-            let token = self.verification(&email, self.clock.now() + VERIFICATION_LIFE);
-            mailer.verification(email.display(), &token, VERIFICATION_LIFE).await
+            let token = self.verification(&email, self.clock.now() + VERIFICATION_LIFETIME);
+            mailer.verification(email.display(), &token, VERIFICATION_LIFETIME).await
         };
         sent.map_err(Error::Internal)
     }
@@ -144,17 +144,17 @@ impl Auth {
         &self,
         registration: Registration<'_>,
         invitation: Option<&str>,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<SignedIn, Error> {
         let (tenant, user) = self.new_user(registration).await?;
         let now = user.created_at;
-        let (session, token) = self.new_session(&user, device, now)?;
+        let (session, token) = self.new_session(&user, client, now)?;
         let made = self.store.run(|tx| {
             let (tenant, user, session) = (&tenant, &user, &session);
             async move {
-                create_user(&tx, tenant, user, Some(user.id), device).await?;
+                create_user(&tx, tenant, user, Some(user.id), client).await?;
                 let active_membership = match invitation {
-                    Some(text) => Some(self.join(&tx, user, text, device).await?.reference()),
+                    Some(text) => Some(self.join(&tx, user, text, client).await?.reference()),
                     None => None,
                 };
                 let session = AuthSession { active_membership, ..session.clone() };

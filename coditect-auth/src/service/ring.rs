@@ -23,18 +23,18 @@ use crate::{
 };
 
 /// For a key that is not in the ring, it is read again at most this often; who asks sooner waits.
-const RING_RELOADED_EVERY: Duration = Duration::from_millis(250);
+const RING_RELOAD_INTERVAL: Duration = Duration::from_millis(250);
 
-/// No server signs or verifies by a ring that is older. Less than [`RING_MARGIN`], for clocks that
+/// No server signs or verifies by a ring that is older. Less than [`RETIRED_KEY_MARGIN`], for clocks that
 /// differ.
-const OLDEST_RING: TimeDelta = TimeDelta::minutes(5);
+const MAX_RING_AGE: TimeDelta = TimeDelta::minutes(5);
 
 /// How much longer than its last token a retired key is kept: another server may have signed with it
 /// until it looked at the ring again.
-const RING_MARGIN: TimeDelta = TimeDelta::minutes(10);
+const RETIRED_KEY_MARGIN: TimeDelta = TimeDelta::minutes(10);
 
 /// More keys than any ring has: each rotation leaves one behind.
-const MOST_KEYS: usize = 10_000;
+const MAX_KEYS: usize = 10_000;
 
 /// A ring, and as of when it is.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::Store`].
-    pub async fn keys(&self) -> Result<Vec<SealedKey>, Error> {
+    pub async fn signing_keys(&self) -> Result<Vec<SealedKey>, Error> {
         self.store.run(|tx| async move { all_keys(&tx).await }).await
     }
 
@@ -88,7 +88,7 @@ impl Auth {
     pub async fn rotate_due_keys(&self) -> Result<(), Error> {
         let rotation = self.key_rotation;
         let is_due = |_, since, now: DateTime<Utc>| now.signed_duration_since(since) >= rotation;
-        self.rotate_if(is_due, self.token_life() + RING_MARGIN).await
+        self.rotate_if(is_due, self.token_life() + RETIRED_KEY_MARGIN).await
     }
 
     /// Waits until the key that this server signs with is rotated, by this process or another. Then
@@ -97,7 +97,7 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::Store`].
-    pub async fn keys_rotated(&self) -> Result<(), Error> {
+    pub async fn wait_for_key_rotation(&self) -> Result<(), Error> {
         let kid = self.ring().signing().kid();
         let watch = |tx: Transaction| async move {
             let key = tx.get::<SealedKey>(Global, kid).await?;
@@ -109,17 +109,17 @@ impl Auth {
             watch.await?;
         } else {
             // It was rotated before. A ring that cannot be read is not asked for all the time.
-            sleep(RING_RELOADED_EVERY).await;
+            sleep(RING_RELOAD_INTERVAL).await;
         }
         Ok(())
     }
 
     /// Rotates if that is due for the key that signs, which has since then, as of now; forgets keys that
-    /// were retired `kept_for` ago; and reads the ring again.
+    /// were retired `retention` ago; and reads the ring again.
     async fn rotate_if(
         &self,
         is_due: impl Fn(KeyId, DateTime<Utc>, DateTime<Utc>) -> bool + Send + Sync,
-        kept_for: TimeDelta,
+        retention: TimeDelta,
     ) -> Result<(), Error> {
         let now = self.clock.now();
         let keep = |tx: Transaction| {
@@ -128,9 +128,9 @@ impl Auth {
                 let known = all_keys(&tx).await?;
                 let due = active(&known).is_some_and(|(kid, since)| is_due(kid, since, now));
                 let changed = if due {
-                    keys::rotate(&known, now, kept_for, || SealedKey::generate(&self.root, now))?
+                    keys::rotate(&known, now, retention, || SealedKey::generate(&self.root, now))?
                 } else {
-                    known.iter().filter_map(|key| key.forget(now, kept_for).ok()).collect()
+                    known.iter().filter_map(|key| key.destroy(now, retention).ok()).collect()
                 };
                 for key in &changed {
                     if known.iter().any(|before| before.kid == key.kid) {
@@ -155,7 +155,7 @@ impl Auth {
     pub(super) async fn recent_ring(&self) -> Result<Arc<KeyRing>, Error> {
         let read_at = self.ring.read().unwrap_or_else(PoisonError::into_inner).read_at;
         let age = self.clock.now().signed_duration_since(read_at);
-        if age < TimeDelta::zero() || age > OLDEST_RING {
+        if age < TimeDelta::zero() || age > MAX_RING_AGE {
             self.reload_ring().await?;
         }
         Ok(self.ring())
@@ -171,7 +171,7 @@ impl Auth {
             if at >= asked_at {
                 return Ok(());
             }
-            sleep(RING_RELOADED_EVERY.saturating_sub(at.elapsed())).await;
+            sleep(RING_RELOAD_INTERVAL.saturating_sub(at.elapsed())).await;
         }
         self.read_ring(&mut reloaded_at).await
     }
@@ -179,7 +179,7 @@ impl Auth {
     /// Reads the ring; who does it holds `reloaded_at`, so that none takes the place of a newer one.
     async fn read_ring(&self, reloaded_at: &mut Option<Instant>) -> Result<(), Error> {
         let (begun_at, read_at) = (Instant::now(), self.clock.now());
-        let records = self.keys().await?;
+        let records = self.signing_keys().await?;
         let held = CachedKeyRing::new(KeyRing::open(&records, &self.root)?, read_at);
         *self.ring.write().unwrap_or_else(PoisonError::into_inner) = held;
         *reloaded_at = Some(begun_at);
@@ -188,7 +188,7 @@ impl Auth {
 
     /// How long a token may hold after it was signed.
     fn token_life(&self) -> TimeDelta {
-        self.access.longest_life()
+        self.access.max_lifetime()
     }
 }
 
@@ -238,17 +238,17 @@ fn active(keys: &[SealedKey]) -> Option<(KeyId, DateTime<Utc>)> {
 }
 
 async fn all_keys(tx: &Transaction) -> Result<Vec<SealedKey>, Error> {
-    Ok(tx.list::<SealedKey>(Global).all(MOST_KEYS).await?)
+    Ok(tx.list::<SealedKey>(Global).all(MAX_KEYS).await?)
 }
 
 /// The master key of an installation: of the file `path`, which is made, for a store that has no
-/// keys yet. A [replacement](replace_master_key_at) that was broken off is ended.
+/// keys yet. A [replacement](replace_master_key_file) that was broken off is ended.
 ///
 /// # Errors
 ///
 /// [`Error::Key`] if the file is not one, or is missing where the store's keys were sealed with it;
 /// [`Error::Store`].
-pub async fn master_key_at(path: &Path, store: &Store) -> Result<MasterKey, Error> {
+pub async fn load_master_key(path: &Path, store: &Store) -> Result<MasterKey, Error> {
     end_replacement(path, store).await?;
     let missing = !path.try_exists().map_err(Error::internal)?;
     if missing && has_keys(store).await? {
@@ -295,29 +295,33 @@ pub async fn replace_master_key(
 
 /// Replaces the master key in the file `path` by a new one. The new one is on disk, beside it, before the
 /// store needs it, and takes the file's place after that: broken off anywhere, no key is lost, and the
-/// next [start](master_key_at) ends what is left to do.
+/// next [start](load_master_key) ends what is left to do.
 ///
 /// # Errors
 ///
 /// As for [`replace_master_key`]; [`Error::Key`] if a file cannot be written.
-pub async fn replace_master_key_at(path: &Path, store: &Store, clock: &Clock) -> Result<(), Error> {
-    let present = master_key_at(path, store).await?;
-    let next = MasterKey::load_or_create(&master_key::successor_of(path))?;
+pub async fn replace_master_key_file(
+    path: &Path,
+    store: &Store,
+    clock: &Clock,
+) -> Result<(), Error> {
+    let present = load_master_key(path, store).await?;
+    let next = MasterKey::load_or_create(&master_key::replacement_path(path))?;
     replace_master_key(store, clock, &present, &next).await?;
-    master_key::take_over(path)
+    master_key::install_replacement(path)
 }
 
 /// Ends a replacement of the master key that was broken off: the new key takes the place of the one
 /// before if the store needs it. Otherwise it stays, for the replacement that is asked for again.
 async fn end_replacement(path: &Path, store: &Store) -> Result<(), Error> {
-    let successor = master_key::successor_of(path);
+    let successor = master_key::replacement_path(path);
     if !successor.try_exists().map_err(Error::internal)? {
         return Ok(());
     }
     let next = MasterKey::load_or_create(&successor)?;
     let sealed = store.run(|tx| async move { tx.get::<WrappedRootKey>(Global, ()).await }).await?;
     if sealed.is_some_and(|sealed| sealed.open(&next).is_ok()) {
-        return master_key::take_over(path);
+        return master_key::install_replacement(path);
     }
     Ok(())
 }

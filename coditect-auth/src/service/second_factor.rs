@@ -10,7 +10,7 @@ use super::{
     Auth, ClientInfo, Identity,
     accounts::PasswordCheck,
     audit::{Action, Entry},
-    rate_limit::Attempt,
+    rate_limit::LoginAttempt,
 };
 use crate::{
     Email, Error, Notice, Password, model,
@@ -19,10 +19,10 @@ use crate::{
 };
 
 /// Time within which a second factor that was begun is confirmed.
-const FACTOR_SETUP_LIFE: TimeDelta = TimeDelta::minutes(15);
+const ENROLLMENT_TIMEOUT: TimeDelta = TimeDelta::minutes(15);
 
 /// Age up to which a login counts as [fresh](Auth::require_fresh_login).
-pub const FRESH_LOGIN: TimeDelta = TimeDelta::minutes(10);
+pub const MAX_FRESH_LOGIN_AGE: TimeDelta = TimeDelta::minutes(10);
 
 /// What a user puts into their authenticator app.
 #[derive(Debug)]
@@ -34,13 +34,13 @@ pub struct NewFactor {
 }
 
 /// A factor that is asked for.
-pub(super) struct Factor(model::SecondFactor);
+pub(super) struct ConfirmedFactor(model::SecondFactor);
 
 /// What was shown beside a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SecondFactorUsed {
-    Nothing,
-    Code,
+    None,
+    Totp,
     RecoveryCode,
 }
 
@@ -48,14 +48,14 @@ impl SecondFactorUsed {
     /// Its name in the audit log.
     pub(super) const fn name(self) -> &'static str {
         match self {
-            Self::Nothing => "none",
-            Self::Code => "totp",
+            Self::None => "none",
+            Self::Totp => "totp",
             Self::RecoveryCode => "recovery_code",
         }
     }
 }
 
-impl Factor {
+impl ConfirmedFactor {
     /// The factor that `user` must show, if they must. One read.
     pub(super) async fn read(tx: &Transaction, user: &User) -> Result<Option<Self>, Error> {
         let factor = tx.get::<model::SecondFactor>(user.tenant_id, user.id).await?;
@@ -67,8 +67,8 @@ impl Factor {
     ///
     /// # Errors
     ///
-    /// [`Error::FactorWrong`], [`Error::FactorLocked`]: [`Auth::code_failed`] counts both.
-    pub(super) async fn take(
+    /// [`Error::FactorWrong`], [`Error::FactorLocked`]: [`Auth::record_code_failure`] counts both.
+    pub(super) async fn consume(
         self,
         auth: &Auth,
         tx: &Transaction,
@@ -87,7 +87,7 @@ impl Factor {
         let step = secret.and_then(|secret| secret.check(code, now, factor.last_step));
         let shown = if let Some(step) = step {
             factor.last_step = step;
-            SecondFactorUsed::Code
+            SecondFactorUsed::Totp
         } else if let Some(at) = find_recovery_code(&factor.recovery_hashes, code) {
             factor.recovery_hashes.remove(at);
             SecondFactorUsed::RecoveryCode
@@ -103,27 +103,27 @@ impl Factor {
 impl Auth {
     /// Creates a secret for the authenticator app of the caller, who shows their password: an access
     /// token alone must not decide what its owner signs in with (OWASP ASVS 5, 7.5.1). It replaces one
-    /// that is not confirmed. Until [`confirm_factor`](Self::confirm_factor), within 15
+    /// that is not confirmed. Until [`confirm_second_factor`](Self::confirm_second_factor), within 15
     /// minutes, no code is asked for.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidCredentials`]; [`Error::FactorState`] if one is confirmed; [`Error::Forbidden`] to
     /// a personal token; [`Error::Throttled`], [`Error::Busy`], [`Error::Store`].
-    pub async fn begin_factor(
+    pub async fn enroll_second_factor(
         &self,
         identity: &Identity,
         password: &str,
         secret: FactorSecret,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<NewFactor, Error> {
         identity.session()?;
-        let proof = self.prove(&identity.user, password, device).await?;
+        let proof = self.verify_password(&identity.user, password, client).await?;
         let now = self.clock.now();
         let begun = self.store.run(|tx| {
             let (proof, secret) = (&proof, &secret);
             async move {
-                let user = proof.still_holds(&tx).await?;
+                let user = proof.recheck(&tx).await?;
                 let before = tx.get::<model::SecondFactor>(user.tenant_id, user.id).await?;
                 if before.is_some_and(|factor| factor.confirmed) {
                     return Err(Error::FactorState);
@@ -139,7 +139,7 @@ impl Auth {
                     created_at: now,
                 };
                 tx.upsert(&factor).await?;
-                proof.attempt.succeeded(&tx, now).await?;
+                proof.attempt.record_success(&tx, now).await?;
                 Ok(user.email)
             }
         });
@@ -156,23 +156,23 @@ impl Auth {
     /// [`Error::FactorWrong`]; [`Error::FactorState`] if there is none to confirm, or it was begun too
     /// long ago; [`Error::Forbidden`] to a personal token; [`Error::Throttled`], [`Error::Busy`],
     /// [`Error::Store`].
-    pub async fn confirm_factor(
+    pub async fn confirm_second_factor(
         &self,
         identity: &Identity,
         code: &str,
         codes: &RecoveryCodes,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<(), Error> {
         identity.session()?;
         let user = &identity.user;
         let email = Email::parse(&user.email).map_err(Error::internal)?;
-        let attempt = self.admit(&email, device).await?;
+        let attempt = self.acquire_attempt(&email, client).await?;
         let now = self.clock.now();
         let confirm = self.store.run(|tx| async move {
             let factor = tx.get::<model::SecondFactor>(user.tenant_id, user.id).await?;
             let is_pending = |factor: &model::SecondFactor| {
                 let age = now.signed_duration_since(factor.created_at);
-                !factor.confirmed && age < FACTOR_SETUP_LIFE
+                !factor.confirmed && age < ENROLLMENT_TIMEOUT
             };
             let factor = factor.filter(is_pending).ok_or(Error::FactorState)?;
             let secret = self.open_factor(&factor)?;
@@ -181,13 +181,13 @@ impl Auth {
             let confirmed = true;
             tx.update(&model::SecondFactor { confirmed, last_step, recovery_hashes, ..factor })
                 .await?;
-            let entry = Entry::new(Action::FactorConfirmed, user.tenant_id, Some(user.id), device);
+            let entry = Entry::new(Action::FactorConfirmed, user.tenant_id, Some(user.id), client);
             Ok(entry.write(&tx, now).await?)
         });
         match confirm.await {
             Ok(()) => self.notify(user, Notice::SecondFactorEnabled),
             Err(Error::FactorWrong) => {
-                self.failed(&attempt, Some(user), device).await?;
+                self.record_failure(&attempt, Some(user), client).await?;
                 return Err(Error::FactorWrong);
             }
             Err(error) => return Err(error),
@@ -196,13 +196,13 @@ impl Auth {
     }
 
     /// Counts a wrong code, which is a failed attempt at the account as well.
-    pub(super) async fn code_failed(
+    pub(super) async fn record_code_failure(
         &self,
-        attempt: &Attempt,
+        attempt: &LoginAttempt,
         user: &User,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<(), Error> {
-        self.failed(attempt, Some(user), device).await?;
+        self.record_failure(attempt, Some(user), client).await?;
         let now = self.clock.now();
         // Counting one twice, when an outcome was unknown, is not worth a marker.
         let counted = self.store.run_idempotent(|tx| async move {
@@ -213,7 +213,7 @@ impl Auth {
             let failures = factor.failures + 1;
             tx.update(&model::SecondFactor { failures, ..factor }).await?;
             if failures == MAX_FAILURES {
-                Entry::new(Action::FactorLocked, user.tenant_id, None, device)
+                Entry::new(Action::FactorLocked, user.tenant_id, None, client)
                     .target(user.id)
                     .write(&tx, now)
                     .await?;
@@ -227,7 +227,7 @@ impl Auth {
         Ok(())
     }
 
-    /// Requires that the caller has signed in within [`FRESH_LOGIN`], or shows their password: for what
+    /// Requires that the caller has signed in within [`MAX_FRESH_LOGIN_AGE`], or shows their password: for what
     /// outlives an access token that may be stolen (OWASP ASVS 5, 7.5.1).
     ///
     /// # Errors
@@ -238,19 +238,19 @@ impl Auth {
         &self,
         identity: &Identity,
         password: Option<&str>,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<(), Error> {
         let session = identity.session()?;
         let Some(password) = password else {
             let age = self.clock.now().signed_duration_since(session.created_at);
-            let is_fresh = age.abs() < FRESH_LOGIN;
+            let is_fresh = age.abs() < MAX_FRESH_LOGIN_AGE;
             return if is_fresh { Ok(()) } else { Err(Error::ReauthenticationRequired) };
         };
-        let proof = self.prove(&identity.user, password, device).await?;
+        let proof = self.verify_password(&identity.user, password, client).await?;
         let now = self.clock.now();
         let forget = self.store.run(|tx| {
             let attempt = &proof.attempt;
-            async move { attempt.succeeded(&tx, now).await }
+            async move { attempt.record_success(&tx, now).await }
         });
         Ok(forget.await?)
     }
@@ -261,32 +261,32 @@ impl Auth {
     ///
     /// [`Error::InvalidCredentials`], [`Error::FactorRequired`], [`Error::FactorWrong`];
     /// [`Error::FactorState`] if there is none; [`Error::Throttled`], [`Error::Busy`], [`Error::Store`].
-    pub async fn remove_factor(
+    pub async fn remove_second_factor(
         &self,
         identity: &Identity,
         password: &str,
         code: Option<&str>,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<(), Error> {
         identity.session()?;
         let now = self.clock.now();
-        let proof = self.prove(&identity.user, password, device).await?;
+        let proof = self.verify_password(&identity.user, password, client).await?;
         let removed = self
             .store
             .run(|tx| {
                 let proof = &proof;
                 async move {
-                    let user = proof.still_holds(&tx).await?;
+                    let user = proof.recheck(&tx).await?;
                     let factor = tx.get::<model::SecondFactor>(user.tenant_id, user.id).await?;
                     let factor = factor.ok_or(Error::FactorState)?;
                     if factor.confirmed {
                         let code = code.ok_or(Error::FactorRequired)?;
-                        Factor(factor).take(self, &tx, code, now).await?;
+                        ConfirmedFactor(factor).consume(self, &tx, code, now).await?;
                     }
                     tx.delete::<model::SecondFactor>(user.tenant_id, user.id).await?;
-                    proof.attempt.succeeded(&tx, now).await?;
+                    proof.attempt.record_success(&tx, now).await?;
                     let entry =
-                        Entry::new(Action::FactorRemoved, user.tenant_id, Some(user.id), device);
+                        Entry::new(Action::FactorRemoved, user.tenant_id, Some(user.id), client);
                     Ok(entry.write(&tx, now).await?)
                 }
             })
@@ -294,7 +294,7 @@ impl Auth {
         match &removed {
             Ok(()) => self.notify(&identity.user, Notice::SecondFactorRemoved),
             Err(Error::FactorWrong | Error::FactorLocked) => {
-                self.code_failed(&proof.attempt, &identity.user, device).await?;
+                self.record_code_failure(&proof.attempt, &identity.user, client).await?;
             }
             Err(_) => {}
         }
@@ -307,22 +307,22 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::InvalidCredentials`], [`Error::Throttled`], [`Error::Busy`], [`Error::Store`].
-    pub(super) async fn prove(
+    pub(super) async fn verify_password(
         &self,
         user: &User,
         password: &str,
-        device: &ClientInfo,
-    ) -> Result<Proof, Error> {
+        client: &ClientInfo,
+    ) -> Result<PasswordProof, Error> {
         let email = Email::parse(&user.email).map_err(Error::internal)?;
-        let attempt = self.admit(&email, device).await?;
+        let attempt = self.acquire_attempt(&email, client).await?;
         let holds = match Password::presented(password) {
             Ok(password) => self.password_holds(Some(user.clone()), &password).await?,
             Err(_) => PasswordCheck::No(None),
         };
         match holds {
-            PasswordCheck::Yes(user, _) => Ok(Proof { user: *user, attempt }),
+            PasswordCheck::Yes(user, _) => Ok(PasswordProof { user: *user, attempt }),
             PasswordCheck::No(_) => {
-                self.failed(&attempt, Some(user), device).await?;
+                self.record_failure(&attempt, Some(user), client).await?;
                 Err(Error::InvalidCredentials)
             }
         }
@@ -339,18 +339,18 @@ impl Auth {
 }
 
 /// That a user's password was shown, as it was then.
-pub(super) struct Proof {
+pub(super) struct PasswordProof {
     user: User,
-    pub(super) attempt: Attempt,
+    pub(super) attempt: LoginAttempt,
 }
 
-impl Proof {
+impl PasswordProof {
     /// The user as they are in `tx`.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidCredentials`] if they have another password now, or may not sign in.
-    pub(super) async fn still_holds(&self, tx: &Transaction) -> Result<User, Error> {
+    pub(super) async fn recheck(&self, tx: &Transaction) -> Result<User, Error> {
         let user = tx.get::<User>(self.user.tenant_id, self.user.id).await?;
         user.filter(|user| {
             user.password_hash == self.user.password_hash && user.status == self.user.status

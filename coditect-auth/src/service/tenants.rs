@@ -46,7 +46,7 @@ impl Auth {
         Ok(Page { items, next, stopped })
     }
 
-    /// Deletes the tenant that whoever shows `pass` acts in, for an owner of it who shows their password
+    /// Deletes the tenant that whoever shows `credential` acts in, for an owner of it who shows their password
     /// too. With this it is gone, its own users are disabled and their logins revoked, and its members
     /// cannot act in it; the rest is a deletion to [complete](coditect_store::Store::complete). Its audit
     /// log goes with it: an owner from elsewhere finds an entry in their own tenant.
@@ -58,12 +58,12 @@ impl Auth {
     /// [`authenticate`](Self::authenticate).
     pub async fn delete_tenant(
         &self,
-        pass: &VerifiedCredential,
+        credential: &VerifiedCredential,
         password: &str,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<(), Error> {
         let owner = |tx: Transaction| async move {
-            let identity = self.authenticate(&tx, pass).await?;
+            let identity = self.authenticate(&tx, credential).await?;
             identity.session()?;
             if identity.role < Role::Owner {
                 return Err(Error::Forbidden("this is for the tenant's owners"));
@@ -71,15 +71,15 @@ impl Auth {
             Ok(identity)
         };
         let identity = self.store.run(owner).await?;
-        let proof = self.prove(&identity.user, password, device).await?;
+        let proof = self.verify_password(&identity.user, password, client).await?;
         let now = self.clock.now();
         self.store
             .run(|tx| {
                 let (owner, proof) = (&owner, &proof);
                 async move {
                     let identity = owner(tx.clone()).await?;
-                    let user = proof.still_holds(&tx).await?;
-                    proof.attempt.succeeded(&tx, now).await?;
+                    let user = proof.recheck(&tx).await?;
+                    proof.attempt.record_success(&tx, now).await?;
                     let tenant = identity.tenant_id;
                     tx.delete_tenant(tenant, now).await?.ok_or(Error::NotFound)?;
                     disable_users(&tx, tenant).await?;
@@ -87,7 +87,7 @@ impl Auth {
                         return Ok(());
                     }
                     let entry =
-                        Entry::new(Action::TenantDeleted, user.tenant_id, Some(user.id), device);
+                        Entry::new(Action::TenantDeleted, user.tenant_id, Some(user.id), client);
                     Ok(entry.target(tenant.0).write(&tx, now).await?)
                 }
             })

@@ -19,20 +19,20 @@ use crate::{
 };
 
 /// The longest life of a personal token.
-pub const PERSONAL_TOKEN_LIFE: TimeDelta = TimeDelta::days(366);
+pub const MAX_PERSONAL_TOKEN_LIFETIME: TimeDelta = TimeDelta::days(366);
 
 /// The longest name of a personal token, in characters.
-pub const TOKEN_NAME_CHARS: usize = 100;
+pub const MAX_TOKEN_NAME_CHARS: usize = 100;
 
 /// The most personal tokens of a user.
-const MOST_TOKENS: usize = 100;
+const MAX_PERSONAL_TOKENS: usize = 100;
 
 /// How long a ticket is good.
-pub const TICKET_LIFE: TimeDelta = TimeDelta::seconds(30);
+pub const TICKET_LIFETIME: TimeDelta = TimeDelta::seconds(30);
 
 /// A personal token that is to be made. Its text is drawn once, whatever its transaction does.
 #[derive(Debug)]
-pub struct NewToken {
+pub struct NewPersonalToken {
     text: OpaqueToken,
     hash: [u8; 32],
     id: PersonalTokenId,
@@ -49,7 +49,7 @@ pub struct NewTicket {
     id: TicketId,
 }
 
-impl NewToken {
+impl NewPersonalToken {
     /// One of that name, cut to 100 characters, for as long as `life`, a year at the most.
     ///
     /// # Errors
@@ -58,8 +58,8 @@ impl NewToken {
     pub fn new(name: &str, scopes: Scopes, life: TimeDelta) -> Result<Self, Error> {
         require_plain(name)?;
         let (text, hash) = Kind::Personal.generate()?;
-        let name = name.chars().take(TOKEN_NAME_CHARS).collect();
-        let life = life.min(PERSONAL_TOKEN_LIFE);
+        let name = name.chars().take(MAX_TOKEN_NAME_CHARS).collect();
+        let life = life.min(MAX_PERSONAL_TOKEN_LIFETIME);
         Ok(Self { text, hash, id: PersonalTokenId::new(), name, scopes, life })
     }
 
@@ -89,21 +89,21 @@ impl NewTicket {
 impl Auth {
     /// Makes a personal token for whoever `identity` is, which acts in the tenant that they act in. It
     /// outlives their access token: call [`require_fresh_login`](Self::require_fresh_login) first, and
-    /// [`token_created`](Self::token_created) when it is committed.
+    /// [`notify_token_created`](Self::notify_token_created) when it is committed.
     ///
     /// # Errors
     ///
     /// [`Error::TooMany`]; [`Error::Forbidden`] of a program; [`Error::Store`].
-    pub async fn create_token(
+    pub async fn create_personal_token(
         &self,
         tx: &Transaction,
         identity: &Identity,
-        new: &NewToken,
-        device: &ClientInfo,
+        new: &NewPersonalToken,
+        client: &ClientInfo,
     ) -> Result<PersonalToken, Error> {
         let (user, now) = (&identity.user, self.clock.now());
         let mut held = 0;
-        for token in self.tokens_of(tx, identity).await? {
+        for token in self.personal_tokens(tx, identity).await? {
             // One that has ended makes room.
             if now >= token.expires_at {
                 tx.delete::<PersonalToken>(user.tenant_id, token.id).await?;
@@ -111,7 +111,7 @@ impl Auth {
                 held += 1;
             }
         }
-        if held >= MOST_TOKENS {
+        if held >= MAX_PERSONAL_TOKENS {
             return Err(Error::TooMany("personal tokens"));
         }
         let token = PersonalToken {
@@ -127,12 +127,12 @@ impl Auth {
             expires_at: now.checked_add_signed(new.life).unwrap_or(DateTime::<Utc>::MAX_UTC),
         };
         tx.create(&token).await?;
-        audit_token(tx, Action::TokenCreated, &token, (device, now)).await?;
+        audit_token(tx, Action::TokenCreated, &token, (client, now)).await?;
         Ok(token)
     }
 
     /// Notifies the caller of a personal token that was created, once that is committed.
-    pub fn token_created(&self, identity: &Identity) {
+    pub fn notify_token_created(&self, identity: &Identity) {
         self.notify(&identity.user, Notice::TokenCreated);
     }
 
@@ -141,7 +141,7 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::Forbidden`] of a program; [`Error::Store`].
-    pub async fn tokens_of(
+    pub async fn personal_tokens(
         &self,
         tx: &Transaction,
         identity: &Identity,
@@ -155,23 +155,23 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::NotFound`] if it is none of theirs; [`Error::Forbidden`] of a program; [`Error::Store`].
-    pub async fn revoke_token(
+    pub async fn revoke_personal_token(
         &self,
         tx: &Transaction,
         identity: &Identity,
         id: PersonalTokenId,
-        device: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<(), Error> {
         identity.session()?;
         let user = &identity.user;
         let token = tx.get::<PersonalToken>(user.tenant_id, id).await?;
         let token = token.filter(|token| token.user_id == user.id).ok_or(Error::NotFound)?;
         tx.delete::<PersonalToken>(user.tenant_id, id).await?;
-        Ok(audit_token(tx, Action::TokenRevoked, &token, (device, self.clock.now())).await?)
+        Ok(audit_token(tx, Action::TokenRevoked, &token, (client, self.clock.now())).await?)
     }
 
     /// Creates a ticket for the login and the tenant of `identity`: valid once, for
-    /// [30 seconds](TICKET_LIFE), and for pages of `origin` if one is given.
+    /// [30 seconds](TICKET_LIFETIME), and for pages of `origin` if one is given.
     ///
     /// # Errors
     ///
@@ -194,7 +194,7 @@ impl Auth {
             hash: new.hash,
             origin,
             created_at: now,
-            expires_at: now + TICKET_LIFE,
+            expires_at: now + TICKET_LIFETIME,
         };
         Ok(tx.create(&ticket).await?)
     }
@@ -205,7 +205,7 @@ impl Auth {
     ///
     /// [`Error::TicketInvalid`] if it is none, or was taken, or is over, or was made for pages of
     /// another origin; [`Error::Store`].
-    pub async fn take_ticket(
+    pub async fn consume_ticket(
         &self,
         text: &str,
         origin: Option<&str>,
@@ -225,7 +225,7 @@ impl Auth {
             return Err(Error::TicketInvalid);
         }
         Ok(VerifiedCredential::Session {
-            home: ticket.tenant_id,
+            primary_tenant: ticket.tenant_id,
             id: ticket.auth_session_id,
             user: ticket.user_id,
             active_membership: ticket.active_membership,
@@ -238,7 +238,7 @@ async fn audit_token(
     tx: &Transaction,
     action: Action,
     token: &PersonalToken,
-    (device, now): (&ClientInfo, DateTime<Utc>),
+    (client, now): (&ClientInfo, DateTime<Utc>),
 ) -> coditect_store::Result<()> {
     let elsewhere = token.active_membership.map(|membership| membership.tenant_id);
     for tenant in std::iter::once(token.tenant_id).chain(elsewhere) {
@@ -246,7 +246,7 @@ async fn audit_token(
         if tenant != token.tenant_id && tx.get::<Tenant>(tenant, ()).await?.is_none() {
             continue;
         }
-        let entry = Entry::new(action, tenant, Some(token.user_id), device).target(token.id);
+        let entry = Entry::new(action, tenant, Some(token.user_id), client).target(token.id);
         let details = serde_json::json!({ "name": token.name, "scopes": token.scopes });
         entry.details(details).write(tx, now).await?;
     }
@@ -254,7 +254,10 @@ async fn audit_token(
 }
 
 async fn all_tokens(tx: &Transaction, user: &User) -> Result<Vec<PersonalToken>, Error> {
-    Ok(tx.scan(&PersonalToken::BY_USER, user.tenant_id, user.id).all(MOST_TOKENS + 1).await?)
+    Ok(tx
+        .scan(&PersonalToken::BY_USER, user.tenant_id, user.id)
+        .all(MAX_PERSONAL_TOKENS + 1)
+        .await?)
 }
 
 /// Ends the personal tokens that act by `membership`, and returns their number. A user has a hundred at
@@ -263,12 +266,16 @@ pub(super) async fn revoke_tokens_of(
     tx: &Transaction,
     membership: &Membership,
 ) -> Result<usize, Error> {
-    let (home, user) = (membership.home, membership.user_id);
-    let tokens = tx.scan(&PersonalToken::BY_USER, home, user).page(MOST_TOKENS, None).await?.items;
+    let (primary_tenant, user) = (membership.primary_tenant, membership.user_id);
+    let tokens = tx
+        .scan(&PersonalToken::BY_USER, primary_tenant, user)
+        .page(MAX_PERSONAL_TOKENS, None)
+        .await?
+        .items;
     let (reference, mut revoked) = (Some(membership.reference()), 0);
     for token in tokens {
         if token.active_membership == reference {
-            tx.delete::<PersonalToken>(home, token.id).await?;
+            tx.delete::<PersonalToken>(primary_tenant, token.id).await?;
             revoked += 1;
         }
     }

@@ -6,7 +6,7 @@ use coditect_store::model::{AuthSession, AuthSessionId, TokenFamilyId, User, Use
 use futures_util::future::join_all;
 use proptest::prelude::*;
 
-use crate::installation::{Installation, PASSWORD, sign_in};
+use crate::env::{PASSWORD, TestEnv, sign_in};
 
 const EMAIL: &str = "ada@example.org";
 
@@ -14,9 +14,9 @@ const EMAIL: &str = "ada@example.org";
 const MANY: usize = 1_100;
 
 /// Stores `MANY` logins beside that of `ada`, which the limit would not let through.
-async fn crowd(home: &Installation, ada: &SignedIn) {
+async fn crowd(env: &TestEnv, ada: &SignedIn) {
     let (tenant, id) = (ada.user.tenant_id, ada.tokens.session_id);
-    let own = home.store.begin().get::<AuthSession>(tenant, id).await.unwrap().unwrap();
+    let own = env.store.begin().get::<AuthSession>(tenant, id).await.unwrap().unwrap();
     for _ in 0..MANY / 100 {
         let fill = |tx: coditect_store::Transaction| {
             let own = own.clone();
@@ -28,38 +28,38 @@ async fn crowd(home: &Installation, ada: &SignedIn) {
                 Ok::<_, coditect_store::Error>(())
             }
         };
-        home.store.run(fill).await.unwrap();
+        env.store.run(fill).await.unwrap();
     }
 }
 
-async fn stored(home: &Installation, ada: &SignedIn) -> usize {
+async fn stored(env: &TestEnv, ada: &SignedIn) -> usize {
     let tenant = ada.user.tenant_id;
-    home.store.begin().list::<AuthSession>(tenant).all(MANY * 2).await.unwrap().len()
+    env.store.begin().list::<AuthSession>(tenant).all(MANY * 2).await.unwrap().len()
 }
 
 #[tokio::test]
 async fn every_revocation_works_with_more_logins_than_a_page_holds() {
-    let home = &Installation::new().await;
-    let (auth, from) = (&home.auth, &ClientInfo::default());
+    let env = &TestEnv::new().await;
+    let (auth, from) = (&env.auth, &ClientInfo::default());
     for (n, way) in ["others", "everywhere", "password", "reset", "sign-out", "disable", "delete"]
         .into_iter()
         .enumerate()
     {
         let email = &format!("ada{n}@example.org");
-        let (thief, ada) = (home.register(email).await.unwrap(), home.login(email, PASSWORD).await);
+        let (thief, ada) = (env.register(email).await.unwrap(), env.login(email, PASSWORD).await);
         let ada = ada.unwrap();
-        crowd(home, &thief).await;
-        let caller = home.caller(ada.tokens.access.expose()).await.unwrap();
+        crowd(env, &thief).await;
+        let caller = env.caller(ada.tokens.access.expose()).await.unwrap();
         let keeps_own = matches!(way, "others" | "password");
         match way {
             "others" => {
-                let tx = home.store.begin();
-                auth.revoke_other_devices(&tx, &caller, from).await.unwrap();
+                let tx = env.store.begin();
+                auth.revoke_other_sessions(&tx, &caller, from).await.unwrap();
                 tx.commit().await.unwrap();
             }
             "everywhere" => {
                 let credential = Credential::Access(ada.tokens.access.expose());
-                home.logout_everywhere(credential).await.unwrap();
+                env.logout_everywhere(credential).await.unwrap();
             }
             "password" => {
                 auth.change_password(&caller, PASSWORD, "another password", from).await.unwrap();
@@ -68,81 +68,81 @@ async fn every_revocation_works_with_more_logins_than_a_page_holds() {
                 let token = auth.reset_token(email).await.unwrap();
                 auth.reset_password(token.expose(), "another password", from).await.unwrap();
             }
-            "sign-out" => assert!(auth.sign_out_user(email).await.unwrap() > 0),
+            "sign-out" => assert!(auth.revoke_user_sessions(email).await.unwrap() > 0),
             "disable" => {
                 auth.set_status(email, UserStatus::Disabled).await.unwrap();
             }
             _ => {
-                let pass = auth.pass(ada.tokens.access.expose()).await.unwrap();
-                auth.delete_tenant(&pass, PASSWORD, from).await.unwrap();
+                let credential = auth.verify_credential(ada.tokens.access.expose()).await.unwrap();
+                auth.delete_tenant(&credential, PASSWORD, from).await.unwrap();
             }
         }
-        assert!(!home.holds(&thief.tokens).await, "{way}");
-        let refused = home.refresh(&thief.tokens).await;
+        assert!(!env.holds(&thief.tokens).await, "{way}");
+        let refused = env.refresh(&thief.tokens).await;
         assert!(matches!(refused, Err(Error::SessionRevoked)), "{way}");
-        assert_eq!(home.holds(&ada.tokens).await, keeps_own, "{way}");
-        home.store.complete_deletions().await.unwrap();
-        assert!(stored(home, &ada).await <= 1, "{way}: revoked logins are deleted");
+        assert_eq!(env.holds(&ada.tokens).await, keeps_own, "{way}");
+        env.store.complete_deletions().await.unwrap();
+        assert!(stored(env, &ada).await <= 1, "{way}: revoked logins are deleted");
         if keeps_own {
-            let tokens = home.refresh(&ada.tokens).await.unwrap();
-            assert!(home.holds(&tokens).await, "{way}");
+            let tokens = env.refresh(&ada.tokens).await.unwrap();
+            assert!(env.holds(&tokens).await, "{way}");
         }
     }
 }
 
 #[tokio::test]
 async fn login_beyond_the_limit_ends_the_longest_idle_one() {
-    let home = &Installation::new().await;
-    let auth = home.limited_to(3).await;
-    let first = home.register(EMAIL).await.unwrap();
+    let env = &TestEnv::new().await;
+    let auth = env.limited_to(3).await;
+    let first = env.register(EMAIL).await.unwrap();
     let mut logins = Vec::new();
     for _ in 0..2 {
-        home.clock.advance(TimeDelta::minutes(1));
+        env.clock.advance(TimeDelta::minutes(1));
         logins.push(auth.login(sign_in(EMAIL, PASSWORD), &ClientInfo::default()).await.unwrap());
     }
-    home.clock.advance(TimeDelta::minutes(1));
-    let first = home.refresh(&first.tokens).await.unwrap();
+    env.clock.advance(TimeDelta::minutes(1));
+    let first = env.refresh(&first.tokens).await.unwrap();
     auth.login(sign_in(EMAIL, PASSWORD), &ClientInfo::default()).await.unwrap();
-    assert!(home.holds(&first).await, "it was used last");
-    assert!(!home.holds(&logins[0].tokens).await && home.holds(&logins[1].tokens).await);
-    let refused = home.refresh(&logins[0].tokens).await;
+    assert!(env.holds(&first).await, "it was used last");
+    assert!(!env.holds(&logins[0].tokens).await && env.holds(&logins[1].tokens).await);
+    let refused = env.refresh(&logins[0].tokens).await;
     assert!(matches!(refused, Err(Error::SessionRevoked)));
     assert!(
-        crate::devices::audited(home, &logins[0]).await.contains(&"auth.session_revoked".into())
+        crate::sessions::audited(env, &logins[0]).await.contains(&"auth.session_revoked".into())
     );
 }
 
 #[tokio::test]
 async fn expired_logins_make_room_before_live_ones() {
-    let home = &Installation::new().await;
-    let auth = home.limited_to(2).await;
-    let old = home.register(EMAIL).await.unwrap();
-    home.clock.advance(TimeDelta::days(6));
+    let env = &TestEnv::new().await;
+    let auth = env.limited_to(2).await;
+    let old = env.register(EMAIL).await.unwrap();
+    env.clock.advance(TimeDelta::days(6));
     let live = auth.login(sign_in(EMAIL, PASSWORD), &ClientInfo::default()).await.unwrap();
-    home.clock.advance(TimeDelta::days(2));
+    env.clock.advance(TimeDelta::days(2));
     auth.login(sign_in(EMAIL, PASSWORD), &ClientInfo::default()).await.unwrap();
-    home.refresh(&live.tokens).await.unwrap();
-    assert!(home.refresh(&old.tokens).await.is_err());
-    assert_eq!(stored(home, &old).await, 2);
+    env.refresh(&live.tokens).await.unwrap();
+    assert!(env.refresh(&old.tokens).await.is_err());
+    assert_eq!(stored(env, &old).await, 2);
 }
 
 #[tokio::test]
 async fn devices_are_paged_by_their_last_use() {
-    let home = &Installation::new().await;
-    let mut expected = vec![home.register(EMAIL).await.unwrap().tokens.session_id];
+    let env = &TestEnv::new().await;
+    let mut expected = vec![env.register(EMAIL).await.unwrap().tokens.session_id];
     for _ in 0..6 {
-        home.clock.advance(TimeDelta::minutes(1));
-        expected.insert(0, home.login(EMAIL, PASSWORD).await.unwrap().tokens.session_id);
+        env.clock.advance(TimeDelta::minutes(1));
+        expected.insert(0, env.login(EMAIL, PASSWORD).await.unwrap().tokens.session_id);
     }
-    let last = home.login(EMAIL, PASSWORD).await.unwrap();
-    home.logout(Credential::Access(last.tokens.access.expose())).await.unwrap();
-    let asking = home.login(EMAIL, PASSWORD).await.unwrap();
+    let last = env.login(EMAIL, PASSWORD).await.unwrap();
+    env.logout(Credential::Access(last.tokens.access.expose())).await.unwrap();
+    let asking = env.login(EMAIL, PASSWORD).await.unwrap();
     expected.insert(0, asking.tokens.session_id);
-    let asking = home.caller(asking.tokens.access.expose()).await.unwrap();
+    let asking = env.caller(asking.tokens.access.expose()).await.unwrap();
     let (mut listed, mut next) = (Vec::new(), None);
     loop {
-        let tx = home.store.begin();
-        let page = home.auth.devices(&tx, &asking, (3, next.as_ref())).await.unwrap();
+        let tx = env.store.begin();
+        let page = env.auth.sessions(&tx, &asking, (3, next.as_ref())).await.unwrap();
         assert!(page.items.len() <= 3);
         listed.extend(page.items.iter().map(|device| device.id));
         next = page.next;
@@ -175,17 +175,16 @@ async fn log_in(auth: &Auth) -> SignedIn {
 }
 
 async fn play(rounds: Vec<Round>) {
-    let home = &Installation::in_memory().await;
+    let env = &TestEnv::in_memory().await;
     // Two servers, whose logins of one user do not wait for each other.
-    let servers = [home.limited_to(LIMIT).await, home.limited_to(LIMIT).await];
-    let ada = home.register(EMAIL).await.unwrap();
+    let servers = [env.limited_to(LIMIT).await, env.limited_to(LIMIT).await];
+    let ada = env.register(EMAIL).await.unwrap();
     let (tenant, user) = (ada.user.tenant_id, ada.user.id);
     let mut before = vec![ada];
     for round in rounds {
         let logins = (0..round.logins).map(|n| log_in(&servers[n % 2]));
-        let revocations = (0..round.revocations).map(|_| home.auth.sign_out_user(EMAIL));
-        let refreshed =
-            before.iter().filter(|_| round.refreshes).map(|it| home.refresh(&it.tokens));
+        let revocations = (0..round.revocations).map(|_| env.auth.revoke_user_sessions(EMAIL));
+        let refreshed = before.iter().filter(|_| round.refreshes).map(|it| env.refresh(&it.tokens));
         let together = futures_util::future::join3(
             join_all(logins),
             join_all(revocations),
@@ -194,14 +193,14 @@ async fn play(rounds: Vec<Round>) {
         let (new, revoked, _) = together.await;
         assert!(revoked.iter().all(Result::is_ok));
 
-        let tx = home.store.begin();
+        let tx = env.store.begin();
         let stored = tx.get::<User>(tenant, user).await.unwrap().unwrap();
         let all = tx.list::<AuthSession>(tenant).all(1_000).await.unwrap();
         let live = all.iter().filter(|session| !session.is_revoked(&stored));
         let live: Vec<AuthSessionId> = live.map(|session| session.id).collect();
         assert!(live.len() <= LIMIT, "{live:?}");
         for login in before.iter().chain(&new) {
-            let holds = home.holds(&login.tokens).await;
+            let holds = env.holds(&login.tokens).await;
             assert_eq!(holds, live.contains(&login.tokens.session_id));
         }
         if round.revocations > 0 {
@@ -215,8 +214,8 @@ async fn play(rounds: Vec<Round>) {
         }
         before.extend(new);
         if round.revocations > 1 {
-            home.store.complete_deletions().await.unwrap();
-            let left = home.store.begin().list::<AuthSession>(tenant).all(1_000).await.unwrap();
+            env.store.complete_deletions().await.unwrap();
+            let left = env.store.begin().list::<AuthSession>(tenant).all(1_000).await.unwrap();
             assert_eq!(left.len(), live.len(), "revoked logins are deleted, live ones are not");
         }
     }

@@ -11,7 +11,7 @@ use coditect_store::model::AuthSession;
 use futures_util::future::join_all;
 use proptest::prelude::*;
 
-use crate::installation::{Installation, PASSWORD, sign_in};
+use crate::env::{PASSWORD, TestEnv, sign_in};
 
 const EMAIL: &str = "ada@example.org";
 
@@ -36,7 +36,7 @@ enum Event {
     ChangePassword { device: usize },
     /// The server is started anew.
     Restart,
-    /// So many seconds pass.
+    /// So many seconds credential.
     Wait { seconds: i64 },
 }
 
@@ -78,7 +78,7 @@ struct Known {
 }
 
 struct World {
-    home: Installation,
+    env: TestEnv,
     server: Auth,
     devices: Vec<Known>,
     passwords: usize,
@@ -86,10 +86,10 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let home = Installation::new().await;
-        let server = home.another(home.master.clone()).await.unwrap();
-        let first = home.register(EMAIL).await.unwrap();
-        let mut world = Self { home, server, devices: Vec::new(), passwords: 0 };
+        let env = TestEnv::new().await;
+        let server = env.another(env.master.clone()).await.unwrap();
+        let first = env.register(EMAIL).await.unwrap();
+        let mut world = Self { env, server, devices: Vec::new(), passwords: 0 };
         world.know(first);
         world
     }
@@ -111,13 +111,13 @@ impl World {
 
     async fn session(&self, device: usize) -> AuthSession {
         let SignedIn { user, tokens } = &self.devices[device].signed_in;
-        let tx = self.home.store.begin();
+        let tx = self.env.store.begin();
         tx.get::<AuthSession>(user.tenant_id, tokens.session_id).await.unwrap().unwrap()
     }
 
     /// Whether the device should be signed in.
     async fn should_hold(&self, device: usize) -> bool {
-        !self.devices[device].ended && self.home.now() < self.session(device).await.expires_at()
+        !self.devices[device].ended && self.env.now() < self.session(device).await.expires_at()
     }
 
     async fn show(&self, token: &str) -> Result<Tokens, Error> {
@@ -155,7 +155,7 @@ impl World {
                     answers.iter().map(|answer| answer.refresh.expose()).collect();
                 assert!(given.iter().all(|token| *token == given[0]), "one successor");
                 if lost {
-                    self.home.clock.advance(TimeDelta::seconds(3));
+                    self.env.clock.advance(TimeDelta::seconds(3));
                     let again = self.show(&newest).await.unwrap();
                     assert_eq!(again.refresh.expose(), given[0]);
                 }
@@ -166,9 +166,11 @@ impl World {
             }
             Event::Use { .. } => {
                 // An access token may have expired before its session.
-                if let Ok(pass) = self.server.pass(&self.devices[device].access).await {
-                    assert_eq!(self.home.identity(&pass).await.is_ok(), holds);
-                    let now = self.home.now();
+                if let Ok(credential) =
+                    self.server.verify_credential(&self.devices[device].access).await
+                {
+                    assert_eq!(self.env.identity(&credential).await.is_ok(), holds);
+                    let now = self.env.now();
                     let known = &mut self.devices[device];
                     if holds && known.tokens.len() > 1 {
                         known.confirmed_at.get_or_insert(now);
@@ -196,7 +198,7 @@ impl World {
                 }
             }
             Event::ChangePassword { .. } if holds => {
-                let identity = self.home.identity(&self.pass(device)).await.unwrap();
+                let identity = self.env.identity(&self.credential(device)).await.unwrap();
                 let (present, next) =
                     (self.password(), format!("password no {}!", self.passwords + 1));
                 self.server.change_password(&identity, &present, &next, from).await.unwrap();
@@ -207,9 +209,9 @@ impl World {
             }
             Event::ChangePassword { .. } => {}
             Event::Restart => {
-                self.server = self.home.another(self.home.master.clone()).await.unwrap();
+                self.server = self.env.another(self.env.master.clone()).await.unwrap();
             }
-            Event::Wait { seconds } => self.home.clock.advance(TimeDelta::seconds(seconds)),
+            Event::Wait { seconds } => self.env.clock.advance(TimeDelta::seconds(seconds)),
         }
     }
 
@@ -218,7 +220,7 @@ impl World {
         let newest = self.devices[device].tokens.last().unwrap().clone();
         let tokens = &self.devices[device].tokens;
         let Some(at) = tokens.len().checked_sub(1 + back) else { return };
-        let (now, grace) = (self.home.now(), Lifetimes::default().grace);
+        let (now, grace) = (self.env.now(), Lifetimes::default().grace);
         let confirmed_at = self.devices[device].confirmed_at;
         let repeats = back == 1 && confirmed_at.is_none_or(|at| now - at <= grace);
         let answer = self.show(&tokens[at]).await;
@@ -236,10 +238,10 @@ impl World {
         }
     }
 
-    fn pass(&self, device: usize) -> VerifiedCredential {
+    fn credential(&self, device: usize) -> VerifiedCredential {
         let SignedIn { user, tokens } = &self.devices[device].signed_in;
         VerifiedCredential::Session {
-            home: user.tenant_id,
+            primary_tenant: user.tenant_id,
             id: tokens.session_id,
             user: user.id,
             active_membership: None,
@@ -249,7 +251,7 @@ impl World {
     /// Compares all devices with what should be true of them.
     async fn check(&self) {
         for device in 0..self.devices.len() {
-            let holds = self.home.identity(&self.pass(device)).await.is_ok();
+            let holds = self.env.identity(&self.credential(device)).await.is_ok();
             assert_eq!(holds, self.should_hold(device).await, "device {device}");
             let session = self.session(device).await;
             let rotations = self.devices[device].tokens.len() - 1;

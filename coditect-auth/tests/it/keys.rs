@@ -5,8 +5,8 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use coditect_auth::{
     AccessSettings, Auth, ClientInfo, Error, HashParams, JwksVerifier, KeyError, MasterKey,
-    Registration, SealedKey, Settings, TokenError, Tokens, WrappedRootKey, master_key_at,
-    replace_master_key, replace_master_key_at,
+    Registration, SealedKey, Settings, TokenError, Tokens, WrappedRootKey, load_master_key,
+    replace_master_key, replace_master_key_file,
 };
 use coditect_store::{
     Clock, Store, Transaction,
@@ -16,22 +16,22 @@ use coditect_store::{
 use futures_util::future::{join, join_all};
 use tokio::time::{sleep, timeout};
 
-use crate::installation::Installation;
+use crate::env::TestEnv;
 
 #[tokio::test]
 async fn servers_over_one_store_share_the_ring() {
-    let home = Installation::new().await;
-    let tokens = home.register("ada@example.org").await.unwrap().tokens;
-    let other = home.another(home.master.clone()).await.unwrap();
+    let env = TestEnv::new().await;
+    let tokens = env.register("ada@example.org").await.unwrap().tokens;
+    let other = env.another(env.master.clone()).await.unwrap();
     assert!(other.verify(tokens.access.expose()).await.is_ok());
     assert!(other.refresh(tokens.refresh.expose(), None, &ClientInfo::default()).await.is_ok());
-    assert_eq!(other.jwks(), home.auth.jwks());
+    assert_eq!(other.jwks(), env.auth.jwks());
 }
 
 #[tokio::test]
 async fn servers_that_start_at_once_on_a_new_store_make_one_ring() {
-    let home = Installation::new().await;
-    let store = &home.store;
+    let env = TestEnv::new().await;
+    let store = &env.store;
     store
         .run(|tx| async move {
             for key in tx.list::<SealedKey>(Global).all(10).await? {
@@ -41,15 +41,15 @@ async fn servers_that_start_at_once_on_a_new_store_make_one_ring() {
         })
         .await
         .unwrap();
-    let servers = join_all((0..8).map(|_| home.another(home.master.clone()))).await;
+    let servers = join_all((0..8).map(|_| env.another(env.master.clone()))).await;
     let rings: Vec<_> = servers.into_iter().map(|auth| auth.unwrap().jwks()).collect();
     assert!(rings.iter().all(|ring| *ring == rings[0]));
 }
 
 #[tokio::test]
 async fn a_wrong_master_key_is_told_at_the_start() {
-    let home = Installation::new().await;
-    let outcome = home.another(MasterKey::generate().unwrap()).await;
+    let env = TestEnv::new().await;
+    let outcome = env.another(MasterKey::generate().unwrap()).await;
     assert!(matches!(outcome, Err(Error::Key(KeyError::WrongMasterKey))), "{outcome:?}");
 }
 
@@ -59,107 +59,107 @@ async fn a_master_key_is_made_for_a_new_store_and_missed_for_an_old_one() {
     let path = folder.path().join("master.key");
     let new = coditect_auth::entities(Store::options());
     let new = new.open(Database::scratch().unwrap()).await.unwrap();
-    let made = master_key_at(&path, &new).await.unwrap();
-    assert_eq!(master_key_at(&path, &new).await.unwrap(), made);
+    let made = load_master_key(&path, &new).await.unwrap();
+    assert_eq!(load_master_key(&path, &new).await.unwrap(), made);
 
     std::fs::remove_file(&path).unwrap();
-    let home = Installation::new().await;
-    let outcome = master_key_at(&path, &home.store).await;
+    let env = TestEnv::new().await;
+    let outcome = load_master_key(&path, &env.store).await;
     assert!(matches!(outcome, Err(Error::Key(KeyError::MasterKeyMissing { .. }))), "{outcome:?}");
     assert!(!path.exists());
 }
 
 #[tokio::test]
 async fn a_server_learns_of_a_key_that_another_one_made() {
-    let home = Installation::new().await;
-    let other = home.another(home.master.clone()).await.unwrap();
+    let env = TestEnv::new().await;
+    let other = env.another(env.master.clone()).await.unwrap();
     // Twice, so that the key that signs is one that the first server has never seen.
     other.rotate_keys().await.unwrap();
     other.rotate_keys().await.unwrap();
     let tokens = register(&other).await;
-    assert!(home.holds(&tokens).await, "the ring is read again for a key that is not in it");
+    assert!(env.holds(&tokens).await, "the ring is read again for a key that is not in it");
 }
 
 #[tokio::test]
 async fn rotation_by_another_server_ends_the_wait_for_one() {
-    let home = Installation::new().await;
-    let other = home.another(home.master.clone()).await.unwrap();
+    let env = TestEnv::new().await;
+    let other = env.another(env.master.clone()).await.unwrap();
     let patience = Duration::from_secs(20);
     let rotation = async {
         sleep(Duration::from_millis(20)).await;
         other.rotate_keys().await.unwrap();
     };
-    let (rotated, ()) = join(timeout(patience, home.auth.keys_rotated()), rotation).await;
+    let (rotated, ()) = join(timeout(patience, env.auth.wait_for_key_rotation()), rotation).await;
     rotated.expect("the wait ends").unwrap();
-    home.auth.rotate_due_keys().await.unwrap();
-    assert_eq!(home.auth.jwks(), other.jwks());
+    env.auth.rotate_due_keys().await.unwrap();
+    assert_eq!(env.auth.jwks(), other.jwks());
     // A rotation before the wait ends it, too.
     other.rotate_keys().await.unwrap();
-    timeout(patience, home.auth.keys_rotated()).await.expect("the wait ends").unwrap();
+    timeout(patience, env.auth.wait_for_key_rotation()).await.expect("the wait ends").unwrap();
 }
 
 async fn register(auth: &Auth) -> Tokens {
     let registration = Registration {
         email: &format!("{}@example.org", uuid::Uuid::now_v7()),
-        password: crate::installation::PASSWORD,
+        password: crate::env::PASSWORD,
         first_name: None,
         last_name: None,
     };
     auth.register(registration, &ClientInfo::default()).await.unwrap().tokens
 }
 
-async fn states(home: &Installation) -> Vec<&'static str> {
-    home.auth.keys().await.unwrap().iter().map(|key| key.state.name()).collect()
+async fn states(env: &TestEnv) -> Vec<&'static str> {
+    env.auth.signing_keys().await.unwrap().iter().map(|key| key.state.name()).collect()
 }
 
 #[tokio::test]
 async fn a_key_signs_for_thirty_days_and_is_forgotten_when_its_last_token_is_over() {
-    let home = Installation::new().await;
-    home.clock.advance(TimeDelta::days(30) - TimeDelta::seconds(1));
-    home.auth.rotate_due_keys().await.unwrap();
-    assert_eq!(states(&home).await, ["active", "next"]);
-    let last = register(&home.auth).await;
-    home.clock.advance(TimeDelta::seconds(1));
-    home.auth.rotate_due_keys().await.unwrap();
-    assert_eq!(states(&home).await, ["retired", "active", "next"]);
+    let env = TestEnv::new().await;
+    env.clock.advance(TimeDelta::days(30) - TimeDelta::seconds(1));
+    env.auth.rotate_due_keys().await.unwrap();
+    assert_eq!(states(&env).await, ["active", "next"]);
+    let last = register(&env.auth).await;
+    env.clock.advance(TimeDelta::seconds(1));
+    env.auth.rotate_due_keys().await.unwrap();
+    assert_eq!(states(&env).await, ["retired", "active", "next"]);
 
     // What it signed last holds to its end.
-    home.clock.advance(TimeDelta::minutes(15) - TimeDelta::seconds(2));
-    home.auth.rotate_due_keys().await.unwrap();
-    assert!(home.holds(&last).await);
-    home.clock.advance(TimeDelta::hours(1));
-    home.auth.rotate_due_keys().await.unwrap();
-    assert_eq!(states(&home).await, ["gone", "active", "next"]);
-    let outcome = home.caller(last.access.expose()).await;
+    env.clock.advance(TimeDelta::minutes(15) - TimeDelta::seconds(2));
+    env.auth.rotate_due_keys().await.unwrap();
+    assert!(env.holds(&last).await);
+    env.clock.advance(TimeDelta::hours(1));
+    env.auth.rotate_due_keys().await.unwrap();
+    assert_eq!(states(&env).await, ["destroyed", "active", "next"]);
+    let outcome = env.caller(last.access.expose()).await;
     assert!(matches!(outcome, Err(Error::TokenInvalid(_))), "its key is not there: {outcome:?}");
-    home.auth.refresh(last.refresh.expose(), None, &ClientInfo::default()).await.unwrap();
+    env.auth.refresh(last.refresh.expose(), None, &ClientInfo::default()).await.unwrap();
 }
 
 #[tokio::test]
 async fn of_servers_that_keep_the_keys_at_once_one_rotates() {
-    let home = Installation::new().await;
+    let env = TestEnv::new().await;
     let mut servers = Vec::new();
     for _ in 0..6 {
-        servers.push(home.another(home.master.clone()).await.unwrap());
+        servers.push(env.another(env.master.clone()).await.unwrap());
     }
-    home.clock.advance(TimeDelta::days(31));
+    env.clock.advance(TimeDelta::days(31));
     for outcome in join_all(servers.iter().map(Auth::rotate_due_keys)).await {
         outcome.unwrap();
     }
-    assert_eq!(states(&home).await, ["retired", "active", "next"]);
+    assert_eq!(states(&env).await, ["retired", "active", "next"]);
     assert!(servers.iter().all(|server| server.jwks() == servers[0].jwks()));
 }
 
 #[tokio::test]
 async fn a_token_of_any_server_holds_on_all_others_through_rotations() {
-    let home = Installation::new().await;
-    let other = home.another(home.master.clone()).await.unwrap();
+    let env = TestEnv::new().await;
+    let other = env.another(env.master.clone()).await.unwrap();
     for _ in 0..5 {
         // The other has not looked at the ring since, and signs with the key before.
-        home.auth.rotate_keys().await.unwrap();
-        let (here, there) = (register(&home.auth).await, register(&other).await);
+        env.auth.rotate_keys().await.unwrap();
+        let (here, there) = (register(&env.auth).await, register(&other).await);
         for tokens in [&here, &there] {
-            for server in [&home.auth, &other] {
+            for server in [&env.auth, &other] {
                 server.verify(tokens.access.expose()).await.unwrap();
             }
         }
@@ -169,133 +169,133 @@ async fn a_token_of_any_server_holds_on_all_others_through_rotations() {
 
 #[tokio::test]
 async fn of_rotations_that_are_asked_for_at_once_one_is_done() {
-    let home = Installation::new().await;
+    let env = TestEnv::new().await;
     let mut servers = Vec::new();
     for _ in 0..6 {
-        servers.push(home.another(home.master.clone()).await.unwrap());
+        servers.push(env.another(env.master.clone()).await.unwrap());
     }
     for outcome in join_all(servers.iter().map(Auth::rotate_keys)).await {
         outcome.unwrap();
     }
-    assert_eq!(states(&home).await, ["retired", "active", "next"]);
+    assert_eq!(states(&env).await, ["retired", "active", "next"]);
     servers[0].rotate_keys().await.unwrap();
-    assert_eq!(states(&home).await, ["retired", "retired", "active", "next"]);
+    assert_eq!(states(&env).await, ["retired", "retired", "active", "next"]);
 }
 
 #[tokio::test]
 async fn a_token_is_known_everywhere_at_once_though_somebody_makes_up_keys_and_keys_rotate_twice() {
-    let home = Installation::new().await;
-    let other = home.another(home.master.clone()).await.unwrap();
-    let stranger = register(&Installation::new().await.auth).await;
+    let env = TestEnv::new().await;
+    let other = env.another(env.master.clone()).await.unwrap();
+    let stranger = register(&TestEnv::new().await.auth).await;
     for _ in 0..3 {
         // It is made to read the ring just before there are keys that it has never seen.
-        let outcome = home.auth.verify(stranger.access.expose()).await;
+        let outcome = env.auth.verify(stranger.access.expose()).await;
         assert!(matches!(outcome, Err(Error::TokenInvalid(_))), "{outcome:?}");
         other.rotate_keys().await.unwrap();
         other.rotate_keys().await.unwrap();
         let tokens = register(&other).await;
-        home.auth.verify(tokens.access.expose()).await.unwrap();
+        env.auth.verify(tokens.access.expose()).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn a_server_that_was_kept_from_its_keys_signs_with_none_that_others_have_forgotten() {
-    let home = Installation::new().await;
-    let stalled = home.another(home.master.clone()).await.unwrap();
-    home.auth.rotate_keys().await.unwrap();
-    home.clock.advance(TimeDelta::hours(1));
-    home.auth.rotate_due_keys().await.unwrap();
-    assert_eq!(states(&home).await, ["gone", "active", "next"]);
+    let env = TestEnv::new().await;
+    let stalled = env.another(env.master.clone()).await.unwrap();
+    env.auth.rotate_keys().await.unwrap();
+    env.clock.advance(TimeDelta::hours(1));
+    env.auth.rotate_due_keys().await.unwrap();
+    assert_eq!(states(&env).await, ["destroyed", "active", "next"]);
     let tokens = register(&stalled).await;
-    home.auth.verify(tokens.access.expose()).await.unwrap();
+    env.auth.verify(tokens.access.expose()).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_server_that_was_kept_from_its_keys_refuses_what_others_have_forgotten() {
-    let home = Installation::new().await;
-    let stalled = home.another(home.master.clone()).await.unwrap();
-    let long = with_life(&home, TimeDelta::hours(24)).await;
+    let env = TestEnv::new().await;
+    let stalled = env.another(env.master.clone()).await.unwrap();
+    let long = with_life(&env, TimeDelta::hours(24)).await;
     let tokens = register(&long).await;
     stalled.verify(tokens.access.expose()).await.unwrap();
-    home.auth.rotate_keys().await.unwrap();
-    home.clock.advance(TimeDelta::hours(1));
-    home.auth.rotate_due_keys().await.unwrap();
-    assert_eq!(states(&home).await, ["gone", "active", "next"]);
+    env.auth.rotate_keys().await.unwrap();
+    env.clock.advance(TimeDelta::hours(1));
+    env.auth.rotate_due_keys().await.unwrap();
+    assert_eq!(states(&env).await, ["destroyed", "active", "next"]);
     let outcome = stalled.verify(tokens.access.expose()).await;
     assert!(matches!(outcome, Err(Error::TokenInvalid(_))), "{outcome:?}");
 }
 
 #[tokio::test]
 async fn a_rotation_by_command_forgets_nothing_whatever_tokens_live_like_where_it_is_given() {
-    let home = Installation::new().await;
-    let server = with_life(&home, TimeDelta::hours(24)).await;
+    let env = TestEnv::new().await;
+    let server = with_life(&env, TimeDelta::hours(24)).await;
     let tokens = register(&server).await;
     server.rotate_keys().await.unwrap();
-    home.clock.advance(TimeDelta::hours(2));
+    env.clock.advance(TimeDelta::hours(2));
     // As an operator does it beside a server that is stopped, with settings that are not its own.
-    home.another(home.master.clone()).await.unwrap().rotate_keys().await.unwrap();
-    assert_eq!(states(&home).await, ["retired", "retired", "active", "next"]);
-    let restarted = with_life(&home, TimeDelta::hours(24)).await;
+    env.another(env.master.clone()).await.unwrap().rotate_keys().await.unwrap();
+    assert_eq!(states(&env).await, ["retired", "retired", "active", "next"]);
+    let restarted = with_life(&env, TimeDelta::hours(24)).await;
     restarted.rotate_due_keys().await.unwrap();
     restarted.verify(tokens.access.expose()).await.unwrap();
 }
 
 /// A server over the same store whose access tokens hold for `ttl`.
-async fn with_life(home: &Installation, ttl: TimeDelta) -> Auth {
+async fn with_life(env: &TestEnv, ttl: TimeDelta) -> Auth {
     let settings = Settings::default()
         .access(AccessSettings::default().ttl(ttl))
         .hash(HashParams::weak_for_tests());
-    let clock = Clock::from(&home.clock);
-    Auth::open(home.store.clone(), home.master.clone(), clock, settings).await.unwrap()
+    let clock = Clock::from(&env.clock);
+    Auth::open(env.store.clone(), env.master.clone(), clock, settings).await.unwrap()
 }
 
 #[tokio::test]
 async fn another_service_verifies_by_the_published_keys_alone() {
-    let home = Installation::new().await;
+    let env = TestEnv::new().await;
     let settings = AccessSettings::default();
-    let mut verifier = JwksVerifier::new(&home.auth.jwks(), settings.clone()).unwrap();
-    let ada = home.register("ada@example.org").await.unwrap();
-    let claims = verifier.verify(ada.tokens.access.expose(), home.now()).unwrap();
+    let mut verifier = JwksVerifier::new(&env.auth.jwks(), settings.clone()).unwrap();
+    let ada = env.register("ada@example.org").await.unwrap();
+    let claims = verifier.verify(ada.tokens.access.expose(), env.now()).unwrap();
     assert_eq!((claims.sub, claims.tenant_id), (ada.user.id, ada.user.tenant_id));
-    let late = verifier.verify(ada.tokens.access.expose(), home.now() + TimeDelta::hours(1));
+    let late = verifier.verify(ada.tokens.access.expose(), env.now() + TimeDelta::hours(1));
     assert!(matches!(late, Err(Error::TokenExpired)));
-    let refresh = verifier.verify(ada.tokens.refresh.expose(), home.now());
+    let refresh = verifier.verify(ada.tokens.refresh.expose(), env.now());
     assert!(matches!(refresh, Err(Error::TokenInvalid(_))));
     let elsewhere = settings.clone().audience("billing".to_owned());
-    let elsewhere = JwksVerifier::new(&home.auth.jwks(), elsewhere).unwrap();
-    let other = elsewhere.verify(ada.tokens.access.expose(), home.now());
+    let elsewhere = JwksVerifier::new(&env.auth.jwks(), elsewhere).unwrap();
+    let other = elsewhere.verify(ada.tokens.access.expose(), env.now());
     assert!(matches!(other, Err(Error::TokenInvalid(TokenError::Audience))));
 
     // The key that signs next is in the document before it does; the one after it is not.
-    home.auth.rotate_keys().await.unwrap();
-    let bob = home.register("bob@example.org").await.unwrap();
-    verifier.verify(bob.tokens.access.expose(), home.now()).unwrap();
-    home.auth.rotate_keys().await.unwrap();
-    let eve = home.register("eve@example.org").await.unwrap();
-    let unknown = verifier.verify(eve.tokens.access.expose(), home.now());
+    env.auth.rotate_keys().await.unwrap();
+    let bob = env.register("bob@example.org").await.unwrap();
+    verifier.verify(bob.tokens.access.expose(), env.now()).unwrap();
+    env.auth.rotate_keys().await.unwrap();
+    let eve = env.register("eve@example.org").await.unwrap();
+    let unknown = verifier.verify(eve.tokens.access.expose(), env.now());
     assert!(matches!(unknown, Err(Error::TokenInvalid(TokenError::UnknownKey))));
-    verifier.replace_keys(&home.auth.jwks()).unwrap();
-    verifier.verify(eve.tokens.access.expose(), home.now()).unwrap();
+    verifier.replace_keys(&env.auth.jwks()).unwrap();
+    verifier.verify(eve.tokens.access.expose(), env.now()).unwrap();
 }
 
 #[tokio::test]
 async fn another_master_key_ends_nothing() {
-    let home = Installation::new().await;
-    let tokens = home.register("ada@example.org").await.unwrap().tokens;
-    let (clock, next) = (Clock::from(&home.clock), MasterKey::generate().unwrap());
+    let env = TestEnv::new().await;
+    let tokens = env.register("ada@example.org").await.unwrap().tokens;
+    let (clock, next) = (Clock::from(&env.clock), MasterKey::generate().unwrap());
     let stranger = MasterKey::generate().unwrap();
-    let wrong = replace_master_key(&home.store, &clock, &stranger, &next).await;
+    let wrong = replace_master_key(&env.store, &clock, &stranger, &next).await;
     assert!(matches!(wrong, Err(Error::Key(KeyError::WrongMasterKey))));
     for _again in 0..2 {
-        replace_master_key(&home.store, &clock, &home.master, &next).await.unwrap();
+        replace_master_key(&env.store, &clock, &env.master, &next).await.unwrap();
     }
-    let before = home.another(home.master.clone()).await;
+    let before = env.another(env.master.clone()).await;
     assert!(matches!(before, Err(Error::Key(KeyError::WrongMasterKey))));
-    let restarted = home.another(next).await.unwrap();
+    let restarted = env.another(next).await.unwrap();
     restarted.verify(tokens.access.expose()).await.unwrap();
     restarted.refresh(tokens.refresh.expose(), None, &ClientInfo::default()).await.unwrap();
-    home.refresh(&tokens).await.unwrap();
-    assert_eq!(restarted.jwks(), home.auth.jwks());
+    env.refresh(&tokens).await.unwrap();
+    assert_eq!(restarted.jwks(), env.auth.jwks());
 }
 
 #[tokio::test]
@@ -309,7 +309,7 @@ async fn a_master_key_that_is_replaced_before_the_first_start_is_no_root_key() {
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("master.key");
-    let outcome = master_key_at(&path, &store).await;
+    let outcome = load_master_key(&path, &store).await;
     assert!(matches!(outcome, Err(Error::Key(KeyError::MasterKeyMissing { .. }))), "{outcome:?}");
     assert!(!path.exists(), "another would open nothing");
 }
@@ -323,12 +323,12 @@ async fn a_replacement_of_the_master_key_that_is_broken_off_anywhere_is_ended_by
     let store = store.open(Database::scratch().unwrap()).await.unwrap();
     let clock = Clock::system();
     let opens = async || {
-        let master = master_key_at(&path, &store).await.unwrap();
+        let master = load_master_key(&path, &store).await.unwrap();
         let auth = Auth::open(store.clone(), master.clone(), clock.clone(), Settings::default());
         auth.await.map(|_| master)
     };
     let first = opens().await.unwrap();
-    replace_master_key_at(&path, &store, &clock).await.unwrap();
+    replace_master_key_file(&path, &store, &clock).await.unwrap();
     let second = opens().await.unwrap();
     assert!(first != second && !successor.exists());
 
@@ -343,22 +343,22 @@ async fn a_replacement_of_the_master_key_that_is_broken_off_anywhere_is_ended_by
 
 #[tokio::test]
 async fn an_installation_from_before_there_was_a_root_key_goes_on_and_takes_another_master_key() {
-    let home = Installation::new().await;
+    let env = TestEnv::new().await;
     // As it was: the keys were sealed with what is derived from the master key itself.
-    let root = home.store.begin().get::<WrappedRootKey>(Global, ()).await.unwrap().unwrap();
-    let as_it_was = MasterKey::parse(&hex(root.open(&home.master).unwrap().expose())).unwrap();
+    let root = env.store.begin().get::<WrappedRootKey>(Global, ()).await.unwrap().unwrap();
+    let as_it_was = MasterKey::parse(&hex(root.open(&env.master).unwrap().expose())).unwrap();
     let forget =
         |tx: Transaction| async move { tx.delete::<WrappedRootKey>(Global, ()).await.map(|_| ()) };
-    home.store.run(forget).await.unwrap();
-    let wrong = home.another(home.master.clone()).await;
+    env.store.run(forget).await.unwrap();
+    let wrong = env.another(env.master.clone()).await;
     assert!(matches!(wrong, Err(Error::Key(KeyError::WrongMasterKey))));
 
-    let tokens = home.register("ada@example.org").await.unwrap().tokens;
-    let upgraded = home.another(as_it_was.clone()).await.unwrap();
+    let tokens = env.register("ada@example.org").await.unwrap().tokens;
+    let upgraded = env.another(as_it_was.clone()).await.unwrap();
     upgraded.refresh(tokens.refresh.expose(), None, &ClientInfo::default()).await.unwrap();
-    let clock = Clock::from(&home.clock);
-    replace_master_key(&home.store, &clock, &as_it_was, &home.master).await.unwrap();
-    let restarted = home.another(home.master.clone()).await.unwrap();
+    let clock = Clock::from(&env.clock);
+    replace_master_key(&env.store, &clock, &as_it_was, &env.master).await.unwrap();
+    let restarted = env.another(env.master.clone()).await.unwrap();
     restarted.verify(tokens.access.expose()).await.unwrap();
 }
 
@@ -368,8 +368,8 @@ fn hex(bytes: &[u8]) -> String {
 
 #[tokio::test]
 async fn keys_lie_where_the_keyspace_has_them() {
-    let home = Installation::new().await;
-    let tx = home.store.begin();
+    let env = TestEnv::new().await;
+    let tx = env.store.begin();
     let keys = tx.list::<SealedKey>(Global).all(10).await.unwrap();
     let ring = RangeQuery::new(b"\x02signing_keys", b"\x02signing_keys\x01");
     let rows = tx.engine().get_range(&ring).await.unwrap().rows;

@@ -3,11 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
 mod admin;
-mod devices;
+mod env;
 mod epochs;
 mod families;
 mod formats;
-mod installation;
 mod interleavings;
 mod keys;
 mod logout;
@@ -16,6 +15,7 @@ mod rate_limit;
 mod registration;
 mod rotations;
 mod second_factor;
+mod sessions;
 mod signing_in;
 mod tenants;
 mod tokens;

@@ -2,40 +2,41 @@
 
 use chrono::TimeDelta;
 use coditect_auth::{
-    ClientInfo, Error, NewInvitation, NewToken, Purge, Scopes,
+    ClientInfo, Error, NewInvitation, NewPersonalToken, Purge, Scopes,
     model::{CLOCK_SETTLE_TIME, Invitation, PasswordReset, PersonalToken},
 };
 use coditect_store::model::{AuthSession, Role};
 
-use crate::installation::{Installation, PASSWORD, sign_in};
+use crate::env::{PASSWORD, TestEnv, sign_in};
 
 const EMAIL: &str = "ada@example.org";
 const STEP: TimeDelta = TimeDelta::minutes(90);
 const YEARS: TimeDelta = TimeDelta::days(10 * 365);
 
-async fn is_done(home: &Installation) -> bool {
-    matches!(home.auth.purge(STEP).await.unwrap(), Purge::Done(..))
+async fn is_done(env: &TestEnv) -> bool {
+    matches!(env.auth.purge(STEP).await.unwrap(), Purge::Done(..))
 }
 
 #[tokio::test]
 async fn start_with_a_clock_years_ahead_costs_nobody_anything_once_it_is_corrected() {
-    let home = Installation::new().await;
-    let ada = home.register(EMAIL).await.unwrap();
-    let asking = &home.caller(ada.tokens.access.expose()).await.unwrap();
-    let (auth, from) = (&home.auth, &ClientInfo::default());
-    let token = &NewToken::new("ci", Scopes::new(&["read"]).unwrap(), TimeDelta::days(9)).unwrap();
+    let env = TestEnv::new().await;
+    let ada = env.register(EMAIL).await.unwrap();
+    let asking = &env.caller(ada.tokens.access.expose()).await.unwrap();
+    let (auth, from) = (&env.auth, &ClientInfo::default());
+    let token =
+        &NewPersonalToken::new("ci", Scopes::new(&["read"]).unwrap(), TimeDelta::days(9)).unwrap();
     let invitation = &NewInvitation::new("bob@example.org", Role::Member).unwrap();
     let make = |tx: coditect_store::Transaction| async move {
-        auth.create_token(&tx, asking, token, from).await?;
+        auth.create_personal_token(&tx, asking, token, from).await?;
         auth.invite(&tx, asking, invitation, from).await
     };
-    home.store.run(make).await.unwrap();
+    env.store.run(make).await.unwrap();
     let reset = auth.reset_token(EMAIL).await.unwrap();
-    assert!(is_done(&home).await);
+    assert!(is_done(&env).await);
 
     // A server starts with a clock that is years ahead: clients fail, and its sweeps run for hours.
-    home.clock.advance(YEARS);
-    let ahead = home.another(home.master.clone()).await.unwrap();
+    env.clock.advance(YEARS);
+    let ahead = env.another(env.master.clone()).await.unwrap();
     ahead.rotate_due_keys().await.unwrap();
     for hour in 0..20 {
         let purge = ahead.purge(STEP).await.unwrap();
@@ -44,17 +45,17 @@ async fn start_with_a_clock_years_ahead_costs_nobody_anything_once_it_is_correct
             let wrong = ahead.login(sign_in(EMAIL, "wrong password"), from).await;
             assert!(matches!(wrong, Err(Error::InvalidCredentials | Error::Throttled { .. })));
         }
-        home.clock.advance(TimeDelta::hours(1));
+        env.clock.advance(TimeDelta::hours(1));
     }
-    home.clock.advance(-YEARS - TimeDelta::hours(20));
+    env.clock.advance(-YEARS - TimeDelta::hours(20));
 
-    let corrected = home.another(home.master.clone()).await.unwrap();
+    let corrected = env.another(env.master.clone()).await.unwrap();
     corrected.rotate_due_keys().await.unwrap();
     assert!(matches!(corrected.purge(STEP).await.unwrap(), Purge::Done(..)));
-    let tx = home.store.begin();
+    let tx = env.store.begin();
     let tenant = ada.user.tenant_id;
     let session = tx.get::<AuthSession>(tenant, ada.tokens.session_id).await.unwrap().unwrap();
-    assert!(session.holds_at(home.now()));
+    assert!(session.holds_at(env.now()));
     assert_eq!(tx.list::<PersonalToken>(tenant).all(9).await.unwrap().len(), 1);
     assert_eq!(tx.list::<Invitation>(tenant).all(9).await.unwrap().len(), 1);
     assert_eq!(tx.list::<PasswordReset>(tenant).all(9).await.unwrap().len(), 1);
@@ -67,31 +68,31 @@ async fn start_with_a_clock_years_ahead_costs_nobody_anything_once_it_is_correct
 
 #[tokio::test]
 async fn clock_that_stays_ahead_is_trusted_after_a_day() {
-    let home = Installation::new().await;
-    let ada = home.register(EMAIL).await.unwrap();
-    assert!(is_done(&home).await);
+    let env = TestEnv::new().await;
+    let ada = env.register(EMAIL).await.unwrap();
+    assert!(is_done(&env).await);
     // The server was stopped for long.
-    home.clock.advance(TimeDelta::days(90));
+    env.clock.advance(TimeDelta::days(90));
     let mut waited = TimeDelta::zero();
-    while !is_done(&home).await {
-        home.clock.advance(TimeDelta::hours(1));
+    while !is_done(&env).await {
+        env.clock.advance(TimeDelta::hours(1));
         waited += TimeDelta::hours(1);
     }
     assert_eq!(waited, CLOCK_SETTLE_TIME);
-    let (tenant, tx) = (ada.user.tenant_id, home.store.begin());
+    let (tenant, tx) = (ada.user.tenant_id, env.store.begin());
     let session = tx.get::<AuthSession>(tenant, ada.tokens.session_id).await.unwrap();
     assert_eq!(session, None, "it has expired, and is removed");
 }
 
 #[tokio::test]
 async fn server_that_is_stopped_every_night_purges() {
-    let home = Installation::new().await;
-    assert!(is_done(&home).await);
+    let env = TestEnv::new().await;
+    assert!(is_done(&env).await);
     for _day in 0..3 {
-        home.clock.advance(TimeDelta::hours(14));
+        env.clock.advance(TimeDelta::hours(14));
         for _hour in 0..10 {
-            assert!(is_done(&home).await);
-            home.clock.advance(TimeDelta::hours(1));
+            assert!(is_done(&env).await);
+            env.clock.advance(TimeDelta::hours(1));
         }
     }
 }

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use coditect_auth::{ClientInfo, Error};
 use futures_util::future::join_all;
 
-use crate::installation::{Installation, PASSWORD, sign_in};
+use crate::env::{PASSWORD, TestEnv, sign_in};
 
 const EMAIL: &str = "ada@example.org";
 
@@ -24,8 +24,8 @@ fn somewhere(number: u32) -> ClientInfo {
     from(&format!("198.51.{}.{}", number / 200, number % 200))
 }
 
-async fn attempt(home: &Installation, password: &str, device: &ClientInfo) -> Result<(), Error> {
-    home.auth.login(sign_in(EMAIL, password), device).await.map(|_| ())
+async fn attempt(env: &TestEnv, password: &str, device: &ClientInfo) -> Result<(), Error> {
+    env.auth.login(sign_in(EMAIL, password), device).await.map(|_| ())
 }
 
 fn wait(outcome: Result<(), Error>) -> Option<Duration> {
@@ -39,94 +39,94 @@ fn wait(outcome: Result<(), Error>) -> Option<Duration> {
 #[tokio::test]
 async fn an_account_waits_after_five_failures_from_anywhere_whether_it_is_there_or_not() {
     for registered in [true, false] {
-        let home = Installation::new().await;
+        let env = TestEnv::new().await;
         if registered {
-            home.register(EMAIL).await.unwrap();
+            env.register(EMAIL).await.unwrap();
         }
         for number in 0..5 {
-            assert_eq!(wait(attempt(&home, "wrong", &somewhere(number)).await), None);
+            assert_eq!(wait(attempt(&env, "wrong", &somewhere(number)).await), None);
         }
-        let refused = wait(attempt(&home, "wrong", &somewhere(6)).await);
+        let refused = wait(attempt(&env, "wrong", &somewhere(6)).await);
         assert_eq!(refused, Some(Duration::from_secs(1)), "{registered}");
-        home.clock.advance(TimeDelta::seconds(1));
-        assert_eq!(wait(attempt(&home, "wrong", &somewhere(7)).await), None);
-        let refused = wait(attempt(&home, "wrong", &somewhere(8)).await);
+        env.clock.advance(TimeDelta::seconds(1));
+        assert_eq!(wait(attempt(&env, "wrong", &somewhere(7)).await), None);
+        let refused = wait(attempt(&env, "wrong", &somewhere(8)).await);
         assert_eq!(refused, Some(Duration::from_secs(2)), "{registered}");
     }
 }
 
 #[tokio::test]
 async fn the_right_password_waits_too_and_then_wipes_the_failures() {
-    let home = Installation::new().await;
-    home.register(EMAIL).await.unwrap();
+    let env = TestEnv::new().await;
+    env.register(EMAIL).await.unwrap();
     for number in 0..5 {
-        attempt(&home, "wrong", &somewhere(number)).await.unwrap_err();
+        attempt(&env, "wrong", &somewhere(number)).await.unwrap_err();
     }
-    assert!(wait(attempt(&home, PASSWORD, &somewhere(9)).await).is_some());
-    home.clock.advance(TimeDelta::seconds(1));
-    attempt(&home, PASSWORD, &somewhere(9)).await.unwrap();
+    assert!(wait(attempt(&env, PASSWORD, &somewhere(9)).await).is_some());
+    env.clock.advance(TimeDelta::seconds(1));
+    attempt(&env, PASSWORD, &somewhere(9)).await.unwrap();
     for number in 0..5 {
-        assert_eq!(wait(attempt(&home, "wrong", &somewhere(number)).await), None);
+        assert_eq!(wait(attempt(&env, "wrong", &somewhere(number)).await), None);
     }
 }
 
 #[tokio::test]
 async fn who_guesses_does_not_keep_the_owner_out_who_has_signed_in_from_there() {
-    let home = Installation::new().await;
-    home.register(EMAIL).await.unwrap();
+    let env = TestEnv::new().await;
+    env.register(EMAIL).await.unwrap();
     let desk = from("192.0.2.77");
-    attempt(&home, PASSWORD, &desk).await.unwrap();
+    attempt(&env, PASSWORD, &desk).await.unwrap();
     for number in 0..12 {
-        home.clock.advance(TimeDelta::seconds(61));
-        attempt(&home, "wrong", &somewhere(number)).await.unwrap_err();
+        env.clock.advance(TimeDelta::seconds(61));
+        attempt(&env, "wrong", &somewhere(number)).await.unwrap_err();
     }
-    assert!(wait(attempt(&home, PASSWORD, &somewhere(99)).await).is_some());
-    attempt(&home, PASSWORD, &desk).await.unwrap();
+    assert!(wait(attempt(&env, PASSWORD, &somewhere(99)).await).is_some());
+    attempt(&env, PASSWORD, &desk).await.unwrap();
     // What the owner did opens no door to who guesses.
-    assert!(wait(attempt(&home, "wrong", &somewhere(100)).await).is_some());
+    assert!(wait(attempt(&env, "wrong", &somewhere(100)).await).is_some());
     // From there one waits after failures, too.
     for _ in 0..5 {
-        attempt(&home, "wrong", &desk).await.unwrap_err();
+        attempt(&env, "wrong", &desk).await.unwrap_err();
     }
-    assert!(wait(attempt(&home, PASSWORD, &desk).await).is_some());
+    assert!(wait(attempt(&env, PASSWORD, &desk).await).is_some());
 }
 
 #[tokio::test]
 async fn what_is_refused_makes_nobody_wait_longer_so_that_nobody_is_locked_out_for_good() {
-    let home = Installation::new().await;
-    home.register(EMAIL).await.unwrap();
+    let env = TestEnv::new().await;
+    env.register(EMAIL).await.unwrap();
     for number in 0..20 {
-        home.clock.advance(TimeDelta::seconds(61));
-        attempt(&home, "wrong", &somewhere(number)).await.unwrap_err();
+        env.clock.advance(TimeDelta::seconds(61));
+        attempt(&env, "wrong", &somewhere(number)).await.unwrap_err();
     }
     for number in 0..100 {
-        assert!(wait(attempt(&home, "wrong", &somewhere(number)).await).is_some());
+        assert!(wait(attempt(&env, "wrong", &somewhere(number)).await).is_some());
     }
-    home.clock.advance(TimeDelta::seconds(60));
-    attempt(&home, PASSWORD, &somewhere(1)).await.unwrap();
+    env.clock.advance(TimeDelta::seconds(60));
+    attempt(&env, PASSWORD, &somewhere(1)).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_restart_forgets_no_failures_of_an_account() {
-    let home = Installation::new().await;
-    home.register(EMAIL).await.unwrap();
+    let env = TestEnv::new().await;
+    env.register(EMAIL).await.unwrap();
     for number in 0..5 {
-        attempt(&home, "wrong", &somewhere(number)).await.unwrap_err();
+        attempt(&env, "wrong", &somewhere(number)).await.unwrap_err();
     }
-    let restarted = home.another(home.master.clone()).await.unwrap();
+    let restarted = env.another(env.master.clone()).await.unwrap();
     let outcome = restarted.login(sign_in(EMAIL, PASSWORD), &somewhere(9)).await;
     assert!(matches!(outcome, Err(Error::Throttled { .. })), "{outcome:?}");
-    home.clock.advance(TimeDelta::hours(25));
-    assert!(home.auth.sweep().await.unwrap() > 0);
-    home.login(EMAIL, PASSWORD).await.unwrap();
+    env.clock.advance(TimeDelta::hours(25));
+    assert!(env.auth.purge_expired().await.unwrap() > 0);
+    env.login(EMAIL, PASSWORD).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn guesses_at_once_are_judged_one_after_the_other() {
-    let home = Installation::new().await;
-    home.register(EMAIL).await.unwrap();
+    let env = TestEnv::new().await;
+    env.register(EMAIL).await.unwrap();
     let devices: Vec<_> = (0..100).map(somewhere).collect();
-    let guesses = devices.iter().map(|device| attempt(&home, "wrong", device));
+    let guesses = devices.iter().map(|device| attempt(&env, "wrong", device));
     let outcomes = join_all(guesses).await;
     let looked_at =
         outcomes.iter().filter(|it| matches!(it, Err(Error::InvalidCredentials))).count();
@@ -138,63 +138,63 @@ async fn guesses_at_once_are_judged_one_after_the_other() {
 
 #[tokio::test]
 async fn an_address_waits_after_five_failures_at_any_accounts() {
-    let home = Installation::new().await;
-    home.register(EMAIL).await.unwrap();
+    let env = TestEnv::new().await;
+    env.register(EMAIL).await.unwrap();
     let here = from("192.0.2.1");
     for number in 0..5 {
         let email = format!("{number}@example.org");
-        let guess = home.auth.login(sign_in(&email, "wrong"), &here).await;
+        let guess = env.auth.login(sign_in(&email, "wrong"), &here).await;
         assert!(matches!(guess, Err(Error::InvalidCredentials)));
     }
-    assert!(wait(attempt(&home, PASSWORD, &here).await).is_some());
-    attempt(&home, PASSWORD, &from("192.0.2.2")).await.unwrap();
+    assert!(wait(attempt(&env, PASSWORD, &here).await).is_some());
+    attempt(&env, PASSWORD, &from("192.0.2.2")).await.unwrap();
 }
 
 #[tokio::test]
 async fn who_has_reset_their_password_does_not_wait_for_what_others_guessed() {
-    let home = Installation::new().await;
-    home.register(EMAIL).await.unwrap();
+    let env = TestEnv::new().await;
+    env.register(EMAIL).await.unwrap();
     for number in 0..8 {
-        let _refused = attempt(&home, "wrong", &somewhere(number)).await;
+        let _refused = attempt(&env, "wrong", &somewhere(number)).await;
     }
-    let token = home.auth.reset_token(EMAIL).await.unwrap();
+    let token = env.auth.reset_token(EMAIL).await.unwrap();
     let here = somewhere(50);
-    home.auth.reset_password(token.expose(), "another password", &here).await.unwrap();
-    attempt(&home, "another password", &here).await.unwrap();
+    env.auth.reset_password(token.expose(), "another password", &here).await.unwrap();
+    attempt(&env, "another password", &here).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_crowd_at_the_account_does_not_keep_the_owner_from_their_turn() {
-    let home = Installation::new().await;
-    home.register(EMAIL).await.unwrap();
+    let env = TestEnv::new().await;
+    env.register(EMAIL).await.unwrap();
     let desk = from("192.0.2.77");
-    attempt(&home, PASSWORD, &desk).await.unwrap();
+    attempt(&env, PASSWORD, &desk).await.unwrap();
     let crowd: Vec<_> = (0..200).map(somewhere).collect();
-    let guesses = join_all(crowd.iter().map(|device| attempt(&home, "wrong", device)));
-    let (_, owner) = tokio::join!(guesses, attempt(&home, PASSWORD, &desk));
+    let guesses = join_all(crowd.iter().map(|device| attempt(&env, "wrong", device)));
+    let (_, owner) = tokio::join!(guesses, attempt(&env, PASSWORD, &desk));
     owner.unwrap();
 }
 
 #[tokio::test]
 async fn unknown_clients_behind_a_proxy_share_its_limit() {
-    let home = Installation::new().await;
-    home.register(EMAIL).await.unwrap();
+    let env = TestEnv::new().await;
+    env.register(EMAIL).await.unwrap();
     for number in 0..5 {
         let email = format!("{number}@example.org");
-        let guess = home.auth.login(sign_in(&email, "wrong"), &behind("10.0.0.1")).await;
+        let guess = env.auth.login(sign_in(&email, "wrong"), &behind("10.0.0.1")).await;
         assert!(matches!(guess, Err(Error::InvalidCredentials)));
     }
-    assert!(wait(attempt(&home, PASSWORD, &behind("10.0.0.1")).await).is_some());
-    attempt(&home, PASSWORD, &behind("10.0.0.2")).await.unwrap();
+    assert!(wait(attempt(&env, PASSWORD, &behind("10.0.0.1")).await).is_some());
+    attempt(&env, PASSWORD, &behind("10.0.0.2")).await.unwrap();
 }
 
 #[tokio::test]
 async fn login_of_an_unknown_client_exempts_no_other_from_the_accounts_limit() {
-    let home = Installation::new().await;
-    home.register(EMAIL).await.unwrap();
-    attempt(&home, PASSWORD, &behind("10.0.0.1")).await.unwrap();
+    let env = TestEnv::new().await;
+    env.register(EMAIL).await.unwrap();
+    attempt(&env, PASSWORD, &behind("10.0.0.1")).await.unwrap();
     for number in 0..5 {
-        attempt(&home, "wrong", &somewhere(number)).await.unwrap_err();
+        attempt(&env, "wrong", &somewhere(number)).await.unwrap_err();
     }
-    assert!(wait(attempt(&home, PASSWORD, &behind("10.0.0.1")).await).is_some());
+    assert!(wait(attempt(&env, PASSWORD, &behind("10.0.0.1")).await).is_some());
 }

@@ -3,14 +3,14 @@
 use chrono::TimeDelta;
 use coditect_auth::{
     AddressProof, Auth, ClientInfo, Error, NewInvitation, Notice, Registration, RegistrationMode,
-    SignUp, SignedIn, VERIFICATION_LIFE, model::Invitation,
+    SignUp, SignedIn, VERIFICATION_LIFETIME, model::Invitation,
 };
 use coditect_store::{
     keyspace::Global,
     model::{Role, User},
 };
 
-use crate::installation::{Installation, PASSWORD};
+use crate::env::{PASSWORD, TestEnv};
 
 const ADA: &str = "ada@example.org";
 const BOB: &str = "bob@example.org";
@@ -31,53 +31,52 @@ fn signed_in(outcome: Result<SignUp, Error>) -> SignedIn {
 }
 
 /// An account of an operator, who may use the IDE.
-async fn operators(home: &Installation, auth: &Auth, email: &str) -> SignedIn {
+async fn operators(env: &TestEnv, auth: &Auth, email: &str) -> SignedIn {
     auth.create_user(of(email), true).await.unwrap();
-    home.login(email, PASSWORD).await.unwrap()
+    env.login(email, PASSWORD).await.unwrap()
 }
 
 /// An invitation of `email` by `by`, with its token.
-async fn invited(home: &Installation, by: &SignedIn, email: &str, ide: Option<bool>) -> String {
-    invite(home, by.tokens.access.expose(), email, ide).await.unwrap().1
+async fn invited(env: &TestEnv, by: &SignedIn, email: &str, ide: Option<bool>) -> String {
+    invite(env, by.tokens.access.expose(), email, ide).await.unwrap().1
 }
 
 /// An invitation of `email` as an admin by the user of an access token, with its token.
 async fn invite(
-    home: &Installation,
+    env: &TestEnv,
     access: &str,
     email: &str,
     ide: Option<bool>,
 ) -> Result<(Invitation, String), Error> {
-    let asking = &home.caller(access).await.unwrap();
+    let asking = &env.caller(access).await.unwrap();
     let new = &NewInvitation::new(email, Role::Admin).unwrap().with_ide(ide);
-    let (auth, device) = (&home.auth, &ClientInfo::default());
-    let invite = home.store.run(|tx| async move { auth.invite(&tx, asking, new, device).await });
+    let (auth, device) = (&env.auth, &ClientInfo::default());
+    let invite = env.store.run(|tx| async move { auth.invite(&tx, asking, new, device).await });
     Ok((invite.await?, new.text().expose().to_owned()))
 }
 
-async fn has_account(home: &Installation, email: &str) -> bool {
-    let tx = home.store.begin();
+async fn has_account(env: &TestEnv, email: &str) -> bool {
+    let tx = env.store.begin();
     tx.find(&User::BY_EMAIL, Global, email.to_owned()).await.unwrap().is_some()
 }
 
 #[tokio::test]
 async fn mode_decides_who_registers() {
-    let home = Installation::new().await;
-    let open = home.with(|settings| settings.mailer = None).await;
-    let invited_only =
-        home.with(|settings| settings.registration = RegistrationMode::Invited).await;
-    let closed = home.with(|settings| settings.registration = RegistrationMode::Closed).await;
+    let env = TestEnv::new().await;
+    let open = env.with(|settings| settings.mailer = None).await;
+    let invited_only = env.with(|settings| settings.registration = RegistrationMode::Invited).await;
+    let closed = env.with(|settings| settings.registration = RegistrationMode::Closed).await;
 
     signed_in(sign_up(&open, "open@example.org", AddressProof::None).await);
     let refused = sign_up(&invited_only, BOB, AddressProof::None).await;
     assert!(matches!(refused, Err(Error::InvitationRequired)));
-    let ada = operators(&home, &closed, ADA).await;
-    let token = invited(&home, &ada, BOB, None).await;
+    let ada = operators(&env, &closed, ADA).await;
+    let token = invited(&env, &ada, BOB, None).await;
     for proof in [AddressProof::None, AddressProof::Invitation(&token)] {
         let refused = sign_up(&closed, BOB, proof).await;
         assert!(matches!(refused, Err(Error::RegistrationClosed)));
     }
-    assert!(!has_account(&home, BOB).await);
+    assert!(!has_account(&env, BOB).await);
 
     for wrong in ["", "cin_", &token[..46]] {
         let refused = sign_up(&invited_only, BOB, AddressProof::Invitation(wrong)).await;
@@ -87,7 +86,7 @@ async fn mode_decides_who_registers() {
     assert!(matches!(other, Err(Error::InvitationInvalid)), "it is for another address");
     let bob = signed_in(sign_up(&invited_only, BOB, AddressProof::Invitation(&token)).await);
     assert_eq!(bob.tokens.tenant_id, ada.user.tenant_id);
-    let asking = home.caller(bob.tokens.access.expose()).await.unwrap();
+    let asking = env.caller(bob.tokens.access.expose()).await.unwrap();
     assert_eq!((asking.tenant_id, asking.role), (ada.user.tenant_id, Role::Admin));
     let again = sign_up(&invited_only, BOB, AddressProof::Invitation(&token)).await;
     assert!(matches!(again, Err(Error::InvitationInvalid)), "it is used up");
@@ -95,57 +94,57 @@ async fn mode_decides_who_registers() {
 
 #[tokio::test]
 async fn invitation_of_a_taken_address_is_refused_and_stays_open() {
-    let home = Installation::new().await;
-    let ada = operators(&home, &home.auth, ADA).await;
-    let bob = home.register(BOB).await.unwrap();
-    let token = invited(&home, &ada, BOB, None).await;
-    let refused = sign_up(&home.auth, BOB, AddressProof::Invitation(&token)).await;
+    let env = TestEnv::new().await;
+    let ada = operators(&env, &env.auth, ADA).await;
+    let bob = env.register(BOB).await.unwrap();
+    let token = invited(&env, &ada, BOB, None).await;
+    let refused = sign_up(&env.auth, BOB, AddressProof::Invitation(&token)).await;
     assert!(matches!(refused, Err(Error::EmailTaken)));
-    let asking = &home.caller(bob.tokens.access.expose()).await.unwrap();
-    let (auth, token, from) = (&home.auth, &token, &ClientInfo::default());
+    let asking = &env.caller(bob.tokens.access.expose()).await.unwrap();
+    let (auth, token, from) = (&env.auth, &token, &ClientInfo::default());
     let accept = |tx: coditect_store::Transaction| async move {
         auth.accept_invitation(&tx, asking, token, from).await
     };
-    home.store.run(accept).await.unwrap();
+    env.store.run(accept).await.unwrap();
 }
 
 #[tokio::test]
 async fn with_a_mailer_taken_and_free_addresses_are_not_told_apart() {
-    let home = Installation::new().await;
-    home.register(ADA).await.unwrap();
+    let env = TestEnv::new().await;
+    env.register(ADA).await.unwrap();
     for email in [ADA, BOB] {
-        let outcome = sign_up(&home.auth, email, AddressProof::None).await.unwrap();
+        let outcome = sign_up(&env.auth, email, AddressProof::None).await.unwrap();
         assert!(matches!(outcome, SignUp::VerificationSent));
-        home.auth.send_verification(email).await.unwrap();
+        env.auth.send_verification(email).await.unwrap();
     }
-    assert!(!has_account(&home, BOB).await);
-    assert_eq!(home.mailer.notices(ADA, 1).await, [Notice::AlreadyRegistered]);
-    assert_eq!(home.mailer.last_token(ADA), None);
-    let token = home.mailer.last_token(BOB).unwrap();
+    assert!(!has_account(&env, BOB).await);
+    assert_eq!(env.mailer.notices(ADA, 1).await, [Notice::AlreadyRegistered]);
+    assert_eq!(env.mailer.last_token(ADA), None);
+    let token = env.mailer.last_token(BOB).unwrap();
 
-    let others = sign_up(&home.auth, "eve@example.org", AddressProof::Verification(&token)).await;
+    let others = sign_up(&env.auth, "eve@example.org", AddressProof::Verification(&token)).await;
     assert!(matches!(others, Err(Error::VerificationInvalid)));
     for at in 4..token.len() {
         let mut forged = token.clone().into_bytes();
         forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
         let forged = String::from_utf8(forged).unwrap();
-        let outcome = sign_up(&home.auth, BOB, AddressProof::Verification(&forged)).await;
+        let outcome = sign_up(&env.auth, BOB, AddressProof::Verification(&forged)).await;
         assert!(matches!(outcome, Err(Error::VerificationInvalid)), "{at}");
     }
-    home.clock.advance(VERIFICATION_LIFE);
-    let late = sign_up(&home.auth, BOB, AddressProof::Verification(&token)).await;
+    env.clock.advance(VERIFICATION_LIFETIME);
+    let late = sign_up(&env.auth, BOB, AddressProof::Verification(&token)).await;
     assert!(matches!(late, Err(Error::VerificationInvalid)));
-    home.clock.advance(-TimeDelta::seconds(1));
-    signed_in(sign_up(&home.auth, BOB, AddressProof::Verification(&token)).await);
-    let again = sign_up(&home.auth, BOB, AddressProof::Verification(&token)).await;
+    env.clock.advance(-TimeDelta::seconds(1));
+    signed_in(sign_up(&env.auth, BOB, AddressProof::Verification(&token)).await);
+    let again = sign_up(&env.auth, BOB, AddressProof::Verification(&token)).await;
     assert!(matches!(again, Err(Error::EmailTaken)), "only its owner has the token");
 }
 
 #[tokio::test]
 async fn registrations_from_an_address_are_throttled_whatever_comes_of_them() {
-    let home = Installation::new().await;
-    let auth = home.with(|settings| settings.mailer = None).await;
-    home.register(ADA).await.unwrap();
+    let env = TestEnv::new().await;
+    let auth = env.with(|settings| settings.mailer = None).await;
+    env.register(ADA).await.unwrap();
     let here = ClientInfo { ip: Some("192.0.2.1".parse().unwrap()), ..ClientInfo::default() };
     for _ in 0..50 {
         let taken = auth.sign_up(of(ADA), AddressProof::None, &here).await;
@@ -158,7 +157,7 @@ async fn registrations_from_an_address_are_throttled_whatever_comes_of_them() {
     let there = ClientInfo { ip: Some("192.0.2.2".parse().unwrap()), ..ClientInfo::default() };
     signed_in(auth.sign_up(of(BOB), AddressProof::None, &there).await);
     // Two a minute are forgotten.
-    home.clock.advance(TimeDelta::minutes(1));
+    env.clock.advance(TimeDelta::minutes(1));
     for email in ["carol@example.org", "dave@example.org"] {
         signed_in(auth.sign_up(of(email), AddressProof::None, &here).await);
     }
@@ -168,9 +167,9 @@ async fn registrations_from_an_address_are_throttled_whatever_comes_of_them() {
 
 #[tokio::test]
 async fn registrations_without_a_known_address_are_throttled_by_the_nearest_hop() {
-    let home = Installation::new().await;
-    let auth = home.with(|settings| settings.mailer = None).await;
-    home.register(ADA).await.unwrap();
+    let env = TestEnv::new().await;
+    let auth = env.with(|settings| settings.mailer = None).await;
+    env.register(ADA).await.unwrap();
     let hop =
         |hop: &str| ClientInfo { nearest_hop: Some(hop.parse().unwrap()), ..ClientInfo::default() };
     for _ in 0..50 {
@@ -179,73 +178,73 @@ async fn registrations_without_a_known_address_are_throttled_by_the_nearest_hop(
     }
     let refused = auth.sign_up(of(BOB), AddressProof::None, &hop("192.0.2.1")).await;
     assert!(matches!(refused, Err(Error::Throttled { .. })));
-    assert!(!has_account(&home, BOB).await);
+    assert!(!has_account(&env, BOB).await);
     signed_in(auth.sign_up(of(BOB), AddressProof::None, &hop("192.0.2.2")).await);
 }
 
 #[tokio::test]
 async fn right_to_use_the_ide_is_explicit() {
-    let home = Installation::new().await;
-    let auth = &home.auth;
-    let may = async |email: &str| auth.has_ide(email).await.unwrap();
-    let stranger = home.register("stranger@example.org").await.unwrap();
+    let env = TestEnv::new().await;
+    let auth = &env.auth;
+    let may = async |email: &str| auth.has_ide_access(email).await.unwrap();
+    let stranger = env.register("stranger@example.org").await.unwrap();
     assert!(!may("stranger@example.org").await, "an account alone does not have it");
-    let ada = operators(&home, auth, ADA).await;
+    let ada = operators(&env, auth, ADA).await;
     assert!(may(ADA).await);
 
     // One who does not have it gives nothing.
-    let asking = &home.caller(stranger.tokens.access.expose()).await.unwrap();
+    let asking = &env.caller(stranger.tokens.access.expose()).await.unwrap();
     let new = &NewInvitation::new(BOB, Role::Member).unwrap().with_ide(Some(true));
     let from = &ClientInfo::default();
-    let given = home.store.run(|tx| async move { auth.invite(&tx, asking, new, from).await });
+    let given = env.store.run(|tx| async move { auth.invite(&tx, asking, new, from).await });
     assert!(matches!(given.await, Err(Error::Forbidden(_))));
-    let token = invited(&home, &stranger, "guest@example.org", None).await;
+    let token = invited(&env, &stranger, "guest@example.org", None).await;
     signed_in(sign_up(auth, "guest@example.org", AddressProof::Invitation(&token)).await);
     assert!(!may("guest@example.org").await);
 
-    let token = invited(&home, &ada, "viewer@example.org", Some(false)).await;
+    let token = invited(&env, &ada, "viewer@example.org", Some(false)).await;
     signed_in(sign_up(auth, "viewer@example.org", AddressProof::Invitation(&token)).await);
     assert!(!may("viewer@example.org").await);
 
-    let token = invited(&home, &ada, BOB, None).await;
-    let late = invited(&home, &ada, "late@example.org", None).await;
+    let token = invited(&env, &ada, BOB, None).await;
+    let late = invited(&env, &ada, "late@example.org", None).await;
     let bob = signed_in(sign_up(auth, BOB, AddressProof::Invitation(&token)).await);
     assert!(may(BOB).await);
-    let asking = &home.caller(ada.tokens.access.expose()).await.unwrap();
+    let asking = &env.caller(ada.tokens.access.expose()).await.unwrap();
     let member = bob.user.id;
     let remove = |tx: coditect_store::Transaction| async move {
         auth.remove_member(&tx, asking, member, from).await
     };
-    home.store.run(remove).await.unwrap();
+    env.store.run(remove).await.unwrap();
     assert!(!may(BOB).await, "it ends with the membership");
 
-    auth.set_ide(ADA, false).await.unwrap();
+    auth.set_ide_access(ADA, false).await.unwrap();
     assert!(!may(ADA).await);
     signed_in(sign_up(auth, "late@example.org", AddressProof::Invitation(&late)).await);
     assert!(!may("late@example.org").await, "the inviter has lost it meanwhile");
-    auth.set_ide("late@example.org", true).await.unwrap();
+    auth.set_ide_access("late@example.org", true).await.unwrap();
     assert!(may("late@example.org").await);
 }
 
 #[tokio::test]
 async fn invited_right_to_use_the_ide_is_not_passed_on() {
-    let home = Installation::new().await;
-    let auth = &home.auth;
-    let may = async |email: &str| auth.has_ide(email).await.unwrap();
-    let ada = operators(&home, auth, ADA).await;
-    let token = invited(&home, &ada, BOB, None).await;
+    let env = TestEnv::new().await;
+    let auth = &env.auth;
+    let may = async |email: &str| auth.has_ide_access(email).await.unwrap();
+    let ada = operators(&env, auth, ADA).await;
+    let token = invited(&env, &ada, BOB, None).await;
     let bob = signed_in(sign_up(auth, BOB, AddressProof::Invitation(&token)).await);
     assert!(may(BOB).await);
 
     // Neither into his own tenant nor, as an admin, into hers.
-    let own = home.login(BOB, PASSWORD).await.unwrap();
+    let own = env.login(BOB, PASSWORD).await.unwrap();
     assert_eq!(own.tokens.tenant_id, bob.user.tenant_id);
     for (at, access) in [&own.tokens, &bob.tokens].into_iter().enumerate() {
         let eve = format!("eve{at}@example.org");
         let access = access.access.expose();
-        let refused = invite(&home, access, &eve, Some(true)).await;
+        let refused = invite(&env, access, &eve, Some(true)).await;
         assert!(matches!(refused, Err(Error::Forbidden(_))), "{refused:?}");
-        let (invitation, token) = invite(&home, access, &eve, None).await.unwrap();
+        let (invitation, token) = invite(&env, access, &eve, None).await.unwrap();
         assert!(!invitation.ide);
         signed_in(sign_up(auth, &eve, AddressProof::Invitation(&token)).await);
         assert!(!may(&eve).await);
@@ -254,23 +253,23 @@ async fn invited_right_to_use_the_ide_is_not_passed_on() {
 
 #[tokio::test]
 async fn invited_right_to_use_the_ide_ends_with_that_of_its_inviter() {
-    let home = Installation::new().await;
-    let auth = &home.auth;
-    let may = async |email: &str| auth.has_ide(email).await.unwrap();
-    let ada = operators(&home, auth, ADA).await;
-    let token = invited(&home, &ada, BOB, None).await;
+    let env = TestEnv::new().await;
+    let auth = &env.auth;
+    let may = async |email: &str| auth.has_ide_access(email).await.unwrap();
+    let ada = operators(&env, auth, ADA).await;
+    let token = invited(&env, &ada, BOB, None).await;
     let bob = signed_in(sign_up(auth, BOB, AddressProof::Invitation(&token)).await);
     assert!(may(BOB).await);
 
-    auth.set_ide(ADA, false).await.unwrap();
+    auth.set_ide_access(ADA, false).await.unwrap();
     assert!(!may(BOB).await, "it was lent by one who has it no more");
     // Nor does a member give it back to the one who has lost it.
-    let own = home.login(BOB, PASSWORD).await.unwrap();
+    let own = env.login(BOB, PASSWORD).await.unwrap();
     for access in [&own.tokens, &bob.tokens] {
-        let refused = invite(&home, access.access.expose(), ADA, Some(true)).await;
+        let refused = invite(&env, access.access.expose(), ADA, Some(true)).await;
         assert!(matches!(refused, Err(Error::Forbidden(_))), "{refused:?}");
     }
-    auth.set_ide(BOB, true).await.unwrap();
+    auth.set_ide_access(BOB, true).await.unwrap();
     assert!(may(BOB).await);
     assert!(!may(ADA).await);
 }

@@ -8,7 +8,7 @@ use coditect_store::Clock;
 use futures_util::future::join_all;
 use proptest::prelude::*;
 
-use crate::installation::{Installation, PASSWORD, sign_in};
+use crate::env::{PASSWORD, TestEnv, sign_in};
 
 const EMAIL: &str = "ada@example.org";
 const SERVERS: usize = 3;
@@ -30,7 +30,7 @@ enum Event {
     Restart { server: usize },
     /// A server signs.
     Sign { server: usize },
-    /// So many seconds pass.
+    /// So many seconds credential.
     Wait { seconds: i64 },
 }
 
@@ -51,7 +51,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 }
 
 struct World {
-    home: Installation,
+    env: TestEnv,
     servers: Vec<Auth>,
     /// What was signed, with when it ends.
     signed: Vec<(String, i64)>,
@@ -60,14 +60,14 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let home = Installation::in_memory().await;
-        home.register(EMAIL).await.unwrap();
-        let made_up = Installation::in_memory().await.register(EMAIL).await.unwrap().tokens;
+        let env = TestEnv::in_memory().await;
+        env.register(EMAIL).await.unwrap();
+        let made_up = TestEnv::in_memory().await.register(EMAIL).await.unwrap().tokens;
         let mut servers = Vec::new();
         for _ in 0..SERVERS {
-            servers.push(started(&home).await);
+            servers.push(started(&env).await);
         }
-        Self { home, servers, signed: Vec::new(), made_up }
+        Self { env, servers, signed: Vec::new(), made_up }
     }
 
     async fn happens(&mut self, event: &Event) {
@@ -85,7 +85,7 @@ impl World {
                 let refused = matches!(outcome, Err(Error::TokenInvalid(TokenError::UnknownKey)));
                 assert!(refused, "{outcome:?}");
             }
-            Event::Restart { server } => self.servers[server] = started(&self.home).await,
+            Event::Restart { server } => self.servers[server] = started(&self.env).await,
             Event::Sign { server } => {
                 let (who, device) = (sign_in(EMAIL, PASSWORD), ClientInfo::default());
                 let tokens = self.servers[server].login(who, &device).await.unwrap().tokens;
@@ -93,13 +93,13 @@ impl World {
                 let claims = self.servers[server].verify(&token).await.unwrap();
                 self.signed.push((token, claims.exp));
             }
-            Event::Wait { seconds } => self.home.clock.advance(TimeDelta::seconds(seconds)),
+            Event::Wait { seconds } => self.env.clock.advance(TimeDelta::seconds(seconds)),
         }
     }
 
     /// That each token holds everywhere, until its end.
     async fn check(&mut self) {
-        let now = self.home.now().timestamp();
+        let now = self.env.now().timestamp();
         self.signed.retain(|(_, ends)| now < *ends);
         for (token, _) in &self.signed {
             for (at, server) in self.servers.iter().enumerate() {
@@ -107,18 +107,18 @@ impl World {
                 assert!(outcome.is_ok(), "server {at}: {outcome:?}");
             }
         }
-        let keys = self.home.auth.keys().await.unwrap();
+        let keys = self.env.auth.signing_keys().await.unwrap();
         let active = keys.iter().filter(|key| matches!(key.state, KeyState::Active { .. }));
         assert_eq!(active.count(), 1);
     }
 }
 
 /// A server that has a key sign for a day.
-async fn started(home: &Installation) -> Auth {
+async fn started(env: &TestEnv) -> Auth {
     let settings =
         Settings::default().hash(HashParams::weak_for_tests()).key_rotation(TimeDelta::days(1));
-    let clock = Clock::from(&home.clock);
-    Auth::open(home.store.clone(), home.master.clone(), clock, settings).await.unwrap()
+    let clock = Clock::from(&env.clock);
+    Auth::open(env.store.clone(), env.master.clone(), clock, settings).await.unwrap()
 }
 
 fn all_done(outcomes: Vec<Result<(), Error>>) {

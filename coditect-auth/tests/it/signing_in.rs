@@ -8,15 +8,15 @@ use coditect_store::{
 };
 use futures_util::future::join_all;
 
-use crate::installation::{Installation, PASSWORD, sign_in};
+use crate::env::{PASSWORD, TestEnv, sign_in};
 
 #[tokio::test]
 async fn a_registration_makes_a_user_a_tenant_and_a_session_that_the_token_names() {
-    let home = Installation::new().await;
-    let signed_in = home.register("Ada@Example.org").await.unwrap();
-    let claims = home.claims(&signed_in.tokens).await;
+    let env = TestEnv::new().await;
+    let signed_in = env.register("Ada@Example.org").await.unwrap();
+    let claims = env.claims(&signed_in.tokens).await;
 
-    let tx = home.store.begin();
+    let tx = env.store.begin();
     let user =
         tx.find(&User::BY_EMAIL, Global, "ada@example.org".to_owned()).await.unwrap().unwrap();
     assert_eq!((user.id, user.email.as_str()), (signed_in.user.id, "Ada@Example.org"));
@@ -32,25 +32,25 @@ async fn a_registration_makes_a_user_a_tenant_and_a_session_that_the_token_names
 
 #[tokio::test]
 async fn an_address_is_taken_however_it_is_written() {
-    let home = Installation::new().await;
-    home.register("ada@example.org").await.unwrap();
+    let env = TestEnv::new().await;
+    env.register("ada@example.org").await.unwrap();
     for again in ["ada@example.org", "ADA@EXAMPLE.ORG", " ada@Example.org "] {
-        assert!(matches!(home.register(again).await, Err(Error::EmailTaken)), "{again}");
+        assert!(matches!(env.register(again).await, Err(Error::EmailTaken)), "{again}");
     }
 }
 
 #[tokio::test]
 async fn of_a_hundred_registrations_at_once_one_succeeds_and_no_other_leaves_a_trace() {
-    let home = Installation::new().await;
-    let outcomes = join_all((0..100).map(|_| home.register("ada@example.org"))).await;
+    let env = TestEnv::new().await;
+    let outcomes = join_all((0..100).map(|_| env.register("ada@example.org"))).await;
     let (made, refused): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
     assert_eq!((made.len(), refused.len()), (1, 99));
     for refusal in refused {
         assert!(matches!(refusal, Err(Error::EmailTaken)), "{refusal:?}");
     }
     let all = coditect_store::engine::RangeQuery::new(b"", b"\xff");
-    let rows = home.store.begin().engine().get_range(&all).await.unwrap().rows;
-    let meta = home.store.root().key(&"meta".to_owned());
+    let rows = env.store.begin().engine().get_range(&all).await.unwrap().rows;
+    let meta = env.store.root().key(&"meta".to_owned());
     let written = rows.iter().filter(|row| !row.key.starts_with(&meta)).count();
     // The root key and two that sign; a tenant; a user and an index entry; a session and three; an
     // audit entry and two.
@@ -59,23 +59,23 @@ async fn of_a_hundred_registrations_at_once_one_succeeds_and_no_other_leaves_a_t
 
 #[tokio::test]
 async fn what_is_no_address_or_no_password_is_refused() {
-    let home = Installation::new().await;
-    assert!(matches!(home.register("nobody").await, Err(Error::InvalidEmail(_))));
+    let env = TestEnv::new().await;
+    assert!(matches!(env.register("nobody").await, Err(Error::InvalidEmail(_))));
     let weak = coditect_auth::Registration {
         email: "ada@example.org",
         password: "short",
         first_name: None,
         last_name: None,
     };
-    let refused = home.auth.register(weak, &coditect_auth::ClientInfo::default()).await;
+    let refused = env.auth.register(weak, &coditect_auth::ClientInfo::default()).await;
     assert!(matches!(refused, Err(Error::WeakPassword(_))));
 }
 
 #[tokio::test]
 async fn unknown_wrong_and_disabled_are_one_error() {
-    let home = Installation::new().await;
-    let user = home.register("ada@example.org").await.unwrap().user;
-    home.login("Ada@example.org", PASSWORD).await.unwrap();
+    let env = TestEnv::new().await;
+    let user = env.register("ada@example.org").await.unwrap().user;
+    env.login("Ada@example.org", PASSWORD).await.unwrap();
     let disabled = User { status: UserStatus::Disabled, ..user };
     for (email, password) in [
         ("ada@example.org", "another password"),
@@ -83,19 +83,19 @@ async fn unknown_wrong_and_disabled_are_one_error() {
         ("no address", PASSWORD),
         ("ada@example.org", ""),
     ] {
-        let outcome = home.login(email, password).await;
+        let outcome = env.login(email, password).await;
         assert!(matches!(outcome, Err(Error::InvalidCredentials)), "{email}: {outcome:?}");
     }
-    home.update_user(&disabled).await;
-    let outcome = home.login("ada@example.org", PASSWORD).await;
+    env.update_user(&disabled).await;
+    let outcome = env.login("ada@example.org", PASSWORD).await;
     assert!(matches!(outcome, Err(Error::InvalidCredentials)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sign_ins_at_once_that_make_the_hash_anew_all_succeed() {
-    let home = Installation::new().await;
-    home.register("ada@example.org").await.unwrap();
-    let dearer = home.with_dearer_hashes().await;
+    let env = TestEnv::new().await;
+    env.register("ada@example.org").await.unwrap();
+    let dearer = env.with_dearer_hashes().await;
     let device = coditect_auth::ClientInfo::default();
     let logins = (0..8).map(|_| dearer.login(sign_in("ada@example.org", PASSWORD), &device));
     for outcome in join_all(logins).await {
@@ -105,14 +105,14 @@ async fn sign_ins_at_once_that_make_the_hash_anew_all_succeed() {
 
 #[tokio::test]
 async fn a_request_is_from_whoever_the_stored_session_is_of() {
-    let home = Installation::new().await;
-    let ada = home.register("ada@example.org").await.unwrap();
-    let bob = home.register("bob@example.org").await.unwrap();
-    let caller = home.caller(ada.tokens.access.expose()).await.unwrap();
+    let env = TestEnv::new().await;
+    let ada = env.register("ada@example.org").await.unwrap();
+    let bob = env.register("bob@example.org").await.unwrap();
+    let caller = env.caller(ada.tokens.access.expose()).await.unwrap();
     assert_eq!(caller.user.id, ada.user.id);
 
     // Claims put together from two sessions are nobody's.
-    let (adas, bobs) = (home.claims(&ada.tokens).await, home.claims(&bob.tokens).await);
+    let (adas, bobs) = (env.claims(&ada.tokens).await, env.claims(&bob.tokens).await);
     let mixed = [
         coditect_auth::Claims { sub: bobs.sub, ..adas.clone() },
         coditect_auth::Claims { tenant_id: bobs.tenant_id, ..adas.clone() },
@@ -120,30 +120,30 @@ async fn a_request_is_from_whoever_the_stored_session_is_of() {
         coditect_auth::Claims { token_family: bobs.token_family, ..adas },
     ];
     for claims in &mixed {
-        let outcome = home.identity(&VerifiedCredential::Access(Box::new(claims.clone()))).await;
+        let outcome = env.identity(&VerifiedCredential::Access(Box::new(claims.clone()))).await;
         assert!(matches!(outcome, Err(Error::SessionRevoked)), "{claims:?}");
     }
 }
 
 #[tokio::test]
 async fn a_disabled_user_is_nobody_from_the_next_request_on() {
-    let home = Installation::new().await;
-    let ada = home.register("ada@example.org").await.unwrap();
-    home.update_user(&User { status: UserStatus::Disabled, ..ada.user.clone() }).await;
-    let outcome = home.caller(ada.tokens.access.expose()).await;
+    let env = TestEnv::new().await;
+    let ada = env.register("ada@example.org").await.unwrap();
+    env.update_user(&User { status: UserStatus::Disabled, ..ada.user.clone() }).await;
+    let outcome = env.caller(ada.tokens.access.expose()).await;
     assert!(matches!(outcome, Err(Error::SessionRevoked)));
-    assert!(matches!(home.refresh(&ada.tokens).await, Err(Error::SessionRevoked)));
+    assert!(matches!(env.refresh(&ada.tokens).await, Err(Error::SessionRevoked)));
 }
 
 #[tokio::test]
 async fn an_access_token_ends_with_its_time() {
-    let home = Installation::new().await;
-    let ada = home.register("ada@example.org").await.unwrap();
-    home.clock.advance(TimeDelta::minutes(15) - TimeDelta::seconds(1));
-    assert!(home.holds(&ada.tokens).await);
-    home.clock.advance(TimeDelta::minutes(1));
-    let outcome = home.caller(ada.tokens.access.expose()).await;
+    let env = TestEnv::new().await;
+    let ada = env.register("ada@example.org").await.unwrap();
+    env.clock.advance(TimeDelta::minutes(15) - TimeDelta::seconds(1));
+    assert!(env.holds(&ada.tokens).await);
+    env.clock.advance(TimeDelta::minutes(1));
+    let outcome = env.caller(ada.tokens.access.expose()).await;
     assert!(matches!(outcome, Err(Error::TokenExpired)));
-    let refreshed = home.refresh(&ada.tokens).await.unwrap();
-    assert!(home.holds(&refreshed).await);
+    let refreshed = env.refresh(&ada.tokens).await.unwrap();
+    assert!(env.holds(&refreshed).await);
 }

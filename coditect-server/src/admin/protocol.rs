@@ -8,7 +8,7 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use coditect_auth::{
-    Auth, Error as AuthError, MasterKey, Registration, replace_master_key, replace_master_key_at,
+    Auth, Error as AuthError, MasterKey, Registration, replace_master_key, replace_master_key_file,
 };
 use coditect_store::{
     Clock, Cursor, Store,
@@ -132,7 +132,7 @@ pub(crate) async fn perform(
             Reply::User { user: (&user).into(), reset_token, ide: None }
         }
         Task::SetIde { email, granted } => {
-            auth.set_ide(&email, granted).await?;
+            auth.set_ide_access(&email, granted).await?;
             Reply::Done
         }
         Task::Users { after } => {
@@ -142,7 +142,7 @@ pub(crate) async fn perform(
             Reply::Users { users: page.items.iter().map(UserRow::from).collect(), next }
         }
         Task::User { email } => {
-            let ide = Some(auth.has_ide(&email).await?);
+            let ide = Some(auth.has_ide_access(&email).await?);
             Reply::User { user: (&auth.user(&email).await?).into(), reset_token: None, ide }
         }
         Task::SetEnabled { email, enabled } => {
@@ -155,9 +155,11 @@ pub(crate) async fn perform(
             let user = (&auth.user(&email).await?).into();
             Reply::User { user, reset_token: Some(token.expose().to_owned()), ide: None }
         }
-        Task::SignOut { email } => Reply::SignedOut { sessions: auth.sign_out_user(&email).await? },
+        Task::SignOut { email } => {
+            Reply::SignedOut { sessions: auth.revoke_user_sessions(&email).await? }
+        }
         Task::RemoveSecondFactor { email } => {
-            auth.take_factor_away(&email).await?;
+            auth.reset_second_factor(&email).await?;
             Reply::Done
         }
         Task::Keys => {
@@ -167,7 +169,7 @@ pub(crate) async fn perform(
                 state: key.state.name().to_owned(),
                 since: key.since(),
             };
-            Reply::Keys { keys: auth.keys().await?.iter().map(row).collect() }
+            Reply::Keys { keys: auth.signing_keys().await?.iter().map(row).collect() }
         }
         Task::RotateKeys => {
             auth.rotate_keys().await?;
@@ -185,7 +187,7 @@ pub(crate) async fn replace(
 ) -> Result<Reply, AuthError> {
     let clock = Clock::system();
     match given {
-        None => replace_master_key_at(&folder.join(MASTER_KEY_FILE), store, &clock).await?,
+        None => replace_master_key_file(&folder.join(MASTER_KEY_FILE), store, &clock).await?,
         Some([present, next]) => {
             let (present, next) = (MasterKey::parse(&present)?, MasterKey::parse(&next)?);
             replace_master_key(store, &clock, &present, &next).await?;

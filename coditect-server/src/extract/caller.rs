@@ -38,7 +38,7 @@ const UNAUTHENTICATED_BYTES: u64 = 16 << 10;
 /// What whoever calls has shown, and what they need to be allowed.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    pass: VerifiedCredential,
+    credential: VerifiedCredential,
     /// What a program's token needs for it; none if any will do.
     scope: Option<Scope>,
     /// Where the account of the user is put, which the response is charged to.
@@ -46,9 +46,9 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// Whoever has shown `pass`, for what a program's token needs `scope` for.
-    pub(crate) fn by(pass: VerifiedCredential, scope: Scope) -> Self {
-        Self { pass, scope: Some(scope), user: None }
+    /// Whoever has shown `credential`, for what a program's token needs `scope` for.
+    pub(crate) fn by(credential: VerifiedCredential, scope: Scope) -> Self {
+        Self { credential, scope: Some(scope), user: None }
     }
 
     /// The same, for what needs another scope.
@@ -57,8 +57,8 @@ impl Caller {
     }
 
     /// What they have shown.
-    pub(crate) fn into_pass(self) -> VerifiedCredential {
-        self.pass
+    pub(crate) fn into_credential(self) -> VerifiedCredential {
+        self.credential
     }
 
     /// Whoever it is, whatever their token is for.
@@ -68,7 +68,7 @@ impl Caller {
 
     /// When an access token ends.
     pub(crate) fn expires_at(&self) -> Option<DateTime<Utc>> {
-        match &self.pass {
+        match &self.credential {
             VerifiedCredential::Access(claims) => DateTime::from_timestamp(claims.exp, 0),
             VerifiedCredential::Personal(_) | VerifiedCredential::Session { .. } => None,
         }
@@ -92,22 +92,22 @@ async fn by_token(app: &App, request: &Request) -> Result<Caller, Problem> {
         if app.config.cookies { app.config.cookie_prefix.access(request.headers())? } else { None };
     let Some(token) = cookie else {
         let token = bearer::token(request.headers())?;
-        let pass = app.auth.pass(token.expose()).await?;
-        return before_body(app, request, Caller { pass, scope, user }).await;
+        let credential = app.auth.verify_credential(token.expose()).await?;
+        return before_body(app, request, Caller { credential, scope, user }).await;
     };
     refuse_both(request)?;
-    let pass = app.auth.pass(token).await?;
-    let VerifiedCredential::Access(claims) = &pass else {
+    let credential = app.auth.verify_credential(token).await?;
+    let VerifiedCredential::Access(claims) = &credential else {
         return Err(Problem::unauthorized(Unauthorized::InvalidToken));
     };
     refuse_forgery(app, request, claims.token_family)?;
-    before_body(app, request, Caller { pass, scope, user }).await
+    before_body(app, request, Caller { credential, scope, user }).await
 }
 
 /// Returns `caller`, authenticated if the request has a body that is worth refusing unread: any body of
 /// a personal token, which is not signed, and a large one of an access token, which may be revoked.
 async fn before_body(app: &App, request: &Request, caller: Caller) -> Result<Caller, Problem> {
-    let free_bytes = match caller.pass {
+    let free_bytes = match caller.credential {
         VerifiedCredential::Personal(_) => 0,
         VerifiedCredential::Access(_) | VerifiedCredential::Session { .. } => UNAUTHENTICATED_BYTES,
     };
@@ -144,7 +144,7 @@ where
 {
     app.store
         .run(|tx| async move {
-            let identity = app.auth.authenticate(&tx, &caller.pass).await?;
+            let identity = app.auth.authenticate(&tx, &caller.credential).await?;
             if let Some(user) = &caller.user {
                 let account = user.get_or_init(|| app.output.user(identity.user.id));
                 app.output.require_room(account)?;

@@ -99,7 +99,7 @@ async fn rotate_due_keys(app: &App) {
 /// Waits until another process rotates the signing keys. If that cannot be watched, it waits for ever:
 /// the keys are read again at the next interval.
 async fn keys_rotated(app: &App) {
-    let rotated = app.auth.keys_rotated().await;
+    let rotated = app.auth.wait_for_key_rotation().await;
     let is_watched = rotated.is_ok();
     told("the signing keys could not be watched", rotated);
     if !is_watched {

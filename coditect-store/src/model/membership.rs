@@ -20,7 +20,7 @@ pub struct Membership {
     /// Who.
     pub user_id: UserId,
     /// The tenant in which their record lies.
-    pub home: TenantId,
+    pub primary_tenant: TenantId,
     /// What they may do here.
     pub role: Role,
     /// The number of times that their role was lowered: an invitation of theirs from before such a

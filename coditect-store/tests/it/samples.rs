@@ -316,7 +316,7 @@ pub(crate) fn membership() -> Membership {
         id: MembershipId(id(48)),
         tenant_id: tenant().id,
         user_id: UserId(id(41)),
-        home: TenantId(id(40)),
+        primary_tenant: TenantId(id(40)),
         role: Role::Admin,
         demotions: 1,
         invited_by: user().id,

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{auth::device, checks};
+use super::{auth::client_info, checks};
 use crate::{
     extract::{
         caller,
@@ -112,9 +112,9 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult
         Value::Object(new.settings.unwrap_or_default()),
     )?;
     let (id, now) = (AgentId::new(), app.clock.now());
-    let (once, device) = (Once::of(&request)?, device(&request));
+    let (once, client) = (Once::of(&request)?, client_info(&request));
     once.run(&app, &caller, |tx, identity| {
-        let (app, device) = (&app, &device);
+        let (app, client) = (&app, &client);
         let agent = Agent {
             id,
             tenant_id: identity.tenant_id,
@@ -128,7 +128,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult
             identity.require_role(Role::Admin)?;
             tx.create(&agent).await?;
             let details = json!({ "name": agent.name });
-            app.auth.audit(&tx, &identity, (Action::AgentCreated, &id), details, device).await?;
+            app.auth.audit(&tx, &identity, (Action::AgentCreated, &id), details, client).await?;
             let location = format!("/api/v5/agents/{id}");
             Made::at(location, &AgentView::from(&agent), Some(&tag_of(&agent)?))
         }
@@ -171,10 +171,10 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
     let name = change.name.required("name")?;
     let name = name.check(|name| checks::line("name", checks::NAME, &name))?;
     let description = change.description.check(checked_description)?;
-    let (settings, device, now) = (change.settings, device(&request), app.clock.now());
+    let (settings, client, now) = (change.settings, client_info(&request), app.clock.now());
     let agent = caller::run(&app, &caller, |tx, identity| {
         let (name, description, settings) = (&name, &description, &settings);
-        let (app, device, conditions) = (&app, &device, &conditions);
+        let (app, client, conditions) = (&app, &client, &conditions);
         async move {
             let mut agent = tx.require::<Agent>(identity.tenant_id, id).await?;
             identity.require_role(Role::Admin)?;
@@ -186,7 +186,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
             agent.updated_at = now;
             tx.update(&agent).await?;
             let details = json!({ "name": agent.name });
-            app.auth.audit(&tx, &identity, (Action::AgentChanged, &id), details, device).await?;
+            app.auth.audit(&tx, &identity, (Action::AgentChanged, &id), details, client).await?;
             Ok(agent)
         }
     })
@@ -198,7 +198,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param::<AgentId>("id")?, Conditions::of(&request)?);
-    let (device, conditions) = (&device(&request), &conditions);
+    let (client, conditions) = (&client_info(&request), &conditions);
     caller::run(&app, &caller, |tx, identity| {
         let app = &app;
         async move {
@@ -207,7 +207,7 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
             conditions.require(Some(&tag_of(&agent)?))?;
             tx.delete::<Agent>(identity.tenant_id, id).await?;
             let details = json!({ "name": agent.name });
-            app.auth.audit(&tx, &identity, (Action::AgentDeleted, &id), details, device).await?;
+            app.auth.audit(&tx, &identity, (Action::AgentDeleted, &id), details, client).await?;
             Ok(())
         }
     })

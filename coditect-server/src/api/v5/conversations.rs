@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    auth::device,
+    auth::client_info,
     checks,
     owned::{load_owned_conversation, load_owned_session},
 };
@@ -163,9 +163,9 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult
     let new: NewConversation = request.json().await?;
     let title = checked_title(&new.title.unwrap_or_default())?;
     let (id, session_id, now) = (ConversationId::new(), new.session_id, app.clock.now());
-    let (once, device) = (Once::of(&request)?, device(&request));
+    let (once, client) = (Once::of(&request)?, client_info(&request));
     once.run(&app, &caller, |tx, identity| {
-        let (app, device) = (&app, &device);
+        let (app, client) = (&app, &client);
         let conversation = Conversation {
             id,
             tenant_id: identity.tenant_id,
@@ -183,7 +183,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult
             }
             conversation.begin(&tx).await?;
             let of = (Action::ConversationCreated, &id);
-            app.auth.audit(&tx, &identity, of, json!({}), device).await?;
+            app.auth.audit(&tx, &identity, of, json!({}), client).await?;
             let (location, tag) = (format!("/api/v5/conversations/{id}"), tag_of(&conversation)?);
             Made::at(location, &ConversationView::from(&conversation), Some(&tag))
         }
@@ -250,7 +250,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
-    let (conditions, device, now) = (&conditions, &device(&request), app.clock.now());
+    let (conditions, client, now) = (&conditions, &client_info(&request), app.clock.now());
     caller::run(&app, &caller, |tx, identity| {
         let app = &app;
         async move {
@@ -258,7 +258,7 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
             conditions.require(Some(&tag_of(&conversation)?))?;
             tx.delete_conversation(conversation.tenant_id, id, now).await?;
             let of = (Action::ConversationDeleted, &id);
-            app.auth.audit(&tx, &identity, of, json!({}), device).await?;
+            app.auth.audit(&tx, &identity, of, json!({}), client).await?;
             Ok(())
         }
     })

@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{auth::device, sessions::TypeName};
+use super::{auth::client_info, sessions::TypeName};
 use crate::{
     extract::caller,
     http::{HandlerResult, Query, Request, problem::Problem, respond},
@@ -222,9 +222,9 @@ pub(crate) async fn transfer_session(app: Arc<App>, mut request: Request) -> Han
     let caller = caller::of(&app, &request).await?;
     let id: SessionId = request.parse_param("id")?;
     let Transfer { user_id } = request.json().await?;
-    let (device, now) = (device(&request), app.clock.now());
+    let (client, now) = (client_info(&request), app.clock.now());
     let (session, before) = caller::run(&app, &caller, |tx, identity| {
-        let (app, device) = (&app, &device);
+        let (app, client) = (&app, &client);
         async move {
             require_admin(&identity)?;
             let session = tx.require::<Session>(identity.tenant_id, id).await?;
@@ -243,7 +243,7 @@ pub(crate) async fn transfer_session(app: Arc<App>, mut request: Request) -> Han
             }
             let of = (Action::SessionTransferred, &id);
             let details = json!({ "from": before, "to": user_id, "name": session.name });
-            app.auth.audit(&tx, &identity, of, details, device).await?;
+            app.auth.audit(&tx, &identity, of, details, client).await?;
             Ok((session, before))
         }
     })
@@ -289,7 +289,7 @@ async fn transfer_conversations(
 pub(crate) async fn delete_session(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let id: SessionId = request.parse_param("id")?;
-    let (device, now) = (&device(&request), app.clock.now());
+    let (client, now) = (&client_info(&request), app.clock.now());
     caller::run(&app, &caller, |tx, identity| {
         let app = &app;
         async move {
@@ -299,7 +299,7 @@ pub(crate) async fn delete_session(app: Arc<App>, request: Request) -> HandlerRe
             require_orphaned(app, &tx, tenant, session.user_id).await?;
             tx.delete_session(tenant, id, now).await?;
             let details = json!({ "user": session.user_id, "name": session.name });
-            app.auth.audit(&tx, &identity, (Action::SessionDeleted, &id), details, device).await?;
+            app.auth.audit(&tx, &identity, (Action::SessionDeleted, &id), details, client).await?;
             Ok(())
         }
     })
@@ -313,9 +313,9 @@ pub(crate) async fn transfer_conversation(app: Arc<App>, mut request: Request) -
     let caller = caller::of(&app, &request).await?;
     let id: ConversationId = request.parse_param("id")?;
     let Transfer { user_id } = request.json().await?;
-    let (device, now) = (device(&request), app.clock.now());
+    let (client, now) = (client_info(&request), app.clock.now());
     let conversation = caller::run(&app, &caller, |tx, identity| {
-        let (app, device) = (&app, &device);
+        let (app, client) = (&app, &client);
         async move {
             require_admin(&identity)?;
             let conversation = tx.require::<Conversation>(identity.tenant_id, id).await?;
@@ -328,7 +328,7 @@ pub(crate) async fn transfer_conversation(app: Arc<App>, mut request: Request) -
             tx.update(&conversation).await?;
             let of = (Action::ConversationTransferred, &id);
             let details = json!({ "from": before, "to": user_id });
-            app.auth.audit(&tx, &identity, of, details, device).await?;
+            app.auth.audit(&tx, &identity, of, details, client).await?;
             Ok(conversation)
         }
     })
@@ -340,7 +340,7 @@ pub(crate) async fn transfer_conversation(app: Arc<App>, mut request: Request) -
 pub(crate) async fn delete_conversation(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let id: ConversationId = request.parse_param("id")?;
-    let (device, now) = (&device(&request), app.clock.now());
+    let (client, now) = (&client_info(&request), app.clock.now());
     caller::run(&app, &caller, |tx, identity| {
         let app = &app;
         async move {
@@ -350,7 +350,7 @@ pub(crate) async fn delete_conversation(app: Arc<App>, request: Request) -> Hand
             require_orphaned(app, &tx, tenant, conversation.user_id).await?;
             tx.delete_conversation(tenant, id, now).await?;
             let (of, user) = ((Action::ConversationDeleted, &id), conversation.user_id);
-            app.auth.audit(&tx, &identity, of, json!({ "user": user }), device).await?;
+            app.auth.audit(&tx, &identity, of, json!({ "user": user }), client).await?;
             Ok(())
         }
     })

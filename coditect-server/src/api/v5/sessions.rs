@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    auth::device,
+    auth::client_info,
     checks,
     owned::{load_owned_conversation, load_owned_session},
 };
@@ -160,9 +160,9 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult
     let settings = checked_settings(Value::Object(new.settings.unwrap_or_default()))?;
     let session_type = new.session_type.map_or(SessionType::default(), SessionType::from);
     let (id, now) = (SessionId::new(), app.clock.now());
-    let (once, device) = (Once::of(&request)?, device(&request));
+    let (once, client) = (Once::of(&request)?, client_info(&request));
     once.run(&app, &caller, |tx, identity| {
-        let (app, device) = (&app, &device);
+        let (app, client) = (&app, &client);
         let session = Session {
             id,
             tenant_id: identity.tenant_id,
@@ -180,7 +180,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult
         async move {
             session.open(&tx, limit).await?;
             let details = json!({ "name": session.name });
-            app.auth.audit(&tx, &identity, (Action::SessionCreated, &id), details, device).await?;
+            app.auth.audit(&tx, &identity, (Action::SessionCreated, &id), details, client).await?;
             let location = format!("/api/v5/sessions/{id}");
             Made::at(location, &SessionView::from(&session), Some(&tag_of(&session)?))
         }
@@ -278,7 +278,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
-    let (conditions, device, now) = (&conditions, &device(&request), app.clock.now());
+    let (conditions, client, now) = (&conditions, &client_info(&request), app.clock.now());
     caller::run(&app, &caller, |tx, identity| {
         let app = &app;
         async move {
@@ -286,7 +286,7 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
             conditions.require(Some(&tag_of(&session)?))?;
             tx.delete_session(session.tenant_id, session.id, now).await?;
             let details = json!({ "name": session.name });
-            app.auth.audit(&tx, &identity, (Action::SessionDeleted, &id), details, device).await?;
+            app.auth.audit(&tx, &identity, (Action::SessionDeleted, &id), details, client).await?;
             Ok(())
         }
     })

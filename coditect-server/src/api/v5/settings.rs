@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    auth::device,
+    auth::client_info,
     checks,
     parts::{SECRET_PATTERNS, secret_rules},
 };
@@ -146,15 +146,15 @@ pub(crate) async fn set(app: Arc<App>, mut request: Request) -> HandlerResult {
         }
         secret_rules("value", &value.0)?;
     }
-    let device = device(&request);
+    let client = client_info(&request);
     let setting = caller::run(&app, &caller, |tx, identity| {
-        let (app, device) = (&app, &device);
+        let (app, client) = (&app, &client);
         let (key, value, conditions) = (&key, &value, &conditions);
         async move {
             let before = to_write(&tx, &identity, scope, key).await?;
             conditions.require(before.as_ref().map(tag_of).transpose()?.as_ref())?;
             let tenant_id = identity.tenant_id;
-            audit(app, &tx, &identity, (Action::SettingChanged, scope, key), device).await?;
+            audit(app, &tx, &identity, (Action::SettingChanged, scope, key), client).await?;
             let (scope, key, value) = (scope.of(&identity), key.clone(), value.clone());
             let setting = Setting { tenant_id, scope, key, value, updated_at: now };
             let others = tx.list_keys::<Setting>(tenant_id, (scope,)).all(MOST).await?;
@@ -180,16 +180,16 @@ pub(crate) async fn remove(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (key, conditions) = (request.param("key")?.to_owned(), Conditions::of(&request)?);
     let scope = Query::of(&request)?.parsed("scope")?.unwrap_or(ScopeName::User);
-    let device = device(&request);
+    let client = client_info(&request);
     caller::run(&app, &caller, |tx, identity| {
-        let (app, device) = (&app, &device);
+        let (app, client) = (&app, &client);
         let (key, conditions) = (&key, &conditions);
         async move {
             let before = to_write(&tx, &identity, scope, key).await?;
             let before = before.ok_or_else(Problem::not_found)?;
             conditions.require(Some(&tag_of(&before)?))?;
             tx.delete::<Setting>(before.tenant_id, (before.scope, before.key)).await?;
-            audit(app, &tx, &identity, (Action::SettingRemoved, scope, key), device).await
+            audit(app, &tx, &identity, (Action::SettingRemoved, scope, key), client).await
         }
     })
     .await?;
@@ -220,10 +220,10 @@ async fn audit(
     tx: &Transaction,
     identity: &Identity,
     (action, scope, key): (Action, ScopeName, &String),
-    device: &ClientInfo,
+    client: &ClientInfo,
 ) -> Result<(), Problem> {
     if scope == ScopeName::Tenant {
-        app.auth.audit(tx, identity, (action, key), json!({}), device).await?;
+        app.auth.audit(tx, identity, (action, key), json!({}), client).await?;
     }
     Ok(())
 }

@@ -42,8 +42,8 @@ pub(super) async fn user(verb: &UserVerb) -> Result<Outcome, Error> {
         UserVerb::Show(of) => {
             show(&run(&of.place, Task::User { email: of.email.clone() }).await?)?;
         }
-        UserVerb::GrantIde(of) => set_ide(&of.place, &of.email, true).await?,
-        UserVerb::RevokeIde(of) => set_ide(&of.place, &of.email, false).await?,
+        UserVerb::GrantIde(of) => set_ide_access(&of.place, &of.email, true).await?,
+        UserVerb::RevokeIde(of) => set_ide_access(&of.place, &of.email, false).await?,
         UserVerb::Enable(of) => set_enabled(&of.place, &of.email, true).await?,
         UserVerb::Disable(of) => set_enabled(&of.place, &of.email, false).await?,
         UserVerb::ResetPassword(of) => {
@@ -66,7 +66,7 @@ async fn set_enabled(place: &Place, email: &str, enabled: bool) -> Result<(), Er
     show(&run(place, task).await?)
 }
 
-async fn set_ide(place: &Place, email: &str, granted: bool) -> Result<(), Error> {
+async fn set_ide_access(place: &Place, email: &str, granted: bool) -> Result<(), Error> {
     show(&run(place, Task::SetIde { email: email.to_owned(), granted }).await?)
 }
 

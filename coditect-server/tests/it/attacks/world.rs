@@ -9,7 +9,7 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::TimeDelta;
 use coditect_auth::{
     Auth, KeyState, MasterKey, SealedKey, Settings, SigningKey, WrappedRootKey, entities,
-    master_key_at,
+    load_master_key,
 };
 use coditect_store::{Clock, ManualClock, Store, keyspace::Global};
 use serde_json::{Value, json};
@@ -189,7 +189,7 @@ async fn start(folder: &Path) -> Process {
 /// Makes an installation in which a key has come to its end, and gives the key that signs, and that one.
 async fn prepare(folder: &Path) -> (SigningKey, SigningKey) {
     let store = entities(Store::options()).open(folder::database(folder)).await.unwrap();
-    let master: MasterKey = master_key_at(&folder.join("master.key"), &store).await.unwrap();
+    let master: MasterKey = load_master_key(&folder.join("master.key"), &store).await.unwrap();
     let clock = ManualClock::new(Clock::system().now() - TimeDelta::hours(30));
     let time = Clock::from(&clock);
     let auth = Auth::open(store.clone(), master.clone(), time, Settings::default()).await.unwrap();
@@ -199,12 +199,12 @@ async fn prepare(folder: &Path) -> (SigningKey, SigningKey) {
         let active = keys.iter().find(|key| matches!(key.state, KeyState::Active { .. }));
         active.unwrap().open(&root).unwrap()
     };
-    let gone = opened(auth.keys().await.unwrap());
+    let gone = opened(auth.signing_keys().await.unwrap());
     auth.rotate_keys().await.unwrap();
     clock.advance(TimeDelta::hours(29));
     auth.rotate_due_keys().await.unwrap();
-    let keys = auth.keys().await.unwrap();
-    assert!(matches!(keys[0].state, KeyState::Gone { .. }));
+    let keys = auth.signing_keys().await.unwrap();
+    assert!(matches!(keys[0].state, KeyState::Destroyed { .. }));
     let active = opened(keys);
     store.database().close().await;
     (active, gone)

@@ -3,7 +3,7 @@
 use super::*;
 
 fn remembering(entries: usize) -> Fixture {
-    let settings = AccessSettings { remembered: entries, ..AccessSettings::default() };
+    let settings = AccessSettings { signature_cache_size: entries, ..AccessSettings::default() };
     Fixture { tokens: AccessTokens::new(settings).unwrap(), ..Fixture::new() }
 }
 

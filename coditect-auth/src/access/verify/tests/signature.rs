@@ -204,8 +204,8 @@ fn a_retired_key_verifies_and_one_that_is_gone_does_not() {
     let ring = KeyRing::open(&[retired.clone(), new.clone()], &root).unwrap();
     assert!(tokens.verify(ring.verifying(), minted.token.expose(), now()).is_ok());
 
-    let life = tokens.longest_life();
-    let gone = retired.forget(now() + life, life).unwrap();
+    let life = tokens.max_lifetime();
+    let gone = retired.destroy(now() + life, life).unwrap();
     let ring = KeyRing::open(&[gone, new], &root).unwrap();
     assert_refused!(
         tokens.verify(ring.verifying(), minted.token.expose(), now()),

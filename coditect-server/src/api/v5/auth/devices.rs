@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use coditect_auth::{DEVICE_NAME_CHARS, Identity};
+use coditect_auth::{Identity, MAX_SESSION_NAME_CHARS};
 use coditect_store::{
     Transaction,
     model::{AuthSession, AuthSessionId, TenantId},
@@ -11,7 +11,7 @@ use coditect_store::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{caller, device};
+use super::{caller, client_info};
 use crate::{
     api::v5::checks,
     http::{
@@ -105,7 +105,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
         let (app, page) = (&app, (limit, cursor.as_ref()));
         async move {
             let asking = identity.session()?.id;
-            let devices = app.auth.devices(&tx, &identity, page).await;
+            let devices = app.auth.sessions(&tx, &identity, page).await;
             Ok((asking, devices.map_err(Problem::of_auth_page)?))
         }
     })
@@ -119,13 +119,14 @@ pub(crate) async fn rename(app: Arc<App>, mut request: Request) -> HandlerResult
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
     let Naming { name } = request.json().await?;
     let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
-    let name = name.map(|name| checks::line("name", 1..=DEVICE_NAME_CHARS, &name)).transpose()?;
+    let name =
+        name.map(|name| checks::line("name", 1..=MAX_SESSION_NAME_CHARS, &name)).transpose()?;
     let (asking, named) = caller::run(&app, &caller, |tx, identity| {
         let (app, name, conditions) = (&app, name.clone(), &conditions);
         async move {
             let asking = identity.session()?.id;
             require(&tx, &identity, id, conditions).await?;
-            Ok((asking, app.auth.name_device(&tx, &identity, id, name).await?))
+            Ok((asking, app.auth.rename_session(&tx, &identity, id, name).await?))
         }
     })
     .await?;
@@ -136,12 +137,12 @@ pub(crate) async fn rename(app: Arc<App>, mut request: Request) -> HandlerResult
 pub(crate) async fn revoke(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
-    let from = &device(&request);
+    let client = &client_info(&request);
     caller::run(&app, &caller, |tx, identity| {
         let (app, conditions) = (&app, &conditions);
         async move {
             require(&tx, &identity, id, conditions).await?;
-            Ok(app.auth.revoke_device(&tx, &identity, id, from).await?)
+            Ok(app.auth.revoke_session(&tx, &identity, id, client).await?)
         }
     })
     .await?;
@@ -176,10 +177,10 @@ fn tag_of(session: &AuthSession) -> Tag {
 /// `DELETE /auth/sessions`: ends all but the one that asks.
 pub(crate) async fn revoke_others(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
-    let from = &device(&request);
+    let client = &client_info(&request);
     let ended = caller::run(&app, &caller, |tx, identity| {
         let app = &app;
-        async move { Ok(app.auth.revoke_other_devices(&tx, &identity, from).await?) }
+        async move { Ok(app.auth.revoke_other_sessions(&tx, &identity, client).await?) }
     })
     .await?;
     app.upkeep.complete_deletions();

@@ -6,7 +6,7 @@ use coditect_auth::{FactorSecret, RecoveryCodes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{caller, device};
+use super::{caller, client_info};
 use crate::{
     http::{HandlerResult, Request, respond},
     openapi::Operation,
@@ -78,8 +78,8 @@ pub(crate) async fn begin(app: Arc<App>, mut request: Request) -> HandlerResult 
     let identity = caller::identity(&app, &caller).await?;
     identity.session()?;
     let Setup { password } = request.json().await?;
-    let (secret, device) = (FactorSecret::generate()?, device(&request));
-    let factor = app.auth.begin_factor(&identity, &password, secret, &device).await?;
+    let (secret, client) = (FactorSecret::generate()?, client_info(&request));
+    let factor = app.auth.enroll_second_factor(&identity, &password, secret, &client).await?;
     let (secret, url) = (factor.secret.base32(), factor.secret.url(ISSUER, &factor.account));
     respond::ok(&Begun { secret: &secret, url: &url })
 }
@@ -91,7 +91,7 @@ pub(crate) async fn confirm(app: Arc<App>, mut request: Request) -> HandlerResul
     identity.session()?;
     let Code { code } = request.json().await?;
     let codes = RecoveryCodes::generate()?;
-    app.auth.confirm_factor(&identity, &code, &codes, &device(&request)).await?;
+    app.auth.confirm_second_factor(&identity, &code, &codes, &client_info(&request)).await?;
     respond::ok(&Confirmed { recovery_codes: codes.texts().collect() })
 }
 
@@ -100,6 +100,8 @@ pub(crate) async fn remove(app: Arc<App>, mut request: Request) -> HandlerResult
     let caller = caller::of(&app, &request).await?;
     let identity = caller::identity(&app, &caller).await?;
     let Removal { password, code } = request.json().await?;
-    app.auth.remove_factor(&identity, &password, code.as_deref(), &device(&request)).await?;
+    app.auth
+        .remove_second_factor(&identity, &password, code.as_deref(), &client_info(&request))
+        .await?;
     Ok(respond::no_content())
 }

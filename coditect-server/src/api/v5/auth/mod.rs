@@ -231,7 +231,7 @@ pub(crate) async fn register(app: Arc<App>, mut request: Request) -> HandlerResu
             return Err(Problem::invalid_field("VALIDATION_FAILED", "verification", message));
         }
     };
-    let signed_in = match app.auth.sign_up(registration, proof, &device(&request)).await? {
+    let signed_in = match app.auth.sign_up(registration, proof, &client_info(&request)).await? {
         SignUp::SignedIn(signed_in) => signed_in,
         SignUp::VerificationSent => {
             // Nobody who waits for the answer learns how long this takes.
@@ -272,7 +272,7 @@ pub(crate) async fn login(app: Arc<App>, mut request: Request) -> HandlerResult 
         code: login.code.as_deref(),
         tenant: login.active_tenant,
     };
-    let signed_in = app.auth.login(sign_in, &device(&request)).await?;
+    let signed_in = app.auth.login(sign_in, &client_info(&request)).await?;
     let view = SignedInView {
         tokens: carrier.view(&app, &signed_in.tokens),
         user: UserView::from(&signed_in.user),
@@ -291,7 +291,7 @@ pub(crate) async fn refresh(app: Arc<App>, mut request: Request) -> HandlerResul
         Some(token) => (token, Carrier::Body),
         None => (caller::refresh_cookie(&app, &request)?, Carrier::Cookies),
     };
-    let tokens = app.auth.refresh(&token, refresh.active_tenant, &device(&request)).await?;
+    let tokens = app.auth.refresh(&token, refresh.active_tenant, &client_info(&request)).await?;
     Ok(carrier.give(&app, respond::ok(&carrier.view(&app, &tokens))?, &tokens))
 }
 
@@ -316,10 +316,10 @@ pub(crate) async fn logout(app: Arc<App>, mut request: Request) -> HandlerResult
         }
     };
     if logout.everywhere {
-        app.auth.logout_everywhere(credential, &device(&request)).await?;
+        app.auth.logout_everywhere(credential, &client_info(&request)).await?;
         app.upkeep.complete_deletions();
     } else {
-        app.auth.logout(credential, &device(&request)).await?;
+        app.auth.logout(credential, &client_info(&request)).await?;
     }
     let mut answer = respond::ok(&SignedOut { signed_out: true })?;
     if carrier == Carrier::Cookies {
@@ -388,7 +388,7 @@ fn name(field: &str, name: Option<String>) -> Result<Option<String>, Problem> {
 }
 
 /// Returns the origin of a request, for throttling and the audit log.
-pub(super) fn device(request: &Request) -> ClientInfo {
+pub(super) fn client_info(request: &Request) -> ClientInfo {
     let user_agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
     let user_agent = user_agent.map(str::to_owned);
     match request.client() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{caller, device};
+use super::{caller, client_info};
 use crate::{
     http::{HandlerResult, Request, respond},
     openapi::Operation,
@@ -75,7 +75,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
     let identity = caller::identity(&app, &caller).await?;
     let change: Change = request.json().await?;
     let (present, next) = (&change.current_password, &change.new_password);
-    app.auth.change_password(&identity, present, next, &device(&request)).await?;
+    app.auth.change_password(&identity, present, next, &client_info(&request)).await?;
     respond::ok(&Changed { changed: true })
 }
 
@@ -83,12 +83,12 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
 /// same, and as fast, if there is none.
 pub(crate) async fn ask(app: Arc<App>, mut request: Request) -> HandlerResult {
     let asking: Asking = request.json().await?;
-    let device = device(&request);
-    app.auth.admit_reset(&device)?;
+    let client = client_info(&request);
+    app.auth.count_reset_request(&client)?;
     // Nobody who waits for the answer learns how long this takes.
     let task = Arc::clone(&app);
     tokio::spawn(async move {
-        if let Err(error) = task.auth.request_reset(&asking.email, &device).await {
+        if let Err(error) = task.auth.request_reset(&asking.email, &client).await {
             let error: &dyn std::error::Error = &error;
             tracing::warn!(error, "a password reset could not be sent");
         }
@@ -99,6 +99,6 @@ pub(crate) async fn ask(app: Arc<App>, mut request: Request) -> HandlerResult {
 /// `POST /auth/password-reset/confirm`: another password by a token that was sent; all sessions end.
 pub(crate) async fn reset(app: Arc<App>, mut request: Request) -> HandlerResult {
     let reset: Reset = request.json().await?;
-    app.auth.reset_password(&reset.token, &reset.new_password, &device(&request)).await?;
+    app.auth.reset_password(&reset.token, &reset.new_password, &client_info(&request)).await?;
     respond::ok(&Changed { changed: true })
 }

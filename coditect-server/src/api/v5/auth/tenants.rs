@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{TenantView, caller, device};
+use super::{TenantView, caller, client_info};
 use crate::{
     api::v5::checks,
     extract::{
@@ -213,8 +213,8 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
 pub(crate) async fn delete(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let Deletion { password } = request.json().await?;
-    let pass = caller.into_pass();
-    app.auth.delete_tenant(&pass, &password, &device(&request)).await?;
+    let credential = caller.into_credential();
+    app.auth.delete_tenant(&credential, &password, &client_info(&request)).await?;
     app.upkeep.complete_deletions();
     Ok(respond::no_content())
 }
@@ -226,9 +226,9 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
     let Change { name } = request.json().await?;
     let name = name.required("name")?;
     let name = name.check(|name| checks::line("name", checks::NAME, &name))?;
-    let (device, now) = (device(&request), app.clock.now());
+    let (client, now) = (client_info(&request), app.clock.now());
     let tenant = caller::run(&app, &caller, |tx, identity| {
-        let (app, device, name, conditions) = (&app, &device, &name, &conditions);
+        let (app, client, name, conditions) = (&app, &client, &name, &conditions);
         async move {
             identity.require_role(Role::Admin)?;
             let mut tenant = tx.require::<Tenant>(identity.tenant_id, ()).await?;
@@ -239,7 +239,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
             tx.update(&tenant).await?;
             let of = (Action::TenantChanged, &tenant.id);
             let details = json!({ "name": tenant.name, "before": before });
-            app.auth.audit(&tx, &identity, of, details, device).await?;
+            app.auth.audit(&tx, &identity, of, details, client).await?;
             Ok(tenant)
         }
     })
@@ -266,11 +266,11 @@ pub(crate) async fn members(app: Arc<App>, request: Request) -> HandlerResult {
 /// `PATCH /tenant/members/{user}`: another role.
 pub(crate) async fn change_role(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
-    let (member, device) = (request.parse_param("user")?, device(&request));
+    let (member, client) = (request.parse_param("user")?, client_info(&request));
     let NewRole { role } = request.json().await?;
     let membership = caller::run(&app, &caller, |tx, identity| {
-        let (app, device) = (&app, &device);
-        async move { Ok(app.auth.change_role(&tx, &identity, member, role, device).await?) }
+        let (app, client) = (&app, &client);
+        async move { Ok(app.auth.change_role(&tx, &identity, member, role, client).await?) }
     })
     .await?;
     revoke_invitations(&app, membership.tenant_id, member).await;
@@ -288,11 +288,11 @@ async fn revoke_invitations(app: &App, tenant: TenantId, member: UserId) {
 /// `DELETE /tenant/members/{user}`: ends a membership, my own too.
 pub(crate) async fn remove(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
-    let (member, device) = (request.parse_param("user")?, &device(&request));
+    let (member, client) = (request.parse_param("user")?, &client_info(&request));
     let tenant = caller::run(&app, &caller, |tx, identity| {
         let app = &app;
         async move {
-            app.auth.remove_member(&tx, &identity, member, device).await?;
+            app.auth.remove_member(&tx, &identity, member, client).await?;
             Ok(identity.tenant_id)
         }
     })
@@ -306,11 +306,11 @@ pub(crate) async fn invite(app: Arc<App>, mut request: Request) -> HandlerResult
     let caller = caller::of(&app, &request).await?;
     let inviting: Inviting = request.json().await?;
     let new = &NewInvitation::new(&inviting.email, inviting.role)?.with_ide(inviting.ide);
-    let (once, device) = (Once::of(&request)?, &device(&request));
+    let (once, client) = (Once::of(&request)?, &client_info(&request));
     let work = |tx: Transaction, identity: Identity| {
         let app = &app;
         async move {
-            let invitation = app.auth.invite(&tx, &identity, new, device).await?;
+            let invitation = app.auth.invite(&tx, &identity, new, client).await?;
             let tenant = tx.require::<Tenant>(identity.tenant_id, ()).await?;
             let location = format!("/api/v5/tenant/invitations/{}", invitation.id);
             let view = InvitationView::from(&invitation);
@@ -348,7 +348,7 @@ pub(crate) async fn invitations(app: Arc<App>, request: Request) -> HandlerResul
 /// `DELETE /tenant/invitations/{id}`: takes one back.
 pub(crate) async fn withdraw(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
-    let (id, device) = (request.parse_param("id")?, &device(&request));
+    let (id, client) = (request.parse_param("id")?, &client_info(&request));
     let conditions = Conditions::of(&request)?;
     caller::run(&app, &caller, |tx, identity| {
         let (app, conditions) = (&app, &conditions);
@@ -359,7 +359,7 @@ pub(crate) async fn withdraw(app: Arc<App>, request: Request) -> HandlerResult {
             {
                 conditions.require(Some(&tag_of_invitation(&invitation)))?;
             }
-            Ok(app.auth.withdraw_invitation(&tx, &identity, id, device).await?)
+            Ok(app.auth.withdraw_invitation(&tx, &identity, id, client).await?)
         }
     })
     .await?;
@@ -370,11 +370,11 @@ pub(crate) async fn withdraw(app: Arc<App>, request: Request) -> HandlerResult {
 pub(crate) async fn accept(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let Accepting { token } = request.json().await?;
-    let (once, device) = (Once::of(&request)?, device(&request));
+    let (once, client) = (Once::of(&request)?, client_info(&request));
     once.run(&app, &caller, |tx, identity| {
-        let (app, token, device) = (&app, &token, &device);
+        let (app, token, client) = (&app, &token, &client);
         async move {
-            let membership = app.auth.accept_invitation(&tx, &identity, token, device).await?;
+            let membership = app.auth.accept_invitation(&tx, &identity, token, client).await?;
             let joined = Joined { tenant_id: membership.tenant_id, role: membership.role };
             Made::changed(&joined, None)
         }

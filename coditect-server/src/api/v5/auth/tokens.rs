@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_auth::{
-    Identity, NewToken, PERSONAL_TOKEN_LIFE, Scopes, TOKEN_NAME_CHARS,
+    Identity, MAX_PERSONAL_TOKEN_LIFETIME, MAX_TOKEN_NAME_CHARS, NewPersonalToken, Scopes,
     model::{PersonalToken, PersonalTokenId},
 };
 use coditect_store::{Transaction, model::TenantId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{caller, device};
+use super::{caller, client_info};
 use crate::{
     extract::idempotency::{Made, Once},
     http::{
@@ -29,7 +29,7 @@ const DEFAULT_DAYS: i64 = 90;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(rename = "NewToken")]
+#[schemars(rename = "NewPersonalToken")]
 struct New {
     #[schemars(length(max = 100), regex(pattern = openapi::LINE))]
     name: String,
@@ -110,13 +110,13 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult
     // Without the password: no fast hash of it is stored.
     let once = Once::of_content(&request, &(&new.name, &new.scopes, new.expires_in_days))?;
     let new = &new.checked()?;
-    let device = &device(&request);
+    let client = &client_info(&request);
     let identity = caller::identity(&app, &caller).await?;
-    app.auth.require_fresh_login(&identity, password.as_deref(), device).await?;
+    app.auth.require_fresh_login(&identity, password.as_deref(), client).await?;
     let work = |tx: Transaction, identity: Identity| {
         let app = &app;
         async move {
-            let token = app.auth.create_token(&tx, &identity, new, device).await?;
+            let token = app.auth.create_personal_token(&tx, &identity, new, client).await?;
             let location = format!("/api/v5/auth/tokens/{}", token.id);
             let view = TokenView::from(&token);
             let created = CreatedView { view, token: new.text().expose() };
@@ -125,7 +125,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult
     };
     let (outcome, created) = once.run_with(&app, &caller, work).await?;
     if created.is_some() {
-        app.auth.token_created(&identity);
+        app.auth.notify_token_created(&identity);
     }
     outcome.answer()
 }
@@ -135,7 +135,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let tokens = caller::run(&app, &caller, |tx, identity| {
         let app = &app;
-        async move { Ok(app.auth.tokens_of(&tx, &identity).await?) }
+        async move { Ok(app.auth.personal_tokens(&tx, &identity).await?) }
     })
     .await?;
     respond::list(&tokens, TokenView::from)
@@ -144,7 +144,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
 /// `DELETE /auth/tokens/{id}`: ends one.
 pub(crate) async fn revoke(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
-    let (id, device) = (request.parse_param("id")?, &device(&request));
+    let (id, client) = (request.parse_param("id")?, &client_info(&request));
     let conditions = Conditions::of(&request)?;
     caller::run(&app, &caller, |tx, identity| {
         let (app, conditions) = (&app, &conditions);
@@ -155,7 +155,7 @@ pub(crate) async fn revoke(app: Arc<App>, request: Request) -> HandlerResult {
                     conditions.require(Some(&tag_of(&token)))?;
                 }
             }
-            Ok(app.auth.revoke_token(&tx, &identity, id, device).await?)
+            Ok(app.auth.revoke_personal_token(&tx, &identity, id, client).await?)
         }
     })
     .await?;
@@ -168,25 +168,26 @@ fn tag_of(token: &PersonalToken) -> Tag {
 }
 
 impl New {
-    fn checked(self) -> Result<NewToken, Problem> {
+    fn checked(self) -> Result<NewPersonalToken, Problem> {
         let mut wrong = Vec::new();
         let name = self.name.trim();
         let is_plain = coditect_auth::text::is_plain_text(name);
-        if name.is_empty() || name.chars().count() > TOKEN_NAME_CHARS || !is_plain {
+        if name.is_empty() || name.chars().count() > MAX_TOKEN_NAME_CHARS || !is_plain {
             let message = format!(
-                "must have between 1 and {TOKEN_NAME_CHARS} characters, no control, bidirectional or \
+                "must have between 1 and {MAX_TOKEN_NAME_CHARS} characters, no control, bidirectional or \
                  invisible ones"
             );
             wrong.push(Field::new("name", message));
         }
         let days = self.expires_in_days.unwrap_or(DEFAULT_DAYS);
-        if !(1..=PERSONAL_TOKEN_LIFE.num_days()).contains(&days) {
-            let message = format!("must be between 1 and {}", PERSONAL_TOKEN_LIFE.num_days());
+        if !(1..=MAX_PERSONAL_TOKEN_LIFETIME.num_days()).contains(&days) {
+            let message =
+                format!("must be between 1 and {}", MAX_PERSONAL_TOKEN_LIFETIME.num_days());
             wrong.push(Field::new("expires_in_days", message));
         }
         match Scopes::new(&self.scopes) {
             Ok(scopes) if wrong.is_empty() => {
-                Ok(NewToken::new(name, scopes, TimeDelta::days(days))?)
+                Ok(NewPersonalToken::new(name, scopes, TimeDelta::days(days))?)
             }
             Ok(_) => Err(Problem::validation(wrong)),
             Err(error) => {

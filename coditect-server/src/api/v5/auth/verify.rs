@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::SecondsFormat;
-use coditect_auth::{AuthMethod, Error, NewTicket, TICKET_LIFE};
+use coditect_auth::{AuthMethod, Error, NewTicket, TICKET_LIFETIME};
 use hyper::header::{self, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -73,7 +73,7 @@ pub(crate) async fn verify(app: Arc<App>, request: Request) -> HandlerResult {
         let app = &app;
         async move {
             if let Some(Right::Ide) = right {
-                app.auth.require_ide(&tx, &identity).await?;
+                app.auth.require_ide_access(&tx, &identity).await?;
             }
             Ok(identity)
         }
@@ -89,7 +89,7 @@ pub(crate) async fn verify(app: Arc<App>, request: Request) -> HandlerResult {
     tell("x-auth-tenant", &identity.tenant_id.to_string())?;
     let expires = caller.expires_at().unwrap_or_else(|| identity.expires_at());
     tell("x-auth-expires", &expires.to_rfc3339_opts(SecondsFormat::Secs, true))?;
-    match &identity.via {
+    match &identity.method {
         AuthMethod::Session(session) => tell("x-auth-session", &session.id.to_string())?,
         AuthMethod::Personal(token) => tell("x-auth-scopes", &token.scopes.to_string())?,
     }
@@ -112,7 +112,7 @@ pub(crate) async fn ticket(app: Arc<App>, request: Request) -> HandlerResult {
         async move { Ok(app.auth.create_ticket(&tx, &identity, new, origin).await?) }
     })
     .await?;
-    let (ticket, expires_in) = (new.text().expose(), TICKET_LIFE.num_seconds());
+    let (ticket, expires_in) = (new.text().expose(), TICKET_LIFETIME.num_seconds());
     respond::ok(&TicketView { ticket, expires_in })
 }
 

@@ -351,12 +351,14 @@ impl Connection {
 
     /// Goes on by what is shown now, if that is of the same user in the same tenant.
     async fn authenticate(&mut self, socket: &mut WebSocket, shown: Shown) -> Result<(), End> {
-        let pass = match shown {
-            Shown::Token(token) => self.app.auth.pass(&token).await,
-            Shown::Ticket(ticket) => self.app.auth.take_ticket(&ticket, self.page.as_deref()).await,
+        let credential = match shown {
+            Shown::Token(token) => self.app.auth.verify_credential(&token).await,
+            Shown::Ticket(ticket) => {
+                self.app.auth.consume_ticket(&ticket, self.page.as_deref()).await
+            }
         };
         let shown = async {
-            let caller = Caller::by(pass?, Scope::Read);
+            let caller = Caller::by(credential?, Scope::Read);
             let identity = caller::identity(&self.app, &caller).await?;
             Ok::<_, Problem>((caller, identity))
         };

@@ -72,7 +72,7 @@ pub(crate) fn operation() -> Operation {
 pub(crate) async fn open(app: Arc<App>, request: Request) -> HandlerResult {
     refuse_foreign_page(&app, &request)?;
     let query = Query::of(&request)?;
-    let pass = pass(&app, &request, &query).await?;
+    let credential = verified_credential(&app, &request, &query).await?;
     request.check_query()?;
     let id: SessionId = request.parse_param("id")?;
     let client = client(&query)?;
@@ -81,7 +81,7 @@ pub(crate) async fn open(app: Arc<App>, request: Request) -> HandlerResult {
     let opening = Opening::of(request, speaks.then_some(PROTOCOL))?;
     let permit = Arc::clone(&app.sockets.permits).try_acquire_owned();
     let permit = permit.map_err(|_| Problem::unavailable("BUSY", crate::http::problem::SOON))?;
-    let caller = Caller::by(pass, Scope::Read);
+    let caller = Caller::by(credential, Scope::Read);
 
     // From here on no change is missed: the room is entered before the state is read.
     let (home, identity) = caller::run(&app, &caller, |tx, identity| async move {
@@ -129,7 +129,11 @@ fn refuse_foreign_page(app: &App, request: &Request) -> Result<(), Problem> {
 }
 
 /// What whoever asks has shown: a ticket, or a token.
-async fn pass(app: &App, request: &Request, query: &Query) -> Result<VerifiedCredential, Problem> {
+async fn verified_credential(
+    app: &App,
+    request: &Request,
+    query: &Query,
+) -> Result<VerifiedCredential, Problem> {
     let headers = request.headers();
     let shows_token = headers.contains_key(header::AUTHORIZATION);
     if let Some(ticket) = protocols(headers).find_map(|offered| offered.strip_prefix(TICKET)) {
@@ -138,15 +142,15 @@ async fn pass(app: &App, request: &Request, query: &Query) -> Result<VerifiedCre
             return Err(Problem::bad_request("INVALID_REQUEST", message));
         }
         let page = page(headers)?;
-        return Ok(app.auth.take_ticket(ticket, page).await?);
+        return Ok(app.auth.consume_ticket(ticket, page).await?);
     }
     if !shows_token
         && app.config.socket_token_in_query
         && let Some(token) = query.value("token")
     {
-        return Ok(app.auth.pass(token).await?);
+        return Ok(app.auth.verify_credential(token).await?);
     }
-    Ok(caller::of(app, request).await?.into_pass())
+    Ok(caller::of(app, request).await?.into_credential())
 }
 
 /// The origin of the page that asks.

@@ -10,19 +10,19 @@ use coditect_auth::{
 };
 use coditect_store::{Clock, ManualClock, Store, engine::Database, model::User};
 
-pub(crate) struct Installation {
+pub(crate) struct TestEnv {
     pub(crate) store: Store,
     pub(crate) clock: ManualClock,
     pub(crate) master: MasterKey,
     pub(crate) auth: Auth,
-    pub(crate) mailer: Arc<Letters>,
+    pub(crate) mailer: Arc<TestMailer>,
 }
 
 /// Keeps the tokens and notices that were sent, by address.
 #[derive(Debug, Default)]
-pub(crate) struct Letters(Mutex<Vec<(String, String)>>, Mutex<Vec<(String, Notice)>>);
+pub(crate) struct TestMailer(Mutex<Vec<(String, String)>>, Mutex<Vec<(String, Notice)>>);
 
-impl Letters {
+impl TestMailer {
     pub(crate) fn sent(&self) -> usize {
         self.0.lock().unwrap().len()
     }
@@ -51,7 +51,7 @@ impl Letters {
     }
 }
 
-impl Mailer for Letters {
+impl Mailer for TestMailer {
     fn password_reset<'a>(
         &'a self,
         email: &'a str,
@@ -88,7 +88,7 @@ impl Mailer for Letters {
 
 pub(crate) const PASSWORD: &str = "testpass123";
 
-impl Installation {
+impl TestEnv {
     pub(crate) async fn new() -> Self {
         Self::with_grace(Lifetimes::default().grace).await
     }
@@ -106,7 +106,7 @@ impl Installation {
         let store = entities(Store::options()).open(database).await.unwrap();
         let clock = ManualClock::new(DateTime::UNIX_EPOCH + TimeDelta::days(20_000));
         let master = MasterKey::generate().unwrap();
-        let mailer = Arc::new(Letters::default());
+        let mailer = Arc::new(TestMailer::default());
         let settings = settings(grace).mailer(Some(mailer.clone()));
         let auth = Auth::open(store.clone(), master.clone(), Clock::from(&clock), settings);
         let auth = auth.await.unwrap();
@@ -165,13 +165,16 @@ impl Installation {
 
     /// Who the access token is of, as a request would find out.
     pub(crate) async fn caller(&self, access: &str) -> Result<Identity, Error> {
-        let pass = self.auth.pass(access).await?;
-        self.identity(&pass).await
+        let credential = self.auth.verify_credential(access).await?;
+        self.identity(&credential).await
     }
 
-    pub(crate) async fn identity(&self, pass: &VerifiedCredential) -> Result<Identity, Error> {
+    pub(crate) async fn identity(
+        &self,
+        credential: &VerifiedCredential,
+    ) -> Result<Identity, Error> {
         let auth = &self.auth;
-        self.store.run(|tx| async move { auth.authenticate(&tx, pass).await }).await
+        self.store.run(|tx| async move { auth.authenticate(&tx, credential).await }).await
     }
 
     pub(crate) async fn claims(&self, tokens: &Tokens) -> Claims {

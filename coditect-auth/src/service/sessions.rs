@@ -22,7 +22,7 @@ use super::{
 use crate::Error;
 
 /// The longest name of a login, in characters.
-pub const DEVICE_NAME_CHARS: usize = 100;
+pub const MAX_SESSION_NAME_CHARS: usize = 100;
 
 impl Auth {
     /// Returns a page of the caller's live logins, the last used first.
@@ -30,7 +30,7 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::Forbidden`] of a program; [`Error::Store`], with `Invalid` if `after` is of another list.
-    pub async fn devices(
+    pub async fn sessions(
         &self,
         tx: &Transaction,
         identity: &Identity,
@@ -48,7 +48,7 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::NotFound`] if it is none of theirs, or holds no more; [`Error::Forbidden`] of a program.
-    pub async fn name_device(
+    pub async fn rename_session(
         &self,
         tx: &Transaction,
         identity: &Identity,
@@ -56,8 +56,8 @@ impl Auth {
         name: Option<String>,
     ) -> Result<AuthSession, Error> {
         name.as_deref().map_or(Ok(()), require_plain)?;
-        let device = self.own_device(tx, identity, id).await?;
-        let name = name.map(|name| name.chars().take(DEVICE_NAME_CHARS).collect());
+        let device = self.own_session(tx, identity, id).await?;
+        let name = name.map(|name| name.chars().take(MAX_SESSION_NAME_CHARS).collect());
         let named = AuthSession { name, ..device };
         tx.update(&named).await?;
         Ok(named)
@@ -67,19 +67,19 @@ impl Auth {
     ///
     /// # Errors
     ///
-    /// As for [`name_device`](Self::name_device).
-    pub async fn revoke_device(
+    /// As for [`rename_session`](Self::rename_session).
+    pub async fn revoke_session(
         &self,
         tx: &Transaction,
         identity: &Identity,
         id: AuthSessionId,
-        from: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<(), Error> {
-        let device = self.own_device(tx, identity, id).await?;
+        let device = self.own_session(tx, identity, id).await?;
         let now = self.clock.now();
         end(tx, &device, RevocationReason::Revoked, now).await?;
         let user = &identity.user;
-        let entry = Entry::new(Action::SessionRevoked, user.tenant_id, Some(user.id), from);
+        let entry = Entry::new(Action::SessionRevoked, user.tenant_id, Some(user.id), client);
         Ok(entry.target(id).write(tx, now).await?)
     }
 
@@ -89,23 +89,23 @@ impl Auth {
     /// # Errors
     ///
     /// [`Error::Forbidden`] of a program; [`Error::Store`].
-    pub async fn revoke_other_devices(
+    pub async fn revoke_other_sessions(
         &self,
         tx: &Transaction,
         identity: &Identity,
-        from: &ClientInfo,
+        client: &ClientInfo,
     ) -> Result<usize, Error> {
         let own = identity.session()?;
         let (user, now) = (&identity.user, self.clock.now());
         let live = live_logins(tx, user, now).await?;
         let others = live.iter().filter(|login| login.key != own.id).count();
         revoke_logins_but(tx, user, own, now).await?;
-        let entry = Entry::new(Action::SessionRevoked, user.tenant_id, Some(user.id), from);
+        let entry = Entry::new(Action::SessionRevoked, user.tenant_id, Some(user.id), client);
         entry.details(json!({ "others": others })).write(tx, now).await?;
         Ok(others)
     }
 
-    async fn own_device(
+    async fn own_session(
         &self,
         tx: &Transaction,
         identity: &Identity,
@@ -129,7 +129,7 @@ impl Auth {
         &self,
         tx: &Transaction,
         user: &User,
-        (device, now): (&ClientInfo, DateTime<Utc>),
+        (client, now): (&ClientInfo, DateTime<Utc>),
     ) -> coditect_store::Result<()> {
         tx.serialize_on::<User>(user.tenant_id, user.id)?;
         let (live, expired): (Vec<_>, Vec<_>) =
@@ -140,7 +140,7 @@ impl Auth {
         }
         for login in live.iter().take(surplus.saturating_sub(expired.len())) {
             tx.delete::<AuthSession>(user.tenant_id, login.key).await?;
-            let entry = Entry::new(Action::SessionRevoked, user.tenant_id, Some(user.id), device);
+            let entry = Entry::new(Action::SessionRevoked, user.tenant_id, Some(user.id), client);
             let entry = entry.target(login.key).details(json!({ "reason": "too_many_logins" }));
             entry.write(tx, now).await?;
         }
