@@ -26,7 +26,7 @@ async fn run(mebibytes: u64) -> Result<(), Box<dyn Error>> {
     // On the disk of the working folder, since the temporary folder may be in memory.
     let folder = tempfile::tempdir_in(".")?;
     // Small budgets for the B-tree cache and for the memtables.
-    let options = Options::default().cache_bytes(8 << 20).overlay_bytes(16 << 20);
+    let options = Options::default().cache_bytes(8 << 20).memtable_bytes(16 << 20);
     let store = Store::open(Database::open_with(folder.path(), &options)?).await?;
     let (tenant, clock) = (TenantId::new(), Clock::system());
 

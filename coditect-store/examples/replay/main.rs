@@ -68,7 +68,7 @@ async fn replay(
             recording::load(file.as_ref()).map_err(|error| format!("{file}: {error}"))?;
         let report = recording::replay_all(&programs, async |program: &Value| match &cluster {
             Some(cluster) => cluster.database(program).await,
-            None => recording::young_database(Options::default().overlay_bytes).map(Some),
+            None => recording::young_database(Options::default().memtable_bytes).map(Some),
         });
         let report = report.await;
         let run = programs.len() - report.skipped;

@@ -27,7 +27,7 @@ pub struct View(Source);
 
 #[derive(Clone, Debug)]
 enum Source {
-    Embedded(embedded::Held),
+    Embedded(embedded::PinnedSnapshot),
     /// What lets no version be held: each page is read by a transaction of its own.
     Pages {
         database: Database,
@@ -268,7 +268,7 @@ impl Database {
     /// # Errors
     ///
     /// As [`open`](Self::open), but for a damaged log; `Unavailable` also if there is no file.
-    pub fn give_up_lost(path: impl AsRef<Path>) -> Result<Option<String>> {
-        embedded::Embedded::give_up_lost(path.as_ref())
+    pub fn truncate_damaged_log(path: impl AsRef<Path>) -> Result<Option<String>> {
+        embedded::Embedded::truncate_damaged_log(path.as_ref())
     }
 }

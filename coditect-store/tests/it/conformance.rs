@@ -20,8 +20,8 @@ async fn agrees(file: &str) {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/conformance");
     let programs = recording::load(&fixtures.join(file)).unwrap();
     assert!(!programs.is_empty());
-    for overlay_bytes in [Options::default().overlay_bytes, 1] {
-        let young = async |_: &Value| recording::young_database(overlay_bytes).map(Some);
+    for memtable_bytes in [Options::default().memtable_bytes, 1] {
+        let young = async |_: &Value| recording::young_database(memtable_bytes).map(Some);
         check(file, &programs, young).await;
     }
     if let Some(cluster) = cluster_file() {

@@ -21,7 +21,7 @@ fn folder() -> Subject {
 
 /// Each commit is on its way into the B-tree while the next is done.
 fn moving() -> Database {
-    Database::memory_with(&Options::default().overlay_bytes(1)).unwrap()
+    Database::memory_with(&Options::default().memtable_bytes(1)).unwrap()
 }
 
 /// Each read and each commit may fail, and reads that run together overlap, as on a cluster.

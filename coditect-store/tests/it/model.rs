@@ -261,7 +261,7 @@ fn write(tx: &Transaction, op: &Op) {
 /// B-tree while the next is done.
 async fn run(program: &[(usize, Op)]) {
     run_on(program, &Database::scratch().unwrap()).await;
-    let moving = Options::default().overlay_bytes(1);
+    let moving = Options::default().memtable_bytes(1);
     run_on(program, &Database::memory_with(&moving).unwrap()).await;
 }
 

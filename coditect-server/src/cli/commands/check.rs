@@ -87,7 +87,7 @@ pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
 /// Truncates an incomplete log, so that the store can be opened, and reports the loss.
 async fn truncate_log(folder: Option<&Path>) -> Result<(), Error> {
     let Some(folder) = folder.map(Path::to_owned) else { return Ok(()) };
-    let lost = tokio::task::spawn_blocking(move || Database::give_up_lost(folder)).await;
+    let lost = tokio::task::spawn_blocking(move || Database::truncate_damaged_log(folder)).await;
     // A panic shows again when the store is opened.
     if let Some(lost) = lost.unwrap_or(Ok(None))? {
         say(&format!(

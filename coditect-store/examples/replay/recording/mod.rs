@@ -61,10 +61,10 @@ pub(crate) fn load(path: &Path) -> io::Result<Vec<Value>> {
 /// An empty database whose versions begin at 1. The recordings come from a cluster that had just
 /// been made, and some show the first bytes of a versionstamp.
 ///
-/// With few `overlay_bytes` each commit is on its way into the B-tree when the next is read.
-pub(crate) fn young_database(overlay_bytes: usize) -> Result<Database> {
+/// With few `memtable_bytes` each commit is on its way into the B-tree when the next is read.
+pub(crate) fn young_database(memtable_bytes: usize) -> Result<Database> {
     let clock = Clock::from(&ManualClock::new(DateTime::UNIX_EPOCH));
-    Database::memory_with(&Options::default().clock(clock).overlay_bytes(overlay_bytes))
+    Database::memory_with(&Options::default().clock(clock).memtable_bytes(memtable_bytes))
 }
 
 /// Whether `program` goes the same way in a part of a database. What counts keys from place to place, or

@@ -24,7 +24,7 @@ use std::{
     },
 };
 
-use super::{disk::File, space::is_no_space};
+use super::{space::is_no_space, vfs::File};
 
 /// Bytes that are written before they are synced. A commit that syncs the log meanwhile has no more
 /// than that before it on its way to the disk.
@@ -347,8 +347,8 @@ fn index(offset: u64) -> usize {
 mod tests {
     use super::{
         super::{
-            disk::Disk,
             faulty::{Fault, Faulty},
+            vfs::Vfs,
         },
         *,
     };

@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use super::disk::{Disk, File, Memory};
+use super::vfs::{File, Memory, Vfs};
 
 /// What happens at the n-th operation that changes something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,7 +213,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Disk for Faulty {
+impl Vfs for Faulty {
     fn names(&self) -> io::Result<Vec<String>> {
         Ok(self.state().files.keys().cloned().collect())
     }
@@ -245,7 +245,7 @@ impl Disk for Faulty {
         Ok(())
     }
 
-    fn sync_names(&self) -> io::Result<()> {
+    fn sync_dir(&self) -> io::Result<()> {
         if let Course::Do = self.course(Operation::Sync)? {
             let mut state = self.state();
             state.synced_names = state.files.clone();

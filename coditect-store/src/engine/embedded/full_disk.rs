@@ -14,9 +14,9 @@ use std::{
 };
 
 use super::{
-    disk::File,
     faulty::{Fault, Faulty, Unsynced},
     outages::{database, step},
+    vfs::File,
     *,
 };
 use crate::engine::{Database, Engine, RangeQuery};
@@ -132,7 +132,7 @@ async fn full_disk_opens_read_only_after_a_restart() {
 #[tokio::test]
 async fn reads_and_watches_continue_without_space() {
     let disk = Faulty::new(None);
-    let options = Options { overlay_bytes: 1 << 20, ..Options::default() };
+    let options = Options { memtable_bytes: 1 << 20, ..Options::default() };
     let engine = Embedded::start("memory", Arc::new(disk.clone()), &options).unwrap();
     let database = Database::of(Engine::Embedded(engine));
     set(&database, b"watched", b"1").await.unwrap();
@@ -183,7 +183,7 @@ async fn reads_and_watches_continue_without_space() {
 #[derive(Clone, Debug, Default)]
 struct FullForTree(Arc<Memory>, Arc<AtomicBool>);
 
-impl Disk for FullForTree {
+impl Vfs for FullForTree {
     fn names(&self) -> io::Result<Vec<String>> {
         self.0.names()
     }
@@ -206,8 +206,8 @@ impl Disk for FullForTree {
         self.0.remove(name)
     }
 
-    fn sync_names(&self) -> io::Result<()> {
-        self.0.sync_names()
+    fn sync_dir(&self) -> io::Result<()> {
+        self.0.sync_dir()
     }
 }
 
@@ -269,7 +269,7 @@ async fn nothing_is_committed_while_the_b_tree_file_cannot_require_the_log() {
     assert_eq!(seen(&again).await, 2);
     let killed = Memory::default();
     let mut bytes = Vec::new();
-    disk::read_all(&*disk.0.open("store.redb").unwrap(), &mut bytes).unwrap();
+    vfs::read_all(&*disk.0.open("store.redb").unwrap(), &mut bytes).unwrap();
     killed.create("store.redb").unwrap().write(0, &bytes).unwrap();
     let error = database(Arc::new(killed)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "the log was not required: {error}");
@@ -331,7 +331,7 @@ fn command(program: &str, arguments: &[&str], last: &Path) -> Command {
 
 /// Fills the file system with values, deletes them, and fills it with another file.
 async fn fill_real(mount: &Mount) {
-    let options = Options { overlay_bytes: 16 << 20, cache_bytes: 8 << 20, ..Options::default() };
+    let options = Options { memtable_bytes: 16 << 20, cache_bytes: 8 << 20, ..Options::default() };
     let open = || Database::open_with(mount.folder(), &options).unwrap();
     let mut database = open();
     let mut acknowledged = Vec::new();
@@ -400,7 +400,7 @@ async fn full_ext4_is_survived() {
 #[tokio::test]
 async fn space_that_others_take_and_free_stops_no_one_for_good() {
     let Some(mount) = Mount::tmpfs(200) else { return };
-    let options = Options { overlay_bytes: 8 << 20, cache_bytes: 8 << 20, ..Options::default() };
+    let options = Options { memtable_bytes: 8 << 20, cache_bytes: 8 << 20, ..Options::default() };
     let database = Database::open_with(mount.folder(), &options).unwrap();
     let other = mount.0.path().join("other");
     let mut written = 0_u32;

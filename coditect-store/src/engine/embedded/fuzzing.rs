@@ -12,9 +12,9 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::{
     Embedded, Options,
-    disk::{self, Disk, Memory},
-    log::{self, Change, Draft, Log},
-    storage::Storage,
+    btree_file::BTreeFile,
+    vfs::{self, Memory, Vfs},
+    wal::{self, FrameBuilder, Log, Mutation},
 };
 use crate::{
     Error, ErrorKind, Result,
@@ -22,7 +22,7 @@ use crate::{
     fuzzing::Input,
 };
 
-pub(crate) use super::log::log_segment;
+pub(crate) use super::wal::log_segment;
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 type Files = BTreeMap<String, Vec<u8>>;
@@ -165,7 +165,7 @@ fn is_sound(files: &Files) -> bool {
 
 /// A store in whose B-tree the first so many commits are.
 fn base(in_btree: u32) -> Base {
-    let disk: Arc<dyn Disk> = Arc::new(Memory::default());
+    let disk: Arc<dyn Vfs> = Arc::new(Memory::default());
     let database = opened(Arc::clone(&disk)).unwrap();
     runtime().block_on(async {
         for n in 1..=in_btree {
@@ -181,18 +181,19 @@ fn base(in_btree: u32) -> Base {
     // On opening, what the log alone has goes to the B-tree.
     drop(opened(Arc::clone(&disk)).unwrap());
     // Written here, so that nothing moves it on in the background.
-    let mut storage = Storage::open(&*disk, CACHE_BYTES).unwrap();
-    let recorded = storage.recorded();
+    let mut btree = BTreeFile::open(&*disk, CACHE_BYTES).unwrap();
+    let recorded = btree.recorded();
     let applied = recorded.applied;
-    let replayed = log::replay(&*disk, recorded, |_| {}).unwrap();
+    let replayed = wal::replay(&*disk, recorded, |_| {}).unwrap();
     let mut log = Log::new(Arc::clone(&disk), recorded.store, replayed, CACHE_BYTES);
-    storage.require_log(log.first_segment().unwrap()).unwrap();
-    drop(storage);
+    btree.require_log(log.first_segment().unwrap()).unwrap();
+    drop(btree);
     for n in in_btree + 1..=COMMITS {
         let rows = written(n);
-        let changes = rows.iter().map(|(key, value)| Change::Set { key, value }).collect();
-        let (placed, _) =
-            log.append(Draft::of(&[changes]), applied.version + u64::from(n), false).unwrap();
+        let changes = rows.iter().map(|(key, value)| Mutation::Set { key, value }).collect();
+        let (placed, _) = log
+            .append(FrameBuilder::of(&[changes]), applied.version + u64::from(n), false)
+            .unwrap();
         placed.write().unwrap();
     }
     drop(log);
@@ -215,16 +216,16 @@ fn after(commits: u32) -> Rows {
     (1..=commits).flat_map(written).collect()
 }
 
-fn opened(disk: Arc<dyn Disk>) -> Result<Database> {
+fn opened(disk: Arc<dyn Vfs>) -> Result<Database> {
     let options = Options { cache_bytes: CACHE_BYTES, ..Options::default() };
     Embedded::start("memory", disk, &options).map(|engine| Database::of(Engine::Embedded(engine)))
 }
 
-fn files_of(disk: &dyn Disk) -> io::Result<Files> {
+fn files_of(disk: &dyn Vfs) -> io::Result<Files> {
     let names = disk.names()?;
     let read = |name: String| {
         let mut bytes = Vec::new();
-        disk::read_all(&*disk.open(&name)?, &mut bytes)?;
+        vfs::read_all(&*disk.open(&name)?, &mut bytes)?;
         Ok((name, bytes))
     };
     names.into_iter().map(read).collect()

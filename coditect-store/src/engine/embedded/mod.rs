@@ -2,26 +2,25 @@
 //!
 //! Transactions read on their caller's thread, from the state that was published last when they
 //! first read. A commit goes through three threads, the first two of which a client that is alone does
-//! without (see [`sequencer::lead`]):
+//! without (see [`commit_pipeline::try_commit_inline`]):
 //!
 //! ```text
-//! sequencer   decides in which order what is done, and does it to the newest state   (sequencer/)
+//! pipeline   decides in which order what is done, and does it to the newest state   (pipeline/)
 //! writer      makes it durable in the log, a batch at a time; shows it; answers      (writer.rs, log/)
-//! applier     moves it from the log to the B-tree, in the background                 (applier.rs)
+//! checkpointer     moves it from the log to the B-tree, in the background                 (checkpointer.rs)
 //! ```
 //!
-//! What is in the log and not in the B-tree is in memory too, in layers over the B-tree, which reads
-//! look through ([`snapshot`]). After a crash the log is replayed into such a layer, or slice by slice into the
+//! What is in the log and not in the B-tree is in memory too, in memtables over the B-tree, which reads
+//! look through ([`snapshot`]). After a crash the log is replayed into such a memtable, or slice by slice into the
 //! B-tree if it is long ([`recovery`]).
 
-mod applier;
 mod backend;
-mod board;
-mod conflicts;
+mod btree_file;
+mod checkpointer;
+mod commit_pipeline;
+mod conflict_set;
 mod database_reads;
-mod disk;
-mod layer;
-mod log;
+mod memtable;
 pub(crate) mod names;
 mod ranges;
 mod read_your_writes;
@@ -29,17 +28,18 @@ mod reads;
 mod recovery;
 mod reserve;
 mod segments;
-mod sequencer;
 mod snapshot;
 mod snapshot_cache;
 mod space;
-mod storage;
 mod sync;
 mod transaction;
+mod version_registry;
+mod vfs;
 mod view;
+mod wal;
 mod watches;
+mod write_map;
 mod writer;
-mod writes;
 
 #[cfg(test)]
 mod faulty;
@@ -68,16 +68,13 @@ use tokio::{
 };
 
 use self::{
-    applier::{Applier, Progress, Turn},
-    board::{Board, Published},
-    disk::{Disk, Folder, Memory},
-    layer::Layer,
-    log::Log,
+    btree_file::{BTreeFile, Written},
+    checkpointer::{Checkpoint, Checkpointer, Progress},
+    commit_pipeline::{Commit, CommitPipeline, PipelineParts, Request, SharedPipeline},
+    memtable::Memtable,
     reserve::Reserve,
-    sequencer::{Commit, Place, Request, Sequencer, Start},
-    snapshot::{Ground, Snapshot},
+    snapshot::{Snapshot, SnapshotBase},
     space::Space,
-    storage::{Storage, Written},
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -85,9 +82,12 @@ use self::{
         queue::{self, UnboundedSender},
         thread::{self, JoinHandle},
     },
+    version_registry::{CommittedVersion, VersionRegistry},
+    vfs::{Directory, Memory, Vfs},
+    wal::Log,
     writer::Writer,
 };
-pub(super) use self::{transaction::Transaction, view::Held};
+pub(super) use self::{transaction::Transaction, view::PinnedSnapshot};
 use crate::{Clock, Error, ErrorKind, Result};
 
 /// Options of the embedded engine.
@@ -99,7 +99,7 @@ pub struct Options {
     /// How much memory holds what the log has and the file has not, in bytes, at the most; 256 MiB by
     /// default. From half of it on commits are slowed down, so that the file keeps up. When a long log is
     /// replayed it is half of it, but 16 MiB at the least.
-    pub overlay_bytes: usize,
+    pub memtable_bytes: usize,
     /// Where versions come from: each is at least the hour in microseconds.
     pub clock: Clock,
     /// Whether reads take turns as those of a cluster do: each yields once before it is answered, so
@@ -116,10 +116,10 @@ impl Options {
         self
     }
 
-    /// Sets `overlay_bytes`.
+    /// Sets `memtable_bytes`.
     #[must_use]
-    pub fn overlay_bytes(mut self, overlay_bytes: usize) -> Self {
-        self.overlay_bytes = overlay_bytes;
+    pub fn memtable_bytes(mut self, memtable_bytes: usize) -> Self {
+        self.memtable_bytes = memtable_bytes;
         self
     }
 
@@ -142,7 +142,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             cache_bytes: 256 << 20,
-            overlay_bytes: 256 << 20,
+            memtable_bytes: 256 << 20,
             clock: Clock::system(),
             round_trips: false,
         }
@@ -166,13 +166,13 @@ pub(super) struct Embedded(Arc<Shared>);
 struct Shared {
     name: &'static str,
     round_trips: bool,
-    disk: Arc<dyn Disk>,
-    board: Arc<Board>,
-    room: Arc<Semaphore>,
+    disk: Arc<dyn Vfs>,
+    registry: Arc<VersionRegistry>,
+    queue_permits: Arc<Semaphore>,
     queue: UnboundedSender<Request>,
     /// How many transactions are being committed.
     committing: AtomicUsize,
-    sequencer: Arc<Place>,
+    pipeline: Arc<SharedPipeline>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -188,7 +188,7 @@ impl Drop for Committing<'_> {
 
 impl Embedded {
     pub(super) fn open(folder: &Path, options: &Options) -> Result<Self> {
-        let disk = Folder::make(folder).map_err(|error| {
+        let disk = Directory::make(folder).map_err(|error| {
             let message = format!("the data folder {} cannot be made", folder.display());
             Error::new(ErrorKind::Unavailable, message).with_source(error)
         })?;
@@ -199,83 +199,83 @@ impl Embedded {
         Self::start("memory", Arc::new(Memory::default()), options)
     }
 
-    fn start(name: &'static str, disk: Arc<dyn Disk>, options: &Options) -> Result<Self> {
-        let mut storage = Storage::open(&*disk, options.cache_bytes)?;
-        let bytes = (options.overlay_bytes / 2).max(LEAST_BYTES);
-        let board = Arc::new(Board::new(disk.folder()));
-        let (replayed, layer) =
-            recovery::recover(&*disk, &mut storage, &board.space, bytes, false)?;
+    fn start(name: &'static str, disk: Arc<dyn Vfs>, options: &Options) -> Result<Self> {
+        let mut btree = BTreeFile::open(&*disk, options.cache_bytes)?;
+        let bytes = (options.memtable_bytes / 2).max(LEAST_BYTES);
+        let registry = Arc::new(VersionRegistry::new(disk.folder()));
+        let (replayed, memtable) =
+            recovery::recover(&*disk, &mut btree, &registry.space, bytes, false)?;
         replayed.make_durable()?;
-        board.space.keep(Reserve::new(Arc::clone(&disk)));
-        let mut reached = replayed.reached;
-        let store = storage.recorded().store;
-        let mut log = Log::new(Arc::clone(&disk), store, replayed, options.overlay_bytes);
-        let unrequired = recovery::require_log(&mut storage, &mut log, &board.space)?;
+        registry.space.keep(Reserve::new(Arc::clone(&disk)));
+        let mut log_end = replayed.log_end;
+        let store = btree.recorded().store;
+        let mut log = Log::new(Arc::clone(&disk), store, replayed, options.memtable_bytes);
+        let unrequired = recovery::require_log(&mut btree, &mut log, &registry.space)?;
 
         let progress = Arc::new(Progress::default());
         let (queue, requests) = queue::unbounded_channel();
-        let (turns, turned) = mpsc::channel();
+        let (checkpoints, turned) = mpsc::channel();
         let (batches, prepared) = mpsc::channel();
-        let tree = storage.snapshot()?;
-        let is_all = storage.applied().version == reached.version;
+        let tree = btree.snapshot()?;
+        let is_all = btree.applied().version == log_end.version;
         if is_all {
-            reached = storage.applied();
+            log_end = btree.applied();
         }
-        let ground = Arc::new(Ground::new((!is_all).then(|| layer.clone()), tree));
+        let base = Arc::new(SnapshotBase::new((!is_all).then(|| memtable.clone()), tree));
         if !is_all {
-            progress.begin(layer.bytes());
+            progress.begin(memtable.bytes());
             // It is there until the end.
-            let ground = Arc::clone(&ground);
-            let _ = turns.send(Turn { layer, reached, ground, is_last: false });
+            let base = Arc::clone(&base);
+            let _ = checkpoints.send(Checkpoint { memtable, log_end, base, is_last: false });
         }
-        let snapshot = Snapshot { active: Layer::default(), ground };
-        board.publish(Published::new(reached.version, snapshot.clone()));
-        let writer = Arc::new(Mutex::new(Writer::new(Arc::clone(&board), turns)));
+        let snapshot = Snapshot { mutable: Memtable::default(), base };
+        registry.publish(CommittedVersion::new(log_end.version, snapshot.clone()));
+        let writer = Arc::new(Mutex::new(Writer::new(Arc::clone(&registry), checkpoints)));
 
-        let applier = Applier {
-            storage,
-            board: Arc::clone(&board),
+        let applier = Checkpointer {
+            btree,
+            registry: Arc::clone(&registry),
             progress: Arc::clone(&progress),
-            sequencer: queue.clone(),
+            pipeline: queue.clone(),
             failed: None,
             unrequired,
         };
-        let alarm = Alarm::new(&board, &queue);
+        let alarm = PanicGuard::new(&registry, &queue);
         let applying = move || alarm.watch(|| applier.run(&turned));
         let applier = spawn("coditect-apply", applying)?;
         let (to_write, answers) = (Arc::clone(&writer), queue.clone());
-        let alarm = Alarm::new(&board, &queue);
+        let alarm = PanicGuard::new(&registry, &queue);
         let writing = move || alarm.watch(|| writer::run(&to_write, &prepared, &answers));
         let writing = spawn("coditect-write", writing)?;
-        let sequencer = Sequencer::new(Start {
+        let pipeline = CommitPipeline::new(PipelineParts {
             snapshot,
-            reached,
+            log_end,
             log,
             clock: options.clock.clone(),
-            board: Arc::clone(&board),
+            registry: Arc::clone(&registry),
             progress,
             writer,
             batches,
-            overlay_bytes: options.overlay_bytes,
+            memtable_bytes: options.memtable_bytes,
         });
         let finish = || {
             // Each ends when the one before it has: an error means that it did so by a panic.
             let _ = writing.join();
             let _ = applier.join();
         };
-        let sequencer = Arc::new(Mutex::new(Some(sequencer)));
-        let (place, shown) = (Arc::clone(&sequencer), Arc::clone(&board));
-        let thread = move || sequencer::run(&place, shown, requests, finish);
+        let pipeline = Arc::new(Mutex::new(Some(pipeline)));
+        let (place, shown) = (Arc::clone(&pipeline), Arc::clone(&registry));
+        let thread = move || commit_pipeline::run(&place, shown, requests, finish);
         let thread = spawn("coditect-commit", thread)?;
         Ok(Self(Arc::new(Shared {
             name,
             round_trips: options.round_trips,
             disk,
-            board,
-            room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
+            registry,
+            queue_permits: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
             queue,
             committing: AtomicUsize::new(0),
-            sequencer,
+            pipeline,
             thread: Mutex::new(Some(thread)),
         })))
     }
@@ -292,65 +292,66 @@ impl Embedded {
         Transaction::new(Arc::clone(&self.0))
     }
 
-    /// Compares the file in `folder` with its own sums, and replays its log: see [`Storage::check`].
+    /// Compares the file in `folder` with its own sums, and replays its log: see [`BTreeFile::check`].
     pub(super) fn check(folder: &Path) -> Result<bool> {
-        Self::check_on(&Folder::at(folder))
+        Self::check_on(&Directory::at(folder))
     }
 
-    fn check_on(disk: &dyn Disk) -> Result<bool> {
-        let is_sound = Storage::check(disk)?;
-        let storage = Storage::open(disk, REPAIR_BYTES)?;
-        recovery::check(disk, &storage)?;
+    fn check_on(disk: &dyn Vfs) -> Result<bool> {
+        let is_sound = BTreeFile::check(disk)?;
+        let btree = BTreeFile::open(disk, REPAIR_BYTES)?;
+        recovery::check(disk, &btree)?;
         Ok(is_sound)
     }
 
     /// Gives up the commits that follow a gap in the log in `folder`, and returns a description of them:
     /// those before it are moved to the B-tree, and the log's files are kept under other names.
-    pub(super) fn give_up_lost(folder: &Path) -> Result<Option<String>> {
-        let disk = Folder::at(folder);
-        if !Storage::is_on(&disk)? {
-            storage::refuse_orphaned_log(&disk)?;
+    pub(super) fn truncate_damaged_log(folder: &Path) -> Result<Option<String>> {
+        let disk = Directory::at(folder);
+        if !BTreeFile::is_on(&disk)? {
+            btree_file::refuse_orphaned_log(&disk)?;
             let message = format!("there is no store in {}", folder.display());
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
-        let mut storage = Storage::open(&disk, REPAIR_BYTES)?;
+        let mut btree = BTreeFile::open(&disk, REPAIR_BYTES)?;
         let space = Space::new(disk.folder());
-        let (replayed, layer) = recovery::recover(&disk, &mut storage, &space, REPAIR_BYTES, true)?;
+        let (replayed, memtable) =
+            recovery::recover(&disk, &mut btree, &space, REPAIR_BYTES, true)?;
         if replayed.lost.is_some() {
             // Before the files are renamed: what they have would be gone with a crash in between.
-            if storage.apply(&layer, replayed.reached, true)? == Written::NoSpace {
+            if btree.apply(&memtable, replayed.log_end, true)? == Written::NoSpace {
                 return Err(space.error());
             }
-            replayed.put_aside(&disk)?;
+            replayed.quarantine(&disk)?;
         }
         Ok(replayed.lost.map(|lost| lost.to_string()))
     }
 
     /// Returns whether there is a store in `folder`. Fails if only its log is there.
     pub(super) fn is_in(folder: &Path) -> Result<bool> {
-        let disk = Folder::at(folder);
-        let is_there = Storage::is_on(&disk)?;
+        let disk = Directory::at(folder);
+        let is_there = BTreeFile::is_on(&disk)?;
         if !is_there && folder.exists() {
-            storage::refuse_orphaned_log(&disk)?;
+            btree_file::refuse_orphaned_log(&disk)?;
         }
         Ok(is_there)
     }
 
-    pub(super) fn view(&self) -> Result<Held> {
-        Held::new(Arc::clone(&self.0))
+    pub(super) fn view(&self) -> Result<PinnedSnapshot> {
+        PinnedSnapshot::new(Arc::clone(&self.0))
     }
 
     pub(super) async fn advance(&self, version: u64) -> Result<()> {
         let (done, advanced) = oneshot::channel();
-        self.0.send(Request::Advance(version, done))?;
-        advanced.await.map_err(|_| self.0.board.closed())
+        self.0.send(Request::AdvanceVersion(version, done))?;
+        advanced.await.map_err(|_| self.0.registry.closed())
     }
 
     /// Fails if it is closed, or the disk is full.
     pub(super) fn check_open(&self) -> Result<()> {
-        let board = &self.0.board;
-        board.check_open()?;
-        if board.space.is_left() { Ok(()) } else { Err(board.space.error()) }
+        let registry = &self.0.registry;
+        registry.check_open()?;
+        if registry.space.is_left() { Ok(()) } else { Err(registry.space.error()) }
     }
 
     pub(super) async fn close(&self) {
@@ -366,8 +367,8 @@ impl Shared {
     /// A share of the queue's memory for a commit of `bytes`.
     async fn room_for(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
         let kib = u32::try_from((bytes >> 10) + 1).unwrap_or(u32::MAX).min(QUEUE_KIB);
-        let room = Arc::clone(&self.room).acquire_many_owned(kib).await;
-        room.map_err(|_| self.board.closed())
+        let queue_permits = Arc::clone(&self.queue_permits).acquire_many_owned(kib).await;
+        queue_permits.map_err(|_| self.registry.closed())
     }
 
     /// Has `commit` done; it gets its answer by itself. Ends with what it gives.
@@ -376,7 +377,7 @@ impl Shared {
         let committing = Committing(self);
         let left = if is_alone && has_other_threads() && !self.disk.is_slow() {
             let failed = || drop(self.queue.send(Request::Failed));
-            sequencer::lead(&self.sequencer, commit, failed)
+            commit_pipeline::try_commit_inline(&self.pipeline, commit, failed)
         } else {
             Some(commit)
         };
@@ -385,21 +386,21 @@ impl Shared {
     }
 
     /// Reads where waiting for the disk holds nobody else up: for when reads were slow lately.
-    async fn aside<T: Send + 'static>(
+    async fn spawn_blocking_read<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
         match Handle::try_current() {
             // It is cut off when the runtime stops.
             Ok(runtime) => {
-                runtime.spawn_blocking(read).await.unwrap_or_else(|_| Err(self.board.closed()))
+                runtime.spawn_blocking(read).await.unwrap_or_else(|_| Err(self.registry.closed()))
             }
             Err(_) => read(),
         }
     }
 
     fn send(&self, request: Request) -> Result<()> {
-        self.queue.send(request).map_err(|_| self.board.closed())
+        self.queue.send(request).map_err(|_| self.registry.closed())
     }
 }
 
@@ -415,21 +416,21 @@ impl Drop for Shared {
 }
 
 /// Closes the engine when a thread of it panics, so that nobody waits for it in vain.
-struct Alarm {
-    board: Arc<Board>,
-    sequencer: UnboundedSender<Request>,
+struct PanicGuard {
+    registry: Arc<VersionRegistry>,
+    pipeline: UnboundedSender<Request>,
 }
 
-impl Alarm {
-    fn new(board: &Arc<Board>, sequencer: &UnboundedSender<Request>) -> Self {
-        Self { board: Arc::clone(board), sequencer: sequencer.clone() }
+impl PanicGuard {
+    fn new(registry: &Arc<VersionRegistry>, pipeline: &UnboundedSender<Request>) -> Self {
+        Self { registry: Arc::clone(registry), pipeline: pipeline.clone() }
     }
 
     fn watch(self, work: impl FnOnce()) {
         if panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
-            self.board.close_by_panic();
+            self.registry.close_by_panic();
             // An error means that it has ended already.
-            let _ = self.sequencer.send(Request::Failed);
+            let _ = self.pipeline.send(Request::Failed);
         }
     }
 }

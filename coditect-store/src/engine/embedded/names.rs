@@ -137,7 +137,7 @@ mod tests {
     use super::{
         super::{
             Embedded, Options,
-            disk::{Disk as _, Folder},
+            vfs::{Directory, Vfs as _},
         },
         *,
     };
@@ -160,13 +160,13 @@ mod tests {
         Err(Io::InvalidInput.into())
     }
 
-    fn folder_with(calls: Calls) -> (tempfile::TempDir, Folder) {
+    fn folder_with(calls: Calls) -> (tempfile::TempDir, Directory) {
         let folder = tempfile::tempdir().unwrap();
-        let disk = Folder::make_with(folder.path(), calls).unwrap();
+        let disk = Directory::make_with(folder.path(), calls).unwrap();
         (folder, disk)
     }
 
-    fn open(disk: Folder) -> Result<Database, Error> {
+    fn open(disk: Directory) -> Result<Database, Error> {
         let engine = Embedded::start("embedded", Arc::new(disk), &Options::default())?;
         Ok(Database::of(Engine::Embedded(engine)))
     }
@@ -240,7 +240,7 @@ mod tests {
     fn store_is_refused_where_folders_cannot_be_synced() {
         let folder = tempfile::tempdir().unwrap();
         let calls = Calls { sync: cannot_sync, ..SYSTEM };
-        let error = Folder::make_with(&folder.path().join("new"), calls).unwrap_err();
+        let error = Directory::make_with(&folder.path().join("new"), calls).unwrap_err();
         assert_eq!(error.kind(), Io::Unsupported);
         assert!(error.to_string().contains("cannot sync folders"), "{error}");
         // Nor is one that was made without the check.

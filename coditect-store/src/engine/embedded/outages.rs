@@ -28,12 +28,12 @@ const LITTLE: usize = 1 << 12;
 /// The same, which no checkpoint frees before the end: all commits stay in several segments of the log.
 const MUCH: usize = 64 << 20;
 
-pub(super) fn database(disk: Arc<dyn Disk>) -> Result<Database> {
+pub(super) fn database(disk: Arc<dyn Vfs>) -> Result<Database> {
     database_with(disk, LITTLE)
 }
 
-fn database_with(disk: Arc<dyn Disk>, overlay_bytes: usize) -> Result<Database> {
-    let options = Options { overlay_bytes, ..Options::default() };
+fn database_with(disk: Arc<dyn Vfs>, memtable_bytes: usize) -> Result<Database> {
+    let options = Options { memtable_bytes, ..Options::default() };
     Embedded::start("memory", disk, &options).map(|engine| Database::of(Engine::Embedded(engine)))
 }
 
@@ -84,9 +84,9 @@ fn after(commits: u32) -> Rows {
 }
 
 /// Commits until one fails or all are done, and returns the number of acknowledged commits.
-async fn run(disk: &Faulty, overlay_bytes: usize) -> u32 {
+async fn run(disk: &Faulty, memtable_bytes: usize) -> u32 {
     let disk = Arc::new(disk.clone());
-    let Ok(database) = database_with(disk, overlay_bytes) else { return 0 };
+    let Ok(database) = database_with(disk, memtable_bytes) else { return 0 };
     let mut acknowledged = 0;
     for n in 1..=COMMITS {
         let mut tx = database.begin();
@@ -104,7 +104,7 @@ async fn run(disk: &Faulty, overlay_bytes: usize) -> u32 {
 fn copy_without(disk: &Memory, is_missing: impl Fn(&str) -> bool) -> Memory {
     let (copy, mut bytes) = (Memory::default(), Vec::new());
     for name in disk.names().unwrap().iter().filter(|name| !is_missing(name)) {
-        disk::read_all(&*disk.open(name).unwrap(), &mut bytes).unwrap();
+        vfs::read_all(&*disk.open(name).unwrap(), &mut bytes).unwrap();
         copy.create(name).unwrap().write(0, &bytes).unwrap();
     }
     copy
@@ -114,7 +114,7 @@ fn copy_without(disk: &Memory, is_missing: impl Fn(&str) -> bool) -> Memory {
 /// lost unnoticed. Returns the number of refusals.
 async fn remove_log_files(disk: &Memory, acknowledged: u32, what: &str) -> u32 {
     let mut names = disk.names().unwrap();
-    names.retain(|name| log::is_segment(name));
+    names.retain(|name| wal::is_segment(name));
     let all = [names.clone()].into_iter();
     let mut refused = 0;
     for missing in names.iter().map(|name| vec![name.clone()]).chain(all) {
@@ -162,7 +162,7 @@ async fn whatever_the_disk_does_what_was_acknowledged_is_there_and_nothing_by_ha
     try_all(LITTLE).await;
 }
 
-/// The client leads the sequencer here.
+/// The client leads the pipeline here.
 #[tokio::test(flavor = "multi_thread")]
 async fn nor_is_it_otherwise_for_a_client_that_writes_itself() {
     try_all(LITTLE).await;
@@ -175,9 +175,9 @@ async fn nor_is_it_otherwise_while_all_commits_are_in_the_log_alone() {
 
 #[tokio::test]
 async fn after_a_clean_shutdown_the_b_tree_file_alone_has_all_commits() {
-    for overlay_bytes in [LITTLE, MUCH] {
+    for memtable_bytes in [LITTLE, MUCH] {
         let disk = Faulty::new(None);
-        assert_eq!(run(&disk, overlay_bytes).await, COMMITS);
+        assert_eq!(run(&disk, memtable_bytes).await, COMMITS);
         for unsynced in [Unsynced::Kept, Unsynced::Dropped] {
             let disk = disk.after_power_loss(unsynced);
             let alone = copy_without(&disk, |name| name != "store.redb");
@@ -190,17 +190,17 @@ pub(super) fn step() -> u64 {
     env::var("CODITECT_OUTAGE_STEP").map_or(STEP, |step| step.parse().unwrap())
 }
 
-async fn try_all(overlay_bytes: usize) {
+async fn try_all(memtable_bytes: usize) {
     let step = step();
     let sound = Faulty::new(None);
-    assert_eq!(run(&sound, overlay_bytes).await, COMMITS);
+    assert_eq!(run(&sound, memtable_bytes).await, COMMITS);
     let operations = sound.operations();
     assert!(operations > 100, "{operations} operations");
     let (mut lost_by_lies, mut refused, mut incomplete) = (0, 0, 0);
     for (n, fault) in [Fault::Stop, Fault::Tear, Fault::Full, Fault::Lie].into_iter().enumerate() {
         for at in (n as u64..operations).step_by(usize::try_from(step).unwrap()) {
             let disk = Faulty::new(Some((at, fault)));
-            let acknowledged = run(&disk, overlay_bytes).await;
+            let acknowledged = run(&disk, memtable_bytes).await;
             for unsynced in [Unsynced::Kept, Unsynced::Dropped, Unsynced::Mixed] {
                 let what = format!("{fault:?} at {at} of {operations}, unsynced {unsynced:?}");
                 let after = disk.after_power_loss(unsynced);
@@ -277,7 +277,7 @@ async fn new_segments_are_named_durably_after_a_kill_at_every_operation() {
         tx.set(b"acknowledged", b"");
         tx.commit().await.unwrap();
         let after = disk.after_power_loss(Unsynced::Dropped);
-        for name in after.names().unwrap().iter().filter(|name| log::is_segment(name)) {
+        for name in after.names().unwrap().iter().filter(|name| wal::is_segment(name)) {
             let incomplete = copy_without(&after, |missing| missing == name);
             match database_with(Arc::new(incomplete), MUCH) {
                 Err(error) => {
@@ -299,8 +299,8 @@ async fn new_segments_are_named_durably_after_a_kill_at_every_operation() {
 async fn a_kill_loses_nothing_of_a_file_of_the_log_that_the_b_tree_has_not() {
     let disk = Faulty::new(None);
     // More than a first file and half of a second one, and less than what is moved at once.
-    let options = Options { overlay_bytes: 64 << 20, ..Options::default() };
-    let open = |disk: Arc<dyn Disk>| {
+    let options = Options { memtable_bytes: 64 << 20, ..Options::default() };
+    let open = |disk: Arc<dyn Vfs>| {
         let engine = Embedded::start("memory", disk, &options).unwrap();
         Database::of(Engine::Embedded(engine))
     };

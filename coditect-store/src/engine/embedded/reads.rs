@@ -10,22 +10,22 @@ use super::{
         limits::{MAX_KEY, accessed_unreadable, key_outside_legal_range},
         range::{KeySelector, KeyValue, Order, RangePage, RangeQuery, Stopped},
     },
-    board::{Board, Published},
     ranges::{KeyRange, RangeSet, next_key},
     read_your_writes::Answer,
-    snapshot::Rows,
+    snapshot::MergeIter,
     snapshot_cache::SnapshotCache,
     transaction::ReadPoint,
-    writes::{State, Writes},
+    version_registry::{CommittedVersion, VersionRegistry},
+    write_map::{State, WriteMap},
 };
 use crate::Result;
 
 /// A transaction's view of the store.
 pub(super) struct View<'a> {
-    pub(super) writes: &'a Writes,
+    pub(super) writes: &'a WriteMap,
     /// Where what is stored is read: asked only when it matters, as the first time fixes the read version.
     pub(super) point: &'a mut ReadPoint,
-    pub(super) board: &'a Board,
+    pub(super) registry: &'a VersionRegistry,
     /// The part of the snapshot that was read so far.
     pub(super) cache: &'a mut SnapshotCache,
 }
@@ -44,7 +44,7 @@ struct Walk {
     /// Where it ends.
     bound: Vec<u8>,
     order: Order,
-    rows: Option<Rows>,
+    rows: Option<MergeIter>,
 }
 
 enum Step {
@@ -54,8 +54,8 @@ enum Step {
 
 impl View<'_> {
     /// Returns the stored state that the transaction reads. The first call fixes its read version.
-    pub(super) fn stored(&mut self) -> Result<&Published> {
-        self.point.get(self.board).map(|published| &**published)
+    pub(super) fn stored(&mut self) -> Result<&CommittedVersion> {
+        self.point.get(self.registry).map(|published| &**published)
     }
 
     pub(super) fn value(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>> {
@@ -225,7 +225,7 @@ fn stopped(query: &RangeQuery, rows: &[KeyValue]) -> Stopped {
 
 /// Adds to `conflicts` what of a range is read from the store, not from the transaction's own
 /// writes.
-pub(super) fn note_read(writes: &Writes, conflicts: &mut RangeSet, range: KeyRange) {
+pub(super) fn note_read(writes: &WriteMap, conflicts: &mut RangeSet, range: KeyRange) {
     // As a rule a transaction reads first.
     if writes.is_empty() {
         return conflicts.insert(range);

@@ -9,39 +9,39 @@
 //! meanwhile, neither is whole, and the store is refused. Reading takes as often as long as there are slices.
 
 use super::{
-    disk::Disk,
-    layer::Layer,
-    log::{self, Change, Changes, Encoder, Log, Replay},
+    btree_file::{BTreeFile, Written},
+    memtable::Memtable,
     space::Space,
-    storage::{Storage, Written},
+    vfs::Vfs,
+    wal::{self, Encoder, Log, Mutation, MutationBatch, Replay},
 };
 use crate::{Error, ErrorKind, Result};
 
-/// Finds it, in a layer of about so many bytes at the most; what is more is in the B-tree then, if that
+/// Finds it, in a memtable of about so many bytes at the most; what is more is in the B-tree then, if that
 /// has `space`. A log of which
 /// something is missing is refused, before anything is written, unless what follows that `may_be_lost`.
 pub(super) fn recover(
-    disk: &dyn Disk,
-    storage: &mut Storage,
+    disk: &dyn Vfs,
+    btree: &mut BTreeFile,
     space: &Space,
     mut bytes: usize,
     may_be_lost: bool,
-) -> Result<(Replay, Layer)> {
-    let recorded = storage.recorded();
-    let (mut from, mut parts, mut reached) = (Vec::new(), 0_u32, None);
+) -> Result<(Replay, Memtable)> {
+    let recorded = btree.recorded();
+    let (mut from, mut parts, mut log_end) = (Vec::new(), 0_u32, None);
     loop {
         let mut slice = Slice::new(from, bytes);
-        let replayed = log::replay(disk, recorded, |changes| slice.redo(changes))?;
-        check_reached(storage, &replayed)?;
-        let replayed = if may_be_lost { replayed } else { replayed.complete()? };
-        if *reached.get_or_insert(replayed.reached) != replayed.reached {
+        let replayed = wal::replay(disk, recorded, |changes| slice.apply(changes))?;
+        check_reached(btree, &replayed)?;
+        let replayed = if may_be_lost { replayed } else { replayed.require_contiguous()? };
+        if *log_end.get_or_insert(replayed.log_end) != replayed.log_end {
             let message = "the log was not read twice alike: the disk may be failing";
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
-        let Some(end) = slice.end else { return Ok((replayed, slice.layer)) };
+        let Some(end) = slice.end else { return Ok((replayed, slice.memtable)) };
         // Nothing may be in the B-tree that the log could lose.
         replayed.make_durable()?;
-        if storage.apply_ahead(&slice.layer, replayed.reached.version)? == Written::NoSpace {
+        if btree.apply_ahead(&slice.memtable, replayed.log_end.version)? == Written::NoSpace {
             // The rest has to be in memory, however much it is: it can be read so.
             space.set_tree_full(true);
             (from, bytes) = (slice.from, usize::MAX / 8);
@@ -56,20 +56,20 @@ pub(super) fn recover(
 /// Has the B-tree file require the log, before anything is committed to it. Without space for that it
 /// returns the segment to require once there is, and commits are refused until then.
 pub(super) fn require_log(
-    storage: &mut Storage,
+    btree: &mut BTreeFile,
     log: &mut Log,
     space: &Space,
 ) -> Result<Option<u64>> {
-    if !storage.recorded().is_clean {
+    if !btree.recorded().is_clean {
         return Ok(None);
     }
     let first = log.first_segment();
     let first = first.map_err(|error| if log.is_full() { space.error() } else { error })?;
-    if storage.require_log(first)? == Written::Durably {
+    if btree.require_log(first)? == Written::Durably {
         return Ok(None);
     }
     space.release_reserve();
-    let written = storage.require_log(first)?;
+    let written = btree.require_log(first)?;
     space.restore_reserve();
     if written == Written::Durably {
         return Ok(None);
@@ -79,21 +79,21 @@ pub(super) fn require_log(
 }
 
 /// Fails if acknowledged commits are missing from the log.
-pub(super) fn check(disk: &dyn Disk, storage: &Storage) -> Result<()> {
-    let replayed = log::replay(disk, storage.recorded(), |_| {})?;
-    check_reached(storage, &replayed)?;
-    replayed.complete().map(drop)
+pub(super) fn check(disk: &dyn Vfs, btree: &BTreeFile) -> Result<()> {
+    let replayed = wal::replay(disk, btree.recorded(), |_| {})?;
+    check_reached(btree, &replayed)?;
+    replayed.require_contiguous().map(drop)
 }
 
 /// Refuses a log that ends before what an earlier start has moved of it.
-fn check_reached(storage: &Storage, replayed: &Replay) -> Result<()> {
-    let (ahead, reached) = (storage.ahead(), replayed.reached.version);
-    if ahead <= reached {
+fn check_reached(btree: &BTreeFile, replayed: &Replay) -> Result<()> {
+    let (ahead, log_end) = (btree.ahead(), replayed.log_end.version);
+    if ahead <= log_end {
         return Ok(());
     }
     let message = format!(
         "a part of what was committed up to version {ahead} was moved to the store's file when the log was \
-         damaged, which ends at version {reached} now: neither is whole, and what is left is a backup"
+         damaged, which ends at version {log_end} now: neither is whole, and what is left is a backup"
     );
     Err(Error::new(ErrorKind::Corrupt, message))
 }
@@ -106,7 +106,7 @@ const PIECE: usize = 64 << 10;
 struct Slice {
     from: Vec<u8>,
     end: Option<Vec<u8>>,
-    layer: Layer,
+    memtable: Memtable,
     limit: usize,
     /// When there is more than this, it is made smaller.
     shrink_at: usize,
@@ -114,28 +114,28 @@ struct Slice {
 
 impl Slice {
     fn new(from: Vec<u8>, limit: usize) -> Self {
-        Self { from, end: None, layer: Layer::default(), limit, shrink_at: limit }
+        Self { from, end: None, memtable: Memtable::default(), limit, shrink_at: limit }
     }
 
-    fn redo(&mut self, changes: &mut dyn Iterator<Item = Change<'_>>) {
-        let within: Changes = changes.filter_map(|change| self.within(change)).collect();
-        self.layer.redo(&within);
-        if self.layer.bytes() > self.shrink_at {
+    fn apply(&mut self, changes: &mut dyn Iterator<Item = Mutation<'_>>) {
+        let within: MutationBatch = changes.filter_map(|change| self.within(change)).collect();
+        self.memtable.apply(&within);
+        if self.memtable.bytes() > self.shrink_at {
             self.shrink();
         }
     }
 
     /// What of `change` is done to its keys.
-    fn within<'a: 'b, 'b>(&'a self, change: Change<'b>) -> Option<Change<'b>> {
+    fn within<'a: 'b, 'b>(&'a self, change: Mutation<'b>) -> Option<Mutation<'b>> {
         let is_before_end = |key: &[u8]| self.end.as_ref().is_none_or(|end| key < end.as_slice());
         match change {
-            Change::Set { key, .. } | Change::Clear { key } => {
+            Mutation::Set { key, .. } | Mutation::Clear { key } => {
                 (key >= self.from.as_slice() && is_before_end(key)).then_some(change)
             }
-            Change::ClearRange { begin, end } => {
+            Mutation::ClearRange { begin, end } => {
                 let begin = begin.max(&self.from);
                 let end = self.end.as_ref().map_or(end, |last| end.min(last));
-                (begin < end).then_some(Change::ClearRange { begin, end })
+                (begin < end).then_some(Mutation::ClearRange { begin, end })
             }
         }
     }
@@ -143,28 +143,28 @@ impl Slice {
     /// Frees what was written over, and gives up the last fourth of its keys if that was not enough.
     fn shrink(&mut self) {
         self.shrink_at = self.limit;
-        let kept = self.layer.bytes_kept();
+        let kept = self.memtable.bytes_kept();
         if kept > self.limit / 4 * 3 {
-            match self.layer.key_at(3, 4).filter(|end| **end > *self.from) {
+            match self.memtable.key_at(3, 4).filter(|end| **end > *self.from) {
                 Some(end) => self.end = Some(end.to_vec()),
                 // What cannot be divided is as large as it is.
                 None => self.shrink_at = self.limit.max(2 * kept),
             }
         }
-        self.layer = self.compacted();
+        self.memtable = self.compacted();
     }
 
-    /// The layer with what is within it, and nothing else.
-    fn compacted(&self) -> Layer {
-        let (mut layer, mut encoder) = (Layer::default(), Encoder::default());
-        for change in self.layer.changes().filter_map(|change| self.within(change)) {
+    /// The memtable with what is within it, and nothing else.
+    fn compacted(&self) -> Memtable {
+        let (mut memtable, mut encoder) = (Memtable::default(), Encoder::default());
+        for change in self.memtable.changes().filter_map(|change| self.within(change)) {
             encoder.push(change);
             if encoder.length() >= PIECE {
-                layer.redo(&encoder.take());
+                memtable.apply(&encoder.take());
             }
         }
-        layer.redo(&encoder.take());
-        layer
+        memtable.apply(&encoder.take());
+        memtable
     }
 }
 
@@ -177,10 +177,10 @@ mod tests {
     use super::{
         super::{
             super::range::Order,
-            disk::Memory,
             faulty::{Fault, Faulty, Unsynced},
-            log::Draft,
-            snapshot::{Ground, Snapshot},
+            snapshot::{Snapshot, SnapshotBase},
+            vfs::Memory,
+            wal::FrameBuilder,
         },
         *,
     };
@@ -207,11 +207,11 @@ mod tests {
 
     /// Writes the log of a new store on `disk`, and gives what that comes to after each commit. The last one is
     /// not synced.
-    fn write(disk: &Arc<dyn Disk>, commits: &[Vec<Op>]) -> Vec<Plain> {
-        let storage = Storage::open(&**disk, CACHE).unwrap();
-        let recorded = storage.recorded();
+    fn write(disk: &Arc<dyn Vfs>, commits: &[Vec<Op>]) -> Vec<Plain> {
+        let btree = BTreeFile::open(&**disk, CACHE).unwrap();
+        let recorded = btree.recorded();
         let (store, applied) = (recorded.store, recorded.applied);
-        let replayed = log::replay(&**disk, recorded, |_| {}).unwrap();
+        let replayed = wal::replay(&**disk, recorded, |_| {}).unwrap();
         let mut log = Log::new(Arc::clone(disk), store, replayed, 1 << 20);
         let (mut plain, mut states) = (Plain::new(), Vec::new());
         for (version, ops) in (applied.version + 1..).zip(commits) {
@@ -220,20 +220,21 @@ mod tests {
                 match *op {
                     Op::Set(key, length) => {
                         let value = vec![version.to_le_bytes()[0]; usize::from(length)];
-                        encoder.push(Change::Set { key: &[key], value: &value });
+                        encoder.push(Mutation::Set { key: &[key], value: &value });
                         plain.insert(vec![key], value);
                     }
                     Op::Clear(key) => {
-                        encoder.push(Change::Clear { key: &[key] });
+                        encoder.push(Mutation::Clear { key: &[key] });
                         plain.remove(&[key][..]);
                     }
                     Op::ClearRange(begin, end) => {
-                        encoder.push(Change::ClearRange { begin: &[begin], end: &[end] });
+                        encoder.push(Mutation::ClearRange { begin: &[begin], end: &[end] });
                         plain.retain(|key, _| key[0] < begin || key[0] >= end);
                     }
                 }
             }
-            let (mut placed, _) = log.append(Draft::of(&[encoder.take()]), version, false).unwrap();
+            let (mut placed, _) =
+                log.append(FrameBuilder::of(&[encoder.take()]), version, false).unwrap();
             placed.begin();
             states.push(plain.clone());
             if states.len() < commits.len() {
@@ -244,12 +245,12 @@ mod tests {
     }
 
     /// All rows that are found with so many bytes of memory, and how many bytes stayed in memory.
-    fn rows(disk: &dyn Disk, bytes: usize) -> Result<(Plain, usize)> {
-        let mut storage = Storage::open(disk, CACHE)?;
-        let (_, layer) = recover(disk, &mut storage, &Space::default(), bytes, false)?;
-        let held = layer.bytes();
-        let ground = Arc::new(Ground::new(Some(layer), storage.snapshot()?));
-        let snapshot = Snapshot { active: Layer::default(), ground };
+    fn rows(disk: &dyn Vfs, bytes: usize) -> Result<(Plain, usize)> {
+        let mut btree = BTreeFile::open(disk, CACHE)?;
+        let (_, memtable) = recover(disk, &mut btree, &Space::default(), bytes, false)?;
+        let held = memtable.bytes();
+        let base = Arc::new(SnapshotBase::new(Some(memtable), btree.snapshot()?));
+        let snapshot = Snapshot { mutable: Memtable::default(), base };
         let rows = snapshot.rows(b"", b"\xff\xff", Order::Ascending)?;
         let rows = rows.map(|row| row.map(|row| (row.key, row.value))).collect::<Result<_>>()?;
         Ok((rows, held))
@@ -260,7 +261,7 @@ mod tests {
 
         #[test]
         fn a_long_log_comes_to_the_same_slice_by_slice(commits in vec(ops(), 1..20)) {
-            let disk: Arc<dyn Disk> = Arc::new(Memory::default());
+            let disk: Arc<dyn Vfs> = Arc::new(Memory::default());
             let states = write(&disk, &commits);
             let (found, held) = rows(&*disk, 2_000).unwrap();
             prop_assert_eq!(Some(&found), states.last());
@@ -278,7 +279,7 @@ mod tests {
     fn who_dies_between_two_slices_begins_anew() {
         for at in (0..).step_by(3) {
             let disk = Faulty::new(None);
-            let states = write(&(Arc::new(disk.clone()) as Arc<dyn Disk>), &long());
+            let states = write(&(Arc::new(disk.clone()) as Arc<dyn Vfs>), &long());
             disk.fail_after(at, Fault::Stop);
             let is_through = rows(&disk, 2_000).is_ok();
             for unsynced in [Unsynced::Kept, Unsynced::Dropped, Unsynced::Mixed] {
@@ -296,7 +297,7 @@ mod tests {
     #[test]
     fn a_log_that_lost_its_end_since_a_slice_was_moved_is_refused() {
         let memory = Arc::new(Memory::default());
-        let disk = Arc::clone(&memory) as Arc<dyn Disk>;
+        let disk = Arc::clone(&memory) as Arc<dyn Vfs>;
         write(&disk, &long());
         rows(&*disk, 2_000).unwrap();
         let file = disk.open("log-0000.wal").unwrap();

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{disk::Disk, space::is_no_space};
+use super::{space::is_no_space, vfs::Vfs};
 
 /// The name of the file.
 pub(super) const FILE_NAME: &str = "reserve";
@@ -12,13 +12,13 @@ const RESERVE: u64 = 8 << 20;
 
 #[derive(Debug)]
 pub(super) struct Reserve {
-    disk: Arc<dyn Disk>,
+    disk: Arc<dyn Vfs>,
     is_there: bool,
 }
 
 impl Reserve {
     /// The reserve on `disk`, which an earlier run may have left.
-    pub(super) fn new(disk: Arc<dyn Disk>) -> Self {
+    pub(super) fn new(disk: Arc<dyn Vfs>) -> Self {
         let mut reserve = Self { disk, is_there: false };
         reserve.restore();
         reserve

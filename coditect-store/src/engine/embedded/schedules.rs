@@ -28,12 +28,12 @@ use shuttle::{
 use super::{
     super::{AtomicOp, Database, Engine, RangeQuery, Transaction},
     Embedded, Options,
-    disk::{Disk, File, Memory, read_all},
-    storage::Storage,
+    btree_file::BTreeFile,
     sync::{
         give_way,
         thread::{self, JoinHandle},
     },
+    vfs::{File, Memory, Vfs, read_all},
 };
 use crate::{Clock, ErrorKind, ManualClock, Result};
 
@@ -94,7 +94,7 @@ impl Watched {
     fn new() -> Self {
         static EMPTY: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(|| {
             let files = Memory::default();
-            drop(Storage::open(&files, 1 << 20).unwrap());
+            drop(BTreeFile::open(&files, 1 << 20).unwrap());
             let read = |name: String| {
                 let mut bytes = Vec::new();
                 read_all(&*files.open(&name).unwrap(), &mut bytes).unwrap();
@@ -133,7 +133,7 @@ impl Written {
     }
 }
 
-impl Disk for Watched {
+impl Vfs for Watched {
     fn names(&self) -> io::Result<Vec<String>> {
         self.0.files.names()
     }
@@ -154,7 +154,7 @@ impl Disk for Watched {
         self.0.files.remove(name)
     }
 
-    fn sync_names(&self) -> io::Result<()> {
+    fn sync_dir(&self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -239,9 +239,9 @@ impl File for TreeFile {
 }
 
 /// The engine on `disk`, with versions one after the other.
-fn open(disk: &Watched, overlay_bytes: usize) -> Database {
+fn open(disk: &Watched, memtable_bytes: usize) -> Database {
     let clock = ManualClock::new(chrono::DateTime::UNIX_EPOCH);
-    let options = Options { overlay_bytes, clock: Clock::from(&clock), ..Options::default() };
+    let options = Options { memtable_bytes, clock: Clock::from(&clock), ..Options::default() };
     let engine = Embedded::start("memory", Arc::new(disk.clone()), &options).unwrap();
     Database::of(Engine::Embedded(engine))
 }

@@ -6,7 +6,7 @@ use super::{
     ranges::{is_key, next_key},
     reads::View,
     snapshot_cache::END_OF_KEYS,
-    writes::{self, State},
+    write_map::{self, State},
 };
 use crate::Result;
 
@@ -98,7 +98,7 @@ impl View<'_> {
     }
 }
 
-impl writes::Segment<'_> {
+impl write_map::Segment<'_> {
     /// Returns this segment over one of the snapshot, from `begin` to `end`.
     fn over(self, begin: Vec<u8>, end: Vec<u8>, known: bool, stored: Option<Vec<u8>>) -> Segment {
         let kind = match (self.state, known) {

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! active   what was committed since the last turn
-//! frozen   what was committed before it and is on its way into the B-tree, if anything is
+//! immutable   what was committed before it and is on its way into the B-tree, if anything is
 //! tree     the B-tree as of before that
 //! ```
 //!
-//! Each says of a key what it is, or leaves it to the one below. When `frozen` has come to be in the
+//! Each says of a key what it is, or leaves it to the one below. When `immutable` has come to be in the
 //! B-tree, the two lower ones are replaced at once by a B-tree that has it: the state is the same
 //! before and after, so who reads it need not know.
 
@@ -14,9 +14,9 @@ use std::{collections::VecDeque, fmt, sync::Arc};
 
 use super::{
     super::range::{KeyValue, Order},
-    layer::{Known, Layer, Point},
+    btree_file::{self, CheckedRow, damaged},
+    memtable::{Entry, Lookup, Memtable},
     ranges::next_key,
-    storage::{self, CheckedRow, damaged},
     sync::ArcSwap,
 };
 use crate::Result;
@@ -24,116 +24,117 @@ use crate::Result;
 /// A state of the whole store that stays as it is while others are written. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Snapshot {
-    pub(super) active: Layer,
-    pub(super) ground: Arc<Ground>,
+    pub(super) mutable: Memtable,
+    pub(super) base: Arc<SnapshotBase>,
 }
 
-/// What lies below the active layer, shared by all versions that lie on it.
-pub(super) struct Ground(ArcSwap<Below>);
+/// What lies below the active memtable, shared by all versions that lie on it.
+pub(super) struct SnapshotBase(ArcSwap<BaseState>);
 
-/// Two ways to have the same: see [`Ground::settle`].
+/// Two ways to have the same: see [`SnapshotBase::settle`].
 #[derive(Clone)]
-struct Below {
-    frozen: Option<Layer>,
-    tree: storage::Snapshot,
+struct BaseState {
+    immutable: Option<Memtable>,
+    tree: btree_file::Snapshot,
 }
 
-impl Ground {
-    pub(super) fn new(frozen: Option<Layer>, tree: storage::Snapshot) -> Self {
-        Self(ArcSwap::from_pointee(Below { frozen, tree }))
+impl SnapshotBase {
+    pub(super) fn new(immutable: Option<Memtable>, tree: btree_file::Snapshot) -> Self {
+        Self(ArcSwap::from_pointee(BaseState { immutable, tree }))
     }
 
-    /// `frozen` over this, whose own is in the B-tree.
-    pub(super) fn under(&self, frozen: Layer) -> Self {
-        Self::new(Some(frozen), self.0.load().tree.clone())
+    /// `immutable` over this, whose own is in the B-tree.
+    pub(super) fn freeze(&self, immutable: Memtable) -> Self {
+        Self::new(Some(immutable), self.0.load().tree.clone())
     }
 
-    /// Returns the layer that is on its way to the B-tree, if there is one, and this without it.
-    pub(super) fn thaw(&self) -> (Option<Layer>, Self) {
-        let Below { frozen, tree } = Below::clone(&self.0.load());
-        (frozen, Self::new(None, tree))
+    /// Returns the memtable that is on its way to the B-tree, if there is one, and this without it.
+    pub(super) fn thaw(&self) -> (Option<Memtable>, Self) {
+        let BaseState { immutable, tree } = BaseState::clone(&self.0.load());
+        (immutable, Self::new(None, tree))
     }
 
-    /// `tree` has some of the frozen layer, and all that lies under it.
-    pub(super) fn rebase(&self, tree: storage::Snapshot) {
-        let frozen = self.0.load().frozen.clone();
-        self.0.store(Arc::new(Below { frozen, tree }));
+    /// `tree` has some of the immutable memtable, and all that lies under it.
+    pub(super) fn rebase(&self, tree: btree_file::Snapshot) {
+        let immutable = self.0.load().immutable.clone();
+        self.0.store(Arc::new(BaseState { immutable, tree }));
     }
 
     /// `tree` has all of this.
-    pub(super) fn settle(&self, tree: storage::Snapshot) {
-        self.0.store(Arc::new(Below { frozen: None, tree }));
+    pub(super) fn install_checkpoint(&self, tree: btree_file::Snapshot) {
+        self.0.store(Arc::new(BaseState { immutable: None, tree }));
     }
 }
 
 impl Snapshot {
     pub(super) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let below = self.ground.0.load();
-        for layer in std::iter::once(&self.active).chain(&below.frozen) {
-            match layer.find(key) {
-                Known::Value(value) => return Ok(Some(value.to_vec())),
-                Known::Cleared => return Ok(None),
-                Known::Nothing => {}
+        let below = self.base.0.load();
+        for memtable in std::iter::once(&self.mutable).chain(&below.immutable) {
+            match memtable.find(key) {
+                Lookup::Found(value) => return Ok(Some(value.to_vec())),
+                Lookup::Deleted => return Ok(None),
+                Lookup::Absent => {}
             }
         }
         below.tree.value(key)
     }
 
     /// The rows from `begin` up to, and without, `end`.
-    pub(super) fn rows(&self, begin: &[u8], end: &[u8], order: Order) -> Result<Rows> {
+    pub(super) fn rows(&self, begin: &[u8], end: &[u8], order: Order) -> Result<MergeIter> {
         let end = end.max(begin);
-        let below = self.ground.0.load();
-        let layers = std::iter::once(&self.active).chain(&below.frozen);
-        let layers = layers.filter(|layer| layer.touches(begin, end));
-        let layers = layers.map(|layer| LayerRows::new(layer.clone(), begin, end)).collect();
+        let below = self.base.0.load();
+        let memtables = std::iter::once(&self.mutable).chain(&below.immutable);
+        let memtables = memtables.filter(|memtable| memtable.overlaps(begin, end));
+        let memtables =
+            memtables.map(|memtable| MemtableIter::new(memtable.clone(), begin, end)).collect();
         let stored = below.tree.rows(begin, end, order)?;
-        let tree = TreeRows {
+        let tree = BTreeIter {
             tree: below.tree.clone(),
             rows: stored,
             head: None,
             begin: begin.to_vec(),
             end: end.to_vec(),
         };
-        Ok(Rows { order, layers, tree })
+        Ok(MergeIter { order, memtables, tree })
     }
 }
 
 /// The rows of a range of a snapshot, in one order.
-pub(super) struct Rows {
+pub(super) struct MergeIter {
     order: Order,
     /// The upper ones first.
-    layers: Vec<LayerRows>,
-    tree: TreeRows,
+    memtables: Vec<MemtableIter>,
+    tree: BTreeIter,
 }
 
-impl Rows {
+impl MergeIter {
     /// The next row; one whose value is damaged is not passed over, nor does it end the rows.
     pub(super) fn next_checked(&mut self) -> Result<Option<CheckedRow>> {
-        if self.layers.is_empty() {
+        if self.memtables.is_empty() {
             return self.tree.rows.next_checked();
         }
         loop {
             let order = self.order;
             self.tree.fill()?;
-            self.layers.iter_mut().for_each(|layer| layer.fill(order));
+            self.memtables.iter_mut().for_each(|memtable| memtable.fill(order));
             // The next key, and the uppermost that has it.
             let mut next =
-                self.tree.head.as_ref().map(|(key, _)| (key.as_slice(), self.layers.len()));
-            for (at, layer) in self.layers.iter().enumerate().rev() {
-                if let Some(key) = layer.head()
+                self.tree.head.as_ref().map(|(key, _)| (key.as_slice(), self.memtables.len()));
+            for (at, memtable) in self.memtables.iter().enumerate().rev() {
+                if let Some(key) = memtable.head()
                     && next.is_none_or(|(first, _)| key == first || comes_before(order, key, first))
                 {
                     next = Some((key, at));
                 }
             }
             let Some((key, at)) = next else { return Ok(None) };
-            let above = &self.layers[..at];
-            let cleared = above.iter().find_map(|rows| rows.layer.cleared_around(key));
+            let above = &self.memtables[..at];
+            let cleared = above.iter().find_map(|rows| rows.memtable.covering_tombstone(key));
             let cleared = cleared.map(|(begin, end)| (Arc::clone(begin), Arc::clone(end)));
-            let found = if at < self.layers.len() {
-                self.layers[at].pop().map(|point| {
+            let found = if at < self.memtables.len() {
+                self.memtables[at].pop().map(|point| {
                     // The same key further down is hidden.
-                    for lower in &mut self.layers[at + 1..] {
+                    for lower in &mut self.memtables[at + 1..] {
                         lower.pass(point.key());
                     }
                     self.tree.pass(point.key());
@@ -145,7 +146,7 @@ impl Rows {
             match (found, cleared) {
                 // What was cleared at once is passed over at once.
                 (_, Some((begin, end))) => {
-                    if at == self.layers.len() {
+                    if at == self.memtables.len() {
                         self.tree.skip(order, &begin, &end)?;
                     }
                 }
@@ -156,7 +157,7 @@ impl Rows {
     }
 }
 
-impl Iterator for Rows {
+impl Iterator for MergeIter {
     type Item = Result<KeyValue>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -175,31 +176,31 @@ fn comes_before(order: Order, a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// How many points are taken out of a layer at once, to begin with and at the most.
-const FEW: usize = 4;
-const MANY: usize = 64;
+/// How many points are taken out of a memtable at once, to begin with and at the most.
+const PREFETCH_MIN: usize = 4;
+const PREFETCH_MAX: usize = 64;
 
-/// A way through a layer's points.
-struct LayerRows {
-    layer: Layer,
-    taken: VecDeque<Point>,
+/// A way through a memtable's points.
+struct MemtableIter {
+    memtable: Memtable,
+    taken: VecDeque<Entry>,
     /// How many to take next; 0 when there are no more.
     take: usize,
     begin: Vec<u8>,
     end: Vec<u8>,
 }
 
-impl LayerRows {
-    fn new(layer: Layer, begin: &[u8], end: &[u8]) -> Self {
+impl MemtableIter {
+    fn new(memtable: Memtable, begin: &[u8], end: &[u8]) -> Self {
         let (begin, end) = (begin.to_vec(), end.to_vec());
-        Self { layer, taken: VecDeque::new(), take: FEW, begin, end }
+        Self { memtable, taken: VecDeque::new(), take: PREFETCH_MIN, begin, end }
     }
 
     fn fill(&mut self, order: Order) {
         if self.taken.is_empty() && self.take > 0 {
-            self.taken = self.layer.points(&self.begin, &self.end, order, self.take).into();
+            self.taken = self.memtable.points(&self.begin, &self.end, order, self.take).into();
             let is_last = self.taken.len() < self.take;
-            self.take = if is_last { 0 } else { (self.take * 2).min(MANY) };
+            self.take = if is_last { 0 } else { (self.take * 2).min(PREFETCH_MAX) };
             if let Some(last) = self.taken.back() {
                 match order {
                     Order::Ascending => self.begin = next_key(last.key()),
@@ -210,10 +211,10 @@ impl LayerRows {
     }
 
     fn head(&self) -> Option<&[u8]> {
-        self.taken.front().map(Point::key)
+        self.taken.front().map(Entry::key)
     }
 
-    fn pop(&mut self) -> Option<Point> {
+    fn pop(&mut self) -> Option<Entry> {
         self.taken.pop_front()
     }
 
@@ -225,15 +226,15 @@ impl LayerRows {
 }
 
 /// A way through the B-tree, with the row that is next.
-struct TreeRows {
-    tree: storage::Snapshot,
-    rows: storage::Rows,
+struct BTreeIter {
+    tree: btree_file::Snapshot,
+    rows: btree_file::Rows,
     head: Option<CheckedRow>,
     begin: Vec<u8>,
     end: Vec<u8>,
 }
 
-impl TreeRows {
+impl BTreeIter {
     fn fill(&mut self) -> Result<()> {
         if self.head.is_none() {
             self.head = self.rows.next_checked()?;
@@ -264,9 +265,9 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-impl fmt::Debug for Ground {
+impl fmt::Debug for SnapshotBase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Ground")
+        f.write_str("SnapshotBase")
     }
 }
 
@@ -278,9 +279,9 @@ mod tests {
 
     use super::{
         super::{
-            disk::Memory,
-            log::{Applied, Change, Changes},
-            storage::Storage,
+            btree_file::BTreeFile,
+            vfs::Memory,
+            wal::{LogPosition, Mutation, MutationBatch},
         },
         *,
     };
@@ -301,23 +302,28 @@ mod tests {
         vec(op, 0..40)
     }
 
-    fn one(change: Change<'_>) -> Changes {
+    fn one(change: Mutation<'_>) -> MutationBatch {
         [change].into_iter().collect()
     }
 
-    fn redo(layer: &mut Layer, plain: &mut BTreeMap<Vec<u8>, Vec<u8>>, ops: &[Op], value: &[u8]) {
+    fn redo(
+        memtable: &mut Memtable,
+        plain: &mut BTreeMap<Vec<u8>, Vec<u8>>,
+        ops: &[Op],
+        value: &[u8],
+    ) {
         for op in ops {
             match *op {
                 Op::Set(key) => {
-                    layer.redo(&one(Change::Set { key: &[key], value }));
+                    memtable.apply(&one(Mutation::Set { key: &[key], value }));
                     plain.insert(vec![key], value.to_vec());
                 }
                 Op::Clear(key) => {
-                    layer.redo(&one(Change::Clear { key: &[key] }));
+                    memtable.apply(&one(Mutation::Clear { key: &[key] }));
                     plain.remove(&[key][..]);
                 }
                 Op::ClearRange(begin, end) => {
-                    layer.redo(&one(Change::ClearRange { begin: &[begin], end: &[end] }));
+                    memtable.apply(&one(Mutation::ClearRange { begin: &[begin], end: &[end] }));
                     plain.retain(|key, _| key[0] < begin || key[0] >= end);
                 }
             }
@@ -335,24 +341,24 @@ mod tests {
             stored in ops(), frozen_ops in ops(), active_ops in ops(), (a, b) in (0_u8..31, 0_u8..31),
         ) {
             let disk = Memory::default();
-            let mut storage = Storage::open(&disk, 1 << 20).unwrap();
+            let mut btree = BTreeFile::open(&disk, 1 << 20).unwrap();
             let mut plain = BTreeMap::new();
-            let mut layer = Layer::default();
-            redo(&mut layer, &mut plain, &stored, b"stored");
-            storage.apply(&layer, Applied::default(), false).unwrap();
-            let ground = Ground::new(None, storage.snapshot().unwrap());
-            let (mut frozen, mut active) = (Layer::default(), Layer::default());
-            redo(&mut frozen, &mut plain, &frozen_ops, b"frozen");
-            redo(&mut active, &mut plain, &active_ops, b"active");
-            let ground = Arc::new(ground.under(frozen.clone()));
-            let snapshot = Snapshot { active: active.clone(), ground: Arc::clone(&ground) };
+            let mut memtable = Memtable::default();
+            redo(&mut memtable, &mut plain, &stored, b"stored");
+            btree.apply(&memtable, LogPosition::default(), false).unwrap();
+            let base = SnapshotBase::new(None, btree.snapshot().unwrap());
+            let (mut immutable, mut mutable) = (Memtable::default(), Memtable::default());
+            redo(&mut immutable, &mut plain, &frozen_ops, b"immutable");
+            redo(&mut mutable, &mut plain, &active_ops, b"mutable");
+            let base = Arc::new(base.freeze(immutable.clone()));
+            let snapshot = Snapshot { mutable: mutable.clone(), base: Arc::clone(&base) };
             let (begin, end) = (a.min(b), a.max(b));
             let within = plain.range(vec![begin]..vec![end]);
             let expected: Vec<_> = within.map(|(key, value)| (key.clone(), value.clone())).collect();
             for moved in [false, true] {
                 if moved {
-                    storage.apply(&frozen, Applied::default(), false).unwrap();
-                    ground.settle(storage.snapshot().unwrap());
+                    btree.apply(&immutable, LogPosition::default(), false).unwrap();
+                    base.install_checkpoint(btree.snapshot().unwrap());
                 }
                 prop_assert_eq!(&rows(&snapshot, begin, end, Order::Ascending), &expected);
                 let mut descending = rows(&snapshot, begin, end, Order::Descending);
@@ -362,11 +368,11 @@ mod tests {
                     prop_assert_eq!(&snapshot.value(&[key]).unwrap(), &plain.get(&[key][..]).cloned());
                 }
             }
-            // A layer counts what it holds, and does again what it says was done.
-            let again: Changes = active.changes().collect();
-            prop_assert!(active.bytes() >= again.bytes().len());
-            let active = { let mut copy = Layer::default(); copy.redo(&again); copy };
-            let snapshot = Snapshot { active, ground };
+            // A memtable counts what it holds, and does again what it says was done.
+            let again: MutationBatch = mutable.changes().collect();
+            prop_assert!(mutable.bytes() >= again.bytes().len());
+            let mutable = { let mut copy = Memtable::default(); copy.apply(&again); copy };
+            let snapshot = Snapshot { mutable, base };
             prop_assert_eq!(&rows(&snapshot, begin, end, Order::Ascending), &expected);
         }
     }

@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::future::join_all;
 
-use super::{super::RangeQuery, disk::File, *};
+use super::{super::RangeQuery, vfs::File, *};
 use crate::engine::{AtomicOp, Database, Engine, Isolation};
 
 /// Memory of whose syncs one fails: the one that finds `syncs_left` at zero. What comes after it
@@ -49,8 +49,8 @@ impl Failing {
 #[derive(Debug)]
 struct FailingFile(Arc<dyn File>, Arc<AtomicI64>, Duration);
 
-fn database(disk: &Arc<impl Disk + 'static>, options: &Options) -> Database {
-    let engine = Embedded::start("embedded", Arc::clone(disk) as Arc<dyn Disk>, options).unwrap();
+fn database(disk: &Arc<impl Vfs + 'static>, options: &Options) -> Database {
+    let engine = Embedded::start("embedded", Arc::clone(disk) as Arc<dyn Vfs>, options).unwrap();
     Database::of(Engine::Embedded(engine))
 }
 
@@ -61,7 +61,7 @@ async fn set(database: &Database, key: &[u8], value: &[u8]) -> Result<u64> {
     Ok(tx.committed_version().unwrap())
 }
 
-impl Disk for Failing {
+impl Vfs for Failing {
     fn names(&self) -> io::Result<Vec<String>> {
         self.files.names()
     }
@@ -82,7 +82,7 @@ impl Disk for Failing {
         self.files.remove(name)
     }
 
-    fn sync_names(&self) -> io::Result<()> {
+    fn sync_dir(&self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -150,7 +150,7 @@ async fn a_failed_sync_answers_that_the_outcome_is_unknown_and_closes_the_engine
     database.close().await;
 }
 
-/// On the client's own thread, which must not be harmed, and on the sequencer's.
+/// On the client's own thread, which must not be harmed, and on the pipeline's.
 #[test]
 fn a_panic_while_a_commit_is_written_closes_the_engine_and_harms_nobody() {
     for threads in [1, 4] {
@@ -216,7 +216,7 @@ async fn all_commits_after_an_advance_have_later_versions_also_those_of_an_open_
     let disk = Failing::slow(Duration::from_millis(100));
     let database = database(&disk, &Options::default());
     let first = set(&database, b"first", b"").await.unwrap();
-    // The first is written by the sequencer, the next two together by the writer; the last waits in an open
+    // The first is written by the pipeline, the next two together by the writer; the last waits in an open
     // batch meanwhile.
     let waiting = [0, 20, 20, 150].map(|after| {
         let database = database.clone();
@@ -234,7 +234,7 @@ async fn all_commits_after_an_advance_have_later_versions_also_those_of_an_open_
     }
 }
 
-fn log_bytes(disk: &dyn Disk) -> u64 {
+fn log_bytes(disk: &dyn Vfs) -> u64 {
     let names = disk.names().unwrap().into_iter().filter(|name| name.starts_with("log-"));
     names.map(|name| disk.open(&name).unwrap().len().unwrap()).sum()
 }
@@ -259,7 +259,7 @@ async fn ranges_count_once_and_also_if_a_versionstamped_key_may_come_to_lie_ther
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_stays_short_when_the_same_keys_are_written_over_and_over() {
     let disk = Arc::new(Memory::default());
-    let options = Options { overlay_bytes: 8 << 20, ..Options::default() };
+    let options = Options { memtable_bytes: 8 << 20, ..Options::default() };
     let database = database(&disk, &options);
     let clients = (0..8_u8).map(|client| {
         let database = database.clone();

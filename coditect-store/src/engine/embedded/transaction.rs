@@ -20,15 +20,15 @@ use super::{
         watch::Watch,
     },
     Shared,
-    board::{Board, Published},
+    commit_pipeline::{Commit, ReadAt},
     ranges::{KeyRange, RangeSet, is_key, next_key},
     reads::{self, View},
-    sequencer::{Commit, ReadAt},
     snapshot_cache::SnapshotCache,
     sync::{Instant, Mutex, MutexGuard},
+    version_registry::{CommittedVersion, VersionRegistry},
     watches::Watcher,
-    writer::Committed,
-    writes::Writes,
+    write_map::WriteMap,
+    writer::CommitReceipt,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -43,7 +43,7 @@ pub(in super::super) struct Transaction {
 struct State {
     phase: Phase,
     point: ReadPoint,
-    writes: Writes,
+    writes: WriteMap,
     read_conflicts: RangeSet,
     /// Those that were asked for; what is written conflicts by itself.
     write_conflicts: RangeSet,
@@ -66,7 +66,7 @@ enum Phase {
     Open,
     Committing,
     /// With what it made, if it wrote anything.
-    Committed(Option<Committed>),
+    Committed(Option<CommitReceipt>),
     Cancelled,
 }
 
@@ -74,7 +74,7 @@ enum Phase {
 #[derive(Debug, Default)]
 pub(super) struct ReadPoint {
     wanted: Option<u64>,
-    fixed: Option<(Arc<Published>, Instant)>,
+    fixed: Option<(Arc<CommittedVersion>, Instant)>,
 }
 
 impl ReadPoint {
@@ -83,20 +83,20 @@ impl ReadPoint {
         self.wanted.is_none() && self.fixed.is_none()
     }
 
-    pub(super) fn get(&mut self, board: &Board) -> Result<&Arc<Published>> {
+    pub(super) fn get(&mut self, registry: &VersionRegistry) -> Result<&Arc<CommittedVersion>> {
         if let Some((_, since)) = &self.fixed {
-            board.check_open()?;
+            registry.check_open()?;
             if since.elapsed() > LIFETIME {
                 return Err(limits::too_old());
             }
         } else {
             self.fixed = Some(match self.wanted {
-                Some(version) => board.at(version)?,
-                None => (board.latest()?, Instant::now()),
+                Some(version) => registry.snapshot_at(version)?,
+                None => (registry.latest()?, Instant::now()),
             });
         }
         let fixed = self.fixed.as_ref();
-        fixed.map(|(published, _)| published).ok_or_else(|| board.closed())
+        fixed.map(|(published, _)| published).ok_or_else(|| registry.closed())
     }
 }
 
@@ -114,7 +114,7 @@ impl Transaction {
             return self.get_now(key, isolation);
         }
         let (tx, key) = (self.clone(), key.to_vec());
-        self.shared.aside(move || tx.get_now(&key, isolation)).await
+        self.shared.spawn_blocking_read(move || tx.get_now(&key, isolation)).await
     }
 
     pub(in super::super) async fn get_key(
@@ -126,7 +126,7 @@ impl Transaction {
             return self.get_key_now(selector, isolation);
         }
         let (tx, selector) = (self.clone(), selector.clone());
-        self.shared.aside(move || tx.get_key_now(&selector, isolation)).await
+        self.shared.spawn_blocking_read(move || tx.get_key_now(&selector, isolation)).await
     }
 
     pub(in super::super) async fn get_range(
@@ -138,7 +138,7 @@ impl Transaction {
             return self.get_range_now(query, isolation);
         }
         let (tx, query) = (self.clone(), query.clone());
-        self.shared.aside(move || tx.get_range_now(&query, isolation)).await
+        self.shared.spawn_blocking_read(move || tx.get_range_now(&query, isolation)).await
     }
 
     fn get_now(&self, key: &[u8], isolation: Isolation) -> Result<Option<Vec<u8>>> {
@@ -246,8 +246,8 @@ impl Transaction {
     pub(in super::super) fn read_version(&self) -> Result<u64> {
         let mut state = self.lock();
         state.check_open()?;
-        let board = &self.shared.board;
-        let version = state.point.get(board).map(|point| board.tell(point));
+        let registry = &self.shared.registry;
+        let version = state.point.get(registry).map(|point| registry.pin_version(point));
         state.remember_failure(version)
     }
 
@@ -259,7 +259,8 @@ impl Transaction {
         // It is a read as any other: FoundationDB's client has it conflict, too.
         let expected = self.get(key, Isolation::Serializable).await?;
         let mut state = self.lock();
-        if state.watchers.len() >= limits::WATCH_LIMIT || !self.shared.board.watches.have_room() {
+        if state.watchers.len() >= limits::WATCH_LIMIT || !self.shared.registry.watches.have_room()
+        {
             return Err(limits::too_many_watches());
         }
         let (fire, watch) = Watch::new();
@@ -318,10 +319,12 @@ impl Transaction {
             state.phase = Phase::Committed(committed);
         }
         drop(state);
-        let board = &self.shared.board;
+        let registry = &self.shared.registry;
         for watcher in watchers {
-            let value = |key: &[u8]| board.latest()?.value(key);
-            board.watches.add(watcher, |key| value(key).map_err(|error| board.cause_of(error)));
+            let value = |key: &[u8]| registry.latest()?.value(key);
+            registry
+                .watches
+                .add(watcher, |key| value(key).map_err(|error| registry.close_cause(error)));
         }
         Ok(())
     }
@@ -335,7 +338,9 @@ impl Transaction {
 
     pub(in super::super) fn committed_version(&self) -> Option<u64> {
         match &self.lock().phase {
-            Phase::Committed(Some(committed)) => Some(self.shared.board.tell(&committed.state)),
+            Phase::Committed(Some(committed)) => {
+                Some(self.shared.registry.pin_version(&committed.state))
+            }
             _ => None,
         }
     }
@@ -365,9 +370,9 @@ impl Transaction {
             return Err(error());
         }
         let State { point, writes, read_conflicts, cache, .. } = &mut *state;
-        let board = &self.shared.board;
-        let answer = read(&mut View { writes, point, board, cache });
-        let answer = answer.map_err(|error| board.cause_of(error));
+        let registry = &self.shared.registry;
+        let answer = read(&mut View { writes, point, registry, cache });
+        let answer = answer.map_err(|error| registry.close_cause(error));
         let answer = answer.map(|(answer, depends_on)| {
             if isolation == Isolation::Serializable {
                 reads::note_read(writes, read_conflicts, depends_on.into());
@@ -417,7 +422,7 @@ impl Transaction {
         if conflicts.is_empty() && point.is_unset() {
             return Ok(None);
         }
-        point.get(&self.shared.board)?;
+        point.get(&self.shared.registry)?;
         Ok(point.fixed.map(|(published, since)| ReadAt { version: published.version, since }))
     }
 
@@ -425,15 +430,15 @@ impl Transaction {
         &self,
         bytes: usize,
         commit: impl FnOnce(
-            oneshot::Sender<Result<Committed>>,
+            oneshot::Sender<Result<CommitReceipt>>,
             tokio::sync::OwnedSemaphorePermit,
         ) -> Commit,
-    ) -> Result<Committed> {
+    ) -> Result<CommitReceipt> {
         let permit = self.shared.room_for(bytes).await?;
         let (answer, answered) = oneshot::channel();
         let _committing = self.shared.commit(commit(answer, permit))?;
-        // The sequencer answers all that it takes: if it did not, it died on the way.
-        let died = || limits::maybe_committed().with_source(self.shared.board.closed());
+        // The pipeline answers all that it takes: if it did not, it died on the way.
+        let died = || limits::maybe_committed().with_source(self.shared.registry.closed());
         answered.await.unwrap_or_else(|_| Err(died()))
     }
 }

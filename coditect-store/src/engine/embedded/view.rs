@@ -13,15 +13,15 @@ use crate::{
 
 /// A state that was the latest once. While it is held the storage keeps its pages.
 #[derive(Clone, Debug)]
-pub(in super::super) struct Held {
+pub(in super::super) struct PinnedSnapshot {
     shared: Arc<Shared>,
     version: u64,
     snapshot: Arc<Snapshot>,
 }
 
-impl Held {
+impl PinnedSnapshot {
     pub(super) fn new(shared: Arc<Shared>) -> Result<Self> {
-        let published = shared.board.latest()?;
+        let published = shared.registry.latest()?;
         let snapshot = published.snapshot()?;
         Ok(Self { shared, version: published.version, snapshot })
     }
@@ -35,7 +35,7 @@ impl Held {
             return self.get_now(key);
         }
         let (held, key) = (self.clone(), key.to_vec());
-        self.shared.aside(move || held.get_now(&key)).await
+        self.shared.spawn_blocking_read(move || held.get_now(&key)).await
     }
 
     pub(in super::super) async fn page(
@@ -48,7 +48,7 @@ impl Held {
             return self.page_now(begin, end, bytes);
         }
         let (held, begin, end) = (self.clone(), begin.to_vec(), end.to_vec());
-        self.shared.aside(move || held.page_now(&begin, &end, bytes)).await
+        self.shared.spawn_blocking_read(move || held.page_now(&begin, &end, bytes)).await
     }
 
     fn get_now(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
@@ -73,8 +73,8 @@ impl Held {
     }
 
     fn read<T>(&self, read: impl FnOnce(&Snapshot) -> Result<T>) -> Result<T> {
-        let board = &self.shared.board;
-        board.check_open()?;
-        read(&self.snapshot).map_err(|error| board.cause_of(error))
+        let registry = &self.shared.registry;
+        registry.check_open()?;
+        read(&self.snapshot).map_err(|error| registry.close_cause(error))
     }
 }

@@ -7,9 +7,9 @@ use tokio::sync::oneshot;
 
 use super::{
     super::limits::{self, WATCH_LIMIT},
-    log::{Change, Changes},
     snapshot::Snapshot,
     sync::Mutex,
+    wal::{Mutation, MutationBatch},
 };
 use crate::{Error, Result, telemetry};
 
@@ -76,15 +76,15 @@ impl Watches {
     }
 
     /// Fires those with whose keys something was done, and that have another value in `now`.
-    pub(super) fn changed(&self, done: &[Changes], now: &Snapshot) {
+    pub(super) fn changed(&self, done: &[MutationBatch], now: &Snapshot) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if table.count == 0 {
             return;
         }
-        for change in done.iter().flat_map(Changes::iter) {
+        for change in done.iter().flat_map(MutationBatch::iter) {
             match change {
-                Change::Set { key, .. } | Change::Clear { key } => table.check(key, now),
-                Change::ClearRange { begin, end } => {
+                Mutation::Set { key, .. } | Mutation::Clear { key } => table.check(key, now),
+                Mutation::ClearRange { begin, end } => {
                     let within = (Bound::Included(begin), Bound::Excluded(end.max(begin)));
                     let waited_for = table.by_key.range::<[u8], _>(within);
                     let keys: Vec<_> = waited_for.map(|(key, _)| key.clone()).collect();

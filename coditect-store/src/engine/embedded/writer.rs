@@ -9,10 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
     super::{limits, versionstamp::Versionstamp},
-    applier::Turn,
-    board::{Board, Published},
-    log::{Changes, Placed},
-    sequencer::Request,
+    checkpointer::Checkpoint,
+    commit_pipeline::Request,
     snapshot::Snapshot,
     sync::{
         Instant, Mutex,
@@ -20,33 +18,35 @@ use super::{
         queue::UnboundedSender,
         thread,
     },
+    version_registry::{CommittedVersion, VersionRegistry},
+    wal::{MutationBatch, PendingFrame},
 };
 use crate::{Error, ErrorKind, Result, telemetry};
 
 /// A commit's stamp, and the state that it made.
 #[derive(Clone, Debug)]
-pub(super) struct Committed {
+pub(super) struct CommitReceipt {
     pub(super) stamp: Versionstamp,
-    pub(super) state: Arc<Published>,
+    pub(super) state: Arc<CommittedVersion>,
 }
 
 /// Who is answered, and what was decided.
-pub(super) type Decided = (oneshot::Sender<Result<Committed>>, Result<Versionstamp>);
+pub(super) type PendingReply = (oneshot::Sender<Result<CommitReceipt>>, Result<Versionstamp>);
 
 /// A batch that only has to be written.
 #[derive(Debug, Default)]
-pub(super) struct Prepared {
+pub(super) struct PreparedBatch {
     /// What is to be on disk before anybody hears of it.
-    pub(super) frame: Option<Placed>,
-    pub(super) decided: Vec<Decided>,
+    pub(super) frame: Option<PendingFrame>,
+    pub(super) decided: Vec<PendingReply>,
     /// Its members' shares of the queue's memory.
     pub(super) permits: Vec<OwnedSemaphorePermit>,
     /// What those that were accepted have done.
-    pub(super) done: Vec<Changes>,
+    pub(super) done: Vec<MutationBatch>,
     /// What is shown then.
-    pub(super) state: Option<Arc<Published>>,
+    pub(super) state: Option<Arc<CommittedVersion>>,
     /// What was committed before it, and goes on to the B-tree.
-    pub(super) turn: Option<Turn>,
+    pub(super) checkpoint: Option<Checkpoint>,
     /// A version, and its state put in another way.
     pub(super) same: Option<(u64, Snapshot)>,
 }
@@ -54,63 +54,63 @@ pub(super) struct Prepared {
 /// Whoever has it writes.
 #[derive(Debug)]
 pub(super) struct Writer {
-    board: Arc<Board>,
-    turns: Sender<Turn>,
+    registry: Arc<VersionRegistry>,
+    checkpoints: Sender<Checkpoint>,
 }
 
 impl Writer {
-    pub(super) fn new(board: Arc<Board>, turns: Sender<Turn>) -> Self {
-        Self { board, turns }
+    pub(super) fn new(registry: Arc<VersionRegistry>, checkpoints: Sender<Checkpoint>) -> Self {
+        Self { registry, checkpoints }
     }
 
     /// Writes, shows, answers; false if nothing can be written any more.
-    pub(super) fn write(&mut self, prepared: Prepared) -> bool {
-        let Prepared { frame, decided, permits, done, state, turn, same } = prepared;
+    pub(super) fn write(&mut self, prepared: PreparedBatch) -> bool {
+        let PreparedBatch { frame, decided, permits, done, state, checkpoint, same } = prepared;
         // Dropped before those are who would hear of a panic by it.
-        let _closing = CloseOnPanic(&self.board);
-        if self.board.check_open().is_err() {
+        let _closing = CloseOnPanic(&self.registry);
+        if self.registry.check_open().is_err() {
             let may_be_there = frame.is_some_and(|frame| frame.has_begun());
-            let closed = || self.board.closed();
+            let closed = || self.registry.closed();
             let unknown = || limits::maybe_committed().with_source(closed());
-            answer_all(decided, |_| Err(if may_be_there { unknown() } else { closed() }));
+            complete_all(decided, |_| Err(if may_be_there { unknown() } else { closed() }));
             return false;
         }
-        if let Some(turn) = turn {
+        if let Some(checkpoint) = checkpoint {
             // Everything in it is on disk, since all before this batch is.
-            let _ = self.turns.send(turn);
+            let _ = self.checkpoints.send(checkpoint);
         }
         if let Some((version, snapshot)) = same {
-            self.board.put_in_another_way(version, snapshot);
+            self.registry.replace_snapshot(version, snapshot);
         }
         if let Some(frame) = frame
             && let Err(error) = write(frame)
         {
             tracing::error!(error = &error as &dyn std::error::Error, "the log cannot be written");
             let error = Arc::new(error);
-            self.board.fail(Arc::clone(&error));
+            self.registry.poison(Arc::clone(&error));
             let cause = || Box::new(Arc::clone(&error));
-            answer_all(decided, |_| Err(limits::maybe_committed().with_source(cause())));
+            complete_all(decided, |_| Err(limits::maybe_committed().with_source(cause())));
             return false;
         }
         let Some(state) = state else {
             // They were all refused.
-            answer_all(decided, |_| Err(limits::conflict()));
+            complete_all(decided, |_| Err(limits::conflict()));
             return true;
         };
-        self.board.publish(Arc::clone(&state));
-        answer_all(decided, |stamp| Ok(Committed { stamp, state: Arc::clone(&state) }));
+        self.registry.publish(Arc::clone(&state));
+        complete_all(decided, |stamp| Ok(CommitReceipt { stamp, state: Arc::clone(&state) }));
         drop(permits);
         if !done.is_empty()
             && let Ok(snapshot) = state.snapshot()
         {
-            self.board.watches.changed(&done, &snapshot);
+            self.registry.watches.changed(&done, &snapshot);
         }
         true
     }
 }
 
-/// Closes the board when it is dropped by a panic.
-struct CloseOnPanic<'a>(&'a Board);
+/// Closes the registry when it is dropped by a panic.
+struct CloseOnPanic<'a>(&'a VersionRegistry);
 
 impl Drop for CloseOnPanic<'_> {
     fn drop(&mut self) {
@@ -123,17 +123,17 @@ impl Drop for CloseOnPanic<'_> {
 /// Writes batches as they come.
 pub(super) fn run(
     writer: &Mutex<Writer>,
-    batches: &Receiver<Prepared>,
-    sequencer: &UnboundedSender<Request>,
+    batches: &Receiver<PreparedBatch>,
+    pipeline: &UnboundedSender<Request>,
 ) {
     while let Ok(prepared) = batches.recv() {
         let healthy = writer.lock().unwrap_or_else(PoisonError::into_inner).write(prepared);
         // Who is not there any more has no need to know.
-        let _ = sequencer.send(if healthy { Request::Written } else { Request::Failed });
+        let _ = pipeline.send(if healthy { Request::BatchWritten } else { Request::Failed });
     }
 }
 
-fn write(frame: Placed) -> Result<()> {
+fn write(frame: PendingFrame) -> Result<()> {
     let started = Instant::now();
     frame.write().map_err(|error| {
         Error::new(ErrorKind::Unavailable, "the log cannot be written").with_source(error)
@@ -147,9 +147,9 @@ fn write(frame: Placed) -> Result<()> {
 }
 
 /// Answers the members of a batch: those refused with why, the others with `outcome`.
-pub(super) fn answer_all(
-    decided: Vec<Decided>,
-    outcome: impl Fn(Versionstamp) -> Result<Committed>,
+pub(super) fn complete_all(
+    decided: Vec<PendingReply>,
+    outcome: impl Fn(Versionstamp) -> Result<CommitReceipt>,
 ) {
     for (answer, verdict) in decided {
         // Whoever has gone doesn't want it.

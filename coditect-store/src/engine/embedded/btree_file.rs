@@ -1,7 +1,7 @@
 //! The B-tree under the engine: the only file that names the crate that keeps it.
 //!
 //! One file, `store.redb`, of two tables: `data`, the user's keys and values, and `meta`, what is known
-//! of the file. It is written by layers: one is one redb transaction with one sync. Quick repair is on,
+//! of the file. It is written by memtables: one is one redb transaction with one sync. Quick repair is on,
 //! so that a store opens at once after a crash. The file is made whole under another name first, so
 //! that a crash while it is made leaves none.
 //!
@@ -41,10 +41,10 @@ use redb::{
 use super::{
     super::range::Order,
     backend::Backend,
-    disk::{Disk, Locked},
-    layer::Layer,
-    log::{self, Applied, Change, Recorded},
+    memtable::Memtable,
     space::no_space,
+    vfs::{Locked, Vfs},
+    wal::{self, LogPosition, Mutation, Recorded},
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -68,7 +68,7 @@ const CHECK_CACHE_BYTES: usize = 64 << 20;
 const FILE_NAME: &str = "store.redb";
 
 /// The writer's side; there is one.
-pub(super) struct Storage {
+pub(super) struct BTreeFile {
     database: Database,
     backend: Arc<Backend>,
     recorded: Recorded,
@@ -96,23 +96,22 @@ pub(super) struct Batch<'a> {
     backend: &'a Backend,
 }
 
-impl Storage {
+impl BTreeFile {
     /// Opens the file on `disk`, or makes it.
-    pub(super) fn open(disk: &dyn Disk, cache_bytes: usize) -> Result<Self> {
+    pub(super) fn open(disk: &dyn Vfs, cache_bytes: usize) -> Result<Self> {
         if !Self::is_on(disk)? {
             refuse_orphaned_log(disk)?;
             create(disk)?;
         }
         // A crash may have come between creating the file and making its name durable.
-        disk.sync_names()
-            .map_err(|error| unavailable("the data folder cannot be synced", error))?;
+        disk.sync_dir().map_err(|error| unavailable("the data folder cannot be synced", error))?;
         let mut builder = Builder::new();
         builder.set_cache_size(cache_bytes);
         builder.set_repair_callback(|session| {
             tracing::warn!(percent = session.progress() * 100.0, "repairing the store");
         });
         let backend = open_backend(disk)?;
-        guarded(|| {
+        catch_redb_panic(|| {
             let shared = SharedBackend(Arc::clone(&backend));
             let database =
                 builder.create_with_backend(shared).map_err(|error| open_error(disk, error))?;
@@ -121,7 +120,7 @@ impl Storage {
     }
 
     /// Whether there is a file on `disk`.
-    pub(super) fn is_on(disk: &dyn Disk) -> Result<bool> {
+    pub(super) fn is_on(disk: &dyn Vfs) -> Result<bool> {
         match disk.names() {
             Ok(names) => Ok(names.iter().any(|name| name == FILE_NAME)),
             Err(error) if error.kind() == Io::NotFound => Ok(false),
@@ -131,9 +130,9 @@ impl Storage {
 
     /// Compares all pages of the file on `disk` with their sums, and puts right what redb can.
     /// Nobody else may have it open. True if it was sound.
-    pub(super) fn check(disk: &dyn Disk) -> Result<bool> {
+    pub(super) fn check(disk: &dyn Vfs) -> Result<bool> {
         let backend = SharedBackend(open_backend(disk)?);
-        guarded(|| {
+        catch_redb_panic(|| {
             let mut builder = Builder::new();
             builder.set_cache_size(CHECK_CACHE_BYTES);
             let open_error = |error| open_error(disk, error);
@@ -178,7 +177,7 @@ impl Storage {
         let (version, checksum) = (last_version?.unwrap_or(0), log?.unwrap_or(0));
         let checksum = u32::try_from(checksum)
             .map_err(|_| corrupt("the store's checksum of its log makes no sense"))?;
-        let applied = Applied { version, checksum, segment: segment?.unwrap_or(0) };
+        let applied = LogPosition { version, checksum, segment: segment?.unwrap_or(0) };
         let recorded = Recorded { store, applied, is_clean: clean?.is_some() };
         let buffer_bytes = cache_bytes as u64 / 2;
         Ok(Self { database, backend, recorded, ahead: ahead?.unwrap_or(0), buffer_bytes })
@@ -190,7 +189,7 @@ impl Storage {
     }
 
     /// Returns the last frame of the log that the file has.
-    pub(super) fn applied(&self) -> Applied {
+    pub(super) fn applied(&self) -> LogPosition {
         self.recorded.applied
     }
 
@@ -205,15 +204,15 @@ impl Storage {
         Ok(Snapshot(Arc::new(table)))
     }
 
-    /// Writes `layer`, which makes it the log up to `applied`: all or nothing, and durable. `is_clean`
+    /// Writes `memtable`, which makes it the log up to `applied`: all or nothing, and durable. `is_clean`
     /// records that the log may be missing from now on. After an error it must not be used any more.
     pub(super) fn apply(
         &mut self,
-        layer: &Layer,
-        applied: Applied,
+        memtable: &Memtable,
+        applied: LogPosition,
         is_clean: bool,
     ) -> Result<Written> {
-        let written = self.write(layer, |meta| {
+        let written = self.write(memtable, |meta| {
             meta.insert(LAST_VERSION, applied.version)?;
             meta.insert(LOG, u64::from(applied.checksum))?;
             meta.insert(SEGMENT, applied.segment)?;
@@ -233,7 +232,7 @@ impl Storage {
 
     /// Records that the log begins in `segment`, which exists, and must not be missing from now on.
     pub(super) fn require_log(&mut self, segment: u64) -> Result<Written> {
-        let written = self.write(&Layer::default(), |meta| {
+        let written = self.write(&Memtable::default(), |meta| {
             meta.insert(SEGMENT, segment)?;
             meta.remove(CLEAN).map(drop)
         })?;
@@ -244,32 +243,32 @@ impl Storage {
         Ok(written)
     }
 
-    /// Writes what is in `layer`, a part of the log up to `version`; so it is [ahead](Self::ahead).
-    pub(super) fn apply_ahead(&mut self, layer: &Layer, version: u64) -> Result<Written> {
-        let written = self.write(layer, |meta| meta.insert(AHEAD, version).map(drop))?;
+    /// Writes what is in `memtable`, a part of the log up to `version`; so it is [ahead](Self::ahead).
+    pub(super) fn apply_ahead(&mut self, memtable: &Memtable, version: u64) -> Result<Written> {
+        let written = self.write(memtable, |meta| meta.insert(AHEAD, version).map(drop))?;
         if written == Written::Durably {
             self.ahead = version;
         }
         Ok(written)
     }
 
-    /// Returns whether there is space for the most that `layer` may need, as if no page of the file were
+    /// Returns whether there is space for the most that `memtable` may need, as if no page of the file were
     /// free, and `kept` bytes are left then.
-    pub(super) fn has_space(&self, layer: &Layer, kept: u64) -> bool {
-        let needed = layer.changes().map(page_bytes).sum::<u64>().min(self.buffer_bytes);
+    pub(super) fn has_space(&self, memtable: &Memtable, kept: u64) -> bool {
+        let needed = memtable.changes().map(page_bytes).sum::<u64>().min(self.buffer_bytes);
         let length = self.backend.len().unwrap_or(0);
         self.backend.available() >= needed + kept + SYSTEM_BYTES + length / 4_096
     }
 
-    /// Writes a layer and a note in one transaction. Without space for it nothing is written, or, if
+    /// Writes a memtable and a note in one transaction. Without space for it nothing is written, or, if
     /// that was noticed late, it is flushed before the next one begins.
     fn write(
         &self,
-        layer: &Layer,
+        memtable: &Memtable,
         note: impl FnOnce(&mut Table<'_, &'static str, u64>) -> Result<(), StorageError>,
     ) -> Result<Written> {
         let flush = || self.backend.flush().map_err(|error| broken(redb::Error::Io(error)));
-        guarded(|| {
+        catch_redb_panic(|| {
             if !flush()? {
                 return Ok(Written::NoSpace);
             }
@@ -277,7 +276,7 @@ impl Storage {
             make_durable(&mut transaction).map_err(broken)?;
             let filled = {
                 let data = transaction.open_table(DATA).map_err(broken)?;
-                layer.apply(&mut Batch { data, backend: &self.backend })
+                memtable.write_to(&mut Batch { data, backend: &self.backend })
             };
             if !self.backend.is_spilling() {
                 filled?;
@@ -301,15 +300,15 @@ const PAGE: u64 = 4_096;
 
 /// Returns the most that `change` may need of new pages: its own, whose number is a power of two, and the
 /// path to it.
-pub(super) fn page_bytes(change: Change<'_>) -> u64 {
+pub(super) fn page_bytes(change: Mutation<'_>) -> u64 {
     match change {
-        Change::Set { key, value } => 2 * ((key.len() + value.len()) as u64 + PAGE),
-        Change::Clear { .. } => 2 * PAGE,
-        Change::ClearRange { .. } => 8 * PAGE,
+        Mutation::Set { key, value } => 2 * ((key.len() + value.len()) as u64 + PAGE),
+        Mutation::Clear { .. } => 2 * PAGE,
+        Mutation::ClearRange { .. } => 8 * PAGE,
     }
 }
 
-/// The outcome of writing a layer.
+/// The outcome of writing a memtable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
     Durably,
@@ -329,7 +328,7 @@ pub(super) fn sync_often() {
 }
 
 /// Opens and locks the file on `disk`.
-fn open_backend(disk: &dyn Disk) -> Result<Arc<Backend>> {
+fn open_backend(disk: &dyn Vfs) -> Result<Arc<Backend>> {
     let path = disk.show(FILE_NAME);
     let cannot = |error| unavailable(format!("cannot open {path}"), error);
     let file = disk.open(FILE_NAME).map_err(cannot)?;
@@ -382,7 +381,7 @@ impl StorageBackend for SharedBackend {
 
 impl Snapshot {
     pub(super) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        guarded(|| {
+        catch_redb_panic(|| {
             let found = self.0.get(key).map_err(broken)?;
             found.map(|stored| unsealed(key, stored.value())).transpose()
         })
@@ -392,7 +391,7 @@ impl Snapshot {
     pub(super) fn rows(&self, begin: &[u8], end: &[u8], order: Order) -> Result<Rows> {
         let bounds: (Bound<&[u8]>, Bound<&[u8]>) =
             (Bound::Included(begin), Bound::Excluded(end.max(begin)));
-        guarded(|| {
+        catch_redb_panic(|| {
             let range = self.0.range_owned::<&[u8]>(bounds).map_err(broken)?;
             Ok(Rows { range, order })
         })
@@ -402,7 +401,7 @@ impl Snapshot {
 impl Rows {
     /// The next row; one whose value is damaged is not passed over, nor does it end the rows.
     pub(super) fn next_checked(&mut self) -> Result<Option<CheckedRow>> {
-        guarded(|| {
+        catch_redb_panic(|| {
             let row = match self.order {
                 Order::Ascending => self.range.next(),
                 Order::Descending => self.range.next_back(),
@@ -446,10 +445,10 @@ impl Batch<'_> {
 }
 
 /// Fails if there is a log without the file that it belongs to: a new store would have none of its commits.
-pub(super) fn refuse_orphaned_log(disk: &dyn Disk) -> Result<()> {
+pub(super) fn refuse_orphaned_log(disk: &dyn Vfs) -> Result<()> {
     let names =
         disk.names().map_err(|error| unavailable("the data folder cannot be read", error))?;
-    let Some(name) = names.iter().find(|name| log::is_segment(name)) else { return Ok(()) };
+    let Some(name) = names.iter().find(|name| wal::is_segment(name)) else { return Ok(()) };
     let folder = disk.folder();
     Err(corrupt(format!(
         "{FILE_NAME} is missing in {folder}, but its log is there ({name}): put the file back, or restore \
@@ -460,14 +459,14 @@ pub(super) fn refuse_orphaned_log(disk: &dyn Disk) -> Result<()> {
 
 /// Makes the file in one step: whole under a name of its own, then by its own. If another process
 /// was faster, its file stays.
-fn create(disk: &dyn Disk) -> Result<()> {
+fn create(disk: &dyn Vfs) -> Result<()> {
     let cannot = |error| unavailable(format!("{} cannot be made", disk.show(FILE_NAME)), error);
     // Two processes of one number may share a folder, in containers of their own.
     let random = getrandom::u64().map_err(|error| cannot(io::Error::other(error.to_string())))?;
     let draft = format!("store.{random:016x}.draft");
     let file = disk.create(&draft).map_err(cannot)?;
     let backend = Arc::new(Backend::new(file));
-    let made = guarded(|| {
+    let made = catch_redb_panic(|| {
         let database = Builder::new()
             .create_with_backend(SharedBackend(Arc::clone(&backend)))
             .map_err(|error| open_error(disk, error))?;
@@ -507,7 +506,7 @@ pub(super) fn damaged() -> Error {
 }
 
 /// Does `work`; a damaged file may make the storage crate panic on the way.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+fn catch_redb_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let done = panic::catch_unwind(AssertUnwindSafe(work));
     done.unwrap_or_else(|_| Err(corrupt("the store's file is damaged")))
 }
@@ -542,7 +541,7 @@ fn value(meta: &ReadOnlyTable<&'static str, u64>, name: &str) -> Result<Option<u
     Ok(found.map(|number| number.value()))
 }
 
-fn open_error(disk: &dyn Disk, error: DatabaseError) -> Error {
+fn open_error(disk: &dyn Vfs, error: DatabaseError) -> Error {
     let path = disk.show(FILE_NAME);
     match error {
         DatabaseError::UpgradeRequired(version) => Error::new(

@@ -9,10 +9,10 @@ use std::{
 
 use super::{
     super::{
-        disk::{Disk, Folder},
-        storage::Storage,
+        btree_file::BTreeFile,
+        vfs::{Directory, Vfs},
     },
-    Change, Draft, Encoder, Log,
+    Encoder, FrameBuilder, Log, Mutation,
     segment::Header,
 };
 use crate::{
@@ -47,7 +47,7 @@ async fn killed(commits: u8, bytes: usize) -> tempfile::TempDir {
 
 /// Where frames begin in a segment.
 fn frames(bytes: &[u8]) -> Vec<usize> {
-    let mark = Header::of(bytes).unwrap().unwrap().mark();
+    let mark = Header::of(bytes).unwrap().unwrap().magic();
     (8_192..bytes.len() - 4).step_by(8).filter(|at| bytes[*at..at + 4] == mark).collect()
 }
 
@@ -114,9 +114,9 @@ async fn b_tree_file_without_its_log_is_refused_after_a_crash() {
     assert_incomplete(folder.path());
     assert!(segments(folder.path()).is_empty(), "a log was made");
 
-    let lost = Database::give_up_lost(folder.path()).unwrap().unwrap();
+    let lost = Database::truncate_damaged_log(folder.path()).unwrap().unwrap();
     assert!(lost.contains("is missing"), "{lost}");
-    assert!(Database::give_up_lost(folder.path()).unwrap().is_none());
+    assert!(Database::truncate_damaged_log(folder.path()).unwrap().is_none());
     let database = opened(folder.path()).unwrap();
     assert!(keys(&database).await.is_empty());
     set(&database, b"after").await;
@@ -227,9 +227,9 @@ async fn damage_before_whole_commits_is_refused_with_what_is_lost_and_given_up_w
     let check = Database::check_file(folder.path()).unwrap_err();
     assert_eq!(check.kind(), ErrorKind::Corrupt);
 
-    let lost = Database::give_up_lost(folder.path()).unwrap().unwrap();
+    let lost = Database::truncate_damaged_log(folder.path()).unwrap().unwrap();
     assert!(lost.contains("2 later batches"), "{lost}");
-    assert!(Database::give_up_lost(folder.path()).unwrap().is_none());
+    assert!(Database::truncate_damaged_log(folder.path()).unwrap().is_none());
     let database = opened(folder.path()).unwrap();
     assert_eq!(keys(&database).await, [[0], [1]]);
     let names = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name());
@@ -266,7 +266,7 @@ async fn a_later_segment_without_a_readable_header_costs_nothing_that_is_whole()
     let folder = killed(8, 100).await;
     fs::write(folder.path().join("log-0001.wal"), vec![0; 1 << 20]).unwrap();
     assert_eq!(opened(folder.path()).unwrap_err().kind(), ErrorKind::Corrupt);
-    let lost = Database::give_up_lost(folder.path()).unwrap().unwrap();
+    let lost = Database::truncate_damaged_log(folder.path()).unwrap().unwrap();
     assert!(lost.contains("log-0001.wal"), "{lost}");
     assert_eq!(keys(&opened(folder.path()).unwrap()).await.len(), 8);
 }
@@ -274,7 +274,7 @@ async fn a_later_segment_without_a_readable_header_costs_nothing_that_is_whole()
 #[tokio::test]
 async fn there_is_nothing_to_give_up_where_there_is_no_store() {
     let folder = tempfile::tempdir().unwrap();
-    let error = Database::give_up_lost(folder.path()).unwrap_err();
+    let error = Database::truncate_damaged_log(folder.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
@@ -319,21 +319,21 @@ async fn a_gigabyte_is_recovered() {
     // In no order; none begins with 0xff.
     let key = |row: u64| (row.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 1).to_be_bytes();
     let folder = tempfile::tempdir_in(".").unwrap();
-    let disk: Arc<dyn Disk> = Arc::new(Folder::make(folder.path()).unwrap());
-    let storage = Storage::open(&*disk, 1 << 20).unwrap();
-    let recorded = storage.recorded();
+    let disk: Arc<dyn Vfs> = Arc::new(Directory::make(folder.path()).unwrap());
+    let btree = BTreeFile::open(&*disk, 1 << 20).unwrap();
+    let recorded = btree.recorded();
     let replayed = super::replay(&*disk, recorded, |_| {}).unwrap();
-    let replayed = replayed.complete().unwrap();
+    let replayed = replayed.require_contiguous().unwrap();
     let mut log = Log::new(Arc::clone(&disk), recorded.store, replayed, 256 << 20);
     for batch in 0..BATCHES {
         let mut rows = Encoder::default();
         for row in batch * ROWS..(batch + 1) * ROWS {
-            rows.push(Change::Set { key: &key(row), value: &[row.to_be_bytes()[7]; 1_000] });
+            rows.push(Mutation::Set { key: &key(row), value: &[row.to_be_bytes()[7]; 1_000] });
         }
-        let (placed, _) = log.append(Draft::of(&[rows.take()]), batch + 1, false).unwrap();
+        let (placed, _) = log.append(FrameBuilder::of(&[rows.take()]), batch + 1, false).unwrap();
         placed.write().unwrap();
     }
-    drop((log, storage, disk));
+    drop((log, btree, disk));
     let began = Instant::now();
     let database = opened(folder.path()).unwrap();
     let took = began.elapsed();

@@ -9,15 +9,15 @@ use std::{borrow::Cow, collections::BTreeMap, mem, ops::Bound};
 
 use super::{
     super::{atomic::AtomicOp, limits::MAX_KEY},
-    log::{Change, Changes, Encoder},
     ranges::{KeyRange, is_key, next_key},
+    wal::{Encoder, Mutation, MutationBatch},
 };
 
 /// What a commit does, or a part of it.
 #[derive(Debug)]
-pub(super) enum Mutation {
+pub(super) enum PendingMutation {
     /// What is known whatever is stored.
-    Plain(Changes),
+    Plain(MutationBatch),
     Atomic {
         op: AtomicOp,
         key: Vec<u8>,
@@ -27,39 +27,39 @@ pub(super) enum Mutation {
 
 /// Puts them together.
 #[derive(Debug, Default)]
-struct Mutations {
-    done: Vec<Mutation>,
+struct PendingMutations {
+    done: Vec<PendingMutation>,
     plain: Encoder,
 }
 
-impl Mutations {
+impl PendingMutations {
     fn clear_range(&mut self, begin: &[u8], end: &[u8]) {
         if is_key(begin, end) {
-            self.plain.push(Change::Clear { key: begin });
+            self.plain.push(Mutation::Clear { key: begin });
         } else if begin < end {
-            self.plain.push(Change::ClearRange { begin, end });
+            self.plain.push(Mutation::ClearRange { begin, end });
         }
     }
 
     fn operation(&mut self, key: &[u8], operation: &Operation) {
         match operation {
-            Operation::Become(Some(value)) => self.plain.push(Change::Set { key, value }),
-            Operation::Become(None) => self.plain.push(Change::Clear { key }),
+            Operation::Become(Some(value)) => self.plain.push(Mutation::Set { key, value }),
+            Operation::Become(None) => self.plain.push(Mutation::Clear { key }),
             Operation::Apply(op, operand) => {
                 self.settle();
                 let (op, key, operand) = (*op, key.to_vec(), operand.clone());
-                self.done.push(Mutation::Atomic { op, key, operand });
+                self.done.push(PendingMutation::Atomic { op, key, operand });
             }
         }
     }
 
     fn settle(&mut self) {
         if self.plain.length() > 0 {
-            self.done.push(Mutation::Plain(self.plain.take()));
+            self.done.push(PendingMutation::Plain(self.plain.take()));
         }
     }
 
-    fn finish(mut self) -> Vec<Mutation> {
+    fn finish(mut self) -> Vec<PendingMutation> {
         self.settle();
         self.done
     }
@@ -67,7 +67,7 @@ impl Mutations {
 
 /// The writes of one transaction.
 #[derive(Debug, Default)]
-pub(super) struct Writes {
+pub(super) struct WriteMap {
     /// Where something begins: each entry speaks for its key, and for the keys up to the next.
     entries: BTreeMap<Vec<u8>, Entry>,
     /// Whether anything was ever cleared or made unreadable.
@@ -75,7 +75,7 @@ pub(super) struct Writes {
     /// Whether anything was ever made unreadable.
     has_unreadable: bool,
     /// What was written before a versionstamped key made its place unreadable, and the ranges of that.
-    settled: Mutations,
+    settled: PendingMutations,
     settled_ranges: Vec<KeyRange>,
 }
 
@@ -158,7 +158,7 @@ impl Segment<'_> {
     }
 }
 
-impl Writes {
+impl WriteMap {
     pub(super) fn set(&mut self, key: &[u8], value: &[u8]) {
         self.write(key, Operation::Become(Some(value.to_vec())));
     }
@@ -183,7 +183,7 @@ impl Writes {
     }
 
     /// Everything written, in the order in which the commit applies it.
-    pub(super) fn into_mutations(self) -> Vec<Mutation> {
+    pub(super) fn into_mutations(self) -> Vec<PendingMutation> {
         let Self { entries, settled: mut mutations, .. } = self;
         for (begin, end) in cleared(&entries) {
             mutations.clear_range(&begin, end);
@@ -368,7 +368,7 @@ impl Entry {
 mod tests {
     use super::*;
 
-    fn value_at(writes: &Writes, key: &[u8], stored: Option<&[u8]>) -> Option<Vec<u8>> {
+    fn value_at(writes: &WriteMap, key: &[u8], stored: Option<&[u8]>) -> Option<Vec<u8>> {
         match writes.segment_at(key).state {
             State::Unmodified => stored.map(<[u8]>::to_vec),
             State::Cleared => None,
@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_clear_hides_what_is_stored_and_what_was_written() {
-        let mut writes = Writes::default();
+        let mut writes = WriteMap::default();
         writes.set(b"b", b"1");
         writes.clear_range(b"a", b"c");
         assert_eq!(value_at(&writes, b"a", Some(b"old")), None);
@@ -388,7 +388,7 @@ mod tests {
 
     #[test]
     fn an_operation_on_a_cleared_key_does_not_depend_on_what_is_stored() {
-        let mut writes = Writes::default();
+        let mut writes = WriteMap::default();
         writes.clear_range(b"a", b"c");
         writes.apply(AtomicOp::Add, b"b", b"\x02");
         writes.apply(AtomicOp::Add, b"b", b"\x03");
@@ -399,22 +399,22 @@ mod tests {
 
     #[test]
     fn clears_come_before_operations() {
-        let mut writes = Writes::default();
+        let mut writes = WriteMap::default();
         writes.clear_range(b"a", b"d");
         writes.set(b"b", b"1");
         let mutations = writes.into_mutations();
-        let [Mutation::Plain(changes)] = &mutations[..] else { panic!("{mutations:?}") };
+        let [PendingMutation::Plain(changes)] = &mutations[..] else { panic!("{mutations:?}") };
         let expected = [
-            Change::ClearRange { begin: b"a", end: b"b" },
-            Change::ClearRange { begin: b"b\0", end: b"d" },
-            Change::Set { key: b"b", value: b"1" },
+            Mutation::ClearRange { begin: b"a", end: b"b" },
+            Mutation::ClearRange { begin: b"b\0", end: b"d" },
+            Mutation::Set { key: b"b", value: b"1" },
         ];
         assert_eq!(changes.iter().collect::<Vec<_>>(), expected);
     }
 
     #[test]
     fn segments_meet_from_both_sides() {
-        let mut writes = Writes::default();
+        let mut writes = WriteMap::default();
         writes.set(b"b", b"1");
         writes.clear_range(b"c", b"d");
         for key in [&b"b\0"[..], b"c", b"d"] {

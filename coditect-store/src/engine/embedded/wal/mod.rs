@@ -44,10 +44,10 @@
 //! damaged last frame cannot be told from a torn one, and is skipped. New frames continue the last
 //! segment.
 
-mod changes;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 mod fuzzing;
+mod mutations;
 mod recovery;
 mod segment;
 
@@ -59,16 +59,16 @@ pub(crate) use fuzzing::log_segment;
 
 use std::{collections::VecDeque, io, sync::Arc};
 
-use self::segment::{FRAMES, LONGEST, Link, SHORTEST, Segment, Supply};
+use self::segment::{FRAMES, LONGEST, Link, SHORTEST, Segment, SegmentPool};
 pub(super) use self::{
-    changes::{Change, Changes, Encoder},
-    frame::Draft,
-    recovery::{Applied, Recorded, Replay, replay},
+    frame::FrameBuilder,
+    mutations::{Encoder, Mutation, MutationBatch},
+    recovery::{LogPosition, Recorded, Replay, replay},
     segment::is_segment,
 };
 use super::{
-    disk::{Disk, File},
     space::is_no_space,
+    vfs::{File, Vfs},
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -78,7 +78,7 @@ const RESERVE: u64 = 64 << 10;
 /// The writer's end.
 #[derive(Debug)]
 pub(super) struct Log {
-    supply: Supply,
+    pool: SegmentPool,
     active: Option<Active>,
     /// Segments before the active one that the B-tree file requires, or that it will not pass over.
     used: VecDeque<Segment>,
@@ -99,17 +99,17 @@ struct Active {
 
 /// A frame that has its place.
 #[derive(Debug)]
-pub(super) struct Placed {
+pub(super) struct PendingFrame {
     /// The record that names this frame's segment, if the frame is its first.
     link: Option<Link>,
     file: Arc<dyn File>,
     at: u64,
-    frame: Draft,
+    frame: FrameBuilder,
     /// How writing it went, if it was begun.
     begun: Option<io::Result<()>>,
 }
 
-impl Placed {
+impl PendingFrame {
     /// Writes it; the disk may make it durable from now on. [`write`](Self::write) returns the outcome.
     /// Does nothing for the first frame of a segment, which has to be named before.
     pub(super) fn begin(&mut self) {
@@ -119,7 +119,7 @@ impl Placed {
         let bytes = self.frame.bytes();
         let begun = self.file.write(self.at, bytes);
         if begun.is_ok() {
-            self.file.begin_sync(self.at, bytes.len());
+            self.file.start_writeback(self.at, bytes.len());
         }
         self.begun = Some(begun);
     }
@@ -144,20 +144,20 @@ impl Placed {
 
 impl Log {
     /// Returns the log of `store` on `disk`, as replayed; it continues the last segment. No segment is
-    /// longer than a fourth of `overlay_bytes`, the memory for recent commits.
+    /// longer than a fourth of `memtable_bytes`, the memory for recent commits.
     pub(super) fn new(
-        disk: Arc<dyn Disk>,
+        disk: Arc<dyn Vfs>,
         store: u64,
         replayed: Replay,
-        overlay_bytes: usize,
+        memtable_bytes: usize,
     ) -> Self {
-        let Replay { slots, free, used, tail, next_number, reached, .. } = replayed;
+        let Replay { slots, free, used, tail, next_number, log_end, .. } = replayed;
         Self {
-            supply: Supply::new(disk, store, next_number, &slots, free),
+            pool: SegmentPool::new(disk, store, next_number, &slots, free),
             active: tail.map(|tail| Active { segment: tail.segment, at: tail.end }),
             used: used.into(),
-            last: reached.checksum,
-            longest: (overlay_bytes as u64 / 4).clamp(SHORTEST, LONGEST),
+            last: log_end.checksum,
+            longest: (memtable_bytes as u64 / 4).clamp(SHORTEST, LONGEST),
             is_full: false,
         }
     }
@@ -168,7 +168,7 @@ impl Log {
         let active = if let Some(active) = self.active.take() {
             active
         } else {
-            let taken = self.supply.take(0, SHORTEST);
+            let taken = self.pool.acquire(0, SHORTEST);
             self.is_full = taken.as_ref().is_err_and(is_no_space);
             let segment = taken.map_err(|error| cannot("be lengthened", error))?;
             Active { segment, at: FRAMES }
@@ -181,18 +181,18 @@ impl Log {
     /// for frames that `may_use_reserve`, until there is a next one.
     pub(super) fn append(
         &mut self,
-        mut draft: Draft,
+        mut draft: FrameBuilder,
         version: u64,
         may_use_reserve: bool,
-    ) -> Result<(Placed, Applied)> {
+    ) -> Result<(PendingFrame, LogPosition)> {
         let length = draft.length() as u64;
         let has_room = self.active.as_ref().is_some_and(|active| {
-            let kept = if may_use_reserve || self.supply.is_ready() { 0 } else { RESERVE };
+            let kept = if may_use_reserve || self.pool.is_ready() { 0 } else { RESERVE };
             active.at + length + kept <= active.segment.slot.length
         });
         let mut link = None;
         if !has_room {
-            let taken = self.supply.take(length, self.next_length());
+            let taken = self.pool.acquire(length, self.next_length());
             self.is_full = taken.as_ref().is_err_and(is_no_space);
             let segment = taken.map_err(|error| cannot("be lengthened", error))?;
             let number = segment.header.number;
@@ -206,13 +206,13 @@ impl Log {
         let checksum = draft.finish(active.segment.header, self.last, version);
         let Segment { slot, header } = &active.segment;
         let (file, segment) = (Arc::clone(&slot.file), header.number);
-        let placed = Placed { link, file, at: active.at, frame: draft, begun: None };
+        let placed = PendingFrame { link, file, at: active.at, frame: draft, begun: None };
         active.at += length;
         if active.at > active.segment.slot.length / 2 {
-            self.supply.prepare(self.next_length());
+            self.pool.prepare(self.next_length());
         }
         self.last = checksum;
-        Ok((placed, Applied { version, checksum, segment }))
+        Ok((placed, LogPosition { version, checksum, segment }))
     }
 
     /// Returns whether the last segment that was asked for found no space.
@@ -222,7 +222,7 @@ impl Log {
 
     /// Returns whether there is a segment for the next frames, after trying to get one.
     pub(super) fn has_next(&mut self) -> bool {
-        self.is_full = !self.supply.has_next(self.next_length());
+        self.is_full = !self.pool.has_next(self.next_length());
         !self.is_full
     }
 
@@ -238,7 +238,7 @@ impl Log {
         while self.used.front().is_some_and(|segment| segment.header.number < first)
             && let Some(segment) = self.used.pop_front()
         {
-            self.supply.give(segment.slot);
+            self.pool.recycle(segment.slot);
         }
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::{
     super::{
         super::range::Order,
-        log::{Applied, Change},
-        writer::Prepared,
-        writes::Mutation,
+        wal::{LogPosition, Mutation},
+        write_map::PendingMutation,
+        writer::PreparedBatch,
     },
-    Commit, Sequencer,
+    Commit, CommitPipeline,
 };
 use crate::Error;
 
@@ -17,52 +17,54 @@ use crate::Error;
 /// deletion leaves notes of itself.
 const MAX_EXCESS: usize = 1 << 10;
 
-impl Sequencer {
-    /// Makes what a failed checkpoint was to move part of the newest layer again. So the next one has
+impl CommitPipeline {
+    /// Makes what a failed checkpoint was to move part of the newest memtable again. So the next one has
     /// what was cleared since, too, and may need less.
-    pub(super) fn take_back(&mut self, applied: Applied) -> bool {
-        let (frozen, ground) = self.head.ground.thaw();
-        if let Some(mut layer) = frozen {
-            layer.merge(&self.head.active);
-            self.head.active = layer;
+    pub(super) fn take_back(&mut self, applied: LogPosition) -> bool {
+        let (immutable, base) = self.head.base.thaw();
+        if let Some(mut memtable) = immutable {
+            memtable.merge(&self.head.mutable);
+            self.head.mutable = memtable;
         }
-        self.head.ground = Arc::new(ground);
-        self.turned = applied;
+        self.head.base = Arc::new(base);
+        self.checkpoint_requested = applied;
         self.progress.give_up();
-        let same = Some((self.shown, self.head.clone()));
-        self.hand_over(Prepared { same, ..Prepared::default() })
+        let same = Some((self.published_version, self.head.clone()));
+        self.hand_over(PreparedBatch { same, ..PreparedBatch::default() })
     }
 
     /// Tries to get a segment, if the log lacks one.
     pub(super) fn look_for_space(&mut self) {
-        if self.board.space.log_is_full() {
+        if self.registry.space.log_is_full() {
             self.log.release(self.progress.first_segment());
-            self.board.space.set_log_full(!self.log.has_next());
+            self.registry.space.set_log_full(!self.log.has_next());
         }
     }
 
     /// Returns the cause of a failed append for its callers, and notes if it is want of space.
-    pub(super) fn cause_of(&self, error: Error) -> Error {
+    pub(super) fn close_cause(&self, error: Error) -> Error {
         if !self.log.is_full() {
             return error;
         }
-        self.board.space.set_log_full(true);
-        self.board.space.error().with_source(error)
+        self.registry.space.set_log_full(true);
+        self.registry.space.error().with_source(error)
     }
 
     /// Returns whether `commit` frees more than it takes, and so may use what is kept in reserve.
     pub(super) fn is_admitted_without_space(&self, commit: &Commit) -> bool {
-        if self.waiting() > self.overlay_bytes {
+        if self.unflushed_bytes() > self.memtable_bytes {
             return false;
         }
         let (mut written, mut clears) = (0, Vec::new());
         for mutation in &commit.mutations {
             match mutation {
-                Mutation::Atomic { key, operand, .. } => written += key.len() + operand.len(),
-                Mutation::Plain(changes) => {
+                PendingMutation::Atomic { key, operand, .. } => {
+                    written += key.len() + operand.len();
+                }
+                PendingMutation::Plain(changes) => {
                     for change in changes.iter() {
                         match change {
-                            Change::Set { key, value } => written += key.len() + value.len(),
+                            Mutation::Set { key, value } => written += key.len() + value.len(),
                             change => clears.push(change),
                         }
                     }
@@ -80,14 +82,14 @@ impl Sequencer {
     }
 
     /// Returns the bytes that `change` clears, or the first of them beyond `enough`.
-    fn stored_bytes(&self, change: Change<'_>, enough: usize) -> usize {
+    fn stored_bytes(&self, change: Mutation<'_>, enough: usize) -> usize {
         let (begin, end) = match change {
-            Change::Set { .. } => return 0,
-            Change::Clear { key } => {
+            Mutation::Set { .. } => return 0,
+            Mutation::Clear { key } => {
                 let value = self.head.value(key).ok().flatten();
                 return value.map_or(0, |value| key.len() + value.len());
             }
-            Change::ClearRange { begin, end } => (begin, end),
+            Mutation::ClearRange { begin, end } => (begin, end),
         };
         let Ok(rows) = self.head.rows(begin, end, Order::Ascending) else { return 0 };
         let mut bytes = 0;

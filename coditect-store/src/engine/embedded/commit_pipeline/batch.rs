@@ -6,13 +6,13 @@ use super::{
             limits::{self, LIFETIME},
             versionstamp::{self, Versionstamp},
         },
-        log::{Change, Changes},
         ranges::KeyRange,
         snapshot::Snapshot,
-        writer::Prepared,
-        writes::Mutation,
+        wal::{Mutation, MutationBatch},
+        write_map::PendingMutation,
+        writer::PreparedBatch,
     },
-    Commit, Sequencer,
+    Commit, CommitPipeline,
 };
 use crate::{Result, engine::AtomicOp};
 
@@ -23,14 +23,14 @@ const BATCH_BYTES: usize = 8 << 20;
 /// The longest that a commit may be in the log, in bytes: operations on long values are short, and what comes
 /// of them is not.
 const LONGEST_COMMIT: usize = 64 << 20;
-/// When so many times as much as the active layer may wait for the B-tree, it is time for a turn.
-const TURNS: usize = 8;
+/// When so many times as much as the active memtable may wait for the B-tree, it is time for a turn.
+const CHECKPOINT_FRACTION: usize = 8;
 
 /// Commits that share a version and a sync.
 pub(super) struct Batch {
     pub(super) version: u64,
     /// What it does is in there; the newest state and what was written lately may not have it yet.
-    pub(super) prepared: Prepared,
+    pub(super) prepared: PreparedBatch,
     pub(super) accepted: usize,
     /// Of what its members ask for.
     pub(super) bytes: usize,
@@ -52,23 +52,24 @@ impl Batch {
         self.prepared.decided.len() < BATCH_COMMITS && bytes < BATCH_BYTES
     }
 
-    fn push(&mut self, changes: Changes) {
+    fn push(&mut self, changes: MutationBatch) {
         self.length += changes.bytes().len();
         self.prepared.done.push(changes);
     }
 }
 
-impl Sequencer {
+impl CommitPipeline {
     /// Begins a batch, and a turn if it is time for one.
     pub(super) fn open(&mut self) -> Batch {
         // Without space the B-tree is tried again from time to time, not with each batch.
-        let is_much = self.head.active.bytes() >= self.overlay_bytes / TURNS
-            && !self.board.space.tree_is_full();
-        let turn = if is_much || self.is_turn_due { self.turn() } else { None };
+        let is_much = self.head.mutable.bytes() >= self.memtable_bytes / CHECKPOINT_FRACTION
+            && !self.registry.space.tree_is_full();
+        let checkpoint =
+            if is_much || self.is_checkpoint_due { self.begin_checkpoint() } else { None };
         self.last_version = self.next_version();
         Batch {
             version: self.last_version,
-            prepared: Prepared { turn, ..Prepared::default() },
+            prepared: PreparedBatch { checkpoint, ..PreparedBatch::default() },
             accepted: 0,
             bytes: 0,
             length: 0,
@@ -80,11 +81,11 @@ impl Sequencer {
     }
 
     /// Decides about a commit, and what comes of it.
-    pub(super) fn add(&mut self, batch: &mut Batch, commit: Commit) -> Result<()> {
-        self.redo(batch);
-        self.note(batch);
+    pub(super) fn admit(&mut self, batch: &mut Batch, commit: Commit) -> Result<()> {
+        self.apply(batch);
+        self.record(batch);
         batch.bytes += commit.bytes;
-        let verdict = self.check(&commit);
+        let verdict = self.check_conflicts(&commit);
         let is_accepted = verdict.is_ok();
         // There are fewer than that.
         let order = u16::try_from(batch.prepared.decided.len()).unwrap_or(u16::MAX);
@@ -95,7 +96,7 @@ impl Sequencer {
             return Ok(());
         }
         // What is plain is not redone at once, nor can it be too long: it is little more than was asked for.
-        let is_plain = commit.mutations.iter().all(|one| matches!(one, Mutation::Plain(_)));
+        let is_plain = commit.mutations.iter().all(|one| matches!(one, PendingMutation::Plain(_)));
         let before = (!is_plain).then(|| self.head.clone());
         let (done, length) = (batch.prepared.done.len(), batch.length);
         self.resolve(batch, commit.mutations, stamp)?;
@@ -118,7 +119,7 @@ impl Sequencer {
     fn resolve(
         &mut self,
         batch: &mut Batch,
-        mutations: Vec<Mutation>,
+        mutations: Vec<PendingMutation>,
         stamp: Versionstamp,
     ) -> Result<()> {
         let limit = batch.length + LONGEST_COMMIT;
@@ -127,11 +128,11 @@ impl Sequencer {
             && let Some(mutation) = mutations.next()
         {
             let (op, key, operand) = match mutation {
-                Mutation::Plain(changes) => {
+                PendingMutation::Plain(changes) => {
                     batch.push(changes);
                     continue;
                 }
-                Mutation::Atomic { op, key, operand } => (op, key, operand),
+                PendingMutation::Atomic { op, key, operand } => (op, key, operand),
             };
             // Templates were checked when they were written: one that doesn't fit never gets here.
             let (key, value) = match op {
@@ -142,13 +143,13 @@ impl Sequencer {
                     (key, Some(versionstamp::fill(&operand, stamp).unwrap_or(operand)))
                 }
                 _ => {
-                    self.redo(batch);
+                    self.apply(batch);
                     let stored = self.head.value(&key);
-                    let stored = stored.map_err(|error| self.board.cause_of(error))?;
+                    let stored = stored.map_err(|error| self.registry.close_cause(error))?;
                     let mut value = op.apply(stored.as_deref(), &operand);
                     // Of what follows for the same key only the outcome matters.
-                    let goes_on = |next: &Mutation| matches!(next, Mutation::Atomic { op, key: other, .. } if op.reads_value() && *other == key);
-                    while let Some(Mutation::Atomic { op, operand, .. }) =
+                    let goes_on = |next: &PendingMutation| matches!(next, PendingMutation::Atomic { op, key: other, .. } if op.reads_value() && *other == key);
+                    while let Some(PendingMutation::Atomic { op, operand, .. }) =
                         mutations.next_if(goes_on)
                     {
                         value = op.apply(value.as_deref(), &operand);
@@ -157,8 +158,8 @@ impl Sequencer {
                 }
             };
             let change = match &value {
-                Some(value) => Change::Set { key: &key, value },
-                None => Change::Clear { key: &key },
+                Some(value) => Mutation::Set { key: &key, value },
+                None => Mutation::Clear { key: &key },
             };
             batch.push([change].into_iter().collect());
         }
@@ -166,19 +167,21 @@ impl Sequencer {
     }
 
     /// Does to the newest state what was decided.
-    pub(super) fn redo(&mut self, batch: &mut Batch) {
+    pub(super) fn apply(&mut self, batch: &mut Batch) {
         let done = &batch.prepared.done;
-        done[batch.redone..].iter().for_each(|changes| self.head.active.redo(changes));
+        done[batch.redone..].iter().for_each(|changes| self.head.mutable.apply(changes));
         batch.redone = done.len();
     }
 
     /// Notes what was written, for those who have read it before.
-    pub(super) fn note(&mut self, batch: &mut Batch) {
+    pub(super) fn record(&mut self, batch: &mut Batch) {
         let done = &batch.prepared.done;
-        done[batch.noted..].iter().for_each(|changes| self.recent.note(batch.version, changes));
+        done[batch.noted..]
+            .iter()
+            .for_each(|changes| self.conflicts.record(batch.version, changes));
         batch.noted = done.len();
         for range in batch.ranges.drain(..) {
-            self.recent.note_range(batch.version, &range);
+            self.conflicts.record_range(batch.version, &range);
         }
     }
 
@@ -188,12 +191,12 @@ impl Sequencer {
     }
 
     /// Whether nothing that it read was written since.
-    fn check(&self, commit: &Commit) -> Result<()> {
+    fn check_conflicts(&self, commit: &Commit) -> Result<()> {
         let Some(read) = commit.read else { return Ok(()) };
-        if self.recent.is_too_old(read.version) || read.since.elapsed() > LIFETIME {
+        if self.conflicts.is_too_old(read.version) || read.since.elapsed() > LIFETIME {
             return Err(limits::too_old());
         }
-        let conflicts = |range| self.recent.was_written_after(read.version, range);
+        let conflicts = |range| self.conflicts.conflicts_with(read.version, range);
         if commit.read_ranges.iter().any(conflicts) {
             return Err(limits::conflict());
         }

@@ -1,7 +1,7 @@
 //! Frames: what one batch of commits did, as bytes.
 
 use super::{
-    changes::{self, Change, Changes},
+    mutations::{self, Mutation, MutationBatch},
     segment::Header,
 };
 
@@ -12,11 +12,11 @@ pub(super) const ALIGNMENT: usize = 8;
 
 /// A frame that is being made.
 #[derive(Debug)]
-pub(in super::super) struct Draft(Vec<u8>);
+pub(in super::super) struct FrameBuilder(Vec<u8>);
 
-impl Draft {
+impl FrameBuilder {
     /// One of `changes`, in order.
-    pub(in super::super) fn of(changes: &[Changes]) -> Self {
+    pub(in super::super) fn of(changes: &[MutationBatch]) -> Self {
         let payload: usize = changes.iter().map(|changes| changes.bytes().len()).sum();
         let mut bytes = Vec::with_capacity((HEADER + payload).next_multiple_of(ALIGNMENT));
         bytes.resize(HEADER, 0);
@@ -35,7 +35,7 @@ impl Draft {
     /// gives its own checksum.
     pub(super) fn finish(&mut self, header: Header, predecessor: u32, version: u64) -> u32 {
         let payload = u32::try_from(self.0.len() - HEADER).unwrap_or(u32::MAX);
-        self.0[0..4].copy_from_slice(&header.mark());
+        self.0[0..4].copy_from_slice(&header.magic());
         self.0[8..12].copy_from_slice(&predecessor.to_le_bytes());
         self.0[12..16].copy_from_slice(&payload.to_le_bytes());
         self.0[16..24].copy_from_slice(&version.to_le_bytes());
@@ -67,7 +67,7 @@ pub(super) struct Frame<'a> {
 impl<'a> Frame<'a> {
     /// The frame that `bytes` begin with, if there is one and it is as it was written.
     pub(super) fn read(bytes: &'a [u8], header: Header) -> Option<Self> {
-        let rest = bytes.strip_prefix(&header.mark())?;
+        let rest = bytes.strip_prefix(&header.magic())?;
         let (sum, rest) = rest.split_first_chunk()?;
         let (predecessor, rest) = rest.split_first_chunk()?;
         let (payload, rest) = rest.split_first_chunk()?;
@@ -88,8 +88,8 @@ impl<'a> Frame<'a> {
     }
 
     /// What was done, in order; `None` if it makes no sense.
-    pub(super) fn changes(&self) -> Option<impl Iterator<Item = Change<'a>> + use<'a>> {
-        changes::are_whole(self.payload).then(|| changes::of(self.payload))
+    pub(super) fn changes(&self) -> Option<impl Iterator<Item = Mutation<'a>> + use<'a>> {
+        mutations::are_whole(self.payload).then(|| mutations::of(self.payload))
     }
 }
 
@@ -99,21 +99,21 @@ mod tests {
 
     use super::*;
 
-    fn finished(mut draft: Draft) -> Vec<u8> {
+    fn finished(mut draft: FrameBuilder) -> Vec<u8> {
         draft.finish(segment(1), 2, 3);
         draft.0
     }
 
-    const CHANGES: [Change<'static>; 4] = [
-        Change::Set { key: b"a", value: b"1" },
-        Change::Set { key: b"", value: b"" },
-        Change::Clear { key: b"b" },
-        Change::ClearRange { begin: b"c", end: b"d" },
+    const CHANGES: [Mutation<'static>; 4] = [
+        Mutation::Set { key: b"a", value: b"1" },
+        Mutation::Set { key: b"", value: b"" },
+        Mutation::Clear { key: b"b" },
+        Mutation::ClearRange { begin: b"c", end: b"d" },
     ];
 
     /// In two pieces.
-    fn draft() -> Draft {
-        Draft::of(&[&CHANGES[..1], &CHANGES[1..]].map(|some| some.iter().copied().collect()))
+    fn draft() -> FrameBuilder {
+        FrameBuilder::of(&[&CHANGES[..1], &CHANGES[1..]].map(|some| some.iter().copied().collect()))
     }
 
     fn segment(salt: u64) -> Header {
@@ -157,11 +157,11 @@ mod tests {
 
         #[test]
         fn a_payload_that_makes_no_sense_is_one_all_the_same(payload: Vec<u8>) {
-            let mut draft = Draft::of(&[]);
+            let mut draft = FrameBuilder::of(&[]);
             draft.0.extend(&payload);
             let bytes = finished(draft);
             let frame = Frame::read(&bytes, segment(1)).unwrap();
-            let again = frame.changes().map(Changes::from_iter);
+            let again = frame.changes().map(MutationBatch::from_iter);
             prop_assert!(again.is_none_or(|changes| changes.bytes() == payload));
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Everything that the engine has on disk goes through here, so that tests can put a disk in its
 //! place that fails, tears and forgets. What a disk must do: a write is there after a crash if
-//! [`File::sync`] returned after it, a name if [`Disk::sync_names`] did; what was not synced may be
+//! [`File::sync`] returned after it, a name if [`Vfs::sync_dir`] did; what was not synced may be
 //! there, in part, or not.
 
 use std::{
@@ -22,7 +22,7 @@ use std::{
 use super::names::{Calls, SYSTEM};
 
 /// A flat set of named files.
-pub(super) trait Disk: fmt::Debug + Send + Sync {
+pub(super) trait Vfs: fmt::Debug + Send + Sync {
     /// Where a file is, for people.
     fn show(&self, name: &str) -> String {
         name.to_owned()
@@ -49,7 +49,7 @@ pub(super) trait Disk: fmt::Debug + Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
 
     /// Makes all names durable.
-    fn sync_names(&self) -> io::Result<()>;
+    fn sync_dir(&self) -> io::Result<()>;
 
     /// Whether reads have lately been so slow that they had better not be done on a thread that
     /// serves others.
@@ -87,7 +87,7 @@ pub(super) trait File: fmt::Debug + Send + Sync {
 
     /// Has the disk begin with that for a short place, if it can without anybody waiting: who has something
     /// else to do then waits for less in [`sync`](Self::sync), which alone says that it is done.
-    fn begin_sync(&self, _offset: u64, _length: usize) {}
+    fn start_writeback(&self, _offset: u64, _length: usize) {}
 
     /// Keeps others from locking it too, until it is unlocked or dropped.
     fn try_lock(&self) -> io::Result<Locked> {
@@ -119,13 +119,13 @@ pub(super) fn read_all(file: &dyn File, bytes: &mut Vec<u8>) -> io::Result<()> {
 
 /// A folder; its files are for their owner's eyes only.
 #[derive(Debug)]
-pub(super) struct Folder {
+pub(super) struct Directory {
     path: PathBuf,
     pace: Arc<Pace>,
     calls: Calls,
 }
 
-impl Folder {
+impl Directory {
     /// Returns the folder at `path`, after creating it and its missing ancestors.
     pub(super) fn make(path: &Path) -> io::Result<Self> {
         Self::make_with(path, SYSTEM)
@@ -149,7 +149,7 @@ impl Folder {
     }
 
     fn file(&self, file: fs::File) -> Arc<dyn File> {
-        Arc::new(FolderFile {
+        Arc::new(DirectoryFile {
             file,
             pace: Arc::clone(&self.pace),
             lock: OnceLock::new(),
@@ -158,7 +158,7 @@ impl Folder {
     }
 }
 
-impl Disk for Folder {
+impl Vfs for Directory {
     fn show(&self, name: &str) -> String {
         self.path.join(name).display().to_string()
     }
@@ -193,7 +193,7 @@ impl Disk for Folder {
         fs::remove_file(self.path.join(name))
     }
 
-    fn sync_names(&self) -> io::Result<()> {
+    fn sync_dir(&self) -> io::Result<()> {
         self.calls.sync_folder(&self.path)
     }
 
@@ -203,7 +203,7 @@ impl Disk for Folder {
 }
 
 #[derive(Debug)]
-struct FolderFile {
+struct DirectoryFile {
     file: fs::File,
     pace: Arc<Pace>,
     /// The file's identity, once it has been locked here.
@@ -211,7 +211,7 @@ struct FolderFile {
     is_unlocked: AtomicBool,
 }
 
-impl Drop for FolderFile {
+impl Drop for DirectoryFile {
     fn drop(&mut self) {
         let _ = self.unlock();
     }
@@ -231,7 +231,7 @@ fn locked_here() -> MutexGuard<'static, BTreeSet<Identity>> {
     LOCKED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl File for FolderFile {
+impl File for DirectoryFile {
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
@@ -273,7 +273,7 @@ impl File for FolderFile {
     }
 
     #[cfg(target_os = "linux")]
-    fn begin_sync(&self, offset: u64, length: usize) {
+    fn start_writeback(&self, offset: u64, length: usize) {
         use rustix::fs::{Advice, fadvise};
 
         // Linux begins to write what is advised not to be needed, and drops those pages that are named as a
@@ -362,7 +362,7 @@ impl Memory {
     }
 }
 
-impl Disk for Memory {
+impl Vfs for Memory {
     fn names(&self) -> io::Result<Vec<String>> {
         Ok(self.files().keys().cloned().collect())
     }
@@ -392,7 +392,7 @@ impl Disk for Memory {
         self.files().remove(name).map(drop).ok_or_else(|| Io::NotFound.into())
     }
 
-    fn sync_names(&self) -> io::Result<()> {
+    fn sync_dir(&self) -> io::Result<()> {
         Ok(())
     }
 }

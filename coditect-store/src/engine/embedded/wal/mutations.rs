@@ -14,13 +14,13 @@ const _: () = assert!(KEY_SIZE_LIMIT < u16::MAX as usize);
 /// One thing that was done. Nothing in it depends on what was there before: operations are resolved,
 /// versionstamps filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Change<'a> {
+pub(in super::super) enum Mutation<'a> {
     Set { key: &'a [u8], value: &'a [u8] },
     Clear { key: &'a [u8] },
     ClearRange { begin: &'a [u8], end: &'a [u8] },
 }
 
-impl Change<'_> {
+impl Mutation<'_> {
     /// The bytes that say it.
     pub(in super::super) fn length(&self) -> usize {
         match self {
@@ -33,19 +33,19 @@ impl Change<'_> {
 
 /// What was done, in order: one piece of memory, shared by all that know of it.
 #[derive(Clone)]
-pub(in super::super) struct Changes(Arc<[u8]>);
+pub(in super::super) struct MutationBatch(Arc<[u8]>);
 
-impl Changes {
+impl MutationBatch {
     pub(in super::super) fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    pub(in super::super) fn iter(&self) -> impl Iterator<Item = Change<'_>> {
+    pub(in super::super) fn iter(&self) -> impl Iterator<Item = Mutation<'_>> {
         of(&self.0)
     }
 
     /// Each with where it begins.
-    pub(in super::super) fn places(&self) -> impl Iterator<Item = (usize, Change<'_>)> {
+    pub(in super::super) fn places(&self) -> impl Iterator<Item = (usize, Mutation<'_>)> {
         let mut next = 0;
         self.iter().map(move |change| {
             let at = next;
@@ -62,20 +62,20 @@ impl Changes {
     /// The value that the one at `place` gives its key, if it does.
     pub(in super::super) fn value_at(&self, place: usize) -> Option<&[u8]> {
         match change(&mut self.0.get(place..)?)? {
-            Change::Set { value, .. } => Some(value),
-            Change::Clear { .. } | Change::ClearRange { .. } => None,
+            Mutation::Set { value, .. } => Some(value),
+            Mutation::Clear { .. } | Mutation::ClearRange { .. } => None,
         }
     }
 }
 
-impl fmt::Debug for Changes {
+impl fmt::Debug for MutationBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
     }
 }
 
-impl<'a> FromIterator<Change<'a>> for Changes {
-    fn from_iter<T: IntoIterator<Item = Change<'a>>>(changes: T) -> Self {
+impl<'a> FromIterator<Mutation<'a>> for MutationBatch {
+    fn from_iter<T: IntoIterator<Item = Mutation<'a>>>(changes: T) -> Self {
         let mut encoder = Encoder::default();
         for change in changes {
             encoder.push(change);
@@ -93,21 +93,21 @@ impl Encoder {
         self.0.len()
     }
 
-    pub(in super::super) fn push(&mut self, change: Change<'_>) {
+    pub(in super::super) fn push(&mut self, change: Mutation<'_>) {
         self.0.reserve(change.length());
         match change {
-            Change::Set { key, value } => {
+            Mutation::Set { key, value } => {
                 self.0.push(SET);
                 self.key(key);
                 // Values are shorter than this by far: they fit a transaction.
                 self.0.extend(u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes());
                 self.0.extend(value);
             }
-            Change::Clear { key } => {
+            Mutation::Clear { key } => {
                 self.0.push(CLEAR);
                 self.key(key);
             }
-            Change::ClearRange { begin, end } => {
+            Mutation::ClearRange { begin, end } => {
                 self.0.push(CLEAR_RANGE);
                 self.key(begin);
                 self.key(end);
@@ -116,8 +116,8 @@ impl Encoder {
     }
 
     /// What was pushed since this was asked last.
-    pub(in super::super) fn take(&mut self) -> Changes {
-        Changes(mem::take(&mut self.0).into())
+    pub(in super::super) fn take(&mut self) -> MutationBatch {
+        MutationBatch(mem::take(&mut self.0).into())
     }
 
     fn key(&mut self, key: &[u8]) {
@@ -127,7 +127,7 @@ impl Encoder {
 }
 
 /// What `bytes` say, up to the end, or to what makes no sense.
-pub(super) fn of(mut bytes: &[u8]) -> impl Iterator<Item = Change<'_>> {
+pub(super) fn of(mut bytes: &[u8]) -> impl Iterator<Item = Mutation<'_>> {
     iter::from_fn(move || change(&mut bytes))
 }
 
@@ -137,7 +137,7 @@ pub(super) fn are_whole(bytes: &[u8]) -> bool {
 }
 
 /// `None` at the end, and at what makes no sense.
-fn change<'a>(rest: &mut &'a [u8]) -> Option<Change<'a>> {
+fn change<'a>(rest: &mut &'a [u8]) -> Option<Mutation<'a>> {
     let (tag, mut after) = rest.split_first()?;
     let key = key(&mut after)?;
     let change = match *tag {
@@ -146,10 +146,10 @@ fn change<'a>(rest: &mut &'a [u8]) -> Option<Change<'a>> {
             let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
             let (value, behind) = behind.split_at_checked(length)?;
             after = behind;
-            Change::Set { key, value }
+            Mutation::Set { key, value }
         }
-        CLEAR => Change::Clear { key },
-        CLEAR_RANGE => Change::ClearRange { begin: key, end: self::key(&mut after)? },
+        CLEAR => Mutation::Clear { key },
+        CLEAR_RANGE => Mutation::ClearRange { begin: key, end: self::key(&mut after)? },
         _ => return None,
     };
     *rest = after;
@@ -172,27 +172,27 @@ mod tests {
     #[test]
     fn changes_are_found_again_each_at_its_place() {
         let list = [
-            Change::Set { key: b"a", value: b"1" },
-            Change::Set { key: b"", value: b"" },
-            Change::Clear { key: b"b" },
-            Change::ClearRange { begin: b"c", end: b"d" },
+            Mutation::Set { key: b"a", value: b"1" },
+            Mutation::Set { key: b"", value: b"" },
+            Mutation::Clear { key: b"b" },
+            Mutation::ClearRange { begin: b"c", end: b"d" },
         ];
-        let changes: Changes = list.into_iter().collect();
+        let changes: MutationBatch = list.into_iter().collect();
         assert_eq!(changes.iter().collect::<Vec<_>>(), list);
         for (place, change) in changes.places() {
             let alone = &changes.bytes()[place..place + change.length()];
             assert_eq!(of(alone).collect::<Vec<_>>(), [change]);
             match change {
-                Change::Set { key, value } => {
+                Mutation::Set { key, value } => {
                     assert_eq!(
                         (changes.key_at(place), changes.value_at(place)),
                         (key, Some(value))
                     );
                 }
-                Change::Clear { key } => {
+                Mutation::Clear { key } => {
                     assert_eq!((changes.key_at(place), changes.value_at(place)), (key, None));
                 }
-                Change::ClearRange { .. } => {}
+                Mutation::ClearRange { .. } => {}
             }
         }
         assert!(are_whole(changes.bytes()) && are_whole(b""));
@@ -201,7 +201,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_reading_them_fail(bytes: Vec<u8>) {
-            let again: Changes = of(&bytes).collect();
+            let again: MutationBatch = of(&bytes).collect();
             prop_assert!(bytes.starts_with(again.bytes()));
             prop_assert_eq!(are_whole(&bytes), again.bytes() == bytes);
         }

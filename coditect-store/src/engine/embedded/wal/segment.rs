@@ -3,11 +3,11 @@
 use std::{io, sync::Arc};
 
 use super::super::{
-    disk::{Disk, File},
     sync::{
         atomic::{AtomicBool, Ordering},
         mpsc, thread,
     },
+    vfs::{File, Vfs},
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -48,7 +48,7 @@ pub(super) struct Header {
 
 /// A file that can be a segment.
 #[derive(Clone, Debug)]
-pub(super) struct Slot {
+pub(super) struct SegmentFile {
     pub(super) name: String,
     pub(super) file: Arc<dyn File>,
     pub(super) length: u64,
@@ -57,14 +57,14 @@ pub(super) struct Slot {
 /// A file that is one.
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
-    pub(super) slot: Slot,
+    pub(super) slot: SegmentFile,
     pub(super) header: Header,
 }
 
 impl Header {
     /// Returns the first bytes of each frame, by which one is found again behind damage. They depend on
     /// the salt, so that neither an earlier use of the file nor stored values can be taken for a frame.
-    pub(super) fn mark(self) -> [u8; 4] {
+    pub(super) fn magic(self) -> [u8; 4] {
         crc32c::crc32c(&self.salt.to_le_bytes()).to_le_bytes()
     }
 
@@ -143,9 +143,9 @@ impl Header {
     }
 }
 
-impl Slot {
+impl SegmentFile {
     /// Opens all segments' files on `disk`.
-    pub(super) fn all(disk: &dyn Disk) -> io::Result<Vec<Self>> {
+    pub(super) fn all(disk: &dyn Vfs) -> io::Result<Vec<Self>> {
         let mut names = disk.names()?;
         names.retain(|name| number_of(name).is_some());
         names.sort_unstable_by_key(|name| number_of(name));
@@ -162,7 +162,7 @@ impl Slot {
     /// A new file of `length` bytes, which is not there until it is whole; given up when it `is_wanted`
     /// no more.
     fn make(
-        disk: &dyn Disk,
+        disk: &dyn Vfs,
         name: String,
         length: u64,
         header: Header,
@@ -185,7 +185,7 @@ impl Slot {
             let slot = Self { name, file, length };
             slot.write_header(header)?;
             disk.publish(&draft, &slot.name)?;
-            disk.sync_names()?;
+            disk.sync_dir()?;
             Ok(Segment { slot, header })
         };
         make().inspect_err(|_| {
@@ -241,12 +241,12 @@ fn number_of(name: &str) -> Option<u32> {
 /// ready on a thread of its own, before it is needed; that thread has ended when this is dropped, so that
 /// nobody writes to the disk any more.
 #[derive(Debug)]
-pub(super) struct Supply {
-    disk: Arc<dyn Disk>,
+pub(super) struct SegmentPool {
+    disk: Arc<dyn Vfs>,
     store: u64,
     next_number: u64,
     next_name: u32,
-    free: Vec<Slot>,
+    free: Vec<SegmentFile>,
     ready: Option<mpsc::Receiver<io::Result<Segment>>>,
     /// The one that was made ready.
     next: Option<Segment>,
@@ -255,7 +255,7 @@ pub(super) struct Supply {
     is_wanted: Arc<AtomicBool>,
 }
 
-impl Drop for Supply {
+impl Drop for SegmentPool {
     fn drop(&mut self) {
         self.is_wanted.store(false, Ordering::Relaxed);
         if let Some(ready) = self.ready.take() {
@@ -268,19 +268,19 @@ impl Drop for Supply {
 /// The most files that are kept for later.
 const FREE: usize = 2;
 
-impl Supply {
+impl SegmentPool {
     /// `taken` are the files there are, and `free` those of them that may be used again.
     pub(super) fn new(
-        disk: Arc<dyn Disk>,
+        disk: Arc<dyn Vfs>,
         store: u64,
         next_number: u64,
-        taken: &[Slot],
-        free: Vec<Slot>,
+        taken: &[SegmentFile],
+        free: Vec<SegmentFile>,
     ) -> Self {
         let next_name = taken.iter().filter_map(|slot| number_of(&slot.name)).max();
         let next_name = next_name.map_or(0, |last| last + 1);
         let is_wanted = Arc::new(AtomicBool::new(true));
-        let mut supply = Self {
+        let mut pool = Self {
             disk,
             store,
             next_number,
@@ -291,15 +291,15 @@ impl Supply {
             failed: None,
             is_wanted,
         };
-        supply.remove_drafts();
+        pool.remove_drafts();
         for slot in free {
-            supply.give(slot);
+            pool.recycle(slot);
         }
-        supply
+        pool
     }
 
     /// Takes back a file whose frames are in the B-tree.
-    pub(super) fn give(&mut self, slot: Slot) {
+    pub(super) fn recycle(&mut self, slot: SegmentFile) {
         if slot.length > LONGEST {
             return self.remove(&slot.name);
         }
@@ -359,7 +359,7 @@ impl Supply {
                             slot.write_header(header)?;
                             Ok(Segment { slot, header })
                         }
-                        None => Slot::make(&*disk, name, length, header, || {
+                        None => SegmentFile::make(&*disk, name, length, header, || {
                             is_wanted.load(Ordering::Relaxed)
                         }),
                     }
@@ -373,7 +373,7 @@ impl Supply {
     }
 
     /// Takes the longest free file, if it has at least `length` bytes.
-    fn longest_free(&mut self, length: u64) -> Option<Slot> {
+    fn longest_free(&mut self, length: u64) -> Option<SegmentFile> {
         let (at, slot) = self.free.iter().enumerate().max_by_key(|(_, slot)| slot.length)?;
         (slot.length >= length).then_some(at).map(|at| self.free.swap_remove(at))
     }
@@ -417,7 +417,7 @@ impl Supply {
 
     /// A segment that has room for `room` bytes of frames. It waits for one that is being made; if that
     /// fails there may be room for a shorter one.
-    pub(super) fn take(&mut self, room: u64, length: u64) -> io::Result<Segment> {
+    pub(super) fn acquire(&mut self, room: u64, length: u64) -> io::Result<Segment> {
         let needed = FRAMES + room;
         let mut length = length.max(needed);
         loop {
@@ -441,8 +441,8 @@ impl Supply {
 mod tests {
     use super::{
         super::super::{
-            disk::Memory,
             faulty::{Fault, Faulty},
+            vfs::Memory,
         },
         *,
     };
@@ -466,7 +466,7 @@ mod tests {
     fn successor_record_of_an_earlier_use_or_damaged_is_none() {
         let disk = Memory::default();
         let file = disk.create("log-0000.wal").unwrap();
-        Slot { name: String::new(), file: Arc::clone(&file), length: 0 }
+        SegmentFile { name: String::new(), file: Arc::clone(&file), length: 0 }
             .write_header(HEADER)
             .unwrap();
         Link::new(Arc::clone(&file), HEADER, 7).write().unwrap();
@@ -517,27 +517,27 @@ mod tests {
     #[test]
     fn files_are_used_again_and_few_are_kept() {
         let disk = Arc::new(Memory::default());
-        let mut supply = Supply::new(Arc::clone(&disk) as Arc<dyn Disk>, 1, 1, &[], Vec::new());
-        let segments: Vec<_> = (0..5).map(|_| supply.take(100, SHORTEST).unwrap()).collect();
+        let mut pool = SegmentPool::new(Arc::clone(&disk) as Arc<dyn Vfs>, 1, 1, &[], Vec::new());
+        let segments: Vec<_> = (0..5).map(|_| pool.acquire(100, SHORTEST).unwrap()).collect();
         assert_eq!(disk.names().unwrap().len(), 5);
         let numbers: Vec<_> = segments.iter().map(|segment| segment.header.number).collect();
         assert_eq!(numbers, [1, 2, 3, 4, 5]);
         for segment in segments {
-            supply.give(segment.slot);
+            pool.recycle(segment.slot);
         }
         assert_eq!(disk.names().unwrap().len(), FREE);
-        let again = supply.take(100, SHORTEST).unwrap();
+        let again = pool.acquire(100, SHORTEST).unwrap();
         assert_eq!((again.header.number, disk.names().unwrap().len()), (6, FREE));
-        let long = supply.take(3 * SHORTEST, SHORTEST).unwrap();
+        let long = pool.acquire(3 * SHORTEST, SHORTEST).unwrap();
         assert!(long.slot.length >= FRAMES + 3 * SHORTEST);
     }
 
     #[test]
     fn nobody_makes_files_any_more_once_the_supply_is_gone() {
         let disk = Arc::new(Memory::default());
-        let mut supply = Supply::new(Arc::clone(&disk) as Arc<dyn Disk>, 1, 1, &[], Vec::new());
-        supply.prepare(16 * LONGEST);
-        drop(supply);
+        let mut pool = SegmentPool::new(Arc::clone(&disk) as Arc<dyn Vfs>, 1, 1, &[], Vec::new());
+        pool.prepare(16 * LONGEST);
+        drop(pool);
         assert!(disk.names().unwrap().is_empty(), "{:?}", disk.names());
     }
 
@@ -547,7 +547,7 @@ mod tests {
         for name in ["log-0007.wal.draft", "log-0001.wal", "other.draft"] {
             disk.create(name).unwrap();
         }
-        drop(Supply::new(Arc::clone(&disk) as Arc<dyn Disk>, 1, 1, &[], Vec::new()));
+        drop(SegmentPool::new(Arc::clone(&disk) as Arc<dyn Vfs>, 1, 1, &[], Vec::new()));
         assert_eq!(disk.names().unwrap(), ["log-0001.wal", "other.draft"]);
     }
 
@@ -555,13 +555,13 @@ mod tests {
     fn what_finds_no_room_leaves_none_less() {
         for at in 0..8 {
             let disk = Faulty::new(Some((at, Fault::Full)));
-            let of_supply = Arc::new(disk.clone()) as Arc<dyn Disk>;
-            let mut supply = Supply::new(of_supply, 1, 1, &[], Vec::new());
-            let error = supply.take(100, 2 * LONGEST).unwrap_err();
+            let of_supply = Arc::new(disk.clone()) as Arc<dyn Vfs>;
+            let mut pool = SegmentPool::new(of_supply, 1, 1, &[], Vec::new());
+            let error = pool.acquire(100, 2 * LONGEST).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::StorageFull);
             assert!(disk.names().unwrap().is_empty(), "{:?}", disk.names());
             disk.repair();
-            supply.take(100, SHORTEST).unwrap();
+            pool.acquire(100, SHORTEST).unwrap();
         }
     }
 }

@@ -12,9 +12,9 @@ use std::{
 
 use super::{
     super::limits::LIFETIME,
-    log::{Change, Changes},
     ranges::{KeyRange, is_key},
     sync::Instant,
+    wal::{Mutation, MutationBatch},
 };
 
 /// The version of the last write of every key, as far back as it is kept.
@@ -22,11 +22,11 @@ use super::{
 /// It is kept in generations, so that what is too old goes all at once, without a look at the rest. What takes
 /// too much memory goes before its time.
 #[derive(Debug)]
-pub(super) struct RecentWrites {
+pub(super) struct ConflictSet {
     /// The newest last; there is always one.
     generations: VecDeque<Generation>,
     /// Writes up to this version may have been forgotten.
-    forgotten: u64,
+    oldest_version: u64,
     /// What was forgotten, and still takes memory: to free it at once would take long.
     leaving: VecDeque<btree_map::IntoIter<Vec<u8>, u64>>,
     /// How many writes were noted since some of that was freed.
@@ -48,66 +48,69 @@ struct Generation {
 }
 
 /// How long a generation lasts.
-const GENERATION: Duration = Duration::from_secs(1);
+const GENERATION_INTERVAL: Duration = Duration::from_secs(1);
 /// The memory of all generations, about, in bytes, at the most; they have a tenth of it each, if need be.
-const LIMIT: usize = 256 << 20;
+const MAX_BYTES: usize = 256 << 20;
 /// What a step needs beside its key, in bytes, about.
 const OVERHEAD: usize = 48;
 
-impl RecentWrites {
-    /// Nothing is known about versions up to `forgotten`.
-    pub(super) fn new(forgotten: u64) -> Self {
-        let generations = VecDeque::from([Generation::new(Instant::now(), forgotten)]);
-        Self { generations, forgotten, leaving: VecDeque::new(), noted: 0 }
+impl ConflictSet {
+    /// Nothing is known about versions up to `oldest_version`.
+    pub(super) fn new(oldest_version: u64) -> Self {
+        let generations = VecDeque::from([Generation::new(Instant::now(), oldest_version)]);
+        Self { generations, oldest_version, leaving: VecDeque::new(), noted: 0 }
     }
 
     /// Whether too much is forgotten to check a transaction that reads at `version`.
     pub(super) fn is_too_old(&self, version: u64) -> bool {
-        version < self.forgotten
+        version < self.oldest_version
     }
 
     /// Whether a key of the range was written after `version`.
-    pub(super) fn was_written_after(&self, version: u64, range: &KeyRange) -> bool {
+    pub(super) fn conflicts_with(&self, version: u64, range: &KeyRange) -> bool {
         let mut later =
             self.generations.iter().rev().take_while(|generation| generation.last > version);
-        later.any(|generation| generation.was_written_after(version, range))
+        later.any(|generation| generation.conflicts_with(version, range))
     }
 
     /// Notes what was done at `version`, which is not below any noted before.
-    pub(super) fn note(&mut self, version: u64, changes: &Changes) {
+    pub(super) fn record(&mut self, version: u64, changes: &MutationBatch) {
         let Some(newest) = self.generations.back_mut() else { return };
         for change in changes.iter() {
             self.noted += 1;
             match change {
-                Change::Set { key, .. } | Change::Clear { key } => newest.note_key(version, key),
-                Change::ClearRange { begin, end } => newest.note(version, begin, end),
+                Mutation::Set { key, .. } | Mutation::Clear { key } => {
+                    newest.record_key(version, key);
+                }
+                Mutation::ClearRange { begin, end } => newest.record(version, begin, end),
             }
         }
     }
 
     /// The same of a range in which nothing need have been done.
-    pub(super) fn note_range(&mut self, version: u64, range: &KeyRange) {
+    pub(super) fn record_range(&mut self, version: u64, range: &KeyRange) {
         self.noted += 1;
         if let Some(newest) = self.generations.back_mut() {
-            newest.note(version, range.begin(), range.end());
+            newest.record(version, range.begin(), range.end());
         }
     }
 
     /// Forgets the writes that no transaction is old enough to conflict with; it is `now`.
     ///
     /// What is noted at some time may be published only a moment later: a generation more is kept.
-    pub(super) fn forget(&mut self, now: Instant) {
-        let is_full =
-            |newest: &Generation| now - newest.began >= GENERATION || newest.bytes > LIMIT / 10;
+    pub(super) fn evict_expired(&mut self, now: Instant) {
+        let is_full = |newest: &Generation| {
+            now - newest.began >= GENERATION_INTERVAL || newest.bytes > MAX_BYTES / 10
+        };
         if self.generations.back().is_none_or(is_full) {
-            let last = self.generations.back().map_or(self.forgotten, |newest| newest.last);
+            let last = self.generations.back().map_or(self.oldest_version, |newest| newest.last);
             self.generations.push_back(Generation::new(now, last));
         }
         while let Some(after) = self.generations.get(1)
-            && (now - after.began > LIFETIME + GENERATION || self.bytes() > LIMIT)
+            && (now - after.began > LIFETIME + GENERATION_INTERVAL || self.bytes() > MAX_BYTES)
             && let Some(oldest) = self.generations.pop_front()
         {
-            self.forgotten = self.forgotten.max(oldest.last);
+            self.oldest_version = self.oldest_version.max(oldest.last);
             self.leaving.extend([oldest.points.into_iter(), oldest.steps.into_iter()]);
         }
         self.free();
@@ -137,7 +140,7 @@ impl Generation {
         Self { points: BTreeMap::new(), steps: BTreeMap::new(), last, began, bytes: 0 }
     }
 
-    fn was_written_after(&self, version: u64, range: &KeyRange) -> bool {
+    fn conflicts_with(&self, version: u64, range: &KeyRange) -> bool {
         let (begin, end) = (range.begin(), range.end());
         if begin >= end {
             return false;
@@ -158,19 +161,19 @@ impl Generation {
             || self.steps.range::<[u8], _>(within).any(is_later)
     }
 
-    fn note_key(&mut self, version: u64, key: &[u8]) {
+    fn record_key(&mut self, version: u64, key: &[u8]) {
         self.last = version;
         if self.points.insert(key.to_vec(), version).is_none() {
             self.bytes += key.len() + OVERHEAD;
         }
     }
 
-    fn note(&mut self, version: u64, begin: &[u8], end: &[u8]) {
+    fn record(&mut self, version: u64, begin: &[u8], end: &[u8]) {
         if begin >= end {
             return;
         }
         if is_key(begin, end) {
-            return self.note_key(version, begin);
+            return self.record_key(version, begin);
         }
         self.last = version;
         let up_to_end = (Bound::Unbounded, Bound::Included(end));
@@ -202,65 +205,65 @@ mod tests {
 
     #[test]
     fn only_later_writes_of_the_keys_read_conflict() {
-        let mut writes = RecentWrites::new(0);
-        writes.note_range(10, &range(3, 5));
-        assert!(writes.was_written_after(9, &range(0, 9)));
-        assert!(writes.was_written_after(9, &range(4, 5)));
-        assert!(!writes.was_written_after(10, &range(0, 9)));
-        assert!(!writes.was_written_after(9, &range(5, 9)), "the end is not written");
-        assert!(!writes.was_written_after(9, &range(0, 3)), "the end is not read");
+        let mut writes = ConflictSet::new(0);
+        writes.record_range(10, &range(3, 5));
+        assert!(writes.conflicts_with(9, &range(0, 9)));
+        assert!(writes.conflicts_with(9, &range(4, 5)));
+        assert!(!writes.conflicts_with(10, &range(0, 9)));
+        assert!(!writes.conflicts_with(9, &range(5, 9)), "the end is not written");
+        assert!(!writes.conflicts_with(9, &range(0, 3)), "the end is not read");
     }
 
     /// The writes of twenty seconds, a thousand a second, one a version; the last is 20,000.
-    fn twenty_seconds(writes: &mut RecentWrites) {
+    fn twenty_seconds(writes: &mut ConflictSet) {
         let started = Instant::now();
         let mut last = 0_u64;
         for second in 0..20 {
             for _ in 0..1_000 {
                 last += 1;
-                writes.note_range(last, &KeyRange::of_key(&last.to_be_bytes()));
+                writes.record_range(last, &KeyRange::of_key(&last.to_be_bytes()));
             }
-            writes.forget(started + Duration::from_secs(second));
+            writes.evict_expired(started + Duration::from_secs(second));
         }
     }
 
     #[test]
     fn writes_are_forgotten_by_their_age_and_older_transactions_are_too_old() {
-        let mut writes = RecentWrites::new(0);
+        let mut writes = ConflictSet::new(0);
         twenty_seconds(&mut writes);
         assert!(!writes.is_too_old(20_000 - 6_000));
         assert!(writes.is_too_old(20_000 - 9_000));
         let range = KeyRange::of_key(&20_000_u64.to_be_bytes());
-        assert!(writes.was_written_after(14_000, &range));
-        assert!(!writes.was_written_after(20_000, &range));
+        assert!(writes.conflicts_with(14_000, &range));
+        assert!(!writes.conflicts_with(20_000, &range));
     }
 
     #[test]
     fn what_was_forgotten_is_freed_bit_by_bit() {
-        let mut writes = RecentWrites::new(0);
+        let mut writes = ConflictSet::new(0);
         twenty_seconds(&mut writes);
         let kept: usize = writes.generations.iter().map(|generation| generation.points.len()).sum();
         let leaving: usize = writes.leaving.iter().map(ExactSizeIterator::len).sum();
         assert!(kept <= 8_000, "{kept} writes are kept of eight seconds");
         assert!(leaving <= 1_000, "{leaving} writes are not freed");
-        writes.note_range(20_001, &range(1, 2));
-        writes.forget(Instant::now() + Duration::from_secs(60));
+        writes.record_range(20_001, &range(1, 2));
+        writes.evict_expired(Instant::now() + Duration::from_secs(60));
         let left: usize = writes.leaving.iter().map(ExactSizeIterator::len).sum();
         assert!(left > 6_000, "only a bit is freed at once");
     }
 
     #[test]
     fn writes_that_take_much_memory_are_forgotten_before_their_time() {
-        let mut writes = RecentWrites::new(0);
+        let mut writes = ConflictSet::new(0);
         let now = Instant::now();
         for version in 1..=40_000_u64 {
             let key = version.to_be_bytes().repeat(1_250);
-            writes.note_range(version, &KeyRange::of_key(&key));
+            writes.record_range(version, &KeyRange::of_key(&key));
             if version % 100 == 0 {
-                writes.forget(now);
+                writes.evict_expired(now);
             }
         }
-        assert!(writes.bytes() <= LIMIT, "{} bytes", writes.bytes());
+        assert!(writes.bytes() <= MAX_BYTES, "{} bytes", writes.bytes());
         let steps = writes.generations.iter().flat_map(|generation| generation.points.keys());
         let counted: usize = steps.map(|key| key.len() + OVERHEAD).sum();
         assert_eq!(counted, writes.bytes());
@@ -275,22 +278,22 @@ mod tests {
             turns in vec(any::<bool>(), 40),
         ) {
             let of = |a: u8, b: u8| if b == a + 1 { KeyRange::of_key(&[a]) } else { range(a, b) };
-            let mut writes = RecentWrites::new(0);
+            let mut writes = ConflictSet::new(0);
             let mut now = Instant::now();
             let mut plain = [0_u64; 20];
             for (version, (a, b)) in (1_u64..).zip(notes) {
-                writes.note_range(version, &of(a.min(b), a.max(b)));
+                writes.record_range(version, &of(a.min(b), a.max(b)));
                 plain[usize::from(a.min(b))..usize::from(a.max(b))].fill(version);
                 if turns[usize::try_from(version).unwrap() % turns.len()] {
                     // Few enough for nothing to be forgotten.
-                    now += if writes.generations.len() < 6 { GENERATION } else { Duration::ZERO };
-                    writes.forget(now);
+                    now += if writes.generations.len() < 6 { GENERATION_INTERVAL } else { Duration::ZERO };
+                    writes.evict_expired(now);
                 }
             }
             let (a, b, version) = asked;
             let (begin, end) = (a.min(b), a.max(b));
             let expected = plain[usize::from(begin)..usize::from(end)].iter().any(|at| *at > version);
-            prop_assert_eq!(writes.was_written_after(version, &range(begin, end)), expected);
+            prop_assert_eq!(writes.conflicts_with(version, &range(begin, end)), expected);
         }
     }
 }

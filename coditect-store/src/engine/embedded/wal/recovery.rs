@@ -5,17 +5,17 @@ use std::{collections::BTreeMap, fmt, io, iter, sync::Arc};
 use chrono::{DateTime, Utc};
 
 use super::{
-    super::disk::{self, Disk, File},
+    super::vfs::{self, File, Vfs},
     cannot,
-    changes::Change,
     frame::{ALIGNMENT, Frame},
-    segment::{FRAMES, Header, Link, Segment, Slot},
+    mutations::Mutation,
+    segment::{FRAMES, Header, Link, Segment, SegmentFile},
 };
 use crate::{Error, ErrorKind, Result};
 
 /// A position in the log: the last frame that the B-tree holds, or that was replayed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in super::super) struct Applied {
+pub(in super::super) struct LogPosition {
     pub(in super::super) version: u64,
     pub(in super::super) checksum: u32,
     /// The number of the segment that has the frame, or in which the log begins; 0 if there was none.
@@ -26,7 +26,7 @@ pub(in super::super) struct Applied {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in super::super) struct Recorded {
     pub(in super::super) store: u64,
-    pub(in super::super) applied: Applied,
+    pub(in super::super) applied: LogPosition,
     /// Whether the last shutdown was clean: the B-tree holds the whole log, which may be missing.
     pub(in super::super) is_clean: bool,
 }
@@ -35,18 +35,18 @@ pub(in super::super) struct Recorded {
 #[derive(Debug, Default)]
 pub(in super::super) struct Replay {
     /// The last frame that follows all before it.
-    pub(in super::super) reached: Applied,
+    pub(in super::super) log_end: LogPosition,
     /// The number of frames that were replayed.
     pub(in super::super) frames: u64,
     /// Acknowledged commits that are missing.
-    pub(in super::super) lost: Option<Lost>,
-    pub(super) slots: Vec<Slot>,
+    pub(in super::super) lost: Option<LogGap>,
+    pub(super) slots: Vec<SegmentFile>,
     /// Segments before the tail with frames that the B-tree may not hold, oldest first.
     pub(super) used: Vec<Segment>,
     /// The segment that new frames continue.
     pub(super) tail: Option<Tail>,
     /// Files without such frames.
-    pub(super) free: Vec<Slot>,
+    pub(super) free: Vec<SegmentFile>,
     pub(super) next_number: u64,
     /// The last frame that was replayed: its file, offset and bytes.
     last: Option<(Arc<dyn File>, u64, Vec<u8>)>,
@@ -64,7 +64,7 @@ pub(super) struct Tail {
 
 /// Evidence of acknowledged commits that are missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in super::super) struct Lost {
+pub(in super::super) struct LogGap {
     /// The number of intact frames after the gap.
     pub(in super::super) frames: u64,
     /// Their first and last versions.
@@ -88,13 +88,13 @@ struct Read {
 /// Calls `redo` with each frame after the recorded position, in order. It stops at the first that does
 /// not follow the one before it, which is [`Replay::lost`].
 pub(in super::super) fn replay(
-    disk: &dyn Disk,
+    disk: &dyn Vfs,
     recorded: Recorded,
-    mut redo: impl FnMut(&mut dyn Iterator<Item = Change<'_>>),
+    mut redo: impl FnMut(&mut dyn Iterator<Item = Mutation<'_>>),
 ) -> Result<Replay> {
     let Recorded { store, applied, .. } = recorded;
-    let mut replay = Replay { reached: applied, ..Replay::default() };
-    replay.slots = Slot::all(disk).map_err(|error| cannot("be opened", error))?;
+    let mut replay = Replay { log_end: applied, ..Replay::default() };
+    replay.slots = SegmentFile::all(disk).map_err(|error| cannot("be opened", error))?;
     let mut segments = Vec::new();
     for slot in replay.slots.clone() {
         match header(&slot)? {
@@ -114,7 +114,7 @@ pub(in super::super) fn replay(
     let mut found = BTreeMap::new();
     for (n, segment) in (1_usize..).zip(segments) {
         let Segment { slot, header } = &segment;
-        disk::read_all(&*slot.file, &mut bytes).map_err(|error| cannot("be read", error))?;
+        vfs::read_all(&*slot.file, &mut bytes).map_err(|error| cannot("be read", error))?;
         let before = replay.frames;
         let mut end = usize::try_from(FRAMES).unwrap_or(usize::MAX);
         let mut last = None;
@@ -126,13 +126,13 @@ pub(in super::super) fn replay(
             }
             has_later_frames = true;
             let is_broken = replay.lost.as_ref().is_some_and(|lost| lost.frames > 0);
-            if is_broken || frame.predecessor != replay.reached.checksum {
+            if is_broken || frame.predecessor != replay.log_end.checksum {
                 replay.lost().add(frame.version);
                 continue;
             }
             let Frame { version, checksum, .. } = frame;
-            redo(&mut frame.changes().ok_or_else(nonsense)?);
-            replay.reached = Applied { version, checksum, segment: header.number };
+            redo(&mut frame.changes().ok_or_else(malformed_batch)?);
+            replay.log_end = LogPosition { version, checksum, segment: header.number };
             replay.frames += 1;
             last = Some((at, end.min(bytes.len())));
         }
@@ -152,7 +152,7 @@ pub(in super::super) fn replay(
 }
 
 impl Replay {
-    fn lost(&mut self) -> &mut Lost {
+    fn lost(&mut self) -> &mut LogGap {
         self.lost.get_or_insert_default()
     }
 
@@ -216,9 +216,9 @@ impl Replay {
     }
 
     /// Gives the log's files names under which no log is looked for.
-    pub(in super::super) fn put_aside(&self, disk: &dyn Disk) -> Result<()> {
+    pub(in super::super) fn quarantine(&self, disk: &dyn Vfs) -> Result<()> {
         for slot in &self.slots {
-            let aside = format!("{}.damaged-{}", slot.name, self.reached.version);
+            let aside = format!("{}.damaged-{}", slot.name, self.log_end.version);
             // One of that name may be there from another time.
             let mut names =
                 iter::once(aside.clone()).chain((2_u32..).map(|n| format!("{aside}-{n}")));
@@ -230,24 +230,24 @@ impl Replay {
                 outcome.map_err(|error| cannot("be put aside", error))?;
             }
         }
-        disk.sync_names().map_err(|error| cannot("be put aside", error))
+        disk.sync_dir().map_err(|error| cannot("be put aside", error))
     }
 
     /// Fails if acknowledged commits are missing.
-    pub(in super::super) fn complete(self) -> Result<Self> {
+    pub(in super::super) fn require_contiguous(self) -> Result<Self> {
         let Some(lost) = &self.lost else { return Ok(self) };
         let message = format!(
             "the log is incomplete after {}: {lost}. Acknowledged commits are missing: put the missing \
              log-*.wal files back, or restore a backup. To open the store without any later commit \
              instead, run `coditect-server check --repair --accept-data-loss`, which keeps the remaining \
              files of the log under other names",
-            Moment(self.reached.version)
+            Moment(self.log_end.version)
         );
         Err(Error::new(ErrorKind::Corrupt, message))
     }
 }
 
-impl Lost {
+impl LogGap {
     fn add(&mut self, version: u64) {
         self.frames += 1;
         let (first, _) = self.versions.unwrap_or((version, version));
@@ -255,7 +255,7 @@ impl Lost {
     }
 }
 
-impl fmt::Display for Lost {
+impl fmt::Display for LogGap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(number) = self.missing {
             write!(f, "segment {number} of the log is missing; ")?;
@@ -290,7 +290,7 @@ impl fmt::Display for Moment {
     }
 }
 
-fn header(slot: &Slot) -> Result<Option<Header>> {
+fn header(slot: &SegmentFile) -> Result<Option<Header>> {
     let length = FRAMES.min(slot.length);
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
     slot.file.read(0, &mut bytes).map_err(|error: io::Error| cannot("be read", error))?;
@@ -312,6 +312,6 @@ fn frames(bytes: &[u8], header: Header) -> impl Iterator<Item = (usize, Frame<'_
     })
 }
 
-fn nonsense() -> Error {
+fn malformed_batch() -> Error {
     Error::new(ErrorKind::Corrupt, "the log has a batch of commits that makes no sense")
 }

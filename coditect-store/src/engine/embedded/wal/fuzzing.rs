@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::{
     super::{
-        disk::{Disk, Memory},
-        layer::Layer,
+        memtable::Memtable,
+        vfs::{Memory, Vfs},
     },
-    Applied, Change, Changes, Draft, Log, Recorded, replay,
+    FrameBuilder, Log, LogPosition, Mutation, MutationBatch, Recorded, replay,
     segment::{FORMAT, FRAMES, Header},
 };
 use crate::{ErrorKind, Result, fuzzing::Input};
@@ -36,15 +36,15 @@ pub(crate) fn log_segment(bytes: &[u8]) {
 }
 
 /// What frames there are, and what each has done.
-fn replayed(disk: &dyn Disk) -> Result<(super::Replay, Vec<Vec<u8>>)> {
+fn replayed(disk: &dyn Vfs) -> Result<(super::Replay, Vec<Vec<u8>>)> {
     let mut done = Vec::new();
-    let mut layer = Layer::default();
-    let applied = Applied { segment: NUMBER, ..Applied::default() };
+    let mut memtable = Memtable::default();
+    let applied = LogPosition { segment: NUMBER, ..LogPosition::default() };
     let recorded = Recorded { store: STORE, applied, is_clean: true };
     let found = replay(disk, recorded, |changes| {
-        let changes: Changes = changes.collect();
+        let changes: MutationBatch = changes.collect();
         done.push(format!("{changes:?}").into_bytes());
-        layer.redo(&changes);
+        memtable.apply(&changes);
     })?;
     Ok((found, done))
 }
@@ -57,7 +57,7 @@ fn is_replayed_or_refused(segment: &[u8]) {
         Ok((found, done)) => {
             assert_eq!(found.frames, done.len() as u64);
             let lost = found.lost.is_some();
-            let kind = found.complete().err().map(|error| error.kind());
+            let kind = found.require_contiguous().err().map(|error| error.kind());
             assert_eq!(kind, lost.then_some(ErrorKind::Corrupt));
         }
         Err(error) => {
@@ -95,13 +95,13 @@ fn frame(payload: &[u8]) -> Vec<u8> {
     ]
     .concat();
     let sum = crc32c::crc32c_append(crc32c::crc32c(&SALT.to_le_bytes()), &summed);
-    let mark = Header { store: STORE, number: NUMBER, salt: SALT }.mark();
+    let mark = Header { store: STORE, number: NUMBER, salt: SALT }.magic();
     [mark.as_slice(), &sum.to_le_bytes(), &summed].concat()
 }
 
 /// The input has, for each of a few frames, what it does, and which of its bytes is another, if one is.
 fn is_cut_or_refused(input: &mut Input<'_>) {
-    let disk: Arc<dyn Disk> = Arc::new(Memory::default());
+    let disk: Arc<dyn Vfs> = Arc::new(Memory::default());
     let (found, _) = replayed(&*disk).unwrap();
     let mut log = Log::new(Arc::clone(&disk), STORE, found, 1 << 20);
     let mut written = Vec::new();
@@ -111,16 +111,17 @@ fn is_cut_or_refused(input: &mut Input<'_>) {
         for _ in 0..input.byte() % 4 {
             let key = input.bytes();
             changes.push(match input.byte() % 3 {
-                0 => Change::Set { key, value: input.bytes() },
-                1 => Change::Clear { key },
-                _ => Change::ClearRange { begin: key, end: input.bytes() },
+                0 => Mutation::Set { key, value: input.bytes() },
+                1 => Mutation::Clear { key },
+                _ => Mutation::ClearRange { begin: key, end: input.bytes() },
             });
         }
         // Zeros that fill it up are nobody's.
-        let length = 24 + changes.iter().map(Change::length).sum::<usize>();
+        let length = 24 + changes.iter().map(Mutation::length).sum::<usize>();
         let (at, other) = (usize::from(u16::from_be_bytes(input.array())) % length, input.byte());
-        let (placed, _) =
-            log.append(Draft::of(&[changes.iter().copied().collect()]), version, false).unwrap();
+        let (placed, _) = log
+            .append(FrameBuilder::of(&[changes.iter().copied().collect()]), version, false)
+            .unwrap();
         damages.push((placed.at + at as u64, other));
         placed.write().unwrap();
         written.push(format!("{changes:?}").into_bytes());

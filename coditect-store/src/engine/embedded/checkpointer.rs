@@ -6,18 +6,18 @@ use std::{
 };
 
 use super::{
-    board::Board,
-    layer::Layer,
-    log::Applied,
-    sequencer::Request,
-    snapshot::Ground,
+    btree_file::{self, BTreeFile, Written},
+    commit_pipeline::Request,
+    memtable::Memtable,
+    snapshot::SnapshotBase,
     space::RETRY_INTERVAL,
-    storage::{self, Storage, Written},
     sync::{
         Condvar, Instant, Mutex, MutexGuard,
         mpsc::{Receiver, RecvTimeoutError},
         queue::UnboundedSender,
     },
+    version_registry::VersionRegistry,
+    wal::LogPosition,
 };
 use crate::{Error, Result, telemetry};
 
@@ -28,13 +28,13 @@ const SLICE_BYTES: u64 = 256 << 10;
 /// Space that is left to what clears, in bytes.
 const KEPT_BYTES: u64 = 5 << 20;
 
-/// What is to be moved: everything committed up to `reached` that was not moved before.
+/// What is to be moved: everything committed up to `log_end` that was not moved before.
 #[derive(Debug)]
-pub(super) struct Turn {
-    pub(super) layer: Layer,
-    pub(super) reached: Applied,
+pub(super) struct Checkpoint {
+    pub(super) memtable: Memtable,
+    pub(super) log_end: LogPosition,
     /// Where it lies meanwhile.
-    pub(super) ground: Arc<Ground>,
+    pub(super) base: Arc<SnapshotBase>,
     /// Whether nothing is committed after it: a clean shutdown.
     pub(super) is_last: bool,
 }
@@ -51,7 +51,7 @@ struct State {
     /// The first segment of the log that the B-tree file requires.
     segment: u64,
     /// What is on its way, in bytes of memory.
-    on_its_way: Option<usize>,
+    in_flight_bytes: Option<usize>,
     /// How long the B-tree took for a byte lately, in seconds.
     seconds_per_byte: f64,
 }
@@ -64,23 +64,25 @@ impl Progress {
     /// So many bytes are on their way; false if others still are.
     pub(super) fn begin(&self, bytes: usize) -> bool {
         let mut state = self.state();
-        let is_idle = state.on_its_way.is_none();
+        let is_idle = state.in_flight_bytes.is_none();
         if is_idle {
-            state.on_its_way = Some(bytes);
+            state.in_flight_bytes = Some(bytes);
         }
         is_idle
     }
 
     /// What was on its way has come back: see [`Request::CheckpointFailed`].
     pub(super) fn give_up(&self) {
-        self.state().on_its_way = None;
+        self.state().in_flight_bytes = None;
         self.moved.notify_all();
     }
 
     fn end(&self, segment: u64, took: Duration) {
         let mut state = self.state();
         state.segment = segment;
-        if let Some(bytes) = state.on_its_way.take().and_then(|bytes| u32::try_from(bytes).ok()) {
+        if let Some(bytes) =
+            state.in_flight_bytes.take().and_then(|bytes| u32::try_from(bytes).ok())
+        {
             state.seconds_per_byte = took.as_secs_f64() / f64::from(bytes.max(1));
         }
         drop(state);
@@ -93,11 +95,11 @@ impl Progress {
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        self.state().on_its_way.is_some()
+        self.state().in_flight_bytes.is_some()
     }
 
-    pub(super) fn on_its_way(&self) -> usize {
-        self.state().on_its_way.unwrap_or(0)
+    pub(super) fn in_flight_bytes(&self) -> usize {
+        self.state().in_flight_bytes.unwrap_or(0)
     }
 
     /// How long the B-tree takes for so many bytes, about.
@@ -109,48 +111,48 @@ impl Progress {
     /// Waits until what is on its way has arrived, and no longer than `time`.
     pub(super) fn wait(&self, time: Duration) {
         let state = self.state();
-        let wait = |state: &mut State| state.on_its_way.is_some();
+        let wait = |state: &mut State| state.in_flight_bytes.is_some();
         drop(self.moved.wait_timeout_while(state, time, wait));
     }
 }
 
 /// The one who writes to the B-tree.
-pub(super) struct Applier {
-    pub(super) storage: Storage,
-    pub(super) board: Arc<Board>,
+pub(super) struct Checkpointer {
+    pub(super) btree: BTreeFile,
+    pub(super) registry: Arc<VersionRegistry>,
     pub(super) progress: Arc<Progress>,
-    pub(super) sequencer: UnboundedSender<Request>,
+    pub(super) pipeline: UnboundedSender<Request>,
     /// How far the last attempt would have come, if it found no space.
-    pub(super) failed: Option<Applied>,
+    pub(super) failed: Option<LogPosition>,
     /// The segment that the B-tree file has to require before anything is committed, until it does.
     pub(super) unrequired: Option<u64>,
 }
 
-impl Applier {
+impl Checkpointer {
     /// Moves what comes until there is nobody left who could commit, or it fails.
-    pub(super) fn run(mut self, turns: &Receiver<Turn>) {
-        storage::sync_often();
+    pub(super) fn run(mut self, checkpoints: &Receiver<Checkpoint>) {
+        btree_file::sync_often();
         loop {
-            let space = &self.board.space;
+            let space = &self.registry.space;
             let idle = if space.is_left() { IDLE } else { RETRY_INTERVAL };
-            let turn = match turns.recv_timeout(idle) {
-                Ok(turn) => turn,
+            let checkpoint = match checkpoints.recv_timeout(idle) {
+                Ok(checkpoint) => checkpoint,
                 Err(RecvTimeoutError::Timeout) => {
                     if let Err(error) = self.require_log() {
                         return self.fail(error);
                     }
-                    let _ = self.sequencer.send(Request::Turn);
+                    let _ = self.pipeline.send(Request::Checkpoint);
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let written = match self.apply(turn) {
+            let written = match self.apply(checkpoint) {
                 Ok(written) => written,
                 Err(error) => return self.fail(error),
             };
-            self.board.space.set_tree_full(written == Written::NoSpace);
+            self.registry.space.set_tree_full(written == Written::NoSpace);
             if written == Written::NoSpace {
-                let _ = self.sequencer.send(Request::CheckpointFailed(self.storage.applied()));
+                let _ = self.pipeline.send(Request::CheckpointFailed(self.btree.applied()));
             }
         }
     }
@@ -161,8 +163,8 @@ impl Applier {
             error = &error as &dyn std::error::Error,
             "the B-tree file cannot be written"
         );
-        self.board.fail(Arc::new(error));
-        let _ = self.sequencer.send(Request::Failed);
+        self.registry.poison(Arc::new(error));
+        let _ = self.pipeline.send(Request::Failed);
     }
 
     /// Has the B-tree file require the log, if it does not yet and there is space for that now: commits
@@ -170,31 +172,31 @@ impl Applier {
     fn require_log(&mut self) -> Result<()> {
         let Some(segment) = self.unrequired else { return Ok(()) };
         // A checkpoint since then has recorded the log, maybe from a later segment on.
-        let is_required = !self.storage.recorded().is_clean;
-        if is_required || self.storage.require_log(segment)? == Written::Durably {
+        let is_required = !self.btree.recorded().is_clean;
+        if is_required || self.btree.require_log(segment)? == Written::Durably {
             self.unrequired = None;
-            self.board.space.set_log_unrequired(false);
+            self.registry.space.set_log_unrequired(false);
         }
         Ok(())
     }
 
-    fn apply(&mut self, turn: Turn) -> Result<Written> {
-        let Turn { layer, reached, ground, is_last } = turn;
+    fn apply(&mut self, checkpoint: Checkpoint) -> Result<Written> {
+        let Checkpoint { memtable, log_end, base, is_last } = checkpoint;
         let started = Instant::now();
-        let written = if self.storage.has_space(&layer, KEPT_BYTES) {
-            self.storage.apply(&layer, reached, is_last)?
+        let written = if self.btree.has_space(&memtable, KEPT_BYTES) {
+            self.btree.apply(&memtable, log_end, is_last)?
         } else {
-            self.apply_in_slices(&layer, reached, &ground, is_last)?
+            self.apply_in_slices(&memtable, log_end, &base, is_last)?
         };
-        self.board.space.restore_reserve();
-        self.failed = (written == Written::NoSpace).then_some(reached);
+        self.registry.space.restore_reserve();
+        self.failed = (written == Written::NoSpace).then_some(log_end);
         if written == Written::NoSpace {
             return Ok(written);
         }
-        ground.settle(self.storage.snapshot()?);
+        base.install_checkpoint(self.btree.snapshot()?);
         let took = started.elapsed();
-        telemetry::applied(layer.bytes(), took);
-        self.progress.end(reached.segment, took);
+        telemetry::applied(memtable.bytes(), took);
+        self.progress.end(log_end.segment, took);
         Ok(written)
     }
 
@@ -202,28 +204,28 @@ impl Applier {
     /// clears, which makes room for the rest in the file. What does not clear leaves a part of the reserve.
     fn apply_in_slices(
         &mut self,
-        layer: &Layer,
-        reached: Applied,
-        ground: &Ground,
+        memtable: &Memtable,
+        log_end: LogPosition,
+        base: &SnapshotBase,
         is_last: bool,
     ) -> Result<Written> {
-        let space = &self.board.space;
+        let space = &self.registry.space;
         // Nothing came in since that frees anything.
-        if self.failed == Some(reached) && !space.restore_reserve() {
+        if self.failed == Some(log_end) && !space.restore_reserve() {
             return Ok(Written::NoSpace);
         }
-        for (slice, clears) in layer.slices(SLICE_BYTES, storage::page_bytes) {
+        for (slice, clears) in memtable.slices(SLICE_BYTES, btree_file::page_bytes) {
             space.release_reserve();
             let kept = if clears { 0 } else { KEPT_BYTES };
-            if !self.storage.has_space(&slice, kept)
-                || self.storage.apply_ahead(&slice, reached.version)? == Written::NoSpace
+            if !self.btree.has_space(&slice, kept)
+                || self.btree.apply_ahead(&slice, log_end.version)? == Written::NoSpace
             {
                 return Ok(Written::NoSpace);
             }
             // The pages that were freed can be used again once nothing reads the state before.
-            ground.rebase(self.storage.snapshot()?);
+            base.rebase(self.btree.snapshot()?);
         }
         space.release_reserve();
-        self.storage.apply(&Layer::default(), reached, is_last)
+        self.btree.apply(&Memtable::default(), log_end, is_last)
     }
 }

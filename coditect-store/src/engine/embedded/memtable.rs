@@ -1,7 +1,7 @@
 //! What was committed and is not in the B-tree yet: an ordered map that is cheap to clone, so that
 //! each version has one of its own and shares what it has in common with the others.
 //!
-//! A layer lies over another, or over the B-tree. It says of a key that it has a value, that it has
+//! A memtable lies over another, or over the B-tree. It says of a key that it has a value, that it has
 //! none, or nothing; then what lies below is asked. That holds throughout: no point lies within a
 //! cleared range unless it was written after the clear.
 
@@ -11,8 +11,8 @@ use imbl::{OrdMap, OrdSet};
 
 use super::{
     super::range::Order,
-    log::{Change, Changes, Encoder},
-    storage::Batch,
+    btree_file::Batch,
+    wal::{Encoder, Mutation, MutationBatch},
 };
 use crate::Result;
 
@@ -20,16 +20,16 @@ use crate::Result;
 pub(super) type Bytes = Arc<[u8]>;
 
 /// What the map needs for an entry beside the entry's own bytes, about.
-const OVERHEAD: usize = 64;
+const ENTRY_OVERHEAD_BYTES: usize = 64;
 
 /// Merged changes are kept in pieces of this many bytes.
 const PIECE: usize = 64 << 10;
 
 /// Writes, in the order of their keys; the later ones over the earlier.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Layer {
+pub(super) struct Memtable {
     /// By key.
-    points: OrdSet<Point>,
+    points: OrdSet<Entry>,
     /// Begin → end of what was cleared; no two overlap or touch.
     clears: OrdMap<Bytes, Bytes>,
     bytes: usize,
@@ -37,12 +37,12 @@ pub(super) struct Layer {
 
 /// The last thing done to a key: it lies where it was said, with what else was done then.
 #[derive(Clone, Debug)]
-pub(super) struct Point {
-    changes: Changes,
+pub(super) struct Entry {
+    changes: MutationBatch,
     place: usize,
 }
 
-impl Point {
+impl Entry {
     pub(super) fn key(&self) -> &[u8] {
         self.changes.key_at(self.place)
     }
@@ -53,41 +53,41 @@ impl Point {
     }
 }
 
-impl Borrow<[u8]> for Point {
+impl Borrow<[u8]> for Entry {
     fn borrow(&self) -> &[u8] {
         self.key()
     }
 }
 
-impl PartialEq for Point {
+impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
         self.key() == other.key()
     }
 }
 
-impl Eq for Point {}
+impl Eq for Entry {}
 
-impl PartialOrd for Point {
+impl PartialOrd for Entry {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Point {
+impl Ord for Entry {
     fn cmp(&self, other: &Self) -> Ordering {
         self.key().cmp(other.key())
     }
 }
 
-/// What a layer knows of a key.
+/// What a memtable knows of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Known<'a> {
-    Value(&'a [u8]),
-    Cleared,
-    Nothing,
+pub(super) enum Lookup<'a> {
+    Found(&'a [u8]),
+    Deleted,
+    Absent,
 }
 
-impl Layer {
+impl Memtable {
     /// The memory that it takes at the most, about: what was written over is kept while anything is that
     /// was done with it.
     pub(super) fn bytes(&self) -> usize {
@@ -95,14 +95,14 @@ impl Layer {
     }
 
     /// Does what was done.
-    pub(super) fn redo(&mut self, changes: &Changes) {
+    pub(super) fn apply(&mut self, changes: &MutationBatch) {
         for (place, change) in changes.places() {
-            self.bytes += change.length() + OVERHEAD;
+            self.bytes += change.length() + ENTRY_OVERHEAD_BYTES;
             match change {
-                Change::Set { .. } | Change::Clear { .. } => {
-                    self.points.insert(Point { changes: changes.clone(), place });
+                Mutation::Set { .. } | Mutation::Clear { .. } => {
+                    self.points.insert(Entry { changes: changes.clone(), place });
                 }
-                Change::ClearRange { begin, end } => self.clear_range(begin, end),
+                Mutation::ClearRange { begin, end } => self.clear_range(begin, end),
             }
         }
     }
@@ -136,16 +136,16 @@ impl Layer {
         self.clears.insert(begin, end);
     }
 
-    pub(super) fn find(&self, key: &[u8]) -> Known<'_> {
+    pub(super) fn find(&self, key: &[u8]) -> Lookup<'_> {
         match self.points.get(key) {
-            Some(point) => point.value().map_or(Known::Cleared, Known::Value),
-            None if self.cleared_around(key).is_some() => Known::Cleared,
-            None => Known::Nothing,
+            Some(point) => point.value().map_or(Lookup::Deleted, Lookup::Found),
+            None if self.covering_tombstone(key).is_some() => Lookup::Deleted,
+            None => Lookup::Absent,
         }
     }
 
     /// The cleared range that `key` lies in.
-    pub(super) fn cleared_around(&self, key: &[u8]) -> Option<(&Bytes, &Bytes)> {
+    pub(super) fn covering_tombstone(&self, key: &[u8]) -> Option<(&Bytes, &Bytes)> {
         if self.clears.is_empty() {
             return None;
         }
@@ -154,10 +154,10 @@ impl Layer {
     }
 
     /// Whether it knows anything of the keys from `begin` up to `end`.
-    pub(super) fn touches(&self, begin: &[u8], end: &[u8]) -> bool {
+    pub(super) fn overlaps(&self, begin: &[u8], end: &[u8]) -> bool {
         let within = (Bound::Included(begin), Bound::Excluded(end));
         self.points.range::<_, [u8]>(within).next().is_some()
-            || self.cleared_around(begin).is_some()
+            || self.covering_tombstone(begin).is_some()
             || !self.clears.is_empty() && self.clears.range::<_, [u8]>(within).next().is_some()
     }
 
@@ -169,7 +169,7 @@ impl Layer {
         end: &[u8],
         order: Order,
         count: usize,
-    ) -> Vec<Point> {
+    ) -> Vec<Entry> {
         let range = self.points.range::<_, [u8]>((Bound::Included(begin), Bound::Excluded(end)));
         match order {
             Order::Ascending => range.take(count).cloned().collect(),
@@ -178,11 +178,11 @@ impl Layer {
     }
 
     /// What was done, and was not written over: ranges first, each in the order of the keys.
-    pub(super) fn changes(&self) -> impl Iterator<Item = Change<'_>> {
-        let clears = self.clears.iter().map(|(begin, end)| Change::ClearRange { begin, end });
+    pub(super) fn changes(&self) -> impl Iterator<Item = Mutation<'_>> {
+        let clears = self.clears.iter().map(|(begin, end)| Mutation::ClearRange { begin, end });
         let points = self.points.iter().map(|point| match (point.key(), point.value()) {
-            (key, Some(value)) => Change::Set { key, value },
-            (key, None) => Change::Clear { key },
+            (key, Some(value)) => Mutation::Set { key, value },
+            (key, None) => Mutation::Clear { key },
         });
         clears.chain(points)
     }
@@ -193,28 +193,29 @@ impl Layer {
         for change in upper.changes() {
             encoder.push(change);
             if encoder.length() >= PIECE {
-                self.redo(&encoder.take());
+                self.apply(&encoder.take());
             }
         }
-        self.redo(&encoder.take());
+        self.apply(&encoder.take());
     }
 
-    /// Divides it into layers of about `bytes` each, as `length` counts them. Those that clear come first;
+    /// Divides it into memtables of about `bytes` each, as `length` counts them. Those that clear come first;
     /// each is with whether it does.
     pub(super) fn slices(
         &self,
         bytes: u64,
-        length: impl Fn(Change<'_>) -> u64,
+        length: impl Fn(Mutation<'_>) -> u64,
     ) -> Vec<(Self, bool)> {
         let mut slices = Vec::new();
         for clears in [true, false] {
             let (mut encoder, mut filled) = (Encoder::default(), 0);
             let mut finish = |encoder: &mut Encoder| {
                 let mut slice = Self::default();
-                slice.redo(&encoder.take());
+                slice.apply(&encoder.take());
                 slices.push((slice, clears));
             };
-            let is_wanted = |change: &Change<'_>| matches!(change, Change::Set { .. }) != clears;
+            let is_wanted =
+                |change: &Mutation<'_>| matches!(change, Mutation::Set { .. }) != clears;
             for change in self.changes().filter(is_wanted) {
                 encoder.push(change);
                 filled += length(change);
@@ -232,16 +233,16 @@ impl Layer {
 
     /// The memory that it would take without what was written over, about.
     pub(super) fn bytes_kept(&self) -> usize {
-        self.changes().map(|change| change.length() + OVERHEAD).sum()
+        self.changes().map(|change| change.length() + ENTRY_OVERHEAD_BYTES).sum()
     }
 
     /// Does to `batch` what was done to this.
-    pub(super) fn apply(&self, batch: &mut Batch<'_>) -> Result<()> {
+    pub(super) fn write_to(&self, batch: &mut Batch<'_>) -> Result<()> {
         for change in self.changes() {
             match change {
-                Change::Set { key, value } => batch.set(key, value)?,
-                Change::Clear { key } => batch.clear(key)?,
-                Change::ClearRange { begin, end } => batch.clear_range(begin, end)?,
+                Mutation::Set { key, value } => batch.set(key, value)?,
+                Mutation::Clear { key } => batch.clear(key)?,
+                Mutation::ClearRange { begin, end } => batch.clear_range(begin, end)?,
             }
         }
         Ok(())
@@ -250,7 +251,7 @@ impl Layer {
     /// The key that `n` of `of` parts of what it has lie before, about, if it can be divided.
     pub(super) fn key_at(&self, n: usize, of: usize) -> Option<&[u8]> {
         // Either the ranges are most of it, or the points.
-        let length = |change: Change<'_>| change.length() + OVERHEAD;
+        let length = |change: Mutation<'_>| change.length() + ENTRY_OVERHEAD_BYTES;
         let ranges: usize = self.changes().take(self.clears.len()).map(length).sum();
         let points: usize = self.changes().skip(self.clears.len()).map(length).sum();
         let (from, bytes) = if ranges > points { (0, ranges) } else { (self.clears.len(), points) };
@@ -260,10 +261,10 @@ impl Layer {
             before <= bytes / of * n
         });
         let key = behind.next().map(|change| match change {
-            Change::Set { key, .. } | Change::Clear { key } => key,
-            Change::ClearRange { begin, .. } => begin,
+            Mutation::Set { key, .. } | Mutation::Clear { key } => key,
+            Mutation::ClearRange { begin, .. } => begin,
         });
-        let first = self.points.get_min().map(Point::key);
+        let first = self.points.get_min().map(Entry::key);
         key.filter(|key| ranges > points || first != Some(key))
     }
 }

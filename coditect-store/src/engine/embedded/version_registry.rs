@@ -10,7 +10,7 @@ use super::{
         limits::{self, LIFETIME},
         range::Order,
     },
-    snapshot::{Rows, Snapshot},
+    snapshot::{MergeIter, Snapshot},
     space::Space,
     sync::{ArcSwapOption, Instant, Mutex, MutexGuard},
     watches::Watches,
@@ -19,7 +19,7 @@ use crate::{Error, ErrorKind, Result};
 
 /// A version and the state of the store at it.
 #[derive(Debug)]
-pub(super) struct Published {
+pub(super) struct CommittedVersion {
     pub(super) version: u64,
     /// Taken out when no transaction may read it any more, however long its handle is kept: the
     /// storage can't reuse what a snapshot holds. Put in another way when that is the same.
@@ -28,37 +28,37 @@ pub(super) struct Published {
     superseded: OnceLock<Instant>,
 }
 
-/// What the sequencer shows to transactions. `latest` is empty once the engine is closed.
+/// What the pipeline shows to transactions. `latest` is empty once the engine is closed.
 #[derive(Debug, Default)]
-pub(super) struct Board {
-    latest: ArcSwapOption<Published>,
+pub(super) struct VersionRegistry {
+    latest: ArcSwapOption<CommittedVersion>,
     /// Why it is closed, if that is a fault.
     fault: OnceLock<Arc<Error>>,
-    past: Mutex<Past>,
+    history: Mutex<History>,
     pub(super) watches: Watches,
     pub(super) space: Space,
 }
 
 /// States that are not the latest any more, oldest first.
 #[derive(Debug, Default)]
-struct Past {
+struct History {
     /// Those that may still be held by a transaction, until they are too old to be read.
-    held: VecDeque<Weak<Published>>,
+    referenced: VecDeque<Weak<CommittedVersion>>,
     /// Those whose versions somebody was told, and may come back with; the latest may be among
     /// them. Others are let go with their last transaction.
-    told: VecDeque<Arc<Published>>,
+    pinned: VecDeque<Arc<CommittedVersion>>,
     /// There will be no later one.
     is_closed: bool,
 }
 
-impl Board {
-    /// A board of a store in `folder`.
+impl VersionRegistry {
+    /// A registry of a store in `folder`.
     pub(super) fn new(folder: String) -> Self {
         Self { space: Space::new(folder), ..Self::default() }
     }
 
     /// The newest state; `Closed` if there will be none.
-    pub(super) fn latest(&self) -> Result<Arc<Published>> {
+    pub(super) fn latest(&self) -> Result<Arc<CommittedVersion>> {
         self.latest.load_full().ok_or_else(|| self.closed())
     }
 
@@ -75,55 +75,56 @@ impl Board {
     }
 
     /// What `error` of a read comes of: the storage is closed after the engine, under who still reads.
-    pub(super) fn cause_of(&self, error: Error) -> Error {
+    pub(super) fn close_cause(&self, error: Error) -> Error {
         if error.kind() == ErrorKind::Closed { self.closed() } else { error }
     }
 
     /// Closes it since something failed that nothing can be done after.
-    pub(super) fn fail(&self, fault: Arc<Error>) {
+    pub(super) fn poison(&self, fault: Arc<Error>) {
         // The first one is what the others came of.
         let _ = self.fault.set(fault);
         self.close();
     }
 
     /// Keeps `state` for as long as a transaction may ask for its version.
-    pub(super) fn tell(&self, state: &Arc<Published>) -> u64 {
-        let mut past = self.past();
-        if !past.told.iter().any(|known| known.version == state.version) {
-            past.told.push_back(Arc::clone(state));
+    pub(super) fn pin_version(&self, state: &Arc<CommittedVersion>) -> u64 {
+        let mut history = self.history();
+        if !history.pinned.iter().any(|known| known.version == state.version) {
+            history.pinned.push_back(Arc::clone(state));
         }
         state.version
     }
 
     /// The state at `version`, which somebody was told, and since when its transactions age.
-    pub(super) fn at(&self, version: u64) -> Result<(Arc<Published>, Instant)> {
+    pub(super) fn snapshot_at(&self, version: u64) -> Result<(Arc<CommittedVersion>, Instant)> {
         let latest = self.latest()?;
         if version > latest.version {
             return Err(limits::future_version());
         }
-        let past = self.past();
-        let found = past.told.iter().find(|known| known.version == version && !known.is_too_old());
+        let history = self.history();
+        let found =
+            history.pinned.iter().find(|known| known.version == version && !known.is_too_old());
         let state = found.ok_or_else(limits::too_old)?;
         let since = state.superseded.get().copied().unwrap_or_else(Instant::now);
         Ok((Arc::clone(state), since))
     }
 
     /// Shows `next` from now on, unless it is closed.
-    pub(super) fn publish(&self, next: Arc<Published>) {
-        let mut past = self.past();
-        if past.is_closed {
+    pub(super) fn publish(&self, next: Arc<CommittedVersion>) {
+        let mut history = self.history();
+        if history.is_closed {
             return;
         }
         let before = self.latest.swap(Some(next));
         if let Some(before) = before {
             let _ = before.superseded.set(Instant::now());
-            past.held.push_back(Arc::downgrade(&before));
+            history.referenced.push_back(Arc::downgrade(&before));
         }
-        past.let_go();
+        history.evict_expired();
     }
 
     /// Shows the same version as `snapshot`, which is the same put in another way.
-    pub(super) fn put_in_another_way(&self, version: u64, snapshot: Snapshot) {
+    pub(super) fn replace_snapshot(&self, version: u64, snapshot: Snapshot) {
         if let Some(latest) = self.latest.load_full().filter(|latest| latest.version == version) {
             latest.snapshot.store(Some(Arc::new(snapshot)));
         }
@@ -132,38 +133,38 @@ impl Board {
     /// Closes it after a thread of the engine has panicked.
     pub(super) fn close_by_panic(&self) {
         let message = "a thread of the engine panicked: restart the program";
-        self.fail(Arc::new(Error::new(ErrorKind::Closed, message)));
+        self.poison(Arc::new(Error::new(ErrorKind::Closed, message)));
     }
 
     pub(super) fn close(&self) {
-        let mut past = self.past();
-        *past = Past { is_closed: true, ..Past::default() };
+        let mut history = self.history();
+        *history = History { is_closed: true, ..History::default() };
         self.latest.store(None);
-        drop(past);
+        drop(history);
         self.watches.close(|| self.closed());
     }
 
-    fn past(&self) -> MutexGuard<'_, Past> {
-        self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Past {
+impl History {
     /// Lets go of what is too old to be read.
-    fn let_go(&mut self) {
-        self.told.retain(|state| !state.is_too_old());
-        while let Some(oldest) = self.held.front() {
+    fn evict_expired(&mut self) {
+        self.pinned.retain(|state| !state.is_too_old());
+        while let Some(oldest) = self.referenced.front() {
             match oldest.upgrade() {
                 Some(state) if !state.is_too_old() => break,
                 Some(state) => state.snapshot.store(None),
                 None => {}
             }
-            self.held.pop_front();
+            self.referenced.pop_front();
         }
     }
 }
 
-impl Published {
+impl CommittedVersion {
     pub(super) fn new(version: u64, snapshot: Snapshot) -> Arc<Self> {
         let snapshot = ArcSwapOption::from_pointee(snapshot);
         Arc::new(Self { version, snapshot, superseded: OnceLock::new() })
@@ -181,7 +182,7 @@ impl Published {
     }
 
     /// The rows from `begin` up to, and without, `end`; `TransactionTooOld` if it may not be read any more.
-    pub(super) fn rows(&self, begin: &[u8], end: &[u8], order: Order) -> Result<Rows> {
+    pub(super) fn rows(&self, begin: &[u8], end: &[u8], order: Order) -> Result<MergeIter> {
         self.snapshot.load().as_ref().ok_or_else(limits::too_old)?.rows(begin, end, order)
     }
 
