@@ -1,19 +1,19 @@
-//! The B-tree file under the storage crate, which never sees a write fail for want of space: after one
-//! failed write the crate refuses everything, reads included.
+//! The file below redb, in which no write fails for lack of space: after one failed write redb refuses
+//! everything, reads included.
 //!
 //! # Allocation
 //!
-//! The crate extends the file far ahead of what it writes; the extension is a hole. Blocks are allocated
-//! here before the write that needs them: some ahead where the file is filled in order, which it mostly
-//! is, and just the extent of a write that is far away.
+//! redb extends the file far ahead of its writes; the extension is a hole. Blocks are allocated here
+//! before the write that needs them: some ahead where the file is filled in order, which is the usual
+//! case, and only the extent of a distant write.
 //!
 //! # Spilling
 //!
-//! A write that finds no space goes to memory, and so does everything after it, syncs included as
-//! barriers. Reads see it. The storage then [aborts](Backend::discard) the transaction, or, if that was
-//! committing already, the commit counts once the same operations have been [replayed](Backend::flush)
-//! in their order. Until then the file holds the commit before, intact. What is spilled is at most what
-//! the crate buffers, half of its cache.
+//! A write without space goes to memory, and so does everything after it, with syncs as barriers. Reads
+//! see it. The B-tree file then [aborts](Backend::discard) the transaction, or, if that was committing
+//! already, the commit counts once the same operations were [replayed](Backend::flush) in order. Until
+//! then the file contains the previous commit, intact. The spill is at most what redb buffers, half of
+//! its cache.
 
 use std::{
     collections::BTreeMap,
@@ -26,39 +26,38 @@ use std::{
 
 use super::{space::is_no_space, vfs::File};
 
-/// Bytes that are written before they are synced. A commit that syncs the log meanwhile has no more
-/// than that before it on its way to the disk.
+/// Bytes written between two syncs. A concurrent sync of the WAL waits for at most this amount.
 pub(super) const SYNC_BYTES: usize = 1 << 20;
-/// The least and the most that is allocated ahead, in bytes; in between it is a sixteenth of the file.
+/// Minimum and maximum allocation ahead, in bytes; in between it is a sixteenth of the file.
 const MIN_AHEAD: u64 = 1 << 20;
 const MAX_AHEAD: u64 = 16 << 20;
-/// Extents are allocated in multiples of this, in bytes.
+/// Unit of extents, in bytes.
 const EXTENT: u64 = 64 << 10;
-/// In place of the allocated length, where the file system cannot allocate ahead.
+/// Stands for the allocated length if the file system cannot allocate ahead.
 const NOT_ALLOCATED: u64 = u64::MAX;
 
-/// The file, with what could not be written to it.
+/// The file, with the writes that found no space.
 #[derive(Debug)]
 pub(super) struct Backend {
     file: Arc<dyn File>,
-    /// Bytes written since the last sync, about.
+    /// Approximate number of bytes written since the last sync.
     unsynced: AtomicUsize,
-    /// Whether a sync has failed: what is on disk is unknown, though the system may take it for synced.
-    /// The crate does not notice if it happens to a reader.
+    /// Whether a sync has failed: the content of the disk is unknown, although the system may consider it
+    /// synced. redb does not notice if it happens to a reader.
     is_lost: AtomicBool,
-    /// The file has blocks up to here, in bytes.
+    /// End of the allocated blocks, in bytes.
     allocated: AtomicU64,
     is_spilling: AtomicBool,
     spill: Mutex<Spill>,
 }
 
-/// What is to be done to the file once it has space.
+/// Operations that are pending until there is space.
 #[derive(Debug, Default)]
 struct Spill {
     operations: Vec<Operation>,
-    /// What reads find, by offset; no two overlap.
+    /// Spilled bytes by offset, for reads; no two extents overlap.
     extents: BTreeMap<u64, Arc<[u8]>>,
-    /// The length that the file is to have.
+    /// The pending length of the file, in bytes.
     length: u64,
 }
 
@@ -81,12 +80,12 @@ impl Backend {
         }
     }
 
-    /// Returns whether something could not be written for want of space, and is in memory alone.
+    /// Returns whether a write found no space and is in memory only.
     pub(super) fn is_spilling(&self) -> bool {
         self.is_spilling.load(Ordering::SeqCst)
     }
 
-    /// Returns the space that is available for the file, in bytes.
+    /// Returns the space available for the file, in bytes.
     pub(super) fn available(&self) -> u64 {
         self.file.available().unwrap_or(u64::MAX)
     }
@@ -147,7 +146,7 @@ impl Backend {
         Ok(())
     }
 
-    /// Takes note that blocks behind `length` are gone.
+    /// Records that the blocks after `length` were freed.
     fn has_shrunk(&self, length: u64) {
         if self.allocated.load(Ordering::SeqCst) != NOT_ALLOCATED {
             self.allocated.fetch_min(length, Ordering::SeqCst);
@@ -192,7 +191,7 @@ impl Backend {
         self.file.sync().inspect_err(|_| self.is_lost.store(true, Ordering::SeqCst))
     }
 
-    /// Frees the file for other processes.
+    /// Unlocks the file for other processes.
     pub(super) fn close(&self) -> io::Result<()> {
         self.file.unlock()
     }
@@ -204,7 +203,7 @@ impl Backend {
         Ok(())
     }
 
-    /// Returns whether a write from `offset` up to `end` finds blocks, which are allocated before it.
+    /// Returns whether a write from `offset` to `end` has blocks, which are allocated first.
     fn has_room(&self, offset: u64, end: u64) -> bool {
         let allocated = self.allocated.load(Ordering::SeqCst);
         if end <= allocated {
@@ -218,8 +217,8 @@ impl Backend {
         !matches!(self.file.allocate(from, to - from), Err(error) if is_no_space(&error))
     }
 
-    /// Allocates blocks up to the first of `ends` that has space; false if none has. Fails never where
-    /// the file system cannot allocate: the write itself shows then.
+    /// Allocates blocks up to the first of `ends` that has space; returns false if none has. Succeeds on
+    /// file systems that cannot allocate: there the write itself fails.
     fn allocate(&self, ends: &[u64]) -> bool {
         let least = ends.iter().copied().min().unwrap_or(0);
         if least <= self.allocated.load(Ordering::SeqCst) {
@@ -243,8 +242,8 @@ impl Backend {
         false
     }
 
-    /// Does to the file what was spilled; false if there is still no space, and then all of it stays
-    /// spilled.
+    /// Applies the spilled operations to the file. Returns false if there is still no space; all of them
+    /// stay spilled then.
     pub(super) fn flush(&self) -> io::Result<bool> {
         if !self.is_spilling() {
             return Ok(true);
@@ -270,7 +269,7 @@ impl Backend {
         Ok(true)
     }
 
-    /// Forgets what was spilled, by a transaction that has been aborted: nothing refers to it.
+    /// Drops the operations of an aborted transaction, which nothing refers to.
     pub(super) fn discard(&self) -> io::Result<()> {
         if !self.is_spilling() {
             return Ok(());
@@ -297,18 +296,18 @@ impl Spill {
 
     fn set_len(&mut self, length: u64) {
         if length < self.length {
-            // What was there reads as zeros if the file grows again; the crate writes before it reads.
+            // The bytes read as zeros if the file grows again; redb writes before it reads.
             self.remove(length, u64::MAX);
         }
         self.length = length;
     }
 
-    /// Removes the extents from `begin` up to `end`, and keeps the parts outside.
+    /// Removes the extents from `begin` to `end`, and keeps the parts outside.
     fn remove(&mut self, begin: u64, end: u64) {
         let overlapping = |(offset, data): (&u64, &Arc<[u8]>)| {
             (offset + data.len() as u64 > begin).then_some(*offset)
         };
-        // The first may begin before.
+        // The first one may begin before.
         let first = self.extents.range(..begin).next_back().and_then(overlapping);
         let others = self.extents.range(begin..end).filter_map(overlapping);
         for offset in first.into_iter().chain(others).collect::<Vec<_>>() {
@@ -323,7 +322,7 @@ impl Spill {
         }
     }
 
-    /// Copies what is spilled over `out`, which was read from `offset`.
+    /// Copies spilled bytes over `out`, which was read from `offset`.
     fn read(&self, offset: u64, out: &mut [u8]) {
         let end = offset + out.len() as u64;
         let first = self.extents.range(..offset).next_back();
@@ -338,7 +337,7 @@ impl Spill {
     }
 }
 
-/// An offset within a piece of memory.
+/// Returns an offset in memory.
 fn index(offset: u64) -> usize {
     usize::try_from(offset).unwrap_or(usize::MAX)
 }
@@ -398,7 +397,7 @@ mod tests {
         let backend = backend(&disk);
         backend.write(0, &[1; 8_192], false).unwrap();
         disk.fail_from_now_on(Fault::Full);
-        // A hole, as the file system makes it.
+        // A hole, as file systems create it.
         backend.set_len(64 << 20).unwrap();
         let far = 32 << 20;
         backend.write(far, &[2; 8_192], false).unwrap();

@@ -1,28 +1,29 @@
-//! The B-tree under the engine: the only file that names the crate that keeps it.
+//! The B-tree file, the only module that names redb.
 //!
-//! One file, `store.redb`, of two tables: `data`, the user's keys and values, and `meta`, what is known
-//! of the file. It is written by memtables: one is one redb transaction with one sync. Quick repair is on,
-//! so that a store opens at once after a crash. The file is made whole under another name first, so
-//! that a crash while it is made leaves none.
+//! One file, `store.redb`, with two tables: `data` holds the user's keys and values, `meta` the state of
+//! the file. A checkpoint writes one memtable in one redb transaction with one sync. Quick repair is
+//! enabled, so that a store opens at once after a crash. A new file is created completely under another
+//! name and then renamed, so that a crash leaves none.
 //!
-//! redb checks its pages' sums when it repairs, not when it reads. So each value bears its own:
+//! redb verifies the checksums of its pages when it repairs, not when it reads. So each value has its
+//! own:
 //!
 //! ```text
 //! data   key → CRC-32C of key and value (4 bytes, little-endian) ‖ value
 //! meta   "format"       → 4
-//!        "store"        → a random number, which the log's files have too
-//!        "last_version" → the version of the last commit that is in it
-//!        "log"          → the checksum of the log's frame of that commit
-//!        "segment"      → the number of the log's segment that has that frame, or in which the log begins
-//!        "clean"        → 1 after a clean shutdown: everything in the log is here, and the log may be missing
-//!        "ahead"        → the version up to which it has parts of the log beside, if it has any
+//!        "store"        → a random number that the WAL segments repeat
+//!        "last_version" → the version of the last commit that the file contains
+//!        "log"          → the checksum of that commit's WAL frame
+//!        "segment"      → the number of the segment with that frame, or in which the WAL begins
+//!        "clean"        → 1 after a clean shutdown: the file contains the whole WAL
+//!        "ahead"        → the version up to which the file contains parts of the WAL beside, if any
 //! ```
 //!
 //! "clean" is removed, and "segment" written, before the first commit after opening is acknowledged. So
 //! without "clean" the recorded segment exists, or acknowledged commits are missing.
 //!
-//! A value that is not what was written, or a page that makes redb panic, is `Corrupt`. A page that
-//! lost keys, and is otherwise whole, is not noticed here.
+//! A value with a wrong checksum, or a page that makes redb panic, is `Corrupt`. A page that lost keys
+//! but is otherwise intact is not detected here.
 
 use std::{
     cell::Cell,
@@ -58,26 +59,26 @@ const SEGMENT: &str = "segment";
 const CLEAN: &str = "clean";
 const AHEAD: &str = "ahead";
 
-/// The version of the layout above. A store of another one is refused.
+/// The version of the layout above. Stores of other versions are refused.
 const FORMAT_VERSION: u64 = 4;
 
-/// The memory that caches the file while its pages are compared, each of which is read once.
+/// Cache size during a check, in bytes; a check reads each page once.
 const CHECK_CACHE_BYTES: usize = 64 << 20;
 
-/// The name of the file.
+/// Name of the file.
 const FILE_NAME: &str = "store.redb";
 
-/// The writer's side; there is one.
+/// The writing side; there is one.
 pub(super) struct BTreeFile {
     database: Database,
     backend: Arc<Backend>,
     recorded: Recorded,
     ahead: u64,
-    /// The most that the crate keeps of a transaction until it commits, in bytes.
+    /// Maximum size of a transaction's data in redb until it commits, in bytes.
     buffer_bytes: u64,
 }
 
-/// A state of the whole store that stays as it is while others are written. Cheap to clone.
+/// An immutable state of the whole file. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Snapshot(Arc<ReadOnlyTable<&'static [u8], &'static [u8]>>);
 
@@ -90,14 +91,14 @@ pub(super) struct Rows {
     order: Order,
 }
 
-/// What is written at once.
+/// A write transaction.
 pub(super) struct Batch<'a> {
     data: Table<'a, &'static [u8], &'static [u8]>,
     backend: &'a Backend,
 }
 
 impl BTreeFile {
-    /// Opens the file on `disk`, or makes it.
+    /// Opens the file on `disk`, or creates it.
     pub(super) fn open(disk: &dyn Vfs, cache_bytes: usize) -> Result<Self> {
         if !Self::is_on(disk)? {
             refuse_orphaned_log(disk)?;
@@ -119,7 +120,7 @@ impl BTreeFile {
         })
     }
 
-    /// Whether there is a file on `disk`.
+    /// Returns whether there is a file on `disk`.
     pub(super) fn is_on(disk: &dyn Vfs) -> Result<bool> {
         match disk.names() {
             Ok(names) => Ok(names.iter().any(|name| name == FILE_NAME)),
@@ -128,8 +129,8 @@ impl BTreeFile {
         }
     }
 
-    /// Compares all pages of the file on `disk` with their sums, and puts right what redb can.
-    /// Nobody else may have it open. True if it was sound.
+    /// Verifies the checksums of all pages of the file on `disk`, and repairs what redb can repair. The
+    /// file must not be open elsewhere. Returns whether it was intact.
     pub(super) fn check(disk: &dyn Vfs) -> Result<bool> {
         let backend = SharedBackend(open_backend(disk)?);
         catch_redb_panic(|| {
@@ -183,17 +184,17 @@ impl BTreeFile {
         Ok(Self { database, backend, recorded, ahead: ahead?.unwrap_or(0), buffer_bytes })
     }
 
-    /// Returns what the file records of its log.
+    /// Returns the file's record of its WAL.
     pub(super) fn recorded(&self) -> Recorded {
         self.recorded
     }
 
-    /// Returns the last frame of the log that the file has.
+    /// Returns the last WAL frame that the file contains.
     pub(super) fn applied(&self) -> LogPosition {
         self.recorded.applied
     }
 
-    /// Returns the version up to which it may have parts of the log beyond [`applied`](Self::applied), or 0.
+    /// Returns the version up to which it may contain parts of the WAL beyond [`applied`](Self::applied), or 0.
     pub(super) fn ahead(&self) -> u64 {
         self.ahead
     }
@@ -204,8 +205,8 @@ impl BTreeFile {
         Ok(Snapshot(Arc::new(table)))
     }
 
-    /// Writes `memtable`, which makes it the log up to `applied`: all or nothing, and durable. `is_clean`
-    /// records that the log may be missing from now on. After an error it must not be used any more.
+    /// Writes `memtable`, after which the file contains the WAL up to `applied`; atomic and durable.
+    /// `is_clean` records that the WAL may be missing from now on. After an error the file must not be used.
     pub(super) fn apply(
         &mut self,
         memtable: &Memtable,
@@ -230,7 +231,7 @@ impl BTreeFile {
         Ok(written)
     }
 
-    /// Records that the log begins in `segment`, which exists, and must not be missing from now on.
+    /// Records that the WAL begins in `segment`, which exists, and that it must not be missing from now on.
     pub(super) fn require_log(&mut self, segment: u64) -> Result<Written> {
         let written = self.write(&Memtable::default(), |meta| {
             meta.insert(SEGMENT, segment)?;
@@ -243,7 +244,7 @@ impl BTreeFile {
         Ok(written)
     }
 
-    /// Writes what is in `memtable`, a part of the log up to `version`; so it is [ahead](Self::ahead).
+    /// Writes `memtable`, a part of the WAL up to `version`; the file is then [ahead](Self::ahead).
     pub(super) fn apply_ahead(&mut self, memtable: &Memtable, version: u64) -> Result<Written> {
         let written = self.write(memtable, |meta| meta.insert(AHEAD, version).map(drop))?;
         if written == Written::Durably {
@@ -252,16 +253,16 @@ impl BTreeFile {
         Ok(written)
     }
 
-    /// Returns whether there is space for the most that `memtable` may need, as if no page of the file were
-    /// free, and `kept` bytes are left then.
+    /// Returns whether there is space for the most that `memtable` may need, assuming that no page of the
+    /// file is free, with `kept` bytes left over.
     pub(super) fn has_space(&self, memtable: &Memtable, kept: u64) -> bool {
         let needed = memtable.changes().map(page_bytes).sum::<u64>().min(self.buffer_bytes);
         let length = self.backend.len().unwrap_or(0);
         self.backend.available() >= needed + kept + SYSTEM_BYTES + length / 4_096
     }
 
-    /// Writes a memtable and a note in one transaction. Without space for it nothing is written, or, if
-    /// that was noticed late, it is flushed before the next one begins.
+    /// Writes a memtable and the state in one transaction. Without space nothing is written, or, if that was
+    /// noticed late, the write is flushed before the next one begins.
     fn write(
         &self,
         memtable: &Memtable,
@@ -293,13 +294,13 @@ impl BTreeFile {
     }
 }
 
-/// Bytes of the pages that a commit writes beside the data, but for those that grow with the file.
+/// Bytes of pages that a commit writes beside the data, except those that grow with the file.
 const SYSTEM_BYTES: u64 = 512 << 10;
-/// Bytes of a page.
+/// Size of a page, in bytes.
 const PAGE: u64 = 4_096;
 
-/// Returns the most that `change` may need of new pages: its own, whose number is a power of two, and the
-/// path to it.
+/// Returns the maximum size of new pages that `change` needs: its own, whose number is a power of two,
+/// and the path to it.
 pub(super) fn page_bytes(change: Mutation<'_>) -> u64 {
     match change {
         Mutation::Set { key, value } => 2 * ((key.len() + value.len()) as u64 + PAGE),
@@ -308,21 +309,21 @@ pub(super) fn page_bytes(change: Mutation<'_>) -> u64 {
     }
 }
 
-/// The outcome of writing a memtable.
+/// The outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
     Durably,
-    /// There is no space for it; the file is as before.
+    /// There is no space; the file is unchanged.
     NoSpace,
 }
 
 thread_local! {
-    /// Whether this thread writes to a file while others commit. The crate has readers write, too, when its
-    /// cache is full; those are not to wait for the disk longer than they must.
+    /// Whether this thread writes checkpoints. redb lets readers write, too, when its cache is full; they
+    /// should not wait for the disk longer than necessary.
     static SYNCS_OFTEN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// From now on what this thread writes is synced bit by bit, so that commits get between.
+/// Makes this thread's writes sync in small steps, so that commits get between them.
 pub(super) fn sync_often() {
     SYNCS_OFTEN.set(true);
 }
@@ -341,14 +342,14 @@ fn open_backend(disk: &dyn Vfs) -> Result<Arc<Backend>> {
         let message = format!("cannot open {path}: it is in use by {holder}");
         return Err(Error::new(ErrorKind::Unavailable, message));
     }
-    // The crate would make a store of it.
+    // redb would create a store in an empty file.
     if file.len().map_err(cannot)? == 0 {
         return Err(corrupt(format!("{path} is empty: it is not a store")));
     }
     Ok(Arc::new(Backend::new(file)))
 }
 
-/// The backend as the crate takes it; the storage keeps it too.
+/// The backend as redb takes it; `BTreeFile` keeps it, too.
 #[derive(Debug)]
 struct SharedBackend(Arc<Backend>);
 
@@ -373,7 +374,7 @@ impl StorageBackend for SharedBackend {
         self.0.write(offset, data, SYNCS_OFTEN.get())
     }
 
-    /// Comes when the database is closed; transactions may keep the file open for longer.
+    /// Called when the database is closed; transactions may keep the file open for longer.
     fn close(&self) -> Result<(), io::Error> {
         self.0.close()
     }
@@ -387,7 +388,7 @@ impl Snapshot {
         })
     }
 
-    /// The rows from `begin` up to, and without, `end`.
+    /// Returns the rows from `begin` (inclusive) to `end` (exclusive).
     pub(super) fn rows(&self, begin: &[u8], end: &[u8], order: Order) -> Result<Rows> {
         let bounds: (Bound<&[u8]>, Bound<&[u8]>) =
             (Bound::Included(begin), Bound::Excluded(end.max(begin)));
@@ -399,7 +400,7 @@ impl Snapshot {
 }
 
 impl Rows {
-    /// The next row; one whose value is damaged is not passed over, nor does it end the rows.
+    /// Returns the next row. A row with a damaged value is returned as such, and does not end the range.
     pub(super) fn next_checked(&mut self) -> Result<Option<CheckedRow>> {
         catch_redb_panic(|| {
             let row = match self.order {
@@ -414,7 +415,7 @@ impl Rows {
 }
 
 impl Batch<'_> {
-    /// Fails once there is no space: the rest would only fill memory.
+    /// Fails once there is no space, since more would only fill memory.
     fn check_space(&self) -> Result<()> {
         if self.backend.is_spilling() {
             return Err(Error::new(ErrorKind::Unavailable, "no space left for the B-tree file"));
@@ -444,7 +445,7 @@ impl Batch<'_> {
     }
 }
 
-/// Fails if there is a log without the file that it belongs to: a new store would have none of its commits.
+/// Fails if there is a WAL without its B-tree file: a new store would have none of its commits.
 pub(super) fn refuse_orphaned_log(disk: &dyn Vfs) -> Result<()> {
     let names =
         disk.names().map_err(|error| unavailable("the data folder cannot be read", error))?;
@@ -457,11 +458,11 @@ pub(super) fn refuse_orphaned_log(disk: &dyn Vfs) -> Result<()> {
     )))
 }
 
-/// Makes the file in one step: whole under a name of its own, then by its own. If another process
-/// was faster, its file stays.
+/// Creates the file atomically: completely under another name, then renamed. If another process was
+/// faster, its file stays.
 fn create(disk: &dyn Vfs) -> Result<()> {
     let cannot = |error| unavailable(format!("{} cannot be made", disk.show(FILE_NAME)), error);
-    // Two processes of one number may share a folder, in containers of their own.
+    // Processes in different containers may share a folder and a process id.
     let random = getrandom::u64().map_err(|error| cannot(io::Error::other(error.to_string())))?;
     let draft = format!("store.{random:016x}.draft");
     let file = disk.create(&draft).map_err(cannot)?;
@@ -478,20 +479,20 @@ fn create(disk: &dyn Vfs) -> Result<()> {
         outcome => Ok(outcome.is_ok()),
     });
     if !matches!(published, Ok(true)) {
-        // One that stays behind is in nobody's way.
+        // A leftover draft does no harm.
         let _ = disk.remove(&draft);
     }
     published.map(drop)
 }
 
-/// A stored value's checksum, in bytes.
+/// Size of a stored value's checksum, in bytes.
 const SUM_BYTES: usize = 4;
 
 fn checksum(key: &[u8], value: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(key), value)
 }
 
-/// The value that was stored under `key`, if it is still what it was.
+/// Returns the value stored under `key`, if its checksum matches.
 fn unsealed(key: &[u8], stored: &[u8]) -> Result<Vec<u8>> {
     match stored.split_first_chunk::<SUM_BYTES>() {
         Some((sum, value)) if u32::from_le_bytes(*sum) == checksum(key, value) => {
@@ -505,7 +506,7 @@ pub(super) fn damaged() -> Error {
     corrupt("a stored value is damaged")
 }
 
-/// Does `work`; a damaged file may make the storage crate panic on the way.
+/// Runs `work` and maps a panic of redb, which a damaged file may cause, to an error.
 fn catch_redb_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let done = panic::catch_unwind(AssertUnwindSafe(work));
     done.unwrap_or_else(|_| Err(corrupt("the store's file is damaged")))
@@ -561,12 +562,12 @@ fn tells_of_damage(error: &io::Error) -> bool {
     matches!(error.kind(), Io::UnexpectedEof | Io::InvalidData | Io::InvalidInput)
 }
 
-/// An error of the storage while it was in use.
+/// Maps an error of redb during use.
 fn broken(error: impl Into<redb::Error>) -> Error {
     let error = error.into();
     let kind = match &error {
-        // A lock is poisoned by a panic before, and only damage makes the crate panic; so it does tables of
-        // another form than they were made in.
+        // A lock is poisoned by an earlier panic, and only damage makes redb panic or find tables of another
+        // type.
         redb::Error::Corrupted(_)
         | redb::Error::LockPoisoned(_)
         | redb::Error::TableTypeMismatch { .. }

@@ -1,7 +1,7 @@
-//! Which keys were written when: what a commit's reads are checked against.
+//! The conflict set: recent writes by version, which the reads of a commit are checked against.
 //!
-//! Only a read against a later write conflicts; two writes never do. What is forgotten is
-//! remembered as forgotten: a transaction that began before it is too old to be checked.
+//! Only a read conflicts with a later write; two writes never do. The set remembers up to which version
+//! it has evicted writes: a transaction that read before that version is too old to be checked.
 
 use std::{
     collections::{BTreeMap, VecDeque, btree_map},
@@ -17,63 +17,63 @@ use super::{
     wal::{Mutation, MutationBatch},
 };
 
-/// The version of the last write of every key, as far back as it is kept.
+/// The version of the last write to each key, as far back as it is kept.
 ///
-/// It is kept in generations, so that what is too old goes all at once, without a look at the rest. What takes
-/// too much memory goes before its time.
+/// Writes are kept in generations, so that expired ones are evicted together. If the set needs too much
+/// memory, the oldest generation is evicted early.
 #[derive(Debug)]
 pub(super) struct ConflictSet {
-    /// The newest last; there is always one.
+    /// Generations, oldest first; never empty.
     generations: VecDeque<Generation>,
-    /// Writes up to this version may have been forgotten.
+    /// Writes up to this version may have been evicted.
     oldest_version: u64,
-    /// What was forgotten, and still takes memory: to free it at once would take long.
+    /// Evicted generations, freed step by step, since freeing them at once would take long.
     leaving: VecDeque<btree_map::IntoIter<Vec<u8>, u64>>,
-    /// How many writes were noted since some of that was freed.
+    /// Number of writes recorded since the last step.
     noted: usize,
 }
 
-/// The writes of some time.
+/// The writes of one interval.
 #[derive(Debug)]
 struct Generation {
-    /// Single keys, which most writes are of, and the versions of their last ones.
+    /// Single keys, the most common case, with the version of their last write.
     points: BTreeMap<Vec<u8>, u64>,
-    /// Longer ranges: from each key up to the next one, the version of the last write there, 0 for none.
+    /// Ranges: each key starts a range up to the next key, with the version of its last write, or 0.
     steps: BTreeMap<Vec<u8>, u64>,
-    /// The version of the last one; of the last before them, if there is none.
+    /// Version of the last write; if there is none, of the last one before this generation.
     last: u64,
     began: Instant,
-    /// The memory of its steps, about.
+    /// Approximate memory of the ranges, in bytes.
     bytes: usize,
 }
 
-/// How long a generation lasts.
+/// Duration of a generation.
 const GENERATION_INTERVAL: Duration = Duration::from_secs(1);
-/// The memory of all generations, about, in bytes, at the most; they have a tenth of it each, if need be.
+/// Maximum memory of all generations, in bytes; each may use a tenth of it.
 const MAX_BYTES: usize = 256 << 20;
-/// What a step needs beside its key, in bytes, about.
+/// Approximate memory of a range beside its key, in bytes.
 const OVERHEAD: usize = 48;
 
 impl ConflictSet {
-    /// Nothing is known about versions up to `oldest_version`.
+    /// Returns an empty set that knows nothing about versions up to `oldest_version`.
     pub(super) fn new(oldest_version: u64) -> Self {
         let generations = VecDeque::from([Generation::new(Instant::now(), oldest_version)]);
         Self { generations, oldest_version, leaving: VecDeque::new(), noted: 0 }
     }
 
-    /// Whether too much is forgotten to check a transaction that reads at `version`.
+    /// Returns whether writes after `version` may have been evicted, so that a read at it cannot be checked.
     pub(super) fn is_too_old(&self, version: u64) -> bool {
         version < self.oldest_version
     }
 
-    /// Whether a key of the range was written after `version`.
+    /// Returns whether a key of the range was written after `version`.
     pub(super) fn conflicts_with(&self, version: u64, range: &KeyRange) -> bool {
         let mut later =
             self.generations.iter().rev().take_while(|generation| generation.last > version);
         later.any(|generation| generation.conflicts_with(version, range))
     }
 
-    /// Notes what was done at `version`, which is not below any noted before.
+    /// Records the writes of `version`, which is not below any recorded before.
     pub(super) fn record(&mut self, version: u64, changes: &MutationBatch) {
         let Some(newest) = self.generations.back_mut() else { return };
         for change in changes.iter() {
@@ -87,7 +87,7 @@ impl ConflictSet {
         }
     }
 
-    /// The same of a range in which nothing need have been done.
+    /// Records a write to a range, whether or not it has keys.
     pub(super) fn record_range(&mut self, version: u64, range: &KeyRange) {
         self.noted += 1;
         if let Some(newest) = self.generations.back_mut() {
@@ -95,9 +95,8 @@ impl ConflictSet {
         }
     }
 
-    /// Forgets the writes that no transaction is old enough to conflict with; it is `now`.
-    ///
-    /// What is noted at some time may be published only a moment later: a generation more is kept.
+    /// Evicts writes that are too old to conflict with any transaction at the time `now`. One generation
+    /// more is kept, since a recorded write may be published a moment later.
     pub(super) fn evict_expired(&mut self, now: Instant) {
         let is_full = |newest: &Generation| {
             now - newest.began >= GENERATION_INTERVAL || newest.bytes > MAX_BYTES / 10
@@ -120,7 +119,7 @@ impl ConflictSet {
         self.generations.iter().map(|generation| generation.bytes).sum()
     }
 
-    /// Frees more than was added since, so that there is an end to it.
+    /// Frees more than was recorded since the last step, so that it catches up.
     fn free(&mut self) {
         let mut steps = 4 * mem::take(&mut self.noted);
         while steps > 0
@@ -214,7 +213,7 @@ mod tests {
         assert!(!writes.conflicts_with(9, &range(0, 3)), "the end is not read");
     }
 
-    /// The writes of twenty seconds, a thousand a second, one a version; the last is 20,000.
+    /// Records the writes of twenty seconds: a thousand versions per second, one write each; the last is 20,000.
     fn twenty_seconds(writes: &mut ConflictSet) {
         let started = Instant::now();
         let mut last = 0_u64;
@@ -285,7 +284,7 @@ mod tests {
                 writes.record_range(version, &of(a.min(b), a.max(b)));
                 plain[usize::from(a.min(b))..usize::from(a.max(b))].fill(version);
                 if turns[usize::try_from(version).unwrap() % turns.len()] {
-                    // Few enough for nothing to be forgotten.
+                    // Few enough for nothing to be evicted.
                     now += if writes.generations.len() < 6 { GENERATION_INTERVAL } else { Duration::ZERO };
                     writes.evict_expired(now);
                 }

@@ -1,8 +1,8 @@
-//! A disk that fails: at its n-th operation it stops, tears what is being written, or is full; and when
-//! the power goes it forgets, wholly or in part, what was not synced.
+//! A disk with faults: at its n-th operation it stops, tears a write, or is full; and at a power loss it
+//! drops unsynced bytes, completely or in part.
 //!
-//! Space is modelled as ext4, xfs and tmpfs have it: a file is extended by a hole, which needs none; a
-//! write into a hole, an allocation and a new file do.
+//! Space is modelled after ext4, xfs and tmpfs: extending a file creates a hole without blocks; a write
+//! into a hole, an allocation and a new file need blocks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,36 +15,36 @@ use std::{
 
 use super::vfs::{File, Memory, Vfs};
 
-/// What happens at the n-th operation that changes something.
+/// The fault at the n-th mutating operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It is not done; nor is anything after it.
+    /// The operation and everything after it fails.
     Stop,
-    /// As far as it is a write, the first half of it is done, and nothing after it.
+    /// The first half of a write is done, and nothing after it.
     Tear,
-    /// No block is free, nor is room for another file, but for what is freed from then on.
+    /// No block and no room for another file is free, except those that are freed later.
     Full,
-    /// A sync answers that all is well and does nothing, from then on. The power goes later.
+    /// Syncs succeed without effect from then on. The power loss comes later.
     Lie,
 }
 
-/// What is left when the power goes of what was written and not synced.
+/// What remains of unsynced writes after a power loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unsynced {
     Kept,
     Dropped,
-    /// Every other piece of 512 bytes.
+    /// Every other sector of 512 bytes.
     Mixed,
 }
 
-/// Memory with faults.
+/// An in-memory disk with faults.
 #[derive(Clone, Debug)]
 pub(super) struct Faulty(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Never locked before a file or the state is.
+    /// Never locked before a file or the state.
     space: Mutex<Space>,
     is_full: AtomicBool,
 }
@@ -60,7 +60,7 @@ struct Space {
 #[derive(Debug, Default)]
 struct State {
     files: BTreeMap<String, Arc<Mutex<Bytes>>>,
-    /// The names, and whose they are, that are on disk for good.
+    /// The durable names with their files.
     synced_names: BTreeMap<String, Arc<Mutex<Bytes>>>,
     operations: u64,
     fault: Option<(u64, Fault)>,
@@ -70,16 +70,16 @@ struct State {
 struct Bytes {
     now: Vec<u8>,
     synced: Vec<u8>,
-    /// What was written since the last sync: from, to.
+    /// Writes since the last sync: begin and end.
     writes: Vec<(usize, usize)>,
-    /// The blocks that it has; the others are holes.
+    /// Allocated blocks; the others are holes.
     blocks: BTreeSet<u64>,
 }
 
-/// The bytes of a block.
+/// Size of a block, in bytes.
 const BLOCK: u64 = 4_096;
 
-/// What changes something.
+/// A mutating operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     Write,
@@ -89,7 +89,7 @@ enum Operation {
     Name,
 }
 
-/// What an operation is to do.
+/// The effect of an operation.
 enum Course {
     Do,
     Half,
@@ -106,12 +106,12 @@ impl Faulty {
         }))
     }
 
-    /// How many operations there were that change something.
+    /// Returns the number of mutating operations so far.
     pub(super) fn operations(&self) -> u64 {
         self.state().operations
     }
 
-    /// What is found on it when the power is back, without faults.
+    /// Returns the content after a power loss, without faults.
     pub(super) fn after_power_loss(&self, unsynced: Unsynced) -> Memory {
         let state = self.state();
         let names = if unsynced == Unsynced::Kept { &state.files } else { &state.synced_names };
@@ -137,18 +137,18 @@ impl Faulty {
         after
     }
 
-    /// Has it fail from its next operation on.
+    /// Makes the next operation fail.
     pub(super) fn fail_from_now_on(&self, fault: Fault) {
         self.fail_after(0, fault);
     }
 
-    /// Has it fail after so many more operations.
+    /// Makes the operation after the given number of others fail.
     pub(super) fn fail_after(&self, operations: u64, fault: Fault) {
         let mut state = self.state();
         state.fault = Some((state.operations + operations, fault));
     }
 
-    /// Has it fail no more: the program starts again, on what is there, synced or not.
+    /// Ends all faults: the program starts again with the present content, synced or not.
     pub(super) fn repair(&self) {
         self.state().fault = None;
         self.0.is_full.store(false, Ordering::SeqCst);
@@ -158,7 +158,7 @@ impl Faulty {
         lock(&self.0.state)
     }
 
-    /// Counts an operation, and says what becomes of it.
+    /// Counts an operation and returns its effect.
     fn course(&self, operation: Operation) -> io::Result<Course> {
         let mut state = self.state();
         let at = state.operations;
@@ -179,7 +179,7 @@ impl Faulty {
         }
     }
 
-    /// Returns the blocks in use, and how many there may be.
+    /// Returns the blocks in use, and their maximum.
     fn space(&self) -> MutexGuard<'_, Space> {
         let mut space = lock(&self.0.space);
         let is_full = self.0.is_full.load(Ordering::SeqCst);
@@ -188,7 +188,7 @@ impl Faulty {
         space
     }
 
-    /// Gives `file` the blocks for `length` bytes from `offset` on, if there are any.
+    /// Allocates the blocks for `length` bytes of `file` from `offset` on, if there are any.
     fn give_blocks(&self, file: &mut Bytes, offset: u64, length: u64) -> io::Result<()> {
         let mut space = self.space();
         let wanted = offset / BLOCK..(offset + length).div_ceil(BLOCK);
@@ -202,7 +202,7 @@ impl Faulty {
         Ok(())
     }
 
-    /// Takes the blocks of `file` behind `length` from it.
+    /// Frees the blocks of `file` after `length`.
     fn take_blocks(&self, file: &mut Bytes, length: u64) {
         let freed = file.blocks.split_off(&length.div_ceil(BLOCK));
         self.space().used -= freed.len() as u64;

@@ -1,4 +1,4 @@
-//! The engine on files in which bytes were changed.
+//! The engine on files with changed bytes.
 
 #![expect(clippy::unwrap_used, reason = "to fail is what it is for")]
 
@@ -31,20 +31,21 @@ const COMMITS: u32 = 12;
 const CACHE_BYTES: usize = 1 << 20;
 const BTREE: &str = "store.redb";
 
-/// A store as its files are, and what was committed.
+/// The files of a store, and its commits.
 struct Base {
     files: Files,
-    /// How many of the commits the B-tree has; the log has all.
+    /// Number of commits in the B-tree; the WAL has all.
     in_btree: u32,
 }
 
-/// All of it in the B-tree; and, killed, half of it there and the rest in the log alone.
+/// One store completely in the B-tree, and one that was killed, half of it in the WAL only.
 static BASES: LazyLock<[Base; 2]> = LazyLock::new(|| [base(COMMITS), base(COMMITS / 2)]);
 
-/// What is read from damaged files is what was written, or refused; what is missing the check has found.
+/// Checks that reads of damaged files return the written data or an error, and that `check` reports
+/// missing data.
 ///
-/// The first byte says which store it is; of what follows each five bytes are a file, an offset, and what the
-/// byte there is changed by.
+/// The first byte selects the store; each five bytes after it are a file, an offset, and a difference to
+/// the byte there.
 pub(crate) fn database_file(bytes: &[u8]) {
     #[cfg(not(test))]
     pass_over_panics_of_the_crate();
@@ -55,7 +56,7 @@ pub(crate) fn database_file(bytes: &[u8]) {
     while !input.is_empty() {
         let [file, a, b, c, other] = input.array();
         let at = usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap();
-        // The reserve has blocks and no bytes.
+        // The reserve has blocks but no bytes.
         let mut files: Vec<_> = files.iter_mut().filter(|(_, bytes)| !bytes.is_empty()).collect();
         let file = usize::from(file) % files.len();
         let (name, bytes) = &mut files[file];
@@ -85,7 +86,7 @@ pub(crate) fn database_file(bytes: &[u8]) {
     assert!(is_all || !is_sound(&files), "{} rows of it", read.rows.len());
 }
 
-/// The storage crate may panic on damage, which the engine makes an error of. libFuzzer ends at any panic.
+/// redb may panic on damage, which the engine maps to an error; libFuzzer ends at any panic.
 #[cfg(not(test))]
 fn pass_over_panics_of_the_crate() {
     static ONCE: std::sync::Once = std::sync::Once::new();
@@ -99,10 +100,10 @@ fn pass_over_panics_of_the_crate() {
     });
 }
 
-/// What a damaged store gives.
+/// The result of reading a damaged store.
 struct Read {
     rows: Rows,
-    /// How many reads were refused.
+    /// Number of refused reads.
     refused: usize,
 }
 
@@ -141,15 +142,14 @@ fn read(files: &Files) -> Result<Read, ErrorKind> {
     Ok(found)
 }
 
-/// The kind of an error that a damaged store gives when it is opened.
+/// Returns the kind of the error of opening a damaged store.
 fn refusal(error: &Error) -> ErrorKind {
     let kind = error.kind();
     assert!(matches!(kind, ErrorKind::Corrupt | ErrorKind::NewerFormat), "{error:?}");
     kind
 }
 
-/// Whether a read says that it met damage, or that the engine is closed since what moves the log to the B-tree
-/// did.
+/// Returns whether a read reports damage, or an engine that was closed by damage during a checkpoint.
 fn is_refusal(error: &Error) -> bool {
     let cause =
         || std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<Arc<Error>>());
@@ -158,12 +158,12 @@ fn is_refusal(error: &Error) -> bool {
             && cause().is_some_and(|cause| cause.kind() == ErrorKind::Corrupt)
 }
 
-/// Whether the check finds nothing.
+/// Returns whether the check finds no fault.
 fn is_sound(files: &Files) -> bool {
     Embedded::check_on(&on_disk(files)).is_ok_and(|is_sound| is_sound)
 }
 
-/// A store in whose B-tree the first so many commits are.
+/// Returns a store with the given number of commits in its B-tree.
 fn base(in_btree: u32) -> Base {
     let disk: Arc<dyn Vfs> = Arc::new(Memory::default());
     let database = opened(Arc::clone(&disk)).unwrap();
@@ -178,9 +178,9 @@ fn base(in_btree: u32) -> Base {
         database.close().await;
     });
     drop(database);
-    // On opening, what the log alone has goes to the B-tree.
+    // Opening moves the WAL to the B-tree.
     drop(opened(Arc::clone(&disk)).unwrap());
-    // Written here, so that nothing moves it on in the background.
+    // Written directly, so that no checkpoint moves it.
     let mut btree = BTreeFile::open(&*disk, CACHE_BYTES).unwrap();
     let recorded = btree.recorded();
     let applied = recorded.applied;
@@ -200,7 +200,7 @@ fn base(in_btree: u32) -> Base {
     Base { files: files_of(&*disk).unwrap(), in_btree }
 }
 
-/// What the n-th commit writes: rows of its own, a few of them long, and one that all write.
+/// Returns the n-th commit: its own rows, a few of them long, and one row of all commits.
 fn written(n: u32) -> Rows {
     let own = (0..8_u32).map(|row| {
         let length = if row == 7 { 2_000 } else { 40 };

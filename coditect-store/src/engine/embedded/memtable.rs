@@ -1,9 +1,10 @@
-//! What was committed and is not in the B-tree yet: an ordered map that is cheap to clone, so that
-//! each version has one of its own and shares what it has in common with the others.
+//! The memtable: an ordered map of recent commits that are not in the B-tree yet. Cloning is cheap,
+//! since versions share what they have in common.
 //!
-//! A memtable lies over another, or over the B-tree. It says of a key that it has a value, that it has
-//! none, or nothing; then what lies below is asked. That holds throughout: no point lies within a
-//! cleared range unless it was written after the clear.
+//! # Invariants
+//!
+//! A lookup returns a value, a deletion, or nothing; for nothing the reader continues in the memtable
+//! or B-tree below. No entry is inside a range tombstone unless it was written after it.
 
 use std::{borrow::Borrow, cmp::Ordering, ops::Bound, sync::Arc};
 
@@ -16,26 +17,26 @@ use super::{
 };
 use crate::Result;
 
-/// A bound of a range, shared by all versions that have it.
+/// A bound of a range, shared by all versions that contain it.
 pub(super) type Bytes = Arc<[u8]>;
 
-/// What the map needs for an entry beside the entry's own bytes, about.
+/// Approximate memory of an entry beside its own bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
 
-/// Merged changes are kept in pieces of this many bytes.
+/// Merged mutations are stored in chunks of this size, in bytes.
 const PIECE: usize = 64 << 10;
 
-/// Writes, in the order of their keys; the later ones over the earlier.
+/// An ordered map of the latest writes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memtable {
-    /// By key.
+    /// Entries by key.
     points: OrdSet<Entry>,
-    /// Begin → end of what was cleared; no two overlap or touch.
+    /// Range tombstones, begin → end; they neither overlap nor touch.
     clears: OrdMap<Bytes, Bytes>,
     bytes: usize,
 }
 
-/// The last thing done to a key: it lies where it was said, with what else was done then.
+/// The latest write to a key, as an offset into its batch.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     changes: MutationBatch,
@@ -47,7 +48,7 @@ impl Entry {
         self.changes.key_at(self.place)
     }
 
-    /// `None` if it was cleared.
+    /// Returns the value; `None` if the key was cleared.
     pub(super) fn value(&self) -> Option<&[u8]> {
         self.changes.value_at(self.place)
     }
@@ -79,7 +80,7 @@ impl Ord for Entry {
     }
 }
 
-/// What a memtable knows of a key.
+/// The outcome of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Lookup<'a> {
     Found(&'a [u8]),
@@ -88,13 +89,13 @@ pub(super) enum Lookup<'a> {
 }
 
 impl Memtable {
-    /// The memory that it takes at the most, about: what was written over is kept while anything is that
-    /// was done with it.
+    /// Returns the approximate memory in use, in bytes. Overwritten values count as long as their batch is
+    /// referenced.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Does what was done.
+    /// Applies a batch.
     pub(super) fn apply(&mut self, changes: &MutationBatch) {
         for (place, change) in changes.places() {
             self.bytes += change.length() + ENTRY_OVERHEAD_BYTES;
@@ -107,7 +108,7 @@ impl Memtable {
         }
     }
 
-    /// Clears the keys from `begin` up to, and without, `end`.
+    /// Clears the keys from `begin` (inclusive) to `end` (exclusive).
     fn clear_range(&mut self, begin: &[u8], end: &[u8]) {
         if begin >= end {
             return;
@@ -119,7 +120,7 @@ impl Memtable {
         }
         let mut begin: Bytes = begin.into();
         let mut end: Bytes = end.into();
-        // The one that it may begin in or touch, and then those that begin within it.
+        // First the tombstone that may contain or touch it, then those that begin inside it.
         let before = self.clears.get_prev(&*begin).filter(|(_, to)| **to >= begin);
         let within = (Bound::Excluded(&*begin), Bound::Included(&*end));
         let after = self.clears.range::<_, [u8]>(within);
@@ -144,7 +145,7 @@ impl Memtable {
         }
     }
 
-    /// The cleared range that `key` lies in.
+    /// Returns the range tombstone that contains `key`.
     pub(super) fn covering_tombstone(&self, key: &[u8]) -> Option<(&Bytes, &Bytes)> {
         if self.clears.is_empty() {
             return None;
@@ -153,7 +154,7 @@ impl Memtable {
         (**end > *key).then_some((begin, end))
     }
 
-    /// Whether it knows anything of the keys from `begin` up to `end`.
+    /// Returns whether any entry or tombstone overlaps the keys from `begin` to `end`.
     pub(super) fn overlaps(&self, begin: &[u8], end: &[u8]) -> bool {
         let within = (Bound::Included(begin), Bound::Excluded(end));
         self.points.range::<_, [u8]>(within).next().is_some()
@@ -161,8 +162,8 @@ impl Memtable {
             || !self.clears.is_empty() && self.clears.range::<_, [u8]>(within).next().is_some()
     }
 
-    /// Up to `count` of the points from `begin` up to `end`, from that end of the range at which
-    /// the order begins.
+    /// Returns up to `count` entries from `begin` to `end`, starting at the end of the range at which the
+    /// order begins.
     pub(super) fn points(
         &self,
         begin: &[u8],
@@ -177,7 +178,7 @@ impl Memtable {
         }
     }
 
-    /// What was done, and was not written over: ranges first, each in the order of the keys.
+    /// Returns the mutations that were not overwritten: tombstones first, then entries, each in key order.
     pub(super) fn changes(&self) -> impl Iterator<Item = Mutation<'_>> {
         let clears = self.clears.iter().map(|(begin, end)| Mutation::ClearRange { begin, end });
         let points = self.points.iter().map(|point| match (point.key(), point.value()) {
@@ -187,7 +188,7 @@ impl Memtable {
         clears.chain(points)
     }
 
-    /// Does to this what was done to `upper`, which is over it.
+    /// Applies the content of `upper`, which is newer.
     pub(super) fn merge(&mut self, upper: &Self) {
         let mut encoder = Encoder::default();
         for change in upper.changes() {
@@ -199,8 +200,8 @@ impl Memtable {
         self.apply(&encoder.take());
     }
 
-    /// Divides it into memtables of about `bytes` each, as `length` counts them. Those that clear come first;
-    /// each is with whether it does.
+    /// Divides it into memtables of about `bytes` each, as `length` counts them. Those with tombstones come
+    /// first; each is returned with whether it has any.
     pub(super) fn slices(
         &self,
         bytes: u64,
@@ -231,12 +232,12 @@ impl Memtable {
         slices
     }
 
-    /// The memory that it would take without what was written over, about.
+    /// Returns the approximate memory without overwritten values, in bytes.
     pub(super) fn bytes_kept(&self) -> usize {
         self.changes().map(|change| change.length() + ENTRY_OVERHEAD_BYTES).sum()
     }
 
-    /// Does to `batch` what was done to this.
+    /// Writes the content to a batch of the B-tree.
     pub(super) fn write_to(&self, batch: &mut Batch<'_>) -> Result<()> {
         for change in self.changes() {
             match change {
@@ -248,9 +249,9 @@ impl Memtable {
         Ok(())
     }
 
-    /// The key that `n` of `of` parts of what it has lie before, about, if it can be divided.
+    /// Returns the key below which `n` of `of` equal parts are, approximately; `None` if it cannot be divided.
     pub(super) fn key_at(&self, n: usize, of: usize) -> Option<&[u8]> {
-        // Either the ranges are most of it, or the points.
+        // Divides by tombstones or by entries, whichever are more.
         let length = |change: Mutation<'_>| change.length() + ENTRY_OVERHEAD_BYTES;
         let ranges: usize = self.changes().take(self.clears.len()).map(length).sum();
         let points: usize = self.changes().skip(self.clears.len()).map(length).sum();

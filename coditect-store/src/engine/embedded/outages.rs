@@ -1,8 +1,8 @@
-//! Failures of the disk and of the power at every operation: afterwards the store has exactly the first n
-//! commits, all acknowledged ones among them; it is refused if the disk acknowledged syncs falsely, or if
-//! files of the log with acknowledged commits are missing.
+//! Disk failures and power losses at every operation: afterwards the store contains exactly the first n
+//! commits, including all acknowledged ones. It is refused if the disk acknowledged syncs falsely, or if
+//! WAL segments with acknowledged commits are missing.
 //!
-//! A few of the operations are tried; all of them with
+//! A sample of the operations is tried; all of them with
 //!
 //! ```text
 //! CODITECT_OUTAGE_STEP=1 cargo test -p coditect-store --lib outages
@@ -17,15 +17,15 @@ use super::{
 };
 use crate::engine::{Database, Engine};
 
-/// Every so-manieth operation fails, if not said.
+/// Default step between the operations that are tried.
 const STEP: u64 = 17;
 const COMMITS: u32 = 30;
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// Memory for recent commits that is so little that all but the last are moved to the B-tree, in bytes.
+/// Memtable budget so small that all commits but the last are checkpointed, in bytes.
 const LITTLE: usize = 1 << 12;
-/// The same, which no checkpoint frees before the end: all commits stay in several segments of the log.
+/// Memtable budget without checkpoints before the end: all commits stay in several segments, in bytes.
 const MUCH: usize = 64 << 20;
 
 pub(super) fn database(disk: Arc<dyn Vfs>) -> Result<Database> {
@@ -37,7 +37,7 @@ fn database_with(disk: Arc<dyn Vfs>, memtable_bytes: usize) -> Result<Database> 
     Embedded::start("memory", disk, &options).map(|engine| Database::of(Engine::Embedded(engine)))
 }
 
-/// What the n-th commit does: to a transaction, and to what is expected.
+/// Applies the n-th commit to a transaction and to the expected state.
 trait Target {
     fn set(&mut self, key: &[u8], value: &[u8]);
     fn clear_range(&mut self, begin: &[u8], end: &[u8]);
@@ -135,18 +135,18 @@ async fn remove_log_files(disk: &Memory, acknowledged: u32, what: &str) -> u32 {
     refused
 }
 
-/// How many commits are found.
+/// Returns the number of commits found.
 async fn found(disk: Memory) -> Result<u32> {
     let database = database(Arc::new(disk))?;
     let last = seen(&database).await?;
-    // It can be gone on with.
+    // The store accepts further commits.
     let mut tx = database.begin();
     act(last + 1, &mut tx);
     tx.commit().await?;
     Ok(last)
 }
 
-/// How many commits can be seen.
+/// Returns the number of visible commits.
 async fn seen(database: &Database) -> Result<u32> {
     let query = RangeQuery::new(b"", b"\xff");
     let rows = database.begin().get_range(&query).await?.rows;
@@ -162,7 +162,7 @@ async fn whatever_the_disk_does_what_was_acknowledged_is_there_and_nothing_by_ha
     try_all(LITTLE).await;
 }
 
-/// The client leads the pipeline here.
+/// The client commits inline here.
 #[tokio::test(flavor = "multi_thread")]
 async fn nor_is_it_otherwise_for_a_client_that_writes_itself() {
     try_all(LITTLE).await;
@@ -230,7 +230,7 @@ async fn try_all(memtable_bytes: usize) {
     assert!(incomplete > 0, "no missing file of the log was noticed");
 }
 
-/// A killed program leaves in the system's cache what it wrote last and did not sync.
+/// A killed program leaves its last writes unsynced in the system's cache.
 #[tokio::test]
 async fn what_is_seen_after_a_restart_is_there_when_the_power_goes_then() {
     let sound = Faulty::new(None);
@@ -294,11 +294,11 @@ async fn new_segments_are_named_durably_after_a_kill_at_every_operation() {
     assert!(refused > 0, "no missing file of the log was noticed");
 }
 
-/// Files of the log that are full are used again, or removed, only once the B-tree has what is in them.
+/// Full segments are recycled or removed only once the B-tree contains their frames.
 #[tokio::test]
 async fn a_kill_loses_nothing_of_a_file_of_the_log_that_the_b_tree_has_not() {
     let disk = Faulty::new(None);
-    // More than a first file and half of a second one, and less than what is moved at once.
+    // More than one and a half segments, and less than a checkpoint.
     let options = Options { memtable_bytes: 64 << 20, ..Options::default() };
     let open = |disk: Arc<dyn Vfs>| {
         let engine = Embedded::start("memory", disk, &options).unwrap();

@@ -1,11 +1,12 @@
-//! Ranges of keys, and sets of them.
+//! Key ranges, and sets of them.
 
 use std::{collections::BTreeMap, fmt, mem, ops::Bound};
 
-/// The keys from one up to, and without, another. A single key, which most are, is one piece of memory.
+/// The keys from one (inclusive) to another (exclusive). A single key, the most common case, is one
+/// allocation.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct KeyRange {
-    /// The begin and the end. Those of a single key lie over each other, as one goes on from the other.
+    /// Begin and end. For a single key they overlap, since the end is the key and one more byte.
     bytes: Box<[u8]>,
     begin_length: usize,
     end_from: usize,
@@ -32,7 +33,7 @@ impl KeyRange {
         &self.bytes[self.end_from..]
     }
 
-    /// Whether it is a single key's.
+    /// Returns whether it contains a single key.
     pub(super) fn is_key(&self) -> bool {
         self.end_from == 0 && is_key(self.begin(), self.end())
     }
@@ -41,7 +42,7 @@ impl KeyRange {
         self.begin() >= self.end()
     }
 
-    /// The bytes of both ends.
+    /// Returns the length of both ends, in bytes.
     fn length(&self) -> usize {
         self.begin().len() + self.end().len()
     }
@@ -65,26 +66,26 @@ impl fmt::Debug for KeyRange {
     }
 }
 
-/// The key right after `key`.
+/// Returns the first key after `key`.
 pub(super) fn next_key(key: &[u8]) -> Vec<u8> {
     [key, &[0]].concat()
 }
 
-/// Whether there is `key` alone from it up to `end`.
+/// Returns whether the range from `key` to `end` contains only `key`.
 pub(super) fn is_key(key: &[u8], end: &[u8]) -> bool {
     end.split_last() == Some((&0, key))
 }
 
-/// So many ranges are put in before they are looked at.
+/// Number of ranges that are collected before they are merged.
 const RECENT: usize = 64;
 
 /// A set of ranges.
 ///
-/// Most transactions have few of them and only want them back: what is put in is not compared with what is
-/// there before that [must be](Self::settle), or much has come together.
+/// Most transactions have few ranges and only list them, so inserted ranges are merged late: when
+/// [required](Self::settle), or when there are many.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RangeSet {
-    /// Begin → end; no two overlap or touch.
+    /// Begin → end; they neither overlap nor touch.
     settled: BTreeMap<Vec<u8>, Vec<u8>>,
     recent: Vec<KeyRange>,
     bytes: usize,
@@ -102,7 +103,7 @@ impl RangeSet {
         self.recent.push(range);
     }
 
-    /// Joins what overlaps or touches.
+    /// Merges ranges that overlap or touch.
     pub(super) fn settle(&mut self) {
         for range in mem::take(&mut self.recent) {
             self.bytes -= range.length();
@@ -135,17 +136,17 @@ impl RangeSet {
         self.settled.is_empty() && self.recent.is_empty()
     }
 
-    /// How many ranges it has; exact if it is [settled](Self::settle), else it may be fewer.
+    /// Returns the number of ranges; exact after [`settle`](Self::settle), otherwise a lower bound.
     pub(super) fn len(&self) -> usize {
         self.settled.len() + self.recent.len()
     }
 
-    /// The bytes of all ends of its ranges; exact if it is [settled](Self::settle), else it may be fewer.
+    /// Returns the length of all ends, in bytes; exact after [`settle`](Self::settle), otherwise a lower bound.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Ranges that together have what it has.
+    /// Returns ranges that together cover the set.
     pub(super) fn into_ranges(self) -> Vec<KeyRange> {
         let Self { settled, recent: mut ranges, .. } = self;
         ranges.extend(settled.into_iter().map(KeyRange::from));

@@ -1,14 +1,15 @@
-//! Range reads through a transaction's own writes, step by step as FoundationDB's client does them
+//! Range reads through a transaction's own writes, in the steps of FoundationDB's client
 //! (`ReadYourWritesTransaction`).
 //!
-//! The client knows a part of the snapshot: the ranges that it has read. It resolves key selectors
-//! in that part as far as it can and reads the database for the rest. Which keys it passes on the
-//! way decides three things that a caller sees: whether the read fails at an unreadable key, which
-//! conflict range it adds, and whether it needs a read version at all. So the steps are followed
-//! here, in the client's order, wherever one of the three can differ: see [`View::range`].
+//! The client knows a part of the snapshot: the ranges that it has read. It resolves key selectors in
+//! that part as far as it can, and reads the database for the rest. The keys that it passes on the way
+//! decide three visible effects: whether the read fails at an unreadable key, which conflict range it
+//! adds, and whether it needs a read version. So its steps are followed here in order, wherever one of
+//! the three can differ: see [`View::range`].
 //!
 //! # Cost
 //!
+//! Each row costs one or two seeks in the snapshot. Reads of plain ranges do not come here.
 //! Each row costs a seek or two in the snapshot. Reads of plain ranges do not come here.
 
 use super::{
@@ -23,11 +24,11 @@ use super::{
 };
 use crate::Result;
 
-/// Maximum number of single cleared keys that one read of the database passes over, besides those
-/// that earlier reads have met.
+/// Maximum number of single cleared keys that one read of the database passes, beside those that earlier
+/// reads have met.
 const MAX_SKIPPED_CLEARS: usize = 100;
 
-/// What is left of the limits of a read.
+/// The remaining limits of a read.
 #[derive(Clone, Copy)]
 struct Remaining {
     rows: usize,
@@ -53,7 +54,7 @@ impl Remaining {
     }
 }
 
-/// The answer to a read.
+/// The result of a read.
 #[derive(Default)]
 pub(super) struct Answer {
     pub(super) rows: Vec<KeyValue>,

@@ -1,9 +1,8 @@
-//! Reads through a transaction's own writes: stored rows and written rows, merged key by key, before
-//! any limit is applied.
+//! Reads through a transaction's own writes: stored and written rows, merged key by key before any limit
+//! is applied.
 //!
-//! Conflict ranges are part of the answer: they are those of FoundationDB's client. Reads of plain
-//! ranges are done here, at once; `read_your_writes` does those whose outcome depends on the steps
-//! that the client takes.
+//! The result includes conflict ranges, which are those of FoundationDB's client. Reads of plain ranges
+//! are done here; `read_your_writes` does those whose outcome depends on the client's steps.
 
 use super::{
     super::{
@@ -23,25 +22,25 @@ use crate::Result;
 /// A transaction's view of the store.
 pub(super) struct View<'a> {
     pub(super) writes: &'a WriteMap,
-    /// Where what is stored is read: asked only when it matters, as the first time fixes the read version.
+    /// The stored state, requested only when needed, since the first request fixes the read version.
     pub(super) point: &'a mut ReadPoint,
     pub(super) registry: &'a VersionRegistry,
     /// The part of the snapshot that was read so far.
     pub(super) cache: &'a mut SnapshotCache,
 }
 
-/// The answer to a range read.
+/// The result of a range read.
 pub(super) struct RangeRead {
     pub(super) page: RangePage,
-    /// What the answer depends on; empty if on nothing.
+    /// The range that the result depends on; may be empty.
     pub(super) depends_on: (Vec<u8>, Vec<u8>),
 }
 
-/// A way through the view, in one direction.
+/// A cursor over the view, in one direction.
 struct Walk {
-    /// How far it has come.
+    /// The current position.
     at: Vec<u8>,
-    /// Where it ends.
+    /// The end of the range.
     bound: Vec<u8>,
     order: Order,
     rows: Option<MergeIter>,
@@ -116,8 +115,8 @@ impl View<'_> {
         let is_plain = begin.offset == 1 && end.offset == 1;
         let is_limited = query.limit.is_some() || query.target_bytes.is_some();
         let query = RangeQuery { begin, end, ..query.clone() };
-        // The client reads up to its limit, and past it where own writes take up some of the limit.
-        // With those alone it does not matter in which steps a range is read.
+        // The client reads up to its limit, and beyond it where own writes use up the limit. Without other
+        // writes the steps do not matter.
         let writes = self.writes;
         let (answer, stopped) =
             if is_plain && !writes.has_unreadable() && (writes.is_empty() || !is_limited) {
@@ -131,7 +130,7 @@ impl View<'_> {
         Ok(RangeRead { page: RangePage { rows: answer.rows, stopped }, depends_on })
     }
 
-    /// Returns the rows of a plain range, and why there are no more of them.
+    /// Returns the rows of a plain range, and why there are no more.
     fn collect(&mut self, query: &RangeQuery) -> Result<(Answer, Stopped)> {
         let (begin, end) = (&query.begin.key, &query.end.key);
         let (at, bound) = match query.order {
@@ -223,10 +222,9 @@ fn stopped(query: &RangeQuery, rows: &[KeyValue]) -> Stopped {
     }
 }
 
-/// Adds to `conflicts` what of a range is read from the store, not from the transaction's own
-/// writes.
+/// Adds to `conflicts` the part of a range that is read from the store rather than from own writes.
 pub(super) fn note_read(writes: &WriteMap, conflicts: &mut RangeSet, range: KeyRange) {
-    // As a rule a transaction reads first.
+    // Most transactions read first.
     if writes.is_empty() {
         return conflicts.insert(range);
     }

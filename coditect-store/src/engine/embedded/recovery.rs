@@ -1,12 +1,13 @@
-//! What the log has that the B-tree has not, found again when a store is opened.
+//! Recovery: applying the part of the WAL that the B-tree lacks when a store is opened.
 //!
-//! It is kept in memory, as while it was committed, if it is no more than that may hold. Of a longer log the
-//! keys are divided: it is read once for each slice of them, and the slice is moved to the B-tree as it is in
-//! the end, which so is written once and from left to right. Only the last slice stays in memory.
+//! A WAL that fits the memtable budget is replayed into memory. A longer one is replayed one key range
+//! at a time: the WAL is read once per range, and the range is written to the B-tree in its final state,
+//! so the B-tree is written once and from left to right. Only the last range stays in memory. Reading
+//! takes as many passes as there are ranges.
 //!
-//! A slice is ahead of what the B-tree says that it holds, since that is as before until all are there. To do
-//! again what is there already does no harm; but should the log be shorter then, since it was damaged
-//! meanwhile, neither is whole, and the store is refused. Reading takes as often as long as there are slices.
+//! Until all ranges are written, the B-tree is ahead of its recorded position. Replaying a range twice
+//! is harmless. But if the WAL is shorter at the next attempt, since it was damaged in between, neither
+//! is complete, and the store is refused.
 
 use super::{
     btree_file::{BTreeFile, Written},
@@ -17,9 +18,12 @@ use super::{
 };
 use crate::{Error, ErrorKind, Result};
 
-/// Finds it, in a memtable of about so many bytes at the most; what is more is in the B-tree then, if that
-/// has `space`. A log of which
-/// something is missing is refused, before anything is written, unless what follows that `may_be_lost`.
+/// Replays the WAL and returns the rest of it in a memtable of about `bytes`; the part before that is
+/// then in the B-tree, if that has `space`.
+///
+/// # Errors
+///
+/// Fails before anything is written if commits are missing from the WAL, unless `may_be_lost`.
 pub(super) fn recover(
     disk: &dyn Vfs,
     btree: &mut BTreeFile,
@@ -39,10 +43,10 @@ pub(super) fn recover(
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
         let Some(end) = slice.end else { return Ok((replayed, slice.memtable)) };
-        // Nothing may be in the B-tree that the log could lose.
+        // The B-tree must not contain anything that the WAL could lose.
         replayed.make_durable()?;
         if btree.apply_ahead(&slice.memtable, replayed.log_end.version)? == Written::NoSpace {
-            // The rest has to be in memory, however much it is: it can be read so.
+            // Without space the rest has to be in memory, whatever its size: reads need it.
             space.set_tree_full(true);
             (from, bytes) = (slice.from, usize::MAX / 8);
             continue;
@@ -53,8 +57,8 @@ pub(super) fn recover(
     }
 }
 
-/// Has the B-tree file require the log, before anything is committed to it. Without space for that it
-/// returns the segment to require once there is, and commits are refused until then.
+/// Makes the B-tree file require the WAL before anything is committed. Without space for that it returns
+/// the segment to require later, and commits are refused until then.
 pub(super) fn require_log(
     btree: &mut BTreeFile,
     log: &mut Log,
@@ -78,14 +82,14 @@ pub(super) fn require_log(
     Ok(Some(first))
 }
 
-/// Fails if acknowledged commits are missing from the log.
+/// Fails if acknowledged commits are missing from the WAL.
 pub(super) fn check(disk: &dyn Vfs, btree: &BTreeFile) -> Result<()> {
     let replayed = wal::replay(disk, btree.recorded(), |_| {})?;
     check_reached(btree, &replayed)?;
     replayed.require_contiguous().map(drop)
 }
 
-/// Refuses a log that ends before what an earlier start has moved of it.
+/// Fails if the WAL ends before the position up to which an earlier attempt has moved it.
 fn check_reached(btree: &BTreeFile, replayed: &Replay) -> Result<()> {
     let (ahead, log_end) = (btree.ahead(), replayed.log_end.version);
     if ahead <= log_end {
@@ -98,17 +102,16 @@ fn check_reached(btree: &BTreeFile, replayed: &Replay) -> Result<()> {
     Err(Error::new(ErrorKind::Corrupt, message))
 }
 
-/// What is kept of a slice is kept in pieces of so many bytes.
+/// Size of the chunks that a range is stored in, in bytes.
 const PIECE: usize = 64 << 10;
 
-/// What was done to some of the keys: those from one up to another, or to the end. It ends the earlier the more
-/// was done to them.
+/// The mutations of one key range, which ends earlier the more mutations there are.
 struct Slice {
     from: Vec<u8>,
     end: Option<Vec<u8>>,
     memtable: Memtable,
     limit: usize,
-    /// When there is more than this, it is made smaller.
+    /// Size at which the range is shortened, in bytes.
     shrink_at: usize,
 }
 
@@ -125,7 +128,7 @@ impl Slice {
         }
     }
 
-    /// What of `change` is done to its keys.
+    /// Returns the part of `change` inside the range.
     fn within<'a: 'b, 'b>(&'a self, change: Mutation<'b>) -> Option<Mutation<'b>> {
         let is_before_end = |key: &[u8]| self.end.as_ref().is_none_or(|end| key < end.as_slice());
         match change {
@@ -140,21 +143,21 @@ impl Slice {
         }
     }
 
-    /// Frees what was written over, and gives up the last fourth of its keys if that was not enough.
+    /// Frees overwritten values, and drops the last quarter of the keys if that was not enough.
     fn shrink(&mut self) {
         self.shrink_at = self.limit;
         let kept = self.memtable.bytes_kept();
         if kept > self.limit / 4 * 3 {
             match self.memtable.key_at(3, 4).filter(|end| **end > *self.from) {
                 Some(end) => self.end = Some(end.to_vec()),
-                // What cannot be divided is as large as it is.
+                // An indivisible range keeps its size.
                 None => self.shrink_at = self.limit.max(2 * kept),
             }
         }
         self.memtable = self.compacted();
     }
 
-    /// The memtable with what is within it, and nothing else.
+    /// Returns a memtable with the content of the range and nothing else.
     fn compacted(&self) -> Memtable {
         let (mut memtable, mut encoder) = (Memtable::default(), Encoder::default());
         for change in self.memtable.changes().filter_map(|change| self.within(change)) {
@@ -205,8 +208,8 @@ mod tests {
 
     type Plain = BTreeMap<Vec<u8>, Vec<u8>>;
 
-    /// Writes the log of a new store on `disk`, and gives what that comes to after each commit. The last one is
-    /// not synced.
+    /// Writes the WAL of a new store on `disk`, and returns the expected rows after each commit. The last
+    /// commit is not synced.
     fn write(disk: &Arc<dyn Vfs>, commits: &[Vec<Op>]) -> Vec<Plain> {
         let btree = BTreeFile::open(&**disk, CACHE).unwrap();
         let recorded = btree.recorded();
@@ -244,7 +247,7 @@ mod tests {
         states
     }
 
-    /// All rows that are found with so many bytes of memory, and how many bytes stayed in memory.
+    /// Returns all recovered rows with the given memory, and the size of the memtable.
     fn rows(disk: &dyn Vfs, bytes: usize) -> Result<(Plain, usize)> {
         let mut btree = BTreeFile::open(disk, CACHE)?;
         let (_, memtable) = recover(disk, &mut btree, &Space::default(), bytes, false)?;
@@ -269,7 +272,7 @@ mod tests {
         }
     }
 
-    /// The last one is done to keys of all slices.
+    /// The last commit affects all ranges.
     fn long() -> Vec<Vec<Op>> {
         let few = (0..30_u8).map(|n| vec![Op::Set(n.wrapping_mul(37), 100), Op::Set(n, 1)]);
         few.chain([(0..25).map(|n| Op::Set(n * 10, 2)).collect()]).collect()
@@ -284,7 +287,7 @@ mod tests {
             let is_through = rows(&disk, 2_000).is_ok();
             for unsynced in [Unsynced::Kept, Unsynced::Dropped, Unsynced::Mixed] {
                 let found = rows(&disk.after_power_loss(unsynced), 2_000).unwrap().0;
-                // The last commit, of which nobody was told, may be there or not.
+                // The last commit was not acknowledged, and may or may not be there.
                 assert!(states[states.len() - 2..].contains(&found), "{unsynced:?} {at}");
             }
             if is_through {
@@ -302,7 +305,7 @@ mod tests {
         rows(&*disk, 2_000).unwrap();
         let file = disk.open("log-0000.wal").unwrap();
         let length = file.len().unwrap();
-        // All behind the header, and so the first commit; then the last ones alone.
+        // First everything after the header, then only the last commits.
         for from in [8_192 + 3_000, 8_192] {
             file.write(from, &vec![0; usize::try_from(length - from).unwrap()]).unwrap();
             let error = rows(&*disk, 2_000).unwrap_err();

@@ -1,5 +1,5 @@
-//! The engine under schedules that a tool chooses: at every step of its threads shuttle says whose turn it is,
-//! at random, and so that few changes at the worst places are enough to find what is wrong.
+//! The engine under chosen schedules: at every step of its threads shuttle chooses the next thread, at
+//! random, or with few switches at the worst places.
 //!
 //! A few hundred schedules of each workload are tried; more with
 //!
@@ -7,7 +7,9 @@
 //! CODITECT_SCHEDULES=100000 cargo test -p coditect-store --features schedules --lib schedules
 //! ```
 //!
-//! One that fails is printed, with the command that does the same again. Time stands still here, see
+//! A failing schedule is printed with the command that repeats it. Time does not pass, see
+//! [`sync`](super::sync); a read of the B-tree is one step, and so is a checkpoint. Clients commit
+//! inline or not, at random.
 //! [`sync`](super::sync); a read of the B-tree is one step, and so is a turn to it. Each client may lead or
 //! not, as chance has it.
 
@@ -37,15 +39,15 @@ use super::{
 };
 use crate::{Clock, ErrorKind, ManualClock, Result};
 
-/// How many schedules of each workload are tried, if not said.
+/// Default number of schedules of each workload.
 const SCHEDULES: usize = 400;
-/// How many times a schedule takes the turn from a thread that could go on, in those that do it seldom.
+/// Number of preemptions of a schedule with few of them.
 const TURNS: usize = 4;
 
-/// Tries `work` under many schedules; `name` is the test's.
+/// Runs `work` under many schedules; `name` is the test's name.
 fn under_schedules(name: &str, work: fn()) {
     let mut config = Config::new();
-    // The B-tree needs more than is usual.
+    // The B-tree needs a larger stack than the default.
     config.stack_size = 1 << 20;
     config.ungraceful_shutdown_config.immediately_return_on_panic = true;
     if let Ok(schedule) = env::var("CODITECT_SCHEDULE") {
@@ -65,7 +67,7 @@ fn under_schedules(name: &str, work: fn()) {
     );
 }
 
-/// Memory that gives way to others at each step of the log, knows what of it is on disk, and fails if told to.
+/// An in-memory disk that yields at each step of the WAL, tracks which bytes are synced, and fails on request.
 #[derive(Clone, Debug)]
 struct Watched(Arc<State>);
 
@@ -75,22 +77,22 @@ struct State {
     written: Mutex<Written>,
 }
 
-/// What was written to the log.
+/// Bytes written to the WAL.
 #[derive(Debug, Default)]
 struct Written {
     unsynced: Vec<Vec<u8>>,
     synced: Vec<Vec<u8>>,
-    /// How many commits may be synced before that fails.
+    /// Number of commits that are synced before a sync fails.
     syncs_left: Option<usize>,
-    /// What went to the B-tree before it was on disk in the log.
+    /// Commits that reached the B-tree before they were synced in the WAL.
     ahead: Vec<String>,
 }
 
-/// Longer writes are no commits here, but what makes a file of the log.
+/// Longer writes are no commits here, but create a segment.
 const LONGEST_FRAME: usize = 4_000;
 
 impl Watched {
-    /// One with an empty B-tree, which takes long to make.
+    /// Returns a disk with an empty B-tree, which takes long to create.
     fn new() -> Self {
         static EMPTY: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(|| {
             let files = Memory::default();
@@ -113,7 +115,7 @@ impl Watched {
         self.0.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a commit that has these bytes is on disk for good.
+    /// Returns whether a commit with these bytes is durable.
     fn has(&self, bytes: &[u8]) -> bool {
         self.written().has(bytes)
     }
@@ -202,7 +204,7 @@ impl File for LogFile {
     }
 }
 
-/// Notes which counts and values it is given too early.
+/// Records the counts and values that it receives too early.
 #[derive(Debug)]
 struct TreeFile(Watched, Arc<dyn File>);
 
@@ -238,7 +240,7 @@ impl File for TreeFile {
     }
 }
 
-/// The engine on `disk`, with versions one after the other.
+/// Returns the engine on `disk`, with consecutive versions.
 fn open(disk: &Watched, memtable_bytes: usize) -> Database {
     let clock = ManualClock::new(chrono::DateTime::UNIX_EPOCH);
     let options = Options { memtable_bytes, clock: Clock::from(&clock), ..Options::default() };
@@ -258,18 +260,18 @@ fn number(value: Option<Vec<u8>>) -> u64 {
     String::from_utf8(value).unwrap().trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
 }
 
-/// What clients of a counter know between them.
+/// Shared knowledge of the clients of a counter.
 #[derive(Debug, Default)]
 struct Counted {
-    /// What was reached by those additions that were acknowledged.
+    /// Sum of the acknowledged additions.
     acknowledged: u64,
-    /// What each version has.
+    /// The value at each version.
     versions: BTreeMap<u64, u64>,
-    /// What was read at which version.
+    /// The values read, by version.
     read: Vec<(u64, u64)>,
 }
 
-/// A transaction that has read the counter, its version, and what it read.
+/// A transaction that has read the counter, its version, and the value.
 fn read(database: &Database, disk: &Watched, counted: &Mutex<Counted>) -> (Transaction, u64, u64) {
     let acknowledged = counted.lock().unwrap().acknowledged;
     let tx = database.begin();
@@ -381,7 +383,7 @@ fn whoever_leads_keeps_the_order_of_all() {
     });
 }
 
-/// The rows of a transaction, twice; both times the same.
+/// Returns the rows of a transaction, read twice with the same result.
 fn rows_twice(tx: &Transaction) -> Vec<(Vec<u8>, Vec<u8>)> {
     let rows = || {
         let page =
@@ -401,7 +403,7 @@ fn rows_twice(tx: &Transaction) -> Vec<(Vec<u8>, Vec<u8>)> {
 fn a_state_stays_as_it_is_while_it_is_moved_to_the_tree() {
     under_schedules("a_state_stays_as_it_is_while_it_is_moved_to_the_tree", || {
         let disk = Watched::new();
-        // So little that each commit is a turn if no other is on its way, and that some have to wait.
+        // So small that each commit starts a checkpoint if none is running, and some have to wait.
         let database = open(&disk, 700);
         let writer = {
             let database = database.clone();
@@ -437,10 +439,10 @@ fn a_state_stays_as_it_is_while_it_is_moved_to_the_tree() {
     });
 }
 
-/// What became of the writes of one key each.
+/// Outcomes of the writes to one key each.
 type Outcomes = Vec<(u8, Option<ErrorKind>)>;
 
-/// Clients that write until they can't.
+/// Clients that write until they fail.
 fn writers(database: &Database, disk: &Watched) -> Vec<JoinHandle<Outcomes>> {
     let client = |client: u8| {
         let (database, disk) = (database.clone(), disk.clone());
@@ -459,7 +461,7 @@ fn writers(database: &Database, disk: &Watched) -> Vec<JoinHandle<Outcomes>> {
     (100..103).map(client).collect()
 }
 
-/// What is on `disk` is what the outcomes say.
+/// Checks that the content of `disk` agrees with the outcomes.
 fn compare(disk: &Watched, outcomes: &Outcomes) {
     assert!(disk.written().ahead.is_empty(), "{:?}", disk.written().ahead);
     let database = open(disk, 1 << 20);

@@ -1,14 +1,14 @@
-//! The state of the store at one version: what was committed lately over what is in the B-tree.
+//! The state of the store at one version: memtables over the B-tree.
 //!
 //! ```text
-//! active   what was committed since the last turn
-//! immutable   what was committed before it and is on its way into the B-tree, if anything is
-//! tree     the B-tree as of before that
+//! mutable     commits since the last checkpoint began
+//! immutable   commits before it, while their checkpoint is running
+//! tree        the B-tree as of before that
 //! ```
 //!
-//! Each says of a key what it is, or leaves it to the one below. When `immutable` has come to be in the
-//! B-tree, the two lower ones are replaced at once by a B-tree that has it: the state is the same
-//! before and after, so who reads it need not know.
+//! A lookup proceeds from the top until a level has an answer. When the checkpoint of `immutable` is
+//! complete, the two lower levels are replaced by a B-tree that includes it. The state is the same
+//! before and after, so readers do not notice.
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
@@ -21,17 +21,17 @@ use super::{
 };
 use crate::Result;
 
-/// A state of the whole store that stays as it is while others are written. Cheap to clone.
+/// An immutable state of the whole store. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Snapshot {
     pub(super) mutable: Memtable,
     pub(super) base: Arc<SnapshotBase>,
 }
 
-/// What lies below the active memtable, shared by all versions that lie on it.
+/// The levels below the mutable memtable, shared by all versions above them.
 pub(super) struct SnapshotBase(ArcSwap<BaseState>);
 
-/// Two ways to have the same: see [`SnapshotBase::settle`].
+/// One of two equivalent representations: see [`SnapshotBase::install_checkpoint`].
 #[derive(Clone)]
 struct BaseState {
     immutable: Option<Memtable>,
@@ -43,24 +43,24 @@ impl SnapshotBase {
         Self(ArcSwap::from_pointee(BaseState { immutable, tree }))
     }
 
-    /// `immutable` over this, whose own is in the B-tree.
+    /// Returns a base with `immutable` over this one, whose own checkpoint is complete.
     pub(super) fn freeze(&self, immutable: Memtable) -> Self {
         Self::new(Some(immutable), self.0.load().tree.clone())
     }
 
-    /// Returns the memtable that is on its way to the B-tree, if there is one, and this without it.
+    /// Returns the memtable whose checkpoint is running, if any, and the base without it.
     pub(super) fn thaw(&self) -> (Option<Memtable>, Self) {
         let BaseState { immutable, tree } = BaseState::clone(&self.0.load());
         (immutable, Self::new(None, tree))
     }
 
-    /// `tree` has some of the immutable memtable, and all that lies under it.
+    /// Replaces the B-tree by `tree`, which contains a part of the immutable memtable.
     pub(super) fn rebase(&self, tree: btree_file::Snapshot) {
         let immutable = self.0.load().immutable.clone();
         self.0.store(Arc::new(BaseState { immutable, tree }));
     }
 
-    /// `tree` has all of this.
+    /// Replaces both levels by `tree`, which contains them.
     pub(super) fn install_checkpoint(&self, tree: btree_file::Snapshot) {
         self.0.store(Arc::new(BaseState { immutable: None, tree }));
     }
@@ -79,7 +79,7 @@ impl Snapshot {
         below.tree.value(key)
     }
 
-    /// The rows from `begin` up to, and without, `end`.
+    /// Returns the rows from `begin` (inclusive) to `end` (exclusive).
     pub(super) fn rows(&self, begin: &[u8], end: &[u8], order: Order) -> Result<MergeIter> {
         let end = end.max(begin);
         let below = self.base.0.load();
@@ -99,16 +99,16 @@ impl Snapshot {
     }
 }
 
-/// The rows of a range of a snapshot, in one order.
+/// The rows of a range of a snapshot, in one order, merged from all levels.
 pub(super) struct MergeIter {
     order: Order,
-    /// The upper ones first.
+    /// Upper levels first.
     memtables: Vec<MemtableIter>,
     tree: BTreeIter,
 }
 
 impl MergeIter {
-    /// The next row; one whose value is damaged is not passed over, nor does it end the rows.
+    /// Returns the next row. A row with a damaged value is returned as such, and does not end the range.
     pub(super) fn next_checked(&mut self) -> Result<Option<CheckedRow>> {
         if self.memtables.is_empty() {
             return self.tree.rows.next_checked();
@@ -117,7 +117,7 @@ impl MergeIter {
             let order = self.order;
             self.tree.fill()?;
             self.memtables.iter_mut().for_each(|memtable| memtable.fill(order));
-            // The next key, and the uppermost that has it.
+            // The next key, and the uppermost level that has it.
             let mut next =
                 self.tree.head.as_ref().map(|(key, _)| (key.as_slice(), self.memtables.len()));
             for (at, memtable) in self.memtables.iter().enumerate().rev() {
@@ -133,7 +133,7 @@ impl MergeIter {
             let cleared = cleared.map(|(begin, end)| (Arc::clone(begin), Arc::clone(end)));
             let found = if at < self.memtables.len() {
                 self.memtables[at].pop().map(|point| {
-                    // The same key further down is hidden.
+                    // Lower levels are hidden by it.
                     for lower in &mut self.memtables[at + 1..] {
                         lower.pass(point.key());
                     }
@@ -144,7 +144,7 @@ impl MergeIter {
                 self.tree.head.take().map(|(key, value)| (key, Some(value)))
             };
             match (found, cleared) {
-                // What was cleared at once is passed over at once.
+                // Skips the range tombstone at once.
                 (_, Some((begin, end))) => {
                     if at == self.memtables.len() {
                         self.tree.skip(order, &begin, &end)?;
@@ -176,15 +176,15 @@ fn comes_before(order: Order, a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// How many points are taken out of a memtable at once, to begin with and at the most.
+/// Minimum and maximum number of entries that are taken from a memtable at once.
 const PREFETCH_MIN: usize = 4;
 const PREFETCH_MAX: usize = 64;
 
-/// A way through a memtable's points.
+/// A cursor over the entries of a memtable.
 struct MemtableIter {
     memtable: Memtable,
     taken: VecDeque<Entry>,
-    /// How many to take next; 0 when there are no more.
+    /// Number of entries to take next; 0 at the end.
     take: usize,
     begin: Vec<u8>,
     end: Vec<u8>,
@@ -225,7 +225,7 @@ impl MemtableIter {
     }
 }
 
-/// A way through the B-tree, with the row that is next.
+/// A cursor over the B-tree, with its next row.
 struct BTreeIter {
     tree: btree_file::Snapshot,
     rows: btree_file::Rows,
@@ -248,7 +248,7 @@ impl BTreeIter {
         }
     }
 
-    /// Goes on behind the range, in which it is.
+    /// Continues after the range that it is in.
     fn skip(&mut self, order: Order, begin: &[u8], end: &[u8]) -> Result<()> {
         match order {
             Order::Ascending => self.begin = end.to_vec(),
@@ -368,7 +368,7 @@ mod tests {
                     prop_assert_eq!(&snapshot.value(&[key]).unwrap(), &plain.get(&[key][..]).cloned());
                 }
             }
-            // A memtable counts what it holds, and does again what it says was done.
+            // A memtable's counters and its mutations agree with its content.
             let again: MutationBatch = mutable.changes().collect();
             prop_assert!(mutable.bytes() >= again.bytes().len());
             let mutable = { let mut copy = Memtable::default(); copy.apply(&again); copy };

@@ -1,9 +1,9 @@
-//! Whether the disk has room for more.
+//! Whether the disk has space.
 //!
-//! Two things need new space: a further segment of the log, and the pages of a checkpoint in the B-tree
-//! file. While either lacks it, reads and watches continue, and commits fail unless they free more than
-//! they write: those use what is left of the active segment, and the [reserve](super::reserve). Both are
-//! tried again every [`RETRY_INTERVAL`], so nothing has to be restarted once there is room.
+//! Two things need new space: another WAL segment, and the pages of a checkpoint in the B-tree file.
+//! While either lacks it, reads and watches continue, and commits fail unless they free more than they
+//! write: these use the rest of the active segment, and the [reserve](super::reserve). Both are retried
+//! every [`RETRY_INTERVAL`], so nothing has to be restarted once there is space.
 
 use std::{
     io::{self, ErrorKind as Io},
@@ -20,17 +20,17 @@ use super::{
 };
 use crate::{Error, ErrorKind};
 
-/// Time between two attempts to get space.
+/// Interval of attempts to get space.
 pub(super) const RETRY_INTERVAL: Duration =
     Duration::from_millis(if cfg!(test) { 10 } else { 1_000 });
 
-/// Space for the log and for the B-tree file, on one disk.
+/// Space for the WAL and for the B-tree file, on one disk.
 #[derive(Debug, Default)]
 pub(super) struct Space {
     folder: String,
     log_is_full: AtomicBool,
     tree_is_full: AtomicBool,
-    /// Whether the B-tree file still records a clean shutdown, since there is no space for another record.
+    /// Whether the B-tree file still records a clean shutdown, for lack of space for another record.
     log_is_unrequired: AtomicBool,
     reserve: Mutex<Option<Reserve>>,
 }
@@ -45,14 +45,14 @@ impl Space {
         *self.reserve() = Some(reserve);
     }
 
-    /// Frees what is kept in reserve, for a commit or a checkpoint that frees more than it takes.
+    /// Frees the reserve, for a commit or a checkpoint that frees more than it takes.
     pub(super) fn release_reserve(&self) {
         if let Some(reserve) = &mut *self.reserve() {
             reserve.release();
         }
     }
 
-    /// Allocates the reserve again unless it is there; false if there is no space for it.
+    /// Allocates the reserve again if necessary; returns false if there is no space for it.
     pub(super) fn restore_reserve(&self) -> bool {
         self.reserve().as_mut().is_none_or(Reserve::restore)
     }
@@ -66,8 +66,8 @@ impl Space {
         !self.log_is_full() && !self.tree_is_full() && !self.log_is_unrequired()
     }
 
-    /// Returns whether the B-tree file does not require the log yet: nothing may be committed, as it could
-    /// be missing unnoticed.
+    /// Returns whether the B-tree file does not require the WAL yet: nothing may be committed, since it
+    /// could be lost without notice.
     pub(super) fn log_is_unrequired(&self) -> bool {
         self.log_is_unrequired.load(Ordering::SeqCst)
     }
@@ -104,7 +104,7 @@ impl Space {
         }
     }
 
-    /// Returns the error of a commit that is refused for want of space.
+    /// Returns the error of a commit that is refused for lack of space.
     pub(super) fn error(&self) -> Error {
         no_space(&self.folder)
     }
@@ -116,7 +116,7 @@ pub(super) fn no_space(folder: &str) -> Error {
     Error::new(ErrorKind::Unavailable, message)
 }
 
-/// Returns whether `error` is about space, rather than a failing disk.
+/// Returns whether `error` is a lack of space rather than a failing disk.
 pub(super) fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), Io::StorageFull | Io::QuotaExceeded)
 }

@@ -1,9 +1,8 @@
-//! What a transaction has written so far: a map over the whole key space that its reads look
-//! through.
+//! The writes of a transaction: a map over the whole key space that its reads look through.
 //!
-//! It does what FoundationDB's client does (its `WriteMap`), corners included: a key that a
-//! versionstamp was written to, or may come to lie at, is unreadable until it is cleared; operations
-//! on one key are kept in order; a later clear forgets what lies under it.
+//! It follows the `WriteMap` of FoundationDB's client, including its corner cases: a key that a
+//! versionstamp is written to, or may be moved to, is unreadable until it is cleared; operations on one
+//! key are kept in order; a later clear discards what it covers.
 
 use std::{borrow::Cow, collections::BTreeMap, mem, ops::Bound};
 
@@ -13,10 +12,10 @@ use super::{
     wal::{Encoder, Mutation, MutationBatch},
 };
 
-/// What a commit does, or a part of it.
+/// One mutation of a commit, possibly not resolved yet.
 #[derive(Debug)]
 pub(super) enum PendingMutation {
-    /// What is known whatever is stored.
+    /// A mutation that does not depend on stored values.
     Plain(MutationBatch),
     Atomic {
         op: AtomicOp,
@@ -25,7 +24,7 @@ pub(super) enum PendingMutation {
     },
 }
 
-/// Puts them together.
+/// Collects the mutations of a transaction.
 #[derive(Debug, Default)]
 struct PendingMutations {
     done: Vec<PendingMutation>,
@@ -68,43 +67,43 @@ impl PendingMutations {
 /// The writes of one transaction.
 #[derive(Debug, Default)]
 pub(super) struct WriteMap {
-    /// Where something begins: each entry speaks for its key, and for the keys up to the next.
+    /// Entries by key: each describes its key, and the keys up to the next entry.
     entries: BTreeMap<Vec<u8>, Entry>,
     /// Whether anything was ever cleared or made unreadable.
     has_gaps: bool,
     /// Whether anything was ever made unreadable.
     has_unreadable: bool,
-    /// What was written before a versionstamped key made its place unreadable, and the ranges of that.
+    /// Mutations from before a versionstamped key made its range unreadable, and these ranges.
     settled: PendingMutations,
     settled_ranges: Vec<KeyRange>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    /// What is done to the key itself, in order; if nothing, it is as the keys after it.
+    /// Operations on the key itself, in order; if empty, the key is in the state of the keys after it.
     operations: Vec<Operation>,
-    /// Whether the key itself can't be read.
+    /// Whether the key itself is unreadable.
     unreadable: bool,
-    /// How the keys after it are.
+    /// State of the keys after it.
     gap: Gap,
 }
 
-/// How the keys between two entries are.
+/// State of the keys between two entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Gap {
     cleared: bool,
     unreadable: bool,
 }
 
-/// One thing done to a key. All that is known without the stored value is computed at once.
+/// One operation on a key, computed as far as possible without the stored value.
 #[derive(Clone, Debug)]
 enum Operation {
-    /// The value is this, or there is none.
+    /// Sets or clears the value.
     Become(Option<Vec<u8>>),
     Apply(AtomicOp, Vec<u8>),
 }
 
-/// A stretch of keys that are all in the same state. `end` is `None` for the last.
+/// A run of keys in the same state. `end` is `None` for the last one.
 #[derive(Debug)]
 pub(super) struct Segment<'a> {
     pub(super) begin: Vec<u8>,
@@ -117,23 +116,23 @@ pub(super) struct Segment<'a> {
 pub(super) enum State<'a> {
     /// As stored.
     Unmodified,
-    /// No keys here.
+    /// Cleared.
     Cleared,
-    /// A single key, written to.
+    /// A single written key.
     Written(Written<'a>),
 }
 
-/// What was done to a key.
+/// The operations on a key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Written<'a>(&'a [Operation]);
 
 impl Written<'_> {
-    /// Whether the outcome depends on the stored value.
+    /// Returns whether the outcome depends on the stored value.
     pub(super) fn depends_on_stored(self) -> bool {
         matches!(self.0.first(), Some(Operation::Apply(op, _)) if op.reads_value())
     }
 
-    /// The outcome over the stored value.
+    /// Returns the outcome, given the stored value.
     pub(super) fn over(self, stored: Option<Vec<u8>>) -> Option<Vec<u8>> {
         self.0.iter().fold(stored, |value, operation| match operation {
             Operation::Become(value) => value.clone(),
@@ -143,12 +142,12 @@ impl Written<'_> {
 }
 
 impl Segment<'_> {
-    /// The one before all that was written.
+    /// Returns the segment before all writes.
     fn untouched_up_to(end: Option<Vec<u8>>) -> Self {
         Self { begin: Vec::new(), end, unreadable: false, state: State::Unmodified }
     }
 
-    /// Whether a read of it is a read of the database, and so can conflict.
+    /// Returns whether reading it reads the database, so that it can conflict.
     pub(super) fn reads_stored(&self) -> bool {
         match self.state {
             State::Unmodified => true,
@@ -171,8 +170,8 @@ impl WriteMap {
         self.cover(begin, end, Gap { cleared: true, unreadable: false });
     }
 
-    /// Settles what was written from `begin` to `end`, where a versionstamped key may come to lie,
-    /// and makes it unreadable.
+    /// Resolves the writes from `begin` to `end`, to which a versionstamped key may be moved, and makes the
+    /// range unreadable.
     pub(super) fn make_unreadable(&mut self, begin: &[u8], end: &[u8]) {
         if begin >= end {
             return;
@@ -182,7 +181,7 @@ impl WriteMap {
         self.cover(begin, end, Gap { cleared: false, unreadable: true });
     }
 
-    /// Everything written, in the order in which the commit applies it.
+    /// Returns all mutations, in the order in which the commit applies them.
     pub(super) fn into_mutations(self) -> Vec<PendingMutation> {
         let Self { entries, settled: mut mutations, .. } = self;
         for (begin, end) in cleared(&entries) {
@@ -194,7 +193,7 @@ impl WriteMap {
         mutations.finish()
     }
 
-    /// The ranges of all keys that are known to be written to, one by one.
+    /// Returns the ranges of all keys that are known to be written.
     pub(super) fn ranges(&self) -> impl Iterator<Item = KeyRange> {
         let keys = self.entries.iter().filter(|(_, entry)| has_its_key(&entry.operations));
         let cleared = cleared(&self.entries).map(|(begin, end)| KeyRange::new(&begin, end));
@@ -211,7 +210,7 @@ impl WriteMap {
         self.has_unreadable
     }
 
-    /// The segment that `key` lies in.
+    /// Returns the segment that contains `key`.
     pub(super) fn segment_at(&self, key: &[u8]) -> Segment<'_> {
         let end = || {
             let mut after = self.entries.range::<[u8], _>((Bound::Excluded(key), Bound::Unbounded));
@@ -224,8 +223,7 @@ impl WriteMap {
         }
     }
 
-    /// The segment that the keys right before `key` lie in; `key` is not empty. It may end past
-    /// `key`.
+    /// Returns the segment of the keys immediately before `key`, which is not empty. It may end after `key`.
     pub(super) fn segment_before(&self, key: &[u8]) -> Segment<'_> {
         let end = || {
             let mut from = self.entries.range::<[u8], _>((Bound::Included(key), Bound::Unbounded));
@@ -266,7 +264,7 @@ impl WriteMap {
         }
     }
 
-    /// Forgets what lies from `begin` to `end`, which become a gap.
+    /// Replaces the entries from `begin` to `end` by a gap.
     fn cover(&mut self, begin: &[u8], end: &[u8], gap: Gap) {
         if begin >= end {
             return;
@@ -287,7 +285,7 @@ impl WriteMap {
         self.entries.insert(begin.to_vec(), entry);
     }
 
-    /// Settles what is written from `begin` to `end`: the cleared ranges first, then key by key.
+    /// Resolves the writes from `begin` to `end`: cleared ranges first, then key by key.
     fn settle(&mut self, begin: &[u8], end: &[u8]) {
         let mut settled = mem::take(&mut self.settled);
         let (mut written, mut ranges) = (Vec::new(), Vec::new());
@@ -318,14 +316,14 @@ impl WriteMap {
     }
 }
 
-/// Whether something is done to the key itself, and not to what it becomes by its versionstamp.
+/// Returns whether an operation is on the key itself, and not on a versionstamped key.
 fn has_its_key(operations: &[Operation]) -> bool {
     let becomes =
         |one: &Operation| matches!(one, Operation::Apply(AtomicOp::SetVersionstampedKey, _));
     operations.iter().any(|one| !becomes(one))
 }
 
-/// The ranges that are cleared between entries.
+/// Returns the cleared ranges between entries.
 fn cleared(entries: &BTreeMap<Vec<u8>, Entry>) -> impl Iterator<Item = (Cow<'_, [u8]>, &[u8])> {
     let ends = entries.keys().skip(1).map(Vec::as_slice).chain([MAX_KEY]);
     let gaps = entries.iter().zip(ends).filter(|((_, entry), _)| entry.gap.cleared);
@@ -352,7 +350,7 @@ impl Entry {
         Segment { begin, end, unreadable: self.gap.unreadable, state }
     }
 
-    /// Adds an operation, computed over the one before where that says the value.
+    /// Adds an operation, combined with the previous one if that determines the value.
     fn combine(&mut self, operation: Operation) {
         match (self.operations.last_mut(), operation) {
             (_, Operation::Become(value)) => self.operations = vec![Operation::Become(value)],
