@@ -24,7 +24,7 @@ pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 /// Fails as [`Database::open_with`] and [`Database::cluster`] do.
 pub fn database(folder: &Path, options: &Options) -> Outcome<Database> {
     Ok(match cluster_file() {
-        Some(_) => Database::scratch()?,
+        Some(_) => Database::temporary()?,
         None => Database::open_with(folder, options)?,
     })
 }

@@ -41,7 +41,7 @@ async fn set_colour(
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let store = entities(Store::options()).open(Database::scratch()?).await?;
+    let store = entities(Store::options()).open(Database::temporary()?).await?;
     let (master, clock) = (MasterKey::generate()?, Clock::system());
     let auth = Auth::open(store.clone(), master, clock, Settings::default()).await?;
     let (email, password, client) =

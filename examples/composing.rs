@@ -106,7 +106,7 @@ async fn sign_up(tx: &Transaction, ids: Ids, email: &str, clock: &Clock) -> Resu
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let store = Store::open(Database::scratch()?).await?;
+    let store = Store::open(Database::temporary()?).await?;
     let clock = &Clock::system();
     let ids = Ids::new();
     store.run(|tx| async move { sign_up(&tx, ids, "Ada@example.org", clock).await }).await?;

@@ -75,7 +75,7 @@ mod after {
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let database = Database::scratch()?;
+    let database = Database::temporary()?;
     let store = Store::options().entity::<before::City>().open(database.clone()).await?;
     let tx = store.begin();
     for number in 0..250 {

@@ -76,7 +76,7 @@ fn book(tenant_id: TenantId, number: u64, author: &str, title: &str, year: i64) 
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let store = Store::options().entity::<Book>().open(Database::scratch()?).await?;
+    let store = Store::options().entity::<Book>().open(Database::temporary()?).await?;
     let tenant = TenantId::new();
     let tx = store.begin();
     let (woolf, conrad) = ("Woolf".to_owned(), "Conrad".to_owned());

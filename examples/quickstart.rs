@@ -61,7 +61,7 @@ impl Snippet {
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     // `Database::open("./data")` stores it on disk; nothing else changes.
-    let store = Store::options().entity::<Snippet>().open(Database::scratch()?).await?;
+    let store = Store::options().entity::<Snippet>().open(Database::temporary()?).await?;
     let tenant = TenantId::new();
 
     // Three records with their index entries, atomically.

@@ -38,7 +38,7 @@ impl Billing {
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     // The service that signs in users, usually another process.
-    let store = entities(Store::options()).open(Database::scratch()?).await?;
+    let store = entities(Store::options()).open(Database::temporary()?).await?;
     let (master, clock) = (MasterKey::generate()?, Clock::system());
     let auth = Auth::open(store, master, clock.clone(), Settings::default()).await?;
     let new = Registration {

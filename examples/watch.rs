@@ -43,7 +43,7 @@ async fn follow(
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     const SAVED: u64 = 20;
-    let store = Store::open(Database::scratch()?).await?;
+    let store = Store::open(Database::temporary()?).await?;
     let (tenant, session) = (TenantId::new(), SessionId::new());
     let clock = Clock::system();
     let now = clock.now();

@@ -61,7 +61,7 @@ pub struct Hasher {
     memory: Arc<Mutex<Vec<Memory>>>,
 }
 
-/// CachedKeyRing from admission to the end of the hash.
+/// Turns from admission to the end of the hash.
 struct Permits {
     _admitted: OwnedSemaphorePermit,
     _running: OwnedSemaphorePermit,

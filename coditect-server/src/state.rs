@@ -90,7 +90,7 @@ impl App {
         let clock = Clock::system();
         let database = match (config.ephemeral, &config.place.cluster_file) {
             (true, None) => Database::memory()?,
-            (true, Some(file)) => Database::scratch_in(file)?,
+            (true, Some(file)) => Database::temporary_in(file)?,
             (false, _) => config.place.database(&Options::default())?,
         };
         let store = entities(Store::options()).clock(clock.clone()).open(database).await?;

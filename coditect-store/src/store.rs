@@ -116,10 +116,13 @@ impl Store {
         retry::run(&self.database, policy, |tx| body(self.typed(tx))).await
     }
 
-    /// The same store, whose transactions are work that can wait: see [`Database::in_background`].
+    /// The same store, whose transactions are work that can wait: see [`Database::with_batch_priority`].
     #[must_use]
-    pub fn in_background(&self, tag: &'static str) -> Self {
-        Self { database: self.database.in_background(tag), context: Arc::clone(&self.context) }
+    pub fn with_batch_priority(&self, tag: &'static str) -> Self {
+        Self {
+            database: self.database.with_batch_priority(tag),
+            context: Arc::clone(&self.context),
+        }
     }
 
     /// Begins a transaction that the caller commits, and tries again, by itself.
@@ -154,7 +157,7 @@ impl Store {
     ///
     /// `Invalid` if no such index was declared.
     pub fn build(&self, index: &str) -> Result<IndexBuild> {
-        IndexBuild::new(self.in_background("build"), self.registry().index(index)?)
+        IndexBuild::new(self.with_batch_priority("build"), self.registry().index(index)?)
     }
 
     /// Returns the names of the retired indexes that still have entries to be
@@ -170,7 +173,7 @@ impl Store {
     /// Returns the removal of the entries of the retired index `index`, which may have been begun
     /// before, by any process.
     pub fn remove_retired(&self, index: impl Into<String>) -> IndexRemoval {
-        IndexRemoval::new(self.in_background("retire"), index.into())
+        IndexRemoval::new(self.with_batch_priority("retire"), index.into())
     }
 
     /// To compare the index named `index` with its records.
@@ -179,22 +182,22 @@ impl Store {
     ///
     /// `Invalid` if no such index was declared.
     pub fn verify(&self, index: &str) -> Result<Verification> {
-        Verification::new(self.in_background("verify"), self.registry().index(index)?)
+        Verification::new(self.with_batch_priority("verify"), self.registry().index(index)?)
     }
 
     /// To write all that it has, or one tenant's, into an archive.
     pub fn export(&self) -> Export {
-        Export::new(self.in_background("export"))
+        Export::new(self.with_batch_priority("export"))
     }
 
     /// To check all that it has.
     pub fn check(&self) -> Check {
-        Check::new(self.in_background("check"))
+        Check::new(self.with_batch_priority("check"))
     }
 
     /// To look at what it has.
     pub fn inspect(&self) -> Inspect {
-        Inspect::new(self.in_background("inspect"))
+        Inspect::new(self.with_batch_priority("inspect"))
     }
 
     /// The database that it lies in.

@@ -94,7 +94,7 @@ impl TestEnv {
     }
 
     pub(crate) async fn with_grace(grace: TimeDelta) -> Self {
-        Self::over(Database::scratch().unwrap(), grace).await
+        Self::over(Database::temporary().unwrap(), grace).await
     }
 
     /// In memory always, for tests whose time stands still: no cluster answers within that.

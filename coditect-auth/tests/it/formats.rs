@@ -52,7 +52,7 @@ async fn reads_and_writes<E: Entity + Debug + PartialEq>(store: &Store, record: 
 #[tokio::test]
 async fn version_1_of_every_record_is_read_and_written() {
     let store = coditect_auth::entities(Store::options());
-    let store = store.open(Database::scratch().unwrap()).await.unwrap();
+    let store = store.open(Database::temporary().unwrap()).await.unwrap();
     let (tenant_id, user_id) = (TenantId(id(1)), UserId(id(2)));
 
     let root = WrappedRootKey { sealed: sealed(), sealed_at: time(1) };

@@ -58,7 +58,7 @@ async fn a_master_key_is_made_for_a_new_store_and_missed_for_an_old_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("master.key");
     let new = coditect_auth::entities(Store::options());
-    let new = new.open(Database::scratch().unwrap()).await.unwrap();
+    let new = new.open(Database::temporary().unwrap()).await.unwrap();
     let made = load_master_key(&path, &new).await.unwrap();
     assert_eq!(load_master_key(&path, &new).await.unwrap(), made);
 
@@ -301,7 +301,7 @@ async fn another_master_key_ends_nothing() {
 #[tokio::test]
 async fn a_master_key_that_is_replaced_before_the_first_start_is_no_root_key() {
     let store = coditect_auth::entities(Store::options());
-    let store = store.open(Database::scratch().unwrap()).await.unwrap();
+    let store = store.open(Database::temporary().unwrap()).await.unwrap();
     let (present, next) = (MasterKey::generate().unwrap(), MasterKey::generate().unwrap());
     replace_master_key(&store, &Clock::system(), &present, &next).await.unwrap();
     let root = store.begin().get::<WrappedRootKey>(Global, ()).await.unwrap().unwrap();
@@ -320,7 +320,7 @@ async fn a_replacement_of_the_master_key_that_is_broken_off_anywhere_is_ended_by
     let path = folder.path().join("master.key");
     let successor = folder.path().join("master.key.new");
     let store = coditect_auth::entities(Store::options());
-    let store = store.open(Database::scratch().unwrap()).await.unwrap();
+    let store = store.open(Database::temporary().unwrap()).await.unwrap();
     let clock = Clock::system();
     let opens = async || {
         let master = load_master_key(&path, &store).await.unwrap();

@@ -65,7 +65,7 @@ pub(crate) async fn run(app: Arc<App>) {
 async fn reclaim(app: &App) {
     let mut due = time::interval(RECLAIM_INTERVAL);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let store = app.store.in_background("reclaim");
+    let store = app.store.with_batch_priority("reclaim");
     loop {
         due.tick().await;
         let collected = store.collect_blobs(app.clock.now()).await.map(|_| ());

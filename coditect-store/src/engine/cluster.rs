@@ -1,4 +1,4 @@
-//! How a cluster is reached, whether or not this program can.
+//! Opening a cluster, with or without the feature `fdb`.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,17 +11,16 @@ use super::Options;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClusterOptions {
-    /// What all keys begin with, so that others may use the same cluster; nothing by default. It counts
-    /// towards the size of keys, and does not begin with `0xff`.
+    /// Prefix of all keys, so that others may share the cluster; empty by default. It counts towards the
+    /// size of keys, and does not begin with `0xff`.
     pub prefix: Vec<u8>,
-    /// How long one read or one commit waits for the cluster; 10 s by default.
+    /// Timeout of a read or a commit; 10 s by default.
     pub patience: Duration,
-    /// Names the keys that a conflict was about, in the [source](std::error::Error::source) of its error.
-    /// Costs the cluster some work with every conflict. Not so by default.
+    /// Whether the [source](std::error::Error::source) of a conflict names the conflicting keys. Costs the
+    /// cluster some work for every conflict. Disabled by default.
     pub report_conflicts: bool,
-    /// A folder in which FoundationDB's library writes down what it does, each transaction with all of
-    /// its reads and writes (keys and values too): for finding faults, not for every day. The first
-    /// database that a process opens decides. None by default.
+    /// Folder of the trace files of FoundationDB's client, with every transaction's reads and writes (keys
+    /// and values included): for diagnosis. The first database that a process opens decides. None by default.
     pub trace_folder: Option<PathBuf>,
 }
 
@@ -66,31 +65,31 @@ impl Default for ClusterOptions {
     }
 }
 
-/// The environment variable that names a cluster file, for tests and examples.
+/// The environment variable with the cluster file for tests and examples.
 pub const CLUSTER_FILE_VARIABLE: &str = "CODITECT_FDB_CLUSTER_FILE";
 
-/// The cluster file that `CODITECT_FDB_CLUSTER_FILE` names, if it names one.
+/// Returns the cluster file that `CODITECT_FDB_CLUSTER_FILE` names, if set.
 pub fn cluster_file() -> Option<PathBuf> {
     std::env::var_os(CLUSTER_FILE_VARIABLE).filter(|file| !file.is_empty()).map(PathBuf::from)
 }
 
 impl super::Database {
-    /// Opens the cluster that the file `cluster_file` names (manual: "Cluster file"). It is reached when
-    /// something is asked of it, and looked for again each time while it is not there.
+    /// Opens the cluster of the file `cluster_file` (manual: "Cluster file"). It connects when it is used, and
+    /// reconnects as long as the cluster is unreachable.
     ///
-    /// FoundationDB's library is started in this process with the first one, and stopped when the process
-    /// exits.
+    /// FoundationDB's client library is started in this process with the first cluster, and stopped when the
+    /// process exits.
     ///
     /// # Errors
     ///
-    /// `Invalid` if the file cannot be read; `Unavailable` if this program was built without the feature `fdb`,
-    /// or finds a library that is too old. That what it names is no cluster may show only when something is
-    /// asked of it.
+    /// Returns `Invalid` if the file cannot be read; `Unavailable` if this program was built without the
+    /// feature `fdb`, or finds a library that is too old. An unreachable cluster is reported by its
+    /// operations.
     pub fn cluster(cluster_file: impl AsRef<Path>) -> crate::Result<Self> {
         Self::cluster_with(cluster_file, &ClusterOptions::default())
     }
 
-    /// As [`cluster`](Self::cluster), with options.
+    /// Opens it as [`cluster`](Self::cluster) does, with options.
     #[cfg(feature = "fdb")]
     pub fn cluster_with(
         cluster_file: impl AsRef<Path>,
@@ -100,7 +99,7 @@ impl super::Database {
         Ok(Self::of(super::Engine::Cluster(cluster)))
     }
 
-    /// As [`cluster`](Self::cluster), with options.
+    /// Opens it as [`cluster`](Self::cluster) does, with options.
     #[cfg(not(feature = "fdb"))]
     pub fn cluster_with(_: impl AsRef<Path>, _: &ClusterOptions) -> crate::Result<Self> {
         Err(crate::Error::new(
@@ -109,47 +108,46 @@ impl super::Database {
         ))
     }
 
-    /// An empty database that is gone with its last handle, for tests and examples: in memory, or, where
-    /// the variable `CODITECT_FDB_CLUSTER_FILE` names a cluster file, under a prefix of its own in that
-    /// cluster.
+    /// Opens an empty database that is dropped with its last handle, for tests and examples: in memory, or,
+    /// if `CODITECT_FDB_CLUSTER_FILE` names a cluster file, under a unique prefix in that cluster.
     ///
     /// # Errors
     ///
-    /// As [`memory`](Self::memory), or [`cluster`](Self::cluster).
-    pub fn scratch() -> crate::Result<Self> {
-        Self::scratch_with(&Options::default())
+    /// Fails as [`memory`](Self::memory) or [`cluster`](Self::cluster) do.
+    pub fn temporary() -> crate::Result<Self> {
+        Self::temporary_with(&Options::default())
     }
 
-    /// As [`scratch`](Self::scratch), with options for the one in memory.
+    /// Opens it as [`temporary`](Self::temporary) does, with options for the one in memory.
     ///
     /// # Errors
     ///
-    /// As [`scratch`](Self::scratch).
-    pub fn scratch_with(options: &Options) -> crate::Result<Self> {
+    /// Fails as [`temporary`](Self::temporary) does.
+    pub fn temporary_with(options: &Options) -> crate::Result<Self> {
         match cluster_file() {
-            Some(file) => Self::scratch_in(file),
+            Some(file) => Self::temporary_in(file),
             None => Self::memory_with(options),
         }
     }
 
-    /// As [`scratch`](Self::scratch), in the cluster that the file `cluster_file` names.
+    /// Opens it as [`temporary`](Self::temporary) does, in the cluster of the file `cluster_file`.
     ///
     /// # Errors
     ///
-    /// As [`cluster`](Self::cluster).
+    /// Fails as [`cluster`](Self::cluster) does.
     #[cfg(feature = "fdb")]
-    pub fn scratch_in(cluster_file: impl AsRef<Path>) -> crate::Result<Self> {
-        let cluster = super::foundationdb::Cluster::scratch(cluster_file.as_ref())?;
+    pub fn temporary_in(cluster_file: impl AsRef<Path>) -> crate::Result<Self> {
+        let cluster = super::foundationdb::Cluster::temporary(cluster_file.as_ref())?;
         Ok(Self::of(super::Engine::Cluster(cluster)))
     }
 
-    /// As [`scratch`](Self::scratch), in the cluster that the file `cluster_file` names.
+    /// Opens it as [`temporary`](Self::temporary) does, in the cluster of the file `cluster_file`.
     ///
     /// # Errors
     ///
-    /// As [`cluster`](Self::cluster).
+    /// Fails as [`cluster`](Self::cluster) does.
     #[cfg(not(feature = "fdb"))]
-    pub fn scratch_in(cluster_file: impl AsRef<Path>) -> crate::Result<Self> {
+    pub fn temporary_in(cluster_file: impl AsRef<Path>) -> crate::Result<Self> {
         Self::cluster(cluster_file)
     }
 }

@@ -1,47 +1,44 @@
-//! FoundationDB's error codes, and what a caller is to do about each (manual: "Error codes").
-//!
-//! Both engines answer with them, so this is the one place that says what they mean.
+//! FoundationDB's error codes and their treatment (manual: "Error codes"), for both engines.
 
 use crate::ErrorKind;
 
-/// What was being done when an error came.
+/// The operation that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum During {
-    /// A read, or anything else before the commit: nothing can have been written.
+    /// A read, or anything else before the commit: nothing was written.
     Read,
-    /// The commit, which may have come through.
+    /// The commit, which may have been applied.
     Commit,
 }
 
-/// What the error `code` means to whoever gets it.
+/// Returns the kind of the error `code`.
 pub(super) fn kind(code: i32, during: During) -> ErrorKind {
     match (code, during) {
         (1020, _) => ErrorKind::Conflict,
         (1007, _) => ErrorKind::TransactionTooOld,
-        // The answer is lost (1021); it was given up, and may come through even later (1031, 1039, 1101).
+        // The reply was lost (1021), or the commit was abandoned and may be applied later (1031, 1039, 1101).
         (1021, _) | (1031 | 1039 | 1101, During::Commit) => ErrorKind::MaybeCommitted,
         (code, During::Commit) if code != 1039 && is_passing(code) => ErrorKind::Unavailable,
         (1025 | 1101, _) => ErrorKind::Closed,
         (1032 | 2101..=2103, _) => ErrorKind::Limit,
-        // What the network, or the library, has against it.
+        // Errors of the network or the library.
         (2008 | 2100 | 2104..=2107 | 2200..=2204, _) => ErrorKind::Unavailable,
         (1036 | 2000..=2999, _) => ErrorKind::Invalid,
-        // Of what is not known it is not known either what it did.
+        // The effect of an unlisted code is unknown.
         (_, During::Commit) => ErrorKind::MaybeCommitted,
         (_, During::Read) => ErrorKind::Unavailable,
     }
 }
 
-/// Whether `code`, where it means that nothing was written, is one that goes away by itself soon: a
-/// server that lags behind (1009, 1037), a locked database (1038), changed servers (1039), too much to do
-/// (1042, 1051, 1078, 1213, 1223, 1235).
+/// Returns whether `code`, if nothing was written, is temporary: a server that lags behind (1009, 1037),
+/// a locked database (1038), changed servers (1039), overload (1042, 1051, 1078, 1213, 1223, 1235).
 pub(crate) fn is_passing(code: i32) -> bool {
     matches!(code, 1009 | 1037 | 1038 | 1039 | 1042 | 1051 | 1078 | 1213 | 1223 | 1235)
 }
 
-/// Whether a commit that is answered with `code` may come through after that answer: it was given up (1031,
-/// 1101), or is with a connection that another has taken the place of (1039). Another unknown outcome that a
-/// cluster tells is decided by then (1021).
+/// Returns whether a commit that fails with `code` may still be applied after the reply: it was abandoned
+/// (1031, 1101), or its connection was replaced (1039). Other unknown outcomes of a cluster are decided by
+/// then (1021).
 pub(crate) fn may_be_in_flight(code: i32) -> bool {
     matches!(code, 1031 | 1039 | 1101)
 }

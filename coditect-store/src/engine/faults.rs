@@ -1,5 +1,5 @@
-//! Failing on purpose, on either engine: one step of many meets one of the errors that a cluster may
-//! answer with, so that a test can see to it that every step copes with each.
+//! Fault injection on either engine: one step fails with an error that a cluster may return, so that a
+//! test can check that every step handles each.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -12,34 +12,34 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// How long after its answer a commit comes in that was given up.
+/// Delay after which an abandoned commit is applied.
 const LATE: Duration = Duration::from_millis(5);
 
-/// What goes wrong.
+/// The kind of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {
     /// The transaction is too old (1007).
     TooOld,
-    /// The server that is asked lags behind (1009).
+    /// The storage server lags behind (1009).
     Lagging,
-    /// Another transaction got in between (1020): at commits only.
+    /// A conflict (1020); commits only.
     Conflict,
-    /// There is too much to do (1213).
+    /// The cluster is overloaded (1213).
     Throttled,
-    /// The cluster does not answer, and nothing was written: at reads only.
+    /// The cluster does not answer, and nothing was written; reads only.
     Silent,
-    /// The outcome is unknown (1021), and nothing was written: at commits only.
+    /// The outcome is unknown (1021), and nothing was written; commits only.
     LostCommit,
-    /// The outcome is unknown (1021), and it was written: at commits only.
+    /// The outcome is unknown (1021), and the commit was applied; commits only.
     LostAnswer,
-    /// The cluster has changed (1039): at a commit that was written, at a read too.
+    /// The cluster has changed (1039): reads, and commits that were applied.
     Changed,
-    /// The outcome is unknown (1031), and it is written a moment later: at commits only.
+    /// The outcome is unknown (1031), and the commit is applied a moment later; commits only.
     Late,
 }
 
-/// When a commit that is answered with a fault is written all the same.
+/// When a failed commit is applied nevertheless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Written {
     Never,
@@ -48,7 +48,7 @@ enum Written {
 }
 
 impl Fault {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 9] = [
         Self::TooOld,
         Self::Lagging,
@@ -61,7 +61,7 @@ impl Fault {
         Self::Late,
     ];
 
-    /// Whether whoever meets it cannot know if something was written.
+    /// Returns whether the outcome is unknown to the caller.
     pub fn is_unknown_outcome(self) -> bool {
         matches!(self, Self::LostCommit | Self::LostAnswer | Self::Changed | Self::Late)
     }
@@ -102,14 +102,14 @@ impl Fault {
     }
 }
 
-/// What a fault may come at.
+/// A step at which a fault may occur.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Read,
     Commit,
 }
 
-/// What fails, and when: see [`Database::with_faults`]. A handle; its clones are one plan. Nothing fails
+/// A plan of faults: see [`Database::with_faults`]. A handle; its clones share the plan. Nothing fails
 /// until it is [planned](Self::plan).
 #[derive(Clone, Debug, Default)]
 pub struct Faults(Arc<Mutex<Plan>>);
@@ -122,23 +122,23 @@ struct Plan {
 }
 
 impl Faults {
-    /// Has `fault` come at the step `at`: a read, or a commit, counted from 0 and from now on. It does not
-    /// come if it is none that comes at such a step.
+    /// Plans `fault` for the step `at`: a read or a commit, counted from 0 and from now on. Ignored if the
+    /// fault does not apply to that step.
     pub fn plan(&self, at: u64, fault: Fault) {
         *self.lock() = Plan { next: Some((at, fault)), ..Plan::default() };
     }
 
-    /// Has nothing fail from now on, and counts from 0 again.
+    /// Removes the planned fault and resets the counter.
     pub fn clear(&self) {
         *self.lock() = Plan::default();
     }
 
-    /// How many steps there have been since.
+    /// Returns the number of steps since then.
     pub fn steps(&self) -> u64 {
         self.lock().steps
     }
 
-    /// Whether it has come.
+    /// Returns whether the fault has occurred.
     pub fn has_come(&self) -> bool {
         self.lock().has_come
     }
@@ -147,7 +147,7 @@ impl Faults {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts `step`; the fault that comes at it.
+    /// Counts `step` and returns its fault.
     fn comes(&self, step: Step) -> Option<Fault> {
         let mut plan = self.lock();
         let number = plan.steps;
@@ -157,12 +157,12 @@ impl Faults {
         Some(fault)
     }
 
-    /// Fails the step, if it is its turn.
+    /// Fails the step if its fault is due.
     pub(super) fn at(&self, step: Step) -> Result<()> {
         self.comes(step).map_or(Ok(()), |fault| Err(fault.error(During::Read)))
     }
 
-    /// Commits `tx`, or does as if.
+    /// Commits `tx`, or simulates the fault.
     pub(super) async fn commit(&self, tx: &Transaction) -> Result<()> {
         let Some(fault) = self.comes(Step::Commit) else { return tx.commit_now().await };
         match fault.written() {
@@ -172,7 +172,7 @@ impl Faults {
                 let tx = tx.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(LATE).await;
-                    // If it conflicts by then, it is as if it had been lost.
+                    // If it conflicts by then, the commit is lost.
                     let _ = tx.commit_now().await;
                 });
             }
@@ -182,7 +182,7 @@ impl Faults {
 }
 
 impl Database {
-    /// The same database, whose transactions that begin from now on heed `faults`.
+    /// Returns the same database; transactions that begin from now on are subject to `faults`.
     #[must_use]
     pub fn with_faults(&self, faults: Faults) -> Self {
         Self { faults: Some(faults), ..self.clone() }

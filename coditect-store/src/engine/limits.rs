@@ -1,24 +1,24 @@
-//! FoundationDB's limits, checked alike on both engines (manual: "Known limitations").
+//! FoundationDB's limits, enforced on both engines (manual: "Known limitations").
 
 use std::time::Duration;
 
 use crate::{Error, ErrorKind, Result};
 
-/// The longest key, in bytes.
+/// Maximum length of a key, in bytes.
 pub const KEY_SIZE_LIMIT: usize = 10_000;
-/// The longest value, in bytes.
+/// Maximum length of a value, in bytes.
 pub const VALUE_SIZE_LIMIT: usize = 100_000;
-/// The largest transaction, in bytes of keys and values written and of conflict ranges.
+/// Maximum size of a transaction, in bytes of written keys and values and of conflict ranges.
 pub const TRANSACTION_SIZE_LIMIT: usize = 10_000_000;
-/// How long after its first read a transaction may still read or commit.
+/// Maximum age of a transaction, from its first read.
 pub const LIFETIME: Duration = Duration::from_secs(5);
-/// How many watches may be live at once on one database.
+/// Maximum number of active watches of a database.
 pub const WATCH_LIMIT: usize = 10_000;
 
-/// The first key that is not the user's.
+/// The first key outside of the user's keyspace.
 pub(crate) const MAX_KEY: &[u8] = b"\xff";
 
-/// What one written key or range counts beside its bytes.
+/// Size of a written key or range beside its bytes.
 pub(crate) const OVERHEAD: usize = 40;
 
 pub(crate) fn key_too_large() -> Error {
@@ -29,12 +29,12 @@ pub(crate) fn value_too_large() -> Error {
     Error::coded(ErrorKind::Limit, 2103, "a value is longer than 100,000 bytes")
 }
 
-/// Refuses `what`, a key of `length` bytes, if it is too long.
+/// Fails if `what`, a key of `length` bytes, is too long.
 pub(crate) fn require_key(length: usize, what: impl FnOnce() -> String) -> Result<()> {
     require(length, KEY_SIZE_LIMIT, 2102, what)
 }
 
-/// Refuses `what`, a value of `length` bytes, if it is too long.
+/// Fails if `what`, a value of `length` bytes, is too long.
 pub(crate) fn require_value(length: usize, what: impl FnOnce() -> String) -> Result<()> {
     require(length, VALUE_SIZE_LIMIT, 2103, what)
 }

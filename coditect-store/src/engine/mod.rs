@@ -1,17 +1,17 @@
-//! The engine: ordered bytes under transactions that mean exactly what FoundationDB's mean.
+//! The engine: ordered bytes with FoundationDB's transactions.
 //!
-//! This file is the contract. Two engines stand behind it: the embedded one, and, with the feature
-//! `fdb`, FoundationDB itself. Neither knows an entity, and nobody above this file can tell which of
-//! the two it works on.
+//! This file is the contract. Two engines implement it: the embedded one, and, with the feature `fdb`,
+//! FoundationDB itself. Neither knows an entity, and nothing above this file depends on which of the two
+//! it uses.
 //!
-//! What stays true:
+//! # Invariants
 //!
-//! - Transactions are strictly serializable. All reads of one see one version; it commits only if
-//!   nothing that it read was written since (snapshot reads excepted).
-//! - A transaction sees its own writes, in ranges, through clears and atomic operations too.
-//! - What is visible is durable: a commit is published after it was synced.
-//! - Sizes and misuse are refused as FoundationDB refuses them, with its error codes, at the call
-//!   where it does: a bad write shows at the next read or at the commit, not at the write.
+//! - Transactions are strictly serializable. All reads of a transaction see one version; it commits only
+//!   if nothing that it read was written since (snapshot reads excepted).
+//! - A transaction sees its own writes, also in ranges, through clears and atomic operations.
+//! - Visible state is durable: a commit is published after it was synced.
+//! - Sizes and misuse are refused as FoundationDB refuses them, with its error codes, at the same call:
+//!   an invalid write is reported at the next read or at the commit, not at the write.
 
 mod atomic;
 mod cluster;
@@ -59,7 +59,7 @@ use crate::{Result, telemetry};
 #[derive(Clone, Debug)]
 pub struct Database {
     engine: Engine,
-    /// What its work is called, if that can wait.
+    /// Tag of its work, if that runs at batch priority.
     #[cfg_attr(not(feature = "fdb"), expect(dead_code, reason = "the other engine has no queue"))]
     background: Option<&'static str>,
     faults: Option<Faults>,
@@ -72,9 +72,9 @@ enum Engine {
     Cluster(foundationdb::Cluster),
 }
 
-/// One attempt at reading and writing all or nothing. A handle that is cheap to clone; all its
-/// clones are the same transaction, and its reads may run together. Dropping the last one without
-/// a [commit](Self::commit) leaves no trace.
+/// One attempt at an atomic unit of reads and writes. A handle that is cheap to clone; its clones are
+/// the same transaction, and its reads may run concurrently. Dropping the last one without a
+/// [commit](Self::commit) has no effect.
 #[derive(Clone, Debug)]
 pub struct Transaction {
     attempt: Attempt,
@@ -89,7 +89,7 @@ enum Attempt {
     Cluster(foundationdb::Transaction),
 }
 
-/// What is the same on whichever engine: `on!(self, tx => …)`.
+/// Dispatches a call to either engine: `on!(self, tx => …)`.
 macro_rules! on {
     ($transaction:expr, $tx:ident => $asked:expr) => {
         match &$transaction.attempt {
@@ -100,12 +100,12 @@ macro_rules! on {
     };
 }
 
-/// A view of a transaction whose reads don't conflict with what others write: see
+/// A view of a transaction whose reads do not conflict with later writes: see
 /// [`Transaction::snapshot`].
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshot<'a>(&'a Transaction);
 
-/// Whether a read is checked at the commit.
+/// Whether a read is checked for conflicts at the commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Isolation {
     Serializable,
@@ -113,28 +113,28 @@ pub(crate) enum Isolation {
 }
 
 impl Database {
-    /// Opens the embedded engine in the folder `path`, which is made if it is not there.
+    /// Opens the embedded engine in the folder `path`, which is created if necessary.
     ///
     /// # Errors
     ///
-    /// `Unavailable` if another process has it open or the folder cannot be used, `Corrupt` if the
-    /// file there is damaged or not ours, `NewerFormat` if a newer version of this program wrote
-    /// it. Nothing is overwritten then.
+    /// Returns `Unavailable` if another process has it open or the folder cannot be used, `Corrupt` if its
+    /// file is damaged or not ours, `NewerFormat` if a newer version of this program wrote it. Nothing is
+    /// overwritten then.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, &Options::default())
     }
 
-    /// As [`open`](Self::open), with options.
+    /// Opens it as [`open`](Self::open) does, with options.
     pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<Self> {
         embedded::Embedded::open(path.as_ref(), options).map(Engine::Embedded).map(Self::of)
     }
 
-    /// An embedded engine that keeps all in memory and forgets it when the last handle goes.
+    /// Opens an embedded engine in memory, whose content is dropped with the last handle.
     pub fn memory() -> Result<Self> {
         Self::memory_with(&Options::default())
     }
 
-    /// As [`memory`](Self::memory), with options.
+    /// Opens it as [`memory`](Self::memory) does, with options.
     pub fn memory_with(options: &Options) -> Result<Self> {
         embedded::Embedded::memory(options).map(Engine::Embedded).map(Self::of)
     }
@@ -143,15 +143,15 @@ impl Database {
         Self { engine, background: None, faults: None }
     }
 
-    /// The same database, whose transactions are work that can wait: a cluster does it when it has
-    /// nothing else to do, and its operators know it, and may slow it down, by `tag` (at most 16 bytes).
-    /// The embedded engine does all in the order of arrival.
+    /// Returns the same database with transactions at batch priority: a cluster runs them when it has
+    /// capacity, and its operators can throttle them by `tag` (at most 16 bytes). The embedded engine runs
+    /// all transactions in order of arrival.
     #[must_use]
-    pub fn in_background(&self, tag: &'static str) -> Self {
+    pub fn with_batch_priority(&self, tag: &'static str) -> Self {
         Self { background: Some(tag), ..self.clone() }
     }
 
-    /// The engine's name: `embedded`, or `memory` if it keeps nothing; `foundationdb`.
+    /// Returns the engine's name: `embedded`, `memory` or `foundationdb`.
     pub fn engine(&self) -> &'static str {
         match &self.engine {
             Engine::Embedded(engine) => engine.name(),
@@ -161,16 +161,16 @@ impl Database {
     }
 
     /// Begins a transaction. Its reads see the state at its first read, or at
-    /// [`read_version`](Transaction::read_version) if that is asked for before.
+    /// [`read_version`](Transaction::read_version) if that is called before.
     pub fn begin(&self) -> Transaction {
-        let (attempt, has_round_trips) = match &self.engine {
+        let (attempt, simulates_round_trips) = match &self.engine {
             Engine::Embedded(engine) => {
-                (Attempt::Embedded(engine.begin()), engine.has_round_trips())
+                (Attempt::Embedded(engine.begin()), engine.simulates_round_trips())
             }
             #[cfg(feature = "fdb")]
             Engine::Cluster(cluster) => (Attempt::Cluster(cluster.begin(self.background)), false),
         };
-        let counts = Arc::new(Counts::new(has_round_trips));
+        let counts = Arc::new(Counts::new(simulates_round_trips));
         Transaction { attempt, counts, faults: self.faults.clone() }
     }
 
@@ -178,9 +178,9 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// `Closed`, with its cause, if it has stopped after a failure or been closed: it has to be opened
-    /// again. `Unavailable` if the disk is full: reads are answered, and commits that free more than they
-    /// write; the others are again once there is space. A cluster is not asked.
+    /// Returns `Closed`, with its cause, if the engine has stopped after a failure or was closed: it must be
+    /// opened again. Returns `Unavailable` if the disk is full: reads and commits that free more than they
+    /// write succeed, and the others again once there is space. Sends no request to a cluster.
     pub fn check_open(&self) -> Result<()> {
         match &self.engine {
             Engine::Embedded(engine) => engine.check_open(),
@@ -189,8 +189,8 @@ impl Database {
         }
     }
 
-    /// Stops the engine: what waits is committed, and everything asked of it from then on answers
-    /// `Closed`, transactions that have begun included. The folder is free for another process then.
+    /// Stops the engine: queued commits complete, and every later call returns `Closed`, also on
+    /// transactions that have begun. The folder is free for another process then.
     pub async fn close(&self) {
         match &self.engine {
             Engine::Embedded(engine) => engine.close().await,
@@ -201,29 +201,29 @@ impl Database {
 }
 
 impl Transaction {
-    /// The value of `key`, or `None`.
+    /// Returns the value of `key`.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.read(key, Isolation::Serializable).await
     }
 
-    /// The key that `selector` means: `b""` before the first, `b"\xff"` after the last.
+    /// Returns the key that `selector` resolves to: `b""` before the first, `b"\xff"` after the last.
     pub async fn get_key(&self, selector: &KeySelector) -> Result<Vec<u8>> {
         self.read_key(selector, Isolation::Serializable).await
     }
 
-    /// One page of a range. `limit` and `target_bytes` count what is left after this transaction's
-    /// own writes are merged in. What was really read is what conflicts.
+    /// Returns one page of a range. `limit` and `target_bytes` apply after this transaction's own writes are
+    /// merged in. Only the range that was read can conflict.
     pub async fn get_range(&self, query: &RangeQuery) -> Result<RangePage> {
         self.read_range(query, Isolation::Serializable).await
     }
 
-    /// The whole of a range, page by page.
+    /// Returns the whole range, page by page.
     pub fn stream(&self, query: RangeQuery) -> RangeStream {
         RangeStream::new(self.clone(), query, Isolation::Serializable)
     }
 
-    /// The same transaction with reads that don't conflict with what others write. They see this
-    /// transaction's own writes as other reads do.
+    /// Returns the same transaction with reads that do not conflict with later writes. They see this
+    /// transaction's own writes.
     pub fn snapshot(&self) -> Snapshot<'_> {
         Snapshot(self)
     }
@@ -234,51 +234,50 @@ impl Transaction {
         on!(self, tx => tx.set(key, value));
     }
 
-    /// Removes `key`, if it is there.
+    /// Clears `key`.
     pub fn clear(&self, key: &[u8]) {
         self.counts.wrote(key.len());
         on!(self, tx => tx.clear(key));
     }
 
-    /// Removes all keys from `begin` up to, and without, `end`. `begin` past `end` is `Invalid`.
+    /// Clears the keys from `begin` (inclusive) to `end` (exclusive). `begin` after `end` is `Invalid`.
     pub fn clear_range(&self, begin: &[u8], end: &[u8]) {
         self.counts.wrote(begin.len() + end.len());
         on!(self, tx => tx.clear_range(begin, end));
     }
 
-    /// Applies an atomic operation: no read, so no conflict with others that do the same.
+    /// Applies an atomic operation. It reads nothing, so it does not conflict with other operations.
     pub fn atomic(&self, op: AtomicOp, key: &[u8], operand: &[u8]) {
         self.counts.wrote(key.len() + operand.len());
         on!(self, tx => tx.atomic(op, key, operand));
     }
 
-    /// Sets the key `prefix` ‖ versionstamp ‖ `suffix` to `value`: keys so made sort in commit
-    /// order. Reading where it may come to lie is `Invalid` (1036) until the commit.
+    /// Sets the key `prefix` ‖ versionstamp ‖ `suffix` to `value`: such keys sort in commit order. Reading
+    /// where the key may be is `Invalid` (1036) until the commit.
     pub fn set_versionstamped_key(&self, prefix: &[u8], suffix: &[u8], value: &[u8]) {
         let key = versionstamp::template(prefix, suffix);
         self.atomic(AtomicOp::SetVersionstampedKey, &key, value);
     }
 
-    /// Sets `key` to `prefix` ‖ versionstamp ‖ `suffix`. Reading it is `Invalid` (1036) until the
-    /// commit.
+    /// Sets `key` to `prefix` ‖ versionstamp ‖ `suffix`. Reading it is `Invalid` (1036) until the commit.
     pub fn set_versionstamped_value(&self, key: &[u8], prefix: &[u8], suffix: &[u8]) {
         let value = versionstamp::template(prefix, suffix);
         self.atomic(AtomicOp::SetVersionstampedValue, key, &value);
     }
 
-    /// Makes the commit fail if a key from `begin` up to, and without, `end` is written meanwhile,
-    /// as if it had been read.
+    /// Adds a read conflict range: the commit fails if a key from `begin` (inclusive) to `end` (exclusive) is
+    /// written in between.
     pub fn add_read_conflict_range(&self, begin: &[u8], end: &[u8]) -> Result<()> {
         on!(self, tx => tx.add_read_conflict_range(begin, end))
     }
 
-    /// Makes others fail that have read a key from `begin` up to, and without, `end`, as if it had
-    /// been written.
+    /// Adds a write conflict range: transactions that have read a key from `begin` (inclusive) to `end`
+    /// (exclusive) fail.
     pub fn add_write_conflict_range(&self, begin: &[u8], end: &[u8]) -> Result<()> {
         on!(self, tx => tx.add_write_conflict_range(begin, end))
     }
 
-    /// The version that all reads see.
+    /// Returns the version that all reads see.
     #[cfg_attr(
         not(feature = "fdb"),
         expect(clippy::unused_async, reason = "this engine answers at once; a cluster does not")
@@ -292,20 +291,20 @@ impl Transaction {
         }
     }
 
-    /// Reads at `version`, one that [`read_version`](Self::read_version) or
-    /// [`committed_version`](Self::committed_version) gave within the last five seconds. Older is
-    /// `TransactionTooOld`, a future one is refused (1009) with `Unavailable`; both show at the first read.
-    /// Has no effect once the transaction has read.
+    /// Sets the read version, one that [`read_version`](Self::read_version) or
+    /// [`committed_version`](Self::committed_version) returned within the last five seconds. An older one is
+    /// `TransactionTooOld`, a future one `Unavailable` (1009); both are reported at the first read. Has no
+    /// effect once the transaction has read.
     pub fn set_read_version(&self, version: u64) {
         on!(self, tx => tx.set_read_version(version));
     }
 
-    /// Waits for `key` to change after this transaction's commit: the watch becomes live with the
-    /// commit and compares with what this transaction saw, or wrote. Dropping it cancels it.
+    /// Watches `key` for a change after this transaction's commit: the watch is active from the commit on,
+    /// and compares with the value that this transaction read or wrote. Dropping it cancels it.
     ///
     /// # Errors
     ///
-    /// `Limit` (1032) if [`WATCH_LIMIT`] of them are live.
+    /// Returns `Limit` (1032) if [`WATCH_LIMIT`] watches are active.
     pub async fn watch(&self, key: &[u8]) -> Result<Watch> {
         self.may_fail(faults::Step::Read)?;
         match &self.attempt {
@@ -315,15 +314,15 @@ impl Transaction {
         }
     }
 
-    /// Writes all or nothing; when it returns `Ok`, it is on disk and visible to all that begin
-    /// from then on. A transaction that has written nothing always succeeds, unless a read failed.
+    /// Commits atomically. When it returns `Ok`, the writes are durable and visible to every transaction that
+    /// begins later. A transaction without writes always succeeds, unless a read failed.
     ///
-    /// If the future is dropped the outcome is unknown.
+    /// If the future is dropped, the outcome is unknown.
     ///
     /// # Errors
     ///
-    /// `Conflict`, `TransactionTooOld`, `MaybeCommitted`, `Limit`, `Invalid` (also a second time on the same
-    /// transaction: 2017), `Unavailable`, `Closed`.
+    /// Returns `Conflict`, `TransactionTooOld`, `MaybeCommitted`, `Limit`, `Invalid` (also for a second commit
+    /// of the same transaction: 2017), `Unavailable` or `Closed`.
     pub async fn commit(&self) -> Result<()> {
         let started = Instant::now();
         let outcome = match &self.faults {
@@ -338,30 +337,29 @@ impl Transaction {
         on!(self, tx => tx.commit().await)
     }
 
-    /// What it has read and written so far.
+    /// Returns the reads and writes so far.
     pub fn statistics(&self) -> Statistics {
         self.counts.so_far()
     }
 
-    /// The version at which it was committed; `None` before, and for one that wrote nothing.
-    /// Versions grow, with gaps.
+    /// Returns the version of the commit; `None` before, and for a transaction without writes. Versions
+    /// increase, with gaps.
     pub fn committed_version(&self) -> Option<u64> {
         on!(self, tx => tx.committed_version())
     }
 
-    /// The versionstamp that its commit got; `None` before, and for one that wrote nothing.
+    /// Returns the versionstamp of the commit; `None` before, and for a transaction without writes.
     pub fn versionstamp(&self) -> Option<Versionstamp> {
         on!(self, tx => tx.versionstamp())
     }
 
-    /// Gives it up: watches made by it and everything it is asked from now on answer `Closed`
-    /// (1025).
+    /// Cancels it: its watches and all later calls return `Closed` (1025).
     pub fn cancel(&self) {
         on!(self, tx => tx.cancel());
     }
 
-    /// Its size so far, in bytes, as [`TRANSACTION_SIZE_LIMIT`] counts it: keys and values written
-    /// and conflict ranges, of which those that overlap may count for each. Values read don't count.
+    /// Returns the size so far, in bytes, as [`TRANSACTION_SIZE_LIMIT`] counts it: written keys and values,
+    /// and conflict ranges, of which overlapping ones may count separately. Values read do not count.
     #[cfg_attr(
         not(feature = "fdb"),
         expect(clippy::unused_async, reason = "this engine answers at once; a cluster does not")
@@ -401,7 +399,7 @@ impl Transaction {
 
     async fn begin_read(&self) -> Read<'_> {
         let read = self.counts.begin_read();
-        if self.counts.has_round_trips() {
+        if self.counts.simulates_round_trips() {
             tokio::task::yield_now().await;
         } else {
             give_way().await;
@@ -409,39 +407,39 @@ impl Transaction {
         read
     }
 
-    /// Fails where it was asked to.
+    /// Fails if a fault is planned.
     fn may_fail(&self, step: faults::Step) -> Result<()> {
         self.faults.as_ref().map_or(Ok(()), |faults| faults.at(step))
     }
 }
 
 impl Snapshot<'_> {
-    /// As [`Transaction::get`].
+    /// Reads as [`Transaction::get`] does.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.0.read(key, Isolation::Snapshot).await
     }
 
-    /// As [`Transaction::get_key`].
+    /// Reads as [`Transaction::get_key`] does.
     pub async fn get_key(&self, selector: &KeySelector) -> Result<Vec<u8>> {
         self.0.read_key(selector, Isolation::Snapshot).await
     }
 
-    /// As [`Transaction::get_range`].
+    /// Reads as [`Transaction::get_range`] does.
     pub async fn get_range(&self, query: &RangeQuery) -> Result<RangePage> {
         self.0.read_range(query, Isolation::Snapshot).await
     }
 
-    /// As [`Transaction::stream`].
+    /// Reads as [`Transaction::stream`] does.
     pub fn stream(&self, query: RangeQuery) -> RangeStream {
         RangeStream::new(self.0.clone(), query, Isolation::Snapshot)
     }
 }
 
-/// Lets others run now and then: the embedded engine never waits by itself, and a long scan must
-/// not keep a thread of the runtime to itself.
+/// Yields to other tasks now and then: the embedded engine never waits, and a long scan must not occupy
+/// a thread of the runtime.
 ///
-/// The runtime gives a task 128 steps before others have their turn, and a turn costs as much as
-/// some reads: so a few reads are a step.
+/// The runtime gives a task 128 steps before others run, and a switch costs as much as some reads: so a
+/// few reads count as one step.
 async fn give_way() {
     const READS_A_STEP: u8 = 4;
     thread_local!(static READS: Cell<u8> = const { Cell::new(0) });

@@ -1,9 +1,8 @@
-//! A prefix that all keys of a database lie under, so that others may use the same cluster: added to
-//! keys on their way in, taken off on their way out.
+//! The key prefix of a database, so that several can share a cluster: added to keys in requests, removed
+//! from keys in results.
 //!
-//! Whoever uses the database cannot tell: its keys begin with `b""` and end before `b"\xff"`, as those
-//! of a whole cluster do. What is not a user's key there, is none under the prefix either: such keys are
-//! passed on as they are, for the cluster to refuse them.
+//! The prefix is invisible to the user of the database: keys begin with `b""` and end before `b"\xff"`, as
+//! in a whole cluster. Keys outside of that range are passed unchanged, for the cluster to refuse them.
 
 use std::borrow::Cow;
 
@@ -14,7 +13,7 @@ use super::{
 };
 use crate::{Error, ErrorKind, Result};
 
-/// The prefix, and where keys that have it end. Both are empty if there is none.
+/// The prefix, and the end of its range. Both are empty without a prefix.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Prefix {
     begin: Vec<u8>,
@@ -22,9 +21,11 @@ pub(super) struct Prefix {
 }
 
 impl Prefix {
+    /// Returns the prefix.
+    ///
     /// # Errors
     ///
-    /// `Invalid` if it begins with `0xff`, where the cluster's own keys are.
+    /// Returns `Invalid` if it begins with `0xff`, where the cluster's own keys are.
     pub(super) fn new(begin: &[u8]) -> Result<Self> {
         let mut end = begin.to_vec();
         while end.last() == Some(&0xff) {
@@ -43,12 +44,12 @@ impl Prefix {
         self.begin.is_empty()
     }
 
-    /// Where all its keys are; `None` if that is everywhere.
+    /// Returns the range of all keys; `None` for the whole cluster.
     pub(super) fn range(&self) -> Option<(&[u8], &[u8])> {
         (!self.is_empty()).then_some((&self.begin, &self.end))
     }
 
-    /// `key` as the cluster knows it.
+    /// Returns the key in the cluster for `key`.
     pub(super) fn key<'a>(&self, key: &'a [u8]) -> Cow<'a, [u8]> {
         if self.is_empty() || key >= MAX_KEY {
             return Cow::Borrowed(key);
@@ -56,12 +57,12 @@ impl Prefix {
         Cow::Owned([&self.begin, key].concat())
     }
 
-    /// The same for an end of a range, which may be past all keys.
+    /// Returns the key in the cluster for the end of a range, which may be after all keys.
     pub(super) fn bound<'a>(&'a self, key: &'a [u8]) -> Cow<'a, [u8]> {
         if !self.is_empty() && key == MAX_KEY { Cow::Borrowed(&self.end) } else { self.key(key) }
     }
 
-    /// The key that a versionstamp is filled into, with the place of it.
+    /// Returns the key that a versionstamp is filled into, with its offset.
     pub(super) fn template<'a>(&self, template: &'a [u8]) -> Cow<'a, [u8]> {
         let place = versionstamp::place(template).filter(|_| !self.is_empty());
         let Some((bytes, offset)) = place.filter(|(bytes, _)| *bytes < MAX_KEY) else {
@@ -72,22 +73,22 @@ impl Prefix {
         Cow::Owned(versionstamp::template(&[&self.begin, before].concat(), after))
     }
 
-    /// `selector` as the cluster knows it. It may lead out of the prefix.
+    /// Returns the selector in the cluster for `selector`. It may resolve to a key outside of the prefix.
     pub(super) fn selector(&self, selector: &KeySelector) -> KeySelector {
         let key = self.bound(&selector.key).into_owned();
-        // No key of ours lies at the end of the prefix; one of another's may.
+        // No key of this database is at the end of the prefix, but one of another may be.
         let or_equal = selector.or_equal && (self.is_empty() || selector.key != MAX_KEY);
         KeySelector { key, or_equal, ..*selector }
     }
 
-    /// Whether `selector` leads to what is in a range up to, or from, it and not further: so that it may
-    /// lead out of the prefix, since nothing lies between its end and there.
+    /// Returns whether `selector` bounds a range at its own key, so that it may resolve outside of the
+    /// prefix: nothing is between the end of the prefix and there.
     pub(super) fn keeps(&self, selector: &KeySelector) -> bool {
         self.is_empty() || selector.offset == 1
     }
 
-    /// A key that the cluster has told, as the user knows it: before, or after, all of theirs if it is
-    /// none of theirs.
+    /// Returns the user's key for a key of the cluster: before or after all keys if it is outside of the
+    /// prefix.
     pub(super) fn own(&self, key: &[u8]) -> Vec<u8> {
         match key.strip_prefix(self.begin.as_slice()) {
             Some(own) => own.to_vec(),
@@ -158,7 +159,7 @@ mod tests {
         let stamp = Versionstamp::new(1, 2);
         let filled = versionstamp::fill(&inside, stamp).unwrap();
         assert_eq!(prefix().own(&filled), versionstamp::fill(&template, stamp).unwrap());
-        // One that is none stays none.
+        // Invalid keys stay invalid.
         assert_eq!(prefix().template(b"short"), &b"short"[..]);
         let system = versionstamp::template(b"\xff", b"");
         assert_eq!(prefix().template(&system), system);

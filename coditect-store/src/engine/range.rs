@@ -1,4 +1,4 @@
-//! What a range read asks and answers.
+//! Parameters and results of range reads.
 
 use super::{Isolation, Transaction};
 use crate::Result;
@@ -8,44 +8,44 @@ use crate::Result;
 pub struct KeyValue {
     /// The key.
     pub key: Vec<u8>,
-    /// Its value.
+    /// The value.
     pub value: Vec<u8>,
 }
 
-/// A key named by its place in the order: the last key less than `key` (or equal to it, with
-/// `or_equal`), and `offset` keys on from there (manual: "Key selectors").
+/// A key relative to another: the last key less than `key` (or equal to it, with `or_equal`), moved
+/// forward by `offset` keys (manual: "Key selectors").
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeySelector {
-    /// The key it starts from.
+    /// The reference key.
     pub key: Vec<u8>,
-    /// Whether that key itself may be where it starts.
+    /// Whether the reference key itself may be the start.
     pub or_equal: bool,
-    /// How many keys to go on, or back if negative.
+    /// Number of keys to move forward; backward if negative.
     pub offset: i32,
 }
 
 impl KeySelector {
-    /// The first key that is `key` or after it.
+    /// Selects the first key greater than or equal to `key`.
     pub fn first_greater_or_equal(key: impl Into<Vec<u8>>) -> Self {
         Self { key: key.into(), or_equal: false, offset: 1 }
     }
 
-    /// The first key after `key`.
+    /// Selects the first key greater than `key`.
     pub fn first_greater_than(key: impl Into<Vec<u8>>) -> Self {
         Self { key: key.into(), or_equal: true, offset: 1 }
     }
 
-    /// The last key that is `key` or before it.
+    /// Selects the last key less than or equal to `key`.
     pub fn last_less_or_equal(key: impl Into<Vec<u8>>) -> Self {
         Self { key: key.into(), or_equal: true, offset: 0 }
     }
 
-    /// The last key before `key`.
+    /// Selects the last key less than `key`.
     pub fn last_less_than(key: impl Into<Vec<u8>>) -> Self {
         Self { key: key.into(), or_equal: false, offset: 0 }
     }
 
-    /// The same place, said without `or_equal`.
+    /// Returns the equivalent selector without `or_equal`.
     pub(crate) fn without_or_equal(&self) -> Self {
         let mut key = self.key.clone();
         if self.or_equal {
@@ -55,34 +55,34 @@ impl KeySelector {
     }
 }
 
-/// In which order a range is read.
+/// Order of a range read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
-    /// Smallest key first.
+    /// Ascending.
     #[default]
     Ascending,
-    /// Largest key first.
+    /// Descending.
     Descending,
 }
 
-/// Which keys to read, in which order, and how many.
+/// A range, its order, and its limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeQuery {
-    /// The first key of the range.
+    /// Begin of the range (inclusive).
     pub begin: KeySelector,
-    /// The first key past it.
+    /// End of the range (exclusive).
     pub end: KeySelector,
     /// The order.
     pub order: Order,
-    /// The most rows to give; `None` for all.
+    /// Maximum number of rows; `None` for no limit.
     pub limit: Option<usize>,
-    /// Stop after the row with which keys and values come to this many bytes; `None` for no such
-    /// stop. At least one row is given if there is one.
+    /// Size of keys and values, in bytes, at which the page ends; `None` for no limit. A page has at least
+    /// one row if there is one.
     pub target_bytes: Option<usize>,
 }
 
 impl RangeQuery {
-    /// All keys from `begin` up to, and without, `end`, smallest first.
+    /// Returns the keys from `begin` (inclusive) to `end` (exclusive), ascending.
     pub fn new(begin: impl Into<Vec<u8>>, end: impl Into<Vec<u8>>) -> Self {
         Self::between(
             KeySelector::first_greater_or_equal(begin),
@@ -90,39 +90,39 @@ impl RangeQuery {
         )
     }
 
-    /// All keys between two selectors, smallest first.
+    /// Returns the keys between two selectors, ascending.
     pub fn between(begin: KeySelector, end: KeySelector) -> Self {
         Self { begin, end, order: Order::Ascending, limit: None, target_bytes: None }
     }
 
-    /// In the given order.
+    /// Sets the order.
     #[must_use]
     pub fn order(mut self, order: Order) -> Self {
         self.order = order;
         self
     }
 
-    /// Largest key first.
+    /// Sets the descending order.
     #[must_use]
     pub fn descending(self) -> Self {
         self.order(Order::Descending)
     }
 
-    /// At most `rows` rows.
+    /// Sets the maximum number of rows.
     #[must_use]
     pub fn limit(mut self, rows: usize) -> Self {
         self.limit = Some(rows);
         self
     }
 
-    /// Stop after the row with which keys and values come to `bytes` bytes.
+    /// Sets the size at which the page ends, in bytes.
     #[must_use]
     pub fn target_bytes(mut self, bytes: usize) -> Self {
         self.target_bytes = Some(bytes);
         self
     }
 
-    /// The same range past `key`, the last one that was given.
+    /// Returns the rest of the range after `key`, the last key returned.
     fn after(mut self, key: &[u8]) -> Self {
         match self.order {
             Order::Ascending => self.begin = KeySelector::first_greater_than(key),
@@ -132,28 +132,28 @@ impl RangeQuery {
     }
 }
 
-/// Why a page has no more rows.
+/// The reason why a page ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stopped {
-    /// The range has no more.
+    /// The range has no more rows.
     End,
     /// The limit of rows is reached; there may be more.
     Rows,
-    /// The bytes that were asked for are reached; there may be more.
+    /// The limit of bytes is reached; there may be more.
     Bytes,
 }
 
 /// One page of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangePage {
-    /// The rows, in the order that was asked for.
+    /// The rows, in the requested order.
     pub rows: Vec<KeyValue>,
-    /// Why there are no more of them.
+    /// The reason why the page ends.
     pub stopped: Stopped,
 }
 
-/// How much one page of a [`RangeStream`] holds, in bytes of keys and values.
+/// Size of a page of a [`RangeStream`], in bytes of keys and values.
 const STREAM_PAGE_BYTES: usize = 80_000;
 
 /// A range, page by page, in bounded memory.

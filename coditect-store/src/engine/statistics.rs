@@ -1,31 +1,30 @@
-//! What a transaction has cost so far.
+//! The cost of a transaction so far.
 //!
-//! A *round* is reads that run together: on a cluster each costs one round trip, however many they
-//! are. Reads that are made one after the other are a round each. The embedded engine answers at once,
-//! so that reads that were begun together are over one after the other all the same; a test that
-//! counts rounds asks for [`Options::round_trips`](super::Options::round_trips).
+//! A *round* is a set of concurrent reads: on a cluster it costs one round trip. Sequential reads are a
+//! round each. The embedded engine answers at once, so that concurrent reads complete one after the other;
+//! a test that counts rounds sets [`Options::simulate_round_trips`](super::Options::simulate_round_trips).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a transaction has read and written so far: see
+/// Reads and writes of a transaction so far: see
 /// [`Transaction::statistics`](super::Transaction::statistics).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Reads: of a key, of a selector, of a page of a range.
+    /// Number of reads: of a key, a selector, or a page of a range.
     pub reads: u64,
-    /// Reads that were made one after the other, those that ran together counted once.
+    /// Number of rounds.
     pub rounds: u64,
-    /// Rows that were read.
+    /// Number of rows read.
     pub rows_read: u64,
-    /// Keys and values of those, in bytes.
+    /// Size of their keys and values, in bytes.
     pub bytes_read: u64,
-    /// Sets, clears and atomic operations.
+    /// Number of sets, clears and atomic operations.
     pub writes: u64,
-    /// Keys and values of those, in bytes.
+    /// Size of their keys and values, in bytes.
     pub bytes_written: u64,
 }
 
-/// Counts them.
+/// Counts the statistics.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     reads: AtomicU64,
@@ -34,13 +33,13 @@ pub(super) struct Counts {
     bytes_read: AtomicU64,
     writes: AtomicU64,
     bytes_written: AtomicU64,
-    /// Reads that are not answered yet.
+    /// Number of reads in flight.
     running: AtomicU64,
-    /// Whether a read lets others begin before it is answered.
+    /// Whether a read yields before it completes.
     round_trips: bool,
 }
 
-/// A read that is not answered yet. It may be given up.
+/// A read in flight. It may be dropped.
 #[derive(Debug)]
 pub(super) struct Read<'a>(&'a Counts);
 
@@ -49,7 +48,7 @@ impl Counts {
         Self { round_trips, ..Self::default() }
     }
 
-    pub(super) fn has_round_trips(&self) -> bool {
+    pub(super) fn simulates_round_trips(&self) -> bool {
         self.round_trips
     }
 

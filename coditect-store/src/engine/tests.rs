@@ -1,5 +1,5 @@
-//! What an engine in a folder promises beside the [contract](super::conformance): what is there after a
-//! restart, what a damaged file is, versions whatever the clock does, and views.
+//! Tests of an engine in a folder beyond the [contract](super::conformance): restarts, damaged files,
+//! versions independent of the clock, views.
 
 use std::time::Duration;
 
@@ -152,7 +152,7 @@ async fn what_is_read_from_a_damaged_file_is_right_or_refused() {
     for round in 0..30_usize {
         let mut damaged = whole.clone();
         for spot in 0..20_usize {
-            // Anywhere behind the header, where every round somewhere else.
+            // Anywhere after the header, at a different place in each round.
             let at = 8_192 + (round * 7_919 + spot * 104_729) % (whole.len() - 8_192 - 16);
             damaged[at..at + 16].fill(0x5a);
         }
@@ -166,7 +166,7 @@ async fn what_is_read_from_a_damaged_file_is_right_or_refused() {
         };
         for number in 0..500_u32 {
             match database.begin().get(&number.to_be_bytes()).await {
-                // A page that lost keys is not noticed; one with other values is.
+                // A page that lost keys is not detected, one with other values is.
                 Ok(found) => {
                     right += u32::from(found.is_some());
                     assert!(found.is_none_or(|found| found == value(number)), "round {round}");

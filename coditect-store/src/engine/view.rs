@@ -210,7 +210,7 @@ impl Database {
     /// `Closed`; those of the engine.
     pub async fn view(&self) -> Result<View> {
         let holds_versions = match &self.engine {
-            Engine::Embedded(engine) => (!engine.has_round_trips()).then_some(engine),
+            Engine::Embedded(engine) => (!engine.simulates_round_trips()).then_some(engine),
             #[cfg(feature = "fdb")]
             Engine::Cluster(_) => None,
         };

@@ -231,7 +231,7 @@ impl Transaction {
     /// ```
     /// # use coditect_store::{ErrorKind, Result, Store, engine::Database, model::{Tenant, TenantId}};
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
-    /// # let store = Store::open(Database::scratch()?).await?;
+    /// # let store = Store::open(Database::temporary()?).await?;
     /// # let (id, now) = (TenantId::new(), chrono::DateTime::UNIX_EPOCH);
     /// # let tx = store.begin();
     /// # tx.create(&Tenant { id, name: "one".into(), created_at: now, updated_at: now }).await?;

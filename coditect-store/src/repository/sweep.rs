@@ -42,7 +42,7 @@ impl Store {
     /// Those of [`sweep_expired`](Self::sweep_expired), [`collect_blobs`](Self::collect_blobs) and
     /// [`complete_deletions`](Self::complete_deletions). The others are done all the same.
     pub async fn sweep(&self, now: DateTime<Utc>) -> Result<Swept> {
-        let store = self.in_background("sweep");
+        let store = self.with_batch_priority("sweep");
         // One that fails does not keep the others from being done.
         let auth_sessions = store.sweep_expired::<AuthSession>(now).await;
         let tickets = store.sweep_expired::<Ticket>(now).await;

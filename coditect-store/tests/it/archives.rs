@@ -33,13 +33,13 @@ fn options() -> StoreOptions {
 }
 
 async fn empty() -> Store {
-    options().open(Database::scratch().unwrap()).await.unwrap()
+    options().open(Database::temporary().unwrap()).await.unwrap()
 }
 
 /// A database whose reads wait once each, so that work on it can be stopped in many places. It is in memory:
 /// from a cluster what was stopped may come in a moment later.
 fn waiting() -> Database {
-    Database::memory_with(&Options::default().round_trips(true)).unwrap()
+    Database::memory_with(&Options::default().simulate_round_trips(true)).unwrap()
 }
 
 /// A store that has something of every kind, of several tenants.
@@ -85,7 +85,7 @@ async fn import(database: &Database, archive: &[u8]) -> Result<Summary, Error> {
 
 /// The archive without what tells it from others: its id, and the sums that go on from it.
 async fn content(archive: &[u8]) -> Rows {
-    let database = Database::scratch().unwrap();
+    let database = Database::temporary().unwrap();
     import(&database, archive).await.unwrap();
     rows(&database).await
 }
@@ -104,7 +104,7 @@ async fn an_import_is_what_was_exported_byte_for_byte() {
     let store = filled(40).await;
     let before = rows(store.database()).await;
     let archive = exported(&store).await;
-    let database = Database::scratch().unwrap();
+    let database = Database::temporary().unwrap();
     let summary = import(&database, &archive).await.unwrap();
     assert_eq!(summary.rows, before.len() as u64);
     assert_eq!(summary, archive::verify(archive.as_slice(), |_| ()).await.unwrap());
@@ -122,7 +122,7 @@ async fn an_archive_goes_under_another_root() {
     let store = filled(5).await;
     let archive = exported(&store).await;
     let elsewhere = || options().root(Root::default());
-    let database = Database::scratch().unwrap();
+    let database = Database::temporary().unwrap();
     elsewhere().import(database.clone()).unwrap().run(archive.as_slice(), |_| ()).await.unwrap();
     let restored = elsewhere().open(database).await.unwrap();
     faultless(&restored).await;
@@ -179,7 +179,7 @@ proptest! {
 #[tokio::test]
 async fn a_byte_that_is_damaged_anywhere_is_noticed() {
     let archive = exported(&filled(2).await).await;
-    let import = options().import(Database::scratch().unwrap()).unwrap();
+    let import = options().import(Database::temporary().unwrap()).unwrap();
     for at in 0..archive.len() {
         let mut damaged = archive.clone();
         damaged[at] ^= 1 << (at % 8);
@@ -243,7 +243,7 @@ async fn a_newer_format_is_refused_by_its_number() {
 async fn declarations_that_are_not_this_programs_are_refused_before_anything_is_written() {
     let archive = exported(&filled(3).await).await;
     // One that has entities of its own is no hindrance; an index that is missing here would be.
-    let fewer = Store::options().import(Database::scratch().unwrap()).unwrap();
+    let fewer = Store::options().import(Database::temporary().unwrap()).unwrap();
     fewer.verify(archive.as_slice(), |_| ()).await.unwrap();
 
     let store = filled(3).await;
@@ -257,7 +257,7 @@ async fn declarations_that_are_not_this_programs_are_refused_before_anything_is_
     tx.engine().set(&schema("planner_tasks_by_colour"), &index);
     tx.commit().await.unwrap();
     let archive = exported(&store).await;
-    let database = Database::scratch().unwrap();
+    let database = Database::temporary().unwrap();
     let import = options().import(database.clone()).unwrap();
     let error = import.run_verified(io::Cursor::new(&archive), |_| ()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NewerFormat);
@@ -298,7 +298,7 @@ async fn a_damaged_archive_leaves_nothing_that_looks_whole() {
     let mut damaged = archive.clone();
     let last = archive.len() - 1;
     damaged[last] ^= 1;
-    let database = Database::scratch().unwrap();
+    let database = Database::temporary().unwrap();
     let verified = options().import(database.clone()).unwrap();
     let error = verified.run_verified(io::Cursor::new(&damaged), |_| ()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);

@@ -35,8 +35,8 @@ where
     W: Future<Output = Result<()>>,
 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let options = Options::default().round_trips(true);
-    let database = Database::scratch_with(&options).unwrap();
+    let options = Options::default().simulate_round_trips(true);
+    let database = Database::temporary_with(&options).unwrap();
     let store = runtime.block_on(Store::options().entity::<Task>().open(database)).unwrap();
     let prepared = runtime.block_on(prepare(store.clone()));
     let recorder = DebuggingRecorder::new();
@@ -135,7 +135,7 @@ fn a_directory_moves_to_one_of_its_own_parents() {
     // Without a directory at `a`, what is at `a/b/b` moves to `a/b` as that moves to `a`.
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let store = Store::open(Database::scratch().unwrap()).await.unwrap();
+        let store = Store::open(Database::temporary().unwrap()).await.unwrap();
         let now = Clock::system().now();
         let (home, policy) = (&home(), &policy());
         let make = |tx: Transaction| async move {
@@ -356,8 +356,8 @@ fn a_tenant_is_verified_and_imported_in_few_rounds() {
         archive
     };
     let cost = cost(fill, async |_, archive: Vec<u8>| {
-        let options = Options::default().round_trips(true);
-        let database = Database::scratch_with(&options)?;
+        let options = Options::default().simulate_round_trips(true);
+        let database = Database::temporary_with(&options)?;
         let stores = Store::options().entity::<Task>();
         stores.clone().open(database.clone()).await?;
         let import = stores.import(database)?;
@@ -369,7 +369,7 @@ fn a_tenant_is_verified_and_imported_in_few_rounds() {
 #[tokio::test]
 async fn a_batch_that_is_too_old_is_tried_again_with_half_of_it() {
     let faults = Faults::default();
-    let database = Database::scratch().unwrap().with_faults(faults.clone());
+    let database = Database::temporary().unwrap().with_faults(faults.clone());
     let store = Store::open(database).await.unwrap();
     let (size, sizes) = (BatchSize::new(100), &Arc::new(Mutex::new(Vec::new())));
     let work = |tx: Transaction, limit: BatchLimit| {

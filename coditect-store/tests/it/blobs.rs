@@ -686,7 +686,7 @@ async fn an_upload_that_is_broken_off_anywhere_leaves_nothing_that_is_not_collec
     let content = content(200 * CHUNK_BYTES);
     let mut broken_off = 0;
     for polls in (1..8).cycle().take(28) {
-        let store = Store::open(Database::scratch().unwrap()).await.unwrap();
+        let store = Store::open(Database::temporary().unwrap()).await.unwrap();
         let tenant = samples::tenant().id;
         let policy = FilePolicy::default();
         let done = {
@@ -893,7 +893,7 @@ async fn a_tenant_that_is_moved_takes_its_files_along() {
     let mut archive = Vec::new();
     store.export().tenant(tenant).run(&mut archive, |_| ()).await.unwrap();
 
-    let database = Database::scratch().unwrap();
+    let database = Database::temporary().unwrap();
     let other = Store::open(database.clone()).await.unwrap();
     let import = Store::options().import(database).unwrap();
     import.run(archive.as_slice(), |_| ()).await.unwrap();

@@ -22,8 +22,8 @@ use crate::{
 
 /// A store whose reads give way before they are answered, with something of everything.
 async fn filled() -> Store {
-    let options = Options::default().round_trips(true);
-    let database = Database::scratch_with(&options).unwrap();
+    let options = Options::default().simulate_round_trips(true);
+    let database = Database::temporary_with(&options).unwrap();
     let store = Store::options().entity::<Task>().open(database).await.unwrap();
     let fill = |tx: Transaction| async move {
         for number in 1..=250 {

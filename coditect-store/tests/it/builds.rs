@@ -87,7 +87,7 @@ pub(crate) const INDEXES: [&str; 4] =
 
 /// A database in which the older program has written notes of three tenants, twenty each.
 pub(crate) async fn written() -> (Database, Store) {
-    let database = Database::scratch().unwrap();
+    let database = Database::temporary().unwrap();
     let store = older(&database).await;
     let tx = store.begin();
     for of in 1..=3 {
@@ -179,7 +179,7 @@ async fn a_new_index_of_old_records_is_built_step_by_step_by_whoever_comes() {
 
 #[tokio::test]
 async fn indexes_of_a_new_entity_or_of_one_without_records_are_readable_at_once() {
-    let database = Database::scratch().unwrap();
+    let database = Database::temporary().unwrap();
     Store::options().entity::<old::Note>().open(database.clone()).await.unwrap();
     let store = newer(&database).await;
     assert!(store.unbuilt().await.unwrap().is_empty());
@@ -308,7 +308,7 @@ mod changed {
 
 #[tokio::test]
 async fn a_declaration_that_changed_is_refused_by_its_name() {
-    let database = Database::scratch().unwrap();
+    let database = Database::temporary().unwrap();
     newer(&database).await;
     let index = Store::options().entity::<changed::Note>().open(database.clone()).await;
     assert_eq!(index.unwrap_err().kind(), ErrorKind::SchemaMismatch("notes_by_title"));
@@ -319,6 +319,6 @@ async fn a_declaration_that_changed_is_refused_by_its_name() {
 
 #[tokio::test]
 async fn an_index_that_was_not_declared_has_no_build() {
-    let store = newer(&Database::scratch().unwrap()).await;
+    let store = newer(&Database::temporary().unwrap()).await;
     assert_eq!(store.build("notes").unwrap_err().kind(), ErrorKind::Invalid);
 }

@@ -13,7 +13,8 @@ use crate::{archives::damage, planner::Task, samples, verify::write};
 
 /// A store with a tenant and one of everything that it may have.
 async fn sound() -> Store {
-    let store = Store::options().entity::<Task>().open(Database::scratch().unwrap()).await.unwrap();
+    let store =
+        Store::options().entity::<Task>().open(Database::temporary().unwrap()).await.unwrap();
     fill(&store).await;
     store
 }

@@ -97,7 +97,7 @@ mod renamed {
 
 #[tokio::test]
 async fn declaration_with_other_types_is_refused_by_its_name() {
-    let database = Database::scratch().unwrap();
+    let database = Database::temporary().unwrap();
     first::open(&database).await.unwrap();
     let refused = [
         (other_scope::open(&database).await, "items", "items", "global"),
@@ -168,7 +168,7 @@ mod changed {
 async fn record_with_changed_fields_is_refused_with_what_to_do() {
     use changed::{badly_upgraded, fewer, more, one};
 
-    let database = Database::scratch().unwrap();
+    let database = Database::temporary().unwrap();
     let store = Store::options().entity::<one::Note>().open(database.clone()).await.unwrap();
     let note = one::Note { id: 7, title: "title".into() };
     store

@@ -22,7 +22,7 @@ use crate::{
 };
 
 async fn planner() -> Store {
-    let database = Database::scratch().unwrap();
+    let database = Database::temporary().unwrap();
     Store::options().entity::<Task>().open(database).await.unwrap()
 }
 

@@ -26,14 +26,14 @@ fn moving() -> Database {
 
 /// Each read and each commit may fail, and reads that run together overlap, as on a cluster.
 fn waiting() -> Database {
-    let waiting = Options::default().round_trips(true);
+    let waiting = Options::default().simulate_round_trips(true);
     Database::memory_with(&waiting).unwrap().with_faults(Faults::default())
 }
 
 /// A part of the cluster, under a prefix.
 fn cluster() -> Subject {
     match cluster_file() {
-        Some(file) => Database::scratch_in(file).unwrap().into(),
+        Some(file) => Database::temporary_in(file).unwrap().into(),
         None => Subject::skipped(format!("{CLUSTER_FILE_VARIABLE} names no cluster")),
     }
 }

@@ -44,7 +44,7 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
-        let sound = Database::scratch().unwrap();
+        let sound = Database::temporary().unwrap();
         let faults = Faults::default();
         let options = Store::options().root(Root::new(&"s".to_owned())).entity::<Task>();
         let store = options.open(sound.with_faults(faults.clone())).await.unwrap();
@@ -415,7 +415,7 @@ async fn an_import_is_gone_on_with_after_any_fault() {
     let import = async |database: Database| {
         options().import(database)?.run(archive.as_slice(), |_| ()).await.map(|_| ())
     };
-    let sound = Database::scratch().unwrap();
+    let sound = Database::temporary().unwrap();
     let failing = sound.with_faults(faults.clone());
     import(failing.clone()).await.unwrap();
     for (step, fault) in (0..faults.steps()).flat_map(|at| Fault::ALL.map(|fault| (at, fault))) {

@@ -238,7 +238,7 @@ fn judged(history: &[Call], seed: u64) -> usize {
 async fn what_many_clients_did_and_saw_could_have_been_done_in_turn() {
     let mut unknown = 0;
     for seed in seeds(6) {
-        let place = Place::new(Database::scratch().unwrap());
+        let place = Place::new(Database::temporary().unwrap());
         unknown += judged(&history(seed, &place, None).await, seed);
     }
     assert!(unknown > 0, "nothing failed");

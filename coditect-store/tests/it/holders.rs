@@ -54,7 +54,7 @@ async fn world() -> World {
     let time = ManualClock::new(samples::tenant().created_at);
     let clock = Clock::from(&time);
     let options = Store::options().entity::<Album>().clock(clock.clone());
-    let store = options.open(Database::scratch().unwrap()).await.unwrap();
+    let store = options.open(Database::temporary().unwrap()).await.unwrap();
     let owner = &Tenant { id: tenant(1), ..samples::tenant() };
     store.run(|tx| async move { tx.create(owner).await }).await.unwrap();
     World { store, time, clock }

@@ -27,7 +27,7 @@ fn numbers(rows: &[KeyValue]) -> Vec<u8> {
 #[tokio::test]
 async fn range_stream_goes_on_after_an_error() {
     let faults = Faults::default();
-    let database = Database::scratch().unwrap().with_faults(faults.clone());
+    let database = Database::temporary().unwrap().with_faults(faults.clone());
     for query in {
         let query = ten_rows(&database).await;
         [query.clone(), query.clone().descending(), query.limit(9)]
@@ -62,8 +62,8 @@ async fn range_stream_goes_on_after_an_error() {
 
 #[tokio::test]
 async fn range_stream_goes_on_after_its_future_was_dropped() {
-    let options = Options::default().round_trips(true);
-    let database = Database::scratch_with(&options).unwrap();
+    let options = Options::default().simulate_round_trips(true);
+    let database = Database::temporary_with(&options).unwrap();
     let query = ten_rows(&database).await;
     let tx = database.begin();
     let mut stream = tx.stream(query);
@@ -85,7 +85,7 @@ async fn range_stream_goes_on_after_its_future_was_dropped() {
 #[tokio::test]
 async fn upload_with_a_failed_write_is_never_finished() {
     let faults = Faults::default();
-    let database = Database::scratch().unwrap();
+    let database = Database::temporary().unwrap();
     let store = Store::open(database.with_faults(faults.clone())).await.unwrap();
     let bytes = vec![7; 1_000_000];
     let mut upload = BlobUpload::begin(&store, tenant(1), &Clock::system()).await.unwrap();
@@ -99,7 +99,8 @@ async fn upload_with_a_failed_write_is_never_finished() {
 #[tokio::test]
 async fn upload_whose_write_was_dropped_is_never_finished() {
     // The write waits for its first read.
-    let database = Database::scratch_with(&Options::default().round_trips(true)).unwrap();
+    let database =
+        Database::temporary_with(&Options::default().simulate_round_trips(true)).unwrap();
     let store = Store::open(database).await.unwrap();
     let bytes = vec![7; 1_000_000];
     let mut upload = BlobUpload::begin(&store, tenant(1), &Clock::system()).await.unwrap();

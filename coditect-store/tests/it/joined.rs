@@ -18,8 +18,8 @@ use crate::{
 
 /// A store whose reads overlap when they are joined, as on a cluster.
 async fn store() -> Store {
-    let options = Options::default().round_trips(true);
-    let database = Database::scratch_with(&options).unwrap();
+    let options = Options::default().simulate_round_trips(true);
+    let database = Database::temporary_with(&options).unwrap();
     let store = Store::options().entity::<Task>().entity::<Holiday>().open(database).await.unwrap();
     let fill = async |tx: Transaction| {
         for of in 1..=2 {

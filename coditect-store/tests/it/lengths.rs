@@ -92,7 +92,7 @@ fn is_too_long(outcome: Result<(), Error>, names: &[&str]) {
 
 async fn opened() -> Store {
     let options = Store::options().entity::<Page>().log::<Line>();
-    options.open(Database::scratch().unwrap()).await.unwrap()
+    options.open(Database::temporary().unwrap()).await.unwrap()
 }
 
 #[tokio::test]

@@ -328,7 +328,7 @@ log_indexes! { Reading =>
 
 #[tokio::test]
 async fn a_log_of_another_crate_is_declared_and_read() {
-    let database = Database::scratch().unwrap();
+    let database = Database::temporary().unwrap();
     let reading = &Reading { station: "north\0".into(), sensor: 7, value: -3 };
     let undeclared = Store::open(database.clone()).await.unwrap();
     let error = undeclared.begin().append(reading).await.unwrap_err();
@@ -456,7 +456,7 @@ mod versions {
 
 #[tokio::test]
 async fn an_index_comes_to_a_log_before_its_first_record_or_not_at_all() {
-    let database = Database::scratch().unwrap();
+    let database = Database::temporary().unwrap();
     let old = Store::options().log::<versions::Older>().open(database.clone()).await.unwrap();
     let with_index = || Store::options().log::<versions::Newer>().open(database.clone());
     let tx = old.begin();

@@ -36,7 +36,7 @@ fn told(snapshotter: &Snapshotter) -> BTreeMap<String, u64> {
 /// all is told.
 fn recorded<Fut: Future>(work: impl FnOnce(Store) -> Fut) -> BTreeMap<String, u64> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let store = runtime.block_on(Store::open(Database::scratch().unwrap())).unwrap();
+    let store = runtime.block_on(Store::open(Database::temporary().unwrap())).unwrap();
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || {

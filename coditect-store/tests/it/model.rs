@@ -260,7 +260,7 @@ fn write(tx: &Transaction, op: &Op) {
 /// On an engine that keeps the last commits in layers of memory, and on one that moves each into its
 /// B-tree while the next is done.
 async fn run(program: &[(usize, Op)]) {
-    run_on(program, &Database::scratch().unwrap()).await;
+    run_on(program, &Database::temporary().unwrap()).await;
     let moving = Options::default().memtable_bytes(1);
     run_on(program, &Database::memory_with(&moving).unwrap()).await;
 }

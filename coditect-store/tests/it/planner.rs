@@ -157,7 +157,7 @@ pub(crate) fn task(number: u64) -> Task {
 /// An empty store in memory that knows the planner's records.
 pub(crate) async fn store() -> Store {
     let options = Store::options().entity::<Task>().entity::<Holiday>();
-    options.open(Database::scratch().unwrap()).await.unwrap()
+    options.open(Database::temporary().unwrap()).await.unwrap()
 }
 
 /// A store in memory that holds `tasks`.

@@ -149,7 +149,7 @@ where
     Event<T>: coditect_store::entity::LogIndexed,
 {
     let options = Store::options().entity::<Row<T>>().log::<Event<T>>();
-    options.open(Database::scratch().unwrap()).await.unwrap()
+    options.open(Database::temporary().unwrap()).await.unwrap()
 }
 
 /// Each way to write `bad` is refused with the name of its type, and writes nothing; `good`, of the same
@@ -299,7 +299,7 @@ log_indexes! { TimedEvent =>
 #[tokio::test]
 async fn entries_of_a_lossy_record_are_those_of_the_record_that_is_read() {
     let options = Store::options().entity::<Timed>().log::<TimedEvent>();
-    let store = options.open(Database::scratch().unwrap()).await.unwrap();
+    let store = options.open(Database::temporary().unwrap()).await.unwrap();
     let tx = store.begin();
     tx.create(&Timed { id: 1, ms: 1_234 }).await.unwrap();
     let stored = Timed { id: 1, ms: 1_000 };
@@ -368,7 +368,7 @@ indexes! { Carrying =>
 #[tokio::test]
 async fn fields_that_do_not_read_back_are_refused_by_their_index() {
     let options = Store::options().entity::<Carrying>();
-    let store = options.open(Database::scratch().unwrap()).await.unwrap();
+    let store = options.open(Database::temporary().unwrap()).await.unwrap();
     let tx = store.begin();
     tx.create(&Carrying { id: 1, note: Some("note".into()) }).await.unwrap();
     let page = tx.covered(&Carrying::NOTES, Global, ..).page(1, None).await.unwrap();

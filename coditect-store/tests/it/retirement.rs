@@ -141,7 +141,7 @@ async fn store_with_a_retired_index_is_exported_and_imported() {
         let mut archive = Vec::new();
         let export = of.into_iter().fold(store.export(), Export::tenant);
         export.run(&mut archive, |_| ()).await.unwrap();
-        let target = Database::scratch().unwrap();
+        let target = Database::temporary().unwrap();
         if of.is_some() {
             older(&target).await;
         }
@@ -169,7 +169,7 @@ async fn only_an_index_that_is_no_longer_declared_is_retired() {
     assert_eq!(of_another.kind(), ErrorKind::Invalid);
     newer(&database).await;
     // What the store never had is no fault.
-    let store = Store::options().retire("never_there").open(Database::scratch().unwrap()).await;
+    let store = Store::options().retire("never_there").open(Database::temporary().unwrap()).await;
     assert!(
         store
             .unwrap()

@@ -33,7 +33,7 @@ fn format_key() -> Vec<u8> {
 
 #[tokio::test]
 async fn a_store_that_was_made_is_opened_again() {
-    let database = Database::scratch().unwrap();
+    let database = Database::temporary().unwrap();
     let store = Store::open(database.clone()).await.unwrap();
     let record = &samples::tenant();
     store.run(|tx| async move { tx.create(record).await }).await.unwrap();
@@ -46,7 +46,7 @@ async fn a_store_that_was_made_is_opened_again() {
 
 #[tokio::test]
 async fn many_may_open_a_new_store_at_once() {
-    let database = Database::scratch().unwrap();
+    let database = Database::temporary().unwrap();
     let open = |_| tokio::spawn(Store::open(database.clone()));
     for opening in (0..16).map(open).collect::<Vec<_>>() {
         opening.await.unwrap().unwrap();
@@ -55,7 +55,7 @@ async fn many_may_open_a_new_store_at_once() {
 
 #[tokio::test]
 async fn a_newer_format_is_refused_by_its_number() {
-    let database = Database::scratch().unwrap();
+    let database = Database::temporary().unwrap();
     let newer = packed(&("coditect-store".to_owned(), 2_u64));
     raw(&database, &[(&format_key(), &newer)]).await;
     let error = Store::open(database).await.unwrap_err();
@@ -70,7 +70,7 @@ async fn keys_of_another_program_are_left_alone() {
     let cases: [(&[u8], &[u8]); 4] =
         [(b"somebody", b"else"), (&format, b""), (&format, b"\xff"), (&format, &foreign)];
     for (key, value) in cases {
-        let database = Database::scratch().unwrap();
+        let database = Database::temporary().unwrap();
         raw(&database, &[(key, value)]).await;
         assert_eq!(Store::open(database.clone()).await.unwrap_err().kind(), ErrorKind::Corrupt);
         assert_eq!(database.begin().get(key).await.unwrap().as_deref(), Some(value));
@@ -79,7 +79,7 @@ async fn keys_of_another_program_are_left_alone() {
 
 #[tokio::test]
 async fn stores_under_two_roots_of_one_database_see_nothing_of_each_other() {
-    let database = Database::scratch().unwrap();
+    let database = Database::temporary().unwrap();
     let open = |root: &str| {
         let options = Store::options().root(Root::new(&root.to_owned())).entity::<Task>();
         options.open(database.clone())
@@ -112,7 +112,7 @@ async fn a_probe_says_when_the_store_is_gone() {
 
 #[tokio::test]
 async fn an_entity_that_was_not_declared_is_refused() {
-    let store = Store::open(Database::scratch().unwrap()).await.unwrap();
+    let store = Store::open(Database::temporary().unwrap()).await.unwrap();
     let tx = store.begin();
     let refused = [
         tx.create(&task(1)).await.unwrap_err(),
@@ -168,7 +168,7 @@ indexes! { Meta => }
 
 #[tokio::test]
 async fn a_name_that_is_used_twice_is_refused_when_the_store_is_opened() {
-    let database = Database::scratch().unwrap();
+    let database = Database::temporary().unwrap();
     let options = Store::options().entity::<Intruder>();
     let error = options.open(database.clone()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);

@@ -102,7 +102,7 @@ pub(crate) async fn database_in(
     program: &Value,
 ) -> Result<Option<Database>> {
     let database = match whole {
-        _ if may_share(program) => Database::scratch_in(cluster_file)?,
+        _ if may_share(program) => Database::temporary_in(cluster_file)?,
         Some(whole) => whole.clone(),
         None => return Ok(None),
     };

@@ -132,7 +132,7 @@ impl Options {
 
     /// Sets `round_trips`.
     #[must_use]
-    pub fn round_trips(mut self, round_trips: bool) -> Self {
+    pub fn simulate_round_trips(mut self, round_trips: bool) -> Self {
         self.round_trips = round_trips;
         self
     }
@@ -284,7 +284,7 @@ impl Embedded {
         self.0.name
     }
 
-    pub(super) fn has_round_trips(&self) -> bool {
+    pub(super) fn simulates_round_trips(&self) -> bool {
         self.0.round_trips
     }
 

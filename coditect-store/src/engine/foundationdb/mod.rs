@@ -78,7 +78,7 @@ impl Cluster {
     }
 
     /// An empty part of a cluster, which is emptied again when its last handle goes.
-    pub(super) fn scratch(file: &Path) -> Result<Self> {
+    pub(super) fn temporary(file: &Path) -> Result<Self> {
         let id = uuid::Uuid::now_v7().simple().to_string();
         let prefix = [b"coditect-scratch/", id.as_bytes(), b"/"].concat();
         let options = ClusterOptions { prefix, ..ClusterOptions::default() };

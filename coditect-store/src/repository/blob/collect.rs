@@ -87,7 +87,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_renewed_since_it_was_found_is_not_removed() {
-        let store = Store::open(Database::scratch().unwrap()).await.unwrap();
+        let store = Store::open(Database::temporary().unwrap()).await.unwrap();
         let (tenant, clock) = (TenantId::new(), Clock::system());
         let upload = BlobUpload::begin(&store, tenant, &clock).await.unwrap();
         let blob = upload.finish().await.unwrap();
