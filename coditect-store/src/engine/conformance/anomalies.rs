@@ -1,8 +1,8 @@
-//! The anomalies of weaker isolation, one by one, none of which may happen: the cases of Hermitage
-//! (<https://github.com/ept/hermitage>) and its names for them, after Adya's thesis.
+//! The anomalies of weaker isolation levels, none of which may occur: the cases of Hermitage
+//! (<https://github.com/ept/hermitage>) under its names, after Adya's thesis.
 //!
-//! Two rows are there: 1 = 10, 2 = 20. Where Hermitage has a transaction wait for a lock, here the later
-//! of two that are in each other's way is refused at its commit.
+//! There are two rows: 1 = 10, 2 = 20. Where Hermitage makes a transaction wait for a lock, here
+//! the later of two conflicting transactions is refused at its commit.
 
 use super::{Database, ErrorKind, RangeQuery, Transaction, kind};
 
@@ -26,7 +26,7 @@ async fn all(tx: &Transaction) -> Vec<(u8, u8)> {
     page.rows.iter().map(|row| (row.key[0], row.value[0])).collect()
 }
 
-/// The rows whose value is a multiple of `number`: a predicate, which takes all rows to answer.
+/// Returns the rows whose value is a multiple of `number`: a predicate that reads all rows.
 async fn multiples(tx: &Transaction, number: u8) -> Vec<(u8, u8)> {
     let mut rows = all(tx).await;
     rows.retain(|(_, value)| value % number == 0);
@@ -206,7 +206,7 @@ pub(super) async fn g2_of_three_in_a_circle_one_is_refused(database: Database) {
     let second = get(&two, 2).await.unwrap();
     set(&two, 2, second + 5);
     two.commit().await.unwrap();
-    // Who only reads, and sees the second, is between the two: so the first cannot come after it.
+    // A reader that sees the second is ordered between the two, so the first cannot come after it.
     assert_eq!(all(&three).await, [(1, 10), (2, 25)]);
     three.commit().await.unwrap();
     set(&one, 1, 0);

@@ -1,4 +1,4 @@
-//! Atomic operations: what each makes of a value, and that none conflicts with another.
+//! Atomic operations: their results, and that they never conflict with each other.
 
 use futures_util::future::join_all;
 
@@ -6,7 +6,7 @@ use super::{AtomicOp, Database, VALUE_SIZE_LIMIT, Versionstamp};
 
 type Bytes = &'static [u8];
 
-/// An operation, what was there, its operand, and what is there then.
+/// An operation, the value before, its operand, and the value after.
 const TABLE: [(AtomicOp, Option<Bytes>, Bytes, Option<Bytes>); 22] = [
     (AtomicOp::Add, Some(b"\xff\x01"), b"\x02\x00", Some(b"\x01\x02")),
     (AtomicOp::Add, Some(b"\xff\xff"), b"\x01\x00", Some(b"\x00\x00")),
@@ -32,7 +32,7 @@ const TABLE: [(AtomicOp, Option<Bytes>, Bytes, Option<Bytes>); 22] = [
     (AtomicOp::CompareAndClear, Some(b""), b"", None),
 ];
 
-/// Whether the value was there before, is the transaction's own, or is read before the commit.
+/// The origin of the value: stored, own, or read before the commit.
 pub(super) async fn each_operation_makes_of_a_value_what_it_says(database: Database) {
     for (row, (op, before, operand, after)) in TABLE.iter().enumerate() {
         for is_own in [false, true] {

@@ -1,5 +1,5 @@
-//! Strict serializability: one version for all reads, and only what was really read conflicts with what
-//! others wrote since.
+//! Strict serializability: one version for all reads, and conflicts only with later writes to what
+//! was read.
 
 use futures_util::future::join_all;
 
@@ -19,7 +19,7 @@ pub(super) async fn all_reads_see_one_version(database: Database) {
     assert_eq!(last, b"b");
 }
 
-/// A read version that is kept for later transactions lets in who was shut out meanwhile.
+/// A read version that is cached for later transactions would miss commits.
 pub(super) async fn a_transaction_sees_all_that_was_committed_before_it_began(database: Database) {
     let other = database.clone();
     for number in 0..20 {
@@ -81,7 +81,7 @@ pub(super) async fn each_kind_of_read_conflicts_with_each_kind_of_write(database
     }
 }
 
-/// The key of a versionstamp is known at the commit alone.
+/// The key of a versionstamp is known only at the commit.
 pub(super) async fn a_versionstamped_key_conflicts_with_a_read_of_where_it_comes_to_lie(
     database: Database,
 ) {
@@ -129,7 +129,7 @@ pub(super) async fn what_a_page_did_not_come_to_does_not_conflict(database: Data
     }
 }
 
-/// Nor do writes of those who have read something else.
+/// Writes of transactions that have read other keys do not conflict either.
 pub(super) async fn blind_writes_never_conflict(database: Database) {
     for has_read in [false, true] {
         let (one, other) = (database.begin(), database.begin());
@@ -147,7 +147,7 @@ pub(super) async fn blind_writes_never_conflict(database: Database) {
     }
 }
 
-/// Where the test is made symmetric, whoever writes over what somebody has read is refused too.
+/// A symmetric conflict test would refuse a writer for the reads of another.
 pub(super) async fn writing_over_what_another_has_read_does_not_conflict(database: Database) {
     write(&database, &[("a", "1")]).await;
     let (reader, writer) = (database.begin(), database.begin());
@@ -171,7 +171,7 @@ pub(super) async fn who_only_reads_always_commits(database: Database) {
     assert_eq!((tx.committed_version(), tx.versionstamp()), (None, None));
 }
 
-/// One that fails after its first half is written must not leave that in the batch.
+/// A transaction that fails after its first half is written must not leave that half in the batch.
 pub(super) async fn who_is_refused_among_many_leaves_nothing_of_its_own(database: Database) {
     let mut open = Vec::new();
     for number in 0..40_u8 {

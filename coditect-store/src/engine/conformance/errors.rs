@@ -1,4 +1,4 @@
-//! What is refused, and what the error says.
+//! Refused calls and their errors.
 
 use super::{AtomicOp, Database, ErrorKind, RangeQuery, Result, Transaction, kind, value};
 
@@ -17,7 +17,7 @@ pub(super) async fn a_read_that_makes_no_sense_is_invalid(database: Database) {
     assert_eq!(invalid(tx.add_write_conflict_range(b"b", b"a")), Some(2005));
     let inverted = tx.get_range(&RangeQuery::new(b"b", b"a")).await.unwrap();
     assert!(inverted.rows.is_empty(), "that one does make sense");
-    // None of these was a read, or a write.
+    // None of these was a read or a write.
     tx.set(b"a", b"1");
     tx.commit().await.unwrap();
 }
@@ -40,7 +40,7 @@ pub(super) async fn a_write_that_makes_no_sense_is_invalid_at_the_commit(databas
     }
 }
 
-/// It is not known before the commit.
+/// Unknown before the commit.
 pub(super) async fn a_versionstamp_cannot_be_read_before_its_commit(database: Database) {
     let tx = database.begin();
     tx.set_versionstamped_value(b"k", b"", b"");

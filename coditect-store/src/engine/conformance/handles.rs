@@ -1,4 +1,4 @@
-//! Handles: their clones, their futures, and what is dropped.
+//! Handles: clones, futures, and dropping.
 
 use futures_util::future::{join, join_all};
 

@@ -1,4 +1,4 @@
-//! Ordered byte keys, and what is set, got, cleared and named by its place.
+//! Ordered byte keys: set, get, clear, and selectors.
 
 use super::{Database, KeySelector, RangeQuery, keys, value, write};
 
@@ -42,7 +42,7 @@ pub(super) async fn a_value_is_there_from_its_set_to_its_clear(database: Databas
     }
 }
 
-/// Values that are cut into pieces somewhere below have left the last of them behind.
+/// Engines that split values have left the last part of a longer one behind.
 pub(super) async fn a_shorter_value_leaves_nothing_of_the_longer_one(database: Database) {
     for length in [90_000, 10_001, 10_000, 1, 0, 4_097] {
         let tx = database.begin();

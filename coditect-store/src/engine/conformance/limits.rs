@@ -1,4 +1,4 @@
-//! Sizes and time.
+//! Limits of size and time.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::{
     TRANSACTION_SIZE_LIMIT, Transaction, VALUE_SIZE_LIMIT, kind, value, write,
 };
 
-/// What a prefix may take of a key's length.
+/// Length that a prefix may take from a key.
 const FOR_A_PREFIX: usize = 100;
 
 fn limit<T: std::fmt::Debug>(outcome: Result<T>) -> Option<i32> {
@@ -103,15 +103,15 @@ pub(super) async fn after_five_seconds_a_transaction_is_too_old_and_a_new_one_is
     versionless.set(b"c", b"");
     writer.add_read_conflict_range(b"a", b"b").unwrap();
     tokio::time::sleep(LIFETIME + Duration::from_millis(100)).await;
-    // Servers of a cluster with little to do forget some seconds later than they may. Another key each time:
-    // what was read once is not asked of them again.
+    // Idle servers of a cluster expire versions some seconds late. Each attempt uses another key,
+    // since the client caches reads.
     for number in 0..150_u8 {
         if scanner.get(&[number]).await.is_err() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // Nobody has written meanwhile.
+    // Nothing was written in between.
     let late = database.begin();
     assert!(late.get(b"a").await.unwrap().is_some());
     late.set(b"a", b"2");

@@ -1,8 +1,8 @@
-//! The conformance suite: a case for each line of what the interface promises, and for each thing that others
-//! got wrong, to be run on every engine, and in every mode, alike. There are no exemptions.
+//! The conformance suite: a case for each clause of the contract, and for each fault that other
+//! engines had. It runs on every engine and in every mode, without exemptions.
 //!
-//! It is there with the feature `conformance`, for tests. Whoever opens a database in a way of their own, or
-//! puts something around one, has each case as a test:
+//! It is available with the feature `conformance`, for tests. A crate that opens or wraps a
+//! database in its own way runs each case as a test:
 //!
 //! ```
 //! use coditect_store::{
@@ -18,13 +18,13 @@
 //! # fn main() {}
 //! ```
 //!
-//! What stays true of a case: it has a database of its own, which is empty, and needs nothing but the
-//! interface; how fast anything is does not matter to it, as long as a transaction is over within its five
-//! seconds; and it fails where what its name says does not hold. Their list is in [`conformance_suite!`].
+//! A case has its own empty database and uses nothing but the contract. It does not depend on
+//! speed, as long as a transaction ends within five seconds, and fails if the statement in its name
+//! does not hold. The cases are listed in [`conformance_suite!`].
 //!
 //! [`conformance_suite!`]: crate::conformance_suite
 //!
-//! # The interface, line by line
+//! # The contract, clause by clause
 //!
 //! | what is promised | cases |
 //! |---|---|
@@ -62,7 +62,7 @@
 //! | one type, whose clones are one; futures are `Send` | `many_handles_share_one_database`, `clones_of_a_transaction_are_one_and_may_read_together`, `futures_go_from_thread_to_thread` |
 //! | dropping a transaction cancels it | `a_dropped_transaction_leaves_no_trace` |
 //!
-//! # What others got wrong
+//! # Faults of other engines
 //!
 //! | what | cases |
 //! |---|---|
@@ -97,11 +97,12 @@
 //! | G2-item, write skew | `g2_item_of_two_that_each_write_what_the_other_read_one_is_refused` |
 //! | G2, anti-dependency cycle | `g2_of_two_that_each_add_to_what_the_other_looked_for_one_is_refused`, `g2_of_three_in_a_circle_one_is_refused` |
 //!
-//! # What takes more than the interface
+//! # Beyond the contract
 //!
-//! `Corrupt`, and an error's `source()`, take a disk that fails, and are tried below the embedded engine; so
-//! are versions while the clock goes back, and those of before a restart. That waits grow, and to where, is
-//! tried at the retry loop. Keys of exactly 10,000 bytes do not fit under a prefix: the recordings have them.
+//! `Corrupt`, and an error's `source()`, require a failing disk, and are tested below the embedded
+//! engine; so are versions while the clock goes back, and versions from before a restart. Backoff
+//! is tested at the retry loop. Keys of exactly 10,000 bytes do not fit under a prefix: the
+//! recordings contain them.
 
 #![expect(clippy::unwrap_used, reason = "what fails is the test that runs the case")]
 
@@ -128,11 +129,12 @@ use super::{
 };
 use crate::{Error, ErrorKind, Result, RunError};
 
-/// Makes a module in which each case is a test of its own.
+/// Defines a module in which each case is a test.
 ///
-/// The first argument is its name; the second a function that is called for each case, and gives an empty
-/// [`Database`](crate::engine::Database), or a [`Subject`](crate::engine::conformance::Subject). What follows
-/// goes to `tokio::test`, which the crate has to have, with the feature `macros`.
+/// The first argument is its name; the second a function that is called for each case and returns
+/// an empty [`Database`](crate::engine::Database), or a
+/// [`Subject`](crate::engine::conformance::Subject). The rest is passed to `tokio::test`, which the
+/// crate must have, with the feature `macros`.
 #[macro_export]
 macro_rules! conformance_suite {
     (@list $($then:tt)*) => {
@@ -259,7 +261,7 @@ macro_rules! conformance_suite {
             ]
         }
     };
-    // What this crate shows of its cases. One that is not in the list is found to be unused.
+    // The cases of this crate. A case that is not listed causes a warning.
     (@cases $($group:ident: [$($case:ident)*])*) => {
         #[doc(hidden)]
         pub mod cases {
@@ -271,7 +273,7 @@ macro_rules! conformance_suite {
             })*
         }
 
-        /// The names of all cases.
+        /// Returns the names of all cases.
         pub const CASES: &[&str] = &[$($(stringify!($case)),*),*];
     };
     (@tests $module:ident $subject:expr, $runtime:tt $($group:ident: [$($case:ident)*])*) => {
@@ -299,16 +301,16 @@ macro_rules! conformance_suite {
 
 crate::conformance_suite! { @list @cases }
 
-/// What a case is run on: an empty database, which nobody else writes to, or none.
+/// The database of a case: empty and without other writers, or none.
 pub struct Subject(Result<(Database, Box<dyn Any>), String>);
 
 impl Subject {
-    /// A database, and what is to be there for as long as it, such as its folder.
+    /// A database, and a guard that lives as long, such as its folder.
     pub fn keeping(database: Database, kept: impl Any) -> Self {
         Self(Ok((database, Box::new(kept))))
     }
 
-    /// None: the case says that it is skipped, and why.
+    /// None: the case is skipped, with the reason.
     pub fn skipped(why: impl Into<String>) -> Self {
         Self(Err(why.into()))
     }
@@ -327,7 +329,7 @@ impl fmt::Debug for Subject {
     }
 }
 
-/// Runs `case`, which panics if it fails, or says that it is skipped.
+/// Runs `case`, which panics if it fails, or reports that it is skipped.
 #[expect(clippy::print_stdout, reason = "says what is left out")]
 pub async fn run<F: Future<Output = ()>>(subject: Subject, case: impl FnOnce(Database) -> F) {
     match subject.0 {

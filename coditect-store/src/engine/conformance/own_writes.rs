@@ -1,4 +1,5 @@
-//! What a transaction sees of its own writes, what it reads without conflict, and which conflicts it adds.
+//! A transaction's own writes: visibility, reads without conflicts, and the conflicts that they
+//! add.
 
 use super::{
     AtomicOp, Database, ErrorKind, KeySelector, RangeQuery, Transaction, keys, kind, value, write,
@@ -69,7 +70,7 @@ pub(super) async fn reads_of_own_writes_do_not_conflict(database: Database) {
     assert_eq!(value(&database, "d").await, None);
 }
 
-/// What it makes is not known without what others have made.
+/// The result depends on the writes of others.
 pub(super) async fn a_read_of_an_own_atomic_operation_conflicts(database: Database) {
     let tx = database.begin();
     tx.atomic(AtomicOp::Add, b"n", b"\x01");

@@ -1,4 +1,4 @@
-//! Pages and streams: limits, bytes, both orders, and going on where one has stopped.
+//! Pages and streams: limits, bytes, both orders, and continuation.
 
 use super::{
     Database, KeySelector, KeyValue, Order, RangeQuery, RangeStream, Stopped, keys, write,
@@ -47,8 +47,8 @@ pub(super) async fn a_page_says_why_it_stopped(database: Database) {
     }
 }
 
-/// Who goes on at `last_key ++ 0xff` skips children, and who takes the ascending selector for a
-/// descending range gives the last key twice.
+/// Continuing at `last_key ++ 0xff` skips children; the ascending selector in a descending range
+/// returns the last key twice.
 pub(super) async fn a_range_goes_on_right_behind_its_last_key_in_both_orders(database: Database) {
     let family: [&[u8]; 6] = [b"k", b"k\0", b"k\0\0", b"k\xff", b"k\xff\xff", b"l"];
     let tx = database.begin();
@@ -78,7 +78,7 @@ pub(super) async fn a_range_goes_on_right_behind_its_last_key_in_both_orders(dat
     }
 }
 
-/// What a stream gives, none of whose pages is empty.
+/// Returns the rows of a stream, none of whose pages is empty.
 async fn all(mut stream: RangeStream) -> Vec<KeyValue> {
     let mut rows = Vec::new();
     while let Some(page) = stream.next_page().await.unwrap() {
@@ -91,7 +91,7 @@ async fn all(mut stream: RangeStream) -> Vec<KeyValue> {
 pub(super) async fn a_stream_gives_every_key_once_in_both_orders(database: Database) {
     let tx = database.begin();
     let mut expected = Vec::new();
-    // Three a number, which no page holds a multiple of: each is the last of some page.
+    // Three keys per number, which divides no page: each is the last of some page.
     for number in 0..200_u32 {
         for child in [&b""[..], b"\0", b"\xff"] {
             let key = [&b"k"[..], &number.to_be_bytes(), child].concat();
@@ -123,7 +123,7 @@ pub(super) async fn a_stream_merges_own_writes_on_each_page(database: Database) 
     let tx = database.begin();
     (1..400).step_by(2).for_each(|number| tx.set(&key(number), &[2; 1_000]));
     (0..400).step_by(8).for_each(|number| tx.clear(&key(number)));
-    // More than a page at once.
+    // More than a page.
     tx.clear_range(&key(100), &key(200));
     let is_left = |number: &u32| !number.is_multiple_of(8) && !(100..200).contains(number);
     let mut expected: Vec<_> =

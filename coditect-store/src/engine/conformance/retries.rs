@@ -1,4 +1,4 @@
-//! The retry loop: what is run again and how often, and that an unknown outcome is never applied twice.
+//! The retry loop: its attempts, and that an unknown outcome is never applied twice.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -9,7 +9,7 @@ use super::{AtomicOp, Database, Error, ErrorKind, Fault, Faults, Result, RunErro
 use crate::retry::{OnUnknownOutcome, RetryPolicy, run};
 
 const ATTEMPTS: u32 = 5;
-/// Longer than a commit is late that comes in after its answer.
+/// Longer than the delay of a commit that is applied after its reply.
 const LATE: Duration = Duration::from_millis(25);
 
 fn policy(on_unknown_outcome: OnUnknownOutcome) -> RetryPolicy {
@@ -44,7 +44,7 @@ pub(super) async fn run_tries_again_until_it_does_not_conflict(database: Databas
     assert_eq!(value(&database, "b").await.unwrap(), "3");
 }
 
-/// An error of the caller's own, which may hold one of ours.
+/// An error of the caller, which may contain an error of the store.
 #[derive(Debug)]
 struct Refused(Option<Error>);
 
@@ -102,8 +102,8 @@ async fn until_there(database: &Database, key: &str) {
     }
 }
 
-/// What came of adding 1 to a number, if a commit's answer is `fault`: what was returned, how often it was
-/// tried, and the number.
+/// Adds 1 to a number while a commit's reply is `fault`. Returns the result, the number of
+/// attempts, and the number.
 async fn added(
     database: &Database,
     fault: Fault,
@@ -111,7 +111,7 @@ async fn added(
 ) -> (Result<u32, (ErrorKind, Option<i32>)>, u32, u32) {
     let faults = Faults::default();
     let failing = database.with_faults(faults.clone());
-    // The marker is not set before there is a version to check it at, which is a step.
+    // The marker is set only after reading the version that it is checked at, which is a step.
     let is_marked = matches!(policy.on_unknown_outcome, OnUnknownOutcome::CheckMarker(_));
     faults.plan(u64::from(is_marked), fault);
     let attempts = AtomicU32::new(0);
@@ -126,7 +126,7 @@ async fn added(
     assert!(faults.has_come());
     if fault == Fault::Late {
         until_there(database, "n").await;
-        // If another has come in first, the late one is to have its time.
+        // If another attempt was first, wait for the late one.
         tokio::time::sleep(LATE).await;
     }
     let sum = database.begin().get(b"n").await.unwrap();
@@ -144,7 +144,7 @@ pub(super) async fn an_unknown_outcome_is_returned_and_nothing_is_run_again(data
     assert_eq!(added(&database, Fault::LostAnswer, &policy).await, (UNKNOWN, 1, 1));
 }
 
-/// An addition that is simply done again counts twice.
+/// An addition that is retried blindly counts twice.
 pub(super) async fn an_attempt_that_did_commit_is_recognised_and_counts_once(database: Database) {
     let lost = added(&database, Fault::LostAnswer, &recognising()).await;
     assert_eq!(lost, (Ok(7), 1, 1));
@@ -194,8 +194,8 @@ pub(super) async fn an_unknown_outcome_is_not_overwritten_by_a_later_conflict(da
     assert_eq!(value(&database, "b").await, None);
 }
 
-/// Two attempts: the first may still come in after its answer; the second says that what is asked for cannot
-/// be, as soon as it has seen the first come in where it `waits` for that.
+/// Two attempts: the first may be applied after its reply; the second fails, if it `waits` after it
+/// has seen the first one's effect.
 async fn refused_by_the_second(database: &Database, waits: bool) -> Result<u32> {
     let faults = Faults::default();
     let failing = database.with_faults(faults.clone());
@@ -219,7 +219,7 @@ async fn refused_by_the_second(database: &Database, waits: bool) -> Result<u32> 
     outcome.await
 }
 
-/// What the second attempt finds may be the first one's own work.
+/// The state that the second attempt finds may be the first one's effect.
 pub(super) async fn a_later_answer_is_not_believed_while_an_earlier_attempt_may_come_in(
     database: Database,
 ) {
@@ -230,6 +230,6 @@ pub(super) async fn a_later_answer_is_not_believed_while_an_earlier_attempt_may_
 pub(super) async fn after_a_later_answer_no_earlier_attempt_comes_in(database: Database) {
     let outcome = refused_by_the_second(&database, false).await;
     tokio::time::sleep(LATE).await;
-    // Where the first was sooner than that answer, it has given its own.
+    // If the first was applied before that reply, it has returned its own result.
     assert_eq!(value(&database, "a").await.is_some(), outcome.is_ok());
 }

@@ -1,5 +1,5 @@
-//! What only shows when many work at once: that a commit, its version and what is seen at that version
-//! become visible together.
+//! Faults that need concurrency: a commit, its version, and the state at that version become
+//! visible together.
 
 use std::{
     collections::BTreeMap,
@@ -12,10 +12,10 @@ use tokio::{runtime::Handle, task::spawn_blocking};
 use super::{Database, Error, RangeQuery};
 use crate::retry::{RetryPolicy, run};
 
-/// How many threads there are.
+/// Number of threads.
 const THREADS: usize = 4;
 
-/// Does `work` on so many threads of their own, whichever runtime this is; each has a number.
+/// Runs `work` on threads of its own, whatever the runtime; each has a number.
 async fn on_threads<F, Fut>(work: F)
 where
     F: Fn(usize) -> Fut + Clone + Send + 'static,
@@ -30,8 +30,8 @@ where
     }
 }
 
-/// Where a version is given before its commit can be seen, who begins in between reads what was there
-/// before, and passes the check.
+/// If a version is assigned before its commit is visible, a transaction that begins in between
+/// reads the old state and passes the conflict check.
 pub(super) async fn no_update_is_lost_among_many_threads(database: Database) {
     const UPDATES: u32 = 25;
     let counting = database.clone();
@@ -56,8 +56,8 @@ pub(super) async fn no_update_is_lost_among_many_threads(database: Database) {
     assert_eq!(sum, expected.to_le_bytes());
 }
 
-/// What is seen at a version is what the last commit up to it wrote: neither an older state, where the
-/// version was told too early, nor a newer one, where the two were fetched apart.
+/// The state at a version is the result of the last commit up to it: neither an older one (version
+/// assigned too early), nor a newer one (version and state fetched separately).
 pub(super) async fn a_version_and_what_is_seen_at_it_belong_together(database: Database) {
     const COMMITS: usize = 40;
     let (made, seen) = (Arc::<Mutex<BTreeMap<_, _>>>::default(), Arc::<Mutex<Vec<_>>>::default());
@@ -88,7 +88,7 @@ pub(super) async fn a_version_and_what_is_seen_at_it_belong_together(database: D
     }
 }
 
-/// A snapshot that is taken while another thread commits may have one half of it.
+/// A snapshot taken during a commit may contain half of it.
 pub(super) async fn what_is_written_together_is_never_seen_apart(database: Database) {
     const COMMITS: u32 = 60;
     let shared = database.clone();

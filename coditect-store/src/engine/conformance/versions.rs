@@ -24,7 +24,7 @@ pub(super) async fn versionstamps_sort_in_commit_order(database: Database) {
     assert_eq!(log.len(), 10);
 }
 
-/// They may have one version, and are told apart by the order within it.
+/// They may have one version, and are ordered within it.
 pub(super) async fn stamps_of_commits_that_run_together_are_in_the_order_of_their_effects(
     database: Database,
 ) {
@@ -49,7 +49,7 @@ pub(super) async fn stamps_of_commits_that_run_together_are_in_the_order_of_thei
     assert_eq!(tx.get(b"last").await.unwrap(), last);
 }
 
-/// The versions of so many commits, each of which sets a key to its number.
+/// Returns the versions of the given number of commits, each of which sets a key to its number.
 async fn committed(database: &Database, commits: u8) -> Vec<u64> {
     let mut versions = Vec::new();
     for number in 0..commits {
@@ -61,7 +61,7 @@ async fn committed(database: &Database, commits: u8) -> Vec<u64> {
     versions
 }
 
-/// Who takes them for contiguous would wait for ever for one that is not given.
+/// A caller that expects contiguous versions would wait forever.
 pub(super) async fn versions_grow_and_have_gaps(database: Database) {
     let versions = committed(&database, 10).await;
     assert!(versions.is_sorted_by(|one, next| one < next), "{versions:?}");
@@ -80,13 +80,13 @@ pub(super) async fn a_read_version_can_be_had_and_set(database: Database) {
     assert_eq!(kind(tx.commit().await), ErrorKind::Conflict);
 }
 
-/// A commit's own version shows what it wrote, and nothing that came later.
+/// A commit's own version shows its writes and nothing later.
 pub(super) async fn a_committed_version_can_be_read_at(database: Database) {
     for (number, version) in (0_u8..).zip(committed(&database, 3).await) {
         let tx = database.begin();
         tx.set_read_version(version);
         assert_eq!(tx.get(b"a").await.unwrap().unwrap(), [number]);
-        // It has read, so that another version comes too late.
+        // It has read, so another version comes too late.
         tx.set_read_version(version - 1);
         assert_eq!(tx.get(b"a").await.unwrap().unwrap(), [number]);
     }

@@ -1,4 +1,4 @@
-//! Watches: when they fire, how many there may be, and how they end.
+//! Watches: when they fire, their limit, and their end.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use futures_util::{FutureExt as _, future::join_all};
 
 use super::{AtomicOp, Database, ErrorKind, Result, Transaction, WATCH_LIMIT, Watch, kind, write};
 
-/// Far longer than anything takes, so that what never fires is a failure.
+/// Far longer than any operation, so that a watch that never fires is a failure.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn end(watch: Watch) -> Result<()> {
@@ -36,8 +36,7 @@ pub(super) async fn a_watch_fires_after_a_commit_that_changed_its_key(database: 
     }
 }
 
-/// Whether `waiting` has not fired yet, though another has, whose key was changed after all that was
-/// committed before.
+/// Returns whether `waiting` has not fired yet, although a watch on a later change has.
 async fn is_waiting(database: &Database, waiting: &mut Watch) -> bool {
     let other = watch(database, b"other").await;
     let tx = database.begin();
