@@ -282,6 +282,9 @@ struct Moment(u64);
 
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 {
+            return f.write_str("the creation of the store");
+        }
         let micros = i64::try_from(self.0).ok();
         match micros.and_then(DateTime::<Utc>::from_timestamp_micros) {
             Some(at) => write!(f, "version {} ({at:?})", self.0),
