@@ -19,8 +19,8 @@ use crate::{
     AccessSettings, AccessTokens, Claims, Error, JwksVerifier, KeyId, RefreshKeys, RootKey,
     SigningKey, TokenError,
     keys::VerifyingKeys,
-    opaque::Kind,
     subkey::{Purpose, mac},
+    tokens::opaque::Kind,
 };
 
 /// The bytes of a refresh token without its tag.

@@ -33,23 +33,17 @@
 
 #![forbid(unsafe_code)]
 
-pub mod access;
-pub mod claims;
 pub mod email;
 pub mod error;
-pub mod family;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod hasher;
+mod key_id;
 pub mod keys;
 pub mod mailer;
-pub mod master_key;
 pub mod model;
-mod opaque;
 pub mod password;
 mod random;
-pub mod refresh;
 pub mod scope;
 pub mod seal;
 pub mod second_factor;
@@ -58,20 +52,14 @@ pub mod service;
 mod subkey;
 pub mod text;
 pub mod throttle;
+pub mod tokens;
 
-pub use access::{AccessSettings, AccessTokens, JwksVerifier, Minted, TokenError};
-pub use claims::{Claims, TokenId};
 pub use email::{Email, EmailError};
-pub use error::Error;
-pub use family::{Decision, Lifetimes, PresentedToken, Stored};
-pub use hasher::{HashParams, Hasher, Peppers, Verdict};
-pub use keys::{
-    Algorithm, KeyError, KeyId, KeyRing, KeyState, SealedKey, SigningKey, VerifyingKey,
-    WrappedRootKey,
-};
+pub use error::{Error, KeyError, PasswordError, TokenError};
+pub use key_id::KeyId;
+pub use keys::{Algorithm, KeyRing, KeyState, SealedKey, SigningKey, VerifyingKey, WrappedRootKey};
 pub use mailer::{LogMailer, Mailer, Notice};
-pub use password::PasswordError;
-pub use refresh::{RefreshKeys, RefreshToken, Salt};
+pub use password::hasher::{HashParams, Hasher, Peppers, Verdict};
 pub use scope::{Scope, ScopeError, Scopes};
 pub use second_factor::{FactorSecret, RecoveryCodes};
 pub use secret::{
@@ -85,4 +73,10 @@ pub use service::{
     NewPersonalToken, NewTicket, Purge, RESET_TOKEN_LIFETIME, Registration, RegistrationMode,
     Settings, SignIn, SignUp, SignedIn, TICKET_LIFETIME, Tokens, VERIFICATION_LIFETIME,
     VerifiedCredential, entities, load_master_key, replace_master_key, replace_master_key_file,
+};
+pub use tokens::{
+    access::{AccessSettings, AccessTokens, JwksVerifier, Minted},
+    claims::{Claims, TokenId},
+    family::{Decision, Lifetimes, PresentedToken, Stored},
+    refresh::{RefreshKeys, RefreshToken, Salt},
 };

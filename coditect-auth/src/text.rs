@@ -10,6 +10,8 @@ use icu_properties::{
     props::{DefaultIgnorableCodePoint, GeneralCategory},
 };
 
+use crate::Error;
+
 /// Returns whether a character is shown as itself in a name. Joiners and variation selectors are: scripts
 /// and emoji need them.
 pub fn is_plain(c: char) -> bool {
@@ -49,6 +51,12 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(shown)
+}
+
+/// Requires a name that is shown as it is.
+pub(crate) fn require_plain(name: &str) -> Result<(), Error> {
+    let why = "it has control, bidirectional or invisible characters";
+    if is_plain_text(name) { Ok(()) } else { Err(Error::InvalidName(why)) }
 }
 
 #[cfg(test)]

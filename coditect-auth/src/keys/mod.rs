@@ -18,16 +18,15 @@
 //! - [`rotate`] says which records to write so that the next key signs. A key is published one rotation
 //!   before it signs, so every verifier that reads the JWKS now and then has it in time.
 
-mod error;
+pub(crate) mod master;
 mod ring;
 mod root;
 mod rotation;
 mod sealed;
 mod signing;
 
-pub use error::KeyError;
 pub use ring::{KeyRing, VerifyingKeys};
 pub use root::WrappedRootKey;
 pub use rotation::rotate;
 pub use sealed::{KeyState, SealedKey};
-pub use signing::{Algorithm, KeyId, SigningKey, VerifyingKey};
+pub use signing::{Algorithm, SigningKey, VerifyingKey};

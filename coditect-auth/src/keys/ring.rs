@@ -6,8 +6,8 @@
 
 use serde_json::{Value, json};
 
-use super::{KeyError, KeyId, KeyState, SealedKey, SigningKey, VerifyingKey};
-use crate::RootKey;
+use super::{KeyState, SealedKey, SigningKey, VerifyingKey};
+use crate::{KeyError, KeyId, RootKey};
 
 /// The signing keys, opened. Of the keys that only verify, the private parts are not kept.
 #[derive(Debug)]

@@ -8,8 +8,7 @@ use coditect_store::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::KeyError;
-use crate::{Error, MasterKey, RootKey, random::random, seal::Sealed, subkey::Purpose};
+use crate::{Error, KeyError, MasterKey, RootKey, random::random, seal::Sealed, subkey::Purpose};
 
 /// What the seal is bound to. Persisted by it: never changed.
 const BELONGS_TO: &[u8] = b"root";

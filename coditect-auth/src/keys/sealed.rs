@@ -13,8 +13,9 @@ use coditect_store::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Algorithm, KeyError, KeyId, SigningKey};
+use super::{Algorithm, SigningKey};
 use crate::{Error, RootKey, random::random, seal::Sealed, secret::Subkey, subkey::Purpose};
+use crate::{KeyError, KeyId};
 
 /// A signing key's record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

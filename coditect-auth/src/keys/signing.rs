@@ -6,35 +6,12 @@
 use std::fmt;
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use coditect_store::keyspace::KeyPart;
 use ed25519_dalek::{Signature, Signer as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::Error;
-
-/// A signing key's id, the `kid` in a token's header.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct KeyId(pub Uuid);
-
-impl KeyPart for KeyId {
-    const ELEMENTS: usize = 1;
-
-    fn element_types() -> Vec<String> {
-        Uuid::element_types()
-    }
-
-    fn pack(&self, key: &mut Vec<u8>) {
-        self.0.pack(key);
-    }
-
-    fn unpack(rest: &mut &[u8]) -> coditect_store::Result<Self> {
-        Uuid::unpack(rest).map(Self)
-    }
-}
+use crate::{Error, KeyId};
 
 /// How a key signs. Persisted: add at the end, never reorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,14 +34,6 @@ pub struct VerifyingKey {
     /// The id as it stands in headers: they are compared as text, so that no second spelling holds.
     kid_text: String,
     key: ed25519_dalek::VerifyingKey,
-}
-
-impl KeyId {
-    /// A new one, version 7 (RFC 9562): of two keys the one made later has the greater id.
-    #[expect(clippy::new_without_default, reason = "each call gives another one")]
-    pub fn new() -> Self {
-        Self(Uuid::now_v7())
-    }
 }
 
 impl Algorithm {
@@ -178,18 +147,6 @@ impl VerifyingKey {
     }
 }
 
-impl fmt::Display for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Debug for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyId({})", self.0)
-    }
-}
-
 impl fmt::Debug for SigningKey {
     /// Leaves the private part out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -200,6 +157,7 @@ impl fmt::Debug for SigningKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use uuid::Uuid;
 
     fn key() -> SigningKey {
         SigningKey::from_seed(KeyId(Uuid::nil()), &Zeroizing::new([0xab; 32]))

@@ -14,17 +14,18 @@ use super::{
     Auth, ClientInfo, Registration, SignIn, SignedIn,
     audit::{Action, Entry},
     authentication::membership_in,
+    login_records::audit_tenant_entry,
+    password_check::PasswordCheck,
     rate_limit::LoginAttempt,
-    refresh::entered,
     second_factor::{ConfirmedFactor, SecondFactorUsed},
 };
 use crate::{
-    Email, Error, Notice, Password, RefreshSecret, RefreshToken, Verdict, refresh,
-    text::is_plain_text,
+    Email, Error, Notice, Password, RefreshSecret, RefreshToken, text::require_plain,
+    tokens::refresh,
 };
 
-/// How often a sign-in looks again at a hash that is being replaced.
-const LOOKS_AT_A_HASH: usize = 3;
+/// Maximum number of times that a login reads a password hash that is being replaced.
+const MAX_HASH_READS: usize = 3;
 
 /// The longest `User-Agent` that is kept, in characters.
 const MAX_USER_AGENT_CHARS: usize = 256;
@@ -100,19 +101,17 @@ impl Auth {
             self.hasher.verify_dummy(&password).await?;
             return Err(refused());
         };
-        let attempt = self.acquire_attempt(&email, client).await?;
-        // More than once only if the password's hash was replaced between the looks at it, as a
-        // sign-in on another server does that makes it anew by today's parameters.
-        for _ in 0..LOOKS_AT_A_HASH {
-            let known = self.user_by_email(&email).await?;
-            let known = match self.password_holds(known, &password).await? {
+        let (attempt, mut found) = self.acquire_login(&email, client).await?;
+        // Repeats only if the stored hash was replaced since it was read, as by a concurrent login
+        // that rehashes it with the current parameters.
+        for _ in 0..MAX_HASH_READS {
+            let (known, needs_rehash) = match self.password_holds(found, &password).await? {
                 PasswordCheck::Yes(known, needs_rehash) => (known, needs_rehash),
                 PasswordCheck::No(known) => {
                     self.record_failure(&attempt, known.as_deref(), client).await?;
                     return Err(Error::InvalidCredentials);
                 }
             };
-            let (known, needs_rehash) = known;
             let new_hash =
                 if needs_rehash { Some(self.hasher.hash(&password).await?) } else { None };
             let now = self.clock.now();
@@ -138,7 +137,7 @@ impl Auth {
                     let tokens = self.tokens(&session, &user, &token, now).await?;
                     return Ok(SignedIn { user, tokens });
                 }
-                Ok(None) => {}
+                Ok(None) => found = self.user_by_email(&email).await?,
                 Err(Error::InvalidCredentials) => {
                     self.record_failure(&attempt, Some(&known), client).await?;
                     return Err(Error::InvalidCredentials);
@@ -151,23 +150,6 @@ impl Auth {
             }
         }
         Err(Error::InvalidCredentials)
-    }
-
-    /// Whether `password` is that of `user`. Where there is no user it costs the same.
-    pub(super) async fn password_holds(
-        &self,
-        user: Option<User>,
-        password: &Password,
-    ) -> Result<PasswordCheck, Error> {
-        let Some(user) = user else {
-            self.hasher.verify_dummy(password).await?;
-            return Ok(PasswordCheck::No(None));
-        };
-        let user = Box::new(user);
-        Ok(match self.hasher.verify(password, &user.password_hash).await? {
-            Verdict::Matches { needs_rehash } => PasswordCheck::Yes(user, needs_rehash),
-            Verdict::Differs => PasswordCheck::No(Some(user)),
-        })
     }
 
     /// Creates the session, unless the password's hash was replaced since it was verified: then `None`.
@@ -207,7 +189,7 @@ impl Auth {
             .details(json!({ "second_factor": by.name(), "user_agent": session.user_agent }))
             .write(tx, now)
             .await?;
-        entered(tx, &session, (client, now)).await?;
+        audit_tenant_entry(tx, &session, (client, now)).await?;
         if by == SecondFactorUsed::RecoveryCode {
             Entry::new(Action::RecoveryCodeUsed, user.tenant_id, Some(user.id), client)
                 .write(tx, now)
@@ -267,14 +249,6 @@ impl Auth {
     }
 }
 
-/// Whether a password is the one.
-pub(super) enum PasswordCheck {
-    /// It is; and whether its hash is to be made anew.
-    Yes(Box<User>, bool),
-    /// It is not, or there is no such user.
-    No(Option<Box<User>>),
-}
-
 /// A login as its transaction has written it.
 struct SessionCreated {
     user: User,
@@ -311,10 +285,9 @@ pub(super) async fn create_user(
     entry.write(tx, user.created_at).await
 }
 
-/// Requires a name that is shown as it is.
-pub(super) fn require_plain(name: &str) -> Result<(), Error> {
-    let why = "it has control, bidirectional or invisible characters";
-    if is_plain_text(name) { Ok(()) } else { Err(Error::InvalidName(why)) }
+pub(super) async fn user_in(tx: &Transaction, email: &Email) -> Result<User, Error> {
+    let user = tx.find(&User::BY_EMAIL, Global, email.normalized().to_owned()).await?;
+    user.ok_or(Error::NotFound)
 }
 
 /// What it means that a user could not be written.

@@ -8,10 +8,10 @@ use coditect_store::{
 
 use super::{
     Auth, ClientInfo, Registration,
-    accounts::{create_user, email_taken},
+    accounts::{create_user, email_taken, user_in},
     audit::{Action, Entry},
     ide::operator_grant,
-    sessions::live_logins,
+    login_records::live_logins,
     tokens::revoke_all_tokens,
 };
 use crate::{
@@ -158,9 +158,4 @@ impl Auth {
         self.notify(&user, Notice::SecondFactorRemoved);
         Ok(())
     }
-}
-
-pub(super) async fn user_in(tx: &Transaction, email: &Email) -> Result<User, Error> {
-    let user = tx.find(&User::BY_EMAIL, Global, email.normalized().to_owned()).await?;
-    user.ok_or(Error::NotFound)
 }

@@ -13,7 +13,11 @@ use coditect_store::{
 use futures_util::future::{try_join, try_join3};
 
 use super::Auth;
-use crate::{Claims, Error, Scope, TokenError, family, model::PersonalToken, opaque::Kind};
+use crate::{
+    Claims, Error, Scope, TokenError,
+    model::PersonalToken,
+    tokens::{family, opaque::Kind},
+};
 
 /// How exactly the last use of a personal token is known.
 const LAST_USED_INTERVAL: TimeDelta = TimeDelta::hours(1);
@@ -123,6 +127,18 @@ impl Identity {
         }
         Ok(())
     }
+
+    /// Fails if `role` is above the caller's own: it can be neither granted nor revoked.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forbidden`].
+    pub(super) fn require_not_above(&self, role: Role) -> Result<(), Error> {
+        if role > self.role {
+            return Err(Error::Forbidden("this role is above the caller's own"));
+        }
+        Ok(())
+    }
 }
 
 impl Auth {
@@ -162,7 +178,7 @@ impl Auth {
 
     /// Returns who makes a request with `credential`, as of `tx`.
     ///
-    /// The first access token of a refresh also confirms the [rotation](crate::family), in a short
+    /// The first access token of a refresh also confirms the [rotation](crate::tokens::family), in a short
     /// transaction of its own: so it does even if `tx` only reads, or is never committed. If `tx` writes,
     /// it then conflicts, and is run again, once in the life of a refresh token.
     ///

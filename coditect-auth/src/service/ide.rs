@@ -17,7 +17,7 @@ use coditect_store::{
 
 use super::{
     Auth, AuthMethod, ClientInfo, Identity,
-    admin::user_in,
+    accounts::user_in,
     audit::{Action, Entry},
 };
 use crate::{

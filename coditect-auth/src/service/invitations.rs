@@ -21,12 +21,11 @@ use super::{
     Auth, ClientInfo, Identity,
     audit::{Action, Entry},
     ide::{grant_by_invitation, has_operator_grant},
-    members::require_not_above,
 };
 use crate::{
     Email, Error, OpaqueToken,
     model::{Grant, Invitation, InvitationId},
-    opaque::Kind,
+    tokens::opaque::Kind,
 };
 
 /// Time for which an invitation can be accepted.
@@ -100,7 +99,7 @@ impl Auth {
     ) -> Result<Invitation, Error> {
         identity.session()?;
         identity.require_role(Role::Admin)?;
-        require_not_above(identity, new.role)?;
+        identity.require_not_above(new.role)?;
         let (tenant, now) = (identity.tenant_id, self.clock.now());
         let may_give_ide = has_operator_grant(tx, tenant, identity.user.id).await?;
         let ide = new.ide.unwrap_or(may_give_ide);

@@ -11,10 +11,9 @@ use serde_json::json;
 use super::{
     Auth, ClientInfo, Credential, VerifiedCredential,
     audit::{Action, Entry},
-    refresh::{refuse, session_and_user},
-    sessions::live_logins,
+    login_records::{apply_refusal, end_session, live_logins, session_and_user},
 };
-use crate::{Claims, Decision, Error, PresentedToken, family, refresh};
+use crate::{Claims, Decision, Error, PresentedToken, tokens::refresh};
 
 impl Auth {
     /// Ends the session of a token. Doing it again changes nothing.
@@ -39,7 +38,7 @@ impl Auth {
         let ended = self.store.run(|tx| async move {
             match live(&tx, session).await? {
                 Some((session, _)) => {
-                    end(&tx, &session, RevocationReason::Logout, now).await?;
+                    end_session(&tx, &session, RevocationReason::Logout, now).await?;
                     let (tenant, user) = (session.tenant_id, Some(session.user_id));
                     let entry = Entry::new(Action::Logout, tenant, user, client);
                     entry.target(session.id).write(&tx, now).await
@@ -95,7 +94,7 @@ impl Auth {
                 };
                 let ended = live_logins(&tx, &user, now).await?.len();
                 // This one says why, so that the same request again finds its own work.
-                end(&tx, &session, RevocationReason::LogoutEverywhere, now).await?;
+                end_session(&tx, &session, RevocationReason::LogoutEverywhere, now).await?;
                 let user = tx.revoke_logins(user, now).await?;
                 let (tenant, actor) = (user.tenant_id, Some(user.id));
                 let entry = Entry::new(Action::LogoutEverywhere, tenant, actor, client);
@@ -125,7 +124,7 @@ impl Auth {
                 };
                 Ok(match self.decide(&session, &user, presented, now) {
                     Decision::Rotate | Decision::ReplayWithinGrace => Ok((session, user)),
-                    refused => Err(refuse(tx, &session, refused, (client, now)).await?),
+                    refused => Err(apply_refusal(tx, &session, refused, (client, now)).await?),
                 })
             }
         }
@@ -146,19 +145,6 @@ async fn live(
     let Some(session) = session.find(tx).await? else { return Ok(None) };
     let user = tx.get::<User>(session.tenant_id, session.user_id).await?;
     Ok(user.filter(|user| !session.is_revoked(user)).map(|user| (session, user)))
-}
-
-/// Ends a session that was not ended before.
-pub(super) async fn end(
-    tx: &Transaction,
-    session: &AuthSession,
-    reason: RevocationReason,
-    now: DateTime<Utc>,
-) -> coditect_store::Result<()> {
-    match session.revocation {
-        Some(_) => Ok(()),
-        None => tx.update(&family::revoked(session, reason, now)).await,
-    }
 }
 
 /// How a session is found by what somebody signs out with.

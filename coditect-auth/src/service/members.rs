@@ -123,7 +123,7 @@ impl Auth {
         let membership = open_membership(tx, tenant, member).await?;
         if member != identity.user.id {
             identity.require_role(Role::Admin)?;
-            require_not_above(identity, membership.role)?;
+            identity.require_not_above(membership.role)?;
         }
         tx.update(&Membership { ended: true, updated_at: now, ..membership }).await?;
         let tokens = revoke_tokens_of(tx, &membership).await?;
@@ -160,14 +160,6 @@ impl Member {
     fn of_own(user: User) -> Self {
         Self { user, role: Role::Owner, membership: None }
     }
-}
-
-/// Refuses to give or take a role above the caller's own.
-pub(super) fn require_not_above(identity: &Identity, role: Role) -> Result<(), Error> {
-    if role > identity.role {
-        return Err(Error::Forbidden("this role is above the caller's own"));
-    }
-    Ok(())
 }
 
 async fn open_membership(

@@ -10,13 +10,13 @@ use coditect_store::{
 use super::{
     Auth, ClientInfo, Identity,
     audit::{Action, Entry},
-    sessions::revoke_logins_but,
+    login_records::revoke_logins_but,
     tokens::revoke_all_tokens,
 };
 use crate::{
     Email, Error, Notice, OpaqueToken, Password,
     model::{PasswordReset, PasswordResetId, ResetOrigin},
-    opaque::Kind,
+    tokens::opaque::Kind,
 };
 
 /// How long a reset token is good.

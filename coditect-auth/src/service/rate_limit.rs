@@ -121,29 +121,64 @@ impl Auth {
         }
     }
 
-    /// Lets an attempt at the account of `email` through when it is its queue, or refuses it.
+    /// Acquires an attempt at the account of `email`: waits behind the other attempts at it, then
+    /// checks its failures.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] if too many attempts wait; [`Error::Throttled`], [`Error::Store`].
     pub(super) async fn acquire_attempt(
         &self,
         email: &Email,
         client: &ClientInfo,
     ) -> Result<LoginAttempt, Error> {
+        let attempt = self.enter_queue(email, client).await?;
+        let keys = attempt.keys;
+        let failures = self.store.run(|tx| async move { keys.read(&tx).await }).await?;
+        self.check_failures(failures)?;
+        Ok(attempt)
+    }
+
+    /// Acquires an attempt as [`acquire_attempt`](Self::acquire_attempt) does, and reads the account's
+    /// user in the same transaction as its failures. Returns no user if the account does not exist.
+    pub(super) async fn acquire_login(
+        &self,
+        email: &Email,
+        client: &ClientInfo,
+    ) -> Result<(LoginAttempt, Option<User>), Error> {
+        let attempt = self.enter_queue(email, client).await?;
+        let keys = attempt.keys;
+        let read = self.store.run(|tx| async move {
+            let user = tx.find(&User::BY_EMAIL, Global, email.normalized().to_owned());
+            try_join(keys.read(&tx), user).await
+        });
+        let (failures, user) = read.await?;
+        self.check_failures(failures)?;
+        Ok((attempt, user))
+    }
+
+    /// Waits for a permit of the account of `email`. Attempts from a known address have a queue of
+    /// their own, so that attempts from elsewhere do not delay the account's owner.
+    async fn enter_queue(&self, email: &Email, client: &ClientInfo) -> Result<LoginAttempt, Error> {
         let account = throttle::account_key(&self.throttle_key, email);
         let keys = FailureKeys {
             account,
             address: client.ip.map(|ip| throttle::address_key(&self.throttle_key, email, ip)),
             ip: client.throttled_ip(),
         };
-        let read = async || self.store.run(|tx| async move { keys.read(&tx).await }).await;
-        // Who has signed in from there does not wait for those who come from elsewhere.
-        let (_, known) = read().await?;
+        let (_, known) = self.store.run(|tx| async move { keys.read(&tx).await }).await?;
         let permit = self.login_queues.acquire(known.map_or(account, |known| known.key)).await?;
-        let now = self.clock.now();
-        let (of_account, from_address) = read().await?;
+        Ok(LoginAttempt { keys, _permit: permit })
+    }
+
+    /// Fails while the account, or its known address if there is one, must wait.
+    fn check_failures(
+        &self,
+        (of_account, from_address): (Option<LoginFailures>, Option<LoginFailures>),
+    ) -> Result<(), Error> {
         let counted = from_address.or(of_account);
-        match counted.and_then(|failures| counts(&failures).wait(now)) {
-            Some(wait) => Err(throttled(wait)),
-            None => Ok(LoginAttempt { keys, _permit: permit }),
-        }
+        let wait = counted.and_then(|failures| counts(&failures).wait(self.clock.now()));
+        wait.map_or(Ok(()), |wait| Err(throttled(wait)))
     }
 
     /// Forgets the failures of an account whose owner has shown who they are in another way.

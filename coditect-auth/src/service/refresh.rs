@@ -3,17 +3,18 @@
 use chrono::{DateTime, Utc};
 use coditect_store::{
     Transaction,
-    keyspace::Global,
-    model::{AuthSession, MembershipRef, RevocationReason, TenantId, TokenFamilyId, User},
+    model::{AuthSession, MembershipRef, TenantId, User},
 };
 
 use super::{
     Auth, ClientInfo, Tokens,
-    audit::{Action, Entry},
     authentication::membership_in,
-    logout::end,
+    login_records::{apply_refusal, audit_tenant_entry, session_and_user},
 };
-use crate::{Decision, Error, PresentedToken, RefreshToken, Stored, family, refresh};
+use crate::{
+    Decision, Error, PresentedToken, RefreshToken, Stored,
+    tokens::{family, refresh},
+};
 
 impl Auth {
     /// Replaces a refresh token: see [`family`] for what one that comes in means. The access token is
@@ -67,7 +68,7 @@ impl Auth {
                 let session = AuthSession { active_membership, ..session };
                 tx.update(&session).await?;
                 if before != active_membership {
-                    entered(tx, &session, (client, now)).await?;
+                    audit_tenant_entry(tx, &session, (client, now)).await?;
                 }
                 Ok((session, user, next))
             }
@@ -78,13 +79,13 @@ impl Auth {
                     let session = AuthSession { active_membership, ..session };
                     // The session is not written, but the token opens that tenant all the same.
                     if before != active_membership {
-                        entered(tx, &session, (client, now)).await?;
+                        audit_tenant_entry(tx, &session, (client, now)).await?;
                     }
                     Ok((session, user, next))
                 }
                 None => Err(Error::SessionExpired),
             },
-            refused => Err(refuse(tx, &session, refused, (client, now)).await?),
+            refused => Err(apply_refusal(tx, &session, refused, (client, now)).await?),
         })
     }
 
@@ -98,17 +99,6 @@ impl Auth {
         let stored = Stored { session, user: user.status, login_epoch: user.login_epoch };
         family::decide(Some(stored), presented, now, self.lifetimes.grace)
     }
-}
-
-/// The session of a token family, with its user.
-pub(super) async fn session_and_user(
-    tx: &Transaction,
-    family: TokenFamilyId,
-) -> Result<Option<(AuthSession, User)>, Error> {
-    let session = tx.find(&AuthSession::BY_FAMILY, Global, family).await?;
-    let Some(session) = session else { return Ok(None) };
-    let user = tx.get::<User>(session.tenant_id, session.user_id).await?;
-    Ok(user.map(|user| (session, user)))
 }
 
 /// Returns the membership that the next tokens of `session` are for: in the tenant that was chosen, or
@@ -128,45 +118,4 @@ async fn active_membership(
             Err(error) => Err(error),
         },
     }
-}
-
-/// Audits, in the tenant that `session` acts in from now on, that its user has entered it.
-pub(super) async fn entered(
-    tx: &Transaction,
-    session: &AuthSession,
-    (client, now): (&ClientInfo, DateTime<Utc>),
-) -> coditect_store::Result<()> {
-    let Some(membership) = session.active_membership else { return Ok(()) };
-    let (tenant, actor) = (membership.tenant_id, Some(session.user_id));
-    let entry = Entry::new(Action::TenantEntered, tenant, actor, client).target(session.id);
-    entry.write(tx, now).await
-}
-
-/// Does what a refused refresh token asks for, and says what the client gets.
-pub(super) async fn refuse(
-    tx: &Transaction,
-    session: &AuthSession,
-    decision: Decision,
-    (client, now): (&ClientInfo, DateTime<Utc>),
-) -> Result<Error, Error> {
-    let (session_id, user_id) = (session.id, session.user_id);
-    let entry = |action| Entry::new(action, session.tenant_id, None, client).target(session_id);
-    Ok(match decision {
-        Decision::Reused => {
-            end(tx, session, RevocationReason::Reuse, now).await?;
-            entry(Action::RefreshReused).write(tx, now).await?;
-            tracing::warn!(%session_id, %user_id, "a refresh token was used again: its family is ended");
-            Error::RefreshReused
-        }
-        Decision::Expired => Error::SessionExpired,
-        Decision::Revoked => Error::SessionRevoked,
-        Decision::TokenAheadOfStore
-        | Decision::StoreDiverged
-        | Decision::Rotate
-        | Decision::ReplayWithinGrace => {
-            entry(Action::RefreshTokenAheadOfStore).write(tx, now).await?;
-            tracing::error!(%session_id, %user_id, ?decision, "a refresh token is not the store's: was it set back?");
-            Error::RefreshInvalid
-        }
-    })
 }

@@ -24,7 +24,8 @@ use super::{
     rate_limit::throttled,
 };
 use crate::{
-    Email, Error, Notice, OpaqueToken, Password, model::Invitation, opaque::Kind, subkey::mac,
+    Email, Error, Notice, OpaqueToken, Password, model::Invitation, subkey::mac,
+    tokens::opaque::Kind,
 };
 
 /// Who may register.

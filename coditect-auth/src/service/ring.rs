@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use super::Auth;
 use crate::{
     Error, KeyError, KeyId, KeyRing, KeyState, MasterKey, RootKey, SealedKey, WrappedRootKey, keys,
-    master_key,
+    keys::master,
 };
 
 /// For a key that is not in the ring, it is read again at most this often; who asks sooner waits.
@@ -306,22 +306,22 @@ pub async fn replace_master_key_file(
     clock: &Clock,
 ) -> Result<(), Error> {
     let present = load_master_key(path, store).await?;
-    let next = MasterKey::load_or_create(&master_key::replacement_path(path))?;
+    let next = MasterKey::load_or_create(&master::replacement_path(path))?;
     replace_master_key(store, clock, &present, &next).await?;
-    master_key::install_replacement(path)
+    master::install_replacement(path)
 }
 
 /// Ends a replacement of the master key that was broken off: the new key takes the place of the one
 /// before if the store needs it. Otherwise it stays, for the replacement that is asked for again.
 async fn end_replacement(path: &Path, store: &Store) -> Result<(), Error> {
-    let successor = master_key::replacement_path(path);
+    let successor = master::replacement_path(path);
     if !successor.try_exists().map_err(Error::internal)? {
         return Ok(());
     }
     let next = MasterKey::load_or_create(&successor)?;
     let sealed = store.run(|tx| async move { tx.get::<WrappedRootKey>(Global, ()).await }).await?;
     if sealed.is_some_and(|sealed| sealed.open(&next).is_ok()) {
-        return master_key::install_replacement(path);
+        return master::install_replacement(path);
     }
     Ok(())
 }

@@ -8,12 +8,11 @@ use coditect_store::{Transaction, model::User};
 
 use super::{
     Auth, ClientInfo, Identity,
-    accounts::PasswordCheck,
     audit::{Action, Entry},
     rate_limit::LoginAttempt,
 };
 use crate::{
-    Email, Error, Notice, Password, model,
+    Email, Error, Notice, model,
     seal::Sealed,
     second_factor::{FactorSecret, MAX_FAILURES, RecoveryCodes, find_recovery_code},
 };
@@ -301,33 +300,6 @@ impl Auth {
         removed
     }
 
-    /// That whoever is signed in as `user` knows their password, too. It counts as an attempt at the
-    /// account.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidCredentials`], [`Error::Throttled`], [`Error::Busy`], [`Error::Store`].
-    pub(super) async fn verify_password(
-        &self,
-        user: &User,
-        password: &str,
-        client: &ClientInfo,
-    ) -> Result<PasswordProof, Error> {
-        let email = Email::parse(&user.email).map_err(Error::internal)?;
-        let attempt = self.acquire_attempt(&email, client).await?;
-        let holds = match Password::presented(password) {
-            Ok(password) => self.password_holds(Some(user.clone()), &password).await?,
-            Err(_) => PasswordCheck::No(None),
-        };
-        match holds {
-            PasswordCheck::Yes(user, _) => Ok(PasswordProof { user: *user, attempt }),
-            PasswordCheck::No(_) => {
-                self.record_failure(&attempt, Some(user), client).await?;
-                Err(Error::InvalidCredentials)
-            }
-        }
-    }
-
     fn seal_factor(&self, user: &User, secret: &FactorSecret) -> Result<Sealed, Error> {
         Sealed::seal(&self.factor_key, secret.expose(), user.id.0.as_bytes())
     }
@@ -335,26 +307,5 @@ impl Auth {
     fn open_factor(&self, factor: &model::SecondFactor) -> Result<FactorSecret, Error> {
         let opened = factor.secret.open(&self.factor_key, factor.user_id.0.as_bytes())?;
         FactorSecret::from_bytes(&opened)
-    }
-}
-
-/// That a user's password was shown, as it was then.
-pub(super) struct PasswordProof {
-    user: User,
-    pub(super) attempt: LoginAttempt,
-}
-
-impl PasswordProof {
-    /// The user as they are in `tx`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidCredentials`] if they have another password now, or may not sign in.
-    pub(super) async fn recheck(&self, tx: &Transaction) -> Result<User, Error> {
-        let user = tx.get::<User>(self.user.tenant_id, self.user.id).await?;
-        user.filter(|user| {
-            user.password_hash == self.user.password_hash && user.status == self.user.status
-        })
-        .ok_or(Error::InvalidCredentials)
     }
 }

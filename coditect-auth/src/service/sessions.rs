@@ -7,19 +7,16 @@
 use chrono::{DateTime, Utc};
 use coditect_store::{
     Cursor, Page, Transaction,
-    entity::Covered,
-    model::{AuthSession, AuthSessionId, RevocationReason, TenantId, User, UserId},
-    repository::PAGE_LIMIT,
+    model::{AuthSession, AuthSessionId, RevocationReason, User},
 };
 use serde_json::json;
 
 use super::{
     Auth, ClientInfo, Identity,
-    accounts::require_plain,
     audit::{Action, Entry},
-    logout::end,
+    login_records::{end_session, expires_after, live_logins, logins, revoke_logins_but},
 };
-use crate::Error;
+use crate::{Error, text::require_plain};
 
 /// The longest name of a login, in characters.
 pub const MAX_SESSION_NAME_CHARS: usize = 100;
@@ -77,7 +74,7 @@ impl Auth {
     ) -> Result<(), Error> {
         let device = self.own_session(tx, identity, id).await?;
         let now = self.clock.now();
-        end(tx, &device, RevocationReason::Revoked, now).await?;
+        end_session(tx, &device, RevocationReason::Revoked, now).await?;
         let user = &identity.user;
         let entry = Entry::new(Action::SessionRevoked, user.tenant_id, Some(user.id), client);
         Ok(entry.target(id).write(tx, now).await?)
@@ -146,41 +143,4 @@ impl Auth {
         }
         Ok(())
     }
-}
-
-/// An entry of the index of a user's logins.
-pub(super) type Login = Covered<TenantId, AuthSessionId, (UserId, u64, i64), i64>;
-
-/// Revokes all logins of `user` but `kept`, which is one of theirs, and returns the user as written.
-pub(super) async fn revoke_logins_but(
-    tx: &Transaction,
-    user: &User,
-    kept: &AuthSession,
-    now: DateTime<Utc>,
-) -> coditect_store::Result<User> {
-    let user = tx.revoke_logins(user.clone(), now).await?;
-    tx.update(&AuthSession { login_epoch: user.login_epoch, ..kept.clone() }).await?;
-    Ok(user)
-}
-
-/// Returns the logins of `user` that hold at `now`, as far as one page goes, the longest idle first. It
-/// conflicts with nothing: to count them.
-pub(super) async fn live_logins(
-    tx: &Transaction,
-    user: &User,
-    now: DateTime<Utc>,
-) -> coditect_store::Result<Vec<Login>> {
-    let mut live = logins(tx, user).await?;
-    live.retain(|login| expires_after(login, now));
-    Ok(live)
-}
-
-async fn logins(tx: &Transaction, user: &User) -> coditect_store::Result<Vec<Login>> {
-    let of_epoch = (user.id, user.login_epoch);
-    let logins = tx.covered(&AuthSession::BY_USER, user.tenant_id, of_epoch).snapshot();
-    Ok(logins.page(PAGE_LIMIT, None).await?.items)
-}
-
-fn expires_after(login: &Login, now: DateTime<Utc>) -> bool {
-    login.fields > now.timestamp_micros()
 }

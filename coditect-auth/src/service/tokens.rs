@@ -9,13 +9,13 @@ use coditect_store::{
 
 use super::{
     Auth, ClientInfo, Identity, VerifiedCredential,
-    accounts::require_plain,
     audit::{Action, Entry},
 };
 use crate::{
     Error, Notice, OpaqueToken, Scopes,
     model::{PersonalToken, PersonalTokenId},
-    opaque::Kind,
+    text::require_plain,
+    tokens::opaque::Kind,
 };
 
 /// The longest life of a personal token.

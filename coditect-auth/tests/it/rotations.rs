@@ -74,7 +74,7 @@ impl World {
         match *event {
             Event::Keep { server } => self.servers[server].rotate_due_keys().await.unwrap(),
             Event::KeepAll => {
-                all_done(join_all(self.servers.iter().map(Auth::rotate_due_keys)).await)
+                all_done(join_all(self.servers.iter().map(Auth::rotate_due_keys)).await);
             }
             Event::Rotate { server } => self.servers[server].rotate_keys().await.unwrap(),
             Event::RotateAll => {

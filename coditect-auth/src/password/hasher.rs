@@ -61,7 +61,7 @@ pub struct Hasher {
     memory: Arc<Mutex<Vec<Memory>>>,
 }
 
-/// Turns from admission to the end of the hash.
+/// Permits held from admission to the end of the hash.
 struct Permits {
     _admitted: OwnedSemaphorePermit,
     _running: OwnedSemaphorePermit,

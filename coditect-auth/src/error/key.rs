@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use chrono::{DateTime, Utc};
 
-use super::KeyId;
+use crate::key_id::KeyId;
 
 /// Why a key cannot be used. None of the variants holds a part of one.
 #[derive(Debug, thiserror::Error)]

@@ -14,10 +14,12 @@ use unicode_normalization::UnicodeNormalization as _;
 use zeroize::Zeroizing;
 use zxcvbn::zxcvbn;
 
-use crate::{Email, Password};
+use crate::{
+    Email, Password, PasswordError,
+    error::password::{MAX_CHARS, MIN_CHARS},
+};
 
-const MIN_CHARS: usize = 8;
-const MAX_CHARS: usize = 256;
+pub mod hasher;
 
 /// One that is tried within so many guesses is refused.
 const MIN_GUESSES: u64 = 10_000;
@@ -27,24 +29,6 @@ const MAX_ESTIMATED_CHARS: usize = 32;
 
 /// What is longer is refused unseen. No text of 256 characters in NFC is much longer in any other form.
 const MAX_BYTES: usize = 4096;
-
-/// Why a password is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PasswordError {
-    /// It has fewer than 8 characters.
-    #[error("a password has at least {MIN_CHARS} characters")]
-    TooShort,
-    /// It has more than 256 characters.
-    #[error("a password has at most {MAX_CHARS} characters")]
-    TooLong,
-    /// It is among the first that anybody tries.
-    #[error("a password is not one of the commonest")]
-    Common,
-    /// It is the e-mail address of its account.
-    #[error("a password is not one's e-mail address")]
-    IsEmail,
-}
 
 impl Password {
     /// A password that somebody chooses for the account of `email`.

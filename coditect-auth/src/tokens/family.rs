@@ -51,7 +51,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::model::{AuthSession, Revocation, RevocationReason, UserStatus};
 use subtle::ConstantTimeEq as _;
 
-use crate::refresh::{RefreshToken, Salt};
+use crate::tokens::refresh::{RefreshToken, Salt};
 
 /// Lifetimes of sessions, and the grace of replaced refresh tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

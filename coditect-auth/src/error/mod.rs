@@ -6,7 +6,12 @@
 
 use std::error::Error as StdError;
 
-use crate::{EmailError, KeyError, PasswordError, TokenError};
+mod key;
+pub(crate) mod password;
+mod token;
+
+pub use self::{key::KeyError, password::PasswordError, token::TokenError};
+use crate::{email::EmailError, scope::ScopeError};
 
 /// Why something was refused, or could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +103,7 @@ pub enum Error {
     TooMany(&'static str),
     /// Scopes that no token can have.
     #[error("the scopes are refused")]
-    Scopes(#[from] crate::ScopeError),
+    Scopes(#[from] ScopeError),
     /// Too many passwords are being hashed: try again shortly.
     #[error("too much to do at the moment")]
     Busy,

@@ -23,7 +23,6 @@ use chrono::TimeDelta;
 use cache::SignatureCache;
 pub use jwks::JwksVerifier;
 pub use mint::Minted;
-pub use verify::TokenError;
 
 use crate::Error;
 

@@ -14,7 +14,7 @@
 //!
 //! The tag is checked before anything is read from the store, so a guessed token costs no read, and a
 //! token that parses was made by this installation. It proves no more: whether it still holds is for
-//! [`family`](crate::family) to say.
+//! [`family`](crate::tokens::family) to say.
 //!
 //! The successor of a secret is HMAC-SHA-256(`K_next`, secret ‖ salt). Whoever knows the secret and the
 //! stored salt can have it computed again, so it is never stored; whoever has the store alone cannot,
@@ -88,7 +88,7 @@ impl RefreshSecret {
 }
 
 /// A new random salt. Draw it once per request, outside the transaction that may run again: by its
-/// salt a request [recognises its own rotation](crate::family::is_own_rotation).
+/// salt a request [recognises its own rotation](crate::tokens::family::is_own_rotation).
 pub fn fresh_salt() -> Result<Salt, Error> {
     random().map(|salt| *salt)
 }
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn the_bytes_of_a_token_are_these_for_good() {
         let text = keys(1).encode(&token(0x0102_0304, [0x11; 32]));
-        assert_eq!(text.expose(), include_str!("../fixtures/refresh_token_v1.txt").trim());
+        assert_eq!(text.expose(), include_str!("../../fixtures/refresh_token_v1.txt").trim());
     }
 
     #[test]
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(next.generation, 8);
         assert_eq!(
             keys(1).encode(&next).expose(),
-            include_str!("../fixtures/refresh_successor_v1.txt").trim()
+            include_str!("../../fixtures/refresh_successor_v1.txt").trim()
         );
     }
 

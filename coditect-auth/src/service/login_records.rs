@@ -1,0 +1,118 @@
+//! Reads and writes of login sessions, shared by the transactions above.
+
+use chrono::{DateTime, Utc};
+use coditect_store::{
+    Transaction,
+    entity::Covered,
+    keyspace::Global,
+    model::{AuthSession, AuthSessionId, RevocationReason, TenantId, TokenFamilyId, User, UserId},
+    repository::PAGE_LIMIT,
+};
+
+use super::{
+    ClientInfo,
+    audit::{Action, Entry},
+};
+use crate::{Decision, Error, tokens::family};
+
+/// An entry of the index of a user's logins.
+pub(super) type Login = Covered<TenantId, AuthSessionId, (UserId, u64, i64), i64>;
+
+/// The session of a token family, with its user.
+pub(super) async fn session_and_user(
+    tx: &Transaction,
+    family: TokenFamilyId,
+) -> Result<Option<(AuthSession, User)>, Error> {
+    let session = tx.find(&AuthSession::BY_FAMILY, Global, family).await?;
+    let Some(session) = session else { return Ok(None) };
+    let user = tx.get::<User>(session.tenant_id, session.user_id).await?;
+    Ok(user.map(|user| (session, user)))
+}
+
+/// Ends a session that was not ended before.
+pub(super) async fn end_session(
+    tx: &Transaction,
+    session: &AuthSession,
+    reason: RevocationReason,
+    now: DateTime<Utc>,
+) -> coditect_store::Result<()> {
+    match session.revocation {
+        Some(_) => Ok(()),
+        None => tx.update(&family::revoked(session, reason, now)).await,
+    }
+}
+
+/// Revokes all logins of `user` but `kept`, which is one of theirs, and returns the user as written.
+pub(super) async fn revoke_logins_but(
+    tx: &Transaction,
+    user: &User,
+    kept: &AuthSession,
+    now: DateTime<Utc>,
+) -> coditect_store::Result<User> {
+    let user = tx.revoke_logins(user.clone(), now).await?;
+    tx.update(&AuthSession { login_epoch: user.login_epoch, ..kept.clone() }).await?;
+    Ok(user)
+}
+
+/// Returns the logins of `user` that hold at `now`, as far as one page goes, the longest idle first. It
+/// conflicts with nothing: to count them.
+pub(super) async fn live_logins(
+    tx: &Transaction,
+    user: &User,
+    now: DateTime<Utc>,
+) -> coditect_store::Result<Vec<Login>> {
+    let mut live = logins(tx, user).await?;
+    live.retain(|login| expires_after(login, now));
+    Ok(live)
+}
+
+pub(super) async fn logins(tx: &Transaction, user: &User) -> coditect_store::Result<Vec<Login>> {
+    let of_epoch = (user.id, user.login_epoch);
+    let logins = tx.covered(&AuthSession::BY_USER, user.tenant_id, of_epoch).snapshot();
+    Ok(logins.page(PAGE_LIMIT, None).await?.items)
+}
+
+pub(super) fn expires_after(login: &Login, now: DateTime<Utc>) -> bool {
+    login.fields > now.timestamp_micros()
+}
+
+/// Audits, in the tenant that `session` acts in from now on, that its user has entered it.
+pub(super) async fn audit_tenant_entry(
+    tx: &Transaction,
+    session: &AuthSession,
+    (client, now): (&ClientInfo, DateTime<Utc>),
+) -> coditect_store::Result<()> {
+    let Some(membership) = session.active_membership else { return Ok(()) };
+    let (tenant, actor) = (membership.tenant_id, Some(session.user_id));
+    let entry = Entry::new(Action::TenantEntered, tenant, actor, client).target(session.id);
+    entry.write(tx, now).await
+}
+
+/// Does what a refused refresh token asks for, and says what the client gets.
+pub(super) async fn apply_refusal(
+    tx: &Transaction,
+    session: &AuthSession,
+    decision: Decision,
+    (client, now): (&ClientInfo, DateTime<Utc>),
+) -> Result<Error, Error> {
+    let (session_id, user_id) = (session.id, session.user_id);
+    let entry = |action| Entry::new(action, session.tenant_id, None, client).target(session_id);
+    Ok(match decision {
+        Decision::Reused => {
+            end_session(tx, session, RevocationReason::Reuse, now).await?;
+            entry(Action::RefreshReused).write(tx, now).await?;
+            tracing::warn!(%session_id, %user_id, "a refresh token was used again: its family is ended");
+            Error::RefreshReused
+        }
+        Decision::Expired => Error::SessionExpired,
+        Decision::Revoked => Error::SessionRevoked,
+        Decision::TokenAheadOfStore
+        | Decision::StoreDiverged
+        | Decision::Rotate
+        | Decision::ReplayWithinGrace => {
+            entry(Action::RefreshTokenAheadOfStore).write(tx, now).await?;
+            tracing::error!(%session_id, %user_id, ?decision, "a refresh token is not the store's: was it set back?");
+            Error::RefreshInvalid
+        }
+    })
+}
