@@ -1,35 +1,36 @@
-//! Who somebody is: passwords, access tokens bound to stored sessions, and refresh token families in
-//! which a token that comes back tells of theft.
+//! Authentication and authorization over a [`coditect_store::Store`]: passwords, access tokens bound
+//! to stored sessions, and refresh token families with reuse detection.
 //!
 //! ```text
-//!   e-mail + password ──► email, password, hasher ──► one login = one AuthSession = one token family
-//!                                                        │
-//!                         ┌──────────────────────────────┴───────────────┐
-//!                    access (JWT, minutes)                     refresh (opaque, replaced at each use)
-//!                    keys: a ring, sealed by the master key    family: what one that comes in means
+//!   e-mail + password ──► one login = one AuthSession = one token family
+//!                                      │
+//!                   ┌──────────────────┴──────────────────┐
+//!              access token                         refresh token
+//!              signed JWT, minutes                  opaque, replaced at each use
+//!              keys: a ring, wrapped by             tokens::family decides on a
+//!              the master key                       presented one
 //! ```
 //!
-//! | module | what it is |
+//! | module | contents |
 //! |---|---|
-//! | [`email`] | which addresses are taken, and when two are the same |
-//! | [`password`] | which passwords may be chosen |
-//! | [`hasher`] | Argon2id, bounded in memory and in what waits |
-//! | [`secret`] | a type for each secret: redacted, wiped, compared in constant time |
-//! | [`master_key`] | the key that all others hang on |
-//! | [`keys`] | the keys that sign access tokens: sealed records, the ring, rotation |
-//! | [`claims`], [`access`] | what an access token says; minting and verifying it |
-//! | [`refresh`] | the refresh token's bytes and its successor |
-//! | [`second_factor`] | codes of an authenticator app, and recovery codes |
-//! | [`scope`] | what a personal access token may do |
-//! | [`throttle`] | who waits after failures |
-//! | [`model`] | the records of identity, beside users and logins |
-//! | [`mailer`] | how what only its addressee is to have gets there |
-//! | [`family`] | the life of a refresh token family, as a pure function |
-//! | [`service`] | registering, signing in, refreshing, signing out, authenticating: the transactions |
-//! | [`error`] | the one error, by what a caller can do about it |
+//! | [`service`] | every transaction: registration, login, refresh, logout, authentication |
+//! | [`model`] | the records of identity, besides users and sessions |
+//! | [`tokens`] | access tokens (JWT), refresh tokens and the decision on a presented one |
+//! | [`keys`] | signing keys, their ring and rotation; the root key and the master key |
+//! | [`password`] | password rules; Argon2id with bounded memory and queue |
+//! | [`second_factor`] | TOTP codes and recovery codes |
+//! | [`throttle`] | delays after failed attempts |
+//! | [`scope`] | scopes of personal access tokens |
+//! | [`mailer`] | delivery of reset, invitation and verification tokens |
+//! | [`email`], [`text`] | e-mail addresses; printable names |
+//! | [`secret`], [`seal`] | redacted and zeroized types; authenticated encryption |
+//! | [`error`] | the error types |
 //!
-//! Nothing here knows HTTP, and only [`service`] reads or writes the store or looks at the clock: records,
-//! and the time, are passed in to all else. A verified access token is half an answer: its session must also hold, in the store, now.
+//! Modules other than [`service`] are pure: they neither read the store nor the clock, and know
+//! nothing of HTTP. Imports point downward: `service` is above `model`, which is above the rest.
+//!
+//! A verified access token is not sufficient to authenticate a request: its session may have been
+//! revoked. Call [`Auth::authenticate`] in the request's transaction as well.
 
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,7 @@
-//! The one error of the crate.
+//! The error types of the crate, at the bottom of its layers.
 //!
-//! Its variants are what a caller can act on: each is one answer to the client. Which of many checks
-//! failed is the cause, kept as `source()` for the log. No variant and no cause holds a password, a
-//! token, a key or a hash.
+//! Each variant of [`Error`] corresponds to one response. The check that failed is its `source()`, for
+//! the log. No variant and no source holds a password, a token, a key or a hash.
 
 use std::error::Error as StdError;
 
@@ -13,62 +12,63 @@ mod token;
 pub use self::{key::KeyError, password::PasswordError, token::TokenError};
 use crate::{email::EmailError, scope::ScopeError};
 
-/// Why something was refused, or could not be done.
+/// An error of the crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Not an e-mail address this service takes.
+    /// The e-mail address is malformed.
     #[error("the e-mail address is not valid")]
     InvalidEmail(#[from] EmailError),
-    /// Not a password this service takes.
-    #[error("the password is refused")]
+    /// The password does not meet the rules.
+    #[error("the password does not meet the rules")]
     WeakPassword(#[from] PasswordError),
-    /// Nobody signs in with this e-mail and this password. Unknown, wrong and disabled look the same.
+    /// The account does not exist or is disabled, or the password is wrong. The three cases are
+    /// indistinguishable.
     #[error("e-mail or password is wrong")]
     InvalidCredentials,
-    /// Somebody has registered with this e-mail.
+    /// An account with this e-mail address exists.
     #[error("the e-mail address is taken")]
     EmailTaken,
-    /// Not an access token of ours, or not for us.
+    /// The access token is malformed, or was not issued here for this audience.
     #[error("the access token is invalid")]
     TokenInvalid(#[source] TokenError),
-    /// An access token of ours whose time is over: refresh it.
+    /// The access token has expired: refresh it.
     #[error("the access token has expired")]
     TokenExpired,
-    /// Not a refresh token of ours, or one this store has never had.
+    /// The refresh token is malformed, or the store does not know it.
     #[error("the refresh token is invalid")]
     RefreshInvalid,
-    /// The session was ended, or its user may not sign in: sign in anew.
-    #[error("the session was ended")]
+    /// The session was revoked, or its user is disabled: log in again.
+    #[error("the session was revoked")]
     SessionRevoked,
-    /// The session has come to its end by itself: sign in anew.
+    /// The session has expired: log in again.
     #[error("the session has expired")]
     SessionExpired,
-    /// A replaced refresh token came back; its session was ended for that.
-    #[error("the refresh token was used before")]
+    /// A replaced refresh token was used again; its session was revoked.
+    #[error("the refresh token was used before; the session was revoked")]
     RefreshReused,
-    /// The password is right, and a code of the second factor is wanted too.
-    #[error("a code of the second factor is wanted")]
+    /// The password is right; a code of the second factor is required as well.
+    #[error("a two-factor authentication code is required")]
     FactorRequired,
-    /// The code is not one that holds now.
-    #[error("the code of the second factor is wrong")]
+    /// The code of the second factor is wrong or was used.
+    #[error("the two-factor authentication code is wrong")]
     FactorWrong,
-    /// Codes are refused after too many wrong ones; a recovery code is accepted.
-    #[error("too many wrong codes of the second factor: only a recovery code is accepted")]
+    /// Too many codes were wrong: only a recovery code is accepted.
+    #[error("too many wrong two-factor authentication codes: use a recovery code")]
     FactorLocked,
-    /// The caller must show their password, or sign in anew.
+    /// The login is not fresh: present the password, or log in again.
     #[error("the password is required: the login is not fresh")]
     ReauthenticationRequired,
-    /// There is a second factor already, or there is none to confirm or to remove.
-    #[error("the second factor is in another state")]
-    FactorState,
-    /// Too many attempts have failed: none is looked at before this time is over.
-    #[error("too many attempts have failed")]
+    /// The second factor's state does not allow the operation.
+    #[error("{0}")]
+    FactorState(&'static str),
+    /// Too many attempts have failed.
+    #[error("too many failed attempts: retry after {} s", retry_after.as_secs_f64().ceil())]
     Throttled {
-        /// How long to wait.
+        /// Time after which an attempt is accepted again.
         retry_after: std::time::Duration,
     },
-    /// Not a token that resets a password, or not any more.
+    /// The password-reset token is unknown, used or expired.
     #[error("the reset token is invalid")]
     ResetInvalid,
     /// The operator has closed registration.
@@ -77,55 +77,55 @@ pub enum Error {
     /// Registration requires an invitation.
     #[error("registration requires an invitation")]
     InvitationRequired,
-    /// Not a token that verifies this address, or not any more.
+    /// The verification token is not for this address, or has expired.
     #[error("the verification token is invalid")]
     VerificationInvalid,
-    /// A name of a person or a thing that is too long, or has characters that are not shown as they are.
+    /// A name is too long, or has characters that are not printed as they are.
     #[error("the name is invalid: {0}")]
     InvalidName(&'static str),
-    /// Not an invitation, or not any more, or not for this user.
+    /// The invitation is unknown, used, expired, void, or for another user.
     #[error("the invitation is invalid")]
     InvitationInvalid,
-    /// Not a ticket, or not any more, or not for this origin.
+    /// The WebSocket ticket is unknown, used, expired, or for another origin.
     #[error("the ticket is invalid")]
     TicketInvalid,
-    /// There is no such tenant, or the user is no member of it.
-    #[error("the user is no member of the tenant")]
+    /// The tenant does not exist, or the user is not a member of it.
+    #[error("the user is not a member of the tenant")]
     NotAMember,
-    /// The caller may see this, and not do it.
+    /// The caller is authenticated, but not authorized.
     #[error("not allowed: {0}")]
     Forbidden(&'static str),
-    /// There is no such thing, or none of the caller's.
-    #[error("there is no such thing")]
+    /// The record does not exist, or belongs to another user.
+    #[error("not found")]
     NotFound,
-    /// There are as many of these as there may be.
+    /// A limit on the number of records is reached.
     #[error("there are too many {0}")]
     TooMany(&'static str),
-    /// Scopes that no token can have.
-    #[error("the scopes are refused")]
+    /// The scopes are malformed.
+    #[error("the scopes are invalid")]
     Scopes(#[from] ScopeError),
-    /// Too many passwords are being hashed: try again shortly.
-    #[error("too much to do at the moment")]
+    /// The queue of password hashes or of logins of the account is full: retry shortly.
+    #[error("overloaded: retry shortly")]
     Busy,
-    /// A setting that cannot hold, with what would.
-    #[error("a setting is out of bounds: {0}")]
+    /// A setting is out of its bounds.
+    #[error("invalid setting: {0}")]
     Setting(&'static str),
-    /// The master key or the signing keys cannot be used: nothing works until an operator acts.
+    /// The master key or the signing keys are unusable until an operator acts.
     #[error("the keys cannot be used")]
     Key(#[from] KeyError),
-    /// Not a document of public keys that can be used, and why.
+    /// The JWKS document is unusable.
     #[error("the JWKS document cannot be used: {0}")]
     Jwks(&'static str),
-    /// The store's own error: its kind says what to do.
+    /// An error of the store; its kind determines the action.
     #[error("the store failed")]
     Store(#[from] coditect_store::Error),
-    /// What should not happen: a damaged record, or a system that fails.
-    #[error("an internal error")]
+    /// A damaged record, or a failure of the operating system or the mailer.
+    #[error("internal error")]
     Internal(#[source] Box<dyn StdError + Send + Sync>),
 }
 
 impl Error {
-    /// Wraps what the caller can do nothing about.
+    /// Wraps an error on which the caller cannot act.
     pub(crate) fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Internal(cause.into())
     }
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_expired_token_is_told_apart_from_an_invalid_one() {
+    fn expired_token_is_distinguished_from_invalid_one() {
         assert!(matches!(Error::from(TokenError::Expired), Error::TokenExpired));
         assert!(matches!(
             Error::from(TokenError::Signature),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_check_that_failed_is_the_source_and_not_the_message() {
+    fn failed_check_is_the_source_and_not_the_message() {
         let error = Error::from(TokenError::Signature);
         assert_eq!(error.to_string(), "the access token is invalid");
         assert_eq!(error.source().unwrap().to_string(), TokenError::Signature.to_string());

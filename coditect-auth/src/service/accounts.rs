@@ -1,4 +1,4 @@
-//! Registering, and signing in with a password.
+//! Registration, and login with a password.
 
 use chrono::{DateTime, Utc};
 use coditect_store::{
@@ -27,12 +27,12 @@ use crate::{
 /// Maximum number of times that a login reads a password hash that is being replaced.
 const MAX_HASH_READS: usize = 3;
 
-/// The longest `User-Agent` that is kept, in characters.
+/// Maximum length of a stored `User-Agent`, in characters.
 const MAX_USER_AGENT_CHARS: usize = 256;
 
 impl Auth {
-    /// Creates a tenant, its user, and a first session, whoever may register: a service for clients calls
-    /// [`sign_up`](Self::sign_up).
+    /// Creates a tenant, its user and a first session, whatever the registration mode. A service
+    /// for clients calls [`sign_up`](Self::sign_up).
     ///
     /// # Errors
     ///
@@ -46,7 +46,7 @@ impl Auth {
         self.register_with(registration, None, client).await
     }
 
-    /// A user and the tenant that is theirs, of which nothing is stored yet.
+    /// Returns a new user and their tenant, neither of them stored.
     pub(super) async fn new_user(
         &self,
         registration: Registration<'_>,
@@ -80,15 +80,20 @@ impl Auth {
         Ok((tenant, user))
     }
 
-    /// Makes a session for somebody who knows their password, and has a code of their second factor if
-    /// they have one. Unknown address, wrong password and disabled user are one error, and take the same
-    /// time.
+    /// Creates a session for a user who presents their password, and a code if they have a second
+    /// factor. An unknown address, a wrong password and a disabled user give the same error after
+    /// the same time.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidCredentials`]; [`Error::FactorRequired`], [`Error::FactorWrong`] and
-    /// [`Error::FactorLocked`], to a client that knows the password; [`Error::NotAMember`] of the tenant that was chosen; [`Error::Throttled`],
-    /// [`Error::Busy`], [`Error::Store`].
+    /// [`Error::FactorLocked`], to a client that presents the right password; [`Error::NotAMember`]
+    /// of the chosen tenant; [`Error::Throttled`], [`Error::Busy`], [`Error::Store`].
+    ///
+    /// # Cost
+    ///
+    /// Three transactions: the failures of the account; these again, with the user, after the
+    /// attempts before it; and the session.
     pub async fn login(&self, sign_in: SignIn<'_>, client: &ClientInfo) -> Result<SignedIn, Error> {
         let now = self.clock.now();
         self.check_address(client, now)?;
@@ -152,7 +157,7 @@ impl Auth {
         Err(Error::InvalidCredentials)
     }
 
-    /// Creates the session, unless the password's hash was replaced since it was verified: then `None`.
+    /// Creates the session. Returns `None` if the password hash was replaced since it was verified.
     async fn sign_in(
         &self,
         tx: &Transaction,
@@ -249,18 +254,18 @@ impl Auth {
     }
 }
 
-/// A login as its transaction has written it.
+/// A login as written.
 struct SessionCreated {
     user: User,
     session: AuthSession,
-    /// The second factor that was shown.
+    /// The second factor used.
     by: SecondFactorUsed,
 }
 
-/// All that a sign-in needs in its transaction.
+/// Parameters of the transaction of a login.
 #[derive(Clone, Copy)]
 struct SigningIn<'a> {
-    /// The user whose password was verified.
+    /// The user as read when the password was verified.
     known: &'a User,
     session: &'a AuthSession,
     tenant: Option<TenantId>,
@@ -271,7 +276,7 @@ struct SigningIn<'a> {
     now: DateTime<Utc>,
 }
 
-/// Writes a user and their tenant.
+/// Creates a user and their tenant.
 pub(super) async fn create_user(
     tx: &Transaction,
     tenant: &Tenant,
@@ -290,7 +295,7 @@ pub(super) async fn user_in(tx: &Transaction, email: &Email) -> Result<User, Err
     user.ok_or(Error::NotFound)
 }
 
-/// What it means that a user could not be written.
+/// Maps a unique violation on the e-mail index to [`Error::EmailTaken`].
 pub(super) fn email_taken(error: coditect_store::Error) -> Error {
     match error.kind() {
         ErrorKind::UniqueViolation(index) if index == User::BY_EMAIL.name() => Error::EmailTaken,

@@ -1,4 +1,4 @@
-//! Who makes a request.
+//! Authentication of requests.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{
@@ -19,32 +19,32 @@ use crate::{
     tokens::{family, opaque::Kind},
 };
 
-/// How exactly the last use of a personal token is known.
+/// Resolution of a personal token's last use.
 const LAST_USED_INTERVAL: TimeDelta = TimeDelta::hours(1);
 
-/// What somebody has shown that is good in itself. Whether it still holds is for
-/// [`Auth::authenticate`] to say, in the transaction that does what they ask for.
+/// A credential whose own validity was verified. [`Auth::authenticate`] checks the session, the
+/// user and the membership behind it in the request's transaction.
 #[derive(Clone, Debug)]
 pub enum VerifiedCredential {
-    /// An access token whose signature and times hold.
+    /// An access token with a valid signature that has not expired.
     Access(Box<Claims>),
-    /// A personal access token, by its hash.
+    /// The hash of a well-formed personal access token.
     Personal(PersonalHash),
-    /// A ticket that was taken: it stands for the session that it was made for.
+    /// A consumed ticket, which represents the session that created it.
     Session {
-        /// The user's own tenant.
+        /// Primary tenant of the user.
         primary_tenant: TenantId,
-        /// The session.
+        /// Session.
         id: AuthSessionId,
-        /// Whose it is.
+        /// User.
         user: UserId,
-        /// The membership that the ticket was created for, where it is for another tenant than the
-        /// user's own. It stays the same if the login chooses another tenant.
+        /// Membership that the ticket was created for; `None` in the user's primary tenant. It
+        /// stays the same if the session changes its active tenant.
         active_membership: Option<MembershipRef>,
     },
 }
 
-/// What is kept of a personal access token.
+/// SHA-256 of a personal access token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PersonalHash([u8; 32]);
 
@@ -54,37 +54,37 @@ impl std::fmt::Debug for PersonalHash {
     }
 }
 
-/// Who makes a request: what they have shown holds, and they may sign in, in the transaction that said
-/// so.
+/// The authenticated caller of a request, as of the transaction that authenticated it.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// The user.
+    /// User.
     pub user: User,
-    /// The tenant that they act in.
+    /// Active tenant.
     pub tenant_id: TenantId,
-    /// What they may do there.
+    /// Role in the active tenant.
     pub role: Role,
-    /// The membership by which they act there, where that is not their own tenant.
+    /// Membership in the active tenant; `None` if it is the primary tenant.
     pub membership: Option<MembershipRef>,
-    /// By what they are known.
+    /// How the caller authenticated.
     pub method: AuthMethod,
 }
 
-/// By what somebody is known.
+/// How a caller authenticated.
 #[derive(Clone, Debug)]
 pub enum AuthMethod {
-    /// A login of theirs.
+    /// A login session.
     Session(AuthSession),
-    /// A token that they made for a program.
+    /// A personal access token.
     Personal(PersonalToken),
 }
 
 impl Identity {
-    /// The login, if it is one: what a program's token must not do asks for it.
+    /// Returns the login session. Operations that a personal access token must not perform call
+    /// this.
     ///
     /// # Errors
     ///
-    /// [`Error::Forbidden`] if it is a program.
+    /// [`Error::Forbidden`] for a personal access token.
     pub fn session(&self) -> Result<&AuthSession, Error> {
         match &self.method {
             AuthMethod::Session(session) => Ok(session),
@@ -94,7 +94,7 @@ impl Identity {
         }
     }
 
-    /// When what they have shown ends by itself.
+    /// Returns the expiry of the credential.
     pub fn expires_at(&self) -> DateTime<Utc> {
         match &self.method {
             AuthMethod::Session(session) => session.expires_at(),
@@ -102,7 +102,7 @@ impl Identity {
         }
     }
 
-    /// Refuses who may not do what `scope` says: a program whose token does not have it.
+    /// Fails if the caller's personal access token lacks `scope`.
     ///
     /// # Errors
     ///
@@ -116,7 +116,7 @@ impl Identity {
         }
     }
 
-    /// Refuses who is less than `role` in the tenant that they act in.
+    /// Fails if the caller's role in the active tenant is below `role`.
     ///
     /// # Errors
     ///
@@ -142,9 +142,9 @@ impl Identity {
 }
 
 impl Auth {
-    /// What `token`, as it comes in `Authorization`, says: an access token that was signed here and is
-    /// of the time, or what looks like a personal one. That is half an answer:
-    /// [`authenticate`](Self::authenticate) is the other.
+    /// Verifies the bearer token of an `Authorization` header: the signature and times of an access
+    /// token, or the form of a personal access token. Call [`authenticate`](Self::authenticate) to
+    /// check revocation too.
     ///
     /// # Errors
     ///
@@ -158,12 +158,13 @@ impl Auth {
         }
     }
 
-    /// What an access token says, if it was signed here and is of the time.
+    /// Verifies the signature and the times of an access token. Call
+    /// [`authenticate`](Self::authenticate) to check revocation too.
     ///
     /// # Errors
     ///
-    /// [`Error::TokenInvalid`], [`Error::TokenExpired`]; [`Error::Store`] if its key is not known
-    /// yet and the ring could not be read again.
+    /// [`Error::TokenInvalid`], [`Error::TokenExpired`]; [`Error::Store`] if its key is unknown and
+    /// the ring could not be reloaded.
     pub async fn verify(&self, token: &str) -> Result<Claims, Error> {
         let now = self.clock.now();
         match self.access.verify(self.recent_ring().await?.verifying(), token, now) {
@@ -176,21 +177,22 @@ impl Auth {
         }
     }
 
-    /// Returns who makes a request with `credential`, as of `tx`.
+    /// Authenticates the caller of a request with `credential`, as of `tx`.
     ///
-    /// The first access token of a refresh also confirms the [rotation](crate::tokens::family), in a short
-    /// transaction of its own: so it does even if `tx` only reads, or is never committed. If `tx` writes,
-    /// it then conflicts, and is run again, once in the life of a refresh token.
+    /// The first use of an access token after a refresh also confirms the
+    /// [rotation](crate::tokens::family), in a short transaction of its own, so that it is
+    /// confirmed even if `tx` is read-only or never commits. If `tx` writes, it conflicts with that
+    /// transaction and is retried, once in the life of a refresh token.
     ///
     /// # Cost
     ///
-    /// For an access token two reads by key in one round, four in a tenant that is not the user's own;
-    /// for a personal token two rounds more.
+    /// For an access token, two reads by key in one round, or four if the active tenant is not the
+    /// primary one; for a personal access token, two more rounds.
     ///
     /// # Errors
     ///
-    /// [`Error::SessionRevoked`], [`Error::SessionExpired`]; [`Error::NotAMember`] if the membership
-    /// that the pass is for has ended, or its tenant was deleted; [`Error::Store`].
+    /// [`Error::SessionRevoked`], [`Error::SessionExpired`]; [`Error::NotAMember`] if the
+    /// membership of the credential has ended or its tenant was deleted; [`Error::Store`].
     pub async fn authenticate(
         &self,
         tx: &Transaction,
@@ -234,9 +236,9 @@ impl Auth {
         }
     }
 
-    /// Confirms the newest rotation of the session's refresh token if `generation` is its, and nothing
-    /// has confirmed it. A failure is logged and leaves it to the next request: a read is answered
-    /// while the store takes no writes.
+    /// Confirms the newest rotation of the session's refresh token, if the token is of `generation`
+    /// and unconfirmed. A failure is logged and left to the next request, so that reads succeed
+    /// while the store rejects writes.
     async fn confirm_rotation(&self, identity: &Identity, generation: u32) {
         let AuthMethod::Session(session) = &identity.method else { return };
         let now = self.clock.now();
@@ -258,9 +260,8 @@ impl Auth {
         }
     }
 
-    /// Watches the records that make `identity` what it is, as `tx` has read them: each watch fires
-    /// when its record changes, and then [`authenticate`](Self::authenticate) may refuse what it
-    /// accepted. At most three.
+    /// Returns watches on the records that `identity` depends on, as read by `tx`: at most three.
+    /// When one fires, [`authenticate`](Self::authenticate) may reject the credential.
     ///
     /// # Errors
     ///
@@ -333,7 +334,7 @@ impl Auth {
 impl Identity {
     /// # Errors
     ///
-    /// [`Error::NotAMember`] in another tenant than the user's own without a membership.
+    /// [`Error::NotAMember`] without a membership in a tenant that is not the primary one.
     fn new(
         user: User,
         tenant_id: TenantId,
@@ -349,16 +350,17 @@ impl Identity {
     }
 }
 
-/// Returns the membership if it is the one that a token is for, and not a later one of the same user.
+/// Returns the membership if its id is that of the token, not of an earlier or later membership of
+/// the same user.
 fn only(membership: Option<Membership>, id: Option<MembershipId>) -> Option<Membership> {
     membership.filter(|membership| Some(membership.id) == id)
 }
 
-/// Returns the membership by which `user` may act in `tenant`: `None` in their own.
+/// Returns the membership of `user` in `tenant`; `None` in their primary tenant.
 ///
 /// # Errors
 ///
-/// [`Error::NotAMember`] if they may not, or there is no such tenant.
+/// [`Error::NotAMember`] if there is none, or no such tenant.
 pub(super) async fn membership_in(
     tx: &Transaction,
     user: &User,
@@ -371,7 +373,8 @@ pub(super) async fn membership_in(
     membership.map(|it| Some(it.reference())).ok_or(Error::NotAMember)
 }
 
-/// Returns the open membership of a user of `primary_tenant` in another tenant, unless that was deleted.
+/// Returns the open membership of a user of `primary_tenant` in another tenant, unless that tenant
+/// was deleted.
 async fn foreign_membership(
     tx: &Transaction,
     primary_tenant: TenantId,

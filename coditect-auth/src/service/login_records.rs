@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{Decision, Error, tokens::family};
 
-/// An entry of the index of a user's logins.
+/// Index entry of a login.
 pub(super) type Login = Covered<TenantId, AuthSessionId, (UserId, u64, i64), i64>;
 
-/// The session of a token family, with its user.
+/// Returns the session of a token family and its user.
 pub(super) async fn session_and_user(
     tx: &Transaction,
     family: TokenFamilyId,
@@ -29,7 +29,7 @@ pub(super) async fn session_and_user(
     Ok(user.map(|user| (session, user)))
 }
 
-/// Ends a session that was not ended before.
+/// Revokes a session, unless it was revoked before.
 pub(super) async fn end_session(
     tx: &Transaction,
     session: &AuthSession,
@@ -42,7 +42,7 @@ pub(super) async fn end_session(
     }
 }
 
-/// Revokes all logins of `user` but `kept`, which is one of theirs, and returns the user as written.
+/// Revokes all logins of `user` except `kept`, and returns the user as written.
 pub(super) async fn revoke_logins_but(
     tx: &Transaction,
     user: &User,
@@ -54,8 +54,8 @@ pub(super) async fn revoke_logins_but(
     Ok(user)
 }
 
-/// Returns the logins of `user` that hold at `now`, as far as one page goes, the longest idle first. It
-/// conflicts with nothing: to count them.
+/// Returns the logins of `user` that are valid at `now`, up to one page, the longest idle first. A
+/// snapshot read, for counting: it adds no read conflict.
 pub(super) async fn live_logins(
     tx: &Transaction,
     user: &User,
@@ -76,7 +76,7 @@ pub(super) fn expires_after(login: &Login, now: DateTime<Utc>) -> bool {
     login.fields > now.timestamp_micros()
 }
 
-/// Audits, in the tenant that `session` acts in from now on, that its user has entered it.
+/// Writes an audit entry in the active tenant of `session` that its user entered it.
 pub(super) async fn audit_tenant_entry(
     tx: &Transaction,
     session: &AuthSession,
@@ -88,7 +88,7 @@ pub(super) async fn audit_tenant_entry(
     entry.write(tx, now).await
 }
 
-/// Does what a refused refresh token asks for, and says what the client gets.
+/// Carries out the decision on a rejected refresh token, and returns the client's error.
 pub(super) async fn apply_refusal(
     tx: &Transaction,
     session: &AuthSession,

@@ -1,17 +1,17 @@
-//! Registering, signing in, staying signed in, signing out: the only folder with transactions.
+//! The transactions of identity: registration, login, refresh, logout, authentication and
+//! administration. No other module reads or writes the store.
 //!
-//! What stays true:
+//! # Invariants
 //!
-//! - A user, their tenant, their first session and the e-mail's index entry are made together or not
-//!   at all. Of any number of registrations of one address at once, one succeeds.
-//! - A request is authenticated by its token's signature *and* by its session and user as they are in
-//!   the request's own transaction: what was ended holds for the next request.
-//! - All logins of a user are revoked by one write, whatever their number: a session of another login
-//!   epoch than its user's is revoked wherever it is looked at.
-//! - A refresh is one transaction. What it found out about a stolen token is committed before the
-//!   client hears of it.
-//! - Hashing, signing and randomness are outside of transactions, ids and salts are drawn once a
-//!   request: a transaction that runs again does the same again.
+//! - A user, their tenant, their first session and the e-mail's index entry are created together or
+//!   not at all. Of concurrent registrations of one address, exactly one succeeds.
+//! - A request is authenticated by its token's signature *and* by its session and user as read in
+//!   the request's own transaction: a revocation takes effect with the next request.
+//! - All logins of a user are revoked by one write: a session whose login epoch differs from its
+//!   user's is revoked.
+//! - A refresh is one transaction. If it detects reuse, the revocation commits before the response.
+//! - Hashing, signing and randomness happen outside of transactions, and ids and salts are drawn
+//!   once per request, so a retried transaction repeats the same writes.
 
 mod accounts;
 mod admin;
@@ -82,25 +82,26 @@ use crate::{
     throttle::AddressLimiter,
 };
 
-/// What an operator may set.
+/// Settings of an [`Auth`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
-    /// Issuer, audience and life of access tokens.
+    /// Issuer, audience and lifetime of access tokens.
     pub access: AccessSettings,
-    /// How dear a password's hash is.
+    /// Argon2id cost parameters.
     pub hash: HashParams,
-    /// What goes into it beside the password; none, if there are none.
+    /// Secret keys mixed into password hashes; none by default.
     pub peppers: Peppers,
-    /// How long sessions live, and the grace of refreshes.
+    /// Lifetimes of sessions, and the grace for replaced refresh tokens.
     pub lifetimes: Lifetimes,
-    /// How tokens get to the addresses that they are for; none, and they don't.
+    /// Delivers reset, invitation and verification tokens; `None` sends nothing.
     pub mailer: Option<Arc<dyn Mailer>>,
-    /// Who may register.
+    /// Access to registration.
     pub registration: RegistrationMode,
-    /// How long a key signs before the next does.
+    /// Rotation period of signing keys.
     pub key_rotation: TimeDelta,
-    /// Maximum number of live logins of a user; 1 to 1,000. A login beyond it ends the longest idle one.
+    /// Maximum number of live logins per user, 1 to 1,000. A login beyond it deletes the longest
+    /// idle one.
     pub max_logins: usize,
 }
 
@@ -163,7 +164,7 @@ impl Settings {
 }
 
 impl Default for Settings {
-    /// No mailer, a new key every 30 days, and 100 logins of a user.
+    /// No mailer, key rotation every 30 days, and 100 logins per user.
     fn default() -> Self {
         Self {
             access: AccessSettings::default(),
@@ -178,13 +179,13 @@ impl Default for Settings {
     }
 }
 
-/// Registrations from an address that are not throttled; two a minute are forgotten.
+/// Registrations per address before throttling starts; two per minute are forgotten.
 const MAX_FREE_REGISTRATIONS: u32 = 50;
 
-/// Largest setting of `max_logins`: as many as one page holds.
+/// Upper bound of [`Settings::max_logins`], the rows of one page.
 pub const MAX_LOGINS: usize = PAGE_LIMIT;
 
-/// Identity over a store. One a process; shared by reference.
+/// The authentication service over a store. Create one per process and share it by reference.
 #[derive(Debug)]
 pub struct Auth {
     store: Store,
@@ -195,7 +196,7 @@ pub struct Auth {
     hasher: Hasher,
     lifetimes: Lifetimes,
     ring: RwLock<CachedKeyRing>,
-    /// When the ring was last begun to be read again.
+    /// Start of the last reload of the key ring.
     reloaded_at: Mutex<Option<Instant>>,
     throttle_key: Subkey,
     factor_key: Subkey,
@@ -210,12 +211,12 @@ pub struct Auth {
     max_logins: usize,
 }
 
-/// Somebody who wants an account.
+/// A new account.
 #[derive(Clone, Debug)]
 pub struct Registration<'a> {
-    /// Their e-mail address, as they wrote it.
+    /// E-mail address, as entered.
     pub email: &'a str,
-    /// The password they chose.
+    /// Password.
     pub password: &'a str,
     /// Given name.
     pub first_name: Option<String>,
@@ -223,28 +224,28 @@ pub struct Registration<'a> {
     pub last_name: Option<String>,
 }
 
-/// Who wants to sign in.
+/// Credentials of a login.
 #[derive(Clone, Copy, Debug)]
 pub struct SignIn<'a> {
-    /// Their e-mail address, as they wrote it.
+    /// E-mail address, as entered.
     pub email: &'a str,
-    /// Their password.
+    /// Password.
     pub password: &'a str,
-    /// A code of their authenticator app, or a recovery code, if they have a second factor.
+    /// TOTP code or recovery code, if the user has a second factor.
     pub code: Option<&'a str>,
-    /// The tenant that their tokens shall be for, if it is not their own.
+    /// Active tenant of the session, if not the user's primary tenant.
     pub tenant: Option<TenantId>,
 }
 
-/// Where a request comes from, as far as it is known.
+/// Origin of a request, as far as it is known.
 #[derive(Clone, Debug, Default)]
 pub struct ClientInfo {
-    /// The `User-Agent` header; cut to 256 characters.
+    /// `User-Agent` header, truncated to 256 characters.
     pub user_agent: Option<String>,
-    /// The client's address, if it is known.
+    /// Client address, if known.
     pub ip: Option<IpAddr>,
-    /// The nearest known proxy before a client whose address is not known. Failed attempts and
-    /// registrations of all such clients are counted together, against this address.
+    /// Address of the nearest known proxy, if the client address is unknown. Failed attempts and
+    /// registrations of all such clients count against this address.
     pub nearest_hop: Option<IpAddr>,
 }
 
@@ -255,43 +256,43 @@ impl ClientInfo {
     }
 }
 
-/// An access token and the refresh token that goes with it.
+/// An access token with its refresh token.
 #[derive(Clone, Debug)]
 pub struct Tokens {
-    /// For `Authorization`.
+    /// Access token, for the `Authorization` header.
     pub access: AccessToken,
-    /// For the next refresh.
+    /// Refresh token, for the next refresh.
     pub refresh: EncodedRefreshToken,
-    /// How long the access token holds from now on, in whole seconds.
+    /// Validity of the access token from now, in whole seconds.
     pub expires_in: TimeDelta,
-    /// The session that they are of.
+    /// Session of the tokens.
     pub session_id: AuthSessionId,
-    /// Its token family.
+    /// Token family of the session.
     pub token_family: TokenFamilyId,
-    /// The tenant that they are for.
+    /// Active tenant.
     pub tenant_id: TenantId,
 }
 
-/// Somebody who has just signed in.
+/// Result of a login.
 #[derive(Clone, Debug)]
 pub struct SignedIn {
-    /// Who.
+    /// User.
     pub user: User,
-    /// Their tokens.
+    /// Tokens of the new session.
     pub tokens: Tokens,
 }
 
-/// A token that somebody signs out with.
+/// A token presented to a logout.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Credential<'a> {
-    /// An access token that still holds.
+    /// An access token that has not expired.
     Access(&'a str),
     /// A refresh token, of any generation.
     Refresh(&'a str),
 }
 
-/// The entities of this crate, for the [`StoreOptions`] of a store that [`Auth`] works on.
+/// Adds the entities of this crate to the [`StoreOptions`] of a store.
 #[must_use]
 pub fn entities(options: StoreOptions) -> StoreOptions {
     options
@@ -307,12 +308,12 @@ pub fn entities(options: StoreOptions) -> StoreOptions {
 }
 
 impl Auth {
-    /// Opens the key ring, making its first keys if there are none.
+    /// Opens the key ring, and creates its first keys if there are none.
     ///
     /// # Errors
     ///
-    /// [`Error::Key`] if the master key is not the one that the ring was sealed with,
-    /// [`Error::Setting`] for a setting out of bounds, [`Error::Store`].
+    /// [`Error::Key`] if the master key does not open the key ring, [`Error::Setting`] for a
+    /// setting out of bounds, [`Error::Store`].
     pub async fn open(
         store: Store,
         master: MasterKey,
@@ -350,11 +351,11 @@ impl Auth {
         })
     }
 
-    /// Removes what is over at the clock's time, of the records that are this crate's own.
+    /// Deletes the expired records of this crate and returns their number.
     ///
     /// # Errors
     ///
-    /// [`Error::Store`]. The others are done all the same.
+    /// [`Error::Store`]. Records of other types are deleted nevertheless.
     pub async fn purge_expired(&self) -> Result<u64, Error> {
         let now = self.clock.now();
         let failures = self.store.sweep_expired::<LoginFailures>(now).await;
@@ -363,15 +364,15 @@ impl Auth {
         Ok(failures? + resets? + invitations?)
     }
 
-    /// What a page that has the cookies of a login must show beside them, so that no other page can have
-    /// a browser send them: an HMAC of the login's token family.
+    /// Returns the CSRF token that a page must send besides its login cookies: an HMAC of the
+    /// login's token family.
     pub fn csrf_token(&self, family: TokenFamilyId) -> String {
         BASE64_URL_SAFE_NO_PAD
             .encode(mac(self.csrf_key.expose(), &[family.0.as_bytes()]).as_slice())
     }
 
-    /// Notifies `user` of a change of their account, if there is a mailer. It is not waited for: a change
-    /// that is committed does not fail because of its notice.
+    /// Notifies `user` of a change of their account, if there is a mailer. Runs in the background:
+    /// a committed change does not fail because of its notice.
     fn notify(&self, user: &User, notice: Notice) {
         let Some(mailer) = self.mailer.clone() else { return };
         let (email, user_id) = (user.email.clone(), user.id);
@@ -382,7 +383,8 @@ impl Auth {
         });
     }
 
-    /// The family of a refresh token that was made here. Whether it holds is not looked at.
+    /// Returns the family of a refresh token that this installation issued. Does not check that it
+    /// is still valid.
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@ use super::{Auth, ClientInfo, rate_limit::LoginAttempt};
 use crate::{Email, Error, Password, Verdict};
 
 impl Auth {
-    /// Whether `password` is that of `user`. Where there is no user it costs the same.
+    /// Checks `password` against `user`. Costs the same if there is no user.
     pub(super) async fn password_holds(
         &self,
         user: Option<User>,
@@ -23,7 +23,7 @@ impl Auth {
         })
     }
 
-    /// That whoever is signed in as `user` knows their password, too. It counts as an attempt at the
+    /// Verifies that a signed-in user knows their password. Counts as a login attempt at the
     /// account.
     ///
     /// # Errors
@@ -51,26 +51,26 @@ impl Auth {
     }
 }
 
-/// Whether a password is the one.
+/// Outcome of a password check.
 pub(super) enum PasswordCheck {
-    /// It is; and whether its hash is to be made anew.
+    /// The password is right; and whether its hash must be recomputed.
     Yes(Box<User>, bool),
-    /// It is not, or there is no such user.
+    /// The password is wrong, or there is no user.
     No(Option<Box<User>>),
 }
 
-/// That a user's password was shown, as it was then.
+/// Proof that a user presented their password, as of the check.
 pub(super) struct PasswordProof {
     user: User,
     pub(super) attempt: LoginAttempt,
 }
 
 impl PasswordProof {
-    /// The user as they are in `tx`.
+    /// Returns the user as read by `tx`.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidCredentials`] if they have another password now, or may not sign in.
+    /// [`Error::InvalidCredentials`] if the password or the status has changed.
     pub(super) async fn recheck(&self, tx: &Transaction) -> Result<User, Error> {
         let user = tx.get::<User>(self.user.tenant_id, self.user.id).await?;
         user.filter(|user| {

@@ -1,15 +1,17 @@
-//! Slowing down who guesses passwords: what is remembered of failures, and who waits.
+//! Rate limits on password guessing. The delays are in [`throttle`](crate::throttle); this module
+//! stores the failures and queues the attempts.
 //!
-//! What stays true:
+//! # Invariants
 //!
-//! - An attempt is let through or refused before a password is hashed, whether there is such an account
-//!   or not, and running account's passwords are looked at running after the other, so that each is judged by
-//!   what the running before has come to.
-//! - Failures of an account count wherever they come from. An address from which its user has signed in
-//!   lately has its own count instead: who guesses from elsewhere does not keep the owner out.
-//! - A client whose address is not known shares the count of the nearest known hop, and never has a count
-//!   of its own for an account: another client behind the same proxy would share that exemption.
-//! - What is refused here is no failure, and makes nobody wait longer.
+//! - An attempt is admitted or rejected before its password is hashed, whether the account exists
+//!   or not. Attempts at one account are serialized, so each is checked against the failures of all
+//!   before it.
+//! - Failures of an account count wherever they come from. An address from which its user has
+//!   logged in recently has a separate count, so that guessing from elsewhere does not lock the
+//!   owner out.
+//! - A client of unknown address shares the count of its nearest known hop and never has a separate
+//!   count for an account, since other clients behind the same proxy would share it.
+//! - A rejected attempt is not a failure and extends no delay.
 
 use std::{
     collections::HashMap,
@@ -33,41 +35,41 @@ use crate::{
     throttle::{self, FAILURE_LIFETIME, Failures},
 };
 
-/// How long an address is known from which somebody has signed in.
+/// Time for which an address is known after a login from it.
 const KNOWN_ADDRESS_LIFETIME: TimeDelta = TimeDelta::days(30);
 
-/// How many attempts at running account may wait for the running that is looked at.
+/// Maximum number of attempts that wait for one account.
 const MAX_WAITERS: usize = 16;
 
-/// With fewer accounts than this it is not worth looking for those that nobody is at any more.
+/// Number of queues from which on unused ones are removed.
 const PRUNE_THRESHOLD: usize = 1_024;
 
-/// By what the failures of an attempt are counted.
+/// Keys under which the failures of an attempt are counted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FailureKeys {
     account: [u8; 32],
-    /// Of the account from this address, if the address is known.
+    /// Key of the account with this address, if the address is known.
     address: Option<[u8; 32]>,
     ip: Option<IpAddr>,
 }
 
-/// An attempt that was let through. Others at the same account wait until it is dropped.
+/// An admitted attempt. Other attempts at the same account wait until it is dropped.
 #[derive(Debug)]
 pub(super) struct LoginAttempt {
     keys: FailureKeys,
     _permit: LoginPermit,
 }
 
-/// A permit at an account, which is its queue.
+/// The permit of the one attempt at an account that runs.
 #[derive(Debug)]
 struct LoginPermit {
-    // Permits first: while running is out the account's queue must be found by others.
+    // Dropped in this order: the queue must be shared while a permit of it exists.
     _running: OwnedSemaphorePermit,
     _waiter: OwnedSemaphorePermit,
     _queue: Arc<LoginQueue>,
 }
 
-/// Who is at which account.
+/// Queues of login attempts, by account.
 #[derive(Debug, Default)]
 pub(super) struct LoginQueues(Mutex<HashMap<[u8; 32], Weak<LoginQueue>>>);
 
@@ -94,7 +96,7 @@ impl LoginQueues {
         queue
     }
 
-    /// Refused at once when too many wait; else waits for its queue.
+    /// Waits for the account's permit. Fails with [`Error::Busy`] at once if the queue is full.
     async fn acquire(&self, account: [u8; 32]) -> Result<LoginPermit, Error> {
         let queue = self.of(account);
         let waiter = Arc::clone(&queue.waiters).try_acquire_owned().map_err(|_| Error::Busy)?;
@@ -104,7 +106,7 @@ impl LoginQueues {
 }
 
 impl Auth {
-    /// Refuses an address from which too many attempts have failed.
+    /// Fails if too many attempts from the client's address have failed.
     pub(super) fn check_address(
         &self,
         client: &ClientInfo,
@@ -114,7 +116,7 @@ impl Auth {
         self.addresses.check(ip, now).map_err(throttled)
     }
 
-    /// That an attempt from there has failed.
+    /// Counts a failed attempt against the client's address.
     pub(super) fn record_address_failure(&self, client: &ClientInfo, now: DateTime<Utc>) {
         if let Some(ip) = client.throttled_ip() {
             self.addresses.failed(ip, now);
@@ -181,7 +183,7 @@ impl Auth {
         wait.map_or(Ok(()), |wait| Err(throttled(wait)))
     }
 
-    /// Forgets the failures of an account whose owner has shown who they are in another way.
+    /// Deletes the failures of an account whose owner has proved their identity in another way.
     pub(super) async fn clear_failures(
         &self,
         tx: &Transaction,
@@ -191,7 +193,7 @@ impl Auth {
         tx.delete::<LoginFailures>(Global, account).await.map(|_| ())
     }
 
-    /// Writes down that an attempt has failed, of whose account if there is running.
+    /// Counts a failed attempt, and audits it if the account exists.
     pub(super) async fn record_failure(
         &self,
         attempt: &LoginAttempt,
@@ -203,7 +205,7 @@ impl Auth {
             self.addresses.failed(ip, now);
         }
         let keys = attempt.keys;
-        // Counting running twice, when an outcome was unknown, is not worth a marker.
+        // An unknown outcome may count it twice, which is harmless.
         self.store
             .run_idempotent(|tx| async move {
                 let (of_account, from_address) = keys.read(&tx).await?;
@@ -215,7 +217,7 @@ impl Auth {
                     if key == keys.account { FAILURE_LIFETIME } else { KNOWN_ADDRESS_LIFETIME };
                 let failures = before.map_or_else(Failures::default, |it| counts(&it)).failed(now);
                 write(&tx, key, failures, now + forgotten_after).await?;
-                // An account that was deleted meanwhile leaves nothing behind in its tenant.
+                // A deleted account gets no entry in its tenant.
                 let user = match user {
                     Some(user) => tx.get::<User>(user.tenant_id, user.id).await?,
                     None => None,
@@ -234,8 +236,8 @@ impl Auth {
 }
 
 impl LoginAttempt {
-    /// Forgets the failures of the account, or of the address that it is known by, and knows the address
-    /// from now on.
+    /// Deletes the failures of the account or of its known address, and stores the address as
+    /// known.
     pub(super) async fn record_success(
         &self,
         tx: &Transaction,
@@ -256,7 +258,7 @@ impl LoginAttempt {
 }
 
 impl FailureKeys {
-    /// What is remembered of the account, and of it from this address.
+    /// Reads the failures of the account, and of the account from this address.
     async fn read(
         self,
         tx: &Transaction,

@@ -20,6 +20,10 @@ use crate::{
 /// Time within which a second factor that was begun is confirmed.
 const ENROLLMENT_TIMEOUT: TimeDelta = TimeDelta::minutes(15);
 
+/// Reason for which a confirmation is refused.
+const NOT_PENDING: &str =
+    "two-factor authentication has no pending setup, or it has timed out: start again";
+
 /// Age up to which a login counts as [fresh](Auth::require_fresh_login).
 pub const MAX_FRESH_LOGIN_AGE: TimeDelta = TimeDelta::minutes(10);
 
@@ -125,7 +129,7 @@ impl Auth {
                 let user = proof.recheck(&tx).await?;
                 let before = tx.get::<model::SecondFactor>(user.tenant_id, user.id).await?;
                 if before.is_some_and(|factor| factor.confirmed) {
-                    return Err(Error::FactorState);
+                    return Err(Error::FactorState("two-factor authentication is already enabled"));
                 }
                 let factor = model::SecondFactor {
                     tenant_id: user.tenant_id,
@@ -173,7 +177,7 @@ impl Auth {
                 let age = now.signed_duration_since(factor.created_at);
                 !factor.confirmed && age < ENROLLMENT_TIMEOUT
             };
-            let factor = factor.filter(is_pending).ok_or(Error::FactorState)?;
+            let factor = factor.filter(is_pending).ok_or(Error::FactorState(NOT_PENDING))?;
             let secret = self.open_factor(&factor)?;
             let last_step = secret.check(code, now, factor.last_step).ok_or(Error::FactorWrong)?;
             let recovery_hashes = codes.hashes();
@@ -277,7 +281,8 @@ impl Auth {
                 async move {
                     let user = proof.recheck(&tx).await?;
                     let factor = tx.get::<model::SecondFactor>(user.tenant_id, user.id).await?;
-                    let factor = factor.ok_or(Error::FactorState)?;
+                    let factor = factor
+                        .ok_or(Error::FactorState("two-factor authentication is not enabled"))?;
                     if factor.confirmed {
                         let code = code.ok_or(Error::FactorRequired)?;
                         ConfirmedFactor(factor).consume(self, &tx, code, now).await?;

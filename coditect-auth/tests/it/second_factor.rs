@@ -101,7 +101,7 @@ async fn it_is_removed_by_the_password_and_a_code_or_by_an_operator() {
     assert!(matches!(remove(PASSWORD, Some("000000")).await, Err(Error::FactorWrong)));
     remove(PASSWORD, Some(now.as_str())).await.unwrap();
     login(&env, None).await.unwrap();
-    assert!(matches!(remove(PASSWORD, None).await, Err(Error::FactorState)));
+    assert!(matches!(remove(PASSWORD, None).await, Err(Error::FactorState(_))));
 
     env.auth.enroll_second_factor(&asking, PASSWORD, secret, from).await.unwrap();
     env.auth.reset_second_factor(EMAIL).await.unwrap();
@@ -116,9 +116,9 @@ async fn a_factor_that_is_confirmed_is_not_replaced() {
     let from = &ClientInfo::default();
     let another = FactorSecret::generate().unwrap();
     let again = env.auth.enroll_second_factor(&asking, PASSWORD, another, from).await;
-    assert!(matches!(again, Err(Error::FactorState)));
+    assert!(matches!(again, Err(Error::FactorState(_))));
     let again = env.auth.confirm_second_factor(&asking, "000000", &codes, from).await;
-    assert!(matches!(again, Err(Error::FactorState)));
+    assert!(matches!(again, Err(Error::FactorState(_))));
 }
 
 #[tokio::test]
@@ -147,12 +147,12 @@ async fn enrolment_requires_the_password_and_is_confirmed_soon() {
         assert!(matches!(refused, Err(Error::InvalidCredentials)));
     }
     let refused = env.auth.confirm_second_factor(&asking, &code(&env, &secret), &codes, from).await;
-    assert!(matches!(refused, Err(Error::FactorState)), "nothing was begun");
+    assert!(matches!(refused, Err(Error::FactorState(_))), "nothing was begun");
 
     env.auth.enroll_second_factor(&asking, PASSWORD, secret.clone(), from).await.unwrap();
     env.clock.advance(TimeDelta::minutes(15));
     let late = env.auth.confirm_second_factor(&asking, &code(&env, &secret), &codes, from).await;
-    assert!(matches!(late, Err(Error::FactorState)));
+    assert!(matches!(late, Err(Error::FactorState(_))));
     login(&env, None).await.unwrap();
 }
 

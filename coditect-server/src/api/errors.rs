@@ -90,7 +90,7 @@ impl From<auth::Error> for Problem {
                 Self::forbidden("Enter your password to do this.")
                     .with_code("REAUTHENTICATION_REQUIRED")
             }
-            auth::Error::FactorState => Self::conflict(
+            auth::Error::FactorState(_) => Self::conflict(
                 "SECOND_FACTOR_STATE",
                 "There is a second factor already, or there is none.",
             ),
