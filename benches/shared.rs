@@ -16,7 +16,7 @@ pub use sample::{Known, Places, Sample, changed, load, session};
 /// The result of a bench.
 pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Opens the store of a bench: in `folder`, or, if `CODITECT_FDB_CLUSTER_FILE` names a cluster,
+/// Opens the store of a bench: in `folder`, or, if `CODITECT_CLUSTER_FILE` names a cluster,
 /// below a prefix that is cleared at the end.
 ///
 /// # Errors

@@ -133,7 +133,7 @@ fn run(plan: &Plan) -> Outcome<Vec<Line>> {
 /// The product, on its own threads.
 fn serve(folder: &std::path::Path) -> Outcome<(SocketAddr, oneshot::Sender<()>)> {
     let data = folder.to_str().ok_or("the folder's name is not UTF-8")?;
-    let flags = ["--listen", "127.0.0.1:0", "--data", data, "--access-ttl", "24h"];
+    let flags = ["--listen", "127.0.0.1:0", "--data", data, "--access-token-ttl", "24h"];
     let config = Config::from_flags(flags)?;
     let runtime = Runtime::new()?;
     let server = runtime.block_on(Server::bind(config))?;

@@ -1,13 +1,13 @@
 #!/bin/sh
-# The program, linked with all that it needs, so that an image of it can have nothing else; and the folder of
-# its data. The Dockerfile runs this, and so does test-image.sh.
+# Builds the statically linked program and an empty data directory for the image. Used by the
+# Dockerfile and test-image.sh.
 #
-#   coditect-server/deploy/build-static.sh FOLDER [flags of cargo]        from the top of the repository
+#   coditect-server/deploy/build-static.sh FOLDER [cargo flags]    # from the root of the repository
 set -eu
 into=$1
 shift
 
-# Named, or the flag would be for what only runs while it is built, too.
+# With an explicit target, RUSTFLAGS do not apply to build scripts and macros.
 target=$(rustc -vV | sed -n 's/^host: //p')
 RUSTFLAGS="-C target-feature=+crt-static" CARGO_PROFILE_DIST_STRIP=symbols \
     cargo build --profile dist --locked -p coditect-server --target "$target" "$@"

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Makes the image and runs it the way a cluster would: as its user, without a capability, on a root file system
-# that is read-only, with a folder at /data. Needs root, Debian's buildah, python3 and curl; no engine, no network.
+# Builds the image and runs it like a cluster does: as its user, without capabilities, on a
+# read-only root file system with a directory at /data. Needs root, buildah of Debian, python3 and
+# curl, but no container engine and no network.
 #
-# The first stage of the Dockerfile starts from an image of Rust, which has to be fetched; in its place comes what
-# build-static.sh, the command of that stage, makes on this machine. The last stage is the Dockerfile's.
+# The first stage of the Dockerfile needs an image from a registry; in its place, build-static.sh,
+# the command of that stage, runs on this machine. The last stage is that of the Dockerfile.
 #
-#   coditect-server/deploy/test-image.sh [flags of cargo]
+#   coditect-server/deploy/test-image.sh [cargo flags]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -26,7 +27,7 @@ fail() {
     cat "$work"/log* >&2 2> /dev/null || true
     exit 1
 }
-# Until a command succeeds, half a minute at the most.
+# Retries a command until it succeeds, for up to half a minute.
 until_true() {
     for _ in $(seq 150); do
         ! "$@" > /dev/null 2>&1 || return 0
@@ -35,7 +36,7 @@ until_true() {
     return 1
 }
 
-# --- the first stage: what of the repository is sent to an engine, and the command on that
+# --- first stage: the build context, and the command run on it
 rm -rf "$built"
 mkdir -p "$built"
 printf 'FROM scratch\nCOPY . /src\n' > "$work/Dockerfile"
@@ -49,13 +50,13 @@ cp -a "$(image mount "$(image from context)")/src" "$built/src"
     coditect-server/deploy/build-static.sh "$built/image" "$@"
 )
 
-# --- the last stage
+# --- last stage
 image build --quiet --isolation chroot --format docker --build-context "build=$built" \
     --file coditect-server/deploy/Dockerfile --tag coditect-server . > /dev/null
 container=$(image from coditect-server)
 root=$(image mount "$container")
 
-# --- what the image says
+# --- metadata of the image
 image inspect --type image coditect-server > "$work/image.json"
 said() {
     python3 - "$work/image.json" "$@" <<'PY'
@@ -79,11 +80,11 @@ import json, sys
 for word in json.load(open(sys.argv[1]))["Docker"]["config"]["Healthcheck"]["Test"]: print(word)' "$work/image.json")
 [ "${check[*]}" = "CMD /coditect-server health" ] || fail "the image has the health check ${check[*]}"
 
-# --- what is in it: the program, and a folder that is its user's
+# --- content: the program, and a directory owned by its user
 there=$(cd "$root" && find . -mindepth 1 ! -path './proc*' ! -path './sys*' ! -path './dev*' -printf '%P %U\n' | sort)
 [ "$there" = $'coditect-server 0\ndata 65532' ] || fail "the image has in it: $there"
 
-# --- it runs; with what every engine gives a container, too: devices, and /proc
+# --- run it with the devices and /proc of every container
 mkdir "$root/dev" "$root/proc"
 touch "$root"/dev/{null,random,urandom}
 mkdir "$work/data"
@@ -92,7 +93,7 @@ port=$(python3 -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); pr
 mapfile -t variables < <(said Env | grep '^CODITECT_')
 variables+=("CODITECT_LISTEN=127.0.0.1:$port")
 start() {
-    # A root of its own that nobody can write to, as `docker run --read-only -v …:/data` makes one.
+    # A read-only root, as with `docker run --read-only -v …:/data`.
     env -i PATH="$PATH" "${variables[@]}" unshare --mount --propagation private sh -c '
         set -e
         mount --bind "$1" "$1"
@@ -105,7 +106,7 @@ start() {
         > "$work/log.out" 2> "$work/log.err" &
     server=$!
 }
-# The image's own check, where the server is, as its user.
+# The health check of the image, in the container and as its user.
 healthy() {
     env -i PATH="$PATH" "${variables[@]}" \
         chroot --userspec=65532:65532 --groups= "$root" "${check[@]:1}" 2>> "$work/log.check"

@@ -1,8 +1,8 @@
-// Writes `dist/` out of `src/` and `static/`: the compiler's output as it is, the static files as they
-// are, and nothing else. There is no bundler; browsers load the modules one by one.
+// Builds `dist/` from `src/` and `static/`: the compiler's output and the static files, unchanged.
+// There is no bundler; browsers load the modules one by one.
 //
-// With `--check` nothing is written: it fails where `dist/`, which is committed since the server embeds it
-// and is built without node, is not what the sources make.
+// `--check` writes nothing and fails if the committed `dist/`, which the server embeds without
+// node, differs from the sources.
 
 import { spawnSync } from 'node:child_process';
 import { cpSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
@@ -13,7 +13,7 @@ const here = fileURLToPath(new URL('.', import.meta.url));
 const dist = join(here, 'dist');
 const checks = process.argv.includes('--check');
 
-// Beside `dist`, so that it can be put in its place at once.
+// On the file system of `dist`, for an atomic rename.
 const made = mkdtempSync(join(here, '.dist-'));
 try {
   const compiler = join(here, 'node_modules', 'typescript', 'bin', 'tsc');
@@ -23,7 +23,7 @@ try {
   if (compiled.status !== 0) {
     process.exitCode = 1;
   } else {
-    // Types leave nothing behind but a module without content.
+    // A file of only types compiles to an empty module.
     rmSync(join(made, 'client', 'types.js'));
     cpSync(join(here, 'static'), made, { recursive: true });
     if (checks) {
@@ -42,7 +42,7 @@ function check() {
   const stale = [...names].filter((name) => content(made, name) !== content(dist, name)).sort();
   if (stale.length > 0) {
     console.error(
-      `dist is not what src and static make; run npm run build. It differs in: ${stale.join(', ')}`,
+      `dist is out of date; run npm run build. Different files: ${stale.join(', ')}`,
     );
     process.exitCode = 1;
   }

@@ -1,9 +1,8 @@
-//! The server's settings, as flags and `CODITECT_*` variables.
+//! Settings of the server, as flags and `CODITECT_*` variables.
 //!
-//! A flag is stronger than its variable, and that is stronger than the default; between these two is
-//! the file of [`settings`](crate::cli::settings). What is read here
-//! is within its bounds: nobody checks a setting again. Settings are data; nothing is opened,
-//! bound or started here.
+//! A flag overrides its variable, which overrides the settings file
+//! ([`settings`](crate::cli::settings)), which overrides the default. Every value is validated while
+//! it is parsed. Settings are data; nothing is opened, bound or started here.
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -26,20 +25,20 @@ use crate::{
 pub(crate) const FILE_POLICY: FilePolicy =
     FilePolicy::DEFAULT.versions(10).files(1_000_000).bytes(10 << 30);
 
-/// What a page may do: load what is of this origin, and nothing that somebody has written into it.
+/// The content security policy of pages: only resources of this origin, and no trusted HTML from data.
 const STRICT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      connect-src 'self'; img-src 'self' data:; font-src 'self'; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
 
-/// Where it listens if nothing is said.
+/// Default address to listen on.
 pub(crate) const LISTEN: &str = "127.0.0.1:8080";
 
-/// What `coditect-server` runs with. Durations are written as `90s`, `15m` or `1h 30m`, and are
-/// at most 24h where nothing else is said.
+/// Settings of `coditect-server`. Durations are written as `90s`, `15m` or `1h 30m`; the maximum is
+/// 24h unless stated otherwise.
 #[derive(Clone, Debug, Parser)]
 pub struct Config {
-    /// Address and port to listen on; port 0 lets the system choose one, and the first line on
-    /// stdout tells which.
+    /// Address and port to listen on. With port 0 the system picks a free port; the first line on
+    /// stdout is the URL.
     #[arg(
         long,
         env = "CODITECT_LISTEN",
@@ -48,20 +47,20 @@ pub struct Config {
     )]
     pub listen: SocketAddr,
 
-    /// File with the certificate to speak TLS with, and those that vouch for it, as PEM. It is read
-    /// again when it changes.
+    /// PEM file with the TLS certificate and its intermediate certificates. Reloaded when it
+    /// changes. Without it the server speaks plain HTTP.
     #[arg(long, env = "CODITECT_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
 
-    /// File with the private key of that certificate, as PEM.
+    /// PEM file with the private key of the TLS certificate.
     #[arg(long, env = "CODITECT_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
 
-    /// Where the store is.
+    /// Location of the store.
     #[command(flatten)]
     pub place: Place,
 
-    /// Keep everything in memory, or under a prefix of its own in the cluster, and nothing after the end.
+    /// Keep all data in memory, or under a temporary prefix of the cluster, and discard it on exit.
     #[arg(
         long,
         env = "CODITECT_EPHEMERAL",
@@ -69,37 +68,39 @@ pub struct Config {
     )]
     pub ephemeral: bool,
 
-    /// Shape of the log lines on stderr.
+    /// Format of the log lines on stderr.
     #[arg(long, env = "CODITECT_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
-    /// What is logged: `off`, `error`, `warn`, `info`, `debug` or `trace`, or directives for parts of
-    /// the program such as `info,coditect_server=debug`.
+    /// Log level: `off`, `error`, `warn`, `info`, `debug` or `trace`, or a filter with levels per
+    /// module, such as `info,coditect_server=debug`.
     #[arg(long, env = "CODITECT_LOG_LEVEL", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
     pub log_level: String,
 
-    /// Life of an access token, at most 24h.
-    #[arg(long, env = "CODITECT_ACCESS_TTL", value_name = "DURATION", default_value = "15m", value_parser = timeout)]
-    pub access_ttl: Duration,
+    /// Lifetime of an access token, at most 24h. A shorter one limits the use of a stolen token and
+    /// costs more refreshes.
+    #[arg(long, env = "CODITECT_ACCESS_TOKEN_TTL", value_name = "DURATION", default_value = "15m", value_parser = timeout)]
+    pub access_token_ttl: Duration,
 
-    /// Time for which a replaced refresh token still returns its successor, from the first use of
-    /// that successor; 0s for none. Before that use, as after a lost response, it always does.
+    /// Time after the first use of a rotated refresh token in which its predecessor still returns
+    /// the same successor; 0s disables it. Until that first use, for example after a lost response,
+    /// the predecessor always works.
     #[arg(long, env = "CODITECT_REFRESH_GRACE", value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub refresh_grace: Duration,
 
-    /// How long a key signs access tokens before the next does, from an hour, so that others who verify
-    /// by /.well-known/jwks.json keep up, to 3650 days.
+    /// Time until the next key signs access tokens, 1h to 3650 days. The next key is published in
+    /// /.well-known/jwks.json before it signs.
     #[arg(long, env = "CODITECT_KEY_ROTATION", value_name = "DURATION", default_value = "30days", value_parser = rotation)]
     pub key_rotation: Duration,
 
-    /// Address or network of a proxy that is trusted to name its clients in the header of
-    /// --forwarded-header. A client that it does not name is treated as unknown, as is every client of a
-    /// proxy that is not trusted: it cannot read /metrics, the audit log has no address for it, and all
-    /// such clients share one limit on failed logins. Repeat the flag or separate values with commas.
+    /// Address or network of a trusted reverse proxy, which names the client in the header of
+    /// --forwarded-header. Clients without a known address cannot read /metrics, have no address in
+    /// the audit log and share one login rate limit; so do all clients of an untrusted proxy.
+    /// Repeat the flag or separate values with commas.
     #[arg(long, env = "CODITECT_TRUSTED_PROXY", value_name = "NETWORK", value_delimiter = ',', value_parser = parse_network)]
     pub trusted_proxy: Vec<IpNet>,
 
-    /// Header in which trusted proxies name their clients. The other one is ignored.
+    /// Header in which trusted proxies name the client. The other header is ignored.
     #[arg(
         long,
         env = "CODITECT_FORWARDED_HEADER",
@@ -108,112 +109,118 @@ pub struct Config {
     )]
     pub forwarded_header: ForwardedHeader,
 
-    /// An origin whose pages may use the API from a browser, beside the server's own: scheme, host and
-    /// port, exactly; may be given several times, or with commas between.
+    /// Origin of web pages that may call the API with CORS, in addition to the server's own:
+    /// scheme, host and port. Repeat the flag or separate values with commas.
     #[arg(long, env = "CODITECT_ALLOWED_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = origin::parse)]
     pub allowed_origin: Vec<Origin>,
 
     /// Address or network of clients that may read /metrics. A scraper whose own address is within
-    /// --trusted-proxy must name itself in the forwarding header. Repeat the flag or separate values with
-    /// commas.
-    #[arg(long, env = "CODITECT_METRICS_FROM", value_name = "NETWORK", value_delimiter = ',', default_values = ["127.0.0.0/8", "::1"], value_parser = parse_network)]
-    pub metrics_from: Vec<IpNet>,
+    /// --trusted-proxy must name itself in the forwarding header. Repeat the flag or separate
+    /// values with commas.
+    #[arg(long, env = "CODITECT_METRICS_ALLOW", value_name = "NETWORK", value_delimiter = ',', default_values = ["127.0.0.0/8", "::1"], value_parser = parse_network)]
+    pub metrics_allow: Vec<IpNet>,
 
-    /// Let clients keep their tokens in cookies, beside bearer tokens. Browsers take them over TLS only,
-    /// and from localhost.
+    /// Allow clients to hold their tokens in cookies as well as in bearer tokens. Browsers accept
+    /// these cookies only over TLS or from localhost.
     #[arg(long, env = "CODITECT_COOKIES", value_parser = FalseyValueParser::new())]
     pub cookies: bool,
 
-    /// Prefix of the cookies' names, __Host-PREFIX-access and __Host-PREFIX-refresh. Browsers do not keep
-    /// cookies of different ports apart, so servers on one host need different prefixes. 1 to 64 letters,
-    /// digits, `-` or `_`.
+    /// Prefix of the cookie names __Host-PREFIX-access and __Host-PREFIX-refresh: 1 to 64 letters,
+    /// digits, `-` or `_`. Browsers share cookies between all ports of a host, so servers on one
+    /// host need different prefixes.
     #[arg(long, env = "CODITECT_COOKIE_PREFIX", value_name = "PREFIX", default_value = DEFAULT_PREFIX, value_parser = CookieNames::with_prefix)]
     pub cookie_prefix: CookieNames,
 
-    /// Who may create an account: everyone, those with an invitation into a tenant, or nobody. The operator's
-    /// `user create` works in each mode. Set `invited` or `closed` where strangers can reach the server.
+    /// Who may create an account: anyone, holders of an invitation to a tenant, or no one. `user
+    /// create` works in every mode. Set `invited` or `closed` on a server that is reachable from
+    /// the internet.
     #[arg(long, env = "CODITECT_REGISTRATION", value_name = "MODE", default_value = "open")]
     pub registration: RegistrationMode,
 
-    /// How what is for one address gets there: password resets and invitations. `none` sends nothing;
-    /// `log` writes tokens to the log, and is for trying the server out.
+    /// Delivery of password-reset and invitation tokens. `none` does not deliver them; `log` writes
+    /// them to the log and is meant for trying out the server.
     #[arg(long, env = "CODITECT_MAILER", value_name = "MAILER", default_value = "none")]
     pub mailer: MailerKind,
 
-    /// Folder of a frontend to serve instead of the program's own; read once, at the start.
+    /// Directory of a frontend to serve instead of the built-in one. Read once at startup.
     #[arg(long, env = "CODITECT_FRONTEND", value_name = "FOLDER")]
     pub frontend: Option<PathBuf>,
 
-    /// The `Content-Security-Policy` of the frontend, for one that cannot do with the strict one.
+    /// `Content-Security-Policy` header of the frontend. Change it for a frontend that cannot work
+    /// with the strict default.
     #[arg(long, env = "CODITECT_CONTENT_SECURITY_POLICY", value_name = "POLICY", default_value = STRICT_POLICY)]
     pub content_security_policy: HeaderValue,
 
-    /// Largest JSON body, in bytes, or with a unit: KiB or MiB.
+    /// Maximum size of a JSON body: bytes, or a number with the unit KiB or MiB.
     #[arg(long, env = "CODITECT_BODY_LIMIT", value_name = "SIZE", default_value = "1MiB", value_parser = size)]
     pub body_limit: usize,
 
-    /// Largest content of a file, in bytes, or with a unit: KiB or MiB.
+    /// Maximum size of an uploaded file: bytes, or a number with the unit KiB or MiB.
     #[arg(long, env = "CODITECT_FILE_LIMIT", value_name = "SIZE", default_value = "64MiB", value_parser = size)]
     pub file_limit: usize,
 
-    /// How long a client may take for a request's header block, counted from connecting or from
-    /// the block's first byte.
+    /// Time within which a client must send the header block of a request, from the connection or
+    /// from the first byte of the block.
     #[arg(long, env = "CODITECT_HEADER_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = timeout)]
     pub header_timeout: Duration,
 
-    /// How long a body may stall, in either direction.
+    /// Time without progress after which a request or response body is cut off.
     #[arg(long, env = "CODITECT_BODY_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = timeout)]
     pub body_timeout: Duration,
 
-    /// How long a kept-alive connection may idle between requests.
+    /// Time after which a connection without requests is closed.
     #[arg(long, env = "CODITECT_IDLE_TIMEOUT", value_name = "DURATION", default_value = "75s", value_parser = timeout)]
     pub idle_timeout: Duration,
 
-    /// How often a socket's client is asked whether it is still there; it is given up after three times
-    /// that without a word.
-    #[arg(long, env = "CODITECT_SOCKET_PING", value_name = "DURATION", default_value = "25s", value_parser = timeout)]
-    pub socket_ping: Duration,
+    /// Interval between pings to WebSocket clients. A client that is silent for three intervals is
+    /// disconnected.
+    #[arg(long, env = "CODITECT_WEBSOCKET_PING_INTERVAL", value_name = "DURATION", default_value = "25s", value_parser = timeout)]
+    pub websocket_ping_interval: Duration,
 
-    /// Take a socket's access token from its URL (`?token=`), too, for clients that can neither send headers
-    /// nor get tickets. URLs are written to the logs of whatever is in between.
-    #[arg(long, env = "CODITECT_SOCKET_TOKEN_IN_QUERY", value_parser = FalseyValueParser::new())]
-    pub socket_token_in_query: bool,
+    /// Accept the access token of a WebSocket in its URL (`?token=`). For clients that can neither
+    /// send headers nor fetch a ticket; proxies and other intermediaries may log URLs.
+    #[arg(long, env = "CODITECT_WEBSOCKET_TOKEN_IN_QUERY", value_parser = FalseyValueParser::new())]
+    pub websocket_token_in_query: bool,
 
-    /// How long running requests get to finish when the server stops.
+    /// Time that running requests have to complete during shutdown.
     #[arg(long, env = "CODITECT_SHUTDOWN_TIMEOUT", value_name = "DURATION", default_value = "20s", value_parser = duration)]
     pub shutdown_timeout: Duration,
 
-    /// How often what is over is removed: ended logins, tickets, what was left of an upload.
+    /// Interval between purges of expired logins, tickets, idempotency records and unfinished
+    /// uploads.
     #[arg(long, env = "CODITECT_SWEEP_INTERVAL", value_name = "DURATION", default_value = "10m", value_parser = timeout)]
     pub sweep_interval: Duration,
 
-    /// Most workspace sessions of a tenant.
+    /// Maximum number of workspace sessions per tenant.
     #[arg(long, env = "CODITECT_MAX_SESSIONS", value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(i64).range(1..))]
     pub max_sessions: i64,
 
-    /// Maximum size of a workspace session's memory as JSON, in bytes, or with a unit: KiB or MiB.
-    /// It counts towards the tenant's bytes.
+    /// Maximum size of a workspace session's memory as JSON: bytes, or a number with the unit KiB
+    /// or MiB. It counts towards the tenant's storage quota.
     #[arg(long, env = "CODITECT_SESSION_MEMORY_LIMIT", value_name = "SIZE", default_value = "8MiB", value_parser = size)]
     pub session_memory_limit: usize,
 
-    /// Maximum size of a workspace session's client state, in bytes, or with a unit: KiB or MiB. All
-    /// kept versions count, and towards the tenant's bytes, too.
+    /// Maximum size of a workspace session's client state: bytes, or a number with the unit KiB or
+    /// MiB. All retained versions count, and they count towards the tenant's storage quota.
     #[arg(long, env = "CODITECT_CLIENT_STATE_LIMIT", value_name = "SIZE", default_value = "16MiB", value_parser = size)]
     pub client_state_limit: usize,
 
-    /// Maximum size of all responses that their clients have not read yet, in bytes, or with a unit:
-    /// KiB or MiB. One user may hold an eighth of it, and one connection; what exceeds that is refused
-    /// with 429 or 503 after a second. Raise it with the memory of the machine.
+    /// Maximum memory for responses that clients have not read yet: bytes, or a number with the
+    /// unit KiB or MiB; at least 16MiB. A user and a connection may each use an eighth of it;
+    /// requests beyond that wait for a second and are then refused with 429 or 503. Raise it on
+    /// machines with more memory.
     #[arg(long, env = "CODITECT_MAX_UNREAD_RESPONSES", value_name = "SIZE", default_value = "256MiB", value_parser = unread_responses)]
     pub max_unread_responses: u64,
 
-    /// Maximum number of live logins of a user, 1 to 1000. A login beyond it ends the longest idle one.
+    /// Maximum number of logins per user, 1 to 1000. One more login ends the one that was idle
+    /// longest.
     #[arg(long, env = "CODITECT_MAX_LOGINS", value_name = "COUNT", default_value_t = 100, value_parser = logins)]
     pub max_logins: usize,
 
-    /// Maximum number of connections at once; the next ones wait in the system's queue. The limit on
-    /// open files is raised for them as far as the system allows, and must allow 256 more for the store:
-    /// otherwise fewer are accepted, which the log says at the start.
+    /// Maximum number of open connections; further ones wait in the listen queue. The server raises
+    /// its limit on open files as far as the system allows. If that limit has no room for the
+    /// connections and 256 files of the store, the server accepts fewer connections and logs a
+    /// warning at startup.
     #[arg(long, env = "CODITECT_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000, value_parser = connections)]
     pub max_connections: usize,
 }
@@ -221,41 +228,40 @@ pub struct Config {
 /// Who may create an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum RegistrationMode {
-    /// Everyone.
+    /// Anyone.
     Open,
-    /// Those with an invitation.
+    /// Holders of an invitation to a tenant.
     Invited,
-    /// Nobody.
+    /// No one.
     Closed,
 }
 
-/// How tokens get to the addresses that they are for.
+/// Delivery of tokens that are meant for one e-mail address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[non_exhaustive]
 pub enum MailerKind {
-    /// They don't.
+    /// No delivery.
     None,
-    /// They are in the log.
+    /// A line in the log.
     Log,
 }
 
-/// The shape of the log lines.
+/// Format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[non_exhaustive]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable lines.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 impl Config {
-    /// The settings that `flags` give, over those of the environment. The program's name is not
-    /// among the flags.
+    /// Parses `flags`, without the name of the program, on top of the environment.
     ///
     /// # Errors
     ///
-    /// An unknown flag, or a value out of its bounds, in words for a person.
+    /// An unknown flag, or a value outside of its bounds.
     pub fn from_flags<I>(flags: I) -> Result<Self, clap::Error>
     where
         I: IntoIterator,
@@ -265,13 +271,14 @@ impl Config {
         Self::try_parse_from(std::iter::once(name).chain(flags.into_iter().map(Into::into)))
     }
 
-    /// The number of bytes of unread responses that a user may hold at the least: the memory of a
-    /// session, twice, as it is while it is read, and some more.
+    /// Returns the minimum of [`max_unread_responses`](Self::max_unread_responses) per user, in
+    /// bytes: room for the memory of a session twice, since reading it needs two copies, and for
+    /// small responses.
     pub(crate) fn least_unread_responses(&self) -> u64 {
         2 * self.session_memory_limit as u64 + (2 << 20)
     }
 
-    /// The limits on the state of a session.
+    /// Returns the limits on the state of a session.
     pub(crate) fn state_quota(&self) -> StateQuota {
         StateQuota {
             memory_bytes: self.session_memory_limit as u64,
@@ -281,12 +288,12 @@ impl Config {
     }
 }
 
-/// No duration is longer than a day, so that none overflows when it is added to a time.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// Maximum of a duration, so that adding it to a time cannot overflow.
+const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(duration) if duration > LONGEST => Err("must be at most 24h".to_owned()),
+        Ok(duration) if duration > MAX_DURATION => Err("must be at most 24h".to_owned()),
         Ok(duration) => Ok(duration),
         Err(error) => Err(error.to_string()),
     }
@@ -294,25 +301,27 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 fn timeout(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        Duration::ZERO => Err("must be longer than zero".to_owned()),
+        Duration::ZERO => Err("must be greater than 0s".to_owned()),
         timeout => Ok(timeout),
     }
 }
 
-/// Shorter, and a key would sign before those who keep the published keys for a while know it.
-const SHORTEST_ROTATION: Duration = Duration::from_secs(60 * 60);
+/// Minimum rotation period: verifiers cache the published keys, and must see a key before it signs.
+const MIN_KEY_ROTATION: Duration = Duration::from_secs(60 * 60);
 
 fn rotation(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(duration) if duration < SHORTEST_ROTATION => Err("must be at least 1h".to_owned()),
-        Ok(duration) if duration > LONGEST * 3650 => Err("must be at most 3650 days".to_owned()),
+        Ok(duration) if duration < MIN_KEY_ROTATION => Err("must be at least 1h".to_owned()),
+        Ok(duration) if duration > MAX_DURATION * 3650 => {
+            Err("must be at most 3650 days".to_owned())
+        }
         Ok(duration) => Ok(duration),
         Err(error) => Err(error.to_string()),
     }
 }
 
 fn logins(text: &str) -> Result<usize, String> {
-    let count = text.parse().map_err(|_| "not a count".to_owned())?;
+    let count = text.parse().map_err(|_| "not a number".to_owned())?;
     if (1..=MAX_LOGINS).contains(&count) {
         return Ok(count);
     }
@@ -322,20 +331,21 @@ fn logins(text: &str) -> Result<usize, String> {
 fn connections(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("must be at least 1".to_owned()),
-        Ok(count) if count > tokio::sync::Semaphore::MAX_PERMITS => Err("too many".to_owned()),
+        Ok(count) if count > tokio::sync::Semaphore::MAX_PERMITS => Err("too large".to_owned()),
         Ok(count) => Ok(count),
-        Err(_) => Err("not a count".to_owned()),
+        Err(_) => Err("not a number".to_owned()),
     }
 }
 
-/// Checks a filter of log lines. A word that is no level would be the name of a part of the program, of
-/// which everything is logged and of all others nothing.
+/// Parses a log filter. [`EnvFilter`] would take an unknown level as the name of a module, log
+/// everything of that module and nothing of the others.
 fn log_filter(text: &str) -> Result<String, String> {
     let directives: Vec<_> = text.split(',').map(str::trim).collect();
     for directive in &directives {
         let is_plain = !directive.contains(['=', '[', ']', '{', '}']);
         if is_plain && (directive.is_empty() || directive.parse::<LevelFilter>().is_err()) {
-            let message = "is no level: use off, error, warn, info, debug or trace, or PART=LEVEL";
+            let message =
+                "is not a level: use off, error, warn, info, debug, trace or MODULE=LEVEL";
             return Err(format!("`{directive}` {message}"));
         }
     }
@@ -344,7 +354,7 @@ fn log_filter(text: &str) -> Result<String, String> {
     Ok(filter)
 }
 
-/// A smaller limit would refuse ordinary responses.
+/// Minimum of `--max-unread-responses`; a smaller limit would refuse ordinary responses.
 const MIN_UNREAD_RESPONSES: u64 = 16 << 20;
 
 fn unread_responses(text: &str) -> Result<u64, String> {
@@ -382,13 +392,13 @@ mod tests {
     }
 
     #[test]
-    fn without_flags_the_defaults_hold() {
+    fn no_flags_give_the_defaults() {
         let config = Config::from_flags::<[&str; 0]>([]).unwrap();
         assert_eq!(config.listen, SocketAddr::from(([127, 0, 0, 1], 8080)));
         assert_eq!(config.place.data, PathBuf::from("./coditect-data"));
         assert!(!config.ephemeral);
         assert_eq!(config.log_format, LogFormat::Text);
-        assert_eq!(config.access_ttl, Duration::from_secs(15 * 60));
+        assert_eq!(config.access_token_ttl, Duration::from_secs(15 * 60));
         assert_eq!(config.refresh_grace, Duration::from_secs(10));
         assert_eq!(config.body_limit, 1024 * 1024);
         assert_eq!(config.header_timeout, Duration::from_secs(10));
@@ -397,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn log_level_that_is_none_is_refused() {
+    fn unknown_log_level_is_refused() {
         for known in
             ["warn", "OFF", "info,coditect_server=debug", "warn, h2=info", "[request]=info"]
         {
@@ -411,29 +421,29 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_written_as_people_write_them() {
+    fn durations_have_units() {
         let config =
-            Config::from_flags(["--access-ttl=1h 30m", "--header-timeout", "250ms"]).unwrap();
-        assert_eq!(config.access_ttl, Duration::from_secs(90 * 60));
+            Config::from_flags(["--access-token-ttl=1h 30m", "--header-timeout", "250ms"]).unwrap();
+        assert_eq!(config.access_token_ttl, Duration::from_secs(90 * 60));
         assert_eq!(config.header_timeout, Duration::from_millis(250));
     }
 
     #[test]
-    fn an_access_token_lives_longer_than_zero_and_at_most_a_day() {
-        assert!(Config::from_flags(["--access-ttl", "24h"]).is_ok());
-        assert!(refused(&["--access-ttl", "24h 1s"]).contains("at most 24h"));
-        assert!(refused(&["--access-ttl", "0s"]).contains("longer than zero"));
+    fn access_token_ttl_is_above_zero_and_at_most_a_day() {
+        assert!(Config::from_flags(["--access-token-ttl", "24h"]).is_ok());
+        assert!(refused(&["--access-token-ttl", "24h 1s"]).contains("at most 24h"));
+        assert!(refused(&["--access-token-ttl", "0s"]).contains("greater than 0s"));
     }
 
     #[test]
-    fn a_key_signs_for_an_hour_at_the_least() {
+    fn key_rotation_is_at_least_an_hour() {
         assert!(Config::from_flags(["--key-rotation", "1h"]).is_ok());
         assert!(refused(&["--key-rotation", "59m"]).contains("at least 1h"));
         assert!(refused(&["--key-rotation", "3651days"]).contains("at most 3650 days"));
     }
 
     #[test]
-    fn the_refresh_grace_may_be_zero_but_a_timeout_may_not() {
+    fn refresh_grace_may_be_zero_but_a_timeout_may_not() {
         let config = Config::from_flags(["--refresh-grace", "0s"]).unwrap();
         assert_eq!(config.refresh_grace, Duration::ZERO);
         refused(&["--idle-timeout", "0s"]);
@@ -442,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_is_a_count_of_bytes_with_an_optional_unit() {
+    fn size_is_bytes_with_an_optional_unit() {
         assert_eq!(size("65536"), Ok(65536));
         assert_eq!(size("64KiB"), Ok(65536));
         assert_eq!(size("2 MiB"), Ok(2 * 1024 * 1024));
@@ -452,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn the_help_shows_every_setting_with_its_variable_and_default() {
+    fn help_shows_the_variable_and_default_of_every_setting() {
         let help = Config::command().render_long_help().to_string();
         for argument in Config::command().get_arguments() {
             let Some(long) = argument.get_long() else {
@@ -461,9 +471,7 @@ mod tests {
             if matches!(long, "help" | "version") {
                 continue;
             }
-            // Its name is that of the tests' variable, which says whose file it is.
-            let named = if long == "cluster-file" { "fdb-cluster-file" } else { long };
-            let variable = format!("CODITECT_{}", named.replace('-', "_").to_uppercase());
+            let variable = format!("CODITECT_{}", long.replace('-', "_").to_uppercase());
             assert!(help.contains(&format!("--{long}")), "{long}");
             assert!(help.contains(&variable), "{variable}");
             let has_none = [
@@ -473,7 +481,7 @@ mod tests {
                 "cookies",
                 "ephemeral",
                 "frontend",
-                "socket-token-in-query",
+                "websocket-token-in-query",
                 "tls-cert",
                 "tls-key",
                 "trusted-proxy",

@@ -1,4 +1,4 @@
-//! The v5 HTTP server over `coditect-store` and `coditect-auth`.
+//! The v5 HTTP server on top of `coditect-store` and `coditect-auth`.
 //!
 //! Modules, lowest first; each imports only those above it in this list:
 //!
@@ -7,17 +7,18 @@
 //! | [`http`] | transport: connections, TLS, HTTP/1.1 and HTTP/2, bodies, headers, responses; no tenant, no session |
 //! | `openapi` | builds the description of one operation |
 //! | `config`, `place` | settings as data; the location of the store |
-//! | [`frontend`], [`websocket`] | files outside of the API; handshake, frames and session hubs |
-//! | `state` | [`App`]: the components that all requests share |
+//! | [`frontend`], [`websocket`] | static files; handshake, frames and session hubs |
+//! | `state` | [`App`]: the components shared by all requests |
 //! | `extract` | caller, idempotency key, merge patches |
 //! | [`api`] | route table, handlers (`v5`), OpenAPI document, the only error → status map |
-//! | `admin` | the admin socket in the data folder, and its client |
+//! | `admin` | admin socket in the data directory, and its client |
 //! | [`server`] | bind, run, background tasks, shutdown |
 //! | [`cli`] | arguments, settings file, subcommands |
 //!
-//! A request passes through `http::connection`, `server::service` and [`api::router`] to its handler in
-//! `api::v5`. Only this crate knows HTTP. A handler parses its request, calls the store or auth, and
-//! returns a response made by [`http::respond`], or an error; `api::errors` maps that to a status.
+//! A request passes through `http::connection`, `server::service` and [`api::router`] to its
+//! handler in `api::v5`. Only this crate knows HTTP. A handler parses its request, calls the store
+//! or auth, and returns a response built with [`http::respond`] or an error, which `api::errors` maps
+//! to a status.
 
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,4 @@
-//! Where the log goes and what a request leaves in it.
-//!
-//! Every request leaves one line: method, route template, status, duration, request id, and the
-//! cause when the server is at fault. Never in it: the path as it was sent, the query, headers,
-//! bodies, tokens. Nothing but the log writes to stderr once it has started.
+//! The log on stderr. Once started, it is the only writer to stderr.
 
 use std::{any::Any, io};
 
@@ -10,18 +6,18 @@ use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 use crate::config::{Config, LogFormat};
 
-/// Starts logging to stderr as `config` asks. A second call in one process changes nothing.
+/// Starts logging to stderr as configured. Further calls in the same process have no effect.
 ///
 /// # Errors
 ///
-/// The log filter cannot be understood.
+/// The log filter is invalid.
 pub fn start(config: &Config) -> Result<(), ParseError> {
-    // The frames that these would show below that level hold headers.
+    // Below this level these crates log frames, which contain headers.
     let filter = EnvFilter::try_new(&config.log_level)?
         .add_directive("h2=info".parse()?)
         .add_directive("hyper=info".parse()?);
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    // An error here says that a log has been started already, by a test in the same process.
+    // Fails only if a log was started before, as by another test of the process.
     let _already = match config.log_format {
         LogFormat::Text => log.with_ansi(false).try_init(),
         LogFormat::Json => log.json().flatten_event(true).try_init(),
@@ -34,11 +30,11 @@ pub fn start(config: &Config) -> Result<(), ParseError> {
     Ok(())
 }
 
-/// Starts logging to stderr for an operator's verb: warnings alone, for people.
+/// Starts logging warnings to stderr for an operator's subcommand, without times and targets.
 ///
 /// # Errors
 ///
-/// None; the filter is written here.
+/// None in practice; the filter is a constant.
 pub fn start_for_operators() -> Result<(), ParseError> {
     let filter = EnvFilter::try_new("warn")?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
@@ -46,11 +42,11 @@ pub fn start_for_operators() -> Result<(), ParseError> {
     Ok(())
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 pub(crate) fn panic_message(payload: &dyn Any) -> &str {
     payload
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without words")
+        .unwrap_or("no message")
 }

@@ -1,8 +1,9 @@
-//! The program `coditect-server`: it serves until a signal, or does one of an operator's verbs.
+//! The program `coditect-server`: runs the server until a signal arrives, or an operator's
+//! subcommand.
 //!
-//! While it serves stdout gets one line, the address; everything else is the log's, on stderr. It
-//! exits with 0 when all went well (a stop by signal too, while it serves), 1 on an error, 2 on
-//! arguments that it does not understand, and 3 when a check has found faults.
+//! The server writes one line to stdout, its URL; everything else is logged to stderr. Exit codes:
+//! 0 on success, also after a stop by a signal; 1 on an error; 2 for invalid arguments or settings;
+//! 3 when a check found faults.
 
 use std::{
     env,
@@ -21,11 +22,11 @@ use coditect_server::{
     start_log, start_operators_log, telemetry,
 };
 
-/// What a check exits with that has found faults.
+/// Exit code of a check that found faults.
 const FAULTY: u8 = 3;
 
-/// What it exits with that does not understand what it is asked.
-const NOT_UNDERSTOOD: u8 = 2;
+/// Exit code for invalid arguments or settings.
+const INVALID_ARGUMENTS: u8 = 2;
 
 fn main() -> ExitCode {
     let Asked { command, effective } = match settings::asked(env::args_os()) {
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
         Err(settings::Error::Arguments(error)) => error.exit(),
         Err(error) => {
             failed(&error);
-            return ExitCode::from(NOT_UNDERSTOOD);
+            return ExitCode::from(INVALID_ARGUMENTS);
         }
     };
     if let Some(effective) = effective {
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
         Err(error) => return failed(&error),
     };
     let ended = runtime.block_on(run(command));
-    // A read of a terminal that nobody types at would be waited for.
+    // A blocked read of a terminal would delay an orderly shutdown for ever.
     runtime.shutdown_background();
     match ended {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
@@ -58,8 +59,8 @@ fn main() -> ExitCode {
 }
 
 fn failed(error: &dyn Error) -> ExitCode {
-    // Where even stderr is gone there is nobody left to tell.
-    let _unheard = writeln!(io::stderr(), "coditect-server: {}", told(error));
+    // There is no way to report a failure to write to stderr.
+    let _unreported = writeln!(io::stderr(), "coditect-server: {}", with_causes(error));
     ExitCode::FAILURE
 }
 
@@ -89,20 +90,20 @@ async fn serve(config: Config) -> Result<Outcome, Box<dyn Error>> {
     Ok(Outcome::Done)
 }
 
-/// An error with all that it came from.
-fn told(error: &dyn Error) -> String {
-    let mut told = error.to_string();
+/// Returns the messages of an error and its causes.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let text = error.to_string();
-        // Some errors of other crates name their cause themselves.
-        if !told.ends_with(&text) {
-            told.push_str(": ");
-            told.push_str(&text);
+        let cause_text = error.to_string();
+        // Some errors of other crates include the message of their cause.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
         }
         cause = error.source();
     }
-    told
+    text
 }
 
 /// Resolves at the first SIGTERM or SIGINT after this call.

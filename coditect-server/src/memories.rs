@@ -1,4 +1,4 @@
-//! The texts of large session memories that are being sent, shared by all readers of one version.
+//! Serialized large session memories that are being sent, shared by all readers of a version.
 
 use std::{
     collections::HashMap,
@@ -12,14 +12,14 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use crate::http::output::{Charge, Shared};
 
-/// The texts of large memories that are being sent, by session.
+/// Large memories that are being sent, by session.
 #[derive(Debug, Default)]
 pub(crate) struct Memories(Mutex<HashMap<SessionId, Weak<Slot>>>);
 
-/// The text of one session's memory, while some response has it.
+/// The memory of one session while responses use it.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
-    /// Held by the one that reads the memory.
+    /// Held while the memory is read.
     pub(crate) turn: Arc<AsyncMutex<()>>,
     pub(crate) shown: Mutex<Option<(u64, Weak<Text>)>>,
 }
@@ -37,7 +37,7 @@ impl fmt::Debug for Text {
     }
 }
 
-/// The memory of a session, in one version.
+/// A version of a session's memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Memory {
     pub(crate) version: u64,
@@ -63,14 +63,14 @@ impl Memory {
         Bytes::from_owner(Owner(Arc::clone(&self.text)))
     }
 
-    /// Returns the number of bytes of it that are charged already.
+    /// Returns the number of bytes that are already charged.
     pub(crate) fn shared(&self) -> Shared {
         Shared(self.text.charge.as_ref().map_or(0, |charge| charge.bytes()))
     }
 }
 
 impl Memories {
-    /// Returns the slot of `session`, made if no response has its memory.
+    /// Returns the slot of `session`, created if no response uses its memory.
     pub(crate) fn slot(&self, session: SessionId) -> Arc<Slot> {
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get(&session).and_then(Weak::upgrade) {
@@ -82,7 +82,7 @@ impl Memories {
         slot
     }
 
-    /// Returns the text of `version`, if some response has it.
+    /// Returns the memory in `version` if a response uses it.
     pub(crate) fn shown(&self, session: SessionId, version: u64) -> Option<Memory> {
         let slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = slots.get(&session).and_then(Weak::upgrade)?;

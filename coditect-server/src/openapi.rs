@@ -1,35 +1,43 @@
-//! One operation of the API, as its description has it: what it takes, what it answers, how it fails.
+//! One operation of the OpenAPI document: its request, its responses, its failures.
 //!
-//! What follows from something is said once, here: who signs in may be refused, a body may be wrong in
-//! the ways of bodies, a condition may fail.
+//! Implied responses are added here: an authenticated operation can fail with 401 and 403, a body
+//! with the failures of bodies, a condition with 412.
+
+mod examples;
+
+use std::borrow::Cow;
 
 use hyper::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-/// What a type looks like in JSON.
-pub(crate) type Shape = fn(&mut SchemaGenerator) -> Schema;
+/// The JSON schema of a type.
+#[derive(Clone, Copy)]
+struct Shape {
+    schema: fn(&mut SchemaGenerator) -> Schema,
+    name: fn() -> Cow<'static, str>,
+}
 
-/// An operation: what is done by a method on a path.
+/// A method on a path.
 pub(crate) struct Operation {
     pub(super) method: Method,
     pub(super) template: &'static str,
     id: &'static str,
     summary: &'static str,
     details: &'static str,
-    is_open: bool,
+    is_unauthenticated: bool,
     queries: Vec<Value>,
     query_names: Vec<&'static str>,
     ignores_query: bool,
     headers: Vec<&'static str>,
     body: Option<Body>,
-    answers: Vec<Answer>,
+    responses: Vec<Response>,
     failures: Vec<u16>,
     links: Vec<Link>,
 }
 
-/// What a request carries.
+/// The body of a request.
 struct Body {
     media_types: &'static [&'static str],
     shape: Option<Shape>,
@@ -38,15 +46,16 @@ struct Body {
     read: Option<Read>,
 }
 
-/// How it is read, for who tries that with any bytes.
+/// Parser of the body, for fuzzing.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) type Read = fn(&[u8]) -> Result<(), crate::http::problem::Problem>;
 
-/// What a success looks like.
-struct Answer {
+/// A successful response.
+struct Response {
     status: u16,
     content: Content,
     headers: Vec<&'static str>,
+    example: Option<Value>,
 }
 
 enum Content {
@@ -58,40 +67,40 @@ enum Content {
     Bytes,
 }
 
-/// What can be done with what was answered.
+/// A link from the response to another operation.
 struct Link {
     operation: &'static str,
     parameter: &'static str,
     pointer: &'static str,
 }
 
-/// What JSON documents are labelled as.
+/// Media types of JSON bodies.
 const JSON: &[&str] = &["application/json"];
-/// What partial ones are.
+/// Media types of merge patches.
 const PATCH: &[&str] = &["application/json", "application/merge-patch+json"];
 
-/// A line of text: something that can be seen, and no control characters.
+/// Pattern of a non-blank line of text without control characters.
 pub(crate) const LINE: &str =
     r"^[^\x00-\x1f\x7f-\x9f]*[^\x00-\x20\x7f-\xa0][^\x00-\x1f\x7f-\x9f]*$";
-/// Text without control characters.
+/// Pattern of text without control characters.
 pub(crate) const PLAIN: &str = r"^[^\x00-\x1f\x7f-\x9f]*$";
-/// An absolute path.
+/// Pattern of an absolute path.
 pub(crate) const ABSOLUTE: &str = r"^/[^\x00-\x1f\x7f-\x9f]*$";
-/// A path below the top: names with `/` between them, none of them `.` or `..`.
+/// Pattern of a path in a workspace: names separated by `/`, none of them `.` or `..`.
 pub(crate) const PATH: &str =
     r"^/?(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f-\x9f]+(/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f-\x9f]+)*/?$";
-/// The same of a directory, where nothing stands for the top.
+/// Pattern of a directory in a workspace; empty for the root.
 pub(crate) const DIRECTORY: &str = r"^/?$|^/?(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f-\x9f]+(/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f-\x9f]+)*/?$";
-/// The tag of a file's content.
+/// Pattern of the entity tag of a file's content.
 pub(crate) const CONTENT_TAG: &str = "^(\"[0-9a-fA-F]{64}\"|[0-9a-fA-F]{64})$";
-/// What a program may do: of ours, or another service's.
+/// Pattern of the scope of a token: one of this API, or one of another service.
 pub(crate) const SCOPE: &str = "^(?=.{1,64}$)(read|write|[a-z0-9_.-]+:[a-z0-9_.-]+)$";
-/// Base64.
+/// Pattern of Base64.
 pub(crate) const BASE64: &str =
     "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
 
 impl Operation {
-    /// `method` on `template`, called `id`.
+    /// Creates the operation `id`: `method` on `template`.
     pub(crate) fn new(
         method: Method,
         template: &'static str,
@@ -104,13 +113,13 @@ impl Operation {
             id,
             summary,
             details: "",
-            is_open: false,
+            is_unauthenticated: false,
             queries: Vec::new(),
             query_names: Vec::new(),
             ignores_query: false,
             headers: Vec::new(),
             body: None,
-            answers: Vec::new(),
+            responses: Vec::new(),
             failures: Vec::new(),
             links: Vec::new(),
         }
@@ -136,17 +145,17 @@ impl Operation {
         Self::new(Method::DELETE, template, id, summary)
     }
 
-    /// What else there is to know.
+    /// Sets the description.
     pub(crate) fn details(self, details: &'static str) -> Self {
         Self { details, ..self }
     }
 
-    /// For anybody.
-    pub(crate) fn open(self) -> Self {
-        Self { is_open: true, ..self }
+    /// Needs no login.
+    pub(crate) fn unauthenticated(self) -> Self {
+        Self { is_unauthenticated: true, ..self }
     }
 
-    /// Takes a parameter in its query.
+    /// Adds a query parameter.
     #[expect(clippy::needless_pass_by_value, reason = "it is made for this")]
     pub(crate) fn query(mut self, name: &'static str, schema: Value, description: &str) -> Self {
         self.query_names.push(name);
@@ -156,56 +165,59 @@ impl Operation {
         self
     }
 
-    /// Ignores its query, since proxies pass on that of another request.
+    /// Accepts any query, since proxies forward that of another request.
     pub(crate) fn ignores_query(self) -> Self {
         Self { ignores_query: true, ..self }
     }
 
-    /// Returns the names of the parameters that the query may have; `None` if any are accepted, as outside
-    /// of the API.
+    /// Returns the names of the accepted query parameters, or `None` if any are accepted, as
+    /// outside of the API.
     pub(crate) fn accepted_query(&self) -> Option<&[&'static str]> {
         let is_api = self.template.starts_with("/api/");
         (is_api && !self.ignores_query).then_some(self.query_names.as_slice())
     }
 
-    /// Returns whether its handler evaluates preconditions.
+    /// Returns whether the handler evaluates preconditions.
     pub(crate) fn is_conditional(&self) -> bool {
         self.headers.contains(&"If-Match")
     }
 
     /// Returns whether no login is needed.
-    pub(crate) fn is_open(&self) -> bool {
-        self.is_open
+    pub(crate) fn is_unauthenticated(&self) -> bool {
+        self.is_unauthenticated
     }
 
-    /// Returns the method and the path's template.
+    /// Returns the method and the template of the path.
     pub(crate) fn route(&self) -> (&Method, &'static str) {
         (&self.method, self.template)
     }
 
-    /// Takes this JSON.
-    pub(crate) fn takes<T: JsonSchema + DeserializeOwned>(self) -> Self {
+    /// Requires a JSON body.
+    pub(crate) fn request<T: JsonSchema + DeserializeOwned>(self) -> Self {
         self.body(Body::json::<T>(JSON))
     }
 
-    /// Takes this JSON, or none.
-    pub(crate) fn may_take<T: JsonSchema + DeserializeOwned>(self) -> Self {
+    /// Accepts a JSON body or none.
+    pub(crate) fn optional_request<T: JsonSchema + DeserializeOwned>(self) -> Self {
         self.body(Body { is_required: false, ..Body::json::<T>(JSON) })
     }
 
-    /// Takes this JSON as a merge patch, too.
-    pub(crate) fn merges<T: JsonSchema + DeserializeOwned>(self) -> Self {
+    /// Requires a JSON body, which may also be sent as a merge patch.
+    pub(crate) fn merge_patch<T: JsonSchema + DeserializeOwned>(self) -> Self {
         self.body(Body::json::<T>(PATCH))
     }
 
-    /// Takes a merge patch of a `T`: any of its members, none of them required.
-    pub(crate) fn merges_into<T: JsonSchema>(self) -> Self {
+    /// Requires a merge patch of a `T`, without required members.
+    pub(crate) fn merge_patch_of<T: JsonSchema>(self) -> Self {
         let body = Body::json::<Map<String, Value>>(PATCH);
-        self.body(Body { shape: Some(patch_shape::<T>), ..body })
+        self.body(Body {
+            shape: Some(Shape { schema: patch_schema::<T>, name: T::schema_name }),
+            ..body
+        })
     }
 
-    /// Takes bytes of any kind.
-    pub(crate) fn takes_bytes(self) -> Self {
+    /// Accepts bytes of any media type.
+    pub(crate) fn request_bytes(self) -> Self {
         let media_types = &["application/octet-stream"];
         self.body(Body {
             media_types,
@@ -216,7 +228,7 @@ impl Operation {
         })
     }
 
-    /// How its JSON is read, if it takes some.
+    /// Returns the parser of the JSON body, if there is one.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn read(&self) -> Option<Read> {
         self.body.as_ref()?.read
@@ -227,86 +239,99 @@ impl Operation {
         Self { body: Some(body), ..self }
     }
 
-    /// Answers with this, in the envelope.
-    pub(crate) fn gives<T: JsonSchema>(self) -> Self {
-        self.answer(200, Content::Data(shape::<T>))
+    /// Responds with `T` in the envelope.
+    pub(crate) fn response<T: JsonSchema>(self) -> Self {
+        self.add_response(200, Content::Data(Shape::of::<T>()))
     }
 
-    /// Answers with this and another status.
-    pub(crate) fn gives_with<T: JsonSchema>(self, status: u16) -> Self {
-        self.answer(status, Content::Data(shape::<T>))
+    /// Responds with `T` in the envelope and another status.
+    pub(crate) fn response_with<T: JsonSchema>(self, status: u16) -> Self {
+        self.add_response(status, Content::Data(Shape::of::<T>()))
     }
 
-    /// Makes this, and says where it is.
-    pub(crate) fn creates<T: JsonSchema>(self) -> Self {
-        let mut made = self.answer(201, Content::Data(shape::<T>));
-        if let Some(answer) = made.answers.last_mut() {
-            answer.headers.push("Location");
+    /// Responds with 201, `T` in the envelope and `Location`.
+    pub(crate) fn created<T: JsonSchema>(self) -> Self {
+        let mut created = self.add_response(201, Content::Data(Shape::of::<T>()));
+        if let Some(response) = created.responses.last_mut() {
+            response.headers.push("Location");
         }
-        made
+        created
     }
 
-    /// Answers with all of these.
-    pub(crate) fn lists<T: JsonSchema>(self) -> Self {
-        self.answer(200, Content::Page(shape::<T>))
+    /// Responds with a list of `T`.
+    pub(crate) fn list<T: JsonSchema>(self) -> Self {
+        self.add_response(200, Content::Page(Shape::of::<T>()))
     }
 
-    /// Answers with a page of these.
-    pub(crate) fn pages<T: JsonSchema>(self) -> Self {
+    /// Responds with a page of a list of `T`.
+    pub(crate) fn page<T: JsonSchema>(self) -> Self {
         let limit = json!({"type": "integer", "minimum": 1, "maximum": 200, "default": 50});
         let cursor = json!({"type": "string"});
-        self.query("limit", limit, "How many there are on a page.")
-            .query("cursor", cursor, "Where the page begins: `next_cursor` of the one before.")
-            .lists::<T>()
+        self.query("limit", limit, "Maximum number of items per page.")
+            .query("cursor", cursor, "Position of the page: `next_cursor` of the previous page.")
+            .list::<T>()
     }
 
-    /// Answers with this and no envelope.
-    pub(crate) fn gives_document<T: JsonSchema>(self) -> Self {
-        self.answer(200, Content::Document(shape::<T>))
+    /// Responds with `T` without the envelope.
+    pub(crate) fn response_document<T: JsonSchema>(self) -> Self {
+        self.add_response(200, Content::Document(Shape::of::<T>()))
     }
 
-    /// Answers with bytes.
-    pub(crate) fn gives_bytes(self, status: u16) -> Self {
-        self.answer(status, Content::Bytes)
+    /// Responds with bytes.
+    pub(crate) fn response_bytes(self, status: u16) -> Self {
+        self.add_response(status, Content::Bytes)
     }
 
-    /// Answers with nothing.
-    pub(crate) fn gives_nothing(self) -> Self {
-        self.answer(204, Content::None)
+    /// Responds with 204.
+    pub(crate) fn no_content(self) -> Self {
+        self.add_response(204, Content::None)
     }
 
-    /// Goes on in another protocol, and says so in these headers.
-    pub(crate) fn switches(self, headers: &[&'static str]) -> Self {
-        self.answer(101, Content::None).tells(headers)
+    /// Responds with 101 and these headers.
+    pub(crate) fn switches_protocols(self, headers: &[&'static str]) -> Self {
+        self.add_response(101, Content::None).response_headers(headers)
     }
 
-    /// Says so in headers, too.
-    pub(crate) fn tells(mut self, headers: &[&'static str]) -> Self {
-        if let Some(answer) = self.answers.last_mut() {
-            answer.headers.extend(headers);
+    /// Sets the example of the last response, for a type without one of its own.
+    pub(crate) fn example(mut self, example: Value) -> Self {
+        if let Some(response) = self.responses.last_mut() {
+            response.example = Some(example);
         }
         self
     }
 
-    fn answer(mut self, status: u16, content: Content) -> Self {
-        self.answers.push(Answer { status, content, headers: Vec::new() });
+    /// Adds headers to the last response.
+    pub(crate) fn response_headers(mut self, headers: &[&'static str]) -> Self {
+        if let Some(response) = self.responses.last_mut() {
+            response.headers.extend(headers);
+        }
         self
     }
 
-    /// What it is about has an entity tag: a read may find it unchanged, a change may be refused.
-    pub(crate) fn tagged(mut self) -> Self {
-        for answer in &mut self.answers {
-            if answer.status != 204 {
-                answer.headers.push("ETag");
-                if !answer.headers.contains(&"Last-Modified") {
-                    answer.headers.push("Last-Modified");
+    fn add_response(mut self, status: u16, content: Content) -> Self {
+        self.responses.push(Response { status, content, headers: Vec::new(), example: None });
+        self
+    }
+
+    /// Adds the entity tag of the resource: a read may respond with 304, a write may fail with 412.
+    pub(crate) fn with_etag(mut self) -> Self {
+        for response in &mut self.responses {
+            if response.status != 204 {
+                response.headers.push("ETag");
+                if !response.headers.contains(&"Last-Modified") {
+                    response.headers.push("Last-Modified");
                 }
             }
         }
         if self.method == Method::GET {
             self.headers.push("If-Modified-Since");
             let headers = vec!["ETag", "Last-Modified"];
-            self.answers.push(Answer { status: 304, content: Content::None, headers });
+            self.responses.push(Response {
+                status: 304,
+                content: Content::None,
+                headers,
+                example: None,
+            });
         }
         if self.method == Method::POST { self } else { self.conditional() }
     }
@@ -318,26 +343,26 @@ impl Operation {
         self
     }
 
-    /// A repeated request is answered as the first was.
-    pub(crate) fn once(mut self) -> Self {
+    /// Accepts an idempotency key.
+    pub(crate) fn idempotent(mut self) -> Self {
         self.headers.push("Idempotency-Key");
-        self.tells(&["Idempotency-Replayed"])
+        self.response_headers(&["Idempotency-Replayed"])
     }
 
-    /// Takes a header more.
-    pub(crate) fn header(mut self, name: &'static str) -> Self {
+    /// Accepts a request header.
+    pub(crate) fn request_header(mut self, name: &'static str) -> Self {
         self.headers.push(name);
         self
     }
 
-    /// May fail so, too.
+    /// Adds statuses of failures.
     pub(crate) fn fails(mut self, statuses: &[u16]) -> Self {
         self.failures.extend(statuses);
         self
     }
 
-    /// What it answers at `pointer` is the `parameter` of `operation`.
-    pub(crate) fn leads_to(
+    /// Adds a link: the value at `pointer` of the response is `parameter` of `operation`.
+    pub(crate) fn link(
         mut self,
         operation: &'static str,
         parameter: &'static str,
@@ -347,33 +372,37 @@ impl Operation {
         self
     }
 
-    /// It in JSON, its types told to the generators: one for what is taken, one for what is given.
+    /// Returns the operation as JSON and adds its types to the generators, one for requests and one
+    /// for responses.
     pub(super) fn described(
         &self,
-        taken: &mut SchemaGenerator,
-        given: &mut SchemaGenerator,
+        requests: &mut SchemaGenerator,
+        types: &mut SchemaGenerator,
     ) -> Value {
         let mut operation = json!({
             "operationId": self.id,
             "summary": self.summary,
             "tags": [tag(self.template)],
             "parameters": self.parameters(),
-            "responses": self.responses(given),
+            "responses": self.responses(types),
         });
         if !self.details.is_empty() {
             operation["description"] = json!(self.details);
         }
-        if self.is_open {
+        if self.is_unauthenticated {
             operation["security"] = json!([]);
         }
         if let Some(Body { media_types, shape, is_required, .. }) = &self.body {
-            let schema = match shape {
-                Some(shape) => json!(shape(taken)),
-                None => json!({}),
-            };
+            let mut body = json!({"schema": {}});
+            if let Some(shape) = shape {
+                body["schema"] = json!((shape.schema)(requests));
+                if let Some(example) = shape.example() {
+                    body["example"] = example;
+                }
+            }
             let content: Map<String, Value> = media_types
                 .iter()
-                .map(|media_type| ((*media_type).to_owned(), json!({"schema": schema})))
+                .map(|media_type| ((*media_type).to_owned(), body.clone()))
                 .collect();
             operation["requestBody"] = json!({"required": is_required, "content": content});
         }
@@ -402,17 +431,17 @@ impl Operation {
         in_path.chain(self.queries.iter().cloned()).chain(in_headers).collect()
     }
 
-    fn responses(&self, given: &mut SchemaGenerator) -> Value {
+    fn responses(&self, types: &mut SchemaGenerator) -> Value {
         let mut responses = Map::new();
-        for answer in &self.answers {
-            let mut response = answer.described(given);
-            if !self.links.is_empty() && (200..300).contains(&answer.status) {
-                response["links"] = self.links();
+        for response in &self.responses {
+            let mut described = response.described(types);
+            if !self.links.is_empty() && (200..300).contains(&response.status) {
+                described["links"] = self.links();
             }
-            responses.insert(answer.status.to_string(), response);
+            responses.insert(response.status.to_string(), described);
         }
         let mut failures = vec![400, 429, 431, 500, 503];
-        if !self.is_open {
+        if !self.is_unauthenticated {
             failures.extend([401, 403]);
         }
         if self.template.contains('{') {
@@ -441,8 +470,8 @@ impl Operation {
     }
 }
 
-impl Answer {
-    fn described(&self, given: &mut SchemaGenerator) -> Value {
+impl Response {
+    fn described(&self, types: &mut SchemaGenerator) -> Value {
         let names = ["X-Request-Id"].iter().chain(&self.headers);
         let headers: Map<String, Value> = names
             .map(|name| {
@@ -450,45 +479,59 @@ impl Answer {
                 ((*name).to_owned(), header)
             })
             .collect();
-        let mut response = json!({"description": said(self.status), "headers": headers});
+        let mut response = json!({"description": reason(self.status), "headers": headers});
         let envelope = |required: &[&str], properties: Value| json!({"type": "object", "required": required, "properties": properties});
-        let schema = match self.content {
+        let (schema, example) = match self.content {
             Content::None => return response,
             Content::Bytes => {
                 response["content"] = json!({"*/*": {"schema": {}}});
                 return response;
             }
-            Content::Document(shape) => json!(shape(given)),
-            Content::Data(shape) => envelope(
-                &["success", "data"],
-                json!({"success": {"const": true}, "data": shape(given)}),
-            ),
-            Content::Page(shape) => envelope(
-                &["success", "data", "next_cursor"],
-                json!({
-                    "success": {"const": true},
-                    "data": {"type": "array", "items": shape(given)},
-                    "next_cursor": {"type": ["string", "null"]},
-                }),
-            ),
+            Content::Document(shape) => (json!((shape.schema)(types)), shape.example()),
+            Content::Data(shape) => {
+                let schema = envelope(
+                    &["success", "data"],
+                    json!({"success": {"const": true}, "data": (shape.schema)(types)}),
+                );
+                let example = shape.example().map(|it| json!({"success": true, "data": it}));
+                (schema, example)
+            }
+            Content::Page(shape) => {
+                let schema = envelope(
+                    &["success", "data", "next_cursor"],
+                    json!({
+                        "success": {"const": true},
+                        "data": {"type": "array", "items": (shape.schema)(types)},
+                        "next_cursor": {"type": ["string", "null"]},
+                    }),
+                );
+                let example = shape
+                    .example()
+                    .map(|it| json!({"success": true, "data": [it], "next_cursor": null}));
+                (schema, example)
+            }
         };
-        response["content"] = json!({"application/json": {"schema": schema}});
+        let mut content = json!({"schema": schema});
+        if let Some(example) = example.or_else(|| self.example.clone()) {
+            content["example"] = example;
+        }
+        response["content"] = json!({"application/json": content});
         response
     }
 }
 
-/// What a status says, in the words of RFC 9110.
-pub(super) fn said(status: u16) -> &'static str {
+/// Returns the reason phrase of a status (RFC 9110).
+pub(super) fn reason(status: u16) -> &'static str {
     let status = hyper::StatusCode::from_u16(status).ok();
-    status.and_then(|status| status.canonical_reason()).unwrap_or("Answer")
+    status.and_then(|status| status.canonical_reason()).unwrap_or("Response")
 }
 
 impl Body {
-    /// A `T`, which must be there.
+    /// Creates a required JSON body of type `T`.
     fn json<T: JsonSchema + DeserializeOwned>(media_types: &'static [&'static str]) -> Self {
         Self {
             media_types,
-            shape: Some(shape::<T>),
+            shape: Some(Shape::of::<T>()),
             is_required: true,
             #[cfg(any(test, feature = "fuzzing"))]
             read: Some(|bytes| crate::http::document::parse::<T>(bytes).map(drop)),
@@ -496,17 +539,24 @@ impl Body {
     }
 }
 
-fn shape<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
-    generator.subschema_for::<T>()
+impl Shape {
+    fn of<T: JsonSchema>() -> Self {
+        Self { schema: SchemaGenerator::subschema_for::<T>, name: T::schema_name }
+    }
+
+    /// Returns an example of the type.
+    fn example(self) -> Option<Value> {
+        examples::of(&(self.name)())
+    }
 }
 
-fn patch_shape<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+fn patch_schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = T::json_schema(generator);
     schema.remove("required");
     schema
 }
 
-/// What part of the API a path is of.
+/// Returns the tag of a path.
 fn tag(template: &str) -> &str {
     let rest = template.strip_prefix("/api/v5/").unwrap_or(template);
     match rest.split(['/', ':']).filter(|part| !part.is_empty()).collect::<Vec<_>>()[..] {
@@ -518,17 +568,17 @@ fn tag(template: &str) -> &str {
     }
 }
 
-/// A time.
+/// Returns the schema of a time.
 pub(crate) fn time() -> Value {
     json!({"type": "string", "format": "date-time"})
 }
 
-/// An id.
+/// Returns the schema of an id.
 pub(crate) fn id() -> Value {
     json!({"type": "string", "format": "uuid"})
 }
 
-/// A flag of a query.
+/// Returns the schema of a flag in a query.
 pub(crate) fn flag() -> Value {
     json!({"type": "boolean"})
 }

@@ -1,4 +1,4 @@
-//! Where the store is: in a folder, or in a cluster.
+//! Location of the store: a directory, or a FoundationDB cluster.
 
 use std::{
     fmt,
@@ -11,19 +11,20 @@ use coditect_store::{
     engine::{ClusterOptions, Database, Options},
 };
 
-/// Where the store is, as settings say it.
+/// Location of the store, as given by the settings.
 #[derive(Clone, Debug, Args)]
 pub struct Place {
-    /// Folder that the embedded engine keeps its data in, made if it isn't there; the master key too, if
-    /// that isn't a variable.
+    /// Data directory of the embedded engine, created if it does not exist. Also holds the master
+    /// key, unless `CODITECT_MASTER_KEY` is set.
     #[arg(long, env = "CODITECT_DATA", value_name = "FOLDER", default_value = "./coditect-data")]
     pub data: PathBuf,
 
-    /// Keep the store in the FoundationDB cluster that this file names, and not in the folder.
-    #[arg(long, env = "CODITECT_FDB_CLUSTER_FILE", value_name = "FILE")]
+    /// FoundationDB cluster file. The store is kept in that cluster instead of the data directory.
+    #[arg(long, env = "CODITECT_CLUSTER_FILE", value_name = "FILE")]
     pub cluster_file: Option<PathBuf>,
 
-    /// What the store's keys in the cluster begin with, so that others may use it too.
+    /// Prefix of all keys in the cluster, so that other applications can share it. Never change it
+    /// for an existing store.
     #[arg(
         long,
         env = "CODITECT_CLUSTER_PREFIX",
@@ -33,15 +34,15 @@ pub struct Place {
     )]
     pub cluster_prefix: String,
 
-    /// Folder for what FoundationDB's library has to tell, every transaction with what it read and wrote:
-    /// for finding faults.
+    /// Directory for FoundationDB client trace files, which contain every transaction with its keys
+    /// and values. For debugging only.
     #[arg(long, env = "CODITECT_CLUSTER_TRACE", value_name = "FOLDER")]
     pub cluster_trace: Option<PathBuf>,
 }
 
 impl Place {
-    /// Opens the database there, and makes it if it is to be a folder's and isn't there. A cluster is
-    /// reached when something is asked of it.
+    /// Opens the database; creates the data directory if it does not exist. A cluster is contacted
+    /// by the first operation, not here.
     pub(crate) fn database(&self, options: &Options) -> Result<Database> {
         let Some(file) = &self.cluster_file else {
             return Database::open_with(&self.data, options);
@@ -53,12 +54,12 @@ impl Place {
         Database::cluster_with(file, &options)
     }
 
-    /// The folder of its data; none if that is in a cluster.
+    /// Returns the data directory, or `None` for a cluster.
     pub(crate) fn folder(&self) -> Option<&Path> {
         self.cluster_file.is_none().then_some(&*self.data)
     }
 
-    /// Whether there may be a store: no file says so of a cluster.
+    /// Returns whether a store may exist: `true` for every cluster, since only a read can tell.
     pub(crate) fn may_have_store(&self) -> Result<bool> {
         self.folder().map_or(Ok(true), Database::is_in)
     }

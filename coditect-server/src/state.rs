@@ -1,7 +1,7 @@
-//! What all requests share.
+//! The state shared by all requests.
 //!
-//! There is one [`App`] a server, made before the first connection and shared by reference
-//! counting. It holds components and settings, never anything that belongs to one request.
+//! A server creates one [`App`] before its first connection and shares it by reference counting. It
+//! holds components and settings, never data of a single request.
 
 use std::{env, fs, path::Path, sync::Arc, time::Duration};
 
@@ -25,46 +25,46 @@ use crate::{
     websocket::Sockets,
 };
 
-/// The variable that holds the master key, in hexadecimal or Base64, where it is not in a file.
+/// Variable with the master key, in hexadecimal or Base64; takes precedence over the file.
 pub(crate) const MASTER_KEY_VARIABLE: &str = "CODITECT_MASTER_KEY";
 
-/// The variable that holds the keys that go into the hashes of passwords.
+/// Variable with the password-hashing keys.
 const PEPPER_VARIABLE: &str = "CODITECT_PEPPER";
 
-/// The file in the data folder that holds it otherwise; made at the first start.
+/// File with the master key in the data directory, created at the first start.
 pub(crate) const MASTER_KEY_FILE: &str = "master.key";
 
-/// The state that every handler is given.
+/// The state that every handler gets.
 #[derive(Debug)]
 pub struct App {
-    /// The settings the server was started with.
+    /// Settings of the server.
     pub config: Config,
-    /// The time.
+    /// Source of the time.
     pub clock: Clock,
-    /// The records.
+    /// The store.
     pub store: Store,
-    /// Who somebody is.
+    /// Identity and access.
     pub auth: Auth,
-    /// The sockets that are open.
+    /// Open WebSockets.
     pub(crate) sockets: Sockets,
-    /// The files outside of the API.
+    /// Files outside of the API.
     pub(crate) frontend: Arc<Frontend>,
-    /// The limits on what responses hold.
+    /// Limits on unread responses.
     pub(crate) output: Arc<Output>,
-    /// The memories of sessions that are being sent.
+    /// Session memories that are being sent.
     pub(crate) memories: Memories,
-    /// Where it is told of work for it.
+    /// Wakes the background tasks.
     pub(crate) upkeep: Upkeep,
     started_at: Instant,
     stopping: CancellationToken,
 }
 
-/// Where handlers say that something was deleted of which more is to go.
+/// Wakes the background tasks after a deletion that left records to delete.
 #[derive(Debug, Default)]
 pub(crate) struct Upkeep(Notify);
 
 impl Upkeep {
-    /// Has deletions completed soon, rather than at the next sweep.
+    /// Starts the completion of deletions without waiting for the next sweep.
     pub(crate) fn complete_deletions(&self) {
         self.0.notify_one();
     }
@@ -76,11 +76,11 @@ impl Upkeep {
 }
 
 impl App {
-    /// Opens what `config` names; ready from the start.
+    /// Opens the store, the keys and the identity service that `config` names.
     ///
     /// # Errors
     ///
-    /// The store or its keys cannot be used.
+    /// The store or its keys cannot be opened.
     pub(crate) async fn open(
         config: Config,
         frontend: Arc<Frontend>,
@@ -99,7 +99,7 @@ impl App {
             _ => master_key(&config.place.data, &store).await?,
         };
         let settings = Settings::default()
-            .access(AccessSettings::default().ttl(time_delta(config.access_ttl)))
+            .access(AccessSettings::default().ttl(time_delta(config.access_token_ttl)))
             .lifetimes(Lifetimes::default().grace(time_delta(config.refresh_grace)))
             .mailer(match config.mailer {
                 MailerKind::None => None,
@@ -130,54 +130,55 @@ impl App {
         })
     }
 
-    /// The version of this program.
+    /// Returns the version of the program.
     pub fn version(&self) -> &'static str {
         env!("CARGO_PKG_VERSION")
     }
 
-    /// The name of the storage engine.
+    /// Returns the name of the storage engine.
     pub fn engine(&self) -> &'static str {
         self.store.database().engine()
     }
 
-    /// How long the server has been up.
+    /// Returns the time since the start of the server.
     pub fn uptime(&self) -> Duration {
         self.started_at.elapsed()
     }
 
-    /// Whether new work is welcome; it is until the server begins to stop.
+    /// Returns whether the server accepts new work, which is until shutdown begins.
     pub fn is_ready(&self) -> bool {
         !self.stopping.is_cancelled()
     }
 
-    /// Cancelled when the server begins to stop, by the server and nobody else: what lives longer
-    /// than a request ends by it.
+    /// Returns the token that is cancelled when shutdown begins. Work that outlives a request stops
+    /// on it.
     pub(crate) fn stopping(&self) -> &CancellationToken {
         &self.stopping
     }
 }
 
-/// The master key: of the environment, or of the data folder, which gets one if its store is new.
+/// Returns the master key from the environment, otherwise from the data directory, where it is
+/// created if the store is new.
 pub(crate) async fn master_key(
     folder: &Path,
     store: &Store,
 ) -> Result<MasterKey, coditect_auth::Error> {
     if let Some(text) = env::var_os(MASTER_KEY_VARIABLE) {
-        // What isn't UTF-8 is no key either, and is not passed over.
+        // Text that is not UTF-8 must fail as a key instead of being ignored.
         return Ok(MasterKey::parse(&text.to_string_lossy())?);
     }
-    // Where the store is in a cluster, nobody else has made the folder.
+    // With a cluster, no engine has created the directory.
     fs::create_dir_all(folder).map_err(|error| coditect_auth::Error::Internal(error.into()))?;
     load_master_key(&folder.join(MASTER_KEY_FILE), store).await
 }
 
-/// The peppers of the environment.
+/// Returns the peppers of the environment.
 fn peppers() -> Result<Peppers, coditect_auth::Error> {
     env::var_os(PEPPER_VARIABLE)
         .map_or(Ok(Peppers::default()), |text| Peppers::parse(&text.to_string_lossy()))
 }
 
-/// A setting's duration, which is ten years at the most.
+/// Converts the duration of a setting, which is at most ten years.
 fn time_delta(duration: Duration) -> TimeDelta {
     TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
 }

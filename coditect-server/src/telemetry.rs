@@ -1,21 +1,20 @@
-//! What the program tells of itself to Prometheus, at `GET /metrics`: the store's metrics, which
-//! [`coditect_store::telemetry`] lists, and those of HTTP.
+//! Prometheus metrics at `GET /metrics`: metrics of the store, listed in
+//! [`coditect_store::telemetry`], and of HTTP.
 //!
 //! | metric | labels | |
 //! |---|---|---|
-//! | `coditect_http_requests_total` | `route`, `method`, `status` | requests that were answered, by the route's template and the class of the status (`2xx`) |
-//! | `coditect_http_request_duration_seconds` | the same | from the header block's end to the answer's head |
-//! | `coditect_http_requests_in_flight` | | requests that have no answer yet |
-//! | `coditect_http_connections_total` | | connections that were accepted |
-//! | `coditect_http_connections` | | connections that are open |
-//! | `coditect_http_received_bytes_total`, `…_sent_bytes_total` | | bytes of HTTP and of sockets, within TLS where that is spoken |
+//! | `coditect_http_requests_total` | `route`, `method`, `status` | answered requests, by route template and status class (`2xx`) |
+//! | `coditect_http_request_duration_seconds` | the same | time from the end of the header block to the head of the response |
+//! | `coditect_http_requests_in_flight` | | requests without a response yet |
+//! | `coditect_http_connections_total` | | accepted connections |
+//! | `coditect_http_connections` | | open connections |
+//! | `coditect_http_received_bytes_total`, `…_sent_bytes_total` | | bytes of HTTP and WebSockets, inside TLS |
 //! | `coditect_build_info` | `version` | 1 |
-//! | `process_start_time_seconds` | | when the program began to tell, since 1970 |
+//! | `process_start_time_seconds` | | start of the recorder, in seconds since 1970 |
 //!
-//! A label is one of a few words that the program knows; nothing that a client sent is in any. There is
-//! one recorder for a process, as there is one process to tell of. It is shown to clients whose address is
-//! known and in one of the networks of `--metrics-from`; a client behind a proxy that does not name it
-//! has no known address.
+//! Label values are constants of the program; no label holds data from a client. A process has one
+//! recorder. Metrics are served to clients with a known address in a network of `--metrics-allow`;
+//! a client behind a proxy that does not name it has no known address.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -38,32 +37,33 @@ const SENT_BYTES: &str = "coditect_http_sent_bytes_total";
 const BUILD: &str = "coditect_build_info";
 const STARTED_AT: &str = "process_start_time_seconds";
 
-/// The bounds of durations, in seconds.
+/// Bucket bounds of durations, in seconds.
 const SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// The bounds of what is counted.
+/// Bucket bounds of counts.
 const COUNTS: [f64; 10] = [1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 1000.0];
 
-/// How often what was recorded is put into its buckets if nobody asks: until then it takes memory.
-const KEPT_EVERY: Duration = Duration::from_secs(5);
+/// Interval at which recorded values are moved into their buckets without a scrape; until then they
+/// take memory.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The process's one recorder.
+/// The recorder of the process.
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// Why nothing is recorded.
+/// A failure to install the recorder.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The recorder is wrong in itself.
-    #[error("the metrics cannot be set up")]
+    /// The recorder is misconfigured.
+    #[error("cannot set up the metrics recorder")]
     Build(#[from] BuildError),
     /// The process has another recorder, which gets all metrics.
-    #[error("the process has a recorder of metrics already")]
+    #[error("another metrics recorder is already installed")]
     Taken,
 }
 
-/// Has the process record its metrics from here on, for `GET /metrics`. A second call changes nothing.
+/// Starts recording the metrics of the process for `GET /metrics`. Further calls have no effect.
 ///
 /// # Errors
 ///
@@ -89,19 +89,19 @@ pub fn start() -> Result<(), Error> {
 
 fn describe() {
     describe_counter!(REQUESTS, Unit::Count, "Requests, by route, method and class of the status");
-    describe_histogram!(REQUEST_DURATION, Unit::Seconds, "Time from the request to the answer");
-    describe_gauge!(IN_FLIGHT, Unit::Count, "Requests that have no answer yet");
-    describe_counter!(CONNECTIONS, Unit::Count, "Connections that were accepted");
-    describe_gauge!(OPEN_CONNECTIONS, Unit::Count, "Connections that are open");
+    describe_histogram!(REQUEST_DURATION, Unit::Seconds, "Time from the request to the response");
+    describe_gauge!(IN_FLIGHT, Unit::Count, "Requests in flight");
+    describe_counter!(CONNECTIONS, Unit::Count, "Accepted connections");
+    describe_gauge!(OPEN_CONNECTIONS, Unit::Count, "Open connections");
     describe_counter!(RECEIVED_BYTES, Unit::Bytes, "Bytes from clients, within TLS");
     describe_counter!(SENT_BYTES, Unit::Bytes, "Bytes to clients, within TLS");
-    describe_gauge!(BUILD, Unit::Count, "What runs here");
-    describe_gauge!(STARTED_AT, Unit::Seconds, "When it was started, since 1970");
+    describe_gauge!(BUILD, Unit::Count, "Version of the program");
+    describe_gauge!(STARTED_AT, Unit::Seconds, "Start time, in seconds since 1970");
 }
 
-/// Keeps what was recorded small, for ever.
+/// Moves recorded values into their buckets periodically. Never returns.
 pub(crate) async fn keep() {
-    let mut due = interval(KEPT_EVERY);
+    let mut due = interval(UPKEEP_INTERVAL);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         due.tick().await;
@@ -116,7 +116,7 @@ pub(crate) fn render() -> Option<String> {
     RECORDER.get().map(PrometheusHandle::render)
 }
 
-/// A request was answered.
+/// Records an answered request.
 pub(crate) fn answered(route: &'static str, method: &Method, status: StatusCode, took: Duration) {
     let (method, status) = (known(method), class(status));
     counter!(REQUESTS, "route" => route, "method" => method, "status" => status).increment(1);
@@ -124,18 +124,18 @@ pub(crate) fn answered(route: &'static str, method: &Method, status: StatusCode,
         .record(took);
 }
 
-/// Counts a request as one without an answer until dropped.
+/// Counts a request as in flight until the result is dropped.
 pub(crate) fn in_flight() -> impl Drop {
     Present::count(IN_FLIGHT)
 }
 
-/// Counts a connection as an open one until dropped.
+/// Counts a connection as open until the result is dropped.
 pub(crate) fn connected() -> impl Drop {
     counter!(CONNECTIONS).increment(1);
     Present::count(OPEN_CONNECTIONS)
 }
 
-/// What one connection adds to the bytes of all.
+/// Byte counters of one connection.
 #[derive(Clone)]
 pub(crate) struct Traffic {
     received_bytes: Counter,
@@ -156,7 +156,7 @@ impl Traffic {
     }
 }
 
-/// One more in a gauge while it lives.
+/// Increments a gauge while it lives.
 struct Present(&'static str);
 
 impl Present {
@@ -172,7 +172,7 @@ impl Drop for Present {
     }
 }
 
-/// A method by a name of the program's own.
+/// Returns the label of a method.
 fn known(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_is_one_of_a_few_words_whatever_a_client_sends() {
+    fn labels_are_constants_whatever_the_client_sends() {
         let made_up = Method::from_bytes(b"SECRET-TOKEN").unwrap();
         assert_eq!(known(&made_up), "other");
         assert_eq!(known(&Method::PATCH), "PATCH");

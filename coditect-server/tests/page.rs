@@ -1,13 +1,13 @@
-//! The page and its client, in headless Chromium against the real program: `npm test` in `frontend/`.
+//! The page and its client in headless Chromium with the real program: `npm test` in `frontend/`.
 //!
-//! It is a binary of its own, so that a browser does not compete with all other tests. It needs node,
-//! Chromium, and what `npm ci` installs; where they are not, it says so and passes, unless
-//! `CODITECT_ALL_TOOLS` is set, as it is where a change is checked.
+//! A separate binary, so that a browser does not compete with all other tests. Needs node, Chromium
+//! and the packages of `npm ci`; without them it is reported as skipped, unless
+//! `CODITECT_ALL_TOOLS` is set, as in CI.
 
 use std::{env, path::Path, process::Command};
 
 #[test]
-fn the_page_and_its_client_do_what_they_promise() {
+fn page_and_client_pass_their_tests() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("frontend");
     let has = |program: &str| Command::new(program).arg("--version").output().is_ok();
     let missing = [

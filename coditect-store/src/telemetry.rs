@@ -5,17 +5,17 @@
 //! |---|---|---|
 //! | `coditect_store_commits_total` | `outcome` | commits: `committed`, `conflict`, `too_old`, `maybe_committed`, or why else not |
 //! | `coditect_store_commit_duration_seconds` | | how long a commit took, until it was durable |
-//! | `coditect_store_runs_total` | `outcome` | runs of closures: `committed`, `refused` by the closure's own answer, or the error that was returned |
-//! | `coditect_store_run_duration_seconds` | | how long a run took, with all its attempts and waits |
-//! | `coditect_store_run_attempts` | | how many attempts it took |
+//! | `coditect_store_transactions_total` | `outcome` | runs of closures: `committed`, `refused` by the closure's own answer, or the error that was returned |
+//! | `coditect_store_transaction_duration_seconds` | | how long a run took, with all its attempts and waits |
+//! | `coditect_store_transaction_attempts` | | how many attempts it took |
 //! | `coditect_store_retries_total` | `reason` | attempts that were made again |
 //! | `coditect_store_transaction_reads`, `…_rounds` | | reads of a transaction that was committed, and [rounds](crate::engine::Statistics::rounds) |
-//! | `coditect_store_read_bytes_total`, `…_read_records_total` | `repository` | records that were read, of each space |
-//! | `coditect_store_written_bytes_total`, `…_written_records_total` | `repository` | records that were written, of each space |
+//! | `coditect_store_read_bytes_total`, `…_read_records_total` | `entity` | records that were read, of each space |
+//! | `coditect_store_written_bytes_total`, `…_written_records_total` | `entity` | records that were written, of each space |
 //! | `coditect_store_batch_transactions` | | transactions that the embedded engine made durable by one sync |
 //! | `coditect_store_sync_duration_seconds` | | how long that took |
-//! | `coditect_store_apply_duration_seconds` | | how long the embedded engine took to move what was committed from its log to its file |
-//! | `coditect_store_applied_bytes_total` | | how much that was in memory at the most, with what was written over |
+//! | `coditect_store_checkpoint_duration_seconds` | | how long the embedded engine took to move what was committed from its log to its file |
+//! | `coditect_store_checkpoint_bytes_total` | | how much that was in memory at the most, with what was written over |
 //! | `coditect_store_queued_commits` | | commits that were left for the next batch when the embedded engine took its last |
 //! | `coditect_store_watches` | | watches that wait, those that were abandoned lately among them |
 //!
@@ -31,9 +31,9 @@ use crate::{ErrorKind, Result, engine::Statistics};
 
 const COMMITS: &str = "coditect_store_commits_total";
 const COMMIT_DURATION: &str = "coditect_store_commit_duration_seconds";
-const RUNS: &str = "coditect_store_runs_total";
-const RUN_DURATION: &str = "coditect_store_run_duration_seconds";
-const RUN_ATTEMPTS: &str = "coditect_store_run_attempts";
+const RUNS: &str = "coditect_store_transactions_total";
+const RUN_DURATION: &str = "coditect_store_transaction_duration_seconds";
+const RUN_ATTEMPTS: &str = "coditect_store_transaction_attempts";
 const RETRIES: &str = "coditect_store_retries_total";
 const TRANSACTION_READS: &str = "coditect_store_transaction_reads";
 const TRANSACTION_ROUNDS: &str = "coditect_store_transaction_rounds";
@@ -43,8 +43,8 @@ const WRITTEN_BYTES: &str = "coditect_store_written_bytes_total";
 const WRITTEN_RECORDS: &str = "coditect_store_written_records_total";
 const BATCH: &str = "coditect_store_batch_transactions";
 const SYNC_DURATION: &str = "coditect_store_sync_duration_seconds";
-const APPLY_DURATION: &str = "coditect_store_apply_duration_seconds";
-const APPLIED_BYTES: &str = "coditect_store_applied_bytes_total";
+const APPLY_DURATION: &str = "coditect_store_checkpoint_duration_seconds";
+const APPLIED_BYTES: &str = "coditect_store_checkpoint_bytes_total";
 const QUEUED: &str = "coditect_store_queued_commits";
 const WATCHES: &str = "coditect_store_watches";
 
@@ -63,10 +63,10 @@ pub fn describe() {
         Unit::Count,
         "Rounds of reads of a committed transaction"
     );
-    describe_counter!(READ_BYTES, Unit::Bytes, "Encoded records read, by repository");
-    describe_counter!(READ_RECORDS, Unit::Count, "Records read, by repository");
-    describe_counter!(WRITTEN_BYTES, Unit::Bytes, "Encoded records written, by repository");
-    describe_counter!(WRITTEN_RECORDS, Unit::Count, "Records written, by repository");
+    describe_counter!(READ_BYTES, Unit::Bytes, "Encoded records read, by entity");
+    describe_counter!(READ_RECORDS, Unit::Count, "Records read, by entity");
+    describe_counter!(WRITTEN_BYTES, Unit::Bytes, "Encoded records written, by entity");
+    describe_counter!(WRITTEN_RECORDS, Unit::Count, "Records written, by entity");
     describe_histogram!(BATCH, Unit::Count, "Transactions made durable by one sync");
     describe_histogram!(SYNC_DURATION, Unit::Seconds, "Time to make a batch durable");
     describe_histogram!(
@@ -117,14 +117,14 @@ pub(crate) enum RunOutcome {
     Failed(ErrorKind),
 }
 
-pub(crate) fn read(repository: &'static str, bytes: usize) {
-    counter!(READ_RECORDS, "repository" => repository).increment(1);
-    counter!(READ_BYTES, "repository" => repository).increment(bytes as u64);
+pub(crate) fn read(entity: &'static str, bytes: usize) {
+    counter!(READ_RECORDS, "entity" => entity).increment(1);
+    counter!(READ_BYTES, "entity" => entity).increment(bytes as u64);
 }
 
-pub(crate) fn written(repository: &'static str, bytes: usize) {
-    counter!(WRITTEN_RECORDS, "repository" => repository).increment(1);
-    counter!(WRITTEN_BYTES, "repository" => repository).increment(bytes as u64);
+pub(crate) fn written(entity: &'static str, bytes: usize) {
+    counter!(WRITTEN_RECORDS, "entity" => entity).increment(1);
+    counter!(WRITTEN_BYTES, "entity" => entity).increment(bytes as u64);
 }
 
 pub(crate) fn synced(took: Duration) {

@@ -1,4 +1,4 @@
-// The client against the real server: logins in many tabs, tags, errors.
+// The client with a real server: logins in several tabs, entity tags, errors.
 
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
@@ -19,7 +19,7 @@ async function signedIn(t, options, origin = server.origin) {
   return { browser, first, person };
 }
 
-test('many tabs that start at once refresh once, and all are signed in', async (t) => {
+test('tabs started at once refresh once and are all signed in', async (t) => {
   const { browser } = await signedIn(t);
   const tabs = many(12, () => browser.tab());
   const users = await Promise.all(tabs.map((tab) => tab.auth.me()));
@@ -27,26 +27,26 @@ test('many tabs that start at once refresh once, and all are signed in', async (
   assert.equal(browser.count('POST /auth/refresh'), 1);
 });
 
-test('without locks, too, many tabs come out of a refresh with one login', async (t) => {
+test('tabs without locks share one login after a refresh', async (t) => {
   for (const channels of [true, false]) {
     const { browser } = await signedIn(t, { locks: false, channels });
     const tabs = many(12, () => browser.tab());
     await Promise.all(tabs.map((tab) => tab.auth.me()));
     assert.ok(browser.count('POST /auth/refresh') > 1, 'nothing has raced');
-    // What is stored is the newest: it goes on, again and again.
+    // The stored token is the newest, and further refreshes work.
     for (let round = 0; round < 3; round += 1) await Promise.all(tabs.map((tab) => tab.login.refresh()));
     await Promise.all(tabs.map((tab) => tab.auth.me()));
   }
 });
 
-test('one tab asks once, however many of its requests wait', async (t) => {
+test('waiting requests of a tab share one refresh', async (t) => {
   const { browser } = await signedIn(t, { locks: false });
   const tab = browser.tab();
   await Promise.all(many(10, () => tab.auth.me()));
   assert.equal(browser.count('POST /auth/refresh'), 1);
 });
 
-test('a token that the server does not take is replaced, and the request made again', async (t) => {
+test('refused token is replaced and the request retried', async (t) => {
   const { browser, first } = await signedIn(t);
   const { login } = stored(browser);
   const told = { type: 'access', login, token: 'not.a.token', life_ms: 900_000, left_ms: 900_000 };
@@ -56,8 +56,8 @@ test('a token that the server does not take is replaced, and the request made ag
   assert.equal(browser.count('POST /auth/refresh'), 1);
 });
 
-test('a token is renewed before it ends', async (t) => {
-  const short = await serve(t, { args: ['--access-ttl', '5s'] });
+test('token is refreshed before it expires', async (t) => {
+  const short = await serve(t, { args: ['--access-token-ttl', '5s'] });
   const { browser, first } = await signedIn(t, {}, short.origin);
   await first.auth.me();
   assert.equal(browser.count('POST /auth/refresh'), 0);
@@ -67,7 +67,7 @@ test('a token is renewed before it ends', async (t) => {
   assert.equal(browser.count('GET /auth/me'), 2);
 });
 
-test('signing out in one tab signs all of them out', async (t) => {
+test('sign-out in one tab signs out all tabs', async (t) => {
   for (const channels of [true, false]) {
     const { browser, first } = await signedIn(t, { channels });
     const others = many(3, () => browser.tab());
@@ -88,12 +88,12 @@ test('signing out in one tab signs all of them out', async (t) => {
   }
 });
 
-test('a login that was ended elsewhere is over here with the next request', async (t) => {
+test('revoked login ends with the next request', async (t) => {
   const { browser, first, person } = await signedIn(t);
   const elsewhere = new Browser(t, server.origin).tab();
   await elsewhere.auth.login(person);
   const device = (await elsewhere.devices.list()).items.find((device) => !device.current);
-  await elsewhere.devices.end(device.id);
+  await elsewhere.devices.revoke(device.id);
   const heard = [];
   first.login.onChange((change) => heard.push(change));
   await assert.rejects(first.auth.me(), SignedOutError);
@@ -101,7 +101,7 @@ test('a login that was ended elsewhere is over here with the next request', asyn
   assert.equal(browser.shared.get(LOGIN_KEY), undefined);
 });
 
-test('a server that is not there ends no login', async (t) => {
+test('unreachable server does not end the login', async (t) => {
   const wire = await line(t, server.port);
   const { browser, first } = await signedIn(t, {}, wire.origin);
   const tab = browser.tab();
@@ -113,7 +113,7 @@ test('a server that is not there ends no login', async (t) => {
   await tab.auth.me();
 });
 
-test('who comes back with a token that was replaced just now is not taken for a thief', async (t) => {
+test('reuse of a token replaced just now is not treated as theft', async (t) => {
   const { browser, first } = await signedIn(t, { channels: false });
   const old = browser.shared.get(LOGIN_KEY);
   await first.login.refresh();
@@ -125,7 +125,7 @@ test('who comes back with a token that was replaced just now is not taken for a 
   assert.equal(browser.shared.get(LOGIN_KEY), newest);
 });
 
-test('a wrong password is said, and no token is spent on it', async (t) => {
+test('wrong password is reported without a refresh', async (t) => {
   const { browser, first, person } = await signedIn(t);
   const refused = await first.auth.login({ ...person, password: 'another one' }).catch((error) => error);
   assert.ok(refused instanceof ApiError);
@@ -137,7 +137,7 @@ test('a wrong password is said, and no token is spent on it', async (t) => {
   assert.equal(browser.count('POST /auth/refresh'), 0);
 });
 
-test('a refusal names the fields, and too many attempts say when to come back', async (t) => {
+test('refusals name the fields, and a rate limit has a retry delay', async (t) => {
   const { first, person } = await signedIn(t);
   const weak = await first.auth
     .register({ email: 'x@example.com', password: 'short' })
@@ -152,23 +152,23 @@ test('a refusal names the fields, and too many attempts say when to come back', 
   assert.ok(refused.retry_after >= 1);
 });
 
-test('what another has changed is not written over unseen', async (t) => {
+test('unseen change of another client is not overwritten', async (t) => {
   const { browser, first } = await signedIn(t);
   const second = browser.tab();
   const { id } = await first.sessions.create({ name: 'one' });
-  await first.sessions.show(id);
-  await second.sessions.show(id);
-  await second.sessions.change(id, { name: 'two' });
-  const conflict = await first.sessions.change(id, { name: 'three' }).catch((error) => error);
+  await first.sessions.get(id);
+  await second.sessions.get(id);
+  await second.sessions.update(id, { name: 'two' });
+  const conflict = await first.sessions.update(id, { name: 'three' }).catch((error) => error);
   assert.ok(conflict instanceof ConflictError);
   assert.equal(conflict.status, 412);
   assert.equal(conflict.current.value.name, 'two');
-  // Now it was seen.
-  const changed = await first.sessions.change(id, { name: 'three' });
+  // After the read, the change is allowed.
+  const changed = await first.sessions.update(id, { name: 'three' });
   assert.equal(changed.value.name, 'three');
 });
 
-test('a file that was changed comes with the refusal, byte for byte', async (t) => {
+test('conflict of a file has its present bytes', async (t) => {
   const { first } = await signedIn(t);
   const { id } = await first.sessions.create({ name: 'files' });
   const name = 'a folder/ünï %41?#.bin';
@@ -183,13 +183,13 @@ test('a file that was changed comes with the refusal, byte for byte', async (t) 
   assert.equal(text(conflict.current.value), 'theirs');
   assert.equal(conflict.current.etag, theirs.etag);
   await first.files.write(id, name, 'mine', { etag: conflict.current.etag });
-  await first.files.remove(id, name);
+  await first.files.delete(id, name);
   const gone = await first.files.write(id, name, 'mine', { etag: theirs.etag }).catch((error) => error);
   assert.ok(gone instanceof ConflictError);
   assert.equal(gone.current, null);
 });
 
-test('drafts, moves, directories, versions and lists are as they were written', async (t) => {
+test('drafts, moves, directories, versions and lists round-trip', async (t) => {
   const { first } = await signedIn(t);
   const { id } = await first.sessions.create({
     name: 'more files',
@@ -199,14 +199,14 @@ test('drafts, moves, directories, versions and lists are as they were written', 
   await first.files.write(id, 'src/main.rs', 'two', { etag: one.etag });
   assert.deepEqual((await first.files.versions(id, 'src/main.rs')).map(({ size }) => size).length, 2);
   assert.equal(text((await first.files.read(id, 'src/main.rs', 1)).value), 'one');
-  assert.equal(await first.drafts.show(id, 'src/main.rs'), null);
+  assert.equal(await first.drafts.get(id, 'src/main.rs'), null);
   await first.drafts.save(id, 'src/main.rs', { content: 'unsaved', base_etag: one.value.sha256 });
-  const draft = await first.drafts.show(id, 'src/main.rs');
+  const draft = await first.drafts.get(id, 'src/main.rs');
   assert.equal(draft.content, 'unsaved');
   assert.notEqual(draft.current_etag, draft.base_etag);
-  await first.drafts.discard(id, 'src/main.rs');
-  await first.drafts.discard(id, 'src/main.rs');
-  await first.files.makeDirectory(id, 'docs');
+  await first.drafts.delete(id, 'src/main.rs');
+  await first.drafts.delete(id, 'src/main.rs');
+  await first.files.createDirectory(id, 'docs');
   await first.files.move(id, { from: 'src/main.rs', to: 'docs/main.rs' });
   await first.files.copy(id, { from: 'docs/main.rs', to: 'docs/copy.rs' });
   const { items } = await first.files.list(id, { recursive: true });
@@ -214,8 +214,8 @@ test('drafts, moves, directories, versions and lists are as they were written', 
     items.map(({ path }) => path),
     ['docs', 'docs/copy.rs', 'docs/main.rs', 'src'],
   );
-  await assert.rejects(first.files.remove(id, 'docs'), { code: 'NOT_EMPTY' });
-  await first.files.remove(id, 'docs', true);
+  await assert.rejects(first.files.delete(id, 'docs'), { code: 'NOT_EMPTY' });
+  await first.files.delete(id, 'docs', true);
   await first.sessions.create({ name: 'another' });
   const page = await first.sessions.list({ limit: 1 });
   assert.deepEqual(
@@ -229,27 +229,27 @@ test('drafts, moves, directories, versions and lists are as they were written', 
   );
 });
 
-test('the other records go to and fro', async (t) => {
+test('other records round-trip', async (t) => {
   const { first } = await signedIn(t);
   const { id } = await first.sessions.create({ name: 'records' });
   const conversation = await first.conversations.create({ title: 'about it', session_id: id });
-  await first.conversations.say(conversation.id, { content: 'hello' });
-  const said = await first.conversations.messages(conversation.id, { order: 'desc' });
+  await first.conversations.createMessage(conversation.id, { content: 'hello' });
+  const said = await first.conversations.listMessages(conversation.id, { order: 'desc' });
   assert.deepEqual(
     said.items.map(({ content, author }) => [content, author.type]),
     [['hello', 'user']],
   );
-  await first.settings.set('theme', { dark: true });
+  await first.settings.put('theme', { dark: true });
   assert.deepEqual(
     (await first.settings.list()).map(({ key, value }) => [key, value]),
     [['theme', { dark: true }]],
   );
   const agent = await first.agents.create({ name: 'helper' });
-  assert.equal((await first.agents.change(agent.id, { description: 'helps' })).value.description, 'helps');
-  await first.state.keep(id, 'layout/main', new Uint8Array([1, 2]));
-  assert.deepEqual(new Uint8Array((await first.state.read(id, 'layout/main')).value), new Uint8Array([1, 2]));
+  assert.equal((await first.agents.update(agent.id, { description: 'helps' })).value.description, 'helps');
+  await first.clientState.put(id, 'layout/main', new Uint8Array([1, 2]));
+  assert.deepEqual(new Uint8Array((await first.clientState.get(id, 'layout/main')).value), new Uint8Array([1, 2]));
   assert.deepEqual(
-    (await first.state.list(id)).map(({ key }) => key),
+    (await first.clientState.list(id)).map(({ key }) => key),
     ['layout/main'],
   );
   assert.ok((await first.audit()).items.length > 0);
@@ -258,5 +258,5 @@ test('the other records go to and fro', async (t) => {
   assert.match(token.token, /./);
   assert.equal((await first.health()).status, 'ok');
   await first.sessions.delete(id);
-  await assert.rejects(first.sessions.show(id), { status: 404 });
+  await assert.rejects(first.sessions.get(id), { status: 404 });
 });

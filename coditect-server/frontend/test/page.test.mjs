@@ -1,4 +1,4 @@
-// The page in a real browser, on the real server: what a user does, sees after a reload, and sees elsewhere.
+// The page in a real browser with a real server.
 
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
@@ -35,7 +35,7 @@ const browser = await chromium.launch({
 });
 after(() => browser.close());
 
-/** Another browser, with nothing in it. What a page there complains of fails the test, but for `expected`. */
+/** A new browser context. Errors on the console fail the test, except for statuses in `expected`. */
 async function another(t, { expected = [], ...options } = {}) {
   const context = await browser.newContext({
     viewport: { width: 1280, height: 800 },
@@ -77,7 +77,7 @@ async function accessible(page) {
   assert.deepEqual(shown, []);
 }
 
-/** Nothing is wider than the window. */
+/** Fails if the page is wider than the window. */
 async function fits(page) {
   const widths = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
   assert.ok(widths[0] <= widths[1], `${widths[0]} pixels in a window of ${widths[1]}`);
@@ -91,7 +91,7 @@ async function signIn(page, { email, password }) {
   await page.getByRole('heading', { name: 'Your sessions' }).waitFor();
 }
 
-/** Somebody with a session that has files, made over the API. */
+/** Creates a user with a session and files over the API. */
 async function prepared(t, files = {}) {
   const client = new Browser(t, server.origin).tab();
   const person = somebody();
@@ -119,18 +119,18 @@ async function makeFile(page, path) {
   await area(page).and(page.locator(':not([readonly])')).waitFor();
 }
 
-test('all is as it was after a reload, and in a second browser', async (t) => {
+test('state survives a reload and appears in a second browser', async (t) => {
   const person = somebody();
   const page = await (await another(t)).newPage();
   await page.goto(server.origin);
   await picture(page, 'sign-in');
   await accessible(page);
-  await page.getByRole('button', { name: 'I am new here' }).click();
+  await page.getByRole('button', { name: 'New here' }).click();
   await picture(page, 'register');
   await page.getByLabel('First name').fill('Ada');
   await page.getByLabel('E-mail address').fill(person.email);
   await page.getByLabel('Password').fill(person.password);
-  await page.getByRole('button', { name: 'Register' }).click();
+  await page.getByRole('button', { name: 'Create account' }).click();
 
   await page.getByLabel('Name', { exact: true }).fill('Test Project');
   await page.getByLabel('Workspace folder').fill('/workspace/test-project');
@@ -192,12 +192,12 @@ test('all is as it was after a reload, and in a second browser', async (t) => {
   assert.equal(elsewhere.url(), href);
   await asLeft(elsewhere);
 
-  // From here on each sees what the other does.
+  // Changes in one browser appear in the other.
   const seen = async (act, look) => {
     await act();
     const start = performance.now();
     await look();
-    assert.ok(performance.now() - start < 1_000, 'it took longer than a second');
+    assert.ok(performance.now() - start < 1_000, 'took longer than a second');
   };
   await seen(
     () => tab(elsewhere, 'README.md').click(),
@@ -219,7 +219,7 @@ test('all is as it was after a reload, and in a second browser', async (t) => {
   );
 });
 
-test('a save over what was not seen is asked about, and nothing is lost', async (t) => {
+test('conflicting save asks the user and loses nothing', async (t) => {
   const { client, person, id } = await prepared(t, { 'notes.txt': 'first\n' });
   const page = await (await another(t, { expected: [412] })).newPage();
   await signIn(page, person);
@@ -233,8 +233,8 @@ test('a save over what was not seen is asked about, and nothing is lost', async 
   await theirs('theirs\n');
   await page.keyboard.press('Control+s');
   await dialog.waitFor();
-  assert.equal(await dialog.getByLabel('Yours, not saved').inputValue(), 'mine\n');
-  assert.equal(await dialog.getByLabel('What is there now').inputValue(), 'theirs\n');
+  assert.equal(await dialog.getByLabel('Your version (not saved)').inputValue(), 'mine\n');
+  assert.equal(await dialog.getByLabel('Saved version').inputValue(), 'theirs\n');
   await picture(page, 'conflict');
   await accessible(page);
   await page.keyboard.press('Escape');
@@ -244,10 +244,10 @@ test('a save over what was not seen is asked about, and nothing is lost', async 
   await page.keyboard.press('Control+s');
   await dialog.getByRole('button', { name: 'Take theirs' }).click();
   await eventually(async () => (await area(page).inputValue()) === 'theirs\n');
-  await page.getByRole('button', { name: 'Bring it back' }).click();
+  await page.getByRole('button', { name: 'Restore' }).click();
   assert.equal(await area(page).inputValue(), 'mine\n');
 
-  // It was typed over the first text, so this asks, too.
+  // It is based on the first version, so this conflicts as well.
   await page.keyboard.press('Control+s');
   await dialog.getByRole('button', { name: 'Keep mine' }).click();
   await page.getByText('Saved', { exact: true }).waitFor();
@@ -255,7 +255,7 @@ test('a save over what was not seen is asked about, and nothing is lost', async 
   assert.equal(text((await client.files.read(id, 'notes.txt', 2)).value), 'theirs\n');
 });
 
-test('what is typed and not saved is offered after a reload', async (t) => {
+test('unsaved text is offered after a reload', async (t) => {
   const { client, person, id } = await prepared(t, { 'notes.txt': 'first\n' });
   const page = await (await another(t)).newPage();
   await signIn(page, person);
@@ -265,16 +265,16 @@ test('what is typed and not saved is offered after a reload', async (t) => {
   await area(page).fill('first\nsecond');
   await eventually(async () => (await client.drafts.list(id)).length === 1);
   await page.reload();
-  await page.getByText('There is text of yours that was not saved').waitFor();
+  await page.getByText('You have unsaved changes from').waitFor();
   await page.locator('[role="treeitem"][aria-selected="true"]', { hasText: 'notes.txt' }).waitFor();
   await picture(page, 'draft');
   await accessible(page);
   assert.equal(await area(page).inputValue(), 'first\n');
-  // Nothing is typed over what is offered: it would take its place as the draft.
+  // Read-only while a draft is offered: input would replace the draft.
   await area(page).focus();
   await page.keyboard.type('x');
   assert.equal(await area(page).inputValue(), 'first\n');
-  await page.getByRole('button', { name: 'Bring it back' }).click();
+  await page.getByRole('button', { name: 'Restore' }).click();
   assert.equal(await area(page).inputValue(), 'first\nsecond');
   await page.keyboard.press('Control+s');
   await page.getByText('Saved', { exact: true }).waitFor();
@@ -282,7 +282,7 @@ test('what is typed and not saved is offered after a reload', async (t) => {
   await eventually(async () => (await client.drafts.list(id)).length === 0);
 });
 
-test('files are renamed, moved, uploaded and deleted, and their bytes stay as they are', async (t) => {
+test('files are renamed, moved, uploaded and deleted without changing their bytes', async (t) => {
   const { client, person, id } = await prepared(t, {
     'dos.txt': 'one\r\ntwo\r\n',
     'mixed.txt': 'a\r\nb\n',
@@ -313,7 +313,7 @@ test('files are renamed, moved, uploaded and deleted, and their bytes stay as th
   await page.getByRole('button', { name: 'Create' }).click();
   await item(page, 'empty').waitFor();
 
-  // Dropped on a folder, it lands there.
+  // A file dropped on a folder is uploaded there.
   const transfer = await page.evaluateHandle(() => {
     const transfer = new DataTransfer();
     transfer.items.add(new File([new Uint8Array([0, 200, 1])], 'dropped.bin'));
@@ -335,7 +335,7 @@ test('files are renamed, moved, uploaded and deleted, and their bytes stay as th
   );
 });
 
-test('a file that was deleted elsewhere is made anew, or let go', async (t) => {
+test('file deleted elsewhere is created again or discarded', async (t) => {
   const { client, person, id } = await prepared(t, { 'notes.txt': 'first\n' });
   const page = await (await another(t, { expected: [404, 412] })).newPage();
   await signIn(page, person);
@@ -345,20 +345,20 @@ test('a file that was deleted elsewhere is made anew, or let go', async (t) => {
   const dialog = page.getByRole('dialog', { name: 'notes.txt was deleted elsewhere' });
 
   await area(page).fill('mine\n');
-  await client.files.remove(id, 'notes.txt');
+  await client.files.delete(id, 'notes.txt');
   await page.keyboard.press('Control+s');
   await dialog.getByRole('button', { name: 'Keep mine' }).click();
   await page.getByText('Saved', { exact: true }).waitFor();
   assert.equal(await read(client, id, 'notes.txt'), 'mine\n');
 
   await area(page).fill('more\n');
-  await client.files.remove(id, 'notes.txt');
+  await client.files.delete(id, 'notes.txt');
   await page.keyboard.press('Control+s');
-  await dialog.getByRole('button', { name: 'Let it go' }).click();
+  await dialog.getByRole('button', { name: 'Discard mine' }).click();
   await tab(page, 'notes.txt').waitFor({ state: 'detached' });
 });
 
-test('signing out keeps what was typed, and a cursor is not moved by who only looks', async (t) => {
+test('sign-out keeps unsaved text, and a passive page does not move the cursor', async (t) => {
   const { client, person, id } = await prepared(t, { 'notes.txt': 'one\n' });
   const page = await (await another(t)).newPage();
   const looking = await (await another(t)).newPage();
@@ -371,20 +371,20 @@ test('signing out keeps what was typed, and a cursor is not moved by who only lo
   await area(page).focus();
   await page.keyboard.press('Control+End');
   await page.keyboard.type('two\nthree\nfour');
-  const told = async () => (await client.sessions.part(id, 'editor')).value.tabs[0]?.cursor;
-  await eventually(async () => (await told())?.line === 3);
+  const cursorOf = async () => (await client.sessions.part(id, 'editor')).value.tabs[0]?.cursor;
+  await eventually(async () => (await cursorOf())?.line === 3);
   await wait(500);
-  assert.deepEqual(await told(), { line: 3, column: 4 });
+  assert.deepEqual(await cursorOf(), { line: 3, column: 4 });
   await page.keyboard.type('!');
-  await page.getByRole('button', { name: 'Sign out' }).click();
+  await page.getByRole('button', { name: 'Sign out', exact: true }).click();
   await page.getByRole('heading', { name: 'Sign in' }).waitFor();
-  assert.equal((await client.drafts.show(id, 'notes.txt')).content, 'one\ntwo\nthree\nfour!');
+  assert.equal((await client.drafts.get(id, 'notes.txt')).content, 'one\ntwo\nthree\nfour!');
 });
 
-test('who has a second factor is asked for it', async (t) => {
+test('second factor is requested', async (t) => {
   const { client, person } = await prepared(t);
-  const { secret } = await client.factor.begin(person.password);
-  await client.factor.confirm(totp(secret, 0));
+  const { secret } = await client.totp.setUp(person.password);
+  await client.totp.confirm(totp(secret, 0));
   const page = await (await another(t, { expected: [401] })).newPage();
   await page.goto(server.origin);
   await page.getByLabel('E-mail address').fill(person.email);
@@ -393,21 +393,21 @@ test('who has a second factor is asked for it', async (t) => {
   await page.getByLabel('Authenticator or recovery code').waitFor();
   await picture(page, 'second-factor');
   await accessible(page);
-  // The last one was used to confirm.
+  // The present code was used to confirm.
   await page.getByLabel('Authenticator or recovery code').fill(totp(secret, 1));
   await page.getByRole('button', { name: 'Sign in' }).click();
   await page.getByRole('heading', { name: 'Your sessions' }).waitFor();
 });
 
-test('devices are seen and ended, and sessions renamed and deleted', async (t) => {
+test('devices are listed and revoked, sessions renamed and deleted', async (t) => {
   const { person } = await prepared(t);
   const first = await (await another(t, { expected: [401] })).newPage();
   await signIn(first, person);
   const second = await (await another(t)).newPage();
   await signIn(second, person);
-  await second.getByText('this one').waitFor();
-  await second.getByRole('button', { name: 'End all others' }).click();
-  await second.getByRole('dialog').getByRole('button', { name: 'End all others' }).click();
+  await second.getByText('this device').waitFor();
+  await second.getByRole('button', { name: 'Sign out all others' }).click();
+  await second.getByRole('dialog').getByRole('button', { name: 'Sign out all others' }).click();
   await eventually(
     async () =>
       (await second.getByRole('list', { name: 'Signed-in devices' }).getByRole('listitem').count()) === 1,
@@ -423,7 +423,7 @@ test('devices are seen and ended, and sessions renamed and deleted', async (t) =
   await first.getByRole('heading', { name: 'Sign in' }).waitFor();
 });
 
-test('many tabs that are reloaded at once stay signed in, and sign out together', async (t) => {
+test('tabs reloaded at once stay signed in and sign out together', async (t) => {
   const { person, id } = await prepared(t);
   const context = await another(t);
   const pages = await Promise.all(Array.from({ length: 4 }, () => context.newPage()));
@@ -433,11 +433,11 @@ test('many tabs that are reloaded at once stay signed in, and sign out together'
     await Promise.all(pages.map((page) => page.reload()));
     await Promise.all(pages.map((page) => page.getByText('Connected', { exact: true }).waitFor()));
   }
-  await pages[0].getByRole('button', { name: 'Sign out' }).click();
+  await pages[0].getByRole('button', { name: 'Sign out', exact: true }).click();
   await Promise.all(pages.map((page) => page.getByRole('heading', { name: 'Sign in' }).waitFor()));
 });
 
-test('a server that goes away and comes back is waited for, and what was done meanwhile is there', async (t) => {
+test('page reconnects to a restarted server and sends pending changes', async (t) => {
   const own = await serve(t, { args: ['--frontend', fileURLToPath(new URL('../dist', import.meta.url))] });
   const client = new Browser(t, own.origin).tab();
   const person = somebody();
@@ -452,9 +452,9 @@ test('a server that goes away and comes back is waited for, and what was done me
   await page.getByRole('button', { name: 'Sign in' }).click();
   await page.getByText('Connected', { exact: true }).waitFor();
   await own.kill();
-  await page.getByText('No connection; trying again.').waitFor();
+  await page.getByText('Disconnected, reconnecting.').waitFor();
   await page.getByRole('button', { name: 'New terminal' }).click();
-  await page.getByText('A change waits to be sent.').waitFor();
+  await page.getByText('1 change is waiting to be sent.').waitFor();
   await picture(page, 'no-connection');
   await serve(t, { data: own.data, listen: `127.0.0.1:${own.port}` });
   await page.getByText('Connected', { exact: true }).waitFor({ timeout: 20_000 });
@@ -463,7 +463,7 @@ test('a server that goes away and comes back is waited for, and what was done me
   );
 });
 
-test('it is used by keys alone', async (t) => {
+test('page is usable with the keyboard only', async (t) => {
   const { client, person, id } = await prepared(t, {
     'a.txt': 'alpha\n',
     'b.txt': 'beta\n',
@@ -484,7 +484,7 @@ test('it is used by keys alone', async (t) => {
   const tabTo = async (what) => {
     for (let step = 0; step < 40 && !(await what.evaluate((it) => it === document.activeElement)); step += 1)
       await page.keyboard.press('Tab');
-    assert.ok(await what.evaluate((it) => it === document.activeElement), 'it is in the order of focus');
+    assert.ok(await what.evaluate((it) => it === document.activeElement), 'reachable with Tab');
     const outline = await what.evaluate((it) =>
       [getComputedStyle(it).outlineStyle, getComputedStyle(it).boxShadow].join(),
     );
@@ -524,7 +524,7 @@ test('it is used by keys alone', async (t) => {
 });
 
 for (const colorScheme of ['light', 'dark']) {
-  test(`it is readable ${colorScheme}, and in 360 pixels`, async (t) => {
+  test(`page is accessible in ${colorScheme} mode and at 360 pixels`, async (t) => {
     const { client, person, id } = await prepared(t, {
       'src/main.rs': 'fn main() {}\n',
       'a-rather-long-name-of-a-file-that-goes-on.md': '# Long\n',
@@ -557,7 +557,7 @@ for (const colorScheme of ['light', 'dark']) {
     await accessible(page);
     await page.setViewportSize({ width: 360, height: 740 });
     for (const view of ['Files', 'Editor', 'Terminal', 'Memory']) {
-      await page.getByRole('group', { name: 'What is shown' }).getByRole('button', { name: view }).click();
+      await page.getByRole('group', { name: 'Panels' }).getByRole('button', { name: view }).click();
       await fits(page);
       await accessible(page);
       await picture(page, `narrow-${view.toLowerCase()}-${colorScheme}`);
@@ -567,7 +567,7 @@ for (const colorScheme of ['light', 'dark']) {
     await fits(page);
     await accessible(page);
     await picture(page, `narrow-home-${colorScheme}`);
-    await page.getByRole('button', { name: 'Sign out' }).click();
+    await page.getByRole('button', { name: 'Sign out', exact: true }).click();
     await page.getByRole('heading', { name: 'Sign in' }).waitFor();
     await fits(page);
     await accessible(page);
@@ -575,7 +575,7 @@ for (const colorScheme of ['light', 'dark']) {
   });
 }
 
-/** The code of an authenticator app (RFC 6238), so many steps from now. */
+/** Returns the code of an authenticator app (RFC 6238), `steps` steps from now. */
 function totp(secret, steps) {
   const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
   const bits = [...secret].map((letter) => alphabet.indexOf(letter).toString(2).padStart(5, '0')).join('');

@@ -1,4 +1,4 @@
-// Merge patches and the outbox: what they promise of every input, tried with many.
+// Properties of merge patches and the outbox, checked with many inputs.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { apply, compose, difference, isSame } from '../dist/client/patch.js';
 import { Outbox, OutboxError } from '../dist/client/outbox.js';
 
-/** Numbers that are the same each time (mulberry32). */
+/** Reproducible pseudorandom numbers (mulberry32). */
 function chance(seed) {
   return () => {
     seed = (seed + 0x6d2b79f5) | 0;
@@ -31,7 +31,7 @@ function object(random, depth, may_be_null) {
   return Object.fromEntries(names.map((name) => [name, value(random, depth, may_be_null)]));
 }
 
-test('the examples of RFC 7396 hold', () => {
+test('examples of RFC 7396 hold', () => {
   for (const [target, patch, result] of [
     [{ a: 'b' }, { a: 'c' }, { a: 'c' }],
     [{ a: 'b' }, { b: 'c' }, { a: 'b', b: 'c' }],
@@ -57,14 +57,14 @@ test('the examples of RFC 7396 hold', () => {
   }
 });
 
-test('a member may have any name', () => {
+test('member may have any name', () => {
   const patch = JSON.parse('{"__proto__": {"polluted": true}, "constructor": 1}');
   const result = apply({}, patch);
   assert.equal(JSON.stringify(result), JSON.stringify(patch));
   assert.equal({}.polluted, undefined);
 });
 
-test('two patches as one do what both do, or there is no such one', () => {
+test('composed patch has the effect of both patches, if it exists', () => {
   const random = chance(7);
   let together = 0;
   for (let round = 0; round < 20_000; round += 1) {
@@ -82,11 +82,11 @@ test('two patches as one do what both do, or there is no such one', () => {
   assert.ok(together > 5_000, `only ${together} could be put together`);
 });
 
-test('what takes the place of what was removed is not merged into it', () => {
+test('replacement of a removed member is not composed', () => {
   assert.equal(compose({ a: null }, { a: { c: 1 } }), undefined);
 });
 
-test('a difference leads from one value to the other', () => {
+test('difference turns one value into the other', () => {
   const random = chance(11);
   for (let round = 0; round < 20_000; round += 1) {
     const [before, after] = [object(random, 3, false), object(random, 3, false)];
@@ -96,7 +96,7 @@ test('a difference leads from one value to the other', () => {
   }
 });
 
-test('updates that wait are merged, those on their way are not', () => {
+test('waiting updates are merged, updates in flight are not', () => {
   const outbox = new Outbox();
   outbox.restore(4, true);
   outbox.add('editor', { active_tab: 0 });
@@ -110,7 +110,7 @@ test('updates that wait are merged, those on their way are not', () => {
   assert.deepEqual(outbox.take(), [{ part: 'editor', patch: { active_tab: 2, layout: 'x' }, seq: 7 }]);
 });
 
-test('after a loss what was sent goes again as it was, and what the server has does not', () => {
+test('lost updates are sent again unchanged, durable ones are not', () => {
   const outbox = new Outbox();
   outbox.restore(0, true);
   outbox.add('editor', { active_tab: 0 });
@@ -127,7 +127,7 @@ test('after a loss what was sent goes again as it was, and what the server has d
   }
 });
 
-test('under another client id all of it has new numbers', () => {
+test('another client id renumbers all updates', () => {
   const outbox = new Outbox();
   outbox.restore(40, true);
   outbox.add('editor', { active_tab: 0 });
@@ -136,10 +136,10 @@ test('under another client id all of it has new numbers', () => {
   assert.deepEqual(outbox.take(), [{ part: 'editor', patch: { active_tab: 0 }, seq: 1 }]);
 });
 
-test('it takes no more than it can hold, and says so', () => {
+test('full outbox refuses updates', () => {
   const outbox = new Outbox();
   assert.throws(() => outbox.add('memory', { text: 'x'.repeat(300_000) }), OutboxError);
-  // Each removes what the next one puts an object in the place of, so no two can be merged.
+  // Each removes a member that the next one replaces by an object, so no two can be merged.
   const next = (at) => ({ [`key ${at}`]: {}, [`key ${at + 1}`]: null });
   for (let at = 0; at < 200; at += 1) outbox.add('memory', next(at));
   assert.throws(() => outbox.add('memory', next(200)), OutboxError);

@@ -1,4 +1,4 @@
-// The socket against the real server: what it keeps in step, and what it survives.
+// The socket with a real server: synchronization and recovery.
 
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
@@ -9,7 +9,7 @@ import { Browser, eventually, folder, line, serve, somebody, wait } from './supp
 
 const server = await serve({ after });
 
-/** A person, signed in, with a session. */
+/** Creates a signed-in user with a session. */
 async function person(t, origin = server.origin) {
   const browser = new Browser(t, origin);
   const tab = browser.tab();
@@ -19,7 +19,7 @@ async function person(t, origin = server.origin) {
   return { browser, tab, id, who };
 }
 
-/** A socket of a tab, with all that it says. */
+/** Opens a socket in a tab and records its callbacks. */
 function open(t, tab, id) {
   const heard = { states: [], parts: [], refused: [] };
   const socket = new SessionSocket(tab, id, {
@@ -35,7 +35,7 @@ const isOpen = (socket) => eventually(() => socket.state.is === 'open', 'the soc
 const isSettled = (socket) => eventually(() => socket.unacknowledged === 0, 'all is acknowledged', 20_000);
 const memory = async (tab, id) => (await tab.sessions.part(id, 'memory')).value;
 
-test('what one tab changes another sees within a second', async (t) => {
+test('change in one tab reaches another within a second', async (t) => {
   const { browser, tab, id } = await person(t);
   const [one, two] = [open(t, tab, id), open(t, browser.tab(), id)];
   await Promise.all([isOpen(one), isOpen(two)]);
@@ -48,13 +48,13 @@ test('what one tab changes another sees within a second', async (t) => {
   await isSettled(one);
 });
 
-test('updates that are written as one are all seen here, and so is what others did before them', async (t) => {
+test('updates written together and earlier changes of others are all applied', async (t) => {
   const { browser, tab, id } = await person(t);
   const second = browser.tab();
   const [one, two] = [open(t, tab, id), open(t, second, id)];
   await Promise.all([isOpen(one), isOpen(two)]);
   for (let round = 0; round < 20; round += 1) {
-    // A tab that is hidden sends all that it has: several updates of a part are on their way at once.
+    // A hidden tab sends everything, so several updates of a part are in flight at once.
     for (let at = 0; at < 4; at += 1) {
       one.update('memory', { [`one ${round} ${at}`]: at });
       two.update('memory', { [`two ${round} ${at}`]: at });
@@ -67,7 +67,7 @@ test('updates that are written as one are all seen here, and so is what others d
   }
 });
 
-test('fast changes become few updates, and the last is what stays', async (t) => {
+test('fast changes are merged, and the last one wins', async (t) => {
   const { tab, id } = await person(t);
   const socket = open(t, tab, id);
   for (let at = 0; at <= 500; at += 1) socket.update('memory', { at, [`key ${at % 10}`]: at });
@@ -79,7 +79,7 @@ test('fast changes become few updates, and the last is what stays', async (t) =>
   assert.ok(etag);
 });
 
-test('a connection that is cut comes back, and nothing is lost or done twice', async (t) => {
+test('cut connection is restored without losing or repeating updates', async (t) => {
   const wire = await line(t, server.port);
   const { tab, id } = await person(t, wire.origin);
   const socket = open(t, tab, id);
@@ -111,7 +111,7 @@ test('a connection that is cut comes back, and nothing is lost or done twice', a
   assert.ok(socket.heard.states.filter((state) => state === 'open').length >= 6);
 });
 
-test('a server that is killed and started again has all that was acknowledged, and gets the rest', async (t) => {
+test('restarted server has all acknowledged updates and gets the rest', async (t) => {
   const data = folder();
   const first = await serve(t, { data });
   const { tab, id } = await person(t, first.origin);
@@ -129,7 +129,7 @@ test('a server that is killed and started again has all that was acknowledged, a
   assert.deepEqual(socket.view('memory'), { before: 1, during: 1, after: 1 });
 });
 
-test('what could not be sent before a reload is sent after it', async (t) => {
+test('unsent updates are sent after a reload', async (t) => {
   const wire = await line(t, server.port);
   const { browser, tab, id } = await person(t, wire.origin);
   const socket = open(t, tab, id);
@@ -146,7 +146,7 @@ test('what could not be sent before a reload is sent after it', async (t) => {
   assert.deepEqual(await memory(tab, id), { offline: true });
 });
 
-test('a tab and its duplicate both go on, each under its own name', async (t) => {
+test('duplicated tab gets its own client id', async (t) => {
   const { browser, tab, id } = await person(t);
   const original = open(t, tab, id);
   await isOpen(original);
@@ -156,7 +156,7 @@ test('a tab and its duplicate both go on, each under its own name', async (t) =>
   await isSettled(duplicate);
   original.update('memory', { original: 1 });
   await isSettled(original);
-  // From here on neither is in the other's way.
+  // From here on they do not interfere.
   original.update('memory', { original: 2 });
   duplicate.update('memory', { duplicate: 2 });
   await Promise.all([isSettled(original), isSettled(duplicate)]);
@@ -165,7 +165,7 @@ test('a tab and its duplicate both go on, each under its own name', async (t) =>
   assert.equal(original.heard.states.filter((state) => state === 'open').length, 2);
 });
 
-test('an update that is refused is undone, and the next one goes on', async (t) => {
+test('refused update is undone, and the next one is applied', async (t) => {
   const { tab, id } = await person(t);
   const socket = open(t, tab, id);
   await isOpen(socket);
@@ -178,7 +178,7 @@ test('an update that is refused is undone, and the next one goes on', async (t) 
   assert.equal((await tab.sessions.part(id, 'terminal')).value.active, 'main');
 });
 
-test('a change over HTTP, too, comes in', async (t) => {
+test('change over HTTP is received', async (t) => {
   const { tab, id } = await person(t);
   const socket = open(t, tab, id);
   await isOpen(socket);
@@ -186,7 +186,7 @@ test('a change over HTTP, too, comes in', async (t) => {
   await eventually(() => socket.view('memory').agent);
 });
 
-test('signing out ends it, and so does the end of the session', async (t) => {
+test('sign-out and deletion of the session end the socket', async (t) => {
   const { browser, tab, id } = await person(t);
   const deleted = open(t, browser.tab(), (await tab.sessions.create({ name: 'to go' })).id);
   await isOpen(deleted);
@@ -203,8 +203,8 @@ test('signing out ends it, and so does the end of the session', async (t) => {
   await Promise.all(sockets.map((socket) => eventually(() => socket.state.why === 'signed-out')));
 });
 
-test('a connection outlives the token that it began with', async (t) => {
-  const short = await serve(t, { args: ['--access-ttl', '2s'] });
+test('connection outlives its first token', async (t) => {
+  const short = await serve(t, { args: ['--access-token-ttl', '2s'] });
   const { tab, id } = await person(t, short.origin);
   const socket = open(t, tab, id);
   await isOpen(socket);

@@ -1,5 +1,5 @@
-// What the tests stand on: the real server, a line to it that can be cut, and browsers whose tabs are
-// clients of this process.
+// Test support: a real server, a proxy that can be cut, and browsers whose tabs are clients in this
+// process.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -14,14 +14,14 @@ import { Client } from '../dist/client/index.js';
 const PROGRAM = process.env.CODITECT_SERVER;
 if (!PROGRAM) throw new Error('CODITECT_SERVER must name the server program');
 
-/** A folder that is gone when the process is. */
+/** Creates a temporary folder, removed on exit. */
 export function folder() {
   const path = mkdtempSync(join(tmpdir(), 'coditect-'));
   process.on('exit', () => rmSync(path, { recursive: true, force: true }));
   return path;
 }
 
-/** The server, running. `t` is the test that it is stopped after. */
+/** Starts a server, stopped after the test `t`. */
 export async function serve(t, { args = [], data = folder(), listen = '127.0.0.1:0' } = {}) {
   const child = spawn(PROGRAM, ['--listen', listen, '--data', data, '--log-level', 'warn', ...args], {
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -46,7 +46,7 @@ export async function serve(t, { args = [], data = folder(), listen = '127.0.0.1
   return { origin, data, port: Number(new URL(origin).port), kill: () => end('SIGKILL') };
 }
 
-/** A line to `port` that can be cut: all connections end without a word, and new ones come to nothing. */
+/** A proxy to `port` that can be cut: all connections are dropped and new ones refused. */
 export async function line(t, port) {
   const open = new Set();
   let is_cut = false;
@@ -85,7 +85,7 @@ export async function line(t, port) {
   };
 }
 
-/** A browser at an origin: what its tabs have in common. */
+/** A browser at an origin: state shared by its tabs. */
 export class Browser {
   constructor(t, origin, { locks = true, channels = true } = {}) {
     this.t = t;
@@ -95,15 +95,15 @@ export class Browser {
     this.shared = new Map();
     this.tabs = [];
     this.queues = new Map();
-    /** Every request that a tab has made: `POST /auth/refresh`. */
+    /** All requests made by tabs: `POST /auth/refresh`. */
     this.requests = [];
   }
 
-  /** Another tab; with `own`, a reload of the one whose store that is, or its duplicate. */
+  /** Opens a tab; with `own`, a reload or a duplicate of the tab with that storage. */
   tab({ own = new Map() } = {}) {
     const tab = { own, changed: new Set(), wake: new Set(), leave: new Set(), channels: [] };
     this.tabs.push(tab);
-    const world = {
+    const env = {
       origin: this.origin,
       fetch: (url, init) => {
         this.requests.push(`${init.method} ${new URL(url).pathname.replace('/api/v5', '')}`);
@@ -123,7 +123,7 @@ export class Browser {
       random: Math.random,
       id: () => crypto.randomUUID(),
     };
-    const client = new Client(world);
+    const client = new Client(env);
     this.t.after(() => client.close());
     return Object.assign(client, { tab });
   }
@@ -184,7 +184,7 @@ function listened(set) {
 }
 
 let people = 0;
-/** Somebody who is not there yet. */
+/** Returns unused credentials. */
 export function somebody() {
   people += 1;
   return { email: `somebody-${process.pid}-${people}@example.com`, password: 'a long enough secret' };
@@ -192,16 +192,16 @@ export function somebody() {
 
 export const wait = (duration_ms) => new Promise((resolve) => setTimeout(resolve, duration_ms));
 
-/** Waits until `probe` gives something true, and gives that back. */
+/** Waits for a truthy result of `probe` and returns it. */
 export async function eventually(probe, what = probe.toString(), limit_ms = 10_000) {
   const end = performance.now() + limit_ms;
   for (;;) {
     const found = await probe();
     if (found) return found;
-    if (performance.now() > end) throw new Error(`it did not come to pass: ${what}`);
+    if (performance.now() > end) throw new Error(`timeout: ${what}`);
     await wait(20);
   }
 }
 
-/** Bytes as the text that they are in UTF-8. */
+/** Decodes UTF-8. */
 export const text = (bytes) => new TextDecoder().decode(bytes);

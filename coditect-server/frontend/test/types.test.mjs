@@ -1,4 +1,4 @@
-// The types of the client are what the server says that it sends.
+// The types of the client match the OpenAPI document.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -9,7 +9,7 @@ import { serve } from './support.mjs';
 const server = await serve({ after });
 const { components } = await (await fetch(`${server.origin}/api/v5/openapi.json`)).json();
 
-/** The members of each interface of `types.ts`. */
+/** Returns the members of each interface of `types.ts`. */
 function interfaces() {
   const text = readFileSync(new URL('../src/client/types.ts', import.meta.url), 'utf8');
   const code = text.replaceAll(/\/\*\*.*?\*\//gs, '');
@@ -21,7 +21,7 @@ function interfaces() {
   return found;
 }
 
-/** What is called otherwise in the server's description. */
+/** Types with another name in the OpenAPI document. */
 const OTHERWISE = {
   ErrorBody: 'Error',
   FieldFault: 'FieldError',
@@ -29,9 +29,6 @@ const OTHERWISE = {
   CreatedInvitation: 'NewInvitation',
   TextSelection: 'Selection',
   EditorTab: 'Tab',
-  ClientStateKey: 'KeptKey',
-  ClientStateSaved: 'KeptVersion',
-  ClientStateBatchDone: 'BatchResult',
   Restored: 'Restoration',
   FileEntry: 'File',
   DraftEntry: 'Draft',
@@ -39,10 +36,10 @@ const OTHERWISE = {
 };
 const SAME = [
   'User Tenant Tokens SignedIn VerificationSent RegistrationSettings Me Device FactorBegun FactorConfirmed PersonalToken Ticket MyTenant Member Invitation',
-  'Joined Session TextPosition EditorState Terminal TerminalState Conversation Message Agent Setting AuditEntry Health',
+  'Joined Session TextPosition EditorState Terminal TerminalState Conversation Message Agent Setting AuditEntry Health ClientStateKey ClientStateVersion ClientStateBatchResult',
 ];
 
-test('each type has the members that the server describes', () => {
+test('types have the members of their schemas', () => {
   const mine = interfaces();
   const pairs = [
     ...Object.entries(OTHERWISE),
@@ -53,7 +50,7 @@ test('each type has the members that the server describes', () => {
   for (const [name, theirs] of pairs) {
     const schema = components.schemas[theirs];
     assert.ok(schema?.properties, `the server describes no ${theirs}`);
-    // With `--cookies` only, and this client keeps its tokens itself.
+    // Only with `--cookies`, which this client does not use.
     const described = Object.keys(schema.properties).filter((member) => member !== 'csrf_token');
     assert.deepEqual(
       [...(mine.get(name) ?? [])].sort(),

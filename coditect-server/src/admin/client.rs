@@ -1,4 +1,4 @@
-//! The door of the server that runs on a store, from outside: see [`control`](crate::admin::socket).
+//! Client of a running server's [admin socket](super::socket).
 
 use std::{
     io,
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::Place;
 
-/// Why a running server did not do what it was asked for.
+/// An error of a request to a running server.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -46,20 +46,20 @@ fn of(path: &Path) -> impl Fn(io::Error) -> Error {
     move |source| Error::Socket { path: path.to_owned(), source }
 }
 
-/// A server that answers.
+/// A connection to a running server.
 pub(crate) struct Server {
     stream: UnixStream,
     path: PathBuf,
 }
 
-/// The one that runs on the store, if one does.
+/// Connects to the server that runs on the store, if there is one.
 pub(crate) async fn find(place: &Place) -> Result<Option<Server>, Error> {
-    // Nobody has a cluster to themselves, so that there is nobody to ask.
+    // A cluster is shared, so that no server has to be asked.
     let Some(folder) = place.folder() else { return Ok(None) };
     let path = folder.join(SOCKET);
     match UnixStream::connect(&path).await {
         Ok(stream) => Ok(Some(Server { stream, path })),
-        // None, or one that was killed and left its socket behind.
+        // There is no server, or a killed one left its socket behind.
         Err(error)
             if matches!(
                 error.kind(),
@@ -76,7 +76,7 @@ pub(crate) async fn find(place: &Place) -> Result<Option<Server>, Error> {
 }
 
 impl Server {
-    /// Has it write an archive.
+    /// Lets the server write an archive.
     pub(crate) async fn export<W: AsyncWrite + Unpin>(
         self,
         tenant: Option<TenantId>,
@@ -90,7 +90,7 @@ impl Server {
         Ok(archive::copy(self.asked(&request).await?, sink, observe).await?)
     }
 
-    /// Has it do a task.
+    /// Lets the server run a task.
     pub(crate) async fn perform(self, task: &Task) -> Result<Reply, Error> {
         let path = self.path.clone();
         let task = serde_json::to_string(task).map_err(io::Error::from).map_err(of(&path))?;
@@ -100,7 +100,7 @@ impl Server {
         serde_json::from_str(&reply).map_err(io::Error::from).map_err(of(&path))
     }
 
-    /// What comes after it has said that it does `request`.
+    /// Sends `request` and returns the rest of the stream after the server's confirmation.
     async fn asked(self, request: &str) -> Result<BufReader<UnixStream>, Error> {
         let path = self.path.clone();
         let mut stream = BufReader::new(self.stream);

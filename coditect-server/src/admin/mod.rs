@@ -1,4 +1,4 @@
-//! The admin socket of a running server: a Unix socket in the data folder, its protocol, and its
+//! The admin socket of a running server: a Unix socket in the data directory, its protocol and its
 //! client.
 
 #[cfg(unix)]

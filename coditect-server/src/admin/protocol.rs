@@ -1,8 +1,8 @@
-//! What an operator has done with users and keys: by the server that runs on the store, or, if none does,
-//! here.
+//! Operator tasks on users and keys. They run in the server that has the store open, or here if
+//! there is none.
 //!
-//! A [`Task`] is data, which goes through the server's [door](crate::admin::socket) as one line of JSON, and so
-//! does its [`Reply`]. Both ways end in [`perform`].
+//! A [`Task`] is sent over the [admin socket](super::socket) as one line of JSON, and so is its
+//! [`Reply`]. Both paths run [`perform`].
 
 use std::path::Path;
 
@@ -19,69 +19,69 @@ use uuid::Uuid;
 
 use crate::state::MASTER_KEY_FILE;
 
-/// The variable that holds the next master key, where it is not in a file.
+/// Variable with the next master key; takes precedence over the file.
 pub(crate) const NEXT_MASTER_KEY_VARIABLE: &str = "CODITECT_NEW_MASTER_KEY";
 
-/// How many users a reply has at the most.
+/// Maximum number of users in a reply.
 const PAGE: usize = 200;
 
-/// What is to be done.
+/// A task.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Task {
-    /// A new user; without a password one sets it by a reset token.
+    /// Creates a user. Without a password, the reply has a reset token.
     CreateUser {
         email: String,
         password: Option<String>,
         first_name: Option<String>,
         last_name: Option<String>,
-        /// Whether they may use the IDE.
+        /// Whether to grant access to the IDE.
         ide: bool,
     },
-    /// Gives a user the right to use the IDE, or takes it away.
+    /// Grants or revokes access to the IDE.
     SetIde { email: String, granted: bool },
-    /// Users by address, after those of the cursor.
+    /// Lists users by address, after the cursor.
     Users { after: Option<String> },
-    /// One user.
+    /// Shows a user.
     User { email: String },
-    /// Lets a user sign in, or not.
+    /// Enables or disables a user.
     SetEnabled { email: String, enabled: bool },
-    /// A token that resets a user's password.
+    /// Creates a password-reset token.
     ResetPassword { email: String },
-    /// Ends a user's sessions.
-    SignOut { email: String },
-    /// Takes a user's second factor away.
+    /// Ends all sessions of a user.
+    RevokeSessions { email: String },
+    /// Removes the second factor of a user.
     RemoveSecondFactor { email: String },
-    /// The signing keys.
+    /// Lists the signing keys.
     Keys,
-    /// Has the next key sign.
+    /// Makes the next key the signing key.
     RotateKeys,
-    /// Another master key: in the place of the file's, or the second of these.
+    /// Replaces the master key: that of the file, or the first of `given` by the second.
     ReplaceMasterKey { given: Option<[String; 2]> },
 }
 
-/// What came of it.
+/// The reply to a task.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reply {
-    /// It was done.
+    /// Success without data.
     Done,
-    /// A user, and what they set their password with, if they need that.
+    /// A user, with a reset token if one was created.
     User {
         user: UserRow,
         reset_token: Option<String>,
-        /// Whether they may use the IDE, if that was asked for.
+        /// Whether the user has access to the IDE, if requested.
         ide: Option<bool>,
     },
-    /// Users, and where the rest begins.
+    /// A page of users and the cursor of the next one.
     Users { users: Vec<UserRow>, next: Option<String> },
-    /// How many sessions were ended.
+    /// Number of revoked sessions.
     SignedOut { sessions: usize },
-    /// The signing keys, oldest first.
+    /// Signing keys, oldest first.
     Keys { keys: Vec<KeyRow> },
 }
 
-/// A user, as an operator sees them.
+/// A user in a reply.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct UserRow {
     pub(crate) id: UserId,
@@ -91,7 +91,7 @@ pub(crate) struct UserRow {
     pub(crate) created_at: DateTime<Utc>,
 }
 
-/// A signing key, as an operator sees it.
+/// A signing key in a reply.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct KeyRow {
     pub(crate) kid: String,
@@ -112,7 +112,7 @@ impl From<&User> for UserRow {
     }
 }
 
-/// Does it.
+/// Performs `task`.
 pub(crate) async fn perform(
     auth: &Auth,
     store: &Store,
@@ -122,7 +122,7 @@ pub(crate) async fn perform(
     Ok(match task {
         Task::CreateUser { email, password, first_name, last_name, ide } => {
             let has_password = password.is_some();
-            // Nobody knows it, the operator neither.
+            // A random password that nobody knows, including the operator.
             let unknown = || format!("{}{}", Uuid::new_v4(), Uuid::new_v4());
             let password = password.unwrap_or_else(unknown);
             let new = Registration { email: &email, password: &password, first_name, last_name };
@@ -155,7 +155,7 @@ pub(crate) async fn perform(
             let user = (&auth.user(&email).await?).into();
             Reply::User { user, reset_token: Some(token.expose().to_owned()), ide: None }
         }
-        Task::SignOut { email } => {
+        Task::RevokeSessions { email } => {
             Reply::SignedOut { sessions: auth.revoke_user_sessions(&email).await? }
         }
         Task::RemoveSecondFactor { email } => {
@@ -179,7 +179,7 @@ pub(crate) async fn perform(
     })
 }
 
-/// Replaces the master key: the one in `folder`, or the given one by the next.
+/// Replaces the master key: that in `folder`, or the first of `given` by the second.
 pub(crate) async fn replace(
     store: &Store,
     folder: &Path,

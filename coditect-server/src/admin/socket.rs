@@ -1,19 +1,20 @@
-//! The operator's door of a running server: a socket in the data folder, for who owns that.
+//! Admin socket of a running server: a Unix socket in the data directory, for the owner of the
+//! directory.
 //!
-//! One process at a time uses a data folder, so what an operator wants of the store of a running
-//! server is asked of the server:
+//! Only one process can use a data directory, so operators' subcommands on a running server go
+//! through the server:
 //!
 //! ```text
 //! > export\n            or  export TENANT\n
-//! < ok\n                and the archive, to the end of the stream
-//! > do TASK\n           a task with users or keys, in JSON
-//! < ok\n                and the reply, in JSON, to the end of the stream
-//! < error MESSAGE\n     if there will be none
+//! < ok\n                and the archive, up to the end of the stream
+//! > do TASK\n           a task on users or keys, as JSON
+//! < ok\n                and the reply as JSON, up to the end of the stream
+//! < error MESSAGE\n     instead of `ok`
 //! ```
 //!
-//! What stays true: only the user that the server runs as, and root, are answered; requests are
-//! served one after the other; a client that stops reading is left. An archive that the server could
-//! not end has no end, and is refused by who reads it.
+//! **Invariants.** Only the user of the server process and root are served. Requests are served one
+//! after the other; a client that stops reading is disconnected. An incomplete archive has no end
+//! marker and is refused by its reader.
 
 use std::{
     fs, io,
@@ -35,16 +36,16 @@ use tokio::{
 use super::protocol::{self, Task};
 use crate::state::App;
 
-/// The socket's name in the data folder.
+/// Name of the socket in the data directory.
 pub(crate) const SOCKET: &str = "control.sock";
-/// How long a client may take to ask, and to read on.
+/// Time limit for the request, and for each pause in reading the response.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// No request is longer.
+/// Maximum length of a request, in bytes.
 const REQUEST_BYTES: u64 = 64 << 10;
-/// The pause after a failure to accept.
+/// Pause after a failed accept.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The socket; its file goes with it.
+/// The socket. Dropping it removes the file.
 #[derive(Debug)]
 pub(crate) struct Control {
     listener: UnixListener,
@@ -53,7 +54,7 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Listens in `folder`, whose store the caller has open: a socket that is there was left behind.
+    /// Listens in `folder`. The caller holds the store open, so an existing socket is stale.
     pub(crate) fn bind(folder: &Path) -> io::Result<Self> {
         let path = folder.join(SOCKET);
         match fs::remove_file(&path) {
@@ -61,13 +62,13 @@ impl Control {
             _ => {}
         }
         let listener = UnixListener::bind(&path)?;
-        // Whoever comes in before this is asked who they are all the same.
+        // Connections made before this are still subject to the credential check.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         let owner = fs::metadata(&path)?.uid();
         Ok(Self { listener, path, owner })
     }
 
-    /// Answers until the server begins to stop.
+    /// Serves requests until shutdown begins.
     pub(crate) async fn serve(self, app: Arc<App>) {
         let stopping = app.stopping().clone();
         let serving = async {
@@ -75,7 +76,7 @@ impl Control {
                 match self.listener.accept().await {
                     Ok((stream, _)) => self.answer(stream, &app).await,
                     Err(error) => {
-                        tracing::warn!(%error, "cannot accept an operator");
+                        tracing::warn!(%error, "cannot accept an admin connection");
                         sleep(PAUSE).await;
                     }
                 }
@@ -89,7 +90,7 @@ impl Control {
 
     async fn answer(&self, stream: UnixStream, app: &App) {
         if !stream.peer_cred().is_ok_and(|peer| peer.uid() == self.owner || peer.uid() == 0) {
-            tracing::warn!("somebody else came to the operator's door");
+            tracing::warn!("rejected admin connection: peer uid does not own the data directory");
             return;
         }
         let (from, to) = stream.into_split();
@@ -103,29 +104,29 @@ impl Control {
         let done = match Request::parse(&line) {
             Some(Request::Export(tenant)) => export(&app.store, tenant, &mut to).await,
             Some(Request::Do(task)) => perform(app, task, &mut to).await.map(|()| None),
-            None => refuse(&mut to, "this is not understood").await.map(|()| None),
+            None => refuse(&mut to, "invalid request").await.map(|()| None),
         };
         match done {
-            Ok(Some(rows)) => tracing::info!(rows, "an operator has exported the store"),
+            Ok(Some(rows)) => tracing::info!(rows, "store exported by an operator"),
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "an operator was not answered to the end"),
+            Err(error) => tracing::warn!(%error, "cannot send the response to an operator"),
         }
     }
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
-        // One that stays behind is taken away by the next server.
+        // The next server removes a socket that could not be removed here.
         let _left = fs::remove_file(&self.path);
     }
 }
 
-/// What is asked for.
+/// A request.
 #[derive(Debug)]
 enum Request {
-    /// An archive of all, or of one tenant.
+    /// Export the store, or one tenant.
     Export(Option<TenantId>),
-    /// A task.
+    /// Run a task.
     Do(Task),
 }
 
@@ -143,7 +144,7 @@ impl Request {
     }
 }
 
-/// Writes the archive, and gives how many rows it has; none if it was refused.
+/// Writes the archive and returns its number of rows, or `None` if the export was refused.
 async fn export<W: AsyncWrite + Unpin>(
     store: &Store,
     tenant: Option<TenantId>,
@@ -153,18 +154,19 @@ async fn export<W: AsyncWrite + Unpin>(
         None => store.export(),
         Some(tenant) => store.export().tenant(tenant),
     };
-    // What fails before the first byte is told; after it there is only the end to be missed.
-    let mut told = Told { to, said: false };
-    let done = export.run(&mut told, |_| ()).await;
-    let said = told.said;
+    // A failure before the first byte is reported. After it, the missing end of the archive shows
+    // it.
+    let mut writer = OkFirst { to, is_sent: false };
+    let done = export.run(&mut writer, |_| ()).await;
+    let is_sent = writer.is_sent;
     match done {
         Ok(summary) => to.shutdown().await.map(|()| Some(summary.rows)),
-        Err(error) if !said => refuse(to, &error.to_string()).await.map(|()| None),
+        Err(error) if !is_sent => refuse(to, &error.to_string()).await.map(|()| None),
         Err(error) => Err(io::Error::other(Failed(error))),
     }
 }
 
-/// Does a task, and writes what came of it.
+/// Runs a task and writes its reply.
 async fn perform<W: AsyncWrite + Unpin>(app: &App, task: Task, to: &mut W) -> io::Result<()> {
     match protocol::perform(&app.auth, &app.store, &app.config.place.data, task).await {
         Ok(reply) => {
@@ -173,14 +175,14 @@ async fn perform<W: AsyncWrite + Unpin>(app: &App, task: Task, to: &mut W) -> io
             to.shutdown().await
         }
         Err(error) => {
-            let mut told = error.to_string();
+            let mut message = error.to_string();
             let mut cause = std::error::Error::source(&error);
             while let Some(error) = cause {
-                told.push_str(": ");
-                told.push_str(&error.to_string());
+                message.push_str(": ");
+                message.push_str(&error.to_string());
                 cause = error.source();
             }
-            refuse(to, &told).await
+            refuse(to, &message).await
         }
     }
 }
@@ -190,31 +192,31 @@ async fn refuse<W: AsyncWrite + Unpin>(to: &mut W, why: &str) -> io::Result<()> 
     to.shutdown().await
 }
 
-/// Why an export has not ended.
+/// A failed export.
 #[derive(Debug, thiserror::Error)]
-#[error("the export failed")]
+#[error("export failed")]
 struct Failed(#[source] Error);
 
-/// Says `ok` before the first byte.
-struct Told<'a, W> {
+/// A writer that sends `ok` before the first byte.
+struct OkFirst<'a, W> {
     to: &'a mut W,
-    said: bool,
+    is_sent: bool,
 }
 
-impl<W: AsyncWrite + Unpin> AsyncWrite for Told<'_, W> {
+impl<W: AsyncWrite + Unpin> AsyncWrite for OkFirst<'_, W> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if !self.said {
+        if !self.is_sent {
             const OK: &[u8] = b"ok\n";
-            let said = std::task::ready!(Pin::new(&mut *self.to).poll_write(context, OK))?;
-            // Three bytes fit into a socket that nothing was written to.
-            if said != OK.len() {
+            let written = std::task::ready!(Pin::new(&mut *self.to).poll_write(context, OK))?;
+            // Three bytes fit into the buffer of an unused socket.
+            if written != OK.len() {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.said = true;
+            self.is_sent = true;
         }
         Pin::new(&mut *self.to).poll_write(context, bytes)
     }
@@ -228,7 +230,8 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Told<'_, W> {
     }
 }
 
-/// Gives up on a reader that does not read on: the store keeps what it overwrites meanwhile.
+/// A writer that fails if the reader pauses for too long, since the store retains overwritten
+/// versions during an export.
 struct Patient<W> {
     to: W,
     deadline: Pin<Box<Sleep>>,
@@ -239,7 +242,7 @@ impl<W> Patient<W> {
         Self { to, deadline: Box::pin(sleep(PATIENCE)) }
     }
 
-    /// `outcome`, if there is one in time.
+    /// Returns `outcome` when ready, or a timeout error after the deadline.
     fn in_time<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -280,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_an_export_or_a_task() {
+    fn request_is_an_export_or_a_task() {
         let tenant = TenantId::new();
         assert!(matches!(Request::parse("export\n"), Some(Request::Export(None))));
         let of_one = Request::parse(&format!("export {tenant}\n"));
@@ -293,7 +296,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_reader_that_does_not_read_on_is_left() {
+    async fn stalled_reader_times_out() {
         let (to, _unread) = tokio::io::duplex(10);
         let error = Patient::new(to).write_all(&[0; 100]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);

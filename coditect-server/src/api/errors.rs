@@ -1,5 +1,5 @@
-//! The only map from the store's and auth's errors to HTTP statuses: one `From` for each crate, so that
-//! handlers use `?`.
+//! The only map from the errors of the store and of auth to HTTP statuses: one `From` per crate, so
+//! that handlers can use `?`.
 
 use coditect_auth as auth;
 use coditect_store::{self as store, ErrorKind};
@@ -12,23 +12,23 @@ impl From<store::Error> for Problem {
         let problem = match error.kind() {
             ErrorKind::NotFound => Self::not_found(),
             ErrorKind::AlreadyExists | ErrorKind::UniqueViolation(_) => {
-                Self::conflict("CONFLICT", "There is one like this already.")
+                Self::conflict("CONFLICT", "It already exists.")
             }
-            ErrorKind::Limit => Self::too_large("This is more than can be kept in one piece."),
+            ErrorKind::Limit => Self::too_large("It exceeds a size limit of the store."),
             ErrorKind::QuotaExceeded("bytes") => Self::new(
                 StatusCode::FORBIDDEN,
                 "QUOTA_EXCEEDED",
-                "This is more than your account may keep. What was deleted counts until it is \
-                 removed, within a minute.",
+                "This exceeds your storage quota. Deleted content counts until it is \
+                 collected, within a minute.",
             ),
             ErrorKind::QuotaExceeded(_) => Self::new(
                 StatusCode::FORBIDDEN,
                 "QUOTA_EXCEEDED",
-                "This is more than your account may keep.",
+                "This exceeds a quota of your account.",
             ),
             ErrorKind::RevisionMismatch => Self::precondition_failed(),
             ErrorKind::IndexBuilding(_) => Self::unavailable("INDEX_BUILDING", SOON),
-            // The retry loop has tried for long, and others were always faster.
+            // The retry loop has given up after its time limit.
             ErrorKind::Conflict | ErrorKind::TransactionTooOld => {
                 Self::unavailable("STORE_BUSY", SOON)
             }
@@ -57,34 +57,34 @@ impl From<auth::Error> for Problem {
                 Self::refused("INVALID_CREDENTIALS", "The e-mail address or the password is wrong.")
             }
             auth::Error::EmailTaken => {
-                Self::conflict("EMAIL_TAKEN", "There is an account with this e-mail address.")
+                Self::conflict("EMAIL_TAKEN", "An account with this e-mail address already exists.")
             }
             auth::Error::TokenInvalid(_) | auth::Error::TokenExpired => {
                 Self::unauthorized(Unauthorized::InvalidToken)
             }
             auth::Error::RefreshInvalid => {
-                Self::refused("REFRESH_INVALID", "The refresh token is not valid.")
+                Self::refused("REFRESH_INVALID", "The refresh token is invalid.")
             }
             auth::Error::SessionRevoked => {
-                Self::refused("SESSION_REVOKED", "This session was ended. Sign in again.")
+                Self::refused("SESSION_REVOKED", "This session was revoked. Sign in again.")
             }
             auth::Error::SessionExpired => {
                 Self::refused("SESSION_EXPIRED", "This session has expired. Sign in again.")
             }
             auth::Error::RefreshReused => Self::refused(
                 "REFRESH_REUSED",
-                "The refresh token was used before, so its session was ended. Sign in again.",
+                "The refresh token was already used, so its session was revoked. Sign in again.",
             ),
             auth::Error::FactorRequired => Self::refused(
                 "SECOND_FACTOR_REQUIRED",
-                "Enter the code of your authenticator app, or a recovery code.",
+                "Enter the code of your authenticator app or a recovery code.",
             ),
             auth::Error::FactorWrong => {
-                Self::refused("SECOND_FACTOR_INVALID", "The code is wrong, or was used before.")
+                Self::refused("SECOND_FACTOR_INVALID", "The code is wrong or was already used.")
             }
             auth::Error::FactorLocked => Self::refused(
                 "SECOND_FACTOR_LOCKED",
-                "Too many wrong codes were entered. Sign in with a recovery code.",
+                "Too many wrong codes. Sign in with a recovery code.",
             ),
             auth::Error::ReauthenticationRequired => {
                 Self::forbidden("Enter your password to do this.")
@@ -92,12 +92,12 @@ impl From<auth::Error> for Problem {
             }
             auth::Error::FactorState(_) => Self::conflict(
                 "SECOND_FACTOR_STATE",
-                "There is a second factor already, or there is none.",
+                "Two-factor authentication is not in the required state: already enabled, or not enabled.",
             ),
             auth::Error::Throttled { retry_after } => Self::too_many_requests(retry_after),
             auth::Error::ResetInvalid => Self::bad_request(
                 "RESET_INVALID",
-                "This way to a new password is not open, or not any more. Ask for another.",
+                "The password-reset token is invalid or expired. Request another one.",
             ),
             auth::Error::RegistrationClosed => {
                 Self::forbidden("Registration is closed.").with_code("REGISTRATION_CLOSED")
@@ -108,25 +108,24 @@ impl From<auth::Error> for Problem {
             }
             auth::Error::VerificationInvalid => Self::bad_request(
                 "VERIFICATION_INVALID",
-                "The token does not verify this address, or not any more. Register again.",
+                "The verification token is invalid or expired. Register again.",
             ),
             auth::Error::InvalidName(why) => {
                 return Self::invalid_field("VALIDATION_FAILED", "name", why);
             }
-            auth::Error::InvitationInvalid => Self::bad_request(
-                "INVITATION_INVALID",
-                "There is no such invitation for you, or not any more.",
-            ),
+            auth::Error::InvitationInvalid => {
+                Self::bad_request("INVITATION_INVALID", "The invitation is invalid or expired.")
+            }
             auth::Error::TicketInvalid => {
-                Self::refused("TICKET_INVALID", "The ticket is not valid, or was used before.")
+                Self::refused("TICKET_INVALID", "The ticket is invalid, expired or already used.")
             }
             auth::Error::NotAMember => {
-                Self::forbidden("You are no member of this tenant.").with_code("NOT_A_MEMBER")
+                Self::forbidden("You are not a member of this tenant.").with_code("NOT_A_MEMBER")
             }
-            auth::Error::Forbidden(_) => Self::forbidden("You may not do this."),
+            auth::Error::Forbidden(_) => Self::forbidden("You do not have permission to do this."),
             auth::Error::NotFound => Self::not_found(),
             auth::Error::TooMany(_) => {
-                Self::forbidden("There are as many as there may be.").with_code("QUOTA_EXCEEDED")
+                Self::forbidden("The maximum number is reached.").with_code("QUOTA_EXCEEDED")
             }
             auth::Error::Busy => Self::unavailable("BUSY", SOON),
             error => return Self::internal(error),
@@ -135,8 +134,8 @@ impl From<auth::Error> for Problem {
     }
 }
 
-/// A transaction's closure may give a problem; whether it is run again is for the store's error
-/// behind it to say.
+/// The closure of a transaction may return a problem; the store error that caused it decides about
+/// a retry.
 impl store::RunError for Problem {
     fn store_error(&self) -> Option<&store::Error> {
         self.cause()?.downcast_ref()

@@ -7,7 +7,7 @@ use crate::{
     state::App,
 };
 
-/// `GET` of any path that the route table does not have.
+/// Handles `GET` of paths outside of the route table.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
     let policy = app.config.content_security_policy.clone();
     app.frontend.respond(&request, policy).await

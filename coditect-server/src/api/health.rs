@@ -1,4 +1,4 @@
-//! Whether the server lives, and whether it can work. Anybody may ask; nothing personal is told.
+//! Liveness, readiness and health. Unauthenticated; the responses have no personal data.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,14 +13,14 @@ use crate::{
     state::App,
 };
 
-/// Where it is asked whether the process lives.
+/// Path of the liveness probe.
 pub(crate) const ALIVE: &str = "/healthz";
 
-/// How soon to ask again after a refusal.
+/// `Retry-After` of a refusal.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How long the store may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Maximum time for the store to respond.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Serialize, JsonSchema)]
 struct Health {
@@ -35,18 +35,26 @@ struct Status {
     status: &'static str,
 }
 
-/// What the API's description says of these.
+/// Describes the operations of health for the OpenAPI document.
 pub(crate) fn operations() -> Vec<Operation> {
     vec![
-        Operation::get(ALIVE, "alive", "Whether the process lives").open().gives::<Status>(),
-        Operation::get("/readyz", "ready", "Whether new work is welcome").open().gives::<Status>(),
-        Operation::get("/api/v5/health", "health", "What runs here, and for how long")
-            .open()
-            .gives::<Health>(),
+        Operation::get(ALIVE, "getLiveness", "Check whether the process is alive")
+            .unauthenticated()
+            .response::<Status>(),
+        Operation::get("/readyz", "getReadiness", "Check whether the server accepts requests")
+            .unauthenticated()
+            .response::<Status>(),
+        Operation::get(
+            "/api/v5/health",
+            "getHealth",
+            "Get the version, engine and uptime of the server",
+        )
+        .unauthenticated()
+        .response::<Health>(),
     ]
 }
 
-/// `GET /api/v5/health`: what runs here and for how long; 503 when the store doesn't answer.
+/// Handles `GET /api/v5/health`: version, engine and uptime; 503 if the store does not respond.
 pub(crate) async fn show(app: Arc<App>, _: Request) -> HandlerResult {
     probe(&app).await?;
     respond::ok(&Health {
@@ -57,7 +65,7 @@ pub(crate) async fn show(app: Arc<App>, _: Request) -> HandlerResult {
     })
 }
 
-/// What is answered while the store has not been there yet: that the process is alive, or nothing.
+/// Responds while the store is not open yet: the process is alive, but not ready.
 pub(crate) fn without_store(template: &str) -> HandlerResult {
     match template {
         ALIVE => respond::ok(&Status { status: "alive" }),
@@ -65,8 +73,9 @@ pub(crate) fn without_store(template: &str) -> HandlerResult {
     }
 }
 
-/// `GET /healthz`: the process is alive, and a restart would not help. 503 once the engine has stopped
-/// after a failure, which only a restart ends; a full disk, which a restart does not end, is no reason.
+/// Handles `GET /healthz`: the process is alive, and a restart would not help. Returns 503 once the
+/// engine has stopped after a failure, which only a restart resolves. A full disk is not such a
+/// failure.
 pub(crate) async fn alive(app: Arc<App>, _: Request) -> HandlerResult {
     match app.store.database().check_open() {
         Err(error) if error.kind() == ErrorKind::Closed && app.is_ready() => Err(error.into()),
@@ -74,8 +83,9 @@ pub(crate) async fn alive(app: Arc<App>, _: Request) -> HandlerResult {
     }
 }
 
-/// `GET /readyz`: requests are welcome; 503 when the server stops or the store doesn't answer. The status
-/// is `read-only` while the disk is full: reads and deletions are answered, other writes with 503.
+/// Handles `GET /readyz`: the server accepts requests; 503 during shutdown or if the store does not
+/// respond. The status is `read-only` while the disk is full: reads and deletions work, other
+/// writes fail with 503.
 pub(crate) async fn ready(app: Arc<App>, _: Request) -> HandlerResult {
     if !app.is_ready() {
         return Err(Problem::unavailable("STOPPING", RETRY_AFTER));
@@ -85,10 +95,9 @@ pub(crate) async fn ready(app: Arc<App>, _: Request) -> HandlerResult {
     respond::ok(&Status { status: if is_full { "read-only" } else { "ready" } })
 }
 
-/// Asks everything that the server cannot work without, and waits for it no longer than a probe
-/// would.
+/// Checks that the store responds within the time of a usual probe.
 async fn probe(app: &App) -> Result<(), Problem> {
-    match timeout(PATIENCE, app.store.probe()).await {
+    match timeout(PROBE_TIMEOUT, app.store.probe()).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(Problem::unavailable("STORE_UNAVAILABLE", RETRY_AFTER)),
     }

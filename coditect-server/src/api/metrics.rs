@@ -1,4 +1,4 @@
-//! `GET /metrics`, for Prometheus: see [`telemetry`].
+//! `GET /metrics` for Prometheus; see [`telemetry`].
 
 use std::sync::Arc;
 
@@ -14,22 +14,23 @@ use crate::{
     telemetry,
 };
 
-/// What Prometheus reads.
+/// Media type of the Prometheus text format.
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-/// What the API's description says of it.
+/// Describes `GET /metrics` for the OpenAPI document.
 pub(crate) fn operation() -> Operation {
-    Operation::get("/metrics", "metrics", "What the program does, for Prometheus")
-        .open()
-        .gives_bytes(200)
+    Operation::get("/metrics", "getMetrics", "Get the server's metrics in Prometheus format")
+        .unauthenticated()
+        .response_bytes(200)
         .fails(&[403, 404])
 }
 
-/// `GET /metrics`; 404 if no recorder is installed, 403 to clients outside of `--metrics-from`.
+/// Handles `GET /metrics`. Responds with 404 if no recorder is installed and 403 to clients outside
+/// of `--metrics-allow`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
     let metrics = telemetry::render().ok_or_else(Problem::not_found)?;
-    if !request.client().is_in(&app.config.metrics_from) {
-        let message = "Metrics are served only to clients with a known address in --metrics-from.";
+    if !request.client().is_in(&app.config.metrics_allow) {
+        let message = "Metrics are served only to clients with a known address in --metrics-allow.";
         return Err(Problem::forbidden(message));
     }
     let mut answer = Response::new(respond::full(metrics));

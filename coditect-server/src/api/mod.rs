@@ -1,8 +1,7 @@
-//! The HTTP API: the route table, its handlers, its OpenAPI document, and the one map from errors to
-//! statuses.
+//! The HTTP API: route table, handlers, OpenAPI document, and the only map from errors to statuses.
 //!
-//! `v5` has one file for each resource. Beside it are the routes outside of `/api/v5`: health, metrics,
-//! and the frontend as the fallback.
+//! `v5` has a file per resource. The other modules have the routes outside of `/api/v5`: health,
+//! metrics, and the frontend as fallback.
 
 mod errors;
 mod fallback;

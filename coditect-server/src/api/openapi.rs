@@ -1,8 +1,7 @@
-//! The description of the API: OpenAPI 3.1, made of what the handlers say of themselves.
+//! The OpenAPI 3.1 document, assembled from the operations that the handlers describe.
 //!
-//! Each handlers' file says what its operations take and give, beside the types that they do it with;
-//! here it becomes one document. The route table and the description name the same operations, one to one:
-//! a test holds them to that.
+//! Each handler module describes its operations next to their types. A test keeps the route table
+//! and the document in agreement.
 
 use std::{
     collections::BTreeSet,
@@ -33,65 +32,66 @@ use crate::{
     state::App,
 };
 
-/// Where types are found in the document.
+/// JSON pointer of the types in the document.
 const SCHEMAS: &str = "#/components/schemas/";
 
-/// What is said of the whole.
-const ABOUT: &str = "The persistence and identity core of a multi-tenant cloud IDE.\n\n\
-    Answers are `{\"success\": true, \"data\": …}`, lists add `next_cursor`; failures are \
-    `{\"success\": false, \"error\": {\"code\", \"message\", \"request_id\", \"fields\"?}}`. Bodies and queries \
-    take `snake_case` and `camelCase` alike, each field once. Fields and query parameters that are not described \
-    here are refused, and named in the error; so are integers beyond 64 bits. \
-    Times are RFC 3339 in UTC with milliseconds. A method that a path has not is answered with 405. Headers that are marked `x-everywhere` may come with every \
-    answer; the others are named where they come.";
+/// Description of the API.
+const DESCRIPTION: &str = "The persistence and identity core of a multi-tenant cloud IDE.\n\n\
+    Successful responses are `{\"success\": true, \"data\": …}`; lists add `next_cursor`. Failures are \
+    `{\"success\": false, \"error\": {\"code\", \"message\", \"request_id\", \"fields\"?}}`.\n\n\
+    Names in bodies and queries may be `snake_case` or `camelCase`; each may occur once. Unknown fields \
+    and query parameters are refused and named in the error, as are integers beyond 64 bits. Times are \
+    RFC 3339 in UTC with milliseconds. Unsupported methods get 405. Headers marked `x-everywhere` may \
+    occur in every response; other headers are listed with their responses.";
 
-/// How long the document may be kept: it changes with the program alone.
-const KEPT: HeaderValue = HeaderValue::from_static("public, max-age=300");
+/// The document only changes with the program.
+const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-/// What every failure looks like.
+/// The body of every failure.
 #[derive(JsonSchema)]
 #[schemars(rename = "Failure")]
-#[expect(dead_code, reason = "it is only described: problems write themselves")]
+#[expect(dead_code, reason = "only its schema is used; `Problem` serializes itself")]
 struct Failure {
     /// `false`.
     success: bool,
-    error: Shown,
+    error: ErrorBody,
 }
 
 #[derive(JsonSchema)]
 #[schemars(rename = "Error")]
-#[expect(dead_code, reason = "it is only described")]
-struct Shown {
-    /// For programs, in capitals.
+#[expect(dead_code, reason = "only its schema is used")]
+struct ErrorBody {
+    /// Error code in capitals, for programs.
     code: String,
-    /// For people.
+    /// Message for people.
     message: String,
-    /// That of `X-Request-Id`.
+    /// Id of the request, as in `X-Request-Id`.
     request_id: String,
-    /// What is wrong with fields of the request.
+    /// Invalid fields of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     fields: Option<Vec<Field>>,
 }
 
 #[derive(JsonSchema)]
 #[schemars(rename = "FieldError")]
-#[expect(dead_code, reason = "it is only described")]
+#[expect(dead_code, reason = "only its schema is used")]
 struct Field {
-    /// The field, as a path.
+    /// Path of the field.
     field: String,
-    /// What is wrong with it.
+    /// Error message.
     message: String,
 }
 
-/// All operations, in the order of the document.
+/// Returns all operations, in the order of the document.
 pub(crate) fn operations() -> Vec<Operation> {
     let mut operations = health::operations();
     operations.push(metrics::operation());
     operations.push(
-        Operation::get("/api/v5/openapi.json", "describe", "This document")
-            .open()
-            .gives_document::<Map<String, Value>>()
-            .tagged(),
+        Operation::get("/api/v5/openapi.json", "getOpenapi", "Get the OpenAPI document")
+            .unauthenticated()
+            .response_document::<Map<String, Value>>()
+            .example(json!({"openapi": "3.1.0", "info": {"title": "Coditect"}, "paths": {}}))
+            .with_etag(),
     );
     operations.extend(auth::operations());
     operations.extend(sessions::operations());
@@ -106,7 +106,7 @@ pub(crate) fn operations() -> Vec<Operation> {
     operations
 }
 
-/// The document. It is the same each time.
+/// Returns the document. It is the same for every call.
 pub fn document() -> Value {
     let settings = |contract: Contract| {
         SchemaSettings::draft2020_12().with(|settings| {
@@ -115,26 +115,27 @@ pub fn document() -> Value {
             settings.contract = contract;
         })
     };
-    // What is taken is said in place; what is given has names.
-    let taken = settings(Contract::Deserialize).with(|settings| settings.inline_subschemas = true);
-    let (mut taken, mut given) =
-        (SchemaGenerator::new(taken), SchemaGenerator::new(settings(Contract::Serialize)));
-    let failure = given.subschema_for::<Failure>();
+    // Request types are inlined; response types are named.
+    let request_types =
+        settings(Contract::Deserialize).with(|settings| settings.inline_subschemas = true);
+    let (mut request_types, mut response_types) =
+        (SchemaGenerator::new(request_types), SchemaGenerator::new(settings(Contract::Serialize)));
+    let failure = response_types.subschema_for::<Failure>();
     let mut paths: Map<String, Value> = Map::new();
     let mut tags = BTreeSet::new();
     for operation in operations() {
         let path = operation.template.replace("{*", "{");
-        let described = operation.described(&mut taken, &mut given);
+        let described = operation.described(&mut request_types, &mut response_types);
         tags.insert(described["tags"][0].as_str().unwrap_or_default().to_owned());
         let item = paths.entry(path).or_insert_with(|| json!({}));
         item[operation.method.as_str().to_ascii_lowercase()] = described;
     }
-    let schemas = given.take_definitions(true);
+    let schemas = response_types.take_definitions(true);
     json!({
         "openapi": "3.1.0",
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
         "info": {
-            "title": "Coditect", "version": env!("CARGO_PKG_VERSION"), "description": ABOUT,
+            "title": "Coditect", "version": env!("CARGO_PKG_VERSION"), "description": DESCRIPTION,
             "license": {"name": "Apache-2.0 OR MIT"},
         },
         "servers": [{"url": "/"}],
@@ -149,19 +150,19 @@ pub fn document() -> Value {
             "securitySchemes": {
                 "bearer": {
                     "type": "http", "scheme": "bearer",
-                    "description": "An access token, or a personal one.",
+                    "description": "An access token or a personal access token.",
                 },
                 "cookie": {
                     "type": "apiKey", "in": "cookie", "name": "__Host-coditect-access",
-                    "description": "If the operator enables cookies. `coditect` is the default of \
-                        --cookie-prefix. A request that changes something needs X-CSRF-Token, too.",
+                    "description": "If the operator enables cookies; `coditect` is the default of \
+                        --cookie-prefix. Unsafe methods also need X-CSRF-Token.",
                 },
             },
         },
     })
 }
 
-/// Headers that requests bear.
+/// Returns the descriptions of request headers.
 fn parameters() -> Value {
     let header = |name: &str, pattern: &str, description: &str| {
         json!({
@@ -169,7 +170,7 @@ fn parameters() -> Value {
             "schema": {"type": "string", "minLength": 1, "pattern": pattern},
         })
     };
-    // A date that cannot be read is ignored (RFC 9110, 13.1.3).
+    // An unparsable date is ignored (RFC 9110, 13.1.3), so the schema accepts any text.
     let date = |name: &str, description: &str| {
         json!({
             "name": name, "in": "header", "description": description,
@@ -178,59 +179,58 @@ fn parameters() -> Value {
     };
     let tags = r#"^(\*|(W/)?"[!#-+--~]*"( *, *(W/)?"[!#-+--~]*")*)$"#;
     json!({
-        "If-Match": header("If-Match", tags, "Only what has one of these tags is read or changed: else 412."),
+        "If-Match": header("If-Match", tags, "Entity tags; 412 if the resource has none of them."),
         "If-None-Match": header(
             "If-None-Match",
             tags,
-            "What has one of these tags is not read again (304), nor changed (412); `*` is any.",
+            "Entity tags; if the resource has one of them, 304 for a read and 412 for a write. `*` matches any.",
         ),
         "If-Modified-Since": date(
             "If-Modified-Since",
-            "A date of HTTP: a record that was not modified since is not read again (304). Ignored beside \
-             If-None-Match, and for records without Last-Modified.",
+            "HTTP date; 304 if the resource was not modified since. Ignored with If-None-Match, and \
+             for resources without Last-Modified.",
         ),
         "If-Unmodified-Since": date(
             "If-Unmodified-Since",
-            "A date of HTTP: only a record that was not modified since is read or changed: else 412. \
-             Ignored beside If-Match, which misses no change within a second, and for records without \
-             Last-Modified.",
+            "HTTP date; 412 if the resource was modified since. Ignored with If-Match, which also \
+             detects changes within a second, and for resources without Last-Modified.",
         ),
         "Idempotency-Key": header(
             "Idempotency-Key",
             "^[!-~]{1,200}$",
-            "A request with a key that was used within 24 hours is answered as it was then.",
+            "Unique key of the request. A repeated key gets the first response again for 24 hours.",
         ),
-        "Range": header("Range", "", "A part of the bytes."),
-        "If-Range": header("If-Range", "", "A part only of what has this tag, else all."),
-        "Content-Digest": header("Content-Digest", "^sha-256=:[A-Za-z0-9+/]{43}=:$", "`sha-256=:BASE64:` of the body, which is compared."),
+        "Range": header("Range", "", "Range of bytes."),
+        "If-Range": header("If-Range", "", "Entity tag; the range applies only if the content still has it, otherwise all bytes are sent."),
+        "Content-Digest": header("Content-Digest", "^sha-256=:[A-Za-z0-9+/]{43}=:$", "`sha-256=:BASE64:` of the body; 400 if it does not match."),
     })
 }
 
-/// Headers that answers bear.
+/// Returns the descriptions of response headers.
 fn headers() -> Value {
     let header =
         |description: &str| json!({"schema": {"type": "string"}, "description": description});
     let mut headers = json!({
-        "ETag": header("The tag of what was read or written."),
-        "Location": header("Where it is."),
-        "Retry-After": header("Seconds to wait."),
-        "WWW-Authenticate": header("`Bearer`, with what is wrong with the token (RFC 6750)."),
+        "ETag": header("Entity tag of the resource."),
+        "Location": header("Path of the resource."),
+        "Retry-After": header("Seconds to wait before a retry."),
+        "WWW-Authenticate": header("`Bearer` challenge with the error of the token (RFC 6750)."),
         "Accept-Ranges": header("`bytes`."),
-        "Content-Range": header("Which part it is."),
-        "Last-Modified": header("When the content was written."),
-        "Accept-Encoding": header("`identity`: the body must not be encoded."),
-        "X-Auth-User": header("The user's id."),
-        "X-Auth-Tenant": header("The id of the tenant that they act in."),
-        "X-Auth-Session": header("The login's id, if it is one."),
-        "X-Auth-Expires": header("When what was shown ends."),
-        "X-Auth-Scopes": header("What a personal token is for, with a space between each two."),
-        "Allow": header("The methods that there are on this path."),
+        "Content-Range": header("Range of the bytes sent."),
+        "Last-Modified": header("Time of the last write."),
+        "Accept-Encoding": header("`identity`: content codings are not supported."),
+        "X-Auth-User": header("Id of the user."),
+        "X-Auth-Tenant": header("Id of the active tenant."),
+        "X-Auth-Session": header("Id of the login, if the credential belongs to one."),
+        "X-Auth-Expires": header("Expiry of the credential."),
+        "X-Auth-Scopes": header("Scopes of a personal access token, separated by spaces."),
+        "Allow": header("Methods of the path."),
         "Upgrade": header("`websocket`."),
-        "Sec-WebSocket-Protocol": header("`coditect.v1`, if it was offered."),
+        "Sec-WebSocket-Protocol": header("`coditect.v1`, if the client offered it."),
         "Sec-WebSocket-Version": header("`13`."),
-        "Set-Cookie": header("The tokens, or nothing in their place, where they were asked for in cookies."),
-        "Idempotency-Replayed": header("`true`, if this is the answer that was given before."),
-        "Content-Disposition": header("`attachment`: what users keep is no page of this origin."),
+        "Set-Cookie": header("The tokens, or expired cookies, for clients that use cookies."),
+        "Idempotency-Replayed": header("`true` for a response to a repeated idempotency key."),
+        "Content-Disposition": header("`attachment`, since user content must not run as a page of this origin."),
     });
     for (name, description) in EVERYWHERE {
         headers[name] = header(description);
@@ -239,29 +239,29 @@ fn headers() -> Value {
     headers
 }
 
-/// Headers that any answer may have.
+/// Headers that any response may have.
 const EVERYWHERE: [(&str, &str); 15] = [
-    (
-        "X-Request-Id",
-        "What the request goes by in the log; the client's own if that is a sane one.",
-    ),
-    ("Cache-Control", "`no-store`, where nothing else is said."),
-    ("Server-Timing", "How long the server took, in milliseconds."),
-    ("Vary", "What else the answer depends on."),
-    ("Content-Security-Policy", "What a browser may do with it: nothing."),
+    ("X-Request-Id", "Request id, as in the log. A valid id of the client is kept."),
+    ("Cache-Control", "`no-store`, unless specified otherwise."),
+    ("Server-Timing", "Processing time, in milliseconds."),
+    ("Vary", "Request headers that the response depends on."),
+    ("Content-Security-Policy", "Denies all content loading."),
     ("Referrer-Policy", "`no-referrer`."),
     ("X-Content-Type-Options", "`nosniff`."),
     ("X-Frame-Options", "`DENY`."),
     ("Cross-Origin-Opener-Policy", "`same-origin`."),
-    ("Cross-Origin-Resource-Policy", "`same-origin`: CORS is for those that the operator allows."),
-    ("Permissions-Policy", "What a page may not ask a browser for."),
-    ("Strict-Transport-Security", "Over TLS, that it is to stay so."),
-    ("Access-Control-Allow-Origin", "The origin that asks, if the operator allows it."),
-    ("Access-Control-Allow-Credentials", "`true`, if it may ask with cookies."),
-    ("Access-Control-Expose-Headers", "Which of these headers it gets to see."),
+    (
+        "Cross-Origin-Resource-Policy",
+        "`same-origin`; CORS is limited to origins allowed by the operator.",
+    ),
+    ("Permissions-Policy", "Denied browser features."),
+    ("Strict-Transport-Security", "HSTS, over TLS only."),
+    ("Access-Control-Allow-Origin", "Origin of the request, if the operator allows it."),
+    ("Access-Control-Allow-Credentials", "`true` if the origin may send cookies."),
+    ("Access-Control-Expose-Headers", "Headers that the origin may read."),
 ];
 
-/// How requests fail.
+/// Returns the descriptions of failures, by status.
 fn responses(failure: &Value) -> Value {
     let statuses =
         [400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 416, 422, 426, 429, 431, 500, 503];
@@ -281,16 +281,27 @@ fn responses(failure: &Value) -> Value {
             headers[*name] = json!({"$ref": format!("#/components/headers/{name}")});
         }
         let response = json!({
-            "description": openapi::said(status),
+            "description": openapi::reason(status),
             "headers": headers,
-            "content": {"application/json": {"schema": failure}},
+            "content": {"application/json": {"schema": failure, "example": failure_example(status)}},
         });
         (status.to_string(), response)
     });
     Value::Object(responses.into_iter().collect())
 }
 
-/// The document as it is sent, and its tag.
+fn failure_example(status: u16) -> Value {
+    let reason = openapi::reason(status);
+    json!({
+        "success": false,
+        "error": {
+            "code": reason.to_ascii_uppercase().replace(' ', "_"), "message": format!("{reason}."),
+            "request_id": "0197c5d2-8d3a-7c41-9f0e-5b1d2a7c9e11",
+        },
+    })
+}
+
+/// The serialized document and its entity tag.
 static SENT: LazyLock<(Bytes, Tag)> = LazyLock::new(|| {
     let text = Bytes::from(document().to_string());
     let hash = Sha256::digest(&text);
@@ -298,15 +309,15 @@ static SENT: LazyLock<(Bytes, Tag)> = LazyLock::new(|| {
     (text, Tag::new(tag))
 });
 
-/// `GET /api/v5/openapi.json`.
+/// Handles `GET /api/v5/openapi.json`.
 pub(crate) async fn show(_: Arc<App>, request: Request) -> HandlerResult {
     let conditions = Conditions::of(&request)?;
     let (text, tag) = &*SENT;
     let mut answer = hyper::Response::new(respond::full(text.clone()));
-    // All responses share these bytes, which live as long as the process.
+    // All responses share these bytes, which are never freed.
     answer.extensions_mut().insert(Shared(text.len() as u64));
     answer.headers_mut().insert(header::CONTENT_TYPE, respond::JSON);
-    answer.headers_mut().insert(header::CACHE_CONTROL, KEPT);
+    answer.headers_mut().insert(header::CACHE_CONTROL, CACHE);
     conditions.read(answer, tag)
 }
 
@@ -316,17 +327,17 @@ mod tests {
     use crate::api::router;
 
     #[test]
-    fn what_is_routed_is_described_and_nothing_else() {
+    fn routes_and_operations_agree() {
         let described: BTreeSet<_> =
             operations().iter().map(|it| (it.template, it.method.to_string())).collect();
-        assert_eq!(described.len(), operations().len(), "something is described twice");
+        assert_eq!(described.len(), operations().len(), "duplicate operation");
         let routed: BTreeSet<_> =
             router::lines().map(|(method, template)| (template, method.to_string())).collect();
         assert_eq!(described, routed);
     }
 
     #[test]
-    fn every_reference_leads_somewhere_and_names_are_used_once() {
+    fn references_resolve_and_operation_ids_are_unique() {
         let document = document();
         let mut references = Vec::new();
         collect(&document, &mut references);
@@ -366,7 +377,27 @@ mod tests {
     }
 
     #[test]
-    fn the_document_is_the_same_each_time() {
+    fn every_json_body_has_an_example_that_its_parser_accepts() {
+        let document = document();
+        for operation in operations() {
+            let path = operation.template.replace("{*", "{");
+            let method = operation.method.as_str().to_ascii_lowercase();
+            let described = &document["paths"][path][method];
+            let id = described["operationId"].as_str().unwrap();
+            let request = &described["requestBody"]["content"]["application/json"];
+            if let Some(read) = operation.read() {
+                let example = request.get("example").unwrap_or_else(|| panic!("request of {id}"));
+                read(example.to_string().as_bytes()).unwrap_or_else(|it| panic!("{id}: {it:?}"));
+            }
+            for (status, response) in described["responses"].as_object().unwrap() {
+                let content = &response["content"]["application/json"];
+                assert!(content.is_null() || content.get("example").is_some(), "{id} {status}");
+            }
+        }
+    }
+
+    #[test]
+    fn document_is_deterministic() {
         assert_eq!(document().to_string(), document().to_string());
     }
 }

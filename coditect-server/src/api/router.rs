@@ -1,10 +1,10 @@
-//! The whole HTTP surface, as one table.
+//! The routing table.
 //!
 //! To add a route, write an `async fn name(app: Arc<App>, request: Request) -> HandlerResult` in
-//! `v5/` and give it one line in `table`. Paths are matched as they were sent and
-//! parameters decoded after that, so an encoded slash never makes a new segment. GET answers HEAD
-//! too, and every path answers OPTIONS; neither needs a line. No handler is named anywhere else. What
-//! is not in the table is the [frontend]'s, outside of the API.
+//! `api/v5/` and add a line to `table`. Paths are matched as sent and parameters are decoded
+//! afterwards, so that an encoded slash never starts a new segment. HEAD is served by the handler
+//! of GET, and every path responds to OPTIONS; neither needs a line. Paths outside of the table and
+//! the API belong to the [frontend].
 
 use std::{pin::Pin, sync::Arc};
 
@@ -26,13 +26,13 @@ use crate::{
     state::App,
 };
 
-/// A handler at work.
+/// The future of a handler.
 pub(crate) type Handling = Pin<Box<dyn Future<Output = HandlerResult> + Send>>;
 
-/// A handler, whatever its own type.
+/// A type-erased handler.
 pub(crate) type Handler = Box<dyn Fn(Arc<App>, Request) -> Handling + Send + Sync>;
 
-/// Every route there is.
+/// Returns all routes.
 #[rustfmt::skip]
 fn table() -> Vec<Route> {
     vec![
@@ -149,15 +149,15 @@ fn table() -> Vec<Route> {
     ]
 }
 
-/// One line of the table.
+/// A line of the table.
 pub struct Route {
     method: Method,
     template: &'static str,
     handler: Handler,
 }
 
-/// The line that sends `method` on `template` to `handler`. A template's `{name}` is one segment,
-/// `{*name}` all the rest.
+/// Creates a route from `method` and `template` to `handler`. `{name}` in a template matches one
+/// segment, `{*name}` all remaining ones.
 pub fn route<F, H>(method: Method, template: &'static str, handler: F) -> Route
 where
     F: Fn(Arc<App>, Request) -> H + Send + Sync + 'static,
@@ -170,77 +170,78 @@ where
     }
 }
 
-/// What is routed: the method and the template of each line.
+/// Returns method and template of each route.
 #[cfg(test)]
 pub(crate) fn lines() -> impl Iterator<Item = (Method, &'static str)> {
     table().into_iter().map(|it| (it.method, it.template))
 }
 
-/// What is answered where the table has no line: any path that may be the frontend's.
+/// Returns the route of paths that may belong to the frontend.
 fn elsewhere() -> Route {
     route(Method::GET, "/{*path}", fallback::show)
 }
 
-/// The table, ready to be asked.
+/// The table, indexed by template.
 pub struct Routes {
     router: matchit::Router<Resource>,
     elsewhere: Option<Resource>,
 }
 
-/// What lives at one template.
+/// The routes of one template.
 struct Resource {
     template: &'static str,
     handlers: Vec<Line>,
 }
 
-/// What is done by a method at a template.
+/// The route of a method on a template.
 pub(crate) struct Line {
     method: Method,
     pub(crate) handler: Handler,
+    /// Rules for all requests of the route.
     pub(crate) rules: RouteRules,
     /// Whether no login is needed, so that the query is checked before the handler runs.
-    pub(crate) is_open: bool,
+    pub(crate) is_unauthenticated: bool,
 }
 
-/// Where a request belongs.
+/// The route of a request.
 pub(crate) struct Found<'a> {
-    /// The route's template, or `-` where there is none, for the log.
+    /// Template for the log, or `-` if none matches.
     pub(crate) template: &'static str,
-    /// What to do about it.
+    /// Next step.
     pub(crate) step: Step<'a>,
 }
 
-/// What to do about a request.
+/// The next step of a request.
 pub(crate) enum Step<'a> {
-    /// Call the line's handler, with these parameters.
+    /// Call the handler with these parameters.
     Call(&'a Line, Vec<(String, String)>),
-    /// Say this.
+    /// Send this response.
     Say(HandlerResult),
 }
 
 impl Routes {
-    /// All the routes there are.
+    /// Builds the whole table.
     ///
     /// # Errors
     ///
-    /// Two templates contradict each other.
+    /// Two templates conflict.
     pub fn all() -> Result<Self, matchit::InsertError> {
         let Route { method, template, handler } = elsewhere();
-        let line = Line { method, handler, rules: RouteRules::default(), is_open: true };
+        let line = Line { method, handler, rules: RouteRules::default(), is_unauthenticated: true };
         let elsewhere = Resource { template, handlers: vec![line] };
         Ok(Self { elsewhere: Some(elsewhere), ..Self::described(table(), &openapi::operations())? })
     }
 
-    /// These routes and no others.
+    /// Builds a table of only these routes.
     ///
     /// # Errors
     ///
-    /// Two templates contradict each other.
+    /// Two templates conflict.
     pub fn of(table: Vec<Route>) -> Result<Self, matchit::InsertError> {
         Self::described(table, &[])
     }
 
-    /// These routes, with the queries that their descriptions have.
+    /// Builds a table with the accepted queries of `operations`.
     fn described(
         table: Vec<Route>,
         operations: &[Operation],
@@ -254,7 +255,7 @@ impl Routes {
                     is_untagged: operation.is_some_and(|it| !it.is_conditional())
                         && matches!(method, Method::PUT | Method::PATCH | Method::DELETE),
                 },
-                is_open: operation.is_some_and(Operation::is_open),
+                is_unauthenticated: operation.is_some_and(Operation::is_unauthenticated),
                 method,
                 handler,
             };
@@ -271,7 +272,7 @@ impl Routes {
         Ok(Self { router, elsewhere: None })
     }
 
-    /// Where a request for `method` on `path` belongs.
+    /// Returns the route of a request.
     pub(crate) fn find(&self, method: &Method, path: &str) -> Found<'_> {
         let (resource, params) = match (self.router.at(path), &self.elsewhere) {
             (Ok(found), _) => (found.value, decoded(&found.params)),
@@ -283,7 +284,7 @@ impl Routes {
                 Some(params) => Step::Call(line, params),
                 None => Step::Say(Err(Problem::bad_request(
                     "INVALID_PATH",
-                    "The path is not UTF-8 once it is decoded.",
+                    "The decoded path is not UTF-8.",
                 ))),
             },
             None if method == Method::OPTIONS => {
@@ -301,7 +302,7 @@ impl Resource {
         of(method).or_else(|| (method == Method::HEAD).then(|| of(&Method::GET)).flatten())
     }
 
-    /// The methods that it takes, in the table's order.
+    /// Returns the methods of the path, in the order of the table.
     fn allowed(&self) -> Vec<Method> {
         let mut allowed: Vec<Method> = self.handlers.iter().map(|it| it.method.clone()).collect();
         if allowed.contains(&Method::GET) && !allowed.contains(&Method::HEAD) {
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_no_contradictions_and_no_line_twice() {
+    fn table_has_no_conflicts_or_duplicates() {
         Routes::all().unwrap();
         let lines: Vec<_> = table().into_iter().map(|it| (it.method, it.template)).collect();
         for (index, line) in lines.iter().enumerate() {
@@ -367,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_path_is_not_found() {
+    fn unknown_path_is_not_found() {
         for path in ["/", "/thing", "/things/", "/things/7/files", ""] {
             let problem = said(&sample(), &Method::GET, path).unwrap_err();
             assert_eq!(problem.code(), "NOT_FOUND", "{path}");
@@ -375,41 +376,41 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_method_is_told_the_right_ones() {
+    fn wrong_method_gets_the_allowed_ones() {
         let problem = said(&sample(), &Method::PUT, "/things").unwrap_err();
         assert_eq!(problem.status(), StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(problem.header(header::ALLOW).unwrap(), "GET, POST, HEAD, OPTIONS");
     }
 
     #[test]
-    fn options_tells_the_methods() {
+    fn options_lists_the_methods() {
         let response = said(&sample(), &Method::OPTIONS, "/things/7").unwrap();
         assert_eq!(response.status(), StatusCode::NO_CONTENT);
         assert_eq!(response.headers()[header::ALLOW], "DELETE, OPTIONS");
     }
 
     #[test]
-    fn head_goes_to_the_handler_of_get() {
+    fn head_uses_the_handler_of_get() {
         assert!(params(&sample(), &Method::HEAD, "/things").is_empty());
         let problem = said(&sample(), &Method::HEAD, "/things/7").unwrap_err();
         assert_eq!(problem.code(), "METHOD_NOT_ALLOWED");
     }
 
     #[test]
-    fn parameters_are_decoded_after_the_path_was_matched() {
+    fn parameters_are_decoded_after_matching() {
         let found = params(&sample(), &Method::GET, "/things/a%2Fb/files/x%20y/%C3%A9?");
         assert_eq!(found[0], ("id".to_owned(), "a/b".to_owned()));
         assert_eq!(found[1], ("path".to_owned(), "x y/é?".to_owned()));
     }
 
     #[test]
-    fn a_parameter_that_is_not_utf8_is_a_bad_request() {
+    fn non_utf8_parameter_is_a_bad_request() {
         let problem = said(&sample(), &Method::DELETE, "/things/%ff").unwrap_err();
         assert_eq!(problem.code(), "INVALID_PATH");
     }
 
     #[test]
-    fn the_log_is_given_the_template_and_not_the_path() {
+    fn match_reports_the_template_not_the_path() {
         assert_eq!(sample().find(&Method::DELETE, "/things/7").template, "/things/{id}");
         assert_eq!(sample().find(&Method::DELETE, "/secret").template, "-");
     }

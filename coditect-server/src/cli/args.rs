@@ -1,7 +1,6 @@
-//! What the program is asked to do, as its arguments say it: to serve, which is what it does if
-//! nothing is said, or one of an operator's verbs.
+//! Command-line arguments: `serve`, which is the default, and the operator's subcommands.
 //!
-//! Arguments are data; nothing is opened here. What a verb does is in [`operator`](crate::cli::commands).
+//! Arguments are data; nothing is opened here. [`commands`](super::commands) runs the subcommands.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -14,74 +13,76 @@ use crate::{
     place::Place,
 };
 
-/// All that the program takes.
+/// The arguments of `coditect-server`.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "coditect-server",
     version,
     about,
     args_conflicts_with_subcommands = true,
-    after_help = "Durations are written as 90s, 15m or 1h 30m, and are at most 24h. A flag is \
-                  stronger than its variable, and that than the file of settings.\n\nThe master key, which seals the signing keys, is \
-                  the file master.key in the data folder, made at the first start, or the \
-                  variable CODITECT_MASTER_KEY: 32 bytes in hexadecimal or Base64. \
-                  CODITECT_PEPPER holds keys that go into the hashes of passwords, as id:Base64, \
-                  several with commas between; new hashes get the first.\n\nIt exits with \
-                  0 when all is well, 1 on an error, 2 on arguments that it does not understand, \
-                  and 3 when a check has found faults."
+    after_help = "Durations are written as 90s, 15m or 1h 30m; the maximum is 24h unless stated \
+                  otherwise. A flag overrides its environment variable, which overrides the \
+                  settings file.\n\nSecrets are never flags. CODITECT_MASTER_KEY is the master \
+                  key that encrypts the signing keys: 32 bytes as hexadecimal or Base64. Without \
+                  it the server uses the file master.key in the data directory, created at the \
+                  first start. CODITECT_PEPPER is a comma-separated list of password-hashing \
+                  keys, each as id:Base64; the first one is used for new hashes.\n\nExit codes: \
+                  0 success, 1 error, 2 invalid arguments or settings, 3 a check found faults."
 )]
 pub struct Command {
-    /// What to do.
+    /// The subcommand; `None` serves.
     #[command(subcommand)]
     pub verb: Option<Verb>,
-    /// File of settings, by the names of their flags, as TOML; else ./coditect.toml, if it is there.
+    /// TOML file with settings, named like the flags without the leading dashes. Default:
+    /// ./coditect.toml, if that file exists.
     #[arg(long, env = "CODITECT_CONFIG", value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
-    /// How to serve, if no verb is given.
+    /// The settings of the server, if there is no subcommand.
     #[command(flatten)]
     pub serve: Config,
 }
 
-/// What to do.
+/// A subcommand.
 #[derive(Clone, Debug, Subcommand)]
 #[non_exhaustive]
 pub enum Verb {
-    /// Serve, as without a verb.
+    /// Run the server. This is the default without a subcommand.
     Serve(Box<Config>),
-    /// Print the settings that it would serve with, and where each is from, as a file of settings.
+    /// Print the effective settings and the source of each one, as a TOML settings file.
     Config(Box<Config>),
-    /// Check every row, index and page of the store; the server must not be running.
+    /// Check every row, index and page of the store. The server must be stopped.
     Check(Check),
-    /// Show what the store has: an overview, or keys and records, without secrets. The server must
-    /// not be running.
+    /// Show an overview of the store, or keys and records without their secrets. The server must be
+    /// stopped.
     Inspect(Inspect),
-    /// Write the store, or one tenant, into an archive. A server that is running goes on.
+    /// Write the store, or one tenant, to an archive. Works while the server runs.
     Export(Export),
-    /// Make a store, or a tenant of one, of an archive. Stopped at any point it goes on where it was
-    /// when it is run again.
+    /// Create a store, or add a tenant to one, from an archive. Run an interrupted import again to
+    /// resume it.
     Import(Import),
-    /// Write the store into an archive and read that back. A server that is running goes on.
+    /// Write the store to an archive and verify the archive. Works while the server runs.
     Backup(Backup),
-    /// Make, list, disable users; let them in who have lost their password or their second factor. A
-    /// server that is running goes on.
+    /// Create, list, enable and disable users, reset passwords, revoke sessions. Works while the
+    /// server runs.
     User(User),
-    /// List and rotate the keys that sign access tokens, or replace the master key. A server that is
-    /// running goes on.
+    /// List or rotate the signing keys of access tokens, or replace the master key. Works while the
+    /// server runs.
     Keys(Keys),
-    /// Print the description of the API, OpenAPI 3.1 in JSON.
+    /// Print the OpenAPI 3.1 description of the API as JSON.
     Openapi,
-    /// Ask a server that is running whether it is ready, as a container's health check does: exit code 0 if
-    /// it is, 1 if it isn't.
+    /// Check whether a running server is ready, for container health checks. Exits with 0 if it is
+    /// ready, otherwise with 1.
     Health(Health),
 }
 
-/// What to check.
+/// Arguments of `check`.
 #[derive(Clone, Debug, Args)]
 pub struct Check {
-    /// Where the store is.
+    /// Location of the store.
     #[command(flatten)]
     pub place: Place,
-    /// Correct index entries and counters that disagree with their records. Nothing else is changed.
+    /// Repair index entries and counters that disagree with their records. Records are never
+    /// changed.
     #[arg(long)]
     pub repair: bool,
     /// Open a store whose log is damaged or incomplete, as it was before the gap. Later commits are lost;
@@ -90,137 +91,136 @@ pub struct Check {
     pub accept_data_loss: bool,
 }
 
-/// What to show.
+/// Arguments of `inspect`.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "Without --tenant, --space and --key it shows an overview.")]
+#[command(after_help = "Without --tenant, --space and --key, an overview is shown.")]
 pub struct Inspect {
-    /// Where the store is.
+    /// Location of the store.
     #[command(flatten)]
     pub place: Place,
-    /// Rows of this tenant alone.
+    /// Show only rows of this tenant.
     #[arg(long, value_name = "ID")]
     pub tenant: Option<TenantId>,
-    /// Rows of this space or index alone, such as `workspace_sessions`.
+    /// Show only rows of this record type or index, for example `workspace_sessions`.
     #[arg(long, value_name = "NAME")]
     pub space: Option<String>,
-    /// Rows alone whose key goes on like this after the space's name: UUIDs, numbers and text, with
-    /// commas between.
+    /// Show only rows whose key starts with these elements after the name of --space: UUIDs,
+    /// numbers and text, separated by commas.
     #[arg(long, value_name = "ELEMENTS", requires = "space")]
     pub key: Option<String>,
-    /// The most rows to show.
+    /// Maximum number of rows to show.
     #[arg(long, value_name = "ROWS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: u64,
-    /// One JSON object a row, or one for the overview.
+    /// Print JSON: one object per row, or one object for the overview.
     #[arg(long)]
     pub json: bool,
 }
 
 impl Inspect {
-    /// Whether rows are asked for, rather than an overview.
+    /// Returns whether the arguments select rows; otherwise an overview is shown.
     pub fn wants_rows(&self) -> bool {
         self.tenant.is_some() || self.space.is_some() || self.key.is_some()
     }
 }
 
-/// What to write into an archive.
+/// Arguments of `export`.
 #[derive(Clone, Debug, Args)]
 pub struct Export {
-    /// The archive, which must not be there; `-` for stdout.
+    /// Archive to create, which must not exist, or `-` for stdout.
     pub file: PathBuf,
-    /// Where the store is.
+    /// Location of the store.
     #[command(flatten)]
     pub place: Place,
-    /// This tenant alone.
+    /// Export only this tenant.
     #[arg(long, value_name = "ID")]
     pub tenant: Option<TenantId>,
 }
 
-/// What to make a store of.
+/// Arguments of `import`.
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "The archive of a store goes into a folder that has none, that of a tenant \
-                        into a store that does not have the tenant. A file is read to its end \
-                        before anything is written. The master key is not in it: copy it into the \
-                        folder, too."
+    after_help = "The archive of a store needs a data directory without a store; the archive of \
+                  a tenant needs a store without that tenant. A file is verified completely \
+                  before anything is written. Archives do not contain the master key: copy it to \
+                  the data directory separately."
 )]
 pub struct Import {
-    /// The archive; `-` for stdin.
-    #[arg(required_unless_present = "abandon", conflicts_with = "abandon")]
+    /// Archive to read, or `-` for stdin.
+    #[arg(required_unless_present = "rollback", conflicts_with = "rollback")]
     pub file: Option<PathBuf>,
-    /// Where the store is, or will be.
+    /// Location of the store to create or to add the tenant to.
     #[command(flatten)]
     pub place: Place,
-    /// Take back what an import has written that has not ended.
+    /// Roll back an unfinished import.
     #[arg(long)]
-    pub abandon: bool,
+    pub rollback: bool,
 }
 
-/// Where to keep the store.
+/// Arguments of `backup`.
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "`import` makes a store of it. The master key is not in it: keep a copy of \
-                        that, too, and in another place."
+    after_help = "Restore the archive with `import`. It does not contain the master key: back \
+                  that up separately, in another place."
 )]
 pub struct Backup {
-    /// The archive, which must not be there.
+    /// Archive to create, which must not exist.
     pub file: PathBuf,
-    /// Where the store is.
+    /// Location of the store.
     #[command(flatten)]
     pub place: Place,
 }
 
-/// What to do with users.
+/// Arguments of `user`.
 #[derive(Clone, Debug, Args)]
 pub struct User {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub verb: UserVerb,
 }
 
-/// What to do with users.
+/// A subcommand of `user`.
 #[derive(Clone, Debug, Subcommand)]
 #[non_exhaustive]
 pub enum UserVerb {
-    /// Make a user and their tenant, whoever may register. Without a password they get a token to set one
-    /// with.
+    /// Create a user with a tenant, whatever --registration allows. Without a password, prints a
+    /// token that sets one.
     Create(NewUser),
-    /// All users, by their addresses: id, tenant, day of registration, state, address.
+    /// List all users, ordered by e-mail address: id, tenant, registration date, state, address.
     List(Place),
-    /// One of them.
+    /// Show a user.
     Show(OfUser),
-    /// Give a user the right to use the IDE.
+    /// Grant a user access to the IDE.
     GrantIde(OfUser),
-    /// Take away a user's right to use the IDE, whichever way they have got it, and with it that of
-    /// those whom they have invited.
+    /// Revoke a user's access to the IDE, and that of the users whom they invited.
     RevokeIde(OfUser),
-    /// Let a user sign in again.
+    /// Let a disabled user sign in again.
     Enable(OfUser),
-    /// Don't let a user sign in any more, and end their sessions.
+    /// Disable a user: end all sessions and refuse new logins.
     Disable(OfUser),
-    /// Print a token that a user sets their password anew with.
+    /// Print a token that resets a user's password.
     ResetPassword(OfUser),
-    /// End all sessions and personal tokens of a user.
-    SignOut(OfUser),
-    /// Take away a user's second factor, which they have lost.
+    /// End all sessions of a user and revoke their personal access tokens.
+    RevokeSessions(OfUser),
+    /// Remove a user's second factor, for example after its loss.
     RemoveSecondFactor(OfUser),
 }
 
-/// Whose, and where.
+/// A user and the location of the store.
 #[derive(Clone, Debug, Args)]
 pub struct OfUser {
-    /// Their e-mail address.
+    /// E-mail address of the user.
     pub email: String,
-    /// Where the store is.
+    /// Location of the store.
     #[command(flatten)]
     pub place: Place,
 }
 
-/// Whom to make.
+/// The user to create.
 #[derive(Clone, Debug, Args)]
 pub struct NewUser {
-    /// Their e-mail address.
+    /// E-mail address of the user.
     pub email: String,
-    /// Read their password from the first line of stdin.
+    /// Read the password from the first line of stdin.
     #[arg(long)]
     pub password_stdin: bool,
     /// Given name.
@@ -229,47 +229,48 @@ pub struct NewUser {
     /// Family name.
     #[arg(long, value_name = "NAME")]
     pub last_name: Option<String>,
-    /// Don't give them the right to use the IDE.
+    /// Do not grant access to the IDE.
     #[arg(long)]
     pub no_ide: bool,
-    /// Where the store is.
+    /// Location of the store.
     #[command(flatten)]
     pub place: Place,
 }
 
-/// What to do with keys.
+/// Arguments of `keys`.
 #[derive(Clone, Debug, Args)]
 pub struct Keys {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub verb: KeysVerb,
 }
 
-/// What to do with keys.
+/// A subcommand of `keys`.
 #[derive(Clone, Debug, Subcommand)]
 #[non_exhaustive]
 pub enum KeysVerb {
-    /// All signing keys, oldest first: id, algorithm, state, since when.
+    /// List the signing keys, oldest first: id, algorithm, state, start of that state.
     List(Place),
-    /// Have the next key sign. What the one before has signed holds until its time.
+    /// Make the next key the signing key. Tokens signed by the current key stay valid until they
+    /// expire.
     Rotate(Place),
-    /// Replace the master key: the file in the data folder by a new one, or, with `CODITECT_MASTER_KEY`,
-    /// by that of `CODITECT_NEW_MASTER_KEY`. Nobody is signed out.
+    /// Replace the master key: the file in the data directory, or, if `CODITECT_MASTER_KEY` is set,
+    /// that key by `CODITECT_NEW_MASTER_KEY`. Sessions stay valid.
     ReplaceMaster(Place),
 }
 
-/// Whom to ask.
+/// Arguments of `health`.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "Without --url it asks the server that these settings are of.")]
+#[command(after_help = "Without --url, the URL is derived from the settings of the server.")]
 pub struct Health {
-    /// Where the server is, or what else to ask, such as `https://127.0.0.1:8443`. Certificates are not looked
-    /// at.
+    /// URL of the server, for example `https://127.0.0.1:8443`. The server's certificate is not
+    /// verified.
     #[arg(long, value_name = "URL")]
     pub url: Option<Uri>,
     /// Address and port that the server listens on.
     #[arg(long, env = "CODITECT_LISTEN", value_name = "ADDR:PORT", default_value = LISTEN)]
     pub listen: SocketAddr,
-    /// File with the certificate that it speaks TLS with, if it does.
+    /// The server's certificate file, if it serves TLS.
     #[arg(long, env = "CODITECT_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
 }
@@ -286,25 +287,25 @@ mod tests {
     }
 
     #[test]
-    fn without_a_verb_it_serves_with_the_same_settings_as_with_it() {
+    fn no_subcommand_parses_like_serve() {
         let plain = parsed(&["--listen", "127.0.0.1:1", "--ephemeral"]);
         assert!(plain.verb.is_none());
         let Some(Verb::Serve(config)) =
             parsed(&["serve", "--listen", "127.0.0.1:1", "--ephemeral"]).verb
         else {
-            panic!("it is to serve")
+            panic!("expected serve")
         };
         assert_eq!(format!("{:?}", plain.serve), format!("{config:?}"));
         assert!(parsed(&[]).verb.is_none());
     }
 
     #[test]
-    fn the_arguments_fit_together() {
+    fn arguments_are_consistent() {
         Command::command().debug_assert();
     }
 
     #[test]
-    fn the_help_of_the_program_says_what_its_settings_and_verbs_are() {
+    fn help_lists_settings_and_subcommands() {
         let help = Command::command().render_long_help().to_string();
         for part in ["--listen", "CODITECT_MASTER_KEY", "backup", "inspect"] {
             assert!(help.contains(part), "{part} is not in {help}");

@@ -1,24 +1,24 @@
-//! Settings that exclude each other, or that mean nothing without another: they are refused, so that
-//! none is ignored silently.
+//! Refusal of settings that exclude each other or have no effect without another setting, so that
+//! no setting is ignored silently.
 
 use clap::{ArgMatches, parser::ValueSource};
 
-/// What a program without the feature `fdb` says of a cluster.
-const NO_CLUSTER: &str = "--cluster-file: this program was built without FoundationDB support; build it \
-                          with `cargo build --release -p coditect-server --features fdb` (it takes \
-                          libclang and FoundationDB's client library), or leave the flag out";
+/// Error of a server without the feature `fdb` for `--cluster-file`.
+const NO_CLUSTER: &str = "--cluster-file: this program was built without FoundationDB support; \
+                          build it with `cargo build --release -p coditect-server --features fdb` \
+                          (needs libclang and the FoundationDB client library), or omit the flag";
 
-/// Where a setting is from; the later one is the stronger one.
+/// Source of a setting, in ascending precedence.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
-    /// It is not set, or is no setting of this command.
+    /// Not set, or no setting of this command.
     None,
     File,
     Variable,
     Flag,
 }
 
-/// The settings of a command as they were given.
+/// The settings of a command with their sources.
 struct Given<'a> {
     matches: &'a ArgMatches,
     is_in_file: &'a dyn Fn(&str) -> bool,
@@ -42,24 +42,24 @@ impl Given<'_> {
         self.source(name) > Source::None
     }
 
-    /// Returns whether a switch is on; one that this command does not have is off.
+    /// Returns whether a switch is on. A switch that the command does not have is off.
     fn is_on(&self, name: &str) -> bool {
         self.matches.try_get_one::<bool>(name).is_ok_and(|is_on| is_on == Some(&true))
     }
 
-    /// Returns whether a text is set, to more than nothing.
+    /// Returns whether a text setting has a non-empty value.
     fn has_text(&self, name: &str) -> bool {
         let text = self.matches.try_get_one::<String>(&name.replace('-', "_"));
         self.has(name) && text.is_ok_and(|text| text.is_some_and(|text| !text.is_empty()))
     }
 }
 
-/// Returns what is wrong with the settings of a command, if anything is. `is_in_file` is whether the
-/// file of settings has a setting of that name.
+/// Returns an error message for contradictory settings, or `None`. `is_in_file` returns whether the
+/// settings file has a setting of that name.
 pub(crate) fn find(matches: &ArgMatches, is_in_file: &dyn Fn(&str) -> bool) -> Option<String> {
     let given = Given { matches, is_in_file };
     let without = |name: &str, other: &str| {
-        Some(format!("--{name} means nothing without --{other}: give both, or neither"))
+        Some(format!("--{name} has no effect without --{other}: set both or neither"))
     };
     if given.has("cluster-file") && !cfg!(feature = "fdb") {
         return Some(NO_CLUSTER.to_owned());
@@ -72,11 +72,11 @@ pub(crate) fn find(matches: &ArgMatches, is_in_file: &dyn Fn(&str) -> bool) -> O
             return without("cluster-trace", "cluster-file");
         }
     }
-    // A flag for the time being goes over what is set up for every day.
+    // A flag may override a setting of lower precedence.
     let folder = given.source("data");
     if given.is_on("ephemeral") && folder > Source::None && folder >= given.source("ephemeral") {
         let message =
-            "--data means nothing with --ephemeral, which keeps nothing: give one of them";
+            "--data has no effect with --ephemeral, which stores nothing: set only one of them";
         return Some(message.to_owned());
     }
     if given.has("cookie-prefix") && !given.is_on("cookies") {
@@ -88,12 +88,12 @@ pub(crate) fn find(matches: &ArgMatches, is_in_file: &dyn Fn(&str) -> bool) -> O
     if given.has("url") {
         for other in ["listen", "tls-cert"] {
             if given.source(other) == Source::Flag {
-                return Some(format!("--{other} means nothing with --url: give one of them"));
+                return Some(format!("--{other} has no effect with --url: set only one of them"));
             }
         }
     }
     if given.has("limit") && !["tenant", "space", "key"].iter().any(|rows| given.has(rows)) {
-        let message = "--limit is for rows: give --tenant, --space or --key, too";
+        let message = "--limit applies to rows: add --tenant, --space or --key";
         return Some(message.to_owned());
     }
     None

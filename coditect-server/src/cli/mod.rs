@@ -1,4 +1,4 @@
-//! The command line: arguments, the settings file, and the subcommands.
+//! The command line: arguments, settings file, subcommands.
 
 pub mod args;
 pub mod commands;

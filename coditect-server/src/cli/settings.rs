@@ -1,9 +1,9 @@
-//! The file of settings, and what all settings together come to.
+//! The settings file, and the merging of all settings.
 //!
-//! `--config FILE`, or `coditect.toml` where the program is started, holds settings by the names of their
-//! flags. A flag is stronger than its variable, that is stronger than the file, and the file than the
-//! default. What the file says is read as the flag would read it and refused in the same words, with the
-//! line; a key that is no flag's is refused, too. Every verb heeds it. No secret has a place in it.
+//! `--config FILE`, or `coditect.toml` in the working directory, holds settings named like their
+//! flags. A flag overrides its variable, which overrides the file, which overrides the default. A
+//! value in the file is parsed like that of its flag; an error names the line. Unknown names are
+//! refused. Every subcommand uses the file. Secrets have no setting.
 
 use std::{
     env,
@@ -22,68 +22,69 @@ use super::{
 };
 use crate::config::Config;
 
-/// The file that is read if none is named.
+/// Default settings file.
 const USUAL: &str = "coditect.toml";
 
-/// Variables that are no settings, since nobody is to see them.
+/// Variables that are no settings, because they are never shown.
 const SECRETS: [&str; 3] = ["CODITECT_MASTER_KEY", "CODITECT_NEW_MASTER_KEY", "CODITECT_PEPPER"];
 
-/// Why it isn't known what to do.
+/// An error in the arguments, the variables or the settings file.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The arguments, or a variable; or help is asked for, which is no failure.
+    /// Invalid arguments or variables; also a request for the help or the version.
     #[error(transparent)]
     Arguments(#[from] clap::Error),
     /// The file cannot be read.
-    #[error("--config: {} cannot be read", .path.display())]
+    #[error("--config: cannot read {}", .path.display())]
     Unreadable {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
-    /// Settings exclude each other, or mean nothing as they are.
+    /// Settings exclude each other, or have no effect.
     #[error("{0}")]
     Contradiction(String),
-    /// Something in the file is wrong.
+    /// Invalid content of the file.
     #[error("{}:{line}: {message}", .path.display())]
     Wrong {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Where in it, from 1.
+        /// Line, from 1.
         line: usize,
-        /// What.
+        /// Description.
         message: String,
     },
 }
 
-/// What is asked for, with everything that was heeded.
+/// The parsed arguments, merged with the settings file.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// What to do.
+    /// The command with its effective settings.
     pub command: Command,
-    /// The effective settings, as a file that says the same; for the verb `config`.
+    /// The effective settings as a settings file; only for the subcommand `config`.
     pub effective: Option<String>,
 }
 
-/// The file.
+/// A parsed settings file.
 #[derive(Debug, Default)]
 struct File {
     path: PathBuf,
     entries: Vec<Entry>,
 }
 
-/// A setting in it.
+/// One setting of the file.
 #[derive(Debug)]
 struct Entry {
     name: String,
-    /// What the flag would be given, each time.
+    /// The values, as the flag would get them.
     values: Vec<String>,
     line: usize,
 }
 
-/// What these arguments, the first of which is the program's name, ask for.
+/// Parses `arguments`, the first of which is the program's name, on top of the variables and the
+/// settings file.
 ///
 /// # Errors
 ///
@@ -134,11 +135,11 @@ impl File {
         Ok(Self { path: path.to_owned(), entries })
     }
 
-    /// `command`, and all that is beneath it, with what the file says for its defaults.
+    /// Makes the values of the file defaults of `command` and its subcommands.
     fn beneath(&self, mut command: clap::Command) -> clap::Command {
         for entry in &self.entries {
             let variable = setting(&entry.name).and_then(|it| it.get_env().map(ToOwned::to_owned));
-            // The same variable, the same setting.
+            // Flags with the same variable are the same setting.
             let same = command.get_arguments().find(|it| it.get_env() == variable.as_deref());
             if let Some(id) = same.filter(|_| variable.is_some()).map(|it| it.get_id().clone()) {
                 command = command.mut_arg(id, |it| it.default_values(&entry.values));
@@ -147,14 +148,14 @@ impl File {
         command.mut_subcommands(|beneath| self.beneath(beneath))
     }
 
-    /// All settings as a file, each with where it is from.
+    /// Returns all settings as a settings file, with the source of each one.
     fn effective(&self, matches: &ArgMatches) -> String {
         let secrets = SECRETS.iter().filter(|name| env::var_os(name).is_some());
-        let secrets = secrets.map(|name| format!("# {name} is set, and not shown\n"));
+        let secrets = secrets.map(|name| format!("# {name} is set (value hidden)\n"));
         settings().map(|arg| self.line(&arg, matches)).chain(secrets).collect()
     }
 
-    /// The line of one setting.
+    /// Returns the line of one setting.
     fn line(&self, arg: &clap::Arg, matches: &ArgMatches) -> String {
         let (id, name) = (arg.get_id().as_str(), arg.get_long().unwrap_or_default());
         let values = matches.get_raw(id).into_iter().flatten();
@@ -184,21 +185,21 @@ impl File {
     }
 }
 
-/// The flags that are settings.
+/// Returns the flags that are settings.
 fn settings() -> impl Iterator<Item = clap::Arg> {
     let command = Config::command();
     let arguments: Vec<_> = command.get_arguments().cloned().collect();
     arguments.into_iter().filter(|it| it.get_env().is_some())
 }
 
-/// The flag that is called so.
+/// Returns the setting named `name`.
 fn setting(name: &str) -> Option<clap::Arg> {
     settings().find(|it| it.get_long() == Some(name))
 }
 
-/// What the flag `name` would be given, in whose words it is refused.
+/// Returns the values for the flag `name`, or the message with which the flag would refuse them.
 fn values(name: &str, value: &DeValue<'_>) -> Result<Vec<String>, String> {
-    let arg = setting(name).ok_or_else(|| format!("there is no setting {name}"))?;
+    let arg = setting(name).ok_or_else(|| format!("unknown setting {name}"))?;
     let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
     let one = |value: &DeValue<'_>| match value {
         DeValue::String(text) if !is_switch => Ok(text.clone().into_owned()),
@@ -207,8 +208,8 @@ fn values(name: &str, value: &DeValue<'_>) -> Result<Vec<String>, String> {
         }
         DeValue::Boolean(is_on) if is_switch => Ok(is_on.to_string()),
         other => {
-            let wanted = if is_switch { "true or false" } else { "a text or a whole number" };
-            Err(format!("{name} must be {wanted}, and is of type {}", other.type_str()))
+            let wanted = if is_switch { "true or false" } else { "a string or an integer" };
+            Err(format!("{name} must be {wanted}, not of type {}", other.type_str()))
         }
     };
     let values = match value {
@@ -220,21 +221,21 @@ fn values(name: &str, value: &DeValue<'_>) -> Result<Vec<String>, String> {
     if !is_switch {
         let given = values.iter().map(|value| format!("--{name}={value}"));
         let alone = clap::Command::new("coditect-server").no_binary_name(true).arg(arg);
-        alone.try_get_matches_from(given).map_err(|error| Told(&error).to_string())?;
+        alone.try_get_matches_from(given).map_err(|error| OneLine(&error).to_string())?;
     }
     Ok(values)
 }
 
-/// What clap says of a value, in one line.
-struct Told<'a>(&'a clap::Error);
+/// An error of clap in one line.
+struct OneLine<'a>(&'a clap::Error);
 
-impl fmt::Display for Told<'_> {
+impl fmt::Display for OneLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let told = self.0.to_string();
-        let lines = told.lines().take_while(|line| !line.starts_with("For more"));
-        let told: Vec<&str> = lines.map(str::trim).filter(|line| !line.is_empty()).collect();
-        let told = told.join(" ");
-        f.write_str(told.strip_prefix("error: ").unwrap_or(&told))
+        let text = self.0.to_string();
+        let lines = text.lines().take_while(|line| !line.starts_with("For more"));
+        let lines: Vec<&str> = lines.map(str::trim).filter(|line| !line.is_empty()).collect();
+        let line = lines.join(" ");
+        f.write_str(line.strip_prefix("error: ").unwrap_or(&line))
     }
 }
 
@@ -242,7 +243,7 @@ impl fmt::Display for Told<'_> {
 mod tests {
     use super::*;
 
-    /// What a file with `text` is, or why it isn't.
+    /// Parses `text` as a settings file.
     fn read(text: &str) -> Result<File, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c.toml");
@@ -254,20 +255,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line_and_in_the_flags_words() {
+    fn errors_name_the_line_and_match_those_of_the_flag() {
         for (text, told) in [
-            ("\n\nlisten-on = \"x\"", "3: there is no setting listen-on"),
-            ("[server]\nlisten = \"x\"", "1: there is no setting server"),
-            ("config = \"x\"", "1: there is no setting config"),
+            ("\n\nlisten-on = \"x\"", "3: unknown setting listen-on"),
+            ("[server]\nlisten = \"x\"", "1: unknown setting server"),
+            ("config = \"x\"", "1: unknown setting config"),
             (
-                "access-ttl = \"25h\"",
-                "1: invalid value '25h' for '--access-ttl <DURATION>': must be at most 24h",
+                "access-token-ttl = \"25h\"",
+                "1: invalid value '25h' for '--access-token-ttl <DURATION>': must be at most 24h",
             ),
-            ("# a\ncookies = \"yes\"", "2: cookies must be true or false, and is of type string"),
-            ("listen = true", "1: listen must be a text or a whole number, and is of type boolean"),
+            ("# a\ncookies = \"yes\"", "2: cookies must be true or false, not of type string"),
+            ("listen = true", "1: listen must be a string or an integer, not of type boolean"),
             (
                 "listen = [\"127.0.0.1:0\"]",
-                "1: listen must be a text or a whole number, and is of type array",
+                "1: listen must be a string or an integer, not of type array",
             ),
             (
                 "trusted-proxy = [\"10.0.0.0/8\", 7]",
@@ -290,9 +291,9 @@ mod tests {
     }
 
     #[test]
-    fn values_are_given_as_the_flag_would_be() {
+    fn values_equal_those_of_the_flag() {
         let text = "cookies = true\nbody-limit = 65536\ntrusted-proxy = [\"10.0.0.1\", \"::1\"]\n\
-                    metrics-from = \"10.0.0.0/8\"\n";
+                    metrics-allow = \"10.0.0.0/8\"\n";
         let file = read(text).unwrap();
         let values = |name: &str| {
             let found = file.entries.iter().find(|entry| entry.name == name).unwrap();
@@ -301,12 +302,12 @@ mod tests {
         assert_eq!(values("cookies"), (1, "true".to_owned()));
         assert_eq!(values("body-limit"), (2, "65536".to_owned()));
         assert_eq!(values("trusted-proxy"), (3, "10.0.0.1 ::1".to_owned()));
-        assert_eq!(values("metrics-from"), (4, "10.0.0.0/8".to_owned()));
+        assert_eq!(values("metrics-allow"), (4, "10.0.0.0/8".to_owned()));
         assert!(read("").unwrap().entries.is_empty());
     }
 
     #[test]
-    fn every_setting_has_a_variable_and_every_secret_is_none_of_them() {
+    fn every_setting_has_a_variable_and_no_secret_is_a_setting() {
         let names: Vec<_> = settings().map(|it| it.get_long().unwrap().to_owned()).collect();
         assert!(names.contains(&"listen".to_owned()) && names.contains(&"tls-key".to_owned()));
         let variables: Vec<_> =

@@ -1,13 +1,12 @@
-//! Who calls, and work done for them: one transaction holds both, so what was ended holds at once.
+//! Authentication of the caller, in the transaction of the work: a revocation applies at once.
 //!
-//! A handler asks [who calls](of) first of all, so that whoever has shown nothing is told so whatever else
-//! is wrong, and has no body read.
+//! A handler [authenticates](of) first, so that an unauthenticated request fails with 401 whatever
+//! else is wrong with it, and its body is not read.
 //!
-//! Cookies are taken where the operator wants them. A browser sends them whoever asks it to, so beside
-//! them a request that changes something shows [what only the page knows](CSRF) that was given them, and
-//! comes from a page of this origin, or of one that the operator lists, if its browser says where it comes
-//! from. A request that shows both a cookie and a bearer token is refused: which of them counts is not for
-//! us to guess.
+//! Cookies are accepted if the operator enables them. A browser also sends them for other sites, so
+//! a request with an unsafe method must have [a token](CSRF) that only the page knows, and must
+//! come from this origin or one that the operator allows, if the browser sends its origin. A
+//! request with both a cookie and a bearer token is refused as ambiguous.
 
 use std::sync::Arc;
 
@@ -26,47 +25,47 @@ use crate::{
     state::App,
 };
 
-/// The header in which a page shows what it was given beside its cookies.
+/// Request header with the CSRF token.
 const CSRF: &str = "x-csrf-token";
 
-/// Where a browser says what page a request comes from (Fetch Metadata).
+/// Request header with the relation between the origins of page and server (Fetch Metadata).
 const FETCH_SITE: &str = "sec-fetch-site";
 
-/// Maximum size of a body, in bytes, that is read on the word of a signature alone.
+/// Maximum size of a body that is read before an access token is checked for revocation, in bytes.
 const UNAUTHENTICATED_BYTES: u64 = 16 << 10;
 
-/// What whoever calls has shown, and what they need to be allowed.
+/// The credential of a caller, and the required scope.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     credential: VerifiedCredential,
-    /// What a program's token needs for it; none if any will do.
+    /// Scope that a personal access token needs; `None` if any is sufficient.
     scope: Option<Scope>,
-    /// Where the account of the user is put, which the response is charged to.
+    /// Slot for the user's account, which is charged for the response.
     user: Option<UserAccount>,
 }
 
 impl Caller {
-    /// Whoever has shown `credential`, for what a program's token needs `scope` for.
+    /// Creates a caller with the credential `credential`, for an operation with `scope`.
     pub(crate) fn by(credential: VerifiedCredential, scope: Scope) -> Self {
         Self { credential, scope: Some(scope), user: None }
     }
 
-    /// The same, for what needs another scope.
+    /// Replaces the required scope.
     pub(crate) fn with_scope(self, scope: Scope) -> Self {
         Self { scope: Some(scope), ..self }
     }
 
-    /// What they have shown.
+    /// Returns the credential.
     pub(crate) fn into_credential(self) -> VerifiedCredential {
         self.credential
     }
 
-    /// Whoever it is, whatever their token is for.
+    /// Requires no scope.
     pub(crate) fn for_anything(self) -> Self {
         Self { scope: None, ..self }
     }
 
-    /// When an access token ends.
+    /// Returns the expiry of an access token.
     pub(crate) fn expires_at(&self) -> Option<DateTime<Utc>> {
         match &self.credential {
             VerifiedCredential::Access(claims) => DateTime::from_timestamp(claims.exp, 0),
@@ -75,9 +74,9 @@ impl Caller {
     }
 }
 
-/// Returns who calls, by a token that is valid in itself: whether it still holds is checked by [`run`]. A
-/// query that the route does not accept, and a condition on something that has no tag, are refused after a
-/// missing or invalid token.
+/// Returns the caller of a request with a valid token; [`run`] checks for revocation. Fails
+/// afterwards if the route does not accept the query, or for a condition on a resource without a
+/// tag.
 pub(crate) async fn of(app: &App, request: &Request) -> Result<Caller, Problem> {
     let caller = by_token(app, request).await?;
     request.check_query()?;
@@ -104,8 +103,9 @@ async fn by_token(app: &App, request: &Request) -> Result<Caller, Problem> {
     before_body(app, request, Caller { credential, scope, user }).await
 }
 
-/// Returns `caller`, authenticated if the request has a body that is worth refusing unread: any body of
-/// a personal token, which is not signed, and a large one of an access token, which may be revoked.
+/// Authenticates `caller` now if the request has a body that should not be read for an invalid
+/// credential: any body for a personal access token, which is not signed, and a large one for an
+/// access token, which may be revoked.
 async fn before_body(app: &App, request: &Request, caller: Caller) -> Result<Caller, Problem> {
     let free_bytes = match caller.credential {
         VerifiedCredential::Personal(_) => 0,
@@ -117,8 +117,8 @@ async fn before_body(app: &App, request: &Request, caller: Caller) -> Result<Cal
     Ok(caller)
 }
 
-/// Does `work` for whoever calls, in the transaction that also reads their session and user. It may run
-/// several times before it commits.
+/// Runs `work` for the caller, in the transaction that also reads their session and user. `work`
+/// may run several times before the commit.
 pub(crate) async fn run<T, F, Fut>(app: &App, caller: &Caller, work: F) -> Result<T, Problem>
 where
     T: Send,
@@ -131,7 +131,7 @@ where
     if problem.code() != output::UNREAD {
         return attempted;
     }
-    // It has not begun. The wait is outside of any transaction.
+    // `work` has not run. The wait is outside of any transaction.
     app.output.admit(user).await?;
     attempt(app, caller, &work).await
 }
@@ -157,17 +157,17 @@ where
         .await
 }
 
-/// Who calls, as of now: for work that is done in transactions of its own.
+/// Returns the identity of the caller as of now, for work in its own transactions.
 pub(crate) async fn identity(app: &App, caller: &Caller) -> Result<Identity, Problem> {
     run(app, caller, |_, identity| async move { Ok(identity) }).await
 }
 
-/// Whether the request's refresh token is in a cookie.
+/// Returns whether the refresh token of the request is in a cookie.
 pub(crate) fn has_cookies(app: &App, request: &Request) -> Result<bool, Problem> {
     Ok(app.config.cookies && app.config.cookie_prefix.refresh(request.headers())?.is_some())
 }
 
-/// The refresh token of the request's cookie.
+/// Returns the refresh token of the request's cookie.
 pub(crate) fn refresh_cookie(app: &App, request: &Request) -> Result<String, Problem> {
     let token = if app.config.cookies {
         app.config.cookie_prefix.refresh(request.headers())?
@@ -185,13 +185,13 @@ pub(crate) fn refresh_cookie(app: &App, request: &Request) -> Result<String, Pro
 
 fn refuse_both(request: &Request) -> Result<(), Problem> {
     if request.headers().contains_key(header::AUTHORIZATION) {
-        let message = "There must be a cookie or an Authorization header, not both.";
+        let message = "Send either a cookie or an Authorization header, not both.";
         return Err(Problem::bad_request("INVALID_REQUEST", message));
     }
     Ok(())
 }
 
-/// Refuses what another page may have had the browser send.
+/// Refuses a request that another site may have made the browser send.
 fn refuse_forgery(app: &App, request: &Request, family: TokenFamilyId) -> Result<(), Problem> {
     if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
         return Ok(());
@@ -207,7 +207,8 @@ fn refuse_forgery(app: &App, request: &Request, family: TokenFamilyId) -> Result
     if (is_of_this_origin || is_listed) && bool::from(shown.ct_eq(expected.as_bytes())) {
         Ok(())
     } else {
-        let message = "The request does not show that it comes from the page that was signed in.";
+        let message =
+            "The CSRF token is missing or invalid, or the request comes from another origin.";
         Err(Problem::forbidden(message).with_code("CSRF_REFUSED"))
     }
 }

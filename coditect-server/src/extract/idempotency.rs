@@ -1,11 +1,12 @@
-//! Requests that are done once, however often they come (`Idempotency-Key`).
+//! Idempotent requests (`Idempotency-Key`).
 //!
-//! The answer is written in the transaction of what it answers: the one is there if and only if the
-//! other is. A key is a user's own, and good for 24 hours; another request with the same key is a
-//! mistake, and is told so. A request that failed has changed nothing, and may be tried again.
+//! The response is stored in the transaction of its effect, so that one exists if and only if the
+//! other does. A key belongs to a user and is valid for 24 hours; another request with the same key
+//! is refused. A failed request has no effect and may be retried.
 //!
-//! An answer with a secret in it is not stored, since the secret is shown once: a repeated request is
-//! refused with 409 and the `Location` of the resource, which the client can delete and create again.
+//! A response with a secret is not stored, since the secret is shown once. Its repetition is
+//! refused with 409 and the `Location` of the resource, which the client can delete and create
+//! again.
 
 use coditect_auth::Identity;
 use coditect_store::{Transaction, model::IdempotencyEntry};
@@ -22,39 +23,39 @@ use crate::{
     state::App,
 };
 
-/// In which a client names a request.
+/// Request header with the key.
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// In which it is told that the answer is one that was given before.
+/// Response header that marks a repeated response.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
-/// The longest key, in bytes.
-const KEY_BYTES: usize = 200;
-/// The longest answer that can be kept, in bytes.
-const ANSWER_BYTES: usize = 90_000;
+/// Maximum length of a key, in bytes.
+const MAX_KEY_BYTES: usize = 200;
+/// Maximum size of a stored response, in bytes.
+const MAX_RESPONSE_BYTES: usize = 90_000;
 
-/// What a client calls a request, if anything.
+/// The idempotency key of a request, if it has one.
 #[derive(Debug)]
 pub(crate) struct Once(Option<Named>);
 
 #[derive(Debug)]
 struct Named {
     key: String,
-    /// The hash of all that was asked.
+    /// Hash of the method, path and content.
     request: [u8; 32],
 }
 
-/// The answer to a request that made or changed something.
+/// The response to a request that created or changed a resource.
 pub(crate) struct Made {
     status: StatusCode,
     location: Option<String>,
     etag: Option<String>,
     body: Vec<u8>,
-    /// Whether the body has a secret in it, which is not stored.
+    /// Whether the body has a secret, which is not stored.
     is_secret: bool,
 }
 
 impl Made {
-    /// 201: `data` was created at `location`.
+    /// Creates a 201: `data` was created at `location`.
     pub(crate) fn at(
         location: String,
         data: &impl Serialize,
@@ -64,12 +65,12 @@ impl Made {
         Ok(Self { status: StatusCode::CREATED, location: Some(location), ..made })
     }
 
-    /// 201: `data`, which has a secret in it, was created at `location`.
+    /// Creates a 201 for `data` with a secret.
     pub(crate) fn secret_at(location: String, data: &impl Serialize) -> Result<Self, Problem> {
         Ok(Self { is_secret: true, ..Self::at(location, data, None)? })
     }
 
-    /// 200: `data` was changed, or existed.
+    /// Creates a 200: `data` was changed, or already existed.
     pub(crate) fn changed(data: &impl Serialize, tag: Option<&Tag>) -> Result<Self, Problem> {
         let etag = tag.map(|tag| tag.as_str().to_owned());
         let (status, body) = (StatusCode::OK, respond::success(data)?);
@@ -93,21 +94,21 @@ impl Made {
 }
 
 impl Once {
-    /// What the client calls `request`, whose body was read.
+    /// Reads the key of `request`, whose body was read.
     ///
     /// # Errors
     ///
-    /// 400 if it is no name.
+    /// 400 if the key is malformed.
     pub(crate) fn of(request: &Request) -> Result<Self, Problem> {
         Self::of_hash(request, request.body_hash())
     }
 
-    /// As [`of`](Self::of), of a request that is told from others by `content` rather than by its body,
-    /// because that has a password in it.
+    /// Like [`of`](Self::of), for a request identified by `content` instead of its body, which has
+    /// a password.
     ///
     /// # Errors
     ///
-    /// Those of [`of`](Self::of).
+    /// Same as [`of`](Self::of).
     pub(crate) fn of_content(request: &Request, content: &impl Serialize) -> Result<Self, Problem> {
         let content = serde_json::to_vec(content).map_err(Problem::internal)?;
         Self::of_hash(request, Sha256::digest(&content).into())
@@ -124,8 +125,8 @@ impl Once {
         Ok(Self(Some(Named { key, request: hash.finalize().into() })))
     }
 
-    /// Does `work` for whoever calls, and answers with what it has made; or answers as before, if it was
-    /// done before.
+    /// Runs `work` for the caller and returns its response, or the stored response of a repeated
+    /// request.
     pub(crate) async fn run<F, Fut>(&self, app: &App, caller: &Caller, work: F) -> HandlerResult
     where
         F: Fn(Transaction, Identity) -> Fut + Send + Sync,
@@ -138,8 +139,7 @@ impl Once {
         self.run_with(app, caller, work).await?.0.answer()
     }
 
-    /// As [`run`](Self::run), of work with a result of its own, which is `None` if the work was done
-    /// before.
+    /// Like [`run`](Self::run), for work with an additional result; `None` for a repeated request.
     pub(crate) async fn run_with<T, F, Fut>(
         &self,
         app: &App,
@@ -164,7 +164,7 @@ impl Once {
         .await
     }
 
-    /// Returns the outcome of this request if it was done before.
+    /// Returns the stored outcome of a repeated request.
     pub(crate) async fn before(
         &self,
         app: &App,
@@ -176,7 +176,7 @@ impl Once {
         Ok(made.map(|made| Outcome { made, is_replayed: true }))
     }
 
-    /// Stores the answer to this request, which `tx` does.
+    /// Stores the response of this request in its transaction `tx`.
     pub(crate) async fn keep(
         &self,
         app: &App,
@@ -191,7 +191,7 @@ impl Once {
     }
 }
 
-/// The answer to a request that may have been done before.
+/// A new or repeated response.
 pub(crate) struct Outcome {
     made: Made,
     is_replayed: bool,
@@ -209,7 +209,7 @@ impl Outcome {
 }
 
 impl Named {
-    /// What was made by this request before, if it was.
+    /// Returns the stored response, if there is one.
     async fn before(
         &self,
         app: &App,
@@ -221,7 +221,7 @@ impl Named {
         let entry = entry.filter(|entry| entry.expires_at > app.clock.now());
         let Some(entry) = entry else { return Ok(None) };
         if entry.request != self.request {
-            let message = "This Idempotency-Key was used for another request.";
+            let message = "This Idempotency-Key was already used for a different request.";
             return Err(Problem::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "IDEMPOTENCY_KEY_REUSED",
@@ -243,9 +243,9 @@ impl Named {
         identity: &Identity,
         made: &Made,
     ) -> Result<(), Problem> {
-        if made.body.len() > ANSWER_BYTES {
+        if made.body.len() > MAX_RESPONSE_BYTES {
             return Err(Problem::too_large(
-                "This is too much for a request with an Idempotency-Key.",
+                "The response is too large for a request with an Idempotency-Key.",
             ));
         }
         let now = app.clock.now();
@@ -256,7 +256,7 @@ impl Named {
             request: self.request,
             status: made.status.as_u16(),
             location: made.location.clone(),
-            // No answer is empty but one that is not stored.
+            // Only a response that is not stored is empty.
             body: if made.is_secret { Vec::new() } else { made.body.clone() },
             created_at: now,
             expires_at: now + IdempotencyEntry::LIFE,
@@ -266,10 +266,10 @@ impl Named {
     }
 }
 
-/// 409: the request was done, and the secret in its answer is not shown again.
+/// Returns 409 for the repetition of a request whose response had a secret.
 fn shown_once(location: Option<String>) -> Problem {
-    let message = "This request was done before, and its answer had a secret in it that is shown \
-                   once. If you do not have it, delete what is at Location and create another.";
+    let message = "This request was already processed, and its response had a secret that is shown \
+                   once. If you lost it, delete the resource at Location and create another.";
     let problem = Problem::conflict("SECRET_SHOWN_ONCE", message).with_header(REPLAYED, TRUE);
     match location.and_then(|location| HeaderValue::from_str(&location).ok()) {
         Some(location) => problem.with_header(header::LOCATION, location),
@@ -282,11 +282,11 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(key) = keys.next() else { return Ok(None) };
     let text = key.to_str().ok().filter(|text| {
         let is_sane = text.bytes().all(|byte| byte.is_ascii_graphic());
-        (1..=KEY_BYTES).contains(&text.len()) && is_sane && keys.next().is_none()
+        (1..=MAX_KEY_BYTES).contains(&text.len()) && is_sane && keys.next().is_none()
     });
     text.map(|text| Some(text.to_owned())).ok_or_else(|| {
         let message =
-            format!("Idempotency-Key must be 1 to {KEY_BYTES} visible characters of ASCII, once.");
+            format!("The request must have one Idempotency-Key of 1 to {MAX_KEY_BYTES} visible ASCII characters.");
         Problem::bad_request("INVALID_IDEMPOTENCY_KEY", message)
     })
 }

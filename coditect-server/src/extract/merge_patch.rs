@@ -1,4 +1,4 @@
-//! JSON Merge Patch (RFC 7396): of documents of any shape, and of records whose members are known.
+//! JSON Merge Patch (RFC 7396) of arbitrary documents and of records with known members.
 
 use std::borrow::Cow;
 
@@ -8,15 +8,15 @@ use serde_json::{Map, Value};
 
 use crate::http::problem::Problem;
 
-/// What a patch says of one member of a record: for `#[serde(default)]` fields.
+/// A member of a merge patch, for fields with `#[serde(default)]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Member<T> {
-    /// Nothing: it is missing from the patch.
+    /// Missing: the member is unchanged.
     #[default]
     Keep,
-    /// That it goes: it is `null`.
+    /// `null`: the member is removed.
     Remove,
-    /// What it becomes.
+    /// The new value.
     Become(T),
 }
 
@@ -27,7 +27,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Member<T> {
     }
 }
 
-/// It may be missing, or `null`.
+/// The schema of an optional, nullable member.
 impl<T: JsonSchema> JsonSchema for Member<T> {
     fn inline_schema() -> bool {
         true
@@ -43,7 +43,7 @@ impl<T: JsonSchema> JsonSchema for Member<T> {
 }
 
 impl<T> Member<T> {
-    /// The same, with the value that it becomes checked, or made something else.
+    /// Checks or converts the new value.
     pub(crate) fn check<U>(
         self,
         check: impl FnOnce(T) -> Result<U, Problem>,
@@ -55,7 +55,7 @@ impl<T> Member<T> {
         })
     }
 
-    /// The same, of a member called `name` that every record has.
+    /// Fails if the patch removes the member `name`, which is required.
     pub(crate) fn required(self, name: &str) -> Result<Self, Problem> {
         match self {
             Self::Remove => {
@@ -67,7 +67,7 @@ impl<T> Member<T> {
 }
 
 impl<T: Clone> Member<T> {
-    /// Changes a member that may be missing.
+    /// Applies the patch to an optional member.
     pub(crate) fn change(&self, member: &mut Option<T>) {
         match self {
             Self::Keep => {}
@@ -76,7 +76,7 @@ impl<T: Clone> Member<T> {
         }
     }
 
-    /// Changes a [required](Self::required) member.
+    /// Applies the patch to a [required](Self::required) member.
     pub(crate) fn change_required(&self, member: &mut T) {
         if let Self::Become(value) = self {
             member.clone_from(value);
@@ -85,7 +85,7 @@ impl<T: Clone> Member<T> {
 }
 
 impl Member<String> {
-    /// Changes a text that is empty where it is missing.
+    /// Applies the patch to a text that is empty if missing.
     pub(crate) fn change_or_clear(&self, text: &mut String) {
         match self {
             Self::Keep => {}
@@ -96,7 +96,7 @@ impl Member<String> {
 }
 
 impl Member<Map<String, Value>> {
-    /// Merges into a member that is an object.
+    /// Merges the patch into an object.
     pub(crate) fn merge_into(&self, object: &mut Value) {
         match self {
             Self::Keep => {}
@@ -106,8 +106,7 @@ impl Member<Map<String, Value>> {
     }
 }
 
-/// Changes `target` as `patch` says: members that are `null` are removed, objects are merged, all
-/// else is replaced.
+/// Applies `patch` to `target`: removes members that are `null`, merges objects, replaces all else.
 pub(crate) fn apply(target: &mut Value, patch: &Value) {
     match patch {
         Value::Object(patch) => merge(as_object(target), patch),
@@ -115,7 +114,7 @@ pub(crate) fn apply(target: &mut Value, patch: &Value) {
     }
 }
 
-/// The same, of two objects.
+/// Applies `patch` to `target`, both objects.
 pub(crate) fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
     for (name, value) in patch {
         if value.is_null() {
@@ -126,14 +125,14 @@ pub(crate) fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>)
     }
 }
 
-/// `value`, which becomes an empty object if it is none.
+/// Returns `value` as an object, after replacing any other value with an empty one.
 fn as_object(value: &mut Value) -> &mut Map<String, Value> {
     if !value.is_object() {
         *value = Value::Object(Map::new());
     }
     match value {
         Value::Object(object) => object,
-        _ => unreachable!("it was made one"),
+        _ => unreachable!("replaced by an object above"),
     }
 }
 
@@ -144,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_member_is_kept_removed_or_changed() {
+    fn member_is_kept_removed_or_changed() {
         #[derive(Deserialize)]
         struct Patch {
             #[serde(default)]
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_the_rfc_come_out() {
+    fn examples_of_the_rfc_hold() {
         for (mut original, patch, result) in [
             (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
             (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),

@@ -1,5 +1,4 @@
-//! What handlers take from a request beside its path and body: the caller, the idempotency key, and
-//! merge patches.
+//! Parts of a request besides its path and body: caller, idempotency key, merge patches.
 
 pub(crate) mod caller;
 pub(crate) mod idempotency;

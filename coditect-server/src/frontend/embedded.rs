@@ -1,7 +1,6 @@
-//! The frontend that the program brings along: the files of `frontend/dist`, as they were when it was
-//! built. `build.rs` lists them.
+//! The built-in frontend: the files of `frontend/dist` at build time, listed by `build.rs`.
 
-/// Each file's name, as a path of a URL has it, and its content; sorted by name.
+/// Name, as in a URL path, and content of each file, sorted by name.
 pub(super) const FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/frontend.rs"));
 
 #[cfg(test)]
@@ -23,13 +22,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_folder_is_in_the_program() {
+    fn all_files_of_dist_are_embedded() {
         let mut found = BTreeMap::new();
         list(&Path::new(env!("CARGO_MANIFEST_DIR")).join("frontend/dist"), "", &mut found);
         let embedded: BTreeMap<String, Vec<u8>> =
             FILES.iter().map(|(name, content)| ((*name).to_owned(), content.to_vec())).collect();
         assert!(embedded.contains_key("index.html"));
         assert_eq!(embedded.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
-        assert!(embedded == found, "a content is another one");
+        assert!(embedded == found, "contents differ");
     }
 }

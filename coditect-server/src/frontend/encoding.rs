@@ -1,17 +1,17 @@
-//! Compression, as a client takes it (RFC 9110, section 12.5.3).
+//! Negotiation of content codings (RFC 9110, section 12.5.3).
 
 use std::io::{self, Write as _};
 
 use flate2::{Compression, write::GzEncoder};
 use hyper::{HeaderMap, header};
 
-/// Hardly larger than with the best of Brotli's levels, in a tenth of its time.
+/// Nearly as small as with the best level, in a tenth of the time.
 const BROTLI_QUALITY: u32 = 9;
 
-/// As far as Brotli looks back, in bits of bytes.
+/// Window size, as a power of two in bytes.
 const BROTLI_WINDOW: u32 = 22;
 
-/// A way to compress.
+/// A content coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
     Brotli,
@@ -19,10 +19,10 @@ pub(super) enum Encoding {
 }
 
 impl Encoding {
-    /// All there are, the better first.
+    /// All codings, the better first.
     pub(super) const ALL: [Self; 2] = [Self::Brotli, Self::Gzip];
 
-    /// Its name in HTTP.
+    /// Returns the name in HTTP.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Brotli => "br",
@@ -30,7 +30,7 @@ impl Encoding {
         }
     }
 
-    /// `content`, compressed.
+    /// Returns the compressed `content`.
     pub(super) fn compress(self, content: &[u8]) -> io::Result<Vec<u8>> {
         match self {
             Self::Brotli => {
@@ -48,8 +48,8 @@ impl Encoding {
     }
 }
 
-/// What the client would rather have than the plain bytes: the one of the highest weight, the better of
-/// two equal ones. None where it says nothing, or prefers the plain bytes.
+/// Returns the coding that the client prefers to plain bytes: that with the highest weight, and the
+/// better of two equal ones. Returns `None` without a header, or if plain bytes are preferred.
 pub(super) fn preferred(headers: &HeaderMap) -> Option<Encoding> {
     let lines = headers.get_all(header::ACCEPT_ENCODING).iter();
     let lines: Vec<&str> = lines.map(|line| line.to_str().unwrap_or_default()).collect();
@@ -66,13 +66,13 @@ pub(super) fn preferred(headers: &HeaderMap) -> Option<Encoding> {
             best = Some((encoding, weight));
         }
     }
-    // What isn't named is acceptable, and no more than that.
+    // Plain bytes are acceptable by default, but not preferred.
     let plain = items.iter().find(|(name, _)| name.eq_ignore_ascii_case("identity"));
     let plain = plain.map_or(0, |(_, weight)| *weight);
     best.filter(|(_, weight)| *weight >= plain).map(|(encoding, _)| encoding)
 }
 
-/// An element's name and its weight, in thousandths; none if it is not well-formed.
+/// Returns name and weight of a list element, in thousandths; `None` if malformed.
 fn weighed(item: &str) -> Option<(&str, u16)> {
     let (name, parameters) = item.split_once(';').unwrap_or((item, ""));
     let weight = match parameters.trim() {
@@ -85,7 +85,7 @@ fn weighed(item: &str) -> Option<(&str, u16)> {
     Some((name.trim(), weight))
 }
 
-/// `1`, `0.5`, `0.125`: at most three decimals, at most 1.
+/// Parses `1`, `0.5`, `0.125`: at most three decimals, at most 1.
 fn thousandths(text: &str) -> Option<u16> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     if !matches!(whole, "0" | "1")
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_heaviest_is_chosen_and_of_two_equal_ones_the_better() {
+    fn highest_weight_wins_and_brotli_wins_a_tie() {
         use Encoding::{Brotli, Gzip};
         for (value, wanted) in [
             ("gzip, deflate, br, zstd", Some(Brotli)),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn several_lines_are_one_list() {
+    fn several_header_lines_form_one_list() {
         let mut headers = HeaderMap::new();
         headers.append(header::ACCEPT_ENCODING, "gzip;q=0.5".parse().unwrap());
         headers.append(header::ACCEPT_ENCODING, "br".parse().unwrap());
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_compressed_is_read_back() {
+    fn compressed_bytes_decompress_to_the_original() {
         let content = b"to be or not to be, ".repeat(500);
         let small = Encoding::Brotli.compress(&content).unwrap();
         let mut back = Vec::new();

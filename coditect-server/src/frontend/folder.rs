@@ -1,10 +1,10 @@
-//! A frontend of the operator's own: a folder, read once.
+//! The operator's own frontend: a directory, read once.
 //!
-//! Hidden files, links out of the folder, and everything that is neither a file nor a folder are left
-//! out. A link to a file within the folder is followed: some systems assemble folders from links.
+//! Hidden files, links out of the directory, and special files are skipped. A link to a file within
+//! the directory is followed, since some systems assemble directories from links.
 //!
-//! The folder stays in memory, so its total size and its number of files are bounded. A file's size is
-//! checked before it is read, and no more than that is read of it, even if it grows meanwhile.
+//! The files stay in memory, so their total size and number are limited. The size of a file is
+//! checked before it is read, and no more than that is read, even if the file grows meanwhile.
 
 use std::{
     fs,
@@ -17,29 +17,29 @@ use thiserror::Error;
 
 use super::INDEX;
 
-/// The largest total size of the files, in bytes.
+/// Maximum total size of the files, in bytes.
 const MAX_BYTES: u64 = 256 << 20;
 
-/// The largest number of files.
+/// Maximum number of files.
 const MAX_FILES: usize = 20_000;
 
-/// The deepest nesting of folders.
+/// Maximum nesting of directories.
 const MAX_DEPTH: usize = 32;
 
-/// Why a folder is no frontend.
+/// A directory that cannot be used as a frontend.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Something in it cannot be read.
-    #[error("--frontend: {} cannot be read", .path.display())]
+    /// A file or directory cannot be read.
+    #[error("--frontend: cannot read {}", .path.display())]
     Unreadable {
-        /// What.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
-    /// It has no page to begin with.
-    #[error("--frontend: there is no {INDEX} in {}", .0.display())]
+    /// It has no index page.
+    #[error("--frontend: no {INDEX} in {}", .0.display())]
     NoIndex(PathBuf),
     /// Its files are too large in total.
     #[error(
@@ -48,20 +48,20 @@ pub enum Error {
         MAX_BYTES >> 20, .path.display()
     )]
     TooLarge {
-        /// The first file that does not fit.
+        /// First file that exceeds the limit.
         path: PathBuf,
-        /// Its size.
+        /// Size of that file.
         size_bytes: u64,
     },
     /// It has too many files.
     #[error("--frontend: {} has more than {MAX_FILES} files", .0.display())]
     TooMany(PathBuf),
-    /// Its folders are nested too deeply.
+    /// Its directories are nested too deeply.
     #[error("--frontend: {} is nested more than {MAX_DEPTH} folders deep", .0.display())]
     TooDeep(PathBuf),
 }
 
-/// The files of `folder`, by their names as paths of a URL have them.
+/// Reads the files of `folder`, with their names as in URL paths.
 pub(super) fn read(folder: &Path) -> Result<Vec<(String, Bytes)>, Error> {
     let root = fs::canonicalize(folder).map_err(of(folder))?;
     let mut reading = Reading { folder, root: &root, files: Vec::new(), left_bytes: MAX_BYTES };
@@ -84,7 +84,7 @@ impl Reading<'_> {
         for entry in fs::read_dir(at).map_err(of(at))? {
             let entry = entry.map_err(of(at))?;
             let path = entry.path();
-            // No URL has a name that isn't UTF-8.
+            // A name that is not UTF-8 cannot occur in a URL.
             let Ok(name) = entry.file_name().into_string() else { continue };
             if name.starts_with('.') {
                 continue;
@@ -107,13 +107,13 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// Whether there is a file at `path`, in the folder or led to within it.
+    /// Returns whether `path` is a file, or a link to one within the directory.
     fn is_file(&self, path: &Path, is_link: bool) -> bool {
         let within = !is_link || fs::canonicalize(path).is_ok_and(|to| to.starts_with(self.root));
         within && path.is_file()
     }
 
-    /// Reads the file at `path`, if it fits in the rest of the total size.
+    /// Reads the file at `path`, if it fits into the rest of the total size.
     fn content(&mut self, path: &Path) -> Result<Vec<u8>, Error> {
         let mut file = fs::File::open(path).map_err(of(path))?;
         let size_bytes = file.metadata().map_err(of(path))?.len();
@@ -157,7 +157,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_is_followed_within_the_folder_and_not_out_of_it() {
+    fn link_is_followed_only_within_the_folder() {
         use std::os::unix::fs::symlink;
 
         let outside = tempfile::tempdir().unwrap();
@@ -175,10 +175,10 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_without_a_page_is_refused_by_name_and_so_is_one_that_is_not_there() {
+    fn missing_folder_and_folder_without_index_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let refused = read(folder.path()).unwrap_err().to_string();
-        assert!(refused.contains("there is no index.html in"), "{refused}");
+        assert!(refused.contains("no index.html in"), "{refused}");
         let refused = read(&folder.path().join("nowhere")).unwrap_err().to_string();
         assert!(refused.contains("nowhere"), "{refused}");
     }
@@ -188,7 +188,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("index.html"), "x").unwrap();
         let path = folder.path().join("video.mp4");
-        // Sparse: it has no blocks on the disk, and reading it would take long, and memory.
+        // A sparse file: it needs no disk space, but reading it would take long and much memory.
         fs::File::create(&path).unwrap().set_len(6 << 30).unwrap();
         let refused = read(folder.path()).unwrap_err();
         assert!(

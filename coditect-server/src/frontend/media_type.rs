@@ -1,15 +1,15 @@
-//! What kind of file a name of the frontend stands for, and what may be done with its bytes.
+//! Media types of the frontend's files, and detection of content hashes in their names.
 
-/// The kind of a file.
+/// The media type of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MediaType {
-    /// The value of `Content-Type`.
+    /// Value of `Content-Type`.
     pub(super) name: &'static str,
-    /// Whether compressing it pays: images and fonts are compressed already.
+    /// Whether compression pays off. Images and fonts are compressed already.
     pub(super) is_text: bool,
 }
 
-/// The kind that the extension of `name` says.
+/// Returns the media type for the extension of `name`.
 pub(super) fn of(name: &str) -> MediaType {
     let file = name.rsplit('/').next().unwrap_or(name);
     let extension = file.rsplit_once('.').map_or("", |(_, extension)| extension);
@@ -41,34 +41,36 @@ pub(super) fn of(name: &str) -> MediaType {
     MediaType { name, is_text }
 }
 
-/// Extensions of the files that bundlers name by their content.
+/// Extensions of files that bundlers name by their content.
 const HASHED_EXTENSIONS: [&str; 19] = [
     "avif", "css", "gif", "ico", "jpeg", "jpg", "js", "mjs", "mp3", "mp4", "otf", "png", "svg",
     "ttf", "wasm", "webp", "woff", "woff2", "map",
 ];
 
-/// Folders that bundlers write hashed files to: Vite, webpack, Next.js, `SvelteKit`, Nuxt, Astro.
+/// Directories for hashed files of bundlers: Vite, webpack, Next.js, `SvelteKit`, Nuxt, Astro.
 const BUNDLE_FOLDERS: [&str; 6] = ["assets", "static", "_next", "_app", "_nuxt", "_astro"];
 
-/// The shortest hash, in characters: the default of Vite, Rollup, webpack and esbuild is 8 or 20.
+/// Minimum length of a hash, in characters: the default of Vite, Rollup, webpack and esbuild is 8
+/// or 20.
 const MIN_HASH_CHARS: usize = 8;
 
-/// The fewest changes between letters and digits in a hexadecimal hash. A word or a date has fewer.
+/// Minimum number of changes between letters and digits in a hexadecimal hash. Words and dates have
+/// fewer.
 const MIN_HEX_CHANGES: usize = 3;
 
-/// The same of a hash of capitals, small letters and digits.
+/// Minimum number of such changes in a hash of capitals, small letters and digits.
 const MIN_MIXED_CHANGES: usize = 4;
 
-/// The longest run of small letters in such a hash.
+/// Maximum run of small letters in such a hash.
 const MAX_LOWERCASE_RUN: usize = 3;
 
-/// Returns whether `name` contains a hash of the content, as bundlers write it: the last part of the
-/// file's stem, after a `-` or a `.`, is of eight or more hexadecimal digits; or, in a bundler's folder, of
-/// eight letters and digits in both cases (Base64url). Either is in an order that words and numbers do not
-/// have (`face2024`, `Section1`). Documents have stable names and are never recognised.
+/// Returns whether `name` has a content hash, as written by bundlers: the last part of the stem,
+/// after a `-` or a `.`, has eight or more hexadecimal digits; or, in a bundler's directory, eight
+/// letters and digits of both cases (Base64url). Their order must be one that words and numbers do
+/// not have, unlike `face2024` or `Section1`. Documents have stable names and never match.
 ///
-/// A hash that is not recognised costs a 304 per load; a word that was taken for one would hide each later
-/// version of its file for a year.
+/// An undetected hash costs a 304 per load; a false match would hide later versions of a file for a
+/// year.
 pub(super) fn has_hash(name: &str) -> bool {
     let file = name.rsplit('/').next().unwrap_or(name);
     let Some((stem, extension)) = file.rsplit_once('.') else { return false };
@@ -120,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kind_is_told_by_the_extension_alone() {
+    fn media_type_depends_on_the_extension_only() {
         assert_eq!(of("a/app.JS").name, "text/javascript; charset=utf-8");
         assert!(of("index.html").is_text);
         assert!(!of("logo.png").is_text);

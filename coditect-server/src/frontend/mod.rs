@@ -1,12 +1,11 @@
-//! The frontend: the files that are answered outside of the API, the program's own or a folder's.
+//! The frontend: files outside of the API, built in or from a directory.
 //!
-//! All of them are read when the server starts, and a path is looked up among their names. So no path
-//! reaches what was not read, whatever is in it, and an answer never waits for the disk; another
-//! frontend is there from the next start. A page of the application, which has a path and no file, is
-//! `index.html`. What a client may keep for good has a hash of the content in its name; the rest it
-//! asks for again each time, and is told by a tag that it has it.
+//! All files are read when the server starts, and request paths are looked up among their names, so
+//! no path can reach another file, and no response waits for the disk. A restart loads a changed
+//! frontend. A path without a file is a page of the application and gets `index.html`. Files with a
+//! content hash in their name may be cached for ever; others are revalidated with an entity tag.
 //!
-//! Nothing here knows who asks.
+//! No authentication happens here.
 
 mod embedded;
 mod encoding;
@@ -34,43 +33,43 @@ use crate::http::{
     respond,
 };
 
-/// What is answered where a path has no file.
+/// Response for a path without a file.
 const INDEX: &str = "index.html";
 
-/// First segments of paths that are never the frontend's, so that nobody is given a page who asks for
-/// something else.
+/// First segments of paths that never belong to the frontend, so that a misspelt API path gets 404
+/// instead of a page.
 const OTHERS: [&str; 5] = ["api", ".well-known", "healthz", "readyz", "metrics"];
 
-/// Shorter ones fit in a packet as they are.
-const SHORTEST_COMPRESSED_BYTES: usize = 512;
+/// Minimum size for compression; smaller files fit into a packet.
+const MIN_COMPRESSED_BYTES: usize = 512;
 
-/// All files, by their names.
+/// All files by name.
 #[derive(Debug)]
 pub(crate) struct Frontend {
     files: HashMap<String, File>,
-    /// One content is compressed at a time: there are as many as there are files, once, and others have
-    /// use for the processor.
+    /// Limits compression to one file at a time. Each file is compressed once, and other work needs
+    /// the processor as well.
     turn: Semaphore,
 }
 
-/// One file.
+/// A file.
 #[derive(Debug)]
 struct File {
     content: Bytes,
     hash: String,
     media_type: MediaType,
     is_kept: bool,
-    /// What it is once compressed, in the order of [`Encoding::ALL`], from when it is first asked for;
-    /// none where that is no smaller.
+    /// Compressed forms, in the order of [`Encoding::ALL`], created on the first request; `None` if
+    /// not smaller.
     compressed: [OnceCell<Option<Bytes>>; Encoding::ALL.len()],
 }
 
 impl Frontend {
-    /// The program's own, or that of `folder`.
+    /// Loads the built-in frontend, or that of `folder`.
     ///
     /// # Errors
     ///
-    /// The folder cannot be read, is too large, or has no `index.html`.
+    /// The directory cannot be read, is too large, or has no `index.html`.
     pub(crate) fn open(folder: Option<&Path>) -> Result<Self, Error> {
         Ok(match folder {
             Some(folder) => Self::of(folder::read(folder)?),
@@ -90,7 +89,7 @@ impl Frontend {
         Self { files: files.collect(), turn: Semaphore::new(1) }
     }
 
-    /// The file that a request for `path` means.
+    /// Returns the file for a request path.
     fn find(&self, path: &str) -> Option<&File> {
         let decoded = percent_decode_str(path).decode_utf8().ok()?;
         let name = decoded.strip_prefix('/')?;
@@ -119,13 +118,13 @@ impl File {
         }
     }
 
-    /// The content as `encoding` has it, if that is smaller.
+    /// Returns the content in `encoding`, if that is smaller.
     async fn compressed(&self, encoding: Encoding, turn: &Semaphore) -> Option<Bytes> {
-        if !self.media_type.is_text || self.content.len() < SHORTEST_COMPRESSED_BYTES {
+        if !self.media_type.is_text || self.content.len() < MIN_COMPRESSED_BYTES {
             return None;
         }
         let compress = || async {
-            // Nobody closes the semaphore.
+            // The semaphore is never closed.
             let _turn = turn.acquire().await;
             let content = self.content.clone();
             let work = tokio::task::spawn_blocking(move || encoding.compress(&content));
@@ -136,14 +135,15 @@ impl File {
     }
 }
 
-/// Whether `path` may be the frontend's: one that is meant for the API, and spelt wrong, is told so.
+/// Returns whether `path` may belong to the frontend. A misspelt API path does not.
 pub(crate) fn has(path: &str) -> bool {
     let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
     !OTHERS.iter().any(|other| other.eq_ignore_ascii_case(first))
 }
 
 impl Frontend {
-    /// Answers a GET of any path that [may be](has) a file's, with `policy` as its Content-Security-Policy.
+    /// Handles `GET` of any path that [may belong](has) to the frontend, with `policy` as its
+    /// Content-Security-Policy.
     ///
     /// # Errors
     ///
@@ -164,24 +164,24 @@ impl Frontend {
         });
         let encoding = form.as_ref().map(|(_, encoding)| *encoding);
         let content = form.map_or_else(|| file.content.clone(), |(content, _)| content);
-        // All responses share these bytes, which live as long as the process.
+        // All responses share these bytes, which are never freed.
         let shared = Shared(content.len() as u64);
         let mut answer = Response::new(respond::full(content));
         answer.extensions_mut().insert(shared);
         let mut answer = conditions.read(answer, &tag)?;
         let is_whole = answer.status().is_success();
         let headers = answer.headers_mut();
-        let mut say = |name, value| headers.insert(name, HeaderValue::from_static(value));
+        let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
         if is_whole {
-            say(header::CONTENT_TYPE, file.media_type.name);
+            set(header::CONTENT_TYPE, file.media_type.name);
             if let Some(encoding) = encoding {
-                say(header::CONTENT_ENCODING, encoding);
+                set(header::CONTENT_ENCODING, encoding);
             }
         }
         if file.media_type.is_text {
-            say(header::VARY, "accept-encoding");
+            set(header::VARY, "accept-encoding");
         }
-        say(
+        set(
             header::CACHE_CONTROL,
             if file.is_kept { "public, max-age=31536000, immutable" } else { "no-cache" },
         );
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_a_file_or_a_page_of_the_application_or_nothing() {
+    fn path_is_a_file_a_page_or_nothing() {
         for (path, wanted) in [
             ("/", Some("index.html")),
             ("/index.html", Some("index.html")),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_frontends_is_told_by_the_first_segment() {
+    fn first_segment_separates_api_and_frontend() {
         for path in ["/api", "/api/v5/nothing", "//api", "/.well-known/x", "/healthz", "/metrics"] {
             assert!(!has(path), "{path}");
         }
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_text_is_compressed_once_and_what_grows_by_it_is_not() {
+    async fn text_is_compressed_once_if_that_is_smaller() {
         let turn = Semaphore::new(1);
         let long = File::new("a.js", Bytes::from("let x = 1;\n".repeat(500)));
         let small = long.compressed(Encoding::Brotli, &turn).await.unwrap();

@@ -1,7 +1,7 @@
-//! What is tried with any bytes at all: on the wire, on an open socket, as a body. See the store's module of
-//! this name for how.
+//! Fuzz targets with arbitrary bytes: on a connection, on an open WebSocket, as a body. See the
+//! module of this name in the store.
 
-#![expect(clippy::unwrap_used, reason = "to fail is what it is for")]
+#![expect(clippy::unwrap_used, reason = "a fuzz target fails by panicking")]
 
 mod bodies;
 mod requests;
@@ -20,17 +20,17 @@ mod tests {
     use super::stable::run;
 
     #[test]
-    fn whatever_is_on_the_wire_is_answered_or_left() {
+    fn arbitrary_bytes_get_a_response_or_a_close() {
         run("http_request", 250, super::http_request);
     }
 
     #[test]
-    fn whatever_is_on_a_socket_is_answered_or_closed() {
+    fn arbitrary_frames_get_a_message_or_a_close() {
         run("websocket_frames", 250, super::websocket_frames);
     }
 
     #[test]
-    fn a_body_is_what_a_route_takes_or_refused() {
+    fn arbitrary_bodies_are_parsed_or_refused() {
         run("json_body", 2_000, super::json_body);
     }
 }

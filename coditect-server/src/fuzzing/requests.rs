@@ -1,18 +1,19 @@
-//! Any bytes on the wire.
+//! Fuzzing of bytes on a connection.
 
 use serde_json::Value;
 
 use super::world::WORLD;
 
-/// What an HTTP/2 client begins with.
+/// Connection preface of HTTP/2.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Each request is answered, and with no 5xx; then the connection ends, and the server answers the next one.
+/// Checks that every request gets a response below 500, the connection ends, and the server stays
+/// alive.
 ///
-/// `{token}` in the bytes is that of somebody who is signed in.
+/// `{token}` in the bytes is replaced by the token of a signed-in user.
 pub fn http_request(bytes: &[u8]) {
     let received = WORLD.exchange(&with_token(bytes));
-    // Its frames are not taken apart.
+    // HTTP/2 frames are not decoded.
     if !received.bytes.is_empty() && !PREFACE.starts_with(&bytes[..bytes.len().min(PREFACE.len())])
     {
         let mut rest = received.bytes.as_slice();
@@ -31,11 +32,11 @@ fn with_token(bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-/// What follows the answer in front, which must be a proper one.
+/// Returns the bytes after the first response, which must be well-formed.
 fn after_answer(bytes: &[u8]) -> &[u8] {
     let shown = bytes.escape_ascii();
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
-    // A client that has said that nothing follows is not told all.
+    // A client that shut down its side may not get the whole response.
     let Some(end) = end else { return &[] };
     let head = str::from_utf8(&bytes[..end]).unwrap();
     let rest = &bytes[end + 4..];
@@ -56,7 +57,7 @@ fn after_answer(bytes: &[u8]) -> &[u8] {
         return &[];
     }
     let length: usize = value("content-length").map_or(0, |length| length.parse().unwrap());
-    // Whether a HEAD was asked is not known here: what follows tells.
+    // Whether the request was a HEAD is unknown here; the following bytes decide.
     if length == 0 || rest.starts_with(b"HTTP/1.") || rest.len() < length {
         return if rest.starts_with(b"HTTP/1.") { rest } else { &[] };
     }

@@ -1,4 +1,4 @@
-//! Any bytes on an open WebSocket.
+//! Fuzzing of bytes on an open WebSocket.
 
 use std::io::Write as _;
 
@@ -6,16 +6,16 @@ use serde_json::{Value, json};
 
 use super::world::{Received, WORLD};
 
-/// What the server says, and with which codes it closes.
+/// Types of the server's messages, and its close codes.
 const KINDS: [&str; 7] =
     ["restore", "ack", "changed", "error", "pong", "expiring", "authenticated"];
 const CODES: [u16; 8] = [1000, 1002, 1003, 1007, 1008, 1009, 4401, 4404];
 
-/// What is said is answered in frames that say something, or the socket is closed for a reason that is the
-/// client's; then the session can be opened as before.
+/// Checks that the server sends known messages or closes with a client error, and that the session
+/// can be opened afterwards.
 ///
-/// The first byte says what the rest is: bytes on the wire; or frames: a first byte, a length, and as many
-/// bytes, to be masked.
+/// The first byte selects the rest: raw bytes, or frames, each of a first byte, a length and that
+/// many payload bytes, which are masked.
 pub fn websocket_frames(bytes: &[u8]) {
     let session = WORLD.session();
     let Some((mode, rest)) = bytes.split_first() else { return };
@@ -52,7 +52,7 @@ fn frames(mut rest: &[u8]) -> Vec<u8> {
     sent
 }
 
-/// All that the server says on a socket on which these bytes are sent.
+/// Returns everything that the server sends after `bytes` on a new socket.
 fn talk(session: &str, bytes: &[u8]) -> Vec<u8> {
     let mut stream = WORLD.connect();
     let request = format!(
@@ -65,13 +65,13 @@ fn talk(session: &str, bytes: &[u8]) -> Vec<u8> {
     let mut received = Received::default();
     let head = received.read_head(&mut stream);
     assert!(received.bytes.starts_with(b"HTTP/1.1 101 "), "{received}");
-    // It may have closed before it has read all.
+    // The server may have closed before reading everything.
     let _ = stream.write_all(bytes);
     received.read_all(&mut stream);
     received.bytes.split_off(head)
 }
 
-/// What follows the frame in front, which must be a proper one.
+/// Returns the bytes after the first frame, which must be well-formed.
 fn after_frame(bytes: &[u8], is_first: bool) -> &[u8] {
     let shown = bytes.escape_ascii();
     let [first, length, rest @ ..] = bytes else { panic!("{shown}") };
@@ -102,7 +102,7 @@ fn after_frame(bytes: &[u8], is_first: bool) -> &[u8] {
         0x88 => {
             let code = payload.first_chunk().map_or(1000, |code| u16::from_be_bytes(*code));
             assert!(CODES.contains(&code) || (3000..4000).contains(&code), "{code}");
-            assert!(rest.is_empty(), "it goes on: {shown}");
+            assert!(rest.is_empty(), "bytes after a Close frame: {shown}");
         }
         0x89 | 0x8a => assert!(length < 126),
         _ => panic!("{shown}"),

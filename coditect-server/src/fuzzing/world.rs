@@ -1,4 +1,4 @@
-//! A server in this process, somebody who is signed in there, and bytes to and from it.
+//! A server in this process with a signed-in user, and functions to exchange bytes with it.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -12,10 +12,10 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::{Config, Server};
 
-/// How long anything is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// When nothing has come for so long, nothing more does.
-const QUIET: Duration = Duration::from_millis(4);
+/// Maximum wait for anything.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Silence after which no more bytes are expected.
+const SILENCE: Duration = Duration::from_millis(4);
 
 pub(super) static WORLD: LazyLock<World> = LazyLock::new(World::new);
 
@@ -25,20 +25,20 @@ pub(super) struct World {
     _runtime: Runtime,
 }
 
-/// What came until the end.
+/// Received bytes.
 #[derive(Default)]
 pub(super) struct Received {
     pub(super) bytes: Vec<u8>,
-    /// Whether the server has ended the connection.
+    /// Whether the server has closed the connection.
     is_ended: bool,
 }
 
 impl World {
     fn new() -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let flags = ["--listen", "127.0.0.1:0", "--ephemeral", "--access-ttl", "24h"];
+        let flags = ["--listen", "127.0.0.1:0", "--ephemeral", "--access-token-ttl", "24h"];
         let mut config = Config::from_flags(flags).unwrap();
-        // A static is never dropped, and would leave its keys in a cluster.
+        // A static is never dropped, so that its keys would remain in a cluster.
         config.place.cluster_file = None;
         let server = runtime.block_on(Server::bind(config)).unwrap();
         let address = server.local_addr();
@@ -50,23 +50,23 @@ impl World {
         world
     }
 
-    /// A new session's path.
+    /// Creates a session and returns its path.
     pub(super) fn session(&self) -> String {
         let made = self.call("POST", "/api/v5/sessions", &json!({"name": "work"}));
         format!("/api/v5/sessions/{}", made["data"]["id"].as_str().unwrap())
     }
 
-    /// Whether it still answers.
+    /// Fails unless the server still responds.
     pub(super) fn expect_alive(&self) {
         let mut stream = self.connect();
         let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         stream.write_all(request).unwrap();
         let mut received = Received::default();
-        received.read(&mut stream, PATIENCE);
+        received.read(&mut stream, TIMEOUT);
         assert!(received.bytes.starts_with(b"HTTP/1.1 200 "), "{received}");
     }
 
-    /// A request that is done.
+    /// Sends a request that must succeed, and returns the body of its response.
     pub(super) fn call(&self, method: &str, path: &str, body: &Value) -> Value {
         let (body, token) = (body.to_string(), &self.token);
         let identity = if token.is_empty() {
@@ -89,10 +89,10 @@ impl World {
             .map_or(Value::Null, |(_, body)| serde_json::from_str(body).unwrap_or_default())
     }
 
-    /// Sends `bytes`, waits until nothing more comes of them, and says that nothing more follows.
+    /// Sends `bytes`, waits for silence, and then shuts down this side.
     pub(super) fn exchange(&self, bytes: &[u8]) -> Received {
         let mut stream = self.connect();
-        // It may have left before it has read all.
+        // The server may have closed before reading everything.
         let _ = stream.write_all(bytes);
         let mut received = Received::default();
         received.read_all(&mut stream);
@@ -102,21 +102,21 @@ impl World {
     pub(super) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream
     }
 }
 
 impl Received {
-    /// Reads all that comes, and then, when the server has been told that nothing follows, its end.
+    /// Reads everything, shuts down this side after a silence, and reads up to the close.
     pub(super) fn read_all(&mut self, stream: &mut TcpStream) {
-        self.read(stream, QUIET);
+        self.read(stream, SILENCE);
         let _ = stream.shutdown(Shutdown::Write);
-        self.read(stream, PATIENCE);
-        assert!(self.is_ended, "it stays: {self}");
+        self.read(stream, TIMEOUT);
+        assert!(self.is_ended, "connection still open: {self}");
     }
 
-    /// Reads an answer's head, and something behind it at least; how long the head is.
+    /// Reads the head of a response and at least one byte after it; returns the length of the head.
     pub(super) fn read_head(&mut self, stream: &mut TcpStream) -> usize {
         let mut piece = [0; 1 << 10];
         loop {
@@ -128,12 +128,12 @@ impl Received {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 read => read.unwrap(),
             };
-            assert!(length > 0, "that is all: {self}");
+            assert!(length > 0, "connection closed early: {self}");
             self.bytes.extend_from_slice(&piece[..length]);
         }
     }
 
-    /// Reads on until the end, or until nothing comes for `patience`.
+    /// Reads up to the close, or until no byte arrives for `patience`.
     fn read(&mut self, stream: &mut TcpStream, patience: Duration) {
         stream.set_read_timeout(Some(patience)).unwrap();
         let mut piece = [0; 16 << 10];
@@ -146,9 +146,9 @@ impl Received {
                 {
                     return;
                 }
-                // libFuzzer looks at its watch.
+                // Interrupted by the timer of libFuzzer.
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // It had left.
+                // The server had closed the connection.
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
                     self.is_ended = true;

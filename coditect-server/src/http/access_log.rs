@@ -1,7 +1,5 @@
-//! The line that each request leaves in the log: method, route template, status, duration, request id,
-//! and the cause of a server error.
-//!
-//! Never in it: the path as it was sent, the query, headers, bodies, tokens.
+//! The log line of a request: method, route template, status, duration, request id, and the cause
+//! of a server error. Paths, queries, headers, bodies and tokens are never logged.
 
 use std::{error::Error, fmt, time::Duration};
 
@@ -9,31 +7,31 @@ use hyper::{Method, StatusCode};
 
 use super::RequestId;
 
-/// What one request leaves in the log.
+/// The log line of a request.
 #[derive(Debug)]
 pub(crate) struct Line<'a> {
-    /// The method as it was sent.
+    /// Method as sent.
     pub(crate) method: &'a Method,
-    /// The template of the route, or `-` where none matched.
+    /// Template of the route, or `-` if none matched.
     pub(crate) route: &'a str,
-    /// The status of the answer.
+    /// Status of the response.
     pub(crate) status: StatusCode,
-    /// From the header block's end to the answer's head.
+    /// Time from the end of the request's header block to the head of the response.
     pub(crate) took: Duration,
-    /// The id that the answer bears.
+    /// Request id in the response.
     pub(crate) request_id: &'a RequestId,
-    /// Why the server failed, for the log only.
+    /// Cause of a server error; only logged, never sent.
     pub(crate) cause: Option<&'a (dyn Error + Send + Sync + 'static)>,
 }
 
-/// Notes the refusal of what never became a request, and so has no method and no route.
+/// Logs the refusal of a connection's bytes that never became a request, without method and route.
 pub(crate) fn refused(status: StatusCode, request_id: &RequestId) {
     let (status, request_id) = (status.as_u16(), request_id.as_str());
     tracing::info!(method = "-", route = "-", status, duration_ms = 0.0, request_id, "request");
 }
 
 impl Line<'_> {
-    /// Writes it: an error where the server is at fault, else an information.
+    /// Writes the line: at level error for a server error, otherwise at level info.
     pub(crate) fn write(&self) {
         let method = known(self.method);
         let status = self.status.as_u16();
@@ -49,7 +47,7 @@ impl Line<'_> {
     }
 }
 
-/// A method that HTTP knows by its name; what a client made up is not repeated.
+/// Returns the name of a standard method, or `other`; a client's own text is not logged.
 fn known(method: &Method) -> &str {
     match *method {
         Method::GET
@@ -65,7 +63,7 @@ fn known(method: &Method) -> &str {
     }
 }
 
-/// An error and all that it came from, in one line.
+/// An error and its causes in one line.
 struct Chain<'a>(&'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
@@ -91,13 +89,13 @@ mod tests {
     struct Outer(#[source] io::Error);
 
     #[test]
-    fn a_cause_is_written_with_all_that_it_came_from() {
+    fn error_is_written_with_its_causes() {
         let error = Outer(io::Error::other("the disk is full"));
         assert_eq!(Chain(&error).to_string(), "the store failed: the disk is full");
     }
 
     #[test]
-    fn a_method_that_a_client_made_up_is_not_repeated_in_the_log() {
+    fn unknown_method_is_not_logged() {
         let method = Method::from_bytes(b"SECRET-TOKEN").unwrap();
         assert_eq!(known(&method), "other");
         assert_eq!(known(&Method::PATCH), "PATCH");

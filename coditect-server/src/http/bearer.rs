@@ -1,7 +1,6 @@
-//! The access token of a request: exactly one `Authorization` header, of the scheme `Bearer`.
+//! The access token of a request: exactly one `Authorization` header with the scheme `Bearer`.
 //!
-//! Whether the token is any good is not decided here. It is never taken from the query, a cookie
-//! or a body.
+//! The token is not verified here. It is never taken from the query, a cookie or a body.
 
 use std::fmt;
 
@@ -12,12 +11,12 @@ use hyper::{
 
 use super::problem::{Problem, Unauthorized};
 
-/// A token as it was sent, unverified. Its `Debug` doesn't show it.
+/// A token as sent, unverified. `Debug` does not show it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct BearerToken<'a>(&'a str);
 
 impl<'a> BearerToken<'a> {
-    /// The token itself, for whoever verifies it.
+    /// Returns the token.
     pub fn expose(self) -> &'a str {
         self.0
     }
@@ -29,13 +28,13 @@ impl fmt::Debug for BearerToken<'_> {
     }
 }
 
-/// The bearer token in `headers`.
+/// Returns the bearer token in `headers`.
 ///
 /// # Errors
 ///
-/// - Two `Authorization` headers are 400: which of them counts is not for us to guess.
-/// - None, or one of another scheme, is 401 without an error: no token was given.
-/// - `Bearer` with something that cannot be a token is 401 with `invalid_token`.
+/// - 400 for two `Authorization` headers, which are ambiguous.
+/// - 401 without an error for none, or for another scheme: no token was sent.
+/// - 401 with `invalid_token` for `Bearer` followed by malformed text.
 pub fn token(headers: &HeaderMap) -> Result<BearerToken<'_>, Problem> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = given.next() else {
@@ -44,7 +43,7 @@ pub fn token(headers: &HeaderMap) -> Result<BearerToken<'_>, Problem> {
     if given.next().is_some() {
         return Err(Problem::bad_request(
             "INVALID_REQUEST",
-            "There must be one Authorization header at most.",
+            "There must be at most one Authorization header.",
         )
         .with_header(
             header::WWW_AUTHENTICATE,
@@ -65,7 +64,7 @@ pub fn token(headers: &HeaderMap) -> Result<BearerToken<'_>, Problem> {
         .ok_or_else(|| Problem::unauthorized(Unauthorized::InvalidToken))
 }
 
-/// `token68` of RFC 9110: one or more of its characters, then padding.
+/// Matches `token68` of RFC 9110: one or more characters, then padding.
 fn is_token68(text: &str) -> bool {
     let unpadded = text.trim_end_matches('=');
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
@@ -91,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scheme_is_read_in_any_case() {
+    fn scheme_is_case_insensitive() {
         for value in ["Bearer a.b-c_d", "bearer a.b-c_d", "BEARER   a.b-c_d"] {
             assert_eq!(token(&headers(&[value])).unwrap().expose(), "a.b-c_d");
         }
@@ -105,14 +104,14 @@ mod tests {
     }
 
     #[test]
-    fn no_bearer_token_at_all_is_a_challenge_without_an_error() {
+    fn missing_token_gets_a_challenge_without_an_error() {
         for values in [&[][..], &["Basic dXNlcjpwdw=="], &["Bearerx"], &[""]] {
             assert_eq!(refused(values), (StatusCode::UNAUTHORIZED, "Bearer".parse().unwrap()));
         }
     }
 
     #[test]
-    fn what_cannot_be_a_token_is_invalid() {
+    fn malformed_token_is_invalid() {
         for value in ["Bearer", "Bearer ", "Bearer a b", "Bearer a,b", "Bearer =", "Bearer \"a\""] {
             let (status, challenge) = refused(&[value]);
             assert_eq!(status, StatusCode::UNAUTHORIZED, "{value}");
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_not_shown_by_debug() {
+    fn debug_does_not_show_the_token() {
         let headers = headers(&["Bearer secret"]);
         assert_eq!(format!("{:?}", token(&headers).unwrap()), "BearerToken(…)");
     }

@@ -1,7 +1,7 @@
-//! Bodies: the type of those we send, and the reading of JSON ones that we receive.
+//! The type of response bodies, and the reading of JSON request bodies.
 //!
-//! A JSON body is bounded in size before a byte of it is kept, in its stalls, and in its whole
-//! time. Its meaning is `document`'s.
+//! The size of a JSON body is limited before any byte is buffered, and so are its stalls and its
+//! total time. `document` parses it.
 
 use std::{error::Error, time::Duration};
 
@@ -16,28 +16,28 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::problem::Problem;
 
-/// What bodies are held to.
+/// Limits on request bodies.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {
-    /// Largest JSON body, in bytes.
+    /// Maximum size of a JSON body, in bytes.
     pub json_limit_bytes: usize,
-    /// How long a body may stall.
+    /// Maximum time without progress of a body.
     pub stall_timeout: Duration,
 }
 
-/// Why a body that we send broke off.
+/// A failure of a response body.
 pub type BodyError = Box<dyn Error + Send + Sync + 'static>;
 
-/// The body of an answer.
+/// The body of a response.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 
-/// A body that trickles, never stalling, gets this many stall timeouts in all.
-const STALLS_IN_ALL: u32 = 4;
+/// Total time of a JSON body, in stall timeouts, for a body that trickles without stalling.
+const MAX_STALLS: u32 = 4;
 
-/// Slower than so many bytes a second, beyond those stalls, is no pace for a body that is streamed in.
-const SLOWEST_BYTES_PER_S: u64 = 4 * 1024;
+/// Minimum upload rate after the grace period, in bytes per second.
+const MIN_BYTES_PER_S: u64 = 4 * 1024;
 
-/// How a body that is streamed in comes along: it may stall for a while, and is not to trickle for ever.
+/// Deadlines of a streamed request body: for each stall, and for the minimum rate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     stall_timeout: Duration,
@@ -46,24 +46,24 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Of a body that has not begun.
+    /// Starts before the first byte of a body.
     pub(super) fn new(stall_timeout: Duration) -> Self {
         Self { stall_timeout, begun_at: None, received_bytes: 0 }
     }
 
-    /// The next piece of `body`.
+    /// Returns the next piece of `body`.
     ///
     /// # Errors
     ///
-    /// 408 when nothing comes for a while, or little for long; 400 when it breaks off.
+    /// 408 after a stall or below the minimum rate; 400 if the body is incomplete.
     pub(super) async fn next_frame<B>(&mut self, body: &mut B) -> Result<Option<Bytes>, Problem>
     where
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<BodyError>,
     {
         let begun_at = *self.begun_at.get_or_insert_with(Instant::now);
-        let earned = Duration::from_secs(self.received_bytes / SLOWEST_BYTES_PER_S);
-        let due_at = begun_at + self.stall_timeout.saturating_mul(STALLS_IN_ALL) + earned;
+        let earned = Duration::from_secs(self.received_bytes / MIN_BYTES_PER_S);
+        let due_at = begun_at + self.stall_timeout.saturating_mul(MAX_STALLS) + earned;
         let frame = timeout_at(due_at, next_frame(body, self.stall_timeout))
             .await
             .map_err(|_elapsed| Problem::request_timeout())??;
@@ -72,12 +72,12 @@ impl Pace {
     }
 }
 
-/// Reads a JSON body whole; `None` where there is none. That it is JSON is only its label's word.
+/// Reads a whole JSON body; `None` without one. The content is not parsed.
 ///
 /// # Errors
 ///
-/// 415 where it isn't labelled as JSON in UTF-8, 413 above the limit (by its Content-Length before
-/// anything is read), 408 when it stalls, 400 when it breaks off.
+/// 415 unless the media type is JSON in UTF-8, 413 above the limit (by its Content-Length before
+/// anything is read), 408 after a stall, 400 if the body is incomplete.
 pub(super) async fn read_json<B>(
     headers: &HeaderMap,
     body: B,
@@ -93,7 +93,7 @@ where
     if !is_json(headers) {
         return Err(Problem::unsupported_media_type("application/json"));
     }
-    let whole_timeout = limits.stall_timeout.saturating_mul(STALLS_IN_ALL);
+    let whole_timeout = limits.stall_timeout.saturating_mul(MAX_STALLS);
     let bytes = timeout(whole_timeout, collect(body, limits))
         .await
         .map_err(|_elapsed| Problem::request_timeout())??;
@@ -120,11 +120,11 @@ where
     Ok(collected.freeze())
 }
 
-/// The next piece of a body; trailers are passed over. For whoever streams a body in.
+/// Returns the next piece of a body, without trailers.
 ///
 /// # Errors
 ///
-/// 408 when nothing comes for `stall_timeout`, 400 when the body breaks off.
+/// 408 if no byte arrives for `stall_timeout`, 400 if the body is incomplete.
 pub(super) async fn next_frame<B>(
     body: &mut B,
     stall_timeout: Duration,
@@ -147,14 +147,14 @@ where
             Some(Err(_broken_off)) => {
                 return Err(Problem::bad_request(
                     "BODY_INCOMPLETE",
-                    "The body broke off or is malformed.",
+                    "The body is incomplete or malformed.",
                 ));
             }
         }
     }
 }
 
-/// Whether the one Content-Type is JSON, or a JSON Merge Patch, in UTF-8.
+/// Returns whether the only Content-Type is JSON or a JSON Merge Patch, in UTF-8.
 fn is_json(headers: &HeaderMap) -> bool {
     let mut labels = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(label), None) = (labels.next().map(HeaderValue::to_str), labels.next()) else {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_known_by_its_label_in_any_case_with_a_utf8_charset() {
+    fn json_media_types_match_in_any_case_with_utf8() {
         for label in [
             "application/json",
             "Application/JSON",
@@ -214,14 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn two_labels_are_none() {
+    fn two_content_types_are_refused() {
         let mut headers = labelled("application/json");
         headers.append(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         assert!(!is_json(&headers));
     }
 
     #[tokio::test]
-    async fn a_body_at_the_limit_is_read_and_one_above_it_refused() {
+    async fn body_above_the_limit_is_refused() {
         let headers = labelled("application/json");
         let at = read_json(&headers, Full::new(Bytes::from("12345678")), LIMITS).await;
         assert_eq!(at.unwrap().unwrap(), "12345678");
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unannounced_body_above_the_limit_is_refused_as_it_grows() {
+    async fn unannounced_body_above_the_limit_is_refused() {
         let piece = || Ok::<_, std::io::Error>(Frame::data(Bytes::from("12345")));
         let body = StreamBody::new(futures_util::stream::iter([piece(), piece()]));
         let read = read_json(&labelled("application/json"), body, LIMITS).await;
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_stalls_is_given_up() {
+    async fn stalled_body_times_out() {
         let body = StreamBody::new(futures_util::stream::pending::<
             Result<Frame<Bytes>, std::io::Error>,
         >());
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_trickles_is_given_up_though_it_never_stalls() {
+    async fn trickling_body_times_out() {
         let trickle = |bytes: usize| {
             let pieces = futures_util::stream::unfold((), move |()| async move {
                 tokio::time::sleep(Duration::from_secs(21)).await;
@@ -262,7 +262,7 @@ mod tests {
         }
         let given_up = pace.next_frame(&mut body).await.unwrap_err();
         assert_eq!(given_up.status(), StatusCode::REQUEST_TIMEOUT);
-        // What is fast enough may go on for as long as it likes.
+        // A fast enough body has no time limit.
         let (mut pace, mut body) = (Pace::new(LIMITS.stall_timeout), trickle(21 * 4096));
         for _ in 0..100 {
             pace.next_frame(&mut body).await.unwrap();
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_breaks_off_is_a_bad_request() {
+    async fn incomplete_body_is_a_bad_request() {
         let body = StreamBody::new(futures_util::stream::iter([Err::<Frame<Bytes>, _>(
             std::io::Error::other("reset"),
         )]));
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_body_is_none_whatever_its_label() {
+    async fn missing_body_is_none_for_any_content_type() {
         let read = read_json(&HeaderMap::new(), Full::new(Bytes::new()), LIMITS).await;
         assert!(read.unwrap().is_none());
     }

@@ -1,17 +1,16 @@
-//! The address of the client behind the proxies.
+//! The address of the client behind proxies.
 //!
-//! A forwarding header of a peer that the operator trusts lists the hops before it, nearest last. Read
-//! from the right, the first hop that is not a trusted proxy is the client; everything left of it is the
-//! client's own text.
+//! A trusted peer's forwarding header lists the hops before it, nearest last. From the right, the
+//! first hop that is not a trusted proxy is the client; text to its left was sent by the client.
 //!
 //! **Invariants**
 //!
-//! - A proxy's address is never reported as that of its client. A trusted proxy that names no client, or
-//!   none that can be parsed, and any peer that shows signs of being an untrusted proxy have an
-//!   [unknown](ClientAddress::Unknown) client.
-//! - Only the configured header is parsed: a proxy that writes one passes the other on unchanged.
-//! - An unknown client has no rights that depend on an address, and its failed logins count against the
-//!   nearest hop that is known, so that a header never moves a client to a throttle bucket of its choice.
+//! - A proxy's address is never reported as that of its client. A trusted proxy that names no
+//!   client, or one that cannot be parsed, and an untrusted peer that shows signs of being a proxy
+//!   have an [unknown](ClientAddress::Unknown) client.
+//! - Only the configured header is parsed: a proxy that writes one forwards the other unchanged.
+//! - An unknown client has no rights that depend on an address, and its failed logins count against
+//!   the nearest known hop, so that no header moves a client to a rate-limit bucket of its choice.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -21,8 +20,8 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::forwarded::{self, Elements};
 
-/// Headers by which a proxy identifies itself or its client. From a peer that is not trusted they mean
-/// that the client's address is unknown.
+/// Headers by which a proxy identifies itself or its client. From an untrusted peer they make the
+/// client's address unknown.
 const FORWARDING_HEADERS: [&str; 8] = [
     "forwarded",
     "via",
@@ -37,7 +36,7 @@ const FORWARDING_HEADERS: [&str; 8] = [
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 
-/// The number of bits of an IPv6 address before the IPv4 address that is mapped into it.
+/// Number of bits of an IPv6 address before an IPv4 address mapped into it.
 const MAPPED_PREFIX_BITS: u8 = 96;
 
 /// The header in which trusted proxies name their clients.
@@ -54,11 +53,12 @@ pub enum ForwardedHeader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientAddress {
-    /// The client's own, with IPv4-mapped addresses as IPv4.
+    /// The client's own address, with IPv4-mapped addresses as IPv4.
     Known(IpAddr),
-    /// Behind a proxy that does not name its client, or that is not trusted to.
+    /// The client is behind a proxy that does not name it, or that is not trusted.
     Unknown {
-        /// The nearest known hop: the peer, or the last trusted proxy before the unreadable element.
+        /// The nearest known hop: the peer, or the last trusted proxy before the unreadable
+        /// element.
         nearest_hop: IpAddr,
     },
 }
@@ -78,7 +78,7 @@ impl ClientAddress {
     }
 }
 
-/// Returns the client of a request with `headers` that came over the connection of `peer`.
+/// Returns the client of a request with `headers` over the connection of `peer`.
 pub(crate) fn address(
     peer: IpAddr,
     headers: &HeaderMap,
@@ -108,7 +108,7 @@ pub(crate) fn address(
     }
 }
 
-/// Walks `hops`, nearest first, to the first one that is not trusted, or else to the last.
+/// Walks `hops`, nearest first, to the first untrusted one, or to the last one.
 fn nearest_untrusted(
     peer: IpAddr,
     hops: impl Iterator<Item = Option<IpAddr>>,
@@ -127,8 +127,9 @@ fn nearest_untrusted(
     client
 }
 
-/// Returns whether the client's connection to the nearest proxy, if that is trusted, is over TLS, by the
-/// companion of the configured header: `X-Forwarded-Proto`, or `proto=` in `Forwarded`.
+/// Returns whether the client's connection to the nearest proxy is over TLS, if that proxy is
+/// trusted: from `X-Forwarded-Proto` or `proto=` in `Forwarded`, whichever belongs to the
+/// configured header.
 pub(crate) fn is_secure(
     peer: IpAddr,
     headers: &HeaderMap,
@@ -156,7 +157,7 @@ fn contains(networks: &[IpNet], ip: IpAddr) -> bool {
 }
 
 /// Parses a network or a single address of a setting. An IPv4-mapped IPv6 network becomes the IPv4
-/// network, which is the form that addresses are compared in.
+/// network, since addresses are compared in that form.
 pub(crate) fn parse_network(text: &str) -> Result<IpNet, String> {
     let one = text.parse::<IpAddr>().map(|ip| IpNet::from(ip.to_canonical()));
     one.or_else(|_| text.parse::<IpNet>().map(|network| canonical(network.trunc())))
@@ -187,7 +188,7 @@ mod tests {
         ["10.0.0.0/8", "2001:db8::/32"].map(|net| parse_network(net).unwrap())
     }
 
-    /// The client, or `unknown behind` the nearest hop.
+    /// Returns the client, or `unknown behind` the nearest hop.
     fn client(peer: &str, configured: ForwardedHeader, lines: &[(&'static str, &[u8])]) -> String {
         let line = |(name, value): &(&'static str, &[u8])| {
             (HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap())
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn several_lines_are_one_list() {
+    fn several_header_lines_form_one_list() {
         let lines: [(_, &[u8]); 2] =
             [("x-forwarded-for", b"1.1.1.1, 192.0.2.1"), ("x-forwarded-for", b"10.0.0.9")];
         assert_eq!(client("10.0.0.1", X, &lines), "192.0.2.1");

@@ -1,10 +1,9 @@
-//! Conditional requests (RFC 9110, section 13): a change of the version that the client has seen, a read of
-//! one that it has not.
+//! Conditional requests (RFC 9110, section 13).
 //!
-//! Tags are strong: equal tags are of equal representations. `If-Match` and `If-None-Match` take
-//! precedence over `If-Unmodified-Since` and `If-Modified-Since`, which compare whole seconds and so miss a
-//! second change within one; they count where a record has a modification date, and are ignored, as the
-//! RFC requires, where it has none, or where they are not dates.
+//! Entity tags are strong: equal tags have equal representations. `If-Match` and `If-None-Match`
+//! take precedence over `If-Unmodified-Since` and `If-Modified-Since`. Dates have a resolution of a
+//! second and miss a second change within it; they apply to records with a modification date and
+//! are ignored otherwise, or if malformed, as the RFC requires.
 
 use std::time::SystemTime;
 
@@ -18,7 +17,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Body, Request, problem::Problem, respond};
 
-/// The validators of a representation: a strong entity tag, and when it was modified, if that is known.
+/// The validators of a representation: a strong entity tag, and the time of the last modification,
+/// if known.
 #[derive(Clone, Debug)]
 pub(crate) struct Tag {
     /// The tag without its quotes.
@@ -39,27 +39,27 @@ pub(crate) struct Conditions {
 enum Tags {
     /// `*`: any representation.
     Any,
-    /// One of these; each with whether it is weak.
+    /// A list of tags, each with whether it is weak.
     Of(Vec<(bool, Vec<u8>)>),
 }
 
 impl Tag {
-    /// Returns the tag with this text, which consists of letters, digits, `-` and `_`.
+    /// Creates a tag from text of letters, digits, `-` and `_`.
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), modified_at: None }
     }
 
-    /// Returns the tag of a record, a hash of its JSON.
+    /// Returns the tag of a record: a hash of its JSON.
     ///
     /// # Errors
     ///
-    /// Fails with 500 if it has no JSON form.
+    /// Fails with 500 if the record cannot be serialized.
     pub(crate) fn of(value: &impl Serialize) -> Result<Self, Problem> {
         let bytes = serde_json::to_vec(value).map_err(Problem::internal)?;
         Ok(Self::hex(&Sha256::digest(&bytes)))
     }
 
-    /// Returns the hash of `parts`, in their order.
+    /// Returns the tag with a hash of `parts`, in order.
     pub(crate) fn digest(parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
         for part in parts {
@@ -74,7 +74,7 @@ impl Tag {
         Self::new(hash.fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
     }
 
-    /// Adds the modification date, for `Last-Modified` and conditions on it.
+    /// Adds the time of the last modification.
     #[must_use]
     pub(crate) fn modified(self, at: DateTime<Utc>) -> Self {
         Self { modified_at: Some(at), ..self }
@@ -85,7 +85,7 @@ impl Tag {
         &self.text
     }
 
-    /// Returns the tag in its quotes, as a client sends it back.
+    /// Returns the tag with its quotes, as clients send it.
     pub(crate) fn quoted(&self) -> String {
         format!("\"{}\"", self.text)
     }
@@ -95,7 +95,7 @@ impl Tag {
         HeaderValue::from_str(&self.quoted()).map_err(Problem::internal)
     }
 
-    /// Returns the modification date in whole seconds, as `Last-Modified` has it.
+    /// Returns the time of the last modification in whole seconds, as in `Last-Modified`.
     fn last_modified(&self) -> Option<SystemTime> {
         let seconds = u64::try_from(self.modified_at?.timestamp()).ok()?;
         Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds))
@@ -103,11 +103,11 @@ impl Tag {
 }
 
 impl Conditions {
-    /// Parses the conditions of `request`.
+    /// Parses the preconditions of `request`.
     ///
     /// # Errors
     ///
-    /// Fails with 400 if `If-Match` or `If-None-Match` is no list of tags.
+    /// Fails with 400 if `If-Match` or `If-None-Match` is not a list of tags.
     pub(crate) fn of(request: &Request) -> Result<Self, Problem> {
         Self::parse(request.headers())
     }
@@ -121,13 +121,14 @@ impl Conditions {
         })
     }
 
-    /// Returns whether a change is unconditional, so that the record need not be read for
+    /// Returns whether a write has no preconditions, so that the record need not be read for
     /// [`require`](Self::require).
     pub(crate) fn is_unconditional(&self) -> bool {
         self.matches.is_none() && self.none_matches.is_none() && self.unmodified_since.is_none()
     }
 
-    /// Refuses a change if the `present` representation, `None` if there is none, is not the expected one.
+    /// Checks the preconditions of a write against the `present` representation; `None` if there is
+    /// none.
     ///
     /// # Errors
     ///
@@ -141,11 +142,11 @@ impl Conditions {
         }
     }
 
-    /// Returns whether the client of a read has the `present` representation already: then it is sent 304.
+    /// Returns whether the client of a read already has the `present` representation, for a 304.
     ///
     /// # Errors
     ///
-    /// Fails with 412 if the client expects another one.
+    /// Fails with 412 if the client expects another representation.
     pub(crate) fn is_unchanged(&self, present: &Tag) -> Result<bool, Problem> {
         if !self.is_expected(Some(present)) {
             return Err(Problem::precondition_failed());
@@ -159,21 +160,22 @@ impl Conditions {
         })
     }
 
-    /// Refuses a change of what exists and has no tag: no tag in `If-Match` is its own.
+    /// Checks the preconditions of a write to an existing resource without a tag, which no tag
+    /// matches.
     ///
     /// # Errors
     ///
     /// Fails with 412.
     pub(crate) fn require_untagged(&self) -> Result<(), Problem> {
-        // No list of tags contains a quote.
+        // No tag in a list contains a quote.
         self.require(Some(&Tag::new("\"")))
     }
 
-    /// Returns the answer to a read: `answer` with its validators, or 304.
+    /// Returns the response to a read: `answer` with its validators, or 304.
     ///
     /// # Errors
     ///
-    /// Those of [`is_unchanged`](Self::is_unchanged).
+    /// Same as [`is_unchanged`](Self::is_unchanged).
     pub(crate) fn read(
         &self,
         answer: Response<Body>,
@@ -187,12 +189,12 @@ impl Conditions {
         tagged(unchanged, tag)
     }
 
-    /// Evaluates `If-Match`, or else `If-Unmodified-Since`.
+    /// Evaluates `If-Match`, or otherwise `If-Unmodified-Since`.
     fn is_expected(&self, present: Option<&Tag>) -> bool {
         match (&self.matches, present) {
             (Some(_), None) => false,
             (Some(Tags::Any), Some(_)) => true,
-            // A weak tag is never strongly equal to another.
+            // A weak tag never matches by strong comparison.
             (Some(Tags::Of(tags)), Some(present)) => {
                 tags.iter().any(|(is_weak, tag)| !is_weak && *tag == present.text.as_bytes())
             }
@@ -205,7 +207,7 @@ impl Conditions {
 }
 
 impl Tags {
-    /// Returns whether `present` is among them by weak comparison.
+    /// Returns whether `present` matches by weak comparison.
     fn include(&self, present: Option<&Tag>) -> bool {
         match (self, present) {
             (_, None) => false,
@@ -217,7 +219,7 @@ impl Tags {
     }
 }
 
-/// Adds `ETag`, and `Last-Modified` if the date is known, to `answer`.
+/// Adds `ETag`, and `Last-Modified` if known, to `answer`.
 pub(crate) fn tagged(mut answer: Response<Body>, tag: &Tag) -> Result<Response<Body>, Problem> {
     answer.headers_mut().insert(header::ETAG, tag.header()?);
     if let Some(modified) = tag.last_modified() {
@@ -228,7 +230,7 @@ pub(crate) fn tagged(mut answer: Response<Body>, tag: &Tag) -> Result<Response<B
     Ok(answer)
 }
 
-/// Parses the one date of a header; `None` for anything else.
+/// Parses the only date of a header; `None` for anything else.
 fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
     let mut lines = headers.get_all(name).iter();
     let (line, None) = (lines.next()?, lines.next()) else { return None };
@@ -251,8 +253,9 @@ fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, Problem>
     })
 }
 
-/// Parses a list of tags, each with whether it is weak; `None` if it is none. A tag may contain commas and
-/// bytes that are not ASCII; empty list elements are skipped (RFC 9110, sections 5.6.1.2 and 8.8.3).
+/// Parses a list of tags, each with whether it is weak; `None` if malformed. A tag may contain
+/// commas and non-ASCII bytes; empty list elements are skipped (RFC 9110, sections 5.6.1.2 and
+/// 8.8.3).
 fn listed(list: &[u8]) -> Option<Vec<(bool, Vec<u8>)>> {
     let is_in_tag = |byte: &u8| *byte == 0x21 || (0x23..=0x7e).contains(byte) || *byte >= 0x80;
     let mut tags = Vec::new();
@@ -296,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_made_to_what_the_client_has_seen() {
+    fn write_requires_the_version_that_the_client_has_seen() {
         for (value, present, allowed) in [
             ("\"a\"", Some("a"), true),
             ("\"b\", \"a\"", Some("a"), true),
@@ -311,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_already_is_not_made_again() {
+    fn existing_resource_is_not_created_again() {
         assert!(allows("if-none-match", "*", None));
         assert!(!allows("if-none-match", "*", Some("a")));
         assert!(!allows("if-none-match", "W/\"a\"", Some("a")));
@@ -319,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn representation_that_the_client_has_is_not_sent_again() {
+    fn read_of_a_known_representation_is_not_modified() {
         let unchanged = |value| {
             let conditions = conditions("if-none-match", &[value]).unwrap();
             conditions.is_unchanged(&Tag::new("a")).unwrap()
@@ -341,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_count_in_whole_seconds_where_no_tag_is_given() {
+    fn dates_apply_in_whole_seconds_without_tags() {
         let at = DateTime::from_timestamp_millis(784_111_777_500).unwrap();
         let present = Tag::new("a").modified(at);
         let (same, before) = ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:36 GMT");
@@ -385,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn several_lines_are_one_list_and_garbage_is_refused() {
+    fn header_lines_form_one_list_and_garbage_is_refused() {
         let two = conditions("if-match", &["\"a\"", "\"b\""]).unwrap();
         assert!(two.require(Some(&Tag::new("b"))).is_ok());
         for wrong in ["a", "\"a", "\"a\" \"b\"", "", " , ", "é", "w/\"a\"", "*, \"a\"", "\"a b\""]
@@ -396,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_may_have_a_comma_in_it_and_an_empty_place_is_passed_over() {
+    fn tag_may_have_a_comma_and_empty_elements_are_skipped() {
         assert!(allows("if-match", ", \"a\",,", Some("a")));
         assert!(allows("if-match", "\"x,\", \"a\"", Some("a")));
         assert!(allows("if-match", "\"é\", \"a\"", Some("a")), "a tag may have any byte");

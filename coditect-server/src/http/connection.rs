@@ -1,8 +1,8 @@
-//! One connection, from its first byte to its last.
+//! One connection, from accept to close.
 //!
-//! HTTP/1.1's deadlines are kept by its [`Wire`]; HTTP/2's here, with pings for clients that have
-//! gone silent. A stop lets what runs finish and then closes. Whatever goes wrong ends this
-//! connection and is nobody else's business; it is told to the log at debug level only.
+//! The deadlines of HTTP/1.1 are enforced by its [`Wire`], deadlines of HTTP/2 here, with pings for
+//! silent clients. Shutdown lets running requests complete. A failure ends only this connection and
+//! is logged at debug level.
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -29,20 +29,20 @@ use super::{
     wire::{Deadlines, Wire},
 };
 
-/// Most requests that one HTTP/2 connection may have running.
+/// Maximum number of concurrent requests per HTTP/2 connection.
 const MAX_STREAMS: u32 = 128;
 
-/// How often an HTTP/2 client is asked whether it is still there, and how long it may think.
+/// Interval of HTTP/2 pings, and time for their acknowledgement.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an HTTP/2 client that is being left gets to hear so.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// Time for an HTTP/2 client to read a final GOAWAY.
+const GOAWAY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// hyper's read buffer for HTTP/1.1.
+/// Maximum size of hyper's read buffer for HTTP/1.1.
 const READ_BUFFER_LIMIT_BYTES: usize = 64 * 1024;
 
-/// Serves what comes over `stream` until either side is done, or `stop` is and nothing runs.
+/// Serves a connection until either side closes it, or `stop` is cancelled and no request runs.
 pub(crate) async fn serve<R: Respond>(
     stream: TcpStream,
     address: SocketAddr,
@@ -101,20 +101,20 @@ async fn answer<R: Respond>(
     Ok(response.map(|body| exchange.answer(body, upgrades)))
 }
 
-/// The other end of a connection.
+/// The peer of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
-    /// Whether it speaks TLS with us.
+    /// Whether the connection uses TLS.
     pub(crate) is_secure: bool,
 }
 
-/// Answers the requests of all connections.
+/// Responds to the requests of all connections.
 pub(crate) trait Respond: Send + Sync + 'static {
     /// Returns the limits on unread responses.
     fn output(&self) -> &Arc<Output>;
 
-    /// Answers one request of `peer`; `connection` is the account that its response is charged to.
+    /// Responds to a request of `peer`. The response is charged to the account `connection`.
     fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
@@ -123,7 +123,7 @@ pub(crate) trait Respond: Send + Sync + 'static {
     ) -> impl Future<Output = Response<Body>> + Send;
 }
 
-/// hyper's view of [`answer`], for one connection.
+/// A request handler as hyper expects it, for one connection.
 trait Answering:
     hyper::service::Service<
         Request<Incoming>,
@@ -174,8 +174,8 @@ async fn serve_http2(
     deadlines: Deadlines,
     stop: CancellationToken,
 ) -> hyper::Result<()> {
-    // Twice the limit, so that a header block over it is refused by the service, with a body;
-    // hyper refuses what is over this with the status alone.
+    // Twice the limit, so that the service refuses a larger header block with a response body;
+    // hyper refuses blocks above this with the status only.
     let header_list_limit_bytes =
         2 * u32::try_from(HEADER_BLOCK_LIMIT_BYTES).unwrap_or(u32::MAX / 2);
     let hopeless = io.hopeless().clone();
@@ -189,11 +189,11 @@ async fn serve_http2(
     let mut connection = pin!(connection);
     let Deadlines { header_timeout, idle_timeout, stall_timeout } = deadlines;
     let expiry = || activity.expires_at(header_timeout, idle_timeout, stall_timeout);
-    // A deadline may come nearer while this sleeps, when one phase gives way to another.
-    let nap = header_timeout.min(idle_timeout).min(stall_timeout);
+    // A change of phase may bring the deadline forward during this sleep.
+    let max_sleep = header_timeout.min(idle_timeout).min(stall_timeout);
     let mut stopping = false;
     loop {
-        let wake_at = expiry().min(Instant::now() + nap);
+        let wake_at = expiry().min(Instant::now() + max_sleep);
         tokio::select! {
             ended = connection.as_mut() => return ended,
             () = stop.cancelled(), if !stopping => {
@@ -203,8 +203,8 @@ async fn serve_http2(
             () = sleep_until(wake_at) => {
                 if Instant::now() >= expiry() {
                     connection.as_mut().graceful_shutdown();
-                    let farewell = timeout(FAREWELL, connection.as_mut()).await;
-                    return farewell.unwrap_or_else(|_elapsed| {
+                    let ended = timeout(GOAWAY_TIMEOUT, connection.as_mut()).await;
+                    return ended.unwrap_or_else(|_elapsed| {
                         hopeless.give_up();
                         Ok(())
                     });

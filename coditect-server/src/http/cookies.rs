@@ -1,12 +1,12 @@
 //! The cookies in which browsers keep tokens, if the operator enables them.
 //!
-//! Their names begin with `__Host-`, so that a browser accepts them from this host only, over TLS or from
-//! localhost, and for all paths (RFC 6265bis, section 4.1.3.2). Scripts cannot read them, and cross-site
-//! requests other than top-level navigation do not carry them. Cookies do not distinguish ports: servers
-//! on one host need different [prefixes](CookieNames).
+//! Their names begin with `__Host-`, so that a browser accepts them from this host only, over TLS
+//! or from localhost, and for all paths (RFC 6265bis, section 4.1.3.2). Scripts cannot read them,
+//! and cross-site requests other than top-level navigation do not carry them. Cookies do not
+//! distinguish ports: servers on one host need different [prefixes](CookieNames).
 //!
-//! A `Cookie` header is parsed as bytes, pair by pair: a cookie of another application with a byte that
-//! is not ASCII, which browsers send as it is, affects no other pair.
+//! A `Cookie` header is parsed as bytes, pair by pair, so that another application's cookie with a
+//! non-ASCII byte, which browsers send unchanged, affects no other pair.
 
 use coditect_auth::Tokens;
 use hyper::{
@@ -16,15 +16,15 @@ use hyper::{
 
 use super::problem::Problem;
 
-/// The default prefix of the names.
+/// Default prefix of the names.
 pub(crate) const DEFAULT_PREFIX: &str = "coditect";
 
 const MAX_PREFIX_BYTES: usize = 64;
 
-/// The attributes of both.
+/// Attributes of both cookies.
 const ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Lax";
 
-/// `Max-Age` of the refresh token's, in seconds: no session lives longer.
+/// `Max-Age` of the refresh cookie, in seconds; no session lives longer.
 const REFRESH_MAX_AGE_S: i64 = 400 * 24 * 60 * 60;
 
 /// The names of a server's cookies, `__Host-PREFIX-access` and `__Host-PREFIX-refresh`.
@@ -39,11 +39,12 @@ impl CookieNames {
     ///
     /// # Errors
     ///
-    /// Fails with a message for the operator if `prefix` is empty, too long or has other characters.
+    /// Fails with a message for the operator if `prefix` is empty, too long or has other
+    /// characters.
     pub fn with_prefix(prefix: &str) -> Result<Self, String> {
         let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         if prefix.is_empty() || prefix.len() > MAX_PREFIX_BYTES || !prefix.bytes().all(is_valid) {
-            return Err("must be 1 to 64 letters, digits, `-` or `_`".to_owned());
+            return Err("must have 1 to 64 letters, digits, `-` or `_`".to_owned());
         }
         Ok(Self {
             access: format!("__Host-{prefix}-access"),
@@ -51,7 +52,7 @@ impl CookieNames {
         })
     }
 
-    /// Returns the access token of a request's cookies.
+    /// Returns the access token in a request's cookies.
     ///
     /// # Errors
     ///
@@ -60,7 +61,7 @@ impl CookieNames {
         value(headers, &self.access)
     }
 
-    /// Returns the refresh token of a request's cookies.
+    /// Returns the refresh token in a request's cookies.
     ///
     /// # Errors
     ///
@@ -69,7 +70,7 @@ impl CookieNames {
         value(headers, &self.refresh)
     }
 
-    /// Sets both cookies in the headers of an answer.
+    /// Sets both cookies in the headers of a response.
     pub(crate) fn set(&self, headers: &mut HeaderMap, tokens: &Tokens) {
         let expires_in_s = tokens.expires_in.num_seconds();
         append(headers, &self.access, tokens.access.expose(), expires_in_s);
@@ -86,7 +87,7 @@ impl CookieNames {
 
 fn append(headers: &mut HeaderMap, name: &str, value: &str, max_age_s: i64) {
     let cookie = format!("{name}={value}; {ATTRIBUTES}; Max-Age={max_age_s}");
-    // Names and tokens consist of characters that a header may have.
+    // Names and tokens consist of characters allowed in a header.
     if let Ok(mut cookie) = HeaderValue::from_str(&cookie) {
         cookie.set_sensitive(true);
         headers.append(header::SET_COOKIE, cookie);
@@ -104,7 +105,7 @@ fn value<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Prob
         let message = format!("The cookie {name} occurs twice in the request.");
         return Err(Problem::bad_request("INVALID_REQUEST", message));
     }
-    // A value that is not text is no token, and is refused as one.
+    // A value that is not text is refused as an invalid token.
     let first = first.map(|value| str::from_utf8(value).unwrap_or("?"));
     Ok(first.filter(|value| !value.is_empty()))
 }

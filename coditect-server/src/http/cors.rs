@@ -1,7 +1,7 @@
-//! Pages of other origins (CORS, as the Fetch standard has it): those on the operator's list may use the
-//! API from their browsers. To all others nothing is said, and their browsers keep the answers from them.
+//! CORS, as in the Fetch standard: pages of allowed origins may use the API from a browser. Other
+//! origins get no CORS headers, so that their browsers block the responses.
 //!
-//! A preflight is an OPTIONS like any other: the methods that its answer allows are the route's.
+//! A preflight is an ordinary OPTIONS; its response allows the methods of the route.
 
 use hyper::{
     HeaderMap, Method,
@@ -10,37 +10,37 @@ use hyper::{
 
 use super::origin::{self, Origin};
 
-/// What a page may send beside what any may.
+/// Request headers that a page may send in addition to those always allowed.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "authorization, content-type, if-match, if-none-match, if-modified-since, if-unmodified-since, \
      if-range, range, idempotency-key, content-digest, x-request-id, x-csrf-token",
 );
 
-/// What a page may see of an answer beside what any may.
+/// Response headers that a page may read in addition to those always allowed.
 const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
     "etag, location, retry-after, x-request-id, content-range, content-digest, accept-ranges, \
      www-authenticate",
 );
 
-/// How long a browser remembers what it was told beforehand, in seconds.
+/// Time for which a browser caches a preflight, in seconds.
 const MAX_AGE_S: HeaderValue = HeaderValue::from_static("600");
 
 const REQUEST_METHOD: HeaderName = header::ACCESS_CONTROL_REQUEST_METHOD;
 
-/// What one request is to other origins.
+/// The CORS properties of a request.
 #[derive(Debug)]
 pub(crate) struct Cors {
-    /// Whether any are let in: then an answer may differ by who asks.
+    /// Whether any origin is allowed, so that responses depend on the origin.
     is_on: bool,
-    /// The page's, if it is on the list.
+    /// Origin of the page, if it is allowed.
     origin: Option<HeaderValue>,
     is_preflight: bool,
-    /// Whether cookies count.
+    /// Whether cookies are accepted.
     with_cookies: bool,
 }
 
 impl Cors {
-    /// Of a request for `method` with `headers`.
+    /// Reads the properties of a request for `method` with `headers`.
     pub(crate) fn of(
         allowed: &[Origin],
         with_cookies: bool,
@@ -53,14 +53,14 @@ impl Cors {
         });
         Self {
             is_on: !allowed.is_empty(),
-            // Two are none: which of them is the page's is not for us to guess.
+            // Two origins are ambiguous and count as none.
             origin: if said.next().is_none() { origin.cloned() } else { None },
             is_preflight: method == Method::OPTIONS && headers.contains_key(REQUEST_METHOD),
             with_cookies,
         }
     }
 
-    /// Tells the browser, in the answer's headers.
+    /// Adds the CORS headers to a response.
     pub(crate) fn mark(&self, headers: &mut HeaderMap) {
         if !self.is_on {
             return;
@@ -82,7 +82,7 @@ impl Cors {
     }
 }
 
-/// Adds the origin to what the answer depends on.
+/// Adds the origin to `Vary`.
 fn vary(headers: &mut HeaderMap) {
     let present = headers.get(header::VARY).and_then(|value| value.to_str().ok());
     let joined = present.map(|value| format!("{value}, origin"));

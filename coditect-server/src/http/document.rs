@@ -1,15 +1,15 @@
-//! Parsing of JSON bodies and socket frames into a request's type.
+//! Parsing of JSON bodies and WebSocket messages into request types.
 //!
 //! **Invariants**
 //!
-//! - A document gives each member once: a repeated key is refused at every depth, so that no two readers
-//!   understand it differently.
-//! - Nothing is dropped or rounded in silence: a field that the type does not have is refused by name
-//!   (`deny_unknown_fields` on every request struct), and so is an integer beyond 64 bits. A number with a
-//!   fraction or an exponent is a floating-point number by its author's own choice.
-//! - A request struct names its fields in `snake_case` and gives each the other spelling by
-//!   `#[serde(alias = "camelCase")]`; a body with both spellings repeats the field, and is refused.
-//! - An error message repeats names of fields and no values: a value may be a password.
+//! - A document has each member once: a repeated key is refused at every depth, so that no two
+//!   parsers disagree about it.
+//! - Nothing is silently dropped or rounded: unknown fields are refused by name
+//!   (`deny_unknown_fields` on every request struct), and so are integers beyond 64 bits. A number
+//!   with a fraction or an exponent is a floating-point number by its author's choice.
+//! - Request structs name fields in `snake_case` with `#[serde(alias = "camelCase")]`; a body with
+//!   both spellings repeats the field and is refused.
+//! - Error messages contain names of fields but no values, which may be passwords.
 
 use std::{
     collections::HashSet,
@@ -25,21 +25,21 @@ use serde_json::{Value, error::Category};
 
 use super::problem::{Field, Problem};
 
-/// How much of a field's path is repeated to the client, in characters.
-const LONGEST_PATH: usize = 200;
+/// Maximum length of a field's path in an error, in characters.
+const MAX_PATH_CHARS: usize = 200;
 
-/// Reads `bytes` as a `T`.
+/// Parses `bytes` as a `T`.
 ///
 /// # Errors
 ///
-/// Fails with 400 if it is not JSON in UTF-8, is nested deeper than 128 levels, repeats a key, has an
-/// integer beyond 64 bits or is not an object; with 422, naming the field, if one is missing, unknown or
-/// of the wrong type.
+/// Fails with 400 if they are not JSON in UTF-8, are nested deeper than 128 levels, repeat a key,
+/// have an integer beyond 64 bits or are not an object; with 422, naming the field, if one is
+/// missing, unknown or of the wrong type.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let text = str::from_utf8(bytes)
         .map_err(|_| Problem::bad_request("INVALID_JSON", "The body is not UTF-8."))?;
     scan(text)?;
-    // serde would take a list for a struct, by position.
+    // serde would accept a list for a struct, by position.
     if !text.trim_start().starts_with('{') {
         return Err(Problem::bad_request("INVALID_BODY", "The body must be a JSON object."));
     }
@@ -47,11 +47,11 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         .map_err(|error| misfit_at(&error))
 }
 
-/// `value`, which a body was merged into, as a `T`.
+/// Parses `value`, the result of a merge, as a `T`.
 ///
 /// # Errors
 ///
-/// 422 with the field that does not fit.
+/// 422 with the invalid field.
 pub(crate) fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, Problem> {
     serde_path_to_error::deserialize(value).map_err(|error| misfit_at(&error))
 }
@@ -61,7 +61,7 @@ fn misfit_at(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     misfit(if path == "." { "" } else { &path }, error.inner())
 }
 
-/// Checks the whole document, whatever type it will be read as.
+/// Checks the whole document, independently of its type.
 fn scan(text: &str) -> Result<(), Problem> {
     let mut json = serde_json::Deserializer::from_str(text);
     let mut scan = Scan { path: String::new(), numbers: Numbers(text.as_bytes()), refused: None };
@@ -77,17 +77,17 @@ fn malformed(error: &serde_json::Error) -> Problem {
     let message = if error.to_string().starts_with("recursion limit exceeded") {
         "The body is nested too deeply.".to_owned()
     } else if error.classify() == Category::Eof {
-        "The body ends in the middle of its JSON.".to_owned()
+        "The JSON of the body is incomplete.".to_owned()
     } else {
         let (line, column) = (error.line(), error.column());
-        format!("The body is not JSON: see line {line}, column {column}.")
+        format!("The body is not JSON: error at line {line}, column {column}.")
     };
     Problem::bad_request("INVALID_JSON", message)
 }
 
 fn repeated(path: &str) -> Problem {
-    Problem::bad_request("DUPLICATE_FIELD", "The body says the same thing twice.")
-        .with_fields(vec![Field::new(shortened(path), "is given more than once")])
+    Problem::bad_request("DUPLICATE_FIELD", "The body repeats a field.")
+        .with_fields(vec![Field::new(shortened(path), "occurs more than once")])
 }
 
 fn out_of_range(path: &str) -> Problem {
@@ -97,10 +97,11 @@ fn out_of_range(path: &str) -> Problem {
         .with_fields(vec![Field::new(shortened(path), message)])
 }
 
-/// A document that is JSON, and not a `T`. What serde says is taken apart, since it repeats values.
+/// Returns the problem of JSON that is not a `T`. serde's message is taken apart, since it contains
+/// values.
 fn misfit(parent: &str, error: &serde_json::Error) -> Problem {
-    let told = error.to_string();
-    let named = |prefix: &str| told.strip_prefix(prefix)?.split('`').next();
+    let text = error.to_string();
+    let named = |prefix: &str| text.strip_prefix(prefix)?.split('`').next();
     if let Some(name) = named("missing field `") {
         let field = shortened(&join(parent, name));
         return Problem::validation(vec![Field::new(field, "is required")]);
@@ -109,17 +110,17 @@ fn misfit(parent: &str, error: &serde_json::Error) -> Problem {
         let is_last =
             parent.strip_suffix(name).is_some_and(|it| it.is_empty() || it.ends_with('.'));
         let field = if is_last { parent.to_owned() } else { join(parent, name) };
-        return unknown(&field, &told);
+        return unknown(&field, &text);
     }
     if let Some(name) = named("duplicate field `") {
         return repeated(&join(parent, name));
     }
-    let expected = match told.rsplit_once(", expected ") {
+    let expected = match text.rsplit_once(", expected ") {
         Some((_, expected)) => {
             let expected = expected.rsplit_once(" at line ").map_or(expected, |(it, _)| it);
             format!("must be {expected}")
         }
-        None => "is not valid".to_owned(),
+        None => "is invalid".to_owned(),
     };
     if parent.is_empty() {
         Problem::bad_request("INVALID_BODY", format!("The body {expected}."))
@@ -128,20 +129,20 @@ fn misfit(parent: &str, error: &serde_json::Error) -> Problem {
     }
 }
 
-/// Names a field that the type does not have, and the fields that it has.
-fn unknown(field: &str, told: &str) -> Problem {
-    let known: Vec<&str> = match told.rsplit_once(", expected ") {
+/// Returns the problem of an unknown field, with the names of the known ones.
+fn unknown(field: &str, text: &str) -> Problem {
+    let known: Vec<&str> = match text.rsplit_once(", expected ") {
         Some((_, expected)) => expected.split('`').skip(1).step_by(2).collect(),
         None => Vec::new(),
     };
     let message = match known.as_slice() {
-        [] => "is not known".to_owned(),
-        known => format!("is not known: the fields are {}", known.join(", ")),
+        [] => "is unknown".to_owned(),
+        known => format!("is unknown; known fields: {}", known.join(", ")),
     };
     Problem::new(
         StatusCode::UNPROCESSABLE_ENTITY,
         "UNKNOWN_FIELD",
-        "The body has a field that is not known.",
+        "The body has an unknown field.",
     )
     .with_fields(vec![Field::new(shortened(field), message)])
 }
@@ -151,15 +152,15 @@ fn join(parent: &str, name: &str) -> String {
 }
 
 fn shortened(path: &str) -> String {
-    path.chars().take(LONGEST_PATH).collect()
+    path.chars().take(MAX_PATH_CHARS).collect()
 }
 
-/// The state of the first pass.
+/// State of the first pass.
 struct Scan<'a> {
     path: String,
-    /// The number tokens after those that were visited.
+    /// Number tokens after those already visited.
     numbers: Numbers<'a>,
-    /// Why the value at `path` is refused.
+    /// Reason why the value at `path` is refused.
     refused: Option<Refused>,
 }
 
@@ -169,8 +170,8 @@ enum Refused {
     Integer,
 }
 
-/// The number tokens of a JSON text, in order. `serde_json` reads an integer beyond 64 bits as the nearest
-/// floating-point number; only its text tells it from one that was written as such.
+/// The number tokens of a JSON text, in order. `serde_json` rounds an integer beyond 64 bits to a
+/// floating-point number; only its text differs from one written as such.
 struct Numbers<'a>(&'a [u8]);
 
 impl<'a> Iterator for Numbers<'a> {
@@ -195,7 +196,7 @@ impl<'a> Iterator for Numbers<'a> {
     }
 }
 
-/// Returns what follows a string whose opening quote is before `text`.
+/// Returns the text after a string whose opening quote precedes `text`.
 fn after_string(mut text: &[u8]) -> &[u8] {
     loop {
         match text {
@@ -223,7 +224,7 @@ impl Scan<'_> {
     }
 }
 
-/// Reads any value and keeps nothing of it.
+/// Visits any value and discards it.
 struct Once<'a, 'text>(&'a mut Scan<'text>);
 
 impl<'de> DeserializeSeed<'de> for Once<'_, '_> {
@@ -331,14 +332,14 @@ mod tests {
     }
 
     #[test]
-    fn both_spellings_of_a_field_are_read() {
+    fn both_spellings_of_a_field_are_accepted() {
         let read = |text: &str| parse::<Wanted>(text.as_bytes()).unwrap().workspace_path;
         assert_eq!(read(r#"{"name":"n","workspace_path":"/w"}"#).unwrap(), "/w");
         assert_eq!(read(r#"{"name":"n","workspacePath":"/w"}"#).unwrap(), "/w");
     }
 
     #[test]
-    fn a_field_in_both_spellings_is_a_duplicate() {
+    fn field_in_both_spellings_is_a_duplicate() {
         let (status, code, fields) =
             refused(r#"{"name":"n","workspacePath":"/a","workspace_path":"/b"}"#);
         assert_eq!((status, code), (StatusCode::BAD_REQUEST, "DUPLICATE_FIELD"));
@@ -348,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_key_is_refused_at_every_depth_known_or_not() {
+    fn repeated_key_is_refused_at_every_depth() {
         for (text, path) in [
             (r#"{"name":"a","name":"b"}"#, "name"),
             (r#"{"name":"a","x":1,"x":1}"#, "x"),
@@ -374,9 +375,9 @@ mod tests {
         }
         let problem = parse::<Wanted>(br#"{"name":"n","role":"owner, expected `x`"}"#).unwrap_err();
         let message = &problem.fields()[0].message;
-        assert!(message.starts_with("is not known: the fields are name, "), "{message}");
+        assert!(message.starts_with("is unknown; known fields: name, "), "{message}");
         assert!(!format!("{problem:?}").contains("owner"));
-        // What a client keeps as JSON of its own has any names.
+        // Free-form JSON of a client may have any names.
         assert!(parse::<Wanted>(br#"{"name":"n","settings":{"x":{"y":1}}}"#).is_ok());
     }
 
@@ -427,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_or_wrong_field_is_named() {
+    fn missing_or_invalid_field_is_named() {
         for (text, field) in [
             (r#"{"workspacePath":"/w"}"#, "name"),
             (r#"{"name":7}"#, "name"),
@@ -443,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_is_never_repeated() {
+    fn invalid_value_is_not_repeated() {
         let text = r#"{"name":"n","inner":{"line_count":"hunter2, expected x"}}"#;
         let problem = parse::<Wanted>(text.as_bytes()).unwrap_err();
         assert_eq!(problem.fields()[0].message, "must be u32");
@@ -451,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_in_utf8_is_a_bad_request() {
+    fn invalid_json_or_utf8_is_a_bad_request() {
         for text in
             ["{", "nope", "{'name':1}", "{\"name\":\"n\"} x", "{\"name\":1e999}", "\u{feff}{}"]
         {
@@ -463,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn the_root_must_be_an_object() {
+    fn root_must_be_an_object() {
         for text in ["7", "null", "\"text\"", " [\"n\"]"] {
             let (status, code, _) = refused(text);
             assert_eq!((status, code), (StatusCode::BAD_REQUEST, "INVALID_BODY"), "{text}");
@@ -471,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_is_bounded() {
+    fn nesting_is_limited() {
         let deep = format!(r#"{{"name":"n","x":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
         let (status, code, _) = refused(&deep);
         assert_eq!((status, code), (StatusCode::BAD_REQUEST, "INVALID_JSON"));

@@ -1,26 +1,27 @@
-//! Parsers of forwarding headers, `X-Forwarded-For` and `Forwarded` (RFC 7239), from the right.
+//! Parsers of the forwarding headers `X-Forwarded-For` and `Forwarded` (RFC 7239), from the right.
 //!
-//! Each proxy appends one element, so the rightmost elements are the nearest proxies' and the text to
-//! their left may be anything, written by the client.
+//! Each proxy appends one element, so the rightmost elements come from the nearest proxies, and
+//! the text to their left may be anything sent by the client.
 //!
 //! **Invariants**
 //!
-//! - An element is delimited by its own bytes alone: text on its left changes neither its bounds nor its
-//!   meaning. A quote that the client opens therefore never hides an element that a proxy appends.
-//! - Input is bytes. A byte that is not ASCII makes its own element unreadable and no other.
+//! - An element is delimited by its own bytes only: text on its left changes neither its bounds nor
+//!   its meaning. A quote opened by the client never hides an element appended by a proxy.
+//! - Input is bytes. A non-ASCII byte makes only its own element unreadable.
 //! - `X-Forwarded-For` has no quoting.
-//! - An element that is empty or cannot be parsed is an element: it is reported, not skipped. Skipping it
-//!   would expose the client's own text to its left.
+//! - An empty or malformed element is reported, not skipped. Skipping it would expose the client's
+//!   own text to its left.
 //! - Parsing takes time linear in the size of the header.
 
 use std::net::{IpAddr, SocketAddr};
 
 use hyper::HeaderMap;
 
-/// The `for` or `proto` of one `Forwarded` element, without quotes and escapes.
+/// The `for` or `proto` of a `Forwarded` element, without quotes and escapes.
 type Value = Vec<u8>;
 
-/// Returns all lines of the header `name` as one list (RFC 9110, section 5.3), or `None` if it is absent.
+/// Returns all lines of the header `name` as one list (RFC 9110, section 5.3); `None` if it is
+/// absent.
 pub(super) fn joined(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
     let mut lines = headers.get_all(name).iter();
     let mut list = lines.next()?.as_bytes().to_vec();
@@ -31,19 +32,19 @@ pub(super) fn joined(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
     Some(list)
 }
 
-/// The elements of an `X-Forwarded-…` list, from right to left.
+/// Returns the elements of an `X-Forwarded-…` list, from right to left.
 pub(super) fn plain_elements(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.rsplit(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
-/// The elements of a `Forwarded` list, from right to left. The first malformed one, reported as `None`,
-/// ends the iteration: its left bound is unknown.
+/// The elements of a `Forwarded` list, from right to left. The first malformed one, reported as
+/// `None`, ends the iteration, since its left bound is unknown.
 pub(super) struct Elements<'a> {
-    /// The unparsed rest of the list, on the left; `None` at the end.
+    /// Unparsed rest on the left; `None` at the end.
     rest: Option<&'a [u8]>,
 }
 
-/// One well-formed element of a `Forwarded` list.
+/// A well-formed element of a `Forwarded` list.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Element {
     pub(super) node: Option<Value>,
@@ -67,7 +68,7 @@ impl Iterator for Elements<'_> {
     }
 }
 
-/// Splits the last element off `list`. The rest is `None` if the element is the only one.
+/// Splits the last element off `list`. The rest is `None` for the only element.
 fn last_element(list: &[u8]) -> Option<(Element, Option<&[u8]>)> {
     let mut element = Element::default();
     let mut names: Vec<Vec<u8>> = Vec::new();
@@ -76,7 +77,7 @@ fn last_element(list: &[u8]) -> Option<(Element, Option<&[u8]>)> {
         let (value, before) = last_value(rest)?;
         let (name, before) = last_token(before.strip_suffix(b"=")?)?;
         let name = name.to_ascii_lowercase();
-        // A parameter occurs once in an element (RFC 7239, section 4).
+        // A parameter occurs once per element (RFC 7239, section 4).
         if names.contains(&name) {
             return None;
         }
@@ -99,18 +100,19 @@ fn last_element(list: &[u8]) -> Option<(Element, Option<&[u8]>)> {
     }
 }
 
-/// The number of parameters in an element; RFC 7239 defines four.
+/// Maximum number of parameters in an element; RFC 7239 defines four.
 const MAX_PARAMETERS: usize = 16;
 
 /// Splits a quoted string or a bare value off the end of `text`.
 fn last_value(text: &[u8]) -> Option<(Value, &[u8])> {
     let Some(quoted) = text.strip_suffix(b"\"") else {
-        // More than a token: proxies write addresses with a port or in brackets without quotes, too.
+        // More than a token: some proxies write addresses with a port or in brackets without
+        // quotes.
         return split_end(text, |byte| byte.is_ascii_graphic() && !b"\",;=\\".contains(&byte))
             .map(|(value, before)| (value.to_vec(), before));
     };
     let mut end = quoted.len();
-    // An escaped quote follows an odd number of backslashes. The closing one is not to be escaped.
+    // An escaped quote follows an odd number of backslashes. The closing quote must not be escaped.
     if !trailing_backslashes(quoted).is_multiple_of(2) {
         return None;
     }
@@ -144,13 +146,13 @@ fn split_end(text: &[u8], matches: impl Fn(u8) -> bool) -> Option<(&[u8], &[u8])
     (!run.is_empty()).then_some((run, before))
 }
 
-/// Parses the address of a proxy's client, with a port or without; `None` for `unknown`, an obfuscated
-/// identifier (`_hidden`) and anything else.
+/// Parses the address of a proxy's client, with or without a port; `None` for `unknown`, an
+/// obfuscated identifier (`_hidden`) and anything else.
 pub(super) fn node(text: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(text).ok()?;
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let ip = bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|it| it.ip()));
-    // RFC 7239 lets a proxy obfuscate the port alone.
+    // RFC 7239 lets a proxy obfuscate only the port.
     let ip = ip.or_else(|| {
         let (host, _port) = text.rsplit_once(":_")?;
         match host.strip_prefix('[') {
@@ -167,7 +169,7 @@ mod tests {
 
     use super::*;
 
-    /// The readable elements' `for`, from right to left.
+    /// Returns `for` of the readable elements, from right to left.
     fn nodes(list: &str) -> Vec<String> {
         let text = |value: Value| String::from_utf8(value).unwrap();
         let node = |element: Option<Element>| match element {
@@ -229,7 +231,7 @@ mod tests {
         assert_eq!(node(b"192.0.2.1\xe9"), None);
     }
 
-    /// A value as an honest proxy writes it: a token, or a quoted string of any text.
+    /// A value as a correct proxy writes it: a token, or a quoted string of any text.
     fn value() -> impl Strategy<Value = (String, Vec<u8>)> {
         let token = "[A-Za-z0-9._-]{1,12}".prop_map(|text| (text.clone(), text.into_bytes()));
         let quoted = "[ -~]{0,16}".prop_map(|text| {

@@ -1,4 +1,4 @@
-//! What every answer tells a browser, most of it what not to do, unless its handler has said otherwise.
+//! Security headers and timing of every response, unless its handler sets them.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -7,10 +7,10 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
 };
 
-/// What an answer of the API is to a browser that is led to it: nothing that runs, loads or is framed.
+/// Content-Security-Policy of API responses: a browser must not run, load or frame anything.
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// A year: whoever has spoken TLS with this host speaks nothing else with it until then.
+/// HSTS for a year.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -21,7 +21,8 @@ static PROTECTION: LazyLock<[(HeaderName, HeaderValue); 6]> = LazyLock::new(|| {
         (header::REFERRER_POLICY, "no-referrer"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-        // Scripts of allowed origins read answers all the same: this is for those who don't ask.
+        // Scripts of allowed origins can still read responses with CORS; this blocks embedding
+        // without it.
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
         (
             HeaderName::from_static("permissions-policy"),
@@ -31,17 +32,17 @@ static PROTECTION: LazyLock<[(HeaderName, HeaderValue); 6]> = LazyLock::new(|| {
     .map(|(name, value)| (name, HeaderValue::from_static(value)))
 });
 
-/// Adds what is not there.
-pub(crate) fn protect(headers: &mut HeaderMap) {
+/// Adds missing security headers.
+pub(crate) fn add_security_headers(headers: &mut HeaderMap) {
     headers.reserve(PROTECTION.len());
     for (name, value) in PROTECTION.iter() {
         headers.entry(name).or_insert_with(|| value.clone());
     }
 }
 
-/// Says how long the server took, for the browser's own tools: in whole milliseconds, and not where
-/// somebody proves who they are, so that nobody times a guess by it.
-pub(crate) fn tell_time(headers: &mut HeaderMap, route: &str, took: Duration) {
+/// Adds `Server-Timing` in whole milliseconds, except for authentication, where a precise time
+/// would help guessing.
+pub(crate) fn add_server_timing(headers: &mut HeaderMap, route: &str, took: Duration) {
     if route.starts_with("/api/v5/auth/") {
         return;
     }
@@ -50,15 +51,15 @@ pub(crate) fn tell_time(headers: &mut HeaderMap, route: &str, took: Duration) {
     }
 }
 
-/// Has the browser stay with TLS, by which the request came.
-pub(crate) fn stay_secure(headers: &mut HeaderMap) {
+/// Adds HSTS, for a request over TLS.
+pub(crate) fn add_hsts(headers: &mut HeaderMap) {
     headers.entry(header::STRICT_TRANSPORT_SECURITY).or_insert(HSTS);
 }
 
-/// The value of an `Allow` header.
+/// Returns the value of an `Allow` header.
 pub(crate) fn allow(methods: &[Method]) -> HeaderValue {
     let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
-    // Methods are tokens, and a list of tokens always stands in a header.
+    // A list of method tokens is always a valid header value.
     HeaderValue::from_str(&names.join(", ")).unwrap_or(HeaderValue::from_static(""))
 }
 
@@ -67,19 +68,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_is_told_in_milliseconds_and_not_of_a_guess() {
+    fn timing_is_in_milliseconds_and_omitted_for_authentication() {
         let mut headers = HeaderMap::new();
-        tell_time(&mut headers, "/api/v5/auth/login", Duration::from_micros(1900));
+        add_server_timing(&mut headers, "/api/v5/auth/login", Duration::from_micros(1900));
         assert!(headers.is_empty());
-        tell_time(&mut headers, "/api/v5/sessions", Duration::from_micros(1900));
+        add_server_timing(&mut headers, "/api/v5/sessions", Duration::from_micros(1900));
         assert_eq!(headers[SERVER_TIMING], "app;dur=1");
     }
 
     #[test]
-    fn what_a_handler_has_said_stays() {
+    fn headers_of_the_handler_are_kept() {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
-        protect(&mut headers);
+        add_security_headers(&mut headers);
         assert_eq!(headers[header::CONTENT_SECURITY_POLICY], "sandbox");
         assert_eq!(headers[header::REFERRER_POLICY], "no-referrer");
         assert_eq!(headers.len(), PROTECTION.len());

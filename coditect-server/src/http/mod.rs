@@ -1,9 +1,9 @@
-//! HTTP transport: connections, requests, responses. Nothing here knows a tenant or a session; of users
-//! it knows that each has an account in `output`.
+//! HTTP transport: connections, requests, responses. It knows no tenants or sessions; of users it
+//! only knows their accounts in `output`.
 //!
-//! [`tls`] performs the handshake, `sniff` detects the protocol, `connection` drives the connection with
-//! its deadlines (`wire` for HTTP/1.1, `activity` for HTTP/2) and passes each request to a
-//! `connection::Respond`. Handlers use [`Request`], [`respond`], [`bearer`], `cookies` and [`RequestId`].
+//! From the bottom up: [`tls`] does the handshake, `sniff` detects the protocol, and `connection`
+//! drives it with its deadlines (`wire` for HTTP/1.1, `activity` for HTTP/2). Handlers use
+//! [`Request`], [`respond`], [`bearer`], `cookies` and [`RequestId`].
 
 pub(crate) mod access_log;
 mod activity;
@@ -42,8 +42,8 @@ pub use request_id::RequestId;
 /// The outcome of a handler.
 pub type HandlerResult = Result<hyper::Response<Body>, Problem>;
 
-/// The longest header block, in bytes: names, values and, on HTTP/1.1, the request line.
+/// Maximum size of a header block, in bytes: names, values and, in HTTP/1.1, the request line.
 pub const HEADER_BLOCK_LIMIT_BYTES: usize = 32 * 1024;
 
-/// Most headers in one request.
+/// Maximum number of headers in a request.
 pub const HEADER_COUNT_LIMIT: usize = 100;

@@ -1,13 +1,13 @@
-//! Origins (RFC 6454): where a page comes from, as its browser says it, and which are let in.
+//! Origins of pages (RFC 6454), and which of them are allowed.
 //!
-//! An origin is a scheme, a host and a port, all three; nothing matches one by a part or a pattern, and
-//! a page that hides where it comes from (`null`) is of no origin here.
+//! An origin is a scheme, a host and a port; patterns and partial matches are not supported, and a
+//! page with the opaque origin `null` has no origin here.
 
 use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use hyper::{HeaderMap, Uri, header, http::uri::Authority};
 
-/// A page's origin, of a scheme that pages have.
+/// The origin of a web page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     is_secure: bool,
@@ -26,7 +26,7 @@ impl FromStr for Origin {
             "http" => false,
             _ => return Err(refused()),
         };
-        let (host, port) = place(authority, is_secure).ok_or_else(refused)?;
+        let (host, port) = host_and_port(authority, is_secure).ok_or_else(refused)?;
         Ok(Self { is_secure, host, port })
     }
 }
@@ -40,19 +40,20 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Whether the page of `origin` may use what is asked of `host`: since it is of the same origin, or since
-/// the operator allows it. Without a host, only the latter counts.
+/// Returns whether the page of `origin` may access `host`: it has the same origin, or the operator
+/// allows it. Without a host, only the latter applies.
 ///
-/// Whether the same host was asked by TLS is not looked at: a proxy before this server may have known.
+/// The scheme of the request is not compared, since only a proxy in front of this server may know
+/// it.
 pub(crate) fn is_allowed(allowed: &[Origin], host: Option<&str>, origin: &str) -> bool {
     let Ok(origin) = origin.parse::<Origin>() else { return false };
     let is_the_same = host
-        .and_then(|host| place(host, origin.is_secure))
+        .and_then(|host| host_and_port(host, origin.is_secure))
         .is_some_and(|(host, port)| host == origin.host && port == origin.port);
     is_the_same || allowed.contains(&origin)
 }
 
-/// The host that a request names.
+/// Returns the host that a request names.
 pub(crate) fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> {
     match uri.authority() {
         Some(authority) => Some(authority.as_str()),
@@ -60,9 +61,9 @@ pub(crate) fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> 
     }
 }
 
-/// Returns whether `value`, of `Host` or `:authority`, is a host name or an address, with a port or without.
-/// Names consist of letters, digits, `-`, `.`, `_` and `~`: others that RFC 3986 allows exist nowhere, and
-/// are read in more than one way.
+/// Returns whether `value`, of `Host` or `:authority`, is a host name or an address with an
+/// optional port. Names consist of letters, digits, `-`, `.`, `_` and `~`: other characters of RFC
+/// 3986 do not occur in practice and are interpreted differently by different parsers.
 pub(crate) fn is_host(value: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(value) else { return false };
     let (host, port) = match text.strip_prefix('[').map(|text| text.split_once(']')) {
@@ -85,8 +86,8 @@ pub(crate) fn is_host(value: &[u8]) -> bool {
         && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
-/// The host, in small letters, and the port.
-fn place(authority: &str, is_secure: bool) -> Option<(String, u16)> {
+/// Returns the host in lower case, and the port.
+fn host_and_port(authority: &str, is_secure: bool) -> Option<(String, u16)> {
     if authority.contains(['@', '*']) || !authority.is_ascii() {
         return None;
     }
@@ -100,7 +101,7 @@ fn place(authority: &str, is_secure: bool) -> Option<(String, u16)> {
     (!host.is_empty()).then_some((host, port))
 }
 
-/// An origin, as an operator writes it.
+/// Parses an origin of a setting.
 pub(crate) fn parse(text: &str) -> Result<Origin, String> {
     text.parse()
 }
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_written_as_browsers_write_it() {
+    fn origin_is_displayed_like_in_browsers() {
         for (text, written) in [
             ("https://IDE.example.org", "https://ide.example.org"),
             ("https://ide.example.org:443", "https://ide.example.org"),
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_origin_and_those_on_the_list_are_allowed_and_no_others() {
+    fn only_the_same_origin_and_listed_ones_are_allowed() {
         let listed = listed();
         let host = Some("coditect.example:8443");
         for allowed in [
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_is_the_authoritys_before_the_headers() {
+    fn authority_takes_precedence_over_the_host_header() {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, "b.example".parse().unwrap());
         assert_eq!(host(&headers, &"/x".parse().unwrap()), Some("b.example"));

@@ -1,20 +1,20 @@
-//! Limits on the memory that responses hold until their clients have taken them.
+//! Limits on the memory of responses that their clients have not read yet.
 //!
-//! Each response is charged for its bytes to its connection, its user and the process before it is
-//! sent. The charge is tied to the bytes themselves: it ends when the last of them has been written
-//! to the socket or was dropped, whether they are in a body, in hyper or in the send queue of an
-//! HTTP/2 stream. What exceeds a limit waits for [`WAIT`] and is then refused: with 429 if the
-//! connection or the user holds too much, with 503 if the process does.
+//! The bytes of each response are charged to its connection, its user and the process before it is
+//! sent. The charge is attached to the bytes: it ends when the last of them has been written to the
+//! socket or dropped, whether they are in a body, in hyper or in the send queue of an HTTP/2
+//! stream. A response beyond a limit waits for [`WAIT`] and is then refused: with 429 if the
+//! connection or the user has too many unread bytes, with 503 if the process has.
 //!
 //! # Invariants
 //!
 //! - A response to a safe request is never sent beyond a limit.
-//! - A request that changes something is refused before it is handled, never after: its response is
+//! - A request that changes state is refused before it is handled, never after: its response is
 //!   charged in any case, and is small.
-//! - A user who holds nothing gets a response of up to [`ALWAYS_ADMITTED_BYTES`] although the process
-//!   is at its limit, so that some clients' unread responses never lock out the others.
+//! - A user without unread responses gets a response of up to [`ALWAYS_ADMITTED_BYTES`] even if the
+//!   process is at its limit, so that some clients' unread responses never lock out the others.
 //! - A streamed body is charged for one piece, and the next is not read before that is written.
-//! - Bytes that several responses share are charged once, by their owner: see [`Shared`].
+//! - Bytes shared by several responses are charged once, by their owner: see [`Shared`].
 
 use std::{
     collections::HashMap,
@@ -44,19 +44,19 @@ use super::{
     problem::{Problem, SOON},
 };
 
-/// How long a response waits for others to be taken before it is refused.
+/// Time for which a response waits for room before it is refused.
 pub(crate) const WAIT: Duration = Duration::from_secs(1);
 
-/// The part of the process's limit that one user may hold, and that one connection may.
+/// Fraction of the process's limit that one user, and one connection, may use: one in this many.
 const SHARE: u64 = 8;
 
-/// Size of a response that a user who holds nothing always gets.
+/// Size of a response that a user without unread responses always gets.
 const ALWAYS_ADMITTED_BYTES: u64 = 64 << 10;
 
-/// The code of a refusal for what a connection or a user holds.
+/// Code of a refusal because of a connection's or user's unread responses.
 pub(crate) const UNREAD: &str = "RESPONSES_UNREAD";
 
-/// The limits of a server, and what is held.
+/// The limits and accounts of a server.
 #[derive(Debug)]
 pub(crate) struct Output {
     process: Arc<Account>,
@@ -64,7 +64,7 @@ pub(crate) struct Output {
     users: Mutex<HashMap<UserId, Weak<Account>>>,
 }
 
-/// The bytes that one connection, user or process holds.
+/// Unread bytes of one connection, user or process.
 #[derive(Debug)]
 pub(crate) struct Account {
     limit_bytes: u64,
@@ -73,18 +73,18 @@ pub(crate) struct Account {
     released: Notify,
 }
 
-/// A charge, which ends when it is dropped.
+/// A charge, released on drop.
 #[derive(Debug)]
 pub(crate) struct Charge {
     accounts: Vec<Arc<Account>>,
     bytes: AtomicU64,
 }
 
-/// The number of bytes of a response that are charged elsewhere: an extension of the response.
+/// Number of bytes of a response that are charged elsewhere; an extension of the response.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shared(pub(crate) u64);
 
-/// The account that refuses a charge.
+/// The account that refused a charge.
 #[derive(Debug)]
 struct Exhausted(Arc<Account>);
 
@@ -106,7 +106,7 @@ impl Account {
         self.held() >= self.limit_bytes
     }
 
-    /// Adds `bytes` unless that exceeds the limit; an account that holds nothing takes any number.
+    /// Adds `bytes` unless the sum exceeds the limit. An empty account accepts any number.
     fn try_add(&self, bytes: u64) -> bool {
         let add = |held: u64| {
             let sum = held.saturating_add(bytes);
@@ -126,8 +126,8 @@ impl Account {
 }
 
 impl Output {
-    /// Returns the limits of a process that holds at most `limit_bytes`, of which a user and a
-    /// connection hold an eighth, or `least_bytes` if that is more.
+    /// Creates the limits of a process with at most `limit_bytes`, of which a user and a connection
+    /// may each use an eighth, or `least_bytes` if that is more.
     pub(crate) fn new(limit_bytes: u64, least_bytes: u64) -> Self {
         Self {
             process: Account::new(limit_bytes),
@@ -155,7 +155,7 @@ impl Output {
         account
     }
 
-    /// Charges `bytes` to `accounts` and the process, at once or not at all.
+    /// Charges `bytes` to all `accounts` and the process, or to none.
     ///
     /// # Errors
     ///
@@ -168,7 +168,7 @@ impl Output {
         self.charge_now(accounts, bytes).map_err(|exhausted| self.refusal(&exhausted))
     }
 
-    /// Charges `bytes` to `accounts` and the process, and waits until there is room.
+    /// Charges `bytes` to `accounts` and the process, waiting for room.
     ///
     /// # Errors
     ///
@@ -192,7 +192,7 @@ impl Output {
                 let account = Arc::clone(&last.0);
                 let released = account.released.notified();
                 tokio::pin!(released);
-                // From here on no release is missed.
+                // No release after this is missed.
                 released.as_mut().enable();
                 match self.charge_now(accounts, bytes) {
                     Ok(charge) => return charge,
@@ -226,7 +226,7 @@ impl Output {
         Ok(Charge { accounts: charged, bytes: AtomicU64::new(bytes) })
     }
 
-    /// Charges `bytes` in any case.
+    /// Charges `bytes` regardless of the limits.
     pub(crate) fn charge_anyway(&self, accounts: &[Arc<Account>], bytes: u64) -> Charge {
         let accounts: Vec<_> = accounts.iter().chain([&self.process]).cloned().collect();
         for account in &accounts {
@@ -235,7 +235,7 @@ impl Output {
         Charge { accounts, bytes: AtomicU64::new(bytes) }
     }
 
-    /// Refuses a request of `account` if that is at its limit.
+    /// Fails if `account` is at its limit.
     ///
     /// # Errors
     ///
@@ -275,7 +275,7 @@ impl Output {
         if Arc::ptr_eq(&exhausted.0, &self.process) {
             return Problem::unavailable("BUSY", SOON);
         }
-        let message = "Earlier responses have not been read yet. Read them, then try again.";
+        let message = "Earlier responses have not been read yet. Read them and try again.";
         Problem::new(StatusCode::TOO_MANY_REQUESTS, UNREAD, message).with_retry_after(SOON)
     }
 
@@ -283,7 +283,7 @@ impl Output {
     ///
     /// # Errors
     ///
-    /// As [`charge`](Self::charge), if `is_refusable`.
+    /// Same as [`charge`](Self::charge), if `is_refusable`.
     pub(crate) async fn charge_body(
         &self,
         response: Response<Body>,
@@ -309,7 +309,7 @@ impl Output {
     }
 }
 
-/// Returns the size of the largest piece of a streamed body: all of it if it is shorter than a piece.
+/// Returns the maximum size of a piece of a streamed body, or the whole size of a shorter body.
 fn piece_bytes(headers: &HeaderMap) -> u64 {
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     length.unwrap_or(u64::MAX).min(BlobReader::MAX_PIECE_BYTES)
@@ -324,7 +324,7 @@ impl Charge {
         }
     }
 
-    /// The number of bytes that are charged.
+    /// Returns the number of charged bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Acquire)
     }
@@ -338,14 +338,14 @@ impl Drop for Charge {
     }
 }
 
-/// The bytes of a response that waits for room.
+/// The bytes of a response waiting for room.
 struct Waiting {
     account: Arc<Account>,
     bytes: u64,
 }
 
 impl Waiting {
-    /// Returns `None` if as much is waiting as may be: an eighth of the limit, or one response.
+    /// Returns `None` if the maximum is waiting already: an eighth of the limit, or one response.
     fn begin(account: &Arc<Account>, bytes: u64) -> Option<Self> {
         let most = account.limit_bytes / SHARE;
         let add = |waiting: u64| {
@@ -368,11 +368,11 @@ impl Drop for Waiting {
 struct Charged {
     body: Body,
     held: Arc<Held>,
-    /// Whether the charge is for one piece, so that the next waits until that was written.
+    /// Whether the charge is for one piece, so that the next waits for the write of that.
     is_streamed: bool,
 }
 
-/// The charge for a body, and the number of its pieces that are not written yet.
+/// The charge of a body, and the number of its pieces that are not written yet.
 #[derive(Debug)]
 struct Held {
     charge: Charge,
@@ -381,7 +381,7 @@ struct Held {
     taken: AtomicWaker,
 }
 
-/// A piece of a body, with the charge for it.
+/// A piece of a body, with its charge.
 struct Piece {
     bytes: Bytes,
     held: Arc<Held>,
@@ -496,7 +496,7 @@ mod tests {
         let waiting = output.charge(&user, 8 * KIB, WAIT);
         tokio::pin!(waiting);
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
-        // No more than an eighth of the limit waits.
+        // At most an eighth of the limit waits.
         assert!(output.charge(&user, 8 * KIB, WAIT).await.is_err());
         held.shrink_to(50 * KIB);
         assert_eq!(waiting.await.unwrap().bytes(), 8 * KIB);
@@ -529,7 +529,7 @@ mod tests {
         assert_eq!(accounts[0].held(), 100);
     }
 
-    /// A body of two pieces, whose length is known from its header only.
+    /// Returns a body of two pieces, whose length is only known from its header.
     fn streamed(piece_bytes: usize) -> Response<Body> {
         let piece = || Ok::<_, BodyError>(Frame::data(Bytes::from(vec![7; piece_bytes])));
         let pieces = futures_util::stream::iter([piece(), piece()]);
@@ -566,7 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn accounts_of_users_who_hold_nothing_are_forgotten() {
+    fn empty_accounts_are_removed() {
         let output = output();
         for _ in 0..1000 {
             output.user(UserId::new());

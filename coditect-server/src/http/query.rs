@@ -11,26 +11,26 @@ use super::{
     problem::{Field, Problem},
 };
 
-/// How many items a page may have.
+/// Number of items per page.
 const LIMITS: RangeInclusive<usize> = 1..=200;
-/// How many it has if the client doesn't say.
+/// Default number of items per page.
 const DEFAULT_LIMIT: usize = 50;
 
-/// The largest number of unknown parameters that an error names.
+/// Maximum number of unknown parameters in an error.
 const MAX_NAMED: usize = 10;
-/// The longest name in an error, in characters.
+/// Maximum length of a name in an error, in characters.
 const MAX_NAME_CHARS: usize = 100;
 
-/// The parameters of a request's query, decoded.
+/// The decoded parameters of a request's query.
 #[derive(Debug)]
 pub struct Query(BTreeMap<String, String>);
 
 impl Query {
-    /// The query of `request`; empty if it has none.
+    /// Parses the query of `request`.
     ///
     /// # Errors
     ///
-    /// 400 if a parameter is there twice: which of them counts is not for us to guess.
+    /// 400 if a parameter occurs twice, which is ambiguous.
     pub fn of(request: &Request) -> Result<Self, Problem> {
         Self::parse(request.uri().query().unwrap_or_default())
     }
@@ -39,22 +39,22 @@ impl Query {
         let mut values = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             if values.insert(snake_case(&name), value.into_owned()).is_some() {
-                return Err(invalid(&name, "is there twice"));
+                return Err(invalid(&name, "occurs more than once"));
             }
         }
         Ok(Self(values))
     }
 
-    /// The parameter `name`, if it is there.
+    /// Returns the parameter `name`.
     pub fn value(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
-    /// The parameter `name` as one of a few words.
+    /// Returns the parameter `name` as one of several values.
     ///
     /// # Errors
     ///
-    /// 400 if it is none of them.
+    /// 400 for another value.
     pub fn parsed<'a, T: Deserialize<'a>>(&'a self, name: &str) -> Result<Option<T>, Problem> {
         let parse = |text| {
             let words = StrDeserializer::<serde::de::value::Error>::new(text);
@@ -63,29 +63,27 @@ impl Query {
         self.value(name).map(parse).transpose()
     }
 
-    /// The parameter `cursor`: where a list goes on.
+    /// Returns the parameter `cursor`, the position of a page.
     ///
     /// # Errors
     ///
-    /// 400 if it was never given out.
+    /// 400 if it is malformed.
     pub fn cursor(&self) -> Result<Option<Cursor>, Problem> {
         let cursor = self.value("cursor").map(str::parse).transpose();
         cursor.map_err(|_| Problem::invalid_cursor())
     }
 
-    /// The parameter `name` as a time.
+    /// Returns the parameter `name` as a time.
     ///
     /// # Errors
     ///
-    /// 400 if it is none.
+    /// 400 if it is not a time.
     pub fn time(&self, name: &str) -> Result<Option<DateTime<Utc>>, Problem> {
         let time = self.value(name).map(str::parse).transpose();
-        time.map_err(|_| {
-            invalid(name, "must be a time as RFC 3339 has it, like 2026-01-31T12:00:00Z")
-        })
+        time.map_err(|_| invalid(name, "must be an RFC 3339 time such as 2026-01-31T12:00:00Z"))
     }
 
-    /// Whether the parameter `name` says so: `true`, or that it is there.
+    /// Returns whether the flag `name` is set: `true`, or without a value.
     ///
     /// # Errors
     ///
@@ -98,11 +96,11 @@ impl Query {
         }
     }
 
-    /// The parameter `limit`: how many items a page is to have.
+    /// Returns the parameter `limit`, the number of items per page.
     ///
     /// # Errors
     ///
-    /// 400 if it is no number from 1 to 200.
+    /// 400 if it is not a number from 1 to 200.
     pub fn limit(&self) -> Result<usize, Problem> {
         let Some(text) = self.value("limit") else { return Ok(DEFAULT_LIMIT) };
         let limit = text.parse().ok().filter(|limit| LIMITS.contains(limit));
@@ -110,7 +108,7 @@ impl Query {
     }
 }
 
-/// Checks that `query` has no parameters but those of `accepted`.
+/// Checks that `query` has no parameters other than `accepted`.
 ///
 /// # Errors
 ///
@@ -118,24 +116,24 @@ impl Query {
 pub(super) fn check_names(query: &str, accepted: &[&str]) -> Result<(), Problem> {
     let known = match accepted {
         [] => "the route has no parameters".to_owned(),
-        names => format!("the parameters are {}", names.join(", ")),
+        names => format!("known parameters: {}", names.join(", ")),
     };
     let unknown: Vec<Field> = form_urlencoded::parse(query.as_bytes())
         .filter(|(name, _)| !accepted.contains(&snake_case(name).as_str()))
         .take(MAX_NAMED)
         .map(|(name, _)| {
             let name: String = name.chars().take(MAX_NAME_CHARS).collect();
-            Field::new(name, format!("is not known: {known}"))
+            Field::new(name, format!("is unknown; {known}"))
         })
         .collect();
     if unknown.is_empty() {
         return Ok(());
     }
-    let message = "The query has a parameter that is not known.";
+    let message = "The query has an unknown parameter.";
     Err(Problem::bad_request("INVALID_QUERY", message).with_fields(unknown))
 }
 
-/// Returns the spelling of a name by which parameters are looked up.
+/// Returns the spelling of a name used for lookups.
 fn snake_case(name: &str) -> String {
     let mut snake = String::with_capacity(name.len());
     for char in name.chars() {
@@ -148,7 +146,7 @@ fn snake_case(name: &str) -> String {
 }
 
 fn invalid(name: &str, message: &str) -> Problem {
-    Problem::bad_request("INVALID_QUERY", "The query is wrong.")
+    Problem::bad_request("INVALID_QUERY", "The query is invalid.")
         .with_fields(vec![Field::new(name, message)])
 }
 
@@ -165,14 +163,14 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_that_is_there_twice_is_refused() {
+    fn repeated_parameter_is_refused() {
         for twice in ["a=1&b=2&a=1", "session_id=1&sessionId=1"] {
             assert_eq!(Query::parse(twice).unwrap_err().code(), "INVALID_QUERY", "{twice}");
         }
     }
 
     #[test]
-    fn both_spellings_of_a_parameter_are_read() {
+    fn both_spellings_of_a_parameter_are_accepted() {
         let query = Query::parse("sessionId=1").unwrap();
         assert_eq!(query.value("session_id"), Some("1"));
         assert!(check_names("sessionId=1&session_id=1", &["session_id"]).is_ok());
@@ -186,13 +184,13 @@ mod tests {
         let refused = check_names("limit=1&lim%69ts=2&%ff=", &["limit"]).unwrap_err();
         let names: Vec<_> = refused.fields().iter().map(|field| field.field.as_str()).collect();
         assert_eq!((refused.code(), names), ("INVALID_QUERY", vec!["limits", "\u{fffd}"]));
-        assert_eq!(refused.fields()[0].message, "is not known: the parameters are limit");
+        assert_eq!(refused.fields()[0].message, "is unknown; known parameters: limit");
         let many: Vec<_> = (0..100).map(|n| format!("p{n}=1")).collect();
         assert_eq!(check_names(&many.join("&"), &[]).unwrap_err().fields().len(), MAX_NAMED);
     }
 
     #[test]
-    fn a_limit_is_a_number_in_its_bounds() {
+    fn limit_is_a_number_within_bounds() {
         assert_eq!(Query::parse("").unwrap().limit().unwrap(), 50);
         assert_eq!(Query::parse("limit=200").unwrap().limit().unwrap(), 200);
         for wrong in ["0", "201", "-1", "x", "", "1e1", "99999999999999999999"] {

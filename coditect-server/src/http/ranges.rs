@@ -1,7 +1,7 @@
-//! Range requests (RFC 9110, section 14): a part of a content, by its bytes.
+//! Range requests (RFC 9110, section 14).
 //!
-//! One range is given; of a request for several, and of units that are not bytes, the header is
-//! passed over, and all is given, which the RFC leaves to a server.
+//! One range of bytes is supported. A request for several ranges or another unit gets the whole
+//! content, as the RFC permits.
 
 use std::ops::Range;
 
@@ -12,12 +12,12 @@ use hyper::{
 
 use super::{Request, conditions::Tag, problem::Problem};
 
-/// Returns the part of `size_bytes` bytes with this tag that `request` asks for; `None` for all of them.
-/// Only GET has ranges: a HEAD is answered as for the whole (RFC 9110, section 14.2).
+/// Returns the range that `request` asks for in `size_bytes` bytes with this tag; `None` for all of
+/// them. Only GET has ranges: a HEAD gets the headers of the whole (RFC 9110, section 14.2).
 ///
 /// # Errors
 ///
-/// Fails with 416 if there are no such bytes.
+/// Fails with 416 if the range is not satisfiable.
 pub(crate) fn wanted(
     request: &Request,
     tag: &Tag,
@@ -37,7 +37,7 @@ fn parse_headers(
     let mut lines = headers.get_all(header::RANGE).iter();
     let (Some(spec), None) = (lines.next(), lines.next()) else { return Ok(None) };
     let Ok(spec) = spec.to_str() else { return Ok(None) };
-    // If the client's other part is of another representation, all is sent.
+    // If the client has a part of another representation, everything is sent.
     if let Some(seen) = headers.get(header::IF_RANGE)
         && *seen != tag.header()?
     {
@@ -49,20 +49,20 @@ fn parse_headers(
     }
 }
 
-/// The value of `Content-Range` of a part.
+/// Returns the value of `Content-Range`.
 pub(crate) fn content_range(part: &Range<u64>, size_bytes: u64) -> Result<HeaderValue, Problem> {
     let value = format!("bytes {}-{}/{size_bytes}", part.start, part.end - 1);
     HeaderValue::from_str(&value).map_err(Problem::internal)
 }
 
-/// One range, as it is asked for.
+/// A requested range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spec {
-    /// From the first to the last, both included.
+    /// First to last byte, inclusive.
     Between(u64, u64),
-    /// From the first on.
+    /// First byte to the end.
     From(u64),
-    /// So many at the end.
+    /// Number of bytes at the end.
     Last(u64),
 }
 
@@ -83,7 +83,7 @@ fn parse(spec: &str) -> Option<Spec> {
     if !unit.trim().eq_ignore_ascii_case("bytes") {
         return None;
     }
-    // A number that is too large for one is past the end of everything.
+    // A number too large for `u64` is beyond the end of any content.
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         digits.then(|| text.parse().unwrap_or(u64::MAX))
@@ -99,7 +99,7 @@ fn parse(spec: &str) -> Option<Spec> {
 }
 
 fn unsatisfiable(size_bytes: u64) -> Problem {
-    let message = format!("There are no such bytes among the {size_bytes} that there are.");
+    let message = format!("The range is not satisfiable: the content has {size_bytes} bytes.");
     let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "RANGE_NOT_SATISFIABLE", message);
     match HeaderValue::from_str(&format!("bytes */{size_bytes}")) {
         Ok(value) => problem.with_header(header::CONTENT_RANGE, value),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn one_range_is_a_part_of_what_there_is() {
+    fn single_range_is_resolved() {
         for (range, part) in [
             ("bytes=0-3", 0..4),
             ("bytes=3-3", 3..4),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_single_range_of_bytes_is_passed_over() {
+    fn other_ranges_are_ignored() {
         for range in
             ["bytes=0-1,3-4", "lines=1-2", "bytes=3-1", "bytes=a-b", "bytes=-", "bytes", ""]
         {
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_not_there_are_refused() {
+    fn range_beyond_the_end_is_refused() {
         for range in ["bytes=10-", "bytes=10-20", "bytes=-0", "bytes=99999999999999999999999-"] {
             let refused = asked(range, None).unwrap_err();
             assert_eq!(refused.status(), StatusCode::RANGE_NOT_SATISFIABLE, "{range}");
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_has_changed_all_is_given() {
+    fn changed_content_is_sent_whole() {
         assert_eq!(asked("bytes=1-2", Some("\"t\"")).unwrap(), Some(1..3));
         assert_eq!(asked("bytes=1-2", Some("\"old\"")).unwrap(), None);
         assert_eq!(asked("bytes=1-2", Some("W/\"t\"")).unwrap(), None);

@@ -1,6 +1,7 @@
-//! A request as a handler sees it: its head, its path's parameters, and its body, once.
+//! A request as seen by a handler: its head, path parameters, and body.
 //!
-//! Identity is not in it; a handler gets that from auth, by the [bearer](super::bearer) token.
+//! It does not carry the caller's identity, which auth derives from the [bearer](super::bearer)
+//! token.
 
 use std::{
     fmt,
@@ -27,20 +28,19 @@ use super::{
     query,
 };
 
-/// What a route accepts, apart from its handler.
+/// Rules of a route that apply to all its requests.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RouteRules {
-    /// The parameters that the query may have; `None` if any.
+    /// Accepted query parameters; any if `None`.
     pub(crate) accepted_query: Option<Arc<[&'static str]>>,
-    /// Whether it changes something that has no entity tag, so that preconditions are checked for its
-    /// handler.
+    /// Whether the route changes a resource without an entity tag.
     pub(crate) is_untagged: bool,
 }
 
-/// The account of the user that a request is authenticated as, once it is.
+/// Slot for the account of the authenticated user.
 pub(crate) type UserAccount = Arc<OnceLock<Arc<Account>>>;
 
-/// One request, routed. Its `Debug` shows nothing that the client sent.
+/// A routed request. `Debug` shows no data of the client.
 pub struct Request {
     parts: Parts,
     body: Option<Incoming>,
@@ -77,27 +77,28 @@ impl Request {
         }
     }
 
-    /// Returns where the account of the request's user is put.
+    /// Returns the slot for the account of the request's user.
     pub(crate) fn user_account(&self) -> &UserAccount {
         &self.user
     }
 
-    /// With the parameters that its route found in its path, decoded.
+    /// Adds the decoded parameters of the path.
     pub(crate) fn with_params(mut self, params: Vec<(String, String)>) -> Self {
         self.params = params;
         self
     }
 
-    /// Sets the rules of its route.
+    /// Adds the rules of the route: accepted query parameters, and whether it changes a resource
+    /// without an entity tag.
     pub(crate) fn with_rules(self, rules: &RouteRules) -> Self {
         Self { rules: rules.clone(), ..self }
     }
 
-    /// Checks that the query has no parameter that the route does not accept.
+    /// Checks that the route accepts all query parameters.
     ///
     /// # Errors
     ///
-    /// Fails with 400, naming the parameters.
+    /// Fails with 400, naming the unknown parameters.
     pub(crate) fn check_query(&self) -> Result<(), Problem> {
         let query = self.parts.uri.query().unwrap_or_default();
         self.rules
@@ -106,7 +107,8 @@ impl Request {
             .map_or(Ok(()), |names| query::check_names(query, names))
     }
 
-    /// Checks the preconditions of a change of something that has no tag; other handlers check their own.
+    /// Checks the preconditions on a resource without an entity tag. Other handlers check their
+    /// own.
     ///
     /// # Errors
     ///
@@ -115,42 +117,42 @@ impl Request {
         if self.rules.is_untagged { Conditions::of(self)?.require_untagged() } else { Ok(()) }
     }
 
-    /// The method. A HEAD that goes to the handler of GET is still a HEAD here.
+    /// Returns the method; HEAD for a HEAD request, although the handler of GET runs.
     pub fn method(&self) -> &Method {
         &self.parts.method
     }
 
-    /// The version of HTTP that it came by.
+    /// Returns the HTTP version.
     pub fn version(&self) -> hyper::Version {
         self.parts.version
     }
 
-    /// The target, with the query as it was sent.
+    /// Returns the target, with the query as sent.
     pub fn uri(&self) -> &Uri {
         &self.parts.uri
     }
 
-    /// The headers.
+    /// Returns the headers.
     pub fn headers(&self) -> &HeaderMap {
         &self.parts.headers
     }
 
-    /// The id that the answer will bear.
+    /// Returns the request id of the response.
     pub fn id(&self) -> &RequestId {
         &self.id
     }
 
-    /// Returns the client's address: that of the connection's peer, or of the client that trusted proxies
-    /// name.
+    /// Returns the client's address: the peer of the connection, or the client named by trusted
+    /// proxies.
     pub fn client(&self) -> ClientAddress {
         self.client
     }
 
-    /// The decoded parameter `name` of the route's template.
+    /// Returns the decoded path parameter `name`.
     ///
     /// # Errors
     ///
-    /// The template has no such parameter, which is our fault: 500.
+    /// 500 if the template has no such parameter.
     pub fn param(&self, name: &'static str) -> Result<&str, Problem> {
         self.params
             .iter()
@@ -158,31 +160,31 @@ impl Request {
             .ok_or_else(|| Problem::internal(format!("the route has no parameter {name}")))
     }
 
-    /// The parameter `name`, parsed: an id, most often.
+    /// Parses the path parameter `name`, usually an id.
     ///
     /// # Errors
     ///
-    /// 404 where it cannot be parsed: nothing has such a name.
+    /// 404 if it cannot be parsed, since no resource has such a name.
     pub fn parse_param<T: FromStr>(&self, name: &'static str) -> Result<T, Problem> {
         self.param(name)?.parse().map_err(|_| Problem::not_found())
     }
 
-    /// Reads the JSON body. A body is read once; it is missing the second time.
+    /// Reads the JSON body, which can be read once.
     ///
     /// # Errors
     ///
-    /// 400, 408, 413, 415 or 422, as the body has it; 400 also where there is none.
+    /// 400, 408, 413, 415 or 422, depending on the body; 400 without a body.
     pub async fn json<T: DeserializeOwned>(&mut self) -> Result<T, Problem> {
         self.optional_json()
             .await?
             .ok_or_else(|| Problem::bad_request("EMPTY_BODY", "The request needs a JSON body."))
     }
 
-    /// Reads the JSON body, where there is one.
+    /// Reads the JSON body, if there is one.
     ///
     /// # Errors
     ///
-    /// Those of [`json`](Self::json), but for the missing body.
+    /// Same as [`json`](Self::json), except for a missing body.
     pub async fn optional_json<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Problem> {
         let Some(body) = self.body.take() else {
             return Ok(None);
@@ -196,27 +198,29 @@ impl Request {
         }
     }
 
-    /// The SHA-256 of the JSON body that was read; zeros if none was.
+    /// Returns the SHA-256 of the JSON body that was read; zeros without one.
     pub(crate) fn body_hash(&self) -> [u8; 32] {
         self.body_hash
     }
 
-    /// How long the body says that it is, in bytes: 0 where it says nothing.
+    /// Returns the announced length of the body, in bytes; 0 without one.
     pub fn announced_bytes(&self) -> u64 {
         self.body.as_ref().map_or(0, |body| body.size_hint().lower())
     }
 
-    /// Returns whether the body may be longer than `bytes`: by its length, or as it announces none.
+    /// Returns whether the body may be longer than `bytes`, by its announced length or for lack of
+    /// one.
     pub(crate) fn may_exceed(&self, bytes: u64) -> bool {
         let hint = self.body.as_ref().map(hyper::body::Body::size_hint);
         hint.is_some_and(|hint| hint.upper().is_none_or(|upper| upper > bytes))
     }
 
-    /// The next piece of a body of any type and size, `None` after the last: the caller bounds it.
+    /// Returns the next piece of a body of any type, `None` after the last. The caller limits the
+    /// size.
     ///
     /// # Errors
     ///
-    /// 408 when it stalls, or trickles; 400 when it breaks off.
+    /// 408 after a stall or below the minimum rate; 400 if the body is incomplete.
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, Problem> {
         match &mut self.body {
             Some(body) => self.pace.next_frame(body).await,
@@ -224,7 +228,7 @@ impl Request {
         }
     }
 
-    /// hyper's own request, for an upgrade of the connection; `None` once the body was read.
+    /// Returns hyper's request, for an upgrade; `None` after the body was read.
     pub fn into_hyper(self) -> Option<hyper::Request<Incoming>> {
         let body = self.body?;
         Some(hyper::Request::from_parts(self.parts, body))

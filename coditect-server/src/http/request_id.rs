@@ -1,7 +1,7 @@
-//! The name that one request goes by, in its answer and in the log.
+//! The id of a request, in its response and in the log.
 //!
-//! A client's own is taken where it is a sane one, so that a trace can span programs; it is a
-//! label, never trusted and never a key. What isn't sane is replaced, not refused.
+//! A valid id of the client is kept, so that a trace can span programs. It is a label, never
+//! trusted and never used as a key. An invalid one is replaced.
 
 use std::fmt;
 
@@ -11,37 +11,37 @@ use hyper::{
 };
 use uuid::Uuid;
 
-/// The header that bears it, both ways.
+/// Header of the id, in requests and responses.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-const LONGEST: usize = 128;
+const MAX_CHARS: usize = 128;
 
 /// 1 to 128 characters of `[A-Za-z0-9._-]`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RequestId(String);
 
 impl RequestId {
-    /// The client's own, if it sent exactly one and that is sane; else a new one, a UUID v7.
+    /// Returns the client's id if it sent exactly one valid id, otherwise a new one.
     pub fn choose(headers: &HeaderMap) -> Self {
         let mut given = headers.get_all(X_REQUEST_ID).iter();
-        match (given.next().and_then(sane), given.next()) {
+        match (given.next().and_then(valid), given.next()) {
             (Some(id), None) => Self(id.to_owned()),
             _ => Self::new(),
         }
     }
 
-    /// A new one, a UUID v7.
-    #[expect(clippy::new_without_default, reason = "each call gives another one")]
+    /// Creates a new id, a UUID v7.
+    #[expect(clippy::new_without_default, reason = "each call returns a different id")]
     pub fn new() -> Self {
         Self(Uuid::now_v7().to_string())
     }
 
-    /// As text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// As a header's value, which its alphabet always makes.
+    /// Returns the header value. Every valid id is one.
     pub(crate) fn header_value(&self) -> Option<HeaderValue> {
         HeaderValue::from_str(&self.0).ok()
     }
@@ -53,10 +53,10 @@ impl fmt::Debug for RequestId {
     }
 }
 
-fn sane(value: &HeaderValue) -> Option<&str> {
+fn valid(value: &HeaderValue) -> Option<&str> {
     let text = value.to_str().ok()?;
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    ((1..=LONGEST).contains(&text.len()) && text.bytes().all(allowed)).then_some(text)
+    ((1..=MAX_CHARS).contains(&text.len()) && text.bytes().all(allowed)).then_some(text)
 }
 
 #[cfg(test)]
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sane_id_of_the_client_is_kept() {
+    fn valid_id_of_the_client_is_kept() {
         let longest = "x".repeat(128);
         for id in ["a", "trace-01_B.7", &longest] {
             assert_eq!(chosen(&[id]), id);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_is_replaced_by_a_uuid_v7() {
+    fn invalid_id_is_replaced_by_a_uuid_v7() {
         let too_long = "x".repeat(129);
         for given in [&[][..], &[""], &["a b"], &["a/b"], &["é"], &[&too_long], &["a", "a"]] {
             let id: Uuid = chosen(given).parse().unwrap();

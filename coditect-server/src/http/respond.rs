@@ -1,7 +1,6 @@
-//! Answers: the envelope of success, and the headers that every answer bears.
+//! Responses: the success envelope, and the headers common to all responses.
 //!
-//! Handlers end in one of these functions. An answer is never cached unless its handler has said
-//! otherwise. Failures are not made here; they are [`Problem`]s.
+//! A response is not cached unless its handler permits it. Failures are [`Problem`]s.
 
 use std::{
     collections::VecDeque,
@@ -21,13 +20,13 @@ use serde::{Serialize, Serializer};
 
 use super::{
     Body, BodyError, RequestId,
-    headers::{self, protect},
+    headers::{self, add_security_headers},
     output::Shared,
     problem::Problem,
     request_id::X_REQUEST_ID,
 };
 
-/// The type of every body that isn't a file's content.
+/// Content type of all bodies except contents of files.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 #[derive(Serialize)]
@@ -44,7 +43,7 @@ struct Page<'a, T> {
 }
 
 impl Problem {
-    /// The answer to the client, without the headers that every answer bears.
+    /// Returns the response, without the headers common to all responses.
     pub(crate) fn to_response(&self, request_id: &RequestId) -> Response<Body> {
         let mut response = Response::new(full(self.envelope(request_id)));
         *response.status_mut() = self.status();
@@ -54,29 +53,29 @@ impl Problem {
     }
 }
 
-/// 200 with `data`.
+/// Returns 200 with `data`.
 ///
 /// # Errors
 ///
-/// `data` has no JSON form, which is our fault: 500.
+/// 500 if `data` cannot be serialized.
 pub fn ok(data: &impl Serialize) -> Result<Response<Body>, Problem> {
     json(StatusCode::OK, &Success { success: true, data })
 }
 
-/// The body that has `data` in it.
+/// Returns the body with `data`.
 ///
 /// # Errors
 ///
-/// `data` has no JSON form, which is our fault: 500.
+/// 500 if `data` cannot be serialized.
 pub(crate) fn success(data: &impl Serialize) -> Result<Vec<u8>, Problem> {
     serde_json::to_vec(&Success { success: true, data }).map_err(Problem::internal)
 }
 
-/// 201 with `data`, which lives at `location` from now on.
+/// Returns 201 with `data`, which was created at `location`.
 ///
 /// # Errors
 ///
-/// `data` has no JSON form or `location` cannot stand in a header, which is our fault: 500.
+/// 500 if `data` cannot be serialized or `location` is not a valid header value.
 pub fn created(location: &str, data: &impl Serialize) -> Result<Response<Body>, Problem> {
     let location = HeaderValue::from_str(location).map_err(Problem::internal)?;
     let mut response = json(StatusCode::CREATED, &Success { success: true, data })?;
@@ -84,29 +83,30 @@ pub fn created(location: &str, data: &impl Serialize) -> Result<Response<Body>, 
     Ok(response)
 }
 
-/// 202 with `data`: what was asked for is on its way, or not.
+/// Returns 202 with `data`: the request is processed in the background.
 ///
 /// # Errors
 ///
-/// `data` has no JSON form, which is our fault: 500.
+/// 500 if `data` cannot be serialized.
 pub fn accepted(data: &impl Serialize) -> Result<Response<Body>, Problem> {
     json(StatusCode::ACCEPTED, &Success { success: true, data })
 }
 
-/// 200 with a document that has a form of its own, without the envelope.
+/// Returns 200 with a document, without the envelope.
 ///
 /// # Errors
 ///
-/// It has no JSON form, which is our fault: 500.
+/// 500 if it cannot be serialized.
 pub fn document(document: &impl Serialize) -> Result<Response<Body>, Problem> {
     json(StatusCode::OK, document)
 }
 
-/// 200 with one page of a list; `next_cursor` leads to the page after it, where there is one.
+/// Returns 200 with a page of a list; `next_cursor` is the position of the next page, if there is
+/// one.
 ///
 /// # Errors
 ///
-/// `items` have no JSON form, which is our fault: 500.
+/// 500 if `items` cannot be serialized.
 pub fn page<T: Serialize>(
     items: &[T],
     next_cursor: Option<&str>,
@@ -115,11 +115,11 @@ pub fn page<T: Serialize>(
     json(StatusCode::OK, &page)
 }
 
-/// 200 with all of `items`, each as `view` shows it.
+/// Returns 200 with all of `items`, converted by `view`.
 ///
 /// # Errors
 ///
-/// As [`page`].
+/// Same as [`page`].
 pub fn list<'a, T, V: Serialize>(
     items: &'a [T],
     view: impl FnMut(&'a T) -> V,
@@ -127,11 +127,11 @@ pub fn list<'a, T, V: Serialize>(
     page(&items.iter().map(view).collect::<Vec<_>>(), None)
 }
 
-/// 200 with a page that the store gave, each item as `view` shows it.
+/// Returns 200 with a page of the store, each item converted by `view`.
 ///
 /// # Errors
 ///
-/// As [`page`].
+/// Same as [`page`].
 pub fn page_of<'a, T, V: Serialize>(
     found: &'a coditect_store::Page<T>,
     view: impl FnMut(&'a T) -> V,
@@ -140,7 +140,7 @@ pub fn page_of<'a, T, V: Serialize>(
     page(&found.items.iter().map(view).collect::<Vec<_>>(), next.as_deref())
 }
 
-/// Returns 200 with data that is JSON already, in pieces, of which `shared` bytes are charged.
+/// Returns 200 with pieces of JSON, of which `shared` bytes are charged already.
 pub(crate) fn ok_pieces(data: impl IntoIterator<Item = Bytes>, shared: Shared) -> Response<Body> {
     let head = Bytes::from_static(br#"{"success":true,"data":"#);
     let pieces = [head].into_iter().chain(data).chain([Bytes::from_static(b"}")]);
@@ -150,7 +150,7 @@ pub(crate) fn ok_pieces(data: impl IntoIterator<Item = Bytes>, shared: Shared) -
     response
 }
 
-/// A body of known pieces, none of which is copied.
+/// A body of pieces, without copying them.
 struct Pieces(VecDeque<Bytes>);
 
 impl HttpBody for Pieces {
@@ -173,27 +173,27 @@ impl HttpBody for Pieces {
     }
 }
 
-/// 204.
+/// Returns 204.
 pub fn no_content() -> Response<Body> {
     let mut response = Response::new(empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response
 }
 
-/// 204 with the methods that a path takes, the answer to OPTIONS.
+/// Returns 204 with the methods of a path, for OPTIONS.
 pub fn options(allowed: &[Method]) -> Response<Body> {
     let mut response = no_content();
     response.headers_mut().insert(header::ALLOW, headers::allow(allowed));
     response
 }
 
-/// Writes a time as RFC 3339 in UTC with milliseconds, `2026-01-02T03:04:05.678Z`: for
+/// Serializes a time as RFC 3339 in UTC with milliseconds, `2026-01-02T03:04:05.678Z`, for
 /// `#[serde(serialize_with = "respond::time")]`.
 pub fn time<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&at.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
-/// The same for a time that may be missing, which is `null`.
+/// Serializes an optional time, `None` as `null`.
 pub fn optional_time<S: Serializer>(
     at: &Option<DateTime<Utc>>,
     serializer: S,
@@ -204,31 +204,31 @@ pub fn optional_time<S: Serializer>(
     }
 }
 
-/// A body of these bytes.
+/// Returns a body of these bytes.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// No body.
+/// Returns an empty body.
 pub fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
-/// The headers that every answer bears, over whatever `headers` hold.
-pub(crate) fn mark(headers: &mut HeaderMap, request_id: &RequestId) {
+/// Sets the headers common to all responses.
+pub(crate) fn set_default_headers(headers: &mut HeaderMap, request_id: &RequestId) {
     const NOSNIFF: (HeaderName, HeaderValue) =
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(id) = request_id.header_value() {
         headers.insert(X_REQUEST_ID, id);
     }
     headers.insert(NOSNIFF.0, NOSNIFF.1);
-    protect(headers);
+    add_security_headers(headers);
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
 }
 
-/// The answer to HEAD: that to GET with its length and without its body.
+/// Returns the response to HEAD: that to GET with its length but without its body.
 pub(crate) fn without_body(mut response: Response<Body>) -> Response<Body> {
     let length = response.body().size_hint().exact();
     if let Some(length) = length
@@ -263,14 +263,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn success_is_an_envelope_around_the_data() {
+    async fn success_wraps_data_in_the_envelope() {
         let response = ok(&json!({"id": 7})).unwrap();
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
         assert_eq!(body(response).await, json!({"success": true, "data": {"id": 7}}));
     }
 
     #[tokio::test]
-    async fn a_page_says_where_the_next_one_is_or_that_there_is_none() {
+    async fn page_has_the_next_cursor_or_null() {
         let response = page(&[1, 2], Some("abc")).unwrap();
         assert_eq!(
             body(response).await,
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_created_says_where_it_lives() {
+    fn created_response_has_a_location() {
         let response = created("/api/v5/sessions/7", &json!({})).unwrap();
         assert_eq!(response.status(), StatusCode::CREATED);
         assert_eq!(response.headers()[header::LOCATION], "/api/v5/sessions/7");
@@ -302,18 +302,18 @@ mod tests {
     }
 
     #[test]
-    fn a_handler_may_allow_caching_and_everything_else_is_not_stored() {
+    fn responses_are_not_cached_unless_the_handler_permits_it() {
         let mut headers = HeaderMap::new();
-        mark(&mut headers, &RequestId::new());
+        set_default_headers(&mut headers, &RequestId::new());
         assert_eq!(headers[header::CACHE_CONTROL], "no-store");
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=60"));
-        mark(&mut headers, &RequestId::new());
+        set_default_headers(&mut headers, &RequestId::new());
         assert_eq!(headers[header::CACHE_CONTROL], "max-age=60");
         assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
     }
 
     #[test]
-    fn an_answer_to_head_keeps_the_length_and_loses_the_body() {
+    fn head_response_keeps_the_length_without_the_body() {
         let response = without_body(Response::new(full("hello")));
         assert_eq!(response.headers()[header::CONTENT_LENGTH], "5");
         assert_eq!(response.body().size_hint().exact(), Some(0));

@@ -1,7 +1,7 @@
-//! Which protocol a client speaks, told by its first bytes, and those bytes put back.
+//! Detection of the protocol from a client's first bytes, which are read again afterwards.
 //!
-//! HTTP/2 with prior knowledge begins with a preface that no HTTP/1.1 request begins with. As few
-//! bytes are awaited as tell the two apart, and only until the deadline for the header block.
+//! HTTP/2 with prior knowledge begins with a preface that no HTTP/1.1 request has. Only the bytes
+//! needed to distinguish them are awaited, until the deadline of the header block.
 
 use std::{
     io,
@@ -17,32 +17,33 @@ use tokio::{
 
 use super::stream::{Hopeless, Stream};
 
-/// What an HTTP/2 client sends first (RFC 9113, section 3.4).
+/// Connection preface of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What a client speaks.
+/// A protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
-    /// HTTP/1.1 or 1.0, or nothing that we know, which HTTP/1.1 has an answer to.
+    /// HTTP/1.1 or 1.0; also anything unknown, to which HTTP/1.1 has a response.
     Http1,
     /// HTTP/2 with prior knowledge.
     Http2,
 }
 
-/// A socket whose first bytes have been read, and are read again.
+/// A stream whose first bytes are read again.
 pub(super) struct Rewound {
     prefix: Bytes,
     stream: Stream,
 }
 
 impl Rewound {
-    /// By which the client is given up.
+    /// Returns the handle that makes the stream end with a reset.
     pub(super) fn hopeless(&self) -> &Hopeless {
         self.stream.hopeless()
     }
 }
 
-/// Tells what the client speaks. `None` where it has sent nothing until `deadline`, or left.
+/// Detects the client's protocol. Returns `None` if it sent nothing before `deadline`, or
+/// disconnected.
 pub(super) async fn sniff(
     mut stream: Stream,
     deadline: Instant,
@@ -52,7 +53,7 @@ pub(super) async fn sniff(
     let mut verdict = None;
     while verdict.is_none() {
         let Ok(count) = timeout_at(deadline, stream.read(&mut read[length..])).await else {
-            // What there is of a header block is late, and HTTP/1.1 can say so.
+            // The header block is late, which HTTP/1.1 can report.
             break;
         };
         match count? {
@@ -69,7 +70,7 @@ pub(super) async fn sniff(
     Ok(Some((protocol, Rewound { prefix, stream })))
 }
 
-/// What `read` is the beginning of, if that is plain already.
+/// Returns the protocol of bytes that begin with `read`, once unambiguous.
 fn tell(read: &[u8]) -> Option<Protocol> {
     if !PREFACE.starts_with(read) {
         Some(Protocol::Http1)
@@ -131,14 +132,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_byte_that_differs_tells_http1() {
+    fn first_differing_byte_means_http1() {
         for read in [&b"G"[..], b"POST", b"PRJ", b"PRI * HTTP/1", b"\x16\x03\x01"] {
             assert_eq!(tell(read), Some(Protocol::Http1));
         }
     }
 
     #[test]
-    fn only_the_whole_preface_tells_http2() {
+    fn only_the_whole_preface_means_http2() {
         assert_eq!(tell(PREFACE), Some(Protocol::Http2));
         for length in 0..PREFACE.len() {
             assert_eq!(tell(&PREFACE[..length]), None);

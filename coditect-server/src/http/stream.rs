@@ -1,8 +1,7 @@
-//! A connection's bytes, plain or by TLS. Which of the two it is, is known once and asked by nobody
-//! above.
+//! The bytes of a connection, with or without TLS.
 //!
-//! A client that takes nothing of what it was sent is given up by a reset. By a mere close the system would
-//! keep what is unsent for as long as that client pleases, and there may be many such clients.
+//! A client that does not read its responses is disconnected by a reset. After a mere close, the
+//! system would keep the unsent bytes for as long as that client pleases.
 
 use std::{
     io::{self, IoSlice},
@@ -22,19 +21,19 @@ use tokio_rustls::server::TlsStream;
 
 use crate::telemetry::Traffic;
 
-/// A socket, and what is between it and HTTP.
+/// A socket with an optional TLS layer.
 pub(super) struct Stream {
     channel: Channel,
     traffic: Traffic,
     hopeless: Hopeless,
 }
 
-/// Whether the client of a stream is given up.
+/// Handle that makes a stream end with a reset.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Hopeless(Arc<AtomicBool>);
 
 impl Hopeless {
-    /// It is: the end of its stream, whenever that comes, is a reset.
+    /// Makes the stream end with a reset.
     pub(super) fn give_up(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -43,17 +42,17 @@ impl Hopeless {
 #[derive(Debug)]
 enum Channel {
     Plain(TcpStream),
-    /// By TLS, whose handshake is done.
+    /// TLS after its handshake.
     Secure(Box<TlsStream<TcpStream>>),
 }
 
 impl Stream {
-    /// The bytes as they are on the socket.
+    /// Creates a stream of the socket's bytes.
     pub(super) fn plain(stream: TcpStream) -> Self {
         Self::over(Channel::Plain(stream))
     }
 
-    /// The bytes within TLS.
+    /// Creates a stream of the bytes inside TLS.
     pub(super) fn secure(stream: TlsStream<TcpStream>) -> Self {
         Self::over(Channel::Secure(Box::new(stream)))
     }
@@ -62,7 +61,7 @@ impl Stream {
         Self { channel, traffic: Traffic::new(), hopeless: Hopeless::default() }
     }
 
-    /// By which its client is given up.
+    /// Returns the handle that makes the stream end with a reset.
     pub(super) fn hopeless(&self) -> &Hopeless {
         &self.hopeless
     }
@@ -82,7 +81,7 @@ impl Drop for Stream {
                 Channel::Plain(socket) => socket,
                 Channel::Secure(channel) => channel.get_ref().0,
             };
-            // Without that it is a close like any other.
+            // On an error it is an ordinary close.
             let _closed = socket.set_zero_linger();
         }
     }

@@ -1,8 +1,8 @@
-//! TLS: the server's certificate and key, and how a connection begins with them.
+//! TLS: the server's certificate and key, and the handshake.
 //!
-//! The two files are read again each minute, and at SIGHUP: whoever renews a certificate writes the
-//! files, and connections from then on have the new one. Files that don't fit each other, or are half
-//! written, change nothing; the log tells of them. The key leaves this file only as a signature.
+//! The two files are reloaded every minute and on SIGHUP, so that new connections use a renewed
+//! certificate. Files that do not match or are incomplete change nothing and are reported in the
+//! log. The private key never leaves this module.
 
 use std::{
     fs, io,
@@ -28,62 +28,62 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use zeroize::Zeroizing;
 
-/// What is spoken over TLS, the better first.
+/// ALPN protocols in order of preference.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// How often the files are looked at.
-const LOOKED_AT_EVERY: Duration = Duration::from_secs(60);
+/// Interval between checks of the files.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Why there is no TLS.
+/// A failure to set up TLS.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// One of the two is not said.
-    #[error("--tls-cert and --tls-key go together")]
+    /// One of the two settings is missing.
+    #[error("--tls-cert and --tls-key must be set together")]
     Half,
     /// A file cannot be read.
-    #[error("{flag}: {} cannot be read", .path.display())]
+    #[error("{flag}: cannot read {}", .path.display())]
     Unreadable {
-        /// Which setting names it.
+        /// Setting with the path.
         flag: &'static str,
-        /// Where it is.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
-    /// A file is not what it is to be.
-    #[error("{flag}: there is no {wanted} in {}, as PEM", .path.display())]
+    /// A file does not have the expected content.
+    #[error("{flag}: no PEM {wanted} in {}", .path.display())]
     Empty {
-        /// Which setting names it.
+        /// Setting with the path.
         flag: &'static str,
-        /// Where it is.
+        /// Path of the file.
         path: PathBuf,
-        /// What it is to hold.
+        /// Expected content.
         wanted: &'static str,
     },
-    /// They are not of each other, or of a kind that isn't known.
-    #[error("--tls-key: {} does not go with {}", .key.display(), .certificate.display())]
+    /// Certificate and key do not match, or are of an unsupported type.
+    #[error("--tls-key: {} does not match {}", .key.display(), .certificate.display())]
     Unfit {
-        /// Where the key is.
+        /// Path of the key.
         key: PathBuf,
-        /// Where the certificate is.
+        /// Path of the certificate.
         certificate: PathBuf,
-        /// Why.
+        /// Cause.
         source: rustls::Error,
     },
-    /// No handshake can be made of it.
-    #[error("TLS cannot be set up")]
+    /// rustls refuses the configuration.
+    #[error("cannot set up TLS")]
     Setup(#[from] rustls::Error),
 }
 
-/// TLS, as the settings have it.
+/// TLS as configured.
 #[derive(Clone)]
 pub(crate) struct Tls {
     acceptor: TlsAcceptor,
     present: Arc<Present>,
 }
 
-/// The certificate that connections get now.
+/// The certificate for new connections.
 #[derive(Debug)]
 struct Present {
     certificate: PathBuf,
@@ -91,7 +91,7 @@ struct Present {
     loaded: ArcSwap<Loaded>,
 }
 
-/// A certificate with its key, and the files' hash.
+/// A certificate with its key, and a hash of the files.
 #[derive(Debug)]
 struct Loaded {
     certified: Arc<CertifiedKey>,
@@ -99,7 +99,7 @@ struct Loaded {
 }
 
 impl Tls {
-    /// That of these files, where they are given.
+    /// Loads these files, if they are given.
     ///
     /// # Errors
     ///
@@ -124,7 +124,7 @@ impl Tls {
         Ok(Some(Self { acceptor: Arc::new(config).into(), present }))
     }
 
-    /// Shakes hands over `stream`, until `deadline`.
+    /// Does the handshake on `stream`, until `deadline`.
     pub(crate) async fn accept(
         &self,
         stream: TcpStream,
@@ -133,28 +133,28 @@ impl Tls {
         timeout_at(deadline, self.acceptor.accept(stream)).await?
     }
 
-    /// Looks at the files each minute, and when the process is told to, from this call on.
+    /// Reloads the files every minute and on SIGHUP, starting with this call.
     pub(crate) fn keep(self) -> impl Future<Output = ()> {
         let hangup = Hangup::new();
         self.keep_until_dropped(hangup)
     }
 
     async fn keep_until_dropped(self, mut hangup: Hangup) {
-        let mut due = interval(LOOKED_AT_EVERY);
+        let mut due = interval(RELOAD_INTERVAL);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first comes at once.
+        // The first tick is immediate.
         due.tick().await;
         loop {
             tokio::select! {
                 _ = due.tick() => {}
-                () = hangup.told() => {}
+                () = hangup.received() => {}
             }
             match self.present.renew() {
-                Ok(true) => tracing::info!("another certificate is in use from now on"),
+                Ok(true) => tracing::info!("TLS certificate reloaded"),
                 Ok(false) => {}
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
-                    tracing::warn!(error, "the certificate stays as it was");
+                    tracing::warn!(error, "cannot reload the TLS certificate");
                 }
             }
         }
@@ -162,7 +162,7 @@ impl Tls {
 }
 
 impl Present {
-    /// Takes what is in the files now; whether it is another.
+    /// Reloads the files and returns whether they have changed.
     fn renew(&self) -> Result<bool, Error> {
         let loaded = load(&self.certificate, &self.key, &Arc::new(ring::default_provider()))?;
         let is_another = loaded.hash != self.loaded.load().hash;
@@ -201,7 +201,7 @@ fn load(certificate: &Path, key: &Path, provider: &Arc<CryptoProvider>) -> Resul
     Ok(Loaded { certified: Arc::new(certified), hash: hash.into() })
 }
 
-/// SIGHUP, unless it cannot be caught.
+/// SIGHUP, where available.
 struct Hangup {
     signal: Option<tokio::signal::unix::Signal>,
 }
@@ -213,12 +213,12 @@ impl Hangup {
         Self { signal: signal(SignalKind::hangup()).ok() }
     }
 
-    async fn told(&mut self) {
-        let told = match &mut self.signal {
+    async fn received(&mut self) {
+        let received = match &mut self.signal {
             Some(signal) => signal.recv().await,
             None => None,
         };
-        if told.is_none() {
+        if received.is_none() {
             std::future::pending::<()>().await;
         }
     }
@@ -228,7 +228,7 @@ impl Hangup {
 mod tests {
     use super::*;
 
-    /// A certificate for localhost, in two files of `folder`.
+    /// Writes a certificate for localhost to two files of `folder`.
     fn written(folder: &Path) -> (PathBuf, PathBuf) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
@@ -242,23 +242,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_file_is_told_with_its_name() {
+    fn errors_name_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = written(folder.path());
         let missing = folder.path().join("missing.pem");
-        assert!(refused(&missing, &key).contains("missing.pem cannot be read"));
+        assert!(refused(&missing, &key).contains("cannot read"));
         assert!(refused(&certificate, &missing).contains("--tls-key: "));
-        assert!(refused(&key, &key).contains("no certificate in"));
-        assert!(refused(&certificate, &certificate).contains("no private key in"));
+        assert!(refused(&key, &key).contains("no PEM certificate in"));
+        assert!(refused(&certificate, &certificate).contains("no PEM private key in"));
         let other = tempfile::tempdir().unwrap();
         let (_, others) = written(other.path());
-        assert!(refused(&certificate, &others).contains("does not go with"));
+        assert!(refused(&certificate, &others).contains("does not match"));
         assert!(matches!(Tls::open(Some(&certificate), None), Err(Error::Half)));
         assert!(Tls::open(None, None).unwrap().is_none());
     }
 
     #[test]
-    fn another_pair_is_taken_and_half_of_one_is_not() {
+    fn matching_files_are_reloaded_and_others_are_not() {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = written(folder.path());
         let tls = Tls::open(Some(&certificate), Some(&key)).unwrap().unwrap();

@@ -1,18 +1,18 @@
-//! The socket of an HTTP/1.1 connection, as hyper is given it: with our deadlines, and with our
-//! words where hyper would answer by itself.
+//! The socket of an HTTP/1.1 connection as given to hyper, with deadlines, and with error bodies in
+//! place of hyper's own responses.
 //!
-//! - A header block is complete `header_timeout` after connecting or after its first byte, else
-//!   408. Between requests a connection idles for `idle_timeout`. Writes never stall for longer
-//!   than `stall_timeout`.
-//! - hyper answers what it cannot parse (400, 414, 431) with an empty body, from inside. Such an
-//!   answer is recognised by when it is written, never by what it looks like: no exchange is open
-//!   and none has bytes left in hyper's buffer. In its place goes a [`Problem`] of the same status.
-//!   One case is left to hyper: such an answer that it queues behind an earlier one which the
-//!   client hasn't taken yet (a pipelining client that doesn't read).
-//! - Before it closes, a connection shuts its sending side and reads on for a moment, since closing
-//!   with unread bytes would reset it and take our last words from the client.
+//! - A header block must be complete `header_timeout` after connecting or after its first byte, or
+//!   gets 408. Between requests a connection may idle for `idle_timeout`. Writes never stall for
+//!   longer than `stall_timeout`.
+//! - hyper responds to what it cannot parse (400, 414, 431) with an empty body, internally. Such a
+//!   response is recognised by the time of the write, never by its content: no exchange is open and
+//!   none has bytes in hyper's buffer. It is replaced by a [`Problem`] of the same status. One case
+//!   is left to hyper: a response that it queues behind an earlier one that the client has not read
+//!   yet (a pipelining client that does not read).
+//! - Before a close, a connection shuts down its sending side and reads on for a moment, since
+//!   closing with unread bytes would reset it, and the client would lose the last response.
 //!
-//! It never looks into a request or an answer that a handler has made.
+//! Requests and responses of handlers are never inspected.
 
 use std::{
     future::Future,
@@ -32,23 +32,23 @@ use tokio::{
 
 use super::{RequestId, access_log, activity::Activity, problem::Problem, respond, sniff::Rewound};
 
-/// How long, and for how many bytes, a client that is being left is still listened to.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_LIMIT_BYTES: usize = 1 << 20;
+/// Time, and number of bytes, for which a closing connection still reads.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+const MAX_LINGER_BYTES: usize = 1 << 20;
 
 /// The deadlines of a connection.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::struct_field_names, reason = "they are called as their settings are")]
+#[expect(clippy::struct_field_names, reason = "named like their settings")]
 pub(crate) struct Deadlines {
-    /// For a whole header block.
+    /// Time for a whole header block.
     pub(crate) header_timeout: Duration,
-    /// For the next request to begin.
+    /// Time for the next request to start.
     pub(crate) idle_timeout: Duration,
-    /// For a body to move, in either direction.
+    /// Time without progress of a body, in either direction.
     pub(crate) stall_timeout: Duration,
 }
 
-/// The socket. Reads, writes and times are those of one client.
+/// The socket of one client, with its timers.
 pub(crate) struct Wire {
     io: Rewound,
     activity: Activity,
@@ -56,32 +56,33 @@ pub(crate) struct Wire {
     awaiting: Awaiting,
     read_timer: Pin<Box<Sleep>>,
     write_timer: Option<Pin<Box<Sleep>>>,
-    /// What is left to write of an answer of our own.
-    last_words: Bytes,
-    leaving: Option<Leaving>,
+    /// Rest of a response generated here.
+    unsent: Bytes,
+    closing: Option<Closing>,
 }
 
-/// What is awaited from the client between two exchanges.
+/// The input expected between exchanges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Awaiting {
     /// The first request; its deadline counts from connecting.
     First,
-    /// The next request's first byte.
+    /// The first byte of the next request.
     Next,
     /// The rest of a header block.
     Rest,
 }
 
-/// The end of a connection, from our side.
-enum Leaving {
-    /// Our side isn't shut yet.
-    Telling,
-    /// It is; the client's bytes are thrown away until it has heard, or for so long.
-    Listening { until: Pin<Box<Sleep>>, left_bytes: usize },
+/// The close of a connection from this side.
+enum Closing {
+    /// The sending side is still open.
+    Flushing,
+    /// The sending side is shut down; input is discarded until the client closes, or a limit is
+    /// reached.
+    Draining { until: Pin<Box<Sleep>>, left_bytes: usize },
 }
 
 impl Wire {
-    /// Over `io`, whose first header block is due at `due_at`.
+    /// Creates the socket over `io`, whose first header block is due at `due_at`.
     pub(super) fn new(
         io: Rewound,
         activity: Activity,
@@ -95,12 +96,12 @@ impl Wire {
             awaiting: Awaiting::First,
             read_timer: Box::pin(sleep_until(due_at)),
             write_timer: None,
-            last_words: Bytes::new(),
-            leaving: None,
+            unsent: Bytes::new(),
+            closing: None,
         }
     }
 
-    /// Notes that bytes came while a request was awaited.
+    /// Records input while a request was expected.
     fn heard(&mut self) {
         if self.awaiting == Awaiting::Next {
             let due_at = Instant::now() + self.deadlines.header_timeout;
@@ -109,20 +110,20 @@ impl Wire {
         self.awaiting = Awaiting::Rest;
     }
 
-    /// The client is late. Says so if it has begun to speak, and leaves.
+    /// Closes the connection of a late client, with a 408 if part of a request has arrived.
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.leaving.is_none() {
+        if self.closing.is_none() {
             if self.awaiting == Awaiting::Rest {
-                self.last_words = last_words(StatusCode::REQUEST_TIMEOUT);
+                self.unsent = error_response(StatusCode::REQUEST_TIMEOUT);
             }
-            self.leaving = Some(Leaving::Telling);
+            self.closing = Some(Closing::Flushing);
         }
-        // However the leaving goes, it ends in the same error.
+        // Whatever the result of the close, the connection ends with this error.
         let _left = ready!(self.poll_leave(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Runs `write`, which may stall for a while only.
+    /// Runs `write`, limiting its stall.
     fn poll_bounded<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -140,33 +141,34 @@ impl Wire {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    fn poll_last_words(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.last_words.is_empty() {
-            let words = self.last_words.clone();
+    fn poll_unsent(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unsent.is_empty() {
+            let words = self.unsent.clone();
             let written =
                 ready!(self.poll_bounded(context, |io, context| io.poll_write(context, &words)))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.last_words.advance(written);
+            self.unsent.advance(written);
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Says what is left to say, shuts our side, and listens until the client has heard.
+    /// Writes the rest of a response, shuts down the sending side, and reads until the client
+    /// closes.
     fn poll_leave(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_last_words(context))?;
+        ready!(self.poll_unsent(context))?;
         loop {
-            match &mut self.leaving {
-                None | Some(Leaving::Telling) => {
-                    // TLS has a last word of its own, for which there may be no room.
+            match &mut self.closing {
+                None | Some(Closing::Flushing) => {
+                    // TLS writes a close_notify here, for which there may be no room.
                     ready!(self.poll_bounded(context, AsyncWrite::poll_shutdown))?;
-                    self.leaving = Some(Leaving::Listening {
-                        until: Box::pin(sleep(LINGER)),
-                        left_bytes: LINGER_LIMIT_BYTES,
+                    self.closing = Some(Closing::Draining {
+                        until: Box::pin(sleep(LINGER_TIMEOUT)),
+                        left_bytes: MAX_LINGER_BYTES,
                     });
                 }
-                Some(Leaving::Listening { until, left_bytes }) => {
+                Some(Closing::Draining { until, left_bytes }) => {
                     if until.as_mut().poll(context).is_ready() {
                         return Poll::Ready(Ok(()));
                     }
@@ -183,7 +185,7 @@ impl Wire {
         }
     }
 
-    /// Takes an answer that hyper gives by itself out of its hands, if `bytes` are one.
+    /// Replaces the response in `bytes` if hyper generated it.
     fn replaces(&mut self, bytes: &[u8]) -> bool {
         if !self.activity.is_settled() {
             return false;
@@ -191,19 +193,19 @@ impl Wire {
         let Some(status) = status(bytes) else {
             return false;
         };
-        self.last_words = last_words(status);
+        self.unsent = error_response(status);
         true
     }
 }
 
-/// The status of the answer that begins with `bytes`.
+/// Returns the status of the response that begins with `bytes`.
 fn status(bytes: &[u8]) -> Option<StatusCode> {
     let line = bytes.strip_prefix(b"HTTP/1.")?.get(2..5)?;
     StatusCode::from_bytes(line).ok()
 }
 
-/// A whole answer in the bytes of HTTP/1.1, for a request that never became one.
-fn last_words(status: StatusCode) -> Bytes {
+/// Returns a whole HTTP/1.1 response to something that never became a request.
+fn error_response(status: StatusCode) -> Bytes {
     let problem = match status {
         StatusCode::REQUEST_TIMEOUT => Problem::request_timeout(),
         StatusCode::URI_TOO_LONG => Problem::uri_too_long(),
@@ -214,7 +216,7 @@ fn last_words(status: StatusCode) -> Bytes {
     access_log::refused(problem.status(), &request_id);
     let body = problem.envelope(&request_id);
     let mut response = problem.to_response(&request_id);
-    respond::mark(response.headers_mut(), &request_id);
+    respond::set_default_headers(response.headers_mut(), &request_id);
     let date = Clock::system().now().format("%a, %d %b %Y %H:%M:%S GMT");
     let mut bytes = format!(
         "HTTP/1.1 {}\r\nconnection: close\r\ncontent-length: {}\r\ndate: {date}\r\n",
@@ -240,7 +242,7 @@ impl AsyncRead for Wire {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let wire = self.get_mut();
-        if wire.leaving.is_some() {
+        if wire.closing.is_some() {
             return wire.poll_late(context);
         }
         let before = buffer.filled().len();
@@ -289,8 +291,8 @@ impl AsyncWrite for Wire {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let wire = self.get_mut();
-        ready!(wire.poll_last_words(context))?;
-        // hyper flushes the socket when its own buffer is empty, and not before.
+        ready!(wire.poll_unsent(context))?;
+        // hyper flushes the socket only when its own buffer is empty.
         if wire.activity.settle() {
             wire.awaiting = Awaiting::Next;
             let due_at = Instant::now() + wire.deadlines.idle_timeout;
@@ -309,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_status_of_an_answer_is_read_from_its_first_line() {
+    fn status_is_read_from_the_first_line() {
         assert_eq!(status(b"HTTP/1.1 431 Request").unwrap(), 431);
         assert_eq!(status(b"HTTP/1.0 400 Bad").unwrap(), 400);
         for other in [&b"HTTP/1.1 4"[..], b"\x81\x05hello", b"HTTP/2", b""] {
@@ -318,8 +320,8 @@ mod tests {
     }
 
     #[test]
-    fn last_words_are_a_whole_answer_that_closes() {
-        let words = last_words(StatusCode::URI_TOO_LONG);
+    fn error_response_is_complete_and_closes() {
+        let words = error_response(StatusCode::URI_TOO_LONG);
         let words = str::from_utf8(&words).unwrap();
         let (head, body) = words.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 414 URI Too Long\r\n"), "{head}");

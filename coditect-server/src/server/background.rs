@@ -1,9 +1,10 @@
-//! What a server does by itself, in one task: it builds indexes that came later than their records,
-//! removes what is over, completes deletions, and keeps the signing keys, which wait for nothing of the
-//! rest: a build may take longer than other servers keep what this one would sign with.
+//! Background tasks of a server: online index builds, purges, pending deletions, blob collection
+//! and signing-key rotation.
 //!
-//! Any number of servers may be at it on one store, and one that stops in the middle leaves nothing
-//! but work for the next.
+//! Keys are rotated independently of the rest: a build may take longer than the time after which
+//! other servers would stop accepting the keys of this one. Several servers may run these tasks on
+//! one store at the same time; a server that stops in the middle leaves the remaining work to the
+//! next run.
 
 use std::sync::Arc;
 
@@ -14,24 +15,24 @@ use tokio::time::{self, Instant, MissedTickBehavior};
 
 use crate::{state::App, telemetry};
 
-/// The interval between collections of deleted contents.
+/// Interval between collections of deleted contents.
 const RECLAIM_INTERVAL: time::Duration = time::Duration::from_secs(5);
 
-/// The interval between renewals of the leases of contents that are read: a third of a lease.
+/// Interval between renewals of the leases on contents being read: a third of a lease.
 const READ_LEASE_INTERVAL: time::Duration = time::Duration::from_secs(5);
 
-/// How often the signing keys are looked at.
-const KEYS_KEPT_EVERY: time::Duration = time::Duration::from_secs(60);
+/// Interval between checks of the signing keys.
+const KEY_CHECK_INTERVAL: time::Duration = time::Duration::from_secs(60);
 
-/// How often a build that takes long says how far it is.
-const TOLD_EVERY: time::Duration = time::Duration::from_secs(5);
+/// Interval between log lines about the progress of a build.
+const PROGRESS_LOG_INTERVAL: time::Duration = time::Duration::from_secs(5);
 
-/// Maximum number of sweeps that a server may miss, and time beyond, while it counts as running.
+/// Maximum number of purges that a server may miss, and the extra time, while it counts as running.
 const MAX_MISSED_SWEEPS: i32 = 3;
 const CLOCK_SLACK: TimeDelta = TimeDelta::hours(1);
 
-/// Builds what is to be built, sweeps at once and then in the configured interval, and keeps the keys
-/// all the while, until the server begins to stop.
+/// Runs all background tasks until shutdown begins: builds and purges at once and then at the
+/// configured interval, key rotation all the time.
 pub(crate) async fn run(app: Arc<App>) {
     let mut due = time::interval(app.config.sweep_interval);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -39,13 +40,13 @@ pub(crate) async fn run(app: Arc<App>) {
         loop {
             tokio::select! {
                 _ = due.tick() => {
-                    // Requests wait for indexes, and nobody for the sweep.
-                    told("an index could not be built", build(&app).await);
-                    told("a sweep failed", sweep(&app).await);
+                    // Requests wait for indexes, but not for the purge, so the build goes first.
+                    warn_on_error("cannot build an index", build(&app).await);
+                    warn_on_error("cannot purge expired records", sweep(&app).await);
                 }
                 () = app.upkeep.notified() => {
                     let completed = app.store.complete_deletions().await.map(|_| ());
-                    told("a deletion could not be completed", completed);
+                    warn_on_error("cannot complete a deletion", completed);
                 }
             }
         }
@@ -61,7 +62,7 @@ pub(crate) async fn run(app: Arc<App>) {
     }
 }
 
-/// Removes the contents that no record holds and nobody reads.
+/// Removes blobs without a record and without a reader.
 async fn reclaim(app: &App) {
     let mut due = time::interval(RECLAIM_INTERVAL);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -69,53 +70,54 @@ async fn reclaim(app: &App) {
     loop {
         due.tick().await;
         let collected = store.collect_blobs(app.clock.now()).await.map(|_| ());
-        told("deleted contents could not be removed", collected);
+        warn_on_error("cannot collect deleted blobs", collected);
     }
 }
 
-/// Keeps the contents that are being read. In a task apart from [`reclaim`], which may take long.
+/// Renews the leases on blobs that are being read. Separate from [`reclaim`], which may take long.
 async fn renew_read_leases(app: &App) {
     let mut due = time::interval(READ_LEASE_INTERVAL);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         due.tick().await;
         let renewed = app.store.renew_read_leases(app.clock.now()).await.map(|_| ());
-        told("leases of contents that are read could not be renewed", renewed);
+        warn_on_error("cannot renew the leases of blobs being read", renewed);
     }
 }
 
 async fn rotate_due_keys(app: &App) {
-    let mut due = time::interval(KEYS_KEPT_EVERY);
+    let mut due = time::interval(KEY_CHECK_INTERVAL);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = due.tick() => {}
             () = keys_rotated(app) => {}
         }
-        told("the signing keys could not be kept", app.auth.rotate_due_keys().await);
+        warn_on_error("cannot rotate the signing keys", app.auth.rotate_due_keys().await);
     }
 }
 
-/// Waits until another process rotates the signing keys. If that cannot be watched, it waits for ever:
-/// the keys are read again at the next interval.
+/// Waits until another process rotates the signing keys. Waits for ever if the watch fails; the
+/// keys are then read at the next interval.
 async fn keys_rotated(app: &App) {
     let rotated = app.auth.wait_for_key_rotation().await;
     let is_watched = rotated.is_ok();
-    told("the signing keys could not be watched", rotated);
+    warn_on_error("cannot watch the signing keys", rotated);
     if !is_watched {
         std::future::pending::<()>().await;
     }
 }
 
-/// What failed is tried again the next time.
-fn told<E: std::error::Error + 'static>(what: &'static str, outcome: Result<(), E>) {
+/// Logs a failure; the task runs again later.
+fn warn_on_error<E: std::error::Error + 'static>(message: &'static str, outcome: Result<(), E>) {
     if let Err(error) = outcome {
         let error: &dyn std::error::Error = &error;
-        tracing::warn!(error, what);
+        tracing::warn!(error, "{message}");
     }
 }
 
-/// Removes what has expired, if the clock is trusted: see [`Auth::purge`](coditect_auth::Auth::purge).
+/// Removes expired records, if the clock is trusted: see
+/// [`Auth::purge`](coditect_auth::Auth::purge).
 async fn sweep(app: &App) -> Result<(), coditect_auth::Error> {
     let interval = TimeDelta::from_std(app.config.sweep_interval).unwrap_or(TimeDelta::MAX);
     let swept = match app.auth.purge(interval * MAX_MISSED_SWEEPS + CLOCK_SLACK).await? {
@@ -124,8 +126,8 @@ async fn sweep(app: &App) -> Result<(), coditect_auth::Error> {
             if is_new {
                 tracing::warn!(
                     ahead_s = ahead.num_seconds(),
-                    "the clock is more than 30 days ahead of the last sweep: nothing expired is \
-                     removed until the server has run for 24 h in all, or the clock is corrected"
+                    "system clock is more than 30 days ahead of the last purge: purging is \
+                     suspended until the server has run for 24 h, or the clock is corrected"
                 );
             }
             app.store.complete_deletions().await?;
@@ -148,14 +150,14 @@ async fn sweep(app: &App) -> Result<(), coditect_auth::Error> {
             client_sequences,
             blobs,
             deletions,
-            "swept"
+            "expired records purged"
         );
     }
     Ok(())
 }
 
-/// Removes the entries of retired indexes, now and whenever others have been retired. In a task apart:
-/// each removal first waits until no process reads by the index.
+/// Removes the entries of retired indexes. Separate from the other tasks, since each removal first
+/// waits until no process reads the index.
 async fn remove_retired(app: &App) {
     let mut due = time::interval(app.config.sweep_interval);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -164,29 +166,29 @@ async fn remove_retired(app: &App) {
         let removing = async {
             for index in app.store.retired().await? {
                 let removed = app.store.remove_retired(index.as_str()).run(|_| ()).await?.removed;
-                tracing::info!(index, removed, "removed the entries of a retired index");
+                tracing::info!(index, removed, "entries of a retired index removed");
             }
             Ok::<_, coditect_store::Error>(())
         };
-        told("the entries of a retired index could not be removed", removing.await);
+        warn_on_error("cannot remove the entries of a retired index", removing.await);
     }
 }
 
-/// Builds all indexes that are not built: requests that need one are refused until then.
+/// Builds all pending indexes. Requests that need one of them are refused until it is built.
 async fn build(app: &App) -> coditect_store::Result<()> {
     for index in app.store.unbuilt().await? {
         let build = app.store.build(index)?;
-        // How much is left is not counted: that takes as long as the build, and requests wait.
-        tracing::info!(index, "building");
-        let mut said = Instant::now();
+        // The remaining records are not counted, since counting takes as long as the build.
+        tracing::info!(index, "index build started");
+        let mut logged = Instant::now();
         let work = build.run(|progress| {
-            if said.elapsed() >= TOLD_EVERY {
-                said = Instant::now();
-                tracing::info!(index, examined = progress.examined, "building");
+            if logged.elapsed() >= PROGRESS_LOG_INTERVAL {
+                logged = Instant::now();
+                tracing::info!(index, examined = progress.examined, "index build in progress");
             }
         });
         let examined = work.await?.examined;
-        tracing::info!(index, examined, "built");
+        tracing::info!(index, examined, "index build completed");
     }
     Ok(())
 }

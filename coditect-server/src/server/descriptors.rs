@@ -1,32 +1,32 @@
 //! The limit on open files, of which connections must leave some to the store.
 //!
-//! The soft limit is 1,024 on most systems, the hard one much larger. A server whose connections hold
-//! the last descriptor cannot extend its log, so every write would fail while they are open.
+//! The soft limit is 1,024 on most systems, the hard one much larger. A server whose connections
+//! hold the last descriptor cannot extend its log, so every write would fail while they are open.
 
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that connections never get: for the store's files, archives, the admin socket and the
-/// runtime.
+/// Descriptors never used for connections: for the store's files, archives, the admin socket and
+/// the runtime.
 const RESERVED: u64 = 256;
 
-/// The fewest connections that a server starts with.
+/// Minimum number of connections for the server to start.
 const MIN_CONNECTIONS: u64 = 16;
 
-/// Raises the soft limit on open files as far as `max_connections` needs, and returns the number of
-/// connections that it allows, which is lower if the hard limit is too low.
+/// Raises the soft limit on open files as far as `max_connections` needs. Returns the number of
+/// connections that it permits, which is lower if the hard limit is too low.
 ///
 /// # Errors
 ///
-/// The hard limit does not allow [`MIN_CONNECTIONS`].
+/// The hard limit does not permit [`MIN_CONNECTIONS`].
 pub(crate) fn reserve(max_connections: usize) -> io::Result<usize> {
     let needed = (max_connections as u64).saturating_add(RESERVED);
     let limit = raise(needed);
     let Some(allowed) = allowed(max_connections, limit) else {
         let least = RESERVED + MIN_CONNECTIONS;
         let message = format!(
-            "the limit on open files is {}, and at least {least} are needed: raise it (ulimit -n, \
+            "the limit on open files is {}, but at least {least} are needed: raise it (ulimit -n, \
              LimitNOFILE= in systemd)",
             limit.unwrap_or_default()
         );
@@ -37,14 +37,14 @@ pub(crate) fn reserve(max_connections: usize) -> io::Result<usize> {
             open_files = limit,
             max_connections,
             allowed,
-            "the limit on open files is too low for --max-connections: fewer are accepted at once"
+            "limit on open files is too low for --max-connections: accepting fewer connections"
         );
     }
     Ok(allowed)
 }
 
-/// Returns the number of connections that `limit` open files allow; `None` if they are too few. `None`
-/// as the limit stands for no limit.
+/// Returns the number of connections that `limit` open files permit; `None` if it is below the
+/// minimum. A `limit` of `None` means no limit.
 fn allowed(max_connections: usize, limit: Option<u64>) -> Option<usize> {
     let Some(limit) = limit else { return Some(max_connections) };
     let left = limit.saturating_sub(RESERVED);
@@ -54,13 +54,15 @@ fn allowed(max_connections: usize, limit: Option<u64>) -> Option<usize> {
     Some(max_connections.min(usize::try_from(left).unwrap_or(usize::MAX)))
 }
 
-/// Raises the soft limit to `needed` if it is lower and the hard limit allows it, and returns it.
+/// Raises the soft limit to `needed` as far as the hard limit permits, and returns the resulting
+/// limit.
 fn raise(needed: u64) -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let Some(soft) = current.filter(|soft| *soft < needed) else { return current };
     let target = maximum.map_or(needed, |hard| hard.min(needed));
     let raised = Rlimit { current: Some(target), maximum };
-    // Some systems have a lower limit beside the hard one; then the soft one stays.
+    // Some systems have a lower limit in addition to the hard one; the soft limit is then
+    // unchanged.
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => Some(target),
         Err(_) => Some(soft),

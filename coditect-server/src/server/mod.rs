@@ -1,8 +1,9 @@
-//! The server: a socket, the connections it has accepted, and their orderly end.
+//! The server: a listening socket, its connections, and their orderly shutdown.
 //!
-//! Connections are bounded; above the bound new ones wait in the system's queue. A connection's
-//! failure never reaches the others, and running out of file descriptors is waited out. Stopping
-//! is: no longer ready, no longer accepting, let run what runs for a bounded time, close the rest.
+//! The number of connections is limited; further ones wait in the listen queue. A failure of a
+//! connection does not affect others, and exhausted file descriptors are waited for. Shutdown
+//! steps: not ready, stop accepting, let running requests complete within a time limit, close the
+//! rest.
 
 mod background;
 #[cfg(unix)]
@@ -39,48 +40,48 @@ use crate::{
     telemetry,
 };
 
-/// The pauses after failures to accept, from the first to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Pauses after failures to accept, from the first to the longest.
+const MIN_PAUSE: Duration = Duration::from_millis(10);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a cluster is waited for before the server serves without it.
-const CLUSTER_PATIENCE: Duration = Duration::from_secs(2);
+/// Time to wait for a cluster before serving without it.
+const CLUSTER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why a server doesn't start.
+/// A failure to start.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The address cannot be listened on.
+    /// The address cannot be used.
     #[error("cannot listen on {address}")]
     Listen {
-        /// The address that was asked for.
+        /// Requested address.
         address: SocketAddr,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
     /// The limit on open files is too low.
-    #[error("not enough open files")]
+    #[error("limit on open files is too low")]
     Descriptors(#[source] io::Error),
-    /// The store or its keys cannot be used.
-    #[error("cannot start on the data in {place}")]
+    /// The store or its keys cannot be opened.
+    #[error("cannot open the store in {place}")]
     Open {
-        /// Where they are.
+        /// Location of the store.
         place: Box<Place>,
-        /// What is wrong with it.
+        /// Cause.
         source: Box<coditect_auth::Error>,
     },
-    /// The folder that `--frontend` names is none.
+    /// The directory of `--frontend` cannot be used.
     #[error(transparent)]
     Frontend(#[from] frontend::Error),
     /// The certificate or its key cannot be used.
     #[error(transparent)]
     Tls(#[from] tls::Error),
-    /// Two routes contradict each other.
-    #[error("the route table contradicts itself")]
+    /// Two routes conflict.
+    #[error("conflicting routes")]
     Routes(#[from] matchit::InsertError),
 }
 
-/// A server that has its socket and isn't answering yet.
+/// A server that listens but does not respond yet.
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
@@ -90,27 +91,27 @@ pub struct Server {
     deadlines: Deadlines,
     tls: Option<Tls>,
     stopping: CancellationToken,
-    /// The operator's door, where there is one.
+    /// The admin socket, if there is one.
     #[cfg(unix)]
     control: Option<Control>,
 }
 
 impl Server {
-    /// Listens as `config` says, with all the routes there are. Connections wait until
-    /// [`run`](Self::run).
+    /// Listens as configured, with all routes. Connections wait until [`run`](Self::run).
     ///
     /// # Errors
     ///
-    /// The address is taken, or isn't this machine's.
+    /// The address is in use or not local, or the store, the certificate or the frontend cannot be
+    /// opened.
     pub async fn bind(config: Config) -> Result<Self, Error> {
         Self::bind_with(config, Routes::all()?).await
     }
 
-    /// The same with other routes: for tests, and for programs that have their own.
+    /// Like [`bind`](Self::bind) with other routes, for tests and for programs with their own.
     ///
     /// # Errors
     ///
-    /// As [`bind`](Self::bind).
+    /// Same as [`bind`](Self::bind).
     pub async fn bind_with(mut config: Config, routes: Routes) -> Result<Self, Error> {
         #[cfg(unix)]
         {
@@ -153,11 +154,11 @@ impl Server {
         Ok(server)
     }
 
-    /// Opens the store. A cluster that does not answer now may later.
+    /// Opens the store. A cluster that does not respond now is retried later.
     async fn open_at_once(&mut self) -> Result<(), Error> {
         let opening = self.open();
         let opened = if self.config.place.cluster_file.is_some() {
-            let Ok(opened) = timeout(CLUSTER_PATIENCE, opening).await else { return Ok(()) };
+            let Ok(opened) = timeout(CLUSTER_TIMEOUT, opening).await else { return Ok(()) };
             opened
         } else {
             opening.await
@@ -185,43 +186,46 @@ impl Server {
         App::open(config, frontend, output, self.stopping.clone()).await.map(Arc::new)
     }
 
-    /// The store's [`App`], as soon as there is one.
+    /// Returns the [`App`] once the store is open.
     async fn opened(&self) -> Arc<App> {
         if let Some(app) = self.service.app() {
             return Arc::clone(app);
         }
-        tracing::warn!(place = %self.config.place, "not ready: the store cannot be reached");
-        let mut told = String::new();
+        tracing::warn!(place = %self.config.place, "store unavailable: the server is not ready");
+        let mut logged = String::new();
         loop {
             match self.open().await {
                 Ok(app) => {
-                    tracing::info!("ready: the store is there");
+                    tracing::info!("store opened: the server is ready");
                     return Arc::clone(self.service.begin(app));
                 }
                 Err(error) => {
-                    if error.to_string() != told {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "not ready");
+                    if error.to_string() != logged {
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "cannot open the store"
+                        );
                     }
-                    told = error.to_string();
+                    logged = error.to_string();
                 }
             }
-            sleep(LONGEST_PAUSE).await;
+            sleep(MAX_PAUSE).await;
         }
     }
 
-    /// Where it listens; the port is the real one.
+    /// Returns the listening address, with the actual port.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// The same as a URL says it.
+    /// Returns the URL of the server.
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
     }
 
-    /// Serves until `stop` resolves, and then for as long as running requests need, at most the
-    /// configured time. When this returns, no connection is left and the store is closed.
+    /// Serves until `stop` resolves, and then until running requests complete, at most for the
+    /// configured time. On return all connections and the store are closed.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let connections = TaskTracker::new();
         let severing = CancellationToken::new();
@@ -264,13 +268,13 @@ impl Server {
             tracing::warn!(
                 connections = connections.len(),
                 requests = self.service.tasks().len(),
-                "stopping although not all is done"
+                "shutdown timeout: closing the remaining connections"
             );
         }
         severing.cancel();
         connections.wait().await;
         if let Some(working) = working {
-            // It has ended by itself, or by a panic that the log has told of.
+            // It ended normally, or by a panic that was logged.
             let _ended = working.await;
         }
         if let Some(app) = app {
@@ -280,7 +284,7 @@ impl Server {
 
     async fn accept_all(&self, connections: &TaskTracker, severing: &CancellationToken) {
         let permits = Arc::new(Semaphore::new(self.config.max_connections));
-        // The semaphore is never closed; were it, there would be nothing more to accept.
+        // The semaphore is never closed.
         while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
             let (stream, peer) = accept(&self.listener).await;
             let serving = connection::serve(
@@ -302,23 +306,23 @@ impl Server {
     }
 }
 
-/// Whether the store may be there later, as it is.
+/// Returns whether the store may become available later.
 fn is_passing(error: &coditect_auth::Error) -> bool {
     let kind = error.store_error().map(coditect_store::Error::kind);
     matches!(kind, Some(ErrorKind::Unavailable | ErrorKind::MaybeCommitted))
 }
 
-/// The operator's door in the data folder; a server without it serves all the same.
+/// Binds the admin socket in the data directory. The server also runs without it.
 #[cfg(unix)]
 fn control(data: &std::path::Path) -> Option<Control> {
     let bound = Control::bind(data);
     if let Err(error) = &bound {
-        tracing::warn!(%error, "no exports and backups while the server runs");
+        tracing::warn!(%error, "cannot open the admin socket: subcommands cannot reach the running server");
     }
     bound.ok()
 }
 
-/// Runs `connection`, and holds its permit and counts it meanwhile.
+/// Runs `connection` while holding its permit and counting it.
 async fn hold(permit: OwnedSemaphorePermit, connection: impl Future<Output = ()>) {
     let connected = telemetry::connected();
     connection.await;
@@ -326,14 +330,15 @@ async fn hold(permit: OwnedSemaphorePermit, connection: impl Future<Output = ()>
     drop(permit);
 }
 
-/// The next connection. What fails is tried again: at once where it was the client's failure,
-/// after a growing pause where the system has nothing left to give.
+/// Returns the next connection. Retries failures: at once if the client caused them, after a
+/// growing pause if the system lacks resources.
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
-    let mut pause = FIRST_PAUSE;
+    let mut pause = MIN_PAUSE;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                // Small answers shouldn't wait for company. Without that they are only slower.
+                // Small responses should not be delayed by Nagle's algorithm. On an error they are
+                // only slower.
                 let _slower = stream.set_nodelay(true);
                 return (stream, peer);
             }
@@ -341,7 +346,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections");
                 sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                pause = (pause * 2).min(MAX_PAUSE);
             }
         }
     }

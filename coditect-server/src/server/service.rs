@@ -1,8 +1,8 @@
-//! From a request to its answer: its id, its limits, its route, its handler, its line in the log.
+//! From a request to its response: id, limits, route, handler, log line.
 //!
-//! A request that changes something runs in a task of its own, so its handler runs to its end when the
-//! client leaves, and a stopping server waits for all. A handler's panic is its own request's 500. What comes
-//! out is always an answer, never an error.
+//! A request with an unsafe method runs in its own task, so that its handler completes even if the
+//! client disconnects, and shutdown waits for it. A panic of a handler becomes a 500. Every request
+//! gets a response.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -40,12 +40,12 @@ use crate::{
     telemetry,
 };
 
-/// What HTTP/2 counts for a header beside its name and value (RFC 9113, section 6.5.2).
+/// Size that HTTP/2 adds per header (RFC 9113, section 6.5.2).
 const HEADER_OVERHEAD_BYTES: usize = 32;
 
-/// Answers requests, of all connections.
+/// Responds to the requests of all connections.
 pub(crate) struct Service {
-    /// None until the store is there.
+    /// Unset until the store is open.
     app: OnceLock<Arc<App>>,
     config: Config,
     routes: Routes,
@@ -65,7 +65,7 @@ impl Service {
         Self { app: OnceLock::new(), config, routes, tasks, limits, output }
     }
 
-    /// Has requests answered by `app`; until then there is no store, and they are told so.
+    /// Sets the state for handlers. Until then, requests are refused because there is no store.
     pub(crate) fn begin(&self, app: Arc<App>) -> &Arc<App> {
         self.app.get_or_init(|| app)
     }
@@ -74,7 +74,7 @@ impl Service {
         self.app.get()
     }
 
-    /// The requests that run, whether or not their clients are still there.
+    /// Returns the running requests, including those whose clients have disconnected.
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.tasks
     }
@@ -134,11 +134,11 @@ impl Service {
                 .and_then(Problem::cause),
         }
         .write();
-        respond::mark(response.headers_mut(), &id);
-        headers::tell_time(response.headers_mut(), template, took);
+        respond::set_default_headers(response.headers_mut(), &id);
+        headers::add_server_timing(response.headers_mut(), template, took);
         cors.mark(response.headers_mut());
         if is_secure {
-            headers::stay_secure(response.headers_mut());
+            headers::add_hsts(response.headers_mut());
         }
         if method == Method::HEAD {
             response = respond::without_body(response);
@@ -164,13 +164,13 @@ impl Service {
     }
 
     async fn call(&self, line: &Line, request: Request) -> HandlerResult {
-        // With a login, whoever has none is refused first.
-        if line.is_open {
+        // Otherwise a missing login is reported first.
+        if line.is_unauthenticated {
             request.check_query()?;
         }
         let span = tracing::info_span!("request", request_id = request.id().as_str());
         let Some(app) = self.app.get().cloned() else { return health::without_store("-") };
-        // A handler may panic before its first await, too.
+        // A handler may also panic before its first await.
         let handling = AssertUnwindSafe(async move { (line.handler)(app, request).await });
         handling.catch_unwind().instrument(span).await.unwrap_or_else(|panic| {
             let message = log::panic_message(panic.as_ref());
@@ -192,26 +192,26 @@ impl Respond for Service {
     ) -> Response<Body> {
         let tasks = self.tasks.clone();
         let id = RequestId::choose(incoming.headers());
-        // Who only reads needs nobody to go on when they have left.
+        // A safe request need not complete after its client has disconnected.
         if incoming.method().is_safe() {
             return tasks.track_future(self.run(incoming, peer, connection, id)).await;
         }
         let running = tasks.spawn(self.run(incoming, peer, connection, id.clone()));
         running.await.unwrap_or_else(|lost| {
             let mut response = Problem::internal(lost).to_response(&id);
-            respond::mark(response.headers_mut(), &id);
+            respond::set_default_headers(response.headers_mut(), &id);
             response
         })
     }
 }
 
-/// What holds for a request whatever its route.
+/// Checks a request independently of its route.
 fn check(headers: &HeaderMap, uri: &Uri, version: Version) -> Result<(), Problem> {
     let size: usize = headers
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD_BYTES)
         .sum();
-    // HTTP/1.1's limits are hyper's; the overhead would count against it.
+    // hyper enforces the limits of HTTP/1.1, which has no overhead per header.
     if version == Version::HTTP_2
         && (headers.len() > HEADER_COUNT_LIMIT || size > HEADER_BLOCK_LIMIT_BYTES)
     {
@@ -220,35 +220,38 @@ fn check(headers: &HeaderMap, uri: &Uri, version: Version) -> Result<(), Problem
     check_host(headers, uri, version)
 }
 
-/// Refuses a request whose host is missing, given twice, or not a host with an optional port.
+/// Fails if the host is missing, occurs twice, or is not a host with an optional port.
 fn check_host(headers: &HeaderMap, uri: &Uri, version: Version) -> Result<(), Problem> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let (host, second) = (hosts.next(), hosts.next());
     let is_named = host.is_some() || uri.authority().is_some() || version < Version::HTTP_11;
     if second.is_some() || !is_named {
-        return Err(Problem::bad_request("BAD_REQUEST", "The request must name its host, once."));
+        return Err(Problem::bad_request(
+            "BAD_REQUEST",
+            "The request must name its host exactly once.",
+        ));
     }
     let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
     let host = host.map(HeaderValue::as_bytes);
-    // HTTP/1.1 replaces the header by the target's authority (RFC 9112, section 3.2.2); HTTP/2 has no two
-    // different ones (RFC 9113, section 8.3.1).
+    // In HTTP/1.1 the target's authority overrides the header (RFC 9112, section 3.2.2); in HTTP/2
+    // they must not differ (RFC 9113, section 8.3.1).
     let differs = version == Version::HTTP_2 && authority.zip(host).is_some_and(|(a, b)| a != b);
     if differs || !host.into_iter().chain(authority).all(origin::is_host) {
         let message =
-            "The request's host is not a host name or an address, with a port or without.";
+            "The host of the request must be a host name or an address with an optional port.";
         return Err(Problem::bad_request("INVALID_HOST", message));
     }
     Ok(())
 }
 
-/// Refuses content in a form that no route accepts: a part of it, which a server that passed over
-/// `Content-Range` would store as the whole (RFC 9110, section 14.5), or encoded (section 15.5.16).
+/// Refuses content that no route accepts: partial content, which would be stored as the whole if
+/// `Content-Range` were ignored (RFC 9110, section 14.5), and encoded content (section 15.5.16).
 fn check_content(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
     if method.is_safe() {
         return Ok(());
     }
     if headers.contains_key(header::CONTENT_RANGE) {
-        let message = "Content-Range is not supported in requests: send the whole content.";
+        let message = "Content-Range is not supported in requests. Send the whole content.";
         return Err(Problem::bad_request("CONTENT_RANGE_NOT_SUPPORTED", message));
     }
     let codings = headers.get_all(header::CONTENT_ENCODING).iter().map(HeaderValue::as_bytes);
@@ -273,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn host_is_one_name_or_address_with_an_optional_port() {
+    fn host_is_a_name_or_address_with_an_optional_port() {
         let code = |version, target: &str, lines: &[(&'static str, &str)]| {
             let checked = check_host(&headers(lines), &target.parse().unwrap(), version);
             checked.err().map(|problem| problem.code())

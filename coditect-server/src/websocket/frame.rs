@@ -1,4 +1,4 @@
-//! What is said over a socket, in JSON.
+//! Messages of the WebSocket protocol, in JSON.
 
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -8,18 +8,18 @@ use serde_json::{Map, Value, json};
 use super::Part;
 use crate::http::{RequestId, document, problem::Problem};
 
-/// What a client says.
+/// A message of a client.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Said {
-    /// A change of a part.
+    /// A change of a section.
     Update(Update),
-    /// What it shows from now on.
+    /// A new credential.
     Authenticate(Shown),
-    /// Whether anybody is there.
+    /// A request for a `pong`.
     Ping,
 }
 
-/// A change of a part: a merge patch, with the client's number for it.
+/// A merge patch of a section, with the client's sequence number.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Update {
     pub(crate) seq: u64,
@@ -27,7 +27,7 @@ pub(crate) struct Update {
     pub(crate) patch: Map<String, Value>,
 }
 
-/// By what somebody goes on. Its `Debug` shows nothing of it.
+/// A credential. `Debug` does not show it.
 #[derive(PartialEq)]
 pub(crate) enum Shown {
     Token(String),
@@ -40,7 +40,7 @@ impl std::fmt::Debug for Shown {
     }
 }
 
-/// A frame as JSON has it.
+/// A message as JSON.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Frame {
@@ -57,11 +57,11 @@ struct Frame {
 }
 
 impl Said {
-    /// What `text` says.
+    /// Parses a message.
     ///
     /// # Errors
     ///
-    /// It is no JSON, or says nothing that is known here.
+    /// `text` is not JSON, or not a known message.
     pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
         let Frame { kind, seq, data, token, ticket } = document::parse(text.as_bytes())?;
         let part = match kind.as_str() {
@@ -73,14 +73,14 @@ impl Said {
                 return match (token, ticket) {
                     (Some(token), None) => Ok(Self::Authenticate(Shown::Token(token))),
                     (None, Some(ticket)) => Ok(Self::Authenticate(Shown::Ticket(ticket))),
-                    _ => Err(bad("authenticate needs a token, or a ticket.")),
+                    _ => Err(bad("authenticate needs either a token or a ticket.")),
                 };
             }
-            _ => return Err(bad("There is no frame of this type.")),
+            _ => return Err(bad("Unknown message type.")),
         };
         match (seq, data) {
             (Some(seq @ 1..), Some(patch)) => Ok(Self::Update(Update { seq, part, patch })),
-            _ => Err(bad("An update needs a seq, from 1 on, and an object as its data.")),
+            _ => Err(bad("An update needs a positive seq and an object as data.")),
         }
     }
 }
@@ -89,7 +89,7 @@ fn bad(message: &str) -> Problem {
     Problem::bad_request("BAD_FRAME", message)
 }
 
-/// Returns a message in pieces, of which `data` are some: what the state of a session is.
+/// Returns a `restore` message in pieces, which include the pieces of `data`, the state of a session.
 pub(crate) fn restore(
     client: &str,
     seq: u64,
@@ -113,13 +113,13 @@ pub(crate) fn ack(seq: u64, part: Part, version: u64) -> String {
     json!({"type": "ack", "seq": seq, "part": part.name(), "version": version}).to_string()
 }
 
-/// Returns a message in pieces, as [`restore`] does.
+/// Returns a `changed` message in pieces, like [`restore`].
 pub(crate) fn changed(part: Part, version: u64, data: Bytes) -> Vec<Bytes> {
     let head = json!({"type": "changed", "part": part.name(), "version": version});
     with_data(&head, [data])
 }
 
-/// What went wrong, with the update that it went wrong with, if it was one.
+/// Returns an `error` message, with the sequence number of the update that failed.
 pub(crate) fn error(seq: Option<u64>, problem: &Problem) -> String {
     json!({"type": "error", "seq": seq, "error": problem.shown(&RequestId::new())}).to_string()
 }
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_is_understood() {
+    fn known_messages_are_parsed() {
         let update = Said::parse(r#"{"type":"terminal.update","seq":7,"data":{"active":"a"}}"#);
         let patch = json!({"active": "a"}).as_object().unwrap().clone();
         let expected = Update { seq: 7, part: Part::Terminal, patch };
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_nothing_is_refused() {
+    fn invalid_messages_are_refused() {
         for text in [
             "",
             "x",

@@ -1,6 +1,6 @@
-//! The opening handshake of a WebSocket (RFC 6455, section 4.2), and the socket that comes of it.
+//! The opening handshake of a WebSocket (RFC 6455, section 4.2).
 //!
-//! Who may open one is for the caller to say, before: a refusal is a status, and no socket.
+//! The caller authorizes the client before: a refusal is an HTTP status without an upgrade.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hyper::{
@@ -21,23 +21,24 @@ use tokio_tungstenite::{
 
 use crate::http::{Body, Request, problem::Problem, respond};
 
-/// A WebSocket, open.
+/// An open WebSocket.
 pub type WebSocket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
-/// A handshake that holds: its answer, and what becomes of the connection when that was sent.
+/// A valid handshake: its response, and the upgrade of the connection after that was sent.
 #[derive(Debug)]
 pub struct Opening {
-    /// The answer: 101.
+    /// The response, 101.
     pub answer: Response<Body>,
     upgrade: OnUpgrade,
 }
 
 impl Opening {
-    /// That of `request`, which speaks `protocol` if it names one.
+    /// Checks the handshake of `request` and accepts it with the subprotocol `protocol`.
     ///
     /// # Errors
     ///
-    /// 426 if it asks for no WebSocket, or for one of another version; 400 if it does so wrongly.
+    /// 426 without an upgrade to a WebSocket, or for another version; 400 if the handshake is
+    /// malformed.
     pub fn of(request: Request, protocol: Option<&'static str>) -> Result<Self, Problem> {
         let key = key(request.method(), request.version(), request.headers())?;
         let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()));
@@ -55,8 +56,8 @@ impl Opening {
         Ok(Self { answer, upgrade: hyper::upgrade::on(request) })
     }
 
-    /// The answer, and the socket, once the answer was sent; `None` if the client has left by then. Its
-    /// messages are `limit_bytes` long at the most, in one frame or many.
+    /// Returns the response, and a future with the socket after it was sent; `None` if the client
+    /// has disconnected. Messages have at most `limit_bytes`, in one or more frames.
     pub fn split(
         self,
         limit_bytes: usize,
@@ -73,7 +74,8 @@ impl Opening {
     }
 }
 
-/// The code to close with after `error`; `None` if nobody is there to be told (RFC 6455, section 7.4.1).
+/// Returns the close code for `error` (RFC 6455, section 7.4.1); `None` if the client has
+/// disconnected.
 pub fn close_code(error: &Error) -> Option<u16> {
     match error {
         Error::Utf8(_) => Some(1007),
@@ -84,13 +86,13 @@ pub fn close_code(error: &Error) -> Option<u16> {
     }
 }
 
-/// The protocols that a request offers, in its order (`Sec-WebSocket-Protocol`).
+/// Returns the subprotocols that a request offers, in order (`Sec-WebSocket-Protocol`).
 pub fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(',').map(str::trim))
 }
 
-/// The key of a well-formed handshake.
+/// Returns the key of a well-formed handshake.
 fn key(method: &Method, version: Version, headers: &HeaderMap) -> Result<String, Problem> {
     let has = |name, wanted: &str| {
         let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
@@ -103,17 +105,17 @@ fn key(method: &Method, version: Version, headers: &HeaderMap) -> Result<String,
         || !has(header::UPGRADE, "websocket")
         || !has(header::CONNECTION, "upgrade")
     {
-        return Err(upgrade_required("This is for WebSockets."));
+        return Err(upgrade_required("This path requires a WebSocket upgrade."));
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        return Err(upgrade_required("The WebSocket must be of version 13."));
+        return Err(upgrade_required("The WebSocket version must be 13."));
     }
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
     let key = keys.next().filter(|_| keys.next().is_none()).and_then(|key| key.to_str().ok());
     key.filter(|key| BASE64_STANDARD.decode(key).is_ok_and(|key| key.len() == 16))
         .map(str::to_owned)
         .ok_or_else(|| {
-            let message = "Sec-WebSocket-Key must be 16 bytes in Base64, once.";
+            let message = "There must be exactly one Sec-WebSocket-Key of 16 bytes in Base64.";
             Problem::bad_request("INVALID_HANDSHAKE", message)
         })
 }
@@ -147,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_as_the_rfc_has_it_holds() {
+    fn handshake_of_the_rfc_is_accepted() {
         assert_eq!(
             derive_accept_key(asked(GOOD).unwrap().as_bytes()),
             "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -155,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_handshake_is_told_what_one_is() {
+    fn other_requests_get_upgrade_required() {
         for (missing, _) in &GOOD[..3] {
             let refused = asked(GOOD.into_iter().filter(|(name, _)| name != missing)).unwrap_err();
             assert_eq!(refused.status(), StatusCode::UPGRADE_REQUIRED, "{missing}");
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_none_is_refused() {
+    fn malformed_key_is_refused() {
         for wrong in ["", "AAAA", "not base64 at all......"] {
             let headers = GOOD[..3].iter().copied().chain([("sec-websocket-key", wrong)]);
             assert_eq!(asked(headers).unwrap_err().code(), "INVALID_HANDSHAKE", "{wrong}");
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn protocols_are_a_list_in_one_line_or_many() {
+    fn protocols_are_read_from_all_header_lines() {
         let mut headers = HeaderMap::new();
         for line in ["coditect.v1, ticket.abc", "x"] {
             headers.append(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(line));

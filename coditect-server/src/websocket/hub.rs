@@ -1,6 +1,6 @@
-//! A room: all sockets of a session at this server, and one watch of the store for all of them.
+//! A room: all sockets of a session at this server, with one watch of the store for all of them.
 //!
-//! It says which version each part has. It may pass some over, and never the last.
+//! It publishes the versions of the sections. It may skip versions, but never the newest one.
 
 use std::{
     collections::HashMap,
@@ -22,25 +22,25 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Part, Sockets};
 
-/// How long to wait before it is looked again, where no watch tells of a change.
-const PAUSE: Duration = Duration::from_secs(1);
-/// A watch is set anew so often, in case that it was lost.
-const RENEWED_EVERY: Duration = Duration::from_secs(60);
+/// Pause before the next read, if watches are not available.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval at which watches are renewed, in case one was lost.
+const WATCH_RENEWAL_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What there is of a session.
+/// Versions of a session's sections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// The version of each part, in the order of [`Part::ALL`].
+    /// Version of each section, in the order of [`Part::ALL`].
     pub(crate) versions: [u64; Part::ALL.len()],
-    /// Whether the session is gone.
+    /// Whether the session was deleted.
     pub(crate) is_gone: bool,
 }
 
-/// The rooms of a server, as long as somebody is in them.
+/// The rooms of a server that have sockets.
 #[derive(Debug, Default)]
 pub(crate) struct Rooms(Mutex<HashMap<SessionId, Weak<Room>>>);
 
-/// The sockets of a session. Its watch ends with it.
+/// The sockets of a session. Dropping it ends the watch.
 #[derive(Debug)]
 pub(crate) struct Room {
     seen: watch::Receiver<Seen>,
@@ -48,8 +48,8 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// The room of session `id`. Whoever reads the session after this hears of every change that it has
-    /// not read.
+    /// Enters the room of session `id`. A caller that reads the session afterwards is notified of
+    /// every change that it has not read.
     pub(crate) fn enter(
         sockets: &Sockets,
         store: &Store,
@@ -70,18 +70,18 @@ impl Room {
         room
     }
 
-    /// How many are in it.
+    /// Returns the number of sockets.
     pub(crate) fn crowd(self: &Arc<Self>) -> usize {
         Arc::strong_count(self)
     }
 
-    /// What is seen from here.
+    /// Returns a receiver of the versions.
     pub(crate) fn seen(&self) -> watch::Receiver<Seen> {
         self.seen.clone()
     }
 }
 
-/// Looks what there is, and again whenever that may have changed.
+/// Publishes the versions, and again after every change.
 async fn keep_watching(store: Store, tenant: TenantId, id: SessionId, tell: watch::Sender<Seen>) {
     let look = |tx: Transaction| async move {
         let is_gone = tx.get::<Session>(tenant, id).await?.is_none();
@@ -91,7 +91,7 @@ async fn keep_watching(store: Store, tenant: TenantId, id: SessionId, tell: watc
             *version = saved.map_or(0, |saved| saved.version);
         }
         let watches = match set_watches(&tx, tenant, id).await {
-            // Without room for them it is looked for what changed, again and again.
+            // Without room for watches, the versions are polled.
             Err(error) if error.kind() == ErrorKind::Limit => Vec::new(),
             watches => watches?,
         };
@@ -105,23 +105,24 @@ async fn keep_watching(store: Store, tenant: TenantId, id: SessionId, tell: watc
                     return;
                 }
                 if watches.is_empty() {
-                    sleep(PAUSE).await;
+                    sleep(POLL_INTERVAL).await;
                     continue;
                 }
-                // What ends a watch, whether a change or a failure, is a reason to look again.
-                if let Ok((Err(_), ..)) = timeout(RENEWED_EVERY, select_all(watches)).await {
-                    sleep(PAUSE).await;
+                // A change or a failure of a watch is a reason to read again.
+                if let Ok((Err(_), ..)) = timeout(WATCH_RENEWAL_INTERVAL, select_all(watches)).await
+                {
+                    sleep(POLL_INTERVAL).await;
                 }
             }
             Err(error) => {
-                tracing::debug!(%error, "a session cannot be watched");
-                sleep(PAUSE).await;
+                tracing::debug!(%error, "cannot watch a session");
+                sleep(POLL_INTERVAL).await;
             }
         }
     }
 }
 
-/// Watches for all that is looked at.
+/// Sets watches on the session and its sections.
 async fn set_watches(
     tx: &Transaction,
     tenant: TenantId,

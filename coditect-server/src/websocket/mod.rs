@@ -1,4 +1,4 @@
-//! `WebSocket`s: the opening handshake, the frames, and the hub of each session.
+//! WebSockets: handshake, frames, and the hub of each session.
 
 pub(crate) mod frame;
 pub mod handshake;
@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use self::hub::Rooms;
 
-/// A part of a session's state.
+/// A section of a session's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
     Editor,
@@ -21,10 +21,10 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    /// All of them.
+    /// All sections.
     pub(crate) const ALL: [Self; 3] = [Self::Editor, Self::Terminal, Self::Memory];
 
-    /// Its name, in frames.
+    /// Returns the name in WebSocket messages.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Editor => "editor",
@@ -33,7 +33,7 @@ impl Part {
         }
     }
 
-    /// The record that has its version.
+    /// Returns the key of the record with the version.
     pub(crate) fn key(self) -> StatePart {
         match self {
             Self::Editor => StatePart::Editor,
@@ -43,7 +43,7 @@ impl Part {
     }
 }
 
-/// The sockets of a server.
+/// The open WebSockets of a server.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     pub(crate) rooms: Rooms,
@@ -52,13 +52,13 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    /// None yet, and `most` at once.
+    /// Creates an empty set that permits `most` WebSockets at once.
     pub(crate) fn new(most: usize) -> Self {
         let permits = Arc::new(Semaphore::new(most));
         Self { rooms: Rooms::default(), permits, tasks: TaskTracker::new() }
     }
 
-    /// Those that are open: a stopping server waits for them.
+    /// Returns the tasks of the open WebSockets, for which shutdown waits.
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.tasks
     }

@@ -1,4 +1,4 @@
-//! Accounts and their tokens, as tests use them.
+//! Accounts and tokens for tests.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Answer, Call, call};
 
-/// The password of every account that a test doesn't give another.
+/// Default password of test accounts.
 pub(crate) const PASSWORD: &str = "correct horse battery";
 
 pub(crate) const REGISTER: &str = "/api/v5/auth/register";
@@ -15,7 +15,7 @@ pub(crate) const REFRESH: &str = "/api/v5/auth/refresh";
 pub(crate) const LOGOUT: &str = "/api/v5/auth/logout";
 pub(crate) const ME: &str = "/api/v5/auth/me";
 
-/// A device that somebody is signed in on.
+/// A signed-in device.
 #[derive(Clone, Debug)]
 pub(crate) struct Device {
     pub(crate) token: String,
@@ -23,7 +23,7 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// That of the answer to a registration, a login or a refresh.
+    /// Reads the tokens from the response to a registration, login or refresh.
     pub(crate) fn of(answer: &Answer) -> Self {
         assert!(matches!(answer.status, 200 | 201), "{}", answer.json());
         let data = answer.data();
@@ -39,22 +39,22 @@ impl Device {
         Self::of(&call(server, credentials(LOGIN, email, PASSWORD)).await)
     }
 
-    /// With its tokens replaced.
+    /// Returns the device after a refresh.
     pub(crate) async fn refreshed(&self, server: SocketAddr) -> Self {
         Self::of(&refresh(server, &self.refresh_token).await)
     }
 
-    /// The tenant that it acts in.
+    /// Returns the active tenant.
     pub(crate) async fn tenant(&self, server: SocketAddr) -> Value {
         me(server, &self.token).await.data()["tenant"]["id"].clone()
     }
 
-    /// Asserts that the access token, and so the session, holds.
+    /// Asserts that the access token, and so the session, is valid.
     pub(crate) async fn expect_alive(&self, server: SocketAddr) {
         assert_eq!(me(server, &self.token).await.status, 200);
     }
 
-    /// Asserts that neither token holds, both for `code`.
+    /// Asserts that both tokens are refused with `code`.
     pub(crate) async fn expect_dead(&self, server: SocketAddr, code: &str) {
         for refused in [me(server, &self.token).await, refresh(server, &self.refresh_token).await] {
             assert_eq!((refused.status, refused.code().as_str()), (401, code));
@@ -63,7 +63,7 @@ impl Device {
     }
 }
 
-/// The call that registers somebody, or signs them in.
+/// Returns a registration or login request.
 pub(crate) fn credentials(path: &str, email: &str, password: &str) -> Call {
     Call::post(path).value(&json!({"email": email, "password": password}))
 }

@@ -1,4 +1,4 @@
-//! Accounts, tokens and their ends, as a client has them.
+//! Accounts, tokens and their revocation over HTTP.
 
 use std::{collections::HashSet, fs, net::SocketAddr, path::Path};
 
@@ -21,7 +21,7 @@ use crate::{
 
 const EMAIL: &str = "ada@example.org";
 
-/// What an access token says, unverified.
+/// Returns the claims of an access token, unverified.
 fn claims(token: &str) -> Value {
     let payload = token.split('.').nth(1).unwrap();
     serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
@@ -35,7 +35,7 @@ fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-/// An answer without what tells one request from another.
+/// Returns a response without headers that differ between requests.
 fn comparable(answer: &Answer) -> (u16, Vec<(String, String)>, Value) {
     let mut body = answer.json();
     body["error"]["request_id"].take();
@@ -49,7 +49,7 @@ async fn register(server: SocketAddr, body: &Value) -> Answer {
 }
 
 #[tokio::test]
-async fn registering_signs_in_and_answers_with_all_fields() {
+async fn registration_signs_in_and_returns_all_fields() {
     let server = Running::start(&[]).await;
     for (email, first, last) in
         [("camel@example.org", "firstName", "lastName"), ("snake@x.org", "first_name", "last_name")]
@@ -96,7 +96,7 @@ async fn names_may_be_missing_null_or_blank() {
 }
 
 #[tokio::test]
-async fn a_token_says_what_is_stored_and_no_secret_is() {
+async fn token_claims_match_the_store_and_no_secret_is_stored() {
     if folder::is_about_the_folder() {
         return;
     }
@@ -150,7 +150,7 @@ async fn open(folder: &Path) -> Store {
 }
 
 #[tokio::test]
-async fn a_name_in_both_spellings_is_refused_and_makes_no_account() {
+async fn name_in_both_spellings_is_refused_without_an_account() {
     let server = Running::start(&[]).await;
     let body = json!({"email": EMAIL, "password": PASSWORD, "firstName": "A", "first_name": "B"});
     let answer = register(server.address, &body).await;
@@ -159,7 +159,7 @@ async fn a_name_in_both_spellings_is_refused_and_makes_no_account() {
 }
 
 #[tokio::test]
-async fn who_somebody_is_is_never_taken_from_a_body() {
+async fn identity_is_never_taken_from_a_body() {
     let server = Running::start(&[]).await;
     let victim = Device::register(server.address, "victim@example.org").await;
     let theirs = claims(&victim.token);
@@ -186,7 +186,7 @@ async fn who_somebody_is_is_never_taken_from_a_body() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn fifty_registrations_of_one_address_at_once_make_one_account() {
+async fn concurrent_registrations_of_one_address_create_one_account() {
     let server = Running::start(&[]).await;
     let spellings = [EMAIL, "Ada@Example.org", "  ada@example.org ", "\tADA@EXAMPLE.ORG"];
     let answers = join_all((0..50).map(|index| {
@@ -207,7 +207,7 @@ async fn fifty_registrations_of_one_address_at_once_make_one_account() {
 }
 
 #[tokio::test]
-async fn what_is_no_address_or_no_password_is_a_422_that_says_which() {
+async fn invalid_address_or_password_is_a_422_naming_the_field() {
     let server = Running::start(&[]).await;
     let too_long = "x".repeat(257);
     let long_name = format!("{}@example.org", "x".repeat(65));
@@ -241,7 +241,7 @@ async fn what_is_no_address_or_no_password_is_a_422_that_says_which() {
 }
 
 #[tokio::test]
-async fn every_character_of_a_password_counts_whichever_way_it_is_composed() {
+async fn every_character_of_a_password_counts_in_any_normalization() {
     let server = Running::start(&["--trusted-proxy", "127.0.0.1"]).await;
     let long = "x".repeat(255);
     #[rustfmt::skip]
@@ -264,7 +264,7 @@ async fn every_character_of_a_password_counts_whichever_way_it_is_composed() {
 }
 
 #[tokio::test]
-async fn signing_in_makes_a_session_of_its_own() {
+async fn login_creates_a_new_session() {
     let server = Running::start(&[]).await;
     let first = Device::register(server.address, EMAIL).await;
     let answer = call(server.address, credentials(LOGIN, EMAIL, PASSWORD)).await;
@@ -280,7 +280,7 @@ async fn signing_in_makes_a_session_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_and_an_unknown_address_are_one_answer() {
+async fn wrong_password_and_unknown_address_get_the_same_response() {
     let server = Running::start(&["--trusted-proxy", "127.0.0.1"]).await;
     Device::register(server.address, EMAIL).await;
     let endless = "x".repeat(5_000);
@@ -302,7 +302,7 @@ async fn a_wrong_password_and_an_unknown_address_are_one_answer() {
 }
 
 #[tokio::test]
-async fn a_refresh_gives_a_new_pair_and_within_the_grace_the_same_again() {
+async fn refresh_returns_a_new_pair_and_the_same_within_the_grace() {
     let server = Running::start(&[]).await;
     let first = Device::register(server.address, EMAIL).await;
     let answer = refresh(server.address, &first.refresh_token).await;
@@ -324,7 +324,7 @@ async fn a_refresh_gives_a_new_pair_and_within_the_grace_the_same_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn fifty_refreshes_at_once_have_one_successor() {
+async fn concurrent_refreshes_have_one_successor() {
     let server = Running::start(&["--refresh-grace", "5m"]).await;
     let device = Device::register(server.address, EMAIL).await;
     let devices = join_all((0..50).map(|_| device.refreshed(server.address))).await;
@@ -338,7 +338,7 @@ async fn fifty_refreshes_at_once_have_one_successor() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_comes_back_ends_its_family_and_no_other() {
+async fn reused_refresh_token_revokes_only_its_family() {
     let folder = Folder::new();
     let server = Running::start_in(folder.path(), &["--refresh-grace", "0s"]).await;
     let first = Device::register(server.address, EMAIL).await;
@@ -369,7 +369,7 @@ async fn client_whose_refresh_response_was_lost_stays_signed_in_after_the_grace_
     let server = Running::start_in(folder.path(), &["--refresh-grace", "0s"]).await;
     let again = first.refreshed(server.address).await;
     assert_eq!(again.refresh_token, lost.refresh_token);
-    // Requests that are refused are uses, too.
+    // Refused requests also count as uses.
     let missing = "/api/v5/sessions/01900000-0000-7000-8000-000000000000";
     let answer = call(server.address, Call::get(missing).bearer(&again.token)).await;
     assert_eq!(answer.status, 404);
@@ -379,7 +379,7 @@ async fn client_whose_refresh_response_was_lost_stays_signed_in_after_the_grace_
 }
 
 #[tokio::test]
-async fn an_older_generation_ends_its_family_even_within_the_grace() {
+async fn older_generation_revokes_its_family_even_within_the_grace() {
     let server = Running::start(&["--refresh-grace", "5m"]).await;
     let first = Device::register(server.address, EMAIL).await;
     let second = first.refreshed(server.address).await;
@@ -390,7 +390,7 @@ async fn an_older_generation_ends_its_family_even_within_the_grace() {
 }
 
 #[tokio::test]
-async fn a_text_that_is_no_refresh_token_of_ours_is_refused_and_ends_nothing() {
+async fn foreign_refresh_token_is_refused_and_revokes_nothing() {
     let server = Running::start(&[]).await;
     let device = Device::register(server.address, EMAIL).await;
     let newest = device.refreshed(server.address).await;
@@ -424,7 +424,7 @@ async fn a_text_that_is_no_refresh_token_of_ours_is_refused_and_ends_nothing() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_is_no_access_token() {
+async fn refresh_token_is_not_accepted_as_an_access_token() {
     let server = Running::start(&[]).await;
     let device = Device::register(server.address, EMAIL).await;
     let answer = me(server.address, &device.refresh_token).await;
@@ -435,7 +435,7 @@ async fn a_refresh_token_is_no_access_token() {
 }
 
 #[tokio::test]
-async fn an_access_token_with_anything_changed_is_refused() {
+async fn modified_access_token_is_refused() {
     let server = Running::start(&[]).await;
     let device = Device::register(server.address, EMAIL).await;
     let victim = Device::register(server.address, "victim@example.org").await;
@@ -470,7 +470,7 @@ async fn an_access_token_with_anything_changed_is_refused() {
 }
 
 #[tokio::test]
-async fn signing_out_ends_both_tokens_of_this_device_at_once() {
+async fn logout_revokes_both_tokens_of_the_device_at_once() {
     let server = Running::start(&[]).await;
     let first = Device::register(server.address, EMAIL).await;
     let other = Device::login(server.address, EMAIL).await;
@@ -485,7 +485,7 @@ async fn signing_out_ends_both_tokens_of_this_device_at_once() {
 }
 
 #[tokio::test]
-async fn signing_out_takes_either_token_and_may_be_repeated() {
+async fn logout_accepts_either_token_and_is_repeatable() {
     let server = Running::start(&[]).await;
     for (index, by_refresh) in [true, false].into_iter().enumerate() {
         let device = Device::register(server.address, &format!("{index}@example.org")).await;
@@ -502,7 +502,7 @@ async fn signing_out_takes_either_token_and_may_be_repeated() {
 }
 
 #[tokio::test]
-async fn signing_out_needs_no_body_but_a_token() {
+async fn logout_needs_a_token_but_no_body() {
     let server = Running::start(&[]).await;
     let device = Device::register(server.address, EMAIL).await;
     let answer = call(server.address, Call::post(LOGOUT)).await;
@@ -516,7 +516,7 @@ async fn signing_out_needs_no_body_but_a_token() {
 }
 
 #[tokio::test]
-async fn signing_out_everywhere_ends_all_of_ones_own_devices() {
+async fn logout_everywhere_revokes_all_devices_of_the_user() {
     let server = Running::start(&[]).await;
     let stranger = Device::register(server.address, "stranger@example.org").await;
     Device::register(server.address, EMAIL).await;
@@ -540,7 +540,7 @@ async fn signing_out_everywhere_ends_all_of_ones_own_devices() {
 }
 
 #[tokio::test]
-async fn a_token_that_was_ended_ends_no_other_device() {
+async fn revoked_token_cannot_revoke_other_devices() {
     let server = Running::start(&[]).await;
     let stolen = Device::register(server.address, EMAIL).await;
     assert_eq!(logout(server.address, Some(&stolen.token), &json!({})).await.status, 200);
@@ -553,7 +553,7 @@ async fn a_token_that_was_ended_ends_no_other_device() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_refresh_that_races_a_logout_leaves_nothing_alive() {
+async fn refresh_racing_a_logout_leaves_no_valid_token() {
     let server = Running::start(&[]).await;
     Device::register(server.address, EMAIL).await;
     for _ in 0..5 {
@@ -575,7 +575,7 @@ async fn a_refresh_that_races_a_logout_leaves_nothing_alive() {
 }
 
 #[tokio::test]
-async fn tokens_and_their_ends_outlive_the_server() {
+async fn tokens_and_revocations_survive_a_restart() {
     let folder = Folder::new();
     let server = Running::start_in(folder.path(), &[]).await;
     let kept = Device::register(server.address, EMAIL).await;

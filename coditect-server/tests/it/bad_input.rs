@@ -1,4 +1,4 @@
-//! What no client should send: each is refused in words, and changes nothing.
+//! Invalid input is refused with a message and changes nothing.
 
 use std::net::SocketAddr;
 
@@ -13,10 +13,10 @@ use crate::{
 const EMAIL: &str = "ada@example.org";
 const SESSIONS: &str = "/api/v5/sessions";
 const CREATE: &str = "/api/v5/sessions/create";
-/// Stands for the path of the one session that there is.
+/// Placeholder for the path of the only session.
 const OWN: &str = "OWN";
 
-/// One account with one session, and all that can be seen of them.
+/// An account with a session, and its visible state.
 struct World {
     server: Running,
     device: Device,
@@ -37,7 +37,7 @@ impl World {
         Self { server, device, own, seen }
     }
 
-    /// One call, authorised, on a connection of its own.
+    /// Sends an authorized request on a new connection.
     async fn call(&self, wanted: Call) -> Answer {
         call(self.server.address, wanted.bearer(&self.device.token)).await
     }
@@ -59,13 +59,13 @@ async fn see(server: SocketAddr, token: &str) -> Value {
     json!({"me": me.data(), "list": list.json()})
 }
 
-/// What an answer's error says of its first field, if it names one.
+/// Returns the first field in the error of a response.
 fn first_field(answer: &Answer) -> Value {
     answer.json()["error"]["fields"][0]["field"].take()
 }
 
 #[tokio::test]
-async fn a_field_of_the_wrong_kind_is_named() {
+async fn field_of_the_wrong_type_is_named() {
     let world = World::new().await;
     let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(201));
     let long_path = format!(r#"{{"workspacePath":"/{}","name":"x"}}"#, "x".repeat(4_096));
@@ -131,7 +131,7 @@ async fn a_field_of_the_wrong_kind_is_named() {
 }
 
 #[tokio::test]
-async fn a_body_that_cannot_be_understood_is_refused_whole() {
+async fn malformed_body_is_refused() {
     let world = World::new().await;
     let deep =
         format!(r#"{{"name":"x","settings":{}1{}}}"#, r#"{"a":"#.repeat(200), "}".repeat(200));
@@ -187,7 +187,7 @@ async fn a_body_that_cannot_be_understood_is_refused_whole() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_large_or_not_labelled_json_is_not_read() {
+async fn oversized_or_non_json_body_is_not_read() {
     let world = World::new().await;
     let large = vec![b' '; 2 << 20];
     for (method, path) in [
@@ -224,7 +224,7 @@ async fn a_body_that_is_too_large_or_not_labelled_json_is_not_read() {
 }
 
 #[tokio::test]
-async fn a_path_or_method_that_is_not_there_is_told_so() {
+async fn unknown_path_or_method_is_refused() {
     let world = World::new().await;
     #[rustfmt::skip]
     let table = [
@@ -257,7 +257,7 @@ async fn a_path_or_method_that_is_not_there_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_token_counts_only_whole_and_alone_and_in_its_header() {
+async fn token_is_only_accepted_whole_and_once_in_its_header() {
     let world = World::new().await;
     let token = &world.device.token;
     let cut = &token[..token.len() - 1];
@@ -287,7 +287,7 @@ async fn a_token_counts_only_whole_and_alone_and_in_its_header() {
 }
 
 #[tokio::test]
-async fn nul_bytes_in_the_head_of_a_request_are_refused() {
+async fn nul_bytes_in_the_request_head_are_refused() {
     let world = World::new().await;
     let token = &world.device.token;
     for head in [
@@ -306,7 +306,7 @@ async fn nul_bytes_in_the_head_of_a_request_are_refused() {
 }
 
 #[tokio::test]
-async fn a_refused_answer_repeats_nothing_of_a_secret() {
+async fn refusal_does_not_repeat_secrets() {
     let world = World::new().await;
     let secret = "s3cret-passphrase";
     for body in [

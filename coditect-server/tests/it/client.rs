@@ -1,7 +1,7 @@
-//! A small HTTP/1.1 client that can be as wrong as a test wants it.
+//! A small HTTP/1.1 client that can also send malformed requests.
 //!
-//! Well-formed requests are [`Call`]s; anything else is sent as bytes. Everything that waits for
-//! the server gives up after [`PATIENCE`], so that a test fails and never hangs.
+//! Well-formed requests are [`Call`]s; anything else is sent as bytes. Every wait is limited by
+//! [`PATIENCE`], so that a test fails instead of hanging.
 
 use std::{fmt::Write, io, net::SocketAddr, time::Duration};
 
@@ -14,10 +14,10 @@ use tokio::{
 
 use crate::contract;
 
-/// How long a test waits for anything: long, since a busy machine is slow, and no failure.
+/// Limit of every wait; long, since a busy machine is slow without being at fault.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// One connection.
+/// A connection.
 pub(crate) struct Client {
     stream: TcpStream,
     received: Vec<u8>,
@@ -32,7 +32,7 @@ pub(crate) struct Call {
     body: Option<Vec<u8>>,
 }
 
-/// An answer, whole.
+/// A complete response.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -70,12 +70,12 @@ impl Call {
         self
     }
 
-    /// As a proxy asks that has the client `number` at its other end.
+    /// Adds the forwarding header of a proxy for the client `number`.
     pub(crate) fn from(self, number: usize) -> Self {
         self.header("X-Forwarded-For", &format!("192.0.2.{}", number % 256))
     }
 
-    /// A body of any kind; its Content-Type is the caller's to give.
+    /// Sets a body of any type; the caller sets Content-Type.
     pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = Some(body.into());
         self
@@ -85,12 +85,12 @@ impl Call {
         self.header("Authorization", &format!("Bearer {token}"))
     }
 
-    /// A body labelled as JSON, whatever it is.
+    /// Sets a body labelled as JSON, whether valid or not.
     pub(crate) fn json(self, body: impl Into<Vec<u8>>) -> Self {
         self.header("Content-Type", "application/json").body(body)
     }
 
-    /// A JSON body.
+    /// Sets a JSON body.
     pub(crate) fn value(self, body: &Value) -> Self {
         self.json(body.to_string())
     }
@@ -120,7 +120,7 @@ impl Client {
         Ok(Self { stream, received: Vec::new() })
     }
 
-    /// One call over this connection, which stays open if the server leaves it so.
+    /// Sends a request over this connection, which stays open if the server permits.
     pub(crate) async fn call(&mut self, call: Call) -> Answer {
         self.send(&call.bytes()).await;
         let answer = self.answer_to(call.method).await;
@@ -128,7 +128,7 @@ impl Client {
         answer
     }
 
-    /// One call to a server that may go away meanwhile: `None` where no whole answer came.
+    /// Sends a request to a server that may be killed; `None` without a complete response.
     pub(crate) async fn try_call(&mut self, call: Call) -> Option<Answer> {
         self.try_send(&call.bytes()).await;
         let answer = timeout(PATIENCE, self.read_answer(call.method))
@@ -138,22 +138,22 @@ impl Client {
         Some(answer)
     }
 
-    /// Bytes as they are.
+    /// Sends raw bytes.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
     }
 
-    /// Bytes for a server that may have closed already.
+    /// Sends bytes to a server that may have closed already.
     pub(crate) async fn try_send(&mut self, bytes: &[u8]) {
         let _closed = self.stream.write_all(bytes).await;
     }
 
-    /// The next answer, to any method but HEAD.
+    /// Reads the next response, to any method but HEAD.
     pub(crate) async fn answer(&mut self) -> Answer {
         self.answer_to("").await
     }
 
-    /// The next answer, to `method`. Answers of 1xx are passed over.
+    /// Reads the next response to `method`, skipping 1xx.
     pub(crate) async fn answer_to(&mut self, method: &str) -> Answer {
         loop {
             let answer =
@@ -165,24 +165,24 @@ impl Client {
         }
     }
 
-    /// Waits until the next answer begins to arrive, and reads nothing of it.
+    /// Waits until the next response starts to arrive, without reading it.
     pub(crate) async fn answer_begun(&self) {
         timeout(PATIENCE, self.stream.readable()).await.expect("an answer in time").unwrap();
     }
 
-    /// What comes until the server closes; `None` where it doesn't within `within`.
+    /// Reads until the server closes; `None` if it does not within `within`.
     pub(crate) async fn rest_within(&mut self, within: Duration) -> Option<Vec<u8>> {
         timeout(within, async { while self.read_more().await {} }).await.ok()?;
         Some(std::mem::take(&mut self.received))
     }
 
-    /// Asserts that the server closes without another word.
+    /// Asserts that the server closes without sending anything.
     pub(crate) async fn expect_close(&mut self) {
         let rest = self.rest_within(PATIENCE).await.expect("a close in time");
         assert_eq!(String::from_utf8_lossy(&rest), "");
     }
 
-    /// `None` where the server closes before all of it is here.
+    /// Returns `None` if the server closes before the response is complete.
     async fn read_answer(&mut self, method: &str) -> Option<Answer> {
         let head_end = loop {
             if let Some(at) = self.received.windows(4).position(|it| it == b"\r\n\r\n") {
@@ -219,7 +219,7 @@ impl Client {
         Some(answer)
     }
 
-    /// Whether there was more; a reset counts as a close.
+    /// Returns whether more bytes arrived; a reset counts as a close.
     async fn read_more(&mut self) -> bool {
         let read = self.stream.read_buf(&mut self.received).await;
         read.is_ok_and(|count| count > 0)
@@ -227,7 +227,7 @@ impl Client {
 }
 
 impl Answer {
-    /// The header `name`, in lower case, which must not be there twice.
+    /// Returns the header `name`, in lower case, which must not occur twice.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut found = self.headers.iter().filter(|(it, _)| it == name);
         let value = found.next().map(|(_, value)| value.as_str());
@@ -235,20 +235,20 @@ impl Answer {
         value
     }
 
-    /// The body as JSON.
+    /// Returns the body as JSON.
     pub(crate) fn json(&self) -> Value {
         let body = String::from_utf8_lossy(&self.body);
         serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
     }
 
-    /// The data of a success.
+    /// Returns the data of a success.
     pub(crate) fn data(&self) -> Value {
         let mut body = self.json();
         assert_eq!(body["success"], true, "{body}");
         body["data"].take()
     }
 
-    /// The code of a failure, after checking all that every failure has.
+    /// Returns the code of a failure, after checking its common parts.
     pub(crate) fn code(&self) -> String {
         let body = self.json();
         assert_eq!(body["success"], false, "{body}");
@@ -262,7 +262,7 @@ impl Answer {
     }
 }
 
-/// One call over a connection of its own.
+/// Sends a request over a new connection.
 pub(crate) async fn call(address: SocketAddr, call: Call) -> Answer {
     Client::connect(address).await.call(call).await
 }

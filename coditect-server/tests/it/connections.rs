@@ -1,4 +1,4 @@
-//! Connections that live on: keep-alive, pipelining, clients that leave.
+//! Connections: keep-alive, pipelining, disconnects.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_connection_idles_longer_than_a_header_block_may_take() {
+async fn idle_timeout_is_longer_than_the_header_timeout() {
     let server =
         Running::start_sample(&["--header-timeout", "500ms", "--idle-timeout", "5s"]).await;
     let mut client = Client::connect(server.address).await;
@@ -19,7 +19,7 @@ async fn a_connection_idles_longer_than_a_header_block_may_take() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_without_a_word() {
+async fn idle_connection_is_closed_without_a_response() {
     let server = Running::start_sample(&["--idle-timeout", "300ms"]).await;
     let mut client = Client::connect(server.address).await;
     assert_eq!(client.call(Call::get("/empty")).await.status, 204);
@@ -30,7 +30,7 @@ async fn an_idle_connection_is_closed_without_a_word() {
 }
 
 #[tokio::test]
-async fn a_later_header_block_has_its_own_deadline_from_its_first_byte() {
+async fn later_header_block_has_a_deadline_from_its_first_byte() {
     let server = Running::start_sample(&["--header-timeout", "300ms"]).await;
     let mut client = Client::connect(server.address).await;
     assert_eq!(client.call(Call::get("/empty")).await.status, 204);
@@ -41,7 +41,7 @@ async fn a_later_header_block_has_its_own_deadline_from_its_first_byte() {
 }
 
 #[tokio::test]
-async fn pipelined_requests_are_answered_in_order() {
+async fn pipelined_requests_get_responses_in_order() {
     let server = Running::start_sample(&[]).await;
     let mut client = Client::connect(server.address).await;
     client
@@ -59,7 +59,7 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_request_may_come_byte_by_byte() {
+async fn request_may_arrive_byte_by_byte() {
     let server = Running::start_sample(&[]).await;
     let mut client = Client::connect(server.address).await;
     for byte in b"PUT /empty HTTP/1.1\r\nHost: a\r\n\r\n" {
@@ -70,7 +70,7 @@ async fn a_request_may_come_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn more_connections_than_are_taken_wait_for_their_turn() {
+async fn connections_above_the_limit_wait() {
     let server = Running::start_sample(&["--max-connections", "1"]).await;
     let mut first = Client::connect(server.address).await;
     assert_eq!(first.call(Call::get("/empty")).await.status, 204);

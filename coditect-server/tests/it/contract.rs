@@ -1,5 +1,5 @@
-//! The description of the routes, and what is held against it: the answer to every call that any test
-//! makes. A status, a header or a field that is not described fails the test that met it.
+//! The OpenAPI document, checked against every response that any test receives. An undocumented
+//! status, header or field fails the test.
 
 use std::{
     collections::HashMap,
@@ -12,18 +12,18 @@ use serde_json::{Map, Value, json};
 
 use crate::client::Answer;
 
-/// Headers that are HTTP's own business.
+/// Headers of HTTP itself.
 const OF_HTTP: [&str; 6] =
     ["content-type", "content-length", "date", "connection", "keep-alive", "transfer-encoding"];
 
-/// The document, in which an object has the members that are described and no others.
+/// The document, with objects closed to undocumented members.
 static CLOSED: LazyLock<Value> = LazyLock::new(|| {
     let mut document = openapi::document();
     close(&mut document);
     document
 });
 
-/// Those that were asked for, by where their schemas are.
+/// Compiled validators by the location of their schema.
 static VALIDATORS: LazyLock<Mutex<HashMap<String, Arc<Validator>>>> = LazyLock::new(Mutex::default);
 
 fn close(node: &mut Value) {
@@ -46,14 +46,14 @@ fn close(node: &mut Value) {
 #[derive(Clone, Copy)]
 pub(crate) struct Described {
     pub(crate) id: &'static str,
-    /// As in a URL, with `{name}` for what differs.
+    /// Path template with `{name}` for parameters.
     pub(crate) template: &'static str,
     /// In lower case.
     pub(crate) method: &'static str,
     pub(crate) operation: &'static Value,
 }
 
-/// Every operation there is.
+/// Returns all operations.
 pub(crate) fn operations() -> impl Iterator<Item = Described> {
     paths().iter().flat_map(|(template, methods)| {
         let methods = methods.as_object().unwrap().iter().filter(|(name, _)| *name != "parameters");
@@ -64,15 +64,14 @@ pub(crate) fn operations() -> impl Iterator<Item = Described> {
     })
 }
 
-/// The operation that `method` on `path` is; that of GET for HEAD.
+/// Returns the operation for `method` on `path`; for HEAD that of GET.
 pub(crate) fn operation_at(method: &str, path: &str) -> Option<Described> {
     let template = template_of(path)?;
     let method = if method == "HEAD" { "GET" } else { method };
     operations().find(|it| it.template == template && it.method.eq_ignore_ascii_case(method))
 }
 
-/// Asserts that `answer` is as the document says of `method` on `path`. Of paths that it has not, nothing
-/// is known.
+/// Asserts that the document describes the response to `method` on `path`, for documented paths.
 pub(crate) fn expect_described(method: &str, path: &str, answer: &Answer) {
     let Some(template) = template_of(path) else { return };
     if answer.header("server").is_some() {
@@ -85,7 +84,7 @@ pub(crate) fn expect_described(method: &str, path: &str, answer: &Answer) {
             let response = operation["responses"].get(&status);
             (response.unwrap_or_else(|| panic!("{about}: {}", shown(answer))), id)
         }
-        // No operation: the path itself answers.
+        // The path itself responds, without an operation.
         None if method == "OPTIONS" => {
             assert_eq!(answer.status, 204, "{about}");
             return;
@@ -136,7 +135,7 @@ fn expect_headers(about: &str, described: &'static Map<String, Value>, answer: &
     }
 }
 
-/// What is wrong with `value` for `schema`, of the document, which is called `name`.
+/// Returns the errors of `value` for `schema`, cached under `name`.
 fn faults(name: &str, schema: &Value, value: &Value) -> Vec<String> {
     let known = VALIDATORS.lock().unwrap().get(name).cloned();
     let validator = known.unwrap_or_else(|| {
@@ -156,7 +155,7 @@ fn paths() -> &'static Map<String, Value> {
     CLOSED["paths"].as_object().unwrap()
 }
 
-/// The template that `path` is of: among several the one that says most of it.
+/// Returns the most specific template of `path`.
 fn template_of(path: &str) -> Option<&'static str> {
     let path = path.split('?').next().unwrap_or_default();
     let fitting = paths().keys().map(String::as_str).filter(|template| fits(template, path));
@@ -179,7 +178,7 @@ fn segment_fits(template: &str, segment: &str) -> bool {
     if template.starts_with('{') { !segment.is_empty() } else { template == segment }
 }
 
-/// What is referred to, or else the thing itself.
+/// Resolves a reference.
 pub(crate) fn resolved(node: &'static Value) -> &'static Value {
     let target = node.get("$ref").and_then(Value::as_str).and_then(|it| it.strip_prefix('#'));
     target.map_or(node, |target| CLOSED.pointer(target).unwrap())
@@ -223,4 +222,22 @@ fn every_error_code_is_documented() {
     let missing: Vec<_> =
         codes.iter().filter(|code| !page.contains(&format!("`{code}`"))).collect();
     assert!(missing.is_empty(), "docs/errors.md lacks {missing:?}");
+}
+
+#[test]
+fn examples_match_their_schemas() {
+    for Described { id, operation, .. } in operations() {
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            let content = &resolved(response)["content"]["application/json"];
+            if let Some(example) = content.get("example") {
+                let faults = faults(&format!("{id} {status}"), &content["schema"], example);
+                assert!(faults.is_empty(), "{id} {status}: {faults:?}");
+            }
+        }
+        let content = &operation["requestBody"]["content"]["application/json"];
+        if let Some(example) = content.get("example") {
+            let faults = faults(&format!("request of {id}"), &content["schema"], example);
+            assert!(faults.is_empty(), "request of {id}: {faults:?}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The limit on open files: connections leave enough to the store.
+//! The limit on open files: connections leave some to the store.
 
 #![cfg(target_os = "linux")]
 
@@ -14,7 +14,7 @@ use crate::{
     process::{Process, on, refused},
 };
 
-/// `command` under these limits on open files, as `ulimit` takes them.
+/// Runs `command` under limits on open files, in the syntax of `ulimit`.
 fn under(limits: &str, command: &Command) -> Command {
     let command = command.as_std();
     let mut limited = Command::new("bash");
@@ -41,14 +41,14 @@ async fn idle_connections_leave_descriptors_to_the_store() {
     let mut own = Client::connect(process.address).await;
     assert_eq!(own.call(Call::get("/healthz")).await.status, 200);
     let mut idle = Vec::new();
-    // More than there are descriptors for, and no more than the system's queue takes.
+    // More than the descriptors, but fewer than the listen queue.
     for _ in 0..320 {
         let mut stream = TcpStream::connect(process.address).await.unwrap();
         stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         idle.push(stream);
     }
     sleep(Duration::from_secs(1)).await;
-    // More than a segment of the log.
+    // More than a log segment.
     for number in 0..60 {
         let patch = json!({"k": format!("{number}{}", "x".repeat(90_000))});
         let call = Call::patch(&desk.part("memory")).bearer(&desk.token).value(&patch);
@@ -70,7 +70,7 @@ async fn soft_limit_is_raised_for_the_connections() {
 }
 
 #[tokio::test]
-async fn limit_that_leaves_nothing_for_connections_is_refused() {
+async fn limit_without_room_for_connections_is_refused() {
     let folder = Folder::new();
     let told = refused(under("ulimit -n 128", &on(folder.path(), &[]))).await.stderr;
     assert!(told.contains("the limit on open files is 128"), "{told}");

@@ -1,4 +1,4 @@
-//! Somebody at work: signed in, with a session.
+//! A signed-in user with a session.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use crate::{
     server::Running,
 };
 
-/// A session, and who works with it.
+/// A session and its user.
 pub(crate) struct Desk {
     pub(crate) server: SocketAddr,
     pub(crate) token: String,
@@ -22,7 +22,7 @@ impl Desk {
         Self::at(server.address, email).await
     }
 
-    /// At the server of that address.
+    /// Registers a user at a server, and creates a session.
     pub(crate) async fn at(server: SocketAddr, email: &str) -> Self {
         Self::make(server, email, json!({})).await
     }
@@ -44,7 +44,7 @@ impl Desk {
         call(self.server, wanted.bearer(&self.token)).await
     }
 
-    /// Where `part` of the session is; the session itself where that is empty.
+    /// Returns the path of `part` of the session, or of the session for an empty `part`.
     pub(crate) fn part(&self, part: &str) -> String {
         format!("{}/{part}", self.path).trim_end_matches('/').to_owned()
     }

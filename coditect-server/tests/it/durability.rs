@@ -1,12 +1,12 @@
-//! What was acknowledged is there, however the program ended.
+//! Acknowledged writes survive any end of the program.
 //!
-//! Clients register, refresh, create, change and delete without a pause, each remembering what it
-//! was told and the one call that it was not told about yet. In the middle of it the program is
-//! killed, and started again: every acknowledged write must be there, and the one in flight must
-//! be there whole or not at all. Then it goes on, on the same folder. (A killed program leaves the
-//! system's caches behind, so that a missing sync is not for this test to find.)
+//! Clients register, refresh, create, change and delete without a pause, and remember the
+//! acknowledged writes and the one in flight. The program is killed and restarted: every
+//! acknowledged write must be there, and the one in flight completely or not at all. Then it
+//! continues in the same directory. (The page cache survives a kill, so this test cannot detect a
+//! missing sync.)
 //!
-//! It runs few rounds. For more of them:
+//! By default it runs few rounds. For more:
 //!
 //! ```text
 //! CODITECT_DURABILITY_ROUNDS=200 cargo test -p coditect-server --test it durability
@@ -28,21 +28,22 @@ use crate::{
 const SESSIONS: &str = "/api/v5/sessions";
 const WRITERS: usize = 4;
 const ROUNDS: u64 = 8;
-/// From so many sessions on, a writer deletes some.
+/// Number of sessions above which a writer deletes some.
 const MANY: usize = 100;
-/// The tokens must outlive any number of rounds; the grace, the time of a restart.
-const FLAGS: [&str; 6] = ["--access-ttl", "24h", "--refresh-grace", "1h", "--log-level", "warn"];
+/// Tokens must outlive all rounds, and the grace the time of a restart.
+const FLAGS: [&str; 6] =
+    ["--access-token-ttl", "24h", "--refresh-grace", "1h", "--log-level", "warn"];
 
-/// A client that works on sessions of its own.
+/// A client with its own sessions.
 struct Writer {
     token: String,
-    /// The next session's number, which its path bears for good.
+    /// Number of the next session, part of its path.
     next: u64,
-    /// How many writes were begun.
+    /// Number of writes started.
     step: u64,
-    /// What was acknowledged, by number.
+    /// Acknowledged sessions by number.
     known: BTreeMap<u64, Known>,
-    /// What was sent last, if no answer came.
+    /// The last request, if it got no response.
     in_flight: Option<Write>,
 }
 
@@ -59,20 +60,20 @@ enum Write {
     Delete(u64),
 }
 
-/// A client that makes accounts and keeps refreshing the newest one's tokens.
+/// A client that creates accounts and refreshes the tokens of the newest one.
 struct Registrar {
     next: u64,
     devices: Vec<Device>,
     in_flight: Option<String>,
 }
 
-/// All clients; what they know goes from round to round.
+/// All clients, whose knowledge carries over between rounds.
 struct Load {
     writers: Vec<Writer>,
     registrar: Registrar,
 }
 
-/// All of a session that this test gives it, so that a part of a write would show.
+/// Returns all fields of a session, so that a partial write would be visible.
 fn body(number: u64, revision: u64) -> Value {
     let filling = "x".repeat(usize::try_from(revision % 7).unwrap() * 500);
     json!({
@@ -96,7 +97,7 @@ impl Writer {
             self.in_flight = Some(write);
             let call = self.call(write).bearer(&self.token);
             let Some(answer) = client.try_call(call).await else { return };
-            // It stops, or doesn't know what became of it.
+            // The server is stopping or does not know the outcome.
             if answer.status == 503 {
                 return;
             }
@@ -108,7 +109,7 @@ impl Writer {
         }
     }
 
-    /// Three creations, a change, and a deletion where there are many.
+    /// Three creations, a change, and a deletion if there are many sessions.
     fn next_write(&mut self) -> Write {
         self.step += 1;
         let oldest = self.known.first_key_value().map(|(number, _)| *number);
@@ -149,8 +150,8 @@ impl Writer {
         }
     }
 
-    /// Asserts that what is listed is what was acknowledged, but for the write in flight, and
-    /// learns from it what became of that.
+    /// Asserts that the list has the acknowledged sessions, and determines the outcome of the write
+    /// in flight.
     async fn verify(&mut self, server: SocketAddr) {
         let mut found = self.listed(server).await;
         match self.in_flight.take() {
@@ -178,7 +179,7 @@ impl Writer {
         assert!(found.is_empty(), "never acknowledged, or deleted: {found:?}");
     }
 
-    /// All sessions, each of them whole.
+    /// Returns all sessions, checking that each is complete.
     async fn listed(&self, server: SocketAddr) -> BTreeMap<u64, Known> {
         let mut found = BTreeMap::new();
         let mut query = "?limit=50".to_owned();
@@ -226,8 +227,8 @@ impl Registrar {
         }
     }
 
-    /// Asserts that every account is there with its newest tokens, and the one in flight is whole
-    /// or free.
+    /// Asserts that every account exists with its newest tokens, and that the one in flight exists
+    /// completely or not at all.
     async fn verify(&mut self, server: SocketAddr) {
         for device in &mut self.devices {
             device.expect_alive(server).await;
@@ -251,7 +252,7 @@ impl Load {
         Self { writers, registrar: Registrar { next: 0, devices: Vec::new(), in_flight: None } }
     }
 
-    /// Works for `time` and then lets `end` end the server, under load.
+    /// Works for `time`, then ends the server under load with `end`.
     async fn run<E>(
         self,
         server: SocketAddr,
@@ -289,24 +290,24 @@ impl Load {
     }
 }
 
-/// The program on `folder`, whose tokens outlive the test.
+/// Starts the program on `folder` with long-lived tokens.
 pub(crate) async fn start(folder: &Path) -> Process {
     Process::start(on(folder, &FLAGS)).await
 }
 
-/// Asserts that `check` finds nothing in the store of the program that was killed.
+/// Asserts that `check` finds no fault in the store of the killed program.
 pub(crate) async fn checked(folder: &Path) {
     let checked = program(&["check"], folder).output().await.unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
 }
 
-/// How often the program is killed.
+/// Number of kills.
 pub(crate) fn rounds() -> u64 {
     env::var("CODITECT_DURABILITY_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_was_acknowledged_outlives_a_kill_in_the_middle_of_the_load() {
+async fn acknowledged_writes_survive_a_kill_under_load() {
     let folder = Folder::new();
     let mut server = start(folder.path()).await;
     let mut load = Load::new(server.address).await;
@@ -323,7 +324,7 @@ async fn what_was_acknowledged_outlives_a_kill_in_the_middle_of_the_load() {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn sigterm_under_load_ends_with_zero_and_keeps_what_was_acknowledged() {
+async fn sigterm_under_load_exits_with_zero_and_keeps_acknowledged_writes() {
     let folder = Folder::new();
     let server = start(folder.path()).await;
     let load = Load::new(server.address).await;

@@ -1,4 +1,4 @@
-//! What browsers are told: what not to do with an answer, and which other origins may have it.
+//! Security headers and CORS.
 
 use serde_json::json;
 
@@ -24,7 +24,7 @@ fn cors(answer: &Answer) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn every_answer_is_protected_and_bound_to_its_kind() {
+async fn every_response_has_security_headers() {
     let server = Running::start(&[]).await;
     for (path, status, policy) in [
         ("/api/v5/health", 200, "default-src 'none'; frame-ancestors 'none'"),
@@ -54,7 +54,7 @@ async fn every_answer_is_protected_and_bound_to_its_kind() {
 }
 
 #[tokio::test]
-async fn answers_say_how_long_they_took_but_for_those_to_a_guess() {
+async fn responses_have_timing_except_for_authentication() {
     let server = Running::start_sample(&[]).await;
     let answer = call(server.address, Call::get("/slow/120")).await;
     let took = answer.header("server-timing").unwrap().strip_prefix("app;dur=").unwrap();
@@ -65,7 +65,7 @@ async fn answers_say_how_long_they_took_but_for_those_to_a_guess() {
 }
 
 #[tokio::test]
-async fn who_comes_by_tls_is_told_to_stay_with_it_as_far_as_that_is_known() {
+async fn hsts_is_sent_over_known_tls() {
     let server = Running::start(&["--trusted-proxy", "127.0.0.1"]).await;
     let told = |value: &'static str| {
         let wanted = Call::get("/healthz").header("X-Forwarded-Proto", value);
@@ -75,7 +75,7 @@ async fn who_comes_by_tls_is_told_to_stay_with_it_as_far_as_that_is_known() {
         }
     };
     assert_eq!(told("https").await.as_deref(), Some("max-age=31536000"));
-    // The last is what the trusted proxy says; what stands before it, whoever asked the proxy.
+    // The last value is from the trusted proxy, the ones before from its client.
     assert_eq!(told("http, https").await.as_deref(), Some("max-age=31536000"));
     assert_eq!(told("https, http").await, None);
     assert_eq!(told("http").await, None);
@@ -93,7 +93,7 @@ async fn who_comes_by_tls_is_told_to_stay_with_it_as_far_as_that_is_known() {
 }
 
 #[tokio::test]
-async fn a_listed_origin_is_told_what_it_may_do() {
+async fn preflight_of_a_listed_origin_is_allowed() {
     let server = Running::start(&LIST).await;
     let path = "/api/v5/sessions/7";
     let answer = call(server.address, preflight(path, IDE)).await;
@@ -111,7 +111,7 @@ async fn a_listed_origin_is_told_what_it_may_do() {
 }
 
 #[tokio::test]
-async fn a_listed_origin_sees_answers_and_failures() {
+async fn listed_origin_can_read_responses_and_failures() {
     let server = Running::start(&LIST).await;
     for (path, status) in [("/api/v5/health", 200), ("/api/v5/auth/me", 401), ("/api/x", 404)] {
         let answer = call(server.address, Call::get(path).header("Origin", IDE)).await;
@@ -128,7 +128,7 @@ async fn a_listed_origin_sees_answers_and_failures() {
 }
 
 #[tokio::test]
-async fn who_is_not_on_the_list_is_told_nothing() {
+async fn unlisted_origin_gets_no_cors_headers() {
     let server = Running::start(&LIST).await;
     for origin in [
         "http://ide.example.org",
@@ -156,7 +156,7 @@ async fn who_is_not_on_the_list_is_told_nothing() {
 }
 
 #[tokio::test]
-async fn cookies_of_a_listed_origin_count_where_there_are_cookies() {
+async fn listed_origin_may_send_cookies_if_enabled() {
     let server = Running::start(&[LIST[0], LIST[1], "--cookies"]).await;
     for wanted in [preflight("/api/v5/auth/me", IDE), Call::get("/healthz").header("Origin", IDE)] {
         let answer = call(server.address, wanted).await;
@@ -165,7 +165,7 @@ async fn cookies_of_a_listed_origin_count_where_there_are_cookies() {
 }
 
 #[tokio::test]
-async fn a_page_of_a_listed_origin_may_change_something_by_its_cookies_and_no_other_may() {
+async fn only_listed_origins_may_write_with_cookies() {
     let server = Running::start(&[LIST[0], LIST[1], "--cookies"]).await;
     let body = json!({"email": "ada@example.org", "password": PASSWORD, "cookies": true});
     let signed_in = call(server.address, Call::post(REGISTER).value(&body)).await;

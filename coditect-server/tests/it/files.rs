@@ -1,4 +1,4 @@
-//! The files of a session over HTTP: contents, conditions, parts, versions, directories, drafts.
+//! Files of a session over HTTP: contents, conditions, ranges, versions, directories, drafts.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
@@ -12,14 +12,14 @@ use crate::{
 };
 
 impl Desk {
-    /// With its files in a workspace.
+    /// A user with a session in a workspace.
     async fn in_workspace(server: &Running, email: &str, workspace: &str) -> Self {
         let mut desk = Self::new(server, email).await;
         desk.open(workspace).await;
         desk
     }
 
-    /// Goes on in another session, with this workspace.
+    /// Continues in another session with this workspace.
     async fn open(&mut self, workspace: &str) {
         let body = json!({"name": "shared", "workspacePath": workspace});
         let made = self.call(Call::post("/api/v5/sessions").value(&body)).await.data();
@@ -46,7 +46,7 @@ impl Desk {
         self.call(Call::post(&self.part(what)).value(&body)).await
     }
 
-    /// The paths that a list has, page by page.
+    /// Returns the paths of a list, page by page.
     async fn listed(&self, query: &str) -> Vec<String> {
         let (mut paths, mut cursor) = (Vec::new(), String::new());
         loop {
@@ -71,13 +71,13 @@ fn etag(content: &[u8]) -> String {
     format!("\"{}\"", hash(content))
 }
 
-/// What no two places of have alike.
+/// Returns bytes without repetition.
 fn content(length: usize) -> Vec<u8> {
     (0_u32..).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()).take(length).collect()
 }
 
 #[tokio::test]
-async fn a_file_is_what_was_put_there_to_the_byte() {
+async fn file_content_round_trips() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     for (path, content) in [
@@ -118,7 +118,7 @@ async fn a_file_is_what_was_put_there_to_the_byte() {
 }
 
 #[tokio::test]
-async fn a_change_that_was_not_seen_is_not_written_over() {
+async fn unseen_change_is_not_overwritten() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let none = |call: Call| call.header("If-None-Match", "*");
@@ -141,7 +141,7 @@ async fn a_change_that_was_not_seen_is_not_written_over() {
 }
 
 #[tokio::test]
-async fn of_two_who_save_what_they_have_seen_at_once_one_is_refused() {
+async fn one_of_two_concurrent_saves_is_refused() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     desk.write("a", "0").await;
@@ -164,7 +164,7 @@ async fn of_two_who_save_what_they_have_seen_at_once_one_is_refused() {
 }
 
 #[tokio::test]
-async fn a_part_is_given_of_what_the_client_has_the_rest_of() {
+async fn range_is_served_for_a_matching_tag() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let whole = content(700_000);
@@ -196,7 +196,7 @@ async fn a_part_is_given_of_what_the_client_has_the_rest_of() {
 }
 
 #[tokio::test]
-async fn older_contents_are_there_as_many_as_are_kept() {
+async fn older_versions_are_kept_up_to_the_limit() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     for n in 1..=12 {
@@ -215,7 +215,7 @@ async fn older_contents_are_there_as_many_as_are_kept() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_what_it_says_or_too_much_changes_nothing() {
+async fn mismatching_or_oversized_body_changes_nothing() {
     let server = Running::start(&["--file-limit", "64KiB"]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     desk.write("a", "before").await;
@@ -241,7 +241,7 @@ async fn a_body_that_is_not_what_it_says_or_too_much_changes_nothing() {
     }
     assert_eq!(client.answer().await.status, 413);
     assert_eq!(desk.write("a", vec![0; 64 << 10]).await.status, 200);
-    // One that breaks off.
+    // An incomplete body.
     let mut client = Client::connect(server.address).await;
     client.send(head.as_bytes()).await;
     client.send(b"5\r\nhello\r\n").await;
@@ -250,7 +250,7 @@ async fn a_body_that_is_not_what_it_says_or_too_much_changes_nothing() {
 }
 
 #[tokio::test]
-async fn directories_are_made_listed_and_removed() {
+async fn directories_are_created_listed_and_deleted() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let made = desk.post("files:mkdir", json!({"path": "src/deep"})).await;
@@ -267,7 +267,7 @@ async fn directories_are_made_listed_and_removed() {
     assert_eq!(desk.get("files?path=z").await.code(), "NOT_A_DIRECTORY");
     assert_eq!(desk.read("src").await.data()["kind"], "directory");
 
-    // A file and a directory don't take each other's place.
+    // Files and directories do not replace each other.
     assert_eq!(desk.write("src", "x").await.code(), "EXISTS");
     assert_eq!(desk.write("z/below", "x").await.status, 409);
     assert_eq!(desk.post("files:mkdir", json!({"path": "z"})).await.code(), "EXISTS");
@@ -284,7 +284,7 @@ async fn directories_are_made_listed_and_removed() {
 }
 
 #[tokio::test]
-async fn what_is_moved_or_copied_is_there_whole() {
+async fn moves_and_copies_are_complete() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let big = content(400_000);
@@ -320,14 +320,14 @@ async fn what_is_moved_or_copied_is_there_whole() {
     }
 }
 
-/// The sizes of the contents that a file keeps, newest first.
+/// Returns the sizes of a file's contents, newest first.
 async fn kept(desk: &Desk, path: &str) -> Vec<u64> {
     let versions = desk.read(&format!("{path}?versions")).await.data();
     versions.as_array().unwrap().iter().map(|kept| kept["size"].as_u64().unwrap()).collect()
 }
 
 #[tokio::test]
-async fn what_is_overwritten_by_a_move_or_a_copy_stays_as_older_versions() {
+async fn overwriting_moves_and_copies_keep_older_versions() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     for content in ["1", "12", "123"] {
@@ -351,7 +351,7 @@ async fn what_is_overwritten_by_a_move_or_a_copy_stays_as_older_versions() {
 }
 
 #[tokio::test]
-async fn nothing_is_moved_or_copied_to_a_path_that_no_route_accepts() {
+async fn move_or_copy_to_an_invalid_path_is_refused() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let deep = |name: &str, depth: usize| vec![name; depth].join("/");
@@ -376,7 +376,7 @@ async fn nothing_is_moved_or_copied_to_a_path_that_no_route_accepts() {
 }
 
 #[tokio::test]
-async fn sessions_of_one_workspace_share_its_files_and_nobody_else_sees_them() {
+async fn sessions_of_a_workspace_share_its_files_exclusively() {
     let server = Running::start(&[]).await;
     let mut desk = Desk::in_workspace(&server, "ada@example.org", "/workspace/p").await;
     desk.write("shared", "x").await;
@@ -412,7 +412,7 @@ async fn sessions_of_one_workspace_share_its_files_and_nobody_else_sees_them() {
 }
 
 #[tokio::test]
-async fn a_path_leads_nowhere_but_below_the_top() {
+async fn paths_cannot_leave_the_root() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     for path in ["..", "a/../b", "%2e%2e/x", "a//b", "a/./b", "a%00b", "a%0Ab", &"n".repeat(256)] {
@@ -424,7 +424,7 @@ async fn a_path_leads_nowhere_but_below_the_top() {
 }
 
 #[tokio::test]
-async fn a_draft_is_kept_until_it_is_discarded_and_says_what_it_started_from() {
+async fn draft_is_kept_until_deleted_with_its_base() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     desk.write("a/b", "saved").await;
@@ -474,7 +474,7 @@ async fn preconditions_hold_for_drafts_moves_copies_and_directories() {
     let fresh = Call::get(&desk.part("drafts/a"));
     let fresh = fresh.header("If-None-Match", second.header("etag").unwrap());
     assert_eq!(status(fresh).await, 304);
-    // What GET shows of the file is part of the tag.
+    // The tag of a draft covers the file shown by GET.
     desk.write("a", "saved").await;
     let draft = desk.get("drafts/a").await;
     assert_ne!(draft.header("etag"), second.header("etag"));

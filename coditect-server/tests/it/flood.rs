@@ -1,4 +1,4 @@
-//! A flood of sign-ins: what it costs is bounded, and everybody gets an answer.
+//! A flood of logins has bounded cost, and every request gets a response.
 
 #![cfg(target_os = "linux")]
 
@@ -18,11 +18,11 @@ use crate::{
     process::{Process, on},
 };
 
-/// Argon2's memory for one hash, in bytes.
+/// Memory of one Argon2 hash, in bytes.
 const HASH_BYTES: usize = 19 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn two_hundred_sign_ins_at_once_are_answered_or_told_to_come_back_in_bounded_memory() {
+async fn login_flood_is_served_or_delayed_in_bounded_memory() {
     let folder = Folder::new();
     let process = Process::start(on(folder.path(), &["--trusted-proxy", "127.0.0.1"])).await;
     let server = process.address;
@@ -52,7 +52,7 @@ async fn two_hundred_sign_ins_at_once_are_answered_or_told_to_come_back_in_bound
     }
     assert!(counts.contains_key(&401) && counts.contains_key(&503), "{counts:?}");
     assert!(slowest < Duration::from_secs(5), "health took {slowest:?}");
-    // As many hashes at once as there are cores, and what two hundred requests take beside.
+    // One hash per core, plus the other memory of two hundred requests.
     let permits = available_parallelism().unwrap().get();
     let grown = process.peak_memory() - before;
     assert!(grown <= permits * HASH_BYTES + (48 << 20), "{grown} bytes more");

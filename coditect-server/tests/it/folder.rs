@@ -1,6 +1,5 @@
-//! Where a server of a test keeps its data: a folder of its own, and, where the variable
-//! `CODITECT_FDB_CLUSTER_FILE` names a cluster, a part of that which belongs to the folder. Both are gone
-//! with it.
+//! Data of a test server: a temporary directory, and a key prefix that belongs to it if the
+//! variable `CODITECT_CLUSTER_FILE` names a cluster. Both are removed on drop.
 
 use std::{path::Path, thread};
 
@@ -19,24 +18,25 @@ impl Folder {
     }
 }
 
-/// What keys in the cluster begin with that belong to `folder`.
+/// Returns the key prefix of `folder` in the cluster.
 pub(crate) fn prefix_of(folder: &Path) -> String {
     format!("coditect-test/{}/", folder.display())
 }
 
-/// The database of the servers that keep their data there, while none runs or on a cluster.
+/// Opens the database of the servers of `folder`, while none runs or on a cluster.
 pub(crate) fn database(folder: &Path) -> Database {
     let Some(file) = cluster_file() else { return Database::open(folder).unwrap() };
     let prefix = prefix_of(folder).into_bytes();
     Database::cluster_with(file, &ClusterOptions::default().prefix(prefix)).unwrap()
 }
 
-/// Whether servers keep their data in a cluster.
+/// Returns whether servers keep their data in a cluster.
 pub(crate) fn is_on_cluster() -> bool {
     cluster_file().is_some()
 }
 
-/// Whether the test is left out, which is said: it is about what is in the folder, and there nothing is.
+/// Returns whether to skip a test about the content of the data directory, which is empty with a
+/// cluster.
 pub(crate) fn is_about_the_folder() -> bool {
     if is_on_cluster() {
         say_skipped("it is about the data folder, and the data are in a cluster");
@@ -44,8 +44,8 @@ pub(crate) fn is_about_the_folder() -> bool {
     is_on_cluster()
 }
 
-/// Says that a test is left out, and why.
-#[expect(clippy::print_stdout, reason = "says what it leaves out")]
+/// Reports a skipped test with the reason.
+#[expect(clippy::print_stdout, reason = "reports skipped tests")]
 pub(crate) fn say_skipped(why: &str) {
     println!("skipped: {why}");
 }

@@ -1,4 +1,4 @@
-//! What is outside of the API: the program's own page, or the files of a folder.
+//! Paths outside of the API: the built-in page, or the files of a directory.
 
 use std::{fs, path::Path};
 
@@ -8,7 +8,7 @@ use crate::{
     server::Running,
 };
 
-/// A folder with an application of a few files.
+/// A directory with a small application.
 fn application() -> Folder {
     let folder = Folder::new();
     let write = |name: &str, content: &str| {
@@ -33,7 +33,7 @@ async fn get(server: &Running, path: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn without_a_folder_the_programs_own_page_is_there() {
+async fn built_in_page_is_served_by_default() {
     let server = Running::start(&[]).await;
     for path in ["/", "/index.html", "/sessions/of/the/application"] {
         let page = get(&server, path).await;
@@ -47,7 +47,7 @@ async fn without_a_folder_the_programs_own_page_is_there() {
 }
 
 #[tokio::test]
-async fn a_folders_files_are_answered_by_their_names_and_types() {
+async fn files_of_a_directory_are_served_with_their_types() {
     let folder = application();
     let server = serving(folder.path()).await;
     let script = get(&server, "/app.js").await;
@@ -62,7 +62,7 @@ async fn a_folders_files_are_answered_by_their_names_and_types() {
 }
 
 #[tokio::test]
-async fn a_missing_asset_and_a_missing_route_are_not_the_page() {
+async fn missing_asset_or_api_path_is_not_the_page() {
     let folder = application();
     let server = serving(folder.path()).await;
     for path in ["/missing.js", "/api", "/api/v5/nothing", "/api/v6/health", "/.well-known/x"] {
@@ -72,7 +72,7 @@ async fn a_missing_asset_and_a_missing_route_are_not_the_page() {
 }
 
 #[tokio::test]
-async fn nothing_but_the_folders_visible_files_is_reached() {
+async fn only_visible_files_of_the_directory_are_served() {
     let folder = application();
     fs::write(folder.path().parent().unwrap().join("outside.txt"), "outside").unwrap();
     let server = serving(folder.path()).await;
@@ -94,7 +94,7 @@ async fn nothing_but_the_folders_visible_files_is_reached() {
 }
 
 #[tokio::test]
-async fn a_page_is_read_and_nothing_else() {
+async fn frontend_only_supports_reads() {
     let server = Running::start(&[]).await;
     for method in ["POST", "PUT", "PATCH", "DELETE"] {
         let answer = call(server.address, Call::new(method, "/app")).await;
@@ -107,7 +107,7 @@ async fn a_page_is_read_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn each_encoding_has_its_own_tag_and_who_has_it_is_told_so() {
+async fn each_encoding_has_its_own_tag() {
     let folder = application();
     let server = serving(folder.path()).await;
     let mut tags = Vec::new();
@@ -147,7 +147,7 @@ async fn each_encoding_has_its_own_tag_and_who_has_it_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_folder_may_have_a_policy_of_its_own() {
+async fn content_security_policy_is_configurable() {
     let folder = application();
     let flags =
         ["--frontend", folder.path().to_str().unwrap(), "--content-security-policy", "img-src *"];
@@ -156,7 +156,7 @@ async fn a_folder_may_have_a_policy_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_folder_without_a_page_is_refused_at_the_start() {
+async fn directory_without_an_index_is_refused_at_startup() {
     let folder = Folder::new();
     let mut command = crate::process::on(folder.path(), &[]);
     let ended = crate::process::refused({
@@ -164,5 +164,5 @@ async fn a_folder_without_a_page_is_refused_at_the_start() {
         command
     });
     let told = ended.await.stderr;
-    assert!(told.contains("--frontend: there is no index.html in"), "{told}");
+    assert!(told.contains("--frontend: no index.html in"), "{told}");
 }

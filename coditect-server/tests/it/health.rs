@@ -1,4 +1,4 @@
-//! The three answers to "are you well?".
+//! The three health routes.
 
 use crate::{
     client::{Call, call},
@@ -7,7 +7,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn health_tells_status_version_engine_and_uptime() {
+async fn health_has_status_version_engine_and_uptime() {
     let server = Running::start(&[]).await;
     let answer = call(server.address, Call::get("/api/v5/health")).await;
     assert_eq!(answer.status, 200);
@@ -20,7 +20,7 @@ async fn health_tells_status_version_engine_and_uptime() {
 }
 
 #[tokio::test]
-async fn what_is_kept_in_a_folder_is_the_embedded_engines() {
+async fn data_directory_uses_the_embedded_engine() {
     if folder::is_about_the_folder() {
         return;
     }
@@ -32,7 +32,7 @@ async fn what_is_kept_in_a_folder_is_the_embedded_engines() {
 }
 
 #[tokio::test]
-async fn a_running_server_is_alive_and_ready() {
+async fn running_server_is_alive_and_ready() {
     let server = Running::start(&[]).await;
     for path in ["/healthz", "/readyz"] {
         assert_eq!(call(server.address, Call::get(path)).await.status, 200, "{path}");
@@ -40,7 +40,7 @@ async fn a_running_server_is_alive_and_ready() {
 }
 
 #[tokio::test]
-async fn head_is_answered_like_get_without_its_body() {
+async fn head_is_like_get_without_the_body() {
     let server = Running::start(&[]).await;
     let get = call(server.address, Call::get("/healthz")).await;
     let head = call(server.address, Call::new("HEAD", "/healthz")).await;

@@ -1,9 +1,10 @@
-//! Several clients of the real program, which is killed and started again under them; and whether all that they
-//! did and saw could have been done one after the other (`coditect-histories` says how that is told).
+//! Several clients of the real program, which is killed and restarted; their history must be
+//! linearizable (checked by `coditect-histories`).
 //!
-//! The parts of a session's state are registers: what a client saves is a number, and `If-Match` saves it only
-//! over what it saw. A session's memory is several of them, changed in one transaction, and one page load sees
-//! all. A conversation is a list. A request that was cut off by a kill may have been done, or not.
+//! The sections of a session's state are registers: a client saves numbers, with `If-Match` only
+//! over the version it has seen. A session's memory has several registers, changed in one
+//! transaction, and a page load reads all. A conversation is a list. A request interrupted by a
+//! kill may or may not be applied.
 //!
 //! ```text
 //! CODITECT_HISTORY_ROUNDS=100 cargo test -p coditect-server --test it histories
@@ -33,16 +34,16 @@ use crate::{
 };
 
 const CLIENTS: u64 = 6;
-/// Those of each client that are answered.
+/// Number of successful requests per client.
 const REQUESTS: u64 = 60;
 const KILLS: u64 = 3;
 
-/// The registers in a session's memory. Who changes it writes the last one too, so that this tells which
-/// version it is.
+/// Registers in a session's memory. Every change also writes the last one, which identifies the
+/// version.
 const MEMORY: [Key; 4] = ["a", "b", "c", "last"];
 const SAID: Key = "said";
 
-/// What is read and saved as one, and has a tag.
+/// A unit of reads and writes with a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
     Memory,
@@ -61,7 +62,7 @@ const PARTS: [Part; 6] = [
     Part::Kept(KEPT[1]),
 ];
 
-/// What all clients of a round share.
+/// State shared by the clients of a round.
 struct World {
     seed: u64,
     desk: Mutex<Desk>,
@@ -70,7 +71,7 @@ struct World {
     answered: AtomicU64,
 }
 
-/// A version of a part, as somebody saw it; without a tag where there was nothing.
+/// A version of a section as seen by a client; without a tag if there was none.
 struct Known {
     tag: Option<String>,
     seen: Vec<Op>,
@@ -93,7 +94,7 @@ impl Part {
         }
     }
 
-    /// The register that is another with each version.
+    /// Returns the register that identifies the version.
     fn register(self) -> Key {
         match self {
             Self::Memory => "last",
@@ -103,7 +104,7 @@ impl Part {
         }
     }
 
-    /// What it holds, in JSON.
+    /// Returns the reads of a section's JSON.
     fn seen_in(self, data: &Value) -> Vec<Op> {
         let number = |value: &Value| u32::try_from(value.as_u64().unwrap_or(0)).unwrap();
         let held = match self {
@@ -115,7 +116,7 @@ impl Part {
         vec![Op::Read(self.register(), held)]
     }
 
-    /// What `answer` shows of it.
+    /// Returns the reads in a response.
     fn seen(self, answer: &Answer) -> Vec<Op> {
         match (self, answer.status) {
             (Self::Kept(key), 404) => vec![Op::Read(key, 0)],
@@ -190,7 +191,8 @@ impl Client {
         }
     }
 
-    /// Asks whichever server runs. `None` where it went away, or does not know what became of it.
+    /// Sends a request to the running server. `None` if it was killed, or does not know the
+    /// outcome.
     async fn ask(&mut self, call: Call) -> Option<Answer> {
         let call = call.bearer(&self.world.desk.lock().unwrap().token);
         let mut connection = loop {
@@ -209,7 +211,7 @@ impl Client {
         Some(answer)
     }
 
-    /// Asks for what changes nothing, and notes what `seen` sees in the answer.
+    /// Sends a read and records what `seen` finds in the response.
     async fn look(&mut self, call: Call, seen: impl FnOnce(&Answer) -> Vec<Op>) -> bool {
         let from = self.world.recorder.now();
         let Some(answer) = self.ask(call).await else { return false };
@@ -237,7 +239,7 @@ impl Client {
         is_answered
     }
 
-    /// Saves a new number; only over what it saw, if it `is_swap` and saw something.
+    /// Saves a new number; if `is_swap`, only over the version it has seen, if any.
     async fn save(&mut self, part: Part, is_swap: bool) -> bool {
         let (from, number) = (self.world.recorder.now(), self.world.recorder.number());
         let path = self.world.part(&part.path());
@@ -286,7 +288,7 @@ impl Client {
         true
     }
 
-    /// What a page load shows; or two blobs at once.
+    /// Loads a page, or saves two blobs at once.
     async fn load_or_keep(&mut self) -> bool {
         if self.random.below(3) > 0 {
             return self.load().await;
@@ -318,7 +320,7 @@ impl Client {
         .await
     }
 
-    /// Says something; mostly it asks again until it is told that it was heard, which must be once.
+    /// Adds a message; usually retries until it is acknowledged, which must happen once.
     async fn say(&mut self) -> bool {
         let (from, number) = (self.world.recorder.now(), self.world.recorder.number());
         let is_stubborn = self.random.below(3) > 0;
@@ -351,7 +353,7 @@ impl Client {
         .await
     }
 
-    /// What is there in the end.
+    /// Reads the final state.
     async fn read_all(mut self) {
         assert!(self.load().await && self.listen().await);
         for key in KEPT {
@@ -361,7 +363,7 @@ impl Client {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_clients_did_and_saw_through_kills_could_have_been_done_in_turn() {
+async fn history_across_kills_is_linearizable() {
     let folder = Folder::new();
     let mut server = start(folder.path()).await;
     let mut desk = Desk::at(server.address, "ada@example.org").await;

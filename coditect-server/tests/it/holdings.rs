@@ -1,4 +1,4 @@
-//! What the users of a tenant hold in it, for its admins; and the audit of what guests do.
+//! Resources of a tenant's users for its admins, and the audit of guests.
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ fn id_of(made: &Value) -> String {
     made["id"].as_str().unwrap().to_owned()
 }
 
-/// A session with a conversation begun in it, and another conversation.
+/// Creates a session with a conversation, and another conversation.
 async fn filled(person: &Person, name: &str) -> (String, String, String) {
     let session = id_of(&person.post(SESSIONS, &json!({ "name": name })).await.data());
     let inside = person.post(CONVERSATIONS, &json!({ "session_id": session })).await.data();
@@ -28,7 +28,7 @@ async fn filled(person: &Person, name: &str) -> (String, String, String) {
 }
 
 #[tokio::test]
-async fn sessions_of_a_former_member_are_listed_taken_over_and_deleted() {
+async fn sessions_of_a_former_member_are_listed_transferred_and_deleted() {
     let server = Running::start(&["--max-sessions", "4"]).await;
     let owner = Person::new(&server, "owner@example.org").await;
     let member = owner.member(&server, "member@example.org").await;
@@ -38,7 +38,7 @@ async fn sessions_of_a_former_member_are_listed_taken_over_and_deleted() {
     let file = Call::put(&format!("{SESSIONS}/{first}/files/a.txt")).body(b"work".to_vec());
     assert_eq!(member.ask(file.header("Content-Type", "text/plain")).await.status, 201);
 
-    // While they are a member their sessions are seen, and are theirs.
+    // While the user is a member, their sessions are listed but cannot be transferred.
     let me = member.id().await;
     let of_member = format!("{TENANT_SESSIONS}?user={}", me.as_str().unwrap());
     let mine = owner.id().await;
@@ -63,7 +63,7 @@ async fn sessions_of_a_former_member_are_listed_taken_over_and_deleted() {
     let chats = format!("{TENANT_CONVERSATIONS}?orphaned=true");
     assert_eq!(owner.all(&chats, "id").await.len(), 4);
 
-    // It goes to members alone, with what was begun in it.
+    // Only to a member, with the conversations created in it.
     let transfer = format!("{TENANT_SESSIONS}/{first}/transfer");
     let refused = owner.post(&transfer, &json!({ "user_id": me })).await;
     assert_eq!(refused.status, 422, "{}", refused.json());
@@ -101,7 +101,7 @@ async fn sessions_of_a_former_member_are_listed_taken_over_and_deleted() {
 }
 
 #[tokio::test]
-async fn actions_of_a_guest_are_audited_in_the_tenant_where_they_happen() {
+async fn actions_of_a_guest_are_audited_in_the_active_tenant() {
     let server = Running::start(&[]).await;
     let owner = Person::new(&server, "owner@example.org").await;
     let guest = owner.member(&server, "guest@example.org").await;

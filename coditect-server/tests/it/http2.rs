@@ -1,4 +1,4 @@
-//! HTTP/2 with prior knowledge, on the same port.
+//! HTTP/2 with prior knowledge on the same port.
 
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ async fn json(response: Response<Incoming>) -> Value {
 }
 
 #[tokio::test]
-async fn http2_is_spoken_to_those_who_begin_with_it() {
+async fn http2_preface_selects_http2() {
     let server = Running::start_sample(&[]).await;
     let (mut sender, _connection) = connect(&server).await;
     let slow = sender.send_request(request("GET", "/slow/200"));
@@ -73,7 +73,7 @@ async fn too_large_and_too_many_headers_over_http2_are_a_431_with_an_envelope() 
 }
 
 #[tokio::test]
-async fn an_http2_client_that_asks_nothing_is_cut_off() {
+async fn http2_client_without_requests_is_disconnected() {
     let server = Running::start_sample(&["--header-timeout", "300ms"]).await;
     let (sender, connection) = connect(&server).await;
     let begun_at = Instant::now();
@@ -83,7 +83,7 @@ async fn an_http2_client_that_asks_nothing_is_cut_off() {
 }
 
 #[tokio::test]
-async fn an_idle_http2_connection_is_closed_after_its_time() {
+async fn idle_http2_connection_is_closed() {
     let server =
         Running::start_sample(&["--header-timeout", "500ms", "--idle-timeout", "1500ms"]).await;
     let (mut sender, connection) = connect(&server).await;
@@ -97,7 +97,7 @@ async fn an_idle_http2_connection_is_closed_after_its_time() {
 }
 
 #[tokio::test]
-async fn an_http2_client_that_does_not_read_its_answer_is_cut_off() {
+async fn http2_client_that_does_not_read_is_disconnected() {
     let server = Running::start_sample(&["--body-timeout", "300ms"]).await;
     let (mut sender, connection) = connect(&server).await;
     let response = sender.send_request(request("GET", "/large")).await.unwrap();
@@ -106,7 +106,7 @@ async fn an_http2_client_that_does_not_read_its_answer_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_stop_lets_an_http2_request_finish() {
+async fn shutdown_lets_an_http2_request_complete() {
     let server = Running::start_sample(&[]).await;
     let (mut sender, _connection) = connect(&server).await;
     let slow = tokio::spawn(sender.send_request(request("GET", "/slow/600")));

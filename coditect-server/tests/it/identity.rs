@@ -1,4 +1,4 @@
-//! Devices, passwords, second factors, programs' tokens, tenants: as a client sees them.
+//! Devices, passwords, second factors, personal access tokens and tenants over HTTP.
 
 use serde_json::{Value, json};
 use totp_rs::{Builder, Secret};
@@ -35,7 +35,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn devices_are_listed_named_and_ended() {
+async fn devices_are_listed_renamed_and_revoked() {
     let world = World::new().await;
     let phone = credentials(LOGIN, EMAIL, PASSWORD).header("User-Agent", "Phone/1.0");
     let phone = Device::of(&call(world.server.address, phone).await);
@@ -78,7 +78,7 @@ async fn devices_are_listed_named_and_ended() {
 }
 
 #[tokio::test]
-async fn a_password_is_changed_by_who_knows_it() {
+async fn password_change_requires_the_present_password() {
     let world = World::new().await;
     let body = json!({"currentPassword": PASSWORD, "newPassword": "another password"});
     let change = world.ask(Call::put(&format!("{AUTH}/password")).value(&body)).await;
@@ -97,7 +97,7 @@ async fn a_password_is_changed_by_who_knows_it() {
 }
 
 #[tokio::test]
-async fn a_second_factor_is_begun_confirmed_and_removed() {
+async fn second_factor_is_set_up_confirmed_and_removed() {
     let world = World::new().await;
     let setup = Call::post(&format!("{AUTH}/totp"));
     let begun = world.ask(setup.value(&json!({"password": PASSWORD}))).await.data();
@@ -130,7 +130,7 @@ async fn a_second_factor_is_begun_confirmed_and_removed() {
 }
 
 #[tokio::test]
-async fn a_programs_token_is_shown_once_listed_and_revoked() {
+async fn personal_token_is_returned_once_listed_and_revoked() {
     let world = World::new().await;
     let path = format!("{AUTH}/tokens");
     let new = json!({"name": " CI ", "scopes": ["read", "ci:deploy"], "expiresInDays": 30});
@@ -164,7 +164,7 @@ async fn a_programs_token_is_shown_once_listed_and_revoked() {
 }
 
 #[tokio::test]
-async fn a_proxy_is_told_who_asks_and_a_service_the_keys() {
+async fn proxy_gets_the_caller_and_services_the_keys() {
     let world = World::new().await;
     let me = world.ask(Call::get(ME)).await.data();
     let verified = world.ask(Call::get(&format!("{AUTH}/verify"))).await;
@@ -200,7 +200,7 @@ async fn a_proxy_is_told_who_asks_and_a_service_the_keys() {
 }
 
 #[tokio::test]
-async fn somebody_is_invited_works_in_the_tenant_and_goes() {
+async fn invited_user_joins_and_leaves_the_tenant() {
     let world = World::new().await;
     let address = world.server.address;
     let bob = Device::register(address, "bob@example.org").await;
@@ -249,7 +249,7 @@ async fn somebody_is_invited_works_in_the_tenant_and_goes() {
 }
 
 #[tokio::test]
-async fn cookies_are_for_who_wants_them_where_there_are_any() {
+async fn cookies_are_used_on_request_if_enabled() {
     let world = World::new().await;
     let body = json!({"email": EMAIL, "password": PASSWORD, "cookies": true});
     let refused = call(world.server.address, Call::post(LOGIN).value(&body)).await;
@@ -260,6 +260,6 @@ async fn cookies_are_for_who_wants_them_where_there_are_any() {
     let answer = call(server.address, Call::post(LOGIN).value(&body)).await;
     let data = answer.data();
     assert_eq!(keys(&data), ["csrf_token", "expires_in", "tenant_id", "token_type", "user"]);
-    // Bearer tokens are taken beside them.
+    // Bearer tokens are accepted in addition to cookies.
     Device::login(server.address, EMAIL).await.expect_alive(server.address).await;
 }

@@ -1,5 +1,5 @@
-//! The program is killed while files are uploaded and sockets update: what was acknowledged is there,
-//! what was not is absent or whole, and a check of the store finds nothing.
+//! The program is killed during uploads and WebSocket updates: acknowledged changes are there,
+//! others are absent or complete, and a check of the store finds no fault.
 //!
 //! ```text
 //! CODITECT_DURABILITY_ROUNDS=200 cargo test -p coditect-server --test it kills
@@ -20,10 +20,10 @@ use crate::{
     socket::Socket,
 };
 
-/// How many updates are on their way at once.
+/// Number of updates in flight.
 const IN_FLIGHT: u64 = 16;
 
-/// A client of the socket: what it has said, and what it was told is durable.
+/// A WebSocket client: sent and acknowledged updates.
 #[derive(Debug, Default)]
 struct Tab {
     name: String,
@@ -31,7 +31,7 @@ struct Tab {
     acked: u64,
 }
 
-/// A client that writes one file over and over.
+/// A client that overwrites one file repeatedly.
 #[derive(Debug, Default)]
 struct Uploader {
     path: String,
@@ -39,7 +39,7 @@ struct Uploader {
     acked: u64,
 }
 
-/// The content of a file's revision: several transactions long, and never like another.
+/// Returns the content of a revision: several transactions long, and unique.
 fn content(revision: u64) -> Vec<u8> {
     let length = 400_000 + usize::try_from(revision % 5).unwrap() * 700_000;
     revision.to_le_bytes().into_iter().cycle().take(length).collect()
@@ -47,7 +47,7 @@ fn content(revision: u64) -> Vec<u8> {
 
 impl Tab {
     async fn run(mut self, desk: &Desk) -> Self {
-        // The server may be killed before the handshake ends.
+        // The server may be killed before the handshake completes.
         let Some((Socket(mut socket), restored)) = Socket::try_open(desk, &self.name).await else {
             return self;
         };
@@ -73,7 +73,7 @@ impl Tab {
         }
     }
 
-    /// Learns from what is there what became of what it said last.
+    /// Determines the outcome of the last updates from the restored state.
     fn settle(&mut self, restored: &Value) {
         let done = restored["seq"].as_u64().unwrap();
         assert!((self.acked..=self.said).contains(&done), "{done} is done of {self:?}");
@@ -109,7 +109,7 @@ impl Uploader {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn uploads_and_updates_outlive_a_kill_or_never_were() {
+async fn uploads_and_updates_survive_a_kill_or_are_absent() {
     let folder = Folder::new();
     let mut server = start(folder.path()).await;
     let mut desk = Desk::at(server.address, "ada@example.org").await;

@@ -1,4 +1,4 @@
-//! What is too large, too many or too slow.
+//! Limits on size, number and time.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_header_block_above_the_limit_is_a_431_with_an_envelope() {
+async fn header_block_above_the_limit_is_a_431() {
     let server = Running::start_sample(&[]).await;
     let large = Call::get("/empty").header("X-Large", &"x".repeat(33 * 1024));
     let mut client = Client::connect(server.address).await;
@@ -19,7 +19,7 @@ async fn a_header_block_above_the_limit_is_a_431_with_an_envelope() {
 }
 
 #[tokio::test]
-async fn an_endless_header_block_is_cut_off_with_a_431() {
+async fn endless_header_block_is_a_431() {
     let server = Running::start_sample(&[]).await;
     let mut client = Client::connect(server.address).await;
     client.send(b"GET /empty HTTP/1.1\r\nHost: test\r\n").await;
@@ -28,14 +28,14 @@ async fn an_endless_header_block_is_cut_off_with_a_431() {
 }
 
 #[tokio::test]
-async fn a_header_block_just_under_the_limit_is_taken() {
+async fn header_block_just_under_the_limit_is_accepted() {
     let server = Running::start_sample(&[]).await;
     let large = Call::get("/empty").header("X-Large", &"x".repeat(32_000));
     assert_eq!(call(server.address, large).await.status, 204);
 }
 
 #[tokio::test]
-async fn a_hundred_headers_are_taken_and_one_more_is_a_431() {
+async fn hundred_headers_are_accepted_and_one_more_is_a_431() {
     let server = Running::start_sample(&[]).await;
     let with_headers = |count: usize| {
         // The client's own Host is one of them.
@@ -47,7 +47,7 @@ async fn a_hundred_headers_are_taken_and_one_more_is_a_431() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_a_400_with_an_envelope() {
+async fn malformed_http_is_a_400() {
     let server = Running::start_sample(&[]).await;
     for bytes in [
         "hello\r\n\r\n",
@@ -65,7 +65,7 @@ async fn what_is_not_http_is_a_400_with_an_envelope() {
 }
 
 #[tokio::test]
-async fn a_later_request_that_is_not_http_is_a_400_with_an_envelope_too() {
+async fn malformed_later_request_is_a_400() {
     let server = Running::start_sample(&[]).await;
     let mut client = Client::connect(server.address).await;
     assert_eq!(client.call(Call::get("/slow/0")).await.status, 200);
@@ -75,7 +75,7 @@ async fn a_later_request_that_is_not_http_is_a_400_with_an_envelope_too() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_too_long_is_a_414_or_431_with_an_envelope() {
+async fn too_long_target_is_a_414_or_431() {
     let server = Running::start_sample(&[]).await;
     let answer = call(server.address, Call::get(&format!("/{}", "x".repeat(70_000)))).await;
     assert!(matches!(answer.status, 414 | 431), "{}", answer.status);
@@ -83,7 +83,7 @@ async fn an_address_that_is_too_long_is_a_414_or_431_with_an_envelope() {
 }
 
 #[tokio::test]
-async fn content_length_and_transfer_encoding_together_end_the_connection() {
+async fn content_length_with_transfer_encoding_closes_the_connection() {
     let server = Running::start_sample(&[]).await;
     let mut client = Client::connect(server.address).await;
     client
@@ -98,7 +98,7 @@ async fn content_length_and_transfer_encoding_together_end_the_connection() {
 }
 
 #[tokio::test]
-async fn a_body_above_the_limit_is_a_413_before_it_is_sent() {
+async fn announced_body_above_the_limit_is_a_413_before_it_is_sent() {
     let server = Running::start_sample(&["--body-limit", "1KiB"]).await;
     let mut client = Client::connect(server.address).await;
     client
@@ -112,14 +112,14 @@ async fn a_body_above_the_limit_is_a_413_before_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_client_that_sends_its_large_body_anyway_still_hears_the_413() {
+async fn client_that_keeps_sending_still_gets_the_413() {
     let server = Running::start_sample(&["--body-limit", "1KiB"]).await;
     let large = Call::post("/echo/x").json(vec![b' '; 900 * 1024]);
     assert_eq!(call(server.address, large).await.code(), "PAYLOAD_TOO_LARGE");
 }
 
 #[tokio::test]
-async fn an_unannounced_body_above_the_limit_is_a_413() {
+async fn unannounced_body_above_the_limit_is_a_413() {
     let server = Running::start_sample(&["--body-limit", "1KiB"]).await;
     let mut client = Client::connect(server.address).await;
     client
@@ -133,7 +133,7 @@ async fn an_unannounced_body_above_the_limit_is_a_413() {
 }
 
 #[tokio::test]
-async fn a_stalling_body_is_a_408() {
+async fn stalled_body_is_a_408() {
     let server = Running::start_sample(&["--body-timeout", "200ms"]).await;
     let mut client = Client::connect(server.address).await;
     client
@@ -148,7 +148,7 @@ async fn a_stalling_body_is_a_408() {
 }
 
 #[tokio::test]
-async fn a_slow_header_block_is_cut_off_at_its_deadline_however_it_trickles() {
+async fn trickling_header_block_times_out() {
     let server = Running::start_sample(&["--header-timeout", "400ms"]).await;
     let mut client = Client::connect(server.address).await;
     let started_at = Instant::now();
@@ -164,7 +164,7 @@ async fn a_slow_header_block_is_cut_off_at_its_deadline_however_it_trickles() {
 }
 
 #[tokio::test]
-async fn a_client_that_stops_within_the_http2_preface_is_cut_off_too() {
+async fn incomplete_http2_preface_times_out() {
     let server = Running::start_sample(&["--header-timeout", "200ms"]).await;
     let mut client = Client::connect(server.address).await;
     client.send(b"PRI * HT").await;
@@ -172,7 +172,7 @@ async fn a_client_that_stops_within_the_http2_preface_is_cut_off_too() {
 }
 
 #[tokio::test]
-async fn a_silent_client_is_cut_off_without_a_word() {
+async fn silent_client_is_disconnected() {
     let server = Running::start_sample(&["--header-timeout", "200ms"]).await;
     let mut client = Client::connect(server.address).await;
     let started_at = Instant::now();
@@ -182,7 +182,7 @@ async fn a_silent_client_is_cut_off_without_a_word() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_its_answer_is_cut_off() {
+async fn client_that_does_not_read_is_disconnected() {
     let server = Running::start_sample(&["--body-timeout", "300ms"]).await;
     let mut client = Client::connect(server.address).await;
     client.send(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await;

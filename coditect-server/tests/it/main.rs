@@ -1,5 +1,5 @@
-//! The server as its clients see it: over a socket on the loopback interface, in this process or
-//! as the real program.
+//! Tests of the server through sockets on the loopback interface, in this process or as the real
+//! program.
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "what helps a test may fail it")]
 

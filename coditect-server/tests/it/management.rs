@@ -1,5 +1,5 @@
-//! What an operator does with users and keys, by the real program: beside a server, and on a store that
-//! is stopped.
+//! Operators' tasks on users and keys with the real program: while a server runs, and on a stopped
+//! store.
 
 #![cfg(unix)]
 
@@ -23,7 +23,7 @@ const EMAIL: &str = "ada@example.org";
 const CONFIRM: &str = "/api/v5/auth/password-reset/confirm";
 const KEYS: &str = "/.well-known/jwks.json";
 
-/// The program with these arguments on `folder`; what it says, if all went well.
+/// Runs the program with these arguments on `folder` and returns its output.
 async fn succeeds(folder: &Path, arguments: &[&str]) -> String {
     let output = timeout(PATIENCE, program(arguments, folder).output()).await.unwrap().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -49,7 +49,7 @@ async fn reset(server: &Process, token: &str, password: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn users_are_made_disabled_and_let_in_again_while_the_server_runs_and_while_it_does_not() {
+async fn users_are_managed_with_and_without_a_running_server() {
     let folder = Folder::new();
     let folder = folder.path();
     Process::start(on(folder, &[])).await.terminate().await;
@@ -77,7 +77,7 @@ async fn users_are_made_disabled_and_let_in_again_while_the_server_runs_and_whil
 }
 
 #[tokio::test]
-async fn somebody_who_has_lost_their_password_is_let_in_without_an_e_mail() {
+async fn operator_resets_a_lost_password() {
     let folder = Folder::new();
     let folder = folder.path();
     let server = Process::start(on(folder, &[])).await;
@@ -88,8 +88,8 @@ async fn somebody_who_has_lost_their_password_is_let_in_without_an_e_mail() {
     device.expect_dead(server.address, "SESSION_REVOKED").await;
     assert_eq!(log_in(&server, PASSWORD).await.status, 401);
     let device = Device::of(&log_in(&server, "another password").await);
-    let said = succeeds(folder, &["user", "sign-out", EMAIL]).await;
-    assert_eq!(said, "sessions ended: 1\n");
+    let said = succeeds(folder, &["user", "revoke-sessions", EMAIL]).await;
+    assert_eq!(said, "revoked sessions: 1\n");
     device.expect_dead(server.address, "SESSION_REVOKED").await;
     succeeds(folder, &["user", "disable", EMAIL]).await;
     assert_eq!(log_in(&server, "another password").await.code(), "INVALID_CREDENTIALS");
@@ -97,7 +97,7 @@ async fn somebody_who_has_lost_their_password_is_let_in_without_an_e_mail() {
 }
 
 #[tokio::test]
-async fn a_password_is_read_from_stdin() {
+async fn password_is_read_from_stdin() {
     let folder = Folder::new();
     let server = Process::start(on(folder.path(), &[])).await;
     let mut command: Command =
@@ -113,7 +113,7 @@ async fn a_password_is_read_from_stdin() {
     server.terminate().await;
 }
 
-/// The ids of the keys that the server has.
+/// Returns the ids of the server's keys.
 async fn kids(server: &Process) -> Vec<String> {
     let keys = call(server.address, Call::get(KEYS)).await.json();
     let kid = |key: &serde_json::Value| key["kid"].as_str().unwrap().to_owned();
@@ -121,7 +121,7 @@ async fn kids(server: &Process) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn keys_are_rotated_and_the_master_key_replaced_and_nobody_is_signed_out() {
+async fn key_rotation_and_master_key_replacement_keep_sessions() {
     let folder = Folder::new();
     let folder = folder.path();
     let server = Process::start(on(folder, &[])).await;
@@ -152,7 +152,7 @@ async fn keys_are_rotated_and_the_master_key_replaced_and_nobody_is_signed_out()
     device.expect_alive(server.address).await;
     server.terminate().await;
 
-    // On a store that is stopped, too; then it starts with the last.
+    // Also on a stopped store; the server then starts with the last key.
     succeeds(folder, &["keys", "replace-master"]).await;
     let server = Process::start(on(folder, &[])).await;
     let device = device.refreshed(server.address).await;
@@ -165,7 +165,7 @@ async fn keys_are_rotated_and_the_master_key_replaced_and_nobody_is_signed_out()
 }
 
 #[tokio::test]
-async fn a_master_key_of_the_environment_is_replaced_by_another_of_it() {
+async fn master_key_of_the_environment_is_replaced() {
     let folder = Folder::new();
     let folder = folder.path();
     let (first, second) = ("11".repeat(32), "22".repeat(32));

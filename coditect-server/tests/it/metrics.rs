@@ -1,4 +1,4 @@
-//! What the program tells of itself.
+//! Metrics of the program.
 
 use std::net::SocketAddr;
 
@@ -17,14 +17,14 @@ async fn metrics(address: SocketAddr) -> String {
     String::from_utf8(answer.body).unwrap()
 }
 
-/// The value of a series, labels and all.
+/// Returns the value of a series with its labels.
 fn value(metrics: &str, series: &str) -> f64 {
     let found = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     found.unwrap_or_else(|| panic!("{series} is not in {metrics}")).parse().unwrap()
 }
 
 #[tokio::test]
-async fn requests_connections_bytes_and_the_store_are_told_of() {
+async fn requests_connections_bytes_and_the_store_have_metrics() {
     if folder::is_about_the_folder() {
         return;
     }
@@ -73,9 +73,9 @@ async fn requests_connections_bytes_and_the_store_are_told_of() {
 }
 
 #[tokio::test]
-async fn metrics_are_shown_to_the_networks_that_are_named_and_to_nobody_behind_a_proxy() {
+async fn metrics_are_limited_to_allowed_networks() {
     let folder = Folder::new();
-    let process = Process::start(on(folder.path(), &["--metrics-from", "192.0.2.0/24"])).await;
+    let process = Process::start(on(folder.path(), &["--metrics-allow", "192.0.2.0/24"])).await;
     let refused = call(process.address, Call::get("/metrics")).await;
     assert_eq!((refused.status, refused.code().as_str()), (403, "FORBIDDEN"));
     process.terminate().await;
@@ -86,7 +86,7 @@ async fn metrics_are_shown_to_the_networks_that_are_named_and_to_nobody_behind_a
     assert_eq!((refused.status, refused.code().as_str()), (403, "FORBIDDEN"));
     process.terminate().await;
 
-    let flags = ["--trusted-proxy", "127.0.0.1", "--metrics-from", "192.0.2.0/24"];
+    let flags = ["--trusted-proxy", "127.0.0.1", "--metrics-allow", "192.0.2.0/24"];
     let process = Process::start(on(folder.path(), &flags)).await;
     for (client, status) in [
         ("192.0.2.7", 200),
@@ -137,7 +137,7 @@ async fn metrics_are_refused_to_clients_whose_address_is_unknown() {
 }
 
 #[tokio::test]
-async fn a_server_within_another_program_records_nothing_by_itself() {
+async fn embedded_server_installs_no_recorder() {
     let server = Running::start(&[]).await;
     let answer = call(server.address, Call::get("/metrics")).await;
     assert_eq!((answer.status, answer.code().as_str()), (404, "NOT_FOUND"));

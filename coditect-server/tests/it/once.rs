@@ -1,4 +1,4 @@
-//! Requests with an `Idempotency-Key` are done once; a tenant is deleted once and for all.
+//! Requests with an `Idempotency-Key`, and deletion of tenants.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ async fn make(desk: &Desk, path: &str, key: &str, body: &Value) -> Answer {
 }
 
 #[tokio::test]
-async fn a_repeated_request_gets_the_first_answer_and_does_nothing() {
+async fn repeated_request_gets_the_first_response_without_effect() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let begun = desk.call(Call::post("/api/v5/conversations").value(&json!({}))).await.data();
@@ -42,7 +42,7 @@ async fn a_repeated_request_gets_the_first_answer_and_does_nothing() {
         assert_eq!((reused.status, reused.code().as_str()), (422, "IDEMPOTENCY_KEY_REUSED"));
         assert_eq!(count().await, before + 1, "{path}");
     }
-    // A key is a user's own.
+    // A key belongs to a user.
     let eve = Desk::new(&server, "eve@example.org").await;
     assert_eq!(make(&eve, SESSIONS, "key-16", &json!({"name": "x"})).await.status, 201);
     for wrong in ["", "a b", "é", &"k".repeat(201)] {
@@ -52,7 +52,7 @@ async fn a_repeated_request_gets_the_first_answer_and_does_nothing() {
 }
 
 #[tokio::test]
-async fn a_repeated_change_of_files_is_done_once() {
+async fn repeated_file_operation_is_applied_once() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     for path in ["a", "tree/one", "tree/deep/two"] {
@@ -89,7 +89,7 @@ async fn a_repeated_change_of_files_is_done_once() {
         let reused = make(&desk, &path, &key, &other).await;
         assert_eq!((reused.status, reused.code().as_str()), (422, "IDEMPOTENCY_KEY_REUSED"));
     }
-    // The same copy, sent several times at once.
+    // The same copy several times concurrently.
     let body = json!({"from": "a", "to": "many", "overwrite": true});
     let path = desk.part("files:copy");
     let asked = (0..8).map(|_| make(&desk, &path, "the-key", &body));
@@ -98,13 +98,13 @@ async fn a_repeated_change_of_files_is_done_once() {
     }
 }
 
-/// A key of its own for each path.
+/// Returns a distinct key for each path.
 fn path_key(path: &str) -> &str {
     path.rsplit('/').next().unwrap()
 }
 
 #[tokio::test]
-async fn a_secret_is_shown_once_and_what_it_is_for_is_made_once() {
+async fn secret_is_returned_once_and_its_resource_created_once() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     for (path, body) in [
@@ -120,7 +120,7 @@ async fn a_secret_is_shown_once_and_what_it_is_for_is_made_once() {
         assert_eq!(again.header("idempotency-replayed"), Some("true"));
         let listed = desk.call(Call::get(path)).await.data();
         assert_eq!(listed.as_array().unwrap().len(), 1, "{path}");
-        // What was made can be removed by what the refusal says.
+        // The created resource can be deleted at the `Location` of the refusal.
         let location = again.header("location").unwrap();
         assert_eq!(desk.call(Call::delete(location)).await.status, 204);
         // A key is for one request, of any route.
@@ -130,7 +130,7 @@ async fn a_secret_is_shown_once_and_what_it_is_for_is_made_once() {
 }
 
 #[tokio::test]
-async fn an_invitation_is_accepted_once() {
+async fn invitation_is_accepted_once() {
     let server = Running::start(&[]).await;
     let (desk, eve) =
         (Desk::new(&server, "ada@example.org").await, Desk::new(&server, "eve@example.org").await);
@@ -145,7 +145,7 @@ async fn an_invitation_is_accepted_once() {
 }
 
 #[tokio::test]
-async fn of_many_at_once_one_is_done_and_all_are_answered_alike() {
+async fn concurrent_repetitions_are_applied_once_with_equal_responses() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let body = json!({"name": "once"});
@@ -157,7 +157,7 @@ async fn of_many_at_once_one_is_done_and_all_are_answered_alike() {
 }
 
 #[tokio::test]
-async fn a_request_that_failed_may_be_tried_again() {
+async fn failed_request_may_be_retried() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let named = |name: &str| json!({"name": name});
@@ -167,7 +167,7 @@ async fn a_request_that_failed_may_be_tried_again() {
 }
 
 #[tokio::test]
-async fn a_tenant_goes_with_all_that_is_in_it_for_an_owner_who_shows_their_password() {
+async fn owner_deletes_a_tenant_with_their_password() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let eve = Desk::new(&server, "eve@example.org").await;
@@ -178,7 +178,7 @@ async fn a_tenant_goes_with_all_that_is_in_it_for_an_owner_who_shows_their_passw
     assert_eq!((wrong.status, wrong.code().as_str()), (401, "INVALID_CREDENTIALS"));
     assert_eq!(desk.get("").await.status, 200);
 
-    // A program may not, nor may somebody who is no owner.
+    // Not with a personal access token, nor for a member who is not an owner.
     let token = Call::post("/api/v5/auth/tokens")
         .value(&json!({"name": "ci", "scopes": ["read", "write"]}));
     let token = desk.call(token).await.data()["token"].as_str().unwrap().to_owned();
@@ -189,7 +189,7 @@ async fn a_tenant_goes_with_all_that_is_in_it_for_an_owner_who_shows_their_passw
     assert_eq!(delete(PASSWORD).await.status, 204);
     assert_eq!(desk.get("").await.status, 401);
     let login = || call(server.address, credentials(LOGIN, "ada@example.org", PASSWORD));
-    // What is left goes soon.
+    // The rest is deleted in the background.
     let mut status = login().await.status;
     for _ in 0..100 {
         if status == 401 {

@@ -1,4 +1,4 @@
-//! The operator's verbs, by the real program: beside a server under load, on a store that is stopped,
+//! Operators' subcommands with the real program: beside a server under load, on a stopped store,
 //! and killed in the middle.
 
 use std::{
@@ -37,7 +37,7 @@ use crate::{
 const SESSIONS: &str = "/api/v5/sessions";
 const EMAIL: &str = "ada@example.org";
 
-/// The program with `verb` and its arguments, on `folder`.
+/// Returns a command of the program on `folder`.
 fn verb(verb: &str, folder: &Path, arguments: &[&str]) -> Command {
     let mut command = program(&[verb], folder);
     command.args(arguments);
@@ -51,7 +51,7 @@ async fn ended(mut command: Command) -> (i32, String, String) {
 
 fn told(output: Output) -> (i32, String, String) {
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    // A signal is no code.
+    // A signal has no exit code.
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
 
@@ -75,7 +75,7 @@ async fn summary(file: &Path) -> Summary {
     archive::verify(fs::read(file).unwrap().as_slice(), |_| ()).await.unwrap()
 }
 
-/// All files in `folder`, by name.
+/// Returns the names of all files in `folder`.
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(folder)
         .unwrap()
@@ -85,7 +85,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// A store with a tenant, its user, and `sessions`, which nobody has open.
+/// Creates a store with a tenant, its user, and `sessions`, and closes it.
 async fn filled(folder: &Path, sessions: usize) -> TenantId {
     let store = Store::open(folder::database(folder)).await.unwrap();
     let at = DateTime::UNIX_EPOCH;
@@ -138,7 +138,7 @@ async fn filled(folder: &Path, sessions: usize) -> TenantId {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn what_was_backed_up_of_a_stopped_server_serves_again_from_another_folder() {
+async fn backup_of_a_stopped_server_is_restored() {
     if folder::is_about_the_folder() {
         return;
     }
@@ -166,7 +166,7 @@ async fn what_was_backed_up_of_a_stopped_server_serves_again_from_another_folder
     assert_eq!(call(server.address, credentials(LOGIN, EMAIL, PASSWORD)).await.status, 200);
 }
 
-/// Creates sessions one after the other, and notes how many were acknowledged, until it is stopped.
+/// Creates sessions one after the other and counts the acknowledged ones, until it is stopped.
 async fn create_sessions(server: SocketAddr, writer: usize, acknowledged: Arc<AtomicU64>) {
     let device = Device::register(server, &format!("writer-{writer}@example.org")).await;
     let mut client = Client::connect(server).await;
@@ -179,7 +179,7 @@ async fn create_sessions(server: SocketAddr, writer: usize, acknowledged: Arc<At
     }
 }
 
-/// The numbers of the sessions in a restored folder, by writer.
+/// Returns the numbers of the sessions in a restored directory, by writer.
 async fn restored_sessions(folder: &Path) -> BTreeMap<u64, Vec<u64>> {
     let rows = ["--space", "workspace_sessions", "--limit", "1000000", "--json"];
     let (shown, _) = succeeds(verb("inspect", folder, &rows)).await;
@@ -198,7 +198,7 @@ async fn restored_sessions(folder: &Path) -> BTreeMap<u64, Vec<u64>> {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_backup_of_a_running_server_under_load_is_one_version_with_all_that_was_acknowledged() {
+async fn backup_under_load_is_a_consistent_snapshot() {
     const WRITERS: usize = 4;
 
     if folder::is_about_the_folder() {
@@ -225,7 +225,7 @@ async fn a_backup_of_a_running_server_under_load_is_one_version_with_all_that_wa
         succeeds(verb(name, folder.path(), &[path(&file)])).await;
         taken.push((before, file));
     }
-    // The other verbs say that the store is in use.
+    // The other subcommands report that the store is in use.
     for name in ["check", "inspect"] {
         let said = fails(verb(name, folder.path(), &[])).await;
         assert!(said.contains("in use by another process"), "{said}");
@@ -240,7 +240,7 @@ async fn a_backup_of_a_running_server_under_load_is_one_version_with_all_that_wa
         assert_eq!(found, "");
         let sessions = restored_sessions(&restored).await;
         for (writer, acknowledged) in (0_u64..).zip(before) {
-            // Each writer waits for its answers: what is there is the beginning of what it wrote.
+            // Each writer waits for its responses, so its sessions are a prefix of its writes.
             let numbers = &sessions[&writer];
             let there = numbers.len() as u64;
             assert_eq!(*numbers, (0..there).collect::<Vec<u64>>(), "writer {writer}");
@@ -251,7 +251,7 @@ async fn a_backup_of_a_running_server_under_load_is_one_version_with_all_that_wa
 
 #[cfg(unix)]
 #[tokio::test]
-async fn the_operators_door_is_its_owners_alone_and_goes_with_the_server() {
+async fn admin_socket_is_private_and_removed_on_exit() {
     use std::os::unix::fs::PermissionsExt;
 
     if folder::is_about_the_folder() {
@@ -262,7 +262,7 @@ async fn the_operators_door_is_its_owners_alone_and_goes_with_the_server() {
     let door = folder.path().join("control.sock");
     let server = Process::start(on(folder.path(), &[])).await;
     assert_eq!(fs::metadata(&door).unwrap().permissions().mode() & 0o777, 0o600);
-    // What is not understood is refused, and the next is served.
+    // An invalid request is refused, and the next one is served.
     let refusal = tokio::task::spawn_blocking({
         let door = door.clone();
         move || {
@@ -274,14 +274,14 @@ async fn the_operators_door_is_its_owners_alone_and_goes_with_the_server() {
             reply
         }
     });
-    assert_eq!(refusal.await.unwrap(), "error this is not understood\n");
+    assert_eq!(refusal.await.unwrap(), "error invalid request\n");
     let nobody = TenantId::new().to_string();
     let said = fails(verb("export", folder.path(), &["-", "--tenant", &nobody])).await;
     assert!(said.contains("there is nothing of this tenant"), "{said}");
     server.terminate().await;
     assert!(!door.exists());
 
-    // A server that was killed leaves it behind, and nobody is bothered.
+    // A killed server leaves the socket behind, which does not matter.
     Process::start(on(folder.path(), &[])).await.kill().await;
     assert!(door.exists());
     let file = folder.path().join("archive");
@@ -294,21 +294,21 @@ async fn the_operators_door_is_its_owners_alone_and_goes_with_the_server() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_server_that_stops_while_it_exports_leaves_no_archive() {
+async fn shutdown_during_an_export_leaves_no_archive() {
     if folder::is_about_the_folder() {
         return;
     }
     let (folder, other) = (Folder::new(), Folder::new());
     filled(folder.path(), 3_000).await;
     let server = Process::start(on(folder.path(), &[])).await;
-    // Who asks and does not read holds it up: more is written than a socket holds.
+    // A client that does not read blocks the export, since more is written than a socket buffers.
     let mut slow =
         std::os::unix::net::UnixStream::connect(folder.path().join("control.sock")).unwrap();
     io::Write::write_all(&mut slow, b"export\n").unwrap();
     let mut begun = [0; 27];
     io::Read::read_exact(&mut slow, &mut begun).unwrap();
     let file = other.path().join("archive");
-    // The next one waits for its turn, and is told that there will be none.
+    // The next request waits and is then refused.
     let waiting = tokio::spawn(ended(verb("backup", folder.path(), &[path(&file)])));
     sleep(Duration::from_millis(300)).await;
     assert_eq!(server.terminate().await.status.code(), Some(0), "it does not wait for them");
@@ -322,14 +322,14 @@ async fn a_server_that_stops_while_it_exports_leaves_no_archive() {
     assert!(error.to_string().contains("cut short"), "{error}");
 }
 
-/// How long a verb takes when nobody stops it.
+/// Returns the duration of an undisturbed run.
 async fn time_of(command: Command) -> Duration {
     let begun = Instant::now();
     succeeds(command).await;
     begun.elapsed()
 }
 
-/// Kills the verb after `time`; whether it was faster.
+/// Kills the command after `time`; returns whether it completed before.
 async fn killed(mut command: Command, time: Duration) -> bool {
     let mut child = command.spawn().unwrap();
     if let Ok(ended) = timeout(time, child.wait()).await {
@@ -342,7 +342,7 @@ async fn killed(mut command: Command, time: Duration) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_export_that_is_killed_leaves_nothing_that_looks_whole_and_can_be_run_again() {
+async fn killed_export_leaves_no_archive_and_can_be_repeated() {
     if folder::is_about_the_folder() {
         return;
     }
@@ -372,7 +372,7 @@ async fn an_export_that_is_killed_leaves_nothing_that_looks_whole_and_can_be_run
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_import_that_is_killed_is_refused_by_name_and_goes_on() {
+async fn killed_import_blocks_the_store_and_can_be_resumed() {
     let (folder, other) = (Folder::new(), Folder::new());
     filled(folder.path(), 12_000).await;
     let file = other.path().join("archive");
@@ -386,7 +386,7 @@ async fn an_import_that_is_killed_is_refused_by_name_and_goes_on() {
         killed(verb("import", &target, &[path(&file)]), time * part / 8).await;
         let (code, found, said) = ended(verb("check", &target, &[])).await;
         let whole = code == 0;
-        if !whole && !said.contains("there is no store") {
+        if !whole && !said.contains("no store in") {
             assert_eq!(code, 1, "{found}{said}");
             assert!(said.contains("run it again with the same archive"), "{said}");
             let server = refused(on(&target, &[])).await;
@@ -410,14 +410,14 @@ async fn an_import_that_is_killed_is_refused_by_name_and_goes_on() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_signal_stops_a_verb_at_once_and_it_says_how_to_go_on() {
+async fn signal_stops_a_subcommand_with_a_hint() {
     if folder::is_about_the_folder() {
         return;
     }
     for signal in ["-INT", "-TERM"] {
         let folder = Folder::new();
         let mut command = verb("import", &folder.path().join("data"), &["-"]);
-        // Stdin stays open, and nothing comes.
+        // Stdin stays open without input.
         let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
         let _open = child.stdin.take();
         while !folder.path().join("data/store.redb").exists() {
@@ -429,12 +429,12 @@ async fn a_signal_stops_a_verb_at_once_and_it_says_how_to_go_on() {
         let output = timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
         let (code, _, said) = told(output);
         assert_eq!(code, 1, "{said}");
-        assert!(said.contains("run it again"), "{said}");
+        assert!(said.contains("run the import again"), "{said}");
     }
 }
 
 #[tokio::test]
-async fn an_archive_goes_through_a_pipe() {
+async fn archives_work_with_pipes() {
     let (folder, other) = (Folder::new(), Folder::new());
     let tenant = filled(folder.path(), 50).await;
     let mut export = verb("export", folder.path(), &["-"]);
@@ -451,7 +451,7 @@ async fn an_archive_goes_through_a_pipe() {
 }
 
 #[tokio::test]
-async fn a_tenant_is_moved_into_another_store() {
+async fn tenant_is_moved_to_another_store() {
     let (from, to) = (Folder::new(), Folder::new());
     let tenant = filled(from.path(), 30).await.to_string();
     filled_other(to.path()).await;
@@ -470,7 +470,7 @@ async fn filled_other(folder: &Path) {
 }
 
 #[tokio::test]
-async fn a_tenant_whose_address_is_taken_is_refused_and_can_be_abandoned() {
+async fn import_with_a_taken_address_fails_and_can_be_rolled_back() {
     let (from, to) = (Folder::new(), Folder::new());
     let tenant = filled(from.path(), 3).await.to_string();
     filled(to.path(), 3).await;
@@ -479,19 +479,19 @@ async fn a_tenant_whose_address_is_taken_is_refused_and_can_be_abandoned() {
     let said = fails(verb("import", to.path(), &[path(&file)])).await;
     assert!(said.contains("users_by_email"), "{said}");
     succeeds(verb("check", to.path(), &[])).await;
-    // What comes through a pipe cannot be read twice: it is found on the way.
+    // A pipe cannot be read twice, so the conflict is found during the import.
     let mut import = verb("import", to.path(), &["-"]);
     import.stdin(fs::File::open(&file).unwrap());
     assert!(fails(import).await.contains("users_by_email"));
     let said = fails(verb("check", to.path(), &[])).await;
-    assert!(said.contains("run it again"), "{said}");
-    succeeds(verb("import", to.path(), &["--abandon"])).await;
+    assert!(said.contains("run the import again"), "{said}");
+    succeeds(verb("import", to.path(), &["--rollback"])).await;
     let (found, _) = succeeds(verb("check", to.path(), &[])).await;
     assert_eq!(found, "");
 }
 
 #[tokio::test]
-async fn what_is_there_is_never_overwritten() {
+async fn existing_files_and_stores_are_not_overwritten() {
     if folder::is_about_the_folder() {
         return;
     }
@@ -511,7 +511,7 @@ async fn what_is_there_is_never_overwritten() {
 }
 
 #[tokio::test]
-async fn a_damaged_archive_makes_nothing_not_even_a_folder() {
+async fn damaged_archive_creates_nothing() {
     if folder::is_about_the_folder() {
         return;
     }
@@ -530,7 +530,7 @@ async fn a_damaged_archive_makes_nothing_not_even_a_folder() {
 }
 
 #[tokio::test]
-async fn a_check_that_finds_faults_exits_with_three_and_names_each() {
+async fn check_with_faults_lists_them_and_exits_with_three() {
     if folder::is_about_the_folder() {
         return;
     }
@@ -601,7 +601,7 @@ async fn store_without_its_log_is_refused_until_the_loss_is_accepted() {
 }
 
 #[tokio::test]
-async fn an_inspection_shows_what_there_is_and_no_secret() {
+async fn inspection_shows_rows_without_secrets() {
     if folder::is_about_the_folder() {
         return;
     }
@@ -621,7 +621,7 @@ async fn an_inspection_shows_what_there_is_and_no_secret() {
     let few = ["--space", "workspace_sessions", "--limit", "3"];
     let (few, _) = succeeds(verb("inspect", folder.path(), &few)).await;
     assert_eq!(few.lines().count(), 3);
-    // What users have named does not act on the terminal.
+    // Names of users must not control the terminal.
     let hidden = "\u{202e}evil\u{9b}2J\u{e0041}";
     let store = Store::open(folder::database(folder.path())).await.unwrap();
     let id: TenantId = tenant.parse().unwrap();

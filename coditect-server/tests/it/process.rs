@@ -1,4 +1,4 @@
-//! The real program on a data folder, as a process that a test may end in any way.
+//! The real program on a data directory, as a process that a test can end in any way.
 
 use std::{
     net::SocketAddr,
@@ -15,29 +15,29 @@ use tokio::{
 
 use crate::{client::PATIENCE, folder};
 
-/// The program while it runs; killed when it is dropped.
+/// A running program, killed on drop.
 pub(crate) struct Process {
     pub(crate) address: SocketAddr,
     child: Child,
-    /// Read all the time: a full pipe would hold up whoever logs.
+    /// Read continuously, since a full pipe would block the log.
     stderr: JoinHandle<String>,
 }
 
-/// How it ended, and what it said.
+/// Exit status and output.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
     pub(crate) stderr: String,
 }
 
-/// The program on `folder`, on a port of the system's choice, not started.
+/// Returns a command that serves `folder` on a free port.
 pub(crate) fn on(folder: &Path, flags: &[&str]) -> Command {
     let mut command = program(&["--listen", "127.0.0.1:0"], folder);
     command.args(flags);
     command
 }
 
-/// The program on `folder`, whose first arguments are `front`, not started.
+/// Returns a command of the program on `folder`, with `front` as its first arguments.
 pub(crate) fn program(front: &[&str], folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coditect-server"));
     if folder::is_on_cluster() {
@@ -56,7 +56,7 @@ pub(crate) fn program(front: &[&str], folder: &Path) -> Command {
 }
 
 impl Process {
-    /// Starts it and waits until it tells its address.
+    /// Starts it and waits for its address.
     pub(crate) async fn start(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let mut pipe = child.stderr.take().unwrap();
@@ -72,7 +72,7 @@ impl Process {
         Self { address, child, stderr }
     }
 
-    /// The most memory that it has had, in bytes.
+    /// Returns the peak memory, in bytes.
     #[cfg(target_os = "linux")]
     pub(crate) fn peak_memory(&self) -> usize {
         let path = format!("/proc/{}/status", self.child.id().unwrap());
@@ -82,13 +82,13 @@ impl Process {
         kib << 10
     }
 
-    /// Ends it as a power cut would, as far as a process can tell.
+    /// Kills it, like a power cut as far as a process is concerned.
     pub(crate) async fn kill(mut self) -> Ended {
         self.child.start_kill().unwrap();
         self.ended().await
     }
 
-    /// Tells it to look at its files again.
+    /// Sends SIGHUP.
     #[cfg(unix)]
     pub(crate) async fn hang_up(&self) {
         let id = self.child.id().unwrap().to_string();
@@ -96,7 +96,7 @@ impl Process {
         assert!(sent.unwrap().success());
     }
 
-    /// Asks it to end.
+    /// Terminates it.
     #[cfg(unix)]
     pub(crate) async fn terminate(self) -> Ended {
         let id = self.child.id().unwrap().to_string();
@@ -111,7 +111,7 @@ impl Process {
     }
 }
 
-/// Runs a program that does not start to its end.
+/// Runs a program that must refuse to start.
 pub(crate) async fn refused(mut command: Command) -> Ended {
     let output = timeout(PATIENCE, command.output()).await.expect("an end in time").unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();

@@ -1,4 +1,4 @@
-//! The real program: its first line, its signals, its exit codes.
+//! The real program: its first line, signals and exit codes.
 
 use std::{net::SocketAddr, process::Stdio};
 
@@ -34,7 +34,7 @@ async fn started(flags: &[&str]) -> (Child, SocketAddr, Lines<BufReader<ChildStd
 }
 
 #[tokio::test]
-async fn port_zero_is_told_on_the_first_line_of_stdout() {
+async fn first_line_of_stdout_has_the_actual_port() {
     let (_child, address, _lines) = started(&[]).await;
     assert_ne!(address.port(), 0);
     let answer = call(address, Call::get("/api/v5/health")).await;
@@ -43,7 +43,7 @@ async fn port_zero_is_told_on_the_first_line_of_stdout() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn sigterm_and_sigint_end_it_with_zero_and_nothing_more_on_stdout() {
+async fn sigterm_and_sigint_exit_with_zero() {
     for signal in ["-TERM", "-INT"] {
         let (mut child, _, mut lines) = started(&[]).await;
         let id = child.id().unwrap().to_string();
@@ -56,7 +56,7 @@ async fn sigterm_and_sigint_end_it_with_zero_and_nothing_more_on_stdout() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_told_on_stderr_with_exit_code_one() {
+async fn address_in_use_exits_with_one() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let mut command = Command::new(env!("CARGO_BIN_EXE_coditect-server"));
@@ -65,22 +65,22 @@ async fn an_address_that_is_taken_is_told_on_stderr_with_exit_code_one() {
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains(&format!("cannot listen on {address}: ")), "{told}");
-    // The cause is there once.
+    // The cause occurs once.
     assert_eq!((told.lines().count(), told.matches("os error").count()), (1, 1), "{told}");
     assert!(output.stdout.is_empty());
 }
 
 #[tokio::test]
-async fn a_setting_out_of_its_bounds_is_refused_by_name() {
-    let output = program(&["--access-ttl", "25h"]).output().await.unwrap();
+async fn setting_out_of_bounds_is_refused_by_name() {
+    let output = program(&["--access-token-ttl", "25h"]).output().await.unwrap();
     assert_eq!(output.status.code(), Some(2));
     let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains("--access-ttl") && told.contains("at most 24h"), "{told}");
+    assert!(told.contains("--access-token-ttl") && told.contains("at most 24h"), "{told}");
 }
 
 #[cfg(unix)]
 #[tokio::test]
-async fn the_log_has_one_line_a_request_and_nothing_that_the_client_sent() {
+async fn log_has_one_line_per_request_without_client_data() {
     let (child, address, _lines) = started(&["--log-format", "json"]).await;
     let secret = Call::get("/api/v5/secret-path?token=secret-query")
         .header("Authorization", "Bearer secret-token")

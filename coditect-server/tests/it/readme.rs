@@ -1,4 +1,4 @@
-//! The README's walk through, word for word, against the real program: only the address is another.
+//! The walk-through of the README, literally, with the real program; only the address differs.
 
 use std::{
     path::Path,
@@ -10,7 +10,7 @@ use crate::{
     process::{Process, on},
 };
 
-/// The shell blocks under the README's heading `## A walk through`.
+/// Returns the shell blocks below the heading `## A walk through` of the README.
 fn blocks() -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
     let readme = std::fs::read_to_string(path).unwrap();
@@ -26,7 +26,7 @@ fn shell(script: &str) -> Output {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn the_walk_through_runs_word_for_word_and_survives_a_restart() {
+async fn walk_through_of_the_readme_works_and_survives_a_restart() {
     if !shell("command -v curl && command -v sed").status.success() {
         eprintln!("skipped: there is no curl or no sed on this machine");
         return;

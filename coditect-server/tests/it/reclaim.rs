@@ -1,5 +1,5 @@
-//! The disk that uploads take: what is refused is removed at once, what is deleted soon, and all of it is
-//! counted until then.
+//! Disk space of uploads: refused ones are removed at once, deleted ones soon, and all count until
+//! then.
 
 use std::{path::Path, time::Duration};
 
@@ -39,7 +39,7 @@ struct Site {
     tenant: TenantId,
 }
 
-/// What the store of a stopped server has of a tenant.
+/// Stored data of a tenant.
 #[derive(Debug, PartialEq, Eq)]
 struct Stored {
     chunk_bytes: usize,
@@ -75,7 +75,7 @@ impl Site {
         self.desk.call(Call::post(&self.desk.part("files:copy")).value(&body)).await
     }
 
-    /// Stops the server, and looks at its store.
+    /// Stops the server and reads its store.
     async fn stored(self) -> Stored {
         self.server.stopped().await;
         stored(self.folder.path(), self.tenant).await
@@ -102,16 +102,16 @@ async fn stored(folder: &Path, tenant: TenantId) -> Stored {
     stored
 }
 
-/// What is stored where nothing is but contents of these bytes in all.
+/// Returns the state with only contents of `bytes` in total.
 fn nothing_but(bytes: usize) -> Stored {
     Stored { chunk_bytes: bytes, detached: 0, counted: i64::try_from(bytes).unwrap() }
 }
 
 #[tokio::test]
-async fn a_refused_upload_leaves_nothing_behind() {
+async fn refused_upload_leaves_no_bytes() {
     let site = Site::new().await;
     site.written("f", content(1)).await;
-    // The same again, as an editor saves without a change.
+    // The same content again, like a save without changes.
     assert_eq!(site.desk.call(site.put("f", content(1))).await.status, 200);
     let wrong = format!("sha-256=:{}:", BASE64_STANDARD.encode([0; 32]));
     let wrong = site.put("g", content(2)).header("Content-Digest", &wrong);
@@ -122,7 +122,7 @@ async fn a_refused_upload_leaves_nothing_behind() {
     assert_eq!(site.desk.call(draft).await.status, 200);
     assert_eq!(site.desk.call(Call::delete(&part)).await.status, 204);
 
-    // Of those who begin at once, one wins, and the others are refused at the end.
+    // One of the concurrent uploads wins; the others are refused at the end.
     let puts =
         (0..6).map(|n| site.desk.call(site.put("new", content(n)).header("If-None-Match", "*")));
     let mut statuses: Vec<u16> = join_all(puts).await.iter().map(|answer| answer.status).collect();
@@ -132,7 +132,7 @@ async fn a_refused_upload_leaves_nothing_behind() {
     let made = copies.iter().filter(|answer| answer.status == 201).count();
     assert_eq!(made, 1);
 
-    // One that breaks off.
+    // An incomplete upload.
     let mut client = Client::connect(site.desk.server).await;
     let head = format!(
         "PUT {} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Length: {SIZE}\r\n\r\n",
@@ -144,14 +144,14 @@ async fn a_refused_upload_leaves_nothing_behind() {
     drop(client);
     tokio::time::sleep(Duration::from_millis(500)).await;
     let stored = site.stored().await;
-    // A draft of four bytes is kept for those who read it.
+    // A draft of four bytes is kept for its readers.
     assert!(stored.detached <= 1, "{stored:?}");
     let draft = if stored.detached == 1 { 4 } else { 0 };
     assert_eq!(Stored { detached: 0, ..stored }, nothing_but(3 * SIZE + draft));
 }
 
 #[tokio::test]
-async fn what_cannot_be_written_is_refused_before_its_body_is_read() {
+async fn upload_that_cannot_succeed_is_refused_before_its_body() {
     let site = Site::new().await;
     site.written("f", b"1".to_vec()).await;
     let made = Call::post(&site.desk.part("files:mkdir")).value(&json!({"path": "d"}));
@@ -176,7 +176,7 @@ async fn what_cannot_be_written_is_refused_before_its_body_is_read() {
 }
 
 #[tokio::test]
-async fn a_deleted_content_is_counted_until_it_is_removed_which_is_soon() {
+async fn deleted_content_counts_until_it_is_collected() {
     let site = Site::new().await;
     for n in 0..3 {
         site.written("f", content(n)).await;
@@ -194,7 +194,7 @@ async fn a_deleted_content_is_counted_until_it_is_removed_which_is_soon() {
     assert_eq!(stored(folder.path(), tenant).await, nothing_but(0));
 }
 
-/// The detached contents of a tenant, in the store of a stopped server.
+/// Returns the detached contents of a tenant, from the stopped store.
 async fn detached(site: Site) -> Vec<DetachedBlob> {
     site.server.stopped().await;
     let database = folder::database(site.folder.path());
@@ -207,7 +207,7 @@ async fn detached(site: Site) -> Vec<DetachedBlob> {
 #[tokio::test]
 async fn lease_of_a_replaced_content_begins_when_the_upload_ends() {
     let site = Site::new().await;
-    // The next content is one more than a file keeps.
+    // One content more than a file keeps.
     for version in 0..10 {
         let written = site.desk.call(site.put("f", vec![version; 10])).await;
         assert!(written.status < 300);

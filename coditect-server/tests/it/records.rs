@@ -1,4 +1,4 @@
-//! Conversations, agents, settings, and what was done: whose they are, and who may see and change them.
+//! Conversations, agents, settings and the audit log: ownership and permissions.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ const AUDIT: &str = "/api/v5/audit";
 const CONVERSATIONS: &str = "/api/v5/conversations";
 const SETTINGS: &str = "/api/v5/settings";
 
-/// Somebody who is signed in.
+/// A signed-in user.
 pub(crate) struct Person {
     server: SocketAddr,
     device: Device,
@@ -28,7 +28,7 @@ impl Person {
         Self { server: server.address, device }
     }
 
-    /// Somebody else who works as a member in this one's tenant.
+    /// Creates another user who is a member of this one's tenant.
     pub(crate) async fn member(&self, server: &Running, email: &str) -> Self {
         let other = Self::new(server, email).await;
         let body = json!({"email": email, "role": "member"});
@@ -65,7 +65,7 @@ impl Person {
         self.get(ME).await.data()["user"]["id"].take()
     }
 
-    /// What `field` is of each item of a list, over all its pages of two.
+    /// Returns `field` of each item of a list, over all its pages of two.
     pub(crate) async fn all(&self, path: &str, field: &str) -> Vec<Value> {
         let (mut found, mut cursor) = (Vec::new(), String::new());
         loop {
@@ -87,7 +87,7 @@ fn path(of: &str, made: &Value) -> String {
 }
 
 #[tokio::test]
-async fn what_is_said_is_read_in_order_both_ways_while_others_speak() {
+async fn messages_are_listed_in_both_orders_during_writes() {
     let server = Running::start(&[]).await;
     let ada = Person::new(&server, "ada@example.org").await;
     let agent = ada.post(AGENTS, &json!({"name": "Helper"})).await.data();
@@ -131,7 +131,7 @@ async fn what_is_said_is_read_in_order_both_ways_while_others_speak() {
 }
 
 #[tokio::test]
-async fn conversations_are_listed_of_a_session_and_renamed() {
+async fn conversations_are_listed_by_session_and_renamed() {
     let server = Running::start(&[]).await;
     let ada = Person::new(&server, "ada@example.org").await;
     let session = ada.post("/api/v5/sessions", &json!({"name": "work"})).await.data();
@@ -163,7 +163,7 @@ async fn conversations_are_listed_of_a_session_and_renamed() {
 }
 
 #[tokio::test]
-async fn somebody_elses_conversation_is_not_there_even_in_one_tenant() {
+async fn conversation_of_another_user_is_not_found() {
     let server = Running::start(&[]).await;
     let ada = Person::new(&server, "ada@example.org").await;
     let stranger = Person::new(&server, "eve@example.org").await;
@@ -193,7 +193,7 @@ async fn somebody_elses_conversation_is_not_there_even_in_one_tenant() {
 }
 
 #[tokio::test]
-async fn agents_are_the_tenants_and_its_admins_set_them_up() {
+async fn agents_belong_to_the_tenant_and_are_managed_by_admins() {
     let server = Running::start(&[]).await;
     let ada = Person::new(&server, "ada@example.org").await;
     let member = ada.member(&server, "bob@example.org").await;
@@ -235,7 +235,7 @@ async fn agents_are_the_tenants_and_its_admins_set_them_up() {
 }
 
 #[tokio::test]
-async fn a_users_settings_hold_over_those_of_the_tenant() {
+async fn settings_of_a_user_override_those_of_the_tenant() {
     let server = Running::start(&[]).await;
     let ada = Person::new(&server, "ada@example.org").await;
     let member = ada.member(&server, "bob@example.org").await;
@@ -286,7 +286,7 @@ async fn a_users_settings_hold_over_those_of_the_tenant() {
 }
 
 #[tokio::test]
-async fn the_tenant_is_named_by_its_owners_and_admins() {
+async fn tenant_is_renamed_by_owners_and_admins() {
     const TENANT: &str = "/api/v5/tenant";
     let server = Running::start(&[]).await;
     let ada = Person::new(&server, "ada@example.org").await;
@@ -313,7 +313,7 @@ async fn the_tenant_is_named_by_its_owners_and_admins() {
 }
 
 #[tokio::test]
-async fn what_was_done_is_for_the_owner_newest_first() {
+async fn audit_log_is_for_owners_newest_first() {
     let server = Running::start(&[]).await;
     let ada = Person::new(&server, "ada@example.org").await;
     let member = ada.member(&server, "bob@example.org").await;
@@ -352,7 +352,7 @@ async fn what_was_done_is_for_the_owner_newest_first() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_refused_by_name_and_changes_nothing() {
+async fn invalid_records_are_refused_by_field() {
     let server = Running::start(&[]).await;
     let ada = Person::new(&server, "ada@example.org").await;
     let conversation = path(CONVERSATIONS, &ada.post(CONVERSATIONS, &json!({})).await.data());
@@ -412,7 +412,7 @@ async fn what_is_wrong_is_refused_by_name_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn settings_are_bounded_in_bytes_together() {
+async fn settings_are_limited_in_total_size() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let value = json!({"value": "x".repeat(8_000)});
@@ -434,7 +434,7 @@ async fn settings_are_bounded_in_bytes_together() {
 }
 
 #[tokio::test]
-async fn a_session_forgets_a_conversation_that_is_deleted() {
+async fn deleted_conversation_is_removed_from_its_session() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let begun = desk.call(Call::post("/api/v5/conversations").value(&json!({}))).await.data();

@@ -1,4 +1,4 @@
-//! Data that the program cannot start on: it says why, exits, and touches nothing.
+//! Data on which the program refuses to start, without changing it.
 
 use std::{fs, path::Path};
 
@@ -12,7 +12,7 @@ use crate::{
 const EMAIL: &str = "ada@example.org";
 const STORE: &str = "store.redb";
 
-/// Makes a store with one account in `folder`, and ends the program in good order.
+/// Creates a store with one account in `folder` and stops the program.
 #[cfg(unix)]
 async fn filled(folder: &Path) -> Device {
     let server = Process::start(on(folder, &[])).await;
@@ -22,7 +22,7 @@ async fn filled(folder: &Path) -> Device {
 }
 
 #[tokio::test]
-async fn a_second_server_on_a_folder_is_refused_and_the_first_goes_on() {
+async fn second_server_on_a_directory_is_refused() {
     if folder::is_about_the_folder() {
         return;
     }
@@ -44,7 +44,7 @@ async fn a_second_server_on_a_folder_is_refused_and_the_first_goes_on() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_damaged_file_is_refused_in_words_and_left_as_it_is() {
+async fn damaged_file_is_refused_and_unchanged() {
     if folder::is_about_the_folder() {
         return;
     }
@@ -84,7 +84,7 @@ async fn a_damaged_file_is_refused_in_words_and_left_as_it_is() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_wrong_master_key_is_refused_by_name_and_the_right_one_still_works() {
+async fn wrong_master_key_is_refused() {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
     let folder = Folder::new();
@@ -122,7 +122,7 @@ async fn a_wrong_master_key_is_refused_by_name_and_the_right_one_still_works() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_master_key_that_others_can_read_is_refused() {
+async fn readable_master_key_is_refused() {
     use std::os::unix::fs::PermissionsExt;
 
     let folder = Folder::new();

@@ -1,4 +1,4 @@
-//! Single requests: routes, ids, bodies, and what every answer bears.
+//! Single requests: routes, ids, bodies, common headers.
 
 use crate::{
     client::{Answer, Call, Client, call},
@@ -11,13 +11,13 @@ async fn sample_answers(wanted: Call) -> Answer {
 }
 
 #[tokio::test]
-async fn an_unknown_route_is_a_404_with_an_envelope() {
+async fn unknown_route_is_a_404() {
     let answer = sample_answers(Call::get("/nowhere")).await;
     assert_eq!((answer.status, answer.code().as_str()), (404, "NOT_FOUND"));
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_a_405_that_names_the_right_ones() {
+async fn wrong_method_is_a_405_with_the_allowed_ones() {
     let answer = sample_answers(Call::new("DELETE", "/echo/x")).await;
     assert_eq!(answer.status, 405);
     assert_eq!(answer.code(), "METHOD_NOT_ALLOWED");
@@ -25,14 +25,14 @@ async fn a_wrong_method_is_a_405_that_names_the_right_ones() {
 }
 
 #[tokio::test]
-async fn options_names_the_methods_without_a_body() {
+async fn options_lists_the_methods() {
     let answer = sample_answers(Call::new("OPTIONS", "/empty")).await;
     assert_eq!(answer.status, 204);
     assert_eq!(answer.header("allow"), Some("GET, HEAD, OPTIONS"));
 }
 
 #[tokio::test]
-async fn a_sane_request_id_comes_back_and_another_is_replaced() {
+async fn valid_request_id_is_kept_and_an_invalid_one_replaced() {
     let server = Running::start_sample(&[]).await;
     let with_id = |id: &str| Call::get("/empty").header("X-Request-Id", id);
     let kept = call(server.address, with_id("trace-7.A_b")).await;
@@ -43,14 +43,14 @@ async fn a_sane_request_id_comes_back_and_another_is_replaced() {
 }
 
 #[tokio::test]
-async fn answers_are_not_stored_and_not_sniffed() {
+async fn responses_are_not_cached_or_sniffed() {
     let answer = sample_answers(Call::get("/empty")).await;
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
 }
 
 #[tokio::test]
-async fn a_panic_is_its_own_requests_500_and_says_nothing() {
+async fn panic_is_a_500_of_its_request_without_details() {
     let server = Running::start_sample(&[]).await;
     let mut client = Client::connect(server.address).await;
     let answer = client.call(Call::get("/panics")).await;
@@ -60,7 +60,7 @@ async fn a_panic_is_its_own_requests_500_and_says_nothing() {
 }
 
 #[tokio::test]
-async fn a_body_is_read_in_both_spellings_with_a_decoded_path() {
+async fn body_is_read_in_both_spellings_with_a_decoded_path() {
     for body in [r#"{"firstName":"Ada"}"#, r#"{"first_name":"Ada"}"#] {
         let answer = sample_answers(Call::post("/echo/a%2Fb").json(body)).await;
         assert_eq!(answer.data()["name"], "a/b");
@@ -69,7 +69,7 @@ async fn a_body_is_read_in_both_spellings_with_a_decoded_path() {
 }
 
 #[tokio::test]
-async fn a_wrong_body_is_refused_in_words() {
+async fn invalid_body_is_refused_with_a_message() {
     let server = Running::start_sample(&[]).await;
     for (body, status, code) in [
         ("", 400, "EMPTY_BODY"),
@@ -88,7 +88,7 @@ async fn a_wrong_body_is_refused_in_words() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_labelled_json_is_a_415() {
+async fn non_json_content_type_is_a_415() {
     let form = Call::post("/echo/x")
         .header("Content-Type", "application/x-www-form-urlencoded")
         .body("firstName=Ada");
@@ -98,7 +98,7 @@ async fn a_body_that_is_not_labelled_json_is_a_415() {
 }
 
 #[tokio::test]
-async fn a_request_names_its_host_once() {
+async fn request_must_have_one_host() {
     let server = Running::start_sample(&[]).await;
     for hosts in ["", "Host: a\r\nHost: b\r\n"] {
         let mut client = Client::connect(server.address).await;

@@ -1,4 +1,4 @@
-//! The log, at its most talkative, and what must not be in it.
+//! The log at its most verbose level has no secrets.
 
 #![cfg(unix)]
 
@@ -22,7 +22,7 @@ const PASSWORD_AFTER: &str = "a-third-one-to-look-for";
 const PEPPER: &str = "cGVwcGVyLXRvLWxvb2stZm9yLXBsZWFzZQ==";
 const SESSIONS: &str = "/api/v5/sessions";
 
-/// Has the server hand out one of each other secret, uses it rightly and wrongly, and gives them.
+/// Obtains every other kind of secret, uses it correctly and incorrectly, and returns them.
 async fn hand_out(server: SocketAddr, folder: &Path) -> Vec<String> {
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
     let browser = json!({"email": "bob@example.org", "password": PASSWORD, "cookies": true});
@@ -76,7 +76,7 @@ async fn hand_out(server: SocketAddr, folder: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn no_password_token_or_hash_is_in_the_log_at_any_level() {
+async fn log_has_no_secrets_at_any_level() {
     for format in ["text", "json"] {
         let folder = Folder::new();
         let flags =
@@ -143,7 +143,7 @@ async fn no_password_token_or_hash_is_in_the_log_at_any_level() {
             secrets.extend(device.token.split('.').map(str::to_owned));
             let refresh = BASE64_URL_SAFE_NO_PAD.decode(&device.refresh_token[4..]).unwrap();
             secrets.push(device.refresh_token[4..].to_owned());
-            // As `Debug` shows bytes, the beginning of the secret within.
+            // Bytes in the format of `Debug`, from within the secret.
             let shown = format!("{:?}", &refresh[21..29]);
             secrets.push(shown.trim_matches(['[', ']']).to_owned());
         }

@@ -1,4 +1,4 @@
-//! A server in this process, with routes that let a test see what the HTTP layer does.
+//! A server in this process, with routes that expose the HTTP layer to tests.
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::{
     folder::{is_on_cluster, prefix_of},
 };
 
-/// A server that runs until it is stopped, or forgotten with its test's runtime.
+/// A server that runs until it is stopped or the runtime of its test ends.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     stop: oneshot::Sender<()>,
@@ -29,12 +29,12 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// With the product's own routes.
+    /// Starts with the routes of the product.
     pub(crate) async fn start(flags: &[&str]) -> Self {
         Self::over(Server::bind(config(flags)).await.unwrap())
     }
 
-    /// With the product's own routes, and its data in `folder`.
+    /// Starts with the routes of the product and data in `folder`.
     pub(crate) async fn start_in(folder: &Path, flags: &[&str]) -> Self {
         let prefix = prefix_of(folder);
         let mut data = vec!["--listen", "127.0.0.1:0", "--data", folder.to_str().unwrap()];
@@ -46,7 +46,7 @@ impl Running {
         Self::over(Server::bind(config).await.unwrap())
     }
 
-    /// With this module's routes.
+    /// Starts with the routes of this module.
     pub(crate) async fn start_sample(flags: &[&str]) -> Self {
         Self::over(Server::bind_with(config(flags), sample()).await.unwrap())
     }
@@ -60,12 +60,12 @@ impl Running {
         Self { address, stop, task }
     }
 
-    /// Stops it, and returns when its data folder is free.
+    /// Stops it and returns when its data directory is free.
     pub(crate) async fn stopped(self) {
         timeout(PATIENCE, self.stop()).await.unwrap().unwrap();
     }
 
-    /// Tells it to stop; the handle resolves when it has.
+    /// Stops the server; the handle resolves when it has stopped.
     pub(crate) fn stop(self) -> JoinHandle<()> {
         self.stop.send(()).unwrap();
         self.task
@@ -93,7 +93,7 @@ async fn empty(_: Arc<App>, _: Request) -> HandlerResult {
     Ok(respond::no_content())
 }
 
-/// More than the socket buffers of both sides hold.
+/// More than the socket buffers of both sides.
 async fn large(_: Arc<App>, _: Request) -> HandlerResult {
     respond::ok(&"x".repeat(32 << 20))
 }

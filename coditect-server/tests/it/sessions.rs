@@ -1,4 +1,4 @@
-//! Workspace sessions: made, listed, changed, removed, and never anybody else's.
+//! Workspace sessions: creation, lists, changes, deletion, ownership.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use crate::{
 
 const SESSIONS: &str = "/api/v5/sessions";
 
-/// Somebody who works with their sessions.
+/// A user with sessions.
 struct Owner {
     server: SocketAddr,
     token: String,
@@ -35,7 +35,7 @@ impl Owner {
         answer.data()
     }
 
-    /// Sessions of these names, in this order; their ids.
+    /// Creates sessions with these names, in order, and returns their ids.
     async fn create_named(&self, names: &[&str]) -> Vec<Value> {
         let mut ids = Vec::new();
         for name in names {
@@ -48,7 +48,7 @@ impl Owner {
         self.call(Call::get(&path(id))).await
     }
 
-    /// The names on the page that `query` asks for, and the cursor of the next.
+    /// Returns the names on the page for `query`, and the next cursor.
     async fn page(&self, query: &str) -> (Vec<String>, Option<String>) {
         let answer = self.call(Call::get(&format!("{SESSIONS}{query}"))).await;
         assert_eq!(answer.status, 200, "{query} {}", answer.json());
@@ -58,7 +58,7 @@ impl Owner {
         (names, body["next_cursor"].as_str().map(str::to_owned))
     }
 
-    /// The names on all pages, each asked for with `query`.
+    /// Returns the names on all pages for `query`.
     async fn pages(&self, query: &str) -> Vec<Vec<String>> {
         let (names, mut next) = self.page(query).await;
         let mut pages = vec![names];
@@ -76,7 +76,7 @@ fn path(id: &Value) -> String {
 }
 
 #[tokio::test]
-async fn a_session_is_made_on_either_route_with_its_defaults() {
+async fn session_is_created_on_either_route_with_defaults() {
     let server = Running::start(&[]).await;
     let owner = Owner::new(&server, "ada@example.org").await;
     let me = owner.call(Call::get("/api/v5/auth/me")).await.data();
@@ -103,7 +103,7 @@ async fn a_session_is_made_on_either_route_with_its_defaults() {
 }
 
 #[tokio::test]
-async fn what_is_given_is_kept_in_both_spellings_and_as_it_is() {
+async fn given_fields_are_kept_in_both_spellings() {
     let server = Running::start(&[]).await;
     let owner = Owner::new(&server, "ada@example.org").await;
     let settings =
@@ -124,7 +124,7 @@ async fn what_is_given_is_kept_in_both_spellings_and_as_it_is() {
 }
 
 #[tokio::test]
-async fn whose_a_session_is_is_not_for_a_body_or_a_header_to_say() {
+async fn owner_of_a_session_cannot_be_chosen_by_the_request() {
     let server = Running::start(&[]).await;
     let owner = Owner::new(&server, "ada@example.org").await;
     let other = Owner::new(&server, "eve@example.org").await;
@@ -160,7 +160,7 @@ async fn whose_a_session_is_is_not_for_a_body_or_a_header_to_say() {
 }
 
 #[tokio::test]
-async fn the_newest_session_is_listed_first_and_pages_go_on_where_the_last_ended() {
+async fn sessions_are_listed_newest_first_in_contiguous_pages() {
     let server = Running::start(&[]).await;
     let owner = Owner::new(&server, "ada@example.org").await;
     assert_eq!(owner.page("").await, (vec![], None));
@@ -176,7 +176,7 @@ async fn the_newest_session_is_listed_first_and_pages_go_on_where_the_last_ended
         assert_eq!(found, lengths);
         assert_eq!(pages.concat(), all);
     }
-    // What comes and goes between two pages moves nothing that is on neither.
+    // Insertions and deletions between pages do not move other items.
     let (first, cursor) = owner.page("?limit=2").await;
     assert_eq!(first, ["e", "d"]);
     owner.create_named(&["f"]).await;
@@ -227,7 +227,7 @@ fn names(names: &[&str]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_cursor_of_another_list_or_of_none_is_refused() {
+async fn cursor_of_another_list_is_refused() {
     let server = Running::start(&[]).await;
     let owner = Owner::new(&server, "ada@example.org").await;
     let other = Owner::new(&server, "eve@example.org").await;
@@ -258,7 +258,7 @@ async fn a_cursor_of_another_list_or_of_none_is_refused() {
 }
 
 #[tokio::test]
-async fn a_query_that_says_nothing_clear_is_refused_by_name() {
+async fn ambiguous_query_is_refused_by_name() {
     let server = Running::start(&[]).await;
     let owner = Owner::new(&server, "ada@example.org").await;
     for (query, field) in [
@@ -278,14 +278,14 @@ async fn a_query_that_says_nothing_clear_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn put_and_patch_change_what_they_name_and_keep_the_rest() {
+async fn put_and_patch_change_only_named_members() {
     let server = Running::start(&[]).await;
     let owner = Owner::new(&server, "ada@example.org").await;
     let begun = Call::post("/api/v5/conversations").value(&json!({}));
     let conversation = owner.call(begun).await.data()["id"].as_str().unwrap().to_owned();
     let settings = json!({"theme": "dark", "editor": {"tabs": 4, "wrap": true}});
     let body = json!({"name": "old", "type": "theia", "workspacePath": "/w", "settings": settings});
-    // Each row: what is sent, and what differs after it.
+    // Each row: the request, and the resulting difference.
     #[rustfmt::skip]
     let table = [
         (json!({}),                                   json!({})),
@@ -340,7 +340,7 @@ async fn put_and_patch_change_what_they_name_and_keep_the_rest() {
 }
 
 #[tokio::test]
-async fn changed_types_and_paths_are_found_by_what_they_became() {
+async fn changed_types_and_paths_are_found_by_their_new_values() {
     let server = Running::start(&[]).await;
     let owner = Owner::new(&server, "ada@example.org").await;
     let made = owner.create(json!({"name": "n", "workspacePath": "/old"})).await;
@@ -352,7 +352,7 @@ async fn changed_types_and_paths_are_found_by_what_they_became() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn changes_at_once_to_several_members_are_all_there_in_the_end() {
+async fn concurrent_changes_of_several_members_all_apply() {
     let server = Running::start(&[]).await;
     let owner = Owner::new(&server, "ada@example.org").await;
     let made = owner.create(json!({"name": "n"})).await;
@@ -368,7 +368,7 @@ async fn changes_at_once_to_several_members_are_all_there_in_the_end() {
 }
 
 #[tokio::test]
-async fn a_deleted_session_is_gone() {
+async fn deleted_session_is_not_found() {
     let server = Running::start(&[]).await;
     let owner = Owner::new(&server, "ada@example.org").await;
     let ids = owner.create_named(&["kept", "gone"]).await;
@@ -387,7 +387,7 @@ async fn a_deleted_session_is_gone() {
 }
 
 #[tokio::test]
-async fn what_is_anothers_unknown_or_no_id_is_one_404_on_every_route() {
+async fn foreign_unknown_and_malformed_ids_get_the_same_404() {
     let server = Running::start(&[]).await;
     let owner = Owner::new(&server, "ada@example.org").await;
     let other = Owner::new(&server, "eve@example.org").await;
@@ -416,7 +416,7 @@ async fn what_is_anothers_unknown_or_no_id_is_one_404_on_every_route() {
 }
 
 #[tokio::test]
-async fn every_route_wants_a_token_first_of_all() {
+async fn every_route_requires_a_token_first() {
     let server = Running::start(&[]).await;
     let owner = Owner::new(&server, "ada@example.org").await;
     let made = owner.create(json!({"name": "n"})).await;
@@ -454,7 +454,7 @@ async fn every_route_wants_a_token_first_of_all() {
                 None => wanted,
             };
             let answer = call(server.address, wanted).await;
-            // Whether its session holds is asked in the transaction of the work, so last.
+            // Revocation is checked in the transaction of the work, so last.
             if answer.status != 401 && authorization == Some(dead.as_str()) {
                 assert!(matches!(answer.status, 400 | 404 | 422), "{method} {path}");
                 continue;
@@ -469,7 +469,7 @@ async fn every_route_wants_a_token_first_of_all() {
 }
 
 #[tokio::test]
-async fn looking_at_a_session_again_at_once_writes_nothing() {
+async fn repeated_read_of_a_session_writes_nothing() {
     let server = Running::start(&[]).await;
     let owner = Owner::new(&server, "ada@example.org").await;
     let made = owner.create(json!({"name": "n"})).await;
@@ -481,7 +481,7 @@ async fn looking_at_a_session_again_at_once_writes_nothing() {
 }
 
 #[tokio::test]
-async fn sessions_outlive_the_server() {
+async fn sessions_survive_a_restart() {
     let folder = Folder::new();
     let server = Running::start_in(folder.path(), &[]).await;
     let owner = Owner::new(&server, "ada@example.org").await;

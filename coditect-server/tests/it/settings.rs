@@ -1,4 +1,4 @@
-//! The file of settings, as the program heeds it.
+//! The settings file of the program.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use crate::{
     process::Process,
 };
 
-/// The program in `folder`, which may have a `coditect.toml`.
+/// Returns a command of the program in `folder`, which may have a `coditect.toml`.
 fn program(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coditect-server"));
     command.args(arguments).current_dir(folder).env_remove("CODITECT_MASTER_KEY");
@@ -31,22 +31,21 @@ fn effective(mut command: Command) -> String {
 }
 
 #[test]
-fn a_flag_is_stronger_than_its_variable_than_the_file_than_the_default() {
+fn flag_overrides_variable_overrides_file_overrides_default() {
     let folder = Folder::new();
-    let file =
-        "access-ttl = \"1m\"\nrefresh-grace = \"2s\"\nlisten = \"127.0.0.1:1\"\ncookies = true\n";
+    let file = "access-token-ttl = \"1m\"\nrefresh-grace = \"2s\"\nlisten = \"127.0.0.1:1\"\ncookies = true\n";
     fs::write(folder.path().join("coditect.toml"), file).unwrap();
-    let mut command = program(folder.path(), &["config", "--access-ttl", "3m"]);
-    command.env("CODITECT_ACCESS_TTL", "2m").env("CODITECT_REFRESH_GRACE", "4s");
+    let mut command = program(folder.path(), &["config", "--access-token-ttl", "3m"]);
+    command.env("CODITECT_ACCESS_TOKEN_TTL", "2m").env("CODITECT_REFRESH_GRACE", "4s");
     let effective = effective(command);
     for line in [
-        "access-ttl = \"3m\" # --access-ttl",
+        "access-token-ttl = \"3m\" # --access-token-ttl",
         "refresh-grace = \"4s\" # CODITECT_REFRESH_GRACE",
         "listen = \"127.0.0.1:1\" # coditect.toml:3",
         "cookies = true # coditect.toml:4",
         "ephemeral = false # default",
         "max-sessions = 10000 # default",
-        "metrics-from = [\"127.0.0.0/8\", \"::1\"] # default",
+        "metrics-allow = [\"127.0.0.0/8\", \"::1\"] # default",
         "# frontend is not set",
     ] {
         assert!(effective.lines().any(|it| it == line), "{line} is not in {effective}");
@@ -54,7 +53,7 @@ fn a_flag_is_stronger_than_its_variable_than_the_file_than_the_default() {
 }
 
 #[test]
-fn a_switch_of_the_file_is_turned_off_by_its_variable() {
+fn variable_turns_off_a_switch_of_the_file() {
     let folder = Folder::new();
     fs::write(folder.path().join("coditect.toml"), "cookies = true").unwrap();
     let mut command = program(folder.path(), &["config"]);
@@ -63,7 +62,7 @@ fn a_switch_of_the_file_is_turned_off_by_its_variable() {
 }
 
 #[test]
-fn the_effective_settings_are_a_file_that_says_the_same() {
+fn effective_settings_are_an_equivalent_file() {
     let folder = Folder::new();
     let flags = ["config", "--allowed-origin", "https://a.example,http://b.example:1", "--cookies"];
     let first = effective(program(folder.path(), &flags));
@@ -84,26 +83,26 @@ fn secrets_are_not_shown() {
     command.env("CODITECT_MASTER_KEY", "very-secret").env("CODITECT_PEPPER", "very-secret");
     let effective = effective(command);
     assert!(!effective.contains("very-secret"), "{effective}");
-    assert!(effective.contains("# CODITECT_MASTER_KEY is set, and not shown"), "{effective}");
+    assert!(effective.contains("# CODITECT_MASTER_KEY is set (value hidden)"), "{effective}");
 }
 
 #[test]
-fn a_wrong_file_is_refused_with_its_line_by_every_verb() {
+fn invalid_file_is_refused_with_its_line_by_every_subcommand() {
     let folder = Folder::new();
     fs::write(folder.path().join("coditect.toml"), "\nacces-ttl = \"1m\"").unwrap();
     for verb in [&[][..], &["serve"], &["config"], &["check"], &["user", "list"]] {
         let (stdout, stderr, code) = told(&program(folder.path(), verb).output().unwrap());
-        let refusal = "coditect-server: coditect.toml:2: there is no setting acces-ttl\n";
+        let refusal = "coditect-server: coditect.toml:2: unknown setting acces-ttl\n";
         assert_eq!((code, stdout.as_str(), stderr.as_str()), (2, "", refusal), "{verb:?}");
     }
     let missing = ["serve", "--config", "nowhere.toml"];
     let (_, stderr, code) = told(&program(folder.path(), &missing).output().unwrap());
     assert_eq!(code, 2);
-    assert!(stderr.contains("--config: nowhere.toml cannot be read"), "{stderr}");
+    assert!(stderr.contains("--config: cannot read nowhere.toml"), "{stderr}");
 }
 
 #[test]
-fn the_folder_of_the_file_is_every_verbs() {
+fn data_directory_of_the_file_applies_to_every_subcommand() {
     if folder::is_about_the_folder() {
         return;
     }
@@ -120,7 +119,7 @@ fn the_folder_of_the_file_is_every_verbs() {
 }
 
 #[tokio::test]
-async fn the_program_serves_as_its_file_says() {
+async fn server_uses_its_settings_file() {
     if folder::is_about_the_folder() {
         return;
     }
@@ -140,7 +139,7 @@ async fn the_program_serves_as_its_file_says() {
     process.kill().await;
 }
 
-/// What the program says of arguments and variables that it refuses.
+/// Returns the error of the program for invalid arguments or variables.
 fn refusal(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> String {
     let mut command = program(folder, arguments);
     command.envs(variables.iter().copied());
@@ -150,38 +149,38 @@ fn refusal(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Str
 }
 
 #[test]
-fn settings_that_would_be_ignored_are_refused() {
+fn settings_without_effect_are_refused() {
     let folder = Folder::new();
     for (arguments, variables, named) in [
-        (&["--ephemeral", "--data", "d"][..], &[][..], "--data means nothing with --ephemeral"),
-        (&["serve", "--ephemeral", "--data", "d"], &[], "--data means nothing"),
-        (&[], &[("CODITECT_EPHEMERAL", "1"), ("CODITECT_DATA", "d")], "--data means nothing"),
-        (&["--data", "d"], &[("CODITECT_EPHEMERAL", "1")], "--data means nothing"),
-        (&["--cookie-prefix", "x"], &[], "--cookie-prefix means nothing without --cookies"),
+        (&["--ephemeral", "--data", "d"][..], &[][..], "--data has no effect with --ephemeral"),
+        (&["serve", "--ephemeral", "--data", "d"], &[], "--data has no effect"),
+        (&[], &[("CODITECT_EPHEMERAL", "1"), ("CODITECT_DATA", "d")], "--data has no effect"),
+        (&["--data", "d"], &[("CODITECT_EPHEMERAL", "1")], "--data has no effect"),
+        (&["--cookie-prefix", "x"], &[], "--cookie-prefix has no effect without --cookies"),
         (
             &["--forwarded-header", "forwarded"],
             &[],
-            "--forwarded-header means nothing without --trusted-proxy",
+            "--forwarded-header has no effect without --trusted-proxy",
         ),
-        (&["inspect", "--limit", "7"], &[], "--limit is for rows"),
+        (&["inspect", "--limit", "7"], &[], "--limit applies to rows"),
         (&["inspect", "--limit", "0", "--space", "users"], &[], "--limit"),
         (
             &["health", "--url", "http://a", "--listen", "127.0.0.1:1"],
             &[],
-            "--listen means nothing with --url",
+            "--listen has no effect with --url",
         ),
-        (&["health", "--url", "http://a", "--tls-cert", "c"], &[], "--tls-cert means nothing"),
+        (&["health", "--url", "http://a", "--tls-cert", "c"], &[], "--tls-cert has no effect"),
     ] {
         let refusal = refusal(folder.path(), arguments, variables);
         assert!(refusal.contains(named), "{refusal}");
     }
     fs::write(folder.path().join("coditect.toml"), "data = \"d\"\nephemeral = true").unwrap();
     let refusal = refusal(folder.path(), &[], &[]);
-    assert!(refusal.contains("--data means nothing with --ephemeral"), "{refusal}");
+    assert!(refusal.contains("--data has no effect with --ephemeral"), "{refusal}");
 }
 
 #[test]
-fn switch_for_the_time_being_goes_over_what_is_set_up() {
+fn ephemeral_flag_overrides_the_configured_directory() {
     let folder = Folder::new();
     fs::write(folder.path().join("coditect.toml"), "data = \"d\"").unwrap();
     let effective = effective(program(folder.path(), &["config", "--ephemeral"]));
@@ -189,7 +188,7 @@ fn switch_for_the_time_being_goes_over_what_is_set_up() {
 }
 
 #[test]
-fn settings_of_a_cluster_are_refused_without_one() {
+fn cluster_settings_are_refused_without_a_cluster() {
     if folder::is_about_the_folder() {
         return;
     }
@@ -198,7 +197,7 @@ fn settings_of_a_cluster_are_refused_without_one() {
         for (flag, value) in [("--cluster-prefix", "x/"), ("--cluster-trace", "t")] {
             let arguments = [command, &[flag, value]].concat();
             let refusal = refusal(folder.path(), &arguments, &[]);
-            let expected = format!("{flag} means nothing without --cluster-file");
+            let expected = format!("{flag} has no effect without --cluster-file");
             assert!(refusal.contains(&expected), "{refusal}");
         }
     }
@@ -206,13 +205,13 @@ fn settings_of_a_cluster_are_refused_without_one() {
 
 #[cfg(not(feature = "fdb"))]
 #[test]
-fn cluster_is_refused_by_a_program_that_was_built_without_it() {
+fn cluster_is_refused_by_a_build_without_foundationdb() {
     let folder = Folder::new();
     for command in [&[][..], &["serve"], &["check"], &["backup", "b.archive"], &["keys", "list"]] {
         let arguments = [command, &["--cluster-file", "fdb.cluster"]].concat();
         let refused = refusal(folder.path(), &arguments, &[]);
         assert!(refused.contains("--features fdb"), "{refused}");
-        let variable = [("CODITECT_FDB_CLUSTER_FILE", "fdb.cluster")];
+        let variable = [("CODITECT_CLUSTER_FILE", "fdb.cluster")];
         assert!(refusal(folder.path(), command, &variable).contains("--features fdb"));
     }
 }
@@ -227,7 +226,7 @@ fn misspelt_log_level_is_refused_by_name() {
     ] {
         let refusal = refusal(folder.path(), arguments, variables);
         assert!(
-            refusal.contains("--log-level") && refusal.contains("`wran` is no level"),
+            refusal.contains("--log-level") && refusal.contains("`wran` is not a level"),
             "{refusal}"
         );
     }

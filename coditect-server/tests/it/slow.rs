@@ -1,8 +1,8 @@
-//! Clients that are slow on purpose, by the hundred, against the real program: whoever else asks has an
-//! answer all the while, memory is bounded, and those who are slow are cut off.
+//! Hundreds of deliberately slow clients against the real program: other clients are served all the
+//! time, memory is bounded, and slow clients are disconnected.
 //!
-//! Most of them are [slowhttptest](https://github.com/shekyan/slowhttptest)'s; where that isn't installed
-//! those tests say so and do nothing.
+//! Most of them are from [slowhttptest](https://github.com/shekyan/slowhttptest); without it, those
+//! tests are reported as skipped.
 
 #![cfg(target_os = "linux")]
 
@@ -32,23 +32,23 @@ use crate::{
     process::{Process, on},
 };
 
-/// How long an attack goes on, in seconds.
+/// Duration of an attack, in seconds.
 const ATTACK_S: &str = "12";
 
-/// What the server may need more than before, whatever comes.
+/// Maximum growth of the server's memory.
 const MOST_BYTES: usize = 64 << 20;
 
-/// How soon somebody else is answered: 99 times in a hundred, and whatever else the machine does.
+/// Maximum response time for other clients, for 99 % of requests, on any machine.
 const SOON: Duration = Duration::from_secs(1);
 const AT_LAST: Duration = Duration::from_secs(5);
 
-/// Between two clients that begin.
+/// Time between the starts of two clients.
 const APART: Duration = Duration::from_millis(5);
 
-/// Larger than what the system buffers for a connection on both sides.
+/// Larger than the socket buffers of both sides.
 const LARGE_BYTES: usize = 24 << 20;
 
-/// The program with short deadlines, and a frontend that has a large file.
+/// Starts the program with short deadlines and a frontend with a large file.
 async fn started(folder: &Path) -> Process {
     let frontend = folder.join("frontend");
     fs::create_dir(&frontend).unwrap();
@@ -70,7 +70,7 @@ async fn is_installed() -> bool {
     found
 }
 
-/// Asks for health until `attack` is over, and asserts that nobody has suffered from it.
+/// Requests the health route until `attack` ends, and asserts that other clients were not affected.
 async fn withstand<T>(process: &Process, attack: impl Future<Output = T>) -> T {
     let before = process.peak_memory();
     let address = process.address;
@@ -96,7 +96,7 @@ async fn withstand<T>(process: &Process, attack: impl Future<Output = T>) -> T {
     ended
 }
 
-/// Lets slowhttptest do what `mode` says to `path`, and returns what it says at the end.
+/// Runs slowhttptest in `mode` on `path`, and returns its result.
 async fn slowhttptest(address: SocketAddr, mode: &[&str], path: &str) -> String {
     let url = format!("http://{address}{path}");
     let mut command = Command::new("slowhttptest");
@@ -106,7 +106,7 @@ async fn slowhttptest(address: SocketAddr, mode: &[&str], path: &str) -> String 
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Waits until no connection is left but the one that asks, for the server and for the system.
+/// Waits until only this test's connection is left, for the server and for the system.
 async fn all_are_gone(address: SocketAddr) {
     let begun_at = Instant::now();
     loop {
@@ -128,7 +128,7 @@ async fn all_are_gone(address: SocketAddr) {
     }
 }
 
-/// Connections of the server that its program has closed and that have bytes left to send.
+/// Returns the number of connections that the server has closed and that have unsent bytes.
 fn kept_by_the_system(port: u16) -> usize {
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     let local = format!(":{port:04X}");
@@ -141,14 +141,14 @@ fn kept_by_the_system(port: u16) -> usize {
     kept.count()
 }
 
-/// Asserts that all connections were closed before the attack would have ended by itself.
+/// Asserts that all connections were closed before the end of the attack.
 #[track_caller]
 fn assert_cut_off(told: &str) {
     assert!(told.contains("No open connections left"), "{told}");
 }
 
 #[tokio::test]
-async fn slow_header_blocks_are_cut_off_and_nobody_waits_for_them() {
+async fn slow_header_blocks_do_not_affect_others() {
     if !is_installed().await {
         return;
     }
@@ -162,7 +162,7 @@ async fn slow_header_blocks_are_cut_off_and_nobody_waits_for_them() {
 }
 
 #[tokio::test]
-async fn slow_bodies_are_cut_off_though_they_never_stall() {
+async fn slow_bodies_time_out_without_stalling() {
     if !is_installed().await {
         return;
     }
@@ -176,7 +176,7 @@ async fn slow_bodies_are_cut_off_though_they_never_stall() {
 }
 
 #[tokio::test]
-async fn slow_uploads_are_cut_off_of_those_who_may_upload_and_refused_at_once_of_others() {
+async fn slow_uploads_time_out_and_unauthorized_ones_are_refused_at_once() {
     let folder = Folder::new();
     let process = started(folder.path()).await;
     let address = process.address;
@@ -201,7 +201,7 @@ async fn slow_uploads_are_cut_off_of_those_who_may_upload_and_refused_at_once_of
             };
             let mut told = Vec::new();
             tokio::select! {
-                // A reset after the answer is as good an end.
+                // A reset after the response is a valid end as well.
                 _end = reading.read_to_end(&mut told) => {}
                 () = trickle => {}
             }
@@ -229,7 +229,7 @@ async fn slow_uploads_are_cut_off_of_those_who_may_upload_and_refused_at_once_of
 }
 
 #[tokio::test]
-async fn who_reads_slowly_is_cut_off_and_nothing_is_kept_for_them() {
+async fn slow_readers_are_disconnected_without_buffered_bytes() {
     if !is_installed().await {
         return;
     }
@@ -248,7 +248,7 @@ async fn who_reads_slowly_is_cut_off_and_nothing_is_kept_for_them() {
 }
 
 #[tokio::test]
-async fn a_thousand_idle_connections_are_in_nobodys_way_and_end_in_time() {
+async fn idle_connections_do_not_affect_others_and_time_out() {
     let folder = Folder::new();
     let process = started(folder.path()).await;
     let address = process.address;
@@ -256,7 +256,7 @@ async fn a_thousand_idle_connections_are_in_nobodys_way_and_end_in_time() {
         let mut idle = Vec::new();
         for number in 0..1000 {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            // Some have asked before, most never will.
+            // Some have sent a request before, most never will.
             if number % 4 == 0 {
                 stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
             }
@@ -273,7 +273,7 @@ async fn a_thousand_idle_connections_are_in_nobodys_way_and_end_in_time() {
 }
 
 #[tokio::test]
-async fn http2_clients_that_open_streams_and_never_read_are_cut_off() {
+async fn http2_clients_that_never_read_are_disconnected() {
     let folder = Folder::new();
     let process = started(folder.path()).await;
     let address = process.address;
@@ -281,7 +281,7 @@ async fn http2_clients_that_open_streams_and_never_read_are_cut_off() {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
         let stream = socket.connect(address).await.unwrap();
-        // Room for all that the server has, and nobody who takes it out of the socket.
+        // A window for everything, but the client does not read from its socket.
         let (mut sender, connection) =
             hyper::client::conn::http2::Builder::new(TokioExecutor::new())
                 .initial_stream_window_size(16 << 20)
@@ -296,7 +296,7 @@ async fn http2_clients_that_open_streams_and_never_read_are_cut_off() {
             });
             futures_util::future::join_all(requests).await
         };
-        // The connection is driven until the first answers are there, and then left alone.
+        // The connection is driven until the first responses arrive, and then left alone.
         let mut connection = Box::pin(connection);
         tokio::select! {
             _ended = connection.as_mut() => {}
@@ -313,14 +313,14 @@ async fn http2_clients_that_open_streams_and_never_read_are_cut_off() {
 }
 
 #[tokio::test]
-async fn http2_clients_that_say_nothing_are_cut_off() {
+async fn silent_http2_clients_are_disconnected() {
     let folder = Folder::new();
     let process = started(folder.path()).await;
     let address = process.address;
     let silent = |number| async move {
         sleep(APART * number).await;
         let mut stream = TcpStream::connect(address).await.unwrap();
-        // The preface and an empty SETTINGS; after that not even its acknowledgement.
+        // The preface and an empty SETTINGS, without any acknowledgement afterwards.
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
         let mut rest = Vec::new();

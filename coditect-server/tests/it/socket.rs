@@ -1,4 +1,4 @@
-//! The WebSocket of a session: live state, kept, told on, and resumed.
+//! The WebSocket of a session: live state, updates, notifications, resumption.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -22,10 +22,10 @@ use crate::{
     server::Running,
 };
 
-/// A client's end of a socket.
+/// Client side of a WebSocket.
 pub(crate) struct Socket(pub(crate) WebSocketStream<TcpStream>);
 
-/// How a socket is asked for.
+/// Parameters of a handshake.
 #[derive(Clone, Debug)]
 pub(crate) struct Asking {
     server: SocketAddr,
@@ -77,7 +77,7 @@ impl Asking {
         self.ask().await.map_err(|refused| format!("{refused:?}")).unwrap().0
     }
 
-    /// As [`open`](Self::open); `None` if the connection ends before the handshake does.
+    /// Like [`open`](Self::open); `None` if the connection ends before the handshake completes.
     async fn try_open(self) -> Option<Socket> {
         let stream = TcpStream::connect(self.server).await.ok()?;
         let opened = timeout(PATIENCE, client_async(self.request(), stream)).await.unwrap();
@@ -94,7 +94,7 @@ impl Asking {
 }
 
 impl Socket {
-    /// With the desk's own token, as `client`.
+    /// Opens a socket with the token of the desk, as `client`.
     pub(crate) async fn open(desk: &Desk, client: &str) -> (Self, Value) {
         let asking = Asking::of(desk).bearer(&desk.token).query(&format!("client={client}"));
         let mut socket = asking.open().await;
@@ -102,7 +102,7 @@ impl Socket {
         (socket, restored)
     }
 
-    /// As [`open`](Self::open); `None` if the connection ends before the state is restored.
+    /// Like [`open`](Self::open); `None` if the connection ends before the state is restored.
     pub(crate) async fn try_open(desk: &Desk, client: &str) -> Option<(Self, Value)> {
         let asking = Asking::of(desk).bearer(&desk.token).query(&format!("client={client}"));
         let mut socket = asking.try_open().await?;
@@ -119,7 +119,7 @@ impl Socket {
         self.say(&json!({"type": format!("{part}.update"), "seq": seq, "data": data})).await;
     }
 
-    /// The next frame; `None` if what comes is the end.
+    /// Returns the next message, or `None` at the end.
     async fn next(&mut self) -> Option<Value> {
         loop {
             match timeout(PATIENCE, self.0.next()).await.expect("a frame in time")? {
@@ -130,14 +130,14 @@ impl Socket {
         }
     }
 
-    /// The next frame, which is of this type.
+    /// Returns the next message, which must be of type `kind`.
     pub(crate) async fn expect(&mut self, kind: &str) -> Value {
         let frame = self.next().await.expect("a frame and not the end");
         assert_eq!(frame["type"], kind, "{frame}");
         frame
     }
 
-    /// The code that it is closed with, after whatever comes before.
+    /// Returns the close code, skipping messages before it.
     pub(crate) async fn closed(&mut self) -> u16 {
         loop {
             match timeout(PATIENCE, self.0.next()).await.expect("a close in time") {
@@ -148,7 +148,7 @@ impl Socket {
         }
     }
 
-    /// That nothing comes for a while.
+    /// Asserts that no message arrives for a while.
     async fn expect_silence(&mut self) {
         let heard = timeout(Duration::from_millis(300), self.0.next()).await;
         assert!(heard.is_err(), "{heard:?}");
@@ -160,7 +160,7 @@ fn tabs(paths: &[&str]) -> Value {
 }
 
 #[tokio::test]
-async fn an_update_is_acknowledged_when_it_is_there_and_told_to_the_others() {
+async fn update_is_acknowledged_when_durable_and_sent_to_others() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let (mut one, restored) = Socket::open(&desk, "one").await;
@@ -188,13 +188,13 @@ async fn an_update_is_acknowledged_when_it_is_there_and_told_to_the_others() {
         .map(|told| told["part"].as_str().unwrap().to_owned());
     parts.sort();
     assert_eq!(parts, ["memory", "terminal"]);
-    // Nobody hears of what they did themselves.
+    // A client is not notified of its own updates.
     one.expect_silence().await;
     two.expect_silence().await;
 }
 
 #[tokio::test]
-async fn secrets_of_a_terminal_are_not_stored_by_updates() {
+async fn terminal_secrets_are_not_stored_by_updates() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let patterns = json!({"value": {"values": ["acme-[0-9]+"]}});
@@ -223,9 +223,9 @@ async fn secrets_of_a_terminal_are_not_stored_by_updates() {
     assert!(!told.contains("a:b") && !told.contains("acme"), "{told}");
 }
 
-/// Two servers in front of one store, which takes a cluster.
+/// Two servers on one store, which requires a cluster.
 #[tokio::test]
-async fn a_change_at_one_server_is_told_by_another() {
+async fn change_at_one_server_is_sent_by_another() {
     if !folder::is_on_cluster() {
         folder::say_skipped("two servers have one store on a cluster alone");
         return;
@@ -251,7 +251,7 @@ async fn a_change_at_one_server_is_told_by_another() {
 }
 
 #[tokio::test]
-async fn what_is_changed_over_http_is_told_too() {
+async fn change_over_http_is_sent() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let (mut socket, _) = Socket::open(&desk, "one").await;
@@ -264,7 +264,7 @@ async fn what_is_changed_over_http_is_told_too() {
 }
 
 #[tokio::test]
-async fn of_two_who_change_one_part_both_end_with_the_same() {
+async fn concurrent_changes_converge() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let (mut one, _) = Socket::open(&desk, "one").await;
@@ -286,7 +286,7 @@ async fn of_two_who_change_one_part_both_end_with_the_same() {
     let settled = desk.get("memory").await;
     assert_eq!(settled.data()["one"], 40);
     assert_eq!(settled.data()["two"], 40);
-    // Whoever was told less than all is told all.
+    // A client that received partial notifications gets the whole state.
     let version: u64 = settled.header("etag").unwrap().trim_matches('"').parse().unwrap();
     let mut last = [Value::Null, Value::Null];
     for (at, socket) in [&mut one, &mut two].into_iter().enumerate() {
@@ -304,7 +304,7 @@ async fn of_two_who_change_one_part_both_end_with_the_same() {
 }
 
 #[tokio::test]
-async fn a_client_that_comes_back_loses_nothing_and_repeats_nothing() {
+async fn reconnecting_client_neither_loses_nor_repeats_updates() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let (mut socket, _) = Socket::open(&desk, "tab").await;
@@ -313,12 +313,13 @@ async fn a_client_that_comes_back_loses_nothing_and_repeats_nothing() {
         socket.expect("ack").await;
     }
     drop(socket);
-    // Somebody else has gone on meanwhile.
+    // Another client has made a change meanwhile.
     desk.patch("memory", &json!({"n": 99})).await;
     let (mut socket, restored) = Socket::open(&desk, "tab").await;
     assert_eq!(restored["seq"], 3);
     assert_eq!(restored["data"]["session_memory"]["n"], 99);
-    // It had not heard of the third, and says it again, with the fourth.
+    // It did not receive the acknowledgement of the third update, and sends it again with the
+    // fourth.
     socket.update("memory", 3, json!({"n": 3})).await;
     socket.update("memory", 4, json!({"m": 4})).await;
     assert_eq!(socket.expect("ack").await["seq"], 3);
@@ -327,7 +328,7 @@ async fn a_client_that_comes_back_loses_nothing_and_repeats_nothing() {
 }
 
 #[tokio::test]
-async fn one_connection_speaks_for_a_client() {
+async fn new_connection_supersedes_the_old_one_of_a_client() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let (mut first, _) = Socket::open(&desk, "tab").await;
@@ -343,7 +344,7 @@ async fn one_connection_speaks_for_a_client() {
 }
 
 #[tokio::test]
-async fn a_burst_is_written_in_few_and_acknowledged_one_by_one() {
+async fn burst_is_batched_and_acknowledged_individually() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let (mut socket, _) = Socket::open(&desk, "tab").await;
@@ -363,14 +364,14 @@ async fn a_burst_is_written_in_few_and_acknowledged_one_by_one() {
 }
 
 #[tokio::test]
-async fn an_update_that_means_nothing_is_refused_and_the_rest_goes_on() {
+async fn invalid_update_is_refused_and_others_apply() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let (mut socket, _) = Socket::open(&desk, "tab").await;
     socket.update("editor", 1, tabs(&["a"])).await;
     socket.update("editor", 2, json!({"tabs": 7})).await;
     socket.update("memory", 3, json!({"x".repeat(300): 1})).await;
-    // More than a value can be: the store says so, when all is written.
+    // Larger than a value may be, which the store reports at the write.
     socket.update("memory", 4, json!({"big": "x".repeat(120_000)})).await;
     socket.update("memory", 5, json!({"small": 1})).await;
     assert_eq!(socket.expect("ack").await["seq"], 1);
@@ -385,7 +386,7 @@ async fn an_update_that_means_nothing_is_refused_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
-async fn a_bad_frame_gets_an_error_and_then_a_close() {
+async fn malformed_message_gets_an_error_and_a_close() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     for (message, code) in [
@@ -398,9 +399,9 @@ async fn a_bad_frame_gets_an_error_and_then_a_close() {
         (Message::text("x".repeat(300_000)), 1009),
     ] {
         let (mut socket, _) = Socket::open(&desk, "tab").await;
-        // What was said before it is done all the same.
+        // Updates before it are applied.
         socket.update("memory", 1, json!({"before": code})).await;
-        // The server may close before all of it is sent.
+        // The server may close before everything is sent.
         let _closed = socket.0.send(message).await;
         let mut error = Value::Null;
         let ended = loop {
@@ -416,8 +417,8 @@ async fn a_bad_frame_gets_an_error_and_then_a_close() {
 }
 
 #[tokio::test]
-async fn pings_of_both_kinds_are_answered_and_a_silent_client_is_asked() {
-    let server = Running::start(&["--socket-ping", "200ms"]).await;
+async fn pings_are_answered_and_silent_clients_pinged() {
+    let server = Running::start(&["--websocket-ping-interval", "200ms"]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let (mut socket, _) = Socket::open(&desk, "tab").await;
     socket.say(&json!({"type": "ping"})).await;
@@ -427,7 +428,7 @@ async fn pings_of_both_kinds_are_answered_and_a_silent_client_is_asked() {
     assert_eq!(answer, Message::Pong("x".into()));
     let asked = timeout(PATIENCE, socket.0.next()).await.unwrap().unwrap().unwrap();
     assert!(asked.is_ping());
-    // As long as it answers, it stays.
+    // A responding client stays connected.
     let stays = timeout(Duration::from_secs(2), async {
         while let Some(message) = socket.0.next().await {
             assert!(message.unwrap().is_ping());
@@ -435,7 +436,7 @@ async fn pings_of_both_kinds_are_answered_and_a_silent_client_is_asked() {
     });
     assert!(stays.await.is_err());
 
-    // One that does not is left.
+    // An unresponsive client is disconnected.
     let (socket, _) = Socket::open(&desk, "dead").await;
     let mut silent = socket.0.into_inner();
     let mut rest = Vec::new();
@@ -444,7 +445,7 @@ async fn pings_of_both_kinds_are_answered_and_a_silent_client_is_asked() {
 }
 
 #[tokio::test]
-async fn who_may_not_is_refused_before_the_upgrade() {
+async fn unauthorized_client_is_refused_before_the_upgrade() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let asking = || Asking::of(&desk);
@@ -469,13 +470,13 @@ async fn who_may_not_is_refused_before_the_upgrade() {
     let old = asking().bearer(&desk.token).header("sec-websocket-version", "8");
     assert_eq!(old.refused().await.0, 426);
 
-    let configured = Running::start(&["--socket-token-in-query"]).await;
+    let configured = Running::start(&["--websocket-token-in-query"]).await;
     let desk = Desk::new(&configured, "ada@example.org").await;
     Asking::of(&desk).query(&format!("token={}", desk.token)).open().await;
 }
 
 #[tokio::test]
-async fn a_ticket_opens_one_socket_and_is_not_echoed() {
+async fn ticket_opens_one_socket_and_is_not_echoed() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let get = || Call::post("/api/v5/auth/tickets").header("Origin", "http://test");
@@ -497,7 +498,7 @@ async fn a_ticket_opens_one_socket_and_is_not_echoed() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_login_or_a_session_is_the_end_of_its_sockets() {
+async fn end_of_a_login_or_session_closes_its_sockets() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let (mut stays, _) = Socket::open(&desk, "stays").await;
@@ -514,8 +515,8 @@ async fn the_end_of_a_login_or_a_session_is_the_end_of_its_sockets() {
 }
 
 #[tokio::test]
-async fn a_login_that_ends_is_told_so_and_may_be_renewed() {
-    let server = Running::start(&["--access-ttl", "4s"]).await;
+async fn expiring_login_is_announced_and_can_be_renewed() {
+    let server = Running::start(&["--access-token-ttl", "4s"]).await;
     let mut desk = Desk::new(&server, "ada@example.org").await;
     let device = Device::login(server.address, "ada@example.org").await;
     desk.token.clone_from(&device.token);
@@ -534,7 +535,7 @@ async fn a_login_that_ends_is_told_so_and_may_be_renewed() {
 }
 
 #[tokio::test]
-async fn a_token_to_read_changes_nothing() {
+async fn read_only_token_cannot_update() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let token = Call::post("/api/v5/auth/tokens").value(&json!({"name": "ci", "scopes": ["read"]}));
@@ -550,7 +551,7 @@ async fn a_token_to_read_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_says_so() {
+async fn shutdown_closes_sockets_with_a_code() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let (mut socket, _) = Socket::open(&desk, "tab").await;

@@ -1,4 +1,4 @@
-//! The ends of sockets: the closing handshake, and what ends the right to a socket.
+//! The end of WebSockets: the closing handshake, and revocation.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -58,13 +58,14 @@ async fn close_reaches_a_client_that_is_still_sending() {
     let desk = Desk::new(&server, "ada@example.org").await;
     let (mut socket, _) = Socket::open(&desk, "tab").await;
     let sending = socket.0.send(Message::text("x".repeat(900_000)));
-    // It may be closed before all was sent.
+    // It may be closed before everything was sent.
     let _sent = timeout(PATIENCE, sending).await.unwrap();
     assert_eq!(socket.closed().await, 1009);
     assert!(timeout(PATIENCE, socket.0.next()).await.unwrap().is_none());
 }
 
-/// `guest`, who has joined the tenant of `owner`: the invitation was accepted with `guest`'s token.
+/// Makes `guest` a member of the tenant of `owner`, with an invitation accepted with `guest`'s
+/// token.
 async fn join(server: SocketAddr, owner: &str, guest: &str, email: &str) {
     let invitation = json!({"email": email, "role": "admin"});
     let invite = Call::post("/api/v5/tenant/invitations").bearer(owner).value(&invitation);
@@ -93,7 +94,7 @@ async fn socket_by_ticket_stays_in_the_tenant_of_its_token() {
     let mut socket = by_ticket(&desk).await;
     let tenant =
         call(address, Call::get(ME).bearer(&owner.token)).await.data()["tenant"]["id"].clone();
-    // Another tab of the same login goes to the other tenant.
+    // Another tab of the same login changes the active tenant.
     let body = json!({"refresh_token": device.refresh_token, "active_tenant": tenant});
     assert_eq!(call(address, Call::post(REFRESH).value(&body)).await.status, 200);
     socket.update("memory", 1, json!({"k": 1})).await;

@@ -1,4 +1,4 @@
-//! What a session looked like, as a client saves it and finds it again.
+//! Session state over HTTP.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ fn terminal() -> Value {
 }
 
 #[tokio::test]
-async fn a_page_load_finds_everything_where_it_was() {
+async fn restore_returns_the_saved_state() {
     let folder = Folder::new();
     let server = Running::start_in(folder.path(), &[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
@@ -65,7 +65,7 @@ async fn a_page_load_finds_everything_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_patch_changes_what_it_names_and_a_put_all() {
+async fn patch_merges_and_put_replaces() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     desk.put("terminal", &terminal()).await;
@@ -94,7 +94,7 @@ async fn a_patch_changes_what_it_names_and_a_put_all() {
 }
 
 #[tokio::test]
-async fn histories_are_bounded_and_secrets_are_dropped_unless_they_are_named() {
+async fn histories_are_limited_and_secrets_dropped_unless_listed() {
     let server = Running::start(&[]).await;
     let settings = json!({"kept_environment_vars": ["API_TOKEN"]});
     for (email, settings, kept) in [
@@ -110,7 +110,7 @@ async fn histories_are_bounded_and_secrets_are_dropped_unless_they_are_named() {
         let main = &state["terminals"]["main"];
         assert_eq!(main["environment_vars"], kept, "{email}");
         assert_eq!(main["command_history"], json!(history[100..]));
-        // What a later merge does not name stays as it was.
+        // Members missing from a later merge are unchanged.
         let merge = json!({"terminals": {"main": {"cwd": "/"}}});
         let merged = desk.patch("terminal", &merge).await.data();
         assert_eq!(merged["terminals"]["main"]["environment_vars"], kept, "{email}");
@@ -118,7 +118,7 @@ async fn histories_are_bounded_and_secrets_are_dropped_unless_they_are_named() {
 }
 
 #[tokio::test]
-async fn secrets_of_a_terminal_are_not_stored_by_put_or_patch() {
+async fn terminal_secrets_are_not_stored_by_put_or_patch() {
     let server = Running::start(&[]).await;
     let settings = json!({"kept_environment_vars": ["GH_PAT"]});
     let desk = Desk::with_settings(&server, "ada@example.org", settings).await;
@@ -173,7 +173,7 @@ async fn secrets_of_a_terminal_are_not_stored_by_put_or_patch() {
 }
 
 #[tokio::test]
-async fn an_edit_over_an_unseen_one_is_refused() {
+async fn edit_over_an_unseen_one_is_refused() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let bodies = [
@@ -212,7 +212,7 @@ async fn an_edit_over_an_unseen_one_is_refused() {
 }
 
 #[tokio::test]
-async fn of_many_who_merge_at_once_nobody_is_lost() {
+async fn concurrent_merges_all_apply() {
     let server = Running::start(&[]).await;
     let desk = &Desk::new(&server, "ada@example.org").await;
     let merges = (0..24).map(|n| async move {
@@ -230,7 +230,7 @@ async fn of_many_who_merge_at_once_nobody_is_lost() {
 }
 
 #[tokio::test]
-async fn of_what_clients_keep_the_last_five_versions_are_there() {
+async fn client_state_keeps_five_versions() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     for version in 1..=7 {
@@ -265,7 +265,7 @@ async fn of_what_clients_keep_the_last_five_versions_are_there() {
 }
 
 #[tokio::test]
-async fn a_batch_is_kept_whole_or_not_at_all() {
+async fn batch_is_atomic() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     desk.keep("old", b"1").await;
@@ -301,7 +301,7 @@ async fn a_batch_is_kept_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn too_much_is_refused_and_changes_nothing() {
+async fn oversized_state_is_refused() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     desk.put("editor", &editor()).await;
@@ -348,7 +348,7 @@ async fn too_much_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn somebody_elses_state_is_not_there() {
+async fn state_of_another_user_is_not_found() {
     let server = Running::start(&[]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     desk.put("editor", &editor()).await;
@@ -389,7 +389,7 @@ async fn somebody_elses_state_is_not_there() {
 }
 
 #[tokio::test]
-async fn memory_beyond_its_size_is_refused_and_stays_as_it_was() {
+async fn memory_above_its_limit_is_refused_and_unchanged() {
     let server = Running::start(&["--session-memory-limit", "64KiB"]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let half = "x".repeat(40 << 10);
@@ -404,7 +404,7 @@ async fn memory_beyond_its_size_is_refused_and_stays_as_it_was() {
     }
     let kept = desk.get("memory").await;
     assert_eq!((kept.data(), kept.header("etag")), (json!({"a": half}), first.header("etag")));
-    // What is removed makes room.
+    // Removed entries make room.
     assert_eq!(desk.patch("memory", &json!({"a": null, "b": half})).await.status, 200);
     assert_eq!(desk.put("memory", &json!({"c": half})).await.data(), json!({"c": half}));
     assert_eq!(desk.put("memory", &json!({})).await.data(), json!({}));
@@ -412,7 +412,7 @@ async fn memory_beyond_its_size_is_refused_and_stays_as_it_was() {
 }
 
 #[tokio::test]
-async fn client_state_beyond_its_size_is_refused_and_stays_as_it_was() {
+async fn client_state_above_its_limit_is_refused_and_unchanged() {
     let server = Running::start(&["--client-state-limit", "100KiB"]).await;
     let desk = Desk::new(&server, "ada@example.org").await;
     let content = vec![7; 40 << 10];

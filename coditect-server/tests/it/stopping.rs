@@ -1,4 +1,4 @@
-//! The orderly end.
+//! Orderly shutdown.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::{
     server::Running,
 };
 
-/// Sends a request that changes something at `path` and lets it begin.
+/// Sends an unsafe request to `path` and waits until it has started.
 async fn started(server: &Running, path: &str) -> Client {
     let mut client = Client::connect(server.address).await;
     let request = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
@@ -19,7 +19,7 @@ async fn started(server: &Running, path: &str) -> Client {
 }
 
 #[tokio::test]
-async fn a_stopping_server_finishes_what_runs_and_accepts_nothing_more() {
+async fn shutdown_completes_running_requests_and_accepts_no_more() {
     let server = Running::start_sample(&[]).await;
     let address = server.address;
     let mut client = started(&server, "/slow/800").await;
@@ -35,7 +35,7 @@ async fn a_stopping_server_finishes_what_runs_and_accepts_nothing_more() {
 }
 
 #[tokio::test]
-async fn what_runs_too_long_is_cut_off_when_the_time_is_up() {
+async fn shutdown_timeout_cuts_off_long_requests() {
     let server = Running::start_sample(&["--shutdown-timeout", "300ms"]).await;
     let mut client = started(&server, "/slow/60000").await;
     let begun_at = Instant::now();
@@ -45,7 +45,7 @@ async fn what_runs_too_long_is_cut_off_when_the_time_is_up() {
 }
 
 #[tokio::test]
-async fn idle_and_silent_connections_do_not_hold_up_the_end() {
+async fn idle_and_silent_connections_do_not_delay_shutdown() {
     let server = Running::start_sample(&[]).await;
     let mut idle = Client::connect(server.address).await;
     assert_eq!(idle.call(Call::get("/empty")).await.status, 204);
@@ -59,7 +59,7 @@ async fn idle_and_silent_connections_do_not_hold_up_the_end() {
 }
 
 #[tokio::test]
-async fn a_handler_whose_client_has_left_is_waited_for() {
+async fn shutdown_waits_for_handlers_of_disconnected_clients() {
     let server = Running::start_sample(&[]).await;
     drop(started(&server, "/slow/1000").await);
     tokio::time::sleep(Duration::from_millis(100)).await;

@@ -1,4 +1,4 @@
-//! TLS: what is spoken over it, what it begins with, and how its certificate is renewed.
+//! TLS: protocols, handshake, and renewal of the certificate.
 
 use std::{
     fs,
@@ -28,7 +28,7 @@ use crate::{
     server::Running,
 };
 
-/// A certificate of its own in two files, and what a client needs to believe it.
+/// A self-signed certificate in two files, and the client's configuration to trust it.
 struct Pair {
     folder: Folder,
     certificate: CertificateDer<'static>,
@@ -96,7 +96,7 @@ pub(crate) async fn over_http1(stream: TlsStream<TcpStream>, path: &str) -> Resp
 }
 
 #[tokio::test]
-async fn http1_and_http2_are_spoken_over_tls_as_the_client_chooses() {
+async fn alpn_selects_http1_or_http2() {
     let pair = Pair::new();
     let server = pair.serving(&[]).await;
     for (offered, chosen) in
@@ -123,7 +123,7 @@ async fn http1_and_http2_are_spoken_over_tls_as_the_client_chooses() {
 }
 
 #[tokio::test]
-async fn a_large_answer_comes_whole_over_tls() {
+async fn large_response_is_complete_over_tls() {
     let pair = Pair::new();
     let server = pair.serving(&[]).await;
     let stream = connect(server.address, &pair.certificate, &[]).await.unwrap();
@@ -132,7 +132,7 @@ async fn a_large_answer_comes_whole_over_tls() {
 }
 
 #[tokio::test]
-async fn a_client_that_begins_no_handshake_or_none_that_ends_is_cut_off() {
+async fn incomplete_handshake_times_out() {
     let pair = Pair::new();
     let server = pair.serving(&["--header-timeout", "300ms"]).await;
     for sent in [&b""[..], b"\x16\x03\x01\x02\x00\x01", b"GET /empty HTTP/1.1\r\nHost: a\r\n\r\n"] {
@@ -146,7 +146,7 @@ async fn a_client_that_begins_no_handshake_or_none_that_ends_is_cut_off() {
 }
 
 #[tokio::test]
-async fn after_the_handshake_the_deadline_for_the_header_block_goes_on() {
+async fn header_deadline_includes_the_handshake() {
     let pair = Pair::new();
     let server = pair.serving(&["--header-timeout", "400ms"]).await;
     let mut silent = connect(server.address, &pair.certificate, &[]).await.unwrap();
@@ -157,7 +157,7 @@ async fn after_the_handshake_the_deadline_for_the_header_block_goes_on() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_its_answer_over_tls_is_cut_off() {
+async fn tls_client_that_does_not_read_is_disconnected() {
     let pair = Pair::new();
     let server = pair.serving(&["--body-timeout", "300ms"]).await;
     let stream = connect(server.address, &pair.certificate, &[]).await.unwrap();
@@ -170,7 +170,7 @@ async fn a_client_that_does_not_read_its_answer_over_tls_is_cut_off() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_renewed_certificate_is_there_after_a_hangup_and_a_broken_one_changes_nothing() {
+async fn sighup_loads_a_renewed_certificate_and_ignores_a_broken_one() {
     let mut pair = Pair::new();
     let data = Folder::new();
     let mut command = on(data.path(), &[]);
@@ -194,12 +194,12 @@ async fn a_renewed_certificate_is_there_after_a_hangup_and_a_broken_one_changes_
     }
     assert!(connect(address, &before, &[]).await.is_err());
     let told = process.terminate().await.stderr;
-    assert!(told.contains("the certificate stays as it was"), "{told}");
-    assert!(told.contains("another certificate is in use"), "{told}");
+    assert!(told.contains("cannot reload the TLS certificate"), "{told}");
+    assert!(told.contains("TLS certificate reloaded"), "{told}");
 }
 
 #[tokio::test]
-async fn the_address_is_told_with_its_scheme_and_a_wrong_file_by_its_name() {
+async fn url_has_its_scheme_and_errors_name_the_file() {
     let pair = Pair::new();
     let data = Folder::new();
     let mut command = on(data.path(), &[]);
@@ -214,9 +214,9 @@ async fn the_address_is_told_with_its_scheme_and_a_wrong_file_by_its_name() {
     let mut command = on(data.path(), &[]);
     command.args(pair.flags());
     let told = refused(command).await.stderr;
-    assert!(told.contains("--tls-key: ") && told.contains("key.pem cannot be read"), "{told}");
+    assert!(told.contains("--tls-key: cannot read ") && told.contains("key.pem"), "{told}");
     let mut command = on(data.path(), &[]);
     command.args(&pair.flags()[..2]);
     let told = refused(command).await.stderr;
-    assert!(told.contains("--tls-cert and --tls-key go together"), "{told}");
+    assert!(told.contains("--tls-cert and --tls-key must be set together"), "{told}");
 }

@@ -1,5 +1,5 @@
-//! Large responses that their clients do not read: the memory they take is bounded, for a connection,
-//! a user and the process, and other users are served.
+//! Large responses that clients do not read: their memory is bounded per connection, user and
+//! process, and other users are served.
 
 #![cfg(target_os = "linux")]
 
@@ -24,11 +24,10 @@ use crate::{
     socket::Socket,
 };
 
-/// Nearly all of what a session remembers.
+/// Close to the limit of a session's memory.
 const MEMORY_BYTES: usize = 7_900_000;
 
-/// Additional memory of the server, whatever its clients do: a quarter of what one memory for each
-/// reader would be.
+/// Maximum growth of the server's memory: a quarter of one copy per reader.
 const MAX_GROWTH_BYTES: usize = 96 << 20;
 
 async fn started(folder: &Folder) -> (Process, Desk) {
@@ -54,7 +53,7 @@ async fn assert_bounded(process: &Process, before: usize) {
     assert!(grown < MAX_GROWTH_BYTES, "{grown} bytes more");
 }
 
-/// A connection whose client reads nothing.
+/// Opens a connection that reads nothing.
 async fn deaf(desk: &Desk) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -92,7 +91,7 @@ async fn readers_of_a_large_memory_share_it() {
     }
     sleep(Duration::from_secs(3)).await;
     assert_bounded(&process, before).await;
-    // Who reads gets all of it.
+    // A client that reads gets the whole response.
     let whole = desk.get("memory").await;
     assert!(whole.body.len() > MEMORY_BYTES && whole.data().as_object().unwrap().len() == 100);
     let restored = desk.get("restore").await.data();
@@ -137,7 +136,7 @@ async fn unread_responses_that_share_static_bytes_are_not_charged() {
     let process = Process::start(on(folder.path(), &flags)).await;
     let path = "/api/v5/openapi.json";
     let size = crate::client::call(process.address, Call::get(path)).await.body.len();
-    // Together they are larger than all that responses may hold.
+    // Larger in total than the limit on unread responses.
     let connections = (16 << 20) / (size * 100) + 1;
     let mut held = Vec::new();
     for _ in 0..connections {

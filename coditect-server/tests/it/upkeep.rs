@@ -1,5 +1,4 @@
-//! What a server does by itself: it removes what is over, and what hung on what was deleted, and
-//! builds what is to be built.
+//! Background tasks: purges, deletions, index builds.
 
 use std::{path::Path, time::Duration};
 
@@ -26,7 +25,7 @@ async fn open(folder: &Path) -> Store {
     entities(Store::options()).open(folder::database(folder)).await.unwrap()
 }
 
-/// How many keys hold `part`, of those that are not the store's own.
+/// Returns the number of keys that contain `part`, except for the store's own.
 async fn holding(store: &Store, part: &[u8]) -> usize {
     let all = RangeQuery::new(b"", b"\xff");
     let rows = store.begin().engine().get_range(&all).await.unwrap().rows;
@@ -39,7 +38,7 @@ fn holds(key: &[u8], part: &[u8]) -> bool {
     key.windows(part.len()).any(|window| window == part)
 }
 
-/// Runs servers on `folder` until no key holds `part` any more; each sweeps for a moment.
+/// Runs servers on `folder`, each for a moment, until no key contains `part`.
 async fn swept(folder: &Path, part: &[u8]) -> Store {
     for round in 1..=20_u32 {
         let server = Running::start_in(folder, &[]).await;
@@ -55,7 +54,7 @@ async fn swept(folder: &Path, part: &[u8]) -> Store {
 }
 
 #[tokio::test]
-async fn a_deleted_session_takes_its_state_along() {
+async fn deleted_session_is_purged_with_its_state() {
     let folder = Folder::new();
     let server = Running::start_in(folder.path(), &[]).await;
     let device = Device::register(server.address, "ada@example.org").await;
@@ -80,12 +79,12 @@ async fn a_deleted_session_takes_its_state_along() {
     let delete = Call::delete(&path).bearer(&device.token);
     assert_eq!(call(server.address, delete).await.status, 204);
     server.stopped().await;
-    // It may have stopped before it came to it: then the next one does.
+    // If the server stopped too early, the next one completes the deletion.
     swept(folder.path(), id.0.as_bytes()).await;
 }
 
 #[tokio::test]
-async fn a_server_sweeps_what_is_over_and_keeps_what_is_not() {
+async fn server_purges_only_expired_records() {
     let folder = Folder::new();
     let server = Running::start_in(folder.path(), &[]).await;
     let device = Device::register(server.address, "ada@example.org").await;
@@ -140,7 +139,7 @@ async fn a_server_sweeps_what_is_over_and_keeps_what_is_not() {
 }
 
 #[tokio::test]
-async fn a_tenant_has_as_many_sessions_as_are_allowed() {
+async fn sessions_of_a_tenant_are_limited() {
     let server = Running::start(&["--max-sessions", "2"]).await;
     let device = Device::register(server.address, "ada@example.org").await;
     let create = || Call::post(SESSIONS).value(&json!({"name": "one"})).bearer(&device.token);
@@ -154,7 +153,7 @@ async fn a_tenant_has_as_many_sessions_as_are_allowed() {
 }
 
 #[tokio::test]
-async fn an_index_that_is_not_built_is_built_by_the_server() {
+async fn server_builds_a_pending_index() {
     let folder = Folder::new();
     let server = Running::start_in(folder.path(), &[]).await;
     let device = Device::register(server.address, "ada@example.org").await;
@@ -164,7 +163,7 @@ async fn an_index_that_is_not_built_is_built_by_the_server() {
     }
     server.stopped().await;
 
-    // As it is when a newer version declares the index.
+    // As if a newer version declared the index.
     let store = open(folder.path()).await;
     let index = Session::BY_USER.name();
     let all = RangeQuery::new(b"", b"\xff");

@@ -66,9 +66,9 @@ impl Default for ClusterOptions {
 }
 
 /// The environment variable with the cluster file for tests and examples.
-pub const CLUSTER_FILE_VARIABLE: &str = "CODITECT_FDB_CLUSTER_FILE";
+pub const CLUSTER_FILE_VARIABLE: &str = "CODITECT_CLUSTER_FILE";
 
-/// Returns the cluster file that `CODITECT_FDB_CLUSTER_FILE` names, if set.
+/// Returns the cluster file that `CODITECT_CLUSTER_FILE` names, if set.
 pub fn cluster_file() -> Option<PathBuf> {
     std::env::var_os(CLUSTER_FILE_VARIABLE).filter(|file| !file.is_empty()).map(PathBuf::from)
 }
@@ -109,7 +109,7 @@ impl super::Database {
     }
 
     /// Opens an empty database that is dropped with its last handle, for tests and examples: in memory, or,
-    /// if `CODITECT_FDB_CLUSTER_FILE` names a cluster file, under a unique prefix in that cluster.
+    /// if `CODITECT_CLUSTER_FILE` names a cluster file, under a unique prefix in that cluster.
     ///
     /// # Errors
     ///

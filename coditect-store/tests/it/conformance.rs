@@ -1,5 +1,5 @@
 //! What a real FoundationDB answered is answered again: every recorded program by the embedded engine;
-//! where `CODITECT_FDB_CLUSTER_FILE` names a cluster, by that one, as far as they may share it.
+//! where `CODITECT_CLUSTER_FILE` names a cluster, by that one, as far as they may share it.
 //!
 //! The recordings are data, kept compressed in `tests/fixtures/conformance`; the `replay` example
 //! runs any others, and those that want a cluster to themselves.

@@ -77,10 +77,10 @@ fn commits_conflicts_and_retries_are_counted_as_they_were() {
     assert_eq!(count("commits_total conflict"), 2, "{told:?}");
     assert_eq!(count("commits_total committed"), 5, "{told:?}");
     assert_eq!(count("retries_total conflict"), 2);
-    assert_eq!(count("runs_total committed"), 2);
-    assert_eq!(count("runs_total refused"), 1);
-    assert_eq!(count("run_attempts"), 3);
-    assert_eq!(count("run_duration_seconds"), 3);
+    assert_eq!(count("transactions_total committed"), 2);
+    assert_eq!(count("transactions_total refused"), 1);
+    assert_eq!(count("transaction_attempts"), 3);
+    assert_eq!(count("transaction_duration_seconds"), 3);
     assert_eq!(count("commit_duration_seconds"), 5);
     assert_eq!(count("transaction_rounds"), 5);
 }

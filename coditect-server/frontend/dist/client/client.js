@@ -3,16 +3,16 @@ import { ApiError } from './error.js';
 import { Http, path } from './http.js';
 import { Login } from './login.js';
 export class Client {
-    world;
+    env;
     login;
     #http;
-    constructor(world = browser()) {
-        this.world = world;
-        this.#http = new Http(world);
+    constructor(env = browser()) {
+        this.env = env;
+        this.#http = new Http(env);
         const exchange = (refresh_token) => this.#data('POST', '/auth/refresh', { json: { refresh_token }, signed_in: false });
-        this.login = new Login(world, exchange);
-        this.#http.bearing(this.login);
-        this.login.onChange(() => this.#http.forget());
+        this.login = new Login(env, exchange);
+        this.#http.withToken(this.login);
+        this.login.onChange(() => this.#http.clearEtags());
     }
     close() {
         this.login.close();
@@ -49,18 +49,18 @@ export class Client {
         },
         me: () => this.#data('GET', '/auth/me'),
         changePassword: (current_password, new_password) => this.#data('PUT', '/auth/password', { json: { current_password, new_password } }),
-        askPasswordReset: (email) => this.#data('POST', '/auth/password-reset', { json: { email }, signed_in: false }),
-        resetPassword: (token, new_password) => this.#data('POST', '/auth/password-reset/confirm', { json: { token, new_password }, signed_in: false }),
+        requestPasswordReset: (email) => this.#data('POST', '/auth/password-reset', { json: { email }, signed_in: false }),
+        confirmPasswordReset: (token, new_password) => this.#data('POST', '/auth/password-reset/confirm', { json: { token, new_password }, signed_in: false }),
         ticket: () => this.#data('POST', '/auth/tickets'),
     };
     devices = {
         list: (query = {}) => this.#page('/auth/sessions', query),
         rename: (id, name) => this.#data('PATCH', path `/auth/sessions/${id}`, { json: { name } }),
-        end: (id) => this.#data('DELETE', path `/auth/sessions/${id}`),
-        endOthers: () => this.#data('DELETE', '/auth/sessions'),
+        revoke: (id) => this.#data('DELETE', path `/auth/sessions/${id}`),
+        revokeOthers: () => this.#data('DELETE', '/auth/sessions'),
     };
-    factor = {
-        begin: (password) => this.#data('POST', '/auth/totp', { json: { password } }),
+    totp = {
+        setUp: (password) => this.#data('POST', '/auth/totp', { json: { password } }),
         confirm: (code) => this.#data('POST', '/auth/totp/confirm', { json: { code } }),
         remove: (password, code) => this.#data('POST', '/auth/totp/remove', { json: { password, code } }),
     };
@@ -71,7 +71,7 @@ export class Client {
     };
     tenant = {
         mine: (query = {}) => this.#page('/auth/tenants', query),
-        show: () => this.#tagged('GET', '/tenant'),
+        get: () => this.#tagged('GET', '/tenant'),
         rename: (name) => this.#tagged('PATCH', '/tenant', { json: { name } }),
         delete: (password) => this.#data('DELETE', '/tenant', { json: { password }, if_match: null }),
         members: (query = {}) => this.#page('/tenant/members', query),
@@ -79,8 +79,8 @@ export class Client {
         removeMember: (user) => this.#data('DELETE', path `/tenant/members/${user}`),
         invitations: (query = {}) => this.#page('/tenant/invitations', query),
         invite: (email, role) => this.#data('POST', '/tenant/invitations', { json: { email, role } }),
-        withdraw: (id) => this.#data('DELETE', path `/tenant/invitations/${id}`),
-        accept: (token) => this.#data('POST', '/auth/invitations/accept', { json: { token } }),
+        withdrawInvitation: (id) => this.#data('DELETE', path `/tenant/invitations/${id}`),
+        acceptInvitation: (token) => this.#data('POST', '/auth/invitations/accept', { json: { token } }),
         sessions: (query = {}) => this.#page('/tenant/sessions', { ...query }),
         transferSession: (id, user_id) => this.#data('POST', path `/tenant/sessions/${id}/transfer`, { json: { user_id } }),
         deleteSession: (id) => this.#data('DELETE', path `/tenant/sessions/${id}`),
@@ -91,22 +91,22 @@ export class Client {
     sessions = {
         create: (session) => this.#data('POST', '/sessions', { json: session }),
         list: (query = {}) => this.#page('/sessions', query),
-        show: (id) => this.#tagged('GET', path `/sessions/${id}`),
-        change: (id, change) => this.#tagged('PATCH', path `/sessions/${id}`, { json: change }),
+        get: (id) => this.#tagged('GET', path `/sessions/${id}`),
+        update: (id, change) => this.#tagged('PATCH', path `/sessions/${id}`, { json: change }),
         delete: (id) => this.#data('DELETE', path `/sessions/${id}`),
         restore: (id) => this.#data('GET', path `/sessions/${id}/restore`),
         part: (id, part) => this.#tagged('GET', path `/sessions/${id}/${part}`),
         replacePart: (id, part, value) => this.#tagged('PUT', path `/sessions/${id}/${part}`, { json: value }),
         mergePart: (id, part, patch) => this.#tagged('PATCH', path `/sessions/${id}/${part}`, { json: patch }),
     };
-    state = {
+    clientState = {
         list: (id) => this.#data('GET', path `/sessions/${id}/state`),
-        read: (id, key, version) => this.#bytes(segment `/sessions/${id}/state/${key}`, version === undefined ? undefined : { version }),
-        keep: (id, key, content) => {
+        get: (id, key, version) => this.#bytes(segment `/sessions/${id}/state/${key}`, version === undefined ? undefined : { version }),
+        put: (id, key, content) => {
             const current = (answer) => answer.arrayBuffer();
             return this.#tagged('PUT', segment `/sessions/${id}/state/${key}`, { body: content, current });
         },
-        discard: (id, key) => this.#data('DELETE', segment `/sessions/${id}/state/${key}`),
+        delete: (id, key) => this.#data('DELETE', segment `/sessions/${id}/state/${key}`),
         batch: (id, batch) => this.#data('POST', path `/sessions/${id}/state:batch`, { json: batch }),
     };
     files = {
@@ -121,17 +121,17 @@ export class Client {
                 options.if_match = expecting.etag;
             return this.#tagged('PUT', path `/sessions/${id}/files/${file}`, options);
         },
-        remove: (id, file, recursive = false) => this.#data('DELETE', path `/sessions/${id}/files/${file}`, {
+        delete: (id, file, recursive = false) => this.#data('DELETE', path `/sessions/${id}/files/${file}`, {
             if_match: null,
             ...(recursive ? { query: { recursive } } : {}),
         }),
         move: (id, relocation) => this.#data('POST', path `/sessions/${id}/files:move`, { json: relocation }),
         copy: (id, relocation) => this.#data('POST', path `/sessions/${id}/files:copy`, { json: relocation }),
-        makeDirectory: (id, directory) => this.#data('POST', path `/sessions/${id}/files:mkdir`, { json: { path: directory } }),
+        createDirectory: (id, directory) => this.#data('POST', path `/sessions/${id}/files:mkdir`, { json: { path: directory } }),
     };
     drafts = {
         list: (id) => this.#data('GET', path `/sessions/${id}/drafts`),
-        show: async (id, file) => {
+        get: async (id, file) => {
             try {
                 return await this.#data('GET', path `/sessions/${id}/drafts/${file}`);
             }
@@ -140,7 +140,7 @@ export class Client {
             }
         },
         save: (id, file, draft, keepalive = false) => this.#data('PUT', path `/sessions/${id}/drafts/${file}`, { json: draft, if_match: null, keepalive }),
-        discard: async (id, file) => {
+        delete: async (id, file) => {
             try {
                 await this.#data('DELETE', path `/sessions/${id}/drafts/${file}`, { if_match: null });
             }
@@ -152,24 +152,24 @@ export class Client {
     conversations = {
         create: (conversation) => this.#data('POST', '/conversations', { json: conversation }),
         list: (query = {}) => this.#page('/conversations', query),
-        show: (id) => this.#tagged('GET', path `/conversations/${id}`),
+        get: (id) => this.#tagged('GET', path `/conversations/${id}`),
         rename: (id, title) => this.#tagged('PATCH', path `/conversations/${id}`, { json: { title } }),
         delete: (id) => this.#data('DELETE', path `/conversations/${id}`),
-        say: (id, message) => this.#data('POST', path `/conversations/${id}/messages`, { json: message }),
-        messages: (id, query = {}) => this.#page(path `/conversations/${id}/messages`, query),
+        createMessage: (id, message) => this.#data('POST', path `/conversations/${id}/messages`, { json: message }),
+        listMessages: (id, query = {}) => this.#page(path `/conversations/${id}/messages`, query),
     };
     agents = {
         create: (agent) => this.#data('POST', '/agents', { json: agent }),
         list: (query = {}) => this.#page('/agents', query),
-        show: (id) => this.#tagged('GET', path `/agents/${id}`),
-        change: (id, change) => this.#tagged('PATCH', path `/agents/${id}`, { json: change }),
+        get: (id) => this.#tagged('GET', path `/agents/${id}`),
+        update: (id, change) => this.#tagged('PATCH', path `/agents/${id}`, { json: change }),
         delete: (id) => this.#data('DELETE', path `/agents/${id}`),
     };
     settings = {
         list: () => this.#data('GET', '/settings'),
-        show: (key, scope) => this.#tagged('GET', segment `/settings/${key}`, scoped(scope)),
-        set: (key, value, scope) => this.#tagged('PUT', segment `/settings/${key}`, { json: { value }, ...scoped(scope) }),
-        remove: (key, scope) => this.#data('DELETE', segment `/settings/${key}`, scoped(scope)),
+        get: (key, scope) => this.#tagged('GET', segment `/settings/${key}`, scoped(scope)),
+        put: (key, value, scope) => this.#tagged('PUT', segment `/settings/${key}`, { json: { value }, ...scoped(scope) }),
+        delete: (key, scope) => this.#data('DELETE', segment `/settings/${key}`, scoped(scope)),
     };
     audit(query = {}) {
         return this.#page('/audit', query);
@@ -179,14 +179,14 @@ export class Client {
         return signed_in.user;
     }
     async #data(method, path, options) {
-        return (await this.#http.ask(method, path, options)).data;
+        return (await this.#http.request(method, path, options)).data;
     }
     async #tagged(method, path, options) {
-        const answer = await this.#http.ask(method, path, options);
+        const answer = await this.#http.request(method, path, options);
         return { value: answer.data, etag: answer.etag ?? '' };
     }
     async #page(path, query) {
-        const answer = await this.#http.ask('GET', path, { query: query });
+        const answer = await this.#http.request('GET', path, { query: query });
         return { items: answer.data, next_cursor: answer.next_cursor };
     }
     async #bytes(path, query) {

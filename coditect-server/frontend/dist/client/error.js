@@ -5,7 +5,7 @@ export class ApiError extends Error {
     fields;
     retry_after;
     constructor(status, body, retry_after = null) {
-        super(body.message ?? `The server answered with status ${status}.`);
+        super(body.message ?? `The server responded with status ${status}.`);
         this.name = 'ApiError';
         this.status = status;
         this.code = body.code ?? 'UNKNOWN';

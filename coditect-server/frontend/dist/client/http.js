@@ -5,19 +5,19 @@ const TAGS = 1_000;
 const ATTEMPTS = 3;
 const TYPED = new Set(['INVALID_CREDENTIALS', 'SECOND_FACTOR_REQUIRED', 'SECOND_FACTOR_INVALID']);
 export class Http {
-    world;
+    env;
     #tags = new Map();
     #login = null;
-    constructor(world) {
-        this.world = world;
+    constructor(env) {
+        this.env = env;
     }
-    bearing(login) {
+    withToken(login) {
         this.#login = login;
     }
-    forget() {
+    clearEtags() {
         this.#tags.clear();
     }
-    async ask(method, path, options = {}) {
+    async request(method, path, options = {}) {
         const answer = await this.raw(method, path, options);
         const etag = answer.headers.get('ETag');
         if (answer.status === 204)
@@ -31,7 +31,7 @@ export class Http {
         if (method !== 'GET' && method !== 'HEAD' && method !== 'POST' && if_match)
             headers['If-Match'] = if_match;
         if (method === 'POST')
-            headers['Idempotency-Key'] ??= this.world.id();
+            headers['Idempotency-Key'] ??= this.env.id();
         const init = { method, headers, cache: 'no-store', credentials: 'omit', redirect: 'error' };
         if (options.json !== undefined) {
             headers['Content-Type'] = 'application/json';
@@ -44,7 +44,7 @@ export class Http {
             init.signal = options.signal;
         if (options.keepalive)
             init.keepalive = true;
-        const answer = await this.#send(url(this.world.origin, path, options.query), init, options.signed_in !== false);
+        const answer = await this.#send(url(this.env.origin, path, options.query), init, options.signed_in !== false);
         if (answer.ok) {
             this.#keep(method, path, options.query, answer.headers.get('ETag'));
             return answer;
@@ -75,14 +75,14 @@ export class Http {
         const is_repeatable = init.method === 'GET' || init.method === 'HEAD' || init.method === 'POST';
         for (let attempt = 0;; attempt += 1) {
             try {
-                return await this.world.fetch(url, init);
+                return await this.env.fetch(url, init);
             }
             catch (error) {
                 if (init.signal?.aborted)
                     throw error;
                 if (!is_repeatable || attempt + 1 >= ATTEMPTS)
                     throw new NetworkError(error);
-                await delay(backoff(attempt, this.world.random), init.signal ?? undefined);
+                await delay(backoff(attempt, this.env.random), init.signal ?? undefined);
             }
         }
     }
@@ -137,7 +137,7 @@ export class Http {
             return JSON.parse(text);
         }
         catch {
-            throw new ApiError(answer.status, { code: 'INVALID_ANSWER', message: 'The answer is not JSON.' });
+            throw new ApiError(answer.status, { code: 'INVALID_ANSWER', message: 'The response is not JSON.' });
         }
     }
 }

@@ -6,7 +6,7 @@ const MARGIN_MS = 60_000;
 const ATTEMPTS = 4;
 const MESSAGE_MS = 50;
 export class Login {
-    #world;
+    #env;
     #exchange;
     #channel;
     #unlisten;
@@ -14,13 +14,13 @@ export class Login {
     #access = null;
     #known;
     #refreshing = null;
-    constructor(world, exchange) {
-        this.#world = world;
+    constructor(env, exchange) {
+        this.#env = env;
         this.#exchange = exchange;
         this.#known = this.#stored()?.login ?? null;
-        this.#channel = world.channel(LOGIN_KEY);
-        this.#channel?.addEventListener('message', (event) => this.#heard(event.data));
-        this.#unlisten = world.onSharedChange((key) => {
+        this.#channel = env.channel(LOGIN_KEY);
+        this.#channel?.addEventListener('message', (event) => this.#onMessage(event.data));
+        this.#unlisten = env.onSharedChange((key) => {
             if (key === LOGIN_KEY || key === null)
                 this.#look();
         });
@@ -36,7 +36,7 @@ export class Login {
         return () => this.#listeners.delete(listener);
     }
     begin(tokens) {
-        const login = this.#world.id();
+        const login = this.#env.id();
         this.#write({ login, refresh_token: tokens.refresh_token });
         this.#hold(login, tokens);
         this.#look();
@@ -44,16 +44,16 @@ export class Login {
     end() {
         const login = this.#stored()?.login;
         this.#access = null;
-        this.#world.shared.removeItem(LOGIN_KEY);
+        this.#env.shared.removeItem(LOGIN_KEY);
         if (login !== undefined)
-            this.#say({ type: 'signed-out', login });
+            this.#post({ type: 'signed-out', login });
         this.#look();
     }
     async token(least_ms = MARGIN_MS) {
         const access = this.#current();
         if (access === null)
             return this.refresh();
-        const left_ms = access.expires_at_ms - this.#world.now();
+        const left_ms = access.expires_at_ms - this.#env.now();
         if (left_ms > Math.min(least_ms, access.life_ms / 5))
             return access.token;
         try {
@@ -86,7 +86,7 @@ export class Login {
         this.#listeners.clear();
     }
     #alone(work) {
-        return this.#world.lock === null ? work() : this.#world.lock(LOCK, work);
+        return this.#env.lock === null ? work() : this.#env.lock(LOCK, work);
     }
     async #renew(stale) {
         for (let attempt = 0;; attempt += 1) {
@@ -120,7 +120,7 @@ export class Login {
                 }
                 else if ((error.status === 503 || error.status === 429) && !is_last) {
                     const asked_ms = Math.min(error.retry_after ?? 0, 10) * 1_000;
-                    await delay(asked_ms + backoff(attempt, this.#world.random));
+                    await delay(asked_ms + backoff(attempt, this.#env.random));
                 }
                 else {
                     throw error;
@@ -130,26 +130,26 @@ export class Login {
     }
     #hold(login, tokens) {
         const life_ms = tokens.expires_in * 1_000;
-        this.#access = { login, token: tokens.token, life_ms, expires_at_ms: this.#world.now() + life_ms };
-        this.#say({ type: 'access', login, token: tokens.token, life_ms, left_ms: life_ms });
+        this.#access = { login, token: tokens.token, life_ms, expires_at_ms: this.#env.now() + life_ms };
+        this.#post({ type: 'access', login, token: tokens.token, life_ms, left_ms: life_ms });
     }
     #current() {
         const access = this.#access;
         if (access === null || access.login !== this.#stored()?.login)
             return null;
-        return access.expires_at_ms > this.#world.now() ? access : null;
+        return access.expires_at_ms > this.#env.now() ? access : null;
     }
-    #heard(said) {
-        if (said.type === 'access' && said.login === this.#stored()?.login) {
-            const { login, token, life_ms, left_ms } = said;
-            this.#access = { login, token, life_ms, expires_at_ms: this.#world.now() + left_ms };
+    #onMessage(message) {
+        if (message.type === 'access' && message.login === this.#stored()?.login) {
+            const { login, token, life_ms, left_ms } = message;
+            this.#access = { login, token, life_ms, expires_at_ms: this.#env.now() + left_ms };
         }
-        this.#look(said.type === 'signed-out' ? said.login : undefined);
+        this.#look(message.type === 'signed-out' ? message.login : undefined);
     }
     #look(ended) {
         let login = this.#stored()?.login ?? null;
         if (login !== null && login === ended) {
-            this.#world.shared.removeItem(LOGIN_KEY);
+            this.#env.shared.removeItem(LOGIN_KEY);
             login = null;
         }
         if (login === this.#known)
@@ -162,7 +162,7 @@ export class Login {
     }
     #stored() {
         try {
-            const stored = JSON.parse(this.#world.shared.getItem(LOGIN_KEY) ?? 'null');
+            const stored = JSON.parse(this.#env.shared.getItem(LOGIN_KEY) ?? 'null');
             return typeof stored?.refresh_token === 'string' ? stored : null;
         }
         catch {
@@ -170,9 +170,9 @@ export class Login {
         }
     }
     #write(stored) {
-        this.#world.shared.setItem(LOGIN_KEY, JSON.stringify(stored));
+        this.#env.shared.setItem(LOGIN_KEY, JSON.stringify(stored));
     }
-    #say(said) {
-        this.#channel?.postMessage(said);
+    #post(message) {
+        this.#channel?.postMessage(message);
     }
 }

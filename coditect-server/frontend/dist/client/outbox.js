@@ -30,9 +30,9 @@ export class Outbox {
             return;
         }
         if (bytes(patch) > MOST_BYTES)
-            throw new OutboxError('This is more than one update can carry.');
+            throw new OutboxError('The change is too large for one update.');
         if (this.#entries.length >= MOST)
-            throw new OutboxError('Too many updates wait for the server.');
+            throw new OutboxError('Too many updates are waiting for the server.');
         this.#entries.push({ part, patch, seq: null, is_sent: false });
     }
     restore(durable, is_same_client) {

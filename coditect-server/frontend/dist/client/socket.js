@@ -5,10 +5,10 @@ import { Outbox } from './outbox.js';
 import { apply, difference } from './patch.js';
 const PROTOCOL = 'coditect.v1';
 const PARTS = ['editor', 'terminal', 'memory'];
-const PING_EVERY_MS = 20_000;
-const PATIENCE_MS = 10_000;
+const PING_INTERVAL_MS = 20_000;
+const RESPONSE_TIMEOUT_MS = 10_000;
 const CLOSE_AFTER_ERROR_MS = 500;
-const LEAST_LIFE_MS = 180_000;
+const MIN_TOKEN_LIFE_MS = 180_000;
 export class SessionSocket {
     #client;
     #session;
@@ -36,12 +36,12 @@ export class SessionSocket {
         this.#handlers = handlers;
         this.#key = `coditect.socket.${session}`;
         const kept = this.#kept();
-        this.#id = kept?.client ?? client.world.id();
+        this.#id = kept?.client ?? client.env.id();
         this.#numbered_by = kept?.numbered_by ?? this.#id;
         this.#outbox = new Outbox(kept?.updates);
         this.#unlisten = [
-            client.world.onWake(() => this.#wake()),
-            client.world.onLeave(() => this.#flush(true)),
+            client.env.onWake(() => this.#wake()),
+            client.env.onLeave(() => this.#flush(true)),
             client.login.onChange((change) => {
                 if (change === 'out')
                     this.#end('signed-out');
@@ -93,7 +93,7 @@ export class SessionSocket {
         }
         if (round !== this.#round)
             return;
-        const { origin, WebSocket } = this.#client.world;
+        const { origin, WebSocket } = this.#client.env;
         const url = `${origin.replace(/^http/, 'ws')}/api/v5${path `/sessions/${this.#session}/ws`}?client=${this.#id}`;
         const socket = new WebSocket(url, [PROTOCOL, `ticket.${ticket}`]);
         let is_restored = false;
@@ -106,7 +106,7 @@ export class SessionSocket {
             const frame = JSON.parse(String(event.data));
             if (frame.type === 'restore')
                 is_restored = true;
-            this.#heard(frame);
+            this.#onMessage(frame);
         });
         socket.addEventListener('close', (event) => {
             if (socket === this.#socket)
@@ -119,7 +119,7 @@ export class SessionSocket {
             }, CLOSE_AFTER_ERROR_MS);
         });
     }
-    #heard(frame) {
+    #onMessage(frame) {
         switch (frame.type) {
             case 'restore':
                 this.#restore(frame);
@@ -186,7 +186,7 @@ export class SessionSocket {
         if (code === 4404)
             return this.#end('deleted');
         if (code === 4409 || code === 1008) {
-            this.#id = this.#client.world.id();
+            this.#id = this.#client.env.id();
             this.#keep();
             if (was_restored && code === 4409)
                 return this.#connect();
@@ -195,7 +195,7 @@ export class SessionSocket {
             if (code === 4401)
                 await this.#client.login.refresh(await this.#client.login.token());
             else if (!was_restored)
-                await this.#client.sessions.show(this.#session);
+                await this.#client.sessions.get(this.#session);
         }
         catch (error) {
             if (round !== this.#round)
@@ -211,7 +211,7 @@ export class SessionSocket {
     async #authenticate() {
         const socket = this.#socket;
         try {
-            const token = await this.#client.login.token(LEAST_LIFE_MS);
+            const token = await this.#client.login.token(MIN_TOKEN_LIFE_MS);
             if (socket === this.#socket)
                 this.#send({ type: 'authenticate', token });
         }
@@ -242,7 +242,7 @@ export class SessionSocket {
     }
     #pingLater() {
         clearTimeout(this.#pinging);
-        this.#pinging = setTimeout(() => this.#ping(), PING_EVERY_MS);
+        this.#pinging = setTimeout(() => this.#ping(), PING_INTERVAL_MS);
     }
     #ping() {
         if (this.#socket === null)
@@ -256,10 +256,10 @@ export class SessionSocket {
         this.#silence = setTimeout(() => {
             if (socket === this.#socket)
                 void this.#lost(1006, this.#state.is === 'open');
-        }, PATIENCE_MS);
+        }, RESPONSE_TIMEOUT_MS);
     }
     #wait(asked_s = null) {
-        const delay_ms = Math.max((asked_s ?? 0) * 1_000, backoff(this.#attempts, this.#client.world.random));
+        const delay_ms = Math.max((asked_s ?? 0) * 1_000, backoff(this.#attempts, this.#client.env.random));
         this.#attempts += 1;
         this.#become({ is: 'waiting', delay_ms });
         this.#retry = setTimeout(() => void this.#connect(), delay_ms);
@@ -273,7 +273,7 @@ export class SessionSocket {
         for (const unlisten of this.#unlisten)
             unlisten();
         if (why !== 'closed')
-            this.#client.world.own.removeItem(this.#key);
+            this.#client.env.own.removeItem(this.#key);
         this.#become({ is: 'ended', why });
     }
     #drop() {
@@ -289,7 +289,7 @@ export class SessionSocket {
     }
     #kept() {
         try {
-            return JSON.parse(this.#client.world.own.getItem(this.#key) ?? 'null');
+            return JSON.parse(this.#client.env.own.getItem(this.#key) ?? 'null');
         }
         catch {
             return null;
@@ -299,6 +299,6 @@ export class SessionSocket {
         if (this.#state.is === 'ended')
             return;
         const kept = { client: this.#id, numbered_by: this.#numbered_by, updates: this.#outbox.updates() };
-        this.#client.world.own.setItem(this.#key, JSON.stringify(kept));
+        this.#client.env.own.setItem(this.#key, JSON.stringify(kept));
     }
 }

@@ -26,9 +26,9 @@ export function account(client) {
         autocomplete: 'one-time-code',
         spellcheck: 'false',
     });
-    const told = h('p', { class: 'hint', role: 'status' });
+    const status = h('p', { class: 'hint', role: 'status' });
     const heading = h('h1', {});
-    const hint = h('p', { class: 'hint' }, 'At least eight characters; a few words are best.');
+    const hint = h('p', { class: 'hint' }, 'At least 8 characters. A few random words work well.');
     const fault = h('p', { class: 'fault', role: 'alert' });
     const submit = h('button', { class: 'main' });
     const other = button('', () => show(!is_new), { class: 'link' });
@@ -36,16 +36,16 @@ export function account(client) {
     const fields = { first_name, last_name, email, password, code, invitation, verification };
     const show = (next) => {
         is_new = next;
-        heading.textContent = is_new ? 'Make an account' : 'Sign in';
-        submit.textContent = is_new ? 'Register' : 'Sign in';
-        other.textContent = is_new ? 'I have an account: sign in' : 'I am new here: register';
+        heading.textContent = is_new ? 'Create an account' : 'Sign in';
+        submit.textContent = is_new ? 'Create account' : 'Sign in';
+        other.textContent = is_new ? 'Already have an account? Sign in' : 'New here? Create an account';
         names.hidden = !is_new;
         hint.hidden = !is_new;
         code.row.hidden = true;
         invitation.row.hidden = !is_new || (mode !== 'invited' && invited === '');
         verification.row.hidden = true;
         verification.input.value = '';
-        told.textContent = '';
+        status.textContent = '';
         other.hidden = !is_new && (mode === null || mode === 'closed');
         password.input.autocomplete = is_new ? 'new-password' : 'current-password';
         fault.textContent = '';
@@ -67,7 +67,7 @@ export function account(client) {
                 const user = await client.auth.register({ ...who, ...named, ...proof });
                 if (user === null) {
                     verification.row.hidden = false;
-                    told.textContent = `An e-mail is on its way to ${who.email}. Enter the token in it, and register.`;
+                    status.textContent = `We sent an e-mail to ${who.email}. Enter the token from it to create the account.`;
                     verification.input.focus();
                 }
                 else if (invited !== '') {
@@ -116,19 +116,19 @@ export function account(client) {
             event.preventDefault();
             void attempt();
         },
-    }, heading, names, email.row, password.row, hint, code.row, invitation.row, verification.row, told, fault, h('div', { class: 'actions' }, submit, other));
+    }, heading, names, email.row, password.row, hint, code.row, invitation.row, verification.row, status, fault, h('div', { class: 'actions' }, submit, other));
     return h('section', { class: 'account' }, form);
 }
 export function explain(error) {
     if (error instanceof NetworkError)
-        return 'The server cannot be reached. Your text is still here; try again.';
+        return 'Cannot reach the server. Your input is kept; try again.';
     if (!(error instanceof ApiError))
         return error instanceof Error ? error.message : String(error);
     const [first] = error.fields;
     const why = first && first.message !== error.message
         ? `${error.message} ${first.field} ${first.message}.`
         : error.message;
-    return error.retry_after === null ? why : `${why} (In ${error.retry_after} s.)`;
+    return error.retry_after === null ? why : `${why} Try again in ${error.retry_after} s.`;
 }
 function sentence(text) {
     return `${text.charAt(0).toUpperCase()}${text.slice(1)}${text.endsWith('.') ? '' : '.'}`;

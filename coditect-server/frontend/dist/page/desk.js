@@ -31,7 +31,7 @@ export class Desk {
         }));
     }
     announceFiles() {
-        this.changeLayout({ files: this.client.world.id() });
+        this.changeLayout({ files: this.client.env.id() });
     }
 }
 export function layoutOf(state) {

@@ -10,7 +10,7 @@ export function askText(question) {
             onsubmit: (event) => {
                 event.preventDefault();
                 const text = input.value.trim();
-                const wrong = text === '' ? 'This is needed.' : (question.fault?.(text) ?? '');
+                const wrong = text === '' ? 'This field is required.' : (question.fault?.(text) ?? '');
                 fault(wrong);
                 if (wrong === '')
                     done(text);
@@ -35,10 +35,10 @@ export function resolve(path, mine, theirs) {
     const title = theirs === null ? `${path} was deleted elsewhere` : `${path} was changed elsewhere`;
     return open(title, (done) => [
         h('p', {}, theirs === null
-            ? 'Nothing was written. Keep your text, which makes the file anew, or let it go.'
-            : 'Nothing was written over. Keep yours, and theirs stays as an older version of the file; take theirs, and yours is put aside as a draft.'),
-        h('div', { class: 'versions' }, side('Yours, not saved', mine), theirs === null ? null : side('What is there now', theirs)),
-        h('div', { class: 'actions' }, button('Cancel', () => done(null), { autofocus: true }), button(theirs === null ? 'Let it go' : 'Take theirs', () => done('theirs')), button('Keep mine', () => done('mine'), { class: 'main' })),
+            ? 'Nothing was saved. Keep your version to create the file again, or discard it.'
+            : 'Nothing was overwritten. Keep your version, and theirs remains as an older version of the file. Take theirs, and your version is kept as a draft.'),
+        h('div', { class: 'versions' }, side('Your version (not saved)', mine), theirs === null ? null : side('Saved version', theirs)),
+        h('div', { class: 'actions' }, button('Cancel', () => done(null), { autofocus: true }), button(theirs === null ? 'Discard mine' : 'Take theirs', () => done('theirs')), button('Keep mine', () => done('mine'), { class: 'main' })),
     ], 'wide');
 }
 function side(label, text) {

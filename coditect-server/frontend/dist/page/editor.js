@@ -55,12 +55,12 @@ export class EditorPanel {
             await this.#look(pane);
     }
     async leave() {
-        this.#tell();
+        this.#sendCursor();
         const dirty = [...this.#panes.values()].filter(({ file }) => file.is_dirty);
         await Promise.all(dirty.map(({ file }) => file.keepDraft(true)));
     }
     open(path) {
-        this.#tell();
+        this.#sendCursor();
         this.#desk.change((state) => {
             const at = state.tabs.findIndex((tab) => tab.path === path);
             if (at >= 0)
@@ -74,7 +74,7 @@ export class EditorPanel {
     async close(path) {
         const file = this.#panes.get(path)?.file;
         if (file?.is_dirty) {
-            const text = `${base(path)} has text that is not saved. It stays as a draft, and is offered when the file is opened again.`;
+            const text = `${base(path)} has unsaved changes. They are kept as a draft and offered when you open the file again.`;
             if (!(await confirm({ title: 'Close without saving?', text, action: 'Close' })))
                 return;
             await file.keepDraft();
@@ -126,7 +126,7 @@ export class EditorPanel {
         }
         catch (error) {
             if (error instanceof ConflictError)
-                await this.#settle(pane, error);
+                await this.#resolve(pane, error);
             else
                 notice(explain(error), 'bad');
         }
@@ -196,7 +196,7 @@ export class EditorPanel {
             this.draw();
         });
         for (const event of ['keyup', 'pointerup', 'select', 'input', 'scroll', 'focus']) {
-            area.addEventListener(event, () => this.#rest(pane));
+            area.addEventListener(event, () => this.#onCursor(pane));
         }
         try {
             await file.load();
@@ -204,7 +204,7 @@ export class EditorPanel {
         catch (error) {
             pane.fault =
                 error instanceof ApiError && error.status === 404
-                    ? 'This file is not there any more.'
+                    ? 'This file no longer exists.'
                     : explain(error);
         }
         this.#show(pane);
@@ -249,15 +249,15 @@ export class EditorPanel {
     #tab({ file }) {
         return this.#desk.editor.tabs.find((tab) => tab.path === file.path);
     }
-    #rest(pane) {
+    #onCursor(pane) {
         this.#foot(pane);
         if (!isTyping(pane))
             return;
         this.#moved = pane;
         clearTimeout(this.#resting);
-        this.#resting = setTimeout(() => this.#tell(), REST_MS);
+        this.#resting = setTimeout(() => this.#sendCursor(), REST_MS);
     }
-    #tell() {
+    #sendCursor() {
         clearTimeout(this.#resting);
         const pane = this.#moved;
         this.#moved = null;
@@ -280,7 +280,7 @@ export class EditorPanel {
         const { etag } = pane.file;
         this.#desk.changeTab(pane.file.path, (tab) => ({ ...tab, view_state: { ...viewOf(tab), etag } }));
     }
-    async #settle(pane, { current }) {
+    async #resolve(pane, { current }) {
         const { file } = pane;
         const there = current === null ? null : decode(current.value);
         const shown = there === null ? null : there.is === 'bytes' ? `(${there.why})` : there.text;
@@ -292,7 +292,7 @@ export class EditorPanel {
         else if (choice === 'theirs' && current !== null) {
             await file.yield(current.value, current.etag);
             this.#show(pane);
-            notice('Your own text was put aside, and is offered above the editor.');
+            notice('Your version was kept as a draft. You can restore it above the editor.');
         }
         else if (choice === 'theirs') {
             await file.discard();
@@ -313,7 +313,7 @@ export class EditorPanel {
         if (why !== null)
             this.#bar.append(h('p', { class: 'note' }, why, file.content?.is === 'bytes' && button('Download', () => this.#download(file))));
         if (file.is_overtaken)
-            this.#bar.append(h('p', { class: 'note' }, 'This file was changed elsewhere while you typed. Saving shows you both texts.'));
+            this.#bar.append(h('p', { class: 'note' }, 'This file was changed elsewhere while you were typing. Saving lets you compare both versions.'));
         if (file.aside === null)
             return;
         const resume = () => {
@@ -329,7 +329,7 @@ export class EditorPanel {
             this.draw();
             pane.area.focus();
         };
-        this.#bar.append(h('p', { class: 'note' }, h('span', {}, 'There is text of yours that was not saved, from ', time(file.aside.saved_at), '. Choose before you go on.'), button('Bring it back', resume), button('Discard', dismiss)));
+        this.#bar.append(h('p', { class: 'note' }, h('span', {}, 'You have unsaved changes from ', time(file.aside.saved_at), '. Restore or discard them to continue.'), button('Restore', resume), button('Discard', dismiss)));
     }
     #foot(pane) {
         if (!pane?.file.content || pane.file.content.is === 'bytes') {

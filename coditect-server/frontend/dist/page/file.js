@@ -26,7 +26,7 @@ export class OpenFile {
         const { client, id } = this.#desk;
         const [file, drafts] = await Promise.all([client.files.read(id, this.path), client.drafts.list(id)]);
         const is_there = drafts.some(({ path }) => path === this.path);
-        const draft = is_there ? await client.drafts.show(id, this.path) : null;
+        const draft = is_there ? await client.drafts.get(id, this.path) : null;
         this.#take(decode(file.value), file.etag);
         this.#offer(draft);
     }
@@ -157,7 +157,7 @@ export class OpenFile {
         clearTimeout(this.#timer);
         this.#has_draft = false;
         const { path } = this;
-        return this.#inTurn(() => this.#desk.client.drafts.discard(this.#desk.id, path));
+        return this.#inTurn(() => this.#desk.client.drafts.delete(this.#desk.id, path));
     }
     async #inTurn(work) {
         const done = this.#drafts.then(work).catch(() => undefined);

@@ -57,7 +57,7 @@ export class FilesPanel {
         this.#tree.replaceChildren(...rows.map((row) => this.#row(row, row.entry.path === focusable)));
         this.#tree.hidden = rows.length === 0;
         this.#rest.hidden = rows.length > 0;
-        this.#rest.textContent = this.#read.has('') ? 'No files yet. Make one, or drop some here.' : 'Loading…';
+        this.#rest.textContent = this.#read.has('') ? 'No files yet. Create one, or drop files here.' : 'Loading…';
         for (const action of this.#actions)
             action.disabled = !is_shown;
         if (had_focus)
@@ -75,7 +75,7 @@ export class FilesPanel {
                 const query = path === '' ? {} : { path };
                 const found = await all((paging) => this.#desk.client.files.list(this.#desk.id, { ...query, ...paging }), MOST);
                 if (!found.is_complete)
-                    notice(`Only the first ${found.items.length} entries of ${path || 'the top'} are shown.`);
+                    notice(`Only the first ${found.items.length} entries of ${path || 'the root folder'} are shown.`);
                 this.#read.set(path, found.items);
             }
             catch (error) {
@@ -207,7 +207,7 @@ export class FilesPanel {
             label: 'Path',
             value: directory === '' ? '' : `${directory}/`,
             action: 'Create',
-            fault: (path) => (path.endsWith('/') ? 'The name is missing.' : ''),
+            fault: (path) => (path.endsWith('/') ? 'Enter a name.' : ''),
         });
         if (path === null)
             return;
@@ -215,7 +215,7 @@ export class FilesPanel {
             const { client, id } = this.#desk;
             const made = kind === 'file'
                 ? (await client.files.write(id, path, '', 'absent')).value
-                : await client.files.makeDirectory(id, path);
+                : await client.files.createDirectory(id, path);
             this.#reveal(made.path);
             if (kind === 'file')
                 this.#handlers.open(made.path);
@@ -246,10 +246,10 @@ export class FilesPanel {
         if (!entry)
             return;
         const unsaved = this.#handlers.unsaved(entry.path);
-        const what = entry.kind === 'directory' ? 'and all that is in it ' : '';
+        const what = entry.kind === 'directory' ? 'and everything in it ' : '';
         const lost = unsaved === 0
             ? ''
-            : ` What is typed and not saved in ${unsaved === 1 ? 'it' : `${unsaved} files of it`} goes, too.`;
+            : ` Unsaved changes in ${unsaved === 1 ? '1 file' : `${unsaved} files`} will be lost.`;
         const is_sure = await confirm({
             title: `Delete ${base(entry.path)}?`,
             text: `${entry.path} ${what}will be deleted.${lost}`,
@@ -258,7 +258,7 @@ export class FilesPanel {
         if (!is_sure)
             return;
         await this.#act(async () => {
-            await this.#desk.client.files.remove(this.#desk.id, entry.path, entry.kind === 'directory');
+            await this.#desk.client.files.delete(this.#desk.id, entry.path, entry.kind === 'directory');
             for (const path of [...this.#expanded])
                 if (isWithin(path, entry.path))
                     this.#expanded.delete(path);
@@ -279,14 +279,14 @@ export class FilesPanel {
                 catch (error) {
                     if (!(error instanceof ConflictError))
                         throw error;
-                    const text = `There is a ${path} already. Its older content can still be had.`;
+                    const text = `${path} already exists. Its present content is kept as an older version.`;
                     const is_sure = await confirm({ title: `Replace ${file.name}?`, text, action: 'Replace' });
                     if (is_sure && error.current)
                         await client.files.write(id, path, file, { etag: error.current.etag });
                 }
                 this.#reveal(path);
             }
-            notice(files.length === 1 ? `${files[0]?.name} is uploaded.` : `${files.length} files are uploaded.`);
+            notice(files.length === 1 ? `Uploaded ${files[0]?.name}.` : `Uploaded ${files.length} files.`);
         });
     }
     #reveal(path) {
@@ -299,9 +299,9 @@ export class FilesPanel {
             await work();
         }
         catch (error) {
-            notice(error instanceof ConflictError ? 'There is something of this name already.' : explain(error), 'bad');
+            notice(error instanceof ConflictError ? 'A file or folder with this name already exists.' : explain(error), 'bad');
         }
-        this.#mark = this.#desk.client.world.id();
+        this.#mark = this.#desk.client.env.id();
         this.#desk.changeLayout({ files: this.#mark, expanded: [...this.#expanded].sort() });
         await this.reload();
     }

@@ -5,7 +5,7 @@ import { button, field, h, notice, time } from './dom.js';
 export function home(client) {
     const sessions = h('ul', { class: 'cards', 'aria-label': 'Sessions' });
     const devices = h('ul', { class: 'cards', 'aria-label': 'Signed-in devices' });
-    const others = button('End all others', () => endOthers(), { hidden: true });
+    const others = button('Sign out all others', () => endOthers(), { hidden: true });
     const act = async (work) => {
         try {
             await work();
@@ -23,7 +23,7 @@ export function home(client) {
             ]);
             sessions.replaceChildren(...mine.items.map(card));
             if (mine.items.length === 0)
-                sessions.append(h('li', { class: 'empty' }, 'No sessions yet. Make the first one above.'));
+                sessions.append(h('li', { class: 'empty' }, 'No sessions yet. Create one above.'));
             devices.replaceChildren(...where.items.map(device));
             others.hidden = where.items.length < 2;
         }
@@ -32,7 +32,7 @@ export function home(client) {
                 notice(explain(error), 'bad');
         }
     };
-    const card = (session) => h('li', {}, h('div', { class: 'what' }, h('a', { href: `#/sessions/${session.id}` }, session.name), h('p', { class: 'muted' }, session.workspace_path ?? 'Files of its own', ' · last open ', time(session.last_accessed_at))), button('Rename', () => rename(session), { 'aria-label': `Rename ${session.name}` }), button('Delete', () => remove(session), { 'aria-label': `Delete ${session.name}` }));
+    const card = (session) => h('li', {}, h('div', { class: 'what' }, h('a', { href: `#/sessions/${session.id}` }, session.name), h('p', { class: 'muted' }, session.workspace_path ?? 'Own files', ' · last opened ', time(session.last_accessed_at))), button('Rename', () => rename(session), { 'aria-label': `Rename ${session.name}` }), button('Delete', () => remove(session), { 'aria-label': `Delete ${session.name}` }));
     const rename = async (session) => {
         const name = await askText({
             title: 'Rename the session',
@@ -41,24 +41,24 @@ export function home(client) {
             action: 'Rename',
         });
         if (name !== null)
-            await act(() => client.sessions.change(session.id, { name }));
+            await act(() => client.sessions.update(session.id, { name }));
     };
     const remove = async (session) => {
-        const text = `“${session.name}” goes with its tabs, terminals and drafts${session.workspace_path ? '; the files of its workspace stay.' : ', and all its files.'}`;
+        const text = `“${session.name}” is deleted with its tabs, terminals and drafts${session.workspace_path ? '. The files of its workspace are kept.' : ', and all its files.'}`;
         const is_sure = await confirm({ title: 'Delete the session?', text, action: 'Delete' });
         if (is_sure)
             await act(() => client.sessions.delete(session.id));
     };
-    const device = (device) => h('li', {}, h('div', { class: 'what' }, h('span', {}, device.name ?? told(device.user_agent), device.current ? h('strong', { class: 'badge' }, 'this one') : null), h('p', { class: 'muted' }, device.ip ?? 'unknown address', ' · last used ', time(device.last_used_at))), device.current
+    const device = (device) => h('li', {}, h('div', { class: 'what' }, h('span', {}, device.name ?? describe(device.user_agent), device.current ? h('strong', { class: 'badge' }, 'this device') : null), h('p', { class: 'muted' }, device.ip ?? 'unknown address', ' · last used ', time(device.last_used_at))), device.current
         ? null
-        : button('End', () => act(() => client.devices.end(device.id)), {
-            'aria-label': `End ${told(device.user_agent)}`,
+        : button('Sign out', () => act(() => client.devices.revoke(device.id)), {
+            'aria-label': `Sign out ${describe(device.user_agent)}`,
         }));
     const endOthers = async () => {
-        const text = 'Everywhere but here you have to sign in again.';
-        const is_sure = await confirm({ title: 'End all others?', text, action: 'End all others' });
+        const text = 'You will have to sign in again on every other device.';
+        const is_sure = await confirm({ title: 'Sign out all other devices?', text, action: 'Sign out all others' });
         if (is_sure)
-            await act(() => client.devices.endOthers());
+            await act(() => client.devices.revokeOthers());
     };
     const name = field('Name', { name: 'name', required: true, autocomplete: 'off' });
     const path = field('Workspace folder (optional)', {
@@ -88,9 +88,9 @@ export function home(client) {
     void load();
     return h('div', { class: 'home' }, h('h1', {}, 'Your sessions'), form, sessions, h('div', { class: 'heading' }, h('h2', {}, 'Signed-in devices'), others), devices);
 }
-function told(agent) {
+function describe(agent) {
     if (agent === null)
-        return 'An unnamed program';
+        return 'Unknown program';
     const browser = /(Firefox|Edg|OPR|Chrome|Safari)\/\d+/.exec(agent)?.[1];
     const system = /(Windows|Android|iPhone|iPad|Mac OS X|Linux)/.exec(agent)?.[1];
     const names = { Edg: 'Edge', OPR: 'Opera', 'Mac OS X': 'macOS' };

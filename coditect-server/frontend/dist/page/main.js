@@ -24,7 +24,7 @@ function draw() {
     const invitation = /^#\/invitation\/(cin_[A-Za-z0-9_-]+)$/.exec(location.hash)?.[1];
     if (invitation !== undefined) {
         location.hash = '#/';
-        void client.tenant.accept(invitation).then(() => notice('You have joined the tenant that you were invited into.'), (error) => notice(explain(error), 'bad'));
+        void client.tenant.acceptInvitation(invitation).then(() => notice('You have joined the tenant.'), (error) => notice(explain(error), 'bad'));
     }
     const id = /^#\/sessions\/([0-9a-fA-F-]{36})$/.exec(location.hash)?.[1];
     if (id === undefined) {
@@ -57,14 +57,14 @@ function title(name) {
 async function signOut() {
     await workspace?.close();
     workspace = null;
-    const is_told = await client.auth.logout();
-    if (!is_told)
-        notice('You are signed out here, but the server could not be told.', 'bad');
+    const is_confirmed = await client.auth.logout();
+    if (!is_confirmed)
+        notice('You are signed out here, but the server did not confirm it.', 'bad');
 }
 function part(id) {
     const element = document.getElementById(id);
     if (element === null)
-        throw new Error(`the page has no ${id}`);
+        throw new Error(`missing element #${id}`);
     return element;
 }
 client.login.onChange((change) => {

@@ -5,6 +5,6 @@ export class MemoryPanel {
     draw(memory) {
         const is_empty = Object.keys(memory).length === 0;
         this.#shown.classList.toggle('vacant', is_empty);
-        this.#shown.textContent = is_empty ? 'Nothing is remembered yet.' : JSON.stringify(memory, null, 2);
+        this.#shown.textContent = is_empty ? 'The memory is empty.' : JSON.stringify(memory, null, 2);
     }
 }

@@ -31,7 +31,7 @@ export class TerminalPanel {
         this.#socket = socket;
         this.#command.input.addEventListener('keydown', (event) => this.#recall(event));
         this.#panel = h('div', { role: 'tabpanel', id: PANEL, 'aria-label': 'Terminal' }, this.#form(this.#directory, 'Set', () => this.#enter()), this.#history, this.#form(this.#command, 'Record', () => this.#record()));
-        this.element = h('section', { class: 'terminal', 'aria-labelledby': 'terminal-heading' }, h('div', { class: 'bar' }, h('h2', { id: 'terminal-heading' }, 'Terminal'), this.#tabs.element, this.#title, button('New', () => this.#add(), { 'aria-label': 'New terminal' })), h('p', { class: 'hint' }, 'Commands are recorded with the session, not run: there is no shell behind this panel.'), this.#empty, this.#panel);
+        this.element = h('section', { class: 'terminal', 'aria-labelledby': 'terminal-heading' }, h('div', { class: 'bar' }, h('h2', { id: 'terminal-heading' }, 'Terminal'), this.#tabs.element, this.#title, button('New', () => this.#add(), { 'aria-label': 'New terminal' })), h('p', { class: 'hint' }, 'Commands are recorded with the session and not run: this panel has no shell.'), this.#empty, this.#panel);
         this.draw(this.#view);
     }
     draw(view) {
@@ -51,7 +51,7 @@ export class TerminalPanel {
         const was_at_end = this.#history.scrollTop + this.#history.clientHeight >= this.#history.scrollHeight - 8;
         this.#history.replaceChildren(...commands.map((command) => h('li', {}, h('code', {}, command))));
         if (commands.length === 0)
-            this.#history.append(h('li', { class: 'empty' }, 'Nothing recorded yet.'));
+            this.#history.append(h('li', { class: 'empty' }, 'No commands recorded.'));
         if (was_at_end)
             this.#history.scrollTop = this.#history.scrollHeight;
     }

@@ -1,7 +1,7 @@
 const MOST_BYTES = 2 * 1024 * 1024;
 export function decode(bytes) {
     if (bytes.byteLength > MOST_BYTES)
-        return { is: 'bytes', why: 'This file is too large to be edited here.' };
+        return { is: 'bytes', why: 'This file is too large to edit here.' };
     let text;
     try {
         text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
@@ -18,7 +18,7 @@ export function decode(bytes) {
         return {
             is: 'fixed',
             text: lines.replaceAll('\r', '\n'),
-            why: 'Its lines end in different ways, which editing here would change. It is shown, not edited.',
+            why: 'This file has mixed line endings, which editing here would change. It is read-only.',
         };
     }
     return { is: 'text', text: lines, line_end: '\r\n' };

@@ -45,15 +45,15 @@ export class Workspace {
         for (const view of VIEWS) {
             this.#views.set(view, button(view.charAt(0).toUpperCase() + view.slice(1), () => this.#show(view)));
         }
-        this.element = h('div', { class: 'workspace' }, this.#heading, h('div', { class: 'views', role: 'group', 'aria-label': 'What is shown' }, ...this.#views.values()), this.#files.element, this.#editor.element, this.#terminal.element, this.#memory.element);
+        this.element = h('div', { class: 'workspace' }, this.#heading, h('div', { class: 'views', role: 'group', 'aria-label': 'Panels' }, ...this.#views.values()), this.#files.element, this.#editor.element, this.#terminal.element, this.#memory.element);
         this.#show('editor');
         this.#draw();
         const saves = (event) => this.#key(event);
         addEventListener('keydown', saves);
         this.#unlisten = [
             () => removeEventListener('keydown', saves),
-            client.world.onLeave(() => void this.#editor.leave()),
-            client.world.onWake(() => this.#wake()),
+            client.env.onLeave(() => void this.#editor.leave()),
+            client.env.onWake(() => this.#wake()),
         ];
         this.#connection();
     }
@@ -89,7 +89,7 @@ export class Workspace {
     }
     #state(state) {
         if (state.is === 'ended' && state.why === 'deleted') {
-            notice('This session is not there, or not any more.', 'bad');
+            notice('This session does not exist or was deleted.', 'bad');
             this.#around.gone();
         }
         this.#connection();
@@ -101,13 +101,13 @@ export class Workspace {
         const { state, unacknowledged } = socket;
         const kept = unacknowledged === 0
             ? ''
-            : ` ${unacknowledged === 1 ? 'A change waits' : `${unacknowledged} changes wait`} to be sent.`;
+            : ` ${unacknowledged === 1 ? '1 change is' : `${unacknowledged} changes are`} waiting to be sent.`;
         if (state.is === 'open')
             this.#around.connection('Connected', true);
         else if (state.is === 'connecting')
             this.#around.connection('Connecting…', false);
         else if (state.is === 'waiting')
-            this.#around.connection(`No connection; trying again.${kept}`, false);
+            this.#around.connection(`Disconnected, reconnecting.${kept}`, false);
     }
     #show(view) {
         for (const [name, press] of this.#views)

@@ -1,6 +1,6 @@
 /**
- * The API, call by call, as its table of routes has it. Paths, methods and shapes are here and nowhere else;
- * how a request is made is in `http.ts`, who asks in `login.ts`.
+ * The API, call by call. Paths, methods and shapes are defined only here; `http.ts` sends requests,
+ * `login.ts` provides tokens.
  */
 
 import { browser, type Environment } from './environment.js';
@@ -9,7 +9,7 @@ import { Http, path, type Answer, type Options, type Query } from './http.js';
 import { Login } from './login.js';
 import type * as t from './types.js';
 
-/** What was read, and the tag by which a change of it names what it changes. */
+/** A value with the entity tag that identifies its version. */
 export interface Tagged<T> {
   value: T;
   etag: string;
@@ -25,25 +25,25 @@ export interface Paging {
   cursor?: string;
 }
 
-/** What a file must be for a change of it to be made. */
+/** Precondition of a write to a file. */
 export type Expecting = { etag: string } | 'absent' | 'anything';
 
 export class Client {
-  readonly world: Environment;
+  readonly env: Environment;
   readonly login: Login;
   readonly #http: Http;
 
-  constructor(world: Environment = browser()) {
-    this.world = world;
-    this.#http = new Http(world);
+  constructor(env: Environment = browser()) {
+    this.env = env;
+    this.#http = new Http(env);
     const exchange = (refresh_token: string) =>
       this.#data<t.Tokens>('POST', '/auth/refresh', { json: { refresh_token }, signed_in: false });
-    this.login = new Login(world, exchange);
-    this.#http.bearing(this.login);
-    this.login.onChange(() => this.#http.forget());
+    this.login = new Login(env, exchange);
+    this.#http.withToken(this.login);
+    this.login.onChange(() => this.#http.clearEtags());
   }
 
-  /** Lets go of the tab's part in the login. The login stays. */
+  /** Detaches this tab from the login, which stays. */
   close(): void {
     this.login.close();
   }
@@ -53,7 +53,10 @@ export class Client {
   }
 
   readonly auth = {
-    /** Creates an account and signs in, or has a token sent to the address, for `verification`: then `null`. */
+    /**
+     * Creates an account and signs in; or returns `null` after the server has mailed a token to
+     * pass as `verification`.
+     */
     register: async (registration: t.Registration): Promise<t.User | null> => {
       const json = registration;
       const made = await this.#data<t.SignedIn | t.VerificationSent>('POST', '/auth/register', {
@@ -62,18 +65,18 @@ export class Client {
       });
       return 'verification' in made ? null : this.#begin(made);
     },
-    /** Who may register. */
+    /** Gets the registration mode. */
     registration: (): Promise<t.RegistrationSettings> =>
       this.#data('GET', '/auth/registration', { signed_in: false }),
-    /** @throws {ApiError} `SECOND_FACTOR_REQUIRED`: again, with `code`. */
+    /** @throws {ApiError} `SECOND_FACTOR_REQUIRED`: call again with `code`. */
     login: async (login: t.Login): Promise<t.User> => {
       return this.#begin(
         await this.#data<t.SignedIn>('POST', '/auth/login', { json: login, signed_in: false }),
       );
     },
     /**
-     * Ends the login in this browser, in all its tabs, at once. What comes back is whether the server knows:
-     * if it cannot be told now, the login ends there when nobody has used it for a while.
+     * Ends the login in all tabs of this browser at once. Returns whether the server confirmed it;
+     * if not, the login expires there when it is not used.
      */
     logout: async (everywhere = false): Promise<boolean> => {
       const refresh_token = this.login.refresh_token;
@@ -84,16 +87,16 @@ export class Client {
         await this.#data('POST', '/auth/logout', { json, signed_in: false, keepalive: true });
         return true;
       } catch (error) {
-        // It was over already.
+        // The login had already ended.
         return error instanceof ApiError && error.status === 401;
       }
     },
     me: (): Promise<t.Me> => this.#data('GET', '/auth/me'),
     changePassword: (current_password: string, new_password: string): Promise<void> =>
       this.#data('PUT', '/auth/password', { json: { current_password, new_password } }),
-    askPasswordReset: (email: string): Promise<void> =>
+    requestPasswordReset: (email: string): Promise<void> =>
       this.#data('POST', '/auth/password-reset', { json: { email }, signed_in: false }),
-    resetPassword: (token: string, new_password: string): Promise<void> =>
+    confirmPasswordReset: (token: string, new_password: string): Promise<void> =>
       this.#data('POST', '/auth/password-reset/confirm', { json: { token, new_password }, signed_in: false }),
     ticket: (): Promise<t.Ticket> => this.#data('POST', '/auth/tickets'),
   };
@@ -102,12 +105,12 @@ export class Client {
     list: (query: Paging = {}): Promise<PageOf<t.Device>> => this.#page('/auth/sessions', query),
     rename: (id: t.Uuid, name: string | null): Promise<t.Device> =>
       this.#data('PATCH', path`/auth/sessions/${id}`, { json: { name } }),
-    end: (id: t.Uuid): Promise<void> => this.#data('DELETE', path`/auth/sessions/${id}`),
-    endOthers: (): Promise<{ ended: number }> => this.#data('DELETE', '/auth/sessions'),
+    revoke: (id: t.Uuid): Promise<void> => this.#data('DELETE', path`/auth/sessions/${id}`),
+    revokeOthers: (): Promise<{ ended: number }> => this.#data('DELETE', '/auth/sessions'),
   };
 
-  readonly factor = {
-    begin: (password: string): Promise<t.FactorBegun> =>
+  readonly totp = {
+    setUp: (password: string): Promise<t.FactorBegun> =>
       this.#data('POST', '/auth/totp', { json: { password } }),
     confirm: (code: string): Promise<t.FactorConfirmed> =>
       this.#data('POST', '/auth/totp/confirm', { json: { code } }),
@@ -124,9 +127,9 @@ export class Client {
 
   readonly tenant = {
     mine: (query: Paging = {}): Promise<PageOf<t.MyTenant>> => this.#page('/auth/tenants', query),
-    show: (): Promise<Tagged<t.Tenant>> => this.#tagged('GET', '/tenant'),
+    get: (): Promise<Tagged<t.Tenant>> => this.#tagged('GET', '/tenant'),
     rename: (name: string): Promise<Tagged<t.Tenant>> => this.#tagged('PATCH', '/tenant', { json: { name } }),
-    /** Everything in it is gone, and everybody is signed out. */
+    /** Deletes everything in the tenant and signs all users out. */
     delete: (password: string): Promise<void> =>
       this.#data('DELETE', '/tenant', { json: { password }, if_match: null }),
     members: (query: Paging = {}): Promise<PageOf<t.Member>> => this.#page('/tenant/members', query),
@@ -136,10 +139,10 @@ export class Client {
     invitations: (query: Paging = {}): Promise<PageOf<t.Invitation>> => this.#page('/tenant/invitations', query),
     invite: (email: string, role: t.Role): Promise<t.CreatedInvitation> =>
       this.#data('POST', '/tenant/invitations', { json: { email, role } }),
-    withdraw: (id: t.Uuid): Promise<void> => this.#data('DELETE', path`/tenant/invitations/${id}`),
-    accept: (token: string): Promise<t.Joined> =>
+    withdrawInvitation: (id: t.Uuid): Promise<void> => this.#data('DELETE', path`/tenant/invitations/${id}`),
+    acceptInvitation: (token: string): Promise<t.Joined> =>
       this.#data('POST', '/auth/invitations/accept', { json: { token } }),
-    /** Sessions of all of its users; of former members, to be transferred or deleted. */
+    /** Sessions of all users. Sessions of former members can be transferred or deleted. */
     sessions: (query: Paging & t.HoldingsQuery = {}): Promise<PageOf<t.TenantSession>> =>
       this.#page('/tenant/sessions', { ...query }),
     transferSession: (id: t.Uuid, user_id: t.Uuid): Promise<t.TenantSession> =>
@@ -157,8 +160,8 @@ export class Client {
     list: (
       query: Paging & { type?: t.SessionType; workspace_path?: string } = {},
     ): Promise<PageOf<t.Session>> => this.#page('/sessions', query),
-    show: (id: t.Uuid): Promise<Tagged<t.Session>> => this.#tagged('GET', path`/sessions/${id}`),
-    change: (id: t.Uuid, change: t.SessionChange): Promise<Tagged<t.Session>> =>
+    get: (id: t.Uuid): Promise<Tagged<t.Session>> => this.#tagged('GET', path`/sessions/${id}`),
+    update: (id: t.Uuid, change: t.SessionChange): Promise<Tagged<t.Session>> =>
       this.#tagged('PATCH', path`/sessions/${id}`, { json: change }),
     delete: (id: t.Uuid): Promise<void> => this.#data('DELETE', path`/sessions/${id}`),
     restore: (id: t.Uuid): Promise<t.Restored> => this.#data('GET', path`/sessions/${id}/restore`),
@@ -170,18 +173,18 @@ export class Client {
       this.#tagged('PATCH', path`/sessions/${id}/${part}`, { json: patch }),
   };
 
-  /** What a client keeps with a session, as bytes. */
-  readonly state = {
+  /** Client state: bytes that a client stores with a session. */
+  readonly clientState = {
     list: (id: t.Uuid): Promise<t.ClientStateKey[]> => this.#data('GET', path`/sessions/${id}/state`),
-    read: (id: t.Uuid, key: string, version?: number): Promise<Tagged<ArrayBuffer>> =>
+    get: (id: t.Uuid, key: string, version?: number): Promise<Tagged<ArrayBuffer>> =>
       this.#bytes(segment`/sessions/${id}/state/${key}`, version === undefined ? undefined : { version }),
-    keep: (id: t.Uuid, key: string, content: BodyInit): Promise<Tagged<t.ClientStateSaved>> => {
+    put: (id: t.Uuid, key: string, content: BodyInit): Promise<Tagged<t.ClientStateVersion>> => {
       const current = (answer: Response) => answer.arrayBuffer();
       return this.#tagged('PUT', segment`/sessions/${id}/state/${key}`, { body: content, current });
     },
-    discard: (id: t.Uuid, key: string): Promise<void> =>
+    delete: (id: t.Uuid, key: string): Promise<void> =>
       this.#data('DELETE', segment`/sessions/${id}/state/${key}`),
-    batch: (id: t.Uuid, batch: t.ClientStateBatch): Promise<t.ClientStateBatchDone> =>
+    batch: (id: t.Uuid, batch: t.ClientStateBatch): Promise<t.ClientStateBatchResult> =>
       this.#data('POST', path`/sessions/${id}/state:batch`, { json: batch }),
   };
 
@@ -194,7 +197,7 @@ export class Client {
       this.#bytes(path`/sessions/${id}/files/${file}`, version === undefined ? undefined : { version }),
     versions: (id: t.Uuid, file: string): Promise<t.FileVersion[]> =>
       this.#data('GET', path`/sessions/${id}/files/${file}`, { query: { versions: '' } }),
-    /** @throws {ConflictError} with the bytes that are there now, if that is not what was expected. */
+    /** @throws {ConflictError} with the present content, if the precondition does not hold. */
     write: (
       id: t.Uuid,
       file: string,
@@ -206,7 +209,7 @@ export class Client {
       else if (expecting !== 'anything') options.if_match = expecting.etag;
       return this.#tagged('PUT', path`/sessions/${id}/files/${file}`, options);
     },
-    remove: (id: t.Uuid, file: string, recursive = false): Promise<void> =>
+    delete: (id: t.Uuid, file: string, recursive = false): Promise<void> =>
       this.#data('DELETE', path`/sessions/${id}/files/${file}`, {
         if_match: null,
         ...(recursive ? { query: { recursive } } : {}),
@@ -215,14 +218,14 @@ export class Client {
       this.#data('POST', path`/sessions/${id}/files:move`, { json: relocation }),
     copy: (id: t.Uuid, relocation: t.Relocation): Promise<t.FileEntry> =>
       this.#data('POST', path`/sessions/${id}/files:copy`, { json: relocation }),
-    makeDirectory: (id: t.Uuid, directory: string): Promise<t.FileEntry> =>
+    createDirectory: (id: t.Uuid, directory: string): Promise<t.FileEntry> =>
       this.#data('POST', path`/sessions/${id}/files:mkdir`, { json: { path: directory } }),
   };
 
   readonly drafts = {
     list: (id: t.Uuid): Promise<t.DraftEntry[]> => this.#data('GET', path`/sessions/${id}/drafts`),
-    /** `null` if there is none. */
-    show: async (id: t.Uuid, file: string): Promise<t.Draft | null> => {
+    /** Returns `null` if there is none. */
+    get: async (id: t.Uuid, file: string): Promise<t.Draft | null> => {
       try {
         return await this.#data<t.Draft>('GET', path`/sessions/${id}/drafts/${file}`);
       } catch (error) {
@@ -231,8 +234,8 @@ export class Client {
     },
     save: (id: t.Uuid, file: string, draft: t.NewDraft, keepalive = false): Promise<t.DraftEntry> =>
       this.#data('PUT', path`/sessions/${id}/drafts/${file}`, { json: draft, if_match: null, keepalive }),
-    /** It is none either if there was none. */
-    discard: async (id: t.Uuid, file: string): Promise<void> => {
+    /** Succeeds also if there was none. */
+    delete: async (id: t.Uuid, file: string): Promise<void> => {
       try {
         await this.#data('DELETE', path`/sessions/${id}/drafts/${file}`, { if_match: null });
       } catch (error) {
@@ -246,32 +249,32 @@ export class Client {
       this.#data('POST', '/conversations', { json: conversation }),
     list: (query: Paging & { session_id?: t.Uuid } = {}): Promise<PageOf<t.Conversation>> =>
       this.#page('/conversations', query),
-    show: (id: t.Uuid): Promise<Tagged<t.Conversation>> => this.#tagged('GET', path`/conversations/${id}`),
+    get: (id: t.Uuid): Promise<Tagged<t.Conversation>> => this.#tagged('GET', path`/conversations/${id}`),
     rename: (id: t.Uuid, title: string): Promise<Tagged<t.Conversation>> =>
       this.#tagged('PATCH', path`/conversations/${id}`, { json: { title } }),
     delete: (id: t.Uuid): Promise<void> => this.#data('DELETE', path`/conversations/${id}`),
-    say: (id: t.Uuid, message: t.NewMessage): Promise<t.Message> =>
+    createMessage: (id: t.Uuid, message: t.NewMessage): Promise<t.Message> =>
       this.#data('POST', path`/conversations/${id}/messages`, { json: message }),
-    messages: (id: t.Uuid, query: Paging & { order?: 'asc' | 'desc' } = {}): Promise<PageOf<t.Message>> =>
+    listMessages: (id: t.Uuid, query: Paging & { order?: 'asc' | 'desc' } = {}): Promise<PageOf<t.Message>> =>
       this.#page(path`/conversations/${id}/messages`, query),
   };
 
   readonly agents = {
     create: (agent: t.NewAgent): Promise<t.Agent> => this.#data('POST', '/agents', { json: agent }),
     list: (query: Paging = {}): Promise<PageOf<t.Agent>> => this.#page('/agents', query),
-    show: (id: t.Uuid): Promise<Tagged<t.Agent>> => this.#tagged('GET', path`/agents/${id}`),
-    change: (id: t.Uuid, change: t.AgentChange): Promise<Tagged<t.Agent>> =>
+    get: (id: t.Uuid): Promise<Tagged<t.Agent>> => this.#tagged('GET', path`/agents/${id}`),
+    update: (id: t.Uuid, change: t.AgentChange): Promise<Tagged<t.Agent>> =>
       this.#tagged('PATCH', path`/agents/${id}`, { json: change }),
     delete: (id: t.Uuid): Promise<void> => this.#data('DELETE', path`/agents/${id}`),
   };
 
   readonly settings = {
     list: (): Promise<t.Setting[]> => this.#data('GET', '/settings'),
-    show: (key: string, scope?: t.SettingScope): Promise<Tagged<t.Setting>> =>
+    get: (key: string, scope?: t.SettingScope): Promise<Tagged<t.Setting>> =>
       this.#tagged('GET', segment`/settings/${key}`, scoped(scope)),
-    set: (key: string, value: t.Json, scope?: t.SettingScope): Promise<Tagged<t.Setting>> =>
+    put: (key: string, value: t.Json, scope?: t.SettingScope): Promise<Tagged<t.Setting>> =>
       this.#tagged('PUT', segment`/settings/${key}`, { json: { value }, ...scoped(scope) }),
-    remove: (key: string, scope?: t.SettingScope): Promise<void> =>
+    delete: (key: string, scope?: t.SettingScope): Promise<void> =>
       this.#data('DELETE', segment`/settings/${key}`, scoped(scope)),
   };
 
@@ -286,17 +289,17 @@ export class Client {
     return signed_in.user;
   }
 
-  async #data<T>(method: Parameters<Http['ask']>[0], path: string, options?: Options): Promise<T> {
-    return (await this.#http.ask<T>(method, path, options)).data;
+  async #data<T>(method: Parameters<Http['request']>[0], path: string, options?: Options): Promise<T> {
+    return (await this.#http.request<T>(method, path, options)).data;
   }
 
-  async #tagged<T>(method: Parameters<Http['ask']>[0], path: string, options?: Options): Promise<Tagged<T>> {
-    const answer: Answer<T> = await this.#http.ask<T>(method, path, options);
+  async #tagged<T>(method: Parameters<Http['request']>[0], path: string, options?: Options): Promise<Tagged<T>> {
+    const answer: Answer<T> = await this.#http.request<T>(method, path, options);
     return { value: answer.data, etag: answer.etag ?? '' };
   }
 
   async #page<T>(path: string, query: Query | Paging): Promise<PageOf<T>> {
-    const answer = await this.#http.ask<T[]>('GET', path, { query: query as Query });
+    const answer = await this.#http.request<T[]>('GET', path, { query: query as Query });
     return { items: answer.data, next_cursor: answer.next_cursor };
   }
 
@@ -306,7 +309,7 @@ export class Client {
   }
 }
 
-/** All pages of a list, as long as there are not more than `most` items. */
+/** Returns the items of all pages, up to about `most`. */
 export async function all<T>(
   list: (paging: Paging) => Promise<PageOf<T>>,
   most = 10_000,
@@ -321,7 +324,7 @@ export async function all<T>(
   return { items, is_complete: cursor === null };
 }
 
-/** As {@link path}, for keys that may have a slash in them. */
+/** Like {@link path}, for keys that may contain a slash. */
 function segment(strings: TemplateStringsArray, ...values: string[]): string {
   return strings.reduce((text, next, at) => text + encodeURIComponent(values[at - 1] ?? '') + next);
 }

@@ -1,16 +1,16 @@
 /**
- * What the client needs of the world, passed in, so that what depends on time, chance, tabs and the
- * network can be tried with each of them as it may be. {@link browser} is that of a page.
+ * The environment of the client, injected so that time, randomness, tabs and the network can be
+ * controlled in tests. {@link browser} is that of a page.
  */
 
-/** What is kept in a tab or an origin: the part of `Storage` that is used. */
+/** Storage of a tab or an origin: the used part of `Storage`. */
 export interface Keep {
   getItem(key: string): string | null;
   setItem(key: string, value: string): void;
   removeItem(key: string): void;
 }
 
-/** By which the tabs of an origin tell each other something: the part of `BroadcastChannel` that is used. */
+/** Channel between the tabs of an origin: the used part of `BroadcastChannel`. */
 export interface Channel {
   postMessage(message: unknown): void;
   addEventListener(type: 'message', listener: (event: { data: unknown }) => void): void;
@@ -18,34 +18,34 @@ export interface Channel {
 }
 
 export interface Environment {
-  /** Where the server is, without a path: `http://localhost:8080`. */
+  /** URL of the server without a path: `http://localhost:8080`. */
   origin: string;
   fetch(url: string, init: RequestInit): Promise<Response>;
   WebSocket: new (url: string, protocols: string[]) => WebSocket;
-  /** Shared by the tabs of the origin, and kept when they are closed. */
+  /** Storage shared by the tabs of the origin, kept when they are closed. */
   shared: Keep;
-  /** The tab's own, kept when it is reloaded. */
+  /** Storage of the tab, kept when it is reloaded. */
   own: Keep;
-  /** Told when another tab has changed what is under a key of `shared`. */
+  /** Calls back when another tab has changed a key of `shared`. */
   onSharedChange(listener: (key: string | null) => void): () => void;
   channel(name: string): Channel | null;
   /**
-   * Runs `work` while no other tab of the origin runs anything under `name`. Where there are no locks
-   * (an origin without TLS has none) it is `null`.
+   * Runs `work` while no other tab of the origin runs anything under `name`; `null` without locks,
+   * as in an origin without TLS.
    */
   lock: (<T>(name: string, work: () => Promise<T>) => Promise<T>) | null;
-  /** Told when there may be a network again, or somebody looks at the tab again. */
+  /** Calls back when the network may be back, or the tab becomes visible. */
   onWake(listener: () => void): () => void;
-  /** Told when the tab may be gone in a moment. */
+  /** Calls back when the tab may be closed soon. */
   onLeave(listener: () => void): () => void;
-  /** Milliseconds, of a clock that never goes back. */
+  /** Milliseconds of a monotonic clock. */
   now(): number;
   /** From 0 to less than 1. */
   random(): number;
   id(): string;
 }
 
-/** The world of the page that this runs in. */
+/** Returns the environment of this page. */
 export function browser(): Environment {
   const locks = navigator.locks as LockManager | undefined;
   return {
@@ -75,7 +75,7 @@ export function browser(): Environment {
       };
     },
     onLeave: (listener) => {
-      // A tab that is hidden may be discarded without another word.
+      // A hidden tab may be discarded without another event.
       const hidden = () => {
         if (document.visibilityState === 'hidden') listener();
       };
@@ -92,7 +92,7 @@ export function browser(): Environment {
   };
 }
 
-/** Waits: at least so many milliseconds, or until `signal` says that it is not worth it any more. */
+/** Waits for at least `duration_ms`, or until `signal` is aborted. */
 export function delay(duration_ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const done = () => {
@@ -107,21 +107,21 @@ export function delay(duration_ms: number, signal?: AbortSignal): Promise<void> 
 }
 
 /**
- * How long to wait before an attempt, the first of which is number 0: anything up to a bound that doubles
- * each time (full jitter), so that those who lost a server at once do not come back at once.
+ * Returns the delay before attempt number `attempt`, from 0: random up to a bound that doubles each
+ * time (full jitter), so that clients of a lost server do not reconnect at the same time.
  */
 export function backoff(attempt: number, random: () => number, first_ms = 250, most_ms = 20_000): number {
   return random() * Math.min(most_ms, first_ms * 2 ** Math.min(attempt, 30));
 }
 
-/** `randomUUID` is for secure contexts only; this is the same from what all have. */
+/** Like `randomUUID`, which needs a secure context. */
 function id(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
   return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-4${hex.slice(13, 16)}-a${hex.slice(17, 20)}-${hex.slice(20)}`;
 }
 
-/** A store that may be forbidden or full: then nothing is kept, and all else goes on. */
+/** Storage that may be forbidden or full; values are then only kept in memory. */
 function guarded(open: () => Storage): Keep {
   const memory = new Map<string, string>();
   const attempt = <T>(work: (storage: Storage) => T, otherwise: () => T): T => {

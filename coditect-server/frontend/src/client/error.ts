@@ -1,27 +1,27 @@
 /**
- * What goes wrong, each as one class that a caller can act on:
+ * Errors of the client:
  *
- * - {@link ApiError}: the server has answered, and it was no.
- * - {@link ConflictError}: the thing was changed since it was seen; what is there now comes along.
- * - {@link NetworkError}: there was no answer, so nobody knows whether anything was done.
- * - {@link SignedOutError}: there is no login, or not any more.
+ * - {@link ApiError}: the server has refused.
+ * - {@link ConflictError}: the resource has changed since it was read; has the present state.
+ * - {@link NetworkError}: there was no response, so the outcome is unknown.
+ * - {@link SignedOutError}: there is no login.
  */
 
 import type { ErrorBody, FieldFault } from './types.js';
 
-/** The server's refusal. `message` is for a person, `code` for a program. */
+/** A refusal of the server. `message` is for people, `code` for programs. */
 export class ApiError extends Error {
   readonly status: number;
   readonly code: string;
-  /** By which the server's log knows the request. */
+  /** Id of the request in the server's log. */
   readonly request_id: string | null;
-  /** Which fields of the request are wrong. */
+  /** Invalid fields of the request. */
   readonly fields: readonly FieldFault[];
-  /** After how many seconds another attempt is welcome, where the server has said so. */
+  /** Seconds until the next attempt, if the server has sent it. */
   readonly retry_after: number | null;
 
   constructor(status: number, body: Partial<ErrorBody>, retry_after: number | null = null) {
-    super(body.message ?? `The server answered with status ${status}.`);
+    super(body.message ?? `The server responded with status ${status}.`);
     this.name = 'ApiError';
     this.status = status;
     this.code = body.code ?? 'UNKNOWN';
@@ -31,15 +31,15 @@ export class ApiError extends Error {
   }
 }
 
-/** What is there now, with the tag that the next attempt must name. */
+/** The present state, with the entity tag for the next attempt. */
 export interface Current<T> {
   value: T;
   etag: string;
 }
 
-/** 412: somebody was faster. Nothing was changed. */
+/** 412: the resource was changed by another client. Nothing was written. */
 export class ConflictError<T = unknown> extends ApiError {
-  /** `null` where the thing is gone. */
+  /** `null` if the resource was deleted. */
   readonly current: Current<T> | null;
 
   constructor(refusal: ApiError, current: Current<T> | null) {
@@ -50,7 +50,7 @@ export class ConflictError<T = unknown> extends ApiError {
   }
 }
 
-/** No answer came: the network, or the server, is not there. */
+/** There was no response from the server. */
 export class NetworkError extends Error {
   constructor(cause: unknown) {
     super('The server cannot be reached.', { cause });
@@ -58,7 +58,7 @@ export class NetworkError extends Error {
   }
 }
 
-/** Nobody is signed in. */
+/** There is no login. */
 export class SignedOutError extends Error {
   constructor() {
     super('Sign in to do this.');

@@ -1,11 +1,12 @@
 /**
- * Requests: the envelope off, refusals as errors, the login's token on.
+ * Requests: removes the envelope, turns refusals into errors, adds the access token.
  *
- * - A 401 about the token is tried once more with another token, and no further.
- * - The tag of what was read is kept, and sent as `If-Match` when that is changed: what was not seen is not
- *   written over. The refusal comes as a {@link ConflictError} with what is there now.
- * - What can do no harm when it is done twice (reads; POSTs, by their `Idempotency-Key`) is asked for again
- *   when no answer came. All else is for the caller to decide about.
+ * - After a 401 about the token, a request is sent once more with a new token.
+ * - The entity tag of a read resource is remembered and sent as `If-Match` with a change, so that a
+ *   version that was not read is never overwritten. The refusal is a {@link ConflictError} with the
+ *   present state.
+ * - Requests that may be repeated (reads; POSTs, because of their `Idempotency-Key`) are retried if
+ *   there is no response. For all others the caller decides.
  */
 
 import { backoff, delay, type Environment } from './environment.js';
@@ -18,19 +19,19 @@ export type Query = Record<string, string | number | boolean | undefined>;
 
 export interface Options {
   query?: Query;
-  /** Sent as JSON. */
+  /** Body to send as JSON. */
   json?: unknown;
-  /** Sent as it is. */
+  /** Body to send unchanged. */
   body?: BodyInit;
   headers?: Record<string, string>;
-  /** What must be there: a tag; `null`, whatever it is; if it is not given, what was seen. */
+  /** Required entity tag; `null` for none. Default: the tag of the last read. */
   if_match?: string | null;
-  /** `false`: asked by nobody in particular. */
+  /** `false` sends no access token. */
   signed_in?: boolean;
-  /** How the present state is read, for who lost to it. The default is JSON. */
+  /** Reads the present state after a conflict. Default: JSON. */
   current?: (answer: Response) => Promise<unknown>;
   signal?: AbortSignal;
-  /** Sent even if the page goes away. */
+  /** Completes even if the page is closed. */
   keepalive?: boolean;
 }
 
@@ -41,34 +42,34 @@ export interface Answer<T> {
 }
 
 const BASE = '/api/v5';
-/** The most tags that are kept; the oldest go. */
+/** Maximum number of remembered tags; the oldest are dropped. */
 const TAGS = 1_000;
 const ATTEMPTS = 3;
-/** A 401 with one of these is about what was typed, not about the token. */
+/** Codes of a 401 about the user's input, not about the token. */
 const TYPED = new Set(['INVALID_CREDENTIALS', 'SECOND_FACTOR_REQUIRED', 'SECOND_FACTOR_INVALID']);
 
 export class Http {
-  readonly world: Environment;
-  /** What was seen of each resource, by path. */
+  readonly env: Environment;
+  /** Entity tags of read resources, by path. */
   readonly #tags = new Map<string, string>();
   #login: Login | null = null;
 
-  constructor(world: Environment) {
-    this.world = world;
+  constructor(env: Environment) {
+    this.env = env;
   }
 
-  /** Whose tokens requests bear from now on. */
-  bearing(login: Login): void {
+  /** Sends the tokens of `login` from now on. */
+  withToken(login: Login): void {
     this.#login = login;
   }
 
-  /** Forgets what was seen: it was somebody else who saw it. */
-  forget(): void {
+  /** Drops the remembered tags, as they were read by another user. */
+  clearEtags(): void {
     this.#tags.clear();
   }
 
   /** @throws {ApiError} @throws {NetworkError} @throws {SignedOutError} */
-  async ask<T>(method: Method, path: string, options: Options = {}): Promise<Answer<T>> {
+  async request<T>(method: Method, path: string, options: Options = {}): Promise<Answer<T>> {
     const answer = await this.raw(method, path, options);
     const etag = answer.headers.get('ETag');
     if (answer.status === 204) return { data: undefined as T, etag, next_cursor: null };
@@ -76,13 +77,13 @@ export class Http {
     return { data: body.data, etag, next_cursor: body.next_cursor ?? null };
   }
 
-  /** The answer as it came, for what is not in an envelope. @throws as {@link ask}. */
+  /** Returns the response without parsing it. @throws as {@link request}. */
   async raw(method: Method, path: string, options: Options = {}): Promise<Response> {
     const if_match = options.if_match === undefined ? this.#tags.get(path) : options.if_match;
     const headers: Record<string, string> = { Accept: 'application/json', ...options.headers };
     if (method !== 'GET' && method !== 'HEAD' && method !== 'POST' && if_match)
       headers['If-Match'] = if_match;
-    if (method === 'POST') headers['Idempotency-Key'] ??= this.world.id();
+    if (method === 'POST') headers['Idempotency-Key'] ??= this.env.id();
     const init: RequestInit = { method, headers, cache: 'no-store', credentials: 'omit', redirect: 'error' };
     if (options.json !== undefined) {
       headers['Content-Type'] = 'application/json';
@@ -94,7 +95,7 @@ export class Http {
     if (options.keepalive) init.keepalive = true;
 
     const answer = await this.#send(
-      url(this.world.origin, path, options.query),
+      url(this.env.origin, path, options.query),
       init,
       options.signed_in !== false,
     );
@@ -127,11 +128,11 @@ export class Http {
     const is_repeatable = init.method === 'GET' || init.method === 'HEAD' || init.method === 'POST';
     for (let attempt = 0; ; attempt += 1) {
       try {
-        return await this.world.fetch(url, init);
+        return await this.env.fetch(url, init);
       } catch (error) {
         if (init.signal?.aborted) throw error;
         if (!is_repeatable || attempt + 1 >= ATTEMPTS) throw new NetworkError(error);
-        await delay(backoff(attempt, this.world.random), init.signal ?? undefined);
+        await delay(backoff(attempt, this.env.random), init.signal ?? undefined);
       }
     }
   }
@@ -150,7 +151,7 @@ export class Http {
 
   #keep(method: Method, path: string, query: Query | undefined, etag: string | null): void {
     if (method === 'DELETE') this.#tags.delete(path);
-    // A tag with a query is of a part, or of an older content.
+    // With a query, the tag is that of a part or of an older content.
     if (etag === null || query !== undefined || method === 'POST') return;
     this.#tags.delete(path);
     this.#tags.set(path, etag);
@@ -165,7 +166,7 @@ export class Http {
     try {
       body = JSON.parse(text) as Partial<Failure> | null;
     } catch {
-      // A proxy that is in between has its own words.
+      // The response of a proxy.
     }
     const error = { ...(body?.error ?? {}) };
     const request_id = error.request_id ?? answer.headers.get('X-Request-Id');
@@ -183,12 +184,12 @@ export class Http {
     try {
       return JSON.parse(text) as B;
     } catch {
-      throw new ApiError(answer.status, { code: 'INVALID_ANSWER', message: 'The answer is not JSON.' });
+      throw new ApiError(answer.status, { code: 'INVALID_ANSWER', message: 'The response is not JSON.' });
     }
   }
 }
 
-/** A path of the API, its segments encoded: `/sessions/ID/files/a%20b`. */
+/** Returns a path of the API with encoded segments: `/sessions/ID/files/a%20b`. */
 export function path(strings: TemplateStringsArray, ...values: string[]): string {
   const parts = values.map((value) => value.split('/').map(encodeURIComponent).join('/'));
   return strings.reduce((text, next, at) => text + (parts[at - 1] ?? '') + next);

@@ -1,6 +1,6 @@
 /**
- * The client of the v5 API: {@link Client} for what is asked over HTTP, {@link SessionSocket} for a session
- * that is open. It needs a browser's `fetch`, `WebSocket` and storage, and nothing else.
+ * Client of the v5 API: {@link Client} for HTTP, {@link SessionSocket} for an open session. It only
+ * needs `fetch`, `WebSocket` and storage of a browser.
  */
 
 export { Client, all, type Expecting, type PageOf, type Paging, type Tagged } from './client.js';

@@ -1,29 +1,28 @@
 /**
- * The login of this browser, and the tokens that it stands on.
+ * The login of this browser and its tokens.
  *
- * The access token, which every request bears, is in memory only and is over in minutes. The refresh token
- * is in `localStorage`: it outlives a reload and all tabs have the same. The price is that a script that
- * runs in this origin could read it; against that stand a Content-Security-Policy that lets no foreign
- * script run, and the server, which ends the whole login as soon as a token that was replaced comes back.
- * (A server that runs with `--cookies` can keep both from scripts altogether; this client does not need it,
- * and works across origins.)
+ * The access token, sent with every request, is only in memory and expires within minutes. The
+ * refresh token is in `localStorage`, shared by all tabs, and survives a reload. A script in this
+ * origin could read it; against that, a Content-Security-Policy permits no foreign scripts, and the
+ * server ends the login as soon as a replaced token is used again. (With `--cookies` a server can
+ * hide both tokens from scripts; this client does not use that, and works across origins.)
  *
- * What stays true with many tabs:
+ * Invariants with several tabs:
  *
- * - One tab at a time refreshes, under a Web Lock, and tells the others the new access token by a
- *   BroadcastChannel. Who waited for the lock finds that done and asks nothing.
- * - Where there are no locks, or a tab reads a token that another has just replaced, the server gives the
- *   same successor for some seconds. So a refresh token is only written over the one that it was got for.
- * - What ends the login ends it in all tabs. No answer from the server ends nothing.
+ * - Only one tab refreshes at a time, under a Web Lock, and sends the new access token to the
+ *   others over a BroadcastChannel. A tab that waited for the lock uses that token.
+ * - Without locks, or if a tab reads a token just replaced by another, the server returns the same
+ *   successor for some seconds. So a refresh token only replaces the one that it was issued for.
+ * - The end of the login applies to all tabs. A missing response ends nothing.
  */
 
 import { backoff, delay, type Channel, type Environment } from './environment.js';
 import { ApiError, NetworkError, SignedOutError } from './error.js';
 import type { Tokens } from './types.js';
 
-/** What is in `localStorage`, as JSON. */
+/** The value in `localStorage`, as JSON. */
 interface Stored {
-  /** Tells one login from the next. */
+  /** Distinguishes logins. */
   login: string;
   refresh_token: string;
 }
@@ -31,107 +30,108 @@ interface Stored {
 interface Access {
   login: string;
   token: string;
-  /** By this tab's clock. */
+  /** By the clock of this tab. */
   expires_at_ms: number;
   life_ms: number;
 }
 
-type Said =
+type TabMessage =
   | { type: 'access'; login: string; token: string; life_ms: number; left_ms: number }
   | { type: 'signed-out'; login: string };
 
-/** `in`: another login than before. `out`: none any more. */
+/** `in`: another login. `out`: no login. */
 export type LoginChange = 'in' | 'out';
 
 export const LOGIN_KEY = 'coditect.login';
 const LOCK = 'coditect.refresh';
-/** A token is renewed when less than this is left of it, or less than a fifth of its life. */
+/**
+ * A token is refreshed when its remaining lifetime is below this, or below a fifth of the whole.
+ */
 const MARGIN_MS = 60_000;
 const ATTEMPTS = 4;
-/** How long a message from one tab to another may take. */
+/** Time for a message between tabs to arrive. */
 const MESSAGE_MS = 50;
 
-/** Asks the server for the successor of a refresh token. */
+/** Exchanges a refresh token for new tokens. */
 export type Exchange = (refresh_token: string) => Promise<Tokens>;
 
 export class Login {
-  readonly #world: Environment;
+  readonly #env: Environment;
   readonly #exchange: Exchange;
   readonly #channel: Channel | null;
   readonly #unlisten: () => void;
   readonly #listeners = new Set<(change: LoginChange) => void>();
   #access: Access | null = null;
-  /** The login that listeners know of. */
+  /** The login that listeners know. */
   #known: string | null;
-  /** The refresh that this tab is at. */
+  /** The refresh in progress in this tab. */
   #refreshing: Promise<string> | null = null;
 
-  constructor(world: Environment, exchange: Exchange) {
-    this.#world = world;
+  constructor(env: Environment, exchange: Exchange) {
+    this.#env = env;
     this.#exchange = exchange;
     this.#known = this.#stored()?.login ?? null;
-    this.#channel = world.channel(LOGIN_KEY);
-    this.#channel?.addEventListener('message', (event) => this.#heard(event.data as Said));
-    this.#unlisten = world.onSharedChange((key) => {
+    this.#channel = env.channel(LOGIN_KEY);
+    this.#channel?.addEventListener('message', (event) => this.#onMessage(event.data as TabMessage));
+    this.#unlisten = env.onSharedChange((key) => {
       if (key === LOGIN_KEY || key === null) this.#look();
     });
   }
 
-  /** Whether somebody is signed in, as far as is known here. */
+  /** Whether there is a login, as known in this tab. */
   get present(): boolean {
     return this.#stored() !== null;
   }
 
-  /** The refresh token, for whoever ends the login. */
+  /** The refresh token, for a logout. */
   get refresh_token(): string | null {
     return this.#stored()?.refresh_token ?? null;
   }
 
-  /** Calls back when this or another tab signs in or out. What comes back ends that. */
+  /** Calls back when this or another tab signs in or out. Returns a function that stops it. */
   onChange(listener: (change: LoginChange) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
-  /** Somebody has signed in with these. */
+  /** Starts a login with these tokens. */
   begin(tokens: Tokens): void {
-    const login = this.#world.id();
+    const login = this.#env.id();
     this.#write({ login, refresh_token: tokens.refresh_token });
     this.#hold(login, tokens);
     this.#look();
   }
 
-  /** The login is over, in all tabs. */
+  /** Ends the login in all tabs. */
   end(): void {
     const login = this.#stored()?.login;
     this.#access = null;
-    this.#world.shared.removeItem(LOGIN_KEY);
-    if (login !== undefined) this.#say({ type: 'signed-out', login });
+    this.#env.shared.removeItem(LOGIN_KEY);
+    if (login !== undefined) this.#post({ type: 'signed-out', login });
     this.#look();
   }
 
   /**
-   * An access token that holds for a while: for `least_ms`, if tokens here live so long.
+   * Returns an access token that is valid for `least_ms`, if tokens live that long.
    *
-   * @throws {SignedOutError} @throws {NetworkError} @throws {ApiError} the server is too busy to give one.
+   * @throws {SignedOutError} @throws {NetworkError} @throws {ApiError} the server is too busy.
    */
   async token(least_ms = MARGIN_MS): Promise<string> {
     const access = this.#current();
     if (access === null) return this.refresh();
-    const left_ms = access.expires_at_ms - this.#world.now();
+    const left_ms = access.expires_at_ms - this.#env.now();
     if (left_ms > Math.min(least_ms, access.life_ms / 5)) return access.token;
     try {
       return await this.refresh(access.token);
     } catch (error) {
-      // It is early: the one that there is may do until the server is there again.
+      // The present token is still valid and is used until the server is back.
       if (error instanceof NetworkError && left_ms > 1_000) return access.token;
       throw error;
     }
   }
 
   /**
-   * Another access token than `refused`, which the server did not take: a newer one that is known already,
-   * or one from the server.
+   * Returns another access token than `refused`: a newer known one, or one from the server.
    *
    * @throws as {@link token}.
    */
@@ -141,7 +141,7 @@ export class Login {
       return Promise.resolve(access.token);
     const before = this.refresh_token;
     this.#refreshing ??= this.#alone(async () => {
-      // Another tab was faster, and what it has to say may still be on its way.
+      // Another tab has refreshed, and its message may not have arrived yet.
       const is_renewed = before !== null && this.refresh_token !== before;
       if (is_renewed && this.#current()?.token === access?.token) await delay(MESSAGE_MS);
       return this.#renew(access?.token);
@@ -151,7 +151,7 @@ export class Login {
     return this.#refreshing;
   }
 
-  /** Listens no more. The login stays. */
+  /** Stops listening. The login stays. */
   close(): void {
     this.#unlisten();
     this.#channel?.close();
@@ -159,23 +159,23 @@ export class Login {
   }
 
   #alone<T>(work: () => Promise<T>): Promise<T> {
-    return this.#world.lock === null ? work() : this.#world.lock(LOCK, work);
+    return this.#env.lock === null ? work() : this.#env.lock(LOCK, work);
   }
 
-  /** Runs in one tab at a time, where there are locks. */
+  /** Runs in one tab at a time, if there are locks. */
   async #renew(stale: string | undefined): Promise<string> {
     for (let attempt = 0; ; attempt += 1) {
       const stored = this.#stored();
       if (stored === null) throw new SignedOutError();
-      // Another tab was faster, and has said so.
+      // Another tab has refreshed.
       const access = this.#current();
       if (access !== null && access.token !== stale) return access.token;
       try {
         const tokens = await this.#exchange(stored.refresh_token);
         const now = this.#stored();
-        // Signed out meanwhile, or in again: these tokens are nobody's.
+        // Signed out or in again meanwhile: these tokens are useless.
         if (now?.login !== stored.login) continue;
-        // A tab without locks may have come further, and what it has written is the newer one.
+        // A tab without locks may have refreshed again, and has stored the newer token.
         if (now.refresh_token === stored.refresh_token) {
           this.#write({ login: stored.login, refresh_token: tokens.refresh_token });
         }
@@ -191,7 +191,7 @@ export class Login {
           }
         } else if ((error.status === 503 || error.status === 429) && !is_last) {
           const asked_ms = Math.min(error.retry_after ?? 0, 10) * 1_000;
-          await delay(asked_ms + backoff(attempt, this.#world.random));
+          await delay(asked_ms + backoff(attempt, this.#env.random));
         } else {
           throw error;
         }
@@ -201,31 +201,31 @@ export class Login {
 
   #hold(login: string, tokens: Tokens): void {
     const life_ms = tokens.expires_in * 1_000;
-    this.#access = { login, token: tokens.token, life_ms, expires_at_ms: this.#world.now() + life_ms };
-    this.#say({ type: 'access', login, token: tokens.token, life_ms, left_ms: life_ms });
+    this.#access = { login, token: tokens.token, life_ms, expires_at_ms: this.#env.now() + life_ms };
+    this.#post({ type: 'access', login, token: tokens.token, life_ms, left_ms: life_ms });
   }
 
-  /** The access token, if it is of the login that there is and has not ended. */
+  /** Returns the access token, if it belongs to the present login and has not expired. */
   #current(): Access | null {
     const access = this.#access;
     if (access === null || access.login !== this.#stored()?.login) return null;
-    return access.expires_at_ms > this.#world.now() ? access : null;
+    return access.expires_at_ms > this.#env.now() ? access : null;
   }
 
-  #heard(said: Said): void {
-    if (said.type === 'access' && said.login === this.#stored()?.login) {
-      const { login, token, life_ms, left_ms } = said;
-      this.#access = { login, token, life_ms, expires_at_ms: this.#world.now() + left_ms };
+  #onMessage(message: TabMessage): void {
+    if (message.type === 'access' && message.login === this.#stored()?.login) {
+      const { login, token, life_ms, left_ms } = message;
+      this.#access = { login, token, life_ms, expires_at_ms: this.#env.now() + left_ms };
     }
-    this.#look(said.type === 'signed-out' ? said.login : undefined);
+    this.#look(message.type === 'signed-out' ? message.login : undefined);
   }
 
-  /** Tells listeners if the login is another one than they know of. `ended` is over, whatever is stored. */
+  /** Notifies listeners if the login has changed. `ended` is over even if it is still stored. */
   #look(ended?: string): void {
     let login = this.#stored()?.login ?? null;
-    // The message may be here before what it is about is seen in the store.
+    // The message may arrive before the change of the storage is visible.
     if (login !== null && login === ended) {
-      this.#world.shared.removeItem(LOGIN_KEY);
+      this.#env.shared.removeItem(LOGIN_KEY);
       login = null;
     }
     if (login === this.#known) return;
@@ -236,7 +236,7 @@ export class Login {
 
   #stored(): Stored | null {
     try {
-      const stored = JSON.parse(this.#world.shared.getItem(LOGIN_KEY) ?? 'null') as Stored | null;
+      const stored = JSON.parse(this.#env.shared.getItem(LOGIN_KEY) ?? 'null') as Stored | null;
       return typeof stored?.refresh_token === 'string' ? stored : null;
     } catch {
       return null;
@@ -244,10 +244,10 @@ export class Login {
   }
 
   #write(stored: Stored): void {
-    this.#world.shared.setItem(LOGIN_KEY, JSON.stringify(stored));
+    this.#env.shared.setItem(LOGIN_KEY, JSON.stringify(stored));
   }
 
-  #say(said: Said): void {
-    this.#channel?.postMessage(said);
+  #post(message: TabMessage): void {
+    this.#channel?.postMessage(message);
   }
 }

@@ -1,13 +1,13 @@
 /**
- * The updates that a tab has made and the server has not acknowledged, in the order they were made.
+ * Updates that the server has not acknowledged yet, in order.
  *
- * What stays true:
+ * Invariants:
  *
- * - Sequence numbers go up, and an update keeps its number and its content once it has one: the server may
- *   have it already, and knows by the number that it is the same.
- * - What was not sent yet is merged with what comes after it on the same part. So a part has one update on
- *   its way and mostly one that waits, however fast somebody types or however long the server is away.
- * - It is bounded. What does not fit is refused at once, not dropped later.
+ * - Sequence numbers increase, and an update keeps its number and content once it has one: the
+ *   server may already have it, and recognises it by the number.
+ * - An unsent update is merged with the next one of the same part. So each part has one update in
+ *   flight and usually one waiting, however fast the input and however long the server is away.
+ * - The size is limited. An update that does not fit is refused at once and never dropped later.
  */
 
 import { compose } from './patch.js';
@@ -21,15 +21,18 @@ export interface Update {
 }
 
 interface Entry extends Update {
-  /** Whether it is on its way over the present connection. */
+  /** Whether it was sent over the present connection. */
   is_sent: boolean;
 }
 
-/** The most updates that wait, and the most bytes in one: the server takes frames of at most 256 KiB. */
+/**
+ * Maximum number of updates, and of bytes per update; the server accepts messages of at most 256
+ * KiB.
+ */
 const MOST = 200;
 const MOST_BYTES = 250 * 1024;
 
-/** The update is too large, or too many wait already. It was not taken. */
+/** The update is too large, or there are too many. It was not added. */
 export class OutboxError extends Error {
   constructor(message: string) {
     super(message);
@@ -39,10 +42,10 @@ export class OutboxError extends Error {
 
 export class Outbox {
   #entries: Entry[] = [];
-  /** The highest number that was given. */
+  /** Last assigned number. */
   #last = 0;
 
-  /** With what was kept of an earlier one. */
+  /** Starts with updates stored earlier. */
   constructor(kept: readonly Update[] = []) {
     this.#entries = kept.map(({ part, patch, seq }) => ({ part, patch, seq, is_sent: false }));
   }
@@ -51,12 +54,12 @@ export class Outbox {
     return this.#entries.length;
   }
 
-  /** What is to be kept, should the tab be reloaded. */
+  /** Returns the updates to store across a reload. */
   updates(): Update[] {
     return this.#entries.map(({ part, patch, seq }) => ({ part, patch, seq }));
   }
 
-  /** The patches of a part that are not acknowledged, in order. */
+  /** Returns the unacknowledged patches of a part, in order. */
   pending(part: Part): JsonObject[] {
     return this.#entries.filter((entry) => entry.part === part).map((entry) => entry.patch);
   }
@@ -69,14 +72,14 @@ export class Outbox {
       waiting.patch = merged;
       return;
     }
-    if (bytes(patch) > MOST_BYTES) throw new OutboxError('This is more than one update can carry.');
-    if (this.#entries.length >= MOST) throw new OutboxError('Too many updates wait for the server.');
+    if (bytes(patch) > MOST_BYTES) throw new OutboxError('The change is too large for one update.');
+    if (this.#entries.length >= MOST) throw new OutboxError('Too many updates are waiting for the server.');
     this.#entries.push({ part, patch, seq: null, is_sent: false });
   }
 
   /**
-   * A connection is there, and the server has all up to `durable`. Under another client id than before
-   * (`is_same_client` is false) it knows none of the numbers that were given.
+   * A connection is established, and the server has all updates up to `durable`. Under another
+   * client id (`is_same_client` is false) it does not know the assigned numbers.
    */
   restore(durable: number, is_same_client: boolean): void {
     if (is_same_client) {
@@ -90,7 +93,10 @@ export class Outbox {
     }
   }
 
-  /** What may be sent now, in order, each with its number; with `all`, what should wait as well. */
+  /**
+   * Returns the updates that may be sent now, in order and numbered; with `all`, also the ones
+   * that should wait.
+   */
   take(all = false): (Update & { seq: number })[] {
     const taken: (Update & { seq: number })[] = [];
     const on_their_way = new Set(this.#entries.filter((entry) => entry.is_sent).map((entry) => entry.part));
@@ -108,7 +114,7 @@ export class Outbox {
     return taken;
   }
 
-  /** The server has the update, or will not have it: it is not kept any longer. */
+  /** Removes an update that the server has acknowledged or refused. */
   settle(seq: number): Update | undefined {
     const at = this.#entries.findIndex((entry) => entry.seq === seq);
     return at < 0 ? undefined : this.#entries.splice(at, 1)[0];

@@ -1,12 +1,12 @@
 /**
- * JSON merge patches (RFC 7396): applied, made, and put together.
+ * JSON merge patches (RFC 7396): apply, compose, compare.
  *
- * Values are never changed in place: what comes back shares what has stayed the same.
+ * Values are never modified; results share unchanged parts.
  */
 
 import type { Json, JsonObject } from './types.js';
 
-/** What `target` is after `patch`. */
+/** Returns `target` after `patch`. */
 export function apply(target: Json | undefined, patch: Json): Json {
   if (!isObject(patch)) return patch;
   const result: JsonObject = isObject(target) ? { ...target } : {};
@@ -18,8 +18,8 @@ export function apply(target: Json | undefined, patch: Json): Json {
 }
 
 /**
- * One patch that does what `first` and then `second` do, or `undefined` where no single one can: an
- * object that takes the place of what `first` has removed would be merged into what was there before.
+ * Returns one patch with the effect of `first` followed by `second`, or `undefined` if there is
+ * none: an object that replaces what `first` has removed would be merged into the original.
  */
 export function compose(first: JsonObject, second: JsonObject): JsonObject | undefined {
   const result: JsonObject = { ...first };
@@ -39,8 +39,8 @@ export function compose(first: JsonObject, second: JsonObject): JsonObject | und
 }
 
 /**
- * The patch that makes `after` of `before`, or `undefined` if they are the same. A member that is `null`
- * in `after` is one that is not there: a merge patch cannot tell the two apart.
+ * Returns the patch from `before` to `after`, or `undefined` if they are equal. A `null` member of
+ * `after` counts as missing, since a merge patch cannot express it.
  */
 export function difference(before: JsonObject, after: JsonObject): JsonObject | undefined {
   const patch: JsonObject = {};
@@ -56,7 +56,7 @@ export function difference(before: JsonObject, after: JsonObject): JsonObject | 
   return Object.keys(patch).length === 0 ? undefined : patch;
 }
 
-/** Whether two values are the same JSON, in whatever order their members are. */
+/** Returns whether two values are equal JSON, ignoring the order of members. */
 export function isSame(a: Json | undefined, b: Json | undefined): boolean {
   if (a === b) return true;
   if (Array.isArray(a) && Array.isArray(b)) {
@@ -71,12 +71,12 @@ export function isObject(value: Json | undefined): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** A member, and nothing that objects inherit: `constructor` is a name like others. */
+/** Returns an own member; `constructor` is a name like any other. */
 function own(object: JsonObject, name: string): Json | undefined {
   return Object.hasOwn(object, name) ? object[name] : undefined;
 }
 
-/** Sets a member, even one that is called `__proto__`. */
+/** Sets a member, even one named `__proto__`. */
 function put(object: JsonObject, name: string, value: Json): void {
   Object.defineProperty(object, name, { value, writable: true, enumerable: true, configurable: true });
 }

@@ -1,12 +1,12 @@
 /**
- * A session's parts, kept in step with the server over a WebSocket that comes back whenever it is lost.
+ * The parts of a session, synchronized with the server over a reconnecting WebSocket.
  *
- * A page changes a part here and sees it changed at once; the update goes to the server as soon as it can,
- * is kept until the server has it on disk, and is sent again after a loss of the connection, a restart of
- * the server or a reload of the page, with a number by which the server takes it once. What others change
- * comes in, and what is still on its way stays on top of it.
+ * A change is visible at once. Its update is sent as soon as possible, stored until the server has
+ * it on disk, and sent again after a lost connection, a restart of the server or a reload of the
+ * page; its number lets the server apply it once. Changes by others are received, and pending
+ * updates stay on top of them.
  *
- * It ends for good when the session is deleted, when the login is over, and when it is closed.
+ * It ends when the session is deleted, the login ends, or it is closed.
  */
 
 import type { Client } from './client.js';
@@ -20,28 +20,28 @@ import type { ClientFrame, Json, JsonObject, Part, Parts, Restored, ServerFrame 
 export type SocketState =
   | { is: 'connecting' }
   | { is: 'open' }
-  /** Tries again by itself. */
+  /** Reconnects automatically. */
   | { is: 'waiting'; delay_ms: number }
   | { is: 'ended'; why: 'closed' | 'deleted' | 'signed-out' };
 
-/** Why a part is another one than before. */
+/** Reason for a changed part. */
 export type Cause = 'restored' | 'others' | 'refused';
 
 export interface Handlers {
   state?(state: SocketState): void;
-  /** After each connect, and before `part` is called for each part. */
+  /** Called after each connect, before `part` is called for each part. */
   restored?(restored: Restored): void;
   part?(part: Part, cause: Cause): void;
-  /** The server did not take an update; it is undone here. */
+  /** The server has refused an update; it is undone here. */
   refused?(error: ApiError): void;
-  /** How many updates the server does not have yet. */
+  /** Number of unacknowledged updates. */
   unacknowledged?(count: number): void;
 }
 
-/** What a tab keeps over a reload. */
+/** State of a tab that survives a reload. */
 interface Kept {
   client: string;
-  /** The client id that the numbers are of. */
+  /** Client id of the sequence numbers. */
   numbered_by: string;
   updates: Update[];
 }
@@ -53,12 +53,12 @@ interface Base {
 
 const PROTOCOL = 'coditect.v1';
 const PARTS: readonly Part[] = ['editor', 'terminal', 'memory'];
-const PING_EVERY_MS = 20_000;
-/** How long an answer to a ping, or to a new connection, may take. */
-const PATIENCE_MS = 10_000;
+const PING_INTERVAL_MS = 20_000;
+/** Maximum time for a response to a ping, or to a new connection. */
+const RESPONSE_TIMEOUT_MS = 10_000;
 const CLOSE_AFTER_ERROR_MS = 500;
-/** How long a token must hold that a connection goes on with. */
-const LEAST_LIFE_MS = 180_000;
+/** Minimum remaining lifetime of a token for an open connection. */
+const MIN_TOKEN_LIFE_MS = 180_000;
 
 export class SessionSocket {
   readonly #client: Client;
@@ -72,13 +72,13 @@ export class SessionSocket {
     memory: { value: {}, version: 0 },
   };
   #id: string;
-  /** The client id under which the outbox's numbers were given. */
+  /** Client id of the sequence numbers in the outbox. */
   #numbered_by: string;
   #outbox: Outbox;
   #state: SocketState = { is: 'waiting', delay_ms: 0 };
   #socket: WebSocket | null = null;
   #attempts = 0;
-  /** Changes with each connection, so that what belongs to an earlier one is known as that. */
+  /** Changes with each connection, to recognise callbacks of earlier ones. */
   #round = 0;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #pinging: ReturnType<typeof setTimeout> | undefined;
@@ -90,12 +90,12 @@ export class SessionSocket {
     this.#handlers = handlers;
     this.#key = `coditect.socket.${session}`;
     const kept = this.#kept();
-    this.#id = kept?.client ?? client.world.id();
+    this.#id = kept?.client ?? client.env.id();
     this.#numbered_by = kept?.numbered_by ?? this.#id;
     this.#outbox = new Outbox(kept?.updates);
     this.#unlisten = [
-      client.world.onWake(() => this.#wake()),
-      client.world.onLeave(() => this.#flush(true)),
+      client.env.onWake(() => this.#wake()),
+      client.env.onLeave(() => this.#flush(true)),
       client.login.onChange((change) => {
         if (change === 'out') this.#end('signed-out');
       }),
@@ -108,12 +108,12 @@ export class SessionSocket {
     return this.#state;
   }
 
-  /** How many updates the server does not have yet. */
+  /** Number of unacknowledged updates. */
   get unacknowledged(): number {
     return this.#outbox.size;
   }
 
-  /** A part as it is with all that was changed here. */
+  /** Returns a part with all local changes. */
   view<P extends Part>(part: P): Parts[P] {
     const value = this.#outbox.pending(part).reduce<Json>(apply, this.#base[part].value);
     return value as unknown as Parts[P];
@@ -125,14 +125,16 @@ export class SessionSocket {
     this.#flush();
   }
 
-  /** Makes a part what `change` makes of it. @throws {OutboxError} there is no room for it. */
+  /** Replaces a part by the result of `change`. @throws {OutboxError} there is no room for it. */
   change<P extends Part>(part: P, change: (view: Parts[P]) => Parts[P]): void {
     const before = this.view(part);
     const patch = difference(before as unknown as JsonObject, change(before) as unknown as JsonObject);
     if (patch !== undefined) this.update(part, patch);
   }
 
-  /** Ends it. What the server does not have yet stays in the tab, for the next one on this session. */
+  /**
+   * Closes the socket. Unacknowledged updates stay in the tab for the next socket of this session.
+   */
   close(): void {
     this.#flush(true);
     this.#end('closed');
@@ -152,7 +154,7 @@ export class SessionSocket {
       return;
     }
     if (round !== this.#round) return;
-    const { origin, WebSocket } = this.#client.world;
+    const { origin, WebSocket } = this.#client.env;
     const url = `${origin.replace(/^http/, 'ws')}/api/v5${path`/sessions/${this.#session}/ws`}?client=${this.#id}`;
     const socket = new WebSocket(url, [PROTOCOL, `ticket.${ticket}`]);
     let is_restored = false;
@@ -163,12 +165,12 @@ export class SessionSocket {
       clearTimeout(this.#silence);
       const frame = JSON.parse(String(event.data)) as ServerFrame;
       if (frame.type === 'restore') is_restored = true;
-      this.#heard(frame);
+      this.#onMessage(frame);
     });
     socket.addEventListener('close', (event) => {
       if (socket === this.#socket) void this.#lost(event.code, is_restored);
     });
-    // What there is to know comes with `close`; but not everywhere does it come after a refusal.
+    // Details come with `close`, but not every browser fires it after a refusal.
     socket.addEventListener('error', () => {
       setTimeout(() => {
         if (socket === this.#socket) void this.#lost(1006, is_restored);
@@ -176,7 +178,7 @@ export class SessionSocket {
     });
   }
 
-  #heard(frame: ServerFrame): void {
+  #onMessage(frame: ServerFrame): void {
     switch (frame.type) {
       case 'restore':
         this.#restore(frame);
@@ -184,8 +186,8 @@ export class SessionSocket {
       case 'ack': {
         const update = this.#outbox.settle(frame.seq);
         const base = this.#base[frame.part];
-        // What others did after it came before it: that has it in it. Updates that were written as one
-        // have one version, and each is still to be added.
+        // A later change by others that arrived before includes this update. Updates written
+        // together have the same version, and each is still to be applied.
         if (update !== undefined && frame.version >= base.version) {
           base.value = apply(base.value, update.patch) as JsonObject;
           base.version = frame.version;
@@ -195,7 +197,8 @@ export class SessionSocket {
       }
       case 'changed': {
         const base = this.#base[frame.part];
-        // The version of an update of ours may be that of what it was written over, too: this is all of it.
+        // An update of this client may have the same version as the state that it was merged into;
+        // this is the complete state.
         if (frame.version < base.version) break;
         base.value = frame.data as unknown as JsonObject;
         base.version = frame.version;
@@ -244,15 +247,15 @@ export class SessionSocket {
     this.#drop();
     if (code === 4404) return this.#end('deleted');
     if (code === 4409 || code === 1008) {
-      // This id is another tab's now; or the numbers under it do not fit what the server knows.
-      this.#id = this.#client.world.id();
+      // Another tab uses this client id, or its numbers do not match the server's.
+      this.#id = this.#client.env.id();
       this.#keep();
       if (was_restored && code === 4409) return this.#connect();
     }
     try {
-      // A refusal before the first frame has no code here; asking tells whether it is for good.
+      // A refusal before the first message has no code; a request shows whether it is final.
       if (code === 4401) await this.#client.login.refresh(await this.#client.login.token());
-      else if (!was_restored) await this.#client.sessions.show(this.#session);
+      else if (!was_restored) await this.#client.sessions.get(this.#session);
     } catch (error) {
       if (round !== this.#round) return;
       if (error instanceof SignedOutError) return this.#end('signed-out');
@@ -264,14 +267,15 @@ export class SessionSocket {
   async #authenticate(): Promise<void> {
     const socket = this.#socket;
     try {
-      const token = await this.#client.login.token(LEAST_LIFE_MS);
+      const token = await this.#client.login.token(MIN_TOKEN_LIFE_MS);
       if (socket === this.#socket) this.#send({ type: 'authenticate', token });
     } catch {
-      // The connection goes on to its end, and the next one is refused or not.
+      // The connection continues until it expires, and the next one shows whether there is still a
+      // login.
     }
   }
 
-  /** Sends what may be sent; with `all`, what should wait for an answer as well. */
+  /** Sends the updates that may be sent; with `all`, also ones that must wait for a response. */
   #flush(all = false): void {
     if (this.#state.is === 'open') {
       for (const { part, patch, seq } of this.#outbox.take(all)) {
@@ -283,11 +287,11 @@ export class SessionSocket {
   }
 
   #send(frame: ClientFrame): void {
-    // One that is closing throws nothing and sends nothing; the outbox still has it.
+    // A closing socket ignores it; the outbox keeps the update.
     if (this.#socket?.readyState === 1) this.#socket.send(JSON.stringify(frame));
   }
 
-  /** Somebody looks, or there is a network: the wait is over, and a connection has to show that it lives. */
+  /** The tab is visible or the network is back: reconnect now, or check the connection. */
   #wake(): void {
     if (this.#state.is === 'waiting') {
       this.#attempts = 0;
@@ -299,7 +303,7 @@ export class SessionSocket {
 
   #pingLater(): void {
     clearTimeout(this.#pinging);
-    this.#pinging = setTimeout(() => this.#ping(), PING_EVERY_MS);
+    this.#pinging = setTimeout(() => this.#ping(), PING_INTERVAL_MS);
   }
 
   #ping(): void {
@@ -309,16 +313,16 @@ export class SessionSocket {
     this.#pingLater();
   }
 
-  /** Gives `socket` up if it says nothing for too long. */
+  /** Drops the connection if `socket` receives nothing for too long. */
   #expect(socket: WebSocket): void {
     clearTimeout(this.#silence);
     this.#silence = setTimeout(() => {
       if (socket === this.#socket) void this.#lost(1006, this.#state.is === 'open');
-    }, PATIENCE_MS);
+    }, RESPONSE_TIMEOUT_MS);
   }
 
   #wait(asked_s: number | null = null): void {
-    const delay_ms = Math.max((asked_s ?? 0) * 1_000, backoff(this.#attempts, this.#client.world.random));
+    const delay_ms = Math.max((asked_s ?? 0) * 1_000, backoff(this.#attempts, this.#client.env.random));
     this.#attempts += 1;
     this.#become({ is: 'waiting', delay_ms });
     this.#retry = setTimeout(() => void this.#connect(), delay_ms);
@@ -330,8 +334,8 @@ export class SessionSocket {
     this.#drop();
     clearTimeout(this.#retry);
     for (const unlisten of this.#unlisten) unlisten();
-    // Nobody will ever want it; and who signs in next is not to find it.
-    if (why !== 'closed') this.#client.world.own.removeItem(this.#key);
+    // It is of no more use, and the next user must not find it.
+    if (why !== 'closed') this.#client.env.own.removeItem(this.#key);
     this.#become({ is: 'ended', why });
   }
 
@@ -350,7 +354,7 @@ export class SessionSocket {
 
   #kept(): Kept | null {
     try {
-      return JSON.parse(this.#client.world.own.getItem(this.#key) ?? 'null') as Kept | null;
+      return JSON.parse(this.#client.env.own.getItem(this.#key) ?? 'null') as Kept | null;
     } catch {
       return null;
     }
@@ -359,6 +363,6 @@ export class SessionSocket {
   #keep(): void {
     if (this.#state.is === 'ended') return;
     const kept: Kept = { client: this.#id, numbered_by: this.#numbered_by, updates: this.#outbox.updates() };
-    this.#client.world.own.setItem(this.#key, JSON.stringify(kept));
+    this.#client.env.own.setItem(this.#key, JSON.stringify(kept));
   }
 }

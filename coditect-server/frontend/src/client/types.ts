@@ -1,15 +1,14 @@
 /**
- * What goes over the wire, as the server writes it: the schemas of its OpenAPI document by hand.
+ * The wire format of the server: its OpenAPI schemas, written by hand.
  *
- * Nothing but types is in here, and nothing of the client is described anywhere else, so that types which
- * are generated from `/api/v5/openapi.json` can take this file's place. Requests are written in the
- * spelling of the answers, snake_case.
+ * This file has only types, and describes nothing of the client itself, so that types generated
+ * from `/api/v5/openapi.json` can replace it. Names are in snake_case.
  */
 
 export type Uuid = string;
-/** RFC 3339, in UTC, with milliseconds. */
+/** RFC 3339 in UTC with milliseconds. */
 export type Timestamp = string;
-/** SHA-256, in hexadecimal. */
+/** SHA-256 in hexadecimal. */
 export type Sha256 = string;
 
 export type Json = null | boolean | number | string | Json[] | JsonObject;
@@ -20,7 +19,7 @@ export interface JsonObject {
 export interface Success<T> {
   success: true;
   data: T;
-  /** Of lists only: leads to the next page, `null` on the last. */
+  /** Only for lists: cursor of the next page, `null` on the last one. */
   next_cursor?: string | null;
 }
 
@@ -67,9 +66,9 @@ export interface Registration {
   password: string;
   first_name?: string;
   last_name?: string;
-  /** The token of an invitation, which is accepted. */
+  /** Token of an invitation to accept. */
   invitation?: string;
-  /** The token of the mail that verifies the address. */
+  /** Token from the mail that verifies the address. */
   verification?: string;
 }
 
@@ -79,24 +78,24 @@ export interface VerificationSent {
 
 export interface RegistrationSettings {
   mode: 'open' | 'invited' | 'closed';
-  /** Whether a registration without an invitation is confirmed by mail. */
+  /** Whether a registration without an invitation is verified by mail. */
   verifies_email: boolean;
 }
 
 export interface Login {
   email: string;
   password: string;
-  /** Of the second factor, once the server asks for it. */
+  /** Code of the second factor, once the server asks for it. */
   code?: string;
   active_tenant?: Uuid;
 }
 
-/** What is there without cookies, which this client has no use for. */
+/** Tokens in the body; this client does not use cookies. */
 export interface Tokens {
   token: string;
   refresh_token: string;
   token_type: 'Bearer';
-  /** Seconds from now on. */
+  /** Lifetime of the access token, in seconds. */
   expires_in: number;
   tenant_id: Uuid;
 }
@@ -113,10 +112,10 @@ export interface Me {
 
 export interface Device {
   id: Uuid;
-  /** For `If-Match`. */
+  /** Entity tag for `If-Match`. */
   etag: string;
   name: string | null;
-  /** Whether it is the one that asks. */
+  /** Whether it is this device. */
   current: boolean;
   tenant_id: Uuid;
   user_agent: string | null;
@@ -127,9 +126,9 @@ export interface Device {
 }
 
 export interface FactorBegun {
-  /** In Base32, to be typed in. */
+  /** Secret in Base32, for typing it. */
   secret: string;
-  /** To be shown as a QR code. */
+  /** `otpauth:` URL, for a QR code. */
   url: string;
 }
 
@@ -141,13 +140,13 @@ export interface NewPersonalToken {
   name: string;
   scopes: string[];
   expires_in_days?: number;
-  /** Required unless the login is younger than ten minutes. */
+  /** Required unless the login is less than ten minutes old. */
   password?: string;
 }
 
 export interface PersonalToken {
   id: Uuid;
-  /** For `If-Match`. */
+  /** Entity tag for `If-Match`. */
   etag: string;
   name: string;
   scopes: string[];
@@ -158,7 +157,7 @@ export interface PersonalToken {
 }
 
 export interface CreatedPersonalToken extends PersonalToken {
-  /** Shown this once. */
+  /** Returned once. */
   token: string;
 }
 
@@ -172,7 +171,7 @@ export interface Ticket {
 
 export interface MyTenant extends Tenant {
   role: Role;
-  /** Whether my own record is in it. */
+  /** Whether it is the user's own tenant. */
   own: boolean;
 }
 
@@ -187,11 +186,11 @@ export interface Member {
 
 export interface Invitation {
   id: Uuid;
-  /** For `If-Match`. */
+  /** Entity tag for `If-Match`. */
   etag: string;
   email: string;
   role: Role;
-  /** Whether it gives the right to use the IDE. */
+  /** Whether it grants access to the IDE. */
   ide: boolean;
   invited_by: Uuid;
   created_at: Timestamp;
@@ -199,7 +198,7 @@ export interface Invitation {
 }
 
 export interface CreatedInvitation extends Invitation {
-  /** What whoever is invited accepts with; shown this once. */
+  /** Token that accepts the invitation; returned once. */
   token: string;
 }
 
@@ -208,10 +207,10 @@ export interface Joined {
   role: Role;
 }
 
-/** Which of the sessions or conversations of a tenant's users. */
+/** Filter of a tenant's sessions or conversations. */
 export interface HoldingsQuery {
   user?: Uuid;
-  /** Those whose user is no member any more. */
+  /** Only those whose user is no longer a member. */
   orphaned?: boolean;
 }
 
@@ -270,7 +269,7 @@ export interface SessionChange {
   conversation_id?: Uuid | null;
 }
 
-/** Lines and columns as the client counts them. */
+/** Line and column, counted as by the client. */
 export interface TextPosition {
   line: number;
   column: number;
@@ -286,21 +285,21 @@ export interface EditorTab {
   cursor: TextPosition;
   selections: TextSelection[];
   pinned: boolean;
-  /** The client's own. */
+  /** Defined by the client. */
   view_state: Json;
 }
 
 export interface EditorState {
   tabs: EditorTab[];
   active_tab: number | null;
-  /** The client's own. */
+  /** Defined by the client. */
   layout: Json;
 }
 
 export interface Terminal {
   title: string;
   cwd: string;
-  /** Oldest first; the server keeps the newest thousand. */
+  /** Oldest first; the server keeps the last thousand. */
   command_history: string[];
   environment_vars: Record<string, string>;
 }
@@ -317,17 +316,17 @@ export interface ClientStateKey {
   version: number;
 }
 
-export interface ClientStateSaved extends ClientStateKey {
+export interface ClientStateVersion extends ClientStateKey {
   size: number;
   saved_at: Timestamp;
 }
 
 export interface ClientStateBatch {
-  put?: { key: string; /** In Base64. */ content: string }[];
+  put?: { key: string; /** Base64. */ content: string }[];
   delete?: string[];
 }
 
-export interface ClientStateBatchDone {
+export interface ClientStateBatchResult {
   saved: ClientStateKey[];
   deleted: string[];
 }
@@ -349,7 +348,7 @@ export interface FileEntry {
   path: string;
   kind: 'file' | 'directory';
   size: number;
-  /** Of a directory there is none. */
+  /** `null` for a directory. */
   sha256: Sha256 | null;
   mtime: Timestamp;
   version: number;
@@ -370,7 +369,7 @@ export interface Relocation {
 
 export interface NewDraft {
   content: string;
-  /** What the text started from; `null` where there was no file. */
+  /** Hash of the content that the text is based on; `null` without a file. */
   base_etag: Sha256 | null;
 }
 
@@ -383,7 +382,7 @@ export interface DraftEntry {
 
 export interface Draft extends DraftEntry {
   content: string;
-  /** What the file is by now; `null` where there is none. */
+  /** Hash of the present content; `null` without a file. */
   current_etag: Sha256 | null;
 }
 
@@ -466,9 +465,9 @@ export interface Health {
   uptime_seconds: number;
 }
 
-// The socket
+// WebSocket
 
-/** The parts of a session that go over its socket. */
+/** The parts of a session that are sent over its WebSocket. */
 export interface Parts {
   editor: EditorState;
   terminal: TerminalState;

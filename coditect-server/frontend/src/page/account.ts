@@ -1,7 +1,7 @@
 /**
- * Signing in and registering: one form, which asks for a second factor where there is one, and for the token
- * of an invitation or of a mail where registering takes one. `#/invitation/TOKEN` is what the mail of an
- * invitation links to.
+ * Login and registration in one form. It asks for a second factor if there is one, and for the
+ * token of an invitation or of a mail if the registration needs one. The link in an invitation is
+ * `#/invitation/TOKEN`.
  */
 
 import { ApiError, NetworkError, type Client, type RegistrationSettings } from '../client/index.js';
@@ -9,7 +9,7 @@ import { button, field, h } from './dom.js';
 
 export function account(client: Client): HTMLElement {
   let is_new = false;
-  /** Who may register; not known at first. */
+  /** Registration mode; `null` until known. */
   let mode: RegistrationSettings['mode'] | null = null;
   const invited = /^#\/invitation\/(cin_[A-Za-z0-9_-]+)$/.exec(location.hash)?.[1] ?? '';
   const first_name = field('First name', { name: 'first_name', autocomplete: 'given-name' });
@@ -34,9 +34,9 @@ export function account(client: Client): HTMLElement {
     autocomplete: 'one-time-code',
     spellcheck: 'false',
   });
-  const told = h('p', { class: 'hint', role: 'status' });
+  const status = h('p', { class: 'hint', role: 'status' });
   const heading = h('h1', {});
-  const hint = h('p', { class: 'hint' }, 'At least eight characters; a few words are best.');
+  const hint = h('p', { class: 'hint' }, 'At least 8 characters. A few random words work well.');
   const fault = h('p', { class: 'fault', role: 'alert' });
   const submit = h('button', { class: 'main' });
   const other = button('', () => show(!is_new), { class: 'link' });
@@ -45,16 +45,16 @@ export function account(client: Client): HTMLElement {
 
   const show = (next: boolean) => {
     is_new = next;
-    heading.textContent = is_new ? 'Make an account' : 'Sign in';
-    submit.textContent = is_new ? 'Register' : 'Sign in';
-    other.textContent = is_new ? 'I have an account: sign in' : 'I am new here: register';
+    heading.textContent = is_new ? 'Create an account' : 'Sign in';
+    submit.textContent = is_new ? 'Create account' : 'Sign in';
+    other.textContent = is_new ? 'Already have an account? Sign in' : 'New here? Create an account';
     names.hidden = !is_new;
     hint.hidden = !is_new;
     code.row.hidden = true;
     invitation.row.hidden = !is_new || (mode !== 'invited' && invited === '');
     verification.row.hidden = true;
     verification.input.value = '';
-    told.textContent = '';
+    status.textContent = '';
     other.hidden = !is_new && (mode === null || mode === 'closed');
     password.input.autocomplete = is_new ? 'new-password' : 'current-password';
     fault.textContent = '';
@@ -75,7 +75,7 @@ export function account(client: Client): HTMLElement {
         const user = await client.auth.register({ ...who, ...named, ...proof });
         if (user === null) {
           verification.row.hidden = false;
-          told.textContent = `An e-mail is on its way to ${who.email}. Enter the token in it, and register.`;
+          status.textContent = `We sent an e-mail to ${who.email}. Enter the token from it to create the account.`;
           verification.input.focus();
         } else if (invited !== '') {
           location.hash = '#/';
@@ -107,7 +107,7 @@ export function account(client: Client): HTMLElement {
   };
 
   show(false);
-  // Without an answer there is no way to register: who has an account signs in.
+  // Without a response, only login is offered.
   void client.auth.registration().then(
     (settings) => {
       mode = settings.mode;
@@ -132,24 +132,24 @@ export function account(client: Client): HTMLElement {
     code.row,
     invitation.row,
     verification.row,
-    told,
+    status,
     fault,
     h('div', { class: 'actions' }, submit, other),
   );
   return h('section', { class: 'account' }, form);
 }
 
-/** What went wrong, for a person. */
+/** Returns a message for an error. */
 export function explain(error: unknown): string {
   if (error instanceof NetworkError)
-    return 'The server cannot be reached. Your text is still here; try again.';
+    return 'Cannot reach the server. Your input is kept; try again.';
   if (!(error instanceof ApiError)) return error instanceof Error ? error.message : String(error);
   const [first] = error.fields;
   const why =
     first && first.message !== error.message
       ? `${error.message} ${first.field} ${first.message}.`
       : error.message;
-  return error.retry_after === null ? why : `${why} (In ${error.retry_after} s.)`;
+  return error.retry_after === null ? why : `${why} Try again in ${error.retry_after} s.`;
 }
 
 function sentence(text: string): string {

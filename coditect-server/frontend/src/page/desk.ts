@@ -1,10 +1,10 @@
 /**
- * What the panels of a session share: the client, the socket, and what this page keeps in the editor's
- * state beside tabs and cursors.
+ * State shared by the panels of a session: the client, the socket, and the data that this page
+ * stores in the editor state in addition to tabs and cursors.
  *
- * The server announces changes of parts, not of files. So whoever changes files here says so in the layout,
- * with a mark that is new each time, and whoever saves one puts its new tag into the tab's view state: the
- * other pages on this session look again.
+ * The server announces changes of parts but not of files. So a page that changes files sets a new
+ * mark in the layout, and a page that saves a file stores its entity tag in the view state of the
+ * tab; other pages of the session then reload.
  */
 
 import {
@@ -19,16 +19,16 @@ import { explain } from './account.js';
 import { notice } from './dom.js';
 
 export interface Layout {
-  /** The directories that are open in the tree. */
+  /** Directories expanded in the tree. */
   expanded: string[];
-  /** Another one each time files were made, moved or deleted. */
+  /** Mark that changes whenever files are created, moved or deleted. */
   files: string;
 }
 
 export interface TabView {
-  /** How far the text is scrolled down, in lines. */
+  /** Scroll position, in lines. */
   top: number;
-  /** The tag of the content that was last saved. */
+  /** Entity tag of the last saved content. */
   etag: string | null;
 }
 
@@ -47,7 +47,7 @@ export class Desk {
     return this.socket.view('editor');
   }
 
-  /** Changes tabs, cursors or the layout. What comes of it is for the caller to draw. */
+  /** Changes tabs, cursors or the layout. The caller draws the result. */
   change(change: (state: EditorState) => EditorState): void {
     try {
       this.socket.change('editor', change);
@@ -56,12 +56,12 @@ export class Desk {
     }
   }
 
-  /** The same for the layout alone. */
+  /** Changes only the layout. */
   changeLayout(change: Partial<Layout>): void {
     this.change((state) => ({ ...state, layout: { ...layoutOf(state), ...change } }));
   }
 
-  /** The tab of `path`, somewhat different. */
+  /** Changes the tab of `path`. */
   changeTab(path: string, change: (tab: EditorTab) => EditorTab): void {
     this.change((state) => ({
       ...state,
@@ -69,13 +69,13 @@ export class Desk {
     }));
   }
 
-  /** Files were made, moved or deleted. */
+  /** Announces that files were created, moved or deleted. */
   announceFiles(): void {
-    this.changeLayout({ files: this.client.world.id() });
+    this.changeLayout({ files: this.client.env.id() });
   }
 }
 
-/** Whatever another client may have put there, in the shape that this page has it. */
+/** Returns the layout, ignoring values of other clients with another shape. */
 export function layoutOf(state: EditorState): Layout {
   const layout: Record<string, Json> = isObject(state.layout) ? state.layout : {};
   const expanded = Array.isArray(layout['expanded'])
@@ -92,7 +92,7 @@ export function viewOf(tab: EditorTab): TabView {
   };
 }
 
-/** Whether `path` is `root` or lies below it. */
+/** Returns whether `path` is `root` or below it. */
 export function isWithin(path: string, root: string): boolean {
   return path === root || path.startsWith(`${root}/`);
 }

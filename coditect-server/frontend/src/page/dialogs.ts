@@ -1,8 +1,8 @@
-/** Questions to the user, each as a promise of what they say; `null` or `false` is "never mind". */
+/** Dialogs, each as a promise of the answer; `null` or `false` for Cancel. */
 
 import { button, field, fresh, h } from './dom.js';
 
-/** A line of text. `fault` says what is wrong with one, or nothing. */
+/** Asks for a line of text. `fault` returns an error message, or an empty string. */
 export function askText(question: {
   title: string;
   label: string;
@@ -22,7 +22,7 @@ export function askText(question: {
         onsubmit: (event: Event) => {
           event.preventDefault();
           const text = input.value.trim();
-          const wrong = text === '' ? 'This is needed.' : (question.fault?.(text) ?? '');
+          const wrong = text === '' ? 'This field is required.' : (question.fault?.(text) ?? '');
           fault(wrong);
           if (wrong === '') done(text);
         },
@@ -37,7 +37,7 @@ export function askText(question: {
     );
     queueMicrotask(() => {
       input.focus();
-      // The name without its ending is what is mostly changed.
+      // Selects the name without its extension, which is usually what is changed.
       const end = input.value.lastIndexOf('.');
       input.setSelectionRange(input.value.lastIndexOf('/') + 1, end > 0 ? end : input.value.length);
     });
@@ -60,7 +60,7 @@ export async function confirm(question: { title: string; text: string; action: s
 
 export type Resolution = 'mine' | 'theirs';
 
-/** Two texts, and one must go; `theirs` is `null` where the file was deleted. */
+/** Lets the user choose one of two texts; `theirs` is `null` if the file was deleted. */
 export function resolve(path: string, mine: string, theirs: string | null): Promise<Resolution | null> {
   const title = theirs === null ? `${path} was deleted elsewhere` : `${path} was changed elsewhere`;
   return open<Resolution>(
@@ -70,20 +70,20 @@ export function resolve(path: string, mine: string, theirs: string | null): Prom
         'p',
         {},
         theirs === null
-          ? 'Nothing was written. Keep your text, which makes the file anew, or let it go.'
-          : 'Nothing was written over. Keep yours, and theirs stays as an older version of the file; take theirs, and yours is put aside as a draft.',
+          ? 'Nothing was saved. Keep your version to create the file again, or discard it.'
+          : 'Nothing was overwritten. Keep your version, and theirs remains as an older version of the file. Take theirs, and your version is kept as a draft.',
       ),
       h(
         'div',
         { class: 'versions' },
-        side('Yours, not saved', mine),
-        theirs === null ? null : side('What is there now', theirs),
+        side('Your version (not saved)', mine),
+        theirs === null ? null : side('Saved version', theirs),
       ),
       h(
         'div',
         { class: 'actions' },
         button('Cancel', () => done(null), { autofocus: true }),
-        button(theirs === null ? 'Let it go' : 'Take theirs', () => done('theirs')),
+        button(theirs === null ? 'Discard mine' : 'Take theirs', () => done('theirs')),
         button('Keep mine', () => done('mine'), { class: 'main' }),
       ),
     ],

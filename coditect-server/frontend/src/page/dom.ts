@@ -1,13 +1,11 @@
-/**
- * Elements out of plain calls. There is no way here to put text in as markup, so none is ever taken for it.
- */
+/** Element construction by function calls. Text can never be parsed as markup. */
 
 type Child = Node | string | null | false;
 type Attributes = Record<string, string | number | boolean | null | undefined | ((event: never) => void)>;
 
 /**
- * An element. An attribute that is `false`, `null` or not given is left out, `true` stands without a value,
- * and `onclick` and its like are listeners.
+ * Creates an element. An attribute that is `false`, `null` or missing is omitted, `true` has no
+ * value, and `onclick` and the like are listeners.
  */
 export function h<K extends keyof HTMLElementTagNameMap>(
   tag: K,
@@ -23,7 +21,7 @@ export function h<K extends keyof HTMLElementTagNameMap>(
   return element;
 }
 
-/** Sets an attribute, or takes it away. */
+/** Sets or removes an attribute. */
 export function set(element: Element, name: string, value: string | number | boolean | null): void {
   if (value === null || value === false) element.removeAttribute(name);
   else element.setAttribute(name, value === true ? '' : String(value));
@@ -34,13 +32,13 @@ export function button(label: string, press: () => unknown, attributes: Attribut
 }
 
 let labels = 0;
-/** An id that nothing else in the page has. */
+/** Returns an id that is unique on the page. */
 export function fresh(): string {
   labels += 1;
   return `l${labels}`;
 }
 
-/** A field with its label above it, and a place for what is wrong with it below. */
+/** Creates a field with its label above and its error message below. */
 export function field(
   label: string,
   attributes: Attributes,
@@ -56,7 +54,7 @@ export function field(
   return { row, input, fault };
 }
 
-/** What was last said, for who sees it and for who hears it. */
+/** Shows a message, also to screen readers. */
 export function notice(text: string, kind: 'plain' | 'bad' = 'plain'): void {
   const notices = document.getElementById('notices');
   const note = h('p', { class: kind === 'bad' ? 'note bad' : 'note' }, h('span', {}, text));
@@ -66,7 +64,7 @@ export function notice(text: string, kind: 'plain' | 'bad' = 'plain'): void {
   if (kind === 'plain') setTimeout(() => note.remove(), 6_000);
 }
 
-/** A time as its reader would say it. */
+/** Formats a time for its reader. */
 export function time(at: string): HTMLTimeElement {
   const date = new Date(at);
   const is_today = date.toDateString() === new Date().toDateString();
@@ -79,14 +77,14 @@ export function time(at: string): HTMLTimeElement {
 export interface TabItem {
   key: string;
   label: string;
-  /** What the label leaves out. */
+  /** Full text of a shortened label. */
   title?: string;
   is_marked?: boolean;
 }
 
 /**
- * A row of tabs as ARIA has it: one of them in the order of focus, arrows lead from one to the next, Delete
- * closes. The cross is for the mouse; who has none has Delete.
+ * A row of tabs with the ARIA pattern: one of them can be focused, arrow keys move, Delete closes.
+ * The cross is for the mouse.
  */
 export class Tabs {
   readonly element: HTMLElement;
@@ -103,7 +101,7 @@ export class Tabs {
   }
 
   draw(items: TabItem[], active: string | null): void {
-    // Drawn anew only when there is something new, so that what was pressed is still there when it is released.
+    // Only redrawn after a change, so that an element survives a click on it.
     const drawing = JSON.stringify([items, active]);
     if (drawing === this.#drawn) return;
     this.#drawn = drawing;

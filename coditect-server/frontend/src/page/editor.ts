@@ -1,6 +1,7 @@
 /**
- * The editor: the session's tabs, each with a plain textarea. Tabs, cursors and selections are the session's
- * and so the same in every page that has it open; the text is the page's own until it is saved.
+ * The editor: the tabs of the session, each with a plain textarea. Tabs, cursors and selections
+ * belong to the session and are the same in every page that has it open; the text belongs to the
+ * page until it is saved.
  */
 
 import { ApiError, ConflictError, type Cause, type EditorTab } from '../client/index.js';
@@ -12,15 +13,15 @@ import { OpenFile } from './file.js';
 import { decode, offset, position } from './text.js';
 
 const PANEL = 'editor-panel';
-/** How long the cursor rests before where it is goes out. */
+/** Pause after which a moved cursor is sent. */
 const REST_MS = 120;
 
 interface Pane {
   file: OpenFile;
   area: HTMLTextAreaElement;
-  /** What the tab said was saved, when this page last looked. */
+  /** Entity tag of the tab when it was last checked. */
   seen: string | null;
-  /** Whether the cursor was put where the session has it. */
+  /** Whether the cursor was set to its position in the session. */
   is_placed: boolean;
   fault: string | null;
 }
@@ -51,7 +52,7 @@ export class EditorPanel {
   #active: string | null = null;
   #barred = '';
   #resting: ReturnType<typeof setTimeout> | undefined;
-  /** Where somebody has moved the cursor, which is not told yet. */
+  /** Pane with a moved cursor that was not sent yet. */
   #moved: Pane | null = null;
 
   constructor(desk: Desk, chosen: (path: string | null) => void) {
@@ -80,7 +81,7 @@ export class EditorPanel {
     this.draw();
   }
 
-  /** The session's tabs are others than before, or it is there. */
+  /** The session was restored, or its tabs have changed. */
   follow(cause: Cause | 'here'): void {
     const { tabs } = this.#desk.editor;
     for (const tab of tabs) this.#follow(tab, cause);
@@ -93,21 +94,21 @@ export class EditorPanel {
     this.draw();
   }
 
-  /** Looks whether what is in front was changed by somebody who told nobody. */
+  /** Checks whether the active file has been changed without an announcement. */
   async look(): Promise<void> {
     const pane = this.#pane();
     if (pane?.file.content) await this.#look(pane);
   }
 
-  /** Keeps what is typed, for the page may be gone in a moment. */
+  /** Saves unsaved text as drafts, since the page may be closed soon. */
   async leave(): Promise<void> {
-    this.#tell();
+    this.#sendCursor();
     const dirty = [...this.#panes.values()].filter(({ file }) => file.is_dirty);
     await Promise.all(dirty.map(({ file }) => file.keepDraft(true)));
   }
 
   open(path: string): void {
-    this.#tell();
+    this.#sendCursor();
     this.#desk.change((state) => {
       const at = state.tabs.findIndex((tab) => tab.path === path);
       if (at >= 0) return { ...state, active_tab: at };
@@ -118,18 +119,18 @@ export class EditorPanel {
     this.follow('here');
   }
 
-  /** Closes a tab; what is typed in it and not saved is asked about. */
+  /** Closes a tab; asks if it has unsaved text. */
   async close(path: string): Promise<void> {
     const file = this.#panes.get(path)?.file;
     if (file?.is_dirty) {
-      const text = `${base(path)} has text that is not saved. It stays as a draft, and is offered when the file is opened again.`;
+      const text = `${base(path)} has unsaved changes. They are kept as a draft and offered when you open the file again.`;
       if (!(await confirm({ title: 'Close without saving?', text, action: 'Close' }))) return;
       await file.keepDraft();
     }
     this.forget(path);
   }
 
-  /** Closes the tabs of what is within `root`, without another word. */
+  /** Closes the tabs below `root` without asking. */
   forget(root: string): void {
     this.#desk.change((state) => {
       const front = state.tabs[state.active_tab ?? -1];
@@ -141,13 +142,13 @@ export class EditorPanel {
     this.follow('here');
   }
 
-  /** What is within `root` was deleted. */
+  /** Handles the deletion of `root`. */
   removed(root: string): void {
     for (const [path, { file }] of this.#panes) if (isWithin(path, root)) void file.discard();
     this.forget(root);
   }
 
-  /** What is within `from` is within `to` now. */
+  /** Handles a move of `from` to `to`. */
   moved(from: string, to: string): void {
     const renamed = (path: string) => (isWithin(path, from) ? to + path.slice(from.length) : path);
     for (const [path, pane] of [...this.#panes]) {
@@ -164,7 +165,7 @@ export class EditorPanel {
     this.follow('here');
   }
 
-  /** How many files within `root` have text that is not saved. */
+  /** Returns the number of files below `root` with unsaved text. */
   unsaved(root: string): number {
     return [...this.#panes].filter(([path, { file }]) => isWithin(path, root) && file.is_dirty).length;
   }
@@ -176,7 +177,7 @@ export class EditorPanel {
       await pane.file.save();
       this.#saved(pane);
     } catch (error) {
-      if (error instanceof ConflictError) await this.#settle(pane, error as ConflictError<ArrayBuffer>);
+      if (error instanceof ConflictError) await this.#resolve(pane, error as ConflictError<ArrayBuffer>);
       else notice(explain(error), 'bad');
     }
     this.draw();
@@ -196,7 +197,7 @@ export class EditorPanel {
     this.#active = path;
     const pane = this.#pane();
     this.#panel.classList.toggle('vacant', pane === undefined);
-    // The name of the panel is that of what is in it.
+    // The panel is named after its content.
     this.#panel.setAttribute('aria-label', path ?? 'No file is open');
     for (const [at, { area }] of this.#panes) area.hidden = at !== path || pane?.file.content?.is === 'bytes';
     this.#save.disabled = !pane?.file.is_dirty;
@@ -222,7 +223,7 @@ export class EditorPanel {
       pane.seen = etag;
       if (etag !== pane.file.etag) void this.#look(pane);
     }
-    // Who is typing here keeps their cursor.
+    // The cursor is not moved while the user types.
     if (cause === 'others' && !isTyping(pane) && pane.file.content && !pane.file.is_dirty)
       this.#put(pane, tab);
   }
@@ -247,14 +248,14 @@ export class EditorPanel {
       this.draw();
     });
     for (const event of ['keyup', 'pointerup', 'select', 'input', 'scroll', 'focus']) {
-      area.addEventListener(event, () => this.#rest(pane));
+      area.addEventListener(event, () => this.#onCursor(pane));
     }
     try {
       await file.load();
     } catch (error) {
       pane.fault =
         error instanceof ApiError && error.status === 404
-          ? 'This file is not there any more.'
+          ? 'This file no longer exists.'
           : explain(error);
     }
     this.#show(pane);
@@ -270,9 +271,10 @@ export class EditorPanel {
     this.draw();
   }
 
-  /** The text of the file into its textarea, the cursor where it was. */
+  /** Shows the text of the file and keeps the cursor. */
   #show({ file, area }: Pane): void {
-    // What was put aside has one place, the draft: nothing is typed over it before somebody has chosen.
+    // Text kept aside has only one place, the draft, so nothing may be typed before the user has
+    // chosen.
     area.readOnly = file.content?.is !== 'text' || file.aside !== null;
     if (area.value === file.text) return;
     const [start, end, top] = [area.selectionStart, area.selectionEnd, area.scrollTop];
@@ -281,7 +283,7 @@ export class EditorPanel {
     area.scrollTop = top;
   }
 
-  /** The cursor where the session has it. */
+  /** Sets the cursor to its position in the session. */
   #put(pane: Pane, tab = this.#tab(pane)): void {
     if (tab === undefined || pane.area.hidden) return;
     const { area } = pane;
@@ -306,18 +308,18 @@ export class EditorPanel {
     return this.#desk.editor.tabs.find((tab) => tab.path === file.path);
   }
 
-  /** The cursor may have moved: soon it is told, and seen at once. */
-  #rest(pane: Pane): void {
+  /** The cursor may have moved: shown at once, sent soon. */
+  #onCursor(pane: Pane): void {
     this.#foot(pane);
-    // What the page itself has moved, since others did, is nobody's.
+    // Moves made by the page itself are not sent.
     if (!isTyping(pane)) return;
     this.#moved = pane;
     clearTimeout(this.#resting);
-    this.#resting = setTimeout(() => this.#tell(), REST_MS);
+    this.#resting = setTimeout(() => this.#sendCursor(), REST_MS);
   }
 
-  /** Tells the session where the cursor is. */
-  #tell(): void {
+  /** Sends the position of the cursor. */
+  #sendCursor(): void {
     clearTimeout(this.#resting);
     const pane = this.#moved;
     this.#moved = null;
@@ -341,8 +343,8 @@ export class EditorPanel {
     this.#desk.changeTab(pane.file.path, (tab) => ({ ...tab, view_state: { ...viewOf(tab), etag } }));
   }
 
-  /** Somebody else has written. Nothing is lost, whatever is chosen. */
-  async #settle(pane: Pane, { current }: ConflictError<ArrayBuffer>): Promise<void> {
+  /** Resolves a conflict with another client. Either choice keeps both texts. */
+  async #resolve(pane: Pane, { current }: ConflictError<ArrayBuffer>): Promise<void> {
     const { file } = pane;
     const there = current === null ? null : decode(current.value);
     const shown = there === null ? null : there.is === 'bytes' ? `(${there.why})` : there.text;
@@ -353,7 +355,7 @@ export class EditorPanel {
     } else if (choice === 'theirs' && current !== null) {
       await file.yield(current.value, current.etag);
       this.#show(pane);
-      notice('Your own text was put aside, and is offered above the editor.');
+      notice('Your version was kept as a draft. You can restore it above the editor.');
     } else if (choice === 'theirs') {
       await file.discard();
       this.forget(file.path);
@@ -364,7 +366,7 @@ export class EditorPanel {
   #notes(pane: Pane | undefined): void {
     const { fault, file } = pane ?? { fault: null, file: null };
     const why = fault ?? (file?.content && file.content.is !== 'text' ? file.content.why : null);
-    // Drawn anew only when there is something new, so that a button keeps the focus that it has.
+    // Only redrawn after a change, so that a focused button keeps the focus.
     const drawing = JSON.stringify([file?.path, why, file?.aside?.saved_at, file?.is_overtaken]);
     if (drawing === this.#barred) return;
     this.#barred = drawing;
@@ -384,14 +386,14 @@ export class EditorPanel {
         h(
           'p',
           { class: 'note' },
-          'This file was changed elsewhere while you typed. Saving shows you both texts.',
+          'This file was changed elsewhere while you were typing. Saving lets you compare both versions.',
         ),
       );
     if (file.aside === null) return;
     const resume = () => {
       file.resume();
       this.#show(pane);
-      // Where the cursor was is of this text.
+      // The stored position of the cursor refers to this text.
       this.#put(pane);
       this.draw();
       pane.area.focus();
@@ -406,8 +408,8 @@ export class EditorPanel {
       h(
         'p',
         { class: 'note' },
-        h('span', {}, 'There is text of yours that was not saved, from ', time(file.aside.saved_at), '. Choose before you go on.'),
-        button('Bring it back', resume),
+        h('span', {}, 'You have unsaved changes from ', time(file.aside.saved_at), '. Restore or discard them to continue.'),
+        button('Restore', resume),
         button('Discard', dismiss),
       ),
     );
@@ -441,7 +443,7 @@ export class EditorPanel {
   }
 }
 
-/** A file's name; with its directory where there are two of that name. */
+/** Returns the name of a file, with its directory if there are two of that name. */
 function labelOf(path: string, tabs: EditorTab[]): string {
   const name = base(path);
   return tabs.some((tab) => tab.path !== path && base(tab.path) === name) ? path : name;

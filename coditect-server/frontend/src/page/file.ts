@@ -1,46 +1,46 @@
 /**
- * One open file: its text, what the server had when it was read, and the draft of what was typed since.
+ * One open file: its text, the content last read from the server, and the draft of unsaved changes.
  *
- * A save names what it was typed over; if that is not what is there, nothing is written, and the caller
- * gets both. What is typed is kept as a draft soon after, until it is saved.
+ * A save names the version that it is based on; if that is not the present one, nothing is written,
+ * and the caller gets both. Changes are soon stored as a draft, until they are saved.
  */
 
 import { ConflictError, type Draft } from '../client/index.js';
 import type { Desk } from './desk.js';
 import { decode, encode, type Content } from './text.js';
 
-/** How long nobody types before a draft is kept. */
+/** Pause in typing after which a draft is saved. */
 const DRAFT_AFTER_MS = 800;
-/** The most that a browser sends for a page that goes away. */
+/** Maximum size of a request that a browser still sends for a closing page. */
 const KEEPALIVE_CHARS = 15_000;
 
-/** What somebody typed, kept apart from what the editor shows. */
+/** Text of the user that is kept apart from the editor. */
 export interface Aside {
   text: string;
   saved_at: string;
-  /** What it was typed over. */
+  /** Entity tag of the version that it is based on. */
   etag: string | null;
 }
 
 export class OpenFile {
   path: string;
-  /** `null` until it was read. */
+  /** `null` until it is read. */
   content: Content | null = null;
-  /** The tag of what `saved` is; `null` where there is no file. */
+  /** Entity tag of `saved`; `null` if there is no file. */
   etag: string | null = null;
-  /** The text as the server has it. */
+  /** Text on the server. */
   saved = '';
-  /** The text as it is here. */
+  /** Text in the editor. */
   text = '';
-  /** To be offered. */
+  /** Text to offer to the user. */
   aside: Aside | null = null;
-  /** Somebody has saved another content while this one was being typed over. */
+  /** Another client has saved a content while this one has unsaved changes. */
   is_overtaken = false;
   readonly #desk: Desk;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  /** Drafts go one after the other: a late one must not come after its own end. */
+  /** Drafts are saved one after the other, so that a late one never follows its own deletion. */
   #drafts: Promise<unknown> = Promise.resolve();
-  /** So do saves: the next one is over what the one before has written. */
+  /** Saves as well: each is based on the result of the previous one. */
   #saves: Promise<unknown> = Promise.resolve();
   #has_draft = false;
 
@@ -53,17 +53,19 @@ export class OpenFile {
     return this.content?.is === 'text' && this.text !== this.saved;
   }
 
-  /** Reads the file, and looks whether there is a draft of it. @throws {ApiError} it is not there. */
+  /** Reads the file and its draft, if there is one. @throws {ApiError} the file does not exist. */
   async load(): Promise<void> {
     const { client, id } = this.#desk;
     const [file, drafts] = await Promise.all([client.files.read(id, this.path), client.drafts.list(id)]);
     const is_there = drafts.some(({ path }) => path === this.path);
-    const draft = is_there ? await client.drafts.show(id, this.path) : null;
+    const draft = is_there ? await client.drafts.get(id, this.path) : null;
     this.#take(decode(file.value), file.etag);
     this.#offer(draft);
   }
 
-  /** Looks whether the server has another content. What is typed here stays. Whether anything is new. */
+  /**
+   * Checks for a new content on the server, and returns whether there is one. Unsaved text is kept.
+   */
   async look(): Promise<boolean> {
     const { client, id } = this.#desk;
     const file = await client.files.read(id, this.path);
@@ -79,14 +81,14 @@ export class OpenFile {
     return true;
   }
 
-  /** Somebody typed. */
+  /** Records input. */
   type(text: string): void {
     this.text = text;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => void this.keepDraft(), DRAFT_AFTER_MS);
   }
 
-  /** Keeps what is typed as a draft, or lets the draft go if there is nothing to keep. */
+  /** Saves the text as a draft, or deletes the draft if there is nothing to save. */
   keepDraft(is_leaving = false): Promise<void> {
     clearTimeout(this.#timer);
     const { client, id } = this.#desk;
@@ -98,9 +100,7 @@ export class OpenFile {
     return this.#inTurn(() => client.drafts.save(id, path, draft, is_leaving));
   }
 
-  /**
-   * Writes it. @throws {ConflictError} something else is there; nothing was written.
-   */
+  /** Saves the text. @throws {ConflictError} another content is there; nothing was written. */
   save(): Promise<void> {
     const saved = this.#saves.catch(() => undefined).then(() => this.#save());
     this.#saves = saved;
@@ -120,29 +120,29 @@ export class OpenFile {
       if (!(error instanceof ConflictError) || error.current === null) throw error;
       const there = decode(error.current.value as ArrayBuffer);
       if (there.is !== 'text' || encode(there.text, there.line_end) !== bytes) throw error;
-      // It was written before, by this page or another, and the answer was lost.
+      // Written before, by this page or another, and the response was lost.
       this.#wrote(text, error.current.etag);
     }
-    // What was typed meanwhile has its own draft.
+    // Input since then has its own draft.
     if (this.is_dirty || this.aside !== null) return;
     clearTimeout(this.#timer);
     if (this.#has_draft) await this.#dropDraft();
   }
 
-  /** Goes on from `etag`, whatever is there: the next save writes over it. */
+  /** Continues from `etag`: the next save overwrites that version. */
   expect(etag: string | null): void {
     this.etag = etag;
     this.is_overtaken = false;
   }
 
-  /** Takes what somebody else has written; what was typed here is put aside, and offered. */
+  /** Takes the content of another client. The text is kept aside and offered. */
   async yield(bytes: ArrayBuffer, etag: string): Promise<void> {
     await this.keepDraft();
     this.aside = { text: this.text, saved_at: new Date().toISOString(), etag: this.etag };
     this.#take(decode(bytes), etag);
   }
 
-  /** What was put aside is the text again, over what it was typed over. */
+  /** Restores the text that was kept aside, based on its original version. */
   resume(): void {
     if (this.aside === null) return;
     this.text = this.aside.text;
@@ -151,13 +151,13 @@ export class OpenFile {
     void this.keepDraft();
   }
 
-  /** What was put aside is not wanted any more. */
+  /** Drops the text that was kept aside. */
   async dismiss(): Promise<void> {
     this.aside = null;
     if (!this.is_dirty) await this.#dropDraft();
   }
 
-  /** It is called otherwise now, and so is its draft. */
+  /** Renames the file and its draft. */
   async rename(path: string): Promise<void> {
     const had_draft = this.#has_draft;
     if (had_draft) await this.#dropDraft();
@@ -165,7 +165,7 @@ export class OpenFile {
     await this.keepDraft();
   }
 
-  /** It is gone, and with it what was typed. */
+  /** Drops the file and unsaved text. */
   async discard(): Promise<void> {
     clearTimeout(this.#timer);
     this.text = this.saved;
@@ -181,7 +181,7 @@ export class OpenFile {
     this.content = content;
     this.saved = content.is === 'bytes' ? '' : content.text;
     this.text = this.saved;
-    // Whoever typed it has saved it.
+    // The text kept aside has been saved.
     if (this.aside?.text === this.saved) this.aside = null;
     this.expect(etag);
   }
@@ -201,11 +201,11 @@ export class OpenFile {
     clearTimeout(this.#timer);
     this.#has_draft = false;
     const { path } = this;
-    return this.#inTurn(() => this.#desk.client.drafts.discard(this.#desk.id, path));
+    return this.#inTurn(() => this.#desk.client.drafts.delete(this.#desk.id, path));
   }
 
   async #inTurn(work: () => Promise<unknown>): Promise<void> {
-    // A draft that could not be kept is kept with the next stroke; the text itself is here.
+    // A draft that could not be saved is saved with the next input.
     const done = this.#drafts.then(work).catch(() => undefined);
     this.#drafts = done;
     await done;

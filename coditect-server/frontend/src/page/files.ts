@@ -1,6 +1,7 @@
 /**
- * The tree of a session's files. A directory is read when it is opened. All is done by keys as by mouse:
- * arrows walk, Enter opens, F2 renames, Delete deletes; files come in by drop or by the button.
+ * The tree of a session's files. Directories are read when expanded. Everything works with keys and
+ * mouse: arrows move, Enter opens, F2 renames, Delete deletes; files are uploaded by drop or with
+ * the button.
  */
 
 import { all, ApiError, ConflictError, type FileEntry } from '../client/index.js';
@@ -9,22 +10,22 @@ import { base, isWithin, layoutOf, parent, type Desk } from './desk.js';
 import { askText, confirm } from './dialogs.js';
 import { button, h, notice } from './dom.js';
 
-/** The most entries of one directory that are shown. */
+/** Maximum number of entries shown per directory. */
 const MOST = 2_000;
 
 export interface FilesHandlers {
   open(path: string): void;
   moved(from: string, to: string): void;
   removed(path: string): void;
-  /** How many files at or below `path` have text that is not saved: they are asked about. */
+  /** Returns the number of files with unsaved text at or below `path`. */
   unsaved(path: string): number;
 }
 
-/** A line of the tree. */
+/** A row of the tree. */
 interface Row {
   entry: FileEntry;
   level: number;
-  /** Which it is in its directory, counted from 1, of how many. */
+  /** Position within the directory, from 1, and its number of entries. */
   at: number;
   of: number;
 }
@@ -41,7 +42,7 @@ export class FilesPanel {
     hidden: true,
     'aria-label': 'Files to upload',
   });
-  /** What is in each directory that was read; the top is the empty path. */
+  /** Entries of each directory that was read; the root has the empty path. */
   readonly #read = new Map<string, FileEntry[]>();
   readonly #actions: HTMLButtonElement[];
   #expanded = new Set<string>();
@@ -80,7 +81,7 @@ export class FilesPanel {
     this.draw();
   }
 
-  /** The session is there, or somebody has changed something. */
+  /** The session was restored or changed. */
   async follow(): Promise<void> {
     const { expanded, files } = layoutOf(this.#desk.editor);
     const is_other = files !== this.#mark || !this.#read.has('');
@@ -90,7 +91,7 @@ export class FilesPanel {
     else await this.#readAll([...this.#expanded].filter((path) => !this.#read.has(path)));
   }
 
-  /** Reads all that is shown again. */
+  /** Reads all shown directories again. */
   async reload(): Promise<void> {
     await this.#readAll(['', ...this.#expanded]);
   }
@@ -103,12 +104,12 @@ export class FilesPanel {
     this.#tree.replaceChildren(...rows.map((row) => this.#row(row, row.entry.path === focusable)));
     this.#tree.hidden = rows.length === 0;
     this.#rest.hidden = rows.length > 0;
-    this.#rest.textContent = this.#read.has('') ? 'No files yet. Make one, or drop some here.' : 'Loading…';
+    this.#rest.textContent = this.#read.has('') ? 'No files yet. Create one, or drop files here.' : 'Loading…';
     for (const action of this.#actions) action.disabled = !is_shown;
     if (had_focus) this.#focus();
   }
 
-  /** Marks a file as the one that is in front. */
+  /** Selects the file shown in the editor. */
   select(path: string | null): void {
     if (path === this.#selected) return;
     this.#selected = path;
@@ -124,11 +125,11 @@ export class FilesPanel {
           MOST,
         );
         if (!found.is_complete)
-          notice(`Only the first ${found.items.length} entries of ${path || 'the top'} are shown.`);
+          notice(`Only the first ${found.items.length} entries of ${path || 'the root folder'} are shown.`);
         this.#read.set(path, found.items);
       } catch (error) {
         this.#read.delete(path);
-        // A directory that is not there any more is none to tell about.
+        // A deleted directory needs no message.
         const is_gone =
           error instanceof ApiError && (error.status === 404 || error.code === 'NOT_A_DIRECTORY');
         if (!is_gone && this.#desk.client.login.present) notice(explain(error), 'bad');
@@ -235,7 +236,7 @@ export class FilesPanel {
     }
   }
 
-  /** The next entry whose name begins with `letter`. */
+  /** Returns the next entry whose name begins with `letter`. */
   #named(letter: string, entries: FileEntry[], at: number): FileEntry | undefined {
     const order = [...entries.slice(at + 1), ...entries.slice(0, at + 1)];
     return order.find((entry) => base(entry.path).toLowerCase().startsWith(letter.toLowerCase()));
@@ -245,7 +246,7 @@ export class FilesPanel {
     return path === null ? undefined : this.#read.get(parent(path))?.find((entry) => entry.path === path);
   }
 
-  /** Where something new belongs. */
+  /** Returns the directory for new files. */
   #directory(): string {
     const entry = this.#entry(this.#selected);
     if (!entry) return '';
@@ -259,7 +260,7 @@ export class FilesPanel {
       label: 'Path',
       value: directory === '' ? '' : `${directory}/`,
       action: 'Create',
-      fault: (path) => (path.endsWith('/') ? 'The name is missing.' : ''),
+      fault: (path) => (path.endsWith('/') ? 'Enter a name.' : ''),
     });
     if (path === null) return;
     await this.#act(async () => {
@@ -267,7 +268,7 @@ export class FilesPanel {
       const made =
         kind === 'file'
           ? (await client.files.write(id, path, '', 'absent')).value
-          : await client.files.makeDirectory(id, path);
+          : await client.files.createDirectory(id, path);
       this.#reveal(made.path);
       if (kind === 'file') this.#handlers.open(made.path);
     });
@@ -298,11 +299,11 @@ export class FilesPanel {
     const entry = this.#entry(this.#selected);
     if (!entry) return;
     const unsaved = this.#handlers.unsaved(entry.path);
-    const what = entry.kind === 'directory' ? 'and all that is in it ' : '';
+    const what = entry.kind === 'directory' ? 'and everything in it ' : '';
     const lost =
       unsaved === 0
         ? ''
-        : ` What is typed and not saved in ${unsaved === 1 ? 'it' : `${unsaved} files of it`} goes, too.`;
+        : ` Unsaved changes in ${unsaved === 1 ? '1 file' : `${unsaved} files`} will be lost.`;
     const is_sure = await confirm({
       title: `Delete ${base(entry.path)}?`,
       text: `${entry.path} ${what}will be deleted.${lost}`,
@@ -310,7 +311,7 @@ export class FilesPanel {
     });
     if (!is_sure) return;
     await this.#act(async () => {
-      await this.#desk.client.files.remove(this.#desk.id, entry.path, entry.kind === 'directory');
+      await this.#desk.client.files.delete(this.#desk.id, entry.path, entry.kind === 'directory');
       for (const path of [...this.#expanded]) if (isWithin(path, entry.path)) this.#expanded.delete(path);
       this.#handlers.removed(entry.path);
       this.#selected = null;
@@ -327,41 +328,41 @@ export class FilesPanel {
           await client.files.write(id, path, file, 'absent');
         } catch (error) {
           if (!(error instanceof ConflictError)) throw error;
-          const text = `There is a ${path} already. Its older content can still be had.`;
+          const text = `${path} already exists. Its present content is kept as an older version.`;
           const is_sure = await confirm({ title: `Replace ${file.name}?`, text, action: 'Replace' });
           if (is_sure && error.current)
             await client.files.write(id, path, file, { etag: error.current.etag });
         }
         this.#reveal(path);
       }
-      notice(files.length === 1 ? `${files[0]?.name} is uploaded.` : `${files.length} files are uploaded.`);
+      notice(files.length === 1 ? `Uploaded ${files[0]?.name}.` : `Uploaded ${files.length} files.`);
     });
   }
 
-  /** Opens the directories that `path` lies in, and selects it. */
+  /** Expands the directories above `path` and selects it. */
   #reveal(path: string): void {
     for (let directory = parent(path); directory !== ''; directory = parent(directory))
       this.#expanded.add(directory);
     this.#selected = path;
   }
 
-  /** Changes files, tells the other pages, and shows what there is then. */
+  /** Changes files, announces that to other pages, and reloads. */
   async #act(work: () => Promise<void>): Promise<void> {
     try {
       await work();
     } catch (error) {
       notice(
-        error instanceof ConflictError ? 'There is something of this name already.' : explain(error),
+        error instanceof ConflictError ? 'A file or folder with this name already exists.' : explain(error),
         'bad',
       );
     }
-    this.#mark = this.#desk.client.world.id();
+    this.#mark = this.#desk.client.env.id();
     this.#desk.changeLayout({ files: this.#mark, expanded: [...this.#expanded].sort() });
     await this.reload();
   }
 
   #droppable(): void {
-    // A file that is dropped beside the list would take the page's place.
+    // A file dropped outside of the list would replace the page.
     for (const event of ['dragover', 'drop'] as const) {
       addEventListener(event, (dropped) => {
         if (dropped.dataTransfer?.types.includes('Files')) dropped.preventDefault();

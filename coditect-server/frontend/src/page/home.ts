@@ -1,4 +1,4 @@
-/** What somebody has here: their sessions, and the devices that they are signed in on. */
+/** The start page: the user's sessions and devices. */
 
 import { all, type Client, type Device, type Session } from '../client/index.js';
 import { explain } from './account.js';
@@ -8,9 +8,9 @@ import { button, field, h, notice, time } from './dom.js';
 export function home(client: Client): HTMLElement {
   const sessions = h('ul', { class: 'cards', 'aria-label': 'Sessions' });
   const devices = h('ul', { class: 'cards', 'aria-label': 'Signed-in devices' });
-  const others = button('End all others', () => endOthers(), { hidden: true });
+  const others = button('Sign out all others', () => endOthers(), { hidden: true });
 
-  /** Does something to the server, says what went wrong, and shows what there is then. */
+  /** Runs `work`, shows its error, and reloads the lists. */
   const act = async (work: () => Promise<unknown>) => {
     try {
       await work();
@@ -28,7 +28,7 @@ export function home(client: Client): HTMLElement {
       ]);
       sessions.replaceChildren(...mine.items.map(card));
       if (mine.items.length === 0)
-        sessions.append(h('li', { class: 'empty' }, 'No sessions yet. Make the first one above.'));
+        sessions.append(h('li', { class: 'empty' }, 'No sessions yet. Create one above.'));
       devices.replaceChildren(...where.items.map(device));
       others.hidden = where.items.length < 2;
     } catch (error) {
@@ -47,8 +47,8 @@ export function home(client: Client): HTMLElement {
         h(
           'p',
           { class: 'muted' },
-          session.workspace_path ?? 'Files of its own',
-          ' · last open ',
+          session.workspace_path ?? 'Own files',
+          ' · last opened ',
           time(session.last_accessed_at),
         ),
       ),
@@ -63,11 +63,11 @@ export function home(client: Client): HTMLElement {
       value: session.name,
       action: 'Rename',
     });
-    if (name !== null) await act(() => client.sessions.change(session.id, { name }));
+    if (name !== null) await act(() => client.sessions.update(session.id, { name }));
   };
 
   const remove = async (session: Session) => {
-    const text = `“${session.name}” goes with its tabs, terminals and drafts${session.workspace_path ? '; the files of its workspace stay.' : ', and all its files.'}`;
+    const text = `“${session.name}” is deleted with its tabs, terminals and drafts${session.workspace_path ? '. The files of its workspace are kept.' : ', and all its files.'}`;
     const is_sure = await confirm({ title: 'Delete the session?', text, action: 'Delete' });
     if (is_sure) await act(() => client.sessions.delete(session.id));
   };
@@ -82,8 +82,8 @@ export function home(client: Client): HTMLElement {
         h(
           'span',
           {},
-          device.name ?? told(device.user_agent),
-          device.current ? h('strong', { class: 'badge' }, 'this one') : null,
+          device.name ?? describe(device.user_agent),
+          device.current ? h('strong', { class: 'badge' }, 'this device') : null,
         ),
         h(
           'p',
@@ -95,15 +95,15 @@ export function home(client: Client): HTMLElement {
       ),
       device.current
         ? null
-        : button('End', () => act(() => client.devices.end(device.id)), {
-            'aria-label': `End ${told(device.user_agent)}`,
+        : button('Sign out', () => act(() => client.devices.revoke(device.id)), {
+            'aria-label': `Sign out ${describe(device.user_agent)}`,
           }),
     );
 
   const endOthers = async () => {
-    const text = 'Everywhere but here you have to sign in again.';
-    const is_sure = await confirm({ title: 'End all others?', text, action: 'End all others' });
-    if (is_sure) await act(() => client.devices.endOthers());
+    const text = 'You will have to sign in again on every other device.';
+    const is_sure = await confirm({ title: 'Sign out all other devices?', text, action: 'Sign out all others' });
+    if (is_sure) await act(() => client.devices.revokeOthers());
   };
 
   const name = field('Name', { name: 'name', required: true, autocomplete: 'off' });
@@ -151,9 +151,9 @@ export function home(client: Client): HTMLElement {
   );
 }
 
-/** The browser and the system out of a user agent's long name. */
-function told(agent: string | null): string {
-  if (agent === null) return 'An unnamed program';
+/** Returns browser and system from a user agent. */
+function describe(agent: string | null): string {
+  if (agent === null) return 'Unknown program';
   const browser = /(Firefox|Edg|OPR|Chrome|Safari)\/\d+/.exec(agent)?.[1];
   const system = /(Windows|Android|iPhone|iPad|Mac OS X|Linux)/.exec(agent)?.[1];
   const names: Record<string, string> = { Edg: 'Edge', OPR: 'Opera', 'Mac OS X': 'macOS' };

@@ -1,8 +1,8 @@
 /**
- * The page: who is signed in, and what the address names.
+ * The page: login state and routing.
  *
- * `#/sessions/ID` is a session, `#/invitation/TOKEN` an invitation; anything else is the list of sessions. Who is not signed in is asked to, and then
- * sees what the address names.
+ * `#/sessions/ID` is a session, `#/invitation/TOKEN` an invitation; anything else is the list of
+ * sessions. Without a login, the login form comes first.
  */
 
 import { Client } from '../client/index.js';
@@ -39,8 +39,8 @@ function draw(): void {
   const invitation = /^#\/invitation\/(cin_[A-Za-z0-9_-]+)$/.exec(location.hash)?.[1];
   if (invitation !== undefined) {
     location.hash = '#/';
-    void client.tenant.accept(invitation).then(
-      () => notice('You have joined the tenant that you were invited into.'),
+    void client.tenant.acceptInvitation(invitation).then(
+      () => notice('You have joined the tenant.'),
       (error: unknown) => notice(explain(error), 'bad'),
     );
   }
@@ -59,7 +59,7 @@ function draw(): void {
   main.replaceChildren(workspace.element);
 }
 
-/** Shows something else, and leads who uses keys or listens to it. */
+/** Draws the page for the address and moves the focus to it. */
 function turn(): void {
   draw();
   const first = main.querySelector<HTMLElement>('[autofocus]') ?? main;
@@ -77,16 +77,16 @@ function title(name: string | null): void {
 }
 
 async function signOut(): Promise<void> {
-  // What is typed is kept before nobody may keep it any more.
+  // Saves unsaved text as drafts while there is still a login.
   await workspace?.close();
   workspace = null;
-  const is_told = await client.auth.logout();
-  if (!is_told) notice('You are signed out here, but the server could not be told.', 'bad');
+  const is_confirmed = await client.auth.logout();
+  if (!is_confirmed) notice('You are signed out here, but the server did not confirm it.', 'bad');
 }
 
 function part(id: string): HTMLElement {
   const element = document.getElementById(id);
-  if (element === null) throw new Error(`the page has no ${id}`);
+  if (element === null) throw new Error(`missing element #${id}`);
   return element;
 }
 
@@ -94,7 +94,7 @@ client.login.onChange((change) => {
   if (change === 'out') notice('You are signed out.');
   turn();
 });
-// The address says which session it is, so the link that skips there must not change it.
+// The address selects the session, so the skip link must not change it.
 document.querySelector('.skip')?.addEventListener('click', (event) => {
   event.preventDefault();
   main.focus();

@@ -1,4 +1,4 @@
-/** What agents have remembered with a session. It is theirs: it is shown, and not changed. */
+/** The memory of agents in this session, read-only. */
 
 import type { SessionMemory } from '../client/index.js';
 import { h } from './dom.js';
@@ -15,6 +15,6 @@ export class MemoryPanel {
   draw(memory: SessionMemory): void {
     const is_empty = Object.keys(memory).length === 0;
     this.#shown.classList.toggle('vacant', is_empty);
-    this.#shown.textContent = is_empty ? 'Nothing is remembered yet.' : JSON.stringify(memory, null, 2);
+    this.#shown.textContent = is_empty ? 'The memory is empty.' : JSON.stringify(memory, null, 2);
   }
 }

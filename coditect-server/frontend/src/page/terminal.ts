@@ -1,6 +1,6 @@
 /**
- * What terminals were about: titles, directories, histories. There is no shell behind it. A command that is
- * written here is recorded with the session, and never run.
+ * The terminals of a session: titles, directories, histories. There is no shell: commands entered
+ * here are recorded with the session, and never run.
  */
 
 import type { SessionSocket, Terminal, TerminalState } from '../client/index.js';
@@ -8,7 +8,7 @@ import { explain } from './account.js';
 import { askText } from './dialogs.js';
 import { button, field, h, notice, Tabs } from './dom.js';
 
-/** As many commands as the server keeps. */
+/** Maximum number of recorded commands, as on the server. */
 const MOST = 1_000;
 const PANEL = 'terminal-panel';
 
@@ -40,7 +40,7 @@ export class TerminalPanel {
   readonly #panel: HTMLElement;
   readonly #empty = h('p', { class: 'empty' }, 'No terminals yet.');
   #view: TerminalState = { active: null, terminals: {} };
-  /** How far back the arrow has gone; 0 is what is being written. */
+  /** Position in the history; 0 is the present input. */
   #back = 0;
 
   constructor(socket: () => SessionSocket) {
@@ -67,7 +67,7 @@ export class TerminalPanel {
       h(
         'p',
         { class: 'hint' },
-        'Commands are recorded with the session, not run: there is no shell behind this panel.',
+        'Commands are recorded with the session and not run: this panel has no shell.',
       ),
       this.#empty,
       this.#panel,
@@ -85,12 +85,12 @@ export class TerminalPanel {
     this.#empty.hidden = terminal !== undefined;
     this.#title.disabled = terminal === undefined;
     if (terminal === undefined) return;
-    // What is being written is left alone.
+    // Input in progress is kept.
     if (document.activeElement !== this.#directory.input) this.#directory.input.value = terminal.cwd;
     const commands = terminal.command_history;
     const was_at_end = this.#history.scrollTop + this.#history.clientHeight >= this.#history.scrollHeight - 8;
     this.#history.replaceChildren(...commands.map((command) => h('li', {}, h('code', {}, command))));
-    if (commands.length === 0) this.#history.append(h('li', { class: 'empty' }, 'Nothing recorded yet.'));
+    if (commands.length === 0) this.#history.append(h('li', { class: 'empty' }, 'No commands recorded.'));
     if (was_at_end) this.#history.scrollTop = this.#history.scrollHeight;
   }
 
@@ -102,7 +102,7 @@ export class TerminalPanel {
     return h('form', { class: 'row', onsubmit: submit }, part.row, h('button', {}, action));
   }
 
-  /** Which terminal is in front. */
+  /** Returns the name of the active terminal. */
   #name(): string | null {
     const { active, terminals } = this.#view;
     if (active !== null && Object.hasOwn(terminals, active)) return active;
@@ -163,7 +163,7 @@ export class TerminalPanel {
     this.#history.scrollTop = this.#history.scrollHeight;
   }
 
-  /** Earlier commands, as shells have them under the arrows. */
+  /** Recalls earlier commands with the arrow keys. */
   #recall(event: KeyboardEvent): void {
     const step = { ArrowUp: 1, ArrowDown: -1 }[event.key];
     if (step === undefined) return;
@@ -180,7 +180,7 @@ export class TerminalPanel {
     });
   }
 
-  /** Changes the terminals; whether that was taken. */
+  /** Changes the terminals; returns whether that succeeded. */
   #change(change: (state: TerminalState) => TerminalState): boolean {
     let is_taken = true;
     try {

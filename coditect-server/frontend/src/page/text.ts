@@ -1,19 +1,19 @@
-/** Texts: bytes as lines that a textarea can hold, and places in them. */
+/** Conversion between bytes and the text of a textarea, and positions in it. */
 
 import type { TextPosition } from '../client/index.js';
 
-/** What a file is to the editor. */
+/** The content of a file, as the editor can handle it. */
 export type Content =
   | { is: 'text'; text: string; line_end: '\n' | '\r\n' }
-  /** It can be shown, but a textarea would change it. */
+  /** Displayable, but a textarea would change it. */
   | { is: 'fixed'; text: string; why: string }
   | { is: 'bytes'; why: string };
 
 const MOST_BYTES = 2 * 1024 * 1024;
 
-/** Bytes as text, if {@link encode} would make the same bytes of it. */
+/** Decodes bytes as text, if {@link encode} would restore the same bytes. */
 export function decode(bytes: ArrayBuffer): Content {
-  if (bytes.byteLength > MOST_BYTES) return { is: 'bytes', why: 'This file is too large to be edited here.' };
+  if (bytes.byteLength > MOST_BYTES) return { is: 'bytes', why: 'This file is too large to edit here.' };
   let text: string;
   try {
     text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
@@ -27,18 +27,18 @@ export function decode(bytes: ArrayBuffer): Content {
     return {
       is: 'fixed',
       text: lines.replaceAll('\r', '\n'),
-      why: 'Its lines end in different ways, which editing here would change. It is shown, not edited.',
+      why: 'This file has mixed line endings, which editing here would change. It is read-only.',
     };
   }
   return { is: 'text', text: lines, line_end: '\r\n' };
 }
 
-/** The text with the line ends that its file has. */
+/** Restores the line ends of the file. */
 export function encode(text: string, line_end: '\n' | '\r\n'): string {
   return line_end === '\n' ? text : text.replaceAll('\n', '\r\n');
 }
 
-/** Where an offset is; lines and columns count from 0, columns in UTF-16 units as offsets do. */
+/** Returns the position of an offset. Lines and columns count from 0, columns in UTF-16 units. */
 export function position(text: string, offset: number): TextPosition {
   let [line, start] = [0, 0];
   for (let end = text.indexOf('\n'); end >= 0 && end < offset; end = text.indexOf('\n', start)) {
@@ -48,7 +48,7 @@ export function position(text: string, offset: number): TextPosition {
   return { line, column: offset - start };
 }
 
-/** The offset of a position, or the nearest one that there is. */
+/** Returns the offset of a position, or the nearest one. */
 export function offset(text: string, { line, column }: TextPosition): number {
   let start = 0;
   for (let at = 0; at < line; at += 1) {

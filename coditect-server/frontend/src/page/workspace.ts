@@ -1,4 +1,4 @@
-/** A session that is open: files, editor, terminal and memory over one socket. */
+/** An open session: files, editor, terminal and memory over one socket. */
 
 import { SessionSocket, type Client, type Part, type SocketState } from '../client/index.js';
 import { Desk } from './desk.js';
@@ -8,10 +8,10 @@ import { FilesPanel } from './files.js';
 import { MemoryPanel } from './memory.js';
 import { TerminalPanel } from './terminal.js';
 
-/** What of the page around it a session uses. */
+/** The surroundings of a session on the page. */
 export interface Surroundings {
   title(name: string): void;
-  /** How the connection is, in words. */
+  /** Shows the state of the connection. */
   connection(text: string, is_well: boolean): void;
   gone(): void;
 }
@@ -66,7 +66,7 @@ export class Workspace {
       'div',
       { class: 'workspace' },
       this.#heading,
-      h('div', { class: 'views', role: 'group', 'aria-label': 'What is shown' }, ...this.#views.values()),
+      h('div', { class: 'views', role: 'group', 'aria-label': 'Panels' }, ...this.#views.values()),
       this.#files.element,
       this.#editor.element,
       this.#terminal.element,
@@ -78,13 +78,13 @@ export class Workspace {
     addEventListener('keydown', saves);
     this.#unlisten = [
       () => removeEventListener('keydown', saves),
-      client.world.onLeave(() => void this.#editor.leave()),
-      client.world.onWake(() => this.#wake()),
+      client.env.onLeave(() => void this.#editor.leave()),
+      client.env.onWake(() => this.#wake()),
     ];
     this.#connection();
   }
 
-  /** Lets go of the session. What is typed stays as a draft. */
+  /** Closes the session. Unsaved text is kept as drafts. */
   async close(): Promise<void> {
     const kept = this.#editor.leave();
     this.#socket.close();
@@ -96,7 +96,7 @@ export class Workspace {
     if (part === 'editor') {
       this.#editor.follow(cause === 'restored' && this.#has_restored ? 'others' : cause);
       void this.#files.follow();
-      // Others may have changed files while nobody here could hear of it.
+      // Others may have changed files during the disconnection.
       if (cause === 'restored' && this.#has_restored) this.#wake();
       if (cause === 'restored') this.#has_restored = true;
     } else {
@@ -117,27 +117,27 @@ export class Workspace {
 
   #state(state: SocketState): void {
     if (state.is === 'ended' && state.why === 'deleted') {
-      notice('This session is not there, or not any more.', 'bad');
+      notice('This session does not exist or was deleted.', 'bad');
       this.#around.gone();
     }
     this.#connection();
   }
 
   #connection(): void {
-    // The socket calls back while it is being made.
+    // The constructor of the socket calls back.
     const socket = this.#socket as SessionSocket | undefined;
     if (socket === undefined) return;
     const { state, unacknowledged } = socket;
     const kept =
       unacknowledged === 0
         ? ''
-        : ` ${unacknowledged === 1 ? 'A change waits' : `${unacknowledged} changes wait`} to be sent.`;
+        : ` ${unacknowledged === 1 ? '1 change is' : `${unacknowledged} changes are`} waiting to be sent.`;
     if (state.is === 'open') this.#around.connection('Connected', true);
     else if (state.is === 'connecting') this.#around.connection('Connecting…', false);
-    else if (state.is === 'waiting') this.#around.connection(`No connection; trying again.${kept}`, false);
+    else if (state.is === 'waiting') this.#around.connection(`Disconnected, reconnecting.${kept}`, false);
   }
 
-  /** Which panel is seen where there is room for one only. */
+  /** Selects the panel shown on a narrow screen. */
   #show(view: View): void {
     for (const [name, press] of this.#views) press.setAttribute('aria-pressed', String(name === view));
     this.element.dataset['view'] = view;

@@ -1,4 +1,4 @@
-//! Agents: all of the tenant talk to them; its owner and admins set them up.
+//! Agents of a tenant. Owners and admins manage them; every member can use them.
 
 use std::sync::Arc;
 
@@ -26,8 +26,8 @@ use crate::{
     state::App,
 };
 
-/// The longest description, in characters.
-const DESCRIPTION_CHARS: usize = 2_000;
+/// Maximum length of a description, in characters.
+const MAX_DESCRIPTION_CHARS: usize = 2_000;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -41,7 +41,7 @@ struct NewAgent {
     settings: Option<Map<String, Value>>,
 }
 
-/// A partial agent: what is missing stays as it is.
+/// A partial agent; missing members are unchanged.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "AgentChange")]
@@ -70,37 +70,40 @@ struct AgentView<'a> {
     updated_at: DateTime<Utc>,
 }
 
-/// What the API's description says of these.
+/// Describes the operations of agents for the OpenAPI document.
 pub(crate) fn operations() -> Vec<Operation> {
     const ALL: &str = "/api/v5/agents";
     const ONE: &str = "/api/v5/agents/{id}";
     vec![
-        Operation::post(ALL, "createAgent", "Sets up an agent")
-            .takes::<NewAgent>()
-            .creates::<AgentView<'static>>()
-            .tagged()
-            .once()
+        Operation::post(ALL, "createAgent", "Create an agent")
+            .request::<NewAgent>()
+            .created::<AgentView<'static>>()
+            .with_etag()
+            .idempotent()
             .fails(&[409])
-            .leads_to("getAgent", "id", "/data/id")
-            .leads_to("changeAgent", "id", "/data/id")
-            .leads_to("deleteAgent", "id", "/data/id"),
-        Operation::get(ALL, "listAgents", "The tenant's agents").pages::<AgentView<'static>>(),
-        Operation::get(ONE, "getAgent", "An agent").gives::<AgentView<'static>>().tagged(),
-        Operation::put(ONE, "putAgent", "Changes what it names of an agent")
-            .merges::<Change>()
-            .gives::<AgentView<'static>>()
-            .tagged()
+            .link("getAgent", "id", "/data/id")
+            .link("patchAgent", "id", "/data/id")
+            .link("deleteAgent", "id", "/data/id"),
+        Operation::get(ALL, "listAgents", "List the agents of the tenant")
+            .page::<AgentView<'static>>(),
+        Operation::get(ONE, "getAgent", "Get an agent")
+            .response::<AgentView<'static>>()
+            .with_etag(),
+        Operation::put(ONE, "putAgent", "Update an agent")
+            .merge_patch::<Change>()
+            .response::<AgentView<'static>>()
+            .with_etag()
             .fails(&[409]),
-        Operation::patch(ONE, "changeAgent", "Changes what it names of an agent")
-            .merges::<Change>()
-            .gives::<AgentView<'static>>()
-            .tagged()
+        Operation::patch(ONE, "patchAgent", "Update an agent")
+            .merge_patch::<Change>()
+            .response::<AgentView<'static>>()
+            .with_etag()
             .fails(&[409]),
-        Operation::delete(ONE, "deleteAgent", "Removes an agent").gives_nothing().tagged(),
+        Operation::delete(ONE, "deleteAgent", "Delete an agent").no_content().with_etag(),
     ]
 }
 
-/// `POST /agents`.
+/// Handles `POST /agents`.
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let new: NewAgent = request.json().await?;
@@ -136,7 +139,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult
     .await
 }
 
-/// `GET /agents`: the tenant's, in the order in which they were set up.
+/// Handles `GET /agents`, in order of creation.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let query = Query::of(&request)?;
@@ -152,7 +155,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
     respond::page_of(&page, AgentView::from)
 }
 
-/// `GET /agents/{id}`.
+/// Handles `GET /agents/{id}`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param::<AgentId>("id")?, Conditions::of(&request)?);
@@ -163,7 +166,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
     conditions.read(respond::ok(&AgentView::from(&agent))?, &tag_of(&agent)?)
 }
 
-/// `PUT` and `PATCH /agents/{id}`: both take a partial agent, merged as RFC 7396 has it.
+/// Handles `PUT` and `PATCH /agents/{id}`, both as a merge patch (RFC 7396).
 pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param::<AgentId>("id")?, Conditions::of(&request)?);
@@ -194,7 +197,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
     tagged(respond::ok(&AgentView::from(&agent))?, &tag_of(&agent)?)
 }
 
-/// `DELETE /agents/{id}`: what it has said stays.
+/// Handles `DELETE /agents/{id}`. Messages of the agent are kept.
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param::<AgentId>("id")?, Conditions::of(&request)?);
@@ -216,7 +219,7 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
 }
 
 fn checked_description(text: String) -> Result<String, Problem> {
-    checks::at_most("description", DESCRIPTION_CHARS, &text)?;
+    checks::at_most("description", MAX_DESCRIPTION_CHARS, &text)?;
     Ok(text)
 }
 

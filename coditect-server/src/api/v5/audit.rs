@@ -1,4 +1,4 @@
-//! What was done in the tenant: for its owner to read, and for nobody to change.
+//! The audit log of a tenant: readable by its owners, written only by the server.
 
 use std::sync::Arc;
 
@@ -22,26 +22,26 @@ struct EntryView<'a> {
     action: &'a str,
     target: Option<&'a str>,
     details: &'a Value,
-    /// The client's address; null if it is unknown (then `details.nearest_hop` is the proxy's), or if the
-    /// operator acted.
+    /// Address of the client; null if unknown (then `details.nearest_hop` is the address of the
+    /// proxy), or for an action of the operator.
     ip: Option<&'a str>,
     #[serde(serialize_with = "respond::time")]
     at: DateTime<Utc>,
 }
 
-/// What the API's description says of these.
+/// Describes the operations of the audit log for the OpenAPI document.
 pub(crate) fn operations() -> Vec<Operation> {
     vec![
-        Operation::get("/api/v5/audit", "listAudit", "What was done, newest first")
-            .query("actor", openapi::id(), "By this user.")
-            .query("action", json!({"type": "string"}), "This was done.")
-            .query("since", openapi::time(), "From then on.")
-            .query("until", openapi::time(), "Before then.")
-            .pages::<EntryView<'static>>(),
+        Operation::get("/api/v5/audit", "listAuditEntries", "List the audit log, newest first")
+            .query("actor", openapi::id(), "Only entries of this user.")
+            .query("action", json!({"type": "string"}), "Only entries with this action.")
+            .query("since", openapi::time(), "Only entries at or after this time.")
+            .query("until", openapi::time(), "Only entries before this time.")
+            .page::<EntryView<'static>>(),
     ]
 }
 
-/// `GET /audit`: newest first; of an `actor`, of an `action`, `since` and `until` a time.
+/// Handles `GET /audit`: newest first, filtered by `actor`, `action`, `since` and `until`.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let query = Query::of(&request)?;

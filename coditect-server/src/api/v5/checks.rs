@@ -1,4 +1,4 @@
-//! Checks of what bodies say, the same for every kind of record.
+//! Checks of fields that are common to many bodies.
 
 use std::ops::RangeInclusive;
 
@@ -8,12 +8,13 @@ use serde_json::Value;
 
 use crate::http::problem::Problem;
 
-/// How long what a record is called by may be, in characters.
+/// Length of a name, in characters.
 pub(super) const NAME: RangeInclusive<usize> = 1..=200;
-/// The largest settings of a record, in bytes of JSON.
+/// Maximum size of a record's settings as JSON, in bytes.
 pub(super) const SETTINGS_BYTES: usize = 64 << 10;
 
-/// A line of text, without the blanks around it.
+/// Returns a line of text without surrounding blanks. Fails if its length or a character is
+/// invalid.
 pub(super) fn line(
     field: &str,
     chars: RangeInclusive<usize>,
@@ -25,25 +26,25 @@ pub(super) fn line(
     }
     let (least, most) = chars.into_inner();
     let message = format!(
-        "must be {least} to {most} characters long, without control, bidirectional or invisible characters"
+        "must have {least} to {most} characters, none of them control, bidirectional or invisible"
     );
     Err(Problem::invalid_field("VALIDATION_FAILED", field, &message))
 }
 
-/// A text that is not longer than so many characters.
+/// Fails if a text has more than `chars` characters.
 pub(super) fn at_most(field: &str, chars: usize, text: &str) -> Result<(), Problem> {
     if text.chars().count() <= chars {
         return Ok(());
     }
-    let message = format!("must be at most {chars} characters long");
+    let message = format!("must have at most {chars} characters");
     Err(Problem::invalid_field("VALIDATION_FAILED", field, &message))
 }
 
-/// JSON of any kind, of at most `limit_bytes`.
+/// Returns any JSON of at most `limit_bytes`.
 pub(super) fn json(field: &str, limit_bytes: usize, value: Value) -> Result<Json, Problem> {
     if value.to_string().len() <= limit_bytes {
         return Ok(Json(value));
     }
-    let message = format!("must be at most {limit_bytes} bytes of JSON");
+    let message = format!("must have at most {limit_bytes} bytes as JSON");
     Err(Problem::invalid_field("VALIDATION_FAILED", field, &message))
 }

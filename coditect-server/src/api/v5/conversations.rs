@@ -1,4 +1,4 @@
-//! Conversations, and what is said in them. They are personal, as sessions are.
+//! Conversations and their messages. Like sessions, they belong to one user.
 
 use std::sync::Arc;
 
@@ -35,12 +35,12 @@ use crate::{
     state::App,
 };
 
-/// The longest title, in characters.
-const TITLE_CHARS: usize = 200;
-/// The longest message, in bytes.
-const CONTENT_BYTES: usize = 64 << 10;
-/// The largest JSON that goes with a message, in bytes.
-const METADATA_BYTES: usize = 16 << 10;
+/// Maximum length of a title, in characters.
+const MAX_TITLE_CHARS: usize = 200;
+/// Maximum length of a message, in bytes.
+const MAX_CONTENT_BYTES: usize = 64 << 10;
+/// Maximum size of a message's metadata as JSON, in bytes.
+const MAX_METADATA_BYTES: usize = 16 << 10;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -66,14 +66,14 @@ struct Change {
 struct NewMessage {
     #[schemars(length(min = 1))]
     content: String,
-    /// Which of the tenant's agents said it; the caller, where there is none.
+    /// Agent that is the author of the message; the caller by default.
     #[serde(default, alias = "agentId")]
     agent_id: Option<AgentId>,
     #[serde(default)]
     metadata: Option<Map<String, Value>>,
 }
 
-/// In which order messages are wanted: that in which they were said, or the newest first.
+/// Order of a list of messages.
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum OrderName {
@@ -115,49 +115,53 @@ enum AuthorView {
     System,
 }
 
-/// What the API's description says of these.
+/// Describes the operations of conversations for the OpenAPI document.
 pub(crate) fn operations() -> Vec<Operation> {
     const ALL: &str = "/api/v5/conversations";
     const ONE: &str = "/api/v5/conversations/{id}";
-    const SAID: &str = "/api/v5/conversations/{id}/messages";
+    const MESSAGES: &str = "/api/v5/conversations/{id}/messages";
     vec![
-        Operation::post(ALL, "createConversation", "Begins a conversation")
-            .takes::<NewConversation>()
-            .creates::<ConversationView<'static>>()
-            .tagged()
-            .once()
-            .leads_to("getConversation", "id", "/data/id")
-            .leads_to("say", "id", "/data/id")
-            .leads_to("listMessages", "id", "/data/id")
-            .leads_to("deleteConversation", "id", "/data/id"),
-        Operation::get(ALL, "listConversations", "Conversations of mine, newest first")
-            .query("session_id", openapi::id(), "Those that were begun in a session.")
-            .pages::<ConversationView<'static>>(),
-        Operation::get(ONE, "getConversation", "A conversation")
-            .gives::<ConversationView<'static>>()
-            .tagged(),
-        Operation::put(ONE, "putConversation", "Changes what it names of a conversation")
-            .merges::<Change>()
-            .gives::<ConversationView<'static>>()
-            .tagged(),
-        Operation::patch(ONE, "changeConversation", "Changes what it names of a conversation")
-            .merges::<Change>()
-            .gives::<ConversationView<'static>>()
-            .tagged(),
-        Operation::delete(ONE, "deleteConversation", "Deletes a conversation with its messages")
-            .gives_nothing()
-            .tagged(),
-        Operation::post(SAID, "say", "Says something")
-            .takes::<NewMessage>()
-            .creates::<MessageView<'static>>()
-            .once(),
-        Operation::get(SAID, "listMessages", "What was said, in order")
-            .query("order", json!({"enum": ["asc", "desc"]}), "`desc` is the newest first.")
-            .pages::<MessageView<'static>>(),
+        Operation::post(ALL, "createConversation", "Create a conversation")
+            .request::<NewConversation>()
+            .created::<ConversationView<'static>>()
+            .with_etag()
+            .idempotent()
+            .link("getConversation", "id", "/data/id")
+            .link("createMessage", "id", "/data/id")
+            .link("listMessages", "id", "/data/id")
+            .link("deleteConversation", "id", "/data/id"),
+        Operation::get(ALL, "listConversations", "List my conversations, newest first")
+            .query("session_id", openapi::id(), "Only conversations of this session.")
+            .page::<ConversationView<'static>>(),
+        Operation::get(ONE, "getConversation", "Get a conversation")
+            .response::<ConversationView<'static>>()
+            .with_etag(),
+        Operation::put(ONE, "putConversation", "Update a conversation")
+            .merge_patch::<Change>()
+            .response::<ConversationView<'static>>()
+            .with_etag(),
+        Operation::patch(ONE, "patchConversation", "Update a conversation")
+            .merge_patch::<Change>()
+            .response::<ConversationView<'static>>()
+            .with_etag(),
+        Operation::delete(ONE, "deleteConversation", "Delete a conversation and its messages")
+            .no_content()
+            .with_etag(),
+        Operation::post(MESSAGES, "createMessage", "Add a message to a conversation")
+            .request::<NewMessage>()
+            .created::<MessageView<'static>>()
+            .idempotent(),
+        Operation::get(MESSAGES, "listMessages", "List the messages of a conversation")
+            .query(
+                "order",
+                json!({"enum": ["asc", "desc"]}),
+                "`asc` (default) is oldest first, `desc` newest first.",
+            )
+            .page::<MessageView<'static>>(),
     ]
 }
 
-/// `POST /conversations`: one of the caller's, begun in a session of theirs or in none.
+/// Handles `POST /conversations`. The conversation may belong to one of the caller's sessions.
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let new: NewConversation = request.json().await?;
@@ -178,8 +182,9 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult
         async move {
             if let Some(session) = session_id {
                 let found = load_owned_session(&tx, &identity, session).await;
-                found
-                    .map_err(|problem| problem.of_field("session_id", "is no session of yours"))?;
+                found.map_err(|problem| {
+                    problem.of_field("session_id", "is not one of your sessions")
+                })?;
             }
             conversation.begin(&tx).await?;
             let of = (Action::ConversationCreated, &id);
@@ -191,7 +196,8 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult
     .await
 }
 
-/// `GET /conversations`: mine, newest first; `?session_id=` those of a session.
+/// Handles `GET /conversations`: the caller's conversations, newest first; with `session_id`, those
+/// of a session.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let query = Query::of(&request)?;
@@ -213,7 +219,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
     respond::page_of(&page, ConversationView::from)
 }
 
-/// `GET /conversations/{id}`.
+/// Handles `GET /conversations/{id}`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
@@ -225,7 +231,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
     conditions.read(respond::ok(&ConversationView::from(&conversation))?, &tag)
 }
 
-/// `PUT` and `PATCH /conversations/{id}`: its title.
+/// Handles `PUT` and `PATCH /conversations/{id}`.
 pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
@@ -246,7 +252,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
     tagged(respond::ok(&ConversationView::from(&conversation))?, &tag_of(&conversation)?)
 }
 
-/// `DELETE /conversations/{id}`: it is gone with the answer, and what was said in it soon after.
+/// Handles `DELETE /conversations/{id}`. Messages are deleted in the background.
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
@@ -267,18 +273,18 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
     Ok(respond::no_content())
 }
 
-/// `POST /conversations/{id}/messages`: says something, as the caller or as an agent of the tenant's.
+/// Handles `POST /conversations/{id}/messages`, as the caller or as an agent of the tenant.
 pub(crate) async fn say(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let conversation_id = request.parse_param("id")?;
     let new: NewMessage = request.json().await?;
     let content = new.content;
-    if !(1..=CONTENT_BYTES).contains(&content.len()) {
-        let message = format!("must be 1 to {CONTENT_BYTES} bytes long");
+    if !(1..=MAX_CONTENT_BYTES).contains(&content.len()) {
+        let message = format!("must be 1 to {MAX_CONTENT_BYTES} bytes long");
         return Err(Problem::invalid_field("VALIDATION_FAILED", "content", &message));
     }
     let metadata = Value::Object(new.metadata.unwrap_or_default());
-    let metadata = checks::json("metadata", METADATA_BYTES, metadata)?;
+    let metadata = checks::json("metadata", MAX_METADATA_BYTES, metadata)?;
     let (id, now) = (MessageId::new(), app.clock.now());
     let once = Once::of(&request)?;
     once.run(&app, &caller, |tx, identity| {
@@ -289,7 +295,7 @@ pub(crate) async fn say(app: Arc<App>, mut request: Request) -> HandlerResult {
             let author = match new.agent_id {
                 None => Author::User(identity.user.id),
                 Some(agent) => {
-                    let field = Field::new("agent_id", "is no agent of this tenant");
+                    let field = Field::new("agent_id", "is not an agent of this tenant");
                     tx.get::<Agent>(tenant_id, agent)
                         .await?
                         .ok_or_else(|| Problem::validation(vec![field]))?;
@@ -315,7 +321,7 @@ pub(crate) async fn say(app: Arc<App>, mut request: Request) -> HandlerResult {
     .await
 }
 
-/// `GET /conversations/{id}/messages`: in the order in which they were said, or `?order=desc`.
+/// Handles `GET /conversations/{id}/messages`, oldest first or with `order=desc` newest first.
 pub(crate) async fn messages(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let id = request.parse_param("id")?;
@@ -338,7 +344,7 @@ pub(crate) async fn messages(app: Arc<App>, request: Request) -> HandlerResult {
 }
 
 fn checked_title(title: &str) -> Result<String, Problem> {
-    checks::line("title", 0..=TITLE_CHARS, title)
+    checks::line("title", 0..=MAX_TITLE_CHARS, title)
 }
 
 fn tag_of(conversation: &Conversation) -> Result<Tag, Problem> {

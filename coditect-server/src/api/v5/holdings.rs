@@ -1,8 +1,8 @@
-//! The sessions and conversations of a tenant's users, for its owners and admins.
+//! Sessions and conversations of a tenant's users, for owners and admins.
 //!
-//! They are personal: an admin sees whose they are and what they are called, and nothing that is in them.
-//! Once their user is no member any more they are orphaned. Then an admin can take them over, give them to
-//! another member, or delete them, so that nothing occupies the tenant's quota out of reach.
+//! Admins see owner, name and times, but no content. A resource is orphaned once its user is no
+//! longer a member of the tenant. Admins can then transfer it to a member, themselves included, or
+//! delete it, so that nothing can occupy the tenant's quota out of reach.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -26,8 +26,8 @@ use crate::{
     state::App,
 };
 
-/// Conversations that one transaction transfers.
-const BATCH: usize = 100;
+/// Number of conversations that one transaction transfers.
+const TRANSFER_BATCH: usize = 100;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -45,7 +45,7 @@ struct SessionView<'a> {
     #[serde(rename = "type")]
     session_type: TypeName,
     user_id: UserId,
-    /// Whether its user is no member any more.
+    /// Whether its user is no longer a member.
     orphaned: bool,
     workspace_path: Option<&'a str>,
     #[serde(serialize_with = "respond::time")]
@@ -63,7 +63,7 @@ struct ConversationView<'a> {
     title: &'a str,
     session_id: Option<SessionId>,
     user_id: UserId,
-    /// Whether its user is no member any more.
+    /// Whether its user is no longer a member.
     orphaned: bool,
     #[serde(serialize_with = "respond::time")]
     created_at: DateTime<Utc>,
@@ -71,29 +71,29 @@ struct ConversationView<'a> {
     updated_at: DateTime<Utc>,
 }
 
-/// What the API's description says of these.
+/// Describes these operations for the OpenAPI document.
 pub(crate) fn operations() -> Vec<Operation> {
     const SESSIONS: &str = "/api/v5/tenant/sessions";
     const CONVERSATIONS: &str = "/api/v5/tenant/conversations";
     const TRANSFER: &str =
-        "For owners and admins, of an orphaned one: its user is no member any more.";
+        "Owners and admins only. The resource must be orphaned: its user is no longer a member.";
     let list = |path, id, summary| {
         Operation::get(path, id, summary)
-            .details("For owners and admins. A page may hold fewer than `limit`.")
-            .query("user", openapi::id(), "Those of this user.")
-            .query("orphaned", openapi::flag(), "Those whose user is no member any more.")
+            .details("Owners and admins only. A page may have fewer items than `limit`.")
+            .query("user", openapi::id(), "Only those of this user.")
+            .query("orphaned", openapi::flag(), "Only those whose user is no longer a member.")
     };
     vec![
         list(SESSIONS, "listTenantSessions", "List the sessions of the tenant, newest first")
-            .pages::<SessionView<'static>>(),
+            .page::<SessionView<'static>>(),
         Operation::post(
             "/api/v5/tenant/sessions/{id}/transfer",
             "transferTenantSession",
             "Transfer an orphaned session to a member",
         )
         .details(TRANSFER)
-        .takes::<Transfer>()
-        .gives::<SessionView<'static>>()
+        .request::<Transfer>()
+        .response::<SessionView<'static>>()
         .fails(&[409]),
         Operation::delete(
             "/api/v5/tenant/sessions/{id}",
@@ -101,22 +101,22 @@ pub(crate) fn operations() -> Vec<Operation> {
             "Delete an orphaned session",
         )
         .details(TRANSFER)
-        .gives_nothing()
+        .no_content()
         .fails(&[409]),
         list(
             CONVERSATIONS,
             "listTenantConversations",
             "List the conversations of the tenant, newest first",
         )
-        .pages::<ConversationView<'static>>(),
+        .page::<ConversationView<'static>>(),
         Operation::post(
             "/api/v5/tenant/conversations/{id}/transfer",
             "transferTenantConversation",
             "Transfer an orphaned conversation to a member",
         )
         .details(TRANSFER)
-        .takes::<Transfer>()
-        .gives::<ConversationView<'static>>()
+        .request::<Transfer>()
+        .response::<ConversationView<'static>>()
         .fails(&[409]),
         Operation::delete(
             "/api/v5/tenant/conversations/{id}",
@@ -124,12 +124,12 @@ pub(crate) fn operations() -> Vec<Operation> {
             "Delete an orphaned conversation",
         )
         .details(TRANSFER)
-        .gives_nothing()
+        .no_content()
         .fails(&[409]),
     ]
 }
 
-/// The page that a list is asked for, and what of it.
+/// The query of a list.
 struct Wanted {
     limit: usize,
     cursor: Option<Cursor>,
@@ -148,8 +148,8 @@ impl Wanted {
         })
     }
 
-    /// Returns the page of `all`, with whether each record is orphaned; of orphaned ones only, if those
-    /// are wanted.
+    /// Returns a page of `all`, each record with whether it is orphaned. With `orphaned`, returns
+    /// only orphaned ones.
     async fn page<E: Send>(
         &self,
         app: &App,
@@ -176,7 +176,8 @@ impl Wanted {
     }
 }
 
-/// `GET /tenant/sessions`: `?user=` those of a user, `?orphaned=true` those of former members.
+/// Handles `GET /tenant/sessions`. `user` selects the sessions of one user, `orphaned` the sessions
+/// of former members.
 pub(crate) async fn sessions(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let wanted = Wanted::of(&request)?;
@@ -195,7 +196,7 @@ pub(crate) async fn sessions(app: Arc<App>, request: Request) -> HandlerResult {
     respond::page_of(&page, |(session, orphaned)| SessionView::new(session, *orphaned))
 }
 
-/// `GET /tenant/conversations`: as [`sessions`].
+/// Handles `GET /tenant/conversations`, like [`sessions`].
 pub(crate) async fn conversations(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let wanted = Wanted::of(&request)?;
@@ -216,8 +217,8 @@ pub(crate) async fn conversations(app: Arc<App>, request: Request) -> HandlerRes
     })
 }
 
-/// `POST /tenant/sessions/{id}/transfer`: with it go the conversations that its user began in it, and the
-/// one that it shows.
+/// Handles `POST /tenant/sessions/{id}/transfer`. Also transfers the conversations that the user
+/// created in the session, and the one that it shows.
 pub(crate) async fn transfer_session(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let id: SessionId = request.parse_param("id")?;
@@ -254,8 +255,8 @@ pub(crate) async fn transfer_session(app: Arc<App>, mut request: Request) -> Han
     respond::ok(&SessionView::new(&session, false))
 }
 
-/// Transfers the conversations that `before` began in a session to its user, a hundred in a transaction.
-/// Those that a crash leaves are orphaned still.
+/// Transfers the conversations that `before` created in a session, in transactions of a hundred.
+/// After a crash, the rest are still orphaned.
 async fn transfer_conversations(
     app: &App,
     session: &Session,
@@ -270,7 +271,8 @@ async fn transfer_conversations(
             if session.is_none_or(|session| session.user_id != user_id) {
                 return Ok(None);
             }
-            let begun = tx.scan(&Conversation::BY_SESSION, tenant, id).page(BATCH, after).await?;
+            let begun =
+                tx.scan(&Conversation::BY_SESSION, tenant, id).page(TRANSFER_BATCH, after).await?;
             for conversation in begun.items {
                 if conversation.user_id == before {
                     tx.update(&Conversation { user_id, ..conversation }).await?;
@@ -285,7 +287,7 @@ async fn transfer_conversations(
     }
 }
 
-/// `DELETE /tenant/sessions/{id}`: it is gone with the answer, and all that belongs to it soon after.
+/// Handles `DELETE /tenant/sessions/{id}`. The content is deleted in the background.
 pub(crate) async fn delete_session(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let id: SessionId = request.parse_param("id")?;
@@ -308,7 +310,7 @@ pub(crate) async fn delete_session(app: Arc<App>, request: Request) -> HandlerRe
     Ok(respond::no_content())
 }
 
-/// `POST /tenant/conversations/{id}/transfer`.
+/// Handles `POST /tenant/conversations/{id}/transfer`.
 pub(crate) async fn transfer_conversation(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let id: ConversationId = request.parse_param("id")?;
@@ -336,7 +338,7 @@ pub(crate) async fn transfer_conversation(app: Arc<App>, mut request: Request) -
     respond::ok(&ConversationView::new(&conversation, false))
 }
 
-/// `DELETE /tenant/conversations/{id}`: it is gone with the answer, and its messages soon after.
+/// Handles `DELETE /tenant/conversations/{id}`. Messages are deleted in the background.
 pub(crate) async fn delete_conversation(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let id: ConversationId = request.parse_param("id")?;
@@ -359,13 +361,13 @@ pub(crate) async fn delete_conversation(app: Arc<App>, request: Request) -> Hand
     Ok(respond::no_content())
 }
 
-/// Refuses who is no owner or admin, and a program.
+/// Fails unless the caller is an owner or admin, signed in with a session.
 fn require_admin(identity: &Identity) -> Result<(), Problem> {
     identity.session()?;
     Ok(identity.require_role(Role::Admin)?)
 }
 
-/// Refuses a transfer from a member, unless it is to the same one, and one to a user who is no member.
+/// Fails if the new user is not a member, or if the present user is another member.
 async fn require_transferable(
     app: &App,
     tx: &Transaction,
@@ -373,7 +375,7 @@ async fn require_transferable(
     (before, after): (UserId, UserId),
 ) -> Result<(), Problem> {
     if !app.auth.is_member(tx, identity.tenant_id, after).await? {
-        let message = "is no member of this tenant";
+        let message = "is not a member of this tenant";
         return Err(Problem::invalid_field("VALIDATION_FAILED", "user_id", message));
     }
     if before == after {
@@ -389,7 +391,10 @@ async fn require_orphaned(
     user: UserId,
 ) -> Result<(), Problem> {
     if app.auth.is_member(tx, tenant, user).await? {
-        return Err(Problem::conflict("NOT_ORPHANED", "Its user is a member of this tenant."));
+        return Err(Problem::conflict(
+            "NOT_ORPHANED",
+            "It is not orphaned: its user is a member of this tenant.",
+        ));
     }
     Ok(())
 }

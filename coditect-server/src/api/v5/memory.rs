@@ -1,9 +1,9 @@
-//! The memory of a session: read as JSON text that all its readers share, changed entry by entry.
+//! The memory of a session, read as shared JSON text and changed entry by entry.
 //!
-//! A memory may be of several MiB, so it is never held as a tree of JSON values, and once for all who
-//! read the same version: [`Memories`] has the texts that are being sent. Reading a large one is
-//! charged to its user before it is read; see [`output`](crate::http::output). A change reads and
-//! parses the entries that it names, one at a time.
+//! A memory may have several MiB, so it is never parsed as a whole, and all readers of a version
+//! share one text: [`Memories`] holds the texts that are being sent. Reading a large memory is
+//! charged to its user before the read; see [`output`](crate::http::output). A change reads and
+//! parses only the entries that it names, one at a time.
 
 use std::{
     collections::BTreeMap,
@@ -40,13 +40,14 @@ use crate::{
     state::App,
 };
 
-/// A memory of up to this size is read by each reader, and charged with the rest of its response.
+/// Maximum size of a memory that is read without sharing, and charged with the rest of its
+/// response.
 const SMALL_BYTES: u64 = 64 << 10;
 
-/// How long a reader waits for another one that reads the same memory.
+/// Maximum wait for another reader of the same memory.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a read begins anew because the memory has grown meanwhile.
+/// Maximum number of attempts of a read whose memory grows meanwhile.
 const MAX_ATTEMPTS: usize = 6;
 
 /// Reads memories within a transaction, which [`run`] repeats until there is room for them.
@@ -56,7 +57,7 @@ pub(crate) struct Reader {
     state: Mutex<State>,
 }
 
-/// The right to read one session's memory.
+/// The exclusive right to read one session's memory.
 struct Turn {
     session: SessionId,
     slot: Arc<Slot>,
@@ -67,11 +68,11 @@ struct Turn {
 struct State {
     charge: Option<Arc<Charge>>,
     needed: Option<Needed>,
-    /// What was read last, for others to share.
+    /// The last result, to be shared with other readers.
     read: Option<Memory>,
 }
 
-/// What a read lacks.
+/// A resource that a read is waiting for.
 enum Needed {
     Turn(SessionId),
     Room { user: UserId, bytes: u64 },
@@ -82,7 +83,8 @@ impl Reader {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the memory of `session` as `tx` sees it. `is_changed` if `tx` has changed it.
+    /// Returns the memory of `session` as `tx` sees it. `is_changed` tells that `tx` has changed
+    /// it.
     pub(crate) async fn read(
         &self,
         tx: &Transaction,
@@ -101,7 +103,7 @@ impl Reader {
         if usage.bytes > SMALL_BYTES {
             let turn = self.turn.as_ref().filter(|turn| turn.session == session.id);
             let Some(turn) = turn else { return Err(self.need(Needed::Turn(session.id))) };
-            // Its pages and its text are in memory together for a while.
+            // The pages and the text are in memory at the same time.
             let bytes = 2 * usage.bytes;
             let mut state = self.state();
             if state.charge.as_ref().is_none_or(|charge| charge.bytes() < bytes) {
@@ -127,7 +129,7 @@ impl Reader {
         Problem::unavailable("BUSY", SOON)
     }
 
-    /// Lets others share what was read, now that its transaction has committed.
+    /// Shares the result with other readers, after the commit of its transaction.
     fn publish(&self) {
         let State { charge, read, .. } = std::mem::take(&mut *self.state());
         let (Some(turn), Some(memory), Some(charge)) = (&self.turn, read, charge) else { return };
@@ -137,11 +139,11 @@ impl Reader {
     }
 }
 
-/// Does `work`, which reads memories by the [`Reader`], as [`caller::run`] does.
+/// Runs `work`, which reads memories with the [`Reader`], like [`caller::run`].
 ///
 /// # Errors
 ///
-/// 429 or 503 if there is no room for what it reads; those of `work`.
+/// 429 or 503 if there is no room for the memory; the errors of `work`.
 pub(crate) async fn run<T, F, Fut>(app: &Arc<App>, caller: &Caller, work: F) -> Result<T, Problem>
 where
     T: Send,
@@ -164,7 +166,7 @@ where
             }
             return done;
         };
-        // The transaction is over, and nothing else has the reader.
+        // The transaction has ended, so this is the only reference to the reader.
         turn = Arc::into_inner(reader).and_then(|reader| reader.turn);
         match needed {
             Needed::Turn(session) => {
@@ -184,19 +186,19 @@ where
     Err(Problem::unavailable("BUSY", SOON))
 }
 
-/// A change of a session's memory, as it is put together from patches.
+/// A change of a session's memory, built from patches.
 pub(crate) struct Draft {
     saved: Option<Saved<MemoryUsage>>,
     usage: MemoryUsage,
-    /// The stored entries that patches have named.
+    /// Stored entries named by patches.
     before: BTreeMap<String, JsonText>,
-    /// The entries that patches have named, as they become.
+    /// New values of entries named by patches.
     after: BTreeMap<String, Option<JsonText>>,
     replaces: bool,
 }
 
 impl Draft {
-    /// Returns the memory of `session` without a change. One read.
+    /// Starts a change of the memory of `session`. Costs one read.
     pub(crate) async fn of(tx: &Transaction, session: &Session) -> Result<Self, Problem> {
         let saved = SessionMemory::usage(tx, (session.tenant_id, session.id)).await?;
         let usage = saved.as_ref().map(|saved| saved.state).unwrap_or_default();
@@ -204,16 +206,16 @@ impl Draft {
         Ok(Self { saved, usage, before, after, replaces: false })
     }
 
-    /// Returns the version that is stored.
+    /// Returns the stored version.
     pub(crate) fn version(&self) -> u64 {
         self.saved.as_ref().map_or(0, |saved| saved.version)
     }
 
-    /// Applies `body`, or changes nothing.
+    /// Applies `body`, or leaves the draft unchanged on an error.
     ///
     /// # Errors
     ///
-    /// 422 if a key is malformed, or the memory would be larger than it may be.
+    /// 422 if a key is malformed, or the memory would exceed a limit.
     pub(crate) async fn apply(
         &mut self,
         (tx, session): (&Transaction, &Session),
@@ -222,7 +224,8 @@ impl Draft {
     ) -> Result<(), Problem> {
         body.keys().try_for_each(|key| checked_key(key))?;
         let too_many = || {
-            let message = format!("A session remembers at most {} keys.", SessionMemory::MAX_KEYS);
+            let message =
+                format!("A session's memory may have at most {} keys.", SessionMemory::MAX_KEYS);
             Problem::too_large(message)
         };
         if body.len() > SessionMemory::MAX_KEYS {
@@ -261,7 +264,7 @@ impl Draft {
         }
         if usage.bytes > quota.memory_bytes && usage.bytes > self.usage.bytes {
             let most = quota.memory_bytes;
-            let message = format!("A session's memory has at most {most} bytes of JSON.");
+            let message = format!("A session's memory may have at most {most} bytes of JSON.");
             return Err(Problem::too_large(message));
         }
         if how == How::Replace {
@@ -273,7 +276,7 @@ impl Draft {
         Ok(())
     }
 
-    /// Writes the change and returns the version that it makes.
+    /// Writes the change and returns its version.
     pub(crate) async fn write(
         self,
         tx: &Transaction,
@@ -293,7 +296,8 @@ impl Draft {
     }
 }
 
-/// Returns what `patch` makes of the entry `old` under `key`; `None` removes it.
+/// Returns the result of merging `patch` into the entry `old` under `key`; `None` removes the
+/// entry.
 fn merged(key: &str, old: Option<&JsonText>, patch: &Value) -> Result<Option<JsonText>, Problem> {
     if !patch.is_object() {
         return Ok((!patch.is_null()).then(|| JsonText::from(patch)));
@@ -307,7 +311,7 @@ fn merged(key: &str, old: Option<&JsonText>, patch: &Value) -> Result<Option<Jso
     Ok(entry.get(key).map(JsonText::from))
 }
 
-/// The tag of a version.
+/// Returns the entity tag of a version.
 fn tag_of(version: u64) -> Tag {
     Tag::new(version.to_string())
 }
@@ -317,7 +321,7 @@ fn shown(memory: &Memory) -> HandlerResult {
     tagged(response, &tag_of(memory.version()))
 }
 
-/// `GET /sessions/{id}/memory`.
+/// Handles `GET /sessions/{id}/memory`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
@@ -337,7 +341,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
     }
 }
 
-/// `PUT` and `PATCH /sessions/{id}/memory`. PUT keeps a `null`, and PATCH removes an entry by it.
+/// Handles `PUT` and `PATCH /sessions/{id}/memory`. PUT stores a `null`; PATCH removes the entry.
 pub(crate) async fn save(app: Arc<App>, mut request: Request, how: How) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);

@@ -1,8 +1,8 @@
-//! What the routes do, one file for each part of the API.
+//! Handlers of the routes, one file per resource.
 //!
-//! A handler parses its request, calls the store or auth, and gives an answer or a
-//! [`Problem`](crate::http::problem::Problem). It runs to its end even when its client leaves. It knows
-//! no connection and chooses no status for an error.
+//! A handler parses its request, calls the store or auth, and returns a response or a
+//! [`Problem`](crate::http::Problem). It runs to completion even if its client disconnects. It
+//! does not access connections and does not choose the status of an error.
 
 pub(crate) mod agents;
 pub(crate) mod audit;

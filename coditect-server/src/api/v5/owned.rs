@@ -1,4 +1,4 @@
-//! Records of one user: those of other users are reported as missing.
+//! Records of one user. Records of other users are reported as missing.
 
 use coditect_auth::Identity;
 use coditect_store::{

@@ -1,6 +1,6 @@
-//! The parts of a session's state, whoever reads and changes them: a request, or a socket.
+//! The sections of a session's state, for HTTP requests and WebSockets.
 //!
-//! Each part has a version of its own, is read alone, and is written alone.
+//! Each section has its own version, and is read and written on its own.
 
 use std::collections::BTreeSet;
 
@@ -24,35 +24,35 @@ use crate::{
     websocket::Part,
 };
 
-/// The longest key, in bytes.
-const KEY_BYTES: usize = 200;
-/// The tenant's setting with patterns of secrets, which are added to the built-in rules.
+/// Maximum length of a key, in bytes.
+const MAX_KEY_BYTES: usize = 200;
+/// Setting of the tenant with additional patterns of secrets.
 pub(super) const SECRET_PATTERNS: &str = "secret_patterns";
-/// The session's setting with the names of variables that are kept although they hold secrets.
+/// Setting of the session with the variables to keep even if they match a rule for secrets.
 const KEPT_VARIABLES: &str = "kept_environment_vars";
 
-/// A part that is one document, which is read and written as a whole.
+/// A section that is one document, read and written as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Document {
     Editor,
     Terminal,
 }
 
-/// Whether a body takes a part's place, or is merged into it.
+/// Whether a body replaces a section or is merged into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum How {
     Replace,
     Merge,
 }
 
-/// The secrets that are removed from a document before it is stored.
+/// The rules for secrets to remove from a document before it is stored.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SecretFilter {
     rules: SecretRules,
     kept_variables: BTreeSet<String>,
 }
 
-/// A part as it is, in JSON, and which version of it that is: 0 before it was ever saved.
+/// A section as JSON, with its version; 0 if it was never saved.
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub(crate) json: Map<String, Value>,
@@ -64,7 +64,7 @@ impl Stored {
         Tag::new(self.version.to_string())
     }
 
-    /// What becomes of it by `body`.
+    /// Returns the result of applying `body`.
     pub(crate) fn changed(&self, how: How, body: &Map<String, Value>) -> Map<String, Value> {
         match how {
             How::Replace => body.clone(),
@@ -78,7 +78,7 @@ impl Stored {
 }
 
 impl Document {
-    /// Returns the document that `part` is; `None` of the memory, which has [entries](super::memory).
+    /// Returns the document of `part`, or `None` for the memory, which has [entries](super::memory).
     pub(crate) fn of(part: Part) -> Option<Self> {
         match part {
             Part::Editor => Some(Self::Editor),
@@ -87,7 +87,7 @@ impl Document {
         }
     }
 
-    /// Returns the part that it is.
+    /// Returns the section of this document.
     pub(crate) fn part(self) -> Part {
         match self {
             Self::Editor => Part::Editor,
@@ -95,7 +95,8 @@ impl Document {
         }
     }
 
-    /// It of `session`. It alone is read: who saves another part meanwhile is no conflict.
+    /// Reads this document of `session`. Reads no other section, so that writes to those do not
+    /// conflict.
     pub(crate) async fn read(self, tx: &Transaction, session: &Session) -> Result<Stored, Problem> {
         let (tenant, id) = (session.tenant_id, session.id);
         let saved = tx.get::<SessionState>(tenant, (id, self.part().key())).await?;
@@ -108,12 +109,13 @@ impl Document {
         Ok(Stored { json, version })
     }
 
-    /// Reads the secrets to be removed: the tenant's patterns beside the built-in rules, without the
-    /// variables that the session keeps. An editor's state has no such filter, and reads nothing.
+    /// Reads the rules for secrets: the built-in ones and the tenant's patterns, except for the
+    /// variables that the session keeps. Reads nothing for the editor, whose state has no such
+    /// filter.
     ///
     /// # Errors
     ///
-    /// 422: the tenant's patterns cannot be used.
+    /// 422 if the tenant's patterns are invalid.
     pub(crate) async fn secret_filter(
         self,
         tx: &Transaction,
@@ -132,12 +134,11 @@ impl Document {
         Ok(SecretFilter { rules, kept_variables })
     }
 
-    /// Returns `json` as this document in the form that is stored, without the secrets that `filter`
-    /// detects.
+    /// Returns `json` in the stored form of this document, without the secrets that match `filter`.
     ///
     /// # Errors
     ///
-    /// 422: `json` does not have the shape of this document.
+    /// 422 if `json` does not have the shape of this document.
     pub(crate) fn parse(
         self,
         json: Map<String, Value>,
@@ -146,7 +147,7 @@ impl Document {
         json_of(&self.state(&Value::Object(json), filter)?)
     }
 
-    /// Stores `after`, which was [parsed](Self::parse).
+    /// Stores `after`, the result of [`parse`](Self::parse).
     pub(crate) async fn write(
         self,
         tx: &Transaction,
@@ -166,7 +167,7 @@ impl Document {
             Self::Terminal => {
                 let SecretFilter { rules, kept_variables } = filter;
                 let state = TerminalState::from_json(json, rules, kept_variables);
-                // Read again for the path of the invalid field.
+                // Parsed again to get the path of the invalid field.
                 let state = state.map_err(|error| {
                     let problem = document::from_value::<TerminalState>(json).err();
                     problem.unwrap_or_else(|| Problem::internal(error))
@@ -177,11 +178,11 @@ impl Document {
     }
 }
 
-/// Compiles a tenant's patterns of secrets, which are the field `field`.
+/// Compiles the patterns of secrets in the field `field`.
 ///
 /// # Errors
 ///
-/// 422: a pattern is invalid, or there are too many.
+/// 422 if a pattern is invalid, or there are too many.
 pub(super) fn secret_rules(field: &str, patterns: &Value) -> Result<SecretRules, Problem> {
     SecretRules::with_patterns(patterns).map_err(|error| {
         let dot = if error.path.is_empty() { "" } else { "." };
@@ -198,15 +199,15 @@ fn json_of(state: &PartState) -> Result<Map<String, Value>, Problem> {
     };
     match json.map_err(Problem::internal)? {
         Value::Object(json) => Ok(json),
-        _ => Err(Problem::internal("a part of a session's state is no object")),
+        _ => Err(Problem::internal("a section of a session's state is not an object")),
     }
 }
 
-/// Refuses a key that is too long, or has none.
+/// Fails if a key is empty, too long, or has control characters.
 pub(super) fn checked_key(key: &str) -> Result<(), Problem> {
-    if (1..=KEY_BYTES).contains(&key.len()) && !key.contains(char::is_control) {
+    if (1..=MAX_KEY_BYTES).contains(&key.len()) && !key.contains(char::is_control) {
         return Ok(());
     }
-    let message = format!("must be 1 to {KEY_BYTES} bytes long, without control characters");
+    let message = format!("must be 1 to {MAX_KEY_BYTES} bytes long, without control characters");
     Err(Problem::validation(vec![Field::new("key", message)]))
 }

@@ -1,4 +1,4 @@
-//! Workspace sessions: what a user has open. Somebody else's is as if it were not there.
+//! Workspace sessions of a user. A session of another user is reported as not found.
 
 use std::sync::Arc;
 
@@ -32,14 +32,14 @@ use crate::{
     state::App,
 };
 
-/// The longest path, in bytes, as file systems have it.
-const PATH_BYTES: usize = 4_096;
-/// `last_accessed_at` is written at most this often.
-const ACCESS_NOTED_EVERY: TimeDelta = TimeDelta::minutes(1);
+/// Maximum length of a path, in bytes, as on file systems.
+const MAX_PATH_BYTES: usize = 4_096;
+/// Minimum interval between writes of `last_accessed_at`.
+const ACCESS_WRITE_INTERVAL: TimeDelta = TimeDelta::minutes(1);
 
-/// The types, as the API spells them.
+/// Session types, as the API spells them.
 const TYPES: [&str; 3] = ["workspace", "ai-studio", "theia"];
-/// The same where a type may be left to the server.
+/// Session types, or none.
 const OPTIONAL_TYPES: [Option<&str>; 4] =
     [Some("workspace"), Some("ai-studio"), Some("theia"), None];
 
@@ -59,7 +59,7 @@ struct NewSession {
     settings: Option<Map<String, Value>>,
 }
 
-/// A partial session: what is missing stays as it is, `null` removes what may be missing.
+/// A partial session; missing members are unchanged, `null` removes an optional one.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "SessionChange")]
@@ -81,8 +81,8 @@ struct Change {
     conversation_id: Member<ConversationId>,
 }
 
-/// A session's type, as the API spells it. It is read from a string and nothing else: left to
-/// itself, serde would take `{"theia": null}` for one, too.
+/// A session type, as the API spells it. Only strings are accepted: serde's derived enums would
+/// also accept `{"theia": null}`.
 #[derive(Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", try_from = "String")]
 pub(super) enum TypeName {
@@ -111,47 +111,55 @@ pub(super) struct SessionView<'a> {
     last_accessed_at: DateTime<Utc>,
 }
 
-/// What the API's description says of these.
+/// Describes the operations of sessions for the OpenAPI document.
 pub(crate) fn operations() -> Vec<Operation> {
     const ONE: &str = "/api/v5/sessions/{id}";
     let create = |path, id| {
-        Operation::post(path, id, "Opens a workspace session")
-            .takes::<NewSession>()
-            .creates::<SessionView<'static>>()
-            .tagged()
-            .once()
-            .leads_to("getSession", "id", "/data/id")
-            .leads_to("restoreSession", "id", "/data/id")
-            .leads_to("changeSession", "id", "/data/id")
-            .leads_to("deleteSession", "id", "/data/id")
+        Operation::post(path, id, "Create a workspace session")
+            .request::<NewSession>()
+            .created::<SessionView<'static>>()
+            .with_etag()
+            .idempotent()
+            .link("getSession", "id", "/data/id")
+            .link("restoreSession", "id", "/data/id")
+            .link("patchSession", "id", "/data/id")
+            .link("deleteSession", "id", "/data/id")
     };
     vec![
         create("/api/v5/sessions", "createSession"),
-        create("/api/v5/sessions/create", "createSessionAsBefore"),
-        Operation::get("/api/v5/sessions", "listSessions", "Sessions of mine, newest first")
-            .query("type", json!({"enum": ["workspace", "ai-studio", "theia"]}), "Those of a type.")
-            .query("workspace_path", json!({"type": "string"}), "Those of a workspace.")
-            .pages::<SessionView<'static>>(),
-        Operation::get(ONE, "getSession", "A session")
-            .details("`last_accessed_at` is noted once a minute at the most.")
-            .gives::<SessionView<'static>>()
-            .tagged(),
-        Operation::put(ONE, "putSession", "Changes what it names of a session")
-            .details("The same as PATCH: a partial session is merged into what is there.")
-            .merges::<Change>()
-            .gives::<SessionView<'static>>()
-            .tagged(),
-        Operation::patch(ONE, "changeSession", "Changes what it names of a session")
-            .merges::<Change>()
-            .gives::<SessionView<'static>>()
-            .tagged(),
-        Operation::delete(ONE, "deleteSession", "Deletes a session, with all that hangs on it")
-            .gives_nothing()
-            .tagged(),
+        create("/api/v5/sessions/create", "createSessionLegacy"),
+        Operation::get("/api/v5/sessions", "listSessions", "List my sessions, newest first")
+            .query(
+                "type",
+                json!({"enum": ["workspace", "ai-studio", "theia"]}),
+                "Only sessions of this type.",
+            )
+            .query(
+                "workspace_path",
+                json!({"type": "string"}),
+                "Only sessions with this workspace path.",
+            )
+            .page::<SessionView<'static>>(),
+        Operation::get(ONE, "getSession", "Get a session")
+            .details("Updates `last_accessed_at` at most once a minute.")
+            .response::<SessionView<'static>>()
+            .with_etag(),
+        Operation::put(ONE, "putSession", "Update a session")
+            .details("Same as PATCH: the body is merged into the session.")
+            .merge_patch::<Change>()
+            .response::<SessionView<'static>>()
+            .with_etag(),
+        Operation::patch(ONE, "patchSession", "Update a session")
+            .merge_patch::<Change>()
+            .response::<SessionView<'static>>()
+            .with_etag(),
+        Operation::delete(ONE, "deleteSession", "Delete a session and all its content")
+            .no_content()
+            .with_etag(),
     ]
 }
 
-/// `POST /sessions`, and `POST /sessions/create` for older clients.
+/// Handles `POST /sessions`, and `POST /sessions/create` for older clients.
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let new: NewSession = request.json().await?;
@@ -188,7 +196,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult
     .await
 }
 
-/// `GET /sessions`: mine, newest first.
+/// Handles `GET /sessions`: the caller's sessions, newest first.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let query = Query::of(&request)?;
@@ -217,14 +225,14 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
     respond::page_of(&page, SessionView::from)
 }
 
-/// `GET /sessions/{id}`.
+/// Handles `GET /sessions/{id}`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
     let now = app.clock.now();
     let session = caller::run(&app, &caller, |tx, identity| async move {
         let session = load_owned_session(&tx, &identity, id).await?;
-        if now - session.last_accessed_at < ACCESS_NOTED_EVERY {
+        if now - session.last_accessed_at < ACCESS_WRITE_INTERVAL {
             return Ok(session);
         }
         let session = Session { last_accessed_at: now, ..session };
@@ -235,7 +243,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
     conditions.read(respond::ok(&SessionView::from(&session))?, &tag_of(&session)?)
 }
 
-/// `PUT` and `PATCH /sessions/{id}`: both take a partial session, merged as RFC 7396 has it.
+/// Handles `PUT` and `PATCH /sessions/{id}`, both as a merge patch (RFC 7396).
 pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
@@ -259,7 +267,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
             if let Member::Become(conversation) = conversation_id {
                 let found = load_owned_conversation(&tx, &identity, *conversation).await;
                 found.map_err(|problem| {
-                    problem.of_field("conversation_id", "is no conversation of yours")
+                    problem.of_field("conversation_id", "is not one of your conversations")
                 })?;
             }
             conversation_id.change(&mut session.conversation_id);
@@ -274,7 +282,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
     tagged(respond::ok(&SessionView::from(&session))?, &tag_of(&session)?)
 }
 
-/// `DELETE /sessions/{id}`: it is gone with the answer, and all that hangs on it soon after.
+/// Handles `DELETE /sessions/{id}`. The content is deleted in the background.
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
@@ -295,18 +303,18 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
     Ok(respond::no_content())
 }
 
-/// A session's tag. That somebody looked at it does not change it.
+/// Returns the entity tag of a session, which does not depend on `last_accessed_at`.
 fn tag_of(session: &Session) -> Result<Tag, Problem> {
     let tag = Tag::of(&Session { last_accessed_at: DateTime::UNIX_EPOCH, ..session.clone() })?;
     Ok(tag.modified(session.updated_at))
 }
 
 fn checked_path(path: String) -> Result<String, Problem> {
-    if path.starts_with('/') && path.len() <= PATH_BYTES && !path.contains(char::is_control) {
+    if path.starts_with('/') && path.len() <= MAX_PATH_BYTES && !path.contains(char::is_control) {
         return Ok(path);
     }
     let message = format!(
-        "must be an absolute path of at most {PATH_BYTES} bytes, without control characters"
+        "must be an absolute path of at most {MAX_PATH_BYTES} bytes, without control characters"
     );
     Err(Problem::invalid_field("VALIDATION_FAILED", "workspace_path", &message))
 }

@@ -1,7 +1,7 @@
-//! Settings: the caller's own, over those of the tenant.
+//! Settings of a user and of a tenant. A user's own setting overrides that of the tenant.
 //!
-//! Without more said, a setting is written for the caller. `?scope=tenant` writes it for all of the
-//! tenant, which its owner and admins may do.
+//! Settings are written for the caller by default. `?scope=tenant` writes them for the tenant,
+//! which requires an owner or admin.
 
 use std::sync::Arc;
 
@@ -32,20 +32,20 @@ use crate::{
     state::App,
 };
 
-/// The most settings of a tenant, and of each of its users.
-const MOST: usize = 200;
-/// The largest value, in bytes of JSON.
-const VALUE_BYTES: usize = 8 << 10;
-/// Maximum size of the settings of a user, or of a tenant, in bytes of JSON: a list has both.
-const SCOPE_BYTES: usize = 512 << 10;
+/// Maximum number of settings per user and per tenant.
+const MAX_SETTINGS: usize = 200;
+/// Maximum size of a value as JSON, in bytes.
+const MAX_VALUE_BYTES: usize = 8 << 10;
+/// Maximum size of all settings of a user, or of a tenant, as JSON, in bytes. A list has both.
+const MAX_SCOPE_BYTES: usize = 512 << 10;
 
-const SECRET_PATTERNS_DETAILS: &str = "The value is any JSON, but for the tenant's \
-    `secret_patterns`, which adds to the secrets that are not stored with terminals: \
+const SECRET_PATTERNS_DETAILS: &str = "The value is any JSON, except for the tenant's \
+    `secret_patterns`, which adds patterns of secrets to redact in terminals: \
     `{\"variable_names\": [], \"values\": []}`, each a list of at most 16 regular expressions of at \
-    most 256 bytes, in the syntax of Rust's `regex` crate. A value is a secret where a pattern \
-    matches, or its first group. An invalid pattern is refused with 422.";
+    most 256 bytes in the syntax of Rust's `regex` crate. The first group of a match, or the whole \
+    match without a group, is the secret. An invalid pattern is refused with 422.";
 
-/// For whom a setting is, as the API spells it.
+/// The scope of a setting, as the API spells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[schemars(rename = "SettingScope")]
 #[serde(rename_all = "snake_case")]
@@ -71,45 +71,48 @@ struct SettingView<'a> {
     updated_at: DateTime<Utc>,
 }
 
-/// What the API's description says of these.
+/// Describes the operations of settings for the OpenAPI document.
 pub(crate) fn operations() -> Vec<Operation> {
     const ONE: &str = "/api/v5/settings/{key}";
     let scoped = |operation: Operation| {
         let scope = json!({"enum": ["user", "tenant"]});
-        operation.query("scope", scope, "For whom it is; `user` if nothing is said.")
+        operation.query("scope", scope, "Scope of the setting; default `user`.")
     };
     vec![
-        Operation::get("/api/v5/settings", "listSettings", "What holds for me, by key")
-            .lists::<SettingView<'static>>(),
-        Operation::get(ONE, "getSetting", "What holds for me")
+        Operation::get("/api/v5/settings", "listSettings", "List my effective settings, by key")
+            .list::<SettingView<'static>>(),
+        Operation::get(ONE, "getSetting", "Get an effective setting")
             .query(
                 "scope",
                 json!({"enum": ["user", "tenant"]}),
-                "What is set there alone; what holds for me if nothing is said.",
+                "Only the value set in this scope; default is the effective value.",
             )
-            .gives::<SettingView<'static>>()
-            .tagged(),
-        scoped(Operation::put(ONE, "setSetting", "Sets it"))
+            .response::<SettingView<'static>>()
+            .with_etag(),
+        scoped(Operation::put(ONE, "putSetting", "Set a setting"))
             .details(SECRET_PATTERNS_DETAILS)
-            .takes::<NewValue>()
-            .gives::<SettingView<'static>>()
-            .tagged(),
-        scoped(Operation::delete(ONE, "removeSetting", "Removes it")).gives_nothing().tagged(),
+            .request::<NewValue>()
+            .response::<SettingView<'static>>()
+            .with_etag(),
+        scoped(Operation::delete(ONE, "deleteSetting", "Delete a setting"))
+            .no_content()
+            .with_etag(),
     ]
 }
 
-/// `GET /settings`: what holds for the caller, by key.
+/// Handles `GET /settings`: the effective settings of the caller, by key.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let settings = caller::run(&app, &caller, |tx, identity| async move {
         let (tenant, user) = (identity.tenant_id, identity.user.id);
-        Ok(Setting::all_effective(&tx, tenant, user, 2 * MOST).await?)
+        Ok(Setting::all_effective(&tx, tenant, user, 2 * MAX_SETTINGS).await?)
     })
     .await?;
     respond::list(&settings, SettingView::from)
 }
 
-/// `GET /settings/{key}`: what it is for the caller; with a scope, what it is there.
+/// Handles `GET /settings/{key}`: the effective value for the caller, or with `scope` the value set
+/// there.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (key, conditions) = (request.param("key")?.to_owned(), Conditions::of(&request)?);
@@ -131,14 +134,14 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
     conditions.read(respond::ok(&SettingView::from(&setting))?, &tag_of(&setting)?)
 }
 
-/// `PUT /settings/{key}`: sets it to `value`, which may be any JSON.
+/// Handles `PUT /settings/{key}` with any JSON value.
 pub(crate) async fn set(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (key, conditions) = (request.param("key")?.to_owned(), Conditions::of(&request)?);
     let scope = Query::of(&request)?.parsed("scope")?.unwrap_or(ScopeName::User);
     checks::line("key", checks::NAME, &key)?;
     let NewValue { value } = request.json().await?;
-    let (value, now) = (checks::json("value", VALUE_BYTES, value)?, app.clock.now());
+    let (value, now) = (checks::json("value", MAX_VALUE_BYTES, value)?, app.clock.now());
     if key == SECRET_PATTERNS {
         if scope == ScopeName::User {
             let message = "is a setting of the tenant: set it with `?scope=tenant`";
@@ -157,14 +160,20 @@ pub(crate) async fn set(app: Arc<App>, mut request: Request) -> HandlerResult {
             audit(app, &tx, &identity, (Action::SettingChanged, scope, key), client).await?;
             let (scope, key, value) = (scope.of(&identity), key.clone(), value.clone());
             let setting = Setting { tenant_id, scope, key, value, updated_at: now };
-            let others = tx.list_keys::<Setting>(tenant_id, (scope,)).all(MOST).await?;
-            if before.is_none() && others.len() >= MOST {
-                return Err(Problem::too_large(format!("There are at most {MOST} settings.")));
+            let others = tx.list_keys::<Setting>(tenant_id, (scope,)).all(MAX_SETTINGS).await?;
+            if before.is_none() && others.len() >= MAX_SETTINGS {
+                return Err(Problem::too_large(format!(
+                    "At most {MAX_SETTINGS} settings are allowed."
+                )));
             }
             let others = others.iter().filter(|other| other.key != setting.key);
             let total: usize = others.map(bytes).sum::<usize>() + bytes(&setting);
-            if total > SCOPE_BYTES && before.is_none_or(|before| bytes(&setting) > bytes(&before)) {
-                let message = format!("Settings have at most {SCOPE_BYTES} bytes of JSON in all.");
+            if total > MAX_SCOPE_BYTES
+                && before.is_none_or(|before| bytes(&setting) > bytes(&before))
+            {
+                let message = format!(
+                    "All settings together may have at most {MAX_SCOPE_BYTES} bytes of JSON."
+                );
                 return Err(Problem::too_large(message));
             }
             tx.upsert(&setting).await?;
@@ -175,7 +184,7 @@ pub(crate) async fn set(app: Arc<App>, mut request: Request) -> HandlerResult {
     tagged(respond::ok(&SettingView::from(&setting))?, &tag_of(&setting)?)
 }
 
-/// `DELETE /settings/{key}`: what the tenant has set, if anything, holds again.
+/// Handles `DELETE /settings/{key}`. Without a user's own setting, that of the tenant is effective.
 pub(crate) async fn remove(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (key, conditions) = (request.param("key")?.to_owned(), Conditions::of(&request)?);
@@ -196,12 +205,12 @@ pub(crate) async fn remove(app: Arc<App>, request: Request) -> HandlerResult {
     Ok(respond::no_content())
 }
 
-/// Returns the size of a setting in JSON, less what all of them have.
+/// Returns the size of a setting's key and value as JSON, in bytes.
 fn bytes(setting: &Setting) -> usize {
     setting.key.len() + setting.value.0.to_string().len()
 }
 
-/// What is set in a scope that the caller may write.
+/// Returns the present setting in a scope, if the caller may write there.
 async fn to_write(
     tx: &Transaction,
     identity: &Identity,
@@ -214,7 +223,7 @@ async fn to_write(
     Ok(tx.get(identity.tenant_id, (scope.of(identity), key.to_owned())).await?)
 }
 
-/// Audits the change of a setting of the tenant. A user's own are not audited.
+/// Audits the change of a tenant's setting. Users' own settings are not audited.
 async fn audit(
     app: &App,
     tx: &Transaction,

@@ -1,7 +1,7 @@
-//! What a session looked like: its editor, its terminals, its memory, and what clients keep with it.
+//! The state of a session: editor, terminals, memory, and client state.
 //!
-//! Each part is saved and tagged by itself, so that saving one, which is often, contends with nothing
-//! else. PUT replaces it, PATCH merges into it (RFC 7396); both honour `If-Match`.
+//! Each section is saved and tagged separately, so that frequent saves of one do not conflict with
+//! others. PUT replaces a section, PATCH merges into it (RFC 7396); both honour `If-Match`.
 
 use std::sync::Arc;
 
@@ -44,17 +44,17 @@ use crate::{
     state::App,
 };
 
-/// The most keys that clients keep something under with a session.
-const MOST_KEPT: usize = 100;
-/// The most of a client's blobs that one request writes.
-const BATCH: usize = 50;
+/// Maximum number of client-state keys per session.
+const MAX_CLIENT_STATE_KEYS: usize = 100;
+/// Maximum number of client-state keys in one batch.
+const MAX_BATCH_KEYS: usize = 50;
 
-const SECRETS: &str = "Secrets are not stored. A variable that holds one by its name or value is \
-    dropped, unless the session's setting `kept_environment_vars` lists it; in titles and commands \
-    each secret is replaced by `***`. The tenant's setting `secret_patterns` adds to the built-in \
-    rules.";
+const SECRETS: &str = "Secrets are not stored: a variable whose name or value matches a rule for \
+    secrets is dropped, unless the session's setting `kept_environment_vars` lists it, and each \
+    secret in a title or command is replaced by `***`. The tenant's setting `secret_patterns` \
+    extends the built-in rules.";
 
-/// All that a page needs to look as it did.
+/// Everything that a page needs to restore a session.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Restoration")]
 struct Restored<'a> {
@@ -64,22 +64,22 @@ struct Restored<'a> {
     active_files: ActiveFiles,
     conversation_id: Option<coditect_store::model::ConversationId>,
     client_state: Vec<KeyView<'a>>,
-    /// `null` stands for the memory, which is JSON already: see [`Restoration::pieces`].
+    /// Placeholder for the memory, which is JSON already; see [`Restoration::pieces`].
     #[schemars(with = "Map<String, Value>")]
     session_memory: (),
 }
 
-/// A key that a client keeps something under.
+/// A key of client state.
 #[derive(Serialize, JsonSchema)]
-#[schemars(rename = "KeptKey")]
+#[schemars(rename = "ClientStateKey")]
 struct KeyView<'a> {
     key: &'a str,
     version: u64,
 }
 
-/// A version of what a client keeps.
+/// A saved version of client state.
 #[derive(Serialize, JsonSchema)]
-#[schemars(rename = "KeptVersion")]
+#[schemars(rename = "ClientStateVersion")]
 struct SavedView<'a> {
     key: &'a str,
     version: u64,
@@ -88,10 +88,10 @@ struct SavedView<'a> {
     saved_at: DateTime<Utc>,
 }
 
-/// What agents remember: any JSON, by key.
+/// The memory of agents: any JSON, by key.
 #[derive(Deserialize, JsonSchema)]
 #[schemars(transparent)]
-#[expect(dead_code, reason = "it is only described: maps are read as they are")]
+#[expect(dead_code, reason = "only its schema is used; bodies are read as maps")]
 #[schemars(rename = "Memory")]
 struct MemoryBody(
     #[schemars(extend("propertyNames" = {
@@ -115,12 +115,12 @@ struct BatchEntry {
     #[schemars(length(min = 1, max = 200), regex(pattern = openapi::PLAIN))]
     key: String,
     #[schemars(regex(pattern = openapi::BASE64))]
-    /// In Base64.
+    /// Content in Base64.
     content: String,
 }
 
 #[derive(Serialize, JsonSchema)]
-#[schemars(rename = "BatchResult")]
+#[schemars(rename = "ClientStateBatchResult")]
 struct BatchDone {
     saved: Vec<BatchSaved>,
     deleted: Vec<String>,
@@ -138,7 +138,7 @@ impl<'a> From<&'a (String, u64)> for KeyView<'a> {
     }
 }
 
-/// All that a page needs to look as it did, as of one moment.
+/// Everything that a page needs to restore a session, as of one read version.
 pub(crate) struct Restoration {
     session: Session,
     states: SessionStates,
@@ -146,7 +146,7 @@ pub(crate) struct Restoration {
     keys: Vec<(String, u64)>,
 }
 
-/// What the API's description says of these.
+/// Describes the operations of session state for the OpenAPI document.
 pub(crate) fn operations() -> Vec<Operation> {
     const KEPT: &str = "/api/v5/sessions/{id}/state/{key}";
     let version = || json!({"type": "integer", "minimum": 1});
@@ -154,65 +154,76 @@ pub(crate) fn operations() -> Vec<Operation> {
         Operation::get(
             "/api/v5/sessions/{id}/restore",
             "restoreSession",
-            "All that a page load needs, as of one moment",
+            "Get all state of a session in one consistent read",
         )
-        .gives::<Restored<'static>>(),
-        Operation::get("/api/v5/sessions/{id}/state", "listKept", "What clients keep, key by key")
-            .lists::<KeyView<'static>>(),
-        Operation::get(KEPT, "getKept", "The bytes that a client has kept")
-            .query("version", version(), "An older one of the last five.")
-            .gives_bytes(200)
-            .tagged(),
-        Operation::put(KEPT, "keep", "Keeps bytes, whatever they are")
-            .takes_bytes()
-            .gives::<SavedView<'static>>()
-            .tagged(),
-        Operation::delete(KEPT, "discardKept", "Removes a key with all its versions")
-            .gives_nothing()
-            .tagged(),
+        .response::<Restored<'static>>(),
+        Operation::get(
+            "/api/v5/sessions/{id}/state",
+            "listClientState",
+            "List the keys of client state",
+        )
+        .list::<KeyView<'static>>(),
+        Operation::get(KEPT, "getClientState", "Get the client state of a key")
+            .query("version", version(), "One of the last five versions; default is the newest.")
+            .response_bytes(200)
+            .with_etag(),
+        Operation::put(KEPT, "putClientState", "Save the client state of a key")
+            .request_bytes()
+            .response::<SavedView<'static>>()
+            .with_etag(),
+        Operation::delete(
+            KEPT,
+            "deleteClientState",
+            "Delete a key of client state with all its versions",
+        )
+        .no_content()
+        .with_etag(),
         Operation::post(
             "/api/v5/sessions/{id}/state:batch",
-            "keepSeveral",
-            "Keeps several, or none",
+            "batchClientState",
+            "Save and delete several keys of client state atomically",
         )
-        .takes::<Batch>()
-        .gives::<BatchDone>(),
+        .request::<Batch>()
+        .response::<BatchDone>(),
     ];
     operations.extend(of_part::<EditorState>(
         "/api/v5/sessions/{id}/editor",
-        ["getEditor", "putEditor", "changeEditor"],
-        "The editor's tabs",
+        ["getEditor", "putEditor", "patchEditor"],
+        ["Get the editor state", "Replace the editor state", "Update the editor state"],
     ));
     operations.extend(
         of_part::<TerminalState>(
             "/api/v5/sessions/{id}/terminal",
-            ["getTerminal", "putTerminal", "changeTerminal"],
-            "The terminals",
+            ["getTerminal", "putTerminal", "patchTerminal"],
+            ["Get the terminals", "Replace the terminals", "Update the terminals"],
         )
         .map(|operation| operation.details(SECRETS)),
     );
     operations.extend(of_part::<MemoryBody>(
         "/api/v5/sessions/{id}/memory",
-        ["getMemory", "putMemory", "changeMemory"],
-        "What agents remember",
+        ["getMemory", "putMemory", "patchMemory"],
+        ["Get the session memory", "Replace the session memory", "Update the session memory"],
     ));
     operations
 }
 
 fn of_part<T: JsonSchema + DeserializeOwned>(
     path: &'static str,
-    [get, put, change]: [&'static str; 3],
-    what: &'static str,
+    [get, replace, update]: [&'static str; 3],
+    [get_summary, replace_summary, update_summary]: [&'static str; 3],
 ) -> [Operation; 3] {
     [
-        Operation::get(path, get, what).gives::<T>().tagged(),
-        Operation::put(path, put, what).takes::<T>().gives::<T>().tagged(),
-        Operation::patch(path, change, what).merges_into::<T>().gives::<T>().tagged(),
+        Operation::get(path, get, get_summary).response::<T>().with_etag(),
+        Operation::put(path, replace, replace_summary).request::<T>().response::<T>().with_etag(),
+        Operation::patch(path, update, update_summary)
+            .merge_patch_of::<T>()
+            .response::<T>()
+            .with_etag(),
     ]
 }
 
 impl Restoration {
-    /// That of the caller's session `id`; 404 if they have none.
+    /// Reads the caller's session `id`. Fails with 404 if the caller has no such session.
     pub(crate) async fn of(
         tx: &Transaction,
         identity: &Identity,
@@ -226,12 +237,12 @@ impl Restoration {
         Ok(Self { session, states, memory, keys })
     }
 
-    /// The session.
+    /// Returns the session.
     pub(crate) fn session(&self) -> &Session {
         &self.session
     }
 
-    /// Which version of `part` it has.
+    /// Returns the version of `part`; 0 if it was never saved.
     pub(crate) fn version(&self, part: Part) -> u64 {
         let states = &self.states;
         let version = match part {
@@ -242,12 +253,12 @@ impl Restoration {
         version.unwrap_or(0)
     }
 
-    /// Returns the number of bytes of its pieces that are charged already.
+    /// Returns the bytes of the pieces that are charged already.
     pub(crate) fn shared(&self) -> Shared {
         self.memory.shared()
     }
 
-    /// Returns it in JSON, in pieces of which one is the memory.
+    /// Returns the JSON in pieces, one of which is the memory.
     pub(crate) fn pieces(&self) -> Result<[Bytes; 3], Problem> {
         let (editor, terminal) = (EditorState::default(), TerminalState::default());
         let editor = self.states.editor.as_ref().map_or(&editor, |saved| &saved.state);
@@ -262,13 +273,13 @@ impl Restoration {
             session_memory: (),
         };
         let mut json = serde_json::to_vec(&restored).map_err(Problem::internal)?;
-        // In the place of the memory, which is the last member.
+        // The memory, which is the last member, replaces the placeholder.
         json.truncate(json.len() - "null}".len());
         Ok([json.into(), self.memory.json(), Bytes::from_static(b"}")])
     }
 }
 
-/// `GET /sessions/{id}/restore`.
+/// Handles `GET /sessions/{id}/restore`.
 pub(crate) async fn restore(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let id = request.parse_param("id")?;
@@ -279,7 +290,7 @@ pub(crate) async fn restore(app: Arc<App>, request: Request) -> HandlerResult {
     Ok(respond::ok_pieces(restored.pieces()?, restored.shared()))
 }
 
-/// `GET /sessions/{id}/editor` and `/terminal`.
+/// Handles `GET /sessions/{id}/editor` and `/terminal`.
 pub(crate) async fn show(app: Arc<App>, request: Request, part: Document) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
@@ -291,7 +302,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request, part: Document) -> Han
     conditions.read(respond::ok(&stored.json)?, &stored.tag())
 }
 
-/// `PUT` and `PATCH` of the editor and the terminals.
+/// Handles `PUT` and `PATCH` of `/sessions/{id}/editor` and `/terminal`.
 pub(crate) async fn save(
     app: Arc<App>,
     mut request: Request,
@@ -317,7 +328,7 @@ pub(crate) async fn save(
     tagged(respond::ok(&stored.json)?, &stored.tag())
 }
 
-/// `GET /sessions/{id}/state`: what clients keep with it, key by key.
+/// Handles `GET /sessions/{id}/state`: the keys of client state.
 pub(crate) async fn list_kept(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let id = request.parse_param("id")?;
@@ -329,7 +340,7 @@ pub(crate) async fn list_kept(app: Arc<App>, request: Request) -> HandlerResult 
     respond::list(&keys, KeyView::from)
 }
 
-/// `GET /sessions/{id}/state/{key}`: the bytes that a client has kept; `?version=` an older one.
+/// Handles `GET /sessions/{id}/state/{key}`, with `version` for an older one.
 pub(crate) async fn show_kept(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
@@ -357,7 +368,7 @@ pub(crate) async fn show_kept(app: Arc<App>, request: Request) -> HandlerResult 
     conditions.read(answer, &tag)
 }
 
-/// `PUT /sessions/{id}/state/{key}`: keeps the body's bytes, whatever they are.
+/// Handles `PUT /sessions/{id}/state/{key}` with any bytes.
 pub(crate) async fn keep(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
@@ -393,7 +404,7 @@ pub(crate) async fn keep(app: Arc<App>, mut request: Request) -> HandlerResult {
     tagged(respond::ok(&view)?, &tag_of_kept(version, now))
 }
 
-/// `DELETE /sessions/{id}/state/{key}`: with all its versions.
+/// Handles `DELETE /sessions/{id}/state/{key}`, with all versions.
 pub(crate) async fn discard(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
@@ -414,13 +425,13 @@ pub(crate) async fn discard(app: Arc<App>, request: Request) -> HandlerResult {
     Ok(respond::no_content())
 }
 
-/// `POST /sessions/{id}/state:batch`: several at once, all or none.
+/// Handles `POST /sessions/{id}/state:batch`, atomically.
 pub(crate) async fn keep_several(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let id = request.parse_param("id")?;
     let batch: Batch = request.json().await?;
-    if batch.put.len() + batch.delete.len() > BATCH {
-        let message = format!("a batch has at most {BATCH} keys");
+    if batch.put.len() + batch.delete.len() > MAX_BATCH_KEYS {
+        let message = format!("a batch may have at most {MAX_BATCH_KEYS} keys");
         return Err(Problem::validation(vec![Field::new("put", message)]));
     }
     let mut contents = Vec::new();
@@ -459,23 +470,24 @@ pub(crate) async fn keep_several(app: Arc<App>, mut request: Request) -> Handler
     respond::ok(&done)
 }
 
-/// The keys that clients keep something under, and their newest versions. With one more than there may
-/// be, where there are.
+/// Returns the client-state keys with their newest versions; at most one key more than the maximum.
 async fn kept_keys(tx: &Transaction, session: &Session) -> Result<Vec<(String, u64)>, Problem> {
     let (tenant, session) = (session.tenant_id, session.id);
-    Ok(ClientState::keys(tx, tenant, session, None, MOST_KEPT + 1).await?)
+    Ok(ClientState::keys(tx, tenant, session, None, MAX_CLIENT_STATE_KEYS + 1).await?)
 }
 
-/// Refuses more keys than there may be, once all are written.
+/// Fails if the session has more client-state keys than allowed, counting those just written.
 async fn require_room(tx: &Transaction, session: &Session) -> Result<(), Problem> {
-    if kept_keys(tx, session).await?.len() > MOST_KEPT {
-        let message = format!("A session keeps at most {MOST_KEPT} keys for its clients.");
+    if kept_keys(tx, session).await?.len() > MAX_CLIENT_STATE_KEYS {
+        let message =
+            format!("A session may have at most {MAX_CLIENT_STATE_KEYS} keys of client state.");
         return Err(Problem::too_large(message));
     }
     Ok(())
 }
 
-/// The tag of what a client has kept. Versions begin anew after a removal, so they do not do.
+/// Returns the entity tag of client state. It includes the time, since versions restart after a
+/// deletion.
 fn tag_of_kept(version: u64, saved_at: DateTime<Utc>) -> Tag {
     Tag::new(format!("{version}-{}", saved_at.timestamp_micros())).modified(saved_at)
 }

@@ -1,4 +1,4 @@
-//! Export, import, backup.
+//! Export, import and backup.
 
 use std::{io, path::Path};
 
@@ -22,10 +22,10 @@ use crate::{
     cli::args::{Backup, Export, Import},
 };
 
-/// A file is read in pieces of so many bytes.
+/// Buffer for reading a file, in bytes.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// Writes the archive of a store or of a tenant.
+/// Exports a store or a tenant.
 pub(super) async fn export(arguments: &Export) -> Result<Outcome, Error> {
     let Export { file, place, tenant } = arguments;
     let mut progress = Progress::new("exporting", None);
@@ -43,11 +43,11 @@ pub(super) async fn export(arguments: &Export) -> Result<Outcome, Error> {
         summary
     };
     drop(progress);
-    say(&told("exported", &summary));
+    say(&summarize("exported", &summary));
     Ok(Outcome::Done)
 }
 
-/// Writes the archive of a store, and reads it back before it gets its name.
+/// Exports a store and verifies the archive before it gets its final name.
 pub(super) async fn backup(arguments: &Backup) -> Result<Outcome, Error> {
     let Backup { file, place } = arguments;
     let mut progress = Progress::new("backing up", None);
@@ -55,22 +55,24 @@ pub(super) async fn backup(arguments: &Backup) -> Result<Outcome, Error> {
     let written = origin::export(place, None, &mut target.file, |at| progress.archive(at)).await?;
     target.sync().await?;
     drop(progress);
-    let mut progress = Progress::new("reading back", Some(written.bytes));
+    let mut progress = Progress::new("verifying", Some(written.bytes));
     let read = open(target.draft()).await?;
     let read = archive::verify(read, |at| progress.archive(at)).await?;
     drop(progress);
     if read != written {
-        return Err(of(file)(io::Error::other("what was read back is not what was written")));
+        return Err(of(file)(io::Error::other(
+            "verification failed: the archive does not contain the exported data",
+        )));
     }
     target.keep().await?;
-    say(&told("backed up", &written));
+    say(&summarize("backed up", &written));
     Ok(Outcome::Done)
 }
 
-/// Makes a store, or a tenant of one, of an archive.
+/// Imports a store or a tenant.
 pub(super) async fn import(arguments: &Import) -> Result<Outcome, Error> {
     let Import { file, place, .. } = arguments;
-    let Some(file) = file else { return abandon(place).await };
+    let Some(file) = file else { return rollback(place).await };
     let summary = if is_standard(file) {
         let mut progress = Progress::new("importing", None);
         let import = options().import(database(place)?)?;
@@ -78,7 +80,7 @@ pub(super) async fn import(arguments: &Import) -> Result<Outcome, Error> {
     } else {
         let mut source = open(file).await?;
         let mut progress = Progress::new("verifying", length(file).await);
-        // Nothing is made, not even the folder, of an archive that is not whole.
+        // An incomplete archive must not create anything, not even the directory.
         let there = place.may_have_store()?;
         let verifying = if there { database(place)? } else { Database::memory()? };
         let verifying = options().import(verifying)?;
@@ -89,7 +91,7 @@ pub(super) async fn import(arguments: &Import) -> Result<Outcome, Error> {
         let import = options().import(database(place)?)?;
         import.run(&mut source, |at| progress.archive(at)).await?
     };
-    // That it can be opened is the last that is asked of it.
+    // Opening the store is the final check.
     let store = options().open(database(place)?).await;
     let unbuilt = match store {
         Ok(store) => {
@@ -99,36 +101,34 @@ pub(super) async fn import(arguments: &Import) -> Result<Outcome, Error> {
         }
         Err(error) => return Err(error.into()),
     };
-    say(&told("imported", &summary));
+    say(&summarize("imported", &summary));
     if !unbuilt.is_empty() {
-        say(&format!("indexes that are not built yet: {}", unbuilt.join(", ")));
+        say(&format!("indexes to be built by the server: {}", unbuilt.join(", ")));
     }
     if summary.manifest.tenant.is_none() {
-        say(
-            "the master key is not in an archive: put the store's own into the folder, or give it as \
-             CODITECT_MASTER_KEY",
-        );
+        say("archives do not contain the master key: copy the store's master.key to the data \
+             directory, or set CODITECT_MASTER_KEY");
     }
     Ok(Outcome::Done)
 }
 
-/// Takes back what an import has written that has not ended.
-async fn abandon(place: &Place) -> Result<Outcome, Error> {
+/// Rolls back an unfinished import.
+async fn rollback(place: &Place) -> Result<Outcome, Error> {
     if !place.may_have_store()? {
         return Err(Error::NoStore(Box::new(place.clone())));
     }
-    let abandoned = options().import(database(place)?)?.abandon().await?;
-    say(if abandoned { "the import was taken back" } else { "there is no import to take back" });
+    let rolled_back = options().import(database(place)?)?.abandon().await?;
+    say(if rolled_back { "import rolled back" } else { "no unfinished import to roll back" });
     Ok(Outcome::Done)
 }
 
-/// What came of it, for people.
-fn told(done: &str, summary: &Summary) -> String {
+/// Returns the summary line.
+fn summarize(done: &str, summary: &Summary) -> String {
     let Summary { manifest, rows, bytes, version } = summary;
     let whose = manifest.tenant.map_or(String::new(), |tenant| format!(" of tenant {tenant}"));
     let consistency = match manifest.consistency {
         Consistency::OneVersion => format!("as of version {version}"),
-        _ => "not of one version: rows may not fit each other".to_owned(),
+        _ => "not a consistent snapshot: rows are of different versions".to_owned(),
     };
     let (rows, bytes) = (HumanCount(*rows), HumanBytes(*bytes));
     format!("{done} {rows} rows{whose}, {bytes}, {consistency}; archive {}", manifest.id)

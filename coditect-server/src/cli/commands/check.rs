@@ -1,4 +1,4 @@
-//! Check: rows and indexes, then the file that they lie in.
+//! `check`: verifies all rows and indexes, then the pages of the store's file.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::cli::args::Check;
 
-/// Checks a store; each fault is a line on stdout.
+/// Checks a store. Prints a line per fault to stdout.
 pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
     if arguments.accept_data_loss && arguments.place.may_have_store()? {
         truncate_log(arguments.place.folder()).await?;
@@ -31,7 +31,7 @@ pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
     };
     let check = if arguments.repair { store.check().repairing() } else { store.check() };
     let mut progress = Progress::new("rows", None);
-    let mut unheard = None;
+    let mut write_error = None;
     let report = check
         .run(|event| match event {
             Event::Progress(Stage::Rows, rows) => progress.rows(rows),
@@ -41,15 +41,15 @@ pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
             }
             Event::Found(finding) => {
                 if let Err(error) = progress.line(&escaped(&finding.to_string())) {
-                    unheard.get_or_insert(error);
+                    write_error.get_or_insert(error);
                 }
             }
             _ => {}
         })
         .await;
-    unheard.map_or(Ok(()), Err).map_err(Error::Stdout)?;
+    write_error.map_or(Ok(()), Err).map_err(Error::Stdout)?;
     let report = match report {
-        // What is left of the rows cannot be told apart; the file's pages are looked at all the same.
+        // The rest of the rows cannot be read, but the pages of the file can still be checked.
         Err(error) if error.kind() == ErrorKind::Corrupt => {
             progress.line(&error.to_string()).map_err(Error::Stdout)?;
             Report { faults: 1, ..Report::default() }
@@ -69,7 +69,7 @@ pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
     }
     drop(progress);
     for index in &report.unbuilt {
-        say(&format!("index {index} is not built yet, and was not checked"));
+        say(&format!("index {index} is not built and was not checked"));
     }
     let repaired = if arguments.repair {
         format!(", {} repaired", HumanCount(report.repaired))
@@ -88,25 +88,25 @@ pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
 async fn truncate_log(folder: Option<&Path>) -> Result<(), Error> {
     let Some(folder) = folder.map(Path::to_owned) else { return Ok(()) };
     let lost = tokio::task::spawn_blocking(move || Database::truncate_damaged_log(folder)).await;
-    // A panic shows again when the store is opened.
+    // A panic happens again when the store is opened.
     if let Some(lost) = lost.unwrap_or(Ok(None))? {
         say(&format!(
-            "the log was incomplete, and is truncated: {lost}; its files are kept in the folder as \
+            "log incomplete and truncated: {lost}; its original files are kept in the data directory as \
              log-*.wal.damaged-*"
         ));
     }
     Ok(())
 }
 
-/// What is wrong with the file in `folder`.
+/// Returns a description of the damage to the file in `folder`.
 async fn damage(folder: PathBuf) -> Result<Option<String>, Error> {
     let file = tokio::task::spawn_blocking(move || Database::check_file(folder)).await;
     Ok(match file {
         Ok(Ok(FileState::Sound)) => None,
-        Ok(Ok(FileState::Repaired)) => Some("the file was damaged, and was put right".to_owned()),
-        Ok(Ok(state)) => Some(format!("the file is in the state {state:?}")),
+        Ok(Ok(FileState::Repaired)) => Some("the file was damaged and was repaired".to_owned()),
+        Ok(Ok(state)) => Some(format!("unexpected state of the file: {state:?}")),
         Ok(Err(error)) if error.kind() == ErrorKind::Corrupt => Some(error.to_string()),
         Ok(Err(error)) => return Err(error.into()),
-        Err(_) => Some("the file cannot be read without a panic".to_owned()),
+        Err(_) => Some("reading the file panicked".to_owned()),
     })
 }

@@ -1,8 +1,8 @@
-//! Health: a server is asked whether it is ready, as something that restarts it wants to know.
+//! `health`: checks whether a server is ready.
 //!
-//! It is for images that have no shell and no other program in them. It opens no store: whether that answers
-//! is the server's to say. The server's certificate is not looked at, as little as kubelet's probes do it:
-//! nothing is told to whoever answers, and they must answer as this server does.
+//! For images without a shell or other programs. It does not open the store: `/readyz` does. The
+//! server's certificate is not verified, as in kubelet probes: the request has no secret, and the
+//! response must be that of a coditect-server.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -36,36 +36,34 @@ use tokio_rustls::TlsConnector;
 use super::{Error, Outcome};
 use crate::cli::args::Health;
 
-/// How long it may take: longer than the server lets its store think.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// Time limit; longer than the server waits for its store.
+const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// What is asked of a server, unless the URL says something else.
+/// Default path.
 const READY: PathAndQuery = PathAndQuery::from_static("/readyz");
 
-/// What the routes for health say of a server that is well.
+/// States of a healthy server in the responses of the health routes.
 const HEALTHY: [&str; 3] = ["ready", "alive", "ok"];
 
-/// Maximum size of an answer, in bytes.
+/// Maximum size of a response, in bytes.
 const MAX_ANSWER_BYTES: usize = 16 << 10;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Asks a server whether it is ready.
+/// Checks whether a server is ready.
 pub(super) async fn run(arguments: &Health) -> Result<Outcome, Error> {
     let url = url(arguments);
     let not_ready = |why: String| Error::NotReady { url: url.clone(), why };
-    match timeout(PATIENCE, ask(&url)).await {
-        Ok(Ok((status, _))) if !status.is_success() => {
-            Err(not_ready(format!("it answers {status}")))
-        }
+    match timeout(TIMEOUT, ask(&url)).await {
+        Ok(Ok((status, _))) if !status.is_success() => Err(not_ready(format!("status {status}"))),
         Ok(Ok((_, body))) if is_ours(&body) => Ok(Outcome::Done),
-        Ok(Ok(_)) => Err(not_ready("what answers there is no coditect-server".to_owned())),
+        Ok(Ok(_)) => Err(not_ready("the response is not that of a coditect-server".to_owned())),
         Ok(Err(error)) => Err(not_ready(error.to_string())),
-        Err(_) => Err(not_ready("it does not answer".to_owned())),
+        Err(_) => Err(not_ready("timeout".to_owned())),
     }
 }
 
-/// What to ask.
+/// Returns the URL to request.
 fn url(arguments: &Health) -> Uri {
     let mut parts = arguments.url.clone().map_or_else(Parts::default, Uri::into_parts);
     if arguments.url.is_none() {
@@ -76,11 +74,11 @@ fn url(arguments: &Health) -> Uri {
     if parts.path_and_query.as_ref().is_none_or(|path| path == "/") {
         parts.path_and_query = Some(READY);
     }
-    // Parts that do not make a URL come from one without a scheme, which `ask` refuses by its name.
+    // Parts that do not form a URL come from one without a scheme; `ask` reports that URL.
     Uri::from_parts(parts).unwrap_or_else(|_| arguments.url.clone().unwrap_or_default())
 }
 
-/// Where a server is to be found that listens there: one that listens on all addresses, on the nearest.
+/// Returns the address to connect to; loopback for a server that listens on all addresses.
 fn nearby(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -90,7 +88,7 @@ fn nearby(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-/// Returns whether `body` is the answer of one of the routes for health.
+/// Returns whether `body` is the response of a health route.
 fn is_ours(body: &[u8]) -> bool {
     let answer: Value = serde_json::from_slice(body).unwrap_or_default();
     let status = answer["data"]["status"].as_str();
@@ -99,12 +97,12 @@ fn is_ours(body: &[u8]) -> bool {
 
 async fn ask(url: &Uri) -> Result<(StatusCode, Bytes), Failure> {
     let (Some(scheme), Some(authority)) = (url.scheme_str(), url.authority()) else {
-        return Err("it is no URL such as http://127.0.0.1:8080".into());
+        return Err("not a URL such as http://127.0.0.1:8080".into());
     };
     let (is_secure, usual_port) = match scheme {
         "http" => (false, 80),
         "https" => (true, 443),
-        _ => return Err("it must begin with http:// or https://".into()),
+        _ => return Err("the URL must begin with http:// or https://".into()),
     };
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     let port = authority.port_u16().unwrap_or(usual_port);
@@ -120,7 +118,7 @@ async fn ask(url: &Uri) -> Result<(StatusCode, Bytes), Failure> {
     }
 }
 
-/// Sends `request` and returns the status and the body of its answer.
+/// Sends `request` and returns the status and the body of the response.
 async fn answer<S>(
     stream: S,
     request: Request<Empty<Bytes>>,
@@ -129,32 +127,32 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // It ends with the sender, at the end of this function.
+    // The connection ends when `sender` is dropped, at the end of this function.
     tokio::spawn(connection);
     let answer = sender.send_request(request).await?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
-    // What is longer is none of ours.
+    // A longer body is not that of a health route.
     Ok((status, body.map(Collected::to_bytes).unwrap_or_default()))
 }
 
-/// TLS with whoever answers.
+/// Returns a TLS configuration that accepts every certificate.
 fn trusting() -> Result<Arc<ClientConfig>, rustls::Error> {
     let provider = Arc::new(ring::default_provider());
-    let anybody = Arc::new(Anybody(Arc::clone(&provider)));
+    let verifier = Arc::new(AcceptAny(Arc::clone(&provider)));
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(anybody)
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     Ok(Arc::new(config))
 }
 
-/// Whose certificate does not matter.
+/// Verifier that accepts every certificate.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AcceptAny(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAny {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -205,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_asked_where_it_listens_and_in_the_way_that_it_speaks() {
+    fn url_follows_the_listen_address_and_tls_settings() {
         for (listen, tls_cert, url) in [
             ("127.0.0.1:8080", None, "http://127.0.0.1:8080/readyz"),
             ("0.0.0.0:8080", None, "http://127.0.0.1:8080/readyz"),
@@ -217,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_taken_as_it_is_but_for_a_path_that_says_nothing() {
+    fn given_url_is_kept_with_a_default_path() {
         for (given, url) in [
             ("http://coditect:8080", "http://coditect:8080/readyz"),
             ("https://coditect/", "https://coditect/readyz"),

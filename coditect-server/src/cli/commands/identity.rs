@@ -1,4 +1,4 @@
-//! The verbs `user` and `keys`.
+//! The subcommands `user` and `keys`.
 
 use std::io::{self, Read, Write, stdin, stdout};
 
@@ -12,7 +12,7 @@ use crate::{
     cli::args::{KeysVerb, UserVerb},
 };
 
-/// The longest password that is read, in bytes.
+/// Maximum length of a password on stdin, in bytes.
 const PASSWORD_BYTES: u64 = 8192;
 
 pub(super) async fn user(verb: &UserVerb) -> Result<Outcome, Error> {
@@ -50,8 +50,8 @@ pub(super) async fn user(verb: &UserVerb) -> Result<Outcome, Error> {
             let task = Task::ResetPassword { email: of.email.clone() };
             show(&run(&of.place, task).await?)?;
         }
-        UserVerb::SignOut(of) => {
-            show(&run(&of.place, Task::SignOut { email: of.email.clone() }).await?)?;
+        UserVerb::RevokeSessions(of) => {
+            show(&run(&of.place, Task::RevokeSessions { email: of.email.clone() }).await?)?;
         }
         UserVerb::RemoveSecondFactor(of) => {
             let task = Task::RemoveSecondFactor { email: of.email.clone() };
@@ -82,7 +82,8 @@ pub(super) async fn keys(verb: &KeysVerb) -> Result<Outcome, Error> {
     Ok(Outcome::Done)
 }
 
-/// Reads the first line of stdin: it is in no list of processes, and in no history.
+/// Reads the first line of stdin. Unlike an argument, it appears in no process list or shell
+/// history.
 fn read_password() -> Result<String, Error> {
     let mut text = String::new();
     stdin().take(PASSWORD_BYTES).read_to_string(&mut text).map_err(Error::Stdin)?;
@@ -112,13 +113,13 @@ fn write(reply: &Reply, out: &mut impl Write) -> io::Result<()> {
                 None => Ok(()),
                 Some(token) => writeln!(
                     out,
-                    "reset token, good once for 30 minutes: {token}\nIts user sends it with their \
+                    "reset token, valid once within 30 minutes: {token}\nThe user sends it with the \
                      new password to POST /api/v5/auth/password-reset/confirm."
                 ),
             }
         }
         Reply::Users { users, .. } => users.iter().try_for_each(|user| line(out, user)),
-        Reply::SignedOut { sessions } => writeln!(out, "sessions ended: {sessions}"),
+        Reply::SignedOut { sessions } => writeln!(out, "revoked sessions: {sessions}"),
         Reply::Keys { keys } => keys.iter().try_for_each(|key| {
             let since = key.since.format("%Y-%m-%dT%H:%M:%SZ");
             writeln!(out, "{}  {}  {:<7}  since {since}", key.kid, key.algorithm, key.state)

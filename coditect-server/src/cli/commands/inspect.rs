@@ -1,4 +1,4 @@
-//! Inspect: an overview, or rows.
+//! `inspect`: an overview of the store, or its rows.
 
 use std::io::{self, BufWriter, Write};
 
@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{Error, Outcome, open};
 use crate::cli::args::Inspect;
 
-/// Shows what was asked for on stdout.
+/// Prints the requested data to stdout.
 pub(super) async fn run(arguments: &Inspect) -> Result<Outcome, Error> {
     let store = open(&arguments.place).await?;
     let mut inspect = store.inspect();
@@ -48,7 +48,7 @@ pub(super) async fn run(arguments: &Inspect) -> Result<Outcome, Error> {
     Ok(Outcome::Done)
 }
 
-/// Writes a row on one line. What users have named is escaped: it must not act on the terminal.
+/// Writes a row as one line. Names chosen by users are escaped: they must not control the terminal.
 fn write_row(to: &mut impl Write, row: &Row, as_json: bool) -> io::Result<()> {
     let Row { key, space, value, value_bytes } = row;
     if as_json {

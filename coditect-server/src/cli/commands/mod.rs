@@ -1,7 +1,7 @@
-//! The operator's verbs: check, inspect, export, import, backup, user, keys, health.
+//! The operator's subcommands: check, inspect, export, import, backup, user, keys, health.
 //!
-//! What a verb was asked for goes to stdout; how far it is, and what went wrong, to stderr. A verb that
-//! is dropped, as a signal does it, leaves nothing behind that looks whole.
+//! Results go to stdout, progress and errors to stderr. A subcommand that is dropped, as on a
+//! signal, leaves no incomplete file under its final name.
 
 mod archives;
 mod check;
@@ -30,68 +30,69 @@ use crate::Place;
 #[cfg(unix)]
 use crate::admin::client;
 
-/// The memory that caches the store's file, in bytes.
+/// Cache for the store's file, in bytes.
 const CACHE_BYTES: usize = 64 << 20;
 
-/// Why a verb did not come to its end.
+/// A failure of a subcommand.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no store.
-    #[error("there is no store in {0}")]
+    /// The store does not exist.
+    #[error("no store in {0}")]
     NoStore(Box<Place>),
-    /// The store, or an archive.
+    /// An error of the store or an archive.
     #[error(transparent)]
     Store(#[from] coditect_store::Error),
     /// A file cannot be read or written.
     #[error("{}", .path.display())]
     File {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
     /// Stdout cannot be written.
-    #[error("stdout cannot be written")]
+    #[error("cannot write to stdout")]
     Stdout(#[source] io::Error),
-    /// Identity.
+    /// An error of identity.
     #[error(transparent)]
     Auth(#[from] coditect_auth::Error),
     /// Stdin cannot be read.
-    #[error("stdin cannot be read")]
+    #[error("cannot read stdin")]
     Stdin(#[source] io::Error),
-    /// A variable is missing that goes with another.
-    #[error("{0} must be set, too")]
+    /// One of two variables that belong together is missing.
+    #[error("{0} must also be set")]
     Variable(&'static str),
+
     /// The server that runs on the store.
     #[cfg(unix)]
     #[error(transparent)]
     Admin(#[from] client::Error),
-    /// A server is not ready, or is none.
+    /// The server is not ready, or not a coditect-server.
     #[error("{url} is not ready: {why}")]
     NotReady {
-        /// What was asked.
+        /// URL of the request.
         url: Uri,
-        /// Why.
+        /// Cause.
         why: String,
     },
 }
 
-/// How a verb ended.
+/// Result of a subcommand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It did what it was asked for.
+    /// Success.
     Done,
-    /// It checked the store, and found faults.
+    /// The check found faults.
     Faulty,
 }
 
-/// Does what `verb` says.
+/// Runs a subcommand. `serve` and `config` are handled by the caller and do nothing here.
 ///
 /// # Errors
 ///
-/// [`enum@Error`]. To serve and to show settings are no operator's verbs, and do nothing here.
+/// [`enum@Error`].
 pub async fn run(verb: &Verb) -> Result<Outcome, Error> {
     match verb {
         Verb::Serve(_) | Verb::Config(_) => Ok(Outcome::Done),
@@ -107,17 +108,17 @@ pub async fn run(verb: &Verb) -> Result<Outcome, Error> {
     }
 }
 
-/// Prints the description of the API, for people and diffs.
+/// Prints the OpenAPI document, indented.
 fn describe() -> Result<Outcome, Error> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{:#}", crate::api::openapi::document()).map_err(Error::Stdout)?;
     Ok(Outcome::Done)
 }
 
-/// What to say to who stops `verb`.
+/// Returns the message after a signal stopped `verb`.
 pub fn stopped(verb: &Verb) -> &'static str {
     match verb {
-        Verb::Import(_) => "stopped: run it again with the same archive to go on",
+        Verb::Import(_) => "stopped; run the import again with the same archive to resume it",
         Verb::Serve(_)
         | Verb::Config(_)
         | Verb::Inspect(_)
@@ -125,24 +126,24 @@ pub fn stopped(verb: &Verb) -> &'static str {
         | Verb::Keys(_)
         | Verb::Openapi
         | Verb::Health(_) => "stopped",
-        Verb::Check(_) => "stopped: the rest was not checked",
-        Verb::Export(_) | Verb::Backup(_) => "stopped: nothing was kept",
+        Verb::Check(_) => "stopped; the rest of the store was not checked",
+        Verb::Export(_) | Verb::Backup(_) => "stopped; no archive was written",
     }
 }
 
-/// All that the server keeps in a store.
+/// Returns the options of a store with all entities of the server.
 fn options() -> StoreOptions {
     entities(Store::options())
 }
 
-/// Opens a store that is there, and makes none.
+/// Opens an existing store, and never creates one.
 async fn open(place: &Place) -> Result<Store, Error> {
     let missing = || Error::NoStore(Box::new(place.clone()));
     if !place.may_have_store()? {
         return Err(missing());
     }
     let database = database(place)?;
-    // An import that was stopped before its first commit leaves a file without a key.
+    // An import that stopped before its first commit leaves a database without keys.
     let first = &RangeQuery::new(b"", b"\xff").limit(1);
     let found = database.run(|tx| async move { tx.snapshot().get_range(first).await });
     if found.await?.rows.is_empty() {
@@ -151,7 +152,7 @@ async fn open(place: &Place) -> Result<Store, Error> {
     Ok(options().open(database).await?)
 }
 
-/// The database, made if it is not there. A verb goes through it once, so that a small cache does.
+/// Opens or creates the database. A subcommand scans it once, so a small cache is enough.
 fn database(place: &Place) -> Result<Database, Error> {
     Ok(place.database(&Options::default().cache_bytes(CACHE_BYTES))?)
 }

@@ -40,7 +40,7 @@ pub(super) async fn export<W: AsyncWrite + Unpin>(
     Ok(summary)
 }
 
-/// Does it where the store is.
+/// Runs `task` in the server that has the store open, or here if there is none.
 pub(super) async fn run(place: &Place, task: Task) -> Result<Reply, Error> {
     #[cfg(unix)]
     if let Some(server) = client::find(place).await? {
@@ -61,11 +61,11 @@ async fn perform_here(store: &Store, folder: &Path, task: Task) -> Result<Reply,
     Ok(perform(&auth, store, folder, task).await?)
 }
 
-/// The master keys of the environment, if they are there.
+/// Returns the present and the next master key of the environment, if both are set.
 ///
 /// # Errors
 ///
-/// One is there without the other.
+/// Only one of them is set.
 pub(super) fn given_master_keys() -> Result<Option<[String; 2]>, Error> {
     let of = |name| env::var_os(name).map(|text| text.to_string_lossy().into_owned());
     match (of(MASTER_KEY_VARIABLE), of(NEXT_MASTER_KEY_VARIABLE)) {

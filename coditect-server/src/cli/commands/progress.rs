@@ -1,4 +1,4 @@
-//! How far a verb is, on stderr: a bar where somebody looks on, a line now and then where not.
+//! Progress on stderr: a bar on a terminal, otherwise a line at intervals.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -7,12 +7,12 @@ use std::{
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// How often a line is written where nobody looks on.
-const EVERY: Duration = Duration::from_secs(5);
-/// How often a bar is drawn, a second.
+/// Interval between lines.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+/// Redraws of the bar per second.
 const DRAWN_HZ: u8 = 8;
 
-/// How far something is.
+/// Progress of an operation.
 pub(super) struct Progress {
     what: String,
     shown: Shown,
@@ -24,7 +24,7 @@ enum Shown {
 }
 
 impl Progress {
-    /// Of `what`, which is `total` bytes or rows long, if that is known.
+    /// Starts the progress of `what`, with `total` bytes or rows, if known.
     pub(super) fn new(what: &str, total: Option<u64>) -> Self {
         let shown = if io::stderr().is_terminal() {
             let bar =
@@ -33,7 +33,7 @@ impl Progress {
                 Some(_) => "{prefix} [{bar:30}] {percent}% {msg} {eta}",
                 None => "{spinner} {prefix} {msg} {elapsed}",
             };
-            // The templates are written here, and right.
+            // The templates are constants and valid.
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
@@ -45,17 +45,17 @@ impl Progress {
         Self { what: what.to_owned(), shown }
     }
 
-    /// So many bytes and rows of an archive.
+    /// Reports a position in an archive.
     pub(super) fn archive(&mut self, at: coditect_store::archive::Progress) {
         self.at(at.bytes, || format!("{} rows, {}", HumanCount(at.rows), HumanBytes(at.bytes)));
     }
 
-    /// So many rows.
+    /// Reports the number of processed rows.
     pub(super) fn rows(&mut self, rows: u64) {
         self.at(rows, || format!("{} rows", HumanCount(rows)));
     }
 
-    /// Something else from now on.
+    /// Continues with the next step, `what`.
     pub(super) fn turn_to(&mut self, what: &str) {
         if what == self.what {
             return;
@@ -66,7 +66,7 @@ impl Progress {
         }
     }
 
-    /// Writes a line to stdout, past the bar.
+    /// Writes a line to stdout without disturbing the bar.
     pub(super) fn line(&self, line: &str) -> io::Result<()> {
         let write = || writeln!(io::stdout(), "{line}");
         match &self.shown {
@@ -75,15 +75,15 @@ impl Progress {
         }
     }
 
-    fn at(&mut self, position: u64, told: impl FnOnce() -> String) {
+    fn at(&mut self, position: u64, message: impl FnOnce() -> String) {
         match &mut self.shown {
             Shown::Bar(bar) => {
                 bar.set_position(position);
-                bar.set_message(told());
+                bar.set_message(message());
             }
-            Shown::Lines { last } if last.elapsed() >= EVERY => {
+            Shown::Lines { last } if last.elapsed() >= LINE_INTERVAL => {
                 *last = Instant::now();
-                say(&format!("{}: {}", self.what, told()));
+                say(&format!("{}: {}", self.what, message()));
             }
             Shown::Lines { .. } => {}
         }
@@ -98,7 +98,7 @@ impl Drop for Progress {
     }
 }
 
-/// Writes a line to stderr; where even that is gone there is nobody left to tell.
+/// Writes a line to stderr. Errors are ignored, since there is no other place to report them.
 pub(super) fn say(line: &str) {
-    let _unheard = writeln!(io::stderr(), "{line}");
+    let _unreported = writeln!(io::stderr(), "{line}");
 }

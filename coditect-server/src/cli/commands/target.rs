@@ -1,4 +1,4 @@
-//! The file that an archive is written to: under a name of its own until it is whole and on disk.
+//! The file of an archive, under a temporary name until it is complete and synced.
 
 use std::{
     ffi::OsString,
@@ -11,26 +11,25 @@ use tokio::fs::File;
 
 use super::Error;
 
-/// A file while it is written. Dropped before it is [kept](Self::keep), it is gone.
+/// A file being written. Dropping it before [`keep`](Self::keep) removes it.
 pub(super) struct Target {
     path: PathBuf,
     draft: Draft,
     pub(super) file: File,
 }
 
-/// The name that it has until then.
+/// The temporary file, removed on drop.
 struct Draft(PathBuf);
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // One that was kept has another name by now; what a kill leaves behind says by its name
-        // that it is a part.
+        // A kept file was renamed. After a kill, the `.part` name marks the incomplete file.
         let _gone = fs::remove_file(&self.0);
     }
 }
 
 impl Target {
-    /// Begins the file `path`, which must not be there; it is for its owner's eyes only.
+    /// Creates the file `path`, which must not exist, with access for its owner only.
     pub(super) fn create(path: &Path) -> Result<Self, Error> {
         refuse_existing(path)?;
         let mut name = OsString::from(".");
@@ -41,7 +40,7 @@ impl Target {
         options.read(true).write(true).create_new(true);
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = match options.open(&draft) {
-            // One that an earlier process of this number left behind.
+            // Left behind by an earlier process with the same id.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 fs::remove_file(&draft).and_then(|()| options.open(&draft))
             }
@@ -51,17 +50,17 @@ impl Target {
         Ok(Self { path: path.to_owned(), draft: Draft(draft), file })
     }
 
-    /// The file's name for now.
+    /// Returns the temporary path.
     pub(super) fn draft(&self) -> &Path {
         &self.draft.0
     }
 
-    /// Brings what was written to the disk.
+    /// Syncs the file to disk.
     pub(super) async fn sync(&mut self) -> Result<(), Error> {
         self.file.sync_all().await.map_err(of(&self.path))
     }
 
-    /// Gives it its name, for good. What has come to be there meanwhile is not overwritten.
+    /// Syncs the file and gives it its final name. Never overwrites a file created meanwhile.
     pub(super) async fn keep(mut self) -> Result<(), Error> {
         self.sync().await?;
         let Self { path, draft, file } = self;
@@ -85,7 +84,7 @@ fn refuse_existing(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// An error of the file `path`.
+/// Returns a converter of errors about the file `path`.
 pub(super) fn of(path: &Path) -> impl Fn(io::Error) -> Error {
     move |source| Error::File { path: path.to_owned(), source }
 }

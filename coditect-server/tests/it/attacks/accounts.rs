@@ -1,4 +1,4 @@
-//! Accounts: passwords, second factors, tokens for programs, and what is told of who has one.
+//! Attacks on accounts: passwords, second factors, personal access tokens, enumeration.
 
 use std::{
     sync::Arc,
@@ -25,7 +25,7 @@ const TOTP: &str = "/api/v5/auth/totp";
 const TOKENS: &str = "/api/v5/auth/tokens";
 const SESSIONS: &str = "/api/v5/sessions";
 
-/// All of an answer that does not differ from one request to the next.
+/// Returns the parts of a response that do not differ between requests.
 fn comparable(answer: &Answer) -> (u16, Value, Vec<(String, String)>) {
     let mut body = answer.json();
     body["error"]["request_id"] = Value::Null;
@@ -56,7 +56,7 @@ async fn reset(world: &World, token: &str, password: &str) -> Answer {
         .await
 }
 
-/// A code of the app that has `secret`, `steps` from now.
+/// Returns the code of the authenticator app with `secret`, `steps` from now.
 fn code(secret: &str, steps: i64) -> String {
     let totp =
         Builder::new().with_secret(Secret::try_from_base32(secret).unwrap()).build().unwrap();
@@ -64,7 +64,7 @@ fn code(secret: &str, steps: i64) -> String {
     totp.generate(now.try_into().unwrap()).to_string()
 }
 
-/// Somebody with a second factor; its secret, and the recovery codes.
+/// Creates a user with a second factor; returns its secret and the recovery codes.
 async fn with_factor(world: &World) -> (Somebody, String, Vec<String>) {
     let victim = world.register().await;
     let token = &victim.device.token;
@@ -77,7 +77,7 @@ async fn with_factor(world: &World) -> (Somebody, String, Vec<String>) {
     (victim, secret, codes.map(|code| code.as_str().unwrap().to_owned()).collect())
 }
 
-/// A personal token of those scopes.
+/// Creates a personal access token with these scopes.
 async fn personal(world: &World, of: &Somebody, scopes: &[&str]) -> (String, String) {
     let new = json!({ "name": "ci", "scopes": scopes });
     let made = world.call(Call::post(TOKENS).bearer(&of.device.token).value(&new)).await;
@@ -86,7 +86,7 @@ async fn personal(world: &World, of: &Somebody, scopes: &[&str]) -> (String, Str
     (made["token"].as_str().unwrap().to_owned(), made["id"].as_str().unwrap().to_owned())
 }
 
-/// The median time of some sign-ins.
+/// Returns the median time of several logins.
 async fn median_time(world: &World, emails: &[String], password: &str) -> Duration {
     let mut times = Vec::new();
     for email in emails {
@@ -154,7 +154,7 @@ pub(super) fn rows() -> Vec<Row> {
         }),
         row("an address that looks like another is another", "UTS 39; CVE-2019-19844", |world: Arc<World>| async move {
             let victim = world.register().await;
-            // A Cyrillic letter, and the Kelvin sign, which lower-cases to a plain k.
+            // A Cyrillic letter, and the Kelvin sign, whose lower case is a plain k.
             let look_alike = victim.email.replacen('o', "\u{43e}", 1);
             let answer = world.login(&look_alike, PASSWORD).await;
             assert_eq!(answer.status, 401);

@@ -1,4 +1,5 @@
-//! The edge: forwarding headers, cookies and other headers that proxies and servers parse differently.
+//! Attacks at the edge: forwarding headers, cookies and other headers that proxies and servers may
+//! parse differently.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::{
 
 const DEVICES: &str = "/api/v5/auth/sessions";
 
-/// Sends `GET path` with a raw header line, as a proxy passes on what its client wrote.
+/// Sends `GET path` with a raw header line, as forwarded by a proxy.
 async fn get(world: &World, path: &str, header: &[u8]) -> Answer {
     let request =
         [b"GET ", path.as_bytes(), b" HTTP/1.1\r\nHost: x\r\n", header, b"\r\n\r\n"].concat();

@@ -1,4 +1,4 @@
-//! Refresh tokens, and the families that they make.
+//! Attacks on refresh tokens and their families.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,19 +24,19 @@ async fn rotated(world: &World, device: &Device) -> Device {
     Device::of(&world.refresh(&device.refresh_token).await)
 }
 
-/// Makes a request with a device's access token, which confirms its rotation.
+/// Sends a request with the access token of a device, which confirms its rotation.
 async fn used(world: &World, device: &Device) {
     assert_eq!(world.me(&device.token).await.status, 200);
 }
 
-/// That a refresh token is refused, with `code`.
+/// Asserts that a refresh token is refused with `code`.
 async fn refused(world: &World, token: &str, code: &str) {
     let answer = world.refresh(token).await;
     assert_eq!((answer.status, answer.code().as_str()), (401, code));
     assert!(answer.headers.iter().all(|(name, _)| name != "set-cookie"));
 }
 
-/// A refresh token's bytes.
+/// Returns the bytes of a refresh token.
 fn bytes(token: &str) -> Vec<u8> {
     BASE64_URL_SAFE_NO_PAD.decode(&token[4..]).unwrap()
 }
@@ -79,7 +79,7 @@ pub(super) fn rows() -> Vec<Row> {
             let victim = world.register().await;
             let owner = rotated(&world, &victim.device).await;
             past_the_grace().await;
-            // The owner has made no request with it yet.
+            // The owner has not sent a request with it yet.
             let thief = rotated(&world, &victim.device).await;
             assert_eq!(owner.refresh_token, thief.refresh_token);
             used(&world, &rotated(&world, &thief).await).await;
@@ -98,7 +98,7 @@ pub(super) fn rows() -> Vec<Row> {
             let owner = rotated(&world, &victim.device).await;
             let thief = rotated(&world, &victim.device).await;
             assert_eq!(owner.refresh_token, thief.refresh_token, "there is one successor");
-            // Both go on: the one who comes second past the grace gives both away.
+            // Both continue; after the grace, the second one reveals both.
             used(&world, &rotated(&world, &owner).await).await;
             past_the_grace().await;
             refused(&world, &thief.refresh_token, "REFRESH_REUSED").await;
@@ -220,7 +220,7 @@ pub(super) fn rows() -> Vec<Row> {
             for _ in 0..3 {
                 let next = rotated(&world, &device).await;
                 world.restart().await;
-                // The client has not got the answer, and asks again.
+                // The client did not get the response, and retries.
                 let again = rotated(&world, &device).await;
                 assert_eq!(again.refresh_token, next.refresh_token);
                 device = again;

@@ -1,4 +1,4 @@
-//! Files: disk that is taken without being counted, paths that lead out of reach, work that is undone.
+//! Attacks on files: disk space that is not counted, paths out of reach, lost changes.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ pub(super) fn rows() -> Vec<Row> {
                 assert_eq!(site.post("copy", body).await.status, 422);
             }
             assert_eq!(site.listed().await, 1);
-            // What is stored is compared in `reclaim`, on a store of its own.
+            // `reclaim` compares the stored bytes, with its own store.
         }),
         row("a directory that is moved to where no route reaches", "CWE-400; POSIX PATH_MAX; issue 20, 15", |world: Arc<World>| async move {
             let site = Site::new(world).await;

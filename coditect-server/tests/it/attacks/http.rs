@@ -1,4 +1,4 @@
-//! HTTP: requests that two readers would understand in two ways.
+//! Attacks on HTTP: requests that two parsers may interpret differently.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
 
 const SESSIONS: &str = "/api/v5/sessions";
 
-/// Somebody whose tokens are in cookies: the line of the cookies, and what goes beside them.
+/// A user with tokens in cookies: the cookie header and the CSRF token.
 pub(super) struct Browser {
     pub(super) cookies: String,
     csrf: String,
@@ -53,7 +53,7 @@ fn set_cookies(answer: &Answer) -> Vec<&str> {
     headers.map(|(_, value)| value.as_str()).collect()
 }
 
-/// What a server says to these bytes, before it closes or waits for more.
+/// Returns the response to raw bytes.
 pub(super) async fn said(world: &World, bytes: &[u8]) -> Answer {
     let mut client = Client::connect(world.address()).await;
     client.send(bytes).await;
@@ -67,7 +67,7 @@ pub(super) fn rows() -> Vec<Row> {
         row("a forwarding header of the client's own", "RFC 7239, 8.1; CWE-348", |world: Arc<World>| async move {
             let mut statuses = Vec::new();
             for n in 0..7 {
-                // The proxy appends whom it sees to what the client has written.
+                // The proxy appends the address it sees to the client's text.
                 let guess = credentials(LOGIN, &format!("spoof{n}@example.org"), "wrong password");
                 let from = format!("203.0.113.{n}, 198.51.100.99");
                 let guess = guess.header("Forwarded", &format!("for=203.0.113.{n}"));

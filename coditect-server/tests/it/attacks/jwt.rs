@@ -1,4 +1,4 @@
-//! Access tokens.
+//! Attacks on access tokens.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::client::Call;
 
-/// An attack that forges a token from a good one, which stays good.
+/// An attack that forges a token from a valid one, which stays valid.
 fn forged(
     name: &'static str,
     source: &'static str,
@@ -27,7 +27,7 @@ fn forged(
     })
 }
 
-/// One that says something else in the head, and is signed.
+/// Returns a signed token with a modified header.
 fn headed(
     name: &'static str,
     source: &'static str,
@@ -40,7 +40,7 @@ fn headed(
     })
 }
 
-/// One that says something else, and is signed.
+/// Returns a signed token with modified claims.
 fn saying(
     name: &'static str,
     source: &'static str,
@@ -53,13 +53,13 @@ fn saying(
     })
 }
 
-/// One whose algorithm is none, in one spelling or another.
+/// Returns a token with the algorithm `none` in some spelling.
 fn unsigned(token: &str, alg: &str) -> String {
     let header = json!({ "typ": "at+jwt", "alg": alg, "kid": part(token, 0)["kid"] });
     format!("{}.{}.", encoded(header.to_string()), token.split('.').nth(1).unwrap())
 }
 
-/// One signed by HMAC with `key`.
+/// Returns a token signed by HMAC with `key`.
 fn by_hmac(token: &str, key: &[u8]) -> String {
     let header = json!({ "typ": "at+jwt", "alg": "HS256", "kid": part(token, 0)["kid"] });
     let message = format!("{}.{}", encoded(header.to_string()), token.split('.').nth(1).unwrap());
@@ -196,7 +196,7 @@ pub(super) fn rows() -> Vec<Row> {
             format!("{message}.{}", encoded(bytes))
         }),
         forged("a signature whose second half is not reduced", "RFC 8032, 8.4", |_, token| {
-            // S + L signs the same under a lax check.
+            // S + L is an equivalent signature under a lax check.
             const L: [u8; 32] = [
                 0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9,
                 0xde, 0x14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
@@ -216,7 +216,7 @@ pub(super) fn rows() -> Vec<Row> {
         forged("four segments", "RFC 7519, 7.2", |_, token| format!("{token}.{token}")),
         forged("padding", "RFC 7515, 2", |_, token| format!("{token}==")),
         forged("the other alphabet of Base64", "RFC 7515, 2", |world, token| {
-            // Signed over text that a lax reader takes for the same.
+            // Signed over text that a lax parser considers equal.
             let header = encoded(world.header().to_string());
             let said = base64::prelude::BASE64_STANDARD_NO_PAD
                 .encode(format!("{}{}", claims(token), " ".repeat(3)) + "\u{fbf}\u{3bf}");

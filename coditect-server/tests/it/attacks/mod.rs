@@ -1,8 +1,8 @@
-//! Attacks, over HTTP, against the real program: each row of the table says what it tries, and who has
-//! described it. None gets anywhere.
+//! Attacks over HTTP on the real program. Each row of the table has the attempt and its source;
+//! none succeeds.
 //!
-//! What cannot be tried within a test's time (that no refresh moves the end of a session, say) is tried
-//! over a store and a clock in `coditect-auth`'s own tests.
+//! Attacks that take longer than a test (a refresh that extends a session beyond its end, for
+//! example) are tested with a controlled clock in `coditect-auth`.
 
 #![cfg(unix)]
 
@@ -20,10 +20,10 @@ use std::{collections::HashSet, pin::Pin, sync::Arc};
 
 use self::world::World;
 
-/// One attack.
+/// An attack.
 struct Row {
     name: &'static str,
-    /// Who describes it: an RFC, a rule of OWASP's ASVS 5, an advisory.
+    /// Source: an RFC, a rule of OWASP ASVS 5, an advisory.
     source: &'static str,
     attempt: Attempt,
 }
@@ -38,11 +38,11 @@ where
     Row { name, source, attempt: Box::new(move |world| Box::pin(attempt(world))) }
 }
 
-/// The attacks that the table has at the least.
+/// Minimum number of attacks in the table.
 const LEAST: usize = 70;
 
 #[test]
-fn the_table_is_as_long_as_it_is_to_be_and_names_its_sources() {
+fn table_is_complete_and_has_sources() {
     let areas = [
         jwt::rows(),
         families::rows(),
@@ -60,7 +60,7 @@ fn the_table_is_as_long_as_it_is_to_be_and_names_its_sources() {
     assert!(rows.len() >= LEAST, "{}", rows.len());
 }
 
-/// Tries all of them, and tells of all that got anywhere.
+/// Attempts all attacks and reports every success.
 async fn attempt_all(rows: Vec<Row>) {
     let world = Arc::new(World::new().await);
     let mut succeeded = Vec::new();
@@ -79,17 +79,17 @@ async fn no_access_token_is_forged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_refresh_token_is_stolen_and_no_owner_is_logged_out() {
+async fn no_refresh_token_is_stolen_and_no_owner_is_signed_out() {
     attempt_all(families::rows()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_account_is_taken_or_found_out() {
+async fn no_account_is_taken_over_or_enumerated() {
     attempt_all(accounts::rows()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_request_is_understood_in_two_ways() {
+async fn no_request_is_ambiguous() {
     attempt_all(http::rows()).await;
 }
 
@@ -99,16 +99,16 @@ async fn no_client_chooses_its_address_or_its_parser() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_request_takes_more_than_is_its_due() {
+async fn no_request_exceeds_its_resources() {
     attempt_all(resources::rows()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_file_is_lost_and_no_disk_is_taken_uncounted() {
+async fn no_file_is_lost_and_no_disk_space_is_uncounted() {
     attempt_all(files::rows()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_tenant_sees_another() {
+async fn tenants_are_isolated() {
     attempt_all(tenancy::rows()).await;
 }

@@ -1,4 +1,4 @@
-//! Resources: what a request may cost before it is known whose it is, and what one user may take.
+//! Attacks on resources: cost of unauthenticated requests, and resources of one user.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::client::Call;
 
 const SESSIONS: &str = "/api/v5/sessions";
 
-/// Every route that takes a JSON body from someone who is signed in.
+/// Returns every route with a JSON body that requires a login.
 fn with_bodies() -> Vec<(&'static str, String)> {
     let id = uuid::Uuid::now_v7();
     let session = format!("{SESSIONS}/{id}");

@@ -1,4 +1,4 @@
-//! Tenants: what is another's is not there, whatever way one asks.
+//! Attacks on tenancy: resources of another tenant are not found in any way.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ async fn accept(world: &World, by: &str, token: &str) -> Answer {
     world.call(Call::post(ACCEPT).bearer(by).value(&json!({ "token": token }))).await
 }
 
-/// `guest` as a member of `owner`'s tenant, signed in there.
+/// Makes `guest` a signed-in member of `owner`'s tenant.
 async fn join(world: &World, owner: &Somebody, guest: &Somebody, role: &str) -> Device {
     let invited = invite(world, &owner.device.token, &guest.email, role).await.data();
     let joined = accept(world, &guest.device.token, invited["token"].as_str().unwrap()).await;
@@ -52,13 +52,13 @@ async fn join(world: &World, owner: &Somebody, guest: &Somebody, role: &str) -> 
     Device::of(&world.call(Call::post(LOGIN).value(&body)).await)
 }
 
-/// The status of `owner` removing `guest`.
+/// Returns the status of a removal of `guest` by `owner`.
 async fn remove(world: &World, owner: &Somebody, guest: &Somebody) -> u16 {
     let path = format!("{MEMBERS}/{}", id_of(world, guest, "user").await);
     world.call(Call::delete(&path).bearer(&owner.device.token)).await.status
 }
 
-/// That each of these, tried by `thief`, finds nothing.
+/// Asserts that these requests of `thief` find nothing.
 async fn nothing_there(world: &World, thief: &str, calls: Vec<Call>) {
     for call in calls {
         let shown = format!("{call:?}");

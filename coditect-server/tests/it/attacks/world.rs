@@ -1,4 +1,4 @@
-//! A server to attack, and what an attacker has at the best: keys that signed once, accounts of their own.
+//! A server to attack, and the best case of an attacker: former signing keys and own accounts.
 
 use std::{
     path::Path,
@@ -22,23 +22,24 @@ use crate::{
     process::{Process, on, program},
 };
 
-/// Short, so that its end can be waited for.
+/// Short, since tests wait for its end.
 pub(super) const GRACE_S: u64 = 2;
 
 pub(super) struct World {
     folder: Folder,
     process: Mutex<Option<Process>>,
     address: std::sync::Mutex<std::net::SocketAddr>,
-    /// The key that signs, as nobody outside has it: what is signed by it must fall for what it says.
+    /// The active signing key, which no attacker has: tokens signed by it must fail because of
+    /// their content.
     pub(super) active: SigningKey,
-    /// A key that signed once, and is gone.
+    /// A former signing key, now removed.
     pub(super) gone: SigningKey,
-    /// Of another installation.
+    /// Signing key of another installation.
     pub(super) foreign: SigningKey,
     next: AtomicUsize,
 }
 
-/// Somebody with an account.
+/// A user with an account.
 #[derive(Clone, Debug)]
 pub(super) struct Somebody {
     pub(super) email: String,
@@ -69,7 +70,7 @@ impl World {
         }
     }
 
-    /// Kills the server, and starts it on the same data.
+    /// Kills the server and restarts it with the same data.
     pub(super) async fn restart(&self) {
         let mut process = self.process.lock().await;
         if let Some(process) = process.take() {
@@ -84,19 +85,19 @@ impl World {
         *self.address.lock().unwrap()
     }
 
-    /// An operator's verb.
+    /// Runs an operator's subcommand.
     pub(super) async fn operator(&self, arguments: &[&str]) -> String {
         let output = program(arguments, self.folder.path()).output().await.unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// A number that nobody else has.
+    /// Returns a unique number.
     pub(super) fn number(&self) -> usize {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Sends it from an address that nobody else has.
+    /// Sends a request from a unique address.
     pub(super) async fn call(&self, request: Call) -> Answer {
         let number = self.number();
         let ip = format!("10.{}.{}.{}", number >> 16, (number >> 8) & 255, number & 255);
@@ -125,7 +126,7 @@ impl World {
         self.call(Call::get(ME).bearer(token)).await
     }
 
-    /// That a token opens nothing, and that the answer doesn't tell which check it failed.
+    /// Asserts that a token is refused everywhere, without revealing the failed check.
     pub(super) async fn refuses(&self, token: &str) {
         let answer = self.me(token).await;
         assert_eq!(answer.status, 401, "{}", answer.json());
@@ -135,24 +136,24 @@ impl World {
         assert!(challenge.starts_with("Bearer error=\"invalid_token\""), "{challenge}");
     }
 
-    /// That somebody is still signed in.
+    /// Asserts that a user is still signed in.
     pub(super) async fn spares(&self, somebody: &Somebody) {
         let answer = self.me(&somebody.device.token).await;
         assert_eq!(answer.status, 200, "{}", answer.json());
     }
 
-    /// A token of these parts, signed by the key that signs.
+    /// Returns a token of these parts, signed by the active key.
     pub(super) fn signed(&self, header: &Value, claims: &Value) -> String {
         sign(&self.active, &header.to_string(), &claims.to_string())
     }
 
-    /// The head that a token has.
+    /// Returns the header of a valid token.
     pub(super) fn header(&self) -> Value {
         json!({ "typ": "at+jwt", "alg": "EdDSA", "kid": self.active.kid().to_string() })
     }
 }
 
-/// What a token says.
+/// Returns the claims of a token.
 pub(super) fn claims(token: &str) -> Value {
     part(token, 1)
 }
@@ -166,7 +167,7 @@ pub(super) fn encoded(text: impl AsRef<[u8]>) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(text)
 }
 
-/// A token of these texts, signed by `key`.
+/// Returns a token of these texts, signed by `key`.
 pub(super) fn sign(key: &SigningKey, header: &str, claims: &str) -> String {
     let message = format!("{}.{}", encoded(header), encoded(claims));
     format!("{message}.{}", encoded(key.sign(message.as_bytes())))
@@ -186,7 +187,7 @@ async fn start(folder: &Path) -> Process {
     Process::start(on(folder, &flags)).await
 }
 
-/// Makes an installation in which a key has come to its end, and gives the key that signs, and that one.
+/// Creates an installation with a retired key; returns the active key and the retired one.
 async fn prepare(folder: &Path) -> (SigningKey, SigningKey) {
     let store = entities(Store::options()).open(folder::database(folder)).await.unwrap();
     let master: MasterKey = load_master_key(&folder.join("master.key"), &store).await.unwrap();

@@ -1,4 +1,4 @@
-//! The health check of an image that has nothing in it but the program: `coditect-server health`.
+//! The health check of an image that has only the program: `coditect-server health`.
 
 use std::{net::SocketAddr, process::Output};
 
@@ -16,14 +16,14 @@ use crate::{
     tls,
 };
 
-/// The verb, asked with a variable or none.
+/// Runs the subcommand.
 async fn health(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coditect-server"));
     command.arg("health").args(arguments).envs(variables.iter().copied()).kill_on_drop(true);
     timeout(PATIENCE, command.output()).await.expect("an answer in time").unwrap()
 }
 
-/// What it says of a server that is not ready, after its exit code was looked at.
+/// Returns the error of a server that is not ready, after checking the exit code.
 fn refused(output: Output) -> String {
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());
@@ -31,7 +31,7 @@ fn refused(output: Output) -> String {
 }
 
 #[tokio::test]
-async fn a_server_that_is_ready_is_so_by_its_url_and_by_its_own_settings() {
+async fn ready_server_is_found_by_url_and_by_settings() {
     let data = Folder::new();
     let server = Process::start(on(data.path(), &[])).await;
     let url = format!("http://{}", server.address);
@@ -49,7 +49,7 @@ async fn a_server_that_is_ready_is_so_by_its_url_and_by_its_own_settings() {
     }
     let elsewhere = format!("{url}/api/v5/nothing");
     let told = refused(health(&["--url", &elsewhere], &[]).await);
-    assert!(told.contains("/api/v5/nothing is not ready: it answers 404 Not Found"), "{told}");
+    assert!(told.contains("/api/v5/nothing is not ready: status 404 Not Found"), "{told}");
     let address = server.address;
     server.terminate().await;
     let told = refused(health(&["--url", &url], &[]).await);
@@ -57,7 +57,7 @@ async fn a_server_that_is_ready_is_so_by_its_url_and_by_its_own_settings() {
 }
 
 #[tokio::test]
-async fn a_server_that_speaks_tls_is_asked_over_tls_whatever_its_certificate_says() {
+async fn tls_server_is_checked_without_verifying_its_certificate() {
     let data = Folder::new();
     tls::write(data.path());
     let path = |name: &str| data.path().join(name).to_str().unwrap().to_owned();
@@ -75,7 +75,7 @@ async fn a_server_that_speaks_tls_is_asked_over_tls_whatever_its_certificate_say
 }
 
 #[tokio::test]
-async fn another_servers_200_is_not_ready() {
+async fn response_of_another_server_is_not_ready() {
     for body in ["", "ok", "<h1>It works!</h1>", r#"{"status":"ready"}"#, r#"{"success":true}"#] {
         let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", other.local_addr().unwrap());
@@ -88,19 +88,18 @@ async fn another_servers_200_is_not_ready() {
             stream.shutdown().await.unwrap();
         });
         let told = refused(health(&["--url", &url], &[]).await);
-        assert!(told.contains("is no coditect-server"), "{told}");
+        assert!(told.contains("not that of a coditect-server"), "{told}");
         answering.await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn who_answers_nothing_is_not_ready_and_what_is_no_url_is_said_to_be_none() {
+async fn silent_server_and_invalid_url_are_reported() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address: SocketAddr = silent.local_addr().unwrap();
     let told = refused(health(&["--url", &format!("http://{address}")], &[]).await);
-    assert!(told.contains("it does not answer"), "{told}");
-    for (url, why) in [("127.0.0.1:80", "it is no URL"), ("ftp://127.0.0.1", "it must begin with")]
-    {
+    assert!(told.contains("timeout"), "{told}");
+    for (url, why) in [("127.0.0.1:80", "not a URL"), ("ftp://127.0.0.1", "must begin with")] {
         let told = refused(health(&["--url", url], &[]).await);
         assert!(told.contains(why), "{told}");
     }

@@ -1,4 +1,4 @@
-//! A back end in the IDE's place: it tells what it was asked, and its sockets echo.
+//! A back end in place of the IDE: it reports its requests, and its WebSockets echo.
 
 use std::{
     convert::Infallible,
@@ -23,7 +23,7 @@ use tokio_tungstenite::{
     tungstenite::{handshake::derive_accept_key, protocol::Role},
 };
 
-/// While it is not dropped.
+/// Runs until dropped.
 pub(super) struct Ide {
     pub(super) address: SocketAddr,
     asked: Arc<AtomicUsize>,
@@ -52,7 +52,7 @@ impl Ide {
         Self { address, asked, task }
     }
 
-    /// How many requests have come.
+    /// Returns the number of requests.
     pub(super) fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }
@@ -102,6 +102,6 @@ async fn echo(upgrade: hyper::upgrade::OnUpgrade) {
         let is_said = message.as_ref().is_ok_and(|it| it.is_text() || it.is_binary());
         std::future::ready(is_said)
     });
-    // Until either side leaves.
+    // Until either side disconnects.
     let _left = echoed.forward(sink).await;
 }

@@ -1,8 +1,8 @@
-//! What `deploy/` has, at work: nginx with the configuration that is shipped, before the real program and
-//! a back end in the IDE's place; and the manifests, read.
+//! The configuration in `deploy/`: nginx in front of the real program and a back end in place of
+//! the IDE; and the manifests.
 //!
-//! nginx is Debian's; where it isn't installed its tests say so and do nothing, unless `CODITECT_ALL_TOOLS`
-//! is set, as it is where a change is checked.
+//! Uses Debian's nginx; without it, these tests are reported as skipped, unless
+//! `CODITECT_ALL_TOOLS` is set, as in CI.
 
 mod health;
 mod ide;

@@ -1,4 +1,4 @@
-//! nginx before the real program and the IDE: who gets where, as whom, and what is passed on.
+//! nginx in front of the real program and the IDE: access, identity and forwarding.
 
 use std::{
     net::SocketAddr,
@@ -33,7 +33,7 @@ use crate::{
 const ADA: &str = "ada@example.org";
 const VERIFY: &str = "/api/v5/auth/verify";
 
-/// The program, the IDE, and nginx before them.
+/// The program, the IDE, and nginx in front of them.
 struct Site {
     server: Process,
     ide: Ide,
@@ -42,12 +42,12 @@ struct Site {
 }
 
 impl Site {
-    /// `None` if there is no nginx.
+    /// Returns `None` without nginx.
     async fn start(flags: &[&str]) -> Option<Self> {
         Self::start_with(flags, |_| {}).await
     }
 
-    /// With what `change` makes of the configuration.
+    /// Starts with a modified configuration.
     async fn start_with(flags: &[&str], change: impl FnOnce(&mut Setup)) -> Option<Self> {
         let data = Folder::new();
         let ide = Ide::start().await;
@@ -68,21 +68,21 @@ impl Site {
         call(self.at(), wanted).await
     }
 
-    /// An account that may use the IDE.
+    /// Creates an account with access to the IDE.
     async fn register(&self) -> Device {
         let device = Device::register(self.at(), ADA).await;
         self.operator(&["user", "grant-ide", ADA]).await;
         device
     }
 
-    /// Runs an operator's verb.
+    /// Runs an operator's subcommand.
     async fn operator(&self, arguments: &[&str]) -> String {
         let output = program(arguments, self.data.path()).output().await.unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// What the IDE was asked by that.
+    /// Returns the request seen by the IDE.
     async fn seen(&self, wanted: Call) -> Value {
         let answer = self.call(wanted).await;
         assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
@@ -90,20 +90,20 @@ impl Site {
     }
 }
 
-/// The values of a header that the IDE has seen.
+/// Returns the values of a header seen by the IDE.
 fn values<'a>(seen: &'a Value, name: &str) -> Vec<&'a str> {
     let values = seen["headers"][name].as_array();
     values.into_iter().flatten().map(|value| value.as_str().unwrap()).collect()
 }
 
-/// A token for a program, of whoever has `token`.
+/// Creates a personal access token for the user of `token`.
 async fn personal(site: &Site, token: &str, scopes: &[&str]) -> String {
     let wanted = json!({"name": scopes.join("-"), "scopes": scopes});
     let made = site.call(Call::post("/api/v5/auth/tokens").bearer(token).value(&wanted)).await;
     made.data()["token"].as_str().unwrap().to_owned()
 }
 
-/// The cookies of an answer, as a browser sends them back.
+/// Returns the cookies of a response, as a browser sends them back.
 fn cookies(answer: &Answer) -> String {
     let set = answer.headers.iter().filter(|(name, _)| name == "set-cookie");
     let pairs: Vec<_> = set.map(|(_, cookie)| cookie.split(';').next().unwrap()).collect();
@@ -111,7 +111,7 @@ fn cookies(answer: &Answer) -> String {
 }
 
 #[tokio::test]
-async fn nginx_is_content_with_what_is_shipped_with_tls_and_without() {
+async fn nginx_accepts_the_shipped_configuration() {
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
     let Some(plain) = Setup::before(nowhere, nowhere) else { return };
     let mut secure = Setup::before(nowhere, nowhere).unwrap();
@@ -124,8 +124,8 @@ async fn nginx_is_content_with_what_is_shipped_with_tls_and_without() {
 }
 
 #[tokio::test]
-async fn without_a_token_that_holds_nobody_gets_to_the_ide() {
-    let Some(site) = Site::start(&["--access-ttl", "2s"]).await else { return };
+async fn ide_requires_a_valid_token() {
+    let Some(site) = Site::start(&["--access-token-ttl", "2s"]).await else { return };
     let device = site.register().await;
     let refused = |answer: &Answer| {
         assert_eq!((answer.status, answer.code().as_str()), (401, "UNAUTHORIZED"));
@@ -136,7 +136,7 @@ async fn without_a_token_that_holds_nobody_gets_to_the_ide() {
     assert!(refused(&site.call(wrong).await).contains("invalid_token"));
     let two = Call::get("/theia/").bearer(&device.token).bearer(&device.token);
     assert!(matches!(site.call(two).await.status, 400 | 401));
-    // Whatever the path is written like.
+    // In any spelling of the path.
     for path in ["/theia/x", "/%74heia/x", "//theia/x", "/api/v5/../../theia/x", "/theia/?a=/api/"]
     {
         refused(&site.call(Call::get(path)).await);
@@ -147,14 +147,14 @@ async fn without_a_token_that_holds_nobody_gets_to_the_ide() {
 
     site.seen(Call::get("/theia/").bearer(&device.token)).await;
     assert_eq!(site.ide.asked(), 1);
-    // An access token holds for five seconds more than it says, for clocks that are slow.
+    // An access token is accepted for five more seconds, because of slow clocks.
     tokio::time::sleep(Duration::from_secs(8)).await;
     refused(&site.call(Call::get("/theia/").bearer(&device.token)).await);
     assert_eq!(site.ide.asked(), 1);
 }
 
 #[tokio::test]
-async fn who_signed_out_is_out_at_the_next_request() {
+async fn logout_applies_to_the_next_request() {
     let Some(site) = Site::start(&[]).await else { return };
     let device = site.register().await;
     let mut kept = Client::connect(site.at()).await;
@@ -165,7 +165,7 @@ async fn who_signed_out_is_out_at_the_next_request() {
 }
 
 #[tokio::test]
-async fn the_ide_is_told_who_asks_by_the_server_whatever_the_client_says() {
+async fn ide_gets_the_identity_from_the_server_only() {
     let Some(site) = Site::start(&[]).await else { return };
     let device = site.register().await;
     let told = site.call(Call::get(VERIFY).bearer(&device.token)).await;
@@ -192,7 +192,7 @@ async fn the_ide_is_told_who_asks_by_the_server_whatever_the_client_says() {
     assert_eq!((&seen["method"], &seen["uri"]), (&json!("POST"), &json!("/deep/path%20x?q=1")));
     assert_eq!(seen["bytes"], 4);
 
-    // A port that is not the usual one belongs to the host: origins are compared with it.
+    // A non-default port is part of the host, which origins are compared with.
     let mut client = Client::connect(site.at()).await;
     let asked = format!(
         "GET /theia/ HTTP/1.1\r\nHost: test:8443\r\nOrigin: https://test:8443\r\n\
@@ -203,7 +203,7 @@ async fn the_ide_is_told_who_asks_by_the_server_whatever_the_client_says() {
     assert_eq!(values(&client.answer().await.json(), "host"), ["test:8443"]);
 }
 
-/// As the deployment's README starts the server.
+/// As in the README of the deployment.
 const INVITED: [&str; 2] = ["--registration", "invited"];
 
 #[tokio::test]
@@ -215,7 +215,7 @@ async fn stranger_gets_neither_an_account_nor_the_ide() {
     assert_eq!(login.status, 401);
     assert_eq!(site.call(Call::get("/theia/")).await.status, 401);
 
-    // Where everyone may register, an account alone does not open it.
+    // With open registration, an account is not sufficient.
     let Some(site) = Site::start(&[]).await else { return };
     let stranger = Device::register(site.at(), "stranger@example.org").await;
     let refused = site.call(Call::get("/theia/").bearer(&stranger.token)).await;
@@ -226,7 +226,7 @@ async fn stranger_gets_neither_an_account_nor_the_ide() {
         Err(Error::Http(answer)) => assert_eq!(answer.status(), 403),
         other => panic!("{other:?}"),
     }
-    // Nor can a stranger give the right to others.
+    // Nor can a stranger grant access to others.
     let invite = |ide| json!({"email": "other@example.org", "role": "member", "ide": ide});
     let invitations = || Call::post("/api/v5/tenant/invitations").bearer(&stranger.token);
     let refused = site.call(invitations().value(&invite(true))).await;
@@ -237,7 +237,7 @@ async fn stranger_gets_neither_an_account_nor_the_ide() {
 }
 
 #[tokio::test]
-async fn invited_user_registers_with_the_invitation_and_uses_the_ide_until_the_membership_ends() {
+async fn invited_user_may_use_the_ide_until_the_membership_ends() {
     let Some(site) = Site::start(&INVITED).await else { return };
     let said = site.operator(&["user", "create", ADA]).await;
     let reset = said.split_whitespace().find(|word| word.starts_with("cpr_")).unwrap();
@@ -265,7 +265,7 @@ async fn invited_user_registers_with_the_invitation_and_uses_the_ide_until_the_m
     assert_eq!(again.code(), "INVITATION_INVALID");
     let bobs = Device::of(&made);
     site.seen(Call::get("/theia/").bearer(&bobs.token)).await;
-    // Also by a login, which acts in his own tenant.
+    // Also for a login in the user's own tenant.
     let later = Device::login(site.at(), bob).await;
     site.seen(Call::get("/theia/").bearer(&later.token)).await;
 
@@ -284,7 +284,7 @@ async fn invited_user_registers_with_the_invitation_and_uses_the_ide_until_the_m
 }
 
 #[tokio::test]
-async fn a_programs_token_opens_the_ide_if_it_is_for_that() {
+async fn personal_token_needs_the_ide_scope() {
     let Some(site) = Site::start(&[]).await else { return };
     let device = site.register().await;
     for scopes in [&["read", "write"][..], &["ide:used"], &["my-ide:use"]] {
@@ -303,7 +303,7 @@ async fn a_programs_token_opens_the_ide_if_it_is_for_that() {
 }
 
 #[tokio::test]
-async fn browsers_get_to_the_ide_by_their_cookies_and_pages_of_others_do_not() {
+async fn cookies_open_the_ide_for_pages_of_the_same_origin_only() {
     let Some(site) = Site::start(&["--cookies"]).await else { return };
     let body = json!({"email": ADA, "password": PASSWORD, "cookies": true});
     let signed_in = site.call(Call::post(REGISTER).value(&body)).await;
@@ -321,13 +321,13 @@ async fn browsers_get_to_the_ide_by_their_cookies_and_pages_of_others_do_not() {
         assert_eq!(values(&seen, "cookie"), passed.into_iter().collect::<Vec<_>>(), "{sent}");
         assert_eq!(values(&seen, "x-auth-session").len(), 1);
     }
-    // The tokens of another server on this host are removed, too.
+    // The tokens of another server on this host are removed as well.
     let two = format!("__Host-b_2-access=a; x=\u{e9}; {kept}; __Host-b_2-refresh=b; c=1");
     let seen = site.seen(Call::get("/theia/").header("Cookie", &two)).await;
     assert_eq!(values(&seen, "cookie").len(), 1);
     assert!(!values(&seen, "cookie")[0].contains("__Host-"), "{seen}");
     assert!(values(&seen, "cookie")[0].ends_with("; c=1"), "{seen}");
-    // A token more than can be removed: none of the cookies is passed on.
+    // With more tokens than can be removed, no cookies are passed on.
     let crowded = format!("{kept}; {}c=1", "__Host-x-refresh=a; ".repeat(3));
     let seen = site.seen(Call::get("/theia/").header("Cookie", &crowded)).await;
     assert_eq!(values(&seen, "cookie"), [""; 0]);
@@ -351,7 +351,7 @@ async fn browsers_get_to_the_ide_by_their_cookies_and_pages_of_others_do_not() {
     assert_eq!(site.ide.asked(), before);
 }
 
-/// Asks for a socket of the IDE's.
+/// Opens a WebSocket to the IDE.
 async fn open(
     site: SocketAddr,
     token: Option<&String>,
@@ -369,7 +369,7 @@ async fn open(
 }
 
 #[tokio::test]
-async fn sockets_open_through_it_to_the_ide_and_to_the_server() {
+async fn websockets_pass_to_the_ide_and_the_server() {
     let Some(site) = Site::start(&[]).await else { return };
     let desk = Desk::at(site.at(), ADA).await;
     site.operator(&["user", "grant-ide", ADA]).await;
@@ -396,7 +396,7 @@ async fn sockets_open_through_it_to_the_ide_and_to_the_server() {
 }
 
 #[tokio::test]
-async fn a_large_upload_is_passed_on_while_it_comes_and_is_nowhere_kept() {
+async fn large_upload_is_streamed_and_not_buffered_on_disk() {
     const BYTES: usize = 48 << 20;
     const HALF: usize = BYTES / 2;
     let Some(site) = Site::start(&[]).await else { return };
@@ -411,7 +411,7 @@ async fn a_large_upload_is_passed_on_while_it_comes_and_is_nowhere_kept() {
     );
     client.send(head.as_bytes()).await;
     client.send(&vec![7; HALF]).await;
-    // All but what may be on its way has arrived, though the other half was not even sent.
+    // Everything sent so far has arrived, although the rest has not been sent.
     let begun_at = Instant::now();
     loop {
         let scrape = Call::get("/metrics").header("X-Forwarded-For", "127.0.0.1");
@@ -433,7 +433,7 @@ async fn a_large_upload_is_passed_on_while_it_comes_and_is_nowhere_kept() {
     let grown = site.proxy.peak_memory() - before;
     assert!(grown < 16 << 20, "{grown} bytes more");
 
-    // To the IDE, too, and of a length that is not told.
+    // Also to the IDE, with a chunked body.
     let chunked = format!(
         "POST /theia/upload HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {}\r\n\
          Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n",
@@ -444,7 +444,7 @@ async fn a_large_upload_is_passed_on_while_it_comes_and_is_nowhere_kept() {
 }
 
 #[tokio::test]
-async fn what_is_refused_before_its_body_was_read_is_told_why() {
+async fn early_refusal_reaches_the_client() {
     const BYTES: usize = 8 << 20;
     const PIECE: usize = 64 << 10;
     let Some(site) = Site::start(&["--file-limit", "1MiB"]).await else { return };
@@ -459,7 +459,7 @@ async fn what_is_refused_before_its_body_was_read_is_told_why() {
         );
         let mut client = Client::connect(site.at()).await;
         client.send(head.as_bytes()).await;
-        // As by a network that is slower than what is behind it.
+        // Like a network slower than the back end.
         let piece = vec![7; PIECE];
         for _ in 0..BYTES / PIECE {
             client.try_send(&piece).await;
@@ -479,7 +479,7 @@ async fn what_is_refused_before_its_body_was_read_is_told_why() {
     assert_eq!(refused.header("x-content-type-options"), Some("nosniff"));
 }
 
-/// The address that the server has of whoever signs in so.
+/// Returns the client address that the server records for a login.
 async fn address_of(site: &Site, login: Call) -> String {
     let device = Device::of(&site.call(login).await);
     let listed = site.call(Call::get("/api/v5/auth/sessions").bearer(&device.token)).await.data();
@@ -489,7 +489,7 @@ async fn address_of(site: &Site, login: Call) -> String {
 }
 
 #[tokio::test]
-async fn clients_have_the_address_that_they_come_from_and_not_one_that_they_say() {
+async fn client_address_is_that_of_the_connection() {
     let Some(site) = Site::start(&[]).await else { return };
     site.register().await;
     let login = || credentials(LOGIN, ADA, PASSWORD);
@@ -520,8 +520,8 @@ async fn clients_have_the_address_that_they_come_from_and_not_one_that_they_say(
 }
 
 #[tokio::test]
-async fn what_is_for_operators_is_not_to_be_had_and_all_else_is() {
-    let Some(site) = Site::start(&["--metrics-from", "0.0.0.0/0"]).await else { return };
+async fn operator_routes_are_hidden_and_others_served() {
+    let Some(site) = Site::start(&["--metrics-allow", "0.0.0.0/0"]).await else { return };
     for path in ["/metrics", "/healthz", "/readyz", "/%6detrics", "//metrics", "/a/../readyz"] {
         assert_eq!(site.call(Call::get(path)).await.status, 404, "{path}");
     }
@@ -530,7 +530,7 @@ async fn what_is_for_operators_is_not_to_be_had_and_all_else_is() {
     for path in ["/", "/a/page/of/it", "/api/v5/health", "/.well-known/jwks.json"] {
         let answer = site.call(Call::get(path)).await;
         assert_eq!(answer.status, 200, "{path}");
-        // The server's own, once.
+        // Exactly one, from the server.
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
         assert_eq!(answer.header("x-frame-options"), Some("DENY"));
     }
@@ -544,7 +544,7 @@ async fn what_is_for_operators_is_not_to_be_had_and_all_else_is() {
 }
 
 #[tokio::test]
-async fn the_access_log_names_requests_and_no_secret_of_them() {
+async fn access_log_has_no_secrets() {
     let Some(site) = Site::start(&[]).await else { return };
     let device = site.register().await;
     let wanted = Call::get("/api/v5/auth/verify?token=secret1").bearer(&device.token);
@@ -562,7 +562,7 @@ async fn the_access_log_names_requests_and_no_secret_of_them() {
 }
 
 #[tokio::test]
-async fn while_the_server_is_away_all_are_told_to_try_again() {
+async fn stopped_server_is_reported_as_unavailable() {
     let Some(site) = Site::start(&[]).await else { return };
     let device = site.register().await;
     let Site { server, ide, proxy, data: _data } = site;
@@ -576,7 +576,7 @@ async fn while_the_server_is_away_all_are_told_to_try_again() {
 }
 
 #[tokio::test]
-async fn with_tls_browsers_are_told_to_stay_with_it_and_the_plain_port_sends_them_there() {
+async fn tls_sends_hsts_and_http_redirects() {
     let mut certificate = None;
     let site = Site::start_with(&[], |setup| {
         certificate = Some(tls::write(setup.folder.path()));
@@ -599,7 +599,7 @@ async fn with_tls_browsers_are_told_to_stay_with_it_and_the_plain_port_sends_the
 }
 
 #[tokio::test]
-async fn tags_stay_strong_behind_an_nginx_that_compresses_json() {
+async fn tags_stay_strong_behind_a_compressing_nginx() {
     let compressing = |setup: &mut Setup| {
         let gzip = "gzip on; gzip_types application/json text/plain; gzip_proxied any; gzip_min_length 1;\n";
         setup.text = format!("{gzip}{}", setup.text);

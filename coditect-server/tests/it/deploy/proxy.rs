@@ -1,4 +1,5 @@
-//! nginx with the configuration that is shipped, in a temp folder; only ports, addresses and paths are others.
+//! nginx with the shipped configuration in a temporary directory; only ports, addresses and paths
+//! are changed.
 
 use std::{
     env, fs,
@@ -16,25 +17,25 @@ use tokio::{
 
 use crate::{client::PATIENCE, folder::Folder};
 
-/// While it is not dropped.
+/// Runs until dropped.
 pub(super) struct Proxy {
     pub(super) address: SocketAddr,
     folder: Folder,
     child: Child,
 }
 
-/// The configuration before it runs.
+/// The configuration before nginx starts.
 pub(super) struct Setup {
-    /// `coditect.conf`, as a test may change it further.
+    /// `coditect.conf`, which a test may change.
     pub(super) text: String,
     pub(super) folder: Folder,
 }
 
-/// What stands for its address, until it is known which port is free.
+/// Placeholder for the address, until a free port is known.
 const ADDRESS: &str = "ADDRESS";
 
-/// Where it is; `None` if it isn't, which is told.
-#[expect(clippy::print_stderr, reason = "who runs the tests is to know what was not tested")]
+/// Returns the path of nginx; `None`, with a message, without it.
+#[expect(clippy::print_stderr, reason = "reports skipped tests")]
 fn program() -> Option<PathBuf> {
     let folders = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect::<Vec<_>>();
     let folders = folders.into_iter().chain([PathBuf::from("/usr/sbin")]);
@@ -47,7 +48,7 @@ fn program() -> Option<PathBuf> {
 }
 
 impl Setup {
-    /// What is shipped, before these two; `None` if there is no nginx.
+    /// Prepares the configuration for these back ends; `None` without nginx.
     pub(super) fn before(server: SocketAddr, ide: SocketAddr) -> Option<Self> {
         program()?;
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/nginx");
@@ -69,14 +70,14 @@ impl Setup {
         Some(setup)
     }
 
-    /// Has `with` in place of `shipped`, which must be there.
+    /// Replaces `shipped`, which must occur, by `with`.
     pub(super) fn replace(&mut self, shipped: &str, with: &str) {
         assert!(self.text.contains(shipped), "{shipped} is not in coditect.conf");
         self.text = self.text.replace(shipped, with);
     }
 
-    /// Takes the server with TLS for the plain one, as the README's command does, with the certificate and
-    /// the key that are in the folder.
+    /// Switches to the server with TLS by the command of the README, with the certificate and key
+    /// in the directory.
     pub(super) fn with_tls(&mut self) {
         let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/README.md");
         let readme = fs::read_to_string(readme).unwrap();
@@ -100,8 +101,8 @@ impl Setup {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// The command on the configuration, which is written, and the address that it is to have: a port that was
-    /// free right now.
+    /// Writes the configuration and returns the command, and the address with a port that was just
+    /// free.
     fn command(&self) -> (Command, SocketAddr) {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let text = self.text.replace(ADDRESS, &free.to_string());
@@ -127,20 +128,20 @@ impl Setup {
         (command, free)
     }
 
-    /// What `nginx -t` says, and whether it is content.
+    /// Returns the output of `nginx -t`, and whether it accepts the configuration.
     pub(super) async fn checked(self) -> (bool, String) {
         let (mut command, _) = self.command();
         let output = command.arg("-t").output().await.unwrap();
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
     }
 
-    /// Starts it; with another port where somebody else was faster to have the one that was free.
+    /// Starts nginx; retries with another port if that was taken meanwhile.
     pub(super) async fn start(self) -> Proxy {
         loop {
             let (mut command, address) = self.command();
             let mut child = command.spawn().unwrap();
             let begun_at = Instant::now();
-            // It is written when the port is bound.
+            // The pid file is written after the port is bound.
             while !self.folder.path().join("pid").exists() && child.try_wait().unwrap().is_none() {
                 assert!(begun_at.elapsed() < PATIENCE, "nginx does not start");
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -156,7 +157,7 @@ impl Setup {
 }
 
 impl Proxy {
-    /// What it has written for temporary use: paths of files.
+    /// Returns the paths of temporary files.
     pub(super) fn temporary_files(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
         let mut folders = vec![self.folder.path().join("body"), self.folder.path().join("proxied")];
@@ -169,7 +170,7 @@ impl Proxy {
         files
     }
 
-    /// What its plain port says to `request`, where it speaks TLS on the other.
+    /// Sends `request` to the plain port of a server with TLS.
     pub(super) async fn plain(&self, request: &str) -> String {
         let mut stream = UnixStream::connect(self.folder.path().join("plain.sock")).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -178,7 +179,7 @@ impl Proxy {
         String::from_utf8_lossy(&said[..read]).into_owned()
     }
 
-    /// The most memory that it has had, in bytes.
+    /// Returns the peak memory, in bytes.
     #[cfg(target_os = "linux")]
     pub(super) fn peak_memory(&self) -> usize {
         let path = format!("/proc/{}/status", self.child.id().unwrap());
@@ -187,7 +188,7 @@ impl Proxy {
         line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
     }
 
-    /// Its access log, after it has ended in order, so that all is written.
+    /// Stops nginx, so that all lines are written, and returns the access log.
     pub(super) async fn logged(mut self) -> String {
         let id = self.child.id().unwrap().to_string();
         let sent = Command::new("kill").args(["-QUIT", &id]).status().await;

@@ -1,6 +1,8 @@
-//! Whatever a client sends to whichever route, it gets a success or a refusal in words: never a 5xx, never
-//! nothing. The routes are those of the description, so that one that is added is fuzzed, too; what is sent
-//! comes from a seed, which a failure prints. `CODITECT_FUZZ_ROUNDS=200` is the long form.
+//! Fuzzing of all routes: every request gets a success or a refusal with a message, never a 5xx or
+//! no response.
+//!
+//! The routes are those of the OpenAPI document, so new ones are included; the requests derive from
+//! a seed, which a failure prints. `CODITECT_FUZZ_ROUNDS=200` runs longer.
 
 mod wild;
 
@@ -16,7 +18,7 @@ use crate::{
     server::Running,
 };
 
-/// What is sent to each operation in one round.
+/// Requests per operation and round.
 const BODIES_A_ROUND: u64 = 6;
 
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
@@ -30,18 +32,18 @@ const LABELS: [&str; 6] = [
     "",
 ];
 
-/// Whether it ends the login that asks, or all that hangs on it: it is asked by another one each time.
+/// Returns whether the operation ends the login of its caller, and so needs a new one each time.
 fn ends_its_login(operation: &Described) -> bool {
-    ["logout", "endDevice", "changePassword", "deleteTenant"].contains(&operation.id)
+    ["logout", "revokeDevice", "changePassword", "deleteTenant"].contains(&operation.id)
 }
 
-/// Somebody at work, and what has been sent for them.
+/// A user, and the number of requests sent.
 struct Fuzz {
     server: Running,
     desk: Desk,
     session: String,
     sent: usize,
-    /// The operations that have done something.
+    /// Operations that have succeeded.
     done: BTreeSet<&'static str>,
 }
 
@@ -50,7 +52,7 @@ impl Fuzz {
     async fn send(&mut self, operation: &Described, seed: u64) {
         let random = &mut Random::new(seed);
         let method = METHODS.iter().find(|it| it.eq_ignore_ascii_case(operation.method)).unwrap();
-        // The session is there for the other operations.
+        // Other operations need the session.
         let session = if operation.id == "deleteSession" { "x" } else { &self.session };
         let path = wild::path(random, operation.template, session)
             + &wild::query(random, operation.operation);
@@ -61,7 +63,7 @@ impl Fuzz {
             call = call.header("Content-Type", label).body(wild::body(random, operation.operation));
         }
         call = wild::with_headers(random, call);
-        // Before there is a token in it.
+        // Printed before the token is added.
         println!("{} of seed {seed}: {}", operation.id, shown(&call));
         if !random.one_in(4) {
             call = call.bearer(&self.token_for(operation).await);
@@ -90,7 +92,7 @@ fn shown(call: &Call) -> String {
 }
 
 #[tokio::test]
-async fn whatever_is_sent_to_whichever_route_is_done_or_refused_in_words() {
+async fn random_requests_to_every_route_succeed_or_are_refused() {
     let rounds = env::var("CODITECT_FUZZ_ROUNDS").map_or(8, |it| it.parse().unwrap());
     let server = Running::start(&["--trusted-proxy", "127.0.0.1"]).await;
     let desk = Desk::new(&server, "joan@example.org").await;
@@ -105,7 +107,7 @@ async fn whatever_is_sent_to_whichever_route_is_done_or_refused_in_words() {
             }
         }
     }
-    // What was there is, and not all was refused.
+    // The session still exists, and some requests succeeded.
     assert_eq!(fuzz.desk.get("").await.status, 200);
     let done = fuzz.done.len();
     assert!(3 * done > contract::operations().count(), "only {:?} did anything", fuzz.done);

@@ -1,5 +1,5 @@
-//! What no careful client sends, from a seed: bodies near what is described and far from it, paths,
-//! queries, headers.
+//! Random requests from a seed: bodies close to their schema and far from it, paths, queries,
+//! headers.
 
 use std::fmt::Write as _;
 
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use crate::{client::Call, contract};
 
-/// How deep a body is nested at the most, but for those that are to be too deep.
+/// Maximum nesting of a body, except for bodies meant to be too deep.
 const DEPTH: u32 = 4;
 
-/// Numbers from a seed (xorshift64*): the same in every run.
+/// Reproducible pseudorandom numbers (xorshift64*).
 pub(super) struct Random(u64);
 
 impl Random {
-    /// Numbers that are near each other begin alike, so they are spread.
+    /// Spreads the seed, since similar seeds would start with similar numbers.
     pub(super) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
@@ -85,7 +85,7 @@ const TEXTS: [&str; 26] = [
     "2026-01-31T12:00:00Z",
 ];
 
-/// JSON of any kind, as text, so that it can be what no `Value` can.
+/// Appends random JSON as text, which may be something that no `Value` can hold.
 fn any(random: &mut Random, depth: u32, text: &mut String) {
     match random.below(if depth == 0 { 5 } else { 8 }) {
         0 => text.push_str("null"),
@@ -119,7 +119,7 @@ fn quoted(random: &mut Random) -> String {
     json!(text.repeat(times)).to_string()
 }
 
-/// A body that has some of the members that `schema` names, of kinds that it does not.
+/// Appends a body with some of the members of `schema`, of other types.
 fn near(random: &mut Random, schema: &'static Value, depth: u32, text: &mut String) {
     let schema = contract::resolved(schema);
     if depth == 0 || random.one_in(8) {
@@ -169,7 +169,7 @@ fn near(random: &mut Random, schema: &'static Value, depth: u32, text: &mut Stri
     }
 }
 
-/// As a member is called, or as the frontend calls it.
+/// Returns the name of a member in either spelling.
 fn spelled(random: &mut Random, name: &str) -> String {
     if !random.one_in(3) {
         return name.to_owned();
@@ -182,7 +182,7 @@ fn spelled(random: &mut Random, name: &str) -> String {
     })
 }
 
-/// The bytes of a body for `operation`: near what it takes, or nothing of the kind.
+/// Returns the bytes of a body for `operation`: close to its schema, or random.
 pub(super) fn body(random: &mut Random, operation: &'static Value) -> Vec<u8> {
     let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
     let mut text = String::new();
@@ -226,7 +226,7 @@ const SEGMENTS: [&str; 17] = [
     "'",
 ];
 
-/// A path of the template `of`, in which the caller's session is now and then.
+/// Returns a path for the template `of`, sometimes with the caller's session.
 pub(super) fn path(random: &mut Random, of: &str, session: &str) -> String {
     let mut path = String::new();
     for part in of.split_inclusive('}') {

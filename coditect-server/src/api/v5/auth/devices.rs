@@ -1,4 +1,4 @@
-//! My devices: where I am signed in.
+//! The caller's devices: logins with their clients.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use crate::{
 #[schemars(rename = "DeviceName")]
 struct Naming {
     #[schemars(length(max = 100), regex(pattern = openapi::LINE))]
-    /// `null` takes it away.
+    /// New name; `null` removes it.
     name: Option<String>,
 }
 
@@ -39,20 +39,20 @@ struct Ended {
     ended: usize,
 }
 
-/// A login, as its user sees it.
+/// A login, as seen by its user.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Device")]
 struct DeviceView<'a> {
     id: AuthSessionId,
-    /// For `If-Match`: its name and tenant, but not when it was used.
+    /// Entity tag for `If-Match`. It depends on the name and tenant, but not on the last use.
     etag: String,
     name: Option<&'a str>,
-    /// Whether it is the one that asks.
+    /// Whether the request was made by this device.
     current: bool,
-    /// The tenant that its tokens are for.
+    /// Tenant that its tokens are for.
     tenant_id: TenantId,
     user_agent: Option<&'a str>,
-    /// The address it signed in from; null if that is unknown.
+    /// Address of the login; null if unknown.
     ip: Option<&'a str>,
     #[serde(serialize_with = "respond::time")]
     created_at: DateTime<Utc>,
@@ -83,20 +83,26 @@ pub(super) fn operations() -> Vec<Operation> {
     const ALL: &str = "/api/v5/auth/sessions";
     const ONE: &str = "/api/v5/auth/sessions/{id}";
     vec![
-        Operation::get(ALL, "listDevices", "List my logins, the last used first")
-            .pages::<DeviceView<'static>>(),
-        Operation::delete(ALL, "endOtherDevices", "Revoke all of my logins but this one")
-            .details("`ended` is the number of those that were live.")
-            .gives::<Ended>(),
-        Operation::patch(ONE, "nameDevice", "Gives a device a name")
-            .takes::<Naming>()
-            .gives::<DeviceView<'static>>()
+        Operation::get(ALL, "listDevices", "List my devices, most recently used first")
+            .page::<DeviceView<'static>>(),
+        Operation::delete(
+            ALL,
+            "revokeOtherDevices",
+            "Revoke all of my device sessions except this one",
+        )
+        .details("`ended` is the number of revoked sessions.")
+        .response::<Ended>(),
+        Operation::patch(ONE, "renameDevice", "Name a device")
+            .request::<Naming>()
+            .response::<DeviceView<'static>>()
             .conditional(),
-        Operation::delete(ONE, "endDevice", "Ends one").gives_nothing().conditional(),
+        Operation::delete(ONE, "revokeDevice", "Revoke a device session")
+            .no_content()
+            .conditional(),
     ]
 }
 
-/// `GET /auth/sessions`: the caller's logins, the last used first.
+/// Handles `GET /auth/sessions`: the caller's logins, most recently used first.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let query = Query::of(&request)?;
@@ -113,7 +119,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
     respond::page_of(&devices, |device| DeviceView::new(device, asking))
 }
 
-/// `PATCH /auth/sessions/{id}`: gives one of them a name.
+/// Handles `PATCH /auth/sessions/{id}`.
 pub(crate) async fn rename(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
@@ -133,7 +139,7 @@ pub(crate) async fn rename(app: Arc<App>, mut request: Request) -> HandlerResult
     respond::ok(&DeviceView::new(&named, asking))
 }
 
-/// `DELETE /auth/sessions/{id}`: ends one of them.
+/// Handles `DELETE /auth/sessions/{id}`.
 pub(crate) async fn revoke(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
@@ -149,8 +155,8 @@ pub(crate) async fn revoke(app: Arc<App>, request: Request) -> HandlerResult {
     Ok(respond::no_content())
 }
 
-/// Checks the conditions on one of the user's own devices; one that is not there, or not theirs, is for the
-/// operation to refuse.
+/// Checks the preconditions on one of the user's devices. If it does not exist or belongs to
+/// another user, the operation itself fails.
 async fn require(
     tx: &Transaction,
     identity: &Identity,
@@ -167,14 +173,14 @@ async fn require(
     }
 }
 
-/// The tag of a device. It does not change when the device is used.
+/// Returns the entity tag of a device, which does not depend on its last use.
 fn tag_of(session: &AuthSession) -> Tag {
     let name = session.name.as_deref().unwrap_or_default();
     let tenant = session.active_tenant();
     Tag::digest(&[session.id.0.as_bytes(), name.as_bytes(), tenant.0.as_bytes()])
 }
 
-/// `DELETE /auth/sessions`: ends all but the one that asks.
+/// Handles `DELETE /auth/sessions`: ends all sessions except the caller's.
 pub(crate) async fn revoke_others(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let client = &client_info(&request);

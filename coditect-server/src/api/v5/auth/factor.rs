@@ -1,4 +1,4 @@
-//! My second factor: an authenticator app.
+//! The caller's second factor: an authenticator app.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
     state::App,
 };
 
-/// Who issues the codes, as the app shows it.
+/// Issuer shown by the authenticator app.
 const ISSUER: &str = "Coditect";
 
 #[derive(Deserialize, JsonSchema)]
@@ -42,9 +42,9 @@ struct Removal {
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "FactorBegun")]
 struct Begun<'a> {
-    /// In Base32, to be typed in.
+    /// Secret in Base32, for typing it.
     secret: &'a str,
-    /// To be shown as a QR code.
+    /// `otpauth:` URL, for a QR code.
     url: &'a str,
 }
 
@@ -56,23 +56,27 @@ struct Confirmed<'a> {
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![
-        Operation::post("/api/v5/auth/totp", "beginFactor", "Begin to set up a second factor")
-            .details("It must be confirmed with a first code within 15 minutes.")
-            .takes::<Setup>()
-            .gives::<Begun<'static>>()
+        Operation::post("/api/v5/auth/totp", "setUpTotp", "Set up a second factor")
+            .details("Confirm it with a first code within 15 minutes.")
+            .request::<Setup>()
+            .response::<Begun<'static>>()
             .fails(&[409, 429]),
-        Operation::post("/api/v5/auth/totp/confirm", "confirmFactor", "Confirms it by a code")
-            .takes::<Code>()
-            .gives::<Confirmed<'static>>()
-            .fails(&[409, 429]),
-        Operation::post("/api/v5/auth/totp/remove", "removeFactor", "Removes it")
-            .takes::<Removal>()
-            .gives_nothing()
+        Operation::post(
+            "/api/v5/auth/totp/confirm",
+            "confirmTotp",
+            "Confirm a second factor with a code",
+        )
+        .request::<Code>()
+        .response::<Confirmed<'static>>()
+        .fails(&[409, 429]),
+        Operation::post("/api/v5/auth/totp/remove", "removeTotp", "Remove the second factor")
+            .request::<Removal>()
+            .no_content()
             .fails(&[409, 429]),
     ]
 }
 
-/// `POST /auth/totp`: creates a secret for the app, for a caller who shows their password.
+/// Handles `POST /auth/totp`: creates a secret, after a check of the caller's password.
 pub(crate) async fn begin(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let identity = caller::identity(&app, &caller).await?;
@@ -84,7 +88,8 @@ pub(crate) async fn begin(app: Arc<App>, mut request: Request) -> HandlerResult 
     respond::ok(&Begun { secret: &secret, url: &url })
 }
 
-/// `POST /auth/totp/confirm`: enables the factor by a first code, and returns the recovery codes, once.
+/// Handles `POST /auth/totp/confirm`: enables the second factor with a first code and returns the
+/// recovery codes, once.
 pub(crate) async fn confirm(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let identity = caller::identity(&app, &caller).await?;
@@ -95,7 +100,7 @@ pub(crate) async fn confirm(app: Arc<App>, mut request: Request) -> HandlerResul
     respond::ok(&Confirmed { recovery_codes: codes.texts().collect() })
 }
 
-/// `POST /auth/totp/remove`: no code is asked for any more.
+/// Handles `POST /auth/totp/remove`: disables the second factor.
 pub(crate) async fn remove(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let identity = caller::identity(&app, &caller).await?;

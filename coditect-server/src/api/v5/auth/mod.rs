@@ -1,4 +1,4 @@
-//! Registering, signing in, refreshing, signing out, and who am I.
+//! Registration, login, token refresh, logout, and the caller's account.
 
 pub(crate) mod devices;
 pub(crate) mod factor;
@@ -26,7 +26,7 @@ use crate::{
     state::App,
 };
 
-/// The body of a registration. What says who somebody is (`tenant_id`, `role` …) is no field of it.
+/// Body of a registration. Identity (`tenant_id`, `role`, …) cannot be chosen.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct NewUser {
@@ -36,9 +36,9 @@ struct NewUser {
     first_name: Option<String>,
     #[serde(alias = "lastName")]
     last_name: Option<String>,
-    /// The token of an invitation, which is accepted.
+    /// Token of an invitation to accept.
     invitation: Option<String>,
-    /// The token of the mail that verifies the address, where the server sends one.
+    /// Token from the mail that verifies the address, if the server sends one.
     verification: Option<String>,
     #[serde(default)]
     cookies: bool,
@@ -50,17 +50,17 @@ struct NewUser {
 struct Login {
     email: String,
     password: String,
-    /// Of the second factor, if there is one.
+    /// Code of the second factor, if it is enabled.
     code: Option<String>,
-    /// The tenant that the tokens are to be for.
+    /// Tenant that the tokens are for; by default the user's own.
     #[serde(alias = "actIn")]
     active_tenant: Option<TenantId>,
-    /// To have the tokens as cookies, and not in the answer.
+    /// Return the tokens as cookies instead of in the body.
     #[serde(default)]
     cookies: bool,
 }
 
-/// Without a token in it, the cookie is refreshed.
+/// Without a token in the body, the cookie is used.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Refresh {
@@ -79,7 +79,7 @@ struct Logout {
     everywhere: bool,
 }
 
-/// A user, as they see themselves.
+/// A user, as seen by themselves.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "User")]
 pub(super) struct UserView<'a> {
@@ -94,7 +94,7 @@ pub(super) struct UserView<'a> {
     updated_at: DateTime<Utc>,
 }
 
-/// A tenant, as its users see it.
+/// A tenant, as seen by its members.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Tenant")]
 pub(super) struct TenantView<'a> {
@@ -106,7 +106,7 @@ pub(super) struct TenantView<'a> {
     updated_at: DateTime<Utc>,
 }
 
-/// Tokens, or what is beside the cookies that they are in.
+/// Tokens, or the data that accompanies tokens in cookies.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Tokens")]
 struct TokensView<'a> {
@@ -117,9 +117,9 @@ struct TokensView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     csrf_token: Option<String>,
     token_type: &'static str,
-    /// Seconds from now on.
+    /// Lifetime of the access token, in seconds.
     expires_in: i64,
-    /// What the access token is for.
+    /// Tenant that the access token is for.
     tenant_id: TenantId,
 }
 
@@ -131,27 +131,27 @@ struct SignedInView<'a> {
     user: UserView<'a>,
 }
 
-/// What is returned while the address is not verified.
+/// Response while the address is not verified.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "VerificationSent")]
 struct VerificationSent {
     verification: &'static str,
 }
 
-/// How accounts are created.
+/// Rules for the creation of accounts.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "RegistrationSettings")]
 struct RegistrationView {
     /// `open`, `invited` or `closed`.
     mode: &'static str,
-    /// Whether a registration without an invitation is confirmed by mail.
+    /// Whether a registration without an invitation is verified by mail.
     verifies_email: bool,
 }
 
 #[derive(Serialize, JsonSchema)]
 struct Me<'a> {
     user: UserView<'a>,
-    /// The tenant that the token is for.
+    /// Tenant that the token is for.
     tenant: TenantView<'a>,
     role: Role,
 }
@@ -161,47 +161,47 @@ struct SignedOut {
     signed_out: bool,
 }
 
-/// The longest name that is taken, in characters.
-const NAME_CHARS: usize = 200;
+/// Maximum length of a name, in characters.
+const MAX_NAME_CHARS: usize = 200;
 
-/// What the API's description says of these.
+/// Describes the operations of auth for the OpenAPI document.
 pub(crate) fn operations() -> Vec<Operation> {
     let mut operations = vec![
-        Operation::post("/api/v5/auth/register", "register", "Create an account, and sign in")
-            .open()
+        Operation::post("/api/v5/auth/register", "register", "Create an account and sign in")
+            .unauthenticated()
             .details(
-                "With an invitation the account becomes a member of its tenant. Without one, a server \
-                 that sends mail answers 202 to each address, and sends a token there that creates the \
-                 account with the same body and `verification`.",
+                "With an invitation the user becomes a member of its tenant. Without one, a server \
+                 that sends mail responds with 202 and mails a token; the account is created by the \
+                 same request with that token as `verification`.",
             )
-            .takes::<NewUser>()
-            .creates::<SignedInView<'static>>()
-            .tells(&["Set-Cookie"])
-            .gives_with::<VerificationSent>(202)
+            .request::<NewUser>()
+            .created::<SignedInView<'static>>()
+            .response_headers(&["Set-Cookie"])
+            .response_with::<VerificationSent>(202)
             .fails(&[403, 409, 429]),
-        Operation::get("/api/v5/auth/registration", "registration", "Get who may register")
-            .open()
-            .gives::<RegistrationView>(),
-        Operation::post("/api/v5/auth/login", "login", "Signs in")
-            .open()
-            .takes::<Login>()
-            .gives::<SignedInView<'static>>()
-            .tells(&["Set-Cookie"])
+        Operation::get("/api/v5/auth/registration", "getRegistration", "Get the registration mode")
+            .unauthenticated()
+            .response::<RegistrationView>(),
+        Operation::post("/api/v5/auth/login", "login", "Sign in")
+            .unauthenticated()
+            .request::<Login>()
+            .response::<SignedInView<'static>>()
+            .response_headers(&["Set-Cookie"])
             .fails(&[401, 403, 429]),
-        Operation::post("/api/v5/auth/refresh", "refresh", "Replaces a refresh token")
-            .open()
-            .details("Without a token in the body, the cookie is taken.")
-            .may_take::<Refresh>()
-            .gives::<TokensView<'static>>()
-            .tells(&["Set-Cookie"])
+        Operation::post("/api/v5/auth/refresh", "refresh", "Exchange a refresh token for new tokens")
+            .unauthenticated()
+            .details("Without a token in the body, the cookie is used.")
+            .optional_request::<Refresh>()
+            .response::<TokensView<'static>>()
+            .response_headers(&["Set-Cookie"])
             .fails(&[401, 403]),
-        Operation::post("/api/v5/auth/logout", "logout", "Signs out, here or everywhere")
-            .open()
-            .may_take::<Logout>()
-            .gives::<SignedOut>()
-            .tells(&["Set-Cookie"])
+        Operation::post("/api/v5/auth/logout", "logout", "End a session, or all sessions of the user")
+            .unauthenticated()
+            .optional_request::<Logout>()
+            .response::<SignedOut>()
+            .response_headers(&["Set-Cookie"])
             .fails(&[401, 403]),
-        Operation::get("/api/v5/auth/me", "me", "Who I am").gives::<Me<'static>>(),
+        Operation::get("/api/v5/auth/me", "getMe", "Get my user, tenant and role").response::<Me<'static>>(),
     ];
     operations.extend(devices::operations());
     operations.extend(factor::operations());
@@ -212,7 +212,7 @@ pub(crate) fn operations() -> Vec<Operation> {
     operations
 }
 
-/// `POST /auth/register`: a new user, signed in.
+/// Handles `POST /auth/register`: creates a user and signs them in.
 pub(crate) async fn register(app: Arc<App>, mut request: Request) -> HandlerResult {
     let new: NewUser = request.json().await?;
     let carrier = Carrier::chosen(&app, new.cookies)?;
@@ -227,14 +227,15 @@ pub(crate) async fn register(app: Arc<App>, mut request: Request) -> HandlerResu
         (Some(token), None) => AddressProof::Invitation(token),
         (None, Some(token)) => AddressProof::Verification(token),
         (Some(_), Some(_)) => {
-            let message = "cannot be given with an invitation";
+            let message = "cannot be combined with an invitation";
             return Err(Problem::invalid_field("VALIDATION_FAILED", "verification", message));
         }
     };
     let signed_in = match app.auth.sign_up(registration, proof, &client_info(&request)).await? {
         SignUp::SignedIn(signed_in) => signed_in,
         SignUp::VerificationSent => {
-            // Nobody who waits for the answer learns how long this takes.
+            // In the background, so that the time of the response does not reveal whether the
+            // account exists.
             let task = Arc::clone(&app);
             tokio::spawn(async move {
                 if let Err(error) = task.auth.send_verification(&new.email).await {
@@ -252,7 +253,7 @@ pub(crate) async fn register(app: Arc<App>, mut request: Request) -> HandlerResu
     Ok(carrier.give(&app, respond::created("/api/v5/auth/me", &view)?, &signed_in.tokens))
 }
 
-/// `GET /auth/registration`: who may register.
+/// Handles `GET /auth/registration`.
 pub(crate) async fn registration(app: Arc<App>, _: Request) -> HandlerResult {
     let mode = match app.auth.registration_mode() {
         RegistrationMode::Open => "open",
@@ -262,7 +263,7 @@ pub(crate) async fn registration(app: Arc<App>, _: Request) -> HandlerResult {
     respond::ok(&RegistrationView { mode, verifies_email: app.auth.verifies_addresses() })
 }
 
-/// `POST /auth/login`: tokens for a password.
+/// Handles `POST /auth/login`.
 pub(crate) async fn login(app: Arc<App>, mut request: Request) -> HandlerResult {
     let login: Login = request.json().await?;
     let carrier = Carrier::chosen(&app, login.cookies)?;
@@ -280,7 +281,7 @@ pub(crate) async fn login(app: Arc<App>, mut request: Request) -> HandlerResult 
     Ok(carrier.give(&app, respond::ok(&view)?, &signed_in.tokens))
 }
 
-/// `POST /auth/refresh`: new tokens for a refresh token, of the body or of a cookie.
+/// Handles `POST /auth/refresh`, with the refresh token of the body or of a cookie.
 pub(crate) async fn refresh(app: Arc<App>, mut request: Request) -> HandlerResult {
     let refresh: Refresh = if app.config.cookies {
         request.optional_json().await?.unwrap_or_default()
@@ -295,8 +296,8 @@ pub(crate) async fn refresh(app: Arc<App>, mut request: Request) -> HandlerResul
     Ok(carrier.give(&app, respond::ok(&carrier.view(&app, &tokens))?, &tokens))
 }
 
-/// `POST /auth/logout`: ends the session of the refresh token in the body, or else of the access
-/// token in the header, or of the cookies; with `everywhere`, all of that user's.
+/// Handles `POST /auth/logout`: ends the session of the refresh token in the body, otherwise of the
+/// access token in the header or of the cookies. With `everywhere`, ends all sessions of the user.
 pub(crate) async fn logout(app: Arc<App>, mut request: Request) -> HandlerResult {
     let logout = request.optional_json::<Logout>().await?.unwrap_or_default();
     let (cookie, carrier);
@@ -328,7 +329,7 @@ pub(crate) async fn logout(app: Arc<App>, mut request: Request) -> HandlerResult
     Ok(answer)
 }
 
-/// `GET /auth/me`: the user behind the token, and the tenant that it is for.
+/// Handles `GET /auth/me`: the user of the token, and the tenant that the token is for.
 pub(crate) async fn me(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (identity, tenant) = caller::run(&app, &caller, |tx, identity| async move {
@@ -340,23 +341,23 @@ pub(crate) async fn me(app: Arc<App>, request: Request) -> HandlerResult {
     respond::ok(&Me { user: (&identity.user).into(), tenant: (&tenant).into(), role })
 }
 
-/// In what tokens go to a client, and come back.
+/// Transport of tokens between server and client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Carrier {
-    /// In the answer's body, for `Authorization`.
+    /// In the body of the response, and in `Authorization`.
     Body,
-    /// In cookies that no script can read.
+    /// In cookies that scripts cannot read.
     Cookies,
 }
 
 impl Carrier {
-    /// What the client asks for, if there is such a thing here.
+    /// Returns the transport that the client requests. Fails if the server has no cookies.
     fn chosen(app: &App, cookies: bool) -> Result<Self, Problem> {
         match (cookies, app.config.cookies) {
             (false, _) => Ok(Self::Body),
             (true, true) => Ok(Self::Cookies),
             (true, false) => {
-                let message = "is not taken: the server has no cookies";
+                let message = "is not supported: cookies are disabled on this server";
                 Err(Problem::invalid_field("VALIDATION_FAILED", "cookies", message))
             }
         }
@@ -384,10 +385,10 @@ impl Carrier {
 
 fn name(field: &str, name: Option<String>) -> Result<Option<String>, Problem> {
     let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
-    name.map(|name| checks::line(field, 1..=NAME_CHARS, &name)).transpose()
+    name.map(|name| checks::line(field, 1..=MAX_NAME_CHARS, &name)).transpose()
 }
 
-/// Returns the origin of a request, for throttling and the audit log.
+/// Returns the client of a request, for rate limits and the audit log.
 pub(super) fn client_info(request: &Request) -> ClientInfo {
     let user_agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
     let user_agent = user_agent.map(str::to_owned);

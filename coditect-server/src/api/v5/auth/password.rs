@@ -1,4 +1,4 @@
-//! Another password: by the present one, or by a token that was sent.
+//! Change of a password with the present one, or reset with a token sent by mail.
 
 use std::sync::Arc;
 
@@ -52,24 +52,32 @@ struct Asked {
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![
-        Operation::put("/api/v5/auth/password", "changePassword", "Another password")
-            .takes::<Change>()
-            .gives::<Changed>()
+        Operation::put("/api/v5/auth/password", "changePassword", "Change my password")
+            .request::<Change>()
+            .response::<Changed>()
             .fails(&[429]),
-        Operation::post("/api/v5/auth/password-reset", "requestReset", "Has a reset sent")
-            .open()
-            .takes::<Asking>()
-            .gives_with::<Asked>(202)
-            .fails(&[429]),
-        Operation::post("/api/v5/auth/password-reset/confirm", "resetPassword", "Resets it")
-            .open()
-            .takes::<Reset>()
-            .gives::<Changed>()
-            .fails(&[429]),
+        Operation::post(
+            "/api/v5/auth/password-reset",
+            "requestPasswordReset",
+            "Request a password reset",
+        )
+        .unauthenticated()
+        .request::<Asking>()
+        .response_with::<Asked>(202)
+        .fails(&[429]),
+        Operation::post(
+            "/api/v5/auth/password-reset/confirm",
+            "confirmPasswordReset",
+            "Reset a password with a token",
+        )
+        .unauthenticated()
+        .request::<Reset>()
+        .response::<Changed>()
+        .fails(&[429]),
     ]
 }
 
-/// `PUT /auth/password`: another password for who knows the present one; their other sessions end.
+/// Handles `PUT /auth/password`. The user's other sessions are revoked.
 pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let identity = caller::identity(&app, &caller).await?;
@@ -79,24 +87,25 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
     respond::ok(&Changed { changed: true })
 }
 
-/// `POST /auth/password-reset`: sends a token to the address, if there is an account. The answer is the
-/// same, and as fast, if there is none.
+/// Handles `POST /auth/password-reset`: sends a token, if the account exists. Response and timing
+/// are the same if it does not.
 pub(crate) async fn ask(app: Arc<App>, mut request: Request) -> HandlerResult {
     let asking: Asking = request.json().await?;
     let client = client_info(&request);
     app.auth.count_reset_request(&client)?;
-    // Nobody who waits for the answer learns how long this takes.
+    // In the background, so that the time of the response does not reveal whether the account
+    // exists.
     let task = Arc::clone(&app);
     tokio::spawn(async move {
         if let Err(error) = task.auth.request_reset(&asking.email, &client).await {
             let error: &dyn std::error::Error = &error;
-            tracing::warn!(error, "a password reset could not be sent");
+            tracing::warn!(error, "password reset not sent");
         }
     });
     respond::accepted(&Asked { requested: true })
 }
 
-/// `POST /auth/password-reset/confirm`: another password by a token that was sent; all sessions end.
+/// Handles `POST /auth/password-reset/confirm`. All sessions of the user are revoked.
 pub(crate) async fn reset(app: Arc<App>, mut request: Request) -> HandlerResult {
     let reset: Reset = request.json().await?;
     app.auth.reset_password(&reset.token, &reset.new_password, &client_info(&request)).await?;

@@ -1,4 +1,4 @@
-//! Tenants with several users: mine, and who is in the one that my token is for.
+//! The tenants of a user, and the members and invitations of the active tenant.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ use crate::{
     state::App,
 };
 
-/// A partial tenant: what is missing stays as it is.
+/// A partial tenant; missing members are unchanged.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "TenantChange")]
@@ -55,8 +55,8 @@ struct NewRole {
 struct Inviting {
     email: String,
     role: Role,
-    /// Whether it gives the right to use the IDE; by default it does if the inviter has it
-    /// from an operator and invites into their own tenant.
+    /// Whether to grant access to the IDE. By default granted if the inviter has access from an
+    /// operator and invites to their own tenant.
     ide: Option<bool>,
 }
 
@@ -72,7 +72,7 @@ struct MyTenant<'a> {
     #[serde(flatten)]
     tenant: TenantView<'a>,
     role: Role,
-    /// Whether my record is in it.
+    /// Whether it is the user's own tenant.
     own: bool,
 }
 
@@ -92,11 +92,11 @@ struct MemberView<'a> {
 #[schemars(rename = "Invitation")]
 struct InvitationView<'a> {
     id: InvitationId,
-    /// For `If-Match`.
+    /// Entity tag for `If-Match`.
     etag: String,
     email: &'a str,
     role: Role,
-    /// Whether it gives the right to use the IDE.
+    /// Whether it grants access to the IDE.
     ide: bool,
     invited_by: UserId,
     #[serde(serialize_with = "respond::time")]
@@ -110,7 +110,7 @@ struct InvitationView<'a> {
 struct InvitedView<'a> {
     #[serde(flatten)]
     view: InvitationView<'a>,
-    /// What whoever was invited accepts with, this once.
+    /// Token that accepts the invitation. Returned once.
     token: &'a str,
 }
 
@@ -132,52 +132,52 @@ pub(super) fn operations() -> Vec<Operation> {
     const INVITATIONS: &str = "/api/v5/tenant/invitations";
     const MEMBER: &str = "/api/v5/tenant/members/{user}";
     vec![
-        Operation::get("/api/v5/auth/tenants", "myTenants", "List the tenants that I may act in")
-            .pages::<MyTenant<'static>>(),
-        Operation::post("/api/v5/auth/invitations/accept", "acceptInvitation", "Joins a tenant")
-            .takes::<Accepting>()
-            .gives::<Joined>()
-            .once()
+        Operation::get("/api/v5/auth/tenants", "listMyTenants", "List the tenants that I am a member of")
+            .page::<MyTenant<'static>>(),
+        Operation::post("/api/v5/auth/invitations/accept", "acceptInvitation", "Accept an invitation to a tenant")
+            .request::<Accepting>()
+            .response::<Joined>()
+            .idempotent()
             .fails(&[409]),
-        Operation::get(TENANT, "getTenant", "The tenant that my token is for")
-            .gives::<TenantView<'static>>()
-            .tagged(),
-        Operation::patch(TENANT, "changeTenant", "Names it")
-            .merges::<Change>()
-            .gives::<TenantView<'static>>()
-            .tagged(),
-        Operation::delete(TENANT, "deleteTenant", "Deletes it, with every key of it")
-            .takes::<Deletion>()
-            .gives_nothing()
+        Operation::get(TENANT, "getTenant", "Get the active tenant")
+            .response::<TenantView<'static>>()
+            .with_etag(),
+        Operation::patch(TENANT, "patchTenant", "Rename the active tenant")
+            .merge_patch::<Change>()
+            .response::<TenantView<'static>>()
+            .with_etag(),
+        Operation::delete(TENANT, "deleteTenant", "Delete the active tenant and all its data")
+            .request::<Deletion>()
+            .no_content()
             .fails(&[404, 429]),
         Operation::get("/api/v5/tenant/members", "listMembers", "List the members of the tenant")
-            .details("First the users whose own it is. A page may hold fewer than `limit`.")
-            .pages::<MemberView<'static>>(),
-        Operation::patch(MEMBER, "changeRole", "What somebody may do")
-            .takes::<NewRole>()
-            .gives::<Joined>(),
-        Operation::delete(MEMBER, "removeMember", "End a membership")
+            .details("Users of the tenant itself come first. A page may have fewer items than `limit`.")
+            .page::<MemberView<'static>>(),
+        Operation::patch(MEMBER, "patchMember", "Change the role of a member")
+            .request::<NewRole>()
+            .response::<Joined>(),
+        Operation::delete(MEMBER, "deleteMember", "Remove a member")
             .details(
-                "With it end the member's tokens for the tenant, the invitations that they made, and \
-                their own settings. Their sessions and conversations stay.",
+                "Also revokes the member's tokens for the tenant and their invitations, and deletes \
+                 their settings. Their sessions and conversations are kept.",
             )
-            .gives_nothing(),
-        Operation::get(INVITATIONS, "listInvitations", "List the invitations that can be accepted")
-            .details("A page may hold fewer than `limit`.")
-            .pages::<InvitationView<'static>>(),
-        Operation::post(INVITATIONS, "invite", "Invites somebody")
-            .takes::<Inviting>()
-            .creates::<InvitedView<'static>>()
-            .once()
-            .leads_to("withdrawInvitation", "id", "/data/id")
+            .no_content(),
+        Operation::get(INVITATIONS, "listInvitations", "List the open invitations")
+            .details("A page may have fewer items than `limit`.")
+            .page::<InvitationView<'static>>(),
+        Operation::post(INVITATIONS, "createInvitation", "Invite an e-mail address to the tenant")
+            .request::<Inviting>()
+            .created::<InvitedView<'static>>()
+            .idempotent()
+            .link("deleteInvitation", "id", "/data/id")
             .fails(&[409]),
-        Operation::delete("/api/v5/tenant/invitations/{id}", "withdrawInvitation", "Takes it back")
-            .gives_nothing()
+        Operation::delete("/api/v5/tenant/invitations/{id}", "deleteInvitation", "Withdraw an invitation")
+            .no_content()
             .conditional(),
     ]
 }
 
-/// `GET /auth/tenants`: those that I may act in, my own first.
+/// Handles `GET /auth/tenants`: the caller's own tenant first.
 pub(crate) async fn mine(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let query = Query::of(&request)?;
@@ -197,7 +197,7 @@ pub(crate) async fn mine(app: Arc<App>, request: Request) -> HandlerResult {
     })
 }
 
-/// `GET /tenant`: the one that my token is for.
+/// Handles `GET /tenant`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let conditions = Conditions::of(&request)?;
@@ -208,8 +208,8 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
     conditions.read(respond::ok(&TenantView::from(&tenant))?, &tag_of(&tenant)?)
 }
 
-/// `DELETE /tenant`: for its owner, who shows their password once more. It is gone with the answer, and
-/// every key of it soon after.
+/// Handles `DELETE /tenant`, for its owner with their password. Keys of the tenant are deleted in
+/// the background.
 pub(crate) async fn delete(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let Deletion { password } = request.json().await?;
@@ -219,7 +219,7 @@ pub(crate) async fn delete(app: Arc<App>, mut request: Request) -> HandlerResult
     Ok(respond::no_content())
 }
 
-/// `PATCH /tenant`: another name, for its owners and admins to give.
+/// Handles `PATCH /tenant`, for owners and admins.
 pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let conditions = Conditions::of(&request)?;
@@ -247,7 +247,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
     tagged(respond::ok(&TenantView::from(&tenant))?, &tag_of(&tenant)?)
 }
 
-/// `GET /tenant/members`: who may work in the tenant.
+/// Handles `GET /tenant/members`.
 pub(crate) async fn members(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let query = Query::of(&request)?;
@@ -263,7 +263,7 @@ pub(crate) async fn members(app: Arc<App>, request: Request) -> HandlerResult {
     respond::page_of(&members, MemberView::from)
 }
 
-/// `PATCH /tenant/members/{user}`: another role.
+/// Handles `PATCH /tenant/members/{user}`.
 pub(crate) async fn change_role(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (member, client) = (request.parse_param("user")?, client_info(&request));
@@ -277,7 +277,7 @@ pub(crate) async fn change_role(app: Arc<App>, mut request: Request) -> HandlerR
     respond::ok(&Joined { tenant_id: membership.tenant_id, role: membership.role })
 }
 
-/// Deletes what is left of the void invitations of a member. What fails is void, and expires.
+/// Deletes void invitations of a member. After a failure they remain void until they expire.
 async fn revoke_invitations(app: &App, tenant: TenantId, member: UserId) {
     if let Err(error) = app.auth.revoke_invitations(tenant, member).await {
         let error: &dyn std::error::Error = &error;
@@ -285,7 +285,7 @@ async fn revoke_invitations(app: &App, tenant: TenantId, member: UserId) {
     }
 }
 
-/// `DELETE /tenant/members/{user}`: ends a membership, my own too.
+/// Handles `DELETE /tenant/members/{user}`. Members may remove themselves.
 pub(crate) async fn remove(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (member, client) = (request.parse_param("user")?, &client_info(&request));
@@ -301,7 +301,7 @@ pub(crate) async fn remove(app: Arc<App>, request: Request) -> HandlerResult {
     Ok(respond::no_content())
 }
 
-/// `POST /tenant/invitations`: invites an address. The token is in the answer, and sent there.
+/// Handles `POST /tenant/invitations`. The token is in the response and is sent to the address.
 pub(crate) async fn invite(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let inviting: Inviting = request.json().await?;
@@ -319,17 +319,17 @@ pub(crate) async fn invite(app: Arc<App>, mut request: Request) -> HandlerResult
         }
     };
     let (outcome, tenant) = once.run_with(&app, &caller, work).await?;
-    // The invitation exists and the caller has its token, so they can pass it on themselves.
+    // The caller has the token and can pass it on, so a failed delivery is only logged.
     if let Some(tenant) = tenant
         && let Err(error) = app.auth.send_invitation(new, &tenant).await
     {
         let error: &dyn std::error::Error = &error;
-        tracing::warn!(error, "an invitation could not be sent");
+        tracing::warn!(error, "invitation not sent");
     }
     outcome.answer()
 }
 
-/// `GET /tenant/invitations`: those that can still be accepted.
+/// Handles `GET /tenant/invitations`. Lists invitations that can still be accepted.
 pub(crate) async fn invitations(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let query = Query::of(&request)?;
@@ -345,7 +345,7 @@ pub(crate) async fn invitations(app: Arc<App>, request: Request) -> HandlerResul
     respond::page_of(&invitations, InvitationView::from)
 }
 
-/// `DELETE /tenant/invitations/{id}`: takes one back.
+/// Handles `DELETE /tenant/invitations/{id}`.
 pub(crate) async fn withdraw(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, client) = (request.parse_param("id")?, &client_info(&request));
@@ -366,7 +366,7 @@ pub(crate) async fn withdraw(app: Arc<App>, request: Request) -> HandlerResult {
     Ok(respond::no_content())
 }
 
-/// `POST /auth/invitations/accept`: makes me a member. Tokens for that tenant come from a refresh.
+/// Handles `POST /auth/invitations/accept`. A refresh returns tokens for the joined tenant.
 pub(crate) async fn accept(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let Accepting { token } = request.json().await?;
@@ -382,7 +382,7 @@ pub(crate) async fn accept(app: Arc<App>, mut request: Request) -> HandlerResult
     .await
 }
 
-/// The tag of an invitation, which never changes.
+/// Returns the entity tag of an invitation, which never changes.
 fn tag_of_invitation(invitation: &Invitation) -> Tag {
     Tag::digest(&[invitation.id.0.as_bytes()])
 }

@@ -1,4 +1,4 @@
-//! My personal access tokens, for programs of mine.
+//! Personal access tokens of the caller, for programs.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::{
     state::App,
 };
 
-/// How long a token holds if nothing is said, in days.
+/// Default lifetime of a token, in days.
 const DEFAULT_DAYS: i64 = 90;
 
 #[derive(Deserialize, JsonSchema)]
@@ -35,24 +35,24 @@ struct New {
     name: String,
     #[schemars(length(min = 1, max = 20), inner(regex(pattern = openapi::SCOPE)))]
     scopes: Vec<String>,
-    /// Days until it ends.
+    /// Lifetime, in days; default 90.
     #[serde(alias = "expiresInDays")]
     #[schemars(range(min = 1, max = 366))]
     expires_in_days: Option<i64>,
-    /// The caller's password; required unless they have signed in within the last 10 minutes.
+    /// The caller's password; required unless the login is less than 10 minutes old.
     password: Option<String>,
 }
 
-/// A token, as its user sees it: never its text.
+/// A token without its text.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "PersonalToken")]
 struct TokenView<'a> {
     id: PersonalTokenId,
-    /// For `If-Match`.
+    /// Entity tag for `If-Match`.
     etag: String,
     name: &'a str,
     scopes: &'a [String],
-    /// The tenant that it acts in.
+    /// Tenant that the token is for.
     tenant_id: TenantId,
     #[serde(serialize_with = "respond::time")]
     created_at: DateTime<Utc>,
@@ -67,7 +67,7 @@ struct TokenView<'a> {
 struct CreatedView<'a> {
     #[serde(flatten)]
     view: TokenView<'a>,
-    /// The token itself, this once.
+    /// Text of the token. Returned once.
     token: &'a str,
 }
 
@@ -89,25 +89,30 @@ impl<'a> From<&'a PersonalToken> for TokenView<'a> {
 pub(super) fn operations() -> Vec<Operation> {
     const ALL: &str = "/api/v5/auth/tokens";
     vec![
-        Operation::get(ALL, "listTokens", "My tokens for programs").lists::<TokenView<'static>>(),
-        Operation::post(ALL, "createToken", "A token for a program, shown this once")
-            .takes::<New>()
-            .creates::<CreatedView<'static>>()
-            .once()
-            .leads_to("revokeToken", "id", "/data/id")
+        Operation::get(ALL, "listTokens", "List my personal access tokens")
+            .list::<TokenView<'static>>(),
+        Operation::post(ALL, "createToken", "Create a personal access token")
+            .request::<New>()
+            .created::<CreatedView<'static>>()
+            .idempotent()
+            .link("revokeToken", "id", "/data/id")
             .fails(&[409, 429]),
-        Operation::delete("/api/v5/auth/tokens/{id}", "revokeToken", "Ends one")
-            .gives_nothing()
-            .conditional(),
+        Operation::delete(
+            "/api/v5/auth/tokens/{id}",
+            "revokeToken",
+            "Revoke a personal access token",
+        )
+        .no_content()
+        .conditional(),
     ]
 }
 
-/// `POST /auth/tokens`: a new one, for the tenant that the caller's token is for.
+/// Handles `POST /auth/tokens`: creates a token for the caller's active tenant.
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let mut new: New = request.json().await?;
     let password = new.password.take();
-    // Without the password: no fast hash of it is stored.
+    // Without the password: a fast hash of it must not be stored.
     let once = Once::of_content(&request, &(&new.name, &new.scopes, new.expires_in_days))?;
     let new = &new.checked()?;
     let client = &client_info(&request);
@@ -130,7 +135,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult
     outcome.answer()
 }
 
-/// `GET /auth/tokens`: mine, oldest first.
+/// Handles `GET /auth/tokens`: the caller's tokens, oldest first.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let tokens = caller::run(&app, &caller, |tx, identity| {
@@ -141,7 +146,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
     respond::list(&tokens, TokenView::from)
 }
 
-/// `DELETE /auth/tokens/{id}`: ends one.
+/// Handles `DELETE /auth/tokens/{id}`.
 pub(crate) async fn revoke(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, client) = (request.parse_param("id")?, &client_info(&request));
@@ -162,7 +167,7 @@ pub(crate) async fn revoke(app: Arc<App>, request: Request) -> HandlerResult {
     Ok(respond::no_content())
 }
 
-/// The tag of a token, which never changes but for when it was used.
+/// Returns the entity tag of a token, which does not depend on its last use.
 fn tag_of(token: &PersonalToken) -> Tag {
     Tag::digest(&[token.id.0.as_bytes()])
 }
@@ -174,8 +179,8 @@ impl New {
         let is_plain = coditect_auth::text::is_plain_text(name);
         if name.is_empty() || name.chars().count() > MAX_TOKEN_NAME_CHARS || !is_plain {
             let message = format!(
-                "must have between 1 and {MAX_TOKEN_NAME_CHARS} characters, no control, bidirectional or \
-                 invisible ones"
+                "must have 1 to {MAX_TOKEN_NAME_CHARS} characters, none of them control, bidirectional \
+                 or invisible"
             );
             wrong.push(Field::new("name", message));
         }

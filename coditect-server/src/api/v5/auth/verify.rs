@@ -1,4 +1,5 @@
-//! What others ask of identity: a reverse proxy, a service, a page that opens a WebSocket.
+//! Verification of callers for reverse proxies, public keys for other services, and tickets for
+//! WebSockets.
 
 use std::sync::Arc;
 
@@ -16,57 +17,66 @@ use crate::{
     state::App,
 };
 
-/// A right that a reverse proxy requires of a caller.
+/// A permission that a reverse proxy requires of a caller.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Right {
     Ide,
 }
 
-/// How long the keys may be kept: a new one is published long before it signs.
-const KEYS_KEPT: HeaderValue = HeaderValue::from_static("public, max-age=300");
+/// A new key is published long before it signs.
+const JWKS_CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Ticket")]
 struct TicketView<'a> {
     ticket: &'a str,
-    /// Seconds.
+    /// Lifetime, in seconds.
     expires_in: i64,
 }
 
 pub(super) fn operations() -> Vec<Operation> {
     let keys = |path, id| {
-        Operation::get(path, id, "The public keys, by `kid`")
-            .open()
-            .gives_document::<serde_json::Map<String, serde_json::Value>>()
+        Operation::get(path, id, "Get the public keys of access tokens as a JWK Set")
+            .unauthenticated()
+            .response_document::<serde_json::Map<String, serde_json::Value>>()
+            .example(json!({"keys": [{
+                "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig",
+                "kid": "0197c5d0-2b1e-7d40-8a6f-3c9e1f7b5d20",
+                "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+            }]}))
     };
     vec![
-        Operation::post("/api/v5/auth/tickets", "createTicket", "A ticket for a WebSocket")
-            .gives::<TicketView<'static>>(),
-        Operation::get("/api/v5/auth/verify", "verify", "Verify a caller for a reverse proxy")
-            .details(
-                "With `right=ide` it answers 403 to a caller without the right to use the IDE. \
-                Other parameters are ignored: proxies pass on those of the request they ask about.",
-            )
-            .query("right", json!({"enum": ["ide"]}), "A right that the caller must have.")
-            .ignores_query()
-            .gives_nothing()
-            .tells(&[
-                "X-Auth-User",
-                "X-Auth-Tenant",
-                "X-Auth-Session",
-                "X-Auth-Expires",
-                "X-Auth-Scopes",
-            ]),
-        keys("/.well-known/jwks.json", "keys"),
-        keys("/api/v5/.well-known/jwks.json", "keysOfTheApi"),
+        Operation::post("/api/v5/auth/tickets", "createTicket", "Create a ticket for a WebSocket")
+            .response::<TicketView<'static>>(),
+        Operation::get(
+            "/api/v5/auth/verify",
+            "verifyCaller",
+            "Verify a caller for a reverse proxy",
+        )
+        .details(
+            "With `right=ide`, responds with 403 to a caller without access to the IDE. Other \
+                 parameters are ignored, since proxies forward those of the original request.",
+        )
+        .query("right", json!({"enum": ["ide"]}), "Permission that the caller must have.")
+        .ignores_query()
+        .no_content()
+        .response_headers(&[
+            "X-Auth-User",
+            "X-Auth-Tenant",
+            "X-Auth-Session",
+            "X-Auth-Expires",
+            "X-Auth-Scopes",
+        ]),
+        keys("/.well-known/jwks.json", "getJwks"),
+        keys("/api/v5/.well-known/jwks.json", "getApiJwks"),
     ]
 }
 
-/// `GET /auth/verify`: verifies a caller for a reverse proxy (`auth_request`): 204, with the caller in
-/// headers; 403 without the `right` that is asked for. It never spends a refresh token.
+/// Handles `GET /auth/verify` for a reverse proxy (`auth_request`): 204 with the caller in headers,
+/// 403 without the required `right`. Never consumes a refresh token.
 pub(crate) async fn verify(app: Arc<App>, request: Request) -> HandlerResult {
-    // A token that has no scope here may have one where the request goes.
+    // A token without a scope of this API may have one for the service behind the proxy.
     let caller = caller::of(&app, &request).await?.for_anything();
     let right = Query::of(&request)?.parsed::<Right>("right")?;
     let identity = caller::run(&app, &caller, |tx, identity| {
@@ -80,23 +90,23 @@ pub(crate) async fn verify(app: Arc<App>, request: Request) -> HandlerResult {
     })
     .await?;
     let mut answer = respond::no_content();
-    let mut tell = |name: &'static str, value: &str| {
+    let mut set_header = |name: &'static str, value: &str| {
         let value = HeaderValue::from_str(value).map_err(Problem::internal)?;
         answer.headers_mut().insert(HeaderName::from_static(name), value);
         Ok::<_, Problem>(())
     };
-    tell("x-auth-user", &identity.user.id.to_string())?;
-    tell("x-auth-tenant", &identity.tenant_id.to_string())?;
+    set_header("x-auth-user", &identity.user.id.to_string())?;
+    set_header("x-auth-tenant", &identity.tenant_id.to_string())?;
     let expires = caller.expires_at().unwrap_or_else(|| identity.expires_at());
-    tell("x-auth-expires", &expires.to_rfc3339_opts(SecondsFormat::Secs, true))?;
+    set_header("x-auth-expires", &expires.to_rfc3339_opts(SecondsFormat::Secs, true))?;
     match &identity.method {
-        AuthMethod::Session(session) => tell("x-auth-session", &session.id.to_string())?,
-        AuthMethod::Personal(token) => tell("x-auth-scopes", &token.scopes.to_string())?,
+        AuthMethod::Session(session) => set_header("x-auth-session", &session.id.to_string())?,
+        AuthMethod::Personal(token) => set_header("x-auth-scopes", &token.scopes.to_string())?,
     }
     Ok(answer)
 }
 
-/// `POST /auth/tickets`: a ticket for a WebSocket, for pages of the origin that asks.
+/// Handles `POST /auth/tickets`: creates a ticket, bound to the origin of the request.
 pub(crate) async fn ticket(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let origin = match request.headers().get(header::ORIGIN) {
@@ -116,10 +126,9 @@ pub(crate) async fn ticket(app: Arc<App>, request: Request) -> HandlerResult {
     respond::ok(&TicketView { ticket, expires_in })
 }
 
-/// `GET /.well-known/jwks.json`: the public keys (RFC 7517). It is the document itself, without an
-/// envelope: libraries read it.
+/// Handles `GET /.well-known/jwks.json` (RFC 7517), without the envelope, as libraries expect it.
 pub(crate) async fn keys(app: Arc<App>, _: Request) -> HandlerResult {
     let mut answer = respond::document(&app.auth.jwks())?;
-    answer.headers_mut().insert(header::CACHE_CONTROL, KEYS_KEPT);
+    answer.headers_mut().insert(header::CACHE_CONTROL, JWKS_CACHE);
     Ok(answer)
 }

@@ -1,5 +1,5 @@
-//! What is in files: read as a stream, in parts, in older versions; written as a stream, which nobody
-//! sees before all of it is there.
+//! Contents of files: streamed reads with ranges and older versions, and streamed writes, which
+//! become visible only as a whole.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    FileView, Place, bytes, exists, hex, path, tag_of, told,
+    FileView, Place, bytes, exists, file_response, hex, path, tag_of,
     upload::{Upload, Uploaded},
 };
 use crate::{
@@ -36,10 +36,10 @@ use crate::{
     state::App,
 };
 
-/// The hash of a content, in a header (RFC 9530).
+/// Header with the hash of a content (RFC 9530).
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
-/// A content of a file that is kept.
+/// A stored content of a file.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "FileVersion")]
 struct VersionView {
@@ -58,22 +58,22 @@ impl From<&FileVersion> for VersionView {
     }
 }
 
-/// What is asked of a file.
+/// The requested part of a file.
 enum Wanted {
     Present,
     Version(u64),
     Versions,
 }
 
-/// What of it there is.
+/// The requested data.
 enum Found {
     Directory(File),
     Content(File, FileVersion),
     Versions(Vec<FileVersion>),
 }
 
-/// `GET` and `HEAD /sessions/{id}/files/{path}`: its content; `?version=` an older one, `?versions` which
-/// there are. Of a directory, what is said of it.
+/// Handles `GET` and `HEAD /sessions/{id}/files/{path}`: the content, with `version` an older one,
+/// with `versions` their list. Returns the metadata of a directory.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
@@ -84,7 +84,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
         (true, None) => Wanted::Versions,
         (false, Some(text)) => Wanted::Version(text.parse().map_err(|_| Problem::not_found())?),
         (true, Some(_)) => {
-            let message = "There must be one of version and versions.";
+            let message = "Use either version or versions, not both.";
             return Err(Problem::bad_request("INVALID_QUERY", message));
         }
     };
@@ -120,7 +120,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
     }
 }
 
-/// The answer that has a content in it, or the part of it that is asked for.
+/// Returns a response with a content or the requested range of it.
 fn sent(
     app: &App,
     request: &Request,
@@ -144,7 +144,7 @@ fn sent(
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type(&file.path)));
-    // Whatever is in it, a browser that is led here runs none of it as this origin's.
+    // A browser must not run any content in this origin.
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
     tagged(answer, tag)
@@ -162,9 +162,8 @@ fn body(reader: BlobReader) -> Body {
     StreamBody::new(pieces).boxed_unsync()
 }
 
-/// `PUT /sessions/{id}/files/{path}`: the body becomes the file's content. Existence, preconditions, and
-/// the quota for the announced length are checked before the body is read; whatever is refused later
-/// leaves nothing behind.
+/// Handles `PUT /sessions/{id}/files/{path}`. The file, preconditions and the quota for the
+/// announced length are checked before the body is read. A failure leaves no bytes behind.
 pub(crate) async fn put(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
@@ -189,12 +188,12 @@ pub(crate) async fn put(app: Arc<App>, mut request: Request) -> HandlerResult {
     let blob = uploaded.blob;
     if digest.is_some_and(|digest| digest != blob.sha256) {
         uploaded.discard().await;
-        let message = "The body is not what its Content-Digest says.";
+        let message = "The body does not match its Content-Digest.";
         return Err(Problem::bad_request("DIGEST_MISMATCH", message));
     }
     let written = caller::run(&app, &caller, |tx, identity| {
         let (path, conditions) = (&path, &conditions);
-        // Read after the body, so that the lease of a replaced content begins when it is detached.
+        // After the body, so that the lease of a replaced content starts when it is detached.
         let now = app.clock.now();
         async move {
             let place = Place::of(&tx, &identity, id).await?;
@@ -219,19 +218,19 @@ pub(crate) async fn put(app: Arc<App>, mut request: Request) -> HandlerResult {
         Ok((_, Change::None)) | Err(_) => uploaded.discard().await,
     }
     let (file, change) = written?;
-    told(id, &file, change == Change::Created)
+    file_response(id, &file, change == Change::Created)
 }
 
-/// What a PUT did.
+/// Effect of a PUT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
-    /// Nothing: the file had this content.
+    /// The file already had this content.
     None,
     Created,
     Replaced,
 }
 
-/// Uploads the body of `request`. If it is refused, nothing of it is left.
+/// Uploads the body of `request`. On an error, its bytes are removed.
 async fn receive(app: &App, request: &mut Request, tenant: TenantId) -> Result<Uploaded, Problem> {
     let mut upload = Upload::begin(app, tenant, request.announced_bytes()).await?;
     match receive_into(request, &mut upload, app.config.file_limit).await {
@@ -257,7 +256,7 @@ async fn receive_into(
     Ok(())
 }
 
-/// Refuses what is not as the client has seen it, and a directory.
+/// Fails if the preconditions do not hold, or for a directory.
 fn require(conditions: &Conditions, before: Option<&File>) -> Result<(), Problem> {
     conditions.require(before.map(tag_of).as_ref())?;
     match before {
@@ -266,12 +265,12 @@ fn require(conditions: &Conditions, before: Option<&File>) -> Result<(), Problem
     }
 }
 
-/// Whether the file has this content already: then nothing is to be done.
+/// Returns whether the file already has this content.
 fn is_the_same(file: &File, blob: &Blob) -> bool {
     file.kind == FileKind::File { size: blob.size, sha256: blob.sha256 }
 }
 
-/// The SHA-256 that the client gives of its body, if it gives one. Others of its digests are passed over.
+/// Returns the SHA-256 that the client sent for its body. Other digests are ignored.
 fn digest(headers: &HeaderMap) -> Result<Option<[u8; 32]>, Problem> {
     let lines = headers.get_all(CONTENT_DIGEST).iter();
     let texts: Vec<&str> = lines.map(|line| line.to_str().unwrap_or("?")).collect();
@@ -285,13 +284,14 @@ fn digest(headers: &HeaderMap) -> Result<Option<[u8; 32]>, Problem> {
         (None, _) => Ok(None),
         (Some(Some(digest)), None) => Ok(Some(digest)),
         _ => {
-            let message = "Content-Digest must have one SHA-256, as sha-256=:BASE64:.";
+            let message =
+                "Content-Digest must have exactly one SHA-256 of the form sha-256=:BASE64:.";
             Err(Problem::bad_request("INVALID_DIGEST", message))
         }
     }
 }
 
-/// The media type that a file's name says it is of.
+/// Returns the media type for a file name.
 fn media_type(path: &str) -> &'static str {
     let name = path.rsplit('/').next().unwrap_or(path);
     let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_is_read_among_others() {
+    fn digest_is_found_among_others() {
         let encoded = BASE64_STANDARD.encode([7; 32]);
         assert_eq!(given(&format!("sha-256=:{encoded}:")).unwrap(), Some([7; 32]));
         let others = format!("md5=:AAAA:, sha-256=:{encoded}:, sha-512=:AAAA:");
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_that_is_none_is_refused() {
+    fn malformed_digest_is_refused() {
         let encoded = BASE64_STANDARD.encode([7; 32]);
         let twice = format!("sha-256=:{encoded}:, sha-256=:{encoded}:");
         for wrong in ["sha-256=", "sha-256=::", "sha-256=:AAAA:", "sha-256=AAAA", &twice] {
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn the_type_is_told_by_the_name() {
+    fn media_type_depends_on_the_extension() {
         assert_eq!(media_type("src/main.rs"), "text/plain; charset=utf-8");
         assert_eq!(media_type("a.b/LOGO.PNG"), "image/png");
         for unknown in ["Makefile", "a.rs/b", "x."] {

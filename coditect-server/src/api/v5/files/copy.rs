@@ -21,12 +21,11 @@ use crate::{
     state::App,
 };
 
-/// The most files that one copy copies.
+/// Maximum number of files that one request copies.
 const MAX_COPIED: usize = File::MOST_MOVED;
 
-/// `POST /sessions/{id}/files:copy`: a file, or a directory with all that lies below it, file by file: a
-/// copy that was interrupted has those that were copied by then, each of them whole. The answer is stored
-/// with the last one.
+/// Handles `POST /sessions/{id}/files:copy`, for a directory file by file: an interrupted copy has
+/// some of the files, each of them complete. The response is stored with the last one.
 pub(crate) async fn copy(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let id = request.parse_param("id")?;
@@ -79,19 +78,19 @@ pub(crate) async fn copy(app: Arc<App>, mut request: Request) -> HandlerResult {
     }
 }
 
-/// One file that was copied.
+/// The result of copying one file.
 enum Copied {
-    /// Not the last one.
+    /// A file before the last one.
     One(File),
-    /// The last one, with the outcome of the request.
+    /// The last file, with the outcome of the request.
     Last(Outcome),
-    /// None: the request was done meanwhile.
+    /// The same request was completed meanwhile.
     Before(Outcome),
 }
 
-/// How a copy begins.
+/// The state at the start of a copy.
 enum Begun {
-    /// It was done before.
+    /// The request was completed before.
     Before(Outcome),
     Copy {
         tenant: TenantId,
@@ -100,7 +99,7 @@ enum Begun {
     },
 }
 
-/// A copy under way.
+/// A copy in progress.
 struct Copying<'a> {
     app: &'a App,
     caller: &'a Caller,
@@ -110,8 +109,8 @@ struct Copying<'a> {
 }
 
 impl Copying<'_> {
-    /// Copies `file` to `to`, without what lies below it. For the last one of a request `last` is the
-    /// request, and the first file that was copied, if there was another before.
+    /// Copies `file` to `to`, without entries below it. For the last file of a request, `last` has
+    /// the request and the first file that was copied, if that was another.
     async fn copy(
         &self,
         file: &File,
@@ -132,10 +131,10 @@ impl Copying<'_> {
             if let Some((once, _)) = last
                 && let Some(before) = once.before(app, &tx, &identity).await?
             {
-                // The same request, sent twice at once.
+                // The same request was sent twice concurrently.
                 return Ok(Copied::Before(before));
             }
-            // The lease of a content that this file replaces begins now, not with the request.
+            // The lease of a replaced content starts now, not with the request.
             let now = app.clock.now();
             let place = Place::of(&tx, &identity, id).await?;
             place.make_way(&tx, to, now).await?;

@@ -1,5 +1,5 @@
-//! Drafts: what was typed and not saved, with the tag of what it started from, so that nobody who
-//! comes back to it saves it over what they have not seen.
+//! Drafts: unsaved text with the entity tag of the file that it is based on, so that a client can
+//! detect changes made meanwhile.
 
 use std::sync::Arc;
 
@@ -31,12 +31,13 @@ use crate::{
 pub(super) struct NewDraft {
     content: String,
     #[schemars(regex(pattern = openapi::CONTENT_TAG))]
-    /// The SHA-256 of what it started from, in hexadecimal, with or without the quotes of a tag.
+    /// SHA-256 of the content that the draft is based on, in hexadecimal, with or without the
+    /// quotes of an entity tag.
     #[serde(default, alias = "baseEtag")]
     base_etag: Option<String>,
 }
 
-/// What is said of a draft.
+/// Metadata of a draft.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Draft")]
 pub(super) struct DraftView<'a> {
@@ -47,7 +48,7 @@ pub(super) struct DraftView<'a> {
     saved_at: DateTime<Utc>,
 }
 
-/// A draft, with its text, and the tag of what the file is by now.
+/// A draft with its text, and the entity tag of the present file.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct WholeDraft<'a> {
     #[serde(flatten)]
@@ -64,7 +65,7 @@ impl<'a> From<&'a Draft> for DraftView<'a> {
     }
 }
 
-/// `GET /sessions/{id}/drafts`: all of a session's, by path.
+/// Handles `GET /sessions/{id}/drafts`: all drafts of a session, by path.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let id = request.parse_param("id")?;
@@ -76,7 +77,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
     respond::list(&drafts, DraftView::from)
 }
 
-/// `GET /sessions/{id}/drafts/{path}`.
+/// Handles `GET /sessions/{id}/drafts/{path}`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
@@ -103,7 +104,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
     conditions.read(respond::ok(&whole)?, &tag)
 }
 
-/// The tag of what a file is by now.
+/// Returns the entity tag of the present file.
 fn current_etag(file: Option<&File>) -> Option<String> {
     file.and_then(|file| match &file.kind {
         FileKind::File { sha256, .. } => Some(hex(sha256)),
@@ -111,13 +112,13 @@ fn current_etag(file: Option<&File>) -> Option<String> {
     })
 }
 
-/// The tag of a draft: of all that GET shows of it, the tag of the present file included.
+/// Returns the entity tag of a draft, which covers all data of a GET, including the tag of the
+/// present file.
 fn tag_of(draft: &Draft, file: Option<&File>) -> Result<Tag, Problem> {
     Tag::of(&(DraftView::from(draft), hex(&draft.blob.sha256), current_etag(file)))
 }
 
-/// Refuses a change of the draft of `path` in `session` that is not as the client has seen it; returns the
-/// file of that path.
+/// Checks the preconditions on the draft of `path` in `session`, and returns the file at that path.
 async fn require(
     conditions: &Conditions,
     tx: &Transaction,
@@ -131,7 +132,7 @@ async fn require(
     Ok(file)
 }
 
-/// `PUT /sessions/{id}/drafts/{path}`: over the one before it.
+/// Handles `PUT /sessions/{id}/drafts/{path}`, replacing an existing draft.
 pub(crate) async fn save(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let id = request.parse_param("id")?;
@@ -172,7 +173,7 @@ pub(crate) async fn save(app: Arc<App>, mut request: Request) -> HandlerResult {
     tagged(respond::ok(&DraftView::from(&draft))?, &tag)
 }
 
-/// `DELETE /sessions/{id}/drafts/{path}`: it was saved, or is not wanted any more.
+/// Handles `DELETE /sessions/{id}/drafts/{path}`.
 pub(crate) async fn discard(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let id = request.parse_param("id")?;
@@ -191,7 +192,7 @@ pub(crate) async fn discard(app: Arc<App>, request: Request) -> HandlerResult {
     Ok(respond::no_content())
 }
 
-/// The hash that a file's tag is of.
+/// Returns the hash in an entity tag.
 fn hash(tag: &str) -> Result<[u8; 32], Problem> {
     let digits = tag.trim_matches('"');
     let byte = |at: usize| u8::from_str_radix(digits.get(at * 2..at * 2 + 2)?, 16).ok();
@@ -199,7 +200,7 @@ fn hash(tag: &str) -> Result<[u8; 32], Problem> {
     let are_digits = digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     for (at, value) in hash.iter_mut().enumerate() {
         *value = byte(at).filter(|_| are_digits).ok_or_else(|| {
-            let message = "must be the tag of a file: 64 hexadecimal digits";
+            let message = "must be the entity tag of a file: 64 hexadecimal digits";
             Problem::invalid_field("VALIDATION_FAILED", "base_etag", message)
         })?;
     }

@@ -1,8 +1,9 @@
-//! The files of a session: those of its workspace, which it may share with other sessions of the
-//! tenant, or its own if it has none.
+//! Files of a session: the files of its workspace, which several sessions of the tenant may share,
+//! or its own if it has no workspace.
 //!
-//! A file's tag is the SHA-256 of its content. A directory that is not there is made where a file is
-//! put into it. What is done to a large directory is said where it is done; all else is one transaction.
+//! The entity tag of a file is the SHA-256 of its content. Writing a file creates missing parent
+//! directories. Every operation is one transaction, except for large directories, as documented at
+//! the handlers.
 
 mod content;
 mod copy;
@@ -44,14 +45,14 @@ use crate::{
     state::App,
 };
 
-/// What is said of a file or a directory.
+/// Metadata of a file or a directory.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "File")]
 struct FileView<'a> {
     path: &'a str,
     kind: &'static str,
     size: u64,
-    /// In hexadecimal; of a directory there is none.
+    /// SHA-256 in hexadecimal; null for a directory.
     sha256: Option<String>,
     #[serde(serialize_with = "respond::time")]
     mtime: DateTime<Utc>,
@@ -87,14 +88,15 @@ struct NewDirectory {
     path: String,
 }
 
-/// Where the caller's files are, and whose they are.
+/// The root of the caller's files, and its tenant.
 struct Place {
     tenant: TenantId,
     home: FileHome,
 }
 
 impl Place {
-    /// The place of the caller's session `id`; 404 if they have none of that name.
+    /// Returns the root of the caller's session `id`. Fails with 404 if the caller has no such
+    /// session.
     async fn of(tx: &Transaction, identity: &Identity, id: SessionId) -> Result<Self, Problem> {
         Ok(Self::of_session(&load_owned_session(tx, identity, id).await?))
     }
@@ -111,12 +113,12 @@ impl Place {
         Ok(File::at(tx, self.tenant, &self.home, path).await?)
     }
 
-    /// What there is at `path`; 404 if there is nothing.
+    /// Returns the file or directory at `path`. Fails with 404 if there is none.
     async fn existing(&self, tx: &Transaction, path: &str) -> Result<File, Problem> {
         self.file(tx, path).await?.ok_or_else(Problem::not_found)
     }
 
-    /// Makes the directories that `path` lies in.
+    /// Creates the parent directories of `path`.
     async fn make_way(
         &self,
         tx: &Transaction,
@@ -126,7 +128,7 @@ impl Place {
         Ok(File::make_way(tx, self.tenant, (&self.home, path), &FILE_POLICY, now).await?)
     }
 
-    /// Refuses a content of `size` bytes at `path`, where `before` is, if there is no room for it.
+    /// Fails if the quotas do not permit a content of `size` bytes at `path` in place of `before`.
     async fn check_put(
         &self,
         tx: &Transaction,
@@ -137,12 +139,12 @@ impl Place {
         Ok(FILE_POLICY.check_put(tx, self.tenant, (&self.home, path), before, size).await?)
     }
 
-    /// Returns the file at `path` that `source` may replace, or `None` if there is nothing.
+    /// Returns the file at `path` that `source` may replace, or `None` if the path is free.
     ///
     /// # Errors
     ///
-    /// 409 if there is something that it may not replace: a file unless `overwrite` allows it, a directory,
-    /// and anything in place of a directory.
+    /// 409 if the target may not be replaced: a file without `overwrite`, a directory, and anything
+    /// in place of a directory.
     async fn replaceable(
         &self,
         tx: &Transaction,
@@ -159,14 +161,15 @@ impl Place {
     }
 }
 
-/// Whether a file at the target is replaced: it gets another content, and keeps those it has as versions.
+/// Whether to replace a file at the target. It gets a new content and keeps the old ones as
+/// versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Overwrite {
     Never,
     Files,
 }
 
-/// What the API's description says of these.
+/// Describes the operations of files and drafts for the OpenAPI document.
 pub(crate) fn operations() -> Vec<Operation> {
     const ALL: &str = "/api/v5/sessions/{id}/files";
     const ONE: &str = "/api/v5/sessions/{id}/files/{*path}";
@@ -174,87 +177,104 @@ pub(crate) fn operations() -> Vec<Operation> {
     let directory = || json!({"type": "string", "pattern": openapi::DIRECTORY});
     let version = || json!({"type": "integer", "minimum": 1});
     vec![
-        Operation::get(ALL, "listFiles", "What is in a directory")
-            .query("path", directory(), "The directory; the top if nothing is said.")
-            .query("recursive", openapi::flag(), "All that lies below it.")
-            .pages::<FileView<'static>>()
+        Operation::get(ALL, "listFiles", "List a directory")
+            .query("path", directory(), "Path of the directory; default is the root.")
+            .query("recursive", openapi::flag(), "Include all entries below the directory.")
+            .page::<FileView<'static>>()
             .fails(&[404, 409, 422]),
-        Operation::get(ONE, "getFile", "A file's content; what is said of a directory")
-            .query("version", version(), "An older content.")
-            .query("versions", openapi::flag(), "Which contents there are.")
-            .header("Range")
-            .header("If-Range")
-            .gives_bytes(200)
-            .tells(&["Accept-Ranges", "Content-Disposition", "Last-Modified"])
-            .gives_bytes(206)
-            .tells(&["Accept-Ranges", "Content-Disposition", "Content-Range", "Last-Modified"])
-            .tagged()
+        Operation::get(ONE, "getFile", "Get the content of a file or the metadata of a directory")
+            .query("version", version(), "Version of the content; default is the newest.")
+            .query(
+                "versions",
+                openapi::flag(),
+                "List the versions instead of returning the content.",
+            )
+            .request_header("Range")
+            .request_header("If-Range")
+            .response_bytes(200)
+            .response_headers(&["Accept-Ranges", "Content-Disposition", "Last-Modified"])
+            .response_bytes(206)
+            .response_headers(&[
+                "Accept-Ranges",
+                "Content-Disposition",
+                "Content-Range",
+                "Last-Modified",
+            ])
+            .with_etag()
             .fails(&[416, 422]),
-        Operation::put(ONE, "putFile", "Makes the body a file's content")
-            .details("Directories that are not there are made.")
-            .header("Content-Digest")
-            .takes_bytes()
-            .gives::<FileView<'static>>()
-            .creates::<FileView<'static>>()
-            .tagged()
+        Operation::put(ONE, "putFile", "Write the content of a file")
+            .details("Creates missing parent directories.")
+            .request_header("Content-Digest")
+            .request_bytes()
+            .response::<FileView<'static>>()
+            .created::<FileView<'static>>()
+            .with_etag()
             .fails(&[409]),
-        Operation::delete(ONE, "deleteFile", "Removes a file, or a directory")
-            .query("recursive", openapi::flag(), "A directory with all that lies below it.")
-            .gives_nothing()
-            .tagged()
+        Operation::delete(ONE, "deleteFile", "Delete a file or a directory")
+            .query("recursive", openapi::flag(), "Delete a directory with all entries below it.")
+            .no_content()
+            .with_etag()
             .fails(&[409, 422]),
         Operation::post(
             "/api/v5/sessions/{id}/files:move",
             "moveFile",
-            "Moves a file or a directory",
+            "Move a file or a directory",
         )
-        .details("`If-Match` and `If-None-Match` are about `from`.")
-        .takes::<Relocation>()
-        .gives::<FileView<'static>>()
-        .once()
+        .details("`If-Match` and `If-None-Match` apply to `from`.")
+        .request::<Relocation>()
+        .response::<FileView<'static>>()
+        .idempotent()
         .conditional()
-        .tagged()
+        .with_etag()
         .fails(&[409]),
         Operation::post(
             "/api/v5/sessions/{id}/files:copy",
             "copyFile",
-            "Copies a file or a directory",
+            "Copy a file or a directory",
         )
-        .details("`If-Match` and `If-None-Match` are about `from`.")
-        .takes::<Relocation>()
-        .creates::<FileView<'static>>()
-        .once()
+        .details("`If-Match` and `If-None-Match` apply to `from`.")
+        .request::<Relocation>()
+        .created::<FileView<'static>>()
+        .idempotent()
         .conditional()
-        .tagged()
+        .with_etag()
         .fails(&[409]),
-        Operation::post("/api/v5/sessions/{id}/files:mkdir", "makeDirectory", "Makes a directory")
-            .takes::<NewDirectory>()
-            .gives::<FileView<'static>>()
-            .tells(&["Idempotency-Replayed"])
-            .creates::<FileView<'static>>()
-            .once()
-            .conditional()
-            .tagged()
-            .fails(&[409]),
-        Operation::get("/api/v5/sessions/{id}/drafts", "listDrafts", "What is not saved, by path")
-            .lists::<drafts::DraftView<'static>>(),
-        Operation::get(DRAFT, "getDraft", "Text that is not saved")
-            .gives::<drafts::WholeDraft<'static>>()
-            .tagged()
+        Operation::post(
+            "/api/v5/sessions/{id}/files:mkdir",
+            "createDirectory",
+            "Create a directory",
+        )
+        .request::<NewDirectory>()
+        .response::<FileView<'static>>()
+        .response_headers(&["Idempotency-Replayed"])
+        .created::<FileView<'static>>()
+        .idempotent()
+        .conditional()
+        .with_etag()
+        .fails(&[409]),
+        Operation::get(
+            "/api/v5/sessions/{id}/drafts",
+            "listDrafts",
+            "List the drafts of a session, by path",
+        )
+        .list::<drafts::DraftView<'static>>(),
+        Operation::get(DRAFT, "getDraft", "Get a draft")
+            .response::<drafts::WholeDraft<'static>>()
+            .with_etag()
             .fails(&[422]),
-        Operation::put(DRAFT, "saveDraft", "Keeps text that is not saved")
-            .takes::<drafts::NewDraft>()
-            .gives::<drafts::DraftView<'static>>()
-            .tagged(),
-        Operation::delete(DRAFT, "discardDraft", "Removes a draft")
-            .gives_nothing()
-            .tagged()
+        Operation::put(DRAFT, "putDraft", "Save a draft")
+            .request::<drafts::NewDraft>()
+            .response::<drafts::DraftView<'static>>()
+            .with_etag(),
+        Operation::delete(DRAFT, "deleteDraft", "Delete a draft")
+            .no_content()
+            .with_etag()
             .fails(&[422]),
     ]
 }
 
-/// `GET /sessions/{id}/files`: what is in a directory by name, or `recursive`, all that lies below it
-/// by path.
+/// Handles `GET /sessions/{id}/files`: the entries of a directory by name, or with `recursive` all
+/// below it by path.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let id = request.parse_param("id")?;
@@ -290,9 +310,9 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
     respond::page_of(&page, FileView::from)
 }
 
-/// `DELETE /sessions/{id}/files/{path}`: a file, an empty directory, or `?recursive=true` all of one. That
-/// is done in steps if it is a lot: the deepest goes first, and what is left of a deletion that was
-/// broken off is whole.
+/// Handles `DELETE /sessions/{id}/files/{path}`: a file, an empty directory, or with `recursive` a
+/// whole directory. A large directory takes several transactions, deepest entries first; after an
+/// interruption, the rest is intact.
 pub(crate) async fn remove(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
@@ -302,7 +322,7 @@ pub(crate) async fn remove(app: Arc<App>, request: Request) -> HandlerResult {
     let size = &BatchSize::new(File::MOST_REMOVED);
     loop {
         let is_begun = begun;
-        // Read in each step: leases of removed contents begin when they are detached.
+        // Per transaction: leases on removed contents start when they are detached.
         let now = app.clock.now();
         let step = caller::run(&app, &caller, |tx, identity| {
             let (path, conditions) = (&path, &conditions);
@@ -310,13 +330,13 @@ pub(crate) async fn remove(app: Arc<App>, request: Request) -> HandlerResult {
                 let place = Place::of(&tx, &identity, id).await?;
                 let file = match place.file(&tx, path).await? {
                     Some(file) => file,
-                    // Somebody else has removed the rest.
+                    // Another request has removed the rest.
                     None if is_begun => return Ok(true),
                     None => return Err(Problem::not_found()),
                 };
                 conditions.require(Some(&tag_of(&file)))?;
                 if file.kind == FileKind::Directory && !is_recursive && !file.is_empty(&tx).await? {
-                    let message = "The directory is not empty. ?recursive=true removes all of it.";
+                    let message = "The directory is not empty. Use ?recursive=true to delete it with all its entries.";
                     return Err(Problem::conflict("NOT_EMPTY", message));
                 }
                 Ok(file.remove_tree(&tx, size.attempt(), now).await?)
@@ -330,8 +350,8 @@ pub(crate) async fn remove(app: Arc<App>, request: Request) -> HandlerResult {
     }
 }
 
-/// `POST /sessions/{id}/files:mkdir`: a directory, with those that it lies in. One that is there is as
-/// good.
+/// Handles `POST /sessions/{id}/files:mkdir`, with parent directories. An existing directory is a
+/// success.
 pub(crate) async fn make_directory(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let id = request.parse_param("id")?;
@@ -359,7 +379,7 @@ pub(crate) async fn make_directory(app: Arc<App>, mut request: Request) -> Handl
     .await
 }
 
-/// `POST /sessions/{id}/files:move`: a file, or a directory with all that lies below it, all or nothing.
+/// Handles `POST /sessions/{id}/files:move`, atomically with all below a directory.
 pub(crate) async fn relocate(app: Arc<App>, mut request: Request) -> HandlerResult {
     let caller = caller::of(&app, &request).await?;
     let id = request.parse_param("id")?;
@@ -389,18 +409,18 @@ pub(crate) async fn relocate(app: Arc<App>, mut request: Request) -> HandlerResu
     .await
 }
 
-/// From where, to where, and whether over a file.
+/// Returns source, target and overwrite mode of a request.
 fn relocation(asked: &Relocation) -> Result<(String, String, Overwrite), Problem> {
     let (from, to) = (path::parse("from", &asked.from)?, path::parse("to", &asked.to)?);
     if to.strip_prefix(from.as_str()).is_some_and(|rest| rest.starts_with('/')) {
-        let message = "must not lie below what it is made from";
+        let message = "must not be below the source";
         return Err(Problem::invalid_field("VALIDATION_FAILED", "to", message));
     }
     Ok((from, to, if asked.overwrite { Overwrite::Files } else { Overwrite::Never }))
 }
 
-/// The answer that tells of `file`: 201 if it `is_new`.
-fn told(session: SessionId, file: &File, is_new: bool) -> HandlerResult {
+/// Returns a response with `file`; 201 if it `is_new`.
+fn file_response(session: SessionId, file: &File, is_new: bool) -> HandlerResult {
     let view = FileView::from(file);
     let answer = if is_new {
         respond::created(&location(session, &file.path), &view)?
@@ -410,7 +430,7 @@ fn told(session: SessionId, file: &File, is_new: bool) -> HandlerResult {
     tagged(answer, &tag_of(file))
 }
 
-/// The same, for requests that are done once.
+/// Like [`file_response`], for idempotent requests.
 fn made(session: SessionId, file: &File, is_new: bool) -> Result<Made, Problem> {
     let (view, tag) = (FileView::from(file), tag_of(file));
     if is_new {
@@ -420,15 +440,15 @@ fn made(session: SessionId, file: &File, is_new: bool) -> Result<Made, Problem> 
     }
 }
 
-/// Where a file of a session is found.
+/// Returns the path of a session's file in the API.
 fn location(session: SessionId, path: &str) -> String {
     use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
     const KEPT: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_');
     format!("/api/v5/sessions/{session}/files/{}", utf8_percent_encode(path, &KEPT))
 }
 
-/// The tag of a file: the hash of its content. A directory's is its id, which another one of its name
-/// does not have.
+/// Returns the entity tag: the hash of a file's content, or the id of a directory, which a new
+/// directory with the same name does not have.
 fn tag_of(file: &File) -> Tag {
     match &file.kind {
         FileKind::File { sha256, .. } => Tag::new(hex(sha256)).modified(file.modified_at),
@@ -438,21 +458,21 @@ fn tag_of(file: &File) -> Tag {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string never fails.
+        // Writing to a string cannot fail.
         let _never = write!(text, "{byte:02x}");
         text
     })
 }
 
 fn exists() -> Problem {
-    Problem::conflict("EXISTS", "There is something of this name already.")
+    Problem::conflict("EXISTS", "A file or directory with this name already exists.")
 }
 
 fn not_a_directory() -> Problem {
-    Problem::conflict("NOT_A_DIRECTORY", "This is a file, not a directory.")
+    Problem::conflict("NOT_A_DIRECTORY", "It is a file, not a directory.")
 }
 
-/// An answer without a body of JSON.
+/// Returns a response with a body that is not JSON.
 fn bytes(status: StatusCode, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;

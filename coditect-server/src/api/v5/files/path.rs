@@ -1,23 +1,22 @@
-//! Paths of files, as clients write them: names with `/` between them, below the top of a session's
-//! files, as file systems have them.
+//! Paths of files in requests: names separated by `/`, relative to the root of a session's files.
 
 use coditect_store::model::File;
 
 use crate::http::problem::{Field, Problem};
 
-/// The longest path, in bytes.
-const PATH_BYTES: usize = File::PATH_BYTES;
-/// The longest name, in bytes.
-const NAME_BYTES: usize = 255;
-/// The most names in a path.
-const DEPTH: usize = File::PATH_DEPTH;
+/// Maximum length of a path, in bytes.
+const MAX_PATH_BYTES: usize = File::PATH_BYTES;
+/// Maximum length of a name, in bytes.
+const MAX_NAME_BYTES: usize = 255;
+/// Maximum number of names in a path.
+const MAX_DEPTH: usize = File::PATH_DEPTH;
 
-/// `text` as the path of a file or a directory, said by the client in `field`. One `/` at its end does
-/// no harm, one at its beginning neither.
+/// Returns the path in `text`, the value of `field`. One `/` at the start and one at the end are
+/// ignored.
 ///
 /// # Errors
 ///
-/// 422: it is none.
+/// 422 if `text` is not a path.
 pub(super) fn parse(field: &str, text: &str) -> Result<String, Problem> {
     let path = text.strip_prefix('/').unwrap_or(text);
     let path = path.strip_suffix('/').unwrap_or(path);
@@ -27,45 +26,45 @@ pub(super) fn parse(field: &str, text: &str) -> Result<String, Problem> {
     }
 }
 
-/// The same, where nothing stands for the top.
+/// Like [`parse`], with the empty path for the root.
 ///
 /// # Errors
 ///
-/// As [`parse`].
+/// Same as [`parse`].
 pub(super) fn parse_directory(field: &str, text: &str) -> Result<String, Problem> {
     if matches!(text, "" | "/") { Ok(String::new()) } else { parse(field, text) }
 }
 
-/// Refuses to bring `file`, with what lies `below` it, to the path `to`, if a path is too long then.
+/// Fails if moving `file`, with the entries `below` it, to `to` would make a path too long.
 ///
 /// # Errors
 ///
-/// 422: a path would be one that no route accepts.
+/// 422 if a path would exceed the limits of requests.
 pub(super) fn require_fit(file: &File, below: &[File], to: &str) -> Result<(), Problem> {
     if file.fits(below, to) {
         return Ok(());
     }
     let message = format!(
-        "must leave all that lies below it within {DEPTH} names and {PATH_BYTES} bytes of path"
+        "is too long: no path below it may exceed {MAX_DEPTH} names or {MAX_PATH_BYTES} bytes"
     );
     Err(Problem::invalid_field("VALIDATION_FAILED", "to", &message))
 }
 
 fn fault(path: &str) -> Option<String> {
-    if path.len() > PATH_BYTES {
-        return Some(format!("must be at most {PATH_BYTES} bytes long"));
+    if path.len() > MAX_PATH_BYTES {
+        return Some(format!("must have at most {MAX_PATH_BYTES} bytes"));
     }
-    if path.split('/').count() > DEPTH {
-        return Some(format!("must have at most {DEPTH} names"));
+    if path.split('/').count() > MAX_DEPTH {
+        return Some(format!("must have at most {MAX_DEPTH} names"));
     }
     path.split('/').find_map(|name| match name {
-        "" => Some("must have no empty name in it".to_owned()),
-        "." | ".." => Some("must not have . or .. in it".to_owned()),
-        _ if name.len() > NAME_BYTES => {
-            Some(format!("must have no name longer than {NAME_BYTES} bytes"))
+        "" => Some("must not contain an empty name".to_owned()),
+        "." | ".." => Some("must not contain . or ..".to_owned()),
+        _ if name.len() > MAX_NAME_BYTES => {
+            Some(format!("must not contain a name longer than {MAX_NAME_BYTES} bytes"))
         }
         _ if name.contains(char::is_control) => {
-            Some("must have no control characters in it".to_owned())
+            Some("must not contain control characters".to_owned())
         }
         _ => None,
     })
@@ -76,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_names_below_the_top() {
+    fn path_is_normalized() {
         for (text, path) in [
             ("a", "a"),
             ("/a/b", "a/b"),
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_elsewhere_or_nowhere_is_refused() {
+    fn invalid_paths_are_refused() {
         let long = "n".repeat(256);
         let deep = vec!["d"; 65].join("/");
         let much = vec!["n".repeat(250); 20].join("/");

@@ -1,4 +1,4 @@
-//! Uploads of contents, whose bytes are removed at once unless a record holds them in the end.
+//! Uploads of contents, which are removed at once unless a record attaches them.
 
 use coditect_store::{
     Blob, BlobUpload, Reservation, Store,
@@ -7,28 +7,28 @@ use coditect_store::{
 
 use crate::{config::FILE_POLICY, http::problem::Problem, state::App};
 
-/// An upload of one request. If it is dropped, or [discarded](Self::discard), its bytes are removed and
-/// released; a record keeps them if it attaches the blob before. What a killed process leaves is
-/// collected when its lease has ended.
+/// The upload of a request. Its bytes are removed and released on drop and by
+/// [`discard`](Self::discard), unless a record has attached the blob. After a kill, they are
+/// collected when the lease expires.
 pub(super) struct Upload {
     discard: DiscardOnDrop,
     upload: BlobUpload,
 }
 
-/// A blob that was uploaded and that no record holds yet.
+/// A complete blob that no record has attached yet.
 pub(super) struct Uploaded {
     pub(super) blob: Blob,
     discard: DiscardOnDrop,
 }
 
 impl Upload {
-    /// Begins an upload of about `bytes` bytes for `tenant`, which are counted from now on. It may exceed
-    /// the tenant's quota by one file of the largest size: so a tenant that has used all of it can still
-    /// replace contents. Whether the content fits in the end is checked when it is attached.
+    /// Starts an upload of about `bytes` bytes for `tenant`, which count at once. It may exceed the
+    /// tenant's quota by one file of the maximum size, so that a tenant at its quota can still
+    /// replace contents. The quota is enforced when the content is attached.
     ///
     /// # Errors
     ///
-    /// 403 if not even that fits.
+    /// 403 if the quota does not permit even that.
     pub(super) async fn begin(app: &App, tenant: TenantId, bytes: u64) -> Result<Self, Problem> {
         let id = BlobId::new();
         let reserve = i64::try_from(app.config.file_limit).unwrap_or(i64::MAX);
@@ -39,7 +39,7 @@ impl Upload {
         Ok(Self { discard, upload })
     }
 
-    /// Returns the number of bytes that were written so far.
+    /// Returns the number of bytes written so far.
     pub(super) fn size(&self) -> u64 {
         self.upload.size()
     }
@@ -48,16 +48,16 @@ impl Upload {
     ///
     /// # Errors
     ///
-    /// Those of [`BlobUpload::write`].
+    /// Same as [`BlobUpload::write`].
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), Problem> {
         Ok(self.upload.write(bytes).await?)
     }
 
-    /// Ends the upload. If that fails, its bytes are removed.
+    /// Completes the upload. On an error, its bytes are removed.
     ///
     /// # Errors
     ///
-    /// Those of [`BlobUpload::finish`].
+    /// Same as [`BlobUpload::finish`].
     pub(super) async fn finish(self) -> Result<Uploaded, Problem> {
         let Self { discard, upload } = self;
         match upload.finish().await {
@@ -69,7 +69,7 @@ impl Upload {
         }
     }
 
-    /// Removes what was written. If that fails, it is collected later.
+    /// Removes the bytes. After a failure they are collected later.
     pub(super) async fn discard(self) {
         self.discard.run().await;
     }
@@ -81,13 +81,13 @@ impl Uploaded {
         self.discard.armed = false;
     }
 
-    /// Removes the blob, unless a record has attached it. If that fails, it is collected later.
+    /// Removes the blob, unless a record has attached it. After a failure it is collected later.
     pub(super) async fn discard(self) {
         self.discard.run().await;
     }
 }
 
-/// Removes a blob in the background if a request ends before its upload does.
+/// Removes a blob in the background if the request ends before the upload.
 struct DiscardOnDrop {
     store: Store,
     tenant: TenantId,

@@ -1,4 +1,4 @@
-//! One socket, from its first frame to its close.
+//! One WebSocket, from the first frame to the close.
 
 use std::{sync::Arc, time::Duration};
 
@@ -45,33 +45,33 @@ use crate::{
     },
 };
 
-/// The most updates that one transaction applies.
-const BATCH: usize = 64;
-/// The size of messages, in bytes, at which a batch ends.
+/// Maximum number of updates per transaction.
+const MAX_BATCH: usize = 64;
+/// Size of messages at which a batch ends, in bytes.
 const MAX_BATCH_BYTES: usize = 512 << 10;
-/// How long before its end a client is told that its login ends; a quarter of what is left if that is
-/// less.
-const NOTICE: TimeDelta = TimeDelta::seconds(60);
-/// Whoever is connected is looked at so often, beside when something of theirs changes.
-const LOOKED_AT_EVERY: Duration = Duration::from_secs(30);
-/// A client that was sent so many pings and has said nothing is gone.
-const PINGS_UNANSWERED: u32 = 2;
-/// No timer is set for longer: it is set again.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long a client gets to take a frame.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time before the expiry of a login at which the client is warned; a quarter of the lifetime if
+/// that is shorter.
+const EXPIRY_WARNING: TimeDelta = TimeDelta::seconds(60);
+/// Interval between checks of the login, in addition to watches.
+const LOGIN_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// Number of unanswered pings after which a client is disconnected.
+const MAX_UNANSWERED_PINGS: u32 = 2;
+/// Maximum of a timer, which is then set again.
+const MAX_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
+/// Maximum time for a client to read a frame.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum duration of the closing handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Size of a fragment of a long message, in bytes.
 const FRAGMENT_BYTES: usize = 64 << 10;
 
-/// Why a socket is closed.
+/// Reason to close a socket.
 #[derive(Debug)]
 enum End {
-    /// The client has closed it, or is gone.
+    /// The client has closed it or has disconnected.
     Left,
-    /// It is for us to say so: with this code and these words.
+    /// The server closes it with this code and reason.
     Told(u16, &'static str),
 }
 
@@ -79,29 +79,29 @@ enum End {
 const SIGNED_OUT: u16 = 4401;
 /// The session was deleted.
 const GONE: u16 = 4404;
-/// Another connection speaks for the client.
+/// A newer connection of the same client has taken over.
 const SUPERSEDED: u16 = 4409;
 
-/// What a connection works with.
+/// State of a connection.
 pub(super) struct Connection {
     app: Arc<App>,
     room: Arc<Room>,
     seen: watch::Receiver<Seen>,
-    /// With the scope to read.
+    /// The caller, with the scope to read.
     caller: Caller,
     user: (TenantId, UserId),
-    /// The origin of the page that opened the socket.
+    /// Origin of the page that opened the socket.
     page: Option<String>,
     author: Author,
-    /// The versions that the client knows, in the order of [`Part::ALL`].
+    /// Versions sent to the client, in the order of [`Part::ALL`].
     known: [u64; Part::ALL.len()],
     life: Life,
 }
 
-/// How long the login lasts.
+/// Expiry of the login.
 struct Life {
     expires_at: DateTime<Utc>,
-    /// When the client is told so.
+    /// Time of the warning.
     notice_at: DateTime<Utc>,
     is_noticed: bool,
 }
@@ -109,10 +109,10 @@ struct Life {
 impl Life {
     fn new(now: DateTime<Utc>, expires_at: DateTime<Utc>) -> Self {
         let left = (expires_at - now).max(TimeDelta::zero());
-        Self { expires_at, notice_at: expires_at - NOTICE.min(left / 4), is_noticed: false }
+        Self { expires_at, notice_at: expires_at - EXPIRY_WARNING.min(left / 4), is_noticed: false }
     }
 
-    /// When there is something to be said of its end.
+    /// Returns the time of the next event: the warning, then the expiry.
     fn next_at(&self) -> DateTime<Utc> {
         if self.is_noticed { self.expires_at } else { self.notice_at }
     }
@@ -141,7 +141,7 @@ impl Connection {
         }
     }
 
-    /// Serves the client until one of both is done.
+    /// Serves the client until either side closes the socket.
     pub(super) async fn run(mut self, mut socket: WebSocket, restored: Restoration) {
         let end = match self.welcome(&mut socket, &restored).await {
             Ok(()) => {
@@ -150,12 +150,12 @@ impl Connection {
             }
             Err(end) => end,
         };
-        // Whether or not the client gets to read it, this is the end of the connection.
+        // The connection ends here, whether or not the client reads the reason.
         let _gone = timeout(CLOSE_TIMEOUT, close(&mut socket, end)).await;
         drop(self.room);
     }
 
-    /// Tells the client all that there is.
+    /// Sends the whole state to the client.
     async fn welcome(&mut self, socket: &mut WebSocket, restored: &Restoration) -> Result<(), End> {
         let mut versions = Map::new();
         for (known, part) in self.known.iter_mut().zip(Part::ALL) {
@@ -170,11 +170,11 @@ impl Connection {
 
     async fn serve(&mut self, socket: &mut WebSocket) -> End {
         let stopping = self.app.stopping().clone();
-        let ping_every = self.app.config.socket_ping;
+        let ping_every = self.app.config.websocket_ping_interval;
         let (mut heard_at, mut pinged) = (Instant::now(), 0);
         let mut looked_at = Instant::now();
         let mut login = self.watch_login().await;
-        // What has changed since the socket was opened is found now, and everything later by the watch.
+        // Finds changes since the socket was opened; the watch finds later ones.
         if let Err(end) = self.look_at_login().await {
             return end;
         }
@@ -182,19 +182,19 @@ impl Connection {
             let ping_at = heard_at + ping_every * (pinged + 1);
             let notice_at = self.next_notice_at();
             let step = tokio::select! {
-                () = stopping.cancelled() => Err(End::Told(1001, "the server stops")),
+                () = stopping.cancelled() => Err(End::Told(1001, "server is shutting down")),
                 said = socket.next() => {
                     (heard_at, pinged) = (Instant::now(), 0);
                     self.hear(socket, said).await
                 }
                 changed = self.seen.changed() => match changed {
                     Ok(()) => self.tell_changes(socket).await,
-                    // Its task has ended, with the store or with the session.
-                    Err(_) => Err(End::Told(1011, "the session cannot be watched")),
+                    // Its task has ended because of a failure of the store.
+                    Err(_) => Err(End::Told(1011, "internal error, try again")),
                 },
                 () = sleep_until(ping_at) => {
                     pinged += 1;
-                    if pinged > PINGS_UNANSWERED {
+                    if pinged > MAX_UNANSWERED_PINGS {
                         return End::Left;
                     }
                     send_message(socket, Message::Ping(Vec::new().into())).await
@@ -203,7 +203,7 @@ impl Connection {
                     (login, looked_at) = (self.watch_login().await, Instant::now());
                     self.look_at_login().await
                 }
-                () = sleep_until(looked_at + LOOKED_AT_EVERY) => {
+                () = sleep_until(looked_at + LOGIN_CHECK_INTERVAL) => {
                     (login, looked_at) = (self.watch_login().await, Instant::now());
                     self.look_at_login().await
                 }
@@ -215,7 +215,8 @@ impl Connection {
         }
     }
 
-    /// What the client has said, and whatever else it has said already: updates go together.
+    /// Handles a message together with all others that have already arrived, so that updates are
+    /// batched.
     async fn hear(
         &mut self,
         socket: &mut WebSocket,
@@ -233,12 +234,13 @@ impl Connection {
                 Ok(Some(said)) => other = Ok(Some(said)),
                 Err(end) => other = Err(end),
             }
-            let is_full = batch.len() == BATCH || batch_bytes >= MAX_BATCH_BYTES;
+            let is_full = batch.len() == MAX_BATCH || batch_bytes >= MAX_BATCH_BYTES;
             if matches!(other, Ok(None)) && !is_full {
                 next = socket.next().now_or_never();
             }
         }
-        // What was said before is done before, even if nothing follows.
+        // Updates before another message are applied first, even if that message ends the
+        // connection.
         if !batch.is_empty() {
             self.update(socket, &batch).await?;
         }
@@ -249,7 +251,7 @@ impl Connection {
             Err(Unheard::Ended(end)) => Err(end),
             Err(Unheard::Bad(code, problem)) => {
                 send(socket, frame::error(None, &problem)).await?;
-                Err(End::Told(code, "the frame says nothing that is known here"))
+                Err(End::Told(code, "invalid message"))
             }
         }
     }
@@ -259,7 +261,10 @@ impl Connection {
         let outcome = match updates::apply(&self.app, &caller, &self.author, batch).await {
             Ok(Applied::Done(outcome)) => outcome,
             Ok(Applied::Superseded) => {
-                return Err(End::Told(SUPERSEDED, "another connection speaks for this client"));
+                return Err(End::Told(
+                    SUPERSEDED,
+                    "superseded by another connection of this client",
+                ));
             }
             Err(problem) => {
                 send(socket, frame::error(None, &problem)).await?;
@@ -268,7 +273,7 @@ impl Connection {
         };
         for (part, before, after) in outcome.written {
             let known = &mut self.known[part as usize];
-            // If somebody else's change went before, the client is told of the whole.
+            // If another client's change came in between, the client gets the whole state.
             if *known == before {
                 *known = after;
             }
@@ -285,11 +290,11 @@ impl Connection {
         self.tell_changes(socket).await
     }
 
-    /// Tells the client of the parts that are not as it knows them.
+    /// Sends the sections that differ from those known to the client.
     async fn tell_changes(&mut self, socket: &mut WebSocket) -> Result<(), End> {
         let seen = *self.seen.borrow_and_update();
         if seen.is_gone {
-            return Err(End::Told(GONE, "the session was deleted"));
+            return Err(End::Told(GONE, "session deleted"));
         }
         for (at, part) in Part::ALL.into_iter().enumerate() {
             if seen.versions[at] <= self.known[at] {
@@ -303,7 +308,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Returns the version of `part`, and it in JSON.
+    /// Returns the version of `part` and its JSON.
     async fn read(&self, part: Part) -> Result<(u64, Bytes), Problem> {
         let (app, caller, id) = (&self.app, &self.caller, self.author.session);
         let Some(document) = Document::of(part) else {
@@ -323,17 +328,17 @@ impl Connection {
         Ok((stored.version, json.into()))
     }
 
-    /// Sends a message. A long one goes out in fragments (RFC 6455, section 5.4), so that no socket has
-    /// more than some of it in a buffer of its own.
+    /// Sends a message. A long one is sent in fragments (RFC 6455, section 5.4), which bounds the
+    /// buffer of a socket.
     async fn send_pieces(&self, socket: &mut WebSocket, message: Vec<Bytes>) -> Result<(), End> {
         let length: usize = message.iter().map(Bytes::len).sum();
         let buffered = length.min(2 * FRAGMENT_BYTES) as u64;
         let accounts = [self.app.output.user(self.user.1)];
-        let charge = self.app.output.charge(&accounts, buffered, PATIENCE).await;
+        let charge = self.app.output.charge(&accounts, buffered, SEND_TIMEOUT).await;
         let _charge = charge.map_err(|problem| failed(&problem))?;
         if length <= FRAGMENT_BYTES {
             let text = String::from_utf8(message.concat());
-            return send(socket, text.map_err(|_| End::Told(1011, "that failed, try again"))?)
+            return send(socket, text.map_err(|_| End::Told(1011, "internal error, try again"))?)
                 .await;
         }
         let (mut left, mut opcode) = (length, Data::Text);
@@ -349,7 +354,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Goes on by what is shown now, if that is of the same user in the same tenant.
+    /// Continues with a new credential of the same user and tenant.
     async fn authenticate(&mut self, socket: &mut WebSocket, shown: Shown) -> Result<(), End> {
         let credential = match shown {
             Shown::Token(token) => self.app.auth.verify_credential(&token).await,
@@ -369,7 +374,7 @@ impl Connection {
                 self.caller = caller;
                 send(socket, frame::authenticated(expires_at)).await
             }
-            Ok(_) => Err(End::Told(SIGNED_OUT, "that is somebody else")),
+            Ok(_) => Err(End::Told(SIGNED_OUT, "credential of another user or tenant")),
             Err(problem) => {
                 send(socket, frame::error(None, &problem)).await?;
                 Err(failed(&problem))
@@ -377,8 +382,8 @@ impl Connection {
         }
     }
 
-    /// Returns watches that fire when a record behind the caller's identity changes: the login or
-    /// personal token, the user, the membership. None if they cannot be watched.
+    /// Returns watches on the records behind the caller's identity: the login or personal token,
+    /// the user, the membership. Returns none if they cannot be watched.
     async fn watch_login(&self) -> Vec<Watch> {
         let auth = &self.app.auth;
         let watches = caller::run(&self.app, &self.caller, |tx, identity| async move {
@@ -387,7 +392,7 @@ impl Connection {
         watches.await.unwrap_or_default()
     }
 
-    /// Whether the login still holds.
+    /// Closes the socket if the login is no longer valid or the session is gone.
     async fn look_at_login(&mut self) -> Result<(), End> {
         let id = self.author.session;
         let looked = caller::run(&self.app, &self.caller, |tx, identity| async move {
@@ -402,24 +407,24 @@ impl Connection {
                 }
                 Ok(())
             }
-            // What cannot be told now is looked at again.
+            // A failure of the server decides nothing; the login is checked again later.
             Err(problem) if problem.status().is_server_error() => Ok(()),
             Err(problem) => Err(failed(&problem)),
         }
     }
 
-    /// When there is something to be said of the login's end.
+    /// Returns the time of the next warning or expiry.
     fn next_notice_at(&self) -> Instant {
-        // What lies in the past is due.
+        // A time in the past is due now.
         let left = (self.life.next_at() - self.app.clock.now()).to_std().unwrap_or_default();
-        Instant::now() + left.min(LONGEST)
+        Instant::now() + left.min(MAX_TIMER)
     }
 
-    /// Says what there is to be said of it, if it is time.
+    /// Sends the warning or closes the socket, if it is time.
     async fn notice(&mut self, socket: &mut WebSocket) -> Result<(), End> {
         let now = self.app.clock.now();
         if now >= self.life.expires_at {
-            return Err(End::Told(SIGNED_OUT, "the login has ended"));
+            return Err(End::Told(SIGNED_OUT, "login expired"));
         }
         if self.life.is_noticed || now < self.life.notice_at {
             return Ok(());
@@ -435,11 +440,11 @@ impl Connection {
 async fn close(socket: &mut WebSocket, end: End) -> Result<(), Error> {
     match end {
         End::Told(code, reason) => {
-            tracing::debug!(code, reason, "closing");
+            tracing::debug!(code, reason, "closing websocket");
             let close = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
             socket.close(Some(close)).await?;
         }
-        // The reply to a Close frame is queued when that is read.
+        // Reading a Close frame has queued the reply.
         End::Left => socket.flush().await?,
     }
     while let Some(frame) = socket.next().await {
@@ -448,15 +453,15 @@ async fn close(socket: &mut WebSocket, end: End) -> Result<(), Error> {
     Ok(socket.get_mut().shutdown().await?)
 }
 
-/// Why what came was no frame to go by.
+/// A failure to read a message.
 enum Unheard {
-    /// Nothing more comes.
+    /// No more messages follow.
     Ended(End),
-    /// It says nothing: closed with this code.
+    /// The message is invalid; close with this code.
     Bad(u16, Problem),
 }
 
-/// What a message says: `None` if it is the protocol's own.
+/// Decodes a message; `None` for control frames.
 fn understood(said: Option<Result<Message, Error>>) -> Result<Option<Said>, Unheard> {
     let bad =
         |code, message: &str| Err(Unheard::Bad(code, Problem::bad_request("BAD_FRAME", message)));
@@ -468,34 +473,34 @@ fn understood(said: Option<Result<Message, Error>>) -> Result<Option<Said>, Unhe
                 Err(Unheard::Bad(code, problem))
             }
         },
-        Some(Ok(Message::Binary(_))) => bad(1003, "Frames are text."),
+        Some(Ok(Message::Binary(_))) => bad(1003, "Messages must be text."),
         Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(None),
         Some(Err(error)) => match close_code(&error) {
-            Some(code) => bad(code, "The frame is no WebSocket frame, not UTF-8, or too long."),
+            Some(code) => bad(code, "The frame is malformed, not UTF-8, or too long."),
             None => Err(Unheard::Ended(End::Left)),
         },
         None | Some(Ok(Message::Close(_))) => Err(Unheard::Ended(End::Left)),
     }
 }
 
-/// The end that a problem is of a connection.
+/// Returns the end of a connection for a problem.
 fn failed(problem: &Problem) -> End {
     match problem.status() {
-        _ if problem.code() == "NOT_A_MEMBER" => End::Told(SIGNED_OUT, "no member any more"),
+        _ if problem.code() == "NOT_A_MEMBER" => End::Told(SIGNED_OUT, "no longer a member"),
         StatusCode::UNAUTHORIZED => End::Told(SIGNED_OUT, "signed out"),
-        StatusCode::NOT_FOUND => End::Told(GONE, "the session was deleted"),
-        StatusCode::FORBIDDEN => End::Told(1008, "that is not allowed"),
-        StatusCode::TOO_MANY_REQUESTS => End::Told(1013, "earlier frames are not taken"),
-        _ => End::Told(1011, "that failed, try again"),
+        StatusCode::NOT_FOUND => End::Told(GONE, "session deleted"),
+        StatusCode::FORBIDDEN => End::Told(1008, "not allowed"),
+        StatusCode::TOO_MANY_REQUESTS => End::Told(1013, "client does not read"),
+        _ => End::Told(1011, "internal error, try again"),
     }
 }
 
-/// Resolves when one of the watches does; never if there is none.
+/// Resolves when one of the watches does, or never without watches.
 async fn fired(watches: &mut [Watch]) {
     if watches.is_empty() {
         pending::<()>().await;
     }
-    // Whether it fires or fails, there is a reason to look.
+    // Whether it fired or failed, the login has to be checked.
     drop(select_all(watches).await);
 }
 
@@ -504,17 +509,17 @@ async fn send(socket: &mut WebSocket, text: String) -> Result<(), End> {
 }
 
 async fn send_message(socket: &mut WebSocket, message: Message) -> Result<(), End> {
-    match timeout(PATIENCE, socket.send(message)).await {
+    match timeout(SEND_TIMEOUT, socket.send(message)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(End::Left),
-        Err(_elapsed) => Err(End::Told(1013, "frames are not taken")),
+        Err(_elapsed) => Err(End::Told(1013, "client does not read")),
     }
 }
 
 async fn flush(socket: &mut WebSocket) -> Result<(), End> {
-    match timeout(PATIENCE, socket.flush()).await {
+    match timeout(SEND_TIMEOUT, socket.flush()).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(End::Left),
-        Err(_elapsed) => Err(End::Told(1013, "frames are not taken")),
+        Err(_elapsed) => Err(End::Told(1013, "client does not read")),
     }
 }

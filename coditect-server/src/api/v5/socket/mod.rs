@@ -1,20 +1,22 @@
-//! The WebSocket of a session: its live state, kept and told on.
+//! WebSockets of sessions: live updates of a session's state, stored and sent to its other clients.
 //!
 //! ```text
-//!   client ── frames ──► connection ── one transaction a batch ──► store
-//!     ▲                      │  ▲                                    │ watches
-//!     └── ack, changed ──────┘  └────────── room (one a session) ◄───┘
+//!   client ── frames ──► connection ── one transaction per batch ──► store
+//!     ▲                      │  ▲                                      │ watches
+//!     └── ack, changed ──────┘  └────────── room (one per session) ◄───┘
 //! ```
 //!
-//! What stays true:
+//! **Invariants.**
 //!
-//! - Who may not open one is told so by a status, before the upgrade; who may not go on, by a close.
-//! - An update is acknowledged when it is durable, once, in the order of the client's numbers. What was
-//!   durable when a connection broke off is known to the next one, so nothing is lost or done twice.
-//! - A client hears of every change that is not its own, at last of the newest, whichever server it was
-//!   made at: a room watches the store, and connections compare versions.
-//! - Nothing is queued for a client: while it does not read, nothing is read for it, and it is left when
-//!   that takes long.
+//! - A client that may not open a socket gets an HTTP status before the upgrade; one that loses
+//!   permission gets a Close frame.
+//! - An update is acknowledged once it is durable, once, in the order of the client's sequence
+//!   numbers. A new connection of the client learns which updates are durable, so that none is lost
+//!   or applied twice.
+//! - A client receives the newest state after every change by others, at whichever server: a room
+//!   watches the store, and connections compare versions. Intermediate states may be skipped.
+//! - No messages are queued for a client. A connection does not read while it writes, and a client
+//!   that does not read for too long is disconnected.
 
 mod connection;
 mod updates;
@@ -43,32 +45,32 @@ use crate::{
     },
 };
 
-/// What is spoken.
+/// Name of the subprotocol.
 const PROTOCOL: &str = "coditect.v1";
-/// What a ticket is put behind, among the protocols.
+/// Prefix of a ticket among the offered subprotocols.
 const TICKET: &str = "ticket.";
-/// The longest message, in bytes.
-const MESSAGE_LIMIT_BYTES: usize = 256 * 1024;
-/// The longest name that a client gives itself, in bytes.
-const CLIENT_BYTES: usize = 64;
-/// The most sockets of one session at a server.
-const MOST_OF_A_SESSION: usize = 64;
+/// Maximum size of a message, in bytes.
+const MAX_MESSAGE_BYTES: usize = 256 * 1024;
+/// Maximum length of a client's own id, in bytes.
+const MAX_CLIENT_ID_BYTES: usize = 64;
+/// Maximum number of sockets per session and server.
+const MAX_SOCKETS_PER_SESSION: usize = 64;
 
-/// What the API's description says of it.
+/// Describes the operation for the OpenAPI document.
 pub(crate) fn operation() -> Operation {
     let text = || serde_json::json!({"type": "string"});
-    Operation::get("/api/v5/sessions/{id}/ws", "openSocket", "Opens a WebSocket")
+    Operation::get("/api/v5/sessions/{id}/ws", "openWebSocket", "Open a WebSocket for a session")
         .details(
-            "Without an upgrade in the request it is refused with 426. A ticket may come among the \
-            protocols, as `ticket.TICKET`.",
+            "A request without an upgrade is refused with 426. A ticket is sent as the subprotocol \
+             `ticket.TICKET`.",
         )
-        .query("client", text(), "What the client calls itself, over reconnects.")
-        .query("token", text(), "An access token, if the operator allows it there.")
-        .switches(&["Upgrade", "Sec-WebSocket-Protocol"])
+        .query("client", text(), "Id of the client, stable across reconnects.")
+        .query("token", text(), "Access token, if the operator allows it in the URL.")
+        .switches_protocols(&["Upgrade", "Sec-WebSocket-Protocol"])
         .fails(&[426, 429])
 }
 
-/// `GET /sessions/{id}/ws`: opens a socket.
+/// Handles `GET /sessions/{id}/ws`.
 pub(crate) async fn open(app: Arc<App>, request: Request) -> HandlerResult {
     refuse_foreign_page(&app, &request)?;
     let query = Query::of(&request)?;
@@ -83,15 +85,15 @@ pub(crate) async fn open(app: Arc<App>, request: Request) -> HandlerResult {
     let permit = permit.map_err(|_| Problem::unavailable("BUSY", crate::http::problem::SOON))?;
     let caller = Caller::by(credential, Scope::Read);
 
-    // From here on no change is missed: the room is entered before the state is read.
+    // The room is entered before the state is read, so that no later change is missed.
     let (home, identity) = caller::run(&app, &caller, |tx, identity| async move {
         let session = crate::api::v5::owned::load_owned_session(&tx, &identity, id).await?;
         Ok((session.tenant_id, identity))
     })
     .await?;
     let room = Room::enter(&app.sockets, &app.store, home, id);
-    if room.crowd() > MOST_OF_A_SESSION {
-        let message = "The session has as many sockets as it may have.";
+    if room.crowd() > MAX_SOCKETS_PER_SESSION {
+        let message = "The session has reached its maximum number of sockets.";
         return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_SOCKETS", message));
     }
     let (connection, now) = (Uuid::now_v7(), app.clock.now());
@@ -106,7 +108,7 @@ pub(crate) async fn open(app: Arc<App>, request: Request) -> HandlerResult {
     })
     .await?;
     let connection = Connection::new(&app, caller, (&identity, page), room, sequence);
-    let (answer, socket) = opening.split(MESSAGE_LIMIT_BYTES);
+    let (answer, socket) = opening.split(MAX_MESSAGE_BYTES);
     let work = async move {
         if let Some(socket) = socket.await {
             connection.run(socket, restoration).await;
@@ -117,18 +119,18 @@ pub(crate) async fn open(app: Arc<App>, request: Request) -> HandlerResult {
     Ok(answer)
 }
 
-/// Refuses a page of an origin that may not: a browser sends along what it has of us, whoever asks.
+/// Refuses a page of an origin that is not allowed, since browsers send credentials for any page.
 fn refuse_foreign_page(app: &App, request: &Request) -> Result<(), Problem> {
     let Some(page) = request.headers().get(header::ORIGIN) else { return Ok(()) };
     let host = origin::host(request.headers(), request.uri());
     if page.to_str().is_ok_and(|page| origin::is_allowed(&app.config.allowed_origin, host, page)) {
         return Ok(());
     }
-    let message = "Pages of this origin may not open a socket here.";
+    let message = "Pages of this origin may not open a WebSocket here.";
     Err(Problem::forbidden(message).with_code("ORIGIN_REFUSED"))
 }
 
-/// What whoever asks has shown: a ticket, or a token.
+/// Returns the credential of the request: a ticket or a token.
 async fn verified_credential(
     app: &App,
     request: &Request,
@@ -138,14 +140,14 @@ async fn verified_credential(
     let shows_token = headers.contains_key(header::AUTHORIZATION);
     if let Some(ticket) = protocols(headers).find_map(|offered| offered.strip_prefix(TICKET)) {
         if shows_token {
-            let message = "There must be a ticket or an Authorization header, not both.";
+            let message = "Send either a ticket or an Authorization header, not both.";
             return Err(Problem::bad_request("INVALID_REQUEST", message));
         }
         let page = page(headers)?;
         return Ok(app.auth.consume_ticket(ticket, page).await?);
     }
     if !shows_token
-        && app.config.socket_token_in_query
+        && app.config.websocket_token_in_query
         && let Some(token) = query.value("token")
     {
         return Ok(app.auth.verify_credential(token).await?);
@@ -153,23 +155,23 @@ async fn verified_credential(
     Ok(caller::of(app, request).await?.into_credential())
 }
 
-/// The origin of the page that asks.
+/// Returns the origin of the page that made the request.
 fn page(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let page = headers.get(header::ORIGIN).map(|page| page.to_str()).transpose();
     page.map_err(|_| Problem::unauthorized(Unauthorized::InvalidToken))
 }
 
-/// What the client calls itself, or is called from now on.
+/// Returns the id that the client sent, or a new one.
 fn client(query: &Query) -> Result<String, Problem> {
     let Some(client) = query.value("client") else {
         return Ok(Uuid::now_v7().simple().to_string());
     };
-    let is_sane = (1..=CLIENT_BYTES).contains(&client.len())
+    let is_sane = (1..=MAX_CLIENT_ID_BYTES).contains(&client.len())
         && client.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     if is_sane {
         return Ok(client.to_owned());
     }
-    let message = format!("must be 1 to {CLIENT_BYTES} letters, digits, - and _");
-    Err(Problem::bad_request("INVALID_QUERY", "The query is wrong.")
+    let message = format!("must have 1 to {MAX_CLIENT_ID_BYTES} letters, digits, - or _");
+    Err(Problem::bad_request("INVALID_QUERY", "The query is invalid.")
         .with_fields(vec![crate::http::problem::Field::new("client", message)]))
 }

@@ -1,4 +1,4 @@
-//! Applying updates: a batch of them in one transaction, each part written once.
+//! Application of updates: a batch in one transaction, with one write per section.
 
 use std::collections::BTreeMap;
 
@@ -26,47 +26,47 @@ use crate::{
     websocket::{Part, frame::Update},
 };
 
-/// Whose updates they are.
+/// The client that sent the updates.
 #[derive(Clone, Debug)]
 pub(super) struct Author {
     pub(super) session: SessionId,
     pub(super) client: String,
     pub(super) connection: Uuid,
-    /// The number of its last update that is known to be done.
+    /// Sequence number of its last update known to be applied.
     pub(super) seq: u64,
 }
 
-/// What became of a batch.
+/// Result of a batch.
 #[derive(Debug)]
 pub(super) enum Applied {
-    /// It is durable.
+    /// The batch is durable.
     Done(Outcome),
-    /// Another connection speaks for the client.
+    /// A newer connection of the client has taken over.
     Superseded,
 }
 
-/// The part's version by now, or why the update was refused.
+/// The section with its new version, or the refusal of the update.
 type Answer = Result<(Part, u64), Problem>;
 
-/// What became of each update, and of each part.
+/// Results of the updates and sections of a batch.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    /// In the order of the updates, by their numbers.
+    /// Sequence numbers with results, in the order of the updates.
     pub(super) answers: Vec<(u64, Answer)>,
-    /// The parts that were written: their versions before and after.
+    /// Written sections with their versions before and after.
     pub(super) written: Vec<(Part, u64, u64)>,
 }
 
-/// A part with the changes of a batch.
+/// A section with the changes of a batch.
 struct Draft {
-    /// The version that is stored.
+    /// Stored version.
     before: u64,
     change: Change,
     is_changed: bool,
 }
 
 enum Change {
-    /// The document after the changes, and the secrets that are removed from it.
+    /// The document after the changes, and the filter for secrets.
     Document(Document, Map<String, Value>, Box<SecretFilter>),
     Memory(memory::Draft),
 }
@@ -85,7 +85,7 @@ impl Draft {
         Ok(Self { before, change, is_changed: false })
     }
 
-    /// Applies `patch`, or changes nothing.
+    /// Applies `patch`, or leaves the draft unchanged on an error.
     async fn apply(
         &mut self,
         (tx, session): (&Transaction, &Session),
@@ -104,12 +104,12 @@ impl Draft {
     }
 }
 
-/// Applies `batch`, in its order. What was applied before is not again. If the batch is refused as a whole
-/// for what is in it, each update is tried by itself.
+/// Applies `batch` in order, without updates that were applied before. If the content of the batch
+/// is refused, applies each update separately.
 ///
 /// # Errors
 ///
-/// It cannot be told what became of it, or the caller may not go on.
+/// The outcome is unknown, or the caller may not continue.
 pub(super) async fn apply(
     app: &App,
     caller: &Caller,
@@ -136,7 +136,8 @@ pub(super) async fn apply(
     Ok(Applied::Done(all))
 }
 
-/// Whether what is refused is what was said, and not who said it, or where.
+/// Returns whether a problem is about the content of an update, not about the caller or the
+/// session.
 fn is_about_content(problem: &Problem) -> bool {
     matches!(problem.status().as_u16(), 400 | 413 | 422) || problem.code() == "QUOTA_EXCEEDED"
 }
