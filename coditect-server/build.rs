@@ -1,5 +1,6 @@
-//! Lists the frontend that the program brings along, `frontend/dist`, for `src/frontend/embedded.rs`:
-//! what is in the folder is in the program, and nobody keeps a list. Hidden files stay out.
+//! Lists the frontend that the program brings along, `frontend/dist`, for
+//! `src/frontend/embedded.rs`: what is in the folder is in the program, and nobody keeps a list.
+//! Hidden files stay out.
 
 use std::{
     env, fs,

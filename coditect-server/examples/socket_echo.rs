@@ -1,5 +1,5 @@
-//! A server with one route, a WebSocket that says what it is told: for suites of the protocol, and as a
-//! peer for benches. It stands on the same HTTP and the same handshake as the product's own.
+//! A server with one route, a WebSocket that says what it is told: for suites of the protocol, and
+//! as a peer for benches. It stands on the same HTTP and the same handshake as the product's own.
 //!
 //! ```text
 //! cargo run -p coditect-server --example socket_echo -- --listen 127.0.0.1:9001

@@ -1,8 +1,8 @@
 //! Settings of the server, as flags and `CODITECT_*` variables.
 //!
 //! A flag overrides its variable, which overrides the settings file
-//! ([`settings`](crate::cli::settings)), which overrides the default. Every value is validated while
-//! it is parsed. Settings are data; nothing is opened, bound or started here.
+//! ([`settings`](crate::cli::settings)), which overrides the default. Every value is validated
+//! while it is parsed. Settings are data; nothing is opened, bound or started here.
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -25,7 +25,8 @@ use crate::{
 pub(crate) const FILE_POLICY: FilePolicy =
     FilePolicy::DEFAULT.versions(10).files(1_000_000).bytes(10 << 30);
 
-/// The content security policy of pages: only resources of this origin, and no trusted HTML from data.
+/// The content security policy of pages: only resources of this origin, and no trusted HTML from
+/// data.
 const STRICT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      connect-src 'self'; img-src 'self' data:; font-src 'self'; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";

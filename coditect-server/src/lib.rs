@@ -17,8 +17,8 @@
 //!
 //! A request passes through `http::connection`, `server::service` and [`api::router`] to its
 //! handler in `api::v5`. Only this crate knows HTTP. A handler parses its request, calls the store
-//! or auth, and returns a response built with [`http::respond`] or an error, which `api::errors` maps
-//! to a status.
+//! or auth, and returns a response built with [`http::respond`] or an error, which `api::errors`
+//! maps to a status.
 
 #![forbid(unsafe_code)]
 

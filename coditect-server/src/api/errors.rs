@@ -92,7 +92,8 @@ impl From<auth::Error> for Problem {
             }
             auth::Error::FactorState(_) => Self::conflict(
                 "SECOND_FACTOR_STATE",
-                "Two-factor authentication is not in the required state: already enabled, or not enabled.",
+                "Two-factor authentication is not in the required state: already enabled, or not \
+                 enabled.",
             ),
             auth::Error::Throttled { retry_after } => Self::too_many_requests(retry_after),
             auth::Error::ResetInvalid => Self::bad_request(

@@ -85,8 +85,9 @@ pub struct Check {
     /// changed.
     #[arg(long)]
     pub repair: bool,
-    /// Open a store whose log is damaged or incomplete, as it was before the gap. Later commits are lost;
-    /// the remaining files of the log are kept under other names. Restore a backup instead if there is one.
+    /// Open a store whose log is damaged or incomplete, as it was before the gap. Later commits are
+    /// lost; the remaining files of the log are kept under other names. Restore a backup instead if
+    /// there is one.
     #[arg(long, requires = "repair")]
     pub accept_data_loss: bool,
 }

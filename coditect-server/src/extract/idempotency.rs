@@ -285,8 +285,10 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         (1..=MAX_KEY_BYTES).contains(&text.len()) && is_sane && keys.next().is_none()
     });
     text.map(|text| Some(text.to_owned())).ok_or_else(|| {
-        let message =
-            format!("The request must have one Idempotency-Key of 1 to {MAX_KEY_BYTES} visible ASCII characters.");
+        let message = format!(
+            "The request must have one Idempotency-Key of 1 to {MAX_KEY_BYTES} visible \
+                ASCII characters."
+        );
         Problem::bad_request("INVALID_IDEMPOTENCY_KEY", message)
     })
 }

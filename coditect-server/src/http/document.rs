@@ -91,8 +91,8 @@ fn repeated(path: &str) -> Problem {
 }
 
 fn out_of_range(path: &str) -> Problem {
-    let message = "must be between -9223372036854775808 and 18446744073709551615, or be written with a \
-                   fraction or an exponent: larger integers would be rounded";
+    let message = "must be between -9223372036854775808 and 18446744073709551615, or be written \
+        with a fraction or an exponent: larger integers would be rounded";
     Problem::bad_request("INTEGER_OUT_OF_RANGE", "The body has an integer beyond 64 bits.")
         .with_fields(vec![Field::new(shortened(path), message)])
 }

@@ -89,7 +89,8 @@ fn bad(message: &str) -> Problem {
     Problem::bad_request("BAD_FRAME", message)
 }
 
-/// Returns a `restore` message in pieces, which include the pieces of `data`, the state of a session.
+/// Returns a `restore` message in pieces, which include the pieces of `data`, the state of a
+/// session.
 pub(crate) fn restore(
     client: &str,
     seq: u64,

@@ -78,7 +78,8 @@ impl Stored {
 }
 
 impl Document {
-    /// Returns the document of `part`, or `None` for the memory, which has [entries](super::memory).
+    /// Returns the document of `part`, or `None` for the memory, which has
+    /// [entries](super::memory).
     pub(crate) fn of(part: Part) -> Option<Self> {
         match part {
             Part::Editor => Some(Self::Editor),

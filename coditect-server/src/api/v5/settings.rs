@@ -41,9 +41,9 @@ const MAX_SCOPE_BYTES: usize = 512 << 10;
 
 const SECRET_PATTERNS_DETAILS: &str = "The value is any JSON, except for the tenant's \
     `secret_patterns`, which adds patterns of secrets to redact in terminals: \
-    `{\"variable_names\": [], \"values\": []}`, each a list of at most 16 regular expressions of at \
-    most 256 bytes in the syntax of Rust's `regex` crate. The first group of a match, or the whole \
-    match without a group, is the secret. An invalid pattern is refused with 422.";
+    `{\"variable_names\": [], \"values\": []}`, each a list of at most 16 regular expressions of \
+    at most 256 bytes in the syntax of Rust's `regex` crate. The first group of a match, or the \
+    whole match without a group, is the secret. An invalid pattern is refused with 422.";
 
 /// The scope of a setting, as the API spells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

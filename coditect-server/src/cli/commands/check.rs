@@ -91,8 +91,8 @@ async fn truncate_log(folder: Option<&Path>) -> Result<(), Error> {
     // A panic happens again when the store is opened.
     if let Some(lost) = lost.unwrap_or(Ok(None))? {
         say(&format!(
-            "log incomplete and truncated: {lost}; its original files are kept in the data directory as \
-             log-*.wal.damaged-*"
+            "log incomplete and truncated: {lost}; its original files are kept in the data \
+             directory as log-*.wal.damaged-*"
         ));
     }
     Ok(())

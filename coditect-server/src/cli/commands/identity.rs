@@ -113,8 +113,8 @@ fn write(reply: &Reply, out: &mut impl Write) -> io::Result<()> {
                 None => Ok(()),
                 Some(token) => writeln!(
                     out,
-                    "reset token, valid once within 30 minutes: {token}\nThe user sends it with the \
-                     new password to POST /api/v5/auth/password-reset/confirm."
+                    "reset token, valid once within 30 minutes: {token}\nThe user sends it with \
+                     the new password to POST /api/v5/auth/password-reset/confirm."
                 ),
             }
         }

@@ -171,8 +171,8 @@ pub(crate) fn operations() -> Vec<Operation> {
             .unauthenticated()
             .details(
                 "With an invitation the user becomes a member of its tenant. Without one, a server \
-                 that sends mail responds with 202 and mails a token; the account is created by the \
-                 same request with that token as `verification`.",
+                 that sends mail responds with 202 and mails a token; the account is created by \
+                 the same request with that token as `verification`.",
             )
             .request::<NewUser>()
             .created::<SignedInView<'static>>()
@@ -188,20 +188,29 @@ pub(crate) fn operations() -> Vec<Operation> {
             .response::<SignedInView<'static>>()
             .response_headers(&["Set-Cookie"])
             .fails(&[401, 403, 429]),
-        Operation::post("/api/v5/auth/refresh", "refresh", "Exchange a refresh token for new tokens")
-            .unauthenticated()
-            .details("Without a token in the body, the cookie is used.")
-            .optional_request::<Refresh>()
-            .response::<TokensView<'static>>()
-            .response_headers(&["Set-Cookie"])
-            .fails(&[401, 403]),
-        Operation::post("/api/v5/auth/logout", "logout", "End a session, or all sessions of the user")
-            .unauthenticated()
-            .optional_request::<Logout>()
-            .response::<SignedOut>()
-            .response_headers(&["Set-Cookie"])
-            .fails(&[401, 403]),
-        Operation::get("/api/v5/auth/me", "getMe", "Get my user, tenant and role").response::<Me<'static>>(),
+        Operation::post(
+            "/api/v5/auth/refresh",
+            "refresh",
+            "Exchange a refresh token for new tokens",
+        )
+        .unauthenticated()
+        .details("Without a token in the body, the cookie is used.")
+        .optional_request::<Refresh>()
+        .response::<TokensView<'static>>()
+        .response_headers(&["Set-Cookie"])
+        .fails(&[401, 403]),
+        Operation::post(
+            "/api/v5/auth/logout",
+            "logout",
+            "End a session, or all sessions of the user",
+        )
+        .unauthenticated()
+        .optional_request::<Logout>()
+        .response::<SignedOut>()
+        .response_headers(&["Set-Cookie"])
+        .fails(&[401, 403]),
+        Operation::get("/api/v5/auth/me", "getMe", "Get my user, tenant and role")
+            .response::<Me<'static>>(),
     ];
     operations.extend(devices::operations());
     operations.extend(factor::operations());

@@ -132,13 +132,21 @@ pub(super) fn operations() -> Vec<Operation> {
     const INVITATIONS: &str = "/api/v5/tenant/invitations";
     const MEMBER: &str = "/api/v5/tenant/members/{user}";
     vec![
-        Operation::get("/api/v5/auth/tenants", "listMyTenants", "List the tenants that I am a member of")
-            .page::<MyTenant<'static>>(),
-        Operation::post("/api/v5/auth/invitations/accept", "acceptInvitation", "Accept an invitation to a tenant")
-            .request::<Accepting>()
-            .response::<Joined>()
-            .idempotent()
-            .fails(&[409]),
+        Operation::get(
+            "/api/v5/auth/tenants",
+            "listMyTenants",
+            "List the tenants that I am a member of",
+        )
+        .page::<MyTenant<'static>>(),
+        Operation::post(
+            "/api/v5/auth/invitations/accept",
+            "acceptInvitation",
+            "Accept an invitation to a tenant",
+        )
+        .request::<Accepting>()
+        .response::<Joined>()
+        .idempotent()
+        .fails(&[409]),
         Operation::get(TENANT, "getTenant", "Get the active tenant")
             .response::<TenantView<'static>>()
             .with_etag(),
@@ -151,15 +159,17 @@ pub(super) fn operations() -> Vec<Operation> {
             .no_content()
             .fails(&[404, 429]),
         Operation::get("/api/v5/tenant/members", "listMembers", "List the members of the tenant")
-            .details("Users of the tenant itself come first. A page may have fewer items than `limit`.")
+            .details(
+                "Users of the tenant itself come first. A page may have fewer items than `limit`.",
+            )
             .page::<MemberView<'static>>(),
         Operation::patch(MEMBER, "patchMember", "Change the role of a member")
             .request::<NewRole>()
             .response::<Joined>(),
         Operation::delete(MEMBER, "deleteMember", "Remove a member")
             .details(
-                "Also revokes the member's tokens for the tenant and their invitations, and deletes \
-                 their settings. Their sessions and conversations are kept.",
+                "Also revokes the member's tokens for the tenant and their invitations, and \
+                 deletes their settings. Their sessions and conversations are kept.",
             )
             .no_content(),
         Operation::get(INVITATIONS, "listInvitations", "List the open invitations")
@@ -171,9 +181,13 @@ pub(super) fn operations() -> Vec<Operation> {
             .idempotent()
             .link("deleteInvitation", "id", "/data/id")
             .fails(&[409]),
-        Operation::delete("/api/v5/tenant/invitations/{id}", "deleteInvitation", "Withdraw an invitation")
-            .no_content()
-            .conditional(),
+        Operation::delete(
+            "/api/v5/tenant/invitations/{id}",
+            "deleteInvitation",
+            "Withdraw an invitation",
+        )
+        .no_content()
+        .conditional(),
     ]
 }
 

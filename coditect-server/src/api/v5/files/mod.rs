@@ -336,7 +336,8 @@ pub(crate) async fn remove(app: Arc<App>, request: Request) -> HandlerResult {
                 };
                 conditions.require(Some(&tag_of(&file)))?;
                 if file.kind == FileKind::Directory && !is_recursive && !file.is_empty(&tx).await? {
-                    let message = "The directory is not empty. Use ?recursive=true to delete it with all its entries.";
+                    let message = "The directory is not empty. Use ?recursive=true to delete it \
+                        with all its entries.";
                     return Err(Problem::conflict("NOT_EMPTY", message));
                 }
                 Ok(file.remove_tree(&tx, size.attempt(), now).await?)
