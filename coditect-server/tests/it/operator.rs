@@ -484,7 +484,7 @@ async fn import_with_a_taken_address_fails_and_can_be_rolled_back() {
     import.stdin(fs::File::open(&file).unwrap());
     assert!(fails(import).await.contains("users_by_email"));
     let said = fails(verb("check", to.path(), &[])).await;
-    assert!(said.contains("run the import again"), "{said}");
+    assert!(said.contains("run it again"), "{said}");
     succeeds(verb("import", to.path(), &["--rollback"])).await;
     let (found, _) = succeeds(verb("check", to.path(), &[])).await;
     assert_eq!(found, "");
