@@ -11,7 +11,7 @@ use coditect_server::{
     App, Config, Server,
     api::router::{Routes, route},
     http::{HandlerResult, Request},
-    websocket::handshake::{Opening, WebSocket, close_code},
+    websocket::handshake::{Handshake, WebSocket, close_code},
 };
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::Method;
@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::{Message, protocol::CloseFrame};
 const LIMIT_BYTES: usize = 64 << 20;
 
 async fn echo(_: Arc<App>, request: Request) -> HandlerResult {
-    let (answer, socket) = Opening::of(request, None)?.split(LIMIT_BYTES);
+    let (answer, socket) = Handshake::of(request, None)?.split(LIMIT_BYTES);
     tokio::spawn(async move {
         if let Some(socket) = socket.await {
             repeat(socket).await;

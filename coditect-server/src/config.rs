@@ -18,7 +18,7 @@ use crate::{
         CookieNames, ForwardedHeader, Origin, client::parse_network, cookies::DEFAULT_PREFIX,
         origin,
     },
-    place::Place,
+    place::StoreLocation,
 };
 
 /// The limits on a tenant's files.
@@ -59,7 +59,7 @@ pub struct Config {
 
     /// Location of the store.
     #[command(flatten)]
-    pub place: Place,
+    pub place: StoreLocation,
 
     /// Keep all data in memory, or under a temporary prefix of the cluster, and discard it on exit.
     #[arg(

@@ -43,6 +43,6 @@ pub mod websocket;
 
 pub use config::{Config, LogFormat};
 pub use log::{start as start_log, start_for_operators as start_operators_log};
-pub use place::Place;
+pub use place::StoreLocation;
 pub use server::{Error, Server};
 pub use state::App;

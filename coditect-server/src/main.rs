@@ -15,9 +15,9 @@ use std::{
 use coditect_server::{
     Config, Server,
     cli::{
-        args::{Command, Verb},
+        args::{Command, Subcommand},
         commands::{self, Outcome},
-        settings::{self, Asked},
+        settings::{self, ParsedArgs},
     },
     start_log, start_operators_log, telemetry,
 };
@@ -29,8 +29,8 @@ const FAULTY: u8 = 3;
 const INVALID_ARGUMENTS: u8 = 2;
 
 fn main() -> ExitCode {
-    let Asked { command, effective } = match settings::asked(env::args_os()) {
-        Ok(asked) => asked,
+    let ParsedArgs { command, effective } = match settings::parse(env::args_os()) {
+        Ok(parsed) => parsed,
         Err(settings::Error::Arguments(error)) => error.exit(),
         Err(error) => {
             failed(&error);
@@ -65,16 +65,16 @@ fn failed(error: &dyn Error) -> ExitCode {
 }
 
 async fn run(command: Command) -> Result<Outcome, Box<dyn Error>> {
-    let verb = match command.verb {
+    let subcommand = match command.subcommand {
         None => return serve(command.serve).await,
-        Some(Verb::Serve(config)) => return serve(*config).await,
-        Some(verb) => verb,
+        Some(Subcommand::Serve(config)) => return serve(*config).await,
+        Some(subcommand) => subcommand,
     };
     start_operators_log()?;
     let stop = stop_signal()?;
     tokio::select! {
-        ended = commands::run(&verb) => Ok(ended?),
-        () = stop => Err(commands::stopped(&verb).into()),
+        ended = commands::run(&subcommand) => Ok(ended?),
+        () = stop => Err(commands::stopped(&subcommand).into()),
     }
 }
 

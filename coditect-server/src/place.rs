@@ -13,7 +13,7 @@ use coditect_store::{
 
 /// Location of the store, as given by the settings.
 #[derive(Clone, Debug, Args)]
-pub struct Place {
+pub struct StoreLocation {
     /// Data directory of the embedded engine, created if it does not exist. Also holds the master
     /// key, unless `CODITECT_MASTER_KEY` is set.
     #[arg(long, env = "CODITECT_DATA", value_name = "FOLDER", default_value = "./coditect-data")]
@@ -40,7 +40,7 @@ pub struct Place {
     pub cluster_trace: Option<PathBuf>,
 }
 
-impl Place {
+impl StoreLocation {
     /// Opens the database; creates the data directory if it does not exist. A cluster is contacted
     /// by the first operation, not here.
     pub(crate) fn database(&self, options: &Options) -> Result<Database> {
@@ -65,7 +65,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for StoreLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cluster_file {
             Some(file) => write!(f, "the cluster that {} names", file.display()),

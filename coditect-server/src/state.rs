@@ -54,16 +54,16 @@ pub struct App {
     /// Session memories that are being sent.
     pub(crate) memories: Memories,
     /// Wakes the background tasks.
-    pub(crate) upkeep: Upkeep,
+    pub(crate) upkeep: BackgroundTasks,
     started_at: Instant,
     stopping: CancellationToken,
 }
 
 /// Wakes the background tasks after a deletion that left records to delete.
 #[derive(Debug, Default)]
-pub(crate) struct Upkeep(Notify);
+pub(crate) struct BackgroundTasks(Notify);
 
-impl Upkeep {
+impl BackgroundTasks {
     /// Starts the completion of deletions without waiting for the next sweep.
     pub(crate) fn complete_deletions(&self) {
         self.0.notify_one();
@@ -124,7 +124,7 @@ impl App {
             frontend,
             output,
             memories: Memories::default(),
-            upkeep: Upkeep::default(),
+            upkeep: BackgroundTasks::default(),
             started_at: Instant::now(),
             stopping,
         })

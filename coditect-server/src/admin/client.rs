@@ -16,10 +16,10 @@ use tokio::{
 };
 
 use super::{
-    protocol::{Reply, Task},
+    protocol::{AdminRequest, AdminResponse},
     socket::SOCKET,
 };
-use crate::Place;
+use crate::StoreLocation;
 
 /// An error of a request to a running server.
 #[derive(Debug, Error)]
@@ -53,7 +53,7 @@ pub(crate) struct Server {
 }
 
 /// Connects to the server that runs on the store, if there is one.
-pub(crate) async fn find(place: &Place) -> Result<Option<Server>, Error> {
+pub(crate) async fn find(place: &StoreLocation) -> Result<Option<Server>, Error> {
     // A cluster is shared, so that no server has to be asked.
     let Some(folder) = place.folder() else { return Ok(None) };
     let path = folder.join(SOCKET);
@@ -91,7 +91,7 @@ impl Server {
     }
 
     /// Lets the server run a task.
-    pub(crate) async fn perform(self, task: &Task) -> Result<Reply, Error> {
+    pub(crate) async fn perform(self, task: &AdminRequest) -> Result<AdminResponse, Error> {
         let path = self.path.clone();
         let task = serde_json::to_string(task).map_err(io::Error::from).map_err(of(&path))?;
         let mut stream = self.asked(&format!("do {task}\n")).await?;

@@ -1,8 +1,8 @@
 //! Operator tasks on users and keys. They run in the server that has the store open, or here if
 //! there is none.
 //!
-//! A [`Task`] is sent over the [admin socket](super::socket) as one line of JSON, and so is its
-//! [`Reply`]. Both paths run [`perform`].
+//! A [`AdminRequest`] is sent over the [admin socket](super::socket) as one line of JSON, and so is its
+//! [`AdminResponse`]. Both paths run [`perform`].
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ const PAGE: usize = 200;
 /// A task.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Task {
+pub(crate) enum AdminRequest {
     /// Creates a user. Without a password, the reply has a reset token.
     CreateUser {
         email: String,
@@ -63,7 +63,7 @@ pub(crate) enum Task {
 /// The reply to a task.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Reply {
+pub(crate) enum AdminResponse {
     /// Success without data.
     Done,
     /// A user, with a reset token if one was created.
@@ -117,10 +117,10 @@ pub(crate) async fn perform(
     auth: &Auth,
     store: &Store,
     folder: &Path,
-    task: Task,
-) -> Result<Reply, AuthError> {
+    task: AdminRequest,
+) -> Result<AdminResponse, AuthError> {
     Ok(match task {
-        Task::CreateUser { email, password, first_name, last_name, ide } => {
+        AdminRequest::CreateUser { email, password, first_name, last_name, ide } => {
             let has_password = password.is_some();
             // A random password that nobody knows, including the operator.
             let unknown = || format!("{}{}", Uuid::new_v4(), Uuid::new_v4());
@@ -129,53 +129,53 @@ pub(crate) async fn perform(
             let user = auth.create_user(new, ide).await?;
             let token = if has_password { None } else { Some(auth.reset_token(&email).await?) };
             let reset_token = token.map(|token| token.expose().to_owned());
-            Reply::User { user: (&user).into(), reset_token, ide: None }
+            AdminResponse::User { user: (&user).into(), reset_token, ide: None }
         }
-        Task::SetIde { email, granted } => {
+        AdminRequest::SetIde { email, granted } => {
             auth.set_ide_access(&email, granted).await?;
-            Reply::Done
+            AdminResponse::Done
         }
-        Task::Users { after } => {
+        AdminRequest::Users { after } => {
             let after = after.map(|text| text.parse::<Cursor>()).transpose()?;
             let page = auth.users(PAGE, after.as_ref()).await?;
             let next = page.next.map(|cursor| cursor.to_string());
-            Reply::Users { users: page.items.iter().map(UserRow::from).collect(), next }
+            AdminResponse::Users { users: page.items.iter().map(UserRow::from).collect(), next }
         }
-        Task::User { email } => {
+        AdminRequest::User { email } => {
             let ide = Some(auth.has_ide_access(&email).await?);
-            Reply::User { user: (&auth.user(&email).await?).into(), reset_token: None, ide }
+            AdminResponse::User { user: (&auth.user(&email).await?).into(), reset_token: None, ide }
         }
-        Task::SetEnabled { email, enabled } => {
+        AdminRequest::SetEnabled { email, enabled } => {
             let status = if enabled { UserStatus::Enabled } else { UserStatus::Disabled };
             auth.set_status(&email, status).await?;
-            Reply::Done
+            AdminResponse::Done
         }
-        Task::ResetPassword { email } => {
+        AdminRequest::ResetPassword { email } => {
             let token = auth.reset_token(&email).await?;
             let user = (&auth.user(&email).await?).into();
-            Reply::User { user, reset_token: Some(token.expose().to_owned()), ide: None }
+            AdminResponse::User { user, reset_token: Some(token.expose().to_owned()), ide: None }
         }
-        Task::RevokeSessions { email } => {
-            Reply::SignedOut { sessions: auth.revoke_user_sessions(&email).await? }
+        AdminRequest::RevokeSessions { email } => {
+            AdminResponse::SignedOut { sessions: auth.revoke_user_sessions(&email).await? }
         }
-        Task::RemoveSecondFactor { email } => {
+        AdminRequest::RemoveSecondFactor { email } => {
             auth.reset_second_factor(&email).await?;
-            Reply::Done
+            AdminResponse::Done
         }
-        Task::Keys => {
+        AdminRequest::Keys => {
             let row = |key: &coditect_auth::SealedKey| KeyRow {
                 kid: key.kid.to_string(),
                 algorithm: key.algorithm.name().to_owned(),
                 state: key.state.name().to_owned(),
                 since: key.since(),
             };
-            Reply::Keys { keys: auth.signing_keys().await?.iter().map(row).collect() }
+            AdminResponse::Keys { keys: auth.signing_keys().await?.iter().map(row).collect() }
         }
-        Task::RotateKeys => {
+        AdminRequest::RotateKeys => {
             auth.rotate_keys().await?;
-            Reply::Done
+            AdminResponse::Done
         }
-        Task::ReplaceMasterKey { given } => replace(store, folder, given).await?,
+        AdminRequest::ReplaceMasterKey { given } => replace(store, folder, given).await?,
     })
 }
 
@@ -184,7 +184,7 @@ pub(crate) async fn replace(
     store: &Store,
     folder: &Path,
     given: Option<[String; 2]>,
-) -> Result<Reply, AuthError> {
+) -> Result<AdminResponse, AuthError> {
     let clock = Clock::system();
     match given {
         None => replace_master_key_file(&folder.join(MASTER_KEY_FILE), store, &clock).await?,
@@ -193,5 +193,5 @@ pub(crate) async fn replace(
             replace_master_key(store, &clock, &present, &next).await?;
         }
     }
-    Ok(Reply::Done)
+    Ok(AdminResponse::Done)
 }

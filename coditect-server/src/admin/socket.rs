@@ -33,7 +33,7 @@ use tokio::{
     time::{Instant, Sleep, sleep, timeout},
 };
 
-use super::protocol::{self, Task};
+use super::protocol::{self, AdminRequest};
 use crate::state::App;
 
 /// Name of the socket in the data directory.
@@ -47,13 +47,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// The socket. Dropping it removes the file.
 #[derive(Debug)]
-pub(crate) struct Control {
+pub(crate) struct AdminSocket {
     listener: UnixListener,
     path: PathBuf,
     owner: u32,
 }
 
-impl Control {
+impl AdminSocket {
     /// Listens in `folder`. The caller holds the store open, so an existing socket is stale.
     pub(crate) fn bind(folder: &Path) -> io::Result<Self> {
         let path = folder.join(SOCKET);
@@ -114,7 +114,7 @@ impl Control {
     }
 }
 
-impl Drop for Control {
+impl Drop for AdminSocket {
     fn drop(&mut self) {
         // The next server removes a socket that could not be removed here.
         let _left = fs::remove_file(&self.path);
@@ -127,7 +127,7 @@ enum Request {
     /// Export the store, or one tenant.
     Export(Option<TenantId>),
     /// Run a task.
-    Do(Task),
+    Do(AdminRequest),
 }
 
 impl Request {
@@ -167,7 +167,11 @@ async fn export<W: AsyncWrite + Unpin>(
 }
 
 /// Runs a task and writes its reply.
-async fn perform<W: AsyncWrite + Unpin>(app: &App, task: Task, to: &mut W) -> io::Result<()> {
+async fn perform<W: AsyncWrite + Unpin>(
+    app: &App,
+    task: AdminRequest,
+    to: &mut W,
+) -> io::Result<()> {
     match protocol::perform(&app.auth, &app.store, &app.config.place.data, task).await {
         Ok(reply) => {
             let reply = serde_json::to_string(&reply).map_err(io::Error::other)?;
@@ -288,7 +292,7 @@ mod tests {
         assert!(matches!(Request::parse("export\n"), Some(Request::Export(None))));
         let of_one = Request::parse(&format!("export {tenant}\n"));
         assert!(matches!(of_one, Some(Request::Export(of_one)) if of_one == Some(tenant)));
-        assert!(matches!(Request::parse("do \"keys\"\n"), Some(Request::Do(Task::Keys))));
+        assert!(matches!(Request::parse("do \"keys\"\n"), Some(Request::Do(AdminRequest::Keys))));
         let unknown = format!("export {tenant} x\n");
         for wrong in ["", "\n", "import\n", "export x\n", "do keys\n", "do \"x\"\n", &unknown] {
             assert!(Request::parse(wrong).is_none(), "{wrong:?}");

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     http::{
         HandlerResult, Request,
-        conditions::{Conditions, Tag},
+        conditions::{ETag, Preconditions},
         output::Shared,
         respond,
     },
@@ -302,16 +302,16 @@ fn failure_example(status: u16) -> Value {
 }
 
 /// The serialized document and its entity tag.
-static SENT: LazyLock<(Bytes, Tag)> = LazyLock::new(|| {
+static SENT: LazyLock<(Bytes, ETag)> = LazyLock::new(|| {
     let text = Bytes::from(document().to_string());
     let hash = Sha256::digest(&text);
     let tag = hash[..16].iter().fold(String::new(), |tag, byte| tag + &format!("{byte:02x}"));
-    (text, Tag::new(tag))
+    (text, ETag::new(tag))
 });
 
 /// Handles `GET /api/v5/openapi.json`.
 pub(crate) async fn show(_: Arc<App>, request: Request) -> HandlerResult {
-    let conditions = Conditions::of(&request)?;
+    let conditions = Preconditions::of(&request)?;
     let (text, tag) = &*SENT;
     let mut answer = hyper::Response::new(respond::full(text.clone()));
     // All responses share these bytes, which are never freed.

@@ -15,7 +15,7 @@ use super::{
     fallback, health, metrics, openapi,
     v5::{
         agents, audit, auth, conversations, files, holdings, memory,
-        parts::{Document, How},
+        parts::{Document, UpdateMode},
         sessions, settings, socket, state,
     },
 };
@@ -96,19 +96,19 @@ fn table() -> Vec<Route> {
 
         route(Method::GET,    "/api/v5/sessions/{id}/restore",     state::restore),
         route(Method::GET,    "/api/v5/sessions/{id}/editor",      |app, request| state::show(app, request, Document::Editor)),
-        route(Method::PUT,    "/api/v5/sessions/{id}/editor",      |app, request| state::save(app, request, Document::Editor, How::Replace)),
-        route(Method::PATCH,  "/api/v5/sessions/{id}/editor",      |app, request| state::save(app, request, Document::Editor, How::Merge)),
+        route(Method::PUT,    "/api/v5/sessions/{id}/editor",      |app, request| state::save(app, request, Document::Editor, UpdateMode::Replace)),
+        route(Method::PATCH,  "/api/v5/sessions/{id}/editor",      |app, request| state::save(app, request, Document::Editor, UpdateMode::Merge)),
         route(Method::GET,    "/api/v5/sessions/{id}/terminal",    |app, request| state::show(app, request, Document::Terminal)),
-        route(Method::PUT,    "/api/v5/sessions/{id}/terminal",    |app, request| state::save(app, request, Document::Terminal, How::Replace)),
-        route(Method::PATCH,  "/api/v5/sessions/{id}/terminal",    |app, request| state::save(app, request, Document::Terminal, How::Merge)),
+        route(Method::PUT,    "/api/v5/sessions/{id}/terminal",    |app, request| state::save(app, request, Document::Terminal, UpdateMode::Replace)),
+        route(Method::PATCH,  "/api/v5/sessions/{id}/terminal",    |app, request| state::save(app, request, Document::Terminal, UpdateMode::Merge)),
         route(Method::GET,    "/api/v5/sessions/{id}/memory",      memory::show),
-        route(Method::PUT,    "/api/v5/sessions/{id}/memory",      |app, request| memory::save(app, request, How::Replace)),
-        route(Method::PATCH,  "/api/v5/sessions/{id}/memory",      |app, request| memory::save(app, request, How::Merge)),
-        route(Method::GET,    "/api/v5/sessions/{id}/state",       state::list_kept),
-        route(Method::GET,    "/api/v5/sessions/{id}/state/{key}", state::show_kept),
-        route(Method::PUT,    "/api/v5/sessions/{id}/state/{key}", state::keep),
-        route(Method::DELETE, "/api/v5/sessions/{id}/state/{key}", state::discard),
-        route(Method::POST,   "/api/v5/sessions/{id}/state:batch", state::keep_several),
+        route(Method::PUT,    "/api/v5/sessions/{id}/memory",      |app, request| memory::save(app, request, UpdateMode::Replace)),
+        route(Method::PATCH,  "/api/v5/sessions/{id}/memory",      |app, request| memory::save(app, request, UpdateMode::Merge)),
+        route(Method::GET,    "/api/v5/sessions/{id}/state",       state::list_client_state),
+        route(Method::GET,    "/api/v5/sessions/{id}/state/{key}", state::get_client_state),
+        route(Method::PUT,    "/api/v5/sessions/{id}/state/{key}", state::put_client_state),
+        route(Method::DELETE, "/api/v5/sessions/{id}/state/{key}", state::delete_client_state),
+        route(Method::POST,   "/api/v5/sessions/{id}/state:batch", state::put_client_state_batch),
 
         route(Method::GET,    "/api/v5/sessions/{id}/ws",             socket::open),
 
@@ -177,14 +177,14 @@ pub(crate) fn lines() -> impl Iterator<Item = (Method, &'static str)> {
 }
 
 /// Returns the route of paths that may belong to the frontend.
-fn elsewhere() -> Route {
+fn fallback() -> Route {
     route(Method::GET, "/{*path}", fallback::show)
 }
 
 /// The table, indexed by template.
 pub struct Routes {
     router: matchit::Router<Resource>,
-    elsewhere: Option<Resource>,
+    fallback: Option<Resource>,
 }
 
 /// The routes of one template.
@@ -204,19 +204,19 @@ pub(crate) struct Line {
 }
 
 /// The route of a request.
-pub(crate) struct Found<'a> {
+pub(crate) struct RouteMatch<'a> {
     /// Template for the log, or `-` if none matches.
     pub(crate) template: &'static str,
     /// Next step.
-    pub(crate) step: Step<'a>,
+    pub(crate) target: RouteTarget<'a>,
 }
 
 /// The next step of a request.
-pub(crate) enum Step<'a> {
+pub(crate) enum RouteTarget<'a> {
     /// Call the handler with these parameters.
-    Call(&'a Line, Vec<(String, String)>),
+    Handler(&'a Line, Vec<(String, String)>),
     /// Send this response.
-    Say(HandlerResult),
+    Respond(HandlerResult),
 }
 
 impl Routes {
@@ -226,10 +226,10 @@ impl Routes {
     ///
     /// Two templates conflict.
     pub fn all() -> Result<Self, matchit::InsertError> {
-        let Route { method, template, handler } = elsewhere();
+        let Route { method, template, handler } = fallback();
         let line = Line { method, handler, rules: RouteRules::default(), is_unauthenticated: true };
-        let elsewhere = Resource { template, handlers: vec![line] };
-        Ok(Self { elsewhere: Some(elsewhere), ..Self::described(table(), &openapi::operations())? })
+        let fallback = Resource { template, handlers: vec![line] };
+        Ok(Self { fallback: Some(fallback), ..Self::described(table(), &openapi::operations())? })
     }
 
     /// Builds a table of only these routes.
@@ -269,30 +269,35 @@ impl Routes {
         for resource in resources {
             router.insert(resource.template, resource)?;
         }
-        Ok(Self { router, elsewhere: None })
+        Ok(Self { router, fallback: None })
     }
 
     /// Returns the route of a request.
-    pub(crate) fn find(&self, method: &Method, path: &str) -> Found<'_> {
-        let (resource, params) = match (self.router.at(path), &self.elsewhere) {
+    pub(crate) fn find(&self, method: &Method, path: &str) -> RouteMatch<'_> {
+        let (resource, params) = match (self.router.at(path), &self.fallback) {
             (Ok(found), _) => (found.value, decoded(&found.params)),
-            (Err(_), Some(elsewhere)) if frontend::has(path) => (elsewhere, Some(Vec::new())),
-            _ => return Found { template: "-", step: Step::Say(Err(Problem::not_found())) },
+            (Err(_), Some(fallback)) if frontend::has(path) => (fallback, Some(Vec::new())),
+            _ => {
+                return RouteMatch {
+                    template: "-",
+                    target: RouteTarget::Respond(Err(Problem::not_found())),
+                };
+            }
         };
-        let step = match resource.line(method) {
+        let target = match resource.line(method) {
             Some(line) => match params {
-                Some(params) => Step::Call(line, params),
-                None => Step::Say(Err(Problem::bad_request(
+                Some(params) => RouteTarget::Handler(line, params),
+                None => RouteTarget::Respond(Err(Problem::bad_request(
                     "INVALID_PATH",
                     "The decoded path is not UTF-8.",
                 ))),
             },
             None if method == Method::OPTIONS => {
-                Step::Say(Ok(respond::options(&resource.allowed())))
+                RouteTarget::Respond(Ok(respond::options(&resource.allowed())))
             }
-            None => Step::Say(Err(Problem::method_not_allowed(&resource.allowed()))),
+            None => RouteTarget::Respond(Err(Problem::method_not_allowed(&resource.allowed()))),
         };
-        Found { template: resource.template, step }
+        RouteMatch { template: resource.template, target }
     }
 }
 
@@ -345,16 +350,16 @@ mod tests {
     }
 
     fn said(routes: &Routes, method: &Method, path: &str) -> HandlerResult {
-        match routes.find(method, path).step {
-            Step::Call(..) => Ok(Response::new(respond::empty())),
-            Step::Say(answer) => answer,
+        match routes.find(method, path).target {
+            RouteTarget::Handler(..) => Ok(Response::new(respond::empty())),
+            RouteTarget::Respond(answer) => answer,
         }
     }
 
     fn params(routes: &Routes, method: &Method, path: &str) -> Vec<(String, String)> {
-        match routes.find(method, path).step {
-            Step::Call(_, params) => params,
-            Step::Say(answer) => panic!("{answer:?}"),
+        match routes.find(method, path).target {
+            RouteTarget::Handler(_, params) => params,
+            RouteTarget::Respond(answer) => panic!("{answer:?}"),
         }
     }
 

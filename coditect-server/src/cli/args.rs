@@ -4,13 +4,13 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser};
 use coditect_store::model::TenantId;
 use hyper::Uri;
 
 use crate::{
     config::{Config, LISTEN},
-    place::Place,
+    place::StoreLocation,
 };
 
 /// The arguments of `coditect-server`.
@@ -32,7 +32,7 @@ use crate::{
 pub struct Command {
     /// The subcommand; `None` serves.
     #[command(subcommand)]
-    pub verb: Option<Verb>,
+    pub subcommand: Option<Subcommand>,
     /// TOML file with settings, named like the flags without the leading dashes. Default:
     /// ./coditect.toml, if that file exists.
     #[arg(long, env = "CODITECT_CONFIG", value_name = "FILE", global = true)]
@@ -43,9 +43,9 @@ pub struct Command {
 }
 
 /// A subcommand.
-#[derive(Clone, Debug, Subcommand)]
+#[derive(Clone, Debug, clap::Subcommand)]
 #[non_exhaustive]
-pub enum Verb {
+pub enum Subcommand {
     /// Run the server. This is the default without a subcommand.
     Serve(Box<Config>),
     /// Print the effective settings and the source of each one, as a TOML settings file.
@@ -80,7 +80,7 @@ pub enum Verb {
 pub struct Check {
     /// Location of the store.
     #[command(flatten)]
-    pub place: Place,
+    pub place: StoreLocation,
     /// Repair index entries and counters that disagree with their records. Records are never
     /// changed.
     #[arg(long)]
@@ -98,7 +98,7 @@ pub struct Check {
 pub struct Inspect {
     /// Location of the store.
     #[command(flatten)]
-    pub place: Place,
+    pub place: StoreLocation,
     /// Show only rows of this tenant.
     #[arg(long, value_name = "ID")]
     pub tenant: Option<TenantId>,
@@ -131,7 +131,7 @@ pub struct Export {
     pub file: PathBuf,
     /// Location of the store.
     #[command(flatten)]
-    pub place: Place,
+    pub place: StoreLocation,
     /// Export only this tenant.
     #[arg(long, value_name = "ID")]
     pub tenant: Option<TenantId>,
@@ -151,7 +151,7 @@ pub struct Import {
     pub file: Option<PathBuf>,
     /// Location of the store to create or to add the tenant to.
     #[command(flatten)]
-    pub place: Place,
+    pub place: StoreLocation,
     /// Roll back an unfinished import.
     #[arg(long)]
     pub rollback: bool,
@@ -168,7 +168,7 @@ pub struct Backup {
     pub file: PathBuf,
     /// Location of the store.
     #[command(flatten)]
-    pub place: Place,
+    pub place: StoreLocation,
 }
 
 /// Arguments of `user`.
@@ -176,44 +176,44 @@ pub struct Backup {
 pub struct User {
     /// The subcommand.
     #[command(subcommand)]
-    pub verb: UserVerb,
+    pub subcommand: UserSubcommand,
 }
 
 /// A subcommand of `user`.
-#[derive(Clone, Debug, Subcommand)]
+#[derive(Clone, Debug, clap::Subcommand)]
 #[non_exhaustive]
-pub enum UserVerb {
+pub enum UserSubcommand {
     /// Create a user with a tenant, whatever --registration allows. Without a password, prints a
     /// token that sets one.
     Create(NewUser),
     /// List all users, ordered by e-mail address: id, tenant, registration date, state, address.
-    List(Place),
+    List(StoreLocation),
     /// Show a user.
-    Show(OfUser),
+    Show(UserArgs),
     /// Grant a user access to the IDE.
-    GrantIde(OfUser),
+    GrantIde(UserArgs),
     /// Revoke a user's access to the IDE, and that of the users whom they invited.
-    RevokeIde(OfUser),
+    RevokeIde(UserArgs),
     /// Let a disabled user sign in again.
-    Enable(OfUser),
+    Enable(UserArgs),
     /// Disable a user: end all sessions and refuse new logins.
-    Disable(OfUser),
+    Disable(UserArgs),
     /// Print a token that resets a user's password.
-    ResetPassword(OfUser),
+    ResetPassword(UserArgs),
     /// End all sessions of a user and revoke their personal access tokens.
-    RevokeSessions(OfUser),
+    RevokeSessions(UserArgs),
     /// Remove a user's second factor, for example after its loss.
-    RemoveSecondFactor(OfUser),
+    RemoveSecondFactor(UserArgs),
 }
 
 /// A user and the location of the store.
 #[derive(Clone, Debug, Args)]
-pub struct OfUser {
+pub struct UserArgs {
     /// E-mail address of the user.
     pub email: String,
     /// Location of the store.
     #[command(flatten)]
-    pub place: Place,
+    pub place: StoreLocation,
 }
 
 /// The user to create.
@@ -235,7 +235,7 @@ pub struct NewUser {
     pub no_ide: bool,
     /// Location of the store.
     #[command(flatten)]
-    pub place: Place,
+    pub place: StoreLocation,
 }
 
 /// Arguments of `keys`.
@@ -243,21 +243,21 @@ pub struct NewUser {
 pub struct Keys {
     /// The subcommand.
     #[command(subcommand)]
-    pub verb: KeysVerb,
+    pub subcommand: KeysSubcommand,
 }
 
 /// A subcommand of `keys`.
-#[derive(Clone, Debug, Subcommand)]
+#[derive(Clone, Debug, clap::Subcommand)]
 #[non_exhaustive]
-pub enum KeysVerb {
+pub enum KeysSubcommand {
     /// List the signing keys, oldest first: id, algorithm, state, start of that state.
-    List(Place),
+    List(StoreLocation),
     /// Make the next key the signing key. Tokens signed by the current key stay valid until they
     /// expire.
-    Rotate(Place),
+    Rotate(StoreLocation),
     /// Replace the master key: the file in the data directory, or, if `CODITECT_MASTER_KEY` is set,
     /// that key by `CODITECT_NEW_MASTER_KEY`. Sessions stay valid.
-    ReplaceMaster(Place),
+    ReplaceMaster(StoreLocation),
 }
 
 /// Arguments of `health`.
@@ -290,14 +290,14 @@ mod tests {
     #[test]
     fn no_subcommand_parses_like_serve() {
         let plain = parsed(&["--listen", "127.0.0.1:1", "--ephemeral"]);
-        assert!(plain.verb.is_none());
-        let Some(Verb::Serve(config)) =
-            parsed(&["serve", "--listen", "127.0.0.1:1", "--ephemeral"]).verb
+        assert!(plain.subcommand.is_none());
+        let Some(Subcommand::Serve(config)) =
+            parsed(&["serve", "--listen", "127.0.0.1:1", "--ephemeral"]).subcommand
         else {
             panic!("expected serve")
         };
         assert_eq!(format!("{:?}", plain.serve), format!("{config:?}"));
-        assert!(parsed(&[]).verb.is_none());
+        assert!(parsed(&[]).subcommand.is_none());
     }
 
     #[test]

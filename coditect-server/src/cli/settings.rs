@@ -17,7 +17,7 @@ use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    args::{Command, Verb},
+    args::{Command, Subcommand},
     contradictions,
 };
 use crate::config::Config;
@@ -60,7 +60,7 @@ pub enum Error {
 
 /// The parsed arguments, merged with the settings file.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct ParsedArgs {
     /// The command with its effective settings.
     pub command: Command,
     /// The effective settings as a settings file; only for the subcommand `config`.
@@ -89,7 +89,7 @@ struct Entry {
 /// # Errors
 ///
 /// [`enum@Error`].
-pub fn asked(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, Error> {
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<ParsedArgs, Error> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let named = Command::command().try_get_matches_from(&arguments)?;
     let file = match named.get_one::<PathBuf>("config") {
@@ -108,11 +108,11 @@ pub fn asked(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, Err
     if let Some(message) = contradictions::find(innermost, &is_in_file) {
         return Err(Error::Contradiction(message));
     }
-    let effective = match (&command.verb, matches.subcommand()) {
-        (Some(Verb::Config(_)), Some((_, matches))) => Some(file.effective(matches)),
+    let effective = match (&command.subcommand, matches.subcommand()) {
+        (Some(Subcommand::Config(_)), Some((_, matches))) => Some(file.effective(matches)),
         _ => None,
     };
-    Ok(Asked { command, effective })
+    Ok(ParsedArgs { command, effective })
 }
 
 impl File {

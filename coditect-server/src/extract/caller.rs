@@ -1,6 +1,6 @@
 //! Authentication of the caller, in the transaction of the work: a revocation applies at once.
 //!
-//! A handler [authenticates](of) first, so that an unauthenticated request fails with 401 whatever
+//! A handler [authenticates](authenticate) first, so that an unauthenticated request fails with 401 whatever
 //! else is wrong with it, and its body is not read.
 //!
 //! Cookies are accepted if the operator enables them. A browser also sends them for other sites, so
@@ -74,10 +74,10 @@ impl Caller {
     }
 }
 
-/// Returns the caller of a request with a valid token; [`run`] checks for revocation. Fails
+/// Returns the caller of a request with a valid token; [`transact`] checks for revocation. Fails
 /// afterwards if the route does not accept the query, or for a condition on a resource without a
 /// tag.
-pub(crate) async fn of(app: &App, request: &Request) -> Result<Caller, Problem> {
+pub(crate) async fn authenticate(app: &App, request: &Request) -> Result<Caller, Problem> {
     let caller = by_token(app, request).await?;
     request.check_query()?;
     request.check_untagged()?;
@@ -119,7 +119,7 @@ async fn before_body(app: &App, request: &Request, caller: Caller) -> Result<Cal
 
 /// Runs `work` for the caller, in the transaction that also reads their session and user. `work`
 /// may run several times before the commit.
-pub(crate) async fn run<T, F, Fut>(app: &App, caller: &Caller, work: F) -> Result<T, Problem>
+pub(crate) async fn transact<T, F, Fut>(app: &App, caller: &Caller, work: F) -> Result<T, Problem>
 where
     T: Send,
     F: Fn(Transaction, Identity) -> Fut + Send + Sync,
@@ -159,7 +159,7 @@ where
 
 /// Returns the identity of the caller as of now, for work in its own transactions.
 pub(crate) async fn identity(app: &App, caller: &Caller) -> Result<Identity, Problem> {
-    run(app, caller, |_, identity| async move { Ok(identity) }).await
+    transact(app, caller, |_, identity| async move { Ok(identity) }).await
 }
 
 /// Returns whether the refresh token of the request is in a cookie.

@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::caller::{self, Caller};
 use crate::{
-    http::{HandlerResult, Request, conditions::Tag, problem::Problem, respond},
+    http::{HandlerResult, Request, conditions::ETag, problem::Problem, respond},
     state::App,
 };
 
@@ -35,17 +35,17 @@ const MAX_RESPONSE_BYTES: usize = 90_000;
 
 /// The idempotency key of a request, if it has one.
 #[derive(Debug)]
-pub(crate) struct Once(Option<Named>);
+pub(crate) struct Idempotency(Option<IdempotentRequest>);
 
 #[derive(Debug)]
-struct Named {
+struct IdempotentRequest {
     key: String,
     /// Hash of the method, path and content.
     request: [u8; 32],
 }
 
 /// The response to a request that created or changed a resource.
-pub(crate) struct Made {
+pub(crate) struct Created {
     status: StatusCode,
     location: Option<String>,
     etag: Option<String>,
@@ -54,12 +54,12 @@ pub(crate) struct Made {
     is_secret: bool,
 }
 
-impl Made {
+impl Created {
     /// Creates a 201: `data` was created at `location`.
     pub(crate) fn at(
         location: String,
         data: &impl Serialize,
-        tag: Option<&Tag>,
+        tag: Option<&ETag>,
     ) -> Result<Self, Problem> {
         let made = Self::changed(data, tag)?;
         Ok(Self { status: StatusCode::CREATED, location: Some(location), ..made })
@@ -71,7 +71,7 @@ impl Made {
     }
 
     /// Creates a 200: `data` was changed, or already existed.
-    pub(crate) fn changed(data: &impl Serialize, tag: Option<&Tag>) -> Result<Self, Problem> {
+    pub(crate) fn changed(data: &impl Serialize, tag: Option<&ETag>) -> Result<Self, Problem> {
         let etag = tag.map(|tag| tag.as_str().to_owned());
         let (status, body) = (StatusCode::OK, respond::success(data)?);
         Ok(Self { status, location: None, etag, body, is_secret: false })
@@ -87,13 +87,13 @@ impl Made {
             headers.insert(header::LOCATION, location);
         }
         if let Some(etag) = self.etag {
-            headers.insert(header::ETAG, Tag::new(etag).header()?);
+            headers.insert(header::ETAG, ETag::new(etag).header()?);
         }
         Ok(answer)
     }
 }
 
-impl Once {
+impl Idempotency {
     /// Reads the key of `request`, whose body was read.
     ///
     /// # Errors
@@ -122,7 +122,7 @@ impl Once {
             .chain_update(request.uri().path())
             .chain_update([0])
             .chain_update(content);
-        Ok(Self(Some(Named { key, request: hash.finalize().into() })))
+        Ok(Self(Some(IdempotentRequest { key, request: hash.finalize().into() })))
     }
 
     /// Runs `work` for the caller and returns its response, or the stored response of a repeated
@@ -130,7 +130,7 @@ impl Once {
     pub(crate) async fn run<F, Fut>(&self, app: &App, caller: &Caller, work: F) -> HandlerResult
     where
         F: Fn(Transaction, Identity) -> Fut + Send + Sync,
-        Fut: Future<Output = Result<Made, Problem>> + Send,
+        Fut: Future<Output = Result<Created, Problem>> + Send,
     {
         let work = |tx, identity| {
             let made = work(tx, identity);
@@ -149,9 +149,9 @@ impl Once {
     where
         T: Send,
         F: Fn(Transaction, Identity) -> Fut + Send + Sync,
-        Fut: Future<Output = Result<(Made, T), Problem>> + Send,
+        Fut: Future<Output = Result<(Created, T), Problem>> + Send,
     {
-        caller::run(app, caller, |tx, identity| {
+        caller::transact(app, caller, |tx, identity| {
             let work = &work;
             async move {
                 if let Some(before) = self.before(app, &tx, &identity).await? {
@@ -182,7 +182,7 @@ impl Once {
         app: &App,
         tx: &Transaction,
         identity: &Identity,
-        made: Made,
+        made: Created,
     ) -> Result<Outcome, Problem> {
         if let Some(named) = &self.0 {
             named.keep(app, tx, identity, &made).await?;
@@ -193,7 +193,7 @@ impl Once {
 
 /// A new or repeated response.
 pub(crate) struct Outcome {
-    made: Made,
+    made: Created,
     is_replayed: bool,
 }
 
@@ -208,14 +208,14 @@ impl Outcome {
     }
 }
 
-impl Named {
+impl IdempotentRequest {
     /// Returns the stored response, if there is one.
     async fn before(
         &self,
         app: &App,
         tx: &Transaction,
         identity: &Identity,
-    ) -> Result<Option<Made>, Problem> {
+    ) -> Result<Option<Created>, Problem> {
         let of = (identity.user.id, self.key.clone());
         let entry = tx.get::<IdempotencyEntry>(identity.tenant_id, of).await?;
         let entry = entry.filter(|entry| entry.expires_at > app.clock.now());
@@ -233,7 +233,7 @@ impl Named {
             return Err(shown_once(location));
         }
         let status = StatusCode::from_u16(status).map_err(Problem::internal)?;
-        Ok(Some(Made { status, location, etag, body, is_secret: false }))
+        Ok(Some(Created { status, location, etag, body, is_secret: false }))
     }
 
     async fn keep(
@@ -241,7 +241,7 @@ impl Named {
         app: &App,
         tx: &Transaction,
         identity: &Identity,
-        made: &Made,
+        made: &Created,
     ) -> Result<(), Problem> {
         if made.body.len() > MAX_RESPONSE_BYTES {
             return Err(Problem::too_large(
@@ -269,7 +269,7 @@ impl Named {
 /// Returns 409 for the repetition of a request whose response had a secret.
 fn shown_once(location: Option<String>) -> Problem {
     let message = "This request was already processed, and its response had a secret that is shown \
-                   once. If you lost it, delete the resource at Location and create another.";
+                   idempotency. If you lost it, delete the resource at Location and create another.";
     let problem = Problem::conflict("SECRET_SHOWN_ONCE", message).with_header(REPLAYED, TRUE);
     match location.and_then(|location| HeaderValue::from_str(&location).ok()) {
         Some(location) => problem.with_header(header::LOCATION, location),

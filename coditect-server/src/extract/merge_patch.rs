@@ -10,25 +10,25 @@ use crate::http::problem::Problem;
 
 /// A member of a merge patch, for fields with `#[serde(default)]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Member<T> {
+pub(crate) enum PatchField<T> {
     /// Missing: the member is unchanged.
     #[default]
-    Keep,
+    Absent,
     /// `null`: the member is removed.
-    Remove,
+    Null,
     /// The new value.
-    Become(T),
+    Value(T),
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Member<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for PatchField<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let given = Option::deserialize(deserializer)?;
-        Ok(given.map_or(Self::Remove, Self::Become))
+        Ok(given.map_or(Self::Null, Self::Value))
     }
 }
 
 /// The schema of an optional, nullable member.
-impl<T: JsonSchema> JsonSchema for Member<T> {
+impl<T: JsonSchema> JsonSchema for PatchField<T> {
     fn inline_schema() -> bool {
         true
     }
@@ -42,23 +42,23 @@ impl<T: JsonSchema> JsonSchema for Member<T> {
     }
 }
 
-impl<T> Member<T> {
+impl<T> PatchField<T> {
     /// Checks or converts the new value.
     pub(crate) fn check<U>(
         self,
         check: impl FnOnce(T) -> Result<U, Problem>,
-    ) -> Result<Member<U>, Problem> {
+    ) -> Result<PatchField<U>, Problem> {
         Ok(match self {
-            Self::Keep => Member::Keep,
-            Self::Remove => Member::Remove,
-            Self::Become(value) => Member::Become(check(value)?),
+            Self::Absent => PatchField::Absent,
+            Self::Null => PatchField::Null,
+            Self::Value(value) => PatchField::Value(check(value)?),
         })
     }
 
     /// Fails if the patch removes the member `name`, which is required.
     pub(crate) fn required(self, name: &str) -> Result<Self, Problem> {
         match self {
-            Self::Remove => {
+            Self::Null => {
                 Err(Problem::invalid_field("VALIDATION_FAILED", name, "cannot be removed"))
             }
             other => Ok(other),
@@ -66,42 +66,42 @@ impl<T> Member<T> {
     }
 }
 
-impl<T: Clone> Member<T> {
+impl<T: Clone> PatchField<T> {
     /// Applies the patch to an optional member.
     pub(crate) fn change(&self, member: &mut Option<T>) {
         match self {
-            Self::Keep => {}
-            Self::Remove => *member = None,
-            Self::Become(value) => *member = Some(value.clone()),
+            Self::Absent => {}
+            Self::Null => *member = None,
+            Self::Value(value) => *member = Some(value.clone()),
         }
     }
 
     /// Applies the patch to a [required](Self::required) member.
     pub(crate) fn change_required(&self, member: &mut T) {
-        if let Self::Become(value) = self {
+        if let Self::Value(value) = self {
             member.clone_from(value);
         }
     }
 }
 
-impl Member<String> {
+impl PatchField<String> {
     /// Applies the patch to a text that is empty if missing.
     pub(crate) fn change_or_clear(&self, text: &mut String) {
         match self {
-            Self::Keep => {}
-            Self::Remove => text.clear(),
-            Self::Become(value) => text.clone_from(value),
+            Self::Absent => {}
+            Self::Null => text.clear(),
+            Self::Value(value) => text.clone_from(value),
         }
     }
 }
 
-impl Member<Map<String, Value>> {
+impl PatchField<Map<String, Value>> {
     /// Merges the patch into an object.
     pub(crate) fn merge_into(&self, object: &mut Value) {
         match self {
-            Self::Keep => {}
-            Self::Remove => *object = Value::Object(Map::new()),
-            Self::Become(patch) => merge(as_object(object), patch),
+            Self::Absent => {}
+            Self::Null => *object = Value::Object(Map::new()),
+            Self::Value(patch) => merge(as_object(object), patch),
         }
     }
 }
@@ -147,7 +147,7 @@ mod tests {
         #[derive(Deserialize)]
         struct Patch {
             #[serde(default)]
-            name: Member<String>,
+            name: PatchField<String>,
         }
         let read = |patch| serde_json::from_value::<Patch>(patch).unwrap().name;
         let mut name = Some("old".to_owned());

@@ -27,7 +27,7 @@ pub use self::folder::Error;
 use self::{encoding::Encoding, media_type::MediaType};
 use crate::http::{
     HandlerResult, Request,
-    conditions::{Conditions, Tag},
+    conditions::{ETag, Preconditions},
     output::Shared,
     problem::Problem,
     respond,
@@ -149,7 +149,7 @@ impl Frontend {
     ///
     /// Fails with 404 if no file has that path, and with 412 if a precondition fails.
     pub(crate) async fn respond(&self, request: &Request, policy: HeaderValue) -> HandlerResult {
-        let conditions = Conditions::of(request)?;
+        let conditions = Preconditions::of(request)?;
         let file = self.find(request.uri().path()).ok_or_else(Problem::not_found)?;
         let form = match encoding::preferred(request.headers()) {
             Some(encoding) => {
@@ -158,7 +158,7 @@ impl Frontend {
             }
             None => None,
         };
-        let tag = Tag::new(match &form {
+        let tag = ETag::new(match &form {
             Some((_, encoding)) => format!("{}-{encoding}", file.hash),
             None => file.hash.clone(),
         });

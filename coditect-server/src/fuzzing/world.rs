@@ -17,9 +17,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Silence after which no more bytes are expected.
 const SILENCE: Duration = Duration::from_millis(4);
 
-pub(super) static WORLD: LazyLock<World> = LazyLock::new(World::new);
+pub(super) static WORLD: LazyLock<TestServer> = LazyLock::new(TestServer::new);
 
-pub(super) struct World {
+pub(super) struct TestServer {
     address: SocketAddr,
     pub(super) token: String,
     _runtime: Runtime,
@@ -33,7 +33,7 @@ pub(super) struct Received {
     is_ended: bool,
 }
 
-impl World {
+impl TestServer {
     fn new() -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let flags = ["--listen", "127.0.0.1:0", "--ephemeral", "--access-token-ttl", "24h"];

@@ -51,7 +51,7 @@ pub(super) struct Exchange {
 /// pieces of at most [`MAX_PIECE_BYTES`], since hyper's HTTP/2 drops a body once it has the last
 /// piece, however little of it the flow-control window permits to send.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct TrackedBody {
     body: Body,
     /// Rest of a piece that was too large.
     rest: Bytes,
@@ -122,14 +122,14 @@ impl Activity {
 impl Exchange {
     /// Attaches the exchange to the body of its response. `upgrades` tells that the connection
     /// switches to another protocol.
-    pub(super) fn answer(mut self, body: Body, upgrades: bool) -> Watched {
+    pub(super) fn answer(mut self, body: Body, upgrades: bool) -> TrackedBody {
         self.answered = true;
         let mut state = self.activity.state();
         state.unanswered -= 1;
         state.upgraded |= upgrades;
         state.moved_at = Instant::now();
         drop(state);
-        Watched { body, rest: Bytes::new(), exchange: self }
+        TrackedBody { body, rest: Bytes::new(), exchange: self }
     }
 }
 
@@ -144,7 +144,7 @@ impl Drop for Exchange {
     }
 }
 
-impl HttpBody for Watched {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = BodyError;
 

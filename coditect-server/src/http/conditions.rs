@@ -20,7 +20,7 @@ use super::{Body, Request, problem::Problem, respond};
 /// The validators of a representation: a strong entity tag, and the time of the last modification,
 /// if known.
 #[derive(Clone, Debug)]
-pub(crate) struct Tag {
+pub(crate) struct ETag {
     /// The tag without its quotes.
     text: String,
     modified_at: Option<DateTime<Utc>>,
@@ -28,7 +28,7 @@ pub(crate) struct Tag {
 
 /// The preconditions of a request.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Conditions {
+pub(crate) struct Preconditions {
     matches: Option<Tags>,
     none_matches: Option<Tags>,
     modified_since: Option<SystemTime>,
@@ -43,7 +43,7 @@ enum Tags {
     Of(Vec<(bool, Vec<u8>)>),
 }
 
-impl Tag {
+impl ETag {
     /// Creates a tag from text of letters, digits, `-` and `_`.
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), modified_at: None }
@@ -102,7 +102,7 @@ impl Tag {
     }
 }
 
-impl Conditions {
+impl Preconditions {
     /// Parses the preconditions of `request`.
     ///
     /// # Errors
@@ -133,7 +133,7 @@ impl Conditions {
     /// # Errors
     ///
     /// Fails with 412.
-    pub(crate) fn require(&self, present: Option<&Tag>) -> Result<(), Problem> {
+    pub(crate) fn require(&self, present: Option<&ETag>) -> Result<(), Problem> {
         let is_new = self.none_matches.as_ref().is_none_or(|tags| !tags.include(present));
         if self.is_expected(present) && is_new {
             Ok(())
@@ -147,7 +147,7 @@ impl Conditions {
     /// # Errors
     ///
     /// Fails with 412 if the client expects another representation.
-    pub(crate) fn is_unchanged(&self, present: &Tag) -> Result<bool, Problem> {
+    pub(crate) fn is_unchanged(&self, present: &ETag) -> Result<bool, Problem> {
         if !self.is_expected(Some(present)) {
             return Err(Problem::precondition_failed());
         }
@@ -168,7 +168,7 @@ impl Conditions {
     /// Fails with 412.
     pub(crate) fn require_untagged(&self) -> Result<(), Problem> {
         // No tag in a list contains a quote.
-        self.require(Some(&Tag::new("\"")))
+        self.require(Some(&ETag::new("\"")))
     }
 
     /// Returns the response to a read: `answer` with its validators, or 304.
@@ -179,18 +179,18 @@ impl Conditions {
     pub(crate) fn read(
         &self,
         answer: Response<Body>,
-        tag: &Tag,
+        tag: &ETag,
     ) -> Result<Response<Body>, Problem> {
         if !self.is_unchanged(tag)? {
-            return tagged(answer, tag);
+            return with_etag(answer, tag);
         }
         let mut unchanged = Response::new(respond::empty());
         *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
-        tagged(unchanged, tag)
+        with_etag(unchanged, tag)
     }
 
     /// Evaluates `If-Match`, or otherwise `If-Unmodified-Since`.
-    fn is_expected(&self, present: Option<&Tag>) -> bool {
+    fn is_expected(&self, present: Option<&ETag>) -> bool {
         match (&self.matches, present) {
             (Some(_), None) => false,
             (Some(Tags::Any), Some(_)) => true,
@@ -200,7 +200,7 @@ impl Conditions {
             }
             (None, present) => self
                 .unmodified_since
-                .zip(present.and_then(Tag::last_modified))
+                .zip(present.and_then(ETag::last_modified))
                 .is_none_or(|(since, modified)| modified <= since),
         }
     }
@@ -208,7 +208,7 @@ impl Conditions {
 
 impl Tags {
     /// Returns whether `present` matches by weak comparison.
-    fn include(&self, present: Option<&Tag>) -> bool {
+    fn include(&self, present: Option<&ETag>) -> bool {
         match (self, present) {
             (_, None) => false,
             (Self::Any, Some(_)) => true,
@@ -220,7 +220,7 @@ impl Tags {
 }
 
 /// Adds `ETag`, and `Last-Modified` if known, to `answer`.
-pub(crate) fn tagged(mut answer: Response<Body>, tag: &Tag) -> Result<Response<Body>, Problem> {
+pub(crate) fn with_etag(mut answer: Response<Body>, tag: &ETag) -> Result<Response<Body>, Problem> {
     answer.headers_mut().insert(header::ETAG, tag.header()?);
     if let Some(modified) = tag.last_modified() {
         let date = httpdate::fmt_http_date(modified);
@@ -285,16 +285,16 @@ fn listed(list: &[u8]) -> Option<Vec<(bool, Vec<u8>)>> {
 mod tests {
     use super::*;
 
-    fn conditions(name: &'static str, values: &[&str]) -> Result<Conditions, Problem> {
+    fn conditions(name: &'static str, values: &[&str]) -> Result<Preconditions, Problem> {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(name, HeaderValue::from_str(value).unwrap());
         }
-        Conditions::parse(&headers)
+        Preconditions::parse(&headers)
     }
 
     fn allows(name: &'static str, value: &str, present: Option<&str>) -> bool {
-        let present = present.map(Tag::new);
+        let present = present.map(ETag::new);
         conditions(name, &[value]).unwrap().require(present.as_ref()).is_ok()
     }
 
@@ -325,18 +325,18 @@ mod tests {
     fn read_of_a_known_representation_is_not_modified() {
         let unchanged = |value| {
             let conditions = conditions("if-none-match", &[value]).unwrap();
-            conditions.is_unchanged(&Tag::new("a")).unwrap()
+            conditions.is_unchanged(&ETag::new("a")).unwrap()
         };
         assert!(unchanged("\"a\""));
         assert!(unchanged("W/\"a\""), "the comparison is weak");
         assert!(unchanged("*"));
         assert!(!unchanged("\"b\""));
-        assert!(!Conditions::default().is_unchanged(&Tag::new("a")).unwrap());
+        assert!(!Preconditions::default().is_unchanged(&ETag::new("a")).unwrap());
     }
 
     #[test]
     fn read_of_another_representation_than_expected_is_refused() {
-        let read = |value| conditions("if-match", &[value]).unwrap().is_unchanged(&Tag::new("a"));
+        let read = |value| conditions("if-match", &[value]).unwrap().is_unchanged(&ETag::new("a"));
         assert!(!read("\"a\"").unwrap());
         assert!(!read("*").unwrap());
         assert_eq!(read("\"b\"").unwrap_err().status(), StatusCode::PRECONDITION_FAILED);
@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn dates_apply_in_whole_seconds_without_tags() {
         let at = DateTime::from_timestamp_millis(784_111_777_500).unwrap();
-        let present = Tag::new("a").modified(at);
+        let present = ETag::new("a").modified(at);
         let (same, before) = ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:36 GMT");
         for (date, is_changed) in [
             (same, true),
@@ -357,7 +357,7 @@ mod tests {
             let wanted = conditions("if-unmodified-since", &[date]).unwrap();
             assert_eq!(wanted.require(Some(&present)).is_ok(), is_changed, "{date}");
             assert_eq!(wanted.is_unchanged(&present).is_ok(), is_changed, "{date}");
-            assert!(wanted.require(Some(&Tag::new("a"))).is_ok(), "there is no date");
+            assert!(wanted.require(Some(&ETag::new("a"))).is_ok(), "there is no date");
             assert!(wanted.require(None).is_ok(), "there is no date");
         }
         for (date, is_unchanged) in [(same, true), (before, false), ("soon", false)] {
@@ -371,11 +371,11 @@ mod tests {
     #[test]
     fn tags_take_precedence_over_dates() {
         let at = DateTime::from_timestamp(784_111_777, 0).unwrap();
-        let present = Tag::new("a").modified(at);
+        let present = ETag::new("a").modified(at);
         let of = |lines: [(&'static str, &'static str); 2]| {
             let line =
                 |(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
-            Conditions::parse(&lines.into_iter().map(line).collect()).unwrap()
+            Preconditions::parse(&lines.into_iter().map(line).collect()).unwrap()
         };
         let before = "Sun, 06 Nov 1994 08:49:36 GMT";
         let wanted = of([("if-match", "\"a\""), ("if-unmodified-since", before)]);
@@ -390,7 +390,7 @@ mod tests {
     #[test]
     fn header_lines_form_one_list_and_garbage_is_refused() {
         let two = conditions("if-match", &["\"a\"", "\"b\""]).unwrap();
-        assert!(two.require(Some(&Tag::new("b"))).is_ok());
+        assert!(two.require(Some(&ETag::new("b"))).is_ok());
         for wrong in ["a", "\"a", "\"a\" \"b\"", "", " , ", "é", "w/\"a\"", "*, \"a\"", "\"a b\""]
         {
             let refused = conditions("if-match", &[wrong]).unwrap_err();

@@ -1,6 +1,6 @@
 //! One connection, from accept to close.
 //!
-//! The deadlines of HTTP/1.1 are enforced by its [`Wire`], deadlines of HTTP/2 here, with pings for
+//! The deadlines of HTTP/1.1 are enforced by its [`Http1Stream`], deadlines of HTTP/2 here, with pings for
 //! silent clients. Shutdown lets running requests complete. A failure ends only this connection and
 //! is logged at debug level.
 
@@ -21,12 +21,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Body, HEADER_BLOCK_LIMIT_BYTES, HEADER_COUNT_LIMIT,
-    activity::{Activity, Watched},
+    activity::{Activity, TrackedBody},
     output::{Account, Output},
-    sniff::{Protocol, Rewound, sniff},
+    sniff::{Protocol, Rewind, sniff},
     stream::Stream,
     tls::Tls,
-    wire::{Deadlines, Wire},
+    wire::{Deadlines, Http1Stream},
 };
 
 /// Maximum number of concurrent requests per HTTP/2 connection.
@@ -78,7 +78,7 @@ pub(crate) async fn serve<R: Respond>(
     };
     let ended = match protocol {
         Protocol::Http1 => {
-            let wire = Wire::new(io, activity, deadlines, due_at);
+            let wire = Http1Stream::new(io, activity, deadlines, due_at);
             serve_http1(wire, answer, stop).await
         }
         Protocol::Http2 => serve_http2(io, answer, activity, deadlines, stop).await,
@@ -94,7 +94,7 @@ async fn answer<R: Respond>(
     output: Arc<Account>,
     request: Request<Incoming>,
     peer: Peer,
-) -> Result<Response<Watched>, Infallible> {
+) -> Result<Response<TrackedBody>, Infallible> {
     let exchange = activity.begin();
     let response = service.answer(request, peer, output).await;
     let upgrades = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -127,7 +127,7 @@ pub(crate) trait Respond: Send + Sync + 'static {
 trait Answering:
     hyper::service::Service<
         Request<Incoming>,
-        Response = Response<Watched>,
+        Response = Response<TrackedBody>,
         Error = Infallible,
         Future: Send + 'static,
     > + Send
@@ -138,7 +138,7 @@ trait Answering:
 impl<S> Answering for S where
     S: hyper::service::Service<
             Request<Incoming>,
-            Response = Response<Watched>,
+            Response = Response<TrackedBody>,
             Error = Infallible,
             Future: Send + 'static,
         > + Send
@@ -147,7 +147,7 @@ impl<S> Answering for S where
 }
 
 async fn serve_http1(
-    wire: Wire,
+    wire: Http1Stream,
     answer: impl Answering,
     stop: CancellationToken,
 ) -> hyper::Result<()> {
@@ -168,7 +168,7 @@ async fn serve_http1(
 }
 
 async fn serve_http2(
-    io: Rewound,
+    io: Rewind,
     answer: impl Answering,
     activity: Activity,
     deadlines: Deadlines,

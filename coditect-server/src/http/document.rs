@@ -58,7 +58,7 @@ pub(crate) fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, Proble
 
 fn misfit_at(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     let path = error.path().to_string();
-    misfit(if path == "." { "" } else { &path }, error.inner())
+    type_mismatch(if path == "." { "" } else { &path }, error.inner())
 }
 
 /// Checks the whole document, independently of its type.
@@ -99,7 +99,7 @@ fn out_of_range(path: &str) -> Problem {
 
 /// Returns the problem of JSON that is not a `T`. serde's message is taken apart, since it contains
 /// values.
-fn misfit(parent: &str, error: &serde_json::Error) -> Problem {
+fn type_mismatch(parent: &str, error: &serde_json::Error) -> Problem {
     let text = error.to_string();
     let named = |prefix: &str| text.strip_prefix(prefix)?.split('`').next();
     if let Some(name) = named("missing field `") {

@@ -10,7 +10,7 @@ use hyper::{
     header::{self, HeaderValue},
 };
 
-use super::{Request, conditions::Tag, problem::Problem};
+use super::{Request, conditions::ETag, problem::Problem};
 
 /// Returns the range that `request` asks for in `size_bytes` bytes with this tag; `None` for all of
 /// them. Only GET has ranges: a HEAD gets the headers of the whole (RFC 9110, section 14.2).
@@ -20,7 +20,7 @@ use super::{Request, conditions::Tag, problem::Problem};
 /// Fails with 416 if the range is not satisfiable.
 pub(crate) fn wanted(
     request: &Request,
-    tag: &Tag,
+    tag: &ETag,
     size_bytes: u64,
 ) -> Result<Option<Range<u64>>, Problem> {
     if *request.method() != Method::GET {
@@ -31,7 +31,7 @@ pub(crate) fn wanted(
 
 fn parse_headers(
     headers: &HeaderMap,
-    tag: &Tag,
+    tag: &ETag,
     size_bytes: u64,
 ) -> Result<Option<Range<u64>>, Problem> {
     let mut lines = headers.get_all(header::RANGE).iter();
@@ -117,7 +117,7 @@ mod tests {
         if let Some(tag) = if_range {
             headers.insert(header::IF_RANGE, HeaderValue::from_str(tag).unwrap());
         }
-        parse_headers(&headers, &Tag::new("t"), 10)
+        parse_headers(&headers, &ETag::new("t"), 10)
     }
 
     #[test]

@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     ClientAddress, RequestId,
     body::{self, BodyLimits, Pace},
-    conditions::Conditions,
+    conditions::Preconditions,
     document,
     output::Account,
     problem::Problem,
@@ -114,7 +114,7 @@ impl Request {
     ///
     /// Fails with 400 or 412.
     pub(crate) fn check_untagged(&self) -> Result<(), Problem> {
-        if self.rules.is_untagged { Conditions::of(self)?.require_untagged() } else { Ok(()) }
+        if self.rules.is_untagged { Preconditions::of(self)?.require_untagged() } else { Ok(()) }
     }
 
     /// Returns the method; HEAD for a HEAD request, although the handler of GET runs.

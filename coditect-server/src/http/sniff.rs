@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::stream::{Hopeless, Stream};
+use super::stream::{ResetOnDrop, Stream};
 
 /// Connection preface of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -30,14 +30,14 @@ pub(super) enum Protocol {
 }
 
 /// A stream whose first bytes are read again.
-pub(super) struct Rewound {
+pub(super) struct Rewind {
     prefix: Bytes,
     stream: Stream,
 }
 
-impl Rewound {
+impl Rewind {
     /// Returns the handle that makes the stream end with a reset.
-    pub(super) fn hopeless(&self) -> &Hopeless {
+    pub(super) fn hopeless(&self) -> &ResetOnDrop {
         self.stream.hopeless()
     }
 }
@@ -47,7 +47,7 @@ impl Rewound {
 pub(super) async fn sniff(
     mut stream: Stream,
     deadline: Instant,
-) -> io::Result<Option<(Protocol, Rewound)>> {
+) -> io::Result<Option<(Protocol, Rewind)>> {
     let mut read = [0; PREFACE.len()];
     let mut length = 0;
     let mut verdict = None;
@@ -67,7 +67,7 @@ pub(super) async fn sniff(
     }
     let prefix = Bytes::copy_from_slice(&read[..length]);
     let protocol = verdict.unwrap_or(Protocol::Http1);
-    Ok(Some((protocol, Rewound { prefix, stream })))
+    Ok(Some((protocol, Rewind { prefix, stream })))
 }
 
 /// Returns the protocol of bytes that begin with `read`, once unambiguous.
@@ -81,7 +81,7 @@ fn tell(read: &[u8]) -> Option<Protocol> {
     }
 }
 
-impl AsyncRead for Rewound {
+impl AsyncRead for Rewind {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -97,7 +97,7 @@ impl AsyncRead for Rewound {
     }
 }
 
-impl AsyncWrite for Rewound {
+impl AsyncWrite for Rewind {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -25,14 +25,14 @@ use crate::telemetry::Traffic;
 pub(super) struct Stream {
     channel: Channel,
     traffic: Traffic,
-    hopeless: Hopeless,
+    hopeless: ResetOnDrop,
 }
 
 /// Handle that makes a stream end with a reset.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Hopeless(Arc<AtomicBool>);
+pub(super) struct ResetOnDrop(Arc<AtomicBool>);
 
-impl Hopeless {
+impl ResetOnDrop {
     /// Makes the stream end with a reset.
     pub(super) fn give_up(&self) {
         self.0.store(true, Ordering::Relaxed);
@@ -58,11 +58,11 @@ impl Stream {
     }
 
     fn over(channel: Channel) -> Self {
-        Self { channel, traffic: Traffic::new(), hopeless: Hopeless::default() }
+        Self { channel, traffic: Traffic::new(), hopeless: ResetOnDrop::default() }
     }
 
     /// Returns the handle that makes the stream end with a reset.
-    pub(super) fn hopeless(&self) -> &Hopeless {
+    pub(super) fn hopeless(&self) -> &ResetOnDrop {
         &self.hopeless
     }
 

@@ -30,7 +30,7 @@ use tokio::{
     time::{Instant, Sleep, sleep, sleep_until},
 };
 
-use super::{RequestId, access_log, activity::Activity, problem::Problem, respond, sniff::Rewound};
+use super::{RequestId, access_log, activity::Activity, problem::Problem, respond, sniff::Rewind};
 
 /// Time, and number of bytes, for which a closing connection still reads.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -49,8 +49,8 @@ pub(crate) struct Deadlines {
 }
 
 /// The socket of one client, with its timers.
-pub(crate) struct Wire {
-    io: Rewound,
+pub(crate) struct Http1Stream {
+    io: Rewind,
     activity: Activity,
     deadlines: Deadlines,
     awaiting: Awaiting,
@@ -81,10 +81,10 @@ enum Closing {
     Draining { until: Pin<Box<Sleep>>, left_bytes: usize },
 }
 
-impl Wire {
+impl Http1Stream {
     /// Creates the socket over `io`, whose first header block is due at `due_at`.
     pub(super) fn new(
-        io: Rewound,
+        io: Rewind,
         activity: Activity,
         deadlines: Deadlines,
         due_at: Instant,
@@ -127,7 +127,7 @@ impl Wire {
     fn poll_bounded<T>(
         &mut self,
         context: &mut Context<'_>,
-        write: impl FnOnce(Pin<&mut Rewound>, &mut Context<'_>) -> Poll<io::Result<T>>,
+        write: impl FnOnce(Pin<&mut Rewind>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         let written = write(Pin::new(&mut self.io), context);
         if written.is_ready() {
@@ -235,7 +235,7 @@ fn error_response(status: StatusCode) -> Bytes {
     bytes.into()
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for Http1Stream {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -260,7 +260,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for Http1Stream {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,

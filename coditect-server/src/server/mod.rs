@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::service::Service;
 #[cfg(unix)]
-use crate::admin::socket::Control;
+use crate::admin::socket::AdminSocket;
 use crate::{
     api::router::Routes,
     config::Config,
@@ -35,7 +35,7 @@ use crate::{
         tls::{self, Tls},
         wire::Deadlines,
     },
-    place::Place,
+    place::StoreLocation,
     state::App,
     telemetry,
 };
@@ -66,7 +66,7 @@ pub enum Error {
     #[error("cannot open the store in {place}")]
     Open {
         /// Location of the store.
-        place: Box<Place>,
+        place: Box<StoreLocation>,
         /// Cause.
         source: Box<coditect_auth::Error>,
     },
@@ -93,7 +93,7 @@ pub struct Server {
     stopping: CancellationToken,
     /// The admin socket, if there is one.
     #[cfg(unix)]
-    control: Option<Control>,
+    control: Option<AdminSocket>,
 }
 
 impl Server {
@@ -314,8 +314,8 @@ fn is_passing(error: &coditect_auth::Error) -> bool {
 
 /// Binds the admin socket in the data directory. The server also runs without it.
 #[cfg(unix)]
-fn control(data: &std::path::Path) -> Option<Control> {
-    let bound = Control::bind(data);
+fn control(data: &std::path::Path) -> Option<AdminSocket> {
+    let bound = AdminSocket::bind(data);
     if let Err(error) = &bound {
         tracing::warn!(%error, "cannot open the admin socket: subcommands cannot reach the running server");
     }

@@ -22,7 +22,7 @@ use tracing::Instrument;
 use crate::{
     api::{
         health,
-        router::{Found, Line, Routes, Step},
+        router::{Line, RouteMatch, RouteTarget, Routes},
     },
     config::Config,
     http::{
@@ -96,14 +96,17 @@ impl Service {
         let ip = peer.address.ip();
         let is_secure = peer.is_secure
             || client::is_secure(ip, &parts.headers, trusted_proxy, *forwarded_header);
-        let Found { template, step } = match check(&parts.headers, &parts.uri, parts.version) {
+        let RouteMatch { template, target } = match check(&parts.headers, &parts.uri, parts.version)
+        {
             Ok(()) => self.routes.find(&method, parts.uri.path()),
-            Err(problem) => Found { template: "-", step: Step::Say(Err(problem)) },
+            Err(problem) => {
+                RouteMatch { template: "-", target: RouteTarget::Respond(Err(problem)) }
+            }
         };
-        let answer = match step {
-            Step::Say(answer) => answer,
-            Step::Call(..) if self.app.get().is_none() => health::without_store(template),
-            Step::Call(line, params) => {
+        let answer = match target {
+            RouteTarget::Respond(answer) => answer,
+            RouteTarget::Handler(..) if self.app.get().is_none() => health::without_store(template),
+            RouteTarget::Handler(line, params) => {
                 let answering = async {
                     check_content(&method, &parts.headers)?;
                     let client =

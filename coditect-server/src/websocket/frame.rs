@@ -5,16 +5,16 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Part;
+use super::StateSection;
 use crate::http::{RequestId, document, problem::Problem};
 
 /// A message of a client.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Said {
+pub(crate) enum ClientMessage {
     /// A change of a section.
     Update(Update),
     /// A new credential.
-    Authenticate(Shown),
+    Authenticate(Credential),
     /// A request for a `pong`.
     Ping,
 }
@@ -23,18 +23,18 @@ pub(crate) enum Said {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Update {
     pub(crate) seq: u64,
-    pub(crate) part: Part,
+    pub(crate) part: StateSection,
     pub(crate) patch: Map<String, Value>,
 }
 
 /// A credential. `Debug` does not show it.
 #[derive(PartialEq)]
-pub(crate) enum Shown {
+pub(crate) enum Credential {
     Token(String),
     Ticket(String),
 }
 
-impl std::fmt::Debug for Shown {
+impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Shown(redacted)")
     }
@@ -56,7 +56,7 @@ struct Frame {
     ticket: Option<String>,
 }
 
-impl Said {
+impl ClientMessage {
     /// Parses a message.
     ///
     /// # Errors
@@ -65,14 +65,14 @@ impl Said {
     pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
         let Frame { kind, seq, data, token, ticket } = document::parse(text.as_bytes())?;
         let part = match kind.as_str() {
-            "editor.update" => Part::Editor,
-            "terminal.update" => Part::Terminal,
-            "memory.update" => Part::Memory,
+            "editor.update" => StateSection::Editor,
+            "terminal.update" => StateSection::Terminal,
+            "memory.update" => StateSection::Memory,
             "ping" => return Ok(Self::Ping),
             "authenticate" => {
                 return match (token, ticket) {
-                    (Some(token), None) => Ok(Self::Authenticate(Shown::Token(token))),
-                    (None, Some(ticket)) => Ok(Self::Authenticate(Shown::Ticket(ticket))),
+                    (Some(token), None) => Ok(Self::Authenticate(Credential::Token(token))),
+                    (None, Some(ticket)) => Ok(Self::Authenticate(Credential::Ticket(ticket))),
                     _ => Err(bad("authenticate needs either a token or a ticket.")),
                 };
             }
@@ -110,12 +110,12 @@ fn with_data(head: &Value, data: impl IntoIterator<Item = Bytes>) -> Vec<Bytes> 
     [Bytes::from(head)].into_iter().chain(data).chain([end]).collect()
 }
 
-pub(crate) fn ack(seq: u64, part: Part, version: u64) -> String {
+pub(crate) fn ack(seq: u64, part: StateSection, version: u64) -> String {
     json!({"type": "ack", "seq": seq, "part": part.name(), "version": version}).to_string()
 }
 
 /// Returns a `changed` message in pieces, like [`restore`].
-pub(crate) fn changed(part: Part, version: u64, data: Bytes) -> Vec<Bytes> {
+pub(crate) fn changed(part: StateSection, version: u64, data: Bytes) -> Vec<Bytes> {
     let head = json!({"type": "changed", "part": part.name(), "version": version});
     with_data(&head, [data])
 }
@@ -147,13 +147,14 @@ mod tests {
 
     #[test]
     fn known_messages_are_parsed() {
-        let update = Said::parse(r#"{"type":"terminal.update","seq":7,"data":{"active":"a"}}"#);
+        let update =
+            ClientMessage::parse(r#"{"type":"terminal.update","seq":7,"data":{"active":"a"}}"#);
         let patch = json!({"active": "a"}).as_object().unwrap().clone();
-        let expected = Update { seq: 7, part: Part::Terminal, patch };
-        assert_eq!(update.unwrap(), Said::Update(expected));
-        assert_eq!(Said::parse(r#"{"type":"ping"}"#).unwrap(), Said::Ping);
-        let shown = Said::parse(r#"{"type":"authenticate","token":"t"}"#).unwrap();
-        assert_eq!(shown, Said::Authenticate(Shown::Token("t".into())));
+        let expected = Update { seq: 7, part: StateSection::Terminal, patch };
+        assert_eq!(update.unwrap(), ClientMessage::Update(expected));
+        assert_eq!(ClientMessage::parse(r#"{"type":"ping"}"#).unwrap(), ClientMessage::Ping);
+        let shown = ClientMessage::parse(r#"{"type":"authenticate","token":"t"}"#).unwrap();
+        assert_eq!(shown, ClientMessage::Authenticate(Credential::Token("t".into())));
     }
 
     #[test]
@@ -176,9 +177,9 @@ mod tests {
             r#"{"type":"editor.update","seq":1,"data":{"layout":18446744073709551616}}"#,
             r#"{"type":"authenticate","token":"a","ticket":"b"}"#,
         ] {
-            assert!(Said::parse(text).unwrap_err().status().is_client_error(), "{text}");
+            assert!(ClientMessage::parse(text).unwrap_err().status().is_client_error(), "{text}");
         }
         let deep = format!(r#"{{"type":"ping","x":{}1{}}}"#, "[".repeat(999), "]".repeat(999));
-        assert!(Said::parse(&deep).is_err());
+        assert!(ClientMessage::parse(&deep).is_err());
     }
 }

@@ -26,13 +26,13 @@ pub type WebSocket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
 /// A valid handshake: its response, and the upgrade of the connection after that was sent.
 #[derive(Debug)]
-pub struct Opening {
+pub struct Handshake {
     /// The response, 101.
     pub answer: Response<Body>,
     upgrade: OnUpgrade,
 }
 
-impl Opening {
+impl Handshake {
     /// Checks the handshake of `request` and accepts it with the subprotocol `protocol`.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Part, Sockets};
+use super::{Sockets, StateSection};
 
 /// Pause before the next read, if watches are not available.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -29,25 +29,25 @@ const WATCH_RENEWAL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Versions of a session's sections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Seen {
-    /// Version of each section, in the order of [`Part::ALL`].
-    pub(crate) versions: [u64; Part::ALL.len()],
+pub(crate) struct SessionVersions {
+    /// Version of each section, in the order of [`StateSection::ALL`].
+    pub(crate) versions: [u64; StateSection::ALL.len()],
     /// Whether the session was deleted.
     pub(crate) is_gone: bool,
 }
 
 /// The rooms of a server that have sockets.
 #[derive(Debug, Default)]
-pub(crate) struct Rooms(Mutex<HashMap<SessionId, Weak<Room>>>);
+pub(crate) struct SessionHubs(Mutex<HashMap<SessionId, Weak<SessionHub>>>);
 
 /// The sockets of a session. Dropping it ends the watch.
 #[derive(Debug)]
-pub(crate) struct Room {
-    seen: watch::Receiver<Seen>,
+pub(crate) struct SessionHub {
+    seen: watch::Receiver<SessionVersions>,
     _watching: DropGuard,
 }
 
-impl Room {
+impl SessionHub {
     /// Enters the room of session `id`. A caller that reads the session afterwards is notified of
     /// every change that it has not read.
     pub(crate) fn enter(
@@ -56,37 +56,42 @@ impl Room {
         tenant: TenantId,
         id: SessionId,
     ) -> Arc<Self> {
-        let mut rooms = sockets.rooms.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(room) = rooms.get(&id).and_then(Weak::upgrade) {
-            return room;
+        let mut hubs = sockets.hubs.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hub) = hubs.get(&id).and_then(Weak::upgrade) {
+            return hub;
         }
-        rooms.retain(|_, room| room.strong_count() > 0);
-        let (tell, seen) = watch::channel(Seen::default());
+        hubs.retain(|_, hub| hub.strong_count() > 0);
+        let (tell, seen) = watch::channel(SessionVersions::default());
         let ended = CancellationToken::new();
-        let room = Arc::new(Self { seen, _watching: ended.clone().drop_guard() });
-        rooms.insert(id, Arc::downgrade(&room));
+        let hub = Arc::new(Self { seen, _watching: ended.clone().drop_guard() });
+        hubs.insert(id, Arc::downgrade(&hub));
         let watching = keep_watching(store.clone(), tenant, id, tell);
         sockets.tasks().spawn(ended.run_until_cancelled_owned(watching));
-        room
+        hub
     }
 
     /// Returns the number of sockets.
-    pub(crate) fn crowd(self: &Arc<Self>) -> usize {
+    pub(crate) fn len(self: &Arc<Self>) -> usize {
         Arc::strong_count(self)
     }
 
     /// Returns a receiver of the versions.
-    pub(crate) fn seen(&self) -> watch::Receiver<Seen> {
+    pub(crate) fn seen(&self) -> watch::Receiver<SessionVersions> {
         self.seen.clone()
     }
 }
 
 /// Publishes the versions, and again after every change.
-async fn keep_watching(store: Store, tenant: TenantId, id: SessionId, tell: watch::Sender<Seen>) {
+async fn keep_watching(
+    store: Store,
+    tenant: TenantId,
+    id: SessionId,
+    tell: watch::Sender<SessionVersions>,
+) {
     let look = |tx: Transaction| async move {
         let is_gone = tx.get::<Session>(tenant, id).await?.is_none();
-        let parts = Part::ALL.map(|part| tx.get::<SessionState>(tenant, (id, part.key())));
-        let mut versions = [0; Part::ALL.len()];
+        let parts = StateSection::ALL.map(|part| tx.get::<SessionState>(tenant, (id, part.key())));
+        let mut versions = [0; StateSection::ALL.len()];
         for (version, saved) in versions.iter_mut().zip(try_join_all(parts).await?) {
             *version = saved.map_or(0, |saved| saved.version);
         }
@@ -95,7 +100,7 @@ async fn keep_watching(store: Store, tenant: TenantId, id: SessionId, tell: watc
             Err(error) if error.kind() == ErrorKind::Limit => Vec::new(),
             watches => watches?,
         };
-        Ok::<_, Error>((Seen { versions, is_gone }, watches))
+        Ok::<_, Error>((SessionVersions { versions, is_gone }, watches))
     };
     loop {
         match store.run(look).await {
@@ -129,7 +134,7 @@ async fn set_watches(
     id: SessionId,
 ) -> Result<Vec<Watch>, Error> {
     let mut watches = vec![tx.watch::<Session>(tenant, id).await?];
-    for part in Part::ALL {
+    for part in StateSection::ALL {
         watches.push(tx.watch::<SessionState>(tenant, (id, part.key())).await?);
     }
     Ok(watches)

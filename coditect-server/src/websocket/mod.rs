@@ -10,17 +10,17 @@ use coditect_store::model::StatePart;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use self::hub::Rooms;
+use self::hub::SessionHubs;
 
 /// A section of a session's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Part {
+pub(crate) enum StateSection {
     Editor,
     Terminal,
     Memory,
 }
 
-impl Part {
+impl StateSection {
     /// All sections.
     pub(crate) const ALL: [Self; 3] = [Self::Editor, Self::Terminal, Self::Memory];
 
@@ -46,7 +46,7 @@ impl Part {
 /// The open WebSockets of a server.
 #[derive(Debug)]
 pub(crate) struct Sockets {
-    pub(crate) rooms: Rooms,
+    pub(crate) hubs: SessionHubs,
     pub(crate) permits: Arc<Semaphore>,
     tasks: TaskTracker,
 }
@@ -55,7 +55,7 @@ impl Sockets {
     /// Creates an empty set that permits `most` WebSockets at once.
     pub(crate) fn new(most: usize) -> Self {
         let permits = Arc::new(Semaphore::new(most));
-        Self { rooms: Rooms::default(), permits, tasks: TaskTracker::new() }
+        Self { hubs: SessionHubs::default(), permits, tasks: TaskTracker::new() }
     }
 
     /// Returns the tasks of the open WebSockets, for which shutdown waits.

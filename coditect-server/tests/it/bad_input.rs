@@ -17,14 +17,14 @@ const CREATE: &str = "/api/v5/sessions/create";
 const OWN: &str = "OWN";
 
 /// An account with a session, and its visible state.
-struct World {
+struct TestServer {
     server: Running,
     device: Device,
     own: String,
     seen: Value,
 }
 
-impl World {
+impl TestServer {
     async fn new() -> Self {
         let server = Running::start(&[]).await;
         let device = Device::register(server.address, EMAIL).await;
@@ -66,7 +66,7 @@ fn first_field(answer: &Answer) -> Value {
 
 #[tokio::test]
 async fn field_of_the_wrong_type_is_named() {
-    let world = World::new().await;
+    let world = TestServer::new().await;
     let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(201));
     let long_path = format!(r#"{{"workspacePath":"/{}","name":"x"}}"#, "x".repeat(4_096));
     let large = format!(r#"{{"name":"x","settings":{{"a":"{}"}}}}"#, "x".repeat(65_536));
@@ -132,7 +132,7 @@ async fn field_of_the_wrong_type_is_named() {
 
 #[tokio::test]
 async fn malformed_body_is_refused() {
-    let world = World::new().await;
+    let world = TestServer::new().await;
     let deep =
         format!(r#"{{"name":"x","settings":{}1{}}}"#, r#"{"a":"#.repeat(200), "}".repeat(200));
     let deeper = "[".repeat(500_000);
@@ -188,7 +188,7 @@ async fn malformed_body_is_refused() {
 
 #[tokio::test]
 async fn oversized_or_non_json_body_is_not_read() {
-    let world = World::new().await;
+    let world = TestServer::new().await;
     let large = vec![b' '; 2 << 20];
     for (method, path) in [
         ("POST", REGISTER),
@@ -225,7 +225,7 @@ async fn oversized_or_non_json_body_is_not_read() {
 
 #[tokio::test]
 async fn unknown_path_or_method_is_refused() {
-    let world = World::new().await;
+    let world = TestServer::new().await;
     #[rustfmt::skip]
     let table = [
         ("GET",     "/api/v5/nothing",            404, "NOT_FOUND",           None),
@@ -258,7 +258,7 @@ async fn unknown_path_or_method_is_refused() {
 
 #[tokio::test]
 async fn token_is_only_accepted_whole_and_once_in_its_header() {
-    let world = World::new().await;
+    let world = TestServer::new().await;
     let token = &world.device.token;
     let cut = &token[..token.len() - 1];
     let own = |call: Call| call.json(r#"{"name":"x"}"#);
@@ -288,7 +288,7 @@ async fn token_is_only_accepted_whole_and_once_in_its_header() {
 
 #[tokio::test]
 async fn nul_bytes_in_the_request_head_are_refused() {
-    let world = World::new().await;
+    let world = TestServer::new().await;
     let token = &world.device.token;
     for head in [
         format!("GET {SESSIONS}\0 HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"),
@@ -307,7 +307,7 @@ async fn nul_bytes_in_the_request_head_are_refused() {
 
 #[tokio::test]
 async fn refusal_does_not_repeat_secrets() {
-    let world = World::new().await;
+    let world = TestServer::new().await;
     let secret = "s3cret-passphrase";
     for body in [
         format!(r#"{{"email":"{secret}","password":"{secret}"}}"#),

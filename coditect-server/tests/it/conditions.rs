@@ -5,22 +5,22 @@ use serde_json::{Value, json};
 use crate::{
     client::{Answer, Call},
     contract,
-    desk::Desk,
     server::Running,
+    signed_in_session::SignedInSession,
 };
 
 const EMAIL: &str = "ada@example.org";
 
 const LONG_AGO: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
-async fn desk() -> (Running, Desk) {
+async fn desk() -> (Running, SignedInSession) {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, EMAIL).await;
+    let desk = SignedInSession::new(&server, EMAIL).await;
     (server, desk)
 }
 
 /// Returns a path of a template, with the session of the desk.
-fn path(desk: &Desk, template: &str) -> String {
+fn path(desk: &SignedInSession, template: &str) -> String {
     let session = desk.path.rsplit('/').next().unwrap();
     let template = match template.strip_prefix("/api/v5/sessions/{id}") {
         Some(rest) => format!("/api/v5/sessions/{session}{rest}"),

@@ -9,9 +9,9 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream, process::Command, time::slee
 
 use crate::{
     client::{Call, Client},
-    desk::Desk,
     folder::Folder,
     process::{Process, on, refused},
+    signed_in_session::SignedInSession,
 };
 
 /// Runs `command` under limits on open files, in the syntax of `ulimit`.
@@ -37,7 +37,7 @@ async fn idle_connections_leave_descriptors_to_the_store() {
     let folder = Folder::new();
     let flags = ["--idle-timeout", "10m"];
     let process = Process::start(under("ulimit -n 512", &on(folder.path(), &flags))).await;
-    let desk = Desk::at(process.address, "ada@example.org").await;
+    let desk = SignedInSession::at(process.address, "ada@example.org").await;
     let mut own = Client::connect(process.address).await;
     assert_eq!(own.call(Call::get("/healthz")).await.status, 200);
     let mut idle = Vec::new();

@@ -7,11 +7,11 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     account::Device,
     client::{Answer, Call, Client, call},
-    desk::Desk,
     server::Running,
+    signed_in_session::SignedInSession,
 };
 
-impl Desk {
+impl SignedInSession {
     /// A user with a session in a workspace.
     async fn in_workspace(server: &Running, email: &str, workspace: &str) -> Self {
         let mut desk = Self::new(server, email).await;
@@ -79,7 +79,7 @@ fn content(length: usize) -> Vec<u8> {
 #[tokio::test]
 async fn file_content_round_trips() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     for (path, content) in [
         ("empty", Vec::new()),
         ("src/main.rs", b"fn main() {}\n".to_vec()),
@@ -120,7 +120,7 @@ async fn file_content_round_trips() {
 #[tokio::test]
 async fn unseen_change_is_not_overwritten() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let none = |call: Call| call.header("If-None-Match", "*");
     assert_eq!(desk.call(none(desk.put_file("a", "one"))).await.status, 201);
     let refused = desk.call(none(desk.put_file("a", "two"))).await;
@@ -143,7 +143,7 @@ async fn unseen_change_is_not_overwritten() {
 #[tokio::test]
 async fn one_of_two_concurrent_saves_is_refused() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     desk.write("a", "0").await;
     for round in 0..10 {
         let seen = etag(round.to_string().as_bytes());
@@ -166,7 +166,7 @@ async fn one_of_two_concurrent_saves_is_refused() {
 #[tokio::test]
 async fn range_is_served_for_a_matching_tag() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let whole = content(700_000);
     desk.write("a.bin", whole.clone()).await;
     let part = |range: &str| {
@@ -198,7 +198,7 @@ async fn range_is_served_for_a_matching_tag() {
 #[tokio::test]
 async fn older_versions_are_kept_up_to_the_limit() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     for n in 1..=12 {
         desk.write("a", format!("content {n}")).await;
     }
@@ -217,7 +217,7 @@ async fn older_versions_are_kept_up_to_the_limit() {
 #[tokio::test]
 async fn mismatching_or_oversized_body_changes_nothing() {
     let server = Running::start(&["--file-limit", "64KiB"]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     desk.write("a", "before").await;
     let digest =
         |content: &[u8]| format!("sha-256=:{}:", BASE64_STANDARD.encode(Sha256::digest(content)));
@@ -252,7 +252,7 @@ async fn mismatching_or_oversized_body_changes_nothing() {
 #[tokio::test]
 async fn directories_are_created_listed_and_deleted() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let made = desk.post("files:mkdir", json!({"path": "src/deep"})).await;
     assert_eq!((made.status, made.data()["kind"].as_str()), (201, Some("directory")));
     assert_eq!(desk.post("files:mkdir", json!({"path": "src/deep/"})).await.status, 200);
@@ -286,7 +286,7 @@ async fn directories_are_created_listed_and_deleted() {
 #[tokio::test]
 async fn moves_and_copies_are_complete() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let big = content(400_000);
     desk.write("src/a", "a").await;
     desk.write("src/deep/big", big.clone()).await;
@@ -321,7 +321,7 @@ async fn moves_and_copies_are_complete() {
 }
 
 /// Returns the sizes of a file's contents, newest first.
-async fn kept(desk: &Desk, path: &str) -> Vec<u64> {
+async fn kept(desk: &SignedInSession, path: &str) -> Vec<u64> {
     let versions = desk.read(&format!("{path}?versions")).await.data();
     versions.as_array().unwrap().iter().map(|kept| kept["size"].as_u64().unwrap()).collect()
 }
@@ -329,7 +329,7 @@ async fn kept(desk: &Desk, path: &str) -> Vec<u64> {
 #[tokio::test]
 async fn overwriting_moves_and_copies_keep_older_versions() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     for content in ["1", "12", "123"] {
         desk.write("target", content).await;
     }
@@ -353,7 +353,7 @@ async fn overwriting_moves_and_copies_keep_older_versions() {
 #[tokio::test]
 async fn move_or_copy_to_an_invalid_path_is_refused() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let deep = |name: &str, depth: usize| vec![name; depth].join("/");
     let wide = |letter: &str, depth: usize| vec![letter.repeat(200); depth].join("/");
     assert_eq!(desk.write(&format!("{}/f", deep("a", 60)), "precious").await.status, 201);
@@ -378,7 +378,7 @@ async fn move_or_copy_to_an_invalid_path_is_refused() {
 #[tokio::test]
 async fn sessions_of_a_workspace_share_its_files_exclusively() {
     let server = Running::start(&[]).await;
-    let mut desk = Desk::in_workspace(&server, "ada@example.org", "/workspace/p").await;
+    let mut desk = SignedInSession::in_workspace(&server, "ada@example.org", "/workspace/p").await;
     desk.write("shared", "x").await;
     let first = desk.path.clone();
     desk.open("/workspace/p").await;
@@ -387,7 +387,7 @@ async fn sessions_of_a_workspace_share_its_files_exclusively() {
     desk.open("/workspace/q").await;
     assert_eq!(desk.read("shared").await.status, 404);
 
-    let other = Desk::in_workspace(&server, "eve@example.org", "/workspace/p").await;
+    let other = SignedInSession::in_workspace(&server, "eve@example.org", "/workspace/p").await;
     assert_eq!(other.read("shared").await.status, 404);
     let foreign = format!("{first}/files");
     let stranger = Device::login(server.address, "eve@example.org").await.token;
@@ -414,7 +414,7 @@ async fn sessions_of_a_workspace_share_its_files_exclusively() {
 #[tokio::test]
 async fn paths_cannot_leave_the_root() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     for path in ["..", "a/../b", "%2e%2e/x", "a//b", "a/./b", "a%00b", "a%0Ab", &"n".repeat(256)] {
         let refused = desk.write(path, "x").await;
         assert_eq!((refused.status, refused.code().as_str()), (422, "VALIDATION_FAILED"), "{path}");
@@ -426,7 +426,7 @@ async fn paths_cannot_leave_the_root() {
 #[tokio::test]
 async fn draft_is_kept_until_deleted_with_its_base() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     desk.write("a/b", "saved").await;
     let draft = json!({"content": "typed é", "base_etag": hash(b"saved")});
     let kept = desk.put("drafts/a/b", &draft).await;
@@ -456,7 +456,7 @@ async fn draft_is_kept_until_deleted_with_its_base() {
 #[tokio::test]
 async fn preconditions_hold_for_drafts_moves_copies_and_directories() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let save = |text: &str, header: (&str, &str)| {
         let call = Call::put(&desk.part("drafts/a")).value(&json!({"content": text}));
         if header.0.is_empty() { call } else { call.header(header.0, header.1) }

@@ -28,9 +28,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     client::{Answer, Call, Client as Connection, PATIENCE},
-    desk::Desk,
     durability::{checked, start},
     folder::Folder,
+    signed_in_session::SignedInSession,
 };
 
 const CLIENTS: u64 = 6;
@@ -63,9 +63,9 @@ const PARTS: [Part; 6] = [
 ];
 
 /// State shared by the clients of a round.
-struct World {
+struct TestServer {
     seed: u64,
-    desk: Mutex<Desk>,
+    desk: Mutex<SignedInSession>,
     messages: String,
     recorder: Recorder,
     answered: AtomicU64,
@@ -78,7 +78,7 @@ struct Known {
 }
 
 struct Client {
-    world: Arc<World>,
+    world: Arc<TestServer>,
     random: Random,
     connection: Option<Connection>,
     known: BTreeMap<Part, Known>,
@@ -134,15 +134,15 @@ fn tag(answer: &Answer) -> Option<String> {
     answer.header("etag").map(str::to_owned)
 }
 
-impl World {
-    async fn new(desk: &Desk, seed: u64) -> Self {
+impl TestServer {
+    async fn new(desk: &SignedInSession, seed: u64) -> Self {
         let made = |path, named: &'static str| async move {
             let made = desk.call(Call::post(path).value(&json!({named: "history"}))).await;
             format!("{path}/{}", made.data()["id"].as_str().unwrap())
         };
         let path = made("/api/v5/sessions", "name").await;
         let messages = made("/api/v5/conversations", "title").await + "/messages";
-        let desk = Desk { path, token: desk.token.clone(), ..*desk };
+        let desk = SignedInSession { path, token: desk.token.clone(), ..*desk };
         Self {
             seed,
             desk: Mutex::new(desk),
@@ -168,7 +168,7 @@ impl World {
 }
 
 impl Client {
-    fn new(world: &Arc<World>, random: Random) -> Self {
+    fn new(world: &Arc<TestServer>, random: Random) -> Self {
         Self { world: Arc::clone(world), random, connection: None, known: BTreeMap::new() }
     }
 
@@ -366,10 +366,10 @@ impl Client {
 async fn history_across_kills_is_linearizable() {
     let folder = Folder::new();
     let mut server = start(folder.path()).await;
-    let mut desk = Desk::at(server.address, "ada@example.org").await;
+    let mut desk = SignedInSession::at(server.address, "ada@example.org").await;
     let mut cut_off = 0;
     for seed in seeds(6) {
-        let (world, mut random) = (Arc::new(World::new(&desk, seed).await), Random::new(seed));
+        let (world, mut random) = (Arc::new(TestServer::new(&desk, seed).await), Random::new(seed));
         let clients = (0..CLIENTS).map(|_| Client::new(&world, random.split()).run());
         let clients: Vec<_> = clients.collect();
         let killing = async {

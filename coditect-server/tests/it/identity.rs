@@ -17,12 +17,12 @@ fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-struct World {
+struct TestServer {
     server: Running,
     ada: Device,
 }
 
-impl World {
+impl TestServer {
     async fn new() -> Self {
         let server = Running::start(&[]).await;
         let ada = Device::register(server.address, EMAIL).await;
@@ -36,7 +36,7 @@ impl World {
 
 #[tokio::test]
 async fn devices_are_listed_renamed_and_revoked() {
-    let world = World::new().await;
+    let world = TestServer::new().await;
     let phone = credentials(LOGIN, EMAIL, PASSWORD).header("User-Agent", "Phone/1.0");
     let phone = Device::of(&call(world.server.address, phone).await);
     let listed = world.ask(Call::get(&format!("{AUTH}/sessions"))).await;
@@ -79,7 +79,7 @@ async fn devices_are_listed_renamed_and_revoked() {
 
 #[tokio::test]
 async fn password_change_requires_the_present_password() {
-    let world = World::new().await;
+    let world = TestServer::new().await;
     let body = json!({"currentPassword": PASSWORD, "newPassword": "another password"});
     let change = world.ask(Call::put(&format!("{AUTH}/password")).value(&body)).await;
     assert_eq!(change.data(), json!({"changed": true}));
@@ -98,7 +98,7 @@ async fn password_change_requires_the_present_password() {
 
 #[tokio::test]
 async fn second_factor_is_set_up_confirmed_and_removed() {
-    let world = World::new().await;
+    let world = TestServer::new().await;
     let setup = Call::post(&format!("{AUTH}/totp"));
     let begun = world.ask(setup.value(&json!({"password": PASSWORD}))).await.data();
     let secret = begun["secret"].as_str().unwrap();
@@ -131,7 +131,7 @@ async fn second_factor_is_set_up_confirmed_and_removed() {
 
 #[tokio::test]
 async fn personal_token_is_returned_once_listed_and_revoked() {
-    let world = World::new().await;
+    let world = TestServer::new().await;
     let path = format!("{AUTH}/tokens");
     let new = json!({"name": " CI ", "scopes": ["read", "ci:deploy"], "expiresInDays": 30});
     let made = world.ask(Call::post(&path).value(&new)).await;
@@ -165,7 +165,7 @@ async fn personal_token_is_returned_once_listed_and_revoked() {
 
 #[tokio::test]
 async fn proxy_gets_the_caller_and_services_the_keys() {
-    let world = World::new().await;
+    let world = TestServer::new().await;
     let me = world.ask(Call::get(ME)).await.data();
     let verified = world.ask(Call::get(&format!("{AUTH}/verify"))).await;
     assert_eq!((verified.status, verified.body.len()), (204, 0));
@@ -201,7 +201,7 @@ async fn proxy_gets_the_caller_and_services_the_keys() {
 
 #[tokio::test]
 async fn invited_user_joins_and_leaves_the_tenant() {
-    let world = World::new().await;
+    let world = TestServer::new().await;
     let address = world.server.address;
     let bob = Device::register(address, "bob@example.org").await;
     let body = json!({"email": "Bob@example.org", "role": "admin"});
@@ -250,7 +250,7 @@ async fn invited_user_joins_and_leaves_the_tenant() {
 
 #[tokio::test]
 async fn cookies_are_used_on_request_if_enabled() {
-    let world = World::new().await;
+    let world = TestServer::new().await;
     let body = json!({"email": EMAIL, "password": PASSWORD, "cookies": true});
     let refused = call(world.server.address, Call::post(LOGIN).value(&body)).await;
     assert_eq!((refused.status, refused.code().as_str()), (422, "VALIDATION_FAILED"));

@@ -5,20 +5,20 @@ use serde_json::{Value, json};
 use crate::{
     account::{Device, LOGIN, PASSWORD, credentials},
     client::{Answer, Call, call},
-    desk::Desk,
     server::Running,
+    signed_in_session::SignedInSession,
 };
 
 const SESSIONS: &str = "/api/v5/sessions";
 
-async fn make(desk: &Desk, path: &str, key: &str, body: &Value) -> Answer {
+async fn make(desk: &SignedInSession, path: &str, key: &str, body: &Value) -> Answer {
     desk.call(Call::post(path).header("Idempotency-Key", key).value(body)).await
 }
 
 #[tokio::test]
 async fn repeated_request_gets_the_first_response_without_effect() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let begun = desk.call(Call::post("/api/v5/conversations").value(&json!({}))).await.data();
     let messages = format!("/api/v5/conversations/{}/messages", begun["id"].as_str().unwrap());
     for (path, body, other) in [
@@ -43,7 +43,7 @@ async fn repeated_request_gets_the_first_response_without_effect() {
         assert_eq!(count().await, before + 1, "{path}");
     }
     // A key belongs to a user.
-    let eve = Desk::new(&server, "eve@example.org").await;
+    let eve = SignedInSession::new(&server, "eve@example.org").await;
     assert_eq!(make(&eve, SESSIONS, "key-16", &json!({"name": "x"})).await.status, 201);
     for wrong in ["", "a b", "é", &"k".repeat(201)] {
         let refused = make(&desk, SESSIONS, wrong, &json!({"name": "x"})).await;
@@ -54,7 +54,7 @@ async fn repeated_request_gets_the_first_response_without_effect() {
 #[tokio::test]
 async fn repeated_file_operation_is_applied_once() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     for path in ["a", "tree/one", "tree/deep/two"] {
         let put = Call::put(&desk.part(&format!("files/{path}"))).body(path);
         assert_eq!(desk.call(put).await.status, 201);
@@ -106,7 +106,7 @@ fn path_key(path: &str) -> &str {
 #[tokio::test]
 async fn secret_is_returned_once_and_its_resource_created_once() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     for (path, body) in [
         ("/api/v5/auth/tokens", json!({"name": "ci", "scopes": ["read"]})),
         ("/api/v5/tenant/invitations", json!({"email": "b@example.org", "role": "member"})),
@@ -132,8 +132,10 @@ async fn secret_is_returned_once_and_its_resource_created_once() {
 #[tokio::test]
 async fn invitation_is_accepted_once() {
     let server = Running::start(&[]).await;
-    let (desk, eve) =
-        (Desk::new(&server, "ada@example.org").await, Desk::new(&server, "eve@example.org").await);
+    let (desk, eve) = (
+        SignedInSession::new(&server, "ada@example.org").await,
+        SignedInSession::new(&server, "eve@example.org").await,
+    );
     let invitation = json!({"email": "eve@example.org", "role": "member"});
     let invited = make(&desk, "/api/v5/tenant/invitations", "invite", &invitation).await;
     let body = json!({"token": invited.data()["token"]});
@@ -147,7 +149,7 @@ async fn invitation_is_accepted_once() {
 #[tokio::test]
 async fn concurrent_repetitions_are_applied_once_with_equal_responses() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let body = json!({"name": "once"});
     let asked = (0..16).map(|_| make(&desk, SESSIONS, "the-key", &body));
     let answers = futures_util::future::join_all(asked).await;
@@ -159,7 +161,7 @@ async fn concurrent_repetitions_are_applied_once_with_equal_responses() {
 #[tokio::test]
 async fn failed_request_may_be_retried() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let named = |name: &str| json!({"name": name});
     desk.call(Call::post("/api/v5/agents").value(&named("taken"))).await;
     assert_eq!(make(&desk, "/api/v5/agents", "k", &named("taken")).await.status, 409);
@@ -169,8 +171,8 @@ async fn failed_request_may_be_retried() {
 #[tokio::test]
 async fn owner_deletes_a_tenant_with_their_password() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
-    let eve = Desk::new(&server, "eve@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
+    let eve = SignedInSession::new(&server, "eve@example.org").await;
     let delete = |password: &str| {
         desk.call(Call::delete("/api/v5/tenant").value(&json!({"password": password})))
     };

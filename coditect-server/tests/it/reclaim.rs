@@ -19,9 +19,9 @@ use serde_json::json;
 use crate::{
     account::ME,
     client::{Answer, Call, Client},
-    desk::Desk,
     folder::{self, Folder},
     server::Running,
+    signed_in_session::SignedInSession,
 };
 
 const SIZE: usize = 1_500_000;
@@ -35,7 +35,7 @@ fn content(first: u8) -> Vec<u8> {
 struct Site {
     folder: Folder,
     server: Running,
-    desk: Desk,
+    desk: SignedInSession,
     tenant: TenantId,
 }
 
@@ -51,7 +51,7 @@ impl Site {
     async fn new() -> Self {
         let folder = Folder::new();
         let server = Running::start_in(folder.path(), &[]).await;
-        let desk = Desk::new(&server, "ada@example.org").await;
+        let desk = SignedInSession::new(&server, "ada@example.org").await;
         let me = desk.call(Call::get(ME)).await.data();
         let tenant = me["tenant"]["id"].as_str().unwrap().parse().unwrap();
         Self { folder, server, desk, tenant }

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::{
     account::{Device, ME, REFRESH},
     client::{Answer, Call, call},
-    desk::Desk,
     server::Running,
+    signed_in_session::SignedInSession,
 };
 
 const AGENTS: &str = "/api/v5/agents";
@@ -414,7 +414,7 @@ async fn invalid_records_are_refused_by_field() {
 #[tokio::test]
 async fn settings_are_limited_in_total_size() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let value = json!({"value": "x".repeat(8_000)});
     let mut refused = None;
     for number in 0..100 {
@@ -436,7 +436,7 @@ async fn settings_are_limited_in_total_size() {
 #[tokio::test]
 async fn deleted_conversation_is_removed_from_its_session() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let begun = desk.call(Call::post("/api/v5/conversations").value(&json!({}))).await.data();
     let linked = desk.patch("", &json!({"conversation_id": begun["id"]})).await;
     assert_eq!((linked.status, &linked.data()["conversation_id"]), (200, &begun["id"]));

@@ -17,9 +17,9 @@ use tokio_tungstenite::{
 use crate::{
     account::{Device, logout},
     client::{Call, PATIENCE},
-    desk::Desk,
     folder::{self, Folder},
     server::Running,
+    signed_in_session::SignedInSession,
 };
 
 /// Client side of a WebSocket.
@@ -34,7 +34,7 @@ pub(crate) struct Asking {
 }
 
 impl Asking {
-    pub(crate) fn of(desk: &Desk) -> Self {
+    pub(crate) fn of(desk: &SignedInSession) -> Self {
         Self { server: desk.server, path: desk.part("ws"), headers: HeaderMap::new() }
     }
 
@@ -95,7 +95,7 @@ impl Asking {
 
 impl Socket {
     /// Opens a socket with the token of the desk, as `client`.
-    pub(crate) async fn open(desk: &Desk, client: &str) -> (Self, Value) {
+    pub(crate) async fn open(desk: &SignedInSession, client: &str) -> (Self, Value) {
         let asking = Asking::of(desk).bearer(&desk.token).query(&format!("client={client}"));
         let mut socket = asking.open().await;
         let restored = socket.expect("restore").await;
@@ -103,7 +103,7 @@ impl Socket {
     }
 
     /// Like [`open`](Self::open); `None` if the connection ends before the state is restored.
-    pub(crate) async fn try_open(desk: &Desk, client: &str) -> Option<(Self, Value)> {
+    pub(crate) async fn try_open(desk: &SignedInSession, client: &str) -> Option<(Self, Value)> {
         let asking = Asking::of(desk).bearer(&desk.token).query(&format!("client={client}"));
         let mut socket = asking.try_open().await?;
         let restored = socket.next().await?;
@@ -162,7 +162,7 @@ fn tabs(paths: &[&str]) -> Value {
 #[tokio::test]
 async fn update_is_acknowledged_when_durable_and_sent_to_others() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let (mut one, restored) = Socket::open(&desk, "one").await;
     assert_eq!(restored["seq"], 0);
     assert_eq!(restored["client"], "one");
@@ -196,7 +196,7 @@ async fn update_is_acknowledged_when_durable_and_sent_to_others() {
 #[tokio::test]
 async fn terminal_secrets_are_not_stored_by_updates() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let patterns = json!({"value": {"values": ["acme-[0-9]+"]}});
     let setting = "/api/v5/settings/secret_patterns?scope=tenant";
     assert_eq!(desk.call(Call::put(setting).value(&patterns)).await.status, 200);
@@ -233,9 +233,12 @@ async fn change_at_one_server_is_sent_by_another() {
     let folder = Folder::new();
     let here = Running::start_in(folder.path(), &[]).await;
     let there = Running::start_in(folder.path(), &[]).await;
-    let desk = Desk::new(&here, "ada@example.org").await;
-    let elsewhere =
-        Desk { server: there.address, token: desk.token.clone(), path: desk.path.clone() };
+    let desk = SignedInSession::new(&here, "ada@example.org").await;
+    let elsewhere = SignedInSession {
+        server: there.address,
+        token: desk.token.clone(),
+        path: desk.path.clone(),
+    };
     let (mut one, _) = Socket::open(&desk, "one").await;
     let (mut two, _) = Socket::open(&elsewhere, "two").await;
     one.update("editor", 1, tabs(&["a.rs"])).await;
@@ -253,7 +256,7 @@ async fn change_at_one_server_is_sent_by_another() {
 #[tokio::test]
 async fn change_over_http_is_sent() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let (mut socket, _) = Socket::open(&desk, "one").await;
     desk.put("editor", &tabs(&["x"])).await;
     assert_eq!(socket.expect("changed").await["data"]["tabs"][0]["path"], "x");
@@ -266,7 +269,7 @@ async fn change_over_http_is_sent() {
 #[tokio::test]
 async fn concurrent_changes_converge() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let (mut one, _) = Socket::open(&desk, "one").await;
     let (mut two, _) = Socket::open(&desk, "two").await;
     for seq in 1..=40 {
@@ -306,7 +309,7 @@ async fn concurrent_changes_converge() {
 #[tokio::test]
 async fn reconnecting_client_neither_loses_nor_repeats_updates() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let (mut socket, _) = Socket::open(&desk, "tab").await;
     for seq in 1..=3 {
         socket.update("memory", seq, json!({"n": seq})).await;
@@ -330,7 +333,7 @@ async fn reconnecting_client_neither_loses_nor_repeats_updates() {
 #[tokio::test]
 async fn new_connection_supersedes_the_old_one_of_a_client() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let (mut first, _) = Socket::open(&desk, "tab").await;
     first.update("memory", 1, json!({"by": "first"})).await;
     first.expect("ack").await;
@@ -346,7 +349,7 @@ async fn new_connection_supersedes_the_old_one_of_a_client() {
 #[tokio::test]
 async fn burst_is_batched_and_acknowledged_individually() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let (mut socket, _) = Socket::open(&desk, "tab").await;
     for seq in 1..=500 {
         let frame = json!({"type": "memory.update", "seq": seq, "data": {"n": seq}});
@@ -366,7 +369,7 @@ async fn burst_is_batched_and_acknowledged_individually() {
 #[tokio::test]
 async fn invalid_update_is_refused_and_others_apply() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let (mut socket, _) = Socket::open(&desk, "tab").await;
     socket.update("editor", 1, tabs(&["a"])).await;
     socket.update("editor", 2, json!({"tabs": 7})).await;
@@ -388,7 +391,7 @@ async fn invalid_update_is_refused_and_others_apply() {
 #[tokio::test]
 async fn malformed_message_gets_an_error_and_a_close() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     for (message, code) in [
         (Message::binary(vec![1, 2]), 1003),
         (Message::text("no JSON"), 1007),
@@ -419,7 +422,7 @@ async fn malformed_message_gets_an_error_and_a_close() {
 #[tokio::test]
 async fn pings_are_answered_and_silent_clients_pinged() {
     let server = Running::start(&["--websocket-ping-interval", "200ms"]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let (mut socket, _) = Socket::open(&desk, "tab").await;
     socket.say(&json!({"type": "ping"})).await;
     socket.expect("pong").await;
@@ -447,7 +450,7 @@ async fn pings_are_answered_and_silent_clients_pinged() {
 #[tokio::test]
 async fn unauthorized_client_is_refused_before_the_upgrade() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let asking = || Asking::of(&desk);
     assert_eq!(asking().refused().await, (401, "UNAUTHORIZED".into()));
     assert_eq!(asking().bearer("x").refused().await.0, 401);
@@ -471,14 +474,14 @@ async fn unauthorized_client_is_refused_before_the_upgrade() {
     assert_eq!(old.refused().await.0, 426);
 
     let configured = Running::start(&["--websocket-token-in-query"]).await;
-    let desk = Desk::new(&configured, "ada@example.org").await;
+    let desk = SignedInSession::new(&configured, "ada@example.org").await;
     Asking::of(&desk).query(&format!("token={}", desk.token)).open().await;
 }
 
 #[tokio::test]
 async fn ticket_opens_one_socket_and_is_not_echoed() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let get = || Call::post("/api/v5/auth/tickets").header("Origin", "http://test");
     let ticket = desk.call(get()).await.data()["ticket"].as_str().unwrap().to_owned();
     let ask = || {
@@ -500,7 +503,7 @@ async fn ticket_opens_one_socket_and_is_not_echoed() {
 #[tokio::test]
 async fn end_of_a_login_or_session_closes_its_sockets() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let (mut stays, _) = Socket::open(&desk, "stays").await;
     let other = Device::login(server.address, "ada@example.org").await;
     let mut signed_out = Asking::of(&desk).bearer(&other.token).open().await;
@@ -517,7 +520,7 @@ async fn end_of_a_login_or_session_closes_its_sockets() {
 #[tokio::test]
 async fn expiring_login_is_announced_and_can_be_renewed() {
     let server = Running::start(&["--access-token-ttl", "4s"]).await;
-    let mut desk = Desk::new(&server, "ada@example.org").await;
+    let mut desk = SignedInSession::new(&server, "ada@example.org").await;
     let device = Device::login(server.address, "ada@example.org").await;
     desk.token.clone_from(&device.token);
     let (mut socket, _) = Socket::open(&desk, "tab").await;
@@ -537,7 +540,7 @@ async fn expiring_login_is_announced_and_can_be_renewed() {
 #[tokio::test]
 async fn read_only_token_cannot_update() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let token = Call::post("/api/v5/auth/tokens").value(&json!({"name": "ci", "scopes": ["read"]}));
     let token = desk.call(token).await.data()["token"].as_str().unwrap().to_owned();
     let mut socket = Asking::of(&desk).bearer(&token).open().await;
@@ -553,7 +556,7 @@ async fn read_only_token_cannot_update() {
 #[tokio::test]
 async fn shutdown_closes_sockets_with_a_code() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let (mut socket, _) = Socket::open(&desk, "tab").await;
     socket.update("memory", 1, json!({"k": 1})).await;
     assert_eq!(socket.expect("ack").await["seq"], 1);

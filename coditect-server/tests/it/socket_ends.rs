@@ -10,15 +10,15 @@ use tokio_tungstenite::tungstenite::{Message, protocol::CloseFrame};
 use crate::{
     account::{Device, LOGIN, ME, PASSWORD, REFRESH},
     client::{Call, PATIENCE, call},
-    desk::Desk,
     server::Running,
+    signed_in_session::SignedInSession,
     socket::{Asking, Socket},
 };
 
 #[tokio::test]
 async fn close_frame_of_a_client_is_answered() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     for close in [None, Some((1000, "bye")), Some((4000, "")), Some((1001, "a page that leaves"))] {
         let (mut socket, _) = Socket::open(&desk, "tab").await;
         socket.update("memory", 1, json!({"k": 1})).await;
@@ -37,7 +37,7 @@ async fn close_frame_of_a_client_is_answered() {
 #[tokio::test]
 async fn close_frame_after_an_update_is_answered_when_the_update_is_done() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let (mut socket, _) = Socket::open(&desk, "tab").await;
     let update = json!({"type": "memory.update", "seq": 1, "data": {"k": 1}});
     socket.0.feed(Message::text(update.to_string())).await.unwrap();
@@ -55,7 +55,7 @@ async fn close_frame_after_an_update_is_answered_when_the_update_is_done() {
 #[tokio::test]
 async fn close_reaches_a_client_that_is_still_sending() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let (mut socket, _) = Socket::open(&desk, "tab").await;
     let sending = socket.0.send(Message::text("x".repeat(900_000)));
     // It may be closed before everything was sent.
@@ -74,7 +74,7 @@ async fn join(server: SocketAddr, owner: &str, guest: &str, email: &str) {
     assert_eq!(call(server, accept.value(&json!({"token": token}))).await.status, 200);
 }
 
-async fn by_ticket(desk: &Desk) -> Socket {
+async fn by_ticket(desk: &SignedInSession) -> Socket {
     let ticket = desk.call(Call::post("/api/v5/auth/tickets")).await.data();
     let protocols = format!("coditect.v1, ticket.{}", ticket["ticket"].as_str().unwrap());
     let mut socket = Asking::of(desk).header("sec-websocket-protocol", &protocols).open().await;
@@ -87,7 +87,7 @@ async fn socket_by_ticket_stays_in_the_tenant_of_its_token() {
     let server = Running::start(&[]).await;
     let address = server.address;
     let owner = Device::register(address, "owner@example.org").await;
-    let mut desk = Desk::new(&server, "guest@example.org").await;
+    let mut desk = SignedInSession::new(&server, "guest@example.org").await;
     let device = Device::login(address, "guest@example.org").await;
     desk.token.clone_from(&device.token);
     join(address, &owner.token, &device.token, "guest@example.org").await;
@@ -121,7 +121,7 @@ async fn sockets_of_a_removed_member_are_closed_at_once() {
     let made = Call::post("/api/v5/sessions").bearer(&token).value(&json!({"name": "there"}));
     let path =
         format!("/api/v5/sessions/{}", call(address, made).await.data()["id"].as_str().unwrap());
-    let desk = Desk { server: address, token, path };
+    let desk = SignedInSession { server: address, token, path };
     let program = json!({"name": "ci", "scopes": ["read", "write"]});
     let program = desk.call(Call::post("/api/v5/auth/tokens").value(&program)).await.data();
     let program = program["token"].as_str().unwrap().to_owned();
@@ -145,7 +145,7 @@ async fn sockets_of_a_removed_member_are_closed_at_once() {
 #[tokio::test]
 async fn socket_of_a_revoked_personal_token_is_closed_at_once() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let program = json!({"name": "ci", "scopes": ["read", "write"]});
     let program = desk.call(Call::post("/api/v5/auth/tokens").value(&program)).await.data();
     let mut socket = Asking::of(&desk).bearer(program["token"].as_str().unwrap()).open().await;
@@ -160,9 +160,9 @@ async fn socket_of_a_revoked_personal_token_is_closed_at_once() {
 #[tokio::test]
 async fn sockets_of_other_logins_are_closed_at_once_when_all_are_revoked() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let other = Device::login(server.address, "ada@example.org").await;
-    let elsewhere = Desk { token: other.token, path: desk.path.clone(), ..desk };
+    let elsewhere = SignedInSession { token: other.token, path: desk.path.clone(), ..desk };
     let (mut stays, _) = Socket::open(&desk, "stays").await;
     let (mut by_token, _) = Socket::open(&elsewhere, "token").await;
     let mut by_ticket = by_ticket(&elsewhere).await;

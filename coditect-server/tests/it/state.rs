@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Call, call},
-    desk::Desk,
     folder::Folder,
     server::Running,
+    signed_in_session::SignedInSession,
 };
 
 fn tab(path: &str, line: u32) -> Value {
@@ -35,7 +35,7 @@ fn terminal() -> Value {
 async fn restore_returns_the_saved_state() {
     let folder = Folder::new();
     let server = Running::start_in(folder.path(), &[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let empty = desk.get("restore").await.data();
     assert_eq!(empty["editor_state"], json!({"tabs": [], "active_tab": null, "layout": null}));
     assert_eq!(empty["terminal_state"], json!({"active": null, "terminals": {}}));
@@ -52,7 +52,7 @@ async fn restore_returns_the_saved_state() {
     server.stop().await.unwrap();
 
     let server = Running::start_in(folder.path(), &[]).await;
-    let desk = Desk { server: server.address, ..desk };
+    let desk = SignedInSession { server: server.address, ..desk };
     let found = desk.get("restore").await.data();
     assert_eq!(found["session"], desk.get("").await.data());
     assert_eq!(found["editor_state"], editor());
@@ -67,7 +67,7 @@ async fn restore_returns_the_saved_state() {
 #[tokio::test]
 async fn patch_merges_and_put_replaces() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     desk.put("terminal", &terminal()).await;
     let change = json!({"terminals": {"main": {"cwd": "/tmp"}, "second": {"title": "b"}}});
     let changed = desk.patch("terminal", &change).await.data();
@@ -102,7 +102,7 @@ async fn histories_are_limited_and_secrets_dropped_unless_listed() {
         ("eve@example.org", settings, json!({"LANG": "C", "API_TOKEN": "x"})),
         ("tim@example.org", json!({"kept_environment_vars": 7}), json!({"LANG": "C"})),
     ] {
-        let desk = Desk::with_settings(&server, email, settings).await;
+        let desk = SignedInSession::with_settings(&server, email, settings).await;
         let vars = json!({"LANG": "C", "API_TOKEN": "x", "my_key": "y", "DB_PASSWORD_2": "z"});
         let history: Vec<_> = (0..1_100).map(|n| n.to_string()).collect();
         let main = json!({"environment_vars": vars, "command_history": history});
@@ -121,7 +121,7 @@ async fn histories_are_limited_and_secrets_dropped_unless_listed() {
 async fn terminal_secrets_are_not_stored_by_put_or_patch() {
     let server = Running::start(&[]).await;
     let settings = json!({"kept_environment_vars": ["GH_PAT"]});
-    let desk = Desk::with_settings(&server, "ada@example.org", settings).await;
+    let desk = SignedInSession::with_settings(&server, "ada@example.org", settings).await;
     let main = json!({
         "title": "curl -u a:b e.org",
         "command_history": ["export GH_PAT=x", "git commit -m \"token: fix\"", "acme-0123"],
@@ -175,7 +175,7 @@ async fn terminal_secrets_are_not_stored_by_put_or_patch() {
 #[tokio::test]
 async fn edit_over_an_unseen_one_is_refused() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let bodies = [
         ("editor", editor(), json!({"tabs": []})),
         ("terminal", terminal(), json!({"active": "other"})),
@@ -214,7 +214,7 @@ async fn edit_over_an_unseen_one_is_refused() {
 #[tokio::test]
 async fn concurrent_merges_all_apply() {
     let server = Running::start(&[]).await;
-    let desk = &Desk::new(&server, "ada@example.org").await;
+    let desk = &SignedInSession::new(&server, "ada@example.org").await;
     let merges = (0..24).map(|n| async move {
         let memory = desk.patch("memory", &json!({format!("k{n}"): n})).await.status;
         let name = format!("t{n}");
@@ -232,7 +232,7 @@ async fn concurrent_merges_all_apply() {
 #[tokio::test]
 async fn client_state_keeps_five_versions() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     for version in 1..=7 {
         let saved = desk.keep("layout", format!("v{version}").as_bytes()).await.data();
         assert_eq!((&saved["version"], &saved["size"]), (&json!(version), &json!(2)));
@@ -267,7 +267,7 @@ async fn client_state_keeps_five_versions() {
 #[tokio::test]
 async fn batch_is_atomic() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     desk.keep("old", b"1").await;
     let path = desk.part("state:batch");
     let batch = |body: Value| {
@@ -303,7 +303,7 @@ async fn batch_is_atomic() {
 #[tokio::test]
 async fn oversized_state_is_refused() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     desk.put("editor", &editor()).await;
     desk.put("memory", &json!({"a": 1})).await;
     let long = "x".repeat(120_000);
@@ -350,12 +350,12 @@ async fn oversized_state_is_refused() {
 #[tokio::test]
 async fn state_of_another_user_is_not_found() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     desk.put("editor", &editor()).await;
     desk.keep("layout", b"mine").await;
     let before = desk.get("restore").await.data();
-    let other = Desk::new(&server, "eve@example.org").await;
-    let thief = Desk { path: desk.path.clone(), ..other };
+    let other = SignedInSession::new(&server, "eve@example.org").await;
+    let thief = SignedInSession { path: desk.path.clone(), ..other };
     let body = &json!({"tabs": []});
     for part in ["editor", "terminal", "memory"] {
         for answer in
@@ -391,7 +391,7 @@ async fn state_of_another_user_is_not_found() {
 #[tokio::test]
 async fn memory_above_its_limit_is_refused_and_unchanged() {
     let server = Running::start(&["--session-memory-limit", "64KiB"]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let half = "x".repeat(40 << 10);
     let first = desk.patch("memory", &json!({"a": half})).await;
     assert_eq!(first.status, 200);
@@ -414,7 +414,7 @@ async fn memory_above_its_limit_is_refused_and_unchanged() {
 #[tokio::test]
 async fn client_state_above_its_limit_is_refused_and_unchanged() {
     let server = Running::start(&["--client-state-limit", "100KiB"]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let content = vec![7; 40 << 10];
     assert_eq!(desk.keep("a", &content).await.status, 200);
     assert_eq!(desk.keep("b", &content).await.status, 200);
@@ -431,7 +431,7 @@ async fn client_state_above_its_limit_is_refused_and_unchanged() {
 #[tokio::test]
 async fn nested_patch_changes_one_entry_of_a_memory() {
     let server = Running::start(&[]).await;
-    let desk = Desk::new(&server, "ada@example.org").await;
+    let desk = SignedInSession::new(&server, "ada@example.org").await;
     let whole = json!({"\"q\\": 1, "list": [1], "plan": {"a": {"b": 1, "c": 2}, "n": null}});
     assert_eq!(desk.put("memory", &whole).await.data(), whole);
     let patch =

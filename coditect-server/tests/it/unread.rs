@@ -18,9 +18,9 @@ use tokio::{
 
 use crate::{
     client::Call,
-    desk::Desk,
     folder::Folder,
     process::{Process, on},
+    signed_in_session::SignedInSession,
     socket::Socket,
 };
 
@@ -30,14 +30,14 @@ const MEMORY_BYTES: usize = 7_900_000;
 /// Maximum growth of the server's memory: a quarter of one copy per reader.
 const MAX_GROWTH_BYTES: usize = 96 << 20;
 
-async fn started(folder: &Folder) -> (Process, Desk) {
+async fn started(folder: &Folder) -> (Process, SignedInSession) {
     let process = Process::start(on(folder.path(), &["--log-level", "warn"])).await;
-    let desk = Desk::at(process.address, "ada@example.org").await;
+    let desk = SignedInSession::at(process.address, "ada@example.org").await;
     (process, desk)
 }
 
 /// Fills the session's memory.
-async fn fill(desk: &Desk) {
+async fn fill(desk: &SignedInSession) {
     let value = Value::from("x".repeat(79_000));
     for front in 0..10 {
         let keys = (0..10).map(|key| (format!("k{front}{key}"), value.clone()));
@@ -47,14 +47,14 @@ async fn fill(desk: &Desk) {
 }
 
 async fn assert_bounded(process: &Process, before: usize) {
-    let grace = Desk::at(process.address, "grace@example.org").await;
+    let grace = SignedInSession::at(process.address, "grace@example.org").await;
     assert_eq!(grace.get("restore").await.status, 200);
     let grown = process.peak_memory().saturating_sub(before);
     assert!(grown < MAX_GROWTH_BYTES, "{grown} bytes more");
 }
 
 /// Opens a connection that reads nothing.
-async fn deaf(desk: &Desk) -> TcpStream {
+async fn deaf(desk: &SignedInSession) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(desk.server).await.unwrap()
@@ -165,10 +165,10 @@ async fn responses_beyond_the_share_of_a_user_are_refused_until_earlier_ones_are
     let folder = Folder::new();
     let flags = ["--log-level", "warn", "--max-unread-responses", "160MiB"];
     let process = Process::start(on(folder.path(), &flags)).await;
-    let desk = Desk::at(process.address, "ada@example.org").await;
+    let desk = SignedInSession::at(process.address, "ada@example.org").await;
     let made = desk.call(Call::post("/api/v5/sessions").value(&json!({"name": "more"}))).await;
     let path = format!("/api/v5/sessions/{}", made.data()["id"].as_str().unwrap());
-    let more = Desk { path, token: desk.token.clone(), server: desk.server };
+    let more = SignedInSession { path, token: desk.token.clone(), server: desk.server };
     fill(&desk).await;
     fill(&more).await;
     let mut stream = deaf(&desk).await;
@@ -182,7 +182,7 @@ async fn responses_beyond_the_share_of_a_user_are_refused_until_earlier_ones_are
     let refused = more.get("memory").await;
     assert_eq!((refused.status, refused.code().as_str()), (429, "RESPONSES_UNREAD"));
     assert!(refused.header("retry-after").is_some());
-    let grace = Desk::at(process.address, "grace@example.org").await;
+    let grace = SignedInSession::at(process.address, "grace@example.org").await;
     fill(&grace).await;
     assert_eq!(grace.get("memory").await.status, 200);
     drop(stream);

@@ -13,12 +13,12 @@ use super::{auth::client_info, checks};
 use crate::{
     extract::{
         caller,
-        idempotency::{Made, Once},
-        merge_patch::Member,
+        idempotency::{Created, Idempotency},
+        merge_patch::PatchField,
     },
     http::{
         HandlerResult, Query, Request,
-        conditions::{Conditions, Tag, tagged},
+        conditions::{ETag, Preconditions, with_etag},
         problem::Problem,
         respond,
     },
@@ -49,12 +49,12 @@ struct Change {
     #[schemars(length(max = 200), regex(pattern = openapi::LINE))]
     #[serde(default)]
     #[schemars(with = "String")]
-    name: Member<String>,
+    name: PatchField<String>,
     #[schemars(length(max = 2_000))]
     #[serde(default)]
-    description: Member<String>,
+    description: PatchField<String>,
     #[serde(default)]
-    settings: Member<Map<String, Value>>,
+    settings: PatchField<Map<String, Value>>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -105,7 +105,7 @@ pub(crate) fn operations() -> Vec<Operation> {
 
 /// Handles `POST /agents`.
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let new: NewAgent = request.json().await?;
     let name = checks::line("name", checks::NAME, &new.name)?;
     let description = checked_description(new.description.unwrap_or_default())?;
@@ -115,36 +115,39 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult
         Value::Object(new.settings.unwrap_or_default()),
     )?;
     let (id, now) = (AgentId::new(), app.clock.now());
-    let (once, client) = (Once::of(&request)?, client_info(&request));
-    once.run(&app, &caller, |tx, identity| {
-        let (app, client) = (&app, &client);
-        let agent = Agent {
-            id,
-            tenant_id: identity.tenant_id,
-            name: name.clone(),
-            description: description.clone(),
-            settings: settings.clone(),
-            created_at: now,
-            updated_at: now,
-        };
-        async move {
-            identity.require_role(Role::Admin)?;
-            tx.create(&agent).await?;
-            let details = json!({ "name": agent.name });
-            app.auth.audit(&tx, &identity, (Action::AgentCreated, &id), details, client).await?;
-            let location = format!("/api/v5/agents/{id}");
-            Made::at(location, &AgentView::from(&agent), Some(&tag_of(&agent)?))
-        }
-    })
-    .await
+    let (idempotency, client) = (Idempotency::of(&request)?, client_info(&request));
+    idempotency
+        .run(&app, &caller, |tx, identity| {
+            let (app, client) = (&app, &client);
+            let agent = Agent {
+                id,
+                tenant_id: identity.tenant_id,
+                name: name.clone(),
+                description: description.clone(),
+                settings: settings.clone(),
+                created_at: now,
+                updated_at: now,
+            };
+            async move {
+                identity.require_role(Role::Admin)?;
+                tx.create(&agent).await?;
+                let details = json!({ "name": agent.name });
+                app.auth
+                    .audit(&tx, &identity, (Action::AgentCreated, &id), details, client)
+                    .await?;
+                let location = format!("/api/v5/agents/{id}");
+                Created::at(location, &AgentView::from(&agent), Some(&tag_of(&agent)?))
+            }
+        })
+        .await
 }
 
 /// Handles `GET /agents`, in order of creation.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let query = Query::of(&request)?;
     let (limit, cursor) = (query.limit()?, query.cursor()?);
-    let page = caller::run(&app, &caller, |tx, identity| {
+    let page = caller::transact(&app, &caller, |tx, identity| {
         let cursor = cursor.as_ref();
         async move {
             let page = tx.list::<Agent>(identity.tenant_id).page(limit, cursor).await;
@@ -157,9 +160,9 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
 
 /// Handles `GET /agents/{id}`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param::<AgentId>("id")?, Conditions::of(&request)?);
-    let agent = caller::run(&app, &caller, |tx, identity| async move {
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param::<AgentId>("id")?, Preconditions::of(&request)?);
+    let agent = caller::transact(&app, &caller, |tx, identity| async move {
         Ok(tx.require::<Agent>(identity.tenant_id, id).await?)
     })
     .await?;
@@ -168,14 +171,14 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
 
 /// Handles `PUT` and `PATCH /agents/{id}`, both as a merge patch (RFC 7396).
 pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param::<AgentId>("id")?, Conditions::of(&request)?);
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param::<AgentId>("id")?, Preconditions::of(&request)?);
     let change: Change = request.json().await?;
     let name = change.name.required("name")?;
     let name = name.check(|name| checks::line("name", checks::NAME, &name))?;
     let description = change.description.check(checked_description)?;
     let (settings, client, now) = (change.settings, client_info(&request), app.clock.now());
-    let agent = caller::run(&app, &caller, |tx, identity| {
+    let agent = caller::transact(&app, &caller, |tx, identity| {
         let (name, description, settings) = (&name, &description, &settings);
         let (app, client, conditions) = (&app, &client, &conditions);
         async move {
@@ -194,15 +197,15 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
         }
     })
     .await?;
-    tagged(respond::ok(&AgentView::from(&agent))?, &tag_of(&agent)?)
+    with_etag(respond::ok(&AgentView::from(&agent))?, &tag_of(&agent)?)
 }
 
 /// Handles `DELETE /agents/{id}`. Messages of the agent are kept.
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param::<AgentId>("id")?, Conditions::of(&request)?);
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param::<AgentId>("id")?, Preconditions::of(&request)?);
     let (client, conditions) = (&client_info(&request), &conditions);
-    caller::run(&app, &caller, |tx, identity| {
+    caller::transact(&app, &caller, |tx, identity| {
         let app = &app;
         async move {
             let agent = tx.require::<Agent>(identity.tenant_id, id).await?;
@@ -223,8 +226,8 @@ fn checked_description(text: String) -> Result<String, Problem> {
     Ok(text)
 }
 
-fn tag_of(agent: &Agent) -> Result<Tag, Problem> {
-    Ok(Tag::of(agent)?.modified(agent.updated_at))
+fn tag_of(agent: &Agent) -> Result<ETag, Problem> {
+    Ok(ETag::of(agent)?.modified(agent.updated_at))
 }
 
 impl<'a> From<&'a Agent> for AgentView<'a> {

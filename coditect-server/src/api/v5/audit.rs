@@ -43,12 +43,12 @@ pub(crate) fn operations() -> Vec<Operation> {
 
 /// Handles `GET /audit`: newest first, filtered by `actor`, `action`, `since` and `until`.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let query = Query::of(&request)?;
     let (limit, cursor) = (query.limit()?, query.cursor()?);
     let (actor, action) = (query.parsed::<UserId>("actor")?, query.value("action"));
     let (since, until) = (query.time("since")?, query.time("until")?);
-    let page = caller::run(&app, &caller, |tx, identity| {
+    let page = caller::transact(&app, &caller, |tx, identity| {
         let cursor = cursor.as_ref();
         async move {
             identity.require_role(Role::Owner)?;

@@ -22,12 +22,12 @@ use super::{
 use crate::{
     extract::{
         caller,
-        idempotency::{Made, Once},
-        merge_patch::Member,
+        idempotency::{Created, Idempotency},
+        merge_patch::PatchField,
     },
     http::{
         HandlerResult, Query, Request,
-        conditions::{Conditions, Tag, tagged},
+        conditions::{ETag, Preconditions, with_etag},
         problem::{Field, Problem},
         respond,
     },
@@ -58,7 +58,7 @@ struct NewConversation {
 struct Change {
     #[schemars(length(max = 200), regex(pattern = openapi::PLAIN))]
     #[serde(default)]
-    title: Member<String>,
+    title: PatchField<String>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -163,47 +163,49 @@ pub(crate) fn operations() -> Vec<Operation> {
 
 /// Handles `POST /conversations`. The conversation may belong to one of the caller's sessions.
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let new: NewConversation = request.json().await?;
     let title = checked_title(&new.title.unwrap_or_default())?;
     let (id, session_id, now) = (ConversationId::new(), new.session_id, app.clock.now());
-    let (once, client) = (Once::of(&request)?, client_info(&request));
-    once.run(&app, &caller, |tx, identity| {
-        let (app, client) = (&app, &client);
-        let conversation = Conversation {
-            id,
-            tenant_id: identity.tenant_id,
-            user_id: identity.user.id,
-            session_id,
-            title: title.clone(),
-            created_at: now,
-            updated_at: now,
-        };
-        async move {
-            if let Some(session) = session_id {
-                let found = load_owned_session(&tx, &identity, session).await;
-                found.map_err(|problem| {
-                    problem.of_field("session_id", "is not one of your sessions")
-                })?;
+    let (idempotency, client) = (Idempotency::of(&request)?, client_info(&request));
+    idempotency
+        .run(&app, &caller, |tx, identity| {
+            let (app, client) = (&app, &client);
+            let conversation = Conversation {
+                id,
+                tenant_id: identity.tenant_id,
+                user_id: identity.user.id,
+                session_id,
+                title: title.clone(),
+                created_at: now,
+                updated_at: now,
+            };
+            async move {
+                if let Some(session) = session_id {
+                    let found = load_owned_session(&tx, &identity, session).await;
+                    found.map_err(|problem| {
+                        problem.of_field("session_id", "is not one of your sessions")
+                    })?;
+                }
+                conversation.begin(&tx).await?;
+                let of = (Action::ConversationCreated, &id);
+                app.auth.audit(&tx, &identity, of, json!({}), client).await?;
+                let (location, tag) =
+                    (format!("/api/v5/conversations/{id}"), tag_of(&conversation)?);
+                Created::at(location, &ConversationView::from(&conversation), Some(&tag))
             }
-            conversation.begin(&tx).await?;
-            let of = (Action::ConversationCreated, &id);
-            app.auth.audit(&tx, &identity, of, json!({}), client).await?;
-            let (location, tag) = (format!("/api/v5/conversations/{id}"), tag_of(&conversation)?);
-            Made::at(location, &ConversationView::from(&conversation), Some(&tag))
-        }
-    })
-    .await
+        })
+        .await
 }
 
 /// Handles `GET /conversations`: the caller's conversations, newest first; with `session_id`, those
 /// of a session.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let query = Query::of(&request)?;
     let (limit, cursor) = (query.limit()?, query.cursor()?);
     let session = query.parsed::<SessionId>("session_id")?;
-    let page = caller::run(&app, &caller, |tx, identity| {
+    let page = caller::transact(&app, &caller, |tx, identity| {
         let cursor = cursor.as_ref();
         async move {
             let (tenant, user) = (identity.tenant_id, identity.user.id);
@@ -221,9 +223,9 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
 
 /// Handles `GET /conversations/{id}`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
-    let conversation = caller::run(&app, &caller, |tx, identity| async move {
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
+    let conversation = caller::transact(&app, &caller, |tx, identity| async move {
         load_owned_conversation(&tx, &identity, id).await
     })
     .await?;
@@ -233,11 +235,11 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
 
 /// Handles `PUT` and `PATCH /conversations/{id}`.
 pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
     let Change { title } = request.json().await?;
     let (title, now) = (title.check(|title| checked_title(&title))?, app.clock.now());
-    let conversation = caller::run(&app, &caller, |tx, identity| {
+    let conversation = caller::transact(&app, &caller, |tx, identity| {
         let (title, conditions) = (&title, &conditions);
         async move {
             let mut conversation = load_owned_conversation(&tx, &identity, id).await?;
@@ -249,15 +251,15 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
         }
     })
     .await?;
-    tagged(respond::ok(&ConversationView::from(&conversation))?, &tag_of(&conversation)?)
+    with_etag(respond::ok(&ConversationView::from(&conversation))?, &tag_of(&conversation)?)
 }
 
 /// Handles `DELETE /conversations/{id}`. Messages are deleted in the background.
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
     let (conditions, client, now) = (&conditions, &client_info(&request), app.clock.now());
-    caller::run(&app, &caller, |tx, identity| {
+    caller::transact(&app, &caller, |tx, identity| {
         let app = &app;
         async move {
             let conversation = load_owned_conversation(&tx, &identity, id).await?;
@@ -275,7 +277,7 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
 
 /// Handles `POST /conversations/{id}/messages`, as the caller or as an agent of the tenant.
 pub(crate) async fn say(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let conversation_id = request.parse_param("id")?;
     let new: NewMessage = request.json().await?;
     let content = new.content;
@@ -286,44 +288,45 @@ pub(crate) async fn say(app: Arc<App>, mut request: Request) -> HandlerResult {
     let metadata = Value::Object(new.metadata.unwrap_or_default());
     let metadata = checks::json("metadata", MAX_METADATA_BYTES, metadata)?;
     let (id, now) = (MessageId::new(), app.clock.now());
-    let once = Once::of(&request)?;
-    once.run(&app, &caller, |tx, identity| {
-        let (content, metadata) = (content.clone(), metadata.clone());
-        async move {
-            load_owned_conversation(&tx, &identity, conversation_id).await?;
-            let tenant_id = identity.tenant_id;
-            let author = match new.agent_id {
-                None => Author::User(identity.user.id),
-                Some(agent) => {
-                    let field = Field::new("agent_id", "is not an agent of this tenant");
-                    tx.get::<Agent>(tenant_id, agent)
-                        .await?
-                        .ok_or_else(|| Problem::validation(vec![field]))?;
-                    Author::Agent(agent)
-                }
-            };
-            let (created_at, updated_at) = (now, now);
-            let message = Message {
-                id,
-                tenant_id,
-                conversation_id,
-                author,
-                content,
-                metadata,
-                created_at,
-                updated_at,
-            };
-            message.say(&tx).await?;
-            let location = format!("/api/v5/conversations/{conversation_id}/messages");
-            Made::at(location, &MessageView::from(&message), None)
-        }
-    })
-    .await
+    let idempotency = Idempotency::of(&request)?;
+    idempotency
+        .run(&app, &caller, |tx, identity| {
+            let (content, metadata) = (content.clone(), metadata.clone());
+            async move {
+                load_owned_conversation(&tx, &identity, conversation_id).await?;
+                let tenant_id = identity.tenant_id;
+                let author = match new.agent_id {
+                    None => Author::User(identity.user.id),
+                    Some(agent) => {
+                        let field = Field::new("agent_id", "is not an agent of this tenant");
+                        tx.get::<Agent>(tenant_id, agent)
+                            .await?
+                            .ok_or_else(|| Problem::validation(vec![field]))?;
+                        Author::Agent(agent)
+                    }
+                };
+                let (created_at, updated_at) = (now, now);
+                let message = Message {
+                    id,
+                    tenant_id,
+                    conversation_id,
+                    author,
+                    content,
+                    metadata,
+                    created_at,
+                    updated_at,
+                };
+                message.say(&tx).await?;
+                let location = format!("/api/v5/conversations/{conversation_id}/messages");
+                Created::at(location, &MessageView::from(&message), None)
+            }
+        })
+        .await
 }
 
 /// Handles `GET /conversations/{id}/messages`, oldest first or with `order=desc` newest first.
 pub(crate) async fn messages(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let id = request.parse_param("id")?;
     let query = Query::of(&request)?;
     let (limit, cursor) = (query.limit()?, query.cursor()?);
@@ -331,7 +334,7 @@ pub(crate) async fn messages(app: Arc<App>, request: Request) -> HandlerResult {
         OrderName::Asc => Order::Ascending,
         OrderName::Desc => Order::Descending,
     });
-    let page = caller::run(&app, &caller, |tx, identity| {
+    let page = caller::transact(&app, &caller, |tx, identity| {
         let cursor = cursor.as_ref();
         async move {
             let conversation = load_owned_conversation(&tx, &identity, id).await?;
@@ -347,8 +350,8 @@ fn checked_title(title: &str) -> Result<String, Problem> {
     checks::line("title", 0..=MAX_TITLE_CHARS, title)
 }
 
-fn tag_of(conversation: &Conversation) -> Result<Tag, Problem> {
-    Ok(Tag::of(conversation)?.modified(conversation.updated_at))
+fn tag_of(conversation: &Conversation) -> Result<ETag, Problem> {
+    Ok(ETag::of(conversation)?.modified(conversation.updated_at))
 }
 
 impl<'a> From<&'a Conversation> for ConversationView<'a> {

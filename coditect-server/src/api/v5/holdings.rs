@@ -179,9 +179,9 @@ impl Wanted {
 /// Handles `GET /tenant/sessions`. `user` selects the sessions of one user, `orphaned` the sessions
 /// of former members.
 pub(crate) async fn sessions(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let wanted = Wanted::of(&request)?;
-    let page = caller::run(&app, &caller, |tx, identity| {
+    let page = caller::transact(&app, &caller, |tx, identity| {
         let (app, wanted) = (&app, &wanted);
         async move {
             let tenant = identity.tenant_id;
@@ -198,9 +198,9 @@ pub(crate) async fn sessions(app: Arc<App>, request: Request) -> HandlerResult {
 
 /// Handles `GET /tenant/conversations`, like [`sessions`].
 pub(crate) async fn conversations(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let wanted = Wanted::of(&request)?;
-    let page = caller::run(&app, &caller, |tx, identity| {
+    let page = caller::transact(&app, &caller, |tx, identity| {
         let (app, wanted) = (&app, &wanted);
         async move {
             let tenant = identity.tenant_id;
@@ -220,11 +220,11 @@ pub(crate) async fn conversations(app: Arc<App>, request: Request) -> HandlerRes
 /// Handles `POST /tenant/sessions/{id}/transfer`. Also transfers the conversations that the user
 /// created in the session, and the one that it shows.
 pub(crate) async fn transfer_session(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let id: SessionId = request.parse_param("id")?;
     let Transfer { user_id } = request.json().await?;
     let (client, now) = (client_info(&request), app.clock.now());
-    let (session, before) = caller::run(&app, &caller, |tx, identity| {
+    let (session, before) = caller::transact(&app, &caller, |tx, identity| {
         let (app, client) = (&app, &client);
         async move {
             require_admin(&identity)?;
@@ -289,10 +289,10 @@ async fn transfer_conversations(
 
 /// Handles `DELETE /tenant/sessions/{id}`. The content is deleted in the background.
 pub(crate) async fn delete_session(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let id: SessionId = request.parse_param("id")?;
     let (client, now) = (&client_info(&request), app.clock.now());
-    caller::run(&app, &caller, |tx, identity| {
+    caller::transact(&app, &caller, |tx, identity| {
         let app = &app;
         async move {
             require_admin(&identity)?;
@@ -312,11 +312,11 @@ pub(crate) async fn delete_session(app: Arc<App>, request: Request) -> HandlerRe
 
 /// Handles `POST /tenant/conversations/{id}/transfer`.
 pub(crate) async fn transfer_conversation(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let id: ConversationId = request.parse_param("id")?;
     let Transfer { user_id } = request.json().await?;
     let (client, now) = (client_info(&request), app.clock.now());
-    let conversation = caller::run(&app, &caller, |tx, identity| {
+    let conversation = caller::transact(&app, &caller, |tx, identity| {
         let (app, client) = (&app, &client);
         async move {
             require_admin(&identity)?;
@@ -340,10 +340,10 @@ pub(crate) async fn transfer_conversation(app: Arc<App>, mut request: Request) -
 
 /// Handles `DELETE /tenant/conversations/{id}`. Messages are deleted in the background.
 pub(crate) async fn delete_conversation(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let id: ConversationId = request.parse_param("id")?;
     let (client, now) = (&client_info(&request), app.clock.now());
-    caller::run(&app, &caller, |tx, identity| {
+    caller::transact(&app, &caller, |tx, identity| {
         let app = &app;
         async move {
             require_admin(&identity)?;

@@ -22,7 +22,7 @@ use tokio::{sync::OwnedMutexGuard, time::timeout};
 
 use super::{
     owned::load_owned_session,
-    parts::{How, checked_key},
+    parts::{UpdateMode, checked_key},
 };
 use crate::{
     extract::{
@@ -31,7 +31,7 @@ use crate::{
     },
     http::{
         HandlerResult, Request,
-        conditions::{Conditions, Tag, tagged},
+        conditions::{ETag, Preconditions, with_etag},
         output::{self, Charge},
         problem::{Problem, SOON},
         respond,
@@ -139,7 +139,7 @@ impl Reader {
     }
 }
 
-/// Runs `work`, which reads memories with the [`Reader`], like [`caller::run`].
+/// Runs `work`, which reads memories with the [`Reader`], like [`caller::transact`].
 ///
 /// # Errors
 ///
@@ -154,7 +154,7 @@ where
     for _ in 0..MAX_ATTEMPTS {
         let state = Mutex::new(State { charge: charge.take(), ..State::default() });
         let reader = Arc::new(Reader { app: Arc::clone(app), turn, state });
-        let done = caller::run(app, caller, |tx, identity| {
+        let done = caller::transact(app, caller, |tx, identity| {
             reader.state().needed = None;
             work(tx, identity, Arc::clone(&reader))
         })
@@ -219,7 +219,7 @@ impl Draft {
     pub(crate) async fn apply(
         &mut self,
         (tx, session): (&Transaction, &Session),
-        (how, body): (How, &Map<String, Value>),
+        (mode, body): (UpdateMode, &Map<String, Value>),
         quota: &StateQuota,
     ) -> Result<(), Problem> {
         body.keys().try_for_each(|key| checked_key(key))?;
@@ -231,9 +231,10 @@ impl Draft {
         if body.len() > SessionMemory::MAX_KEYS {
             return Err(too_many());
         }
-        let mut usage = if how == How::Replace { MemoryUsage::default() } else { self.usage };
+        let mut usage =
+            if mode == UpdateMode::Replace { MemoryUsage::default() } else { self.usage };
         let mut changed = Vec::with_capacity(body.len());
-        if how == How::Merge && !self.replaces {
+        if mode == UpdateMode::Merge && !self.replaces {
             let unread = body.keys().filter(|key| !self.after.contains_key(*key));
             let unread = unread.map(String::as_str);
             let of = (session.tenant_id, session.id);
@@ -243,13 +244,13 @@ impl Draft {
             }
         }
         for (key, value) in body {
-            let old = match how {
-                How::Replace => None,
-                How::Merge => self.after.get(key).and_then(Option::as_ref),
+            let old = match mode {
+                UpdateMode::Replace => None,
+                UpdateMode::Merge => self.after.get(key).and_then(Option::as_ref),
             };
-            let new = match how {
-                How::Replace => Some(JsonText::from(value)),
-                How::Merge => merged(key, old, value)?,
+            let new = match mode {
+                UpdateMode::Replace => Some(JsonText::from(value)),
+                UpdateMode::Merge => merged(key, old, value)?,
             };
             if let Some(old) = old {
                 usage.remove(key, old);
@@ -267,7 +268,7 @@ impl Draft {
             let message = format!("A session's memory may have at most {most} bytes of JSON.");
             return Err(Problem::too_large(message));
         }
-        if how == How::Replace {
+        if mode == UpdateMode::Replace {
             self.after.clear();
             self.replaces = true;
         }
@@ -312,19 +313,19 @@ fn merged(key: &str, old: Option<&JsonText>, patch: &Value) -> Result<Option<Jso
 }
 
 /// Returns the entity tag of a version.
-fn tag_of(version: u64) -> Tag {
-    Tag::new(version.to_string())
+fn tag_of(version: u64) -> ETag {
+    ETag::new(version.to_string())
 }
 
 fn shown(memory: &Memory) -> HandlerResult {
     let response = respond::ok_pieces([memory.json()], memory.shared());
-    tagged(response, &tag_of(memory.version()))
+    with_etag(response, &tag_of(memory.version()))
 }
 
 /// Handles `GET /sessions/{id}/memory`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
     let conditions = &conditions;
     let read = run(&app, &caller, |tx, identity, reader| async move {
         let session = load_owned_session(&tx, &identity, id).await?;
@@ -342,9 +343,9 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
 }
 
 /// Handles `PUT` and `PATCH /sessions/{id}/memory`. PUT stores a `null`; PATCH removes the entry.
-pub(crate) async fn save(app: Arc<App>, mut request: Request, how: How) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+pub(crate) async fn save(app: Arc<App>, mut request: Request, mode: UpdateMode) -> HandlerResult {
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
     let body: Map<String, Value> = request.json().await?;
     let (now, quota) = (app.clock.now(), app.config.state_quota());
     let (conditions, body, quota) = (&conditions, &body, &quota);
@@ -352,7 +353,7 @@ pub(crate) async fn save(app: Arc<App>, mut request: Request, how: How) -> Handl
         let session = load_owned_session(&tx, &identity, id).await?;
         let mut draft = Draft::of(&tx, &session).await?;
         conditions.require(Some(&tag_of(draft.version())))?;
-        draft.apply((&tx, &session), (how, body), quota).await?;
+        draft.apply((&tx, &session), (mode, body), quota).await?;
         draft.write(&tx, &session, quota, now).await?;
         reader.read(&tx, &session, true).await
     })

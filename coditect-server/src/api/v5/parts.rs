@@ -17,11 +17,11 @@ use serde_json::{Map, Value};
 use crate::{
     extract::merge_patch,
     http::{
-        conditions::Tag,
+        conditions::ETag,
         document,
         problem::{Field, Problem},
     },
-    websocket::Part,
+    websocket::StateSection,
 };
 
 /// Maximum length of a key, in bytes.
@@ -40,7 +40,7 @@ pub(crate) enum Document {
 
 /// Whether a body replaces a section or is merged into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum How {
+pub(crate) enum UpdateMode {
     Replace,
     Merge,
 }
@@ -60,15 +60,19 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    pub(crate) fn tag(&self) -> Tag {
-        Tag::new(self.version.to_string())
+    pub(crate) fn tag(&self) -> ETag {
+        ETag::new(self.version.to_string())
     }
 
     /// Returns the result of applying `body`.
-    pub(crate) fn changed(&self, how: How, body: &Map<String, Value>) -> Map<String, Value> {
-        match how {
-            How::Replace => body.clone(),
-            How::Merge => {
+    pub(crate) fn changed(
+        &self,
+        mode: UpdateMode,
+        body: &Map<String, Value>,
+    ) -> Map<String, Value> {
+        match mode {
+            UpdateMode::Replace => body.clone(),
+            UpdateMode::Merge => {
                 let mut json = self.json.clone();
                 merge_patch::merge(&mut json, body);
                 json
@@ -80,19 +84,19 @@ impl Stored {
 impl Document {
     /// Returns the document of `part`, or `None` for the memory, which has
     /// [entries](super::memory).
-    pub(crate) fn of(part: Part) -> Option<Self> {
+    pub(crate) fn of(part: StateSection) -> Option<Self> {
         match part {
-            Part::Editor => Some(Self::Editor),
-            Part::Terminal => Some(Self::Terminal),
-            Part::Memory => None,
+            StateSection::Editor => Some(Self::Editor),
+            StateSection::Terminal => Some(Self::Terminal),
+            StateSection::Memory => None,
         }
     }
 
     /// Returns the section of this document.
-    pub(crate) fn part(self) -> Part {
+    pub(crate) fn part(self) -> StateSection {
         match self {
-            Self::Editor => Part::Editor,
-            Self::Terminal => Part::Terminal,
+            Self::Editor => StateSection::Editor,
+            Self::Terminal => StateSection::Terminal,
         }
     }
 

@@ -19,12 +19,12 @@ use super::{
 use crate::{
     extract::{
         caller,
-        idempotency::{Made, Once},
-        merge_patch::Member,
+        idempotency::{Created, Idempotency},
+        merge_patch::PatchField,
     },
     http::{
         HandlerResult, Query, Request,
-        conditions::{Conditions, Tag, tagged},
+        conditions::{ETag, Preconditions, with_etag},
         problem::Problem,
         respond,
     },
@@ -67,18 +67,18 @@ struct Change {
     #[schemars(length(max = 200), regex(pattern = openapi::LINE))]
     #[serde(default)]
     #[schemars(with = "String")]
-    name: Member<String>,
+    name: PatchField<String>,
     #[schemars(extend("enum" = TYPES))]
     #[serde(default, rename = "type")]
     #[schemars(with = "TypeName")]
-    session_type: Member<TypeName>,
+    session_type: PatchField<TypeName>,
     #[schemars(regex(pattern = openapi::ABSOLUTE))]
     #[serde(default, alias = "workspacePath")]
-    workspace_path: Member<String>,
+    workspace_path: PatchField<String>,
     #[serde(default)]
-    settings: Member<Map<String, Value>>,
+    settings: PatchField<Map<String, Value>>,
     #[serde(default, alias = "conversationId")]
-    conversation_id: Member<ConversationId>,
+    conversation_id: PatchField<ConversationId>,
 }
 
 /// A session type, as the API spells it. Only strings are accepted: serde's derived enums would
@@ -161,50 +161,53 @@ pub(crate) fn operations() -> Vec<Operation> {
 
 /// Handles `POST /sessions`, and `POST /sessions/create` for older clients.
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let new: NewSession = request.json().await?;
     let name = checks::line("name", checks::NAME, &new.name)?;
     let workspace_path = new.workspace_path.map(checked_path).transpose()?;
     let settings = checked_settings(Value::Object(new.settings.unwrap_or_default()))?;
     let session_type = new.session_type.map_or(SessionType::default(), SessionType::from);
     let (id, now) = (SessionId::new(), app.clock.now());
-    let (once, client) = (Once::of(&request)?, client_info(&request));
-    once.run(&app, &caller, |tx, identity| {
-        let (app, client) = (&app, &client);
-        let session = Session {
-            id,
-            tenant_id: identity.tenant_id,
-            user_id: identity.user.id,
-            name: name.clone(),
-            session_type,
-            workspace_path: workspace_path.clone(),
-            settings: settings.clone(),
-            conversation_id: None,
-            created_at: now,
-            updated_at: now,
-            last_accessed_at: now,
-        };
-        let limit = app.config.max_sessions;
-        async move {
-            session.open(&tx, limit).await?;
-            let details = json!({ "name": session.name });
-            app.auth.audit(&tx, &identity, (Action::SessionCreated, &id), details, client).await?;
-            let location = format!("/api/v5/sessions/{id}");
-            Made::at(location, &SessionView::from(&session), Some(&tag_of(&session)?))
-        }
-    })
-    .await
+    let (idempotency, client) = (Idempotency::of(&request)?, client_info(&request));
+    idempotency
+        .run(&app, &caller, |tx, identity| {
+            let (app, client) = (&app, &client);
+            let session = Session {
+                id,
+                tenant_id: identity.tenant_id,
+                user_id: identity.user.id,
+                name: name.clone(),
+                session_type,
+                workspace_path: workspace_path.clone(),
+                settings: settings.clone(),
+                conversation_id: None,
+                created_at: now,
+                updated_at: now,
+                last_accessed_at: now,
+            };
+            let limit = app.config.max_sessions;
+            async move {
+                session.open(&tx, limit).await?;
+                let details = json!({ "name": session.name });
+                app.auth
+                    .audit(&tx, &identity, (Action::SessionCreated, &id), details, client)
+                    .await?;
+                let location = format!("/api/v5/sessions/{id}");
+                Created::at(location, &SessionView::from(&session), Some(&tag_of(&session)?))
+            }
+        })
+        .await
 }
 
 /// Handles `GET /sessions`: the caller's sessions, newest first.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let query = Query::of(&request)?;
     let limit = query.limit()?;
     let wanted_type = query.parsed::<TypeName>("type")?.map(SessionType::from);
     let wanted_path = query.value("workspace_path");
     let cursor = query.cursor()?;
-    let page = caller::run(&app, &caller, |tx, identity| {
+    let page = caller::transact(&app, &caller, |tx, identity| {
         let (cursor, wanted_path) = (&cursor, wanted_path);
         async move {
             let of_user = tx.scan(&Session::BY_USER, identity.tenant_id, identity.user.id);
@@ -227,10 +230,10 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
 
 /// Handles `GET /sessions/{id}`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
     let now = app.clock.now();
-    let session = caller::run(&app, &caller, |tx, identity| async move {
+    let session = caller::transact(&app, &caller, |tx, identity| async move {
         let session = load_owned_session(&tx, &identity, id).await?;
         if now - session.last_accessed_at < ACCESS_WRITE_INTERVAL {
             return Ok(session);
@@ -245,8 +248,8 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
 
 /// Handles `PUT` and `PATCH /sessions/{id}`, both as a merge patch (RFC 7396).
 pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
     let change: Change = request.json().await?;
     let name = change.name.required("name")?;
     let name = name.check(|name| checks::line("name", checks::NAME, &name))?;
@@ -255,7 +258,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
     let settings = change.settings;
     let conversation_id = change.conversation_id;
     let now = app.clock.now();
-    let session = caller::run(&app, &caller, |tx, identity| {
+    let session = caller::transact(&app, &caller, |tx, identity| {
         let (name, session_type, workspace_path) = (&name, &session_type, &workspace_path);
         let (settings, conversation_id, conditions) = (&settings, &conversation_id, &conditions);
         async move {
@@ -264,7 +267,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
             name.change_required(&mut session.name);
             session_type.change_required(&mut session.session_type);
             workspace_path.change(&mut session.workspace_path);
-            if let Member::Become(conversation) = conversation_id {
+            if let PatchField::Value(conversation) = conversation_id {
                 let found = load_owned_conversation(&tx, &identity, *conversation).await;
                 found.map_err(|problem| {
                     problem.of_field("conversation_id", "is not one of your conversations")
@@ -279,15 +282,15 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
         }
     })
     .await?;
-    tagged(respond::ok(&SessionView::from(&session))?, &tag_of(&session)?)
+    with_etag(respond::ok(&SessionView::from(&session))?, &tag_of(&session)?)
 }
 
 /// Handles `DELETE /sessions/{id}`. The content is deleted in the background.
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
     let (conditions, client, now) = (&conditions, &client_info(&request), app.clock.now());
-    caller::run(&app, &caller, |tx, identity| {
+    caller::transact(&app, &caller, |tx, identity| {
         let app = &app;
         async move {
             let session = load_owned_session(&tx, &identity, id).await?;
@@ -304,8 +307,8 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
 }
 
 /// Returns the entity tag of a session, which does not depend on `last_accessed_at`.
-fn tag_of(session: &Session) -> Result<Tag, Problem> {
-    let tag = Tag::of(&Session { last_accessed_at: DateTime::UNIX_EPOCH, ..session.clone() })?;
+fn tag_of(session: &Session) -> Result<ETag, Problem> {
+    let tag = ETag::of(&Session { last_accessed_at: DateTime::UNIX_EPOCH, ..session.clone() })?;
     Ok(tag.modified(session.updated_at))
 }
 

@@ -24,7 +24,7 @@ use crate::{
     extract::caller,
     http::{
         HandlerResult, Query, Request,
-        conditions::{Conditions, Tag, tagged},
+        conditions::{ETag, Preconditions, with_etag},
         problem::Problem,
         respond,
     },
@@ -102,8 +102,8 @@ pub(crate) fn operations() -> Vec<Operation> {
 
 /// Handles `GET /settings`: the effective settings of the caller, by key.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let settings = caller::run(&app, &caller, |tx, identity| async move {
+    let caller = caller::authenticate(&app, &request).await?;
+    let settings = caller::transact(&app, &caller, |tx, identity| async move {
         let (tenant, user) = (identity.tenant_id, identity.user.id);
         Ok(Setting::all_effective(&tx, tenant, user, 2 * MAX_SETTINGS).await?)
     })
@@ -114,10 +114,10 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
 /// Handles `GET /settings/{key}`: the effective value for the caller, or with `scope` the value set
 /// there.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (key, conditions) = (request.param("key")?.to_owned(), Conditions::of(&request)?);
+    let caller = caller::authenticate(&app, &request).await?;
+    let (key, conditions) = (request.param("key")?.to_owned(), Preconditions::of(&request)?);
     let scope = Query::of(&request)?.parsed::<ScopeName>("scope")?;
-    let setting = caller::run(&app, &caller, |tx, identity| {
+    let setting = caller::transact(&app, &caller, |tx, identity| {
         let key = &key;
         async move {
             let (tenant, user) = (identity.tenant_id, identity.user.id);
@@ -136,8 +136,8 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
 
 /// Handles `PUT /settings/{key}` with any JSON value.
 pub(crate) async fn set(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (key, conditions) = (request.param("key")?.to_owned(), Conditions::of(&request)?);
+    let caller = caller::authenticate(&app, &request).await?;
+    let (key, conditions) = (request.param("key")?.to_owned(), Preconditions::of(&request)?);
     let scope = Query::of(&request)?.parsed("scope")?.unwrap_or(ScopeName::User);
     checks::line("key", checks::NAME, &key)?;
     let NewValue { value } = request.json().await?;
@@ -150,7 +150,7 @@ pub(crate) async fn set(app: Arc<App>, mut request: Request) -> HandlerResult {
         secret_rules("value", &value.0)?;
     }
     let client = client_info(&request);
-    let setting = caller::run(&app, &caller, |tx, identity| {
+    let setting = caller::transact(&app, &caller, |tx, identity| {
         let (app, client) = (&app, &client);
         let (key, value, conditions) = (&key, &value, &conditions);
         async move {
@@ -181,16 +181,16 @@ pub(crate) async fn set(app: Arc<App>, mut request: Request) -> HandlerResult {
         }
     })
     .await?;
-    tagged(respond::ok(&SettingView::from(&setting))?, &tag_of(&setting)?)
+    with_etag(respond::ok(&SettingView::from(&setting))?, &tag_of(&setting)?)
 }
 
 /// Handles `DELETE /settings/{key}`. Without a user's own setting, that of the tenant is effective.
 pub(crate) async fn remove(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (key, conditions) = (request.param("key")?.to_owned(), Conditions::of(&request)?);
+    let caller = caller::authenticate(&app, &request).await?;
+    let (key, conditions) = (request.param("key")?.to_owned(), Preconditions::of(&request)?);
     let scope = Query::of(&request)?.parsed("scope")?.unwrap_or(ScopeName::User);
     let client = client_info(&request);
-    caller::run(&app, &caller, |tx, identity| {
+    caller::transact(&app, &caller, |tx, identity| {
         let (app, client) = (&app, &client);
         let (key, conditions) = (&key, &conditions);
         async move {
@@ -246,8 +246,8 @@ impl ScopeName {
     }
 }
 
-fn tag_of(setting: &Setting) -> Result<Tag, Problem> {
-    Ok(Tag::of(setting)?.modified(setting.updated_at))
+fn tag_of(setting: &Setting) -> Result<ETag, Problem> {
+    Ok(ETag::of(setting)?.modified(setting.updated_at))
 }
 
 impl<'a> From<&'a Setting> for SettingView<'a> {

@@ -26,16 +26,16 @@ use serde_json::{Map, Value, json};
 use super::{
     memory::{self, Reader},
     owned::load_owned_session,
-    parts::{Document, How, checked_key},
+    parts::{Document, UpdateMode, checked_key},
     sessions::SessionView,
 };
 pub(crate) use crate::memories::Memory;
-pub(crate) use crate::websocket::Part;
+pub(crate) use crate::websocket::StateSection;
 use crate::{
     extract::caller,
     http::{
         HandlerResult, Query, Request,
-        conditions::{Conditions, Tag, tagged},
+        conditions::{ETag, Preconditions, with_etag},
         output::Shared,
         problem::{Field, Problem},
         respond,
@@ -64,7 +64,7 @@ struct Restored<'a> {
     active_files: ActiveFiles,
     conversation_id: Option<coditect_store::model::ConversationId>,
     client_state: Vec<KeyView<'a>>,
-    /// Placeholder for the memory, which is JSON already; see [`Restoration::pieces`].
+    /// Placeholder for the memory, which is JSON already; see [`SessionSnapshot::pieces`].
     #[schemars(with = "Map<String, Value>")]
     session_memory: (),
 }
@@ -139,7 +139,7 @@ impl<'a> From<&'a (String, u64)> for KeyView<'a> {
 }
 
 /// Everything that a page needs to restore a session, as of one read version.
-pub(crate) struct Restoration {
+pub(crate) struct SessionSnapshot {
     session: Session,
     states: SessionStates,
     memory: Memory,
@@ -222,7 +222,7 @@ fn of_part<T: JsonSchema + DeserializeOwned>(
     ]
 }
 
-impl Restoration {
+impl SessionSnapshot {
     /// Reads the caller's session `id`. Fails with 404 if the caller has no such session.
     pub(crate) async fn of(
         tx: &Transaction,
@@ -233,7 +233,7 @@ impl Restoration {
         let session = load_owned_session(tx, identity, id).await?;
         let states = SessionState::all(tx, session.tenant_id, session.id).await?;
         let memory = reader.read(tx, &session, false).await?;
-        let keys = kept_keys(tx, &session).await?;
+        let keys = client_state_keys(tx, &session).await?;
         Ok(Self { session, states, memory, keys })
     }
 
@@ -243,12 +243,12 @@ impl Restoration {
     }
 
     /// Returns the version of `part`; 0 if it was never saved.
-    pub(crate) fn version(&self, part: Part) -> u64 {
+    pub(crate) fn version(&self, part: StateSection) -> u64 {
         let states = &self.states;
         let version = match part {
-            Part::Editor => states.editor.as_ref().map(|saved| saved.version),
-            Part::Terminal => states.terminal.as_ref().map(|saved| saved.version),
-            Part::Memory => states.memory.as_ref().map(|saved| saved.version),
+            StateSection::Editor => states.editor.as_ref().map(|saved| saved.version),
+            StateSection::Terminal => states.terminal.as_ref().map(|saved| saved.version),
+            StateSection::Memory => states.memory.as_ref().map(|saved| saved.version),
         };
         version.unwrap_or(0)
     }
@@ -281,10 +281,10 @@ impl Restoration {
 
 /// Handles `GET /sessions/{id}/restore`.
 pub(crate) async fn restore(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let id = request.parse_param("id")?;
     let restored = memory::run(&app, &caller, |tx, identity, reader| async move {
-        Restoration::of(&tx, &identity, id, &reader).await
+        SessionSnapshot::of(&tx, &identity, id, &reader).await
     })
     .await?;
     Ok(respond::ok_pieces(restored.pieces()?, restored.shared()))
@@ -292,9 +292,9 @@ pub(crate) async fn restore(app: Arc<App>, request: Request) -> HandlerResult {
 
 /// Handles `GET /sessions/{id}/editor` and `/terminal`.
 pub(crate) async fn show(app: Arc<App>, request: Request, part: Document) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
-    let stored = caller::run(&app, &caller, |tx, identity| async move {
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
+    let stored = caller::transact(&app, &caller, |tx, identity| async move {
         let session = load_owned_session(&tx, &identity, id).await?;
         part.read(&tx, &session).await
     })
@@ -307,48 +307,48 @@ pub(crate) async fn save(
     app: Arc<App>,
     mut request: Request,
     part: Document,
-    how: How,
+    mode: UpdateMode,
 ) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
     let body: Map<String, Value> = request.json().await?;
     let now = app.clock.now();
-    let stored = caller::run(&app, &caller, |tx, identity| {
+    let stored = caller::transact(&app, &caller, |tx, identity| {
         let (conditions, body) = (&conditions, &body);
         async move {
             let session = load_owned_session(&tx, &identity, id).await?;
             let (before, filter) =
                 try_join(part.read(&tx, &session), part.secret_filter(&tx, &session)).await?;
             conditions.require(Some(&before.tag()))?;
-            let after = part.parse(before.changed(how, body), &filter)?;
+            let after = part.parse(before.changed(mode, body), &filter)?;
             part.write(&tx, &session, (after, &filter), now).await
         }
     })
     .await?;
-    tagged(respond::ok(&stored.json)?, &stored.tag())
+    with_etag(respond::ok(&stored.json)?, &stored.tag())
 }
 
 /// Handles `GET /sessions/{id}/state`: the keys of client state.
-pub(crate) async fn list_kept(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+pub(crate) async fn list_client_state(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::authenticate(&app, &request).await?;
     let id = request.parse_param("id")?;
-    let keys = caller::run(&app, &caller, |tx, identity| async move {
+    let keys = caller::transact(&app, &caller, |tx, identity| async move {
         let session = load_owned_session(&tx, &identity, id).await?;
-        kept_keys(&tx, &session).await
+        client_state_keys(&tx, &session).await
     })
     .await?;
     respond::list(&keys, KeyView::from)
 }
 
 /// Handles `GET /sessions/{id}/state/{key}`, with `version` for an older one.
-pub(crate) async fn show_kept(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+pub(crate) async fn get_client_state(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
     let key = request.param("key")?.to_owned();
     let query = Query::of(&request)?;
     let version = query.value("version").map(str::parse::<u64>).transpose();
     let version = version.map_err(|_| Problem::not_found())?;
-    let kept = caller::run(&app, &caller, |tx, identity| {
+    let kept = caller::transact(&app, &caller, |tx, identity| {
         let key = &key;
         async move {
             let session = load_owned_session(&tx, &identity, id).await?;
@@ -361,7 +361,7 @@ pub(crate) async fn show_kept(app: Arc<App>, request: Request) -> HandlerResult 
         }
     })
     .await?;
-    let tag = tag_of_kept(kept.version, kept.saved_at);
+    let tag = etag_of_client_state(kept.version, kept.saved_at);
     let mut answer = hyper::Response::new(respond::full(kept.content));
     let kind = HeaderValue::from_static("application/octet-stream");
     answer.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -369,9 +369,9 @@ pub(crate) async fn show_kept(app: Arc<App>, request: Request) -> HandlerResult 
 }
 
 /// Handles `PUT /sessions/{id}/state/{key}` with any bytes.
-pub(crate) async fn keep(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+pub(crate) async fn put_client_state(app: Arc<App>, mut request: Request) -> HandlerResult {
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
     let key = request.param("key")?.to_owned();
     checked_key(&key)?;
     let mut content = Vec::new();
@@ -382,14 +382,14 @@ pub(crate) async fn keep(app: Arc<App>, mut request: Request) -> HandlerResult {
         content.extend_from_slice(&chunk);
     }
     let (now, quota) = (app.clock.now(), app.config.state_quota());
-    let version = caller::run(&app, &caller, |tx, identity| {
+    let version = caller::transact(&app, &caller, |tx, identity| {
         let (key, content, conditions) = (&key, content.clone(), &conditions);
         let quota = &quota;
         async move {
             let session = load_owned_session(&tx, &identity, id).await?;
             let (tenant, id) = (session.tenant_id, session.id);
             let before = ClientState::newest(&tx, tenant, id, key).await?;
-            let tag = before.map(|before| tag_of_kept(before.version, before.saved_at));
+            let tag = before.map(|before| etag_of_client_state(before.version, before.saved_at));
             conditions.require(tag.as_ref())?;
             let (of, saved) = ((tenant, id), (key.as_str(), content));
             let version = ClientState::save(&tx, of, saved, quota, now).await?;
@@ -401,22 +401,22 @@ pub(crate) async fn keep(app: Arc<App>, mut request: Request) -> HandlerResult {
     })
     .await?;
     let view = SavedView { key: &key, version, size: content.len(), saved_at: now };
-    tagged(respond::ok(&view)?, &tag_of_kept(version, now))
+    with_etag(respond::ok(&view)?, &etag_of_client_state(version, now))
 }
 
 /// Handles `DELETE /sessions/{id}/state/{key}`, with all versions.
-pub(crate) async fn discard(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+pub(crate) async fn delete_client_state(app: Arc<App>, request: Request) -> HandlerResult {
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
     let key = request.param("key")?.to_owned();
-    caller::run(&app, &caller, |tx, identity| {
+    caller::transact(&app, &caller, |tx, identity| {
         let (key, conditions) = (&key, &conditions);
         async move {
             let session = load_owned_session(&tx, &identity, id).await?;
             let (tenant, id) = (session.tenant_id, session.id);
             let before = ClientState::newest(&tx, tenant, id, key).await?;
             let before = before.ok_or_else(Problem::not_found)?;
-            conditions.require(Some(&tag_of_kept(before.version, before.saved_at)))?;
+            conditions.require(Some(&etag_of_client_state(before.version, before.saved_at)))?;
             ClientState::discard(&tx, tenant, id, key).await?;
             Ok(())
         }
@@ -426,8 +426,8 @@ pub(crate) async fn discard(app: Arc<App>, request: Request) -> HandlerResult {
 }
 
 /// Handles `POST /sessions/{id}/state:batch`, atomically.
-pub(crate) async fn keep_several(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+pub(crate) async fn put_client_state_batch(app: Arc<App>, mut request: Request) -> HandlerResult {
+    let caller = caller::authenticate(&app, &request).await?;
     let id = request.parse_param("id")?;
     let batch: Batch = request.json().await?;
     if batch.put.len() + batch.delete.len() > MAX_BATCH_KEYS {
@@ -444,7 +444,7 @@ pub(crate) async fn keep_several(app: Arc<App>, mut request: Request) -> Handler
     }
     let (delete, now) = (&batch.delete, app.clock.now());
     let quota = &app.config.state_quota();
-    let done = caller::run(&app, &caller, |tx, identity| {
+    let done = caller::transact(&app, &caller, |tx, identity| {
         let contents = &contents;
         async move {
             let session = load_owned_session(&tx, &identity, id).await?;
@@ -471,14 +471,17 @@ pub(crate) async fn keep_several(app: Arc<App>, mut request: Request) -> Handler
 }
 
 /// Returns the client-state keys with their newest versions; at most one key more than the maximum.
-async fn kept_keys(tx: &Transaction, session: &Session) -> Result<Vec<(String, u64)>, Problem> {
+async fn client_state_keys(
+    tx: &Transaction,
+    session: &Session,
+) -> Result<Vec<(String, u64)>, Problem> {
     let (tenant, session) = (session.tenant_id, session.id);
     Ok(ClientState::keys(tx, tenant, session, None, MAX_CLIENT_STATE_KEYS + 1).await?)
 }
 
 /// Fails if the session has more client-state keys than allowed, counting those just written.
 async fn require_room(tx: &Transaction, session: &Session) -> Result<(), Problem> {
-    if kept_keys(tx, session).await?.len() > MAX_CLIENT_STATE_KEYS {
+    if client_state_keys(tx, session).await?.len() > MAX_CLIENT_STATE_KEYS {
         let message =
             format!("A session may have at most {MAX_CLIENT_STATE_KEYS} keys of client state.");
         return Err(Problem::too_large(message));
@@ -488,6 +491,6 @@ async fn require_room(tx: &Transaction, session: &Session) -> Result<(), Problem
 
 /// Returns the entity tag of client state. It includes the time, since versions restart after a
 /// deletion.
-fn tag_of_kept(version: u64, saved_at: DateTime<Utc>) -> Tag {
-    Tag::new(format!("{version}-{}", saved_at.timestamp_micros())).modified(saved_at)
+fn etag_of_client_state(version: u64, saved_at: DateTime<Utc>) -> ETag {
+    ETag::new(format!("{version}-{}", saved_at.timestamp_micros())).modified(saved_at)
 }

@@ -18,7 +18,7 @@ use super::{
     target::{Target, of},
 };
 use crate::{
-    Place,
+    StoreLocation,
     cli::args::{Backup, Export, Import},
 };
 
@@ -113,7 +113,7 @@ pub(super) async fn import(arguments: &Import) -> Result<Outcome, Error> {
 }
 
 /// Rolls back an unfinished import.
-async fn rollback(place: &Place) -> Result<Outcome, Error> {
+async fn rollback(place: &StoreLocation) -> Result<Outcome, Error> {
     if !place.may_have_store()? {
         return Err(Error::NoStore(Box::new(place.clone())));
     }

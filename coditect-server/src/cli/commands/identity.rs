@@ -7,19 +7,19 @@ use super::{
     origin::{given_master_keys, run},
 };
 use crate::{
-    Place,
-    admin::protocol::{Reply, Task, UserRow},
-    cli::args::{KeysVerb, UserVerb},
+    StoreLocation,
+    admin::protocol::{AdminRequest, AdminResponse, UserRow},
+    cli::args::{KeysSubcommand, UserSubcommand},
 };
 
 /// Maximum length of a password on stdin, in bytes.
 const PASSWORD_BYTES: u64 = 8192;
 
-pub(super) async fn user(verb: &UserVerb) -> Result<Outcome, Error> {
-    match verb {
-        UserVerb::Create(new) => {
+pub(super) async fn user(subcommand: &UserSubcommand) -> Result<Outcome, Error> {
+    match subcommand {
+        UserSubcommand::Create(new) => {
             let password = if new.password_stdin { Some(read_password()?) } else { None };
-            let task = Task::CreateUser {
+            let task = AdminRequest::CreateUser {
                 email: new.email.clone(),
                 password,
                 first_name: new.first_name.clone(),
@@ -28,54 +28,54 @@ pub(super) async fn user(verb: &UserVerb) -> Result<Outcome, Error> {
             };
             show(&run(&new.place, task).await?)?;
         }
-        UserVerb::List(list) => {
+        UserSubcommand::List(list) => {
             let mut after = None;
             loop {
-                let reply = run(list, Task::Users { after }).await?;
+                let reply = run(list, AdminRequest::Users { after }).await?;
                 show(&reply)?;
                 match reply {
-                    Reply::Users { next: next @ Some(_), .. } => after = next,
+                    AdminResponse::Users { next: next @ Some(_), .. } => after = next,
                     _ => break,
                 }
             }
         }
-        UserVerb::Show(of) => {
-            show(&run(&of.place, Task::User { email: of.email.clone() }).await?)?;
+        UserSubcommand::Show(of) => {
+            show(&run(&of.place, AdminRequest::User { email: of.email.clone() }).await?)?;
         }
-        UserVerb::GrantIde(of) => set_ide_access(&of.place, &of.email, true).await?,
-        UserVerb::RevokeIde(of) => set_ide_access(&of.place, &of.email, false).await?,
-        UserVerb::Enable(of) => set_enabled(&of.place, &of.email, true).await?,
-        UserVerb::Disable(of) => set_enabled(&of.place, &of.email, false).await?,
-        UserVerb::ResetPassword(of) => {
-            let task = Task::ResetPassword { email: of.email.clone() };
+        UserSubcommand::GrantIde(of) => set_ide_access(&of.place, &of.email, true).await?,
+        UserSubcommand::RevokeIde(of) => set_ide_access(&of.place, &of.email, false).await?,
+        UserSubcommand::Enable(of) => set_enabled(&of.place, &of.email, true).await?,
+        UserSubcommand::Disable(of) => set_enabled(&of.place, &of.email, false).await?,
+        UserSubcommand::ResetPassword(of) => {
+            let task = AdminRequest::ResetPassword { email: of.email.clone() };
             show(&run(&of.place, task).await?)?;
         }
-        UserVerb::RevokeSessions(of) => {
-            show(&run(&of.place, Task::RevokeSessions { email: of.email.clone() }).await?)?;
+        UserSubcommand::RevokeSessions(of) => {
+            show(&run(&of.place, AdminRequest::RevokeSessions { email: of.email.clone() }).await?)?;
         }
-        UserVerb::RemoveSecondFactor(of) => {
-            let task = Task::RemoveSecondFactor { email: of.email.clone() };
+        UserSubcommand::RemoveSecondFactor(of) => {
+            let task = AdminRequest::RemoveSecondFactor { email: of.email.clone() };
             show(&run(&of.place, task).await?)?;
         }
     }
     Ok(Outcome::Done)
 }
 
-async fn set_enabled(place: &Place, email: &str, enabled: bool) -> Result<(), Error> {
-    let task = Task::SetEnabled { email: email.to_owned(), enabled };
+async fn set_enabled(place: &StoreLocation, email: &str, enabled: bool) -> Result<(), Error> {
+    let task = AdminRequest::SetEnabled { email: email.to_owned(), enabled };
     show(&run(place, task).await?)
 }
 
-async fn set_ide_access(place: &Place, email: &str, granted: bool) -> Result<(), Error> {
-    show(&run(place, Task::SetIde { email: email.to_owned(), granted }).await?)
+async fn set_ide_access(place: &StoreLocation, email: &str, granted: bool) -> Result<(), Error> {
+    show(&run(place, AdminRequest::SetIde { email: email.to_owned(), granted }).await?)
 }
 
-pub(super) async fn keys(verb: &KeysVerb) -> Result<Outcome, Error> {
-    let (place, task) = match verb {
-        KeysVerb::List(place) => (place, Task::Keys),
-        KeysVerb::Rotate(place) => (place, Task::RotateKeys),
-        KeysVerb::ReplaceMaster(place) => {
-            (place, Task::ReplaceMasterKey { given: given_master_keys()? })
+pub(super) async fn keys(subcommand: &KeysSubcommand) -> Result<Outcome, Error> {
+    let (place, task) = match subcommand {
+        KeysSubcommand::List(place) => (place, AdminRequest::Keys),
+        KeysSubcommand::Rotate(place) => (place, AdminRequest::RotateKeys),
+        KeysSubcommand::ReplaceMaster(place) => {
+            (place, AdminRequest::ReplaceMasterKey { given: given_master_keys()? })
         }
     };
     show(&run(place, task).await?)?;
@@ -90,12 +90,12 @@ fn read_password() -> Result<String, Error> {
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
-fn show(reply: &Reply) -> Result<(), Error> {
+fn show(reply: &AdminResponse) -> Result<(), Error> {
     let mut out = stdout().lock();
     write(reply, &mut out).and_then(|()| out.flush()).map_err(Error::Stdout)
 }
 
-fn write(reply: &Reply, out: &mut impl Write) -> io::Result<()> {
+fn write(reply: &AdminResponse, out: &mut impl Write) -> io::Result<()> {
     let line = |out: &mut dyn Write, user: &UserRow| {
         let UserRow { id, tenant_id, email, enabled, created_at } = user;
         let state = if *enabled { "enabled" } else { "disabled" };
@@ -103,8 +103,8 @@ fn write(reply: &Reply, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "{id}  {tenant_id}  {created}  {state:<8}  {email}")
     };
     match reply {
-        Reply::Done => writeln!(out, "done"),
-        Reply::User { user, reset_token, ide } => {
+        AdminResponse::Done => writeln!(out, "done"),
+        AdminResponse::User { user, reset_token, ide } => {
             line(out, user)?;
             if let Some(ide) = ide {
                 writeln!(out, "IDE: {}", if *ide { "allowed" } else { "not allowed" })?;
@@ -118,9 +118,9 @@ fn write(reply: &Reply, out: &mut impl Write) -> io::Result<()> {
                 ),
             }
         }
-        Reply::Users { users, .. } => users.iter().try_for_each(|user| line(out, user)),
-        Reply::SignedOut { sessions } => writeln!(out, "revoked sessions: {sessions}"),
-        Reply::Keys { keys } => keys.iter().try_for_each(|key| {
+        AdminResponse::Users { users, .. } => users.iter().try_for_each(|user| line(out, user)),
+        AdminResponse::SignedOut { sessions } => writeln!(out, "revoked sessions: {sessions}"),
+        AdminResponse::Keys { keys } => keys.iter().try_for_each(|key| {
             let since = key.since.format("%Y-%m-%dT%H:%M:%SZ");
             writeln!(out, "{}  {}  {:<7}  since {since}", key.kid, key.algorithm, key.state)
         }),

@@ -25,8 +25,8 @@ use coditect_store::{
 use hyper::Uri;
 use thiserror::Error;
 
-use super::args::Verb;
-use crate::Place;
+use super::args::Subcommand;
+use crate::StoreLocation;
 #[cfg(unix)]
 use crate::admin::client;
 
@@ -39,7 +39,7 @@ const CACHE_BYTES: usize = 64 << 20;
 pub enum Error {
     /// The store does not exist.
     #[error("no store in {0}")]
-    NoStore(Box<Place>),
+    NoStore(Box<StoreLocation>),
     /// An error of the store or an archive.
     #[error(transparent)]
     Store(#[from] coditect_store::Error),
@@ -93,18 +93,18 @@ pub enum Outcome {
 /// # Errors
 ///
 /// [`enum@Error`].
-pub async fn run(verb: &Verb) -> Result<Outcome, Error> {
-    match verb {
-        Verb::Serve(_) | Verb::Config(_) => Ok(Outcome::Done),
-        Verb::Check(arguments) => check::run(arguments).await,
-        Verb::Inspect(arguments) => inspect::run(arguments).await,
-        Verb::Export(arguments) => archives::export(arguments).await,
-        Verb::Import(arguments) => archives::import(arguments).await,
-        Verb::Backup(arguments) => archives::backup(arguments).await,
-        Verb::User(arguments) => identity::user(&arguments.verb).await,
-        Verb::Keys(arguments) => identity::keys(&arguments.verb).await,
-        Verb::Openapi => describe(),
-        Verb::Health(arguments) => health::run(arguments).await,
+pub async fn run(subcommand: &Subcommand) -> Result<Outcome, Error> {
+    match subcommand {
+        Subcommand::Serve(_) | Subcommand::Config(_) => Ok(Outcome::Done),
+        Subcommand::Check(arguments) => check::run(arguments).await,
+        Subcommand::Inspect(arguments) => inspect::run(arguments).await,
+        Subcommand::Export(arguments) => archives::export(arguments).await,
+        Subcommand::Import(arguments) => archives::import(arguments).await,
+        Subcommand::Backup(arguments) => archives::backup(arguments).await,
+        Subcommand::User(arguments) => identity::user(&arguments.subcommand).await,
+        Subcommand::Keys(arguments) => identity::keys(&arguments.subcommand).await,
+        Subcommand::Openapi => describe(),
+        Subcommand::Health(arguments) => health::run(arguments).await,
     }
 }
 
@@ -115,19 +115,19 @@ fn describe() -> Result<Outcome, Error> {
     Ok(Outcome::Done)
 }
 
-/// Returns the message after a signal stopped `verb`.
-pub fn stopped(verb: &Verb) -> &'static str {
-    match verb {
-        Verb::Import(_) => "stopped; run the import again with the same archive to resume it",
-        Verb::Serve(_)
-        | Verb::Config(_)
-        | Verb::Inspect(_)
-        | Verb::User(_)
-        | Verb::Keys(_)
-        | Verb::Openapi
-        | Verb::Health(_) => "stopped",
-        Verb::Check(_) => "stopped; the rest of the store was not checked",
-        Verb::Export(_) | Verb::Backup(_) => "stopped; no archive was written",
+/// Returns the message after a signal stopped `subcommand`.
+pub fn stopped(subcommand: &Subcommand) -> &'static str {
+    match subcommand {
+        Subcommand::Import(_) => "stopped; run the import again with the same archive to resume it",
+        Subcommand::Serve(_)
+        | Subcommand::Config(_)
+        | Subcommand::Inspect(_)
+        | Subcommand::User(_)
+        | Subcommand::Keys(_)
+        | Subcommand::Openapi
+        | Subcommand::Health(_) => "stopped",
+        Subcommand::Check(_) => "stopped; the rest of the store was not checked",
+        Subcommand::Export(_) | Subcommand::Backup(_) => "stopped; no archive was written",
     }
 }
 
@@ -137,7 +137,7 @@ fn options() -> StoreOptions {
 }
 
 /// Opens an existing store, and never creates one.
-async fn open(place: &Place) -> Result<Store, Error> {
+async fn open(place: &StoreLocation) -> Result<Store, Error> {
     let missing = || Error::NoStore(Box::new(place.clone()));
     if !place.may_have_store()? {
         return Err(missing());
@@ -153,6 +153,6 @@ async fn open(place: &Place) -> Result<Store, Error> {
 }
 
 /// Opens or creates the database. A subcommand scans it once, so a small cache is enough.
-fn database(place: &Place) -> Result<Database, Error> {
+fn database(place: &StoreLocation) -> Result<Database, Error> {
     Ok(place.database(&Options::default().cache_bytes(CACHE_BYTES))?)
 }

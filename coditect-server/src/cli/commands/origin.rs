@@ -14,14 +14,14 @@ use super::{Error, open};
 #[cfg(unix)]
 use crate::admin::client;
 use crate::{
-    Place,
-    admin::protocol::{NEXT_MASTER_KEY_VARIABLE, Reply, Task, perform, replace},
+    StoreLocation,
+    admin::protocol::{AdminRequest, AdminResponse, NEXT_MASTER_KEY_VARIABLE, perform, replace},
     state::{MASTER_KEY_VARIABLE, master_key},
 };
 
 /// Writes the archive of the store, or of one tenant, to `sink`.
 pub(super) async fn export<W: AsyncWrite + Unpin>(
-    place: &Place,
+    place: &StoreLocation,
     tenant: Option<TenantId>,
     sink: &mut W,
     observe: impl FnMut(Progress),
@@ -41,7 +41,7 @@ pub(super) async fn export<W: AsyncWrite + Unpin>(
 }
 
 /// Runs `task` in the server that has the store open, or here if there is none.
-pub(super) async fn run(place: &Place, task: Task) -> Result<Reply, Error> {
+pub(super) async fn run(place: &StoreLocation, task: AdminRequest) -> Result<AdminResponse, Error> {
     #[cfg(unix)]
     if let Some(server) = client::find(place).await? {
         return Ok(server.perform(&task).await?);
@@ -52,8 +52,12 @@ pub(super) async fn run(place: &Place, task: Task) -> Result<Reply, Error> {
     performed
 }
 
-async fn perform_here(store: &Store, folder: &Path, task: Task) -> Result<Reply, Error> {
-    if let Task::ReplaceMasterKey { given } = task {
+async fn perform_here(
+    store: &Store,
+    folder: &Path,
+    task: AdminRequest,
+) -> Result<AdminResponse, Error> {
+    if let AdminRequest::ReplaceMasterKey { given } = task {
         return Ok(replace(store, folder, given).await?);
     }
     let master = master_key(folder, store).await?;

@@ -11,7 +11,7 @@ use totp_rs::{Builder, Secret};
 
 use super::{
     Row, row,
-    world::{Somebody, World},
+    world::{Somebody, TestServer},
 };
 use crate::{
     account::{Device, LOGIN, ME, PASSWORD, REGISTER, credentials},
@@ -34,7 +34,7 @@ fn comparable(answer: &Answer) -> (u16, Value, Vec<(String, String)>) {
     (answer.status, body, headers.cloned().collect())
 }
 
-async fn login_with(world: &World, email: &str, password: &str, code: &str) -> Answer {
+async fn login_with(world: &TestServer, email: &str, password: &str, code: &str) -> Answer {
     world
         .call(
             Call::post(LOGIN).value(&json!({ "email": email, "password": password, "code": code })),
@@ -42,7 +42,7 @@ async fn login_with(world: &World, email: &str, password: &str, code: &str) -> A
         .await
 }
 
-async fn register(world: &World, email: &str, password: &str) -> Answer {
+async fn register(world: &TestServer, email: &str, password: &str) -> Answer {
     world.call(credentials(REGISTER, email, password)).await
 }
 
@@ -50,7 +50,7 @@ fn reset_token(said: &str) -> String {
     said.split_whitespace().find(|word| word.starts_with("cpr_")).unwrap().to_owned()
 }
 
-async fn reset(world: &World, token: &str, password: &str) -> Answer {
+async fn reset(world: &TestServer, token: &str, password: &str) -> Answer {
     world
         .call(Call::post(CONFIRM).value(&json!({ "token": token, "new_password": password })))
         .await
@@ -65,7 +65,7 @@ fn code(secret: &str, steps: i64) -> String {
 }
 
 /// Creates a user with a second factor; returns its secret and the recovery codes.
-async fn with_factor(world: &World) -> (Somebody, String, Vec<String>) {
+async fn with_factor(world: &TestServer) -> (Somebody, String, Vec<String>) {
     let victim = world.register().await;
     let token = &victim.device.token;
     let setup = Call::post(TOTP).bearer(token).value(&json!({ "password": PASSWORD }));
@@ -78,7 +78,7 @@ async fn with_factor(world: &World) -> (Somebody, String, Vec<String>) {
 }
 
 /// Creates a personal access token with these scopes.
-async fn personal(world: &World, of: &Somebody, scopes: &[&str]) -> (String, String) {
+async fn personal(world: &TestServer, of: &Somebody, scopes: &[&str]) -> (String, String) {
     let new = json!({ "name": "ci", "scopes": scopes });
     let made = world.call(Call::post(TOKENS).bearer(&of.device.token).value(&new)).await;
     assert_eq!(made.status, 201, "{}", made.json());
@@ -87,7 +87,7 @@ async fn personal(world: &World, of: &Somebody, scopes: &[&str]) -> (String, Str
 }
 
 /// Returns the median time of several logins.
-async fn median_time(world: &World, emails: &[String], password: &str) -> Duration {
+async fn median_time(world: &TestServer, emails: &[String], password: &str) -> Duration {
     let mut times = Vec::new();
     for email in emails {
         let started = Instant::now();
@@ -102,7 +102,7 @@ async fn median_time(world: &World, emails: &[String], password: &str) -> Durati
 #[expect(clippy::too_many_lines, reason = "it is a table")]
 pub(super) fn rows() -> Vec<Row> {
     vec![
-        row("who has an account, by the answer to a sign-in", "OWASP ASVS 5, 6.3.8", |world: Arc<World>| async move {
+        row("who has an account, by the answer to a sign-in", "OWASP ASVS 5, 6.3.8", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let disabled = world.register().await;
             world.operator(&["user", "disable", &disabled.email]).await;
@@ -113,7 +113,7 @@ pub(super) fn rows() -> Vec<Row> {
             assert_eq!(comparable(&wrong), comparable(&unknown));
             assert_eq!(comparable(&wrong), comparable(&disabled));
         }),
-        row("who has an account, by the time of a sign-in", "OWASP ASVS 5, 6.3.8", |world: Arc<World>| async move {
+        row("who has an account, by the time of a sign-in", "OWASP ASVS 5, 6.3.8", |world: Arc<TestServer>| async move {
             let mut known = Vec::new();
             for _ in 0..9 {
                 known.push(world.register().await.email);
@@ -124,7 +124,7 @@ pub(super) fn rows() -> Vec<Row> {
             let ratio = known.as_secs_f64() / unknown.as_secs_f64();
             assert!((0.4..2.5).contains(&ratio), "{known:?} and {unknown:?}");
         }),
-        row("who has an account, by a reset", "OWASP ASVS 5, 6.3.8", |world: Arc<World>| async move {
+        row("who has an account, by a reset", "OWASP ASVS 5, 6.3.8", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let mut answers = Vec::new();
             for email in [&victim.email, "nobody@example.org", "no address"] {
@@ -133,13 +133,13 @@ pub(super) fn rows() -> Vec<Row> {
             assert_eq!(answers[0].0, 202);
             assert!(answers.iter().all(|answer| *answer == answers[0]));
         }),
-        row("a hundred registrations of one address", "CWE-362", |world: Arc<World>| async move {
+        row("a hundred registrations of one address", "CWE-362", |world: Arc<TestServer>| async move {
             let email = format!("crowd{}@example.org", world.number());
             let answers = join_all((0..100).map(|_| register(&world, &email, PASSWORD))).await;
             let of = |status| answers.iter().filter(|answer| answer.status == status).count();
             assert_eq!((of(201), of(201) + of(409) + of(503)), (1, 100));
         }),
-        row("an address that is taken, in another spelling", "UTS 46; CWE-178", |world: Arc<World>| async move {
+        row("an address that is taken, in another spelling", "UTS 46; CWE-178", |world: Arc<TestServer>| async move {
             let name = format!("caf\u{e9}{}", world.number());
             assert_eq!(register(&world, &format!("{name}@example.org"), PASSWORD).await.status, 201);
             for spelt in [
@@ -152,7 +152,7 @@ pub(super) fn rows() -> Vec<Row> {
                 assert_eq!(register(&world, &spelt, PASSWORD).await.code(), "EMAIL_TAKEN", "{spelt}");
             }
         }),
-        row("an address that looks like another is another", "UTS 39; CVE-2019-19844", |world: Arc<World>| async move {
+        row("an address that looks like another is another", "UTS 39; CVE-2019-19844", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             // A Cyrillic letter, and the Kelvin sign, whose lower case is a plain k.
             let look_alike = victim.email.replacen('o', "\u{43e}", 1);
@@ -161,12 +161,12 @@ pub(super) fn rows() -> Vec<Row> {
             let asked = world.call(Call::post(RESET).value(&json!({ "email": look_alike }))).await;
             assert_eq!(asked.status, 202);
         }),
-        row("line breaks in an address", "CWE-93", |world: Arc<World>| async move {
+        row("line breaks in an address", "CWE-93", |world: Arc<TestServer>| async move {
             for email in ["a@example.org\r\nBcc: b@example.org", "a\n@example.org", "a@example.org\0", "a@exam\tple.org"] {
                 assert_eq!(register(&world, email, PASSWORD).await.code(), "INVALID_EMAIL", "{email:?}");
             }
         }),
-        row("passwords that differ in their last character", "CVE-2025-22228; OWASP ASVS 5, 6.2", |world: Arc<World>| async move {
+        row("passwords that differ in their last character", "CVE-2025-22228; OWASP ASVS 5, 6.2", |world: Arc<TestServer>| async move {
             for length in [72, 255] {
                 let email = format!("long{}@example.org", world.number());
                 let password = |last: &str| format!("{}{last}", "x".repeat(length));
@@ -175,13 +175,13 @@ pub(super) fn rows() -> Vec<Row> {
                 assert_eq!(world.login(&email, &password("a")).await.status, 200);
             }
         }),
-        row("passwords that differ behind a zero byte", "CWE-158", |world: Arc<World>| async move {
+        row("passwords that differ behind a zero byte", "CWE-158", |world: Arc<TestServer>| async move {
             let email = format!("zero{}@example.org", world.number());
             assert_eq!(register(&world, &email, "horse\0battery").await.status, 201);
             assert_eq!(world.login(&email, "horse\0staple!").await.status, 401);
             assert_eq!(world.login(&email, "horse").await.status, 401);
         }),
-        row("a password of a megabyte", "CVE-2014-9034; CWE-400", |world: Arc<World>| async move {
+        row("a password of a megabyte", "CVE-2014-9034; CWE-400", |world: Arc<TestServer>| async move {
             let started = Instant::now();
             let answer = world.login("nobody@example.org", &"x".repeat(900_000)).await;
             assert_eq!(answer.code(), "INVALID_CREDENTIALS");
@@ -189,13 +189,13 @@ pub(super) fn rows() -> Vec<Row> {
             assert_eq!(register.code(), "WEAK_PASSWORD");
             assert!(started.elapsed() < Duration::from_secs(10), "it is not hashed");
         }),
-        row("the commonest passwords, and one's own address", "OWASP ASVS 5, 6.2.4", |world: Arc<World>| async move {
+        row("the commonest passwords, and one's own address", "OWASP ASVS 5, 6.2.4", |world: Arc<TestServer>| async move {
             let email = format!("weak{}@example.org", world.number());
             for password in ["password", "12345678", "qwertyuiop", "P@ssw0rd", "short", &email] {
                 assert_eq!(register(&world, &email, password).await.code(), "WEAK_PASSWORD", "{password}");
             }
         }),
-        row("who one is, said in a body", "OWASP API3:2023, mass assignment", |world: Arc<World>| async move {
+        row("who one is, said in a body", "OWASP API3:2023, mass assignment", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let theirs = world.me(&victim.device.token).await.data();
             let email = format!("mass{}@example.org", world.number());
@@ -210,7 +210,7 @@ pub(super) fn rows() -> Vec<Row> {
             }
             assert_eq!(world.login(&email, PASSWORD).await.status, 401, "nothing was made");
         }),
-        row("another tenant, chosen at the sign-in or at a refresh", "OWASP ASVS 5, 8.4", |world: Arc<World>| async move {
+        row("another tenant, chosen at the sign-in or at a refresh", "OWASP ASVS 5, 8.4", |world: Arc<TestServer>| async move {
             let (victim, thief) = (world.register().await, world.register().await);
             let tenant = world.me(&victim.device.token).await.data()["tenant"]["id"].clone();
             let login = json!({ "email": thief.email, "password": PASSWORD, "active_tenant": tenant });
@@ -221,7 +221,7 @@ pub(super) fn rows() -> Vec<Row> {
             let unknown = json!({ "email": thief.email, "password": PASSWORD, "active_tenant": uuid::Uuid::now_v7() });
             assert_eq!(world.call(Call::post(LOGIN).value(&unknown)).await.code(), "NOT_A_MEMBER");
         }),
-        row("another password without the present one", "OWASP ASVS 5, 6.2.3", |world: Arc<World>| async move {
+        row("another password without the present one", "OWASP ASVS 5, 6.2.3", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             for body in [
                 json!({ "new_password": "another password" }),
@@ -233,7 +233,7 @@ pub(super) fn rows() -> Vec<Row> {
             }
             assert_eq!(world.login(&victim.email, PASSWORD).await.status, 200);
         }),
-        row("a session that was open when the password was changed", "OWASP ASVS 5, 7.4.3", |world: Arc<World>| async move {
+        row("a session that was open when the password was changed", "OWASP ASVS 5, 7.4.3", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let thief = Device::of(&world.login(&victim.email, PASSWORD).await);
             let body = json!({ "current_password": PASSWORD, "new_password": "another password" });
@@ -243,7 +243,7 @@ pub(super) fn rows() -> Vec<Row> {
             assert_eq!(world.refresh(&thief.refresh_token).await.code(), "SESSION_REVOKED");
             world.spares(&victim).await;
         }),
-        row("a reset token a second time", "CWE-640; OWASP ASVS 5, 6.4", |world: Arc<World>| async move {
+        row("a reset token a second time", "CWE-640; OWASP ASVS 5, 6.4", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let token = reset_token(&world.operator(&["user", "reset-password", &victim.email]).await);
             assert_eq!(reset(&world, &token, "another password").await.status, 200);
@@ -251,7 +251,7 @@ pub(super) fn rows() -> Vec<Row> {
             world.refuses(&victim.device.token).await;
             assert_eq!(world.login(&victim.email, "another password").await.status, 200);
         }),
-        row("a reset token of two at once", "CWE-362", |world: Arc<World>| async move {
+        row("a reset token of two at once", "CWE-362", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let token = reset_token(&world.operator(&["user", "reset-password", &victim.email]).await);
             let (one, other) = tokio::join!(reset(&world, &token, "the first password"), reset(&world, &token, "the second password"));
@@ -259,7 +259,7 @@ pub(super) fn rows() -> Vec<Row> {
             statuses.sort_unstable();
             assert_eq!(statuses, [200, 400]);
         }),
-        row("a reset token for another user, and made-up ones", "CWE-640", |world: Arc<World>| async move {
+        row("a reset token for another user, and made-up ones", "CWE-640", |world: Arc<TestServer>| async move {
             let (victim, thief) = (world.register().await, world.register().await);
             let token = reset_token(&world.operator(&["user", "reset-password", &thief.email]).await);
             let body = json!({ "token": token, "new_password": "another password", "email": victim.email, "user_id": "x" });
@@ -271,7 +271,7 @@ pub(super) fn rows() -> Vec<Row> {
                 assert_eq!(reset(&world, made_up, "another password").await.code(), "RESET_INVALID");
             }
         }),
-        row("guesses at one account from many addresses", "OWASP ASVS 5, 6.3.1", |world: Arc<World>| async move {
+        row("guesses at one account from many addresses", "OWASP ASVS 5, 6.3.1", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let mut refused = 0;
             for _ in 0..10 {
@@ -284,7 +284,7 @@ pub(super) fn rows() -> Vec<Row> {
             }
             assert_eq!(refused, 5);
         }),
-        row("guesses that keep the owner out", "OWASP ASVS 5, 6.3.1", |world: Arc<World>| async move {
+        row("guesses that keep the owner out", "OWASP ASVS 5, 6.3.1", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let home = credentials(LOGIN, &victim.email, PASSWORD);
             assert_eq!(world.call_from("192.0.2.200", home.clone()).await.status, 200);
@@ -294,7 +294,7 @@ pub(super) fn rows() -> Vec<Row> {
             assert_eq!(world.login(&victim.email, PASSWORD).await.status, 429);
             assert_eq!(world.call_from("192.0.2.200", home).await.status, 200);
         }),
-        row("guesses at many accounts from one address", "OWASP ASVS 5, 6.3.1; credential stuffing", |world: Arc<World>| async move {
+        row("guesses at many accounts from one address", "OWASP ASVS 5, 6.3.1; credential stuffing", |world: Arc<TestServer>| async move {
             let mut statuses = Vec::new();
             for n in 0..8 {
                 let guess = credentials(LOGIN, &format!("target{n}@example.org"), "wrong password");
@@ -302,7 +302,7 @@ pub(super) fn rows() -> Vec<Row> {
             }
             assert_eq!(statuses, [401, 401, 401, 401, 401, 429, 429, 429]);
         }),
-        row("guesses from one network of version 6", "RFC 6177", |world: Arc<World>| async move {
+        row("guesses from one network of version 6", "RFC 6177", |world: Arc<TestServer>| async move {
             let mut statuses = Vec::new();
             for n in 0..7 {
                 let guess = credentials(LOGIN, &format!("target6{n}@example.org"), "wrong password");
@@ -310,7 +310,7 @@ pub(super) fn rows() -> Vec<Row> {
             }
             assert_eq!(statuses[5..], [429, 429]);
         }),
-        row("a sign-in without the second factor", "OWASP ASVS 5, 6.3.3", |world: Arc<World>| async move {
+        row("a sign-in without the second factor", "OWASP ASVS 5, 6.3.3", |world: Arc<TestServer>| async move {
             let (victim, _, _) = with_factor(&world).await;
             assert_eq!(world.login(&victim.email, PASSWORD).await.code(), "SECOND_FACTOR_REQUIRED");
             for wrong in ["", "000000", "null", "0", "000000000000"] {
@@ -318,14 +318,14 @@ pub(super) fn rows() -> Vec<Row> {
                 assert!(matches!(answer.code().as_str(), "SECOND_FACTOR_INVALID" | "TOO_MANY_REQUESTS"));
             }
         }),
-        row("a code a second time", "RFC 6238, 5.2", |world: Arc<World>| async move {
+        row("a code a second time", "RFC 6238, 5.2", |world: Arc<TestServer>| async move {
             let (victim, secret, _) = with_factor(&world).await;
             let now = code(&secret, 0);
             assert_eq!(login_with(&world, &victim.email, PASSWORD, &now).await.status, 200);
             let again = login_with(&world, &victim.email, PASSWORD, &now).await;
             assert_eq!(again.code(), "SECOND_FACTOR_INVALID");
         }),
-        row("all codes, one after the other", "OWASP ASVS 5, 6.5; CWE-307", |world: Arc<World>| async move {
+        row("all codes, one after the other", "OWASP ASVS 5, 6.5; CWE-307", |world: Arc<TestServer>| async move {
             let (victim, _, _) = with_factor(&world).await;
             let mut throttled = 0;
             for guess in 0..12 {
@@ -334,13 +334,13 @@ pub(super) fn rows() -> Vec<Row> {
             }
             assert!(throttled >= 6, "{throttled}");
         }),
-        row("a recovery code a second time", "OWASP ASVS 5, 6.5", |world: Arc<World>| async move {
+        row("a recovery code a second time", "OWASP ASVS 5, 6.5", |world: Arc<TestServer>| async move {
             let (victim, _, codes) = with_factor(&world).await;
             assert_eq!(login_with(&world, &victim.email, PASSWORD, &codes[0]).await.status, 200);
             let again = login_with(&world, &victim.email, PASSWORD, &codes[0]).await;
             assert_eq!(again.code(), "SECOND_FACTOR_INVALID");
         }),
-        row("a second factor taken away with a stolen token alone", "OWASP ASVS 5, 7.5.1", |world: Arc<World>| async move {
+        row("a second factor taken away with a stolen token alone", "OWASP ASVS 5, 7.5.1", |world: Arc<TestServer>| async move {
             let (victim, _, _) = with_factor(&world).await;
             for body in [json!({}), json!({ "password": "wrong" }), json!({ "password": PASSWORD })] {
                 let answer = world.call(Call::post(&format!("{TOTP}/remove")).bearer(&victim.device.token).value(&body)).await;
@@ -350,7 +350,7 @@ pub(super) fn rows() -> Vec<Row> {
             assert_eq!(world.call(begin).await.status, 409);
             assert_eq!(world.login(&victim.email, PASSWORD).await.code(), "SECOND_FACTOR_REQUIRED");
         }),
-        row("registrations without end, and who has an account by them", "OWASP ASVS 5, 6.3.8; CWE-307", |world: Arc<World>| async move {
+        row("registrations without end, and who has an account by them", "OWASP ASVS 5, 6.3.8; CWE-307", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let number = world.number();
             let ip = format!("10.{}.{}.{}", number >> 16, (number >> 8) & 255, number & 255);
@@ -364,7 +364,7 @@ pub(super) fn rows() -> Vec<Row> {
             assert_eq!(refused.status, 429);
             assert!(refused.header("retry-after").is_some());
         }),
-        row("a right to the IDE that an account does not have", "OWASP ASVS 5, 8.2.1", |world: Arc<World>| async move {
+        row("a right to the IDE that an account does not have", "OWASP ASVS 5, 8.2.1", |world: Arc<TestServer>| async move {
             let stranger = world.register().await;
             let asked = |right: &str| Call::get(&format!("/api/v5/auth/verify{right}")).bearer(&stranger.device.token);
             assert_eq!(world.call(asked("")).await.status, 204);
@@ -375,7 +375,7 @@ pub(super) fn rows() -> Vec<Row> {
             let invite = Call::post("/api/v5/tenant/invitations").bearer(&stranger.device.token).value(&invite);
             assert_eq!(world.call(invite).await.code(), "FORBIDDEN");
         }),
-        row("names that reorder or hide text, or act on a terminal", "CWE-1007; CWE-150; Unicode TR 36, 2.11", |world: Arc<World>| async move {
+        row("names that reorder or hide text, or act on a terminal", "CWE-1007; CWE-150; Unicode TR 36, 2.11", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let device = world.call(Call::get("/api/v5/auth/sessions").bearer(&victim.device.token)).await.data();
             let device = format!("/api/v5/auth/sessions/{}", device[0]["id"].as_str().unwrap());
@@ -402,7 +402,7 @@ pub(super) fn rows() -> Vec<Row> {
             let named = world.call(Call::patch(&session).bearer(&victim.device.token).value(&json!({ "name": "می\u{200c}خواهم 👩\u{200d}💻" }))).await;
             assert_eq!(named.status, 200);
         }),
-        row("a second factor set up with a stolen token alone", "OWASP ASVS 5, 7.5.1", |world: Arc<World>| async move {
+        row("a second factor set up with a stolen token alone", "OWASP ASVS 5, 7.5.1", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             for body in [json!({}), json!({ "password": "" }), json!({ "password": "wrong" })] {
                 let answer = world.call(Call::post(TOTP).bearer(&victim.device.token).value(&body)).await;
@@ -413,7 +413,7 @@ pub(super) fn rows() -> Vec<Row> {
             assert_eq!(confirm.code(), "SECOND_FACTOR_STATE");
             assert_eq!(world.login(&victim.email, PASSWORD).await.status, 200);
         }),
-        row("the first code of a second factor guessed", "NIST SP 800-63B-4, 3.2.2", |world: Arc<World>| async move {
+        row("the first code of a second factor guessed", "NIST SP 800-63B-4, 3.2.2", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let begin = Call::post(TOTP).bearer(&victim.device.token).value(&json!({ "password": PASSWORD }));
             assert_eq!(world.call(begin).await.status, 200);
@@ -425,7 +425,7 @@ pub(super) fn rows() -> Vec<Row> {
             }
             assert!(throttled >= 6, "{throttled}");
         }),
-        row("an operator's reset token ended by a stranger's request", "CWE-640", |world: Arc<World>| async move {
+        row("an operator's reset token ended by a stranger's request", "CWE-640", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let token = reset_token(&world.operator(&["user", "reset-password", &victim.email]).await);
             for _ in 0..6 {
@@ -436,14 +436,14 @@ pub(super) fn rows() -> Vec<Row> {
             assert_eq!(reset(&world, &token, "another password").await.status, 200);
             assert_eq!(reset(&world, &another, "a third password").await.code(), "RESET_INVALID");
         }),
-        row("a second factor passed by a password reset", "OWASP ASVS 5, 6.4.3", |world: Arc<World>| async move {
+        row("a second factor passed by a password reset", "OWASP ASVS 5, 6.4.3", |world: Arc<TestServer>| async move {
             let (victim, _, _) = with_factor(&world).await;
             let token = reset_token(&world.operator(&["user", "reset-password", &victim.email]).await);
             assert_eq!(reset(&world, &token, "another password").await.status, 200);
             let answer = world.login(&victim.email, "another password").await;
             assert_eq!(answer.code(), "SECOND_FACTOR_REQUIRED");
         }),
-        row("a program's token for more than its scopes", "RFC 6750, 3.1", |world: Arc<World>| async move {
+        row("a program's token for more than its scopes", "RFC 6750, 3.1", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let (read, _) = personal(&world, &victim, &["read"]).await;
             assert_eq!(world.call(Call::get(SESSIONS).bearer(&read)).await.status, 200);
@@ -452,7 +452,7 @@ pub(super) fn rows() -> Vec<Row> {
             let (other, _) = personal(&world, &victim, &["ci:deploy"]).await;
             assert_eq!(world.call(Call::get(ME).bearer(&other)).await.code(), "FORBIDDEN");
         }),
-        row("a program's token that makes itself others, or takes the account", "RFC 9700, 2.3; CWE-269", |world: Arc<World>| async move {
+        row("a program's token that makes itself others, or takes the account", "RFC 9700, 2.3; CWE-269", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let (token, _) = personal(&world, &victim, &["write"]).await;
             for call in [
@@ -469,7 +469,7 @@ pub(super) fn rows() -> Vec<Row> {
                 assert_eq!(answer.code(), "FORBIDDEN");
             }
         }),
-        row("a program's token that was revoked, or is another's", "RFC 7009, 2", |world: Arc<World>| async move {
+        row("a program's token that was revoked, or is another's", "RFC 7009, 2", |world: Arc<TestServer>| async move {
             let (victim, thief) = (world.register().await, world.register().await);
             let (token, id) = personal(&world, &victim, &["read"]).await;
             let revoke = |by: &Somebody| Call::delete(&format!("{TOKENS}/{id}")).bearer(&by.device.token);
@@ -479,7 +479,7 @@ pub(super) fn rows() -> Vec<Row> {
             world.refuses(&token).await;
             world.refuses(&format!("cpt_{}", "A".repeat(43))).await;
         }),
-        row("scopes that nobody may have", "RFC 6749, 3.3", |world: Arc<World>| async move {
+        row("scopes that nobody may have", "RFC 6749, 3.3", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             for scopes in [json!([]), json!(["admin"]), json!(["read write"]), json!("write"), json!([7])] {
                 let new = Call::post(TOKENS).bearer(&victim.device.token).value(&json!({ "name": "x", "scopes": scopes }));

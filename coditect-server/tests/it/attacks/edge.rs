@@ -7,18 +7,18 @@ use super::{
     Row,
     http::{Browser, said},
     row,
-    world::World,
+    world::TestServer,
 };
 use crate::{
     account::{LOGIN, ME, PASSWORD, REGISTER, credentials},
     client::{Answer, Call},
-    desk::Desk,
+    signed_in_session::SignedInSession,
 };
 
 const DEVICES: &str = "/api/v5/auth/sessions";
 
 /// Sends `GET path` with a raw header line, as forwarded by a proxy.
-async fn get(world: &World, path: &str, header: &[u8]) -> Answer {
+async fn get(world: &TestServer, path: &str, header: &[u8]) -> Answer {
     let request =
         [b"GET ", path.as_bytes(), b" HTTP/1.1\r\nHost: x\r\n", header, b"\r\n\r\n"].concat();
     said(world, &request).await
@@ -27,7 +27,7 @@ async fn get(world: &World, path: &str, header: &[u8]) -> Answer {
 #[rustfmt::skip]
 pub(super) fn rows() -> Vec<Row> {
     vec![
-        row("a quote before what the proxy appends", "RFC 7239, 8.1; CWE-348; issue 20, 27", |world: Arc<World>| async move {
+        row("a quote before what the proxy appends", "RFC 7239, 8.1; CWE-348; issue 20, 27", |world: Arc<TestServer>| async move {
             for left in [&b"\""[..], b"\\", b"\xe9", b"127.0.0.1\"", b"10.0.0.1;"] {
                 let header = [b"X-Forwarded-For: ", left, b", 203.0.113.9"].concat();
                 assert_eq!(get(&world, "/metrics", &header).await.status, 403);
@@ -40,7 +40,7 @@ pub(super) fn rows() -> Vec<Row> {
             }
             assert_eq!(statuses[5..], [429, 429]);
         }),
-        row("a proxy that does not name its client", "RFC 7239, 6.2 and 6.3; CWE-290", |world: Arc<World>| async move {
+        row("a proxy that does not name its client", "RFC 7239, 6.2 and 6.3; CWE-290", |world: Arc<TestServer>| async move {
             for header in [
                 &b"X-Forwarded-For: unknown"[..], b"X-Forwarded-For: _hidden", b"X-Forwarded-For:",
                 b"X-Forwarded-For: 127.0.0.1,", b"Forwarded: for=127.0.0.1", b"X-Real-IP: 127.0.0.1",
@@ -49,7 +49,7 @@ pub(super) fn rows() -> Vec<Row> {
             }
             assert_eq!(get(&world, "/metrics", b"X-Forwarded-For: 127.0.0.1").await.status, 200);
         }),
-        row("a login whose address would be the proxy's", "OWASP ASVS 5, 16.2.1; CWE-348", |world: Arc<World>| async move {
+        row("a login whose address would be the proxy's", "OWASP ASVS 5, 16.2.1; CWE-348", |world: Arc<TestServer>| async move {
             let email = format!("hidden{}@example.org", world.number());
             let registered = world.call_from("unknown", credentials(REGISTER, &email, PASSWORD)).await;
             let token = registered.data()["token"].as_str().unwrap().to_owned();
@@ -60,7 +60,7 @@ pub(super) fn rows() -> Vec<Row> {
             assert!(entry["ip"].is_null(), "{audit}");
             assert_eq!(entry["details"]["nearest_hop"], "127.0.0.1", "{audit}");
         }),
-        row("another application's cookie beside the tokens", "RFC 6265, 4.2.1; issue 20, 08", |world: Arc<World>| async move {
+        row("another application's cookie beside the tokens", "RFC 6265, 4.2.1; issue 20, 08", |world: Arc<TestServer>| async move {
             let browser = Browser::new(&world).await;
             for other in [&b"name=Jos\xc3\xa9"[..], b"name=Jos\xe9", b"\xff\xfe", b"\"", b"=", b"__Host-other-access=x"] {
                 for line in [
@@ -73,8 +73,8 @@ pub(super) fn rows() -> Vec<Row> {
                 }
             }
         }),
-        row("a part that takes the place of the whole", "RFC 9110, 14.5; issue 20, 17", |world: Arc<World>| async move {
-            let desk = Desk::at(world.address(), &format!("part{}@example.org", world.number())).await;
+        row("a part that takes the place of the whole", "RFC 9110, 14.5; issue 20, 17", |world: Arc<TestServer>| async move {
+            let desk = SignedInSession::at(world.address(), &format!("part{}@example.org", world.number())).await;
             let file = desk.part("files/a.txt");
             desk.call(Call::put(&file).body("0123456789")).await;
             let part = Call::put(&file).header("Content-Range", "bytes 0-2/10").body("abc");
@@ -83,13 +83,13 @@ pub(super) fn rows() -> Vec<Row> {
             assert_eq!(desk.call(encoded).await.code(), "UNSUPPORTED_CONTENT_ENCODING");
             assert_eq!(desk.call(Call::get(&file)).await.body, b"0123456789");
         }),
-        row("a host that two readers read differently", "RFC 9112, 3.2; CWE-444", |world: Arc<World>| async move {
+        row("a host that two readers read differently", "RFC 9112, 3.2; CWE-444", |world: Arc<TestServer>| async move {
             for host in ["a@b", "a/b", "a b", "a,b", "a:80:90", "[::1", "a\\b", "%61"] {
                 let request = format!("GET /api/v5/health HTTP/1.1\r\nHost: {host}\r\n\r\n");
                 assert_eq!(said(&world, request.as_bytes()).await.status, 400, "{host}");
             }
         }),
-        row("a number that two readers round differently", "RFC 8259, 6; CWE-681", |world: Arc<World>| async move {
+        row("a number that two readers round differently", "RFC 8259, 6; CWE-681", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             for number in ["18446744073709551616", "-9223372036854775809", "100000000000000000000"] {
                 let body = format!(r#"{{"name":"x","settings":{{"n":{number}}}}}"#);
@@ -97,15 +97,15 @@ pub(super) fn rows() -> Vec<Row> {
                 assert_eq!(answer.code(), "INTEGER_OUT_OF_RANGE", "{number}");
             }
         }),
-        row("a field or a parameter that only another reader knows", "OWASP API Security 2023, API3; CWE-915", |world: Arc<World>| async move {
+        row("a field or a parameter that only another reader knows", "OWASP API Security 2023, API3; CWE-915", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let body = serde_json::json!({"email": format!("mass{}@example.org", world.number()), "password": PASSWORD, "role": "owner"});
             assert_eq!(world.call(Call::post(REGISTER).value(&body)).await.code(), "UNKNOWN_FIELD");
             let list = Call::get("/api/v5/sessions?tenant_id=1").bearer(&victim.device.token);
             assert_eq!(world.call(list).await.code(), "INVALID_QUERY");
         }),
-        row("a change of what a reader has not seen, by a read's condition", "RFC 9110, 13.1.1 and 13.2.2", |world: Arc<World>| async move {
-            let desk = Desk::at(world.address(), &format!("seen{}@example.org", world.number())).await;
+        row("a change of what a reader has not seen, by a read's condition", "RFC 9110, 13.1.1 and 13.2.2", |world: Arc<TestServer>| async move {
+            let desk = SignedInSession::at(world.address(), &format!("seen{}@example.org", world.number())).await;
             for method in ["GET", "HEAD"] {
                 let read = Call::new(method, &desk.path).header("If-Match", "\"other\"");
                 assert_eq!(desk.call(read).await.status, 412);

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::{
     Row, row,
-    world::{GRACE_S, Somebody, World},
+    world::{GRACE_S, Somebody, TestServer},
 };
 use crate::{
     account::{Device, LOGOUT, PASSWORD, REFRESH},
@@ -20,17 +20,17 @@ async fn past_the_grace() {
     sleep(Duration::from_secs(GRACE_S) + Duration::from_millis(200)).await;
 }
 
-async fn rotated(world: &World, device: &Device) -> Device {
+async fn rotated(world: &TestServer, device: &Device) -> Device {
     Device::of(&world.refresh(&device.refresh_token).await)
 }
 
 /// Sends a request with the access token of a device, which confirms its rotation.
-async fn used(world: &World, device: &Device) {
+async fn used(world: &TestServer, device: &Device) {
     assert_eq!(world.me(&device.token).await.status, 200);
 }
 
 /// Asserts that a refresh token is refused with `code`.
-async fn refused(world: &World, token: &str, code: &str) {
+async fn refused(world: &TestServer, token: &str, code: &str) {
     let answer = world.refresh(token).await;
     assert_eq!((answer.status, answer.code().as_str()), (401, code));
     assert!(answer.headers.iter().all(|(name, _)| name != "set-cookie"));
@@ -45,7 +45,7 @@ fn text(bytes: &[u8]) -> String {
     format!("crt_{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))
 }
 
-async fn signed_in_twice(world: &World) -> (Somebody, Device) {
+async fn signed_in_twice(world: &TestServer) -> (Somebody, Device) {
     let somebody = world.register().await;
     let other = Device::of(&world.login(&somebody.email, PASSWORD).await);
     (somebody, other)
@@ -55,7 +55,7 @@ async fn signed_in_twice(world: &World) -> (Somebody, Device) {
 #[expect(clippy::too_many_lines, reason = "it is a table")]
 pub(super) fn rows() -> Vec<Row> {
     vec![
-        row("a replay past the grace ends the family, and no other", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
+        row("a replay past the grace ends the family, and no other", "RFC 9700, 4.14.2", |world: Arc<TestServer>| async move {
             let (victim, other) = signed_in_twice(&world).await;
             let next = rotated(&world, &victim.device).await;
             used(&world, &next).await;
@@ -65,7 +65,7 @@ pub(super) fn rows() -> Vec<Row> {
             world.refuses(&next.token).await;
             assert_eq!(world.me(&other.token).await.status, 200, "another login goes on");
         }),
-        row("a lost refresh response and a retry after the grace sign nobody out", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
+        row("a lost refresh response and a retry after the grace sign nobody out", "RFC 9700, 4.14.2", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let lost = rotated(&world, &victim.device).await;
             past_the_grace().await;
@@ -75,7 +75,7 @@ pub(super) fn rows() -> Vec<Row> {
             past_the_grace().await;
             refused(&world, &victim.device.refresh_token, "REFRESH_REUSED").await;
         }),
-        row("a thief of a replaced token and its owner cannot both go on", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
+        row("a thief of a replaced token and its owner cannot both go on", "RFC 9700, 4.14.2", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let owner = rotated(&world, &victim.device).await;
             past_the_grace().await;
@@ -86,14 +86,14 @@ pub(super) fn rows() -> Vec<Row> {
             past_the_grace().await;
             refused(&world, &owner.refresh_token, "REFRESH_REUSED").await;
         }),
-        row("a token of two generations ago, within the grace", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
+        row("a token of two generations ago, within the grace", "RFC 9700, 4.14.2", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let second = rotated(&world, &victim.device).await;
             let third = rotated(&world, &second).await;
             refused(&world, &victim.device.refresh_token, "REFRESH_REUSED").await;
             refused(&world, &third.refresh_token, "SESSION_REVOKED").await;
         }),
-        row("a replay within the grace gets what the owner has, and nothing more", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
+        row("a replay within the grace gets what the owner has, and nothing more", "RFC 9700, 4.14.2", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let owner = rotated(&world, &victim.device).await;
             let thief = rotated(&world, &victim.device).await;
@@ -103,7 +103,7 @@ pub(super) fn rows() -> Vec<Row> {
             past_the_grace().await;
             refused(&world, &thief.refresh_token, "REFRESH_REUSED").await;
         }),
-        row("the grace does not slide", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
+        row("the grace does not slide", "RFC 9700, 4.14.2", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             used(&world, &rotated(&world, &victim.device).await).await;
             sleep(Duration::from_millis(GRACE_S * 700)).await;
@@ -111,23 +111,23 @@ pub(super) fn rows() -> Vec<Row> {
             sleep(Duration::from_millis(GRACE_S * 700)).await;
             refused(&world, &victim.device.refresh_token, "REFRESH_REUSED").await;
         }),
-        row("fifty refreshes at once", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
+        row("fifty refreshes at once", "RFC 9700, 4.14.2", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let all = join_all((0..50).map(|_| world.refresh(&victim.device.refresh_token))).await;
             let successors: Vec<_> = all.iter().map(|answer| Device::of(answer).refresh_token).collect();
             assert!(successors.iter().all(|successor| *successor == successors[0]));
         }),
-        row("a refresh token as access token", "OWASP ASVS 5, 9.2", |world: Arc<World>| async move {
+        row("a refresh token as access token", "OWASP ASVS 5, 9.2", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             world.refuses(&victim.device.refresh_token).await;
             world.spares(&victim).await;
         }),
-        row("an access token as refresh token", "OWASP ASVS 5, 9.2", |world: Arc<World>| async move {
+        row("an access token as refresh token", "OWASP ASVS 5, 9.2", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             refused(&world, &victim.device.token, "REFRESH_INVALID").await;
             world.spares(&victim).await;
         }),
-        row("a made-up older generation logs nobody out", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
+        row("a made-up older generation logs nobody out", "RFC 9700, 4.14.2", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let next = rotated(&world, &victim.device).await;
             let mut forged = bytes(&next.refresh_token);
@@ -138,14 +138,14 @@ pub(super) fn rows() -> Vec<Row> {
             refused(&world, &text(&forged), "REFRESH_INVALID").await;
             rotated(&world, &next).await;
         }),
-        row("a made-up later generation", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
+        row("a made-up later generation", "RFC 9700, 4.14.2", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let mut forged = bytes(&victim.device.refresh_token);
             forged[17..21].copy_from_slice(&9_u32.to_be_bytes());
             refused(&world, &text(&forged), "REFRESH_INVALID").await;
             rotated(&world, &victim.device).await;
         }),
-        row("every bit of a refresh token changed, one after the other", "RFC 6749, 10.10", |world: Arc<World>| async move {
+        row("every bit of a refresh token changed, one after the other", "RFC 6749, 10.10", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let whole = bytes(&victim.device.refresh_token);
             for at in 0..whole.len() {
@@ -155,14 +155,14 @@ pub(super) fn rows() -> Vec<Row> {
             }
             rotated(&world, &victim.device).await;
         }),
-        row("another family's id on one's own secret", "RFC 9700, 4.14", |world: Arc<World>| async move {
+        row("another family's id on one's own secret", "RFC 9700, 4.14", |world: Arc<TestServer>| async move {
             let (victim, thief) = (world.register().await, world.register().await);
             let mut forged = bytes(&thief.device.refresh_token);
             forged[1..17].copy_from_slice(&bytes(&victim.device.refresh_token)[1..17]);
             refused(&world, &text(&forged), "REFRESH_INVALID").await;
             world.spares(&victim).await;
         }),
-        row("a refresh token in another spelling", "RFC 6749, 10.10", |world: Arc<World>| async move {
+        row("a refresh token in another spelling", "RFC 6749, 10.10", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let token = &victim.device.refresh_token;
             for spelt in [format!(" {token}"), format!("{token}\n"), format!("{token}="), token.to_uppercase(), token[4..].to_owned(), format!("Bearer {token}")] {
@@ -170,21 +170,21 @@ pub(super) fn rows() -> Vec<Row> {
             }
             rotated(&world, &victim.device).await;
         }),
-        row("a refresh token in the query", "RFC 9700, 4.3.2", |world: Arc<World>| async move {
+        row("a refresh token in the query", "RFC 9700, 4.3.2", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let path = format!("{REFRESH}?refresh_token={}", victim.device.refresh_token);
             let answer = world.call(Call::post(&path).json("{}")).await;
             assert_eq!(answer.code(), "INVALID_QUERY");
             world.spares(&victim).await;
         }),
-        row("a refresh after signing out", "OWASP ASVS 5, 7.4", |world: Arc<World>| async move {
+        row("a refresh after signing out", "OWASP ASVS 5, 7.4", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let answer = world.call(Call::post(LOGOUT).bearer(&victim.device.token)).await;
             assert_eq!(answer.status, 200);
             refused(&world, &victim.device.refresh_token, "SESSION_REVOKED").await;
             world.refuses(&victim.device.token).await;
         }),
-        row("a refresh that races signing out", "OWASP ASVS 5, 7.4", |world: Arc<World>| async move {
+        row("a refresh that races signing out", "OWASP ASVS 5, 7.4", |world: Arc<TestServer>| async move {
             for _ in 0..10 {
                 let victim = world.register().await;
                 let logout = Call::post(LOGOUT).bearer(&victim.device.token);
@@ -196,7 +196,7 @@ pub(super) fn rows() -> Vec<Row> {
                 }
             }
         }),
-        row("signing somebody out with a forged token", "RFC 7009, 2.1", |world: Arc<World>| async move {
+        row("signing somebody out with a forged token", "RFC 7009, 2.1", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let mut forged = bytes(&victim.device.refresh_token);
             forged[60] ^= 1;
@@ -205,7 +205,7 @@ pub(super) fn rows() -> Vec<Row> {
             assert_eq!(answer.status, 401);
             world.spares(&victim).await;
         }),
-        row("ending all sessions with a token that was lost long ago", "RFC 9700, 4.14", |world: Arc<World>| async move {
+        row("ending all sessions with a token that was lost long ago", "RFC 9700, 4.14", |world: Arc<TestServer>| async move {
             let (victim, other) = signed_in_twice(&world).await;
             let next = rotated(&world, &victim.device).await;
             rotated(&world, &next).await;
@@ -214,7 +214,7 @@ pub(super) fn rows() -> Vec<Row> {
             assert_eq!(answer.code(), "REFRESH_REUSED");
             assert_eq!(world.me(&other.token).await.status, 200);
         }),
-        row("a server killed in the middle of rotations", "OWASP ASVS 5, 16.5", |world: Arc<World>| async move {
+        row("a server killed in the middle of rotations", "OWASP ASVS 5, 16.5", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let mut device = victim.device.clone();
             for _ in 0..3 {
@@ -227,7 +227,7 @@ pub(super) fn rows() -> Vec<Row> {
             }
             assert_eq!(world.me(&device.token).await.status, 200);
         }),
-        row("a restart after a reuse", "RFC 9700, 4.14.2", |world: Arc<World>| async move {
+        row("a restart after a reuse", "RFC 9700, 4.14.2", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let next = rotated(&world, &victim.device).await;
             let last = rotated(&world, &next).await;

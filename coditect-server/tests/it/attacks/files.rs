@@ -5,18 +5,18 @@ use std::sync::Arc;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use super::{Row, row, world::World};
+use super::{Row, row, world::TestServer};
 use crate::client::{Answer, Call};
 
 /// A user with a session.
 struct Site {
-    world: Arc<World>,
+    world: Arc<TestServer>,
     token: String,
     session: String,
 }
 
 impl Site {
-    async fn new(world: Arc<World>) -> Self {
+    async fn new(world: Arc<TestServer>) -> Self {
         let token = world.register().await.device.token;
         let create = Call::post("/api/v5/sessions").bearer(&token).value(&json!({"name": "x"}));
         let made = world.call(create).await.data();
@@ -45,7 +45,7 @@ impl Site {
 #[rustfmt::skip]
 pub(super) fn rows() -> Vec<Row> {
     vec![
-        row("uploads and copies that come to nothing", "OWASP API4:2023; CWE-770; issue 20, 4", |world: Arc<World>| async move {
+        row("uploads and copies that come to nothing", "OWASP API4:2023; CWE-770; issue 20, 4", |world: Arc<TestServer>| async move {
             let site = Site::new(world).await;
             assert_eq!(site.call(site.put("f", &[7; 50_000])).await.status, 201);
             let wrong = format!("sha-256=:{}:", BASE64_STANDARD.encode([0; 32]));
@@ -60,7 +60,7 @@ pub(super) fn rows() -> Vec<Row> {
             assert_eq!(site.listed().await, 1);
             // `reclaim` compares the stored bytes, with its own store.
         }),
-        row("a directory that is moved to where no route reaches", "CWE-400; POSIX PATH_MAX; issue 20, 15", |world: Arc<World>| async move {
+        row("a directory that is moved to where no route reaches", "CWE-400; POSIX PATH_MAX; issue 20, 15", |world: Arc<TestServer>| async move {
             let site = Site::new(world).await;
             let deep = |name: &str| vec![name; 60].join("/");
             assert_eq!(site.call(site.put(&format!("{}/f", deep("a")), b"precious")).await.status, 201);
@@ -71,7 +71,7 @@ pub(super) fn rows() -> Vec<Row> {
             }
             assert_eq!(site.listed().await, 61);
         }),
-        row("a history that is wiped by a move", "CWE-404; issue 20, 15", |world: Arc<World>| async move {
+        row("a history that is wiped by a move", "CWE-404; issue 20, 15", |world: Arc<TestServer>| async move {
             let site = Site::new(world).await;
             for (path, body) in [("work", "1"), ("work", "22"), ("empty", "")] {
                 site.call(site.put(path, body.as_bytes())).await;
@@ -81,7 +81,7 @@ pub(super) fn rows() -> Vec<Row> {
             let older = site.call(Call::get(&format!("{}/files/work?version=2", site.session))).await;
             assert_eq!(older.body, b"22");
         }),
-        row("a request that is repeated for a second secret", "draft-ietf-httpapi-idempotency-key-header; issue 20", |world: Arc<World>| async move {
+        row("a request that is repeated for a second secret", "draft-ietf-httpapi-idempotency-key-header; issue 20", |world: Arc<TestServer>| async move {
             let site = Site::new(world).await;
             let make = || {
                 let body = json!({"name": "ci", "scopes": ["read"]});

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Row, row, world::World};
+use super::{Row, row, world::TestServer};
 use crate::{
     account::{Device, LOGIN, LOGOUT, ME, PASSWORD, REFRESH, REGISTER, credentials},
     client::{Answer, Call, Client},
@@ -19,7 +19,7 @@ pub(super) struct Browser {
 }
 
 impl Browser {
-    pub(super) async fn new(world: &World) -> Self {
+    pub(super) async fn new(world: &TestServer) -> Self {
         let email = format!("browser{}@example.org", world.number());
         let body = json!({ "email": email, "password": PASSWORD, "cookies": true });
         let answer = world.call(Call::post(REGISTER).value(&body)).await;
@@ -54,7 +54,7 @@ fn set_cookies(answer: &Answer) -> Vec<&str> {
 }
 
 /// Returns the response to raw bytes.
-pub(super) async fn said(world: &World, bytes: &[u8]) -> Answer {
+pub(super) async fn said(world: &TestServer, bytes: &[u8]) -> Answer {
     let mut client = Client::connect(world.address()).await;
     client.send(bytes).await;
     client.answer().await
@@ -64,7 +64,7 @@ pub(super) async fn said(world: &World, bytes: &[u8]) -> Answer {
 #[expect(clippy::too_many_lines, reason = "it is a table")]
 pub(super) fn rows() -> Vec<Row> {
     vec![
-        row("a forwarding header of the client's own", "RFC 7239, 8.1; CWE-348", |world: Arc<World>| async move {
+        row("a forwarding header of the client's own", "RFC 7239, 8.1; CWE-348", |world: Arc<TestServer>| async move {
             let mut statuses = Vec::new();
             for n in 0..7 {
                 // The proxy appends the address it sees to the client's text.
@@ -76,7 +76,7 @@ pub(super) fn rows() -> Vec<Row> {
             }
             assert_eq!(statuses[5..], [429, 429]);
         }),
-        row("identity headers of the client's own", "CWE-290", |world: Arc<World>| async move {
+        row("identity headers of the client's own", "CWE-290", |world: Arc<TestServer>| async move {
             let (victim, thief) = (world.register().await, world.register().await);
             let theirs = world.me(&victim.device.token).await.data();
             let spoof = |call: Call| {
@@ -90,34 +90,34 @@ pub(super) fn rows() -> Vec<Row> {
             assert_eq!(verified.status, 204);
             assert_eq!(verified.header("x-auth-user"), mine["user"]["id"].as_str());
         }),
-        row("two Authorization headers", "RFC 6750, 2; RFC 9110, 5.3", |world: Arc<World>| async move {
+        row("two Authorization headers", "RFC 6750, 2; RFC 9110, 5.3", |world: Arc<TestServer>| async move {
             let (one, other) = (world.register().await, world.register().await);
             let both = Call::get(ME).bearer(&one.device.token).bearer(&other.device.token);
             assert_eq!(world.call(both).await.status, 400);
         }),
-        row("a token in the query", "RFC 9700, 4.3.2", |world: Arc<World>| async move {
+        row("a token in the query", "RFC 9700, 4.3.2", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             for name in ["token", "access_token"] {
                 let path = format!("{ME}?{name}={}", victim.device.token);
                 assert_eq!(world.call(Call::get(&path)).await.status, 401);
             }
         }),
-        row("a token in the body", "RFC 6750, 2.2", |world: Arc<World>| async move {
+        row("a token in the body", "RFC 6750, 2.2", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let body = json!({ "name": "x", "access_token": victim.device.token });
             assert_eq!(world.call(Call::post(SESSIONS).value(&body)).await.status, 401);
         }),
-        row("a cookie and a bearer token", "CWE-436", |world: Arc<World>| async move {
+        row("a cookie and a bearer token", "CWE-436", |world: Arc<TestServer>| async move {
             let (browser, other) = (Browser::new(&world).await, world.register().await);
             let both = browser.call(Call::get(ME)).bearer(&other.device.token);
             assert_eq!(world.call(both).await.status, 400);
         }),
-        row("a cookie that is there twice", "CWE-436", |world: Arc<World>| async move {
+        row("a cookie that is there twice", "CWE-436", |world: Arc<TestServer>| async move {
             let (one, other) = (Browser::new(&world).await, Browser::new(&world).await);
             let both = Call::get(ME).header("Cookie", &one.cookies).header("Cookie", &other.cookies);
             assert_eq!(world.call(both).await.status, 400);
         }),
-        row("another page's request with the cookies", "OWASP ASVS 5, 3.5.1; CSRF", |world: Arc<World>| async move {
+        row("another page's request with the cookies", "OWASP ASVS 5, 3.5.1; CSRF", |world: Arc<TestServer>| async move {
             let (victim, thief) = (Browser::new(&world).await, Browser::new(&world).await);
             assert_eq!(world.call(victim.call(Call::get(ME))).await.status, 200);
             let create = || victim.call(Call::post(SESSIONS).value(&json!({ "name": "x" })));
@@ -133,7 +133,7 @@ pub(super) fn rows() -> Vec<Row> {
             let own = create().header("X-CSRF-Token", &victim.csrf).header("Sec-Fetch-Site", "same-origin");
             assert_eq!(world.call(own).await.status, 201);
         }),
-        row("a refresh or a sign-out by another page", "OWASP ASVS 5, 3.5.1; CSRF", |world: Arc<World>| async move {
+        row("a refresh or a sign-out by another page", "OWASP ASVS 5, 3.5.1; CSRF", |world: Arc<TestServer>| async move {
             let victim = Browser::new(&world).await;
             for path in [REFRESH, LOGOUT] {
                 let forged = world.call(victim.call(Call::post(path))).await;
@@ -147,7 +147,7 @@ pub(super) fn rows() -> Vec<Row> {
             assert!(set_cookies(&out).iter().all(|cookie| cookie.contains("Max-Age=0")));
             assert_eq!(world.call(victim.call(Call::get(ME))).await.code(), "SESSION_REVOKED");
         }),
-        row("a program's token, or a refresh token, as cookie", "OWASP ASVS 5, 9.2", |world: Arc<World>| async move {
+        row("a program's token, or a refresh token, as cookie", "OWASP ASVS 5, 9.2", |world: Arc<TestServer>| async move {
             let victim = Browser::new(&world).await;
             let refresh = victim.cookies.split("; ").find_map(|pair| pair.strip_prefix("__Host-coditect-refresh=")).unwrap();
             for token in [refresh, "cpt_x", "x"] {
@@ -155,17 +155,17 @@ pub(super) fn rows() -> Vec<Row> {
                 assert_eq!(world.call(Call::get(ME).header("Cookie", &cookie)).await.status, 401);
             }
         }),
-        row("cross-origin reads", "Fetch, CORS; CWE-942", |world: Arc<World>| async move {
+        row("cross-origin reads", "Fetch, CORS; CWE-942", |world: Arc<TestServer>| async move {
             let victim = Browser::new(&world).await;
             let read = world.call(victim.call(Call::get(ME)).header("Origin", "https://evil.example")).await;
             assert!(read.headers.iter().all(|(name, _)| !name.starts_with("access-control-")));
         }),
-        row("a sign-out by GET", "RFC 9110, 9.2.1", |world: Arc<World>| async move {
+        row("a sign-out by GET", "RFC 9110, 9.2.1", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             assert_eq!(world.call(Call::get(LOGOUT).bearer(&victim.device.token)).await.status, 405);
             world.spares(&victim).await;
         }),
-        row("another method than the one that is sent", "CWE-650", |world: Arc<World>| async move {
+        row("another method than the one that is sent", "CWE-650", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             for name in ["X-HTTP-Method-Override", "X-Method-Override", "X-HTTP-Method"] {
                 let call = Call::get("/api/v5/auth/sessions").header(name, "DELETE").bearer(&victim.device.token);
@@ -173,49 +173,49 @@ pub(super) fn rows() -> Vec<Row> {
             }
             world.spares(&victim).await;
         }),
-        row("a length and chunks", "RFC 9112, 6.3; CWE-444", |world: Arc<World>| async move {
+        row("a length and chunks", "RFC 9112, 6.3; CWE-444", |world: Arc<TestServer>| async move {
             let request = format!("POST {LOGIN} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET {ME} HTTP/1.1\r\nHost: x\r\n\r\n");
             let answer = said(&world, request.as_bytes()).await;
             assert!(answer.status >= 400, "{}", answer.status);
         }),
-        row("two lengths", "RFC 9112, 6.3; CWE-444", |world: Arc<World>| async move {
+        row("two lengths", "RFC 9112, 6.3; CWE-444", |world: Arc<TestServer>| async move {
             let request = format!("POST {LOGIN} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\nContent-Length: 40\r\n\r\n{{}}");
             assert_eq!(said(&world, request.as_bytes()).await.status, 400);
         }),
-        row("two hosts, and none", "RFC 9112, 3.2", |world: Arc<World>| async move {
+        row("two hosts, and none", "RFC 9112, 3.2", |world: Arc<TestServer>| async move {
             for head in ["Host: a\r\nHost: b\r\n", ""] {
                 let request = format!("GET {ME} HTTP/1.1\r\n{head}\r\n");
                 assert_eq!(said(&world, request.as_bytes()).await.status, 400);
             }
         }),
-        row("a field that is there twice", "RFC 8259, 4; CWE-436", |world: Arc<World>| async move {
+        row("a field that is there twice", "RFC 8259, 4; CWE-436", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             let body = format!(r#"{{"email":"nobody@example.org","password":"{PASSWORD}","email":"{}"}}"#, victim.email);
             assert_eq!(world.call(Call::post(LOGIN).json(body)).await.code(), "DUPLICATE_FIELD");
         }),
-        row("a body that is nested without end", "CWE-674; CVE-2020-36518", |world: Arc<World>| async move {
+        row("a body that is nested without end", "CWE-674; CVE-2020-36518", |world: Arc<TestServer>| async move {
             let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
             let body = format!(r#"{{"email":"a@example.org","password":{deep}}}"#);
             assert_eq!(world.call(Call::post(LOGIN).json(body)).await.status, 400);
         }),
-        row("bytes that are no text", "RFC 8259, 8.1", |world: Arc<World>| async move {
+        row("bytes that are no text", "RFC 8259, 8.1", |world: Arc<TestServer>| async move {
             let answer = world.call(Call::post(LOGIN).json(b"{\"email\":\"a\xff@example.org\",\"password\":\"x\"}".to_vec())).await;
             assert_eq!(answer.code(), "INVALID_JSON");
         }),
-        row("a body that is too large", "CWE-770; RFC 9110, 15.5.14", |world: Arc<World>| async move {
+        row("a body that is too large", "CWE-770; RFC 9110, 15.5.14", |world: Arc<TestServer>| async move {
             let body = format!(r#"{{"email":"a@example.org","password":"{}"}}"#, "x".repeat(2 << 20));
             let mut client = Client::connect(world.address()).await;
             let answer = client.try_call(Call::post(LOGIN).json(body)).await;
             assert!(answer.is_none_or(|answer| answer.status == 413));
         }),
-        row("a form, as a page of another origin can send it", "OWASP ASVS 5, 3.5.2; CSRF", |world: Arc<World>| async move {
+        row("a form, as a page of another origin can send it", "OWASP ASVS 5, 3.5.2; CSRF", |world: Arc<TestServer>| async move {
             let body = format!(r#"{{"email":"a@example.org","password":"{PASSWORD}"}}"#);
             for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
                 let call = Call::post(LOGIN).header("Content-Type", kind).body(body.clone());
                 assert_eq!(world.call(call).await.status, 415, "{kind}");
             }
         }),
-        row("types that are confused", "OWASP ASVS 5, 2.2; CWE-843", |world: Arc<World>| async move {
+        row("types that are confused", "OWASP ASVS 5, 2.2; CWE-843", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             for body in [
                 json!({ "email": { "$ne": "" }, "password": { "$ne": "" } }),
@@ -230,7 +230,7 @@ pub(super) fn rows() -> Vec<Row> {
                 assert!(matches!(answer.status, 400 | 422), "{body}: {}", answer.status);
             }
         }),
-        row("what went wrong inside, told outside", "OWASP ASVS 5, 16.5.1", |world: Arc<World>| async move {
+        row("what went wrong inside, told outside", "OWASP ASVS 5, 16.5.1", |world: Arc<TestServer>| async move {
             for call in [
                 Call::get("/api/v5/auth/sessions/%00"),
                 Call::get("/api/v5/sessions/..%2f..%2fetc%2fpasswd"),
@@ -245,7 +245,7 @@ pub(super) fn rows() -> Vec<Row> {
                 }
             }
         }),
-        row("an answer that is kept by somebody else", "OWASP ASVS 5, 14.3.2; RFC 9111", |world: Arc<World>| async move {
+        row("an answer that is kept by somebody else", "OWASP ASVS 5, 14.3.2; RFC 9111", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             for call in [Call::get(ME), Call::get("/api/v5/auth/sessions"), Call::get("/api/v5/auth/verify")] {
                 let answer = world.call(call.bearer(&victim.device.token)).await;

@@ -9,7 +9,7 @@ use sha2::Sha256;
 
 use super::{
     Row, row,
-    world::{World, claims, encoded, part, sign},
+    world::{TestServer, claims, encoded, part, sign},
 };
 use crate::client::Call;
 
@@ -17,9 +17,9 @@ use crate::client::Call;
 fn forged(
     name: &'static str,
     source: &'static str,
-    forge: impl Fn(&World, &str) -> String + Send + Sync + Copy + 'static,
+    forge: impl Fn(&TestServer, &str) -> String + Send + Sync + Copy + 'static,
 ) -> Row {
-    row(name, source, move |world: Arc<World>| async move {
+    row(name, source, move |world: Arc<TestServer>| async move {
         let victim = world.register().await;
         let token = forge(&world, &victim.device.token);
         world.refuses(&token).await;
@@ -31,7 +31,7 @@ fn forged(
 fn headed(
     name: &'static str,
     source: &'static str,
-    change: impl Fn(&World, &mut Value) + Send + Sync + Copy + 'static,
+    change: impl Fn(&TestServer, &mut Value) + Send + Sync + Copy + 'static,
 ) -> Row {
     forged(name, source, move |world, token| {
         let mut header = world.header();
@@ -72,7 +72,7 @@ fn without(name: &'static str) -> impl Fn(&mut Value) + Send + Sync + Copy + 'st
     move |value| drop(value.as_object_mut().unwrap().remove(name))
 }
 
-fn public_key(world: &World) -> Vec<u8> {
+fn public_key(world: &TestServer) -> Vec<u8> {
     let ring = serde_json::to_value(world.active.verifying_key().to_jwk()).unwrap();
     BASE64_URL_SAFE_NO_PAD.decode(ring["x"].as_str().unwrap()).unwrap()
 }
@@ -223,17 +223,17 @@ pub(super) fn rows() -> Vec<Row> {
             let message = format!("{header}.{said}");
             format!("{message}.{}", encoded(world.active.sign(message.as_bytes())))
         }),
-        row("a token of a megabyte", "CWE-770", |world: Arc<World>| async move {
+        row("a token of a megabyte", "CWE-770", |world: Arc<TestServer>| async move {
             let huge = format!("e30.{}.x", "A".repeat(1 << 20));
             let answer = world.call(Call::get(crate::account::ME).bearer(&huge)).await;
             assert!(matches!(answer.status, 401 | 431), "{}", answer.status);
         }),
-        row("a token of a user who was disabled", "OWASP ASVS 5, 7.4", |world: Arc<World>| async move {
+        row("a token of a user who was disabled", "OWASP ASVS 5, 7.4", |world: Arc<TestServer>| async move {
             let victim = world.register().await;
             world.operator(&["user", "disable", &victim.email]).await;
             world.refuses(&victim.device.token).await;
         }),
-        row("claims put together of two sessions", "RFC 9700, 4.14", |world: Arc<World>| async move {
+        row("claims put together of two sessions", "RFC 9700, 4.14", |world: Arc<TestServer>| async move {
             let (one, other) = (world.register().await, world.register().await);
             for claim in ["sub", "session_id", "tenant_id", "token_family"] {
                 let mut said = claims(&one.device.token);

@@ -18,7 +18,7 @@ mod world;
 
 use std::{collections::HashSet, pin::Pin, sync::Arc};
 
-use self::world::World;
+use self::world::TestServer;
 
 /// An attack.
 struct Row {
@@ -28,11 +28,12 @@ struct Row {
     attempt: Attempt,
 }
 
-type Attempt = Box<dyn Fn(Arc<World>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+type Attempt =
+    Box<dyn Fn(Arc<TestServer>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 fn row<F, Fut>(name: &'static str, source: &'static str, attempt: F) -> Row
 where
-    F: Fn(Arc<World>) -> Fut + Send + Sync + 'static,
+    F: Fn(Arc<TestServer>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
     Row { name, source, attempt: Box::new(move |world| Box::pin(attempt(world))) }
@@ -62,7 +63,7 @@ fn table_is_complete_and_has_sources() {
 
 /// Attempts all attacks and reports every success.
 async fn attempt_all(rows: Vec<Row>) {
-    let world = Arc::new(World::new().await);
+    let world = Arc::new(TestServer::new().await);
     let mut succeeded = Vec::new();
     for Row { name, source, attempt } in rows {
         if let Err(error) = tokio::spawn(attempt(Arc::clone(&world))).await {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Row, row, world::World};
+use super::{Row, row, world::TestServer};
 use crate::client::Call;
 
 const SESSIONS: &str = "/api/v5/sessions";
@@ -51,7 +51,7 @@ fn with_bodies() -> Vec<(&'static str, String)> {
 #[rustfmt::skip]
 pub(super) fn rows() -> Vec<Row> {
     vec![
-        row("a made-up personal token before a body", "OWASP API4:2023; CWE-696; issue 20, 14", |world: Arc<World>| async move {
+        row("a made-up personal token before a body", "OWASP API4:2023; CWE-696; issue 20, 14", |world: Arc<TestServer>| async move {
             let token = format!("cpt_{}", "A".repeat(43));
             for (method, path) in with_bodies() {
                 for body in [&b"{"[..], &[b' '; 100_000]] {
@@ -61,7 +61,7 @@ pub(super) fn rows() -> Vec<Row> {
                 }
             }
         }),
-        row("an ended login's token before a large body", "OWASP API4:2023; CWE-613", |world: Arc<World>| async move {
+        row("an ended login's token before a large body", "OWASP API4:2023; CWE-613", |world: Arc<TestServer>| async move {
             let ada = world.register().await;
             let ended = world.call(Call::post("/api/v5/auth/logout").bearer(&ada.device.token)).await;
             assert_eq!(ended.status, 200);
@@ -71,7 +71,7 @@ pub(super) fn rows() -> Vec<Row> {
                 assert_eq!((refused.status, refused.code().as_str()), (401, "SESSION_REVOKED"), "{method} {path}");
             }
         }),
-        row("a session's memory filled without end", "OWASP API4:2023; CWE-770; issue 20, 05", |world: Arc<World>| async move {
+        row("a session's memory filled without end", "OWASP API4:2023; CWE-770; issue 20, 05", |world: Arc<TestServer>| async move {
             let ada = world.register().await;
             let session = Call::post(SESSIONS).bearer(&ada.device.token).value(&json!({"name": "s"}));
             let id = world.call(session).await.data()["id"].as_str().unwrap().to_owned();

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     Row, row,
-    world::{Somebody, World},
+    world::{Somebody, TestServer},
 };
 use crate::{
     account::{Device, LOGIN, ME, PASSWORD},
@@ -21,29 +21,29 @@ const TOKENS: &str = "/api/v5/auth/tokens";
 const INVITATIONS: &str = "/api/v5/tenant/invitations";
 const ACCEPT: &str = "/api/v5/auth/invitations/accept";
 
-async fn session_of(world: &World, token: &str) -> String {
+async fn session_of(world: &TestServer, token: &str) -> String {
     let made =
         world.call(Call::post(SESSIONS).bearer(token).value(&json!({ "name": "mine" }))).await;
     assert_eq!(made.status, 201, "{}", made.json());
     made.data()["id"].as_str().unwrap().to_owned()
 }
 
-async fn id_of(world: &World, somebody: &Somebody, what: &str) -> String {
+async fn id_of(world: &TestServer, somebody: &Somebody, what: &str) -> String {
     let me = world.me(&somebody.device.token).await.data();
     me[what]["id"].as_str().unwrap().to_owned()
 }
 
-async fn invite(world: &World, by: &str, email: &str, role: &str) -> Answer {
+async fn invite(world: &TestServer, by: &str, email: &str, role: &str) -> Answer {
     let body = json!({ "email": email, "role": role });
     world.call(Call::post(INVITATIONS).bearer(by).value(&body)).await
 }
 
-async fn accept(world: &World, by: &str, token: &str) -> Answer {
+async fn accept(world: &TestServer, by: &str, token: &str) -> Answer {
     world.call(Call::post(ACCEPT).bearer(by).value(&json!({ "token": token }))).await
 }
 
 /// Makes `guest` a signed-in member of `owner`'s tenant.
-async fn join(world: &World, owner: &Somebody, guest: &Somebody, role: &str) -> Device {
+async fn join(world: &TestServer, owner: &Somebody, guest: &Somebody, role: &str) -> Device {
     let invited = invite(world, &owner.device.token, &guest.email, role).await.data();
     let joined = accept(world, &guest.device.token, invited["token"].as_str().unwrap()).await;
     assert_eq!(joined.status, 200, "{}", joined.json());
@@ -53,13 +53,13 @@ async fn join(world: &World, owner: &Somebody, guest: &Somebody, role: &str) -> 
 }
 
 /// Returns the status of a removal of `guest` by `owner`.
-async fn remove(world: &World, owner: &Somebody, guest: &Somebody) -> u16 {
+async fn remove(world: &TestServer, owner: &Somebody, guest: &Somebody) -> u16 {
     let path = format!("{MEMBERS}/{}", id_of(world, guest, "user").await);
     world.call(Call::delete(&path).bearer(&owner.device.token)).await.status
 }
 
 /// Asserts that these requests of `thief` find nothing.
-async fn nothing_there(world: &World, thief: &str, calls: Vec<Call>) {
+async fn nothing_there(world: &TestServer, thief: &str, calls: Vec<Call>) {
     for call in calls {
         let shown = format!("{call:?}");
         let answer = world.call(call.bearer(thief)).await;
@@ -81,7 +81,7 @@ fn all_ways(id: &str) -> Vec<Call> {
 #[expect(clippy::too_many_lines, reason = "it is a table")]
 pub(super) fn rows() -> Vec<Row> {
     vec![
-        row("another tenant's session, on every route", "OWASP API1:2023; ASVS 5, 8.4.1", |world: Arc<World>| async move {
+        row("another tenant's session, on every route", "OWASP API1:2023; ASVS 5, 8.4.1", |world: Arc<TestServer>| async move {
             let (victim, thief) = (world.register().await, world.register().await);
             let id = session_of(&world, &victim.device.token).await;
             nothing_there(&world, &thief.device.token, all_ways(&id)).await;
@@ -90,7 +90,7 @@ pub(super) fn rows() -> Vec<Row> {
             let own = world.call(Call::get(&format!("{SESSIONS}/{id}")).bearer(&victim.device.token)).await;
             assert_eq!(own.data()["name"], "mine");
         }),
-        row("a session that there is not answers the same", "OWASP API1:2023", |world: Arc<World>| async move {
+        row("a session that there is not answers the same", "OWASP API1:2023", |world: Arc<TestServer>| async move {
             let (victim, thief) = (world.register().await, world.register().await);
             let id = session_of(&world, &victim.device.token).await;
             let strip = |answer: Answer| {
@@ -103,7 +103,7 @@ pub(super) fn rows() -> Vec<Row> {
             let absent = world.call(Call::get(&absent).bearer(&thief.device.token)).await;
             assert_eq!(strip(other), strip(absent));
         }),
-        row("a tenant said in a body, a query or a header", "OWASP API3:2023", |world: Arc<World>| async move {
+        row("a tenant said in a body, a query or a header", "OWASP API3:2023", |world: Arc<TestServer>| async move {
             let (victim, thief) = (world.register().await, world.register().await);
             let tenant = id_of(&world, &victim, "tenant").await;
             let user = id_of(&world, &victim, "user").await;
@@ -117,7 +117,7 @@ pub(super) fn rows() -> Vec<Row> {
             let listed = world.call(Call::get(SESSIONS).bearer(&victim.device.token)).await;
             assert_eq!(listed.data(), json!([]));
         }),
-        row("a page's cursor of another's list", "OWASP API1:2023", |world: Arc<World>| async move {
+        row("a page's cursor of another's list", "OWASP API1:2023", |world: Arc<TestServer>| async move {
             let (victim, thief) = (world.register().await, world.register().await);
             for _ in 0..3 {
                 session_of(&world, &victim.device.token).await;
@@ -128,7 +128,7 @@ pub(super) fn rows() -> Vec<Row> {
             let answer = world.call(stolen).await;
             assert!(answer.status == 400 || answer.data() == json!([]), "{}", answer.json());
         }),
-        row("another's device: seen, named, ended", "OWASP API1:2023", |world: Arc<World>| async move {
+        row("another's device: seen, named, ended", "OWASP API1:2023", |world: Arc<TestServer>| async move {
             let (victim, thief) = (world.register().await, world.register().await);
             let devices = world.call(Call::get(DEVICES).bearer(&victim.device.token)).await.data();
             let path = format!("{DEVICES}/{}", devices[0]["id"].as_str().unwrap());
@@ -140,7 +140,7 @@ pub(super) fn rows() -> Vec<Row> {
             assert_eq!(own.as_array().unwrap().len(), 1);
             world.spares(&victim).await;
         }),
-        row("an invitation for another address", "OWASP ASVS 5, 8.2", |world: Arc<World>| async move {
+        row("an invitation for another address", "OWASP ASVS 5, 8.2", |world: Arc<TestServer>| async move {
             let (owner, guest, thief) = (world.register().await, world.register().await, world.register().await);
             let invited = invite(&world, &owner.device.token, &guest.email, "member").await.data();
             let token = invited["token"].as_str().unwrap();
@@ -148,7 +148,7 @@ pub(super) fn rows() -> Vec<Row> {
             assert_eq!(accept(&world, &guest.device.token, token).await.status, 200);
             assert_eq!(accept(&world, &guest.device.token, token).await.code(), "INVITATION_INVALID");
         }),
-        row("a member who makes themselves more", "OWASP API5:2023", |world: Arc<World>| async move {
+        row("a member who makes themselves more", "OWASP API5:2023", |world: Arc<TestServer>| async move {
             let (owner, guest) = (world.register().await, world.register().await);
             let member = join(&world, &owner, &guest, "member").await;
             let me = id_of(&world, &guest, "user").await;
@@ -161,13 +161,13 @@ pub(super) fn rows() -> Vec<Row> {
             let owners = id_of(&world, &owner, "user").await;
             nothing_there(&world, &member.token, vec![Call::delete(&format!("{MEMBERS}/{owners}"))]).await;
         }),
-        row("an admin who makes others more than themselves", "OWASP API5:2023", |world: Arc<World>| async move {
+        row("an admin who makes others more than themselves", "OWASP API5:2023", |world: Arc<TestServer>| async move {
             let (owner, guest) = (world.register().await, world.register().await);
             let admin = join(&world, &owner, &guest, "admin").await;
             assert_eq!(invite(&world, &admin.token, "x@example.org", "owner").await.code(), "FORBIDDEN");
             assert_eq!(invite(&world, &admin.token, "x@example.org", "admin").await.status, 201);
         }),
-        row("somebody who is no member any more", "OWASP ASVS 5, 7.4.1", |world: Arc<World>| async move {
+        row("somebody who is no member any more", "OWASP ASVS 5, 7.4.1", |world: Arc<TestServer>| async move {
             let (owner, guest) = (world.register().await, world.register().await);
             let member = join(&world, &owner, &guest, "member").await;
             let id = session_of(&world, &member.token).await;
@@ -178,7 +178,7 @@ pub(super) fn rows() -> Vec<Row> {
             }
             nothing_there(&world, &guest.device.token, all_ways(&id)).await;
         }),
-        row("another member's sessions, in one tenant", "OWASP API1:2023", |world: Arc<World>| async move {
+        row("another member's sessions, in one tenant", "OWASP API1:2023", |world: Arc<TestServer>| async move {
             let (owner, guest) = (world.register().await, world.register().await);
             let member = join(&world, &owner, &guest, "member").await;
             let theirs = session_of(&world, &owner.device.token).await;
@@ -186,7 +186,7 @@ pub(super) fn rows() -> Vec<Row> {
             nothing_there(&world, &member.token, all_ways(&theirs)).await;
             nothing_there(&world, &owner.device.token, all_ways(&mine)).await;
         }),
-        row("what one has elsewhere, from here", "OWASP ASVS 5, 8.4.1", |world: Arc<World>| async move {
+        row("what one has elsewhere, from here", "OWASP ASVS 5, 8.4.1", |world: Arc<TestServer>| async move {
             let (owner, guest) = (world.register().await, world.register().await);
             let own = session_of(&world, &guest.device.token).await;
             let member = join(&world, &owner, &guest, "member").await;
@@ -194,7 +194,7 @@ pub(super) fn rows() -> Vec<Row> {
             let here = session_of(&world, &member.token).await;
             nothing_there(&world, &guest.device.token, all_ways(&here)).await;
         }),
-        row("an invitation by an admin who was removed", "OWASP ASVS 5, 8.3.2", |world: Arc<World>| async move {
+        row("an invitation by an admin who was removed", "OWASP ASVS 5, 8.3.2", |world: Arc<TestServer>| async move {
             let (owner, guest, alt) = (world.register().await, world.register().await, world.register().await);
             let admin = join(&world, &owner, &guest, "admin").await;
             let spare = invite(&world, &admin.token, &alt.email, "admin").await.data();
@@ -207,7 +207,7 @@ pub(super) fn rows() -> Vec<Row> {
             let left = world.call(Call::get(INVITATIONS).bearer(&owner.device.token)).await.data();
             assert_eq!(left, json!([]));
         }),
-        row("an owner who undoes their demotion by an invitation", "OWASP ASVS 5, 8.3.2", |world: Arc<World>| async move {
+        row("an owner who undoes their demotion by an invitation", "OWASP ASVS 5, 8.3.2", |world: Arc<TestServer>| async move {
             let (owner, guest, alt) = (world.register().await, world.register().await, world.register().await);
             let co_owner = join(&world, &owner, &guest, "owner").await;
             let own = invite(&world, &co_owner.token, &guest.email, "owner").await.data();
@@ -220,7 +220,7 @@ pub(super) fn rows() -> Vec<Row> {
             }
             assert_eq!(accept(&world, &alt.device.token, spare["token"].as_str().unwrap()).await.code(), "INVITATION_INVALID");
         }),
-        row("the tokens of a membership that has ended, once invited again", "OWASP ASVS 5, 7.4.1", |world: Arc<World>| async move {
+        row("the tokens of a membership that has ended, once invited again", "OWASP ASVS 5, 7.4.1", |world: Arc<TestServer>| async move {
             let (owner, guest) = (world.register().await, world.register().await);
             let before = join(&world, &owner, &guest, "admin").await;
             let new = json!({ "name": "bot", "scopes": ["write"] });
@@ -235,7 +235,7 @@ pub(super) fn rows() -> Vec<Row> {
             let home = id_of(&world, &guest, "tenant").await;
             assert_eq!(world.me(&there.token).await.data()["tenant"]["id"], json!(home));
         }),
-        row("an admin who takes over or deletes what a member works on", "OWASP API5:2023", |world: Arc<World>| async move {
+        row("an admin who takes over or deletes what a member works on", "OWASP API5:2023", |world: Arc<TestServer>| async move {
             let (owner, guest) = (world.register().await, world.register().await);
             let admin = join(&world, &owner, &guest, "admin").await;
             let id = session_of(&world, &owner.device.token).await;
@@ -248,7 +248,7 @@ pub(super) fn rows() -> Vec<Row> {
             let other = world.register().await;
             nothing_there(&world, &other.device.token, vec![Call::delete(&path)]).await;
         }),
-        row("a tenant that is being deleted", "OWASP ASVS 5, 7.4.2", |world: Arc<World>| async move {
+        row("a tenant that is being deleted", "OWASP ASVS 5, 7.4.2", |world: Arc<TestServer>| async move {
             let (owner, guest) = (world.register().await, world.register().await);
             let member = join(&world, &owner, &guest, "owner").await;
             let delete = Call::delete("/api/v5/tenant").value(&json!({ "password": PASSWORD }));

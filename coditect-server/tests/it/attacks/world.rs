@@ -25,7 +25,7 @@ use crate::{
 /// Short, since tests wait for its end.
 pub(super) const GRACE_S: u64 = 2;
 
-pub(super) struct World {
+pub(super) struct TestServer {
     folder: Folder,
     process: Mutex<Option<Process>>,
     address: std::sync::Mutex<std::net::SocketAddr>,
@@ -46,7 +46,7 @@ pub(super) struct Somebody {
     pub(super) device: Device,
 }
 
-impl World {
+impl TestServer {
     pub(super) async fn new() -> Self {
         let folder = Folder::new();
         let (active, gone) = prepare(folder.path()).await;

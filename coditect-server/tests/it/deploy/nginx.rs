@@ -23,9 +23,9 @@ use super::{
 use crate::{
     account::{Device, LOGIN, PASSWORD, REGISTER, credentials, logout},
     client::{Answer, Call, Client, PATIENCE, call},
-    desk::Desk,
     folder::Folder,
     process::{Process, on, program},
+    signed_in_session::SignedInSession,
     socket::Socket,
     tls,
 };
@@ -371,7 +371,7 @@ async fn open(
 #[tokio::test]
 async fn websockets_pass_to_the_ide_and_the_server() {
     let Some(site) = Site::start(&[]).await else { return };
-    let desk = Desk::at(site.at(), ADA).await;
+    let desk = SignedInSession::at(site.at(), ADA).await;
     site.operator(&["user", "grant-ide", ADA]).await;
     let (mut socket, _) = Socket::open(&desk, "tab").await;
     socket.update("memory", 1, json!({"k": 1})).await;
@@ -400,7 +400,7 @@ async fn large_upload_is_streamed_and_not_buffered_on_disk() {
     const BYTES: usize = 48 << 20;
     const HALF: usize = BYTES / 2;
     let Some(site) = Site::start(&[]).await else { return };
-    let desk = Desk::at(site.at(), ADA).await;
+    let desk = SignedInSession::at(site.at(), ADA).await;
     let path = desk.part("files/large.bin");
     site.operator(&["user", "grant-ide", ADA]).await;
     let before = site.proxy.peak_memory();
@@ -448,7 +448,7 @@ async fn early_refusal_reaches_the_client() {
     const BYTES: usize = 8 << 20;
     const PIECE: usize = 64 << 10;
     let Some(site) = Site::start(&["--file-limit", "1MiB"]).await else { return };
-    let desk = Desk::at(site.at(), ADA).await;
+    let desk = SignedInSession::at(site.at(), ADA).await;
     let path = desk.part("files/large.bin");
     for (token, status, code) in
         [("x", 401, "UNAUTHORIZED"), (&desk.token[..], 413, "PAYLOAD_TOO_LARGE")]
@@ -605,7 +605,7 @@ async fn tags_stay_strong_behind_a_compressing_nginx() {
         setup.text = format!("{gzip}{}", setup.text);
     };
     let Some(site) = Site::start_with(&[], compressing).await else { return };
-    let desk = Desk::at(site.at(), ADA).await;
+    let desk = SignedInSession::at(site.at(), ADA).await;
     let file = desk.part("files/a.txt");
     let put = Call::put(&file).body("a".repeat(2_000)).header("Accept-Encoding", "gzip");
     assert_eq!(desk.call(put).await.status, 201);

@@ -14,8 +14,8 @@ use crate::{
     account::Device,
     client::{Call, Client},
     contract::{self, Described},
-    desk::Desk,
     server::Running,
+    signed_in_session::SignedInSession,
 };
 
 /// Requests per operation and round.
@@ -40,7 +40,7 @@ fn ends_its_login(operation: &Described) -> bool {
 /// A user, and the number of requests sent.
 struct Fuzz {
     server: Running,
-    desk: Desk,
+    desk: SignedInSession,
     session: String,
     sent: usize,
     /// Operations that have succeeded.
@@ -95,7 +95,7 @@ fn shown(call: &Call) -> String {
 async fn random_requests_to_every_route_succeed_or_are_refused() {
     let rounds = env::var("CODITECT_FUZZ_ROUNDS").map_or(8, |it| it.parse().unwrap());
     let server = Running::start(&["--trusted-proxy", "127.0.0.1"]).await;
-    let desk = Desk::new(&server, "joan@example.org").await;
+    let desk = SignedInSession::new(&server, "joan@example.org").await;
     let session = desk.path.rsplit('/').next().unwrap().to_owned();
     let mut fuzz = Fuzz { server, desk, session, sent: 0, done: BTreeSet::new() };
     for round in 1..=rounds {

@@ -16,7 +16,7 @@ use crate::{
     api::v5::checks,
     http::{
         HandlerResult, Query, Request,
-        conditions::{Conditions, Tag},
+        conditions::{ETag, Preconditions},
         problem::Problem,
         respond,
     },
@@ -104,10 +104,10 @@ pub(super) fn operations() -> Vec<Operation> {
 
 /// Handles `GET /auth/sessions`: the caller's logins, most recently used first.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let query = Query::of(&request)?;
     let (limit, cursor) = (query.limit()?, query.cursor()?);
-    let (asking, devices) = caller::run(&app, &caller, |tx, identity| {
+    let (asking, devices) = caller::transact(&app, &caller, |tx, identity| {
         let (app, page) = (&app, (limit, cursor.as_ref()));
         async move {
             let asking = identity.session()?.id;
@@ -121,13 +121,13 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
 
 /// Handles `PATCH /auth/sessions/{id}`.
 pub(crate) async fn rename(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
     let Naming { name } = request.json().await?;
     let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
     let name =
         name.map(|name| checks::line("name", 1..=MAX_SESSION_NAME_CHARS, &name)).transpose()?;
-    let (asking, named) = caller::run(&app, &caller, |tx, identity| {
+    let (asking, named) = caller::transact(&app, &caller, |tx, identity| {
         let (app, name, conditions) = (&app, name.clone(), &conditions);
         async move {
             let asking = identity.session()?.id;
@@ -141,10 +141,10 @@ pub(crate) async fn rename(app: Arc<App>, mut request: Request) -> HandlerResult
 
 /// Handles `DELETE /auth/sessions/{id}`.
 pub(crate) async fn revoke(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
     let client = &client_info(&request);
-    caller::run(&app, &caller, |tx, identity| {
+    caller::transact(&app, &caller, |tx, identity| {
         let (app, conditions) = (&app, &conditions);
         async move {
             require(&tx, &identity, id, conditions).await?;
@@ -161,7 +161,7 @@ async fn require(
     tx: &Transaction,
     identity: &Identity,
     id: AuthSessionId,
-    conditions: &Conditions,
+    conditions: &Preconditions,
 ) -> Result<(), Problem> {
     if conditions.is_unconditional() {
         return Ok(());
@@ -174,17 +174,17 @@ async fn require(
 }
 
 /// Returns the entity tag of a device, which does not depend on its last use.
-fn tag_of(session: &AuthSession) -> Tag {
+fn tag_of(session: &AuthSession) -> ETag {
     let name = session.name.as_deref().unwrap_or_default();
     let tenant = session.active_tenant();
-    Tag::digest(&[session.id.0.as_bytes(), name.as_bytes(), tenant.0.as_bytes()])
+    ETag::digest(&[session.id.0.as_bytes(), name.as_bytes(), tenant.0.as_bytes()])
 }
 
 /// Handles `DELETE /auth/sessions`: ends all sessions except the caller's.
 pub(crate) async fn revoke_others(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let client = &client_info(&request);
-    let ended = caller::run(&app, &caller, |tx, identity| {
+    let ended = caller::transact(&app, &caller, |tx, identity| {
         let app = &app;
         async move { Ok(app.auth.revoke_other_sessions(&tx, &identity, client).await?) }
     })

@@ -78,7 +78,7 @@ pub(super) fn operations() -> Vec<Operation> {
 
 /// Handles `POST /auth/totp`: creates a secret, after a check of the caller's password.
 pub(crate) async fn begin(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let identity = caller::identity(&app, &caller).await?;
     identity.session()?;
     let Setup { password } = request.json().await?;
@@ -91,7 +91,7 @@ pub(crate) async fn begin(app: Arc<App>, mut request: Request) -> HandlerResult 
 /// Handles `POST /auth/totp/confirm`: enables the second factor with a first code and returns the
 /// recovery codes, once.
 pub(crate) async fn confirm(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let identity = caller::identity(&app, &caller).await?;
     identity.session()?;
     let Code { code } = request.json().await?;
@@ -102,7 +102,7 @@ pub(crate) async fn confirm(app: Arc<App>, mut request: Request) -> HandlerResul
 
 /// Handles `POST /auth/totp/remove`: disables the second factor.
 pub(crate) async fn remove(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let identity = caller::identity(&app, &caller).await?;
     let Removal { password, code } = request.json().await?;
     app.auth

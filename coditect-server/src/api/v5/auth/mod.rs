@@ -224,7 +224,7 @@ pub(crate) fn operations() -> Vec<Operation> {
 /// Handles `POST /auth/register`: creates a user and signs them in.
 pub(crate) async fn register(app: Arc<App>, mut request: Request) -> HandlerResult {
     let new: NewUser = request.json().await?;
-    let carrier = Carrier::chosen(&app, new.cookies)?;
+    let carrier = TokenTransport::chosen(&app, new.cookies)?;
     let registration = Registration {
         email: &new.email,
         password: &new.password,
@@ -275,7 +275,7 @@ pub(crate) async fn registration(app: Arc<App>, _: Request) -> HandlerResult {
 /// Handles `POST /auth/login`.
 pub(crate) async fn login(app: Arc<App>, mut request: Request) -> HandlerResult {
     let login: Login = request.json().await?;
-    let carrier = Carrier::chosen(&app, login.cookies)?;
+    let carrier = TokenTransport::chosen(&app, login.cookies)?;
     let sign_in = SignIn {
         email: &login.email,
         password: &login.password,
@@ -298,8 +298,8 @@ pub(crate) async fn refresh(app: Arc<App>, mut request: Request) -> HandlerResul
         request.json().await?
     };
     let (token, carrier) = match refresh.refresh_token {
-        Some(token) => (token, Carrier::Body),
-        None => (caller::refresh_cookie(&app, &request)?, Carrier::Cookies),
+        Some(token) => (token, TokenTransport::Body),
+        None => (caller::refresh_cookie(&app, &request)?, TokenTransport::Cookies),
     };
     let tokens = app.auth.refresh(&token, refresh.active_tenant, &client_info(&request)).await?;
     Ok(carrier.give(&app, respond::ok(&carrier.view(&app, &tokens))?, &tokens))
@@ -312,16 +312,16 @@ pub(crate) async fn logout(app: Arc<App>, mut request: Request) -> HandlerResult
     let (cookie, carrier);
     let credential = match &logout.refresh_token {
         Some(token) => {
-            carrier = Carrier::Body;
+            carrier = TokenTransport::Body;
             Credential::Refresh(token)
         }
         None if caller::has_cookies(&app, &request)? => {
-            carrier = Carrier::Cookies;
+            carrier = TokenTransport::Cookies;
             cookie = caller::refresh_cookie(&app, &request)?;
             Credential::Refresh(&cookie)
         }
         None => {
-            carrier = Carrier::Body;
+            carrier = TokenTransport::Body;
             Credential::Access(bearer::token(request.headers())?.expose())
         }
     };
@@ -332,7 +332,7 @@ pub(crate) async fn logout(app: Arc<App>, mut request: Request) -> HandlerResult
         app.auth.logout(credential, &client_info(&request)).await?;
     }
     let mut answer = respond::ok(&SignedOut { signed_out: true })?;
-    if carrier == Carrier::Cookies {
+    if carrier == TokenTransport::Cookies {
         app.config.cookie_prefix.clear(answer.headers_mut());
     }
     Ok(answer)
@@ -340,8 +340,8 @@ pub(crate) async fn logout(app: Arc<App>, mut request: Request) -> HandlerResult
 
 /// Handles `GET /auth/me`: the user of the token, and the tenant that the token is for.
 pub(crate) async fn me(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (identity, tenant) = caller::run(&app, &caller, |tx, identity| async move {
+    let caller = caller::authenticate(&app, &request).await?;
+    let (identity, tenant) = caller::transact(&app, &caller, |tx, identity| async move {
         let tenant = tx.require::<Tenant>(identity.tenant_id, ()).await?;
         Ok((identity, tenant))
     })
@@ -352,14 +352,14 @@ pub(crate) async fn me(app: Arc<App>, request: Request) -> HandlerResult {
 
 /// Transport of tokens between server and client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Carrier {
+enum TokenTransport {
     /// In the body of the response, and in `Authorization`.
     Body,
     /// In cookies that scripts cannot read.
     Cookies,
 }
 
-impl Carrier {
+impl TokenTransport {
     /// Returns the transport that the client requests. Fails if the server has no cookies.
     fn chosen(app: &App, cookies: bool) -> Result<Self, Problem> {
         match (cookies, app.config.cookies) {

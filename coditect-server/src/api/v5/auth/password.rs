@@ -79,7 +79,7 @@ pub(super) fn operations() -> Vec<Operation> {
 
 /// Handles `PUT /auth/password`. The user's other sessions are revoked.
 pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let identity = caller::identity(&app, &caller).await?;
     let change: Change = request.json().await?;
     let (present, next) = (&change.current_password, &change.new_password);

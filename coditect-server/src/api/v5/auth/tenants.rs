@@ -19,12 +19,12 @@ use super::{TenantView, caller, client_info};
 use crate::{
     api::v5::checks,
     extract::{
-        idempotency::{Made, Once},
+        idempotency::{Created, Idempotency},
         merge_patch,
     },
     http::{
         HandlerResult, Query, Request,
-        conditions::{Conditions, Tag, tagged},
+        conditions::{ETag, Preconditions, with_etag},
         problem::Problem,
         respond,
     },
@@ -40,7 +40,7 @@ struct Change {
     #[schemars(length(max = 200), regex(pattern = openapi::LINE))]
     #[serde(default)]
     #[schemars(with = "String")]
-    name: merge_patch::Member<String>,
+    name: merge_patch::PatchField<String>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -193,10 +193,10 @@ pub(super) fn operations() -> Vec<Operation> {
 
 /// Handles `GET /auth/tenants`: the caller's own tenant first.
 pub(crate) async fn mine(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let query = Query::of(&request)?;
     let (limit, cursor) = (query.limit()?, query.cursor()?);
-    let (home, tenants) = caller::run(&app, &caller, |tx, identity| {
+    let (home, tenants) = caller::transact(&app, &caller, |tx, identity| {
         let (app, page) = (&app, (limit, cursor.as_ref()));
         async move {
             let tenants = app.auth.tenants_of(&tx, &identity, page).await;
@@ -213,9 +213,9 @@ pub(crate) async fn mine(app: Arc<App>, request: Request) -> HandlerResult {
 
 /// Handles `GET /tenant`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let conditions = Conditions::of(&request)?;
-    let tenant = caller::run(&app, &caller, |tx, identity| async move {
+    let caller = caller::authenticate(&app, &request).await?;
+    let conditions = Preconditions::of(&request)?;
+    let tenant = caller::transact(&app, &caller, |tx, identity| async move {
         Ok(tx.require::<Tenant>(identity.tenant_id, ()).await?)
     })
     .await?;
@@ -225,7 +225,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
 /// Handles `DELETE /tenant`, for its owner with their password. Keys of the tenant are deleted in
 /// the background.
 pub(crate) async fn delete(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let Deletion { password } = request.json().await?;
     let credential = caller.into_credential();
     app.auth.delete_tenant(&credential, &password, &client_info(&request)).await?;
@@ -235,13 +235,13 @@ pub(crate) async fn delete(app: Arc<App>, mut request: Request) -> HandlerResult
 
 /// Handles `PATCH /tenant`, for owners and admins.
 pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let conditions = Conditions::of(&request)?;
+    let caller = caller::authenticate(&app, &request).await?;
+    let conditions = Preconditions::of(&request)?;
     let Change { name } = request.json().await?;
     let name = name.required("name")?;
     let name = name.check(|name| checks::line("name", checks::NAME, &name))?;
     let (client, now) = (client_info(&request), app.clock.now());
-    let tenant = caller::run(&app, &caller, |tx, identity| {
+    let tenant = caller::transact(&app, &caller, |tx, identity| {
         let (app, client, name, conditions) = (&app, &client, &name, &conditions);
         async move {
             identity.require_role(Role::Admin)?;
@@ -258,15 +258,15 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
         }
     })
     .await?;
-    tagged(respond::ok(&TenantView::from(&tenant))?, &tag_of(&tenant)?)
+    with_etag(respond::ok(&TenantView::from(&tenant))?, &tag_of(&tenant)?)
 }
 
 /// Handles `GET /tenant/members`.
 pub(crate) async fn members(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let query = Query::of(&request)?;
     let (limit, cursor) = (query.limit()?, query.cursor()?);
-    let members = caller::run(&app, &caller, |tx, identity| {
+    let members = caller::transact(&app, &caller, |tx, identity| {
         let (app, page) = (&app, (limit, cursor.as_ref()));
         async move {
             let members = app.auth.members(&tx, &identity, page).await;
@@ -279,10 +279,10 @@ pub(crate) async fn members(app: Arc<App>, request: Request) -> HandlerResult {
 
 /// Handles `PATCH /tenant/members/{user}`.
 pub(crate) async fn change_role(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let (member, client) = (request.parse_param("user")?, client_info(&request));
     let NewRole { role } = request.json().await?;
-    let membership = caller::run(&app, &caller, |tx, identity| {
+    let membership = caller::transact(&app, &caller, |tx, identity| {
         let (app, client) = (&app, &client);
         async move { Ok(app.auth.change_role(&tx, &identity, member, role, client).await?) }
     })
@@ -301,9 +301,9 @@ async fn revoke_invitations(app: &App, tenant: TenantId, member: UserId) {
 
 /// Handles `DELETE /tenant/members/{user}`. Members may remove themselves.
 pub(crate) async fn remove(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let (member, client) = (request.parse_param("user")?, &client_info(&request));
-    let tenant = caller::run(&app, &caller, |tx, identity| {
+    let tenant = caller::transact(&app, &caller, |tx, identity| {
         let app = &app;
         async move {
             app.auth.remove_member(&tx, &identity, member, client).await?;
@@ -317,10 +317,10 @@ pub(crate) async fn remove(app: Arc<App>, request: Request) -> HandlerResult {
 
 /// Handles `POST /tenant/invitations`. The token is in the response and is sent to the address.
 pub(crate) async fn invite(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let inviting: Inviting = request.json().await?;
     let new = &NewInvitation::new(&inviting.email, inviting.role)?.with_ide(inviting.ide);
-    let (once, client) = (Once::of(&request)?, &client_info(&request));
+    let (idempotency, client) = (Idempotency::of(&request)?, &client_info(&request));
     let work = |tx: Transaction, identity: Identity| {
         let app = &app;
         async move {
@@ -329,10 +329,10 @@ pub(crate) async fn invite(app: Arc<App>, mut request: Request) -> HandlerResult
             let location = format!("/api/v5/tenant/invitations/{}", invitation.id);
             let view = InvitationView::from(&invitation);
             let invited = InvitedView { view, token: new.text().expose() };
-            Ok((Made::secret_at(location, &invited)?, tenant))
+            Ok((Created::secret_at(location, &invited)?, tenant))
         }
     };
-    let (outcome, tenant) = once.run_with(&app, &caller, work).await?;
+    let (outcome, tenant) = idempotency.run_with(&app, &caller, work).await?;
     // The caller has the token and can pass it on, so a failed delivery is only logged.
     if let Some(tenant) = tenant
         && let Err(error) = app.auth.send_invitation(new, &tenant).await
@@ -345,10 +345,10 @@ pub(crate) async fn invite(app: Arc<App>, mut request: Request) -> HandlerResult
 
 /// Handles `GET /tenant/invitations`. Lists invitations that can still be accepted.
 pub(crate) async fn invitations(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let query = Query::of(&request)?;
     let (limit, cursor) = (query.limit()?, query.cursor()?);
-    let invitations = caller::run(&app, &caller, |tx, identity| {
+    let invitations = caller::transact(&app, &caller, |tx, identity| {
         let (app, page) = (&app, (limit, cursor.as_ref()));
         async move {
             let invitations = app.auth.invitations(&tx, &identity, page).await;
@@ -361,10 +361,10 @@ pub(crate) async fn invitations(app: Arc<App>, request: Request) -> HandlerResul
 
 /// Handles `DELETE /tenant/invitations/{id}`.
 pub(crate) async fn withdraw(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let (id, client) = (request.parse_param("id")?, &client_info(&request));
-    let conditions = Conditions::of(&request)?;
-    caller::run(&app, &caller, |tx, identity| {
+    let conditions = Preconditions::of(&request)?;
+    caller::transact(&app, &caller, |tx, identity| {
         let (app, conditions) = (&app, &conditions);
         async move {
             identity.require_role(Role::Admin)?;
@@ -382,27 +382,28 @@ pub(crate) async fn withdraw(app: Arc<App>, request: Request) -> HandlerResult {
 
 /// Handles `POST /auth/invitations/accept`. A refresh returns tokens for the joined tenant.
 pub(crate) async fn accept(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let Accepting { token } = request.json().await?;
-    let (once, client) = (Once::of(&request)?, client_info(&request));
-    once.run(&app, &caller, |tx, identity| {
-        let (app, token, client) = (&app, &token, &client);
-        async move {
-            let membership = app.auth.accept_invitation(&tx, &identity, token, client).await?;
-            let joined = Joined { tenant_id: membership.tenant_id, role: membership.role };
-            Made::changed(&joined, None)
-        }
-    })
-    .await
+    let (idempotency, client) = (Idempotency::of(&request)?, client_info(&request));
+    idempotency
+        .run(&app, &caller, |tx, identity| {
+            let (app, token, client) = (&app, &token, &client);
+            async move {
+                let membership = app.auth.accept_invitation(&tx, &identity, token, client).await?;
+                let joined = Joined { tenant_id: membership.tenant_id, role: membership.role };
+                Created::changed(&joined, None)
+            }
+        })
+        .await
 }
 
 /// Returns the entity tag of an invitation, which never changes.
-fn tag_of_invitation(invitation: &Invitation) -> Tag {
-    Tag::digest(&[invitation.id.0.as_bytes()])
+fn tag_of_invitation(invitation: &Invitation) -> ETag {
+    ETag::digest(&[invitation.id.0.as_bytes()])
 }
 
-fn tag_of(tenant: &Tenant) -> Result<Tag, Problem> {
-    Ok(Tag::of(tenant)?.modified(tenant.updated_at))
+fn tag_of(tenant: &Tenant) -> Result<ETag, Problem> {
+    Ok(ETag::of(tenant)?.modified(tenant.updated_at))
 }
 
 impl<'a> From<&'a Member> for MemberView<'a> {

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{caller, client_info};
 use crate::{
-    extract::idempotency::{Made, Once},
+    extract::idempotency::{Created, Idempotency},
     http::{
         HandlerResult, Request,
-        conditions::{Conditions, Tag},
+        conditions::{ETag, Preconditions},
         problem::{Field, Problem},
         respond,
     },
@@ -109,11 +109,12 @@ pub(super) fn operations() -> Vec<Operation> {
 
 /// Handles `POST /auth/tokens`: creates a token for the caller's active tenant.
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let mut new: New = request.json().await?;
     let password = new.password.take();
     // Without the password: a fast hash of it must not be stored.
-    let once = Once::of_content(&request, &(&new.name, &new.scopes, new.expires_in_days))?;
+    let idempotency =
+        Idempotency::of_content(&request, &(&new.name, &new.scopes, new.expires_in_days))?;
     let new = &new.checked()?;
     let client = &client_info(&request);
     let identity = caller::identity(&app, &caller).await?;
@@ -125,10 +126,10 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult
             let location = format!("/api/v5/auth/tokens/{}", token.id);
             let view = TokenView::from(&token);
             let created = CreatedView { view, token: new.text().expose() };
-            Ok((Made::secret_at(location, &created)?, ()))
+            Ok((Created::secret_at(location, &created)?, ()))
         }
     };
-    let (outcome, created) = once.run_with(&app, &caller, work).await?;
+    let (outcome, created) = idempotency.run_with(&app, &caller, work).await?;
     if created.is_some() {
         app.auth.notify_token_created(&identity);
     }
@@ -137,8 +138,8 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult
 
 /// Handles `GET /auth/tokens`: the caller's tokens, oldest first.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let tokens = caller::run(&app, &caller, |tx, identity| {
+    let caller = caller::authenticate(&app, &request).await?;
+    let tokens = caller::transact(&app, &caller, |tx, identity| {
         let app = &app;
         async move { Ok(app.auth.personal_tokens(&tx, &identity).await?) }
     })
@@ -148,10 +149,10 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
 
 /// Handles `DELETE /auth/tokens/{id}`.
 pub(crate) async fn revoke(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let (id, client) = (request.parse_param("id")?, &client_info(&request));
-    let conditions = Conditions::of(&request)?;
-    caller::run(&app, &caller, |tx, identity| {
+    let conditions = Preconditions::of(&request)?;
+    caller::transact(&app, &caller, |tx, identity| {
         let (app, conditions) = (&app, &conditions);
         async move {
             if !conditions.is_unconditional() {
@@ -168,8 +169,8 @@ pub(crate) async fn revoke(app: Arc<App>, request: Request) -> HandlerResult {
 }
 
 /// Returns the entity tag of a token, which does not depend on its last use.
-fn tag_of(token: &PersonalToken) -> Tag {
-    Tag::digest(&[token.id.0.as_bytes()])
+fn tag_of(token: &PersonalToken) -> ETag {
+    ETag::digest(&[token.id.0.as_bytes()])
 }
 
 impl New {

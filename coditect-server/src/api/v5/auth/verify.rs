@@ -77,9 +77,9 @@ pub(super) fn operations() -> Vec<Operation> {
 /// 403 without the required `right`. Never consumes a refresh token.
 pub(crate) async fn verify(app: Arc<App>, request: Request) -> HandlerResult {
     // A token without a scope of this API may have one for the service behind the proxy.
-    let caller = caller::of(&app, &request).await?.for_anything();
+    let caller = caller::authenticate(&app, &request).await?.for_anything();
     let right = Query::of(&request)?.parsed::<Right>("right")?;
-    let identity = caller::run(&app, &caller, |tx, identity| {
+    let identity = caller::transact(&app, &caller, |tx, identity| {
         let app = &app;
         async move {
             if let Some(Right::Ide) = right {
@@ -108,7 +108,7 @@ pub(crate) async fn verify(app: Arc<App>, request: Request) -> HandlerResult {
 
 /// Handles `POST /auth/tickets`: creates a ticket, bound to the origin of the request.
 pub(crate) async fn ticket(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let origin = match request.headers().get(header::ORIGIN) {
         None => None,
         Some(origin) => match origin.to_str() {
@@ -117,7 +117,7 @@ pub(crate) async fn ticket(app: Arc<App>, request: Request) -> HandlerResult {
         },
     };
     let new = &NewTicket::new()?;
-    caller::run(&app, &caller, |tx, identity| {
+    caller::transact(&app, &caller, |tx, identity| {
         let (app, origin) = (&app, origin.clone());
         async move { Ok(app.auth.create_ticket(&tx, &identity, new, origin).await?) }
     })

@@ -29,7 +29,7 @@ use crate::{
     extract::caller,
     http::{
         Body, BodyError, HandlerResult, Query, Request,
-        conditions::{Conditions, Tag, tagged},
+        conditions::{ETag, Preconditions, with_etag},
         problem::Problem,
         ranges, respond,
     },
@@ -75,8 +75,8 @@ enum Found {
 /// Handles `GET` and `HEAD /sessions/{id}/files/{path}`: the content, with `version` an older one,
 /// with `versions` their list. Returns the metadata of a directory.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
     let path = path::parse("path", request.param("path")?)?;
     let query = Query::of(&request)?;
     let wanted = match (query.flag("versions")?, query.value("version")) {
@@ -88,7 +88,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
             return Err(Problem::bad_request("INVALID_QUERY", message));
         }
     };
-    let found = caller::run(&app, &caller, |tx, identity| {
+    let found = caller::transact(&app, &caller, |tx, identity| {
         let (path, wanted) = (&path, &wanted);
         async move {
             let file = Place::of(&tx, &identity, id).await?.existing(&tx, path).await?;
@@ -111,7 +111,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
             conditions.read(respond::ok(&FileView::from(&file))?, &tag_of(&file))
         }
         Found::Content(file, content) => {
-            let tag = Tag::new(hex(&content.blob.sha256)).modified(content.saved_at);
+            let tag = ETag::new(hex(&content.blob.sha256)).modified(content.saved_at);
             if conditions.is_unchanged(&tag)? {
                 return conditions.read(bytes(StatusCode::OK, respond::empty()), &tag);
             }
@@ -126,7 +126,7 @@ fn sent(
     request: &Request,
     file: &File,
     content: &FileVersion,
-    tag: &Tag,
+    tag: &ETag,
 ) -> HandlerResult {
     let blob = content.blob;
     let part = ranges::wanted(request, tag, blob.size)?;
@@ -147,7 +147,7 @@ fn sent(
     // A browser must not run any content in this origin.
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
-    tagged(answer, tag)
+    with_etag(answer, tag)
 }
 
 fn body(reader: BlobReader) -> Body {
@@ -165,15 +165,15 @@ fn body(reader: BlobReader) -> Body {
 /// Handles `PUT /sessions/{id}/files/{path}`. The file, preconditions and the quota for the
 /// announced length are checked before the body is read. A failure leaves no bytes behind.
 pub(crate) async fn put(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
     let path = path::parse("path", request.param("path")?)?;
     let digest = digest(request.headers())?;
     let announced = request.announced_bytes();
     if announced > app.config.file_limit as u64 {
         return Err(Problem::payload_too_large(app.config.file_limit));
     }
-    let tenant = caller::run(&app, &caller, |tx, identity| {
+    let tenant = caller::transact(&app, &caller, |tx, identity| {
         let (path, conditions) = (&path, &conditions);
         async move {
             let place = Place::of(&tx, &identity, id).await?;
@@ -191,7 +191,7 @@ pub(crate) async fn put(app: Arc<App>, mut request: Request) -> HandlerResult {
         let message = "The body does not match its Content-Digest.";
         return Err(Problem::bad_request("DIGEST_MISMATCH", message));
     }
-    let written = caller::run(&app, &caller, |tx, identity| {
+    let written = caller::transact(&app, &caller, |tx, identity| {
         let (path, conditions) = (&path, &conditions);
         // After the body, so that the lease of a replaced content starts when it is detached.
         let now = app.clock.now();
@@ -257,7 +257,7 @@ async fn receive_into(
 }
 
 /// Fails if the preconditions do not hold, or for a directory.
-fn require(conditions: &Conditions, before: Option<&File>) -> Result<(), Problem> {
+fn require(conditions: &Preconditions, before: Option<&File>) -> Result<(), Problem> {
     conditions.require(before.map(tag_of).as_ref())?;
     match before {
         Some(file) if file.kind == FileKind::Directory => Err(exists()),

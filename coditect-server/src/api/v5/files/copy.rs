@@ -15,9 +15,9 @@ use crate::{
     config::FILE_POLICY,
     extract::{
         caller::{self, Caller},
-        idempotency::{Once, Outcome},
+        idempotency::{Idempotency, Outcome},
     },
-    http::{HandlerResult, Request, conditions::Conditions, problem::Problem},
+    http::{HandlerResult, Request, conditions::Preconditions, problem::Problem},
     state::App,
 };
 
@@ -27,17 +27,18 @@ const MAX_COPIED: usize = File::MOST_MOVED;
 /// Handles `POST /sessions/{id}/files:copy`, for a directory file by file: an interrupted copy has
 /// some of the files, each of them complete. The response is stored with the last one.
 pub(crate) async fn copy(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let id = request.parse_param("id")?;
     let (from, to, overwrite) = relocation(&request.json().await?)?;
     if from == to {
         return Err(exists());
     }
-    let (once, conditions) = (Once::of(&request)?, Conditions::of(&request)?);
-    let begun = caller::run(&app, &caller, |tx, identity| {
-        let (app, once, from, to, conditions) = (&app, &once, &from, &to, &conditions);
+    let (idempotency, conditions) = (Idempotency::of(&request)?, Preconditions::of(&request)?);
+    let begun = caller::transact(&app, &caller, |tx, identity| {
+        let (app, idempotency, from, to, conditions) =
+            (&app, &idempotency, &from, &to, &conditions);
         async move {
-            if let Some(before) = once.before(app, &tx, &identity).await? {
+            if let Some(before) = idempotency.before(app, &tx, &identity).await? {
                 return Ok(Begun::Before(before));
             }
             let place = Place::of(&tx, &identity, id).await?;
@@ -72,7 +73,7 @@ pub(crate) async fn copy(app: Arc<App>, mut request: Request) -> HandlerResult {
         }
     }
     let (file, path) = last;
-    match copying.copy(&file, &path, Some((&once, copied.as_ref()))).await? {
+    match copying.copy(&file, &path, Some((&idempotency, copied.as_ref()))).await? {
         Copied::Before(outcome) | Copied::Last(outcome) => outcome.answer(),
         Copied::One(_) => Err(Problem::internal("a copy has no outcome")),
     }
@@ -115,7 +116,7 @@ impl Copying<'_> {
         &self,
         file: &File,
         to: &str,
-        last: Option<(&Once, Option<&File>)>,
+        last: Option<(&Idempotency, Option<&File>)>,
     ) -> Result<Copied, Problem> {
         let Self { app, caller, id, tenant, overwrite } = *self;
         let uploaded = match file.kind {
@@ -127,9 +128,9 @@ impl Copying<'_> {
             }
         };
         let blob = uploaded.as_ref().map(|uploaded| uploaded.blob);
-        let copied = caller::run(app, caller, |tx, identity| async move {
-            if let Some((once, _)) = last
-                && let Some(before) = once.before(app, &tx, &identity).await?
+        let copied = caller::transact(app, caller, |tx, identity| async move {
+            if let Some((idempotency, _)) = last
+                && let Some(before) = idempotency.before(app, &tx, &identity).await?
             {
                 // The same request was sent twice concurrently.
                 return Ok(Copied::Before(before));
@@ -148,9 +149,9 @@ impl Copying<'_> {
                     File::put(&tx, tenant, at, blob, &FILE_POLICY, now).await?
                 }
             };
-            let Some((once, first)) = last else { return Ok(Copied::One(file)) };
+            let Some((idempotency, first)) = last else { return Ok(Copied::One(file)) };
             let made = made(id, first.unwrap_or(&file), true)?;
-            Ok(Copied::Last(once.keep(app, &tx, &identity, made).await?))
+            Ok(Copied::Last(idempotency.keep(app, &tx, &identity, made).await?))
         })
         .await;
         if let Some(uploaded) = uploaded {

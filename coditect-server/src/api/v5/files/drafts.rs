@@ -18,7 +18,7 @@ use crate::{
     extract::caller,
     http::{
         HandlerResult, Request,
-        conditions::{Conditions, Tag, tagged},
+        conditions::{ETag, Preconditions, with_etag},
         problem::Problem,
         respond,
     },
@@ -67,9 +67,9 @@ impl<'a> From<&'a Draft> for DraftView<'a> {
 
 /// Handles `GET /sessions/{id}/drafts`: all drafts of a session, by path.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let id = request.parse_param("id")?;
-    let drafts = caller::run(&app, &caller, |tx, identity| async move {
+    let drafts = caller::transact(&app, &caller, |tx, identity| async move {
         let session = load_owned_session(&tx, &identity, id).await?;
         Ok(tx.list_keys::<Draft>(session.tenant_id, (id,)).all(Draft::MOST).await?)
     })
@@ -79,10 +79,10 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
 
 /// Handles `GET /sessions/{id}/drafts/{path}`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
     let path = path::parse("path", request.param("path")?)?;
-    let (draft, file) = caller::run(&app, &caller, |tx, identity| {
+    let (draft, file) = caller::transact(&app, &caller, |tx, identity| {
         let path = &path;
         async move {
             let session = load_owned_session(&tx, &identity, id).await?;
@@ -114,13 +114,13 @@ fn current_etag(file: Option<&File>) -> Option<String> {
 
 /// Returns the entity tag of a draft, which covers all data of a GET, including the tag of the
 /// present file.
-fn tag_of(draft: &Draft, file: Option<&File>) -> Result<Tag, Problem> {
-    Tag::of(&(DraftView::from(draft), hex(&draft.blob.sha256), current_etag(file)))
+fn tag_of(draft: &Draft, file: Option<&File>) -> Result<ETag, Problem> {
+    ETag::of(&(DraftView::from(draft), hex(&draft.blob.sha256), current_etag(file)))
 }
 
 /// Checks the preconditions on the draft of `path` in `session`, and returns the file at that path.
 async fn require(
-    conditions: &Conditions,
+    conditions: &Preconditions,
     tx: &Transaction,
     session: &Session,
     path: &str,
@@ -134,13 +134,13 @@ async fn require(
 
 /// Handles `PUT /sessions/{id}/drafts/{path}`, replacing an existing draft.
 pub(crate) async fn save(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let id = request.parse_param("id")?;
     let path = path::parse("path", request.param("path")?)?;
     let new: NewDraft = request.json().await?;
     let base = new.base_etag.as_deref().map(hash).transpose()?;
-    let (conditions, now) = (Conditions::of(&request)?, app.clock.now());
-    let tenant_id = caller::run(&app, &caller, |tx, identity| {
+    let (conditions, now) = (Preconditions::of(&request)?, app.clock.now());
+    let tenant_id = caller::transact(&app, &caller, |tx, identity| {
         let (path, conditions) = (&path, &conditions);
         async move {
             let session = load_owned_session(&tx, &identity, id).await?;
@@ -154,7 +154,7 @@ pub(crate) async fn save(app: Arc<App>, mut request: Request) -> HandlerResult {
     let uploaded = upload.finish().await?;
     let blob = uploaded.blob;
     let draft = Draft { tenant_id, session_id: id, path, base, blob, saved_at: now };
-    let saved = caller::run(&app, &caller, |tx, identity| {
+    let saved = caller::transact(&app, &caller, |tx, identity| {
         let (draft, conditions) = (&draft, &conditions);
         async move {
             let session = load_owned_session(&tx, &identity, id).await?;
@@ -170,16 +170,16 @@ pub(crate) async fn save(app: Arc<App>, mut request: Request) -> HandlerResult {
         uploaded.keep();
     }
     let tag = saved?;
-    tagged(respond::ok(&DraftView::from(&draft))?, &tag)
+    with_etag(respond::ok(&DraftView::from(&draft))?, &tag)
 }
 
 /// Handles `DELETE /sessions/{id}/drafts/{path}`.
 pub(crate) async fn discard(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let id = request.parse_param("id")?;
     let path = path::parse("path", request.param("path")?)?;
-    let (conditions, now) = (Conditions::of(&request)?, app.clock.now());
-    caller::run(&app, &caller, |tx, identity| {
+    let (conditions, now) = (Preconditions::of(&request)?, app.clock.now());
+    caller::transact(&app, &caller, |tx, identity| {
         let (path, conditions) = (&path, &conditions);
         async move {
             let session = load_owned_session(&tx, &identity, id).await?;

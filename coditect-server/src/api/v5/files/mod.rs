@@ -33,11 +33,11 @@ use crate::{
     config::FILE_POLICY,
     extract::{
         caller,
-        idempotency::{Made, Once},
+        idempotency::{Created, Idempotency},
     },
     http::{
         Body, HandlerResult, Query, Request,
-        conditions::{Conditions, Tag, tagged},
+        conditions::{ETag, Preconditions, with_etag},
         problem::Problem,
         respond,
     },
@@ -276,13 +276,13 @@ pub(crate) fn operations() -> Vec<Operation> {
 /// Handles `GET /sessions/{id}/files`: the entries of a directory by name, or with `recursive` all
 /// below it by path.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let id = request.parse_param("id")?;
     let query = Query::of(&request)?;
     let directory = path::parse_directory("path", query.value("path").unwrap_or_default())?;
     let is_recursive = query.flag("recursive")?;
     let (limit, cursor) = (query.limit()?, query.cursor()?);
-    let page: Page<File> = caller::run(&app, &caller, |tx, identity| {
+    let page: Page<File> = caller::transact(&app, &caller, |tx, identity| {
         let (directory, cursor) = (&directory, cursor.as_ref());
         async move {
             let place = Place::of(&tx, &identity, id).await?;
@@ -314,8 +314,8 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
 /// whole directory. A large directory takes several transactions, deepest entries first; after an
 /// interruption, the rest is intact.
 pub(crate) async fn remove(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
-    let (id, conditions) = (request.parse_param("id")?, Conditions::of(&request)?);
+    let caller = caller::authenticate(&app, &request).await?;
+    let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
     let path = path::parse("path", request.param("path")?)?;
     let is_recursive = Query::of(&request)?.flag("recursive")?;
     let mut begun = false;
@@ -324,7 +324,7 @@ pub(crate) async fn remove(app: Arc<App>, request: Request) -> HandlerResult {
         let is_begun = begun;
         // Per transaction: leases on removed contents start when they are detached.
         let now = app.clock.now();
-        let step = caller::run(&app, &caller, |tx, identity| {
+        let step = caller::transact(&app, &caller, |tx, identity| {
             let (path, conditions) = (&path, &conditions);
             async move {
                 let place = Place::of(&tx, &identity, id).await?;
@@ -354,60 +354,66 @@ pub(crate) async fn remove(app: Arc<App>, request: Request) -> HandlerResult {
 /// Handles `POST /sessions/{id}/files:mkdir`, with parent directories. An existing directory is a
 /// success.
 pub(crate) async fn make_directory(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let id = request.parse_param("id")?;
     let new: NewDirectory = request.json().await?;
     let path = path::parse("path", &new.path)?;
-    let (once, conditions, now) = (Once::of(&request)?, Conditions::of(&request)?, app.clock.now());
-    once.run(&app, &caller, |tx, identity| {
-        let (path, conditions) = (&path, &conditions);
-        async move {
-            let place = Place::of(&tx, &identity, id).await?;
-            let there = place.file(&tx, path).await?;
-            conditions.require(there.as_ref().map(tag_of).as_ref())?;
-            match there {
-                Some(there) if there.kind == FileKind::Directory => return made(id, &there, false),
-                Some(_) => return Err(exists()),
-                None => {}
+    let (idempotency, conditions, now) =
+        (Idempotency::of(&request)?, Preconditions::of(&request)?, app.clock.now());
+    idempotency
+        .run(&app, &caller, |tx, identity| {
+            let (path, conditions) = (&path, &conditions);
+            async move {
+                let place = Place::of(&tx, &identity, id).await?;
+                let there = place.file(&tx, path).await?;
+                conditions.require(there.as_ref().map(tag_of).as_ref())?;
+                match there {
+                    Some(there) if there.kind == FileKind::Directory => {
+                        return made(id, &there, false);
+                    }
+                    Some(_) => return Err(exists()),
+                    None => {}
+                }
+                place.make_way(&tx, path, now).await?;
+                let at = (&place.home, path.as_str());
+                let directory =
+                    File::create_directory(&tx, place.tenant, at, &FILE_POLICY, now).await?;
+                made(id, &directory, true)
             }
-            place.make_way(&tx, path, now).await?;
-            let at = (&place.home, path.as_str());
-            let directory =
-                File::create_directory(&tx, place.tenant, at, &FILE_POLICY, now).await?;
-            made(id, &directory, true)
-        }
-    })
-    .await
+        })
+        .await
 }
 
 /// Handles `POST /sessions/{id}/files:move`, atomically with all below a directory.
 pub(crate) async fn relocate(app: Arc<App>, mut request: Request) -> HandlerResult {
-    let caller = caller::of(&app, &request).await?;
+    let caller = caller::authenticate(&app, &request).await?;
     let id = request.parse_param("id")?;
     let (from, to, overwrite) = relocation(&request.json().await?)?;
-    let (once, conditions, now) = (Once::of(&request)?, Conditions::of(&request)?, app.clock.now());
-    once.run(&app, &caller, |tx, identity| {
-        let (from, to, conditions) = (&from, &to, &conditions);
-        async move {
-            let place = Place::of(&tx, &identity, id).await?;
-            let file = place.existing(&tx, from).await?;
-            conditions.require(Some(&tag_of(&file)))?;
-            if from == to {
-                return made(id, &file, false);
+    let (idempotency, conditions, now) =
+        (Idempotency::of(&request)?, Preconditions::of(&request)?, app.clock.now());
+    idempotency
+        .run(&app, &caller, |tx, identity| {
+            let (from, to, conditions) = (&from, &to, &conditions);
+            async move {
+                let place = Place::of(&tx, &identity, id).await?;
+                let file = place.existing(&tx, from).await?;
+                conditions.require(Some(&tag_of(&file)))?;
+                if from == to {
+                    return made(id, &file, false);
+                }
+                if let Some(target) = place.replaceable(&tx, &file, to, overwrite).await? {
+                    return made(id, &file.move_over(&tx, &target, now).await?, false);
+                }
+                let below = match file.kind {
+                    FileKind::Directory => file.tree(&tx, File::MOST_MOVED).await?,
+                    FileKind::File { .. } => Vec::new(),
+                };
+                path::require_fit(&file, &below, to)?;
+                place.make_way(&tx, to, now).await?;
+                made(id, &file.move_to(&tx, to).await?, false)
             }
-            if let Some(target) = place.replaceable(&tx, &file, to, overwrite).await? {
-                return made(id, &file.move_over(&tx, &target, now).await?, false);
-            }
-            let below = match file.kind {
-                FileKind::Directory => file.tree(&tx, File::MOST_MOVED).await?,
-                FileKind::File { .. } => Vec::new(),
-            };
-            path::require_fit(&file, &below, to)?;
-            place.make_way(&tx, to, now).await?;
-            made(id, &file.move_to(&tx, to).await?, false)
-        }
-    })
-    .await
+        })
+        .await
 }
 
 /// Returns source, target and overwrite mode of a request.
@@ -428,16 +434,16 @@ fn file_response(session: SessionId, file: &File, is_new: bool) -> HandlerResult
     } else {
         respond::ok(&view)?
     };
-    tagged(answer, &tag_of(file))
+    with_etag(answer, &tag_of(file))
 }
 
 /// Like [`file_response`], for idempotent requests.
-fn made(session: SessionId, file: &File, is_new: bool) -> Result<Made, Problem> {
+fn made(session: SessionId, file: &File, is_new: bool) -> Result<Created, Problem> {
     let (view, tag) = (FileView::from(file), tag_of(file));
     if is_new {
-        Made::at(location(session, &file.path), &view, Some(&tag))
+        Created::at(location(session, &file.path), &view, Some(&tag))
     } else {
-        Made::changed(&view, Some(&tag))
+        Created::changed(&view, Some(&tag))
     }
 }
 
@@ -450,10 +456,10 @@ fn location(session: SessionId, path: &str) -> String {
 
 /// Returns the entity tag: the hash of a file's content, or the id of a directory, which a new
 /// directory with the same name does not have.
-fn tag_of(file: &File) -> Tag {
+fn tag_of(file: &File) -> ETag {
     match &file.kind {
-        FileKind::File { sha256, .. } => Tag::new(hex(sha256)).modified(file.modified_at),
-        FileKind::Directory => Tag::new(file.id.0.simple().to_string()),
+        FileKind::File { sha256, .. } => ETag::new(hex(sha256)).modified(file.modified_at),
+        FileKind::Directory => ETag::new(file.id.0.simple().to_string()),
     }
 }
 

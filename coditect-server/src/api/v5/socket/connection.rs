@@ -33,15 +33,15 @@ use tokio_tungstenite::tungstenite::{
 
 use super::updates::{self, Applied, Author};
 use crate::{
-    api::v5::{memory, owned::load_owned_session, parts::Document, state::Restoration},
+    api::v5::{memory, owned::load_owned_session, parts::Document, state::SessionSnapshot},
     extract::caller::{self, Caller},
     http::problem::Problem,
     state::App,
     websocket::{
-        Part,
-        frame::{self, Said, Shown, Update},
+        StateSection,
+        frame::{self, ClientMessage, Credential, Update},
         handshake::{WebSocket, close_code},
-        hub::{Room, Seen},
+        hub::{SessionHub, SessionVersions},
     },
 };
 
@@ -68,11 +68,11 @@ const FRAGMENT_BYTES: usize = 64 << 10;
 
 /// Reason to close a socket.
 #[derive(Debug)]
-enum End {
+enum Disconnect {
     /// The client has closed it or has disconnected.
-    Left,
+    ClientGone,
     /// The server closes it with this code and reason.
-    Told(u16, &'static str),
+    Close(u16, &'static str),
 }
 
 /// The login has ended.
@@ -85,28 +85,28 @@ const SUPERSEDED: u16 = 4409;
 /// State of a connection.
 pub(super) struct Connection {
     app: Arc<App>,
-    room: Arc<Room>,
-    seen: watch::Receiver<Seen>,
+    hub: Arc<SessionHub>,
+    seen: watch::Receiver<SessionVersions>,
     /// The caller, with the scope to read.
     caller: Caller,
     user: (TenantId, UserId),
     /// Origin of the page that opened the socket.
     page: Option<String>,
     author: Author,
-    /// Versions sent to the client, in the order of [`Part::ALL`].
-    known: [u64; Part::ALL.len()],
-    life: Life,
+    /// Versions sent to the client, in the order of [`StateSection::ALL`].
+    known: [u64; StateSection::ALL.len()],
+    life: TokenExpiry,
 }
 
 /// Expiry of the login.
-struct Life {
+struct TokenExpiry {
     expires_at: DateTime<Utc>,
     /// Time of the warning.
     notice_at: DateTime<Utc>,
     is_noticed: bool,
 }
 
-impl Life {
+impl TokenExpiry {
     fn new(now: DateTime<Utc>, expires_at: DateTime<Utc>) -> Self {
         let left = (expires_at - now).max(TimeDelta::zero());
         Self { expires_at, notice_at: expires_at - EXPIRY_WARNING.min(left / 4), is_noticed: false }
@@ -123,27 +123,27 @@ impl Connection {
         app: &Arc<App>,
         caller: Caller,
         (identity, page): (&Identity, Option<String>),
-        room: Arc<Room>,
+        hub: Arc<SessionHub>,
         sequence: ClientSequence,
     ) -> Self {
         let ClientSequence { session_id: session, client, connection, seq, .. } = sequence;
         let expires_at = caller.expires_at().unwrap_or_else(|| identity.expires_at());
         Self {
             app: Arc::clone(app),
-            seen: room.seen(),
-            room,
+            seen: hub.seen(),
+            hub,
             caller,
             user: (identity.tenant_id, identity.user.id),
             page,
             author: Author { session, client, connection, seq },
-            known: [0; Part::ALL.len()],
-            life: Life::new(app.clock.now(), expires_at),
+            known: [0; StateSection::ALL.len()],
+            life: TokenExpiry::new(app.clock.now(), expires_at),
         }
     }
 
     /// Serves the client until either side closes the socket.
-    pub(super) async fn run(mut self, mut socket: WebSocket, restored: Restoration) {
-        let end = match self.welcome(&mut socket, &restored).await {
+    pub(super) async fn run(mut self, mut socket: WebSocket, restored: SessionSnapshot) {
+        let end = match self.send_restore(&mut socket, &restored).await {
             Ok(()) => {
                 drop(restored);
                 self.serve(&mut socket).await
@@ -152,13 +152,17 @@ impl Connection {
         };
         // The connection ends here, whether or not the client reads the reason.
         let _gone = timeout(CLOSE_TIMEOUT, close(&mut socket, end)).await;
-        drop(self.room);
+        drop(self.hub);
     }
 
     /// Sends the whole state to the client.
-    async fn welcome(&mut self, socket: &mut WebSocket, restored: &Restoration) -> Result<(), End> {
+    async fn send_restore(
+        &mut self,
+        socket: &mut WebSocket,
+        restored: &SessionSnapshot,
+    ) -> Result<(), Disconnect> {
         let mut versions = Map::new();
-        for (known, part) in self.known.iter_mut().zip(Part::ALL) {
+        for (known, part) in self.known.iter_mut().zip(StateSection::ALL) {
             *known = restored.version(part);
             versions.insert(part.name().to_owned(), Value::from(*known));
         }
@@ -168,7 +172,7 @@ impl Connection {
         self.send_pieces(socket, message).await
     }
 
-    async fn serve(&mut self, socket: &mut WebSocket) -> End {
+    async fn serve(&mut self, socket: &mut WebSocket) -> Disconnect {
         let stopping = self.app.stopping().clone();
         let ping_every = self.app.config.websocket_ping_interval;
         let (mut heard_at, mut pinged) = (Instant::now(), 0);
@@ -182,20 +186,20 @@ impl Connection {
             let ping_at = heard_at + ping_every * (pinged + 1);
             let notice_at = self.next_notice_at();
             let step = tokio::select! {
-                () = stopping.cancelled() => Err(End::Told(1001, "server is shutting down")),
+                () = stopping.cancelled() => Err(Disconnect::Close(1001, "server is shutting down")),
                 said = socket.next() => {
                     (heard_at, pinged) = (Instant::now(), 0);
-                    self.hear(socket, said).await
+                    self.on_message(socket, said).await
                 }
                 changed = self.seen.changed() => match changed {
                     Ok(()) => self.tell_changes(socket).await,
                     // Its task has ended because of a failure of the store.
-                    Err(_) => Err(End::Told(1011, "internal error, try again")),
+                    Err(_) => Err(Disconnect::Close(1011, "internal error, try again")),
                 },
                 () = sleep_until(ping_at) => {
                     pinged += 1;
                     if pinged > MAX_UNANSWERED_PINGS {
-                        return End::Left;
+                        return Disconnect::ClientGone;
                     }
                     send_message(socket, Message::Ping(Vec::new().into())).await
                 }
@@ -207,7 +211,7 @@ impl Connection {
                     (login, looked_at) = (self.watch_login().await, Instant::now());
                     self.look_at_login().await
                 }
-                () = sleep_until(notice_at) => self.notice(socket).await,
+                () = sleep_until(notice_at) => self.warn_expiry(socket).await,
             };
             if let Err(end) = step {
                 return end;
@@ -217,11 +221,11 @@ impl Connection {
 
     /// Handles a message together with all others that have already arrived, so that updates are
     /// batched.
-    async fn hear(
+    async fn on_message(
         &mut self,
         socket: &mut WebSocket,
         said: Option<Result<Message, Error>>,
-    ) -> Result<(), End> {
+    ) -> Result<(), Disconnect> {
         let mut batch = Vec::new();
         let mut batch_bytes = 0;
         let mut next = Some(said);
@@ -230,7 +234,7 @@ impl Connection {
             batch_bytes += said.as_ref().map_or(0, |said| said.as_ref().map_or(0, Message::len));
             match understood(said) {
                 Ok(None) => {}
-                Ok(Some(Said::Update(update))) => batch.push(update),
+                Ok(Some(ClientMessage::Update(update))) => batch.push(update),
                 Ok(Some(said)) => other = Ok(Some(said)),
                 Err(end) => other = Err(end),
             }
@@ -245,23 +249,23 @@ impl Connection {
             self.update(socket, &batch).await?;
         }
         match other {
-            Ok(None | Some(Said::Update(_))) => Ok(()),
-            Ok(Some(Said::Ping)) => send(socket, frame::pong()).await,
-            Ok(Some(Said::Authenticate(shown))) => self.authenticate(socket, shown).await,
-            Err(Unheard::Ended(end)) => Err(end),
-            Err(Unheard::Bad(code, problem)) => {
+            Ok(None | Some(ClientMessage::Update(_))) => Ok(()),
+            Ok(Some(ClientMessage::Ping)) => send(socket, frame::pong()).await,
+            Ok(Some(ClientMessage::Authenticate(shown))) => self.authenticate(socket, shown).await,
+            Err(DecodeError::Ended(end)) => Err(end),
+            Err(DecodeError::Bad(code, problem)) => {
                 send(socket, frame::error(None, &problem)).await?;
-                Err(End::Told(code, "invalid message"))
+                Err(Disconnect::Close(code, "invalid message"))
             }
         }
     }
 
-    async fn update(&mut self, socket: &mut WebSocket, batch: &[Update]) -> Result<(), End> {
+    async fn update(&mut self, socket: &mut WebSocket, batch: &[Update]) -> Result<(), Disconnect> {
         let caller = self.caller.clone().with_scope(Scope::Write);
         let outcome = match updates::apply(&self.app, &caller, &self.author, batch).await {
             Ok(Applied::Done(outcome)) => outcome,
             Ok(Applied::Superseded) => {
-                return Err(End::Told(
+                return Err(Disconnect::Close(
                     SUPERSEDED,
                     "superseded by another connection of this client",
                 ));
@@ -284,19 +288,19 @@ impl Connection {
                 Ok((part, version)) => frame::ack(seq, part, version),
                 Err(problem) => frame::error(Some(seq), &problem),
             };
-            socket.feed(Message::text(answer)).await.map_err(|_| End::Left)?;
+            socket.feed(Message::text(answer)).await.map_err(|_| Disconnect::ClientGone)?;
         }
         flush(socket).await?;
         self.tell_changes(socket).await
     }
 
     /// Sends the sections that differ from those known to the client.
-    async fn tell_changes(&mut self, socket: &mut WebSocket) -> Result<(), End> {
+    async fn tell_changes(&mut self, socket: &mut WebSocket) -> Result<(), Disconnect> {
         let seen = *self.seen.borrow_and_update();
         if seen.is_gone {
-            return Err(End::Told(GONE, "session deleted"));
+            return Err(Disconnect::Close(GONE, "session deleted"));
         }
-        for (at, part) in Part::ALL.into_iter().enumerate() {
+        for (at, part) in StateSection::ALL.into_iter().enumerate() {
             if seen.versions[at] <= self.known[at] {
                 continue;
             }
@@ -309,7 +313,7 @@ impl Connection {
     }
 
     /// Returns the version of `part` and its JSON.
-    async fn read(&self, part: Part) -> Result<(u64, Bytes), Problem> {
+    async fn read(&self, part: StateSection) -> Result<(u64, Bytes), Problem> {
         let (app, caller, id) = (&self.app, &self.caller, self.author.session);
         let Some(document) = Document::of(part) else {
             let memory = memory::run(app, caller, |tx, identity, reader| async move {
@@ -319,7 +323,7 @@ impl Connection {
             let memory = memory.await?;
             return Ok((memory.version(), memory.json()));
         };
-        let stored = caller::run(app, caller, |tx, identity| async move {
+        let stored = caller::transact(app, caller, |tx, identity| async move {
             let session = load_owned_session(&tx, &identity, id).await?;
             document.read(&tx, &session).await
         });
@@ -330,7 +334,11 @@ impl Connection {
 
     /// Sends a message. A long one is sent in fragments (RFC 6455, section 5.4), which bounds the
     /// buffer of a socket.
-    async fn send_pieces(&self, socket: &mut WebSocket, message: Vec<Bytes>) -> Result<(), End> {
+    async fn send_pieces(
+        &self,
+        socket: &mut WebSocket,
+        message: Vec<Bytes>,
+    ) -> Result<(), Disconnect> {
         let length: usize = message.iter().map(Bytes::len).sum();
         let buffered = length.min(2 * FRAGMENT_BYTES) as u64;
         let accounts = [self.app.output.user(self.user.1)];
@@ -338,8 +346,11 @@ impl Connection {
         let _charge = charge.map_err(|problem| failed(&problem))?;
         if length <= FRAGMENT_BYTES {
             let text = String::from_utf8(message.concat());
-            return send(socket, text.map_err(|_| End::Told(1011, "internal error, try again"))?)
-                .await;
+            return send(
+                socket,
+                text.map_err(|_| Disconnect::Close(1011, "internal error, try again"))?,
+            )
+            .await;
         }
         let (mut left, mut opcode) = (length, Data::Text);
         for mut piece in message {
@@ -355,10 +366,14 @@ impl Connection {
     }
 
     /// Continues with a new credential of the same user and tenant.
-    async fn authenticate(&mut self, socket: &mut WebSocket, shown: Shown) -> Result<(), End> {
+    async fn authenticate(
+        &mut self,
+        socket: &mut WebSocket,
+        shown: Credential,
+    ) -> Result<(), Disconnect> {
         let credential = match shown {
-            Shown::Token(token) => self.app.auth.verify_credential(&token).await,
-            Shown::Ticket(ticket) => {
+            Credential::Token(token) => self.app.auth.verify_credential(&token).await,
+            Credential::Ticket(ticket) => {
                 self.app.auth.consume_ticket(&ticket, self.page.as_deref()).await
             }
         };
@@ -370,11 +385,11 @@ impl Connection {
         match shown.await {
             Ok((caller, identity)) if (identity.tenant_id, identity.user.id) == self.user => {
                 let expires_at = caller.expires_at().unwrap_or_else(|| identity.expires_at());
-                self.life = Life::new(self.app.clock.now(), expires_at);
+                self.life = TokenExpiry::new(self.app.clock.now(), expires_at);
                 self.caller = caller;
                 send(socket, frame::authenticated(expires_at)).await
             }
-            Ok(_) => Err(End::Told(SIGNED_OUT, "credential of another user or tenant")),
+            Ok(_) => Err(Disconnect::Close(SIGNED_OUT, "credential of another user or tenant")),
             Err(problem) => {
                 send(socket, frame::error(None, &problem)).await?;
                 Err(failed(&problem))
@@ -386,16 +401,16 @@ impl Connection {
     /// the user, the membership. Returns none if they cannot be watched.
     async fn watch_login(&self) -> Vec<Watch> {
         let auth = &self.app.auth;
-        let watches = caller::run(&self.app, &self.caller, |tx, identity| async move {
+        let watches = caller::transact(&self.app, &self.caller, |tx, identity| async move {
             Ok(auth.watch(&tx, &identity).await?)
         });
         watches.await.unwrap_or_default()
     }
 
     /// Closes the socket if the login is no longer valid or the session is gone.
-    async fn look_at_login(&mut self) -> Result<(), End> {
+    async fn look_at_login(&mut self) -> Result<(), Disconnect> {
         let id = self.author.session;
-        let looked = caller::run(&self.app, &self.caller, |tx, identity| async move {
+        let looked = caller::transact(&self.app, &self.caller, |tx, identity| async move {
             load_owned_session(&tx, &identity, id).await?;
             Ok(identity)
         });
@@ -403,7 +418,7 @@ impl Connection {
             Ok(identity) => {
                 let expires_at = identity.expires_at();
                 if self.caller.expires_at().is_none() && expires_at != self.life.expires_at {
-                    self.life = Life::new(self.app.clock.now(), expires_at);
+                    self.life = TokenExpiry::new(self.app.clock.now(), expires_at);
                 }
                 Ok(())
             }
@@ -421,10 +436,10 @@ impl Connection {
     }
 
     /// Sends the warning or closes the socket, if it is time.
-    async fn notice(&mut self, socket: &mut WebSocket) -> Result<(), End> {
+    async fn warn_expiry(&mut self, socket: &mut WebSocket) -> Result<(), Disconnect> {
         let now = self.app.clock.now();
         if now >= self.life.expires_at {
-            return Err(End::Told(SIGNED_OUT, "login expired"));
+            return Err(Disconnect::Close(SIGNED_OUT, "login expired"));
         }
         if self.life.is_noticed || now < self.life.notice_at {
             return Ok(());
@@ -437,15 +452,15 @@ impl Connection {
 /// Completes the closing handshake (RFC 6455, section 7.1): sends a Close frame or the reply to the
 /// client's, waits for the client's own, and shuts the connection down so that unread bytes of the
 /// client do not reset it before it has read ours.
-async fn close(socket: &mut WebSocket, end: End) -> Result<(), Error> {
+async fn close(socket: &mut WebSocket, end: Disconnect) -> Result<(), Error> {
     match end {
-        End::Told(code, reason) => {
+        Disconnect::Close(code, reason) => {
             tracing::debug!(code, reason, "closing websocket");
             let close = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
             socket.close(Some(close)).await?;
         }
         // Reading a Close frame has queued the reply.
-        End::Left => socket.flush().await?,
+        Disconnect::ClientGone => socket.flush().await?,
     }
     while let Some(frame) = socket.next().await {
         frame?;
@@ -454,44 +469,47 @@ async fn close(socket: &mut WebSocket, end: End) -> Result<(), Error> {
 }
 
 /// A failure to read a message.
-enum Unheard {
+enum DecodeError {
     /// No more messages follow.
-    Ended(End),
+    Ended(Disconnect),
     /// The message is invalid; close with this code.
     Bad(u16, Problem),
 }
 
 /// Decodes a message; `None` for control frames.
-fn understood(said: Option<Result<Message, Error>>) -> Result<Option<Said>, Unheard> {
-    let bad =
-        |code, message: &str| Err(Unheard::Bad(code, Problem::bad_request("BAD_FRAME", message)));
+fn understood(said: Option<Result<Message, Error>>) -> Result<Option<ClientMessage>, DecodeError> {
+    let bad = |code, message: &str| {
+        Err(DecodeError::Bad(code, Problem::bad_request("BAD_FRAME", message)))
+    };
     match said {
-        Some(Ok(Message::Text(text))) => match Said::parse(&text) {
+        Some(Ok(Message::Text(text))) => match ClientMessage::parse(&text) {
             Ok(said) => Ok(Some(said)),
             Err(problem) => {
                 let code = if problem.code() == "INVALID_JSON" { 1007 } else { 1008 };
-                Err(Unheard::Bad(code, problem))
+                Err(DecodeError::Bad(code, problem))
             }
         },
         Some(Ok(Message::Binary(_))) => bad(1003, "Messages must be text."),
         Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(None),
         Some(Err(error)) => match close_code(&error) {
             Some(code) => bad(code, "The frame is malformed, not UTF-8, or too long."),
-            None => Err(Unheard::Ended(End::Left)),
+            None => Err(DecodeError::Ended(Disconnect::ClientGone)),
         },
-        None | Some(Ok(Message::Close(_))) => Err(Unheard::Ended(End::Left)),
+        None | Some(Ok(Message::Close(_))) => Err(DecodeError::Ended(Disconnect::ClientGone)),
     }
 }
 
 /// Returns the end of a connection for a problem.
-fn failed(problem: &Problem) -> End {
+fn failed(problem: &Problem) -> Disconnect {
     match problem.status() {
-        _ if problem.code() == "NOT_A_MEMBER" => End::Told(SIGNED_OUT, "no longer a member"),
-        StatusCode::UNAUTHORIZED => End::Told(SIGNED_OUT, "signed out"),
-        StatusCode::NOT_FOUND => End::Told(GONE, "session deleted"),
-        StatusCode::FORBIDDEN => End::Told(1008, "not allowed"),
-        StatusCode::TOO_MANY_REQUESTS => End::Told(1013, "client does not read"),
-        _ => End::Told(1011, "internal error, try again"),
+        _ if problem.code() == "NOT_A_MEMBER" => {
+            Disconnect::Close(SIGNED_OUT, "no longer a member")
+        }
+        StatusCode::UNAUTHORIZED => Disconnect::Close(SIGNED_OUT, "signed out"),
+        StatusCode::NOT_FOUND => Disconnect::Close(GONE, "session deleted"),
+        StatusCode::FORBIDDEN => Disconnect::Close(1008, "not allowed"),
+        StatusCode::TOO_MANY_REQUESTS => Disconnect::Close(1013, "client does not read"),
+        _ => Disconnect::Close(1011, "internal error, try again"),
     }
 }
 
@@ -504,22 +522,22 @@ async fn fired(watches: &mut [Watch]) {
     drop(select_all(watches).await);
 }
 
-async fn send(socket: &mut WebSocket, text: String) -> Result<(), End> {
+async fn send(socket: &mut WebSocket, text: String) -> Result<(), Disconnect> {
     send_message(socket, Message::text(text)).await
 }
 
-async fn send_message(socket: &mut WebSocket, message: Message) -> Result<(), End> {
+async fn send_message(socket: &mut WebSocket, message: Message) -> Result<(), Disconnect> {
     match timeout(SEND_TIMEOUT, socket.send(message)).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(End::Left),
-        Err(_elapsed) => Err(End::Told(1013, "client does not read")),
+        Ok(Err(_)) => Err(Disconnect::ClientGone),
+        Err(_elapsed) => Err(Disconnect::Close(1013, "client does not read")),
     }
 }
 
-async fn flush(socket: &mut WebSocket) -> Result<(), End> {
+async fn flush(socket: &mut WebSocket) -> Result<(), Disconnect> {
     match timeout(SEND_TIMEOUT, socket.flush()).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(End::Left),
-        Err(_elapsed) => Err(End::Told(1013, "client does not read")),
+        Ok(Err(_)) => Err(Disconnect::ClientGone),
+        Err(_elapsed) => Err(Disconnect::Close(1013, "client does not read")),
     }
 }

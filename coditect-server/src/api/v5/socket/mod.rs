@@ -30,7 +30,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use self::connection::Connection;
-use super::{memory, state::Restoration};
+use super::{memory, state::SessionSnapshot};
 use crate::{
     extract::caller::{self, Caller},
     http::{
@@ -40,8 +40,8 @@ use crate::{
     openapi::Operation,
     state::App,
     websocket::{
-        handshake::{Opening, protocols},
-        hub::Room,
+        handshake::{Handshake, protocols},
+        hub::SessionHub,
     },
 };
 
@@ -80,19 +80,19 @@ pub(crate) async fn open(app: Arc<App>, request: Request) -> HandlerResult {
     let client = client(&query)?;
     let page = page(request.headers())?.map(str::to_owned);
     let speaks = protocols(request.headers()).any(|offered| offered == PROTOCOL);
-    let opening = Opening::of(request, speaks.then_some(PROTOCOL))?;
+    let opening = Handshake::of(request, speaks.then_some(PROTOCOL))?;
     let permit = Arc::clone(&app.sockets.permits).try_acquire_owned();
     let permit = permit.map_err(|_| Problem::unavailable("BUSY", crate::http::problem::SOON))?;
     let caller = Caller::by(credential, Scope::Read);
 
     // The room is entered before the state is read, so that no later change is missed.
-    let (home, identity) = caller::run(&app, &caller, |tx, identity| async move {
+    let (home, identity) = caller::transact(&app, &caller, |tx, identity| async move {
         let session = crate::api::v5::owned::load_owned_session(&tx, &identity, id).await?;
         Ok((session.tenant_id, identity))
     })
     .await?;
-    let room = Room::enter(&app.sockets, &app.store, home, id);
-    if room.crowd() > MAX_SOCKETS_PER_SESSION {
+    let hub = SessionHub::enter(&app.sockets, &app.store, home, id);
+    if hub.len() > MAX_SOCKETS_PER_SESSION {
         let message = "The session has reached its maximum number of sockets.";
         return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_SOCKETS", message));
     }
@@ -100,14 +100,14 @@ pub(crate) async fn open(app: Arc<App>, request: Request) -> HandlerResult {
     let (restoration, sequence) = memory::run(&app, &caller, |tx, identity, reader| {
         let client = &client;
         async move {
-            let restoration = Restoration::of(&tx, &identity, id, &reader).await?;
+            let restoration = SessionSnapshot::of(&tx, &identity, id, &reader).await?;
             let of = (restoration.session().tenant_id, id);
             let sequence = ClientSequence::claim(&tx, of, client, connection, now).await?;
             Ok((restoration, sequence))
         }
     })
     .await?;
-    let connection = Connection::new(&app, caller, (&identity, page), room, sequence);
+    let connection = Connection::new(&app, caller, (&identity, page), hub, sequence);
     let (answer, socket) = opening.split(MAX_MESSAGE_BYTES);
     let work = async move {
         if let Some(socket) = socket.await {
@@ -152,7 +152,7 @@ async fn verified_credential(
     {
         return Ok(app.auth.verify_credential(token).await?);
     }
-    Ok(caller::of(app, request).await?.into_credential())
+    Ok(caller::authenticate(app, request).await?.into_credential())
 }
 
 /// Returns the origin of the page that made the request.

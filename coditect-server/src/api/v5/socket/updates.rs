@@ -15,7 +15,7 @@ use crate::{
     api::v5::{
         memory,
         owned::load_owned_session,
-        parts::{Document, How, SecretFilter, Stored},
+        parts::{Document, SecretFilter, Stored, UpdateMode},
     },
     extract::{
         caller::{self, Caller},
@@ -23,7 +23,7 @@ use crate::{
     },
     http::problem::Problem,
     state::App,
-    websocket::{Part, frame::Update},
+    websocket::{StateSection, frame::Update},
 };
 
 /// The client that sent the updates.
@@ -46,7 +46,7 @@ pub(super) enum Applied {
 }
 
 /// The section with its new version, or the refusal of the update.
-type Answer = Result<(Part, u64), Problem>;
+type Answer = Result<(StateSection, u64), Problem>;
 
 /// Results of the updates and sections of a batch.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ pub(super) struct Outcome {
     /// Sequence numbers with results, in the order of the updates.
     pub(super) answers: Vec<(u64, Answer)>,
     /// Written sections with their versions before and after.
-    pub(super) written: Vec<(Part, u64, u64)>,
+    pub(super) written: Vec<(StateSection, u64, u64)>,
 }
 
 /// A section with the changes of a batch.
@@ -72,7 +72,7 @@ enum Change {
 }
 
 impl Draft {
-    async fn of(tx: &Transaction, session: &Session, part: Part) -> Result<Self, Problem> {
+    async fn of(tx: &Transaction, session: &Session, part: StateSection) -> Result<Self, Problem> {
         let (before, change) = if let Some(document) = Document::of(part) {
             let (stored, filter) =
                 try_join(document.read(tx, session), document.secret_filter(tx, session)).await?;
@@ -99,7 +99,9 @@ impl Draft {
                 *after = document.parse(patched, filter)?;
                 Ok(())
             }
-            Change::Memory(draft) => draft.apply((tx, session), (How::Merge, patch), quota).await,
+            Change::Memory(draft) => {
+                draft.apply((tx, session), (UpdateMode::Merge, patch), quota).await
+            }
         }
     }
 }
@@ -148,7 +150,7 @@ async fn apply_together(
     author: &Author,
     batch: &[Update],
 ) -> Result<Applied, Problem> {
-    caller::run(app, caller, |tx, identity| async move {
+    caller::transact(app, caller, |tx, identity| async move {
         transact(app, &tx, &identity, author, batch).await
     })
     .await
@@ -170,7 +172,7 @@ async fn transact(
         return Ok(Applied::Superseded);
     };
     let quota = app.config.state_quota();
-    let mut drafts: BTreeMap<Part, Draft> = BTreeMap::new();
+    let mut drafts: BTreeMap<StateSection, Draft> = BTreeMap::new();
     let mut answers = Vec::with_capacity(batch.len());
     for Update { seq, part, patch } in batch {
         if !drafts.contains_key(part) {
@@ -205,7 +207,7 @@ async fn transact(
         }
         versions.insert(part, version);
     }
-    let version_of = |part: Part| (part, versions.get(&part).copied().unwrap_or_default());
+    let version_of = |part: StateSection| (part, versions.get(&part).copied().unwrap_or_default());
     let answers = answers.into_iter().map(|(seq, answer)| (seq, answer.map(version_of))).collect();
     Ok(Applied::Done(Outcome { answers, written }))
 }

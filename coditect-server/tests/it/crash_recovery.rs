@@ -2,7 +2,7 @@
 //! others are absent or complete, and a check of the store finds no fault.
 //!
 //! ```text
-//! CODITECT_DURABILITY_ROUNDS=200 cargo test -p coditect-server --test it kills
+//! CODITECT_DURABILITY_ROUNDS=200 cargo test -p coditect-server --test it crash_recovery
 //! ```
 
 use std::time::Duration;
@@ -14,9 +14,9 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     client::{Call, Client},
-    desk::Desk,
     durability::{checked, rounds, start},
     folder::Folder,
+    signed_in_session::SignedInSession,
     socket::Socket,
 };
 
@@ -46,7 +46,7 @@ fn content(revision: u64) -> Vec<u8> {
 }
 
 impl Tab {
-    async fn run(mut self, desk: &Desk) -> Self {
+    async fn run(mut self, desk: &SignedInSession) -> Self {
         // The server may be killed before the handshake completes.
         let Some((Socket(mut socket), restored)) = Socket::try_open(desk, &self.name).await else {
             return self;
@@ -84,7 +84,7 @@ impl Tab {
 }
 
 impl Uploader {
-    async fn run(mut self, desk: &Desk) -> Self {
+    async fn run(mut self, desk: &SignedInSession) -> Self {
         let Ok(mut client) = Client::try_connect(desk.server).await else { return self };
         loop {
             self.begun += 1;
@@ -96,7 +96,7 @@ impl Uploader {
         }
     }
 
-    async fn verify(&mut self, desk: &Desk) {
+    async fn verify(&mut self, desk: &SignedInSession) {
         let found = desk.get(&self.path).await;
         if found.status == 404 {
             assert_eq!(self.acked, 0);
@@ -112,7 +112,7 @@ impl Uploader {
 async fn uploads_and_updates_survive_a_kill_or_are_absent() {
     let folder = Folder::new();
     let mut server = start(folder.path()).await;
-    let mut desk = Desk::at(server.address, "ada@example.org").await;
+    let mut desk = SignedInSession::at(server.address, "ada@example.org").await;
     let mut tabs = ["one", "two", "three"].map(|name| Tab { name: name.into(), ..Tab::default() });
     let mut uploaders = ["files/a", "files/deep/b"]
         .map(|path| Uploader { path: path.into(), ..Uploader::default() });

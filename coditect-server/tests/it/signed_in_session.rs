@@ -11,13 +11,13 @@ use crate::{
 };
 
 /// A session and its user.
-pub(crate) struct Desk {
+pub(crate) struct SignedInSession {
     pub(crate) server: SocketAddr,
     pub(crate) token: String,
     pub(crate) path: String,
 }
 
-impl Desk {
+impl SignedInSession {
     pub(crate) async fn new(server: &Running, email: &str) -> Self {
         Self::at(server.address, email).await
     }
