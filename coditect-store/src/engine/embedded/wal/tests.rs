@@ -10,10 +10,10 @@ use std::{
 use super::{
     super::{
         btree_file::BTreeFile,
-        vfs::{Directory, Vfs},
+        vfs::{Directory, Memory, Vfs, read_all},
     },
-    Encoder, FrameBuilder, Log, Mutation,
-    segment::Header,
+    Encoder, FrameBuilder, Log, Mutation, Recorded,
+    segment::{Header, is_segment},
 };
 use crate::{
     ErrorKind, Result,
@@ -172,6 +172,39 @@ async fn each_missing_segment_is_refused_unless_it_has_no_commit() {
         refused += 1;
     }
     assert!(refused >= 3, "{refused} of {} files", files.len());
+}
+
+#[test]
+fn segment_that_the_b_tree_file_requires_is_not_recycled() {
+    let disk: Arc<dyn Vfs> = Arc::new(Memory::default());
+    let recorded = Recorded { store: 1, is_clean: true, ..Recorded::default() };
+    let replayed = super::replay(&*disk, recorded, |_| {}).unwrap();
+    let mut log = Log::new(Arc::clone(&disk), 1, replayed, 1 << 20);
+    let first = log.first_segment().unwrap();
+    let numbers = || -> Vec<_> {
+        let mut bytes = Vec::new();
+        let names = disk.names().unwrap().into_iter().filter(|name| is_segment(name));
+        let numbers = names.map(|name| {
+            read_all(&*disk.open(&name).unwrap(), &mut bytes).unwrap();
+            Header::of(&bytes).unwrap().unwrap().number
+        });
+        numbers.collect()
+    };
+    // The last checkpoint ended with the first segment.
+    let mut last = first;
+    for version in 1..=60 {
+        let mutations = [Mutation::Set { key: b"a", value: &[1; 90_000] }].into_iter().collect();
+        let (pending, position) =
+            log.append(FrameBuilder::of(&[mutations]), version, false).unwrap();
+        pending.write().unwrap();
+        log.release(first);
+        assert!(numbers().contains(&first), "recycled at version {version}");
+        last = position.segment;
+    }
+    assert!(last > first + 3, "{last} segments");
+    log.release(last);
+    let earlier = numbers().into_iter().filter(|number| *number < last).count();
+    assert!(earlier <= 2, "{earlier} segments are kept though nothing requires them");
 }
 
 #[tokio::test]
