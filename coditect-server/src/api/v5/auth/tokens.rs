@@ -29,7 +29,7 @@ const DEFAULT_DAYS: i64 = 90;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(rename = "NewPersonalToken")]
+#[schemars(rename = "NewToken")]
 struct New {
     #[schemars(length(max = 100), regex(pattern = openapi::LINE))]
     name: String,
