@@ -1,59 +1,59 @@
-//! E-mail addresses: which are taken, and when two are the same.
+//! E-mail addresses: grammar and normalization.
 //!
-//! The grammar is RFC 5321's `Dot-string` before the `@`, with RFC 6531's letters beyond ASCII, and a
-//! domain name of at least two labels after it, as UTS 46 has it. Two addresses are the same when they
-//! agree in NFC, without regard to case, with the domain in its ASCII form. Mail systems may tell local
-//! parts apart by case, but people don't, and nobody should be able to register a look-alike.
+//! The grammar is RFC 5321's `Dot-string` before the `@`, with the non-ASCII letters of RFC 6531,
+//! followed by a domain name of at least two labels (UTS 46). Two addresses are equal if they agree
+//! in NFC after case folding, with the domain in its ASCII form. Mail systems may distinguish local
+//! parts by case; people do not, and look-alike registrations must fail.
 //!
-//! Refused on purpose: quoted local parts (`"a b"@…`), comments, address literals (`a@[10.0.0.1]`) and
-//! domains that are numbers, single-label domains (`a@localhost`), control characters and line breaks
-//! anywhere, even at the ends, and characters that can't be seen. Spaces and tabs around the address are
-//! trimmed; forms add them.
+//! Rejected on purpose: quoted local parts (`"a b"@…`), comments, address literals
+//! (`a@[10.0.0.1]`), numeric and single-label domains (`a@localhost`), control characters and line
+//! breaks anywhere, and invisible characters. Spaces and tabs around the address, which forms add,
+//! are trimmed.
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
-/// The most that a mail system must take, in bytes (RFC 5321, 4.5.3.1.3, less the brackets).
+/// Maximum length of an address, in bytes (RFC 5321, 4.5.3.1.3, without the brackets).
 const MAX_BYTES: usize = 254;
 
 const MAX_LOCAL_BYTES: usize = 64;
 
-/// An e-mail address of a form that this service takes. Whether mail reaches anybody is not known.
+/// A well-formed e-mail address. It may not be deliverable.
 #[derive(Clone, Debug)]
 pub struct Email {
     display: String,
     normalized: String,
 }
 
-/// Why a text is refused as an e-mail address.
+/// Reason for which a text is not an e-mail address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmailError {
-    /// There is nothing.
+    /// The text is empty.
     #[error("the address is empty")]
     Empty,
-    /// It is longer than 254 bytes, or its local part than 64.
+    /// The address exceeds 254 bytes, or its local part 64.
     #[error("the address is too long")]
     TooLong,
-    /// It has no `@`.
+    /// The text has no `@`.
     #[error("the address has no @")]
     NoAt,
-    /// What stands before the `@` is not of the grammar.
+    /// The part before the `@` is malformed.
     #[error("the part before the @ is not valid")]
     LocalPart,
-    /// What stands after the `@` is no domain name of two labels or more.
+    /// The part after the `@` is not a domain name of at least two labels.
     #[error("the part after the @ is not a domain name")]
     Domain,
 }
 
 impl Email {
-    /// Reads an address as somebody typed it. Parsing a normalised address gives the same one again.
+    /// Parses an address as typed. Parsing a normalized address returns it unchanged.
     pub fn parse(text: &str) -> Result<Self, EmailError> {
         let text = text.trim_matches([' ', '\t']);
         if text.is_empty() {
             return Err(EmailError::Empty);
         }
-        // Before it is normalised, so that the work is bounded: NFC shortens no valid address so much.
+        // Bounds the work of the normalization: NFC shortens no valid address that much.
         if text.len() > 4 * MAX_BYTES {
             return Err(EmailError::TooLong);
         }
@@ -68,12 +68,12 @@ impl Email {
         Ok(Self { display, normalized })
     }
 
-    /// The address as its owner writes it: trimmed and in NFC, else untouched.
+    /// Returns the address as its owner writes it, trimmed and in NFC.
     pub fn display(&self) -> &str {
         &self.display
     }
 
-    /// The address by which it is found: the same for all spellings of it.
+    /// Returns the normalized address, which is the same for all spellings.
     pub fn normalized(&self) -> &str {
         &self.normalized
     }
@@ -89,7 +89,7 @@ impl PartialEq for Email {
 impl Eq for Email {}
 
 fn normalized_local(local: &str) -> Result<String, EmailError> {
-    // In NFC again: lower-casing can take it apart.
+    // Lower-casing can decompose characters, so it is normalized again.
     let lower: String = local.to_lowercase().nfc().collect();
     if local.len() > MAX_LOCAL_BYTES || lower.len() > MAX_LOCAL_BYTES {
         return Err(EmailError::TooLong);
@@ -98,7 +98,8 @@ fn normalized_local(local: &str) -> Result<String, EmailError> {
     if lower.split('.').all(is_atom) { Ok(lower) } else { Err(EmailError::LocalPart) }
 }
 
-/// ASCII as in RFC 5322's `atext`; beyond it, what can be read: letters, digits and their marks.
+/// Returns whether `c` may be part of an atom: RFC 5322's `atext` in ASCII, and visible letters,
+/// digits and their marks beyond it.
 fn is_atom_text(c: char) -> bool {
     match c {
         'a'..='z' | 'A'..='Z' | '0'..='9' => true,
@@ -107,7 +108,8 @@ fn is_atom_text(c: char) -> bool {
     }
 }
 
-/// Letters and marks that Unicode has as `Default_Ignorable_Code_Point`: they show as nothing.
+/// Returns whether `c` is a letter or mark with the Unicode property
+/// `Default_Ignorable_Code_Point`.
 fn is_invisible(c: char) -> bool {
     matches!(
         c,

@@ -1,4 +1,5 @@
-//! How what only its addressee is to have gets to them: by e-mail, as a rule, which is the operator's.
+//! Delivery of tokens to the addresses that they belong to. The operator provides the
+//! implementation, by e-mail as a rule.
 
 use std::{error::Error as StdError, fmt, future::Future, pin::Pin};
 
@@ -6,14 +7,14 @@ use chrono::TimeDelta;
 
 use crate::OpaqueToken;
 
-/// Whether it is on its way.
+/// Future of a delivery.
 pub type Sending<'a> =
     Pin<Box<dyn Future<Output = Result<(), Box<dyn StdError + Send + Sync>>> + Send + 'a>>;
 
-/// Sends tokens to addresses. It is called when what it sends is in the store already, and nobody who
-/// asked waits for it in a way that tells them anything.
+/// Delivers tokens. Called after the record of the token has committed, and not awaited by
+/// responses whose timing would reveal whether an account exists.
 pub trait Mailer: fmt::Debug + Send + Sync {
-    /// A token that resets the password of the account of `email`, good for `life`.
+    /// Delivers a token that resets the password of the account of `email` and is valid for `life`.
     fn password_reset<'a>(
         &'a self,
         email: &'a str,
@@ -21,7 +22,7 @@ pub trait Mailer: fmt::Debug + Send + Sync {
         life: TimeDelta,
     ) -> Sending<'a>;
 
-    /// An invitation of `email` into the tenant of that name, good for `life`.
+    /// Delivers an invitation of `email` into the tenant named `tenant`, valid for `life`.
     fn invitation<'a>(
         &'a self,
         email: &'a str,
@@ -30,7 +31,7 @@ pub trait Mailer: fmt::Debug + Send + Sync {
         life: TimeDelta,
     ) -> Sending<'a>;
 
-    /// A token that verifies `email` for a registration, good for `life`.
+    /// Delivers a token that verifies `email` for a registration, valid for `life`.
     fn verification<'a>(
         &'a self,
         email: &'a str,
@@ -38,7 +39,7 @@ pub trait Mailer: fmt::Debug + Send + Sync {
         life: TimeDelta,
     ) -> Sending<'a>;
 
-    /// Notifies the owner of the account of `email` of a change. It holds no secret.
+    /// Notifies the owner of the account of `email` of a change. The notice holds no secret.
     fn notice<'a>(&'a self, email: &'a str, notice: Notice) -> Sending<'a>;
 }
 
@@ -84,8 +85,8 @@ impl Notice {
     }
 }
 
-/// Writes tokens to the log, for whoever tries the service out on their own machine. It is the one place
-/// where a secret gets into a log, and is never the default.
+/// Writes tokens to the log, for trying the service out locally. It is the only code that logs a
+/// secret, and never the default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogMailer;
 

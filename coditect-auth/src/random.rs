@@ -1,11 +1,11 @@
-//! The system's randomness, in one place. What must be repeatable takes its random bytes as an
-//! argument; only what makes a new secret comes here.
+//! Random bytes of the operating system. Code that must be repeatable takes its random bytes as an
+//! argument; only code that creates secrets calls this.
 
 use zeroize::Zeroizing;
 
 use crate::Error;
 
-/// `N` random bytes, wiped when they are dropped.
+/// Returns `N` random bytes, zeroized on drop.
 pub(crate) fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, Error> {
     let mut bytes = Zeroizing::new([0; N]);
     getrandom::fill(bytes.as_mut_slice()).map_err(Error::internal)?;

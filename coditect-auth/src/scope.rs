@@ -1,44 +1,45 @@
-//! What a personal access token may do.
+//! Scopes of personal access tokens.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// The most scopes of a token.
+/// Maximum number of scopes of a token.
 const MAX_SCOPES: usize = 20;
-/// The longest one, in characters.
+/// Maximum length of a scope, in characters.
 const MAX_SCOPE_CHARS: usize = 64;
 
-/// Something that a token may be allowed to do here.
+/// A permission of this service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Scope {
-    /// To read what its user may read.
+    /// Read what the user may read.
     Read,
-    /// To change it, too.
+    /// Read and write.
     Write,
 }
 
-/// The scopes of a token, sorted: `read`, `write`, and those of other services, as `service:what`, which
-/// mean nothing here and are told to who verifies the token.
+/// The sorted scopes of a token: `read`, `write`, and those of other services
+/// (`service:permission`), which are opaque here and passed on to the services that verify the
+/// token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Scopes(Vec<String>);
 
-/// Why scopes are refused.
+/// Reason for which scopes are rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScopeError {
-    /// There is none, or there are too many.
+    /// There is none, or more than 20.
     #[error("a token has between one and {MAX_SCOPES} scopes")]
     Count,
-    /// One is none of ours, and not of the form `service:what`.
+    /// A scope is neither `read` nor `write` nor of the form `service:permission`.
     #[error("a scope is `read`, `write`, or another service's, such as `ci:deploy`")]
     Form,
 }
 
 impl Scopes {
-    /// These, sorted, each once.
+    /// Returns the scopes, sorted and deduplicated.
     ///
     /// # Errors
     ///
@@ -57,7 +58,7 @@ impl Scopes {
         }
     }
 
-    /// Whether a token that has these may do this. Who may write may read.
+    /// Returns whether the scopes include `scope`. `write` includes `read`.
     pub fn allow(&self, scope: Scope) -> bool {
         let has = |name: &str| self.0.iter().any(|scope| scope == name);
         match scope {
@@ -66,14 +67,14 @@ impl Scopes {
         }
     }
 
-    /// Their names.
+    /// Returns the names.
     pub fn names(&self) -> &[String] {
         &self.0
     }
 }
 
 impl fmt::Display for Scopes {
-    /// As OAuth has it (RFC 6749, section 3.3): with a space between.
+    /// Separated by spaces, as in OAuth (RFC 6749, section 3.3).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.join(" "))
     }

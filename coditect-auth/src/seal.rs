@@ -1,8 +1,8 @@
-//! Sealing: a secret encrypted under a key, and bound to what it belongs to.
+//! Authenticated encryption of secrets at rest.
 //!
-//! XChaCha20-Poly1305 with a random nonce of 24 bytes, which are so many that none comes twice. What is
-//! sealed does not open under another key, with a bit of it changed, or for anything else than it was
-//! sealed for.
+//! XChaCha20-Poly1305 with a random 24-byte nonce, which makes collisions negligible. The
+//! associated data binds a ciphertext to its record: it opens neither under another key, nor
+//! modified, nor in another record.
 
 use chacha20poly1305::{
     KeyInit as _, XChaCha20Poly1305, XNonce,
@@ -13,22 +13,22 @@ use zeroize::Zeroizing;
 
 use crate::{Error, random::random, secret::Subkey};
 
-/// A secret, sealed.
+/// An encrypted secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sealed {
-    /// Random, and never used twice.
+    /// Random nonce.
     pub nonce: [u8; 24],
-    /// The secret, encrypted, and a tag of 16 bytes.
+    /// Ciphertext with its 16-byte tag.
     pub ciphertext: Vec<u8>,
 }
 
 impl Sealed {
-    /// Seals `secret` for what `belongs_to` names.
+    /// Encrypts `secret`, with `belongs_to` as associated data.
     pub(crate) fn seal(key: &Subkey, secret: &[u8], belongs_to: &[u8]) -> Result<Self, Error> {
         Self::seal_with(key, *random()?, secret, belongs_to)
     }
 
-    /// As [`seal`](Self::seal), with a nonce that was never used with this key.
+    /// Encrypts as [`seal`](Self::seal) does, with a nonce that was never used with this key.
     pub(crate) fn seal_with(
         key: &Subkey,
         nonce: [u8; 24],
@@ -41,11 +41,11 @@ impl Sealed {
         Ok(Self { nonce, ciphertext })
     }
 
-    /// The secret, if it was sealed under this key for this.
+    /// Decrypts the secret.
     ///
     /// # Errors
     ///
-    /// [`Error::Internal`]: the record is damaged, or the key is another.
+    /// [`Error::Internal`] if the record is damaged, or the key or the associated data differs.
     pub(crate) fn open(
         &self,
         key: &Subkey,

@@ -1,11 +1,11 @@
-//! Secrets as types of their own.
+//! Newtypes of secrets.
 //!
-//! Each is wiped when it is dropped, shows only its name in `Debug`, compares in constant time, and
-//! has no `Display` and no serde: it leaves the program only where somebody writes `expose()`, which
-//! a reviewer can search for.
+//! Each is zeroized on drop, prints only its name in `Debug`, compares in constant time, and has
+//! neither `Display` nor serde. A secret leaves the program only through `expose()`, which
+//! reviewers can search for.
 //!
-//! What is derived from a secret on the way (a buffer of a hash function, a copy the allocator moved)
-//! is beyond these types; the constructors avoid such copies where they can.
+//! Intermediate copies, such as the buffer of a hash function or a reallocated string, are not
+//! covered; the constructors avoid them where possible.
 
 use std::fmt;
 
@@ -19,19 +19,19 @@ macro_rules! secrets {
         pub struct $name(Zeroizing<$owned>);
 
         impl $name {
-            /// Takes charge of a secret that its module has checked, or has made.
+            /// Wraps a secret that the caller has validated or generated.
             pub(crate) fn new(secret: Zeroizing<$owned>) -> Self {
                 Self(secret)
             }
 
-            /// The secret itself. Not for logs, errors, metrics or URLs.
+            /// Returns the secret. Not for logs, errors, metrics or URLs.
             pub fn expose(&self) -> &$exposed {
                 &self.0
             }
         }
 
         impl PartialEq for $name {
-            /// In constant time, but for the length.
+            /// Compares in constant time, except for the length.
             fn eq(&self, other: &Self) -> bool {
                 let (mine, theirs): (&[u8], &[u8]) = (self.expose().as_ref(), other.expose().as_ref());
                 mine.ct_eq(theirs).into()
@@ -49,25 +49,25 @@ macro_rules! secrets {
 }
 
 secrets! {
-    /// A password in NFC, of a length that may be hashed.
+    /// A password in NFC, short enough to be hashed.
     Password: String => str;
-    /// A key that goes into the hashes of passwords.
+    /// A secret key mixed into password hashes.
     PepperKey: Vec<u8> => [u8];
-    /// The operator's key, which seals the [`RootKey`].
+    /// The operator's key, which wraps the [`RootKey`].
     MasterKey: [u8; 32] => [u8; 32];
     /// The key from which all other keys of an installation are derived.
     RootKey: [u8; 32] => [u8; 32];
     /// A key derived from the [`RootKey`] for one purpose.
     Subkey: [u8; 32] => [u8; 32];
-    /// The part of a refresh token that is known to its holder alone; the store has its hash.
+    /// The secret part of a refresh token; the store holds its hash.
     RefreshSecret: [u8; 32] => [u8; 32];
-    /// A refresh token as text, ready to be given to its holder.
+    /// An encoded refresh token.
     EncodedRefreshToken: String => str;
-    /// What an authenticator app makes its codes of.
+    /// The TOTP secret that is shared with an authenticator app.
     FactorSecret: [u8; 20] => [u8; 20];
-    /// An opaque token as text, ready to be given to its holder.
+    /// An encoded opaque token.
     OpaqueToken: String => str;
-    /// A signed access token, ready to be given to its holder.
+    /// A signed access token.
     AccessToken: String => str;
 }
 

@@ -1,5 +1,4 @@
-//! Keys that are derived from another, one for each purpose, so that what one of them leaks says nothing
-//! about another.
+//! Keys derived for one purpose each, so that a leaked key reveals nothing about another.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -7,29 +6,29 @@ use zeroize::Zeroizing;
 
 use crate::{MasterKey, RootKey, secret::Subkey};
 
-/// What a [`Subkey`] is for.
+/// Purpose of a [`Subkey`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Sealing the root key: the one thing that the master key is used for.
+    /// Wrapping the root key, the only use of the master key.
     SealRootKey,
     /// Sealing the private parts of signing keys.
     SealSigningKeys,
     /// The tags of refresh tokens.
     RefreshTag,
-    /// The successors of refresh secrets.
+    /// Derivation of successors of refresh secrets.
     RefreshSuccessor,
-    /// What failed sign-ins are counted by.
+    /// Keys of failed-login counters.
     Throttle,
-    /// Sealing the secrets of second factors.
+    /// Sealing TOTP secrets.
     SealFactors,
-    /// What a page shows beside its cookies.
+    /// CSRF tokens.
     Csrf,
-    /// Tokens that verify an e-mail address.
+    /// E-mail verification tokens.
     Verification,
 }
 
 impl Purpose {
-    /// Persisted by what is derived from it: never change one, never give one away twice.
+    /// Returns the label. Persisted through derived keys: never change or reuse one.
     const fn label(self) -> &'static str {
         match self {
             Self::SealRootKey => "coditect/v1/seal-root-key",
@@ -45,14 +44,14 @@ impl Purpose {
 }
 
 impl MasterKey {
-    /// The key for one purpose: HMAC-SHA-256 of the purpose's label under this key.
+    /// Derives the key for a purpose: HMAC-SHA-256 of its label under this key.
     pub(crate) fn subkey(&self, purpose: Purpose) -> Subkey {
         derive(self.expose(), purpose)
     }
 }
 
 impl RootKey {
-    /// The key for one purpose: HMAC-SHA-256 of the purpose's label under this key.
+    /// Derives the key for a purpose: HMAC-SHA-256 of its label under this key.
     pub(crate) fn subkey(&self, purpose: Purpose) -> Subkey {
         derive(self.expose(), purpose)
     }
@@ -62,7 +61,8 @@ fn derive(key: &[u8; 32], purpose: Purpose) -> Subkey {
     Subkey::new(mac(key, &[purpose.label().as_bytes()]))
 }
 
-/// HMAC-SHA-256 of the parts one after the other; they must be of fixed length, or be one.
+/// Returns the HMAC-SHA-256 of the concatenated parts. There must be one part, or all of fixed
+/// length.
 pub(crate) fn mac(key: &[u8; 32], parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
     // A key shorter than the hash's block is padded with zeros (RFC 2104).
     let mut block = Zeroizing::new([0; 64]);

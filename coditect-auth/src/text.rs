@@ -1,7 +1,7 @@
-//! Text that is shown as it is: names without control characters, characters that reorder the text around
-//! them, or ones that are invisible (Unicode TR 36, 2.11; CWE-1007).
+//! Printable text: names without control characters, bidirectional overrides or invisible
+//! characters (Unicode TR 36, 2.11; CWE-1007).
 //!
-//! The properties are those of Unicode's own tables, by ICU4X.
+//! Character properties come from the Unicode tables of ICU4X.
 
 use std::{borrow::Cow, fmt::Write as _};
 
@@ -12,8 +12,8 @@ use icu_properties::{
 
 use crate::Error;
 
-/// Returns whether a character is shown as itself in a name. Joiners and variation selectors are: scripts
-/// and emoji need them.
+/// Returns whether a character is printable in a name. Joiners and variation selectors are, since
+/// scripts and emoji need them.
 pub fn is_plain(c: char) -> bool {
     if matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}') {
         return true;
@@ -29,12 +29,13 @@ pub fn is_plain(c: char) -> bool {
     !is_hidden && !CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
 }
 
-/// Returns whether all of a text is shown as it is.
+/// Returns whether all characters of a text are printable.
 pub fn is_plain_text(text: &str) -> bool {
     text.chars().all(is_plain)
 }
 
-/// Returns a text for a terminal: characters that are not plain are escaped as in JSON, `\u202e`.
+/// Returns a text for a terminal, with characters that are not printable escaped as in JSON
+/// (`\u202e`).
 pub fn escaped(text: &str) -> Cow<'_, str> {
     if is_plain_text(text) {
         return Cow::Borrowed(text);
@@ -46,14 +47,14 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
             continue;
         }
         for unit in c.encode_utf16(&mut [0; 2]) {
-            // Writing to a string does not fail.
+            // Writing to a `String` is infallible.
             let _written = write!(shown, "\\u{unit:04x}");
         }
     }
     Cow::Owned(shown)
 }
 
-/// Requires a name that is shown as it is.
+/// Fails with [`Error::InvalidName`] unless all characters of `name` are printable.
 pub(crate) fn require_plain(name: &str) -> Result<(), Error> {
     let why = "it has control, bidirectional or invisible characters";
     if is_plain_text(name) { Ok(()) } else { Err(Error::InvalidName(why)) }

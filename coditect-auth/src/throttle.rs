@@ -1,16 +1,17 @@
-//! Who waits after failures, and for how long. What is remembered of accounts is for the
-//! [service](crate::service) to keep in the store; of addresses it is in memory, here.
+//! Delays after failed attempts. Failures of accounts are stored by the [service](crate::service);
+//! failures of addresses are kept in memory, here.
 //!
-//! What stays true:
+//! # Invariants
 //!
-//! - The first failures cost nothing; each after them twice the wait of the one before, up to a minute,
-//!   counted from the last failure. What is refused while one waits is no failure: whoever comes back
-//!   after a minute is let through, so that nobody is locked out for good.
-//! - Many share an address, and mistype: one failure of it is forgotten each half minute, so that who
-//!   guesses is slowed down, and an office is not.
-//! - A failure in the future, of a clock that was ahead, delays nothing once it is further ahead than the
-//!   longest wait: a clock that was set back blocks no login.
-//! - An account is known by an HMAC of its address: the table tells nobody who has failed to sign in.
+//! - The first five failures cause no delay; each further one doubles it, from 1 s to 60 s, counted
+//!   from the last failure. A rejected attempt is not a failure, so an attempt a minute later is
+//!   admitted: no account is locked out for good.
+//! - Users behind one address mistype now and then: one failure of an address is forgotten every 30
+//!   s, which slows a guesser but not an office.
+//! - A failure in the future, recorded by a clock that was ahead, causes no delay once it is ahead
+//!   by more than the longest delay: a clock that was set back blocks no login.
+//! - An account is identified by an HMAC of its address: the counters do not reveal who failed to
+//!   log in.
 
 use std::{
     collections::HashMap,
@@ -23,34 +24,34 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{Email, secret::Subkey, subkey::mac};
 
-/// After this long without a failure those before are forgotten.
+/// Time without a failure after which earlier ones are forgotten.
 pub const FAILURE_LIFETIME: TimeDelta = TimeDelta::hours(24);
 
-/// Failures that cost nothing.
+/// Failures before delays start.
 const FREE_FAILURES: u32 = 5;
 
-/// How long it takes until a failure of an address is forgotten.
+/// Interval at which one failure of an address is forgotten.
 const ADDRESS_LEAK_INTERVAL: TimeDelta = TimeDelta::seconds(30);
 
-/// The first wait, and the longest.
+/// First delay, and the longest.
 const MIN_WAIT: TimeDelta = TimeDelta::seconds(1);
 const MAX_WAIT: TimeDelta = TimeDelta::seconds(60);
 
-/// The most addresses that are remembered.
+/// Maximum number of tracked addresses.
 const MAX_ADDRESSES: usize = 10_000;
 
-/// How often one has failed lately.
+/// Recent failures of an account or an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Failures {
-    /// How many.
+    /// Number of failures.
     pub count: u32,
-    /// When the last was.
+    /// Time of the last failure.
     pub last_at: DateTime<Utc>,
 }
 
 impl Failures {
-    /// How long one waits at `now` before the next attempt at an account is looked at; none if it may be
-    /// at once.
+    /// Returns the delay at `now` before the next attempt at an account, or `None` if it is
+    /// admitted.
     pub fn wait(&self, now: DateTime<Utc>) -> Option<Duration> {
         self.wait_beyond(FREE_FAILURES, now)
     }
@@ -65,7 +66,7 @@ impl Failures {
         (left > TimeDelta::zero()).then(|| left.to_std().unwrap_or_default())
     }
 
-    /// After one more, at `now`.
+    /// Returns the failures after one more at `now`.
     #[must_use]
     pub fn failed(self, now: DateTime<Utc>) -> Self {
         let count = if self.is_forgotten(now) { 0 } else { self.count };
@@ -76,20 +77,20 @@ impl Failures {
         now.signed_duration_since(self.last_at) >= FAILURE_LIFETIME
     }
 
-    /// What is left of them where one is forgotten each half minute.
+    /// Returns the failures that are left when one is forgotten every 30 s.
     fn leaked(self, now: DateTime<Utc>) -> Self {
         let forgotten = self.age(now).num_seconds() / ADDRESS_LEAK_INTERVAL.num_seconds();
         let forgotten = u32::try_from(forgotten).unwrap_or(u32::MAX);
         Self { count: self.count.saturating_sub(forgotten), ..self }
     }
 
-    /// How long ago the last was: never less than no time, where the clock was set back.
+    /// Returns the age of the last failure, zero if the clock was set back.
     fn age(&self, now: DateTime<Utc>) -> TimeDelta {
         now.signed_duration_since(self.last_at).max(TimeDelta::zero())
     }
 }
 
-/// The failures from each address, as far as there is room.
+/// Failures by address, in a bounded table.
 #[derive(Debug)]
 pub struct AddressLimiter {
     failures: Mutex<HashMap<IpAddr, Failures>>,
@@ -104,21 +105,22 @@ impl Default for AddressLimiter {
 }
 
 impl AddressLimiter {
-    /// A table of so many addresses. When it is full, those go whose last failures are oldest.
+    /// Returns a table of at most `most` addresses; when full, it drops the addresses with the
+    /// oldest failures.
     pub fn with_capacity(most: usize) -> Self {
         Self { failures: Mutex::default(), most, free: FREE_FAILURES }
     }
 
-    /// Returns a table of which `free` attempts of an address cost nothing.
+    /// Returns a table that admits `free` attempts of an address without delay.
     pub fn with_free(free: u32) -> Self {
         Self { free, ..Self::default() }
     }
 
-    /// Counts an attempt from `ip`, whatever comes of it.
+    /// Counts an attempt from `ip`, whatever its outcome.
     ///
     /// # Errors
     ///
-    /// The time to wait, if it is refused. That is no attempt.
+    /// The delay, if the attempt is rejected; it is then not counted.
     pub fn try_acquire(&self, ip: IpAddr, now: DateTime<Utc>) -> Result<(), Duration> {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let network = network(ip);
@@ -134,11 +136,11 @@ impl AddressLimiter {
         Ok(())
     }
 
-    /// Whether an attempt from `ip` is looked at, or how long that waits.
+    /// Checks that an attempt from `ip` is admitted.
     ///
     /// # Errors
     ///
-    /// How long.
+    /// The delay.
     pub fn check(&self, ip: IpAddr, now: DateTime<Utc>) -> Result<(), Duration> {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let wait =
@@ -146,8 +148,8 @@ impl AddressLimiter {
         wait.map_or(Ok(()), Err)
     }
 
-    /// That an attempt from `ip` has failed. One that succeeds wipes nothing: who guesses at others'
-    /// accounts may have one of their own.
+    /// Counts a failed attempt from `ip`. A success clears nothing, since a guesser may have an
+    /// account of their own.
     pub fn failed(&self, ip: IpAddr, now: DateTime<Utc>) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let network = network(ip);
@@ -159,7 +161,7 @@ impl AddressLimiter {
     }
 }
 
-/// Takes an eighth of the table out, oldest first: rarely much work, rather than some each time.
+/// Evicts the oldest eighth of the table, which amortizes the sort.
 fn evict_oldest(failures: &mut HashMap<IpAddr, Failures>, most: usize) {
     let mut times: Vec<_> = failures.values().map(|it| it.last_at).collect();
     times.sort_unstable();
@@ -167,8 +169,8 @@ fn evict_oldest(failures: &mut HashMap<IpAddr, Failures>, most: usize) {
     failures.retain(|_, it| it.last_at > oldest_kept);
 }
 
-/// What is counted as one client: an address, or with IPv6 the network of one, which a client has to
-/// itself (RFC 6177).
+/// Returns the network that counts as one client: an IPv4 address, or the /64 of an IPv6 address
+/// (RFC 6177).
 fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),
@@ -179,12 +181,12 @@ fn network(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// What the failures of an account are counted by, whether there is one or not.
+/// Returns the key of an account's failures; the account may not exist.
 pub(crate) fn account_key(key: &Subkey, email: &Email) -> [u8; 32] {
     *mac(key.expose(), &[email.normalized().as_bytes()])
 }
 
-/// What those are counted by of an account from an address that its user has signed in from.
+/// Returns the key of an account's failures from an address that its user has logged in from.
 pub(crate) fn address_key(key: &Subkey, email: &Email, ip: IpAddr) -> [u8; 32] {
     let of_account = account_key(key, email);
     let ip = match network(ip) {

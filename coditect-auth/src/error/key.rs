@@ -1,4 +1,5 @@
-//! Why keys cannot be used. Most of these are for an operator, at the start of the program.
+//! Errors of the master key and the signing keys. Most concern an operator, at the start of the
+//! program.
 
 use std::{io, path::PathBuf};
 
@@ -6,87 +7,87 @@ use chrono::{DateTime, Utc};
 
 use crate::key_id::KeyId;
 
-/// Why a key cannot be used. None of the variants holds a part of one.
+/// Reason for which a key is unusable. No variant holds a part of a key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// The store's keys were sealed before, and what opens them is not there: a new master key would
-    /// void all logins, so none is made.
+    /// The store has keys that were wrapped by a master key which is missing. None is created in
+    /// its place, since that would void all logins.
     #[error(
         "the store's signing keys were sealed with a master key, which is not at {}: put it back",
         path.display()
     )]
     MasterKeyMissing {
-        /// Where it is looked for.
+        /// Expected path.
         path: PathBuf,
     },
-    /// The master key's text is no text of bytes.
+    /// The text of the master key is neither hexadecimal nor Base64.
     #[error("the master key is neither hexadecimal nor Base64 text")]
     MasterKeyText,
-    /// The master key has another length.
+    /// The master key is not 32 bytes long.
     #[error("the master key must have 32 bytes, but has {found_bytes}")]
     MasterKeyLength {
-        /// How many there are.
+        /// Length found, in bytes.
         found_bytes: usize,
     },
-    /// The master key's file cannot be read or made.
+    /// The file of the master key cannot be read or created.
     #[error("the master key's file {} cannot be used", path.display())]
     MasterKeyFile {
-        /// Where it is looked for.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system says.
+        /// Cause.
         source: io::Error,
     },
-    /// Everybody can read or change the master key's file.
+    /// The file of the master key is accessible to all users.
     #[error("the master key's file {} has mode {mode:o}; make it 600", path.display())]
     MasterKeyExposed {
-        /// Where it is.
+        /// Path of the file.
         path: PathBuf,
-        /// Its mode.
+        /// File mode.
         mode: u32,
     },
-    /// The master key is not the one that the store's keys were sealed with.
+    /// The master key did not wrap the keys of this store.
     #[error("this is not the master key that the store's keys were sealed with")]
     WrongMasterKey,
-    /// A signing key does not open: it was sealed under another root key, or was tampered with.
+    /// A signing key does not decrypt: it was sealed under another root key, or is damaged.
     #[error("signing key {kid} does not open: its record is damaged, or another store's")]
     DoesNotOpen {
-        /// Which.
+        /// Key.
         kid: KeyId,
     },
-    /// A state that does not follow the present one.
+    /// A transition that the key's state does not allow.
     #[error("signing key {kid} is {from} and cannot become {to}")]
     IllegalTransition {
-        /// Which.
+        /// Key.
         kid: KeyId,
-        /// Its state.
+        /// Current state.
         from: &'static str,
-        /// The state it was to have.
+        /// Requested state.
         to: &'static str,
     },
-    /// A key cannot be forgotten while tokens that it signed may still hold.
+    /// A key cannot be destroyed while tokens that it signed may be valid.
     #[error("signing key {kid} verifies tokens until {until}")]
     StillNeeded {
-        /// Which.
+        /// Key.
         kid: KeyId,
-        /// When it may be forgotten.
+        /// Time from which it may be destroyed.
         until: DateTime<Utc>,
     },
-    /// No key of the ring signs.
+    /// No key of the ring is active.
     #[error("no signing key is active")]
     NoneActive,
-    /// More than one key of the ring signs.
+    /// More than one key of the ring is active.
     #[error("signing keys {first} and {second} are both active")]
     SeveralActive {
-        /// One of them.
+        /// First active key.
         first: KeyId,
-        /// Another.
+        /// Second active key.
         second: KeyId,
     },
-    /// A key is in the ring twice.
+    /// The ring has a key twice.
     #[error("signing key {kid} is in the ring twice")]
     Duplicate {
-        /// Which.
+        /// Key.
         kid: KeyId,
     },
 }

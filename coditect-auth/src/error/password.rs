@@ -6,20 +6,20 @@ pub(crate) const MIN_CHARS: usize = 8;
 /// Maximum length of a password, in characters.
 pub(crate) const MAX_CHARS: usize = 256;
 
-/// Why a password is refused.
+/// Reason for which a password is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PasswordError {
-    /// It has fewer than 8 characters.
+    /// The password has fewer than 8 characters.
     #[error("a password has at least {MIN_CHARS} characters")]
     TooShort,
-    /// It has more than 256 characters.
+    /// The password has more than 256 characters.
     #[error("a password has at most {MAX_CHARS} characters")]
     TooLong,
-    /// It is among the first that anybody tries.
+    /// The password is among the first guesses of an attacker.
     #[error("a password is not one of the commonest")]
     Common,
-    /// It is the e-mail address of its account.
+    /// The password is the e-mail address of its account.
     #[error("a password is not one's e-mail address")]
     IsEmail,
 }

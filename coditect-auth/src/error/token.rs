@@ -1,52 +1,52 @@
 //! Reasons for the refusal of an access token.
 
-/// Which check an access token has failed.
+/// The check that an access token failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// It is longer than 8 KiB.
+    /// The token exceeds 8 KiB.
     #[error("the token is too long")]
     TooLong,
-    /// It has not three segments.
+    /// The token does not have three segments.
     #[error("the token has not three segments")]
     Segments,
-    /// Its header cannot be read, or names an algorithm that doesn't exist.
+    /// The header is malformed, or names an unknown algorithm.
     #[error("the token's header cannot be read")]
     Header(#[source] jsonwebtoken::errors::Error),
-    /// No key of the ring has its `kid`, or it has none.
+    /// The `kid` is missing, or no key of the ring has it.
     #[error("the token is of no key known here")]
     UnknownKey,
-    /// Its algorithm is not its key's.
+    /// The algorithm is not that of the key.
     #[error("the token's algorithm is not its key's")]
     Algorithm,
-    /// It has critical extensions; we know none.
+    /// The header has critical extensions; none is supported.
     #[error("the token has critical extensions")]
     Critical,
-    /// Its key did not sign it.
+    /// The signature is wrong.
     #[error("the token's signature does not hold")]
     Signature,
-    /// It is signed, but is no access token.
+    /// The signature is valid, but the type is not that of access tokens.
     #[error("the token is not of type at+jwt")]
     Type,
-    /// Its claims are no JSON object, or one stands there twice.
+    /// The claims are not a JSON object with unique names.
     #[error("the token's claims cannot be read")]
     Claims(#[source] jsonwebtoken::errors::Error),
-    /// A claim is missing, or of the wrong type.
+    /// A claim is missing or of the wrong type.
     #[error("the token's claim {0} is missing or of the wrong type")]
     Claim(&'static str),
-    /// Somebody else made it.
+    /// The issuer is another.
     #[error("the token is of another issuer")]
     Issuer,
-    /// It was made for somebody else.
+    /// The audience is another.
     #[error("the token is for another audience")]
     Audience,
-    /// Its time is over.
+    /// The token has expired.
     #[error("the token has expired")]
     Expired,
-    /// It was made in the future.
+    /// The token was issued in the future.
     #[error("the token was made in the future")]
     IssuedAhead,
-    /// Its time has not come.
+    /// The token's `nbf` is in the future.
     #[error("the token does not hold yet")]
     NotYet,
 }
