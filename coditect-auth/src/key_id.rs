@@ -6,7 +6,7 @@ use coditect_store::keyspace::KeyPart;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A signing key's id, the `kid` in a token's header.
+/// Id of a signing key, the `kid` of a token's header.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct KeyId(pub Uuid);
@@ -28,7 +28,7 @@ impl KeyPart for KeyId {
 }
 
 impl KeyId {
-    /// A new one, version 7 (RFC 9562): of two keys the one made later has the greater id.
+    /// Returns a new id, version 7 (RFC 9562): ids are ordered by creation.
     #[expect(clippy::new_without_default, reason = "each call gives another one")]
     pub fn new() -> Self {
         Self(Uuid::now_v7())

@@ -1,13 +1,13 @@
-//! The second factor: codes of an authenticator app (RFC 6238), and recovery codes for when it is lost.
+//! Second factor: TOTP codes (RFC 6238), and recovery codes for a lost authenticator.
 //!
-//! Codes are what all apps make of a secret: six digits by HMAC-SHA-1, another each 30 seconds. The one
-//! before and the one after are taken too, since clocks differ, but never one of a time step that is not
-//! after the last that was taken: a code is good once (section 5.2). Recovery codes are random; of them
-//! the store has SHA-256 only, and each is good once. After [`MAX_FAILURES`] wrong codes in a row only a
-//! recovery code is accepted (NIST SP 800-63B-4, 3.2.2): a code has six digits, and who guesses one a
-//! minute, as the throttle allows, would have found one within months.
+//! Codes have six digits by HMAC-SHA-1 and a time step of 30 s, the parameters that all apps
+//! support. The steps before and after the current one are accepted, for clock differences, but
+//! only after the step of the last accepted code: a code is valid once (section 5.2). Recovery
+//! codes are random and valid once; the store holds their SHA-256. After [`MAX_FAILURES`] wrong
+//! codes in a row only a recovery code is accepted (NIST SP 800-63B-4, 3.2.2): at one guess per
+//! minute, which the throttle allows, six digits would be found within months.
 //!
-//! All is pure; who asks, and what was taken before, is for the [service](crate::service).
+//! Pure: state and rate limits belong to the [service](crate::service).
 
 use chrono::{DateTime, Utc};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -20,20 +20,20 @@ use crate::{Error, OpaqueToken, random::random};
 
 pub use crate::secret::FactorSecret;
 
-/// Seconds of a time step.
+/// Time step, in seconds.
 const STEP_S: u64 = 30;
 
-/// Most wrong codes in a row, after which only a recovery code is accepted.
+/// Wrong codes in a row after which only a recovery code is accepted.
 pub const MAX_FAILURES: u32 = 100;
 
-/// A last step beyond this many steps from now (an hour) was written by a clock that was ahead: it
-/// blocks no code.
+/// Steps (one hour) by which a last step may be in the future; a later one was written by a clock
+/// that was ahead, and blocks no code.
 const MAX_STEPS_AHEAD: u64 = 120;
 
 /// Digits of a code.
 const DIGITS: usize = 6;
 
-/// How many recovery codes there are.
+/// Number of recovery codes.
 const RECOVERY_CODES: usize = 10;
 
 /// Characters of a recovery code: 50 random bits.
@@ -43,7 +43,7 @@ const RECOVERY_CHARS: usize = 10;
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 impl FactorSecret {
-    /// A new random one.
+    /// Returns a new random secret.
     ///
     /// # Errors
     ///
@@ -52,18 +52,18 @@ impl FactorSecret {
         random().map(Self::new)
     }
 
-    /// The one of these bytes.
+    /// Creates a secret from its bytes.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         let bytes = bytes.try_into().map_err(|_| Error::internal("a factor's secret is cut"))?;
         Ok(Self::new(Zeroizing::new(bytes)))
     }
 
-    /// In Base32 (RFC 4648), to be typed into an app.
+    /// Returns the secret in Base32 (RFC 4648), for manual entry.
     pub fn base32(&self) -> String {
         Secret::new_stack(*self.expose()).to_base32()
     }
 
-    /// As apps read it from a QR code: the `otpauth` URL of `account` at `issuer`.
+    /// Returns the `otpauth` URL of `account` at `issuer`, for a QR code.
     pub fn url(&self, issuer: &str, account: &str) -> String {
         let [issuer, account] =
             [issuer, account].map(|text| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string());
@@ -71,8 +71,8 @@ impl FactorSecret {
         format!("otpauth://totp/{issuer}:{account}?secret={secret}&issuer={issuer}")
     }
 
-    /// Returns the time step of `code` if it is one of about `now`, and after `last_step`. Spaces in it
-    /// are skipped.
+    /// Returns the time step of `code` if it is within one step of `now` and after `last_step`.
+    /// Spaces in the code are ignored.
     pub fn check(&self, code: &str, now: DateTime<Utc>, last_step: u64) -> Option<u64> {
         let code: String = code.chars().filter(|char| *char != ' ').collect();
         if code.len() != DIGITS || !code.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -82,7 +82,7 @@ impl FactorSecret {
         let totp = self.totp()?;
         let step = now / STEP_S;
         let last_step = if last_step > step + MAX_STEPS_AHEAD { 0 } else { last_step };
-        // All are compared, whichever it is.
+        // Compares all three, for constant time.
         let mut found = None;
         for step in step.saturating_sub(1)..=step + 1 {
             let expected = totp.generate(step * STEP_S).to_string();
@@ -99,12 +99,12 @@ impl FactorSecret {
     }
 }
 
-/// Recovery codes that were just made.
+/// New recovery codes.
 #[derive(Debug)]
 pub struct RecoveryCodes(Vec<OpaqueToken>);
 
 impl RecoveryCodes {
-    /// Ten new ones.
+    /// Returns ten new codes.
     ///
     /// # Errors
     ///
@@ -124,19 +124,19 @@ impl RecoveryCodes {
         (0..RECOVERY_CODES).map(one).collect::<Result<_, Error>>().map(Self)
     }
 
-    /// For their owner, once: `ABCDE-FGHJK`.
+    /// Returns the codes for their owner, as `ABCDE-FGHJK`.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(OpaqueToken::expose)
     }
 
-    /// What is kept of them.
+    /// Returns the hashes to store.
     pub fn hashes(&self) -> Vec<[u8; 32]> {
         self.texts().filter_map(hash_of).collect()
     }
 }
 
-/// Which of `hashes` is that of `code`. Case and hyphens don't matter, nor that a letter was taken for
-/// the digit that it looks like.
+/// Returns the index of the hash of `code`. Case, hyphens and the confusable letters O, I and L do
+/// not matter.
 pub fn find_recovery_code(hashes: &[[u8; 32]], code: &str) -> Option<usize> {
     let hash = hash_of(code)?;
     let mut found = None;

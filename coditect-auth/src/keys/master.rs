@@ -1,11 +1,12 @@
-//! The master key: where it comes from.
+//! Loading and replacing the master key.
 //!
-//! It is 32 random bytes, given as text in the environment, or kept in a file that is made at the
-//! first start. A file is made whole or not at all, never overwritten, and readable by its owner only;
-//! of two processes that start at once, both end up with the same key. It seals the
-//! [root key](crate::RootKey) in the store, and nothing else: so it can be replaced.
+//! The master key is 32 random bytes, given as text in the environment, or kept in a file that the
+//! first start creates. The file is created atomically, never overwritten, and readable by its
+//! owner only; concurrent starts end up with the same key. The master key wraps only the [root
+//! key](crate::RootKey), so it can be replaced.
 //!
-//! It refuses text of the wrong length rather than stretch it, and a file that everybody can read.
+//! Text of the wrong length is rejected rather than stretched, and so is a file that all users can
+//! read.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -24,23 +25,23 @@ use zeroize::Zeroizing;
 
 use crate::{Error, KeyError, MasterKey, random::random};
 
-/// Base64 as people paste it: of either alphabet, padded or not.
+/// Accepts Base64 with or without padding.
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
-/// No more of a file is read: what is longer is no key.
+/// Maximum number of bytes read from a file; a longer file is no key.
 const MAX_FILE_BYTES: u64 = 4096;
 
 impl MasterKey {
-    /// A new random one.
+    /// Returns a new random key.
     pub fn generate() -> Result<Self, Error> {
         random().map(Self::new)
     }
 
-    /// Reads one from text: 64 hexadecimal digits, or Base64 (either alphabet, with or without
-    /// padding) of 32 bytes. White space around it is ignored.
+    /// Parses 64 hexadecimal digits, or Base64 (either alphabet, padded or not) of 32 bytes. White
+    /// space around it is ignored.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let text = text.trim();
         let bytes = Zeroizing::new(decode(text).ok_or(KeyError::MasterKeyText)?);
@@ -50,12 +51,14 @@ impl MasterKey {
         Ok(Self::new(Zeroizing::new(key)))
     }
 
-    /// Reads the key in the file at `path`, and makes one first where there is none. The folder must
-    /// exist; the file gets mode 0600 and is on disk, with its name, before this returns.
+    /// Reads the key in the file at `path`, and creates it first if it does not exist. The
+    /// directory must exist; the file gets mode 0600 and is durable, with its name, before this
+    /// returns.
     ///
     /// # Errors
     ///
-    /// [`KeyError`], naming the file: it cannot be read or made, holds no key, or all can read it.
+    /// [`KeyError`] with the path if the file cannot be read or created, holds no key, or is
+    /// readable by all users.
     pub fn load_or_create(path: &Path) -> Result<Self, Error> {
         match load(path) {
             Err(KeyError::MasterKeyFile { source, .. })
@@ -63,13 +66,13 @@ impl MasterKey {
             loaded => return loaded.map_err(Error::from),
         }
         create(path, &Self::generate()?)?;
-        // Read back rather than trusted: another process may have been first.
+        // Read back, since another process may have been first.
         Ok(load(path)?)
     }
 }
 
-/// The bytes that hexadecimal or Base64 text stands for. The two are never taken for each other:
-/// Base64 of 32 bytes has 43 digits, which is odd, or a `=` after them.
+/// Decodes hexadecimal or Base64 text. The two are unambiguous: Base64 of 32 bytes has 43 digits,
+/// which is odd, or a trailing `=`.
 fn decode(text: &str) -> Option<Vec<u8>> {
     if text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return (0..text.len())
@@ -80,14 +83,14 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)).ok()
 }
 
-/// Where the key is that is to replace the one at `path`.
+/// Returns the path of the key that replaces the one at `path`.
 pub(crate) fn replacement_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     PathBuf::from(name)
 }
 
-/// Puts the successor in the place of the key at `path`; on disk when this returns.
+/// Renames the replacement to `path`, durably.
 pub(crate) fn install_replacement(path: &Path) -> Result<(), Error> {
     let failed = |source| KeyError::MasterKeyFile { path: path.to_owned(), source };
     fs::rename(replacement_path(path), path).map_err(failed)?;
@@ -98,14 +101,14 @@ fn load(path: &Path) -> Result<MasterKey, KeyError> {
     let failed = |source| KeyError::MasterKeyFile { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     refuse_exposed(path, &file.metadata().map_err(failed)?)?;
-    // The capacity keeps the text from being moved, and so from being left behind in memory.
+    // The capacity prevents a reallocation, which would leave a copy in memory.
     let mut text = Zeroizing::new(String::with_capacity(8192));
     file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(failed)?;
     MasterKey::parse(&text)
 }
 
-/// Writes the key under a name of its own and then renames it, which fails if something is there: no
-/// reader ever sees half a key, and no key is ever overwritten.
+/// Writes the key to a temporary name and links it to `path`, which fails if the file exists: no
+/// partial key is visible, and no key is overwritten.
 fn create(path: &Path, key: &MasterKey) -> Result<(), KeyError> {
     let failed = |source| KeyError::MasterKeyFile { path: path.to_owned(), source };
     let draft = draft_of(path);
@@ -134,14 +137,14 @@ fn write(draft: &Path, key: &MasterKey) -> io::Result<()> {
     file.sync_all()
 }
 
-/// A name beside `path` that no other process uses.
+/// Returns a unique temporary name beside `path`.
 fn draft_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.draft", Uuid::new_v4()));
     name.into()
 }
 
-/// Group access is left to the operator: mounted secrets often come that way.
+/// Group access is allowed: mounted secrets often have it.
 fn refuse_exposed(path: &Path, metadata: &fs::Metadata) -> Result<(), KeyError> {
     let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
     if mode & 0o007 != 0 {

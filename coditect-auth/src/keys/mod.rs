@@ -9,14 +9,14 @@
 //!   └────── published in the JWKS, verify ─────┘                 └─► JWKS document
 //! ```
 //!
-//! - [`WrappedRootKey`] is the one record that the master key opens: another master key seals that anew, and
-//!   ends nothing.
-//! - [`SealedKey`] is a signing key's record: state, times, and the private part, sealed. The public part
-//!   is not in it; it is computed from the private one. So whoever can write to the store, but hasn't
-//!   the master key, cannot put a key of their own into the ring.
-//! - [`KeyRing`] is what a running server holds.
-//! - [`rotate`] says which records to write so that the next key signs. A key is published one rotation
-//!   before it signs, so every verifier that reads the JWKS now and then has it in time.
+//! - [`WrappedRootKey`] is the only record that the master key opens. Replacing the master key
+//!   rewraps it and invalidates nothing.
+//! - [`SealedKey`] is the record of a signing key: state, times and the sealed private part. The
+//!   public part is computed from it, so write access to the store without the root key does not
+//!   suffice to add a key to the ring.
+//! - [`KeyRing`] is the opened ring of a running server.
+//! - [`rotate`] returns the records to write so that the next key signs. A key is published one
+//!   rotation before it signs, so that verifiers that poll the JWKS have it in time.
 
 pub(crate) mod master;
 mod ring;

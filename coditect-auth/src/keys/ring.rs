@@ -1,50 +1,49 @@
-//! The keys a running server holds: one that signs, and all that verify.
+//! The opened key ring of a running server: one key signs, all verify.
 //!
-//! A ring is made from the records at once and never changed: when the records change, a new ring takes
-//! its place. It refuses records of which none or several are active, and ones that do not open, so a
-//! wrong root key is told at the start and not at the first login.
+//! A ring is immutable: when the records change, a new ring replaces it. Opening fails unless
+//! exactly one key is active and all decrypt, so that a wrong root key is detected at the start.
 
 use serde_json::{Value, json};
 
 use super::{KeyState, SealedKey, SigningKey, VerifyingKey};
 use crate::{KeyError, KeyId, RootKey};
 
-/// The signing keys, opened. Of the keys that only verify, the private parts are not kept.
+/// The opened signing keys. Private parts are dropped except for the active key.
 #[derive(Debug)]
 pub struct KeyRing {
     signing: SigningKey,
     verifying: VerifyingKeys,
 }
 
-/// Keys that verify, by their ids.
+/// Verifying keys by id.
 #[derive(Clone, Debug)]
 pub struct VerifyingKeys(Vec<VerifyingKey>);
 
 impl VerifyingKeys {
-    /// These, of which no two have one id, in the order in which they were made.
+    /// Creates the set from keys of distinct ids, in order of creation.
     pub(crate) fn new(mut keys: Vec<VerifyingKey>) -> Self {
         keys.sort_by_key(VerifyingKey::kid);
         Self(keys)
     }
 
-    /// The key whose id stands in a token's header; compared as text, and looked for nowhere else.
+    /// Returns the key with the id of a token's header, compared as text.
     pub(crate) fn named(&self, kid: &str) -> Option<&VerifyingKey> {
         self.0.iter().find(|key| key.is_named(kid))
     }
 
-    /// Whether that key is among them.
+    /// Returns whether the set contains `key`.
     pub(crate) fn has(&self, key: &VerifyingKey) -> bool {
         self.0.contains(key)
     }
 }
 
 impl KeyRing {
-    /// Opens the keys; those that are gone are passed over.
+    /// Opens the keys, skipping destroyed ones.
     ///
     /// # Errors
     ///
-    /// [`KeyError::DoesNotOpen`] names the first that another root key sealed; the others tell of
-    /// records that contradict each other.
+    /// [`KeyError::DoesNotOpen`] for the first key that another root key sealed; other variants for
+    /// inconsistent records.
     pub fn open<'a>(
         keys: impl IntoIterator<Item = &'a SealedKey>,
         root: &RootKey,
@@ -71,7 +70,7 @@ impl KeyRing {
         Ok(Self { signing, verifying: VerifyingKeys::new(verifying) })
     }
 
-    /// Refuses a root key under which these were not sealed.
+    /// Fails unless the keys were sealed under `root`, by opening one of them.
     pub(crate) fn open_any<'a>(
         keys: impl IntoIterator<Item = &'a SealedKey>,
         root: &RootKey,
@@ -82,22 +81,22 @@ impl KeyRing {
             .map_err(|_| KeyError::WrongMasterKey)
     }
 
-    /// The key that signs.
+    /// Returns the active key.
     pub fn signing(&self) -> &SigningKey {
         &self.signing
     }
 
-    /// All keys that verify.
+    /// Returns all keys that verify.
     pub fn verifying(&self) -> &VerifyingKeys {
         &self.verifying
     }
 
-    /// The ids of all its keys, in the order in which the keys were made.
+    /// Returns the ids of all keys, in order of creation.
     pub fn kids(&self) -> impl Iterator<Item = KeyId> + '_ {
         self.verifying.0.iter().map(VerifyingKey::kid)
     }
 
-    /// The JWKS document (RFC 7517): the public parts of all its keys.
+    /// Returns the JWKS document (RFC 7517) with all public keys.
     pub fn jwks(&self) -> Value {
         let keys: Vec<Value> = self.verifying.0.iter().map(VerifyingKey::to_jwk).collect();
         json!({ "keys": keys })

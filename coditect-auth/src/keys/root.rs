@@ -1,4 +1,4 @@
-//! The root key as the store keeps it: sealed by the master key.
+//! The root key's record, wrapped by the master key.
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use coditect_store::{
@@ -10,15 +10,15 @@ use zeroize::Zeroizing;
 
 use crate::{Error, KeyError, MasterKey, RootKey, random::random, seal::Sealed, subkey::Purpose};
 
-/// What the seal is bound to. Persisted by it: never changed.
+/// Associated data of the seal. Persisted: never change it.
 const BELONGS_TO: &[u8] = b"root";
 
-/// The root key's record. There is one.
+/// Record of the root key, a singleton.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WrappedRootKey {
-    /// The key, sealed.
+    /// Sealed key.
     pub sealed: Sealed,
-    /// When it was sealed: by the first start, or when the master key was last replaced.
+    /// Time of the seal: the first start, or the last replacement of the master key.
     #[serde(with = "ts_microseconds")]
     pub sealed_at: DateTime<Utc>,
 }
@@ -40,7 +40,7 @@ impl Entity for WrappedRootKey {
 indexes! { WrappedRootKey => }
 
 impl WrappedRootKey {
-    /// `root`, sealed by `master`.
+    /// Wraps `root` with `master`.
     ///
     /// # Errors
     ///
@@ -50,7 +50,7 @@ impl WrappedRootKey {
         Ok(Self { sealed: Sealed::seal(&key, root.expose(), BELONGS_TO)?, sealed_at: now })
     }
 
-    /// The root key.
+    /// Unwraps the root key.
     ///
     /// # Errors
     ///
@@ -64,7 +64,7 @@ impl WrappedRootKey {
 }
 
 impl RootKey {
-    /// A new random one.
+    /// Returns a new random key.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl RootKey {
         random().map(Self::new)
     }
 
-    /// That of a store whose keys were derived from its master key itself, as they were at first.
+    /// Returns the root key of a store whose keys were derived from the master key directly.
     pub(crate) fn of_first_installations(master: &MasterKey) -> Self {
         Self::new(Zeroizing::new(*master.expose()))
     }

@@ -1,16 +1,16 @@
-//! Which records to write so that the next key signs.
+//! Key rotation, as a pure function of the records.
 //!
-//! Pure: the caller reads all records, writes back what this gives, in one transaction. So of several
-//! servers that rotate at once, one does it and the others find it done.
+//! The caller reads all records and writes the result in one transaction: of concurrent rotations
+//! one takes effect, and the others find it done.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{KeyState, SealedKey};
 use crate::Error;
 
-/// The records that a rotation changes or adds: the active key retires, the oldest next one signs, a
-/// new one is next, and retired ones whose tokens have all expired are forgotten. From no records at
-/// all it makes a key that signs and one that is next.
+/// Returns the records that a rotation changes or adds: the active key retires, the oldest next key
+/// is activated, a new next key is created, and retired keys whose tokens have expired are
+/// destroyed. Without records, creates an active and a next key.
 ///
 /// `token_life` is how long a token may hold after it was signed, leeway included; `make` makes a new
 /// key, and is called once or twice.

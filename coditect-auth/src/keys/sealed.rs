@@ -1,9 +1,8 @@
-//! A signing key as the store keeps it, and the states it goes through.
+//! The record of a signing key, and its states.
 //!
-//! The private part is sealed with XChaCha20-Poly1305 under a key derived from the root key. Key id
-//! and algorithm are bound to it as associated data, so a sealed part moved to another record doesn't
-//! open. A state follows only the one before it, each transition gives a new record, and a key that is
-//! gone has no private part any more: it cannot be brought back.
+//! The private part is sealed with XChaCha20-Poly1305 under a key derived from the root key, with
+//! key id and algorithm as associated data: it does not open in another record. States follow a
+//! fixed order, each transition returns a new record, and a destroyed key has no private part.
 
 use chrono::{DateTime, TimeDelta, Utc, serde::ts_microseconds};
 use coditect_store::{
@@ -14,22 +13,23 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Algorithm, SigningKey};
-use crate::{Error, RootKey, random::random, seal::Sealed, secret::Subkey, subkey::Purpose};
-use crate::{KeyError, KeyId};
+use crate::{
+    Error, KeyError, KeyId, RootKey, random::random, seal::Sealed, secret::Subkey, subkey::Purpose,
+};
 
-/// A signing key's record.
+/// Record of a signing key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedKey {
-    /// Its id.
+    /// Id.
     pub kid: KeyId,
-    /// How it signs.
+    /// Algorithm.
     pub algorithm: Algorithm,
-    /// Where in its life it is.
+    /// State.
     pub state: KeyState,
-    /// When it was made.
+    /// Time of creation.
     #[serde(with = "ts_microseconds")]
     pub created_at: DateTime<Utc>,
-    /// Its private part; none once it is gone.
+    /// Sealed private part; `None` once destroyed.
     pub sealed: Option<Sealed>,
 }
 
@@ -51,13 +51,14 @@ impl Entity for SealedKey {
 
 indexes! { SealedKey => }
 
-/// Where in its life a signing key is. Persisted: add at the end, never reorder.
+/// State of a signing key. Persisted: append only, never reorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum KeyState {
-    /// Published, so that all know it before it signs. It verifies: another server may be ahead.
+    /// Published, so that verifiers have it before it signs. Verifies too, since another server may
+    /// be ahead.
     Next,
-    /// It signs.
+    /// Signs and verifies.
     Active {
         /// Since when.
         #[serde(with = "ts_microseconds")]
@@ -112,11 +113,11 @@ impl SealedKey {
         Ok(Self { kid, algorithm, state: KeyState::Next, created_at: now, sealed: Some(sealed) })
     }
 
-    /// Opens it.
+    /// Decrypts the private part.
     ///
     /// # Errors
     ///
-    /// [`KeyError::DoesNotOpen`]: another root key, a damaged record, or a key that is gone.
+    /// [`KeyError::DoesNotOpen`] for another root key, a damaged record, or a destroyed key.
     pub fn open(&self, root: &RootKey) -> Result<SigningKey, KeyError> {
         let refused = || KeyError::DoesNotOpen { kid: self.kid };
         let sealed = self.sealed.as_ref().ok_or_else(refused)?;
@@ -126,7 +127,7 @@ impl SealedKey {
         Ok(SigningKey::from_seed(self.kid, &Zeroizing::new(seed)))
     }
 
-    /// Returns the time since which it has been in its state.
+    /// Returns the time of the last transition.
     pub fn since(&self) -> DateTime<Utc> {
         match self.state {
             KeyState::Next => self.created_at,
@@ -136,7 +137,7 @@ impl SealedKey {
         }
     }
 
-    /// Next → active: it signs from now on.
+    /// Next → active: the key signs from now on.
     pub fn activate(&self, now: DateTime<Utc>) -> Result<Self, KeyError> {
         match self.state {
             KeyState::Next => Ok(self.in_state(KeyState::Active { activated_at: now })),
@@ -144,7 +145,7 @@ impl SealedKey {
         }
     }
 
-    /// Active → retired: it signs no more.
+    /// Active → retired: the key only verifies.
     pub fn retire(&self, now: DateTime<Utc>) -> Result<Self, KeyError> {
         match self.state {
             KeyState::Active { activated_at } => {
@@ -154,12 +155,12 @@ impl SealedKey {
         }
     }
 
-    /// Retired → gone: its private part is destroyed. `token_life` is how long a token may hold after
-    /// it was signed, leeway included.
+    /// Retired → destroyed: erases the private part. `token_life` is the maximum time for which a
+    /// token may be accepted after it was signed, leeway included.
     ///
     /// # Errors
     ///
-    /// [`KeyError::StillNeeded`] until the last token it signed has expired.
+    /// [`KeyError::StillNeeded`] until the last token that it signed has expired.
     pub fn destroy(&self, now: DateTime<Utc>, token_life: TimeDelta) -> Result<Self, KeyError> {
         let KeyState::Retired { retired_at, .. } = self.state else {
             return Err(self.illegal("destroyed"));
@@ -184,7 +185,7 @@ fn seal_key(root: &RootKey) -> Subkey {
     root.subkey(Purpose::SealSigningKeys)
 }
 
-/// What a sealed part is bound to. Persisted by the seal: never change it.
+/// Returns the associated data of the seal. Persisted: never change it.
 fn bound_data(kid: KeyId, algorithm: Algorithm) -> Vec<u8> {
     format!("{}:{kid}", algorithm.name()).into_bytes()
 }

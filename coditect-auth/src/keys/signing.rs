@@ -1,7 +1,7 @@
-//! An opened key: the part that signs and the part that verifies.
+//! Opened keys: signing and verifying.
 //!
-//! A signature is checked strictly: keys and points of small order, with which one signature holds for
-//! many messages, are refused, and so is every second encoding of a signature.
+//! Signatures are verified strictly: keys and points of small order, with which one signature is
+//! valid for many messages, and non-canonical encodings are rejected.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::{Error, KeyId};
 
-/// How a key signs. Persisted: add at the end, never reorder.
+/// Signature algorithm. Persisted: append only, never reorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Algorithm {
@@ -21,30 +21,30 @@ pub enum Algorithm {
     EdDsa,
 }
 
-/// A key that signs. Its private part is wiped when it is dropped.
+/// A signing key. Its private part is zeroized on drop.
 pub struct SigningKey {
     kid: KeyId,
     key: ed25519_dalek::SigningKey,
 }
 
-/// The public part of a key.
+/// A verifying key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyingKey {
     kid: KeyId,
-    /// The id as it stands in headers: they are compared as text, so that no second spelling holds.
+    /// Id in text form: ids are compared as text, so that no second spelling is accepted.
     kid_text: String,
     key: ed25519_dalek::VerifyingKey,
 }
 
 impl Algorithm {
-    /// The same in `jsonwebtoken`'s words.
+    /// Returns the algorithm as a `jsonwebtoken` type.
     pub(crate) fn in_header(self) -> jsonwebtoken::Algorithm {
         match self {
             Self::EdDsa => jsonwebtoken::Algorithm::EdDSA,
         }
     }
 
-    /// Its name in headers and in the JWKS.
+    /// Returns its name in headers and in the JWKS.
     pub fn name(self) -> &'static str {
         match self {
             Self::EdDsa => "EdDSA",
@@ -53,22 +53,22 @@ impl Algorithm {
 }
 
 impl SigningKey {
-    /// The Ed25519 key that grows from this seed.
+    /// Derives the Ed25519 key from a seed.
     pub(crate) fn from_seed(kid: KeyId, seed: &Zeroizing<[u8; 32]>) -> Self {
         Self { kid, key: ed25519_dalek::SigningKey::from_bytes(seed) }
     }
 
-    /// Its id.
+    /// Returns the id.
     pub fn kid(&self) -> KeyId {
         self.kid
     }
 
-    /// How it signs.
+    /// Returns the algorithm.
     pub fn algorithm(&self) -> Algorithm {
         Algorithm::EdDsa
     }
 
-    /// Its public part.
+    /// Returns the verifying key.
     pub fn verifying_key(&self) -> VerifyingKey {
         VerifyingKey {
             kid: self.kid,
@@ -77,39 +77,39 @@ impl SigningKey {
         }
     }
 
-    /// Its signature of `message`.
+    /// Signs `message`.
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.key.sign(message).to_bytes()
     }
 }
 
 impl VerifyingKey {
-    /// Its id.
+    /// Returns the id.
     pub fn kid(&self) -> KeyId {
         self.kid
     }
 
-    /// How it verifies.
+    /// Returns the algorithm.
     pub fn algorithm(&self) -> Algorithm {
         Algorithm::EdDsa
     }
 
-    /// Whether `kid`, as it stands in a header, is this key's.
+    /// Returns whether `kid`, from a token's header, is this key's id.
     pub(crate) fn is_named(&self, kid: &str) -> bool {
         self.kid_text == kid
     }
 
-    /// Whether this key's owner signed this message.
+    /// Returns whether `signature` is this key's signature of `message`.
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         Signature::from_slice(signature)
             .is_ok_and(|signature| self.key.verify_strict(message, &signature).is_ok())
     }
 
-    /// The key of a JSON Web Key; none if it is one for something else.
+    /// Reads a JSON Web Key. Returns `None` if the key is for another use.
     ///
     /// # Errors
     ///
-    /// [`Error::Jwks`] if it is one of ours, and damaged, or private.
+    /// [`Error::Jwks`] if the key is private, or malformed.
     pub(crate) fn of_jwk(jwk: &Value) -> Result<Option<Self>, Error> {
         let text = |name: &str| jwk.get(name).and_then(Value::as_str);
         let is_or_absent = |name, value| jwk.get(name).is_none() || text(name) == Some(value);
@@ -134,7 +134,7 @@ impl VerifyingKey {
         key.map_or(Err(damaged), |key| Ok(Some(Self { kid, kid_text, key })))
     }
 
-    /// The key as a JSON Web Key (RFC 8037).
+    /// Returns the key as a JSON Web Key (RFC 8037).
     pub fn to_jwk(&self) -> Value {
         json!({
             "kty": "OKP",
@@ -148,7 +148,7 @@ impl VerifyingKey {
 }
 
 impl fmt::Debug for SigningKey {
-    /// Leaves the private part out.
+    /// Omits the private part.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SigningKey").field("kid", &self.kid).finish_non_exhaustive()
     }

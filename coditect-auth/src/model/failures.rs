@@ -1,4 +1,4 @@
-//! Failed sign-ins, so that a restart does not forget them.
+//! Failed logins, persisted across restarts.
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use coditect_store::{
@@ -9,19 +9,19 @@ use coditect_store::{
 };
 use serde::{Deserialize, Serialize};
 
-/// How often one has failed to sign in lately: to an account, from anywhere or from one address. An
-/// account that there is not has them too.
+/// Recent failed logins of an account, from anywhere or from one known address. The account may not
+/// exist.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoginFailures {
-    /// An HMAC of the account's address, or of that and the client's: see
+    /// HMAC of the account's address, or of that and the client's: see
     /// [`throttle`](crate::throttle).
     pub key: [u8; 32],
-    /// How many.
+    /// Number of failures.
     pub count: u32,
-    /// When the last was; for an address that has not failed, when it signed in.
+    /// Time of the last failure; for a known address without failures, of the last login.
     #[serde(with = "ts_microseconds")]
     pub last_at: DateTime<Utc>,
-    /// When they are forgotten.
+    /// Time from which they are ignored.
     #[serde(with = "ts_microseconds")]
     pub expires_at: DateTime<Utc>,
 }
@@ -42,7 +42,7 @@ impl Entity for LoginFailures {
 }
 
 indexes! { LoginFailures =>
-    /// By the hour in which they are forgotten, for the sweep.
+    /// By hour of expiry, for the purge.
     BY_EXPIRY ("login_failures_by_expiry", hour): GlobalMulti<i64> =
         |failures| Some(expiry_hour(failures.expires_at));
 }

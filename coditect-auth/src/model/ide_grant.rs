@@ -10,18 +10,18 @@ use coditect_store::{
 };
 use serde::{Deserialize, Serialize};
 
-/// The right of a user to use the IDE: given by an operator, or by an invitation into the tenant of a
-/// user who has it from an operator. The latter holds while both the membership and the inviter's own
-/// grant do.
+/// Right of a user to use the IDE, granted by an operator, or by an invitation into the tenant of a
+/// user with an operator's grant. The latter is valid as long as both the membership and the
+/// inviter's own grant are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdeGrant {
     /// The user's tenant.
     pub tenant_id: TenantId,
     /// The user.
     pub user_id: UserId,
-    /// The tenant by whose invitation it was given; the user's own if an operator gave it.
+    /// Tenant of the invitation; the user's primary tenant for a grant by an operator.
     pub granted_by: TenantId,
-    /// The user who gave it by an invitation; `None` if an operator did.
+    /// Inviter; `None` for a grant by an operator.
     pub invited_by: Option<UserId>,
     /// Time of the grant.
     #[serde(with = "ts_microseconds")]
@@ -44,6 +44,6 @@ impl Entity for IdeGrant {
 }
 
 indexes! { IdeGrant =>
-    /// A user's.
+    /// By user.
     BY_USER ("ide_grants_by_user", user): Multi<UserId> = |grant| Some(grant.user_id);
 }

@@ -17,42 +17,41 @@ ids! {
     InvitationId
 }
 
-/// That whoever has an address, and the token that was sent there, may become a member. It goes with
-/// its acceptance.
+/// An invitation of an e-mail address into a tenant. Deleted when accepted.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Invitation {
-    /// Its id.
+    /// Id.
     pub id: InvitationId,
-    /// The tenant.
+    /// Tenant.
     pub tenant_id: TenantId,
-    /// The address that was invited, as it was written.
+    /// Invited address, as entered.
     pub email: String,
-    /// As it is compared.
+    /// Normalized address.
     pub email_normalized: String,
-    /// What they may do there.
+    /// Role to grant.
     pub role: Role,
-    /// Whether it gives the right to use the IDE.
+    /// Whether it grants the use of the IDE.
     pub ide: bool,
-    /// SHA-256 of what they were sent.
+    /// SHA-256 of the token.
     pub hash: [u8; 32],
-    /// Who invited them.
+    /// Inviter.
     pub invited_by: UserId,
-    /// The right by which they did, where it is not their own tenant.
+    /// Right of the inviter, if the tenant is not their primary one.
     pub granted_by: Option<Grant>,
-    /// When.
+    /// Time of creation.
     #[serde(with = "ts_microseconds")]
     pub created_at: DateTime<Utc>,
-    /// Until when it can be accepted.
+    /// Expiry.
     #[serde(with = "ts_microseconds")]
     pub expires_at: DateTime<Utc>,
 }
 
-/// The right of a member to invite, as of when they did.
+/// Right of a member to invite, as of the invitation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
-    /// Their membership.
+    /// Membership of the inviter.
     pub membership_id: MembershipId,
-    /// The number of times that their role had been lowered.
+    /// Number of demotions of the inviter.
     pub demotions: u32,
 }
 
@@ -73,11 +72,11 @@ impl Entity for Invitation {
 }
 
 indexes! { Invitation =>
-    /// The one that somebody was sent.
+    /// By hash of the token.
     BY_HASH ("invitations_by_hash", hash): GlobalUnique<[u8; 32]> = |invitation| Some(invitation.hash);
-    /// Those that a user has made, oldest first.
+    /// By inviter, oldest first.
     BY_INVITER ("invitations_by_inviter", user): Multi<UserId> = |invitation| Some(invitation.invited_by);
-    /// By the hour in which they end, for the sweep.
+    /// By hour of expiry, for the purge.
     BY_EXPIRY ("invitations_by_expiry", hour): GlobalMulti<i64> =
         |invitation| Some(expiry_hour(invitation.expires_at));
 }
@@ -87,7 +86,7 @@ impl Expiring for Invitation {
 }
 
 impl fmt::Debug for Invitation {
-    /// Leaves the hash and the address out, so that they are in no log.
+    /// Omits the hash and the address, to keep them out of logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Invitation")
             .field("id", &self.id)

@@ -1,7 +1,7 @@
-//! The records of identity, beside users and logins: one file each.
+//! The records of identity besides users and sessions, one file each.
 //!
-//! What somebody holds (a reset token, an invitation, a personal access token) is kept as its SHA-256
-//! only: it is random, so that a plain hash is enough.
+//! Tokens held by clients (reset, invitation and personal tokens) are stored as SHA-256 only. They
+//! are random, so a plain hash suffices.
 
 mod clock_mark;
 mod failures;

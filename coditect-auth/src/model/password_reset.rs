@@ -1,4 +1,4 @@
-//! A password's reset that was asked for.
+//! A requested password reset.
 
 use std::fmt;
 
@@ -17,17 +17,17 @@ ids! {
     PasswordResetId
 }
 
-/// A token that sets a user's password anew. A user has several, up to a limit; all end when the password
-/// is set.
+/// A password-reset token. A user has up to [`MAX_RESETS`](crate::MAX_RESETS) of them; all are
+/// deleted when the password is set.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct PasswordReset {
-    /// Its id.
+    /// Id.
     pub id: PasswordResetId,
     /// The user's tenant.
     pub tenant_id: TenantId,
     /// The user.
     pub user_id: UserId,
-    /// Who asked for it.
+    /// Origin of the request.
     pub origin: ResetOrigin,
     /// SHA-256 of the token.
     pub hash: [u8; 32],
@@ -39,13 +39,13 @@ pub struct PasswordReset {
     pub expires_at: DateTime<Utc>,
 }
 
-/// Who asked for a [`PasswordReset`]. Persisted: add at the end, never reorder.
+/// Origin of a [`PasswordReset`]. Persisted: append only, never reorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ResetOrigin {
-    /// A client, which has shown nothing: the token was sent to the account's address.
+    /// An unauthenticated client: the token is sent to the account's address.
     Client,
-    /// An operator, who hands the token over.
+    /// An operator, who passes the token on.
     Operator,
 }
 
@@ -66,11 +66,11 @@ impl Entity for PasswordReset {
 }
 
 indexes! { PasswordReset =>
-    /// A user's, oldest first.
+    /// By user, oldest first.
     BY_USER ("password_resets_by_user", user): Multi<UserId> = |reset| Some(reset.user_id);
-    /// The one that somebody was sent.
+    /// By hash of the token.
     BY_HASH ("password_resets_by_hash", hash): GlobalUnique<[u8; 32]> = |reset| Some(reset.hash);
-    /// By the hour in which they end, for the sweep.
+    /// By hour of expiry, for the purge.
     BY_EXPIRY ("password_resets_by_expiry", hour): GlobalMulti<i64> =
         |reset| Some(expiry_hour(reset.expires_at));
 }
@@ -80,7 +80,7 @@ impl Expiring for PasswordReset {
 }
 
 impl fmt::Debug for PasswordReset {
-    /// Leaves the hash out, so that it is in no log.
+    /// Omits the hash, to keep it out of logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PasswordReset")
             .field("id", &self.id)

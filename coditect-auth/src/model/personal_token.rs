@@ -19,31 +19,32 @@ ids! {
     PersonalTokenId
 }
 
-/// A token that a user made for a program of theirs. It holds until its time, or until it is revoked,
-/// which is its deletion.
+/// A token that lets a program act for its user until it expires or is revoked. Revocation deletes
+/// the record.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct PersonalToken {
-    /// Its id.
+    /// Id.
     pub id: PersonalTokenId,
-    /// The user's own tenant.
+    /// Primary tenant of the user.
     pub tenant_id: TenantId,
-    /// For whom it acts.
+    /// User.
     pub user_id: UserId,
-    /// The membership by which it acts in another tenant than the user's own. It ends with that.
+    /// Membership in its active tenant; `None` in the primary one. The token ends with the
+    /// membership.
     pub active_membership: Option<MembershipRef>,
-    /// What its user calls it.
+    /// Name.
     pub name: String,
-    /// What it may do.
+    /// Scopes.
     pub scopes: Scopes,
     /// SHA-256 of the token.
     pub hash: [u8; 32],
-    /// When it was made.
+    /// Time of creation.
     #[serde(with = "ts_microseconds")]
     pub created_at: DateTime<Utc>,
-    /// When it was last used, to the hour; at first, when it was made.
+    /// Time of the last use, with a resolution of one hour; initially the time of creation.
     #[serde(with = "ts_microseconds")]
     pub last_used_at: DateTime<Utc>,
-    /// When it ends.
+    /// Expiry.
     #[serde(with = "ts_microseconds")]
     pub expires_at: DateTime<Utc>,
 }
@@ -65,21 +66,21 @@ impl Entity for PersonalToken {
 }
 
 impl PersonalToken {
-    /// Returns the tenant that it acts in.
+    /// Returns the active tenant.
     pub fn active_tenant(&self) -> TenantId {
         self.active_membership.map_or(self.tenant_id, |membership| membership.tenant_id)
     }
 }
 
 indexes! { PersonalToken =>
-    /// A user's, oldest first.
+    /// By user, oldest first.
     BY_USER ("personal_tokens_by_user", user): Multi<UserId> = |token| Some(token.user_id);
-    /// The one that a program holds.
+    /// By hash of the token.
     BY_HASH ("personal_tokens_by_hash", hash): GlobalUnique<[u8; 32]> = |token| Some(token.hash);
 }
 
 impl fmt::Debug for PersonalToken {
-    /// Leaves the hash out, so that it is in no log.
+    /// Omits the hash, to keep it out of logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PersonalToken")
             .field("id", &self.id)

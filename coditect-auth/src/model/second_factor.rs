@@ -12,25 +12,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::seal::Sealed;
 
-/// The secret that a user's authenticator app shares with us, and their recovery codes. Until it is
-/// confirmed by a first code it is not asked for.
+/// The TOTP secret of a user, and their recovery codes. Not required at a login until the first
+/// code confirms it.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct SecondFactor {
     /// The user's tenant.
     pub tenant_id: TenantId,
-    /// Whose it is.
+    /// User.
     pub user_id: UserId,
-    /// The secret, sealed for this user.
+    /// TOTP secret, sealed with the user's id as associated data.
     pub secret: Sealed,
-    /// Whether its user has shown that their app has it.
+    /// Whether a first code has confirmed it.
     pub confirmed: bool,
-    /// The time step of the last code that was taken; none of it, or before it, is taken again.
+    /// Time step of the last accepted code; earlier and equal ones are rejected.
     pub last_step: u64,
-    /// SHA-256 of each recovery code that was not used.
+    /// SHA-256 of each unused recovery code.
     pub recovery_hashes: Vec<[u8; 32]>,
     /// Wrong codes since the last right one.
     pub failures: u32,
-    /// When it was made.
+    /// Time of creation.
     #[serde(with = "ts_microseconds")]
     pub created_at: DateTime<Utc>,
 }
@@ -54,7 +54,7 @@ impl Entity for SecondFactor {
 indexes! { SecondFactor => }
 
 impl fmt::Debug for SecondFactor {
-    /// Leaves secret and codes out, so that they are in no log.
+    /// Omits the secret and the codes, to keep them out of logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SecondFactor")
             .field("tenant_id", &self.tenant_id)

@@ -1,18 +1,18 @@
-//! Password hashing with Argon2id, bounded in memory and in what waits.
+//! Password hashing with Argon2id, bounded in memory and queue length.
 //!
-//! Each hash takes tens of milliseconds of a core and, by default, 19 MiB, so:
+//! A hash takes tens of milliseconds of a core and, by default, 19 MiB, so:
 //!
-//! - They run on blocking threads, as many at once as there are cores, in memory that they hand on to
-//!   each other: what a flood of sign-ins takes is that, and no more. A permit goes into the blocking
-//!   closure itself: a client that goes away does not free it while its hash still runs.
-//! - 128 more may wait, which on two cores is a second or two; the next is refused with
-//!   [`Error::Busy`] at once. One that waits holds no more than its password. So a flood of logins is
-//!   bounded in memory and in time.
-//! - A password for an account that doesn't exist costs a hash too: [`Hasher::verify_dummy`].
+//! - Hashes run on blocking threads, as many at once as there are cores, in buffers that are
+//!   reused. The permit is moved into the blocking closure: a client that disconnects does not
+//!   release it while its hash still runs.
+//! - Up to 128 more wait, a second or two on two cores; the next one fails with [`Error::Busy`] at
+//!   once. A waiting one holds only its password, so a flood of logins is bounded in memory and in
+//!   time.
+//! - A password for an account that does not exist costs a hash too: [`Hasher::verify_dummy`].
 //!
-//! A stored hash is refused before it is computed when it asks for more memory or time than any that
-//! this service would make: a damaged or planted record is no way to take the server down. One that asks
-//! for other, or for less, than today's parameters still verifies, and is to be made anew.
+//! A stored hash whose parameters exceed the limits is rejected before it is computed, so a damaged
+//! or planted record cannot exhaust the server. One with other parameters than the current ones
+//! verifies, and must be recomputed.
 
 mod argon;
 mod pepper;
@@ -32,19 +32,19 @@ pub use pepper::Peppers;
 
 use crate::{Error, Password, random::random};
 
-/// How many hashes may wait for the ones that run.
+/// Maximum number of waiting hashes.
 const MAX_WAITERS: usize = 128;
 
-/// What verifying a password has found.
+/// Result of a password verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// It is the one.
+    /// The password matches.
     Matches {
-        /// Its hash was made with other parameters than today's: store a new one.
+        /// Whether the hash has other parameters than the current ones: store a new one.
         needs_rehash: bool,
     },
-    /// It is another.
+    /// The password differs.
     Differs,
 }
 
@@ -53,11 +53,11 @@ pub enum Verdict {
 pub struct Hasher {
     params: HashParams,
     peppers: Arc<Peppers>,
-    /// A hash that no password is for, as dear as any.
+    /// Hash of a random password, with the current parameters.
     absent: Arc<str>,
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
-    /// What the hashes that run are computed in: no more of it than may run at once.
+    /// Idle buffers; at most one per permit.
     memory: Arc<Mutex<Vec<Memory>>>,
 }
 
@@ -68,14 +68,13 @@ struct Permits {
 }
 
 impl Hasher {
-    /// A hasher that runs as many hashes at once as this machine has cores. It computes one itself
-    /// before it returns.
+    /// Creates a hasher that runs one hash per core at once. Computes one hash itself.
     pub fn new(params: HashParams) -> Result<Self, Error> {
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Self::with_permits(params, cores)
     }
 
-    /// A hasher that runs so many hashes at once.
+    /// Creates a hasher that runs at most `permits` hashes at once.
     pub fn with_permits(params: HashParams, permits: NonZeroUsize) -> Result<Self, Error> {
         let nobodys_password: [u8; 32] = *random()?;
         let peppers = Arc::<Peppers>::default();
@@ -91,29 +90,29 @@ impl Hasher {
         })
     }
 
-    /// The same, with these peppers.
+    /// Sets the peppers.
     #[must_use]
     pub fn with_peppers(self, peppers: Peppers) -> Self {
         Self { peppers: Arc::new(peppers), ..self }
     }
 
-    /// The password's hash with a new salt, as a PHC string.
+    /// Hashes a password with a new salt, and returns the PHC string.
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`] when too many are waiting.
+    /// [`Error::Busy`] if the queue is full.
     pub async fn hash(&self, password: &Password) -> Result<String, Error> {
         let (params, peppers) = (self.params.clone(), Arc::clone(&self.peppers));
         let password = password.clone();
         self.run(move |memory| hash(&params, &peppers, memory, password.expose().as_bytes())).await
     }
 
-    /// Whether this is the password that `stored`, a PHC string, was made from.
+    /// Verifies a password against `stored`, a PHC string.
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`] when too many are waiting; [`Error::Internal`] for a record that is no Argon2id
-    /// hash, or one too dear to compute.
+    /// [`Error::Busy`] if the queue is full; [`Error::Internal`] if `stored` is not an Argon2id
+    /// hash, or exceeds the limits.
     pub async fn verify(&self, password: &Password, stored: &str) -> Result<Verdict, Error> {
         let stored = StoredHash::parse(stored)?;
         let (params, peppers) = (self.params.clone(), Arc::clone(&self.peppers));
@@ -124,12 +123,12 @@ impl Hasher {
         .await
     }
 
-    /// Spends what [`verify`](Self::verify) would, for an account that doesn't exist, so that the
-    /// answer's time doesn't tell. It is to be answered as a wrong password is.
+    /// Costs the same as [`verify`](Self::verify), for an account that does not exist, so that the
+    /// response time does not reveal it. Respond as for a wrong password.
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`] just as `verify` would.
+    /// [`Error::Busy`] as for `verify`.
     pub async fn verify_dummy(&self, password: &Password) -> Result<(), Error> {
         self.verify(password, &self.absent).await.map(|_| ())
     }
@@ -152,7 +151,7 @@ impl Hasher {
         done.await.map_err(Error::internal)?
     }
 
-    /// Refused at once when the queue is full; else waits for its turn. Dropped while it waits, it
+    /// Waits for a permit; fails at once if the queue is full. A future dropped while it waits
     /// leaves the queue.
     async fn admit(&self) -> Result<Permits, Error> {
         let admitted = Arc::clone(&self.admitted).try_acquire_owned();

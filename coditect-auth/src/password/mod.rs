@@ -1,14 +1,13 @@
-//! Passwords: which may be chosen, and which may be hashed at all.
+//! Password rules.
 //!
-//! A [`Password`] is in NFC, so that it doesn't matter which keyboard composed its accents, and of a
-//! length that may be hashed. There are two ways to one: [`Password::choose`] applies every rule for a
-//! new password, [`Password::presented`] only the upper bound, since a rule that came later must not lock
-//! out who chose before it. Every byte counts, up to the last, and a zero byte ends nothing.
+//! A [`Password`] is in NFC, so that composed and decomposed accents match, and of a bounded
+//! length. [`Password::choose`] applies all rules to a new password; [`Password::presented`] only
+//! the upper bound, as a later rule must not lock out existing users. All bytes are significant,
+//! NUL included.
 //!
-//! There are no rules of composition: they make passwords worse. But one that a guesser tries among the
-//! first ten thousand is none: the commonest of published lists, whatever letters are replaced in them,
-//! a character again and again, a row of the keyboard. `zxcvbn` (Wheeler, USENIX Security 2016) says how
-//! soon one is tried.
+//! There are no composition rules, which weaken passwords. A password among the first ten thousand
+//! guesses is rejected: common ones, with letters replaced, repeated characters, keyboard rows.
+//! `zxcvbn` (Wheeler, USENIX Security 2016) estimates the guesses.
 
 use unicode_normalization::UnicodeNormalization as _;
 use zeroize::Zeroizing;
@@ -21,17 +20,18 @@ use crate::{
 
 pub mod hasher;
 
-/// One that is tried within so many guesses is refused.
+/// Number of guesses up to which a password is rejected.
 const MIN_GUESSES: u64 = 10_000;
 
-/// No common one is longer, in characters.
+/// Maximum length that is estimated, in characters; no common password is longer.
 const MAX_ESTIMATED_CHARS: usize = 32;
 
-/// What is longer is refused unseen. No text of 256 characters in NFC is much longer in any other form.
+/// Maximum length before normalization, in bytes. No text of 256 characters in NFC is much longer
+/// in another form.
 const MAX_BYTES: usize = 4096;
 
 impl Password {
-    /// A password that somebody chooses for the account of `email`.
+    /// Validates a new password for the account of `email`.
     pub fn choose(text: &str, email: &Email) -> Result<Self, PasswordError> {
         let password = Self::presented(text)?;
         let chars = password.expose().chars().count();
@@ -48,12 +48,13 @@ impl Password {
         Ok(password)
     }
 
-    /// A password that somebody presents. It costs no hash to refuse one that is too long.
+    /// Normalizes a presented password. Too long ones are rejected without hashing.
     pub fn presented(text: &str) -> Result<Self, PasswordError> {
         if text.len() > MAX_BYTES {
             return Err(PasswordError::TooLong);
         }
-        // NFC at most triples the bytes of a text: with room for that, no copy is left behind.
+        // NFC at most triples the bytes, so the capacity prevents a reallocation that leaves a
+        // copy.
         let mut normalized = Zeroizing::new(String::with_capacity(3 * text.len()));
         normalized.extend(text.nfc());
         if normalized.chars().count() > MAX_CHARS {

@@ -1,8 +1,8 @@
-//! What an access token says.
+//! Claims of access tokens.
 //!
-//! [`Claims`] is made in two places only: when a token is minted, and when one has passed every check
-//! of [`AccessTokens::verify`](crate::AccessTokens::verify). It has no `Deserialize`, so nobody reads
-//! claims past the checks by accident.
+//! [`Claims`] are created only when a token is minted, and after every check of
+//! [`AccessTokens::verify`](crate::AccessTokens::verify). They have no `Deserialize`, so that
+//! unchecked claims cannot be read by accident.
 
 use std::fmt;
 
@@ -10,63 +10,64 @@ use coditect_store::model::{AuthSessionId, MembershipId, TenantId, TokenFamilyId
 use serde::Serialize;
 use uuid::Uuid;
 
-/// An access token's own id, its `jti`.
+/// Id of an access token, its `jti`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct TokenId(pub Uuid);
 
 impl TokenId {
-    /// A new one, version 7 (RFC 9562).
+    /// Returns a new id, version 7 (RFC 9562).
     #[expect(clippy::new_without_default, reason = "each call gives another one")]
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
 }
 
-/// The claims of an access token. All but the user's own tenant are present in every token; times
-/// are whole seconds since 1970.
+/// Claims of an access token. All but `primary_tenant_id` and `membership_id` are always present.
+/// Times are in whole seconds since 1970.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct Claims {
-    /// The user.
+    /// User.
     pub sub: UserId,
-    /// The tenant that it is for: the user's own, or one that they are a member of.
+    /// Active tenant.
     pub tenant_id: TenantId,
-    /// The user's own tenant, where that is another.
+    /// Primary tenant of the user, if it is not the active one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub primary_tenant_id: Option<TenantId>,
-    /// The membership that it is for, where that is another: the token ends with it.
+    /// Membership in the active tenant, if it is not the primary one. The token is valid only as
+    /// long as the membership.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub membership_id: Option<MembershipId>,
-    /// The user's e-mail address, for display.
+    /// E-mail address of the user, for display.
     pub email: String,
-    /// The signed-in device: the token holds only as long as this session does.
+    /// Session of the login. The token is valid only as long as the session.
     pub session_id: AuthSessionId,
-    /// The family of that session's refresh tokens.
+    /// Token family of the session.
     pub token_family: TokenFamilyId,
-    /// The generation of the refresh token that was issued with it: its use proves that the client
-    /// received that one.
+    /// Generation of the refresh token that was issued with it. Its use proves that the client
+    /// received that refresh token.
     pub token_generation: u32,
-    /// When it was made.
+    /// Time of issue.
     pub iat: i64,
-    /// When it ends; at this second it is over.
+    /// Expiry, exclusive.
     pub exp: i64,
-    /// Who made it.
+    /// Issuer.
     pub iss: String,
-    /// For whom it was made: one audience, never a list.
+    /// Audience; never a list.
     pub aud: String,
-    /// Its own id.
+    /// Token id.
     pub jti: TokenId,
 }
 
 impl Claims {
-    /// The user's own tenant, where their record and their sessions are.
+    /// Returns the primary tenant of the user, which holds their record and their sessions.
     pub fn primary_tenant(&self) -> TenantId {
         self.primary_tenant_id.unwrap_or(self.tenant_id)
     }
 }
 
 impl fmt::Debug for Claims {
-    /// Leaves the e-mail address out, so that it is in no log.
+    /// Omits the e-mail address, to keep it out of logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Claims")
             .field("sub", &self.sub)

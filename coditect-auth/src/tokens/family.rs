@@ -57,9 +57,9 @@ use crate::tokens::refresh::{RefreshToken, Salt};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lifetimes {
-    /// A session that isn't refreshed for this long ends.
+    /// Time without a refresh after which a session expires.
     pub idle: TimeDelta,
-    /// A session ends after this long whatever happens.
+    /// Time after the login at which a session expires in any case.
     pub absolute: TimeDelta,
     /// Time from the confirmation of a rotation for which the replaced token still returns its
     /// successor. Zero: none.
@@ -100,62 +100,62 @@ impl Default for Lifetimes {
     }
 }
 
-/// What the store has on a family.
+/// Stored state of a family.
 #[derive(Clone, Copy, Debug)]
 pub struct Stored<'a> {
-    /// The session the family belongs to.
+    /// Session of the family.
     pub session: &'a AuthSession,
-    /// Whether its user may sign in.
+    /// Status of its user.
     pub user: UserStatus,
     /// The user's [login epoch](coditect_store::model::User::login_epoch): sessions of another one are
     /// revoked.
     pub login_epoch: u64,
 }
 
-/// What came in.
+/// A presented token.
 #[derive(Clone, Copy, Debug)]
 pub struct PresentedToken {
-    /// The token's generation.
+    /// Generation of the token.
     pub generation: u32,
-    /// The hash of its secret.
+    /// Hash of its secret.
     pub secret_hash: [u8; 32],
-    /// The salt with which this request would rotate, or has tried to: one per request, drawn
-    /// outside the transaction.
+    /// Salt with which this request rotates; drawn once per request, outside of the transaction.
     pub salt: Salt,
 }
 
-/// What to do, and what the client gets.
+/// Decision on a presented token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Decision {
-    /// Store [`rotated`]; give the successor.
+    /// Store [`rotated`]; return the successor.
     Rotate,
-    /// Write nothing; compute and give the successor by the *stored* salt.
+    /// Write nothing; return the successor for the *stored* salt.
     ReplayWithinGrace,
     /// Store [`revoked`] for [`RevocationReason::Reuse`] with an audit entry, commit, then refuse: 401
     /// `REFRESH_REUSED`.
     Reused,
-    /// The token is newer than the store, which was set back. Write an alarm, revoke nothing, refuse:
-    /// 401 `REFRESH_INVALID`.
+    /// The token is newer than the store, which was restored from an older copy. Write an alarm,
+    /// revoke nothing, refuse: 401 `REFRESH_INVALID`.
     TokenAheadOfStore,
-    /// The token was made here, but the store knows another one of its generation. As for
+    /// The token was issued here, but its secret differs from the stored one. As for
     /// [`TokenAheadOfStore`](Self::TokenAheadOfStore).
     StoreDiverged,
-    /// The session is over by itself. Refuse: 401 `SESSION_EXPIRED`.
+    /// The session has expired. Refuse: 401 `SESSION_EXPIRED`.
     Expired,
-    /// The session was ended, or is unknown, or its user may not sign in. Refuse: 401
+    /// The session was revoked or is unknown, or its user is disabled. Refuse: 401
     /// `SESSION_REVOKED`.
     Revoked,
 }
 
 impl PresentedToken {
-    /// A token that came in with a request whose salt is `salt`.
+    /// Returns a presented token, for a request with this salt.
     pub fn new(token: &RefreshToken, salt: Salt) -> Self {
         Self { generation: token.generation, secret_hash: token.secret.hash(), salt }
     }
 }
 
-/// Decides on a refresh token. `stored` is `None` if the family, or its user, is not in the store.
+/// Returns the decision on a presented token. `stored` is `None` if the family or its user does not
+/// exist.
 pub fn decide(
     stored: Option<Stored<'_>>,
     presented: &PresentedToken,
@@ -169,7 +169,7 @@ pub fn decide(
     if is_revoked || user != UserStatus::Enabled {
         return Decision::Revoked;
     }
-    // A family whose generations are used up could not tell its tokens apart any more.
+    // A family of exhausted generations cannot rotate any more.
     if now >= session.expires_at() || session.generation == u32::MAX {
         return Decision::Expired;
     }
@@ -186,8 +186,8 @@ pub fn decide(
     }
 }
 
-/// Whether the newest rotation is the one that the request with this salt made: so it is when the
-/// outcome of its commit was unknown, it ran again, and finds its own work. [`decide`] asks this.
+/// Returns whether the newest rotation was made by the request with this salt: a retry after an
+/// unknown commit outcome finds its own write.
 pub fn is_own_rotation(session: &AuthSession, salt: &Salt) -> bool {
     session.generation > 0 && same(&session.salt, salt)
 }
@@ -220,7 +220,8 @@ pub fn rotated(
     }
 }
 
-/// The session, ended. One that was ended before keeps its first reason and time.
+/// Returns the session as revoked. A session that was revoked before keeps its first reason and
+/// time.
 #[must_use]
 pub fn revoked(session: &AuthSession, reason: RevocationReason, now: DateTime<Utc>) -> AuthSession {
     AuthSession {

@@ -1,12 +1,12 @@
-//! Opaque tokens: random text that a client holds, and whose SHA-256 the store has.
+//! Opaque tokens: random text held by a client; the store holds its SHA-256.
 //!
 //! ```text
 //! token   prefix ‖ base64url(secret: 32 bytes), 47 characters
 //! ```
 //!
-//! The prefix says what it is for, so that one is never taken for another, and so that one that is
-//! found where it should not be (in a repository, say) is told for what it is. The secret has 256
-//! random bits: nobody finds another's by trying, and a plain hash of it is enough.
+//! The prefix names the purpose, so that no token is accepted for another one and secret scanners
+//! recognize it. The secret has 256 random bits: it cannot be guessed, and needs neither salt nor
+//! stretching.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
@@ -14,24 +14,24 @@ use zeroize::Zeroizing;
 
 use crate::{Error, OpaqueToken, random::random};
 
-/// What a token is for.
+/// Purpose of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// To act for a user.
+    /// Acts for a user.
     Personal,
-    /// To set a password anew.
+    /// Resets a password.
     Reset,
-    /// To become a member.
+    /// Accepts an invitation.
     Invitation,
-    /// To open a WebSocket.
+    /// Opens a WebSocket.
     Ticket,
 }
 
-/// Base64 of 32 bytes, without padding.
+/// Length of 32 bytes in Base64, without padding.
 const ENCODED_LENGTH: usize = 43;
 
 impl Kind {
-    /// What its tokens begin with. Part of the format: never changed, never given away twice.
+    /// Returns the prefix. Part of the format: never change or reuse one.
     const fn prefix(self) -> &'static str {
         match self {
             Self::Personal => "cpt_",
@@ -41,7 +41,7 @@ impl Kind {
         }
     }
 
-    /// A new random token, and what is kept of it.
+    /// Returns a new random token and its hash.
     pub(crate) fn generate(self) -> Result<(OpaqueToken, [u8; 32]), Error> {
         let secret = random::<32>()?;
         let mut text = Zeroizing::new(String::with_capacity(64));
@@ -50,7 +50,7 @@ impl Kind {
         Ok((OpaqueToken::new(text), Sha256::digest(secret.as_slice()).into()))
     }
 
-    /// What would be kept of `text`, if it is a token of this kind. One token has one text.
+    /// Returns the hash of `text` if it is a token of this kind. A token has exactly one encoding.
     pub(crate) fn hash_of(self, text: &str) -> Option<[u8; 32]> {
         let encoded = text.strip_prefix(self.prefix())?;
         if encoded.len() != ENCODED_LENGTH {

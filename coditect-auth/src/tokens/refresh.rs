@@ -1,4 +1,4 @@
-//! The refresh token: its bytes, its text, its successor.
+//! Refresh tokens: encoding and successor.
 //!
 //! ```text
 //! crt_ + base64url, no padding, of 69 bytes:
@@ -12,16 +12,16 @@
 //!    tag = the first 16 bytes of HMAC-SHA-256(K_tag, all before it)
 //! ```
 //!
-//! The tag is checked before anything is read from the store, so a guessed token costs no read, and a
-//! token that parses was made by this installation. It proves no more: whether it still holds is for
-//! [`family`](crate::tokens::family) to say.
+//! The tag is checked before the store is read, so a guessed token costs no read. A valid tag
+//! proves only that this installation issued the token; [`family`](crate::tokens::family) decides
+//! whether it is still valid.
 //!
-//! The successor of a secret is HMAC-SHA-256(`K_next`, secret ‖ salt). Whoever knows the secret and the
-//! stored salt can have it computed again, so it is never stored; whoever has the store alone cannot,
-//! since the store has the secret's hash only.
+//! The successor of a secret is HMAC-SHA-256(`K_next`, secret ‖ salt). It is recomputed from the
+//! secret and the stored salt, so it is never stored; the store alone does not suffice, as it holds
+//! only the secret's hash.
 //!
-//! Exactly one text stands for a token: 69 is a multiple of three, so the Base64 has no spare bits, and
-//! another alphabet, padding, white space or length is refused.
+//! A token has exactly one encoding: 69 is a multiple of three, so the Base64 has no spare bits,
+//! and other alphabets, padding, white space and lengths are rejected.
 
 use std::fmt;
 
@@ -39,7 +39,7 @@ use crate::{
     subkey::{Purpose, mac},
 };
 
-/// Tells a refresh token from all else, for people and for secret scanners.
+/// Prefix of refresh tokens, for people and secret scanners.
 const PREFIX: &str = "crt_";
 
 const VERSION: u8 = 1;
@@ -50,24 +50,24 @@ const SECRET: usize = 21;
 const TAG: usize = 53;
 const LENGTH: usize = 69;
 
-/// `LENGTH` bytes in Base64.
+/// Length of `LENGTH` bytes in Base64.
 const ENCODED_LENGTH: usize = LENGTH / 3 * 4;
 
-/// A salt: public randomness, new for each rotation, stored with the session.
+/// Public randomness, new for each rotation and stored with the session.
 pub type Salt = [u8; 32];
 
-/// A refresh token that was made here: its tag has been checked, or will be added.
+/// A refresh token issued by this installation.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RefreshToken {
-    /// Which login it belongs to.
+    /// Token family, one per login.
     pub family: TokenFamilyId,
-    /// How many times that login's token had been replaced when this one was made.
+    /// Number of rotations before this token.
     pub generation: u32,
-    /// What only its holder knows.
+    /// Secret known to the holder.
     pub secret: RefreshSecret,
 }
 
-/// The two keys that refresh tokens need, derived from the root key.
+/// Keys of refresh tokens, derived from the root key.
 #[derive(Debug)]
 pub struct RefreshKeys {
     tag: Subkey,
@@ -75,26 +75,26 @@ pub struct RefreshKeys {
 }
 
 impl RefreshSecret {
-    /// A new random one: the first of a family.
+    /// Returns a new random secret, the first of a family.
     pub fn generate() -> Result<Self, Error> {
         random().map(Self::new)
     }
 
-    /// SHA-256 of it, which is all that the store gets. It needs no salt and no stretching: the secret
-    /// has 256 bits of randomness.
+    /// Returns the SHA-256 of the secret, which the store holds. It needs neither salt nor
+    /// stretching, as the secret has 256 random bits.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(self.expose()).into()
     }
 }
 
-/// A new random salt. Draw it once per request, outside the transaction that may run again: by its
-/// salt a request [recognises its own rotation](crate::tokens::family::is_own_rotation).
+/// Returns a new random salt. Draw it once per request, outside of the transaction: by its salt a
+/// retried request [recognizes its own rotation](crate::tokens::family::is_own_rotation).
 pub fn fresh_salt() -> Result<Salt, Error> {
     random().map(|salt| *salt)
 }
 
 impl RefreshKeys {
-    /// The keys that belong to this root key, always the same.
+    /// Derives the keys from the root key.
     pub fn derive(root: &RootKey) -> Self {
         Self {
             tag: root.subkey(Purpose::RefreshTag),
@@ -102,7 +102,7 @@ impl RefreshKeys {
         }
     }
 
-    /// The token as text.
+    /// Encodes a token.
     pub fn encode(&self, token: &RefreshToken) -> EncodedRefreshToken {
         let mut bytes = Zeroizing::new([0; LENGTH]);
         bytes[0] = VERSION;
@@ -118,17 +118,17 @@ impl RefreshKeys {
         EncodedRefreshToken::new(text)
     }
 
-    /// Reads a token that [`encode`](Self::encode) made under the same root key.
+    /// Decodes a token that [`encode`](Self::encode) returned under the same root key.
     ///
     /// # Errors
     ///
-    /// [`Error::RefreshInvalid`] for anything else, without saying what is wrong with it.
+    /// [`Error::RefreshInvalid`] for any other text.
     pub fn parse(&self, text: &str) -> Result<RefreshToken, Error> {
         self.parsed(text).ok_or(Error::RefreshInvalid)
     }
 
-    /// The token that replaces `token` when its family is rotated with `salt`: the same one whenever
-    /// it is asked for. None once the generations are used up, after four billion rotations.
+    /// Returns the successor of `token` for `salt`, deterministically; `None` if the generations
+    /// are exhausted, after 2^32 rotations.
     pub fn successor(&self, token: &RefreshToken, salt: &Salt) -> Option<RefreshToken> {
         Some(RefreshToken {
             family: token.family,
@@ -142,7 +142,7 @@ impl RefreshKeys {
 
     fn parsed(&self, text: &str) -> Option<RefreshToken> {
         let encoded = text.strip_prefix(PREFIX)?;
-        // Before any work is done, and so that exactly `LENGTH` bytes come out of it.
+        // Rejected before decoding, so that exactly `LENGTH` bytes result.
         if encoded.len() != ENCODED_LENGTH {
             return None;
         }
@@ -168,7 +168,7 @@ impl RefreshKeys {
 }
 
 impl fmt::Debug for RefreshToken {
-    /// Leaves the secret out.
+    /// Omits the secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RefreshToken")
             .field("family", &self.family)

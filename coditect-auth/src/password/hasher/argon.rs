@@ -1,7 +1,7 @@
-//! Argon2id itself: how dear a hash may be, and the PHC strings. No other file names the crate.
+//! Argon2id parameters and PHC strings. The only file that names the `argon2` crate.
 //!
-//! Parameters come from two sides, and both are bounded: what an operator configures is no cheaper than
-//! the floor, and neither that nor what a stored hash asks for is dearer than the ceiling.
+//! Configured parameters are at least the floor; configured and stored ones are at most the
+//! ceiling.
 
 use argon2::{
     ARGON2ID_IDENT, Algorithm, Argon2, Block, PasswordHash, Version,
@@ -14,29 +14,29 @@ use super::{
 };
 use crate::{Error, random::random};
 
-/// The least, each as good as the others, in KiB of memory and passes over it (OWASP Password Storage
+/// Minimum parameters, equivalent to each other: KiB of memory and passes (OWASP Password Storage
 /// Cheat Sheet).
 const FLOOR: [(u32, u32); 5] = [(47_104, 1), (19_456, 2), (12_288, 3), (9_216, 4), (7_168, 5)];
 
-/// The most that is ever computed, be it configured or stored: 256 MiB, 10 passes, 8 lanes.
+/// Maximum parameters, configured or stored: 256 MiB, 10 passes, 8 lanes.
 const MAX_MEMORY_KIB: u32 = 256 * 1024;
 const MAX_PASSES: u32 = 10;
 const MAX_LANES: u32 = 8;
 
-/// The most bytes of hash; a stored one may ask for no more.
+/// Maximum length of a hash, in bytes.
 const MAX_OUTPUT_BYTES: usize = 64;
 
-/// How dear a hash is.
+/// Argon2id cost parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HashParams(argon2::Params);
 
 impl HashParams {
-    /// So many KiB of memory, so many passes over it, so many lanes.
+    /// Creates parameters from KiB of memory, passes and lanes.
     ///
     /// # Errors
     ///
-    /// [`Error::Setting`] for less than OWASP's least (19 MiB and two passes, or its equals), and for
-    /// more than 256 MiB, 10 passes or 8 lanes.
+    /// [`Error::Setting`] below OWASP's minimum (19 MiB and two passes, or an equivalent), or above
+    /// 256 MiB, 10 passes or 8 lanes.
     pub fn new(memory_kib: u32, passes: u32, lanes: u32) -> Result<Self, Error> {
         let enough = FLOOR.iter().any(|&(memory, time)| memory_kib >= memory && passes >= time);
         if !enough {
@@ -53,7 +53,7 @@ impl HashParams {
             ))
     }
 
-    /// Parameters so cheap that they protect nothing, for tests that hash many passwords.
+    /// Returns parameters that protect nothing, for tests that hash many passwords.
     pub fn weak_for_tests() -> Self {
         let weak = argon2::Params::new(argon2::Params::MIN_M_COST, 1, 1, None);
         Self(weak.unwrap_or(argon2::Params::DEFAULT))
@@ -67,13 +67,13 @@ impl Default for HashParams {
     }
 }
 
-/// The memory that a hash takes. It is used again and again: what an allocator gets back it need not
-/// give back to the system, and nineteen mebibytes for each of many threads are too many.
+/// Reusable buffer of a hash: an allocator need not return memory to the system, and 19 MiB for
+/// each of many threads are too many.
 #[derive(Default)]
 pub(super) struct Memory(Vec<Block>);
 
 impl Memory {
-    /// Room for a hash of these parameters.
+    /// Returns blocks for a hash of these parameters.
     fn of(&mut self, params: &argon2::Params) -> &mut [Block] {
         let blocks = params.block_count();
         if self.0.len() < blocks {
@@ -82,14 +82,14 @@ impl Memory {
         &mut self.0[..blocks]
     }
 
-    /// Gives back what a hash of today's parameters doesn't need.
+    /// Shrinks the buffer to the current parameters.
     pub(super) fn shrink(&mut self, today: &HashParams) {
         self.0.truncate(today.0.block_count());
         self.0.shrink_to_fit();
     }
 }
 
-/// A stored hash that may be computed.
+/// A stored hash within the limits.
 pub(super) struct StoredHash {
     hash: PasswordHash,
     params: argon2::Params,
@@ -109,8 +109,7 @@ impl StoredHash {
         Ok(Self { hash, params })
     }
 
-    /// Whether this is its password; `today` are the parameters that a new hash would have, and the first
-    /// of `peppers` its pepper.
+    /// Verifies a password. `today` and the first of `peppers` are the parameters of new hashes.
     pub(super) fn verify(
         &self,
         today: &HashParams,
@@ -130,7 +129,7 @@ impl StoredHash {
         };
         let length = expected.as_bytes().len();
         let computed = compute(&self.params, pepper, memory, (password, salt), length)?;
-        // An `Output` compares in constant time.
+        // `Output` compares in constant time.
         if computed != *expected {
             return Ok(Verdict::Differs);
         }
@@ -140,7 +139,7 @@ impl StoredHash {
     }
 }
 
-/// The password's hash with a new salt of 16 bytes, as a PHC string.
+/// Hashes a password with a new 16-byte salt, and returns the PHC string.
 pub(super) fn hash(
     params: &HashParams,
     peppers: &Peppers,
@@ -162,7 +161,7 @@ pub(super) fn hash(
     Ok(phc.to_string())
 }
 
-/// The hash itself, of so many bytes.
+/// Computes a hash of `length` bytes.
 fn compute(
     params: &argon2::Params,
     pepper: Option<&Pepper>,
@@ -191,7 +190,7 @@ fn argon2<'a>(params: &argon2::Params, pepper: Option<&'a Pepper>) -> Result<Arg
     }
 }
 
-/// The same, with the pepper's id beside the hash.
+/// Returns the parameters with the pepper's id in `keyid`.
 fn with_keyid(params: &argon2::Params, pepper: Option<&Pepper>) -> Result<argon2::Params, Error> {
     let Some(Pepper { id, .. }) = pepper else { return Ok(params.clone()) };
     let mut with = argon2::ParamsBuilder::new();

@@ -1,26 +1,25 @@
-//! Peppers: keys that go into the hashes of passwords, and are not in the store.
+//! Peppers: secret keys mixed into password hashes, stored outside of the database.
 //!
-//! Whoever has a copy of the store then still has nothing to try passwords against. The id of the one
-//! that a hash was made with stands beside it (`keyid` of the PHC string), so that another can take its
-//! place: hashes are made anew with the first of them at the next sign-in, and the others still verify.
+//! A copy of the store alone then does not allow guessing passwords. Each hash names its pepper
+//! (`keyid` of the PHC string), so peppers can be rotated: new hashes use the first one, existing
+//! ones are recomputed at the next login, and the others still verify.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use zeroize::Zeroizing;
 
 use crate::{Error, PepperKey};
 
-/// The longest id: Argon2 has no room for more (its specification, section 3.1, gives none; the PHC
-/// string has eight bytes).
+/// Maximum length of an id, in bytes (limit of the PHC string).
 const MAX_ID_BYTES: usize = 8;
 
-/// What a key has, in bytes.
+/// Length of a key, in bytes.
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 16..=64;
 
-/// The peppers of an installation: new hashes get the first.
+/// Peppers of an installation; new hashes use the first.
 #[derive(Clone, Debug, Default)]
 pub struct Peppers(Vec<Pepper>);
 
-/// One of them.
+/// A pepper.
 #[derive(Clone, Debug)]
 pub(super) struct Pepper {
     pub(super) id: String,
@@ -28,11 +27,11 @@ pub(super) struct Pepper {
 }
 
 impl Peppers {
-    /// Reads them: `id:key`, several with commas between, each key in Base64.
+    /// Parses a comma-separated list of `id:key`, each key in Base64.
     ///
     /// # Errors
     ///
-    /// [`Error::Setting`] says what they are to look like.
+    /// [`Error::Setting`] with the expected format.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let wrong = Error::Setting(
             "a pepper is an id of 1 to 8 letters or digits, a colon, and 16 to 64 bytes in Base64; \
@@ -49,12 +48,12 @@ impl Peppers {
         Ok(Self(peppers))
     }
 
-    /// The one for new hashes.
+    /// Returns the pepper of new hashes.
     pub(super) fn current(&self) -> Option<&Pepper> {
         self.0.first()
     }
 
-    /// The one of that id.
+    /// Returns the pepper with that id.
     pub(super) fn get(&self, id: &[u8]) -> Option<&Pepper> {
         self.0.iter().find(|pepper| pepper.id.as_bytes() == id)
     }

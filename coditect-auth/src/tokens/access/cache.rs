@@ -1,9 +1,10 @@
-//! Signatures that were verified lately, so that a client's next request costs a hash and not a curve.
+//! Cache of verified signatures, so that a client's next request costs a hash instead of an Ed25519
+//! verification.
 //!
-//! What is kept of a token is that the key signed it, and what it says: both are true for good. Its times
-//! are looked at each time, and so is whether the key is still one that verifies. Whether the session
-//! behind it holds is in the store, and never here. A token is known by its SHA-256, and only one that
-//! has passed every check is kept: nobody fills the cache with made-up ones.
+//! An entry holds the verifying key and the claims, both immutable facts. The token's times and the
+//! key's presence in the ring are checked on each use; the session is always read from the store.
+//! Tokens are keyed by SHA-256 and inserted only after every check has passed, so forged tokens do
+//! not fill the cache.
 
 use std::{fmt, sync::Arc};
 
@@ -12,31 +13,31 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{Claims, VerifyingKey};
 
-/// Tokens whose signatures hold.
+/// Claims of tokens with verified signatures.
 #[derive(Clone)]
 pub(super) struct SignatureCache(Option<Arc<Cache<TokenHash, Arc<Entry>>>>);
 
 /// SHA-256 of a token.
 pub(super) type TokenHash = [u8; 32];
 
-/// What is known of a token.
+/// A verified token.
 struct Entry {
     key: VerifyingKey,
     claims: Claims,
 }
 
 impl SignatureCache {
-    /// As many as `entries`; zero keeps none.
+    /// Returns a cache of at most `entries` tokens; zero disables it.
     pub(super) fn new(entries: usize) -> Self {
         Self((entries > 0).then(|| Arc::new(Cache::new(entries))))
     }
 
-    /// By what `token` is known; none if nothing is kept.
+    /// Returns the cache key of `token`, or `None` if the cache is disabled.
     pub(super) fn hash_of(&self, token: &str) -> Option<TokenHash> {
         self.0.as_ref().map(|_| Sha256::digest(token.as_bytes()).into())
     }
 
-    /// What it says, if it was verified by a key that `is_known` now.
+    /// Returns the claims if the key that verified them still `is_known`.
     pub(super) fn claims(
         &self,
         hash: Option<&TokenHash>,
@@ -51,7 +52,7 @@ impl SignatureCache {
         None
     }
 
-    /// Keeps that `key` has signed it.
+    /// Records that `key` signed the token.
     pub(super) fn keep(&self, hash: Option<TokenHash>, key: &VerifyingKey, claims: &Claims) {
         if let (Some(cache), Some(hash)) = (&self.0, hash) {
             cache.insert(hash, Arc::new(Entry { key: key.clone(), claims: claims.clone() }));

@@ -1,8 +1,8 @@
-//! Verifying tokens somewhere else: by the public keys alone, as another service does it.
+//! Verification of access tokens in other services, by the public keys alone.
 //!
-//! All checks are those of this service. What cannot be known there is whether the session behind a token
-//! still holds: one that was signed out is refused here from the next request on, and there when its
-//! token has expired. Where that is too late, `/auth/verify` says it.
+//! The checks are those of this service, except for the session: after a logout a token is rejected
+//! here from the next request on, but elsewhere only once it has expired. Services that need more
+//! call `/auth/verify`.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -29,34 +29,34 @@ pub struct JwksVerifier {
 }
 
 impl JwksVerifier {
-    /// By the keys of `document`, for tokens of the issuer and the audience of `settings`. Keys that are
-    /// for something else are passed over, as the RFC has it (section 5).
+    /// Creates a verifier from the keys of `document`, for the issuer and the audience of
+    /// `settings`. Keys of other uses are skipped (RFC 7517, section 5).
     ///
     /// # Errors
     ///
-    /// [`Error::Jwks`] if it is no such document, has a private key or one key twice, or none that
-    /// verifies; [`Error::Setting`].
+    /// [`Error::Jwks`] if the document is malformed, has a private key or a duplicate, or no usable
+    /// key; [`Error::Setting`].
     pub fn new(document: &Value, settings: AccessSettings) -> Result<Self, Error> {
         Ok(Self { tokens: AccessTokens::new(settings)?, keys: keys_of(document)? })
     }
 
-    /// By the keys of `document` from now on.
+    /// Replaces the keys by those of `document`.
     ///
     /// # Errors
     ///
-    /// As for [`new`](Self::new); then nothing has changed.
+    /// As for [`new`](Self::new); the keys are then unchanged.
     pub fn replace_keys(&mut self, document: &Value) -> Result<(), Error> {
         self.keys = keys_of(document)?;
         Ok(())
     }
 
-    /// What `token` says, if it was signed by one of the keys and is of the time.
+    /// Verifies `token` and returns its claims.
     ///
     /// # Errors
     ///
-    /// [`Error::TokenExpired`], [`Error::TokenInvalid`]; of the latter
-    /// [`UnknownKey`](crate::TokenError::UnknownKey) means that the document may be out of date: get it
-    /// anew, at most once in some seconds, and try again.
+    /// [`Error::TokenExpired`], [`Error::TokenInvalid`]. The source
+    /// [`UnknownKey`](crate::TokenError::UnknownKey) indicates that the document may be outdated:
+    /// fetch it again, with a limit on the rate, and retry.
     pub fn verify(&self, token: &str, now: DateTime<Utc>) -> Result<Claims, Error> {
         Ok(self.tokens.verify(&self.keys, token, now)?)
     }

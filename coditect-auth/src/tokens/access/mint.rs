@@ -1,6 +1,6 @@
-//! Minting: from a session to a signed token.
+//! Minting of access tokens.
 //!
-//! A token never outlives its session: where the session ends before the token would, so does the token.
+//! A token never outlives its session: its expiry is the earlier of the two.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
@@ -11,20 +11,19 @@ use zeroize::Zeroizing;
 use super::{AccessTokens, TYPE};
 use crate::{AccessToken, Claims, Error, KeyRing, TokenId};
 
-/// A fresh access token, and when it ends.
+/// A new access token with its times.
 #[derive(Clone, Debug)]
 pub struct Minted {
-    /// The token.
+    /// Token.
     pub token: AccessToken,
-    /// When it was signed, to the second.
+    /// Time of issue, in whole seconds.
     pub issued_at: DateTime<Utc>,
-    /// When it ends, to the second.
+    /// Expiry, in whole seconds.
     pub expires_at: DateTime<Utc>,
 }
 
 impl AccessTokens {
-    /// A token for this session, signed by the ring's active key. Whether the session holds is the
-    /// caller's to know; nothing of it is checked here.
+    /// Returns a token for `session`, signed by the ring's active key. Does not check the session.
     pub fn mint(
         &self,
         ring: &KeyRing,
@@ -68,7 +67,7 @@ fn sign(ring: &KeyRing, claims: &Claims) -> Result<AccessToken, Error> {
 
     let header = serde_json::to_vec(&header).map_err(Error::internal)?;
     let claims = serde_json::to_vec(claims).map_err(Error::internal)?;
-    // Enough for header, claims, signature and two dots, so that the text is never moved.
+    // Capacity for header, claims, signature and two dots, so that the string is never reallocated.
     let capacity = (header.len() + claims.len() + 64) * 4 / 3 + 8;
     let mut token = Zeroizing::new(String::with_capacity(capacity));
     BASE64_URL_SAFE_NO_PAD.encode_string(header, &mut token);

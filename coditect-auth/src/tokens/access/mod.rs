@@ -1,17 +1,21 @@
 //! Access tokens: minting and verifying.
 //!
-//! A token is a JWT of type `at+jwt`, signed by the active key of a [`KeyRing`](crate::KeyRing). What
-//! stays true: a token that verifies was signed by a key of the ring, with that key's algorithm, for
-//! this issuer and this audience, and all its claims are present and of their types. What verifying
-//! does **not** say: that the session behind it still exists. Ask the store, each time.
+//! A token is a JWT of type `at+jwt` (RFC 9068), signed by the active key of a
+//! [`KeyRing`](crate::KeyRing).
 //!
-//! **What `jsonwebtoken` does here, and what it doesn't.** It has the header's and the algorithms' types,
-//! and reads both. Its `encode` and `decode` are not used, for two reasons. They take the cryptography
-//! from a provider that is set once a process and can be neither read nor changed: some other library's
-//! call could make ours panic, or hand our private key to a provider we don't know. And `decode` takes
-//! the hour from the system, lets a wrong type of `iss` or `aud` pass as absent, takes a list where one
-//! audience is meant, and knows nothing of `typ`, `crit` and `iat`. So signatures are made and checked
-//! by the ring's keys, strictly, and each claim is checked here, in an order that is written down.
+//! # Invariants
+//!
+//! - A token that verifies was signed by a key of the ring, with that key's algorithm, for this issuer
+//!   and this audience, and all its claims are present and of their types.
+//! - Verification does **not** check the session behind a token. Read it from the store on each
+//!   request.
+//!
+//! **Use of `jsonwebtoken`.** Its header and algorithm types are used; its `encode` and `decode`
+//! are not. They take the cryptography from a process-wide provider that can neither be read nor
+//! replaced: another library could make this crate panic, or receive its private key. And `decode`
+//! reads the system clock, treats a wrong type of `iss` or `aud` as absent, accepts a list of
+//! audiences, and ignores `typ`, `crit` and `iat`. Signatures are therefore made and checked by the
+//! ring's keys, strictly, and each claim is checked in the order given in `verify`.
 
 mod cache;
 mod jwks;
@@ -26,30 +30,30 @@ pub use mint::Minted;
 
 use crate::Error;
 
-/// The `typ` of our tokens (RFC 9068), so that no other JWT of ours is taken for one.
+/// Value of `typ` (RFC 9068), which no other JWT of this service has.
 const TYPE: &str = "at+jwt";
 
-/// No token is longer, in bytes.
+/// Maximum length of a token, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 const MAX_TTL: TimeDelta = TimeDelta::hours(24);
 
 const MAX_LEEWAY: TimeDelta = TimeDelta::seconds(30);
 
-/// How access tokens are made and checked.
+/// Settings of access tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AccessSettings {
-    /// Who makes the tokens: their `iss`.
+    /// Issuer (`iss`).
     pub issuer: String,
-    /// For whom they are made: their `aud`.
+    /// Audience (`aud`).
     pub audience: String,
-    /// How long a token holds; from one second to 24 hours.
+    /// Lifetime of a token, from one second to 24 hours.
     pub ttl: TimeDelta,
-    /// How much the clocks of servers may differ; at most 30 seconds.
+    /// Tolerated clock difference between servers, at most 30 seconds.
     pub leeway: TimeDelta,
-    /// Of how many tokens it is remembered that their signatures hold; zero of none. Each takes less
-    /// than a kibibyte.
+    /// Maximum number of cached signature verifications; zero disables the cache. An entry takes
+    /// less than 1 KiB.
     pub signature_cache_size: usize,
 }
 
@@ -91,7 +95,7 @@ impl AccessSettings {
 }
 
 impl Default for AccessSettings {
-    /// Fifteen minutes, five seconds of leeway, and ten thousand signatures.
+    /// A lifetime of 15 minutes, 5 seconds of leeway, and 10,000 cached signatures.
     fn default() -> Self {
         Self {
             issuer: "coditect".to_owned(),
@@ -103,7 +107,7 @@ impl Default for AccessSettings {
     }
 }
 
-/// Mints and verifies access tokens by settings that have been checked.
+/// Mints and verifies access tokens.
 #[derive(Clone, Debug)]
 pub struct AccessTokens {
     settings: AccessSettings,
@@ -111,11 +115,11 @@ pub struct AccessTokens {
 }
 
 impl AccessTokens {
-    /// Checks the settings.
+    /// Creates it from valid settings.
     ///
     /// # Errors
     ///
-    /// [`Error::Setting`] for one out of its bounds.
+    /// [`Error::Setting`] for a value out of its bounds.
     pub fn new(settings: AccessSettings) -> Result<Self, Error> {
         if settings.issuer.is_empty() || settings.audience.is_empty() {
             return Err(Error::Setting("issuer and audience must not be empty"));
@@ -130,8 +134,9 @@ impl AccessTokens {
         Ok(Self { settings, verified })
     }
 
-    /// How long after its signing a token may hold somewhere: for so long its key is
-    /// [needed](crate::SealedKey::forget). Other services may allow the greatest leeway.
+    /// Returns the maximum time for which a token may be accepted after it was signed, with the
+    /// largest leeway of other services. A retired key is [kept](crate::SealedKey::destroy) for
+    /// this time.
     pub fn max_lifetime(&self) -> TimeDelta {
         self.settings.ttl + MAX_LEEWAY
     }

@@ -1,10 +1,10 @@
-//! Verifying: every check, in order, each with an error of its own.
+//! Verification of access tokens: each check in order, with its own error.
 //!
-//! Size, three segments, header; the key by its id in the ring and nowhere else; the key's own
-//! algorithm; no critical extension; the signature; only then is anything of the claims read: type,
-//! issuer, audience, times, ids. URLs and keys that a header brings along are never looked at.
+//! Size, segments, header; the key, looked up by its id in the ring only; the key's own algorithm;
+//! critical extensions; the signature. Only then are claims read: type, issuer, audience, times,
+//! ids. URLs and keys in the header are ignored.
 //!
-//! The client hears "invalid token" for all of them, but for a token of ours whose time is over.
+//! Clients get one response for all failures except expiry.
 
 use std::{fmt, str::FromStr};
 
@@ -22,13 +22,13 @@ use super::{AccessTokens, MAX_TOKEN_BYTES, TYPE};
 use crate::{Claims, TokenError, TokenId, VerifyingKey, keys::VerifyingKeys};
 
 impl AccessTokens {
-    /// Checks a token and gives its claims. It costs the reading of 8 KiB at the most, and one
-    /// signature check; of a token that it has verified lately, a hash.
+    /// Verifies a token and returns its claims. Costs the parsing of at most 8 KiB and one
+    /// signature check; for a cached token, one hash.
     ///
     /// # Errors
     ///
-    /// The first check that failed. A token of a key that another server has just made is
-    /// [`TokenError::UnknownKey`]: open a newer ring and try once more.
+    /// The first check that failed. A token of a key that another server has just activated gives
+    /// [`TokenError::UnknownKey`]: reload the ring and retry once.
     pub fn verify(
         &self,
         keys: &VerifyingKeys,
@@ -53,10 +53,11 @@ impl AccessTokens {
         if header.typ.as_deref() != Some(TYPE) {
             return Err(TokenError::Type);
         }
-        // `insecure`, says the library, since it checks no signature; that has been done above.
+        // Named insecure since it checks no signature; it is checked above.
         let object: Object = insecure_decode_claims(token).map_err(TokenError::Claims)?;
         let claims = self.check_claims(&object, now)?;
-        // None of ours has one; its time would not be looked at again.
+        // Tokens issued here have no `nbf`; one that does is not cached, as its `nbf` would not be
+        // checked again.
         if !object.0.contains_key("nbf") {
             self.verified.keep(hash, key, &claims);
         }
@@ -107,7 +108,7 @@ impl AccessTokens {
     }
 }
 
-/// What is signed, and the signature; none unless there are three segments.
+/// Returns the signed message and the signature, or `None` unless there are three segments.
 fn split(token: &str) -> Option<(&str, &str)> {
     let (message, signature) = token.rsplit_once('.')?;
     let (header, claims) = message.split_once('.')?;
@@ -115,7 +116,8 @@ fn split(token: &str) -> Option<(&str, &str)> {
     (all_there && !claims.contains('.')).then_some((message, signature))
 }
 
-/// The key, which then says what the algorithm is. The header has no say in it, but must agree.
+/// Returns the key named in the header. The algorithm is that of the key, and the header must
+/// agree.
 fn key_of<'a>(header: &Header, keys: &'a VerifyingKeys) -> Result<&'a VerifyingKey, TokenError> {
     let kid = header.kid.as_deref().ok_or(TokenError::UnknownKey)?;
     let key = keys.named(kid).ok_or(TokenError::UnknownKey)?;
@@ -130,8 +132,7 @@ fn check_signature(key: &VerifyingKey, message: &str, signature: &str) -> Result
     if key.verify(message.as_bytes(), &bytes) { Ok(()) } else { Err(TokenError::Signature) }
 }
 
-/// A JSON object in which no name stands twice: of two claims of one name, which one holds would
-/// depend on who reads them.
+/// A JSON object with unique names. Parsers disagree on the value of a duplicate.
 #[derive(Debug)]
 struct Object(Map<String, Value>);
 
@@ -155,7 +156,7 @@ impl Object {
         value.and_then(|value| value.try_into().ok()).ok_or(TokenError::Claim(name))
     }
 
-    /// Whole seconds; a fraction is not what we write.
+    /// Returns whole seconds; a fraction is rejected.
     fn seconds(&self, name: &'static str) -> Result<i64, TokenError> {
         let value = self.0.get(name).and_then(Value::as_i64);
         value.ok_or(TokenError::Claim(name))
