@@ -60,29 +60,29 @@ pub enum KeyState {
     Next,
     /// Signs and verifies.
     Active {
-        /// Since when.
+        /// Time of activation.
         #[serde(with = "ts_microseconds")]
         activated_at: DateTime<Utc>,
     },
-    /// It signs no more, and verifies what it has signed.
+    /// Verifies only.
     Retired {
-        /// When it began to sign.
+        /// Time of activation.
         #[serde(with = "ts_microseconds")]
         activated_at: DateTime<Utc>,
-        /// When it ceased to.
+        /// Time of retirement.
         #[serde(with = "ts_microseconds")]
         retired_at: DateTime<Utc>,
     },
-    /// Nothing that it signed can hold; its private part is destroyed.
+    /// All its tokens have expired; the private part is erased.
     Destroyed {
-        /// Since when.
+        /// Time of destruction.
         #[serde(with = "ts_microseconds")]
         destroyed_at: DateTime<Utc>,
     },
 }
 
 impl KeyState {
-    /// Its name, for people.
+    /// Returns the state's name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Next => "next",
@@ -94,12 +94,12 @@ impl KeyState {
 }
 
 impl SealedKey {
-    /// A new random key in state [`Next`](KeyState::Next).
+    /// Returns a new random key in state [`Next`](KeyState::Next).
     pub fn generate(root: &RootKey, now: DateTime<Utc>) -> Result<Self, Error> {
         Self::seal(KeyId::new(), &random()?, *random()?, root, now)
     }
 
-    /// The key that grows from `seed`, sealed.
+    /// Seals the key derived from `seed`.
     fn seal(
         kid: KeyId,
         seed: &Zeroizing<[u8; 32]>,

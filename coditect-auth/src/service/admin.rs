@@ -1,4 +1,4 @@
-//! What an operator does with users, without their passwords.
+//! User administration by an operator.
 
 use coditect_store::{
     Page, Transaction,
@@ -20,8 +20,8 @@ use crate::{
 };
 
 impl Auth {
-    /// Creates a user and their tenant, in whichever [mode](super::RegistrationMode), and with the right to
-    /// use the IDE if `ide`.
+    /// Creates a user and their tenant, whatever the [registration mode](super::RegistrationMode),
+    /// with the right to use the IDE if `ide`.
     ///
     /// # Errors
     ///
@@ -46,7 +46,7 @@ impl Auth {
         Ok(user)
     }
 
-    /// The user of that address.
+    /// Returns the user with that address.
     ///
     /// # Errors
     ///
@@ -56,7 +56,7 @@ impl Auth {
         self.user_by_email(&email).await?.ok_or(Error::NotFound)
     }
 
-    /// Users in the order of their addresses, `after` the one that a page before ended with.
+    /// Returns a page of users, ordered by address.
     ///
     /// # Errors
     ///
@@ -72,11 +72,11 @@ impl Auth {
         Ok(page.await?)
     }
 
-    /// Enables a user, or disables them and revokes all of their logins.
+    /// Enables a user, or disables them and revokes their logins.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] also if their tenant is being deleted; [`Error::Store`].
+    /// [`Error::NotFound`], also while their tenant is being deleted; [`Error::Store`].
     pub async fn set_status(&self, email: &str, status: UserStatus) -> Result<User, Error> {
         let email = &Email::parse(email)?;
         let set = |tx: Transaction| async move {
@@ -103,19 +103,18 @@ impl Auth {
         self.store.run(set).await
     }
 
-    /// A token by which a user sets their password anew, for the operator to give to them.
+    /// Returns a password-reset token, for the operator to pass on.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] also if they may not sign in; [`Error::Store`].
+    /// [`Error::NotFound`], also for a disabled user; [`Error::Store`].
     pub async fn reset_token(&self, email: &str) -> Result<OpaqueToken, Error> {
         let user = self.user(email).await?;
         let text = self.new_reset(&user, ResetOrigin::Operator, &ClientInfo::default()).await?;
         text.ok_or(Error::NotFound)
     }
 
-    /// Revokes all logins and personal tokens of a user, whatever their number, and returns the number
-    /// of logins that were live.
+    /// Revokes all logins and personal tokens of a user, and returns the number of live logins.
     ///
     /// # Errors
     ///
@@ -137,11 +136,11 @@ impl Auth {
         self.store.run(sign_out).await
     }
 
-    /// Takes away a user's second factor, whose app and codes they have lost.
+    /// Removes the second factor of a user who has lost it.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] also if they have none; [`Error::Store`].
+    /// [`Error::NotFound`], also if there is none; [`Error::Store`].
     pub async fn reset_second_factor(&self, email: &str) -> Result<(), Error> {
         let email = &Email::parse(email)?;
         let take = |tx: Transaction| async move {

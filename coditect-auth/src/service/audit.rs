@@ -1,8 +1,9 @@
-//! The audit log of a tenant: who did what in it, written in the transaction that does it.
+//! The audit log of a tenant. Entries are written in the transaction of the audited action.
 //!
-//! An entry is in the tenant in which something changes, whichever tenant its actor is of: its owners
-//! read it there. Not audited are the contents of sessions (files, drafts, editor, terminal, memory and
-//! client state, messages), a user's own settings, and the names of logins.
+//! An entry belongs to the tenant that the action changes, whatever the tenant of its actor, for
+//! that tenant's owners to read. Not audited: contents of sessions (files, drafts, editor,
+//! terminal, memory and client state, messages), a user's own settings, and names of login
+//! sessions.
 
 use std::fmt;
 
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{Auth, ClientInfo, Identity};
 
-/// An audited action. Its name is persisted, and is what the audit log is searched by.
+/// An audited action. Its name is persisted; queries of the audit log filter by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each name in the log is its own description")]
 pub enum Action {
@@ -110,8 +111,8 @@ impl Action {
 }
 
 impl Auth {
-    /// Writes an audit entry: that `identity` did `action` to `target`, in the tenant that it acts in.
-    /// `details` hold no secret. One append, no read beside the schema epoch.
+    /// Writes an audit entry that `identity` performed `action` on `target` in its active tenant.
+    /// `details` must hold no secret. One append; the only read is the schema epoch.
     ///
     /// # Errors
     ///
@@ -129,7 +130,7 @@ impl Auth {
     }
 }
 
-/// An entry to be written.
+/// A new audit entry.
 pub(super) struct Entry<'a> {
     action: Action,
     tenant: TenantId,
@@ -140,7 +141,7 @@ pub(super) struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// That `actor` did it in `tenant`; nobody did where they had not shown who they are.
+    /// Creates an entry of `actor` in `tenant`; `None` for an unauthenticated actor.
     pub(super) fn new(
         action: Action,
         tenant: TenantId,
@@ -150,18 +151,18 @@ impl<'a> Entry<'a> {
         Self { action, tenant, actor, target: None, details: json!({}), client }
     }
 
-    /// The id of what it was done to.
+    /// Sets the id of the object of the action.
     pub(super) fn target(mut self, target: impl fmt::Display) -> Self {
         self.target = Some(format!("{target}"));
         self
     }
 
-    /// What else there is to know: no secret.
+    /// Sets further details, which must hold no secret.
     pub(super) fn details(self, details: Value) -> Self {
         Self { details, ..self }
     }
 
-    /// Writes it.
+    /// Appends the entry.
     pub(super) async fn write(
         self,
         tx: &Transaction,

@@ -1,13 +1,14 @@
-//! The right to use the IDE: explicit, and checked at each request that a reverse proxy asks about.
+//! The right to use the IDE, checked on each request for which a reverse proxy asks.
 //!
-//! An account alone does not have it. An operator gives it. A user who has it from an operator lends it
-//! by invitations into their own tenant; a right that was lent is not passed on. The user has it in
-//! whichever tenant they act.
+//! An operator grants it explicitly. A user with an operator's grant extends it by invitations into
+//! their own tenant; an extended right cannot be extended further. It is valid in every tenant of
+//! the user.
 //!
 //! # Invariants
 //!
-//! - Each right depends on a grant of an operator, directly or by one invitation.
-//! - A lent right ends with the membership in the inviter's tenant, and with the inviter's own right.
+//! - Each right depends on an operator's grant, directly or through one invitation.
+//! - An extended right ends with the membership in the inviter's tenant, and with the inviter's own
+//!   grant.
 
 use chrono::{DateTime, Utc};
 use coditect_store::{
@@ -25,19 +26,20 @@ use crate::{
     model::{IdeGrant, Invitation},
 };
 
-/// Most grants of a user that are read: one for each tenant that they were invited into.
+/// Maximum number of grants read per user, one per tenant that invited them.
 const MAX_GRANTS: usize = 1_000;
 
-/// The scope that a personal token needs for the IDE.
+/// Scope of personal access tokens for the IDE.
 pub const IDE_SCOPE: &str = "ide:use";
 
 impl Auth {
-    /// Requires that the caller may use the IDE; their personal token needs [`IDE_SCOPE`] too.
+    /// Fails unless the caller may use the IDE. A personal access token needs [`IDE_SCOPE`] as
+    /// well.
     ///
     /// # Cost
     ///
-    /// A range read of the user's grants, as a rule one, and two reads by key for each that came with an
-    /// invitation.
+    /// A range read of the user's grants, normally one, and two reads by key for each extended
+    /// grant.
     ///
     /// # Errors
     ///
@@ -72,8 +74,8 @@ impl Auth {
         self.store.run(read).await
     }
 
-    /// Gives a user the right to use the IDE, or takes away all that they have of it, for an operator.
-    /// With it ends the right of those to whom they have lent it.
+    /// Grants a user the right to use the IDE, or revokes all their grants. A revocation also ends
+    /// the rights that they extended.
     ///
     /// # Errors
     ///
@@ -102,13 +104,13 @@ impl Auth {
     }
 }
 
-/// Returns the grant that an operator gives to `user`.
+/// Returns an operator's grant for `user`.
 pub(super) fn operator_grant(user: &User, now: DateTime<Utc>) -> IdeGrant {
     let (tenant_id, user_id) = (user.tenant_id, user.id);
     IdeGrant { tenant_id, user_id, granted_by: tenant_id, invited_by: None, created_at: now }
 }
 
-/// Returns whether `user`, whose own tenant is `primary_tenant`, has the right from an operator.
+/// Returns whether `user` of `primary_tenant` has an operator's grant.
 pub(super) async fn has_operator_grant(
     tx: &Transaction,
     primary_tenant: TenantId,
@@ -117,8 +119,8 @@ pub(super) async fn has_operator_grant(
     Ok(tx.get::<IdeGrant>(primary_tenant, (user, primary_tenant)).await?.is_some())
 }
 
-/// Returns whether `user` has a grant of an operator, or one by an invitation whose membership has not
-/// ended and whose inviter has a grant of an operator.
+/// Returns whether `user` has an operator's grant, or one by an invitation whose membership is open
+/// and whose inviter has an operator's grant.
 pub(super) async fn has_any_ide_grant(
     tx: &Transaction,
     user: &User,
@@ -138,9 +140,9 @@ pub(super) async fn has_any_ide_grant(
     Ok(false)
 }
 
-/// Gives `user` the right by their membership, which was just written, if the invitation is to give it
-/// and the inviter, whose own tenant it is, still has it from an operator. A new membership without it
-/// ends a right by an earlier one.
+/// Grants `user` the right for a membership that was just written, if the invitation includes it
+/// and the inviter, whose primary tenant it is, still has an operator's grant. A new membership
+/// without it revokes a grant by an earlier one.
 pub(super) async fn grant_by_invitation(
     tx: &Transaction,
     user: &User,

@@ -1,13 +1,12 @@
 //! Invitations into a tenant.
 //!
-//! An invitation is a right that its inviter lends: it holds only as long as they have it. Acceptance
-//! reads their role as it is then. Removal and demotion also delete their invitations, a hundred in the
-//! same transaction and the others after it; those that a crash leaves are void, are not listed, and
-//! expire.
+//! An invitation is valid only as long as its inviter has the right to invite; acceptance reads
+//! their current role. Removal and demotion also delete their invitations, a hundred in the same
+//! transaction and the others after it; those left by a crash are void, are not listed, and expire.
 //!
-//! An invitation that is older than the last change of the invited user's membership is void too: it
-//! undoes neither a removal nor a demotion. These also delete the open invitations to that member's
-//! address, up to a hundred.
+//! An invitation older than the last change of the invited user's membership is void too: it undoes
+//! neither a removal nor a demotion. These also delete up to a hundred open invitations to that
+//! member's address.
 
 use chrono::TimeDelta;
 use coditect_store::{
@@ -37,10 +36,10 @@ const MAX_INVITATIONS: usize = 1_000;
 /// Maximum number of tenants that a user is a member of.
 const MAX_MEMBERSHIPS: usize = 1_000;
 
-/// Invitations that one transaction deletes.
+/// Maximum number of invitations deleted per transaction.
 const BATCH: usize = 100;
 
-/// An invitation to be made. Its text is drawn once, however often its transaction runs.
+/// A new invitation. Its token is drawn once, however often its transaction runs.
 #[derive(Debug)]
 pub struct NewInvitation {
     text: OpaqueToken,
@@ -52,7 +51,7 @@ pub struct NewInvitation {
 }
 
 impl NewInvitation {
-    /// Returns one for the owner of that address.
+    /// Creates an invitation for the owner of `email`.
     ///
     /// # Errors
     ///
@@ -63,33 +62,33 @@ impl NewInvitation {
         Ok(Self { text, hash, id: InvitationId::new(), email, role, ide: None })
     }
 
-    /// Sets whether it gives the right to use the IDE; by default it does if the inviter has it from an
-    /// operator and invites into their own tenant.
+    /// Sets whether it grants the use of the IDE; by default it does if the inviter has an
+    /// operator's grant and invites into their primary tenant.
     #[must_use]
     pub fn with_ide(self, ide: Option<bool>) -> Self {
         Self { ide, ..self }
     }
 
-    /// Returns the token that the invited user accepts with.
+    /// Returns the token of the invitation.
     pub fn text(&self) -> &OpaqueToken {
         &self.text
     }
 
-    /// Returns the address that it is to be sent to.
+    /// Returns the invited address.
     pub fn email(&self) -> &str {
         self.email.display()
     }
 }
 
 impl Auth {
-    /// Invites an address into the tenant that `identity` acts in. Its owner needs
-    /// [`NewInvitation::text`], by whatever way; [`send_invitation`](Self::send_invitation) is one.
+    /// Invites an address into the active tenant. Its owner needs [`NewInvitation::text`], which
+    /// [`send_invitation`](Self::send_invitation) can deliver.
     ///
     /// # Errors
     ///
-    /// [`Error::Forbidden`] if they are no admin, or want to give a role above their own, or the right to
-    /// use the IDE without having it from an operator or into a tenant that is not their own, and of a
-    /// program; [`Error::TooMany`]; [`Error::Store`].
+    /// [`Error::Forbidden`] unless the caller is an admin of at least the invited role, if they may
+    /// not grant the use of the IDE, and for a personal access token; [`Error::TooMany`];
+    /// [`Error::Store`].
     pub async fn invite(
         &self,
         tx: &Transaction,
@@ -110,7 +109,7 @@ impl Auth {
         }
         let all = tx.list::<Invitation>(tenant).page(MAX_INVITATIONS, None).await?.items;
         if all.len() >= MAX_INVITATIONS {
-            // Expired ones that were not swept yet make room.
+            // Expired invitations that were not purged yet make room.
             let mut expired = all;
             expired.retain(|invitation| now >= invitation.expires_at);
             expired.truncate(BATCH);
@@ -145,24 +144,24 @@ impl Auth {
         Ok(invitation)
     }
 
-    /// Sends an invitation to its address, once it is committed.
+    /// Sends an invitation to its address. Call it after the commit.
     ///
     /// # Errors
     ///
-    /// [`Error::Internal`] if it could not be sent.
+    /// [`Error::Internal`] if the delivery failed.
     pub async fn send_invitation(&self, new: &NewInvitation, tenant: &Tenant) -> Result<(), Error> {
         let Some(mailer) = &self.mailer else { return Ok(()) };
         let sent = mailer.invitation(new.email(), &tenant.name, new.text(), INVITATION_LIFETIME);
         sent.await.map_err(Error::Internal)
     }
 
-    /// Returns a page of the invitations into the tenant that `identity` acts in that can still be
-    /// accepted, oldest first. A page may hold fewer than `limit`, and still have a next one.
+    /// Returns a page of the valid invitations into the active tenant, oldest first. A page may
+    /// hold fewer than `limit` entries and still have a successor.
     ///
     /// # Errors
     ///
-    /// [`Error::Forbidden`] if they are no admin; [`Error::Store`], with `Invalid` if `after` is of
-    /// another list.
+    /// [`Error::Forbidden`] unless the caller is an admin; [`Error::Store`] of kind `Invalid` if
+    /// `after` belongs to another list.
     pub async fn invitations(
         &self,
         tx: &Transaction,
@@ -187,7 +186,8 @@ impl Auth {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`]; [`Error::Forbidden`] if they are no admin, and of a program; [`Error::Store`].
+    /// [`Error::NotFound`]; [`Error::Forbidden`] unless the caller is an admin, and for a personal
+    /// access token; [`Error::Store`].
     pub async fn withdraw_invitation(
         &self,
         tx: &Transaction,
@@ -203,26 +203,26 @@ impl Auth {
         Ok(entry.target(id).write(tx, self.clock.now()).await?)
     }
 
-    /// Deletes the void invitations that `inviter` has made into `tenant`, a hundred in a transaction:
-    /// after a removal or a demotion.
+    /// Deletes the void invitations of `inviter` into `tenant`, a hundred per transaction: after a
+    /// removal or a demotion.
     ///
     /// # Errors
     ///
-    /// [`Error::Store`]. Those that are left are void.
+    /// [`Error::Store`]. The remaining ones are void.
     pub async fn revoke_invitations(&self, tenant: TenantId, inviter: UserId) -> Result<(), Error> {
         let step = |tx: Transaction| async move { revoke_void(&tx, tenant, inviter).await };
         while self.store.run_idempotent(step).await? > 0 {}
         Ok(())
     }
 
-    /// Makes the caller a member of the tenant that they were invited into, and uses the invitation up. A
-    /// member gets the new role if it is higher.
+    /// Makes the caller a member of the inviting tenant, and consumes the invitation. An existing
+    /// member gets the role if it is higher.
     ///
     /// # Errors
     ///
-    /// [`Error::InvitationInvalid`] if it is none, or is over, or was for another address, or is for
-    /// their own tenant; if they made it themselves, or its inviter may not give that role any more; if
-    /// their membership has changed or ended since; [`Error::Forbidden`] of a program;
+    /// [`Error::InvitationInvalid`] if it is unknown, expired, for another address, for the
+    /// caller's primary tenant, or their own; if its inviter may no longer grant the role; if the
+    /// caller's membership has changed since; [`Error::Forbidden`] for a personal access token;
     /// [`Error::TooMany`]; [`Error::Store`].
     pub async fn accept_invitation(
         &self,
@@ -251,7 +251,7 @@ impl Auth {
             .filter(|it| it.tenant_id != user.tenant_id && it.invited_by != user.id)
             .ok_or(Error::InvitationInvalid)?;
         let tenant = invitation.tenant_id;
-        // It cannot be deleted meanwhile, and leave the membership behind.
+        // Read, so that a concurrent deletion of the tenant conflicts.
         tx.get::<Tenant>(tenant, ()).await?.ok_or(Error::InvitationInvalid)?;
         if !holds_by(&invitation, right_of(tx, tenant, invitation.invited_by).await?) {
             return Err(Error::InvitationInvalid);
@@ -269,7 +269,7 @@ impl Auth {
                 return Err(Error::TooMany("memberships"));
             }
             Membership {
-                // An invitation is accepted once, so its id is that of no other membership.
+                // An invitation is accepted once, so its id is unique among memberships.
                 id: MembershipId(invitation.id.0),
                 tenant_id: tenant,
                 user_id: user.id,
@@ -291,18 +291,18 @@ impl Auth {
     }
 }
 
-/// What an inviter may give now, and by which grant, where the tenant is not their own.
+/// Current right of an inviter: the grant, if the tenant is not their primary one, and the role.
 type Right = (Option<Grant>, Role);
 
-/// Returns whether `right`, that of its inviter now, is the one that `invitation` was made by, and covers
-/// its role.
+/// Returns whether the inviter's current `right` is the one of the `invitation` and covers its
+/// role.
 fn holds_by(invitation: &Invitation, right: Option<Right>) -> bool {
     right.is_some_and(|(grant, role)| {
         grant == invitation.granted_by && role >= Role::Admin.max(invitation.role)
     })
 }
 
-/// Returns the right of `inviter` in `tenant`; `None` if they are no member, or may not sign in.
+/// Returns the right of `inviter` in `tenant`; `None` if they are not a member, or disabled.
 async fn right_of(
     tx: &Transaction,
     tenant: TenantId,
@@ -329,8 +329,8 @@ async fn grant_of(
     }))
 }
 
-/// Deletes the invitations into the tenant of `membership` to its member's address, up to a hundred:
-/// with a removal or a demotion.
+/// Deletes up to a hundred invitations to the address of the member of `membership` into its
+/// tenant, with a removal or a demotion.
 pub(super) async fn delete_addressed(
     tx: &Transaction,
     membership: &Membership,
@@ -347,8 +347,8 @@ pub(super) async fn delete_addressed(
     Ok(())
 }
 
-/// Deletes up to a hundred void invitations that `inviter` has made into `tenant`, and returns their
-/// number. Void ones are the oldest.
+/// Deletes up to a hundred void invitations of `inviter` into `tenant`, and returns their number.
+/// Void ones are the oldest.
 pub(super) async fn revoke_void(
     tx: &Transaction,
     tenant: TenantId,

@@ -1,4 +1,4 @@
-//! Ending sessions.
+//! Logout.
 
 use chrono::{DateTime, Utc};
 use coditect_store::{
@@ -16,7 +16,7 @@ use super::{
 use crate::{Claims, Decision, Error, PresentedToken, tokens::refresh};
 
 impl Auth {
-    /// Ends the session of a token. Doing it again changes nothing.
+    /// Revokes the session of a token. Idempotent.
     ///
     /// # Errors
     ///
@@ -49,14 +49,14 @@ impl Auth {
         ended.await.map_err(Error::Store)
     }
 
-    /// Ends all sessions of a token's user, whatever their number, by their login epoch. Unlike [`logout`](Self::logout) it
-    /// asks for a token that still holds: one that was lost long ago ends nothing but itself. Doing
-    /// it again with the same token changes nothing.
+    /// Revokes all sessions of a token's user in one write, by their login epoch. Unlike
+    /// [`logout`](Self::logout) it requires a valid token: one that was leaked long ago revokes
+    /// only its own session. Idempotent with the same token.
     ///
     /// # Errors
     ///
     /// As for [`verify`](Self::verify) and [`authenticate`](Self::authenticate), or for
-    /// [`refresh`](Self::refresh), of which a replay ends its family; [`Error::Store`].
+    /// [`refresh`](Self::refresh), where a replay revokes its family; [`Error::Store`].
     pub async fn logout_everywhere(
         &self,
         credential: Credential<'_>,
@@ -89,11 +89,11 @@ impl Auth {
                 }
                 let (session, user) = match self.check_proof(&tx, proof, (client, now)).await? {
                     Ok(proven) => proven,
-                    // What a replay has ended is committed before it is refused.
+                    // The revocation after a replay commits before the rejection is returned.
                     Err(refusal) => return Ok(Err(refusal)),
                 };
                 let ended = live_logins(&tx, &user, now).await?.len();
-                // This one says why, so that the same request again finds its own work.
+                // Names the reason, so that a retry recognizes its own write.
                 end_session(&tx, &session, RevocationReason::LogoutEverywhere, now).await?;
                 let user = tx.revoke_logins(user, now).await?;
                 let (tenant, actor) = (user.tenant_id, Some(user.id));
@@ -105,7 +105,7 @@ impl Auth {
         outcome.await?
     }
 
-    /// Returns the session that `proof` proves to hold, with its user, or why it does not.
+    /// Returns the session and user that `proof` belongs to, or the reason for its rejection.
     async fn check_proof(
         &self,
         tx: &Transaction,
@@ -131,13 +131,13 @@ impl Auth {
     }
 }
 
-/// What shows that a session holds.
+/// Evidence of a valid session.
 enum SessionProof {
     Access(Box<Claims>),
     Refresh(TokenFamilyId, PresentedToken),
 }
 
-/// Returns a session that was not revoked, with its user.
+/// Returns the session and its user, unless it was revoked.
 async fn live(
     tx: &Transaction,
     session: SessionOf,
@@ -147,7 +147,7 @@ async fn live(
     Ok(user.filter(|user| !session.is_revoked(user)).map(|user| (session, user)))
 }
 
-/// How a session is found by what somebody signs out with.
+/// Key of the session of a presented token.
 #[derive(Clone, Copy)]
 enum SessionOf {
     Id(TenantId, AuthSessionId),

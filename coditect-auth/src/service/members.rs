@@ -1,8 +1,8 @@
-//! The members of a tenant: listing them, their roles, and the end of a membership.
+//! Members of a tenant: listing, roles, and the end of a membership.
 //!
-//! A membership that has ended stays ended: when the user joins again they get another one, and what was
-//! issued for the first (access tokens, logins that act in the tenant, personal tokens, invitations that
-//! they made) does not revive.
+//! A membership that has ended stays ended: a user who joins again gets a new one, and credentials
+//! issued for the first (access tokens, sessions active in the tenant, personal tokens,
+//! invitations) stay void.
 
 use coditect_store::{
     Cursor, Page, Transaction,
@@ -20,24 +20,24 @@ use super::{
 };
 use crate::Error;
 
-/// A user who may work in a tenant.
+/// A member of a tenant.
 #[derive(Clone, Debug)]
 pub struct Member {
     /// The user.
     pub user: User,
-    /// What they may do.
+    /// Role.
     pub role: Role,
-    /// How they joined; `None` in their own tenant.
+    /// Membership; `None` in the user's primary tenant.
     pub membership: Option<Membership>,
 }
 
 impl Auth {
-    /// Returns a page of the members of the tenant that `identity` acts in: first the users whose own it
-    /// is. A page may hold fewer than `limit`, and still have a next one.
+    /// Returns a page of the members of the active tenant, starting with its own users. A page may
+    /// hold fewer than `limit` entries and still have a successor.
     ///
     /// # Errors
     ///
-    /// [`Error::Store`], with `Invalid` if `after` is of another list.
+    /// [`Error::Store`] of kind `Invalid` if `after` belongs to another list.
     pub async fn members(
         &self,
         tx: &Transaction,
@@ -68,14 +68,15 @@ impl Auth {
         Ok(Page { items: members, next: page.next, stopped: page.stopped })
     }
 
-    /// Changes the role of a member. If it is lowered, their invitations are void; the first hundred are
-    /// deleted with this, the others by [`revoke_invitations`](Self::revoke_invitations). The open
-    /// invitations to their address, which could raise it again, are void, and deleted if it is lowered.
+    /// Changes the role of a member. A demotion voids their invitations; the first hundred are
+    /// deleted with it, the others by [`revoke_invitations`](Self::revoke_invitations). It also
+    /// deletes the open invitations to their address, which could raise the role again; these are
+    /// void after any change.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if there is no such member; [`Error::Forbidden`] unless it is an owner who
-    /// asks, and of a program; [`Error::Store`].
+    /// [`Error::NotFound`] if there is no such member; [`Error::Forbidden`] unless the caller is an
+    /// owner, and for a personal access token; [`Error::Store`].
     pub async fn change_role(
         &self,
         tx: &Transaction,
@@ -101,16 +102,17 @@ impl Auth {
         Ok(changed)
     }
 
-    /// Ends a membership, with all that was issued for it, and deletes the member's own settings in the
-    /// tenant. A member may end their own. Their sessions and conversations stay the tenant's, for its
-    /// admins to take over or delete. Their invitations are void; the first hundred are deleted with this,
-    /// the others by [`revoke_invitations`](Self::revoke_invitations). The open invitations to their
-    /// address are void, and deleted.
+    /// Ends a membership, possibly the caller's own, revokes the credentials issued for it, and
+    /// deletes the member's settings in the tenant. Their sessions and conversations stay with the
+    /// tenant, for its admins to take over or delete. Their invitations are void; the first hundred
+    /// are deleted with it, the others by [`revoke_invitations`](Self::revoke_invitations). The
+    /// open invitations to their address are deleted.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if there is no such member; [`Error::Forbidden`] if it is another's, and they
-    /// are no admin, or that one's role is above their own, and of a program; [`Error::Store`].
+    /// [`Error::NotFound`] if there is no such member; [`Error::Forbidden`] for the membership of
+    /// another user unless the caller is an admin of at least their role, and for a personal access
+    /// token; [`Error::Store`].
     pub async fn remove_member(
         &self,
         tx: &Transaction,
@@ -135,7 +137,7 @@ impl Auth {
         Ok(entry.write(tx, now).await?)
     }
 
-    /// Returns whether `user` may work in `tenant`: it is their own, or they are a member of it.
+    /// Returns whether `tenant` is the primary tenant of `user`, or they are a member of it.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Changing a password, and setting it anew by a token that was sent.
+//! Password change and password reset.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{
@@ -19,22 +19,23 @@ use crate::{
     tokens::opaque::Kind,
 };
 
-/// How long a reset token is good.
+/// Validity of a reset token.
 pub const RESET_TOKEN_LIFETIME: TimeDelta = TimeDelta::minutes(30);
 
-/// Least time between two reset tokens that are sent to a user.
+/// Minimum interval between two reset tokens sent to a user.
 const RESET_INTERVAL: TimeDelta = TimeDelta::minutes(1);
 
-/// Most open reset tokens of a user.
+/// Maximum number of open reset tokens per user.
 pub const MAX_RESETS: usize = 5;
 
 impl Auth {
-    /// Gives whoever `identity` is another password, and ends their other sessions.
+    /// Changes the caller's password, and revokes their other sessions.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidCredentials`] if the present password is another; [`Error::WeakPassword`];
-    /// [`Error::Forbidden`] of a program; [`Error::Throttled`], [`Error::Busy`], [`Error::Store`].
+    /// [`Error::InvalidCredentials`] if the current password is wrong; [`Error::WeakPassword`];
+    /// [`Error::Forbidden`] for a personal access token; [`Error::Throttled`], [`Error::Busy`],
+    /// [`Error::Store`].
     pub async fn change_password(
         &self,
         identity: &Identity,
@@ -70,7 +71,7 @@ impl Auth {
         Ok(())
     }
 
-    /// Lets a request for a reset through, which counts as a failed attempt of its address.
+    /// Counts a reset request as a failed attempt of its address.
     ///
     /// # Errors
     ///
@@ -82,13 +83,13 @@ impl Auth {
         Ok(())
     }
 
-    /// Sends a reset token to the address of an account. Does nothing if there is no mailer, no such
-    /// account, or a token was sent within the last minute. The caller must not wait for it where a client
-    /// could measure the time.
+    /// Sends a reset token to the address of an account. Does nothing without a mailer, without
+    /// such an account, or if a token was sent within the last minute. Do not await it in a
+    /// request: its duration would reveal whether the account exists.
     ///
     /// # Errors
     ///
-    /// [`Error::Store`]; [`Error::Internal`] if it could not be sent.
+    /// [`Error::Store`]; [`Error::Internal`] if the delivery failed.
     pub async fn request_reset(&self, email: &str, client: &ClientInfo) -> Result<(), Error> {
         let Some(mailer) = &self.mailer else { return Ok(()) };
         let Ok(email) = Email::parse(email) else { return Ok(()) };
@@ -101,10 +102,10 @@ impl Auth {
             .map_err(Error::Internal)
     }
 
-    /// Creates a token that resets the password of `user`. Returns `None` if they may not sign in, and to
-    /// a client also if they have been sent one within [`RESET_INTERVAL`], or all open ones are the
-    /// operator's. A token beyond [`MAX_RESETS`] takes the place of the oldest that a client asked for,
-    /// or, if an operator asks and there is none such, of the oldest.
+    /// Creates a password-reset token for `user`. Returns `None` for a disabled user; to a client
+    /// also within [`RESET_INTERVAL`] of the last one, or if all open ones are the operator's. A
+    /// token beyond [`MAX_RESETS`] replaces the oldest one that a client requested or, for an
+    /// operator, the oldest.
     pub(super) async fn new_reset(
         &self,
         user: &User,
@@ -128,7 +129,7 @@ impl Auth {
                 return Ok(false);
             }
             let open = resets_of(&tx, reset.tenant_id, reset.user_id).await?;
-            // An attempt whose outcome was unknown was committed.
+            // An attempt with an unknown outcome committed.
             if open.iter().any(|it| it.id == reset.id) {
                 return Ok(true);
             }
@@ -146,8 +147,8 @@ impl Auth {
         Ok(made.await?.then_some(text))
     }
 
-    /// Sets the password anew of whoever has been sent `token`, which is used up then, and ends all their
-    /// sessions and personal tokens. A second factor stays.
+    /// Sets the password of the user of `token`, consumes the token, and revokes all their sessions
+    /// and personal tokens. A second factor stays.
     ///
     /// # Errors
     ///
@@ -190,7 +191,7 @@ impl Auth {
         Ok(())
     }
 
-    /// Whose password a token of that hash sets anew.
+    /// Returns the user of the reset token with that hash.
     async fn of_reset(&self, tx: &Transaction, hash: [u8; 32]) -> Result<User, Error> {
         let now = self.clock.now();
         let reset = tx.find(&PasswordReset::BY_HASH, Global, hash).await?;
@@ -200,7 +201,7 @@ impl Auth {
         user.ok_or(Error::ResetInvalid)
     }
 
-    /// Sets the password of `user`, ends all open reset tokens, and returns the user as written.
+    /// Sets the password of `user`, deletes all open reset tokens, and returns the user as written.
     async fn set_password(
         &self,
         tx: &Transaction,
@@ -227,8 +228,8 @@ async fn resets_of(
     tx.scan(&PasswordReset::BY_USER, tenant, user).all(MAX_RESETS).await
 }
 
-/// Returns which of the `stored` tokens `new` replaces, or `None` if it is refused: see
-/// [`Auth::new_reset`]. Times in the future, of a clock that was ahead, delay nothing.
+/// Returns the `stored` tokens that `new` replaces, or `None` if it is rejected: see
+/// [`Auth::new_reset`]. Times in the future, from a clock that was ahead, delay nothing.
 fn place_for(
     new: &PasswordReset,
     stored: &[PasswordReset],

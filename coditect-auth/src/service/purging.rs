@@ -1,4 +1,4 @@
-//! The purge: removing expired records, by a clock that is trusted.
+//! Purging of expired records, by a trusted clock.
 
 use chrono::TimeDelta;
 use coditect_store::{Swept, keyspace::Global};
@@ -9,9 +9,9 @@ use crate::{Error, model::ClockMark};
 /// Result of a [purge](Auth::purge).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purge {
-    /// Expired records were removed: the store's, and the number of this crate's.
+    /// Expired records were removed: a report of the store, and the number of this crate's records.
     Done(Swept, u64),
-    /// Nothing was removed: the clock has jumped ahead, by as much.
+    /// Nothing was removed, since the clock has jumped ahead.
     Suspended {
         /// Distance from the last trusted reading.
         ahead: TimeDelta,
@@ -21,16 +21,15 @@ pub enum Purge {
 }
 
 impl Auth {
-    /// Removes the records that have expired at the clock's time, of the store and of this crate. If the
-    /// clock is more than [`MAX_DOWNTIME`](crate::model::MAX_DOWNTIME) ahead of the last purge, nothing
-    /// is removed until it has run for [`CLOCK_SETTLE_TIME`](crate::model::CLOCK_SETTLE_TIME): a start
-    /// with a clock years ahead removes no user's records. Purges at most `step` apart count as running.
-    /// Expired records are refused when they are read, purged or not, so a purge that waits costs space
-    /// only.
+    /// Removes expired records of the store and of this crate. If the clock is more than
+    /// [`MAX_DOWNTIME`](crate::model::MAX_DOWNTIME) ahead of the last purge, nothing is removed
+    /// until it has run for [`CLOCK_SETTLE_TIME`](crate::model::CLOCK_SETTLE_TIME), so that a start
+    /// with a wrong clock removes no user's records. Purges at most `step` apart count as running.
+    /// Expired records are rejected when read, purged or not: a suspended purge costs only space.
     ///
     /// # Errors
     ///
-    /// [`Error::Store`]. The rest is done all the same.
+    /// [`Error::Store`]. Records of other types are purged nevertheless.
     pub async fn purge(&self, step: TimeDelta) -> Result<Purge, Error> {
         let now = self.clock.now();
         let mark = self.store.run_idempotent(|tx| async move {

@@ -1,4 +1,4 @@
-//! Replacing refresh tokens.
+//! Refresh: replaces a refresh token.
 
 use chrono::{DateTime, Utc};
 use coditect_store::{
@@ -17,14 +17,14 @@ use crate::{
 };
 
 impl Auth {
-    /// Replaces a refresh token: see [`family`] for what one that comes in means. The access token is
-    /// for `tenant`, if one is chosen, and so are those after it; else for the one before, or for the
-    /// user's own where they are no member of that any more.
+    /// Replaces a refresh token; [`family`](crate::tokens::family) decides on the presented one.
+    /// The new tokens are for `tenant` if one is given, else for the session's active tenant, or
+    /// for the primary tenant if that membership has ended.
     ///
     /// # Errors
     ///
     /// [`Error::RefreshInvalid`], [`Error::SessionRevoked`], [`Error::SessionExpired`],
-    /// [`Error::RefreshReused`], [`Error::NotAMember`] of the tenant that was chosen, [`Error::Store`].
+    /// [`Error::RefreshReused`], [`Error::NotAMember`] of `tenant`, [`Error::Store`].
     pub async fn refresh(
         &self,
         token: &str,
@@ -34,7 +34,7 @@ impl Auth {
         let token = self.refresh.parse(token)?;
         let presented = PresentedToken::new(&token, refresh::fresh_salt()?);
         let now = self.clock.now();
-        // A rotation whose commit's outcome is unknown recognises itself by its salt.
+        // A rotation with an unknown commit outcome recognizes itself by its salt.
         let outcome = self.store.run_idempotent(|tx| {
             let (token, presented) = (&token, &presented);
             async move { self.refresh_in(&tx, token, presented, (tenant, client, now)).await }
@@ -43,8 +43,7 @@ impl Auth {
         self.tokens(&session, &user, &successor, now).await
     }
 
-    /// What a refresh does in its transaction. A refusal is `Ok(Err(…))`, so that what it has
-    /// written is committed.
+    /// The transaction of a refresh. A rejection is `Ok(Err(…))`, so that its writes commit.
     async fn refresh_in(
         &self,
         tx: &Transaction,
@@ -77,7 +76,8 @@ impl Auth {
                     let active_membership = active_membership(tx, &session, &user, tenant).await?;
                     let before = session.active_membership;
                     let session = AuthSession { active_membership, ..session };
-                    // The session is not written, but the token opens that tenant all the same.
+                    // The session is not written, but the access token is valid in that tenant
+                    // nevertheless.
                     if before != active_membership {
                         audit_tenant_entry(tx, &session, (client, now)).await?;
                     }
@@ -101,8 +101,8 @@ impl Auth {
     }
 }
 
-/// Returns the membership that the next tokens of `session` are for: in the tenant that was chosen, or
-/// the one before; `None` in the user's own, and once the one before has ended.
+/// Returns the membership of the session's next tokens: in the chosen tenant, or the current one.
+/// `None` in the primary tenant, and once the current membership has ended.
 async fn active_membership(
     tx: &Transaction,
     session: &AuthSession,

@@ -1,16 +1,16 @@
-//! Registration: who may create an account, and how much that reveals.
+//! Registration, and the information that it reveals.
 //!
 //! # Invariants
 //!
-//! - Who may register is the operator's setting: everyone, those with an invitation, or nobody. An
-//!   operator creates accounts in each mode.
-//! - An account, and the membership that it was invited for, are created in one transaction.
-//! - Where a mailer is configured, a registration without an invitation gets the same response for a taken
-//!   and for a free address, at the same time: a mail goes to the address, and a token in it proves that
-//!   the client can read it. Without a mailer, and with an invitation for the address, a taken address is
-//!   reported.
-//! - Registrations from an address are throttled, whatever comes of them; those of clients whose address
-//!   is not known, by the nearest known hop.
+//! - The operator restricts registration to everyone, invited users, or nobody, and creates
+//!   accounts in each mode.
+//! - An account and the membership of its invitation are created in one transaction.
+//! - With a mailer, a registration without an invitation gets the same response at the same time
+//!   for a taken and for a free address: a mail goes to the address, and its token proves that the
+//!   client can read it. Without a mailer, and with an invitation for the address, a taken address
+//!   is reported.
+//! - Registrations are throttled by address, whatever their outcome, and by the nearest known hop
+//!   for clients of unknown address.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -28,26 +28,26 @@ use crate::{
     tokens::opaque::Kind,
 };
 
-/// Who may register.
+/// Access to registration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RegistrationMode {
-    /// Everyone.
+    /// Open to everyone.
     #[default]
     Open,
-    /// Those with an invitation into a tenant.
+    /// Requires an invitation into a tenant.
     Invited,
-    /// Nobody: an operator creates accounts.
+    /// Closed: only operators create accounts.
     Closed,
 }
 
-/// Proof that a client which registers can read the mail of its address.
+/// Proof that a registering client can read the mail of its address.
 #[derive(Clone, Copy, Debug)]
 pub enum AddressProof<'a> {
     /// None.
     None,
-    /// The token of an invitation of that address, which is accepted.
+    /// Token of an invitation of that address, which is accepted.
     Invitation(&'a str),
-    /// The token of a [verification mail](SignUp::VerificationSent).
+    /// Token of a [verification mail](SignUp::VerificationSent).
     Verification(&'a str),
 }
 
@@ -56,8 +56,8 @@ pub enum AddressProof<'a> {
 pub enum SignUp {
     /// The account was created.
     SignedIn(Box<SignedIn>),
-    /// A mail was sent to the address. If it is free, a token in it, with the same registration, creates
-    /// the account.
+    /// A mail was sent to the address. If the address is free, its token, sent with the same
+    /// registration, creates the account.
     VerificationSent,
 }
 
@@ -68,7 +68,7 @@ pub const VERIFICATION_LIFETIME: TimeDelta = TimeDelta::hours(24);
 const PREFIX: &str = "cvt_";
 
 impl Auth {
-    /// Returns who may register.
+    /// Returns the registration mode.
     pub fn registration_mode(&self) -> RegistrationMode {
         self.registration
     }
@@ -78,7 +78,7 @@ impl Auth {
         self.mailer.is_some()
     }
 
-    /// Registers an account as the [mode](RegistrationMode) allows, and signs in.
+    /// Registers an account as the [mode](RegistrationMode) allows, and logs in.
     ///
     /// # Errors
     ///
@@ -121,12 +121,13 @@ impl Auth {
         Ok(SignUp::SignedIn(Box::new(signed_in)))
     }
 
-    /// Sends the mail of [`SignUp::VerificationSent`]: a token to a free address, a notice to a taken one.
-    /// The caller must not wait for it where a client could measure the time.
+    /// Sends the mail of [`SignUp::VerificationSent`]: a token to a free address, a notice to a
+    /// taken one. Do not await it in a request: its duration would reveal whether the address is
+    /// taken.
     ///
     /// # Errors
     ///
-    /// [`Error::Store`]; [`Error::Internal`] if it could not be sent.
+    /// [`Error::Store`]; [`Error::Internal`] if the delivery failed.
     pub async fn send_verification(&self, email: &str) -> Result<(), Error> {
         let Some(mailer) = &self.mailer else { return Ok(()) };
         let email = Email::parse(email)?;
@@ -139,8 +140,8 @@ impl Auth {
         sent.map_err(Error::Internal)
     }
 
-    /// Creates the account, the membership that it was invited for, and a first session, which acts in
-    /// that tenant.
+    /// Creates the account, the membership of its invitation, and a first session, active in that
+    /// tenant.
     pub(super) async fn register_with(
         &self,
         registration: Registration<'_>,
@@ -171,7 +172,7 @@ impl Auth {
         Ok(SignedIn { user, tokens })
     }
 
-    /// Requires an open invitation of `email`, before a password is hashed for it.
+    /// Fails unless there is an open invitation of `email`; checked before hashing a password.
     async fn require_invitation(
         &self,
         email: &Email,
@@ -188,8 +189,8 @@ impl Auth {
             .ok_or(Error::InvitationInvalid)
     }
 
-    /// Returns the token that verifies `email` until `expires_at`: that time and an HMAC of both. Nothing
-    /// is stored; once the account exists, the token has no use.
+    /// Returns the token that verifies `email` until `expires_at`: the expiry and an HMAC of both.
+    /// It is not stored, and useless once the account exists.
     fn verification(&self, email: &Email, expires_at: DateTime<Utc>) -> OpaqueToken {
         let expires = expires_at.timestamp().to_be_bytes();
         let tag = mac(self.verification_key.expose(), &[&expires, email.normalized().as_bytes()]);

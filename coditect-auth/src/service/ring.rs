@@ -1,10 +1,10 @@
-//! The keys of an installation, kept in the store: the root key, and the ring of those that sign.
+//! The keys of an installation: the root key and the key ring.
 //!
-//! Several servers over one store have the same: who starts first makes them, and of those that would
-//! rotate at once one does and the others find it done. A server looks at the ring again every minute,
-//! and for a key that it doesn't know; what another one's new key has signed is verified from the
-//! beginning, since a key is published one rotation before it signs. One that was kept from looking
-//! looks before it signs or verifies again: others may have forgotten the key that it would sign with.
+//! Servers over one store share the keys: the first one creates them, and of concurrent rotations
+//! one takes effect. A server reloads the ring every minute, and for an unknown key. Tokens of a
+//! newly active key verify at once, since a key is published one rotation before it signs. A server
+//! that could not reload the ring does so before it signs or verifies again, as its signing key may
+//! have been destroyed.
 
 use std::{
     path::Path,
@@ -22,21 +22,21 @@ use crate::{
     keys::master,
 };
 
-/// For a key that is not in the ring, it is read again at most this often; who asks sooner waits.
+/// Minimum interval between reloads for unknown keys; earlier callers wait.
 const RING_RELOAD_INTERVAL: Duration = Duration::from_millis(250);
 
-/// No server signs or verifies by a ring that is older. Less than [`RETIRED_KEY_MARGIN`], for clocks that
+/// Maximum age of a ring that signs or verifies. Less than [`RETIRED_KEY_MARGIN`], for clocks that
 /// differ.
 const MAX_RING_AGE: TimeDelta = TimeDelta::minutes(5);
 
-/// How much longer than its last token a retired key is kept: another server may have signed with it
-/// until it looked at the ring again.
+/// Time for which a retired key is kept after its last token, since another server may have signed
+/// with it until its next reload.
 const RETIRED_KEY_MARGIN: TimeDelta = TimeDelta::minutes(10);
 
-/// More keys than any ring has: each rotation leaves one behind.
+/// Maximum number of key records; each rotation leaves one.
 const MAX_KEYS: usize = 10_000;
 
-/// A ring, and as of when it is.
+/// A ring with its read time.
 #[derive(Debug)]
 pub(super) struct CachedKeyRing {
     ring: Arc<KeyRing>,
@@ -44,19 +44,19 @@ pub(super) struct CachedKeyRing {
 }
 
 impl CachedKeyRing {
-    /// As it was read at `read_at`, or later.
+    /// Wraps a ring read at `read_at` or later.
     pub(super) fn new(ring: KeyRing, read_at: DateTime<Utc>) -> Self {
         Self { ring: Arc::new(ring), read_at }
     }
 }
 
 impl Auth {
-    /// The public keys, for others to verify access tokens with (RFC 7517).
+    /// Returns the public keys as a JWKS document (RFC 7517).
     pub fn jwks(&self) -> serde_json::Value {
         self.ring().jwks()
     }
 
-    /// The signing keys as they are stored, oldest first: their private parts are sealed.
+    /// Returns the key records, oldest first; their private parts are sealed.
     ///
     /// # Errors
     ///
@@ -65,10 +65,9 @@ impl Auth {
         self.store.run(|tx| async move { all_keys(&tx).await }).await
     }
 
-    /// Has the next key sign from now on, in the place of the one that this server signs with; where
-    /// another server has done so meanwhile, it is done. What the key before has signed holds until its
-    /// time. No key is forgotten: how long tokens hold is for the servers to know, and this may be asked
-    /// for beside them.
+    /// Rotates the signing keys, unless another server has rotated the key that this one signs
+    /// with. Tokens of the retired key stay valid. Destroys no key, as token lifetimes are settings
+    /// of the servers, and this may run beside them.
     ///
     /// # Errors
     ///
@@ -78,21 +77,21 @@ impl Auth {
         self.rotate_if(|kid, _, _| kid == present, TimeDelta::MAX).await
     }
 
-    /// What a server does every minute or so: has the next key sign if the present one has for
-    /// [long enough](super::Settings::key_rotation), forgets keys of which no token holds any more, and
-    /// reads the ring again.
+    /// Rotates the signing keys if the active one is [due](super::Settings::key_rotation), destroys
+    /// retired keys whose tokens have expired, and reloads the ring. Servers call this every
+    /// minute.
     ///
     /// # Errors
     ///
-    /// [`Error::Store`]; [`Error::Key`] if a key was damaged.
+    /// [`Error::Store`]; [`Error::Key`] if a key record is damaged.
     pub async fn rotate_due_keys(&self) -> Result<(), Error> {
         let rotation = self.key_rotation;
         let is_due = |_, since, now: DateTime<Utc>| now.signed_duration_since(since) >= rotation;
         self.rotate_if(is_due, self.token_life() + RETIRED_KEY_MARGIN).await
     }
 
-    /// Waits until the key that this server signs with is rotated, by this process or another. Then
-    /// [`rotate_due_keys`](Self::rotate_due_keys) reads the ring again.
+    /// Waits until this server's signing key is rotated, by any process. Call
+    /// [`rotate_due_keys`](Self::rotate_due_keys) then, to reload the ring.
     ///
     /// # Errors
     ///
@@ -108,14 +107,14 @@ impl Auth {
         if is_active {
             watch.await?;
         } else {
-            // It was rotated before. A ring that cannot be read is not asked for all the time.
+            // Rotated before. The pause bounds the rate of reads if the ring cannot be read.
             sleep(RING_RELOAD_INTERVAL).await;
         }
         Ok(())
     }
 
-    /// Rotates if that is due for the key that signs, which has since then, as of now; forgets keys that
-    /// were retired `retention` ago; and reads the ring again.
+    /// Rotates if `is_due` for the active key, its time of activation and now; destroys keys
+    /// retired `retention` ago; reloads the ring.
     async fn rotate_if(
         &self,
         is_due: impl Fn(KeyId, DateTime<Utc>, DateTime<Utc>) -> bool + Send + Sync,
@@ -150,8 +149,8 @@ impl Auth {
         Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner).ring)
     }
 
-    /// The ring to sign and to verify by: read again if it is too old, or of a time to come, as it is
-    /// when the clock was set back.
+    /// Returns the ring for signing and verifying, reloaded if it is too old, or from the future
+    /// after the clock was set back.
     pub(super) async fn recent_ring(&self) -> Result<Arc<KeyRing>, Error> {
         let read_at = self.ring.read().unwrap_or_else(PoisonError::into_inner).read_at;
         let age = self.clock.now().signed_duration_since(read_at);
@@ -161,9 +160,9 @@ impl Auth {
         Ok(self.ring())
     }
 
-    /// Has the ring as it is now, or was after this was called. It is read by one at a time and not too
-    /// often, since anybody can make up a key's name; who is too early waits, and shares what is read
-    /// then: a key that another server has just made is found, whatever others ask for.
+    /// Reloads the ring, or waits for a reload that starts after this call. Reloads are serialized
+    /// and limited in rate, since anyone can invent a key id; callers that wait share the next
+    /// reload, so a new key is found whatever other requests ask for.
     pub(super) async fn reload_ring(&self) -> Result<(), Error> {
         let asked_at = Instant::now();
         let mut reloaded_at = self.reloaded_at.lock().await;
@@ -176,7 +175,8 @@ impl Auth {
         self.read_ring(&mut reloaded_at).await
     }
 
-    /// Reads the ring; who does it holds `reloaded_at`, so that none takes the place of a newer one.
+    /// Reads the ring. The caller holds the lock of `reloaded_at`, so that no older ring replaces a
+    /// newer one.
     async fn read_ring(&self, reloaded_at: &mut Option<Instant>) -> Result<(), Error> {
         let (begun_at, read_at) = (Instant::now(), self.clock.now());
         let records = self.signing_keys().await?;
@@ -186,13 +186,14 @@ impl Auth {
         Ok(())
     }
 
-    /// How long a token may hold after it was signed.
+    /// Returns the maximum time for which a token is accepted after it was signed.
     fn token_life(&self) -> TimeDelta {
         self.access.max_lifetime()
     }
 }
 
-/// The root key and all keys of the ring, made in the same transaction if there are none.
+/// Loads the root key and the key records, and creates them in the same transaction if there are
+/// none.
 pub(super) async fn load_keys(
     store: &Store,
     master: &MasterKey,
@@ -212,7 +213,7 @@ pub(super) async fn load_keys(
                 } else {
                     RootKey::of_first_installations(master)
                 };
-                // Before anything is written: a wrong master key is told, and seals nothing.
+                // Checked before any write: a wrong master key wraps nothing.
                 KeyRing::open_any(&known, &root)?;
                 tx.create(&WrappedRootKey::seal(&root, master, now)?).await?;
                 root
@@ -229,7 +230,7 @@ pub(super) async fn load_keys(
         .await
 }
 
-/// The key that signs, and since when.
+/// Returns the active key with its time of activation.
 fn active(keys: &[SealedKey]) -> Option<(KeyId, DateTime<Utc>)> {
     keys.iter().find_map(|key| match key.state {
         KeyState::Active { activated_at } => Some((key.kid, activated_at)),
@@ -241,13 +242,12 @@ async fn all_keys(tx: &Transaction) -> Result<Vec<SealedKey>, Error> {
     Ok(tx.list::<SealedKey>(Global).all(MAX_KEYS).await?)
 }
 
-/// The master key of an installation: of the file `path`, which is made, for a store that has no
-/// keys yet. A [replacement](replace_master_key_file) that was broken off is ended.
+/// Loads the master key from the file at `path`, and creates it for a store without keys. Completes
+/// an interrupted [replacement](replace_master_key_file).
 ///
 /// # Errors
 ///
-/// [`Error::Key`] if the file is not one, or is missing where the store's keys were sealed with it;
-/// [`Error::Store`].
+/// [`Error::Key`] if the file is invalid, or missing while the store has keys; [`Error::Store`].
 pub async fn load_master_key(path: &Path, store: &Store) -> Result<MasterKey, Error> {
     end_replacement(path, store).await?;
     let missing = !path.try_exists().map_err(Error::internal)?;
@@ -257,8 +257,8 @@ pub async fn load_master_key(path: &Path, store: &Store) -> Result<MasterKey, Er
     MasterKey::load_or_create(path)
 }
 
-/// Seals the root key with `next`, which `present` opens, in one transaction. Nothing that was signed or
-/// handed out ends; servers that run go on, and those that start need the next one.
+/// Rewraps the root key with `next` in one transaction. Tokens stay valid and running servers
+/// continue; servers that start need the new key.
 ///
 /// # Errors
 ///
@@ -273,7 +273,7 @@ pub async fn replace_master_key(
     let replace = |tx: Transaction| async move {
         let before = tx.get::<WrappedRootKey>(Global, ()).await?;
         let root = match &before {
-            // An attempt whose outcome was unknown came through.
+            // An attempt with an unknown outcome committed.
             Some(sealed) if sealed.open(next).is_ok() => return Ok(()),
             Some(sealed) => sealed.open(present)?,
             None => {
@@ -293,9 +293,9 @@ pub async fn replace_master_key(
     store.run_idempotent(replace).await
 }
 
-/// Replaces the master key in the file `path` by a new one. The new one is on disk, beside it, before the
-/// store needs it, and takes the file's place after that: broken off anywhere, no key is lost, and the
-/// next [start](load_master_key) ends what is left to do.
+/// Replaces the master key in the file at `path`. The new key is durable beside it before the store
+/// needs it, and renamed afterwards: an interruption loses no key, and the next
+/// [start](load_master_key) completes it.
 ///
 /// # Errors
 ///
@@ -311,8 +311,8 @@ pub async fn replace_master_key_file(
     master::install_replacement(path)
 }
 
-/// Ends a replacement of the master key that was broken off: the new key takes the place of the one
-/// before if the store needs it. Otherwise it stays, for the replacement that is asked for again.
+/// Completes an interrupted replacement: the new key replaces the file if the store needs it.
+/// Otherwise it is kept for the next attempt.
 async fn end_replacement(path: &Path, store: &Store) -> Result<(), Error> {
     let successor = master::replacement_path(path);
     if !successor.try_exists().map_err(Error::internal)? {
@@ -326,8 +326,8 @@ async fn end_replacement(path: &Path, store: &Store) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether there is anything that a master key has sealed: the root key, or in a store of before there
-/// was one, those that sign.
+/// Returns whether the store has keys: a wrapped root key or, in a store from before there was one,
+/// signing keys.
 async fn has_keys(store: &Store) -> Result<bool, Error> {
     store
         .run(|tx| async move {

@@ -1,7 +1,7 @@
-//! The second factor: a code of an authenticator app, or one of the recovery codes.
+//! Second factor of a login: a TOTP code, or a recovery code.
 //!
-//! It is asked for from the moment on that its user has shown a first code. What a code was taken for is
-//! committed with the code being used up: none is taken twice.
+//! Required once its user has presented a first code. A code is consumed in the transaction that it
+//! authorizes, so it is accepted once.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{Transaction, model::User};
@@ -17,7 +17,7 @@ use crate::{
     second_factor::{FactorSecret, MAX_FAILURES, RecoveryCodes, find_recovery_code},
 };
 
-/// Time within which a second factor that was begun is confirmed.
+/// Time to confirm an enrollment.
 const ENROLLMENT_TIMEOUT: TimeDelta = TimeDelta::minutes(15);
 
 /// Reason for which a confirmation is refused.
@@ -27,19 +27,19 @@ const NOT_PENDING: &str =
 /// Age up to which a login counts as [fresh](Auth::require_fresh_login).
 pub const MAX_FRESH_LOGIN_AGE: TimeDelta = TimeDelta::minutes(10);
 
-/// What a user puts into their authenticator app.
+/// Enrollment of an authenticator app.
 #[derive(Debug)]
 pub struct NewFactor {
-    /// The secret, for the app.
+    /// Secret for the app.
     pub secret: FactorSecret,
-    /// Whose it is, as the app shows it.
+    /// Account name for the app.
     pub account: String,
 }
 
-/// A factor that is asked for.
+/// A confirmed second factor, required at logins.
 pub(super) struct ConfirmedFactor(model::SecondFactor);
 
-/// What was shown beside a password.
+/// Second factor used with a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SecondFactorUsed {
     None,
@@ -48,7 +48,7 @@ pub(super) enum SecondFactorUsed {
 }
 
 impl SecondFactorUsed {
-    /// Its name in the audit log.
+    /// Returns its name in the audit log.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -59,18 +59,19 @@ impl SecondFactorUsed {
 }
 
 impl ConfirmedFactor {
-    /// The factor that `user` must show, if they must. One read.
+    /// Returns the confirmed second factor of `user`, if there is one. One read.
     pub(super) async fn read(tx: &Transaction, user: &User) -> Result<Option<Self>, Error> {
         let factor = tx.get::<model::SecondFactor>(user.tenant_id, user.id).await?;
         Ok(factor.filter(|factor| factor.confirmed).map(Self))
     }
 
-    /// Takes a code, which is used up then. After [`MAX_FAILURES`] wrong ones only a recovery code is
-    /// accepted, which lets codes of the app be accepted again.
+    /// Consumes a code. After [`MAX_FAILURES`] wrong ones only a recovery code is accepted, which
+    /// resets the count.
     ///
     /// # Errors
     ///
-    /// [`Error::FactorWrong`], [`Error::FactorLocked`]: [`Auth::record_code_failure`] counts both.
+    /// [`Error::FactorWrong`], [`Error::FactorLocked`]; the caller counts both with
+    /// [`Auth::record_code_failure`].
     pub(super) async fn consume(
         self,
         auth: &Auth,
@@ -82,7 +83,7 @@ impl ConfirmedFactor {
         let is_locked = factor.failures >= MAX_FAILURES;
         let secret = auth.open_factor(&factor);
         if let Err(error) = &secret {
-            // That of a tenant that came from another installation. Recovery codes are good anywhere.
+            // Imported from another installation. Recovery codes remain valid.
             let (error, user_id): (&dyn std::error::Error, _) = (error, factor.user_id);
             tracing::error!(error, %user_id, "a second factor does not open");
         }
@@ -104,15 +105,16 @@ impl ConfirmedFactor {
 }
 
 impl Auth {
-    /// Creates a secret for the authenticator app of the caller, who shows their password: an access
-    /// token alone must not decide what its owner signs in with (OWASP ASVS 5, 7.5.1). It replaces one
-    /// that is not confirmed. Until [`confirm_second_factor`](Self::confirm_second_factor), within 15
-    /// minutes, no code is asked for.
+    /// Starts the enrollment of an authenticator app. Requires the password, since an access token
+    /// alone must not change how its owner logs in (OWASP ASVS 5, 7.5.1). Replaces an unconfirmed
+    /// enrollment. No code is required until
+    /// [`confirm_second_factor`](Self::confirm_second_factor), within 15 minutes.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidCredentials`]; [`Error::FactorState`] if one is confirmed; [`Error::Forbidden`] to
-    /// a personal token; [`Error::Throttled`], [`Error::Busy`], [`Error::Store`].
+    /// [`Error::InvalidCredentials`]; [`Error::FactorState`] if a second factor is enabled;
+    /// [`Error::Forbidden`] for a personal access token; [`Error::Throttled`], [`Error::Busy`],
+    /// [`Error::Store`].
     pub async fn enroll_second_factor(
         &self,
         identity: &Identity,
@@ -150,14 +152,13 @@ impl Auth {
         Ok(NewFactor { secret, account })
     }
 
-    /// Enables the factor that was begun: from now on a code is asked for beside the password. `codes`,
-    /// just created, are for when the app is lost; each is good once. A wrong code counts as a failed
-    /// attempt at the account.
+    /// Enables the enrolled second factor: logins require a code from now on. `codes` are the new
+    /// recovery codes, valid once each. A wrong code counts as a failed login attempt.
     ///
     /// # Errors
     ///
-    /// [`Error::FactorWrong`]; [`Error::FactorState`] if there is none to confirm, or it was begun too
-    /// long ago; [`Error::Forbidden`] to a personal token; [`Error::Throttled`], [`Error::Busy`],
+    /// [`Error::FactorWrong`]; [`Error::FactorState`] without a pending enrollment;
+    /// [`Error::Forbidden`] for a personal access token; [`Error::Throttled`], [`Error::Busy`],
     /// [`Error::Store`].
     pub async fn confirm_second_factor(
         &self,
@@ -198,7 +199,7 @@ impl Auth {
         Ok(())
     }
 
-    /// Counts a wrong code, which is a failed attempt at the account as well.
+    /// Counts a wrong code, which is a failed login attempt as well.
     pub(super) async fn record_code_failure(
         &self,
         attempt: &LoginAttempt,
@@ -207,7 +208,7 @@ impl Auth {
     ) -> Result<(), Error> {
         self.record_failure(attempt, Some(user), client).await?;
         let now = self.clock.now();
-        // Counting one twice, when an outcome was unknown, is not worth a marker.
+        // An unknown outcome may count it twice, which is harmless.
         let counted = self.store.run_idempotent(|tx| async move {
             let factor = tx.get::<model::SecondFactor>(user.tenant_id, user.id).await?;
             let Some(factor) = factor.filter(|factor| factor.failures < MAX_FAILURES) else {
@@ -230,13 +231,14 @@ impl Auth {
         Ok(())
     }
 
-    /// Requires that the caller has signed in within [`MAX_FRESH_LOGIN_AGE`], or shows their password: for what
-    /// outlives an access token that may be stolen (OWASP ASVS 5, 7.5.1).
+    /// Requires that the caller logged in within [`MAX_FRESH_LOGIN_AGE`], or presents their
+    /// password: for operations whose effect outlives a stolen access token (OWASP ASVS 5, 7.5.1).
     ///
     /// # Errors
     ///
-    /// [`Error::ReauthenticationRequired`]; [`Error::InvalidCredentials`] for another password;
-    /// [`Error::Forbidden`] to a personal token; [`Error::Throttled`], [`Error::Busy`], [`Error::Store`].
+    /// [`Error::ReauthenticationRequired`]; [`Error::InvalidCredentials`] for a wrong password;
+    /// [`Error::Forbidden`] for a personal access token; [`Error::Throttled`], [`Error::Busy`],
+    /// [`Error::Store`].
     pub async fn require_fresh_login(
         &self,
         identity: &Identity,
@@ -258,12 +260,13 @@ impl Auth {
         Ok(forget.await?)
     }
 
-    /// Asks for no code any more. Whoever wants that shows their password again, and a code.
+    /// Removes the second factor. Requires the password and, if it is confirmed, a code.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidCredentials`], [`Error::FactorRequired`], [`Error::FactorWrong`];
-    /// [`Error::FactorState`] if there is none; [`Error::Throttled`], [`Error::Busy`], [`Error::Store`].
+    /// [`Error::FactorState`] if there is none; [`Error::Throttled`], [`Error::Busy`],
+    /// [`Error::Store`].
     pub async fn remove_second_factor(
         &self,
         identity: &Identity,

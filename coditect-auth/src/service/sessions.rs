@@ -1,8 +1,8 @@
-//! The logins of a user: listing, naming and revoking them, and their limit.
+//! Login sessions of a user: listing, naming, revoking, and their limit.
 //!
-//! All of a user's logins are revoked at once by their [login epoch](User::login_epoch), whatever their
-//! number. Those of the present epoch are at most [`Settings::max_logins`](super::Settings::max_logins):
-//! a new one ends the longest idle.
+//! A user's logins are revoked at once by their [login epoch](User::login_epoch), whatever their
+//! number. Those of the current epoch are at most
+//! [`Settings::max_logins`](super::Settings::max_logins): a new one deletes the longest idle one.
 
 use chrono::{DateTime, Utc};
 use coditect_store::{
@@ -18,15 +18,16 @@ use super::{
 };
 use crate::{Error, text::require_plain};
 
-/// The longest name of a login, in characters.
+/// Maximum length of a session's name, in characters.
 pub const MAX_SESSION_NAME_CHARS: usize = 100;
 
 impl Auth {
-    /// Returns a page of the caller's live logins, the last used first.
+    /// Returns a page of the caller's live sessions, most recently used first.
     ///
     /// # Errors
     ///
-    /// [`Error::Forbidden`] of a program; [`Error::Store`], with `Invalid` if `after` is of another list.
+    /// [`Error::Forbidden`] for a personal access token; [`Error::Store`] of kind `Invalid` if
+    /// `after` belongs to another list.
     pub async fn sessions(
         &self,
         tx: &Transaction,
@@ -40,11 +41,12 @@ impl Auth {
         Ok(live.page(limit, after).await?)
     }
 
-    /// Gives a login a name, or takes it away.
+    /// Sets or clears the name of a session.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if it is none of theirs, or holds no more; [`Error::Forbidden`] of a program.
+    /// [`Error::NotFound`] unless it is a live session of the caller; [`Error::Forbidden`] for a
+    /// personal access token.
     pub async fn rename_session(
         &self,
         tx: &Transaction,
@@ -60,7 +62,7 @@ impl Auth {
         Ok(named)
     }
 
-    /// Ends a login, the one that asks for it too.
+    /// Revokes a session, possibly the caller's own.
     ///
     /// # Errors
     ///
@@ -80,12 +82,11 @@ impl Auth {
         Ok(entry.target(id).write(tx, now).await?)
     }
 
-    /// Ends all logins but the one that asks for it, whatever their number, and returns the number of
-    /// live ones.
+    /// Revokes all sessions except the caller's own, and returns the number of live ones.
     ///
     /// # Errors
     ///
-    /// [`Error::Forbidden`] of a program; [`Error::Store`].
+    /// [`Error::Forbidden`] for a personal access token; [`Error::Store`].
     pub async fn revoke_other_sessions(
         &self,
         tx: &Transaction,
@@ -117,11 +118,11 @@ impl Auth {
             .ok_or(Error::NotFound)
     }
 
-    /// Makes room for one more login of `user`: deletes expired ones, and then the longest idle, until
-    /// they are fewer than the limit. One range read, and normally no more than one deletion.
+    /// Makes room for one more login of `user`: deletes expired ones, then the longest idle, until
+    /// they are below the limit. One range read, and normally at most one deletion.
     ///
-    /// Concurrent logins of one user are serialized, so that the limit is exact. Refreshes do not
-    /// conflict with them, unless of a login that is deleted.
+    /// Concurrent logins of one user are serialized, so the limit is exact. They conflict with a
+    /// refresh only if they delete its session.
     pub(super) async fn make_room(
         &self,
         tx: &Transaction,

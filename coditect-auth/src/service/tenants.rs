@@ -1,4 +1,4 @@
-//! The tenants that a user may act in, and the deletion of one.
+//! Tenants of a user, and the deletion of one.
 
 use coditect_store::{
     Cursor, Page, Transaction,
@@ -15,12 +15,12 @@ use super::{
 use crate::Error;
 
 impl Auth {
-    /// Returns a page of the tenants that the caller may act in: their own, then those that they are a
-    /// member of. Deleted ones are left out.
+    /// Returns a page of the caller's tenants: their primary one, then those of their memberships,
+    /// without deleted ones.
     ///
     /// # Errors
     ///
-    /// [`Error::Store`], with `Invalid` if `after` is of another list.
+    /// [`Error::Store`] of kind `Invalid` if `after` belongs to another list.
     pub async fn tenants_of(
         &self,
         tx: &Transaction,
@@ -46,16 +46,16 @@ impl Auth {
         Ok(Page { items, next, stopped })
     }
 
-    /// Deletes the tenant that whoever shows `credential` acts in, for an owner of it who shows their password
-    /// too. With this it is gone, its own users are disabled and their logins revoked, and its members
-    /// cannot act in it; the rest is a deletion to [complete](coditect_store::Store::complete). Its audit
-    /// log goes with it: an owner from elsewhere finds an entry in their own tenant.
+    /// Deletes the active tenant of `credential`, for an owner who also presents their password.
+    /// Takes effect at once: its users are disabled, their logins revoked, and its members locked
+    /// out; [`complete`](coditect_store::Store::complete) deletes the records. The audit log is
+    /// deleted too: an owner from another tenant finds an entry in their own.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidCredentials`] if the password is another; [`Error::Forbidden`] if they are no owner,
-    /// and of a program; [`Error::Throttled`], [`Error::Busy`], [`Error::Store`]; those of
-    /// [`authenticate`](Self::authenticate).
+    /// [`Error::InvalidCredentials`] if the password is wrong; [`Error::Forbidden`] unless the
+    /// caller is an owner, and for a personal access token; [`Error::Throttled`], [`Error::Busy`],
+    /// [`Error::Store`]; those of [`authenticate`](Self::authenticate).
     pub async fn delete_tenant(
         &self,
         credential: &VerifiedCredential,
@@ -95,8 +95,8 @@ impl Auth {
     }
 }
 
-/// Disables the users of a tenant that is deleted, so that neither a login nor a token of theirs is
-/// accepted until the deletion is complete. A registration creates one user of a tenant.
+/// Disables the users of a deleted tenant, so that no login or token of theirs is accepted until
+/// the deletion completes. Registration creates one user per tenant.
 async fn disable_users(tx: &Transaction, tenant: TenantId) -> coditect_store::Result<()> {
     for user in tx.list::<User>(tenant).page(PAGE_LIMIT, None).await?.items {
         let user = user.with_logins_revoked();

@@ -1,4 +1,4 @@
-//! Personal access tokens, and tickets for web sockets.
+//! Personal access tokens, and tickets of WebSockets.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{
@@ -18,19 +18,19 @@ use crate::{
     tokens::opaque::Kind,
 };
 
-/// The longest life of a personal token.
+/// Maximum lifetime of a personal token.
 pub const MAX_PERSONAL_TOKEN_LIFETIME: TimeDelta = TimeDelta::days(366);
 
-/// The longest name of a personal token, in characters.
+/// Maximum length of a personal token's name, in characters.
 pub const MAX_TOKEN_NAME_CHARS: usize = 100;
 
-/// The most personal tokens of a user.
+/// Maximum number of personal tokens per user.
 const MAX_PERSONAL_TOKENS: usize = 100;
 
-/// How long a ticket is good.
+/// Validity of a ticket.
 pub const TICKET_LIFETIME: TimeDelta = TimeDelta::seconds(30);
 
-/// A personal token that is to be made. Its text is drawn once, whatever its transaction does.
+/// A new personal token. Its text is drawn once, however often its transaction runs.
 #[derive(Debug)]
 pub struct NewPersonalToken {
     text: OpaqueToken,
@@ -41,7 +41,7 @@ pub struct NewPersonalToken {
     life: TimeDelta,
 }
 
-/// A ticket that is to be made.
+/// A new ticket.
 #[derive(Debug)]
 pub struct NewTicket {
     text: OpaqueToken,
@@ -50,7 +50,8 @@ pub struct NewTicket {
 }
 
 impl NewPersonalToken {
-    /// One of that name, cut to 100 characters, for as long as `life`, a year at the most.
+    /// Creates a token named `name`, truncated to 100 characters, valid for `life`, at most 366
+    /// days.
     ///
     /// # Errors
     ///
@@ -63,14 +64,14 @@ impl NewPersonalToken {
         Ok(Self { text, hash, id: PersonalTokenId::new(), name, scopes, life })
     }
 
-    /// What its holder gets, once: nobody can find it out again.
+    /// Returns the token. It cannot be recovered later.
     pub fn text(&self) -> &OpaqueToken {
         &self.text
     }
 }
 
 impl NewTicket {
-    /// One.
+    /// Creates a ticket.
     ///
     /// # Errors
     ///
@@ -80,20 +81,20 @@ impl NewTicket {
         Ok(Self { text, hash, id: TicketId::new() })
     }
 
-    /// What its holder gets.
+    /// Returns the ticket.
     pub fn text(&self) -> &OpaqueToken {
         &self.text
     }
 }
 
 impl Auth {
-    /// Makes a personal token for whoever `identity` is, which acts in the tenant that they act in. It
-    /// outlives their access token: call [`require_fresh_login`](Self::require_fresh_login) first, and
-    /// [`notify_token_created`](Self::notify_token_created) when it is committed.
+    /// Creates a personal token of the caller, for their active tenant. It outlives their access
+    /// token: call [`require_fresh_login`](Self::require_fresh_login) first, and
+    /// [`notify_token_created`](Self::notify_token_created) after the commit.
     ///
     /// # Errors
     ///
-    /// [`Error::TooMany`]; [`Error::Forbidden`] of a program; [`Error::Store`].
+    /// [`Error::TooMany`]; [`Error::Forbidden`] for a personal access token; [`Error::Store`].
     pub async fn create_personal_token(
         &self,
         tx: &Transaction,
@@ -104,7 +105,7 @@ impl Auth {
         let (user, now) = (&identity.user, self.clock.now());
         let mut held = 0;
         for token in self.personal_tokens(tx, identity).await? {
-            // One that has ended makes room.
+            // Expired tokens make room.
             if now >= token.expires_at {
                 tx.delete::<PersonalToken>(user.tenant_id, token.id).await?;
             } else {
@@ -131,16 +132,16 @@ impl Auth {
         Ok(token)
     }
 
-    /// Notifies the caller of a personal token that was created, once that is committed.
+    /// Notifies the caller of a new personal token. Call it after the commit.
     pub fn notify_token_created(&self, identity: &Identity) {
         self.notify(&identity.user, Notice::TokenCreated);
     }
 
-    /// The personal tokens of whoever `identity` is, oldest first, those that have ended too.
+    /// Returns the caller's personal tokens, oldest first, including expired ones.
     ///
     /// # Errors
     ///
-    /// [`Error::Forbidden`] of a program; [`Error::Store`].
+    /// [`Error::Forbidden`] for a personal access token; [`Error::Store`].
     pub async fn personal_tokens(
         &self,
         tx: &Transaction,
@@ -150,11 +151,12 @@ impl Auth {
         all_tokens(tx, &identity.user).await
     }
 
-    /// Ends a personal token for good.
+    /// Revokes a personal token.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if it is none of theirs; [`Error::Forbidden`] of a program; [`Error::Store`].
+    /// [`Error::NotFound`] unless it belongs to the caller; [`Error::Forbidden`] for a personal
+    /// access token; [`Error::Store`].
     pub async fn revoke_personal_token(
         &self,
         tx: &Transaction,
@@ -170,12 +172,12 @@ impl Auth {
         Ok(audit_token(tx, Action::TokenRevoked, &token, (client, self.clock.now())).await?)
     }
 
-    /// Creates a ticket for the login and the tenant of `identity`: valid once, for
-    /// [30 seconds](TICKET_LIFETIME), and for pages of `origin` if one is given.
+    /// Creates a ticket for the caller's session and active tenant: valid once, for [30
+    /// seconds](TICKET_LIFETIME), and for pages of `origin` if one is given.
     ///
     /// # Errors
     ///
-    /// [`Error::Forbidden`] of a program; [`Error::Store`].
+    /// [`Error::Forbidden`] for a personal access token; [`Error::Store`].
     pub async fn create_ticket(
         &self,
         tx: &Transaction,
@@ -199,12 +201,12 @@ impl Auth {
         Ok(tx.create(&ticket).await?)
     }
 
-    /// Takes a ticket, which is used up then, and gives what it stands for.
+    /// Consumes a ticket and returns its credential.
     ///
     /// # Errors
     ///
-    /// [`Error::TicketInvalid`] if it is none, or was taken, or is over, or was made for pages of
-    /// another origin; [`Error::Store`].
+    /// [`Error::TicketInvalid`] if it is unknown, used, expired or for another origin;
+    /// [`Error::Store`].
     pub async fn consume_ticket(
         &self,
         text: &str,
@@ -233,7 +235,7 @@ impl Auth {
     }
 }
 
-/// Audits what becomes of a personal token: in the tenant of its user, and in the one that it acts in.
+/// Audits a change of a personal token, in the tenant of its user and in its active tenant.
 async fn audit_token(
     tx: &Transaction,
     action: Action,
@@ -242,7 +244,7 @@ async fn audit_token(
 ) -> coditect_store::Result<()> {
     let elsewhere = token.active_membership.map(|membership| membership.tenant_id);
     for tenant in std::iter::once(token.tenant_id).chain(elsewhere) {
-        // The membership may have ended with its tenant.
+        // The membership's tenant may have been deleted.
         if tenant != token.tenant_id && tx.get::<Tenant>(tenant, ()).await?.is_none() {
             continue;
         }
@@ -260,8 +262,7 @@ async fn all_tokens(tx: &Transaction, user: &User) -> Result<Vec<PersonalToken>,
         .await?)
 }
 
-/// Ends the personal tokens that act by `membership`, and returns their number. A user has a hundred at
-/// the most.
+/// Revokes the personal tokens of `membership`, and returns their number, at most 100.
 pub(super) async fn revoke_tokens_of(
     tx: &Transaction,
     membership: &Membership,
@@ -282,7 +283,7 @@ pub(super) async fn revoke_tokens_of(
     Ok(revoked)
 }
 
-/// Ends all personal tokens of `user`.
+/// Revokes all personal tokens of `user`.
 pub(super) async fn revoke_all_tokens(tx: &Transaction, user: &User) -> Result<(), Error> {
     for token in all_tokens(tx, user).await? {
         tx.delete::<PersonalToken>(user.tenant_id, token.id).await?;
