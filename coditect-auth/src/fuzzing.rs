@@ -1,7 +1,7 @@
-//! What is tried with any bytes at all: tokens that nobody has minted, and some that somebody has. See the
-//! store's module of this name for how.
+//! Fuzz targets for arbitrary bytes: forged tokens and genuine ones. The module of the same name in
+//! the store describes the harness.
 
-#![expect(clippy::unwrap_used, reason = "to fail is what it is for")]
+#![expect(clippy::unwrap_used, reason = "a fuzz target reports by panicking")]
 
 #[cfg(test)]
 #[path = "../../.ci/fuzz/stable.rs"]
@@ -23,13 +23,14 @@ use crate::{
     tokens::opaque::Kind,
 };
 
-/// The bytes of a refresh token without its tag.
+/// Length of a refresh token without its tag, in bytes.
 const UNTAGGED: usize = 53;
 
-/// A text is a refresh token of this installation, the one text of it, or refused.
+/// Checks that a text is either rejected, or the only encoding of a refresh token of this
+/// installation.
 ///
-/// The first byte says what the rest is: a text; the token's bytes, to which a tag is made; the same, and
-/// which character of the text is another.
+/// The first byte selects the meaning of the rest: a text; a token's bytes, to be tagged; or the
+/// same, with characters of the text to change.
 pub fn refresh_token(bytes: &[u8]) {
     let Some((mode, rest)) = bytes.split_first() else { return };
     let (ours, others) = (root(1), root(2));
@@ -62,7 +63,7 @@ pub fn refresh_token(bytes: &[u8]) {
     }
 }
 
-/// Whether it is a refresh token.
+/// Returns whether the text is a refresh token, and checks that it is the only encoding.
 fn is_the_only_text(keys: &RefreshKeys, text: &str) -> bool {
     let token = match keys.parse(text) {
         Ok(token) => token,
@@ -83,7 +84,7 @@ fn is_the_only_text(keys: &RefreshKeys, text: &str) -> bool {
     true
 }
 
-/// The other tokens: of those, too, each has one text, and is of one kind.
+/// Checks that an opaque token has one encoding and one kind.
 fn is_opaque_or_refused(text: &str) {
     let kinds = [
         (Kind::Personal, "cpt_"),
@@ -103,7 +104,7 @@ fn is_opaque_or_refused(text: &str) {
 const NOW: i64 = 1_800_000_000;
 const LEEWAY: i64 = 5;
 
-/// The key that signs, and another one that is known.
+/// The active key, and all verifying keys.
 static KEYS: LazyLock<(SigningKey, VerifyingKeys)> = LazyLock::new(|| {
     let key =
         |id, seed| SigningKey::from_seed(KeyId(Uuid::from_u128(id)), &Zeroizing::new([seed; 32]));
@@ -113,10 +114,10 @@ static KEYS: LazyLock<(SigningKey, VerifyingKeys)> = LazyLock::new(|| {
 
 static TOKENS: LazyLock<AccessTokens> = LazyLock::new(|| AccessTokens::new(settings(16)).unwrap());
 
-/// An access token is accepted if our key has signed exactly this text, and what it says is right.
+/// Checks that an accepted access token is exactly a text that the key signed, with valid claims.
 ///
-/// The first byte says what the rest is: a token; a header and claims with a line feed between, to be signed;
-/// a document of keys.
+/// The first byte selects the meaning of the rest: a token; a header and claims, separated by a
+/// line feed, to be signed; or a JWKS document.
 pub fn access_token(bytes: &[u8]) {
     let Some((mode, rest)) = bytes.split_first() else { return };
     match mode % 3 {
@@ -145,7 +146,7 @@ fn of_parts(header: &[u8], claims: &[u8]) -> String {
     signed(&format!("{header}.{claims}"))
 }
 
-/// By what is remembered, and by what remembers nothing, which must agree.
+/// Verifies with and without the signature cache, which must agree.
 fn verified(token: &str) -> Result<Claims, TokenError> {
     let forgetful = AccessTokens::new(settings(0)).unwrap();
     let first = TOKENS.verify(&KEYS.1, token, at(NOW));
@@ -187,7 +188,7 @@ fn says_what_is_right(header: &[u8], claims: &[u8]) {
         assert_eq!(said[name].as_str().unwrap().parse(), Ok(id));
     }
     assert_eq!(said.get("primary_tenant_id").is_some(), accepted.primary_tenant_id.is_some());
-    // It ends, also where it is remembered; and nobody else can have signed it.
+    // It expires in the cache too, and no other key verifies it.
     if let Some(end) =
         accepted.exp.checked_add(LEEWAY).and_then(|end| DateTime::from_timestamp(end, 0))
     {
@@ -198,7 +199,7 @@ fn says_what_is_right(header: &[u8], claims: &[u8]) {
     assert!(matches!(TOKENS.verify(&others, &token, at(NOW)), Err(TokenError::UnknownKey)));
 }
 
-/// A document of keys verifies our token if our key is in it.
+/// Checks that a JWKS document verifies a token only if it has the signing key.
 fn is_of_the_keys(document: &[u8]) {
     let Ok(document) = serde_json::from_slice::<Value>(document) else { return };
     let verifier = match JwksVerifier::new(&document, settings(0)) {

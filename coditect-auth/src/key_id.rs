@@ -29,7 +29,7 @@ impl KeyPart for KeyId {
 
 impl KeyId {
     /// Returns a new id, version 7 (RFC 9562): ids are ordered by creation.
-    #[expect(clippy::new_without_default, reason = "each call gives another one")]
+    #[expect(clippy::new_without_default, reason = "each call returns a different id")]
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }

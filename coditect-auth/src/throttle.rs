@@ -10,8 +10,7 @@
 //!   s, which slows a guesser but not an office.
 //! - A failure in the future, recorded by a clock that was ahead, causes no delay once it is ahead
 //!   by more than the longest delay: a clock that was set back blocks no login.
-//! - An account is identified by an HMAC of its address: the counters do not reveal who failed to
-//!   log in.
+//! - An account is identified by an HMAC of its address: the counters reveal no accounts.
 
 use std::{
     collections::HashMap,

@@ -12,8 +12,8 @@ use crate::Error;
 /// is activated, a new next key is created, and retired keys whose tokens have expired are
 /// destroyed. Without records, creates an active and a next key.
 ///
-/// `token_life` is how long a token may hold after it was signed, leeway included; `make` makes a new
-/// key, and is called once or twice.
+/// `token_life` is the maximum time for which a token is accepted after it was signed, leeway
+/// included; `make` creates a key, and is called once or twice.
 pub fn rotate(
     keys: &[SealedKey],
     now: DateTime<Utc>,

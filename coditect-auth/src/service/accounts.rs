@@ -31,8 +31,8 @@ const MAX_HASH_READS: usize = 3;
 const MAX_USER_AGENT_CHARS: usize = 256;
 
 impl Auth {
-    /// Creates a tenant, its user and a first session, whatever the registration mode. A service
-    /// for clients calls [`sign_up`](Self::sign_up).
+    /// Creates a tenant, its user and a first session in any registration mode. A service for
+    /// clients calls [`sign_up`](Self::sign_up).
     ///
     /// # Errors
     ///

@@ -20,8 +20,8 @@ use crate::{
 };
 
 impl Auth {
-    /// Creates a user and their tenant, whatever the [registration mode](super::RegistrationMode),
-    /// with the right to use the IDE if `ide`.
+    /// Creates a user and their tenant in any [registration mode](super::RegistrationMode), with
+    /// the right to use the IDE if `ide`.
     ///
     /// # Errors
     ///
@@ -136,7 +136,7 @@ impl Auth {
         self.store.run(sign_out).await
     }
 
-    /// Removes the second factor of a user who has lost it.
+    /// Removes a user's lost second factor.
     ///
     /// # Errors
     ///

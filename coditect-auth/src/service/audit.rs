@@ -116,7 +116,7 @@ impl Auth {
     ///
     /// # Errors
     ///
-    /// Those of [`Transaction::append`].
+    /// As for [`Transaction::append`].
     pub async fn audit(
         &self,
         tx: &Transaction,

@@ -148,7 +148,7 @@ impl Auth {
     ///
     /// # Errors
     ///
-    /// Those of [`verify`](Self::verify).
+    /// As for [`verify`](Self::verify).
     pub async fn verify_credential(&self, token: &str) -> Result<VerifiedCredential, Error> {
         match Kind::Personal.hash_of(token) {
             Some(hash) => Ok(VerifiedCredential::Personal(PersonalHash(hash))),

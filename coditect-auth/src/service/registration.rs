@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! - The operator restricts registration to everyone, invited users, or nobody, and creates
-//!   accounts in each mode.
+//! - The operator opens registration to all, to invited users, or to none, and creates accounts in
+//!   each mode.
 //! - An account and the membership of its invitation are created in one transaction.
 //! - With a mailer, a registration without an invitation gets the same response at the same time
 //!   for a taken and for a free address: a mail goes to the address, and its token proves that the
@@ -36,7 +36,7 @@ pub enum RegistrationMode {
     Open,
     /// Requires an invitation into a tenant.
     Invited,
-    /// Closed: only operators create accounts.
+    /// Only operators create accounts.
     Closed,
 }
 

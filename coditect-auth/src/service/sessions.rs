@@ -1,8 +1,8 @@
 //! Login sessions of a user: listing, naming, revoking, and their limit.
 //!
-//! A user's logins are revoked at once by their [login epoch](User::login_epoch), whatever their
-//! number. Those of the current epoch are at most
-//! [`Settings::max_logins`](super::Settings::max_logins): a new one deletes the longest idle one.
+//! A user's logins are revoked at once by their [login epoch](User::login_epoch), in one write.
+//! Logins of the current epoch are at most [`Settings::max_logins`](super::Settings::max_logins): a
+//! new one deletes the longest idle one.
 
 use chrono::{DateTime, Utc};
 use coditect_store::{

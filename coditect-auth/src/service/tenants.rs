@@ -15,8 +15,8 @@ use super::{
 use crate::Error;
 
 impl Auth {
-    /// Returns a page of the caller's tenants: their primary one, then those of their memberships,
-    /// without deleted ones.
+    /// Returns a page of the caller's tenants: the primary one, then the tenants of their
+    /// memberships, without deleted ones.
     ///
     /// # Errors
     ///
@@ -55,7 +55,7 @@ impl Auth {
     ///
     /// [`Error::InvalidCredentials`] if the password is wrong; [`Error::Forbidden`] unless the
     /// caller is an owner, and for a personal access token; [`Error::Throttled`], [`Error::Busy`],
-    /// [`Error::Store`]; those of [`authenticate`](Self::authenticate).
+    /// [`Error::Store`]; as for [`authenticate`](Self::authenticate).
     pub async fn delete_tenant(
         &self,
         credential: &VerifiedCredential,

@@ -17,7 +17,7 @@ pub struct TokenId(pub Uuid);
 
 impl TokenId {
     /// Returns a new id, version 7 (RFC 9562).
-    #[expect(clippy::new_without_default, reason = "each call gives another one")]
+    #[expect(clippy::new_without_default, reason = "each call returns a different id")]
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }

@@ -1,4 +1,4 @@
-//! What an operator does with users.
+//! User administration.
 
 use coditect_auth::{ClientInfo, Error, Registration};
 use coditect_store::model::UserStatus;

@@ -1,4 +1,4 @@
-//! A store in memory with identity over it, and a clock that the test moves.
+//! Test environment: a store with identity over it, and a manual clock.
 
 use std::sync::{Arc, Mutex};
 
@@ -18,7 +18,7 @@ pub(crate) struct TestEnv {
     pub(crate) mailer: Arc<TestMailer>,
 }
 
-/// Keeps the tokens and notices that were sent, by address.
+/// Records sent tokens and notices, by address.
 #[derive(Debug, Default)]
 pub(crate) struct TestMailer(Mutex<Vec<(String, String)>>, Mutex<Vec<(String, Notice)>>);
 
@@ -27,7 +27,7 @@ impl TestMailer {
         self.0.lock().unwrap().len()
     }
 
-    /// The notices to an address, once there are `count` of them: they are sent in the background.
+    /// Waits for `count` notices to an address, which are sent in the background, and returns them.
     pub(crate) async fn notices(&self, email: &str, count: usize) -> Vec<Notice> {
         for _ in 0..10_000 {
             let sent = self.1.lock().unwrap().clone();
@@ -97,7 +97,7 @@ impl TestEnv {
         Self::over(Database::temporary().unwrap(), grace).await
     }
 
-    /// In memory always, for tests whose time stands still: no cluster answers within that.
+    /// Always in memory, for tests with a paused clock, in which no cluster responds.
     pub(crate) async fn in_memory() -> Self {
         Self::over(Database::memory().unwrap(), Lifetimes::default().grace).await
     }
@@ -113,20 +113,20 @@ impl TestEnv {
         Self { store, clock, master, auth, mailer }
     }
 
-    /// Another server over the same store.
+    /// Opens another server over the same store.
     pub(crate) async fn another(&self, master: MasterKey) -> Result<Auth, Error> {
         let settings = settings(Lifetimes::default().grace);
         Auth::open(self.store.clone(), master, Clock::from(&self.clock), settings).await
     }
 
-    /// Another server over the same store, with another limit of logins.
+    /// Opens another server over the same store, with another limit of logins.
     pub(crate) async fn limited_to(&self, max_logins: usize) -> Auth {
         let settings = settings(Lifetimes::default().grace).max_logins(max_logins);
         let clock = Clock::from(&self.clock);
         Auth::open(self.store.clone(), self.master.clone(), clock, settings).await.unwrap()
     }
 
-    /// Another server over the same store, with a mailer, and settings that `change` makes.
+    /// Opens another server over the same store, with a mailer and settings changed by `change`.
     pub(crate) async fn with(&self, change: impl FnOnce(&mut Settings)) -> Auth {
         let mut settings = settings(Lifetimes::default().grace).mailer(Some(self.mailer.clone()));
         change(&mut settings);
@@ -134,7 +134,7 @@ impl TestEnv {
         Auth::open(self.store.clone(), self.master.clone(), clock, settings).await.unwrap()
     }
 
-    /// Another server over the same store, whose hashes are the product's own.
+    /// Opens another server over the same store, with the default hash parameters.
     pub(crate) async fn with_dearer_hashes(&self) -> Auth {
         let clock = Clock::from(&self.clock);
         let settings = Settings::default();
@@ -163,7 +163,7 @@ impl TestEnv {
         self.auth.logout_everywhere(credential, &ClientInfo::default()).await
     }
 
-    /// Who the access token is of, as a request would find out.
+    /// Authenticates an access token as a request does.
     pub(crate) async fn caller(&self, access: &str) -> Result<Identity, Error> {
         let credential = self.auth.verify_credential(access).await?;
         self.identity(&credential).await
@@ -185,7 +185,7 @@ impl TestEnv {
         self.auth.refresh(tokens.refresh.expose(), None, &ClientInfo::default()).await
     }
 
-    /// Whether the access token opens anything.
+    /// Returns whether the access token is accepted.
     pub(crate) async fn holds(&self, tokens: &Tokens) -> bool {
         self.caller(tokens.access.expose()).await.is_ok()
     }
@@ -195,7 +195,7 @@ impl TestEnv {
     }
 }
 
-/// Somebody without a second factor, into their own tenant.
+/// Returns a login without a second factor, into the primary tenant.
 pub(crate) fn sign_in<'a>(email: &'a str, password: &'a str) -> SignIn<'a> {
     SignIn { email, password, code: None, tenant: None }
 }

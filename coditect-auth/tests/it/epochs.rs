@@ -10,10 +10,10 @@ use crate::env::{PASSWORD, TestEnv, sign_in};
 
 const EMAIL: &str = "ada@example.org";
 
-/// More logins than one page holds.
+/// Number of logins beyond one page.
 const MANY: usize = 1_100;
 
-/// Stores `MANY` logins beside that of `ada`, which the limit would not let through.
+/// Stores `MANY` further logins of `ada`, past the limit.
 async fn crowd(env: &TestEnv, ada: &SignedIn) {
     let (tenant, id) = (ada.user.tenant_id, ada.tokens.session_id);
     let own = env.store.begin().get::<AuthSession>(tenant, id).await.unwrap().unwrap();
@@ -153,7 +153,7 @@ async fn devices_are_paged_by_their_last_use() {
     assert_eq!(listed, expected);
 }
 
-/// What happens at the same time.
+/// Concurrent operations.
 #[derive(Clone, Debug)]
 struct Round {
     logins: usize,
@@ -176,7 +176,7 @@ async fn log_in(auth: &Auth) -> SignedIn {
 
 async fn play(rounds: Vec<Round>) {
     let env = &TestEnv::in_memory().await;
-    // Two servers, whose logins of one user do not wait for each other.
+    // Two servers, which do not serialize the logins of a user between them.
     let servers = [env.limited_to(LIMIT).await, env.limited_to(LIMIT).await];
     let ada = env.register(EMAIL).await.unwrap();
     let (tenant, user) = (ada.user.tenant_id, ada.user.id);

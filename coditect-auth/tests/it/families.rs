@@ -1,4 +1,4 @@
-//! Refresh: each line of the table, over a store.
+//! Refresh: each decision, over a store.
 
 use chrono::TimeDelta;
 use coditect_auth::{ClientInfo, Error, Lifetimes, Tokens};
@@ -112,7 +112,7 @@ async fn rotation_is_confirmed_once_and_by_transactions_that_are_not_committed()
         assert_eq!(session(&env, &second).await.confirmed_at, Some(confirmed_at));
         env.clock.advance(TimeDelta::seconds(1));
     }
-    // The access tokens of older generations confirm nothing.
+    // Access tokens of older generations confirm nothing.
     let third = env.refresh(&second).await.unwrap();
     assert!(env.holds(&first).await && env.holds(&second).await);
     assert_eq!(session(&env, &third).await.confirmed_at, None);

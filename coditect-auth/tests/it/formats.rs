@@ -1,5 +1,5 @@
-//! The bytes of every version of every record of identity that was ever released: they are read for
-//! good. A fixture is never changed; a new version of an entity adds one beside it.
+//! Byte fixtures of every record of identity. After a release a fixture never changes; a new
+//! version of an entity adds one.
 
 use std::fmt::Debug;
 

@@ -1,7 +1,7 @@
-//! Several devices with several tabs, a thief, restarts, and time that passes, in any order: no honest
-//! client is ever logged out but by what its user did (also if a response was lost and it retries after
-//! any time), every replay outside the grace ends its family and no other, and of all tokens of a family
-//! exactly one is live.
+//! Model test of refresh tokens: several devices with several tabs, a thief, restarts and time, in
+//! random order. An honest client is logged out only by its user (even if responses are lost and
+//! retried at any time), each replay outside of the grace revokes its family and no other, and each
+//! family has exactly one live token.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_auth::{
@@ -15,28 +15,28 @@ use crate::env::{PASSWORD, TestEnv, sign_in};
 
 const EMAIL: &str = "ada@example.org";
 
-/// Something that happens. A device is counted among those that there are.
+/// A step. Devices are numbered among the existing ones.
 #[derive(Clone, Debug)]
 enum Event {
-    /// She signs in on another device.
+    /// A login on another device.
     SignIn,
-    /// So many tabs of a device refresh at once; the answers may be lost, and are asked for again.
+    /// Concurrent refreshes of a device's tabs, whose responses may be lost and retried.
     Refresh { device: usize, tabs: usize, lost: bool },
-    /// A device makes a request with its newest access token.
+    /// A request of a device with its newest access token.
     Use { device: usize },
-    /// A device whose newest answers were lost asks for them again, whenever that is.
+    /// A retry by a device whose newest responses were lost, at any time.
     AskAgain { device: usize },
-    /// Somebody shows a token of a device that was replaced so many rotations ago.
+    /// A replay of a token that was replaced a number of rotations ago.
     Replay { device: usize, back: usize },
-    /// She signs out on a device.
+    /// A logout of a device.
     SignOut { device: usize },
-    /// She signs out everywhere, from a device.
+    /// A logout everywhere, from a device.
     SignOutEverywhere { device: usize },
-    /// She chooses another password, on a device.
+    /// A change of the password, on a device.
     ChangePassword { device: usize },
-    /// The server is started anew.
+    /// A restart of the server.
     Restart,
-    /// So many seconds credential.
+    /// Time passes, in seconds.
     Wait { seconds: i64 },
 }
 
@@ -64,16 +64,16 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(event, 1..40)
 }
 
-/// What should be true of a device.
+/// Expected state of a device.
 struct Known {
     signed_in: SignedIn,
-    /// All that it ever had, oldest first.
+    /// Issued tokens, oldest first.
     tokens: Vec<String>,
-    /// The newest access token.
+    /// Newest access token.
     access: String,
     /// First use of an access token of the newest rotation.
     confirmed_at: Option<DateTime<Utc>>,
-    /// Whether it was ended.
+    /// Whether it was revoked.
     ended: bool,
 }
 
@@ -115,7 +115,7 @@ impl World {
         tx.get::<AuthSession>(user.tenant_id, tokens.session_id).await.unwrap().unwrap()
     }
 
-    /// Whether the device should be signed in.
+    /// Returns whether the device should be logged in.
     async fn should_hold(&self, device: usize) -> bool {
         !self.devices[device].ended && self.env.now() < self.session(device).await.expires_at()
     }
@@ -215,7 +215,7 @@ impl World {
         }
     }
 
-    /// Shows a token of a device that was replaced `back` rotations ago.
+    /// Presents a token of a device that was replaced `back` rotations ago.
     async fn replay(&mut self, device: usize, back: usize, holds: bool) {
         let newest = self.devices[device].tokens.last().unwrap().clone();
         let tokens = &self.devices[device].tokens;
@@ -248,7 +248,7 @@ impl World {
         }
     }
 
-    /// Compares all devices with what should be true of them.
+    /// Compares all devices with their expected state.
     async fn check(&self) {
         for device in 0..self.devices.len() {
             let holds = self.env.identity(&self.credential(device)).await.is_ok();

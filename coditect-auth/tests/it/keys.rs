@@ -73,7 +73,7 @@ async fn a_master_key_is_made_for_a_new_store_and_missed_for_an_old_one() {
 async fn a_server_learns_of_a_key_that_another_one_made() {
     let env = TestEnv::new().await;
     let other = env.another(env.master.clone()).await.unwrap();
-    // Twice, so that the key that signs is one that the first server has never seen.
+    // Twice, so that the active key is unknown to the first server.
     other.rotate_keys().await.unwrap();
     other.rotate_keys().await.unwrap();
     let tokens = register(&other).await;
@@ -93,7 +93,7 @@ async fn rotation_by_another_server_ends_the_wait_for_one() {
     rotated.expect("the wait ends").unwrap();
     env.auth.rotate_due_keys().await.unwrap();
     assert_eq!(env.auth.jwks(), other.jwks());
-    // A rotation before the wait ends it, too.
+    // A rotation before the wait ends it too.
     other.rotate_keys().await.unwrap();
     timeout(patience, env.auth.wait_for_key_rotation()).await.expect("the wait ends").unwrap();
 }
@@ -123,7 +123,7 @@ async fn a_key_signs_for_thirty_days_and_is_forgotten_when_its_last_token_is_ove
     env.auth.rotate_due_keys().await.unwrap();
     assert_eq!(states(&env).await, ["retired", "active", "next"]);
 
-    // What it signed last holds to its end.
+    // Its last token is valid until its expiry.
     env.clock.advance(TimeDelta::minutes(15) - TimeDelta::seconds(2));
     env.auth.rotate_due_keys().await.unwrap();
     assert!(env.holds(&last).await);
@@ -155,7 +155,7 @@ async fn a_token_of_any_server_holds_on_all_others_through_rotations() {
     let env = TestEnv::new().await;
     let other = env.another(env.master.clone()).await.unwrap();
     for _ in 0..5 {
-        // The other has not looked at the ring since, and signs with the key before.
+        // The other server has not reloaded the ring, and signs with the previous key.
         env.auth.rotate_keys().await.unwrap();
         let (here, there) = (register(&env.auth).await, register(&other).await);
         for tokens in [&here, &there] {
@@ -188,7 +188,7 @@ async fn a_token_is_known_everywhere_at_once_though_somebody_makes_up_keys_and_k
     let other = env.another(env.master.clone()).await.unwrap();
     let stranger = register(&TestEnv::new().await.auth).await;
     for _ in 0..3 {
-        // It is made to read the ring just before there are keys that it has never seen.
+        // It reloads the ring just before keys that it does not know are created.
         let outcome = env.auth.verify(stranger.access.expose()).await;
         assert!(matches!(outcome, Err(Error::TokenInvalid(_))), "{outcome:?}");
         other.rotate_keys().await.unwrap();
@@ -232,7 +232,7 @@ async fn a_rotation_by_command_forgets_nothing_whatever_tokens_live_like_where_i
     let tokens = register(&server).await;
     server.rotate_keys().await.unwrap();
     env.clock.advance(TimeDelta::hours(2));
-    // As an operator does it beside a server that is stopped, with settings that are not its own.
+    // As run by an operator beside a stopped server, with other settings.
     env.another(env.master.clone()).await.unwrap().rotate_keys().await.unwrap();
     assert_eq!(states(&env).await, ["retired", "retired", "active", "next"]);
     let restarted = with_life(&env, TimeDelta::hours(24)).await;
@@ -240,7 +240,7 @@ async fn a_rotation_by_command_forgets_nothing_whatever_tokens_live_like_where_i
     restarted.verify(tokens.access.expose()).await.unwrap();
 }
 
-/// A server over the same store whose access tokens hold for `ttl`.
+/// Opens a server over the same store with access tokens valid for `ttl`.
 async fn with_life(env: &TestEnv, ttl: TimeDelta) -> Auth {
     let settings = Settings::default()
         .access(AccessSettings::default().ttl(ttl))
@@ -266,7 +266,7 @@ async fn another_service_verifies_by_the_published_keys_alone() {
     let other = elsewhere.verify(ada.tokens.access.expose(), env.now());
     assert!(matches!(other, Err(Error::TokenInvalid(TokenError::Audience))));
 
-    // The key that signs next is in the document before it does; the one after it is not.
+    // The next key is in the document before it signs; the one after it is not.
     env.auth.rotate_keys().await.unwrap();
     let bob = env.register("bob@example.org").await.unwrap();
     verifier.verify(bob.tokens.access.expose(), env.now()).unwrap();
@@ -332,10 +332,10 @@ async fn a_replacement_of_the_master_key_that_is_broken_off_anywhere_is_ended_by
     let second = opens().await.unwrap();
     assert!(first != second && !successor.exists());
 
-    // Before the store is changed: the new key is there, and nobody needs it.
+    // Interrupted before the store changed: the new key exists and is not needed.
     let third = MasterKey::load_or_create(&successor).unwrap();
     assert_eq!(opens().await.unwrap(), second);
-    // After it, before the file is.
+    // Interrupted between the store and the file.
     replace_master_key(&store, &clock, &second, &third).await.unwrap();
     assert_eq!(opens().await.unwrap(), third);
     assert!(!successor.exists());
@@ -344,7 +344,7 @@ async fn a_replacement_of_the_master_key_that_is_broken_off_anywhere_is_ended_by
 #[tokio::test]
 async fn an_installation_from_before_there_was_a_root_key_goes_on_and_takes_another_master_key() {
     let env = TestEnv::new().await;
-    // As it was: the keys were sealed with what is derived from the master key itself.
+    // A store whose keys were derived from the master key directly.
     let root = env.store.begin().get::<WrappedRootKey>(Global, ()).await.unwrap().unwrap();
     let as_it_was = MasterKey::parse(&hex(root.open(&env.master).unwrap().expose())).unwrap();
     let forget =

@@ -1,4 +1,4 @@
-//! Signing out holds at once, for either token, once or again.
+//! Logout takes effect at once, with either token, and is idempotent.
 
 use chrono::TimeDelta;
 use coditect_auth::{Credential, Error};
@@ -44,7 +44,7 @@ async fn signing_out_ends_this_session_and_everywhere_ends_all_of_the_users() {
     assert!(!env.holds(&laptop).await && !env.holds(&desk).await);
     assert!(env.holds(&bobs).await);
 
-    // Again, with either token of the session: nothing changes, for a later session either.
+    // A repeat with either token changes nothing, for a later session either.
     let later = env.login("ada@example.org", PASSWORD).await.unwrap().tokens;
     env.logout_everywhere(of_laptop).await.unwrap();
     env.logout_everywhere(Credential::Access(laptop.access.expose())).await.unwrap();

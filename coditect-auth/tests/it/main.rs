@@ -1,6 +1,6 @@
-//! Identity over a store, from outside: what a server that links the crate relies on.
+//! Tests of identity over a store, through the public API.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail it")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod admin;
 mod env;

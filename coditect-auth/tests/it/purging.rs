@@ -34,7 +34,8 @@ async fn start_with_a_clock_years_ahead_costs_nobody_anything_once_it_is_correct
     let reset = auth.reset_token(EMAIL).await.unwrap();
     assert!(is_done(&env).await);
 
-    // A server starts with a clock that is years ahead: clients fail, and its sweeps run for hours.
+    // A server starts with a clock that is years ahead: requests fail, and its purges run for
+    // hours.
     env.clock.advance(YEARS);
     let ahead = env.another(env.master.clone()).await.unwrap();
     ahead.rotate_due_keys().await.unwrap();
@@ -59,7 +60,7 @@ async fn start_with_a_clock_years_ahead_costs_nobody_anything_once_it_is_correct
     assert_eq!(tx.list::<PersonalToken>(tenant).all(9).await.unwrap().len(), 1);
     assert_eq!(tx.list::<Invitation>(tenant).all(9).await.unwrap().len(), 1);
     assert_eq!(tx.list::<PasswordReset>(tenant).all(9).await.unwrap().len(), 1);
-    // Nothing is blocked until that year.
+    // Nothing stays blocked until that year.
     corrected.login(sign_in(EMAIL, PASSWORD), from).await.unwrap();
     corrected.refresh(ada.tokens.refresh.expose(), None, from).await.unwrap();
     corrected.reset_password(reset.expose(), "another password", from).await.unwrap();
@@ -71,7 +72,7 @@ async fn clock_that_stays_ahead_is_trusted_after_a_day() {
     let env = TestEnv::new().await;
     let ada = env.register(EMAIL).await.unwrap();
     assert!(is_done(&env).await);
-    // The server was stopped for long.
+    // The server was stopped for a long time.
     env.clock.advance(TimeDelta::days(90));
     let mut waited = TimeDelta::zero();
     while !is_done(&env).await {

@@ -1,4 +1,4 @@
-//! Who guesses waits, and who owns the account gets in.
+//! Delays of guessers, and their absence for the account's owner.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -14,12 +14,12 @@ fn from(ip: &str) -> ClientInfo {
     ClientInfo { ip: Some(ip.parse::<IpAddr>().unwrap()), ..ClientInfo::default() }
 }
 
-/// A client that a proxy at `hop` does not name.
+/// A client of unknown address behind a proxy at `hop`.
 fn behind(hop: &str) -> ClientInfo {
     ClientInfo { nearest_hop: Some(hop.parse::<IpAddr>().unwrap()), ..ClientInfo::default() }
 }
 
-/// From which address of many the attempt `number` comes.
+/// Returns a distinct address for attempt `number`.
 fn somewhere(number: u32) -> ClientInfo {
     from(&format!("198.51.{}.{}", number / 200, number % 200))
 }
@@ -82,9 +82,9 @@ async fn who_guesses_does_not_keep_the_owner_out_who_has_signed_in_from_there() 
     }
     assert!(wait(attempt(&env, PASSWORD, &somewhere(99)).await).is_some());
     attempt(&env, PASSWORD, &desk).await.unwrap();
-    // What the owner did opens no door to who guesses.
+    // The owner's login admits no guesser.
     assert!(wait(attempt(&env, "wrong", &somewhere(100)).await).is_some());
-    // From there one waits after failures, too.
+    // Failures from there delay as well.
     for _ in 0..5 {
         attempt(&env, "wrong", &desk).await.unwrap_err();
     }

@@ -1,4 +1,4 @@
-//! Registration: who may create an account, and the right to use the IDE.
+//! Registration modes, address verification, and the right to use the IDE.
 
 use chrono::TimeDelta;
 use coditect_auth::{
@@ -30,18 +30,18 @@ fn signed_in(outcome: Result<SignUp, Error>) -> SignedIn {
     }
 }
 
-/// An account of an operator, who may use the IDE.
+/// Creates an account with an operator's grant of the IDE.
 async fn operators(env: &TestEnv, auth: &Auth, email: &str) -> SignedIn {
     auth.create_user(of(email), true).await.unwrap();
     env.login(email, PASSWORD).await.unwrap()
 }
 
-/// An invitation of `email` by `by`, with its token.
+/// Invites `email`, and returns the invitation with its token.
 async fn invited(env: &TestEnv, by: &SignedIn, email: &str, ide: Option<bool>) -> String {
     invite(env, by.tokens.access.expose(), email, ide).await.unwrap().1
 }
 
-/// An invitation of `email` as an admin by the user of an access token, with its token.
+/// Invites `email` as an admin, with an access token, and returns the invitation with its token.
 async fn invite(
     env: &TestEnv,
     access: &str,
@@ -156,7 +156,7 @@ async fn registrations_from_an_address_are_throttled_whatever_comes_of_them() {
     }
     let there = ClientInfo { ip: Some("192.0.2.2".parse().unwrap()), ..ClientInfo::default() };
     signed_in(auth.sign_up(of(BOB), AddressProof::None, &there).await);
-    // Two a minute are forgotten.
+    // Two per minute are forgotten.
     env.clock.advance(TimeDelta::minutes(1));
     for email in ["carol@example.org", "dave@example.org"] {
         signed_in(auth.sign_up(of(email), AddressProof::None, &here).await);
@@ -192,7 +192,7 @@ async fn right_to_use_the_ide_is_explicit() {
     let ada = operators(&env, auth, ADA).await;
     assert!(may(ADA).await);
 
-    // One who does not have it gives nothing.
+    // A user without the right cannot grant it.
     let asking = &env.caller(stranger.tokens.access.expose()).await.unwrap();
     let new = &NewInvitation::new(BOB, Role::Member).unwrap().with_ide(Some(true));
     let from = &ClientInfo::default();
@@ -236,7 +236,7 @@ async fn invited_right_to_use_the_ide_is_not_passed_on() {
     let bob = signed_in(sign_up(auth, BOB, AddressProof::Invitation(&token)).await);
     assert!(may(BOB).await);
 
-    // Neither into his own tenant nor, as an admin, into hers.
+    // He can grant it neither in his own tenant nor, as an admin, in hers.
     let own = env.login(BOB, PASSWORD).await.unwrap();
     assert_eq!(own.tokens.tenant_id, bob.user.tenant_id);
     for (at, access) in [&own.tokens, &bob.tokens].into_iter().enumerate() {
@@ -263,7 +263,7 @@ async fn invited_right_to_use_the_ide_ends_with_that_of_its_inviter() {
 
     auth.set_ide_access(ADA, false).await.unwrap();
     assert!(!may(BOB).await, "it was lent by one who has it no more");
-    // Nor does a member give it back to the one who has lost it.
+    // A member cannot return it to its former owner.
     let own = env.login(BOB, PASSWORD).await.unwrap();
     for access in [&own.tokens, &bob.tokens] {
         let refused = invite(&env, access.access.expose(), ADA, Some(true)).await;

@@ -1,6 +1,7 @@
-//! Several servers over one store, of which some are kept from their keys, rotations by the hour and by
-//! command, made-up keys, restarts, and time that passes, in any order: what any server signs holds on
-//! all of them from that moment to its end, and exactly one key signs.
+//! Model test of key rotation: several servers over one store, some of them unable to reload,
+//! scheduled and manual rotations, forged key ids, restarts and time, in random order. A token
+//! signed by any server is valid on all of them from that moment to its expiry, and exactly one key
+//! signs.
 
 use chrono::TimeDelta;
 use coditect_auth::{Auth, ClientInfo, Error, HashParams, KeyState, Settings, TokenError, Tokens};
@@ -13,24 +14,24 @@ use crate::env::{PASSWORD, TestEnv, sign_in};
 const EMAIL: &str = "ada@example.org";
 const SERVERS: usize = 3;
 
-/// Something that happens; a server is one of three.
+/// A step; there are three servers.
 #[derive(Clone, Debug)]
 enum Event {
-    /// A server looks after the keys, as it does every minute while nothing keeps it from it.
+    /// The scheduled rotation of one server, unless it is blocked.
     Keep { server: usize },
-    /// All do, at once.
+    /// The scheduled rotation of all servers at once.
     KeepAll,
-    /// An operator has a server rotate.
+    /// A manual rotation on one server.
     Rotate { server: usize },
-    /// Operators have all of them rotate at once.
+    /// Manual rotations on all servers at once.
     RotateAll,
-    /// Somebody shows a server a token of a key that there is not.
+    /// A token with an unknown key id.
     MakeUp { server: usize },
-    /// A server is started anew.
+    /// A restart of a server.
     Restart { server: usize },
-    /// A server signs.
+    /// A login on a server.
     Sign { server: usize },
-    /// So many seconds credential.
+    /// Time passes, in seconds.
     Wait { seconds: i64 },
 }
 
@@ -53,7 +54,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 struct World {
     env: TestEnv,
     servers: Vec<Auth>,
-    /// What was signed, with when it ends.
+    /// Signed tokens with their expiry.
     signed: Vec<(String, i64)>,
     made_up: Tokens,
 }
@@ -97,7 +98,7 @@ impl World {
         }
     }
 
-    /// That each token holds everywhere, until its end.
+    /// Asserts that each token is valid on all servers until its expiry.
     async fn check(&mut self) {
         let now = self.env.now().timestamp();
         self.signed.retain(|(_, ends)| now < *ends);
@@ -113,7 +114,7 @@ impl World {
     }
 }
 
-/// A server that has a key sign for a day.
+/// Opens a server with a rotation period of one day.
 async fn started(env: &TestEnv) -> Auth {
     let settings =
         Settings::default().hash(HashParams::weak_for_tests()).key_rotation(TimeDelta::days(1));
@@ -132,7 +133,7 @@ proptest! {
 
     #[test]
     fn what_a_server_signs_holds_on_all_from_that_moment_to_its_end(events in events()) {
-        // What waits for the next look at the ring does so by a clock that goes on by itself.
+        // Waits for the next reload use a clock that advances by itself.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .start_paused(true)

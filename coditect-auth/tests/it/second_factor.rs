@@ -1,4 +1,4 @@
-//! A second factor: asked for once it is confirmed, and each code taken once.
+//! The second factor: required once confirmed; each code is accepted once.
 
 use chrono::TimeDelta;
 use coditect_auth::{
@@ -13,7 +13,7 @@ use crate::{
 
 const EMAIL: &str = "ada@example.org";
 
-/// What an app shows at the clock's time.
+/// Returns the code of an app at the clock's time.
 fn code(env: &TestEnv, secret: &FactorSecret) -> String {
     let secret = Secret::new_stack(*secret.expose());
     let totp = Builder::new().with_secret(secret).build().unwrap();
@@ -25,7 +25,7 @@ async fn login(env: &TestEnv, code: Option<&str>) -> Result<SignedIn, Error> {
     env.auth.login(sign_in, &ClientInfo::default()).await
 }
 
-/// Ada with a factor that is confirmed.
+/// Registers Ada with a confirmed second factor.
 async fn with_factor(env: &TestEnv) -> (SignedIn, FactorSecret, RecoveryCodes) {
     let ada = env.register(EMAIL).await.unwrap();
     let asking = env.caller(ada.tokens.access.expose()).await.unwrap();
@@ -198,7 +198,7 @@ async fn after_100_wrong_codes_in_a_row_only_a_recovery_code_is_accepted() {
         env.clock.advance(TimeDelta::minutes(1));
     }
     login(&env, Some(&code(&env, &secret))).await.unwrap();
-    // A right code starts the count anew.
+    // A right code resets the count.
     for _ in 0..100 {
         env.clock.advance(TimeDelta::minutes(1));
         assert!(matches!(login(&env, Some("000000")).await, Err(Error::FactorWrong)));

@@ -1,4 +1,4 @@
-//! My devices, my password.
+//! Login sessions and passwords of a user.
 
 use chrono::TimeDelta;
 use coditect_auth::{ClientInfo, Error, Identity, MAX_RESETS, SignedIn, model::PasswordReset};
@@ -19,14 +19,14 @@ async fn reason(env: &TestEnv, of: &SignedIn) -> Option<RevocationReason> {
     session.revocation.map(|revocation| revocation.reason)
 }
 
-/// Whether the stored session is revoked, by itself or with all of its user's.
+/// Returns whether the session is revoked, by itself or by the login epoch.
 async fn is_revoked(env: &TestEnv, of: &SignedIn) -> bool {
     let (tenant, tx) = (of.user.tenant_id, env.store.begin());
     let session = tx.get::<AuthSession>(tenant, of.tokens.session_id).await.unwrap().unwrap();
     session.is_revoked(&tx.get::<User>(tenant, of.user.id).await.unwrap().unwrap())
 }
 
-/// What was written down of Ada, oldest first.
+/// Returns the audited actions in the user's tenant, oldest first.
 pub(crate) async fn audited(env: &TestEnv, of: &SignedIn) -> Vec<String> {
     let tx = env.store.begin();
     let page = tx.log::<AuditEntry>(of.user.tenant_id, (), ..).page(200, None).await.unwrap();
@@ -174,10 +174,10 @@ async fn requests_of_clients_never_end_an_operators_reset_token() {
         sent.push(env.mailer.last_token(EMAIL).unwrap());
     }
     assert_eq!(env.mailer.sent(), 2 * MAX_RESETS);
-    // The oldest of the clients' have ended.
+    // The oldest tokens that clients requested were replaced.
     let ended = env.auth.reset_password(&sent[0], NEXT, from).await;
     assert!(matches!(ended, Err(Error::ResetInvalid)));
-    // An operator's next token takes the place of a client's, and those are bounded too.
+    // An operator's next token replaces a client's; the operator's are bounded too.
     let mut of_operator = vec![operators];
     for _ in 0..MAX_RESETS - 1 {
         of_operator.push(env.auth.reset_token(EMAIL).await.unwrap());

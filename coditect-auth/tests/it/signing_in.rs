@@ -1,4 +1,4 @@
-//! Registering, signing in, and who a request is from.
+//! Registration, login and authentication.
 
 use chrono::TimeDelta;
 use coditect_auth::{Error, VerifiedCredential};
@@ -111,7 +111,7 @@ async fn a_request_is_from_whoever_the_stored_session_is_of() {
     let caller = env.caller(ada.tokens.access.expose()).await.unwrap();
     assert_eq!(caller.user.id, ada.user.id);
 
-    // Claims put together from two sessions are nobody's.
+    // Claims combined from two sessions belong to neither.
     let (adas, bobs) = (env.claims(&ada.tokens).await, env.claims(&bob.tokens).await);
     let mixed = [
         coditect_auth::Claims { sub: bobs.sub, ..adas.clone() },

@@ -43,7 +43,7 @@ impl Team {
         Ok(accepted)
     }
 
-    /// The guest as a member, and signed in there.
+    /// Makes the guest a member, logged in there.
     async fn join(&self, role: Role) -> SignedIn {
         let owner = self.identity(&self.owner).await;
         let text = self.invite(&owner, "guest@example.org", role).await.unwrap();
@@ -144,7 +144,7 @@ async fn who_is_removed_is_out_at_once_and_goes_on_in_their_own() {
     assert_eq!(tokens.tenant_id, team.guest.user.tenant_id, "the login is not lost");
     assert!(team.env.holds(&tokens).await);
     assert!(matches!(team.sign_in("guest@example.org").await, Err(Error::NotAMember)));
-    // They can sign out everywhere, from there too.
+    // They can log out everywhere from there too.
     let credential = Credential::Refresh(tokens.refresh.expose());
     team.env.logout_everywhere(credential).await.unwrap();
 }
@@ -195,7 +195,7 @@ async fn an_invitation_into_a_tenant_that_is_deleted_opens_nothing() {
     assert!(matches!(team.accept(&guest, &text).await, Err(Error::InvitationInvalid)));
 }
 
-/// The tokens of a member of the owner's tenant: an access token, a personal one.
+/// Returns an access token and a personal token of a member of the owner's tenant.
 async fn issued(team: &Team, member: &SignedIn) -> [String; 2] {
     let caller = team.identity(member).await;
     let scopes = Scopes::new(&["write"]).unwrap();
@@ -233,7 +233,7 @@ async fn invitations_of_a_removed_member_are_void() {
         let refused = team.accept(by, text).await;
         assert!(matches!(refused, Err(Error::InvitationInvalid)));
     }
-    // Not by another stay either.
+    // Nor by a later membership.
     let again = team.invite(&owner, "guest@example.org", Role::Admin).await.unwrap();
     team.accept(&guest, &again).await.unwrap();
     assert!(matches!(team.accept(&alt, &spare).await, Err(Error::InvitationInvalid)));
@@ -246,7 +246,7 @@ async fn invitations_of_a_demoted_member_are_void_for_good() {
     let (owner, co_owner) = (team.identity(&team.owner).await, team.identity(&member).await);
     let alt = team.env.register("alt@example.org").await.unwrap();
     let alt = team.identity(&alt).await;
-    // More than one transaction deletes.
+    // More than one transaction's batch.
     for n in 0..150 {
         team.invite(&co_owner, &format!("x{n}@example.org"), Role::Member).await.unwrap();
     }
@@ -294,7 +294,7 @@ async fn invitations_to_a_demoted_member_are_void() {
     assert_eq!(auth.tenants_of(&tx, &guest, (50, None)).await.unwrap().items[1].1, Role::Member);
     let member = team.env.register("other@example.org").await.unwrap();
     team.accept(&team.identity(&member).await, &other).await.unwrap();
-    // One that is made after the change raises the role.
+    // An invitation created after the change raises the role.
     let fresh = team.invite(&owner, "guest@example.org", Role::Admin).await.unwrap();
     assert_eq!(team.accept(&guest, &fresh).await.unwrap().role, Role::Admin);
 }
@@ -332,7 +332,7 @@ async fn repeated_refresh_that_enters_a_tenant_is_audited() {
     let entered = auth.refresh(first.refresh.expose(), Some(there), from).await.unwrap();
     assert_eq!(entered.tenant_id, there);
     assert_eq!(entries().await, before + 1);
-    // A repeat for the tenant that the session acts in already enters none.
+    // A repeat for the active tenant adds no entry.
     let second = auth.refresh(own.refresh.expose(), Some(there), from).await.unwrap();
     assert_eq!(entries().await, before + 2);
     auth.refresh(own.refresh.expose(), Some(there), from).await.unwrap();

@@ -117,7 +117,7 @@ async fn a_user_has_a_hundred_tokens_at_the_most() {
     let tx = env.store.begin();
     let refused = env.auth.create_personal_token(&tx, &asking, &new, &ClientInfo::default()).await;
     assert!(matches!(refused, Err(Error::TooMany(_))));
-    // Those that have ended make room.
+    // Expired tokens make room.
     env.clock.advance(TimeDelta::days(1));
     let tokens = env.refresh(&ada.tokens).await.unwrap();
     let ada = SignedIn { tokens, ..ada };

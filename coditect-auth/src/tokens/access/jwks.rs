@@ -1,8 +1,8 @@
 //! Verification of access tokens in other services, by the public keys alone.
 //!
-//! The checks are those of this service, except for the session: after a logout a token is rejected
-//! here from the next request on, but elsewhere only once it has expired. Services that need more
-//! call `/auth/verify`.
+//! The checks match this service, except for the session: after a logout a token is rejected here
+//! from the next request on, but elsewhere only once it has expired. Services that need more call
+//! `/auth/verify`.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -40,7 +40,7 @@ impl JwksVerifier {
         Ok(Self { tokens: AccessTokens::new(settings)?, keys: keys_of(document)? })
     }
 
-    /// Replaces the keys by those of `document`.
+    /// Replaces the keys with the keys of `document`.
     ///
     /// # Errors
     ///

@@ -22,7 +22,7 @@ fn after(seconds: i64) -> DateTime<Utc> {
     start() + TimeDelta::seconds(seconds)
 }
 
-/// A session that has just begun.
+/// A new session.
 fn session(secret_hash: [u8; 32]) -> AuthSession {
     AuthSession {
         id: AuthSessionId::new(),
@@ -48,12 +48,12 @@ fn session(secret_hash: [u8; 32]) -> AuthSession {
     }
 }
 
-/// A session in generation 1: `FIRST` was replaced by `SECOND` at the start, and that was confirmed.
+/// A session in generation 1: `FIRST` was replaced by `SECOND` at the start, and confirmed.
 fn once_rotated() -> AuthSession {
     confirmed(&unconfirmed(), 1, start()).unwrap()
 }
 
-/// A session in generation 1, of which no token was used.
+/// A session in generation 1, unconfirmed.
 fn unconfirmed() -> AuthSession {
     rotated(&session(FIRST), [7; 32], SECOND, start(), IDLE)
 }
@@ -286,14 +286,14 @@ fn a_revocation_keeps_its_first_reason() {
     assert_eq!(once, twice);
 }
 
-/// What somebody does with the tokens they have.
+/// A step of a random run.
 #[derive(Clone, Debug)]
 struct Step {
-    /// Which of the tokens given out so far is presented, counted back from the newest.
+    /// Index of the presented token among the issued ones, counted back from the newest.
     token_back: usize,
-    /// How long after the step before.
+    /// Time since the previous step.
     pause_seconds: i64,
-    /// Whether the access token that was issued with the token is used first.
+    /// Whether the access token issued with it is used first.
     uses_access_token: bool,
 }
 
@@ -311,8 +311,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// One family, driven with real tokens in any order and at any time, against the rules in words:
-    /// an honest client that has never used a successor is never refused.
+    /// Drives one family with real tokens in random order and at random times against the rules: an
+    /// honest client that has never used a successor is never rejected.
     #[test]
     fn a_family_has_one_live_successor_and_ends_at_the_first_reuse(steps in steps()) {
         let keys = RefreshKeys::derive(&RootKey::new(Zeroizing::new([1; 32])));
@@ -368,7 +368,7 @@ proptest! {
 
             prop_assert_eq!(session.absolute_expires_at, absolute_end);
             prop_assert!(session.idle_expires_at <= absolute_end);
-            // Exactly one of all the tokens there ever were is live, or, once it is over, none.
+            // Exactly one of the issued tokens is live, or none after the end.
             let live = tokens
                 .iter()
                 .filter(|token| ask(&session, &PresentedToken::new(token, [0xee; 32]), now) == Decision::Rotate)
@@ -378,8 +378,7 @@ proptest! {
         }
     }
 
-    /// However often a repeat is asked for, the grace ends when it was going to. Without a use of the
-    /// successor it has not begun.
+    /// Replays do not extend the grace, which starts with the first use of the successor.
     #[test]
     fn the_grace_never_slides(mut pauses in prop::collection::vec(0..20_i64, 1..20)) {
         let session = once_rotated();

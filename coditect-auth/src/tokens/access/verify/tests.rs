@@ -45,7 +45,7 @@ fn session() -> AuthSession {
     }
 }
 
-/// Everything a token needs, and a way to sign whatever a test wants signed.
+/// Keys, settings and claims of a test token.
 struct Fixture {
     tokens: AccessTokens,
     ring: KeyRing,
@@ -85,7 +85,7 @@ impl Fixture {
         part(&self.token(), 1)
     }
 
-    /// Signs with the ring's own key, whatever is said.
+    /// Signs arbitrary text with the ring's key.
     fn signed(&self, header: &str, claims: &str) -> String {
         let message = format!("{}.{}", encoded(header), encoded(claims));
         let signature = self.ring.signing().sign(message.as_bytes());
@@ -114,7 +114,7 @@ fn part(token: &str, index: usize) -> Value {
     serde_json::from_slice(&bytes.unwrap()).unwrap()
 }
 
-/// That the check which failed is the one that was to fail.
+/// Asserts that the expected check failed.
 macro_rules! assert_refused {
     ($result:expr, $pattern:pat) => {{
         let result = $result;

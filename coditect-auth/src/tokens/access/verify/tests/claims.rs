@@ -1,4 +1,4 @@
-//! What is signed, but says the wrong thing.
+//! Signed tokens with invalid claims.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What is remembered of a token, and what is looked at each time.
+//! The signature cache, and the checks that it does not skip.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What is not signed by us, or not in our form.
+//! Tokens with a wrong signature or a wrong form.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 
 #[test]
 fn a_token_signed_by_the_tests_own_means_verifies() {
-    // Otherwise the refusals below would say nothing.
+    // Control: the unmodified token verifies.
     let fixture = Fixture::new();
     assert!(fixture.verify(&fixture.with_header(|_| {})).is_ok());
     assert!(fixture.verify(&fixture.with_claims(|_| {})).is_ok());
@@ -70,7 +70,7 @@ fn an_algorithm_that_does_not_exist_or_is_none_is_refused() {
 fn the_algorithm_is_the_keys_and_not_the_headers() {
     let fixture = Fixture::new();
     for alg in ["HS256", "RS256", "ES256", "PS512"] {
-        // Signed by the right key all the same: the name alone is enough to refuse it.
+        // Signed by the right key: the name alone suffices for the rejection.
         let token = fixture.with_header(|header| header["alg"] = json!(alg));
         assert_refused!(fixture.verify(&token), TokenError::Algorithm);
     }
@@ -228,7 +228,7 @@ proptest! {
         prop_assert!(fixture.verify(&dotted).is_err());
     }
 
-    /// The spare bits of the last character included: no second text stands for a token.
+    /// Includes the spare bits of the last character: a token has one encoding.
     #[test]
     fn a_token_with_any_character_changed_is_refused(at in any::<prop::sample::Index>(), to in "[A-Za-z0-9_-]") {
         let fixture = Fixture::new();
