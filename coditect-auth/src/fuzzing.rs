@@ -246,12 +246,12 @@ mod tests {
     use super::stable::run;
 
     #[test]
-    fn no_refresh_token_is_accepted_that_was_not_made_here() {
+    fn foreign_refresh_tokens_are_rejected() {
         run("refresh_token", 3_000, super::refresh_token);
     }
 
     #[test]
-    fn no_access_token_is_accepted_that_was_not_signed_here() {
+    fn foreign_access_tokens_are_rejected() {
         run("access_token", 1_500, super::access_token);
     }
 }

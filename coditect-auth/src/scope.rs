@@ -108,27 +108,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_may_write_may_read_and_not_the_other_way_round() {
+    fn write_includes_read_but_not_vice_versa() {
         let (read, write) = (Scopes::new(&["read"]).unwrap(), Scopes::new(&["write"]).unwrap());
         assert!(read.allow(Scope::Read) && !read.allow(Scope::Write));
         assert!(write.allow(Scope::Read) && write.allow(Scope::Write));
     }
 
     #[test]
-    fn another_services_scope_allows_nothing_here() {
+    fn foreign_scope_allows_nothing() {
         let scopes = Scopes::new(&["ci:write"]).unwrap();
         assert!(!scopes.allow(Scope::Read) && !scopes.allow(Scope::Write));
     }
 
     #[test]
-    fn they_are_sorted_and_each_is_there_once() {
+    fn scopes_are_sorted_and_deduplicated() {
         let scopes = Scopes::new(&["write", "ci:deploy", "read", "write"]).unwrap();
         assert_eq!(scopes.to_string(), "ci:deploy read write");
         assert_eq!(scopes.to_string().parse(), Ok(scopes));
     }
 
     #[test]
-    fn what_is_no_scope_is_refused() {
+    fn malformed_scopes_are_rejected() {
         let long = format!("ci:{}", "x".repeat(MAX_SCOPE_CHARS));
         for wrong in ["", "admin", "Read", "ci:", ":x", "ci:a b", "ci:a:b", "ci:é", &long] {
             assert_eq!(Scopes::new(&[wrong]), Err(ScopeError::Form), "{wrong}");

@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_opens_under_its_key_for_its_owner_and_unchanged() {
+    fn secret_opens_only_with_its_key_owner_and_bytes() {
         let sealed = Sealed::seal(&key(1), b"secret", b"ada").unwrap();
         assert_eq!(sealed.open(&key(1), b"ada").unwrap().as_slice(), b"secret");
         assert!(sealed.open(&key(2), b"ada").is_err());
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn one_secret_is_sealed_differently_each_time() {
+    fn nonces_differ() {
         let seal = || Sealed::seal(&key(1), b"secret", b"ada").unwrap();
         assert_ne!(seal(), seal());
     }

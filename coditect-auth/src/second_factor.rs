@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_codes_are_those_of_the_rfc() {
+    fn codes_match_the_rfc() {
         // Its codes have eight digits, of which these are the last six.
         for (seconds, code) in [
             (59, "287082"),
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_code_before_and_the_one_after_are_taken_and_no_others() {
+    fn adjacent_steps_are_accepted_and_no_others() {
         let step = 1_111_111_111 / 30;
         for (seconds, taken) in [(-61, false), (-30, true), (0, true), (30, true), (61, false)] {
             let found = secret().check("050471", at(1_111_111_111 + seconds), 0);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_is_not_taken_twice_nor_one_from_before_it() {
+    fn used_and_earlier_codes_are_rejected() {
         let (now, step) = (at(1_111_111_111), 1_111_111_111 / 30);
         assert_eq!(secret().check("050 471", now, step - 1), Some(step));
         assert_eq!(secret().check("050471", now, step), None);
@@ -214,14 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_code_is_refused() {
+    fn malformed_codes_are_rejected() {
         for wrong in ["", "05047", "0504711", "05047a", "-50471", "٠٥٠٤٧١", "050471\n"] {
             assert_eq!(secret().check(wrong, at(1_111_111_111), 0), None, "{wrong:?}");
         }
     }
 
     #[test]
-    fn an_app_reads_the_secret_and_whose_it_is() {
+    fn otpauth_url_has_secret_and_account() {
         let url = secret().url("Coditect", "ada+x@example.org");
         assert_eq!(
             url,
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recovery_code_is_found_however_it_is_written() {
+    fn recovery_code_is_found_in_any_spelling() {
         let codes = RecoveryCodes::generate().unwrap();
         let hashes = codes.hashes();
         assert_eq!(hashes.len(), 10);

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_purpose_has_its_own_key_and_always_the_same() {
+    fn subkeys_are_distinct_and_deterministic() {
         let root = RootKey::new(Zeroizing::new([1; 32]));
         let seal = root.subkey(Purpose::SealSigningKeys);
         assert_ne!(seal, root.subkey(Purpose::RefreshTag));
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mac_is_hmac_sha_256_of_the_concatenated_parts() {
+    fn mac_is_hmac_sha_256_of_the_concatenation() {
         let whole = mac(&[0xaa; 32], &[b"what do ya want for nothing?"]);
         let parts = mac(&[0xaa; 32], &[b"what do ya ", b"want for nothing?"]);
         assert_eq!(whole, parts);

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn five_failures_cost_nothing_and_then_waits_double_up_to_a_minute() {
+    fn delays_start_after_five_failures_and_double_to_a_minute() {
         for (times, seconds) in [
             (4, None),
             (5, Some(1)),
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_counts_from_the_last_failure_and_ends() {
+    fn delay_counts_from_the_last_failure() {
         let failures = failed(20);
         assert_eq!(failures.wait(at(59)), Some(Duration::from_secs(1)));
         assert_eq!(failures.wait(at(60)), None);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_waits_after_five_failures_and_others_do_not() {
+    fn address_waits_after_five_failures_and_others_do_not() {
         let addresses = AddressLimiter::default();
         let (here, there) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         for _ in 0..5 {
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn an_office_whose_people_mistype_now_and_then_does_not_wait() {
+    fn occasional_failures_of_a_shared_address_cause_no_delay() {
         let (addresses, office) = (AddressLimiter::default(), "192.0.2.1".parse().unwrap());
         for minute in 0..1_000 {
             addresses.failed(office, at(minute * 60));
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_has_one_address_of_version_4_and_a_network_of_version_6() {
+    fn client_is_an_ipv4_address_or_an_ipv6_network() {
         let network = |text: &str| network(text.parse().unwrap());
         assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.1"));
         assert_eq!(network("2001:db8:1:2:3::4"), network("2001:db8:1:2:ffff::1"));
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_bounded_and_keeps_the_latest() {
+    fn table_is_bounded_and_keeps_recent_failures() {
         let addresses = AddressLimiter::with_capacity(100);
         for n in 0..1_000_u32 {
             addresses.failed(IpAddr::V4(n.into()), at(n.into()));

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_another_length_is_refused_with_the_length_found() {
+    fn key_of_wrong_length_is_rejected_with_its_length() {
         for (text, found) in [
             ("", 0),
             ("c2hvcnQ=", 5),
@@ -199,14 +199,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_hexadecimal_nor_base64_is_refused_and_not_repeated() {
+    fn malformed_key_is_rejected_without_echoing_it() {
         let error = MasterKey::parse("hunter2 hunter2").unwrap_err();
         assert!(matches!(error, KeyError::MasterKeyText));
         assert!(!error.to_string().contains("hunter2"));
     }
 
     #[test]
-    fn a_missing_file_is_made_once_and_read_ever_after() {
+    fn missing_file_is_created_once() {
         let (folder, path) = key_file();
         let made = MasterKey::load_or_create(&path).unwrap();
         assert_eq!(MasterKey::load_or_create(&path).unwrap(), made);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_its_owners_alone() {
+    fn file_is_readable_by_its_owner_only() {
         use std::os::unix::fs::PermissionsExt as _;
         let (_folder, path) = key_file();
         MasterKey::load_or_create(&path).unwrap();
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_everybody_can_read_is_refused() {
+    fn world_readable_file_is_rejected() {
         use std::os::unix::fs::PermissionsExt as _;
         let (_folder, path) = key_file();
         MasterKey::load_or_create(&path).unwrap();
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_refused_and_left_as_it_was() {
+    fn damaged_file_is_rejected_and_unchanged() {
         let (_folder, path) = key_file();
         MasterKey::load_or_create(&path).unwrap();
         fs::write(&path, "c2hvcnQ=").unwrap();
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_that_start_at_once_end_up_with_one_key() {
+    fn concurrent_starts_create_one_key() {
         let (folder, path) = key_file();
         let keys: Vec<MasterKey> = std::thread::scope(|scope| {
             let starts: Vec<_> =
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_missing_is_named() {
+    fn missing_directory_is_named() {
         let (folder, _) = key_file();
         let path = folder.path().join("missing").join("master.key");
         let Err(Error::Key(error)) = MasterKey::load_or_create(&path) else {

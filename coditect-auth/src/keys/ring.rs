@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_active_key_signs_and_all_but_the_gone_verify() {
+    fn active_key_signs_and_all_but_destroyed_ones_verify() {
         let keys = [retired(), active(), next(), gone()];
         let ring = KeyRing::open(&keys, &root(1)).unwrap();
         assert_eq!(ring.signing().kid(), keys[1].kid);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_root_key_is_told_when_the_ring_is_opened() {
+    fn opening_the_ring_with_a_wrong_root_key_fails() {
         assert!(matches!(KeyRing::open(&[active()], &root(2)), Err(KeyError::DoesNotOpen { .. })));
     }
 
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_in_the_ring_once() {
+    fn duplicate_key_is_rejected() {
         let key = active();
         assert!(matches!(
             KeyRing::open(&[key.clone(), key], &root(1)),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_jwks_has_the_public_parts_and_nothing_private() {
+    fn jwks_has_public_parts_only() {
         let ring = KeyRing::open(&[active(), next()], &root(1)).unwrap();
         let jwks = ring.jwks();
         let keys = jwks["keys"].as_array().unwrap();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_jwks_is_what_jsonwebtoken_reads() {
+    fn jsonwebtoken_reads_the_jwks() {
         let ring = KeyRing::open(&[active()], &root(1)).unwrap();
         let set: jsonwebtoken::jwk::JwkSet = serde_json::from_value(ring.jwks()).unwrap();
         let kid = ring.signing().kid().to_string();

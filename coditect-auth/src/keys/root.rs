@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_root_key_opens_under_its_master_key_and_no_other() {
+    fn root_key_unwraps_with_its_master_key_only() {
         let [master, other] = [1, 2].map(|byte| MasterKey::new(Zeroizing::new([byte; 32])));
         let root = RootKey::generate().unwrap();
         let sealed = WrappedRootKey::seal(&root, &master, DateTime::UNIX_EPOCH).unwrap();
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_derived_from_a_master_key_itself_stays_the_same() {
+    fn keys_derived_from_the_master_key_are_stable() {
         let master = MasterKey::new(Zeroizing::new([1; 32]));
         let root = RootKey::of_first_installations(&master);
         let purpose = Purpose::RefreshTag;

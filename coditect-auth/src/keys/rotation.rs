@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rotation_makes_a_key_that_signs_and_one_that_is_next() {
+    fn first_rotation_creates_an_active_and_a_next_key() {
         let mut records = Records(BTreeMap::new());
         let ring = records.rotate(0);
         assert_eq!(records.named("active"), [ring.signing().kid()]);
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_published_one_rotation_before_it_signs() {
+    fn key_is_published_one_rotation_before_it_signs() {
         let mut records = Records(BTreeMap::new());
         let mut ring = records.rotate(0);
         for rotation in 1..5 {

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_opens_under_its_root_key_and_no_other() {
+    fn key_opens_with_its_root_key_only() {
         let key = key();
         let opened = key.open(&root(1)).unwrap();
         assert_eq!(opened.kid(), key.kid);
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_part_does_not_open_in_another_record_or_when_changed() {
+    fn sealed_part_does_not_open_in_another_record_or_modified() {
         let (key, other) = (key(), key());
         let moved = SealedKey { sealed: other.sealed, ..key.clone() };
         assert!(moved.open(&root(1)).is_err());
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_record_shows_nothing_of_the_private_part() {
+    fn record_does_not_reveal_the_private_part() {
         let seed = Zeroizing::new([0xab; 32]);
         let key = SealedKey::seal(KeyId::new(), &seed, [0; 24], &root(1), at(0)).unwrap();
         let json = serde_json::to_string(&key).unwrap();
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_sealed_by_an_earlier_build_still_opens() {
+    fn key_of_the_fixture_opens() {
         let fixture = include_str!("../../fixtures/signing_key_v1.json");
         let kept: SealedKey = serde_json::from_str(fixture).unwrap();
         let seed = Zeroizing::new([0xab; 32]);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn every_state_follows_the_one_before_it_only() {
+    fn illegal_transitions_are_rejected() {
         let hour = TimeDelta::hours(1);
         let next = key();
         let active = next.activate(at(1)).unwrap();
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retired_key_is_kept_until_its_last_token_has_expired() {
+    fn retired_key_is_kept_until_its_last_token_expires() {
         let life = TimeDelta::minutes(15);
         let retired = key().activate(at(0)).unwrap().retire(at(100)).unwrap();
         assert!(matches!(
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_gone_has_no_private_part() {
+    fn destroyed_key_has_no_private_part() {
         let retired = key().activate(at(0)).unwrap().retire(at(0)).unwrap();
         let gone = retired.destroy(at(1), TimeDelta::seconds(1)).unwrap();
         assert_eq!(gone.sealed, None);

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_holds_for_its_message_and_its_key_alone() {
+    fn signature_verifies_for_its_message_and_key_only() {
         let signature = key().sign(b"message");
         let public = key().verifying_key();
         assert!(public.verify(b"message", &signature));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_of_another_length_is_refused() {
+    fn signature_of_wrong_length_is_rejected() {
         let signature = key().sign(b"message");
         let public = key().verifying_key();
         assert!(!public.verify(b"message", &signature[..63]));
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_point_of_small_order_signs_nothing() {
+    fn point_of_small_order_is_rejected() {
         // The identity as key and as R, with s = 0: a lax check takes it for any message.
         let mut identity = [0; 32];
         identity[0] = 1;
@@ -197,13 +197,13 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_nothing_of_the_private_part() {
+    fn debug_omits_the_private_part() {
         let shown = format!("{:?}", key());
         assert!(!shown.contains("171") && !shown.contains("abab"), "{shown}");
     }
 
     #[test]
-    fn a_kid_is_compared_as_text() {
+    fn key_ids_are_compared_as_text() {
         let public = key().verifying_key();
         assert!(public.is_named("00000000-0000-0000-0000-000000000000"));
         assert!(!public.is_named("{00000000-0000-0000-0000-000000000000}"));

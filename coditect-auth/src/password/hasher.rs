@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_password_matches_its_hash_and_no_other_does() {
+    async fn password_matches_only_its_own_hash() {
         let hasher = hasher();
         let stored = hasher.hash(&password("testpass123")).await.unwrap();
         let verdict = hasher.verify(&password("testpass123"), &stored).await;
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_byte_counts_to_the_last_and_after_a_zero() {
+    async fn all_bytes_are_significant() {
         let hasher = hasher();
         for (left, right) in [
             (format!("{}a", "x".repeat(72)), format!("{}b", "x".repeat(72))),
@@ -212,21 +212,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_password_has_a_new_hash_each_time() {
+    async fn hashes_of_one_password_differ() {
         let hasher = hasher();
         let first = hasher.hash(&password("testpass123")).await.unwrap();
         assert_ne!(first, hasher.hash(&password("testpass123")).await.unwrap());
     }
 
     #[tokio::test]
-    async fn the_default_is_argon2id_with_19_mib_two_passes_and_one_lane() {
+    async fn default_is_argon2id_with_19_mib_two_passes_and_one_lane() {
         let hasher = Hasher::new(HashParams::default()).unwrap();
         let stored = hasher.hash(&password("testpass123")).await.unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
     }
 
     #[tokio::test]
-    async fn a_hash_of_other_parameters_matches_and_is_to_be_made_anew() {
+    async fn hash_of_other_parameters_matches_and_needs_rehash() {
         let stored = hasher().hash(&password("testpass123")).await.unwrap();
         let today = Hasher::new(HashParams::default()).unwrap();
         let verdict = today.verify(&password("testpass123"), &stored).await;
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_absent_account_costs_the_same_parameters() {
+    async fn dummy_verification_uses_the_same_parameters() {
         let hasher = hasher();
         let made = hasher.hash(&password("testpass123")).await.unwrap();
         let params_of = |phc: &str| phc.rsplitn(3, '$').last().map(str::to_owned);
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_queue_refuses_at_once_and_takes_again_when_it_has_drained() {
+    async fn full_queue_rejects_until_it_drains() {
         let hasher = hasher();
         let (release, running) = occupied(&hasher).await;
         let waiting: Vec<_> = (0..MAX_WAITERS)
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_goes_away_does_not_free_the_permit_of_a_hash_that_runs() {
+    async fn disconnect_keeps_the_permit_of_a_running_hash() {
         let hasher = hasher();
         let (release, client) = occupied(&hasher).await;
         client.abort();
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_goes_away_while_it_waits_leaves_the_queue() {
+    async fn disconnect_while_waiting_leaves_the_queue() {
         let hasher = hasher();
         let (release, running) = occupied(&hasher).await;
         let free = hasher.admitted.available_permits();

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_no_rules_of_composition() {
+    fn composition_is_free() {
         for text in ["testpass123", "ggrrttkk", "correct horse battery staple", "パスワードの長さ"]
         {
             assert!(choose(text).is_ok(), "{text}");
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_has_8_to_256_characters_however_many_bytes_they_take() {
+    fn length_is_8_to_256_characters_regardless_of_bytes() {
         assert_eq!(choose("1234567").unwrap_err(), PasswordError::TooShort);
         assert!(choose("1x3y5z7q").is_ok());
         assert_eq!(choose("ééééééé").unwrap_err(), PasswordError::TooShort);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_e_mail_address_is_refused_in_each_of_its_spellings() {
+    fn email_address_is_rejected_in_each_spelling() {
         for text in [
             "Long.Name@Bücher.example",
             "long.name@bücher.example",
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_tried_first_is_refused_in_any_case_and_disguise() {
+    fn common_passwords_are_rejected_in_any_case_and_disguise() {
         for text in [
             "password",
             "PASSWORD",
@@ -149,14 +149,14 @@ mod tests {
     }
 
     #[test]
-    fn a_short_password_may_be_presented_but_not_an_endless_one() {
+    fn short_password_may_be_presented_but_not_an_overlong_one() {
         assert!(Password::presented("").is_ok());
         assert!(Password::presented("short").is_ok());
         assert!(Password::presented(&"x".repeat(257)).is_err());
     }
 
     #[test]
-    fn normalising_does_not_move_the_text_and_leave_a_copy() {
+    fn normalization_does_not_reallocate() {
         // U+1D160 grows the most in NFC: from four bytes to twelve.
         let text = "\u{1d160}".repeat(MAX_CHARS / 3);
         let grown: String = text.nfc().collect();

@@ -68,7 +68,7 @@ mod tests {
     const KINDS: [Kind; 4] = [Kind::Personal, Kind::Reset, Kind::Invitation, Kind::Ticket];
 
     #[test]
-    fn a_token_is_known_by_its_hash_and_as_nothing_else() {
+    fn token_is_found_by_its_hash_and_kind_only() {
         for kind in KINDS {
             let (text, hash) = kind.generate().unwrap();
             for other in KINDS {
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_text_stands_for_a_token() {
+    fn encoding_is_unique() {
         let (text, _) = Kind::Reset.generate().unwrap();
         let text = text.expose();
         let padded = format!("{text}=");

@@ -208,13 +208,13 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_a_token_are_these_for_good() {
+    fn encoding_matches_the_fixture() {
         let text = keys(1).encode(&token(0x0102_0304, [0x11; 32]));
         assert_eq!(text.expose(), include_str!("../../fixtures/refresh_token_v1.txt").trim());
     }
 
     #[test]
-    fn the_successor_of_a_token_is_this_for_good() {
+    fn successor_matches_the_fixture() {
         let next = keys(1).successor(&token(7, [0x11; 32]), &[0x22; 32]).unwrap();
         assert_eq!(next.generation, 8);
         assert_eq!(
@@ -224,25 +224,25 @@ mod tests {
     }
 
     #[test]
-    fn debug_tells_no_secret() {
+    fn debug_omits_secrets() {
         let shown = format!("{:?} {:?}", token(1, [0xab; 32]), keys(1));
         assert!(!shown.contains("171") && !shown.to_lowercase().contains("abab"), "{shown}");
     }
 
     #[test]
-    fn a_token_of_another_root_key_is_refused() {
+    fn token_of_another_root_key_is_rejected() {
         let text = keys(1).encode(&token(0, [1; 32]));
         assert!(matches!(keys(2).parse(text.expose()), Err(Error::RefreshInvalid)));
     }
 
     #[test]
-    fn a_version_that_is_not_ours_is_refused_though_its_tag_is_right() {
+    fn unknown_version_with_a_valid_tag_is_rejected() {
         assert!(keys(1).parse(&forged(|_| {}, &keys(1))).is_ok());
         assert!(keys(1).parse(&forged(|bytes| bytes[0] = 2, &keys(1))).is_err());
     }
 
     #[test]
-    fn only_one_text_stands_for_a_token() {
+    fn encoding_is_unique() {
         let keys = keys(1);
         // Its text has `-` and `_`, so that the other alphabet differs.
         let text = keys.encode(&token(0, [0xff; 32])).expose().to_owned();
@@ -272,13 +272,13 @@ mod tests {
     }
 
     #[test]
-    fn a_family_whose_generations_are_used_up_has_no_successor() {
+    fn exhausted_family_has_no_successor() {
         assert!(keys(1).successor(&token(u32::MAX, [1; 32]), &[0; 32]).is_none());
     }
 
     proptest! {
         #[test]
-        fn what_was_encoded_parses_to_the_same(
+        fn encoding_round_trips(
             family in any::<[u8; 16]>(),
             generation in any::<u32>(),
             secret in any::<[u8; 32]>(),
@@ -293,7 +293,7 @@ mod tests {
         }
 
         #[test]
-        fn a_token_with_any_bit_changed_is_refused(at in 0..LENGTH, bit in 0..8_u32) {
+        fn token_with_any_changed_bit_is_rejected(at in 0..LENGTH, bit in 0..8_u32) {
             let text = keys(1).encode(&token(5, [3; 32]));
             let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(&text.expose()[PREFIX.len()..]).unwrap();
             bytes[at] ^= 1_u8 << bit;

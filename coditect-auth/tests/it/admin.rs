@@ -8,7 +8,7 @@ use crate::env::{PASSWORD, TestEnv};
 const EMAIL: &str = "ada@example.org";
 
 #[tokio::test]
-async fn an_operator_makes_and_lists_users() {
+async fn operator_creates_and_lists_users() {
     let env = TestEnv::new().await;
     for email in ["c@example.org", "a@example.org", "b@example.org"] {
         let new = Registration { email, password: PASSWORD, first_name: None, last_name: None };
@@ -26,7 +26,7 @@ async fn an_operator_makes_and_lists_users() {
 }
 
 #[tokio::test]
-async fn a_disabled_user_is_out_until_they_are_enabled() {
+async fn disabled_user_is_locked_out_until_enabled() {
     let env = TestEnv::new().await;
     let ada = env.register(EMAIL).await.unwrap();
     env.auth.set_status(EMAIL, UserStatus::Disabled).await.unwrap();
@@ -39,7 +39,7 @@ async fn a_disabled_user_is_out_until_they_are_enabled() {
 }
 
 #[tokio::test]
-async fn an_operator_resets_a_password_without_an_e_mail() {
+async fn operator_resets_a_password_without_mail() {
     let env = TestEnv::new().await;
     let ada = env.register(EMAIL).await.unwrap();
     for _ in 0..2 {

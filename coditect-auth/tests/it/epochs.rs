@@ -38,7 +38,7 @@ async fn stored(env: &TestEnv, ada: &SignedIn) -> usize {
 }
 
 #[tokio::test]
-async fn every_revocation_works_with_more_logins_than_a_page_holds() {
+async fn revocations_cover_more_logins_than_a_page() {
     let env = &TestEnv::new().await;
     let (auth, from) = (&env.auth, &ClientInfo::default());
     for (n, way) in ["others", "everywhere", "password", "reset", "sign-out", "disable", "delete"]
@@ -225,7 +225,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn no_login_survives_a_later_revocation_and_the_limit_is_exact(rounds in rounds()) {
+    fn logins_never_survive_a_later_revocation_and_the_limit_is_exact(rounds in rounds()) {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

@@ -14,7 +14,7 @@ async fn session(env: &TestEnv, tokens: &Tokens) -> AuthSession {
 }
 
 #[tokio::test]
-async fn a_refresh_gives_a_new_pair_and_moves_the_idle_expiry_only() {
+async fn refresh_returns_a_new_pair_and_extends_the_idle_expiry_only() {
     let env = TestEnv::new().await;
     let first = env.register("ada@example.org").await.unwrap().tokens;
     let before = session(&env, &first).await;
@@ -46,7 +46,7 @@ async fn within_the_grace_the_same_successor_is_given_again() {
 }
 
 #[tokio::test]
-async fn a_replay_past_the_grace_ends_the_family_for_good() {
+async fn replay_past_the_grace_revokes_the_family() {
     let env = TestEnv::with_grace(TimeDelta::zero()).await;
     let first = env.register("ada@example.org").await.unwrap().tokens;
     let elsewhere = env.login("ada@example.org", PASSWORD).await.unwrap().tokens;
@@ -150,7 +150,7 @@ async fn fifty_refreshes_at_once_have_one_successor() {
 }
 
 #[tokio::test]
-async fn what_was_not_made_here_is_refused_before_the_store_is_read() {
+async fn foreign_token_is_rejected_before_the_store_is_read() {
     let env = TestEnv::new().await;
     let tokens = env.register("ada@example.org").await.unwrap().tokens;
     let token = tokens.refresh.expose();
@@ -168,7 +168,7 @@ async fn what_was_not_made_here_is_refused_before_the_store_is_read() {
 }
 
 #[tokio::test]
-async fn a_token_of_another_installation_is_refused() {
+async fn token_of_another_installation_is_rejected() {
     let (here, there) = (TestEnv::new().await, TestEnv::new().await);
     let tokens = there.register("ada@example.org").await.unwrap().tokens;
     assert!(matches!(here.refresh(&tokens).await, Err(Error::RefreshInvalid)));
@@ -177,7 +177,7 @@ async fn a_token_of_another_installation_is_refused() {
 }
 
 #[tokio::test]
-async fn an_idle_session_ends_after_a_week_and_any_after_thirty_days() {
+async fn idle_session_ends_after_a_week_and_any_after_thirty_days() {
     let env = TestEnv::new().await;
     let idle = env.register("ada@example.org").await.unwrap().tokens;
     env.clock.advance(TimeDelta::days(7));
@@ -195,7 +195,7 @@ async fn an_idle_session_ends_after_a_week_and_any_after_thirty_days() {
 }
 
 #[tokio::test]
-async fn a_store_that_was_set_back_ends_no_family() {
+async fn restored_store_revokes_no_family() {
     let env = TestEnv::new().await;
     let first = env.register("ada@example.org").await.unwrap().tokens;
     let before = &session(&env, &first).await;

@@ -266,7 +266,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn no_honest_client_is_logged_out_and_no_thief_stays(events in events()) {
+    fn honest_clients_stay_logged_in_and_thieves_do_not(events in events()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut world = World::new().await;

@@ -47,14 +47,14 @@ async fn servers_that_start_at_once_on_a_new_store_make_one_ring() {
 }
 
 #[tokio::test]
-async fn a_wrong_master_key_is_told_at_the_start() {
+async fn wrong_master_key_fails_at_the_start() {
     let env = TestEnv::new().await;
     let outcome = env.another(MasterKey::generate().unwrap()).await;
     assert!(matches!(outcome, Err(Error::Key(KeyError::WrongMasterKey))), "{outcome:?}");
 }
 
 #[tokio::test]
-async fn a_master_key_is_made_for_a_new_store_and_missed_for_an_old_one() {
+async fn master_key_is_created_for_a_new_store_only() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("master.key");
     let new = coditect_auth::entities(Store::options());
@@ -70,7 +70,7 @@ async fn a_master_key_is_made_for_a_new_store_and_missed_for_an_old_one() {
 }
 
 #[tokio::test]
-async fn a_server_learns_of_a_key_that_another_one_made() {
+async fn server_loads_keys_of_another_one() {
     let env = TestEnv::new().await;
     let other = env.another(env.master.clone()).await.unwrap();
     // Twice, so that the active key is unknown to the first server.
@@ -113,7 +113,7 @@ async fn states(env: &TestEnv) -> Vec<&'static str> {
 }
 
 #[tokio::test]
-async fn a_key_signs_for_thirty_days_and_is_forgotten_when_its_last_token_is_over() {
+async fn key_signs_for_thirty_days_and_is_destroyed_after_its_last_token() {
     let env = TestEnv::new().await;
     env.clock.advance(TimeDelta::days(30) - TimeDelta::seconds(1));
     env.auth.rotate_due_keys().await.unwrap();
@@ -151,7 +151,7 @@ async fn of_servers_that_keep_the_keys_at_once_one_rotates() {
 }
 
 #[tokio::test]
-async fn a_token_of_any_server_holds_on_all_others_through_rotations() {
+async fn token_of_any_server_verifies_on_all_through_rotations() {
     let env = TestEnv::new().await;
     let other = env.another(env.master.clone()).await.unwrap();
     for _ in 0..5 {
@@ -183,7 +183,7 @@ async fn of_rotations_that_are_asked_for_at_once_one_is_done() {
 }
 
 #[tokio::test]
-async fn a_token_is_known_everywhere_at_once_though_somebody_makes_up_keys_and_keys_rotate_twice() {
+async fn token_verifies_everywhere_despite_forged_key_ids_and_two_rotations() {
     let env = TestEnv::new().await;
     let other = env.another(env.master.clone()).await.unwrap();
     let stranger = register(&TestEnv::new().await.auth).await;
@@ -199,7 +199,7 @@ async fn a_token_is_known_everywhere_at_once_though_somebody_makes_up_keys_and_k
 }
 
 #[tokio::test]
-async fn a_server_that_was_kept_from_its_keys_signs_with_none_that_others_have_forgotten() {
+async fn server_with_a_stale_ring_signs_with_no_destroyed_key() {
     let env = TestEnv::new().await;
     let stalled = env.another(env.master.clone()).await.unwrap();
     env.auth.rotate_keys().await.unwrap();
@@ -211,7 +211,7 @@ async fn a_server_that_was_kept_from_its_keys_signs_with_none_that_others_have_f
 }
 
 #[tokio::test]
-async fn a_server_that_was_kept_from_its_keys_refuses_what_others_have_forgotten() {
+async fn server_with_a_stale_ring_rejects_tokens_of_destroyed_keys() {
     let env = TestEnv::new().await;
     let stalled = env.another(env.master.clone()).await.unwrap();
     let long = with_life(&env, TimeDelta::hours(24)).await;
@@ -226,7 +226,7 @@ async fn a_server_that_was_kept_from_its_keys_refuses_what_others_have_forgotten
 }
 
 #[tokio::test]
-async fn a_rotation_by_command_forgets_nothing_whatever_tokens_live_like_where_it_is_given() {
+async fn manual_rotation_destroys_no_key_whatever_its_token_lifetime() {
     let env = TestEnv::new().await;
     let server = with_life(&env, TimeDelta::hours(24)).await;
     let tokens = register(&server).await;
@@ -299,7 +299,7 @@ async fn another_master_key_ends_nothing() {
 }
 
 #[tokio::test]
-async fn a_master_key_that_is_replaced_before_the_first_start_is_no_root_key() {
+async fn master_key_replaced_before_the_first_start_is_no_root_key() {
     let store = coditect_auth::entities(Store::options());
     let store = store.open(Database::temporary().unwrap()).await.unwrap();
     let (present, next) = (MasterKey::generate().unwrap(), MasterKey::generate().unwrap());
@@ -315,7 +315,7 @@ async fn a_master_key_that_is_replaced_before_the_first_start_is_no_root_key() {
 }
 
 #[tokio::test]
-async fn a_replacement_of_the_master_key_that_is_broken_off_anywhere_is_ended_by_the_next_start() {
+async fn interrupted_master_key_replacement_completes_at_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("master.key");
     let successor = folder.path().join("master.key.new");
@@ -342,7 +342,7 @@ async fn a_replacement_of_the_master_key_that_is_broken_off_anywhere_is_ended_by
 }
 
 #[tokio::test]
-async fn an_installation_from_before_there_was_a_root_key_goes_on_and_takes_another_master_key() {
+async fn installation_without_a_root_key_keeps_its_tokens_and_takes_a_new_master_key() {
     let env = TestEnv::new().await;
     // A store whose keys were derived from the master key directly.
     let root = env.store.begin().get::<WrappedRootKey>(Global, ()).await.unwrap().unwrap();

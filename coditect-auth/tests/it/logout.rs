@@ -52,7 +52,7 @@ async fn signing_out_ends_this_session_and_everywhere_ends_all_of_the_users() {
 }
 
 #[tokio::test]
-async fn a_token_that_does_not_hold_any_more_ends_no_other_session() {
+async fn invalid_token_revokes_no_other_session() {
     let env = TestEnv::new().await;
     let signed_out = env.register("ada@example.org").await.unwrap().tokens;
     env.logout(Credential::Access(signed_out.access.expose())).await.unwrap();
@@ -75,7 +75,7 @@ async fn a_token_that_does_not_hold_any_more_ends_no_other_session() {
 }
 
 #[tokio::test]
-async fn a_forged_token_signs_nobody_out() {
+async fn forged_token_revokes_nothing() {
     let env = TestEnv::new().await;
     let tokens = env.register("ada@example.org").await.unwrap().tokens;
     let access = format!("{}x", tokens.access.expose());
@@ -88,7 +88,7 @@ async fn a_forged_token_signs_nobody_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refresh_that_races_a_sign_out_leaves_nothing_that_works() {
+async fn refresh_racing_a_logout_leaves_no_valid_token() {
     let env = TestEnv::new().await;
     for round in 0..30 {
         let tokens = env.register(&format!("ada-{round}@example.org")).await.unwrap().tokens;

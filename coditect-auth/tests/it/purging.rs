@@ -18,7 +18,7 @@ async fn is_done(env: &TestEnv) -> bool {
 }
 
 #[tokio::test]
-async fn start_with_a_clock_years_ahead_costs_nobody_anything_once_it_is_corrected() {
+async fn start_with_a_clock_years_ahead_loses_nothing_once_corrected() {
     let env = TestEnv::new().await;
     let ada = env.register(EMAIL).await.unwrap();
     let asking = &env.caller(ada.tokens.access.expose()).await.unwrap();

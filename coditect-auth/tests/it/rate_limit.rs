@@ -37,7 +37,7 @@ fn wait(outcome: Result<(), Error>) -> Option<Duration> {
 }
 
 #[tokio::test]
-async fn an_account_waits_after_five_failures_from_anywhere_whether_it_is_there_or_not() {
+async fn account_waits_after_five_failures_whether_it_exists_or_not() {
     for registered in [true, false] {
         let env = TestEnv::new().await;
         if registered {
@@ -56,7 +56,7 @@ async fn an_account_waits_after_five_failures_from_anywhere_whether_it_is_there_
 }
 
 #[tokio::test]
-async fn the_right_password_waits_too_and_then_wipes_the_failures() {
+async fn right_password_waits_too_and_clears_the_failures() {
     let env = TestEnv::new().await;
     env.register(EMAIL).await.unwrap();
     for number in 0..5 {
@@ -71,7 +71,7 @@ async fn the_right_password_waits_too_and_then_wipes_the_failures() {
 }
 
 #[tokio::test]
-async fn who_guesses_does_not_keep_the_owner_out_who_has_signed_in_from_there() {
+async fn guessing_does_not_lock_out_the_owner_at_a_known_address() {
     let env = TestEnv::new().await;
     env.register(EMAIL).await.unwrap();
     let desk = from("192.0.2.77");
@@ -92,7 +92,7 @@ async fn who_guesses_does_not_keep_the_owner_out_who_has_signed_in_from_there() 
 }
 
 #[tokio::test]
-async fn what_is_refused_makes_nobody_wait_longer_so_that_nobody_is_locked_out_for_good() {
+async fn rejected_attempts_extend_no_delay() {
     let env = TestEnv::new().await;
     env.register(EMAIL).await.unwrap();
     for number in 0..20 {
@@ -107,7 +107,7 @@ async fn what_is_refused_makes_nobody_wait_longer_so_that_nobody_is_locked_out_f
 }
 
 #[tokio::test]
-async fn a_restart_forgets_no_failures_of_an_account() {
+async fn failures_of_an_account_survive_a_restart() {
     let env = TestEnv::new().await;
     env.register(EMAIL).await.unwrap();
     for number in 0..5 {
@@ -137,7 +137,7 @@ async fn guesses_at_once_are_judged_one_after_the_other() {
 }
 
 #[tokio::test]
-async fn an_address_waits_after_five_failures_at_any_accounts() {
+async fn address_waits_after_five_failures_at_any_accounts() {
     let env = TestEnv::new().await;
     env.register(EMAIL).await.unwrap();
     let here = from("192.0.2.1");
@@ -151,7 +151,7 @@ async fn an_address_waits_after_five_failures_at_any_accounts() {
 }
 
 #[tokio::test]
-async fn who_has_reset_their_password_does_not_wait_for_what_others_guessed() {
+async fn password_reset_clears_the_failures() {
     let env = TestEnv::new().await;
     env.register(EMAIL).await.unwrap();
     for number in 0..8 {
@@ -164,7 +164,7 @@ async fn who_has_reset_their_password_does_not_wait_for_what_others_guessed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_crowd_at_the_account_does_not_keep_the_owner_from_their_turn() {
+async fn queue_of_guessers_does_not_delay_the_owner() {
     let env = TestEnv::new().await;
     env.register(EMAIL).await.unwrap();
     let desk = from("192.0.2.77");

@@ -61,7 +61,7 @@ async fn has_account(env: &TestEnv, email: &str) -> bool {
 }
 
 #[tokio::test]
-async fn mode_decides_who_registers() {
+async fn registration_mode_is_enforced() {
     let env = TestEnv::new().await;
     let open = env.with(|settings| settings.mailer = None).await;
     let invited_only = env.with(|settings| settings.registration = RegistrationMode::Invited).await;
@@ -109,7 +109,7 @@ async fn invitation_of_a_taken_address_is_refused_and_stays_open() {
 }
 
 #[tokio::test]
-async fn with_a_mailer_taken_and_free_addresses_are_not_told_apart() {
+async fn taken_and_free_addresses_are_indistinguishable_with_a_mailer() {
     let env = TestEnv::new().await;
     env.register(ADA).await.unwrap();
     for email in [ADA, BOB] {

@@ -132,7 +132,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn what_a_server_signs_holds_on_all_from_that_moment_to_its_end(events in events()) {
+    fn tokens_verify_on_all_servers_until_they_expire(events in events()) {
         // Waits for the next reload use a clock that advances by itself.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

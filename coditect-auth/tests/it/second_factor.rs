@@ -40,7 +40,7 @@ async fn with_factor(env: &TestEnv) -> (SignedIn, FactorSecret, RecoveryCodes) {
 }
 
 #[tokio::test]
-async fn a_code_is_asked_for_beside_the_password_and_taken_once() {
+async fn code_is_required_and_accepted_once() {
     let env = TestEnv::new().await;
     let (ada, secret, _) = with_factor(&env).await;
     assert!(matches!(login(&env, None).await, Err(Error::FactorRequired)));
@@ -57,7 +57,7 @@ async fn a_code_is_asked_for_beside_the_password_and_taken_once() {
 }
 
 #[tokio::test]
-async fn a_recovery_code_is_good_once() {
+async fn recovery_code_is_accepted_once() {
     let env = TestEnv::new().await;
     let (ada, _, codes) = with_factor(&env).await;
     let all: Vec<&str> = codes.texts().collect();
@@ -79,7 +79,7 @@ async fn wrong_codes_count_as_failures() {
 }
 
 #[tokio::test]
-async fn one_code_at_once_signs_in_once() {
+async fn concurrent_logins_with_one_code_succeed_once() {
     let env = TestEnv::new().await;
     let (_, secret, _) = with_factor(&env).await;
     let now = code(&env, &secret);
@@ -88,7 +88,7 @@ async fn one_code_at_once_signs_in_once() {
 }
 
 #[tokio::test]
-async fn it_is_removed_by_the_password_and_a_code_or_by_an_operator() {
+async fn removal_needs_password_and_code_or_an_operator() {
     let env = TestEnv::new().await;
     let (ada, secret, _) = with_factor(&env).await;
     let asking = env.caller(ada.tokens.access.expose()).await.unwrap();
@@ -109,7 +109,7 @@ async fn it_is_removed_by_the_password_and_a_code_or_by_an_operator() {
 }
 
 #[tokio::test]
-async fn a_factor_that_is_confirmed_is_not_replaced() {
+async fn confirmed_factor_is_not_replaced() {
     let env = TestEnv::new().await;
     let (ada, _, codes) = with_factor(&env).await;
     let asking = env.caller(ada.tokens.access.expose()).await.unwrap();
@@ -122,7 +122,7 @@ async fn a_factor_that_is_confirmed_is_not_replaced() {
 }
 
 #[tokio::test]
-async fn a_factor_that_came_from_another_installation_is_passed_by_a_recovery_code() {
+async fn recovery_code_works_for_an_imported_factor() {
     let env = TestEnv::new().await;
     let (ada, secret, codes) = with_factor(&env).await;
     let (tenant, user) = (ada.user.tenant_id, ada.user.id);

@@ -101,7 +101,7 @@ async fn another_password_ends_the_other_sessions_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_reset_token_is_good_once_for_half_an_hour_and_ends_everything() {
+async fn reset_token_is_valid_once_for_half_an_hour_and_revokes_everything() {
     let env = TestEnv::new().await;
     let ada = env.register(EMAIL).await.unwrap();
     let from = &ClientInfo::default();

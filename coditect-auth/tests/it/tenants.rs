@@ -60,7 +60,7 @@ impl Team {
 }
 
 #[tokio::test]
-async fn an_invitation_makes_its_address_a_member_once() {
+async fn invitation_is_accepted_once_by_its_address() {
     let team = Team::new().await;
     let (owner, guest) = (team.identity(&team.owner).await, team.identity(&team.guest).await);
     let text = team.invite(&owner, " Guest@Example.org ", Role::Member).await.unwrap();
@@ -85,7 +85,7 @@ async fn an_invitation_makes_its_address_a_member_once() {
 }
 
 #[tokio::test]
-async fn an_invitation_ends_after_a_week_or_when_it_is_taken_back() {
+async fn invitation_ends_after_a_week_or_when_withdrawn() {
     let team = Team::new().await;
     let (owner, guest) = (team.identity(&team.owner).await, team.identity(&team.guest).await);
     let text = team.invite(&owner, "guest@example.org", Role::Member).await.unwrap();
@@ -104,7 +104,7 @@ async fn an_invitation_ends_after_a_week_or_when_it_is_taken_back() {
 }
 
 #[tokio::test]
-async fn a_member_chooses_the_tenant_at_login_or_at_a_refresh_and_keeps_it() {
+async fn active_tenant_is_chosen_at_login_or_refresh_and_kept() {
     let team = Team::new().await;
     let there = Some(team.owner.user.tenant_id);
     assert!(matches!(team.sign_in("guest@example.org").await, Err(Error::NotAMember)));
@@ -130,7 +130,7 @@ async fn a_member_chooses_the_tenant_at_login_or_at_a_refresh_and_keeps_it() {
 }
 
 #[tokio::test]
-async fn who_is_removed_is_out_at_once_and_goes_on_in_their_own() {
+async fn removed_member_is_locked_out_at_once_and_keeps_their_own_tenant() {
     let team = Team::new().await;
     let member = team.join(Role::Member).await;
     let owner = team.identity(&team.owner).await;
@@ -150,7 +150,7 @@ async fn who_is_removed_is_out_at_once_and_goes_on_in_their_own() {
 }
 
 #[tokio::test]
-async fn roles_bound_what_somebody_may_do() {
+async fn roles_limit_operations() {
     let team = Team::new().await;
     let device = &ClientInfo::default();
     let member = team.join(Role::Member).await;
@@ -180,7 +180,7 @@ async fn roles_bound_what_somebody_may_do() {
 }
 
 #[tokio::test]
-async fn an_invitation_into_a_tenant_that_is_deleted_opens_nothing() {
+async fn invitation_into_a_deleted_tenant_is_invalid() {
     let team = Team::new().await;
     let (owner, guest) = (team.identity(&team.owner).await, team.identity(&team.guest).await);
     let text = team.invite(&owner, "guest@example.org", Role::Member).await.unwrap();
@@ -417,7 +417,7 @@ async fn members_and_tenants_are_paged_without_gaps() {
 }
 
 #[tokio::test]
-async fn nobody_acts_in_a_tenant_whose_deletion_is_not_complete() {
+async fn tenant_being_deleted_is_locked() {
     let team = Team::new().await;
     let member = team.join(Role::Owner).await;
     let [_, program] = issued(&team, &member).await;

@@ -27,7 +27,7 @@ async fn token(
 }
 
 #[tokio::test]
-async fn a_personal_token_acts_for_its_user_within_its_scopes_until_its_time() {
+async fn personal_token_acts_within_its_scopes_until_it_expires() {
     let env = TestEnv::new().await;
     let ada = env.register(EMAIL).await.unwrap();
     let (text, made) = token(&env, &ada, &["read", "ci:deploy"], TimeDelta::days(30)).await;
@@ -59,7 +59,7 @@ async fn its_last_use_is_known_to_the_hour() {
 }
 
 #[tokio::test]
-async fn a_revoked_token_and_that_of_a_disabled_user_are_nobodys() {
+async fn revoked_token_and_token_of_a_disabled_user_are_rejected() {
     let env = TestEnv::new().await;
     let ada = env.register(EMAIL).await.unwrap();
     let bob = env.register("bob@example.org").await.unwrap();
@@ -80,7 +80,7 @@ async fn a_revoked_token_and_that_of_a_disabled_user_are_nobodys() {
 }
 
 #[tokio::test]
-async fn a_program_makes_no_tokens_and_lists_no_devices() {
+async fn personal_token_creates_no_tokens_and_lists_no_sessions() {
     let env = TestEnv::new().await;
     let ada = env.register(EMAIL).await.unwrap();
     let (text, made) = token(&env, &ada, &["write"], TimeDelta::days(1)).await;
@@ -105,7 +105,7 @@ async fn a_program_makes_no_tokens_and_lists_no_devices() {
 }
 
 #[tokio::test]
-async fn a_user_has_a_hundred_tokens_at_the_most() {
+async fn user_has_at_most_a_hundred_tokens() {
     let env = TestEnv::new().await;
     let ada = env.register(EMAIL).await.unwrap();
     for _ in 0..100 {
@@ -138,7 +138,7 @@ async fn ticket(env: &TestEnv, of: &SignedIn, origin: Option<&str>) -> String {
 }
 
 #[tokio::test]
-async fn a_ticket_is_good_once_for_half_a_minute_for_its_origin() {
+async fn ticket_is_valid_once_for_half_a_minute_for_its_origin() {
     let env = TestEnv::new().await;
     let ada = env.register(EMAIL).await.unwrap();
     let ide = Some("https://ide.example.org");
@@ -166,7 +166,7 @@ async fn a_ticket_is_good_once_for_half_a_minute_for_its_origin() {
 }
 
 #[tokio::test]
-async fn what_a_ticket_has_opened_ends_with_its_session() {
+async fn ticket_credential_ends_with_its_session() {
     let env = TestEnv::new().await;
     let ada = env.register(EMAIL).await.unwrap();
     let text = ticket(&env, &ada, None).await;
@@ -177,7 +177,7 @@ async fn what_a_ticket_has_opened_ends_with_its_session() {
 }
 
 #[tokio::test]
-async fn stale_login_shows_its_password_for_what_outlives_it() {
+async fn stale_login_needs_its_password_for_lasting_credentials() {
     let env = TestEnv::new().await;
     let ada = env.register("ada@example.org").await.unwrap();
     let asking = env.caller(ada.tokens.access.expose()).await.unwrap();

@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_hash_that_is_too_dear_or_no_argon2id_is_refused_unrun() {
+    fn excessive_or_foreign_stored_hash_is_rejected_uncomputed() {
         let stored = hash(
             &HashParams::weak_for_tests(),
             &Peppers::default(),
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_that_differ_in_anything_ask_for_a_new_hash() {
+    fn any_differing_parameter_needs_rehash() {
         let today = HashParams::new(19_456, 2, 1).unwrap();
         for (memory_kib, passes, lanes, needs_rehash) in [
             (19_456, 2, 1, false),
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_is_worth_nothing_without_its_pepper_and_is_made_anew_with_the_first() {
+    fn hash_needs_its_pepper_and_is_rehashed_with_the_first() {
         const KEYS: [&str; 2] = ["MDEyMzQ1Njc4OWFiY2RlZg==", "ZmVkY2JhOTg3NjU0MzIxMA=="];
 
         let params = HashParams::weak_for_tests();

@@ -77,7 +77,7 @@ mod tests {
     const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZg==";
 
     #[test]
-    fn the_first_is_for_new_hashes_and_all_are_found_by_their_ids() {
+    fn first_pepper_is_current_and_all_are_found_by_id() {
         let peppers = Peppers::parse(&format!("b:{KEY}, a:{KEY}")).unwrap();
         assert_eq!(peppers.current().unwrap().id, "b");
         assert!(peppers.get(b"a").is_some() && peppers.get(b"c").is_none());
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pepper_is_refused() {
+    fn malformed_peppers_are_rejected() {
         for wrong in [
             "",
             KEY,

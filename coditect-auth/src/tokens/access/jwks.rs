@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_for_something_else_are_passed_over() {
+    fn keys_of_other_uses_are_skipped() {
         let verifier = |document: &Value| JwksVerifier::new(document, AccessSettings::default());
         for (name, value) in [("kty", "RSA"), ("crv", "X25519"), ("use", "enc"), ("alg", "ES256")] {
             let mut document = with(|key| key[name] = json!(value));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_is_damaged_or_private_is_refused() {
+    fn damaged_or_private_document_is_rejected() {
         for (document, why) in [
             (json!([]), "no list"),
             (json!({ "keys": {} }), "no list"),

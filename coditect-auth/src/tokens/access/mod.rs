@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_within_bounds() {
+    fn defaults_are_within_bounds() {
         assert!(with(|_| {}).is_ok());
     }
 

@@ -222,7 +222,7 @@ fn row_6_a_token_ahead_of_the_store_revokes_nothing() {
 }
 
 #[test]
-fn a_tagged_token_with_a_secret_the_store_does_not_know_revokes_nothing() {
+fn valid_tag_with_unknown_secret_revokes_nothing() {
     let session = once_rotated();
     for now in [after(0), after(3600)] {
         assert_eq!(ask(&session, &presented(1, OTHER), now), Decision::StoreDiverged);
@@ -231,7 +231,7 @@ fn a_tagged_token_with_a_secret_the_store_does_not_know_revokes_nothing() {
 }
 
 #[test]
-fn a_request_that_runs_again_recognises_its_own_rotation_without_any_grace() {
+fn retry_recognizes_its_own_rotation_without_grace() {
     let token = presented(0, FIRST);
     let session = rotated(&session(FIRST), token.salt, SECOND, start(), IDLE);
     let session = confirmed(&session, 1, start()).unwrap();
@@ -248,13 +248,13 @@ fn a_request_that_runs_again_recognises_its_own_rotation_without_any_grace() {
 }
 
 #[test]
-fn the_salt_of_a_session_that_was_never_rotated_is_nobodys_rotation() {
+fn salt_of_an_unrotated_session_is_no_rotation() {
     let session = session(FIRST);
     assert!(!is_own_rotation(&session, &session.salt));
 }
 
 #[test]
-fn an_idle_expiry_is_never_moved_back() {
+fn idle_expiry_never_decreases() {
     let session = session(FIRST);
     for (now, idle) in [
         (after(-86_400), IDLE),
@@ -280,7 +280,7 @@ fn times_at_the_end_of_the_calendar_saturate() {
 }
 
 #[test]
-fn a_revocation_keeps_its_first_reason() {
+fn revocation_keeps_its_first_reason() {
     let once = revoked(&session(FIRST), RevocationReason::Reuse, start());
     let twice = revoked(&once, RevocationReason::Logout, after(5));
     assert_eq!(once, twice);
@@ -314,7 +314,7 @@ proptest! {
     /// Drives one family with real tokens in random order and at random times against the rules: an
     /// honest client that has never used a successor is never rejected.
     #[test]
-    fn a_family_has_one_live_successor_and_ends_at_the_first_reuse(steps in steps()) {
+    fn family_has_one_live_successor_and_ends_at_first_reuse(steps in steps()) {
         let keys = RefreshKeys::derive(&RootKey::new(Zeroizing::new([1; 32])));
         let secret = RefreshSecret::new(Zeroizing::new([1; 32]));
         let mut session = session(secret.hash());
@@ -380,7 +380,7 @@ proptest! {
 
     /// Replays do not extend the grace, which starts with the first use of the successor.
     #[test]
-    fn the_grace_never_slides(mut pauses in prop::collection::vec(0..20_i64, 1..20)) {
+    fn grace_never_slides(mut pauses in prop::collection::vec(0..20_i64, 1..20)) {
         let session = once_rotated();
         let mut passed = 0;
         pauses.push(11);
@@ -394,7 +394,7 @@ proptest! {
     }
 
     #[test]
-    fn no_session_holds_at_or_after_either_expiry(
+    fn no_session_is_valid_at_or_after_either_expiry(
         generation in 0..3_u32,
         idle in -5..5_i64,
         absolute in -5..5_i64,

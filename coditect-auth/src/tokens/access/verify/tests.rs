@@ -1,5 +1,5 @@
+mod cache;
 mod claims;
-mod remembered;
 mod signature;
 
 use chrono::TimeDelta;

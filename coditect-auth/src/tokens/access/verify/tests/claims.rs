@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_was_minted_verifies_to_the_same_claims() {
+fn minted_token_verifies_to_the_same_claims() {
     let fixture = Fixture::new();
     let jti = TokenId::new();
     let minted =
@@ -22,14 +22,14 @@ fn what_was_minted_verifies_to_the_same_claims() {
 }
 
 #[test]
-fn a_token_ends_with_its_session() {
+fn token_ends_with_its_session() {
     let mut fixture = Fixture::new();
     fixture.session.absolute_expires_at = after(60);
     assert_eq!(fixture.verify(&fixture.token()).unwrap().exp, after(60).timestamp());
 }
 
 #[test]
-fn every_claim_must_be_there() {
+fn missing_claims_are_rejected() {
     let fixture = Fixture::new();
     for name in [
         "iss",
@@ -91,7 +91,7 @@ fn times_are_whole_numbers() {
 }
 
 #[test]
-fn a_token_ends_at_its_expiry_and_the_leeway() {
+fn token_ends_at_its_expiry_plus_leeway() {
     let fixture = Fixture::new();
     let token = fixture.token();
     let verify_at =
@@ -102,7 +102,7 @@ fn a_token_ends_at_its_expiry_and_the_leeway() {
 }
 
 #[test]
-fn a_token_from_the_future_is_refused_beyond_the_leeway() {
+fn token_from_the_future_is_rejected_beyond_the_leeway() {
     let fixture = Fixture::new();
     let token = fixture.token();
     let verify_at =
@@ -112,7 +112,7 @@ fn a_token_from_the_future_is_refused_beyond_the_leeway() {
 }
 
 #[test]
-fn a_not_before_is_honoured_where_there_is_one() {
+fn not_before_is_honored() {
     let fixture = Fixture::new();
     let from =
         |seconds| fixture.with_claims(|claims| claims["nbf"] = json!(after(seconds).timestamp()));
@@ -134,7 +134,7 @@ fn times_at_the_ends_of_their_range_do_not_overflow() {
 }
 
 #[test]
-fn a_generation_is_a_number_of_32_bits() {
+fn generation_is_a_32_bit_number() {
     let fixture = Fixture::new();
     for value in [json!(-1), json!(u64::from(u32::MAX) + 1), json!("0")] {
         let token = fixture.with_claims(|claims| claims["token_generation"] = value);

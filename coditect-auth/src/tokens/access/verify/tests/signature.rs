@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 #[test]
-fn a_token_signed_by_the_tests_own_means_verifies() {
+fn token_signed_by_the_test_verifies() {
     // Control: the unmodified token verifies.
     let fixture = Fixture::new();
     assert!(fixture.verify(&fixture.with_header(|_| {})).is_ok());
@@ -13,7 +13,7 @@ fn a_token_signed_by_the_tests_own_means_verifies() {
 }
 
 #[test]
-fn a_token_over_8_kib_is_refused_though_it_is_signed() {
+fn signed_token_over_8_kib_is_rejected() {
     let fixture = Fixture::new();
     let long = fixture.with_claims(|claims| claims["padding"] = json!("x".repeat(7_000)));
     assert!(long.len() > MAX_TOKEN_BYTES);
@@ -22,7 +22,7 @@ fn a_token_over_8_kib_is_refused_though_it_is_signed() {
 }
 
 #[test]
-fn a_token_has_three_segments() {
+fn token_has_three_segments() {
     let fixture = Fixture::new();
     let token = fixture.token();
     let (message, signature) = token.rsplit_once('.').unwrap();
@@ -55,7 +55,7 @@ fn padding_and_white_space_are_refused() {
 }
 
 #[test]
-fn an_algorithm_that_does_not_exist_or_is_none_is_refused() {
+fn unknown_algorithm_and_none_are_rejected() {
     let fixture = Fixture::new();
     for alg in [json!("none"), json!("None"), json!("nOnE"), json!("eddsa"), json!(7), json!(null)]
     {
@@ -67,7 +67,7 @@ fn an_algorithm_that_does_not_exist_or_is_none_is_refused() {
 }
 
 #[test]
-fn the_algorithm_is_the_keys_and_not_the_headers() {
+fn algorithm_is_that_of_the_key() {
     let fixture = Fixture::new();
     for alg in ["HS256", "RS256", "ES256", "PS512"] {
         // Signed by the right key: the name alone suffices for the rejection.
@@ -77,7 +77,7 @@ fn the_algorithm_is_the_keys_and_not_the_headers() {
 }
 
 #[test]
-fn an_hmac_keyed_with_the_public_key_is_refused() {
+fn hmac_with_the_public_key_is_rejected() {
     let fixture = Fixture::new();
     let jwks = fixture.ring.jwks();
     let x = jwks["keys"][0]["x"].as_str().unwrap();
@@ -92,7 +92,7 @@ fn an_hmac_keyed_with_the_public_key_is_refused() {
 }
 
 #[test]
-fn a_kid_that_is_not_in_the_ring_is_refused() {
+fn unknown_kid_is_rejected() {
     let fixture = Fixture::new();
     for kid in [
         "../../../etc/passwd".to_owned(),
@@ -116,7 +116,7 @@ fn a_kid_that_is_not_in_the_ring_is_refused() {
 }
 
 #[test]
-fn a_key_or_url_that_the_header_brings_along_is_not_used() {
+fn key_or_url_in_the_header_is_ignored() {
     let (fixture, attacker) = (Fixture::new(), Fixture::new());
     let own_key = attacker.ring.jwks()["keys"][0].clone();
     for (name, value) in [
@@ -141,7 +141,7 @@ fn any_critical_extension_is_refused() {
 }
 
 #[test]
-fn a_token_of_another_ring_is_refused_under_our_kid() {
+fn token_of_another_ring_is_rejected_under_a_known_kid() {
     let (fixture, attacker) = (Fixture::new(), Fixture::new());
     let token = attacker.signed(&fixture.header().to_string(), &fixture.claims().to_string());
     assert_refused!(fixture.verify(&token), TokenError::Signature);
@@ -161,7 +161,7 @@ fn edited_claims_are_refused() {
 }
 
 #[test]
-fn a_token_of_another_type_is_refused_though_it_is_signed() {
+fn signed_token_of_another_type_is_rejected() {
     let fixture = Fixture::new();
     for typ in [json!("JWT"), json!("at+JWT"), json!("application/at+jwt"), json!("")] {
         let token = fixture.with_header(|header| header["typ"] = typ);
@@ -174,7 +174,7 @@ fn a_token_of_another_type_is_refused_though_it_is_signed() {
 }
 
 #[test]
-fn a_name_that_stands_twice_is_refused() {
+fn duplicate_claim_is_rejected() {
     let fixture = Fixture::new();
     let header = fixture.header().to_string();
     let claims = fixture.claims().to_string();
@@ -192,7 +192,7 @@ fn a_name_that_stands_twice_is_refused() {
 }
 
 #[test]
-fn a_retired_key_verifies_and_one_that_is_gone_does_not() {
+fn retired_key_verifies_and_destroyed_one_does_not() {
     let root = RootKey::new(Zeroizing::new([1; 32]));
     let tokens = AccessTokens::new(AccessSettings::default()).unwrap();
     let old = SealedKey::generate(&root, now()).unwrap().activate(now()).unwrap();
@@ -214,7 +214,7 @@ fn a_retired_key_verifies_and_one_that_is_gone_does_not() {
 }
 
 #[test]
-fn a_refresh_token_is_no_access_token() {
+fn refresh_token_is_not_an_access_token() {
     let text = format!("crt_{}", "A".repeat(92));
     assert_refused!(Fixture::new().verify(&text), TokenError::Segments);
 }
@@ -230,7 +230,7 @@ proptest! {
 
     /// Includes the spare bits of the last character: a token has one encoding.
     #[test]
-    fn a_token_with_any_character_changed_is_refused(at in any::<prop::sample::Index>(), to in "[A-Za-z0-9_-]") {
+    fn token_with_any_changed_character_is_rejected(at in any::<prop::sample::Index>(), to in "[A-Za-z0-9_-]") {
         let fixture = Fixture::new();
         let token = fixture.token();
         let at = at.index(token.len());

@@ -8,7 +8,7 @@ fn remembering(entries: usize) -> Fixture {
 }
 
 #[test]
-fn a_token_that_was_verified_is_known_and_says_the_same() {
+fn cached_token_has_the_same_claims() {
     let fixture = remembering(10);
     let token = fixture.token();
     let first = fixture.verify(&token).unwrap();
@@ -32,7 +32,7 @@ fn its_times_are_looked_at_each_time() {
 }
 
 #[test]
-fn a_key_that_has_left_the_ring_takes_its_tokens_along() {
+fn removed_key_invalidates_its_cached_tokens() {
     let fixture = remembering(10);
     let token = fixture.token();
     fixture.verify(&token).unwrap();
@@ -43,7 +43,7 @@ fn a_key_that_has_left_the_ring_takes_its_tokens_along() {
 }
 
 #[test]
-fn nothing_is_remembered_of_what_was_refused() {
+fn rejected_tokens_are_not_cached() {
     let fixture = remembering(10);
     let token = fixture.token();
     for at in [0, 30, token.len() - 1] {
@@ -58,7 +58,7 @@ fn nothing_is_remembered_of_what_was_refused() {
 }
 
 #[test]
-fn a_token_whose_time_may_be_to_come_is_not_remembered() {
+fn token_with_nbf_is_not_cached() {
     let fixture = remembering(10);
     let token = fixture.with_claims(|claims| claims["nbf"] = now().timestamp().into());
     fixture.verify(&token).unwrap();
@@ -66,7 +66,7 @@ fn a_token_whose_time_may_be_to_come_is_not_remembered() {
 }
 
 #[test]
-fn the_memory_is_bounded_and_may_be_none() {
+fn cache_is_bounded_and_optional() {
     let bounded = remembering(20);
     for _ in 0..200 {
         bounded.verify(&bounded.token()).unwrap();

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use crate::env::{PASSWORD, TestEnv, sign_in};
 
 #[tokio::test]
-async fn a_registration_makes_a_user_a_tenant_and_a_session_that_the_token_names() {
+async fn registration_creates_a_user_a_tenant_and_a_session() {
     let env = TestEnv::new().await;
     let signed_in = env.register("Ada@Example.org").await.unwrap();
     let claims = env.claims(&signed_in.tokens).await;
@@ -31,7 +31,7 @@ async fn a_registration_makes_a_user_a_tenant_and_a_session_that_the_token_names
 }
 
 #[tokio::test]
-async fn an_address_is_taken_however_it_is_written() {
+async fn address_is_taken_in_any_spelling() {
     let env = TestEnv::new().await;
     env.register("ada@example.org").await.unwrap();
     for again in ["ada@example.org", "ADA@EXAMPLE.ORG", " ada@Example.org "] {
@@ -58,7 +58,7 @@ async fn of_a_hundred_registrations_at_once_one_succeeds_and_no_other_leaves_a_t
 }
 
 #[tokio::test]
-async fn what_is_no_address_or_no_password_is_refused() {
+async fn malformed_address_or_password_is_rejected() {
     let env = TestEnv::new().await;
     assert!(matches!(env.register("nobody").await, Err(Error::InvalidEmail(_))));
     let weak = coditect_auth::Registration {
@@ -104,7 +104,7 @@ async fn sign_ins_at_once_that_make_the_hash_anew_all_succeed() {
 }
 
 #[tokio::test]
-async fn a_request_is_from_whoever_the_stored_session_is_of() {
+async fn request_is_authenticated_by_the_stored_session() {
     let env = TestEnv::new().await;
     let ada = env.register("ada@example.org").await.unwrap();
     let bob = env.register("bob@example.org").await.unwrap();
@@ -126,7 +126,7 @@ async fn a_request_is_from_whoever_the_stored_session_is_of() {
 }
 
 #[tokio::test]
-async fn a_disabled_user_is_nobody_from_the_next_request_on() {
+async fn disabled_user_is_rejected_from_the_next_request_on() {
     let env = TestEnv::new().await;
     let ada = env.register("ada@example.org").await.unwrap();
     env.update_user(&User { status: UserStatus::Disabled, ..ada.user.clone() }).await;
@@ -136,7 +136,7 @@ async fn a_disabled_user_is_nobody_from_the_next_request_on() {
 }
 
 #[tokio::test]
-async fn an_access_token_ends_with_its_time() {
+async fn access_token_expires() {
     let env = TestEnv::new().await;
     let ada = env.register("ada@example.org").await.unwrap();
     env.clock.advance(TimeDelta::minutes(15) - TimeDelta::seconds(1));
