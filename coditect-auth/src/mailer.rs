@@ -98,7 +98,7 @@ impl Mailer for LogMailer {
         life: TimeDelta,
     ) -> Sending<'a> {
         let (token, minutes) = (token.expose(), life.num_minutes());
-        tracing::warn!(email, token, minutes, "a password reset");
+        tracing::warn!(email, token, minutes, "password reset token");
         Box::pin(async { Ok(()) })
     }
 
@@ -110,7 +110,7 @@ impl Mailer for LogMailer {
         life: TimeDelta,
     ) -> Sending<'a> {
         let (token, days) = (token.expose(), life.num_days());
-        tracing::warn!(email, tenant, token, days, "an invitation");
+        tracing::warn!(email, tenant, token, days, "invitation token");
         Box::pin(async { Ok(()) })
     }
 
@@ -121,7 +121,7 @@ impl Mailer for LogMailer {
         life: TimeDelta,
     ) -> Sending<'a> {
         let (token, hours) = (token.expose(), life.num_hours());
-        tracing::warn!(email, token, hours, "an address verification");
+        tracing::warn!(email, token, hours, "address verification token");
         Box::pin(async { Ok(()) })
     }
 

@@ -31,10 +31,10 @@ pub struct Scopes(Vec<String>);
 #[non_exhaustive]
 pub enum ScopeError {
     /// There is none, or more than 20.
-    #[error("a token has between one and {MAX_SCOPES} scopes")]
+    #[error("a token must have 1 to {MAX_SCOPES} scopes")]
     Count,
     /// A scope is neither `read` nor `write` nor of the form `service:permission`.
-    #[error("a scope is `read`, `write`, or another service's, such as `ci:deploy`")]
+    #[error("a scope must be `read`, `write`, or `service:permission`")]
     Form,
 }
 

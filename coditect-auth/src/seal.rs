@@ -37,7 +37,7 @@ impl Sealed {
     ) -> Result<Self, Error> {
         let ciphertext = cipher(key)
             .encrypt(&XNonce::from(nonce), Payload { msg: secret, aad: belongs_to })
-            .map_err(|_| Error::internal("sealing a secret failed"))?;
+            .map_err(|_| Error::internal("cannot seal a secret"))?;
         Ok(Self { nonce, ciphertext })
     }
 
@@ -55,7 +55,7 @@ impl Sealed {
         cipher(key)
             .decrypt(&XNonce::from(self.nonce), payload)
             .map(Zeroizing::new)
-            .map_err(|_| Error::internal("a sealed secret does not open"))
+            .map_err(|_| Error::internal("sealed secret does not decrypt"))
     }
 }
 

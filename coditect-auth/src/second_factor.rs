@@ -54,7 +54,9 @@ impl FactorSecret {
 
     /// Creates a secret from its bytes.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        let bytes = bytes.try_into().map_err(|_| Error::internal("a factor's secret is cut"))?;
+        let bytes = bytes
+            .try_into()
+            .map_err(|_| Error::internal("stored TOTP secret has a wrong length"))?;
         Ok(Self::new(Zeroizing::new(bytes)))
     }
 

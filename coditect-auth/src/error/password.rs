@@ -11,15 +11,15 @@ pub(crate) const MAX_CHARS: usize = 256;
 #[non_exhaustive]
 pub enum PasswordError {
     /// The password has fewer than 8 characters.
-    #[error("a password has at least {MIN_CHARS} characters")]
+    #[error("the password must have at least {MIN_CHARS} characters")]
     TooShort,
     /// The password has more than 256 characters.
-    #[error("a password has at most {MAX_CHARS} characters")]
+    #[error("the password must have at most {MAX_CHARS} characters")]
     TooLong,
     /// The password is among the first guesses of an attacker.
-    #[error("a password is not one of the commonest")]
+    #[error("the password is too common")]
     Common,
     /// The password is the e-mail address of its account.
-    #[error("a password is not one's e-mail address")]
+    #[error("the password must not be the e-mail address")]
     IsEmail,
 }

@@ -118,13 +118,13 @@ impl VerifyingKey {
             && is_or_absent("use", "sig")
             && is_or_absent("alg", Algorithm::EdDsa.name());
         if jwk.get("d").is_some() || jwk.get("k").is_some() {
-            return Err(Error::Jwks("it has a private key, which is nobody's to publish"));
+            return Err(Error::Jwks("it has a private key"));
         }
         if !is_ours {
             return Ok(None);
         }
-        let damaged = Error::Jwks("a key is damaged");
-        let kid_text = text("kid").ok_or(Error::Jwks("a key has no id"))?.to_owned();
+        let damaged = Error::Jwks("it has a damaged key");
+        let kid_text = text("kid").ok_or(Error::Jwks("it has a key without kid"))?.to_owned();
         let Ok(kid) = kid_text.parse().map(KeyId) else { return Err(damaged) };
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text("x").unwrap_or_default()).ok();
         let key = bytes

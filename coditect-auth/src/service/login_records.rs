@@ -101,7 +101,7 @@ pub(super) async fn apply_refusal(
         Decision::Reused => {
             end_session(tx, session, RevocationReason::Reuse, now).await?;
             entry(Action::RefreshReused).write(tx, now).await?;
-            tracing::warn!(%session_id, %user_id, "a refresh token was used again: its family is ended");
+            tracing::warn!(%session_id, %user_id, "refresh token reused: session revoked");
             Error::RefreshReused
         }
         Decision::Expired => Error::SessionExpired,
@@ -111,7 +111,7 @@ pub(super) async fn apply_refusal(
         | Decision::Rotate
         | Decision::ReplayWithinGrace => {
             entry(Action::RefreshTokenAheadOfStore).write(tx, now).await?;
-            tracing::error!(%session_id, %user_id, ?decision, "a refresh token is not the store's: was it set back?");
+            tracing::error!(%session_id, %user_id, ?decision, "refresh token ahead of the store: check whether the store was restored from an older copy");
             Error::RefreshInvalid
         }
     })

@@ -322,7 +322,7 @@ impl Auth {
     ) -> Result<Self, Error> {
         let access = AccessTokens::new(settings.access)?;
         if !(1..=MAX_LOGINS).contains(&settings.max_logins) {
-            return Err(Error::Setting("the logins of a user are limited to 1 to 1000"));
+            return Err(Error::Setting("the maximum number of logins must be 1 to 1000"));
         }
         let read_at = clock.now();
         let (root, records) = load_keys(&store, &master, &clock, access.max_lifetime()).await?;

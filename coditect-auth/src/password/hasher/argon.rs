@@ -100,11 +100,11 @@ impl StoredHash {
         let hash = PasswordHash::new(text).map_err(Error::internal)?;
         let version = Some(Version::V0x13 as u32);
         if hash.algorithm != ARGON2ID_IDENT || hash.version != version {
-            return Err(Error::internal("a stored hash is not of Argon2id, version 19"));
+            return Err(Error::internal("stored password hash is not Argon2id version 19"));
         }
         let params = argon2::Params::try_from(&hash).map_err(Error::internal)?;
         if !is_within_limits(&params) {
-            return Err(Error::internal("a stored hash is too dear to compute"));
+            return Err(Error::internal("stored password hash exceeds the cost limits"));
         }
         Ok(Self { hash, params })
     }
@@ -121,11 +121,11 @@ impl StoredHash {
         let pepper = match keyid {
             [] => None,
             id => Some(peppers.get(id).ok_or_else(|| {
-                Error::internal("a stored hash was made with a pepper that is not there")
+                Error::internal("the pepper of a stored password hash is not configured")
             })?),
         };
         let (Some(salt), Some(expected)) = (&self.hash.salt, &self.hash.hash) else {
-            return Err(Error::internal("a stored hash has no salt, or no hash"));
+            return Err(Error::internal("stored password hash has no salt or no output"));
         };
         let length = expected.as_bytes().len();
         let computed = compute(&self.params, pepper, memory, (password, salt), length)?;
@@ -170,7 +170,9 @@ fn compute(
     length: usize,
 ) -> Result<Output, Error> {
     let mut bytes = [0; MAX_OUTPUT_BYTES];
-    let out = bytes.get_mut(..length).ok_or_else(|| Error::internal("a hash is too long"))?;
+    let out = bytes
+        .get_mut(..length)
+        .ok_or_else(|| Error::internal("password hash output is too long"))?;
     argon2(params, pepper)?
         .hash_password_into_with_memory(password, salt, out, memory.of(params))
         .map_err(Error::internal)?;

@@ -64,12 +64,12 @@ impl JwksVerifier {
 
 fn keys_of(document: &Value) -> Result<VerifyingKeys, Error> {
     let list = document.get("keys").and_then(Value::as_array);
-    let list = list.ok_or(Error::Jwks("it has no list of keys"))?;
+    let list = list.ok_or(Error::Jwks("it has no `keys` array"))?;
     let mut keys = Vec::new();
     for jwk in list {
         if let Some(key) = VerifyingKey::of_jwk(jwk)? {
             if keys.iter().any(|known: &VerifyingKey| known.kid() == key.kid()) {
-                return Err(Error::Jwks("it has a key twice"));
+                return Err(Error::Jwks("it has a duplicate key"));
             }
             keys.push(key);
         }
@@ -124,11 +124,11 @@ mod tests {
     #[test]
     fn damaged_or_private_document_is_rejected() {
         for (document, why) in [
-            (json!([]), "no list"),
-            (json!({ "keys": {} }), "no list"),
+            (json!([]), "no `keys` array"),
+            (json!({ "keys": {} }), "no `keys` array"),
             (json!({ "keys": [] }), "no key"),
             (with(|key| key["d"] = json!("AAAA")), "private"),
-            (with(|key| drop(key.as_object_mut().unwrap().remove("kid"))), "no id"),
+            (with(|key| drop(key.as_object_mut().unwrap().remove("kid"))), "without kid"),
             (with(|key| key["kid"] = json!("mine")), "damaged"),
             (with(|key| key["x"] = json!("AAAA")), "damaged"),
             (with(|key| drop(key.as_object_mut().unwrap().remove("x"))), "damaged"),
@@ -139,6 +139,6 @@ mod tests {
         }
         let mut twice = document();
         twice["keys"][1] = twice["keys"][0].clone();
-        assert!(refused(&twice).contains("twice"));
+        assert!(refused(&twice).contains("duplicate"));
     }
 }

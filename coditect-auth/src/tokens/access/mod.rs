@@ -125,10 +125,12 @@ impl AccessTokens {
             return Err(Error::Setting("issuer and audience must not be empty"));
         }
         if settings.ttl < TimeDelta::seconds(1) || settings.ttl > MAX_TTL {
-            return Err(Error::Setting("access tokens hold for 1 second to 24 hours"));
+            return Err(Error::Setting(
+                "the lifetime of access tokens must be 1 second to 24 hours",
+            ));
         }
         if settings.leeway < TimeDelta::zero() || settings.leeway > MAX_LEEWAY {
-            return Err(Error::Setting("the leeway is 0 to 30 seconds"));
+            return Err(Error::Setting("the leeway must be 0 to 30 seconds"));
         }
         let verified = SignatureCache::new(settings.signature_cache_size);
         Ok(Self { settings, verified })
