@@ -1,5 +1,5 @@
-//! Authentication and authorization over a [`coditect_store::Store`]: passwords, access tokens bound
-//! to stored sessions, and refresh token families with reuse detection.
+//! Authentication and authorization over a [`coditect_store::Store`]: passwords, access tokens
+//! bound to stored sessions, and refresh token families with reuse detection.
 //!
 //! ```text
 //!   e-mail + password ──► one login = one AuthSession = one token family

@@ -1,7 +1,7 @@
 //! The error types of the crate, at the bottom of its layers.
 //!
-//! Each variant of [`Error`] corresponds to one response. The check that failed is its `source()`, for
-//! the log. No variant and no source holds a password, a token, a key or a hash.
+//! Each variant of [`Error`] corresponds to one response. The check that failed is its `source()`,
+//! for the log. No variant and no source holds a password, a token, a key or a hash.
 
 use std::error::Error as StdError;
 

@@ -39,11 +39,11 @@ impl ClockMark {
     /// Returns the mark after a reading of `now`; it trusts the reading if its
     /// [`trusted_at`](Self::trusted_at) is that.
     ///
-    /// A reading is trusted if it is at most [`MAX_DOWNTIME`] ahead of the last trusted one, or if the
-    /// clock has run for [`CLOCK_SETTLE_TIME`] since it jumped. Readings at most `step` apart count as
-    /// running. A longer stop counts as nothing, and starts the count again only if it is longer than
-    /// [`MAX_DOWNTIME`] or the clock was set back meanwhile. A reading behind the trusted one is always
-    /// trusted: it removes nothing that an earlier one has not.
+    /// A reading is trusted if it is at most [`MAX_DOWNTIME`] ahead of the last trusted one, or if
+    /// the clock has run for [`CLOCK_SETTLE_TIME`] since it jumped. Readings at most `step` apart
+    /// count as running. A longer stop counts as nothing, and starts the count again only if it is
+    /// longer than [`MAX_DOWNTIME`] or the clock was set back meanwhile. A reading behind the
+    /// trusted one is always trusted: it removes nothing that an earlier one has not.
     #[must_use]
     pub fn after(&self, now: DateTime<Utc>, step: TimeDelta) -> Self {
         if now.signed_duration_since(self.trusted_at) <= MAX_DOWNTIME.max(step) {
@@ -152,8 +152,8 @@ mod tests {
     }
 
     proptest! {
-        /// No reading is trusted that is further ahead of real time than a plausible stop, while the
-        /// clock is ahead for less than a day.
+        /// No reading is trusted that is further ahead of real time than a plausible stop, while
+        /// the clock is ahead for less than a day.
         #[test]
         fn clock_that_is_ahead_for_less_than_a_day_is_never_trusted(
             before in prop::collection::vec(1..90_i64, 0..20),

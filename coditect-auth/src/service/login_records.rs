@@ -111,7 +111,8 @@ pub(super) async fn apply_refusal(
         | Decision::Rotate
         | Decision::ReplayWithinGrace => {
             entry(Action::RefreshTokenAheadOfStore).write(tx, now).await?;
-            tracing::error!(%session_id, %user_id, ?decision, "refresh token ahead of the store: check whether the store was restored from an older copy");
+            let hint = "was the store restored from an older copy?";
+            tracing::error!(%session_id, %user_id, ?decision, hint, "refresh token ahead of store");
             Error::RefreshInvalid
         }
     })

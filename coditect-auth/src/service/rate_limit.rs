@@ -141,8 +141,9 @@ impl Auth {
         Ok(attempt)
     }
 
-    /// Acquires an attempt as [`acquire_attempt`](Self::acquire_attempt) does, and reads the account's
-    /// user in the same transaction as its failures. Returns no user if the account does not exist.
+    /// Acquires an attempt as [`acquire_attempt`](Self::acquire_attempt) does, and reads the
+    /// account's user in the same transaction as its failures. Returns no user if the account does
+    /// not exist.
     pub(super) async fn acquire_login(
         &self,
         email: &Email,

@@ -84,8 +84,8 @@ impl Auth {
     ///
     /// [`Error::RegistrationClosed`], [`Error::InvitationRequired`]; [`Error::InvalidEmail`],
     /// [`Error::WeakPassword`], [`Error::InvalidName`]; [`Error::InvitationInvalid`],
-    /// [`Error::VerificationInvalid`]; [`Error::EmailTaken`]; [`Error::Throttled`], [`Error::Busy`],
-    /// [`Error::Store`].
+    /// [`Error::VerificationInvalid`]; [`Error::EmailTaken`]; [`Error::Throttled`],
+    /// [`Error::Busy`], [`Error::Store`].
     pub async fn sign_up(
         &self,
         registration: Registration<'_>,

@@ -85,7 +85,7 @@ impl ConfirmedFactor {
         if let Err(error) = &secret {
             // Imported from another installation. Recovery codes remain valid.
             let (error, user_id): (&dyn std::error::Error, _) = (error, factor.user_id);
-            tracing::error!(error, %user_id, "second factor cannot be decrypted: only recovery codes are accepted");
+            tracing::error!(error, %user_id, "cannot decrypt second factor");
         }
         let secret = secret.ok().filter(|_| !is_locked);
         let step = secret.and_then(|secret| secret.check(code, now, factor.last_step));

@@ -1,51 +1,52 @@
 //! Refresh token families: the decision on a presented refresh token.
 //!
-//! [`decide`] is a pure function of the stored session, the presented token and the time. It runs in
-//! the transaction that carries out its decision, so concurrent refreshes are decided one by one.
+//! [`decide`] is a pure function of the stored session, the presented token and the time. It runs
+//! in the transaction that carries out its decision, so concurrent refreshes are decided one by
+//! one.
 //!
 //! # Invariants
 //!
 //! - At each moment exactly one secret of a family rotates it: the newest.
-//! - A rotation is unconfirmed until its successor is first used: the new refresh token, or an access
-//!   token issued with it. Until then the predecessor returns the *same* successor, up to the
-//!   session's expiry.
+//! - A rotation is unconfirmed until its successor is first used: the new refresh token, or an
+//!   access token issued with it. Until then the predecessor returns the *same* successor, up to
+//!   the session's expiry.
 //! - After confirmation the predecessor returns that successor for the grace time, counted from the
 //!   confirmation and never extended, and ends the family afterwards.
 //! - No refresh moves the absolute expiry.
 //!
-//! Boundaries: a session has ended at its expiry; a replay at exactly the grace's age is inside it; a
-//! grace of zero is none, at any clock reading. A clock that was set back makes a confirmation appear
-//! to be in the future: such a replay is inside the grace, never theft.
+//! Boundaries: a session has ended at its expiry; a replay at exactly the grace's age is inside it;
+//! a grace of zero is none, at any clock reading. A clock that was set back makes a confirmation
+//! appear to be in the future: such a replay is inside the grace, never theft.
 //!
 //! # Threat model
 //!
 //! The adversary holds a copy of a client's refresh token and races the client (RFC 9700, 4.14.2).
-//! Rotation does not prevent the first use of the copy; it bounds the time for which both can use the
-//! family unnoticed.
+//! Rotation does not prevent the first use of the copy; it bounds the time for which both can use
+//! the family unnoticed.
 //!
 //! - **The copy is of a replaced token.** While the rotation is unconfirmed it yields the successor
-//!   that the client may hold too: no further credential, but the same session. It is the state before
-//!   the rotation, in which the copy rotated the family itself. The client's first authenticated
-//!   request, normally milliseconds after the refresh, closes the window but for the grace; from then
-//!   on the copy ends the family.
-//! - **Both hold the newest token.** Whichever uses it second, after the other has used the successor
-//!   and the grace is over, ends the family. An adversary cannot keep the rotation unconfirmed and use
-//!   it: each use of the access token confirms.
-//! - **The response to a refresh is lost** (sleep, network change, crash before the client stored it).
-//!   Nothing of the successor is ever used, so the client's retry returns the same successor after any
-//!   time. This is why the window is not a fixed number of seconds.
-//! - **Several tabs hold the predecessor** when a lost response is retried. The first tab confirms; the
-//!   grace, counted from there, covers the others.
+//!   that the client may hold too: no further credential, but the same session. It is the state
+//!   before the rotation, in which the copy rotated the family itself. The client's first
+//!   authenticated request, normally milliseconds after the refresh, closes the window but for the
+//!   grace; from then on the copy ends the family.
+//! - **Both hold the newest token.** Whichever uses it second, after the other has used the
+//!   successor and the grace is over, ends the family. An adversary cannot keep the rotation
+//!   unconfirmed and use it: each use of the access token confirms.
+//! - **The response to a refresh is lost** (sleep, network change, crash before the client stored
+//!   it). Nothing of the successor is ever used, so the client's retry returns the same successor
+//!   after any time. This is why the window is not a fixed number of seconds.
+//! - **Several tabs hold the predecessor** when a lost response is retried. The first tab confirms;
+//!   the grace, counted from there, covers the others.
 //!
-//! An access token that is verified by its signature alone (JWKS) confirms nothing, as the store is not
-//! asked. A client that uses its tokens nowhere else confirms by its next refresh.
+//! An access token that is verified by its signature alone (JWKS) confirms nothing, as the store is
+//! not asked. A client that uses its tokens nowhere else confirms by its next refresh.
 //!
-//! **A valid tag with an unknown secret.** The tag proves that this installation issued the token. A
-//! secret that differs from the stored one of its generation means that the store was restored from an
-//! older copy and has diverged, or that the keys have leaked. Neither shows that *this* family's holder
-//! was robbed, so nothing is revoked: [`Decision::StoreDiverged`], an alarm. Hashes of generations before the
-//! previous one are not stored; for those the tag is sufficient proof that they were replaced, and they
-//! end the family.
+//! **A valid tag with an unknown secret.** The tag proves that this installation issued the token.
+//! A secret that differs from the stored one of its generation means that the store was restored
+//! from an older copy and has diverged, or that the keys have leaked. Neither shows that *this*
+//! family's holder was robbed, so nothing is revoked: [`Decision::StoreDiverged`], an alarm. Hashes
+//! of generations before the previous one are not stored; for those the tag is sufficient proof
+//! that they were replaced, and they end the family.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::model::{AuthSession, Revocation, RevocationReason, UserStatus};
@@ -107,8 +108,8 @@ pub struct Stored<'a> {
     pub session: &'a AuthSession,
     /// Status of its user.
     pub user: UserStatus,
-    /// The user's [login epoch](coditect_store::model::User::login_epoch): sessions of another one are
-    /// revoked.
+    /// The user's [login epoch](coditect_store::model::User::login_epoch): sessions of another one
+    /// are revoked.
     pub login_epoch: u64,
 }
 
@@ -131,8 +132,8 @@ pub enum Decision {
     Rotate,
     /// Write nothing; return the successor for the *stored* salt.
     ReplayWithinGrace,
-    /// Store [`revoked`] for [`RevocationReason::Reuse`] with an audit entry, commit, then refuse: 401
-    /// `REFRESH_REUSED`.
+    /// Store [`revoked`] for [`RevocationReason::Reuse`] with an audit entry, commit, then refuse:
+    /// 401 `REFRESH_REUSED`.
     Reused,
     /// The token is newer than the store, which was restored from an older copy. Write an alarm,
     /// revoke nothing, refuse: 401 `REFRESH_INVALID`.
@@ -234,8 +235,8 @@ fn is_previous(session: &AuthSession, presented: &PresentedToken) -> bool {
     session.previous_secret_hash.is_some_and(|previous| same(&presented.secret_hash, &previous))
 }
 
-/// Returns the session with its newest rotation confirmed at `now`, if an access token of `generation`
-/// confirms it: the first of the newest generation.
+/// Returns the session with its newest rotation confirmed at `now`, if an access token of
+/// `generation` confirms it: the first of the newest generation.
 pub fn confirmed(
     session: &AuthSession,
     generation: u32,
@@ -246,8 +247,8 @@ pub fn confirmed(
     (is_first && generation > 0).then(|| AuthSession { confirmed_at: Some(now), ..session.clone() })
 }
 
-/// Returns whether the predecessor of the newest secret still returns its successor. The age is negative
-/// if the clock was set back: inside the grace.
+/// Returns whether the predecessor of the newest secret still returns its successor. The age is
+/// negative if the clock was set back: inside the grace.
 fn may_repeat(session: &AuthSession, now: DateTime<Utc>, grace: TimeDelta) -> bool {
     session.confirmed_at.is_none_or(|confirmed_at| {
         grace > TimeDelta::zero() && now.signed_duration_since(confirmed_at) <= grace

@@ -5,8 +5,8 @@
 //!
 //! # Invariants
 //!
-//! - A token that verifies was signed by a key of the ring, with that key's algorithm, for this issuer
-//!   and this audience, and all its claims are present and of their types.
+//! - A token that verifies was signed by a key of the ring, with that key's algorithm, for this
+//!   issuer and this audience, and all its claims are present and of their types.
 //! - Verification does **not** check the session behind a token. Read it from the store on each
 //!   request.
 //!
