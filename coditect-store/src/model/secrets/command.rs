@@ -37,7 +37,10 @@ static ASSIGNMENTS: LazyLock<[Assignment; 7]> = LazyLock::new(|| {
         (r"(?:^|[;&|\n]\s*)(?:set|setenv|setx)(?:\s+-\w+)*\s+([A-Za-z_]\w*)\s+", Kind::Statement),
         (r"(?i)\$env:(\w+)\s*=\s*", Kind::Statement),
         (
-            r#"(?:-H\s*|--header[=\s]\s*)["']([\w-]+)\s*:\s*(?:(?i:bearer|basic|token|digest)\s+)?"#,
+            concat!(
+                r#"(?:-H\s*|--header[=\s]\s*)["']([\w-]+)\s*:\s*"#,
+                r"(?:(?i:bearer|basic|token|digest)\s+)?"
+            ),
             Kind::Quoted,
         ),
         (r"(?:-H\s*|--header[=\s]\s*)([\w-]+):", Kind::Unquoted),
@@ -146,7 +149,8 @@ fn unquoted(text: &str, range: Range<usize>) -> Range<usize> {
     }
 }
 
-/// Joins ranges that touch, with the asterisks next to them: redacting a second time changes nothing.
+/// Joins ranges that touch, with the asterisks next to them: redacting a second time changes
+/// nothing.
 fn merge(text: &str, mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
     ranges.sort_by_key(|range| range.start);
     let mut merged: Vec<Range<usize>> = Vec::with_capacity(ranges.len());

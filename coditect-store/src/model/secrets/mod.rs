@@ -7,7 +7,11 @@
 mod command;
 mod rules;
 
-use std::fmt;
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{LazyLock, Mutex, PoisonError},
+};
 
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
@@ -26,6 +30,15 @@ pub const MAX_SECRET_PATTERN_BYTES: usize = 256;
 
 /// Maximum size of a tenant's compiled pattern, in bytes.
 const MAX_COMPILED_BYTES: usize = 256 << 10;
+
+/// Maximum size of the memory of a tenant's pattern while it is matched, in bytes, for each thread.
+const MAX_MATCHING_BYTES: usize = 128 << 10;
+
+/// Maximum number of compiled patterns that the process keeps.
+const MAX_CACHED_PATTERNS: usize = 256;
+
+/// The compiled patterns of tenants, by their JSON.
+static CACHE: LazyLock<Mutex<HashMap<String, SecretRules>>> = LazyLock::new(Mutex::default);
 
 /// The built-in rules, and the patterns that a tenant adds to them.
 #[derive(Clone, Debug, Default)]
@@ -63,14 +76,15 @@ impl fmt::Display for InvalidSecretPatterns {
 impl std::error::Error for InvalidSecretPatterns {}
 
 impl SecretRules {
-    /// Adds the patterns of `json` to the built-in rules:
-    /// `{"variable_names": [regex, …], "values": [regex, …]}`.
+    /// Adds the patterns of `json` to the built-in rules: `{"variable_names": [regex, …], "values":
+    /// [regex, …]}`. Each is compiled once, as long as it is among the [`MAX_CACHED_PATTERNS`] that
+    /// are kept.
     ///
     /// # Errors
     ///
     /// Fails if `json` has another shape, a list has more than [`MAX_SECRET_PATTERNS`] patterns, or
-    /// a pattern is longer than [`MAX_SECRET_PATTERN_BYTES`], does not compile, compiles to too much,
-    /// or matches the empty string.
+    /// a pattern is longer than [`MAX_SECRET_PATTERN_BYTES`], does not compile, compiles to too
+    /// much, or matches the empty string.
     pub fn with_patterns(json: &Value) -> Result<Self, InvalidSecretPatterns> {
         if !json.is_object() {
             let reason =
@@ -80,10 +94,27 @@ impl SecretRules {
         let patterns = SecretPatterns::deserialize(json).map_err(|error| {
             InvalidSecretPatterns { path: String::new(), reason: error.to_string() }
         })?;
-        Ok(Self {
+        let key = json.to_string();
+        let cache = || CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rules) = cache().get(&key) {
+            return Ok(rules.clone());
+        }
+        let rules = Self {
             variable_names: compile("variable_names", &patterns.variable_names)?,
             values: compile("values", &patterns.values)?,
-        })
+        };
+        let mut cache = cache();
+        let cached: usize = cache.values().map(Self::patterns).sum();
+        if cached + rules.patterns() > MAX_CACHED_PATTERNS {
+            cache.clear();
+        }
+        cache.insert(key, rules.clone());
+        Ok(rules)
+    }
+
+    /// Returns the number of a tenant's patterns in it.
+    fn patterns(&self) -> usize {
+        self.variable_names.len() + self.values.len()
     }
 
     /// Returns whether a variable holds a secret, by its name or by its value.
@@ -125,7 +156,9 @@ fn compile(list: &str, patterns: &[String]) -> Result<Vec<Regex>, InvalidSecretP
         if pattern.len() > MAX_SECRET_PATTERN_BYTES {
             return invalid(path, format!("must be at most {MAX_SECRET_PATTERN_BYTES} bytes long"));
         }
-        let regex = RegexBuilder::new(pattern).size_limit(MAX_COMPILED_BYTES).build();
+        let mut regex = RegexBuilder::new(pattern);
+        regex.size_limit(MAX_COMPILED_BYTES).dfa_size_limit(MAX_MATCHING_BYTES);
+        let regex = regex.build();
         match regex {
             Ok(regex) if regex.is_match("") => {
                 return invalid(path, "must not match the empty string".to_owned());

@@ -14,7 +14,8 @@ pub(super) static NAME: LazyLock<Regex> = LazyLock::new(|| {
         r"(?ix)
         token | secret | password | passwd | passphrase | credential
         | (api|access|private|account|signing|encryption)[_.-]?key | [_-]key$
-        | pass$ | [_.-]pwd$ | (^|[_.-])(pat|jwt|auth|dsn|cookie|authorization)$ | ^proxy-authorization$
+        | pass$ | [_.-]pwd$ | (^|[_.-])(pat|jwt|auth|dsn|cookie|authorization)$
+        | ^proxy-authorization$
         | (^|[_.-])auth[_.-]config$ | ((^|[_.-])database|[_.-]db|^db)[_.-]?ur[il]$
         | connection[_.-]?string | webhook[_.-]?url$",
     )
@@ -47,22 +48,33 @@ const FORMATS: &[&str] = &[
     r"\bAIza[[:word:]-]{35}",
     r"\b(?:ya29\.[[:word:]-]{20,}|GOCSPX-[[:word:]-]{20,})",
     // private-key; what follows an incomplete one belongs to it
-    r"(?s)-----BEGIN[ A-Z0-9_-]{0,100}PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END[ A-Z0-9_-]{0,100}PRIVATE KEY(?: BLOCK)?-----|\z)",
+    concat!(
+        r"(?s)-----BEGIN[ A-Z0-9_-]{0,100}PRIVATE KEY(?: BLOCK)?-----.*?",
+        r"(?:-----END[ A-Z0-9_-]{0,100}PRIVATE KEY(?: BLOCK)?-----|\z)"
+    ),
     // jwt
     r"\beyJ[0-9A-Za-z_-]{14,}\.eyJ[0-9A-Za-z_-]{14,}\.[0-9A-Za-z_-]*={0,2}",
     // npm-access-token, pypi-upload-token, and Docker Hub's personal tokens
     r"\b(?:npm_[0-9A-Za-z]{36,}|pypi-AgE[[:word:]-]{50,}|dckr_pat_[[:word:]-]{20,})",
     // anthropic-api-key, openai-api-key, huggingface-access-token
     r"\b(?:sk-(?:ant|proj|svcacct|admin)-[[:word:]-]{20,}|sk-[0-9A-Za-z]{32,}|hf_[A-Za-z]{34,})",
-    // vault-service-token, digitalocean-pat, sendgrid-api-token, shopify-access-token, age-secret-key
-    r"\b(?:hvs\.[[:word:]-]{24,}|do[opr]_v1_[a-f0-9]{64}|SG\.[[:word:]-]{20,}\.[[:word:]-]{40,}|shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}|AGE-SECRET-KEY-1[0-9A-Z]{58})",
+    // vault-service-token, digitalocean-pat, sendgrid-api-token, shopify-access-token,
+    // age-secret-key
+    concat!(
+        r"\b(?:hvs\.[[:word:]-]{24,}|do[opr]_v1_[a-f0-9]{64}",
+        r"|SG\.[[:word:]-]{20,}\.[[:word:]-]{40,}",
+        r"|shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}|AGE-SECRET-KEY-1[0-9A-Z]{58})"
+    ),
     // Personal tokens of this server.
     r"\bcpt_[[:word:]-]{20,}",
     // The password of a URL, and a user name so long that it is a token.
     r#"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#"'@:]*:([^\s/?#"'<>]+)@"#,
     r"https?://([[:word:].~%-]{20,})@",
     // Credentials of an Authorization field anywhere.
-    r#"(?i)\bauthorization["']?\s*[:=]\s*\\?["']?(?:(?:bearer|basic|token|digest|negotiate|apikey)\s+)?([^\s"'\\]+)"#,
+    concat!(
+        r#"(?i)\bauthorization["']?\s*[:=]\s*\\?["']?"#,
+        r#"(?:(?:bearer|basic|token|digest|negotiate|apikey)\s+)?([^\s"'\\]+)"#
+    ),
     r"(?i)\bbearer\s+([0-9A-Za-z._~+/-]{20,}=*)",
     // OpenSSL's pass phrase arguments.
     r"(?:^|\s)(?:-\w+\s+)?pass:([^\s;|&]+)",
@@ -73,7 +85,10 @@ const OPTIONS: &[(&str, &str)] = &[
     // curl-auth-user
     (
         r"(?:^|[\s;&|(])(?:curl|https?|xh|xhs|wget)\s",
-        r#"\s(?:-[0-9A-Za-z#]*[uU]\s*|--(?:proxy-)?user[=\s]\s*|-a\s*|--auth[=\s]\s*)(?:"[^":]*:([^"]*)"?|'[^':]*:([^']*)'?|[^\s:"'-][^\s:"']*:(\S+))"#,
+        concat!(
+            r"\s(?:-[0-9A-Za-z#]*[uU]\s*|--(?:proxy-)?user[=\s]\s*|-a\s*|--auth[=\s]\s*)",
+            r#"(?:"[^":]*:([^"]*)"?|'[^':]*:([^']*)'?|[^\s:"'-][^\s:"']*:(\S+))"#
+        ),
     ),
     (r"\bsshpass\b", r#"\s-p\s*(?:"([^"]*)"?|'([^']*)'?|(\S+))"#),
     (
@@ -81,7 +96,10 @@ const OPTIONS: &[(&str, &str)] = &[
         r#"\s-p(?:"([^"]*)"?|'([^']*)'?|([^\s"';|&]+))"#,
     ),
     (
-        r"\b(?:docker|podman|nerdctl|buildah|helm|oc|az)\b.*\blogin\b|\bmongo(?:sh|dump|restore)?\b",
+        concat!(
+            r"\b(?:docker|podman|nerdctl|buildah|helm|oc|az)\b.*\blogin\b",
+            r"|\bmongo(?:sh|dump|restore)?\b"
+        ),
         r#"\s-p\s*(?:"([^"]*)"?|'([^']*)'?|([^\s"';|&]+))"#,
     ),
     (r"\bredis-cli\b", r#"\s-a\s+(?:"([^"]*)"?|'([^']*)'?|(\S+))"#),

@@ -38,18 +38,19 @@ fn tokens() -> Vec<String> {
 #[test]
 fn secret_variables_are_detected_by_name() {
     let rules = SecretRules::default();
-    for name in "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY DATABASE_URL PGPASS GH_PAT APIKEY API_KEY apiKey \
-                 GOOGLE_APPLICATION_CREDENTIALS MY_CREDENTIALS TOKEN GITHUB_TOKEN_2 MySecret pgpassword \
-                 AWS_ACCESS_KEY _key MYSQL_PWD SSHPASS DB_PASS SENTRY_DSN NPM_AUTH DOCKER_AUTH_CONFIG \
-                 SESSION_COOKIE DB_URL STORAGE_CONNECTION_STRING SLACK_WEBHOOK_URL GPG_PASSPHRASE PAT"
+    for name in "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY DATABASE_URL PGPASS GH_PAT APIKEY \
+                 API_KEY apiKey GOOGLE_APPLICATION_CREDENTIALS MY_CREDENTIALS TOKEN \
+                 GITHUB_TOKEN_2 MySecret pgpassword AWS_ACCESS_KEY _key MYSQL_PWD SSHPASS \
+                 DB_PASS SENTRY_DSN NPM_AUTH DOCKER_AUTH_CONFIG SESSION_COOKIE DB_URL \
+                 STORAGE_CONNECTION_STRING SLACK_WEBHOOK_URL GPG_PASSPHRASE PAT"
         .split_whitespace()
     {
         assert!(rules.is_secret_variable(name, "x"), "{name}");
     }
-    for name in "LANG KEY KEYBOARD MONKEY A_KEYS PATH HOME PWD OLDPWD PGHOST PGUSER PGDATABASE PGPASSFILE \
-                 SSH_AUTH_SOCK SSH_ASKPASS GIT_ASKPASS XAUTHORITY TERM COMPASS EDITOR BASE_URL \
-                 TOKENIZERS_PARALLELISM MAX_TOKENS MAX_OUTPUT_TOKENS AWS_WEB_IDENTITY_TOKEN_FILE AUTHOR \
-                 PATTERN AWS_REGION"
+    for name in "LANG KEY KEYBOARD MONKEY A_KEYS PATH HOME PWD OLDPWD PGHOST PGUSER PGDATABASE \
+                 PGPASSFILE SSH_AUTH_SOCK SSH_ASKPASS GIT_ASKPASS XAUTHORITY TERM COMPASS \
+                 EDITOR BASE_URL TOKENIZERS_PARALLELISM MAX_TOKENS MAX_OUTPUT_TOKENS \
+                 AWS_WEB_IDENTITY_TOKEN_FILE AUTHOR PATTERN AWS_REGION"
         .split_whitespace()
     {
         assert!(!rules.is_secret_variable(name, "/usr/bin:/bin"), "{name}");
@@ -223,8 +224,10 @@ proptest! {
             prop_oneof![
                 "\\PC{0,6}",
                 prop::sample::select(vec![
-                    "TOKEN=", "export ", "'", "\"", "\\", " ", "curl ", "-u ", "a:b", "--password ", "$X",
-                    "https://u:", "p@h", "-H 'X-Api-Key: ", "*", "***", "{\"secret\": \"", ";", "é", "\n",
+                    "TOKEN=", "export ", "'", "\"", "\\", " ", "curl ", "-u ", "a:b",
+                    "--password ", "$X",
+                    "https://u:", "p@h", "-H 'X-Api-Key: ", "*", "***",
+                    "{\"secret\": \"", ";", "é", "\n",
                 ]).prop_map(str::to_owned),
             ],
             0..12,
@@ -239,4 +242,20 @@ proptest! {
             prop_assert!(rounds < 8, "{redacted}");
         }
     }
+}
+
+#[test]
+fn compiled_patterns_are_kept_and_bounded() {
+    for round in 0..2 {
+        for number in 0..MAX_CACHED_PATTERNS {
+            let json = json!({ "values": [format!("corp-{number}-[0-9]+"), "x-[0-9]+"] });
+            let rules = SecretRules::with_patterns(&json).unwrap();
+            assert!(rules.is_secret_variable("A", &format!("corp-{number}-7")), "{round}");
+            assert!(!rules.is_secret_variable("A", "corp-9999-7"), "{round}");
+        }
+        let cache = CACHE.lock().unwrap();
+        let patterns: usize = cache.values().map(SecretRules::patterns).sum();
+        assert!(patterns <= MAX_CACHED_PATTERNS && !cache.is_empty(), "{patterns}");
+    }
+    assert!(SecretRules::with_patterns(&json!({ "values": ["("] })).is_err());
 }
