@@ -90,7 +90,7 @@ async fn sign_up(tx: &Transaction, ids: Ids, email: &str, clock: &Clock) -> Resu
         created_at: now,
         updated_at: now,
     };
-    first.say(tx).await?;
+    first.say(tx, 1 << 30).await?;
     tx.append(&AuditEntry {
         tenant_id,
         actor: Some(user_id),

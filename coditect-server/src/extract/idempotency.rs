@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::caller::{self, Caller};
 use crate::{
+    config::FILE_POLICY,
     http::{HandlerResult, Request, conditions::ETag, problem::Problem, respond},
     state::App,
 };
@@ -32,6 +33,9 @@ const TRUE: HeaderValue = HeaderValue::from_static("true");
 const MAX_KEY_BYTES: usize = 200;
 /// Maximum size of a stored response, in bytes.
 const MAX_RESPONSE_BYTES: usize = 90_000;
+/// Bytes of stored responses that a tenant may have beyond its quota, so that one at its quota can
+/// still move files and close sessions.
+const RESERVED_BYTES: i64 = 64 << 20;
 
 /// The idempotency key of a request, if it has one.
 #[derive(Debug)]
@@ -262,7 +266,7 @@ impl IdempotentRequest {
             expires_at: now + IdempotencyEntry::LIFE,
             etag: made.etag.clone(),
         };
-        Ok(tx.upsert(&entry).await?)
+        Ok(entry.keep(tx, FILE_POLICY.bytes.saturating_add(RESERVED_BYTES)).await?)
     }
 }
 

@@ -13,11 +13,11 @@ use crate::{
     Entity as _, Error, Result, Store, Transaction,
     batch::MAX_CONCURRENT,
     engine::{AtomicOp, CheckedRow, KeyValue, View},
-    entity::{Declaration, Entry, META, decode_at},
+    entity::{Declaration, Entry, Log as _, META, decode_at, decode_logged_at},
     keyspace::{Located, Place, Readable, Root, unpack_all},
     model::{
-        BlobId, Deleted, Deletion, File, PartState, Session, SessionId, SessionState, Tenant,
-        TenantId,
+        Agent, BlobId, Deleted, Deletion, File, IdempotencyEntry, Message, PartState, Session,
+        SessionId, SessionState, Tenant, TenantId,
     },
     repository::{
         self, CHUNKS, COUNTERS, Counter, Fault as EntryFault, SESSION_COUNTERS,
@@ -83,10 +83,12 @@ struct Tally {
     tenant: TenantId,
     /// The bytes of its blobs; `None` if they are unknown.
     bytes: Option<u64>,
-    /// The bytes that its sessions count for their memories and client states.
+    /// The counted bytes of its sessions' memories and client states, its messages, and its answers
+    /// to requests with an idempotency key.
     state_bytes: i64,
     files: i64,
     sessions: i64,
+    agents: i64,
     /// The stored counters, by name.
     stored: Vec<(String, i64)>,
 }
@@ -100,6 +102,14 @@ impl Tally {
                 self.state_bytes = self.state_bytes.saturating_add(bytes);
             }
             Ok(_) => {}
+            Err(_) => self.bytes = None,
+        }
+    }
+
+    /// Adds the bytes that a record is counted with. One that is unreadable is found as a record.
+    fn add_counted(&mut self, counted: Result<i64>) {
+        match counted {
+            Ok(bytes) => self.state_bytes = self.state_bytes.saturating_add(bytes),
             Err(_) => self.bytes = None,
         }
     }
@@ -158,16 +168,15 @@ impl Rows<'_> {
 
     /// Compares the counters of the last tenant with its records, after its last row.
     fn check_counters(&mut self) {
-        let Some(Tally { tenant, bytes, state_bytes, files, sessions, stored }) = self.tally.take()
-        else {
-            return;
-        };
+        let Some(tally) = self.tally.take() else { return };
+        let Tally { tenant, bytes, state_bytes, files, sessions, agents, stored } = tally;
         let bytes =
             bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX).saturating_add(state_bytes));
         let counters = [
             (Counter::BYTES, bytes),
             (Counter::FILES, Some(files)),
             (Counter::SESSIONS, Some(sessions)),
+            (Counter::AGENTS, Some(agents)),
         ];
         for (counter, expected) in counters {
             let Some(expected) = expected else { continue };
@@ -324,8 +333,17 @@ impl Rows<'_> {
         if let Some(tally) = &mut self.tally {
             tally.files += i64::from(declared.name == File::SPACE.name());
             tally.sessions += i64::from(declared.name == Session::SPACE.name());
+            tally.agents += i64::from(declared.name == Agent::SPACE.name());
             if declared.name == SessionState::SPACE.name() {
                 tally.add_state(root, row);
+            }
+            if declared.name == Message::SPACE.name() {
+                let message = decode_logged_at::<Message>(root, &row.key, &row.value);
+                tally.add_counted(message.map(|(_, message)| message.counted_bytes()));
+            }
+            if declared.name == IdempotencyEntry::SPACE.name() {
+                let entry = decode_at::<IdempotencyEntry>(root, &row.key, &row.value);
+                tally.add_counted(entry.map(|entry| entry.counted_bytes()));
             }
         }
         let read = (declaration.entries)(root, row).and_then(|entries| {
@@ -406,8 +424,15 @@ impl Rows<'_> {
         let checked =
             blob::check(&view, store.root(), store.registry(), id, |found| blobs.push(found));
         let bytes = checked.await?;
-        let (state_bytes, files, sessions, stored) = (0, 0, 0, Vec::new());
-        self.tally = Some(Tally { tenant: id, bytes, state_bytes, files, sessions, stored });
+        self.tally = Some(Tally {
+            tenant: id,
+            bytes,
+            state_bytes: 0,
+            files: 0,
+            sessions: 0,
+            agents: 0,
+            stored: Vec::new(),
+        });
         for BlobFinding { fault, blob, .. } in blobs {
             let key = CHUNKS.key(store.root(), id, &blob);
             self.found(Fault::Blob(fault), &key, blob_fault(fault));

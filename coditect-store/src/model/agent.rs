@@ -4,7 +4,9 @@ use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
 use super::{AgentId, Json, TenantId};
-use crate::{Entity, entity::Unique, indexes, keyspace::Space};
+use crate::{
+    Entity, Result, Transaction, entity::Unique, indexes, keyspace::Space, repository::Counter,
+};
 
 /// An agent that a tenant has set up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,4 +47,30 @@ impl Entity for Agent {
 indexes! { Agent =>
     /// The one of that name.
     BY_NAME ("agents_by_name", name): Unique<String> = |agent| Some(agent.name.clone());
+}
+
+impl Agent {
+    /// Creates the agent and counts it: a tenant has at most `limit`. It is removed by
+    /// [`remove`](Self::remove).
+    ///
+    /// # Errors
+    ///
+    /// `QuotaExceeded` if the tenant has as many; those of [`create`](Transaction::create).
+    pub async fn set_up(&self, tx: &Transaction, limit: i64) -> Result<()> {
+        tx.create(self).await?;
+        tx.charge(self.tenant_id, Counter::AGENTS, 1, limit).await
+    }
+
+    /// Removes an agent and its count, and returns it; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`delete`](Transaction::delete).
+    pub async fn remove(tx: &Transaction, tenant: TenantId, id: AgentId) -> Result<Option<Self>> {
+        let removed = tx.delete::<Self>(tenant, id).await?;
+        if removed.is_some() {
+            tx.release(tenant, Counter::AGENTS, 1)?;
+        }
+        Ok(removed)
+    }
 }

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{TenantId, UserId};
 use crate::{
-    Entity, Result,
+    Entity, Result, Transaction,
     entity::{Expiring, GlobalMulti, Index, Older, expiry_hour},
     indexes,
     keyspace::Space,
+    repository::Counter,
 };
 
 /// The first answer to a request that bore a key of the client's. Written in the transaction of what
@@ -83,6 +84,30 @@ struct Untagged {
 impl IdempotencyEntry {
     /// How long an answer is given again.
     pub const LIFE: TimeDelta = TimeDelta::hours(24);
+
+    /// Bytes that each entry is counted with beside its body.
+    pub const OVERHEAD_BYTES: i64 = 500;
+
+    /// Writes the entry in place of an expired one with its key, and counts its bytes until it is
+    /// swept: a tenant has at most `limit_bytes`. Four rounds of reads at the most.
+    ///
+    /// # Errors
+    ///
+    /// `QuotaExceeded` if the tenant has no room; those of [`Transaction::upsert`].
+    pub async fn keep(&self, tx: &Transaction, limit_bytes: i64) -> Result<()> {
+        let before = tx.get::<Self>(self.tenant_id, self.key()).await?;
+        tx.upsert(self).await?;
+        if let Some(before) = before {
+            tx.release(self.tenant_id, Counter::BYTES, before.counted_bytes())?;
+        }
+        tx.charge(self.tenant_id, Counter::BYTES, self.counted_bytes(), limit_bytes).await
+    }
+
+    /// Returns its bytes in the counter of its tenant.
+    pub fn counted_bytes(&self) -> i64 {
+        let bytes = i64::try_from(self.body.len()).unwrap_or(i64::MAX);
+        bytes.saturating_add(Self::OVERHEAD_BYTES)
+    }
 
     fn untagged(older: Untagged) -> Self {
         let Untagged { tenant_id, user_id, key, request, status, location, body, .. } = older;

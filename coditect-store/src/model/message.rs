@@ -9,7 +9,7 @@ use crate::{
     entity::{Amendable, Log, Unique},
     keyspace::Space,
     log_indexes,
-    repository::Appended,
+    repository::{Appended, Counter},
 };
 
 /// Something that was said in a conversation. A conversation's messages lie in the order in which
@@ -70,13 +70,27 @@ log_indexes! { Message =>
 }
 
 impl Message {
-    /// Appends it to its conversation. Two rounds of reads.
+    /// Appends it to its conversation, and counts its bytes: a tenant has at most `limit_bytes`.
+    /// Three rounds of reads.
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such conversation; those of [`Transaction::append`].
-    pub async fn say(&self, tx: &Transaction) -> Result<Appended> {
+    /// `NotFound` if there is no such conversation; `QuotaExceeded` if the tenant has no room;
+    /// those of [`Transaction::append`].
+    pub async fn say(&self, tx: &Transaction, limit_bytes: i64) -> Result<Appended> {
         tx.require::<Conversation>(self.tenant_id, self.conversation_id).await?;
-        tx.append(self).await
+        let appended = tx.append(self).await?;
+        tx.charge(self.tenant_id, Counter::BYTES, self.counted_bytes(), limit_bytes).await?;
+        Ok(appended)
     }
+
+    /// Returns its bytes in the counter of its tenant: those of its content and its metadata, and
+    /// [`OVERHEAD_BYTES`](Self::OVERHEAD_BYTES).
+    pub fn counted_bytes(&self) -> i64 {
+        let bytes = self.content.len() + self.metadata.0.to_string().len();
+        i64::try_from(bytes).unwrap_or(i64::MAX).saturating_add(Self::OVERHEAD_BYTES)
+    }
+
+    /// Bytes that each message is counted with beside its content and its metadata.
+    pub const OVERHEAD_BYTES: i64 = 200;
 }

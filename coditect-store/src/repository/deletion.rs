@@ -322,7 +322,9 @@ impl Store {
             let page = page.page(limit.rows(), None).await?;
             let positions: Vec<_> = page.items.iter().map(|message| message.position).collect();
             let remove = |at| tx.take_out::<Message>(tenant, conversation, at);
-            map_concurrent(positions.iter().copied(), remove).await?;
+            let removed = map_concurrent(positions.iter().copied(), remove).await?;
+            let bytes = removed.iter().flatten().map(Message::counted_bytes).sum();
+            tx.release(tenant, Counter::BYTES, bytes)?;
             Ok::<_, Error>(positions.is_empty())
         };
         while !self.run_batch(&size, messages).await? {}

@@ -64,6 +64,8 @@ pub struct Counter(&'static str);
 impl Counter {
     /// How many workspace sessions a tenant has.
     pub const SESSIONS: Self = Self::new("sessions");
+    /// Number of agents of a tenant.
+    pub const AGENTS: Self = Self::new("agents");
     /// How many files a tenant has.
     pub const FILES: Self = Self::new("files");
     /// How many bytes of content a tenant has.

@@ -5,9 +5,9 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Transaction, blob};
+use super::{Counter, Transaction, blob};
 use crate::{
-    BatchLimit, BatchSize, Error, Result, Store,
+    BatchLimit, BatchSize, Entity as _, Error, Result, Store,
     batch::map_concurrent,
     entity::{Expiring, hours_over},
     keyspace::Global,
@@ -46,7 +46,7 @@ impl Store {
         // One that fails does not keep the others from being done.
         let auth_sessions = store.sweep_expired::<AuthSession>(now).await;
         let tickets = store.sweep_expired::<Ticket>(now).await;
-        let idempotency_entries = store.sweep_expired::<IdempotencyEntry>(now).await;
+        let idempotency_entries = store.sweep_answers(now).await;
         let client_sequences = store.sweep_expired::<ClientSequence>(now).await;
         let deletions = store.complete_deletions().await;
         let blobs = store.collect_blobs(now).await;
@@ -74,6 +74,30 @@ impl Store {
             let keys: Vec<_> = over.iter().map(|record| (record.scope(), record.key())).collect();
             map_concurrent(&keys, |(scope, key)| tx.delete::<E>(*scope, key)).await?;
             Ok::<_, Error>(keys.len())
+        };
+        let mut removed = 0;
+        loop {
+            match self.run_batch(&size, sweep).await? {
+                0 => return Ok(removed),
+                some => removed += some as u64,
+            }
+        }
+    }
+
+    /// As [`sweep_expired`](Self::sweep_expired), of the answers to requests with an idempotency
+    /// key, whose bytes are released.
+    async fn sweep_answers(&self, now: DateTime<Utc>) -> Result<u64> {
+        let size = BatchSize::new(BATCH);
+        let sweep = |tx: Transaction, limit: BatchLimit| async move {
+            let over = over::<IdempotencyEntry>(&tx, limit, now).await?;
+            let delete = |entry: IdempotencyEntry| {
+                let tx = tx.clone();
+                async move { tx.delete::<IdempotencyEntry>(entry.tenant_id, entry.key()).await }
+            };
+            for removed in map_concurrent(over.iter().cloned(), delete).await?.iter().flatten() {
+                tx.release(removed.tenant_id, Counter::BYTES, removed.counted_bytes())?;
+            }
+            Ok::<_, Error>(over.len())
         };
         let mut removed = 0;
         loop {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, TimeDelta};
 use coditect_store::{
-    BatchLimit, BatchSize, Blob, BlobUpload, Clock, Error, Result, Store, Transaction,
+    BatchLimit, BatchSize, Blob, BlobUpload, Clock, Counter, Error, Result, Store, Transaction,
     engine::{Database, Fault, Faults, Options},
     model::{
         ClientSequence, Conversation, ConversationId, Draft, File, FileHome, FilePolicy, Message,
@@ -301,6 +301,8 @@ fn a_store_is_checked_in_few_transactions() {
                 let id = MessageId::new();
                 tx.append(&Message { id, ..samples::message() }).await?;
             }
+            let bytes = 1_000 * samples::message().counted_bytes();
+            tx.charge(samples::tenant().id, Counter::BYTES, bytes, 10_000_000).await?;
             Ok::<_, Error>(())
         };
         store.run(fill).await.unwrap();

@@ -173,7 +173,7 @@ async fn every_look_up_of_the_models_keeps_its_budget() {
         "SessionState::all": (1, 1), |tx| SessionState::all(&tx, of, session).await;
         "SessionMemory::save": (5, 3), |tx| samples::session_memory().save(&tx, &StateQuota::default()).await;
         "Conversation::begin": (3, 2), |tx| begun.begin(&tx).await;
-        "Message::say": (3, 2), |tx| said.say(&tx).await;
+        "Message::say": (4, 3), |tx| said.say(&tx, 1_000_000).await;
         "memory of a session": (1, 1), |tx| tx.list_keys::<SessionMemory>(of, (session,)).page(50, None).await;
         "ClientState::save": (6, 3), |tx| ClientState::save(&tx, (of, session), ("theia.layout", vec![1]), &StateQuota::default(), now).await;
         "ClientState::newest": (1, 1), |tx| ClientState::newest(&tx, of, session, "theia.layout").await;

@@ -95,7 +95,7 @@ async fn say(store: &Store, conversation: &Conversation) {
         conversation_id: conversation.id,
         ..samples::message()
     };
-    store.run(|tx| async move { message.say(&tx).await.map(|_| ()) }).await.unwrap();
+    store.run(|tx| async move { message.say(&tx, 1 << 40).await.map(|_| ()) }).await.unwrap();
 }
 
 async fn put(store: &Store, tenant: TenantId, home: &FileHome, path: &str) {
@@ -132,8 +132,8 @@ async fn inhabited(store: &Store, name: &str) -> (TenantId, UserId) {
         Ticket { id: TicketId::new(), tenant_id: tenant, user_id: user, hash, ..samples::ticket() };
     create(store, &ticket).await;
     let entry =
-        IdempotencyEntry { tenant_id: tenant, user_id: user, ..samples::idempotency_entry() };
-    create(store, &entry).await;
+        &IdempotencyEntry { tenant_id: tenant, user_id: user, ..samples::idempotency_entry() };
+    store.run(|tx| async move { entry.keep(&tx, 1 << 40).await }).await.unwrap();
     create(store, &Task { tenant, ticket: Some(name.to_owned()), ..task(1) }).await;
     let entry = &AuditEntry { tenant_id: tenant, ..samples::audit_entry() };
     store.run(|tx| async move { tx.append(entry).await.map(|_| ()) }).await.unwrap();
@@ -343,7 +343,7 @@ async fn what_is_hung_on_something_that_is_not_there_is_refused() {
         ClientState::save(&tx, (tenant, id), ("k", vec![1]), &quota, now).await.map(|_| ()),
         memory.save(&tx, &quota).await.map(|_| ()),
         conversation.begin(&tx).await,
-        message.say(&tx).await.map(|_| ()),
+        message.say(&tx, 1 << 40).await.map(|_| ()),
     ];
     for refused in refused {
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
@@ -450,7 +450,7 @@ async fn the_sweep_removes_what_is_over_and_nothing_else() {
         let create = |tx: Transaction| async move {
             tx.create(login).await?;
             tx.create(ticket).await?;
-            tx.create(entry).await?;
+            entry.keep(&tx, 1 << 40).await?;
             tx.create(sequence).await
         };
         store.run(create).await.unwrap();

@@ -54,7 +54,7 @@ impl Bench {
                 tx.create(&Task { ticket: Some(number.to_string()), ..task(number) }).await?;
             }
             samples::write(&tx).await;
-            tx.create(&samples::agent()).await
+            samples::agent().set_up(&tx, 9).await
         };
         store.run(fill).await.unwrap();
         // Of an empty database it would be 0, which is before any number.
@@ -104,8 +104,8 @@ const TRIED: Counter = Counter::new("tried");
 const MARKER: &[u8] = b"marker";
 
 /// What does something more when it is run again, so that nobody should.
-const DONE_AGAIN: [&str; 4] =
-    ["charge", "SessionState::save", "SessionMemory::save", "ClientState::save"];
+const DONE_AGAIN: [&str; 5] =
+    ["append", "charge", "SessionState::save", "SessionMemory::save", "ClientState::save"];
 
 /// Replaces what looks like a versionstamp of these versions, or an id of these days: eight bytes of version
 /// and two of order, or 16 bytes that begin with six of milliseconds.
@@ -205,9 +205,10 @@ fn works(common: &Arc<Common>) -> Vec<(&'static str, Work)> {
         "delete": |tx, _it| tx.delete::<Task>(tenant(1), TaskNumber(7)).await;
         "find": |tx, _it| tx.find(&User::BY_EMAIL, Global, "ada@example.org".to_owned()).await;
         "scan": |tx, _it| tx.scan(&Task::BY_OWNER, tenant(1), task(1).owner).page(5, None).await;
-        "append": |tx, it| tx.append(&it.said).await;
+        "append": |tx, _it| tx.append(&samples::audit_entry()).await;
         "amend": |tx, it| tx.amend(it.position, &it.said).await;
         "take_out": |tx, it| {
+            tx.release(of, Counter::BYTES, it.said.counted_bytes()).unwrap();
             tx.take_out::<Message>(samples::tenant().id, samples::conversation().id, it.position).await
         };
         "charge": |tx, _it| tx.charge(of, TRIED, 1, 1_000).await;
@@ -217,7 +218,7 @@ fn works(common: &Arc<Common>) -> Vec<(&'static str, Work)> {
         };
         "SessionMemory::save": |tx, _it| samples::session_memory().save(&tx, &StateQuota::default()).await;
         "Conversation::begin": |tx, it| it.begun.begin(&tx).await;
-        "Message::say": |tx, it| it.said.say(&tx).await;
+        "Message::say": |tx, it| it.said.say(&tx, 1_000_000).await;
         "ClientState::save": |tx, _it| {
             ClientState::save(
                 &tx, (of, session), ("theia.layout", vec![1]), &StateQuota::default(), now(),

@@ -2,13 +2,13 @@
 
 use chrono::TimeDelta;
 use coditect_store::{
-    Entity, ErrorKind, Store,
+    Counter, Entity, ErrorKind, Store, Transaction,
     engine::VALUE_SIZE_LIMIT,
     model::{
         ActiveFiles, Agent, AgentId, CLIENT_STATE_VERSIONS, ClientSequence, ClientState,
-        Conversation, ConversationId, Draft, EditorState, File, FileHome, FileId, Json, JsonText,
-        PartState, Session, SessionId, SessionMemory, SessionState, SessionStates, Setting,
-        SettingScope, StateQuota, TenantId, UserId,
+        Conversation, ConversationId, Draft, EditorState, File, FileHome, FileId, IdempotencyEntry,
+        Json, JsonText, Message, MessageId, PartState, Session, SessionId, SessionMemory,
+        SessionState, SessionStates, Setting, SettingScope, StateQuota, TenantId, UserId,
     },
 };
 use serde_json::json;
@@ -284,4 +284,67 @@ async fn a_client_state_that_no_value_can_hold_is_refused_and_the_transaction_go
     assert_eq!(error.kind(), ErrorKind::Limit);
     assert_eq!(save(VALUE_SIZE_LIMIT - 100).await.unwrap(), 1);
     tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn tenant_has_no_more_agents_than_the_limit() {
+    let store = store().await;
+    let agent = samples::agent();
+    let tenant = agent.tenant_id;
+    store.run(|tx| async move { tx.create(&samples::tenant()).await }).await.unwrap();
+    let set_up = async |name: &str| {
+        let agent = &Agent { id: AgentId::new(), name: name.into(), ..agent.clone() };
+        let made = store.run(|tx| async move { agent.set_up(&tx, 2).await }).await;
+        made.map(|()| agent.id).map_err(|error| error.kind())
+    };
+    let first = set_up("first").await.unwrap();
+    set_up("second").await.unwrap();
+    assert_eq!(set_up("third").await, Err(ErrorKind::QuotaExceeded("agents")));
+    let remove = |tx: Transaction| async move { Agent::remove(&tx, tenant, first).await };
+    assert!(store.run(remove).await.unwrap().is_some());
+    assert!(store.run(remove).await.unwrap().is_none());
+    set_up("third").await.unwrap();
+    assert_eq!(store.check().run(|_| ()).await.unwrap().faults, 0);
+}
+
+#[tokio::test]
+async fn messages_and_answers_count_towards_the_bytes_of_their_tenant() {
+    let store = store().await;
+    let conversation = samples::conversation();
+    let (tenant, now) = (conversation.tenant_id, conversation.created_at);
+    let create = |tx: Transaction| async move {
+        tx.create(&samples::tenant()).await?;
+        tx.create(&samples::user()).await?;
+        tx.create(&samples::session()).await?;
+        tx.charge(tenant, Counter::SESSIONS, 1, 9).await?;
+        tx.create(&samples::conversation()).await
+    };
+    store.run(create).await.unwrap();
+    let bytes = async || store.begin().counter(tenant, Counter::BYTES).await.unwrap();
+    let message = &Message { content: "x".repeat(10_000), ..samples::message() };
+    let say = |tx: Transaction| async move { message.say(&tx, 15_000).await.map(|_| ()) };
+    store.run(say).await.unwrap();
+    assert_eq!(bytes().await, message.counted_bytes());
+    let another = &Message { id: MessageId::new(), ..message.clone() };
+    let say = |tx: Transaction| async move { another.say(&tx, 15_000).await.map(|_| ()) };
+    let full = store.run(say).await.unwrap_err();
+    assert_eq!(full.kind(), ErrorKind::QuotaExceeded("bytes"));
+
+    let entry = &IdempotencyEntry { body: vec![7; 3_000], ..samples::idempotency_entry() };
+    let keep = |tx: Transaction| async move { entry.keep(&tx, 15_000).await };
+    // In place of the first.
+    for _ in 0..3 {
+        store.run(keep).await.unwrap();
+        assert_eq!(bytes().await, message.counted_bytes() + entry.counted_bytes());
+    }
+    assert_eq!(store.check().run(|_| ()).await.unwrap().faults, 0);
+    assert_eq!(store.sweep(now + TimeDelta::days(9_999)).await.unwrap().idempotency_entries, 1);
+    assert_eq!(bytes().await, message.counted_bytes());
+    let delete = |tx: Transaction| async move {
+        tx.delete_conversation(tenant, samples::conversation().id, now).await
+    };
+    store.run(delete).await.unwrap();
+    store.complete_deletions().await.unwrap();
+    assert_eq!(bytes().await, 0);
+    assert_eq!(store.check().run(|_| ()).await.unwrap().faults, 0);
 }

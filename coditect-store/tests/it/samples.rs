@@ -357,5 +357,6 @@ pub(crate) async fn write(tx: &Transaction) {
         tx.create(&setting).await.unwrap();
     }
     tx.append(&message()).await.unwrap();
+    tx.charge(tenant().id, Counter::BYTES, message().counted_bytes(), 1_000).await.unwrap();
     tx.append(&audit_entry()).await.unwrap();
 }

@@ -26,6 +26,9 @@ use crate::{
     state::App,
 };
 
+/// Maximum number of agents of a tenant.
+const MAX_AGENTS: i64 = 1_000;
+
 /// Maximum length of a description, in characters.
 const MAX_DESCRIPTION_CHARS: usize = 2_000;
 
@@ -76,6 +79,7 @@ pub(crate) fn operations() -> Vec<Operation> {
     const ONE: &str = "/api/v5/agents/{id}";
     vec![
         Operation::post(ALL, "createAgent", "Create an agent")
+            .details("A tenant has at most 1,000 agents.")
             .request::<NewAgent>()
             .created::<AgentView<'static>>()
             .with_etag()
@@ -130,7 +134,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult
             };
             async move {
                 identity.require_role(Role::Admin)?;
-                tx.create(&agent).await?;
+                agent.set_up(&tx, MAX_AGENTS).await?;
                 let details = json!({ "name": agent.name });
                 app.auth
                     .audit(&tx, &identity, (Action::AgentCreated, &id), details, client)
@@ -211,7 +215,7 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
             let agent = tx.require::<Agent>(identity.tenant_id, id).await?;
             identity.require_role(Role::Admin)?;
             conditions.require(Some(&tag_of(&agent)?))?;
-            tx.delete::<Agent>(identity.tenant_id, id).await?;
+            Agent::remove(&tx, identity.tenant_id, id).await?;
             let details = json!({ "name": agent.name });
             app.auth.audit(&tx, &identity, (Action::AgentDeleted, &id), details, client).await?;
             Ok(())

@@ -20,6 +20,7 @@ use super::{
     owned::{load_owned_conversation, load_owned_session},
 };
 use crate::{
+    config::FILE_POLICY,
     extract::{
         caller,
         idempotency::{Created, Idempotency},
@@ -316,7 +317,7 @@ pub(crate) async fn say(app: Arc<App>, mut request: Request) -> HandlerResult {
                     created_at,
                     updated_at,
                 };
-                message.say(&tx).await?;
+                message.say(&tx, FILE_POLICY.bytes).await?;
                 let location = format!("/api/v5/conversations/{conversation_id}/messages");
                 Created::at(location, &MessageView::from(&message), None)
             }
