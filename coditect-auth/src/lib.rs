@@ -68,12 +68,13 @@ pub use secret::{
     RootKey,
 };
 pub use service::{
-    Action, AddressProof, Auth, AuthMethod, ClientInfo, Credential, IDE_SCOPE, INVITATION_LIFETIME,
-    Identity, MAX_FRESH_LOGIN_AGE, MAX_LOGINS, MAX_PERSONAL_TOKEN_LIFETIME, MAX_RESETS,
-    MAX_SESSION_NAME_CHARS, MAX_TOKEN_NAME_CHARS, Member, NewFactor, NewInvitation,
-    NewPersonalToken, NewTicket, Purge, RESET_TOKEN_LIFETIME, Registration, RegistrationMode,
-    Settings, SignIn, SignUp, SignedIn, TICKET_LIFETIME, Tokens, VERIFICATION_LIFETIME,
-    VerifiedCredential, entities, load_master_key, replace_master_key, replace_master_key_file,
+    Action, AddressProof, AuditRetention, Auth, AuthMethod, ClientInfo, Credential, IDE_SCOPE,
+    INVITATION_LIFETIME, Identity, MAX_FRESH_LOGIN_AGE, MAX_INVITATION_MAILS, MAX_LOGINS,
+    MAX_PERSONAL_TOKEN_LIFETIME, MAX_RESETS, MAX_SESSION_NAME_CHARS, MAX_TOKEN_NAME_CHARS, Member,
+    NewFactor, NewInvitation, NewPersonalToken, NewTicket, Purge, RESET_TOKEN_LIFETIME,
+    Registration, RegistrationMode, Settings, SignIn, SignUp, SignedIn, TICKET_LIFETIME, Tokens,
+    VERIFICATION_LIFETIME, VerifiedCredential, entities, load_master_key, replace_master_key,
+    replace_master_key_file,
 };
 pub use tokens::{
     access::{AccessSettings, AccessTokens, JwksVerifier, Minted},

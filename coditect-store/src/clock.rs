@@ -11,6 +11,8 @@ pub struct Clock(Source);
 #[derive(Clone, Debug)]
 enum Source {
     System,
+    /// The system's clock, set ahead.
+    Shifted(TimeDelta),
     Manual(Arc<Mutex<DateTime<Utc>>>),
 }
 
@@ -24,15 +26,25 @@ impl Clock {
         Self(Source::System)
     }
 
+    /// Returns the system's clock set ahead by `offset`, or back if that is negative; for tests of
+    /// how a program copes with a wrong clock.
+    pub fn system_ahead_by(offset: TimeDelta) -> Self {
+        Self(Source::Shifted(offset))
+    }
+
     /// The present time, UTC, to the microsecond, as records keep it: one that was stored equals
     /// itself when it is read. It may go backwards when the operator sets the system's clock.
     pub fn now(&self) -> DateTime<Utc> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place that reads the system's clock"
+        )]
+        let system = Utc::now;
         let now = match &self.0 {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "the one place that reads the system's clock"
-            )]
-            Source::System => Utc::now(),
+            Source::System => system(),
+            Source::Shifted(offset) => {
+                system().checked_add_signed(*offset).unwrap_or(DateTime::<Utc>::MAX_UTC)
+            }
             Source::Manual(at) => *at.lock().unwrap_or_else(PoisonError::into_inner),
         };
         now.trunc_subsecs(6)

@@ -1,4 +1,4 @@
-//! Failed logins, persisted across restarts.
+//! Counts of failed logins and of mails, persisted across restarts.
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use coditect_store::{
@@ -9,16 +9,16 @@ use coditect_store::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Recent failed logins of an account, from anywhere or from one known address. The account may not
-/// exist.
+/// Recent failed logins of an account, from anywhere or from one known address; or recent mails of
+/// a kind to an address, or of an inviter. The account may not exist.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoginFailures {
     /// HMAC of the account's address, or of that and the client's: see
-    /// [`throttle`](crate::throttle).
+    /// [`throttle`](crate::throttle); or of an address or a user and the kind of mail.
     pub key: [u8; 32],
-    /// Number of failures.
+    /// Number of failures or mails.
     pub count: u32,
-    /// Time of the last failure; for a known address without failures, of the last login.
+    /// Time of the last failure or mail; for a known address without failures, of the last login.
     #[serde(with = "ts_microseconds")]
     pub last_at: DateTime<Utc>,
     /// Time from which they are ignored.

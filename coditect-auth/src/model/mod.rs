@@ -3,6 +3,7 @@
 //! Tokens held by clients (reset, invitation and personal tokens) are stored as SHA-256 only. They
 //! are random, so a plain hash suffices.
 
+mod audit_extent;
 mod clock_mark;
 mod failures;
 mod ide_grant;
@@ -11,6 +12,7 @@ mod password_reset;
 mod personal_token;
 mod second_factor;
 
+pub use audit_extent::AuditExtent;
 pub use clock_mark::{CLOCK_SETTLE_TIME, ClockMark, MAX_DOWNTIME};
 pub use failures::LoginFailures;
 pub use ide_grant::IdeGrant;

@@ -8,13 +8,14 @@
 //!
 //! - Each right depends on an operator's grant, directly or through one invitation.
 //! - An extended right ends with the membership in the inviter's tenant, and with the inviter's own
-//!   grant.
+//!   grant. It is suspended while the inviter is disabled.
 
 use chrono::{DateTime, Utc};
 use coditect_store::{
     Transaction,
-    model::{Membership, TenantId, User, UserId},
+    model::{Membership, TenantId, User, UserId, UserStatus},
 };
+use futures_util::future::try_join;
 
 use super::{
     Auth, AuthMethod, ClientInfo, Identity,
@@ -38,7 +39,7 @@ impl Auth {
     ///
     /// # Cost
     ///
-    /// A range read of the user's grants, normally one, and two reads by key for each extended
+    /// A range read of the user's grants, normally one, and three reads by key for each extended
     /// grant.
     ///
     /// # Errors
@@ -119,8 +120,20 @@ pub(super) async fn has_operator_grant(
     Ok(tx.get::<IdeGrant>(primary_tenant, (user, primary_tenant)).await?.is_some())
 }
 
+/// Returns whether `inviter` may lend the right by invitations into `tenant`, their own: they have
+/// it from an operator, and are enabled.
+async fn may_lend(
+    tx: &Transaction,
+    tenant: TenantId,
+    inviter: UserId,
+) -> coditect_store::Result<bool> {
+    let user = tx.get::<User>(tenant, inviter);
+    let (user, holds) = try_join(user, has_operator_grant(tx, tenant, inviter)).await?;
+    Ok(holds && user.is_some_and(|user| user.status == UserStatus::Enabled))
+}
+
 /// Returns whether `user` has an operator's grant, or one by an invitation whose membership is open
-/// and whose inviter has an operator's grant.
+/// and whose inviter is enabled and has an operator's grant.
 pub(super) async fn has_any_ide_grant(
     tx: &Transaction,
     user: &User,
@@ -132,7 +145,7 @@ pub(super) async fn has_any_ide_grant(
         let (tenant, Some(inviter)) = (grant.granted_by, grant.invited_by) else { continue };
         let membership = tx.get::<Membership>(tenant, user.id).await?;
         if membership.is_some_and(|it| !it.ended && it.primary_tenant == user.tenant_id)
-            && has_operator_grant(tx, tenant, inviter).await?
+            && may_lend(tx, tenant, inviter).await?
         {
             return Ok(true);
         }
@@ -150,7 +163,7 @@ pub(super) async fn grant_by_invitation(
     now: DateTime<Utc>,
 ) -> coditect_store::Result<()> {
     let (tenant, inviter) = (invitation.tenant_id, invitation.invited_by);
-    let holds = invitation.ide && has_operator_grant(tx, tenant, inviter).await?;
+    let holds = invitation.ide && may_lend(tx, tenant, inviter).await?;
     let (tenant_id, user_id, granted_by) = (user.tenant_id, user.id, tenant);
     let own = tx.get::<Membership>(tenant, user.id).await?;
     let is_new = own.is_some_and(|it| it.created_at == it.updated_at);

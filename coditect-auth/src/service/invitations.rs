@@ -20,6 +20,7 @@ use super::{
     Auth, ClientInfo, Identity,
     audit::{Action, Entry},
     ide::{grant_by_invitation, has_operator_grant},
+    mail_limits::Mail,
 };
 use crate::{
     Email, Error, OpaqueToken,
@@ -144,7 +145,29 @@ impl Auth {
         Ok(invitation)
     }
 
-    /// Sends an invitation to its address. Call it after the commit.
+    /// Returns whether an invitation of `identity` may be sent to its address, and counts it if so.
+    /// It may not if there is no mailer, if the inviter has had
+    /// [`MAX_INVITATION_MAILS`](super::MAX_INVITATION_MAILS) sent in 24 hours, or if one was sent
+    /// to the address lately, into any tenant: from the second on the time between two doubles,
+    /// from a minute to four hours. Two reads.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn may_send_invitation(
+        &self,
+        tx: &Transaction,
+        identity: &Identity,
+        new: &NewInvitation,
+    ) -> Result<bool, Error> {
+        let now = self.clock.now();
+        Ok(self.mailer.is_some()
+            && self.take_mail(tx, (Mail::Invitation, &new.email), now).await?
+            && self.take_mail_of(tx, identity.user.id, now).await?)
+    }
+
+    /// Sends an invitation to its address if it [may be sent](Self::may_send_invitation). Call it
+    /// after the commit.
     ///
     /// # Errors
     ///

@@ -21,6 +21,7 @@ mod ide;
 mod invitations;
 mod login_records;
 mod logout;
+mod mail_limits;
 mod members;
 mod password_check;
 mod passwords;
@@ -28,6 +29,7 @@ mod purging;
 mod rate_limit;
 mod refresh;
 mod registration;
+mod retention;
 mod ring;
 mod second_factor;
 mod sessions;
@@ -43,7 +45,7 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{
-    Clock, Store, StoreOptions,
+    Clock, Cursor, Store, StoreOptions,
     model::{AuthSession, AuthSessionId, TenantId, TokenFamilyId, User},
     repository::PAGE_LIMIT,
 };
@@ -54,10 +56,12 @@ pub use self::{
     authentication::{AuthMethod, Identity, PersonalHash, VerifiedCredential},
     ide::IDE_SCOPE,
     invitations::{INVITATION_LIFETIME, NewInvitation},
+    mail_limits::MAX_INVITATION_MAILS,
     members::Member,
     passwords::{MAX_RESETS, RESET_TOKEN_LIFETIME},
     purging::Purge,
     registration::{AddressProof, RegistrationMode, SignUp, VERIFICATION_LIFETIME},
+    retention::AuditRetention,
     ring::{load_master_key, replace_master_key, replace_master_key_file},
     second_factor::{MAX_FRESH_LOGIN_AGE, NewFactor},
     sessions::MAX_SESSION_NAME_CHARS,
@@ -75,7 +79,8 @@ use crate::{
     KeyRing, Lifetimes, Mailer, MasterKey, Notice, Peppers, RefreshKeys, RefreshToken, RootKey,
     SealedKey, TokenId, WrappedRootKey,
     model::{
-        ClockMark, IdeGrant, Invitation, LoginFailures, PasswordReset, PersonalToken, SecondFactor,
+        AuditExtent, ClockMark, IdeGrant, Invitation, LoginFailures, PasswordReset, PersonalToken,
+        SecondFactor,
     },
     secret::Subkey,
     subkey::{Purpose, mac},
@@ -103,6 +108,8 @@ pub struct Settings {
     /// Maximum number of live logins per user, 1 to 1,000. A login beyond it deletes the longest
     /// idle one.
     pub max_logins: usize,
+    /// Retention of audit logs.
+    pub audit_retention: AuditRetention,
 }
 
 impl Settings {
@@ -161,6 +168,13 @@ impl Settings {
         self.max_logins = max_logins;
         self
     }
+
+    /// Sets `audit_retention`.
+    #[must_use]
+    pub fn audit_retention(mut self, audit_retention: AuditRetention) -> Self {
+        self.audit_retention = audit_retention;
+        self
+    }
 }
 
 impl Default for Settings {
@@ -175,6 +189,7 @@ impl Default for Settings {
             registration: RegistrationMode::default(),
             key_rotation: TimeDelta::days(30),
             max_logins: 100,
+            audit_retention: AuditRetention::default(),
         }
     }
 }
@@ -209,6 +224,9 @@ pub struct Auth {
     mailer: Option<Arc<dyn Mailer>>,
     key_rotation: TimeDelta,
     max_logins: usize,
+    audit_retention: AuditRetention,
+    /// The last user whose tenant's audit log was trimmed; `None` before the first.
+    trimmed_to: Mutex<Option<Cursor>>,
 }
 
 /// A new account.
@@ -298,6 +316,7 @@ pub fn entities(options: StoreOptions) -> StoreOptions {
     options
         .entity::<WrappedRootKey>()
         .entity::<SealedKey>()
+        .entity::<AuditExtent>()
         .entity::<ClockMark>()
         .entity::<IdeGrant>()
         .entity::<Invitation>()
@@ -345,6 +364,8 @@ impl Auth {
             mailer: settings.mailer,
             key_rotation: settings.key_rotation,
             max_logins: settings.max_logins,
+            audit_retention: settings.audit_retention,
+            trimmed_to: Mutex::new(None),
             store,
             clock,
             root,

@@ -11,6 +11,7 @@ use super::{
     Auth, ClientInfo, Identity,
     audit::{Action, Entry},
     login_records::revoke_logins_but,
+    mail_limits::Mail,
     tokens::revoke_all_tokens,
 };
 use crate::{
@@ -21,9 +22,6 @@ use crate::{
 
 /// Validity of a reset token.
 pub const RESET_TOKEN_LIFETIME: TimeDelta = TimeDelta::minutes(30);
-
-/// Minimum interval between two reset tokens sent to a user.
-const RESET_INTERVAL: TimeDelta = TimeDelta::minutes(1);
 
 /// Maximum number of open reset tokens per user.
 pub const MAX_RESETS: usize = 5;
@@ -84,8 +82,9 @@ impl Auth {
     }
 
     /// Sends a reset token to the address of an account. Does nothing without a mailer, without
-    /// such an account, or if a token was sent within the last minute. Do not await it in a
-    /// request: its duration would reveal whether the account exists.
+    /// such an account, or if a token was sent lately: from the second on the interval doubles, from
+    /// a minute to the [lifetime](RESET_TOKEN_LIFETIME) of one. Do not await it in a request: its
+    /// duration would reveal whether the account exists.
     ///
     /// # Errors
     ///
@@ -103,9 +102,9 @@ impl Auth {
     }
 
     /// Creates a password-reset token for `user`. Returns `None` for a disabled user; to a client
-    /// also within [`RESET_INTERVAL`] of the last one, or if all open ones are the operator's. A
-    /// token beyond [`MAX_RESETS`] replaces the oldest one that a client requested or, for an
-    /// operator, the oldest.
+    /// also if [too many](super::mail_limits) were sent lately, or if all open ones are the
+    /// operator's. A token beyond [`MAX_RESETS`] replaces the oldest one that a client requested or,
+    /// for an operator, the oldest.
     pub(super) async fn new_reset(
         &self,
         user: &User,
@@ -113,6 +112,7 @@ impl Auth {
         client: &ClientInfo,
     ) -> Result<Option<OpaqueToken>, Error> {
         let (text, hash) = Kind::Reset.generate()?;
+        let email = &Email::parse(&user.email).map_err(Error::internal)?;
         let now = self.clock.now();
         let reset = &PasswordReset {
             id: PasswordResetId::new(),
@@ -134,6 +134,10 @@ impl Auth {
                 return Ok(true);
             }
             let Some(evicted) = place_for(reset, &open, now) else { return Ok(false) };
+            let mail = (Mail::PasswordReset, email);
+            if origin == ResetOrigin::Client && !self.take_mail(&tx, mail, now).await? {
+                return Ok(false);
+            }
             for id in evicted {
                 tx.delete::<PasswordReset>(reset.tenant_id, id).await?;
             }
@@ -182,6 +186,7 @@ impl Auth {
                 let user = tx.revoke_logins(user, now).await?;
                 revoke_all_tokens(&tx, &user).await?;
                 self.clear_failures(&tx, email).await?;
+                self.forget_mails(&tx, (Mail::PasswordReset, email)).await?;
                 let entry =
                     Entry::new(Action::PasswordReset, user.tenant_id, Some(user.id), client);
                 Ok::<_, Error>(entry.write(&tx, now).await?)
@@ -229,20 +234,13 @@ async fn resets_of(
 }
 
 /// Returns the `stored` tokens that `new` replaces, or `None` if it is rejected: see
-/// [`Auth::new_reset`]. Times in the future, from a clock that was ahead, delay nothing.
+/// [`Auth::new_reset`].
 fn place_for(
     new: &PasswordReset,
     stored: &[PasswordReset],
     now: DateTime<Utc>,
 ) -> Option<Vec<PasswordResetId>> {
     let (over, open): (Vec<_>, Vec<_>) = stored.iter().partition(|it| now >= it.expires_at);
-    let is_recent = |it: &&PasswordReset| {
-        let age = now.signed_duration_since(it.created_at);
-        it.origin == ResetOrigin::Client && age.abs() < RESET_INTERVAL
-    };
-    if new.origin == ResetOrigin::Client && open.iter().any(is_recent) {
-        return None;
-    }
     let mut evicted: Vec<_> = over.iter().map(|it| it.id).collect();
     if open.len() >= MAX_RESETS {
         let of_client = open.iter().find(|it| it.origin == ResetOrigin::Client);
@@ -250,4 +248,39 @@ fn place_for(
         evicted.push(of_client.or(oldest)?.id);
     }
     Some(evicted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reset(origin: ResetOrigin, minute: i64) -> PasswordReset {
+        let created_at = DateTime::from_timestamp(60 * minute, 0).unwrap();
+        PasswordReset {
+            id: PasswordResetId::new(),
+            tenant_id: TenantId::new(),
+            user_id: UserId::new(),
+            origin,
+            hash: [0; 32],
+            created_at,
+            expires_at: created_at + RESET_TOKEN_LIFETIME,
+        }
+    }
+
+    #[test]
+    fn client_takes_no_place_of_an_operator() {
+        let mut stored: Vec<_> =
+            (0..5).map(|minute| reset(ResetOrigin::Operator, minute)).collect();
+        let (client, operator) = (reset(ResetOrigin::Client, 9), reset(ResetOrigin::Operator, 9));
+        let now = client.created_at;
+        assert_eq!(place_for(&client, &stored, now), None);
+        assert_eq!(place_for(&operator, &stored, now), Some(vec![stored[0].id]));
+        stored[3] = reset(ResetOrigin::Client, 3);
+        for new in [&client, &operator] {
+            assert_eq!(place_for(new, &stored, now), Some(vec![stored[3].id]));
+        }
+        let later = now + RESET_TOKEN_LIFETIME;
+        let all: Vec<_> = stored.iter().map(|it| it.id).collect();
+        assert_eq!(place_for(&client, &stored, later), Some(all));
+    }
 }

@@ -21,7 +21,8 @@ pub enum Purge {
 }
 
 impl Auth {
-    /// Removes expired records of the store and of this crate. If the clock is more than
+    /// Removes expired records of the store and of this crate, and trims audit logs to their
+    /// [retention](super::AuditRetention). If the clock is more than
     /// [`MAX_DOWNTIME`](crate::model::MAX_DOWNTIME) ahead of the last purge, nothing is removed
     /// until it has run for [`CLOCK_SETTLE_TIME`](crate::model::CLOCK_SETTLE_TIME), so that a start
     /// with a wrong clock removes no user's records. Purges at most `step` apart count as running.
@@ -48,7 +49,8 @@ impl Auth {
             return Ok(Purge::Suspended { ahead, is_new });
         }
         let swept = self.store.sweep(now).await;
-        let own = self.purge_expired().await?;
-        Ok(Purge::Done(swept?, own))
+        let own = self.purge_expired().await;
+        let trimmed = self.trim_audit(now).await?;
+        Ok(Purge::Done(swept?, own? + trimmed))
     }
 }

@@ -14,13 +14,14 @@
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, TimeDelta, Utc};
-use coditect_store::{keyspace::Global, model::AuthSession};
+use coditect_store::{Transaction, keyspace::Global, model::AuthSession};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::{
     Auth, ClientInfo, Registration, SignedIn,
     accounts::{create_user, email_taken},
+    mail_limits::Mail,
     rate_limit::throttled,
 };
 use crate::{
@@ -122,19 +123,27 @@ impl Auth {
     }
 
     /// Sends the mail of [`SignUp::VerificationSent`]: a token to a free address, a notice to a
-    /// taken one. Do not await it in a request: its duration would reveal whether the address is
-    /// taken.
+    /// taken one. Does nothing if one was sent lately: from the second on the interval doubles, from
+    /// a minute to four hours, which is less than the [lifetime](VERIFICATION_LIFETIME) of a token.
+    /// Do not await it in a request: its duration would reveal whether the address is taken.
     ///
     /// # Errors
     ///
     /// [`Error::Store`]; [`Error::Internal`] if the delivery failed.
     pub async fn send_verification(&self, email: &str) -> Result<(), Error> {
         let Some(mailer) = &self.mailer else { return Ok(()) };
-        let email = Email::parse(email)?;
-        let sent = if let Some(user) = self.user_by_email(&email).await? {
+        let email = &Email::parse(email)?;
+        let now = self.clock.now();
+        let take = |tx: Transaction| async move {
+            self.take_mail(&tx, (Mail::Verification, email), now).await
+        };
+        if !self.store.run(take).await? {
+            return Ok(());
+        }
+        let sent = if let Some(user) = self.user_by_email(email).await? {
             mailer.notice(&user.email, Notice::AlreadyRegistered).await
         } else {
-            let token = self.verification(&email, self.clock.now() + VERIFICATION_LIFETIME);
+            let token = self.verification(email, now + VERIFICATION_LIFETIME);
             mailer.verification(email.display(), &token, VERIFICATION_LIFETIME).await
         };
         sent.map_err(Error::Internal)

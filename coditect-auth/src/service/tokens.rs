@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{
-    Transaction,
+    Cursor, Page, Transaction,
     keyspace::Global,
     model::{Membership, Tenant, Ticket, TicketId, User},
 };
@@ -104,7 +104,8 @@ impl Auth {
     ) -> Result<PersonalToken, Error> {
         let (user, now) = (&identity.user, self.clock.now());
         let mut held = 0;
-        for token in self.personal_tokens(tx, identity).await? {
+        identity.session()?;
+        for token in all_tokens(tx, user).await? {
             // Expired tokens make room.
             if now >= token.expires_at {
                 tx.delete::<PersonalToken>(user.tenant_id, token.id).await?;
@@ -137,18 +138,22 @@ impl Auth {
         self.notify(&identity.user, Notice::TokenCreated);
     }
 
-    /// Returns the caller's personal tokens, oldest first, including expired ones.
+    /// Returns a page of the caller's personal tokens, oldest first, expired ones included.
     ///
     /// # Errors
     ///
-    /// [`Error::Forbidden`] for a personal access token; [`Error::Store`].
+    /// [`Error::Forbidden`] for a personal access token; [`Error::Store`], with `Invalid` if `after`
+    /// belongs to another list.
     pub async fn personal_tokens(
         &self,
         tx: &Transaction,
         identity: &Identity,
-    ) -> Result<Vec<PersonalToken>, Error> {
+        (limit, after): (usize, Option<&Cursor>),
+    ) -> Result<Page<PersonalToken>, Error> {
         identity.session()?;
-        all_tokens(tx, &identity.user).await
+        let user = &identity.user;
+        let tokens = tx.scan(&PersonalToken::BY_USER, user.tenant_id, user.id);
+        Ok(tokens.page(limit, after).await?)
     }
 
     /// Revokes a personal token.

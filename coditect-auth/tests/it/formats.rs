@@ -8,8 +8,8 @@ use coditect_auth::{
     KeyId, KeyState, Scopes, SealedKey, WrappedRootKey,
     keys::Algorithm,
     model::{
-        ClockMark, Grant, IdeGrant, Invitation, InvitationId, LoginFailures, PasswordReset,
-        PasswordResetId, PersonalToken, PersonalTokenId, ResetOrigin, SecondFactor,
+        AuditExtent, ClockMark, Grant, IdeGrant, Invitation, InvitationId, LoginFailures,
+        PasswordReset, PasswordResetId, PersonalToken, PersonalTokenId, ResetOrigin, SecondFactor,
     },
     seal::Sealed,
 };
@@ -67,6 +67,8 @@ async fn version_1_of_every_record_is_read_and_written() {
     reads_and_writes(&store, &key, include_str!("../../fixtures/sealed_key.v1.hex")).await;
     let mark = ClockMark { trusted_at: time(15), ahead_at: Some(time(17)), ahead_micros: 300 };
     reads_and_writes(&store, &mark, include_str!("../../fixtures/clock_mark.v1.hex")).await;
+    let extent = AuditExtent { tenant_id, entries: 300, counted_to: None };
+    reads_and_writes(&store, &extent, include_str!("../../fixtures/audit_extent.v1.hex")).await;
     let grant = IdeGrant {
         tenant_id,
         user_id,

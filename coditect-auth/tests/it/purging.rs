@@ -2,10 +2,14 @@
 
 use chrono::TimeDelta;
 use coditect_auth::{
-    ClientInfo, Error, NewInvitation, NewPersonalToken, Purge, Scopes,
-    model::{CLOCK_SETTLE_TIME, Invitation, PasswordReset, PersonalToken},
+    Action, AuditRetention, ClientInfo, Error, NewInvitation, NewPersonalToken, Purge, Scopes,
+    SignedIn,
+    model::{AuditExtent, CLOCK_SETTLE_TIME, Invitation, PasswordReset, PersonalToken},
 };
-use coditect_store::model::{AuthSession, Role};
+use coditect_store::{
+    Transaction,
+    model::{AuditEntry, AuthSession, Role, TenantId},
+};
 
 use crate::env::{PASSWORD, TestEnv, sign_in};
 
@@ -96,4 +100,84 @@ async fn server_that_is_stopped_every_night_purges() {
             env.clock.advance(TimeDelta::hours(1));
         }
     }
+}
+
+async fn audited(env: &TestEnv, tenant: TenantId) -> Vec<AuditEntry> {
+    let tx = env.store.begin();
+    let page = tx.log::<AuditEntry>(tenant, (), ..).page(1_000, None).await.unwrap();
+    page.items.into_iter().map(|logged| logged.record).collect()
+}
+
+/// Writes `count` entries, numbered from `first`.
+async fn audit(env: &TestEnv, of: &SignedIn, first: usize, count: usize) {
+    let asking = &env.caller(of.tokens.access.expose()).await.unwrap();
+    let (auth, from) = (&env.auth, &ClientInfo::default());
+    for number in first..first + count {
+        let write = |tx: Transaction| async move {
+            let of = (Action::SettingChanged, number);
+            auth.audit(&tx, asking, of, serde_json::json!({}), from).await
+        };
+        env.store.run(write).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn audit_entries_are_removed_after_their_retention() {
+    let env = TestEnv::new().await;
+    let (ada, bob) = (env.register(EMAIL).await.unwrap(), env.register("b@example.org").await);
+    let (tenant, other) = (ada.user.tenant_id, bob.unwrap().user.tenant_id);
+    audit(&env, &ada, 0, 250).await;
+    for _ in 0..14 {
+        env.clock.advance(TimeDelta::days(28));
+        assert!(is_done(&env).await);
+    }
+    assert_eq!(audited(&env, tenant).await.len(), 251, "they are kept for 400 days");
+    let ada = env.login(EMAIL, PASSWORD).await.unwrap();
+    audit(&env, &ada, 250, 3).await;
+    env.clock.advance(TimeDelta::days(9));
+    assert!(is_done(&env).await);
+    let kept = audited(&env, tenant).await;
+    assert_eq!(kept.len(), 4, "{kept:?}");
+    assert!(audited(&env, other).await.is_empty());
+    let tx = env.store.begin();
+    let indexed = tx.scan_log(&AuditEntry::BY_ACTOR, tenant, ada.user.id).page(1_000, None).await;
+    assert_eq!(indexed.unwrap().items.len(), 4);
+    let report = env.store.check().run(|_| ()).await.unwrap();
+    assert_eq!(report.faults, 0);
+}
+
+#[tokio::test]
+async fn audit_log_of_a_tenant_keeps_its_newest_entries() {
+    let env = TestEnv::new().await;
+    let ada = env.register(EMAIL).await.unwrap();
+    let tenant = ada.user.tenant_id;
+    let retention = AuditRetention::new(TimeDelta::days(400), 120);
+    let auth = env.with(|settings| settings.audit_retention = retention).await;
+    let purge = async || assert!(matches!(auth.purge(STEP).await.unwrap(), Purge::Done(..)));
+    audit(&env, &ada, 0, 100).await;
+    purge().await;
+    assert_eq!(audited(&env, tenant).await.len(), 101);
+    audit(&env, &ada, 100, 230).await;
+    purge().await;
+    let numbers = async || {
+        let kept = audited(&env, tenant).await;
+        kept.iter().map(|entry| entry.target.clone().unwrap()).collect::<Vec<_>>()
+    };
+    let expected = |range: std::ops::Range<usize>| range.map(|n| n.to_string()).collect::<Vec<_>>();
+    assert_eq!(numbers().await, expected(210..330));
+    purge().await;
+    assert_eq!(numbers().await, expected(210..330), "nothing is counted twice");
+    audit(&env, &ada, 330, 1).await;
+    purge().await;
+    assert_eq!(numbers().await, expected(211..331));
+    // Expired entries and surplus ones in one step: each is counted once.
+    env.clock.advance(TimeDelta::days(29));
+    let ada = env.login(EMAIL, PASSWORD).await.unwrap();
+    audit(&env, &ada, 332, 100).await;
+    let month = AuditRetention::new(TimeDelta::days(28), 60);
+    let auth = env.with(|settings| settings.audit_retention = month).await;
+    assert!(matches!(auth.purge(STEP).await.unwrap(), Purge::Done(..)));
+    assert_eq!(numbers().await, expected(372..432));
+    let extent = env.store.begin().get::<AuditExtent>(tenant, ()).await.unwrap().unwrap();
+    assert_eq!(extent.entries, 60);
 }

@@ -2,12 +2,13 @@
 
 use chrono::TimeDelta;
 use coditect_auth::{
-    AddressProof, Auth, ClientInfo, Error, NewInvitation, Notice, Registration, RegistrationMode,
-    SignUp, SignedIn, VERIFICATION_LIFETIME, model::Invitation,
+    AddressProof, Auth, ClientInfo, Error, MAX_INVITATION_MAILS, NewInvitation, Notice,
+    Registration, RegistrationMode, SignUp, SignedIn, VERIFICATION_LIFETIME, model::Invitation,
 };
 use coditect_store::{
+    Transaction,
     keyspace::Global,
-    model::{Role, User},
+    model::{Role, User, UserStatus},
 };
 
 use crate::env::{PASSWORD, TestEnv};
@@ -272,4 +273,83 @@ async fn invited_right_to_use_the_ide_ends_with_that_of_its_inviter() {
     auth.set_ide_access(BOB, true).await.unwrap();
     assert!(may(BOB).await);
     assert!(!may(ADA).await);
+}
+
+#[tokio::test]
+async fn lent_right_to_use_the_ide_is_suspended_while_the_inviter_is_disabled() {
+    let env = TestEnv::new().await;
+    let auth = &env.auth;
+    let may = async |email: &str| auth.has_ide_access(email).await.unwrap();
+    let ada = operators(&env, auth, ADA).await;
+    let token = invited(&env, &ada, BOB, None).await;
+    let late = invited(&env, &ada, "late@example.org", None).await;
+    signed_in(sign_up(auth, BOB, AddressProof::Invitation(&token)).await);
+    assert!(may(BOB).await);
+
+    auth.set_status(ADA, UserStatus::Disabled).await.unwrap();
+    assert!(!may(BOB).await);
+    let joined = sign_up(auth, "late@example.org", AddressProof::Invitation(&late)).await;
+    assert!(matches!(joined, Err(Error::InvitationInvalid)));
+    auth.set_status(ADA, UserStatus::Enabled).await.unwrap();
+    assert!(may(BOB).await);
+}
+
+#[tokio::test]
+async fn verification_mails_of_an_address_are_limited_and_the_last_one_works() {
+    let env = TestEnv::new().await;
+    env.register(ADA).await.unwrap();
+    for _ in 0..10 {
+        for email in [ADA, BOB] {
+            env.auth.send_verification(email).await.unwrap();
+        }
+    }
+    assert_eq!((env.mailer.sent(), env.mailer.notices(ADA, 1).await.len()), (1, 1));
+    for _minute in 0..24 * 60 {
+        env.clock.advance(TimeDelta::minutes(1));
+        env.auth.send_verification(BOB).await.unwrap();
+    }
+    // One at the beginning, after 1, 2, 4, … and 128 minutes more, and then each four hours.
+    assert_eq!(env.mailer.sent(), 13);
+    env.auth.send_verification("eve@example.org").await.unwrap();
+    assert_eq!(env.mailer.sent(), 14, "another address has its own limit");
+    let token = env.mailer.last_token(BOB).unwrap();
+    env.clock.advance(TimeDelta::hours(4));
+    signed_in(sign_up(&env.auth, BOB, AddressProof::Verification(&token)).await);
+    // A clock that was ahead delays nothing.
+    let fay = "fay@example.org";
+    env.clock.advance(TimeDelta::days(3_650));
+    env.auth.send_verification(fay).await.unwrap();
+    env.clock.advance(-TimeDelta::days(3_650));
+    env.auth.send_verification(fay).await.unwrap();
+    assert_eq!(env.mailer.sent(), 16);
+}
+
+#[tokio::test]
+async fn invitation_mails_are_limited_by_address_and_by_inviter() {
+    let env = TestEnv::new().await;
+    let (ada, bob) = (env.register(ADA).await.unwrap(), env.register(BOB).await.unwrap());
+    let may = async |by: &SignedIn, email: &str| {
+        let asking = &env.caller(by.tokens.access.expose()).await.unwrap();
+        let (auth, new) = (&env.auth, &NewInvitation::new(email, Role::Member).unwrap());
+        let take =
+            |tx: Transaction| async move { auth.may_send_invitation(&tx, asking, new).await };
+        env.store.run(take).await.unwrap()
+    };
+    assert!(may(&ada, "eve@example.org").await);
+    assert!(!may(&ada, "eve@example.org").await);
+    assert!(!may(&bob, "Eve@Example.org").await, "from another tenant, too");
+    for number in 1..MAX_INVITATION_MAILS {
+        assert!(may(&ada, &format!("{number}@example.org")).await);
+    }
+    assert!(!may(&ada, "fay@example.org").await);
+    assert!(may(&bob, "gus@example.org").await);
+    env.clock.advance(TimeDelta::hours(24));
+    let ada = env.login(ADA, PASSWORD).await.unwrap();
+    assert!(may(&ada, "fay@example.org").await);
+
+    let without_mailer = env.with(|settings| settings.mailer = None).await;
+    let asking = &env.caller(ada.tokens.access.expose()).await.unwrap();
+    let new = &NewInvitation::new("hal@example.org", Role::Member).unwrap();
+    let tx = env.store.begin();
+    assert!(!without_mailer.may_send_invitation(&tx, asking, new).await.unwrap());
 }

@@ -374,7 +374,7 @@ async fn tokens_of_an_ended_membership_do_not_revive() {
     assert_eq!(team.identity(&again).await.tenant_id, owner.tenant_id);
     let tx = team.env.store.begin();
     let guest = team.identity(&team.guest).await;
-    assert_eq!(team.env.auth.personal_tokens(&tx, &guest).await.unwrap(), []);
+    assert_eq!(team.env.auth.personal_tokens(&tx, &guest, (50, None)).await.unwrap().items, []);
 }
 
 #[tokio::test]

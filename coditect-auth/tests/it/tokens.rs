@@ -92,7 +92,7 @@ async fn personal_token_creates_no_tokens_and_lists_no_sessions() {
     let ticket = NewTicket::new().unwrap();
     for refused in [
         auth.create_personal_token(&tx, &program, &new, from).await.map(|_| ()),
-        auth.personal_tokens(&tx, &program).await.map(|_| ()),
+        auth.personal_tokens(&tx, &program, (50, None)).await.map(|_| ()),
         auth.revoke_personal_token(&tx, &program, made.id, from).await,
         auth.sessions(&tx, &program, (50, None)).await.map(|_| ()),
         auth.revoke_other_sessions(&tx, &program, from).await.map(|_| ()),
@@ -123,8 +123,31 @@ async fn user_has_at_most_a_hundred_tokens() {
     let ada = SignedIn { tokens, ..ada };
     token(&env, &ada, &["read"], TimeDelta::days(1)).await;
     let tx = env.store.begin();
-    let held = env.auth.personal_tokens(&tx, &asking).await.unwrap();
-    assert_eq!(held.len(), 1);
+    let held = env.auth.personal_tokens(&tx, &asking, (50, None)).await.unwrap();
+    assert_eq!(held.items.len(), 1);
+}
+
+#[tokio::test]
+async fn tokens_are_listed_in_pages_oldest_first() {
+    let env = TestEnv::new().await;
+    let ada = env.register(EMAIL).await.unwrap();
+    for _ in 0..5 {
+        token(&env, &ada, &["read"], TimeDelta::days(1)).await;
+    }
+    let asking = env.caller(ada.tokens.access.expose()).await.unwrap();
+    let tx = env.store.begin();
+    let (mut ids, mut after) = (Vec::new(), None);
+    loop {
+        let page = env.auth.personal_tokens(&tx, &asking, (2, after.as_ref())).await.unwrap();
+        assert!(page.items.len() <= 2);
+        ids.extend(page.items.iter().map(|token| token.id));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(ids.len(), 5);
+    assert!(ids.is_sorted(), "ids are ordered by creation");
 }
 
 async fn ticket(env: &TestEnv, of: &SignedIn, origin: Option<&str>) -> String {

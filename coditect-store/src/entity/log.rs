@@ -107,6 +107,9 @@ pub trait Log: LogIndexed + Serialize + DeserializeOwned + Send + Sync {
 /// append-only: a program that changes its records does not compile.
 pub trait Amendable: Log {}
 
+/// A log whose oldest records are removed after a while. None of the others is changed or removed.
+pub trait Trimmed: Log {}
+
 /// The list of a log's indexes, which [`log_indexes!`](crate::log_indexes) writes.
 pub trait LogIndexed: Sized + 'static {
     /// All of them, in the order of their declaration.

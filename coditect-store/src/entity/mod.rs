@@ -92,7 +92,7 @@ pub use kind::{
     Carried, Count, CountKind, Covering, CoveringKind, Each, Form, GlobalCount, GlobalCovering,
     GlobalEach, GlobalMulti, GlobalUnique, Kind, ListKind, Multi, Unique, UniqueKind,
 };
-pub use log::{Amendable, Log, LogIndex, LogIndexOf, LogIndexed, LogKind, check_log};
+pub use log::{Amendable, Log, LogIndex, LogIndexOf, LogIndexed, LogKind, Trimmed, check_log};
 pub(crate) use log::{POSITION_BYTES, decode_logged_at, encode_logged_at, logged_key};
 pub use registry::Registry;
 pub(crate) use registry::{Declaration, Declared, META};

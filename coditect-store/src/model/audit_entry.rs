@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Json, TenantId, UserId};
 use crate::{
-    entity::{Log, Multi},
+    entity::{Log, Multi, Trimmed},
     keyspace::Space,
     log_indexes,
 };
 
-/// Something that was done in a tenant. It is appended in the transaction that does it, and is
-/// never changed or taken out.
+/// Something that was done in a tenant. It is appended in the transaction that does it, and never
+/// changed; the oldest are removed after their retention.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AuditEntry {
     /// The tenant.
@@ -43,6 +43,8 @@ impl Log for AuditEntry {
 
     fn stream(&self) {}
 }
+
+impl Trimmed for AuditEntry {}
 
 log_indexes! { AuditEntry =>
     /// What somebody did.

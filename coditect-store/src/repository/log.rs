@@ -17,7 +17,7 @@ use crate::{
     engine::{self, KeyValue, Order, RangeQuery},
     entity::{
         Amendable, Encoded, Entry, Form, Log, LogIndex, LogIndexOf, LogKind, POSITION_BYTES,
-        Unique, decode_logged_at, encode_logged_at, logged_key, require_entry_lengths,
+        Trimmed, Unique, decode_logged_at, encode_logged_at, logged_key, require_entry_lengths,
     },
     keyspace::{KeyPart, KeyRange, Position, Select},
     telemetry,
@@ -216,6 +216,32 @@ impl Transaction {
     ) -> Result<Option<L>> {
         let key = logged_key::<L>(self.root(), scope, stream.borrow(), position);
         self.delete_logged_at_key(&key).await
+    }
+
+    /// Removes the oldest records of `stream` with their index entries, up to `limit` and to the
+    /// first that `is_removed` refuses, and returns their number. One range read, which may hold
+    /// fewer than `limit`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`LogScan::page`].
+    pub async fn trim<L: Trimmed>(
+        &self,
+        scope: L::Scope,
+        stream: impl Borrow<L::Stream>,
+        (limit, is_removed): (usize, impl Fn(&L) -> bool),
+    ) -> Result<usize> {
+        self.require_writable::<L>().await?;
+        let oldest = self.log::<L>(scope, stream.borrow(), ..).page(limit, None).await?.items;
+        let mut removed = 0;
+        for Logged { position, record } in oldest.iter().take_while(|it| is_removed(&it.record)) {
+            self.engine.clear(&logged_key::<L>(self.root(), scope, stream.borrow(), *position));
+            for entry in entries(self, record) {
+                Place::At(*position).clear_entry(self, entry);
+            }
+            removed += 1;
+        }
+        Ok(removed)
     }
 
     /// Removes the record of `L` under `key` with its entries, if there is one.

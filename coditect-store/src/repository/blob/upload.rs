@@ -62,6 +62,9 @@ pub struct BlobUpload {
 }
 
 impl BlobUpload {
+    /// Maximum number of bytes that are in memory and not written yet.
+    pub const BATCH_BYTES: usize = BATCH_BYTES;
+
     /// Begins an upload that reserves nothing and has no limit. One transaction.
     ///
     /// # Errors
