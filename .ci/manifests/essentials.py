@@ -108,7 +108,10 @@ assert one(server, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"].ite
 # The image and the manifests agree.
 dockerfile = (deploy / "Dockerfile").read_text()
 assert "USER 65532:65532" in dockerfile and "CODITECT_LISTEN=0.0.0.0:8080" in dockerfile
-assert container["ports"] == [{"name": "http", "containerPort": 8080}]
+ports = {"http": 8080, "metrics": 9090}
+assert {port["name"]: port["containerPort"] for port in container["ports"]} == ports
+assert settings["metrics-listen"] == "0.0.0.0:9090"
+assert [port["name"] for port in one(server, "Service")["spec"]["ports"]] == ["http"]
 (data,) = [it["mountPath"] for it in container["volumeMounts"] if it["name"] == "data"]
 assert f"CODITECT_DATA={data} " in dockerfile and f"VOLUME {data}" in dockerfile
 
@@ -149,7 +152,11 @@ policy = one(server, "NetworkPolicy")
 assert policy["spec"]["podSelector"]["matchLabels"].items() <= one(server, "StatefulSet")["spec"]["template"][
     "metadata"
 ]["labels"].items()
-assert not rules(policy, "egress") and len(rules(policy, "ingress")) == 1
+assert not rules(policy, "egress")
+proxies, scrapers = rules(policy, "ingress")
+assert (proxies["ports"], scrapers["ports"]) == ([{"port": "http"}], [{"port": "metrics"}])
+names = [rule["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for rule in (proxies, scrapers)]
+assert names == ["coditect-proxy", "prometheus"] and len(proxies["from"]) == len(scrapers["from"]) == 1
 
 policy = one(workspaces, "NetworkPolicy", "workspaces")
 labels = one(user, "StatefulSet")["spec"]["template"]["metadata"]["labels"]

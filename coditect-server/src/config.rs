@@ -116,10 +116,16 @@ pub struct Config {
     pub allowed_origin: Vec<Origin>,
 
     /// Address or network of clients that may read /metrics. A scraper whose own address is within
-    /// --trusted-proxy must name itself in the forwarding header. Repeat the flag or separate
-    /// values with commas.
+    /// --trusted-proxy must name itself in the forwarding header, or use
+    /// --metrics-listen. Repeat the flag or separate values with commas.
     #[arg(long, env = "CODITECT_METRICS_ALLOW", value_name = "NETWORK", value_delimiter = ',', default_values = ["127.0.0.0/8", "::1"], value_parser = parse_network)]
     pub metrics_allow: Vec<IpNet>,
+
+    /// Address and port of a second listener, without TLS, that serves only /metrics, /healthz and
+    /// /readyz. Its clients are known by the address of their connection, even within
+    /// --trusted-proxy; --metrics-allow applies. /metrics is then not served at --listen.
+    #[arg(long, env = "CODITECT_METRICS_LISTEN", value_name = "ADDR:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
 
     /// Allow clients to hold their tokens in cookies as well as in bearer tokens. Browsers accept
     /// these cookies only over TLS or from localhost.
@@ -210,13 +216,29 @@ pub struct Config {
     /// unit KiB or MiB; at least 16MiB. A user and a connection may each use an eighth of it;
     /// requests beyond that wait for a second and are then refused with 429 or 503. Raise it on
     /// machines with more memory.
-    #[arg(long, env = "CODITECT_MAX_UNREAD_RESPONSES", value_name = "SIZE", default_value = "256MiB", value_parser = unread_responses)]
+    #[arg(long, env = "CODITECT_MAX_UNREAD_RESPONSES", value_name = "SIZE", default_value = "256MiB", value_parser = budget)]
     pub max_unread_responses: u64,
+
+    /// Maximum memory for request bodies and their parsed values: bytes, or a number with the unit
+    /// KiB or MiB; at least 16MiB. A user, a connection, and all clients without a login together
+    /// may each use an eighth of it; requests beyond that wait for a second and are then refused
+    /// with 429 or 503. Raise it on machines with more memory.
+    #[arg(long, env = "CODITECT_MAX_REQUEST_BODIES", value_name = "SIZE", default_value = "256MiB", value_parser = budget)]
+    pub max_request_bodies: u64,
 
     /// Maximum number of logins per user, 1 to 1000. One more login ends the one that was idle
     /// longest.
     #[arg(long, env = "CODITECT_MAX_LOGINS", value_name = "COUNT", default_value_t = 100, value_parser = logins)]
     pub max_logins: usize,
+
+    /// Time for which entries of audit logs are kept, from 30 to 3650 days.
+    #[arg(long, env = "CODITECT_AUDIT_RETENTION", value_name = "DURATION", default_value = "400days", value_parser = retention)]
+    pub audit_retention: Duration,
+
+    /// Maximum number of entries in the audit log of a tenant, at least 1000. Beyond it the oldest
+    /// are removed by the next sweep.
+    #[arg(long, env = "CODITECT_MAX_AUDIT_ENTRIES", value_name = "COUNT", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
+    pub max_audit_entries: u64,
 
     /// Maximum number of open connections; further ones wait in the listen queue. The server raises
     /// its limit on open files as far as the system allows. If that limit has no room for the
@@ -279,6 +301,12 @@ impl Config {
         2 * self.session_memory_limit as u64 + (2 << 20)
     }
 
+    /// Returns the number of bytes of request bodies that a user may have at the least: the largest
+    /// JSON body, with its values, or two batches of an upload.
+    pub(crate) fn least_request_bodies(&self) -> u64 {
+        (2 * self.body_limit as u64).max(2 << 20)
+    }
+
     /// Returns the limits on the state of a session.
     pub(crate) fn state_quota(&self) -> StateQuota {
         StateQuota {
@@ -321,6 +349,17 @@ fn rotation(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn retention(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration < MAX_DURATION * 30 => Err("must be at least 30 days".to_owned()),
+        Ok(duration) if duration > MAX_DURATION * 3650 => {
+            Err("must be at most 3650 days".to_owned())
+        }
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 fn logins(text: &str) -> Result<usize, String> {
     let count = text.parse().map_err(|_| "not a number".to_owned())?;
     if (1..=MAX_LOGINS).contains(&count) {
@@ -355,12 +394,13 @@ fn log_filter(text: &str) -> Result<String, String> {
     Ok(filter)
 }
 
-/// Minimum of `--max-unread-responses`; a smaller limit would refuse ordinary responses.
-const MIN_UNREAD_RESPONSES: u64 = 16 << 20;
+/// Minimum of `--max-unread-responses` and `--max-request-bodies`; a smaller limit would refuse
+/// ordinary requests and responses.
+const MIN_BUDGET: u64 = 16 << 20;
 
-fn unread_responses(text: &str) -> Result<u64, String> {
+fn budget(text: &str) -> Result<u64, String> {
     match size(text)? as u64 {
-        bytes if bytes < MIN_UNREAD_RESPONSES => Err("must be at least 16MiB".to_owned()),
+        bytes if bytes < MIN_BUDGET => Err("must be at least 16MiB".to_owned()),
         bytes => Ok(bytes),
     }
 }
@@ -482,6 +522,7 @@ mod tests {
                 "cookies",
                 "ephemeral",
                 "frontend",
+                "metrics-listen",
                 "websocket-token-in-query",
                 "tls-cert",
                 "tls-key",

@@ -86,6 +86,9 @@ async fn serve(config: Config) -> Result<Outcome, Box<dyn Error>> {
     let mut stdout = io::stdout();
     writeln!(stdout, "listening on {}", server.url())?;
     stdout.flush()?;
+    if let Some(address) = server.metrics_addr() {
+        tracing::info!(%address, "metrics listener started");
+    }
     server.run(stop).await;
     Ok(Outcome::Done)
 }

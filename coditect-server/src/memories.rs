@@ -10,7 +10,7 @@ use bytes::Bytes;
 use coditect_store::model::SessionId;
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::http::output::{Charge, Shared};
+use crate::http::{budget::Charge, output::Shared};
 
 /// Large memories that are being sent, by session.
 #[derive(Debug, Default)]

@@ -7,8 +7,8 @@ use std::{env, fs, path::Path, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use coditect_auth::{
-    AccessSettings, Auth, Lifetimes, LogMailer, MasterKey, Peppers, Settings, entities,
-    load_master_key,
+    AccessSettings, AuditRetention, Auth, Lifetimes, LogMailer, MasterKey, Peppers, Settings,
+    entities, load_master_key,
 };
 use coditect_store::{
     Clock, Store,
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{Config, MailerKind, RegistrationMode},
     frontend::Frontend,
-    http::output::Output,
+    http::budget::Budget,
     memories::Memories,
     websocket::Sockets,
 };
@@ -30,6 +30,10 @@ pub(crate) const MASTER_KEY_VARIABLE: &str = "CODITECT_MASTER_KEY";
 
 /// Variable with the password-hashing keys.
 const PEPPER_VARIABLE: &str = "CODITECT_PEPPER";
+
+/// Variable by which tests set the clock of a debug build ahead: a duration such as `3650days`.
+#[cfg(debug_assertions)]
+const CLOCK_OFFSET_VARIABLE: &str = "CODITECT_TEST_CLOCK_OFFSET";
 
 /// File with the master key in the data directory, created at the first start.
 pub(crate) const MASTER_KEY_FILE: &str = "master.key";
@@ -49,8 +53,10 @@ pub struct App {
     pub(crate) sockets: Sockets,
     /// Files outside of the API.
     pub(crate) frontend: Arc<Frontend>,
-    /// Limits on unread responses.
-    pub(crate) output: Arc<Output>,
+    /// The budget of responses.
+    pub(crate) output: Arc<Budget>,
+    /// The budget of request bodies.
+    pub(crate) requests: Arc<Budget>,
     /// Session memories that are being sent.
     pub(crate) memories: Memories,
     /// Wakes the background tasks.
@@ -84,10 +90,10 @@ impl App {
     pub(crate) async fn open(
         config: Config,
         frontend: Arc<Frontend>,
-        output: Arc<Output>,
+        (output, requests): (Arc<Budget>, Arc<Budget>),
         stopping: CancellationToken,
     ) -> Result<Self, coditect_auth::Error> {
-        let clock = Clock::system();
+        let clock = system_clock();
         let database = match (config.ephemeral, &config.place.cluster_file) {
             (true, None) => Database::memory()?,
             (true, Some(file)) => Database::temporary_in(file)?,
@@ -112,7 +118,11 @@ impl App {
             })
             .peppers(peppers()?)
             .key_rotation(time_delta(config.key_rotation))
-            .max_logins(config.max_logins);
+            .max_logins(config.max_logins)
+            .audit_retention(AuditRetention::new(
+                time_delta(config.audit_retention),
+                config.max_audit_entries,
+            ));
         let auth = Auth::open(store.clone(), master_key, clock.clone(), settings).await?;
         let sockets = Sockets::new(config.max_connections);
         Ok(Self {
@@ -123,6 +133,7 @@ impl App {
             sockets,
             frontend,
             output,
+            requests,
             memories: Memories::default(),
             upkeep: BackgroundTasks::default(),
             started_at: Instant::now(),
@@ -155,6 +166,19 @@ impl App {
     pub(crate) fn stopping(&self) -> &CancellationToken {
         &self.stopping
     }
+}
+
+/// Returns the system's clock. In a debug build, a test of the program sets it ahead by
+/// [`CLOCK_OFFSET_VARIABLE`].
+fn system_clock() -> Clock {
+    #[cfg(debug_assertions)]
+    if let Some(offset) = env::var_os(CLOCK_OFFSET_VARIABLE)
+        && let Ok(offset) = humantime::parse_duration(&offset.to_string_lossy())
+    {
+        tracing::warn!(?offset, "the clock is set ahead for a test");
+        return Clock::system_ahead_by(time_delta(offset));
+    }
+    Clock::system()
 }
 
 /// Returns the master key from the environment, otherwise from the data directory, where it is

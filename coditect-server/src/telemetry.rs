@@ -14,7 +14,8 @@
 //!
 //! Label values are constants of the program; no label holds data from a client. A process has one
 //! recorder. Metrics are served to clients with a known address in a network of `--metrics-allow`;
-//! a client behind a proxy that does not name it has no known address.
+//! a client behind a proxy that does not name it has no known address. With
+//! `--metrics-listen` they are served by a listener of their own only.
 
 use std::{sync::OnceLock, time::Duration};
 

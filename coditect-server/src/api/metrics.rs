@@ -25,9 +25,19 @@ pub(crate) fn operation() -> Operation {
         .fails(&[403, 404])
 }
 
-/// Handles `GET /metrics`. Responds with 404 if no recorder is installed and 403 to clients outside
+/// Handles `GET /metrics`. Responds with 404 if no recorder is installed or
+/// metrics have a listener of their own, and 403 to clients outside
 /// of `--metrics-allow`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
+    if app.config.metrics_listen.is_some() {
+        return Err(Problem::not_found());
+    }
+    scrape(app, request).await
+}
+
+/// Returns the metrics; 404 if no recorder is installed, 403 to clients outside of
+/// `--metrics-allow`.
+pub(crate) async fn scrape(app: Arc<App>, request: Request) -> HandlerResult {
     let metrics = telemetry::render().ok_or_else(Problem::not_found)?;
     if !request.client().is_in(&app.config.metrics_allow) {
         let message = "Metrics are served only to clients with a known address in --metrics-allow.";

@@ -149,6 +149,15 @@ fn table() -> Vec<Route> {
     ]
 }
 
+/// The routes of the listener for metrics.
+fn scraped() -> Vec<Route> {
+    vec![
+        route(Method::GET, "/healthz", health::alive),
+        route(Method::GET, "/readyz", health::ready),
+        route(Method::GET, "/metrics", metrics::scrape),
+    ]
+}
+
 /// A line of the table.
 pub struct Route {
     method: Method,
@@ -232,6 +241,15 @@ impl Routes {
         Ok(Self { fallback: Some(fallback), ..Self::described(table(), &openapi::operations())? })
     }
 
+    /// Returns the routes of the listener for metrics.
+    ///
+    /// # Errors
+    ///
+    /// Two templates contradict each other.
+    pub(crate) fn scraped() -> Result<Self, matchit::InsertError> {
+        Self::described(scraped(), &openapi::operations())
+    }
+
     /// Builds a table of only these routes.
     ///
     /// # Errors
@@ -254,6 +272,7 @@ impl Routes {
                     accepted_query: operation.and_then(|it| it.accepted_query()).map(Arc::from),
                     is_untagged: operation.is_some_and(|it| !it.is_conditional())
                         && matches!(method, Method::PUT | Method::PATCH | Method::DELETE),
+                    is_unauthenticated: operation.is_some_and(Operation::is_unauthenticated),
                 },
                 is_unauthenticated: operation.is_some_and(Operation::is_unauthenticated),
                 method,

@@ -12,15 +12,18 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use coditect_auth::{Identity, Scope, VerifiedCredential};
-use coditect_store::{Transaction, model::TokenFamilyId};
+use coditect_store::{
+    Transaction,
+    model::{TokenFamilyId, UserId},
+};
 use hyper::{Method, header};
 use subtle::ConstantTimeEq as _;
 
 use crate::{
     http::{
-        Request, bearer, origin, output,
+        Request, bearer, budget, origin,
         problem::{Problem, Unauthorized},
-        request::UserAccount,
+        request::{Accounts, UserAccounts},
     },
     state::App,
 };
@@ -40,8 +43,8 @@ pub(crate) struct Caller {
     credential: VerifiedCredential,
     /// Scope that a personal access token needs; `None` if any is sufficient.
     scope: Option<Scope>,
-    /// Slot for the user's account, which is charged for the response.
-    user: Option<UserAccount>,
+    /// Slot for the user's accounts, which are charged for body and response.
+    user: Option<UserAccounts>,
 }
 
 impl Caller {
@@ -85,7 +88,7 @@ pub(crate) async fn authenticate(app: &App, request: &Request) -> Result<Caller,
 }
 
 async fn by_token(app: &App, request: &Request) -> Result<Caller, Problem> {
-    let user = Some(Arc::clone(request.user_account()));
+    let user = Some(Arc::clone(request.user_accounts()));
     let scope = Some(if request.method().is_safe() { Scope::Read } else { Scope::Write });
     let cookie =
         if app.config.cookies { app.config.cookie_prefix.access(request.headers())? } else { None };
@@ -111,10 +114,18 @@ async fn before_body(app: &App, request: &Request, caller: Caller) -> Result<Cal
         VerifiedCredential::Personal(_) => 0,
         VerifiedCredential::Access(_) | VerifiedCredential::Session { .. } => UNAUTHENTICATED_BYTES,
     };
+    if let (VerifiedCredential::Access(claims), Some(user)) = (&caller.credential, &caller.user) {
+        // The signature shows whose the body is.
+        user.get_or_init(|| accounts(app, claims.sub));
+    }
     if request.may_exceed(free_bytes) {
         identity(app, &caller).await?;
     }
     Ok(caller)
+}
+
+fn accounts(app: &App, user: UserId) -> Accounts {
+    Accounts { responses: app.output.user(user), requests: app.requests.user(user) }
 }
 
 /// Runs `work` for the caller, in the transaction that also reads their session and user. `work`
@@ -128,11 +139,11 @@ where
     let attempted = attempt(app, caller, &work).await;
     let user = caller.user.as_ref().and_then(|user| user.get());
     let (Err(problem), Some(user)) = (&attempted, user) else { return attempted };
-    if problem.code() != output::UNREAD {
+    if problem.code() != budget::UNREAD {
         return attempted;
     }
     // `work` has not run. The wait is outside of any transaction.
-    app.output.admit(user).await?;
+    app.output.admit(&user.responses).await?;
     attempt(app, caller, &work).await
 }
 
@@ -146,8 +157,8 @@ where
         .run(|tx| async move {
             let identity = app.auth.authenticate(&tx, &caller.credential).await?;
             if let Some(user) = &caller.user {
-                let account = user.get_or_init(|| app.output.user(identity.user.id));
-                app.output.require_room(account)?;
+                let accounts = user.get_or_init(|| accounts(app, identity.user.id));
+                app.output.require_room(&accounts.responses)?;
             }
             if let Some(scope) = caller.scope {
                 identity.require_scope(scope)?;

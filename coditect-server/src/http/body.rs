@@ -72,16 +72,27 @@ impl Pace {
     }
 }
 
-/// Reads a whole JSON body; `None` without one. The content is not parsed.
+/// A charge for a body that is being read.
+pub(super) trait Charging {
+    /// Charges for `bytes` in all.
+    ///
+    /// # Errors
+    ///
+    /// 429 or 503 if there is no room.
+    async fn grow(&mut self, bytes: u64) -> Result<(), Problem>;
+}
+
+/// Reads a whole JSON body and charges for it; `None` without one. The content is not parsed.
 ///
 /// # Errors
 ///
-/// 415 unless the media type is JSON in UTF-8, 413 above the limit (by its Content-Length before
+/// Those of `charge`; 415 unless the media type is JSON in UTF-8, 413 above the limit (by its Content-Length before
 /// anything is read), 408 after a stall, 400 if the body is incomplete.
 pub(super) async fn read_json<B>(
     headers: &HeaderMap,
     body: B,
     limits: BodyLimits,
+    charge: &mut impl Charging,
 ) -> Result<Option<Bytes>, Problem>
 where
     B: HttpBody<Data = Bytes> + Unpin,
@@ -94,13 +105,17 @@ where
         return Err(Problem::unsupported_media_type("application/json"));
     }
     let whole_timeout = limits.stall_timeout.saturating_mul(MAX_STALLS);
-    let bytes = timeout(whole_timeout, collect(body, limits))
+    let bytes = timeout(whole_timeout, collect(body, limits, charge))
         .await
         .map_err(|_elapsed| Problem::request_timeout())??;
     Ok((!bytes.is_empty()).then_some(bytes))
 }
 
-async fn collect<B>(mut body: B, limits: BodyLimits) -> Result<Bytes, Problem>
+async fn collect<B>(
+    mut body: B,
+    limits: BodyLimits,
+    charge: &mut impl Charging,
+) -> Result<Bytes, Problem>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BodyError>,
@@ -115,6 +130,8 @@ where
         if collected.len() + frame.len() > limit_bytes {
             return Err(Problem::payload_too_large(limit_bytes));
         }
+        collected.reserve(frame.len());
+        charge.grow(collected.capacity() as u64).await?;
         collected.extend_from_slice(&frame);
     }
     Ok(collected.freeze())
@@ -185,6 +202,14 @@ mod tests {
     const LIMITS: BodyLimits =
         BodyLimits { json_limit_bytes: 8, stall_timeout: Duration::from_secs(30) };
 
+    struct Uncharged;
+
+    impl Charging for Uncharged {
+        async fn grow(&mut self, _: u64) -> Result<(), Problem> {
+            Ok(())
+        }
+    }
+
     fn labelled(label: &'static str) -> HeaderMap {
         let value = HeaderValue::from_static(label);
         std::iter::once((header::CONTENT_TYPE, value)).collect()
@@ -223,9 +248,11 @@ mod tests {
     #[tokio::test]
     async fn body_above_the_limit_is_refused() {
         let headers = labelled("application/json");
-        let at = read_json(&headers, Full::new(Bytes::from("12345678")), LIMITS).await;
+        let at =
+            read_json(&headers, Full::new(Bytes::from("12345678")), LIMITS, &mut Uncharged).await;
         assert_eq!(at.unwrap().unwrap(), "12345678");
-        let above = read_json(&headers, Full::new(Bytes::from("123456789")), LIMITS).await;
+        let above =
+            read_json(&headers, Full::new(Bytes::from("123456789")), LIMITS, &mut Uncharged).await;
         assert_eq!(above.unwrap_err().status(), StatusCode::PAYLOAD_TOO_LARGE);
     }
 
@@ -233,7 +260,7 @@ mod tests {
     async fn unannounced_body_above_the_limit_is_refused() {
         let piece = || Ok::<_, std::io::Error>(Frame::data(Bytes::from("12345")));
         let body = StreamBody::new(futures_util::stream::iter([piece(), piece()]));
-        let read = read_json(&labelled("application/json"), body, LIMITS).await;
+        let read = read_json(&labelled("application/json"), body, LIMITS, &mut Uncharged).await;
         assert_eq!(read.unwrap_err().status(), StatusCode::PAYLOAD_TOO_LARGE);
     }
 
@@ -242,7 +269,7 @@ mod tests {
         let body = StreamBody::new(futures_util::stream::pending::<
             Result<Frame<Bytes>, std::io::Error>,
         >());
-        let read = read_json(&labelled("application/json"), body, LIMITS).await;
+        let read = read_json(&labelled("application/json"), body, LIMITS, &mut Uncharged).await;
         assert_eq!(read.unwrap_err().status(), StatusCode::REQUEST_TIMEOUT);
     }
 
@@ -274,13 +301,14 @@ mod tests {
         let body = StreamBody::new(futures_util::stream::iter([Err::<Frame<Bytes>, _>(
             std::io::Error::other("reset"),
         )]));
-        let read = read_json(&labelled("application/json"), body, LIMITS).await;
+        let read = read_json(&labelled("application/json"), body, LIMITS, &mut Uncharged).await;
         assert_eq!(read.unwrap_err().code(), "BODY_INCOMPLETE");
     }
 
     #[tokio::test]
     async fn missing_body_is_none_for_any_content_type() {
-        let read = read_json(&HeaderMap::new(), Full::new(Bytes::new()), LIMITS).await;
+        let read =
+            read_json(&HeaderMap::new(), Full::new(Bytes::new()), LIMITS, &mut Uncharged).await;
         assert!(read.unwrap().is_none());
     }
 }

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Body, HEADER_BLOCK_LIMIT_BYTES, HEADER_COUNT_LIMIT,
     activity::{Activity, TrackedBody},
-    output::{Account, Output},
+    request::Accounts,
     sniff::{Protocol, Rewind, sniff},
     stream::Stream,
     tls::Tls,
@@ -70,10 +70,10 @@ pub(crate) async fn serve<R: Respond>(
     };
     let activity = Activity::new(connected_at);
     let answer = {
-        let (activity, output) = (activity.clone(), service.output().connection());
+        let (activity, accounts) = (activity.clone(), service.connection());
         service_fn(move |request| {
-            let (service, output) = (Arc::clone(&service), Arc::clone(&output));
-            answer(service, activity.clone(), output, request, peer)
+            let (service, accounts) = (Arc::clone(&service), accounts.clone());
+            answer(service, activity.clone(), accounts, request, peer)
         })
     };
     let ended = match protocol {
@@ -91,12 +91,12 @@ pub(crate) async fn serve<R: Respond>(
 async fn answer<R: Respond>(
     service: Arc<R>,
     activity: Activity,
-    output: Arc<Account>,
+    accounts: Accounts,
     request: Request<Incoming>,
     peer: Peer,
 ) -> Result<Response<TrackedBody>, Infallible> {
     let exchange = activity.begin();
-    let response = service.answer(request, peer, output).await;
+    let response = service.answer(request, peer, accounts).await;
     let upgrades = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     Ok(response.map(|body| exchange.answer(body, upgrades)))
 }
@@ -111,15 +111,15 @@ pub(crate) struct Peer {
 
 /// Responds to the requests of all connections.
 pub(crate) trait Respond: Send + Sync + 'static {
-    /// Returns the limits on unread responses.
-    fn output(&self) -> &Arc<Output>;
+    /// Returns the accounts of a new connection.
+    fn connection(&self) -> Accounts;
 
-    /// Responds to a request of `peer`. The response is charged to the account `connection`.
+    /// Responds to a request of `peer`. Its body and its response are charged to `connection`.
     fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
         peer: Peer,
-        connection: Arc<Account>,
+        connection: Accounts,
     ) -> impl Future<Output = Response<Body>> + Send;
 }
 

@@ -36,15 +36,43 @@ const MAX_PATH_CHARS: usize = 200;
 /// have an integer beyond 64 bits or are not an object; with 422, naming the field, if one is
 /// missing, unknown or of the wrong type.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let text = str::from_utf8(bytes)
-        .map_err(|_| Problem::bad_request("INVALID_JSON", "The body is not UTF-8."))?;
-    scan(text)?;
-    // serde would accept a list for a struct, by position.
-    if !text.trim_start().starts_with('{') {
-        return Err(Problem::bad_request("INVALID_BODY", "The body must be a JSON object."));
+    Document::check(bytes)?.read()
+}
+
+/// A JSON object that was checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Document<'a> {
+    text: &'a str,
+    /// The number of values and keys in it.
+    pub(crate) values: u64,
+}
+
+impl<'a> Document<'a> {
+    /// Checks `bytes`, whatever type they will be read as.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`parse`] with status 400.
+    pub(crate) fn check(bytes: &'a [u8]) -> Result<Self, Problem> {
+        let text = str::from_utf8(bytes)
+            .map_err(|_| Problem::bad_request("INVALID_JSON", "The body is not UTF-8."))?;
+        let values = scan(text)?;
+        // serde would accept a list for a struct, by position.
+        if !text.trim_start().starts_with('{') {
+            return Err(Problem::bad_request("INVALID_BODY", "The body must be a JSON object."));
+        }
+        Ok(Self { text, values })
     }
-    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text))
-        .map_err(|error| misfit_at(&error))
+
+    /// Reads it as a `T`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`parse`] with status 422.
+    pub(crate) fn read<T: DeserializeOwned>(self) -> Result<T, Problem> {
+        serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(self.text))
+            .map_err(|error| misfit_at(&error))
+    }
 }
 
 /// Parses `value`, the result of a merge, as a `T`.
@@ -61,15 +89,19 @@ fn misfit_at(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     type_mismatch(if path == "." { "" } else { &path }, error.inner())
 }
 
-/// Checks the whole document, independently of its type.
-fn scan(text: &str) -> Result<(), Problem> {
+/// Checks the whole document, independently of its type, and returns the number of its values and keys.
+fn scan(text: &str) -> Result<u64, Problem> {
     let mut json = serde_json::Deserializer::from_str(text);
-    let mut scan = Scan { path: String::new(), numbers: Numbers(text.as_bytes()), refused: None };
+    let numbers = Numbers(text.as_bytes());
+    let mut scan = Scan { path: String::new(), numbers, values: 0, refused: None };
     let scanned = Once(&mut scan).deserialize(&mut json);
     match scan.refused {
         Some(Refused::Repeated) => Err(repeated(&scan.path)),
         Some(Refused::Integer) => Err(out_of_range(&scan.path)),
-        None => scanned.and_then(|()| json.end()).map_err(|error| malformed(&error)),
+        None => {
+            scanned.and_then(|()| json.end()).map_err(|error| malformed(&error))?;
+            Ok(scan.values)
+        }
     }
 }
 
@@ -160,6 +192,8 @@ struct Scan<'a> {
     path: String,
     /// Number tokens after those already visited.
     numbers: Numbers<'a>,
+    /// Values and keys that were visited.
+    values: u64,
     /// Reason why the value at `path` is refused.
     refused: Option<Refused>,
 }
@@ -231,6 +265,7 @@ impl<'de> DeserializeSeed<'de> for Once<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        self.0.values += 1;
         deserializer.deserialize_any(self)
     }
 }
@@ -289,6 +324,7 @@ impl<'de> Visitor<'de> for Once<'_, '_> {
                 self.0.path.push('.');
             }
             self.0.path.push_str(&key);
+            self.0.values += 1;
             if !seen.insert(key) {
                 self.0.refused = Some(Refused::Repeated);
                 return Err(A::Error::custom("repeated key"));

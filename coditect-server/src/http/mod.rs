@@ -1,5 +1,5 @@
 //! HTTP transport: connections, requests, responses. It knows no tenants or sessions; of users it
-//! only knows their accounts in `output`.
+//! only knows their accounts in `budget`.
 //!
 //! From the bottom up: [`tls`] does the handshake, `sniff` detects the protocol, and `connection`
 //! drives it with its deadlines (`wire` for HTTP/1.1, `activity` for HTTP/2). Handlers use
@@ -9,6 +9,7 @@ pub(crate) mod access_log;
 mod activity;
 pub mod bearer;
 mod body;
+pub(crate) mod budget;
 pub(crate) mod client;
 pub(crate) mod conditions;
 pub(crate) mod connection;
@@ -17,6 +18,7 @@ pub(crate) mod cors;
 pub(crate) mod document;
 mod forwarded;
 pub(crate) mod headers;
+pub(crate) mod intake;
 pub(crate) mod origin;
 pub(crate) mod output;
 pub mod problem;

@@ -20,10 +20,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     ClientAddress, RequestId,
-    body::{self, BodyLimits, Pace},
+    body::{self, BodyLimits, Charging, Pace},
+    budget::Account,
     conditions::Preconditions,
-    document,
-    output::Account,
+    document::Document,
+    intake::{self, Intake, STRANGERS_BODY_BYTES},
     problem::Problem,
     query,
 };
@@ -35,10 +36,21 @@ pub(crate) struct RouteRules {
     pub(crate) accepted_query: Option<Arc<[&'static str]>>,
     /// Whether the route changes a resource without an entity tag.
     pub(crate) is_untagged: bool,
+    /// Whether it takes no login, so that its JSON body is limited to that of a stranger.
+    pub(crate) is_unauthenticated: bool,
 }
 
-/// Slot for the account of the authenticated user.
-pub(crate) type UserAccount = Arc<OnceLock<Arc<Account>>>;
+/// Slot for the accounts of the authenticated user.
+pub(crate) type UserAccounts = Arc<OnceLock<Accounts>>;
+
+/// The accounts of a user, or of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Accounts {
+    /// For responses.
+    pub(crate) responses: Arc<Account>,
+    /// For request bodies.
+    pub(crate) requests: Arc<Account>,
+}
 
 /// A routed request. `Debug` shows no data of the client.
 pub struct Request {
@@ -51,7 +63,8 @@ pub struct Request {
     id: RequestId,
     client: ClientAddress,
     limits: BodyLimits,
-    user: UserAccount,
+    user: UserAccounts,
+    intake: Intake,
 }
 
 impl Request {
@@ -61,6 +74,7 @@ impl Request {
         id: RequestId,
         client: ClientAddress,
         limits: BodyLimits,
+        intake: Intake,
     ) -> Self {
         let pace = Pace::new(limits.stall_timeout);
         Self {
@@ -73,12 +87,13 @@ impl Request {
             id,
             client,
             limits,
-            user: UserAccount::default(),
+            user: UserAccounts::default(),
+            intake,
         }
     }
 
-    /// Returns the slot for the account of the request's user.
-    pub(crate) fn user_account(&self) -> &UserAccount {
+    /// Returns the slot for the accounts of the request's user.
+    pub(crate) fn user_accounts(&self) -> &UserAccounts {
         &self.user
     }
 
@@ -90,7 +105,11 @@ impl Request {
 
     /// Adds the rules of the route: accepted query parameters, and whether it changes a resource
     /// without an entity tag.
-    pub(crate) fn with_rules(self, rules: &RouteRules) -> Self {
+    pub(crate) fn with_rules(mut self, rules: &RouteRules) -> Self {
+        if rules.is_unauthenticated {
+            let limit = &mut self.limits.json_limit_bytes;
+            *limit = STRANGERS_BODY_BYTES.min(*limit);
+        }
         Self { rules: rules.clone(), ..self }
     }
 
@@ -189,13 +208,42 @@ impl Request {
         let Some(body) = self.body.take() else {
             return Ok(None);
         };
-        match body::read_json(&self.parts.headers, body, self.limits).await? {
-            Some(bytes) => {
-                self.body_hash = Sha256::digest(&bytes).into();
-                document::parse(&bytes).map(Some)
+        let mut charge = BodyCharge { intake: &mut self.intake, user: &self.user };
+        let read = body::read_json(&self.parts.headers, body, self.limits, &mut charge).await?;
+        let Some(bytes) = read else { return Ok(None) };
+        self.body_hash = Sha256::digest(&bytes).into();
+        let document = Document::check(&bytes)?;
+        charge.grow(intake::parsed_bytes(bytes.len(), document.values)).await?;
+        document.read().map(Some)
+    }
+
+    /// Reads a body of any type and at most `limit_bytes`.
+    ///
+    /// # Errors
+    ///
+    /// 413 if it is longer; 429 or 503 if too many are being read; those of
+    /// [`next_chunk`](Self::next_chunk).
+    pub(crate) async fn bytes(&mut self, limit_bytes: usize) -> Result<Vec<u8>, Problem> {
+        let mut content = Vec::new();
+        while let Some(chunk) = self.next_chunk().await? {
+            if content.len() + chunk.len() > limit_bytes {
+                return Err(Problem::payload_too_large(limit_bytes));
             }
-            None => Ok(None),
+            content.reserve(chunk.len());
+            self.charge(content.capacity()).await?;
+            content.extend_from_slice(&chunk);
         }
+        Ok(content)
+    }
+
+    /// Charges for `bytes` of the body that are in memory at once.
+    ///
+    /// # Errors
+    ///
+    /// 429 or 503 if there is no room for them.
+    pub(crate) async fn charge(&mut self, bytes: usize) -> Result<(), Problem> {
+        let mut charge = BodyCharge { intake: &mut self.intake, user: &self.user };
+        charge.grow(bytes as u64).await
     }
 
     /// Returns the SHA-256 of the JSON body that was read; zeros without one.
@@ -232,6 +280,19 @@ impl Request {
     pub fn into_hyper(self) -> Option<hyper::Request<Incoming>> {
         let body = self.body?;
         Some(hyper::Request::from_parts(self.parts, body))
+    }
+}
+
+/// The charge for the body of a request, to its user if that is known.
+struct BodyCharge<'a> {
+    intake: &'a mut Intake,
+    user: &'a UserAccounts,
+}
+
+impl Charging for BodyCharge<'_> {
+    async fn grow(&mut self, bytes: u64) -> Result<(), Problem> {
+        let user = self.user.get().map(|accounts| &accounts.requests);
+        self.intake.grow(user, bytes).await
     }
 }
 

@@ -30,8 +30,8 @@ use crate::{
     frontend::{self, Frontend},
     http::{
         BodyLimits,
-        connection::{self, Respond as _},
-        output::Output,
+        budget::{Budget, Purpose},
+        connection,
         tls::{self, Tls},
         wire::Deadlines,
     },
@@ -39,6 +39,9 @@ use crate::{
     state::App,
     telemetry,
 };
+
+/// Maximum number of connections to the listener for metrics.
+const MAX_METRICS_CONNECTIONS: usize = 16;
 
 /// Pauses after failures to accept, from the first to the longest.
 const MIN_PAUSE: Duration = Duration::from_millis(10);
@@ -90,10 +93,30 @@ pub struct Server {
     service: Arc<Service>,
     deadlines: Deadlines,
     tls: Option<Tls>,
+    metrics: Option<Metrics>,
     stopping: CancellationToken,
     /// The admin socket, if there is one.
     #[cfg(unix)]
     control: Option<AdminSocket>,
+}
+
+/// The listener for metrics.
+struct Metrics {
+    listener: TcpListener,
+    address: SocketAddr,
+    service: Arc<Service>,
+}
+
+impl Metrics {
+    /// Listens at `address`. Clients are known by the address of their connection: no proxy is
+    /// trusted.
+    async fn bind(address: SocketAddr, config: &Config, limits: BodyLimits) -> Result<Self, Error> {
+        let (listener, address) = listen(address).await?;
+        let config = Config { trusted_proxy: Vec::new(), ..config.clone() };
+        let routes = Routes::scraped()?;
+        let service = Arc::new(Service::new(config.clone(), routes, limits, budgets(&config)));
+        Ok(Self { listener, address, service })
+    }
 }
 
 impl Server {
@@ -119,14 +142,7 @@ impl Server {
             config.max_connections = reserved.map_err(Error::Descriptors)?;
         }
         let tls = Tls::open(config.tls_cert.as_deref(), config.tls_key.as_deref())?;
-        let address = config.listen;
-        let listening = async {
-            let listener = TcpListener::bind(address).await?;
-            let address = listener.local_addr()?;
-            Ok((listener, address))
-        };
-        let (listener, address) =
-            listening.await.map_err(|source| Error::Listen { address, source })?;
+        let (listener, address) = listen(config.listen).await?;
         let deadlines = Deadlines {
             header_timeout: config.header_timeout,
             idle_timeout: config.idle_timeout,
@@ -135,9 +151,11 @@ impl Server {
         let limits =
             BodyLimits { json_limit_bytes: config.body_limit, stall_timeout: config.body_timeout };
         let frontend = Arc::new(Frontend::open(config.frontend.as_deref())?);
-        let output =
-            Arc::new(Output::new(config.max_unread_responses, config.least_unread_responses()));
-        let service = Arc::new(Service::new(config.clone(), routes, limits, output));
+        let metrics = match config.metrics_listen {
+            Some(address) => Some(Metrics::bind(address, &config, limits).await?),
+            None => None,
+        };
+        let service = Arc::new(Service::new(config.clone(), routes, limits, budgets(&config)));
         let mut server = Self {
             listener,
             address,
@@ -146,6 +164,7 @@ impl Server {
             service,
             deadlines,
             tls,
+            metrics,
             stopping: CancellationToken::new(),
             #[cfg(unix)]
             control: None,
@@ -164,7 +183,7 @@ impl Server {
             opening.await
         };
         match opened {
-            Ok(app) => self.service.begin(app),
+            Ok(app) => self.begin(app),
             Err(error) if is_passing(&error) && self.config.place.cluster_file.is_some() => {
                 return Ok(());
             }
@@ -182,8 +201,17 @@ impl Server {
 
     async fn open(&self) -> Result<Arc<App>, coditect_auth::Error> {
         let (config, frontend) = (self.config.clone(), Arc::clone(&self.frontend));
-        let output = Arc::clone(self.service.output());
-        App::open(config, frontend, output, self.stopping.clone()).await.map(Arc::new)
+        let (output, requests) = self.service.budgets();
+        let budgets = (Arc::clone(output), Arc::clone(requests));
+        App::open(config, frontend, budgets, self.stopping.clone()).await.map(Arc::new)
+    }
+
+    /// Has requests answered by `app`.
+    fn begin(&self, app: Arc<App>) -> &Arc<App> {
+        if let Some(metrics) = &self.metrics {
+            metrics.service.begin(Arc::clone(&app));
+        }
+        self.service.begin(app)
     }
 
     /// Returns the [`App`] once the store is open.
@@ -197,7 +225,7 @@ impl Server {
             match self.open().await {
                 Ok(app) => {
                     tracing::info!("store opened: the server is ready");
-                    return Arc::clone(self.service.begin(app));
+                    return Arc::clone(self.begin(app));
                 }
                 Err(error) => {
                     if error.to_string() != logged {
@@ -216,6 +244,11 @@ impl Server {
     /// Returns the listening address, with the actual port.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns the address of the listener for metrics, if there is one.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(|metrics| metrics.address)
     }
 
     /// Returns the URL of the server.
@@ -250,9 +283,11 @@ impl Server {
             () = stop => {}
             () = work => {}
             () = self.accept_all(&connections, &severing) => {}
+            () = self.accept_scrapers(&connections, &severing) => {}
         }
         self.stopping.cancel();
         drop(self.listener);
+        drop(self.metrics);
         connections.close();
         self.service.tasks().close();
         let app = self.service.app();
@@ -283,15 +318,35 @@ impl Server {
     }
 
     async fn accept_all(&self, connections: &TaskTracker, severing: &CancellationToken) {
-        let permits = Arc::new(Semaphore::new(self.config.max_connections));
+        let service = (&self.service, self.tls.as_ref(), self.config.max_connections);
+        self.accept_from(&self.listener, service, connections, severing).await;
+    }
+
+    /// Accepts connections to the listener for metrics; never returns if there is none.
+    async fn accept_scrapers(&self, connections: &TaskTracker, severing: &CancellationToken) {
+        let Some(Metrics { listener, service, .. }) = &self.metrics else {
+            return future::pending().await;
+        };
+        let service = (service, None, MAX_METRICS_CONNECTIONS);
+        self.accept_from(listener, service, connections, severing).await;
+    }
+
+    async fn accept_from(
+        &self,
+        listener: &TcpListener,
+        (service, tls, max_connections): (&Arc<Service>, Option<&Tls>, usize),
+        connections: &TaskTracker,
+        severing: &CancellationToken,
+    ) {
+        let permits = Arc::new(Semaphore::new(max_connections));
         // The semaphore is never closed.
         while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
-            let (stream, peer) = accept(&self.listener).await;
+            let (stream, peer) = accept(listener).await;
             let serving = connection::serve(
                 stream,
                 peer,
-                self.tls.clone(),
-                Arc::clone(&self.service),
+                tls.cloned(),
+                Arc::clone(service),
                 self.deadlines,
                 self.stopping.clone(),
             );
@@ -304,6 +359,24 @@ impl Server {
             }));
         }
     }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let listening = async {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    listening.await.map_err(|source| Error::Listen { address, source })
+}
+
+/// Returns the budgets of responses and of request bodies.
+fn budgets(config: &Config) -> (Arc<Budget>, Arc<Budget>) {
+    let (unread, least) = (config.max_unread_responses, config.least_unread_responses());
+    let output = Budget::new(Purpose::Responses, unread, least);
+    let (bodies, least) = (config.max_request_bodies, config.least_request_bodies());
+    let requests = Budget::new(Purpose::Requests, bodies, least);
+    (Arc::new(output), Arc::new(requests))
 }
 
 /// Returns whether the store may become available later.

@@ -27,12 +27,16 @@ use crate::{
     config::Config,
     http::{
         Body, BodyLimits, HEADER_BLOCK_LIMIT_BYTES, HEADER_COUNT_LIMIT, HandlerResult, Request,
-        RequestId, access_log, client,
+        RequestId, access_log,
+        budget::Budget,
+        client,
         connection::{Peer, Respond},
         cors::Cors,
-        headers, origin,
-        output::{Account, Output},
+        headers,
+        intake::Intake,
+        origin,
         problem::Problem,
+        request::Accounts,
         respond,
     },
     log,
@@ -51,7 +55,8 @@ pub(crate) struct Service {
     routes: Routes,
     tasks: TaskTracker,
     limits: BodyLimits,
-    output: Arc<Output>,
+    output: Arc<Budget>,
+    requests: Arc<Budget>,
 }
 
 impl Service {
@@ -59,10 +64,15 @@ impl Service {
         config: Config,
         routes: Routes,
         limits: BodyLimits,
-        output: Arc<Output>,
+        (output, requests): (Arc<Budget>, Arc<Budget>),
     ) -> Self {
         let tasks = TaskTracker::new();
-        Self { app: OnceLock::new(), config, routes, tasks, limits, output }
+        Self { app: OnceLock::new(), config, routes, tasks, limits, output, requests }
+    }
+
+    /// Returns the budgets of responses and of request bodies.
+    pub(crate) fn budgets(&self) -> (&Arc<Budget>, &Arc<Budget>) {
+        (&self.output, &self.requests)
     }
 
     /// Sets the state for handlers. Until then, requests are refused because there is no store.
@@ -83,7 +93,7 @@ impl Service {
         self: Arc<Self>,
         incoming: hyper::Request<Incoming>,
         peer: Peer,
-        connection: Arc<Account>,
+        connection: Accounts,
         id: RequestId,
     ) -> Response<Body> {
         let started_at = Instant::now();
@@ -111,7 +121,10 @@ impl Service {
                     check_content(&method, &parts.headers)?;
                     let client =
                         client::address(ip, &parts.headers, trusted_proxy, *forwarded_header);
-                    let request = Request::new(parts, body, id.clone(), client, self.limits);
+                    let account = Arc::clone(&connection.requests);
+                    let intake = Intake::new(Arc::clone(&self.requests), account);
+                    let request =
+                        Request::new(parts, body, id.clone(), client, self.limits, intake);
                     let request = request.with_params(params).with_rules(&line.rules);
                     self.handle(line, request, connection).await
                 };
@@ -150,19 +163,15 @@ impl Service {
     }
 
     /// Calls the handler of `line` and charges its response to the connection and the user.
-    async fn handle(
-        &self,
-        line: &Line,
-        request: Request,
-        connection: Arc<Account>,
-    ) -> HandlerResult {
-        self.output.admit(&connection).await?;
-        let (method, user) = (request.method().clone(), Arc::clone(request.user_account()));
+    async fn handle(&self, line: &Line, request: Request, connection: Accounts) -> HandlerResult {
+        self.output.admit(&connection.responses).await?;
+        let (method, user) = (request.method().clone(), Arc::clone(request.user_accounts()));
         let response = self.call(line, request).await?;
         if method == Method::HEAD {
             return Ok(response);
         }
-        let accounts: Vec<_> = [connection].into_iter().chain(user.get().cloned()).collect();
+        let user = user.get().map(|accounts| Arc::clone(&accounts.responses));
+        let accounts: Vec<_> = [connection.responses].into_iter().chain(user).collect();
         self.output.charge_body(response, &accounts, method.is_safe()).await
     }
 
@@ -183,15 +192,15 @@ impl Service {
 }
 
 impl Respond for Service {
-    fn output(&self) -> &Arc<Output> {
-        &self.output
+    fn connection(&self) -> Accounts {
+        Accounts { responses: self.output.connection(), requests: self.requests.connection() }
     }
 
     async fn answer(
         self: Arc<Self>,
         incoming: hyper::Request<Incoming>,
         peer: Peer,
-        connection: Arc<Account>,
+        connection: Accounts,
     ) -> Response<Body> {
         let tasks = self.tasks.clone();
         let id = RequestId::choose(incoming.headers());

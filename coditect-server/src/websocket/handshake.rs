@@ -19,10 +19,14 @@ use tokio_tungstenite::{
     },
 };
 
+use super::inbound::{Charged, Inbound};
 use crate::http::{Body, Request, problem::Problem, respond};
 
+/// Size of the read buffer, which each socket keeps, in bytes.
+const READ_BUFFER_BYTES: usize = 8 << 10;
+
 /// An open WebSocket.
-pub type WebSocket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
+pub type WebSocket = WebSocketStream<Charged<TokioIo<hyper::upgrade::Upgraded>>>;
 
 /// A valid handshake: its response, and the upgrade of the connection after that was sent.
 #[derive(Debug)]
@@ -30,6 +34,7 @@ pub struct Handshake {
     /// The response, 101.
     pub answer: Response<Body>,
     upgrade: OnUpgrade,
+    inbound: Option<Inbound>,
 }
 
 impl Handshake {
@@ -53,7 +58,13 @@ impl Handshake {
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
         }
         let request = request.into_hyper().ok_or_else(|| Problem::internal("the body was read"))?;
-        Ok(Self { answer, upgrade: hyper::upgrade::on(request) })
+        Ok(Self { answer, upgrade: hyper::upgrade::on(request), inbound: None })
+    }
+
+    /// Charges for the messages that the socket receives.
+    #[must_use]
+    pub(crate) fn charged(self, inbound: Inbound) -> Self {
+        Self { inbound: Some(inbound), ..self }
     }
 
     /// Returns the response, and a future with the socket after it was sent; `None` if the client
@@ -62,10 +73,11 @@ impl Handshake {
         self,
         limit_bytes: usize,
     ) -> (Response<Body>, impl Future<Output = Option<WebSocket>> + Send) {
-        let upgrade = self.upgrade;
+        let (upgrade, inbound) = (self.upgrade, self.inbound);
         let socket = async move {
-            let connection = TokioIo::new(upgrade.await.ok()?);
+            let connection = Charged::new(TokioIo::new(upgrade.await.ok()?), inbound);
             let config = WebSocketConfig::default()
+                .read_buffer_size(READ_BUFFER_BYTES)
                 .max_message_size(Some(limit_bytes))
                 .max_frame_size(Some(limit_bytes));
             Some(WebSocket::from_raw_socket(connection, Role::Server, Some(config)).await)

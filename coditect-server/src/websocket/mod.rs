@@ -3,6 +3,7 @@
 pub(crate) mod frame;
 pub mod handshake;
 pub(crate) mod hub;
+pub mod inbound;
 
 use std::sync::Arc;
 

@@ -9,7 +9,8 @@ use std::{collections::HashMap, sync::Arc};
 use chrono::{DateTime, Utc};
 use coditect_auth::{Action, Identity};
 use coditect_store::{
-    Cursor, Page, Scan, Transaction,
+    Cursor, Entity, Page, Scan, Transaction,
+    entity::{Index, Multi},
     model::{
         Conversation, ConversationId, Role, Session, SessionId, SessionType, TenantId, UserId,
     },
@@ -150,23 +151,23 @@ impl Wanted {
 
     /// Returns a page of `all`, each record with whether it is orphaned. With `orphaned`, returns
     /// only orphaned ones.
-    async fn page<E: Send>(
+    async fn page<E: Holding>(
         &self,
         app: &App,
         tx: &Transaction,
         identity: &Identity,
-        (all, owner): (Scan<'_, E>, fn(&E) -> UserId),
+        all: Scan<'_, E>,
     ) -> Result<Page<(E, bool)>, Problem> {
         identity.require_role(Role::Admin)?;
         let page = all.newest_first().page(self.limit, self.cursor.as_ref()).await;
         let Page { items, next, stopped } = page.map_err(Problem::of_page)?;
         let mut members = HashMap::new();
-        for user in items.iter().map(owner) {
+        for user in items.iter().map(E::user) {
             if let std::collections::hash_map::Entry::Vacant(entry) = members.entry(user) {
                 entry.insert(app.auth.is_member(tx, identity.tenant_id, user).await?);
             }
         }
-        let is_orphaned = |record: &E| !members.get(&owner(record)).copied().unwrap_or_default();
+        let is_orphaned = |record: &E| !members.get(&record.user()).copied().unwrap_or_default();
         let items = items.into_iter().map(|record| {
             let orphaned = is_orphaned(&record);
             (record, orphaned)
@@ -176,45 +177,59 @@ impl Wanted {
     }
 }
 
+/// A record that a user holds in a tenant.
+trait Holding: Entity<Scope = TenantId> + 'static {
+    /// The index of a user's.
+    const OF_USER: &'static Index<Self, Multi<UserId>>;
+
+    fn user(&self) -> UserId;
+}
+
+impl Holding for Session {
+    const OF_USER: &'static Index<Self, Multi<UserId>> = &Self::BY_USER;
+
+    fn user(&self) -> UserId {
+        self.user_id
+    }
+}
+
+impl Holding for Conversation {
+    const OF_USER: &'static Index<Self, Multi<UserId>> = &Self::BY_USER;
+
+    fn user(&self) -> UserId {
+        self.user_id
+    }
+}
+
 /// Handles `GET /tenant/sessions`. `user` selects the sessions of one user, `orphaned` the sessions
 /// of former members.
 pub(crate) async fn sessions(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::authenticate(&app, &request).await?;
-    let wanted = Wanted::of(&request)?;
-    let page = caller::transact(&app, &caller, |tx, identity| {
-        let (app, wanted) = (&app, &wanted);
-        async move {
-            let tenant = identity.tenant_id;
-            let all = match wanted.user {
-                Some(user) => tx.scan(&Session::BY_USER, tenant, user),
-                None => tx.list::<Session>(tenant),
-            };
-            wanted.page(app, &tx, &identity, (all, |session| session.user_id)).await
-        }
-    })
-    .await?;
+    let page = list::<Session>(&app, &request).await?;
     respond::page_of(&page, |(session, orphaned)| SessionView::new(session, *orphaned))
 }
 
 /// Handles `GET /tenant/conversations`, like [`sessions`].
 pub(crate) async fn conversations(app: Arc<App>, request: Request) -> HandlerResult {
-    let caller = caller::authenticate(&app, &request).await?;
-    let wanted = Wanted::of(&request)?;
-    let page = caller::transact(&app, &caller, |tx, identity| {
-        let (app, wanted) = (&app, &wanted);
-        async move {
-            let tenant = identity.tenant_id;
-            let all = match wanted.user {
-                Some(user) => tx.scan(&Conversation::BY_USER, tenant, user),
-                None => tx.list::<Conversation>(tenant),
-            };
-            wanted.page(app, &tx, &identity, (all, |conversation| conversation.user_id)).await
-        }
-    })
-    .await?;
+    let page = list::<Conversation>(&app, &request).await?;
     respond::page_of(&page, |(conversation, orphaned)| {
         ConversationView::new(conversation, *orphaned)
     })
+}
+
+/// Returns the page of a tenant's holdings that `request` asks for, each with whether it is
+/// orphaned.
+async fn list<E: Holding>(app: &App, request: &Request) -> Result<Page<(E, bool)>, Problem> {
+    let caller = caller::authenticate(app, request).await?;
+    let wanted = &Wanted::of(request)?;
+    caller::transact(app, &caller, |tx, identity| async move {
+        let tenant = identity.tenant_id;
+        let all = match wanted.user {
+            Some(user) => tx.scan(E::OF_USER, tenant, user),
+            None => tx.list::<E>(tenant),
+        };
+        wanted.page(app, &tx, &identity, all).await
+    })
+    .await
 }
 
 /// Handles `POST /tenant/sessions/{id}/transfer`. Also transfers the conversations that the user

@@ -31,8 +31,8 @@ use crate::{
     },
     http::{
         HandlerResult, Request,
+        budget::{self, Charge},
         conditions::{ETag, Preconditions, with_etag},
-        output::{self, Charge},
         problem::{Problem, SOON},
         respond,
     },
@@ -178,7 +178,7 @@ where
             }
             Needed::Room { user, bytes } => {
                 let accounts = [app.output.user(user)];
-                let charged = app.output.charge(&accounts, bytes, output::WAIT).await?;
+                let charged = app.output.charge(&accounts, bytes, budget::WAIT).await?;
                 charge = Some(Arc::new(charged));
             }
         }

@@ -374,13 +374,7 @@ pub(crate) async fn put_client_state(app: Arc<App>, mut request: Request) -> Han
     let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
     let key = request.param("key")?.to_owned();
     checked_key(&key)?;
-    let mut content = Vec::new();
-    while let Some(chunk) = request.next_chunk().await? {
-        if content.len() + chunk.len() > VALUE_SIZE_LIMIT {
-            return Err(Problem::payload_too_large(VALUE_SIZE_LIMIT));
-        }
-        content.extend_from_slice(&chunk);
-    }
+    let content = request.bytes(VALUE_SIZE_LIMIT).await?;
     let (now, quota) = (app.clock.now(), app.config.state_quota());
     let version = caller::transact(&app, &caller, |tx, identity| {
         let (key, content, conditions) = (&key, content.clone(), &conditions);

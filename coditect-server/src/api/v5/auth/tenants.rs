@@ -112,6 +112,9 @@ struct InvitedView<'a> {
     view: InvitationView<'a>,
     /// Token that accepts the invitation. Returned once.
     token: &'a str,
+    /// Whether it is mailed to the address: false if no mail is set up, or too many invitations
+    /// were mailed lately to the address or by the inviter. Pass the token on in another way then.
+    mailed: bool,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -326,15 +329,16 @@ pub(crate) async fn invite(app: Arc<App>, mut request: Request) -> HandlerResult
         async move {
             let invitation = app.auth.invite(&tx, &identity, new, client).await?;
             let tenant = tx.require::<Tenant>(identity.tenant_id, ()).await?;
+            let mailed = app.auth.may_send_invitation(&tx, &identity, new).await?;
             let location = format!("/api/v5/tenant/invitations/{}", invitation.id);
             let view = InvitationView::from(&invitation);
-            let invited = InvitedView { view, token: new.text().expose() };
-            Ok((Created::secret_at(location, &invited)?, tenant))
+            let invited = InvitedView { view, token: new.text().expose(), mailed };
+            Ok((Created::secret_at(location, &invited)?, mailed.then_some(tenant)))
         }
     };
     let (outcome, tenant) = idempotency.run_with(&app, &caller, work).await?;
     // The caller has the token and can pass it on, so a failed delivery is only logged.
-    if let Some(tenant) = tenant
+    if let Some(tenant) = tenant.flatten()
         && let Err(error) = app.auth.send_invitation(new, &tenant).await
     {
         let error: &dyn std::error::Error = &error;

@@ -15,7 +15,7 @@ use super::{caller, client_info};
 use crate::{
     extract::idempotency::{Created, Idempotency},
     http::{
-        HandlerResult, Request,
+        HandlerResult, Query, Request,
         conditions::{ETag, Preconditions},
         problem::{Field, Problem},
         respond,
@@ -89,8 +89,8 @@ impl<'a> From<&'a PersonalToken> for TokenView<'a> {
 pub(super) fn operations() -> Vec<Operation> {
     const ALL: &str = "/api/v5/auth/tokens";
     vec![
-        Operation::get(ALL, "listTokens", "List my personal access tokens")
-            .list::<TokenView<'static>>(),
+        Operation::get(ALL, "listTokens", "List my personal access tokens, oldest first")
+            .page::<TokenView<'static>>(),
         Operation::post(ALL, "createToken", "Create a personal access token")
             .request::<New>()
             .created::<CreatedView<'static>>()
@@ -139,12 +139,16 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult
 /// Handles `GET /auth/tokens`: the caller's tokens, oldest first.
 pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::authenticate(&app, &request).await?;
+    let query = Query::of(&request)?;
+    let (limit, cursor) = (query.limit()?, query.cursor()?);
     let tokens = caller::transact(&app, &caller, |tx, identity| {
-        let app = &app;
-        async move { Ok(app.auth.personal_tokens(&tx, &identity).await?) }
+        let (app, page) = (&app, (limit, cursor.as_ref()));
+        async move {
+            app.auth.personal_tokens(&tx, &identity, page).await.map_err(Problem::of_auth_page)
+        }
     })
     .await?;
-    respond::list(&tokens, TokenView::from)
+    respond::page_of(&tokens, TokenView::from)
 }
 
 /// Handles `DELETE /auth/tokens/{id}`.

@@ -251,6 +251,9 @@ async fn receive_into(
         if upload.size() + chunk.len() as u64 > limit_bytes as u64 {
             return Err(Problem::payload_too_large(limit_bytes));
         }
+        let buffered = usize::try_from(upload.size()).unwrap_or(usize::MAX);
+        let buffered = buffered.saturating_add(chunk.len());
+        request.charge(buffered.min(Upload::MAX_BUFFERED_BYTES)).await?;
         upload.write(&chunk).await?;
     }
     Ok(())

@@ -62,6 +62,8 @@ pub(crate) async fn copy(app: Arc<App>, mut request: Request) -> HandlerResult {
         Begun::Before(before) => return before.answer(),
         Begun::Copy { tenant, source, below } => (tenant, source, below),
     };
+    // A piece that is read, and a batch that is written.
+    request.charge(2 * Upload::MAX_BUFFERED_BYTES).await?;
     let copying = Copying { app: &app, caller: &caller, id, tenant, overwrite };
     let mut last = (source, to.clone());
     let mut copied = None;

@@ -22,6 +22,9 @@ pub(super) struct Uploaded {
 }
 
 impl Upload {
+    /// Maximum number of bytes of an upload that are in memory.
+    pub(super) const MAX_BUFFERED_BYTES: usize = BlobUpload::BATCH_BYTES;
+
     /// Starts an upload of about `bytes` bytes for `tenant`, which count at once. It may exceed the
     /// tenant's quota by one file of the maximum size, so that a tenant at its quota can still
     /// replace contents. The quota is enforced when the content is attached.

@@ -231,6 +231,11 @@ impl Connection {
         let mut next = Some(said);
         let mut other = Ok(None);
         while let Some(said) = next.take() {
+            match &said {
+                Some(Ok(Message::Text(_) | Message::Binary(_))) => socket.get_ref().complete(),
+                Some(Ok(control)) => socket.get_ref().consume_control(control.len()),
+                _ => {}
+            }
             batch_bytes += said.as_ref().map_or(0, |said| said.as_ref().map_or(0, Message::len));
             match understood(said) {
                 Ok(None) => {}
@@ -248,6 +253,7 @@ impl Connection {
         if !batch.is_empty() {
             self.update(socket, &batch).await?;
         }
+        socket.get_ref().applied();
         match other {
             Ok(None | Some(ClientMessage::Update(_))) => Ok(()),
             Ok(Some(ClientMessage::Ping)) => send(socket, frame::pong()).await,

@@ -42,6 +42,7 @@ use crate::{
     websocket::{
         handshake::{Handshake, protocols},
         hub::SessionHub,
+        inbound::Inbound,
     },
 };
 
@@ -107,8 +108,10 @@ pub(crate) async fn open(app: Arc<App>, request: Request) -> HandlerResult {
         }
     })
     .await?;
+    let user = app.requests.user(identity.user.id);
+    let inbound = Inbound::new(Arc::clone(&app.requests), user);
     let connection = Connection::new(&app, caller, (&identity, page), hub, sequence);
-    let (answer, socket) = opening.split(MAX_MESSAGE_BYTES);
+    let (answer, socket) = opening.charged(inbound).split(MAX_MESSAGE_BYTES);
     let work = async move {
         if let Some(socket) = socket.await {
             connection.run(socket, restoration).await;
