@@ -1,6 +1,7 @@
 // The client with a real server: logins in several tabs, entity tags, errors.
 
 import assert from 'node:assert/strict';
+import { connect } from 'node:net';
 import { after, test } from 'node:test';
 
 import { ApiError, ConflictError, NetworkError, SignedOutError, LOGIN_KEY } from '../dist/client/index.js';
@@ -150,6 +151,34 @@ test('refusals name the fields, and a rate limit has a retry delay', async (t) =
   }
   assert.equal(refused.status, 429);
   assert.ok(refused.retry_after >= 1);
+});
+
+test('a request that is refused while responses are unread is repeated', async (t) => {
+  const small = await serve(t, { args: ['--max-unread-responses', '160MiB'] });
+  const { browser, first } = await signedIn(t, {}, small.origin);
+  const fill = async () => {
+    const { id } = await first.sessions.create({ name: 'large' });
+    for (let front = 0; front < 10; front += 1) {
+      const keys = many(10, (key) => [`k${front}${key}`, 'x'.repeat(79_000)]);
+      await first.sessions.mergePart(id, 'memory', Object.fromEntries(keys));
+    }
+    return id;
+  };
+  const [unread, wanted] = [await fill(), await fill()];
+  // A reader of the one memory that reads nothing: together they are more than a user may hold.
+  const token = await first.login.token();
+  const socket = connect(small.port, '127.0.0.1');
+  t.after(() => socket.destroy());
+  socket.pause();
+  socket.write(
+    `GET /api/v5/sessions/${unread}/memory HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token}\r\n\r\n`,
+  );
+  await wait(1_000);
+  setTimeout(() => socket.destroy(), 1_500);
+  const path = `GET /sessions/${wanted}/memory`;
+  const { value } = await first.sessions.part(wanted, 'memory');
+  assert.equal(Object.keys(value).length, 100);
+  assert.ok(browser.count(path) > 1, 'it was not refused');
 });
 
 test('unseen change of another client is not overwritten', async (t) => {

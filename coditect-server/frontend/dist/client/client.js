@@ -65,7 +65,7 @@ export class Client {
         remove: (password, code) => this.#data('POST', '/auth/totp/remove', { json: { password, code } }),
     };
     tokens = {
-        list: () => this.#data('GET', '/auth/tokens'),
+        list: (query = {}) => this.#page('/auth/tokens', query),
         create: (token) => this.#data('POST', '/auth/tokens', { json: token }),
         revoke: (id) => this.#data('DELETE', path `/auth/tokens/${id}`),
     };

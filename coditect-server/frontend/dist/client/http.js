@@ -3,6 +3,8 @@ import { ApiError, ConflictError, NetworkError } from './error.js';
 const BASE = '/api/v5';
 const TAGS = 1_000;
 const ATTEMPTS = 3;
+const NOT_BEGUN = new Set(['RESPONSES_UNREAD', 'REQUESTS_PENDING', 'BUSY']);
+const MAX_RETRY_AFTER = 5;
 const TYPED = new Set(['INVALID_CREDENTIALS', 'SECOND_FACTOR_REQUIRED', 'SECOND_FACTOR_INVALID']);
 export class Http {
     env;
@@ -74,17 +76,32 @@ export class Http {
     async #fetch(url, init) {
         const is_repeatable = init.method === 'GET' || init.method === 'HEAD' || init.method === 'POST';
         for (let attempt = 0;; attempt += 1) {
+            const is_last = attempt + 1 >= ATTEMPTS;
+            let wait_ms = backoff(attempt, this.env.random);
             try {
-                return await this.env.fetch(url, init);
+                const answer = await this.env.fetch(url, init);
+                const retry_after = is_last ? null : await this.#retryAfter(answer, init, is_repeatable);
+                if (retry_after === null)
+                    return answer;
+                wait_ms += retry_after * 1_000;
             }
             catch (error) {
                 if (init.signal?.aborted)
                     throw error;
-                if (!is_repeatable || attempt + 1 >= ATTEMPTS)
+                if (!is_repeatable || is_last)
                     throw new NetworkError(error);
-                await delay(backoff(attempt, this.env.random), init.signal ?? undefined);
             }
+            await delay(wait_ms, init.signal ?? undefined);
         }
+    }
+    async #retryAfter(answer, init, is_repeatable) {
+        if (answer.status !== 429 && answer.status !== 503)
+            return null;
+        if (typeof ReadableStream !== 'undefined' && init.body instanceof ReadableStream)
+            return null;
+        const { code, retry_after } = await this.#refusal(answer.clone());
+        const is_retried = NOT_BEGUN.has(code) || (answer.status === 503 && is_repeatable);
+        return is_retried && retry_after !== null && retry_after <= MAX_RETRY_AFTER ? retry_after : null;
     }
     async #current(path, options) {
         const read = options.current ?? (async (answer) => (await this.#read(answer)).data);

@@ -119,7 +119,7 @@ export class Client {
   };
 
   readonly tokens = {
-    list: (): Promise<t.PersonalToken[]> => this.#data('GET', '/auth/tokens'),
+    list: (query: Paging = {}): Promise<PageOf<t.PersonalToken>> => this.#page('/auth/tokens', query),
     create: (token: t.NewPersonalToken): Promise<t.CreatedPersonalToken> =>
       this.#data('POST', '/auth/tokens', { json: token }),
     revoke: (id: t.Uuid): Promise<void> => this.#data('DELETE', path`/auth/tokens/${id}`),

@@ -5,8 +5,10 @@
  * - The entity tag of a read resource is remembered and sent as `If-Match` with a change, so that a
  *   version that was not read is never overwritten. The refusal is a {@link ConflictError} with the
  *   present state.
- * - Requests that may be repeated (reads; POSTs, because of their `Idempotency-Key`) are retried if
- *   there is no response. For all others the caller decides.
+ * - Requests that may be repeated (reads; POSTs, because of their `Idempotency-Key`) are retried
+ *   with backoff if there is no response, or a 503. Any request is retried that the server refused
+ *   before it began, for lack of memory: 429 `RESPONSES_UNREAD` or `REQUESTS_PENDING`, 503 `BUSY`.
+ *   For all others the caller decides.
  */
 
 import { backoff, delay, type Environment } from './environment.js';
@@ -45,6 +47,10 @@ const BASE = '/api/v5';
 /** Maximum number of remembered tags; the oldest are dropped. */
 const TAGS = 1_000;
 const ATTEMPTS = 3;
+/** Codes of responses to requests that were refused before they began. */
+const NOT_BEGUN = new Set(['RESPONSES_UNREAD', 'REQUESTS_PENDING', 'BUSY']);
+/** Longest `Retry-After` that is waited for, in seconds; a longer one is the caller's decision. */
+const MAX_RETRY_AFTER = 5;
 /** Codes of a 401 about the user's input, not about the token. */
 const TYPED = new Set(['INVALID_CREDENTIALS', 'SECOND_FACTOR_REQUIRED', 'SECOND_FACTOR_INVALID']);
 
@@ -127,14 +133,30 @@ export class Http {
   async #fetch(url: string, init: RequestInit): Promise<Response> {
     const is_repeatable = init.method === 'GET' || init.method === 'HEAD' || init.method === 'POST';
     for (let attempt = 0; ; attempt += 1) {
+      const is_last = attempt + 1 >= ATTEMPTS;
+      let wait_ms = backoff(attempt, this.env.random);
       try {
-        return await this.env.fetch(url, init);
+        const answer = await this.env.fetch(url, init);
+        const retry_after = is_last ? null : await this.#retryAfter(answer, init, is_repeatable);
+        if (retry_after === null) return answer;
+        // Full jitter on top, so that those who were refused at once do not come back at once.
+        wait_ms += retry_after * 1_000;
       } catch (error) {
         if (init.signal?.aborted) throw error;
-        if (!is_repeatable || attempt + 1 >= ATTEMPTS) throw new NetworkError(error);
-        await delay(backoff(attempt, this.env.random), init.signal ?? undefined);
+        if (!is_repeatable || is_last) throw new NetworkError(error);
       }
+      await delay(wait_ms, init.signal ?? undefined);
     }
+  }
+
+  /** Returns the seconds after which the request may be repeated, or `null` if this is its response. */
+  async #retryAfter(answer: Response, init: RequestInit, is_repeatable: boolean): Promise<number | null> {
+    if (answer.status !== 429 && answer.status !== 503) return null;
+    // A stream is sent once.
+    if (typeof ReadableStream !== 'undefined' && init.body instanceof ReadableStream) return null;
+    const { code, retry_after } = await this.#refusal(answer.clone());
+    const is_retried = NOT_BEGUN.has(code) || (answer.status === 503 && is_repeatable);
+    return is_retried && retry_after !== null && retry_after <= MAX_RETRY_AFTER ? retry_after : null;
   }
 
   async #current(path: string, options: Options): Promise<Current<unknown> | null> {

@@ -200,6 +200,8 @@ export interface Invitation {
 export interface CreatedInvitation extends Invitation {
   /** Token that accepts the invitation; returned once. */
   token: string;
+  /** Whether it is mailed to the address; if not, pass it on in another way. */
+  mailed: boolean;
 }
 
 export interface Joined {
