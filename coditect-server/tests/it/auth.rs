@@ -401,7 +401,7 @@ async fn foreign_refresh_token_is_refused_and_revokes_nothing() {
         bytes[at] ^= 1 << (at % 8);
         format!("crt_{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))
     });
-    let shapes = ["", "crt_", "x", "crt_====", "\0", "crt_\u{e9}", &"A".repeat(100_000)]
+    let shapes = ["", "crt_", "x", "crt_====", "\0", "crt_\u{e9}", &"A".repeat(10_000)]
         .map(str::to_owned)
         .into_iter();
     let near = [

@@ -135,7 +135,7 @@ async fn malformed_body_is_refused() {
     let world = TestServer::new().await;
     let deep =
         format!(r#"{{"name":"x","settings":{}1{}}}"#, r#"{"a":"#.repeat(200), "}".repeat(200));
-    let deeper = "[".repeat(500_000);
+    let deeper = "[".repeat(16_000);
     let utf16: Vec<u8> = "{\"name\":\"x\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
     #[rustfmt::skip]
     let bodies: [(&[u8], u16, &str); 21] = [

@@ -52,3 +52,4 @@ mod stopping;
 mod tls;
 mod unread;
 mod upkeep;
+mod wrong_clock;

@@ -142,3 +142,35 @@ async fn embedded_server_installs_no_recorder() {
     let answer = call(server.address, Call::get("/metrics")).await;
     assert_eq!((answer.status, answer.code().as_str()), (404, "NOT_FOUND"));
 }
+
+#[tokio::test]
+async fn metrics_have_a_listener_of_their_own_that_trusts_no_proxy() {
+    // An address that no other test uses, so that its port stays free.
+    let free = std::net::TcpListener::bind("127.0.7.7:0").unwrap();
+    let scraped = free.local_addr().unwrap();
+    drop(free);
+    let (folder, address) = (Folder::new(), scraped.to_string());
+    let flags = ["--trusted-proxy", "127.0.0.0/8", "--metrics-listen", &address];
+    let process = Process::start(on(folder.path(), &flags)).await;
+    let shown = call(scraped, Call::get("/metrics")).await;
+    assert_eq!(shown.status, 200);
+    assert!(String::from_utf8_lossy(&shown.body).contains("coditect_build_info"));
+    assert_eq!(call(scraped, Call::get("/readyz")).await.status, 200);
+    assert_eq!(call(scraped, Call::get("/healthz")).await.status, 200);
+    for other in ["/", "/api/v5/nothing", "/client/http.js"] {
+        assert_eq!(call(scraped, Call::get(other)).await.code(), "NOT_FOUND", "{other}");
+    }
+    let forwarded = Call::get("/metrics").header("X-Forwarded-For", "127.0.0.1");
+    assert_eq!(call(scraped, forwarded).await.status, 403, "a proxy asks for another");
+    let named = Call::get("/metrics").header("X-Forwarded-For", "127.0.0.1");
+    assert_eq!(call(process.address, named).await.status, 404);
+    assert_eq!(call(process.address, Call::get("/healthz")).await.status, 200);
+    let ended = process.terminate().await;
+    assert!(ended.stderr.contains(&format!("metrics listener started address={address}")));
+    assert!(tokio::net::TcpStream::connect(scraped).await.is_err());
+
+    let flags = ["--metrics-listen", &address, "--metrics-allow", "192.0.2.0/24"];
+    let process = Process::start(on(folder.path(), &flags)).await;
+    assert_eq!(call(scraped, Call::get("/metrics")).await.status, 403);
+    process.terminate().await;
+}

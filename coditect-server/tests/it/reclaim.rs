@@ -18,7 +18,7 @@ use serde_json::json;
 
 use crate::{
     account::ME,
-    client::{Answer, Call, Client},
+    client::{Answer, Call, Client, call},
     folder::{self, Folder},
     server::Running,
     signed_in_session::SignedInSession,
@@ -223,6 +223,26 @@ async fn lease_of_a_replaced_content_begins_when_the_upload_ends() {
     let ended_at = Clock::system().now();
     client.send(b"b").await;
     assert_eq!(client.answer().await.status, 200);
+    let last = detached(site).await.into_iter().map(|blob| blob.collect_after).max();
+    assert!(last >= Some(ended_at + READ_LEASE), "{last:?}");
+}
+
+#[tokio::test]
+async fn lease_of_a_replaced_content_begins_when_the_copy_ends() {
+    let site = Site::new().await;
+    site.written("large", vec![7; 48 << 20]).await;
+    // The next content is one more than a file keeps.
+    for version in 0..10 {
+        let written = site.desk.call(site.put("f", vec![version; 10])).await;
+        assert!(written.status < 300);
+    }
+    let body = json!({"from": "large", "to": "f", "overwrite": true});
+    let copy = Call::post(&site.desk.part("files:copy")).value(&body).bearer(&site.desk.token);
+    let copying = tokio::spawn(call(site.desk.server, copy));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!copying.is_finished(), "the content is too small");
+    let ended_at = Clock::system().now();
+    assert_eq!(copying.await.unwrap().status, 201);
     let last = detached(site).await.into_iter().map(|blob| blob.collect_after).max();
     assert!(last >= Some(ended_at + READ_LEASE), "{last:?}");
 }

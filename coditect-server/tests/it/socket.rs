@@ -148,6 +148,11 @@ impl Socket {
         }
     }
 
+    /// Returns whether nothing comes for a moment, not even the end.
+    pub(crate) async fn is_silent(&mut self) -> bool {
+        timeout(Duration::from_millis(1), self.0.next()).await.is_err()
+    }
+
     /// Asserts that no message arrives for a while.
     async fn expect_silence(&mut self) {
         let heard = timeout(Duration::from_millis(300), self.0.next()).await;

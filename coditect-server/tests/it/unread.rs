@@ -3,16 +3,18 @@
 
 #![cfg(target_os = "linux")]
 
-use std::time::Duration;
+use std::{convert::Infallible, net::SocketAddr, pin::Pin, time::Duration};
 
 use bytes::Bytes;
-use http_body_util::Empty;
-use hyper::Request;
+use futures_util::{Stream, StreamExt as _, stream};
+use http_body_util::{Empty, StreamBody};
+use hyper::{Request, body::Frame, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpSocket, TcpStream},
+    task::JoinHandle,
     time::sleep,
 };
 
@@ -134,8 +136,16 @@ async fn unread_responses_that_share_static_bytes_are_not_charged() {
     let folder = Folder::new();
     let flags = ["--log-level", "warn", "--max-unread-responses", "16MiB"];
     let process = Process::start(on(folder.path(), &flags)).await;
-    let path = "/api/v5/openapi.json";
+    for path in ["/api/v5/openapi.json", "/", "/client/http.js"] {
+        hold_static(&process, path).await;
+    }
+    process.terminate().await;
+}
+
+/// Holds more responses of `path` than responses may take together, if they were charged.
+async fn hold_static(process: &Process, path: &str) {
     let size = crate::client::call(process.address, Call::get(path)).await.body.len();
+    assert!(size > 100, "{path}");
     // Larger in total than the limit on unread responses.
     let connections = (16 << 20) / (size * 100) + 1;
     let mut held = Vec::new();
@@ -156,8 +166,6 @@ async fn unread_responses_that_share_static_bytes_are_not_charged() {
         assert!(responses.iter().all(|response| response.status() == 200));
         held.push((responses, sender, connection));
     }
-    drop(held);
-    process.terminate().await;
 }
 
 #[tokio::test]
@@ -195,5 +203,132 @@ async fn responses_beyond_the_share_of_a_user_are_refused_until_earlier_ones_are
         sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(last, 200);
+    process.terminate().await;
+}
+
+/// A connection of HTTP/2, and requests to be sent by it.
+async fn http2(address: SocketAddr) -> (SendRequest<PendingBody>, JoinHandle<hyper::Result<()>>) {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    (sender, tokio::spawn(connection))
+}
+
+/// A body of which `bytes` are sent at once, and the end never.
+fn unfinished(bytes: usize) -> PendingBody {
+    let beginning = format!("{{\"text\":\"{}", "x".repeat(bytes));
+    let frame = Ok::<_, Infallible>(Frame::data(Bytes::from(beginning)));
+    StreamBody::new(Box::pin(stream::iter([frame]).chain(stream::pending())))
+}
+
+type PendingBody = StreamBody<Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>>;
+
+#[tokio::test]
+async fn request_bodies_of_one_http2_connection_are_bounded_together() {
+    let folder = Folder::new();
+    let (process, desk) = started(&folder).await;
+    let before = process.peak_memory();
+    let (mut sender, connection) = http2(desk.server).await;
+    // 120 bodies of 800 kB whose ends do not come, of each kind of route that has one in memory.
+    let routes =
+        [("PATCH", "memory"), ("PUT", "drafts/a.txt"), ("PUT", "files/b"), ("PUT", "state/c")];
+    let requests = (0..120).map(|number| {
+        let (method, part) = routes[number % routes.len()];
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{}", desk.server, desk.part(part)))
+            .header("authorization", format!("Bearer {}", desk.token))
+            .header("content-type", "application/json");
+        sender.send_request(request.body(unfinished(800_000)).unwrap())
+    });
+    let responses = requests.map(tokio::spawn).collect::<Vec<_>>();
+    sleep(Duration::from_secs(5)).await;
+    let grown = process.peak_memory().saturating_sub(before);
+    assert!(grown < MAX_GROWTH_BYTES, "{grown} bytes more");
+    // Those beyond the share of the connection are refused, the others wait for their clients.
+    let mut refused = 0;
+    for response in responses {
+        if response.is_finished() {
+            let response = response.await.unwrap().unwrap();
+            assert!(matches!(response.status().as_u16(), 413 | 429), "{}", response.status());
+            refused += 1;
+        } else {
+            response.abort();
+        }
+    }
+    assert!(refused > 60, "{refused}");
+    let grace = SignedInSession::at(process.address, "grace@example.org").await;
+    assert_eq!(grace.patch("memory", &json!({"k": "x".repeat(90_000)})).await.status, 200);
+    drop(sender);
+    connection.abort();
+    process.terminate().await;
+}
+
+#[tokio::test]
+async fn bodies_of_strangers_keep_nobody_from_signing_in() {
+    let folder = Folder::new();
+    let flags = ["--log-level", "warn", "--max-request-bodies", "16MiB"];
+    let process = Process::start(on(folder.path(), &flags)).await;
+    SignedInSession::at(process.address, "ada@example.org").await;
+    let mut connections = Vec::new();
+    let mut responses = Vec::new();
+    for _ in 0..4 {
+        let (mut sender, connection) = http2(process.address).await;
+        for _ in 0..100 {
+            let request = Request::post(format!("http://{}/api/v5/auth/login", process.address))
+                .header("content-type", "application/json");
+            let request = sender.send_request(request.body(unfinished(15_000)).unwrap());
+            responses.push(tokio::spawn(request));
+        }
+        connections.push((sender, connection));
+    }
+    sleep(Duration::from_secs(3)).await;
+    // An eighth of the limit is held, by bodies of 16 KiB.
+    let held = responses.iter().filter(|response| !response.is_finished()).count();
+    assert!((100..=128).contains(&held), "{held}");
+    crate::account::Device::login(process.address, "ada@example.org").await;
+    // A body of a stranger is limited itself.
+    let large = Call::post("/api/v5/auth/login").value(&json!({"email": "x".repeat(20_000)}));
+    let refused = crate::client::call(process.address, large).await;
+    assert_eq!((refused.status, refused.code().as_str()), (413, "PAYLOAD_TOO_LARGE"));
+    drop(connections);
+    process.terminate().await;
+}
+
+#[tokio::test]
+async fn unfinished_messages_of_a_users_sockets_are_bounded_together() {
+    let folder = Folder::new();
+    let (process, desk) = started(&folder).await;
+    let before = process.peak_memory();
+    // The beginning of a message, which is not the last frame, and its key.
+    let mut frame = vec![0x01, 0x80 | 127];
+    frame.extend(250_000_u64.to_be_bytes());
+    frame.extend([0; 4]);
+    frame.extend(vec![b'x'; 250_000]);
+    let mut sockets = Vec::new();
+    for session in 0..5 {
+        let made = desk.call(Call::post("/api/v5/sessions").value(&json!({"name": "s"}))).await;
+        let path = format!("/api/v5/sessions/{}", made.data()["id"].as_str().unwrap());
+        let at = SignedInSession { server: desk.server, token: desk.token.clone(), path };
+        for number in 0..64 {
+            let (mut socket, _) = Socket::open(&at, &format!("c{session}-{number}")).await;
+            // Those beyond the share of the user are closed meanwhile.
+            let _closed = socket.0.get_mut().write_all(&frame).await;
+            sockets.push(socket);
+        }
+    }
+    assert_bounded(&process, before).await;
+    let mut closed = 0;
+    for socket in &mut sockets {
+        closed += usize::from(!socket.is_silent().await);
+    }
+    assert!((100..300).contains(&closed), "{closed}");
+    // A user's own sockets work again when those are gone.
+    drop(sockets);
+    let (mut socket, _) = Socket::open(&desk, "again").await;
+    socket.update("memory", 1, json!({"k": "x".repeat(90_000)})).await;
+    assert_eq!(socket.expect("ack").await["seq"], 1);
     process.terminate().await;
 }

@@ -194,9 +194,13 @@ pub(super) fn rows() -> Vec<Row> {
             assert_eq!(world.call(Call::post(LOGIN).json(body)).await.code(), "DUPLICATE_FIELD");
         }),
         row("a body that is nested without end", "CWE-674; CVE-2020-36518", |world: Arc<TestServer>| async move {
-            let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
-            let body = format!(r#"{{"email":"a@example.org","password":{deep}}}"#);
-            assert_eq!(world.call(Call::post(LOGIN).json(body)).await.status, 400);
+            let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+            let body = format!(r#"{{"email":"a@example.org","password":{}}}"#, nested(8_000));
+            assert_eq!(world.call(Call::post(LOGIN).json(body)).await.code(), "INVALID_JSON");
+            let token = world.register().await.device.token;
+            let body = format!(r#"{{"name":"x","settings":{}}}"#, nested(200_000));
+            let create = Call::post("/api/v5/sessions").bearer(&token).json(body);
+            assert_eq!(world.call(create).await.code(), "INVALID_JSON");
         }),
         row("bytes that are no text", "RFC 8259, 8.1", |world: Arc<TestServer>| async move {
             let answer = world.call(Call::post(LOGIN).json(b"{\"email\":\"a\xff@example.org\",\"password\":\"x\"}".to_vec())).await;

@@ -12,6 +12,7 @@ mod families;
 mod files;
 mod http;
 mod jwt;
+mod memberships;
 mod resources;
 mod tenancy;
 mod world;
@@ -40,7 +41,7 @@ where
 }
 
 /// Minimum number of attacks in the table.
-const LEAST: usize = 70;
+const LEAST: usize = 125;
 
 #[test]
 fn table_is_complete_and_has_sources() {
@@ -51,6 +52,7 @@ fn table_is_complete_and_has_sources() {
         http::rows(),
         edge::rows(),
         tenancy::rows(),
+        memberships::rows(),
         resources::rows(),
         files::rows(),
     ];
@@ -112,4 +114,9 @@ async fn no_file_is_lost_and_no_disk_space_is_uncounted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tenants_are_isolated() {
     attempt_all(tenancy::rows()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_outlives_its_right_or_leaves_no_trace() {
+    attempt_all(memberships::rows()).await;
 }

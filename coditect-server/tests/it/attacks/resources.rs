@@ -71,6 +71,13 @@ pub(super) fn rows() -> Vec<Row> {
                 assert_eq!((refused.status, refused.code().as_str()), (401, "SESSION_REVOKED"), "{method} {path}");
             }
         }),
+        row("large bodies of strangers", "OWASP API4:2023; CWE-770; issue 20, 5", |world: Arc<TestServer>| async move {
+            let body = json!({ "email": "x".repeat(20_000), "password": "x", "token": "x", "refresh_token": "x" });
+            for path in ["register", "login", "refresh", "password-reset", "password-reset/confirm"] {
+                let refused = world.call(Call::post(&format!("/api/v5/auth/{path}")).value(&body)).await;
+                assert_eq!((refused.status, refused.code().as_str()), (413, "PAYLOAD_TOO_LARGE"), "{path}");
+            }
+        }),
         row("a session's memory filled without end", "OWASP API4:2023; CWE-770; issue 20, 05", |world: Arc<TestServer>| async move {
             let ada = world.register().await;
             let session = Call::post(SESSIONS).bearer(&ada.device.token).value(&json!({"name": "s"}));

@@ -21,19 +21,19 @@ const TOKENS: &str = "/api/v5/auth/tokens";
 const INVITATIONS: &str = "/api/v5/tenant/invitations";
 const ACCEPT: &str = "/api/v5/auth/invitations/accept";
 
-async fn session_of(world: &TestServer, token: &str) -> String {
+pub(super) async fn session_of(world: &TestServer, token: &str) -> String {
     let made =
         world.call(Call::post(SESSIONS).bearer(token).value(&json!({ "name": "mine" }))).await;
     assert_eq!(made.status, 201, "{}", made.json());
     made.data()["id"].as_str().unwrap().to_owned()
 }
 
-async fn id_of(world: &TestServer, somebody: &Somebody, what: &str) -> String {
+pub(super) async fn id_of(world: &TestServer, somebody: &Somebody, what: &str) -> String {
     let me = world.me(&somebody.device.token).await.data();
     me[what]["id"].as_str().unwrap().to_owned()
 }
 
-async fn invite(world: &TestServer, by: &str, email: &str, role: &str) -> Answer {
+pub(super) async fn invite(world: &TestServer, by: &str, email: &str, role: &str) -> Answer {
     let body = json!({ "email": email, "role": role });
     world.call(Call::post(INVITATIONS).bearer(by).value(&body)).await
 }
@@ -43,7 +43,12 @@ async fn accept(world: &TestServer, by: &str, token: &str) -> Answer {
 }
 
 /// Makes `guest` a signed-in member of `owner`'s tenant.
-async fn join(world: &TestServer, owner: &Somebody, guest: &Somebody, role: &str) -> Device {
+pub(super) async fn join(
+    world: &TestServer,
+    owner: &Somebody,
+    guest: &Somebody,
+    role: &str,
+) -> Device {
     let invited = invite(world, &owner.device.token, &guest.email, role).await.data();
     let joined = accept(world, &guest.device.token, invited["token"].as_str().unwrap()).await;
     assert_eq!(joined.status, 200, "{}", joined.json());
@@ -53,7 +58,7 @@ async fn join(world: &TestServer, owner: &Somebody, guest: &Somebody, role: &str
 }
 
 /// Returns the status of a removal of `guest` by `owner`.
-async fn remove(world: &TestServer, owner: &Somebody, guest: &Somebody) -> u16 {
+pub(super) async fn remove(world: &TestServer, owner: &Somebody, guest: &Somebody) -> u16 {
     let path = format!("{MEMBERS}/{}", id_of(world, guest, "user").await);
     world.call(Call::delete(&path).bearer(&owner.device.token)).await.status
 }
