@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     Error, ErrorKind, Result, RunError,
-    engine::{Database, Transaction, conflict, may_be_in_flight, maybe_committed},
+    engine::{Database, Transaction, conflict, may_be_in_flight, maybe_committed, timer},
     telemetry::{self, RunOutcome},
 };
 
@@ -211,7 +211,7 @@ where
         }
         tracing::debug!(attempt = number, ?reason, ?delay, "transaction retried");
         telemetry::retried(reason);
-        tokio::time::sleep(delay).await;
+        timer::sleep(delay).await.map_err(E::from)?;
     }
 }
 

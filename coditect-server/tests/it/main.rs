@@ -20,6 +20,7 @@ mod edge;
 mod files;
 mod folder;
 mod frontend;
+mod full_disk;
 mod fuzz;
 mod health;
 mod histories;

@@ -95,6 +95,24 @@ pub(crate) fn maybe_committed() -> Error {
     Error::coded(ErrorKind::MaybeCommitted, 1021, "the transaction may be committed or not")
 }
 
+/// The error of a process that was forked from `opener`, which has the database open.
+pub(crate) fn forked(opener: u32) -> Error {
+    let message = format!(
+        "the database was opened by process {opener}, and this one was forked from it: open it here"
+    );
+    Error::new(ErrorKind::Closed, message)
+}
+
+/// The error of a process that was forked from `starter`, which uses FoundationDB's library.
+#[cfg(feature = "fdb")]
+pub(crate) fn forked_library(starter: u32) -> Error {
+    let message = format!(
+        "FoundationDB's library was started by process {starter}, and cannot be used in a fork of it: \
+         open the cluster after the fork, or execute a program of its own"
+    );
+    Error::new(ErrorKind::Closed, message)
+}
+
 pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the database is closed")
 }

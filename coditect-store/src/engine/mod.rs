@@ -25,8 +25,10 @@ mod foundationdb;
 pub(crate) mod limits;
 #[cfg(any(feature = "fdb", test))]
 mod prefix;
+mod process;
 mod range;
 mod statistics;
+pub(crate) mod timer;
 mod versionstamp;
 mod view;
 mod watch;

@@ -11,7 +11,11 @@ use super::{
     maintain,
     walk::Walk,
 };
-use crate::{BatchLimit, BatchSize, Result, Store, engine, keyspace::KeyRange};
+use crate::{
+    BatchLimit, BatchSize, Result, Store,
+    engine::{self, timer},
+    keyspace::KeyRange,
+};
 
 /// The most entries of a step, if not said.
 const ROWS: usize = 500;
@@ -69,7 +73,7 @@ impl IndexRemoval {
     pub async fn step(&self) -> Result<RemovalProgress> {
         let left = self.delay.saturating_sub(self.made.elapsed());
         if !left.is_zero() {
-            tokio::time::sleep(left).await;
+            timer::sleep(left).await?;
         }
         // Once more is the same: the position moves with what is removed.
         let step = |tx: crate::Transaction, limit: BatchLimit| async move {

@@ -33,6 +33,7 @@ mod races;
 mod readability;
 mod records;
 mod retirement;
+mod runtimes;
 mod samples;
 mod sequences;
 mod store;

@@ -31,6 +31,8 @@ pub(super) const SYNC_BYTES: usize = 1 << 20;
 /// Minimum and maximum allocation ahead, in bytes; in between it is a sixteenth of the file.
 const MIN_AHEAD: u64 = 1 << 20;
 const MAX_AHEAD: u64 = 16 << 20;
+/// Nothing is allocated ahead with less space than this, in bytes.
+const SCARCE: u64 = 2 * MAX_AHEAD;
 /// Unit of extents, in bytes.
 const EXTENT: u64 = 64 << 10;
 /// Stands for the allocated length if the file system cannot allocate ahead.
@@ -211,7 +213,10 @@ impl Backend {
         }
         let ahead = (end / 16).clamp(MIN_AHEAD, MAX_AHEAD);
         if offset <= allocated + ahead {
-            return self.allocate(&[end + ahead, end]);
+            // The reserve is released for what is written, not for space ahead of it.
+            let is_scarce = self.available() < SCARCE;
+            let preferred = if is_scarce { end } else { end + ahead };
+            return self.allocate(&[preferred, end]);
         }
         let (from, to) = (offset / EXTENT * EXTENT, end.next_multiple_of(EXTENT));
         !matches!(self.file.allocate(from, to - from), Err(error) if is_no_space(&error))

@@ -23,6 +23,7 @@ mod database_reads;
 mod memtable;
 pub(crate) mod names;
 mod ranges;
+mod read_pool;
 mod read_your_writes;
 mod reads;
 mod recovery;
@@ -36,11 +37,14 @@ mod transaction;
 mod version_registry;
 mod vfs;
 mod view;
+mod wake;
 mod wal;
 mod watches;
 mod write_map;
 mod writer;
 
+#[cfg(test)]
+mod endurance;
 #[cfg(test)]
 mod faulty;
 #[cfg(test)]
@@ -56,34 +60,33 @@ mod schedules;
 mod tests;
 
 use std::{
-    fmt,
+    fmt, mem,
     panic::{self, AssertUnwindSafe},
     path::Path,
     sync::{Arc, PoisonError},
 };
 
-use tokio::{
-    runtime::Handle,
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
-};
+use tokio::sync::{Semaphore, oneshot};
 
 use self::{
     btree_file::{BTreeFile, Written},
     checkpointer::{Checkpoint, Checkpointer, Progress},
     commit_pipeline::{Commit, CommitPipeline, PipelineParts, Request, SharedPipeline},
     memtable::Memtable,
+    read_pool::ReadPool,
     reserve::Reserve,
     snapshot::{Snapshot, SnapshotBase},
     space::Space,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
-        has_other_threads, mpsc,
+        has_other_threads, is_engine_thread, mark_engine_thread, mpsc,
         queue::{self, UnboundedSender},
         thread::{self, JoinHandle},
     },
     version_registry::{CommittedVersion, VersionRegistry},
     vfs::{Directory, Memory, Vfs},
+    wake::QueuePermit,
     wal::Log,
     writer::Writer,
 };
@@ -173,6 +176,7 @@ struct Shared {
     /// How many transactions are being committed.
     committing: AtomicUsize,
     pipeline: Arc<SharedPipeline>,
+    reads: ReadPool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -276,6 +280,7 @@ impl Embedded {
             queue,
             committing: AtomicUsize::new(0),
             pipeline,
+            reads: ReadPool::default(),
             thread: Mutex::new(Some(thread)),
         })))
     }
@@ -342,6 +347,7 @@ impl Embedded {
     }
 
     pub(super) async fn advance(&self, version: u64) -> Result<()> {
+        self.0.registry.owner.check()?;
         let (done, advanced) = oneshot::channel();
         self.0.send(Request::AdvanceVersion(version, done))?;
         advanced.await.map_err(|_| self.0.registry.closed())
@@ -350,13 +356,14 @@ impl Embedded {
     /// Fails if it is closed, or the disk is full.
     pub(super) fn check_open(&self) -> Result<()> {
         let registry = &self.0.registry;
+        registry.owner.check()?;
         registry.check_open()?;
         if registry.space.is_left() { Ok(()) } else { Err(registry.space.error()) }
     }
 
     pub(super) async fn close(&self) {
         let (done, stopped) = oneshot::channel();
-        if self.0.send(Request::Stop(Some(done))).is_ok() {
+        if self.0.registry.owner.is_current() && self.0.send(Request::Stop(Some(done))).is_ok() {
             // An error means that it has stopped already.
             let _ = stopped.await;
         }
@@ -365,10 +372,10 @@ impl Embedded {
 
 impl Shared {
     /// A share of the queue's memory for a commit of `bytes`.
-    async fn room_for(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
+    async fn room_for(&self, bytes: usize) -> Result<QueuePermit> {
         let kib = u32::try_from((bytes >> 10) + 1).unwrap_or(u32::MAX).min(QUEUE_KIB);
         let queue_permits = Arc::clone(&self.queue_permits).acquire_many_owned(kib).await;
-        queue_permits.map_err(|_| self.registry.closed())
+        queue_permits.map(QueuePermit::from).map_err(|_| self.registry.closed())
     }
 
     /// Has `commit` done; it gets its answer by itself. Ends with what it gives.
@@ -385,18 +392,16 @@ impl Shared {
         Ok(committing)
     }
 
-    /// Reads where waiting for the disk holds nobody else up: for when reads were slow lately.
+    /// Reads on a thread of the engine's, for when reads were slow lately.
     async fn spawn_blocking_read<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        match Handle::try_current() {
-            // It is cut off when the runtime stops.
-            Ok(runtime) => {
-                runtime.spawn_blocking(read).await.unwrap_or_else(|_| Err(self.registry.closed()))
-            }
-            Err(_) => read(),
-        }
+        self.registry.owner.check()?;
+        let (done, answer) = oneshot::channel();
+        self.reads.run(move || wake::answer(done, read()));
+        // No answer comes of a read that panicked.
+        answer.await.unwrap_or_else(|_| Err(self.registry.closed()))
     }
 
     fn send(&self, request: Request) -> Result<()> {
@@ -405,11 +410,17 @@ impl Shared {
 }
 
 impl Drop for Shared {
-    /// Waits for the commits that are under way, so that the folder is free afterwards.
+    /// Waits for the commits that are under way, so that the folder is free afterwards. A thread of an
+    /// engine, on which a waker may drop the last handle, does not wait: the commits may need it. In a
+    /// fork of the process that opened it, nothing is done at all.
     fn drop(&mut self) {
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if !self.registry.owner.is_current() {
+            mem::forget(thread);
+            return;
+        }
         let _ = self.queue.send(Request::Stop(None));
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+        if let Some(thread) = thread.filter(|_| !is_engine_thread()) {
             let _ = thread.join();
         }
     }
@@ -436,6 +447,10 @@ impl PanicGuard {
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let work = move || {
+        mark_engine_thread();
+        work();
+    };
     thread::Builder::new().name(name.to_owned()).spawn(work).map_err(|error| {
         Error::new(ErrorKind::Unavailable, "no thread for the commits").with_source(error)
     })

@@ -256,6 +256,7 @@ mod tests {
         thread_local! {
             static SYNCED: RefCell<Vec<PathBuf>> = const { RefCell::new(Vec::new()) };
         }
+        #[expect(clippy::unnecessary_wraps, reason = "it stands in for a system call")]
         fn note(folder: &Path) -> io::Result<()> {
             SYNCED.with_borrow_mut(|synced| synced.push(folder.to_owned()));
             Ok(())
@@ -302,7 +303,9 @@ mod tests {
         mode(root.path(), 0o711);
         // A folder that is there below root's parent, and a new one below a parent of its own.
         let parents = ["existing", "own"].map(|name| root.path().join(name));
-        parents.iter().for_each(|parent| fs::create_dir(parent).unwrap());
+        for parent in &parents {
+            fs::create_dir(parent).unwrap();
+        }
         let folders = parents.each_ref().map(|parent| parent.join("data"));
         fs::create_dir(&folders[0]).unwrap();
         if is_root {
@@ -325,7 +328,9 @@ mod tests {
             }
         });
         let outcome = opened.join();
-        parents.iter().for_each(|parent| mode(parent, 0o700));
+        for parent in &parents {
+            mode(parent, 0o700);
+        }
         outcome.unwrap();
         assert!(folders.iter().all(|folder| folder.join("store.redb").exists()));
     }

@@ -15,6 +15,7 @@ pub(super) use self::scheduled::*;
 
 #[cfg(not(all(test, feature = "schedules")))]
 mod real {
+    use std::cell::Cell;
     pub(in super::super) use std::{
         sync::{Condvar, Mutex, MutexGuard, atomic, mpsc},
         thread,
@@ -32,6 +33,18 @@ mod real {
             runtime.runtime_flavor() == RuntimeFlavor::MultiThread
                 && runtime.metrics().num_workers() > 1
         })
+    }
+
+    thread_local!(static IS_ENGINE: Cell<bool> = const { Cell::new(false) });
+
+    /// Notes that this thread is one of an engine's.
+    pub(in super::super) fn mark_engine_thread() {
+        IS_ENGINE.set(true);
+    }
+
+    /// Returns whether this thread is one of an engine's: it must not wait for another one.
+    pub(in super::super) fn is_engine_thread() -> bool {
+        IS_ENGINE.get()
     }
 }
 

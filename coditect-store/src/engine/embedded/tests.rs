@@ -363,3 +363,63 @@ async fn close_frees_the_folder_under_finished_transactions() {
     assert!(error.to_string().contains("in use by this process"), "{error}");
     set(&again, b"b", b"2").await.unwrap();
 }
+
+/// Memory that is as slow as a disk which reads wait for.
+#[derive(Debug, Default)]
+struct Slow(Memory);
+
+impl Vfs for Slow {
+    fn names(&self) -> io::Result<Vec<String>> {
+        self.0.names()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        self.0.open(name)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        self.0.create(name)
+    }
+
+    fn publish(&self, draft: &str, name: &str) -> io::Result<()> {
+        self.0.publish(draft, name)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn is_slow(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn slow_reads_need_no_blocking_thread_of_the_runtime() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().max_blocking_threads(1).build().unwrap();
+    let database = database(&Arc::new(Slow::default()), &Options::default());
+    runtime.block_on(set(&database, b"a", b"1")).unwrap();
+    let (done, answer) = std::sync::mpsc::channel();
+    let (handle, reader) = (runtime.handle().clone(), database.clone());
+    // The one blocking thread waits for the reads itself: more than there are threads for them.
+    runtime.spawn_blocking(move || {
+        let reads = (0..200).map(|_| async { reader.begin().get(b"a").await.unwrap() });
+        let read = handle.block_on(join_all(reads));
+        done.send(read).unwrap();
+    });
+    let read = answer.recv_timeout(Duration::from_secs(20)).expect("the read deadlocks");
+    assert_eq!(read, vec![Some(b"1".to_vec()); 200]);
+    // Nor any runtime at all.
+    let view = futures_util::future::FutureExt::now_or_never(database.view()).unwrap().unwrap();
+    runtime.shutdown_background();
+    let waiting = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(view.get(b"a")).unwrap()
+    });
+    assert_eq!(waiting.join().unwrap(), Some(b"1".to_vec()));
+}

@@ -26,6 +26,7 @@ use super::{
     snapshot_cache::SnapshotCache,
     sync::{Instant, Mutex, MutexGuard},
     version_registry::{CommittedVersion, VersionRegistry},
+    wake::{self, QueuePermit},
     watches::Watcher,
     write_map::WriteMap,
     writer::CommitReceipt,
@@ -84,15 +85,17 @@ impl ReadPoint {
     }
 
     pub(super) fn get(&mut self, registry: &VersionRegistry) -> Result<&Arc<CommittedVersion>> {
+        let now = Instant::now();
+        registry.check_owner(now)?;
         if let Some((_, since)) = &self.fixed {
             registry.check_open()?;
-            if since.elapsed() > LIFETIME {
+            if now - *since > LIFETIME {
                 return Err(limits::too_old());
             }
         } else {
             self.fixed = Some(match self.wanted {
                 Some(version) => registry.snapshot_at(version)?,
-                None => (registry.latest()?, Instant::now()),
+                None => (registry.latest()?, now),
             });
         }
         let fixed = self.fixed.as_ref();
@@ -270,6 +273,7 @@ impl Transaction {
 
     pub(in super::super) async fn commit(&self) -> Result<()> {
         let taken = {
+            self.shared.registry.owner.check()?;
             let mut state = self.lock();
             state.check_open()?;
             if let Some(error) = state.refused {
@@ -309,7 +313,7 @@ impl Transaction {
             Ok(committed) => committed,
             Err(error) => {
                 for watcher in watchers {
-                    let _ = watcher.fire.send(Err(error.clone_without_source()));
+                    wake::answer(watcher.fire, Err(error.clone_without_source()));
                 }
                 return Err(error);
             }
@@ -429,10 +433,7 @@ impl Transaction {
     async fn submit(
         &self,
         bytes: usize,
-        commit: impl FnOnce(
-            oneshot::Sender<Result<CommitReceipt>>,
-            tokio::sync::OwnedSemaphorePermit,
-        ) -> Commit,
+        commit: impl FnOnce(oneshot::Sender<Result<CommitReceipt>>, QueuePermit) -> Commit,
     ) -> Result<CommitReceipt> {
         let permit = self.shared.room_for(bytes).await?;
         let (answer, answered) = oneshot::channel();

@@ -2,12 +2,16 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, OnceLock, PoisonError, Weak},
+    sync::{
+        Arc, OnceLock, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use super::{
     super::{
         limits::{self, LIFETIME},
+        process::Owner,
         range::Order,
     },
     snapshot::{MergeIter, Snapshot},
@@ -29,12 +33,16 @@ pub(super) struct CommittedVersion {
 }
 
 /// What the pipeline shows to transactions. `latest` is empty once the engine is closed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct VersionRegistry {
     latest: ArcSwapOption<CommittedVersion>,
     /// Why it is closed, if that is a fault.
     fault: OnceLock<Arc<Error>>,
     history: Mutex<History>,
+    pub(super) owner: Owner,
+    /// When reads check the owner next, in milliseconds since `opened`.
+    owner_check_due: AtomicU64,
+    opened: Instant,
     pub(super) watches: Watches,
     pub(super) space: Space,
 }
@@ -54,7 +62,16 @@ struct History {
 impl VersionRegistry {
     /// A registry of a store in `folder`.
     pub(super) fn new(folder: String) -> Self {
-        Self { space: Space::new(folder), ..Self::default() }
+        Self {
+            latest: ArcSwapOption::default(),
+            fault: OnceLock::new(),
+            history: Mutex::default(),
+            owner: Owner::current(),
+            owner_check_due: AtomicU64::new(0),
+            opened: Instant::now(),
+            watches: Watches::default(),
+            space: Space::new(folder),
+        }
     }
 
     /// The newest state; `Closed` if there will be none.
@@ -64,6 +81,18 @@ impl VersionRegistry {
 
     pub(super) fn check_open(&self) -> Result<()> {
         if self.latest.load().is_some() { Ok(()) } else { Err(self.closed()) }
+    }
+
+    /// Fails a read that begins `now` in a fork of the process that opened the engine. A system call
+    /// takes as long as a part of a read, so that is found out once in a millisecond.
+    pub(super) fn check_owner(&self, now: Instant) -> Result<()> {
+        let millis = u64::try_from((now - self.opened).as_millis()).unwrap_or(u64::MAX);
+        if millis < self.owner_check_due.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.owner.check()?;
+        self.owner_check_due.store(millis + 1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// That it is closed, and why.
@@ -76,7 +105,8 @@ impl VersionRegistry {
 
     /// What `error` of a read comes of: the storage is closed after the engine, under who still reads.
     pub(super) fn close_cause(&self, error: Error) -> Error {
-        if error.kind() == ErrorKind::Closed { self.closed() } else { error }
+        let is_closed = error.kind() == ErrorKind::Closed && self.latest.load().is_none();
+        if is_closed { self.closed() } else { error }
     }
 
     /// Closes it since something failed that nothing can be done after.

@@ -19,7 +19,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::names::{Calls, SYSTEM};
+use super::{
+    super::process::Owner,
+    names::{Calls, SYSTEM},
+};
 
 /// A flat set of named files.
 pub(super) trait Vfs: fmt::Debug + Send + Sync {
@@ -225,10 +228,22 @@ fn identity(file: &fs::File) -> io::Result<Identity> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// The files that this process has locked.
-fn locked_here() -> MutexGuard<'static, BTreeSet<Identity>> {
-    static LOCKED: Mutex<BTreeSet<Identity>> = Mutex::new(BTreeSet::new());
-    LOCKED.lock().unwrap_or_else(PoisonError::into_inner)
+/// The files that a process has locked.
+struct LockedFiles {
+    owner: Option<Owner>,
+    files: BTreeSet<Identity>,
+}
+
+/// The files that this process has locked, and not the one that it was forked from.
+fn locked_here() -> MutexGuard<'static, LockedFiles> {
+    static LOCKED: Mutex<LockedFiles> =
+        Mutex::new(LockedFiles { owner: None, files: BTreeSet::new() });
+    let mut locked = LOCKED.lock().unwrap_or_else(PoisonError::into_inner);
+    let owner = Some(Owner::current());
+    if locked.owner != owner {
+        *locked = LockedFiles { owner, files: BTreeSet::new() };
+    }
+    locked
 }
 
 impl File for DirectoryFile {
@@ -288,11 +303,13 @@ impl File for DirectoryFile {
         let mut locked = locked_here();
         match self.file.try_lock() {
             Ok(()) => {
-                locked.insert(id);
+                locked.files.insert(id);
                 let _ = self.lock.set(id);
                 Ok(Locked::Here)
             }
-            Err(fs::TryLockError::WouldBlock) if locked.contains(&id) => Ok(Locked::ThisProcess),
+            Err(fs::TryLockError::WouldBlock) if locked.files.contains(&id) => {
+                Ok(Locked::ThisProcess)
+            }
             Err(fs::TryLockError::WouldBlock) => Ok(Locked::AnotherProcess),
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
@@ -304,7 +321,10 @@ impl File for DirectoryFile {
             return Ok(());
         }
         let mut locked = locked_here();
-        locked.remove(id);
+        // In a fork the lock is the other process's, which shares it.
+        if !locked.files.remove(id) {
+            return Ok(());
+        }
         self.file.unlock()
     }
 }

@@ -21,6 +21,7 @@ pub(in super::super) struct PinnedSnapshot {
 
 impl PinnedSnapshot {
     pub(super) fn new(shared: Arc<Shared>) -> Result<Self> {
+        shared.registry.owner.check()?;
         let published = shared.registry.latest()?;
         let snapshot = published.snapshot()?;
         Ok(Self { shared, version: published.version, snapshot })
@@ -74,6 +75,7 @@ impl PinnedSnapshot {
 
     fn read<T>(&self, read: impl FnOnce(&Snapshot) -> Result<T>) -> Result<T> {
         let registry = &self.shared.registry;
+        registry.owner.check()?;
         registry.check_open()?;
         read(&self.snapshot).map_err(|error| registry.close_cause(error))
     }

@@ -9,6 +9,7 @@ use super::{
     super::limits::{self, WATCH_LIMIT},
     snapshot::Snapshot,
     sync::Mutex,
+    wake,
     wal::{Mutation, MutationBatch},
 };
 use crate::{Error, Result, telemetry};
@@ -18,8 +19,10 @@ use crate::{Error, Result, telemetry};
 pub(super) struct Watcher {
     key: Vec<u8>,
     expected: Fingerprint,
-    pub(super) fire: oneshot::Sender<Result<()>>,
+    pub(super) fire: Fire,
 }
+
+type Fire = oneshot::Sender<Result<()>>;
 
 /// A value, if there is one, by its hash: many may wait for large ones.
 type Fingerprint = Option<[u8; 32]>;
@@ -58,21 +61,23 @@ impl Watches {
     /// later state reaches [`changed`](Self::changed) after this.
     pub(super) fn add(&self, watcher: Watcher, now: impl FnOnce(&[u8]) -> Result<Option<Vec<u8>>>) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !table.has_room() {
-            let _ = watcher.fire.send(Err(limits::too_many_watches()));
-            return;
-        }
-        match now(&watcher.key) {
-            Err(error) => drop(watcher.fire.send(Err(error))),
-            Ok(value) if fingerprint(value.as_deref()) != watcher.expected => {
-                drop(watcher.fire.send(Ok(())));
+        let fired = if table.has_room() {
+            match now(&watcher.key) {
+                Err(error) => Err(error),
+                Ok(value) if fingerprint(value.as_deref()) != watcher.expected => Ok(()),
+                Ok(_) => {
+                    table.count += 1;
+                    telemetry::watching(table.count);
+                    table.by_key.entry(watcher.key.clone()).or_default().push(watcher);
+                    return;
+                }
             }
-            Ok(_) => {
-                table.count += 1;
-                telemetry::watching(table.count);
-                table.by_key.entry(watcher.key.clone()).or_default().push(watcher);
-            }
-        }
+        } else {
+            Err(limits::too_many_watches())
+        };
+        // A waker may come back with another watch.
+        drop(table);
+        wake::answer(watcher.fire, fired);
     }
 
     /// Fires those with whose keys something was done, and that have another value in `now`.
@@ -81,20 +86,27 @@ impl Watches {
         if table.count == 0 {
             return;
         }
+        let mut fired = Vec::new();
         for change in done.iter().flat_map(MutationBatch::iter) {
             match change {
-                Mutation::Set { key, .. } | Mutation::Clear { key } => table.check(key, now),
+                Mutation::Set { key, .. } | Mutation::Clear { key } => {
+                    table.check(key, now, &mut fired);
+                }
                 Mutation::ClearRange { begin, end } => {
                     let within = (Bound::Included(begin), Bound::Excluded(end.max(begin)));
                     let waited_for = table.by_key.range::<[u8], _>(within);
                     let keys: Vec<_> = waited_for.map(|(key, _)| key.clone()).collect();
                     for key in keys {
-                        table.check(&key, now);
+                        table.check(&key, now, &mut fired);
                     }
                 }
             }
         }
         telemetry::watching(table.count);
+        drop(table);
+        for fire in fired {
+            wake::answer(fire, Ok(()));
+        }
     }
 
     /// Whether another one may be added.
@@ -106,7 +118,7 @@ impl Watches {
     pub(super) fn close(&self, cause: impl Fn() -> Error) {
         let table = mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         for watcher in table.by_key.into_values().flatten() {
-            let _ = watcher.fire.send(Err(cause()));
+            wake::answer(watcher.fire, Err(cause()));
         }
     }
 }
@@ -121,7 +133,8 @@ impl Table {
         self.count < WATCH_LIMIT
     }
 
-    fn check(&mut self, key: &[u8], now: &Snapshot) {
+    /// Moves the watches of `key` that have another value `now` to `fired`.
+    fn check(&mut self, key: &[u8], now: &Snapshot, fired: &mut Vec<Fire>) {
         let Some(waiting) = self.by_key.remove(key) else { return };
         let value = now.value(key).map(|value| fingerprint(value.as_deref()));
         self.count -= waiting.len();
@@ -129,8 +142,8 @@ impl Table {
         for watcher in waiting {
             match &value {
                 Ok(value) if *value == watcher.expected => left.push(watcher),
-                // One that can't be compared is told to look for itself.
-                _ => drop(watcher.fire.send(Ok(()))),
+                // The reader of a value that cannot be compared finds out why.
+                _ => fired.push(watcher.fire),
             }
         }
         if !left.is_empty() {

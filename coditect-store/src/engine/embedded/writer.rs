@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     super::{limits, versionstamp::Versionstamp},
@@ -19,6 +19,7 @@ use super::{
         thread,
     },
     version_registry::{CommittedVersion, VersionRegistry},
+    wake::{self, QueuePermit},
     wal::{MutationBatch, PendingFrame},
 };
 use crate::{Error, ErrorKind, Result, telemetry};
@@ -40,7 +41,7 @@ pub(super) struct PreparedBatch {
     pub(super) frame: Option<PendingFrame>,
     pub(super) decided: Vec<PendingReply>,
     /// Its members' shares of the queue's memory.
-    pub(super) permits: Vec<OwnedSemaphorePermit>,
+    pub(super) permits: Vec<QueuePermit>,
     /// What those that were accepted have done.
     pub(super) done: Vec<MutationBatch>,
     /// What is shown then.
@@ -152,7 +153,6 @@ pub(super) fn complete_all(
     outcome: impl Fn(Versionstamp) -> Result<CommitReceipt>,
 ) {
     for (answer, verdict) in decided {
-        // Whoever has gone doesn't want it.
-        let _ = answer.send(verdict.and_then(&outcome));
+        wake::answer(answer, verdict.and_then(&outcome));
     }
 }

@@ -19,17 +19,14 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use foundationdb::{
     Database, FdbError, FdbResult,
     options::{DatabaseOption, TransactionOption},
 };
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, timeout_at},
-};
+use tokio::sync::watch;
 
 pub(super) use self::transaction::Transaction;
 use super::{
@@ -37,6 +34,8 @@ use super::{
     codes::{self, During},
     limits::{self, WATCH_LIMIT},
     prefix::Prefix,
+    process::Owner,
+    timer,
 };
 use crate::{Error, ErrorKind, Result, telemetry};
 
@@ -68,6 +67,7 @@ struct Shared {
     options: ClusterOptions,
     closed: watch::Sender<bool>,
     watches: AtomicUsize,
+    owner: Owner,
     /// Whether all keys go with the last handle.
     is_scratch: bool,
 }
@@ -96,6 +96,7 @@ impl Cluster {
             options: options.clone(),
             closed: watch::Sender::new(false),
             watches: AtomicUsize::new(0),
+            owner: Owner::current(),
             is_scratch,
         })))
     }
@@ -123,20 +124,20 @@ impl Cluster {
                 }
                 Err(error) => tracing::debug!(%error, "the cluster's version is advanced again"),
             }
-            sleep(Duration::from_millis(100)).await;
+            timer::sleep(Duration::from_millis(100)).await?;
         }
     }
 }
 
 impl Shared {
-    fn is_closed(&self) -> bool {
-        *self.closed.borrow()
+    /// Fails if it is closed, or in a fork of the process that opened it, where the library does not work.
+    fn check_open(&self) -> Result<()> {
+        self.owner.check()?;
+        if *self.closed.borrow() { Err(limits::closed()) } else { Ok(()) }
     }
 
     fn create(&self, background: Option<&str>) -> Result<foundationdb::Transaction> {
-        if self.is_closed() {
-            return Err(limits::closed());
-        }
+        self.check_open()?;
         let create = || {
             let tx = self.database.create_trx()?;
             if let Some(tag) = background {
@@ -172,9 +173,10 @@ impl Shared {
         asked: impl Future<Output = FdbResult<T>>,
         during: During,
     ) -> Result<T> {
-        match timeout_at(until, asked).await {
-            Ok(answer) => answer.map_err(|error| self.error(error, during)),
-            Err(_) => Err(self.silence(during)),
+        let left = until.saturating_duration_since(Instant::now());
+        match timer::timeout(left, asked).await? {
+            Some(answer) => answer.map_err(|error| self.error(error, during)),
+            None => Err(self.silence(during)),
         }
     }
 
@@ -233,7 +235,7 @@ impl Shared {
             match self.commit(tx).await {
                 // What is removed twice is removed.
                 Err(error) if left > 0 && error.kind() != ErrorKind::Closed => {
-                    sleep(Duration::from_millis(100)).await;
+                    timer::sleep(Duration::from_millis(100)).await?;
                 }
                 outcome => return outcome,
             }
@@ -292,14 +294,14 @@ impl Drop for Watching {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if !self.is_scratch {
+        if !self.is_scratch || !self.owner.is_current() {
             return;
         }
         // A thread of its own: where this one may be, nothing can be waited for.
         let shared = &*self;
         let emptied = thread::scope(|scope| {
             let empty = || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+                let runtime = tokio::runtime::Builder::new_current_thread().build();
                 runtime.map_err(|error| error.to_string()).and_then(|runtime| {
                     runtime.block_on(shared.empty()).map_err(|error| error.to_string())
                 })

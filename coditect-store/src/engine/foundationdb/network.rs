@@ -6,6 +6,7 @@
 //! something exits in between, by a thread of its own. Until then it waits for work and costs nothing.
 
 use std::{
+    mem,
     path::Path,
     sync::{Mutex, OnceLock, PoisonError},
     thread,
@@ -17,18 +18,21 @@ use foundationdb::{
     options::NetworkOption,
 };
 
+use super::super::process::Owner;
 use crate::{Error, ErrorKind, Result};
 
-/// Whether it was started, or why not.
-static STARTED: OnceLock<Result<()>> = OnceLock::new();
+/// The process that started it, and why it could not, if so.
+static STARTED: OnceLock<(Owner, Result<()>)> = OnceLock::new();
 
 /// What stops it when it is dropped.
 static RUNNING: Mutex<Option<NetworkAutoStop>> = Mutex::new(None);
 
-/// Starts it, if that was not done before.
+/// Starts it, if that was not done before. Fails in a fork of the process that did so.
 pub(super) fn start(trace_folder: Option<&Path>) -> Result<()> {
-    let started = STARTED.get_or_init(|| start_once(trace_folder));
-    started.as_ref().copied().map_err(Error::same)
+    let start = || (Owner::current(), start_once(trace_folder));
+    let (owner, started) = STARTED.get_or_init(start);
+    owner.check_library()?;
+    started.as_ref().copied().map_err(Error::clone_without_source)
 }
 
 fn start_once(trace_folder: Option<&Path>) -> Result<()> {
@@ -64,6 +68,11 @@ extern "C" fn stop() {
     let Some(running) = RUNNING.lock().unwrap_or_else(PoisonError::into_inner).take() else {
         return;
     };
+    // The network's thread is in the process that this one was forked from.
+    if STARTED.get().is_some_and(|(owner, _)| !owner.is_current()) {
+        mem::forget(running);
+        return;
+    }
     let stopping = thread::Builder::new().name("coditect-fdb-stop".to_owned());
     // If no thread can be started, the network is stopped where the closure is dropped: here.
     if let Ok(stopping) = stopping.spawn(move || drop(running)) {

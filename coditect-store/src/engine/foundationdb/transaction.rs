@@ -10,7 +10,6 @@ use foundationdb::{
     options::{ConflictRangeType, MutationType, StreamingMode},
 };
 use futures_util::future::{Either, select};
-use tokio::time::timeout;
 
 use super::{Shared, Watching};
 use crate::{
@@ -21,6 +20,7 @@ use crate::{
         codes::During,
         limits::{self, MAX_KEY},
         range::{KeySelector, KeyValue, Order, RangePage, RangeQuery, Stopped},
+        timer,
         versionstamp::Versionstamp,
         watch::Watch,
     },
@@ -241,10 +241,10 @@ impl Transaction {
             }
         };
         let stamp = tx.get_versionstamp();
-        let committed = match timeout(shared.options.patience, tx.commit()).await {
-            Err(_) => return Err(shared.silence(During::Commit)),
-            Ok(Ok(committed)) => committed,
-            Ok(Err(refused)) => {
+        let committed = match timer::timeout(shared.options.patience, tx.commit()).await? {
+            None => return Err(shared.silence(During::Commit)),
+            Some(Ok(committed)) => committed,
+            Some(Err(refused)) => {
                 let error = shared.error(*refused, During::Commit);
                 if shared.options.report_conflicts && error.kind() == ErrorKind::Conflict {
                     return Err(error.with_source(self.conflicting(&refused).await));
@@ -298,9 +298,7 @@ impl Transaction {
 
     /// The library's transaction, while there is one to be used.
     fn open<'a>(&self, state: &'a State) -> Result<&'a foundationdb::Transaction> {
-        if self.0.shared.is_closed() {
-            return Err(limits::closed());
-        }
+        self.0.shared.check_open()?;
         match &state.phase {
             Phase::Open(tx) => Ok(tx),
             Phase::Refused(error) => Err(error.clone_without_source()),
@@ -400,14 +398,15 @@ impl Transaction {
         &self,
         refused: &foundationdb::TransactionCommitError,
     ) -> Box<dyn std::error::Error + Send + Sync> {
-        match timeout(self.0.shared.options.patience, refused.conflicting_keys()).await {
-            Ok(Ok(ranges)) => {
+        match timer::timeout(self.0.shared.options.patience, refused.conflicting_keys()).await {
+            Ok(Some(Ok(ranges))) => {
                 let own = |key: &[u8]| self.0.shared.prefix.own(key);
                 let ranges = ranges.iter().map(|range| (own(range.begin()), own(range.end())));
                 Box::new(Conflicting(ranges.collect()))
             }
-            Ok(Err(error)) => Box::new(error),
-            Err(elapsed) => Box::new(elapsed),
+            Ok(Some(Err(error))) => Box::new(error),
+            Ok(None) => Box::new(self.0.shared.silence(During::Read)),
+            Err(error) => Box::new(error),
         }
     }
 }

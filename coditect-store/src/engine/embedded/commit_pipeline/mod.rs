@@ -29,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use self::batch::Batch;
 use super::{
@@ -39,6 +39,7 @@ use super::{
     snapshot::Snapshot,
     sync::{Instant, Mutex, mpsc::Sender, queue::UnboundedReceiver},
     version_registry::{CommittedVersion, VersionRegistry},
+    wake::{QueuePermit, answer},
     wal::{FrameBuilder, Log, LogPosition},
     write_map::PendingMutation,
     writer::{CommitReceipt, PreparedBatch, Writer, complete_all},
@@ -62,7 +63,7 @@ pub(super) struct Commit {
     pub(super) bytes: usize,
     pub(super) answer: oneshot::Sender<Result<CommitReceipt>>,
     /// Its share of the queue's memory.
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) permit: QueuePermit,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -179,8 +180,8 @@ pub(super) fn run(
     // Also those who are just coming in.
     while let Some(request) = queue.blocking_recv() {
         match request {
-            Request::Commit(commit) => drop(commit.answer.send(Err(closing.0.closed()))),
-            Request::Stop(Some(done)) => drop(done.send(())),
+            Request::Commit(commit) => answer(commit.answer, Err(closing.0.closed())),
+            Request::Stop(Some(done)) => answer(done, ()),
             // Who asked to advance finds nobody to answer.
             _ => {}
         }
@@ -192,7 +193,7 @@ pub(super) fn run(
     finish();
     drop(closing);
     if let Some(done) = stopped {
-        let _ = done.send(());
+        answer(done, ());
     }
 }
 
@@ -283,7 +284,7 @@ impl CommitPipeline {
                 // The open batch has a version already, which later commits would share.
                 let healthy = self.close_open(left);
                 self.last_version = self.last_version.max(version);
-                let _ = done.send(());
+                answer(done, ());
                 healthy
             }
             Some(Request::BatchWritten) => {
@@ -320,7 +321,7 @@ impl CommitPipeline {
             let space = &self.registry.space;
             let is_admitted = !space.log_is_unrequired() && self.is_admitted_without_space(&commit);
             if !space.is_left() && !is_admitted {
-                let _ = commit.answer.send(Err(self.registry.space.error()));
+                answer(commit.answer, Err(self.registry.space.error()));
                 return true;
             }
             if self.registry.space.log_is_full() {

@@ -4,6 +4,7 @@
 //! shuttle's too, so that a schedule that is done again is the same.
 
 use std::{
+    cell::Cell,
     ops::{Add, AddAssign, Sub},
     sync::{Arc, PoisonError},
     time::Duration,
@@ -23,6 +24,18 @@ pub(in super::super) fn give_way() {
 /// Chance decides whether a client may lead.
 pub(in super::super) fn has_other_threads() -> bool {
     thread_rng().gen_ratio(1, 2)
+}
+
+shuttle::thread_local! {
+    static IS_ENGINE: Cell<bool> = Cell::new(false);
+}
+
+pub(in super::super) fn mark_engine_thread() {
+    IS_ENGINE.with(|is_engine| is_engine.set(true));
+}
+
+pub(in super::super) fn is_engine_thread() -> bool {
+    IS_ENGINE.with(Cell::get)
 }
 
 /// Time stands still: what takes a moment takes none, and nothing is ever too old.

@@ -85,7 +85,9 @@ async fn log_without_its_b_tree_file_is_refused_and_left_alone() {
 }
 
 fn remove_log(folder: &Path) {
-    segments(folder).iter().for_each(|file| fs::remove_file(file).unwrap());
+    for file in segments(folder) {
+        fs::remove_file(file).unwrap();
+    }
 }
 
 fn copied(folder: &Path) -> tempfile::TempDir {
