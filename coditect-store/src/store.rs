@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, atomic::AtomicU32};
 
+use futures_util::future::try_join;
+
 use crate::{
     BatchLimit, BatchSize, Clock, Error, ErrorKind, Result, RunError, Transaction,
     archive::{self, Export, Import},
@@ -37,7 +39,8 @@ pub struct StoreOptions {
 
 impl Store {
     /// Opens the store in `database`, at its root, with the product's entities; makes it if the
-    /// database is empty. One transaction.
+    /// database is empty. One transaction. If the store was restored to a database whose versions are
+    /// behind its own, they are [advanced](Database::advance_version), so that logs keep their order.
     ///
     /// # Errors
     ///
@@ -130,14 +133,29 @@ impl Store {
         self.typed(self.database.begin())
     }
 
-    /// Whether it answers: one read of one key, which conflicts with nothing.
+    /// Returns whether it answers: one round of reads, which conflict with nothing.
     ///
     /// # Errors
     ///
-    /// Those of the engine; those of [`open`](Self::open), `Corrupt` too if the store is gone.
+    /// Those of the engine; those of [`open`](Self::open), `Corrupt` too if the store is gone, and
+    /// `Unavailable` if the database was restored to a state with newer versions than it gives: the store
+    /// has to be opened again.
     pub async fn probe(&self) -> Result<()> {
-        let stored = self.database.begin().snapshot().get(&format_key(&self.context.root)).await?;
-        check_format(&stored.ok_or_else(foreign)?)
+        let (tx, root) = (self.database.begin(), self.root());
+        let snapshot = tx.snapshot();
+        let (key, ahead) = (format_key(root), repository::version_ahead(&tx, root));
+        let (stored, ahead) = try_join(snapshot.get(&key), ahead).await?;
+        check_format(&stored.ok_or_else(foreign)?)?;
+        match ahead {
+            None => Ok(()),
+            Some(version) => {
+                let message = format!(
+                    "the store was restored to a database whose versions are before {version}: open it \
+                     again, which advances them"
+                );
+                Err(Error::new(ErrorKind::Unavailable, message))
+            }
+        }
     }
 
     /// The indexes that are not built yet: those that were declared when their entity had records
@@ -299,9 +317,22 @@ impl StoreOptions {
         let settled = database.run(|tx| async move {
             archive::refuse_unfinished(&tx, at).await?;
             settle_format(&tx, at).await?;
-            repository::settle(&tx, at, declared).await
+            repository::settle(&tx, at, declared).await?;
+            repository::version_ahead(&tx, at).await
         });
-        settled.await?;
+        if let Some(version) = settled.await? {
+            tracing::warn!(
+                version,
+                "advancing the versions of a database that the store was restored to"
+            );
+            database.advance_version(version).await?;
+            // With a commit the advance is durable, and reads are at a later version.
+            let commit = |tx: engine::Transaction| async move {
+                repository::raise_to(&tx, at, version);
+                Ok::<_, Error>(())
+            };
+            database.run(commit).await?;
+        }
         let context = Context {
             catalog: Catalog::new(&root),
             root,

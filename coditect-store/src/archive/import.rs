@@ -152,7 +152,7 @@ impl Import {
             return Err(reader.damaged("more of it was imported than there is"));
         }
         self.database.advance_version(summary.version).await?;
-        self.end(&manifest, &marker).await?;
+        self.end(&manifest, &marker, summary.version).await?;
         Ok(summary)
     }
 
@@ -396,8 +396,8 @@ impl Import {
         there.filter(|there| there.id == at.id && there.rows >= at.rows).ok_or_else(interfered)
     }
 
-    /// Removes the marker: from then on it is a store.
-    async fn end(&self, manifest: &Manifest, at: &Marker) -> Result<()> {
+    /// Removes the marker: from then on it is a store, with rows up to `version`.
+    async fn end(&self, manifest: &Manifest, at: &Marker, version: u64) -> Result<()> {
         let root = self.root();
         let end = |tx: engine::Transaction| async move {
             match Marker::read(&tx, root).await? {
@@ -409,6 +409,7 @@ impl Import {
             if manifest.tenant.is_none() {
                 store::require_format(&tx, root).await?;
             }
+            repository::raise_to(&tx, root, version);
             Marker::clear(&tx, root);
             Ok(())
         };

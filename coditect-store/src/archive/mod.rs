@@ -20,7 +20,8 @@
 //!   newer format is refused by its number.
 //! - Neither writing nor reading one takes more memory than a few frames.
 //! - **A store's archive is its rows as they are**, index entries and declarations among them: what is
-//!   restored is byte for byte what was saved, also what this program does not know. **A tenant's**
+//!   restored is byte for byte what was saved, also what this program does not know, but for the mark of the
+//!   newest version, which is raised. **A tenant's**
 //!   holds what cannot be derived (records, logs, counters, deletions under way), since it goes into a store with records
 //!   and declarations of its own: there its index entries are made anew, those outside of the tenant
 //!   too, and a unique value that is taken is refused by the index's name.

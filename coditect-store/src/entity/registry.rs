@@ -361,7 +361,7 @@ fn counters(space: &Space<TenantId>) -> Shape {
 }
 
 /// What the store keeps of itself.
-fn meta() -> [Shape; 7] {
+fn meta() -> [Shape; 8] {
     let shape = |elements: &[&'static str], value: &str, note: &str| Shape {
         place: Place::Global,
         name: META,
@@ -388,6 +388,11 @@ fn meta() -> [Shape; 7] {
             "what an index counts, counted anew while it is verified",
         ),
         shape(&["\"epoch\""], "u64", "counts the changes of schema and index states"),
+        shape(
+            &["\"last_append\""],
+            "versionstamp",
+            "of the last transaction that appended to a log; opening a store advances the versions past it",
+        ),
         shape(
             &["\"import\""],
             "(archive, rows, whether of a tenant, tenant)",

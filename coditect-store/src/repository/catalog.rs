@@ -37,7 +37,7 @@ use crate::{
     batch::map_concurrent,
     engine::{self, RangeQuery},
     entity::{Declared, META, Registry},
-    keyspace::{KeyPart, KeyRange, Place, Root, packed, unpack_all},
+    keyspace::{KeyPart, KeyRange, Place, Position, Root, packed, unpack_all},
     store,
 };
 
@@ -377,6 +377,10 @@ pub(super) fn check_row(registry: &Registry, rest: &[u8], value: &[u8]) -> Resul
         "epoch" => {
             unpack_all::<()>(after)?;
             unpack_all::<u64>(value).map(|_| ())
+        }
+        "last_append" => {
+            unpack_all::<()>(after)?;
+            unpack_all::<Position>(value).map(|_| ())
         }
         "import" => {
             unpack_all::<()>(after)?;

@@ -80,6 +80,9 @@ impl Transaction {
                 "a transaction appends 65,536 records at most",
             ));
         };
+        if order == 0 {
+            self.raise_high_water();
+        }
         Place::Next(order).write_key(self, prefix, &bytes);
         telemetry::written(L::SPACE.name(), bytes.len());
         for entry in entries {

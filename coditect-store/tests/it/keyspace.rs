@@ -19,6 +19,7 @@ const KEYS: &str = r"
 \x02client_sequences_by_expiry\x00\x17\x07j\xdf0{T}0{session}\x02tab-7f\x00 => ∅
 \x02meta\x00\x02epoch\x00 => \x15\x01
 \x02meta\x00\x02format\x00 => \x02coditect-store\x00\x15\x01
+\x02meta\x00\x02last_append\x00 => 3{message's position}
 \x02token_families\x000{family} => 0{T}0{login}
 \x02users_by_email\x00\x02ada@example.org\x00 => 0{T}0{user}
 0{T}\x02agents\x000{agent} => record

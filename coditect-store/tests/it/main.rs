@@ -32,6 +32,7 @@ mod quotas;
 mod races;
 mod readability;
 mod records;
+mod restores;
 mod retirement;
 mod runtimes;
 mod samples;
