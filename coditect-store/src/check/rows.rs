@@ -6,21 +6,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Event, Fault, Finding, Repair, Report, Stage, entry_fault,
+    Event, Fault, Finding, Repair, Report, Stage,
+    counters::{self, Difference, Tally},
+    entry_fault,
     references::{self, Reference},
 };
 use crate::{
-    Entity as _, Error, Result, Store, Transaction,
+    Error, Result, Store, Transaction,
     batch::MAX_CONCURRENT,
-    engine::{AtomicOp, CheckedRow, KeyValue, View},
-    entity::{Declaration, Entry, Log as _, META, decode_at, decode_logged_at},
+    engine::{AtomicOp, CheckedRow, Consistency, KeyValue, View},
+    entity::{Declaration, Entry, META},
     keyspace::{Located, Place, Readable, Root, unpack_all},
-    model::{
-        Agent, BlobId, Deleted, Deletion, File, IdempotencyEntry, Message, PartState, Session,
-        SessionId, SessionState, Tenant, TenantId,
-    },
+    model::{BlobId, Deleted, Deletion, Tenant, TenantId},
     repository::{
-        self, CHUNKS, COUNTERS, Counter, Fault as EntryFault, SESSION_COUNTERS,
+        self, CHUNKS, COUNTERS, Fault as EntryFault, SESSION_COUNTERS,
         blob::{self, BlobFault, BlobFinding},
     },
 };
@@ -55,12 +54,12 @@ pub(super) async fn check(
                 break;
             }
             report.rows += chunk.len() as u64;
-            rows.check_rows(chunk).await?;
+            rows.check_rows(chunk, report).await?;
             rows.tell(report, observe);
         }
         observe(Event::Progress(Stage::Rows, report.rows));
     }
-    rows.check_counters();
+    rows.check_counters(report).await?;
     rows.tell(report, observe);
     if repair == Repair::Derived {
         for (key, difference) in rows.differences {
@@ -76,43 +75,6 @@ pub(super) async fn check(
         }
     }
     Ok(())
-}
-
-/// What a tenant's counters should be, and what they are.
-struct Tally {
-    tenant: TenantId,
-    /// The bytes of its blobs; `None` if they are unknown.
-    bytes: Option<u64>,
-    /// The counted bytes of its sessions' memories and client states, its messages, and its answers
-    /// to requests with an idempotency key.
-    state_bytes: i64,
-    files: i64,
-    sessions: i64,
-    agents: i64,
-    /// The stored counters, by name.
-    stored: Vec<(String, i64)>,
-}
-
-impl Tally {
-    /// Adds what a part of a session's state counts. One that is unreadable is found as a record.
-    fn add_state(&mut self, root: &Root, row: &KeyValue) {
-        match decode_at::<SessionState>(root, &row.key, &row.value).map(|saved| saved.state) {
-            Ok(PartState::Memory(usage)) => {
-                let bytes = i64::try_from(usage.bytes).unwrap_or(i64::MAX);
-                self.state_bytes = self.state_bytes.saturating_add(bytes);
-            }
-            Ok(_) => {}
-            Err(_) => self.bytes = None,
-        }
-    }
-
-    /// Adds the bytes that a record is counted with. One that is unreadable is found as a record.
-    fn add_counted(&mut self, counted: Result<i64>) {
-        match counted {
-            Ok(bytes) => self.state_bytes = self.state_bytes.saturating_add(bytes),
-            Err(_) => self.bytes = None,
-        }
-    }
 }
 
 struct Rows<'a> {
@@ -166,34 +128,30 @@ impl Rows<'_> {
         }
     }
 
-    /// Compares the counters of the last tenant with its records, after its last row.
-    fn check_counters(&mut self) {
-        let Some(tally) = self.tally.take() else { return };
-        let Tally { tenant, bytes, state_bytes, files, sessions, agents, stored } = tally;
-        let bytes =
-            bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX).saturating_add(state_bytes));
-        let counters = [
-            (Counter::BYTES, bytes),
-            (Counter::FILES, Some(files)),
-            (Counter::SESSIONS, Some(sessions)),
-            (Counter::AGENTS, Some(agents)),
-        ];
-        for (counter, expected) in counters {
-            let Some(expected) = expected else { continue };
-            let name = counter.name();
-            let of_name = stored.iter().find(|(stored, _)| stored == name);
-            let value = of_name.map_or(0, |(_, value)| *value);
-            if value != expected {
-                let key = COUNTERS.key(self.root(), tenant, &name.to_owned());
-                let why = format!("counter {name} is {value}, and its records come to {expected}");
-                self.found(Fault::Counter(name), &key, why);
-                self.differences.push((key, expected.wrapping_sub(value)));
-            }
+    /// Compares the counters of the last tenant with its records, after its last row. Those that differ
+    /// are counted again if they were not read at one version.
+    async fn check_counters(&mut self, report: &mut Report) -> Result<()> {
+        let Some(tally) = self.tally.take() else { return Ok(()) };
+        let mut differences = tally.differences();
+        if !differences.is_empty() && self.view.consistency() != Consistency::OneVersion {
+            let Some(again) = counters::recount(self.store, tally.tenant).await? else {
+                report.uncompared += differences.len() as u64;
+                return Ok(());
+            };
+            differences = again.differences();
         }
+        for Difference { counter, value, expected } in differences {
+            let name = counter.name();
+            let key = COUNTERS.key(self.root(), tally.tenant, &name.to_owned());
+            let why = format!("counter {name} is {value}, and its records come to {expected}");
+            self.found(Fault::Counter(name), &key, why);
+            self.differences.push((key, expected.wrapping_sub(value)));
+        }
+        Ok(())
     }
 
     /// Checks `rows` of one tenant after the other, each group with all rows that it is compared with.
-    async fn check_rows(&mut self, rows: Vec<CheckedRow>) -> Result<()> {
+    async fn check_rows(&mut self, rows: Vec<CheckedRow>, report: &mut Report) -> Result<()> {
         let mut pending = Vec::new();
         for CheckedRow { key, value } in rows {
             let Some(value) = value else {
@@ -209,7 +167,7 @@ impl Rows<'_> {
             };
             if located.tenant != self.tenant {
                 self.compare(std::mem::take(&mut pending)).await?;
-                self.check_counters();
+                self.check_counters(report).await?;
                 self.check_tenant(located.tenant, &row.key).await?;
             }
             if let Some(check) = self.check_row(located, &row) {
@@ -262,41 +220,20 @@ impl Rows<'_> {
                 None
             }
             (Place::Tenant, name) if name == COUNTERS.name() => {
-                let value = row.value.as_slice().try_into().map(i64::from_le_bytes);
-                match (unpack_all::<String>(located.rest), value) {
-                    (Err(_), _) => {
-                        self.found(Fault::UnknownKey, &row.key, "this is no counter's key");
+                match counters::of_tenant(located.rest, &row.value) {
+                    Ok((name, value)) => {
+                        self.tally.iter_mut().for_each(|tally| tally.add_stored(&name, value));
                     }
-                    (Ok(_), Err(_)) => {
-                        // It cannot be compared.
-                        self.tally = None;
-                        self.found(Fault::UnreadableNumber, &row.key, "a counter holds no number");
-                    }
-                    (Ok(name), Ok(value)) => {
-                        self.tally.iter_mut().for_each(|tally| {
-                            tally.stored.push((name.clone(), value));
-                        });
-                    }
+                    Err(fault) => self.found_counter(fault, &row.key),
                 }
                 None
             }
             (Place::Tenant, name) if name == SESSION_COUNTERS.name() => {
-                let value = row.value.as_slice().try_into().map(i64::from_le_bytes);
-                match (unpack_all::<(SessionId, String)>(located.rest), value) {
-                    (Err(_), _) => {
-                        self.found(Fault::UnknownKey, &row.key, "this is no counter's key");
+                match counters::of_session(located.rest, &row.value) {
+                    Ok((name, value)) => {
+                        self.tally.iter_mut().for_each(|tally| tally.add_session(&name, value));
                     }
-                    (Ok(_), Err(_)) => {
-                        self.tally = None;
-                        self.found(Fault::UnreadableNumber, &row.key, "a counter holds no number");
-                    }
-                    (Ok((_, name)), Ok(value)) => {
-                        if let Some(tally) = &mut self.tally
-                            && name == Counter::CLIENT_STATE_BYTES.name()
-                        {
-                            tally.state_bytes = tally.state_bytes.saturating_add(value);
-                        }
-                    }
+                    Err(fault) => self.found_counter(fault, &row.key),
                 }
                 None
             }
@@ -331,20 +268,7 @@ impl Rows<'_> {
             return None;
         }
         if let Some(tally) = &mut self.tally {
-            tally.files += i64::from(declared.name == File::SPACE.name());
-            tally.sessions += i64::from(declared.name == Session::SPACE.name());
-            tally.agents += i64::from(declared.name == Agent::SPACE.name());
-            if declared.name == SessionState::SPACE.name() {
-                tally.add_state(root, row);
-            }
-            if declared.name == Message::SPACE.name() {
-                let message = decode_logged_at::<Message>(root, &row.key, &row.value);
-                tally.add_counted(message.map(|(_, message)| message.counted_bytes()));
-            }
-            if declared.name == IdempotencyEntry::SPACE.name() {
-                let entry = decode_at::<IdempotencyEntry>(root, &row.key, &row.value);
-                tally.add_counted(entry.map(|entry| entry.counted_bytes()));
-            }
+            tally.add_record(root, declared.name, row);
         }
         let read = (declaration.entries)(root, row).and_then(|entries| {
             references::of(declaration.space, root, row).map(|references| (entries, references))
@@ -424,15 +348,7 @@ impl Rows<'_> {
         let checked =
             blob::check(&view, store.root(), store.registry(), id, |found| blobs.push(found));
         let bytes = checked.await?;
-        self.tally = Some(Tally {
-            tenant: id,
-            bytes,
-            state_bytes: 0,
-            files: 0,
-            sessions: 0,
-            agents: 0,
-            stored: Vec::new(),
-        });
+        self.tally = Some(Tally::new(id, bytes));
         for BlobFinding { fault, blob, .. } in blobs {
             let key = CHUNKS.key(store.root(), id, &blob);
             self.found(Fault::Blob(fault), &key, blob_fault(fault));
@@ -444,6 +360,16 @@ impl Rows<'_> {
         let shown = Readable::key(self.root(), key);
         let (key, why) = (key.to_vec(), why.into());
         self.findings.push(Finding { fault, key, shown, stored: None, expected: None, why });
+    }
+
+    /// Reports a counter that cannot be compared.
+    fn found_counter(&mut self, fault: Fault, key: &[u8]) {
+        if fault == Fault::UnknownKey {
+            self.found(fault, key, "this is no counter's key");
+        } else {
+            self.tally = None;
+            self.found(fault, key, "a counter holds no number");
+        }
     }
 
     fn found_entry(

@@ -9,7 +9,7 @@
 
 use std::path::Path;
 
-use super::{Database, Engine, RangeQuery, Stopped, Transaction, embedded};
+use super::{Database, Engine, RangePage, RangeQuery, Stopped, Transaction, embedded};
 use crate::{
     BatchSize, Error, ErrorKind, Result,
     batch::{MAX_CONCURRENT, map_concurrent},
@@ -33,6 +33,11 @@ enum Source {
         database: Database,
         version: u64,
     },
+    /// The snapshot of one transaction, for as long as that lives.
+    Transaction {
+        tx: Transaction,
+        version: u64,
+    },
 }
 
 /// Whether what is read belongs together.
@@ -52,6 +57,23 @@ pub struct ViewPage {
     pub rows: Vec<CheckedRow>,
     /// Whether there may be more of them in the range.
     pub more: bool,
+}
+
+impl From<RangePage> for ViewPage {
+    fn from(page: RangePage) -> Self {
+        let rows = page.rows.into_iter();
+        let rows = rows.map(|row| CheckedRow { key: row.key, value: Some(row.value) });
+        Self { rows: rows.collect(), more: page.stopped != Stopped::End }
+    }
+}
+
+/// Returns the values of `keys`, which are read together.
+async fn get_together(tx: &Transaction, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
+    let get = |key: &Vec<u8>| {
+        let (tx, key) = (tx.clone(), key.clone());
+        async move { tx.snapshot().get(&key).await }
+    };
+    map_concurrent(keys, get).await
 }
 
 /// A key, and its value as far as that is what was written.
@@ -99,18 +121,24 @@ pub enum FileState {
 }
 
 impl View {
+    /// The snapshot of `tx`: of one version, and too old after five seconds.
+    pub(crate) async fn within(tx: Transaction) -> Result<Self> {
+        let version = tx.read_version().await?;
+        Ok(Self(Source::Transaction { tx, version }))
+    }
+
     /// The version that it shows; if it is not of one version, the version at which it began.
     pub fn version(&self) -> u64 {
         match &self.0 {
             Source::Embedded(held) => held.version(),
-            Source::Pages { version, .. } => *version,
+            Source::Pages { version, .. } | Source::Transaction { version, .. } => *version,
         }
     }
 
     /// Whether all that is read belongs together.
     pub fn consistency(&self) -> Consistency {
         match &self.0 {
-            Source::Embedded(_) => Consistency::OneVersion,
+            Source::Embedded(_) | Source::Transaction { .. } => Consistency::OneVersion,
             Source::Pages { .. } => Consistency::EachPage,
         }
     }
@@ -124,6 +152,7 @@ impl View {
         super::give_way().await;
         match &self.0 {
             Source::Embedded(held) => held.get(key).await,
+            Source::Transaction { tx, .. } => tx.snapshot().get(key).await,
             Source::Pages { database, .. } => {
                 database.run(|tx| async move { tx.snapshot().get(key).await }).await
             }
@@ -147,18 +176,13 @@ impl View {
                 }
                 Ok(values)
             }
+            Source::Transaction { tx, .. } => get_together(tx, keys).await,
             Source::Pages { database, .. } => {
                 let (size, mut values) = (&BatchSize::new(MAX_CONCURRENT), Vec::new());
                 while values.len() < keys.len() {
                     let rest = &keys[values.len()..];
                     let read = |tx: Transaction| async move {
-                        let some = &rest[..rest.len().min(size.attempt().rows())];
-                        let get = |key: &Vec<u8>| {
-                            let key = key.clone();
-                            let tx = tx.clone();
-                            async move { tx.snapshot().get(&key).await }
-                        };
-                        map_concurrent(some, get).await
+                        get_together(&tx, &rest[..rest.len().min(size.attempt().rows())]).await
                     };
                     values.extend(database.run(read).await?);
                     size.committed();
@@ -185,10 +209,11 @@ impl View {
                     let query = RangeQuery::new(begin, end).target_bytes(size.attempt().rows());
                     tx.snapshot().get_range(&query).await
                 };
-                let page = database.run(read).await?;
-                let rows = page.rows.into_iter();
-                let rows = rows.map(|row| CheckedRow { key: row.key, value: Some(row.value) });
-                Ok(ViewPage { rows: rows.collect(), more: page.stopped != Stopped::End })
+                database.run(read).await.map(ViewPage::from)
+            }
+            Source::Transaction { tx, .. } => {
+                let query = RangeQuery::new(begin, end).target_bytes(target_bytes.max(1));
+                tx.snapshot().get_range(&query).await.map(ViewPage::from)
             }
         }
     }

@@ -1,11 +1,16 @@
 //! What is wrong in a store is found, wherever it is, and hides nothing else.
 
+use std::cell::Cell;
+
 use coditect_store::{
     Store,
     check::{Event, Fault, Finding, Report},
-    engine::{Database, FileState},
+    engine::{Database, FileState, Options},
     keyspace::{KeyPart, Space},
-    model::{IdempotencyEntry, Membership, Tenant, TenantId, Ticket},
+    model::{
+        Conversation, ConversationId, IdempotencyEntry, Membership, Session, SessionId, Tenant,
+        TenantId, Ticket,
+    },
     repository::{Counter, Fault as EntryFault},
 };
 
@@ -189,10 +194,11 @@ async fn what_the_store_keeps_of_itself_is_checked() {
         store.root().key(&("meta".to_owned(), kind.to_owned(), name.to_owned()))
     };
     let of = |kind: &str| store.root().key(&("meta".to_owned(), kind.to_owned()));
-    let table: [(Vec<u8>, &[u8]); 9] = [
+    let table: [(Vec<u8>, &[u8]); 10] = [
         (of("format"), b"\x02another\0\x15\x01"),
         (of("epoch"), b"many"),
         (of("import"), b"\xff"),
+        (of("last_append"), b"\x33 late"),
         (of("sketches"), b""),
         (meta("schema", "users"), b"\x02log\0\x02tenant\0\x02user\0\x02users\0"),
         (meta("schema", "users_by_day"), b"\x02multi\0\x02tenant\0\x02day\0\x02users\0"),
@@ -390,4 +396,56 @@ async fn nothing_secret_is_shown() {
     for shown in ["\"password_hash\":\"(secret)\"", "ada@example.org", "It waits for the disk."] {
         assert!(told.contains(shown), "{shown} is not in {told}");
     }
+}
+
+/// On a cluster, whose pages are each of their own version, as of this database.
+#[tokio::test]
+async fn check_reports_no_counter_that_changes_while_it_runs() {
+    let database = Database::memory_with(&Options::default().simulate_round_trips(true)).unwrap();
+    let store = Store::options().entity::<Task>().open(database).await.unwrap();
+    fill(&store).await;
+    // Pages between the counters, the files and the sessions.
+    let conversations = (0..12).map(|_| Conversation {
+        id: ConversationId::new(),
+        title: "x".repeat(60_000),
+        ..samples::conversation()
+    });
+    for conversation in conversations {
+        let conversation = &conversation;
+        store.run(|tx| async move { tx.create(conversation).await }).await.unwrap();
+    }
+    let is_done = Cell::new(false);
+    let writing = async {
+        let mut open = Vec::new();
+        while !is_done.get() {
+            let session = Session { id: SessionId::new(), ..samples::session() };
+            let created = &session;
+            store.run(|tx| async move { created.open(&tx, 1_000).await }).await.unwrap();
+            open.push(session.id);
+            if open.len() > 3 {
+                let (tenant, id) = (samples::tenant().id, open.remove(0));
+                let delete = |tx: coditect_store::Transaction| async move {
+                    tx.delete_session(tenant, id, samples::session().created_at).await
+                };
+                store.run(delete).await.unwrap();
+            }
+        }
+    };
+    let checking = async {
+        let mut found_counters = Vec::new();
+        for _ in 0..20 {
+            let (report, found) = checked(&store).await;
+            assert_eq!(report.uncompared, 0);
+            let counters = found.into_iter().filter(|f| matches!(f.fault, Fault::Counter(_)));
+            found_counters.extend(counters);
+        }
+        is_done.set(true);
+        found_counters
+    };
+    let ((), found_counters) = tokio::join!(writing, checking);
+    assert_eq!(found_counters, []);
+    // One that is wrong is found all the same.
+    let files = key(&store, "counters", &"files".to_owned());
+    write(&store, &files, Some(&7_i64.to_le_bytes())).await;
+    assert_eq!(faults(&store).await, [Fault::Counter("files")]);
 }

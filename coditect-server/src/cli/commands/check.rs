@@ -68,6 +68,12 @@ pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
         }
     }
     drop(progress);
+    if report.uncompared > 0 {
+        say(&format!(
+            "{} counters could not be compared while others write: stop the servers and check again",
+            report.uncompared
+        ));
+    }
     for index in &report.unbuilt {
         say(&format!("index {index} is not built and was not checked"));
     }

@@ -55,6 +55,36 @@ pub(crate) async fn check(
     mut found: impl FnMut(BlobFinding),
 ) -> Result<Option<u64>> {
     let mut found = |fault, blob| found(BlobFinding { fault, tenant, blob });
+    let (mut held, bytes) = held(view, root, registry, tenant, &mut found).await?;
+    check_chunks(view, root, tenant, &mut held, &mut found).await?;
+    for Holding { blob, seen } in held.values() {
+        if !seen && blob.size > 0 {
+            found(BlobFault::Damaged, blob.id);
+        }
+    }
+    Ok(bytes)
+}
+
+/// Returns the bytes that the counter of `tenant` should have in `view`, which is of one version, or
+/// `None` if records cannot be read.
+pub(crate) async fn counted_bytes(
+    view: &View,
+    root: &Root,
+    registry: &Registry,
+    tenant: TenantId,
+) -> Result<Option<u64>> {
+    held(view, root, registry, tenant, &mut |_, _| ()).await.map(|(_, bytes)| bytes)
+}
+
+/// Returns the blobs that the records of `tenant` hold, and the bytes of all blobs that are counted, or
+/// `None` if records cannot be read.
+async fn held(
+    view: &View,
+    root: &Root,
+    registry: &Registry,
+    tenant: TenantId,
+    found: &mut impl FnMut(BlobFault, BlobId),
+) -> Result<(BTreeMap<BlobId, Holding>, Option<u64>)> {
     let (mut held, mut bytes, mut unreadable) = (BTreeMap::new(), 0_u64, false);
     for declaration in registry.declarations() {
         let Some(blobs) = declaration.blobs else { continue };
@@ -87,13 +117,7 @@ pub(crate) async fn check(
             }
         }
     }
-    check_chunks(view, root, tenant, &mut held, &mut found).await?;
-    for Holding { blob, seen } in held.values() {
-        if !seen && blob.size > 0 {
-            found(BlobFault::Damaged, blob.id);
-        }
-    }
-    Ok((!unreadable).then_some(bytes))
+    Ok((held, (!unreadable).then_some(bytes)))
 }
 
 /// A blob that a record holds.

@@ -40,8 +40,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::{BoxFuture, try_join_all};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use check::check;
 pub use check::{BlobFault, BlobFinding};
+pub(crate) use check::{check, counted_bytes};
 pub(super) use collect::remove_all;
 pub use reader::BlobReader;
 pub(crate) use readers::Readers;
