@@ -82,9 +82,9 @@ impl Auth {
     }
 
     /// Sends a reset token to the address of an account. Does nothing without a mailer, without
-    /// such an account, or if a token was sent lately: from the second on the interval doubles, from
-    /// a minute to the [lifetime](RESET_TOKEN_LIFETIME) of one. Do not await it in a request: its
-    /// duration would reveal whether the account exists.
+    /// such an account, or if a token was sent lately: from the second on the interval doubles,
+    /// from a minute to the [lifetime](RESET_TOKEN_LIFETIME) of one. Do not await it in a request:
+    /// its duration would reveal whether the account exists.
     ///
     /// # Errors
     ///
@@ -103,8 +103,8 @@ impl Auth {
 
     /// Creates a password-reset token for `user`. Returns `None` for a disabled user; to a client
     /// also if [too many](super::mail_limits) were sent lately, or if all open ones are the
-    /// operator's. A token beyond [`MAX_RESETS`] replaces the oldest one that a client requested or,
-    /// for an operator, the oldest.
+    /// operator's. A token beyond [`MAX_RESETS`] replaces the oldest one that a client requested
+    /// or, for an operator, the oldest.
     pub(super) async fn new_reset(
         &self,
         user: &User,

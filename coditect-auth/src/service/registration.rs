@@ -123,9 +123,9 @@ impl Auth {
     }
 
     /// Sends the mail of [`SignUp::VerificationSent`]: a token to a free address, a notice to a
-    /// taken one. Does nothing if one was sent lately: from the second on the interval doubles, from
-    /// a minute to four hours, which is less than the [lifetime](VERIFICATION_LIFETIME) of a token.
-    /// Do not await it in a request: its duration would reveal whether the address is taken.
+    /// taken one. Does nothing if one was sent lately: from the second on the interval doubles,
+    /// from a minute to four hours, which is less than the [lifetime](VERIFICATION_LIFETIME) of a
+    /// token. Do not await it in a request: its duration would reveal whether the address is taken.
     ///
     /// # Errors
     ///

@@ -142,8 +142,8 @@ impl Auth {
     ///
     /// # Errors
     ///
-    /// [`Error::Forbidden`] for a personal access token; [`Error::Store`], with `Invalid` if `after`
-    /// belongs to another list.
+    /// [`Error::Forbidden`] for a personal access token; [`Error::Store`], with `Invalid` if
+    /// `after` belongs to another list.
     pub async fn personal_tokens(
         &self,
         tx: &Transaction,

@@ -1,8 +1,8 @@
 //! Operator tasks on users and keys. They run in the server that has the store open, or here if
 //! there is none.
 //!
-//! A [`AdminRequest`] is sent over the [admin socket](super::socket) as one line of JSON, and so is its
-//! [`AdminResponse`]. Both paths run [`perform`].
+//! A [`AdminRequest`] is sent over the [admin socket](super::socket) as one line of JSON, and so is
+//! its [`AdminResponse`]. Both paths run [`perform`].
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! Authentication of the caller, in the transaction of the work: a revocation applies at once.
 //!
-//! A handler [authenticates](authenticate) first, so that an unauthenticated request fails with 401 whatever
-//! else is wrong with it, and its body is not read.
+//! A handler [authenticates](authenticate) first, so that an unauthenticated request fails with 401
+//! whatever else is wrong with it, and its body is not read.
 //!
 //! Cookies are accepted if the operator enables them. A browser also sends them for other sites, so
 //! a request with an unsafe method must have [a token](CSRF) that only the page knows, and must

@@ -86,8 +86,8 @@ pub(super) trait Charging {
 ///
 /// # Errors
 ///
-/// Those of `charge`; 415 unless the media type is JSON in UTF-8, 413 above the limit (by its Content-Length before
-/// anything is read), 408 after a stall, 400 if the body is incomplete.
+/// Those of `charge`; 415 unless the media type is JSON in UTF-8, 413 above the limit (by its
+/// Content-Length before anything is read), 408 after a stall, 400 if the body is incomplete.
 pub(super) async fn read_json<B>(
     headers: &HeaderMap,
     body: B,

@@ -1,8 +1,8 @@
 //! One connection, from accept to close.
 //!
-//! The deadlines of HTTP/1.1 are enforced by its [`Http1Stream`], deadlines of HTTP/2 here, with pings for
-//! silent clients. Shutdown lets running requests complete. A failure ends only this connection and
-//! is logged at debug level.
+//! The deadlines of HTTP/1.1 are enforced by its [`Http1Stream`], deadlines of HTTP/2 here, with
+//! pings for silent clients. Shutdown lets running requests complete. A failure ends only this
+//! connection and is logged at debug level.
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 

@@ -89,7 +89,8 @@ fn misfit_at(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     type_mismatch(if path == "." { "" } else { &path }, error.inner())
 }
 
-/// Checks the whole document, independently of its type, and returns the number of its values and keys.
+/// Checks the whole document, independently of its type, and returns the number of its values and
+/// keys.
 fn scan(text: &str) -> Result<u64, Problem> {
     let mut json = serde_json::Deserializer::from_str(text);
     let numbers = Numbers(text.as_bytes());

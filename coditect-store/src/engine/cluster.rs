@@ -11,16 +11,17 @@ use super::Options;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClusterOptions {
-    /// Prefix of all keys, so that others may share the cluster; empty by default. It counts towards the
-    /// size of keys, and does not begin with `0xff`.
+    /// Prefix of all keys, so that others may share the cluster; empty by default. It counts
+    /// towards the size of keys, and does not begin with `0xff`.
     pub prefix: Vec<u8>,
     /// Timeout of a read or a commit; 10 s by default.
     pub patience: Duration,
-    /// Whether the [source](std::error::Error::source) of a conflict names the conflicting keys. Costs the
-    /// cluster some work for every conflict. Disabled by default.
+    /// Whether the [source](std::error::Error::source) of a conflict names the conflicting keys.
+    /// Costs the cluster some work for every conflict. Disabled by default.
     pub report_conflicts: bool,
-    /// Folder of the trace files of FoundationDB's client, with every transaction's reads and writes (keys
-    /// and values included): for diagnosis. The first database that a process opens decides. None by default.
+    /// Folder of the trace files of FoundationDB's client, with every transaction's reads and
+    /// writes (keys and values included): for diagnosis. The first database that a process opens
+    /// decides. None by default.
     pub trace_folder: Option<PathBuf>,
 }
 
@@ -68,23 +69,27 @@ impl Default for ClusterOptions {
 /// The environment variable with the cluster file for tests and examples.
 pub const CLUSTER_FILE_VARIABLE: &str = "CODITECT_CLUSTER_FILE";
 
-/// Returns the cluster file that `CODITECT_CLUSTER_FILE` names, if set.
+/// The same variable under its former name, so that scripts do not test the embedded engine unnoticed.
+const FORMER_VARIABLE: &str = "CODITECT_FDB_CLUSTER_FILE";
+
+/// Returns the cluster file that `CODITECT_CLUSTER_FILE`, or else `CODITECT_FDB_CLUSTER_FILE`, names.
 pub fn cluster_file() -> Option<PathBuf> {
-    std::env::var_os(CLUSTER_FILE_VARIABLE).filter(|file| !file.is_empty()).map(PathBuf::from)
+    let of = |name| std::env::var_os(name).filter(|file| !file.is_empty());
+    of(CLUSTER_FILE_VARIABLE).or_else(|| of(FORMER_VARIABLE)).map(PathBuf::from)
 }
 
 impl super::Database {
-    /// Opens the cluster of the file `cluster_file` (manual: "Cluster file"). It connects when it is used, and
-    /// reconnects as long as the cluster is unreachable.
+    /// Opens the cluster of the file `cluster_file` (manual: "Cluster file"). It connects when it
+    /// is used, and reconnects as long as the cluster is unreachable.
     ///
-    /// FoundationDB's client library is started in this process with the first cluster, and stopped when the
-    /// process exits.
+    /// FoundationDB's client library is started in this process with the first cluster, and stopped
+    /// when the process exits.
     ///
     /// # Errors
     ///
-    /// Returns `Invalid` if the file cannot be read; `Unavailable` if this program was built without the
-    /// feature `fdb`, or finds a library that is too old. An unreachable cluster is reported by its
-    /// operations.
+    /// Returns `Invalid` if the file cannot be read; `Unavailable` if this program was built
+    /// without the feature `fdb`, or finds a library that is too old. An unreachable cluster is
+    /// reported by its operations.
     pub fn cluster(cluster_file: impl AsRef<Path>) -> crate::Result<Self> {
         Self::cluster_with(cluster_file, &ClusterOptions::default())
     }
@@ -108,8 +113,9 @@ impl super::Database {
         ))
     }
 
-    /// Opens an empty database that is dropped with its last handle, for tests and examples: in memory, or,
-    /// if `CODITECT_CLUSTER_FILE` names a cluster file, under a unique prefix in that cluster.
+    /// Opens an empty database that is dropped with its last handle, for tests and examples: in
+    /// memory, or, if `CODITECT_CLUSTER_FILE` names a cluster file, under a unique prefix in that
+    /// cluster.
     ///
     /// # Errors
     ///

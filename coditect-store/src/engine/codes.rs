@@ -16,7 +16,8 @@ pub(super) fn kind(code: i32, during: During) -> ErrorKind {
     match (code, during) {
         (1020, _) => ErrorKind::Conflict,
         (1007, _) => ErrorKind::TransactionTooOld,
-        // The reply was lost (1021), or the commit was abandoned and may be applied later (1031, 1039, 1101).
+        // The reply was lost (1021), or the commit was abandoned and may be applied later (1031,
+        // 1039, 1101).
         (1021, _) | (1031 | 1039 | 1101, During::Commit) => ErrorKind::MaybeCommitted,
         (code, During::Commit) if code != 1039 && is_passing(code) => ErrorKind::Unavailable,
         (1025 | 1101, _) => ErrorKind::Closed,
@@ -30,15 +31,16 @@ pub(super) fn kind(code: i32, during: During) -> ErrorKind {
     }
 }
 
-/// Returns whether `code`, if nothing was written, is temporary: a server that lags behind (1009, 1037),
-/// a locked database (1038), changed servers (1039), overload (1042, 1051, 1078, 1213, 1223, 1235).
+/// Returns whether `code`, if nothing was written, is temporary: a server that lags behind (1009,
+/// 1037), a locked database (1038), changed servers (1039), overload (1042, 1051, 1078, 1213, 1223,
+/// 1235).
 pub(crate) fn is_passing(code: i32) -> bool {
     matches!(code, 1009 | 1037 | 1038 | 1039 | 1042 | 1051 | 1078 | 1213 | 1223 | 1235)
 }
 
-/// Returns whether a commit that fails with `code` may still be applied after the reply: it was abandoned
-/// (1031, 1101), or its connection was replaced (1039). Other unknown outcomes of a cluster are decided by
-/// then (1021).
+/// Returns whether a commit that fails with `code` may still be applied after the reply: it was
+/// abandoned (1031, 1101), or its connection was replaced (1039). Other unknown outcomes of a
+/// cluster are decided by then (1021).
 pub(crate) fn may_be_in_flight(code: i32) -> bool {
     matches!(code, 1031 | 1039 | 1101)
 }

@@ -1,5 +1,5 @@
-//! Fault injection on either engine: one step fails with an error that a cluster may return, so that a
-//! test can check that every step handles each.
+//! Fault injection on either engine: one step fails with an error that a cluster may return, so
+//! that a test can check that every step handles each.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -109,8 +109,8 @@ pub(super) enum Step {
     Commit,
 }
 
-/// A plan of faults: see [`Database::with_faults`]. A handle; its clones share the plan. Nothing fails
-/// until it is [planned](Self::plan).
+/// A plan of faults: see [`Database::with_faults`]. A handle; its clones share the plan. Nothing
+/// fails until it is [planned](Self::plan).
 #[derive(Clone, Debug, Default)]
 pub struct Faults(Arc<Mutex<Plan>>);
 
@@ -122,8 +122,8 @@ struct Plan {
 }
 
 impl Faults {
-    /// Plans `fault` for the step `at`: a read or a commit, counted from 0 and from now on. Ignored if the
-    /// fault does not apply to that step.
+    /// Plans `fault` for the step `at`: a read or a commit, counted from 0 and from now on. Ignored
+    /// if the fault does not apply to that step.
     pub fn plan(&self, at: u64, fault: Fault) {
         *self.lock() = Plan { next: Some((at, fault)), ..Plan::default() };
     }

@@ -1,17 +1,17 @@
 //! The engine: ordered bytes with FoundationDB's transactions.
 //!
-//! This file is the contract. Two engines implement it: the embedded one, and, with the feature `fdb`,
-//! FoundationDB itself. Neither knows an entity, and nothing above this file depends on which of the two
-//! it uses.
+//! This file is the contract. Two engines implement it: the embedded one, and, with the feature
+//! `fdb`, FoundationDB itself. Neither knows an entity, and nothing above this file depends on
+//! which of the two it uses.
 //!
 //! # Invariants
 //!
-//! - Transactions are strictly serializable. All reads of a transaction see one version; it commits only
-//!   if nothing that it read was written since (snapshot reads excepted).
+//! - Transactions are strictly serializable. All reads of a transaction see one version; it commits
+//!   only if nothing that it read was written since (snapshot reads excepted).
 //! - A transaction sees its own writes, also in ranges, through clears and atomic operations.
 //! - Visible state is durable: a commit is published after it was synced.
-//! - Sizes and misuse are refused as FoundationDB refuses them, with its error codes, at the same call:
-//!   an invalid write is reported at the next read or at the commit, not at the write.
+//! - Sizes and misuse are refused as FoundationDB refuses them, with its error codes, at the same
+//!   call: an invalid write is reported at the next read or at the commit, not at the write.
 
 mod atomic;
 mod cluster;
@@ -74,8 +74,8 @@ enum Engine {
     Cluster(foundationdb::Cluster),
 }
 
-/// One attempt at an atomic unit of reads and writes. A handle that is cheap to clone; its clones are
-/// the same transaction, and its reads may run concurrently. Dropping the last one without a
+/// One attempt at an atomic unit of reads and writes. A handle that is cheap to clone; its clones
+/// are the same transaction, and its reads may run concurrently. Dropping the last one without a
 /// [commit](Self::commit) has no effect.
 #[derive(Clone, Debug)]
 pub struct Transaction {
@@ -119,9 +119,9 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// Returns `Unavailable` if another process has it open or the folder cannot be used, `Corrupt` if its
-    /// file is damaged or not ours, `NewerFormat` if a newer version of this program wrote it. Nothing is
-    /// overwritten then.
+    /// Returns `Unavailable` if another process has it open or the folder cannot be used, `Corrupt`
+    /// if its file is damaged or not ours, `NewerFormat` if a newer version of this program wrote
+    /// it. Nothing is overwritten then.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, &Options::default())
     }
@@ -145,9 +145,9 @@ impl Database {
         Self { engine, background: None, faults: None }
     }
 
-    /// Returns the same database with transactions at batch priority: a cluster runs them when it has
-    /// capacity, and its operators can throttle them by `tag` (at most 16 bytes). The embedded engine runs
-    /// all transactions in order of arrival.
+    /// Returns the same database with transactions at batch priority: a cluster runs them when it
+    /// has capacity, and its operators can throttle them by `tag` (at most 16 bytes). The embedded
+    /// engine runs all transactions in order of arrival.
     #[must_use]
     pub fn with_batch_priority(&self, tag: &'static str) -> Self {
         Self { background: Some(tag), ..self.clone() }
@@ -180,9 +180,10 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// Returns `Closed`, with its cause, if the engine has stopped after a failure or was closed: it must be
-    /// opened again. Returns `Unavailable` if the disk is full: reads and commits that free more than they
-    /// write succeed, and the others again once there is space. Sends no request to a cluster.
+    /// Returns `Closed`, with its cause, if the engine has stopped after a failure or was closed:
+    /// it must be opened again. Returns `Unavailable` if the disk is full: reads and commits that
+    /// free more than they write succeed, and the others again once there is space. Sends no
+    /// request to a cluster.
     pub fn check_open(&self) -> Result<()> {
         match &self.engine {
             Engine::Embedded(engine) => engine.check_open(),
@@ -208,13 +209,14 @@ impl Transaction {
         self.read(key, Isolation::Serializable).await
     }
 
-    /// Returns the key that `selector` resolves to: `b""` before the first, `b"\xff"` after the last.
+    /// Returns the key that `selector` resolves to: `b""` before the first, `b"\xff"` after the
+    /// last.
     pub async fn get_key(&self, selector: &KeySelector) -> Result<Vec<u8>> {
         self.read_key(selector, Isolation::Serializable).await
     }
 
-    /// Returns one page of a range. `limit` and `target_bytes` apply after this transaction's own writes are
-    /// merged in. Only the range that was read can conflict.
+    /// Returns one page of a range. `limit` and `target_bytes` apply after this transaction's own
+    /// writes are merged in. Only the range that was read can conflict.
     pub async fn get_range(&self, query: &RangeQuery) -> Result<RangePage> {
         self.read_range(query, Isolation::Serializable).await
     }
@@ -224,8 +226,8 @@ impl Transaction {
         RangeStream::new(self.clone(), query, Isolation::Serializable)
     }
 
-    /// Returns the same transaction with reads that do not conflict with later writes. They see this
-    /// transaction's own writes.
+    /// Returns the same transaction with reads that do not conflict with later writes. They see
+    /// this transaction's own writes.
     pub fn snapshot(&self) -> Snapshot<'_> {
         Snapshot(self)
     }
@@ -242,39 +244,42 @@ impl Transaction {
         on!(self, tx => tx.clear(key));
     }
 
-    /// Clears the keys from `begin` (inclusive) to `end` (exclusive). `begin` after `end` is `Invalid`.
+    /// Clears the keys from `begin` (inclusive) to `end` (exclusive). `begin` after `end` is
+    /// `Invalid`.
     pub fn clear_range(&self, begin: &[u8], end: &[u8]) {
         self.counts.wrote(begin.len() + end.len());
         on!(self, tx => tx.clear_range(begin, end));
     }
 
-    /// Applies an atomic operation. It reads nothing, so it does not conflict with other operations.
+    /// Applies an atomic operation. It reads nothing, so it does not conflict with other
+    /// operations.
     pub fn atomic(&self, op: AtomicOp, key: &[u8], operand: &[u8]) {
         self.counts.wrote(key.len() + operand.len());
         on!(self, tx => tx.atomic(op, key, operand));
     }
 
-    /// Sets the key `prefix` ‖ versionstamp ‖ `suffix` to `value`: such keys sort in commit order. Reading
-    /// where the key may be is `Invalid` (1036) until the commit.
+    /// Sets the key `prefix` ‖ versionstamp ‖ `suffix` to `value`: such keys sort in commit order.
+    /// Reading where the key may be is `Invalid` (1036) until the commit.
     pub fn set_versionstamped_key(&self, prefix: &[u8], suffix: &[u8], value: &[u8]) {
         let key = versionstamp::template(prefix, suffix);
         self.atomic(AtomicOp::SetVersionstampedKey, &key, value);
     }
 
-    /// Sets `key` to `prefix` ‖ versionstamp ‖ `suffix`. Reading it is `Invalid` (1036) until the commit.
+    /// Sets `key` to `prefix` ‖ versionstamp ‖ `suffix`. Reading it is `Invalid` (1036) until the
+    /// commit.
     pub fn set_versionstamped_value(&self, key: &[u8], prefix: &[u8], suffix: &[u8]) {
         let value = versionstamp::template(prefix, suffix);
         self.atomic(AtomicOp::SetVersionstampedValue, key, &value);
     }
 
-    /// Adds a read conflict range: the commit fails if a key from `begin` (inclusive) to `end` (exclusive) is
-    /// written in between.
+    /// Adds a read conflict range: the commit fails if a key from `begin` (inclusive) to `end`
+    /// (exclusive) is written in between.
     pub fn add_read_conflict_range(&self, begin: &[u8], end: &[u8]) -> Result<()> {
         on!(self, tx => tx.add_read_conflict_range(begin, end))
     }
 
-    /// Adds a write conflict range: transactions that have read a key from `begin` (inclusive) to `end`
-    /// (exclusive) fail.
+    /// Adds a write conflict range: transactions that have read a key from `begin` (inclusive) to
+    /// `end` (exclusive) fail.
     pub fn add_write_conflict_range(&self, begin: &[u8], end: &[u8]) -> Result<()> {
         on!(self, tx => tx.add_write_conflict_range(begin, end))
     }
@@ -294,15 +299,16 @@ impl Transaction {
     }
 
     /// Sets the read version, one that [`read_version`](Self::read_version) or
-    /// [`committed_version`](Self::committed_version) returned within the last five seconds. An older one is
-    /// `TransactionTooOld`, a future one `Unavailable` (1009); both are reported at the first read. Has no
-    /// effect once the transaction has read.
+    /// [`committed_version`](Self::committed_version) returned within the last five seconds. An
+    /// older one is `TransactionTooOld`, a future one `Unavailable` (1009); both are reported at
+    /// the first read. Has no effect once the transaction has read.
     pub fn set_read_version(&self, version: u64) {
         on!(self, tx => tx.set_read_version(version));
     }
 
-    /// Watches `key` for a change after this transaction's commit: the watch is active from the commit on,
-    /// and compares with the value that this transaction read or wrote. Dropping it cancels it.
+    /// Watches `key` for a change after this transaction's commit: the watch is active from the
+    /// commit on, and compares with the value that this transaction read or wrote. Dropping it
+    /// cancels it.
     ///
     /// # Errors
     ///
@@ -316,15 +322,16 @@ impl Transaction {
         }
     }
 
-    /// Commits atomically. When it returns `Ok`, the writes are durable and visible to every transaction that
-    /// begins later. A transaction without writes always succeeds, unless a read failed.
+    /// Commits atomically. When it returns `Ok`, the writes are durable and visible to every
+    /// transaction that begins later. A transaction without writes always succeeds, unless a read
+    /// failed.
     ///
     /// If the future is dropped, the outcome is unknown.
     ///
     /// # Errors
     ///
-    /// Returns `Conflict`, `TransactionTooOld`, `MaybeCommitted`, `Limit`, `Invalid` (also for a second commit
-    /// of the same transaction: 2017), `Unavailable` or `Closed`.
+    /// Returns `Conflict`, `TransactionTooOld`, `MaybeCommitted`, `Limit`, `Invalid` (also for a
+    /// second commit of the same transaction: 2017), `Unavailable` or `Closed`.
     pub async fn commit(&self) -> Result<()> {
         let started = Instant::now();
         let outcome = match &self.faults {
@@ -344,8 +351,8 @@ impl Transaction {
         self.counts.so_far()
     }
 
-    /// Returns the version of the commit; `None` before, and for a transaction without writes. Versions
-    /// increase, with gaps.
+    /// Returns the version of the commit; `None` before, and for a transaction without writes.
+    /// Versions increase, with gaps.
     pub fn committed_version(&self) -> Option<u64> {
         on!(self, tx => tx.committed_version())
     }
@@ -360,8 +367,9 @@ impl Transaction {
         on!(self, tx => tx.cancel());
     }
 
-    /// Returns the size so far, in bytes, as [`TRANSACTION_SIZE_LIMIT`] counts it: written keys and values,
-    /// and conflict ranges, of which overlapping ones may count separately. Values read do not count.
+    /// Returns the size so far, in bytes, as [`TRANSACTION_SIZE_LIMIT`] counts it: written keys and
+    /// values, and conflict ranges, of which overlapping ones may count separately. Values read do
+    /// not count.
     #[cfg_attr(
         not(feature = "fdb"),
         expect(clippy::unused_async, reason = "this engine answers at once; a cluster does not")
@@ -437,11 +445,11 @@ impl Snapshot<'_> {
     }
 }
 
-/// Yields to other tasks now and then: the embedded engine never waits, and a long scan must not occupy
-/// a thread of the runtime.
+/// Yields to other tasks now and then: the embedded engine never waits, and a long scan must not
+/// occupy a thread of the runtime.
 ///
-/// The runtime gives a task 128 steps before others run, and a switch costs as much as some reads: so a
-/// few reads count as one step.
+/// The runtime gives a task 128 steps before others run, and a switch costs as much as some reads:
+/// so a few reads count as one step.
 async fn give_way() {
     const READS_A_STEP: u8 = 4;
     thread_local!(static READS: Cell<u8> = const { Cell::new(0) });

@@ -1,8 +1,9 @@
-//! The key prefix of a database, so that several can share a cluster: added to keys in requests, removed
-//! from keys in results.
+//! The key prefix of a database, so that several can share a cluster: added to keys in requests,
+//! removed from keys in results.
 //!
-//! The prefix is invisible to the user of the database: keys begin with `b""` and end before `b"\xff"`, as
-//! in a whole cluster. Keys outside of that range are passed unchanged, for the cluster to refuse them.
+//! The prefix is invisible to the user of the database: keys begin with `b""` and end before
+//! `b"\xff"`, as in a whole cluster. Keys outside of that range are passed unchanged, for the
+//! cluster to refuse them.
 
 use std::borrow::Cow;
 
@@ -73,7 +74,8 @@ impl Prefix {
         Cow::Owned(versionstamp::template(&[&self.begin, before].concat(), after))
     }
 
-    /// Returns the selector in the cluster for `selector`. It may resolve to a key outside of the prefix.
+    /// Returns the selector in the cluster for `selector`. It may resolve to a key outside of the
+    /// prefix.
     pub(super) fn selector(&self, selector: &KeySelector) -> KeySelector {
         let key = self.bound(&selector.key).into_owned();
         // No key of this database is at the end of the prefix, but one of another may be.
@@ -81,14 +83,14 @@ impl Prefix {
         KeySelector { key, or_equal, ..*selector }
     }
 
-    /// Returns whether `selector` bounds a range at its own key, so that it may resolve outside of the
-    /// prefix: nothing is between the end of the prefix and there.
+    /// Returns whether `selector` bounds a range at its own key, so that it may resolve outside of
+    /// the prefix: nothing is between the end of the prefix and there.
     pub(super) fn keeps(&self, selector: &KeySelector) -> bool {
         self.is_empty() || selector.offset == 1
     }
 
-    /// Returns the user's key for a key of the cluster: before or after all keys if it is outside of the
-    /// prefix.
+    /// Returns the user's key for a key of the cluster: before or after all keys if it is outside
+    /// of the prefix.
     pub(super) fn own(&self, key: &[u8]) -> Vec<u8> {
         match key.strip_prefix(self.begin.as_slice()) {
             Some(own) => own.to_vec(),

@@ -1,5 +1,5 @@
-//! The process that opened a database. A process that is forked from it has the memory, and the open
-//! files, and neither the engine's threads nor its locks: it must not use them.
+//! The process that opened a database. A process that is forked from it has the memory, and the
+//! open files, and neither the engine's threads nor its locks: it must not use them.
 
 use std::process;
 

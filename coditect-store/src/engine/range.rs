@@ -76,8 +76,8 @@ pub struct RangeQuery {
     pub order: Order,
     /// Maximum number of rows; `None` for no limit.
     pub limit: Option<usize>,
-    /// Size of keys and values, in bytes, at which the page ends; `None` for no limit. A page has at least
-    /// one row if there is one.
+    /// Size of keys and values, in bytes, at which the page ends; `None` for no limit. A page has
+    /// at least one row if there is one.
     pub target_bytes: Option<usize>,
 }
 

@@ -1,8 +1,9 @@
 //! The cost of a transaction so far.
 //!
-//! A *round* is a set of concurrent reads: on a cluster it costs one round trip. Sequential reads are a
-//! round each. The embedded engine answers at once, so that concurrent reads complete one after the other;
-//! a test that counts rounds sets [`Options::simulate_round_trips`](super::Options::simulate_round_trips).
+//! A *round* is a set of concurrent reads: on a cluster it costs one round trip. Sequential reads
+//! are a round each. The embedded engine answers at once, so that concurrent reads complete one
+//! after the other; a test that counts rounds sets
+//! [`Options::simulate_round_trips`](super::Options::simulate_round_trips).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,5 +1,5 @@
-//! Tests of an engine in a folder beyond the [contract](super::conformance): restarts, damaged files,
-//! versions independent of the clock, views.
+//! Tests of an engine in a folder beyond the [contract](super::conformance): restarts, damaged
+//! files, versions independent of the clock, views.
 
 use std::time::Duration;
 

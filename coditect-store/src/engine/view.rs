@@ -2,10 +2,10 @@
 //! database needs beside.
 //!
 //! A [`View`] is for who goes through everything: an export, a check. It reads, conflicts with
-//! nothing, and outlives the five seconds of a transaction. On the embedded engine it is one version
-//! for as long as it is held. A cluster keeps no version for longer than a transaction lives, so there
-//! a view reads each page at the version of its time; [`View::consistency`] says which of the two it
-//! is, so that nobody takes the one for the other.
+//! nothing, and outlives the five seconds of a transaction. On the embedded engine it is one
+//! version for as long as it is held. A cluster keeps no version for longer than a transaction
+//! lives, so there a view reads each page at the version of its time; [`View::consistency`] says
+//! which of the two it is, so that nobody takes the one for the other.
 
 use std::path::Path;
 
@@ -19,9 +19,9 @@ use crate::{
 /// What is stored, at one version if [`consistency`](Self::consistency) says so. A handle that is
 /// cheap to clone.
 ///
-/// While it is held the engine keeps what has been overwritten since: the file of the embedded engine
-/// grows by that, and reuses it afterwards. Like a transaction's reads, a view's answer `Closed` once
-/// the database is closed, and the folder is free when the view is dropped too.
+/// While it is held the engine keeps what has been overwritten since: the file of the embedded
+/// engine grows by that, and reuses it afterwards. Like a transaction's reads, a view's answer
+/// `Closed` once the database is closed, and the folder is free when the view is dropped too.
 #[derive(Clone, Debug)]
 pub struct View(Source);
 
@@ -95,7 +95,8 @@ pub struct ViewStream {
 }
 
 impl ViewStream {
-    /// The next rows; `None` after the last. No page is empty. After an error it can be asked again.
+    /// The next rows; `None` after the last. No page is empty. After an error it can be asked
+    /// again.
     ///
     /// # Errors
     ///
@@ -159,8 +160,8 @@ impl View {
         }
     }
 
-    /// The values of `keys`, in their order: `None` for a key that is not there, an empty value for one
-    /// that is damaged. They are read together, on a cluster by one transaction.
+    /// The values of `keys`, in their order: `None` for a key that is not there, an empty value for
+    /// one that is damaged. They are read together, on a cluster by one transaction.
     ///
     /// # Errors
     ///
@@ -192,8 +193,9 @@ impl View {
         }
     }
 
-    /// The rows from `begin` up to, and without, `end`, ending with the one at which keys and values
-    /// come to `target_bytes`. A value that is damaged does not keep the others from being read.
+    /// The rows from `begin` up to, and without, `end`, ending with the one at which keys and
+    /// values come to `target_bytes`. A value that is damaged does not keep the others from being
+    /// read.
     ///
     /// # Errors
     ///
@@ -246,13 +248,15 @@ impl Database {
         Ok(View(Source::Pages { database: self.clone(), version }))
     }
 
-    /// Makes all versions that are given from now on greater than `version`: rows with versionstamps
-    /// that another database gave lie before those that this one gives. It holds for good with the
-    /// next commit. (On a cluster that is what `advanceversion` of its command line does.)
+    /// Makes all versions that are given from now on greater than `version`: rows with
+    /// versionstamps that another database gave lie before those that this one gives. It holds for
+    /// good with the next commit. (On a cluster that is what `advanceversion` of its command line
+    /// does.)
     ///
     /// # Errors
     ///
-    /// `Invalid` if `version` is in the upper half of all numbers: no clock gives such a one. `Closed`.
+    /// `Invalid` if `version` is in the upper half of all numbers: no clock gives such a one.
+    /// `Closed`.
     pub async fn advance_version(&self, version: u64) -> Result<()> {
         if version > u64::MAX / 2 {
             let message = format!("{version} is no version that was ever given");
@@ -274,21 +278,22 @@ impl Database {
         embedded::Embedded::is_in(path.as_ref())
     }
 
-    /// Compares every page of the embedded engine's file in the folder `path` with its checksum, and every
-    /// frame of its log. It takes as long as reading them, and keeps its thread busy meanwhile.
+    /// Compares every page of the embedded engine's file in the folder `path` with its checksum,
+    /// and every frame of its log. It takes as long as reading them, and keeps its thread busy
+    /// meanwhile.
     ///
     /// # Errors
     ///
-    /// `Corrupt` if it is damaged beyond repair; otherwise as [`open`](Self::open), `Unavailable` also
-    /// if there is no file.
+    /// `Corrupt` if it is damaged beyond repair; otherwise as [`open`](Self::open), `Unavailable`
+    /// also if there is no file.
     pub fn check_file(path: impl AsRef<Path>) -> Result<FileState> {
         let sound = embedded::Embedded::check(path.as_ref())?;
         Ok(if sound { FileState::Sound } else { FileState::Repaired })
     }
 
-    /// Gives up what was committed after something that is missing from the embedded engine's log in
-    /// the folder `path`, without which it can't be opened; says what that was, or `None` if nothing
-    /// is missing. All up to there is kept, and the log's files are, under other names.
+    /// Gives up what was committed after something that is missing from the embedded engine's log
+    /// in the folder `path`, without which it can't be opened; says what that was, or `None` if
+    /// nothing is missing. All up to there is kept, and the log's files are, under other names.
     ///
     /// # Errors
     ///

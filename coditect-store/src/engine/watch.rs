@@ -11,13 +11,13 @@ use tokio::sync::oneshot;
 use super::limits;
 use crate::{Error, Result};
 
-/// Resolves when a later commit has changed the watched key. It does not return the new value, and changes
-/// that revert each other may be missed: read the key again.
+/// Resolves when a later commit has changed the watched key. It does not return the new value, and
+/// changes that revert each other may be missed: read the key again.
 ///
 /// # Errors
 ///
-/// Returns `Closed` if the transaction was dropped or cancelled before its commit (1025), or the database
-/// was closed; the commit's error if that failed.
+/// Returns `Closed` if the transaction was dropped or cancelled before its commit (1025), or the
+/// database was closed; the commit's error if that failed.
 pub struct Watch(Source);
 
 enum Source {

@@ -47,7 +47,7 @@ indexes! { Conversation =>
     /// A user's, oldest first.
     BY_USER ("conversations_by_user", user): Multi<UserId> =
         |conversation| Some(conversation.user_id);
-    /// Those that were begun in a session, oldest first.
+    /// By session, oldest first.
     BY_SESSION ("conversations_by_session", session): Multi<SessionId> =
         |conversation| conversation.session_id;
 }

@@ -80,7 +80,7 @@ impl Entity for File {
 }
 
 indexes! { File =>
-    /// Those that go with a session: not those of a workspace, which outlives it.
+    /// By session; not the files of a workspace, which outlives it.
     BY_SESSION ("files_by_session", session): Multi<SessionId> = |file| match &file.home {
         FileHome::Session(session) => Some(*session),
         FileHome::Workspace(_) => None,

@@ -55,10 +55,10 @@ impl Entity for Session {
 indexes! { Session =>
     /// A user's, oldest first.
     BY_USER ("workspace_sessions_by_user", user): Multi<UserId> = |session| Some(session.user_id);
-    /// Those that have a workspace.
+    /// By workspace path.
     BY_WORKSPACE ("sessions_by_workspace", workspace_path): Multi<String> =
         |session| session.workspace_path.clone();
-    /// Those that a conversation goes with, for its deletion.
+    /// By conversation, for its deletion.
     BY_CONVERSATION ("sessions_by_conversation", conversation): Multi<ConversationId> =
         |session| session.conversation_id;
 }

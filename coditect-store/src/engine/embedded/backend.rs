@@ -1,19 +1,19 @@
-//! The file below redb, in which no write fails for lack of space: after one failed write redb refuses
-//! everything, reads included.
+//! The file below redb, in which no write fails for lack of space: after one failed write redb
+//! refuses everything, reads included.
 //!
 //! # Allocation
 //!
-//! redb extends the file far ahead of its writes; the extension is a hole. Blocks are allocated here
-//! before the write that needs them: some ahead where the file is filled in order, which is the usual
-//! case, and only the extent of a distant write.
+//! redb extends the file far ahead of its writes; the extension is a hole. Blocks are allocated
+//! here before the write that needs them: some ahead where the file is filled in order, which is
+//! the usual case, and only the extent of a distant write.
 //!
 //! # Spilling
 //!
-//! A write without space goes to memory, and so does everything after it, with syncs as barriers. Reads
-//! see it. The B-tree file then [aborts](Backend::discard) the transaction, or, if that was committing
-//! already, the commit counts once the same operations were [replayed](Backend::flush) in order. Until
-//! then the file contains the previous commit, intact. The spill is at most what redb buffers, half of
-//! its cache.
+//! A write without space goes to memory, and so does everything after it, with syncs as barriers.
+//! Reads see it. The B-tree file then [aborts](Backend::discard) the transaction, or, if that was
+//! committing already, the commit counts once the same operations were [replayed](Backend::flush)
+//! in order. Until then the file contains the previous commit, intact. The spill is at most what
+//! redb buffers, half of its cache.
 
 use std::{
     collections::BTreeMap,
@@ -44,8 +44,8 @@ pub(super) struct Backend {
     file: Arc<dyn File>,
     /// Approximate number of bytes written since the last sync.
     unsynced: AtomicUsize,
-    /// Whether a sync has failed: the content of the disk is unknown, although the system may consider it
-    /// synced. redb does not notice if it happens to a reader.
+    /// Whether a sync has failed: the content of the disk is unknown, although the system may
+    /// consider it synced. redb does not notice if it happens to a reader.
     is_lost: AtomicBool,
     /// End of the allocated blocks, in bytes.
     allocated: AtomicU64,
@@ -222,8 +222,8 @@ impl Backend {
         !matches!(self.file.allocate(from, to - from), Err(error) if is_no_space(&error))
     }
 
-    /// Allocates blocks up to the first of `ends` that has space; returns false if none has. Succeeds on
-    /// file systems that cannot allocate: there the write itself fails.
+    /// Allocates blocks up to the first of `ends` that has space; returns false if none has.
+    /// Succeeds on file systems that cannot allocate: there the write itself fails.
     fn allocate(&self, ends: &[u64]) -> bool {
         let least = ends.iter().copied().min().unwrap_or(0);
         if least <= self.allocated.load(Ordering::SeqCst) {
@@ -247,8 +247,8 @@ impl Backend {
         false
     }
 
-    /// Applies the spilled operations to the file. Returns false if there is still no space; all of them
-    /// stay spilled then.
+    /// Applies the spilled operations to the file. Returns false if there is still no space; all of
+    /// them stay spilled then.
     pub(super) fn flush(&self) -> io::Result<bool> {
         if !self.is_spilling() {
             return Ok(true);

@@ -1,12 +1,12 @@
 //! The B-tree file, the only module that names redb.
 //!
-//! One file, `store.redb`, with two tables: `data` holds the user's keys and values, `meta` the state of
-//! the file. A checkpoint writes one memtable in one redb transaction with one sync. Quick repair is
-//! enabled, so that a store opens at once after a crash. A new file is created completely under another
-//! name and then renamed, so that a crash leaves none.
+//! One file, `store.redb`, with two tables: `data` holds the user's keys and values, `meta` the
+//! state of the file. A checkpoint writes one memtable in one redb transaction with one sync. Quick
+//! repair is enabled, so that a store opens at once after a crash. A new file is created completely
+//! under another name and then renamed, so that a crash leaves none.
 //!
-//! redb verifies the checksums of its pages when it repairs, not when it reads. So each value has its
-//! own:
+//! redb verifies the checksums of its pages when it repairs, not when it reads. So each value has
+//! its own:
 //!
 //! ```text
 //! data   key → CRC-32C of key and value (4 bytes, little-endian) ‖ value
@@ -19,11 +19,12 @@
 //!        "ahead"        → the version up to which the file contains parts of the WAL beside, if any
 //! ```
 //!
-//! "clean" is removed, and "segment" written, before the first commit after opening is acknowledged. So
-//! without "clean" the recorded segment exists, or acknowledged commits are missing.
+//! "clean" is removed, and "segment" written, before the first commit after opening is
+//! acknowledged. So without "clean" the recorded segment exists, or acknowledged commits are
+//! missing.
 //!
-//! A value with a wrong checksum, or a page that makes redb panic, is `Corrupt`. A page that lost keys
-//! but is otherwise intact is not detected here.
+//! A value with a wrong checksum, or a page that makes redb panic, is `Corrupt`. A page that lost
+//! keys but is otherwise intact is not detected here.
 
 use std::{
     cell::Cell,
@@ -129,8 +130,8 @@ impl BTreeFile {
         }
     }
 
-    /// Verifies the checksums of all pages of the file on `disk`, and repairs what redb can repair. The
-    /// file must not be open elsewhere. Returns whether it was intact.
+    /// Verifies the checksums of all pages of the file on `disk`, and repairs what redb can repair.
+    /// The file must not be open elsewhere. Returns whether it was intact.
     pub(super) fn check(disk: &dyn Vfs) -> Result<bool> {
         let backend = SharedBackend(open_backend(disk)?);
         catch_redb_panic(|| {
@@ -194,7 +195,8 @@ impl BTreeFile {
         self.recorded.applied
     }
 
-    /// Returns the version up to which it may contain parts of the WAL beyond [`applied`](Self::applied), or 0.
+    /// Returns the version up to which it may contain parts of the WAL beyond
+    /// [`applied`](Self::applied), or 0.
     pub(super) fn ahead(&self) -> u64 {
         self.ahead
     }
@@ -205,8 +207,9 @@ impl BTreeFile {
         Ok(Snapshot(Arc::new(table)))
     }
 
-    /// Writes `memtable`, after which the file contains the WAL up to `applied`; atomic and durable.
-    /// `is_clean` records that the WAL may be missing from now on. After an error the file must not be used.
+    /// Writes `memtable`, after which the file contains the WAL up to `applied`; atomic and
+    /// durable. `is_clean` records that the WAL may be missing from now on. After an error the file
+    /// must not be used.
     pub(super) fn apply(
         &mut self,
         memtable: &Memtable,
@@ -231,7 +234,8 @@ impl BTreeFile {
         Ok(written)
     }
 
-    /// Records that the WAL begins in `segment`, which exists, and that it must not be missing from now on.
+    /// Records that the WAL begins in `segment`, which exists, and that it must not be missing from
+    /// now on.
     pub(super) fn require_log(&mut self, segment: u64) -> Result<Written> {
         let written = self.write(&Memtable::default(), |meta| {
             meta.insert(SEGMENT, segment)?;
@@ -253,16 +257,16 @@ impl BTreeFile {
         Ok(written)
     }
 
-    /// Returns whether there is space for the most that `memtable` may need, assuming that no page of the
-    /// file is free, with `kept` bytes left over.
+    /// Returns whether there is space for the most that `memtable` may need, assuming that no page
+    /// of the file is free, with `kept` bytes left over.
     pub(super) fn has_space(&self, memtable: &Memtable, kept: u64) -> bool {
         let needed = memtable.changes().map(page_bytes).sum::<u64>().min(self.buffer_bytes);
         let length = self.backend.len().unwrap_or(0);
         self.backend.available() >= needed + kept + SYSTEM_BYTES + length / 4_096
     }
 
-    /// Writes a memtable and the state in one transaction. Without space nothing is written, or, if that was
-    /// noticed late, the write is flushed before the next one begins.
+    /// Writes a memtable and the state in one transaction. Without space nothing is written, or, if
+    /// that was noticed late, the write is flushed before the next one begins.
     fn write(
         &self,
         memtable: &Memtable,
@@ -299,8 +303,8 @@ const SYSTEM_BYTES: u64 = 512 << 10;
 /// Size of a page, in bytes.
 const PAGE: u64 = 4_096;
 
-/// Returns the maximum size of new pages that `change` needs: its own, whose number is a power of two,
-/// and the path to it.
+/// Returns the maximum size of new pages that `change` needs: its own, whose number is a power of
+/// two, and the path to it.
 pub(super) fn page_bytes(change: Mutation<'_>) -> u64 {
     match change {
         Mutation::Set { key, value } => 2 * ((key.len() + value.len()) as u64 + PAGE),
@@ -318,8 +322,8 @@ pub(super) enum Written {
 }
 
 thread_local! {
-    /// Whether this thread writes checkpoints. redb lets readers write, too, when its cache is full; they
-    /// should not wait for the disk longer than necessary.
+    /// Whether this thread writes checkpoints. redb lets readers write, too, when its cache is
+    /// full; they should not wait for the disk longer than necessary.
     static SYNCS_OFTEN: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -400,7 +404,8 @@ impl Snapshot {
 }
 
 impl Rows {
-    /// Returns the next row. A row with a damaged value is returned as such, and does not end the range.
+    /// Returns the next row. A row with a damaged value is returned as such, and does not end the
+    /// range.
     pub(super) fn next_checked(&mut self) -> Result<Option<CheckedRow>> {
         catch_redb_panic(|| {
             let row = match self.order {
@@ -566,8 +571,8 @@ fn tells_of_damage(error: &io::Error) -> bool {
 fn broken(error: impl Into<redb::Error>) -> Error {
     let error = error.into();
     let kind = match &error {
-        // A lock is poisoned by an earlier panic, and only damage makes redb panic or find tables of another
-        // type.
+        // A lock is poisoned by an earlier panic, and only damage makes redb panic or find tables
+        // of another type.
         redb::Error::Corrupted(_)
         | redb::Error::LockPoisoned(_)
         | redb::Error::TableTypeMismatch { .. }

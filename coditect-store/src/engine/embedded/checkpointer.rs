@@ -1,4 +1,5 @@
-//! Moves what was committed from the log into the B-tree, in large sorted batches, while others commit.
+//! Moves what was committed from the log into the B-tree, in large sorted batches, while others
+//! commit.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -167,8 +168,8 @@ impl Checkpointer {
         let _ = self.pipeline.send(Request::Failed);
     }
 
-    /// Has the B-tree file require the log, if it does not yet and there is space for that now: commits
-    /// are admitted then.
+    /// Has the B-tree file require the log, if it does not yet and there is space for that now:
+    /// commits are admitted then.
     fn require_log(&mut self) -> Result<()> {
         let Some(segment) = self.unrequired else { return Ok(()) };
         // A checkpoint since then has recorded the log, maybe from a later segment on.
@@ -200,8 +201,9 @@ impl Checkpointer {
         Ok(written)
     }
 
-    /// Writes so little at once that the reserve is enough for it, whatever pages it needs: first what
-    /// clears, which makes room for the rest in the file. What does not clear leaves a part of the reserve.
+    /// Writes so little at once that the reserve is enough for it, whatever pages it needs: first
+    /// what clears, which makes room for the rest in the file. What does not clear leaves a part of
+    /// the reserve.
     fn apply_in_slices(
         &mut self,
         memtable: &Memtable,

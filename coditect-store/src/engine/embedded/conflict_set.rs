@@ -1,7 +1,8 @@
 //! The conflict set: recent writes by version, which the reads of a commit are checked against.
 //!
-//! Only a read conflicts with a later write; two writes never do. The set remembers up to which version
-//! it has evicted writes: a transaction that read before that version is too old to be checked.
+//! Only a read conflicts with a later write; two writes never do. The set remembers up to which
+//! version it has evicted writes: a transaction that read before that version is too old to be
+//! checked.
 
 use std::{
     collections::{BTreeMap, VecDeque, btree_map},
@@ -19,8 +20,8 @@ use super::{
 
 /// The version of the last write to each key, as far back as it is kept.
 ///
-/// Writes are kept in generations, so that expired ones are evicted together. If the set needs too much
-/// memory, the oldest generation is evicted early.
+/// Writes are kept in generations, so that expired ones are evicted together. If the set needs too
+/// much memory, the oldest generation is evicted early.
 #[derive(Debug)]
 pub(super) struct ConflictSet {
     /// Generations, oldest first; never empty.
@@ -38,7 +39,8 @@ pub(super) struct ConflictSet {
 struct Generation {
     /// Single keys, the most common case, with the version of their last write.
     points: BTreeMap<Vec<u8>, u64>,
-    /// Ranges: each key starts a range up to the next key, with the version of its last write, or 0.
+    /// Ranges: each key starts a range up to the next key, with the version of its last write, or
+    /// 0.
     steps: BTreeMap<Vec<u8>, u64>,
     /// Version of the last write; if there is none, of the last one before this generation.
     last: u64,
@@ -61,7 +63,8 @@ impl ConflictSet {
         Self { generations, oldest_version, leaving: VecDeque::new(), noted: 0 }
     }
 
-    /// Returns whether writes after `version` may have been evicted, so that a read at it cannot be checked.
+    /// Returns whether writes after `version` may have been evicted, so that a read at it cannot be
+    /// checked.
     pub(super) fn is_too_old(&self, version: u64) -> bool {
         version < self.oldest_version
     }
@@ -95,8 +98,8 @@ impl ConflictSet {
         }
     }
 
-    /// Evicts writes that are too old to conflict with any transaction at the time `now`. One generation
-    /// more is kept, since a recorded write may be published a moment later.
+    /// Evicts writes that are too old to conflict with any transaction at the time `now`. One
+    /// generation more is kept, since a recorded write may be published a moment later.
     pub(super) fn evict_expired(&mut self, now: Instant) {
         let is_full = |newest: &Generation| {
             now - newest.began >= GENERATION_INTERVAL || newest.bytes > MAX_BYTES / 10
@@ -213,7 +216,8 @@ mod tests {
         assert!(!writes.conflicts_with(9, &range(0, 3)), "the end is not read");
     }
 
-    /// Records the writes of twenty seconds: a thousand versions per second, one write each; the last is 20,000.
+    /// Records the writes of twenty seconds: a thousand versions per second, one write each; the
+    /// last is 20,000.
     fn twenty_seconds(writes: &mut ConflictSet) {
         let started = Instant::now();
         let mut last = 0_u64;

@@ -1,9 +1,10 @@
-//! Many writers with little memory, on a disk that another program fills and frees three times: nothing
-//! that was acknowledged is lost, nothing that was refused is there, and nothing has to be restarted.
+//! Many writers with little memory, on a disk that another program fills and frees three times:
+//! nothing that was acknowledged is lost, nothing that was refused is there, and nothing has to be
+//! restarted.
 //!
-//! The short form writes some ten MB, to the faulty disk and, where this may mount one, to ext4. The long
-//! form writes 10 GiB with 64 MiB of memory options, takes 4.2 GiB of disk, and prints its time and its peak
-//! memory:
+//! The short form writes some ten MB, to the faulty disk and, where this may mount one, to ext4.
+//! The long form writes 10 GiB with 64 MiB of memory options, takes 4.2 GiB of disk, and prints its
+//! time and its peak memory:
 //!
 //! ```text
 //! CODITECT_ENDURANCE_MIB=10240 cargo test --release -p coditect-store --lib endurance -- --nocapture
@@ -37,8 +38,8 @@ const WRITERS: u64 = 8;
 const VALUE: u64 = 40_000;
 /// Time within which the store has to recover by itself.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Memory for the cache, and for the memtables, in bytes: of the long form, and of the short one, which
-/// would hardly reach its disk otherwise.
+/// Memory for the cache, and for the memtables, in bytes: of the long form, and of the short one,
+/// which would hardly reach its disk otherwise.
 const MEMORY: usize = 32 << 20;
 const SHORT_MEMORY: usize = 4 << 20;
 

@@ -1,8 +1,8 @@
-//! A disk with faults: at its n-th operation it stops, tears a write, or is full; and at a power loss it
-//! drops unsynced bytes, completely or in part.
+//! A disk with faults: at its n-th operation it stops, tears a write, or is full; and at a power
+//! loss it drops unsynced bytes, completely or in part.
 //!
-//! Space is modelled after ext4, xfs and tmpfs: extending a file creates a hole without blocks; a write
-//! into a hole, an allocation and a new file need blocks.
+//! Space is modelled after ext4, xfs and tmpfs: extending a file creates a hole without blocks; a
+//! write into a hole, an allocation and a new file need blocks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

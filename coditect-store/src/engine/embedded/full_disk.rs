@@ -1,6 +1,6 @@
-//! A disk without space: reads and watches continue, commits are refused, deletions are not, and all is
-//! well again once there is space. With the faulty disk full at every operation (a few of them, or all
-//! with `CODITECT_OUTAGE_STEP=1`), and on real file systems where this may mount them.
+//! A disk without space: reads and watches continue, commits are refused, deletions are not, and
+//! all is well again once there is space. With the faulty disk full at every operation (a few of
+//! them, or all with `CODITECT_OUTAGE_STEP=1`), and on real file systems where this may mount them.
 
 use std::{
     fs, io,
@@ -73,7 +73,8 @@ async fn commit_in_time(database: &Database, n: u32) {
     }
 }
 
-/// The disk becomes full at the operation `at` after the store was opened, and has space again later.
+/// The disk becomes full at the operation `at` after the store was opened, and has space again
+/// later.
 async fn fill_and_free(at: u64, restarts: bool) -> bool {
     let disk = Faulty::new(None);
     let open = || database(Arc::new(disk.clone())).unwrap();
@@ -160,7 +161,8 @@ async fn reads_and_watches_continue_without_space() {
     tx.set(b"deleted", b"1");
     tx.commit().await.unwrap();
     tokio::time::timeout(PATIENCE, watch).await.unwrap().unwrap();
-    // What was deleted makes room within the files, or what is refused is refused for want of space.
+    // What was deleted makes room within the files, or what is refused is refused for want of
+    // space.
     if let Err(error) = set(&database, b"small", b"").await {
         assert_no_space(&error);
     }

@@ -44,8 +44,8 @@ static BASES: LazyLock<[Base; 2]> = LazyLock::new(|| [base(COMMITS), base(COMMIT
 /// Checks that reads of damaged files return the written data or an error, and that `check` reports
 /// missing data.
 ///
-/// The first byte selects the store; each five bytes after it are a file, an offset, and a difference to
-/// the byte there.
+/// The first byte selects the store; each five bytes after it are a file, an offset, and a
+/// difference to the byte there.
 pub(crate) fn database_file(bytes: &[u8]) {
     #[cfg(not(test))]
     pass_over_panics_of_the_crate();
@@ -149,7 +149,8 @@ fn refusal(error: &Error) -> ErrorKind {
     kind
 }
 
-/// Returns whether a read reports damage, or an engine that was closed by damage during a checkpoint.
+/// Returns whether a read reports damage, or an engine that was closed by damage during a
+/// checkpoint.
 fn is_refusal(error: &Error) -> bool {
     let cause =
         || std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<Arc<Error>>());

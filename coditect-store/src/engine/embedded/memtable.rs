@@ -3,8 +3,8 @@
 //!
 //! # Invariants
 //!
-//! A lookup returns a value, a deletion, or nothing; for nothing the reader continues in the memtable
-//! or B-tree below. No entry is inside a range tombstone unless it was written after it.
+//! A lookup returns a value, a deletion, or nothing; for nothing the reader continues in the
+//! memtable or B-tree below. No entry is inside a range tombstone unless it was written after it.
 
 use std::{borrow::Borrow, cmp::Ordering, ops::Bound, sync::Arc};
 
@@ -89,8 +89,8 @@ pub(super) enum Lookup<'a> {
 }
 
 impl Memtable {
-    /// Returns the approximate memory in use, in bytes. Overwritten values count as long as their batch is
-    /// referenced.
+    /// Returns the approximate memory in use, in bytes. Overwritten values count as long as their
+    /// batch is referenced.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -162,8 +162,8 @@ impl Memtable {
             || !self.clears.is_empty() && self.clears.range::<_, [u8]>(within).next().is_some()
     }
 
-    /// Returns up to `count` entries from `begin` to `end`, starting at the end of the range at which the
-    /// order begins.
+    /// Returns up to `count` entries from `begin` to `end`, starting at the end of the range at
+    /// which the order begins.
     pub(super) fn points(
         &self,
         begin: &[u8],
@@ -178,7 +178,8 @@ impl Memtable {
         }
     }
 
-    /// Returns the mutations that were not overwritten: tombstones first, then entries, each in key order.
+    /// Returns the mutations that were not overwritten: tombstones first, then entries, each in key
+    /// order.
     pub(super) fn changes(&self) -> impl Iterator<Item = Mutation<'_>> {
         let clears = self.clears.iter().map(|(begin, end)| Mutation::ClearRange { begin, end });
         let points = self.points.iter().map(|point| match (point.key(), point.value()) {
@@ -200,8 +201,8 @@ impl Memtable {
         self.apply(&encoder.take());
     }
 
-    /// Divides it into memtables of about `bytes` each, as `length` counts them. Those with tombstones come
-    /// first; each is returned with whether it has any.
+    /// Divides it into memtables of about `bytes` each, as `length` counts them. Those with
+    /// tombstones come first; each is returned with whether it has any.
     pub(super) fn slices(
         &self,
         bytes: u64,
@@ -249,7 +250,8 @@ impl Memtable {
         Ok(())
     }
 
-    /// Returns the key below which `n` of `of` equal parts are, approximately; `None` if it cannot be divided.
+    /// Returns the key below which `n` of `of` equal parts are, approximately; `None` if it cannot
+    /// be divided.
     pub(super) fn key_at(&self, n: usize, of: usize) -> Option<&[u8]> {
         // Divides by tombstones or by entries, whichever are more.
         let length = |change: Mutation<'_>| change.length() + ENTRY_OVERHEAD_BYTES;

@@ -1,8 +1,8 @@
 //! The engine in this process: one folder, or memory; no server.
 //!
 //! Transactions read on their caller's thread, from the state that was published last when they
-//! first read. A commit goes through three threads, the first two of which a client that is alone does
-//! without (see [`commit_pipeline::try_commit_inline`]):
+//! first read. A commit goes through three threads, the first two of which a client that is alone
+//! does without (see [`commit_pipeline::try_commit_inline`]):
 //!
 //! ```text
 //! pipeline   decides in which order what is done, and does it to the newest state   (pipeline/)
@@ -10,9 +10,9 @@
 //! checkpointer     moves it from the log to the B-tree, in the background                 (checkpointer.rs)
 //! ```
 //!
-//! What is in the log and not in the B-tree is in memory too, in memtables over the B-tree, which reads
-//! look through ([`snapshot`]). After a crash the log is replayed into such a memtable, or slice by slice into the
-//! B-tree if it is long ([`recovery`]).
+//! What is in the log and not in the B-tree is in memory too, in memtables over the B-tree, which
+//! reads look through ([`snapshot`]). After a crash the log is replayed into such a memtable, or
+//! slice by slice into the B-tree if it is long ([`recovery`]).
 
 mod backend;
 mod btree_file;
@@ -99,15 +99,15 @@ use crate::{Clock, Error, ErrorKind, Result};
 pub struct Options {
     /// How much memory caches the file, in bytes; 256 MiB by default.
     pub cache_bytes: usize,
-    /// How much memory holds what the log has and the file has not, in bytes, at the most; 256 MiB by
-    /// default. From half of it on commits are slowed down, so that the file keeps up. When a long log is
-    /// replayed it is half of it, but 16 MiB at the least.
+    /// How much memory holds what the log has and the file has not, in bytes, at the most; 256 MiB
+    /// by default. From half of it on commits are slowed down, so that the file keeps up. When a
+    /// long log is replayed it is half of it, but 16 MiB at the least.
     pub memtable_bytes: usize,
     /// Where versions come from: each is at least the hour in microseconds.
     pub clock: Clock,
-    /// Whether reads take turns as those of a cluster do: each yields once before it is answered, so
-    /// that concurrent reads overlap, and a [view](super::View) reads each page at a version of its
-    /// own. For tests that count [rounds](super::Statistics::rounds); false by default.
+    /// Whether reads take turns as those of a cluster do: each yields once before it is answered,
+    /// so that concurrent reads overlap, and a [view](super::View) reads each page at a version of
+    /// its own. For tests that count [rounds](super::Statistics::rounds); false by default.
     pub round_trips: bool,
 }
 
@@ -154,10 +154,12 @@ impl Default for Options {
 
 /// Memory of the commits that wait or are being written, in KiB, at the most.
 const QUEUE_KIB: u32 = 64 << 10;
-/// The memory that caches the file while it is only looked at, and that holds what is replayed of the log.
+/// The memory that caches the file while it is only looked at, and that holds what is replayed of
+/// the log.
 const REPAIR_BYTES: usize = 64 << 20;
 
-/// The memory that holds what is replayed of the log at the least: it is read the more often the less that is.
+/// The memory that holds what is replayed of the log at the least: it is read the more often the
+/// less that is.
 const LEAST_BYTES: usize = 16 << 20;
 
 /// A handle, cheap to clone. The engine stops when it is closed or the last handle, transactions
@@ -297,7 +299,8 @@ impl Embedded {
         Transaction::new(Arc::clone(&self.0))
     }
 
-    /// Compares the file in `folder` with its own sums, and replays its log: see [`BTreeFile::check`].
+    /// Compares the file in `folder` with its own sums, and replays its log: see
+    /// [`BTreeFile::check`].
     pub(super) fn check(folder: &Path) -> Result<bool> {
         Self::check_on(&Directory::at(folder))
     }
@@ -309,8 +312,9 @@ impl Embedded {
         Ok(is_sound)
     }
 
-    /// Gives up the commits that follow a gap in the log in `folder`, and returns a description of them:
-    /// those before it are moved to the B-tree, and the log's files are kept under other names.
+    /// Gives up the commits that follow a gap in the log in `folder`, and returns a description of
+    /// them: those before it are moved to the B-tree, and the log's files are kept under other
+    /// names.
     pub(super) fn truncate_damaged_log(folder: &Path) -> Result<Option<String>> {
         let disk = Directory::at(folder);
         if !BTreeFile::is_on(&disk)? {
@@ -410,9 +414,9 @@ impl Shared {
 }
 
 impl Drop for Shared {
-    /// Waits for the commits that are under way, so that the folder is free afterwards. A thread of an
-    /// engine, on which a waker may drop the last handle, does not wait: the commits may need it. In a
-    /// fork of the process that opened it, nothing is done at all.
+    /// Waits for the commits that are under way, so that the folder is free afterwards. A thread of
+    /// an engine, on which a waker may drop the last handle, does not wait: the commits may need
+    /// it. In a fork of the process that opened it, nothing is done at all.
     fn drop(&mut self) {
         let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if !self.registry.owner.is_current() {

@@ -1,9 +1,10 @@
 //! Durable names: creating, renaming and syncing folders on file systems of all kinds.
 //!
-//! A file's name is on disk once its folder is synced; a folder's, once its parent is. A file gets its
-//! name in one step, unless another file has it: by renameat2(2) with `RENAME_NOREPLACE` on Linux, else
-//! by a hard link. exFAT and some network and FUSE file systems lack one of the two. A file system that
-//! lacks both, or cannot sync a folder, is refused: commits could be lost there with the power.
+//! A file's name is on disk once its folder is synced; a folder's, once its parent is. A file gets
+//! its name in one step, unless another file has it: by renameat2(2) with `RENAME_NOREPLACE` on
+//! Linux, else by a hard link. exFAT and some network and FUSE file systems lack one of the two. A
+//! file system that lacks both, or cannot sync a folder, is refused: commits could be lost there
+//! with the power.
 
 use std::{
     fs,
@@ -35,15 +36,16 @@ pub(crate) const SYSTEM: Calls = Calls {
 };
 
 impl Calls {
-    /// Creates the folder at `path` with its missing ancestors, makes their names durable, and returns its
-    /// absolute path, which neither a change of the working directory nor of a symbolic link affects.
+    /// Creates the folder at `path` with its missing ancestors, makes their names durable, and
+    /// returns its absolute path, which neither a change of the working directory nor of a symbolic
+    /// link affects.
     pub(super) fn create_folder(&self, path: &Path) -> io::Result<PathBuf> {
         let path = std::path::absolute(path)?;
         let missing = path.ancestors().take_while(|folder| !folder.exists()).count();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
         let path = fs::canonicalize(path)?;
-        // A crash may have come between creating a folder and syncing its parent, so the parent of an
-        // existing folder is synced, too.
+        // A crash may have come between creating a folder and syncing its parent, so the parent of
+        // an existing folder is synced, too.
         for (folder, parent) in path.ancestors().zip(path.ancestors().skip(1)).take(missing.max(1))
         {
             // A mount point's name is on another file system.
@@ -77,8 +79,8 @@ impl Calls {
         })
     }
 
-    /// Renames the file `from` to `to`; fails with `AlreadyExists` if there is a file of that name, and
-    /// with `Unsupported` if the file system has no way to do both in one step.
+    /// Renames the file `from` to `to`; fails with `AlreadyExists` if there is a file of that name,
+    /// and with `Unsupported` if the file system has no way to do both in one step.
     pub(crate) fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut refused = None;
         for rename in self.renames {
@@ -146,7 +148,8 @@ mod tests {
         engine::{Database, Engine},
     };
 
-    /// The error numbers of Linux by which file systems refuse: EPERM, EINVAL, EMLINK, ENOSYS, EOPNOTSUPP.
+    /// The error numbers of Linux by which file systems refuse: EPERM, EINVAL, EMLINK, ENOSYS,
+    /// EOPNOTSUPP.
     #[cfg(target_os = "linux")]
     const REFUSALS: [i32; 5] = [1, 22, 31, 38, 95];
 

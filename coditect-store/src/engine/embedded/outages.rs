@@ -1,6 +1,6 @@
-//! Disk failures and power losses at every operation: afterwards the store contains exactly the first n
-//! commits, including all acknowledged ones. It is refused if the disk acknowledged syncs falsely, or if
-//! WAL segments with acknowledged commits are missing.
+//! Disk failures and power losses at every operation: afterwards the store contains exactly the
+//! first n commits, including all acknowledged ones. It is refused if the disk acknowledged syncs
+//! falsely, or if WAL segments with acknowledged commits are missing.
 //!
 //! A sample of the operations is tried; all of them with
 //!
@@ -25,7 +25,8 @@ type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Memtable budget so small that all commits but the last are checkpointed, in bytes.
 const LITTLE: usize = 1 << 12;
-/// Memtable budget without checkpoints before the end: all commits stay in several segments, in bytes.
+/// Memtable budget without checkpoints before the end: all commits stay in several segments, in
+/// bytes.
 const MUCH: usize = 64 << 20;
 
 pub(super) fn database(disk: Arc<dyn Vfs>) -> Result<Database> {
@@ -110,8 +111,8 @@ fn copy_without(disk: &Memory, is_missing: impl Fn(&str) -> bool) -> Memory {
     copy
 }
 
-/// Removes each file of the log on `disk`, and all of them, and checks that no acknowledged commit is
-/// lost unnoticed. Returns the number of refusals.
+/// Removes each file of the log on `disk`, and all of them, and checks that no acknowledged commit
+/// is lost unnoticed. Returns the number of refusals.
 async fn remove_log_files(disk: &Memory, acknowledged: u32, what: &str) -> u32 {
     let mut names = disk.names().unwrap();
     names.retain(|name| wal::is_segment(name));

@@ -141,7 +141,8 @@ impl RangeSet {
         self.settled.len() + self.recent.len()
     }
 
-    /// Returns the length of all ends, in bytes; exact after [`settle`](Self::settle), otherwise a lower bound.
+    /// Returns the length of all ends, in bytes; exact after [`settle`](Self::settle), otherwise a
+    /// lower bound.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,7 +1,8 @@
-//! Threads for reads that wait for the device, so that the caller's thread serves other tasks meanwhile.
+//! Threads for reads that wait for the device, so that the caller's thread serves other tasks
+//! meanwhile.
 //!
-//! They are the engine's own, since the blocking threads of a runtime may all wait for such a read. They
-//! are no part of what `schedules.rs` tries: a disk in memory is never slow.
+//! They are the engine's own, since the blocking threads of a runtime may all wait for such a read.
+//! They are no part of what `schedules.rs` tries: a disk in memory is never slow.
 
 use std::{
     collections::VecDeque,

@@ -1,11 +1,11 @@
 //! Range reads through a transaction's own writes, in the steps of FoundationDB's client
 //! (`ReadYourWritesTransaction`).
 //!
-//! The client knows a part of the snapshot: the ranges that it has read. It resolves key selectors in
-//! that part as far as it can, and reads the database for the rest. The keys that it passes on the way
-//! decide three visible effects: whether the read fails at an unreadable key, which conflict range it
-//! adds, and whether it needs a read version. So its steps are followed here in order, wherever one of
-//! the three can differ: see [`View::range`].
+//! The client knows a part of the snapshot: the ranges that it has read. It resolves key selectors
+//! in that part as far as it can, and reads the database for the rest. The keys that it passes on
+//! the way decide three visible effects: whether the read fails at an unreadable key, which
+//! conflict range it adds, and whether it needs a read version. So its steps are followed here in
+//! order, wherever one of the three can differ: see [`View::range`].
 //!
 //! # Cost
 //!
@@ -24,8 +24,8 @@ use super::{
 };
 use crate::Result;
 
-/// Maximum number of single cleared keys that one read of the database passes, beside those that earlier
-/// reads have met.
+/// Maximum number of single cleared keys that one read of the database passes, beside those that
+/// earlier reads have met.
 const MAX_SKIPPED_CLEARS: usize = 100;
 
 /// The remaining limits of a read.
@@ -461,9 +461,9 @@ impl View<'_> {
         Ok(())
     }
 
-    /// Moves `at`, an unknown segment, to the last unknown one before the next stretch that is known
-    /// to be empty or unreadable, but not past `goal`. Single cleared keys are passed over; returns
-    /// their number.
+    /// Moves `at`, an unknown segment, to the last unknown one before the next stretch that is
+    /// known to be empty or unreadable, but not past `goal`. Single cleared keys are passed over;
+    /// returns their number.
     fn skip_unknown(&mut self, at: &mut Segment, goal: &Segment, limit: usize) -> Result<usize> {
         let mut begin = at.begin.clone();
         let (mut single, mut steps) = (0, 0);
@@ -512,8 +512,8 @@ impl View<'_> {
         Ok(single)
     }
 
-    /// Returns the number of single cleared keys from `at` on, up to the next longer stretch that is
-    /// known to be empty, and at most `limit`.
+    /// Returns the number of single cleared keys from `at` on, up to the next longer stretch that
+    /// is known to be empty, and at most `limit`.
     fn count_clears(&mut self, mut at: Segment, limit: usize) -> Result<usize> {
         let mut begin = at.begin.clone();
         let mut single = 0;

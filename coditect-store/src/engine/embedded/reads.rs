@@ -1,8 +1,8 @@
-//! Reads through a transaction's own writes: stored and written rows, merged key by key before any limit
-//! is applied.
+//! Reads through a transaction's own writes: stored and written rows, merged key by key before any
+//! limit is applied.
 //!
-//! The result includes conflict ranges, which are those of FoundationDB's client. Reads of plain ranges
-//! are done here; `read_your_writes` does those whose outcome depends on the client's steps.
+//! The result includes conflict ranges, which are those of FoundationDB's client. Reads of plain
+//! ranges are done here; `read_your_writes` does those whose outcome depends on the client's steps.
 
 use super::{
     super::{
@@ -22,7 +22,8 @@ use crate::Result;
 /// A transaction's view of the store.
 pub(super) struct View<'a> {
     pub(super) writes: &'a WriteMap,
-    /// The stored state, requested only when needed, since the first request fixes the read version.
+    /// The stored state, requested only when needed, since the first request fixes the read
+    /// version.
     pub(super) point: &'a mut ReadPoint,
     pub(super) registry: &'a VersionRegistry,
     /// The part of the snapshot that was read so far.
@@ -115,8 +116,8 @@ impl View<'_> {
         let is_plain = begin.offset == 1 && end.offset == 1;
         let is_limited = query.limit.is_some() || query.target_bytes.is_some();
         let query = RangeQuery { begin, end, ..query.clone() };
-        // The client reads up to its limit, and beyond it where own writes use up the limit. Without other
-        // writes the steps do not matter.
+        // The client reads up to its limit, and beyond it where own writes use up the limit.
+        // Without other writes the steps do not matter.
         let writes = self.writes;
         let (answer, stopped) =
             if is_plain && !writes.has_unreadable() && (writes.is_empty() || !is_limited) {

@@ -1,13 +1,13 @@
 //! Recovery: applying the part of the WAL that the B-tree lacks when a store is opened.
 //!
-//! A WAL that fits the memtable budget is replayed into memory. A longer one is replayed one key range
-//! at a time: the WAL is read once per range, and the range is written to the B-tree in its final state,
-//! so the B-tree is written once and from left to right. Only the last range stays in memory. Reading
-//! takes as many passes as there are ranges.
+//! A WAL that fits the memtable budget is replayed into memory. A longer one is replayed one key
+//! range at a time: the WAL is read once per range, and the range is written to the B-tree in its
+//! final state, so the B-tree is written once and from left to right. Only the last range stays in
+//! memory. Reading takes as many passes as there are ranges.
 //!
-//! Until all ranges are written, the B-tree is ahead of its recorded position. Replaying a range twice
-//! is harmless. But if the WAL is shorter at the next attempt, since it was damaged in between, neither
-//! is complete, and the store is refused.
+//! Until all ranges are written, the B-tree is ahead of its recorded position. Replaying a range
+//! twice is harmless. But if the WAL is shorter at the next attempt, since it was damaged in
+//! between, neither is complete, and the store is refused.
 
 use super::{
     btree_file::{BTreeFile, Written},
@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{Error, ErrorKind, Result};
 
-/// Replays the WAL and returns the rest of it in a memtable of about `bytes`; the part before that is
-/// then in the B-tree, if that has `space`.
+/// Replays the WAL and returns the rest of it in a memtable of about `bytes`; the part before that
+/// is then in the B-tree, if that has `space`.
 ///
 /// # Errors
 ///
@@ -57,8 +57,8 @@ pub(super) fn recover(
     }
 }
 
-/// Makes the B-tree file require the WAL before anything is committed. Without space for that it returns
-/// the segment to require later, and commits are refused until then.
+/// Makes the B-tree file require the WAL before anything is committed. Without space for that it
+/// returns the segment to require later, and commits are refused until then.
 pub(super) fn require_log(
     btree: &mut BTreeFile,
     log: &mut Log,
@@ -208,8 +208,8 @@ mod tests {
 
     type Plain = BTreeMap<Vec<u8>, Vec<u8>>;
 
-    /// Writes the WAL of a new store on `disk`, and returns the expected rows after each commit. The last
-    /// commit is not synced.
+    /// Writes the WAL of a new store on `disk`, and returns the expected rows after each commit.
+    /// The last commit is not synced.
     fn write(disk: &Arc<dyn Vfs>, commits: &[Vec<Op>]) -> Vec<Plain> {
         let btree = BTreeFile::open(&**disk, CACHE).unwrap();
         let recorded = btree.recorded();

@@ -1,5 +1,5 @@
-//! The engine under chosen schedules: at every step of its threads shuttle chooses the next thread, at
-//! random, or with few switches at the worst places.
+//! The engine under chosen schedules: at every step of its threads shuttle chooses the next thread,
+//! at random, or with few switches at the worst places.
 //!
 //! A few hundred schedules of each workload are tried; more with
 //!
@@ -9,9 +9,8 @@
 //!
 //! A failing schedule is printed with the command that repeats it. Time does not pass, see
 //! [`sync`](super::sync); a read of the B-tree is one step, and so is a checkpoint. Clients commit
-//! inline or not, at random.
-//! [`sync`](super::sync); a read of the B-tree is one step, and so is a turn to it. Each client may lead or
-//! not, as chance has it.
+//! inline or not, at random. [`sync`](super::sync); a read of the B-tree is one step, and so is a
+//! turn to it. Each client may lead or not, as chance has it.
 
 use std::{
     collections::BTreeMap,
@@ -67,7 +66,8 @@ fn under_schedules(name: &str, work: fn()) {
     );
 }
 
-/// An in-memory disk that yields at each step of the WAL, tracks which bytes are synced, and fails on request.
+/// An in-memory disk that yields at each step of the WAL, tracks which bytes are synced, and fails
+/// on request.
 #[derive(Clone, Debug)]
 struct Watched(Arc<State>);
 

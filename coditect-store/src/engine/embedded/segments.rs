@@ -1,5 +1,5 @@
-//! The key space as a transaction sees it: its writes over the part of the snapshot that it has read,
-//! divided where either of the two changes.
+//! The key space as a transaction sees it: its writes over the part of the snapshot that it has
+//! read, divided where either of the two changes.
 
 use super::{
     super::limits::accessed_unreadable,

@@ -6,9 +6,9 @@
 //! tree        the B-tree as of before that
 //! ```
 //!
-//! A lookup proceeds from the top until a level has an answer. When the checkpoint of `immutable` is
-//! complete, the two lower levels are replaced by a B-tree that includes it. The state is the same
-//! before and after, so readers do not notice.
+//! A lookup proceeds from the top until a level has an answer. When the checkpoint of `immutable`
+//! is complete, the two lower levels are replaced by a B-tree that includes it. The state is the
+//! same before and after, so readers do not notice.
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
@@ -108,7 +108,8 @@ pub(super) struct MergeIter {
 }
 
 impl MergeIter {
-    /// Returns the next row. A row with a damaged value is returned as such, and does not end the range.
+    /// Returns the next row. A row with a damaged value is returned as such, and does not end the
+    /// range.
     pub(super) fn next_checked(&mut self) -> Result<Option<CheckedRow>> {
         if self.memtables.is_empty() {
             return self.tree.rows.next_checked();

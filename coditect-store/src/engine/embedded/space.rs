@@ -1,9 +1,9 @@
 //! Whether the disk has space.
 //!
-//! Two things need new space: another WAL segment, and the pages of a checkpoint in the B-tree file.
-//! While either lacks it, reads and watches continue, and commits fail unless they free more than they
-//! write: these use the rest of the active segment, and the [reserve](super::reserve). Both are retried
-//! every [`RETRY_INTERVAL`], so nothing has to be restarted once there is space.
+//! Two things need new space: another WAL segment, and the pages of a checkpoint in the B-tree
+//! file. While either lacks it, reads and watches continue, and commits fail unless they free more
+//! than they write: these use the rest of the active segment, and the [reserve](super::reserve).
+//! Both are retried every [`RETRY_INTERVAL`], so nothing has to be restarted once there is space.
 
 use std::{
     io::{self, ErrorKind as Io},
@@ -30,7 +30,8 @@ pub(super) struct Space {
     folder: String,
     log_is_full: AtomicBool,
     tree_is_full: AtomicBool,
-    /// Whether the B-tree file still records a clean shutdown, for lack of space for another record.
+    /// Whether the B-tree file still records a clean shutdown, for lack of space for another
+    /// record.
     log_is_unrequired: AtomicBool,
     reserve: Mutex<Option<Reserve>>,
 }
@@ -66,8 +67,8 @@ impl Space {
         !self.log_is_full() && !self.tree_is_full() && !self.log_is_unrequired()
     }
 
-    /// Returns whether the B-tree file does not require the WAL yet: nothing may be committed, since it
-    /// could be lost without notice.
+    /// Returns whether the B-tree file does not require the WAL yet: nothing may be committed,
+    /// since it could be lost without notice.
     pub(super) fn log_is_unrequired(&self) -> bool {
         self.log_is_unrequired.load(Ordering::SeqCst)
     }

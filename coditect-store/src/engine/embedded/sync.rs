@@ -1,9 +1,9 @@
 //! What the engine's threads share, wait for and tell the time with: what everybody has.
 //!
 //! In this crate's own unit tests, with the feature `schedules`, it is what stands in
-//! `sync/scheduled.rs` instead, and shuttle says at every step whose turn it is. Nothing else in the
-//! engine knows of that; so whatever a thread of it waits for, or changes while another may look at it,
-//! is taken from here.
+//! `sync/scheduled.rs` instead, and shuttle says at every step whose turn it is. Nothing else in
+//! the engine knows of that; so whatever a thread of it waits for, or changes while another may
+//! look at it, is taken from here.
 //!
 //! What isn't: tokio's channels for one answer and the queue's room, in which nobody waits but by a
 //! waker; and the files in memory and the B-tree, within which no thread gives way to another.

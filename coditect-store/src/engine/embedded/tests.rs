@@ -216,8 +216,8 @@ async fn all_commits_after_an_advance_have_later_versions_also_those_of_an_open_
     let disk = Failing::slow(Duration::from_millis(100));
     let database = database(&disk, &Options::default());
     let first = set(&database, b"first", b"").await.unwrap();
-    // The first is written by the pipeline, the next two together by the writer; the last waits in an open
-    // batch meanwhile.
+    // The first is written by the pipeline, the next two together by the writer; the last waits in
+    // an open batch meanwhile.
     let waiting = [0, 20, 20, 150].map(|after| {
         let database = database.clone();
         tokio::spawn(async move {

@@ -420,8 +420,9 @@ impl Transaction {
     }
 
     /// Returns the version that a commit with writes is checked against; `None` if the transaction
-    /// never had one. Fails if it is too old, even without a read that could conflict: FoundationDB's
-    /// client adds a conflict range of its own to each transaction whose writes meet no read.
+    /// never had one. Fails if it is too old, even without a read that could conflict:
+    /// FoundationDB's client adds a conflict range of its own to each transaction whose writes meet
+    /// no read.
     fn read_at(&self, mut point: ReadPoint, conflicts: &RangeSet) -> Result<Option<ReadAt>> {
         if conflicts.is_empty() && point.is_unset() {
             return Ok(None);

@@ -83,8 +83,8 @@ impl VersionRegistry {
         if self.latest.load().is_some() { Ok(()) } else { Err(self.closed()) }
     }
 
-    /// Fails a read that begins `now` in a fork of the process that opened the engine. A system call
-    /// takes as long as a part of a read, so that is found out once in a millisecond.
+    /// Fails a read that begins `now` in a fork of the process that opened the engine. A system
+    /// call takes as long as a part of a read, so that is found out once in a millisecond.
     pub(super) fn check_owner(&self, now: Instant) -> Result<()> {
         let millis = u64::try_from((now - self.opened).as_millis()).unwrap_or(u64::MAX);
         if millis < self.owner_check_due.load(Ordering::Relaxed) {
@@ -103,7 +103,8 @@ impl VersionRegistry {
         }
     }
 
-    /// What `error` of a read comes of: the storage is closed after the engine, under who still reads.
+    /// What `error` of a read comes of: the storage is closed after the engine, under who still
+    /// reads.
     pub(super) fn close_cause(&self, error: Error) -> Error {
         let is_closed = error.kind() == ErrorKind::Closed && self.latest.load().is_none();
         if is_closed { self.closed() } else { error }
@@ -211,7 +212,8 @@ impl CommittedVersion {
         self.snapshot.load().as_ref().ok_or_else(limits::too_old)?.value(key)
     }
 
-    /// The rows from `begin` up to, and without, `end`; `TransactionTooOld` if it may not be read any more.
+    /// The rows from `begin` up to, and without, `end`; `TransactionTooOld` if it may not be read
+    /// any more.
     pub(super) fn rows(&self, begin: &[u8], end: &[u8], order: Order) -> Result<MergeIter> {
         self.snapshot.load().as_ref().ok_or_else(limits::too_old)?.rows(begin, end, order)
     }

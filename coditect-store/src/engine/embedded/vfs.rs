@@ -74,8 +74,9 @@ pub(super) trait File: fmt::Debug + Send + Sync {
     /// Cuts the file, or lengthens it by zeros.
     fn set_len(&self, length: u64) -> io::Result<()>;
 
-    /// Allocates blocks for `length` bytes from `offset` on, also behind the file's end, so that writes
-    /// there find space. Neither content nor length changes. `Unsupported` if the file system cannot.
+    /// Allocates blocks for `length` bytes from `offset` on, also behind the file's end, so that
+    /// writes there find space. Neither content nor length changes. `Unsupported` if the file
+    /// system cannot.
     fn allocate(&self, _offset: u64, _length: u64) -> io::Result<()> {
         Err(Io::Unsupported.into())
     }
@@ -88,8 +89,9 @@ pub(super) trait File: fmt::Debug + Send + Sync {
     /// Makes what was written, and the length, durable.
     fn sync(&self) -> io::Result<()>;
 
-    /// Has the disk begin with that for a short place, if it can without anybody waiting: who has something
-    /// else to do then waits for less in [`sync`](Self::sync), which alone says that it is done.
+    /// Has the disk begin with that for a short place, if it can without anybody waiting: who has
+    /// something else to do then waits for less in [`sync`](Self::sync), which alone says that it
+    /// is done.
     fn start_writeback(&self, _offset: u64, _length: usize) {}
 
     /// Keeps others from locking it too, until it is unlocked or dropped.
@@ -291,8 +293,8 @@ impl File for DirectoryFile {
     fn start_writeback(&self, offset: u64, length: usize) {
         use rustix::fs::{Advice, fadvise};
 
-        // Linux begins to write what is advised not to be needed, and drops those pages that are named as a
-        // whole: a place that is shorter has none. A sync finds out what went wrong.
+        // Linux begins to write what is advised not to be needed, and drops those pages that are
+        // named as a whole: a place that is shorter has none. A sync finds out what went wrong.
         if let Some(length) = NonZeroU64::new(length as u64).filter(|length| length.get() < PAGE) {
             let _ = fadvise(&self.file, offset, Some(length), Advice::DontNeed);
         }

@@ -1,5 +1,5 @@
-//! Answers to callers. Whatever a caller's waker does, and whatever is dropped with it, runs on the thread
-//! that answers: a panic of it must not stop the engine.
+//! Answers to callers. Whatever a caller's waker does, and whatever is dropped with it, runs on the
+//! thread that answers: a panic of it must not stop the engine.
 
 use std::panic::{self, AssertUnwindSafe};
 

@@ -1,8 +1,8 @@
 //! The writes of a transaction: a map over the whole key space that its reads look through.
 //!
 //! It follows the `WriteMap` of FoundationDB's client, including its corner cases: a key that a
-//! versionstamp is written to, or may be moved to, is unreadable until it is cleared; operations on one
-//! key are kept in order; a later clear discards what it covers.
+//! versionstamp is written to, or may be moved to, is unreadable until it is cleared; operations on
+//! one key are kept in order; a later clear discards what it covers.
 
 use std::{borrow::Cow, collections::BTreeMap, mem, ops::Bound};
 
@@ -80,7 +80,8 @@ pub(super) struct WriteMap {
 
 #[derive(Debug)]
 struct Entry {
-    /// Operations on the key itself, in order; if empty, the key is in the state of the keys after it.
+    /// Operations on the key itself, in order; if empty, the key is in the state of the keys after
+    /// it.
     operations: Vec<Operation>,
     /// Whether the key itself is unreadable.
     unreadable: bool,
@@ -170,8 +171,8 @@ impl WriteMap {
         self.cover(begin, end, Gap { cleared: true, unreadable: false });
     }
 
-    /// Resolves the writes from `begin` to `end`, to which a versionstamped key may be moved, and makes the
-    /// range unreadable.
+    /// Resolves the writes from `begin` to `end`, to which a versionstamped key may be moved, and
+    /// makes the range unreadable.
     pub(super) fn make_unreadable(&mut self, begin: &[u8], end: &[u8]) {
         if begin >= end {
             return;
@@ -223,7 +224,8 @@ impl WriteMap {
         }
     }
 
-    /// Returns the segment of the keys immediately before `key`, which is not empty. It may end after `key`.
+    /// Returns the segment of the keys immediately before `key`, which is not empty. It may end
+    /// after `key`.
     pub(super) fn segment_before(&self, key: &[u8]) -> Segment<'_> {
         let end = || {
             let mut from = self.entries.range::<[u8], _>((Bound::Included(key), Bound::Unbounded));

@@ -1,8 +1,8 @@
 //! The engine on a cluster, through FoundationDB's own client library.
 //!
-//! That library merges, counts and remembers what conflicts by itself, as the embedded engine does after
-//! its model. What is added here: prefixes; pages that end where they were asked to; an end to waiting;
-//! and errors that say what to do.
+//! That library merges, counts and remembers what conflicts by itself, as the embedded engine does
+//! after its model. What is added here: prefixes; pages that end where they were asked to; an end
+//! to waiting; and errors that say what to do.
 //!
 //! Nothing here relies on where in the cluster a key lies.
 
@@ -42,17 +42,17 @@ use crate::{Error, ErrorKind, Result, telemetry};
 /// Where versions are advanced to (manual: "Special keys", management module).
 const MIN_VERSION: &[u8] = b"\xff\xff/management/min_required_commit_version";
 
-/// Maximum time for a cluster to recover with other versions, and to answer reads again: the first one
-/// after a jump waits until the storage servers have come to the new version.
+/// Maximum time for a cluster to recover with other versions, and to answer reads again: the first
+/// one after a jump waits until the storage servers have come to the new version.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The connections of this process, by their cluster files: all that open one cluster share one. They stay for
-/// as long as the process does: to make one takes long.
+/// The connections of this process, by their cluster files: all that open one cluster share one.
+/// They stay for as long as the process does: to make one takes long.
 static CONNECTIONS: LazyLock<Mutex<HashMap<PathBuf, Arc<Database>>>> =
     LazyLock::new(Mutex::default);
 
-/// As many watches as the library allows on one connection: each database refuses one too many of its
-/// own where it is asked for.
+/// As many watches as the library allows on one connection: each database refuses one too many of
+/// its own where it is asked for.
 const MOST_WATCHES: i32 = 1_000_000;
 
 /// A handle, cheap to clone.
@@ -110,8 +110,9 @@ impl Cluster {
         self.0.closed.send_replace(true);
     }
 
-    /// Makes the cluster give greater versions than `version`, as `advanceversion` of `fdbcli` does. It
-    /// recovers meanwhile, and answers no client for a moment. Returns once a read is answered again.
+    /// Makes the cluster give greater versions than `version`, as `advanceversion` of `fdbcli`
+    /// does. It recovers meanwhile, and answers no client for a moment. Returns once a read is
+    /// answered again.
     pub(super) async fn advance(&self, version: u64) -> Result<()> {
         let until = Instant::now() + RECOVERY_TIMEOUT;
         loop {
@@ -130,7 +131,8 @@ impl Cluster {
 }
 
 impl Shared {
-    /// Fails if it is closed, or in a fork of the process that opened it, where the library does not work.
+    /// Fails if it is closed, or in a fork of the process that opened it, where the library does
+    /// not work.
     fn check_open(&self) -> Result<()> {
         self.owner.check()?;
         if *self.closed.borrow() { Err(limits::closed()) } else { Ok(()) }
@@ -209,7 +211,8 @@ impl Shared {
         told.with_source(error)
     }
 
-    /// Returns whether versions are past `version`, and reads at them are answered; asks for it if not.
+    /// Returns whether versions are past `version`, and reads at them are answered; asks for it if
+    /// not.
     async fn advance_once(&self, version: u64, until: Instant) -> Result<bool> {
         let tx = self.create(None)?;
         let present = self.answer(tx.get_read_version(), During::Read).await?;

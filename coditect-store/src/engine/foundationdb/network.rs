@@ -1,9 +1,10 @@
 //! The library's network: a thread that all of the process's databases share.
 //!
-//! It can be started once, and once it was stopped it cannot be started again (manual: "Network"). It
-//! must be stopped before the process ends, since what it uses is torn down then. So it is started with
-//! the first database, and stopped by the C library's `exit`, which runs when `main` returns and when
-//! something exits in between, by a thread of its own. Until then it waits for work and costs nothing.
+//! It can be started once, and once it was stopped it cannot be started again (manual: "Network").
+//! It must be stopped before the process ends, since what it uses is torn down then. So it is
+//! started with the first database, and stopped by the C library's `exit`, which runs when `main`
+//! returns and when something exits in between, by a thread of its own. Until then it waits for
+//! work and costs nothing.
 
 use std::{
     mem,
@@ -45,8 +46,9 @@ fn start_once(trace_folder: Option<&Path>) -> Result<()> {
             .map_err(refused)?;
     }
     #[expect(unsafe_code, reason = "whoever starts the network promises to stop it: `stop` does")]
-    // SAFETY: the guard is dropped, which stops and joins the network's thread, before the process ends:
-    // `stop` is registered to do so right here, and runs before anything that the library registered.
+    // SAFETY: the guard is dropped, which stops and joins the network's thread, before the process
+    // ends: `stop` is registered to do so right here, and runs before anything that the library
+    // registered.
     let (running, registered) = unsafe { (builder.boot(), libc::atexit(stop)) };
     *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some(running.map_err(refused)?);
     if registered != 0 {

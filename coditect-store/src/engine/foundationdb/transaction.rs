@@ -26,8 +26,8 @@ use crate::{
     },
 };
 
-/// What the cluster counts beside keys and values where it is told how many bytes to give: some of it for
-/// each row, so that a page of tiny rows may take a second call.
+/// What the cluster counts beside keys and values where it is told how many bytes to give: some of
+/// it for each row, so that a page of tiny rows may take a second call.
 const SLACK: usize = 4_096;
 
 /// How many rows are asked for at once where no fewer are wanted: an exact answer takes a number.
@@ -104,7 +104,8 @@ impl Transaction {
         }
         let begin = self.resolved(&query.begin, isolation).await?;
         let end = self.resolved(&query.end, isolation).await?;
-        // What is cut off a page was not read: so the conflicts of one that may be cut are told apart.
+        // What is cut off a page was not read: so the conflicts of one that may be cut are told
+        // apart.
         let is_cut = query.target_bytes.is_some() && begin.offset == 1 && end.offset == 1;
         let noted = if is_cut { Isolation::Snapshot } else { isolation };
         let mut page = RangePage { rows: Vec::new(), stopped: Stopped::End };
@@ -329,7 +330,8 @@ impl Transaction {
         let asked = self.ask(ask)?;
         let answer = self.0.shared.answer(asked, During::Read).await;
         if let Err(error) = &answer {
-            // A read that made no sense is no read, but for one of what is not known before the commit.
+            // A read that made no sense is no read, but for one of what is not known before the
+            // commit.
             let counts = error.kind() != ErrorKind::Invalid || error.code() == Some(1036);
             if counts {
                 self.lock().failed.get_or_insert(error.clone_without_source());
@@ -338,8 +340,8 @@ impl Transaction {
         answer
     }
 
-    /// Writes; what is wrong with that shows at the next read or at the commit. Nothing is written any
-    /// more once there is no transaction, as the commit will say.
+    /// Writes; what is wrong with that shows at the next read or at the commit. Nothing is written
+    /// any more once there is no transaction, as the commit will say.
     fn write(&self, write: impl FnOnce(&foundationdb::Transaction)) {
         if let Ok(tx) = self.open(&self.lock()) {
             write(tx);

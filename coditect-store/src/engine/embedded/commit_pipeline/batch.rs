@@ -20,10 +20,11 @@ use crate::{Result, engine::AtomicOp};
 const BATCH_COMMITS: usize = 1_024;
 /// No commit is added to a batch that is this large, in bytes.
 const BATCH_BYTES: usize = 8 << 20;
-/// The longest that a commit may be in the log, in bytes: operations on long values are short, and what comes
-/// of them is not.
+/// The longest that a commit may be in the log, in bytes: operations on long values are short, and
+/// what comes of them is not.
 const LONGEST_COMMIT: usize = 64 << 20;
-/// When so many times as much as the active memtable may wait for the B-tree, it is time for a turn.
+/// When so many times as much as the active memtable may wait for the B-tree, it is time for a
+/// turn.
 const CHECKPOINT_FRACTION: usize = 8;
 
 /// Commits that share a version and a sync.
@@ -95,7 +96,8 @@ impl CommitPipeline {
         if !is_accepted {
             return Ok(());
         }
-        // What is plain is not redone at once, nor can it be too long: it is little more than was asked for.
+        // What is plain is not redone at once, nor can it be too long: it is little more than was
+        // asked for.
         let is_plain = commit.mutations.iter().all(|one| matches!(one, PendingMutation::Plain(_)));
         let before = (!is_plain).then(|| self.head.clone());
         let (done, length) = (batch.prepared.done.len(), batch.length);
@@ -115,7 +117,8 @@ impl CommitPipeline {
         Ok(())
     }
 
-    /// Finds out what a commit comes to, now that what was there is known. It stops when that is too much.
+    /// Finds out what a commit comes to, now that what was there is known. It stops when that is
+    /// too much.
     fn resolve(
         &mut self,
         batch: &mut Batch,

@@ -1,6 +1,6 @@
 //! The one thread that decides: it takes what waits and checks each commit in order, does what it
-//! asks for to the newest state, and hands what came of it to the [`writer`](super::writer), batch by
-//! batch.
+//! asks for to the newest state, and hands what came of it to the [`writer`](super::writer), batch
+//! by batch.
 //!
 //! ```text
 //! transactions ── bounded queue ──► pipeline ──► writer (one sync a batch) ──► checkpointer (the B-tree)
@@ -8,16 +8,16 @@
 //!       └─────── published (version, snapshot) ◄──────┘
 //! ```
 //!
-//! A batch stays open while the writer is busy with the one before it, so that it is as large as the
-//! disk is slow; when the writer has nothing to do a batch goes to it at once. For a client that is alone
-//! even that is too long a way, half as long as a sync: it [leads](lead) the pipeline itself, on its own
-//! thread, while the disk is quick.
+//! A batch stays open while the writer is busy with the one before it, so that it is as large as
+//! the disk is slow; when the writer has nothing to do a batch goes to it at once. For a client
+//! that is alone even that is too long a way, half as long as a sync: it [leads](lead) the pipeline
+//! itself, on its own thread, while the disk is quick.
 //!
 //! What stays true: a version is published after its batch is on disk, and answered after it is
-//! published, so that whoever begins then sees it; so is a refusal, so that whoever tries again reads
-//! what it was refused for. All of a batch shares one version; its members are ordered within it. The
-//! newest state is ahead of the published one by what is being written: if that fails, nobody has seen
-//! it, and the engine is closed.
+//! published, so that whoever begins then sees it; so is a refusal, so that whoever tries again
+//! reads what it was refused for. All of a batch shares one version; its members are ordered within
+//! it. The newest state is ahead of the published one by what is being written: if that fails,
+//! nobody has seen it, and the engine is closed.
 
 mod batch;
 mod space;
@@ -114,8 +114,8 @@ pub(super) struct CommitPipeline {
     memtable_bytes: usize,
     /// How long it took lately to write a commit here.
     write_latency: Duration,
-    /// A state that nobody needs any more, to be freed while the disk is busy: it shares nearly all it has
-    /// with later ones, and to find out takes time.
+    /// A state that nobody needs any more, to be freed while the disk is busy: it shares nearly all
+    /// it has with later ones, and to find out takes time.
     deferred_drop: Option<Snapshot>,
     /// The last frame of the log that is on its way to the B-tree, or in it.
     checkpoint_requested: LogPosition,
@@ -215,8 +215,8 @@ fn serve(
 }
 
 /// Commits on this thread, if the pipeline and the writer have nothing to do and the disk was quick
-/// lately: a client that is alone then waits for its sync and for no other thread. Gives the commit back
-/// if it is not to be done so. `failed` is called if nothing can be committed any more.
+/// lately: a client that is alone then waits for its sync and for no other thread. Gives the commit
+/// back if it is not to be done so. `failed` is called if nothing can be committed any more.
 pub(super) fn try_commit_inline(
     place: &SharedPipeline,
     commit: Commit,
@@ -442,14 +442,14 @@ impl CommitPipeline {
         }
     }
 
-    /// Begins a new active memtable, unless there is nothing in this one or the one before it is still
-    /// on its way.
+    /// Begins a new active memtable, unless there is nothing in this one or the one before it is
+    /// still on its way.
     fn begin_checkpoint(&mut self) -> Option<Checkpoint> {
         if self.log_end == self.checkpoint_requested { None } else { self.checkpoint(false) }
     }
 
-    /// Begins a new active memtable, unless the one before it is still on its way. After the last one
-    /// nothing is committed.
+    /// Begins a new active memtable, unless the one before it is still on its way. After the last
+    /// one nothing is committed.
     fn checkpoint(&mut self, is_last: bool) -> Option<Checkpoint> {
         if !self.progress.begin(self.head.mutable.bytes()) {
             return None;

@@ -13,13 +13,13 @@ use super::{
 };
 use crate::Error;
 
-/// Bytes that a commit may write beyond those that it clears, and still be admitted without space: a
-/// deletion leaves notes of itself.
+/// Bytes that a commit may write beyond those that it clears, and still be admitted without space:
+/// a deletion leaves notes of itself.
 const MAX_EXCESS: usize = 1 << 10;
 
 impl CommitPipeline {
-    /// Makes what a failed checkpoint was to move part of the newest memtable again. So the next one has
-    /// what was cleared since, too, and may need less.
+    /// Makes what a failed checkpoint was to move part of the newest memtable again. So the next
+    /// one has what was cleared since, too, and may need less.
     pub(super) fn take_back(&mut self, applied: LogPosition) -> bool {
         let (immutable, base) = self.head.base.thaw();
         if let Some(mut memtable) = immutable {

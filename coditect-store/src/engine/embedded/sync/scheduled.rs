@@ -1,4 +1,5 @@
-//! What stands in for all of it when shuttle chooses the schedule. It has what the engine uses, and no more.
+//! What stands in for all of it when shuttle chooses the schedule. It has what the engine uses, and
+//! no more.
 //!
 //! What shuttle has, it has; the rest gives way to other threads before it does anything. Chance is
 //! shuttle's too, so that a schedule that is done again is the same.

@@ -19,9 +19,11 @@ const NUMBER: u64 = 2;
 const SALT: u64 = 3;
 const SEGMENT: &str = "log-0000.wal";
 
-/// A log gives its first so many frames, those and no others; it is refused if one is missing before others.
+/// A log gives its first so many frames, those and no others; it is refused if one is missing
+/// before others.
 ///
-/// The first byte says what the rest is: damage, the payload of a frame, what is behind a header, a header.
+/// The first byte says what the rest is: damage, the payload of a frame, what is behind a header, a
+/// header.
 pub(crate) fn log_segment(bytes: &[u8]) {
     let mut input = Input(bytes);
     match input.byte() % 4 {
@@ -99,7 +101,8 @@ fn frame(payload: &[u8]) -> Vec<u8> {
     [mark.as_slice(), &sum.to_le_bytes(), &summed].concat()
 }
 
-/// The input has, for each of a few frames, what it does, and which of its bytes is another, if one is.
+/// The input has, for each of a few frames, what it does, and which of its bytes is another, if one
+/// is.
 fn is_cut_or_refused(input: &mut Input<'_>) {
     let disk: Arc<dyn Vfs> = Arc::new(Memory::default());
     let (found, _) = replayed(&*disk).unwrap();

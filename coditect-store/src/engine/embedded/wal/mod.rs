@@ -2,16 +2,16 @@
 //!
 //! # Invariants
 //!
-//! One frame is written at a time, and only when the one before it is synced. So only the last frame on
-//! disk can be torn after a crash, and it was not acknowledged. An intact frame after one that is not
-//! proves that acknowledged commits are damaged: such a log is refused, not truncated.
+//! One frame is written at a time, and only when the one before it is synced. So only the last
+//! frame on disk can be torn after a crash, and it was not acknowledged. An intact frame after one
+//! that is not proves that acknowledged commits are damaged: such a log is refused, not truncated.
 //!
 //! The B-tree file records the segment that has the last frame which the B-tree holds. That segment
-//! exists until a later checkpoint records another. Each segment names its successor before the first
-//! frame of the successor is written. So every segment with acknowledged frames that the B-tree lacks is
-//! known by name, and a missing one is refused. A segment that nothing names has no acknowledged frame:
-//! a crash came between creating it and naming it. Without any segment a store opens only if the B-tree
-//! file records a clean shutdown, which moved everything to the B-tree.
+//! exists until a later checkpoint records another. Each segment names its successor before the
+//! first frame of the successor is written. So every segment with acknowledged frames that the
+//! B-tree lacks is known by name, and a missing one is refused. A segment that nothing names has no
+//! acknowledged frame: a crash came between creating it and naming it. Without any segment a store
+//! opens only if the B-tree file records a clean shutdown, which moved everything to the B-tree.
 //!
 //! # On-disk format
 //!
@@ -31,18 +31,19 @@
 //! key        length (2) ‖ bytes
 //! ```
 //!
-//! Numbers are little-endian. A frame's mark is the CRC-32C of the salt of its segment, so that nothing
-//! else is taken for the beginning of one. A frame's checksum covers the salt of its segment and
-//! everything in the frame behind the checksum; `predecessor` is the checksum of the frame before, in
-//! this segment or an earlier one. A segment's file has its whole length, written and synced, before it is
-//! needed: a commit changes no length and no name. Once the B-tree holds all frames of a segment and
-//! records a later one, the file gets another number and another salt, which void its old frames.
+//! Numbers are little-endian. A frame's mark is the CRC-32C of the salt of its segment, so that
+//! nothing else is taken for the beginning of one. A frame's checksum covers the salt of its
+//! segment and everything in the frame behind the checksum; `predecessor` is the checksum of the
+//! frame before, in this segment or an earlier one. A segment's file has its whole length, written
+//! and synced, before it is needed: a commit changes no length and no name. Once the B-tree holds
+//! all frames of a segment and records a later one, the file gets another number and another salt,
+//! which void its old frames.
 //!
-//! On opening, all intact frames are read in order. Those that the B-tree holds are skipped; each of the
-//! others must follow the one before it, and the first of them the frame whose checksum the B-tree file
-//! records. A frame that is not intact matters only if a later one shows that something is missing. A
-//! damaged last frame cannot be told from a torn one, and is skipped. New frames continue the last
-//! segment.
+//! On opening, all intact frames are read in order. Those that the B-tree holds are skipped; each
+//! of the others must follow the one before it, and the first of them the frame whose checksum the
+//! B-tree file records. A frame that is not intact matters only if a later one shows that something
+//! is missing. A damaged last frame cannot be told from a torn one, and is skipped. New frames
+//! continue the last segment.
 
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -110,8 +111,8 @@ pub(super) struct PendingFrame {
 }
 
 impl PendingFrame {
-    /// Writes it; the disk may make it durable from now on. [`write`](Self::write) returns the outcome.
-    /// Does nothing for the first frame of a segment, which has to be named before.
+    /// Writes it; the disk may make it durable from now on. [`write`](Self::write) returns the
+    /// outcome. Does nothing for the first frame of a segment, which has to be named before.
     pub(super) fn begin(&mut self) {
         if self.link.is_some() {
             return;
@@ -143,8 +144,8 @@ impl PendingFrame {
 }
 
 impl Log {
-    /// Returns the log of `store` on `disk`, as replayed; it continues the last segment. No segment is
-    /// longer than a fourth of `memtable_bytes`, the memory for recent commits.
+    /// Returns the log of `store` on `disk`, as replayed; it continues the last segment. No segment
+    /// is longer than a fourth of `memtable_bytes`, the memory for recent commits.
     pub(super) fn new(
         disk: Arc<dyn Vfs>,
         store: u64,
@@ -162,8 +163,8 @@ impl Log {
         }
     }
 
-    /// Returns the number of the first segment that replaying this log needs, after creating one if there
-    /// is none.
+    /// Returns the number of the first segment that replaying this log needs, after creating one if
+    /// there is none.
     pub(super) fn first_segment(&mut self) -> Result<u64> {
         let active = if let Some(active) = self.active.take() {
             active
@@ -177,8 +178,8 @@ impl Log {
         Ok(self.used.front().unwrap_or(&active.segment).header.number)
     }
 
-    /// Gives the next frame its place. An error leaves the log as it was. The end of a segment is kept
-    /// for frames that `may_use_reserve`, until there is a next one.
+    /// Gives the next frame its place. An error leaves the log as it was. The end of a segment is
+    /// kept for frames that `may_use_reserve`, until there is a next one.
     pub(super) fn append(
         &mut self,
         mut draft: FrameBuilder,

@@ -11,8 +11,8 @@ const CLEAR_RANGE: u8 = 3;
 // A bound of a range may be a byte longer than a key.
 const _: () = assert!(KEY_SIZE_LIMIT < u16::MAX as usize);
 
-/// One thing that was done. Nothing in it depends on what was there before: operations are resolved,
-/// versionstamps filled in.
+/// One thing that was done. Nothing in it depends on what was there before: operations are
+/// resolved, versionstamps filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Mutation<'a> {
     Set { key: &'a [u8], value: &'a [u8] },

@@ -18,7 +18,8 @@ use crate::{Error, ErrorKind, Result};
 pub(in super::super) struct LogPosition {
     pub(in super::super) version: u64,
     pub(in super::super) checksum: u32,
-    /// The number of the segment that has the frame, or in which the log begins; 0 if there was none.
+    /// The number of the segment that has the frame, or in which the log begins; 0 if there was
+    /// none.
     pub(in super::super) segment: u64,
 }
 
@@ -85,8 +86,8 @@ struct Read {
     has_later_frames: bool,
 }
 
-/// Calls `redo` with each frame after the recorded position, in order. It stops at the first that does
-/// not follow the one before it, which is [`Replay::lost`].
+/// Calls `redo` with each frame after the recorded position, in order. It stops at the first that
+/// does not follow the one before it, which is [`Replay::lost`].
 pub(in super::super) fn replay(
     disk: &dyn Vfs,
     recorded: Recorded,
@@ -156,8 +157,8 @@ impl Replay {
         self.lost.get_or_insert_default()
     }
 
-    /// Follows the successors from the recorded segment on, to notice one that is missing, and divides
-    /// the segments `found` into those that are needed and those that are free.
+    /// Follows the successors from the recorded segment on, to notice one that is missing, and
+    /// divides the segments `found` into those that are needed and those that are free.
     fn arrange(&mut self, found: BTreeMap<u64, Read>, recorded: Recorded) {
         let first = recorded.applied.segment;
         if !recorded.is_clean && !found.contains_key(&first) {
@@ -199,10 +200,10 @@ impl Replay {
         }
     }
 
-    /// Makes durable what was replayed, before it is read. A crash of the program leaves the last frame,
-    /// or the name of the last segment, in the system's cache, and it may not be on disk; everything before
-    /// is, since each is written when the one before it is synced. It is written again, since the system
-    /// may take for clean what failed to be synced once.
+    /// Makes durable what was replayed, before it is read. A crash of the program leaves the last
+    /// frame, or the name of the last segment, in the system's cache, and it may not be on disk;
+    /// everything before is, since each is written when the one before it is synced. It is written
+    /// again, since the system may take for clean what failed to be synced once.
     pub(in super::super) fn make_durable(&self) -> Result<()> {
         let write = || {
             if let Some(link) = &self.link {

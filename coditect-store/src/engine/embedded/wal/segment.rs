@@ -16,8 +16,8 @@ const MAGIC: [u8; 8] = *b"CDTLOG\0\0";
 pub(super) const FORMAT: u32 = 3;
 /// A copy of the header, in bytes; there are two.
 const COPY: usize = 4_096;
-/// Offset of the successor record in each copy, in bytes: a sector of its own, so that writing it cannot
-/// tear the header.
+/// Offset of the successor record in each copy, in bytes: a sector of its own, so that writing it
+/// cannot tear the header.
 const SUCCESSOR: usize = 512;
 /// Where the first frame is.
 pub(super) const FRAMES: u64 = 2 * COPY as u64;
@@ -62,8 +62,9 @@ pub(super) struct Segment {
 }
 
 impl Header {
-    /// Returns the first bytes of each frame, by which one is found again behind damage. They depend on
-    /// the salt, so that neither an earlier use of the file nor stored values can be taken for a frame.
+    /// Returns the first bytes of each frame, by which one is found again behind damage. They
+    /// depend on the salt, so that neither an earlier use of the file nor stored values can be
+    /// taken for a frame.
     pub(super) fn magic(self) -> [u8; 4] {
         crc32c::crc32c(&self.salt.to_le_bytes()).to_le_bytes()
     }
@@ -112,8 +113,8 @@ impl Header {
         }))
     }
 
-    /// Returns the record that names the segment `number` as this segment's successor. The salt in its
-    /// checksum ties it to the present use of the file.
+    /// Returns the record that names the segment `number` as this segment's successor. The salt in
+    /// its checksum ties it to the present use of the file.
     fn encode_successor(self, number: u64) -> [u8; 12] {
         let mut record = [0; 12];
         record[..8].copy_from_slice(&number.to_le_bytes());
@@ -159,8 +160,8 @@ impl SegmentFile {
             .collect()
     }
 
-    /// A new file of `length` bytes, which is not there until it is whole; given up when it `is_wanted`
-    /// no more.
+    /// A new file of `length` bytes, which is not there until it is whole; given up when it
+    /// `is_wanted` no more.
     fn make(
         disk: &dyn Vfs,
         name: String,
@@ -237,9 +238,9 @@ fn number_of(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()
 }
 
-/// Where segments come from: files whose frames are in the B-tree, and new ones. The next one is made
-/// ready on a thread of its own, before it is needed; that thread has ended when this is dropped, so that
-/// nobody writes to the disk any more.
+/// Where segments come from: files whose frames are in the B-tree, and new ones. The next one is
+/// made ready on a thread of its own, before it is needed; that thread has ended when this is
+/// dropped, so that nobody writes to the disk any more.
 #[derive(Debug)]
 pub(super) struct SegmentPool {
     disk: Arc<dyn Vfs>,
@@ -324,7 +325,8 @@ impl SegmentPool {
         names.iter().filter(is_draft).for_each(|name| self.remove(name));
     }
 
-    /// Removes a file with nothing in it that is not in the B-tree. One that stays is in nobody's way.
+    /// Removes a file with nothing in it that is not in the B-tree. One that stays is in nobody's
+    /// way.
     fn remove(&self, name: &str) {
         if let Err(error) = self.disk.remove(name) {
             tracing::warn!(file = name, error = &error as &dyn std::error::Error, "it stays");
@@ -415,8 +417,8 @@ impl SegmentPool {
         self.next.is_some()
     }
 
-    /// A segment that has room for `room` bytes of frames. It waits for one that is being made; if that
-    /// fails there may be room for a shorter one.
+    /// A segment that has room for `room` bytes of frames. It waits for one that is being made; if
+    /// that fails there may be room for a shorter one.
     pub(super) fn acquire(&mut self, room: u64, length: u64) -> io::Result<Segment> {
         let needed = FRAMES + room;
         let mut length = length.max(needed);
