@@ -15,6 +15,7 @@
 
 use std::{
     collections::HashMap,
+    mem,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -298,8 +299,8 @@ impl Budget {
 
 impl Charge {
     /// Adds `other`, a charge to the same accounts.
-    pub(crate) fn absorb(&self, other: Self) {
-        self.bytes.fetch_add(other.bytes.swap(0, Ordering::AcqRel), Ordering::AcqRel);
+    pub(crate) fn absorb(&self, mut other: Self) {
+        self.bytes.fetch_add(mem::take(other.bytes.get_mut()), Ordering::AcqRel);
     }
 
     /// Releases all but `bytes`.
