@@ -62,7 +62,7 @@ async fn shown(desk: &SignedInSession, paths: &[String]) -> Vec<(String, Vec<u8>
     for path in paths {
         let answer = desk.call(Call::get(path)).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.json());
-        shown.push((path.clone(), answer.body.to_vec()));
+        shown.push((path.clone(), answer.body.clone()));
     }
     shown
 }
