@@ -172,7 +172,7 @@ async fn measure(
         if n % 10 == 0 {
             let tx = store.begin();
             let started = Instant::now();
-            let scan = tx.scan(&Session::BY_USER, tenant, user).newest_first();
+            let scan = tx.scan(&Session::BY_USER, tenant, user).rev();
             assert!(!scan.page(50, None).await?.items.is_empty());
             page.push(started.elapsed());
         }

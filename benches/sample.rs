@@ -124,8 +124,8 @@ pub async fn load(store: &Store, sample: &Sample) -> Result<(), Error> {
     for (users, sessions) in sample.users.chunks(500).zip(sample.sessions.chunks(500)) {
         let load = |tx: Transaction| async move {
             for (user, session) in users.iter().zip(sessions) {
-                tx.create(user).await?;
-                tx.create(session).await?;
+                tx.insert(user).await?;
+                tx.insert(session).await?;
             }
             Ok::<_, Error>(())
         };

@@ -20,7 +20,7 @@ fn main() {
     if !has_libclang() {
         println!(
             "cargo::error=the feature `fdb` needs libclang to build: install libclang-dev (Debian, \
-             Ubuntu), clang-devel (Fedora) or llvm (Homebrew), or name the folder of libclang in LIBCLANG_PATH"
+             Ubuntu), clang-devel (Fedora) or llvm (Homebrew), or set LIBCLANG_PATH to its directory"
         );
     }
     // What is only checked is not linked, so this is no failure yet.
@@ -28,9 +28,9 @@ fn main() {
         // Until it is there, it is looked for each time.
         println!("cargo::rerun-if-changed={}/libfdb_c.so", LIBRARY_FOLDERS[0]);
         println!(
-            "cargo::warning=the feature `fdb` needs libfdb_c to link, or the linker will not find -lfdb_c: \
-             install foundationdb-clients 7.3 (a package on FoundationDB's page of releases), or name the \
-             folder of libfdb_c in FDB_CLIENT_LIB_PATH"
+            "cargo::warning=the feature `fdb` needs libfdb_c to link, or the linker will not find \
+             -lfdb_c: install foundationdb-clients 7.3 (a package on FoundationDB's page of \
+             releases), or set FDB_CLIENT_LIB_PATH to the directory of libfdb_c"
         );
     }
 }

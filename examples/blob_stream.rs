@@ -10,7 +10,7 @@ use std::{env, error::Error, fs, time::Instant};
 use coditect_store::{
     BlobReader, BlobUpload, Clock, Store,
     engine::{Database, Options},
-    model::{File, FileHome, FilePolicy, TenantId},
+    model::{File, FilePolicy, FileRoot, TenantId},
 };
 
 /// Maximum resident set size, in KiB.
@@ -40,7 +40,7 @@ async fn run(mebibytes: u64) -> Result<(), Box<dyn Error>> {
     }
     let blob = upload.finish().await?;
     // Every byte is durable, but invisible until one transaction makes it a file's content.
-    let home = &FileHome::Workspace("/workspace/p".to_owned());
+    let home = &FileRoot::Workspace("/workspace/p".to_owned());
     let (policy, now) = (&FilePolicy::default(), clock.now());
     let put =
         |tx| async move { File::put(&tx, tenant, (home, "made-up"), blob, policy, now).await };

@@ -40,8 +40,8 @@ async fn sign_up(tx: &Transaction, ids: Ids, email: &str, clock: &Clock) -> Resu
     let now = clock.now();
     let Ids { tenant: tenant_id, user: user_id, session, conversation, greeting } = ids;
     let name = "Ada's".to_owned();
-    tx.create(&Tenant { id: tenant_id, name, created_at: now, updated_at: now }).await?;
-    tx.create(&User {
+    tx.insert(&Tenant { id: tenant_id, name, created_at: now, updated_at: now }).await?;
+    tx.insert(&User {
         id: user_id,
         tenant_id,
         email: email.to_owned(),
@@ -68,7 +68,7 @@ async fn sign_up(tx: &Transaction, ids: Ids, email: &str, clock: &Clock) -> Resu
         updated_at: now,
         last_accessed_at: now,
     };
-    opened.open(tx, 100).await?;
+    opened.insert(tx, 100).await?;
     SessionState::save(tx, tenant_id, session, EditorState::default(), now).await?;
     let welcome = Conversation {
         id: conversation,
@@ -79,7 +79,7 @@ async fn sign_up(tx: &Transaction, ids: Ids, email: &str, clock: &Clock) -> Resu
         created_at: now,
         updated_at: now,
     };
-    welcome.begin(tx).await?;
+    welcome.insert(tx).await?;
     let first = Message {
         id: greeting,
         tenant_id,
@@ -90,7 +90,7 @@ async fn sign_up(tx: &Transaction, ids: Ids, email: &str, clock: &Clock) -> Resu
         created_at: now,
         updated_at: now,
     };
-    first.say(tx, 1 << 30).await?;
+    first.insert(tx, 1 << 30).await?;
     tx.append(&AuditEntry {
         tenant_id,
         actor: Some(user_id),
@@ -117,9 +117,9 @@ async fn main() -> Result<(), Error> {
     assert_eq!(user.map(|user| user.id), Some(ids.user));
     let sessions = tx.scan(&Session::BY_USER, ids.tenant, ids.user).page(10, None).await?;
     assert_eq!(sessions.items.len(), 1);
-    let said = tx.log::<Message>(ids.tenant, ids.conversation, ..).page(10, None).await?;
+    let said = tx.events::<Message>(ids.tenant, ids.conversation, ..).page(10, None).await?;
     assert_eq!(said.items[0].record.content, "Where shall we begin?");
-    let done = tx.scan_log(&AuditEntry::BY_ACTOR, ids.tenant, ids.user).page(10, None).await?;
+    let done = tx.scan_events(&AuditEntry::BY_ACTOR, ids.tenant, ids.user).page(10, None).await?;
     assert_eq!(done.items[0].record.action, "user.register");
     assert_eq!(tx.counter(ids.tenant, Counter::SESSIONS).await?, 1);
 

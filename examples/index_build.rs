@@ -8,7 +8,7 @@ use coditect_store::{Error, ErrorKind, Store, engine::Database, keyspace::Global
 mod before {
     use coditect_store::{
         Entity, indexes,
-        keyspace::{Global, Space},
+        keyspace::{Global, Subspace},
     };
     use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ mod before {
     impl Entity for City {
         type Scope = Global;
         type Key = String;
-        const SPACE: Space<Global> = Space::global("cities").keyed(&["name"]);
+        const SPACE: Subspace<Global> = Subspace::global("cities").keyed(&["name"]);
         const VERSION: u8 = 1;
 
         fn scope(&self) -> Global {
@@ -42,7 +42,7 @@ mod after {
         Entity,
         entity::Multi,
         indexes,
-        keyspace::{Global, Space},
+        keyspace::{Global, Subspace},
     };
     use serde::{Deserialize, Serialize};
 
@@ -55,7 +55,7 @@ mod after {
     impl Entity for City {
         type Scope = Global;
         type Key = String;
-        const SPACE: Space<Global> = Space::global("cities").keyed(&["name"]);
+        const SPACE: Subspace<Global> = Subspace::global("cities").keyed(&["name"]);
         const VERSION: u8 = 1;
 
         fn scope(&self) -> Global {
@@ -80,12 +80,12 @@ async fn main() -> Result<(), Error> {
     let tx = store.begin();
     for number in 0..250 {
         let country = if number % 5 == 0 { "SE" } else { "FI" }.to_owned();
-        tx.create(&before::City { name: format!("city {number:03}"), country }).await?;
+        tx.insert(&before::City { name: format!("city {number:03}"), country }).await?;
     }
     tx.commit().await?;
 
     let store = Store::options().entity::<after::City>().open(database).await?;
-    assert_eq!(store.unbuilt().await?, ["cities_by_country"]);
+    assert_eq!(store.pending_indexes().await?, ["cities_by_country"]);
     let swedish = || store.begin().scan(&after::City::BY_COUNTRY, Global, "SE".to_owned());
     let early = swedish().page(10, None).await.map(|page| page.items.len());
     let refused = early.map_err(|error| error.kind());
@@ -96,7 +96,7 @@ async fn main() -> Result<(), Error> {
     let total = build.total().await?;
     assert_eq!(build.step().await?.examined, 100);
     let kiruna = &after::City { name: "Kiruna".to_owned(), country: "SE".to_owned() };
-    store.run(|tx| async move { tx.create(kiruna).await }).await?;
+    store.run(|tx| async move { tx.insert(kiruna).await }).await?;
     let mut seen = Vec::new();
     build.run(|progress| seen.push(progress.examined)).await?;
     assert_eq!((total, seen), (250, vec![200, 250]));

@@ -5,9 +5,9 @@
 use coditect_store::{
     Entity, Error, ErrorKind, Store,
     engine::Database,
-    entity::{Count, Covering, Each, GlobalUnique, Multi, Unique},
+    entity::{Count, Covering, FanOut, GlobalUnique, Multi, Unique},
     indexes,
-    keyspace::{Global, Space},
+    keyspace::{Global, Subspace},
     model::TenantId,
 };
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ struct Book {
 impl Entity for Book {
     type Scope = TenantId;
     type Key = u64;
-    const SPACE: Space<TenantId> = Space::tenant("books").keyed(&["number"]); // persisted
+    const SPACE: Subspace<TenantId> = Subspace::tenant("books").keyed(&["number"]); // persisted
     const VERSION: u8 = 1;
 
     fn scope(&self) -> TenantId {
@@ -55,7 +55,7 @@ indexes! { Book =>
     TITLES ("book_titles", year): Covering<i64, String> =
         |book| Some((book.year, book.title.clone()));
     /// Multi-valued: by each subject.
-    BY_SUBJECT ("books_by_subject", subject): Each<String> = |book| book.subjects.clone();
+    BY_SUBJECT ("books_by_subject", subject): FanOut<String> = |book| book.subjects.clone();
     /// Counting: number of books by author.
     AUTHORS ("book_authors", author): Count<String> = |book| Some(book.author.clone());
 }
@@ -81,9 +81,9 @@ async fn main() -> Result<(), Error> {
     let tx = store.begin();
     let (woolf, conrad) = ("Woolf".to_owned(), "Conrad".to_owned());
     let orlando = Book { isbn: Some("orlando".into()), ..book(tenant, 3, &woolf, "Orlando", 1928) };
-    tx.create(&book(tenant, 1, &woolf, "Mrs Dalloway", 1925)).await?;
-    tx.create(&book(tenant, 2, &conrad, "Nostromo", 1904)).await?;
-    tx.create(&orlando).await?;
+    tx.insert(&book(tenant, 1, &woolf, "Mrs Dalloway", 1925)).await?;
+    tx.insert(&book(tenant, 2, &conrad, "Nostromo", 1904)).await?;
+    tx.insert(&orlando).await?;
     tx.commit().await?;
 
     let tx = store.begin();
@@ -91,7 +91,7 @@ async fn main() -> Result<(), Error> {
     assert_eq!(found.as_ref(), Some(&orlando));
     let found = tx.find(&Book::BY_ISBN, Global, "orlando".to_owned()).await?;
     assert_eq!(found.as_ref(), Some(&orlando));
-    let taken = tx.create(&Book { number: 4, ..orlando.clone() }).await.map_err(|e| e.kind());
+    let taken = tx.insert(&Book { number: 4, ..orlando.clone() }).await.map_err(|e| e.kind());
     assert_eq!(taken, Err(ErrorKind::UniqueViolation("books_by_shelf_mark")));
 
     let in_order = tx.scan(&Book::BY_AUTHOR, tenant, (woolf.clone(),)).all(10).await?;
@@ -99,15 +99,15 @@ async fn main() -> Result<(), Error> {
     let subject = tx.scan(&Book::BY_SUBJECT, tenant, "novel".to_owned()).all(10).await?;
     assert_eq!(subject.len(), 3);
 
-    let titles = tx.covered(&Book::TITLES, tenant, 1900..=1925).all(10).await?;
+    let titles = tx.scan_index_only(&Book::TITLES, tenant, 1900..=1925).all(10).await?;
     let titles: Vec<&str> = titles.iter().map(|covered| covered.fields.as_str()).collect();
     assert_eq!(titles, ["Nostromo", "Mrs Dalloway"]);
     assert_eq!(tx.count(&Book::AUTHORS, tenant, &woolf).await?, 2);
-    let authors = tx.counts(&Book::AUTHORS, tenant, ..).all(10).await?;
+    let authors = tx.scan_counts(&Book::AUTHORS, tenant, ..).all(10).await?;
     assert_eq!(authors, [(conrad, 1), (woolf.clone(), 2)]);
 
     // Compare-and-swap on the revision that the client has read.
-    let read = tx.get_stored::<Book>(tenant, 3).await?.map(|stored| stored.revision());
+    let read = tx.get_versioned::<Book>(tenant, 3).await?.map(|stored| stored.revision());
     tx.modify::<Book>(tenant, 3, |book| book.lent_to = Some("ada".into())).await?;
     assert_eq!(tx.scan(&Book::LENT, tenant, "ada".to_owned()).all(10).await?.len(), 1);
     if let Some(revision) = read {

@@ -7,7 +7,7 @@ use coditect_store::{
     engine::Database,
     entity::{Multi, Unique},
     indexes,
-    keyspace::Space,
+    keyspace::Subspace,
     model::TenantId,
 };
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ struct Snippet {
 impl Entity for Snippet {
     type Scope = TenantId;
     type Key = Uuid;
-    const SPACE: Space<TenantId> = Space::tenant("snippets"); // persisted: never rename
+    const SPACE: Subspace<TenantId> = Subspace::tenant("snippets"); // persisted: never rename
     const VERSION: u8 = 1;
 
     fn scope(&self) -> TenantId {
@@ -75,7 +75,7 @@ async fn main() -> Result<(), Error> {
             let snippets = &snippets;
             async move {
                 for snippet in snippets {
-                    tx.create(snippet).await?;
+                    tx.insert(snippet).await?;
                 }
                 Ok::<_, Error>(())
             }
@@ -86,7 +86,7 @@ async fn main() -> Result<(), Error> {
     let page = store
         .run(|tx| async move {
             let rust = tx.scan(&Snippet::BY_LANGUAGE, tenant, "rust".to_owned());
-            rust.newest_first().page(10, None).await
+            rust.rev().page(10, None).await
         })
         .await?;
     assert_eq!(page.items, [snippets[2].clone(), snippets[0].clone()]);
@@ -108,7 +108,7 @@ async fn main() -> Result<(), Error> {
     let twice = Snippet::new(tenant, "salute", "go", "fmt.Println(\"hello\")");
     let refused = store.run(|tx| {
         let twice = &twice;
-        async move { tx.create(twice).await }
+        async move { tx.insert(twice).await }
     });
     let error = refused.await.err();
     let kind = error.map(|error| error.kind());

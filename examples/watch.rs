@@ -60,7 +60,7 @@ async fn main() -> Result<(), Error> {
         updated_at: now,
         last_accessed_at: now,
     };
-    store.run(|tx| async move { opened.open(&tx, 100).await }).await?;
+    store.run(|tx| async move { opened.insert(&tx, 100).await }).await?;
     let follower = tokio::spawn(follow(store.clone(), (tenant, session), SAVED));
 
     for _ in 0..SAVED {

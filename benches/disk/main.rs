@@ -172,7 +172,7 @@ fn append(file: &mut File) -> Outcome<()> {
 }
 
 async fn create(store: &Store, session: &Session) -> Result<(), Error> {
-    store.run(|tx| async move { tx.create(session).await }).await
+    store.run(|tx| async move { tx.insert(session).await }).await
 }
 
 /// Appends and syncs a hundred times per second until it is dropped, and records the latency.

@@ -106,7 +106,7 @@ async fn act(
     match work {
         Work::Create => {
             let session = &sample::session(tenant, user, Clock::system().now());
-            store.run(|tx| async move { tx.create(session).await }).await?;
+            store.run(|tx| async move { tx.insert(session).await }).await?;
             Ok(1)
         }
         Work::Update => {
@@ -121,7 +121,7 @@ async fn act(
         }
         Work::Page => {
             let tx = store.begin();
-            let scan = tx.scan(&Session::BY_USER, tenant, user).newest_first();
+            let scan = tx.scan(&Session::BY_USER, tenant, user).rev();
             Ok(scan.page(50, None).await?.items.len())
         }
         Work::Get | Work::Mixed => {

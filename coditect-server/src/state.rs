@@ -71,11 +71,11 @@ pub(crate) struct BackgroundTasks(Notify);
 
 impl BackgroundTasks {
     /// Starts the completion of deletions without waiting for the next sweep.
-    pub(crate) fn complete_deletions(&self) {
+    pub(crate) fn resume_deletions(&self) {
         self.0.notify_one();
     }
 
-    /// Waits for the next call of [`complete_deletions`](Self::complete_deletions).
+    /// Waits for the next call of [`resume_deletions`](Self::resume_deletions).
     pub(crate) async fn notified(&self) {
         self.0.notified().await;
     }

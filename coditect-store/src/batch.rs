@@ -20,7 +20,7 @@ use crate::Result;
 /// Maximum number of records that one transaction reads or changes concurrently.
 pub(crate) const MAX_CONCURRENT: usize = 100;
 
-/// Time after which a unit of work ends with what it has done: a fifth of a transaction's lifetime.
+/// Time after which a unit of work ends early: a fifth of a transaction's lifetime.
 const MAX_BATCH_TIME: Duration = Duration::from_secs(1);
 
 /// Applies `work` to `items`, up to [`MAX_CONCURRENT`] of them at once, and returns the results in
@@ -71,7 +71,7 @@ struct Size {
     attempts: AtomicUsize,
 }
 
-/// What one attempt at a batch may do.
+/// The limits of one attempt at a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimit {
     rows: usize,
@@ -119,7 +119,7 @@ impl BatchLimit {
         bytes.saturating_mul(self.rows).div_ceil(self.max)
     }
 
-    /// Returns whether the attempt has used up its time, and commits what it has done so far.
+    /// Returns whether the attempt has used up its time, and should commit its work so far.
     pub fn is_spent(self) -> bool {
         self.began.elapsed() > MAX_BATCH_TIME
     }
@@ -139,7 +139,7 @@ mod tests {
         };
         assert_eq!(attempts(1), [100]);
         assert_eq!(attempts(4), [100, 50, 25, 12]);
-        // What has just worked is tried again, then twice as much.
+        // The size that has just committed is used again, then doubled.
         assert_eq!(attempts(1), [12]);
         assert_eq!(attempts(1), [24]);
         assert_eq!(attempts(8), [48, 24, 12, 6, 3, 1, 1, 1]);

@@ -1,10 +1,10 @@
-//! Time, passed in: whoever needs the hour asks a [`Clock`], so that a test can move it.
+//! Injected time: code reads a [`Clock`], which tests can advance.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
-/// A source of wall-clock time, cheap to clone and shared by all who must agree on the hour.
+/// A source of wall-clock time. A cheap handle; clones share the source.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
@@ -16,12 +16,12 @@ enum Source {
     Manual(Arc<Mutex<DateTime<Utc>>>),
 }
 
-/// A clock that stands still until it is moved, for tests.
+/// A clock that stands still until it is advanced, for tests.
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<Mutex<DateTime<Utc>>>);
 
 impl Clock {
-    /// The system's clock.
+    /// Returns the system's clock.
     pub fn system() -> Self {
         Self(Source::System)
     }
@@ -32,8 +32,8 @@ impl Clock {
         Self(Source::Shifted(offset))
     }
 
-    /// The present time, UTC, to the microsecond, as records keep it: one that was stored equals
-    /// itself when it is read. It may go backwards when the operator sets the system's clock.
+    /// Returns the current time in UTC, truncated to microseconds, the precision of records: a
+    /// stored time equals the one read back. It may go backwards when the system's clock is set.
     pub fn now(&self) -> DateTime<Utc> {
         #[expect(
             clippy::disallowed_methods,
@@ -64,12 +64,12 @@ impl From<&ManualClock> for Clock {
 }
 
 impl ManualClock {
-    /// A clock that shows `at`.
+    /// Returns a clock set to `at`.
     pub fn new(at: DateTime<Utc>) -> Self {
         Self(Arc::new(Mutex::new(at)))
     }
 
-    /// Moves the clock; a negative `by` moves it back.
+    /// Advances the clock by `by`, which may be negative.
     pub fn advance(&self, by: TimeDelta) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) += by;
     }

@@ -1,5 +1,5 @@
-//! The error type of the crate. The [kind](Error::kind) is what a caller acts on, the message is for
-//! logs, and the cause is kept as [`source`](std::error::Error::source).
+//! The error type of the crate. Callers act on the [kind](Error::kind), the message is for logs,
+//! and the cause is kept as [`source`](std::error::Error::source).
 
 use std::{borrow::Cow, error::Error as StdError, fmt};
 
@@ -25,8 +25,8 @@ pub enum ErrorKind {
     Conflict,
     /// The transaction is older than five seconds. Retry it, with less work if it happens again.
     TransactionTooOld,
-    /// The outcome is unknown: the transaction may have committed, or may commit later. Retry it only
-    /// if it is idempotent.
+    /// The outcome is unknown: the transaction may have committed, or may commit later. Retry it
+    /// only if it is idempotent.
     MaybeCommitted,
     /// The engine cannot be reached, is locked by another process, or is out of disk space.
     Unavailable,
@@ -48,14 +48,15 @@ pub enum ErrorKind {
     RevisionMismatch,
     /// Another record has this value in the unique index of this name.
     UniqueViolation(&'static str),
-    /// The index of this name is not built. Run its [build](crate::repository::IndexBuild), or wait
+    /// The index of this name is not built. Run its [build](crate::records::IndexBuild), or wait
     /// until it completes.
     IndexBuilding(&'static str),
     /// The store has another declaration under this name. A changed declaration needs a new name.
     SchemaMismatch(&'static str),
     /// The counter of this name would exceed its limit.
     QuotaExceeded(&'static str),
-    /// An import into this store is unfinished. Run it again with the same archive, or roll it back.
+    /// An import into this store is unfinished. Run it again with the same archive, or roll it
+    /// back.
     ImportInProgress,
 }
 
@@ -96,14 +97,14 @@ impl Error {
         self.kind
     }
 
-    /// Returns FoundationDB's error code, if the error has one (FoundationDB's manual, "Error codes").
-    /// Both engines return the same codes.
+    /// Returns FoundationDB's error code, if the error has one (FoundationDB's manual, "Error
+    /// codes"). Both engines return the same codes.
     pub fn code(&self) -> Option<i32> {
         self.code
     }
 
-    /// Returns whether the transaction wrote nothing and may be retried: it conflicted, was too old, or
-    /// the cluster was temporarily unavailable.
+    /// Returns whether the transaction wrote nothing and may be retried: it conflicted, was too
+    /// old, or the cluster was temporarily unavailable.
     pub fn is_retryable(&self) -> bool {
         match self.kind {
             ErrorKind::Conflict | ErrorKind::TransactionTooOld => true,

@@ -1,8 +1,7 @@
-//! Looking into a store: what it has in which spaces, and its rows for people to read.
+//! Inspection of a store: its subspaces, and its rows for display.
 //!
-//! Keys are shown element by element, records as JSON by their declarations. What is
-//! [secret](crate::Entity::SECRETS) is never shown, nor are the values of what is not declared here: it
-//! might be.
+//! Keys are shown element by element, records as JSON. [Secrets](crate::Entity::SECRETS) and values
+//! of undeclared keys, which may be secret, are never shown.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +10,15 @@ use serde_json::{Value, json};
 use crate::{
     Error, ErrorKind, Result, Store,
     engine::{CheckedRow, KeyValue, View},
-    entity::{Form, META},
-    keyspace::{KeyPart, KeyRange, Located, Place, Readable},
-    model::TenantId,
-    repository::{self, CHUNKS, COUNTERS, PLAIN, SESSION_COUNTERS},
+    entity::{CHUNKS, COUNTERS, IndexKind, META, PLAIN, SESSION_COUNTERS},
+    keyspace::{KeyPart, KeyRange, Located, Readable, ScopeKind, TenantId},
+    records,
 };
 
-/// Rows are read in pages of about so many bytes.
+/// Approximate size of a page of rows, in bytes.
 const PAGE_BYTES: usize = 256 << 10;
 
-/// A look into a store: made by [`Store::inspect`].
+/// The inspection of a store. Created by [`Store::inspect`].
 #[derive(Clone, Debug)]
 pub struct Inspect {
     store: Store,
@@ -29,81 +27,88 @@ pub struct Inspect {
     key: Vec<u8>,
 }
 
-/// A row for people to read.
+/// A row for display.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// The key, without the root.
+    /// Key, without the root.
     pub key: Readable,
-    /// The name of the space or index that it lies in, if that is declared.
+    /// Name of the subspace or index, if it is declared.
     pub space: Option<&'static str>,
-    /// What the value says: a record, a number, what an entry points to.
+    /// Value: a record, a number, or the pointer of an entry.
     pub value: Value,
-    /// How long the value is, in bytes.
+    /// Size of the value, in bytes.
     pub value_bytes: usize,
 }
 
-/// What there is in a store.
+/// The contents of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overview {
-    /// The engine's name.
+    /// Name of the engine.
     pub engine: &'static str,
-    /// The version that was looked at.
+    /// Version of the database.
     pub version: u64,
-    /// The format of the store.
+    /// Format version of the store.
     pub format: u64,
-    /// How many tenants have rows.
+    /// Number of tenants with rows.
     pub tenants: u64,
-    /// Each declared space and index, and what there is in it; and `meta`, the counters, and the chunks of blobs.
+    /// Size of each declared subspace and index, of `meta`, the counters, and the blob chunks.
     pub spaces: Vec<Size>,
-    /// Rows of what is not declared here.
+    /// Size of undeclared rows.
     pub unknown: Size,
-    /// How far each index is, by its name: `readable`, or what it is waiting for.
+    /// State of each index, by name: `readable`, or its progress.
     pub indexes: Vec<(&'static str, String)>,
 }
 
-/// How much there is under a name.
+/// The size of a subspace or index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Size {
-    /// The name.
+    /// Name.
     pub name: String,
-    /// How many rows.
+    /// Number of rows.
     pub rows: u64,
-    /// How long their keys are together, in bytes.
+    /// Total size of the keys, in bytes.
     pub key_bytes: u64,
-    /// How long their values are together, in bytes.
+    /// Total size of the values, in bytes.
     pub value_bytes: u64,
 }
 
+impl Store {
+    /// Returns an inspection of the store's keys and records.
+    pub fn inspect(&self) -> Inspect {
+        Inspect::new(self.with_batch_priority("inspect"))
+    }
+}
+
 impl Inspect {
-    pub(crate) fn new(store: Store) -> Self {
+    fn new(store: Store) -> Self {
         Self { store, tenant: None, space: None, key: Vec::new() }
     }
 
-    /// Rows of `tenant` alone.
+    /// Shows rows of `tenant` only.
     #[must_use]
     pub fn tenant(self, tenant: TenantId) -> Self {
         Self { tenant: Some(tenant), ..self }
     }
 
-    /// Rows of the space or index named `name` alone.
+    /// Shows rows of the subspace or index `name` only.
     #[must_use]
     pub fn space(self, name: impl Into<String>) -> Self {
         Self { space: Some(name.into()), ..self }
     }
 
-    /// Rows alone whose key goes on, after the name of the [space](Self::space), with these
-    /// [elements](crate::keyspace::parse_elements).
+    /// Shows rows only whose key continues, after the name of the [subspace](Self::space), with
+    /// these [elements](crate::keyspace::parse_elements).
     #[must_use]
     pub fn key(self, elements: Vec<u8>) -> Self {
         Self { key: elements, ..self }
     }
 
-    /// Shows the first `limit` rows in the order of their keys; gives how many that were.
+    /// Calls `show` for the first `limit` rows in key order, and returns their number.
     ///
     /// # Errors
     ///
-    /// `Invalid` if the space is not declared, or a key is asked for without one; those of the engine.
-    /// A row that cannot be read is shown with why.
+    /// `Invalid` if the subspace is not declared, or a key is given without one; those of the
+    /// engine. A row that cannot be decoded is shown with the error.
     pub async fn rows(&self, limit: u64, mut show: impl FnMut(Row)) -> Result<u64> {
         let view = self.store.database().view().await?;
         let mut shown = 0;
@@ -126,12 +131,12 @@ impl Inspect {
         Ok(shown)
     }
 
-    /// The next range of what is asked for, from the key `at` on.
+    /// Returns the next selected range from the key `at` on.
     async fn next_range(&self, view: &View, at: &[u8]) -> Result<Option<KeyRange>> {
         let root = self.store.root();
         let Some(space) = &self.space else {
             if !self.key.is_empty() {
-                let message = "a key is looked for in a space: say which";
+                let message = "a key filter needs a subspace";
                 return Err(Error::new(ErrorKind::Invalid, message));
             }
             let all = self.tenant.map_or_else(|| root.range(), |tenant| root.tenant(tenant));
@@ -143,17 +148,19 @@ impl Inspect {
             key.extend_from_slice(&self.key);
             KeyRange::tuples(&key)
         };
-        match (self.place(space)?, self.tenant) {
-            (Place::Global, None) => Ok(at.is_empty().then(|| within(root.as_bytes()))),
-            (Place::Global, Some(_)) => {
-                let message = format!("{space} is no tenant's");
+        match (self.scope_kind(space)?, self.tenant) {
+            (ScopeKind::Global, None) => Ok(at.is_empty().then(|| within(root.as_bytes()))),
+            (ScopeKind::Global, Some(_)) => {
+                let message = format!("{space} is global, and has no rows of a tenant");
                 Err(Error::new(ErrorKind::Invalid, message))
             }
-            (Place::Tenant, Some(tenant)) => Ok(at.is_empty().then(|| within(&root.key(&tenant)))),
-            (Place::Tenant, None) => {
+            (ScopeKind::Tenant, Some(tenant)) => {
+                Ok(at.is_empty().then(|| within(&root.key(&tenant))))
+            }
+            (ScopeKind::Tenant, None) => {
                 let all = root.range();
                 let next = next_tenant(view, root, at.max(&all.begin), &all.end).await?;
-                // The end of one tenant's range lies in the tenant: on from there.
+                // The end of a tenant's range is within the tenant: continue after it.
                 let next = match next {
                     Some(tenant) if !at.is_empty() && root.tenant(tenant).contains(at) => {
                         let past = root.tenant(tenant).end;
@@ -166,16 +173,16 @@ impl Inspect {
         }
     }
 
-    fn place(&self, name: &str) -> Result<Place> {
+    fn scope_kind(&self, name: &str) -> Result<ScopeKind> {
         if name == META {
-            return Ok(Place::Global);
+            return Ok(ScopeKind::Global);
         }
         if PLAIN.contains(&name) {
-            return Ok(Place::Tenant);
+            return Ok(ScopeKind::Tenant);
         }
-        let declared = self.store.registry().named(name);
-        declared.map(|declared| declared.place).ok_or_else(|| {
-            Error::new(ErrorKind::Invalid, format!("nothing is declared under the name {name:?}"))
+        let declared = self.store.schema().named(name);
+        declared.map(|declared| declared.scope_kind).ok_or_else(|| {
+            Error::new(ErrorKind::Invalid, format!("no subspace or index {name:?} is declared"))
         })
     }
 
@@ -184,7 +191,7 @@ impl Inspect {
         let CheckedRow { key, value } = row;
         let shown = Readable::key(root, &key);
         let Some(value) = value else {
-            let value = json!({ "unreadable": "the value is not what was written" });
+            let value = json!({ "unreadable": "the value has a wrong checksum" });
             return Row { key: shown, space: None, value, value_bytes: 0 };
         };
         let value_bytes = value.len();
@@ -195,30 +202,31 @@ impl Inspect {
     }
 
     fn value(&self, at: Located<'_>, row: &KeyValue) -> (Option<&'static str>, Value) {
-        let registry = self.store.registry();
-        if at.place() == Place::Global && at.name == META {
+        let schema = self.store.schema();
+        if at.scope_kind() == ScopeKind::Global && at.name == META {
             let counted = Readable::new(at.rest).to_string().starts_with("(\"recount\"");
             return (Some(META), if counted { number(&row.value) } else { pointer(&row.value) });
         }
         for counters in [COUNTERS, SESSION_COUNTERS] {
-            if at.place() == Place::Tenant && at.name == counters.name() {
+            if at.scope_kind() == ScopeKind::Tenant && at.name == counters.name() {
                 return (Some(counters.name()), number(&row.value));
             }
         }
-        if at.place() == Place::Tenant && at.name == CHUNKS.name() {
+        if at.scope_kind() == ScopeKind::Tenant && at.name == CHUNKS.name() {
             return (Some(CHUNKS.name()), json!({ "bytes": row.value.len() }));
         }
-        let declared = registry.named(at.name).filter(|declared| declared.place == at.place());
+        let declared =
+            schema.named(at.name).filter(|declared| declared.scope_kind == at.scope_kind());
         let Some(declared) = declared else {
             return (None, json!({ "undeclared": format!("{} bytes", row.value.len()) }));
         };
-        let value = match declared.form {
-            Some(Form::Unique | Form::Multi) => pointer(&row.value),
-            Some(Form::Count) => number(&row.value),
-            Some(Form::Covering) => json!({ "fields": format!("{} bytes", row.value.len()) }),
-            None if declared.is_log_index() => pointer(&row.value),
+        let value = match declared.kind {
+            Some(IndexKind::Unique | IndexKind::Multi) => pointer(&row.value),
+            Some(IndexKind::Count) => number(&row.value),
+            Some(IndexKind::Covering) => json!({ "fields": format!("{} bytes", row.value.len()) }),
+            None if declared.is_stream_index() => pointer(&row.value),
             None => {
-                let declaration = registry.declaration(declared.space);
+                let declaration = schema.entity(declared.space);
                 let record = declaration.map(|of| (of.show)(self.store.root(), row));
                 match record {
                     Some(Ok(record)) => record,
@@ -230,22 +238,23 @@ impl Inspect {
         (Some(declared.name), value)
     }
 
-    /// Counts all rows, and says how far the indexes are. Reads the whole store.
+    /// Counts all rows, and returns the states of the indexes. Reads the whole store.
     ///
     /// # Errors
     ///
-    /// Those of the engine.
+    /// Errors of the engine.
     pub async fn overview(&self) -> Result<Overview> {
         let (store, root) = (&self.store, self.store.root());
         let view = store.database().view().await?;
-        let plain = PLAIN.into_iter().map(|name| (name, Place::Tenant));
-        let itself = [(META, Place::Global)].into_iter().chain(plain);
-        let declared = store.registry().declared().map(|declared| (declared.name, declared.place));
+        let plain = PLAIN.into_iter().map(|name| (name, ScopeKind::Tenant));
+        let itself = [(META, ScopeKind::Global)].into_iter().chain(plain);
+        let declared =
+            store.schema().declared().map(|declared| (declared.name, declared.scope_kind));
         let names: Vec<_> = itself.chain(declared).collect();
-        let size = |&(name, place): &(&'static str, Place)| {
-            (name, (place, Size { name: name.to_owned(), ..Size::default() }))
+        let size = |&(name, scope_kind): &(&'static str, ScopeKind)| {
+            (name, (scope_kind, Size { name: name.to_owned(), ..Size::default() }))
         };
-        let mut sizes: BTreeMap<&'static str, (Place, Size)> = names.iter().map(size).collect();
+        let mut sizes: BTreeMap<&'static str, (ScopeKind, Size)> = names.iter().map(size).collect();
         let mut unknown = Size { name: "undeclared".to_owned(), ..Size::default() };
         let (mut tenants, mut tenant) = (0, None);
         let mut pages = view.stream(root.range(), PAGE_BYTES);
@@ -258,8 +267,8 @@ impl Inspect {
                     tenant = of;
                 }
                 let size = located.and_then(|at| {
-                    let (place, size) = sizes.get_mut(at.name)?;
-                    (*place == at.place()).then_some(size)
+                    let (scope_kind, size) = sizes.get_mut(at.name)?;
+                    (*scope_kind == at.scope_kind()).then_some(size)
                 });
                 let size = size.unwrap_or(&mut unknown);
                 size.rows += 1;
@@ -269,21 +278,21 @@ impl Inspect {
         }
         let spaces = names.iter().filter_map(|(name, _)| sizes.remove(name)).map(|(_, size)| size);
         let spaces = spaces.collect();
-        let indexes = repository::index_states(store).await?;
+        let indexes = records::index_states(store).await?;
         let engine = store.database().engine();
         let (version, format) = (view.version(), crate::store::FORMAT);
         Ok(Overview { engine, version, format, tenants, spaces, unknown, indexes })
     }
 }
 
-/// The first tenant that has a row from the key `from` on.
+/// Returns the first tenant with a row from the key `from` on.
 async fn next_tenant(
     view: &View,
     root: &crate::keyspace::Root,
     from: &[u8],
     end: &[u8],
 ) -> Result<Option<TenantId>> {
-    // Tenants' keys follow those that are no tenant's.
+    // Keys of tenants follow global ones.
     let first = root.key(&TenantId(uuid::Uuid::nil()));
     let page = view.page(from.max(&first), end, 1).await?;
     let key = page.rows.first().and_then(|row| row.key.strip_prefix(root.as_bytes()));
@@ -297,6 +306,6 @@ fn pointer(value: &[u8]) -> Value {
 fn number(value: &[u8]) -> Value {
     match <[u8; 8]>::try_from(value) {
         Ok(bytes) => i64::from_le_bytes(bytes).into(),
-        Err(_) => json!({ "unreadable": "this is no number of eight bytes" }),
+        Err(_) => json!({ "unreadable": "not an eight-byte number" }),
     }
 }

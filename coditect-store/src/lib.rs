@@ -1,21 +1,20 @@
-//! Typed records, indexes and transactions on FoundationDB, or on an embedded engine with the
-//! same semantics.
+//! Typed records, indexes and transactions on FoundationDB, or on an embedded engine with the same
+//! semantics.
 //!
 //! ```text
-//!   archive      export and import: a store, or a tenant, as one stream of bytes
-//!   check        every row compared with all that should be true of it
-//!   inspect      keys and records for people to read
-//!   model        the product's records: structs, where they lie, what they are found by
-//!   repository   create, get, update, delete, find, scan; append; pages and cursors
-//!   entity       what a record is, what a log is; indexes; bytes and their versions
-//!   keyspace     names, tuples, ranges
+//!   archive      export and import of a store, or of a tenant
+//!   check        consistency checks of a whole store
+//!   inspect      keys and records for display
+//!   model        the product's records, their cascades and quotas
+//!   records      insert, get, update, delete, find, scan; event streams; blobs; index builds
+//!   entity       declarations of records, event streams and indexes; encoding and versions
+//!   keyspace     subspaces, tuples, ranges
 //!   retry        retries, and unknown outcomes
 //!   engine       ordered bytes, strictly serializable
 //!   filesystem   durable names of files beside a store
 //! ```
 //!
-//! Each knows those below it only, except that scopes know a tenant's id. A program opens a
-//! [`Store`], and works in [`Transaction`]s:
+//! Imports point downward. A program opens a [`Store`], and works in [`Transaction`]s:
 //!
 //! ```
 //! use coditect_store::{
@@ -42,11 +41,11 @@
 //!     updated_at: now,
 //! };
 //! let user = &ada;
-//! store.run(|tx| async move { tx.create(user).await }).await?;
+//! store.run(|tx| async move { tx.insert(user).await }).await?;
 //!
-//! // The address is taken, whoever asks.
+//! // E-mail addresses are unique.
 //! let again = &User { id: UserId::new(), tenant_id: TenantId::new(), ..ada.clone() };
-//! let refused = store.run(|tx| async move { tx.create(again).await }).await.unwrap_err();
+//! let refused = store.run(|tx| async move { tx.insert(again).await }).await.unwrap_err();
 //! assert_eq!(refused.kind(), ErrorKind::UniqueViolation("users_by_email"));
 //!
 //! let tx = store.begin();
@@ -57,27 +56,27 @@
 //! # Ok(()) }
 //! ```
 //!
-//! # From here on
+//! # Guide
 //!
-//! | to … | read |
+//! | task | see |
 //! |---|---|
-//! | declare a record of one's own, with what it is found by | [`entity`], [`indexes!`] |
-//! | know what a transaction promises, and what runs again | [`Store::run`], [`retry`] |
-//! | change what a client has read before | [`Transaction::update_at`], [`Revision`] |
-//! | read many, page by page | [`Transaction::scan`], [`Transaction::list`], [`Scan::page`] |
-//! | append in the order of commits | [`entity::log`], [`Transaction::append`] |
-//! | work for one tenant, and touch no other | [`Transaction::tenant`] |
-//! | count, and keep within a limit | [`repository::quota`] |
-//! | keep bytes of any length | [`repository::blob`], [`BlobUpload`], [`BlobReader`], [`model::File::put`] |
-//! | hear of a change | [`Transaction::watch`] |
-//! | delete with all that hangs on it | [`Transaction::delete_session`], [`Store::complete`] |
-//! | have records end by themselves | [`entity::Expiring`], [`Store::sweep`] |
-//! | add an index to records that are there | [`Store::build`], and [`Store::verify`] to compare |
-//! | change a record's fields | [`Entity::VERSION`], [`Entity::upgrade`] |
-//! | see what it costs, and how it fares | [`telemetry`], [`engine::Statistics`] |
-//! | do what the records cannot say | [`Transaction::engine`], [`engine`] |
+//! | declare a record and its indexes | [`entity`], [`indexes!`] |
+//! | know the guarantees of a transaction, and its retries | [`Store::run`], [`retry`] |
+//! | change a record that a client has read earlier | [`Transaction::update_at`], [`Revision`] |
+//! | read many records, page by page | [`Transaction::scan`], [`Transaction::list`], [`Scan::page`] |
+//! | append events in commit order | [`entity::stream`], [`Transaction::append`] |
+//! | restrict a transaction to one tenant | [`Transaction::tenant`] |
+//! | count, and enforce a limit | [`records::quota`] |
+//! | store byte strings of any length | [`records::blob`], [`BlobUpload`], [`BlobReader`], [`model::File::put`] |
+//! | be notified of a change | [`Transaction::watch`] |
+//! | delete a record with its dependents | [`Transaction::delete_session`], [`Store::resume_deletion`] |
+//! | let records expire | [`entity::Expiring`], [`Store::purge`] |
+//! | add an index to existing records | [`Store::build`]; [`Store::verify`] compares an index |
+//! | change the fields of a record | [`Entity::VERSION`], [`Entity::upgrade`] |
+//! | measure costs and health | [`telemetry`], [`engine::Statistics`] |
+//! | read and write keys that are not records | [`Transaction::engine`], [`engine`] |
 //!
-//! The `examples/` folder of the repository has most of these as programs.
+//! The `examples/` directory of the repository has most of these as programs.
 
 #![cfg_attr(not(feature = "fdb"), forbid(unsafe_code))]
 
@@ -91,6 +90,8 @@ pub mod archive;
 mod batch;
 pub mod check;
 mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod engine;
 pub mod entity;
 mod error;
@@ -101,7 +102,7 @@ pub mod fuzzing;
 pub mod inspect;
 pub mod keyspace;
 pub mod model;
-pub mod repository;
+pub mod records;
 pub mod retry;
 mod store;
 pub mod telemetry;
@@ -114,8 +115,9 @@ pub use batch::{BatchLimit, BatchSize};
 pub use clock::{Clock, ManualClock};
 pub use entity::Entity;
 pub use error::{Error, ErrorKind, Result, RunError};
-pub use repository::{
-    Appended, Blob, BlobReader, BlobUpload, Counter, Cursor, LogScan, Logged, Page, Reservation,
-    Revision, Scan, Stored, Swept, TenantTransaction, Transaction,
+pub use model::PurgeReport;
+pub use records::{
+    AppendHandle, Blob, BlobReader, BlobUpload, Counter, Cursor, Event, Page, Reservation,
+    Revision, Scan, TenantTransaction, Transaction, Versioned,
 };
 pub use store::{Store, StoreOptions};

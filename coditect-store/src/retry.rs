@@ -10,14 +10,14 @@
 //!
 //! # Unknown outcomes
 //!
-//! After `MaybeCommitted` the policy decides: see [`OnUnknownOutcome`]. The attempt may still commit
-//! later, so a later attempt's result is returned only once the earlier one can no longer commit;
-//! otherwise the error is `MaybeCommitted`.
+//! After `MaybeCommitted` the policy decides: see [`OnUnknownOutcome`]. The attempt may still
+//! commit later, so a later attempt's result is returned only once the earlier one can no longer
+//! commit; otherwise the error is `MaybeCommitted`.
 //!
 //! # The closure
 //!
-//! The closure may run several times, and so do its effects outside of the transaction. Generate ids
-//! before the call, not in the closure.
+//! The closure may run several times, and so do its effects outside of the transaction. Generate
+//! ids before the call, not in the closure.
 
 use std::time::{Duration, Instant};
 
@@ -88,25 +88,27 @@ pub enum OnUnknownOutcome {
     #[default]
     Fail,
     /// Runs the closure again. For closures that are idempotent. An attempt that may still commit
-    /// after a later one (1031, a commit that timed out on a cluster) is returned as an error, because
-    /// it could overwrite writes of other transactions.
+    /// after a later one (1031, a commit that timed out on a cluster) is returned as an error,
+    /// because it could overwrite writes of other transactions.
     Retry,
-    /// Sets this key to the attempt's number in each attempt, and reads it after an unknown outcome: if
-    /// that attempt committed, its result is returned; otherwise the closure runs again. At most one
-    /// attempt commits. Each call needs a key of its own, and deletes it when it is no longer needed.
+    /// Sets this key to the attempt's number in each attempt, and reads it after an unknown
+    /// outcome: if that attempt committed, its result is returned; otherwise the closure runs
+    /// again. At most one attempt commits. Each call needs a key of its own, and deletes it when it
+    /// is no longer needed.
     CheckMarker(Vec<u8>),
 }
 
 impl RetryPolicy {
-    /// Returns the default policy for an idempotent closure, which runs again after an unknown outcome.
+    /// Returns the default policy for an idempotent closure, which runs again after an unknown
+    /// outcome.
     pub fn idempotent() -> Self {
         Self { on_unknown_outcome: OnUnknownOutcome::Retry, ..Self::default() }
     }
 }
 
 impl Default for RetryPolicy {
-    /// Returns a policy of 100 attempts within 30 s, with delays of up to 2 ms at first and 500 ms at
-    /// most, that fails on an unknown outcome.
+    /// Returns a policy of 100 attempts within 30 s, with delays of up to 2 ms at first and 500 ms
+    /// at most, that fails on an unknown outcome.
     fn default() -> Self {
         Self {
             max_attempts: 100,
@@ -119,8 +121,8 @@ impl Default for RetryPolicy {
 }
 
 impl Database {
-    /// Runs `body` in transactions until one commits, with the default [`RetryPolicy`]. `body` may run
-    /// several times: see [`retry`](self).
+    /// Runs `body` in transactions until one commits, with the default [`RetryPolicy`]. `body` may
+    /// run several times: see [`retry`](self).
     ///
     /// `body` is a closure that returns a future rather than an async closure, because the compiler
     /// cannot prove yet that futures of async closures are [`Send`].

@@ -1,4 +1,6 @@
-//! The store: a database, a root, and the entities that lie under it.
+//! The store: a database, a root, and a schema.
+
+pub(crate) mod import_marker;
 
 use std::sync::{Arc, atomic::AtomicU32};
 
@@ -6,60 +8,42 @@ use futures_util::future::try_join;
 
 use crate::{
     BatchLimit, BatchSize, Clock, Error, ErrorKind, Result, RunError, Transaction,
-    archive::{self, Export, Import},
-    check::Check,
     engine::{self, Database, RangeQuery},
-    entity::{Entity, Log, META, Registry},
-    inspect::Inspect,
+    entity::{Entity, EventStream, META, Schema},
     keyspace::{KeyPart, Root, unpack_all},
-    repository::{self, Catalog, Context, IndexBuild, IndexRemoval, Readers, Verification},
+    records::{self, Catalog, Context, IndexBuild, IndexRemoval, Readers, Verification},
     retry::{self, RetryPolicy},
 };
 
-/// What the format's key says beside the version: whose keys these are.
+/// Program name in the format record.
 const PROGRAM: &str = "coditect-store";
-/// The layout of keys that this program writes. A change that older programs would misread counts
-/// it up; a new entity or index does not.
+/// Version of the key layout that this program writes. Incremented by changes that older programs
+/// would misread, not by new entities and indexes.
 pub(crate) const FORMAT: u64 = 1;
 
-/// Records in a database: a handle that is cheap to clone.
+/// A store of records in a database. A cheap handle.
 #[derive(Clone, Debug)]
 pub struct Store {
     database: Database,
     context: Arc<Context>,
 }
 
-/// How a store is opened: see [`Store::options`].
-#[derive(Clone, Debug, Default)]
+/// Options for opening a store: see [`Store::options`].
+#[derive(Clone, Debug)]
 pub struct StoreOptions {
     root: Root,
-    registry: Registry,
+    schema: Schema,
     clock: Clock,
 }
 
 impl Store {
-    /// Opens the store in `database`, at its root, with the product's entities; makes it if the
-    /// database is empty. One transaction. If the store was restored to a database whose versions are
-    /// behind its own, they are [advanced](Database::advance_version), so that logs keep their order.
-    ///
-    /// # Errors
-    ///
-    /// `NewerFormat` if a newer version of this program made it, or has given one of its entities
-    /// an index that is neither declared here nor [retired](StoreOptions::retire); `SchemaMismatch` with a name that was declared otherwise
-    /// before; `ImportInProgress` if an import into it has not ended; `Corrupt` if there are keys that no
-    /// version made; `Invalid` if a name is declared
-    /// twice; those of the engine.
-    pub async fn open(database: Database) -> Result<Self> {
-        Self::options().open(database).await
-    }
-
-    /// To open it elsewhere than at the database's root, or with further entities.
+    /// Returns options for opening a store, without entities.
     pub fn options() -> StoreOptions {
-        StoreOptions::default()
+        StoreOptions { root: Root::default(), schema: records::schema(), clock: Clock::default() }
     }
 
-    /// Runs `body` in a transaction and commits it, again while it conflicts: see
-    /// [`retry`] for what is retried, how often, and what `body` must heed.
+    /// Runs `body` in a transaction and commits it, with retries: see [`retry`]. `body` may run
+    /// several times.
     ///
     /// ```
     /// # use coditect_store::{Error, Store, engine::Database, model::{Tenant, TenantId}};
@@ -84,8 +68,8 @@ impl Store {
         self.run_with(&RetryPolicy::default(), body).await
     }
 
-    /// As [`run`](Self::run), for what is right to do twice: if the outcome of an attempt is unknown,
-    /// `body` is run again.
+    /// As [`run`](Self::run), for an idempotent `body`, which is also run again after an unknown
+    /// outcome.
     pub async fn run_idempotent<T, E, F, Fut>(&self, body: F) -> Result<T, E>
     where
         E: RunError,
@@ -95,8 +79,8 @@ impl Store {
         self.run_with(&RetryPolicy::idempotent(), body).await
     }
 
-    /// As [`run_idempotent`](Self::run_idempotent), for one batch of a longer operation: `body` heeds
-    /// the limit that it is given, which is smaller in each further attempt.
+    /// As [`run_idempotent`](Self::run_idempotent), for one batch of a longer operation. `body`
+    /// respects the given limit, which is smaller in each retry.
     pub async fn run_batch<T, E, F, Fut>(&self, size: &BatchSize, body: F) -> Result<T, E>
     where
         E: RunError,
@@ -109,7 +93,7 @@ impl Store {
         Ok(done)
     }
 
-    /// As [`run`](Self::run), with another budget, or a marker.
+    /// As [`run`](Self::run), with another retry policy.
     pub async fn run_with<T, E, F, Fut>(&self, policy: &RetryPolicy, body: F) -> Result<T, E>
     where
         E: RunError,
@@ -119,7 +103,8 @@ impl Store {
         retry::run(&self.database, policy, |tx| body(self.typed(tx))).await
     }
 
-    /// The same store, whose transactions are work that can wait: see [`Database::with_batch_priority`].
+    /// Returns a handle whose transactions have batch priority: see
+    /// [`Database::with_batch_priority`].
     #[must_use]
     pub fn with_batch_priority(&self, tag: &'static str) -> Self {
         Self {
@@ -128,112 +113,96 @@ impl Store {
         }
     }
 
-    /// Begins a transaction that the caller commits, and tries again, by itself.
+    /// Begins a transaction, which the caller commits and retries.
     pub fn begin(&self) -> Transaction {
         self.typed(self.database.begin())
     }
 
-    /// Returns whether it answers: one round of reads, which conflict with nothing.
+    /// Checks that the store responds, by one round of reads without conflicts.
     ///
     /// # Errors
     ///
-    /// Those of the engine; those of [`open`](Self::open), `Corrupt` too if the store is gone, and
-    /// `Unavailable` if the database was restored to a state with newer versions than it gives: the store
-    /// has to be opened again.
-    pub async fn probe(&self) -> Result<()> {
+    /// Errors of the engine; errors of [`open`](StoreOptions::open); `Corrupt` if the store was
+    /// removed; `Unavailable` if the database was restored to a state with newer versions than it
+    /// assigns: the store must be opened again.
+    pub async fn ping(&self) -> Result<()> {
         let (tx, root) = (self.database.begin(), self.root());
         let snapshot = tx.snapshot();
-        let (key, ahead) = (format_key(root), repository::version_ahead(&tx, root));
+        let (key, ahead) = (format_key(root), records::version_ahead(&tx, root));
         let (stored, ahead) = try_join(snapshot.get(&key), ahead).await?;
         check_format(&stored.ok_or_else(foreign)?)?;
         match ahead {
             None => Ok(()),
             Some(version) => {
                 let message = format!(
-                    "the store was restored to a database whose versions are before {version}: open it \
-                     again, which advances them"
+                    "the store was restored to a database whose versions are before {version}: \
+                     open it again, which advances them"
                 );
                 Err(Error::new(ErrorKind::Unavailable, message))
             }
         }
     }
 
-    /// The indexes that are not built yet: those that were declared when their entity had records
-    /// already. Each wants its [build](Self::build).
+    /// Returns the indexes that are not built: declared when their entity already had records. Each
+    /// needs a [build](Self::build).
     ///
     /// # Errors
     ///
-    /// Those of the engine.
-    pub async fn unbuilt(&self) -> Result<Vec<&'static str>> {
-        self.begin().unbuilt().await
+    /// Errors of the engine.
+    pub async fn pending_indexes(&self) -> Result<Vec<&'static str>> {
+        self.begin().pending_indexes().await
     }
 
-    /// The build of the index named `index`, which may have been begun before, by any process. An
-    /// index that is readable is found to be done.
+    /// Returns the build of the index `index`, which resumes an earlier one of any process. For a
+    /// readable index it is already done.
     ///
     /// # Errors
     ///
-    /// `Invalid` if no such index was declared.
+    /// `Invalid` if the index is not declared.
     pub fn build(&self, index: &str) -> Result<IndexBuild> {
-        IndexBuild::new(self.with_batch_priority("build"), self.registry().index(index)?)
+        IndexBuild::new(self.with_batch_priority("build"), self.schema().index(index)?)
     }
 
-    /// Returns the names of the retired indexes that still have entries to be
-    /// [removed](Self::remove_retired).
+    /// Returns the names of the retired indexes with entries to be [removed](Self::remove_retired).
     ///
     /// # Errors
     ///
-    /// Those of the engine.
+    /// Errors of the engine.
     pub async fn retired(&self) -> Result<Vec<String>> {
-        repository::retired_with_entries(&self.database, self.root()).await
+        records::retired_with_entries(&self.database, self.root()).await
     }
 
-    /// Returns the removal of the entries of the retired index `index`, which may have been begun
-    /// before, by any process.
+    /// Returns the removal of the entries of the retired index `index`, which resumes an earlier
+    /// one of any process.
     pub fn remove_retired(&self, index: impl Into<String>) -> IndexRemoval {
         IndexRemoval::new(self.with_batch_priority("retire"), index.into())
     }
 
-    /// To compare the index named `index` with its records.
+    /// Returns the verification of the index `index` against its records.
     ///
     /// # Errors
     ///
-    /// `Invalid` if no such index was declared.
+    /// `Invalid` if the index is not declared.
     pub fn verify(&self, index: &str) -> Result<Verification> {
-        Verification::new(self.with_batch_priority("verify"), self.registry().index(index)?)
+        Verification::new(self.with_batch_priority("verify"), self.schema().index(index)?)
     }
 
-    /// To write all that it has, or one tenant's, into an archive.
-    pub fn export(&self) -> Export {
-        Export::new(self.with_batch_priority("export"))
-    }
-
-    /// To check all that it has.
-    pub fn check(&self) -> Check {
-        Check::new(self.with_batch_priority("check"))
-    }
-
-    /// To look at what it has.
-    pub fn inspect(&self) -> Inspect {
-        Inspect::new(self.with_batch_priority("inspect"))
-    }
-
-    /// The database that it lies in.
+    /// Returns the database.
     pub fn database(&self) -> &Database {
         &self.database
     }
 
-    /// The prefix of all its keys.
+    /// Returns the prefix of all keys.
     pub fn root(&self) -> &Root {
         &self.context.root
     }
 
-    /// What it holds.
-    pub fn registry(&self) -> &Registry {
-        &self.context.registry
+    /// Returns the schema.
+    pub fn schema(&self) -> &Schema {
+        &self.context.schema
     }
 
-    /// The blobs that this process reads.
+    /// Returns the blobs that this process reads.
     pub(crate) fn readers(&self) -> &Arc<Readers> {
         &self.context.readers
     }
@@ -244,81 +213,80 @@ impl Store {
 }
 
 impl StoreOptions {
-    /// Keeps all keys under `root`; at the database's root, if not said.
+    /// Sets the prefix of all keys; empty by default.
     #[must_use]
     pub fn root(mut self, root: Root) -> Self {
         self.root = root;
         self
     }
 
-    /// Takes the time from `clock`, by which the blobs of deleted records are kept for their readers;
-    /// the system's clock if not said.
+    /// Sets the clock, which determines the leases of detached blobs; the system's by default.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Holds `E` too, beside the product's entities.
+    /// Adds the entities of `schema`, such as [`model::schema()`](crate::model::schema()).
+    #[must_use]
+    pub fn schema(mut self, schema: Schema) -> Self {
+        self.schema = self.schema.extend(schema);
+        self
+    }
+
+    /// Adds the entity `E`.
     #[must_use]
     pub fn entity<E: Entity>(mut self) -> Self {
-        self.registry = self.registry.with::<E>();
+        self.schema = self.schema.with::<E>();
         self
     }
 
-    /// Gives up the index named `index`, which an earlier version of the program declared. Opening
-    /// the store marks it as retired, once: from then on no program that still declares it opens the
-    /// store, writes records of its entity, or reads by it. Its entries are removed by
-    /// [`Store::remove_retired`]. The name stays reserved: an index over other values has another
-    /// one. The call may be dropped once every store has been opened with it.
+    /// Retires the index `index`, which an earlier version of the program declared. Opening the
+    /// store marks it as retired, once: from then on no program that declares it opens the store,
+    /// writes records of its entity, or reads it. [`Store::remove_retired`] removes its entries.
+    /// The name stays reserved: an index over other values needs another one. Keep this call until
+    /// every store has been opened with it.
     ///
-    /// Without it a store that has an index which is not declared is not opened: its entries would
-    /// no longer be maintained.
+    /// A store with an index that is neither declared nor retired is not opened, because its
+    /// entries would no longer be maintained.
     #[must_use]
     pub fn retire(mut self, index: &'static str) -> Self {
-        self.registry = self.registry.retire(index);
+        self.schema = self.schema.retire(index);
         self
     }
 
-    /// Holds the log `L` too.
+    /// Adds the event stream `L`.
     #[must_use]
-    pub fn log<L: Log>(mut self) -> Self {
-        self.registry = self.registry.with_log::<L>();
+    pub fn stream<L: EventStream>(mut self) -> Self {
+        self.schema = self.schema.with_stream::<L>();
         self
-    }
-
-    /// To make a store in `database`, or a tenant of one, of an archive. Roots and entities are as they
-    /// will be when it is opened.
-    ///
-    /// # Errors
-    ///
-    /// `Invalid` if a name is declared twice.
-    pub fn import(self, database: Database) -> Result<Import> {
-        Import::new(database, self)
     }
 
     pub(crate) fn key_root(&self) -> &Root {
         &self.root
     }
 
-    pub(crate) fn registry(&self) -> &Registry {
-        &self.registry
+    pub(crate) fn declared(&self) -> &Schema {
+        &self.schema
     }
 
-    /// Opens it: see [`Store::open`].
+    /// Opens the store in `database`. Creates it if the database is empty. One transaction.
     ///
     /// # Errors
     ///
-    /// As [`Store::open`].
+    /// `NewerFormat` if a newer version of the program created it, or if an entity has an index
+    /// that is neither declared nor [retired](StoreOptions::retire); `SchemaMismatch` with the name
+    /// of a changed declaration; `ImportInProgress` if an import is unfinished; `Corrupt` if the
+    /// keys are not a store's; `Invalid` if a name is declared twice; errors of the engine.
     pub async fn open(self, database: Database) -> Result<Store> {
-        let Self { root, registry, clock } = self;
-        registry.check()?;
-        let (at, declared) = (&root, &registry);
+        let Self { root, schema, clock } = self;
+        schema.check()?;
+        let (at, declared) = (&root, &schema);
         let settled = database.run(|tx| async move {
-            archive::refuse_unfinished(&tx, at).await?;
+            import_marker::refuse_unfinished(&tx, at).await?;
             settle_format(&tx, at).await?;
-            repository::settle(&tx, at, declared).await?;
-            repository::version_ahead(&tx, at).await
+            records::reconcile_schema(&tx, at, declared).await?;
+            records::version_ahead(&tx, at).await
         });
         if let Some(version) = settled.await? {
             tracing::warn!(
@@ -328,7 +296,7 @@ impl StoreOptions {
             database.advance_version(version).await?;
             // With a commit the advance is durable, and reads are at a later version.
             let commit = |tx: engine::Transaction| async move {
-                repository::raise_to(&tx, at, version);
+                records::raise_to(&tx, at, version);
                 Ok::<_, Error>(())
             };
             database.run(commit).await?;
@@ -336,7 +304,7 @@ impl StoreOptions {
         let context = Context {
             catalog: Catalog::new(&root),
             root,
-            registry,
+            schema,
             next_slot: AtomicU32::new(0),
             readers: Arc::default(),
             clock,
@@ -345,7 +313,7 @@ impl StoreOptions {
     }
 }
 
-/// Checks the format that is stored; stores ours where nothing is.
+/// Checks the stored format; writes it to an empty database.
 async fn settle_format(tx: &engine::Transaction, root: &Root) -> Result<()> {
     let key = format_key(root);
     if let Some(stored) = tx.get(&key).await? {
@@ -362,7 +330,7 @@ async fn settle_format(tx: &engine::Transaction, root: &Root) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what is no store's that this program knows.
+/// Fails unless the stored format is one that this program reads.
 pub(crate) async fn require_format(tx: &engine::Transaction, root: &Root) -> Result<()> {
     check_format(&tx.get(&format_key(root)).await?.ok_or_else(foreign)?)
 }

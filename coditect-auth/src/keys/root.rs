@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use coditect_store::{
     Entity, indexes,
-    keyspace::{Global, Space},
+    keyspace::{Global, Subspace},
 };
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -26,7 +26,7 @@ pub struct WrappedRootKey {
 impl Entity for WrappedRootKey {
     type Scope = Global;
     type Key = ();
-    const SPACE: Space<Global> = Space::global("root_key").keyed(&[]);
+    const SPACE: Subspace<Global> = Subspace::global("root_key").keyed(&[]);
     const VERSION: u8 = 1;
     const SECRETS: &'static [&'static str] = &["sealed"];
 

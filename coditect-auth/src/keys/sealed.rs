@@ -7,7 +7,7 @@
 use chrono::{DateTime, TimeDelta, Utc, serde::ts_microseconds};
 use coditect_store::{
     Entity, indexes,
-    keyspace::{Global, Space},
+    keyspace::{Global, Subspace},
 };
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -36,7 +36,7 @@ pub struct SealedKey {
 impl Entity for SealedKey {
     type Scope = Global;
     type Key = KeyId;
-    const SPACE: Space<Global> = Space::global("signing_keys").keyed(&["kid"]);
+    const SPACE: Subspace<Global> = Subspace::global("signing_keys").keyed(&["kid"]);
     const VERSION: u8 = 1;
     const SECRETS: &'static [&'static str] = &["sealed"];
 

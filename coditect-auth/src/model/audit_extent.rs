@@ -2,7 +2,7 @@
 
 use coditect_store::{
     Entity, indexes,
-    keyspace::{Position, Space},
+    keyspace::{Position, Subspace},
     model::TenantId,
 };
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ pub struct AuditExtent {
 impl Entity for AuditExtent {
     type Scope = TenantId;
     type Key = ();
-    const SPACE: Space<TenantId> = Space::tenant("audit_extent").keyed(&[]);
+    const SPACE: Subspace<TenantId> = Subspace::tenant("audit_extent").keyed(&[]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> TenantId {

@@ -6,7 +6,7 @@ use chrono::{
 };
 use coditect_store::{
     Entity, indexes,
-    keyspace::{Global, Space},
+    keyspace::{Global, Subspace},
 };
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +69,7 @@ impl ClockMark {
 impl Entity for ClockMark {
     type Scope = Global;
     type Key = ();
-    const SPACE: Space<Global> = Space::global("clock_mark").keyed(&[]);
+    const SPACE: Subspace<Global> = Subspace::global("clock_mark").keyed(&[]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> Global {

@@ -5,7 +5,7 @@ use coditect_store::{
     Entity,
     entity::{Expiring, GlobalMulti, Index, expiry_hour},
     indexes,
-    keyspace::{Global, Space},
+    keyspace::{Global, Subspace},
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +29,7 @@ pub struct LoginFailures {
 impl Entity for LoginFailures {
     type Scope = Global;
     type Key = [u8; 32];
-    const SPACE: Space<Global> = Space::global("login_failures").keyed(&["hmac"]);
+    const SPACE: Subspace<Global> = Subspace::global("login_failures").keyed(&["hmac"]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> Global {

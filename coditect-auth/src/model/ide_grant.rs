@@ -5,7 +5,7 @@ use coditect_store::{
     Entity,
     entity::Multi,
     indexes,
-    keyspace::Space,
+    keyspace::Subspace,
     model::{TenantId, UserId},
 };
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,8 @@ pub struct IdeGrant {
 impl Entity for IdeGrant {
     type Scope = TenantId;
     type Key = (UserId, TenantId);
-    const SPACE: Space<TenantId> = Space::tenant("ide_grants").keyed(&["user", "granting_tenant"]);
+    const SPACE: Subspace<TenantId> =
+        Subspace::tenant("ide_grants").keyed(&["user", "granting_tenant"]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> TenantId {

@@ -7,7 +7,7 @@ use coditect_store::{
     Entity,
     entity::{Expiring, GlobalMulti, GlobalUnique, Index, Multi, expiry_hour},
     ids, indexes,
-    keyspace::Space,
+    keyspace::Subspace,
     model::{MembershipId, Role, TenantId, UserId},
 };
 use serde::{Deserialize, Serialize};
@@ -58,7 +58,7 @@ pub struct Grant {
 impl Entity for Invitation {
     type Scope = TenantId;
     type Key = InvitationId;
-    const SPACE: Space<TenantId> = Space::tenant("invitations");
+    const SPACE: Subspace<TenantId> = Subspace::tenant("invitations");
     const VERSION: u8 = 1;
     const SECRETS: &'static [&'static str] = &["hash"];
 

@@ -7,7 +7,7 @@ use coditect_store::{
     Entity,
     entity::{Expiring, GlobalMulti, GlobalUnique, Index, Multi, expiry_hour},
     ids, indexes,
-    keyspace::Space,
+    keyspace::Subspace,
     model::{TenantId, UserId},
 };
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,7 @@ pub enum ResetOrigin {
 impl Entity for PasswordReset {
     type Scope = TenantId;
     type Key = PasswordResetId;
-    const SPACE: Space<TenantId> = Space::tenant("password_resets");
+    const SPACE: Subspace<TenantId> = Subspace::tenant("password_resets");
     const VERSION: u8 = 1;
     const SECRETS: &'static [&'static str] = &["hash"];
 

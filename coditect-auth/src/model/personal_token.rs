@@ -7,7 +7,7 @@ use coditect_store::{
     Entity,
     entity::{GlobalUnique, Multi},
     ids, indexes,
-    keyspace::Space,
+    keyspace::Subspace,
     model::{MembershipRef, TenantId, UserId},
 };
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,7 @@ pub struct PersonalToken {
 impl Entity for PersonalToken {
     type Scope = TenantId;
     type Key = PersonalTokenId;
-    const SPACE: Space<TenantId> = Space::tenant("personal_tokens");
+    const SPACE: Subspace<TenantId> = Subspace::tenant("personal_tokens");
     const VERSION: u8 = 1;
     const SECRETS: &'static [&'static str] = &["hash"];
 

@@ -5,7 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use coditect_store::{
     Entity, indexes,
-    keyspace::Space,
+    keyspace::Subspace,
     model::{TenantId, UserId},
 };
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,7 @@ pub struct SecondFactor {
 impl Entity for SecondFactor {
     type Scope = TenantId;
     type Key = UserId;
-    const SPACE: Space<TenantId> = Space::tenant("second_factors").keyed(&["user"]);
+    const SPACE: Subspace<TenantId> = Subspace::tenant("second_factors").keyed(&["user"]);
     const VERSION: u8 = 1;
     const SECRETS: &'static [&'static str] = &["secret", "recovery_hashes"];
 

@@ -186,7 +186,7 @@ impl Auth {
         let session =
             AuthSession { login_epoch: user.login_epoch, active_membership, ..session.clone() };
         self.make_room(tx, &user, (client, now)).await?;
-        tx.create(&session).await?;
+        tx.insert(&session).await?;
         attempt.record_success(tx, now).await?;
         let entry = Entry::new(Action::Login, user.tenant_id, Some(user.id), client);
         entry
@@ -284,8 +284,8 @@ pub(super) async fn create_user(
     actor: Option<UserId>,
     client: &ClientInfo,
 ) -> coditect_store::Result<()> {
-    tx.create(tenant).await?;
-    tx.create(user).await?;
+    tx.insert(tenant).await?;
+    tx.insert(user).await?;
     let entry = Entry::new(Action::Register, tenant.id, actor, client).target(user.id);
     entry.write(tx, user.created_at).await
 }

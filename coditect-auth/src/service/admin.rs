@@ -37,7 +37,7 @@ impl Auth {
             async move {
                 create_user(&tx, tenant, user, None, &ClientInfo::default()).await?;
                 if ide {
-                    tx.create(&operator_grant(user, user.created_at)).await?;
+                    tx.insert(&operator_grant(user, user.created_at)).await?;
                 }
                 Ok(())
             }

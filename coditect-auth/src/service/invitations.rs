@@ -138,7 +138,7 @@ impl Auth {
             created_at: now,
             expires_at: now + INVITATION_LIFETIME,
         };
-        tx.create(&invitation).await?;
+        tx.insert(&invitation).await?;
         let entry = Entry::new(Action::Invited, tenant, Some(identity.user.id), client);
         let entry = entry.target(invitation.id).details(json!({ "role": new.role }));
         entry.write(tx, now).await?;

@@ -6,7 +6,7 @@ use coditect_store::{
     entity::Covered,
     keyspace::Global,
     model::{AuthSession, AuthSessionId, RevocationReason, TenantId, TokenFamilyId, User, UserId},
-    repository::PAGE_LIMIT,
+    records::MAX_PAGE_RECORDS,
 };
 
 use super::{
@@ -68,8 +68,8 @@ pub(super) async fn live_logins(
 
 pub(super) async fn logins(tx: &Transaction, user: &User) -> coditect_store::Result<Vec<Login>> {
     let of_epoch = (user.id, user.login_epoch);
-    let logins = tx.covered(&AuthSession::BY_USER, user.tenant_id, of_epoch).snapshot();
-    Ok(logins.page(PAGE_LIMIT, None).await?.items)
+    let logins = tx.scan_index_only(&AuthSession::BY_USER, user.tenant_id, of_epoch).snapshot();
+    Ok(logins.page(MAX_PAGE_RECORDS, None).await?.items)
 }
 
 pub(super) fn expires_after(login: &Login, now: DateTime<Utc>) -> bool {

@@ -7,7 +7,7 @@
 use coditect_store::{
     Cursor, Page, Transaction,
     model::{Membership, Role, Setting, SettingScope, TenantId, User, UserId},
-    repository::Stopped,
+    records::Stopped,
 };
 use futures_util::future::try_join_all;
 use serde_json::json;

@@ -47,7 +47,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use coditect_store::{
     Clock, Cursor, Store, StoreOptions,
     model::{AuthSession, AuthSessionId, TenantId, TokenFamilyId, User},
-    repository::PAGE_LIMIT,
+    records::MAX_PAGE_RECORDS,
 };
 use tokio::sync::Mutex;
 
@@ -198,7 +198,7 @@ impl Default for Settings {
 const MAX_FREE_REGISTRATIONS: u32 = 50;
 
 /// Upper bound of [`Settings::max_logins`], the rows of one page.
-pub const MAX_LOGINS: usize = PAGE_LIMIT;
+pub const MAX_LOGINS: usize = MAX_PAGE_RECORDS;
 
 /// The authentication service over a store. Create one per process and share it by reference.
 #[derive(Debug)]
@@ -314,6 +314,7 @@ pub enum Credential<'a> {
 #[must_use]
 pub fn entities(options: StoreOptions) -> StoreOptions {
     options
+        .schema(coditect_store::model::schema())
         .entity::<WrappedRootKey>()
         .entity::<SealedKey>()
         .entity::<AuditExtent>()
@@ -379,9 +380,9 @@ impl Auth {
     /// [`Error::Store`]. Records of other types are deleted nevertheless.
     pub async fn purge_expired(&self) -> Result<u64, Error> {
         let now = self.clock.now();
-        let failures = self.store.sweep_expired::<LoginFailures>(now).await;
-        let resets = self.store.sweep_expired::<PasswordReset>(now).await;
-        let invitations = self.store.sweep_expired::<Invitation>(now).await;
+        let failures = self.store.purge_expired::<LoginFailures>(now).await;
+        let resets = self.store.purge_expired::<PasswordReset>(now).await;
+        let invitations = self.store.purge_expired::<Invitation>(now).await;
         Ok(failures? + resets? + invitations?)
     }
 

@@ -141,7 +141,7 @@ impl Auth {
             for id in evicted {
                 tx.delete::<PasswordReset>(reset.tenant_id, id).await?;
             }
-            tx.create(reset).await?;
+            tx.insert(reset).await?;
             Entry::new(Action::PasswordResetRequested, reset.tenant_id, None, client)
                 .target(reset.user_id)
                 .write(&tx, now)

@@ -1,7 +1,7 @@
 //! Purging of expired records, by a trusted clock.
 
 use chrono::TimeDelta;
-use coditect_store::{Swept, keyspace::Global};
+use coditect_store::{PurgeReport, keyspace::Global};
 
 use super::Auth;
 use crate::{Error, model::ClockMark};
@@ -10,7 +10,7 @@ use crate::{Error, model::ClockMark};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purge {
     /// Expired records were removed: a report of the store, and the number of this crate's records.
-    Done(Swept, u64),
+    Done(PurgeReport, u64),
     /// Nothing was removed, since the clock has jumped ahead.
     Suspended {
         /// Distance from the last trusted reading.
@@ -48,7 +48,7 @@ impl Auth {
             let ahead = now.signed_duration_since(mark.trusted_at);
             return Ok(Purge::Suspended { ahead, is_new });
         }
-        let swept = self.store.sweep(now).await;
+        let swept = self.store.purge(now).await;
         let own = self.purge_expired().await;
         let trimmed = self.trim_audit(now).await?;
         Ok(Purge::Done(swept?, own? + trimmed))

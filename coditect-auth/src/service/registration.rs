@@ -169,7 +169,7 @@ impl Auth {
                     None => None,
                 };
                 let session = AuthSession { active_membership, ..session.clone() };
-                tx.create(&session).await?;
+                tx.insert(&session).await?;
                 Ok::<_, Error>(session)
             }
         });

@@ -12,7 +12,7 @@ use coditect_store::{
     Cursor, Transaction,
     keyspace::Global,
     model::{AuditEntry, Tenant, TenantId, User},
-    repository::PAGE_LIMIT,
+    records::MAX_PAGE_RECORDS,
 };
 
 use super::Auth;
@@ -114,10 +114,10 @@ async fn trim(
     let before = tx.get::<AuditExtent>(tenant, ()).await?;
     let before = before.unwrap_or(AuditExtent { tenant_id: tenant, entries: 0, counted_to: None });
     let new = match before.counted_to {
-        Some(position) => tx.log::<AuditEntry>(tenant, (), position..),
-        None => tx.log::<AuditEntry>(tenant, (), ..),
+        Some(position) => tx.events::<AuditEntry>(tenant, (), position..),
+        None => tx.events::<AuditEntry>(tenant, (), ..),
     };
-    let new = new.page(PAGE_LIMIT, None).await?;
+    let new = new.page(MAX_PAGE_RECORDS, None).await?;
     let uncounted = new.items.iter().filter(|it| Some(it.position) != before.counted_to).count();
     let counted_to = new.items.last().map(|last| last.position).or(before.counted_to);
     let counted = before.entries.saturating_add(uncounted as u64);

@@ -135,7 +135,7 @@ impl Auth {
                     if known.iter().any(|before| before.kid == key.kid) {
                         tx.update(key).await?;
                     } else {
-                        tx.create(key).await?;
+                        tx.insert(key).await?;
                     }
                 }
                 Ok::<_, Error>(())
@@ -215,7 +215,7 @@ pub(super) async fn load_keys(
                 };
                 // Checked before any write: a wrong master key wraps nothing.
                 KeyRing::open_any(&known, &root)?;
-                tx.create(&WrappedRootKey::seal(&root, master, now)?).await?;
+                tx.insert(&WrappedRootKey::seal(&root, master, now)?).await?;
                 root
             };
             if !known.is_empty() {
@@ -223,7 +223,7 @@ pub(super) async fn load_keys(
             }
             let made = keys::rotate(&[], now, token_life, || SealedKey::generate(&root, now))?;
             for key in &made {
-                tx.create(key).await?;
+                tx.insert(key).await?;
             }
             Ok::<_, Error>((root, made))
         })

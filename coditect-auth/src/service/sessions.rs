@@ -37,7 +37,7 @@ impl Auth {
         identity.session()?;
         let (user, now) = (&identity.user, self.clock.now());
         let logins = tx.scan(&AuthSession::BY_USER, user.tenant_id, (user.id, user.login_epoch));
-        let live = logins.newest_first().filter("live", |session| session.holds_at(now));
+        let live = logins.rev().filter("live", |session| session.holds_at(now));
         Ok(live.page(limit, after).await?)
     }
 

@@ -4,7 +4,7 @@ use coditect_store::{
     Cursor, Page, Transaction,
     keyspace::Global,
     model::{Membership, Role, Tenant, TenantId, User, UserStatus},
-    repository::{PAGE_LIMIT, Stopped},
+    records::{MAX_PAGE_RECORDS, Stopped},
 };
 use futures_util::future::try_join_all;
 
@@ -98,7 +98,7 @@ impl Auth {
 /// Disables the users of a deleted tenant, so that no login or token of theirs is accepted until
 /// the deletion completes. Registration creates one user per tenant.
 async fn disable_users(tx: &Transaction, tenant: TenantId) -> coditect_store::Result<()> {
-    for user in tx.list::<User>(tenant).page(PAGE_LIMIT, None).await?.items {
+    for user in tx.list::<User>(tenant).page(MAX_PAGE_RECORDS, None).await?.items {
         let user = user.with_logins_revoked();
         tx.update(&User { status: UserStatus::Disabled, ..user }).await?;
     }

@@ -128,7 +128,7 @@ impl Auth {
             last_used_at: now,
             expires_at: now.checked_add_signed(new.life).unwrap_or(DateTime::<Utc>::MAX_UTC),
         };
-        tx.create(&token).await?;
+        tx.insert(&token).await?;
         audit_token(tx, Action::TokenCreated, &token, (client, now)).await?;
         Ok(token)
     }
@@ -203,7 +203,7 @@ impl Auth {
             created_at: now,
             expires_at: now + TICKET_LIFETIME,
         };
-        Ok(tx.create(&ticket).await?)
+        Ok(tx.insert(&ticket).await?)
     }
 
     /// Consumes a ticket and returns its credential.

@@ -23,7 +23,7 @@ async fn crowd(env: &TestEnv, ada: &SignedIn) {
             async move {
                 for _ in 0..100 {
                     let (id, token_family) = (AuthSessionId::new(), TokenFamilyId::new());
-                    tx.create(&AuthSession { id, token_family, ..own.clone() }).await?;
+                    tx.insert(&AuthSession { id, token_family, ..own.clone() }).await?;
                 }
                 Ok::<_, coditect_store::Error>(())
             }
@@ -81,7 +81,7 @@ async fn revocations_cover_more_logins_than_a_page() {
         let refused = env.refresh(&thief.tokens).await;
         assert!(matches!(refused, Err(Error::SessionRevoked)), "{way}");
         assert_eq!(env.holds(&ada.tokens).await, keeps_own, "{way}");
-        env.store.complete_deletions().await.unwrap();
+        env.store.resume_deletions().await.unwrap();
         assert!(stored(env, &ada).await <= 1, "{way}: revoked logins are deleted");
         if keeps_own {
             let tokens = env.refresh(&ada.tokens).await.unwrap();
@@ -214,7 +214,7 @@ async fn play(rounds: Vec<Round>) {
         }
         before.extend(new);
         if round.revocations > 1 {
-            env.store.complete_deletions().await.unwrap();
+            env.store.resume_deletions().await.unwrap();
             let left = env.store.begin().list::<AuthSession>(tenant).all(1_000).await.unwrap();
             assert_eq!(left.len(), live.len(), "revoked logins are deleted, live ones are not");
         }

@@ -39,7 +39,7 @@ async fn reads_and_writes<E: Entity + Debug + PartialEq>(store: &Store, record: 
     let fixture: Vec<u8> = (0..digits.len()).step_by(2).map(byte).collect();
     let key = E::SPACE.key(store.root(), record.scope(), &record.key());
     let tx = store.begin();
-    tx.create(record).await.unwrap();
+    tx.insert(record).await.unwrap();
     let written = tx.engine().get(&key).await.unwrap().unwrap();
     let hex =
         |bytes: &[u8]| bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));

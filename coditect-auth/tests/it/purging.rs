@@ -104,7 +104,7 @@ async fn server_that_is_stopped_every_night_purges() {
 
 async fn audited(env: &TestEnv, tenant: TenantId) -> Vec<AuditEntry> {
     let tx = env.store.begin();
-    let page = tx.log::<AuditEntry>(tenant, (), ..).page(1_000, None).await.unwrap();
+    let page = tx.events::<AuditEntry>(tenant, (), ..).page(1_000, None).await.unwrap();
     page.items.into_iter().map(|logged| logged.record).collect()
 }
 
@@ -140,7 +140,8 @@ async fn audit_entries_are_removed_after_their_retention() {
     assert_eq!(kept.len(), 4, "{kept:?}");
     assert!(audited(&env, other).await.is_empty());
     let tx = env.store.begin();
-    let indexed = tx.scan_log(&AuditEntry::BY_ACTOR, tenant, ada.user.id).page(1_000, None).await;
+    let indexed =
+        tx.scan_events(&AuditEntry::BY_ACTOR, tenant, ada.user.id).page(1_000, None).await;
     assert_eq!(indexed.unwrap().items.len(), 4);
     let report = env.store.check().run(|_| ()).await.unwrap();
     assert_eq!(report.faults, 0);

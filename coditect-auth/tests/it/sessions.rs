@@ -29,7 +29,7 @@ async fn is_revoked(env: &TestEnv, of: &SignedIn) -> bool {
 /// Returns the audited actions in the user's tenant, oldest first.
 pub(crate) async fn audited(env: &TestEnv, of: &SignedIn) -> Vec<String> {
     let tx = env.store.begin();
-    let page = tx.log::<AuditEntry>(of.user.tenant_id, (), ..).page(200, None).await.unwrap();
+    let page = tx.events::<AuditEntry>(of.user.tenant_id, (), ..).page(200, None).await.unwrap();
     page.items.into_iter().map(|entry| entry.record.action).collect()
 }
 

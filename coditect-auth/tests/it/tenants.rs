@@ -191,7 +191,7 @@ async fn invitation_into_a_deleted_tenant_is_invalid() {
     };
     let deletion = store.run(delete).await.unwrap().unwrap();
     assert!(matches!(team.accept(&guest, &text).await, Err(Error::InvitationInvalid)));
-    store.complete(&deletion).await.unwrap();
+    store.resume_deletion(&deletion).await.unwrap();
     assert!(matches!(team.accept(&guest, &text).await, Err(Error::InvitationInvalid)));
 }
 
@@ -320,7 +320,7 @@ async fn repeated_refresh_that_enters_a_tenant_is_audited() {
     let (auth, from) = (&team.env.auth, &ClientInfo::default());
     let there = team.owner.user.tenant_id;
     let entries = async || {
-        let log = team.env.store.begin().log::<AuditEntry>(there, (), ..);
+        let log = team.env.store.begin().events::<AuditEntry>(there, (), ..);
         let entries = log.page(200, None).await.unwrap().items;
         entries.iter().filter(|entry| entry.record.action == "tenant.entered").count()
     };
@@ -446,11 +446,11 @@ async fn tenant_being_deleted_is_locked() {
     let rest = auth.tenants_of(&tx, &guest, (1, tenants.next.as_ref())).await.unwrap();
     assert!(rest.items.is_empty() && rest.next.is_none());
 
-    team.env.store.complete_deletions().await.unwrap();
+    team.env.store.resume_deletions().await.unwrap();
     assert!(matches!(
         team.env.login("owner@example.org", PASSWORD).await,
         Err(Error::InvalidCredentials)
     ));
-    let left = team.env.store.begin().log::<AuditEntry>(team.owner.user.tenant_id, (), ..);
+    let left = team.env.store.begin().events::<AuditEntry>(team.owner.user.tenant_id, (), ..);
     assert!(left.page(1, None).await.unwrap().items.is_empty(), "nothing is left behind");
 }

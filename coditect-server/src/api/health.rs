@@ -97,7 +97,7 @@ pub(crate) async fn ready(app: Arc<App>, _: Request) -> HandlerResult {
 
 /// Checks that the store responds within the time of a usual probe.
 async fn probe(app: &App) -> Result<(), Problem> {
-    match timeout(PROBE_TIMEOUT, app.store.probe()).await {
+    match timeout(PROBE_TIMEOUT, app.store.ping()).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(Problem::unavailable("STORE_UNAVAILABLE", RETRY_AFTER)),
     }

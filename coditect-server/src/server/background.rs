@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use coditect_auth::Purge;
-use coditect_store::Swept;
+use coditect_store::PurgeReport;
 use tokio::time::{self, Instant, MissedTickBehavior};
 
 use crate::{state::App, telemetry};
@@ -45,7 +45,7 @@ pub(crate) async fn run(app: Arc<App>) {
                     warn_on_error("cannot purge expired records", sweep(&app).await);
                 }
                 () = app.upkeep.notified() => {
-                    let completed = app.store.complete_deletions().await.map(|_| ());
+                    let completed = app.store.resume_deletions().await.map(|_| ());
                     warn_on_error("cannot complete a deletion", completed);
                 }
             }
@@ -130,12 +130,12 @@ async fn sweep(app: &App) -> Result<(), coditect_auth::Error> {
                      suspended until the server has run for 24 h, or the clock is corrected"
                 );
             }
-            app.store.complete_deletions().await?;
+            app.store.resume_deletions().await?;
             return Ok(());
         }
     };
-    if swept != Swept::default() {
-        let Swept {
+    if swept != PurgeReport::default() {
+        let PurgeReport {
             auth_sessions,
             tickets,
             idempotency_entries,
@@ -176,7 +176,7 @@ async fn remove_retired(app: &App) {
 
 /// Builds all pending indexes. Requests that need one of them are refused until it is built.
 async fn build(app: &App) -> coditect_store::Result<()> {
-    for index in app.store.unbuilt().await? {
+    for index in app.store.pending_indexes().await? {
         let build = app.store.build(index)?;
         // The remaining records are not counted, since counting takes as long as the build.
         tracing::info!(index, "index build started");

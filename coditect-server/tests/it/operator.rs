@@ -106,8 +106,8 @@ async fn filled(folder: &Path, sessions: usize) -> TenantId {
     };
     let (tenant, user) = (&tenant, &user);
     let begin = |tx: coditect_store::Transaction| async move {
-        tx.create(tenant).await?;
-        tx.create(user).await
+        tx.insert(tenant).await?;
+        tx.insert(user).await
     };
     store.run(begin).await.unwrap();
     for first in (0..sessions).step_by(500) {
@@ -126,7 +126,7 @@ async fn filled(folder: &Path, sessions: usize) -> TenantId {
                     updated_at: at,
                     last_accessed_at: at,
                 };
-                session.open(&tx, i64::MAX).await?;
+                session.insert(&tx, i64::MAX).await?;
             }
             Ok::<_, Error>(())
         };
@@ -277,7 +277,7 @@ async fn admin_socket_is_private_and_removed_on_exit() {
     assert_eq!(refusal.await.unwrap(), "error invalid request\n");
     let nobody = TenantId::new().to_string();
     let said = fails(verb("export", folder.path(), &["-", "--tenant", &nobody])).await;
-    assert!(said.contains("there is nothing of this tenant"), "{said}");
+    assert!(said.contains("the tenant does not exist"), "{said}");
     server.terminate().await;
     assert!(!door.exists());
 
@@ -395,7 +395,7 @@ async fn killed_import_blocks_the_store_and_can_be_resumed() {
         }
         let again = verb("import", &target, &[path(&file)]);
         if whole {
-            assert!(fails(again).await.contains("a store is there already"));
+            assert!(fails(again).await.contains("the database is not empty"));
         } else {
             succeeds(again).await;
         }
@@ -507,7 +507,7 @@ async fn existing_files_and_stores_are_not_overwritten() {
     let sound: PathBuf = folder.path().join("sound");
     succeeds(verb("export", folder.path(), &[path(&sound)])).await;
     let said = fails(verb("import", folder.path(), &[path(&sound)])).await;
-    assert!(said.contains("a store is there already"), "{said}");
+    assert!(said.contains("the database is not empty"), "{said}");
 }
 
 #[tokio::test]

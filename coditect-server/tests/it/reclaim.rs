@@ -10,8 +10,8 @@ use coditect_store::{
     check::Event,
     engine::RangeQuery,
     keyspace::KeyRange,
-    model::{DetachedBlob, TenantId},
-    repository::blob::READ_LEASE,
+    model::{OrphanBlob, TenantId},
+    records::blob::READ_LEASE,
 };
 use futures_util::future::join_all;
 use serde_json::json;
@@ -95,7 +95,7 @@ async fn stored(folder: &Path, tenant: TenantId) -> Stored {
     let chunks = tx.engine().get_range(&RangeQuery::new(range.begin, range.end)).await.unwrap();
     let stored = Stored {
         chunk_bytes: chunks.rows.iter().map(|row| row.value.len()).sum(),
-        detached: tx.list::<DetachedBlob>(tenant).all(999).await.unwrap().len(),
+        detached: tx.list::<OrphanBlob>(tenant).all(999).await.unwrap().len(),
         counted: tx.counter(tenant, Counter::BYTES).await.unwrap(),
     };
     store.database().close().await;
@@ -195,11 +195,11 @@ async fn deleted_content_counts_until_it_is_collected() {
 }
 
 /// Returns the detached contents of a tenant, from the stopped store.
-async fn detached(site: Site) -> Vec<DetachedBlob> {
+async fn detached(site: Site) -> Vec<OrphanBlob> {
     site.server.stopped().await;
     let database = folder::database(site.folder.path());
     let store = entities(Store::options()).open(database).await.unwrap();
-    let detached = store.begin().list::<DetachedBlob>(site.tenant).all(999).await.unwrap();
+    let detached = store.begin().list::<OrphanBlob>(site.tenant).all(999).await.unwrap();
     store.database().close().await;
     detached
 }

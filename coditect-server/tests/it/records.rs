@@ -105,10 +105,10 @@ async fn messages_are_listed_in_both_orders_during_writes() {
         assert_eq!(said.data()["metadata"], json!({"n": n}));
     }
     assert_eq!(ada.all(&messages, "content").await, ["m0", "m1", "m2", "m3", "m4"]);
-    let newest_first = format!("{messages}?order=desc");
-    assert_eq!(ada.all(&newest_first, "content").await, ["m4", "m3", "m2", "m1", "m0"]);
+    let rev = format!("{messages}?order=desc");
+    assert_eq!(ada.all(&rev, "content").await, ["m4", "m3", "m2", "m1", "m0"]);
 
-    let back = ada.get(&format!("{newest_first}&limit=3")).await.json();
+    let back = ada.get(&format!("{rev}&limit=3")).await.json();
     let on = ada.get(&format!("{messages}?limit=4")).await.json();
     let speaking = (0..20).map(|n| {
         let (ada, messages) = (&ada, &messages);
@@ -117,7 +117,7 @@ async fn messages_are_listed_in_both_orders_during_writes() {
     let statuses = futures_util::future::join_all(speaking).await;
     assert!(statuses.iter().all(|status| *status == 201), "{statuses:?}");
     let next = |page: &Value| page["next_cursor"].as_str().unwrap().to_owned();
-    let rest = ada.get(&format!("{newest_first}&cursor={}", next(&back))).await.data();
+    let rest = ada.get(&format!("{rev}&cursor={}", next(&back))).await.data();
     assert_eq!(rest.as_array().unwrap().len(), 2);
     let rest = ada.get(&format!("{messages}?limit=200&cursor={}", next(&on))).await.data();
     assert_eq!((rest.as_array().unwrap().len(), &rest[0]["content"]), (21, &json!("m4")));

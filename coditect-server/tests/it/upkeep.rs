@@ -118,8 +118,8 @@ async fn server_purges_only_expired_records() {
         expires_at: DateTime::UNIX_EPOCH,
     };
     let create = |tx: Transaction| async move {
-        tx.create(session).await?;
-        tx.create(ticket).await
+        tx.insert(session).await?;
+        tx.insert(ticket).await
     };
     store.run(create).await.unwrap();
     let past = ManualClock::new(coditect_store::Clock::system().now() - TimeDelta::days(1));
@@ -179,7 +179,7 @@ async fn server_builds_a_pending_index() {
     let key = store.root().key(&("meta".to_owned(), "index".to_owned(), index.to_owned()));
     tx.engine().set(&key, &state);
     tx.commit().await.unwrap();
-    assert_eq!(store.unbuilt().await.unwrap(), [index]);
+    assert_eq!(store.pending_indexes().await.unwrap(), [index]);
     store.database().close().await;
     drop((tx, store));
 

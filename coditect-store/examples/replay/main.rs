@@ -12,18 +12,18 @@ use coditect_store::{
 use serde_json::Value;
 
 const HELP: &str = "\
-Replays recorded programs of a real FoundationDB, on the embedded engine or on a cluster, and says how many
-are answered as they were then, with the first that is not in full.
+Replays recorded programs of a real FoundationDB on the embedded engine or on a cluster, and prints the
+number of programs that agree, with the first disagreement in full.
 
 usage: replay [--cluster-file FILE] PROGRAMS…
 
-  PROGRAMS             files of programs, one a line: .jsonl or .jsonl.gz
-  --cluster-file FILE  run them on that cluster, each under a prefix of its own, removed afterwards. Those
-                       that count keys from place to place, or try the limits, take the whole of a
-                       cluster: they are run if it is empty, which it is again afterwards, or skipped.
-                       So are those that show how old a cluster is, where it is some days old
+  PROGRAMS             files of programs, one per line: .jsonl or .jsonl.gz
+  --cluster-file FILE  run them on this cluster, each under a prefix of its own, which is cleared
+                       afterwards. Programs that count keys or test limits need an empty cluster,
+                       and are skipped on others; so are programs that depend on a cluster's age, on
+                       one that is some days old
 
-Exit codes: 0 if all that were run agree, 1 if one does not, 2 if something could not be read or opened.";
+Exit codes: 0 if all programs that ran agree, 1 if one does not, 2 if an input cannot be read.";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -53,7 +53,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Whether all agree.
+/// Whether all programs agree.
 async fn replay(
     cluster_file: Option<PathBuf>,
     files: &[String],
@@ -91,7 +91,7 @@ async fn replay(
 struct Cluster {
     file: PathBuf,
     whole: Database,
-    /// Whether there was nothing in it: then all that is in it is ours.
+    /// Whether it was empty: then all of its keys belong to this run.
     was_empty: bool,
 }
 

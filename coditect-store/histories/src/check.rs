@@ -1,10 +1,10 @@
-//! Whether a history could have been done one after the other.
+//! Checks whether a history is strictly serializable.
 //!
-//! All is brought to registers: a list holds the number at its end, and the longest one that was seen says in
-//! which order it was written. Then, for each read, whoever wrote that register too did so before the one
-//! whose number was seen, or after the reader. What is known of either decides the other, until nothing
-//! follows any more; what is open then is tried both ways. (C. Tan et al., "Cobra: Making Transactional
-//! Key-Value Stores Verifiably Serializable", 2020, call that a polygraph.)
+//! Lists and registers are reduced to registers: a list has the number at its end, and the longest
+//! observed list gives the order of its writes. For each read, every other writer of that register
+//! precedes the observed writer, or follows the reader. Each known fact implies others until
+//! nothing follows; remaining choices are tried both ways. (A polygraph: C. Tan et al., "Cobra:
+//! Making Transactional Key-Value Stores Verifiably Serializable", 2020.)
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,15 +14,16 @@ use crate::{
     outside::Outside,
 };
 
-/// How many open questions are tried, before it is given up.
+/// Maximum number of choices tried before giving up.
 const TRIES: u32 = 100_000;
-/// Of how many that may have been done it is tried which were, where a refusal may be due to them.
+/// Maximum number of calls with unknown outcome whose combinations are tried, where they may cause
+/// a rejection.
 const UNSEEN: usize = 10;
 
-/// What comes before all: nothing is written.
+/// The initial state, before all calls.
 const BEGINNING: usize = 0;
 
-/// What is wrong with a history; `None` if it is strictly serializable.
+/// Returns the fault of a history; `None` if it is strictly serializable.
 pub fn fault(calls: &[Call]) -> Option<String> {
     let outsides = match calls.iter().map(Outside::of).collect::<Result<Vec<_>, _>>() {
         Ok(outsides) => outsides,
@@ -37,9 +38,8 @@ pub fn fault(calls: &[Call]) -> Option<String> {
     done.map(|done| fault_with(calls, &outsides, &done)).all(|it| it.is_some()).then_some(found)
 }
 
-/// Those whose end is unknown, and that nobody need have seen for others to have been refused because of them.
-///
-/// Without such a refusal it makes no difference whether they were done: others are right without them.
+/// Returns the calls of unknown outcome without an observer that may explain why a call was
+/// rejected. For other such calls it makes no difference whether they committed.
 fn unseen(calls: &[Call], outsides: &[Outside]) -> Vec<usize> {
     let differing: BTreeSet<Key> =
         outsides.iter().flat_map(|it| &it.others).map(|(key, _)| *key).collect();
@@ -50,7 +50,7 @@ fn unseen(calls: &[Call], outsides: &[Outside]) -> Vec<usize> {
     unknown.filter(|at| !outsides[*at].is_blind()).take(UNSEEN).collect()
 }
 
-/// What is wrong, if of those that nobody saw these were `done`, and no others.
+/// Returns the fault, assuming that of the unobserved calls exactly `done` committed.
 fn fault_with(calls: &[Call], outsides: &[Outside], done: &BTreeSet<usize>) -> Option<String> {
     let question = match Question::of(calls, outsides, done) {
         Ok(question) => question,
@@ -64,16 +64,16 @@ fn fault_with(calls: &[Call], outsides: &[Outside], done: &BTreeSet<usize>) -> O
     }
 }
 
-/// What is asked: in which order these were done. They are numbered, from the [beginning](BEGINNING) on.
+/// The search for an order of the committed calls, numbered from [`BEGINNING`].
 struct Question<'a> {
     calls: Vec<&'a Call>,
-    /// Who wrote each register, or list.
+    /// Writers of each register or list.
     writers: BTreeMap<Key, Vec<usize>>,
-    /// Who saw in which register what whom wrote.
+    /// Observers: reader, register and writer.
     reads: BTreeSet<(Key, usize, usize)>,
-    /// Who saw that it was something else.
+    /// Observers of a different value.
     others: BTreeSet<(Key, usize, usize)>,
-    /// Who came before whom in a list.
+    /// Known orders of writes in a list.
     listed: Vec<(Key, usize, usize)>,
 }
 
@@ -121,7 +121,7 @@ impl<'a> Question<'a> {
                 .reads
                 .extend(outside.reads.iter().map(|(key, it)| (*key, writer(key, *it), *node)));
             for (key, number) in &outside.others {
-                // What was never there is another number than any.
+                // A number that never existed differs from all.
                 let was_there = author.get(&(*key, *number)).is_some_and(|by| {
                     let is_passing = outsides[*by].passing.contains(&(*key, *number));
                     counts.contains(by) && calls[*by].outcome != Outcome::GivenUp && !is_passing
@@ -140,18 +140,18 @@ impl<'a> Question<'a> {
             }
             let order: Vec<_> = list.iter().map(|number| writer(key, *number)).collect();
             question.listed.extend(order.windows(2).map(|two| (key, two[0], two[1])));
-            // Those that nobody saw were appended after those that somebody did.
+            // Unobserved numbers follow the observed ones.
             if let Some(last) = order.last() {
                 let unseen = question.writers[key].iter().filter(|it| !order.contains(it));
                 question.listed.extend(unseen.map(|it| (key, *last, *it)));
             }
         }
-        // Numbers of one transaction follow each other.
+        // Numbers of one transaction are consecutive.
         question.listed.retain(|(_, one, other)| one != other && *other != BEGINNING);
         Ok(question)
     }
 
-    /// What is known from the outset: the clock, and the lists.
+    /// Returns the initial order: the clock, and the lists.
     fn begun(&self) -> Result<Order, Circle> {
         let mut order = Order::new(self.calls.len() + 1);
         for node in 1..=self.calls.len() {
@@ -165,7 +165,7 @@ impl<'a> Question<'a> {
         by_end.sort_unstable();
         by_begin.sort_unstable();
         for (from, node) in by_begin {
-            // The latest first: most of the others follow from those.
+            // The latest first, which implies most of the others.
             for (_, before) in by_end[..by_end.partition_point(|(end, _)| *end < from)].iter().rev()
             {
                 order.put(*before, node, Why::Clock)?;
@@ -180,7 +180,7 @@ impl<'a> Question<'a> {
         Ok(order)
     }
 
-    /// Whether `order` can be completed.
+    /// Returns whether `order` can be completed.
     fn answer(&self, mut order: Order, left: &mut u32) -> Result<(), Circle> {
         while self.follow(&mut order)? {}
         let Some((one, other)) = self.open(&order) else { return Ok(()) };
@@ -196,7 +196,7 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// Adds to `order` what follows from it. Returns whether there was anything.
+    /// Adds the consequences of `order`, and returns whether there were any.
     fn follow(&self, order: &mut Order) -> Result<bool, Circle> {
         let mut is_more = false;
         for (key, writer, reader) in &self.reads {
@@ -223,8 +223,8 @@ impl<'a> Question<'a> {
         Ok(is_more)
     }
 
-    /// Who can have written between `writer` and `reader`; and whether it is known that somebody did, or that
-    /// the reader came first.
+    /// Returns the writers that may be between `writer` and `reader`, and whether one of them must
+    /// be, or the reader must come first.
     fn between(
         &self,
         order: &Order,
@@ -238,7 +238,7 @@ impl<'a> Question<'a> {
         (next, is_between)
     }
 
-    /// Two whose order matters, and is open.
+    /// Returns two calls whose order is undecided.
     fn open(&self, order: &Order) -> Option<(usize, usize)> {
         let is_open = |one, other| !order.has(one, other) && !order.has(other, one);
         for (key, writer, reader) in &self.reads {
@@ -274,9 +274,9 @@ impl<'a> Question<'a> {
     }
 }
 
-/// Which of the calls count: those that were done, what those saw that were given up, and of those whose end is
-/// unknown the ones that somebody saw, or `done` has. Those that saw nothing themselves count too, since they
-/// may be done after all others.
+/// Returns the relevant calls: committed ones, the reads of aborted ones, and calls of unknown
+/// outcome that are observed or in `done`. Calls that observed nothing are included, since they may
+/// commit after all others.
 fn counting(
     calls: &[Call],
     outsides: &[Outside],
@@ -314,7 +314,7 @@ fn counting(
     Ok(counts)
 }
 
-/// Each list at its longest, of which all others are beginnings.
+/// Returns the longest version of each list, of which all others are prefixes.
 fn longest<'a>(
     outsides: impl Iterator<Item = &'a Outside>,
 ) -> Result<BTreeMap<Key, &'a [u32]>, String> {

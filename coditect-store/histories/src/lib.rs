@@ -1,11 +1,10 @@
-//! Many clients at once, each noting what it did and saw; and whether all of that could have been done one
-//! after the other, in an order that keeps to the clock: strict serializability.
+//! Histories of concurrent clients, and a checker of their strict serializability.
 //!
-//! Clients append numbers to lists, whose content tells the order of its writers, and read and write
-//! registers, whose content tells who wrote last (the workloads of Elle: Kingsbury, Alvaro, "Elle: Inferring
-//! Isolation Anomalies from Experimental Observations", 2020). No number is written to the same place twice,
-//! so that whoever sees one knows who wrote it. In which order a register was written is not told: where it
-//! matters and nothing else decides it, both orders are tried.
+//! Clients append numbers to lists, whose contents show the order of writers, and read and write
+//! registers, whose contents show the last writer (the workloads of Elle: Kingsbury, Alvaro, "Elle:
+//! Inferring Isolation Anomalies from Experimental Observations", 2020). No number is written twice
+//! to one place, so each observed number identifies its writer. The order of writes to a register
+//! is not observed: where nothing else decides it, both orders are tried.
 //!
 //! ```
 //! use coditect_histories::{Op, Outcome, Recorder, fault};
@@ -20,7 +19,7 @@
 //! assert!(told.contains("each before the next, in a circle"), "{told}");
 //! ```
 //!
-//! It knows no store and no HTTP: those who have some note what they did there.
+//! The crate depends neither on the store nor on HTTP: their tests record what they do.
 
 mod check;
 mod order;
@@ -41,49 +40,50 @@ pub use check::fault;
 pub use random::Random;
 pub use rounds::{assert_strictly_serializable, seeds};
 
-/// The name of a list or a register: of one of the two, throughout a history.
+/// The name of a list or a register; the same kind throughout a history.
 pub type Key = &'static str;
 
-/// One step of a transaction, in the order in which it took them.
+/// An operation of a transaction. Operations are in program order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// It put the number at the end of the list.
+    /// Appended the number to the list.
     Append(Key, u32),
-    /// It saw all of the list.
+    /// Read the whole list.
     List(Key, Vec<u32>),
-    /// It put the number into the register.
+    /// Wrote the number to the register.
     Write(Key, u32),
-    /// It saw the number in the register: 0, if it found none.
+    /// Read the number in the register; 0 if it was empty.
     Read(Key, u32),
-    /// It learnt that not this number is in the register.
+    /// Observed that the register does not have this number.
     Other(Key, u32),
 }
 
-/// What became of a transaction, as far as its client knows.
+/// The outcome of a transaction, as known to its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is done.
+    /// Committed.
     Done,
-    /// It is done, or will be at any time, or never. What it is noted to have seen counts if it is done.
+    /// Committed, commits at any later time, or never. Its reads count only if it commits.
     Unknown,
-    /// It wrote nothing. What it saw must have been there all the same, all of it at one time.
+    /// Aborted. Its reads must be of one state all the same.
     GivenUp,
 }
 
-/// A transaction, from when to when.
+/// A transaction, with its start and end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// When its client began it.
+    /// Time at which the client began it.
     pub from: u64,
-    /// When its client was told of its end; what is [unknown](Outcome::Unknown) may come later.
+    /// Time at which the client learned the outcome; an [unknown](Outcome::Unknown) one may commit
+    /// later.
     pub to: u64,
-    /// What became of it.
+    /// Outcome.
     pub outcome: Outcome,
-    /// What it did and saw.
+    /// Operations.
     pub ops: Vec<Op>,
 }
 
-/// Where clients note what they do. It has the one clock of a history, and its numbers.
+/// Records the calls of all clients. Has the clock and the numbers of a history.
 #[derive(Debug)]
 pub struct Recorder {
     begun: Instant,
@@ -98,17 +98,17 @@ impl Default for Recorder {
 }
 
 impl Recorder {
-    /// The hour, in nanoseconds since the beginning.
+    /// Returns the time, in nanoseconds since the start.
     pub fn now(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// A number that nobody has.
+    /// Returns a unique number.
     pub fn number(&self) -> u32 {
         self.last.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Notes a transaction, if it did or saw anything, that was begun at `from`, and of whose end its client was told just now.
+    /// Records a transaction that began at `from` and ended now, if it has operations.
     pub fn note(&self, from: u64, outcome: Outcome, ops: Vec<Op>) {
         let to = self.now();
         if ops.is_empty() {
@@ -117,7 +117,7 @@ impl Recorder {
         self.lock().push(Call { from, to, outcome, ops });
     }
 
-    /// All that was noted.
+    /// Returns all recorded calls.
     pub fn calls(&self) -> Vec<Call> {
         self.lock().clone()
     }

@@ -1,41 +1,42 @@
-//! What must come before what, and why.
+//! A partial order, with a reason for each relation.
 //!
-//! All that follows is kept too, so that whether one comes before another is known at once, and what would
-//! close a circle is refused with that circle.
+//! The transitive closure is maintained, so that queries are immediate, and a relation that would
+//! close a cycle is rejected with that cycle.
 
 use std::{collections::VecDeque, fmt};
 
 use crate::Key;
 
-/// Why one comes before another.
+/// Reason why one call precedes another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
-    /// Its client knew of its end before the other began.
+    /// The client of the other one began it after this one's end.
     Clock,
-    /// The other saw what it wrote.
+    /// The other one observed its write.
     Seen(Key),
-    /// What it wrote was gone when others saw what the other wrote, or is before it in a list.
+    /// Its write was overwritten when the other's was observed, or precedes it in a list.
     Replaced(Key),
-    /// It did not see yet what the other wrote.
+    /// It did not observe the other's write.
     Missed(Key),
-    /// It found another number in the register than the other wrote, and nobody replaced that.
+    /// It observed another number in the register than the other one wrote, and nothing replaced
+    /// that one.
     Differed(Key),
-    /// One of the two, and nobody else, can have replaced what was found to be gone.
+    /// One of the two is the only possible writer that replaced an observed number.
     Between(Key),
-    /// The other way round was tried too.
+    /// The opposite order was tried, too.
     Tried,
 }
 
-/// Some that each come before the next, and the last before the first.
+/// Calls of which each precedes the next, and the last precedes the first.
 #[derive(Clone, Debug)]
 pub(crate) struct Circle(pub(crate) Vec<(usize, Why)>);
 
-/// An order that may have gaps yet.
+/// A partial order of calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Order {
-    /// Who comes after each, as bits.
+    /// Successors of each call, as bits.
     after: Vec<Vec<u64>>,
-    /// What was said, without what follows from it.
+    /// Relations added, without their consequences.
     said: Vec<Vec<(usize, Why)>>,
 }
 
@@ -44,16 +45,16 @@ impl Order {
         Self { after: vec![vec![0; size.div_ceil(64)]; size], said: vec![Vec::new(); size] }
     }
 
-    /// Whether it is known that `one` comes before `other`.
+    /// Returns whether `one` precedes `other`.
     pub(crate) fn has(&self, one: usize, other: usize) -> bool {
         self.after[one][other / 64] >> (other % 64) & 1 == 1
     }
 
-    /// Has `one` come before `other`. Returns whether that is new.
+    /// Adds that `one` precedes `other`, and returns whether that is new.
     ///
     /// # Errors
     ///
-    /// They cannot.
+    /// The cycle that this would close.
     pub(crate) fn put(&mut self, one: usize, other: usize, why: Why) -> Result<bool, Circle> {
         if one == other || self.has(other, one) {
             return Err(self.circle(one, other, why));
@@ -72,12 +73,12 @@ impl Order {
         Ok(true)
     }
 
-    /// The shortest that is closed by putting `one` before `other`.
+    /// Returns the shortest cycle closed by `one` before `other`.
     fn circle(&self, one: usize, other: usize, why: Why) -> Circle {
         let mut circle = vec![(one, why)];
         let mut reached = vec![None; self.said.len()];
         let mut next = VecDeque::from([one]);
-        // Backwards, from what comes before `one`, so that the way is found in its own order.
+        // Backwards from the predecessors of `one`, so that the path is found in order.
         while let Some(at) = next.pop_front().filter(|at| *at != other) {
             for (before, said) in self.said.iter().enumerate() {
                 let step = said.iter().find(|(to, _)| *to == at);

@@ -1,23 +1,23 @@
-//! What of a transaction is there for others: what it saw of theirs, and what it leaves to them.
+//! The externally visible part of a transaction: its reads of others' writes, and its final writes.
 
 use std::collections::BTreeMap;
 
 use crate::{Call, Key, Op};
 
-/// A transaction as others see it.
+/// A transaction as seen by others.
 #[derive(Default)]
 pub(crate) struct Outside {
     pub(crate) lists: Vec<(Key, Vec<u32>)>,
     pub(crate) reads: Vec<(Key, u32)>,
     pub(crate) others: Vec<(Key, u32)>,
-    /// What it leaves behind, and what was there only until it wrote again.
+    /// Final writes, and intermediate ones that it overwrote itself.
     pub(crate) writes: Vec<(Key, u32)>,
     pub(crate) passing: Vec<(Key, u32)>,
     pub(crate) appends: Vec<(Key, u32)>,
 }
 
 impl Outside {
-    /// What is left of `call` without what it saw of its own.
+    /// Returns the external part of `call`, without its reads of its own writes.
     pub(crate) fn of(call: &Call) -> Result<Self, String> {
         let mut outside = Self::default();
         let mut own = BTreeMap::<Key, u32>::new();
@@ -60,19 +60,19 @@ impl Outside {
         Ok(outside)
     }
 
-    /// Whether it saw nothing. Where its end is unknown it may be done after all others.
+    /// Returns whether it read nothing. With an unknown outcome it may commit after all others.
     pub(crate) fn is_blind(&self) -> bool {
         self.lists.is_empty() && self.reads.is_empty() && self.others.is_empty()
     }
 
-    /// The numbers that it saw, each of which somebody wrote.
+    /// Returns the numbers it read, each of which has a writer.
     pub(crate) fn seen(&self) -> impl Iterator<Item = (Key, u32)> {
         let listed =
             self.lists.iter().flat_map(|(key, seen)| seen.iter().map(|number| (*key, *number)));
         listed.chain(self.reads.iter().copied().filter(|(_, number)| *number > 0))
     }
 
-    /// What was written last of what it saw: in lists, at their ends.
+    /// Returns the last number of each of its reads: for lists, the one at the end.
     pub(crate) fn last_seen(&self) -> impl Iterator<Item = (Key, u32)> {
         let listed = self.lists.iter().filter_map(|(key, seen)| Some((*key, *seen.last()?)));
         listed.chain(self.reads.iter().copied())

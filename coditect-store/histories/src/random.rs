@@ -1,9 +1,9 @@
-/// Numbers from a seed (SplitMix64): the same in every run.
+/// A deterministic pseudorandom number generator (`SplitMix64`).
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// Those of `seed`; seeds next to each other have nothing in common.
+    /// Returns the generator of `seed`; adjacent seeds are independent.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -15,18 +15,18 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// One below `end`.
+    /// Returns a number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    /// Any of `all`, which are some.
+    /// Returns one of `all`, which must not be empty.
     pub fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
         let at = self.below(all.len() as u64);
         all[usize::try_from(at).unwrap_or_default()]
     }
 
-    /// Numbers of its own, for somebody who takes them at the same time.
+    /// Returns an independent generator, for another thread.
     #[must_use]
     pub fn split(&mut self) -> Self {
         Self(self.next())

@@ -2,17 +2,17 @@ use std::{env, ops::Range};
 
 use crate::{Call, fault};
 
-/// How many rounds a test goes, if more are wanted, or fewer.
+/// Environment variable with the number of rounds of a test.
 const ROUNDS: &str = "CODITECT_HISTORY_ROUNDS";
-/// The seed of its first round.
+/// Environment variable with the seed of the first round.
 const SEED: &str = "CODITECT_HISTORY_SEED";
 
-/// The seeds of a test's rounds: `few` of them, or as many as the variable `CODITECT_HISTORY_ROUNDS` says, from
-/// that on which `CODITECT_HISTORY_SEED` names, or 0.
+/// Returns the seeds of a test's rounds: `few`, or `CODITECT_HISTORY_ROUNDS`, starting at
+/// `CODITECT_HISTORY_SEED`, or 0.
 ///
 /// # Panics
 ///
-/// If one of the two is no number.
+/// If one of the variables is not a number.
 pub fn seeds(few: u64) -> Range<u64> {
     let variable = |name| {
         let value = env::var(name).ok()?;
@@ -22,12 +22,12 @@ pub fn seeds(few: u64) -> Range<u64> {
     first..first + variable(ROUNDS).unwrap_or(few)
 }
 
-/// Asserts that the history of the round of `seed` is strictly serializable.
+/// Asserts that the history of the round `seed` is strictly serializable.
 ///
 /// # Panics
 ///
-/// If it is not: with what is wrong, and how `test`, as cargo is asked for it, does the same work again. (Who
-/// comes first is up to the threads, and may take many rounds of it.)
+/// If it is not: with the fault, and the command that runs the same work of `test` again. (Thread
+/// scheduling differs, so reproducing it may take many rounds.)
 pub fn assert_strictly_serializable(calls: &[Call], seed: u64, test: &str) {
     if let Some(fault) = fault(calls) {
         panic!("seed {seed}: {fault}\nonce more: {SEED}={seed} {ROUNDS}=1 cargo test {test}");

@@ -1,4 +1,5 @@
-//! The judge is judged: by histories that are wrong, each in a way of its own, and by trying all orders.
+//! Tests of the checker: specific wrong histories, and random ones compared with a search of all
+//! orders.
 
 #![expect(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
@@ -30,7 +31,7 @@ fn is_right(history: &[Call]) {
     assert_eq!(fault(history), None, "{history:?}");
 }
 
-/// Asserts that it is refused, with all of `reasons`.
+/// Asserts that the history is rejected, with all of `reasons`.
 fn is_wrong(history: &[Call], reasons: &[&str]) {
     let told = fault(history).unwrap_or_else(|| panic!("{reasons:?} was not seen"));
     for reason in reasons {
@@ -39,7 +40,7 @@ fn is_wrong(history: &[Call], reasons: &[&str]) {
 }
 
 #[test]
-fn what_could_have_been_done_in_turn_is_right() {
+fn serializable_histories_are_accepted() {
     is_right(&[]);
     is_right(&[
         done(0, 9, &[Append("l", 1), Append("m", 2), Write("r", 1)]),
@@ -47,14 +48,14 @@ fn what_could_have_been_done_in_turn_is_right() {
         done(5, 20, &[List("l", vec![]), List("m", vec![]), Read("r", 0)]),
         done(30, 40, &[List("l", vec![1]), List("m", vec![2, 3]), Read("r", 1)]),
     ]);
-    // Two that write without a look, and readers who tell in which order.
+    // Two blind writes, and readers that show their order.
     is_right(&[
         done(0, 9, &[Write("r", 1), Write("s", 1)]),
         done(0, 9, &[Write("r", 2), Write("s", 2)]),
         done(3, 20, &[Read("r", 2), Read("s", 2)]),
         done(10, 20, &[Read("r", 1), Read("s", 1)]),
     ]);
-    // It sees what it wrote itself, whatever others do meanwhile.
+    // It reads its own write, regardless of concurrent writes.
     is_right(&[
         done(0, 9, &[Write("r", 1), Read("r", 1), Append("l", 1), List("l", vec![2, 1])]),
         done(0, 9, &[Write("r", 2), Append("l", 2)]),
@@ -65,7 +66,7 @@ fn what_could_have_been_done_in_turn_is_right() {
 }
 
 #[test]
-fn a_past_that_is_read_is_refused() {
+fn stale_reads_are_rejected() {
     let (early, late) = (done(0, 1, &[Write("r", 1)]), done(2, 3, &[Write("r", 2)]));
     let stale = done(4, 5, &[Read("r", 1)]);
     is_wrong(&[early, late.clone(), stale], &[CIRCLE, "saw r without", "was over before"]);
@@ -78,7 +79,7 @@ fn a_past_that_is_read_is_refused() {
         ],
         &[CIRCLE, "saw l without"],
     );
-    // Seen already, so it stays seen, though its writer does not know yet.
+    // Observed already, so it stays visible, although its writer does not know the outcome.
     is_wrong(
         &[done(0, 99, &[Write("r", 1)]), done(2, 3, &[Read("r", 1)]), done(4, 5, &[Read("r", 0)])],
         &[CIRCLE, "saw r without", "what the next saw"],
@@ -86,7 +87,7 @@ fn a_past_that_is_read_is_refused() {
 }
 
 #[test]
-fn a_future_that_is_read_is_refused() {
+fn reads_of_the_future_are_rejected() {
     let read = done(0, 1, &[Read("r", 1)]);
     is_wrong(&[read.clone(), done(2, 3, &[Write("r", 1)])], &[CIRCLE, "what the next saw"]);
     is_wrong(&[read, unknown(2, &[Write("r", 1)])], &[CIRCLE, "outcome unknown"]);
@@ -117,7 +118,7 @@ fn write_skew_is_refused() {
         ],
         &[CIRCLE, "saw r without", "saw s without"],
     );
-    // Between a list and a register, and by way of a third.
+    // Between a list and a register, and through a third key.
     is_wrong(
         &[
             done(0, 9, &[List("l", vec![]), Write("r", 1)]),
@@ -130,7 +131,7 @@ fn write_skew_is_refused() {
 }
 
 #[test]
-fn what_was_given_up_or_never_written_is_not_read() {
+fn aborted_or_absent_writes_are_not_read() {
     is_wrong(&[done(0, 1, &[Read("r", 7)])], &["nobody wrote 7 to r"]);
     is_wrong(&[done(0, 1, &[List("l", vec![7])])], &["nobody wrote 7 to l"]);
     let lost = given_up(0, 9, &[Write("r", 1), Append("l", 1)]);
@@ -140,7 +141,7 @@ fn what_was_given_up_or_never_written_is_not_read() {
 }
 
 #[test]
-fn what_is_written_over_in_the_same_transaction_is_not_read() {
+fn overwritten_values_of_a_transaction_are_not_read() {
     let twice = done(0, 9, &[Write("r", 1), Write("r", 2), Append("l", 1), Append("l", 2)]);
     let reasons = ["in the middle of another"];
     is_wrong(&[twice.clone(), done(0, 9, &[Read("r", 1)])], &reasons);
@@ -149,7 +150,7 @@ fn what_is_written_over_in_the_same_transaction_is_not_read() {
 }
 
 #[test]
-fn what_was_acknowledged_is_not_lost() {
+fn acknowledged_writes_are_not_lost() {
     is_wrong(
         &[done(0, 1, &[Write("r", 1)]), done(2, 3, &[Read("r", 0)])],
         &[CIRCLE, "writes r = 1", "saw r without"],
@@ -162,7 +163,7 @@ fn what_was_acknowledged_is_not_lost() {
         ],
         &[CIRCLE, "appends 1 to l"],
     );
-    // After a restart, only half of it is there.
+    // After a restart, only half of it is visible.
     is_wrong(
         &[done(0, 1, &[Append("l", 1), Append("l", 2)]), done(2, 3, &[List("l", vec![1])])],
         &["1 was last in l in the middle of another"],
@@ -183,7 +184,7 @@ fn what_was_acknowledged_is_not_lost() {
         ],
         &["2 is not in l = [1, 3]"],
     );
-    // It does not see what it wrote itself.
+    // It does not read its own write.
     is_wrong(&[done(0, 1, &[Write("r", 1), Read("r", 0)])], &["does not see in r what it wrote"]);
     is_wrong(
         &[done(0, 1, &[Append("l", 1), List("l", vec![])])],
@@ -205,7 +206,7 @@ fn half_of_another_is_not_read() {
         ],
         &[CIRCLE, "saw m without"],
     );
-    // Of two that write both, one half each.
+    // Of two that write both, half of each.
     is_wrong(
         &[
             done(0, 9, &[Write("r", 1), Write("s", 1)]),
@@ -214,7 +215,7 @@ fn half_of_another_is_not_read() {
         ],
         &[CIRCLE],
     );
-    // Given up, but it saw no state that there ever was.
+    // Aborted, but it read a state that never existed.
     is_wrong(
         &[
             done(0, 9, &[Write("r", 1), Write("s", 1)]),
@@ -244,7 +245,7 @@ fn one_order_is_seen_by_all() {
         ],
         &[CIRCLE],
     );
-    // One's numbers are not torn apart by another's.
+    // Another's numbers do not separate one's.
     is_wrong(
         &[
             done(0, 9, &[Append("l", 1), Append("l", 3)]),
@@ -260,17 +261,17 @@ fn one_order_is_seen_by_all() {
 }
 
 #[test]
-fn what_may_be_done_or_not_is_either_and_only_one_of_them() {
+fn unknown_outcome_is_either_but_not_both() {
     let maybe = unknown(0, &[Append("l", 1), Write("r", 1)]);
     let with = |from, to| done(from, to, &[List("l", vec![1]), Read("r", 1)]);
     let without = |from, to| done(from, to, &[List("l", vec![]), Read("r", 0)]);
     is_right(&[maybe.clone(), without(5, 6)]);
     is_right(&[maybe.clone(), with(5, 6)]);
-    // Late, even after others that came later.
+    // Late, even after later calls.
     is_right(&[maybe.clone(), without(5, 6), with(7, 8)]);
     is_wrong(&[maybe.clone(), with(5, 6), without(7, 8)], &[CIRCLE, "outcome unknown"]);
     is_wrong(&[maybe, done(5, 6, &[List("l", vec![1]), Read("r", 0)])], &[CIRCLE]);
-    // What it is noted to have seen holds if it was done, and only then.
+    // Its reads count only if it committed.
     let swap = unknown(0, &[Read("r", 0), Write("r", 2)]);
     let before = done(1, 2, &[Write("r", 1)]);
     is_right(&[swap.clone(), before.clone(), done(3, 4, &[Read("r", 1)])]);
@@ -286,19 +287,20 @@ fn a_refusal_has_a_reason() {
     is_right(&[read.clone(), done(2, 3, &[Write("r", 1)]), refused.clone()]);
     is_right(&[read.clone(), done(2, 9, &[Write("r", 1)]), refused.clone()]);
     is_wrong(&[read.clone(), refused.clone(), done(6, 7, &[Write("r", 1)])], &[CIRCLE]);
-    // It was changed, by the only one who can have, but not yet.
+    // It was changed, by the only possible writer, but not yet.
     is_wrong(
         &[read.clone(), refused.clone(), done(2, 9, &[Write("r", 1)]), done(6, 7, &[Read("r", 0)])],
         &[CIRCLE, "did not find in r"],
     );
-    // By one of whom nobody knows, and whose number was gone before anybody saw it.
+    // By an unknown writer, whose number was overwritten before any read.
     let swap = unknown(2, &[Read("r", 0), Write("r", 1)]);
     is_right(&[read.clone(), swap, refused.clone(), done(6, 7, &[Write("r", 2)])]);
-    // Not by one that was given up.
+    // Not by an aborted one.
     is_wrong(&[read, given_up(2, 3, &[Write("r", 1)]), refused], &[CIRCLE]);
 }
 
-/// Whether the calls `left` can follow each other from `state` on; of those that are unknown, any.
+/// Returns whether the calls `left` can follow each other from `state`; of those with unknown
+/// outcome, any subset.
 fn follows(state: &BTreeMap<Key, Vec<u32>>, left: &[&Call]) -> bool {
     if left.iter().all(|call| call.outcome == Outcome::Unknown) {
         return true;
@@ -315,7 +317,7 @@ fn follows(state: &BTreeMap<Key, Vec<u32>>, left: &[&Call]) -> bool {
     })
 }
 
-/// Does `op`, if it sees what it is noted to have seen. A register holds its number alone.
+/// Applies `op`, if its read agrees with the state. A register has one number.
 fn does(state: &mut BTreeMap<Key, Vec<u32>>, op: &Op) -> bool {
     let (Append(key, _) | List(key, _) | Write(key, _) | Read(key, _) | Other(key, _)) = op;
     let value = state.entry(key).or_default();
@@ -330,7 +332,8 @@ fn does(state: &mut BTreeMap<Key, Vec<u32>>, op: &Op) -> bool {
     true
 }
 
-/// A short history, right or wrong: as it was done in turn, but that some saw what was there some time before.
+/// A short history, right or wrong: executed serially, except that some reads are of an earlier
+/// state.
 fn any(random: &mut Random) -> Vec<Call> {
     let (mut states, mut calls, mut number) =
         (vec![BTreeMap::<Key, Vec<u32>>::new()], Vec::new(), 0);
@@ -360,7 +363,7 @@ fn any(random: &mut Random) -> Vec<Call> {
                 1 => List(list, value(list)),
                 2 | 3 => Write(register, number),
                 4 => Read(register, held),
-                // What it sees of its own is right, whatever becomes of it.
+                // Reads of its own writes are right in any outcome.
                 _ if is_own => Read(register, held),
                 _ => Other(register, u32::try_from(random.below(u64::from(number))).unwrap()),
             };
@@ -380,7 +383,7 @@ fn any(random: &mut Random) -> Vec<Call> {
 }
 
 #[test]
-fn of_short_histories_it_says_what_trying_all_orders_says() {
+fn short_histories_agree_with_a_search_of_all_orders() {
     let (mut right, mut wrong) = (0, 0);
     for seed in 0..20_000 {
         let history = any(&mut Random::new(seed));

@@ -1,52 +1,60 @@
-//! Writing an archive of what a [view](crate::engine::View) shows.
+//! Export: writes an archive of a [view](crate::engine::View).
 
 use std::collections::BTreeSet;
 
 use tokio::io::AsyncWrite;
 use uuid::Uuid;
 
-use super::{Manifest, Progress, Summary, frame::Writer, marker};
+use super::{Manifest, Progress, Summary, frame::Writer};
 use crate::{
     Error, ErrorKind, Result, Store,
     engine::{CheckedRow, View},
     entity::META,
-    keyspace::{KeyRange, Located, Readable},
-    model::{Deleted, Deletion, TenantId},
-    repository,
+    keyspace::{KeyRange, Located, Readable, TenantId},
+    model::{Deleted, Deletion},
+    records,
+    store::import_marker,
 };
 
-/// Rows are read in pages of about so many bytes.
+/// Approximate size of a page of rows, in bytes.
 const PAGE_BYTES: usize = 256 << 10;
 
-/// The export of a store, or of one tenant: made by [`Store::export`].
+/// The export of a store, or of one tenant. Created by [`Store::export`].
 #[derive(Clone, Debug)]
 pub struct Export {
     store: Store,
     tenant: Option<TenantId>,
 }
 
+impl Store {
+    /// Returns an export of the store, or of one tenant, to an archive.
+    pub fn export(&self) -> Export {
+        Export::new(self.with_batch_priority("export"))
+    }
+}
+
 impl Export {
-    pub(crate) fn new(store: Store) -> Self {
+    fn new(store: Store) -> Self {
         Self { store, tenant: None }
     }
 
-    /// Of `tenant` alone.
+    /// Exports `tenant` only.
     #[must_use]
     pub fn tenant(self, tenant: TenantId) -> Self {
         Self { tenant: Some(tenant), ..self }
     }
 
-    /// Writes the archive to `sink`; `observe` is told how far it is, after each page. Reads and
-    /// writes of the store go on meanwhile; on the embedded engine the archive is of the one version
-    /// at which this was called, and what it does not have is what was committed later.
+    /// Writes the archive to `sink`, and calls `observe` after each page. The store can be read and
+    /// written meanwhile. On the embedded engine the archive has one version, the one at the call:
+    /// later commits are not in it.
     ///
-    /// If it is stopped, what was written has no end and is refused by who reads it.
+    /// An interrupted archive has no end, and is rejected by readers.
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such tenant, or it is being deleted; `Corrupt`, with the key, if a value is damaged;
-    /// `NewerFormat` if a tenant has something that this program does not know; `Unavailable` if `sink`
-    /// cannot be written; those of the engine.
+    /// `NotFound` if the tenant does not exist, or is being deleted; `Corrupt`, with the key, if a
+    /// value is damaged; `NewerFormat` if a tenant has data that this program does not declare;
+    /// `Unavailable` if `sink` cannot be written; errors of the engine.
     pub async fn run<W: AsyncWrite + Unpin>(
         &self,
         sink: &mut W,
@@ -55,7 +63,7 @@ impl Export {
         let database = self.store.database();
         let view = database.view().await?;
         let ranges = self.ranges();
-        let retired = &repository::retired_names(database, self.store.root()).await?;
+        let retired = &records::retired_names(database, self.store.root()).await?;
         if let Some(tenant) = self.tenant {
             self.require(&view, tenant).await?;
         }
@@ -79,7 +87,7 @@ impl Export {
         }
         let version = match view.consistency() {
             crate::engine::Consistency::OneVersion => view.version(),
-            // The last page is not of a later version than one that is asked for now.
+            // The last page is not newer than the current version.
             crate::engine::Consistency::EachPage => {
                 let version =
                     |tx: crate::engine::Transaction| async move { tx.read_version().await };
@@ -89,12 +97,12 @@ impl Export {
         writer.end(version).await
     }
 
-    /// What is exported, in this order: of a store the declarations come first, so that who imports
-    /// knows what is to come.
+    /// Returns the exported ranges, in order: declarations come first, so that an import can check
+    /// them before other rows.
     fn ranges(&self) -> Vec<KeyRange> {
         let root = self.store.root();
         if let Some(tenant) = self.tenant {
-            // Who imports it completes what was being deleted.
+            // The importing store resumes the tenant's pending deletions.
             return vec![root.tenant(tenant), Deletion::range(root, tenant)];
         }
         let (all, meta) = (root.range(), KeyRange::tuples(&root.key(&META.to_owned())));
@@ -110,11 +118,11 @@ impl Export {
         };
         let deletion = Deletion::key_of(root, tenant, Deleted::Tenant);
         let why = if is_there(KeyRange::prefix(&deletion)).await? {
-            "this tenant is being deleted"
+            "the tenant is being deleted"
         } else if is_there(root.tenant(tenant)).await? {
             return Ok(());
         } else {
-            "there is nothing of this tenant"
+            "the tenant does not exist"
         };
         Err(Error::new(ErrorKind::NotFound, why))
     }
@@ -129,13 +137,13 @@ impl Export {
         let CheckedRow { key, value } = row;
         let Some(value) = value else {
             let shown = Readable::key(root, &key);
-            let message = format!("the value of {shown} is damaged: check the store");
+            let message = format!("the value of {shown} is damaged: run a check of the store");
             return Err(Error::new(ErrorKind::Corrupt, message));
         };
         let wanted = if self.tenant.is_some() {
             self.is_original(&key, retired)?
         } else {
-            key != marker::key(root)
+            key != import_marker::key(root)
         };
         if !wanted {
             return Ok(());
@@ -144,16 +152,16 @@ impl Export {
         writer.row(key, &value).await
     }
 
-    /// Whether a tenant's row is a record's, a log's or a counter, rather than derived from one.
+    /// Returns whether a tenant's row is primary data, rather than derived.
     fn is_original(&self, key: &[u8], retired: &BTreeSet<String>) -> Result<bool> {
         let root = self.store.root();
         let Some(located) = Located::of(root, key) else { return Err(self.unknown(key)) };
-        let registry = self.store.registry();
-        if registry.is_original(located) {
+        let schema = self.store.schema();
+        if schema.is_original(located) {
             return Ok(true);
         }
-        // What is named, and no original, is derived from one.
-        if registry.named(located.name).is_some() || retired.contains(located.name) {
+        // Other declared names are indexes.
+        if schema.named(located.name).is_some() || retired.contains(located.name) {
             return Ok(false);
         }
         Err(self.unknown(key))
@@ -161,7 +169,7 @@ impl Export {
 
     fn unknown(&self, key: &[u8]) -> Error {
         let shown = Readable::key(self.store.root(), key);
-        let message = format!("{shown} is the tenant's, and this program does not know it");
+        let message = format!("the tenant has {shown}, which this program does not declare");
         Error::new(ErrorKind::NewerFormat, message)
     }
 }

@@ -1,5 +1,4 @@
-//! The bytes of an archive: its head, its frames, and the sums that hold them together. Written here;
-//! read in `reader.rs`.
+//! The encoding of an archive: header, frames and checksums. Decoded in `reader.rs`.
 
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -11,23 +10,23 @@ use crate::{
 };
 
 pub(super) const MAGIC: &[u8; 16] = b"coditect archive";
-/// The head: the magic, the format, and the sum of both.
+/// Size of the header: magic, format, checksum.
 pub(super) const HEAD: usize = MAGIC.len() + 8;
-/// What precedes a payload: kind and length.
+/// Size of a frame's kind and length, which precede its payload.
 pub(super) const FRONT: usize = 5;
-/// The sum that follows it.
+/// Size of the checksum after a payload.
 pub(super) const SUM: usize = 4;
-/// What precedes the key and the value of a row.
+/// Size of the lengths that precede the key and value of a row.
 pub(super) const ROW_FRONT: usize = 8;
-/// The payload of the last frame: rows, version, hash.
+/// Size of the last frame's payload: number of rows, version, hash.
 pub(super) const END: usize = 8 + 8 + 32;
 
-/// A frame of rows is written when it has come to so many bytes.
+/// Size at which a frame of rows is written, in bytes.
 const ROWS_TARGET: usize = 128 << 10;
-/// No payload is longer.
+/// Maximum size of a payload, in bytes.
 pub(super) const PAYLOAD_LIMIT: usize = ROWS_TARGET + ROW_FRONT + KEY_SIZE_LIMIT + VALUE_SIZE_LIMIT;
 
-/// What a frame holds. Persisted.
+/// The kind of a frame. Persisted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Manifest,
@@ -49,19 +48,19 @@ impl Kind {
     }
 }
 
-/// An archive while it is written.
+/// Writes an archive.
 pub(super) struct Writer<'a, W> {
     sink: &'a mut W,
     manifest: Manifest,
     hash: Sha256,
     chain: u32,
-    /// Rows that are not yet in a frame.
+    /// Rows for the next frame.
     rows: Vec<u8>,
     progress: Progress,
 }
 
 impl<'a, W: AsyncWrite + Unpin> Writer<'a, W> {
-    /// Writes the head and the manifest.
+    /// Writes the header and the manifest.
     pub(super) async fn begin(sink: &'a mut W, manifest: Manifest) -> Result<Self> {
         let mut writer = Self {
             sink,
@@ -81,7 +80,7 @@ impl<'a, W: AsyncWrite + Unpin> Writer<'a, W> {
 
     pub(super) async fn row(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         for length in [key.len(), value.len()] {
-            // Neither is longer than the engine's limits, which fit.
+            // The engine's limits fit a u32.
             let length = u32::try_from(length).unwrap_or(u32::MAX);
             self.rows.extend_from_slice(&length.to_le_bytes());
         }
@@ -95,7 +94,7 @@ impl<'a, W: AsyncWrite + Unpin> Writer<'a, W> {
         self.progress
     }
 
-    /// Writes what makes it whole.
+    /// Writes the last frame.
     pub(super) async fn end(mut self, version: u64) -> Result<Summary> {
         self.put_rows().await?;
         let mut payload = Vec::with_capacity(END);
@@ -134,7 +133,7 @@ impl<'a, W: AsyncWrite + Unpin> Writer<'a, W> {
     }
 }
 
-/// The head of an archive of `format`.
+/// Returns the header of an archive of `format`.
 pub(super) fn head(format: u32) -> [u8; HEAD] {
     let mut head = [0; HEAD];
     let (magic, rest) = head.split_at_mut(MAGIC.len());
@@ -146,16 +145,16 @@ pub(super) fn head(format: u32) -> [u8; HEAD] {
 }
 
 fn front(kind: Kind, length: usize) -> [u8; FRONT] {
-    // No payload is longer than the limit, which fits.
+    // The maximum size of a payload fits a u32.
     let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
     [kind.code(), a, b, c, d]
 }
 
-/// The sum of a frame after one whose sum was `chain`.
+/// Returns the checksum of a frame that follows one with the checksum `chain`.
 pub(super) fn sum(chain: u32, front: &[u8], payload: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(chain, front), payload)
 }
 
 pub(super) fn unwritable(cause: std::io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, "the archive cannot be written").with_source(cause)
+    Error::new(ErrorKind::Unavailable, "cannot write the archive").with_source(cause)
 }

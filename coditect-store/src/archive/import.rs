@@ -1,37 +1,37 @@
-//! Making a store, or a tenant of one, of an archive.
+//! Import: restores a store, or a tenant of one, from an archive.
 //!
-//! Why it can be stopped anywhere: the [marker](super::marker) says which archive is being imported
-//! and how many of its rows are there, and moves in the very transactions that write them. Whoever
-//! runs the import again passes over so many rows, which are compared with their sums all the same.
-//! Two who run it together conflict at the marker, and one is refused. Each step recognises its own
-//! work by the marker too, so that an unknown outcome is run again.
+//! An import can be interrupted anywhere: the [marker](crate::store::import_marker) has the
+//! archive's id and the number of imported rows, and moves in the transactions that write the rows.
+//! A resumed import skips that many rows, but verifies them. Concurrent imports conflict at the
+//! marker, and one of them fails. Each step recognizes its own earlier attempt by the marker, so it
+//! is retried after an unknown outcome.
 
 use tokio::io::{AsyncRead, AsyncSeek, AsyncSeekExt};
 
-use super::{Manifest, Progress, Summary, marker::Marker, reader::Reader};
+use super::{Manifest, Progress, Summary, reader::Reader};
 use crate::{
     BatchLimit, BatchSize, Error, ErrorKind, Result, StoreOptions,
     batch::MAX_CONCURRENT,
     engine::{self, Database, KEY_SIZE_LIMIT, KeyValue, RangeQuery, VALUE_SIZE_LIMIT},
-    entity::Registry,
+    entity::Schema,
     keyspace::{KeyRange, Located, Readable, Root},
     model::Deletion,
-    repository,
+    records,
     retry::{self, RetryPolicy},
-    store,
+    store::{self, import_marker::Marker},
 };
 
-/// Maximum number of rows of a transaction, if not set.
+/// Maximum number of rows per transaction, by default.
 const ROWS: usize = 4_000;
-/// A transaction ends with the row at which those written come to this many bytes.
+/// Size of the rows at which a transaction ends, in bytes.
 const BYTES: usize = 900_000;
-/// A transaction of a tenant's rows ends with the row at which it has come to this size, index entries
-/// and conflict ranges included.
+/// Transaction size at which a transaction of a tenant's rows ends, in bytes, with index entries
+/// and conflict ranges.
 const SIZE: usize = 900_000;
-/// Rows are written in groups that end with the row at which they come to this many bytes.
+/// Size at which a group of rows that are written together ends, in bytes.
 const GROUP_BYTES: usize = 100_000;
 
-/// An import: made by [`StoreOptions::import`].
+/// An import. Created by [`StoreOptions::import`].
 #[derive(Clone, Debug)]
 pub struct Import {
     database: Database,
@@ -39,27 +39,39 @@ pub struct Import {
     rows: usize,
 }
 
+impl StoreOptions {
+    /// Returns an import of an archive into `database`: of a store, or of a tenant into a store.
+    /// Set the root and the entities as for [`open`](Self::open).
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if a name is declared twice.
+    pub fn import(self, database: Database) -> Result<Import> {
+        Import::new(database, self)
+    }
+}
+
 impl Import {
-    pub(crate) fn new(database: Database, options: StoreOptions) -> Result<Self> {
-        options.registry().check()?;
+    fn new(database: Database, options: StoreOptions) -> Result<Self> {
+        options.declared().check()?;
         Ok(Self { database, options, rows: ROWS })
     }
 
-    /// At most `rows` rows a transaction, and at least one; 4,000 if not said.
+    /// Sets the maximum number of rows per transaction, at least 1; 4,000 by default.
     #[must_use]
     pub fn rows(self, rows: usize) -> Self {
         Self { rows: rows.max(1), ..self }
     }
 
-    /// Reads a whole archive, and looks whether this program could work with what is in it. Nothing is
-    /// written; `observe` is told how far it is.
+    /// Reads a whole archive, and checks that this program can import it, without writing. Calls
+    /// `observe` after each frame.
     ///
     /// # Errors
     ///
-    /// `Corrupt` if the archive is not whole, with the offset, or is of no store; `NewerFormat` if a
-    /// newer program wrote it, or one that has an index that is not declared here; `SchemaMismatch` with
-    /// the name of what was declared otherwise there; `UniqueViolation`, of a tenant, with the index's name, if
-    /// another tenant has a value that it has; `Unavailable` if it cannot be read.
+    /// `Corrupt` if the archive is damaged, with the offset, or not a store's; `NewerFormat` if a
+    /// newer program wrote it, or it has an undeclared index; `SchemaMismatch` with the name of a
+    /// different declaration; `UniqueViolation`, for a tenant, with the index's name if another
+    /// tenant has one of its values; `Unavailable` if it cannot be read.
     pub async fn verify<R: AsyncRead + Unpin>(
         &self,
         source: R,
@@ -73,27 +85,26 @@ impl Import {
                 self.admit_row(&manifest, row)?;
             }
             if manifest.tenant.is_some() {
-                self.refuse_rivals(&rows).await?;
+                self.reject_rivals(&rows).await?;
             }
             observe(reader.progress());
         }
         reader.summary()
     }
 
-    /// As [`run`](Self::run), with the whole archive [verified](Self::verify) before anything is
-    /// written. `source` is read from where it stands, twice.
+    /// As [`run`](Self::run), after a [verification](Self::verify) of the whole archive. Reads
+    /// `source` twice, from its current position.
     ///
     /// # Errors
     ///
-    /// As both.
+    /// Errors of both.
     pub async fn run_verified<R: AsyncRead + AsyncSeek + Unpin>(
         &self,
         mut source: R,
         mut observe: impl FnMut(Step),
     ) -> Result<Summary> {
         let unreadable = |cause| {
-            Error::new(ErrorKind::Unavailable, "the archive cannot be read again")
-                .with_source(cause)
+            Error::new(ErrorKind::Unavailable, "cannot read the archive again").with_source(cause)
         };
         let begin = source.stream_position().await.map_err(unreadable)?;
         let verified =
@@ -103,26 +114,27 @@ impl Import {
         if imported != verified {
             return Err(Error::new(
                 ErrorKind::RevisionMismatch,
-                "the archive was changed meanwhile",
+                "the archive has changed since its verification",
             ));
         }
         Ok(imported)
     }
 
-    /// Writes what is in an archive, in transactions of bounded size; `observe` is told how far it is.
-    /// A store's goes into an empty database; a tenant's into a store that does not have the tenant.
+    /// Imports an archive, in transactions of bounded size, and calls `observe` after each frame. A
+    /// store is imported into an empty database, a tenant into a store without that tenant.
     ///
-    /// It can be stopped at any point, by a kill too, and goes on where it was when it is run again
-    /// with the same archive. Until it has come to its end the store is not opened by any program; one
-    /// that has it open meanwhile, on a cluster, is not kept from it.
+    /// An interrupted import resumes when it is run again with the same archive. Until it
+    /// completes, the store cannot be opened; a program that has it open, on a cluster, is not
+    /// prevented from using it.
     ///
     /// # Errors
     ///
-    /// As [`verify`](Self::verify), but found on the way: what was written by then stays, and so does
-    /// the refusal to open the store. `AlreadyExists` if there is something already where it should go;
-    /// `ImportInProgress` if another archive's import has not ended; `UniqueViolation`, of a tenant, with the index's
-    /// name, if another tenant has a value that it has; `IndexBuilding`, of a tenant, if the store has
-    /// an index that is not built; `RevisionMismatch` if somebody else runs the same import; those of the engine.
+    /// Errors of [`verify`](Self::verify), found on the way: imported rows remain, and the store
+    /// cannot be opened. `AlreadyExists` if the destination is not empty; `ImportInProgress` if the
+    /// import of another archive is unfinished; `UniqueViolation`, for a tenant, with the index's
+    /// name if another tenant has one of its values; `IndexBuilding`, for a tenant, if the store
+    /// has an index that is not built; `RevisionMismatch` if another process runs the same import;
+    /// errors of the engine.
     pub async fn run<R: AsyncRead + Unpin>(
         &self,
         source: R,
@@ -149,21 +161,20 @@ impl Import {
         }
         let summary = reader.summary()?;
         if behind > 0 {
-            return Err(reader.damaged("more of it was imported than there is"));
+            return Err(reader.damaged("it has fewer rows than were imported"));
         }
         self.database.advance_version(summary.version).await?;
         self.end(&manifest, &marker, summary.version).await?;
         Ok(summary)
     }
 
-    /// Takes back what an import has written that has not ended and is not to be ended, in transactions
-    /// of bounded size: a store is what it was before it. Stopped at any point it is run again. False if
-    /// there is none.
+    /// Rolls back an unfinished import, in transactions of bounded size, and returns whether there
+    /// was one. An interrupted rollback is run again.
     ///
     /// # Errors
     ///
-    /// `Corrupt` if what was imported cannot be read any more; those of the engine.
-    pub async fn abandon(&self) -> Result<bool> {
+    /// `Corrupt` if an imported row cannot be decoded; errors of the engine.
+    pub async fn rollback(&self) -> Result<bool> {
         let root = self.root();
         let (mut there, size) = (false, &BatchSize::new(self.rows));
         loop {
@@ -171,14 +182,14 @@ impl Import {
                 let limit = size.attempt();
                 let Some(marker) = Marker::read(&tx, root).await? else { return Ok(None) };
                 let Some(tenant) = marker.tenant else {
-                    // Nothing else was there. The marker goes with the rows.
+                    // The database was empty. The marker is cleared with the rows.
                     let KeyRange { begin, end } = root.range();
                     tx.clear_range(&begin, &end);
                     return Ok(Some(true));
                 };
                 let KeyRange { begin, end } = Deletion::range(root, tenant);
                 tx.clear_range(&begin, &end);
-                self.take_back(&tx, limit, &root.tenant(tenant)).await.map(Some)
+                self.rollback_rows(&tx, limit, &root.tenant(tenant)).await.map(Some)
             };
             let step = retry::run(&self.database, &RetryPolicy::idempotent(), step).await?;
             size.committed();
@@ -190,22 +201,22 @@ impl Import {
         }
     }
 
-    /// Takes back the next rows of a tenant; returns whether they were the last.
-    async fn take_back(
+    /// Rolls back the next rows of a tenant, and returns whether they were the last.
+    async fn rollback_rows(
         &self,
         tx: &engine::Transaction,
         limit: BatchLimit,
         range: &KeyRange,
     ) -> Result<bool> {
-        let (root, registry) = (self.root(), self.registry());
+        let (root, schema) = (self.root(), self.schema());
         let query = RangeQuery::new(range.begin.clone(), range.end.clone()).limit(limit.rows());
         let page = tx.get_range(&query.target_bytes(limit.scale(BYTES))).await?;
         let is_original = |row: &&KeyValue| {
-            Located::of(root, &row.key).is_some_and(|located| registry.is_original(located))
+            Located::of(root, &row.key).is_some_and(|located| schema.is_original(located))
         };
         let originals: Vec<&KeyValue> = page.rows.iter().filter(is_original).collect();
         for row in &originals {
-            repository::take_back(tx, root, registry, row)?;
+            records::rollback(tx, root, schema, row)?;
             if tx.approximate_size().await? >= SIZE {
                 break;
             }
@@ -216,7 +227,7 @@ impl Import {
         let KeyRange { begin, end } = range;
         if page.stopped != engine::Stopped::End {
             if let Some(last) = page.rows.last() {
-                // Entries whose records went before them.
+                // Entries whose records were removed before.
                 tx.clear_range(begin, &[last.key.as_slice(), &[0]].concat());
             }
             return Ok(false);
@@ -226,8 +237,8 @@ impl Import {
         Ok(true)
     }
 
-    /// Refuses a tenant's rows that cannot be read, or have a unique value that is another's.
-    async fn refuse_rivals(&self, rows: &[KeyValue]) -> Result<()> {
+    /// Fails if a tenant's row cannot be decoded, or has a unique value of another tenant.
+    async fn reject_rivals(&self, rows: &[KeyValue]) -> Result<()> {
         let size = &BatchSize::new(self.rows);
         let mut rest = rows;
         while !rest.is_empty() {
@@ -235,7 +246,7 @@ impl Import {
                 let (limit, mut checked) = (size.attempt(), 0);
                 while checked < rest.len().min(limit.rows()) && !(checked > 0 && limit.is_spent()) {
                     let group = self.group(&rest[checked..], limit.rows() - checked);
-                    repository::refuse_rivals(&tx, self.root(), self.registry(), &group).await?;
+                    records::reject_rivals(&tx, self.root(), self.schema(), &group).await?;
                     checked += group.len();
                 }
                 Ok::<_, Error>(checked)
@@ -247,8 +258,8 @@ impl Import {
         Ok(())
     }
 
-    /// Returns the first of `rows`, at most `limit` and at least one, with their keys under the root:
-    /// those that are written or checked together.
+    /// Returns the first of `rows`, at most `limit` and at least one, with the root in their keys,
+    /// to be written or checked together.
     fn group(&self, rows: &[KeyValue], limit: usize) -> Vec<KeyValue> {
         let (mut group, mut bytes) = (Vec::new(), 0);
         for KeyValue { key, value } in rows.iter().take(limit.clamp(1, MAX_CONCURRENT)) {
@@ -266,12 +277,11 @@ impl Import {
         self.options.key_root()
     }
 
-    fn registry(&self) -> &Registry {
-        self.options.registry()
+    fn schema(&self) -> &Schema {
+        self.options.declared()
     }
 
-    /// Refuses a row that has no place in an archive of this kind, and declarations that are not this
-    /// program's.
+    /// Fails if a row does not belong in an archive of this kind, or is a different declaration.
     fn admit_row(&self, manifest: &Manifest, row: &KeyValue) -> Result<()> {
         let root = self.root().as_bytes();
         if root.len() + row.key.len() > KEY_SIZE_LIMIT
@@ -285,28 +295,29 @@ impl Import {
         let nowhere = Root::default();
         let located = Located::of(&nowhere, &row.key);
         match manifest.tenant {
-            None => repository::admit(self.registry(), located, &row.value),
+            None => records::admit(self.schema(), located, &row.value),
             Some(tenant) => {
                 let declared = located.filter(|located| located.tenant == Some(tenant));
-                if declared.is_some_and(|located| self.registry().is_original(located))
+                if declared.is_some_and(|located| self.schema().is_original(located))
                     || Deletion::range(&nowhere, tenant).contains(&row.key)
                 {
                     return Ok(());
                 }
                 let shown = Readable::new(&row.key);
-                let message = format!("the archive has {shown}, which this program does not know");
+                let message =
+                    format!("the archive has {shown}, which this program does not declare");
                 Err(Error::new(ErrorKind::NewerFormat, message))
             }
         }
     }
 
-    /// Writes the marker, or finds the one of an import that was stopped.
+    /// Writes the marker, or returns that of an interrupted import.
     async fn begin(&self, manifest: &Manifest) -> Result<Marker> {
         let root = self.root();
         let before = |tx: engine::Transaction| async move { Marker::read(&tx, root).await };
         let before = self.database.run(before).await?;
         if before.is_none() && manifest.tenant.is_some() {
-            // It is a store, and knows what is declared here.
+            // Check that it is a store with these declarations.
             self.options.clone().open(self.database.clone()).await?;
         }
         let begin = |tx: engine::Transaction| async move {
@@ -317,24 +328,21 @@ impl Import {
                     Err(marker.unfinished())
                 };
             }
-            let whole = || vec![(root.range(), "a store is there already")];
+            let whole = || vec![(root.range(), "the database is not empty")];
             let of_tenant = |tenant| {
                 let deletions = Deletion::range(root, tenant);
-                let being_deleted = "the tenant is still being deleted here";
-                vec![
-                    (deletions, being_deleted),
-                    (root.tenant(tenant), "the tenant is there already"),
-                ]
+                let being_deleted = "the tenant is being deleted";
+                vec![(deletions, being_deleted), (root.tenant(tenant), "the tenant exists")]
             };
             for (range, what) in manifest.tenant.map_or_else(whole, of_tenant) {
                 let there = tx.get_range(&RangeQuery::new(range.begin, range.end).limit(1)).await?;
                 if !there.rows.is_empty() {
-                    let message = format!("{what}: nothing was imported");
+                    let message = format!("cannot import: {what}");
                     return Err(Error::new(ErrorKind::AlreadyExists, message));
                 }
             }
             if manifest.tenant.is_some() {
-                repository::require_all_built(&tx, root, self.registry()).await?;
+                records::require_all_built(&tx, root, self.schema()).await?;
             }
             let marker = Marker { id: manifest.id, rows: 0, tenant: manifest.tenant };
             marker.write(&tx, root);
@@ -343,7 +351,7 @@ impl Import {
         retry::run(&self.database, &RetryPolicy::idempotent(), begin).await
     }
 
-    /// Writes the first of `rows` in one transaction; returns their number.
+    /// Writes the first of `rows` in one transaction, and returns their number.
     async fn step(
         &self,
         manifest: &Manifest,
@@ -356,14 +364,14 @@ impl Import {
             let limit = size.attempt();
             let there = self.require_own(&tx, at).await?;
             if there.rows > at.rows {
-                // An attempt whose outcome was unknown did come through.
+                // An earlier attempt with unknown outcome has committed.
                 return Ok(usize::try_from(there.rows - at.rows).unwrap_or(usize::MAX));
             }
             let (mut written, mut bytes) = (0, 0);
             while written < rows.len() {
                 let group = self.group(&rows[written..], limit.rows() - written);
                 if manifest.tenant.is_some() {
-                    repository::restore(&tx, root, self.registry(), &group).await?;
+                    records::restore(&tx, root, self.schema(), &group).await?;
                 } else {
                     for row in &group {
                         tx.set(&row.key, &row.value);
@@ -390,26 +398,26 @@ impl Import {
         if written > rows.len() { Err(interfered()) } else { Ok(written) }
     }
 
-    /// The marker as it is stored, if it is of this import and not behind.
+    /// Returns the stored marker. Fails unless it belongs to this import and is not behind.
     async fn require_own(&self, tx: &engine::Transaction, at: &Marker) -> Result<Marker> {
         let there = Marker::read(tx, self.root()).await?;
         there.filter(|there| there.id == at.id && there.rows >= at.rows).ok_or_else(interfered)
     }
 
-    /// Removes the marker: from then on it is a store, with rows up to `version`.
+    /// Removes the marker, which completes the import.
     async fn end(&self, manifest: &Manifest, at: &Marker, version: u64) -> Result<()> {
         let root = self.root();
         let end = |tx: engine::Transaction| async move {
             match Marker::read(&tx, root).await? {
                 Some(there) if there == *at => {}
-                // An attempt whose outcome was unknown did come through.
+                // An earlier attempt with unknown outcome has committed.
                 None => return Ok(()),
                 Some(_) => return Err(interfered()),
             }
             if manifest.tenant.is_none() {
                 store::require_format(&tx, root).await?;
             }
-            repository::raise_to(&tx, root, version);
+            records::raise_to(&tx, root, version);
             Marker::clear(&tx, root);
             Ok(())
         };
@@ -417,23 +425,23 @@ impl Import {
     }
 }
 
-/// How far an import is that verifies first.
+/// The progress of an import with verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
-    /// So much was read and found to be whole.
+    /// Progress of the verification.
     Verified(Progress),
-    /// So much is there.
+    /// Progress of the import.
     Imported(Progress),
 }
 
-/// Refuses an archive that this program does not understand.
+/// Fails if this program cannot read the format of the archived store.
 fn admit(manifest: &Manifest) -> Result<()> {
     let Manifest { store_format: format, program, .. } = manifest;
     if *format > store::FORMAT {
         let message = format!(
-            "the archive is of a store of format {format}, written by version {program}; this \
-             program knows {}",
+            "the archive has a store of format {format}, written by version {program}; this \
+             program reads formats up to {}",
             store::FORMAT
         );
         return Err(Error::new(ErrorKind::NewerFormat, message));
@@ -441,9 +449,9 @@ fn admit(manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
-/// Makes one range of what `rows` conflict with, whose keys are in order but for a seam or two. The
-/// engine keeps for some seconds what was written, to compare reads with; of an empty store nobody has
-/// read anything, so one range does for many thousand keys.
+/// Adds one write conflict range for all of `rows`, whose keys are nearly in order. The engine
+/// keeps recent writes for conflict checks; nothing has read an empty store, so one range can
+/// replace thousands of keys.
 fn note_as_one(tx: &engine::Transaction, root: &Root, rows: &[KeyValue]) -> Result<()> {
     let keys = || rows.iter().map(|row| row.key.as_slice());
     let (Some(first), Some(last)) = (keys().min(), keys().max()) else { return Ok(()) };
@@ -452,5 +460,5 @@ fn note_as_one(tx: &engine::Transaction, root: &Root, rows: &[KeyValue]) -> Resu
 }
 
 fn interfered() -> Error {
-    Error::new(ErrorKind::RevisionMismatch, "another process runs this import, or has ended it")
+    Error::new(ErrorKind::RevisionMismatch, "another process runs or has completed this import")
 }

@@ -1,9 +1,8 @@
-//! Archives: a store, or one tenant of it, as one stream of bytes, to be kept or moved, and made a
-//! store again.
+//! Archives: a store, or one tenant, as a byte stream, for backup and transfer.
 //!
 //! ```text
-//! archive   head, manifest, rows …, end; nothing after it
-//! head      "coditect archive" ‖ format version (u32) ‖ CRC-32C of both (u32)
+//! archive   header, manifest, rows …, end; nothing after it
+//! header    "coditect archive" ‖ format version (u32) ‖ CRC-32C of both (u32)
 //! frame     kind (1 byte) ‖ length (u32) ‖ payload ‖ CRC-32C (u32)
 //! manifest  'M'  tuple: archive id, program's version, format of the store, engine;
 //!                consistency, scope, tenant
@@ -11,32 +10,30 @@
 //! end       'E'  number of rows (u64) ‖ version (u64) ‖ SHA-256 of all before this frame
 //! ```
 //!
-//! Numbers are little-endian. The sum of a frame goes on from the one before, so that frames cannot
-//! change places.
+//! Integers are little-endian. Each checksum continues the one of the frame before, so that frames
+//! cannot be reordered.
 //!
-//! What stays true:
+//! # Invariants
 //!
-//! - What is damaged, cut short or longer than it was is refused, with the offset where that shows; a
-//!   newer format is refused by its number.
-//! - Neither writing nor reading one takes more memory than a few frames.
-//! - **A store's archive is its rows as they are**, index entries and declarations among them: what is
-//!   restored is byte for byte what was saved, also what this program does not know, but for the mark of the
-//!   newest version, which is raised. **A tenant's**
-//!   holds what cannot be derived (records, logs, counters, deletions under way), since it goes into a store with records
-//!   and declarations of its own: there its index entries are made anew, those outside of the tenant
-//!   too, and a unique value that is taken is refused by the index's name.
-//! - Logs keep their order, and what is appended later comes after them: an import makes the
-//!   database's versions go on from [`Summary::version`].
-//! - An [`Import`] that was stopped goes on where it was; until it has ended no program opens the
-//!   store.
+//! - A damaged, truncated or extended archive is rejected, with the offset; a newer format by its
+//!   number.
+//! - Writing and reading use the memory of a few frames.
+//! - **The archive of a store has its rows unchanged**, including index entries, declarations, and
+//!   rows that this program does not declare: a restored store is identical byte for byte, except for the
+//!   high-water mark of versionstamps, which is raised. **The
+//!   archive of a tenant** has primary data only (records, events, counters, pending deletions),
+//!   since it goes into a store with other records and declarations: its index entries are made
+//!   anew, including global ones, and a unique value that is taken fails with the index's name.
+//! - Events keep their order, and later events follow them: an import advances the database's
+//!   version to [`Summary::version`].
+//! - An interrupted [`Import`] can be resumed; until it completes, the store cannot be opened.
 //!
-//! An archive has all that the store has, hashes of passwords and sealed keys too: who has it has the
-//! store. The master key, which opens those, is not in it.
+//! An archive contains password hashes and encrypted keys: protect it like the store. It does not
+//! contain the master key, which decrypts them.
 
 mod export;
 mod frame;
 mod import;
-mod marker;
 mod reader;
 
 use tokio::io::AsyncRead;
@@ -44,64 +41,63 @@ use uuid::Uuid;
 
 pub use export::Export;
 pub use import::{Import, Step};
-pub(crate) use marker::{check_row as check_marker, refuse_unfinished};
 pub use reader::copy;
 
 use crate::{
     Error, ErrorKind, Result,
     engine::Consistency,
-    keyspace::{KeyPart, unpack_all},
-    model::TenantId,
+    keyspace::{KeyPart, TenantId, unpack_all},
 };
 
-/// The format of archives that this program writes, and the newest that it reads.
+/// Format version of written archives, and the newest one that can be read.
 pub const FORMAT: u32 = 1;
 
-/// What an archive is of, and who wrote it.
+/// The contents and the origin of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// The archive's own id: no two have the same.
+    /// Id of the archive, unique.
     pub id: Uuid,
-    /// The version of the program that wrote it.
+    /// Version of the program that wrote it.
     pub program: String,
-    /// The format of the store.
+    /// Format version of the store.
     pub store_format: u64,
-    /// The engine that the store was on.
+    /// Engine of the store.
     pub engine: String,
-    /// Whether all of it is of one version.
+    /// Whether all rows have one version.
     pub consistency: Consistency,
-    /// The tenant that it is of; `None` if it is of the whole store.
+    /// Tenant of the archive; `None` for a whole store.
     pub tenant: Option<TenantId>,
 }
 
-/// An archive that was written, read or imported to its end.
+/// A complete archive that was written, read or imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// What it is of.
+    /// Manifest.
     pub manifest: Manifest,
-    /// How many rows it has.
+    /// Number of rows.
     pub rows: u64,
-    /// How long it is, in bytes.
+    /// Size, in bytes.
     pub bytes: u64,
-    /// The database's version that it shows: no versionstamp in it is of a later one.
+    /// Version of the database: no versionstamp in the archive is newer.
     pub version: u64,
 }
 
-/// How far an archive is written, read or imported.
+/// The progress of writing, reading or importing an archive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Rows so far.
+    /// Number of rows.
     pub rows: u64,
-    /// Bytes of the archive so far.
+    /// Bytes of the archive.
     pub bytes: u64,
 }
 
-/// Reads an archive to its end; `observe` is told how far that is. Nothing is kept of it, and whether
-/// its rows make a store is not looked at: for that there is [`Import::verify`].
+/// Reads and verifies an archive, and calls `observe` after each frame. Does not check the rows
+/// against a schema: see [`Import::verify`].
 ///
 /// # Errors
 ///
-/// `Corrupt` if it is not whole, with the offset; `NewerFormat`; `Unavailable` if it cannot be read.
+/// `Corrupt` if the archive is damaged, with the offset; `NewerFormat`; `Unavailable` if it cannot
+/// be read.
 pub async fn verify<R: AsyncRead + Unpin>(
     source: R,
     observe: impl FnMut(Progress),
@@ -129,7 +125,7 @@ impl Manifest {
         let ((id, program, store_format, engine), (consistency, scope, tenant)): Packed =
             unpack_all(bytes)?;
         let unknown = |what: &str| {
-            let message = format!("the archive is of what this program does not know: {what:?}");
+            let message = format!("the manifest has an unknown value {what:?}");
             Error::new(ErrorKind::NewerFormat, message)
         };
         let consistency = match consistency.as_str() {

@@ -1,5 +1,5 @@
-//! Reading an archive, frame by frame. Nothing is handed on before its sum was compared, and nothing
-//! is allocated by a length that no frame has.
+//! Reads an archive, frame by frame. Frames are verified before they are used, and lengths are
+//! bounded before memory is allocated.
 
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -10,14 +10,14 @@ use super::{
 };
 use crate::{Error, ErrorKind, Result, engine::KeyValue};
 
-/// An archive while it is read.
+/// Reads an archive.
 pub(super) struct Reader<R> {
     source: R,
     hash: Sha256,
     chain: u32,
-    /// All bytes of the last frame, or of the head.
+    /// Bytes of the current frame, or of the header.
     frame: Vec<u8>,
-    /// Where that frame begins.
+    /// Offset of the current frame.
     frame_at: u64,
     progress: Progress,
     manifest: Option<Manifest>,
@@ -25,7 +25,7 @@ pub(super) struct Reader<R> {
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
-    /// Reads the head.
+    /// Reads the header.
     pub(super) async fn open(source: R) -> Result<Self> {
         let mut reader = Self {
             source,
@@ -40,42 +40,42 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         reader.fill(HEAD).await?;
         let head = reader.frame.as_slice();
         if !head.starts_with(MAGIC) {
-            return Err(Error::new(ErrorKind::Corrupt, "this is no archive of a store's"));
+            return Err(Error::new(ErrorKind::Corrupt, "not an archive of a store"));
         }
         let format = head.get(MAGIC.len()..HEAD - SUM).map(<[u8; 4]>::try_from);
         let Some(Ok(format)) = format else {
-            return Err(reader.damaged("its head is too short"));
+            return Err(reader.damaged("the header is too short"));
         };
         let format = u32::from_le_bytes(format);
         if head != frame::head(format) {
-            return Err(reader.damaged("its head is not what was written"));
+            return Err(reader.damaged("the header has a wrong checksum"));
         }
         if format > FORMAT {
             let message = format!(
-                "the archive is of format {format}; this program knows formats up to {FORMAT}: use a \
-                 newer one"
+                "the archive has format {format}; this program reads formats up to {FORMAT}: use a \
+                 newer version"
             );
             return Err(Error::new(ErrorKind::NewerFormat, message));
         }
         if format == 0 {
-            return Err(reader.damaged("there is no format 0"));
+            return Err(reader.damaged("format 0 does not exist"));
         }
         reader.chain = crc32c::crc32c(head);
         Ok(reader)
     }
 
-    /// Reads the manifest, which follows the head.
+    /// Reads the manifest, which follows the header.
     pub(super) async fn manifest(&mut self) -> Result<Manifest> {
         let kind = self.next_frame().await?;
         if kind != Kind::Manifest {
-            return Err(self.damaged("it has no manifest"));
+            return Err(self.damaged("the manifest is missing"));
         }
         let manifest = Manifest::unpack(self.payload())?;
         self.manifest = Some(manifest.clone());
         Ok(manifest)
     }
 
-    /// The next rows; `None` at the end, which was compared with all before it then.
+    /// Returns the next rows; `None` at the end of a verified archive.
     pub(super) async fn rows(&mut self) -> Result<Option<Vec<KeyValue>>> {
         if self.version.is_some() {
             return Ok(None);
@@ -87,7 +87,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 self.progress.rows += rows.len() as u64;
                 Ok(Some(rows))
             }
-            Kind::Manifest => Err(self.damaged("it has a second manifest")),
+            Kind::Manifest => Err(self.damaged("there is a second manifest")),
             Kind::End => self.end(&hash).await,
         }
     }
@@ -96,14 +96,14 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         self.progress
     }
 
-    /// What was read, once the end was.
+    /// Returns the summary, after the last frame.
     pub(super) fn summary(&self) -> Result<Summary> {
         match (&self.manifest, self.version) {
             (Some(manifest), Some(version)) => {
                 let Progress { rows, bytes } = self.progress;
                 Ok(Summary { manifest: manifest.clone(), rows, bytes, version })
             }
-            _ => Err(self.damaged("it was not read to its end")),
+            _ => Err(self.damaged("the archive was not read to its end")),
         }
     }
 
@@ -117,17 +117,17 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let payload = self.payload();
         let version = match payload.get(8..16).map(<[u8; 8]>::try_from) {
             Some(Ok(version)) if payload.len() == END => u64::from_le_bytes(version),
-            _ => return Err(self.damaged("its end is of the wrong length")),
+            _ => return Err(self.damaged("the last frame has a wrong length")),
         };
         expected.extend_from_slice(&version.to_le_bytes());
         expected.extend_from_slice(&hash.clone().finalize());
         if payload != expected {
-            return Err(self.damaged("its end does not fit what is before"));
+            return Err(self.damaged("the last frame does not match the archive"));
         }
         let mut more = [0];
         if self.source.read(&mut more).await.map_err(unreadable)? > 0 {
             self.frame_at = self.progress.bytes;
-            return Err(self.damaged("there is more after its end"));
+            return Err(self.damaged("there are bytes after the last frame"));
         }
         self.version = Some(version);
         Ok(None)
@@ -140,19 +140,19 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let Some(([code], length)) = self.frame.split_first_chunk::<1>() else {
             return Err(self.damaged("a frame is too short"));
         };
-        let kind = Kind::of(*code).ok_or_else(|| self.damaged("this is no frame"))?;
+        let kind = Kind::of(*code).ok_or_else(|| self.damaged("a frame has an unknown kind"))?;
         let length = length.try_into().map_or(usize::MAX, |length| {
             usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX)
         });
         if length > PAYLOAD_LIMIT {
-            return Err(self.damaged("no frame is that long"));
+            return Err(self.damaged("a frame is too long"));
         }
         self.fill(length + SUM).await?;
         let (front, rest) = self.frame.split_at(FRONT);
         let (payload, stored) = rest.split_at(length);
         let sum = frame::sum(self.chain, front, payload);
         if stored != sum.to_le_bytes() {
-            return Err(self.damaged("a frame is not what was written"));
+            return Err(self.damaged("a frame has a wrong checksum"));
         }
         self.chain = sum;
         Ok(kind)
@@ -166,7 +166,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let mut rest = self.payload();
         let mut rows = Vec::new();
         while !rest.is_empty() {
-            let row = split_row(rest).ok_or_else(|| self.damaged("a row has no end"))?;
+            let row = split_row(rest).ok_or_else(|| self.damaged("a row is truncated"))?;
             let (key, value, after) = row;
             rows.push(KeyValue { key: key.to_vec(), value: value.to_vec() });
             rest = after;
@@ -183,7 +183,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             let more = self.source.read(room).await.map_err(unreadable)?;
             if more == 0 {
                 let at = self.frame_at + read as u64;
-                let message = format!("the archive is cut short: it ends at byte {at}");
+                let message = format!("the archive is truncated at byte {at}");
                 return Err(Error::new(ErrorKind::Corrupt, message));
             }
             read += more;
@@ -194,7 +194,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 }
 
-/// The first row's key and value, and what follows.
+/// Returns the key and the value of the first row, and the rest.
 fn split_row(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (front, rest) = bytes.split_first_chunk::<ROW_FRONT>()?;
     let length = |bytes: &[u8]| {
@@ -208,13 +208,12 @@ fn split_row(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((key, value, rest))
 }
 
-/// Copies an archive, frame by frame, and compares it with its sums on the way: what is damaged is
-/// not copied.
+/// Copies an archive frame by frame, and verifies it: damaged frames are not copied.
 ///
 /// # Errors
 ///
-/// `Corrupt` if it is not whole, with the offset; `NewerFormat`; `Unavailable` if it cannot be read or
-/// written. What was copied by then has no end, and is refused by who reads it.
+/// `Corrupt` if the archive is damaged, with the offset; `NewerFormat`; `Unavailable` if it cannot
+/// be read or written. The incomplete copy has no end, and is rejected by readers.
 pub async fn copy<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     source: R,
     mut sink: W,
@@ -236,5 +235,5 @@ pub async fn copy<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
 }
 
 fn unreadable(cause: std::io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, "the archive cannot be read").with_source(cause)
+    Error::new(ErrorKind::Unavailable, "cannot read the archive").with_source(cause)
 }

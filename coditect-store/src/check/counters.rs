@@ -4,13 +4,10 @@ use super::Fault;
 use crate::{
     Entity as _, ErrorKind, Result, Store,
     engine::{self, KeyValue, View},
-    entity::{Log as _, decode_at, decode_logged_at},
-    keyspace::{KeyRange, Root, unpack_all},
-    model::{
-        Agent, File, IdempotencyEntry, Message, PartState, Session, SessionId, SessionState,
-        TenantId,
-    },
-    repository::{COUNTERS, Counter, SESSION_COUNTERS, blob},
+    entity::{COUNTERS, EventStream as _, SESSION_COUNTERS, decode_at, decode_event_at},
+    keyspace::{KeyRange, Root, TenantId, unpack_all},
+    model::{Agent, File, IdempotencyEntry, Message, PartState, Session, SessionId, SessionState},
+    records::{Counter, blob},
     retry::{self, RetryPolicy},
 };
 
@@ -71,7 +68,7 @@ impl Tally {
                 _ => 0,
             })
         } else if name == Message::SPACE.name() {
-            let message = decode_logged_at::<Message>(root, key, value);
+            let message = decode_event_at::<Message>(root, key, value);
             message.map(|(_, message)| message.counted_bytes())
         } else if name == IdempotencyEntry::SPACE.name() {
             let entry = decode_at::<IdempotencyEntry>(root, key, value);
@@ -136,8 +133,8 @@ pub(super) async fn recount(store: &Store, tenant: TenantId) -> Result<Option<Ta
 }
 
 async fn count(store: &Store, view: View, tenant: TenantId) -> Result<Tally> {
-    let (root, registry) = (store.root(), store.registry());
-    let bytes = blob::counted_bytes(&view, root, registry, tenant).await?;
+    let (root, schema) = (store.root(), store.schema());
+    let bytes = blob::counted_bytes(&view, root, schema, tenant).await?;
     let mut tally = Tally::new(tenant, bytes);
     let records = [File::SPACE, Session::SPACE, SessionState::SPACE, Agent::SPACE];
     let counted = [Message::SPACE, IdempotencyEntry::SPACE];

@@ -1,24 +1,25 @@
-//! Checking a whole store: that every row is what was written, lies where something is declared, and
-//! agrees with the others.
+//! Checks a whole store: that every row is undamaged, declared, and consistent with others.
 //!
-//! 1. *Rows*, all of them in the order of their keys, as of one version on the embedded engine: the
-//!    value is undamaged, the key is a declared one, the record can be read and says its own key, the
-//!    entries of a log's record are there and are its own, and what a row hangs on is
-//!    there; of each tenant the [blobs](crate::repository::blob), with who holds them, and the counters
-//!    of files, sessions and bytes. Where rows are not of one version, a counter that differs is compared
-//!    again in one transaction.
-//! 2. *Indexes*, one after the other, by their [`Verification`](crate::repository::Verification).
+//! 1. *Rows*, in key order, at one version on the embedded engine: the value is undamaged, the key
+//!    is declared, the record can be decoded and has this key, the index entries of an event exist
+//!    and belong to it, and the records that a row refers to exist; for each tenant also its
+//!    [blobs](crate::records::blob) and its counters of files, sessions and bytes.
+//!    Without a single version, a counter that differs is compared again in one transaction.
+//! 2. *Indexes*, one after another, by their [`Verification`](crate::records::Verification).
 //!
-//! What stays true: a row that is wrong is told and passed over, so that one fault hides no other;
-//! memory is bounded, and findings are told as they are made. Nothing is changed but by a
-//! [repair](Check::repairing), which sets index entries and counters right and touches nothing else:
-//! what a record should have been is not known here. (An index that counts is counted anew beside, which writes, and
-//! moves the epoch of the declarations.)
+//! # Invariants
 //!
-//! The file under the embedded engine has sums of its own:
-//! [`Database::check_file`](crate::engine::Database::check_file) compares them, while nobody has it open.
+//! A faulty row is reported and skipped, so that no fault hides another; memory is bounded, and
+//! findings are reported as they are made. Only a [repair](Check::repairing) changes data, and only
+//! index entries and counters, since the right contents of a record are unknown. (Counting indexes
+//! are recounted beside the index, which writes and increments the catalog's epoch.)
+//!
+//! The file of the embedded engine has checksums of its own, which
+//! [`Database::check_file`](crate::engine::Database::check_file) verifies while no process has it
+//! open.
 
 mod counters;
+mod meta;
 mod references;
 mod rows;
 
@@ -27,10 +28,10 @@ use std::fmt;
 use crate::{
     Error, ErrorKind, Result, Store,
     keyspace::Readable,
-    repository::{Fault as IndexFault, Report as Verified, blob::BlobFault},
+    records::{Fault as IndexFault, Report as Verified, blob::BlobFault},
 };
 
-/// The check of a store: made by [`Store::check`].
+/// The check of a store. Created by [`Store::check`].
 #[derive(Clone, Debug)]
 pub struct Check {
     store: Store,
@@ -40,65 +41,64 @@ pub struct Check {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Repair {
     No,
-    /// What is derived from records: index entries and counters.
+    /// Index entries and counters, which are derived from records.
     Derived,
 }
 
-/// What is wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {
-    /// A value is not what was written: its checksum differs.
+    /// A value has a wrong checksum.
     Damaged,
-    /// A key lies where nothing is declared.
+    /// A key is not declared.
     UnknownKey,
-    /// A record cannot be read, or lies under another's key.
+    /// A record cannot be decoded, or is stored under another key.
     UnreadableRecord,
-    /// A counter is no number.
+    /// A counter is not a number.
     UnreadableNumber,
-    /// The counter of this name differs from the records that it counts.
+    /// The counter of this name differs from its records.
     Counter(&'static str),
-    /// What the store keeps of itself cannot be read, or contradicts what is declared.
+    /// Metadata cannot be decoded, or contradicts the declarations.
     Meta,
-    /// Something hangs on a record that is not there, and that is not being deleted.
-    Hanging,
-    /// A blob and who holds it.
+    /// A row refers to a record that does not exist and is not being deleted.
+    DanglingReference,
+    /// A fault of a blob.
     Blob(BlobFault),
-    /// An entry of the index of this name.
+    /// A fault of an entry of the index of this name.
     Index(&'static str, IndexFault),
-    /// The index of this name could not be verified.
+    /// The index of this name cannot be verified.
     Unverified(&'static str),
 }
 
-/// A fault, where it is, and what is known of it.
+/// A fault, with its location and explanation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What is wrong.
+    /// The fault.
     pub fault: Fault,
-    /// The key of the row, or of the entry that should be there; of an index that could not be
-    /// verified, none.
+    /// Key of the row or of the expected entry; empty for an index that cannot be verified.
     pub key: Vec<u8>,
-    /// The same for people, without the root.
+    /// The key without the root, for display.
     pub shown: Readable,
-    /// The value that is stored there, where a single one is in question.
+    /// Stored value, where one is concerned.
     pub stored: Option<Vec<u8>>,
-    /// The value that should be, where that is known.
+    /// Expected value, if known.
     pub expected: Option<Vec<u8>>,
-    /// Why it is a fault, for people.
+    /// Explanation, for display.
     pub why: String,
 }
 
-/// What a check tells on its way.
+/// An event of a check.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// So many rows, or so many of an index's rows, have been looked at.
+    /// Number of rows, or of rows of an index, examined so far.
     Progress(Stage, u64),
     /// A fault.
     Found(&'a Finding),
 }
 
-/// What is being looked at.
+/// The stage of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stage {
@@ -108,52 +108,59 @@ pub enum Stage {
     Index(&'static str),
 }
 
-/// What a check came to.
+/// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// How many rows there are.
+    /// Number of rows.
     pub rows: u64,
-    /// How many faults were found. Of an index, its verification lists a thousand; all are counted.
+    /// Number of faults. The verification of an index lists a thousand of its faults; all are
+    /// counted.
     pub faults: u64,
-    /// How many of them were repaired.
+    /// Number of repaired faults.
     pub repaired: u64,
-    /// The number of counters that could not be compared with their records: others wrote meanwhile, and
-    /// the records of their tenant take longer to read than a transaction lives. Always 0 on the embedded
-    /// engine.
+    /// Number of counters that could not be compared with their records, because of concurrent
+    /// writes and more records than one transaction can read. Always 0 on the embedded engine.
     pub uncompared: u64,
-    /// The indexes that are not built yet, and so have nothing to be compared.
-    pub unbuilt: Vec<&'static str>,
+    /// Indexes that are not built, which are not verified.
+    pub pending_indexes: Vec<&'static str>,
 }
 
 impl Report {
-    /// Whether nothing was found.
+    /// Returns whether no fault was found.
     pub fn is_sound(&self) -> bool {
         self.faults == 0
     }
 }
 
+impl Store {
+    /// Returns a check of the whole store.
+    pub fn check(&self) -> Check {
+        Check::new(self.with_batch_priority("check"))
+    }
+}
+
 impl Check {
-    pub(crate) fn new(store: Store) -> Self {
+    fn new(store: Store) -> Self {
         Self { store, repair: Repair::No }
     }
 
-    /// Repairs index entries and counters, too.
+    /// Repairs index entries and counters.
     #[must_use]
     pub fn repairing(self) -> Self {
         Self { repair: Repair::Derived, ..self }
     }
 
-    /// Checks all. Reads and writes of the store may go on meanwhile.
+    /// Runs the check. The store can be read and written meanwhile.
     ///
     /// # Errors
     ///
-    /// Those that keep the check from going on: of the engine, and `Corrupt` if rows cannot be told
-    /// from each other any more. All else is a finding.
+    /// Errors that end the check: errors of the engine, and `Corrupt` if rows cannot be separated.
+    /// All others are findings.
     pub async fn run(&self, mut observe: impl FnMut(Event<'_>)) -> Result<Report> {
         let mut report = Report::default();
         rows::check(&self.store, self.repair, &mut report, &mut observe).await?;
-        let registry = self.store.registry();
-        let indexes: Vec<&'static str> = registry
+        let schema = self.store.schema();
+        let indexes: Vec<&'static str> = schema
             .declared()
             .filter(|declared| declared.is_index())
             .map(|declared| declared.name)
@@ -201,7 +208,7 @@ impl Check {
         match outcome {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == ErrorKind::IndexBuilding(index) => {
-                report.unbuilt.push(index);
+                report.pending_indexes.push(index);
                 Ok(())
             }
             Err(error) if stops_all(&error) => Err(error),
@@ -213,7 +220,7 @@ impl Check {
                     shown: Readable::new(b""),
                     stored: None,
                     expected: None,
-                    why: format!("index {index} cannot be compared with its records: {error}"),
+                    why: format!("cannot verify index {index}: {error}"),
                 }));
                 Ok(())
             }
@@ -221,7 +228,7 @@ impl Check {
     }
 }
 
-/// Whether an error is of the engine rather than of what is stored.
+/// Returns whether an error is the engine's, rather than a fault of the data.
 fn stops_all(error: &Error) -> bool {
     matches!(
         error.kind(),
@@ -236,15 +243,15 @@ fn stops_all(error: &Error) -> bool {
 fn entry_fault(index: &str, fault: IndexFault) -> String {
     match fault {
         IndexFault::Missing => format!("the entry of a record is missing in index {index}"),
-        IndexFault::Dangling => format!("index {index} has an entry that no record gives"),
+        IndexFault::Dangling => format!("an entry of index {index} has no record"),
         IndexFault::Wrong => {
-            format!("an entry of index {index} says something else than its record")
+            format!("an entry of index {index} differs from its record")
         }
     }
 }
 
 impl fmt::Display for Finding {
-    /// As a line for people; of values no more than their lengths, since they may be secret.
+    /// Formats one line, with the lengths of values instead of the values, which may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.key.is_empty() {
             write!(f, "{}: ", self.shown)?;

@@ -1,34 +1,34 @@
-//! What rows hang on: the records that must be there as long as these are.
+//! References between records: the records that must exist as long as others do.
 //!
-//! One line a space. A space that has none is not checked; that a tenant's rows have their tenant is
-//! checked for all.
+//! One entry per subspace. Subspaces without references have none; that the tenant of a row exists
+//! is checked for all.
 
 use crate::{
     Entity, Result,
     engine::KeyValue,
-    entity::{Log, decode_at, decode_logged_at, record_key},
+    entity::{EventStream, decode_at, decode_event_at, record_key},
     keyspace::Root,
     model::{
         AuthSession, ClientSequence, ClientState, Conversation, ConversationId, Deleted, Deletion,
-        Draft, File, FileHome, FileVersion, IdempotencyEntry, Membership, Message, Session,
+        Draft, File, FileRoot, FileVersion, IdempotencyEntry, Membership, Message, Session,
         SessionId, SessionMemory, SessionState, Setting, SettingScope, TenantId, Ticket, User,
         UserId,
     },
 };
 
-/// A record that must be there.
+/// A record that must exist.
 pub(super) struct Reference {
-    /// The space that it lies in.
+    /// Subspace of the record.
     pub(super) space: &'static str,
     pub(super) key: Vec<u8>,
-    /// What may be there in its place: a deletion that it is gone by (until that is complete, what hangs
-    /// on it is still there), or another record that does as well.
+    /// Keys that may exist instead: a pending deletion of the record, whose dependents still exist,
+    /// or an alternative record.
     pub(super) instead: Vec<Vec<u8>>,
 }
 
 type Needed = fn(&Root, &KeyValue) -> Result<Vec<Reference>>;
 
-/// By space, what a record of it needs.
+/// The references of a record, by its subspace.
 const REFERENCES: &[(&str, Needed)] = &[
     (AuthSession::SPACE.name(), |root, row| {
         let login: AuthSession = read(root, row)?;
@@ -64,8 +64,8 @@ const REFERENCES: &[(&str, Needed)] = &[
     (File::SPACE.name(), |root, row| {
         let file: File = read(root, row)?;
         Ok(match &file.home {
-            FileHome::Session(session) => vec![to_session(root, file.tenant_id, *session)],
-            FileHome::Workspace(_) => Vec::new(),
+            FileRoot::Session(session) => vec![to_session(root, file.tenant_id, *session)],
+            FileRoot::Workspace(_) => Vec::new(),
         })
     }),
     (Conversation::SPACE.name(), |root, row| {
@@ -76,7 +76,7 @@ const REFERENCES: &[(&str, Needed)] = &[
         Ok(std::iter::once(user).chain(session).collect())
     }),
     (Message::SPACE.name(), |root, row| {
-        let (_, message): (_, Message) = decode_logged_at(root, &row.key, &row.value)?;
+        let (_, message): (_, Message) = decode_event_at(root, &row.key, &row.value)?;
         let Message { tenant_id, conversation_id, .. } = message;
         Ok(vec![to_conversation(root, tenant_id, conversation_id)])
     }),
@@ -101,7 +101,7 @@ const REFERENCES: &[(&str, Needed)] = &[
     }),
 ];
 
-/// What a row of `space` needs.
+/// Returns the references of a row of `space`.
 pub(super) fn of(space: &str, root: &Root, row: &KeyValue) -> Result<Vec<Reference>> {
     let needed = REFERENCES.iter().find(|(name, _)| *name == space);
     needed.map_or(Ok(Vec::new()), |(_, needed)| needed(root, row))
@@ -111,7 +111,7 @@ fn read<E: Entity>(root: &Root, row: &KeyValue) -> Result<E> {
     decode_at(root, &row.key, &row.value)
 }
 
-/// The record `key` of the tenant's.
+/// Returns a reference to the record `key` of `tenant`.
 pub(super) fn to<E>(root: &Root, tenant: TenantId, key: &E::Key) -> Reference
 where
     E: Entity<Scope = TenantId>,
@@ -120,7 +120,7 @@ where
     Reference { space: E::SPACE.name(), key: record_key::<E>(root, tenant, key), instead }
 }
 
-/// A user of the tenant's, or somebody who is a member of it, or was.
+/// Returns a reference to a user of the tenant, or to a current or former member.
 fn to_member(root: &Root, tenant: TenantId, id: UserId) -> Reference {
     let mut reference = to::<User>(root, tenant, &id);
     reference.instead.push(record_key::<Membership>(root, tenant, &id));

@@ -1,40 +1,40 @@
 //! Pass 1: checks every row against the declaration of its key and the rows that it refers to.
 //!
-//! **Cost.** Rows are read page by page; of each hundred, all rows that they are compared with are
-//! read together.
+//! **Cost.** Rows are read page by page; the rows that each hundred are compared with are read
+//! together.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Event, Fault, Finding, Repair, Report, Stage,
     counters::{self, Difference, Tally},
-    entry_fault,
+    entry_fault, meta,
     references::{self, Reference},
 };
 use crate::{
     Error, Result, Store, Transaction,
     batch::MAX_CONCURRENT,
     engine::{AtomicOp, CheckedRow, Consistency, KeyValue, View},
-    entity::{Declaration, Entry, META},
-    keyspace::{Located, Place, Readable, Root, unpack_all},
-    model::{BlobId, Deleted, Deletion, Tenant, TenantId},
-    repository::{
-        self, CHUNKS, COUNTERS, Fault as EntryFault, SESSION_COUNTERS,
+    entity::{BlobId, CHUNKS, COUNTERS, EntitySchema, Entry, META, SESSION_COUNTERS},
+    keyspace::{Located, Readable, Root, ScopeKind, TenantId, unpack_all},
+    model::{Deleted, Deletion, Tenant},
+    records::{
+        self, Fault as EntryFault,
         blob::{self, BlobFault, BlobFinding},
     },
 };
 
-/// Rows are read in pages of about so many bytes.
+/// Approximate size of a page of rows, in bytes.
 const PAGE_BYTES: usize = 256 << 10;
 
-/// Checks all rows under the store's root, and sets counters right if `repair` says so.
+/// Checks all rows under the store's root, and repairs counters if `repair` requests it.
 pub(super) async fn check(
     store: &Store,
     repair: Repair,
     report: &mut Report,
     observe: &mut impl FnMut(Event<'_>),
 ) -> Result<()> {
-    let retired = repository::retired_names(store.database(), store.root()).await?;
+    let retired = records::retired_names(store.database(), store.root()).await?;
     let view = store.database().view().await?;
     let mut rows = Rows {
         store,
@@ -65,7 +65,7 @@ pub(super) async fn check(
         for (key, difference) in rows.differences {
             let add = difference.to_le_bytes();
             let key = &key;
-            // An addition, so what is charged meanwhile stays counted.
+            // An addition, so that concurrent charges stay counted.
             let correct = |tx: Transaction| async move {
                 tx.engine().atomic(AtomicOp::Add, key, &add);
                 Ok::<_, Error>(())
@@ -79,29 +79,29 @@ pub(super) async fn check(
 
 struct Rows<'a> {
     store: &'a Store,
-    /// The names of retired indexes, whose entries may not be removed yet.
+    /// Names of retired indexes, which may still have entries.
     retired: BTreeSet<String>,
     view: View,
-    /// The tenant of the last row, whose own record was looked for.
+    /// Tenant of the last row, whose record was checked.
     tenant: Option<TenantId>,
-    /// That tenant's counters, unless it is being deleted.
+    /// Counters of that tenant, unless it is being deleted.
     tally: Option<Tally>,
-    /// Findings in the present chunk of rows.
+    /// Findings in the current chunk of rows.
     findings: Vec<Finding>,
-    /// The keys of wrong counters, and what to add to them.
+    /// Keys of wrong counters, with their corrections.
     differences: Vec<(Vec<u8>, i64)>,
 }
 
-/// A check of a row against others, which are read together with those of its neighbours.
+/// A check of a row against other rows, which are read together for several checks.
 enum Pending {
-    /// The entries that a record of a log gives, and the records that it refers to.
+    /// The entries and the references of a record or event.
     Record { entries: Vec<Entry>, references: Vec<Reference> },
-    /// The record at this key gives the entry of a log.
-    LogEntry { index: &'static str, declaration: Declaration, record: Option<Vec<u8>> },
+    /// The entry of an event, with the key of its event.
+    StreamEntry { index: &'static str, declaration: EntitySchema, record: Option<Vec<u8>> },
 }
 
 impl Pending {
-    /// Adds the keys whose values decide the check.
+    /// Adds the keys that the check reads.
     fn add_keys(&self, keys: &mut BTreeSet<Vec<u8>>) {
         match self {
             Self::Record { entries, references } => {
@@ -110,17 +110,16 @@ impl Pending {
                     keys.extend(reference.instead.iter().chain([&reference.key]).cloned());
                 }
             }
-            Self::LogEntry { record, .. } => keys.extend(record.clone()),
+            Self::StreamEntry { record, .. } => keys.extend(record.clone()),
         }
     }
 }
 
-/// The values of keys that were read together; of one that is damaged, which is a finding of its own,
-/// an empty one.
+/// Values by key. A damaged value, which is a finding of its own, is empty.
 type Values = BTreeMap<Vec<u8>, Vec<u8>>;
 
 impl Rows<'_> {
-    /// Reports the findings of the present chunk of rows.
+    /// Reports the findings of the current chunk of rows.
     fn tell(&mut self, report: &mut Report, observe: &mut impl FnMut(Event<'_>)) {
         for finding in self.findings.drain(..) {
             report.faults += 1;
@@ -155,14 +154,14 @@ impl Rows<'_> {
         let mut pending = Vec::new();
         for CheckedRow { key, value } in rows {
             let Some(value) = value else {
-                // It may be a counter, or something that is counted.
+                // It may be a counter, or counted.
                 self.tally = None;
-                self.found(Fault::Damaged, &key, "the value is not what was written");
+                self.found(Fault::Damaged, &key, "the value has a wrong checksum");
                 continue;
             };
             let row = KeyValue { key, value };
             let Some(located) = Located::of(self.store.root(), &row.key) else {
-                self.found(Fault::UnknownKey, &row.key, "the key begins with no name");
+                self.found(Fault::UnknownKey, &row.key, "the key has no name");
                 continue;
             };
             if located.tenant != self.tenant {
@@ -177,7 +176,7 @@ impl Rows<'_> {
         self.compare(pending).await
     }
 
-    /// Reads all rows that decide `pending` in one round, and decides them.
+    /// Reads all rows that `pending` needs in one round, and completes the checks.
     async fn compare(&mut self, pending: Vec<(KeyValue, Pending)>) -> Result<()> {
         let mut keys = BTreeSet::new();
         for (_, check) in &pending {
@@ -190,12 +189,12 @@ impl Rows<'_> {
                     self.check_entries(entries, &values);
                     self.check_references(&row.key, &references, &values);
                 }
-                Pending::LogEntry { index, declaration, record } => {
+                Pending::StreamEntry { index, declaration, record } => {
                     let record = record.and_then(|key| {
                         let value = values.get(&key)?.clone();
                         Some(KeyValue { key, value })
                     });
-                    self.check_log_entry(index, &declaration, row, record);
+                    self.check_stream_entry(index, &declaration, row, record);
                 }
             }
         }
@@ -208,18 +207,17 @@ impl Rows<'_> {
         Ok(there.collect())
     }
 
-    /// Checks a row by itself, and returns what it is to be compared with.
+    /// Checks a row by itself, and returns its check against other rows, if any.
     fn check_row(&mut self, located: Located<'_>, row: &KeyValue) -> Option<Pending> {
-        match (located.place(), located.name) {
-            (Place::Global, META) => {
-                let checked =
-                    repository::check_meta(self.store.registry(), located.rest, &row.value);
+        match (located.scope_kind(), located.name) {
+            (ScopeKind::Global, META) => {
+                let checked = meta::check(self.store.schema(), located.rest, &row.value);
                 if let Err(error) = checked {
                     self.found(Fault::Meta, &row.key, error.to_string());
                 }
                 None
             }
-            (Place::Tenant, name) if name == COUNTERS.name() => {
+            (ScopeKind::Tenant, name) if name == COUNTERS.name() => {
                 match counters::of_tenant(located.rest, &row.value) {
                     Ok((name, value)) => {
                         self.tally.iter_mut().for_each(|tally| tally.add_stored(&name, value));
@@ -228,7 +226,7 @@ impl Rows<'_> {
                 }
                 None
             }
-            (Place::Tenant, name) if name == SESSION_COUNTERS.name() => {
+            (ScopeKind::Tenant, name) if name == SESSION_COUNTERS.name() => {
                 match counters::of_session(located.rest, &row.value) {
                     Ok((name, value)) => {
                         self.tally.iter_mut().for_each(|tally| tally.add_session(&name, value));
@@ -237,9 +235,9 @@ impl Rows<'_> {
                 }
                 None
             }
-            (Place::Tenant, name) if name == CHUNKS.name() => {
+            (ScopeKind::Tenant, name) if name == CHUNKS.name() => {
                 if unpack_all::<(BlobId, u64)>(located.rest).is_err() {
-                    self.found(Fault::UnknownKey, &row.key, "this is no chunk's key");
+                    self.found(Fault::UnknownKey, &row.key, "malformed key of a blob chunk");
                 }
                 None
             }
@@ -248,23 +246,25 @@ impl Rows<'_> {
     }
 
     fn check_declared(&mut self, located: Located<'_>, row: &KeyValue) -> Option<Pending> {
-        let (root, registry) = (self.store.root(), self.store.registry());
-        let declared = registry.named(located.name);
-        let Some(declared) = declared.filter(|declared| declared.place == located.place()) else {
+        let (root, schema) = (self.store.root(), self.store.schema());
+        let declared = schema.named(located.name);
+        let Some(declared) =
+            declared.filter(|declared| declared.scope_kind == located.scope_kind())
+        else {
             if self.retired.contains(located.name) {
                 return None;
             }
-            self.found(Fault::UnknownKey, &row.key, "nothing is declared under this name here");
+            self.found(Fault::UnknownKey, &row.key, "the name of the key is not declared");
             return None;
         };
-        let declaration = registry.declaration(declared.space)?;
-        if declared.is_log_index() {
+        let declaration = schema.entity(declared.space)?;
+        if declared.is_stream_index() {
             let index = declared.name;
             let record = (declaration.record_key)(root, index, row).ok();
-            return Some(Pending::LogEntry { index, declaration: declaration.clone(), record });
+            return Some(Pending::StreamEntry { index, declaration: declaration.clone(), record });
         }
         if declared.is_index() {
-            // Its verification does that.
+            // The verification of the index checks it.
             return None;
         }
         if let Some(tally) = &mut self.tally {
@@ -275,7 +275,7 @@ impl Rows<'_> {
         });
         match read {
             Ok((mut entries, references)) => {
-                entries.retain(|_| declaration.is_log);
+                entries.retain(|_| declaration.is_stream);
                 Some(Pending::Record { entries, references })
             }
             Err(error) => {
@@ -285,7 +285,7 @@ impl Rows<'_> {
         }
     }
 
-    /// Checks that the entries of a log's record are there, with the right values.
+    /// Checks that the entries of an event exist, with the right values.
     fn check_entries(&mut self, entries: Vec<Entry>, values: &Values) {
         for entry in entries {
             let stored = values.get(&entry.key);
@@ -297,27 +297,29 @@ impl Rows<'_> {
         }
     }
 
-    /// Checks that the records are there that the row at `key` refers to.
+    /// Checks that the records that the row at `key` refers to exist.
     fn check_references(&mut self, key: &[u8], references: &[Reference], values: &Values) {
         for reference in references.iter().filter(|reference| !is_there(reference, values)) {
             let shown = Readable::key(self.root(), &reference.key);
-            let why =
-                format!("it hangs on a record of {}, {shown}, that is not there", reference.space);
-            self.found(Fault::Hanging, key, why);
+            let why = format!(
+                "a record of {}, {shown}, that this refers to does not exist",
+                reference.space
+            );
+            self.found(Fault::DanglingReference, key, why);
         }
     }
 
-    /// Checks that an entry of a log is one that its record gives.
-    fn check_log_entry(
+    /// Checks that an entry belongs to its event.
+    fn check_stream_entry(
         &mut self,
         index: &'static str,
-        declaration: &Declaration,
+        declaration: &EntitySchema,
         row: KeyValue,
         record: Option<KeyValue>,
     ) {
         let mut expected = None;
         if let Some(record) = record {
-            // A record that cannot be read is a finding of its own.
+            // An undecodable event is a finding of its own.
             let Ok(given) = (declaration.entries)(self.root(), &record) else { return };
             let own = given.into_iter().find(|given| given.index == index && given.key == row.key);
             expected = own.map(|own| own.value);
@@ -328,7 +330,7 @@ impl Rows<'_> {
         }
     }
 
-    /// Checks that the tenant is there whose first row is at `key`, and its blobs.
+    /// Checks the record and the blobs of the tenant whose first row is at `key`.
     async fn check_tenant(&mut self, tenant: Option<TenantId>, key: &[u8]) -> Result<()> {
         self.tenant = tenant;
         let Some(id) = tenant else { return Ok(()) };
@@ -337,8 +339,8 @@ impl Rows<'_> {
         let deletion = Deletion::key_of(store.root(), id, Deleted::Tenant);
         let values = self.read(vec![record.key.clone(), deletion.clone()]).await?;
         if !is_there(&record, &values) {
-            let why = format!("this and what follows is a tenant's that is not there, {id}");
-            self.found(Fault::Hanging, key, why);
+            let why = format!("tenant {id} of this and the following rows does not exist");
+            self.found(Fault::DanglingReference, key, why);
         }
         if values.contains_key(&deletion) {
             // Its blobs are removed with it.
@@ -346,7 +348,7 @@ impl Rows<'_> {
         }
         let mut blobs = Vec::new();
         let checked =
-            blob::check(&view, store.root(), store.registry(), id, |found| blobs.push(found));
+            blob::check(&view, store.root(), store.schema(), id, |found| blobs.push(found));
         let bytes = checked.await?;
         self.tally = Some(Tally::new(id, bytes));
         for BlobFinding { fault, blob, .. } in blobs {
@@ -391,21 +393,21 @@ impl Rows<'_> {
     }
 }
 
-/// Returns whether it is there, or something that may be in its place.
+/// Returns whether the record or one of its alternatives exists.
 fn is_there(reference: &Reference, values: &Values) -> bool {
     [&reference.key].into_iter().chain(&reference.instead).any(|key| values.contains_key(key))
 }
 
 fn blob_fault(fault: BlobFault) -> &'static str {
     match fault {
-        BlobFault::Damaged => "a record holds the blob, and its chunks are not what was uploaded",
-        BlobFault::HeldTwice => "several records hold the blob",
-        BlobFault::HeldAndDetached => "a record holds the blob, and it is marked to be collected",
-        BlobFault::Lost => "nobody knows of the blob that these are chunks of",
+        BlobFault::Damaged => "the chunks of a record's blob are missing or damaged",
+        BlobFault::HeldTwice => "several records have the blob",
+        BlobFault::HeldAndDetached => "a record has the blob, which is marked for collection",
+        BlobFault::Lost => "the chunks belong to no record, and are not marked for collection",
     }
 }
 
-/// An error with what it came from.
+/// Formats an error with its sources.
 fn told(error: &Error) -> String {
     let mut told = error.to_string();
     let mut cause = std::error::Error::source(error);

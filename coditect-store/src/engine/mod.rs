@@ -16,12 +16,11 @@
 mod atomic;
 mod cluster;
 mod codes;
-#[cfg(feature = "conformance")]
-pub mod conformance;
 mod embedded;
 mod faults;
 #[cfg(feature = "fdb")]
 mod foundationdb;
+mod key_range;
 pub(crate) mod limits;
 #[cfg(any(feature = "fdb", test))]
 mod prefix;
@@ -46,6 +45,7 @@ pub use embedded::Options;
 pub(crate) use embedded::fuzzing::{database_file, log_segment};
 pub(crate) use embedded::names;
 pub use faults::{Fault, Faults};
+pub use key_range::KeyRange;
 pub use limits::{KEY_SIZE_LIMIT, LIFETIME, TRANSACTION_SIZE_LIMIT, VALUE_SIZE_LIMIT, WATCH_LIMIT};
 pub(crate) use limits::{conflict, maybe_committed};
 pub use range::{KeySelector, KeyValue, Order, RangePage, RangeQuery, RangeStream, Stopped};
@@ -338,7 +338,8 @@ impl Transaction {
             Some(faults) => faults.commit(self).await,
             None => self.commit_now().await,
         };
-        telemetry::committed(&outcome, started.elapsed(), self.statistics());
+        let Statistics { reads, rounds, .. } = self.statistics();
+        telemetry::committed(&outcome, started.elapsed(), (reads, rounds));
         outcome
     }
 

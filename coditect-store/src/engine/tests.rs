@@ -1,15 +1,15 @@
-//! Tests of an engine in a folder beyond the [contract](super::conformance): restarts, damaged
-//! files, versions independent of the clock, views.
+//! Tests of an engine in a folder beyond the [contract](crate::conformance): restarts, damaged files,
+//! versions independent of the clock, views.
 
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta};
 
-use super::{
+use super::*;
+use crate::{
+    Clock, ErrorKind, ManualClock,
     conformance::{kind, value, write},
-    *,
 };
-use crate::{Clock, ErrorKind, ManualClock};
 
 #[tokio::test]
 async fn versions_before_the_start_are_too_old() {

@@ -9,11 +9,10 @@
 
 use std::path::Path;
 
-use super::{Database, Engine, RangePage, RangeQuery, Stopped, Transaction, embedded};
+use super::{Database, Engine, KeyRange, RangePage, RangeQuery, Stopped, Transaction, embedded};
 use crate::{
     BatchSize, Error, ErrorKind, Result,
     batch::{MAX_CONCURRENT, map_concurrent},
-    keyspace::KeyRange,
 };
 
 /// What is stored, at one version if [`consistency`](Self::consistency) says so. A handle that is

@@ -1,33 +1,33 @@
-//! The bytes of a record: one byte of schema version, then bincode 2 in its standard
-//! configuration. Those of the fields that a covering index carries: one byte, [`FIELDS`], then the
-//! same. This is the only file that names bincode.
+//! Record encoding: one byte of schema version, then bincode 2 in its standard configuration. The
+//! fields in a covering index's entry have the same layout, with [`FIELDS`] as their version. No
+//! other file names bincode.
 //!
-//! What stays true:
+//! # Invariants
 //!
-//! - What is written reads back: [`strict`] refuses a record whose serialization leaves fields out,
-//!   and every writer decodes what it has encoded. Bytes left over are refused.
-//! - A version older than the program's is upgraded by the entity's own functions; a newer one is
-//!   refused by its name and number, and nothing of it is looked at.
-//! - Any bytes give a record or an error. What is allocated meanwhile is bounded: a length inside
-//!   them is believed only up to a [limit](decode_body) that grows with their own.
+//! - Encoded records decode to themselves: [`strict`] rejects a record whose serialization omits
+//!   fields, and every writer decodes the bytes it has encoded. Trailing bytes are rejected.
+//! - Older versions are upgraded by the entity's own functions. A newer version is rejected by its
+//!   number, and its body is not read.
+//! - Any bytes decode to a record or an error. A length in them is trusted only up to a
+//!   [limit](decode_body) proportional to their size, which bounds allocation.
 
 use bincode::config;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Entity, Log, short_name, strict};
+use super::{Entity, EventStream, short_name, strict};
 use crate::{Error, ErrorKind, Result, engine::VALUE_SIZE_LIMIT};
 
 /// Encodes `record`.
 ///
 /// # Errors
 ///
-/// `Invalid` if its serialization leaves a field out, or has a sequence of unknown length.
+/// `Invalid` if the serialization omits a field, or has a sequence of unknown length.
 pub(crate) fn encode<E: Entity>(record: &E) -> Result<Vec<u8>> {
     encode_as(record, E::SPACE.name(), E::VERSION)
 }
 
-/// Encodes a record of a log, as [`encode`] does.
-pub(crate) fn encode_logged<L: Log>(record: &L) -> Result<Vec<u8>> {
+/// Encodes an event of a stream, as [`encode`] does.
+pub(crate) fn encode_event<L: EventStream>(record: &L) -> Result<Vec<u8>> {
     encode_as(record, L::SPACE.name(), L::VERSION)
 }
 
@@ -35,13 +35,13 @@ pub(crate) fn encode_logged<L: Log>(record: &L) -> Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// `NewerFormat` if a newer version of the program wrote it, `Corrupt` if `bytes` are no record.
+/// `NewerFormat` if a newer version of the program wrote it, `Corrupt` if `bytes` are not a record.
 pub(crate) fn decode<E: Entity>(bytes: &[u8]) -> Result<E> {
     decode_as(bytes, E::SPACE.name(), E::VERSION, E::upgrade)
 }
 
-/// Decodes a record of a log, as [`decode`] does.
-pub(crate) fn decode_logged<L: Log>(bytes: &[u8]) -> Result<L> {
+/// Decodes an event of a stream, as [`decode`] does.
+pub(crate) fn decode_event<L: EventStream>(bytes: &[u8]) -> Result<L> {
     decode_as(bytes, L::SPACE.name(), L::VERSION, L::upgrade)
 }
 
@@ -53,12 +53,12 @@ fn encode_as<T: Serialize>(record: &T, space: &str, version: u8) -> Result<Vec<u
     Ok(bytes)
 }
 
-/// Returns the error for a record of the type `T` that could not be read back.
+/// Returns the error for a record of type `T` that does not decode to itself.
 pub(super) fn unwritable<T>(space: &str) -> Error {
     let message = format!(
-        "a record of {space} was not written, since it could not be read back: bincode stores the \
-         fields of {} in order and without names, so serde attributes that omit or rearrange fields \
-         (skip_serializing_if, flatten, tag, untagged) cannot be used",
+        "cannot store a record of {space}: it does not decode to itself. bincode stores the \
+         fields of {} in order and without names, so serde attributes that omit or rearrange \
+         fields (skip_serializing_if, flatten, tag, untagged) cannot be used",
         short_name::<T>()
     );
     Error::new(ErrorKind::Invalid, message)
@@ -71,11 +71,11 @@ fn decode_as<T: DeserializeOwned>(
     upgrade: fn(Older<'_>) -> Result<T>,
 ) -> Result<T> {
     let Some((&version, body)) = bytes.split_first() else {
-        return Err(Error::new(ErrorKind::Corrupt, format!("a record of {space} has no bytes")));
+        return Err(Error::new(ErrorKind::Corrupt, format!("a record of {space} is empty")));
     };
     if version > known {
         let message = format!(
-            "a record of {space} is of version {version}; this program knows them up to {known}"
+            "a record of {space} has version {version}; this program reads versions up to {known}"
         );
         return Err(Error::new(ErrorKind::NewerFormat, message));
     }
@@ -83,22 +83,21 @@ fn decode_as<T: DeserializeOwned>(
     if version == known { older.read() } else { upgrade(older) }
 }
 
-/// The version of the layout of fields that an index carries.
+/// Version of the encoding of a covering index's fields.
 const FIELDS: u8 = 1;
 
-/// The bytes of what an entry of `index` carries.
+/// Encodes the fields of an entry of `index`.
 ///
 /// # Errors
 ///
-/// `Invalid` if it holds what cannot be written.
+/// `Invalid` if the fields do not decode to themselves.
 pub(super) fn encode_fields<C>(index: &str, fields: &C) -> Result<Vec<u8>>
 where
     C: Serialize + DeserializeOwned,
 {
     let unwritable = || {
         let message = format!(
-            "the fields for index {index} were not written, since they could not be read back as \
-             {}",
+            "cannot store the fields of index {index}: they do not decode as {}",
             short_name::<C>()
         );
         Error::new(ErrorKind::Invalid, message)
@@ -111,20 +110,20 @@ where
     Ok(bytes)
 }
 
-/// What an entry of `index` whose value is `bytes` carries.
+/// Decodes the fields of an entry of `index` from its value.
 ///
 /// # Errors
 ///
-/// `NewerFormat` if a newer version of the program wrote it, `Corrupt` if it is not of this type.
+/// `NewerFormat` if a newer version of the program wrote it, `Corrupt` if it is not a `C`.
 pub(super) fn decode_fields<C: DeserializeOwned>(index: &str, bytes: &[u8]) -> Result<C> {
     let corrupt = || {
-        let message = format!("the fields in an entry of index {index} cannot be read");
+        let message = format!("cannot decode the fields of an entry of index {index}");
         Error::new(ErrorKind::Corrupt, message)
     };
     let (&version, body) = bytes.split_first().ok_or_else(corrupt)?;
     if version > FIELDS {
         let message = format!(
-            "an entry of index {index} is of layout {version}; this program knows up to {FIELDS}"
+            "an entry of index {index} has layout {version}; this program reads up to {FIELDS}"
         );
         return Err(Error::new(ErrorKind::NewerFormat, message));
     }
@@ -135,7 +134,7 @@ pub(super) fn decode_fields<C: DeserializeOwned>(index: &str, bytes: &[u8]) -> R
     Ok(fields)
 }
 
-/// The bytes of a record that an older version of the program wrote: see [`Entity::upgrade`].
+/// The bytes of a record written by an older version of the program: see [`Entity::upgrade`].
 #[derive(Clone, Copy, Debug)]
 pub struct Older<'a> {
     space: &'static str,
@@ -146,16 +145,16 @@ pub struct Older<'a> {
 }
 
 impl Older<'_> {
-    /// The version it was written in.
+    /// Returns the version of the record.
     pub fn version(&self) -> u8 {
         self.version
     }
 
-    /// Decodes the record as the struct of that version.
+    /// Decodes the record as the struct of its version.
     ///
     /// # Errors
     ///
-    /// `Corrupt` if it is not one.
+    /// `Corrupt` if the bytes are not a `T`.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
         let unreadable = || self.unreadable(short_name::<T>());
         let (record, read) =
@@ -167,7 +166,7 @@ impl Older<'_> {
         Ok(record)
     }
 
-    /// Returns the error for bytes that are not those of the struct named `name`.
+    /// Returns the error for bytes that do not decode to the struct `name`.
     fn unreadable(&self, name: &str) -> Error {
         let Self { space, version, known, .. } = self;
         let hint = if version == known {
@@ -184,21 +183,21 @@ impl Older<'_> {
         Error::new(ErrorKind::Corrupt, message)
     }
 
-    /// The error that says that there never was such a version.
-    pub fn unknown(&self) -> Error {
+    /// Returns the error for a version that never existed.
+    pub fn unknown_version(&self) -> Error {
         let Self { space, version, .. } = self;
-        Error::new(ErrorKind::Corrupt, format!("a record of {space} is of no version: {version}"))
+        Error::new(ErrorKind::Corrupt, format!("a record of {space} has unknown version {version}"))
     }
 }
 
-/// How much more memory than bytes bincode may count for what is read: an integer of sixteen bytes
-/// can be written in one, and is counted as sixteen.
+/// Bytes that bincode may account for each byte read: a `u128` takes one byte encoded, and is
+/// accounted as sixteen.
 const COUNTED: usize = 16;
-/// What most records are shorter than.
+/// Length that most records do not exceed.
 const SHORT: usize = 4 << 10;
 
-/// The record in front of `body`, and how many bytes it took. The limit is a constant of bincode's
-/// configuration, so there are two: of short bodies, and of all that a value can hold.
+/// Decodes the record at the start of `body`, and returns it with its length. bincode's limit is a
+/// compile-time constant, so there are two: one for short bodies, one for the largest value.
 fn decode_body<T: DeserializeOwned>(
     body: &[u8],
 ) -> Result<(T, usize), bincode::error::DecodeError> {
@@ -221,14 +220,14 @@ mod tests {
     use super::*;
     use crate::{
         indexes,
-        keyspace::{Global, Space},
+        keyspace::{Global, Subspace},
         model::{
             Agent, AuditEntry, AuthSession, ClientState, Conversation, File, Json, Message,
             Session, SessionMemory, SessionState, Setting, Tenant, User,
         },
     };
 
-    /// All shapes of fields that records have.
+    /// Has every kind of field that records have.
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     struct Task {
         id: u64,
@@ -272,7 +271,7 @@ mod tests {
     impl Entity for Task {
         type Scope = Global;
         type Key = u64;
-        const SPACE: Space<Global> = Space::global("tasks");
+        const SPACE: Subspace<Global> = Subspace::global("tasks");
         const VERSION: u8 = 3;
 
         fn scope(&self) -> Global {
@@ -287,7 +286,7 @@ mod tests {
             match older.version() {
                 1 => older.read().map(second).map(third),
                 2 => older.read().map(third),
-                _ => Err(older.unknown()),
+                _ => Err(older.unknown_version()),
             }
         }
     }
@@ -315,20 +314,20 @@ mod tests {
     fn a_record_of_a_newer_version_is_refused_by_name() {
         let error = decode::<Task>(&[4, 1, 2, 3]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NewerFormat);
-        let said = "a record of tasks is of version 4; this program knows them up to 3";
-        assert_eq!(error.to_string(), said);
+        let expected = "a record of tasks has version 4; this program reads versions up to 3";
+        assert_eq!(error.to_string(), expected);
     }
 
     #[test]
-    fn a_record_of_no_version_is_refused() {
+    fn a_record_of_an_unknown_version_is_rejected() {
         assert_eq!(decode::<Task>(&[]).unwrap_err().kind(), ErrorKind::Corrupt);
         assert_eq!(decode::<Task>(&[0, 7]).unwrap_err().kind(), ErrorKind::Corrupt);
         let without_upgrade = decode::<Tenant>(&[0, 7]).unwrap_err();
-        assert_eq!(without_upgrade.to_string(), "a record of tenant is of no version: 0");
+        assert_eq!(without_upgrade.to_string(), "a record of tenant has unknown version 0");
     }
 
     #[test]
-    fn bytes_that_are_cut_short_or_left_over_are_refused() {
+    fn truncated_or_trailing_bytes_are_rejected() {
         let bytes = encode(&task()).unwrap();
         for length in 0..bytes.len() {
             let error = decode::<Task>(&bytes[..length]).unwrap_err();
@@ -339,15 +338,15 @@ mod tests {
     }
 
     #[test]
-    fn a_length_beyond_the_bytes_is_not_believed() {
+    fn a_length_beyond_the_input_is_rejected() {
         // Version, id, and a title that claims to be 2^60 bytes long.
         let bytes = [&[3, 7, 253], (1_u64 << 60).to_le_bytes().as_slice(), b"short"].concat();
         assert_eq!(decode::<Task>(&bytes).unwrap_err().kind(), ErrorKind::Corrupt);
     }
 
     #[test]
-    fn the_largest_value_that_the_engine_takes_can_be_read() {
-        // The worst case: each number is one byte long, and counted as sixteen.
+    fn the_largest_value_can_be_decoded() {
+        // The worst case: each number takes one byte, and is accounted as sixteen.
         let numbers = vec![1_u128; VALUE_SIZE_LIMIT - 6];
         let bytes = written(1, &numbers);
         assert_eq!(bytes.len(), VALUE_SIZE_LIMIT);
@@ -355,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_an_index_carries_read_back_and_anything_else_is_refused() {
+    fn index_fields_round_trip_and_malformed_ones_are_rejected() {
         let fields = ("title".to_owned(), Some(7_u64));
         let bytes = encode_fields("i", &fields).unwrap();
         assert_eq!(bytes, b"\x01\x05title\x01\x07", "persisted: layout, then bincode");
@@ -393,12 +392,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_reads_back(task in tasks()) {
+                fn records_round_trip(task in tasks()) {
             prop_assert_eq!(decode::<Task>(&encode(&task).unwrap()).unwrap(), task);
         }
 
         #[test]
-        fn any_bytes_are_a_record_or_refused(
+        fn arbitrary_bytes_decode_or_fail(
             version in 0_u8..5, body in prop::collection::vec(any::<u8>(), 0..300),
         ) {
             let bytes = [&[version], body.as_slice()].concat();
@@ -414,12 +413,12 @@ mod tests {
             let _ = decode::<Conversation>(&bytes);
             let _ = decode::<Agent>(&bytes);
             let _ = decode::<Setting>(&bytes);
-            let _ = decode_logged::<Message>(&bytes);
-            let _ = decode_logged::<AuditEntry>(&bytes);
+            let _ = decode_event::<Message>(&bytes);
+            let _ = decode_event::<AuditEntry>(&bytes);
         }
 
         #[test]
-        fn a_damaged_record_is_a_record_or_refused(
+                fn a_damaged_record_decodes_or_fails(
             task in tasks(), at in any::<prop::sample::Index>(), byte: u8,
         ) {
             let mut bytes = encode(&task).unwrap();

@@ -1,8 +1,9 @@
-//! Records that end by themselves.
+//! Records with an expiry time.
 //!
-//! They are found by the hour in which they end, so that what is over is one range of one index: see
-//! [`Store::sweep_expired`](crate::Store::sweep_expired), which removes them. An hour, not an
-//! instant: a record whose end moves within it, as a lease that is renewed does, keeps its entry.
+//! An index orders them by the hour in which they expire, so that all expired records are one range
+//! of it: [`Store::purge_expired`](crate::Store::purge_expired) removes them. The index has hours
+//! rather than instants so that a record whose expiry moves within the hour, such as a lease that
+//! is renewed, keeps its entry.
 
 use std::ops::RangeTo;
 
@@ -10,11 +11,11 @@ use chrono::{DateTime, Utc};
 
 use super::{Entity, GlobalMulti, Index};
 
-/// A kind of record that ends by itself.
+/// An entity whose records expire.
 ///
 /// ```
 /// # use chrono::{DateTime, Utc, serde::ts_microseconds};
-/// # use coditect_store::{Entity, indexes, keyspace::Space, model::TenantId};
+/// # use coditect_store::{Entity, indexes, keyspace::Subspace, model::TenantId};
 /// use coditect_store::entity::{Expiring, GlobalMulti, Index, expiry_hour};
 /// # use serde::{Deserialize, Serialize};
 ///
@@ -28,14 +29,14 @@ use super::{Entity, GlobalMulti, Index};
 /// # impl Entity for Invitation {
 /// #     type Scope = TenantId;
 /// #     type Key = u64;
-/// #     const SPACE: Space<TenantId> = Space::tenant("invitations").keyed(&["number"]);
+/// #     const SPACE: Subspace<TenantId> = Subspace::tenant("invitations").keyed(&["number"]);
 /// #     const VERSION: u8 = 1;
 /// #     fn scope(&self) -> TenantId { self.tenant }
 /// #     fn key(&self) -> u64 { self.number }
 /// # }
 ///
 /// indexes! { Invitation =>
-///     /// By the hour in which they end, for the sweep.
+///     /// By hour of expiry, for the purge.
 ///     BY_EXPIRY ("invitations_by_expiry", hour): GlobalMulti<i64> =
 ///         |invitation| Some(expiry_hour(invitation.ends_at));
 /// }
@@ -45,17 +46,17 @@ use super::{Entity, GlobalMulti, Index};
 /// }
 /// ```
 pub trait Expiring: Entity {
-    /// The index by the [hour](expiry_hour) in which they end.
+    /// The index by [hour of expiry](expiry_hour).
     const EXPIRY: &'static Index<Self, GlobalMulti<i64>>;
 }
 
-/// The hours between the beginning of 1970 and the one that `at` is in.
+/// Returns the number of hours between 1970-01-01T00:00Z and the start of the hour of `at`.
 pub fn expiry_hour(at: DateTime<Utc>) -> i64 {
     at.timestamp().div_euclid(3_600)
 }
 
-/// The hours that are over at `now`. What ends in the present hour is not among them, even if it
-/// has ended: it is an hour late at the most.
+/// Returns the hours that have ended at `now`. The current hour is excluded, so a record is removed
+/// up to one hour after it has expired.
 pub fn hours_over(now: DateTime<Utc>) -> RangeTo<i64> {
     ..expiry_hour(now)
 }
@@ -69,13 +70,13 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_is_over_when_the_next_one_begins() {
+    fn an_hour_ends_when_the_next_begins() {
         assert!(!hours_over(at(7_199)).contains(&expiry_hour(at(3_600))));
         assert!(hours_over(at(7_200)).contains(&expiry_hour(at(7_199))));
     }
 
     #[test]
-    fn hours_before_1970_are_not_rounded_into_it() {
+    fn hours_before_1970_round_down() {
         assert_eq!(expiry_hour(at(-1)), -1);
         assert_eq!(expiry_hour(at(-3_600)), -1);
         assert_eq!(expiry_hour(at(-3_601)), -2);

@@ -1,18 +1,18 @@
-//! What a record is: its type, where it lies, what it can be found by, and how its bytes are read.
+//! Entities: the type of a record, its key, its indexes, and its encoding.
 //!
-//! All of it is declared in one place, beside the type, by an `impl` of [`Entity`] and a list of
-//! [`indexes!`](crate::indexes). Types of another crate are declared with the same lines:
+//! An entity is declared beside its type, by an `impl` of [`Entity`] and a list of
+//! [`indexes!`](crate::indexes), in any crate:
 //!
 //! ```
 //! use coditect_store::{
 //!     Entity, indexes,
 //!     entity::{Multi, Unique},
-//!     keyspace::Space,
+//!     keyspace::Subspace,
 //!     model::{TenantId, UserId},
 //! };
 //! use serde::{Deserialize, Serialize};
 //!
-//! /// An invoice, as a service of its own would keep it.
+//! /// An invoice of a billing service.
 //! #[derive(Serialize, Deserialize)]
 //! struct Invoice {
 //!     tenant: TenantId,
@@ -24,7 +24,7 @@
 //! impl Entity for Invoice {
 //!     type Scope = TenantId;
 //!     type Key = u64;
-//!     const SPACE: Space<TenantId> = Space::tenant("invoices").keyed(&["number"]);
+//!     const SPACE: Subspace<TenantId> = Subspace::tenant("invoices").keyed(&["number"]);
 //!     const VERSION: u8 = 1;
 //!
 //!     fn scope(&self) -> TenantId {
@@ -37,26 +37,27 @@
 //! }
 //!
 //! indexes! { Invoice =>
-//!     /// No two invoices of a tenant bear the same reference.
-//!     BY_REFERENCE ("invoices_by_reference", reference): Unique<String> = |i| Some(i.reference.clone());
-//!     /// Paid ones only.
-//!     BY_PAYER ("invoices_by_payer", user): Multi<UserId> = |i| i.paid_by;
+//!     /// References are unique within a tenant.
+//!     BY_REFERENCE ("invoices_by_reference", reference): Unique<String> =
+//!         |invoice| Some(invoice.reference.clone());
+//!     /// Paid invoices, by payer.
+//!     BY_PAYER ("invoices_by_payer", user): Multi<UserId> = |invoice| invoice.paid_by;
 //! }
 //! ```
 //!
-//! What stays true:
+//! # Invariants
 //!
-//! - A record's key and its index entries follow from the record alone.
-//! - Two kinds of record never share a key: names that are used twice are refused, within one
-//!   entity by the compiler, over several by the [`Registry`] when the store is opened.
-//! - Whatever bytes are found, reading them gives a record or an error, never a panic, and takes
-//!   memory in proportion to what is read.
+//! - The key and the index entries of a record are functions of the record alone.
+//! - Two entities never share a key: duplicate names are rejected, within one entity by the
+//!   compiler, across entities by the [`Schema`] when the store is opened.
+//! - Decoding any bytes returns a record or an error, never panics, and allocates memory in
+//!   proportion to the input.
 //!
-//! An entity without its list does not compile, so that none is forgotten; an empty list is
-//! `indexes! { Invoice => }`.
+//! An entity without indexes declares an empty list, `indexes! { Invoice => }`. Without any list it
+//! does not compile:
 //!
 //! ```compile_fail
-//! # use coditect_store::{Entity, keyspace::Space, model::TenantId};
+//! # use coditect_store::{Entity, keyspace::Subspace, model::TenantId};
 //! # use serde::{Deserialize, Serialize};
 //! #[derive(Serialize, Deserialize)]
 //! struct Invoice(TenantId, u64);
@@ -64,78 +65,86 @@
 //! impl Entity for Invoice {
 //!     type Scope = TenantId;
 //!     type Key = u64;
-//!     const SPACE: Space<TenantId> = Space::tenant("invoices");
+//!     const SPACE: Subspace<TenantId> = Subspace::tenant("invoices");
 //!     const VERSION: u8 = 1;
 //!     fn scope(&self) -> TenantId { self.0 }
 //!     fn key(&self) -> u64 { self.1 }
 //! }
 //! ```
 
+mod blob;
+mod builtin;
 mod codec;
 mod expiry;
 mod index;
-mod kind;
-pub mod log;
-mod registry;
+mod index_type;
+mod schema;
 mod show;
+pub mod stream;
 mod strict;
 
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use blob::{Blob, BlobId, CHUNK_BYTES};
+pub(crate) use builtin::{CHUNKS, COUNTERS, META, PLAIN, SESSION_COUNTERS};
 pub use codec::Older;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use codec::decode;
-pub(crate) use codec::{decode_logged, encode, encode_logged};
+pub(crate) use codec::{decode_event, encode, encode_event};
 pub use expiry::{Expiring, expiry_hour, hours_over};
 pub use index::{Covered, CoveredBy, Entry, Index, IndexOf};
-pub use kind::{
-    Carried, Count, CountKind, Covering, CoveringKind, Each, Form, GlobalCount, GlobalCovering,
-    GlobalEach, GlobalMulti, GlobalUnique, Kind, ListKind, Multi, Unique, UniqueKind,
+pub use index_type::{
+    Count, CountIndexType, Covering, CoveringIndexType, FanOut, GlobalCount, GlobalCovering,
+    GlobalFanOut, GlobalMulti, GlobalUnique, Included, IndexKind, IndexType, ListIndexType, Multi,
+    Unique, UniqueIndexType,
 };
-pub use log::{Amendable, Log, LogIndex, LogIndexOf, LogIndexed, LogKind, Trimmed, check_log};
-pub(crate) use log::{POSITION_BYTES, decode_logged_at, encode_logged_at, logged_key};
-pub use registry::Registry;
-pub(crate) use registry::{Declaration, Declared, META};
+pub use schema::Schema;
+pub(crate) use schema::{EntitySchema, SchemaEntry};
+pub use stream::{
+    EventStream, Mutable, StreamIndex, StreamIndexOf, StreamIndexType, StreamIndexed, Trimmed,
+    check_stream,
+};
+pub(crate) use stream::{POSITION_BYTES, decode_event_at, encode_event_at, event_key};
 
 use crate::{
-    Blob, Error, ErrorKind, Result,
+    Error, ErrorKind, Result,
     engine::limits,
-    keyspace::{KeyPart, Root, Scope, Space, distinct},
+    keyspace::{KeyPart, Root, Scope, Subspace, distinct},
 };
 
-/// A kind of record: see the [module](self) for how one is declared.
+/// A type of record: see the [module](self).
 pub trait Entity: Indexed + Serialize + DeserializeOwned + Send + Sync {
-    /// [`TenantId`](crate::model::TenantId) for what is a tenant's,
-    /// [`Global`](crate::keyspace::Global) for what is no tenant's.
+    /// [`TenantId`](crate::keyspace::TenantId) for records of a tenant,
+    /// [`Global`](crate::keyspace::Global) for others.
     type Scope: Scope;
 
-    /// What tells one record from another within its scope; `()` if there is but one.
+    /// Identifies a record within its scope; `()` if there is one only.
     type Key: KeyPart;
 
-    /// Where its records lie. Persisted.
-    const SPACE: Space<Self::Scope>;
+    /// Subspace of the records. Persisted.
+    const SPACE: Subspace<Self::Scope>;
 
-    /// The version of its bytes, from 1 on, written with each record. It grows by one whenever the
-    /// struct changes in a way that changes its bytes: any field more, less, or in another place.
+    /// Version of the encoding, from 1, stored with each record. Increment it when the struct
+    /// changes in a way that changes its bytes: a field added, removed or moved.
     const VERSION: u8;
 
-    /// The fields that are shown to nobody, as [`Serialize`] names them: hashes of passwords, say. Who
-    /// [inspects](crate::Store::inspect) the store sees that they are there, and no more.
+    /// Names of secret fields, as [`Serialize`] names them, such as password hashes.
+    /// [Inspection](crate::Store::inspect) shows that they are present, but not their values.
     const SECRETS: &'static [&'static str] = &[];
 
-    /// Returns the [blobs](crate::Blob) that a record holds, if it can hold some. A transaction that
-    /// writes the record [attaches](crate::Transaction::attach) new ones itself; one that deletes it,
-    /// or writes it without them, detaches them by this.
+    /// Returns the [blobs](crate::Blob) of a record, if the entity has any. A transaction that
+    /// writes a record [attaches](crate::Transaction::attach) new blobs itself; one that deletes
+    /// the record, or writes it without a blob, detaches the blob by this function.
     const BLOBS: Option<fn(&Self) -> Vec<Blob>> = None;
 
-    /// Whose this record is. It never changes.
+    /// Returns the scope of this record, which never changes.
     fn scope(&self) -> Self::Scope;
 
-    /// Its key. It never changes.
+    /// Returns the key of this record, which never changes.
     fn key(&self) -> Self::Key;
 
-    /// Makes one of what an older version of the program wrote. Needed from `VERSION` 2 on; the
-    /// struct of each older version is kept, and a plain function leads from each to the next:
+    /// Upgrades a record of an older version. Needed from `VERSION` 2 on. Keep the struct of each
+    /// older version, with a function from each to the next:
     ///
     /// ```
     /// # use coditect_store::{Result, entity::Older};
@@ -156,70 +165,70 @@ pub trait Entity: Indexed + Serialize + DeserializeOwned + Send + Sync {
     ///     match older.version() {
     ///         1 => older.read().map(second).map(third),
     ///         2 => older.read().map(third),
-    ///         _ => Err(older.unknown()),
+    ///         _ => Err(older.unknown_version()),
     ///     }
     /// }
     /// # }
     /// ```
     ///
-    /// The record is written in the present version at its next update. What it is found by must
-    /// come out the same from the upgraded record as from the older one: an index over new fields
-    /// is a new index.
+    /// The record is stored in the current version at its next update. The indexed values must be
+    /// the same for the upgraded record as for the older one: an index over new fields needs a new
+    /// name.
     ///
     /// # Errors
     ///
-    /// `Corrupt`, as [`Older`] gives it.
+    /// `Corrupt`, from [`Older`].
     fn upgrade(older: Older<'_>) -> Result<Self> {
-        Err(older.unknown())
+        Err(older.unknown_version())
     }
 }
 
-/// The list of an entity's indexes, which [`indexes!`](crate::indexes) writes.
+/// The indexes of an entity, implemented by [`indexes!`](crate::indexes).
 pub trait Indexed: Sized + 'static {
-    /// All of them, in the order of their declaration.
+    /// All indexes, in the order of declaration.
     const INDEXES: &'static [&'static dyn IndexOf<Self>];
 
     /// Their names, in the same order.
     const NAMES: &'static [&'static str];
 }
 
-/// Declares what an entity can be found by. The constants become associated ones of the type, for
+/// Declares the indexes of an entity. The constants become associated constants of the type, for
 /// [`find`](crate::Transaction::find) and [`scan`](crate::Transaction::scan).
 ///
 /// ```text
 /// indexes! { Type =>
-///     /// What it is for.
-///     CONSTANT ("persisted_name", element, …): Kind<Value> = |record| Some(…);
+///     /// Description.
+///     CONSTANT ("persisted_name", element, …): Type<Value> = |record| Some(…);
 /// }
 /// ```
 ///
-/// The parentheses show the key: the name, then what the elements of the value are called in
-/// [the table](crate::keyspace::table). The kinds:
+/// The parentheses contain the key: the name, then a label for each element of the value, shown in
+/// [the keyspace table](crate::keyspace::table). The types:
 ///
-/// | within a tenant | over all tenants | a record gives | |
+/// | within a tenant | over all tenants | closure returns | |
 /// |---|---|---|---|
-/// | [`Unique<V>`] | [`GlobalUnique<V>`] | `Option<V>` | each value is of one record at the most |
-/// | [`Multi<V>`] | [`GlobalMulti<V>`] | `Option<V>` | a value may be of many records |
-/// | [`Each<V>`] | [`GlobalEach<V>`] | `Vec<V>` | a record has several values: tags |
-/// | [`Covering<V, C>`] | [`GlobalCovering<V, C>`] | `Option<(V, C)>` | entries carry fields, to be read without the records |
-/// | [`Count<V>`] | [`GlobalCount<V>`] | `Option<V>` | how many records have a value |
+/// | [`Unique<V>`] | [`GlobalUnique<V>`] | `Option<V>` | at most one record has each value |
+/// | [`Multi<V>`] | [`GlobalMulti<V>`] | `Option<V>` | any number of records have a value |
+/// | [`FanOut<V>`] | [`GlobalFanOut<V>`] | `Vec<V>` | a record has several values, such as tags |
+/// | [`Covering<V, C>`] | [`GlobalCovering<V, C>`] | `Option<(V, C)>` | entries include fields of the record |
+/// | [`Count<V>`] | [`GlobalCount<V>`] | `Option<V>` | the number of records with a value |
 ///
-/// A composite is a tuple, `Multi<(ProjectId, i64)>`. A record for which the closure gives `None` is
-/// not in the index. The closure is a function of the record alone, and like name, kind and elements
-/// it is persisted: give other values, and it is another index, with another name. Of these a store
-/// keeps all but the closure, and refuses a change when it is opened.
+/// A composite is a tuple, `Multi<(ProjectId, i64)>`. A record for which the closure returns `None`
+/// has no entry. The closure is a function of the record alone. Name, type, elements and closure
+/// are persisted: an index over other values needs a new name. The store's catalog has all of them
+/// except the closure, and a store is not opened with a changed declaration.
 ///
-/// A name that is used twice, or elements that are not as many as the value has, do not compile:
+/// Duplicate names, and a number of elements that differs from the value's, do not compile:
 ///
 /// ```compile_fail
-/// # use coditect_store::{Entity, entity::Multi, indexes, keyspace::Space, model::TenantId};
+/// # use coditect_store::{Entity, entity::Multi, indexes, keyspace::Subspace, model::TenantId};
 /// # use serde::{Deserialize, Serialize};
 /// # #[derive(Serialize, Deserialize)]
 /// # struct Invoice(TenantId, u64);
 /// # impl Entity for Invoice {
 /// #     type Scope = TenantId;
 /// #     type Key = u64;
-/// #     const SPACE: Space<TenantId> = Space::tenant("invoices");
+/// #     const SPACE: Subspace<TenantId> = Subspace::tenant("invoices");
 /// #     const VERSION: u8 = 1;
 /// #     fn scope(&self) -> TenantId { self.0 }
 /// #     fn key(&self) -> u64 { self.1 }
@@ -227,7 +236,7 @@ pub trait Indexed: Sized + 'static {
 /// indexes! { Invoice =>
 ///     /// By the last digit.
 ///     BY_DIGIT ("invoices_by_digit", digit): Multi<u64> = |i| Some(i.1 % 10);
-///     /// By the last two.
+///     /// By the last two digits.
 ///     BY_DIGITS ("invoices_by_digit", digits): Multi<u64> = |i| Some(i.1 % 100);
 /// }
 /// ```
@@ -236,8 +245,8 @@ pub trait Indexed: Sized + 'static {
 /// [`GlobalUnique<V>`]: crate::entity::GlobalUnique
 /// [`Multi<V>`]: crate::entity::Multi
 /// [`GlobalMulti<V>`]: crate::entity::GlobalMulti
-/// [`Each<V>`]: crate::entity::Each
-/// [`GlobalEach<V>`]: crate::entity::GlobalEach
+/// [`FanOut<V>`]: crate::entity::Each
+/// [`GlobalFanOut<V>`]: crate::entity::GlobalFanOut
 /// [`Covering<V, C>`]: crate::entity::Covering
 /// [`GlobalCovering<V, C>`]: crate::entity::GlobalCovering
 /// [`Count<V>`]: crate::entity::Count
@@ -251,8 +260,12 @@ macro_rules! indexes {
         impl $entity {$(
             $(#[doc = $doc])*
             pub const $index: $crate::entity::Index<Self, $kind> =
-                <$crate::entity::Index<Self, $kind>>::new($name, &[$(stringify!($element)),+], $value)
-                    .described(concat!($($doc),*));
+                <$crate::entity::Index<Self, $kind>>::new(
+                    $name,
+                    &[$(stringify!($element)),+],
+                    $value,
+                )
+                .described(concat!($($doc),*));
         )*}
 
         impl $crate::entity::Indexed for $entity {
@@ -265,40 +278,40 @@ macro_rules! indexes {
     };
 }
 
-/// What the compiler is asked of every declaration, by [`indexes!`](crate::indexes).
+/// Checks a declaration at compile time, for [`indexes!`](crate::indexes).
 ///
 /// # Panics
 ///
-/// If the declaration is not sound; in a `const`, that is an error of the compiler.
+/// If the declaration is invalid. In a `const` this is a compile error.
 pub const fn check<E: Entity>() {
-    assert!(E::VERSION > 0, "an entity's VERSION counts from 1");
+    assert!(E::VERSION > 0, "an entity's VERSION starts at 1");
     assert!(
         E::SPACE.labels().len() == E::Key::ELEMENTS,
-        "a space is keyed by as many labels as its keys have elements"
+        "a subspace has as many labels as its keys have elements"
     );
     let mut names = E::NAMES;
     while let Some((name, others)) = names.split_first() {
         assert!(distinct(name, others), "two indexes have the same name");
-        assert!(distinct(name, &[E::SPACE.name()]), "an index has the name of the space");
+        assert!(distinct(name, &[E::SPACE.name()]), "an index has the name of its subspace");
         names = others;
     }
 }
 
-/// The key of the record `key` in `scope`.
+/// Returns the key of the record `key` in `scope`.
 pub(crate) fn record_key<E: Entity>(root: &Root, scope: E::Scope, key: &E::Key) -> Vec<u8> {
     E::SPACE.key(root, scope, key)
 }
 
-/// A record as it is written: `T` is the record that the bytes decode to.
+/// An encoded record.
 pub(crate) struct Encoded<T> {
     pub(crate) key: Vec<u8>,
     pub(crate) bytes: Vec<u8>,
-    /// What a reader gets: entries are made from this one, so that whoever deletes the record later
-    /// finds the same.
+    /// The record that the bytes decode to. Index entries are made from it, so that they match
+    /// the entries that a later delete computes.
     pub(crate) record: T,
 }
 
-/// Encodes `record`, and decodes what was encoded.
+/// Encodes `record`, and decodes the bytes.
 ///
 /// # Errors
 ///
@@ -314,14 +327,14 @@ pub(crate) fn encode_at<E: Entity>(root: &Root, record: &E) -> Result<Encoded<E>
     Ok(Encoded { key, bytes, record })
 }
 
-/// Refuses a record whose key or value is longer than an engine takes.
+/// Fails with `Limit` if a record's key or value exceeds the engine's limit.
 fn require_lengths(space: &str, key: usize, value: usize) -> Result<()> {
     limits::require_key(key, || format!("the key of a record of {space}"))?;
     limits::require_value(value, || format!("a record of {space}"))
 }
 
-/// Refuses an entry whose key or value is longer than an engine takes. `more` is how much the key
-/// grows when it is written.
+/// Fails with `Limit` if an entry's key, with `more` bytes, or its value exceeds the engine's
+/// limit.
 pub(crate) fn require_entry_lengths(entry: &Entry, space: &str, more: usize) -> Result<()> {
     let Entry { index, key, value, .. } = entry;
     limits::require_key(key.len() + more, || {
@@ -332,7 +345,7 @@ pub(crate) fn require_entry_lengths(entry: &Entry, space: &str, more: usize) -> 
     })
 }
 
-/// The elements of a key of the type `P`, called `labels`, as a store's schema keeps them.
+/// Returns the elements of a key of type `P` as `label:type`, as the catalog stores them.
 fn typed<P: KeyPart>(labels: &[&str]) -> String {
     let types = P::element_types();
     let elements: Vec<String> =
@@ -340,26 +353,26 @@ fn typed<P: KeyPart>(labels: &[&str]) -> String {
     elements.join(",")
 }
 
-/// The name of a type without its module's.
+/// Returns the name of a type without its module.
 fn short_name<T>() -> &'static str {
     let name = std::any::type_name::<T>();
     if name.starts_with(['(', '[', '&']) {
         return name;
     }
-    // The path of a generic type is that in front of its parameters.
+    // The path of a generic type precedes its parameters.
     let front = name.split('<').next().unwrap_or(name);
     name.get(front.rfind("::").map_or(0, |at| at + 2)..).unwrap_or(name)
 }
 
-/// The record under `key`, whose bytes are `bytes`.
+/// Decodes the record stored under `key`.
 ///
 /// # Errors
 ///
-/// As those of the codec; `Corrupt` if the record is another's.
+/// Errors of the codec; `Corrupt` if the record has another key.
 pub(crate) fn decode_at<E: Entity>(root: &Root, key: &[u8], bytes: &[u8]) -> Result<E> {
     let record: E = codec::decode(bytes)?;
     if record_key::<E>(root, record.scope(), &record.key()) != key {
-        let message = format!("a record of {} lies under another's key", E::SPACE.name());
+        let message = format!("a record of {} is stored under another key", E::SPACE.name());
         return Err(Error::new(ErrorKind::Corrupt, message));
     }
     Ok(record)

@@ -1,21 +1,20 @@
-//! Records for people to read: as JSON, without what is [secret](Entity::SECRETS), and with long
-//! content cut short.
+//! Records as JSON for display, without [secrets](Entity::SECRETS), with long content truncated.
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Entity, Log, decode_at, decode_logged_at};
+use super::{Entity, EventStream, decode_at, decode_event_at};
 use crate::{
     Error, ErrorKind, Result,
     engine::KeyValue,
     keyspace::{Root, digits},
 };
 
-/// What is shown instead of a secret.
+/// Shown in place of a secret.
 const SECRET: &str = "(secret)";
-/// So many numbers of one byte each, or more, are shown as hexadecimal digits.
+/// Minimum length of a list of bytes that is shown in hexadecimal.
 const BYTES: usize = 16;
-/// Of bytes so many are shown.
+/// Maximum number of bytes shown.
 const BYTES_SHOWN: usize = 64;
 
 pub(super) fn record<E: Entity>(root: &Root, row: &KeyValue) -> Result<Value> {
@@ -23,14 +22,14 @@ pub(super) fn record<E: Entity>(root: &Root, row: &KeyValue) -> Result<Value> {
     shown(&record, E::SECRETS)
 }
 
-pub(super) fn logged<L: Log>(root: &Root, row: &KeyValue) -> Result<Value> {
-    let (_, record) = decode_logged_at::<L>(root, &row.key, &row.value)?;
+pub(super) fn event<L: EventStream>(root: &Root, row: &KeyValue) -> Result<Value> {
+    let (_, record) = decode_event_at::<L>(root, &row.key, &row.value)?;
     shown(&record, L::SECRETS)
 }
 
 fn shown(record: &impl Serialize, secrets: &[&str]) -> Result<Value> {
     let mut value = serde_json::to_value(record).map_err(|cause| {
-        Error::new(ErrorKind::Invalid, "a record cannot be shown as JSON").with_source(cause)
+        Error::new(ErrorKind::Invalid, "cannot convert a record to JSON").with_source(cause)
     })?;
     if let Value::Object(fields) = &mut value {
         for (_, field) in fields.iter_mut().filter(|(name, _)| secrets.contains(&name.as_str())) {
@@ -43,7 +42,7 @@ fn shown(record: &impl Serialize, secrets: &[&str]) -> Result<Value> {
     Ok(value)
 }
 
-/// Makes bytes, which JSON has as lists of numbers, a line.
+/// Replaces lists of bytes by hexadecimal text.
 fn abbreviate(value: &mut Value) {
     match value {
         Value::Array(items) => match bytes(items) {
@@ -73,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_hidden_and_bytes_are_a_line() {
+    fn secrets_are_hidden_and_bytes_are_hexadecimal() {
         let record = json!({
             "id": 7,
             "hash": [1, 2, 3],

@@ -1,8 +1,9 @@
-//! Refuses a record whose serialization leaves a field out.
+//! Rejects a record whose serialization omits a field.
 //!
-//! bincode writes the fields of a struct in order and without their names. A field that is left out
-//! (`skip_serializing_if`) shifts all that follow: the bytes cannot be decoded, or decode to another
-//! record. serde reports each such field to the serializer, and the one here refuses it.
+//! bincode writes the fields of a struct in order and without names. An omitted field
+//! (`skip_serializing_if`) shifts all later fields: the bytes cannot be decoded, or decode to
+//! another record. serde reports each omitted field to the serializer; the serializer here fails on
+//! it.
 
 use std::fmt::{self, Display};
 
@@ -36,7 +37,7 @@ impl ser::Error for Rejected {
 struct Checker;
 
 fn omitted(field: &str) -> Rejected {
-    Rejected(format!("the field `{field}` is left out, as by `skip_serializing_if`"))
+    Rejected(format!("field `{field}` is omitted, as by `skip_serializing_if`"))
 }
 
 macro_rules! accept {
@@ -145,12 +146,12 @@ impl ser::Serializer for Checker {
         Ok(self)
     }
 
-    /// Formats nothing: what fails to be formatted fails when it is encoded.
+    /// Formats nothing: a formatting error is found when the value is encoded.
     fn collect_str<T: Display + ?Sized>(self, _: &T) -> Result<(), Rejected> {
         Ok(())
     }
 
-    /// As bincode's: some types serialize otherwise for people.
+    /// As in bincode: some types serialize differently for human-readable formats.
     fn is_human_readable(&self) -> bool {
         false
     }
@@ -262,7 +263,7 @@ mod tests {
         for (whole, omitting) in [(1, 0), (255, 0)] {
             check(&row(whole)).unwrap();
             check(&Shape::Named { count: whole }).unwrap();
-            let expected = "the field `count` is left out, as by `skip_serializing_if`";
+            let expected = "field `count` is omitted, as by `skip_serializing_if`";
             let nested = BTreeMap::from([(7, Some((Shape::Row(row(omitting)), true)))]);
             for rejected in [
                 check(&row(omitting)),

@@ -1,4 +1,4 @@
-//! Archives: bytes that may be one, and archives of made-up rows whose sums are right.
+//! Archives: arbitrary bytes, and archives of arbitrary rows with valid checksums.
 
 use std::{collections::BTreeMap, io::Cursor};
 
@@ -17,9 +17,9 @@ use crate::{
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// An archive gives the rows that are in it, or is refused; and so is what would make no store of it.
+/// An archive yields its rows or is rejected, and so is one that does not make a store.
 ///
-/// The first byte says what the rest is: an archive, or the rows of a store's or of a tenant's.
+/// The first byte selects the rest: an archive, or the rows of a store or a tenant.
 pub fn export_file(bytes: &[u8]) {
     let mut input = Input(bytes);
     match input.byte() % 4 {
@@ -30,7 +30,7 @@ pub fn export_file(bytes: &[u8]) {
     }
 }
 
-/// Whose the tenant's archives are.
+/// The tenant of the tenant's archives.
 const TENANT: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0002);
 
 fn is_whole_or_refused(bytes: &[u8]) {
@@ -53,7 +53,7 @@ fn is_of_the_archive(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NewerFormat)
 }
 
-/// Frames of which some are wrong, with sums that fit.
+/// Frames, some of them invalid, with valid checksums.
 fn is_read_as_its_frames_say(input: &mut Input<'_>) {
     let mut draft = Draft::new(u32::from(input.byte() % 4 != 1));
     draft.manifest(["store", "tenant", "cosmos"][usize::from(input.byte() % 3)]);
@@ -66,7 +66,8 @@ fn is_read_as_its_frames_say(input: &mut Input<'_>) {
     is_whole_or_refused(&draft.bytes);
 }
 
-/// An archive of the rows that the input has: length of key, key, length of value in two bytes, value.
+/// Returns an archive of the rows in the input: length of key, key, length of value in two bytes,
+/// value.
 fn archive_of(scope: &str, input: &mut Input<'_>) -> Vec<u8> {
     let mut draft = Draft::new(1);
     draft.manifest(scope);
@@ -89,7 +90,8 @@ fn archive_of(scope: &str, input: &mut Input<'_>) -> Vec<u8> {
     draft.bytes
 }
 
-/// A whole archive becomes a store with its rows, or is refused, and what it left can be taken back.
+/// A complete archive becomes a store with its rows, or is rejected, and the rest can be rolled
+/// back.
 fn is_imported_or_refused(archive: &[u8], tenant: Option<Uuid>) {
     runtime().block_on(async {
         let database = Database::memory().unwrap();
@@ -97,7 +99,8 @@ fn is_imported_or_refused(archive: &[u8], tenant: Option<Uuid>) {
             Store::open(database.clone()).await.unwrap();
         }
         let before = rows(&database).await;
-        let import = Store::options().import(database.clone()).unwrap();
+        let import =
+            Store::options().schema(crate::model::schema()).import(database.clone()).unwrap();
         let verified = import.verify(archive, |_| {}).await;
         let imported = import.run(archive, |_| {}).await;
         match imported {
@@ -107,15 +110,15 @@ fn is_imported_or_refused(archive: &[u8], tenant: Option<Uuid>) {
             }
             Err(error) => {
                 assert!(is_expected(&error, tenant), "{error:?}");
-                let abandoned = import.abandon().await;
-                assert!(abandoned.is_ok(), "{abandoned:?}");
+                let rolled_back = import.rollback().await;
+                assert!(rolled_back.is_ok(), "{rolled_back:?}");
                 assert_eq!(rows(&database).await, before, "after {error:?}");
             }
         }
     });
 }
 
-/// Whether the documentation of an import has such an error.
+/// Returns whether an import documents such an error.
 fn is_expected(error: &Error, tenant: Option<Uuid>) -> bool {
     match error.kind() {
         ErrorKind::SchemaMismatch(_) => true,
@@ -135,7 +138,7 @@ async fn is_a_store(database: &Database, imported: &Summary) {
     });
     let checked: Result<_> = checked.await;
     if imported.manifest.tenant.is_some() {
-        // Its entries were made by whoever has imported it.
+        // The importer made its entries.
         checked.unwrap();
         let index = wrong.iter().find(|found| matches!(found.fault, Fault::Index(..)));
         assert!(index.is_none(), "{}", index.unwrap());
@@ -145,7 +148,13 @@ async fn is_a_store(database: &Database, imported: &Summary) {
     let mut again = Vec::new();
     store.export().run(&mut again, |_| {}).await.unwrap();
     let copied = Database::memory().unwrap();
-    Store::options().import(copied.clone()).unwrap().run(&*again, |_| {}).await.unwrap();
+    Store::options()
+        .schema(crate::model::schema())
+        .import(copied.clone())
+        .unwrap()
+        .run(&*again, |_| {})
+        .await
+        .unwrap();
     assert_eq!(rows(&copied).await, rows(database).await);
 }
 
@@ -158,7 +167,7 @@ async fn rows(database: &Database) -> Rows {
     rows
 }
 
-/// The bytes of an archive, as the documentation of its module draws them.
+/// Encodes an archive, as documented in its module.
 struct Draft {
     bytes: Vec<u8>,
     chain: u32,
@@ -203,10 +212,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_that_no_store_can_have_is_refused_before_anything_is_written() {
+    fn impossible_row_is_rejected_before_any_write() {
         let key = [0xff, 2];
         let archive = archive_of("store", &mut Input(&[&[2], key.as_slice(), &[0, 0]].concat()));
-        let import = Store::options().import(Database::memory().unwrap()).unwrap();
+        let import = Store::options()
+            .schema(crate::model::schema())
+            .import(Database::memory().unwrap())
+            .unwrap();
         let verified = runtime().block_on(import.verify(&*archive, |_| {}));
         assert_eq!(verified.unwrap_err().kind(), ErrorKind::Corrupt);
         is_imported_or_refused(&archive, None);

@@ -1,6 +1,6 @@
-//! Values made of bytes: of none too, so that each input is one.
+//! Values from arbitrary bytes, including none, so that every input is valid.
 
-/// What is left of an input.
+/// The rest of an input.
 pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Input<'a> {
@@ -8,14 +8,14 @@ impl<'a> Input<'a> {
         self.0.is_empty()
     }
 
-    /// At most so many bytes: all that there are, if there are fewer.
+    /// Returns up to `most` bytes, or all that are left.
     pub(crate) fn take(&mut self, most: usize) -> &'a [u8] {
         let (taken, rest) = self.0.split_at(most.min(self.0.len()));
         self.0 = rest;
         taken
     }
 
-    /// Bytes behind a byte that says how many.
+    /// Returns bytes preceded by a length byte.
     pub(crate) fn bytes(&mut self) -> &'a [u8] {
         let most = usize::from(self.byte());
         self.take(most)
@@ -33,7 +33,7 @@ impl<'a> Input<'a> {
         byte
     }
 
-    /// An integer that is as often short as long.
+    /// Returns an integer, short or long with equal probability.
     pub(crate) fn number(&mut self) -> u64 {
         let shift = u32::from(self.byte() % 8) * 8;
         u64::from_be_bytes(self.array()) >> shift

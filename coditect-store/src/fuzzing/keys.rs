@@ -1,4 +1,4 @@
-//! Keys: what they are made of, and what any bytes are taken for.
+//! Keys: their parts, and the decoding of arbitrary bytes.
 
 use std::fmt::Debug;
 
@@ -17,9 +17,10 @@ use crate::{
 type Numbers = (i64, u64, (i16, u16), (i32, u32));
 type Texts = (String, Vec<u8>, (bool, [u8; 4]));
 type Record = (TenantId, String, (Uuid, Vec<u8>), u64);
-type Logged = (String, String, Position);
+type Event = (String, String, Position);
 
-/// Keys of values sort as the values, and say them; other bytes are refused, and can be shown.
+/// Keys sort as their values do, and decode to them; other bytes are rejected, and can be
+/// displayed.
 pub fn tuple_keys(bytes: &[u8]) {
     let mut input = Input(bytes);
     match input.byte() % 4 {
@@ -41,13 +42,13 @@ fn texts(input: &mut Input<'_>) -> Texts {
     (input.text(), input.bytes().to_vec(), (input.byte().is_multiple_of(2), input.array()))
 }
 
-/// Two values and their keys.
+/// Compares two values and their keys.
 fn alike<P: KeyPart + Ord + Debug>(a: &P, b: &P) {
     let (key_a, key_b) = (packed(a), packed(b));
     assert_eq!(unpack_all::<P>(&key_a).unwrap(), *a);
     assert_eq!(a.cmp(b), key_a.cmp(&key_b), "{a:?} and {b:?}");
     assert!(Readable::new(&key_a).is_tuple());
-    // What goes on from a key is in its range, and nothing that only looks like it.
+    // Longer keys that start with a key are in its range, others are not.
     let range = KeyRange::tuples(&key_a);
     assert_eq!(range.contains(&key_b), a == b, "{a:?} and {b:?}");
     assert!(range.contains(&packed(&(a.clone(), u64::MAX))));
@@ -64,11 +65,11 @@ fn is_read_or_refused(bytes: &[u8]) {
     is_as::<Numbers>(bytes);
     is_as::<Texts>(bytes);
     is_as::<Record>(bytes);
-    is_as::<Logged>(bytes);
+    is_as::<Event>(bytes);
     is_as::<bool>(bytes);
     is_as::<()>(bytes);
     let shown = Readable::new(bytes);
-    // Shown as one or the other, and it is plain which.
+    // Displayed as a tuple or as bytes, distinguishably.
     assert_eq!(shown.to_string().starts_with('('), shown.is_tuple());
     let root = Root::default();
     if let Some(Located { tenant, name, rest }) = Located::of(&root, bytes) {
@@ -82,13 +83,13 @@ fn is_read_or_refused(bytes: &[u8]) {
 
 fn is_as<P: KeyPart + PartialEq + Debug>(bytes: &[u8]) {
     match unpack_all::<P>(bytes) {
-        // One key stands for it.
+        // A value has one key.
         Ok(part) => assert_eq!(packed(&part), bytes, "{part:?}"),
         Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt),
     }
 }
 
-/// What people write is a tuple, and is read as it is shown.
+/// Text entered by people is a tuple, and parses as it is displayed.
 fn is_made_of_text(text: &str) {
     let key = parse_elements(text);
     let shown = Readable::new(&key);

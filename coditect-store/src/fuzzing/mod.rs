@@ -1,8 +1,7 @@
-//! What is tried with any bytes at all: each function takes some, and panics if something is not as it must
-//! be. The tests do it with the corpus in `.ci/fuzz` and changes of that; libFuzzer with what it makes up.
+//! Fuzz targets: each function takes arbitrary bytes, and panics on a violated invariant. The tests
+//! run them on the corpus in `.ci/fuzz` and mutations of it; libFuzzer generates further inputs.
 //!
-//! Bytes that only a checksum would refuse are not tried for long: where there is one, the input is what it
-//! is made over, too.
+//! Where a checksum would reject nearly all inputs, a target also computes it over the input.
 
 #![expect(clippy::unwrap_used, reason = "to fail is what it is for")]
 
@@ -22,12 +21,12 @@ pub(crate) use input::Input;
 
 use crate::engine;
 
-/// See the engine's.
+/// See the engine.
 pub fn database_file(bytes: &[u8]) {
     engine::database_file(bytes);
 }
 
-/// See the engine's.
+/// See the engine.
 pub fn log_segment(bytes: &[u8]) {
     engine::log_segment(bytes);
 }
@@ -37,27 +36,27 @@ mod tests {
     use super::stable::run;
 
     #[test]
-    fn keys_say_what_they_were_made_of_and_sort_as_it_does() {
+    fn keys_decode_to_their_parts_and_sort_like_them() {
         run("tuple_keys", 20_000, super::tuple_keys);
     }
 
     #[test]
-    fn the_bytes_of_a_record_are_one_or_refused() {
+    fn arbitrary_records_decode_or_are_rejected() {
         run("record_codec", 20_000, super::record_codec);
     }
 
     #[test]
-    fn an_archive_is_whole_or_refused_whatever_its_bytes_are() {
+    fn arbitrary_archives_are_valid_or_rejected() {
         run("export_file", 300, super::export_file);
     }
 
     #[test]
-    fn a_damaged_file_is_right_or_refused_or_found_by_the_check() {
+    fn damaged_file_is_read_rejected_or_found_by_the_check() {
         run("database_file", 60, super::database_file);
     }
 
     #[test]
-    fn a_log_gives_its_first_so_many_frames_or_is_refused() {
+    fn log_yields_a_prefix_of_its_frames_or_is_rejected() {
         run("log_segment", 2_000, super::log_segment);
     }
 }

@@ -1,20 +1,20 @@
-//! The bytes of records, and what is made of a record that nobody wrote.
+//! Records: decoding of arbitrary bytes, and use of the decoded records.
 
 use super::Input;
 use crate::{
     Entity, ErrorKind,
     engine::KeyValue,
-    entity::{Declaration, Log, Registry, decode, decode_logged, encode, encode_logged},
-    entity::{logged_key, record_key},
+    entity::{EntitySchema, EventStream, decode, decode_event, encode, encode_event},
+    entity::{event_key, record_key},
     keyspace::{Position, Root},
     model::{
-        Agent, AuditEntry, AuthSession, ClientSequence, ClientState, Conversation, Deletion,
-        DetachedBlob, Draft, File, FileVersion, IdempotencyEntry, Membership, Message, Session,
+        Agent, AuditEntry, AuthSession, ClientSequence, ClientState, Conversation, Deletion, Draft,
+        File, FileVersion, IdempotencyEntry, Membership, Message, OrphanBlob, Session,
         SessionMemory, SessionState, Setting, Tenant, Ticket, User,
     },
 };
 
-/// All kinds of records, in the order of the input's first byte: the corpus hangs on it.
+/// All entities, in the order of the input's first byte, which the corpus depends on.
 const KINDS: [fn(&[u8], Position); 21] = [
     entity::<Tenant>,
     entity::<User>,
@@ -27,20 +27,20 @@ const KINDS: [fn(&[u8], Position); 21] = [
     entity::<File>,
     entity::<FileVersion>,
     entity::<Draft>,
-    entity::<DetachedBlob>,
+    entity::<OrphanBlob>,
     entity::<Conversation>,
-    logged::<Message>,
+    event::<Message>,
     entity::<Agent>,
     entity::<Setting>,
-    logged::<AuditEntry>,
+    event::<AuditEntry>,
     entity::<Ticket>,
     entity::<Membership>,
     entity::<IdempotencyEntry>,
     entity::<Deletion>,
 ];
 
-/// The bytes are a record or are refused. One that is read is written as bytes that are the same record for
-/// good, and can be indexed and shown.
+/// The bytes decode to a record or are rejected. A decoded record encodes to bytes that decode to
+/// the same record, and can be indexed and displayed.
 pub fn record_codec(bytes: &[u8]) {
     let mut input = Input(bytes);
     let kind = KINDS[usize::from(input.byte()) % KINDS.len()];
@@ -60,16 +60,16 @@ fn entity<E: Entity>(bytes: &[u8], _: Position) {
     is_usable(&root, E::SPACE.name(), KeyValue { key, value: bytes.to_vec() }, &written);
 }
 
-fn logged<L: Log>(bytes: &[u8], position: Position) {
-    let record = match decode_logged::<L>(bytes) {
+fn event<L: EventStream>(bytes: &[u8], position: Position) {
+    let record = match decode_event::<L>(bytes) {
         Ok(record) => record,
         Err(error) => return is_refused(bytes, L::VERSION, error.kind()),
     };
-    let written = encode_logged(&record).unwrap();
-    let again: L = decode_logged(&written).unwrap();
-    assert_eq!(encode_logged(&again).unwrap(), written, "{}", L::SPACE.name());
+    let written = encode_event(&record).unwrap();
+    let again: L = decode_event(&written).unwrap();
+    assert_eq!(encode_event(&again).unwrap(), written, "{}", L::SPACE.name());
     let root = Root::default();
-    let key = logged_key::<L>(&root, record.scope(), &record.stream(), position);
+    let key = event_key::<L>(&root, record.scope(), &record.stream(), position);
     is_usable(&root, L::SPACE.name(), KeyValue { key, value: bytes.to_vec() }, &written);
 }
 
@@ -78,16 +78,16 @@ fn is_refused(bytes: &[u8], version: u8, kind: ErrorKind) {
     assert_eq!(kind, if is_newer { ErrorKind::NewerFormat } else { ErrorKind::Corrupt });
 }
 
-/// A row that was read is indexed, and shown; as what it is written as, too, and in the same way.
+/// A decoded row can be indexed and displayed; encoded again, with the same result.
 fn is_usable(root: &Root, space: &str, row: KeyValue, written: &[u8]) {
-    let registry = Registry::product();
-    let declaration = registry.declaration(space).unwrap();
+    let schema = crate::model::schema();
+    let declaration = schema.entity(space).unwrap();
     let before = of_row(declaration, root, &row);
     let row = KeyValue { value: written.to_vec(), ..row };
     assert_eq!(of_row(declaration, root, &row), before, "{space}");
 }
 
-fn of_row(declaration: &Declaration, root: &Root, row: &KeyValue) -> (String, serde_json::Value) {
+fn of_row(declaration: &EntitySchema, root: &Root, row: &KeyValue) -> (String, serde_json::Value) {
     let entries = (declaration.entries)(root, row).unwrap();
     if let Some(blobs) = declaration.blobs {
         blobs(root, row).unwrap();

@@ -1,6 +1,5 @@
-//! Keys for people to read, whoever declared them: the elements of any tuple.
-//!
-//! What is no tuple is shown too, as its bytes: nothing that is stored is kept from who looks for it.
+//! Keys for display: the elements of any tuple, declared or not. Keys that are not tuples are shown
+//! as bytes.
 
 use std::fmt::{self, Write as _};
 
@@ -8,12 +7,11 @@ use foundationdb_tuple::{Element as Packed, Versionstamp, pack};
 use uuid::Uuid;
 
 use super::{
-    KeyPart, Place, Position, Root,
+    KeyPart, Position, Root, ScopeKind, TenantId,
     part::{self, packed},
 };
-use crate::model::TenantId;
 
-/// The elements of a packed tuple, or bytes that are none.
+/// The decoded elements of a packed tuple, or bytes that are not a tuple, for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readable(Shown);
 
@@ -23,7 +21,7 @@ enum Shown {
     Bytes(Vec<u8>),
 }
 
-/// Where a key lies: whose it is, under which name, and what follows.
+/// A key split into tenant, name and remaining elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Located<'a> {
     pub(crate) tenant: Option<TenantId>,
@@ -33,7 +31,7 @@ pub(crate) struct Located<'a> {
 }
 
 impl Readable {
-    /// The elements of `packed`.
+    /// Decodes `packed`.
     pub fn new(packed: &[u8]) -> Self {
         let mut rest = packed;
         let mut elements = Vec::new();
@@ -46,20 +44,21 @@ impl Readable {
         Self(Shown::Elements(elements))
     }
 
-    /// The elements of `key` below `root`; a key that does not lie there is shown whole.
+    /// Decodes `key` without `root`; a key outside of `root` is decoded whole.
     pub fn key(root: &Root, key: &[u8]) -> Self {
         Self::new(key.strip_prefix(root.as_bytes()).unwrap_or(key))
     }
 
-    /// Whether it is a tuple.
+    /// Returns whether the bytes are a tuple.
     pub fn is_tuple(&self) -> bool {
         matches!(self.0, Shown::Elements(_))
     }
 }
 
 impl fmt::Display for Readable {
-    /// A tuple as `(0195…, "users", 7)`: text in quotes, bytes in hexadecimal as `x'00ff'`, a
-    /// versionstamp as `@` and its digits. Bytes that are no tuple as `x'00ff'`, without parentheses.
+    /// Formats a tuple as `(0195…, "users", 7)`: text in quotes, bytes as `x'00ff'`, a versionstamp
+    /// as `@` and hexadecimal digits. Bytes that are not a tuple are formatted as `x'00ff'`,
+    /// without parentheses.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Shown::Elements(elements) => write!(f, "({})", elements.join(", ")),
@@ -69,7 +68,7 @@ impl fmt::Display for Readable {
 }
 
 impl<'a> Located<'a> {
-    /// Where `key` lies below `root`; `None` if it begins with no name.
+    /// Splits `key`, which starts with `root`; returns `None` if it has no name.
     pub(crate) fn of(root: &Root, key: &'a [u8]) -> Option<Self> {
         let mut rest = key.strip_prefix(root.as_bytes())?;
         let mut after = rest;
@@ -79,28 +78,28 @@ impl<'a> Located<'a> {
         }
         let mut after = rest;
         let name = String::unpack(&mut after).ok()?;
-        // A name has no byte that is packed as more than itself: it lies in the key as it is.
+        // The bytes of a name are packed without escapes, so it can be borrowed from the key.
         let packed = &rest[..rest.len() - after.len()];
         let name = packed.get(1..1 + name.len()).and_then(|name| str::from_utf8(name).ok())?;
         Some(Self { tenant, name, rest: after })
     }
 
-    pub(crate) fn place(&self) -> Place {
-        if self.tenant.is_some() { Place::Tenant } else { Place::Global }
+    pub(crate) fn scope_kind(&self) -> ScopeKind {
+        if self.tenant.is_some() { ScopeKind::Tenant } else { ScopeKind::Global }
     }
 }
 
-/// Takes the first element off the front of `rest`, and shows it.
+/// Takes the first element from the front of `rest`, and formats it.
 fn first(rest: &mut &[u8]) -> Option<String> {
     let mut after = *rest;
     let (again, text) = if let Ok(element) = part::element::<Packed<'_>>(&mut after) {
         (pack(&element), shown(&element))
     } else {
-        // An element's integers have a sign; there are greater ones.
+        // `Element` has signed integers only, and fails for larger ones.
         let number = u64::unpack(&mut after).ok()?;
         (packed(&number), number.to_string())
     };
-    // The packer is more lenient than the tuples that it makes.
+    // The decoder accepts encodings that the encoder does not produce.
     let is_own = rest[..rest.len() - after.len()] == again;
     *rest = after;
     is_own.then_some(text)
@@ -132,18 +131,17 @@ fn hexadecimal(bytes: &[u8]) -> String {
     format!("x'{}'", digits(bytes))
 }
 
-/// Bytes as hexadecimal digits.
+/// Returns `bytes` as hexadecimal digits.
 pub(crate) fn digits(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut digits, byte| {
-        // A string takes all that is written to it.
+        // Writing to a string does not fail.
         let _ = write!(digits, "{byte:02x}");
         digits
     })
 }
 
-/// The elements that `text` names, packed: UUIDs, whole numbers, versionstamps as `@` and their
-/// digits, and everything else as text, with commas between. Text in quotes is text whatever it looks
-/// like.
+/// Packs the comma-separated elements of `text`: UUIDs, integers, versionstamps as `@` and
+/// hexadecimal digits, and otherwise text. Quoted text is always text.
 pub fn parse_elements(text: &str) -> Vec<u8> {
     let mut packed = Vec::new();
     for element in text.split(',').map(str::trim).filter(|element| !element.is_empty()) {
@@ -183,7 +181,7 @@ mod tests {
     use crate::keyspace::packed;
 
     #[test]
-    fn a_key_is_shown_element_by_element() {
+    fn keys_are_formatted_element_by_element() {
         let id = Uuid::from_u128(7);
         let key = packed(&((id, "users".to_owned()), (-3_i64, true), vec![0_u8, 255]));
         let shown = Readable::key(&Root::default(), &key).to_string();
@@ -193,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_too_great_for_a_sign_is_shown_as_one() {
+    fn integers_beyond_i64_are_formatted() {
         let key = packed(&("n".to_owned(), u64::MAX, 1_u64));
         let shown = Readable::new(&key).to_string();
         assert_eq!(shown, "(\"n\", 18446744073709551615, 1)");
@@ -201,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_tuple_is_shown_as_its_bytes() {
+    fn bytes_that_are_not_a_tuple_are_formatted_as_bytes() {
         for bytes in [b"\xff\x00".as_slice(), b"\x02open", b"text"] {
             let shown = Readable::new(bytes);
             assert!(!shown.is_tuple());
@@ -210,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_are_read_as_they_are_shown() {
+    fn formatted_elements_can_be_parsed() {
         let id = Uuid::from_u128(7);
         let stamp = Position::from_bytes([0xab; 12]);
         let parts = ((id, 7_u64), ("plan".to_owned(), "7".to_owned()), stamp);
@@ -220,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_says_whose_it_is_and_under_which_name() {
+    fn keys_split_into_tenant_and_name() {
         let root = Root::new(&"root".to_owned());
         let tenant = TenantId(Uuid::from_u128(7));
         let key = root.key(&(tenant, "users".to_owned(), 3_u64));
@@ -236,7 +234,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_shown(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        fn arbitrary_bytes_format(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
             let _ = Readable::new(&bytes).to_string();
             let _ = Located::of(&Root::default(), &bytes);
         }

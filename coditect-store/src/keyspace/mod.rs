@@ -1,41 +1,44 @@
-//! Where things lie: the names, the tuples and the ranges that keys are made of.
+//! The keyspace: names, tuples and ranges, of which keys consist.
 //!
 //! ```text
-//! root ‖ (T, "users", user)                    a record of a tenant's
-//! root ‖ ("users_by_email", email)             an entry of an index over all tenants
-//!         │   └ a space's or an index's name, written out
-//!         └ the tenant's id, for what is one tenant's
+//! root ‖ (T, "users", user)                    a record of a tenant
+//! root ‖ ("users_by_email", email)             an entry of a global index
+//!         │   └ name of the subspace or index
+//!         └ tenant id, for a tenant's data
 //! ```
 //!
-//! What stays true:
+//! # Invariants
 //!
-//! - A key is a tuple (FoundationDB's tuple layer, the same bytes in every language), so the order
-//!   of keys is the order of what they say, and any tool that knows tuples can read them.
-//! - All that is one tenant's lies under one prefix, and nothing else does.
-//! - Names are persisted: one that has been released is never renamed or given to something else.
+//! - A key is a tuple of FoundationDB's tuple layer, which has the same encoding in every language.
+//!   Keys sort as their elements do.
+//! - A tenant's data has one prefix, and nothing else has it.
+//! - Names are persisted: a released name is never changed or reused.
 //!
-//! This module knows no record and no transaction. Only `part.rs`, and `element.rs` for people to read,
-//! name the crate that packs.
+//! This module has no records and no transactions. Only `part.rs` and `element.rs` name the tuple
+//! crate.
 
 mod element;
+mod id;
+mod layout;
 mod part;
 mod position;
+mod query;
 mod range;
 mod root;
-mod select;
-mod shape;
-mod space;
+mod subspace;
 
 pub use element::{Readable, parse_elements};
+pub use id::TenantId;
+pub use layout::{KeyLayout, table};
 pub use part::KeyPart;
 pub use position::Position;
-pub use range::KeyRange;
+pub use query::KeyQuery;
 pub use root::Root;
-pub use select::Select;
-pub use shape::{Shape, table};
-pub use space::{Global, Place, Scope, Space};
+pub use subspace::{Global, Scope, ScopeKind, Subspace};
+
+pub use crate::engine::KeyRange;
 
 pub(crate) use element::{Located, digits};
+pub(crate) use layout::TENANT;
 pub(crate) use part::{packed, unpack_all};
-pub(crate) use shape::TENANT;
-pub(crate) use space::{distinct, is_name};
+pub(crate) use subspace::{distinct, is_name};

@@ -1,7 +1,7 @@
-//! The parts that keys are put together from, as elements of one flat tuple.
+//! Key parts: the types that keys consist of, as elements of one flat tuple.
 //!
-//! Packing parts one after the other gives the same bytes as packing one tuple of all their
-//! elements. What was packed unpacks to itself; anything else is refused, never guessed at.
+//! Packing several parts in sequence gives the same bytes as packing one tuple of all their
+//! elements. Packed parts unpack to themselves; other bytes are rejected.
 
 use foundationdb_tuple::{
     PackError, PackResult, TupleDepth, TupleUnpack, Uuid, Versionstamp, pack_into,
@@ -10,12 +10,12 @@ use foundationdb_tuple::{
 use super::Position;
 use crate::{Error, ErrorKind, Result};
 
-/// What a key can hold: one tuple element, or several in a row.
+/// A part of a key: one tuple element, or several in sequence.
 ///
-/// Two parts sort as their packed bytes do, element by element: integers by value, strings and
-/// bytes by their bytes, UUIDs by theirs, `false` before `true`.
+/// Parts sort as their packed bytes do, element by element: integers by value, strings, bytes and
+/// UUIDs bytewise, `false` before `true`.
 ///
-/// A newtype of one's own passes both calls on:
+/// A newtype forwards all calls:
 ///
 /// ```
 /// use coditect_store::{Result, keyspace::KeyPart};
@@ -45,26 +45,26 @@ use crate::{Error, ErrorKind, Result};
 /// # Ok::<(), coditect_store::Error>(())
 /// ```
 pub trait KeyPart: Clone + Send + Sync + 'static {
-    /// How many tuple elements it is, always.
+    /// Number of tuple elements.
     const ELEMENTS: usize;
 
-    /// Returns the types of its elements, in order. A store keeps them with the declaration of each
-    /// key and index, and refuses to be opened with others: persisted, never change them for a type
-    /// that is in use. A newtype has those of the type within it.
+    /// Returns the types of the elements, in order. The catalog has them for each key and index,
+    /// and a store is not opened with others: persisted, never change them for a type in use. A
+    /// newtype returns the types of its inner type.
     fn element_types() -> Vec<String>;
 
-    /// Appends its elements to `key`.
+    /// Appends the elements to `key`.
     fn pack(&self, key: &mut Vec<u8>);
 
-    /// Takes its elements off the front of `rest`.
+    /// Takes the elements from the front of `rest`.
     ///
     /// # Errors
     ///
-    /// `Corrupt` if `rest` does not begin with them.
+    /// `Corrupt` if `rest` does not start with them.
     fn unpack(rest: &mut &[u8]) -> Result<Self>;
 }
 
-/// The bytes of `part` alone.
+/// Returns the packed bytes of `part`.
 pub(crate) fn packed(part: &impl KeyPart) -> Vec<u8> {
     let mut bytes = Vec::new();
     part.pack(&mut bytes);
@@ -110,11 +110,13 @@ impl<const N: usize> KeyPart for [u8; N] {
 
     fn unpack(rest: &mut &[u8]) -> Result<Self> {
         let bytes: Vec<u8> = element(rest)?;
-        bytes.try_into().map_err(|_| Error::new(ErrorKind::Corrupt, "a key's bytes are cut short"))
+        bytes
+            .try_into()
+            .map_err(|_| Error::new(ErrorKind::Corrupt, "a key has bytes of wrong length"))
     }
 }
 
-/// One element, a versionstamp with the order within its transaction: twelve bytes.
+/// One element: a versionstamp with the order within its transaction, twelve bytes.
 impl KeyPart for Position {
     const ELEMENTS: usize = 1;
 
@@ -153,7 +155,7 @@ macro_rules! tuples {
     )*};
 }
 
-/// No element at all: the key of what there is one of.
+/// No elements: the key of a single record.
 impl KeyPart for () {
     const ELEMENTS: usize = 0;
 
@@ -175,7 +177,7 @@ tuples! {
     (A 0 B 1 C 2 D 3)
 }
 
-/// What is left of a key after the element in front.
+/// The bytes after an element.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> TupleUnpack<'a> for Rest<'a> {
@@ -184,7 +186,7 @@ impl<'a> TupleUnpack<'a> for Rest<'a> {
     }
 }
 
-/// Takes one element off the front of `rest`.
+/// Takes one element from the front of `rest`.
 pub(super) fn element<'a, T: TupleUnpack<'a>>(rest: &mut &'a [u8]) -> Result<T> {
     if is_padded(rest) {
         return Err(unreadable(PackError::BadPrefix));
@@ -194,28 +196,28 @@ pub(super) fn element<'a, T: TupleUnpack<'a>>(rest: &mut &'a [u8]) -> Result<T> 
     Ok(value)
 }
 
-/// Whether an integer is in front that has more bytes than it takes. What reads them would take it for the
-/// shorter one, and one key must not have two spellings.
+/// Returns whether an integer at the front has leading padding. The decoder would accept it as the
+/// shorter one, and a key must not have two encodings.
 fn is_padded(rest: &[u8]) -> bool {
     const ZERO: u8 = 0x14;
-    // Behind these two stands a length; no integer of ours is that long.
+    // These two codes are followed by a length; no integer of ours is that long.
     const LONG: [u8; 2] = [0x0b, 0x1d];
     let [code, first, ..] = rest else { return false };
     let length = code.abs_diff(ZERO);
-    // The digits of those below zero are turned around.
+    // The bytes of negative integers are complemented.
     let nothing = if *code > ZERO { 0 } else { 0xff };
     LONG.contains(code) || (1..=8).contains(&length) && *first == nothing
 }
 
 fn unreadable(cause: PackError) -> Error {
-    Error::new(ErrorKind::Corrupt, "a key is not of the form that was declared").with_source(cause)
+    Error::new(ErrorKind::Corrupt, "a key does not match its declared layout").with_source(cause)
 }
 
-/// All of `bytes` as one part.
+/// Unpacks all of `bytes` as one part.
 ///
 /// # Errors
 ///
-/// `Corrupt` if it is not exactly that.
+/// `Corrupt` if the bytes are not exactly that part.
 pub(crate) fn unpack_all<P: KeyPart>(mut bytes: &[u8]) -> Result<P> {
     let part = P::unpack(&mut bytes)?;
     if !bytes.is_empty() {
@@ -242,17 +244,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_unpack_to_what_was_packed(parts in parts()) {
+                fn packed_parts_round_trip(parts in parts()) {
             prop_assert_eq!(unpack_all::<Parts>(&packed(&parts)).unwrap(), parts);
         }
 
         #[test]
-        fn packed_parts_sort_as_the_parts_do(a in parts(), b in parts()) {
+                fn packed_parts_sort_like_the_parts(a in parts(), b in parts()) {
             prop_assert_eq!(packed(&a).cmp(&packed(&b)), a.cmp(&b));
         }
 
         #[test]
-        fn any_bytes_are_unpacked_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        fn arbitrary_bytes_unpack_or_fail(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
             if let Ok(parts) = unpack_all::<Parts>(&bytes) {
                 prop_assert!(unpack_all::<Parts>(&packed(&parts)).is_ok());
             }
@@ -272,14 +274,14 @@ mod tests {
     }
 
     #[test]
-    fn parts_in_a_row_are_one_flat_tuple() {
+    fn parts_in_sequence_are_one_flat_tuple() {
         let id = Uuid::from_u128(7);
         let flat = foundationdb_tuple::pack(&(id, "users", 300_u64, b"\0".as_slice()));
         assert_eq!(packed(&((id, "users".to_owned()), (300_u64, vec![0_u8]))), flat);
     }
 
     #[test]
-    fn what_is_not_of_the_form_is_refused() {
+    fn mismatched_bytes_are_rejected() {
         fn refused<P: KeyPart + Debug>(bytes: &[u8]) {
             assert_eq!(unpack_all::<P>(bytes).unwrap_err().kind(), ErrorKind::Corrupt);
         }
@@ -292,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn an_integer_with_more_bytes_than_it_takes_is_refused() {
+    fn padded_integers_are_rejected() {
         for padded in [b"\x15\0".as_slice(), b"\x16\0\x07", b"\x1c\0\0\0\0\0\0\0\x07"] {
             assert!(unpack_all::<u64>(padded).is_err() && unpack_all::<i16>(padded).is_err());
         }

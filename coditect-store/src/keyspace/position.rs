@@ -1,4 +1,4 @@
-//! Positions: where in a log a record is, which is when it was committed.
+//! Positions of events in a stream.
 
 use std::fmt;
 
@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Versionstamp;
 
-/// Where in a log a record is: the versionstamp of the commit that appended it, and how many that
-/// transaction had appended before it. Positions sort as the commits did, and have gaps. They are
-/// no times.
+/// The position of an event in a stream: the versionstamp of the commit that appended it, and its
+/// order within that transaction. Positions sort in commit order, and have gaps. They are not
+/// timestamps.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
     stamp: Versionstamp,
@@ -16,19 +16,19 @@ pub struct Position {
 }
 
 impl Position {
-    /// How a tuple says that a versionstamp follows.
+    /// Type code of a versionstamp in a tuple.
     pub(crate) const CODE: u8 = 0x33;
 
     pub(crate) fn new(stamp: Versionstamp, order: u16) -> Self {
         Self { stamp, order }
     }
 
-    /// The stamp of the commit.
+    /// Returns the versionstamp of the commit.
     pub fn versionstamp(self) -> Versionstamp {
         self.stamp
     }
 
-    /// How many the same transaction had appended before it, to whatever logs.
+    /// Returns the number of events that the transaction appended before this one, to any stream.
     pub fn order(self) -> u16 {
         self.order
     }
@@ -47,7 +47,7 @@ impl Position {
 }
 
 impl fmt::Debug for Position {
-    /// As hexadecimal digits, which sort as the positions do.
+    /// Formats the position as hexadecimal digits, which sort as positions do.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Position(")?;
         for byte in self.to_bytes() {

@@ -1,51 +1,29 @@
-//! Ranges of keys, and where they end.
+//! Key ranges and their ends.
 //!
-//! Two ends look alike and are not the same:
+//! Two kinds of end are easily confused:
 //!
-//! - *All keys that begin with these bytes* end at the next string of the same length (`strinc` in
-//!   FoundationDB's words). That is for prefixes of bytes: a root, a tenant.
-//! - *All tuples that begin with these elements* end before the byte `ff`. No element begins with
-//!   it; what has it there is another, longer value: `"a"` is packed `02 61 00`, and `"a\0b"` is
-//!   `02 61 00 ff 62 00`. That is for values in keys: ending them the first way would give the
-//!   rows of `"a\0b"` to who asks for those of `"a"`.
+//! - A *byte prefix* ends at the next byte string of the same length (`strinc` in FoundationDB). It
+//!   is for a root or a tenant.
+//! - A *tuple prefix* ends at the byte `ff`, with which no element starts. `ff` after a prefix
+//!   occurs in longer values: `"a"` is packed as `02 61 00`, and `"a\0b"` as `02 61 00 ff 62 00`.
+//!   With the first kind of end, the range of `"a"` would contain the rows of `"a\0b"`.
 
 use std::ops::{Bound, RangeBounds};
 
 use super::KeyPart;
+use crate::engine::KeyRange;
 
-/// The first byte that no key of a user's, and no tuple element, begins with.
+/// The first byte that no tuple element starts with.
 const PAST_ALL: u8 = 0xff;
 
-/// All keys from `begin` up to, and without, `end`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyRange {
-    /// The first key that may be in it.
-    pub begin: Vec<u8>,
-    /// The first key past it; never before `begin`.
-    pub end: Vec<u8>,
-}
-
 impl KeyRange {
-    /// All keys that begin with `prefix`, itself too. With no prefix: all keys of the user's.
-    pub fn prefix(prefix: &[u8]) -> Self {
-        let end = match prefix.iter().rposition(|&byte| byte != u8::MAX) {
-            None => vec![PAST_ALL],
-            Some(last) => {
-                let mut end = prefix[..=last].to_vec();
-                end[last] += 1;
-                end
-            }
-        };
-        Self { begin: prefix.to_vec(), end }
-    }
-
-    /// All tuples that begin with the elements of `prefix`, which is whole elements; itself too.
+    /// Returns the range of all tuples that start with the elements of `prefix`, including itself.
     pub fn tuples(prefix: &[u8]) -> Self {
         Self { begin: prefix.to_vec(), end: past_tuples(prefix.to_vec()) }
     }
 
-    /// All tuples that go on, after the elements of `prefix`, with a part within `bounds`. Bounds
-    /// that exclude each other give a range that is empty.
+    /// Returns the range of all tuples that continue, after the elements of `prefix`, with a part
+    /// within `bounds`. It is empty if the bounds are.
     pub fn between<P: KeyPart>(prefix: &[u8], bounds: &impl RangeBounds<P>) -> Self {
         let with = |part: &P| {
             let mut key = prefix.to_vec();
@@ -66,12 +44,7 @@ impl KeyRange {
         Self { begin, end }
     }
 
-    /// Whether `key` is in it.
-    pub fn contains(&self, key: &[u8]) -> bool {
-        self.begin.as_slice() <= key && key < self.end.as_slice()
-    }
-
-    /// The part of it after `key`: whatever begins with `key` and goes on is after it.
+    /// Returns the part of the range after `key`, including longer keys that start with `key`.
     #[must_use]
     pub(crate) fn after(mut self, mut key: Vec<u8>) -> Self {
         key.push(0);
@@ -79,7 +52,7 @@ impl KeyRange {
         self
     }
 
-    /// The part of it before `key`.
+    /// Returns the part of the range before `key`.
     #[must_use]
     pub(crate) fn before(mut self, key: Vec<u8>) -> Self {
         self.end = key;
@@ -100,7 +73,7 @@ mod tests {
     use crate::keyspace::packed;
 
     #[test]
-    fn a_prefix_ends_at_the_next_string_of_its_length() {
+    fn byte_prefix_ends_at_the_next_byte_string() {
         assert_eq!(KeyRange::prefix(b"ab").end, b"ac");
         assert_eq!(KeyRange::prefix(b"a\xff").end, b"b", "the last byte has no next");
         assert_eq!(KeyRange::prefix(b"").end, b"\xff");
@@ -108,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_continues_another_after_a_nul_is_not_in_its_range() {
+    fn tuple_range_excludes_values_that_continue_after_a_nul() {
         let range = KeyRange::tuples(&packed(&"a".to_owned()));
         assert!(range.contains(&packed(&("a".to_owned(), 1_u64))));
         assert!(range.contains(&packed(&("a".to_owned(), u64::MAX, "\u{10ffff}".to_owned()))));
@@ -118,22 +91,22 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_on_from_a_key_is_after_it() {
+    fn longer_keys_are_after_their_prefix() {
         let range = KeyRange::prefix(b"k").after(b"ka".to_vec());
         assert!(!range.contains(b"ka"));
         assert!(range.contains(b"ka\0"));
     }
 
     #[test]
-    fn bounds_that_exclude_each_other_give_an_empty_range() {
-        #[expect(clippy::reversed_empty_ranges, reason = "that is what is asked here")]
+    fn empty_bounds_give_an_empty_range() {
+        #[expect(clippy::reversed_empty_ranges, reason = "the case under test")]
         let range = KeyRange::between(b"p", &(9_u64..3));
         assert_eq!(range.begin, range.end);
     }
 
     proptest! {
         #[test]
-        fn a_range_holds_what_its_bounds_hold(
+                fn range_contains_the_values_within_its_bounds(
             at in "[\\x00ab]{0,3}", from in "[\\x00ab]{0,3}", to in "[\\x00ab]{0,3}",
             from_inclusive: bool, to_inclusive: bool, further: u64,
         ) {

@@ -1,30 +1,30 @@
-//! An agent: somebody to talk to who is no person.
+//! Agents.
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
 use super::{AgentId, Json, TenantId};
 use crate::{
-    Entity, Result, Transaction, entity::Unique, indexes, keyspace::Space, repository::Counter,
+    Entity, Result, Transaction, entity::Unique, indexes, keyspace::Subspace, records::Counter,
 };
 
-/// An agent that a tenant has set up.
+/// An agent that a tenant has configured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Agent {
-    /// Its id.
+    /// Id.
     pub id: AgentId,
-    /// Whose it is.
+    /// Tenant.
     pub tenant_id: TenantId,
-    /// What it is called by: no two of a tenant's have the same name.
+    /// Name, unique within the tenant.
     pub name: String,
-    /// What it does, for people.
+    /// Description, for display.
     pub description: String,
-    /// What it is run with (model, instructions, tools): a JSON object.
+    /// Configuration (model, instructions, tools): a JSON object.
     pub settings: Json,
-    /// When it was set up.
+    /// Time of creation.
     #[serde(with = "ts_microseconds")]
     pub created_at: DateTime<Utc>,
-    /// When it was last changed.
+    /// Time of the last change.
     #[serde(with = "ts_microseconds")]
     pub updated_at: DateTime<Utc>,
 }
@@ -32,7 +32,7 @@ pub struct Agent {
 impl Entity for Agent {
     type Scope = TenantId;
     type Key = AgentId;
-    const SPACE: Space<TenantId> = Space::tenant("agents");
+    const SPACE: Subspace<TenantId> = Subspace::tenant("agents");
     const VERSION: u8 = 1;
 
     fn scope(&self) -> TenantId {
@@ -45,7 +45,7 @@ impl Entity for Agent {
 }
 
 indexes! { Agent =>
-    /// The one of that name.
+    /// By name.
     BY_NAME ("agents_by_name", name): Unique<String> = |agent| Some(agent.name.clone());
 }
 
@@ -55,9 +55,9 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// `QuotaExceeded` if the tenant has as many; those of [`create`](Transaction::create).
+    /// `QuotaExceeded` if the tenant has as many; those of [`insert`](Transaction::insert).
     pub async fn set_up(&self, tx: &Transaction, limit: i64) -> Result<()> {
-        tx.create(self).await?;
+        tx.insert(self).await?;
         tx.charge(self.tenant_id, Counter::AGENTS, 1, limit).await
     }
 

@@ -1,40 +1,40 @@
-//! The audit log: who did what.
+//! The audit log.
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
 use super::{Json, TenantId, UserId};
 use crate::{
-    entity::{Log, Multi, Trimmed},
-    keyspace::Space,
-    log_indexes,
+    entity::{EventStream, Multi, Trimmed},
+    keyspace::Subspace,
+    stream_indexes,
 };
 
-/// Something that was done in a tenant. It is appended in the transaction that does it, and never
-/// changed; the oldest are removed after their retention.
+/// An audited action in a tenant. Appended in the transaction of the action, and never changed; the
+/// oldest are removed after their retention.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AuditEntry {
-    /// The tenant.
+    /// Tenant.
     pub tenant_id: TenantId,
-    /// Who did it; none if nobody had signed in, or the program did it by itself.
+    /// The user who acted; `None` for unauthenticated requests and for the program itself.
     pub actor: Option<UserId>,
-    /// What was done, as a word of the program's: `session.delete`, say.
+    /// Name of the action, such as `session.delete`.
     pub action: String,
-    /// What it was done to: the id of a record, say.
+    /// Id of the record acted on, if any.
     pub target: Option<String>,
-    /// What else there is to know: a JSON object, with no secret in it.
+    /// Further details, without secrets: a JSON object.
     pub details: Json,
-    /// The client's address, if it is known.
+    /// Client address, if known.
     pub ip: Option<String>,
-    /// When it was done, by the clock of whoever did it. The order is that of the commits.
+    /// Time of the action, by the clock of the server. Entries are in commit order.
     #[serde(with = "ts_microseconds")]
     pub at: DateTime<Utc>,
 }
 
-impl Log for AuditEntry {
+impl EventStream for AuditEntry {
     type Scope = TenantId;
     type Stream = ();
-    const SPACE: Space<TenantId> = Space::tenant("audit").keyed(&[]);
+    const SPACE: Subspace<TenantId> = Subspace::tenant("audit").keyed(&[]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> TenantId {
@@ -46,9 +46,9 @@ impl Log for AuditEntry {
 
 impl Trimmed for AuditEntry {}
 
-log_indexes! { AuditEntry =>
-    /// What somebody did.
+stream_indexes! { AuditEntry =>
+    /// Entries of a user.
     BY_ACTOR ("audit_by_actor", user): Multi<UserId> = |entry| entry.actor;
-    /// Where something was done.
+    /// Entries of an action.
     BY_ACTION ("audit_by_action", action): Multi<String> = |entry| Some(entry.action.clone());
 }

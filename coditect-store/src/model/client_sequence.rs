@@ -1,4 +1,4 @@
-//! How far a client's updates of a session have come, so that none is lost and none is done twice.
+//! Update sequence numbers of clients, which make updates exactly-once.
 
 use chrono::{DateTime, TimeDelta, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
@@ -9,30 +9,31 @@ use crate::{
     Entity, Result, Transaction,
     entity::{Expiring, GlobalMulti, Index, expiry_hour},
     indexes,
-    keyspace::Space,
+    keyspace::Subspace,
 };
 
-/// How long it is known after the client has connected or sent an update.
+/// Time for which a record is kept after the client's last connection or update.
 const KEPT: TimeDelta = TimeDelta::days(7);
 
-/// What a client that numbers its updates of a session was told last. Each transaction that applies
-/// some of them writes their highest number too, so after any break it is known which are done.
+/// The last applied update of a client that numbers its updates of a session. Each transaction that
+/// applies updates also writes their highest number, so the applied ones are known after any
+/// interruption.
 ///
-/// One connection at a time speaks for a client: the one that was made last. An older one, half open
-/// or of a tab that was duplicated, finds out when it next writes.
+/// The newest connection of a client owns its sequence. An older one, half-open or of a duplicated
+/// tab, fails at its next update.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClientSequence {
-    /// The session's tenant.
+    /// Tenant of the session.
     pub tenant_id: TenantId,
-    /// The session.
+    /// Session.
     pub session_id: SessionId,
-    /// What the client calls itself.
+    /// Client id, chosen by the client.
     pub client: String,
-    /// The connection that speaks for it.
+    /// Connection that owns the sequence.
     pub connection: Uuid,
-    /// The highest number of its updates that is done; 0 before the first.
+    /// Highest applied number; 0 before the first update.
     pub seq: u64,
-    /// Until when it is known.
+    /// Expiry of this record.
     #[serde(with = "ts_microseconds")]
     pub expires_at: DateTime<Utc>,
 }
@@ -40,7 +41,8 @@ pub struct ClientSequence {
 impl Entity for ClientSequence {
     type Scope = TenantId;
     type Key = (SessionId, String);
-    const SPACE: Space<TenantId> = Space::tenant("client_sequences").keyed(&["session", "client"]);
+    const SPACE: Subspace<TenantId> =
+        Subspace::tenant("client_sequences").keyed(&["session", "client"]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> TenantId {
@@ -53,7 +55,7 @@ impl Entity for ClientSequence {
 }
 
 indexes! { ClientSequence =>
-    /// By the hour in which they end by themselves, for the sweep.
+    /// By hour of expiry, for the purge.
     BY_EXPIRY ("client_sequences_by_expiry", hour): GlobalMulti<i64> =
         |sequence| Some(expiry_hour(sequence.expires_at));
 }
@@ -63,12 +65,12 @@ impl Expiring for ClientSequence {
 }
 
 impl ClientSequence {
-    /// Makes `connection` the one that speaks for `client`, and gives what is known of it. Two rounds of
-    /// reads.
+    /// Makes `connection` the owner of the sequence of `client`, and returns the sequence. Two
+    /// rounds of reads.
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such session; those of [`Transaction::upsert`].
+    /// `NotFound` if the session does not exist; errors of [`Transaction::upsert`].
     pub async fn claim(
         tx: &Transaction,
         (tenant, session): (TenantId, SessionId),
@@ -76,7 +78,7 @@ impl ClientSequence {
         connection: Uuid,
         now: DateTime<Utc>,
     ) -> Result<Self> {
-        tx.require::<Session>(tenant, session).await?;
+        tx.get_required::<Session>(tenant, session).await?;
         let before = tx.get::<Self>(tenant, (session, client.to_owned())).await?;
         let claimed = Self {
             tenant_id: tenant,
@@ -90,16 +92,17 @@ impl ClientSequence {
         Ok(claimed)
     }
 
-    /// Records that this transaction applies the client's updates up to `seq`, sent by `connection`,
-    /// and returns the number up to which they were applied before: those are not applied again.
-    /// Returns `None`, and writes nothing, if another connection has claimed the client. One read.
+    /// Records that this transaction applies the client's updates up to `seq`, sent by
+    /// `connection`, and returns the highest number applied before: those updates are not applied
+    /// again. Returns `None` without writing if another connection owns the sequence. One read.
     ///
-    /// A connection may be idle for longer than the record is kept. No other one has claimed the
-    /// client then, so it goes on from `known`, the number that it was told last.
+    /// A connection may be idle for longer than the record is kept. No other connection has claimed
+    /// the sequence then, so it continues after `known`, the last number acknowledged to the
+    /// connection.
     ///
     /// # Errors
     ///
-    /// Those of [`Transaction::upsert`].
+    /// Errors of [`Transaction::upsert`].
     pub async fn advance(
         tx: &Transaction,
         (tenant, session): (TenantId, SessionId),
@@ -110,7 +113,7 @@ impl ClientSequence {
         let before = tx.get::<Self>(tenant, (session, client.to_owned())).await?;
         let done = match before {
             None => {
-                tx.require::<Session>(tenant, session).await?;
+                tx.get_required::<Session>(tenant, session).await?;
                 known
             }
             Some(before) if before.connection == connection => before.seq,

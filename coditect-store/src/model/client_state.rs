@@ -1,4 +1,4 @@
-//! Client state: bytes that a client keeps with a session, and the last few of what they were.
+//! Client state: opaque bytes that a client stores with a session, with recent versions.
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use futures_util::future::try_join;
@@ -9,30 +9,30 @@ use crate::{
     Counter, Entity, Error, ErrorKind, Page, Result, Scan, Transaction,
     engine::{KeySelector, VALUE_SIZE_LIMIT},
     entity, indexes,
-    keyspace::{KeyRange, Space, unpack_all},
+    keyspace::{KeyRange, Subspace, unpack_all},
 };
 
-/// How many versions of the same key are kept: the newest ones.
+/// Number of versions kept per key.
 pub const CLIENT_STATE_VERSIONS: u64 = 5;
 
-/// One version of what a client keeps with a session under a key: bytes that nobody looks into. It
-/// is never changed; another version is [saved](Self::save) after it.
+/// One version of the bytes that a client stores with a session under a key. Immutable; a change
+/// [saves](Self::save) another version.
 ///
-/// A version is one value of the engine's, so what is longer than that (100,000 bytes, less a
-/// hundred or so, and the key) is refused with `Limit`.
+/// A version is one value of the engine: content longer than 100,000 bytes, less the key and about
+/// a hundred bytes, fails with `Limit`.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClientState {
-    /// The session's tenant.
+    /// Tenant of the session.
     pub tenant_id: TenantId,
-    /// The session.
+    /// Session.
     pub session_id: SessionId,
-    /// What it is kept under.
+    /// Key, chosen by the client.
     pub key: String,
-    /// Counts what was kept under this key, from 1 on without gaps.
+    /// Version, consecutive per key from 1.
     pub version: u64,
-    /// What is kept.
+    /// Content.
     pub content: Vec<u8>,
-    /// When it was saved.
+    /// Time of the save.
     #[serde(with = "ts_microseconds")]
     pub saved_at: DateTime<Utc>,
 }
@@ -40,7 +40,8 @@ pub struct ClientState {
 impl Entity for ClientState {
     type Scope = TenantId;
     type Key = (SessionId, String, u64);
-    const SPACE: Space<TenantId> = Space::tenant("client_state").keyed(&["id", "key", "version"]);
+    const SPACE: Subspace<TenantId> =
+        Subspace::tenant("client_state").keyed(&["id", "key", "version"]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> TenantId {
@@ -55,14 +56,15 @@ impl Entity for ClientState {
 indexes! { ClientState => }
 
 impl ClientState {
-    /// Saves `content` as the next version under `key`, drops the oldest one beyond
-    /// [`CLIENT_STATE_VERSIONS`], and returns the version. Four rounds of reads if that takes more
-    /// room than before, three otherwise.
+    /// Saves `content` as the next version of `key`, deletes the oldest version beyond
+    /// [`CLIENT_STATE_VERSIONS`], and returns the version. Four rounds of reads if the total size
+    /// grows, three otherwise.
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such session; `Limit` if it is too long; `QuotaExceeded` if the session or
-    /// the tenant has no room for it; those of [`Transaction::create`].
+    /// `NotFound` if the session does not exist; `Limit` if the content is too long;
+    /// `QuotaExceeded` if the session or the tenant would exceed its quota; errors of
+    /// [`Transaction::insert`].
     pub async fn save(
         tx: &Transaction,
         (tenant, session): (TenantId, SessionId),
@@ -70,7 +72,7 @@ impl ClientState {
         quota: &StateQuota,
         now: DateTime<Utc>,
     ) -> Result<u64> {
-        let of_session = tx.require::<Session>(tenant, session);
+        let of_session = tx.get_required::<Session>(tenant, session);
         let (_, newest) = try_join(of_session, Self::newest(tx, tenant, session, key)).await?;
         let version = newest.map_or(0, |newest| newest.version) + 1;
         let key = key.to_owned();
@@ -85,10 +87,10 @@ impl ClientState {
         let length = entity::encode(&next)?.len();
         if length > VALUE_SIZE_LIMIT {
             let over = length - VALUE_SIZE_LIMIT;
-            let message = format!("a client's state is {over} bytes longer than can be kept");
+            let message = format!("client state exceeds its maximum size by {over} bytes");
             return Err(Error::new(ErrorKind::Limit, message));
         }
-        tx.create(&next).await?;
+        tx.insert(&next).await?;
         let mut growth = next.bytes();
         if let Some(oldest @ 1..) = version.checked_sub(CLIENT_STATE_VERSIONS) {
             let dropped = tx.delete::<Self>(tenant, (session, key, oldest)).await?;
@@ -98,7 +100,7 @@ impl ClientState {
         Ok(version)
     }
 
-    /// Counts `growth` bytes more, or fewer, of the session and the tenant.
+    /// Adds `growth` bytes, which may be negative, to the counters of the session and the tenant.
     async fn count(
         tx: &Transaction,
         (tenant, session): (TenantId, SessionId),
@@ -122,16 +124,16 @@ impl ClientState {
         }
     }
 
-    /// Returns the bytes that it counts: of its content and its key.
+    /// Returns the bytes counted: content and key.
     fn bytes(&self) -> i64 {
         i64::try_from(self.content.len() + self.key.len()).unwrap_or(i64::MAX)
     }
 
-    /// The newest version under `key`. One read.
+    /// Returns the newest version of `key`. One read.
     ///
     /// # Errors
     ///
-    /// Those of [`Scan::page`].
+    /// Errors of [`Scan::page`].
     pub async fn newest(
         tx: &Transaction,
         tenant: TenantId,
@@ -139,11 +141,11 @@ impl ClientState {
         key: &str,
     ) -> Result<Option<Self>> {
         let Page { mut items, .. } =
-            Self::versions(tx, tenant, session, key).newest_first().page(1, None).await?;
+            Self::versions(tx, tenant, session, key).rev().page(1, None).await?;
         Ok(items.pop())
     }
 
-    /// The versions under `key` that are kept, oldest first.
+    /// Scans the kept versions of `key`, oldest first.
     pub fn versions<'a>(
         tx: &Transaction,
         tenant: TenantId,
@@ -153,12 +155,12 @@ impl ClientState {
         tx.list_keys(tenant, (session, key.to_owned()))
     }
 
-    /// Drops all versions under `key`, and says whether there was one. The next to be saved is
-    /// version 1 again.
+    /// Deletes all versions of `key`, and returns whether there were any. The next save is version
+    /// 1.
     ///
     /// # Errors
     ///
-    /// Those of [`Scan::all`] and [`Transaction::delete`].
+    /// Errors of [`Scan::all`] and [`Transaction::delete`].
     pub async fn discard(
         tx: &Transaction,
         tenant: TenantId,
@@ -176,12 +178,12 @@ impl ClientState {
         Ok(!kept.is_empty())
     }
 
-    /// The first `at_most` keys that something is kept under in `session` after the key `after`, in
-    /// their order, each with its newest version. One read a key; no content is read.
+    /// Returns the first `at_most` keys of `session` after `after`, in order, each with its newest
+    /// version. One round of reads per key; no content is read.
     ///
     /// # Errors
     ///
-    /// `Corrupt` if a key of the store is not one of these.
+    /// `Corrupt` if a stored key is malformed.
     pub async fn keys(
         tx: &Transaction,
         tenant: TenantId,
@@ -213,7 +215,7 @@ impl ClientState {
 }
 
 impl std::fmt::Debug for ClientState {
-    /// Leaves the content out: it is the client's, and long.
+    /// Omits the content, which is private and long.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ClientState")
             .field("session_id", &self.session_id)

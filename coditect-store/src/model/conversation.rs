@@ -1,29 +1,28 @@
-//! A conversation: what a user and the agents said to each other.
+//! Conversations of users with agents.
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
 use super::{ConversationId, Session, SessionId, TenantId, UserId};
-use crate::{Entity, Result, Transaction, entity::Multi, indexes, keyspace::Space};
+use crate::{Entity, Result, Transaction, entity::Multi, indexes, keyspace::Subspace};
 
-/// A conversation. Its messages are kept apart from it, so that saying something doesn't contend
-/// with it.
+/// A conversation. Messages are separate, so that appending one does not write this record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Conversation {
-    /// Its id.
+    /// Id.
     pub id: ConversationId,
-    /// The user's tenant.
+    /// Tenant of the user.
     pub tenant_id: TenantId,
-    /// Whose it is.
+    /// User.
     pub user_id: UserId,
-    /// The workspace session that it was begun in, where it was in one.
+    /// Workspace session in which it was started, if any.
     pub session_id: Option<SessionId>,
-    /// What it is about, for people.
+    /// Title, for display.
     pub title: String,
-    /// When it was begun.
+    /// Time of creation.
     #[serde(with = "ts_microseconds")]
     pub created_at: DateTime<Utc>,
-    /// When the record was last changed; a message doesn't change it.
+    /// Time of the last change of this record, not of its messages.
     #[serde(with = "ts_microseconds")]
     pub updated_at: DateTime<Utc>,
 }
@@ -31,7 +30,7 @@ pub struct Conversation {
 impl Entity for Conversation {
     type Scope = TenantId;
     type Key = ConversationId;
-    const SPACE: Space<TenantId> = Space::tenant("conversations");
+    const SPACE: Subspace<TenantId> = Subspace::tenant("conversations");
     const VERSION: u8 = 1;
 
     fn scope(&self) -> TenantId {
@@ -44,24 +43,24 @@ impl Entity for Conversation {
 }
 
 indexes! { Conversation =>
-    /// A user's, oldest first.
+    /// Conversations of a user, oldest first.
     BY_USER ("conversations_by_user", user): Multi<UserId> =
         |conversation| Some(conversation.user_id);
-    /// By session, oldest first.
+    /// Conversations started in a session, oldest first.
     BY_SESSION ("conversations_by_session", session): Multi<SessionId> =
         |conversation| conversation.session_id;
 }
 
 impl Conversation {
-    /// Writes it as a new one. Two reads, one of them only of one that is begun in a session.
+    /// Inserts a new conversation. One read, and one of its session, if any.
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such session; those of [`Transaction::create`].
-    pub async fn begin(&self, tx: &Transaction) -> Result<()> {
+    /// `NotFound` if the session does not exist; errors of [`Transaction::insert`].
+    pub async fn insert(&self, tx: &Transaction) -> Result<()> {
         if let Some(session) = self.session_id {
-            tx.require::<Session>(self.tenant_id, session).await?;
+            tx.get_required::<Session>(self.tenant_id, session).await?;
         }
-        tx.create(self).await
+        tx.insert(self).await
     }
 }

@@ -1,4 +1,4 @@
-//! A deletion that is under way: what it is of is out of sight, and what hangs on that goes.
+//! Pending deletions.
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
@@ -9,40 +9,39 @@ use crate::{
     Entity, Error, ErrorKind, Result,
     entity::record_key,
     indexes,
-    keyspace::{Global, KeyPart, KeyRange, Root, Space},
+    keyspace::{Global, KeyPart, KeyRange, Root, Subspace},
 };
 
-/// A deletion that is under way. It is written in the transaction that removes the record itself,
-/// and goes with the last of what hangs on it: see [`Store::complete`](crate::Store::complete).
+/// A pending deletion. Written in the transaction that deletes the record itself, and deleted with
+/// the last dependent record: see [`Store::resume_deletion`](crate::Store::resume_deletion).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deletion {
-    /// The tenant in which something is deleted, or which is.
+    /// Tenant of the deleted record, or the deleted tenant.
     pub tenant_id: TenantId,
-    /// What is deleted.
+    /// The deleted record.
     pub of: Deleted,
-    /// When it was asked for.
+    /// Time of the request.
     #[serde(with = "ts_microseconds")]
     pub requested_at: DateTime<Utc>,
 }
 
-/// What a [`Deletion`] is of. Persisted: add at the end, never reorder.
+/// The record of a [`Deletion`]. Persisted: add at the end, never reorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Deleted {
-    /// The tenant, with all that is its.
+    /// The tenant, with all of its data.
     Tenant,
-    /// A workspace session, with its state and its own files, and the conversations that were begun
-    /// in it.
+    /// A workspace session, with its state, its files, and the conversations started in it.
     Session(SessionId),
     /// A conversation, with its messages.
     Conversation(ConversationId),
-    /// The logins of a user that are of an earlier [epoch](super::User::login_epoch).
+    /// The login sessions of a user from earlier [epochs](super::User::login_epoch).
     Logins(UserId),
 }
 
 impl Entity for Deletion {
     type Scope = Global;
     type Key = (TenantId, Deleted);
-    const SPACE: Space<Global> = Space::global("deletions").keyed(&["T", "what", "id"]);
+    const SPACE: Subspace<Global> = Subspace::global("deletions").keyed(&["T", "what", "id"]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> Global {
@@ -57,19 +56,19 @@ impl Entity for Deletion {
 indexes! { Deletion => }
 
 impl Deletion {
-    /// Where those are that are under way in `tenant`, or of it.
+    /// Returns the range of the pending deletions of `tenant`.
     pub(crate) fn range(root: &Root, tenant: TenantId) -> KeyRange {
         KeyRange::tuples(&Self::SPACE.key(root, Global, &tenant))
     }
 
-    /// The key of the one of that.
+    /// Returns the key of the deletion of `of`.
     pub(crate) fn key_of(root: &Root, tenant: TenantId, of: Deleted) -> Vec<u8> {
         record_key::<Self>(root, Global, &(tenant, of))
     }
 }
 
 impl Deleted {
-    /// Its name in keys. Persisted.
+    /// Returns the name in keys. Persisted.
     const fn name(self) -> &'static str {
         match self {
             Self::Tenant => "tenant",
@@ -80,7 +79,7 @@ impl Deleted {
     }
 }
 
-/// Two elements: what it is, and its id; that of the tenant, which is named before, is nil.
+/// Two elements: kind and id; the id of a tenant, which precedes both, is nil.
 impl KeyPart for Deleted {
     const ELEMENTS: usize = 2;
 
@@ -106,7 +105,7 @@ impl KeyPart for Deleted {
             "session" => Ok(Self::Session(SessionId(id))),
             "conversation" => Ok(Self::Conversation(ConversationId(id))),
             "logins" => Ok(Self::Logins(UserId(id))),
-            _ => Err(Error::new(ErrorKind::Corrupt, "a deletion is of nothing known")),
+            _ => Err(Error::new(ErrorKind::Corrupt, "a deletion has an unknown kind")),
         }
     }
 }

@@ -1,29 +1,28 @@
-//! A draft: text that was typed into a file and not saved.
+//! Drafts: unsaved text of files.
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
 use super::{FilePolicy, Session, SessionId, TenantId};
 use crate::{
-    Blob, Entity, Error, ErrorKind, Result, Transaction, indexes, keyspace::Space,
-    repository::blob::counted,
+    Blob, Entity, Error, ErrorKind, Result, Transaction, indexes, keyspace::Subspace,
+    records::blob::counted,
 };
 
-/// What a session has unsaved of one file: there until it is saved or discarded, whatever becomes of
-/// the page that it was typed into.
+/// The unsaved text of one file in a session. Kept until it is saved or discarded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Draft {
-    /// The session's tenant.
+    /// Tenant of the session.
     pub tenant_id: TenantId,
-    /// The session.
+    /// Session.
     pub session_id: SessionId,
-    /// The path of the file, which need not be there.
+    /// Path of the file, which need not exist.
     pub path: String,
-    /// The hash of the content that it started from; none for a new file.
+    /// Hash of the content that it is based on; `None` for a new file.
     pub base: Option<[u8; 32]>,
-    /// The text.
+    /// Text.
     pub blob: Blob,
-    /// When it was last written.
+    /// Time of the last write.
     #[serde(with = "ts_microseconds")]
     pub saved_at: DateTime<Utc>,
 }
@@ -31,7 +30,7 @@ pub struct Draft {
 impl Entity for Draft {
     type Scope = TenantId;
     type Key = (SessionId, String);
-    const SPACE: Space<TenantId> = Space::tenant("drafts").keyed(&["session", "path"]);
+    const SPACE: Subspace<TenantId> = Subspace::tenant("drafts").keyed(&["session", "path"]);
     const VERSION: u8 = 1;
     const BLOBS: Option<fn(&Self) -> Vec<Blob>> = Some(|draft| vec![draft.blob]);
 
@@ -47,23 +46,28 @@ impl Entity for Draft {
 indexes! { Draft => }
 
 impl Draft {
-    /// The most drafts of a session.
-    pub const MOST: usize = 200;
+    /// Maximum number of drafts of a session.
+    pub const MAX_PER_SESSION: usize = 200;
 
-    /// Writes it in place of the draft at its path, whose blob is detached. Its own blob was uploaded.
-    /// Five rounds of reads at the most.
+    /// Writes the draft, replacing the one at its path, whose blob is detached. Its own blob must
+    /// be uploaded. At most five rounds of reads.
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such session, or the [blob](Transaction::attach) is not there; `Limit` if
-    /// the session has [`MOST`](Self::MOST) drafts; `QuotaExceeded` if the tenant has no room within `policy`.
+    /// `NotFound` if the session or the [blob](Transaction::attach) does not exist; `Limit` if the
+    /// session has [`MAX_PER_SESSION`](Self::MAX_PER_SESSION) drafts; `QuotaExceeded` if the tenant
+    /// would exceed `policy`.
     pub async fn save(&self, tx: &Transaction, policy: &FilePolicy) -> Result<()> {
-        tx.require::<Session>(self.tenant_id, self.session_id).await?;
+        tx.get_required::<Session>(self.tenant_id, self.session_id).await?;
         let before = tx.get::<Self>(self.tenant_id, self.key()).await?;
         if before.is_none() {
             let others = tx.list_keys::<Self>(self.tenant_id, (self.session_id,));
-            if others.page(Self::MOST, None).await?.items.len() == Self::MOST {
-                return Err(Error::new(ErrorKind::Limit, "a session has too many drafts"));
+            if others.page(Self::MAX_PER_SESSION, None).await?.items.len() == Self::MAX_PER_SESSION
+            {
+                return Err(Error::new(
+                    ErrorKind::Limit,
+                    "the session has the maximum number of drafts",
+                ));
             }
         }
         tx.attach(self.tenant_id, &self.blob).await?;
@@ -76,15 +80,15 @@ impl Draft {
         policy.require_room(tx, self.tenant_id, counted(self.blob.size), freed).await
     }
 
-    /// Deletes it and detaches its blob.
+    /// Deletes the draft, and detaches its blob.
     ///
     /// # Errors
     ///
-    /// `NotFound` if it is not there any more; those of [`Transaction::delete`].
+    /// `NotFound` if it does not exist; errors of [`Transaction::delete`].
     pub async fn discard(&self, tx: &Transaction, now: DateTime<Utc>) -> Result<()> {
         let Some(removed) = tx.delete_without_blobs::<Self>(self.tenant_id, self.key()).await?
         else {
-            return Err(Error::new(ErrorKind::NotFound, "the draft is not there any more"));
+            return Err(Error::new(ErrorKind::NotFound, "the draft does not exist"));
         };
         tx.detach(self.tenant_id, &removed.blob, now).await
     }

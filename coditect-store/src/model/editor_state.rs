@@ -1,70 +1,70 @@
-//! What an editor shows, in the JSON that its client sends and in a record alike.
+//! The state of an editor, with the same structure in JSON and in records.
 
 use serde::{Deserialize, Serialize};
 
 use super::{ActiveFiles, Json};
 
-/// An editor's tabs. What JSON leaves out is as in [`Default`].
+/// The tabs of an editor. Fields missing in JSON are as in [`Default`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct EditorState {
-    /// The tabs, in their order.
+    /// Tabs, in display order.
     pub tabs: Vec<Tab>,
-    /// Which of them is in front, counted from 0.
+    /// Index of the active tab, from 0.
     #[cfg_attr(feature = "schema", schemars(range(max = 4_294_967_295_u32)))]
     pub active_tab: Option<u32>,
-    /// How the client has laid them out, which only it knows.
+    /// Layout of the client, opaque to the server.
     pub layout: Json,
 }
 
-/// A file that is open in an editor.
+/// An open file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Tab {
-    /// The file's path.
+    /// Path of the file.
     pub path: String,
-    /// Where the cursor is.
+    /// Cursor position.
     #[serde(default)]
     pub cursor: TextPosition,
-    /// What is selected.
+    /// Selections.
     #[serde(default)]
     pub selections: Vec<Selection>,
-    /// Whether it stays when others are closed.
+    /// Whether the tab is pinned.
     #[serde(default)]
     pub pinned: bool,
-    /// What else the client wants to know again (folds, scroll positions), which only it knows.
+    /// Further view state (folds, scroll positions), opaque to the server.
     #[serde(default)]
     pub view_state: Json,
 }
 
-/// A place in a text.
+/// A position in a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TextPosition {
-    /// The line, as the client counts them.
+    /// Line, as counted by the client.
     #[cfg_attr(feature = "schema", schemars(range(max = 4_294_967_295_u32)))]
     pub line: u32,
-    /// The column, as the client counts them.
+    /// Column, as counted by the client.
     #[cfg_attr(feature = "schema", schemars(range(max = 4_294_967_295_u32)))]
     pub column: u32,
 }
 
-/// A piece of a text that is selected.
+/// A selected range of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Selection {
-    /// Where selecting began.
+    /// Position at which the selection started.
     pub anchor: TextPosition,
-    /// Where the cursor went from there; it may be before the anchor.
+    /// Position of the cursor, before or after the anchor.
     pub active: TextPosition,
 }
 
 impl EditorState {
-    /// The paths of its tabs, in their order.
+    /// Returns the paths of the tabs, in order.
     pub fn active_files(&self) -> ActiveFiles {
         ActiveFiles(self.tabs.iter().map(|tab| tab.path.clone()).collect())
     }
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn its_json_is_what_clients_send() {
+    fn json_has_the_clients_structure() {
         let sent = json!({
             "tabs": [{
                 "path": "src/main.rs",
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_empty() {
+    fn missing_fields_are_empty() {
         let state: EditorState = serde_json::from_value(json!({"tabs": [{"path": "a"}]})).unwrap();
         assert_eq!(state.tabs[0].cursor, TextPosition { line: 0, column: 0 });
         assert_eq!(state.active_tab, None);

@@ -1,4 +1,4 @@
-//! A file or a directory: what is known of it, beside its content.
+//! Files and directories: metadata.
 
 use std::ops::{Range, RangeToInclusive};
 
@@ -12,52 +12,51 @@ use crate::{
     batch::{MAX_CONCURRENT, map_bounded, map_concurrent},
     entity::{Multi, Unique},
     indexes,
-    keyspace::{KeyPart, Space},
-    repository::blob::counted,
+    keyspace::{KeyPart, Subspace},
+    records::blob::counted,
 };
 
-/// What is known of a file or a directory. Its content is a [blob](crate::Blob), which its
-/// [`FileVersion`] of the same version holds; those before it are kept too, as many as the
-/// [policy](FilePolicy) says.
+/// The metadata of a file or directory. The content is a [blob](crate::Blob) of the [`FileVersion`]
+/// with the same version; earlier versions are kept according to the [policy](FilePolicy).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct File {
-    /// Its id, which it keeps when it is moved.
+    /// Id, which does not change when the file is moved.
     pub id: FileId,
-    /// The tenant whose it is.
+    /// Tenant.
     pub tenant_id: TenantId,
-    /// What its path starts from.
-    pub home: FileHome,
-    /// Where it is in there: names with `/` between them, none at either end.
+    /// Root that the path is relative to.
+    pub home: FileRoot,
+    /// Path below the root: names separated by `/`, without a leading or trailing one.
     pub path: String,
-    /// What it is.
+    /// Kind, with size and hash of a file.
     pub kind: FileKind,
-    /// Counts its contents, from 1 on; 0 for a directory, and for a file before its first.
+    /// Version of the content, from 1; 0 for a directory.
     pub version: u64,
-    /// When it was made.
+    /// Time of creation.
     #[serde(with = "ts_microseconds")]
     pub created_at: DateTime<Utc>,
-    /// When its content was last changed.
+    /// Time of the last change of the content.
     #[serde(with = "ts_microseconds")]
     pub modified_at: DateTime<Utc>,
 }
 
-/// What the path of a [`File`] starts from. Persisted: add at the end, never reorder.
+/// The root of a [`File`]'s path. Persisted: add at the end, never reorder.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum FileHome {
-    /// A workspace that its sessions share, by its path.
+pub enum FileRoot {
+    /// A workspace, shared by its sessions, by path.
     Workspace(String),
-    /// A session that has no workspace.
+    /// A session without a workspace.
     Session(SessionId),
 }
 
-/// What a [`File`] is. Persisted: add at the end, never reorder.
+/// The kind of a [`File`]. Persisted: add at the end, never reorder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FileKind {
     /// A file.
     File {
-        /// How long its content is, in bytes.
+        /// Size of the content, in bytes.
         size: u64,
-        /// The hash of its content.
+        /// SHA-256 of the content.
         sha256: [u8; 32],
     },
     /// A directory.
@@ -67,7 +66,7 @@ pub enum FileKind {
 impl Entity for File {
     type Scope = TenantId;
     type Key = FileId;
-    const SPACE: Space<TenantId> = Space::tenant("files").keyed(&["file"]);
+    const SPACE: Subspace<TenantId> = Subspace::tenant("files").keyed(&["file"]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> TenantId {
@@ -80,16 +79,17 @@ impl Entity for File {
 }
 
 indexes! { File =>
-    /// By session; not the files of a workspace, which outlives it.
+    /// Files of a session, without the files of its workspace, which outlives it.
     BY_SESSION ("files_by_session", session): Multi<SessionId> = |file| match &file.home {
-        FileHome::Session(session) => Some(*session),
-        FileHome::Workspace(_) => None,
+        FileRoot::Session(session) => Some(*session),
+        FileRoot::Workspace(_) => None,
     };
-    /// The one at a path.
-    BY_PATH ("files_by_path", session_or_workspace_path, path): Unique<(FileHome, String)> =
+    /// By path.
+    BY_PATH ("files_by_path", session_or_workspace_path, path): Unique<(FileRoot, String)> =
         |file| Some((file.home.clone(), file.path.clone()));
-    /// Those of a directory, by name: not those further below. The top is the empty path.
-    BY_DIRECTORY ("files_by_directory", session_or_workspace_path, directory, name): Unique<(FileHome, String, String)> =
+    /// Entries of a directory, by name, without deeper ones. The top has the empty path.
+    BY_DIRECTORY ("files_by_directory", session_or_workspace_path, directory, name):
+        Unique<(FileRoot, String, String)> =
         |file| {
             let (directory, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
             Some((file.home.clone(), directory.to_owned(), name.to_owned()))
@@ -97,43 +97,42 @@ indexes! { File =>
 }
 
 impl File {
-    /// The values of [`BY_PATH`](Self::BY_PATH) of all that lies below `directory`, at any depth.
-    /// Of all that lies in `home` it is `(home,)`.
-    pub fn below(home: FileHome, directory: &str) -> Range<(FileHome, String)> {
-        /// What follows `/`.
+    /// Returns the values of [`BY_PATH`](Self::BY_PATH) of all entries below `directory`, at any
+    /// depth. For all entries of `home` use `(home,)`.
+    pub fn below(home: FileRoot, directory: &str) -> Range<(FileRoot, String)> {
+        /// The character after `/`.
         const PAST_SLASH: char = '0';
         (home.clone(), format!("{directory}/"))..(home, format!("{directory}{PAST_SLASH}"))
     }
 
-    /// The one at `path` in `home`. Two reads, one after the other.
+    /// Returns the entry at `path` in `home`. Two sequential reads.
     ///
     /// # Errors
     ///
-    /// Those of [`Transaction::find`].
+    /// Errors of [`Transaction::find`].
     pub async fn at(
         tx: &Transaction,
         tenant: TenantId,
-        home: &FileHome,
+        home: &FileRoot,
         path: &str,
     ) -> Result<Option<Self>> {
         tx.find(&Self::BY_PATH, tenant, (home.clone(), path.to_owned())).await
     }
 
-    /// Makes `blob`, which was uploaded, the content of the file at `path` in `home`, creates the file
-    /// if there is none, and detaches the oldest contents beyond those that are kept. Returns the
-    /// file as it is then. What the caller needs to know of the present file first, it reads
-    /// [in the same transaction](Self::at). Eight rounds of reads at the most, one more in a session,
-    /// and one for each content that is detached.
+    /// Sets the uploaded `blob` as the content of the file at `path` in `home`, creates the file if
+    /// it does not exist, and detaches the oldest versions beyond the policy. Returns the file. A
+    /// caller with preconditions on the current file reads it [in the same transaction](Self::at).
+    /// At most eight rounds of reads, one more in a session, and one for each detached version.
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such session, or the [blob](Transaction::attach) is not there;
-    /// `AlreadyExists` if there is a directory; `QuotaExceeded` if the tenant has no room: see
+    /// `NotFound` if the session or the [blob](Transaction::attach) does not exist; `AlreadyExists`
+    /// if a directory is at the path; `QuotaExceeded` if the tenant would exceed its quota: see
     /// [`FilePolicy::bytes`].
     pub async fn put(
         tx: &Transaction,
         tenant: TenantId,
-        (home, path): (&FileHome, &str),
+        (home, path): (&FileRoot, &str),
         blob: Blob,
         policy: &FilePolicy,
         now: DateTime<Utc>,
@@ -141,7 +140,7 @@ impl File {
         require_home(tx, tenant, home).await?;
         let before = Self::at(tx, tenant, home, path).await?;
         if before.as_ref().is_some_and(|file| file.kind == FileKind::Directory) {
-            return Err(Error::new(ErrorKind::AlreadyExists, "there is a directory of this name"));
+            return Err(Error::new(ErrorKind::AlreadyExists, "a directory exists at this path"));
         }
         tx.attach(tenant, &blob).await?;
         let kind = FileKind::File { size: blob.size, sha256: blob.sha256 };
@@ -156,7 +155,7 @@ impl File {
             file
         };
         let Self { id, version, .. } = file;
-        tx.create(&FileVersion { tenant_id: tenant, file_id: id, version, blob, saved_at: now })
+        tx.insert(&FileVersion { tenant_id: tenant, file_id: id, version, blob, saved_at: now })
             .await?;
         let freed = match version.checked_sub(policy.kept()) {
             None | Some(0) => 0,
@@ -166,16 +165,16 @@ impl File {
         Ok(file)
     }
 
-    /// Makes a directory at `path` in `home`. It counts as a file.
+    /// Creates a directory at `path` in `home`. It counts as a file.
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such session, `UniqueViolation` if there is something at the path, `QuotaExceeded` if
-    /// the tenant has no room for it.
+    /// `NotFound` if the session does not exist, `UniqueViolation` if an entry exists at the path,
+    /// `QuotaExceeded` if the tenant would exceed its quota.
     pub async fn create_directory(
         tx: &Transaction,
         tenant: TenantId,
-        (home, path): (&FileHome, &str),
+        (home, path): (&FileRoot, &str),
         policy: &FilePolicy,
         now: DateTime<Utc>,
     ) -> Result<Self> {
@@ -185,16 +184,17 @@ impl File {
         Ok(directory)
     }
 
-    /// Makes the directories that `path` in `home` lies in, those that are not there. One look-up where
-    /// the nearest one is; another for each that is not.
+    /// Creates the missing parent directories of `path` in `home`. One lookup if the parent exists,
+    /// and one for each missing directory.
     ///
     /// # Errors
     ///
-    /// `AlreadyExists` if one of them is a file; those of [`create_directory`](Self::create_directory).
-    pub async fn make_way(
+    /// `AlreadyExists` if one of them is a file; errors of
+    /// [`create_directory`](Self::create_directory).
+    pub async fn create_parent_dirs(
         tx: &Transaction,
         tenant: TenantId,
-        (home, path): (&FileHome, &str),
+        (home, path): (&FileRoot, &str),
         policy: &FilePolicy,
         now: DateTime<Utc>,
     ) -> Result<()> {
@@ -205,8 +205,8 @@ impl File {
         Ok(())
     }
 
-    /// Returns the directories of `path` in `home` that do not exist, the deepest first. One look-up of
-    /// the nearest one that exists, and one of each that does not.
+    /// Returns the missing parent directories of `path` in `home`, deepest first. One lookup of the
+    /// nearest one that exists, and one of each missing one.
     ///
     /// # Errors
     ///
@@ -214,7 +214,7 @@ impl File {
     pub async fn missing_directories<'a>(
         tx: &Transaction,
         tenant: TenantId,
-        home: &FileHome,
+        home: &FileRoot,
         path: &'a str,
     ) -> Result<Vec<&'a str>> {
         let mut missing = Vec::new();
@@ -226,7 +226,7 @@ impl File {
                 Some(_) => {
                     return Err(Error::new(
                         ErrorKind::AlreadyExists,
-                        "a file is where a directory must be",
+                        "a file exists at the path of a parent directory",
                     ));
                 }
             }
@@ -235,22 +235,23 @@ impl File {
         Ok(missing)
     }
 
-    /// Moves it to `path` in its home, a directory with all entries below it, all or nothing, and
-    /// returns the moved file. The [parent directories](Self::make_way) of `path` must exist, and
-    /// nothing at `path`. Four rounds of reads for each hundred entries below it.
+    /// Moves the entry to `path` in its root, a directory with all entries below it, atomically,
+    /// and returns the moved entry. The [parent directories](Self::create_parent_dirs) of `path`
+    /// must exist, and no entry at `path`. Four rounds of reads per hundred entries.
     ///
     /// # Errors
     ///
-    /// `UniqueViolation` if there is something at `path`, `Invalid` if `path` lies below it, or a path would be
-    /// [too long](Self::PATH_BYTES) or [too deep](Self::PATH_DEPTH), `Limit` if more than
-    /// [`MOST_MOVED`](Self::MOST_MOVED) files lie below it; those of [`Transaction::update`].
+    /// `UniqueViolation` if an entry exists at `path`, `Invalid` if `path` is below the entry, or a
+    /// path would be [too long](Self::PATH_BYTES) or [too deep](Self::PATH_DEPTH), `Limit` if the
+    /// directory has more than [`MAX_MOVED`](Self::MAX_MOVED) entries; errors of
+    /// [`Transaction::update`].
     pub async fn move_to(&self, tx: &Transaction, path: &str) -> Result<Self> {
         let below = format!("{}/", self.path);
         if path.starts_with(&below) {
-            return Err(Error::new(ErrorKind::Invalid, "a directory cannot go below itself"));
+            return Err(Error::new(ErrorKind::Invalid, "cannot move a directory below itself"));
         }
         let tree = match self.kind {
-            FileKind::Directory => self.tree(tx, Self::MOST_MOVED).await?,
+            FileKind::Directory => self.tree(tx, Self::MAX_MOVED).await?,
             FileKind::File { .. } => Vec::new(),
         };
         if !self.fits(&tree, path) {
@@ -262,35 +263,36 @@ impl File {
             let path = format!("{path}/{}", &file.path[below.len()..]);
             Self { path, ..file }
         });
-        // Moved to one of its own parents, an entry may take the path that another one leaves.
+        // An entry that moves to a parent's path may take the path of another one that moves.
         let is_upwards = self.path.starts_with(&format!("{path}/"));
         let at_once = if is_upwards { 1 } else { MAX_CONCURRENT };
         map_bounded(at_once, moved_tree, |file| async move { tx.update(&file).await }).await?;
         Ok(moved)
     }
 
-    /// Returns whether all paths are within [`PATH_BYTES`](Self::PATH_BYTES) and
-    /// [`PATH_DEPTH`](Self::PATH_DEPTH) if it comes to `path`, with `below` it what is [there](Self::tree)
-    /// now.
+    /// Returns whether all paths stay within [`PATH_BYTES`](Self::PATH_BYTES) and
+    /// [`PATH_DEPTH`](Self::PATH_DEPTH) if the entry is moved to `path`, with the entries `below`
+    /// it (see [`tree`](Self::tree)).
     pub fn fits(&self, below: &[Self], path: &str) -> bool {
         let depth = |path: &str| path.bytes().filter(|byte| *byte == b'/').count();
         below.iter().chain([self]).all(|file| {
-            // Either nothing or what begins with a slash.
+            // Empty, or starts with a slash.
             let rest = file.path.get(self.path.len()..).unwrap_or_default();
             path.len() + rest.len() <= Self::PATH_BYTES
                 && depth(path) + depth(rest) < Self::PATH_DEPTH
         })
     }
 
-    /// Moves the content of this file over that of the file `target` in its home: all contents of
-    /// `target` stay, as older versions, those of this file follow them, and this file is removed.
-    /// Returns `target` as it is then. Of more than [`FilePolicy::VERSIONS_LIMIT`] contents the oldest are
-    /// detached. Four rounds of reads, and one more if contents are detached.
+    /// Moves the content of this file over that of the file `target` in its root: the versions of
+    /// `target` are kept as older ones, the versions of this file follow them, and this file is
+    /// removed. Returns the changed target. The oldest versions beyond
+    /// [`FilePolicy::VERSIONS_LIMIT`] are detached. Four rounds of reads, and one more if versions
+    /// are detached.
     ///
     /// # Errors
     ///
-    /// `AlreadyExists` if one of them is a directory; `NotFound` if this file does not exist any more; those of
-    /// [`Transaction::update`].
+    /// `AlreadyExists` if one of them is a directory; `NotFound` if this file does not exist;
+    /// errors of [`Transaction::update`].
     pub async fn move_over(
         &self,
         tx: &Transaction,
@@ -300,22 +302,22 @@ impl File {
         if [&self.kind, &target.kind].contains(&&FileKind::Directory) {
             return Err(Error::new(
                 ErrorKind::AlreadyExists,
-                "a directory is not moved over, nor over a file",
+                "cannot move a directory over a file, or a file over a directory",
             ));
         }
         let tenant = self.tenant_id;
         let Some(moved) = tx.delete::<Self>(tenant, self.id).await? else {
-            return Err(Error::new(ErrorKind::NotFound, "the file is not there any more"));
+            return Err(Error::new(ErrorKind::NotFound, "the file does not exist"));
         };
         tx.release(tenant, Counter::FILES, 1)?;
         let contents = moved.contents(tx).await?;
         let version = target.version + contents.len() as u64;
         let renumber = |(version, content): (u64, FileVersion)| async move {
-            // The blob stays attached, to the record that follows.
+            // The blob stays attached: the new record has it.
             let before = (content.file_id, content.version);
             let content = FileVersion { file_id: target.id, version, ..content };
             let delete = tx.delete_without_blobs::<FileVersion>(tenant, before);
-            try_join(delete, tx.create(&content)).await
+            try_join(delete, tx.insert(&content)).await
         };
         let renumbered = (target.version + 1..).zip(contents.into_iter().rev());
         map_concurrent(renumbered.collect::<Vec<_>>(), renumber).await?;
@@ -328,33 +330,34 @@ impl File {
         Ok(target)
     }
 
-    /// The longest path, in bytes.
+    /// Maximum length of a path, in bytes.
     pub const PATH_BYTES: usize = 4_096;
-    /// The most names in a path.
+    /// Maximum number of names in a path.
     pub const PATH_DEPTH: usize = 64;
 
-    /// All that lies below it, at any depth, directories before what is in them. One read of one range,
-    /// and one round for all that is there.
+    /// Returns all entries below a directory, at any depth, directories before their entries. One
+    /// range read, and one round for all records.
     ///
     /// # Errors
     ///
-    /// `Limit` if that are more than `at_most`.
+    /// `Limit` if there are more than `at_most`.
     pub async fn tree(&self, tx: &Transaction, at_most: usize) -> Result<Vec<Self>> {
         let below = Self::below(self.home.clone(), &self.path);
         let page = tx.scan(&Self::BY_PATH, self.tenant_id, below).page(at_most, None).await?;
         if page.next.is_some() {
-            return Err(Error::new(ErrorKind::Limit, "too much lies below the directory"));
+            return Err(Error::new(ErrorKind::Limit, "the directory has too many entries"));
         }
         Ok(page.items)
     }
 
-    /// Removes entries below it, the deepest first, and then itself; returns whether that was all. It
-    /// removes as many as `limit` allows, of [`MOST_REMOVED`](Self::MOST_REMOVED) at most: call it
-    /// again, in another transaction, until it returns true. What is left in between is whole.
+    /// Removes entries below a directory, deepest first, and then the directory itself; returns
+    /// whether it is removed. Removes as many as `limit` allows, at most
+    /// [`MAX_REMOVED`](Self::MAX_REMOVED): call it again, in another transaction, until it returns
+    /// `true`. The tree is consistent in between.
     ///
     /// # Errors
     ///
-    /// Those of [`remove`](Self::remove).
+    /// Errors of [`remove`](Self::remove).
     pub async fn remove_tree(
         &self,
         tx: &Transaction,
@@ -362,8 +365,8 @@ impl File {
         now: DateTime<Utc>,
     ) -> Result<bool> {
         let below = Self::below(self.home.clone(), &self.path);
-        let below = tx.scan(&Self::BY_PATH, self.tenant_id, below).newest_first();
-        let page = below.page(limit.rows().min(Self::MOST_REMOVED), None).await?;
+        let below = tx.scan(&Self::BY_PATH, self.tenant_id, below).rev();
+        let page = below.page(limit.rows().min(Self::MAX_REMOVED), None).await?;
         let mut groups = page.items.chunks(Self::REMOVED_AT_ONCE);
         for group in groups.by_ref() {
             Self::remove_all(tx, self.tenant_id, group, now).await?;
@@ -378,57 +381,57 @@ impl File {
         Ok(is_all)
     }
 
-    /// Whether nothing lies below it. One read.
+    /// Returns whether the directory is empty. One read.
     ///
     /// # Errors
     ///
-    /// Those of [`Scan::page`](crate::Scan::page).
+    /// Errors of [`Scan::page`](crate::Scan::page).
     pub async fn is_empty(&self, tx: &Transaction) -> Result<bool> {
         let in_it = (self.home.clone(), self.path.clone());
         let page = tx.scan(&Self::BY_DIRECTORY, self.tenant_id, in_it).page(1, None).await?;
         Ok(page.items.is_empty())
     }
 
-    /// The most that are moved with a directory: what one transaction writes.
-    pub const MOST_MOVED: usize = 1_000;
+    /// Maximum number of entries moved with a directory, in one transaction.
+    pub const MAX_MOVED: usize = 1_000;
 
-    /// The most that one transaction removes: each may have a hundred contents.
-    pub const MOST_REMOVED: usize = 20;
+    /// Maximum number of entries removed by one transaction: each may have a hundred versions.
+    pub const MAX_REMOVED: usize = 20;
 
-    /// Files that are removed between two looks at the time.
+    /// Number of entries removed between two checks of the time.
     const REMOVED_AT_ONCE: usize = 5;
 
-    /// Its content, or the older one of that number: `None` if there is none, or none any more. One
-    /// read.
+    /// Returns the version `version` of the content; `None` if it does not exist, or is no longer
+    /// kept. One read.
     ///
     /// # Errors
     ///
-    /// Those of [`Transaction::get`].
+    /// Errors of [`Transaction::get`].
     pub async fn content(&self, tx: &Transaction, version: u64) -> Result<Option<FileVersion>> {
         tx.get(self.tenant_id, (self.id, version)).await
     }
 
-    /// All its contents that are kept, newest first. One read of one range.
+    /// Returns all kept versions, newest first. One range read.
     ///
     /// # Errors
     ///
-    /// Those of [`Scan::page`](crate::Scan::page).
+    /// Errors of [`Scan::page`](crate::Scan::page).
     pub async fn contents(&self, tx: &Transaction) -> Result<Vec<FileVersion>> {
-        let contents = tx.list_keys::<FileVersion>(self.tenant_id, (self.id,)).newest_first();
-        contents.all(Self::MOST_CONTENTS).await
+        let contents = tx.list_keys::<FileVersion>(self.tenant_id, (self.id,)).rev();
+        contents.all(Self::MAX_CONTENTS).await
     }
 
-    /// Removes it with all its contents. What lies below a directory stays.
+    /// Removes the entry with all versions of its content. Entries below a directory remain.
     ///
     /// # Errors
     ///
-    /// `NotFound` if it is not there any more; those of [`Transaction::delete`].
+    /// `NotFound` if it does not exist; errors of [`Transaction::delete`].
     pub async fn remove(&self, tx: &Transaction, now: DateTime<Utc>) -> Result<()> {
         Self::remove_all(tx, self.tenant_id, std::slice::from_ref(self), now).await.map(|_| ())
     }
 
-    /// Removes `files` of `tenant` with all their contents, and returns the blobs that those held.
-    /// Two rounds of reads, and one for each hundred contents.
+    /// Removes `files` of `tenant` with all versions, and returns their blobs. Two rounds of reads,
+    /// and one per hundred versions.
     ///
     /// # Errors
     ///
@@ -441,13 +444,13 @@ impl File {
     ) -> Result<Vec<Blob>> {
         let remove = |id: FileId| async move {
             let removed = tx.delete::<Self>(tenant, id).await?;
-            removed.ok_or_else(|| Error::new(ErrorKind::NotFound, "the file is not there any more"))
+            removed.ok_or_else(|| Error::new(ErrorKind::NotFound, "the file does not exist"))
         };
         let ids: Vec<FileId> = files.iter().map(|file| file.id).collect();
         let removed = map_concurrent(ids, remove).await?;
         let count = i64::try_from(removed.len()).unwrap_or(i64::MAX);
         tx.release(tenant, Counter::FILES, count)?;
-        // Contents that were written since `files` were read are removed too.
+        // Versions written since `files` were read are removed, too.
         let contents = |file: Self| async move { file.contents_up_to(tx, file.version).await };
         let contents = map_concurrent(removed, contents).await?.concat();
         drop_contents(tx, tenant, &contents, now).await?;
@@ -456,7 +459,7 @@ impl File {
 
     fn new(
         tenant_id: TenantId,
-        home: &FileHome,
+        home: &FileRoot,
         path: &str,
         kind: FileKind,
         now: DateTime<Utc>,
@@ -466,15 +469,15 @@ impl File {
     }
 
     async fn create_counted(&self, tx: &Transaction, policy: &FilePolicy) -> Result<()> {
-        tx.create(self).await?;
+        tx.insert(self).await?;
         tx.charge(self.tenant_id, Counter::FILES, 1, policy.files).await
     }
 
-    /// Those that the policy says, and the one that is about to be dropped.
-    #[expect(clippy::cast_possible_truncation, reason = "it is a hundred")]
-    pub(super) const MOST_CONTENTS: usize = FilePolicy::VERSIONS_LIMIT as usize + 1;
+    /// The versions kept by the policy, and the one about to be detached.
+    #[expect(clippy::cast_possible_truncation, reason = "the limit is a hundred")]
+    pub(super) const MAX_CONTENTS: usize = FilePolicy::VERSIONS_LIMIT as usize + 1;
 
-    /// Detaches the contents `versions`, and returns their size, in bytes. They stay counted until they
+    /// Detaches `versions` of the content, and returns their size, in bytes. They count until they
     /// are collected.
     async fn drop_versions(
         &self,
@@ -486,15 +489,15 @@ impl File {
         drop_contents(tx, self.tenant_id, &contents, now).await
     }
 
-    /// Returns the contents up to the version `last`. One read of one range.
+    /// Returns the versions up to `last`. One range read.
     async fn contents_up_to(&self, tx: &Transaction, last: u64) -> Result<Vec<FileVersion>> {
         let contents = tx.list_keys::<FileVersion>(self.tenant_id, (self.id, 0)..=(self.id, last));
-        Ok(contents.page(Self::MOST_CONTENTS, None).await?.items)
+        Ok(contents.page(Self::MAX_CONTENTS, None).await?.items)
     }
 }
 
-/// Removes `contents`, detaches their blobs, and returns how many bytes those have. One round of
-/// reads for each hundred.
+/// Removes `contents`, detaches their blobs, and returns their size, in bytes. One round of reads
+/// per hundred.
 async fn drop_contents(
     tx: &Transaction,
     tenant: TenantId,
@@ -511,16 +514,16 @@ async fn drop_contents(
     Ok(freed.fold(0, i64::saturating_add))
 }
 
-/// Refuses a session that is not there.
-async fn require_home(tx: &Transaction, tenant: TenantId, home: &FileHome) -> Result<()> {
+/// Fails with `NotFound` if the session does not exist.
+async fn require_home(tx: &Transaction, tenant: TenantId, home: &FileRoot) -> Result<()> {
     match home {
-        FileHome::Session(session) => tx.require::<Session>(tenant, session).await.map(|_| ()),
-        FileHome::Workspace(_) => Ok(()),
+        FileRoot::Session(session) => tx.get_required::<Session>(tenant, session).await.map(|_| ()),
+        FileRoot::Workspace(_) => Ok(()),
     }
 }
 
 /// One element: the workspace's path, or the session's UUID.
-impl KeyPart for FileHome {
+impl KeyPart for FileRoot {
     const ELEMENTS: usize = 1;
 
     fn element_types() -> Vec<String> {

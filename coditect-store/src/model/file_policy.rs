@@ -1,25 +1,25 @@
-//! The quota of files, and its checks.
+//! The quota of files, and its enforcement.
 
-use super::{File, FileHome, FileKind, TenantId};
-use crate::{Counter, Error, ErrorKind, Result, Transaction, repository::blob::counted};
+use super::{File, FileKind, FileRoot, TenantId};
+use crate::{Counter, Error, ErrorKind, Result, Transaction, records::blob::counted};
 
-/// The quota of a tenant's files, and the number of contents that are kept of each.
+/// The quota of a tenant's files, and the number of versions kept per file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FilePolicy {
-    /// The number of contents of a file that are kept, the present one included: between 1 and
-    /// [`VERSIONS_LIMIT`](Self::VERSIONS_LIMIT); a number outside of that is replaced by the nearer one.
+    /// Number of versions kept per file, including the current one. Clamped to 1 to
+    /// [`VERSIONS_LIMIT`](Self::VERSIONS_LIMIT).
     pub versions: u64,
-    /// The most files of a tenant.
+    /// Maximum number of files of a tenant.
     pub files: i64,
-    /// The most bytes of content of a tenant, in all versions that are kept and all drafts. Uploads
-    /// under way, and deleted contents until they are collected, take of it too; an upload may exceed it
-    /// while it is under way, up to the limit of its [`Reservation`](crate::Reservation).
+    /// Maximum bytes of content of a tenant, in all kept versions and drafts. Uploads in progress
+    /// and deleted content count until they complete or are collected; an upload may exceed the
+    /// limit meanwhile, up to the limit of its [`Reservation`](crate::Reservation).
     pub bytes: i64,
 }
 
 impl FilePolicy {
-    /// 10 contents of each of a million files, and 10 GiB in all.
+    /// 10 versions per file, a million files, 10 GiB.
     pub const DEFAULT: Self = Self { versions: 10, files: 1_000_000, bytes: 10 << 30 };
 
     /// Sets `versions`.
@@ -45,21 +45,23 @@ impl FilePolicy {
 }
 
 impl FilePolicy {
-    /// The most contents of a file that can be kept.
+    /// Maximum number of versions kept per file.
     pub const VERSIONS_LIMIT: u64 = 100;
 
-    /// Fails unless a content of `size` bytes can be written to `path` in `home`, where `before` is the
-    /// present file: for a request that is to be refused before its content is read. [`File::put`] checks again. A read of each counter it needs, and one
-    /// of each directory that does not exist; one more if only a content that is dropped makes room.
+    /// Fails unless content of `size` bytes can be written to `path` in `home`, where `before` is
+    /// the current file: for requests to be rejected before their content is read. [`File::put`]
+    /// checks again. One read of each counter it needs, one of each missing directory, and one more
+    /// if the content fits only without a version that is detached.
     ///
     /// # Errors
     ///
-    /// `AlreadyExists` if a directory of the path is a file, `QuotaExceeded` if there is no room.
+    /// `AlreadyExists` if a parent directory is a file, `QuotaExceeded` if the content does not
+    /// fit.
     pub async fn check_put(
         &self,
         tx: &Transaction,
         tenant: TenantId,
-        (home, path): (&FileHome, &str),
+        (home, path): (&FileRoot, &str),
         before: Option<&File>,
         size: u64,
     ) -> Result<()> {
@@ -86,7 +88,7 @@ impl FilePolicy {
     ///
     /// # Errors
     ///
-    /// `QuotaExceeded` if there is no room.
+    /// `QuotaExceeded` if they do not fit.
     pub async fn check_files(
         &self,
         tx: &Transaction,
@@ -100,12 +102,13 @@ impl FilePolicy {
         }
     }
 
-    /// Fails if the tenant exceeds its bytes with `size` bytes that this transaction attaches, and
-    /// without `freed` bytes that it detaches. What does not grow never fails. One read.
+    /// Fails if the tenant exceeds its bytes after this transaction, which attaches `size` bytes
+    /// and detaches `freed` bytes. Never fails if the size does not grow. One read.
     ///
-    /// No conflict is needed: a content is counted from before its upload until after its collection.
-    /// Of several transactions that attach at the same time, the one with the newest read version sees
-    /// the contents of all others in the counter, so the sum of what is held stays within the limit.
+    /// The read needs no conflict: content counts from before its upload until after its
+    /// collection. Of several concurrent transactions that attach content, the one with the newest
+    /// read version sees the content of all others in the counter, so the sum stays within the
+    /// limit.
     pub(super) async fn require_room(
         &self,
         tx: &Transaction,
@@ -120,12 +123,12 @@ impl FilePolicy {
         Err(no_room(Counter::BYTES, self.bytes))
     }
 
-    /// Returns the number of contents that are kept.
+    /// Returns the number of versions kept.
     pub(super) fn kept(&self) -> u64 {
         self.versions.clamp(1, Self::VERSIONS_LIMIT)
     }
 
-    /// Returns the size of the contents of `file` that its next content replaces.
+    /// Returns the size of the versions of `file` that its next version replaces.
     async fn dropped_bytes(&self, tx: &Transaction, file: &File) -> Result<i64> {
         if file.kind == FileKind::Directory {
             return Ok(0);

@@ -1,23 +1,23 @@
-//! One content of a file, the present one or an older one.
+//! Versions of a file's content.
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
 use super::{FileId, TenantId};
-use crate::{Blob, Entity, indexes, keyspace::Space};
+use crate::{Blob, Entity, indexes, keyspace::Subspace};
 
-/// One content of a [`File`](super::File). It is never changed; another content is another version.
+/// One version of the content of a [`File`](super::File). Immutable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileVersion {
-    /// The file's tenant.
+    /// Tenant of the file.
     pub tenant_id: TenantId,
-    /// The file.
+    /// File.
     pub file_id: FileId,
-    /// Counts the file's contents, from 1 on without gaps.
+    /// Version, consecutive per file from 1.
     pub version: u64,
-    /// The content.
+    /// Content.
     pub blob: Blob,
-    /// When it became the file's content.
+    /// Time of the save.
     #[serde(with = "ts_microseconds")]
     pub saved_at: DateTime<Utc>,
 }
@@ -25,7 +25,7 @@ pub struct FileVersion {
 impl Entity for FileVersion {
     type Scope = TenantId;
     type Key = (FileId, u64);
-    const SPACE: Space<TenantId> = Space::tenant("file_versions").keyed(&["file", "version"]);
+    const SPACE: Subspace<TenantId> = Subspace::tenant("file_versions").keyed(&["file", "version"]);
     const VERSION: u8 = 1;
     const BLOBS: Option<fn(&Self) -> Vec<Blob>> = Some(|version| vec![version.blob]);
 

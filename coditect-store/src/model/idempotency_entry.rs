@@ -1,4 +1,4 @@
-//! What a request with an `Idempotency-Key` was answered, for when it comes again.
+//! Stored responses to requests with an `Idempotency-Key`.
 
 use std::fmt;
 
@@ -10,42 +10,42 @@ use crate::{
     Entity, Result, Transaction,
     entity::{Expiring, GlobalMulti, Index, Older, expiry_hour},
     indexes,
-    keyspace::Space,
-    repository::Counter,
+    keyspace::Subspace,
+    records::Counter,
 };
 
-/// The first answer to a request that bore a key of the client's. Written in the transaction of what
-/// the request did, so that the one is there if and only if the other is.
+/// The response to a request with an idempotency key. Written in the transaction of the request's
+/// effect, so that either both exist or neither.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct IdempotencyEntry {
-    /// The user's tenant.
+    /// Tenant of the user.
     pub tenant_id: TenantId,
-    /// Who asked.
+    /// User.
     pub user_id: UserId,
-    /// The client's key.
+    /// Key, chosen by the client.
     pub key: String,
-    /// SHA-256 of what was asked: the same key with another request is a mistake.
+    /// SHA-256 of the request: the same key with another request is an error.
     pub request: [u8; 32],
-    /// The answer's HTTP status.
+    /// HTTP status of the response.
     pub status: u16,
-    /// Where the answer says that what was made is.
+    /// `Location` of the response, if any.
     pub location: Option<String>,
-    /// The answer's body.
+    /// Body of the response.
     pub body: Vec<u8>,
-    /// When it was answered.
+    /// Time of the response.
     #[serde(with = "ts_microseconds")]
     pub created_at: DateTime<Utc>,
-    /// Until when the answer is given again.
+    /// Time until which the response is replayed.
     #[serde(with = "ts_microseconds")]
     pub expires_at: DateTime<Utc>,
-    /// The answer's entity tag.
+    /// `ETag` of the response, if any.
     pub etag: Option<String>,
 }
 
 impl Entity for IdempotencyEntry {
     type Scope = TenantId;
     type Key = (UserId, String);
-    const SPACE: Space<TenantId> = Space::tenant("idempotency").keyed(&["user", "key"]);
+    const SPACE: Subspace<TenantId> = Subspace::tenant("idempotency").keyed(&["user", "key"]);
     const VERSION: u8 = 2;
     const SECRETS: &'static [&'static str] = &["body"];
 
@@ -60,12 +60,12 @@ impl Entity for IdempotencyEntry {
     fn upgrade(older: Older<'_>) -> Result<Self> {
         match older.version() {
             1 => older.read().map(Self::untagged),
-            _ => Err(older.unknown()),
+            _ => Err(older.unknown_version()),
         }
     }
 }
 
-/// As it was in version 1.
+/// Version 1 of the record.
 #[derive(Deserialize)]
 struct Untagged {
     tenant_id: TenantId,
@@ -82,7 +82,7 @@ struct Untagged {
 }
 
 impl IdempotencyEntry {
-    /// How long an answer is given again.
+    /// Time for which a response is replayed.
     pub const LIFE: TimeDelta = TimeDelta::hours(24);
 
     /// Bytes that each entry is counted with beside its body.
@@ -128,7 +128,7 @@ impl IdempotencyEntry {
 }
 
 indexes! { IdempotencyEntry =>
-    /// By the hour in which they end by themselves, for the sweep.
+    /// By hour of expiry, for the purge.
     BY_EXPIRY ("idempotency_by_expiry", hour): GlobalMulti<i64> =
         |entry| Some(expiry_hour(entry.expires_at));
 }
@@ -138,7 +138,7 @@ impl Expiring for IdempotencyEntry {
 }
 
 impl fmt::Debug for IdempotencyEntry {
-    /// Leaves the body out: it is the user's, and long.
+    /// Omits the body, which is private and long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IdempotencyEntry")
             .field("tenant_id", &self.tenant_id)

@@ -1,4 +1,4 @@
-//! Free-form JSON inside a record.
+//! Arbitrary JSON in a record.
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -8,8 +8,8 @@ use serde::{
 
 use crate::{Error, ErrorKind};
 
-/// A JSON document that a record carries without looking into it. In a record's bytes it is its
-/// text, since bincode cannot hold a value of unknown shape; in JSON it is itself.
+/// A JSON document in a record, opaque to the store. Encoded as its text, since bincode cannot
+/// encode values of unknown structure; in JSON it is itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transparent))]
 pub struct Json(pub serde_json::Value);
@@ -35,13 +35,13 @@ impl<'de> Deserialize<'de> for Json {
     }
 }
 
-/// The text of a JSON document that a record carries. Its bytes in a record are those of [`Json`];
-/// reading it checks the syntax and builds no tree, so that it takes no more memory than the text.
+/// The text of a JSON document in a record, encoded as [`Json`]. Decoding checks the syntax without
+/// building a tree, so it takes no more memory than the text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JsonText(String);
 
 impl JsonText {
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -50,10 +50,10 @@ impl JsonText {
     ///
     /// # Errors
     ///
-    /// `Corrupt` if it is not JSON, which decoding has ruled out.
+    /// `Corrupt` if it is not JSON, which decoding has excluded.
     pub fn to_value(&self) -> crate::Result<serde_json::Value> {
         serde_json::from_str(&self.0).map_err(|cause| {
-            Error::new(ErrorKind::Corrupt, "a JSON document cannot be parsed").with_source(cause)
+            Error::new(ErrorKind::Corrupt, "cannot parse a JSON document").with_source(cause)
         })
     }
 }
@@ -96,7 +96,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_number_is_the_same_however_often_it_is_written_and_read() {
+    fn numbers_survive_repeated_round_trips() {
         for text in ["8".repeat(56), "0.1".into(), "2.2250738585072014e-308".into(), "1e23".into()]
         {
             let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();

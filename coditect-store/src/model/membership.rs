@@ -1,77 +1,76 @@
-//! A membership: somebody of another tenant who works in this one too.
+//! Memberships: users of one tenant who work in another.
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
 use super::{MembershipId, TenantId, UserId};
-use crate::{Entity, entity::GlobalMulti, indexes, keyspace::Space};
+use crate::{Entity, entity::GlobalMulti, indexes, keyspace::Subspace};
 
-/// That a user whose record lies in another tenant, their home, may work in this one. In their home
-/// they are the owner, and have no membership.
+/// The right of a user of another tenant to work in this one. In their own tenant users are owners,
+/// without a membership.
 ///
-/// It is not deleted when it ends: what they made stays the tenant's, and says whose it was.
+/// Not deleted when it ends: the user's records remain in the tenant, and refer to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
-    /// Its id: another one each time the user joins, so that tokens of an ended membership stay
-    /// revoked when the user is invited again.
+    /// Id, another one each time the user joins, so that tokens of an ended membership stay revoked
+    /// when the user is invited again.
     pub id: MembershipId,
-    /// The tenant that they may work in.
+    /// Tenant in which the user may work.
     pub tenant_id: TenantId,
-    /// Who.
+    /// User.
     pub user_id: UserId,
-    /// The tenant in which their record lies.
+    /// Tenant of the user's record.
     pub primary_tenant: TenantId,
-    /// What they may do here.
+    /// Role in this tenant.
     pub role: Role,
-    /// The number of times that their role was lowered: an invitation of theirs from before such a
-    /// change is void.
+    /// Number of times that the role was lowered: earlier invitations by this member are void.
     pub demotions: u32,
-    /// Who let them in.
+    /// User who invited the member.
     pub invited_by: UserId,
-    /// Since when.
+    /// Time of joining.
     #[serde(with = "ts_microseconds")]
     pub created_at: DateTime<Utc>,
-    /// When the record was last changed.
+    /// Time of the last change of this record.
     #[serde(with = "ts_microseconds")]
     pub updated_at: DateTime<Utc>,
     /// Whether it has ended.
     pub ended: bool,
 }
 
-/// The membership that a login or a token of a user acts by in another tenant than their own.
+/// The membership that a login or token acts by, in another tenant than the user's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MembershipRef {
-    /// The tenant.
+    /// Tenant.
     pub tenant_id: TenantId,
-    /// The membership.
+    /// Membership.
     pub membership_id: MembershipId,
 }
 
 impl Membership {
-    /// Returns the reference to it that logins and tokens store.
+    /// Returns the reference that logins and tokens store.
     pub fn reference(&self) -> MembershipRef {
         MembershipRef { tenant_id: self.tenant_id, membership_id: self.id }
     }
 }
 
-/// What somebody may do in a tenant; each may do all that those before it may. Persisted: add at the
-/// end, never reorder.
+/// The role of a member; each includes the rights of the ones before. Persisted: add at the end,
+/// never reorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Work in it.
+    /// Works in the tenant.
     Member,
-    /// Invite members, and end their membership.
+    /// Invites and removes members.
     Admin,
-    /// All, the roles of others and the tenant's end included.
+    /// All rights, including other members' roles and the deletion of the tenant.
     Owner,
 }
 
 impl Entity for Membership {
     type Scope = TenantId;
     type Key = UserId;
-    const SPACE: Space<TenantId> = Space::tenant("members").keyed(&["user"]);
+    const SPACE: Subspace<TenantId> = Subspace::tenant("members").keyed(&["user"]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> TenantId {
@@ -84,7 +83,7 @@ impl Entity for Membership {
 }
 
 indexes! { Membership =>
-    /// Where somebody is a member.
+    /// Memberships of a user.
     BY_USER ("memberships_by_user", user): GlobalMulti<UserId> =
         |membership| (!membership.ended).then_some(membership.user_id);
 }

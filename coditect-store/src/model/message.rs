@@ -1,4 +1,4 @@
-//! A message: something that was said in a conversation.
+//! Messages of conversations.
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
@@ -6,51 +6,50 @@ use serde::{Deserialize, Serialize};
 use super::{AgentId, Conversation, ConversationId, Json, MessageId, TenantId, UserId};
 use crate::{
     Result, Transaction,
-    entity::{Amendable, Log, Unique},
-    keyspace::Space,
-    log_indexes,
-    repository::{Appended, Counter},
+    entity::{EventStream, Mutable, Unique},
+    keyspace::Subspace,
+    records::{AppendHandle, Counter},
+    stream_indexes,
 };
 
-/// Something that was said in a conversation. A conversation's messages lie in the order in which
-/// they were committed; saying something conflicts with nobody who says something too.
+/// A message of a conversation, in commit order. Concurrent appends do not conflict.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
-    /// Its id.
+    /// Id.
     pub id: MessageId,
-    /// The conversation's tenant.
+    /// Tenant of the conversation.
     pub tenant_id: TenantId,
-    /// The conversation.
+    /// Conversation.
     pub conversation_id: ConversationId,
-    /// Who said it.
+    /// Author.
     pub author: Author,
-    /// What was said.
+    /// Content.
     pub content: String,
-    /// What goes with it (tool calls, attachments, models): a JSON object.
+    /// Metadata (tool calls, attachments, models): a JSON object.
     pub metadata: Json,
-    /// When it was said.
+    /// Time of creation.
     #[serde(with = "ts_microseconds")]
     pub created_at: DateTime<Utc>,
-    /// When it was last changed.
+    /// Time of the last change.
     #[serde(with = "ts_microseconds")]
     pub updated_at: DateTime<Utc>,
 }
 
-/// Who said a [`Message`]. Persisted: add at the end, never reorder.
+/// The author of a [`Message`]. Persisted: add at the end, never reorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Author {
-    /// A person.
+    /// A user.
     User(UserId),
     /// An agent.
     Agent(AgentId),
-    /// The program.
+    /// The system.
     System,
 }
 
-impl Log for Message {
+impl EventStream for Message {
     type Scope = TenantId;
     type Stream = ConversationId;
-    const SPACE: Space<TenantId> = Space::tenant("messages").keyed(&["conversation"]);
+    const SPACE: Subspace<TenantId> = Subspace::tenant("messages").keyed(&["conversation"]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> TenantId {
@@ -62,23 +61,23 @@ impl Log for Message {
     }
 }
 
-impl Amendable for Message {}
+impl Mutable for Message {}
 
-log_indexes! { Message =>
-    /// The one of that id.
+stream_indexes! { Message =>
+    /// By id.
     BY_ID ("messages_by_id", id): Unique<MessageId> = |message| Some(message.id);
 }
 
 impl Message {
-    /// Appends it to its conversation, and counts its bytes: a tenant has at most `limit_bytes`.
-    /// Three rounds of reads.
+    /// Appends the message to its conversation, and counts its bytes: a tenant has at most
+    /// `limit_bytes`. Three rounds of reads.
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such conversation; `QuotaExceeded` if the tenant has no room;
-    /// those of [`Transaction::append`].
-    pub async fn say(&self, tx: &Transaction, limit_bytes: i64) -> Result<Appended> {
-        tx.require::<Conversation>(self.tenant_id, self.conversation_id).await?;
+    /// `NotFound` if the conversation does not exist; `QuotaExceeded` if the tenant has no room;
+    /// errors of [`Transaction::append`].
+    pub async fn insert(&self, tx: &Transaction, limit_bytes: i64) -> Result<AppendHandle> {
+        tx.get_required::<Conversation>(self.tenant_id, self.conversation_id).await?;
         let appended = tx.append(self).await?;
         tx.charge(self.tenant_id, Counter::BYTES, self.counted_bytes(), limit_bytes).await?;
         Ok(appended)

@@ -1,14 +1,14 @@
-//! The product's entities, one file each: the struct, its place in the keyspace, its indexes, and
-//! the look-ups that are its own.
+//! The product's entities, one per file: the struct, its subspace, its indexes, and its operations.
 
 mod agent;
 mod audit_entry;
 mod auth_session;
+mod cascade;
 mod client_sequence;
 mod client_state;
 mod conversation;
+mod counters;
 mod deletion;
-mod detached_blob;
 mod draft;
 mod editor_state;
 mod file;
@@ -19,6 +19,8 @@ mod idempotency_entry;
 mod json;
 mod membership;
 mod message;
+mod purge;
+mod schema;
 mod secrets;
 mod session;
 mod session_memory;
@@ -36,20 +38,21 @@ pub use client_sequence::ClientSequence;
 pub use client_state::{CLIENT_STATE_VERSIONS, ClientState};
 pub use conversation::Conversation;
 pub use deletion::{Deleted, Deletion};
-pub use detached_blob::{BlobState, DetachedBlob};
 pub use draft::Draft;
 pub use editor_state::{EditorState, Selection, Tab, TextPosition};
-pub use file::{File, FileHome, FileKind};
+pub use file::{File, FileKind, FileRoot};
 pub use file_policy::FilePolicy;
 pub use file_version::FileVersion;
 pub use id::{
-    AgentId, AuthSessionId, BlobId, ConversationId, FileId, MembershipId, MessageId, SessionId,
-    TenantId, TicketId, TokenFamilyId, UserId,
+    AgentId, AuthSessionId, ConversationId, FileId, MembershipId, MessageId, SessionId, TicketId,
+    TokenFamilyId, UserId,
 };
 pub use idempotency_entry::IdempotencyEntry;
 pub use json::{Json, JsonText};
 pub use membership::{Membership, MembershipRef, Role};
 pub use message::{Author, Message};
+pub use purge::PurgeReport;
+pub use schema::schema;
 pub use secrets::{
     InvalidSecretPatterns, MAX_SECRET_PATTERN_BYTES, MAX_SECRET_PATTERNS, REDACTED, SecretRules,
 };
@@ -65,3 +68,9 @@ pub use terminal_state::{
 };
 pub use ticket::Ticket;
 pub use user::{User, UserStatus};
+
+pub use crate::{
+    entity::BlobId,
+    keyspace::TenantId,
+    records::blob::{BlobState, OrphanBlob},
+};

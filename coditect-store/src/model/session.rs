@@ -1,38 +1,38 @@
-//! A workspace session: what a user has open.
+//! Workspace sessions.
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
 use super::{ConversationId, Json, SessionId, TenantId, UserId};
-use crate::{Counter, Entity, Result, Transaction, entity::Multi, indexes, keyspace::Space};
+use crate::{Counter, Entity, Result, Transaction, entity::Multi, indexes, keyspace::Subspace};
 
-/// A workspace that a user has open. What changes often (editor, terminal, memory) is kept apart
-/// from it, so that saving doesn't contend with it.
+/// A workspace session of a user. Frequently changed state (editor, terminal, memory) is separate,
+/// so that saving it does not write this record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Session {
-    /// Its id.
+    /// Id.
     pub id: SessionId,
-    /// The user's tenant.
+    /// Tenant of the user.
     pub tenant_id: TenantId,
-    /// Whose it is.
+    /// User.
     pub user_id: UserId,
-    /// Its name, for people.
+    /// Name, for display.
     pub name: String,
-    /// What it is open in.
+    /// Client that the session is open in.
     pub session_type: SessionType,
-    /// The folder it works in, where it has one.
+    /// Workspace directory, if any.
     pub workspace_path: Option<String>,
-    /// What the client wants remembered with it: a JSON object.
+    /// Settings of the client: a JSON object.
     pub settings: Json,
-    /// The conversation that goes with it.
+    /// Linked conversation, if any.
     pub conversation_id: Option<ConversationId>,
-    /// When it was made.
+    /// Time of creation.
     #[serde(with = "ts_microseconds")]
     pub created_at: DateTime<Utc>,
-    /// When it was last changed.
+    /// Time of the last change.
     #[serde(with = "ts_microseconds")]
     pub updated_at: DateTime<Utc>,
-    /// When it was last opened, to the minute.
+    /// Time of the last access, to the minute.
     #[serde(with = "ts_microseconds")]
     pub last_accessed_at: DateTime<Utc>,
 }
@@ -40,7 +40,7 @@ pub struct Session {
 impl Entity for Session {
     type Scope = TenantId;
     type Key = SessionId;
-    const SPACE: Space<TenantId> = Space::tenant("workspace_sessions");
+    const SPACE: Subspace<TenantId> = Subspace::tenant("workspace_sessions");
     const VERSION: u8 = 1;
 
     fn scope(&self) -> TenantId {
@@ -53,33 +53,34 @@ impl Entity for Session {
 }
 
 indexes! { Session =>
-    /// A user's, oldest first.
+    /// Sessions of a user, oldest first.
     BY_USER ("workspace_sessions_by_user", user): Multi<UserId> = |session| Some(session.user_id);
-    /// By workspace path.
+    /// Sessions with a workspace.
     BY_WORKSPACE ("sessions_by_workspace", workspace_path): Multi<String> =
         |session| session.workspace_path.clone();
-    /// By conversation, for its deletion.
+    /// Sessions linked to a conversation.
     BY_CONVERSATION ("sessions_by_conversation", conversation): Multi<ConversationId> =
         |session| session.conversation_id;
 }
 
 impl Session {
-    /// Writes it as a new one, and counts it: a tenant has at most `limit`. What is opened so is
-    /// deleted by [`delete_session`](Transaction::delete_session).
+    /// Inserts a new session, and counts it: a tenant has at most `limit`.
+    /// [`delete_session`](Transaction::delete_session) deletes it.
     ///
     /// # Errors
     ///
-    /// `QuotaExceeded` if the tenant has as many; those of [`create`](Transaction::create).
-    pub async fn open(&self, tx: &Transaction, limit: i64) -> Result<()> {
-        tx.create(self).await?;
+    /// `QuotaExceeded` if the tenant has `limit` sessions; errors of
+    /// [`insert`](Transaction::insert).
+    pub async fn insert(&self, tx: &Transaction, limit: i64) -> Result<()> {
+        tx.insert(self).await?;
         tx.charge(self.tenant_id, Counter::SESSIONS, 1, limit).await
     }
 }
 
-/// What a [`Session`] is open in. Persisted: add at the end, never reorder.
+/// The client of a [`Session`]. Persisted: add at the end, never reorder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SessionType {
-    /// The plain workspace.
+    /// The workspace.
     #[default]
     Workspace,
     /// The AI studio.

@@ -1,4 +1,4 @@
-//! The memory of a workspace session: what agents want to know again.
+//! The memory of a workspace session: key-value pairs of agents.
 
 use std::collections::BTreeMap;
 
@@ -10,23 +10,23 @@ use super::{
     JsonText, MemoryUsage, PartState, Saved, SessionId, SessionState, StatePart, TenantId,
 };
 use crate::{
-    Counter, Entity, Error, ErrorKind, Result, Transaction, indexes, keyspace::Space,
-    repository::PAGE_LIMIT,
+    Counter, Entity, Error, ErrorKind, Result, Transaction, indexes, keyspace::Subspace,
+    records::MAX_PAGE_RECORDS,
 };
 
-/// One thing that is remembered in a session: any JSON under a key. All of a session's are
-/// `tx.list_keys::<SessionMemory>(tenant, (session,))`, in the order of their keys.
+/// An entry of a session's memory: any JSON under a key. `tx.list_keys::<SessionMemory>(tenant,
+/// (session,))` scans all entries of a session, in key order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SessionMemory {
-    /// The session's tenant.
+    /// Tenant of the session.
     pub tenant_id: TenantId,
-    /// The session.
+    /// Session.
     pub session_id: SessionId,
-    /// What it is remembered under.
+    /// Key.
     pub key: String,
-    /// What is remembered.
+    /// Value.
     pub value: JsonText,
-    /// When it was last written.
+    /// Time of the last write.
     #[serde(with = "ts_microseconds")]
     pub updated_at: DateTime<Utc>,
 }
@@ -34,7 +34,7 @@ pub struct SessionMemory {
 impl Entity for SessionMemory {
     type Scope = TenantId;
     type Key = (SessionId, String);
-    const SPACE: Space<TenantId> = Space::tenant("session_memory").keyed(&["id", "key"]);
+    const SPACE: Subspace<TenantId> = Subspace::tenant("session_memory").keyed(&["id", "key"]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> TenantId {
@@ -55,13 +55,13 @@ pub struct StateQuota {
     pub memory_bytes: u64,
     /// Maximum size of a session's client state, in bytes, all kept versions included.
     pub client_bytes: i64,
-    /// Maximum number of content bytes of a tenant, the [`BYTES`](Counter::BYTES) counter: memory
-    /// and client state count towards it like files.
+    /// Maximum bytes of content of a tenant, the [`BYTES`](Counter::BYTES) counter: memory and
+    /// client state count towards it like files.
     pub tenant_bytes: i64,
 }
 
 impl Default for StateQuota {
-    /// 8 MiB of memory and 16 MiB of client state for a session, 10 GiB for a tenant.
+    /// Returns 8 MiB of memory and 16 MiB of client state per session, 10 GiB per tenant.
     fn default() -> Self {
         Self { memory_bytes: 8 << 20, client_bytes: 16 << 20, tenant_bytes: 10 << 30 }
     }
@@ -71,7 +71,7 @@ impl SessionMemory {
     /// Maximum number of entries of a session.
     pub const MAX_KEYS: usize = 1_000;
 
-    /// Returns the size of an entry, in bytes: of `"key":value,` in JSON.
+    /// Returns the size of an entry in JSON, in bytes: of `"key":value,`.
     pub fn entry_bytes(key: &str, value: &JsonText) -> u64 {
         /// Two quotes, a colon and a comma.
         const PUNCTUATION: usize = 4;
@@ -79,12 +79,12 @@ impl SessionMemory {
         (key.len() + escaped + PUNCTUATION + value.as_str().len()) as u64
     }
 
-    /// Writes the entry, replacing one under the same key, and returns whether it is new. Increments
-    /// the [version](super::StatePart::Memory) of the memory. Three rounds of reads.
+    /// Writes the entry, replacing one under the same key, and returns whether it is new.
+    /// Increments the [version](super::StatePart::Memory) of the memory. Three rounds of reads.
     ///
     /// # Errors
     ///
-    /// Those of [`change`](Self::change).
+    /// Errors of [`change`](Self::change).
     pub async fn save(&self, tx: &Transaction, quota: &StateQuota) -> Result<bool> {
         let of = (self.tenant_id, self.session_id);
         let before = Self::read_keys(tx, of, [self.key.as_str()]).await?;
@@ -98,7 +98,7 @@ impl SessionMemory {
     ///
     /// # Errors
     ///
-    /// Those of [`Transaction::get`].
+    /// Errors of [`Transaction::get`].
     pub async fn usage(
         tx: &Transaction,
         (tenant, session): (TenantId, SessionId),
@@ -110,12 +110,12 @@ impl SessionMemory {
         }))
     }
 
-    /// Returns all entries of a session as a JSON object, ordered by key. It takes one read of one
-    /// range per MiB, and no more memory than its result, of size `usage`, and one such range.
+    /// Returns all entries of a session as a JSON object, in key order. One range read per MiB.
+    /// Uses the memory of the result, of size `usage`, and of one range read.
     ///
     /// # Errors
     ///
-    /// Those of [`Scan::page`](crate::Scan::page).
+    /// Errors of [`Scan::page`](crate::Scan::page).
     pub async fn to_json(
         tx: &Transaction,
         (tenant, session): (TenantId, SessionId),
@@ -126,7 +126,7 @@ impl SessionMemory {
         json.push(b'{');
         let mut next = None;
         loop {
-            let page = entries.page(PAGE_LIMIT, next.as_ref()).await?;
+            let page = entries.page(MAX_PAGE_RECORDS, next.as_ref()).await?;
             for Self { key, value, .. } in page.items {
                 if json.len() > 1 {
                     json.push(b',');
@@ -147,7 +147,7 @@ impl SessionMemory {
     ///
     /// # Errors
     ///
-    /// Those of [`Transaction::get`].
+    /// Errors of [`Transaction::get`].
     pub async fn read_keys<'a>(
         tx: &Transaction,
         (tenant, session): (TenantId, SessionId),
@@ -158,15 +158,15 @@ impl SessionMemory {
         Ok(found.map(|memory| (memory.key, memory.value)).collect())
     }
 
-    /// Writes the entries of `after`, of which `None` removes one, and returns the version of the
-    /// memory. `before` has the present entries under the same keys; no other entry is read. Two
+    /// Writes the entries of `after`, of which `None` removes one, and returns the new version of
+    /// the memory. `before` has the current entries of the same keys; no other entry is read. Two
     /// rounds of reads.
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such session, `Limit` if the memory would exceed
-    /// [`MAX_KEYS`](Self::MAX_KEYS) or the quota of a session, `QuotaExceeded` if the tenant has no room;
-    /// those of [`Transaction::upsert`].
+    /// `NotFound` if the session does not exist, `Limit` if the memory would exceed
+    /// [`MAX_KEYS`](Self::MAX_KEYS) or the quota of a session, `QuotaExceeded` if the tenant would
+    /// exceed its quota; errors of [`Transaction::upsert`].
     pub async fn change(
         tx: &Transaction,
         (tenant, session): (TenantId, SessionId),
@@ -205,8 +205,8 @@ impl SessionMemory {
         Ok(version)
     }
 
-    /// Replaces all entries by `after`, without reading them, and returns the version of the memory.
-    /// Two rounds of reads.
+    /// Replaces all entries by `after`, without reading them, and returns the new version of the
+    /// memory. Two rounds of reads.
     ///
     /// # Errors
     ///
@@ -231,7 +231,8 @@ impl SessionMemory {
         Ok(version)
     }
 
-    /// Saves the size that `change` returns, within the quota, and returns the memory's version.
+    /// Saves the usage that `change` returns, within the quota, and returns the new version of the
+    /// memory.
     async fn save_usage(
         tx: &Transaction,
         (tenant, session): (TenantId, SessionId),
@@ -249,7 +250,7 @@ impl SessionMemory {
                 let after = change(before);
                 if after.keys > Self::MAX_KEYS as u64 && after.keys > before.keys {
                     let message =
-                        format!("a session's memory has more than {} keys", Self::MAX_KEYS);
+                        format!("a session's memory would exceed {} keys", Self::MAX_KEYS);
                     return Err(Error::new(ErrorKind::Limit, message));
                 }
                 if after.bytes > quota.memory_bytes && after.bytes > before.bytes {
@@ -297,7 +298,7 @@ mod tests {
         for key in ["k", "a\"b", "a\\b", "\u{e9}", "\u{7f}\u{85}\u{2028}"] {
             let value = JsonText::from(&serde_json::json!({"x": [1, "\n"]}));
             let object = serde_json::json!({ key: value.to_value().unwrap() }).to_string();
-            // The braces of the object, less the comma.
+            // Without the braces of the object, with the comma.
             let expected = (object.len() - 2 + 1) as u64;
             assert_eq!(SessionMemory::entry_bytes(key, &value), expected, "{key}");
         }

@@ -1,7 +1,7 @@
-//! The state of a workspace session, in parts: what is open, what the terminals were about.
+//! The state of a workspace session, in separately saved parts.
 //!
-//! It is apart from the [`Session`](super::Session), and each part from the others, so that saving
-//! one, which is often, contends with nothing.
+//! Each part is a record of its own, apart from the [`Session`](super::Session), so that frequent
+//! saves of one do not conflict with others.
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use futures_util::future::try_join;
@@ -10,50 +10,50 @@ use serde::{Deserialize, Serialize};
 use super::{EditorState, Session, SessionId, TenantId, TerminalState};
 use crate::{
     Entity, Error, ErrorKind, Result, Transaction, indexes,
-    keyspace::{KeyPart, Space},
+    keyspace::{KeyPart, Subspace},
 };
 
 /// One part of a session's state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SessionState {
-    /// The session's tenant.
+    /// Tenant of the session.
     pub tenant_id: TenantId,
-    /// The session.
+    /// Session.
     pub session_id: SessionId,
-    /// Counts what this part was saved as, from 1 on.
+    /// Version of this part, from 1.
     pub version: u64,
-    /// When it was last saved.
+    /// Time of the last save.
     #[serde(with = "ts_microseconds")]
     pub saved_at: DateTime<Utc>,
-    /// What it is.
+    /// State.
     pub state: PartState,
 }
 
-/// What is saved as a part of a session's state. Persisted: add at the end, never reorder.
+/// The state of a part. Persisted: add at the end, never reorder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum PartState {
     /// The editor's tabs.
     Editor(EditorState),
     /// The terminals.
     Terminal(TerminalState),
-    /// What is open, by path.
+    /// Open files, by path.
     ActiveFiles(ActiveFiles),
-    /// The size of its [memory](super::SessionMemory), whose entries are records of their own. This
-    /// record has the version of the memory as a whole.
+    /// Size of the [memory](super::SessionMemory), whose entries are separate records. The version
+    /// of this record is that of the whole memory.
     Memory(MemoryUsage),
 }
 
 /// The size of a session's [memory](super::SessionMemory).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryUsage {
-    /// The number of its entries.
+    /// Number of entries.
     pub keys: u64,
-    /// Its size as JSON, in bytes, as [`SessionMemory::entry_bytes`](super::SessionMemory::entry_bytes)
-    /// counts them.
+    /// Size in JSON, in bytes, by
+    /// [`SessionMemory::entry_bytes`](super::SessionMemory::entry_bytes).
     pub bytes: u64,
 }
 
-/// Which part of a session's state.
+/// A part of a session's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StatePart {
     /// [`EditorState`].
@@ -66,40 +66,40 @@ pub enum StatePart {
     Memory,
 }
 
-/// The paths of the files that are open, in the order of their tabs. In JSON it is a list.
+/// The paths of the open files, in the order of the tabs; a list in JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct ActiveFiles(pub Vec<String>);
 
-/// All parts of a session's state that were ever saved.
+/// All saved parts of a session's state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SessionStates {
-    /// The editor's.
+    /// Editor.
     pub editor: Option<Saved<EditorState>>,
-    /// The terminals'.
+    /// Terminals.
     pub terminal: Option<Saved<TerminalState>>,
-    /// What is open.
+    /// Open files.
     pub active_files: Option<Saved<ActiveFiles>>,
-    /// The version and the size of the memory, and when it was last changed.
+    /// Version, size and time of the last change of the memory.
     pub memory: Option<Saved<MemoryUsage>>,
 }
 
-/// A part as it was saved.
+/// A saved part.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Saved<S> {
-    /// Counts what this part was saved as, from 1 on.
+    /// Version, from 1.
     pub version: u64,
-    /// When that was.
+    /// Time of the save.
     pub saved_at: DateTime<Utc>,
-    /// What it is.
+    /// State.
     pub state: S,
 }
 
 impl Entity for SessionState {
     type Scope = TenantId;
     type Key = (SessionId, StatePart);
-    const SPACE: Space<TenantId> = Space::tenant("session_state").keyed(&["id", "part"]);
+    const SPACE: Subspace<TenantId> = Subspace::tenant("session_state").keyed(&["id", "part"]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> TenantId {
@@ -114,12 +114,13 @@ impl Entity for SessionState {
 indexes! { SessionState => }
 
 impl SessionState {
-    /// Saves `state` over what its part was, and gives its version. Two rounds of reads; of two who save the same part meanwhile one conflicts.
+    /// Saves `state`, replacing its part, and returns the new version. Two rounds of reads;
+    /// concurrent saves of one part conflict.
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such session; those of [`Transaction::upsert`]; `Limit`, at the commit, if it
-    /// is longer than a value can be.
+    /// `NotFound` if the session does not exist; errors of [`Transaction::upsert`]; `Limit` if the
+    /// state exceeds the maximum size of a value.
     pub async fn save(
         tx: &Transaction,
         tenant: TenantId,
@@ -131,7 +132,8 @@ impl SessionState {
         Self::save_part(tx, (tenant, session), state.part(), now, |_| Ok(state)).await
     }
 
-    /// Saves what `change` returns, given the present state, as `part`, and returns its version.
+    /// Saves the state that `change` returns, given the current one, as `part`, and returns the new
+    /// version.
     pub(super) async fn save_part(
         tx: &Transaction,
         (tenant, session): (TenantId, SessionId),
@@ -139,7 +141,7 @@ impl SessionState {
         now: DateTime<Utc>,
         change: impl FnOnce(Option<&PartState>) -> Result<PartState>,
     ) -> Result<u64> {
-        let of_session = tx.require::<Session>(tenant, session);
+        let of_session = tx.get_required::<Session>(tenant, session);
         let of_part = tx.get::<Self>(tenant, (session, part));
         let (_, before) = try_join(of_session, of_part).await?;
         let state = change(before.as_ref().map(|before| &before.state))?;
@@ -149,11 +151,11 @@ impl SessionState {
         Ok(version)
     }
 
-    /// All parts that `session` has. One read of one range.
+    /// Returns all parts of `session`. One range read.
     ///
     /// # Errors
     ///
-    /// Those of [`Scan::page`](crate::Scan::page).
+    /// Errors of [`Scan::page`](crate::Scan::page).
     pub async fn all(
         tx: &Transaction,
         tenant: TenantId,
@@ -182,7 +184,7 @@ impl SessionState {
 }
 
 impl PartState {
-    /// Which part it is.
+    /// Returns the part of this state.
     pub fn part(&self) -> StatePart {
         match self {
             Self::Editor(_) => StatePart::Editor,
@@ -212,10 +214,10 @@ impl From<ActiveFiles> for PartState {
 }
 
 impl StatePart {
-    /// All of them.
+    /// All parts.
     pub const ALL: [Self; 4] = [Self::Editor, Self::Terminal, Self::ActiveFiles, Self::Memory];
 
-    /// Its name in keys. Persisted.
+    /// Returns the name in keys. Persisted.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Editor => "editor",
@@ -240,8 +242,9 @@ impl KeyPart for StatePart {
 
     fn unpack(rest: &mut &[u8]) -> Result<Self> {
         let name = String::unpack(rest)?;
-        Self::ALL.into_iter().find(|part| part.name() == name).ok_or_else(|| {
-            Error::new(ErrorKind::Corrupt, "a session's state has a part of no known name")
-        })
+        Self::ALL
+            .into_iter()
+            .find(|part| part.name() == name)
+            .ok_or_else(|| Error::new(ErrorKind::Corrupt, "a session's state has an unknown part"))
     }
 }

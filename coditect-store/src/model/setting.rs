@@ -1,4 +1,4 @@
-//! Settings: of a tenant, and of its users over those.
+//! Settings of tenants, and overrides of their users.
 
 use std::collections::BTreeMap;
 
@@ -11,29 +11,29 @@ use crate::{
     Entity, Error, ErrorKind, Result, Transaction,
     entity::Indexed,
     indexes,
-    keyspace::{KeyPart, KeyRange, Space},
+    keyspace::{KeyPart, KeyRange, Subspace},
 };
 
-/// One setting: any JSON under a key.
+/// A setting: any JSON under a key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Setting {
-    /// The tenant.
+    /// Tenant.
     pub tenant_id: TenantId,
-    /// Whom it is for.
+    /// Scope.
     pub scope: SettingScope,
-    /// What is set.
+    /// Key.
     pub key: String,
-    /// What it is set to.
+    /// Value.
     pub value: Json,
-    /// When it was last set.
+    /// Time of the last change.
     #[serde(with = "ts_microseconds")]
     pub updated_at: DateTime<Utc>,
 }
 
-/// Whom a [`Setting`] is for. Persisted: add at the end, never reorder.
+/// The scope of a [`Setting`]. Persisted: add at the end, never reorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SettingScope {
-    /// All of the tenant's users, each of whom may have their own over it.
+    /// All users of the tenant, who may override it.
     Tenant,
     /// One user.
     User(UserId),
@@ -42,7 +42,7 @@ pub enum SettingScope {
 impl Entity for Setting {
     type Scope = TenantId;
     type Key = (SettingScope, String);
-    const SPACE: Space<TenantId> = Space::tenant("settings").keyed(&["scope", "key"]);
+    const SPACE: Subspace<TenantId> = Subspace::tenant("settings").keyed(&["scope", "key"]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> TenantId {
@@ -57,11 +57,11 @@ impl Entity for Setting {
 indexes! { Setting => }
 
 impl Setting {
-    /// What `key` is set to for `user`: by themselves, or else by the tenant. Two reads together.
+    /// Returns the setting `key` of `user`: their own, or else the tenant's. Two concurrent reads.
     ///
     /// # Errors
     ///
-    /// Those of [`Transaction::get`].
+    /// Errors of [`Transaction::get`].
     pub async fn effective(
         tx: &Transaction,
         tenant: TenantId,
@@ -74,19 +74,19 @@ impl Setting {
         Ok(own.or(shared))
     }
 
-    /// Deletes all settings of a scope, without reading them: one range is cleared.
+    /// Deletes all settings of a scope, by clearing one range.
     pub fn delete_all(tx: &Transaction, tenant: TenantId, scope: SettingScope) {
-        const { assert!(Self::INDEXES.is_empty(), "a range is cleared without its index entries") };
+        const { assert!(Self::INDEXES.is_empty(), "clearing a range bypasses indexes") };
         let range = KeyRange::tuples(&Self::SPACE.key(tx.root(), tenant, &scope));
         tx.engine().clear_range(&range.begin, &range.end);
     }
 
-    /// All that is set for `user`, by key: their own, and the tenant's where they have none. Two
-    /// scans together.
+    /// Returns all settings of `user`, by key: their own, and the tenant's others. Two concurrent
+    /// scans.
     ///
     /// # Errors
     ///
-    /// `Limit` if they are more than `at_most`; those of [`Scan::all`](crate::Scan::all).
+    /// `Limit` if there are more than `at_most`; errors of [`Scan::all`](crate::Scan::all).
     pub async fn all_effective(
         tx: &Transaction,
         tenant: TenantId,
@@ -100,14 +100,14 @@ impl Setting {
         let by_key = shared.into_iter().chain(own).map(|setting| (setting.key.clone(), setting));
         let settings: Vec<_> = by_key.collect::<BTreeMap<_, _>>().into_values().collect();
         if settings.len() > at_most {
-            let message = format!("there are more than {at_most} settings");
+            let message = format!("more than {at_most} settings");
             return Err(Error::new(ErrorKind::Limit, message));
         }
         Ok(settings)
     }
 }
 
-/// What stands for the tenant in keys, where a user's UUID would be.
+/// Stands for the tenant in keys, in place of a user's UUID.
 const TENANT: &str = "tenant";
 
 /// One element: `"tenant"`, or the user's UUID.
@@ -134,6 +134,6 @@ impl KeyPart for SettingScope {
         if String::unpack(rest)? == TENANT {
             return Ok(Self::Tenant);
         }
-        Err(Error::new(ErrorKind::Corrupt, "a setting is neither a tenant's nor a user's"))
+        Err(Error::new(ErrorKind::Corrupt, "a setting has an unknown scope"))
     }
 }

@@ -1,22 +1,22 @@
-//! A tenant: the owner of everything else.
+//! Tenants.
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
 use super::TenantId;
-use crate::{Entity, indexes, keyspace::Space};
+use crate::{Entity, indexes, keyspace::Subspace};
 
-/// An account that owns users and all they make. One is made for each user who registers.
+/// An account that owns users and their data. Created for each user who registers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tenant {
-    /// Its id.
+    /// Id.
     pub id: TenantId,
-    /// Its name, for people.
+    /// Name, for display.
     pub name: String,
-    /// When it was made.
+    /// Time of creation.
     #[serde(with = "ts_microseconds")]
     pub created_at: DateTime<Utc>,
-    /// When it was last changed.
+    /// Time of the last change.
     #[serde(with = "ts_microseconds")]
     pub updated_at: DateTime<Utc>,
 }
@@ -24,7 +24,7 @@ pub struct Tenant {
 impl Entity for Tenant {
     type Scope = TenantId;
     type Key = ();
-    const SPACE: Space<TenantId> = Space::tenant("tenant").keyed(&[]);
+    const SPACE: Subspace<TenantId> = Subspace::tenant("tenant").keyed(&[]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> TenantId {

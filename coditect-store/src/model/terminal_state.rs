@@ -1,10 +1,12 @@
-//! The state of terminals, in the JSON that a client sends and in a record alike.
+//! The state of terminals, with the same structure in JSON and in records.
 //!
-//! Invariants of every [`TerminalState`] that is read by [`TerminalState::from_json`]:
+//! # Invariants
 //!
-//! - A history holds at most its newest 1,000 commands.
-//! - Secrets that [`SecretRules`] detect are redacted in titles and commands.
-//! - A variable that holds a secret is dropped unless the session keeps it by name.
+//! Every [`TerminalState`] read by [`TerminalState::from_json`]:
+//!
+//! - has at most the newest 1,000 commands per history;
+//! - has secrets detected by [`SecretRules`] redacted in titles and commands;
+//! - has no variable with a secret, except variables that the session keeps by name.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -13,56 +15,55 @@ use serde_json::Value;
 
 use super::SecretRules;
 
-/// The terminals of a session. It says what they were about, and nothing in it is ever run.
+/// The terminals of a session, for display: commands in it are never run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct TerminalState {
-    /// Which of them is in front.
+    /// Id of the active terminal.
     pub active: Option<String>,
-    /// All of them, by what the client calls them.
+    /// Terminals, by the client's ids.
     pub terminals: BTreeMap<String, Terminal>,
 }
 
-/// One terminal. What JSON leaves out is empty.
+/// A terminal. Fields missing in JSON are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Terminal {
-    /// The title, with secrets replaced by `***`.
+    /// Title, with secrets replaced by `***`.
     pub title: String,
-    /// The directory it is in.
+    /// Working directory.
     pub cwd: String,
-    /// The commands that were run in it, with secrets replaced by `***`.
+    /// Commands run in it, with secrets replaced by `***`.
     pub command_history: CommandHistory,
-    /// The environment of its commands, without the variables that hold secrets.
+    /// Environment of its commands, without variables that contain secrets.
     pub environment_vars: EnvironmentVars,
 }
 
-/// How many commands a [`CommandHistory`] holds.
+/// Maximum number of commands in a [`CommandHistory`].
 pub const COMMAND_HISTORY_LIMIT: usize = 1_000;
 
 /// The newest [`COMMAND_HISTORY_LIMIT`] commands, oldest first, with secrets redacted by
-/// [`TerminalState::from_json`]. In JSON it is a list; of a longer one the newest are taken.
+/// [`TerminalState::from_json`]. A list in JSON, of which the newest are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct CommandHistory(VecDeque<String>);
 
-/// Variables by name, without those that [hold secrets](SecretRules::is_secret_variable) unless
-/// they are [kept by name](Self::keeping). In JSON it is an object, of which the secrets are dropped.
+/// Variables by name, without variables that [contain secrets](SecretRules::is_secret_variable),
+/// unless they are [kept by name](Self::keeping). An object in JSON, of which secrets are dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct EnvironmentVars(BTreeMap<String, String>);
 
 impl TerminalState {
-    /// Reads `json`, without the secrets that `rules` detect; variables in `kept` stay, whatever they
-    /// hold.
+    /// Reads `json`, without the secrets detected by `rules`, except variables in `kept`.
     ///
     /// # Errors
     ///
-    /// Fails if `json` has another shape.
+    /// Fails if `json` has another structure.
     pub fn from_json(
         json: &Value,
         rules: &SecretRules,
@@ -93,7 +94,7 @@ fn redact(text: &mut String, rules: &SecretRules) {
 }
 
 impl CommandHistory {
-    /// Adds the newest command; the oldest goes if it is one too many.
+    /// Appends a command, and removes the oldest one of a full history.
     pub fn push(&mut self, command: String) {
         if self.0.len() == COMMAND_HISTORY_LIMIT {
             self.0.pop_front();
@@ -101,14 +102,14 @@ impl CommandHistory {
         self.0.push_back(command);
     }
 
-    /// The commands, oldest first.
+    /// Returns the commands, oldest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &str> + ExactSizeIterator {
         self.0.iter().map(String::as_str)
     }
 }
 
 impl FromIterator<String> for CommandHistory {
-    /// The newest of `commands`, which come oldest first.
+    /// Collects the newest of `commands`, oldest first.
     fn from_iter<I: IntoIterator<Item = String>>(commands: I) -> Self {
         let mut history = Self::default();
         for command in commands {
@@ -128,7 +129,7 @@ impl<'de> Deserialize<'de> for CommandHistory {
 }
 
 impl EnvironmentVars {
-    /// Returns the variables in `kept`, and those in which `rules` detect no secret.
+    /// Returns the variables in `kept`, and those without a secret detected by `rules`.
     pub fn keeping(
         mut vars: BTreeMap<String, String>,
         rules: &SecretRules,
@@ -138,20 +139,20 @@ impl EnvironmentVars {
         Self(vars)
     }
 
-    /// The value of the variable `name`.
+    /// Returns the value of the variable `name`.
     pub fn value(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Names and values, by name.
+    /// Returns names and values, by name.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 
 impl<'de> Deserialize<'de> for EnvironmentVars {
-    /// Drops secrets from JSON, which comes from a client, by the built-in rules. A record is taken as
-    /// it is.
+    /// Drops secrets from JSON, which a client has sent, by the built-in rules. A record is read
+    /// unchanged.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let from_outside = deserializer.is_human_readable();
         let vars = BTreeMap::deserialize(deserializer)?;
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn its_json_is_what_clients_send() {
+    fn json_has_the_clients_structure() {
         let state: TerminalState = serde_json::from_value(sent()).unwrap();
         assert_eq!(serde_json::to_value(&state).unwrap(), sent());
         let empty: TerminalState = serde_json::from_value(json!({})).unwrap();

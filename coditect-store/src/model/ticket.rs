@@ -1,4 +1,4 @@
-//! A ticket: lets a browser open a WebSocket without showing its token in a URL.
+//! WebSocket tickets: credentials for browsers, which cannot set headers on a handshake.
 
 use std::fmt;
 
@@ -10,31 +10,30 @@ use crate::{
     Entity,
     entity::{Expiring, GlobalMulti, GlobalUnique, Index, expiry_hour},
     indexes,
-    keyspace::Space,
+    keyspace::Subspace,
 };
 
-/// A ticket that was handed out: good once, for a short time, for the signed-in device that asked.
-/// Only the hash of what the client holds is kept.
+/// A single-use, short-lived ticket of a login session. Only its hash is stored.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ticket {
-    /// Its id.
+    /// Id.
     pub id: TicketId,
-    /// The user's tenant.
+    /// Tenant of the user.
     pub tenant_id: TenantId,
-    /// Who asked for it.
+    /// User.
     pub user_id: UserId,
-    /// The login that it is good for.
+    /// Login session.
     pub auth_session_id: AuthSessionId,
-    /// The membership by which the token that asked for it acts in another tenant than the user's own.
+    /// The membership that the requesting token acts by, if in another tenant than the user's.
     pub active_membership: Option<MembershipRef>,
-    /// SHA-256 of what the client holds.
+    /// SHA-256 of the ticket.
     pub hash: [u8; 32],
-    /// The origin of the page that asked for it, where it told one.
+    /// `Origin` of the requesting page, if any.
     pub origin: Option<String>,
-    /// When it was handed out.
+    /// Time of creation.
     #[serde(with = "ts_microseconds")]
     pub created_at: DateTime<Utc>,
-    /// When it ends by itself.
+    /// Expiry.
     #[serde(with = "ts_microseconds")]
     pub expires_at: DateTime<Utc>,
 }
@@ -42,7 +41,7 @@ pub struct Ticket {
 impl Entity for Ticket {
     type Scope = TenantId;
     type Key = TicketId;
-    const SPACE: Space<TenantId> = Space::tenant("auth_tickets");
+    const SPACE: Subspace<TenantId> = Subspace::tenant("auth_tickets");
     const VERSION: u8 = 1;
     const SECRETS: &'static [&'static str] = &["hash"];
 
@@ -56,9 +55,9 @@ impl Entity for Ticket {
 }
 
 indexes! { Ticket =>
-    /// The one that a client holds.
+    /// By hash.
     BY_HASH ("tickets", hash): GlobalUnique<[u8; 32]> = |ticket| Some(ticket.hash);
-    /// By the hour in which they end by themselves, for the sweep.
+    /// By hour of expiry, for the purge.
     BY_EXPIRY ("tickets_by_expiry", hour): GlobalMulti<i64> =
         |ticket| Some(expiry_hour(ticket.expires_at));
 }
@@ -68,7 +67,7 @@ impl Expiring for Ticket {
 }
 
 impl fmt::Debug for Ticket {
-    /// Leaves the hash out, so that it is in no log.
+    /// Omits the hash, so that it is not logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ticket")
             .field("id", &self.id)

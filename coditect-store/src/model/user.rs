@@ -1,37 +1,37 @@
-//! A user: somebody who can sign in.
+//! Users.
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use serde::{Deserialize, Serialize};
 
 use super::{TenantId, UserId};
-use crate::{Entity, entity::GlobalUnique, indexes, keyspace::Space};
+use crate::{Entity, entity::GlobalUnique, indexes, keyspace::Subspace};
 
-/// Somebody who can sign in, with an e-mail address that is theirs alone.
+/// A user who can sign in, with a unique e-mail address.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct User {
-    /// Their id.
+    /// Id.
     pub id: UserId,
-    /// The tenant they belong to.
+    /// Tenant.
     pub tenant_id: TenantId,
-    /// The address as they wrote it, for display.
+    /// E-mail address as entered, for display.
     pub email: String,
-    /// The address as it is compared and indexed: normalised by `coditect-auth`, never shown.
+    /// E-mail address for comparison, normalized by `coditect-auth`; never displayed.
     pub email_normalized: String,
-    /// The password's PHC string.
+    /// Password hash, a PHC string.
     pub password_hash: String,
-    /// Given name, where they told it.
+    /// Given name, if known.
     pub first_name: Option<String>,
-    /// Family name, where they told it.
+    /// Family name, if known.
     pub last_name: Option<String>,
-    /// Whether they may sign in.
+    /// Whether the user may sign in.
     pub status: UserStatus,
-    /// Incremented to revoke all of their logins at once: an [`AuthSession`](super::AuthSession) of
+    /// Incremented to revoke all of the user's logins: an [`AuthSession`](super::AuthSession) of
     /// another epoch is revoked.
     pub login_epoch: u64,
-    /// When they registered.
+    /// Time of registration.
     #[serde(with = "ts_microseconds")]
     pub created_at: DateTime<Utc>,
-    /// When the record was last changed.
+    /// Time of the last change of this record.
     #[serde(with = "ts_microseconds")]
     pub updated_at: DateTime<Utc>,
 }
@@ -39,7 +39,7 @@ pub struct User {
 impl Entity for User {
     type Scope = TenantId;
     type Key = UserId;
-    const SPACE: Space<TenantId> = Space::tenant("users").keyed(&["user"]);
+    const SPACE: Subspace<TenantId> = Subspace::tenant("users").keyed(&["user"]);
     const VERSION: u8 = 1;
     const SECRETS: &'static [&'static str] = &["password_hash"];
 
@@ -53,13 +53,13 @@ impl Entity for User {
 }
 
 indexes! { User =>
-    /// One account an address.
+    /// E-mail addresses are unique.
     BY_EMAIL ("users_by_email", email): GlobalUnique<String> =
         |user| Some(user.email_normalized.clone());
 }
 
 impl User {
-    /// Returns them with all of their logins revoked.
+    /// Returns the user with all logins revoked.
     #[must_use]
     pub fn with_logins_revoked(self) -> Self {
         Self { login_epoch: self.login_epoch.saturating_add(1), ..self }
@@ -69,14 +69,14 @@ impl User {
 /// Whether a user may sign in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UserStatus {
-    /// They may.
+    /// May sign in.
     Enabled,
-    /// They may not, and their open sessions no longer hold.
+    /// May not sign in; existing sessions are invalid.
     Disabled,
 }
 
 impl std::fmt::Debug for User {
-    /// Leaves the password's hash out, so that it is in no log.
+    /// Omits the password hash, so that it is not logged.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("User")
             .field("id", &self.id)

@@ -1,5 +1,5 @@
-//! Work over many records: its largest transaction stays within a budget of round trips, and one that
-//! takes too long is tried again with fewer records.
+//! Work over many records: its largest transaction stays within a budget of round trips, and a
+//! transaction that is too old is retried with fewer records.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +8,7 @@ use coditect_store::{
     BatchLimit, BatchSize, Blob, BlobUpload, Clock, Counter, Error, Result, Store, Transaction,
     engine::{Database, Fault, Faults, Options},
     model::{
-        ClientSequence, Conversation, ConversationId, Draft, File, FileHome, FilePolicy, Message,
+        ClientSequence, Conversation, ConversationId, Draft, File, FilePolicy, FileRoot, Message,
         MessageId, Tenant, TenantId, Ticket,
     },
 };
@@ -20,15 +20,15 @@ use crate::{
     samples,
 };
 
-/// The most rounds of reads of one transaction, and how many transactions there were.
+/// The maximum rounds of reads of one transaction, and the number of transactions.
 #[derive(Debug, PartialEq)]
 struct Cost {
     rounds: u64,
     transactions: usize,
 }
 
-/// Runs `prepare` and then `work` on a store whose reads take a round trip each, and returns the cost
-/// of `work`.
+/// Runs `prepare` and then `work` on a store whose reads take a round trip each, and returns the
+/// cost of `work`.
 fn cost<T, P, W>(prepare: impl FnOnce(Store) -> P, work: impl FnOnce(Store, T) -> W) -> Cost
 where
     P: Future<Output = T>,
@@ -37,7 +37,14 @@ where
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let options = Options::default().simulate_round_trips(true);
     let database = Database::temporary_with(&options).unwrap();
-    let store = runtime.block_on(Store::options().entity::<Task>().open(database)).unwrap();
+    let store = runtime
+        .block_on(
+            Store::options()
+                .schema(coditect_store::model::schema())
+                .entity::<Task>()
+                .open(database),
+        )
+        .unwrap();
     let prepared = runtime.block_on(prepare(store.clone()));
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
@@ -54,7 +61,7 @@ where
     Cost { rounds: rounds.iter().copied().max().unwrap_or(0), transactions: rounds.len() }
 }
 
-/// Fails if a transaction takes more rounds of reads than `most`.
+/// Fails if a transaction takes more than `most` rounds of reads.
 #[track_caller]
 fn assert_within(most: u64, cost: &Cost) {
     assert!(cost.rounds <= most, "{cost:?}, not {most}");
@@ -65,8 +72,8 @@ fn policy() -> FilePolicy {
     FilePolicy::default()
 }
 
-fn home() -> FileHome {
-    FileHome::Workspace("/w".to_owned())
+fn home() -> FileRoot {
+    FileRoot::Workspace("/w".to_owned())
 }
 
 async fn upload(store: &Store, of: TenantId) -> Blob {
@@ -75,7 +82,7 @@ async fn upload(store: &Store, of: TenantId) -> Blob {
     upload.finish().await.unwrap()
 }
 
-/// Makes `count` directories below `top`, and returns that.
+/// Creates `count` directories below `top`, and returns it.
 async fn directories(store: &Store, count: usize) -> File {
     let now = Clock::system().now();
     let create = |path: String| {
@@ -95,8 +102,8 @@ async fn directories(store: &Store, count: usize) -> File {
     top
 }
 
-/// Writes `versions` contents of each of `count` files in `home`.
-async fn files(store: &Store, of: TenantId, home: FileHome, count: usize, versions: usize) {
+/// Writes `versions` versions of each of `count` files in `home`.
+async fn files(store: &Store, of: TenantId, home: FileRoot, count: usize, versions: usize) {
     let now = Clock::system().now();
     for number in 0..count {
         for _ in 0..versions {
@@ -132,7 +139,7 @@ fn a_directory_of_990_entries_is_moved_in_few_rounds() {
 
 #[test]
 fn a_directory_moves_to_one_of_its_own_parents() {
-    // Without a directory at `a`, what is at `a/b/b` moves to `a/b` as that moves to `a`.
+    // Without a directory at `a`, the entry at `a/b/b` moves to `a/b` as that one moves to `a`.
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let store = Store::open(Database::temporary().unwrap()).await.unwrap();
@@ -164,7 +171,7 @@ fn a_tree_is_removed_in_few_rounds() {
             top
         },
         async |store, top: File| {
-            let (top, size) = (&top, &BatchSize::new(File::MOST_REMOVED));
+            let (top, size) = (&top, &BatchSize::new(File::MAX_REMOVED));
             let remove = |tx: Transaction, limit: BatchLimit| async move {
                 top.remove_tree(&tx, limit, Clock::system().now()).await
             };
@@ -172,7 +179,8 @@ fn a_tree_is_removed_in_few_rounds() {
             Ok(())
         },
     );
-    // The entries; of each five, the files, what they hold, and a hundred contents and more; itself.
+    // The entries; per five of them, the files, their versions, and more than a hundred versions;
+    // itself.
     assert_within(2 + 4 * 4 + 2, &cost);
 }
 
@@ -183,17 +191,17 @@ fn a_session_is_deleted_in_few_rounds() {
     let begun = move |store: Store| async move {
         let session = &samples::session();
         let fill = |tx: Transaction| async move {
-            tx.create(session).await?;
+            tx.insert(session).await?;
             for number in 0..150 {
                 let client = number.to_string();
-                tx.create(&ClientSequence { client, ..samples::client_sequence() }).await?;
+                tx.insert(&ClientSequence { client, ..samples::client_sequence() }).await?;
             }
             let conversation = Conversation {
                 id: ConversationId::new(),
                 session_id: Some(session.id),
                 ..samples::conversation()
             };
-            tx.create(&conversation).await?;
+            tx.insert(&conversation).await?;
             for _ in 0..150 {
                 let id = MessageId::new();
                 let conversation_id = conversation.id;
@@ -202,7 +210,7 @@ fn a_session_is_deleted_in_few_rounds() {
             Ok::<_, Error>(())
         };
         store.run(fill).await.unwrap();
-        files(&store, of, FileHome::Session(session.id), 4, 25).await;
+        files(&store, of, FileRoot::Session(session.id), 4, 25).await;
         for number in 0..20 {
             let blob = upload(&store, of).await;
             let draft = &Draft { path: format!("{number}"), blob, ..samples::draft() };
@@ -214,7 +222,7 @@ fn a_session_is_deleted_in_few_rounds() {
         let now = Clock::system().now();
         let delete = |tx: Transaction| async move { tx.delete_session(of, session.id, now).await };
         let deletion = store.run(delete).await?.unwrap();
-        store.complete(&deletion).await
+        store.resume_deletion(&deletion).await
     });
     assert_within(6, &cost);
 }
@@ -225,9 +233,9 @@ fn a_tenant_is_deleted_in_few_rounds() {
         let fill = |tx: Transaction| async move {
             let now = DateTime::UNIX_EPOCH;
             let (id, name) = (tenant(1), "one".to_owned());
-            tx.create(&Tenant { id, name, created_at: now, updated_at: now }).await?;
+            tx.insert(&Tenant { id, name, created_at: now, updated_at: now }).await?;
             for number in 0..250 {
-                tx.create(&task(number)).await?;
+                tx.insert(&task(number)).await?;
             }
             Ok::<_, Error>(())
         };
@@ -237,19 +245,19 @@ fn a_tenant_is_deleted_in_few_rounds() {
         let now = Clock::system().now();
         let delete = |tx: Transaction| async move { tx.delete_tenant(tenant(1), now).await };
         let deletion = store.run(delete).await?.unwrap();
-        store.complete(&deletion).await
+        store.resume_deletion(&deletion).await
     });
     assert_within(3, &cost);
 }
 
 #[test]
-fn what_has_expired_is_swept_in_few_rounds() {
+fn expired_records_are_purged_in_few_rounds() {
     let fill = |store: Store| async move {
         let of = samples::tenant().id;
         let fill = |tx: Transaction| async move {
             for number in 0..150_u8 {
                 let id = coditect_store::model::TicketId(uuid::Uuid::from_u128(number.into()));
-                tx.create(&Ticket { id, hash: [number; 32], ..samples::ticket() }).await?;
+                tx.insert(&Ticket { id, hash: [number; 32], ..samples::ticket() }).await?;
             }
             Ok::<_, Error>(())
         };
@@ -259,7 +267,7 @@ fn what_has_expired_is_swept_in_few_rounds() {
         }
     };
     let cost = cost(fill, async |store, ()| {
-        let swept = store.sweep(Clock::system().now() + TimeDelta::days(1_000)).await?;
+        let swept = store.purge(Clock::system().now() + TimeDelta::days(1_000)).await?;
         assert_eq!((swept.tickets, swept.blobs), (150, 150));
         Ok(())
     });
@@ -284,7 +292,7 @@ fn an_index_is_verified_in_few_rounds() {
 async fn fill_tasks(store: &Store, count: u64) {
     let fill = |tx: Transaction| async move {
         for number in 0..count {
-            tx.create(&Task { ticket: Some(number.to_string()), ..task(number) }).await?;
+            tx.insert(&Task { ticket: Some(number.to_string()), ..task(number) }).await?;
         }
         Ok::<_, Error>(())
     };
@@ -296,7 +304,7 @@ fn a_store_is_checked_in_few_transactions() {
     let fill = |store: Store| async move {
         let fill = |tx: Transaction| async move {
             samples::write(&tx).await;
-            tx.create(&Tenant { id: tenant(1), ..samples::tenant() }).await?;
+            tx.insert(&Tenant { id: tenant(1), ..samples::tenant() }).await?;
             for _ in 0..1_000 {
                 let id = MessageId::new();
                 tx.append(&Message { id, ..samples::message() }).await?;
@@ -316,7 +324,7 @@ fn a_store_is_checked_in_few_transactions() {
         Ok(())
     });
     assert!(rows > 8_000, "{rows}");
-    // Of each hundred rows one, and one of each page of an index; a tenant's blobs are some more.
+    // One row per hundred, and one per page of an index; the blobs of a tenant are some more.
     assert!(cost.transactions < 200, "{cost:?}");
     assert_within(9, &cost);
 }
@@ -326,16 +334,25 @@ fn a_unique_index_is_built_in_few_rounds() {
     let fill = |store: Store| async move {
         let database = store.database().clone();
         let root = coditect_store::keyspace::Root::new(&"notes".to_owned());
-        let older = Store::options().root(root.clone()).entity::<old::Note>();
+        let older = Store::options()
+            .schema(coditect_store::model::schema())
+            .root(root.clone())
+            .entity::<old::Note>();
         let older = older.open(database.clone()).await.unwrap();
         let fill = |tx: Transaction| async move {
             for number in 0..700 {
-                tx.create(&old::note(1, number)).await?;
+                tx.insert(&old::note(1, number)).await?;
             }
             Ok::<_, Error>(())
         };
         older.run(fill).await.unwrap();
-        Store::options().root(root).entity::<new::Note>().open(database).await.unwrap()
+        Store::options()
+            .schema(coditect_store::model::schema())
+            .root(root)
+            .entity::<new::Note>()
+            .open(database)
+            .await
+            .unwrap()
     };
     let cost = cost(fill, async |_, newer: Store| {
         newer.build("notes_by_title")?.run(|_| ()).await.map(|_| ())
@@ -349,7 +366,7 @@ fn a_tenant_is_verified_and_imported_in_few_rounds() {
         let tenant = Tenant { id: tenant(1), ..samples::tenant() };
         let create = |tx: Transaction| {
             let tenant = tenant.clone();
-            async move { tx.create(&tenant).await }
+            async move { tx.insert(&tenant).await }
         };
         store.run(create).await.unwrap();
         fill_tasks(&store, 1_000).await;
@@ -360,7 +377,7 @@ fn a_tenant_is_verified_and_imported_in_few_rounds() {
     let cost = cost(fill, async |_, archive: Vec<u8>| {
         let options = Options::default().simulate_round_trips(true);
         let database = Database::temporary_with(&options)?;
-        let stores = Store::options().entity::<Task>();
+        let stores = Store::options().schema(coditect_store::model::schema()).entity::<Task>();
         stores.clone().open(database.clone()).await?;
         let import = stores.import(database)?;
         import.run_verified(std::io::Cursor::new(archive), |_| ()).await.map(|_| ())
@@ -369,7 +386,7 @@ fn a_tenant_is_verified_and_imported_in_few_rounds() {
 }
 
 #[tokio::test]
-async fn a_batch_that_is_too_old_is_tried_again_with_half_of_it() {
+async fn batch_that_is_too_old_is_retried_with_half() {
     let faults = Faults::default();
     let database = Database::temporary().unwrap().with_faults(faults.clone());
     let store = Store::open(database).await.unwrap();

@@ -1,4 +1,4 @@
-//! Indexes that come later than their records, and declarations that changed.
+//! Indexes that are declared after their records, and changed declarations.
 
 use std::{
     collections::BTreeMap,
@@ -8,9 +8,9 @@ use std::{
 use coditect_store::{
     Entity, Error, ErrorKind, Store, Transaction,
     engine::Database,
-    entity::{Covering, Each, GlobalCount, Multi, Unique},
+    entity::{Covering, FanOut, GlobalCount, Multi, Unique},
     indexes,
-    keyspace::{Global, Space},
+    keyspace::{Global, Subspace},
     model::TenantId,
 };
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ macro_rules! note {
         impl Entity for Note {
             type Scope = TenantId;
             type Key = u64;
-            const SPACE: Space<TenantId> = Space::tenant("notes").keyed(&["number"]);
+            const SPACE: Subspace<TenantId> = Subspace::tenant("notes").keyed(&["number"]);
             const VERSION: u8 = 1;
 
             fn scope(&self) -> TenantId {
@@ -44,7 +44,7 @@ macro_rules! note {
     };
 }
 
-/// The notes of a program that finds them by nothing but their key.
+/// The notes of the older program, without indexes.
 pub(crate) mod old {
     use super::*;
 
@@ -57,21 +57,21 @@ pub(crate) mod old {
     }
 }
 
-/// Those of a later one.
+/// The notes of the newer program.
 pub(crate) mod new {
     use super::*;
 
     note!();
     indexes! { Note =>
-        /// A title is used once.
+        /// Titles are unique.
         BY_TITLE ("notes_by_title", title): Unique<String> = |note| Some(note.title.clone());
-        /// Those of a colour, with their titles.
+        /// By colour, with titles.
         BY_COLOUR ("notes_by_colour", colour): Covering<u64, String> =
             |note| Some((note.colour, note.title.clone()));
         /// By each word.
-        BY_WORD ("notes_by_word", word): Each<String> =
+        BY_WORD ("notes_by_word", word): FanOut<String> =
             |note| note.title.split(' ').map(str::to_owned).collect();
-        /// How many there are of a colour.
+        /// The number of notes of a colour.
         COLOURS ("note_colours", colour): GlobalCount<u64> = |note| Some(note.colour);
     }
 
@@ -81,7 +81,7 @@ pub(crate) mod new {
     }
 }
 
-/// The indexes of the later program.
+/// The indexes of the newer program.
 pub(crate) const INDEXES: [&str; 4] =
     ["notes_by_title", "notes_by_colour", "notes_by_word", "note_colours"];
 
@@ -92,7 +92,7 @@ pub(crate) async fn written() -> (Database, Store) {
     let tx = store.begin();
     for of in 1..=3 {
         for number in 0..20 {
-            tx.create(&old::note(of, number)).await.unwrap();
+            tx.insert(&old::note(of, number)).await.unwrap();
         }
     }
     tx.commit().await.unwrap();
@@ -100,15 +100,25 @@ pub(crate) async fn written() -> (Database, Store) {
 }
 
 pub(crate) async fn older(database: &Database) -> Store {
-    Store::options().entity::<old::Note>().open(database.clone()).await.unwrap()
+    Store::options()
+        .schema(coditect_store::model::schema())
+        .entity::<old::Note>()
+        .open(database.clone())
+        .await
+        .unwrap()
 }
 
 pub(crate) async fn newer(database: &Database) -> Store {
-    Store::options().entity::<new::Note>().open(database.clone()).await.unwrap()
+    Store::options()
+        .schema(coditect_store::model::schema())
+        .entity::<new::Note>()
+        .open(database.clone())
+        .await
+        .unwrap()
 }
 
 pub(crate) async fn build_all(store: &Store) {
-    for index in store.unbuilt().await.unwrap() {
+    for index in store.pending_indexes().await.unwrap() {
         store.build(index).unwrap().rows(7).run(|_| ()).await.unwrap();
     }
 }
@@ -125,7 +135,8 @@ pub(crate) async fn agrees(store: &Store) {
         assert_eq!(scan.all(999).await.unwrap(), by_title);
         let mut by_colour = notes.clone();
         by_colour.sort_by_key(|note| note.colour);
-        let covered = tx.covered(&new::Note::BY_COLOUR, tenant(of), ..).all(999).await.unwrap();
+        let covered =
+            tx.scan_index_only(&new::Note::BY_COLOUR, tenant(of), ..).all(999).await.unwrap();
         let told: Vec<_> = covered.iter().map(|of| (of.value, of.key, &of.fields)).collect();
         let expected: Vec<_> = by_colour.iter().map(|n| (n.colour, n.number, &n.title)).collect();
         assert_eq!(told, expected);
@@ -137,20 +148,20 @@ pub(crate) async fn agrees(store: &Store) {
             *colours.entry(note.colour).or_insert(0_i64) += 1;
         }
     }
-    let counted = tx.counts(&new::Note::COLOURS, Global, ..).all(99).await.unwrap();
+    let counted = tx.scan_counts(&new::Note::COLOURS, Global, ..).all(99).await.unwrap();
     assert_eq!(counted, colours.into_iter().collect::<Vec<_>>());
 }
 
 #[tokio::test]
-async fn a_new_index_of_old_records_is_built_step_by_step_by_whoever_comes() {
+async fn new_index_of_existing_records_is_built_by_several_processes() {
     let (database, _) = written().await;
     let store = newer(&database).await;
-    assert_eq!(store.unbuilt().await.unwrap(), INDEXES);
+    assert_eq!(store.pending_indexes().await.unwrap(), INDEXES);
     let tx = store.begin();
     let refused = [
         tx.find(&new::Note::BY_TITLE, tenant(1), "note 1 of 1".to_owned()).await.unwrap_err(),
         tx.scan(&new::Note::BY_WORD, tenant(1), "note").page(1, None).await.unwrap_err(),
-        tx.covered(&new::Note::BY_COLOUR, tenant(1), ..).page(1, None).await.unwrap_err(),
+        tx.scan_index_only(&new::Note::BY_COLOUR, tenant(1), ..).page(1, None).await.unwrap_err(),
         tx.count(&new::Note::COLOURS, Global, 1).await.unwrap_err(),
     ];
     let kinds = refused.map(|error| error.kind());
@@ -161,7 +172,7 @@ async fn a_new_index_of_old_records_is_built_step_by_step_by_whoever_comes() {
     for index in INDEXES {
         let mut examined = Vec::new();
         loop {
-            // Each step by another process, as after a kill.
+            // Each step in another process, as after a kill.
             let build = newer(&database).await.build(index).unwrap().rows(9);
             assert_eq!(build.total().await.unwrap(), 60);
             let progress = build.step().await.unwrap();
@@ -173,18 +184,23 @@ async fn a_new_index_of_old_records_is_built_step_by_step_by_whoever_comes() {
         assert_eq!(examined, [9, 18, 27, 36, 45, 54, 60], "{index}");
         assert!(store.build(index).unwrap().step().await.unwrap().done);
     }
-    assert!(store.unbuilt().await.unwrap().is_empty());
+    assert!(store.pending_indexes().await.unwrap().is_empty());
     agrees(&store).await;
 }
 
 #[tokio::test]
 async fn indexes_of_a_new_entity_or_of_one_without_records_are_readable_at_once() {
     let database = Database::temporary().unwrap();
-    Store::options().entity::<old::Note>().open(database.clone()).await.unwrap();
+    Store::options()
+        .schema(coditect_store::model::schema())
+        .entity::<old::Note>()
+        .open(database.clone())
+        .await
+        .unwrap();
     let store = newer(&database).await;
-    assert!(store.unbuilt().await.unwrap().is_empty());
+    assert!(store.pending_indexes().await.unwrap().is_empty());
     let note = &new::note(1, 1);
-    store.run(|tx| async move { tx.create(note).await }).await.unwrap();
+    store.run(|tx| async move { tx.insert(note).await }).await.unwrap();
     agrees(&newer(&database).await).await;
 }
 
@@ -192,28 +208,32 @@ async fn indexes_of_a_new_entity_or_of_one_without_records_are_readable_at_once(
 async fn a_program_that_does_not_know_an_index_is_refused_where_it_would_leave_entries_out() {
     let (database, old) = written().await;
     let running = old.begin();
-    running.create(&old::note(1, 50)).await.unwrap();
+    running.insert(&old::note(1, 50)).await.unwrap();
     let store = newer(&database).await;
     assert_eq!(running.commit().await.unwrap_err().kind(), ErrorKind::Conflict);
 
     let note = &old::note(1, 50);
-    let error = old.run(|tx| async move { tx.create(note).await }).await.unwrap_err();
+    let error = old.run(|tx| async move { tx.insert(note).await }).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NewerFormat);
     assert!(error.to_string().contains("notes_by_word"), "{error}");
-    let opened = Store::options().entity::<old::Note>().open(database.clone()).await;
+    let opened = Store::options()
+        .schema(coditect_store::model::schema())
+        .entity::<old::Note>()
+        .open(database.clone())
+        .await;
     assert_eq!(opened.unwrap_err().kind(), ErrorKind::NewerFormat);
     assert!(old.begin().get::<old::Note>(tenant(1), 1).await.unwrap().is_some(), "it may read");
 
-    // One that has none of the entity may do what it does.
+    // A program without the entity is not affected.
     let other = Store::open(database).await.unwrap();
     let record = &crate::samples::tenant();
-    other.run(|tx| async move { tx.create(record).await }).await.unwrap();
+    other.run(|tx| async move { tx.insert(record).await }).await.unwrap();
     build_all(&store).await;
     agrees(&store).await;
 }
 
 #[tokio::test]
-async fn a_build_that_meets_a_value_twice_is_refused_and_goes_on_when_it_is_free() {
+async fn build_fails_on_a_duplicate_value_and_resumes_when_it_is_free() {
     let (database, old) = written().await;
     let tx = old.begin();
     tx.update(&old::Note { title: "note 3 of 2".into(), ..old::note(2, 15) }).await.unwrap();
@@ -234,12 +254,12 @@ async fn write_at_random(tx: Transaction, seed: u64) -> Result<(), Error> {
     match seed / 300 % 3 {
         0 => tx.delete::<new::Note>(note.tenant, number).await.map(drop),
         _ if tx.get::<new::Note>(note.tenant, number).await?.is_some() => tx.update(&note).await,
-        _ => tx.create(&note).await,
+        _ => tx.insert(&note).await,
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_written_while_an_index_is_built_is_in_it_once() {
+async fn records_written_during_a_build_are_indexed_once() {
     static DONE: AtomicBool = AtomicBool::new(false);
     let (database, _) = written().await;
     let store = newer(&database).await;
@@ -275,7 +295,7 @@ async fn what_is_written_while_an_index_is_built_is_in_it_once() {
     agrees(&store).await;
 }
 
-/// The same names, otherwise.
+/// The same names, with other declarations.
 mod changed {
     use super::*;
 
@@ -291,7 +311,7 @@ mod changed {
     impl Entity for Card {
         type Scope = Global;
         type Key = u64;
-        const SPACE: Space<Global> = Space::global("notes").keyed(&["number"]);
+        const SPACE: Subspace<Global> = Subspace::global("notes").keyed(&["number"]);
         const VERSION: u8 = 1;
 
         fn scope(&self) -> Global {
@@ -307,18 +327,26 @@ mod changed {
 }
 
 #[tokio::test]
-async fn a_declaration_that_changed_is_refused_by_its_name() {
+async fn changed_declaration_is_rejected_by_name() {
     let database = Database::temporary().unwrap();
     newer(&database).await;
-    let index = Store::options().entity::<changed::Note>().open(database.clone()).await;
+    let index = Store::options()
+        .schema(coditect_store::model::schema())
+        .entity::<changed::Note>()
+        .open(database.clone())
+        .await;
     assert_eq!(index.unwrap_err().kind(), ErrorKind::SchemaMismatch("notes_by_title"));
-    let space = Store::options().entity::<changed::Card>().open(database.clone()).await;
+    let space = Store::options()
+        .schema(coditect_store::model::schema())
+        .entity::<changed::Card>()
+        .open(database.clone())
+        .await;
     assert_eq!(space.unwrap_err().kind(), ErrorKind::SchemaMismatch("notes"));
     newer(&database).await;
 }
 
 #[tokio::test]
-async fn an_index_that_was_not_declared_has_no_build() {
+async fn undeclared_index_has_no_build() {
     let store = newer(&Database::temporary().unwrap()).await;
     assert_eq!(store.build("notes").unwrap_err().kind(), ErrorKind::Invalid);
 }

@@ -1,4 +1,4 @@
-//! What is wrong in a store is found, wherever it is, and hides nothing else.
+//! Checks find every kind of fault, and no fault hides another.
 
 use std::cell::Cell;
 
@@ -6,20 +6,24 @@ use coditect_store::{
     Store,
     check::{Event, Fault, Finding, Report},
     engine::{Database, FileState, Options},
-    keyspace::{KeyPart, Space},
+    keyspace::{KeyPart, Subspace},
     model::{
         Conversation, ConversationId, IdempotencyEntry, Membership, Session, SessionId, Tenant,
         TenantId, Ticket,
     },
-    repository::{Counter, Fault as EntryFault},
+    records::{Counter, Fault as EntryFault},
 };
 
 use crate::{archives::damage, planner::Task, samples, verify::write};
 
-/// A store with a tenant and one of everything that it may have.
+/// A store with a tenant and one record of every kind.
 async fn sound() -> Store {
-    let store =
-        Store::options().entity::<Task>().open(Database::temporary().unwrap()).await.unwrap();
+    let store = Store::options()
+        .schema(coditect_store::model::schema())
+        .entity::<Task>()
+        .open(Database::temporary().unwrap())
+        .await
+        .unwrap();
     fill(&store).await;
     store
 }
@@ -27,10 +31,10 @@ async fn sound() -> Store {
 async fn fill(store: &Store) {
     let tx = store.begin();
     samples::write(&tx).await;
-    tx.create(&samples::session_memory()).await.unwrap();
+    tx.insert(&samples::session_memory()).await.unwrap();
     samples::agent().set_up(&tx, 9).await.unwrap();
     for file in samples::files() {
-        tx.create(&file).await.unwrap();
+        tx.insert(&file).await.unwrap();
     }
     tx.charge(samples::tenant().id, Counter::FILES, 2, 100).await.unwrap();
     tx.commit().await.unwrap();
@@ -62,7 +66,7 @@ async fn value(store: &Store, key: &[u8]) -> Vec<u8> {
     store.begin().engine().get(key).await.unwrap().unwrap()
 }
 
-/// A key of the samples' tenant.
+/// Returns a key of the samples' tenant.
 fn key(store: &Store, name: &str, rest: &impl KeyPart) -> Vec<u8> {
     let mut key = store.root().key(&(samples::tenant().id, name.to_owned()));
     rest.pack(&mut key);
@@ -74,7 +78,7 @@ async fn a_sound_store_has_no_faults() {
     let store = sound().await;
     let (report, findings) = checked(&store).await;
     assert_eq!(findings, []);
-    assert!(report.is_sound() && report.unbuilt.is_empty());
+    assert!(report.is_sound() && report.pending_indexes.is_empty());
     assert!(report.rows > 60, "{}", report.rows);
 }
 
@@ -87,7 +91,7 @@ async fn a_key_of_no_space_is_found() {
         b"\x00nothing".to_vec(),
         store.root().key(&("sketches".to_owned(), 7_u64)),
         key(&store, "sketches", &7_u64),
-        // Declared, but elsewhere: an index over all tenants, and records of each.
+        // Declared, but in another scope: a global index, and records.
         key(&store, "users_by_email", &"ada".to_owned()),
         store.root().key(&("users".to_owned(), samples::user().id)),
         long,
@@ -119,9 +123,9 @@ async fn a_record_that_cannot_be_read_is_found_and_hides_nothing_else() {
     assert_eq!(at(&other), [Fault::UnreadableRecord]);
     assert_eq!(at(&user), [Fault::UnreadableRecord]);
     let whys: Vec<&str> = found.iter().map(|found| found.why.as_str()).collect();
-    assert!(whys.iter().any(|why| why.contains("under another's key")), "{whys:?}");
+    assert!(whys.iter().any(|why| why.contains("under another key")), "{whys:?}");
     assert!(whys.iter().any(|why| why.contains("version 9")), "{whys:?}");
-    // The indexes of both cannot be compared, and say so; those of others can.
+    // The indexes of both cannot be verified; others can.
     let unverified: Vec<Fault> = found
         .iter()
         .map(|found| found.fault)
@@ -150,7 +154,7 @@ async fn every_fault_of_an_index_is_found_and_repaired() {
     ];
     assert_eq!(faults(&store).await, all);
     let (report, _) = run(store.check().repairing()).await;
-    // The entry that was wrong is right when its turn as a dangling one comes.
+    // The entry that was wrong is repaired before its turn as a dangling one.
     assert_eq!((report.faults, report.repaired), (3, 3));
     assert_eq!(faults(&store).await, []);
 }
@@ -181,14 +185,14 @@ async fn entries_of_a_log_are_compared_with_its_records() {
 }
 
 #[tokio::test]
-async fn a_number_that_is_none_is_found() {
+async fn malformed_counter_is_found() {
     let store = sound().await;
     write(&store, &key(&store, "counters", &"files".to_owned()), Some(b"two")).await;
     assert_eq!(faults(&store).await, [Fault::UnreadableNumber]);
 }
 
 #[tokio::test]
-async fn what_the_store_keeps_of_itself_is_checked() {
+async fn metadata_is_checked() {
     let store = sound().await;
     let meta = |kind: &str, name: &str| {
         store.root().key(&("meta".to_owned(), kind.to_owned(), name.to_owned()))
@@ -212,7 +216,7 @@ async fn what_the_store_keeps_of_itself_is_checked() {
         let found = faults(&store).await;
         let shown = key.escape_ascii();
         assert_eq!(found.first(), Some(&Fault::Meta), "{shown}: {found:?}");
-        // An index whose state cannot be read cannot be verified.
+        // An index whose state cannot be decoded cannot be verified.
         assert!(found[1..].iter().all(|fault| matches!(fault, Fault::Unverified(_))), "{found:?}");
         write(&store, &key, before.as_deref()).await;
     }
@@ -220,7 +224,7 @@ async fn what_the_store_keeps_of_itself_is_checked() {
 }
 
 #[tokio::test]
-async fn what_hangs_on_a_record_that_is_not_there_is_found() {
+async fn dangling_references_are_found() {
     let store = sound().await;
     let session = key(&store, "workspace_sessions", &samples::session().id);
     let record = value(&store, &session).await;
@@ -228,7 +232,7 @@ async fn what_hangs_on_a_record_that_is_not_there_is_found() {
     let (_, found) = checked(&store).await;
     let hanging: Vec<String> = found
         .iter()
-        .filter(|found| found.fault == Fault::Hanging)
+        .filter(|found| found.fault == Fault::DanglingReference)
         .map(|found| found.shown.to_string())
         .collect();
     // Four parts of its state, its memory, a client's state, a file, a conversation.
@@ -240,22 +244,22 @@ async fn what_hangs_on_a_record_that_is_not_there_is_found() {
     write(&store, &tenant, None).await;
     let (_, found) = checked(&store).await;
     assert_eq!(found.len(), 1, "once for all that it has");
-    assert_eq!(found[0].fault, Fault::Hanging);
+    assert_eq!(found[0].fault, Fault::DanglingReference);
     assert!(found[0].why.contains(&samples::tenant().id.to_string()), "{}", found[0].why);
 }
 
 #[tokio::test]
-async fn what_a_member_of_another_tenant_leaves_is_no_fault() {
+async fn records_of_a_former_member_are_no_faults() {
     let store = sound().await;
     let guest = samples::membership();
     let entry = &IdempotencyEntry { user_id: guest.user_id, ..samples::idempotency_entry() };
     let ticket = &Ticket { user_id: guest.user_id, ..samples::ticket() };
     let write = |tx: coditect_store::Transaction| async move {
         entry.keep(&tx, 1_000_000).await?;
-        tx.create(ticket).await
+        tx.insert(ticket).await
     };
     store.run(write).await.unwrap();
-    assert_eq!(faults(&store).await, [Fault::Hanging; 2], "there is no such member");
+    assert_eq!(faults(&store).await, [Fault::DanglingReference; 2], "there is no such member");
     for ended in [false, true] {
         let member = &Membership { ended, ..guest.clone() };
         store.run(|tx| async move { tx.upsert(member).await }).await.unwrap();
@@ -272,7 +276,7 @@ async fn values_that_are_damaged_are_found_each_by_its_key_and_the_others_are_ch
     let mut keys = Vec::new();
     for name in names {
         let record = &Tenant { id: TenantId::new(), name: name.into(), ..samples::tenant() };
-        store.run(|tx| async move { tx.create(record).await }).await.unwrap();
+        store.run(|tx| async move { tx.insert(record).await }).await.unwrap();
         keys.push(store.root().key(&(record.id, "tenant".to_owned())));
     }
     let missing = key(&store, "messages_by_id", &samples::message().id);
@@ -299,16 +303,16 @@ async fn values_that_are_damaged_are_found_each_by_its_key_and_the_others_are_ch
 }
 
 #[tokio::test]
-async fn an_index_that_is_not_built_is_no_fault_and_is_told() {
+async fn index_that_is_not_built_is_reported_without_a_fault() {
     use crate::builds::{INDEXES, newer, written};
 
     let store = newer(&written().await.0).await;
     let (report, _) = checked(&store).await;
-    assert_eq!(report.unbuilt, INDEXES);
+    assert_eq!(report.pending_indexes, INDEXES);
 }
 
 #[tokio::test]
-async fn a_finding_is_told_without_the_values() {
+async fn findings_are_displayed_without_values() {
     let store = sound().await;
     let by_name = key(&store, "agents_by_name", &samples::agent().name);
     write(&store, &by_name, Some(b"something secret")).await;
@@ -326,7 +330,7 @@ async fn a_finding_is_told_without_the_values() {
 async fn a_store_is_inspected_by_tenant_space_and_key() {
     let store = sound().await;
     let other = &Tenant { id: TenantId::new(), ..samples::tenant() };
-    store.run(|tx| async move { tx.create(other).await }).await.unwrap();
+    store.run(|tx| async move { tx.insert(other).await }).await.unwrap();
     let keys = async |inspect: coditect_store::inspect::Inspect, limit| -> Vec<String> {
         let mut keys = Vec::new();
         inspect.rows(limit, |row| keys.push(row.key.to_string())).await.unwrap();
@@ -374,7 +378,7 @@ async fn an_overview_counts_all_rows() {
 async fn nothing_secret_is_shown() {
     let store = sound().await;
     let unknown =
-        Space::global("sketches").key(store.root(), coditect_store::keyspace::Global, &7_u64);
+        Subspace::global("sketches").key(store.root(), coditect_store::keyspace::Global, &7_u64);
     write(&store, &unknown, Some(b"sealed")).await;
     let mut told = String::new();
     let add = |row: coditect_store::inspect::Row| {
@@ -412,7 +416,7 @@ async fn check_reports_no_counter_that_changes_while_it_runs() {
     });
     for conversation in conversations {
         let conversation = &conversation;
-        store.run(|tx| async move { tx.create(conversation).await }).await.unwrap();
+        store.run(|tx| async move { tx.insert(conversation).await }).await.unwrap();
     }
     let is_done = Cell::new(false);
     let writing = async {
@@ -420,7 +424,7 @@ async fn check_reports_no_counter_that_changes_while_it_runs() {
         while !is_done.get() {
             let session = Session { id: SessionId::new(), ..samples::session() };
             let created = &session;
-            store.run(|tx| async move { created.open(&tx, 1_000).await }).await.unwrap();
+            store.run(|tx| async move { created.insert(&tx, 1_000).await }).await.unwrap();
             open.push(session.id);
             if open.len() > 3 {
                 let (tenant, id) = (samples::tenant().id, open.remove(0));

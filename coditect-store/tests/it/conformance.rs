@@ -1,8 +1,8 @@
-//! What a real FoundationDB answered is answered again: every recorded program by the embedded engine;
-//! where `CODITECT_CLUSTER_FILE` names a cluster, by that one, as far as they may share it.
+//! Recorded programs of a real FoundationDB, replayed on the embedded engine, and on the cluster
+//! named by `CODITECT_CLUSTER_FILE`, if any, as far as the programs can share it.
 //!
-//! The recordings are data, kept compressed in `tests/fixtures/conformance`; the `replay` example
-//! runs any others, and those that want a cluster to themselves.
+//! The recordings are compressed data in `tests/fixtures/conformance`; the `replay` example runs
+//! any others, including those that need a cluster to themselves.
 
 use std::path::Path;
 

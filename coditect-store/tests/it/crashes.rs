@@ -1,7 +1,7 @@
-//! The process is killed in the middle of long work: what is left is sound, and the same work, run
-//! again, is completed.
+//! Kills the process during long work: the remaining data is consistent, and the same work, run
+//! again, completes.
 //!
-//! The one that is killed is this program, run again for its test [`child`]. It runs few rounds. For
+//! The killed process is this program, run again for its test [`child`]. To run more rounds:
 //! more of them:
 //!
 //! ```text
@@ -22,7 +22,7 @@ use coditect_store::{
     BlobReader, BlobUpload, Clock, Store, Transaction,
     engine::Database,
     model::{
-        EditorState, File, FileHome, FilePolicy, Session, SessionMemory, SessionState, Tenant,
+        EditorState, File, FilePolicy, FileRoot, Session, SessionMemory, SessionState, Tenant,
     },
 };
 
@@ -33,10 +33,10 @@ use crate::{
     samples,
 };
 
-/// How often each kind of work is broken off, if not said.
+/// Number of kills per kind of work, by default.
 const ROUNDS: u64 = 6;
 
-/// What a file's content is at `version`: longer than what one transaction writes.
+/// Returns the content of a file at `version`: longer than one transaction writes.
 fn content(version: u64) -> Vec<u8> {
     let [version, ..] = version.to_le_bytes();
     let byte = |at: u32| {
@@ -46,8 +46,8 @@ fn content(version: u64) -> Vec<u8> {
     (0..2_500_000).map(byte).collect()
 }
 
-fn home() -> FileHome {
-    FileHome::Workspace("/workspace/p".to_owned())
+fn home() -> FileRoot {
+    FileRoot::Workspace("/workspace/p".to_owned())
 }
 
 async fn put(store: &Store, content: &[u8]) -> File {
@@ -60,7 +60,7 @@ async fn put(store: &Store, content: &[u8]) -> File {
     store.run(put).await.unwrap()
 }
 
-/// Work that is begun, and can be gone on with, any number of times.
+/// Work that can be begun and resumed any number of times.
 #[derive(Clone, Copy, Debug)]
 enum Work {
     Upload,
@@ -75,7 +75,7 @@ impl Work {
         Self::ALL.into_iter().find(|work| format!("{work:?}") == name).unwrap()
     }
 
-    /// Says on stdout what was acknowledged.
+    /// Prints acknowledged work to stdout.
     #[expect(clippy::print_stdout, reason = "the one that kills it reads it there")]
     async fn run(self, database: Database) {
         match self {
@@ -97,11 +97,11 @@ impl Work {
                     |tx: Transaction| async move { tx.delete_session(tenant, session, now).await };
                 store.run(delete).await.unwrap();
                 println!("acknowledged 1");
-                store.complete_deletions().await.unwrap();
+                store.resume_deletions().await.unwrap();
             }
             Self::Build => {
                 let store = builds::newer(&database).await;
-                for index in store.unbuilt().await.unwrap() {
+                for index in store.pending_indexes().await.unwrap() {
                     let build = store.build(index).unwrap().rows(3);
                     while !build.step().await.unwrap().done {
                         println!("acknowledged 0");
@@ -109,12 +109,12 @@ impl Work {
                 }
             }
         }
-        // It is done, and waits for the kill all the same.
+        // It is complete, and waits for the kill all the same.
         std::future::pending::<()>().await;
     }
 }
 
-/// Is run by [`broken_off`], in a process of its own.
+/// Run by [`broken_off`], in a process of its own.
 #[tokio::test]
 #[ignore = "it is a part of the other tests here, and never ends"]
 async fn child() {
@@ -123,8 +123,8 @@ async fn child() {
     work.run(Database::open(folder).unwrap()).await;
 }
 
-/// Does `work` on `folder` in another process, kills that after `time`, and gives the last number that
-/// was acknowledged.
+/// Runs `work` on `folder` in another process, kills it after `time`, and returns the last
+/// acknowledged number.
 fn broken_off(folder: &Path, work: Work, time: Duration) -> Option<u64> {
     let mut child = Command::new(env::current_exe().unwrap())
         .args(["--exact", "crashes::child", "--ignored", "--nocapture"])
@@ -151,15 +151,15 @@ async fn prepared(folder: &Path) -> Store {
     let store = Store::open(Database::open(folder).unwrap()).await.unwrap();
     let (tenant, user) = (&samples::tenant(), &samples::user());
     let prepare = |tx: Transaction| async move {
-        tx.create(tenant).await?;
-        tx.create(user).await
+        tx.insert(tenant).await?;
+        tx.insert(user).await
     };
     store.run(prepare).await.unwrap();
     store
 }
 
-/// The rounds of a test: as many as are asked for, and more until `broken_off` says that one was killed
-/// in the middle, which on a busy machine may take some.
+/// Runs the rounds of a test, and more until `broken_off` reports a kill in the middle, which on a
+/// busy machine may take some.
 fn rounds(broken_off: &Cell<u64>) -> impl Iterator<Item = u64> {
     let asked: u64 =
         env::var("CODITECT_CRASH_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
@@ -169,13 +169,13 @@ fn rounds(broken_off: &Cell<u64>) -> impl Iterator<Item = u64> {
     })
 }
 
-/// From a few milliseconds to a second, hardly ever the same.
+/// Returns a time from a few milliseconds to a second.
 fn time(round: u64) -> Duration {
     Duration::from_millis(5 + round * 37 % 1_000)
 }
 
 #[tokio::test]
-async fn an_upload_that_is_killed_leaves_the_file_as_it_was() {
+async fn killed_upload_leaves_the_file_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let tenant = samples::tenant().id;
     prepared(folder.path()).await.database().close().await;
@@ -212,7 +212,7 @@ async fn an_upload_that_is_killed_leaves_the_file_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_deletion_that_is_killed_is_completed() {
+async fn killed_deletion_is_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let (tenant, session) =
         (samples::tenant().id, &Session { conversation_id: None, ..samples::session() });
@@ -222,12 +222,12 @@ async fn a_deletion_that_is_killed_is_completed() {
         let store = Store::open(Database::open(folder.path()).unwrap()).await.unwrap();
         let before = rows(&store).await;
         let furnish = |tx: Transaction| async move {
-            session.open(&tx, 100).await?;
+            session.insert(&tx, 100).await?;
             let now = Clock::system().now();
             SessionState::save(&tx, tenant, session.id, EditorState::default(), now).await?;
             for n in 0..2_000 {
                 let key = n.to_string();
-                tx.create(&SessionMemory { key, ..samples::session_memory() }).await?;
+                tx.insert(&SessionMemory { key, ..samples::session_memory() }).await?;
             }
             Ok::<_, coditect_store::Error>(())
         };
@@ -249,7 +249,7 @@ async fn a_deletion_that_is_killed_is_completed() {
         } else {
             begun.set(begun.get() + 1);
         }
-        store.complete_deletions().await.unwrap();
+        store.resume_deletions().await.unwrap();
         let mut left = rows(&store).await;
         left.retain(|row| !row.key.windows(8).any(|window| window == b"counters"));
         let mut before = before;
@@ -260,7 +260,7 @@ async fn a_deletion_that_is_killed_is_completed() {
 }
 
 #[tokio::test]
-async fn a_build_that_is_killed_is_gone_on_with() {
+async fn killed_build_is_resumed() {
     let unfinished = Cell::new(0);
     for round in rounds(&unfinished) {
         let folder = tempfile::tempdir().unwrap();
@@ -268,10 +268,10 @@ async fn a_build_that_is_killed_is_gone_on_with() {
         let store = builds::older(&database).await;
         let create = |tx: Transaction| async move {
             for of in 1..=3 {
-                tx.create(&Tenant { id: tenant(of), ..samples::tenant() }).await?;
+                tx.insert(&Tenant { id: tenant(of), ..samples::tenant() }).await?;
             }
             for number in 0..900 {
-                tx.create(&builds::old::note(1 + u128::from(number % 3), number)).await?;
+                tx.insert(&builds::old::note(1 + u128::from(number % 3), number)).await?;
             }
             Ok::<_, coditect_store::Error>(())
         };
@@ -283,7 +283,7 @@ async fn a_build_that_is_killed_is_gone_on_with() {
         let database = Database::open(folder.path()).unwrap();
         let store = builds::newer(&database).await;
         is_sound(&store).await;
-        let left = store.unbuilt().await.unwrap().len() as u64;
+        let left = store.pending_indexes().await.unwrap().len() as u64;
         unfinished.set(unfinished.get() + left);
         builds::build_all(&store).await;
         builds::agrees(&store).await;

@@ -1,20 +1,22 @@
-//! A store is opened with the declarations that it was written by, and with no others.
+//! A store is opened only with the declarations that it was written with.
 
 use coditect_store::{
     Entity, ErrorKind, Result, Store,
     engine::Database,
-    entity::{Log, Multi},
+    entity::{EventStream, Multi},
     indexes,
-    keyspace::{Global, Space},
-    log_indexes,
+    keyspace::{Global, Subspace},
     model::TenantId,
+    stream_indexes,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Declares an entity and a log, always under the same names and labels, with the types given.
+/// Declares an entity and a stream, always with the same names and labels, with the given types.
 macro_rules! declared {
-    ($($module:ident: $scope:ident, $space:ident, $key:ty, $value:ty, $stream:ty, $word:ty;)*) => {$(
+    ($(
+        $module:ident: $scope:ident, $space:ident, $key:ty, $value:ty, $stream:ty, $word:ty;
+    )*) => {$(
         mod $module {
             use super::*;
 
@@ -24,7 +26,7 @@ macro_rules! declared {
             impl Entity for Item {
                 type Scope = $scope;
                 type Key = $key;
-                const SPACE: Space<$scope> = Space::$space("items").keyed(&["key"]);
+                const SPACE: Subspace<$scope> = Subspace::$space("items").keyed(&["key"]);
                 const VERSION: u8 = 1;
 
                 fn scope(&self) -> $scope {
@@ -44,10 +46,10 @@ macro_rules! declared {
             #[derive(Serialize, Deserialize)]
             pub(super) struct Line(TenantId, $stream, $word);
 
-            impl Log for Line {
+            impl EventStream for Line {
                 type Scope = $scope;
                 type Stream = $stream;
-                const SPACE: Space<$scope> = Space::$space("lines").keyed(&["stream"]);
+                const SPACE: Subspace<$scope> = Subspace::$space("lines").keyed(&["stream"]);
                 const VERSION: u8 = 1;
 
                 fn scope(&self) -> $scope {
@@ -59,13 +61,13 @@ macro_rules! declared {
                 }
             }
 
-            log_indexes! { Line =>
+            stream_indexes! { Line =>
                 /// By word.
                 BY_WORD ("lines_by_word", word): Multi<$word> = |line| Some(line.2.clone());
             }
 
             pub(super) async fn open(database: &Database) -> Result<Store> {
-                Store::options().entity::<Item>().log::<Line>().open(database.clone()).await
+                Store::options().schema(coditect_store::model::schema()).entity::<Item>().stream::<Line>().open(database.clone()).await
             }
         }
     )*};
@@ -83,7 +85,7 @@ declared! {
     other_word: TenantId, tenant, u64, String, Uuid, Vec<u8>;
 }
 
-/// An id is stored as its UUID: it may take the place of one.
+/// An id is stored as its UUID, which may replace it.
 mod renamed {
     use coditect_store::model::UserId;
 
@@ -117,7 +119,7 @@ async fn declaration_with_other_types_is_refused_by_its_name() {
     first::open(&database).await.unwrap();
 }
 
-/// A record with a field more, and one with a field less, under the same version.
+/// A record with one more field, and one with one less, with the same version.
 mod changed {
     use super::*;
 
@@ -135,7 +137,7 @@ mod changed {
                 impl Entity for Note {
                     type Scope = Global;
                     type Key = u64;
-                    const SPACE: Space<Global> = Space::global("changed_notes");
+                    const SPACE: Subspace<Global> = Subspace::global("changed_notes");
                     const VERSION: u8 = $version;
 
                     fn scope(&self) -> Global {
@@ -165,23 +167,33 @@ mod changed {
 }
 
 #[tokio::test]
-async fn record_with_changed_fields_is_refused_with_what_to_do() {
+async fn record_with_changed_fields_is_rejected_with_a_hint() {
     use changed::{badly_upgraded, fewer, more, one};
 
     let database = Database::temporary().unwrap();
-    let store = Store::options().entity::<one::Note>().open(database.clone()).await.unwrap();
+    let store = Store::options()
+        .schema(coditect_store::model::schema())
+        .entity::<one::Note>()
+        .open(database.clone())
+        .await
+        .unwrap();
     let note = one::Note { id: 7, title: "title".into() };
     store
         .run(|tx| async {
             let (tx, note) = (tx, &note);
-            tx.create(note).await
+            tx.insert(note).await
         })
         .await
         .unwrap();
 
     macro_rules! refused {
         ($type:ty) => {{
-            let store = Store::options().entity::<$type>().open(database.clone()).await.unwrap();
+            let store = Store::options()
+                .schema(coditect_store::model::schema())
+                .entity::<$type>()
+                .open(database.clone())
+                .await
+                .unwrap();
             let error = store.begin().get::<$type>(Global, 7).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt);
             error.to_string()

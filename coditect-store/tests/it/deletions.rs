@@ -1,4 +1,4 @@
-//! Deleting with all that hangs on it: what goes, what stays, and that nothing is half gone.
+//! Cascading deletes: the removed and the remaining records, and that nothing is half deleted.
 
 use chrono::TimeDelta;
 use coditect_store::{
@@ -8,7 +8,7 @@ use coditect_store::{
     keyspace::Global,
     model::{
         AuditEntry, AuthSession, AuthSessionId, ClientSequence, ClientState, Conversation,
-        ConversationId, Deletion, Draft, EditorState, File, FileHome, FilePolicy, IdempotencyEntry,
+        ConversationId, Deletion, Draft, EditorState, File, FilePolicy, FileRoot, IdempotencyEntry,
         Message, MessageId, Session, SessionId, SessionMemory, SessionState, StateQuota, Tenant,
         TenantId, Ticket, TicketId, TokenFamilyId, User, UserId,
     },
@@ -23,10 +23,15 @@ use crate::{
 
 async fn planner() -> Store {
     let database = Database::temporary().unwrap();
-    Store::options().entity::<Task>().open(database).await.unwrap()
+    Store::options()
+        .schema(coditect_store::model::schema())
+        .entity::<Task>()
+        .open(database)
+        .await
+        .unwrap()
 }
 
-/// All rows but those that the store keeps of itself.
+/// Returns all rows except metadata.
 pub(crate) async fn rows(store: &Store) -> Vec<KeyValue> {
     let meta = store.root().key(&"meta".to_owned());
     let all = RangeQuery::new(b"", b"\xff");
@@ -36,15 +41,15 @@ pub(crate) async fn rows(store: &Store) -> Vec<KeyValue> {
 }
 
 async fn create<E: Entity>(store: &Store, record: &E) {
-    store.run(|tx| async move { tx.create(record).await }).await.unwrap();
+    store.run(|tx| async move { tx.insert(record).await }).await.unwrap();
 }
 
-/// A session with something of everything that can hang on one.
+/// A session with a dependent record of every kind.
 async fn furnished(store: &Store, tenant: TenantId, user: UserId, much: u64) -> SessionId {
     let id = SessionId::new();
     let (tenant_id, user_id, conversation_id) = (tenant, user, None);
     let session = &Session { id, tenant_id, user_id, conversation_id, ..samples::session() };
-    store.run(|tx| async move { session.open(&tx, 100).await }).await.unwrap();
+    store.run(|tx| async move { session.insert(&tx, 100).await }).await.unwrap();
     let now = Clock::system().now();
     let fill = |tx: Transaction| async move {
         SessionState::save(&tx, tenant, id, EditorState::default(), now).await?;
@@ -65,7 +70,7 @@ async fn furnished(store: &Store, tenant: TenantId, user: UserId, much: u64) -> 
     };
     store.run(fill).await.unwrap();
     for n in 0..much {
-        put(store, tenant, &FileHome::Session(id), &format!("file {n}")).await;
+        put(store, tenant, &FileRoot::Session(id), &format!("file {n}")).await;
         let mut upload = BlobUpload::begin(store, tenant, &Clock::system()).await.unwrap();
         upload.write(&vec![2; 15_000]).await.unwrap();
         let (blob, path) = (upload.finish().await.unwrap(), format!("file {n}"));
@@ -80,7 +85,7 @@ async fn furnished(store: &Store, tenant: TenantId, user: UserId, much: u64) -> 
             session_id: Some(id),
             ..samples::conversation()
         };
-        store.run(|tx| async move { conversation.begin(&tx).await }).await.unwrap();
+        store.run(|tx| async move { conversation.insert(&tx).await }).await.unwrap();
         for _ in 0..n * 3 * much {
             say(store, conversation).await;
         }
@@ -95,10 +100,10 @@ async fn say(store: &Store, conversation: &Conversation) {
         conversation_id: conversation.id,
         ..samples::message()
     };
-    store.run(|tx| async move { message.say(&tx, 1 << 40).await.map(|_| ()) }).await.unwrap();
+    store.run(|tx| async move { message.insert(&tx, 1 << 40).await.map(|_| ()) }).await.unwrap();
 }
 
-async fn put(store: &Store, tenant: TenantId, home: &FileHome, path: &str) {
+async fn put(store: &Store, tenant: TenantId, home: &FileRoot, path: &str) {
     for _ in 0..2 {
         let mut upload = BlobUpload::begin(store, tenant, &Clock::system()).await.unwrap();
         upload.write(&vec![1; 25_000]).await.unwrap();
@@ -109,7 +114,7 @@ async fn put(store: &Store, tenant: TenantId, home: &FileHome, path: &str) {
     }
 }
 
-/// A tenant with a user and what goes with one, an entity of another crate too.
+/// A tenant with a user and dependents, including an entity of another crate.
 async fn inhabited(store: &Store, name: &str) -> (TenantId, UserId) {
     let (tenant, user) = (TenantId::new(), UserId::new());
     create(store, &Tenant { id: tenant, ..samples::tenant() }).await;
@@ -140,7 +145,7 @@ async fn inhabited(store: &Store, name: &str) -> (TenantId, UserId) {
     (tenant, user)
 }
 
-/// That a check finds nothing.
+/// Asserts that a check finds nothing.
 pub(crate) async fn is_sound(store: &Store) {
     let told = |event: Event<'_>| {
         if let Event::Found(finding) = event {
@@ -165,11 +170,11 @@ async fn delete_tenant(store: &Store, tenant: TenantId) -> Result<Option<Deletio
 }
 
 #[tokio::test]
-async fn a_deleted_session_takes_along_all_that_hangs_on_it_and_nothing_else() {
+async fn deleted_session_takes_its_dependents_and_nothing_else() {
     let store = planner().await;
     let (tenant, user) = inhabited(&store, "ada").await;
     furnished(&store, tenant, user, 2).await;
-    put(&store, tenant, &FileHome::Workspace("/workspace/p".into()), "stays").await;
+    put(&store, tenant, &FileRoot::Workspace("/workspace/p".into()), "stays").await;
     let alone = Conversation { tenant_id: tenant, session_id: None, ..samples::conversation() };
     create(&store, &alone).await;
     say(&store, &alone).await;
@@ -181,14 +186,14 @@ async fn a_deleted_session_takes_along_all_that_hangs_on_it_and_nothing_else() {
     let tx = store.begin();
     assert_eq!(tx.get::<Session>(tenant, id).await.unwrap(), None, "it is out of sight at once");
     assert_eq!(delete_session(&store, tenant, id).await.unwrap(), None);
-    store.complete(&deletion).await.unwrap();
+    store.resume_deletion(&deletion).await.unwrap();
     assert_eq!(rows(&store).await, before);
-    store.complete(&deletion).await.unwrap();
+    store.resume_deletion(&deletion).await.unwrap();
     assert_eq!(rows(&store).await, before);
 }
 
 #[tokio::test]
-async fn a_deleted_conversation_is_taken_out_of_all_sessions_that_it_goes_with() {
+async fn deleted_conversation_is_unlinked_from_all_sessions() {
     let store = planner().await;
     let (tenant, user) = inhabited(&store, "ada").await;
     let conversation = &Conversation {
@@ -207,7 +212,7 @@ async fn a_deleted_conversation_is_taken_out_of_all_sessions_that_it_goes_with()
     };
     for n in 0..35 {
         let session = &session(n);
-        store.run(|tx| async move { session.open(&tx, 100).await }).await.unwrap();
+        store.run(|tx| async move { session.insert(&tx, 100).await }).await.unwrap();
     }
     is_sound(&store).await;
     let linked = async || {
@@ -222,7 +227,7 @@ async fn a_deleted_conversation_is_taken_out_of_all_sessions_that_it_goes_with()
     let deletion = store.run(delete).await.unwrap().unwrap();
     assert!(linked().await < 34, "as many as one transaction changes");
     is_sound(&store).await;
-    store.complete(&deletion).await.unwrap();
+    store.resume_deletion(&deletion).await.unwrap();
     assert_eq!(linked().await, 0);
     let sessions = store.begin().list::<Session>(tenant).all(99).await.unwrap();
     assert!(sessions.len() == 35 && sessions.iter().all(|it| it.conversation_id.is_none()));
@@ -238,21 +243,21 @@ async fn a_deleted_tenant_leaves_no_key_and_the_others_keep_all() {
 
     let (tenant, user) = inhabited(&store, "ada").await;
     let id = furnished(&store, tenant, user, 20).await;
-    // One deletion in another, and an upload that nobody came for.
+    // One deletion in another, and an upload without a record.
     delete_session(&store, tenant, id).await.unwrap().unwrap();
     BlobUpload::begin(&store, tenant, &Clock::system()).await.unwrap();
     let deletion = delete_tenant(&store, tenant).await.unwrap().unwrap();
     assert_eq!(delete_tenant(&store, tenant).await.unwrap(), None);
     assert_eq!(store.begin().get::<Tenant>(tenant, ()).await.unwrap(), None);
-    store.complete(&deletion).await.unwrap();
+    store.resume_deletion(&deletion).await.unwrap();
     assert_eq!(rows(&store).await, before);
-    assert_eq!(store.complete_deletions().await.unwrap(), 0);
-    // What was taken is free again.
+    assert_eq!(store.resume_deletions().await.unwrap(), 0);
+    // The quota is released.
     inhabited(&store, "ada").await;
 }
 
 #[tokio::test]
-async fn a_deletion_that_is_broken_off_anywhere_is_completed_by_the_next() {
+async fn deletion_interrupted_anywhere_is_resumed_by_the_next() {
     use std::{future::Future as _, pin::pin, task::Poll};
 
     let store = planner().await;
@@ -266,7 +271,7 @@ async fn a_deletion_that_is_broken_off_anywhere_is_completed_by_the_next() {
         let deletion = delete_session(&store, tenant, id).await.unwrap().unwrap();
         let whole = delete_tenant(&store, tenant).await.unwrap().unwrap();
         for deletion in [&deletion, &whole] {
-            let mut work = pin!(store.complete(deletion));
+            let mut work = pin!(store.resume_deletion(deletion));
             let mut left = polls;
             let done = std::future::poll_fn(|context| {
                 if left == 0 {
@@ -279,21 +284,21 @@ async fn a_deletion_that_is_broken_off_anywhere_is_completed_by_the_next() {
             broken_off += u32::from(!done);
             is_sound(&store).await;
         }
-        store.complete_deletions().await.unwrap();
+        store.resume_deletions().await.unwrap();
         assert_eq!(rows(&store).await, before, "after {polls} polls");
     }
     assert!(broken_off > 10, "it waits at its commits");
 }
 
 #[tokio::test]
-async fn nothing_is_hung_on_a_session_that_is_being_deleted() {
+async fn no_dependent_is_added_to_a_session_being_deleted() {
     let store = planner().await;
     let (tenant, user) = inhabited(&store, "ada").await;
     furnished(&store, tenant, user, 1).await;
     let before = rows(&store).await;
     for _ in 0..8 {
         let id = furnished(&store, tenant, user, 1).await;
-        let home = FileHome::Session(id);
+        let home = FileRoot::Session(id);
         let uploads: Vec<_> = (0..8)
             .map(|n| {
                 let (store, home) = (store.clone(), home.clone());
@@ -316,14 +321,14 @@ async fn nothing_is_hung_on_a_session_that_is_being_deleted() {
             let outcome = upload.await.unwrap();
             assert!(matches!(outcome, Ok(()) | Err(ErrorKind::NotFound)), "{outcome:?}");
         }
-        store.complete(&deletion).await.unwrap();
+        store.resume_deletion(&deletion).await.unwrap();
         store.collect_blobs(Clock::system().now() + TimeDelta::hours(2)).await.unwrap();
         assert_eq!(rows(&store).await, before);
     }
 }
 
 #[tokio::test]
-async fn what_is_hung_on_something_that_is_not_there_is_refused() {
+async fn dependent_of_a_missing_record_is_rejected() {
     let store = planner().await;
     let (tenant, user) = inhabited(&store, "ada").await;
     let before = rows(&store).await;
@@ -342,8 +347,8 @@ async fn what_is_hung_on_something_that_is_not_there_is_refused() {
         SessionState::save(&tx, tenant, id, EditorState::default(), now).await.map(|_| ()),
         ClientState::save(&tx, (tenant, id), ("k", vec![1]), &quota, now).await.map(|_| ()),
         memory.save(&tx, &quota).await.map(|_| ()),
-        conversation.begin(&tx).await,
-        message.say(&tx, 1 << 40).await.map(|_| ()),
+        conversation.insert(&tx).await,
+        message.insert(&tx, 1 << 40).await.map(|_| ()),
     ];
     for refused in refused {
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
@@ -353,7 +358,7 @@ async fn what_is_hung_on_something_that_is_not_there_is_refused() {
 }
 
 #[tokio::test]
-async fn who_saves_while_the_session_is_deleted_conflicts() {
+async fn save_conflicts_with_the_sessions_deletion() {
     let store = planner().await;
     let (tenant, user) = inhabited(&store, "ada").await;
     let id = furnished(&store, tenant, user, 1).await;
@@ -365,7 +370,7 @@ async fn who_saves_while_the_session_is_deleted_conflicts() {
 }
 
 #[tokio::test]
-async fn what_another_programs_entity_keeps_from_going_is_left_to_that_and_the_rest_goes_on() {
+async fn deletion_skips_records_of_undeclared_entities_and_completes_others() {
     let store = planner().await;
     let (other, somebody) = inhabited(&store, "grace").await;
     furnished(&store, other, somebody, 1).await;
@@ -375,20 +380,20 @@ async fn what_another_programs_entity_keeps_from_going_is_left_to_that_and_the_r
     delete_session(&store, other, id).await.unwrap();
     let deletion = delete_tenant(&store, tenant).await.unwrap().unwrap();
 
-    // It does not know of tasks, whose indexes lie outside of the tenant.
+    // It does not declare tasks, which have global indexes.
     let ignorant = Store::open(store.database().clone()).await.unwrap();
-    let refused = ignorant.complete(&deletion).await.unwrap_err();
+    let refused = ignorant.resume_deletion(&deletion).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::NewerFormat, "{refused}");
-    let refused = ignorant.complete_deletions().await.unwrap_err();
+    let refused = ignorant.resume_deletions().await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::NewerFormat);
     let left = store.begin().list::<Deletion>(Global).all(9).await.unwrap();
     assert_eq!(left, [deletion], "that of the session is complete");
-    assert_eq!(store.complete_deletions().await.unwrap(), 1);
+    assert_eq!(store.resume_deletions().await.unwrap(), 1);
     assert!(rows(&store).await == before);
 }
 
 #[tokio::test]
-async fn the_sweep_of_one_kind_goes_on_when_that_of_another_fails() {
+async fn purge_of_one_entity_continues_when_another_fails() {
     let store = planner().await;
     inhabited(&store, "ada").await;
     let tx = store.begin();
@@ -398,20 +403,20 @@ async fn the_sweep_of_one_kind_goes_on_when_that_of_another_fails() {
     let whole = tx.engine().get(&key).await.unwrap().unwrap();
     tx.engine().set(&key, &whole[..9]);
     tx.commit().await.unwrap();
-    let refused = store.sweep(Clock::system().now()).await.unwrap_err();
+    let refused = store.purge(Clock::system().now()).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Corrupt);
     let tickets = store.begin().scan(&Ticket::BY_EXPIRY, Global, ..).all(9).await.unwrap();
     assert_eq!(tickets, []);
 }
 
 #[tokio::test]
-async fn a_session_is_counted_while_it_is_there() {
+async fn session_counts_while_it_exists() {
     let store = planner().await;
     let tenant = samples::tenant().id;
     let sessions: Vec<_> =
         (0..4).map(|_| Session { id: SessionId::new(), ..samples::session() }).collect();
     for (n, session) in sessions.iter().enumerate() {
-        let opened = store.run(|tx| async move { session.open(&tx, 3).await }).await;
+        let opened = store.run(|tx| async move { session.insert(&tx, 3).await }).await;
         let outcome = opened.map_err(|error| error.kind());
         assert_eq!(outcome, if n < 3 { Ok(()) } else { Err(ErrorKind::QuotaExceeded("sessions")) });
     }
@@ -419,11 +424,11 @@ async fn a_session_is_counted_while_it_is_there() {
     let count = store.begin().counter(tenant, Counter::SESSIONS).await.unwrap();
     assert_eq!(count, 2);
     let last = &sessions[3];
-    store.run(|tx| async move { last.open(&tx, 3).await }).await.unwrap();
+    store.run(|tx| async move { last.insert(&tx, 3).await }).await.unwrap();
 }
 
 #[tokio::test]
-async fn the_sweep_removes_what_is_over_and_nothing_else() {
+async fn purge_removes_expired_records_only() {
     let store = planner().await;
     let (_, _) = inhabited(&store, "ada").await;
     let now = Clock::system().now();
@@ -448,15 +453,15 @@ async fn the_sweep_removes_what_is_over_and_nothing_else() {
         let sequence = ClientSequence { client, expires_at: ends, ..samples::client_sequence() };
         let (login, ticket, entry, sequence) = (&login, &ticket, &entry, &sequence);
         let create = |tx: Transaction| async move {
-            tx.create(login).await?;
-            tx.create(ticket).await?;
+            tx.insert(login).await?;
+            tx.insert(ticket).await?;
             entry.keep(&tx, 1 << 40).await?;
-            tx.create(sequence).await
+            tx.insert(sequence).await
         };
         store.run(create).await.unwrap();
     }
-    // Of the samples, all that ends by itself has long ended.
-    let swept = store.sweep(now).await.unwrap();
+    // All samples with an expiry have expired.
+    let swept = store.purge(now).await.unwrap();
     assert_eq!(
         (swept.auth_sessions, swept.tickets, swept.idempotency_entries),
         (126, 126, 126),
@@ -469,14 +474,14 @@ async fn the_sweep_removes_what_is_over_and_nothing_else() {
     assert!(logins.iter().all(|login| login.expires_at() > now));
     let over = tx.scan(&Ticket::BY_EXPIRY, Global, ..).all(999).await.unwrap();
     assert_eq!(over.len(), kept as usize);
-    assert_eq!(store.sweep(now).await.unwrap(), coditect_store::Swept::default());
+    assert_eq!(store.purge(now).await.unwrap(), coditect_store::PurgeReport::default());
 }
 
 #[tokio::test]
-async fn what_ends_in_the_present_hour_is_swept_when_that_is_over() {
+async fn record_expiring_in_the_current_hour_is_purged_after_it() {
     let store = planner().await;
     let at = |seconds| chrono::DateTime::from_timestamp(seconds, 0).unwrap();
     create(&store, &Ticket { expires_at: at(7_201), ..samples::ticket() }).await;
-    assert_eq!(store.sweep_expired::<Ticket>(at(10_799)).await.unwrap(), 0);
-    assert_eq!(store.sweep_expired::<Ticket>(at(10_800)).await.unwrap(), 1);
+    assert_eq!(store.purge_expired::<Ticket>(at(10_799)).await.unwrap(), 0);
+    assert_eq!(store.purge_expired::<Ticket>(at(10_800)).await.unwrap(), 1);
 }

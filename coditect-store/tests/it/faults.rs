@@ -1,6 +1,5 @@
-//! Every method of the repositories, with every error that a cluster may answer with at each of its
-//! steps: what is returned is true, and what is in the store is what was there before, or all that was
-//! to be, once.
+//! Every method of the store, with every error of a cluster at each of its steps: the result is
+//! true, and the store has the earlier data, or all of the new data, once.
 
 use std::{ops::RangeInclusive, pin::Pin, sync::Arc, time::Duration};
 
@@ -11,7 +10,7 @@ use coditect_store::{
     engine::{Database, Fault, Faults, RangeQuery},
     keyspace::{Global, Root},
     model::{
-        ClientState, Conversation, ConversationId, EditorState, File, FileHome, FilePolicy,
+        ClientState, Conversation, ConversationId, EditorState, File, FilePolicy, FileRoot,
         Message, MessageId, Session, SessionId, SessionState, StateQuota, Tenant, User,
     },
     retry::{OnUnknownOutcome, RetryPolicy},
@@ -23,22 +22,22 @@ use crate::{
     samples,
 };
 
-/// Longer than a commit is late that comes in after its answer.
+/// Longer than the delay of a commit that completes after its error.
 const LATE: Duration = Duration::from_millis(25);
 
 type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 type Working = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
-/// Something that is done in one transaction, as often as that is tried.
+/// Work in one transaction, including its retries.
 type Work = Box<dyn Fn(Transaction) -> Working + Send + Sync>;
 
-/// A store whose engine fails when it is told to, and what is in it at first.
+/// A store with an engine that fails on request, and its initial contents.
 struct Bench {
-    /// The same database, which does not fail.
+    /// The same database, without failures.
     sound: Database,
     faults: Faults,
     store: Store,
     before: Rows,
-    /// The version at which it began.
+    /// The version at the start.
     since: u64,
 }
 
@@ -46,23 +45,26 @@ impl Bench {
     async fn new() -> Self {
         let sound = Database::temporary().unwrap();
         let faults = Faults::default();
-        let options = Store::options().root(Root::new(&"s".to_owned())).entity::<Task>();
+        let options = Store::options()
+            .schema(coditect_store::model::schema())
+            .root(Root::new(&"s".to_owned()))
+            .entity::<Task>();
         let store = options.open(sound.with_faults(faults.clone())).await.unwrap();
         let fill = |tx: Transaction| async move {
-            tx.create(&Tenant { id: tenant(1), ..samples::tenant() }).await?;
+            tx.insert(&Tenant { id: tenant(1), ..samples::tenant() }).await?;
             for number in 1..=9 {
-                tx.create(&Task { ticket: Some(number.to_string()), ..task(number) }).await?;
+                tx.insert(&Task { ticket: Some(number.to_string()), ..task(number) }).await?;
             }
             samples::write(&tx).await;
             samples::agent().set_up(&tx, 9).await
         };
         store.run(fill).await.unwrap();
-        // Of an empty database it would be 0, which is before any number.
+        // An empty database would have version 0, which precedes all.
         let since = sound.begin().read_version().await.unwrap();
         Self { before: Vec::new(), sound, faults, store, since }
     }
 
-    /// All rows but those that recognise an attempt.
+    /// Returns all rows except the markers of attempts.
     async fn rows(&self) -> Rows {
         let tx = self.sound.begin();
         let all = tx.snapshot().get_range(&RangeQuery::new(b"", b"\xff")).await.unwrap();
@@ -70,7 +72,7 @@ impl Bench {
         rows.map(|row| (row.key, row.value)).collect()
     }
 
-    /// Makes it what it was at first.
+    /// Restores the initial contents.
     async fn restore(&self) {
         self.faults.clear();
         let tx = self.sound.begin();
@@ -81,7 +83,7 @@ impl Bench {
         tx.commit().await.unwrap();
     }
 
-    /// What is there, without the versions that differ from one run to the next.
+    /// Returns the contents, without versions that differ between runs.
     async fn state(&self) -> Rows {
         let mut rows = self.rows().await;
         let versions = self.since..=self.sound.begin().read_version().await.unwrap();
@@ -107,8 +109,8 @@ const MARKER: &[u8] = b"marker";
 const DONE_AGAIN: [&str; 5] =
     ["append", "charge", "SessionState::save", "SessionMemory::save", "ClientState::save"];
 
-/// Replaces what looks like a versionstamp of these versions, or an id of these days: eight bytes of version
-/// and two of order, or 16 bytes that begin with six of milliseconds.
+/// Replaces versionstamps of these versions and ids of these days: eight bytes of version and two
+/// of order, or 16 bytes that begin with six of milliseconds.
 fn mask(bytes: &mut [u8], versions: &RangeInclusive<u64>) {
     let millis = u64::try_from(Clock::system().now().timestamp_millis()).unwrap().to_be_bytes();
     let is_stamp = |bytes: &[u8]| {
@@ -119,7 +121,7 @@ fn mask(bytes: &mut [u8], versions: &RangeInclusive<u64>) {
     blank(bytes, 16, is_id);
 }
 
-/// Blanks each `length` bytes that begin as one does.
+/// Blanks each `length` bytes that start like one of these.
 fn blank(bytes: &mut [u8], length: usize, begins: impl Fn(&[u8]) -> bool) {
     for at in 0..bytes.len().saturating_sub(length - 1) {
         if begins(&bytes[at..]) {
@@ -139,7 +141,7 @@ async fn upload(store: &Store, bytes: &[u8]) -> Blob {
     upload.finish().await.unwrap()
 }
 
-/// `name: |tx, it| …` for each, where `it` is what they have in common.
+/// `name: |tx, it| …` for each, where `it` has the shared values.
 macro_rules! works {
     ($common:expr; $($name:literal: |$tx:ident, $it:ident| $work:expr;)*) => {
         vec![$(($name, {
@@ -153,7 +155,7 @@ macro_rules! works {
 }
 
 struct Common {
-    read: coditect_store::Stored<Task>,
+    read: coditect_store::Versioned<Task>,
     changed: Task,
     new: Task,
     opened: Session,
@@ -163,13 +165,13 @@ struct Common {
     file: File,
     blob: Blob,
     policy: FilePolicy,
-    home: FileHome,
+    home: FileRoot,
 }
 
 async fn common(store: &Store) -> Common {
     let of = samples::tenant().id;
     let policy = FilePolicy::default().versions(2);
-    let home = FileHome::Workspace("/workspace/p".into());
+    let home = FileRoot::Workspace("/workspace/p".into());
     let first = upload(store, b"one").await;
     let put = |tx| {
         let (home, policy) = (&home, &policy);
@@ -177,8 +179,8 @@ async fn common(store: &Store) -> Common {
     };
     let file = store.run(put).await.unwrap();
     let tx = store.begin();
-    let read = tx.get_stored::<Task>(tenant(1), TaskNumber(7)).await.unwrap().unwrap();
-    let log = tx.log::<Message>(of, samples::conversation().id, ..).page(1, None).await.unwrap();
+    let read = tx.get_versioned::<Task>(tenant(1), TaskNumber(7)).await.unwrap().unwrap();
+    let log = tx.events::<Message>(of, samples::conversation().id, ..).page(1, None).await.unwrap();
     Common {
         changed: Task { due: Some(9), slug: "new".into(), ..task(7) },
         new: Task { slug: "other".into(), ..task(999) },
@@ -197,7 +199,7 @@ async fn common(store: &Store) -> Common {
 fn works(common: &Arc<Common>) -> Vec<(&'static str, Work)> {
     let (of, session) = (samples::tenant().id, samples::session().id);
     works! { common;
-        "create": |tx, it| tx.create(&it.new).await;
+        "create": |tx, it| tx.insert(&it.new).await;
         "update": |tx, it| tx.update(&it.changed).await;
         "update_at": |tx, it| tx.update_at(&it.changed, it.read.revision()).await;
         "upsert": |tx, it| tx.upsert(&it.new).await;
@@ -206,27 +208,30 @@ fn works(common: &Arc<Common>) -> Vec<(&'static str, Work)> {
         "find": |tx, _it| tx.find(&User::BY_EMAIL, Global, "ada@example.org".to_owned()).await;
         "scan": |tx, _it| tx.scan(&Task::BY_OWNER, tenant(1), task(1).owner).page(5, None).await;
         "append": |tx, _it| tx.append(&samples::audit_entry()).await;
-        "amend": |tx, it| tx.amend(it.position, &it.said).await;
+        "amend": |tx, it| tx.update_event(it.position, &it.said).await;
         "take_out": |tx, it| {
             tx.release(of, Counter::BYTES, it.said.counted_bytes()).unwrap();
-            tx.take_out::<Message>(samples::tenant().id, samples::conversation().id, it.position).await
+            tx.remove_event::<Message>(samples::tenant().id, samples::conversation().id, it.position).await
         };
         "charge": |tx, _it| tx.charge(of, TRIED, 1, 1_000).await;
-        "Session::open": |tx, it| it.opened.open(&tx, 100).await;
+        "Session::insert": |tx, it| it.opened.insert(&tx, 100).await;
         "SessionState::save": |tx, _it| {
             SessionState::save(&tx, of, session, EditorState::default(), now()).await
         };
         "SessionMemory::save": |tx, _it| samples::session_memory().save(&tx, &StateQuota::default()).await;
-        "Conversation::begin": |tx, it| it.begun.begin(&tx).await;
-        "Message::say": |tx, it| it.said.say(&tx, 1_000_000).await;
+        "Conversation::insert": |tx, it| it.begun.insert(&tx).await;
+        "Message::insert": |tx, it| it.said.insert(&tx, 1_000_000).await;
         "ClientState::save": |tx, _it| {
             ClientState::save(
                 &tx, (of, session), ("theia.layout", vec![1]), &StateQuota::default(), now(),
             ).await
         };
-        "ClientState::discard": |tx, _it| ClientState::discard(&tx, of, session, "theia.layout").await;
-        "File::put": |tx, it| File::put(&tx, of, (&it.home, "d/a"), it.blob, &it.policy, now()).await;
-        "File::make_way": |tx, it| File::make_way(&tx, of, (&it.home, "x/y/z"), &it.policy, now()).await;
+        "ClientState::discard": |tx, _it|
+            ClientState::discard(&tx, of, session, "theia.layout").await;
+        "File::put": |tx, it|
+            File::put(&tx, of, (&it.home, "d/a"), it.blob, &it.policy, now()).await;
+        "File::create_parent_dirs": |tx, it|
+            File::create_parent_dirs(&tx, of, (&it.home, "x/y/z"), &it.policy, now()).await;
         "File::remove": |tx, it| it.file.remove(&tx, now()).await;
         "delete_session": |tx, _it| tx.delete_session(of, session, now()).await;
         "delete_conversation": |tx, _it| {
@@ -240,7 +245,7 @@ fn policy(unknown: OnUnknownOutcome) -> RetryPolicy {
     RetryPolicy::default().initial_delay(Duration::from_micros(10)).on_unknown_outcome(unknown)
 }
 
-/// Whether it is what the closure itself found: here that it had been run before.
+/// Returns whether the error is the closure's own, here that it had run before.
 fn is_answer(error: &Error) -> bool {
     matches!(
         error.kind(),
@@ -252,7 +257,7 @@ fn is_answer(error: &Error) -> bool {
 }
 
 #[tokio::test]
-async fn whatever_the_engine_answers_a_method_does_all_or_nothing_once() {
+async fn methods_are_atomic_under_every_engine_error() {
     let mut bench = Bench::new().await;
     let common = Arc::new(common(&bench.store).await);
     bench.before = bench.rows().await;
@@ -312,11 +317,11 @@ async fn whatever_the_engine_answers_a_method_does_all_or_nothing_once() {
     assert!(tried > 1_000, "only {tried} faults came");
 }
 
-/// Something that takes several transactions, and can be begun again.
+/// Work of several transactions that can be begun again.
 type Task2 = Box<dyn Fn(Store) -> Working + Send + Sync>;
 
 #[tokio::test]
-async fn what_takes_several_transactions_is_gone_on_with_after_any_fault() {
+async fn multi_transaction_work_resumes_after_any_fault() {
     let mut bench = Bench::new().await;
     let common = Arc::new(common(&bench.store).await);
     let of = samples::tenant().id;
@@ -328,16 +333,16 @@ async fn what_takes_several_transactions_is_gone_on_with_after_any_fault() {
     let policy = common.policy;
     let jobs: Vec<(&str, Rows, Task2)> = vec![
         (
-            "complete_deletions",
+            "resume_deletions",
             doomed,
-            Box::new(|store| Box::pin(async move { store.complete_deletions().await.map(|_| ()) })),
+            Box::new(|store| Box::pin(async move { store.resume_deletions().await.map(|_| ()) })),
         ),
         (
             "sweep",
             kept.clone(),
             Box::new(|store| {
                 let late = now() + chrono::TimeDelta::days(4_000);
-                Box::pin(async move { store.sweep(late).await.map(|_| ()) })
+                Box::pin(async move { store.purge(late).await.map(|_| ()) })
             }),
         ),
         (
@@ -354,7 +359,7 @@ async fn what_takes_several_transactions_is_gone_on_with_after_any_fault() {
             kept.clone(),
             Box::new(move |store| {
                 Box::pin(async move {
-                    let home = &FileHome::Workspace("/workspace/q".into());
+                    let home = &FileRoot::Workspace("/workspace/q".into());
                     let mut upload = BlobUpload::begin(&store, of, &Clock::system()).await?;
                     upload.write(&vec![7; 300_000]).await?;
                     let (blob, policy) = (upload.finish().await?, &policy);
@@ -391,7 +396,7 @@ async fn what_takes_several_transactions_is_gone_on_with_after_any_fault() {
                 is_sound(&bench.store).await;
                 job(bench.store.clone()).await.unwrap_or_else(|error| panic!("{about}: {error}"));
             }
-            // An upload that was given up is swept one day; nothing else is left behind.
+            // A dropped upload is collected later; nothing else remains.
             let found = bench.state().await.len();
             let is_upload = name.contains("upload");
             assert!(found == after || is_upload && found > after, "{about}: {found}, not {after}");
@@ -408,11 +413,16 @@ async fn exported(store: &Store) -> Result<(Vec<u8>, Summary)> {
 }
 
 #[tokio::test]
-async fn an_import_is_gone_on_with_after_any_fault() {
+async fn import_resumes_after_any_fault() {
     let source = Bench::new().await;
     let (archive, _) = exported(&source.store).await.unwrap();
     let faults = Faults::default();
-    let options = || Store::options().root(Root::new(&"s".to_owned())).entity::<Task>();
+    let options = || {
+        Store::options()
+            .schema(coditect_store::model::schema())
+            .root(Root::new(&"s".to_owned()))
+            .entity::<Task>()
+    };
     let import = async |database: Database| {
         options().import(database)?.run(archive.as_slice(), |_| ()).await.map(|_| ())
     };
@@ -430,7 +440,7 @@ async fn an_import_is_gone_on_with_after_any_fault() {
             faults.clear();
             match import(failing.clone()).await {
                 Ok(()) => {}
-                // What was unknown was its last step, and that came through.
+                // The unknown step was its last one, and has committed.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => panic!("{fault:?}: {error}"),
             }

@@ -1,16 +1,16 @@
-//! The bytes of every version of every record that was ever released: they are read for good.
+//! The encodings of every version of every record: they remain readable.
 //!
-//! A fixture is never changed. A new version of an entity adds one beside it.
+//! A fixture of a released version is never changed. A new version of an entity adds a fixture.
 
 use std::fmt::Debug;
 
 use coditect_store::{
     Entity, Store,
     engine::Database,
-    entity::Log,
+    entity::EventStream,
     keyspace::{Global, KeyPart as _},
     model::{IdempotencyEntry, Message, Session, Tenant, User},
-    repository::Counter,
+    records::Counter,
 };
 
 use crate::{planner::store, samples};
@@ -20,7 +20,7 @@ async fn reads_and_writes<E: Entity + Debug + PartialEq>(store: &Store, record: 
     let fixture = bytes(fixture);
     let key = E::SPACE.key(store.root(), record.scope(), &record.key());
     let tx = store.begin();
-    tx.create(record).await.unwrap();
+    tx.insert(record).await.unwrap();
     let written = tx.engine().get(&key).await.unwrap().unwrap();
     assert_eq!(hex(&written), hex(&fixture), "{}", E::SPACE.name());
 
@@ -38,8 +38,12 @@ async fn reads<E: Entity + Debug + PartialEq>(store: &Store, record: &E, fixture
     assert_eq!(read.as_ref(), Some(record));
 }
 
-/// As [`reads_and_writes`], of a record of a log.
-async fn appends_and_reads<L: Log + Debug + PartialEq>(store: &Store, record: &L, fixture: &str) {
+/// As [`reads_and_writes`], for an event of a stream.
+async fn appends_and_reads<L: EventStream + Debug + PartialEq>(
+    store: &Store,
+    record: &L,
+    fixture: &str,
+) {
     let fixture = bytes(fixture);
     let appended = store.run(|tx| async move { tx.append(record).await }).await.unwrap();
     let stream = record.stream();
@@ -50,7 +54,7 @@ async fn appends_and_reads<L: Log + Debug + PartialEq>(store: &Store, record: &L
     assert_eq!(hex(&written), hex(&fixture), "{}", L::SPACE.name());
 
     tx.engine().set(&key, &fixture);
-    let read = tx.log::<L>(record.scope(), stream, ..).page(1, None).await.unwrap();
+    let read = tx.events::<L>(record.scope(), stream, ..).page(1, None).await.unwrap();
     assert_eq!(&read.items[0].record, record);
 }
 
@@ -110,10 +114,10 @@ async fn every_version_of_every_entity_is_read_and_the_newest_is_written() {
     appends_and_reads(&store, &samples::audit_entry(), fixture).await;
     let fixture = include_str!("../fixtures/records/file_version.v1.hex");
     reads_and_writes(&store, &samples::file_version(), fixture).await;
-    let [uploading, released] = samples::detached_blobs();
-    let fixture = include_str!("../fixtures/records/detached_blob.uploading.v1.hex");
+    let [uploading, released] = samples::orphan_blobs();
+    let fixture = include_str!("../fixtures/records/orphan_blob.uploading.v1.hex");
     reads_and_writes(&store, &uploading, fixture).await;
-    let fixture = include_str!("../fixtures/records/detached_blob.released.v1.hex");
+    let fixture = include_str!("../fixtures/records/orphan_blob.released.v1.hex");
     reads_and_writes(&store, &released, fixture).await;
     let fixture = include_str!("../fixtures/records/ticket.v1.hex");
     reads_and_writes(&store, &samples::ticket(), fixture).await;
@@ -137,14 +141,15 @@ async fn every_version_of_every_entity_is_read_and_the_newest_is_written() {
     reads_and_writes(&store, &logins, fixture).await;
 }
 
-/// An archive of format 1 is read for good, and its records with it.
+/// An archive of format 1 remains readable, with its records.
 #[tokio::test]
 async fn format_1_of_archives_is_imported() {
     let fixture = include_bytes!("../fixtures/archives/tenant.v1.archive");
-    // Its versions are those of an hour: a cluster would have to recover at them.
+    // Its versions are of its time of recording: a cluster would have to recover at them.
     let database = Database::memory().unwrap();
     Store::open(database.clone()).await.unwrap();
-    let import = Store::options().import(database.clone()).unwrap();
+    let import =
+        Store::options().schema(coditect_store::model::schema()).import(database.clone()).unwrap();
     let summary = import.run(fixture.as_slice(), |_| ()).await.unwrap();
     assert_eq!(summary.manifest.tenant, Some(samples::tenant().id));
     assert_eq!((summary.rows, summary.bytes), (5, fixture.len() as u64));
@@ -157,7 +162,7 @@ async fn format_1_of_archives_is_imported() {
     assert_eq!(user, Some(samples::user()));
     let session = samples::session();
     assert_eq!(tx.get::<Session>(tenant, session.id).await.unwrap(), Some(session));
-    let message = tx.find_logged(&Message::BY_ID, tenant, samples::message().id).await.unwrap();
+    let message = tx.find_event(&Message::BY_ID, tenant, samples::message().id).await.unwrap();
     assert_eq!(message.unwrap().record, samples::message());
     assert_eq!(tx.counter(tenant, Counter::SESSIONS).await.unwrap(), 3);
 }

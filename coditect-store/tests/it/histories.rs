@@ -1,7 +1,6 @@
-//! Many clients at once, who append to lists and read, write and swap registers, several in one transaction;
-//! and whether all of that could have been done one after the other (`coditect-histories` says how that is
-//! told). The engine fails under them, so that they do not know what became of a commit, and is closed and
-//! opened again.
+//! Concurrent clients append to lists and read, write and swap registers, several per transaction,
+//! and the history is checked for strict serializability (see `coditect-histories`). The engine
+//! fails meanwhile, so that outcomes are unknown, and is closed and reopened.
 //!
 //! ```text
 //! CODITECT_HISTORY_ROUNDS=200 cargo test -p coditect-store --test it histories
@@ -32,28 +31,28 @@ use tokio::{
 const LISTS: [Key; 3] = ["list 1", "list 2", "list 3"];
 const REGISTERS: [Key; 4] = ["a", "b", "c", "d"];
 const CLIENTS: u64 = 8;
-/// Those of each client that come through.
+/// Number of successful transactions per client.
 const TRANSACTIONS: u64 = 25;
 const RESTARTS: u64 = 3;
-/// How long a client takes at the most, on a machine that does other things.
+/// Maximum time of a client, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const UNKNOWN: [Fault; 4] = [Fault::LostCommit, Fault::LostAnswer, Fault::Changed, Fault::Late];
 
-/// Where the clients find the database, which is another one after a restart.
+/// The database of the clients, which a restart replaces.
 #[derive(Clone)]
 struct Place {
     database: Arc<Mutex<Database>>,
     faults: Faults,
     recorder: Arc<Recorder>,
-    /// How many transactions came through.
+    /// Number of successful transactions.
     done: Arc<AtomicU64>,
 }
 
 struct Client {
     place: Place,
     random: Random,
-    /// What it saw last in each register.
+    /// The last value it read in each register.
     known: BTreeMap<Key, u32>,
 }
 
@@ -80,7 +79,7 @@ impl Place {
         self.database.lock().unwrap().with_faults(self.faults.clone()).begin()
     }
 
-    /// Waits until so many transactions came through, or the `clients` are at their ends.
+    /// Waits for that many successful transactions, or until all `clients` end.
     async fn has_done(&self, enough: u64, clients: &[JoinHandle<()>]) {
         let are_busy = || clients.iter().any(|client| !client.is_finished());
         while self.done.load(Ordering::Relaxed) < enough && are_busy() {
@@ -91,7 +90,7 @@ impl Place {
     async fn restart(&self, folder: &Path) {
         let running = self.database.lock().unwrap().clone();
         running.close().await;
-        // In use until the last transaction is gone that has read.
+        // In use until the last transaction that has read is dropped.
         let opened = loop {
             match Database::open(folder) {
                 Ok(opened) => break opened,
@@ -102,7 +101,7 @@ impl Place {
         *self.database.lock().unwrap() = opened;
     }
 
-    /// What is there in the end.
+    /// Returns the final contents.
     async fn read_all(&self) {
         let (from, tx) = (self.recorder.now(), self.database.lock().unwrap().begin());
         let mut ops = Vec::new();
@@ -120,7 +119,7 @@ impl Client {
     async fn run(mut self) {
         let mut left = TRANSACTIONS;
         while left > 0 {
-            // Somebody's commit ends in a way that its client is not told of.
+            // A commit ends with an unknown outcome.
             if self.random.below(8) == 0 {
                 self.place.faults.plan(self.random.below(8), self.random.one_of(&UNKNOWN));
             }
@@ -149,7 +148,7 @@ impl Client {
         outcome
     }
 
-    /// Does a few things, and notes each.
+    /// Runs a few operations, and records each.
     async fn work(&mut self, tx: &Transaction, ops: &mut Vec<Op>) -> Result<()> {
         for _ in 0..=self.random.below(3) {
             let (key, number) = (self.random.one_of(&LISTS), self.place.recorder.number());
@@ -183,14 +182,14 @@ impl Client {
         Ok(seen)
     }
 
-    /// Without a look.
+    /// Blind writes.
     fn write(&mut self, tx: &Transaction, number: u32, ops: &mut Vec<Op>) {
         let key = self.random.one_of(&REGISTERS);
         tx.set(key.as_bytes(), &number.to_be_bytes());
         ops.push(Op::Write(key, number));
     }
 
-    /// Sets two registers, if both are as it saw them last.
+    /// Sets two registers, if both are as last read.
     async fn swap(&mut self, tx: &Transaction, number: u32, ops: &mut Vec<Op>) -> Result<()> {
         let first = usize::try_from(self.random.below(4)).unwrap();
         let keys = [REGISTERS[first], REGISTERS[(first + 1) % REGISTERS.len()]];
@@ -206,7 +205,7 @@ impl Client {
     }
 }
 
-/// What many clients do at `place`, with `restarts` of the database in `folder` meanwhile.
+/// Runs many clients at `place`, with `restarts` of the database in `folder`.
 async fn history(seed: u64, place: &Place, folder: Option<&Path>) -> Vec<Call> {
     let mut random = Random::new(seed);
     let clients = (0..CLIENTS).map(|_| {
@@ -228,14 +227,14 @@ async fn history(seed: u64, place: &Place, folder: Option<&Path>) -> Vec<Call> {
     place.recorder.calls()
 }
 
-/// How many of these ended in a way that nobody was told of, after all are judged.
+/// Checks the history, and returns the number of unknown outcomes.
 fn judged(history: &[Call], seed: u64) -> usize {
     assert_strictly_serializable(history, seed, "-p coditect-store --test it histories");
     history.iter().filter(|call| call.outcome == Outcome::Unknown).count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_many_clients_did_and_saw_could_have_been_done_in_turn() {
+async fn histories_of_many_clients_are_strictly_serializable() {
     let mut unknown = 0;
     for seed in seeds(6) {
         let place = Place::new(Database::temporary().unwrap());

@@ -1,4 +1,4 @@
-//! Records that hold blobs, and what becomes of those when a record goes.
+//! Records with blobs, and the fate of the blobs when a record is deleted or changed.
 
 use chrono::TimeDelta;
 use coditect_store::{
@@ -7,15 +7,15 @@ use coditect_store::{
     engine::Database,
     entity::Multi,
     indexes,
-    keyspace::Space,
-    model::{DetachedBlob, Tenant, TenantId},
-    repository::blob::READ_LEASE,
+    keyspace::Subspace,
+    model::{OrphanBlob, Tenant, TenantId},
+    records::blob::READ_LEASE,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{planner::tenant, samples};
 
-/// A record of another crate that holds any number of blobs.
+/// A record of another crate with any number of blobs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Album {
     tenant: TenantId,
@@ -26,7 +26,7 @@ struct Album {
 impl Entity for Album {
     type Scope = TenantId;
     type Key = u64;
-    const SPACE: Space<TenantId> = Space::tenant("albums");
+    const SPACE: Subspace<TenantId> = Subspace::tenant("albums");
     const VERSION: u8 = 1;
     const BLOBS: Option<fn(&Self) -> Vec<Blob>> = Some(|album| album.photos.clone());
 
@@ -40,7 +40,7 @@ impl Entity for Album {
 }
 
 indexes! { Album =>
-    /// By how many photos it has.
+    /// By number of photos.
     BY_SIZE ("albums_by_size", photos): Multi<u64> = |album| Some(album.photos.len() as u64);
 }
 
@@ -53,10 +53,13 @@ struct World {
 async fn world() -> World {
     let time = ManualClock::new(samples::tenant().created_at);
     let clock = Clock::from(&time);
-    let options = Store::options().entity::<Album>().clock(clock.clone());
+    let options = Store::options()
+        .schema(coditect_store::model::schema())
+        .entity::<Album>()
+        .clock(clock.clone());
     let store = options.open(Database::temporary().unwrap()).await.unwrap();
     let owner = &Tenant { id: tenant(1), ..samples::tenant() };
-    store.run(|tx| async move { tx.create(owner).await }).await.unwrap();
+    store.run(|tx| async move { tx.insert(owner).await }).await.unwrap();
     World { store, time, clock }
 }
 
@@ -67,7 +70,7 @@ impl World {
         upload.finish().await.unwrap()
     }
 
-    /// An album with so many photos.
+    /// An album with that many photos.
     async fn album(&self, id: u64, photos: usize) -> Album {
         let mut album = Album { tenant: tenant(1), id, photos: Vec::new() };
         for _ in 0..photos {
@@ -78,14 +81,14 @@ impl World {
             for photo in &album.photos {
                 tx.attach(tenant(1), photo).await?;
             }
-            tx.create(album).await
+            tx.insert(album).await
         };
         self.store.run(create).await.unwrap();
         album.clone()
     }
 
-    async fn detached(&self) -> Vec<DetachedBlob> {
-        self.store.begin().list::<DetachedBlob>(tenant(1)).all(99).await.unwrap()
+    async fn detached(&self) -> Vec<OrphanBlob> {
+        self.store.begin().list::<OrphanBlob>(tenant(1)).all(99).await.unwrap()
     }
 
     async fn is_sound(&self) {
@@ -113,7 +116,7 @@ async fn deleted_record_detaches_its_blobs() {
     assert_eq!(world.store.run(delete).await.unwrap(), Some(album));
     world.is_sound().await;
     assert_eq!((world.detached().await.len(), world.bytes().await), (3, 300));
-    // Whoever reads them may go on for a while.
+    // Readers may continue for a while.
     assert_eq!(world.store.collect_blobs(world.clock.now()).await.unwrap(), 0);
     world.time.advance(READ_LEASE + TimeDelta::seconds(5));
     assert_eq!(world.store.collect_blobs(world.clock.now()).await.unwrap(), 3);
@@ -122,7 +125,7 @@ async fn deleted_record_detaches_its_blobs() {
 }
 
 #[tokio::test]
-async fn record_that_is_written_without_a_blob_detaches_it() {
+async fn record_written_without_a_blob_detaches_it() {
     let world = world().await;
     let album = world.album(1, 6).await;
     let keeping = |kept: usize| Album { photos: album.photos[..kept].to_vec(), ..album.clone() };
@@ -130,13 +133,13 @@ async fn record_that_is_written_without_a_blob_detaches_it() {
     tx.update(&keeping(5)).await.unwrap();
     tx.upsert(&keeping(4)).await.unwrap();
     tx.modify::<Album>(tenant(1), 1, |album| album.photos.truncate(3)).await.unwrap();
-    let revision = tx.get_stored::<Album>(tenant(1), 1).await.unwrap().unwrap().revision();
+    let revision = tx.get_versioned::<Album>(tenant(1), 1).await.unwrap().unwrap().revision();
     tx.update_at(&keeping(2), revision).await.unwrap();
     tx.commit().await.unwrap();
     world.is_sound().await;
     assert_eq!(world.detached().await.len(), 4);
     let tx = world.store.begin();
-    let revision = tx.get_stored::<Album>(tenant(1), 1).await.unwrap().unwrap().revision();
+    let revision = tx.get_versioned::<Album>(tenant(1), 1).await.unwrap().unwrap().revision();
     tx.delete_at::<Album>(tenant(1), 1, revision).await.unwrap();
     tx.commit().await.unwrap();
     world.is_sound().await;
@@ -150,7 +153,7 @@ async fn blob_is_taken_over_by_another_record_in_one_transaction() {
     let tx = world.store.begin();
     tx.delete::<Album>(tenant(1), 1).await.unwrap();
     tx.attach(tenant(1), &album.photos[0]).await.unwrap();
-    tx.create(&Album { id: 2, photos: vec![album.photos[0]], ..album.clone() }).await.unwrap();
+    tx.insert(&Album { id: 2, photos: vec![album.photos[0]], ..album.clone() }).await.unwrap();
     let again = tx.attach(tenant(1), &album.photos[0]).await.unwrap_err();
     assert_eq!(again.kind(), ErrorKind::NotFound, "it is the other's");
     tx.commit().await.unwrap();
@@ -164,25 +167,25 @@ async fn blob_is_taken_over_by_another_record_in_one_transaction() {
 }
 
 #[tokio::test]
-async fn blob_of_a_record_that_is_replaced_by_another_stays_attached() {
+async fn blob_taken_over_by_another_record_stays_attached() {
     let world = world().await;
     let album = world.album(1, 1).await;
     let other = |id| Album { id, ..album.clone() };
     let tx = world.store.begin();
     tx.delete::<Album>(tenant(1), 1).await.unwrap();
-    tx.create(&other(2)).await.unwrap();
-    // In the other order too, and by way of an update.
-    tx.create(&other(3)).await.unwrap();
+    tx.insert(&other(2)).await.unwrap();
+    // In the other order, too, and through an update.
+    tx.insert(&other(3)).await.unwrap();
     tx.delete::<Album>(tenant(1), 2).await.unwrap();
-    tx.create(&Album { photos: Vec::new(), ..other(4) }).await.unwrap();
+    tx.insert(&Album { photos: Vec::new(), ..other(4) }).await.unwrap();
     tx.update(&Album { photos: Vec::new(), ..other(3) }).await.unwrap();
     tx.update(&other(4)).await.unwrap();
     tx.commit().await.unwrap();
     world.is_sound().await;
     assert_eq!((world.detached().await, world.bytes().await), (Vec::new(), 100));
-    // The last of those that held it detaches it.
+    // The last record that has it detaches it.
     let tx = world.store.begin();
-    tx.create(&other(5)).await.unwrap();
+    tx.insert(&other(5)).await.unwrap();
     tx.delete::<Album>(tenant(1), 4).await.unwrap();
     tx.delete::<Album>(tenant(1), 5).await.unwrap();
     tx.commit().await.unwrap();
@@ -191,7 +194,7 @@ async fn blob_of_a_record_that_is_replaced_by_another_stays_attached() {
 }
 
 #[tokio::test]
-async fn caller_may_detach_by_its_own_time_before_or_after_the_record_goes() {
+async fn caller_may_detach_before_or_after_deleting_the_record() {
     let world = world().await;
     let (album, other) = (world.album(1, 1).await, world.album(2, 1).await);
     let soon = world.clock.now() - READ_LEASE;

@@ -1,4 +1,4 @@
-//! Indexes against a full scan, after whatever was done.
+//! Indexes compared with a full scan, after random operations.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,8 +8,8 @@ use std::{
 use coditect_store::{
     ErrorKind, Store, Transaction,
     engine::{KeyValue, RangeQuery},
-    entity::{CountKind, Covered, CoveringKind, Index, ListKind},
-    keyspace::{Global, KeyPart, KeyRange, Scope, Select},
+    entity::{CountIndexType, Covered, CoveringIndexType, Index, ListIndexType},
+    keyspace::{Global, KeyPart, KeyQuery, KeyRange, Scope},
     model::TenantId,
 };
 use proptest::prelude::*;
@@ -26,7 +26,7 @@ enum Step {
     GiveUp,
 }
 
-/// What the store should hold.
+/// The expected contents of the store.
 type Tasks = BTreeMap<(TenantId, TaskNumber), Task>;
 
 fn tasks() -> impl Strategy<Value = Task> {
@@ -48,7 +48,7 @@ fn tasks() -> impl Strategy<Value = Task> {
     )
 }
 
-/// Steps, each of one of three transactions that run at once.
+/// Operations, each of one of three concurrent transactions.
 fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
     let step = prop_oneof![
         4 => tasks().prop_map(Step::Create),
@@ -61,7 +61,7 @@ fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
     prop::collection::vec((0..3_usize, step), 0..60)
 }
 
-/// Why `task` cannot be put beside the others.
+/// Returns the reason why `task` cannot be added to the others.
 fn taken(tasks: &Tasks, task: &Task) -> Option<ErrorKind> {
     let mut others =
         tasks.values().filter(|other| (other.tenant, other.number) != (task.tenant, task.number));
@@ -72,7 +72,7 @@ fn taken(tasks: &Tasks, task: &Task) -> Option<ErrorKind> {
     ticket.then_some(ErrorKind::UniqueViolation("planner_tasks_by_ticket"))
 }
 
-/// What `step` should answer, and makes of `tasks`.
+/// Returns the expected result of `step`, and applies it to `tasks`.
 fn expected(tasks: &mut Tasks, step: &Step) -> Result<Option<Task>, ErrorKind> {
     let (task, refused) = match step {
         Step::Create(task) => (
@@ -96,7 +96,7 @@ fn expected(tasks: &mut Tasks, step: &Step) -> Result<Option<Task>, ErrorKind> {
 
 async fn answered(tx: &Transaction, step: &Step) -> Result<Option<Task>, ErrorKind> {
     let outcome = match step {
-        Step::Create(task) => tx.create(task).await.map(|()| None),
+        Step::Create(task) => tx.insert(task).await.map(|()| None),
         Step::Update(task) => tx.update(task).await.map(|()| None),
         Step::Upsert(task) => tx.upsert(task).await.map(|()| None),
         Step::Delete(tenant, number) => tx.delete::<Task>(*tenant, *number).await,
@@ -105,7 +105,7 @@ async fn answered(tx: &Transaction, step: &Step) -> Result<Option<Task>, ErrorKi
     outcome.map_err(|error| error.kind())
 }
 
-/// A transaction, what it should see, and what it did.
+/// A transaction, with its expected reads and its writes.
 struct Running {
     tx: Transaction,
     sees: Tasks,
@@ -156,7 +156,7 @@ async fn play(steps: Vec<(usize, Step)>) {
     no_more_keys_than(&store, &committed).await;
 }
 
-/// Compares each index with what a full scan, sorted by the indexed value, would say.
+/// Compares each index with a full scan, sorted by the indexed value.
 async fn agrees(tx: &Transaction, tasks: &Tasks) {
     let mut all: Vec<&Task> = tasks.values().collect();
     for scope in [tenant(1), tenant(2)] {
@@ -189,7 +189,7 @@ fn refs(tasks: &[Task]) -> Vec<&Task> {
     tasks.iter().collect()
 }
 
-/// Compares all of one index, each value of it, and what lies below and above each value.
+/// Compares all of one index, each of its values, and the ranges below and above each value.
 async fn same<K, V, S, Values>(
     tx: &Transaction,
     index: &'static Index<Task, K>,
@@ -197,7 +197,7 @@ async fn same<K, V, S, Values>(
     tasks: &[&Task],
     values: impl Fn(&Task) -> Values,
 ) where
-    K: ListKind<Value = V, Scope<TenantId> = S>,
+    K: ListIndexType<Value = V, Scope<TenantId> = S>,
     Values: IntoIterator<Item = V>,
     V: KeyPart + Ord,
     S: Scope,
@@ -218,7 +218,7 @@ async fn same<K, V, S, Values>(
     }
 }
 
-/// Compares what a covering index tells with what the records do.
+/// Compares a covering index with the records.
 async fn covers<K, V, C, S>(
     tx: &Transaction,
     index: &'static Index<Task, K>,
@@ -226,7 +226,7 @@ async fn covers<K, V, C, S>(
     tasks: &[&Task],
     fields: impl Fn(&Task) -> Option<(V, C)>,
 ) where
-    K: CoveringKind<Value = V, Carried = C, Scope<TenantId> = S>,
+    K: CoveringIndexType<Value = V, Included = C, Scope<TenantId> = S>,
     V: KeyPart + Ord + Debug,
     C: PartialEq + Debug + 'static,
 {
@@ -236,10 +236,10 @@ async fn covers<K, V, C, S>(
     };
     let mut expected: Vec<_> = tasks.iter().filter_map(|task| of(task)).collect();
     expected.sort_by(|a, b| a.value.cmp(&b.value));
-    assert_eq!(tx.covered(index, scope, ..).all(99).await.unwrap(), expected);
+    assert_eq!(tx.scan_index_only(index, scope, ..).all(99).await.unwrap(), expected);
 }
 
-/// Compares what an index counts with the records.
+/// Compares a counting index with the records.
 async fn counts<K, V, S>(
     tx: &Transaction,
     index: &'static Index<Task, K>,
@@ -247,7 +247,7 @@ async fn counts<K, V, S>(
     tasks: &[&Task],
     group: impl Fn(&Task) -> Option<V>,
 ) where
-    K: CountKind<Value = V, Scope<TenantId> = S>,
+    K: CountIndexType<Value = V, Scope<TenantId> = S>,
     V: KeyPart + Ord + Debug,
     S: Scope,
 {
@@ -261,10 +261,10 @@ async fn counts<K, V, S>(
         assert_eq!(tx.count(index, scope, value).await.unwrap(), *number);
     }
     let expected: Vec<(V, i64)> = expected.into_iter().collect();
-    assert_eq!(tx.counts(index, scope, ..).all(99).await.unwrap(), expected);
+    assert_eq!(tx.scan_counts(index, scope, ..).all(99).await.unwrap(), expected);
 }
 
-/// Each way to select, as one type.
+/// Each kind of query, as one type.
 enum Selected<V> {
     All,
     Exactly(V),
@@ -272,10 +272,10 @@ enum Selected<V> {
     From(V),
 }
 
-impl<V: KeyPart> Select<V> for Selected<V> {
+impl<V: KeyPart> KeyQuery<V> for Selected<V> {
     fn keys(self, prefix: &[u8]) -> KeyRange {
         match self {
-            Self::All => Select::<V>::keys(.., prefix),
+            Self::All => KeyQuery::<V>::keys(.., prefix),
             Self::Exactly(value) => value.keys(prefix),
             Self::Below(value) => (..value).keys(prefix),
             Self::From(value) => (value..).keys(prefix),
@@ -283,7 +283,7 @@ impl<V: KeyPart> Select<V> for Selected<V> {
     }
 }
 
-/// No entry is left of what is gone, and none is written that no scan would show.
+/// Asserts that no entry is left of deleted records, and that each entry is of a scan.
 async fn no_more_keys_than(store: &Store, tasks: &Tasks) {
     let all = store.root().range();
     let query = RangeQuery::new(all.begin, all.end);
@@ -302,7 +302,7 @@ async fn no_more_keys_than(store: &Store, tasks: &Tasks) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
-    fn after_any_steps_each_index_says_what_a_full_scan_says(steps in steps()) {
+    fn indexes_match_a_full_scan_after_any_steps(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(play(steps));
     }
@@ -313,9 +313,9 @@ async fn a_composite_is_scanned_by_its_first_part_and_by_ranges_of_both() {
     let store = store().await;
     let tx = store.begin();
     for (number, owner, due) in [(1, 1, 30), (2, 1, 10), (3, 2, 20), (4, 1, 20)] {
-        tx.create(&Task { owner: user(owner), due: Some(due), ..task(number) }).await.unwrap();
+        tx.insert(&Task { owner: user(owner), due: Some(due), ..task(number) }).await.unwrap();
     }
-    tx.create(&task(5)).await.unwrap();
+    tx.insert(&task(5)).await.unwrap();
     let numbers = async |scan: coditect_store::Scan<'_, Task>| -> Vec<u64> {
         scan.all(9).await.unwrap().iter().map(|task| task.number.0).collect()
     };
@@ -324,15 +324,15 @@ async fn a_composite_is_scanned_by_its_first_part_and_by_ranges_of_both() {
     let early = (user(1), i64::MIN)..=(user(1), 20);
     assert_eq!(numbers(tx.scan(&Task::BY_DUE, scope, early)).await, [2, 4]);
     assert_eq!(numbers(tx.scan(&Task::BY_DUE, scope, (user(2), 20))).await, [3]);
-    assert_eq!(numbers(tx.scan(&Task::BY_DUE, scope, ..).newest_first()).await, [3, 1, 4, 2]);
+    assert_eq!(numbers(tx.scan(&Task::BY_DUE, scope, ..).rev()).await, [3, 1, 4, 2]);
 }
 
 #[tokio::test]
-async fn writers_of_one_group_dont_conflict_and_it_goes_with_its_last_record() {
+async fn writers_of_one_count_do_not_conflict_and_it_ends_with_its_last_record() {
     let store = store().await;
     let (first, second) = (store.begin(), store.begin());
-    first.create(&task(1)).await.unwrap();
-    second.create(&task(2)).await.unwrap();
+    first.insert(&task(1)).await.unwrap();
+    second.insert(&task(2)).await.unwrap();
     first.commit().await.unwrap();
     second.commit().await.unwrap();
     let group = (user(1), 0);
@@ -344,9 +344,9 @@ async fn writers_of_one_group_dont_conflict_and_it_goes_with_its_last_record() {
     tx.update(&Task { day: 7, ..task(2) }).await.unwrap();
     tx.commit().await.unwrap();
     let tx = store.begin();
-    let all = tx.counts(&Task::LOAD, tenant(1), ..).all(9).await.unwrap();
+    let all = tx.scan_counts(&Task::LOAD, tenant(1), ..).all(9).await.unwrap();
     assert_eq!(all, [((user(1), 7), 1)]);
-    let someones = tx.counts(&Task::LOAD, tenant(1), (user(1),)).all(9).await.unwrap();
+    let someones = tx.scan_counts(&Task::LOAD, tenant(1), (user(1),)).all(9).await.unwrap();
     assert_eq!(someones, all);
 }
 
@@ -355,11 +355,13 @@ async fn a_covering_index_is_read_page_by_page_without_its_records() {
     let store = store().await;
     let tx = store.begin();
     for number in 1..=5 {
-        tx.create(&task(number)).await.unwrap();
+        tx.insert(&task(number)).await.unwrap();
         let key = store.root().key(&(tenant(1), ("planner_tasks".to_owned(), number)));
         tx.engine().clear(&key);
     }
-    let scan = tx.covered(&Task::SUMMARIES, tenant(1), user(1)).filter("not 2", |of| of.key.0 != 2);
+    let scan = tx
+        .scan_index_only(&Task::SUMMARIES, tenant(1), user(1))
+        .filter("not 2", |of| of.key.0 != 2);
     let first = scan.page(2, None).await.unwrap();
     let second = scan.page(9, first.next.as_ref()).await.unwrap();
     let slugs = first.items.iter().chain(&second.items).map(|of| of.fields.slug.as_str());

@@ -1,4 +1,4 @@
-//! What is read or written in several steps goes on after an error, or after its future was dropped.
+//! Reads and writes of several steps continue after an error, or after their future was dropped.
 
 use coditect_store::{
     BlobUpload, Clock, ErrorKind, Store,
@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 
 use crate::planner::tenant;
 
-/// Ten rows that are three pages of `query`.
+/// Ten rows, three pages of `query`.
 async fn ten_rows(database: &Database) -> RangeQuery {
     let fill = |tx: coditect_store::engine::Transaction| async move {
         for number in 0..10_u8 {
@@ -25,7 +25,7 @@ fn numbers(rows: &[KeyValue]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn range_stream_goes_on_after_an_error() {
+async fn range_stream_continues_after_an_error() {
     let faults = Faults::default();
     let database = Database::temporary().unwrap().with_faults(faults.clone());
     for query in {
@@ -61,7 +61,7 @@ async fn range_stream_goes_on_after_an_error() {
 }
 
 #[tokio::test]
-async fn range_stream_goes_on_after_its_future_was_dropped() {
+async fn range_stream_continues_after_its_future_was_dropped() {
     let options = Options::default().simulate_round_trips(true);
     let database = Database::temporary_with(&options).unwrap();
     let query = ten_rows(&database).await;
@@ -97,7 +97,7 @@ async fn upload_with_a_failed_write_is_never_finished() {
 }
 
 #[tokio::test]
-async fn upload_whose_write_was_dropped_is_never_finished() {
+async fn upload_with_a_dropped_write_cannot_be_finished() {
     // The write waits for its first read.
     let database =
         Database::temporary_with(&Options::default().simulate_round_trips(true)).unwrap();
@@ -105,7 +105,7 @@ async fn upload_whose_write_was_dropped_is_never_finished() {
     let bytes = vec![7; 1_000_000];
     let mut upload = BlobUpload::begin(&store, tenant(1), &Clock::system()).await.unwrap();
     upload.write(&bytes[..10]).await.unwrap();
-    // A write that is never polled has done nothing.
+    // A write that is never polled has no effect.
     drop(upload.write(&bytes));
     upload.write(&bytes[..10]).await.unwrap();
     assert!(upload.write(&bytes).now_or_never().is_none(), "a write waits for its reads");

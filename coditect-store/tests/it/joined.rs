@@ -1,10 +1,10 @@
-//! Calls that are joined in one transaction have the effect of calls made one after another.
+//! Joined calls of one transaction have the effect of sequential calls.
 
 use coditect_store::{
     BlobUpload, Clock, Counter, Error, ErrorKind, Store, Transaction,
     engine::{Database, Options},
     keyspace::Global,
-    model::{DetachedBlob, Message, MessageId, Tenant},
+    model::{Message, MessageId, OrphanBlob, Tenant},
 };
 use futures_util::{
     FutureExt as _,
@@ -16,17 +16,23 @@ use crate::{
     samples,
 };
 
-/// A store whose reads overlap when they are joined, as on a cluster.
+/// A store whose joined reads overlap, as on a cluster.
 async fn store() -> Store {
     let options = Options::default().simulate_round_trips(true);
     let database = Database::temporary_with(&options).unwrap();
-    let store = Store::options().entity::<Task>().entity::<Holiday>().open(database).await.unwrap();
+    let store = Store::options()
+        .schema(coditect_store::model::schema())
+        .entity::<Task>()
+        .entity::<Holiday>()
+        .open(database)
+        .await
+        .unwrap();
     let fill = async |tx: Transaction| {
         for of in 1..=2 {
-            tx.create(&Tenant { id: tenant(of), ..samples::tenant() }).await?;
+            tx.insert(&Tenant { id: tenant(of), ..samples::tenant() }).await?;
         }
         for number in 1..=3 {
-            tx.create(&task(number)).await?;
+            tx.insert(&task(number)).await?;
         }
         tx.commit().await
     };
@@ -54,13 +60,13 @@ async fn joined_creates_take_a_unique_value_once() {
     let store = store().await;
     let tx = store.begin();
     let (one, other) = (task(10), Task { slug: "task-10".into(), ..task(11) });
-    let outcomes: [_; 2] = join(tx.create(&one), tx.create(&other)).await.into();
+    let outcomes: [_; 2] = join(tx.insert(&one), tx.insert(&other)).await.into();
     assert_eq!(kinds(outcomes), [None, Some(ErrorKind::UniqueViolation("planner_tasks_by_slug"))]);
-    // Over all tenants alike.
+    // In a global index as well.
     let ticket = Some("T-1".to_owned());
     let (one, other) = (Task { ticket: ticket.clone(), ..task(12) }, Task { ticket, ..task(13) });
     let other = Task { tenant: tenant(2), ..other };
-    let outcomes: [_; 2] = join(tx.create(&one), tx.create(&other)).await.into();
+    let outcomes: [_; 2] = join(tx.insert(&one), tx.insert(&other)).await.into();
     assert_eq!(
         kinds(outcomes),
         [None, Some(ErrorKind::UniqueViolation("planner_tasks_by_ticket"))]
@@ -79,7 +85,7 @@ async fn joined_writes_of_one_record_leave_no_entry_behind() {
     let tx = store.begin();
     let day = |number, day| Task { day, slug: format!("{number}-{day}"), ..task(number) };
     let (a, b) = (day(20, 1), day(20, 2));
-    let outcomes: [_; 2] = join(tx.create(&a), tx.create(&b)).await.into();
+    let outcomes: [_; 2] = join(tx.insert(&a), tx.insert(&b)).await.into();
     assert_eq!(kinds(outcomes), [None, Some(ErrorKind::AlreadyExists)]);
     let (a, b) = (day(1, 1), day(1, 2));
     let outcomes: [_; 2] = join(tx.update(&a), tx.update(&b)).await.into();
@@ -104,7 +110,7 @@ async fn joined_updates_take_a_unique_value_once_and_others_run_together() {
     let tx = store.begin();
     let (a, b) = (Task { slug: "new".into(), ..task(1) }, Task { slug: "new".into(), ..task(2) });
     let (unrelated, holiday) = (task(30), Holiday { name: "h".into(), country: "c".into() });
-    let of_others = join(tx.create(&unrelated), tx.create(&holiday));
+    let of_others = join(tx.insert(&unrelated), tx.insert(&holiday));
     let ((one, other), (unrelated, holiday)) =
         join(join(tx.update(&a), tx.update(&b)), of_others).await;
     assert_eq!(kinds([unrelated, holiday]), [None, None]);
@@ -118,7 +124,7 @@ async fn joined_updates_take_a_unique_value_once_and_others_run_together() {
 }
 
 #[tokio::test]
-async fn joined_changes_of_a_log_leave_no_entry_behind() {
+async fn joined_changes_of_a_stream_leave_no_stale_entry() {
     let store = store().await;
     let message = samples::message();
     let fill = |tx: Transaction| async move {
@@ -128,19 +134,20 @@ async fn joined_changes_of_a_log_leave_no_entry_behind() {
     store.run(fill).await.unwrap();
     let (of, conversation) = (message.tenant_id, message.conversation_id);
     let tx = store.begin();
-    let page = tx.log::<Message>(of, conversation, ..).page(1, None).await.unwrap();
+    let page = tx.events::<Message>(of, conversation, ..).page(1, None).await.unwrap();
     let position = page.items[0].position;
     let renamed = || Message { id: MessageId::new(), ..page.items[0].record.clone() };
     let (a, b) = (renamed(), renamed());
-    let outcomes: [_; 2] = join(tx.amend(position, &a), tx.amend(position, &b)).await.into();
+    let outcomes: [_; 2] =
+        join(tx.update_event(position, &a), tx.update_event(position, &b)).await.into();
     assert_eq!(kinds(outcomes), [None, None]);
     for id in [a.id, b.id, page.items[0].record.id] {
-        let found = tx.find_logged(&Message::BY_ID, of, id).await.unwrap();
+        let found = tx.find_event(&Message::BY_ID, of, id).await.unwrap();
         assert_eq!(found.is_some(), id == b.id);
     }
     let (first, second) = join(
-        tx.take_out::<Message>(of, conversation, position),
-        tx.take_out::<Message>(of, conversation, position),
+        tx.remove_event::<Message>(of, conversation, position),
+        tx.remove_event::<Message>(of, conversation, position),
     )
     .await;
     assert_eq!((first.unwrap(), second.unwrap()), (Some(b), None));
@@ -168,7 +175,7 @@ async fn joined_attachments_attach_a_blob_once() {
     let outcomes: [_; 2] = join(attach(), attach()).await.into();
     assert_eq!(kinds(outcomes), [None, Some(ErrorKind::NotFound)]);
     tx.commit().await.unwrap();
-    assert!(store.begin().get::<DetachedBlob>(tenant(1), blob.id).await.unwrap().is_none());
+    assert!(store.begin().get::<OrphanBlob>(tenant(1), blob.id).await.unwrap().is_none());
 }
 
 #[tokio::test]
@@ -177,10 +184,10 @@ async fn dropped_call_holds_nothing() {
     let tx = store.begin();
     let (one, other) = (task(10), Task { slug: "task-10".into(), ..task(11) });
     {
-        let mut creating = Box::pin(tx.create(&one));
+        let mut creating = Box::pin(tx.insert(&one));
         assert!(creating.as_mut().now_or_never().is_none());
     }
-    tx.create(&other).await.unwrap();
+    tx.insert(&other).await.unwrap();
     tx.commit().await.unwrap();
     is_sound(&store).await;
 }

@@ -1,19 +1,18 @@
-//! The keyspace as it is persisted: a changed key is a red diff here.
+//! The persisted keyspace: a changed key is a red diff here.
 
 use std::{fmt::Write as _, fs, path::Path};
 
 use coditect_store::{
-    Appended,
+    AppendHandle,
     engine::{KeyValue, RangeQuery},
-    entity::Registry,
-    keyspace::{Global, Space, table},
+    keyspace::{Global, Subspace, table},
     model::UserId,
 };
 
 use crate::{planner::store, samples};
 
-/// Every key that the samples make, in order, and what lies under it. Bytes that are no text are
-/// escaped; a name in braces stands for the sixteen bytes of an id, or the twelve of a position.
+/// Every key of the samples, in order, with its value. Bytes that are not text are escaped; a name
+/// in braces stands for the sixteen bytes of an id, or the twelve of a position.
 const KEYS: &str = r"
 \x02auth_sessions_by_expiry\x00\x17\x07j\xdf0{T}0{login} => ∅
 \x02client_sequences_by_expiry\x00\x17\x07j\xdf0{T}0{session}\x02tab-7f\x00 => ∅
@@ -59,35 +58,35 @@ const KEYS: &str = r"
 ";
 
 #[tokio::test]
-async fn the_keys_of_every_entity_are_what_they_were() {
+async fn keys_of_every_entity_are_unchanged() {
     let (tenant, user) = (samples::tenant(), samples::user());
     let (login, session) = (samples::auth_session(), samples::session());
     let (conversation, agent) = (samples::conversation(), samples::agent());
     let [file, directory] = samples::files();
     let store = store().await;
     let tx = store.begin();
-    tx.create(&tenant).await.unwrap();
-    tx.create(&user).await.unwrap();
-    tx.create(&login).await.unwrap();
-    tx.create(&session).await.unwrap();
+    tx.insert(&tenant).await.unwrap();
+    tx.insert(&user).await.unwrap();
+    tx.insert(&login).await.unwrap();
+    tx.insert(&session).await.unwrap();
     for state in samples::session_states() {
-        tx.create(&state).await.unwrap();
+        tx.insert(&state).await.unwrap();
     }
-    tx.create(&samples::session_memory()).await.unwrap();
-    tx.create(&samples::client_state()).await.unwrap();
-    tx.create(&samples::client_sequence()).await.unwrap();
-    tx.create(&samples::draft()).await.unwrap();
-    tx.create(&file).await.unwrap();
-    tx.create(&directory).await.unwrap();
-    tx.create(&conversation).await.unwrap();
-    tx.create(&agent).await.unwrap();
+    tx.insert(&samples::session_memory()).await.unwrap();
+    tx.insert(&samples::client_state()).await.unwrap();
+    tx.insert(&samples::client_sequence()).await.unwrap();
+    tx.insert(&samples::draft()).await.unwrap();
+    tx.insert(&file).await.unwrap();
+    tx.insert(&directory).await.unwrap();
+    tx.insert(&conversation).await.unwrap();
+    tx.insert(&agent).await.unwrap();
     for setting in samples::settings() {
-        tx.create(&setting).await.unwrap();
+        tx.insert(&setting).await.unwrap();
     }
     let message = tx.append(&samples::message()).await.unwrap();
     let entry = tx.append(&samples::audit_entry()).await.unwrap();
     tx.commit().await.unwrap();
-    let position = |appended: &Appended| {
+    let position = |appended: &AppendHandle| {
         let position = appended.position().unwrap();
         let stamp = position.versionstamp();
         [stamp.as_bytes().as_slice(), &position.order().to_be_bytes()].concat()
@@ -134,9 +133,9 @@ async fn the_keys_of_every_entity_are_what_they_were() {
     assert_eq!(keys, KEYS, "{keys}");
 }
 
-/// What the store keeps of itself, for two of its names.
+/// The metadata of two names.
 #[tokio::test]
-async fn the_declarations_are_kept_as_they_were() {
+async fn stored_declarations_are_unchanged() {
     let store = store().await;
     let tx = store.begin();
     let kept = async |kind: &str, name: &str| {
@@ -153,11 +152,11 @@ async fn the_declarations_are_kept_as_they_were() {
 #[test]
 fn a_key_is_its_scope_its_space_and_its_own_elements() {
     let root = coditect_store::keyspace::Root::new(&"coditect".to_owned());
-    let global = Space::global("countries").key(&root, Global, &"SE".to_owned());
+    let global = Subspace::global("countries").key(&root, Global, &"SE".to_owned());
     assert_eq!(global, b"\x02coditect\0\x02countries\0\x02SE\0");
     let tenant = samples::tenant().id;
     let user = UserId(samples::user().id.0);
-    let key = Space::tenant("users").key(&root, tenant, &user);
+    let key = Subspace::tenant("users").key(&root, tenant, &user);
     let parts: [&[u8]; 5] =
         [b"\x02coditect\0\x30", tenant.0.as_bytes(), b"\x02users\0", b"\x30", user.0.as_bytes()];
     assert_eq!(key, parts.concat());
@@ -166,14 +165,14 @@ fn a_key_is_its_scope_its_space_and_its_own_elements() {
 const BEGIN: &str = "<!-- keyspace:begin -->\n";
 const END: &str = "<!-- keyspace:end -->";
 
-/// Run with `UPDATE_GOLDEN=1` after a change that is meant.
+/// Run with `UPDATE_GOLDEN=1` after an intended change.
 #[test]
 fn the_keyspace_table_is_generated_from_the_declarations() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/format.md");
     let text = fs::read_to_string(&path).unwrap();
     let (before, rest) = text.split_once(BEGIN).expect("a marker where the table begins");
     let (written, after) = rest.split_once(END).expect("a marker where the table ends");
-    let declared = table(Registry::product().shapes());
+    let declared = table(coditect_store::model::schema().layouts());
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&path, format!("{before}{BEGIN}{declared}{END}{after}")).unwrap();
     } else {

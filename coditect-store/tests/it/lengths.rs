@@ -1,13 +1,14 @@
-//! What is too long is refused where it is written, by what it is and how long.
+//! Keys and values that are too long are rejected when they are written, with their kind and
+//! length.
 
 use coditect_store::{
     Entity, Error, ErrorKind, Store,
     check::Event,
     engine::{Database, KEY_SIZE_LIMIT},
-    entity::{Amendable, Count, Covering, Each, Log, Multi, Unique},
+    entity::{Count, Covering, EventStream, FanOut, Multi, Mutable, Unique},
     indexes,
-    keyspace::{Global, Space},
-    log_indexes,
+    keyspace::{Global, Subspace},
+    stream_indexes,
 };
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +25,7 @@ struct Page {
 impl Entity for Page {
     type Scope = Global;
     type Key = String;
-    const SPACE: Space<Global> = Space::global("pages").keyed(&["path"]);
+    const SPACE: Subspace<Global> = Subspace::global("pages").keyed(&["path"]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> Global {
@@ -40,11 +41,12 @@ indexes! { Page =>
     /// By title.
     BY_TITLE ("pages_by_title", title): Unique<String> = |page| page.title.clone();
     /// By tag.
-    BY_TAG ("pages_by_tag", tag): Each<String> = |page| page.tags.clone();
-    /// How many.
+    BY_TAG ("pages_by_tag", tag): FanOut<String> = |page| page.tags.clone();
+    /// The number of pages.
     GROUPS ("page_groups", group): Count<String> = |page| page.group.clone();
     /// With bytes.
-    CARRIED ("pages_carried", path): Covering<u64, Vec<u8>> = |page| Some((1, vec![7; page.carried]));
+    CARRIED ("pages_carried", path): Covering<u64, Vec<u8>> =
+        |page| Some((1, vec![7; page.carried]));
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -54,10 +56,10 @@ struct Line {
     word: Option<String>,
 }
 
-impl Log for Line {
+impl EventStream for Line {
     type Scope = Global;
     type Stream = String;
-    const SPACE: Space<Global> = Space::global("lines").keyed(&["stream"]);
+    const SPACE: Subspace<Global> = Subspace::global("lines").keyed(&["stream"]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> Global {
@@ -69,9 +71,9 @@ impl Log for Line {
     }
 }
 
-impl Amendable for Line {}
+impl Mutable for Line {}
 
-log_indexes! { Line =>
+stream_indexes! { Line =>
     /// By word.
     BY_WORD ("lines_by_word", word): Multi<String> = |line| line.word.clone();
 }
@@ -91,7 +93,8 @@ fn is_too_long(outcome: Result<(), Error>, names: &[&str]) {
 }
 
 async fn opened() -> Store {
-    let options = Store::options().entity::<Page>().log::<Line>();
+    let options =
+        Store::options().schema(coditect_store::model::schema()).entity::<Page>().stream::<Line>();
     options.open(Database::temporary().unwrap()).await.unwrap()
 }
 
@@ -100,8 +103,8 @@ async fn too_long_key_or_value_is_refused_where_it_is_written() {
     let store = opened().await;
     let tx = store.begin();
     let page = Page { path: "p".into(), ..Page::default() };
-    tx.create(&page).await.unwrap();
-    // Behind the space's name; the text ends with a zero.
+    tx.insert(&page).await.unwrap();
+    // After the name of the subspace; the text ends with a zero byte.
     let long = KEY_SIZE_LIMIT;
     let cases: [(Page, &[&str]); 6] = [
         (Page { path: text(long), ..page.clone() }, &["key of a record of pages", "10000"]),
@@ -113,7 +116,7 @@ async fn too_long_key_or_value_is_refused_where_it_is_written() {
     ];
     for (bad, names) in cases {
         is_too_long(
-            tx.create(&Page { path: format!("{}2", bad.path), ..bad.clone() }).await,
+            tx.insert(&Page { path: format!("{}2", bad.path), ..bad.clone() }).await,
             names,
         );
         is_too_long(tx.upsert(&bad).await, names);
@@ -138,9 +141,9 @@ async fn too_long_key_or_value_is_refused_where_it_is_written() {
     ];
     for (bad, names) in cases {
         is_too_long(tx.append(&bad).await.map(drop), names);
-        is_too_long(tx.amend(position, &bad).await, names);
+        is_too_long(tx.update_event(position, &bad).await, names);
     }
-    // Nothing of what was refused was written.
+    // Rejected writes have no effect.
     tx.commit().await.unwrap();
     assert_eq!(store.begin().list::<Page>(Global).page(9, None).await.unwrap().items.len(), 1);
     let mut findings = Vec::new();
@@ -154,15 +157,15 @@ async fn too_long_key_or_value_is_refused_where_it_is_written() {
 }
 
 #[tokio::test]
-async fn what_is_not_refused_is_committed_and_can_be_counted_anew() {
+async fn accepted_charges_are_committed_and_can_be_recounted() {
     let store = opened().await;
     let options = || (KEY_SIZE_LIMIT - 200..KEY_SIZE_LIMIT).rev();
     let mut written = 0;
     for length in options() {
         let tx = store.begin();
         let page = Page { path: text(length - 100), group: Some(text(length)), ..Page::default() };
-        match tx.create(&page).await {
-            // A part of a cluster has a prefix, of which the store does not know.
+        match tx.insert(&page).await {
+            // A prefix of a cluster is unknown to the store.
             Ok(()) => match tx.commit().await {
                 Ok(()) => written += 1,
                 Err(error) => {

@@ -1,14 +1,14 @@
-//! Logs: what is appended, in which order it lies, who conflicts.
+//! Event streams: appends, their order, and their conflicts.
 
 use std::collections::BTreeSet;
 
 use coditect_store::{
-    Appended, ErrorKind, LogScan, Store, Transaction,
+    AppendHandle, ErrorKind, Event, Scan, Store, Transaction,
     engine::{Database, KEY_SIZE_LIMIT, RangeQuery},
-    entity::{Log, Multi},
-    keyspace::{Global, Position, Space},
-    log_indexes,
+    entity::{EventStream, Multi},
+    keyspace::{Global, Position, Subspace},
     model::{AuditEntry, ConversationId, Message, MessageId, TenantId, UserId},
+    stream_indexes,
 };
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -32,11 +32,11 @@ async fn said(store: &Store, messages: &[Message]) -> Vec<Position> {
     appended.iter().map(|appended| appended.position().unwrap()).collect()
 }
 
-fn all<'a>(store: &Store) -> LogScan<'a, Message> {
-    store.begin().log(samples::tenant().id, samples::conversation().id, ..)
+fn all<'a>(store: &Store) -> Scan<'a, Event<Message>> {
+    store.begin().events(samples::tenant().id, samples::conversation().id, ..)
 }
 
-async fn contents(scan: &LogScan<'_, Message>) -> Vec<String> {
+async fn contents(scan: &Scan<'_, Event<Message>>) -> Vec<String> {
     let page = scan.page(100, None).await.unwrap();
     assert!(page.next.is_none());
     page.items.into_iter().map(|logged| logged.record.content).collect()
@@ -52,7 +52,7 @@ async fn records_lie_in_the_order_of_their_commits_then_of_their_appends() {
     second.commit().await.unwrap();
     first.commit().await.unwrap();
     assert_eq!(contents(&all(&store)).await, ["a", "b", "c"]);
-    assert_eq!(contents(&all(&store).newest_first()).await, ["c", "b", "a"]);
+    assert_eq!(contents(&all(&store).rev()).await, ["c", "b", "a"]);
 }
 
 #[tokio::test]
@@ -69,14 +69,15 @@ async fn a_position_is_known_once_it_is_committed() {
 
     let (tenant, conversation) = (samples::tenant().id, samples::conversation().id);
     let tx = store.begin();
-    let at = async |position| tx.logged::<Message>(tenant, conversation, position).await.unwrap();
+    let at =
+        async |position| tx.get_event::<Message>(tenant, conversation, position).await.unwrap();
     assert_eq!(at(one).await, Some(message(1, "a")));
     assert_eq!(at(two).await, Some(message(2, "b")));
-    let elsewhere = tx.logged::<Message>(tenant, ConversationId::new(), one).await.unwrap();
+    let elsewhere = tx.get_event::<Message>(tenant, ConversationId::new(), one).await.unwrap();
     assert_eq!(elsewhere, None);
-    let found = tx.find_logged(&Message::BY_ID, tenant, message(2, "").id).await.unwrap().unwrap();
+    let found = tx.find_event(&Message::BY_ID, tenant, message(2, "").id).await.unwrap().unwrap();
     assert_eq!((found.position, found.record), (two, message(2, "b")));
-    assert_eq!(tx.find_logged(&Message::BY_ID, tenant, MessageId::new()).await.unwrap(), None);
+    assert_eq!(tx.find_event(&Message::BY_ID, tenant, MessageId::new()).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -90,21 +91,24 @@ async fn streams_and_tenants_see_nothing_of_each_other() {
     let tx = store.begin();
     for message in [there, foreign] {
         let (tenant, conversation) = (message.tenant_id, message.conversation_id);
-        assert_eq!(contents(&tx.log(tenant, conversation, ..)).await, [message.content.as_str()]);
-        let found = tx.find_logged(&Message::BY_ID, tenant, message.id).await.unwrap();
+        assert_eq!(
+            contents(&tx.events(tenant, conversation, ..)).await,
+            [message.content.as_str()]
+        );
+        let found = tx.find_event(&Message::BY_ID, tenant, message.id).await.unwrap();
         assert_eq!(found.unwrap().record, message);
     }
 }
 
 #[tokio::test]
-async fn what_a_transaction_has_appended_it_cannot_read() {
+async fn appended_events_cannot_be_read_in_their_transaction() {
     let store = store().await;
     let tx = store.begin();
     tx.append(&message(1, "a")).await.unwrap();
     let (tenant, conversation) = (samples::tenant().id, samples::conversation().id);
     let refused = [
-        tx.log::<Message>(tenant, conversation, ..).page(9, None).await.unwrap_err(),
-        tx.find_logged(&Message::BY_ID, tenant, message(1, "").id).await.unwrap_err(),
+        tx.events::<Message>(tenant, conversation, ..).page(9, None).await.unwrap_err(),
+        tx.find_event(&Message::BY_ID, tenant, message(1, "").id).await.unwrap_err(),
         tx.append(&message(1, "again")).await.unwrap_err(),
     ];
     for error in refused {
@@ -114,7 +118,7 @@ async fn what_a_transaction_has_appended_it_cannot_read() {
 }
 
 #[tokio::test]
-async fn a_unique_value_that_is_taken_is_refused() {
+async fn taken_unique_value_is_rejected() {
     let store = store().await;
     said(&store, &[message(1, "a")]).await;
     let tx = store.begin();
@@ -132,7 +136,7 @@ async fn a_unique_value_that_is_taken_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn those_who_append_to_one_stream_never_conflict() {
+async fn concurrent_appends_do_not_conflict() {
     const WRITERS: u128 = 64;
     let store = store().await;
     let append = |n| {
@@ -157,16 +161,17 @@ async fn those_who_append_to_one_stream_never_conflict() {
 }
 
 #[tokio::test]
-async fn who_reads_the_end_of_a_stream_conflicts_with_who_appends_to_it() {
+async fn reader_of_a_streams_end_conflicts_with_an_append() {
     let store = store().await;
     said(&store, &[message(1, "a"), message(2, "b")]).await;
     let (reader, reader_of_one) = (store.begin(), store.begin());
-    let stream =
-        |tx: &Transaction| tx.log::<Message>(samples::tenant().id, samples::conversation().id, ..);
+    let stream = |tx: &Transaction| {
+        tx.events::<Message>(samples::tenant().id, samples::conversation().id, ..)
+    };
     assert_eq!(stream(&reader).page(9, None).await.unwrap().items.len(), 2);
     assert_eq!(stream(&reader_of_one).page(1, None).await.unwrap().items.len(), 1);
     for tx in [&reader, &reader_of_one] {
-        tx.create(&samples::tenant()).await.unwrap();
+        tx.insert(&samples::tenant()).await.unwrap();
     }
     said(&store, &[message(3, "c")]).await;
     assert_eq!(reader.commit().await.unwrap_err().kind(), ErrorKind::Conflict);
@@ -180,9 +185,9 @@ async fn positions_select_a_part_of_a_stream() {
     positions.extend(said(&store, &[message(3, "c")]).await);
     let tx = store.begin();
     let (tenant, conversation) = (samples::tenant().id, samples::conversation().id);
-    assert_eq!(contents(&tx.log(tenant, conversation, positions[1]..)).await, ["b", "c"]);
-    assert_eq!(contents(&tx.log(tenant, conversation, ..positions[1])).await, ["a"]);
-    assert_eq!(contents(&tx.log(tenant, conversation, positions[2])).await, ["c"]);
+    assert_eq!(contents(&tx.events(tenant, conversation, positions[1]..)).await, ["b", "c"]);
+    assert_eq!(contents(&tx.events(tenant, conversation, ..positions[1])).await, ["a"]);
+    assert_eq!(contents(&tx.events(tenant, conversation, positions[2])).await, ["c"]);
 }
 
 #[tokio::test]
@@ -191,16 +196,16 @@ async fn a_message_is_amended_in_its_place_and_taken_out() {
     let positions = said(&store, &[message(1, "a"), message(2, "b"), message(3, "c")]).await;
     let (tenant, conversation) = (samples::tenant().id, samples::conversation().id);
     let tx = store.begin();
-    tx.amend(positions[1], &message(2, "B")).await.unwrap();
-    let error = tx.amend(positions[1], &message(3, "B")).await.unwrap_err();
+    tx.update_event(positions[1], &message(2, "B")).await.unwrap();
+    let error = tx.update_event(positions[1], &message(3, "B")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UniqueViolation("messages_by_id"));
-    tx.amend(positions[2], &message(4, "D")).await.unwrap();
+    tx.update_event(positions[2], &message(4, "D")).await.unwrap();
     let elsewhere = Message { conversation_id: ConversationId::new(), ..message(1, "x") };
-    let error = tx.amend(positions[0], &elsewhere).await.unwrap_err();
+    let error = tx.update_event(positions[0], &elsewhere).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    let taken = tx.take_out::<Message>(tenant, conversation, positions[0]).await.unwrap();
+    let taken = tx.remove_event::<Message>(tenant, conversation, positions[0]).await.unwrap();
     assert_eq!(taken, Some(message(1, "a")));
-    let taken = tx.take_out::<Message>(tenant, conversation, positions[0]).await.unwrap();
+    let taken = tx.remove_event::<Message>(tenant, conversation, positions[0]).await.unwrap();
     assert_eq!(taken, None);
     tx.commit().await.unwrap();
 
@@ -208,7 +213,7 @@ async fn a_message_is_amended_in_its_place_and_taken_out() {
     let tx = store.begin();
     let found = async |n| {
         let id = message(n, "").id;
-        let found = tx.find_logged(&Message::BY_ID, tenant, id).await.unwrap();
+        let found = tx.find_event(&Message::BY_ID, tenant, id).await.unwrap();
         found.map(|logged| (logged.position, logged.record.content))
     };
     assert_eq!(found(1).await, None);
@@ -242,22 +247,22 @@ async fn the_audit_log_is_read_by_actor_and_by_action() {
     }
     let tx = store.begin();
     let tenant = samples::tenant().id;
-    let shown = async |scan: LogScan<'_, AuditEntry>| -> Vec<AuditEntry> {
-        let page = scan.newest_first().page(9, None).await.unwrap();
+    let shown = async |scan: Scan<'_, Event<AuditEntry>>| -> Vec<AuditEntry> {
+        let page = scan.rev().page(9, None).await.unwrap();
         page.items.into_iter().map(|logged| logged.record).collect()
     };
     let of = |numbers: &[usize]| -> Vec<AuditEntry> {
         numbers.iter().map(|&n| entries[n].clone()).collect()
     };
-    assert_eq!(shown(tx.log(tenant, (), ..)).await, of(&[4, 3, 2, 1, 0]));
-    let by_actor = tx.scan_log(&AuditEntry::BY_ACTOR, tenant, ada.unwrap());
+    assert_eq!(shown(tx.events(tenant, (), ..)).await, of(&[4, 3, 2, 1, 0]));
+    let by_actor = tx.scan_events(&AuditEntry::BY_ACTOR, tenant, ada.unwrap());
     assert_eq!(shown(by_actor).await, of(&[4, 3, 0]));
-    let by_action = tx.scan_log(&AuditEntry::BY_ACTION, tenant, "login");
+    let by_action = tx.scan_events(&AuditEntry::BY_ACTION, tenant, "login");
     assert_eq!(shown(by_action).await, of(&[1, 0]));
-    let both = tx.scan_log(&AuditEntry::BY_ACTION, tenant, "login");
-    let both = both.filter("actor=ada", move |entry| entry.actor == ada);
+    let both = tx.scan_events(&AuditEntry::BY_ACTION, tenant, "login");
+    let both = both.filter("actor=ada", move |entry| entry.record.actor == ada);
     assert_eq!(shown(both).await, of(&[0]));
-    let foreign = tx.scan_log(&AuditEntry::BY_ACTION, TenantId::new(), "login");
+    let foreign = tx.scan_events(&AuditEntry::BY_ACTION, TenantId::new(), "login");
     assert_eq!(shown(foreign).await, []);
 }
 
@@ -266,8 +271,8 @@ async fn a_cursor_holds_for_its_own_scan_only() {
     let store = store().await;
     said(&store, &[message(1, "a"), message(2, "b")]).await;
     let cursor = all(&store).page(1, None).await.unwrap().next.unwrap();
-    let other = store.begin().log::<Message>(samples::tenant().id, ConversationId::new(), ..);
-    let others = [other, all(&store).newest_first(), all(&store).filter("x", |_| true)];
+    let other = store.begin().events::<Message>(samples::tenant().id, ConversationId::new(), ..);
+    let others = [other, all(&store).rev(), all(&store).filter("x", |_| true)];
     for scan in others {
         let error = scan.page(1, Some(&cursor)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{scan:?}");
@@ -291,14 +296,14 @@ async fn a_record_in_anothers_stream_is_corruption() {
     let mut key = Message::SPACE.key(store.root(), tenant, &foreign);
     key.extend(&rows[0].key[key.len()..]);
     tx.engine().set(&key, &rows[0].value);
-    let read = tx.log::<Message>(tenant, foreign, ..).page(1, None).await;
+    let read = tx.events::<Message>(tenant, foreign, ..).page(1, None).await;
     assert_eq!(read.unwrap_err().kind(), ErrorKind::Corrupt);
     tx.engine().clear(&rows[0].key);
-    let found = tx.find_logged(&Message::BY_ID, tenant, message(1, "").id).await;
+    let found = tx.find_event(&Message::BY_ID, tenant, message(1, "").id).await;
     assert_eq!(found.unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
-/// A log of another crate's, no tenant's, whose streams have composite names.
+/// A global stream of another crate, with composite names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Reading {
     station: String,
@@ -306,10 +311,10 @@ struct Reading {
     value: i64,
 }
 
-impl Log for Reading {
+impl EventStream for Reading {
     type Scope = Global;
     type Stream = (String, u64);
-    const SPACE: Space<Global> = Space::global("readings").keyed(&["station", "sensor"]);
+    const SPACE: Subspace<Global> = Subspace::global("readings").keyed(&["station", "sensor"]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> Global {
@@ -321,8 +326,8 @@ impl Log for Reading {
     }
 }
 
-log_indexes! { Reading =>
-    /// By what was read.
+stream_indexes! { Reading =>
+    /// By reading.
     BY_VALUE ("readings_by_value", value): Multi<i64> = |reading| Some(reading.value);
 }
 
@@ -334,29 +339,35 @@ async fn a_log_of_another_crate_is_declared_and_read() {
     let error = undeclared.begin().append(reading).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
 
-    let store = Store::options().log::<Reading>().open(database).await.unwrap();
+    let store = Store::options()
+        .schema(coditect_store::model::schema())
+        .stream::<Reading>()
+        .open(database)
+        .await
+        .unwrap();
     let append = |tx: Transaction| async move { tx.append(reading).await };
-    let appended: Appended = store.run(append).await.unwrap();
+    let appended: AppendHandle = store.run(append).await.unwrap();
     let tx = store.begin();
-    let read = tx.logged::<Reading>(Global, reading.stream(), appended.position().unwrap()).await;
+    let read =
+        tx.get_event::<Reading>(Global, reading.stream(), appended.position().unwrap()).await;
     assert_eq!(read.unwrap().as_ref(), Some(reading));
-    let found = tx.scan_log(&Reading::BY_VALUE, Global, ..0).page(9, None).await.unwrap();
+    let found = tx.scan_events(&Reading::BY_VALUE, Global, ..0).page(9, None).await.unwrap();
     assert_eq!(&found.items[0].record, reading);
-    let shapes: Vec<String> = store.registry().shapes().iter().map(ToString::to_string).collect();
-    assert!(shapes.contains(&r#"("readings", station, sensor, versionstamp)"#.to_owned()));
-    assert!(shapes.contains(&r#"("readings_by_value", value, versionstamp)"#.to_owned()));
+    let layouts: Vec<String> = store.schema().layouts().iter().map(ToString::to_string).collect();
+    assert!(layouts.contains(&r#"("readings", station, sensor, versionstamp)"#.to_owned()));
+    assert!(layouts.contains(&r#"("readings_by_value", value, versionstamp)"#.to_owned()));
 }
 
 #[tokio::test]
-async fn a_key_that_is_too_long_is_refused() {
+async fn oversized_key_is_rejected() {
     let store = store().await;
     let entry = &audit(None, &"a".repeat(KEY_SIZE_LIMIT));
     let error = store.run(|tx| async move { tx.append(entry).await }).await.unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::Limit, Some(2102)));
 }
 
-/// Pages through a stream while others append to it and take out of it.
-async fn page_through(there: usize, limit: usize, newest_first: bool, meanwhile: Vec<usize>) {
+/// Pages through a stream during appends and removals.
+async fn page_through(there: usize, limit: usize, rev: bool, meanwhile: Vec<usize>) {
     let store = store().await;
     let messages: Vec<Message> = (0..there).map(|n| message(n as u128, "x")).collect();
     let mut stayed: BTreeSet<Position> = said(&store, &messages).await.into_iter().collect();
@@ -365,7 +376,7 @@ async fn page_through(there: usize, limit: usize, newest_first: bool, meanwhile:
     let (mut meanwhile, mut id) = (meanwhile.into_iter(), 1_000);
     loop {
         let scan = all(&store);
-        let scan = if newest_first { scan.newest_first() } else { scan };
+        let scan = if rev { scan.rev() } else { scan };
         let page = scan.page(limit, next.as_ref()).await.unwrap();
         shown.extend(page.items.into_iter().map(|logged| logged.position));
         next = page.next;
@@ -375,19 +386,19 @@ async fn page_through(there: usize, limit: usize, newest_first: bool, meanwhile:
         let Some(what) = meanwhile.next() else { continue };
         id += 1;
         let appended = said(&store, &[message(id, "late")]).await;
-        if !newest_first {
+        if !rev {
             stayed.extend(appended);
         }
         if let Some(&position) = stayed_first.iter().nth(what) {
             stayed.remove(&position);
             let take_out = |tx: Transaction| async move {
                 let conversation = samples::conversation().id;
-                tx.take_out::<Message>(samples::tenant().id, conversation, position).await
+                tx.remove_event::<Message>(samples::tenant().id, conversation, position).await
             };
             store.run(take_out).await.unwrap();
         }
     }
-    if newest_first {
+    if rev {
         shown.reverse();
     }
     assert!(shown.is_sorted_by(|a, b| a < b), "{shown:?}");
@@ -400,31 +411,31 @@ proptest! {
     fn pages_are_right_while_others_append(
         there in 0..20_usize,
         limit in 1..6_usize,
-        newest_first: bool,
+        rev: bool,
         meanwhile in prop::collection::vec(0..30_usize, 0..8),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(page_through(there, limit, newest_first, meanwhile));
+        runtime.block_on(page_through(there, limit, rev, meanwhile));
     }
 }
 
-/// One log, as two versions of a program declare it: the newer has an index more.
+/// One stream, as declared by two versions of a program: the newer one has another index.
 mod versions {
     use coditect_store::{
-        entity::{Log, Multi},
-        keyspace::Space,
-        log_indexes,
+        entity::{EventStream, Multi},
+        keyspace::Subspace,
         model::{TenantId, UserId},
+        stream_indexes,
     };
     use serde::{Deserialize, Serialize};
 
     #[derive(Serialize, Deserialize)]
     pub(super) struct Older(pub(super) TenantId, pub(super) Option<UserId>);
 
-    impl Log for Older {
+    impl EventStream for Older {
         type Scope = TenantId;
         type Stream = ();
-        const SPACE: Space<TenantId> = Space::tenant("events").keyed(&[]);
+        const SPACE: Subspace<TenantId> = Subspace::tenant("events").keyed(&[]);
         const VERSION: u8 = 1;
         fn scope(&self) -> TenantId {
             self.0
@@ -432,15 +443,15 @@ mod versions {
         fn stream(&self) {}
     }
 
-    log_indexes! { Older => }
+    stream_indexes! { Older => }
 
     #[derive(Serialize, Deserialize)]
     pub(super) struct Newer(pub(super) TenantId, pub(super) Option<UserId>);
 
-    impl Log for Newer {
+    impl EventStream for Newer {
         type Scope = TenantId;
         type Stream = ();
-        const SPACE: Space<TenantId> = Space::tenant("events").keyed(&[]);
+        const SPACE: Subspace<TenantId> = Subspace::tenant("events").keyed(&[]);
         const VERSION: u8 = 1;
         fn scope(&self) -> TenantId {
             self.0
@@ -448,17 +459,27 @@ mod versions {
         fn stream(&self) {}
     }
 
-    log_indexes! { Newer =>
-        /// By who did it.
+    stream_indexes! { Newer =>
+        /// By author.
         BY_ACTOR ("events_by_actor", user): Multi<UserId> = |event| event.1;
     }
 }
 
 #[tokio::test]
-async fn an_index_comes_to_a_log_before_its_first_record_or_not_at_all() {
+async fn index_of_a_stream_is_declared_before_its_first_event() {
     let database = Database::temporary().unwrap();
-    let old = Store::options().log::<versions::Older>().open(database.clone()).await.unwrap();
-    let with_index = || Store::options().log::<versions::Newer>().open(database.clone());
+    let old = Store::options()
+        .schema(coditect_store::model::schema())
+        .stream::<versions::Older>()
+        .open(database.clone())
+        .await
+        .unwrap();
+    let with_index = || {
+        Store::options()
+            .schema(coditect_store::model::schema())
+            .stream::<versions::Newer>()
+            .open(database.clone())
+    };
     let tx = old.begin();
     tx.append(&versions::Older(samples::tenant().id, None)).await.unwrap();
     tx.commit().await.unwrap();
@@ -473,7 +494,7 @@ async fn an_index_comes_to_a_log_before_its_first_record_or_not_at_all() {
     tx.append(&versions::Newer(samples::tenant().id, None)).await.unwrap();
     tx.commit().await.unwrap();
 
-    // The older program, still at work, would leave its entries out.
+    // The older program, still running, would omit its entries.
     let tx = old.begin();
     let refused = tx.append(&versions::Older(samples::tenant().id, None)).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::NewerFormat);

@@ -1,4 +1,4 @@
-//! The store from outside: as another crate declares its records and works with them.
+//! Tests of the public interface, as another crate uses it.
 
 #![expect(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
@@ -14,6 +14,7 @@ mod declarations;
 mod deletions;
 mod engines;
 mod faults;
+mod files;
 mod formats;
 mod histories;
 mod holders;
@@ -38,5 +39,6 @@ mod runtimes;
 mod samples;
 mod sequences;
 mod store;
+mod tenant_archives;
 mod tenants;
 mod verify;

@@ -1,4 +1,4 @@
-//! What the store tells of itself: the numbers of what was really done.
+//! Metrics: the numbers of what was done.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
 use coditect_store::{
     Error, ErrorKind, Store, Transaction,
     engine::Database,
-    entity::Log as _,
+    entity::EventStream as _,
     model::{Message, Session, Tenant},
     telemetry,
 };
@@ -16,7 +16,7 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 use crate::samples;
 
-/// Counters by name and label, and how many values each histogram has.
+/// Counters by name and label, and the number of values of each histogram.
 fn told(snapshotter: &Snapshotter) -> BTreeMap<String, u64> {
     let all = snapshotter.snapshot().into_vec().into_iter();
     let values = all.map(|(key, _, _, value)| {
@@ -32,8 +32,8 @@ fn told(snapshotter: &Snapshotter) -> BTreeMap<String, u64> {
     values.collect()
 }
 
-/// Does `work` on one thread, whose recorder hears of it and of nothing else. What it gives is there until
-/// all is told.
+/// Runs `work` on one thread, with a recorder of its own. Its result is kept until everything is
+/// recorded.
 fn recorded<Fut: Future>(work: impl FnOnce(Store) -> Fut) -> BTreeMap<String, u64> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let store = runtime.block_on(Store::open(Database::temporary().unwrap())).unwrap();
@@ -46,7 +46,7 @@ fn recorded<Fut: Future>(work: impl FnOnce(Store) -> Fut) -> BTreeMap<String, u6
     })
 }
 
-/// How many bytes the record under `key` is.
+/// Returns the size of the record under `key`, in bytes.
 async fn length(store: &Store, key: &[u8]) -> u64 {
     store.begin().engine().get(key).await.unwrap().unwrap().len() as u64
 }
@@ -56,8 +56,8 @@ fn commits_conflicts_and_retries_are_counted_as_they_were() {
     static TIMES: AtomicU32 = AtomicU32::new(0);
     let told = recorded(|store| async move {
         let tenant = &samples::tenant();
-        store.run(|tx| async move { tx.create(tenant).await }).await.unwrap();
-        // Somebody gets in between, twice.
+        store.run(|tx| async move { tx.insert(tenant).await }).await.unwrap();
+        // Another transaction commits in between, twice.
         let meddle = |tx: Transaction, store: Store, times: &'static AtomicU32| async move {
             let read = tx.get::<Tenant>(tenant.id, ()).await?.unwrap();
             if times.fetch_add(1, Ordering::Relaxed) < 2 {
@@ -69,7 +69,7 @@ fn commits_conflicts_and_retries_are_counted_as_they_were() {
             tx.update(&read).await
         };
         store.run(|tx| meddle(tx, store.clone(), &TIMES)).await.unwrap();
-        let refused = store.run(|tx| async move { tx.create(tenant).await }).await;
+        let refused = store.run(|tx| async move { tx.insert(tenant).await }).await;
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::AlreadyExists);
         store.begin().commit().await.unwrap();
     });
@@ -86,7 +86,7 @@ fn commits_conflicts_and_retries_are_counted_as_they_were() {
 }
 
 #[test]
-fn watches_that_wait_are_told() {
+fn pending_watches_fire() {
     let told = recorded(|store| async move {
         let mut waiting = Vec::new();
         for n in 0..3_u8 {
@@ -108,8 +108,8 @@ fn bytes_are_counted_by_repository() {
             let (tenant, session, message) =
                 (&samples::tenant(), &samples::session(), &samples::message());
             let write = |tx: Transaction| async move {
-                tx.create(tenant).await?;
-                tx.create(session).await?;
+                tx.insert(tenant).await?;
+                tx.insert(session).await?;
                 tx.append(message).await?;
                 Ok::<_, Error>(())
             };
@@ -118,7 +118,7 @@ fn bytes_are_counted_by_repository() {
             let scan = tx.scan(&Session::BY_USER, tenant.id, session.user_id);
             assert_eq!(scan.page(9, None).await.unwrap().items.len(), 1);
             tx.get::<Session>(tenant.id, session.id).await.unwrap().unwrap();
-            let log = tx.log::<Message>(tenant.id, message.stream(), ..);
+            let log = tx.events::<Message>(tenant.id, message.stream(), ..);
             let said = log.page(9, None).await.unwrap().items.remove(0);
             let prefix = (tenant.id, "messages".to_owned(), message.stream(), said.position);
             let of_message = length(&store, &store.root().key(&prefix)).await;

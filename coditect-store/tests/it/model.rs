@@ -1,9 +1,9 @@
-//! Random programs of concurrent transactions against a simple versioned map, with the conflict rule spelt
-//! out: what is read, who conflicts, and what is there in the end. What takes more than one page to spell
-//! out (counted selectors, unreadable keys) the recordings of [`conformance`](crate::conformance) hold.
+//! Random programs of concurrent transactions, compared with a versioned map that implements the
+//! conflict rule: reads, conflicts, and final contents. The recordings of
+//! [`conformance`](crate::conformance) cover complex cases (counted selectors, unreadable keys).
 //!
-//! A failure prints the smallest program that it is about, and keeps its seed in `proptest-regressions`;
-//! `CODITECT_MODEL_CASES=100000` is the long form.
+//! A failure prints the smallest failing program, and keeps its seed in `proptest-regressions`;
+//! `CODITECT_MODEL_CASES=100000` runs the long form.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,13 +14,13 @@ use coditect_store::{
 use proptest::prelude::*;
 
 type Map = BTreeMap<&'static [u8], Vec<u8>>;
-/// What something is about: each key, by twice its place among [`KEYS`], and what lies between it and the
-/// next, by one more.
+/// A part of the keyspace: each key has twice its index among [`KEYS`], and the gap after it one
+/// more.
 type Parts = BTreeSet<usize>;
 
-/// In their order; the last is only an end.
+/// In order; the last one is only an end.
 const KEYS: [&[u8]; 9] = [b"", b"a", b"a\0", b"a\xff", b"b", b"ba", b"c", b"\xfe\xff", b"\xff"];
-/// How many transactions are open at once.
+/// Number of open transactions.
 const OPEN: usize = 4;
 
 #[derive(Clone, Debug)]
@@ -65,7 +65,8 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (key(), bytes()).prop_map(|(key, value)| Op::Set { key, value }),
         2 => key().prop_map(|key| Op::Clear { key }),
         2 => bounds().prop_map(|(begin, end)| Op::ClearRange { begin, end }),
-        4 => (atomic, key(), bytes()).prop_map(|(op, key, operand)| Op::Atomic { op, key, operand }),
+        4 => (atomic, key(), bytes())
+            .prop_map(|(op, key, operand)| Op::Atomic { op, key, operand }),
         1 => bounds().prop_map(|(begin, end)| Op::ReadConflict { begin, end }),
         1 => bounds().prop_map(|(begin, end)| Op::WriteConflict { begin, end }),
         5 => Just(Op::Commit),
@@ -73,28 +74,28 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// All that was ever committed.
+/// All commits.
 #[derive(Default)]
 struct Model {
-    /// What there was after each commit; the first is before all of them.
+    /// The contents after each commit; the first is the initial state.
     states: Vec<Map>,
-    /// What each wrote to.
+    /// The parts that each commit wrote.
     written: Vec<Parts>,
 }
 
-/// A transaction as the model has it.
+/// A transaction of the model.
 #[derive(Default)]
 struct Open {
     /// The number of commits that it sees, once it has read.
     sees: Option<usize>,
     writes: Vec<Op>,
-    /// Parts whose value follows from its own writes alone.
+    /// Parts whose value depends on its own writes only.
     known: Parts,
     read: Parts,
     written: Parts,
 }
 
-/// All from the key at `begin` up to, and without, that at `end`.
+/// All from the key at `begin` (inclusive) to the one at `end` (exclusive).
 fn parts(begin: usize, end: usize) -> Parts {
     let is_there = |part: &usize| {
         part.is_multiple_of(2) || KEYS[part / 2 + 1] != [KEYS[part / 2], &[0]].concat()
@@ -107,7 +108,7 @@ fn key_alone(key: usize) -> Parts {
 }
 
 impl Open {
-    /// What it sees from now on, if it has not read before.
+    /// Fixes the state that it sees, at its first read.
     fn settle(&mut self, model: &Model) {
         self.sees.get_or_insert(model.written.len());
     }
@@ -118,7 +119,7 @@ impl Open {
         state
     }
 
-    /// Whether what is read there is anything but its own writes.
+    /// Returns whether a read there depends on more than its own writes.
     fn is_of_others(&self, read: &Parts) -> bool {
         !read.is_subset(&self.known)
     }
@@ -141,7 +142,7 @@ impl Open {
         self.writes.push(op.clone());
     }
 
-    /// Whether somebody has written, since it read, what it has read.
+    /// Returns whether a commit since its read has written a part that it read.
     fn conflicts(&self, model: &Model) -> bool {
         let since = self.sees.unwrap_or(model.written.len());
         let written = &model.written[since..];
@@ -149,7 +150,7 @@ impl Open {
     }
 }
 
-/// What a write makes of what is there.
+/// Returns the result of a write on an existing value.
 fn apply(op: &Op, state: &mut Map) {
     match op {
         Op::Set { key, value } => {
@@ -171,7 +172,7 @@ fn apply(op: &Op, state: &mut Map) {
     }
 }
 
-/// As FoundationDB's manual describes each ("Atomic operations").
+/// As described in FoundationDB's manual ("Atomic operations").
 fn combined(op: AtomicOp, value: Option<Vec<u8>>, operand: &[u8]) -> Option<Vec<u8>> {
     let Some(value) = value else {
         return (op != AtomicOp::CompareAndClear).then(|| operand.to_vec());
@@ -200,7 +201,7 @@ fn combined(op: AtomicOp, value: Option<Vec<u8>>, operand: &[u8]) -> Option<Vec<
 
 type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// What a read answers, by the model, and what it was of.
+/// Returns the model's result of a read, and the parts read.
 fn answer(op: &Op, state: &Map) -> (Rows, Parts) {
     let row = |key: &'static [u8]| state.get(key).map(|value| (key.to_vec(), value.clone()));
     match *op {
@@ -224,7 +225,7 @@ fn answer(op: &Op, state: &Map) -> (Rows, Parts) {
     }
 }
 
-/// The same, by the engine.
+/// Returns the engine's result.
 async fn ask(tx: &Transaction, op: &Op) -> Result<Rows> {
     Ok(match *op {
         Op::Get { key, snapshot } => {
@@ -257,8 +258,8 @@ fn write(tx: &Transaction, op: &Op) {
     }
 }
 
-/// On an engine that keeps the last commits in layers of memory, and on one that moves each into its
-/// B-tree while the next is done.
+/// On an engine that keeps the last commits in memory, and on one that checkpoints each while the
+/// next is made.
 async fn run(program: &[(usize, Op)]) {
     run_on(program, &Database::temporary().unwrap()).await;
     let moving = Options::default().memtable_bytes(1);

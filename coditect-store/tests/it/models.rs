@@ -1,4 +1,4 @@
-//! The product's records: what each is found by, and the look-ups that are its own.
+//! The product's records: their indexes and operations.
 
 use chrono::TimeDelta;
 use coditect_store::{
@@ -6,7 +6,7 @@ use coditect_store::{
     engine::VALUE_SIZE_LIMIT,
     model::{
         ActiveFiles, Agent, AgentId, CLIENT_STATE_VERSIONS, ClientSequence, ClientState,
-        Conversation, ConversationId, Draft, EditorState, File, FileHome, FileId, IdempotencyEntry,
+        Conversation, ConversationId, Draft, EditorState, File, FileId, FileRoot, IdempotencyEntry,
         Json, JsonText, Message, MessageId, PartState, Session, SessionId, SessionMemory,
         SessionState, SessionStates, Setting, SettingScope, StateQuota, TenantId, UserId,
     },
@@ -19,13 +19,13 @@ async fn created<E: Entity>(records: &[E]) -> Store {
     let store = store().await;
     let tx = store.begin();
     for record in records {
-        tx.create(record).await.unwrap();
+        tx.insert(record).await.unwrap();
     }
     tx.commit().await.unwrap();
     store
 }
 
-/// Whether `record` can be read, changed to `changed` and removed.
+/// Asserts that `record` can be read, changed to `changed` and removed.
 async fn lives<E: Entity + PartialEq + std::fmt::Debug>(record: E, changed: E) {
     let (scope, key) = (record.scope(), record.key());
     let store = created(std::slice::from_ref(&record)).await;
@@ -39,7 +39,7 @@ async fn lives<E: Entity + PartialEq + std::fmt::Debug>(record: E, changed: E) {
 }
 
 #[tokio::test]
-async fn every_record_is_created_read_changed_and_removed() {
+async fn every_record_is_inserted_read_changed_and_removed() {
     let [editor, terminal, active_files, memory] = samples::session_states();
     let emptied = EditorState::default();
     lives(editor.clone(), SessionState { state: emptied.into(), ..editor }).await;
@@ -87,9 +87,9 @@ async fn two_agents_of_a_tenant_have_different_names() {
     let store = created(std::slice::from_ref(&agent)).await;
     let tx = store.begin();
     let again = Agent { id: AgentId::new(), ..agent.clone() };
-    let error = tx.create(&again).await.unwrap_err();
+    let error = tx.insert(&again).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UniqueViolation("agents_by_name"));
-    tx.create(&Agent { tenant_id: TenantId::new(), ..again }).await.unwrap();
+    tx.insert(&Agent { tenant_id: TenantId::new(), ..again }).await.unwrap();
     let found = tx.find(&Agent::BY_NAME, agent.tenant_id, "reviewer".to_owned()).await.unwrap();
     assert_eq!(found, Some(agent));
 }
@@ -100,9 +100,9 @@ async fn a_path_is_of_one_file_in_its_home() {
     let store = created(&[file.clone(), directory.clone()]).await;
     let tx = store.begin();
     let again = File { id: FileId::new(), ..file.clone() };
-    let error = tx.create(&again).await.unwrap_err();
+    let error = tx.insert(&again).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UniqueViolation("files_by_path"));
-    tx.create(&File { home: directory.home.clone(), ..again }).await.unwrap();
+    tx.insert(&File { home: directory.home.clone(), ..again }).await.unwrap();
     let at = (file.home.clone(), file.path.clone());
     assert_eq!(tx.find(&File::BY_PATH, file.tenant_id, at).await.unwrap(), Some(file.clone()));
     let session = samples::session().id;
@@ -111,8 +111,8 @@ async fn a_path_is_of_one_file_in_its_home() {
 }
 
 #[tokio::test]
-async fn what_lies_below_a_directory_is_one_range() {
-    let homes = [FileHome::Workspace("/w".into()), FileHome::Session(SessionId::new())];
+async fn entries_below_a_directory_are_one_range() {
+    let homes = [FileRoot::Workspace("/w".into()), FileRoot::Session(SessionId::new())];
     let paths = ["src", "src!", "src-old", "src.rs", "src/a", "src/a/b", "src0", "srcs", "t"];
     let [sample, _] = samples::files();
     let files: Vec<File> = homes
@@ -133,7 +133,7 @@ async fn what_lies_below_a_directory_is_one_range() {
 }
 
 #[tokio::test]
-async fn a_users_setting_goes_over_the_tenants() {
+async fn users_setting_overrides_the_tenants() {
     let [shared, own] = samples::settings();
     let other = Setting { key: "a".into(), ..shared.clone() };
     let store = created(&[shared.clone(), own.clone(), other.clone()]).await;
@@ -167,10 +167,10 @@ async fn a_sessions_memory_is_listed_by_key() {
     assert_eq!(own.all(9).await.unwrap(), [with("a"), with("a\0"), with("b")]);
 }
 
-/// A store that has the session of which the others are.
+/// A store with the session of the others.
 async fn with_session() -> Store {
     let store = store().await;
-    store.run(|tx| async move { tx.create(&samples::session()).await }).await.unwrap();
+    store.run(|tx| async move { tx.insert(&samples::session()).await }).await.unwrap();
     store
 }
 
@@ -271,7 +271,7 @@ async fn the_keys_of_client_states_are_listed_with_their_newest_versions() {
 }
 
 #[tokio::test]
-async fn a_client_state_that_no_value_can_hold_is_refused_and_the_transaction_goes_on() {
+async fn oversized_client_state_is_rejected_and_the_transaction_continues() {
     let store = with_session().await;
     let (tenant, session) = (samples::tenant().id, samples::session().id);
     let at = samples::session().created_at;
@@ -291,7 +291,7 @@ async fn tenant_has_no_more_agents_than_the_limit() {
     let store = store().await;
     let agent = samples::agent();
     let tenant = agent.tenant_id;
-    store.run(|tx| async move { tx.create(&samples::tenant()).await }).await.unwrap();
+    store.run(|tx| async move { tx.insert(&samples::tenant()).await }).await.unwrap();
     let set_up = async |name: &str| {
         let agent = &Agent { id: AgentId::new(), name: name.into(), ..agent.clone() };
         let made = store.run(|tx| async move { agent.set_up(&tx, 2).await }).await;
@@ -313,20 +313,20 @@ async fn messages_and_answers_count_towards_the_bytes_of_their_tenant() {
     let conversation = samples::conversation();
     let (tenant, now) = (conversation.tenant_id, conversation.created_at);
     let create = |tx: Transaction| async move {
-        tx.create(&samples::tenant()).await?;
-        tx.create(&samples::user()).await?;
-        tx.create(&samples::session()).await?;
+        tx.insert(&samples::tenant()).await?;
+        tx.insert(&samples::user()).await?;
+        tx.insert(&samples::session()).await?;
         tx.charge(tenant, Counter::SESSIONS, 1, 9).await?;
-        tx.create(&samples::conversation()).await
+        tx.insert(&samples::conversation()).await
     };
     store.run(create).await.unwrap();
     let bytes = async || store.begin().counter(tenant, Counter::BYTES).await.unwrap();
     let message = &Message { content: "x".repeat(10_000), ..samples::message() };
-    let say = |tx: Transaction| async move { message.say(&tx, 15_000).await.map(|_| ()) };
+    let say = |tx: Transaction| async move { message.insert(&tx, 15_000).await.map(|_| ()) };
     store.run(say).await.unwrap();
     assert_eq!(bytes().await, message.counted_bytes());
     let another = &Message { id: MessageId::new(), ..message.clone() };
-    let say = |tx: Transaction| async move { another.say(&tx, 15_000).await.map(|_| ()) };
+    let say = |tx: Transaction| async move { another.insert(&tx, 15_000).await.map(|_| ()) };
     let full = store.run(say).await.unwrap_err();
     assert_eq!(full.kind(), ErrorKind::QuotaExceeded("bytes"));
 
@@ -338,13 +338,13 @@ async fn messages_and_answers_count_towards_the_bytes_of_their_tenant() {
         assert_eq!(bytes().await, message.counted_bytes() + entry.counted_bytes());
     }
     assert_eq!(store.check().run(|_| ()).await.unwrap().faults, 0);
-    assert_eq!(store.sweep(now + TimeDelta::days(9_999)).await.unwrap().idempotency_entries, 1);
+    assert_eq!(store.purge(now + TimeDelta::days(9_999)).await.unwrap().idempotency_entries, 1);
     assert_eq!(bytes().await, message.counted_bytes());
     let delete = |tx: Transaction| async move {
         tx.delete_conversation(tenant, samples::conversation().id, now).await
     };
     store.run(delete).await.unwrap();
-    store.complete_deletions().await.unwrap();
+    store.resume_deletions().await.unwrap();
     assert_eq!(bytes().await, 0);
     assert_eq!(store.check().run(|_| ()).await.unwrap().faults, 0);
 }

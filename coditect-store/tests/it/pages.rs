@@ -7,7 +7,7 @@ use coditect_store::{
     Cursor, ErrorKind, Page, Scan, Store,
     engine::{Database, KEY_SIZE_LIMIT, Order, RangeQuery},
     keyspace::Global,
-    repository::{EXAMINED_LIMIT, PAGE_LIMIT, Stopped},
+    records::{MAX_PAGE_EXAMINED, MAX_PAGE_RECORDS, Stopped},
 };
 use proptest::prelude::*;
 
@@ -34,7 +34,7 @@ async fn pages_follow_one_another_in_both_orders() {
         assert_eq!((numbers(&third), third.stopped), (vec![5], Stopped::End));
         assert_eq!(third.next, None);
 
-        let scan = scan.newest_first();
+        let scan = scan.rev();
         let first = scan.page(3, None).await.unwrap();
         assert_eq!(numbers(&first), [5, 4, 3]);
         let second = scan.page(3, first.next.as_ref()).await.unwrap();
@@ -45,7 +45,7 @@ async fn pages_follow_one_another_in_both_orders() {
 #[tokio::test]
 async fn a_page_that_ends_with_the_last_row_has_no_next_one() {
     let store = store_with(&[task(1), task(2)]).await;
-    for scan in [by_owner(&store), by_owner(&store).newest_first()] {
+    for scan in [by_owner(&store), by_owner(&store).rev()] {
         let page = scan.page(2, None).await.unwrap();
         assert_eq!((page.items.len(), page.next, page.stopped), (2, None, Stopped::End));
     }
@@ -56,7 +56,7 @@ async fn a_page_that_ends_with_the_last_row_has_no_next_one() {
 #[tokio::test]
 async fn a_limit_out_of_bounds_is_refused() {
     let store = store().await;
-    for limit in [0, PAGE_LIMIT + 1, usize::MAX] {
+    for limit in [0, MAX_PAGE_RECORDS + 1, usize::MAX] {
         let error = by_owner(&store).page(limit, None).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
     }
@@ -85,12 +85,12 @@ async fn keys_that_begin_with_one_another_are_each_shown_once() {
     let tx = store.begin();
     for name in names {
         let holiday = Holiday { name: name.into(), country: name.into() };
-        tx.create(&holiday).await.unwrap();
+        tx.insert(&holiday).await.unwrap();
     }
     for scan in [tx.list::<Holiday>(Global), tx.scan(&Holiday::BY_COUNTRY, Global, ..)] {
         let shown = one_by_one(&scan).await;
         assert_eq!(shown, names);
-        let mut shown = one_by_one(&scan.newest_first()).await;
+        let mut shown = one_by_one(&scan.rev()).await;
         shown.reverse();
         assert_eq!(shown, names);
     }
@@ -126,7 +126,7 @@ async fn a_filter_reads_on_until_the_page_is_full() {
     let rest = scan.page(2, page.next.as_ref()).await.unwrap();
     assert_eq!((numbers(&rest), rest.stopped), (vec![242], Stopped::End));
 
-    let newest = by_owner(&store).newest_first().filter("day", move |task| task.day == day);
+    let newest = by_owner(&store).rev().filter("day", move |task| task.day == day);
     assert_eq!(numbers(&newest.page(9, None).await.unwrap()), [242, 142, 42]);
 
     let both = scan.filter("large", |task| task.number.0 > 100);
@@ -134,8 +134,8 @@ async fn a_filter_reads_on_until_the_page_is_full() {
 }
 
 #[tokio::test]
-async fn a_page_whose_filter_keeps_nothing_ends_and_goes_on() {
-    let past = EXAMINED_LIMIT as u64 + 1;
+async fn page_without_matches_ends_and_continues() {
+    let past = MAX_PAGE_EXAMINED as u64 + 1;
     let tasks: Vec<Task> = (1..=past).map(task).collect();
     let store = store_with(&tasks).await;
     let scan = by_owner(&store).filter("last", move |task| task.number.0 == past);
@@ -143,18 +143,18 @@ async fn a_page_whose_filter_keeps_nothing_ends_and_goes_on() {
     assert_eq!((numbers(&empty), empty.stopped), (vec![], Stopped::Examined));
     let rest = scan.page(9, empty.next.as_ref()).await.unwrap();
     assert_eq!((numbers(&rest), rest.stopped), (vec![past], Stopped::End));
-    let full = by_owner(&store).page(PAGE_LIMIT, None).await.unwrap();
-    assert_eq!((full.items.len(), full.stopped), (PAGE_LIMIT, Stopped::Rows));
+    let full = by_owner(&store).page(MAX_PAGE_RECORDS, None).await.unwrap();
+    assert_eq!((full.items.len(), full.stopped), (MAX_PAGE_RECORDS, Stopped::Rows));
 }
 
 #[tokio::test]
-async fn a_page_of_large_records_ends_early_and_goes_on() {
+async fn page_of_large_records_ends_early_and_continues() {
     let store = store().await;
     for n in 0..40 {
         let holiday = &Holiday { name: format!("{n:03}"), country: "x".repeat(90_000) };
-        // A country so long cannot be indexed, so it is made long behind the index's back.
+        // A country that long cannot be indexed, so it is made long without updating the index.
         let short = &Holiday { country: String::new(), ..holiday.clone() };
-        store.run(|tx| async move { tx.create(short).await }).await.unwrap();
+        store.run(|tx| async move { tx.insert(short).await }).await.unwrap();
         store.run(|tx| async move { lengthen(&tx, holiday).await }).await.unwrap();
     }
     for scan in [store.begin().list(Global), store.begin().scan(&Holiday::BY_COUNTRY, Global, "")] {
@@ -176,7 +176,7 @@ async fn a_page_of_large_records_ends_early_and_goes_on() {
     }
 }
 
-/// Rewrites a record's bytes and leaves its index entries.
+/// Rewrites a record's bytes, and leaves its index entries.
 async fn lengthen(
     tx: &coditect_store::Transaction,
     holiday: &Holiday,
@@ -216,7 +216,7 @@ async fn a_cursor_holds_for_its_own_list_only() {
         tx.scan(&Task::BY_OWNER, tenant(1), ..),
         tx.scan(&Task::BY_DUE, tenant(1), (user(1),)),
         tx.list(tenant(1)),
-        by_owner(&store).newest_first(),
+        by_owner(&store).rev(),
         by_owner(&store).filter("day=1", |_| true),
     ];
     for scan in others {
@@ -240,17 +240,17 @@ async fn a_cursor_shows_nothing_readable() {
 }
 
 #[tokio::test]
-async fn a_cursor_goes_on_behind_the_longest_of_keys() {
+async fn cursor_continues_after_the_longest_key() {
     let prefix = Task::BY_SLUG.name().len() + 2 + 17;
     let slug =
         |first: &str| first.to_owned() + &"s".repeat(KEY_SIZE_LIMIT - prefix - 2 - first.len());
     let tasks = [(1, "a"), (2, "b"), (3, "c")].map(|(n, s)| Task { slug: slug(s), ..task(n) });
-    // In memory: in a cluster that is shared, a prefix is part of every key.
-    let options = Store::options().entity::<Task>();
+    // In memory: in a shared cluster, a prefix is part of every key.
+    let options = Store::options().schema(coditect_store::model::schema()).entity::<Task>();
     let store = options.open(Database::memory().unwrap()).await.unwrap();
     let tx = store.begin();
     for task in &tasks {
-        tx.create(task).await.unwrap();
+        tx.insert(task).await.unwrap();
     }
     for (order, numbers_in_order) in [(Order::Ascending, [1, 2, 3]), (Order::Descending, [3, 2, 1])]
     {
@@ -279,7 +279,7 @@ async fn forge(position: &[u8]) {
     let others = [4, 5].map(|n| Task { owner: user(2), ..task(n) });
     let own = [1, 2, 3].map(task);
     let store = store_with(&[foreign.as_slice(), &others, &own].concat()).await;
-    for scan in [by_owner(&store), by_owner(&store).newest_first()] {
+    for scan in [by_owner(&store), by_owner(&store).rev()] {
         let cursor = forged(&scan, position).await;
         match scan.page(9, Some(&cursor)).await {
             Ok(page) => assert!(page.items.iter().all(|task| own.contains(task))),
@@ -291,14 +291,14 @@ async fn forge(position: &[u8]) {
 #[tokio::test]
 async fn a_forged_cursor_longer_than_any_key_is_refused() {
     let store = store_with(&[task(1), task(2)]).await;
-    // The owner, as it is packed, and then more than a key can hold.
+    // The packed owner, and then more than a key can have.
     let position = [&[0x30], user(1).0.as_bytes().as_slice(), &[0; KEY_SIZE_LIMIT]].concat();
     let cursor = forged(&by_owner(&store), &position).await;
     let error = by_owner(&store).page(9, Some(&cursor)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
 }
 
-/// Something done between two pages.
+/// An operation between two pages.
 #[derive(Clone, Copy, Debug)]
 enum Meanwhile {
     Create(u64),
@@ -312,7 +312,7 @@ fn meanwhile() -> impl Strategy<Value = Meanwhile> {
 async fn do_meanwhile(store: &Store, what: Meanwhile) {
     let result = store.run(|tx| async move {
         match what {
-            Meanwhile::Create(number) => tx.create(&task(number)).await,
+            Meanwhile::Create(number) => tx.insert(&task(number)).await,
             Meanwhile::Delete(number) => {
                 tx.delete::<Task>(tenant(1), TaskNumber(number)).await.map(drop)
             }
@@ -323,7 +323,7 @@ async fn do_meanwhile(store: &Store, what: Meanwhile) {
     }
 }
 
-/// Pages through, while others write: what stayed is shown once, nothing twice, all in order.
+/// Pages through concurrent writes: remaining rows are returned once, in order.
 async fn page_through(
     there: BTreeSet<u64>,
     limit: usize,
@@ -360,7 +360,7 @@ async fn page_through(
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
-    fn a_forged_cursor_leads_to_nothing_that_is_not_in_its_list(
+    fn forged_cursor_stays_within_its_list(
         owner in prop::option::of(0..4_u128),
         rest in prop::collection::vec(any::<u8>(), 0..20),
     ) {
@@ -384,7 +384,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_tenants_range_holds_all_that_is_theirs_and_nothing_else() {
+async fn tenants_range_has_its_data_and_nothing_else() {
     let foreign = [0, 2].map(|n| Task { tenant: tenant(n), ..task(1) });
     let own = [1, 2].map(|n| Task { due: Some(1), ..task(n) });
     let store = store_with(&[foreign.as_slice(), &own].concat()).await;

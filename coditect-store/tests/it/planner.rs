@@ -1,14 +1,14 @@
-//! The records of a service of somebody else's: every kind of index, keys of every sort.
+//! The records of another service: every type of index, keys of every type.
 
 use coditect_store::{
     Entity, Result, Store,
     engine::Database,
     entity::{
-        Count, Covering, Each, GlobalCount, GlobalCovering, GlobalEach, GlobalMulti, GlobalUnique,
-        Multi, Unique,
+        Count, Covering, FanOut, GlobalCount, GlobalCovering, GlobalFanOut, GlobalMulti,
+        GlobalUnique, Multi, Unique,
     },
     indexes,
-    keyspace::{Global, KeyPart, Space},
+    keyspace::{Global, KeyPart, Subspace},
     model::{TenantId, UserId},
 };
 use serde::{Deserialize, Serialize};
@@ -49,7 +49,7 @@ pub(crate) struct Task {
 impl Entity for Task {
     type Scope = TenantId;
     type Key = TaskNumber;
-    const SPACE: Space<TenantId> = Space::tenant("planner_tasks").keyed(&["number"]);
+    const SPACE: Subspace<TenantId> = Subspace::tenant("planner_tasks").keyed(&["number"]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> TenantId {
@@ -62,36 +62,36 @@ impl Entity for Task {
 }
 
 indexes! { Task =>
-    /// No two tasks of a tenant have the same slug.
+    /// Slugs are unique within a tenant.
     BY_SLUG ("planner_tasks_by_slug", slug): Unique<String> = |task| Some(task.slug.clone());
-    /// Somebody's tasks.
+    /// Tasks of a user.
     BY_OWNER ("planner_tasks_by_owner", owner): Multi<UserId> = |task| Some(task.owner);
-    /// Those that are due some time, by whose they are and when.
+    /// Tasks with a due time, by owner and time.
     BY_DUE ("planner_tasks_by_due", owner, due): Multi<(UserId, i64)> =
         |task| task.due.map(|due| (task.owner, due));
-    /// A ticket of the help desk is of one task, whoever's.
+    /// A ticket of the help desk belongs to one task, of any tenant.
     BY_TICKET ("planner_tasks_by_ticket", ticket): GlobalUnique<String> =
         |task| task.ticket.clone();
-    /// Everybody's tasks by day.
+    /// All tenants' tasks by day.
     BY_DAY ("planner_tasks_by_day", day): GlobalMulti<i64> = |task| Some(task.day);
-    /// Somebody's tasks with what a list of them shows.
+    /// Tasks of a user, with the fields of a list.
     SUMMARIES ("planner_task_summaries", owner): Covering<UserId, Summary> =
         |task| Some((task.owner, Summary::of(task)));
-    /// What is due, everybody's, with whose it is.
+    /// All tenants' due tasks, with their owners.
     AGENDA ("planner_agenda", due): GlobalCovering<i64, UserId> =
         |task| task.due.map(|due| (due, task.owner));
-    /// Tasks by each of their tags.
-    BY_TAG ("planner_tasks_by_tag", tag): Each<String> = |task| task.tags.clone();
-    /// As BY_TAG, everybody's.
-    BY_TAG_OF_ALL ("planner_tasks_by_tag_of_all", tag): GlobalEach<String> =
+    /// Tasks by tag.
+    BY_TAG ("planner_tasks_by_tag", tag): FanOut<String> = |task| task.tags.clone();
+    /// As BY_TAG, over all tenants.
+    BY_TAG_OF_ALL ("planner_tasks_by_tag_of_all", tag): GlobalFanOut<String> =
         |task| task.tags.clone();
-    /// How many tasks somebody has for a day.
+    /// The number of tasks of a user on a day.
     LOAD ("planner_load", owner, day): Count<(UserId, i64)> = |task| Some((task.owner, task.day));
-    /// How many tasks are due at a time, everybody's.
+    /// The number of tasks due at a time, over all tenants.
     DUE_COUNT ("planner_due_count", due): GlobalCount<i64> = |task| task.due;
 }
 
-/// What a list of tasks shows of each.
+/// The fields of a task in a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Summary {
     pub(crate) slug: String,
@@ -104,7 +104,7 @@ impl Summary {
     }
 }
 
-/// A record that is no tenant's, with text for a key.
+/// A global record, with text as its key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Holiday {
     pub(crate) name: String,
@@ -114,7 +114,7 @@ pub(crate) struct Holiday {
 impl Entity for Holiday {
     type Scope = Global;
     type Key = String;
-    const SPACE: Space<Global> = Space::global("planner_holidays").keyed(&["name"]);
+    const SPACE: Subspace<Global> = Subspace::global("planner_holidays").keyed(&["name"]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> Global {
@@ -127,7 +127,7 @@ impl Entity for Holiday {
 }
 
 indexes! { Holiday =>
-    /// A country's.
+    /// By country.
     BY_COUNTRY ("planner_holidays_by_country", country): Multi<String> =
         |holiday| Some(holiday.country.clone());
 }
@@ -140,7 +140,7 @@ pub(crate) fn user(n: u128) -> UserId {
     UserId(Uuid::from_u128(n))
 }
 
-/// A task of `tenant(1)` and `user(1)` that takes no value that others might want.
+/// A task of `tenant(1)` and `user(1)` without values that others may need.
 pub(crate) fn task(number: u64) -> Task {
     Task {
         tenant: tenant(1),
@@ -154,18 +154,21 @@ pub(crate) fn task(number: u64) -> Task {
     }
 }
 
-/// An empty store in memory that knows the planner's records.
+/// An empty store in memory that declares the planner's records.
 pub(crate) async fn store() -> Store {
-    let options = Store::options().entity::<Task>().entity::<Holiday>();
+    let options = Store::options()
+        .schema(coditect_store::model::schema())
+        .entity::<Task>()
+        .entity::<Holiday>();
     options.open(Database::temporary().unwrap()).await.unwrap()
 }
 
-/// A store in memory that holds `tasks`.
+/// A store in memory that has `tasks`.
 pub(crate) async fn store_with(tasks: &[Task]) -> Store {
     let store = store().await;
     let create = async |tx: coditect_store::Transaction| {
         for task in tasks {
-            tx.create(task).await?;
+            tx.insert(task).await?;
         }
         tx.commit().await
     };

@@ -1,4 +1,4 @@
-//! Quotas: what is counted, what is refused, and that no race gets past a limit.
+//! Quotas: counting, rejection, and limits under concurrency.
 
 use coditect_store::{
     Counter, Error, ErrorKind, Store, Transaction,
@@ -47,7 +47,7 @@ async fn a_counter_is_charged_up_to_its_limit_and_released() {
 }
 
 #[tokio::test]
-async fn what_was_refused_adds_nothing_and_the_transaction_goes_on() {
+async fn rejected_charge_adds_nothing_and_the_transaction_continues() {
     let store = store().await;
     let tx = store.begin();
     let own = tx.tenant(tenant(1));
@@ -65,7 +65,7 @@ async fn what_was_refused_adds_nothing_and_the_transaction_goes_on() {
 }
 
 #[tokio::test]
-async fn those_who_charge_far_below_the_limit_do_not_conflict() {
+async fn charges_far_below_the_limit_do_not_conflict() {
     let store = store().await;
     let open: Vec<Transaction> = (0..64).map(|_| store.begin()).collect();
     for tx in &open {
@@ -78,7 +78,7 @@ async fn those_who_charge_far_below_the_limit_do_not_conflict() {
 }
 
 #[tokio::test]
-async fn those_who_began_together_never_exceed_the_limit_even_if_all_saw_nothing() {
+async fn concurrent_charges_never_exceed_the_limit() {
     for limit in [1, 2, 3, 10, 129, 200] {
         let store = store().await;
         let open: Vec<Transaction> = (0..400).map(|_| store.begin()).collect();
@@ -87,7 +87,7 @@ async fn those_who_began_together_never_exceed_the_limit_even_if_all_saw_nothing
         }
         for tx in open {
             if let Err(error) = tx.commit().await {
-                // On a cluster that is far away the last ones are too old.
+                // On a distant cluster the last ones are too old.
                 assert!(
                     matches!(error.kind(), ErrorKind::Conflict | ErrorKind::TransactionTooOld),
                     "{error}"
@@ -104,7 +104,7 @@ async fn one_slot_is_not_charged_twice_by_one_transaction() {
     let store = store().await;
     charge(&store, 60, LIMIT).await.unwrap();
     let open: Vec<Transaction> = (0..64).map(|_| store.begin()).collect();
-    // Slots go round: without more ado each would get its own for a second time.
+    // Slots are assigned round-robin: without this each would get its own a second time.
     for tx in open.iter().chain(&open) {
         tx.charge(tenant(1), FILES, 1, LIMIT).await.unwrap();
     }
@@ -133,7 +133,7 @@ async fn slots_leave_no_key_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_many_who_race_for_it_exactly_as_many_get_in_as_there_is_room_for() {
+async fn concurrent_charges_fill_the_quota_exactly() {
     const LIMIT: i64 = 100;
     let store = store().await;
     let enter = |_| {
@@ -159,7 +159,7 @@ enum Step {
     Commit(usize),
 }
 
-/// Plays `steps` in several transactions that are open at once.
+/// Runs `steps` in several open transactions.
 async fn interleave(limit: i64, steps: Vec<Step>) {
     let store = store().await;
     let mut open: Vec<(Transaction, i64)> = (0..6).map(|_| (store.begin(), 0)).collect();
@@ -215,7 +215,7 @@ async fn memory_and_client_state_count_towards_the_tenants_bytes() {
     let store = store().await;
     let session = &samples::session();
     let (tenant, id, now) = (session.tenant_id, session.id, session.created_at);
-    store.run(|tx| async move { session.open(&tx, 10).await }).await.unwrap();
+    store.run(|tx| async move { session.insert(&tx, 10).await }).await.unwrap();
     let bytes = async || store.begin().counter(tenant, Counter::BYTES).await.unwrap();
     let text = |length| JsonText::from(&serde_json::Value::from("x".repeat(length)));
     let remember = async |key: &str, length, quota: &StateQuota| {
@@ -248,12 +248,12 @@ async fn memory_and_client_state_count_towards_the_tenants_bytes() {
     assert_eq!(more.kind(), ErrorKind::QuotaExceeded("bytes"));
     remember("b", 1, &quota).await.unwrap();
     keep(150).await.unwrap();
-    // Smaller ones take the place of the first, which then counts no longer.
+    // Smaller ones replace the first, which no longer counts.
     for _ in 0..4 {
         keep(1).await.unwrap();
     }
 
     let deletion = store.run(|tx| async move { tx.delete_session(tenant, id, now).await });
-    store.complete(&deletion.await.unwrap().unwrap()).await.unwrap();
+    store.resume_deletion(&deletion.await.unwrap().unwrap()).await.unwrap();
     assert_eq!(bytes().await, 0);
 }

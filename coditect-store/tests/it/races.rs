@@ -1,4 +1,4 @@
-//! Writers that meet: exactly one has its way.
+//! Concurrent writers: exactly one succeeds.
 
 use coditect_store::{Error, ErrorKind, Store, keyspace::Global};
 
@@ -6,7 +6,7 @@ use crate::planner::{Task, TaskNumber, store, store_with, task, tenant};
 
 const WRITERS: u64 = 64;
 
-/// What came of `WRITERS` runs of `attempt` at once.
+/// Returns the results of `WRITERS` concurrent runs of `attempt`.
 async fn race<Fut>(store: &Store, attempt: impl Fn(Store, u64) -> Fut) -> Vec<Result<(), Error>>
 where
     Fut: Future<Output = Result<(), Error>> + Send + 'static,
@@ -28,21 +28,21 @@ fn one_wins(outcomes: &[Result<(), Error>], others: ErrorKind) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_many_who_create_records_with_one_unique_value_one_wins() {
+async fn one_of_many_inserts_of_a_unique_value_succeeds() {
     let store = store().await;
     let outcomes = race(&store, |store, writer| async move {
         let task =
             &Task { tenant: tenant(writer.into()), ticket: Some("T-1".into()), ..task(writer) };
-        store.run(|tx| async move { tx.create(task).await }).await
+        store.run(|tx| async move { tx.insert(task).await }).await
     });
     one_wins(&outcomes.await, ErrorKind::UniqueViolation("planner_tasks_by_ticket"));
     let days = store.begin().scan(&Task::BY_DAY, Global, ..).all(100).await.unwrap();
     assert_eq!(days.len(), 1, "nothing of the others is left");
 }
 
-/// `CODITECT_RACE_ROUNDS` says how many rounds.
+/// `CODITECT_RACE_ROUNDS` is the number of rounds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn round_after_round_one_of_many_wins_and_the_index_is_what_a_scan_says() {
+async fn in_each_round_one_writer_wins_and_the_index_matches_a_scan() {
     let rounds =
         std::env::var("CODITECT_RACE_ROUNDS").map_or(1_000, |rounds| rounds.parse().unwrap());
     let store = store().await;
@@ -53,7 +53,7 @@ async fn round_after_round_one_of_many_wins_and_the_index_is_what_a_scan_says() 
             async move {
                 let number = round * WRITERS + writer;
                 let task = &Task { tenant: tenant(writer.into()), ticket, ..task(number) };
-                store.run(|tx| async move { tx.create(task).await }).await
+                store.run(|tx| async move { tx.insert(task).await }).await
             }
         });
         one_wins(&outcomes.await, ErrorKind::UniqueViolation("planner_tasks_by_ticket"));
@@ -65,7 +65,7 @@ async fn round_after_round_one_of_many_wins_and_the_index_is_what_a_scan_says() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_many_who_change_records_to_one_unique_value_one_wins() {
+async fn one_of_many_updates_to_a_unique_value_succeeds() {
     let tasks: Vec<Task> = (1..=WRITERS).map(task).collect();
     let store = store_with(&tasks).await;
     let outcomes = race(&store, |store, writer| async move {
@@ -78,11 +78,11 @@ async fn of_many_who_change_records_to_one_unique_value_one_wins() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_many_who_create_one_record_one_wins() {
+async fn one_of_many_inserts_of_a_record_succeeds() {
     let store = store().await;
     let outcomes = race(&store, |store, writer| async move {
         let task = &Task { slug: format!("slug-{writer}"), ..task(1) };
-        store.run(|tx| async move { tx.create(task).await }).await
+        store.run(|tx| async move { tx.insert(task).await }).await
     });
     one_wins(&outcomes.await, ErrorKind::AlreadyExists);
 }
@@ -109,8 +109,8 @@ async fn a_unique_value_taken_meanwhile_is_a_conflict() {
     let ticketed = |n| Task { tenant: tenant(n), ticket: Some("T-1".into()), ..task(1) };
     let store = store_with(&[Task { ticket: None, ..ticketed(3) }]).await;
     let (first, second, third) = (store.begin(), store.begin(), store.begin());
-    first.create(&ticketed(1)).await.unwrap();
-    second.create(&ticketed(2)).await.unwrap();
+    first.insert(&ticketed(1)).await.unwrap();
+    second.insert(&ticketed(2)).await.unwrap();
     third.update(&ticketed(3)).await.unwrap();
     first.commit().await.unwrap();
     assert_eq!(second.commit().await.unwrap_err().kind(), ErrorKind::Conflict);
@@ -118,25 +118,25 @@ async fn a_unique_value_taken_meanwhile_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn a_value_that_was_not_found_conflicts_with_who_takes_it() {
+async fn lookup_of_an_absent_value_conflicts_with_its_writer() {
     let store = store().await;
     let (reader, writer) = (store.begin(), store.begin());
     let found = reader.find(&Task::BY_TICKET, Global, "T-1".to_owned()).await.unwrap();
     assert_eq!(found, None);
-    writer.create(&Task { ticket: Some("T-1".into()), ..task(1) }).await.unwrap();
+    writer.insert(&Task { ticket: Some("T-1".into()), ..task(1) }).await.unwrap();
     writer.commit().await.unwrap();
-    reader.create(&task(2)).await.unwrap();
+    reader.insert(&task(2)).await.unwrap();
     assert_eq!(reader.commit().await.unwrap_err().kind(), ErrorKind::Conflict);
 }
 
 #[tokio::test]
-async fn a_page_conflicts_with_a_record_that_comes_into_it() {
+async fn page_conflicts_with_a_record_inserted_into_it() {
     let store = store_with(&[task(1), task(5)]).await;
     let (reader, writer) = (store.begin(), store.begin());
     let page = reader.scan(&Task::BY_OWNER, tenant(1), task(1).owner).page(9, None).await.unwrap();
     assert_eq!(page.items.len(), 2);
-    reader.create(&Task { tenant: tenant(2), ..task(1) }).await.unwrap();
-    writer.create(&task(3)).await.unwrap();
+    reader.insert(&Task { tenant: tenant(2), ..task(1) }).await.unwrap();
+    writer.insert(&task(3)).await.unwrap();
     writer.commit().await.unwrap();
     assert_eq!(reader.commit().await.unwrap_err().kind(), ErrorKind::Conflict);
 }

@@ -1,40 +1,40 @@
-//! Records that could be written and not be read are refused; entries follow from what is read.
+//! Records that would not decode are rejected; entries are made from the decoded record.
 
 use std::collections::{BTreeMap, HashMap};
 
 use coditect_store::{
     Entity, ErrorKind, Store,
     engine::{Database, RangeQuery},
-    entity::{Amendable, Covering, Log, Multi, Unique},
+    entity::{Covering, EventStream, Multi, Mutable, Unique},
     indexes,
-    keyspace::{Global, Space},
-    log_indexes,
+    keyspace::{Global, Subspace},
+    stream_indexes,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// A value of many serde shapes, of which one field is stored.
+/// A value of many serde structures, of which one field is stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Row<T> {
     id: u64,
     value: T,
 }
 
-/// What one instance of the test stores.
+/// The values stored by one instance of the test.
 trait Value: Clone + Serialize + DeserializeOwned + Send + Sync + std::fmt::Debug + 'static {
-    const SPACE: Space<Global>;
-    const LOG: Space<Global>;
+    const SPACE: Subspace<Global>;
+    const LOG: Subspace<Global>;
 }
 
 macro_rules! rows {
     ($($value:ident $name:literal $log:literal;)*) => {$(
         impl Value for $value {
-            const SPACE: Space<Global> = Space::global($name);
-            const LOG: Space<Global> = Space::global($log).keyed(&["id"]);
+            const SPACE: Subspace<Global> = Subspace::global($name);
+            const LOG: Subspace<Global> = Subspace::global($log).keyed(&["id"]);
         }
 
         indexes! { Row<$value> => }
 
-        log_indexes! { Event<$value> => }
+        stream_indexes! { Event<$value> => }
     )*};
 }
 
@@ -44,7 +44,7 @@ where
 {
     type Scope = Global;
     type Key = u64;
-    const SPACE: Space<Global> = T::SPACE;
+    const SPACE: Subspace<Global> = T::SPACE;
     const VERSION: u8 = 1;
 
     fn scope(&self) -> Global {
@@ -59,13 +59,13 @@ where
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Event<T>(Row<T>);
 
-impl<T: Value> Log for Event<T>
+impl<T: Value> EventStream for Event<T>
 where
-    Event<T>: coditect_store::entity::LogIndexed,
+    Event<T>: coditect_store::entity::StreamIndexed,
 {
     type Scope = Global;
     type Stream = u64;
-    const SPACE: Space<Global> = T::LOG;
+    const SPACE: Subspace<Global> = T::LOG;
     const VERSION: u8 = 1;
 
     fn scope(&self) -> Global {
@@ -77,7 +77,7 @@ where
     }
 }
 
-impl<T: Value> Amendable for Event<T> where Event<T>: coditect_store::entity::LogIndexed {}
+impl<T: Value> Mutable for Event<T> where Event<T>: coditect_store::entity::StreamIndexed {}
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct SkippedLast {
@@ -86,7 +86,7 @@ struct SkippedLast {
     note: Option<String>,
 }
 
-/// Of a count of 0 and one empty tag, the bytes are those of a count of 1 and no tags.
+// A count of 0 and one empty tag have the bytes of a count of 1 and no tags.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct SkippedFirst {
     #[serde(skip_serializing_if = "is_zero")]
@@ -128,7 +128,7 @@ struct Flat {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Json(serde_json::Value);
 
-/// Nothing is wrong with it: it is in another order each time that it is read.
+/// Valid, but in another order each time it is read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Unordered(HashMap<String, u8>);
 
@@ -146,25 +146,28 @@ rows! {
 async fn opened<T: Value>() -> Store
 where
     Row<T>: coditect_store::entity::Indexed,
-    Event<T>: coditect_store::entity::LogIndexed,
+    Event<T>: coditect_store::entity::StreamIndexed,
 {
-    let options = Store::options().entity::<Row<T>>().log::<Event<T>>();
+    let options = Store::options()
+        .schema(coditect_store::model::schema())
+        .entity::<Row<T>>()
+        .stream::<Event<T>>();
     options.open(Database::temporary().unwrap()).await.unwrap()
 }
 
-/// Each way to write `bad` is refused with the name of its type, and writes nothing; `good`, of the same
-/// type, is written and read.
+/// Each way to write `bad` is rejected with the name of its type, and writes nothing; `good`, of
+/// the same type, is written and read.
 async fn is_refused<T: Value>(bad: T, good: Option<T>)
 where
     Row<T>: coditect_store::entity::Indexed,
-    Event<T>: coditect_store::entity::LogIndexed,
+    Event<T>: coditect_store::entity::StreamIndexed,
 {
     let store = opened::<T>().await;
     let tx = store.begin();
     let mut position = None;
     if let Some(value) = good {
         let row = Row { id: 1, value };
-        tx.create(&row).await.unwrap();
+        tx.insert(&row).await.unwrap();
         let event = Event(row);
         let appended = store.run(|tx| {
             let event = event.clone();
@@ -177,7 +180,7 @@ where
     let before = tx.engine().get_range(&RangeQuery::new(b"", b"\xff")).await.unwrap().rows;
     let bad = Row { id: 1, value: bad };
     let mut refused = vec![
-        tx.create(&bad).await,
+        tx.insert(&bad).await,
         tx.update(&bad).await,
         tx.upsert(&bad).await,
         tx.append(&Event(bad.clone())).await.map(drop),
@@ -185,7 +188,7 @@ where
     if let Some(position) = position {
         let change = |row: &mut Row<T>| *row = bad.clone();
         refused.push(tx.modify(Global, 1, change).await.map(drop));
-        refused.push(tx.amend(position, &Event(bad.clone())).await);
+        refused.push(tx.update_event(position, &Event(bad.clone())).await);
     }
     for error in refused {
         let error = error.unwrap_err();
@@ -219,7 +222,7 @@ async fn map_without_an_order_is_stored() {
     let row = Row { id: 1, value: Unordered(map) };
     let store = opened::<Unordered>().await;
     let tx = store.begin();
-    tx.create(&row).await.unwrap();
+    tx.insert(&row).await.unwrap();
     tx.update(&row).await.unwrap();
     let read = tx.get::<Row<Unordered>>(Global, 1).await.unwrap().unwrap();
     assert_eq!(read.value, row.value);
@@ -227,7 +230,7 @@ async fn map_without_an_order_is_stored() {
     tx.commit().await.unwrap();
 }
 
-/// Stores seconds of what has milliseconds, and lower case of any.
+/// Stores milliseconds as seconds, and any case as lower case.
 mod lossy {
     use serde::{Deserialize as _, Deserializer, Serializer};
 
@@ -251,7 +254,7 @@ struct Timed {
 impl Entity for Timed {
     type Scope = Global;
     type Key = u64;
-    const SPACE: Space<Global> = Space::global("timed");
+    const SPACE: Subspace<Global> = Subspace::global("timed");
     const VERSION: u8 = 1;
 
     fn scope(&self) -> Global {
@@ -266,7 +269,7 @@ impl Entity for Timed {
 indexes! { Timed =>
     /// By time.
     BY_TIME ("timed_by_time", ms): Multi<u64> = |timed| Some(timed.ms);
-    /// One at a time.
+    /// Unique by time.
     BY_ONLY ("timed_by_only", ms): Unique<u64> = |timed| Some(timed.ms);
 }
 
@@ -276,10 +279,10 @@ struct TimedEvent {
     ms: u64,
 }
 
-impl Log for TimedEvent {
+impl EventStream for TimedEvent {
     type Scope = Global;
     type Stream = ();
-    const SPACE: Space<Global> = Space::global("timed_events").keyed(&[]);
+    const SPACE: Subspace<Global> = Subspace::global("timed_events").keyed(&[]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> Global {
@@ -289,22 +292,25 @@ impl Log for TimedEvent {
     fn stream(&self) {}
 }
 
-impl Amendable for TimedEvent {}
+impl Mutable for TimedEvent {}
 
-log_indexes! { TimedEvent =>
+stream_indexes! { TimedEvent =>
     /// By time.
     BY_TIME ("timed_events_by_time", ms): Multi<u64> = |event| Some(event.ms);
 }
 
 #[tokio::test]
-async fn entries_of_a_lossy_record_are_those_of_the_record_that_is_read() {
-    let options = Store::options().entity::<Timed>().log::<TimedEvent>();
+async fn entries_of_a_lossy_record_match_the_decoded_record() {
+    let options = Store::options()
+        .schema(coditect_store::model::schema())
+        .entity::<Timed>()
+        .stream::<TimedEvent>();
     let store = options.open(Database::temporary().unwrap()).await.unwrap();
     let tx = store.begin();
-    tx.create(&Timed { id: 1, ms: 1_234 }).await.unwrap();
+    tx.insert(&Timed { id: 1, ms: 1_234 }).await.unwrap();
     let stored = Timed { id: 1, ms: 1_000 };
     assert_eq!(tx.find(&Timed::BY_ONLY, Global, 1_000).await.unwrap(), Some(stored.clone()));
-    let taken = tx.create(&Timed { id: 2, ms: 1_999 }).await.unwrap_err();
+    let taken = tx.insert(&Timed { id: 2, ms: 1_999 }).await.unwrap_err();
     assert_eq!(taken.kind(), ErrorKind::UniqueViolation("timed_by_only"));
     tx.update(&Timed { id: 1, ms: 2_345 }).await.unwrap();
     let changed = tx.modify::<Timed>(Global, 1, |timed| timed.ms += 1_001).await.unwrap();
@@ -318,11 +324,11 @@ async fn entries_of_a_lossy_record_are_those_of_the_record_that_is_read() {
         assert_eq!((report.faults, report.examined), (0, 4), "{index}");
     }
     let tx = store.begin();
-    let found = tx.scan_log(&TimedEvent::BY_TIME, Global, 1_000).page(1, None).await.unwrap();
+    let found = tx.scan_events(&TimedEvent::BY_TIME, Global, 1_000).page(1, None).await.unwrap();
     assert_eq!(found.items[0].record, TimedEvent { ms: 1_000 });
     let position = appended.position().unwrap();
-    tx.amend(position, &TimedEvent { ms: 5_678 }).await.unwrap();
-    tx.take_out::<TimedEvent>(Global, (), position).await.unwrap();
+    tx.update_event(position, &TimedEvent { ms: 5_678 }).await.unwrap();
+    tx.remove_event::<TimedEvent>(Global, (), position).await.unwrap();
     tx.delete::<Timed>(Global, 1).await.unwrap();
     tx.delete::<Timed>(Global, 3).await.unwrap();
     tx.commit().await.unwrap();
@@ -337,7 +343,7 @@ async fn entries_of_a_lossy_record_are_those_of_the_record_that_is_read() {
     }
 }
 
-/// A record whose covering index carries what cannot be read back.
+/// A record whose covering index includes fields that do not decode.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Carrying {
     id: u64,
@@ -347,7 +353,7 @@ struct Carrying {
 impl Entity for Carrying {
     type Scope = Global;
     type Key = u64;
-    const SPACE: Space<Global> = Space::global("carrying");
+    const SPACE: Subspace<Global> = Subspace::global("carrying");
     const VERSION: u8 = 1;
 
     fn scope(&self) -> Global {
@@ -360,20 +366,20 @@ impl Entity for Carrying {
 }
 
 indexes! { Carrying =>
-    /// With what is left out.
+    /// With an omitted field.
     NOTES ("carrying_notes", id): Covering<u64, SkippedLast> =
         |c| Some((c.id, SkippedLast { title: String::new(), note: c.note.clone() }));
 }
 
 #[tokio::test]
 async fn fields_that_do_not_read_back_are_refused_by_their_index() {
-    let options = Store::options().entity::<Carrying>();
+    let options = Store::options().schema(coditect_store::model::schema()).entity::<Carrying>();
     let store = options.open(Database::temporary().unwrap()).await.unwrap();
     let tx = store.begin();
-    tx.create(&Carrying { id: 1, note: Some("note".into()) }).await.unwrap();
-    let page = tx.covered(&Carrying::NOTES, Global, ..).page(1, None).await.unwrap();
+    tx.insert(&Carrying { id: 1, note: Some("note".into()) }).await.unwrap();
+    let page = tx.scan_index_only(&Carrying::NOTES, Global, ..).page(1, None).await.unwrap();
     assert_eq!(page.items[0].fields.note.as_deref(), Some("note"));
-    let error = tx.create(&Carrying { id: 2, note: None }).await.unwrap_err();
+    let error = tx.insert(&Carrying { id: 2, note: None }).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     let text = error.to_string();
     assert!(text.contains("carrying_notes") && text.contains("SkippedLast"), "{text}");

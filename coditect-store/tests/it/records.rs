@@ -1,4 +1,4 @@
-//! Single records: what is written, refused, found and left behind.
+//! Single records: writes, errors, lookups, and what remains.
 
 use coditect_store::{
     ErrorKind, Revision, Transaction,
@@ -23,10 +23,10 @@ async fn numbers(tx: &Transaction) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn a_record_is_there_from_its_creation_to_its_deletion() {
+async fn record_exists_from_its_insert_to_its_delete() {
     let store = store().await;
     let record = &task(7);
-    store.run(|tx| async move { tx.create(record).await }).await.unwrap();
+    store.run(|tx| async move { tx.insert(record).await }).await.unwrap();
 
     let tx = store.begin();
     assert_eq!(tx.get::<Task>(tenant(1), TaskNumber(7)).await.unwrap().as_ref(), Some(record));
@@ -40,13 +40,13 @@ async fn a_record_is_there_from_its_creation_to_its_deletion() {
 }
 
 #[tokio::test]
-async fn every_entity_of_the_product_comes_back_as_it_was() {
+async fn every_entity_of_the_product_round_trips() {
     let store = store().await;
     let tx = store.begin();
-    tx.create(&samples::tenant()).await.unwrap();
-    tx.create(&samples::user()).await.unwrap();
-    tx.create(&samples::auth_session()).await.unwrap();
-    tx.create(&samples::session()).await.unwrap();
+    tx.insert(&samples::tenant()).await.unwrap();
+    tx.insert(&samples::user()).await.unwrap();
+    tx.insert(&samples::auth_session()).await.unwrap();
+    tx.insert(&samples::session()).await.unwrap();
     tx.commit().await.unwrap();
 
     let tx = store.begin();
@@ -82,45 +82,45 @@ async fn every_entity_of_the_product_comes_back_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_taken_is_refused() {
+async fn taken_key_is_rejected() {
     let store = store_with(&[task(1)]).await;
     let again = Task { slug: "another".into(), ..task(1) };
-    let error = store.begin().create(&again).await.unwrap_err();
+    let error = store.begin().insert(&again).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     let elsewhere = Task { tenant: tenant(2), ..task(1) };
-    store.begin().create(&elsewhere).await.unwrap();
+    store.begin().insert(&elsewhere).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_unique_value_that_is_taken_is_refused_by_the_name_of_its_index() {
+async fn taken_unique_value_is_rejected_by_index_name() {
     let store = store_with(&[ticketed(1, "T-1")]).await;
     let tx = store.begin();
 
     let slug = Task { slug: "task-1".into(), ..task(2) };
-    let error = tx.create(&slug).await.unwrap_err();
+    let error = tx.insert(&slug).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UniqueViolation("planner_tasks_by_slug"));
-    tx.create(&Task { tenant: tenant(2), ..slug }).await.expect("the slug is free over there");
+    tx.insert(&Task { tenant: tenant(2), ..slug }).await.expect("the slug is free over there");
 
     let ticket = Task { tenant: tenant(3), ..ticketed(2, "T-1") };
-    let error = tx.create(&ticket).await.unwrap_err();
+    let error = tx.insert(&ticket).await.unwrap_err();
     assert_eq!(
         error.kind(),
         ErrorKind::UniqueViolation("planner_tasks_by_ticket"),
         "over all tenants"
     );
 
-    tx.create(&task(3)).await.unwrap();
+    tx.insert(&task(3)).await.unwrap();
     let error = tx.update(&ticketed(3, "T-1")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UniqueViolation("planner_tasks_by_ticket"));
 }
 
 #[tokio::test]
-async fn what_was_refused_leaves_nothing_and_the_transaction_goes_on() {
+async fn rejected_write_has_no_effect_and_the_transaction_continues() {
     let store = store_with(&[task(1)]).await;
     let tx = store.begin();
-    tx.create(&Task { slug: "task-1".into(), day: 9, ..task(2) }).await.unwrap_err();
+    tx.insert(&Task { slug: "task-1".into(), day: 9, ..task(2) }).await.unwrap_err();
     tx.update(&task(9)).await.unwrap_err();
-    tx.create(&task(3)).await.unwrap();
+    tx.insert(&task(3)).await.unwrap();
     tx.commit().await.unwrap();
 
     let tx = store.begin();
@@ -135,12 +135,12 @@ async fn an_update_needs_a_record_to_be_there() {
 }
 
 #[tokio::test]
-async fn an_update_keeps_its_own_unique_values_and_frees_those_it_leaves() {
+async fn update_keeps_its_unique_values_and_frees_former_ones() {
     let store = store_with(&[ticketed(1, "T-1")]).await;
     let tx = store.begin();
     tx.update(&Task { day: 5, ..ticketed(1, "T-1") }).await.unwrap();
     tx.update(&ticketed(1, "T-2")).await.unwrap();
-    tx.create(&ticketed(2, "T-1")).await.unwrap();
+    tx.insert(&ticketed(2, "T-1")).await.unwrap();
     tx.commit().await.unwrap();
 
     let tx = store.begin();
@@ -157,9 +157,10 @@ async fn an_update_keeps_its_own_unique_values_and_frees_those_it_leaves() {
 }
 
 #[tokio::test]
-async fn a_change_to_what_was_read_before_is_refused_once_it_is_something_else() {
+async fn update_at_an_outdated_revision_is_rejected() {
     let store = store_with(&[task(1)]).await;
-    let read = store.begin().get_stored::<Task>(tenant(1), TaskNumber(1)).await.unwrap().unwrap();
+    let read =
+        store.begin().get_versioned::<Task>(tenant(1), TaskNumber(1)).await.unwrap().unwrap();
     let etag: Revision = read.revision().to_string().parse().unwrap();
     let change = Task { day: 9, ..read.into_record() };
 
@@ -173,10 +174,10 @@ async fn a_change_to_what_was_read_before_is_refused_once_it_is_something_else()
     assert_eq!(deleted.unwrap_err().kind(), ErrorKind::RevisionMismatch);
     assert_eq!(tx.scan(&Task::BY_DAY, Global, 5).all(9).await.unwrap().len(), 1, "as it was");
 
-    let now = tx.get_stored::<Task>(tenant(1), TaskNumber(1)).await.unwrap().unwrap();
+    let now = tx.get_versioned::<Task>(tenant(1), TaskNumber(1)).await.unwrap().unwrap();
     assert_eq!(now.day, 5);
     tx.update_at(&change, now.revision()).await.unwrap();
-    let after = tx.get_stored::<Task>(tenant(1), TaskNumber(1)).await.unwrap().unwrap();
+    let after = tx.get_versioned::<Task>(tenant(1), TaskNumber(1)).await.unwrap().unwrap();
     assert_ne!(after.revision(), now.revision(), "its own writes count");
     let deleted = tx.delete_at::<Task>(tenant(1), TaskNumber(1), after.revision()).await.unwrap();
     assert_eq!(deleted, change);
@@ -187,11 +188,11 @@ async fn a_change_to_what_was_read_before_is_refused_once_it_is_something_else()
 }
 
 #[tokio::test]
-async fn who_checks_a_revision_and_meets_a_writer_conflicts() {
+async fn revision_check_conflicts_with_a_concurrent_writer() {
     let store = store_with(&[task(1)]).await;
     let (first, second) = (store.begin(), store.begin());
     for (tx, day) in [(&first, 1), (&second, 2)] {
-        let read = tx.get_stored::<Task>(tenant(1), TaskNumber(1)).await.unwrap().unwrap();
+        let read = tx.get_versioned::<Task>(tenant(1), TaskNumber(1)).await.unwrap().unwrap();
         tx.update_at(&Task { day, ..task(1) }, read.revision()).await.unwrap();
     }
     first.commit().await.unwrap();
@@ -210,7 +211,7 @@ async fn a_modified_record_moves_its_entries_and_keeps_its_key() {
     assert_eq!(moved.unwrap_err().kind(), ErrorKind::Invalid);
     let missing = tx.modify::<Task>(tenant(1), TaskNumber(9), |_| ()).await;
     assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
-    tx.create(&ticketed(3, "T-1")).await.unwrap();
+    tx.insert(&ticketed(3, "T-1")).await.unwrap();
     assert_eq!(numbers(&tx).await, [1, 2, 3]);
 }
 
@@ -218,21 +219,21 @@ async fn a_modified_record_moves_its_entries_and_keeps_its_key() {
 async fn a_transaction_sees_its_own_records_and_entries() {
     let store = store().await;
     let tx = store.begin();
-    tx.create(&ticketed(1, "T-1")).await.unwrap();
+    tx.insert(&ticketed(1, "T-1")).await.unwrap();
     let found = tx.find(&Task::BY_TICKET, Global, "T-1".to_owned()).await.unwrap();
     assert_eq!(found, Some(ticketed(1, "T-1")));
-    assert_eq!(tx.create(&task(1)).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert_eq!(tx.insert(&task(1)).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
     tx.delete::<Task>(tenant(1), TaskNumber(1)).await.unwrap();
     let found = tx.find(&Task::BY_TICKET, Global, "T-1".to_owned()).await.unwrap();
     assert_eq!(found, None);
 }
 
 #[tokio::test]
-async fn a_record_that_is_no_tenants_lies_in_the_global_scope() {
+async fn global_record_is_in_the_global_scope() {
     let store = store().await;
     let tx = store.begin();
     let holiday = Holiday { name: "Midsummer".into(), country: "SE".into() };
-    tx.create(&holiday).await.unwrap();
+    tx.insert(&holiday).await.unwrap();
     let found = tx.get::<Holiday>(Global, "Midsummer".to_owned()).await.unwrap();
     assert_eq!(found.as_ref(), Some(&holiday));
     let there = tx.scan(&Holiday::BY_COUNTRY, Global, "SE").all(9).await.unwrap();
@@ -244,9 +245,9 @@ async fn a_record_over_the_engines_limits_is_refused_by_the_engine() {
     let store = store().await;
     let large_value = &Session { name: "n".repeat(VALUE_SIZE_LIMIT), ..samples::session() };
     let long_key = &Task { slug: "s".repeat(KEY_SIZE_LIMIT), ..task(1) };
-    let error = store.run(|tx| async move { tx.create(large_value).await }).await.unwrap_err();
+    let error = store.run(|tx| async move { tx.insert(large_value).await }).await.unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::Limit, Some(2103)));
-    let error = store.run(|tx| async move { tx.create(long_key).await }).await.unwrap_err();
+    let error = store.run(|tx| async move { tx.insert(long_key).await }).await.unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::Limit, Some(2102)));
 }
 

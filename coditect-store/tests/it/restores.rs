@@ -36,7 +36,7 @@ async fn append(store: &Store) -> u64 {
 async fn listed(store: &Store) -> Vec<u64> {
     let (tenant, conversation) = (samples::tenant().id, samples::message().conversation_id);
     let tx = store.begin();
-    let page = tx.log::<Message>(tenant, conversation, ..).page(100, None).await.unwrap();
+    let page = tx.events::<Message>(tenant, conversation, ..).page(100, None).await.unwrap();
     page.items.iter().map(|found| found.position.versionstamp().version()).collect()
 }
 
@@ -72,7 +72,7 @@ async fn messages_sort_after_those_that_were_restored_to_a_database_with_lower_v
     for _ in 0..3 {
         expected.push(append(&store).await);
         // Each time it is opened: the mark was raised with the appended.
-        open(&database).await.probe().await.unwrap();
+        open(&database).await.ping().await.unwrap();
     }
     assert_eq!(listed(&store).await, expected);
     assert!(expected.is_sorted(), "{expected:?}");
@@ -83,16 +83,16 @@ async fn store_that_is_open_while_another_is_restored_over_it_is_not_ready() {
     let (source, _) = source().await;
     let database = behind();
     let store = open(&database).await;
-    store.probe().await.unwrap();
+    store.ping().await.unwrap();
     restore(source.database(), &database).await;
     // A cluster that other tests have advanced is not behind.
     if database.begin().read_version().await.unwrap() < append(&source).await {
-        let error = store.probe().await.unwrap_err();
+        let error = store.ping().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         assert!(error.to_string().contains("open it again"), "{error}");
     }
     let store = open(&database).await;
-    store.probe().await.unwrap();
+    store.ping().await.unwrap();
     append(&store).await;
     let listed = listed(&store).await;
     assert!(listed.len() > 3 && listed.is_sorted(), "{listed:?}");

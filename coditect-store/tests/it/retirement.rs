@@ -1,4 +1,4 @@
-//! An index is given up for good, and its entries go step by step.
+//! An index is retired permanently, and its entries are removed step by step.
 
 use std::time::Duration;
 
@@ -18,7 +18,10 @@ use crate::{
 
 /// The older program's entity, without the indexes.
 fn retiring() -> StoreOptions {
-    INDEXES.into_iter().fold(Store::options().entity::<old::Note>(), StoreOptions::retire)
+    INDEXES.into_iter().fold(
+        Store::options().schema(coditect_store::model::schema()).entity::<old::Note>(),
+        StoreOptions::retire,
+    )
 }
 
 async fn with_all_built() -> (Database, Store) {
@@ -27,12 +30,12 @@ async fn with_all_built() -> (Database, Store) {
     build_all(&store).await;
     for of in 1..=3 {
         let owner = &Tenant { id: tenant(of), ..samples::tenant() };
-        store.run(|tx| async move { tx.create(owner).await }).await.unwrap();
+        store.run(|tx| async move { tx.insert(owner).await }).await.unwrap();
     }
     (database, store)
 }
 
-/// The number of rows of each index, those that lie in tenants and those that do not.
+/// The number of rows of each index, within tenants and global.
 async fn entries(store: &Store) -> usize {
     let tx = store.begin();
     let mut count = 0;
@@ -51,32 +54,42 @@ async fn entries(store: &Store) -> usize {
 #[tokio::test]
 async fn retired_index_is_written_and_read_by_no_program() {
     let (database, running) = with_all_built().await;
-    let refused = Store::options().entity::<old::Note>().open(database.clone()).await.unwrap_err();
+    let refused = Store::options()
+        .schema(coditect_store::model::schema())
+        .entity::<old::Note>()
+        .open(database.clone())
+        .await
+        .unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::NewerFormat);
     assert!(refused.to_string().contains("retire("), "{refused}");
 
     let begun = running.begin();
-    begun.create(&new::note(1, 70)).await.unwrap();
+    begun.insert(&new::note(1, 70)).await.unwrap();
     let store = retiring().open(database.clone()).await.unwrap();
     assert_eq!(begun.commit().await.unwrap_err().kind(), ErrorKind::Conflict);
 
-    // One that is running writes no entries any more, and reads by it no longer once it knows.
+    // A running program writes no entries any more, and does not read it once it knows.
     let note = &new::note(1, 71);
-    let error = running.run(|tx| async move { tx.create(note).await }).await.unwrap_err();
+    let error = running.run(|tx| async move { tx.insert(note).await }).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::SchemaMismatch(_)), "{error}");
     let scan = running.begin();
     let page = scan.scan(&new::Note::BY_WORD, tenant(1), "note").page(1, None).await;
     assert_eq!(page.unwrap_err().kind(), ErrorKind::SchemaMismatch(INDEXES[2]));
     let count = running.begin().count(&new::Note::COLOURS, Global, 1).await;
     assert_eq!(count.unwrap_err().kind(), ErrorKind::SchemaMismatch(INDEXES[3]));
-    // One that is started is refused.
-    let error = Store::options().entity::<new::Note>().open(database.clone()).await.unwrap_err();
+    // A program that is started later is rejected.
+    let error = Store::options()
+        .schema(coditect_store::model::schema())
+        .entity::<new::Note>()
+        .open(database.clone())
+        .await
+        .unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::SchemaMismatch(_)), "{error}");
     assert!(error.to_string().contains("retired"), "{error}");
 
-    // Records are written without it, by a program that has never heard of it too.
+    // Records are written without it, also by a program that never declared it.
     let note = &old::note(1, 72);
-    store.run(|tx| async move { tx.create(note).await }).await.unwrap();
+    store.run(|tx| async move { tx.insert(note).await }).await.unwrap();
     let plain = older(&database).await;
     plain.run(|tx| async move { tx.delete::<old::Note>(tenant(1), 72).await }).await.unwrap();
     assert!(plain.check().run(|_| ()).await.unwrap().is_sound());
@@ -96,7 +109,7 @@ async fn entries_of_a_retired_index_are_removed_step_by_step_by_any_process() {
 
     for name in INDEXES {
         loop {
-            // Each step by another process, which need not know that it is retired.
+            // Each step in another process, which need not declare it as retired.
             let store = older(&database).await;
             let removal = store.remove_retired(name).rows(9).delay(Duration::ZERO);
             let done = removal.step().await.unwrap().done;
@@ -112,18 +125,23 @@ async fn entries_of_a_retired_index_are_removed_step_by_step_by_any_process() {
     assert_eq!(left, 0);
     assert_eq!(store.retired().await.unwrap(), Vec::<String>::new());
     assert!(store.remove_retired(INDEXES[0]).delay(Duration::ZERO).step().await.unwrap().done);
-    // The records are as they were.
+    // The records are unchanged.
     let notes = store.begin().list::<old::Note>(tenant(2)).all(99).await.unwrap();
     assert_eq!(notes.len(), 20);
     // The name stays reserved, and retiring it again changes nothing.
-    let error = Store::options().entity::<new::Note>().open(database.clone()).await.unwrap_err();
+    let error = Store::options()
+        .schema(coditect_store::model::schema())
+        .entity::<new::Note>()
+        .open(database.clone())
+        .await
+        .unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::SchemaMismatch(_)), "{error}");
     retiring().open(database.clone()).await.unwrap();
     assert_eq!(store.retired().await.unwrap(), Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn removal_waits_until_no_process_reads_by_what_it_has_cached() {
+async fn removal_waits_until_no_process_trusts_its_cache() {
     let (database, _) = with_all_built().await;
     let store = retiring().open(database).await.unwrap();
     let before = entries(&store).await;
@@ -145,7 +163,8 @@ async fn store_with_a_retired_index_is_exported_and_imported() {
         if of.is_some() {
             older(&target).await;
         }
-        let options = Store::options().entity::<old::Note>();
+        let options =
+            Store::options().schema(coditect_store::model::schema()).entity::<old::Note>();
         let import = options.import(target.clone()).unwrap();
         import.run_verified(std::io::Cursor::new(archive), |_| ()).await.unwrap();
         let imported = older(&target).await;
@@ -159,17 +178,34 @@ async fn store_with_a_retired_index_is_exported_and_imported() {
 #[tokio::test]
 async fn only_an_index_that_is_no_longer_declared_is_retired() {
     let (database, _) = with_all_built().await;
-    let declared = Store::options().entity::<new::Note>().retire(INDEXES[0]);
+    let declared = Store::options()
+        .schema(coditect_store::model::schema())
+        .entity::<new::Note>()
+        .retire(INDEXES[0]);
     let error = declared.open(database.clone()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    let space = Store::options().retire("notes").open(database.clone()).await.unwrap_err();
+    let space = Store::options()
+        .schema(coditect_store::model::schema())
+        .retire("notes")
+        .open(database.clone())
+        .await
+        .unwrap_err();
     assert_eq!(space.kind(), ErrorKind::Invalid);
     // Of an entity that this program does not declare.
-    let of_another = Store::options().retire(INDEXES[0]).open(database.clone()).await.unwrap_err();
+    let of_another = Store::options()
+        .schema(coditect_store::model::schema())
+        .retire(INDEXES[0])
+        .open(database.clone())
+        .await
+        .unwrap_err();
     assert_eq!(of_another.kind(), ErrorKind::Invalid);
     newer(&database).await;
-    // What the store never had is no fault.
-    let store = Store::options().retire("never_there").open(Database::temporary().unwrap()).await;
+    // An index that the store never had is ignored.
+    let store = Store::options()
+        .schema(coditect_store::model::schema())
+        .retire("never_there")
+        .open(Database::temporary().unwrap())
+        .await;
     assert!(
         store
             .unwrap()

@@ -1,5 +1,4 @@
-//! One record of each of the product's entities, always the same; of those that are one of several
-//! things, one of each.
+//! One record of each of the product's entities, always the same; one of each variant.
 
 use chrono::{DateTime, Utc};
 use coditect_store::{
@@ -7,12 +6,12 @@ use coditect_store::{
     model::{
         ActiveFiles, Agent, AgentId, AuditEntry, AuthSession, AuthSessionId, Author, BlobId,
         BlobState, ClientSequence, ClientState, Conversation, ConversationId, Deleted, Deletion,
-        DetachedBlob, Draft, EditorState, File, FileHome, FileId, FileKind, FileVersion,
-        IdempotencyEntry, Json, JsonText, Membership, MembershipId, MembershipRef, MemoryUsage,
-        Message, MessageId, PartState, Revocation, RevocationReason, Role, Selection, Session,
-        SessionId, SessionMemory, SessionState, SessionType, Setting, SettingScope, Tab, Tenant,
-        TenantId, Terminal, TerminalState, TextPosition, Ticket, TicketId, TokenFamilyId, User,
-        UserId, UserStatus,
+        Draft, EditorState, File, FileId, FileKind, FileRoot, FileVersion, IdempotencyEntry, Json,
+        JsonText, Membership, MembershipId, MembershipRef, MemoryUsage, Message, MessageId,
+        OrphanBlob, PartState, Revocation, RevocationReason, Role, Selection, Session, SessionId,
+        SessionMemory, SessionState, SessionType, Setting, SettingScope, Tab, Tenant, TenantId,
+        Terminal, TerminalState, TextPosition, Ticket, TicketId, TokenFamilyId, User, UserId,
+        UserStatus,
     },
 };
 use serde_json::json;
@@ -156,7 +155,7 @@ pub(crate) fn client_state() -> ClientState {
     }
 }
 
-fn file(n: u128, home: FileHome, path: &str, kind: FileKind, version: u64) -> File {
+fn file(n: u128, home: FileRoot, path: &str, kind: FileKind, version: u64) -> File {
     File {
         id: FileId(id(n)),
         tenant_id: tenant().id,
@@ -172,8 +171,8 @@ fn file(n: u128, home: FileHome, path: &str, kind: FileKind, version: u64) -> Fi
 pub(crate) fn files() -> [File; 2] {
     let content = FileKind::File { size: 70_000, sha256: [0xdd; 32] };
     [
-        file(7, FileHome::Session(session().id), "src/main.rs", content, 2),
-        file(8, FileHome::Workspace("/workspace/p".into()), "src", FileKind::Directory, 0),
+        file(7, FileRoot::Session(session().id), "src/main.rs", content, 2),
+        file(8, FileRoot::Workspace("/workspace/p".into()), "src", FileKind::Directory, 0),
     ]
 }
 
@@ -235,8 +234,8 @@ pub(crate) fn file_version() -> FileVersion {
     }
 }
 
-pub(crate) fn detached_blobs() -> [DetachedBlob; 2] {
-    let blob = |n, state| DetachedBlob {
+pub(crate) fn orphan_blobs() -> [OrphanBlob; 2] {
+    let blob = |n, state| OrphanBlob {
         id: BlobId(id(n)),
         tenant_id: tenant().id,
         state,
@@ -310,7 +309,7 @@ pub(crate) fn deletions() -> [Deletion; 4] {
     .map(|of| Deletion { tenant_id: tenant().id, of, requested_at: time(32) })
 }
 
-/// Somebody of another tenant.
+/// A member from another tenant.
 pub(crate) fn membership() -> Membership {
     Membership {
         id: MembershipId(id(48)),
@@ -338,23 +337,23 @@ pub(crate) fn audit_entry() -> AuditEntry {
     }
 }
 
-/// Writes one of most of these: a tenant, a user who is signed in, and a session with its state and a
-/// conversation.
+/// Writes one of most of these: a tenant, a user who is signed in, and a session with its state and
+/// a conversation.
 pub(crate) async fn write(tx: &Transaction) {
-    tx.create(&tenant()).await.unwrap();
-    tx.create(&user()).await.unwrap();
-    tx.create(&auth_session()).await.unwrap();
-    tx.create(&session()).await.unwrap();
+    tx.insert(&tenant()).await.unwrap();
+    tx.insert(&user()).await.unwrap();
+    tx.insert(&auth_session()).await.unwrap();
+    tx.insert(&session()).await.unwrap();
     tx.charge(tenant().id, Counter::SESSIONS, 1, 100).await.unwrap();
     for state in session_states() {
-        tx.create(&state).await.unwrap();
+        tx.insert(&state).await.unwrap();
     }
-    // What the memory's record counts.
+    // Counted by the memory's record.
     tx.charge(tenant().id, Counter::BYTES, 300, 1_000).await.unwrap();
-    tx.create(&client_state()).await.unwrap();
-    tx.create(&conversation()).await.unwrap();
+    tx.insert(&client_state()).await.unwrap();
+    tx.insert(&conversation()).await.unwrap();
     for setting in settings() {
-        tx.create(&setting).await.unwrap();
+        tx.insert(&setting).await.unwrap();
     }
     tx.append(&message()).await.unwrap();
     tx.charge(tenant().id, Counter::BYTES, message().counted_bytes(), 1_000).await.unwrap();

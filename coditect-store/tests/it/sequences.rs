@@ -1,4 +1,4 @@
-//! How far a client's updates have come: nothing is lost, nothing is done twice.
+//! Update sequences of clients: no update is lost or applied twice.
 
 use chrono::TimeDelta;
 use coditect_store::{Clock, ErrorKind, Store, Transaction, model::ClientSequence};
@@ -23,12 +23,12 @@ async fn advance(store: &Store, connection: Uuid, seq: u64) -> Option<u64> {
 }
 
 #[tokio::test]
-async fn a_sequence_goes_on_where_it_was_and_only_for_the_last_connection() {
+async fn sequence_continues_for_the_newest_connection_only() {
     let store = store().await;
     let (first, second) = (Uuid::now_v7(), Uuid::now_v7());
     assert_eq!(claim(&store, first).await.unwrap_err().kind(), ErrorKind::NotFound);
     let session = &samples::session();
-    store.run(|tx| async move { tx.create(session).await }).await.unwrap();
+    store.run(|tx| async move { tx.insert(session).await }).await.unwrap();
 
     assert_eq!(claim(&store, first).await.unwrap().seq, 0);
     assert_eq!(advance(&store, first, 3).await, Some(0));
@@ -40,10 +40,10 @@ async fn a_sequence_goes_on_where_it_was_and_only_for_the_last_connection() {
 }
 
 #[tokio::test]
-async fn connection_that_was_idle_for_longer_than_its_record_is_kept_goes_on() {
+async fn connection_idle_beyond_its_records_expiry_continues() {
     let store = store().await;
     let session = &samples::session();
-    store.run(|tx| async move { tx.create(session).await }).await.unwrap();
+    store.run(|tx| async move { tx.insert(session).await }).await.unwrap();
     let of = (samples::tenant().id, session.id);
     let (first, second) = (Uuid::now_v7(), Uuid::now_v7());
     claim(&store, first).await.unwrap();

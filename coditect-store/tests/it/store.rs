@@ -1,11 +1,11 @@
-//! Opening: formats, roots, declarations.
+//! Opening a store: formats, roots, declarations.
 
 use coditect_store::{
     Entity, ErrorKind, Store,
     engine::Database,
-    entity::{Multi, Registry},
+    entity::Multi,
     indexes,
-    keyspace::{Global, KeyPart, Root, Space},
+    keyspace::{Global, KeyPart, Root, Subspace},
     model::Tenant,
 };
 use serde::{Deserialize, Serialize};
@@ -32,14 +32,14 @@ fn format_key() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_store_that_was_made_is_opened_again() {
+async fn store_is_reopened() {
     let database = Database::temporary().unwrap();
     let store = Store::open(database.clone()).await.unwrap();
     let record = &samples::tenant();
-    store.run(|tx| async move { tx.create(record).await }).await.unwrap();
+    store.run(|tx| async move { tx.insert(record).await }).await.unwrap();
 
     let again = Store::open(database).await.unwrap();
-    again.probe().await.unwrap();
+    again.ping().await.unwrap();
     let found = again.begin().get::<Tenant>(record.id, ()).await.unwrap();
     assert_eq!(found.as_ref(), Some(record));
 }
@@ -81,12 +81,15 @@ async fn keys_of_another_program_are_left_alone() {
 async fn stores_under_two_roots_of_one_database_see_nothing_of_each_other() {
     let database = Database::temporary().unwrap();
     let open = |root: &str| {
-        let options = Store::options().root(Root::new(&root.to_owned())).entity::<Task>();
+        let options = Store::options()
+            .schema(coditect_store::model::schema())
+            .root(Root::new(&root.to_owned()))
+            .entity::<Task>();
         options.open(database.clone())
     };
     let (one, other) = (open("one").await.unwrap(), open("other").await.unwrap());
     let record = &Task { ticket: Some("T-1".into()), ..task(1) };
-    one.run(|tx| async move { tx.create(record).await }).await.unwrap();
+    one.run(|tx| async move { tx.insert(record).await }).await.unwrap();
 
     let tx = other.begin();
     assert_eq!(tx.get::<Task>(tenant(1), TaskNumber(1)).await.unwrap(), None);
@@ -99,23 +102,23 @@ async fn stores_under_two_roots_of_one_database_see_nothing_of_each_other() {
 }
 
 #[tokio::test]
-async fn a_probe_says_when_the_store_is_gone() {
+async fn ping_fails_when_the_store_was_removed() {
     let store = store().await;
-    store.probe().await.unwrap();
+    store.ping().await.unwrap();
     let tx = store.begin();
     tx.engine().clear(&format_key());
     tx.commit().await.unwrap();
-    assert_eq!(store.probe().await.unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(store.ping().await.unwrap_err().kind(), ErrorKind::Corrupt);
     store.database().close().await;
-    assert_eq!(store.probe().await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(store.ping().await.unwrap_err().kind(), ErrorKind::Closed);
 }
 
 #[tokio::test]
-async fn an_entity_that_was_not_declared_is_refused() {
+async fn undeclared_entity_is_rejected() {
     let store = Store::open(Database::temporary().unwrap()).await.unwrap();
     let tx = store.begin();
     let refused = [
-        tx.create(&task(1)).await.unwrap_err(),
+        tx.insert(&task(1)).await.unwrap_err(),
         tx.update(&task(1)).await.unwrap_err(),
         tx.get::<Task>(tenant(1), TaskNumber(1)).await.unwrap_err(),
         tx.delete::<Task>(tenant(1), TaskNumber(1)).await.unwrap_err(),
@@ -125,14 +128,14 @@ async fn an_entity_that_was_not_declared_is_refused() {
     assert!(refused.iter().all(|error| error.kind() == ErrorKind::Invalid), "{refused:?}");
 }
 
-/// Takes the name of a space of the product's for an index.
+/// Uses the name of a subspace of the product for an index.
 #[derive(Serialize, Deserialize)]
 struct Intruder;
 
 impl Entity for Intruder {
     type Scope = Global;
     type Key = ();
-    const SPACE: Space<Global> = Space::global("intruder").keyed(&[]);
+    const SPACE: Subspace<Global> = Subspace::global("intruder").keyed(&[]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> Global {
@@ -147,14 +150,14 @@ indexes! { Intruder =>
     BY_NAME ("users", name): Multi<String> = |_| None;
 }
 
-/// Takes the name of what the store knows of itself.
+/// Uses the name of the store's metadata.
 #[derive(Serialize, Deserialize)]
 struct Meta;
 
 impl Entity for Meta {
     type Scope = Global;
     type Key = ();
-    const SPACE: Space<Global> = Space::global("meta").keyed(&[]);
+    const SPACE: Subspace<Global> = Subspace::global("meta").keyed(&[]);
     const VERSION: u8 = 1;
 
     fn scope(&self) -> Global {
@@ -167,21 +170,27 @@ impl Entity for Meta {
 indexes! { Meta => }
 
 #[tokio::test]
-async fn a_name_that_is_used_twice_is_refused_when_the_store_is_opened() {
+async fn duplicate_name_is_rejected_when_the_store_is_opened() {
     let database = Database::temporary().unwrap();
-    let options = Store::options().entity::<Intruder>();
+    let options = Store::options().schema(coditect_store::model::schema()).entity::<Intruder>();
     let error = options.open(database.clone()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     let message = error.to_string();
     assert!(message.contains("\"users\"") && message.contains("Intruder"), "{message}");
-    let error = Store::options().entity::<Meta>().open(database.clone()).await.unwrap_err();
+    let error = Store::options()
+        .schema(coditect_store::model::schema())
+        .entity::<Meta>()
+        .open(database.clone())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert_eq!(database.begin().get(&format_key()).await.unwrap(), None, "nothing was made");
 }
 
 #[test]
 fn an_entity_declared_twice_is_declared_once() {
-    let once = Registry::product().with::<Task>().shapes();
-    let twice = Registry::product().with::<Task>().with::<Tenant>().with::<Task>().shapes();
+    let once = coditect_store::model::schema().with::<Task>().layouts();
+    let twice =
+        coditect_store::model::schema().with::<Task>().with::<Tenant>().with::<Task>().layouts();
     assert_eq!(once, twice);
 }

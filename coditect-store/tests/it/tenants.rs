@@ -1,4 +1,4 @@
-//! Transactions of one tenant: what is done through them touches nobody else.
+//! Transactions of one tenant do not affect others.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ enum Step {
     ReadLogs,
 }
 
-/// Records of `tenant(2)`, and now and then one of another's.
+/// Records of `tenant(2)`, and sometimes one of another.
 fn tasks() -> impl Strategy<Value = Task> {
     let whose = prop_oneof![8 => Just(2_u128), 1 => 1..4_u128];
     (whose, 0..4_u64, "[ab]", prop::option::of("[xyz]"), 0..2_i64).prop_map(
@@ -79,13 +79,13 @@ fn audit_entry(of: TenantId) -> AuditEntry {
     AuditEntry { tenant_id: of, ..samples::audit_entry() }
 }
 
-/// Does `step`; that it is refused is as good as that it is done. What lies in logs is asked for
-/// only as long as nothing was `appended`: afterwards it cannot be read.
+/// Runs `step`; a rejection is as good as success. Streams are read only if nothing was `appended`:
+/// afterwards they cannot be read.
 async fn apply(tx: &TenantTransaction, appended: &mut u128, step: Step) {
     let conversation = samples::conversation().id;
     match step {
         Step::Create(task) => {
-            let outcome = tx.create(&task).await;
+            let outcome = tx.insert(&task).await;
             if task.tenant != tx.id() {
                 assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Invalid);
             }
@@ -109,7 +109,7 @@ async fn apply(tx: &TenantTransaction, appended: &mut u128, step: Step) {
             tx.get::<Task>(TaskNumber(number)).await.unwrap();
             tx.find(&Task::BY_SLUG, "a".to_owned()).await.unwrap();
             tx.scan(&Task::BY_OWNER, ..).all(99).await.unwrap();
-            tx.list::<Task>().newest_first().all(99).await.unwrap();
+            tx.list::<Task>().rev().all(99).await.unwrap();
             tx.list_keys::<Task>(..TaskNumber(number)).all(99).await.unwrap();
         }
         Step::Append => {
@@ -122,28 +122,28 @@ async fn apply(tx: &TenantTransaction, appended: &mut u128, step: Step) {
         }
         Step::TakeOut(_) | Step::ReadLogs if *appended > 0 => {}
         Step::TakeOut(nth) => {
-            let page = tx.log::<Message>(conversation, ..).page(9, None).await.unwrap();
+            let page = tx.events::<Message>(conversation, ..).page(9, None).await.unwrap();
             if let Some(logged) = page.items.get(nth) {
                 let changed = Message { content: "changed".into(), ..logged.record.clone() };
-                tx.amend(logged.position, &changed).await.unwrap();
-                tx.take_out::<Message>(conversation, logged.position).await.unwrap();
+                tx.update_event(logged.position, &changed).await.unwrap();
+                tx.remove_event::<Message>(conversation, logged.position).await.unwrap();
             }
         }
         Step::ReadLogs => {
-            let entries = tx.scan_log(&AuditEntry::BY_ACTION, ..).newest_first();
+            let entries = tx.scan_events(&AuditEntry::BY_ACTION, ..).rev();
             entries.page(9, None).await.unwrap();
         }
     }
 }
 
-/// A store in which three tenants have something of everything.
+/// A store in which three tenants have records of every kind.
 async fn peopled() -> Store {
     let store = store().await;
     for n in 1..=3 {
         let ticket = Some(["x", "y", "z"][n as usize - 1].to_owned());
         let tx = store.begin();
-        tx.create(&Task { tenant: tenant(n), ticket, ..task(1) }).await.unwrap();
-        tx.create(&Agent { tenant_id: tenant(n), ..samples::agent() }).await.unwrap();
+        tx.insert(&Task { tenant: tenant(n), ticket, ..task(1) }).await.unwrap();
+        tx.insert(&Agent { tenant_id: tenant(n), ..samples::agent() }).await.unwrap();
         tx.append(&message(tenant(n), 7)).await.unwrap();
         tx.append(&audit_entry(tenant(n))).await.unwrap();
         tx.commit().await.unwrap();
@@ -151,7 +151,7 @@ async fn peopled() -> Store {
     store
 }
 
-/// Whether `key` is an entry of an index over all tenants for a record of `of`.
+/// Returns whether `key` is an entry of a record of `of` in a global index.
 fn is_global_entry_of(store: &Store, key: &[u8], value: &[u8], of: TenantId) -> bool {
     let mut packed = Vec::new();
     of.pack(&mut packed);
@@ -161,7 +161,7 @@ fn is_global_entry_of(store: &Store, key: &[u8], value: &[u8], of: TenantId) -> 
     (key.starts_with(&by_ticket) && within(value)) || (key.starts_with(&by_day) && within(key))
 }
 
-async fn touches_nobody_else(steps: Vec<Step>) {
+async fn affects_no_other_tenant(steps: Vec<Step>) {
     let own = tenant(2);
     let store = peopled().await;
     let before = keys(&store).await;
@@ -171,12 +171,12 @@ async fn touches_nobody_else(steps: Vec<Step>) {
         apply(&tx.tenant(own), &mut appended, step).await;
     }
 
-    // Whatever others write meanwhile, this transaction has not read it.
+    // Concurrent writes of others are no conflict: this transaction has not read them.
     let range = store.root().tenant(own);
     let others = store.begin();
     for (key, value) in &before {
         let is_of = |name: &str| key.starts_with(&store.root().key(&name.to_owned()));
-        // What the store keeps of its declarations is everybody's to read.
+        // The catalog is read by all.
         if !range.contains(key) && !is_of("planner_tasks_by_ticket") && !is_of("meta") {
             others.engine().set(key, value);
         }
@@ -202,20 +202,20 @@ async fn touches_nobody_else(steps: Vec<Step>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
-    fn what_is_done_for_a_tenant_touches_its_keys_and_its_global_entries_only(steps in steps()) {
+    fn tenant_transaction_writes_its_keys_and_global_entries_only(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(touches_nobody_else(steps));
+        runtime.block_on(affects_no_other_tenant(steps));
     }
 }
 
 #[tokio::test]
-async fn a_tenants_transaction_reads_and_writes_what_is_the_tenants() {
+async fn tenant_transaction_reads_and_writes_its_tenants_records() {
     let store = store().await;
     let tx = store.begin();
     let own = tx.tenant(samples::tenant().id);
     let agent = samples::agent();
-    own.create(&samples::tenant()).await.unwrap();
-    own.create(&agent).await.unwrap();
+    own.insert(&samples::tenant()).await.unwrap();
+    own.insert(&agent).await.unwrap();
     own.append(&samples::message()).await.unwrap();
     tx.commit().await.unwrap();
 
@@ -223,17 +223,17 @@ async fn a_tenants_transaction_reads_and_writes_what_is_the_tenants() {
     let own = tx.tenant(samples::tenant().id);
     assert_eq!(own.get(()).await.unwrap(), Some(samples::tenant()));
     assert_eq!(own.find(&Agent::BY_NAME, &agent.name).await.unwrap().as_ref(), Some(&agent));
-    let said = own.find_logged(&Message::BY_ID, samples::message().id).await.unwrap().unwrap();
+    let said = own.find_event(&Message::BY_ID, samples::message().id).await.unwrap().unwrap();
     assert_eq!(said.record, samples::message());
     let conversation = said.record.conversation_id;
-    let again = own.logged::<Message>(conversation, said.position).await.unwrap();
+    let again = own.get_event::<Message>(conversation, said.position).await.unwrap();
     assert_eq!(again, Some(said.record));
 
     let other = tx.tenant(TenantId::new());
     assert_eq!(other.get::<Agent>(agent.key()).await.unwrap(), None);
     assert_eq!(other.delete::<Agent>(agent.key()).await.unwrap(), None);
     assert_eq!(other.find(&Agent::BY_NAME, &agent.name).await.unwrap(), None);
-    assert_eq!(other.logged::<Message>(conversation, said.position).await.unwrap(), None);
+    assert_eq!(other.get_event::<Message>(conversation, said.position).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -242,7 +242,7 @@ async fn a_record_of_another_tenants_is_refused() {
     let tx = store.begin();
     let other = tx.tenant(TenantId::new());
     let refused = [
-        other.create(&samples::agent()).await.unwrap_err(),
+        other.insert(&samples::agent()).await.unwrap_err(),
         other.update(&samples::agent()).await.unwrap_err(),
         other.append(&samples::message()).await.map(drop).unwrap_err(),
         other.append(&samples::audit_entry()).await.map(drop).unwrap_err(),

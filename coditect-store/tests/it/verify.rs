@@ -1,9 +1,9 @@
-//! What is wrong in an index is found, named and repaired.
+//! Faults of an index are found, named and repaired.
 
 use coditect_store::{
     ErrorKind, Store,
     keyspace::KeyPart,
-    repository::{Fault, Report},
+    records::{Fault, Report},
 };
 
 use crate::{
@@ -21,7 +21,7 @@ async fn verified(store: &Store, index: &str) -> Report {
     store.verify(index).unwrap().rows(7).run(|_| ()).await.unwrap()
 }
 
-/// Finds exactly `faults`, repairs them, and finds nothing then.
+/// Asserts that a verification finds exactly `faults`, repairs them, and finds none then.
 async fn repaired(store: &Store, index: &str, faults: &[Fault]) {
     let found = verified(store, index).await;
     let told: Vec<Fault> = found.findings.iter().map(|finding| finding.fault).collect();
@@ -32,7 +32,7 @@ async fn repaired(store: &Store, index: &str, faults: &[Fault]) {
     agrees(store).await;
 }
 
-/// Sets a key to a value, or clears it, past the repositories.
+/// Sets a key to a value, or clears it, bypassing the indexes.
 pub(crate) async fn write(store: &Store, key: &[u8], value: Option<&[u8]>) {
     let tx = store.begin();
     match value {
@@ -89,7 +89,7 @@ async fn a_wrong_entry_is_found_and_put_right() {
     let store = built().await;
     let pointer = store.root().key(&4_u64);
     write(&store, &key(&store, INDEXES[0], &"note 3 of 2".to_owned()), Some(&pointer)).await;
-    // From the record's side it is another's; from the entry's, its record gives none such.
+    // From the record's side it belongs to another; from the entry's, its record has none such.
     let found = verified(&store, INDEXES[0]).await;
     let told: Vec<Fault> = found.findings.iter().map(|finding| finding.fault).collect();
     assert_eq!(told, [Fault::Wrong, Fault::Dangling]);
@@ -119,7 +119,7 @@ async fn numbers_are_counted_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_written_while_an_index_is_verified_is_no_fault() {
+async fn writes_during_a_verification_are_no_faults() {
     let store = built().await;
     let writer = {
         let store = store.clone();
@@ -128,7 +128,7 @@ async fn what_is_written_while_an_index_is_verified_is_no_fault() {
                 let change = |tx: coditect_store::Transaction| async move {
                     let note = new::Note { colour: number % 5, ..new::note(2, number % 25) };
                     if tx.delete::<new::Note>(note.tenant, note.number).await?.is_none() {
-                        tx.create(&note).await?;
+                        tx.insert(&note).await?;
                     }
                     Ok::<_, coditect_store::Error>(())
                 };

@@ -167,7 +167,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::authenticate(&app, &request).await?;
     let (id, conditions) = (request.parse_param::<AgentId>("id")?, Preconditions::of(&request)?);
     let agent = caller::transact(&app, &caller, |tx, identity| async move {
-        Ok(tx.require::<Agent>(identity.tenant_id, id).await?)
+        Ok(tx.get_required::<Agent>(identity.tenant_id, id).await?)
     })
     .await?;
     conditions.read(respond::ok(&AgentView::from(&agent))?, &tag_of(&agent)?)
@@ -186,7 +186,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
         let (name, description, settings) = (&name, &description, &settings);
         let (app, client, conditions) = (&app, &client, &conditions);
         async move {
-            let mut agent = tx.require::<Agent>(identity.tenant_id, id).await?;
+            let mut agent = tx.get_required::<Agent>(identity.tenant_id, id).await?;
             identity.require_role(Role::Admin)?;
             conditions.require(Some(&tag_of(&agent)?))?;
             name.change_required(&mut agent.name);
@@ -212,7 +212,7 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
     caller::transact(&app, &caller, |tx, identity| {
         let app = &app;
         async move {
-            let agent = tx.require::<Agent>(identity.tenant_id, id).await?;
+            let agent = tx.get_required::<Agent>(identity.tenant_id, id).await?;
             identity.require_role(Role::Admin)?;
             conditions.require(Some(&tag_of(&agent)?))?;
             Agent::remove(&tx, identity.tenant_id, id).await?;

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use coditect_store::model::{AuditEntry, Role, UserId};
+use coditect_store::{
+    Event,
+    model::{AuditEntry, Role, UserId},
+};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -54,16 +57,16 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
             identity.require_role(Role::Owner)?;
             let tenant = identity.tenant_id;
             let entries = match (actor, action) {
-                (Some(actor), _) => tx.scan_log(&AuditEntry::BY_ACTOR, tenant, actor),
+                (Some(actor), _) => tx.scan_events(&AuditEntry::BY_ACTOR, tenant, actor),
                 (None, Some(action)) => {
-                    tx.scan_log(&AuditEntry::BY_ACTION, tenant, action.to_owned())
+                    tx.scan_events(&AuditEntry::BY_ACTION, tenant, action.to_owned())
                 }
-                (None, None) => tx.log::<AuditEntry>(tenant, (), ..),
+                (None, None) => tx.events::<AuditEntry>(tenant, (), ..),
             };
             let filter = format!("{action:?} {since:?} {until:?}");
             let page = entries
-                .newest_first()
-                .filter(filter, |entry| {
+                .rev()
+                .filter(filter, |Event { record: entry, .. }| {
                     action.is_none_or(|action| entry.action == action)
                         && since.is_none_or(|since| entry.at >= since)
                         && until.is_none_or(|until| entry.at < until)
@@ -74,7 +77,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
         }
     })
     .await?;
-    respond::page_of(&page, |logged| EntryView::from(&logged.record))
+    respond::page_of(&page, |event| EntryView::from(&event.record))
 }
 
 impl<'a> From<&'a AuditEntry> for EntryView<'a> {

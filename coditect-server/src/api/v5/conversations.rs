@@ -188,7 +188,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult
                         problem.of_field("session_id", "is not one of your sessions")
                     })?;
                 }
-                conversation.begin(&tx).await?;
+                conversation.insert(&tx).await?;
                 let of = (Action::ConversationCreated, &id);
                 app.auth.audit(&tx, &identity, of, json!({}), client).await?;
                 let (location, tag) =
@@ -215,7 +215,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
                 None => tx.scan(&Conversation::BY_USER, tenant, user),
             };
             let mine = conversations.filter(format!("of {user}"), move |it| it.user_id == user);
-            mine.newest_first().page(limit, cursor).await.map_err(Problem::of_page)
+            mine.rev().page(limit, cursor).await.map_err(Problem::of_page)
         }
     })
     .await?;
@@ -272,7 +272,7 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
         }
     })
     .await?;
-    app.upkeep.complete_deletions();
+    app.upkeep.resume_deletions();
     Ok(respond::no_content())
 }
 
@@ -317,7 +317,7 @@ pub(crate) async fn say(app: Arc<App>, mut request: Request) -> HandlerResult {
                     created_at,
                     updated_at,
                 };
-                message.say(&tx, FILE_POLICY.bytes).await?;
+                message.insert(&tx, FILE_POLICY.bytes).await?;
                 let location = format!("/api/v5/conversations/{conversation_id}/messages");
                 Created::at(location, &MessageView::from(&message), None)
             }
@@ -339,12 +339,12 @@ pub(crate) async fn messages(app: Arc<App>, request: Request) -> HandlerResult {
         let cursor = cursor.as_ref();
         async move {
             let conversation = load_owned_conversation(&tx, &identity, id).await?;
-            let said = tx.log::<Message>(conversation.tenant_id, id, ..);
+            let said = tx.events::<Message>(conversation.tenant_id, id, ..);
             said.order(order).page(limit, cursor).await.map_err(Problem::of_page)
         }
     })
     .await?;
-    respond::page_of(&page, |logged| MessageView::from(&logged.record))
+    respond::page_of(&page, |event| MessageView::from(&event.record))
 }
 
 fn checked_title(title: &str) -> Result<String, Problem> {

@@ -159,7 +159,7 @@ impl Wanted {
         all: Scan<'_, E>,
     ) -> Result<Page<(E, bool)>, Problem> {
         identity.require_role(Role::Admin)?;
-        let page = all.newest_first().page(self.limit, self.cursor.as_ref()).await;
+        let page = all.rev().page(self.limit, self.cursor.as_ref()).await;
         let Page { items, next, stopped } = page.map_err(Problem::of_page)?;
         let mut members = HashMap::new();
         for user in items.iter().map(E::user) {
@@ -243,7 +243,7 @@ pub(crate) async fn transfer_session(app: Arc<App>, mut request: Request) -> Han
         let (app, client) = (&app, &client);
         async move {
             require_admin(&identity)?;
-            let session = tx.require::<Session>(identity.tenant_id, id).await?;
+            let session = tx.get_required::<Session>(identity.tenant_id, id).await?;
             let before = session.user_id;
             require_transferable(app, &tx, &identity, (before, user_id)).await?;
             if before == user_id {
@@ -312,7 +312,7 @@ pub(crate) async fn delete_session(app: Arc<App>, request: Request) -> HandlerRe
         async move {
             require_admin(&identity)?;
             let tenant = identity.tenant_id;
-            let session = tx.require::<Session>(tenant, id).await?;
+            let session = tx.get_required::<Session>(tenant, id).await?;
             require_orphaned(app, &tx, tenant, session.user_id).await?;
             tx.delete_session(tenant, id, now).await?;
             let details = json!({ "user": session.user_id, "name": session.name });
@@ -321,7 +321,7 @@ pub(crate) async fn delete_session(app: Arc<App>, request: Request) -> HandlerRe
         }
     })
     .await?;
-    app.upkeep.complete_deletions();
+    app.upkeep.resume_deletions();
     Ok(respond::no_content())
 }
 
@@ -335,7 +335,7 @@ pub(crate) async fn transfer_conversation(app: Arc<App>, mut request: Request) -
         let (app, client) = (&app, &client);
         async move {
             require_admin(&identity)?;
-            let conversation = tx.require::<Conversation>(identity.tenant_id, id).await?;
+            let conversation = tx.get_required::<Conversation>(identity.tenant_id, id).await?;
             let before = conversation.user_id;
             require_transferable(app, &tx, &identity, (before, user_id)).await?;
             if before == user_id {
@@ -363,7 +363,7 @@ pub(crate) async fn delete_conversation(app: Arc<App>, request: Request) -> Hand
         async move {
             require_admin(&identity)?;
             let tenant = identity.tenant_id;
-            let conversation = tx.require::<Conversation>(tenant, id).await?;
+            let conversation = tx.get_required::<Conversation>(tenant, id).await?;
             require_orphaned(app, &tx, tenant, conversation.user_id).await?;
             tx.delete_conversation(tenant, id, now).await?;
             let (of, user) = ((Action::ConversationDeleted, &id), conversation.user_id);
@@ -372,7 +372,7 @@ pub(crate) async fn delete_conversation(app: Arc<App>, request: Request) -> Hand
         }
     })
     .await?;
-    app.upkeep.complete_deletions();
+    app.upkeep.resume_deletions();
     Ok(respond::no_content())
 }
 

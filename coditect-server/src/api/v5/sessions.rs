@@ -187,7 +187,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> HandlerResult
             };
             let limit = app.config.max_sessions;
             async move {
-                session.open(&tx, limit).await?;
+                session.insert(&tx, limit).await?;
                 let details = json!({ "name": session.name });
                 app.auth
                     .audit(&tx, &identity, (Action::SessionCreated, &id), details, client)
@@ -213,7 +213,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
             let of_user = tx.scan(&Session::BY_USER, identity.tenant_id, identity.user.id);
             let filter = format!("{wanted_type:?} {wanted_path:?}");
             let page = of_user
-                .newest_first()
+                .rev()
                 .filter(filter, |session| {
                     wanted_type.is_none_or(|wanted| session.session_type == wanted)
                         && (wanted_path.is_none()
@@ -302,7 +302,7 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> HandlerResult {
         }
     })
     .await?;
-    app.upkeep.complete_deletions();
+    app.upkeep.resume_deletions();
     Ok(respond::no_content())
 }
 

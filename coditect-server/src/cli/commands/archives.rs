@@ -95,7 +95,7 @@ pub(super) async fn import(arguments: &Import) -> Result<Outcome, Error> {
     let store = options().open(database(place)?).await;
     let unbuilt = match store {
         Ok(store) => {
-            let unbuilt = store.unbuilt().await?;
+            let unbuilt = store.pending_indexes().await?;
             store.database().close().await;
             unbuilt
         }
@@ -117,7 +117,7 @@ async fn rollback(place: &StoreLocation) -> Result<Outcome, Error> {
     if !place.may_have_store()? {
         return Err(Error::NoStore(Box::new(place.clone())));
     }
-    let rolled_back = options().import(database(place)?)?.abandon().await?;
+    let rolled_back = options().import(database(place)?)?.rollback().await?;
     say(if rolled_back { "import rolled back" } else { "no unfinished import to roll back" });
     Ok(Outcome::Done)
 }

@@ -74,7 +74,7 @@ pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
             report.uncompared
         ));
     }
-    for index in &report.unbuilt {
+    for index in &report.pending_indexes {
         say(&format!("index {index} is not built and was not checked"));
     }
     let repaired = if arguments.repair {

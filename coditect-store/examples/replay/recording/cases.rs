@@ -1,5 +1,5 @@
-//! The recorded single cases: limits, misuse, atomic operations over telling operands, watches.
-//! A case is known by its name; what it does is written out here.
+//! The recorded single cases: limits, misuse, atomic operations on selected operands, watches. A
+//! case is identified by its name, and implemented here.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{Disagreement, answer, atomic_op, bytes, disagreement, hex};
 
-/// A megabyte's share of a large transaction.
+/// Size of one of several writes of a large transaction, about a megabyte.
 const LARGE_VALUE: usize = 90_000;
 
 pub(super) async fn replay(database: &Database, program: &Value) -> Result<(), Disagreement> {
@@ -30,7 +30,7 @@ pub(super) async fn replay(database: &Database, program: &Value) -> Result<(), D
     }
 }
 
-/// Runs one atomic operation over an old value, and reads before and after the commit.
+/// Runs one atomic operation on an existing value, with reads before and after the commit.
 async fn atomic(database: &Database, program: &Value) -> Result<(), Disagreement> {
     let run = async {
         let same = program["old_set_in_same_transaction"] == json!(true);
@@ -54,11 +54,11 @@ async fn atomic(database: &Database, program: &Value) -> Result<(), Disagreement
     }
 }
 
-/// One call of a case; each but the last is followed by the next, the last by the commit.
+/// A call of a case; the last one is followed by the commit.
 enum Call {
     Set(Vec<u8>, Vec<u8>),
     Get(Vec<u8>),
-    /// As `Get`, but the value is told, not only whether there is one.
+    /// As `Get`, with the value in the answer, not only whether it exists.
     Value(&'static [u8]),
     Clear(Vec<u8>),
     Range(&'static [u8], &'static [u8]),
@@ -68,7 +68,7 @@ enum Call {
     Fill(usize),
 }
 
-/// What a case calls before its commit; `None` if it is one of the [others](others).
+/// Returns the calls of a case before its commit; `None` if it is one of the [others](others).
 fn calls(name: &str) -> Option<Vec<Call>> {
     use AtomicOp::{SetVersionstampedKey as StampedKey, SetVersionstampedValue as StampedValue};
     use Call::{Atomic, Clear, ClearRange, Fill, Get, Range, ReadConflict, Set, Value};
@@ -116,7 +116,7 @@ fn calls(name: &str) -> Option<Vec<Call>> {
 }
 
 impl Call {
-    /// Makes the call: its name in the recordings, and what came of it.
+    /// Makes the call, and returns its name in the recordings and its result.
     async fn make(self, tx: &Transaction) -> (&'static str, Result<Value>) {
         let ok = || Ok(json!("ok"));
         match self {
@@ -159,7 +159,7 @@ impl Call {
 
 async fn case(database: &Database, name: &str) -> Result<Value> {
     let Some(calls) = calls(name) else { return others(database, name).await };
-    // One key is there, as it was when the cases were recorded.
+    // One key exists, as when the cases were recorded.
     let seed = database.begin();
     seed.set(b"seed", b"1");
     seed.commit().await?;
@@ -173,7 +173,7 @@ async fn case(database: &Database, name: &str) -> Result<Value> {
     Ok(Value::Array(results))
 }
 
-/// The cases that go on after a commit, or that wait.
+/// The cases that continue after a commit, or wait.
 async fn others(database: &Database, name: &str) -> Result<Value> {
     let tx = database.begin();
     Ok(match name {
@@ -220,7 +220,7 @@ async fn others(database: &Database, name: &str) -> Result<Value> {
     })
 }
 
-/// Whether the watch fires, or has fired, within a moment.
+/// Returns whether the watch fires within a moment, or has fired.
 async fn fired(watch: &mut Watch) -> bool {
     matches!(tokio::time::timeout(Duration::from_millis(50), watch).await, Ok(Ok(())))
 }

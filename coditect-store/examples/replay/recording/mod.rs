@@ -1,8 +1,8 @@
-//! Recorded programs and how they are run: shared by the command and by the conformance test.
+//! Recorded programs, and their replay: shared by this example and the conformance test.
 //!
-//! A program is a line of JSON: what is in the database, steps of interleaved transactions with
-//! what a real FoundationDB answered to each, and what is in the database at the end. Keys and
-//! values are hexadecimal; `<vs:N>` in an answer stands for transaction N's versionstamp.
+//! A program is a line of JSON: the initial contents of the database, steps of interleaved
+//! transactions with the answers of a real FoundationDB, and the final contents. Keys and values
+//! are hexadecimal; `<vs:N>` in an answer is the versionstamp of transaction N.
 
 mod cases;
 
@@ -21,17 +21,17 @@ use coditect_store::{
 };
 use serde_json::{Value, json};
 
-/// How a file of programs fared.
+/// The result of replaying a file of programs.
 pub(crate) struct Report {
-    /// How many agree.
+    /// Number of programs that agree.
     pub(crate) agree: usize,
-    /// How many there was no database for.
+    /// Number of skipped programs, for which there was no database.
     pub(crate) skipped: usize,
-    /// Each disagreement, in full.
+    /// The disagreements, in full.
     pub(crate) disagreements: Vec<String>,
 }
 
-/// Where a program's answer differs from the recorded one.
+/// A difference from a recorded answer.
 #[derive(Debug)]
 pub(crate) struct Disagreement {
     what: String,
@@ -46,7 +46,7 @@ impl fmt::Display for Disagreement {
     }
 }
 
-/// The programs of a file.
+/// Returns the programs of a file.
 pub(crate) fn load(path: &Path) -> io::Result<Vec<Value>> {
     let file = File::open(path)?;
     let reader: Box<dyn Read> = if path.extension().is_some_and(|ending| ending == "gz") {
@@ -58,17 +58,17 @@ pub(crate) fn load(path: &Path) -> io::Result<Vec<Value>> {
     lines.map(|line| Ok(serde_json::from_str(&line?)?)).collect()
 }
 
-/// An empty database whose versions begin at 1. The recordings come from a cluster that had just
-/// been made, and some show the first bytes of a versionstamp.
+/// Returns an empty database whose versions begin at 1. The recordings are from a new cluster, and
+/// some show the first bytes of a versionstamp.
 ///
-/// With few `memtable_bytes` each commit is on its way into the B-tree when the next is read.
+/// With a small `memtable_bytes` each commit is checkpointed while the next is read.
 pub(crate) fn young_database(memtable_bytes: usize) -> Result<Database> {
     let clock = Clock::from(&ManualClock::new(DateTime::UNIX_EPOCH));
     Database::memory_with(&Options::default().clock(clock).memtable_bytes(memtable_bytes))
 }
 
-/// Whether `program` goes the same way in a part of a database. What counts keys from place to place, or
-/// tries the limits, does so only where nobody else has keys, and keys are as long as they look.
+/// Returns whether `program` behaves the same under a prefix of a database. Programs that count
+/// keys or test limits do so only without other keys, and with keys of their own length.
 fn may_share(program: &Value) -> bool {
     let counts = |step: &Value| {
         let places = ["begin", "end", "selector"];
@@ -77,7 +77,7 @@ fn may_share(program: &Value) -> bool {
     program["case"].is_null() && !steps(program).any(counts)
 }
 
-/// Whether it may come to show the first bytes of a versionstamp: those of a young cluster are zeros.
+/// Returns whether it may show the first bytes of a versionstamp, which are zero in a new cluster.
 fn shows_age(program: &Value) -> bool {
     let mut stamped = BTreeSet::new();
     steps(program).any(|step| match step["op"].as_str() {
@@ -94,8 +94,8 @@ fn steps(program: &Value) -> impl Iterator<Item = &Value> {
     program["steps"].as_array().into_iter().flatten()
 }
 
-/// An empty database for `program` in the cluster that `cluster_file` names: a part of that, or all of it
-/// as `whole` has it. None if it goes the same way in neither.
+/// Returns an empty database for `program` in the cluster of `cluster_file`: a prefix, or the whole
+/// cluster if `whole` allows it; `None` if the program needs more.
 pub(crate) async fn database_in(
     cluster_file: &Path,
     whole: Option<&Database>,
@@ -110,8 +110,8 @@ pub(crate) async fn database_in(
     Ok((is_young || !shows_age(program)).then_some(database))
 }
 
-/// Replays each program on a database of its own, which `database` gives; those that it gives none for
-/// are skipped.
+/// Replays each program on the database that `database` returns for it; programs without one are
+/// skipped.
 pub(crate) async fn replay_all(
     programs: &[Value],
     database: impl AsyncFn(&Value) -> Result<Option<Database>>,
@@ -267,7 +267,7 @@ fn rows(rows: &[coditect_store::engine::KeyValue]) -> Value {
     rows.iter().map(|row| json!([hex(&row.key), hex(&row.value)])).collect()
 }
 
-/// What was answered, as the recordings write it.
+/// Formats an answer as the recordings do.
 fn answer(outcome: Result<Value>) -> Value {
     outcome.unwrap_or_else(|error| match error.code() {
         Some(code) => json!({ "error": code }),
@@ -275,7 +275,7 @@ fn answer(outcome: Result<Value>) -> Value {
     })
 }
 
-/// The recorded answer with the stamps that transactions really got.
+/// Returns the recorded answer with the actual versionstamps.
 fn with_stamps(recorded: &Value, stamps: &BTreeMap<u64, String>) -> Value {
     match recorded {
         Value::String(text) if text.contains("<vs:") => {

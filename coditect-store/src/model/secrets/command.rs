@@ -1,4 +1,4 @@
-//! Secrets within a text: by their format, and by the name of what they are assigned to.
+//! Secrets in text: by format, and by the name they are assigned to.
 
 use std::{ops::Range, sync::LazyLock};
 
@@ -9,8 +9,8 @@ use super::{
     rules::{RULES, SET, regex},
 };
 
-/// A place where a name is followed by its value: the pattern ends where the value starts, and its
-/// first group is the name.
+/// A pattern of a name followed by its value: it ends where the value starts, and its first group
+/// is the name.
 struct Assignment {
     name: Regex,
     kind: Kind,
@@ -18,7 +18,7 @@ struct Assignment {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// `NAME=value`; the value is a word of the shell.
+    /// `NAME=value`; the value is a shell word.
     Variable,
     /// `--name value`.
     Option,
@@ -59,7 +59,7 @@ static WORD: LazyLock<[Regex; 3]> = LazyLock::new(|| {
     .map(regex)
 });
 
-/// A value that only refers to another: a variable, or the output of a command.
+/// A value that refers to another one: a variable, or the output of a command.
 static REFERENCE: LazyLock<Regex> =
     LazyLock::new(|| regex(r#"^\\?"?(?:\$(?:\w+|\{\w+\})\\?"?$|\$\(|%\w+%$|`)"#));
 
@@ -67,7 +67,7 @@ static REFERENCE: LazyLock<Regex> =
 static SUBSTITUTION: LazyLock<Regex> = LazyLock::new(|| regex(r#"^\\?"?(?:\$\(|`)"#));
 
 impl SecretRules {
-    /// Returns where the secrets of `text` are, in order and apart from each other.
+    /// Returns the ranges of the secrets in `text`, in order and disjoint.
     pub(super) fn find(&self, text: &str) -> Vec<Range<usize>> {
         let mut found = Vec::new();
         for rule in SET.matches(text) {
@@ -84,7 +84,7 @@ impl SecretRules {
         merge(text, found)
     }
 
-    /// Adds the values that are assigned to a secret name.
+    /// Adds values that are assigned to a secret name.
     fn find_assigned(&self, text: &str, found: &mut Vec<Range<usize>>) {
         let mut quotes = None;
         for Assignment { name: pattern, kind } in &*ASSIGNMENTS {
@@ -129,7 +129,7 @@ impl SecretRules {
     }
 }
 
-/// Returns where the secret of a match is: its first group that took part, or else all of it.
+/// Returns the secret in a match: its first group that matched, or else all of it.
 fn secret(found: &Captures<'_>) -> Option<Range<usize>> {
     let group = found.iter().skip(1).flatten().next();
     group.or_else(|| found.get(0)).map(|secret| secret.range())
@@ -140,7 +140,7 @@ fn unquoted(text: &str, range: Range<usize>) -> Range<usize> {
     let value = &text[range.clone()];
     let quote = value.chars().next().filter(|c| "\"'".contains(*c));
     match quote {
-        // Without a reference in it, which the quotes tell apart from plain text.
+        // Without a reference in it, which the quotes distinguish from plain text.
         Some(quote) if value.len() > 1 && value.ends_with(quote) => {
             let inner = range.start + 1..range.end - 1;
             if quote == '\'' && REFERENCE.is_match(&text[inner.clone()]) { range } else { inner }
@@ -149,8 +149,7 @@ fn unquoted(text: &str, range: Range<usize>) -> Range<usize> {
     }
 }
 
-/// Joins ranges that touch, with the asterisks next to them: redacting a second time changes
-/// nothing.
+/// Merges adjacent ranges and the asterisks next to them: redacting twice changes nothing.
 fn merge(text: &str, mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
     ranges.sort_by_key(|range| range.start);
     let mut merged: Vec<Range<usize>> = Vec::with_capacity(ranges.len());
@@ -166,7 +165,7 @@ fn merge(text: &str, mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
     merged
 }
 
-/// The quote that is open at each byte of a command: 0 if none is.
+/// The open quote at each byte of a command; 0 if none.
 struct Quotes(Vec<u8>);
 
 impl Quotes {

@@ -1,8 +1,7 @@
-//! Detection of secrets in variables and shell commands, by a table of rules that each tenant can
-//! extend.
+//! Detection of secrets in variables and shell commands, by rules that each tenant can extend.
 //!
-//! The rules err on the side of detection: a terminal's state is a convenience, and a secret in it
-//! is readable by every client of the session and in every backup.
+//! The rules prefer false positives: a terminal's state is a convenience, and a secret in it is
+//! readable by every client of the session and in every backup.
 
 mod command;
 mod rules;
@@ -55,12 +54,12 @@ struct SecretPatterns {
     values: Vec<String>,
 }
 
-/// The error of a tenant's patterns that cannot be used.
+/// An error in a tenant's patterns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidSecretPatterns {
-    /// The path of the invalid pattern, such as `values[0]`; empty if the whole is invalid.
+    /// Path of the invalid pattern, such as `values[0]`; empty if the whole is invalid.
     pub path: String,
-    /// The reason.
+    /// Reason.
     pub reason: String,
 }
 
@@ -117,19 +116,19 @@ impl SecretRules {
         self.variable_names.len() + self.values.len()
     }
 
-    /// Returns whether a variable holds a secret, by its name or by its value.
+    /// Returns whether a variable contains a secret, by its name or its value.
     pub fn is_secret_variable(&self, name: &str, value: &str) -> bool {
         self.is_secret_name(name) || !self.find(value).is_empty()
     }
 
-    /// Returns whether a variable, option or header of this name holds a secret.
+    /// Returns whether a variable, option or header of this name contains a secret.
     pub fn is_secret_name(&self, name: &str) -> bool {
         NAME.is_match(name) && !NOT_SECRET_NAME.is_match(name)
             || self.variable_names.iter().any(|pattern| pattern.is_match(name))
     }
 
-    /// Returns `command` with each secret in it replaced by [`REDACTED`], or `None` if it has none.
-    /// What is redacted already stays as it is.
+    /// Returns `command` with each secret replaced by [`REDACTED`], or `None` if it has none.
+    /// Redacted text is unchanged.
     pub fn redact(&self, command: &str) -> Option<String> {
         let secrets = self.find(command);
         let (last, mut redacted) = (secrets.last()?.end, String::with_capacity(command.len()));

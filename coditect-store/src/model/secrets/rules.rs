@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use regex::{Regex, RegexSet};
 
-/// Names of variables, options and headers that hold secrets.
+/// Names of variables, options and headers that contain secrets.
 pub(super) static NAME: LazyLock<Regex> = LazyLock::new(|| {
     regex(
         r"(?ix)
@@ -21,7 +21,7 @@ pub(super) static NAME: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 
-/// Names that [`NAME`] matches, and that hold a path, a program or a number.
+/// Names that [`NAME`] matches, but that contain a path, a program or a number.
 pub(super) static NOT_SECRET_NAME: LazyLock<Regex> = LazyLock::new(|| {
     regex(
         r"(?ix)
@@ -30,21 +30,21 @@ pub(super) static NOT_SECRET_NAME: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 
-/// Secrets that are recognised by their own format. The whole match is the secret, or its first
-/// group that took part.
+/// Secrets with a recognizable format. The secret is the first group that matched, or else the
+/// whole match.
 const FORMATS: &[&str] = &[
     // aws-access-token
     r"\b(?:A3T[A-Z0-9]|AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b",
     // github-pat, github-oauth, github-app-token, github-refresh-token, github-fine-grained-pat
     r"\b(?:gh[pousr]_[0-9A-Za-z]{36,}|github_pat_[[:word:]]{22,})",
-    // gitlab-pat and its siblings
+    // gitlab-pat and related tokens
     r"\bgl(?:pat|dt|rt|ptt|cbt|soat|ft|imt|agent|oas|ffct)-[0-9A-Za-z_.-]{20,}",
     // slack-bot-token, slack-user-token, slack-app-token, slack-webhook-url
     r"\b(?:xox[abeoprs][.-][0-9A-Za-z.-]{10,}|xapp-\d-[0-9A-Za-z-]{10,})",
     r"hooks\.slack\.com/(?:services|workflows|triggers)/([A-Za-z0-9+/]{20,})",
     // stripe-access-token
     r"\b(?:sk|rk)_(?:test|live|prod)_[0-9A-Za-z]{10,}",
-    // gcp-api-key, and the tokens of Google's OAuth 2.0
+    // gcp-api-key, and tokens of Google's OAuth 2.0
     r"\bAIza[[:word:]-]{35}",
     r"\b(?:ya29\.[[:word:]-]{20,}|GOCSPX-[[:word:]-]{20,})",
     // private-key; what follows an incomplete one belongs to it
@@ -67,7 +67,7 @@ const FORMATS: &[&str] = &[
     ),
     // Personal tokens of this server.
     r"\bcpt_[[:word:]-]{20,}",
-    // The password of a URL, and a user name so long that it is a token.
+    // The password of a URL, and a user name long enough to be a token.
     r#"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#"'@:]*:([^\s/?#"'<>]+)@"#,
     r"https?://([[:word:].~%-]{20,})@",
     // Credentials of an Authorization field anywhere.
@@ -80,7 +80,7 @@ const FORMATS: &[&str] = &[
     r"(?:^|\s)(?:-\w+\s+)?pass:([^\s;|&]+)",
 ];
 
-/// Options whose argument is a secret although their name is not, by the command that has them.
+/// Options whose argument is a secret although their name does not show it, by command.
 const OPTIONS: &[(&str, &str)] = &[
     // curl-auth-user
     (
@@ -105,7 +105,7 @@ const OPTIONS: &[(&str, &str)] = &[
     (r"\bredis-cli\b", r#"\s-a\s+(?:"([^"]*)"?|'([^']*)'?|(\S+))"#),
 ];
 
-/// Which of the built-in rules can match a text, in the order of [`RULES`].
+/// Matches the built-in rules that apply to a text, in the order of [`RULES`].
 pub(super) static SET: LazyLock<RegexSet> = LazyLock::new(|| {
     let patterns = FORMATS.iter().chain(OPTIONS.iter().map(|(_, option)| option));
     set(patterns.copied())

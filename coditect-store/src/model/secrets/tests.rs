@@ -11,7 +11,7 @@ fn redacted(command: &str) -> String {
     redacted
 }
 
-/// Tokens in their formats, put together here so that scanners of this repository pass them over.
+/// Tokens in their formats, assembled here so that scanners of this repository ignore them.
 fn tokens() -> Vec<String> {
     let a = |n| "a1B2".repeat(n);
     vec![

@@ -189,6 +189,6 @@ pub(crate) async fn revoke_others(app: Arc<App>, request: Request) -> HandlerRes
         async move { Ok(app.auth.revoke_other_sessions(&tx, &identity, client).await?) }
     })
     .await?;
-    app.upkeep.complete_deletions();
+    app.upkeep.resume_deletions();
     respond::ok(&Ended { ended })
 }

@@ -327,7 +327,7 @@ pub(crate) async fn logout(app: Arc<App>, mut request: Request) -> HandlerResult
     };
     if logout.everywhere {
         app.auth.logout_everywhere(credential, &client_info(&request)).await?;
-        app.upkeep.complete_deletions();
+        app.upkeep.resume_deletions();
     } else {
         app.auth.logout(credential, &client_info(&request)).await?;
     }
@@ -342,7 +342,7 @@ pub(crate) async fn logout(app: Arc<App>, mut request: Request) -> HandlerResult
 pub(crate) async fn me(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::authenticate(&app, &request).await?;
     let (identity, tenant) = caller::transact(&app, &caller, |tx, identity| async move {
-        let tenant = tx.require::<Tenant>(identity.tenant_id, ()).await?;
+        let tenant = tx.get_required::<Tenant>(identity.tenant_id, ()).await?;
         Ok((identity, tenant))
     })
     .await?;

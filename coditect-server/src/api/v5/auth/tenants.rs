@@ -219,7 +219,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
     let caller = caller::authenticate(&app, &request).await?;
     let conditions = Preconditions::of(&request)?;
     let tenant = caller::transact(&app, &caller, |tx, identity| async move {
-        Ok(tx.require::<Tenant>(identity.tenant_id, ()).await?)
+        Ok(tx.get_required::<Tenant>(identity.tenant_id, ()).await?)
     })
     .await?;
     conditions.read(respond::ok(&TenantView::from(&tenant))?, &tag_of(&tenant)?)
@@ -232,7 +232,7 @@ pub(crate) async fn delete(app: Arc<App>, mut request: Request) -> HandlerResult
     let Deletion { password } = request.json().await?;
     let credential = caller.into_credential();
     app.auth.delete_tenant(&credential, &password, &client_info(&request)).await?;
-    app.upkeep.complete_deletions();
+    app.upkeep.resume_deletions();
     Ok(respond::no_content())
 }
 
@@ -248,7 +248,7 @@ pub(crate) async fn change(app: Arc<App>, mut request: Request) -> HandlerResult
         let (app, client, name, conditions) = (&app, &client, &name, &conditions);
         async move {
             identity.require_role(Role::Admin)?;
-            let mut tenant = tx.require::<Tenant>(identity.tenant_id, ()).await?;
+            let mut tenant = tx.get_required::<Tenant>(identity.tenant_id, ()).await?;
             conditions.require(Some(&tag_of(&tenant)?))?;
             let before = tenant.name.clone();
             name.change_required(&mut tenant.name);
@@ -328,7 +328,7 @@ pub(crate) async fn invite(app: Arc<App>, mut request: Request) -> HandlerResult
         let app = &app;
         async move {
             let invitation = app.auth.invite(&tx, &identity, new, client).await?;
-            let tenant = tx.require::<Tenant>(identity.tenant_id, ()).await?;
+            let tenant = tx.get_required::<Tenant>(identity.tenant_id, ()).await?;
             let mailed = app.auth.may_send_invitation(&tx, &identity, new).await?;
             let location = format!("/api/v5/tenant/invitations/{}", invitation.id);
             let view = InvitationView::from(&invitation);

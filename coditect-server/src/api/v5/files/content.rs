@@ -203,7 +203,7 @@ pub(crate) async fn put(app: Arc<App>, mut request: Request) -> HandlerResult {
                 Some(before) if is_the_same(&before, &blob) => return Ok((before, Change::None)),
                 Some(_) => Change::Replaced,
                 None => {
-                    place.make_way(&tx, path, now).await?;
+                    place.create_parent_dirs(&tx, path, now).await?;
                     Change::Created
                 }
             };

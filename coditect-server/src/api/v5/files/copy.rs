@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Maximum number of files that one request copies.
-const MAX_COPIED: usize = File::MOST_MOVED;
+const MAX_COPIED: usize = File::MAX_MOVED;
 
 /// Handles `POST /sessions/{id}/files:copy`, for a directory file by file: an interrupted copy has
 /// some of the files, each of them complete. The response is stored with the last one.
@@ -140,7 +140,7 @@ impl Copying<'_> {
             // The lease of a replaced content starts now, not with the request.
             let now = app.clock.now();
             let place = Place::of(&tx, &identity, id).await?;
-            place.make_way(&tx, to, now).await?;
+            place.create_parent_dirs(&tx, to, now).await?;
             let at = (&place.home, to);
             let file = match blob {
                 None => File::create_directory(&tx, tenant, at, &FILE_POLICY, now).await?,

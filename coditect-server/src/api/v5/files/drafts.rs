@@ -71,7 +71,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> HandlerResult {
     let id = request.parse_param("id")?;
     let drafts = caller::transact(&app, &caller, |tx, identity| async move {
         let session = load_owned_session(&tx, &identity, id).await?;
-        Ok(tx.list_keys::<Draft>(session.tenant_id, (id,)).all(Draft::MOST).await?)
+        Ok(tx.list_keys::<Draft>(session.tenant_id, (id,)).all(Draft::MAX_PER_SESSION).await?)
     })
     .await?;
     respond::list(&drafts, DraftView::from)
@@ -86,7 +86,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> HandlerResult {
         let path = &path;
         async move {
             let session = load_owned_session(&tx, &identity, id).await?;
-            let draft = tx.require::<Draft>(session.tenant_id, (id, path.clone())).await?;
+            let draft = tx.get_required::<Draft>(session.tenant_id, (id, path.clone())).await?;
             let file = Place::of_session(&session).file(&tx, path).await?;
             Ok((draft, file))
         }
@@ -184,7 +184,7 @@ pub(crate) async fn discard(app: Arc<App>, request: Request) -> HandlerResult {
         async move {
             let session = load_owned_session(&tx, &identity, id).await?;
             require(conditions, &tx, &session, path).await?;
-            let draft = tx.require::<Draft>(session.tenant_id, (id, path.clone())).await?;
+            let draft = tx.get_required::<Draft>(session.tenant_id, (id, path.clone())).await?;
             Ok(draft.discard(&tx, now).await?)
         }
     })

@@ -17,7 +17,7 @@ use chrono::{DateTime, Utc};
 use coditect_auth::Identity;
 use coditect_store::{
     BatchSize, Page, Transaction,
-    model::{File, FileHome, FileKind, Session, SessionId, TenantId},
+    model::{File, FileKind, FileRoot, Session, SessionId, TenantId},
 };
 use hyper::{Response, StatusCode};
 use schemars::JsonSchema;
@@ -91,7 +91,7 @@ struct NewDirectory {
 /// The root of the caller's files, and its tenant.
 struct Place {
     tenant: TenantId,
-    home: FileHome,
+    home: FileRoot,
 }
 
 impl Place {
@@ -103,8 +103,8 @@ impl Place {
 
     fn of_session(session: &Session) -> Self {
         let home = match &session.workspace_path {
-            Some(path) => FileHome::Workspace(path.clone()),
-            None => FileHome::Session(session.id),
+            Some(path) => FileRoot::Workspace(path.clone()),
+            None => FileRoot::Session(session.id),
         };
         Self { tenant: session.tenant_id, home }
     }
@@ -119,13 +119,13 @@ impl Place {
     }
 
     /// Creates the parent directories of `path`.
-    async fn make_way(
+    async fn create_parent_dirs(
         &self,
         tx: &Transaction,
         path: &str,
         now: DateTime<Utc>,
     ) -> Result<(), Problem> {
-        Ok(File::make_way(tx, self.tenant, (&self.home, path), &FILE_POLICY, now).await?)
+        Ok(File::create_parent_dirs(tx, self.tenant, (&self.home, path), &FILE_POLICY, now).await?)
     }
 
     /// Fails if the quotas do not permit a content of `size` bytes at `path` in place of `before`.
@@ -319,7 +319,7 @@ pub(crate) async fn remove(app: Arc<App>, request: Request) -> HandlerResult {
     let path = path::parse("path", request.param("path")?)?;
     let is_recursive = Query::of(&request)?.flag("recursive")?;
     let mut begun = false;
-    let size = &BatchSize::new(File::MOST_REMOVED);
+    let size = &BatchSize::new(File::MAX_REMOVED);
     loop {
         let is_begun = begun;
         // Per transaction: leases on removed contents start when they are detached.
@@ -374,7 +374,7 @@ pub(crate) async fn make_directory(app: Arc<App>, mut request: Request) -> Handl
                     Some(_) => return Err(exists()),
                     None => {}
                 }
-                place.make_way(&tx, path, now).await?;
+                place.create_parent_dirs(&tx, path, now).await?;
                 let at = (&place.home, path.as_str());
                 let directory =
                     File::create_directory(&tx, place.tenant, at, &FILE_POLICY, now).await?;
@@ -405,11 +405,11 @@ pub(crate) async fn relocate(app: Arc<App>, mut request: Request) -> HandlerResu
                     return made(id, &file.move_over(&tx, &target, now).await?, false);
                 }
                 let below = match file.kind {
-                    FileKind::Directory => file.tree(&tx, File::MOST_MOVED).await?,
+                    FileKind::Directory => file.tree(&tx, File::MAX_MOVED).await?,
                     FileKind::File { .. } => Vec::new(),
                 };
                 path::require_fit(&file, &below, to)?;
-                place.make_way(&tx, to, now).await?;
+                place.create_parent_dirs(&tx, to, now).await?;
                 made(id, &file.move_to(&tx, to).await?, false)
             }
         })

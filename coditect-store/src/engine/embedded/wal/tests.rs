@@ -195,7 +195,8 @@ fn segment_that_the_b_tree_file_requires_is_not_recycled() {
     // The last checkpoint ended with the first segment.
     let mut last = first;
     for version in 1..=60 {
-        let mutations = [Mutation::Set { key: b"a", value: &vec![1; 90_000] }].into_iter().collect();
+        let mutations =
+            [Mutation::Set { key: b"a", value: &vec![1; 90_000] }].into_iter().collect();
         let (pending, position) =
             log.append(FrameBuilder::of(&[mutations]), version, false).unwrap();
         pending.write().unwrap();
