@@ -126,7 +126,7 @@ fn account(name: &str) -> Option<Value> {
         }),
         "Joined" => json!({"tenant_id": TENANT, "role": "member"}),
         "Invitation" => invitation(),
-        "NewInvitation" => merged(invitation(), json!({"token": "cin_7dKf3yR…"})),
+        "NewInvitation" => merged(invitation(), json!({"token": "cin_7dKf3yR…", "mailed": true})),
         "PersonalToken" => token(),
         "NewPersonalToken" => merged(token(), json!({"token": "cpt_1bVn8aL…"})),
         "Ticket" => json!({"ticket": "ctk_6eGj5pD…", "expires_in": 30}),

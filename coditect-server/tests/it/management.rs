@@ -66,10 +66,10 @@ async fn users_are_managed_with_and_without_a_running_server() {
         let shown = succeeds(folder, &["user", "show", &email]).await;
         assert!(shown.contains("disabled"), "{shown}");
         let refused = fails(folder, &["user", "reset-password", &email]).await;
-        assert!(refused.contains("no such"), "{refused}");
+        assert!(refused.contains("not found"), "{refused}");
         succeeds(folder, &["user", "enable", &email]).await;
         let nobody = fails(folder, &["user", "show", "nobody@example.org"]).await;
-        assert!(nobody.contains("no such"), "{nobody}");
+        assert!(nobody.contains("not found"), "{nobody}");
         if let Some(server) = running {
             server.terminate().await;
         }

@@ -155,7 +155,12 @@ async fn is_a_store(database: &Database, imported: &Summary) {
         .run(&*again, |_| {})
         .await
         .unwrap();
-    assert_eq!(rows(&copied).await, rows(database).await);
+    // An import raises the high-water mark of versionstamps.
+    let mark = store.root().key(&("meta".to_owned(), "last_append".to_owned()));
+    let [mut of_copy, mut of_store] = [rows(&copied).await, rows(database).await];
+    of_copy.remove(&mark);
+    of_store.remove(&mark);
+    assert_eq!(of_copy, of_store);
 }
 
 async fn rows(database: &Database) -> Rows {

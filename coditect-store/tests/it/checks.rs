@@ -319,8 +319,8 @@ async fn findings_are_displayed_without_values() {
     let (_, found) = checked(&store).await;
     let told = found[0].to_string();
     let said = format!(
-        "({}, \"agents_by_name\", \"reviewer\"): an entry of index agents_by_name says something \
-         else than its record (stored: 16 bytes; expected: 17 bytes)",
+        "({}, \"agents_by_name\", \"reviewer\"): an entry of index agents_by_name differs from its \
+         record (stored: 16 bytes; expected: 17 bytes)",
         samples::tenant().id
     );
     assert_eq!(told, said);
@@ -406,7 +406,8 @@ async fn nothing_secret_is_shown() {
 #[tokio::test]
 async fn check_reports_no_counter_that_changes_while_it_runs() {
     let database = Database::memory_with(&Options::default().simulate_round_trips(true)).unwrap();
-    let store = Store::options().entity::<Task>().open(database).await.unwrap();
+    let options = Store::options().schema(coditect_store::model::schema()).entity::<Task>();
+    let store = options.open(database).await.unwrap();
     fill(&store).await;
     // Pages between the counters, the files and the sessions.
     let conversations = (0..12).map(|_| Conversation {

@@ -106,8 +106,14 @@ const TRIED: Counter = Counter::new("tried");
 const MARKER: &[u8] = b"marker";
 
 /// What does something more when it is run again, so that nobody should.
-const DONE_AGAIN: [&str; 5] =
-    ["append", "charge", "SessionState::save", "SessionMemory::save", "ClientState::save"];
+const DONE_AGAIN: [&str; 6] = [
+    "append",
+    "charge",
+    "take_out",
+    "SessionState::save",
+    "SessionMemory::save",
+    "ClientState::save",
+];
 
 /// Replaces versionstamps of these versions and ids of these days: eight bytes of version and two
 /// of order, or 16 bytes that begin with six of milliseconds.

@@ -105,7 +105,8 @@ async fn imported_store_that_is_restored_elsewhere_keeps_its_order() {
     source.export().run(&mut archive, |_| ()).await.unwrap();
     // Nothing is appended between the import and the restore.
     let imported = Database::memory().unwrap();
-    let import = Store::options().import(imported.clone()).unwrap();
+    let import =
+        Store::options().schema(coditect_store::model::schema()).import(imported.clone()).unwrap();
     import.run(archive.as_slice(), |_| ()).await.unwrap();
     let database = behind();
     restore(&imported, &database).await;
@@ -122,7 +123,8 @@ async fn tenant_that_is_imported_raises_the_mark() {
     source.export().tenant(samples::tenant().id).run(&mut archive, |_| ()).await.unwrap();
     let imported = behind();
     open(&imported).await;
-    let import = Store::options().import(imported.clone()).unwrap();
+    let import =
+        Store::options().schema(coditect_store::model::schema()).import(imported.clone()).unwrap();
     import.run(archive.as_slice(), |_| ()).await.unwrap();
     let database = behind();
     restore(&imported, &database).await;
