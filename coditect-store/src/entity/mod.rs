@@ -245,7 +245,7 @@ pub trait Indexed: Sized + 'static {
 /// [`GlobalUnique<V>`]: crate::entity::GlobalUnique
 /// [`Multi<V>`]: crate::entity::Multi
 /// [`GlobalMulti<V>`]: crate::entity::GlobalMulti
-/// [`FanOut<V>`]: crate::entity::Each
+/// [`FanOut<V>`]: crate::entity::FanOut
 /// [`GlobalFanOut<V>`]: crate::entity::GlobalFanOut
 /// [`Covering<V, C>`]: crate::entity::Covering
 /// [`GlobalCovering<V, C>`]: crate::entity::GlobalCovering

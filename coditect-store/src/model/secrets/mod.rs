@@ -76,7 +76,7 @@ impl std::error::Error for InvalidSecretPatterns {}
 
 impl SecretRules {
     /// Adds the patterns of `json` to the built-in rules: `{"variable_names": [regex, …], "values":
-    /// [regex, …]}`. Each is compiled once, as long as it is among the [`MAX_CACHED_PATTERNS`] that
+    /// [regex, …]}`. Each is compiled once, as long as it is among the `MAX_CACHED_PATTERNS` that
     /// are kept.
     ///
     /// # Errors
