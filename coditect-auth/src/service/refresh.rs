@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl Auth {
-    /// Replaces a refresh token; [`family`](crate::tokens::family) decides on the presented one.
+    /// Replaces a refresh token; [`family`] decides on the presented one.
     /// The new tokens are for `tenant` if one is given, else for the session's active tenant, or
     /// for the primary tenant if that membership has ended.
     ///

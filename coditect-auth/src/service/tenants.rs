@@ -48,7 +48,7 @@ impl Auth {
 
     /// Deletes the active tenant of `credential`, for an owner who also presents their password.
     /// Takes effect at once: its users are disabled, their logins revoked, and its members locked
-    /// out; [`complete`](coditect_store::Store::complete) deletes the records. The audit log is
+    /// out; the deletion, resumed in the background, deletes the records. The audit log is
     /// deleted too: an owner from another tenant finds an entry in their own.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //!
 //! - The bytes of a message are charged to the user and the process as they arrive. A socket whose
 //!   charge is refused is closed: its client sends the message again after it has reconnected.
-//! - The first [`FREE_BYTES`] are not charged, so that idle sockets cost nothing.
+//! - The first `FREE_BYTES` are not charged, so that idle sockets cost nothing.
 
 use std::{
     io,
