@@ -34,7 +34,7 @@ use tokio::{
 };
 
 use super::protocol::{self, AdminRequest};
-use crate::state::App;
+use crate::{http::access_log::ErrorChain, state::App};
 
 /// Name of the socket in the data directory.
 pub(crate) const SOCKET: &str = "control.sock";
@@ -179,13 +179,7 @@ async fn perform<W: AsyncWrite + Unpin>(
             to.shutdown().await
         }
         Err(error) => {
-            let mut message = error.to_string();
-            let mut cause = std::error::Error::source(&error);
-            while let Some(error) = cause {
-                message.push_str(": ");
-                message.push_str(&error.to_string());
-                cause = error.source();
-            }
+            let message = ErrorChain(&error).to_string();
             refuse(to, &message).await
         }
     }

@@ -155,7 +155,6 @@ mod tests {
         assert_eq!(names(folder.path()), ["a/b/c.js", "index.html"]);
     }
 
-    #[cfg(unix)]
     #[test]
     fn link_is_followed_only_within_the_folder() {
         use std::os::unix::fs::symlink;

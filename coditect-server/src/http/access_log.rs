@@ -38,7 +38,7 @@ impl Line<'_> {
         // To the microsecond.
         let duration_ms = (self.took.as_secs_f64() * 1_000_000.0).round() / 1_000.0;
         let (route, request_id) = (self.route, self.request_id.as_str());
-        let cause = self.cause.map(|cause| tracing::field::display(Chain(cause)));
+        let cause = self.cause.map(|cause| tracing::field::display(ErrorChain(cause)));
         if self.status.is_server_error() {
             tracing::error!(method, route, status, duration_ms, request_id, cause, "request");
         } else {
@@ -64,9 +64,9 @@ fn known(method: &Method) -> &str {
 }
 
 /// An error and its causes in one line.
-struct Chain<'a>(&'a (dyn Error + 'static));
+pub(crate) struct ErrorChain<'a>(pub(crate) &'a (dyn Error + 'static));
 
-impl fmt::Display for Chain<'_> {
+impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)?;
         let mut source = self.0.source();
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn error_is_written_with_its_causes() {
         let error = Outer(io::Error::other("the disk is full"));
-        assert_eq!(Chain(&error).to_string(), "the store failed: the disk is full");
+        assert_eq!(ErrorChain(&error).to_string(), "the store failed: the disk is full");
     }
 
     #[test]

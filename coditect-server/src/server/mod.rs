@@ -6,7 +6,6 @@
 //! rest.
 
 mod background;
-#[cfg(unix)]
 mod descriptors;
 mod service;
 
@@ -22,9 +21,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::service::Service;
-#[cfg(unix)]
-use crate::admin::socket::AdminSocket;
 use crate::{
+    admin::socket::AdminSocket,
     api::router::Routes,
     config::Config,
     frontend::{self, Frontend},
@@ -96,7 +94,6 @@ pub struct Server {
     metrics: Option<Metrics>,
     stopping: CancellationToken,
     /// The admin socket, if there is one.
-    #[cfg(unix)]
     control: Option<AdminSocket>,
 }
 
@@ -136,11 +133,8 @@ impl Server {
     ///
     /// Same as [`bind`](Self::bind).
     pub async fn bind_with(mut config: Config, routes: Routes) -> Result<Self, Error> {
-        #[cfg(unix)]
-        {
-            let reserved = descriptors::reserve(config.max_connections);
-            config.max_connections = reserved.map_err(Error::Descriptors)?;
-        }
+        let reserved = descriptors::reserve(config.max_connections);
+        config.max_connections = reserved.map_err(Error::Descriptors)?;
         let tls = Tls::open(config.tls_cert.as_deref(), config.tls_key.as_deref())?;
         let (listener, address) = listen(config.listen).await?;
         let deadlines = Deadlines {
@@ -166,7 +160,6 @@ impl Server {
             tls,
             metrics,
             stopping: CancellationToken::new(),
-            #[cfg(unix)]
             control: None,
         };
         server.open_at_once().await?;
@@ -192,7 +185,6 @@ impl Server {
                 return Err(Error::Open { place, source: Box::new(source) });
             }
         };
-        #[cfg(unix)]
         if !self.config.ephemeral {
             self.control = self.config.place.folder().and_then(control);
         }
@@ -267,12 +259,10 @@ impl Server {
             let keeping = tls.keep();
             connections.spawn(async move { stopping.run_until_cancelled(keeping).await });
         }
-        #[cfg(unix)]
         let door = self.control.take();
         let mut working = None;
         let work = async {
             let app = self.opened().await;
-            #[cfg(unix)]
             if let Some(door) = door {
                 connections.spawn(door.serve(Arc::clone(&app)));
             }
@@ -386,7 +376,6 @@ fn is_passing(error: &coditect_auth::Error) -> bool {
 }
 
 /// Binds the admin socket in the data directory. The server also runs without it.
-#[cfg(unix)]
 fn control(data: &std::path::Path) -> Option<AdminSocket> {
     let bound = AdminSocket::bind(data);
     if let Err(error) = &bound {

@@ -322,7 +322,6 @@ async fn acknowledged_writes_survive_a_kill_under_load() {
     assert!(load.writes() > 20, "{} writes", load.writes());
 }
 
-#[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sigterm_under_load_exits_with_zero_and_keeps_acknowledged_writes() {
     let folder = Folder::new();

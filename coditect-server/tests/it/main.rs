@@ -12,7 +12,6 @@ mod conditions;
 mod connections;
 mod contract;
 mod crash_recovery;
-#[cfg(unix)]
 mod deploy;
 mod descriptors;
 mod durability;

@@ -1,8 +1,6 @@
 //! Operators' tasks on users and keys with the real program: while a server runs, and on a stopped
 //! store.
 
-#![cfg(unix)]
-
 use std::{path::Path, process::Stdio, time::Duration};
 
 use serde_json::json;

@@ -136,7 +136,6 @@ async fn filled(folder: &Path, sessions: usize) -> TenantId {
     tenant.id
 }
 
-#[cfg(unix)]
 #[tokio::test]
 async fn backup_of_a_stopped_server_is_restored() {
     if folder::is_about_the_folder() {
@@ -196,7 +195,6 @@ async fn restored_sessions(folder: &Path) -> BTreeMap<u64, Vec<u64>> {
     found
 }
 
-#[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn backup_under_load_is_a_consistent_snapshot() {
     const WRITERS: usize = 4;
@@ -249,7 +247,6 @@ async fn backup_under_load_is_a_consistent_snapshot() {
     }
 }
 
-#[cfg(unix)]
 #[tokio::test]
 async fn admin_socket_is_private_and_removed_on_exit() {
     use std::os::unix::fs::PermissionsExt;
@@ -292,7 +289,6 @@ async fn admin_socket_is_private_and_removed_on_exit() {
     server.terminate().await;
 }
 
-#[cfg(unix)]
 #[tokio::test]
 async fn shutdown_during_an_export_leaves_no_archive() {
     if folder::is_about_the_folder() {
@@ -411,7 +407,6 @@ async fn killed_import_blocks_the_store_and_can_be_resumed() {
     assert!(unfinished > 0, "none was killed on its way");
 }
 
-#[cfg(unix)]
 #[tokio::test]
 async fn signal_stops_a_subcommand_with_a_hint() {
     if folder::is_about_the_folder() {

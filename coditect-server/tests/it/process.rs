@@ -89,7 +89,6 @@ impl Process {
     }
 
     /// Sends SIGHUP.
-    #[cfg(unix)]
     pub(crate) async fn hang_up(&self) {
         let id = self.child.id().unwrap().to_string();
         let sent = Command::new("kill").args(["-HUP", &id]).status().await;
@@ -97,7 +96,6 @@ impl Process {
     }
 
     /// Terminates it.
-    #[cfg(unix)]
     pub(crate) async fn terminate(self) -> Ended {
         let id = self.child.id().unwrap().to_string();
         let sent = Command::new("kill").args(["-TERM", &id]).status().await;

@@ -41,7 +41,6 @@ async fn first_line_of_stdout_has_the_actual_port() {
     assert_eq!(answer.data()["status"], "ok");
 }
 
-#[cfg(unix)]
 #[tokio::test]
 async fn sigterm_and_sigint_exit_with_zero() {
     for signal in ["-TERM", "-INT"] {
@@ -78,7 +77,6 @@ async fn setting_out_of_bounds_is_refused_by_name() {
     assert!(told.contains("--access-token-ttl") && told.contains("at most 24h"), "{told}");
 }
 
-#[cfg(unix)]
 #[tokio::test]
 async fn log_has_one_line_per_request_without_client_data() {
     let (child, address, _lines) = started(&["--log-format", "json"]).await;

@@ -24,7 +24,6 @@ fn shell(script: &str) -> Output {
     Command::new("sh").args(["-eu", "-c", script]).output().unwrap()
 }
 
-#[cfg(unix)]
 #[tokio::test]
 async fn walk_through_of_the_readme_works_and_survives_a_restart() {
     if !shell("command -v curl && command -v sed").status.success() {

@@ -13,7 +13,6 @@ const EMAIL: &str = "ada@example.org";
 const STORE: &str = "store.redb";
 
 /// Creates a store with one account in `folder` and stops the program.
-#[cfg(unix)]
 async fn filled(folder: &Path) -> Device {
     let server = Process::start(on(folder, &[])).await;
     let device = Device::register(server.address, EMAIL).await;
@@ -42,7 +41,6 @@ async fn second_server_on_a_directory_is_refused() {
     device.expect_alive(next.address).await;
 }
 
-#[cfg(unix)]
 #[tokio::test]
 async fn damaged_file_is_refused_and_unchanged() {
     if folder::is_about_the_folder() {
@@ -82,7 +80,6 @@ async fn damaged_file_is_refused_and_unchanged() {
     }
 }
 
-#[cfg(unix)]
 #[tokio::test]
 async fn wrong_master_key_is_refused() {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
@@ -120,7 +117,6 @@ async fn wrong_master_key_is_refused() {
     assert_eq!(call(server.address, credentials(LOGIN, EMAIL, PASSWORD)).await.status, 200);
 }
 
-#[cfg(unix)]
 #[tokio::test]
 async fn readable_master_key_is_refused() {
     use std::os::unix::fs::PermissionsExt;

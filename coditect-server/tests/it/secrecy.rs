@@ -1,7 +1,5 @@
 //! The log at its most verbose level has no secrets.
 
-#![cfg(unix)]
-
 use std::{net::SocketAddr, path::Path};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};

@@ -168,7 +168,6 @@ async fn tls_client_that_does_not_read_is_disconnected() {
     timeout(Duration::from_secs(5), stopped).await.expect("nothing is left of it").unwrap();
 }
 
-#[cfg(unix)]
 #[tokio::test]
 async fn sighup_loads_a_renewed_certificate_and_ignores_a_broken_one() {
     let mut pair = Pair::new();

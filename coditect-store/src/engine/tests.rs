@@ -42,7 +42,6 @@ async fn what_was_committed_is_there_after_a_restart() {
     assert_eq!(value(&database, "b").await.as_deref(), Some("23"));
 }
 
-#[cfg(unix)]
 #[tokio::test]
 async fn what_is_made_on_disk_is_for_its_owners_eyes_only() {
     use std::os::unix::fs::PermissionsExt as _;

@@ -26,9 +26,7 @@ use hyper::Uri;
 use thiserror::Error;
 
 use super::args::Subcommand;
-use crate::StoreLocation;
-#[cfg(unix)]
-use crate::admin::client;
+use crate::{StoreLocation, admin::client};
 
 /// Cache for the store's file, in bytes.
 const CACHE_BYTES: usize = 64 << 20;
@@ -65,7 +63,6 @@ pub enum Error {
     Variable(&'static str),
 
     /// The server that runs on the store.
-    #[cfg(unix)]
     #[error(transparent)]
     Admin(#[from] client::Error),
     /// The server is not ready, or not a coditect-server.

@@ -11,11 +11,12 @@ use coditect_store::{
 use tokio::io::AsyncWrite;
 
 use super::{Error, open};
-#[cfg(unix)]
-use crate::admin::client;
 use crate::{
     StoreLocation,
-    admin::protocol::{AdminRequest, AdminResponse, NEXT_MASTER_KEY_VARIABLE, perform, replace},
+    admin::{
+        client,
+        protocol::{AdminRequest, AdminResponse, NEXT_MASTER_KEY_VARIABLE, perform, replace},
+    },
     state::{MASTER_KEY_VARIABLE, master_key},
 };
 
@@ -26,7 +27,6 @@ pub(super) async fn export<W: AsyncWrite + Unpin>(
     sink: &mut W,
     observe: impl FnMut(Progress),
 ) -> Result<Summary, Error> {
-    #[cfg(unix)]
     if let Some(server) = client::find(place).await? {
         return Ok(server.export(tenant, sink, observe).await?);
     }
@@ -42,7 +42,6 @@ pub(super) async fn export<W: AsyncWrite + Unpin>(
 
 /// Runs `task` in the server that has the store open, or here if there is none.
 pub(super) async fn run(place: &StoreLocation, task: AdminRequest) -> Result<AdminResponse, Error> {
-    #[cfg(unix)]
     if let Some(server) = client::find(place).await? {
         return Ok(server.perform(&task).await?);
     }

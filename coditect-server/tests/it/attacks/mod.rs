@@ -4,8 +4,6 @@
 //! Attacks that take longer than a test (a refresh that extends a session beyond its end, for
 //! example) are tested with a controlled clock in `coditect-auth`.
 
-#![cfg(unix)]
-
 mod accounts;
 mod edge;
 mod families;
