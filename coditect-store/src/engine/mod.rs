@@ -48,10 +48,12 @@ pub use faults::{Fault, Faults};
 pub use key_range::KeyRange;
 pub use limits::{KEY_SIZE_LIMIT, LIFETIME, TRANSACTION_SIZE_LIMIT, VALUE_SIZE_LIMIT, WATCH_LIMIT};
 pub(crate) use limits::{conflict, maybe_committed};
-pub use range::{KeySelector, KeyValue, Order, RangePage, RangeQuery, RangeStream, Stopped};
+pub use range::{
+    CheckedRow, KeySelector, KeyValue, Order, RangePage, RangeQuery, RangeStream, Stopped, ViewPage,
+};
 pub use statistics::Statistics;
 pub use versionstamp::Versionstamp;
-pub use view::{CheckedRow, Consistency, FileState, View, ViewPage, ViewStream};
+pub use view::{Consistency, FileState, View, ViewStream};
 pub use watch::Watch;
 
 use self::statistics::{Counts, Read};

@@ -153,6 +153,32 @@ pub struct RangePage {
     pub stopped: Stopped,
 }
 
+/// A key, and its value unless that is damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckedRow {
+    /// The key.
+    pub key: Vec<u8>,
+    /// The value; `None` if its checksum does not match.
+    pub value: Option<Vec<u8>>,
+}
+
+/// One page of a [view](super::View), in key order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViewPage {
+    /// The rows.
+    pub rows: Vec<CheckedRow>,
+    /// Whether the range may have more rows.
+    pub more: bool,
+}
+
+impl From<RangePage> for ViewPage {
+    fn from(page: RangePage) -> Self {
+        let rows = page.rows.into_iter();
+        let rows = rows.map(|row| CheckedRow { key: row.key, value: Some(row.value) });
+        Self { rows: rows.collect(), more: page.stopped != Stopped::End }
+    }
+}
+
 /// Size of a page of a [`RangeStream`], in bytes of keys and values.
 const STREAM_PAGE_BYTES: usize = 80_000;
 

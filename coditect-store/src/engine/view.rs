@@ -9,7 +9,10 @@
 
 use std::path::Path;
 
-use super::{Database, Engine, KeyRange, RangePage, RangeQuery, Stopped, Transaction, embedded};
+use super::{
+    Database, Engine, KeyRange, RangeQuery, Transaction, embedded,
+    range::{CheckedRow, ViewPage},
+};
 use crate::{
     BatchSize, Error, ErrorKind, Result,
     batch::{MAX_CONCURRENT, map_concurrent},
@@ -49,23 +52,6 @@ pub enum Consistency {
     EachPage,
 }
 
-/// Rows of a view, in the order of their keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ViewPage {
-    /// The rows.
-    pub rows: Vec<CheckedRow>,
-    /// Whether there may be more of them in the range.
-    pub more: bool,
-}
-
-impl From<RangePage> for ViewPage {
-    fn from(page: RangePage) -> Self {
-        let rows = page.rows.into_iter();
-        let rows = rows.map(|row| CheckedRow { key: row.key, value: Some(row.value) });
-        Self { rows: rows.collect(), more: page.stopped != Stopped::End }
-    }
-}
-
 /// Returns the values of `keys`, which are read together.
 async fn get_together(tx: &Transaction, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
     let get = |key: &Vec<u8>| {
@@ -73,15 +59,6 @@ async fn get_together(tx: &Transaction, keys: &[Vec<u8>]) -> Result<Vec<Option<V
         async move { tx.snapshot().get(&key).await }
     };
     map_concurrent(keys, get).await
-}
-
-/// A key, and its value as far as that is what was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CheckedRow {
-    /// The key.
-    pub key: Vec<u8>,
-    /// Its value; `None` if it is damaged.
-    pub value: Option<Vec<u8>>,
 }
 
 /// A range of a view, page by page, in bounded memory: made by [`View::stream`].

@@ -24,7 +24,7 @@ use std::{
     },
 };
 
-use super::{space::is_no_space, vfs::File};
+use super::vfs::{File, is_no_space};
 
 /// Bytes written between two syncs. A concurrent sync of the WAL waits for at most this amount.
 pub(super) const SYNC_BYTES: usize = 1 << 20;

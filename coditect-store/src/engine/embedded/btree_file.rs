@@ -281,7 +281,7 @@ impl BTreeFile {
             make_durable(&mut transaction).map_err(broken)?;
             let filled = {
                 let data = transaction.open_table(DATA).map_err(broken)?;
-                memtable.write_to(&mut Batch { data, backend: &self.backend })
+                Batch { data, backend: &self.backend }.apply(memtable)
             };
             if !self.backend.is_spilling() {
                 filled?;
@@ -428,7 +428,19 @@ impl Batch<'_> {
         Ok(())
     }
 
-    pub(super) fn set(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+    /// Applies all mutations of `memtable`.
+    fn apply(&mut self, memtable: &Memtable) -> Result<()> {
+        for change in memtable.changes() {
+            match change {
+                Mutation::Set { key, value } => self.set(key, value)?,
+                Mutation::Clear { key } => self.clear(key)?,
+                Mutation::ClearRange { begin, end } => self.clear_range(begin, end)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         self.check_space()?;
         let length = SUM_BYTES + value.len();
         let mut stored = self.data.insert_reserve(key, length).map_err(broken)?;
@@ -438,13 +450,13 @@ impl Batch<'_> {
         Ok(())
     }
 
-    pub(super) fn clear(&mut self, key: &[u8]) -> Result<()> {
+    fn clear(&mut self, key: &[u8]) -> Result<()> {
         self.check_space()?;
         self.data.remove(key).map_err(broken)?;
         Ok(())
     }
 
-    pub(super) fn clear_range(&mut self, begin: &[u8], end: &[u8]) -> Result<()> {
+    fn clear_range(&mut self, begin: &[u8], end: &[u8]) -> Result<()> {
         self.check_space()?;
         self.data.retain_in::<&[u8], _>(begin..end, |_, _| false).map_err(broken)
     }

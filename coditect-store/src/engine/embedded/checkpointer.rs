@@ -8,8 +8,8 @@ use std::{
 
 use super::{
     btree_file::{self, BTreeFile, Written},
-    commit_pipeline::Request,
     memtable::Memtable,
+    messages::{Checkpoint, Request},
     snapshot::SnapshotBase,
     space::RETRY_INTERVAL,
     sync::{
@@ -28,17 +28,6 @@ const IDLE: Duration = Duration::from_secs(5);
 const SLICE_BYTES: u64 = 256 << 10;
 /// Space that is left to what clears, in bytes.
 const KEPT_BYTES: u64 = 5 << 20;
-
-/// What is to be moved: everything committed up to `log_end` that was not moved before.
-#[derive(Debug)]
-pub(super) struct Checkpoint {
-    pub(super) memtable: Memtable,
-    pub(super) log_end: LogPosition,
-    /// Where it lies meanwhile.
-    pub(super) base: Arc<SnapshotBase>,
-    /// Whether nothing is committed after it: a clean shutdown.
-    pub(super) is_last: bool,
-}
 
 /// How far it is.
 #[derive(Debug, Default)]

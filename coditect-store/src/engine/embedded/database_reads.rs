@@ -10,8 +10,8 @@ use super::{
         range::{KeySelector, Order},
     },
     ranges::{KeyRange, next_key},
-    reads::View,
     snapshot_cache::END_OF_KEYS,
+    transaction_view::TransactionView,
 };
 use crate::Result;
 
@@ -61,7 +61,7 @@ impl Fetched {
     }
 }
 
-impl View<'_> {
+impl TransactionView<'_> {
     /// Reads the database: the rows between two selectors, at most `limit` of them.
     pub(super) fn fetch(
         &mut self,

@@ -12,11 +12,8 @@ use imbl::{OrdMap, OrdSet};
 
 use super::{
     super::range::Order,
-    btree_file::Batch,
     wal::{Encoder, Mutation, MutationBatch},
 };
-use crate::Result;
-
 /// A bound of a range, shared by all versions that contain it.
 pub(super) type Bytes = Arc<[u8]>;
 
@@ -236,18 +233,6 @@ impl Memtable {
     /// Returns the approximate memory without overwritten values, in bytes.
     pub(super) fn bytes_kept(&self) -> usize {
         self.changes().map(|change| change.length() + ENTRY_OVERHEAD_BYTES).sum()
-    }
-
-    /// Writes the content to a batch of the B-tree.
-    pub(super) fn write_to(&self, batch: &mut Batch<'_>) -> Result<()> {
-        for change in self.changes() {
-            match change {
-                Mutation::Set { key, value } => batch.set(key, value)?,
-                Mutation::Clear { key } => batch.clear(key)?,
-                Mutation::ClearRange { begin, end } => batch.clear_range(begin, end)?,
-            }
-        }
-        Ok(())
     }
 
     /// Returns the key below which `n` of `of` equal parts are, approximately; `None` if it cannot

@@ -21,7 +21,9 @@ mod commit_pipeline;
 mod conflict_set;
 mod database_reads;
 mod memtable;
+mod messages;
 pub(crate) mod names;
+mod pinned_snapshot;
 mod ranges;
 mod read_pool;
 mod read_your_writes;
@@ -34,9 +36,9 @@ mod snapshot_cache;
 mod space;
 mod sync;
 mod transaction;
+mod transaction_view;
 mod version_registry;
 mod vfs;
-mod view;
 mod wake;
 mod wal;
 mod watches;
@@ -70,9 +72,10 @@ use tokio::sync::{Semaphore, oneshot};
 
 use self::{
     btree_file::{BTreeFile, Written},
-    checkpointer::{Checkpoint, Checkpointer, Progress},
-    commit_pipeline::{Commit, CommitPipeline, PipelineParts, Request, SharedPipeline},
+    checkpointer::{Checkpointer, Progress},
+    commit_pipeline::{CommitPipeline, PipelineParts, SharedPipeline},
     memtable::Memtable,
+    messages::{Checkpoint, Commit, Request},
     read_pool::ReadPool,
     reserve::Reserve,
     snapshot::{Snapshot, SnapshotBase},
@@ -90,7 +93,7 @@ use self::{
     wal::Log,
     writer::Writer,
 };
-pub(super) use self::{transaction::Transaction, view::PinnedSnapshot};
+pub(super) use self::{pinned_snapshot::PinnedSnapshot, transaction::Transaction};
 use crate::{Clock, Error, ErrorKind, Result};
 
 /// Options of the embedded engine.

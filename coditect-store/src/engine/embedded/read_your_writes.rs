@@ -5,7 +5,7 @@
 //! in that part as far as it can, and reads the database for the rest. The keys that it passes on
 //! the way decide three visible effects: whether the read fails at an unreadable key, which
 //! conflict range it adds, and whether it needs a read version. So its steps are followed here in
-//! order, wherever one of the three can differ: see [`View::range`].
+//! order, wherever one of the three can differ: see [`TransactionView::range`].
 //!
 //! # Cost
 //!
@@ -19,8 +19,8 @@ use super::{
     },
     database_reads::Selector,
     ranges::is_key,
-    reads::View,
     segments::{Kind, Segment},
+    transaction_view::TransactionView,
 };
 use crate::Result;
 
@@ -101,7 +101,7 @@ struct End {
     actual_offset: i64,
 }
 
-impl View<'_> {
+impl TransactionView<'_> {
     /// Returns the key that a selector means.
     pub(super) fn resolve_key(&mut self, selector: &KeySelector) -> Result<Vec<u8>> {
         self.key_of(&Selector::from(selector))

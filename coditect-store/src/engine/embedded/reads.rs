@@ -12,23 +12,10 @@ use super::{
     ranges::{KeyRange, RangeSet, next_key},
     read_your_writes::Answer,
     snapshot::MergeIter,
-    snapshot_cache::SnapshotCache,
-    transaction::ReadPoint,
-    version_registry::{CommittedVersion, VersionRegistry},
+    transaction_view::TransactionView,
     write_map::{State, WriteMap},
 };
 use crate::Result;
-
-/// A transaction's view of the store.
-pub(super) struct View<'a> {
-    pub(super) writes: &'a WriteMap,
-    /// The stored state, requested only when needed, since the first request fixes the read
-    /// version.
-    pub(super) point: &'a mut ReadPoint,
-    pub(super) registry: &'a VersionRegistry,
-    /// The part of the snapshot that was read so far.
-    pub(super) cache: &'a mut SnapshotCache,
-}
 
 /// The result of a range read.
 pub(super) struct RangeRead {
@@ -52,12 +39,7 @@ enum Step {
     End,
 }
 
-impl View<'_> {
-    /// Returns the stored state that the transaction reads. The first call fixes its read version.
-    pub(super) fn stored(&mut self) -> Result<&CommittedVersion> {
-        self.point.get(self.registry).map(|published| &**published)
-    }
-
+impl TransactionView<'_> {
     pub(super) fn value(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         if self.writes.is_empty() {
             return self.stored_value(key);

@@ -3,7 +3,7 @@
 
 use std::{io::ErrorKind, sync::Arc};
 
-use super::{space::is_no_space, vfs::Vfs};
+use super::vfs::{Vfs, is_no_space};
 
 /// Name of the file.
 pub(super) const FILE_NAME: &str = "reserve";

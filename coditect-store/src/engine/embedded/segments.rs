@@ -4,8 +4,8 @@
 use super::{
     super::limits::accessed_unreadable,
     ranges::{is_key, next_key},
-    reads::View,
     snapshot_cache::END_OF_KEYS,
+    transaction_view::TransactionView,
     write_map::{self, State},
 };
 use crate::Result;
@@ -46,7 +46,7 @@ impl Segment {
     }
 }
 
-impl View<'_> {
+impl TransactionView<'_> {
     /// Returns the segment that `key` belongs to.
     pub(super) fn segment_at(&mut self, key: &[u8]) -> Result<Segment> {
         let known = self.cache.range_at(key);

@@ -5,11 +5,7 @@
 //! than they write: these use the rest of the active segment, and the [reserve](super::reserve).
 //! Both are retried every [`RETRY_INTERVAL`], so nothing has to be restarted once there is space.
 
-use std::{
-    io::{self, ErrorKind as Io},
-    sync::PoisonError,
-    time::Duration,
-};
+use std::{sync::PoisonError, time::Duration};
 
 use super::{
     reserve::Reserve,
@@ -115,9 +111,4 @@ impl Space {
 pub(super) fn no_space(folder: &str) -> Error {
     let message = format!("no space left in {folder}: free some, or enlarge the disk");
     Error::new(ErrorKind::Unavailable, message)
-}
-
-/// Returns whether `error` is a lack of space rather than a failing disk.
-pub(super) fn is_no_space(error: &io::Error) -> bool {
-    matches!(error.kind(), Io::StorageFull | Io::QuotaExceeded)
 }

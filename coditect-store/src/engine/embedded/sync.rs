@@ -16,19 +16,19 @@ pub(super) use self::scheduled::*;
 #[cfg(not(all(test, feature = "schedules")))]
 mod real {
     use std::cell::Cell;
-    pub(in super::super) use std::{
+    pub(crate) use std::{
         sync::{Condvar, Mutex, MutexGuard, atomic, mpsc},
         thread,
         time::Instant,
     };
 
-    pub(in super::super) use arc_swap::{ArcSwap, ArcSwapOption};
+    pub(crate) use arc_swap::{ArcSwap, ArcSwapOption};
     use tokio::runtime::{Handle, RuntimeFlavor};
     /// Its sender never waits, its receiver is a thread.
-    pub(in super::super) use tokio::sync::mpsc as queue;
+    pub(crate) use tokio::sync::mpsc as queue;
 
     /// Whether tasks of this one's runtime are done while its thread is busy for a moment.
-    pub(in super::super) fn has_other_threads() -> bool {
+    pub(crate) fn has_other_threads() -> bool {
         Handle::try_current().is_ok_and(|runtime| {
             runtime.runtime_flavor() == RuntimeFlavor::MultiThread
                 && runtime.metrics().num_workers() > 1
@@ -38,12 +38,12 @@ mod real {
     thread_local!(static IS_ENGINE: Cell<bool> = const { Cell::new(false) });
 
     /// Notes that this thread is one of an engine's.
-    pub(in super::super) fn mark_engine_thread() {
+    pub(crate) fn mark_engine_thread() {
         IS_ENGINE.set(true);
     }
 
     /// Returns whether this thread is one of an engine's: it must not wait for another one.
-    pub(in super::super) fn is_engine_thread() -> bool {
+    pub(crate) fn is_engine_thread() -> bool {
         IS_ENGINE.get()
     }
 }

@@ -12,30 +12,28 @@ use super::{
         Isolation,
         atomic::AtomicOp,
         limits::{
-            self, KEY_SIZE_LIMIT, LIFETIME, MAX_KEY, OVERHEAD, TRANSACTION_SIZE_LIMIT,
-            VALUE_SIZE_LIMIT,
+            self, KEY_SIZE_LIMIT, MAX_KEY, OVERHEAD, TRANSACTION_SIZE_LIMIT, VALUE_SIZE_LIMIT,
         },
         range::{KeySelector, RangePage, RangeQuery},
         versionstamp::{self, Versionstamp},
         watch::Watch,
     },
     Shared,
-    commit_pipeline::{Commit, ReadAt},
+    messages::{Commit, CommitReceipt, ReadAt},
     ranges::{KeyRange, RangeSet, is_key, next_key},
-    reads::{self, View},
+    reads,
     snapshot_cache::SnapshotCache,
-    sync::{Instant, Mutex, MutexGuard},
-    version_registry::{CommittedVersion, VersionRegistry},
+    sync::{Mutex, MutexGuard},
+    transaction_view::{ReadPoint, TransactionView},
     wake::{self, QueuePermit},
     watches::Watcher,
     write_map::WriteMap,
-    writer::CommitReceipt,
 };
 use crate::{Error, ErrorKind, Result};
 
 /// A handle; its clones are the same transaction.
 #[derive(Clone, Debug)]
-pub(in super::super) struct Transaction {
+pub(crate) struct Transaction {
     shared: Arc<Shared>,
     state: Arc<Mutex<State>>,
 }
@@ -71,48 +69,12 @@ enum Phase {
     Cancelled,
 }
 
-/// What the transaction reads at, fixed by its first read.
-#[derive(Debug, Default)]
-pub(super) struct ReadPoint {
-    wanted: Option<u64>,
-    fixed: Option<(Arc<CommittedVersion>, Instant)>,
-}
-
-impl ReadPoint {
-    /// Returns whether no version was read at or set.
-    fn is_unset(&self) -> bool {
-        self.wanted.is_none() && self.fixed.is_none()
-    }
-
-    pub(super) fn get(&mut self, registry: &VersionRegistry) -> Result<&Arc<CommittedVersion>> {
-        let now = Instant::now();
-        registry.check_owner(now)?;
-        if let Some((_, since)) = &self.fixed {
-            registry.check_open()?;
-            if now - *since > LIFETIME {
-                return Err(limits::too_old());
-            }
-        } else {
-            self.fixed = Some(match self.wanted {
-                Some(version) => registry.snapshot_at(version)?,
-                None => (registry.latest()?, now),
-            });
-        }
-        let fixed = self.fixed.as_ref();
-        fixed.map(|(published, _)| published).ok_or_else(|| registry.closed())
-    }
-}
-
 impl Transaction {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared, state: Arc::default() }
     }
 
-    pub(in super::super) async fn get(
-        &self,
-        key: &[u8],
-        isolation: Isolation,
-    ) -> Result<Option<Vec<u8>>> {
+    pub(crate) async fn get(&self, key: &[u8], isolation: Isolation) -> Result<Option<Vec<u8>>> {
         if !self.shared.disk.is_slow() {
             return self.get_now(key, isolation);
         }
@@ -120,7 +82,7 @@ impl Transaction {
         self.shared.spawn_blocking_read(move || tx.get_now(&key, isolation)).await
     }
 
-    pub(in super::super) async fn get_key(
+    pub(crate) async fn get_key(
         &self,
         selector: &KeySelector,
         isolation: Isolation,
@@ -132,7 +94,7 @@ impl Transaction {
         self.shared.spawn_blocking_read(move || tx.get_key_now(&selector, isolation)).await
     }
 
-    pub(in super::super) async fn get_range(
+    pub(crate) async fn get_range(
         &self,
         query: &RangeQuery,
         isolation: Isolation,
@@ -178,18 +140,18 @@ impl Transaction {
         )
     }
 
-    pub(in super::super) fn set(&self, key: &[u8], value: &[u8]) {
+    pub(crate) fn set(&self, key: &[u8], value: &[u8]) {
         self.write(key, value, |state| {
             state.writes.set(key, value);
             state.note_written(key);
         });
     }
 
-    pub(in super::super) fn clear(&self, key: &[u8]) {
+    pub(crate) fn clear(&self, key: &[u8]) {
         self.clear_range(key, &next_key(key));
     }
 
-    pub(in super::super) fn clear_range(&self, begin: &[u8], end: &[u8]) {
+    pub(crate) fn clear_range(&self, begin: &[u8], end: &[u8]) {
         let mut state = self.lock();
         if begin > MAX_KEY
             || end > MAX_KEY && !is_key(begin, end)
@@ -207,14 +169,14 @@ impl Transaction {
         }
     }
 
-    pub(in super::super) fn atomic(&self, op: AtomicOp, key: &[u8], operand: &[u8]) {
+    pub(crate) fn atomic(&self, op: AtomicOp, key: &[u8], operand: &[u8]) {
         self.write(key, operand, |state| match op {
             // What it conflicts with is the key that it becomes, which the commit knows.
             AtomicOp::SetVersionstampedKey => {
                 let Some((_, offset)) = versionstamp::place(key) else {
                     return state.refuse(limits::invalid_versionstamp_offset);
                 };
-                let read_at = state.point.fixed.as_ref().map_or(0, |(point, _)| point.version);
+                let read_at = state.point.pinned.as_ref().map_or(0, |(point, _)| point.version);
                 let (begin, end) = stamped_range(key, offset, read_at);
                 state.writes.make_unreadable(&begin, &end);
                 state.writes.apply(op, key, operand);
@@ -229,24 +191,20 @@ impl Transaction {
         });
     }
 
-    pub(in super::super) fn add_read_conflict_range(&self, begin: &[u8], end: &[u8]) -> Result<()> {
+    pub(crate) fn add_read_conflict_range(&self, begin: &[u8], end: &[u8]) -> Result<()> {
         self.add_conflict_range(begin, end, |state| {
             let State { writes, read_conflicts, .. } = state;
             reads::note_read(writes, read_conflicts, KeyRange::new(cut(begin), cut(end)));
         })
     }
 
-    pub(in super::super) fn add_write_conflict_range(
-        &self,
-        begin: &[u8],
-        end: &[u8],
-    ) -> Result<()> {
+    pub(crate) fn add_write_conflict_range(&self, begin: &[u8], end: &[u8]) -> Result<()> {
         self.add_conflict_range(begin, end, |state| {
             state.write_conflicts.insert(KeyRange::new(cut(begin), cut(end)));
         })
     }
 
-    pub(in super::super) fn read_version(&self) -> Result<u64> {
+    pub(crate) fn read_version(&self) -> Result<u64> {
         let mut state = self.lock();
         state.check_open()?;
         let registry = &self.shared.registry;
@@ -254,11 +212,11 @@ impl Transaction {
         state.remember_failure(version)
     }
 
-    pub(in super::super) fn set_read_version(&self, version: u64) {
-        self.lock().point.wanted = Some(version);
+    pub(crate) fn set_read_version(&self, version: u64) {
+        self.lock().point.requested = Some(version);
     }
 
-    pub(in super::super) async fn watch(&self, key: &[u8]) -> Result<Watch> {
+    pub(crate) async fn watch(&self, key: &[u8]) -> Result<Watch> {
         // It is a read as any other: FoundationDB's client has it conflict, too.
         let expected = self.get(key, Isolation::Serializable).await?;
         let mut state = self.lock();
@@ -271,7 +229,7 @@ impl Transaction {
         Ok(watch)
     }
 
-    pub(in super::super) async fn commit(&self) -> Result<()> {
+    pub(crate) async fn commit(&self) -> Result<()> {
         let taken = {
             self.shared.registry.owner.check()?;
             let mut state = self.lock();
@@ -296,13 +254,13 @@ impl Transaction {
             match read {
                 Err(error) => Err(error),
                 Ok(read) => self
-                    .submit(bytes, |answer, permit| Commit {
+                    .submit(bytes, |reply, permit| Commit {
                         read,
                         read_ranges: read_conflicts.into_ranges(),
                         write_ranges: write_conflicts.into_ranges(),
                         mutations: writes.into_mutations(),
                         bytes,
-                        answer,
+                        reply,
                         permit,
                     })
                     .await
@@ -333,14 +291,14 @@ impl Transaction {
         Ok(())
     }
 
-    pub(in super::super) fn versionstamp(&self) -> Option<Versionstamp> {
+    pub(crate) fn versionstamp(&self) -> Option<Versionstamp> {
         match &self.lock().phase {
             Phase::Committed(Some(committed)) => Some(committed.stamp),
             _ => None,
         }
     }
 
-    pub(in super::super) fn committed_version(&self) -> Option<u64> {
+    pub(crate) fn committed_version(&self) -> Option<u64> {
         match &self.lock().phase {
             Phase::Committed(Some(committed)) => {
                 Some(self.shared.registry.pin_version(&committed.state))
@@ -349,12 +307,12 @@ impl Transaction {
         }
     }
 
-    pub(in super::super) fn cancel(&self) {
+    pub(crate) fn cancel(&self) {
         let mut state = self.lock();
         *state = State { phase: Phase::Cancelled, ..State::default() };
     }
 
-    pub(in super::super) fn approximate_size(&self) -> usize {
+    pub(crate) fn approximate_size(&self) -> usize {
         self.lock().size()
     }
 
@@ -365,7 +323,7 @@ impl Transaction {
     /// Reads, and notes the range that the answer depends on.
     fn read<T, R: Into<KeyRange>>(
         &self,
-        read: impl FnOnce(&mut View<'_>) -> Result<(T, R)>,
+        read: impl FnOnce(&mut TransactionView<'_>) -> Result<(T, R)>,
         isolation: Isolation,
     ) -> Result<T> {
         let mut state = self.lock();
@@ -375,7 +333,7 @@ impl Transaction {
         }
         let State { point, writes, read_conflicts, cache, .. } = &mut *state;
         let registry = &self.shared.registry;
-        let answer = read(&mut View { writes, point, registry, cache });
+        let answer = read(&mut TransactionView { writes, point, registry, cache });
         let answer = answer.map_err(|error| registry.close_cause(error));
         let answer = answer.map(|(answer, depends_on)| {
             if isolation == Isolation::Serializable {
@@ -428,7 +386,7 @@ impl Transaction {
             return Ok(None);
         }
         point.get(&self.shared.registry)?;
-        Ok(point.fixed.map(|(published, since)| ReadAt { version: published.version, since }))
+        Ok(point.pinned.map(|(published, since)| ReadAt { version: published.version, since }))
     }
 
     async fn submit(

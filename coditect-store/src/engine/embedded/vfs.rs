@@ -122,6 +122,11 @@ pub(super) fn read_all(file: &dyn File, bytes: &mut Vec<u8>) -> io::Result<()> {
     file.read(0, bytes)
 }
 
+/// Returns whether `error` is a lack of space rather than a failing disk.
+pub(super) fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), Io::StorageFull | Io::QuotaExceeded)
+}
+
 /// A folder; its files are for their owner's eyes only.
 #[derive(Debug)]
 pub(super) struct Directory {

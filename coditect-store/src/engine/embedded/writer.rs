@@ -5,52 +5,20 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::oneshot;
-
 use super::{
     super::{limits, versionstamp::Versionstamp},
-    checkpointer::Checkpoint,
-    commit_pipeline::Request,
-    snapshot::Snapshot,
+    messages::{Checkpoint, CommitReceipt, PendingReply, PreparedBatch, Request},
     sync::{
         Instant, Mutex,
         mpsc::{Receiver, Sender},
         queue::UnboundedSender,
         thread,
     },
-    version_registry::{CommittedVersion, VersionRegistry},
-    wake::{self, QueuePermit},
-    wal::{MutationBatch, PendingFrame},
+    version_registry::VersionRegistry,
+    wake,
+    wal::PendingFrame,
 };
 use crate::{Error, ErrorKind, Result, telemetry};
-
-/// A commit's stamp, and the state that it made.
-#[derive(Clone, Debug)]
-pub(super) struct CommitReceipt {
-    pub(super) stamp: Versionstamp,
-    pub(super) state: Arc<CommittedVersion>,
-}
-
-/// Who is answered, and what was decided.
-pub(super) type PendingReply = (oneshot::Sender<Result<CommitReceipt>>, Result<Versionstamp>);
-
-/// A batch that only has to be written.
-#[derive(Debug, Default)]
-pub(super) struct PreparedBatch {
-    /// What is to be on disk before anybody hears of it.
-    pub(super) frame: Option<PendingFrame>,
-    pub(super) decided: Vec<PendingReply>,
-    /// Its members' shares of the queue's memory.
-    pub(super) permits: Vec<QueuePermit>,
-    /// What those that were accepted have done.
-    pub(super) done: Vec<MutationBatch>,
-    /// What is shown then.
-    pub(super) state: Option<Arc<CommittedVersion>>,
-    /// What was committed before it, and goes on to the B-tree.
-    pub(super) checkpoint: Option<Checkpoint>,
-    /// A version, and its state put in another way.
-    pub(super) same: Option<(u64, Snapshot)>,
-}
 
 /// Whoever has it writes.
 #[derive(Debug)]
@@ -66,21 +34,22 @@ impl Writer {
 
     /// Writes, shows, answers; false if nothing can be written any more.
     pub(super) fn write(&mut self, prepared: PreparedBatch) -> bool {
-        let PreparedBatch { frame, decided, permits, done, state, checkpoint, same } = prepared;
+        let PreparedBatch { frame, replies, permits, mutations, state, checkpoint, replacement } =
+            prepared;
         // Dropped before those are who would hear of a panic by it.
         let _closing = CloseOnPanic(&self.registry);
         if self.registry.check_open().is_err() {
             let may_be_there = frame.is_some_and(|frame| frame.has_begun());
             let closed = || self.registry.closed();
             let unknown = || limits::maybe_committed().with_source(closed());
-            complete_all(decided, |_| Err(if may_be_there { unknown() } else { closed() }));
+            complete_all(replies, |_| Err(if may_be_there { unknown() } else { closed() }));
             return false;
         }
         if let Some(checkpoint) = checkpoint {
             // Everything in it is on disk, since all before this batch is.
             let _ = self.checkpoints.send(checkpoint);
         }
-        if let Some((version, snapshot)) = same {
+        if let Some((version, snapshot)) = replacement {
             self.registry.replace_snapshot(version, snapshot);
         }
         if let Some(frame) = frame
@@ -90,21 +59,21 @@ impl Writer {
             let error = Arc::new(error);
             self.registry.poison(Arc::clone(&error));
             let cause = || Box::new(Arc::clone(&error));
-            complete_all(decided, |_| Err(limits::maybe_committed().with_source(cause())));
+            complete_all(replies, |_| Err(limits::maybe_committed().with_source(cause())));
             return false;
         }
         let Some(state) = state else {
             // They were all refused.
-            complete_all(decided, |_| Err(limits::conflict()));
+            complete_all(replies, |_| Err(limits::conflict()));
             return true;
         };
         self.registry.publish(Arc::clone(&state));
-        complete_all(decided, |stamp| Ok(CommitReceipt { stamp, state: Arc::clone(&state) }));
+        complete_all(replies, |stamp| Ok(CommitReceipt { stamp, state: Arc::clone(&state) }));
         drop(permits);
-        if !done.is_empty()
+        if !mutations.is_empty()
             && let Ok(snapshot) = state.snapshot()
         {
-            self.registry.watches.changed(&done, &snapshot);
+            self.registry.watches.changed(&mutations, &snapshot);
         }
         true
     }
@@ -149,10 +118,10 @@ fn write(frame: PendingFrame) -> Result<()> {
 
 /// Answers the members of a batch: those refused with why, the others with `outcome`.
 pub(super) fn complete_all(
-    decided: Vec<PendingReply>,
+    replies: Vec<PendingReply>,
     outcome: impl Fn(Versionstamp) -> Result<CommitReceipt>,
 ) {
-    for (answer, verdict) in decided {
+    for (answer, verdict) in replies {
         wake::answer(answer, verdict.and_then(&outcome));
     }
 }

@@ -35,7 +35,7 @@ const MOST_ROWS: usize = 1_000_000;
 
 /// A handle; its clones are the same transaction.
 #[derive(Clone, Debug)]
-pub(in super::super) struct Transaction(Arc<Inner>);
+pub(crate) struct Transaction(Arc<Inner>);
 
 struct Inner {
     /// Goes before the database that it is of.
@@ -67,11 +67,7 @@ impl Transaction {
         Self(Arc::new(Inner { state, shared }))
     }
 
-    pub(in super::super) async fn get(
-        &self,
-        key: &[u8],
-        isolation: Isolation,
-    ) -> Result<Option<Vec<u8>>> {
+    pub(crate) async fn get(&self, key: &[u8], isolation: Isolation) -> Result<Option<Vec<u8>>> {
         if key >= MAX_KEY {
             return Err(limits::key_outside_legal_range());
         }
@@ -80,7 +76,7 @@ impl Transaction {
         Ok(value.map(|value| value.to_vec()))
     }
 
-    pub(in super::super) async fn get_key(
+    pub(crate) async fn get_key(
         &self,
         selector: &KeySelector,
         isolation: Isolation,
@@ -92,7 +88,7 @@ impl Transaction {
         Ok(prefix.own(&key))
     }
 
-    pub(in super::super) async fn get_range(
+    pub(crate) async fn get_range(
         &self,
         query: &RangeQuery,
         isolation: Isolation,
@@ -157,20 +153,20 @@ impl Transaction {
         Ok(page)
     }
 
-    pub(in super::super) fn set(&self, key: &[u8], value: &[u8]) {
+    pub(crate) fn set(&self, key: &[u8], value: &[u8]) {
         self.write(|tx| tx.set(&self.0.shared.prefix.key(key), value));
     }
 
-    pub(in super::super) fn clear(&self, key: &[u8]) {
+    pub(crate) fn clear(&self, key: &[u8]) {
         self.write(|tx| tx.clear(&self.0.shared.prefix.key(key)));
     }
 
-    pub(in super::super) fn clear_range(&self, begin: &[u8], end: &[u8]) {
+    pub(crate) fn clear_range(&self, begin: &[u8], end: &[u8]) {
         let prefix = &self.0.shared.prefix;
         self.write(|tx| tx.clear_range(&prefix.bound(begin), &prefix.bound(end)));
     }
 
-    pub(in super::super) fn atomic(&self, op: AtomicOp, key: &[u8], operand: &[u8]) {
+    pub(crate) fn atomic(&self, op: AtomicOp, key: &[u8], operand: &[u8]) {
         let prefix = &self.0.shared.prefix;
         let key = match op {
             AtomicOp::SetVersionstampedKey => prefix.template(key),
@@ -179,24 +175,20 @@ impl Transaction {
         self.write(|tx| tx.atomic_op(&key, operand, mutation(op)));
     }
 
-    pub(in super::super) fn add_read_conflict_range(&self, begin: &[u8], end: &[u8]) -> Result<()> {
+    pub(crate) fn add_read_conflict_range(&self, begin: &[u8], end: &[u8]) -> Result<()> {
         self.add_conflict_range(begin, end, ConflictRangeType::Read)
     }
 
-    pub(in super::super) fn add_write_conflict_range(
-        &self,
-        begin: &[u8],
-        end: &[u8],
-    ) -> Result<()> {
+    pub(crate) fn add_write_conflict_range(&self, begin: &[u8], end: &[u8]) -> Result<()> {
         self.add_conflict_range(begin, end, ConflictRangeType::Write)
     }
 
-    pub(in super::super) async fn read_version(&self) -> Result<u64> {
+    pub(crate) async fn read_version(&self) -> Result<u64> {
         let version = self.read(foundationdb::Transaction::get_read_version).await?;
         Ok(u64::try_from(version).unwrap_or(0))
     }
 
-    pub(in super::super) fn set_read_version(&self, version: u64) {
+    pub(crate) fn set_read_version(&self, version: u64) {
         let mut state = self.lock();
         if let State { phase: Phase::Open(tx), has_read: false, .. } = &*state {
             // Zero is none; the first one is too old, as zero would be.
@@ -205,7 +197,7 @@ impl Transaction {
         }
     }
 
-    pub(in super::super) async fn watch(&self, key: &[u8]) -> Result<Watch> {
+    pub(crate) async fn watch(&self, key: &[u8]) -> Result<Watch> {
         if key >= MAX_KEY {
             return Err(limits::key_outside_legal_range());
         }
@@ -228,7 +220,7 @@ impl Transaction {
         }))
     }
 
-    pub(in super::super) async fn commit(&self) -> Result<()> {
+    pub(crate) async fn commit(&self) -> Result<()> {
         let shared = &self.0.shared;
         let tx = {
             let mut state = self.lock();
@@ -272,22 +264,22 @@ impl Transaction {
         Ok(())
     }
 
-    pub(in super::super) fn committed_version(&self) -> Option<u64> {
+    pub(crate) fn committed_version(&self) -> Option<u64> {
         self.made().map(|(version, _)| version)
     }
 
-    pub(in super::super) fn versionstamp(&self) -> Option<Versionstamp> {
+    pub(crate) fn versionstamp(&self) -> Option<Versionstamp> {
         self.made().map(|(_, stamp)| stamp)
     }
 
-    pub(in super::super) fn cancel(&self) {
+    pub(crate) fn cancel(&self) {
         let before = mem::replace(&mut self.lock().phase, Phase::Cancelled);
         if let Phase::Open(tx) = before {
             drop(tx.cancel());
         }
     }
 
-    pub(in super::super) async fn approximate_size(&self) -> Result<usize> {
+    pub(crate) async fn approximate_size(&self) -> Result<usize> {
         let asked = self.ask(foundationdb::Transaction::get_approximate_size)?;
         let size = self.0.shared.answer(asked, During::Read).await?;
         Ok(usize::try_from(size).unwrap_or(0))

@@ -6,13 +6,13 @@ use super::{
             limits::{self, LIFETIME},
             versionstamp::{self, Versionstamp},
         },
+        messages::{Commit, PreparedBatch},
         ranges::KeyRange,
         snapshot::Snapshot,
         wal::{Mutation, MutationBatch},
         write_map::PendingMutation,
-        writer::PreparedBatch,
     },
-    Commit, CommitPipeline,
+    CommitPipeline,
 };
 use crate::{Result, engine::AtomicOp};
 
@@ -50,12 +50,12 @@ pub(super) struct Batch {
 impl Batch {
     pub(super) fn has_room(&self) -> bool {
         let bytes = self.bytes.max(self.length);
-        self.prepared.decided.len() < BATCH_COMMITS && bytes < BATCH_BYTES
+        self.prepared.replies.len() < BATCH_COMMITS && bytes < BATCH_BYTES
     }
 
     fn push(&mut self, changes: MutationBatch) {
         self.length += changes.bytes().len();
-        self.prepared.done.push(changes);
+        self.prepared.mutations.push(changes);
     }
 }
 
@@ -89,10 +89,10 @@ impl CommitPipeline {
         let verdict = self.check_conflicts(&commit);
         let is_accepted = verdict.is_ok();
         // There are fewer than that.
-        let order = u16::try_from(batch.prepared.decided.len()).unwrap_or(u16::MAX);
+        let order = u16::try_from(batch.prepared.replies.len()).unwrap_or(u16::MAX);
         let stamp = Versionstamp::new(batch.version, order);
         batch.prepared.permits.push(commit.permit);
-        batch.prepared.decided.push((commit.answer, verdict.map(|()| stamp)));
+        batch.prepared.replies.push((commit.reply, verdict.map(|()| stamp)));
         if !is_accepted {
             return Ok(());
         }
@@ -100,14 +100,14 @@ impl CommitPipeline {
         // asked for.
         let is_plain = commit.mutations.iter().all(|one| matches!(one, PendingMutation::Plain(_)));
         let before = (!is_plain).then(|| self.head.clone());
-        let (done, length) = (batch.prepared.done.len(), batch.length);
+        let (done, length) = (batch.prepared.mutations.len(), batch.length);
         self.resolve(batch, commit.mutations, stamp)?;
         if let Some(before) = before.filter(|_| batch.length - length > LONGEST_COMMIT) {
             // It is as if it had not been there.
-            batch.prepared.done.truncate(done);
+            batch.prepared.mutations.truncate(done);
             (batch.length, batch.redone) = (length, done);
             self.head = before;
-            if let Some((_, verdict)) = batch.prepared.decided.last_mut() {
+            if let Some((_, verdict)) = batch.prepared.replies.last_mut() {
                 *verdict = Err(limits::transaction_too_large());
             }
         } else {
@@ -171,14 +171,14 @@ impl CommitPipeline {
 
     /// Does to the newest state what was decided.
     pub(super) fn apply(&mut self, batch: &mut Batch) {
-        let done = &batch.prepared.done;
+        let done = &batch.prepared.mutations;
         done[batch.redone..].iter().for_each(|changes| self.head.mutable.apply(changes));
         batch.redone = done.len();
     }
 
     /// Notes what was written, for those who have read it before.
     pub(super) fn record(&mut self, batch: &mut Batch) {
-        let done = &batch.prepared.done;
+        let done = &batch.prepared.mutations;
         done[batch.noted..]
             .iter()
             .for_each(|changes| self.conflicts.record(batch.version, changes));

@@ -33,61 +33,22 @@ use tokio::sync::oneshot;
 
 use self::batch::Batch;
 use super::{
-    checkpointer::{Checkpoint, Progress},
+    checkpointer::Progress,
     conflict_set::ConflictSet,
-    ranges::KeyRange,
+    messages::{Checkpoint, Commit, PreparedBatch, Request},
     snapshot::Snapshot,
     sync::{Instant, Mutex, mpsc::Sender, queue::UnboundedReceiver},
     version_registry::{CommittedVersion, VersionRegistry},
-    wake::{QueuePermit, answer},
+    wake::answer,
     wal::{FrameBuilder, Log, LogPosition},
-    write_map::PendingMutation,
-    writer::{CommitReceipt, PreparedBatch, Writer, complete_all},
+    writer::{Writer, complete_all},
 };
-use crate::{Clock, Error, ErrorKind, Result, telemetry};
+use crate::{Clock, Error, ErrorKind, telemetry};
 
 /// The longest that a batch is held back at once.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
 /// When writing a commit takes longer than this, callers' threads are not used for it.
 const LONGEST_LEAD: Duration = Duration::from_millis(1);
-
-/// What a transaction asks to have written.
-#[derive(Debug)]
-pub(super) struct Commit {
-    /// The version it read at, and since when; `None` if it never had one.
-    pub(super) read: Option<ReadAt>,
-    pub(super) read_ranges: Vec<KeyRange>,
-    /// What counts as written beside what is.
-    pub(super) write_ranges: Vec<KeyRange>,
-    pub(super) mutations: Vec<PendingMutation>,
-    pub(super) bytes: usize,
-    pub(super) answer: oneshot::Sender<Result<CommitReceipt>>,
-    /// Its share of the queue's memory.
-    pub(super) permit: QueuePermit,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ReadAt {
-    pub(super) version: u64,
-    pub(super) since: Instant,
-}
-
-#[derive(Debug)]
-pub(super) enum Request {
-    Commit(Commit),
-    /// Makes all later versions greater than this one.
-    AdvanceVersion(u64, oneshot::Sender<()>),
-    /// The writer is done with a batch.
-    BatchWritten,
-    /// What was committed has waited for long enough to go to the B-tree.
-    Checkpoint,
-    /// What was to go to the B-tree found no space there, which holds the log up to this.
-    CheckpointFailed(LogPosition),
-    /// Something failed that nothing can be done after.
-    Failed,
-    /// Ends it; whom to tell, if somebody waits.
-    Stop(Option<oneshot::Sender<()>>),
-}
 
 /// The pipeline's own state.
 pub(super) struct CommitPipeline {
@@ -180,7 +141,7 @@ pub(super) fn run(
     // Also those who are just coming in.
     while let Some(request) = queue.blocking_recv() {
         match request {
-            Request::Commit(commit) => answer(commit.answer, Err(closing.0.closed())),
+            Request::Commit(commit) => answer(commit.reply, Err(closing.0.closed())),
             Request::Stop(Some(done)) => answer(done, ()),
             // Who asked to advance finds nobody to answer.
             _ => {}
@@ -307,7 +268,7 @@ impl CommitPipeline {
         };
         if !healthy {
             if let Some(batch) = self.open.take() {
-                complete_all(batch.prepared.decided, |_| Err(self.registry.closed()));
+                complete_all(batch.prepared.replies, |_| Err(self.registry.closed()));
             }
             return Next::Stop(None);
         }
@@ -321,7 +282,7 @@ impl CommitPipeline {
             let space = &self.registry.space;
             let is_admitted = !space.log_is_unrequired() && self.is_admitted_without_space(&commit);
             if !space.is_left() && !is_admitted {
-                answer(commit.answer, Err(self.registry.space.error()));
+                answer(commit.reply, Err(self.registry.space.error()));
                 return true;
             }
             if self.registry.space.log_is_full() {
@@ -366,10 +327,10 @@ impl CommitPipeline {
 
     /// Hands a batch to the writer; false if nothing can be done any more.
     fn close_batch(&mut self, mut batch: Batch, left: usize) -> bool {
-        telemetry::batched(batch.prepared.decided.len(), left);
+        telemetry::batched(batch.prepared.replies.len(), left);
         if batch.accepted > 0 {
             let may_use_reserve = !self.registry.space.is_left();
-            let draft = FrameBuilder::of(&batch.prepared.done);
+            let draft = FrameBuilder::of(&batch.prepared.mutations);
             match self.log.append(draft, batch.version, may_use_reserve) {
                 Ok((mut placed, log_end)) => {
                     self.log_end = log_end;
@@ -406,7 +367,7 @@ impl CommitPipeline {
         tracing::error!(error = &error as &dyn std::error::Error, "a batch of commits is refused");
         self.head = before;
         let error = Arc::new(error);
-        for (_, verdict) in &mut prepared.decided {
+        for (_, verdict) in &mut prepared.replies {
             if verdict.is_ok() {
                 *verdict =
                     Err(error.clone_without_source().with_source(Box::new(Arc::clone(&error))));
@@ -414,7 +375,7 @@ impl CommitPipeline {
         }
         // The state is as it was. Its version is not, since the batch's writes are noted as of this
         // one: who tries again must not read before it.
-        prepared.done.clear();
+        prepared.mutations.clear();
         prepared.state = Some(CommittedVersion::new(version, self.head.clone()));
         self.published_version = version;
         self.hand_over(prepared) && error.kind() != ErrorKind::Corrupt
@@ -422,7 +383,7 @@ impl CommitPipeline {
 
     /// Whether the batch is to be written here, as neither the writer has anything else to do.
     fn is_to_write(&self, prepared: &PreparedBatch) -> bool {
-        self.writer.is_some() && self.in_flight == 0 && prepared.decided.len() <= 1
+        self.writer.is_some() && self.in_flight == 0 && prepared.replies.len() <= 1
     }
 
     /// Gives a batch to the writer, or [writes it here](Self::is_to_write).
@@ -471,10 +432,10 @@ impl CommitPipeline {
         self.look_for_space();
         self.log.release(self.progress.first_segment());
         let Some(checkpoint) = self.begin_checkpoint() else { return true };
-        let same = Some((self.published_version, self.head.clone()));
+        let replacement = Some((self.published_version, self.head.clone()));
         self.hand_over(PreparedBatch {
             checkpoint: Some(checkpoint),
-            same,
+            replacement,
             ..PreparedBatch::default()
         })
     }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::{
     super::{
         super::range::Order,
+        messages::{Commit, PreparedBatch},
         wal::{LogPosition, Mutation},
         write_map::PendingMutation,
-        writer::PreparedBatch,
     },
-    Commit, CommitPipeline,
+    CommitPipeline,
 };
 use crate::Error;
 
@@ -29,8 +29,8 @@ impl CommitPipeline {
         self.head.base = Arc::new(base);
         self.checkpoint_requested = applied;
         self.progress.give_up();
-        let same = Some((self.published_version, self.head.clone()));
-        self.hand_over(PreparedBatch { same, ..PreparedBatch::default() })
+        let replacement = Some((self.published_version, self.head.clone()));
+        self.hand_over(PreparedBatch { replacement, ..PreparedBatch::default() })
     }
 
     /// Tries to get a segment, if the log lacks one.

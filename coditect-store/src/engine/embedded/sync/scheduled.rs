@@ -12,18 +12,18 @@ use std::{
 };
 
 use shuttle::rand::{Rng as _, thread_rng};
-pub(in super::super) use shuttle::{
+pub(crate) use shuttle::{
     sync::{Mutex, MutexGuard, atomic},
     thread,
 };
 
 /// Here another may come in.
-pub(in super::super) fn give_way() {
+pub(crate) fn give_way() {
     atomic::AtomicBool::new(false).load(atomic::Ordering::SeqCst);
 }
 
 /// Chance decides whether a client may lead.
-pub(in super::super) fn has_other_threads() -> bool {
+pub(crate) fn has_other_threads() -> bool {
     thread_rng().gen_ratio(1, 2)
 }
 
@@ -31,25 +31,25 @@ shuttle::thread_local! {
     static IS_ENGINE: Cell<bool> = Cell::new(false);
 }
 
-pub(in super::super) fn mark_engine_thread() {
+pub(crate) fn mark_engine_thread() {
     IS_ENGINE.with(|is_engine| is_engine.set(true));
 }
 
-pub(in super::super) fn is_engine_thread() -> bool {
+pub(crate) fn is_engine_thread() -> bool {
     IS_ENGINE.with(Cell::get)
 }
 
 /// Time stands still: what takes a moment takes none, and nothing is ever too old.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in super::super) struct Instant(Duration);
+pub(crate) struct Instant(Duration);
 
 impl Instant {
-    pub(in super::super) fn now() -> Self {
+    pub(crate) fn now() -> Self {
         // Some time before it can be had, too.
         Self(Duration::from_secs(1 << 20))
     }
 
-    pub(in super::super) fn elapsed(self) -> Duration {
+    pub(crate) fn elapsed(self) -> Duration {
         Self::now() - self
     }
 }
@@ -78,14 +78,14 @@ impl AddAssign<Duration> for Instant {
 
 /// Whoever waits gives way once, and then finds that the time is over.
 #[derive(Debug, Default)]
-pub(in super::super) struct Condvar;
+pub(crate) struct Condvar;
 
 impl Condvar {
     #[expect(clippy::unused_self, reason = "as the real one has it")]
-    pub(in super::super) fn notify_all(&self) {}
+    pub(crate) fn notify_all(&self) {}
 
     #[expect(clippy::unused_self, reason = "as the real one has it")]
-    pub(in super::super) fn wait_timeout_while<'a, T>(
+    pub(crate) fn wait_timeout_while<'a, T>(
         &self,
         mut guard: MutexGuard<'a, T>,
         _time: Duration,
@@ -100,45 +100,40 @@ impl Condvar {
     }
 }
 
-pub(in super::super) mod mpsc {
+pub(crate) mod mpsc {
     use std::time::Duration;
 
-    pub(in super::super::super) use mpsc::Sender;
+    pub(crate) use mpsc::Sender;
     use shuttle::{
         rand::{Rng as _, thread_rng},
         sync::mpsc,
     };
-    pub(in super::super::super) use std::sync::mpsc::{RecvError, RecvTimeoutError, TryRecvError};
+    pub(crate) use std::sync::mpsc::{RecvError, RecvTimeoutError, TryRecvError};
 
     #[derive(Debug)]
-    pub(in super::super::super) struct Receiver<T>(mpsc::Receiver<T>);
+    pub(crate) struct Receiver<T>(mpsc::Receiver<T>);
 
-    pub(in super::super::super) fn channel<T>() -> (Sender<T>, Receiver<T>) {
+    pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
         let (sender, receiver) = mpsc::channel();
         (sender, Receiver(receiver))
     }
 
-    pub(in super::super::super) fn sync_channel<T>(
-        room: usize,
-    ) -> (mpsc::SyncSender<T>, Receiver<T>) {
+    pub(crate) fn sync_channel<T>(room: usize) -> (mpsc::SyncSender<T>, Receiver<T>) {
         let (sender, receiver) = mpsc::sync_channel(room);
         (sender, Receiver(receiver))
     }
 
     impl<T> Receiver<T> {
-        pub(in super::super::super) fn recv(&self) -> Result<T, RecvError> {
+        pub(crate) fn recv(&self) -> Result<T, RecvError> {
             self.0.recv()
         }
 
-        pub(in super::super::super) fn try_recv(&self) -> Result<T, TryRecvError> {
+        pub(crate) fn try_recv(&self) -> Result<T, TryRecvError> {
             self.0.try_recv()
         }
 
         /// Chance decides whether the time is over before something comes.
-        pub(in super::super::super) fn recv_timeout(
-            &self,
-            _time: Duration,
-        ) -> Result<T, RecvTimeoutError> {
+        pub(crate) fn recv_timeout(&self, _time: Duration) -> Result<T, RecvTimeoutError> {
             if thread_rng().gen_ratio(1, 2) {
                 return Ok(self.0.recv()?);
             }
@@ -150,19 +145,18 @@ pub(in super::super) mod mpsc {
     }
 }
 
-pub(in super::super) mod queue {
+pub(crate) mod queue {
     use shuttle::future::block_on;
     use tokio::sync::mpsc::{self, error};
 
     use super::give_way;
 
     #[derive(Debug)]
-    pub(in super::super::super) struct UnboundedSender<T>(mpsc::UnboundedSender<T>);
+    pub(crate) struct UnboundedSender<T>(mpsc::UnboundedSender<T>);
 
-    pub(in super::super::super) struct UnboundedReceiver<T>(mpsc::UnboundedReceiver<T>);
+    pub(crate) struct UnboundedReceiver<T>(mpsc::UnboundedReceiver<T>);
 
-    pub(in super::super::super) fn unbounded_channel<T>()
-    -> (UnboundedSender<T>, UnboundedReceiver<T>) {
+    pub(crate) fn unbounded_channel<T>() -> (UnboundedSender<T>, UnboundedReceiver<T>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (UnboundedSender(sender), UnboundedReceiver(receiver))
     }
@@ -174,28 +168,28 @@ pub(in super::super) mod queue {
     }
 
     impl<T> UnboundedSender<T> {
-        pub(in super::super::super) fn send(&self, one: T) -> Result<(), error::SendError<T>> {
+        pub(crate) fn send(&self, one: T) -> Result<(), error::SendError<T>> {
             give_way();
             self.0.send(one)
         }
     }
 
     impl<T> UnboundedReceiver<T> {
-        pub(in super::super::super) fn blocking_recv(&mut self) -> Option<T> {
+        pub(crate) fn blocking_recv(&mut self) -> Option<T> {
             give_way();
             block_on(self.0.recv())
         }
 
-        pub(in super::super::super) fn try_recv(&mut self) -> Result<T, error::TryRecvError> {
+        pub(crate) fn try_recv(&mut self) -> Result<T, error::TryRecvError> {
             give_way();
             self.0.try_recv()
         }
 
-        pub(in super::super::super) fn len(&self) -> usize {
+        pub(crate) fn len(&self) -> usize {
             self.0.len()
         }
 
-        pub(in super::super::super) fn close(&mut self) {
+        pub(crate) fn close(&mut self) {
             give_way();
             self.0.close();
         }
@@ -204,40 +198,40 @@ pub(in super::super) mod queue {
 
 /// A pointer that is swapped as a whole.
 #[derive(Debug, Default)]
-pub(in super::super) struct Swap<T>(std::sync::Mutex<T>);
+pub(crate) struct Swap<T>(std::sync::Mutex<T>);
 
-pub(in super::super) type ArcSwap<T> = Swap<Arc<T>>;
-pub(in super::super) type ArcSwapOption<T> = Swap<Option<Arc<T>>>;
+pub(crate) type ArcSwap<T> = Swap<Arc<T>>;
+pub(crate) type ArcSwapOption<T> = Swap<Option<Arc<T>>>;
 
 impl<T> Swap<Arc<T>> {
-    pub(in super::super) fn from_pointee(one: T) -> Self {
+    pub(crate) fn from_pointee(one: T) -> Self {
         Self(Arc::new(one).into())
     }
 }
 
 impl<T> Swap<Option<Arc<T>>> {
-    pub(in super::super) fn from_pointee(one: T) -> Self {
+    pub(crate) fn from_pointee(one: T) -> Self {
         Self(Some(Arc::new(one)).into())
     }
 }
 
 impl<T: Clone> Swap<T> {
-    pub(in super::super) fn load(&self) -> T {
+    pub(crate) fn load(&self) -> T {
         give_way();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(in super::super) fn load_full(&self) -> T {
+    pub(crate) fn load_full(&self) -> T {
         self.load()
     }
 
-    pub(in super::super) fn swap(&self, next: T) -> T {
+    pub(crate) fn swap(&self, next: T) -> T {
         give_way();
         let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *now, next)
     }
 
-    pub(in super::super) fn store(&self, next: T) {
+    pub(crate) fn store(&self, next: T) {
         drop(self.swap(next));
     }
 }

@@ -12,11 +12,11 @@ pub(super) const ALIGNMENT: usize = 8;
 
 /// A frame that is being made.
 #[derive(Debug)]
-pub(in super::super) struct FrameBuilder(Vec<u8>);
+pub(crate) struct FrameBuilder(Vec<u8>);
 
 impl FrameBuilder {
     /// One of `changes`, in order.
-    pub(in super::super) fn of(changes: &[MutationBatch]) -> Self {
+    pub(crate) fn of(changes: &[MutationBatch]) -> Self {
         let payload: usize = changes.iter().map(|changes| changes.bytes().len()).sum();
         let mut bytes = Vec::with_capacity((HEADER + payload).next_multiple_of(ALIGNMENT));
         bytes.resize(HEADER, 0);
@@ -27,7 +27,7 @@ impl FrameBuilder {
     }
 
     /// The bytes that it takes in a segment.
-    pub(in super::super) fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         self.0.len().next_multiple_of(ALIGNMENT)
     }
 

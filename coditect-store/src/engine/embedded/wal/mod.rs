@@ -67,10 +67,7 @@ pub(super) use self::{
     recovery::{LogPosition, Recorded, Replay, replay},
     segment::is_segment,
 };
-use super::{
-    space::is_no_space,
-    vfs::{File, Vfs},
-};
+use super::vfs::{File, Vfs, is_no_space};
 use crate::{Error, ErrorKind, Result};
 
 /// Bytes at the end of a segment that only frames may use that free more than they take.

@@ -14,7 +14,7 @@ const _: () = assert!(KEY_SIZE_LIMIT < u16::MAX as usize);
 /// One thing that was done. Nothing in it depends on what was there before: operations are
 /// resolved, versionstamps filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Mutation<'a> {
+pub(crate) enum Mutation<'a> {
     Set { key: &'a [u8], value: &'a [u8] },
     Clear { key: &'a [u8] },
     ClearRange { begin: &'a [u8], end: &'a [u8] },
@@ -22,7 +22,7 @@ pub(in super::super) enum Mutation<'a> {
 
 impl Mutation<'_> {
     /// The bytes that say it.
-    pub(in super::super) fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         match self {
             Self::Set { key, value } => 7 + key.len() + value.len(),
             Self::Clear { key } => 3 + key.len(),
@@ -33,19 +33,19 @@ impl Mutation<'_> {
 
 /// What was done, in order: one piece of memory, shared by all that know of it.
 #[derive(Clone)]
-pub(in super::super) struct MutationBatch(Arc<[u8]>);
+pub(crate) struct MutationBatch(Arc<[u8]>);
 
 impl MutationBatch {
-    pub(in super::super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    pub(in super::super) fn iter(&self) -> impl Iterator<Item = Mutation<'_>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Mutation<'_>> {
         of(&self.0)
     }
 
     /// Each with where it begins.
-    pub(in super::super) fn places(&self) -> impl Iterator<Item = (usize, Mutation<'_>)> {
+    pub(crate) fn places(&self) -> impl Iterator<Item = (usize, Mutation<'_>)> {
         let mut next = 0;
         self.iter().map(move |change| {
             let at = next;
@@ -55,12 +55,12 @@ impl MutationBatch {
     }
 
     /// The key of the one at `place`, which is one that has a key.
-    pub(in super::super) fn key_at(&self, place: usize) -> &[u8] {
+    pub(crate) fn key_at(&self, place: usize) -> &[u8] {
         self.0.get(place + 1..).and_then(|mut rest| key(&mut rest)).unwrap_or_default()
     }
 
     /// The value that the one at `place` gives its key, if it does.
-    pub(in super::super) fn value_at(&self, place: usize) -> Option<&[u8]> {
+    pub(crate) fn value_at(&self, place: usize) -> Option<&[u8]> {
         match change(&mut self.0.get(place..)?)? {
             Mutation::Set { value, .. } => Some(value),
             Mutation::Clear { .. } | Mutation::ClearRange { .. } => None,
@@ -86,14 +86,14 @@ impl<'a> FromIterator<Mutation<'a>> for MutationBatch {
 
 /// Makes them, one after the other.
 #[derive(Debug, Default)]
-pub(in super::super) struct Encoder(Vec<u8>);
+pub(crate) struct Encoder(Vec<u8>);
 
 impl Encoder {
-    pub(in super::super) fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         self.0.len()
     }
 
-    pub(in super::super) fn push(&mut self, change: Mutation<'_>) {
+    pub(crate) fn push(&mut self, change: Mutation<'_>) {
         self.0.reserve(change.length());
         match change {
             Mutation::Set { key, value } => {
@@ -116,7 +116,7 @@ impl Encoder {
     }
 
     /// What was pushed since this was asked last.
-    pub(in super::super) fn take(&mut self) -> MutationBatch {
+    pub(crate) fn take(&mut self) -> MutationBatch {
         MutationBatch(mem::take(&mut self.0).into())
     }
 

@@ -15,32 +15,32 @@ use crate::{Error, ErrorKind, Result};
 
 /// A position in the log: the last frame that the B-tree holds, or that was replayed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in super::super) struct LogPosition {
-    pub(in super::super) version: u64,
-    pub(in super::super) checksum: u32,
+pub(crate) struct LogPosition {
+    pub(crate) version: u64,
+    pub(crate) checksum: u32,
     /// The number of the segment that has the frame, or in which the log begins; 0 if there was
     /// none.
-    pub(in super::super) segment: u64,
+    pub(crate) segment: u64,
 }
 
 /// What the B-tree file records of its log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in super::super) struct Recorded {
-    pub(in super::super) store: u64,
-    pub(in super::super) applied: LogPosition,
+pub(crate) struct Recorded {
+    pub(crate) store: u64,
+    pub(crate) applied: LogPosition,
     /// Whether the last shutdown was clean: the B-tree holds the whole log, which may be missing.
-    pub(in super::super) is_clean: bool,
+    pub(crate) is_clean: bool,
 }
 
 /// The outcome of reading the log.
 #[derive(Debug, Default)]
-pub(in super::super) struct Replay {
+pub(crate) struct Replay {
     /// The last frame that follows all before it.
-    pub(in super::super) log_end: LogPosition,
+    pub(crate) log_end: LogPosition,
     /// The number of frames that were replayed.
-    pub(in super::super) frames: u64,
+    pub(crate) frames: u64,
     /// Acknowledged commits that are missing.
-    pub(in super::super) lost: Option<LogGap>,
+    pub(crate) lost: Option<LogGap>,
     pub(super) slots: Vec<SegmentFile>,
     /// Segments before the tail with frames that the B-tree may not hold, oldest first.
     pub(super) used: Vec<Segment>,
@@ -65,15 +65,15 @@ pub(super) struct Tail {
 
 /// Evidence of acknowledged commits that are missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in super::super) struct LogGap {
+pub(crate) struct LogGap {
     /// The number of intact frames after the gap.
-    pub(in super::super) frames: u64,
+    pub(crate) frames: u64,
     /// Their first and last versions.
-    pub(in super::super) versions: Option<(u64, u64)>,
+    pub(crate) versions: Option<(u64, u64)>,
     /// Files whose headers cannot be read.
-    pub(in super::super) unreadable: Vec<String>,
+    pub(crate) unreadable: Vec<String>,
     /// The number of a segment that must exist, and does not.
-    pub(in super::super) missing: Option<u64>,
+    pub(crate) missing: Option<u64>,
 }
 
 /// A segment that was read.
@@ -88,7 +88,7 @@ struct Read {
 
 /// Calls `redo` with each frame after the recorded position, in order. It stops at the first that
 /// does not follow the one before it, which is [`Replay::lost`].
-pub(in super::super) fn replay(
+pub(crate) fn replay(
     disk: &dyn Vfs,
     recorded: Recorded,
     mut redo: impl FnMut(&mut dyn Iterator<Item = Mutation<'_>>),
@@ -204,7 +204,7 @@ impl Replay {
     /// frame, or the name of the last segment, in the system's cache, and it may not be on disk;
     /// everything before is, since each is written when the one before it is synced. It is written
     /// again, since the system may take for clean what failed to be synced once.
-    pub(in super::super) fn make_durable(&self) -> Result<()> {
+    pub(crate) fn make_durable(&self) -> Result<()> {
         let write = || {
             if let Some(link) = &self.link {
                 link.write()?;
@@ -217,7 +217,7 @@ impl Replay {
     }
 
     /// Gives the log's files names under which no log is looked for.
-    pub(in super::super) fn quarantine(&self, disk: &dyn Vfs) -> Result<()> {
+    pub(crate) fn quarantine(&self, disk: &dyn Vfs) -> Result<()> {
         for slot in &self.slots {
             let aside = format!("{}.damaged-{}", slot.name, self.log_end.version);
             // One of that name may be there from another time.
@@ -235,7 +235,7 @@ impl Replay {
     }
 
     /// Fails if acknowledged commits are missing.
-    pub(in super::super) fn require_contiguous(self) -> Result<Self> {
+    pub(crate) fn require_contiguous(self) -> Result<Self> {
         let Some(lost) = &self.lost else { return Ok(self) };
         let message = format!(
             "the log is incomplete after {}: {lost}. Acknowledged commits are missing: put the missing \

@@ -229,7 +229,7 @@ impl Link {
 }
 
 /// Returns whether a file is a segment's, by its name.
-pub(in super::super) fn is_segment(name: &str) -> bool {
+pub(crate) fn is_segment(name: &str) -> bool {
     number_of(name).is_some()
 }
 

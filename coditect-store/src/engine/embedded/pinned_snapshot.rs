@@ -1,19 +1,16 @@
-//! A published state that is kept for whoever holds it, however long.
+//! Published snapshots that are pinned for the lifetime of a view.
 
 use std::sync::Arc;
 
 use super::{Shared, snapshot::Snapshot};
 use crate::{
     Result,
-    engine::{
-        range::Order,
-        view::{CheckedRow, ViewPage},
-    },
+    engine::range::{CheckedRow, Order, ViewPage},
 };
 
-/// A state that was the latest once. While it is held the storage keeps its pages.
+/// A published snapshot. The B-tree file keeps its pages until it is dropped.
 #[derive(Clone, Debug)]
-pub(in super::super) struct PinnedSnapshot {
+pub(crate) struct PinnedSnapshot {
     shared: Arc<Shared>,
     version: u64,
     snapshot: Arc<Snapshot>,
@@ -27,29 +24,24 @@ impl PinnedSnapshot {
         Ok(Self { shared, version: published.version, snapshot })
     }
 
-    pub(in super::super) fn version(&self) -> u64 {
+    pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
-    pub(in super::super) async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+    pub(crate) async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         if !self.shared.disk.is_slow() {
             return self.get_now(key);
         }
-        let (held, key) = (self.clone(), key.to_vec());
-        self.shared.spawn_blocking_read(move || held.get_now(&key)).await
+        let (pinned, key) = (self.clone(), key.to_vec());
+        self.shared.spawn_blocking_read(move || pinned.get_now(&key)).await
     }
 
-    pub(in super::super) async fn page(
-        &self,
-        begin: &[u8],
-        end: &[u8],
-        bytes: usize,
-    ) -> Result<ViewPage> {
+    pub(crate) async fn page(&self, begin: &[u8], end: &[u8], bytes: usize) -> Result<ViewPage> {
         if !self.shared.disk.is_slow() {
             return self.page_now(begin, end, bytes);
         }
-        let (held, begin, end) = (self.clone(), begin.to_vec(), end.to_vec());
-        self.shared.spawn_blocking_read(move || held.page_now(&begin, &end, bytes)).await
+        let (pinned, begin, end) = (self.clone(), begin.to_vec(), end.to_vec());
+        self.shared.spawn_blocking_read(move || pinned.page_now(&begin, &end, bytes)).await
     }
 
     fn get_now(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
