@@ -41,9 +41,9 @@ pub use atomic::AtomicOp;
 pub use cluster::{CLUSTER_FILE_VARIABLE, ClusterOptions, cluster_file};
 pub(crate) use codes::{is_passing, may_be_in_flight};
 pub use embedded::Options;
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use embedded::fuzzing::{database_file, log_segment};
 pub(crate) use embedded::names;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use embedded::testing::fuzzing::{database_file, log_segment};
 pub use faults::{Fault, Faults};
 pub use key_range::KeyRange;
 pub use limits::{KEY_SIZE_LIMIT, LIFETIME, TRANSACTION_SIZE_LIMIT, VALUE_SIZE_LIMIT, WATCH_LIMIT};

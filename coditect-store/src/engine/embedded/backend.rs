@@ -351,7 +351,7 @@ fn index(offset: u64) -> usize {
 mod tests {
     use super::{
         super::{
-            faulty::{Fault, Faulty},
+            testing::faulty::{Fault, Faulty},
             vfs::Vfs,
         },
         *,

@@ -1,5 +1,8 @@
-//! Moves what was committed from the log into the B-tree, in large sorted batches, while others
-//! commit.
+//! The checkpointer: writes immutable memtables to the B-tree file in the background.
+//!
+//! Each checkpoint is one large sorted write and one sync. While it runs, commits go to the mutable
+//! memtable. Without space for all of it, a checkpoint is written in slices that fit the
+//! [reserve](super::reserve), clears first.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -22,27 +25,27 @@ use super::{
 };
 use crate::{Error, Result, telemetry};
 
-/// How long what was committed waits for more before it is moved.
-const IDLE: Duration = Duration::from_secs(5);
-/// Pages that are written at once when there is little space, in bytes: less than the reserve.
+/// Time after the last checkpoint at which the rest of the WAL is checkpointed.
+const CHECKPOINT_IDLE_INTERVAL: Duration = Duration::from_secs(5);
+/// Size of a slice when space is scarce, in bytes of pages; smaller than the reserve.
 const SLICE_BYTES: u64 = 256 << 10;
-/// Space that is left to what clears, in bytes.
-const KEPT_BYTES: u64 = 5 << 20;
+/// Space that is left for slices that clear, in bytes.
+const CLEAR_RESERVE_BYTES: u64 = 5 << 20;
 
-/// How far it is.
+/// The progress of the running checkpoint, shared with the commit pipeline.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     state: Mutex<State>,
-    moved: Condvar,
+    completed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The first segment of the log that the B-tree file requires.
+    /// Number of the first WAL segment that the B-tree file requires.
     segment: u64,
-    /// What is on its way, in bytes of memory.
+    /// Memory of the memtable being checkpointed, in bytes; `None` if no checkpoint is running.
     in_flight_bytes: Option<usize>,
-    /// How long the B-tree took for a byte lately, in seconds.
+    /// Duration of the last checkpoint per byte, in seconds.
     seconds_per_byte: f64,
 }
 
@@ -51,7 +54,7 @@ impl Progress {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// So many bytes are on their way; false if others still are.
+    /// Starts a checkpoint of `bytes` bytes. Returns false if another one is running.
     pub(super) fn begin(&self, bytes: usize) -> bool {
         let mut state = self.state();
         let is_idle = state.in_flight_bytes.is_none();
@@ -61,10 +64,10 @@ impl Progress {
         is_idle
     }
 
-    /// What was on its way has come back: see [`Request::CheckpointFailed`].
-    pub(super) fn give_up(&self) {
+    /// Ends a failed checkpoint: see [`Request::CheckpointFailed`].
+    pub(super) fn abort(&self) {
         self.state().in_flight_bytes = None;
-        self.moved.notify_all();
+        self.completed.notify_all();
     }
 
     fn end(&self, segment: u64, took: Duration) {
@@ -76,10 +79,10 @@ impl Progress {
             state.seconds_per_byte = took.as_secs_f64() / f64::from(bytes.max(1));
         }
         drop(state);
-        self.moved.notify_all();
+        self.completed.notify_all();
     }
 
-    /// Returns the number of the first segment of the log that the B-tree file requires.
+    /// Returns the number of the first WAL segment that the B-tree file requires.
     pub(super) fn first_segment(&self) -> u64 {
         self.state().segment
     }
@@ -92,39 +95,39 @@ impl Progress {
         self.state().in_flight_bytes.unwrap_or(0)
     }
 
-    /// How long the B-tree takes for so many bytes, about.
+    /// Returns the estimated duration of a checkpoint of `bytes` bytes.
     pub(super) fn time_for(&self, bytes: usize) -> Duration {
         let bytes = f64::from(u32::try_from(bytes).unwrap_or(u32::MAX));
         Duration::try_from_secs_f64(bytes * self.state().seconds_per_byte).unwrap_or_default()
     }
 
-    /// Waits until what is on its way has arrived, and no longer than `time`.
+    /// Waits until the running checkpoint is complete, at most for `time`.
     pub(super) fn wait(&self, time: Duration) {
         let state = self.state();
         let wait = |state: &mut State| state.in_flight_bytes.is_some();
-        drop(self.moved.wait_timeout_while(state, time, wait));
+        drop(self.completed.wait_timeout_while(state, time, wait));
     }
 }
 
-/// The one who writes to the B-tree.
+/// The only writer of the B-tree file.
 pub(super) struct Checkpointer {
     pub(super) btree: BTreeFile,
     pub(super) registry: Arc<VersionRegistry>,
     pub(super) progress: Arc<Progress>,
     pub(super) pipeline: UnboundedSender<Request>,
-    /// How far the last attempt would have come, if it found no space.
+    /// Log position of the last checkpoint if it found no space.
     pub(super) failed: Option<LogPosition>,
-    /// The segment that the B-tree file has to require before anything is committed, until it does.
+    /// WAL segment that the B-tree file must require before commits are admitted.
     pub(super) unrequired: Option<u64>,
 }
 
 impl Checkpointer {
-    /// Moves what comes until there is nobody left who could commit, or it fails.
+    /// Writes checkpoints until the pipeline has stopped or a write fails.
     pub(super) fn run(mut self, checkpoints: &Receiver<Checkpoint>) {
         btree_file::sync_often();
         loop {
             let space = &self.registry.space;
-            let idle = if space.is_left() { IDLE } else { RETRY_INTERVAL };
+            let idle = if space.is_left() { CHECKPOINT_IDLE_INTERVAL } else { RETRY_INTERVAL };
             let checkpoint = match checkpoints.recv_timeout(idle) {
                 Ok(checkpoint) => checkpoint,
                 Err(RecvTimeoutError::Timeout) => {
@@ -147,21 +150,18 @@ impl Checkpointer {
         }
     }
 
-    /// Closes the engine: the log has everything, but the B-tree file cannot be written.
+    /// Closes the engine after a failed write of the B-tree file. The WAL has all commits.
     fn fail(&self, error: Error) {
-        tracing::error!(
-            error = &error as &dyn std::error::Error,
-            "the B-tree file cannot be written"
-        );
+        tracing::error!(error = &error as &dyn std::error::Error, "checkpoint failed");
         self.registry.poison(Arc::new(error));
         let _ = self.pipeline.send(Request::Failed);
     }
 
-    /// Has the B-tree file require the log, if it does not yet and there is space for that now:
-    /// commits are admitted then.
+    /// Makes the B-tree file require the WAL if it does not yet and there is space for the record.
+    /// Commits are admitted afterwards.
     fn require_log(&mut self) -> Result<()> {
         let Some(segment) = self.unrequired else { return Ok(()) };
-        // A checkpoint since then has recorded the log, maybe from a later segment on.
+        // A checkpoint may have recorded a later segment since.
         let is_required = !self.btree.recorded().is_clean;
         if is_required || self.btree.require_log(segment)? == Written::Durably {
             self.unrequired = None;
@@ -173,7 +173,7 @@ impl Checkpointer {
     fn apply(&mut self, checkpoint: Checkpoint) -> Result<Written> {
         let Checkpoint { memtable, log_end, base, is_last } = checkpoint;
         let started = Instant::now();
-        let written = if self.btree.has_space(&memtable, KEPT_BYTES) {
+        let written = if self.btree.has_space(&memtable, CLEAR_RESERVE_BYTES) {
             self.btree.apply(&memtable, log_end, is_last)?
         } else {
             self.apply_in_slices(&memtable, log_end, &base, is_last)?
@@ -190,9 +190,8 @@ impl Checkpointer {
         Ok(written)
     }
 
-    /// Writes so little at once that the reserve is enough for it, whatever pages it needs: first
-    /// what clears, which makes room for the rest in the file. What does not clear leaves a part of
-    /// the reserve.
+    /// Writes a checkpoint in slices that fit the reserve. Clears come first, since they free pages
+    /// for the rest; slices that set values leave a part of the reserve.
     fn apply_in_slices(
         &mut self,
         memtable: &Memtable,
@@ -201,19 +200,19 @@ impl Checkpointer {
         is_last: bool,
     ) -> Result<Written> {
         let space = &self.registry.space;
-        // Nothing came in since that frees anything.
+        // Nothing was freed since the last attempt.
         if self.failed == Some(log_end) && !space.restore_reserve() {
             return Ok(Written::NoSpace);
         }
         for (slice, clears) in memtable.slices(SLICE_BYTES, btree_file::page_bytes) {
             space.release_reserve();
-            let kept = if clears { 0 } else { KEPT_BYTES };
-            if !self.btree.has_space(&slice, kept)
+            let reserved = if clears { 0 } else { CLEAR_RESERVE_BYTES };
+            if !self.btree.has_space(&slice, reserved)
                 || self.btree.apply_ahead(&slice, log_end.version)? == Written::NoSpace
             {
                 return Ok(Written::NoSpace);
             }
-            // The pages that were freed can be used again once nothing reads the state before.
+            // Freed pages are reused once no snapshot refers to them.
             base.rebase(self.btree.snapshot()?);
         }
         space.release_reserve();

@@ -1,18 +1,32 @@
-//! The engine in this process: one folder, or memory; no server.
+//! The embedded engine: runs in the caller's process, on one folder or in memory.
 //!
-//! Transactions read on their caller's thread, from the state that was published last when they
-//! first read. A commit goes through three threads, the first two of which a client that is alone
-//! does without (see [`commit_pipeline::try_commit_inline`]):
+//! Transactions read on their caller's thread, from the version that was the latest at their first
+//! read. A commit passes through three threads; a client that is alone commits inline and skips the
+//! first two (see [`commit_pipeline::try_commit_inline`]):
 //!
 //! ```text
-//! pipeline   decides in which order what is done, and does it to the newest state   (pipeline/)
-//! writer      makes it durable in the log, a batch at a time; shows it; answers      (writer.rs, log/)
-//! checkpointer     moves it from the log to the B-tree, in the background                 (checkpointer.rs)
+//! commit pipeline   checks conflicts, orders commits, applies them to the head   commit_pipeline/
+//! writer            syncs a batch to the WAL, publishes it, answers its commits   writer.rs, wal/
+//! checkpointer      writes memtables to the B-tree in the background              checkpointer.rs
 //! ```
 //!
-//! What is in the log and not in the B-tree is in memory too, in memtables over the B-tree, which
-//! reads look through ([`snapshot`]). After a crash the log is replayed into such a memtable, or
-//! slice by slice into the B-tree if it is long ([`recovery`]).
+//! Commits that are in the WAL and not yet in the B-tree are also in memtables over the B-tree
+//! ([`snapshot`]). After a crash the WAL is replayed into such a memtable, or, if it is long, into
+//! the B-tree one key range at a time ([`recovery`]).
+//!
+//! | part | file |
+//! |---|---|
+//! | WAL | `wal/` |
+//! | memtable | `memtable.rs` |
+//! | B-tree file | `btree_file/`, `backend.rs` |
+//! | checkpoints | `checkpointer.rs` |
+//! | conflict set | `conflict_set.rs` |
+//! | commit pipeline | `commit_pipeline/`, its messages in `messages.rs` |
+//! | published versions | `version_registry.rs`, `snapshot.rs` |
+//! | read-your-writes | `write_map.rs`, `transaction_view.rs`, `reads.rs`, `read_your_writes.rs` |
+//! | files and folders | `vfs.rs`, `names.rs` |
+//! | full disks | `space.rs`, `reserve.rs`, `commit_pipeline/space.rs` |
+//! | test harness | `testing/` |
 
 mod backend;
 mod btree_file;
@@ -45,21 +59,8 @@ mod watches;
 mod write_map;
 mod writer;
 
-#[cfg(test)]
-mod endurance;
-#[cfg(test)]
-mod faulty;
-#[cfg(test)]
-mod full_disk;
 #[cfg(any(test, feature = "fuzzing"))]
-pub(super) mod fuzzing;
-#[cfg(test)]
-mod outages;
-#[cfg(test)]
-#[cfg(feature = "schedules")]
-mod schedules;
-#[cfg(test)]
-mod tests;
+pub(super) mod testing;
 
 use std::{
     fmt, mem,
@@ -100,17 +101,18 @@ use crate::{Clock, Error, ErrorKind, Result};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// How much memory caches the file, in bytes; 256 MiB by default.
+    /// Cache of the B-tree file, in bytes; 256 MiB by default.
     pub cache_bytes: usize,
-    /// How much memory holds what the log has and the file has not, in bytes, at the most; 256 MiB
-    /// by default. From half of it on commits are slowed down, so that the file keeps up. When a
-    /// long log is replayed it is half of it, but 16 MiB at the least.
+    /// Maximum memory of the memtables, in bytes; 256 MiB by default. Above half of it, commits are
+    /// delayed so that checkpoints keep up. Recovery uses half of it to replay the WAL, and at
+    /// least 16 MiB.
     pub memtable_bytes: usize,
-    /// Where versions come from: each is at least the hour in microseconds.
+    /// Clock that versions are taken from: each version is at least the time in microseconds.
     pub clock: Clock,
-    /// Whether reads take turns as those of a cluster do: each yields once before it is answered,
-    /// so that concurrent reads overlap, and a [view](super::View) reads each page at a version of
-    /// its own. For tests that count [rounds](super::Statistics::rounds); false by default.
+    /// Whether to simulate the round trips of a cluster, for tests that count
+    /// [rounds](super::Statistics::rounds): each read yields once before it is answered, so that
+    /// concurrent reads overlap, and a [view](super::View) reads each page at a version of its own.
+    /// False by default.
     pub round_trips: bool,
 }
 
@@ -155,22 +157,20 @@ impl Default for Options {
     }
 }
 
-/// Memory of the commits that wait or are being written, in KiB, at the most.
-const QUEUE_KIB: u32 = 64 << 10;
-/// The memory that caches the file while it is only looked at, and that holds what is replayed of
-/// the log.
+/// Maximum memory of commits that are queued or being written, in KiB.
+const MAX_QUEUE_KIB: u32 = 64 << 10;
+/// Cache and replay memory of a check or a repair, in bytes.
 const REPAIR_BYTES: usize = 64 << 20;
 
-/// The memory that holds what is replayed of the log at the least: it is read the more often the
-/// less that is.
-const LEAST_BYTES: usize = 16 << 20;
+/// Minimum memory of a replay, in bytes. A long WAL is read once for each such part.
+const MIN_REPLAY_BYTES: usize = 16 << 20;
 
-/// A handle, cheap to clone. The engine stops when it is closed or the last handle, transactions
-/// included, is dropped.
+/// A handle to the engine; cheap to clone. The engine stops when it is closed, or when the last
+/// handle and transaction is dropped.
 #[derive(Clone, Debug)]
 pub(super) struct Embedded(Arc<Shared>);
 
-/// What handles and transactions share.
+/// State shared by handles and transactions.
 struct Shared {
     name: &'static str,
     round_trips: bool,
@@ -178,14 +178,14 @@ struct Shared {
     registry: Arc<VersionRegistry>,
     queue_permits: Arc<Semaphore>,
     queue: UnboundedSender<Request>,
-    /// How many transactions are being committed.
+    /// Number of transactions that are being committed.
     committing: AtomicUsize,
     pipeline: Arc<SharedPipeline>,
     reads: ReadPool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// A transaction that is being committed.
+/// Counts a transaction as being committed until it is dropped.
 #[derive(Debug)]
 struct Committing<'a>(&'a Shared);
 
@@ -198,7 +198,7 @@ impl Drop for Committing<'_> {
 impl Embedded {
     pub(super) fn open(folder: &Path, options: &Options) -> Result<Self> {
         let disk = Directory::make(folder).map_err(|error| {
-            let message = format!("the data folder {} cannot be made", folder.display());
+            let message = format!("cannot create the data folder {}", folder.display());
             Error::new(ErrorKind::Unavailable, message).with_source(error)
         })?;
         Self::start("embedded", Arc::new(disk), options)
@@ -210,7 +210,7 @@ impl Embedded {
 
     fn start(name: &'static str, disk: Arc<dyn Vfs>, options: &Options) -> Result<Self> {
         let mut btree = BTreeFile::open(&*disk, options.cache_bytes)?;
-        let bytes = (options.memtable_bytes / 2).max(LEAST_BYTES);
+        let bytes = (options.memtable_bytes / 2).max(MIN_REPLAY_BYTES);
         let registry = Arc::new(VersionRegistry::new(disk.folder()));
         let (replayed, memtable) =
             recovery::recover(&*disk, &mut btree, &registry.space, bytes, false)?;
@@ -223,17 +223,17 @@ impl Embedded {
 
         let progress = Arc::new(Progress::default());
         let (queue, requests) = queue::unbounded_channel();
-        let (checkpoints, turned) = mpsc::channel();
-        let (batches, prepared) = mpsc::channel();
+        let (checkpoints, checkpoint_queue) = mpsc::channel();
+        let (batches, batch_queue) = mpsc::channel();
         let tree = btree.snapshot()?;
-        let is_all = btree.applied().version == log_end.version;
-        if is_all {
+        let is_checkpointed = btree.applied().version == log_end.version;
+        if is_checkpointed {
             log_end = btree.applied();
         }
-        let base = Arc::new(SnapshotBase::new((!is_all).then(|| memtable.clone()), tree));
-        if !is_all {
+        let base = Arc::new(SnapshotBase::new((!is_checkpointed).then(|| memtable.clone()), tree));
+        if !is_checkpointed {
             progress.begin(memtable.bytes());
-            // It is there until the end.
+            // The receiver outlives this function.
             let base = Arc::clone(&base);
             let _ = checkpoints.send(Checkpoint { memtable, log_end, base, is_last: false });
         }
@@ -241,7 +241,7 @@ impl Embedded {
         registry.publish(CommittedVersion::new(log_end.version, snapshot.clone()));
         let writer = Arc::new(Mutex::new(Writer::new(Arc::clone(&registry), checkpoints)));
 
-        let applier = Checkpointer {
+        let checkpointer = Checkpointer {
             btree,
             registry: Arc::clone(&registry),
             progress: Arc::clone(&progress),
@@ -249,13 +249,14 @@ impl Embedded {
             failed: None,
             unrequired,
         };
-        let alarm = PanicGuard::new(&registry, &queue);
-        let applying = move || alarm.watch(|| applier.run(&turned));
-        let applier = spawn("coditect-apply", applying)?;
-        let (to_write, answers) = (Arc::clone(&writer), queue.clone());
-        let alarm = PanicGuard::new(&registry, &queue);
-        let writing = move || alarm.watch(|| writer::run(&to_write, &prepared, &answers));
-        let writing = spawn("coditect-write", writing)?;
+        let guard = PanicGuard::new(&registry, &queue);
+        let run_checkpointer = move || guard.watch(|| checkpointer.run(&checkpoint_queue));
+        let checkpointer = spawn("coditect-ckpt", run_checkpointer)?;
+        let (batch_writer, requests_to_pipeline) = (Arc::clone(&writer), queue.clone());
+        let guard = PanicGuard::new(&registry, &queue);
+        let run_writer =
+            move || guard.watch(|| writer::run(&batch_writer, &batch_queue, &requests_to_pipeline));
+        let writer_thread = spawn("coditect-write", run_writer)?;
         let pipeline = CommitPipeline::new(PipelineParts {
             snapshot,
             log_end,
@@ -268,20 +269,21 @@ impl Embedded {
             memtable_bytes: options.memtable_bytes,
         });
         let finish = || {
-            // Each ends when the one before it has: an error means that it did so by a panic.
-            let _ = writing.join();
-            let _ = applier.join();
+            // Each thread ends after the one before it. An error is a panic, which closed the
+            // engine.
+            let _ = writer_thread.join();
+            let _ = checkpointer.join();
         };
         let pipeline = Arc::new(Mutex::new(Some(pipeline)));
-        let (place, shown) = (Arc::clone(&pipeline), Arc::clone(&registry));
-        let thread = move || commit_pipeline::run(&place, shown, requests, finish);
+        let (shared, versions) = (Arc::clone(&pipeline), Arc::clone(&registry));
+        let thread = move || commit_pipeline::run(&shared, versions, requests, finish);
         let thread = spawn("coditect-commit", thread)?;
         Ok(Self(Arc::new(Shared {
             name,
             round_trips: options.round_trips,
             disk,
             registry,
-            queue_permits: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
+            queue_permits: Arc::new(Semaphore::new(MAX_QUEUE_KIB as usize)),
             queue,
             committing: AtomicUsize::new(0),
             pipeline,
@@ -302,8 +304,8 @@ impl Embedded {
         Transaction::new(Arc::clone(&self.0))
     }
 
-    /// Compares the file in `folder` with its own sums, and replays its log: see
-    /// [`BTreeFile::check`].
+    /// Verifies all checksums of the B-tree file and the WAL in `folder`, and repairs the file if
+    /// necessary. Returns whether it was intact.
     pub(super) fn check(folder: &Path) -> Result<bool> {
         Self::check_on(&Directory::at(folder))
     }
@@ -315,14 +317,14 @@ impl Embedded {
         Ok(is_sound)
     }
 
-    /// Gives up the commits that follow a gap in the log in `folder`, and returns a description of
-    /// them: those before it are moved to the B-tree, and the log's files are kept under other
-    /// names.
+    /// Truncates the WAL in `folder` at its first gap: writes the commits before the gap to the
+    /// B-tree, and renames the segments. Returns a description of the lost commits, or `None` if
+    /// there is no gap.
     pub(super) fn truncate_damaged_log(folder: &Path) -> Result<Option<String>> {
         let disk = Directory::at(folder);
         if !BTreeFile::is_on(&disk)? {
             btree_file::refuse_orphaned_log(&disk)?;
-            let message = format!("there is no store in {}", folder.display());
+            let message = format!("no store found in {}", folder.display());
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
         let mut btree = BTreeFile::open(&disk, REPAIR_BYTES)?;
@@ -330,7 +332,7 @@ impl Embedded {
         let (replayed, memtable) =
             recovery::recover(&disk, &mut btree, &space, REPAIR_BYTES, true)?;
         if replayed.lost.is_some() {
-            // Before the files are renamed: what they have would be gone with a crash in between.
+            // Before the segments are renamed, so that a crash in between loses nothing.
             if btree.apply(&memtable, replayed.log_end, true)? == Written::NoSpace {
                 return Err(space.error());
             }
@@ -339,7 +341,7 @@ impl Embedded {
         Ok(replayed.lost.map(|lost| lost.to_string()))
     }
 
-    /// Returns whether there is a store in `folder`. Fails if only its log is there.
+    /// Returns whether there is a store in `folder`. Fails if there is only a WAL.
     pub(super) fn is_in(folder: &Path) -> Result<bool> {
         let disk = Directory::at(folder);
         let is_there = BTreeFile::is_on(&disk)?;
@@ -360,7 +362,7 @@ impl Embedded {
         advanced.await.map_err(|_| self.0.registry.closed())
     }
 
-    /// Fails if it is closed, or the disk is full.
+    /// Fails if the engine is closed or the disk is full.
     pub(super) fn check_open(&self) -> Result<()> {
         let registry = &self.0.registry;
         registry.owner.check()?;
@@ -371,21 +373,22 @@ impl Embedded {
     pub(super) async fn close(&self) {
         let (done, stopped) = oneshot::channel();
         if self.0.registry.owner.is_current() && self.0.send(Request::Stop(Some(done))).is_ok() {
-            // An error means that it has stopped already.
+            // An error means that the pipeline has stopped already.
             let _ = stopped.await;
         }
     }
 }
 
 impl Shared {
-    /// A share of the queue's memory for a commit of `bytes`.
-    async fn room_for(&self, bytes: usize) -> Result<QueuePermit> {
-        let kib = u32::try_from((bytes >> 10) + 1).unwrap_or(u32::MAX).min(QUEUE_KIB);
+    /// Waits for a share of the queue's memory for a commit of `bytes`.
+    async fn acquire_queue_permit(&self, bytes: usize) -> Result<QueuePermit> {
+        let kib = u32::try_from((bytes >> 10) + 1).unwrap_or(u32::MAX).min(MAX_QUEUE_KIB);
         let queue_permits = Arc::clone(&self.queue_permits).acquire_many_owned(kib).await;
         queue_permits.map(QueuePermit::from).map_err(|_| self.registry.closed())
     }
 
-    /// Has `commit` done; it gets its answer by itself. Ends with what it gives.
+    /// Commits inline or through the queue. The reply is sent to the commit's own channel. Returns
+    /// a guard to hold until then.
     fn commit(&self, commit: Commit) -> Result<Committing<'_>> {
         let is_alone = self.committing.fetch_add(1, Ordering::Relaxed) == 0;
         let committing = Committing(self);
@@ -399,7 +402,7 @@ impl Shared {
         Ok(committing)
     }
 
-    /// Reads on a thread of the engine's, for when reads were slow lately.
+    /// Runs `read` on a thread of the engine. Used while reads are slow.
     async fn spawn_blocking_read<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> Result<T> + Send + 'static,
@@ -407,7 +410,7 @@ impl Shared {
         self.registry.owner.check()?;
         let (done, answer) = oneshot::channel();
         self.reads.run(move || wake::answer(done, read()));
-        // No answer comes of a read that panicked.
+        // The channel closes without an answer if the read panics.
         answer.await.unwrap_or_else(|_| Err(self.registry.closed()))
     }
 
@@ -417,9 +420,9 @@ impl Shared {
 }
 
 impl Drop for Shared {
-    /// Waits for the commits that are under way, so that the folder is free afterwards. A thread of
-    /// an engine, on which a waker may drop the last handle, does not wait: the commits may need
-    /// it. In a fork of the process that opened it, nothing is done at all.
+    /// Waits until running commits are complete, so that the folder is unlocked afterwards. A
+    /// thread of an engine does not wait, since the commits may need it: a waker may drop the last
+    /// handle there. Does nothing in a fork of the process that opened the engine.
     fn drop(&mut self) {
         let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if !self.registry.owner.is_current() {
@@ -433,7 +436,7 @@ impl Drop for Shared {
     }
 }
 
-/// Closes the engine when a thread of it panics, so that nobody waits for it in vain.
+/// Closes the engine when one of its threads panics, so that no caller waits forever.
 struct PanicGuard {
     registry: Arc<VersionRegistry>,
     pipeline: UnboundedSender<Request>,
@@ -447,7 +450,7 @@ impl PanicGuard {
     fn watch(self, work: impl FnOnce()) {
         if panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
             self.registry.close_by_panic();
-            // An error means that it has ended already.
+            // An error means that the pipeline has stopped already.
             let _ = self.pipeline.send(Request::Failed);
         }
     }
@@ -459,7 +462,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         work();
     };
     thread::Builder::new().name(name.to_owned()).spawn(work).map_err(|error| {
-        Error::new(ErrorKind::Unavailable, "no thread for the commits").with_source(error)
+        Error::new(ErrorKind::Unavailable, "cannot start a thread of the engine").with_source(error)
     })
 }
 

@@ -180,8 +180,8 @@ mod tests {
     use super::{
         super::{
             super::range::Order,
-            faulty::{Fault, Faulty, Unsynced},
             snapshot::{Snapshot, SnapshotBase},
+            testing::faulty::{Fault, Faulty, Unsynced},
             vfs::Memory,
             wal::FrameBuilder,
         },

@@ -1,4 +1,4 @@
-//! One transaction on the embedded engine: its reads, its writes, its commit.
+//! A transaction of the embedded engine: reads, buffered writes, and the commit.
 
 use std::{
     mem,
@@ -31,31 +31,32 @@ use super::{
 };
 use crate::{Error, ErrorKind, Result};
 
-/// A handle; its clones are the same transaction.
+/// A handle to a transaction; clones share its state.
 #[derive(Clone, Debug)]
 pub(crate) struct Transaction {
     shared: Arc<Shared>,
     state: Arc<Mutex<State>>,
 }
 
+/// Per-transaction state.
 #[derive(Debug, Default)]
 struct State {
     phase: Phase,
     point: ReadPoint,
     writes: WriteMap,
     read_conflicts: RangeSet,
-    /// Those that were asked for; what is written conflicts by itself.
+    /// Explicit write conflict ranges; writes conflict without them.
     write_conflicts: RangeSet,
     /// The part of the snapshot that was read.
     cache: SnapshotCache,
     watchers: Vec<Watcher>,
-    /// Bytes of keys and values written.
+    /// Size of the written keys and values, in bytes.
     written: usize,
-    /// What the ranges of those add to the size, in bytes, at the most.
+    /// Upper bound of the size of their conflict ranges, in bytes.
     range_bytes: usize,
-    /// A write that was refused: every later read and the commit say so.
-    refused: Option<fn() -> Error>,
-    /// A read that failed: the commit says so.
+    /// Error of the first invalid write, returned by every later read and by the commit.
+    rejected: Option<fn() -> Error>,
+    /// Error of the first failed read, returned by the commit.
     failed: Option<Error>,
 }
 
@@ -64,7 +65,7 @@ enum Phase {
     #[default]
     Open,
     Committing,
-    /// With what it made, if it wrote anything.
+    /// With the receipt, if the transaction wrote anything.
     Committed(Option<CommitReceipt>),
     Cancelled,
 }
@@ -112,7 +113,7 @@ impl Transaction {
         }
         self.read(
             |view| {
-                // No key is that long.
+                // Longer keys are never stored.
                 let value = if key.len() > KEY_SIZE_LIMIT { None } else { view.value(key)? };
                 Ok((value, key))
             },
@@ -157,12 +158,11 @@ impl Transaction {
             || end > MAX_KEY && !is_key(begin, end)
             || begin == MAX_KEY && begin < end
         {
-            state.refuse(limits::key_outside_legal_range);
+            state.reject(limits::key_outside_legal_range);
         } else if begin > end {
-            state.refuse(limits::inverted_range);
+            state.reject(limits::inverted_range);
         } else if begin < end {
-            // No key is longer than the limit: a range of longer ones is as one of the longest.
-            let (begin, end) = (cut(begin), cut(end));
+            let (begin, end) = (truncate(begin), truncate(end));
             state.written += begin.len() + end.len() + OVERHEAD;
             state.writes.clear_range(begin, end);
             state.range_bytes += begin.len() + end.len() + OVERHEAD;
@@ -171,10 +171,10 @@ impl Transaction {
 
     pub(crate) fn atomic(&self, op: AtomicOp, key: &[u8], operand: &[u8]) {
         self.write(key, operand, |state| match op {
-            // What it conflicts with is the key that it becomes, which the commit knows.
+            // The write conflict is the final key, which is known at commit time.
             AtomicOp::SetVersionstampedKey => {
                 let Some((_, offset)) = versionstamp::place(key) else {
-                    return state.refuse(limits::invalid_versionstamp_offset);
+                    return state.reject(limits::invalid_versionstamp_offset);
                 };
                 let read_at = state.point.pinned.as_ref().map_or(0, |(point, _)| point.version);
                 let (begin, end) = stamped_range(key, offset, read_at);
@@ -182,7 +182,7 @@ impl Transaction {
                 state.writes.apply(op, key, operand);
             }
             AtomicOp::SetVersionstampedValue if versionstamp::place(operand).is_none() => {
-                state.refuse(limits::invalid_versionstamp_offset);
+                state.reject(limits::invalid_versionstamp_offset);
             }
             _ => {
                 state.writes.apply(op, key, operand);
@@ -194,13 +194,13 @@ impl Transaction {
     pub(crate) fn add_read_conflict_range(&self, begin: &[u8], end: &[u8]) -> Result<()> {
         self.add_conflict_range(begin, end, |state| {
             let State { writes, read_conflicts, .. } = state;
-            reads::note_read(writes, read_conflicts, KeyRange::new(cut(begin), cut(end)));
+            reads::note_read(writes, read_conflicts, KeyRange::new(truncate(begin), truncate(end)));
         })
     }
 
     pub(crate) fn add_write_conflict_range(&self, begin: &[u8], end: &[u8]) -> Result<()> {
         self.add_conflict_range(begin, end, |state| {
-            state.write_conflicts.insert(KeyRange::new(cut(begin), cut(end)));
+            state.write_conflicts.insert(KeyRange::new(truncate(begin), truncate(end)));
         })
     }
 
@@ -217,7 +217,7 @@ impl Transaction {
     }
 
     pub(crate) async fn watch(&self, key: &[u8]) -> Result<Watch> {
-        // It is a read as any other: FoundationDB's client has it conflict, too.
+        // A serializable read, as in FoundationDB's client.
         let expected = self.get(key, Isolation::Serializable).await?;
         let mut state = self.lock();
         if state.watchers.len() >= limits::WATCH_LIMIT || !self.shared.registry.watches.have_room()
@@ -234,7 +234,7 @@ impl Transaction {
             self.shared.registry.owner.check()?;
             let mut state = self.lock();
             state.check_open()?;
-            if let Some(error) = state.refused {
+            if let Some(error) = state.rejected {
                 return Err(error());
             }
             if let Some(error) = &state.failed {
@@ -320,7 +320,7 @@ impl Transaction {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads, and notes the range that the answer depends on.
+    /// Runs a read, and adds the range that its result depends on to the read conflicts.
     fn read<T, R: Into<KeyRange>>(
         &self,
         read: impl FnOnce(&mut TransactionView<'_>) -> Result<(T, R)>,
@@ -328,7 +328,7 @@ impl Transaction {
     ) -> Result<T> {
         let mut state = self.lock();
         state.check_open()?;
-        if let Some(error) = state.refused {
+        if let Some(error) = state.rejected {
             return Err(error());
         }
         let State { point, writes, read_conflicts, cache, .. } = &mut *state;
@@ -344,15 +344,15 @@ impl Transaction {
         state.remember_failure(answer)
     }
 
-    /// Checks a write of one key, counts it, and does it.
+    /// Validates and applies a write of one key, and adds it to the size.
     fn write(&self, key: &[u8], value: &[u8], write: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         if key >= MAX_KEY {
-            state.refuse(limits::key_outside_legal_range);
+            state.reject(limits::key_outside_legal_range);
         } else if key.len() > KEY_SIZE_LIMIT {
-            state.refuse(limits::key_too_large);
+            state.reject(limits::key_too_large);
         } else if value.len() > VALUE_SIZE_LIMIT {
-            state.refuse(limits::value_too_large);
+            state.reject(limits::value_too_large);
         } else {
             write(&mut state);
             state.written += key.len() + value.len() + OVERHEAD;
@@ -370,7 +370,7 @@ impl Transaction {
         }
         let mut state = self.lock();
         if begin > MAX_KEY || end > MAX_KEY {
-            state.refuse(limits::key_outside_legal_range);
+            state.reject(limits::key_outside_legal_range);
         } else {
             add(&mut state);
         }
@@ -394,12 +394,12 @@ impl Transaction {
         bytes: usize,
         commit: impl FnOnce(oneshot::Sender<Result<CommitReceipt>>, QueuePermit) -> Commit,
     ) -> Result<CommitReceipt> {
-        let permit = self.shared.room_for(bytes).await?;
+        let permit = self.shared.acquire_queue_permit(bytes).await?;
         let (answer, answered) = oneshot::channel();
         let _committing = self.shared.commit(commit(answer, permit))?;
-        // The pipeline answers all that it takes: if it did not, it died on the way.
-        let died = || limits::maybe_committed().with_source(self.shared.registry.closed());
-        answered.await.unwrap_or_else(|_| Err(died()))
+        // The pipeline answers every commit unless it panicked.
+        let panicked = || limits::maybe_committed().with_source(self.shared.registry.closed());
+        answered.await.unwrap_or_else(|_| Err(panicked()))
     }
 }
 
@@ -412,15 +412,15 @@ impl State {
         }
     }
 
-    fn refuse(&mut self, error: fn() -> Error) {
-        self.refused.get_or_insert(error);
+    fn reject(&mut self, error: fn() -> Error) {
+        self.rejected.get_or_insert(error);
     }
 
     fn note_written(&mut self, key: &[u8]) {
         self.range_bytes += 2 * key.len() + 1 + OVERHEAD;
     }
 
-    /// Whether it is larger than a transaction may be. Ranges that overlap count once.
+    /// Returns whether the transaction exceeds the size limit. Overlapping ranges count once.
     fn is_too_large(&mut self) -> bool {
         if self.size() <= TRANSACTION_SIZE_LIMIT {
             return false;
@@ -434,7 +434,7 @@ impl State {
         self.written + bytes + ranges * OVERHEAD > TRANSACTION_SIZE_LIMIT
     }
 
-    /// Its size, in bytes; ranges that overlap may count for each.
+    /// Returns the approximate size, in bytes; overlapping ranges may count several times.
     fn size(&self) -> usize {
         let ranges = self.read_conflicts.len() + self.write_conflicts.len();
         self.written
@@ -444,8 +444,8 @@ impl State {
             + ranges * OVERHEAD
     }
 
-    /// Keeps in mind that a read failed, so that the commit does too. A read that made no sense is
-    /// no read.
+    /// Records the error of a failed read, so that the commit fails too. Invalid arguments do not
+    /// count.
     fn remember_failure<T>(&mut self, answer: Result<T>) -> Result<T> {
         if let Err(error) = &answer {
             let unreadable = error.code() == Some(1036);
@@ -457,7 +457,7 @@ impl State {
     }
 }
 
-/// The keys that a versionstamped key may become if its commit comes after `read_at`.
+/// Returns the range of keys that a versionstamped key may become if it commits after `read_at`.
 fn stamped_range(template: &[u8], offset: usize, read_at: u64) -> (Vec<u8>, Vec<u8>) {
     let (bytes, place) = (&template[..template.len() - 4], offset..offset + Versionstamp::LEN);
     let mut begin = bytes.to_vec();
@@ -467,7 +467,7 @@ fn stamped_range(template: &[u8], offset: usize, read_at: u64) -> (Vec<u8>, Vec<
     (begin, end.min(MAX_KEY.to_vec()))
 }
 
-/// A bound of a range, no longer than the longest key and a byte.
-fn cut(bound: &[u8]) -> &[u8] {
+/// Truncates a bound to one byte more than the longest key, which covers the same keys.
+fn truncate(bound: &[u8]) -> &[u8] {
     &bound[..bound.len().min(KEY_SIZE_LIMIT + 1)]
 }

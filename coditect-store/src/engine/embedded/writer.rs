@@ -1,4 +1,4 @@
-//! Makes batches durable, one after the other, and then shows and answers them.
+//! The writer: makes batches durable in order, publishes their versions, and answers their commits.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{Error, ErrorKind, Result, telemetry};
 
-/// Whoever has it writes.
+/// Serializes WAL writes: the lock holder is the only writer.
 #[derive(Debug)]
 pub(super) struct Writer {
     registry: Arc<VersionRegistry>,
@@ -32,21 +32,23 @@ impl Writer {
         Self { registry, checkpoints }
     }
 
-    /// Writes, shows, answers; false if nothing can be written any more.
+    /// Writes a batch, publishes its version and answers its commits. Returns false after an
+    /// unrecoverable error.
     pub(super) fn write(&mut self, prepared: PreparedBatch) -> bool {
         let PreparedBatch { frame, replies, permits, mutations, state, checkpoint, replacement } =
             prepared;
-        // Dropped before those are who would hear of a panic by it.
+        // Dropped before the reply channels, so that the engine is closed when callers observe a
+        // panic.
         let _closing = CloseOnPanic(&self.registry);
         if self.registry.check_open().is_err() {
-            let may_be_there = frame.is_some_and(|frame| frame.has_begun());
+            let may_be_written = frame.is_some_and(|frame| frame.has_begun());
             let closed = || self.registry.closed();
             let unknown = || limits::maybe_committed().with_source(closed());
-            complete_all(replies, |_| Err(if may_be_there { unknown() } else { closed() }));
+            complete_all(replies, |_| Err(if may_be_written { unknown() } else { closed() }));
             return false;
         }
         if let Some(checkpoint) = checkpoint {
-            // Everything in it is on disk, since all before this batch is.
+            // All commits of the checkpoint are durable, since all batches before this one are.
             let _ = self.checkpoints.send(checkpoint);
         }
         if let Some((version, snapshot)) = replacement {
@@ -55,7 +57,7 @@ impl Writer {
         if let Some(frame) = frame
             && let Err(error) = write(frame)
         {
-            tracing::error!(error = &error as &dyn std::error::Error, "the log cannot be written");
+            tracing::error!(error = &error as &dyn std::error::Error, "WAL write failed");
             let error = Arc::new(error);
             self.registry.poison(Arc::clone(&error));
             let cause = || Box::new(Arc::clone(&error));
@@ -63,7 +65,7 @@ impl Writer {
             return false;
         }
         let Some(state) = state else {
-            // They were all refused.
+            // All commits of the batch conflicted.
             complete_all(replies, |_| Err(limits::conflict()));
             return true;
         };
@@ -90,7 +92,7 @@ impl Drop for CloseOnPanic<'_> {
     }
 }
 
-/// Writes batches as they come.
+/// Writes batches until the channel closes.
 pub(super) fn run(
     writer: &Mutex<Writer>,
     batches: &Receiver<PreparedBatch>,
@@ -98,7 +100,7 @@ pub(super) fn run(
 ) {
     while let Ok(prepared) = batches.recv() {
         let healthy = writer.lock().unwrap_or_else(PoisonError::into_inner).write(prepared);
-        // Who is not there any more has no need to know.
+        // An error means that the pipeline has stopped.
         let _ = pipeline.send(if healthy { Request::BatchWritten } else { Request::Failed });
     }
 }
@@ -106,22 +108,22 @@ pub(super) fn run(
 fn write(frame: PendingFrame) -> Result<()> {
     let started = Instant::now();
     frame.write().map_err(|error| {
-        Error::new(ErrorKind::Unavailable, "the log cannot be written").with_source(error)
+        Error::new(ErrorKind::Unavailable, "cannot write the WAL").with_source(error)
     })?;
     let took = started.elapsed();
     telemetry::synced(took);
     if took > Duration::from_secs(1) {
-        tracing::warn!(seconds = took.as_secs_f64(), "a commit took long to sync");
+        tracing::warn!(seconds = took.as_secs_f64(), "slow WAL sync");
     }
     Ok(())
 }
 
-/// Answers the members of a batch: those refused with why, the others with `outcome`.
+/// Answers the commits of a batch: rejected ones with their error, the others with `outcome`.
 pub(super) fn complete_all(
     replies: Vec<PendingReply>,
     outcome: impl Fn(Versionstamp) -> Result<CommitReceipt>,
 ) {
-    for (answer, verdict) in replies {
-        wake::answer(answer, verdict.and_then(&outcome));
+    for (reply, verdict) in replies {
+        wake::answer(reply, verdict.and_then(&outcome));
     }
 }

@@ -1,4 +1,4 @@
-//! What becomes of the commits of a batch, one after the other.
+//! Batches: admitting commits one by one, and resolving their atomic operations.
 
 use super::{
     super::{
@@ -16,41 +16,40 @@ use super::{
 };
 use crate::{Result, engine::AtomicOp};
 
-/// The most commits in a batch: their order must fit a versionstamp's two bytes.
-const BATCH_COMMITS: usize = 1_024;
-/// No commit is added to a batch that is this large, in bytes.
-const BATCH_BYTES: usize = 8 << 20;
-/// The longest that a commit may be in the log, in bytes: operations on long values are short, and
-/// what comes of them is not.
-const LONGEST_COMMIT: usize = 64 << 20;
-/// When so many times as much as the active memtable may wait for the B-tree, it is time for a
-/// turn.
+/// Maximum number of commits in a batch; their order must fit the two bytes of a versionstamp.
+const MAX_BATCH_COMMITS: usize = 1_024;
+/// Size of a batch from which no more commits are added, in bytes.
+const MAX_BATCH_BYTES: usize = 8 << 20;
+/// Maximum size of a commit's resolved mutations, in bytes. A short atomic operation may resolve to
+/// a long value.
+const MAX_COMMIT_BYTES: usize = 64 << 20;
+/// The mutable memtable is checkpointed at this fraction of the memtable budget.
 const CHECKPOINT_FRACTION: usize = 8;
 
 /// Commits that share a version and a sync.
 pub(super) struct Batch {
     pub(super) version: u64,
-    /// What it does is in there; the newest state and what was written lately may not have it yet.
+    /// The resolved mutations, not necessarily applied to the head snapshot or the conflict set yet.
     pub(super) prepared: PreparedBatch,
     pub(super) accepted: usize,
-    /// Of what its members ask for.
+    /// Size of the commits as submitted, in bytes.
     pub(super) bytes: usize,
-    /// Of what comes of it.
+    /// Size of the resolved mutations, in bytes.
     length: usize,
-    /// How much of what it does the newest state has.
-    redone: usize,
-    /// How much of it is noted as written.
-    noted: usize,
-    /// What else counts as written, and is not noted.
+    /// Number of mutation batches applied to the head snapshot.
+    applied: usize,
+    /// Number of mutation batches recorded in the conflict set.
+    recorded: usize,
+    /// Write conflict ranges that are not recorded yet.
     ranges: Vec<KeyRange>,
-    /// The newest state before it.
+    /// The head snapshot before the batch.
     pub(super) before: Snapshot,
 }
 
 impl Batch {
     pub(super) fn has_room(&self) -> bool {
         let bytes = self.bytes.max(self.length);
-        self.prepared.replies.len() < BATCH_COMMITS && bytes < BATCH_BYTES
+        self.prepared.replies.len() < MAX_BATCH_COMMITS && bytes < MAX_BATCH_BYTES
     }
 
     fn push(&mut self, changes: MutationBatch) {
@@ -60,13 +59,13 @@ impl Batch {
 }
 
 impl CommitPipeline {
-    /// Begins a batch, and a turn if it is time for one.
+    /// Opens a batch, and starts a checkpoint if it is due.
     pub(super) fn open(&mut self) -> Batch {
-        // Without space the B-tree is tried again from time to time, not with each batch.
-        let is_much = self.head.mutable.bytes() >= self.memtable_bytes / CHECKPOINT_FRACTION
+        // Without space a checkpoint is retried at intervals, not for each batch.
+        let is_large = self.head.mutable.bytes() >= self.memtable_bytes / CHECKPOINT_FRACTION
             && !self.registry.space.tree_is_full();
         let checkpoint =
-            if is_much || self.is_checkpoint_due { self.begin_checkpoint() } else { None };
+            if is_large || self.is_checkpoint_due { self.begin_checkpoint() } else { None };
         self.last_version = self.next_version();
         Batch {
             version: self.last_version,
@@ -74,21 +73,21 @@ impl CommitPipeline {
             accepted: 0,
             bytes: 0,
             length: 0,
-            redone: 0,
-            noted: 0,
+            applied: 0,
+            recorded: 0,
             ranges: Vec::new(),
             before: self.head.clone(),
         }
     }
 
-    /// Decides about a commit, and what comes of it.
+    /// Checks a commit for conflicts, and resolves its mutations if it is accepted.
     pub(super) fn admit(&mut self, batch: &mut Batch, commit: Commit) -> Result<()> {
         self.apply(batch);
         self.record(batch);
         batch.bytes += commit.bytes;
         let verdict = self.check_conflicts(&commit);
         let is_accepted = verdict.is_ok();
-        // There are fewer than that.
+        // Never saturates: a batch has at most `MAX_BATCH_COMMITS`.
         let order = u16::try_from(batch.prepared.replies.len()).unwrap_or(u16::MAX);
         let stamp = Versionstamp::new(batch.version, order);
         batch.prepared.permits.push(commit.permit);
@@ -96,16 +95,15 @@ impl CommitPipeline {
         if !is_accepted {
             return Ok(());
         }
-        // What is plain is not redone at once, nor can it be too long: it is little more than was
-        // asked for.
+        // Plain mutations are applied lazily, and are hardly longer than submitted.
         let is_plain = commit.mutations.iter().all(|one| matches!(one, PendingMutation::Plain(_)));
         let before = (!is_plain).then(|| self.head.clone());
-        let (done, length) = (batch.prepared.mutations.len(), batch.length);
+        let (count, length) = (batch.prepared.mutations.len(), batch.length);
         self.resolve(batch, commit.mutations, stamp)?;
-        if let Some(before) = before.filter(|_| batch.length - length > LONGEST_COMMIT) {
-            // It is as if it had not been there.
-            batch.prepared.mutations.truncate(done);
-            (batch.length, batch.redone) = (length, done);
+        if let Some(before) = before.filter(|_| batch.length - length > MAX_COMMIT_BYTES) {
+            // Undoes the commit.
+            batch.prepared.mutations.truncate(count);
+            (batch.length, batch.applied) = (length, count);
             self.head = before;
             if let Some((_, verdict)) = batch.prepared.replies.last_mut() {
                 *verdict = Err(limits::transaction_too_large());
@@ -117,15 +115,15 @@ impl CommitPipeline {
         Ok(())
     }
 
-    /// Finds out what a commit comes to, now that what was there is known. It stops when that is
-    /// too much.
+    /// Resolves atomic operations against the head snapshot. Stops early once the commit is too
+    /// large.
     fn resolve(
         &mut self,
         batch: &mut Batch,
         mutations: Vec<PendingMutation>,
         stamp: Versionstamp,
     ) -> Result<()> {
-        let limit = batch.length + LONGEST_COMMIT;
+        let limit = batch.length + MAX_COMMIT_BYTES;
         let mut mutations = mutations.into_iter().peekable();
         while batch.length <= limit
             && let Some(mutation) = mutations.next()
@@ -137,7 +135,7 @@ impl CommitPipeline {
                 }
                 PendingMutation::Atomic { op, key, operand } => (op, key, operand),
             };
-            // Templates were checked when they were written: one that doesn't fit never gets here.
+            // Templates were validated when they were written.
             let (key, value) = match op {
                 AtomicOp::SetVersionstampedKey => {
                     (versionstamp::fill(&key, stamp).unwrap_or(key), Some(operand))
@@ -150,10 +148,10 @@ impl CommitPipeline {
                     let stored = self.head.value(&key);
                     let stored = stored.map_err(|error| self.registry.close_cause(error))?;
                     let mut value = op.apply(stored.as_deref(), &operand);
-                    // Of what follows for the same key only the outcome matters.
-                    let goes_on = |next: &PendingMutation| matches!(next, PendingMutation::Atomic { op, key: other, .. } if op.reads_value() && *other == key);
+                    // Consecutive operations on a key become one mutation.
+                    let is_same_key = |next: &PendingMutation| matches!(next, PendingMutation::Atomic { op, key: other, .. } if op.reads_value() && *other == key);
                     while let Some(PendingMutation::Atomic { op, operand, .. }) =
-                        mutations.next_if(goes_on)
+                        mutations.next_if(is_same_key)
                     {
                         value = op.apply(value.as_deref(), &operand);
                     }
@@ -169,20 +167,20 @@ impl CommitPipeline {
         Ok(())
     }
 
-    /// Does to the newest state what was decided.
+    /// Applies the resolved mutations to the head snapshot.
     pub(super) fn apply(&mut self, batch: &mut Batch) {
-        let done = &batch.prepared.mutations;
-        done[batch.redone..].iter().for_each(|changes| self.head.mutable.apply(changes));
-        batch.redone = done.len();
+        let mutations = &batch.prepared.mutations;
+        mutations[batch.applied..].iter().for_each(|changes| self.head.mutable.apply(changes));
+        batch.applied = mutations.len();
     }
 
-    /// Notes what was written, for those who have read it before.
+    /// Records the writes in the conflict set.
     pub(super) fn record(&mut self, batch: &mut Batch) {
-        let done = &batch.prepared.mutations;
-        done[batch.noted..]
+        let mutations = &batch.prepared.mutations;
+        mutations[batch.recorded..]
             .iter()
             .for_each(|changes| self.conflicts.record(batch.version, changes));
-        batch.noted = done.len();
+        batch.recorded = mutations.len();
         for range in batch.ranges.drain(..) {
             self.conflicts.record_range(batch.version, &range);
         }
@@ -193,7 +191,7 @@ impl CommitPipeline {
         micros.max(self.last_version + 1)
     }
 
-    /// Whether nothing that it read was written since.
+    /// Fails if a key that the transaction read was written after its read version.
     fn check_conflicts(&self, commit: &Commit) -> Result<()> {
         let Some(read) = commit.read else { return Ok(()) };
         if self.conflicts.is_too_old(read.version) || read.since.elapsed() > LIFETIME {

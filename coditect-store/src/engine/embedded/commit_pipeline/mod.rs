@@ -1,23 +1,25 @@
-//! The one thread that decides: it takes what waits and checks each commit in order, does what it
-//! asks for to the newest state, and hands what came of it to the [`writer`](super::writer), batch
-//! by batch.
+//! The commit pipeline: checks queued commits for conflicts in order, applies them to the head
+//! snapshot, and hands them to the [`writer`](super::writer) in batches.
 //!
 //! ```text
-//! transactions ── bounded queue ──► pipeline ──► writer (one sync a batch) ──► checkpointer (the B-tree)
+//! transactions ── bounded queue ──► pipeline ──► writer (one sync per batch) ──► checkpointer
 //!       ▲                                             │
 //!       └─────── published (version, snapshot) ◄──────┘
 //! ```
 //!
-//! A batch stays open while the writer is busy with the one before it, so that it is as large as
-//! the disk is slow; when the writer has nothing to do a batch goes to it at once. For a client
-//! that is alone even that is too long a way, half as long as a sync: it [leads](lead) the pipeline
-//! itself, on its own thread, while the disk is quick.
+//! A batch stays open while the writer is busy with the previous one, so batches grow with the
+//! latency of the disk. When the writer is idle, a batch is submitted at once. For a single client
+//! even the hand-over between threads costs half as much as a sync, so such a client
+//! [commits inline](try_commit_inline), on its own thread, while the disk is fast.
 //!
-//! What stays true: a version is published after its batch is on disk, and answered after it is
-//! published, so that whoever begins then sees it; so is a refusal, so that whoever tries again
-//! reads what it was refused for. All of a batch shares one version; its members are ordered within
-//! it. The newest state is ahead of the published one by what is being written: if that fails,
-//! nobody has seen it, and the engine is closed.
+//! # Invariants
+//!
+//! - A version is published after its batch is durable, and its commits are answered after it is
+//!   published: a transaction that begins after a reply reads the commit. Conflicts are answered
+//!   likewise, so that a retry reads the conflicting write.
+//! - The commits of a batch share a version, and are ordered within it.
+//! - The head snapshot is ahead of the published one by the batches in flight. If one of them
+//!   fails, nothing of it was visible, and the engine closes.
 
 mod batch;
 mod space;
@@ -45,50 +47,50 @@ use super::{
 };
 use crate::{Clock, Error, ErrorKind, telemetry};
 
-/// The longest that a batch is held back at once.
-const LONGEST_WAIT: Duration = Duration::from_millis(50);
-/// When writing a commit takes longer than this, callers' threads are not used for it.
-const LONGEST_LEAD: Duration = Duration::from_millis(1);
+/// Maximum duration of one backpressure wait.
+const MAX_BACKPRESSURE_WAIT: Duration = Duration::from_millis(50);
+/// Maximum mean write latency at which clients commit inline.
+const MAX_INLINE_LATENCY: Duration = Duration::from_millis(1);
 
-/// The pipeline's own state.
+/// The state of the commit pipeline.
 pub(super) struct CommitPipeline {
-    /// What is decided and not handed over.
+    /// The batch that commits are added to.
     open: Option<Batch>,
-    /// The newest state, which may not be published yet.
+    /// The latest snapshot, which may not be published yet.
     head: Snapshot,
     last_version: u64,
-    /// The last frame of the log.
+    /// Position of the last WAL frame.
     log_end: LogPosition,
-    /// The version of the last state that the writer was given to show.
+    /// The last version that was submitted to the writer for publication.
     published_version: u64,
     log: Log,
     conflicts: ConflictSet,
     clock: Clock,
     registry: Arc<VersionRegistry>,
     progress: Arc<Progress>,
-    /// Used from here when it has nothing else to do; `None` once it is to stop.
+    /// Also used inline while its thread is idle; `None` during shutdown.
     writer: Option<Arc<Mutex<Writer>>>,
     batches: Option<Sender<PreparedBatch>>,
-    /// Batches that the writer has not said to be done with.
+    /// Number of batches that the writer thread has not completed.
     in_flight: usize,
-    /// The most memory that may wait for the B-tree, in bytes.
+    /// Maximum memory of the memtables, in bytes.
     memtable_bytes: usize,
-    /// How long it took lately to write a commit here.
+    /// Moving average of the latency of inline writes.
     write_latency: Duration,
-    /// A state that nobody needs any more, to be freed while the disk is busy: it shares nearly all
-    /// it has with later ones, and to find out takes time.
+    /// A superseded snapshot, dropped while the disk is busy: it shares most of its nodes with later
+    /// snapshots, and dropping it takes time.
     deferred_drop: Option<Snapshot>,
-    /// The last frame of the log that is on its way to the B-tree, or in it.
+    /// Position up to which the WAL is in the B-tree or in a running checkpoint.
     checkpoint_requested: LogPosition,
-    /// Whether what is in the log has waited for long enough to go to the B-tree.
+    /// Whether the next batch starts a checkpoint.
     is_checkpoint_due: bool,
 }
 
-/// Where it is: nowhere once it has ended. Its thread has it while it works, or a client that is
-/// [alone](lead).
+/// The pipeline, or `None` after shutdown. Locked by its thread or by a client that
+/// [commits inline](try_commit_inline).
 pub(super) type SharedPipeline = Mutex<Option<CommitPipeline>>;
 
-/// Closes the registry when the pipeline ends, by a panic too: nobody is to wait for it in vain.
+/// Closes the registry when the pipeline ends, even by a panic, so that no caller waits forever.
 struct CloseOnDrop(Arc<VersionRegistry>);
 
 impl Drop for CloseOnDrop {
@@ -100,17 +102,17 @@ impl Drop for CloseOnDrop {
     }
 }
 
-/// What comes after a request.
+/// The next action after a request.
 enum Next {
-    /// The next one, which may not come soon.
+    /// Wait for the next request.
     Block,
-    /// What is there already, or else the batch is closed.
+    /// Take the next request if there is one, or else close the batch.
     Poll,
-    /// Nothing; whom to tell, if somebody asked for the end.
+    /// Shut down, and signal completion if there is a sender.
     Stop(Option<oneshot::Sender<()>>),
 }
 
-/// What a pipeline begins with.
+/// The components of a new pipeline.
 pub(super) struct PipelineParts {
     pub(super) snapshot: Snapshot,
     pub(super) log_end: LogPosition,
@@ -123,32 +125,32 @@ pub(super) struct PipelineParts {
     pub(super) memtable_bytes: usize,
 }
 
-/// Commits until it is stopped or something fails; `finish` waits for the other threads.
+/// Runs the pipeline until it is stopped or fails; `finish` joins the other threads.
 pub(super) fn run(
-    place: &SharedPipeline,
+    shared: &SharedPipeline,
     registry: Arc<VersionRegistry>,
     mut queue: UnboundedReceiver<Request>,
     finish: impl FnOnce(),
 ) {
     let closing = CloseOnDrop(registry);
-    let serving = AssertUnwindSafe(|| serve(place, &mut queue));
+    let serving = AssertUnwindSafe(|| serve(shared, &mut queue));
     let stopped = panic::catch_unwind(serving).unwrap_or_else(|_| {
         closing.0.close_by_panic();
         None
     });
-    let pipeline = place.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let pipeline = shared.lock().unwrap_or_else(PoisonError::into_inner).take();
     queue.close();
-    // Also those who are just coming in.
+    // Requests that were sent during shutdown.
     while let Some(request) = queue.blocking_recv() {
         match request {
             Request::Commit(commit) => answer(commit.reply, Err(closing.0.closed())),
             Request::Stop(Some(done)) => answer(done, ()),
-            // Who asked to advance finds nobody to answer.
+            // The caller of an advance observes the dropped sender.
             _ => {}
         }
     }
     if let Some(mut pipeline) = pipeline {
-        // With it goes the log: nobody writes to that any more when the folder is free.
+        // Dropping the pipeline closes the WAL before the folder is unlocked.
         pipeline.finish();
     }
     finish();
@@ -158,39 +160,39 @@ pub(super) fn run(
     }
 }
 
-/// Commits until there is an end to it; gives whom to tell, if somebody asked for the end.
+/// Serves requests until the pipeline stops. Returns the sender of the stop request, if any.
 fn serve(
-    place: &SharedPipeline,
+    shared: &SharedPipeline,
     queue: &mut UnboundedReceiver<Request>,
 ) -> Option<oneshot::Sender<()>> {
-    let mut is_hurried = false;
+    let mut should_poll = false;
     loop {
-        let next = if is_hurried { queue.try_recv().ok() } else { Some(queue.blocking_recv()?) };
-        let mut pipeline = place.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = if should_poll { queue.try_recv().ok() } else { Some(queue.blocking_recv()?) };
+        let mut pipeline = shared.lock().unwrap_or_else(PoisonError::into_inner);
         match pipeline.as_mut()?.step(next, queue.len()) {
-            Next::Block => is_hurried = false,
-            Next::Poll => is_hurried = true,
+            Next::Block => should_poll = false,
+            Next::Poll => should_poll = true,
             Next::Stop(done) => return done,
         }
     }
 }
 
-/// Commits on this thread, if the pipeline and the writer have nothing to do and the disk was quick
-/// lately: a client that is alone then waits for its sync and for no other thread. Gives the commit
-/// back if it is not to be done so. `failed` is called if nothing can be committed any more.
+/// Commits on the caller's thread if the pipeline and the writer are idle and the disk was fast
+/// recently, so that a single client waits for no other thread. Returns the commit if it has to go
+/// through the queue. Calls `failed` after an unrecoverable error.
 pub(super) fn try_commit_inline(
-    place: &SharedPipeline,
+    shared: &SharedPipeline,
     commit: Commit,
     failed: impl FnOnce(),
 ) -> Option<Commit> {
-    let Ok(mut place) = place.try_lock() else { return Some(commit) };
-    let Some(pipeline) = place.as_mut().filter(|pipeline| pipeline.can_commit_inline()) else {
+    let Ok(mut shared) = shared.try_lock() else { return Some(commit) };
+    let Some(pipeline) = shared.as_mut().filter(|pipeline| pipeline.can_commit_inline()) else {
         return Some(commit);
     };
     let commit = AssertUnwindSafe(|| pipeline.commit(commit, 0) && pipeline.close_open(0));
     let is_healthy = panic::catch_unwind(commit).unwrap_or_else(|_| {
-        // It ends here, as it would on its own thread; the client is not to.
-        if let Some(pipeline) = place.take() {
+        // The pipeline ends as it would on its own thread; the client's thread continues.
+        if let Some(pipeline) = shared.take() {
             pipeline.registry.close_by_panic();
         }
         false
@@ -236,7 +238,7 @@ impl CommitPipeline {
         }
     }
 
-    /// Does what is asked for; nothing, if nothing is there.
+    /// Handles a request; without one, closes the open batch.
     fn step(&mut self, request: Option<Request>, left: usize) -> Next {
         let healthy = match request {
             Some(Request::Commit(commit)) => self.commit(commit, left),
@@ -258,7 +260,7 @@ impl CommitPipeline {
                 true
             }
             Some(Request::CheckpointFailed(applied)) => {
-                self.close_open(left) && self.take_back(applied)
+                self.close_open(left) && self.thaw_failed_checkpoint(applied)
             }
             Some(Request::Failed) => false,
             Some(Request::Stop(done)) => {
@@ -275,10 +277,11 @@ impl CommitPipeline {
         if self.open.is_some() && self.in_flight == 0 { Next::Poll } else { Next::Block }
     }
 
-    /// Adds a commit to the open batch, and closes that if it is full.
+    /// Adds a commit to the open batch, and closes the batch if it is full. Returns false after an
+    /// unrecoverable error.
     fn commit(&mut self, commit: Commit, left: usize) -> bool {
         if !self.registry.space.is_left() {
-            self.look_for_space();
+            self.retry_space();
             let space = &self.registry.space;
             let is_admitted = !space.log_is_unrequired() && self.is_admitted_without_space(&commit);
             if !space.is_left() && !is_admitted {
@@ -304,44 +307,47 @@ impl CommitPipeline {
         self.open.take().is_none_or(|batch| self.close_batch(batch, left))
     }
 
-    /// Whether a commit would be all there is to do, and likely to be done soon.
+    /// Returns whether the pipeline is idle and the disk fast.
     fn can_commit_inline(&self) -> bool {
         let is_idle = self.open.is_none() && self.in_flight == 0 && self.writer.is_some();
         is_idle
-            && self.write_latency < LONGEST_LEAD
+            && self.write_latency < MAX_INLINE_LATENCY
             && self.unflushed_bytes() <= self.memtable_bytes / 2
     }
 
-    /// Ends it: what is in the log is moved to the B-tree, which records a clean shutdown.
+    /// Shuts down: checkpoints the rest of the WAL, and records a clean shutdown.
     fn finish(&mut self) {
         let may_end = |registry: &VersionRegistry| {
             registry.check_open().is_ok() && !registry.space.tree_is_full()
         };
         while self.progress.is_busy() && may_end(&self.registry) {
-            self.progress.wait(LONGEST_WAIT);
+            self.progress.wait(MAX_BACKPRESSURE_WAIT);
         }
         let checkpoint = self.checkpoint(true);
-        self.hand_over(PreparedBatch { checkpoint, ..PreparedBatch::default() });
+        self.submit(PreparedBatch { checkpoint, ..PreparedBatch::default() });
         (self.writer, self.batches) = (None, None);
     }
 
-    /// Hands a batch to the writer; false if nothing can be done any more.
+    /// Appends a batch to the WAL and submits it to the writer. Returns false after an unrecoverable
+    /// error.
     fn close_batch(&mut self, mut batch: Batch, left: usize) -> bool {
         telemetry::batched(batch.prepared.replies.len(), left);
         if batch.accepted > 0 {
             let may_use_reserve = !self.registry.space.is_left();
-            let draft = FrameBuilder::of(&batch.prepared.mutations);
-            match self.log.append(draft, batch.version, may_use_reserve) {
-                Ok((mut placed, log_end)) => {
+            let frame = FrameBuilder::of(&batch.prepared.mutations);
+            match self.log.append(frame, batch.version, may_use_reserve) {
+                Ok((mut pending, log_end)) => {
                     self.log_end = log_end;
                     self.published_version = batch.version;
-                    if self.is_to_write(&batch.prepared) && self.registry.check_open().is_ok() {
-                        // What follows is done while the disk is busy with it.
-                        placed.begin();
+                    if self.should_write_inline(&batch.prepared)
+                        && self.registry.check_open().is_ok()
+                    {
+                        // The disk works while the batch is applied.
+                        pending.begin();
                     }
                     self.apply(&mut batch);
                     self.record(&mut batch);
-                    batch.prepared.frame = Some(placed);
+                    batch.prepared.frame = Some(pending);
                     batch.prepared.state =
                         Some(CommittedVersion::new(batch.version, self.head.clone()));
                 }
@@ -355,16 +361,17 @@ impl CommitPipeline {
         self.conflicts.evict_expired(Instant::now());
         self.log.release(self.progress.first_segment());
         self.deferred_drop = None;
-        let healthy = self.hand_over(prepared);
+        let healthy = self.submit(prepared);
         self.deferred_drop = Some(before);
         self.apply_backpressure(bytes);
         healthy
     }
 
-    /// Refuses a batch whole: nothing of it is written. False if nothing can be done any more.
+    /// Fails all commits of a batch, of which nothing was written. Returns false after an
+    /// unrecoverable error.
     fn abort_batch(&mut self, batch: Batch, error: Error) -> bool {
         let Batch { version, mut prepared, before, .. } = batch;
-        tracing::error!(error = &error as &dyn std::error::Error, "a batch of commits is refused");
+        tracing::error!(error = &error as &dyn std::error::Error, "batch aborted");
         self.head = before;
         let error = Arc::new(error);
         for (_, verdict) in &mut prepared.replies {
@@ -373,23 +380,23 @@ impl CommitPipeline {
                     Err(error.clone_without_source().with_source(Box::new(Arc::clone(&error))));
             }
         }
-        // The state is as it was. Its version is not, since the batch's writes are noted as of this
-        // one: who tries again must not read before it.
+        // The snapshot is unchanged, but its version is new: the conflict set has the writes of the
+        // batch at this version, and a retry must not read before it.
         prepared.mutations.clear();
         prepared.state = Some(CommittedVersion::new(version, self.head.clone()));
         self.published_version = version;
-        self.hand_over(prepared) && error.kind() != ErrorKind::Corrupt
+        self.submit(prepared) && error.kind() != ErrorKind::Corrupt
     }
 
-    /// Whether the batch is to be written here, as neither the writer has anything else to do.
-    fn is_to_write(&self, prepared: &PreparedBatch) -> bool {
+    /// Returns whether to write this batch inline because the writer is idle.
+    fn should_write_inline(&self, prepared: &PreparedBatch) -> bool {
         self.writer.is_some() && self.in_flight == 0 && prepared.replies.len() <= 1
     }
 
-    /// Gives a batch to the writer, or [writes it here](Self::is_to_write).
-    fn hand_over(&mut self, prepared: PreparedBatch) -> bool {
+    /// Writes a batch [inline](Self::should_write_inline), or submits it to the writer thread.
+    fn submit(&mut self, prepared: PreparedBatch) -> bool {
         match (&self.writer, &self.batches) {
-            (Some(writer), _) if self.is_to_write(&prepared) => {
+            (Some(writer), _) if self.should_write_inline(&prepared) => {
                 let began = Instant::now();
                 let healthy = writer.lock().unwrap_or_else(PoisonError::into_inner).write(prepared);
                 self.write_latency = (self.write_latency * 7 + began.elapsed()) / 8;
@@ -403,14 +410,13 @@ impl CommitPipeline {
         }
     }
 
-    /// Begins a new active memtable, unless there is nothing in this one or the one before it is
-    /// still on its way.
+    /// Freezes the mutable memtable for a checkpoint, unless it is empty or a checkpoint is running.
     fn begin_checkpoint(&mut self) -> Option<Checkpoint> {
         if self.log_end == self.checkpoint_requested { None } else { self.checkpoint(false) }
     }
 
-    /// Begins a new active memtable, unless the one before it is still on its way. After the last
-    /// one nothing is committed.
+    /// Freezes the mutable memtable for a checkpoint, unless a checkpoint is running. `is_last`
+    /// records a clean shutdown: nothing may be committed after it.
     fn checkpoint(&mut self, is_last: bool) -> Option<Checkpoint> {
         if !self.progress.begin(self.head.mutable.bytes()) {
             return None;
@@ -426,23 +432,23 @@ impl CommitPipeline {
         })
     }
 
-    /// A turn while nothing is committed.
+    /// Starts a checkpoint while no batch is open.
     fn checkpoint_inline(&mut self) -> bool {
         self.deferred_drop = None;
-        self.look_for_space();
+        self.retry_space();
         self.log.release(self.progress.first_segment());
         let Some(checkpoint) = self.begin_checkpoint() else { return true };
         let replacement = Some((self.published_version, self.head.clone()));
-        self.hand_over(PreparedBatch {
+        self.submit(PreparedBatch {
             checkpoint: Some(checkpoint),
             replacement,
             ..PreparedBatch::default()
         })
     }
 
-    /// Slows down while much waits for the B-tree, more and more, so that it never is too much and
-    /// nobody waits for long: at half of what may wait not at all, at the end twice as long as the
-    /// B-tree takes for as much.
+    /// Delays the pipeline while the memtables use more than half of their budget. The delay grows
+    /// from zero to twice the time that a checkpoint of the batch takes. At the budget, waits until
+    /// the running checkpoint is complete.
     fn apply_backpressure(&self, bytes: usize) {
         let soft = self.memtable_bytes / 2;
         let waiting = self.unflushed_bytes();
@@ -451,25 +457,25 @@ impl CommitPipeline {
         }
         let fullness = lossy(waiting - soft) / lossy(self.memtable_bytes - soft).max(1.0);
         let wait = self.progress.time_for(bytes).mul_f64(2.0 * fullness.min(1.0));
-        self.progress.wait(wait.min(LONGEST_WAIT));
-        // What is above the limit can't be, however long it takes.
+        self.progress.wait(wait.min(MAX_BACKPRESSURE_WAIT));
+        // The budget is a hard limit.
         while self.unflushed_bytes() > self.memtable_bytes
             && self.progress.is_busy()
             && self.registry.check_open().is_ok()
             && !self.registry.space.tree_is_full()
         {
-            self.progress.wait(LONGEST_WAIT);
+            self.progress.wait(MAX_BACKPRESSURE_WAIT);
         }
     }
 
-    /// The memory of what waits for the B-tree, in bytes.
+    /// Returns the memory of commits that the B-tree lacks, in bytes.
     fn unflushed_bytes(&self) -> usize {
         self.head.mutable.bytes() + self.progress.in_flight_bytes()
     }
 }
 
-/// A count of bytes for a ratio.
-#[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than a float's digits")]
+/// Converts a number of bytes for a ratio.
+#[expect(clippy::cast_precision_loss, reason = "the precision suffices for a ratio")]
 fn lossy(bytes: usize) -> f64 {
     bytes as f64
 }

@@ -1,4 +1,4 @@
-//! What becomes of commits while the disk is full.
+//! Commits while the disk is full.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use super::{
 };
 use crate::Error;
 
-/// Bytes that a commit may write beyond those that it clears, and still be admitted without space:
-/// a deletion leaves notes of itself.
-const MAX_EXCESS: usize = 1 << 10;
+/// Maximum size of writes beyond the cleared bytes with which a commit is admitted on a full disk, in
+/// bytes: deletions write bookkeeping records.
+const MAX_EXCESS_BYTES: usize = 1 << 10;
 
 impl CommitPipeline {
-    /// Makes what a failed checkpoint was to move part of the newest memtable again. So the next
-    /// one has what was cleared since, too, and may need less.
-    pub(super) fn take_back(&mut self, applied: LogPosition) -> bool {
+    /// Merges the immutable memtable of a failed checkpoint into the mutable one. The next
+    /// checkpoint then includes later clears, and may need less space.
+    pub(super) fn thaw_failed_checkpoint(&mut self, applied: LogPosition) -> bool {
         let (immutable, base) = self.head.base.thaw();
         if let Some(mut memtable) = immutable {
             memtable.merge(&self.head.mutable);
@@ -28,20 +28,20 @@ impl CommitPipeline {
         }
         self.head.base = Arc::new(base);
         self.checkpoint_requested = applied;
-        self.progress.give_up();
+        self.progress.abort();
         let replacement = Some((self.published_version, self.head.clone()));
-        self.hand_over(PreparedBatch { replacement, ..PreparedBatch::default() })
+        self.submit(PreparedBatch { replacement, ..PreparedBatch::default() })
     }
 
-    /// Tries to get a segment, if the log lacks one.
-    pub(super) fn look_for_space(&mut self) {
+    /// Retries to allocate a WAL segment if none is free.
+    pub(super) fn retry_space(&mut self) {
         if self.registry.space.log_is_full() {
             self.log.release(self.progress.first_segment());
             self.registry.space.set_log_full(!self.log.has_next());
         }
     }
 
-    /// Returns the cause of a failed append for its callers, and notes if it is want of space.
+    /// Returns the error of a failed append for its callers, and records a lack of space.
     pub(super) fn close_cause(&self, error: Error) -> Error {
         if !self.log.is_full() {
             return error;
@@ -50,7 +50,7 @@ impl CommitPipeline {
         self.registry.space.error().with_source(error)
     }
 
-    /// Returns whether `commit` frees more than it takes, and so may use what is kept in reserve.
+    /// Returns whether `commit` frees more space than it needs, and so may use the reserve.
     pub(super) fn is_admitted_without_space(&self, commit: &Commit) -> bool {
         if self.unflushed_bytes() > self.memtable_bytes {
             return false;
@@ -74,14 +74,14 @@ impl CommitPipeline {
         let mut freed = 0;
         for clear in clears {
             freed += self.stored_bytes(clear, written);
-            if freed > 0 && written <= freed + MAX_EXCESS {
+            if freed > 0 && written <= freed + MAX_EXCESS_BYTES {
                 return true;
             }
         }
         false
     }
 
-    /// Returns the bytes that `change` clears, or the first of them beyond `enough`.
+    /// Returns the size of the rows that `change` clears, in bytes; a lower bound above `enough`.
     fn stored_bytes(&self, change: Mutation<'_>, enough: usize) -> usize {
         let (begin, end) = match change {
             Mutation::Set { .. } => return 0,

@@ -443,7 +443,7 @@ impl SegmentPool {
 mod tests {
     use super::{
         super::super::{
-            faulty::{Fault, Faulty},
+            testing::faulty::{Fault, Faulty},
             vfs::Memory,
         },
         *,

@@ -26,48 +26,34 @@
 //! A value with a wrong checksum, or a page that makes redb panic, is `Corrupt`. A page that lost
 //! keys but is otherwise intact is not detected here.
 
-use std::{
-    cell::Cell,
-    fmt,
-    io::{self, ErrorKind as Io},
-    ops::Bound,
-    panic::{self, AssertUnwindSafe},
-    sync::Arc,
-};
+mod errors;
+mod meta;
+mod opening;
 
-use redb::{
-    Builder, Database, DatabaseError, Durability, OwnedRange, ReadOnlyTable, ReadableDatabase,
-    StorageBackend, StorageError, Table, TableDefinition, TableError, WriteTransaction,
-};
+use std::{fmt, io::ErrorKind as Io, ops::Bound, sync::Arc};
 
+use redb::{Builder, Database, OwnedRange, ReadOnlyTable, ReadableDatabase, StorageError, Table};
+
+pub(super) use self::opening::{refuse_orphaned_log, sync_often};
+use self::{
+    errors::{broken, catch_redb_panic, corrupt, open_error, unavailable},
+    meta::{AHEAD, CLEAN, DATA, LAST_VERSION, LOG, META, Meta, SEGMENT, make_durable},
+    opening::{SharedBackend, create, open_backend},
+};
 use super::{
     super::range::Order,
     backend::Backend,
     memtable::Memtable,
-    space::no_space,
-    vfs::{Locked, Vfs},
-    wal::{self, LogPosition, Mutation, Recorded},
+    vfs::Vfs,
+    wal::{LogPosition, Mutation, Recorded},
 };
 use crate::{Error, ErrorKind, Result};
 
-const DATA: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("data");
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-const FORMAT: &str = "format";
-const STORE: &str = "store";
-const LAST_VERSION: &str = "last_version";
-const LOG: &str = "log";
-const SEGMENT: &str = "segment";
-const CLEAN: &str = "clean";
-const AHEAD: &str = "ahead";
-
-/// The version of the layout above. Stores of other versions are refused.
-const FORMAT_VERSION: u64 = 4;
+/// Name of the file.
+const FILE_NAME: &str = "store.redb";
 
 /// Cache size during a check, in bytes; a check reads each page once.
 const CHECK_CACHE_BYTES: usize = 64 << 20;
-
-/// Name of the file.
-const FILE_NAME: &str = "store.redb";
 
 /// The writing side; there is one.
 pub(super) struct BTreeFile {
@@ -144,45 +130,9 @@ impl BTreeFile {
     }
 
     fn start(database: Database, backend: Arc<Backend>, cache_bytes: usize) -> Result<Self> {
-        let read = database.begin_read().map_err(broken)?;
-        let names = [FORMAT, STORE, LAST_VERSION, LOG, SEGMENT, CLEAN, AHEAD];
-        let numbers = match read.open_table(META) {
-            Ok(meta) => names.map(|name| value(&meta, name)),
-            Err(TableError::TableDoesNotExist(_)) => names.map(|_| Ok(None)),
-            Err(error) => {
-                return Err(corrupt("the store's meta table is not ours").with_source(error));
-            }
-        };
-        let has_other_tables = read.list_tables().map_err(broken)?.next().is_some();
-        drop(read);
-        let [format, store, last_version, log, segment, clean, ahead] = numbers;
-        match format? {
-            Some(FORMAT_VERSION) => {}
-            None if has_other_tables => {
-                return Err(corrupt("the file is another program's: it has no format version"));
-            }
-            None => return Err(corrupt("the file is empty: it is not a store")),
-            Some(newer) if newer > FORMAT_VERSION => {
-                let message = format!(
-                    "the store is of format {newer}; this program reads format {FORMAT_VERSION}: use a \
-                     newer one"
-                );
-                return Err(Error::new(ErrorKind::NewerFormat, message));
-            }
-            Some(older) => {
-                return Err(corrupt(format!(
-                    "the store is of the development format {older}; this program reads {FORMAT_VERSION}"
-                )));
-            }
-        }
-        let store = store?.ok_or_else(|| corrupt("the store's file has no number"))?;
-        let (version, checksum) = (last_version?.unwrap_or(0), log?.unwrap_or(0));
-        let checksum = u32::try_from(checksum)
-            .map_err(|_| corrupt("the store's checksum of its log makes no sense"))?;
-        let applied = LogPosition { version, checksum, segment: segment?.unwrap_or(0) };
-        let recorded = Recorded { store, applied, is_clean: clean?.is_some() };
+        let Meta { recorded, ahead } = Meta::read(&database)?;
         let buffer_bytes = cache_bytes as u64 / 2;
-        Ok(Self { database, backend, recorded, ahead: ahead?.unwrap_or(0), buffer_bytes })
+        Ok(Self { database, backend, recorded, ahead, buffer_bytes })
     }
 
     /// Returns the file's record of its WAL.
@@ -321,69 +271,6 @@ pub(super) enum Written {
     NoSpace,
 }
 
-thread_local! {
-    /// Whether this thread writes checkpoints. redb lets readers write, too, when its cache is
-    /// full; they should not wait for the disk longer than necessary.
-    static SYNCS_OFTEN: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Makes this thread's writes sync in small steps, so that commits get between them.
-pub(super) fn sync_often() {
-    SYNCS_OFTEN.set(true);
-}
-
-/// Opens and locks the file on `disk`.
-fn open_backend(disk: &dyn Vfs) -> Result<Arc<Backend>> {
-    let path = disk.show(FILE_NAME);
-    let cannot = |error| unavailable(format!("cannot open {path}"), error);
-    let file = disk.open(FILE_NAME).map_err(cannot)?;
-    let holder = match file.try_lock().map_err(cannot)? {
-        Locked::Here => None,
-        Locked::ThisProcess => Some("this process, which has not closed it"),
-        Locked::AnotherProcess => Some("another process"),
-    };
-    if let Some(holder) = holder {
-        let message = format!("cannot open {path}: it is in use by {holder}");
-        return Err(Error::new(ErrorKind::Unavailable, message));
-    }
-    // redb would create a store in an empty file.
-    if file.len().map_err(cannot)? == 0 {
-        return Err(corrupt(format!("{path} is empty: it is not a store")));
-    }
-    Ok(Arc::new(Backend::new(file)))
-}
-
-/// The backend as redb takes it; `BTreeFile` keeps it, too.
-#[derive(Debug)]
-struct SharedBackend(Arc<Backend>);
-
-impl StorageBackend for SharedBackend {
-    fn len(&self) -> Result<u64, io::Error> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, length: u64) -> Result<(), io::Error> {
-        self.0.set_len(length)
-    }
-
-    fn sync_data(&self) -> Result<(), io::Error> {
-        self.0.sync()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        self.0.write(offset, data, SYNCS_OFTEN.get())
-    }
-
-    /// Called when the database is closed; transactions may keep the file open for longer.
-    fn close(&self) -> Result<(), io::Error> {
-        self.0.close()
-    }
-}
-
 impl Snapshot {
     pub(super) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         catch_redb_panic(|| {
@@ -462,46 +349,6 @@ impl Batch<'_> {
     }
 }
 
-/// Fails if there is a WAL without its B-tree file: a new store would have none of its commits.
-pub(super) fn refuse_orphaned_log(disk: &dyn Vfs) -> Result<()> {
-    let names =
-        disk.names().map_err(|error| unavailable("the data folder cannot be read", error))?;
-    let Some(name) = names.iter().find(|name| wal::is_segment(name)) else { return Ok(()) };
-    let folder = disk.folder();
-    Err(corrupt(format!(
-        "{FILE_NAME} is missing in {folder}, but its log is there ({name}): put the file back, or restore \
-         a backup into an empty folder; do not delete the log, which may have the only copy of the last \
-         commits"
-    )))
-}
-
-/// Creates the file atomically: completely under another name, then renamed. If another process was
-/// faster, its file stays.
-fn create(disk: &dyn Vfs) -> Result<()> {
-    let cannot = |error| unavailable(format!("{} cannot be made", disk.show(FILE_NAME)), error);
-    // Processes in different containers may share a folder and a process id.
-    let random = getrandom::u64().map_err(|error| cannot(io::Error::other(error.to_string())))?;
-    let draft = format!("store.{random:016x}.draft");
-    let file = disk.create(&draft).map_err(cannot)?;
-    let backend = Arc::new(Backend::new(file));
-    let made = catch_redb_panic(|| {
-        let database = Builder::new()
-            .create_with_backend(SharedBackend(Arc::clone(&backend)))
-            .map_err(|error| open_error(disk, error))?;
-        initialize(&database).map_err(|error| broken(*error))?;
-        if backend.is_spilling() { Err(no_space(&disk.folder())) } else { Ok(()) }
-    });
-    let published = made.and_then(|()| match disk.publish(&draft, FILE_NAME) {
-        Err(error) if error.kind() != Io::AlreadyExists => Err(cannot(error)),
-        outcome => Ok(outcome.is_ok()),
-    });
-    if !matches!(published, Ok(true)) {
-        // A leftover draft does no harm.
-        let _ = disk.remove(&draft);
-    }
-    published.map(drop)
-}
-
 /// Size of a stored value's checksum, in bytes.
 const SUM_BYTES: usize = 4;
 
@@ -521,93 +368,6 @@ fn unsealed(key: &[u8], stored: &[u8]) -> Result<Vec<u8>> {
 
 pub(super) fn damaged() -> Error {
     corrupt("a stored value is damaged")
-}
-
-/// Runs `work` and maps a panic of redb, which a damaged file may cause, to an error.
-fn catch_redb_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let done = panic::catch_unwind(AssertUnwindSafe(work));
-    done.unwrap_or_else(|_| Err(corrupt("the store's file is damaged")))
-}
-
-fn make_durable(transaction: &mut WriteTransaction) -> Result<(), redb::SetDurabilityError> {
-    transaction.set_durability(Durability::Immediate)?;
-    transaction.set_quick_repair(true);
-    Ok(())
-}
-
-fn initialize(database: &Database) -> Result<(), Box<redb::Error>> {
-    let write = |database: &Database| -> Result<(), redb::Error> {
-        let mut transaction = database.begin_write()?;
-        make_durable(&mut transaction)?;
-        transaction.open_table(DATA)?;
-        let random =
-            getrandom::u64().map_err(|error| redb::Error::Io(io::Error::other(error.to_string())));
-        let store = random?;
-        let mut meta = transaction.open_table(META)?;
-        meta.insert(FORMAT, FORMAT_VERSION)?;
-        meta.insert(STORE, store)?;
-        meta.insert(CLEAN, 1)?;
-        drop(meta);
-        transaction.commit()?;
-        Ok(())
-    };
-    write(database).map_err(Box::new)
-}
-
-fn value(meta: &ReadOnlyTable<&'static str, u64>, name: &str) -> Result<Option<u64>> {
-    let found = meta.get(name).map_err(broken)?;
-    Ok(found.map(|number| number.value()))
-}
-
-fn open_error(disk: &dyn Vfs, error: DatabaseError) -> Error {
-    let path = disk.show(FILE_NAME);
-    match error {
-        DatabaseError::UpgradeRequired(version) => Error::new(
-            ErrorKind::NewerFormat,
-            format!("{path} is of B-tree format {version}, which this program does not read"),
-        )
-        .with_source(error),
-        DatabaseError::Storage(StorageError::Io(ref cause)) if !tells_of_damage(cause) => {
-            unavailable(format!("{path} cannot be opened"), error)
-        }
-        _ => corrupt(format!("{path} is damaged, or is not a store")).with_source(error),
-    }
-}
-
-/// Returns whether the file's content is the cause: pointers of a damaged page lead past its end.
-fn tells_of_damage(error: &io::Error) -> bool {
-    matches!(error.kind(), Io::UnexpectedEof | Io::InvalidData | Io::InvalidInput)
-}
-
-/// Maps an error of redb during use.
-fn broken(error: impl Into<redb::Error>) -> Error {
-    let error = error.into();
-    let kind = match &error {
-        // A lock is poisoned by an earlier panic, and only damage makes redb panic or find tables
-        // of another type.
-        redb::Error::Corrupted(_)
-        | redb::Error::LockPoisoned(_)
-        | redb::Error::TableTypeMismatch { .. }
-        | redb::Error::TableIsMultimap(_)
-        | redb::Error::TableIsNotMultimap(_)
-        | redb::Error::TypeDefinitionChanged { .. }
-        | redb::Error::TableDoesNotExist(_) => ErrorKind::Corrupt,
-        redb::Error::Io(cause) if tells_of_damage(cause) => ErrorKind::Corrupt,
-        redb::Error::DatabaseClosed => ErrorKind::Closed,
-        _ => ErrorKind::Unavailable,
-    };
-    Error::new(kind, "the store's file cannot be used").with_source(error)
-}
-
-fn unavailable(
-    message: impl Into<std::borrow::Cow<'static, str>>,
-    cause: impl std::error::Error + Send + Sync + 'static,
-) -> Error {
-    Error::new(ErrorKind::Unavailable, message).with_source(cause)
-}
-
-fn corrupt(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::Corrupt, message)
 }
 
 impl fmt::Debug for Snapshot {

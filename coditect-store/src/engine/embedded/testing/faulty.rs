@@ -13,11 +13,11 @@ use std::{
     },
 };
 
-use super::vfs::{File, Memory, Vfs};
+use super::super::vfs::{File, Memory, Vfs};
 
 /// The fault at the n-th mutating operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// The operation and everything after it fails.
     Stop,
     /// The first half of a write is done, and nothing after it.
@@ -30,7 +30,7 @@ pub(super) enum Fault {
 
 /// What remains of unsynced writes after a power loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unsynced {
+pub(crate) enum Unsynced {
     Kept,
     Dropped,
     /// Every other sector of 512 bytes.
@@ -39,7 +39,7 @@ pub(super) enum Unsynced {
 
 /// An in-memory disk with faults.
 #[derive(Clone, Debug)]
-pub(super) struct Faulty(Arc<Shared>);
+pub(crate) struct Faulty(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -97,7 +97,7 @@ enum Course {
 }
 
 impl Faulty {
-    pub(super) fn new(fault: Option<(u64, Fault)>) -> Self {
+    pub(crate) fn new(fault: Option<(u64, Fault)>) -> Self {
         let state = State { fault, ..State::default() };
         Self(Arc::new(Shared {
             state: Mutex::new(state),
@@ -107,12 +107,12 @@ impl Faulty {
     }
 
     /// Returns the number of mutating operations so far.
-    pub(super) fn operations(&self) -> u64 {
+    pub(crate) fn operations(&self) -> u64 {
         self.state().operations
     }
 
     /// Returns the content after a power loss, without faults.
-    pub(super) fn after_power_loss(&self, unsynced: Unsynced) -> Memory {
+    pub(crate) fn after_power_loss(&self, unsynced: Unsynced) -> Memory {
         let state = self.state();
         let names = if unsynced == Unsynced::Kept { &state.files } else { &state.synced_names };
         let after = Memory::default();
@@ -138,18 +138,18 @@ impl Faulty {
     }
 
     /// Makes the next operation fail.
-    pub(super) fn fail_from_now_on(&self, fault: Fault) {
+    pub(crate) fn fail_from_now_on(&self, fault: Fault) {
         self.fail_after(0, fault);
     }
 
     /// Makes the operation after the given number of others fail.
-    pub(super) fn fail_after(&self, operations: u64, fault: Fault) {
+    pub(crate) fn fail_after(&self, operations: u64, fault: Fault) {
         let mut state = self.state();
         state.fault = Some((state.operations + operations, fault));
     }
 
     /// Ends all faults: the program starts again with the present content, synced or not.
-    pub(super) fn repair(&self) {
+    pub(crate) fn repair(&self) {
         self.state().fault = None;
         self.0.is_full.store(false, Ordering::SeqCst);
     }

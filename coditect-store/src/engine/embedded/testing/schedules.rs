@@ -8,9 +8,8 @@
 //! ```
 //!
 //! A failing schedule is printed with the command that repeats it. Time does not pass, see
-//! [`sync`](super::sync); a read of the B-tree is one step, and so is a checkpoint. Clients commit
-//! inline or not, at random. [`sync`](super::sync); a read of the B-tree is one step, and so is a
-//! turn to it. Each client may lead or not, as chance has it.
+//! [`sync`](super::super::sync); a read of the B-tree is one step, and so is a checkpoint. Clients
+//! commit inline or not, at random.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +25,7 @@ use shuttle::{
     scheduler::{PctScheduler, RandomScheduler, ReplayScheduler},
 };
 
-use super::{
+use super::super::{
     super::{AtomicOp, Database, Engine, RangeQuery, Transaction},
     Embedded, Options,
     btree_file::BTreeFile,

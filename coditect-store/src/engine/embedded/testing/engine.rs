@@ -12,8 +12,8 @@ use std::{
 
 use futures_util::future::join_all;
 
-use super::{super::RangeQuery, vfs::File, *};
-use crate::engine::{AtomicOp, Database, Engine, Isolation};
+use super::super::{vfs::File, *};
+use crate::engine::{AtomicOp, Database, Engine, Isolation, RangeQuery};
 
 /// Memory of whose syncs one fails: the one that finds `syncs_left` at zero. What comes after it
 /// panics.

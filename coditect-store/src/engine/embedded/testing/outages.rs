@@ -11,11 +11,10 @@
 use std::{collections::BTreeMap, env, sync::Arc};
 
 use super::{
-    super::RangeQuery,
+    super::*,
     faulty::{Fault, Faulty, Unsynced},
-    *,
 };
-use crate::engine::{Database, Engine};
+use crate::engine::{Database, Engine, RangeQuery};
 
 /// Default step between the operations that are tried.
 const STEP: u64 = 17;

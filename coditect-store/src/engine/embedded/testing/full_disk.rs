@@ -14,10 +14,9 @@ use std::{
 };
 
 use super::{
+    super::{vfs::File, *},
     faulty::{Fault, Faulty, Unsynced},
     outages::{database, step},
-    vfs::File,
-    *,
 };
 use crate::engine::{Database, Engine, RangeQuery};
 

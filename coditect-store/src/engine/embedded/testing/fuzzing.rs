@@ -10,7 +10,7 @@ use std::{
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::{
+use super::super::{
     Embedded, Options,
     btree_file::BTreeFile,
     vfs::{self, Memory, Vfs},
@@ -22,7 +22,7 @@ use crate::{
     fuzzing::Input,
 };
 
-pub(crate) use super::wal::log_segment;
+pub(crate) use super::super::wal::log_segment;
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 type Files = BTreeMap<String, Vec<u8>>;

@@ -22,10 +22,9 @@ use std::{
 };
 
 use super::{
+    super::{vfs::Vfs, *},
     faulty::{Fault, Faulty},
     full_disk::Mount,
-    vfs::Vfs,
-    *,
 };
 use crate::engine::{Database, Engine};
 
