@@ -34,12 +34,18 @@ pub struct StoreOptions {
     root: Root,
     schema: Schema,
     clock: Clock,
+    repairs_high_water: bool,
 }
 
 impl Store {
     /// Returns options for opening a store, without entities.
     pub fn options() -> StoreOptions {
-        StoreOptions { root: Root::default(), schema: records::schema(), clock: Clock::default() }
+        StoreOptions {
+            root: Root::default(),
+            schema: records::schema(),
+            clock: Clock::default(),
+            repairs_high_water: false,
+        }
     }
 
     /// Runs `body` in a transaction and commits it, with retries: see [`retry`]. `body` may run
@@ -227,6 +233,14 @@ impl StoreOptions {
         self
     }
 
+    /// Sets whether opening the store rebuilds its high-water mark of versionstamps, from all
+    /// events, if the mark is damaged; `false` by default: such a store is not opened.
+    #[must_use]
+    pub fn repair_high_water(mut self, repair: bool) -> Self {
+        self.repairs_high_water = repair;
+        self
+    }
+
     /// Adds the entities of `schema`, such as [`model::schema()`](crate::model::schema()).
     #[must_use]
     pub fn schema(mut self, schema: Schema) -> Self {
@@ -277,11 +291,15 @@ impl StoreOptions {
     /// `NewerFormat` if a newer version of the program created it, or if an entity has an index
     /// that is neither declared nor [retired](StoreOptions::retire); `SchemaMismatch` with the name
     /// of a changed declaration; `ImportInProgress` if an import is unfinished; `Corrupt` if the
-    /// keys are not a store's; `Invalid` if a name is declared twice; errors of the engine.
+    /// keys are not a store's, or its metadata is damaged; `Invalid` if a name is declared twice;
+    /// errors of the engine.
     pub async fn open(self, database: Database) -> Result<Store> {
-        let Self { root, schema, clock } = self;
+        let Self { root, schema, clock, repairs_high_water } = self;
         schema.check()?;
         let (at, declared) = (&root, &schema);
+        if repairs_high_water && records::rebuild_high_water(&database, at, declared).await? {
+            tracing::warn!("rebuilt the damaged high-water mark of versionstamps from the events");
+        }
         let settled = database.run(|tx| async move {
             import_marker::refuse_unfinished(&tx, at).await?;
             settle_format(&tx, at).await?;

@@ -81,8 +81,8 @@ pub struct Check {
     /// Location of the store.
     #[command(flatten)]
     pub place: StoreLocation,
-    /// Repair index entries and counters that disagree with their records. Records are never
-    /// changed.
+    /// Repair index entries and counters that disagree with their records, and a damaged high-water
+    /// mark of versionstamps. Records are never changed.
     #[arg(long)]
     pub repair: bool,
     /// Open a store whose log is damaged or incomplete, as it was before the gap. Later commits are

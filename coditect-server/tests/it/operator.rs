@@ -557,6 +557,28 @@ async fn check_with_faults_lists_them_and_exits_with_three() {
 }
 
 #[tokio::test]
+async fn damaged_high_water_mark_is_refused_until_it_is_repaired() {
+    let folder = Folder::new();
+    filled(folder.path(), 20).await;
+    let store = Store::open(folder::database(folder.path())).await.unwrap();
+    let mark = store.root().key(&("meta".to_owned(), "last_append".to_owned()));
+    let tx = store.begin();
+    tx.engine().set(&mark, b"\x33\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0");
+    tx.commit().await.unwrap();
+    store.database().close().await;
+    drop((tx, store));
+    let error = refused(program(&["--listen", "127.0.0.1:0"], folder.path())).await.stderr;
+    assert!(error.contains("check --repair"), "{error}");
+    let (code, found, said) = ended(verb("check", folder.path(), &[])).await;
+    assert_eq!((code, found.lines().count()), (3, 1), "{said}");
+    assert!(found.contains("(\"meta\", \"last_append\")"), "{found}");
+    let (code, _, said) = ended(verb("check", folder.path(), &["--repair"])).await;
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("1 faults, 1 repaired"), "{said}");
+    succeeds(verb("check", folder.path(), &[])).await;
+}
+
+#[tokio::test]
 async fn store_without_its_log_is_refused_until_the_loss_is_accepted() {
     if folder::is_about_the_folder() {
         return;

@@ -12,8 +12,9 @@ use super::{Manifest, Progress, Summary, reader::Reader};
 use crate::{
     BatchLimit, BatchSize, Error, ErrorKind, Result, StoreOptions,
     batch::MAX_CONCURRENT,
+    check::meta,
     engine::{self, Database, KEY_SIZE_LIMIT, KeyValue, RangeQuery, VALUE_SIZE_LIMIT},
-    entity::Schema,
+    entity::{META, Schema},
     keyspace::{KeyRange, Located, Readable, Root},
     model::Deletion,
     records,
@@ -80,16 +81,17 @@ impl Import {
         let mut reader = Reader::open(source).await?;
         let manifest = reader.manifest().await?;
         admit(&manifest)?;
+        let mut newest = 0;
         while let Some(rows) = reader.rows().await? {
-            for row in &rows {
-                self.admit_row(&manifest, row)?;
-            }
+            newest = newest.max(self.admit_rows(&manifest, &rows)?);
             if manifest.tenant.is_some() {
                 self.reject_rivals(&rows).await?;
             }
             observe(reader.progress());
         }
-        reader.summary()
+        let summary = reader.summary()?;
+        admit_versions(&summary, newest)?;
+        Ok(summary)
     }
 
     /// As [`run`](Self::run), after a [verification](Self::verify) of the whole archive. Reads
@@ -129,8 +131,8 @@ impl Import {
     ///
     /// # Errors
     ///
-    /// Errors of [`verify`](Self::verify), found on the way: imported rows remain, and the store
-    /// cannot be opened. `AlreadyExists` if the destination is not empty; `ImportInProgress` if the
+    /// Errors of [`verify`](Self::verify), found on the way: after the first frame of rows, imported
+    /// rows remain, and the store cannot be opened. `AlreadyExists` if the destination is not empty; `ImportInProgress` if the
     /// import of another archive is unfinished; `UniqueViolation`, for a tenant, with the index's
     /// name if another tenant has one of its values; `IndexBuilding`, for a tenant, if the store
     /// has an index that is not built; `RevisionMismatch` if another process runs the same import;
@@ -143,12 +145,12 @@ impl Import {
         let mut reader = Reader::open(source).await?;
         let manifest = reader.manifest().await?;
         admit(&manifest)?;
+        // The declarations and the other metadata are in the first frame.
+        let mut next = reader.rows().await?;
+        let mut newest = next.as_ref().map_or(Ok(0), |rows| self.admit_rows(&manifest, rows))?;
         let mut marker = self.begin(&manifest).await?;
         let (mut behind, size) = (marker.rows, BatchSize::new(self.rows));
-        while let Some(rows) = reader.rows().await? {
-            for row in &rows {
-                self.admit_row(&manifest, row)?;
-            }
+        while let Some(rows) = next {
             let passed = usize::try_from(behind).unwrap_or(usize::MAX).min(rows.len());
             behind -= passed as u64;
             let mut rest = &rows[passed..];
@@ -158,8 +160,13 @@ impl Import {
                 rest = &rest[written..];
             }
             observe(reader.progress());
+            next = reader.rows().await?;
+            if let Some(rows) = &next {
+                newest = newest.max(self.admit_rows(&manifest, rows)?);
+            }
         }
         let summary = reader.summary()?;
+        admit_versions(&summary, newest)?;
         if behind > 0 {
             return Err(reader.damaged("it has fewer rows than were imported"));
         }
@@ -282,6 +289,18 @@ impl Import {
     }
 
     /// Fails if a row does not belong in an archive of this kind, or is a different declaration.
+    /// Returns the newest version of an event.
+    fn admit_rows(&self, manifest: &Manifest, rows: &[KeyValue]) -> Result<u64> {
+        let mut newest = 0;
+        for row in rows {
+            self.admit_row(manifest, row)?;
+            let located = Located::of(&Root::default(), &row.key);
+            let version = located.and_then(|found| records::event_version(self.schema(), found));
+            newest = newest.max(version.unwrap_or(0));
+        }
+        Ok(newest)
+    }
+
     fn admit_row(&self, manifest: &Manifest, row: &KeyValue) -> Result<()> {
         let root = self.root().as_bytes();
         if root.len() + row.key.len() > KEY_SIZE_LIMIT
@@ -295,7 +314,12 @@ impl Import {
         let nowhere = Root::default();
         let located = Located::of(&nowhere, &row.key);
         match manifest.tenant {
-            None => records::admit(self.schema(), located, &row.value),
+            None => match located {
+                Some(Located { tenant: None, name, rest }) if name == META => {
+                    meta::admit(self.schema(), rest, &row.value)
+                }
+                _ => Ok(()),
+            },
             Some(tenant) => {
                 let declared = located.filter(|located| located.tenant == Some(tenant));
                 if declared.is_some_and(|located| self.schema().is_original(located))
@@ -447,6 +471,20 @@ fn admit(manifest: &Manifest) -> Result<()> {
         return Err(Error::new(ErrorKind::NewerFormat, message));
     }
     Ok(())
+}
+
+/// Fails if no database can have assigned the archive's version, or if the archive has an event
+/// that is newer than itself: later events would sort before it.
+fn admit_versions(summary: &Summary, newest_event: u64) -> Result<()> {
+    let Summary { version, .. } = *summary;
+    let why = if version > records::MAX_IMPORTED_VERSION {
+        format!("the archive has version {version}, which no database assigns")
+    } else if newest_event > version {
+        format!("the archive of version {version} has an event of the later {newest_event}")
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Corrupt, why))
 }
 
 /// Adds one write conflict range for all of `rows`, whose keys are nearly in order. The engine

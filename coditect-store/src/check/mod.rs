@@ -19,7 +19,7 @@
 //! open.
 
 mod counters;
-mod meta;
+pub(crate) mod meta;
 mod references;
 mod rows;
 

@@ -189,7 +189,7 @@ impl IndexBuild {
                 index_maintainer::require_lengths(root, self.declaration.space, &entries)?;
                 refuse_others(&mut taken, &entries)?;
                 index_maintainer::write(tx, &entries);
-                progress.examined += 1;
+                progress.examined = progress.examined.saturating_add(1);
                 let key = row.key.strip_prefix(root.as_bytes()).unwrap_or(&row.key);
                 progress.position = [key, &[0]].concat();
             }

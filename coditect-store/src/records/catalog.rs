@@ -37,7 +37,7 @@ use crate::{
     batch::map_concurrent,
     engine::{self, RangeQuery},
     entity::{META, Schema, SchemaEntry},
-    keyspace::{KeyPart, KeyRange, Root, ScopeKind, packed, unpack_all},
+    keyspace::{KeyPart, KeyRange, Readable, Root, ScopeKind, packed, unpack_all},
 };
 
 /// The state of an index.
@@ -106,7 +106,7 @@ impl Catalog {
         context: &Context,
     ) -> Result<Arc<CatalogSnapshot>> {
         let asked = Instant::now();
-        let epoch = read_epoch(tx, &self.epoch_key).await?;
+        let epoch = read_epoch(tx, &context.root, &self.epoch_key).await?;
         if let Some(cached) = self.known.load_full().filter(|cached| cached.epoch == epoch) {
             self.confirm(asked);
             return Ok(cached);
@@ -262,7 +262,8 @@ pub(crate) async fn retired_with_entries(
     let read = |tx: engine::Transaction| async move {
         let query = RangeQuery::new(range.begin.clone(), range.end.clone());
         let rows = tx.snapshot().get_range(&query).await?.rows;
-        rows.iter().map(|row| unpack_all(&row.key[prefix.len()..])).collect()
+        let name = |row: &engine::KeyValue| unpack_meta(root, &row.key, &row.key[prefix.len()..]);
+        rows.iter().map(name).collect()
     };
     database.run(read).await
 }
@@ -284,15 +285,15 @@ pub(super) async fn read_removal(
     root: &Root,
     name: &str,
 ) -> Result<Option<(ScopeKind, Progress)>> {
-    let Some(progress) = tx.get(&removal_key(root, name)).await? else { return Ok(None) };
-    let stored: Option<StoredEntry> =
-        tx.get(&schema_key(root, name)).await?.map(|stored| unpack_all(&stored)).transpose()?;
+    let Some((position, examined)) = read_meta(tx, root, &removal_key(root, name)).await? else {
+        return Ok(None);
+    };
+    let stored: Option<StoredEntry> = read_meta(tx, root, &schema_key(root, name)).await?;
     let Some((_, scope_kind, ..)) = stored.filter(|(what, ..)| what.starts_with(RETIRED)) else {
         let message = format!("index {name} has a removal record, but is not retired");
         return Err(Error::new(ErrorKind::Corrupt, message));
     };
     let scope_kind = if scope_kind == "tenant" { ScopeKind::Tenant } else { ScopeKind::Global };
-    let (position, examined) = unpack_all(&progress)?;
     Ok(Some((scope_kind, Progress { position, examined })))
 }
 
@@ -377,7 +378,8 @@ pub(super) async fn read_state(
     root: &Root,
     index: &str,
 ) -> Result<State> {
-    State::of(tx.get(&state_key(root, index)).await?)
+    let key = state_key(root, index);
+    State::of(tx.get(&key).await?).map_err(|cause| damaged_meta(root, &key, cause))
 }
 
 pub(super) fn write_state(tx: &engine::Transaction, root: &Root, index: &str, state: &State) {
@@ -388,14 +390,44 @@ pub(super) fn write_state(tx: &engine::Transaction, root: &Root, index: &str, st
 /// catalog.
 pub(super) async fn advance_epoch(tx: &engine::Transaction, root: &Root) -> Result<()> {
     let key = epoch_key(root);
-    let epoch = read_epoch(tx, &key).await? + 1;
+    // Only a changed value matters, and an archive can have any.
+    let epoch = read_epoch(tx, root, &key).await?.wrapping_add(1);
     tx.set(&key, &packed(&epoch));
     Ok(())
 }
 
-async fn read_epoch(tx: &engine::Transaction, epoch_key: &[u8]) -> Result<u64> {
+async fn read_epoch(tx: &engine::Transaction, root: &Root, epoch_key: &[u8]) -> Result<u64> {
     let bytes = tx.get(epoch_key).await?;
-    bytes.map_or(Ok(0), |bytes| unpack_all(&bytes))
+    bytes.map_or(Ok(0), |bytes| unpack_meta(root, epoch_key, &bytes))
+}
+
+/// Reads and decodes a record of the store's metadata.
+async fn read_meta<P: KeyPart>(
+    tx: &engine::Transaction,
+    root: &Root,
+    key: &[u8],
+) -> Result<Option<P>> {
+    tx.get(key).await?.map(|value| unpack_meta(root, key, &value)).transpose()
+}
+
+/// Decodes a record of the store's metadata.
+///
+/// # Errors
+///
+/// `Corrupt` with the record's key.
+pub(crate) fn unpack_meta<P: KeyPart>(root: &Root, key: &[u8], value: &[u8]) -> Result<P> {
+    unpack_all(value).map_err(|cause| damaged_meta(root, key, cause))
+}
+
+fn damaged_meta(root: &Root, key: &[u8], cause: Error) -> Error {
+    if cause.kind() != ErrorKind::Corrupt {
+        return cause;
+    }
+    let message = format!(
+        "the store's record {} cannot be decoded: restore the store from an archive",
+        Readable::key(root, key)
+    );
+    Error::new(ErrorKind::Corrupt, message).with_source(cause)
 }
 
 /// A stored declaration: kind, scope, elements, subspace.
@@ -409,8 +441,8 @@ async fn stored_entries(
     let range = KeyRange::tuples(&prefix);
     let rows = tx.get_range(&RangeQuery::new(range.begin, range.end)).await?.rows;
     let read = |row: &engine::KeyValue| {
-        let name = unpack_all(&row.key[prefix.len()..])?;
-        Ok((name, unpack_all(&row.value)?))
+        let name = unpack_meta(root, &row.key, &row.key[prefix.len()..])?;
+        Ok((name, unpack_meta(root, &row.key, &row.value)?))
     };
     rows.iter().map(read).collect()
 }
@@ -431,8 +463,9 @@ async fn load(
     let foreign = foreign_index(schema, &stored);
     let state = |index: &'static str| async move {
         // The position may change later: callers that need the current one read it.
-        let bytes = tx.snapshot().get(&state_key(root, index)).await?;
-        Ok((index, State::of(bytes)?))
+        let key = state_key(root, index);
+        let bytes = tx.snapshot().get(&key).await?;
+        Ok((index, State::of(bytes).map_err(|cause| damaged_meta(root, &key, cause))?))
     };
     let states = map_concurrent(schema.index_names(), state).await?.into_iter();
     let unsettled = states.filter(|(_, state)| *state != State::Readable).collect();

@@ -45,13 +45,16 @@ pub use build::{BuildProgress, IndexBuild};
 use catalog::CatalogSnapshot;
 pub(crate) use catalog::{
     Catalog, RETIRED_KIND, admit as admit_declaration, check_index_state, index_states,
-    reconcile_schema, retired_names, retired_with_entries,
+    reconcile_schema, retired_names, retired_with_entries, unpack_meta,
 };
 use claims::{Claim, Claims};
 pub use cursor::Cursor;
-pub(crate) use high_water::{raise_to, version_ahead};
+pub(crate) use high_water::{
+    MAX_IMPORTED_VERSION, check_mark, event_version, raise_to, rebuild as rebuild_high_water,
+    version_ahead,
+};
 pub use quota::Counter;
-pub(crate) use restore::{admit, reject_rivals, require_all_built, restore, rollback};
+pub(crate) use restore::{reject_rivals, require_all_built, restore, rollback};
 pub use retire::{IndexRemoval, RemovalProgress};
 pub use revision::{Revision, Versioned};
 use scan::Source;

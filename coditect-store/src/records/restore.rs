@@ -5,7 +5,7 @@ use crate::{
     Error, ErrorKind, Result,
     batch::map_concurrent,
     engine::{self, KeyValue},
-    entity::{Entry, IndexKind, META, PLAIN, Schema},
+    entity::{Entry, IndexKind, PLAIN, Schema},
     keyspace::{Located, Readable, Root},
 };
 
@@ -97,14 +97,4 @@ pub(crate) async fn require_all_built(
         }
     };
     map_concurrent(schema.index_names(), require).await.map(|_| ())
-}
-
-/// Checks that a metadata row of a store's archive agrees with this program's declarations.
-pub(crate) fn admit(schema: &Schema, located: Option<Located<'_>>, value: &[u8]) -> Result<()> {
-    match located {
-        Some(Located { tenant: None, name, rest }) if name == META => {
-            catalog::admit(schema, rest, value)
-        }
-        _ => Ok(()),
-    }
 }

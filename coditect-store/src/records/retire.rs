@@ -106,7 +106,7 @@ impl IndexRemoval {
         for row in &piece.rows {
             index_maintainer::remove(tx, &row.key);
         }
-        let removed = progress.examined + piece.rows.len() as u64;
+        let removed = progress.examined.saturating_add(piece.rows.len() as u64);
         let Some(position) = piece.next else {
             // An interrupted recount.
             let shadows = KeyRange::tuples(&index_maintainer::shadows(root, name));

@@ -13,6 +13,7 @@ use crate::{
     Error, ErrorKind, Result, engine,
     entity::META,
     keyspace::{Root, TenantId, packed, unpack_all},
+    records,
 };
 
 /// The progress of an import.
@@ -26,10 +27,14 @@ pub(crate) struct Marker {
     pub(crate) tenant: Option<TenantId>,
 }
 
+/// A stored marker: archive, rows, whether it is of a tenant, tenant.
+type Stored = (Uuid, u64, bool, TenantId);
+
 impl Marker {
     pub(crate) async fn read(tx: &engine::Transaction, root: &Root) -> Result<Option<Self>> {
-        let stored = tx.get(&key(root)).await?;
-        stored.map(|bytes| Self::unpack(&bytes)).transpose()
+        let key = key(root);
+        let stored = tx.get(&key).await?;
+        stored.map(|bytes| records::unpack_meta(root, &key, &bytes).map(Self::of)).transpose()
     }
 
     pub(crate) fn write(&self, tx: &engine::Transaction, root: &Root) {
@@ -42,9 +47,8 @@ impl Marker {
         tx.clear(&key(root));
     }
 
-    fn unpack(bytes: &[u8]) -> Result<Self> {
-        let (id, rows, of_tenant, tenant): (Uuid, u64, bool, TenantId) = unpack_all(bytes)?;
-        Ok(Self { id, rows, tenant: of_tenant.then_some(tenant) })
+    fn of((id, rows, of_tenant, tenant): Stored) -> Self {
+        Self { id, rows, tenant: of_tenant.then_some(tenant) }
     }
 
     pub(crate) fn unfinished(&self) -> Error {
@@ -69,5 +73,5 @@ pub(crate) async fn refuse_unfinished(tx: &engine::Transaction, root: &Root) -> 
 
 /// Checks that a marker can be decoded.
 pub(crate) fn check(value: &[u8]) -> Result<()> {
-    Marker::unpack(value).map(|_| ())
+    unpack_all::<Stored>(value).map(|_| ())
 }

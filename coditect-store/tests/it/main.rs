@@ -10,6 +10,7 @@ mod builds;
 mod checks;
 mod conformance;
 mod crashes;
+mod damaged_metadata;
 mod declarations;
 mod deletions;
 mod engines;

@@ -11,7 +11,7 @@ use coditect_store::{
 use indicatif::HumanCount;
 
 use super::{
-    Error, Outcome, open,
+    Error, Outcome, open, open_with, options,
     progress::{Progress, say},
 };
 use crate::cli::args::Check;
@@ -21,11 +21,22 @@ pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
     if arguments.accept_data_loss && arguments.place.may_have_store()? {
         truncate_log(arguments.place.folder()).await?;
     }
+    let mut at_open = 0;
     let store = match open(&arguments.place).await {
         Ok(store) => store,
         Err(Error::Store(error)) if error.kind() == ErrorKind::Corrupt => {
             Progress::new("checking", None).line(&error.to_string()).map_err(Error::Stdout)?;
-            return Ok(Outcome::Faulty);
+            if !arguments.repair {
+                return Ok(Outcome::Faulty);
+            }
+            at_open = 1;
+            match open_with(&arguments.place, options().repair_high_water(true)).await {
+                Ok(store) => store,
+                Err(Error::Store(error)) if error.kind() == ErrorKind::Corrupt => {
+                    return Ok(Outcome::Faulty);
+                }
+                Err(error) => return Err(error),
+            }
         }
         Err(error) => return Err(error),
     };
@@ -59,7 +70,7 @@ pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
     store.database().close().await;
     drop(store);
 
-    let mut faults = report.faults;
+    let mut faults = report.faults + at_open;
     if let Some(folder) = arguments.place.folder() {
         progress.turn_to("pages");
         if let Some(damage) = damage(folder.to_owned()).await? {
@@ -78,7 +89,7 @@ pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
         say(&format!("index {index} is not built and was not checked"));
     }
     let repaired = if arguments.repair {
-        format!(", {} repaired", HumanCount(report.repaired))
+        format!(", {} repaired", HumanCount(report.repaired + at_open))
     } else {
         String::new()
     };

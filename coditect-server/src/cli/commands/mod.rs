@@ -135,6 +135,11 @@ fn options() -> StoreOptions {
 
 /// Opens an existing store, and never creates one.
 async fn open(place: &StoreLocation) -> Result<Store, Error> {
+    open_with(place, options()).await
+}
+
+/// As [`open`], with `options`.
+async fn open_with(place: &StoreLocation, options: StoreOptions) -> Result<Store, Error> {
     let missing = || Error::NoStore(Box::new(place.clone()));
     if !place.may_have_store()? {
         return Err(missing());
@@ -146,7 +151,7 @@ async fn open(place: &StoreLocation) -> Result<Store, Error> {
     if found.await?.rows.is_empty() {
         return Err(missing());
     }
-    Ok(options().open(database).await?)
+    Ok(options.open(database).await?)
 }
 
 /// Opens or creates the database. A subcommand scans it once, so a small cache is enough.
