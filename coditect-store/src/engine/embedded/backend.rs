@@ -372,7 +372,7 @@ mod tests {
         let disk = Faulty::new(None);
         let backend = backend(&disk);
         backend.write(0, b"1", false).unwrap();
-        disk.fail_from_now_on(Fault::Stop);
+        disk.fail_now(Fault::Stop);
         backend.sync().unwrap_err();
         disk.repair();
         let operations = disk.operations();
@@ -401,7 +401,7 @@ mod tests {
         let disk = Faulty::new(None);
         let backend = backend(&disk);
         backend.write(0, &[1; 8_192], false).unwrap();
-        disk.fail_from_now_on(Fault::Full);
+        disk.fail_now(Fault::Full);
         // A hole, as file systems create it.
         backend.set_len(64 << 20).unwrap();
         let far = 32 << 20;
@@ -431,7 +431,7 @@ mod tests {
         let disk = Faulty::new(None);
         let backend = backend(&disk);
         backend.write(0, &[1; 4_096], false).unwrap();
-        disk.fail_from_now_on(Fault::Full);
+        disk.fail_now(Fault::Full);
         backend.set_len(16 << 20).unwrap();
         backend.write(8 << 20, &[2; 4_096], false).unwrap();
         backend.set_len(4_096).unwrap();
@@ -445,7 +445,7 @@ mod tests {
         let disk = Faulty::new(None);
         let backend = backend(&disk);
         backend.write(0, &[1; 4_096], false).unwrap();
-        disk.fail_from_now_on(Fault::Full);
+        disk.fail_now(Fault::Full);
         let end = 4_096 + MIN_AHEAD;
         (4_096..end).step_by(4_096).for_each(|at| backend.write(at, &[2; 4_096], false).unwrap());
         assert!(!backend.is_spilling(), "what is allocated ahead was not used");
@@ -454,7 +454,7 @@ mod tests {
         backend.discard().unwrap();
         disk.repair();
         backend.write(end, &[2; 4_096], false).unwrap();
-        disk.fail_from_now_on(Fault::Full);
+        disk.fail_now(Fault::Full);
         backend.write(64 << 20, &[2; 4_096], false).unwrap();
         assert!(backend.is_spilling(), "a far write found blocks");
     }

@@ -18,7 +18,7 @@ use super::{
     wal::{Mutation, MutationBatch},
 };
 
-/// The version of the last write to each key, as far back as it is kept.
+/// The version of the last write to each key, within the lifetime of transactions.
 ///
 /// Writes are kept in generations, so that expired ones are evicted together. If the set needs too
 /// much memory, the oldest generation is evicted early.
@@ -29,9 +29,9 @@ pub(super) struct ConflictSet {
     /// Writes up to this version may have been evicted.
     oldest_version: u64,
     /// Evicted generations, freed step by step, since freeing them at once would take long.
-    leaving: VecDeque<btree_map::IntoIter<Vec<u8>, u64>>,
+    pending_free: VecDeque<btree_map::IntoIter<Vec<u8>, u64>>,
     /// Number of writes recorded since the last step.
-    noted: usize,
+    recorded: usize,
 }
 
 /// The writes of one interval.
@@ -39,9 +39,9 @@ pub(super) struct ConflictSet {
 struct Generation {
     /// Single keys, the most common case, with the version of their last write.
     points: BTreeMap<Vec<u8>, u64>,
-    /// Ranges: each key starts a range up to the next key, with the version of its last write, or
-    /// 0.
-    steps: BTreeMap<Vec<u8>, u64>,
+    /// Ranges: each key begins a range that ends at the next key, with the version of its last write,
+    /// or 0.
+    ranges: BTreeMap<Vec<u8>, u64>,
     /// Version of the last write; if there is none, of the last one before this generation.
     last: u64,
     began: Instant,
@@ -57,10 +57,10 @@ const MAX_BYTES: usize = 256 << 20;
 const OVERHEAD: usize = 48;
 
 impl ConflictSet {
-    /// Returns an empty set that knows nothing about versions up to `oldest_version`.
+    /// Returns an empty set, without the writes of versions up to `oldest_version`.
     pub(super) fn new(oldest_version: u64) -> Self {
         let generations = VecDeque::from([Generation::new(Instant::now(), oldest_version)]);
-        Self { generations, oldest_version, leaving: VecDeque::new(), noted: 0 }
+        Self { generations, oldest_version, pending_free: VecDeque::new(), recorded: 0 }
     }
 
     /// Returns whether writes after `version` may have been evicted, so that a read at it cannot be
@@ -80,7 +80,7 @@ impl ConflictSet {
     pub(super) fn record(&mut self, version: u64, changes: &MutationBatch) {
         let Some(newest) = self.generations.back_mut() else { return };
         for change in changes.iter() {
-            self.noted += 1;
+            self.recorded += 1;
             match change {
                 Mutation::Set { key, .. } | Mutation::Clear { key } => {
                     newest.record_key(version, key);
@@ -92,14 +92,14 @@ impl ConflictSet {
 
     /// Records a write to a range, whether or not it has keys.
     pub(super) fn record_range(&mut self, version: u64, range: &KeyRange) {
-        self.noted += 1;
+        self.recorded += 1;
         if let Some(newest) = self.generations.back_mut() {
             newest.record(version, range.begin(), range.end());
         }
     }
 
-    /// Evicts writes that are too old to conflict with any transaction at the time `now`. One
-    /// generation more is kept, since a recorded write may be published a moment later.
+    /// Evicts writes that are too old to conflict with any transaction at the time `now`. Keeps one
+    /// generation more, since writes are recorded before they are published.
     pub(super) fn evict_expired(&mut self, now: Instant) {
         let is_full = |newest: &Generation| {
             now - newest.began >= GENERATION_INTERVAL || newest.bytes > MAX_BYTES / 10
@@ -113,7 +113,7 @@ impl ConflictSet {
             && let Some(oldest) = self.generations.pop_front()
         {
             self.oldest_version = self.oldest_version.max(oldest.last);
-            self.leaving.extend([oldest.points.into_iter(), oldest.steps.into_iter()]);
+            self.pending_free.extend([oldest.points.into_iter(), oldest.ranges.into_iter()]);
         }
         self.free();
     }
@@ -122,15 +122,15 @@ impl ConflictSet {
         self.generations.iter().map(|generation| generation.bytes).sum()
     }
 
-    /// Frees more than was recorded since the last step, so that it catches up.
+    /// Frees more evicted writes than were recorded since the last step, so that it catches up.
     fn free(&mut self) {
-        let mut steps = 4 * mem::take(&mut self.noted);
+        let mut steps = 4 * mem::take(&mut self.recorded);
         while steps > 0
-            && let Some(oldest) = self.leaving.front_mut()
+            && let Some(oldest) = self.pending_free.front_mut()
         {
             let freed = oldest.by_ref().take(steps).count();
             if freed < steps {
-                self.leaving.pop_front();
+                self.pending_free.pop_front();
             }
             steps -= freed;
         }
@@ -139,7 +139,7 @@ impl ConflictSet {
 
 impl Generation {
     fn new(began: Instant, last: u64) -> Self {
-        Self { points: BTreeMap::new(), steps: BTreeMap::new(), last, began, bytes: 0 }
+        Self { points: BTreeMap::new(), ranges: BTreeMap::new(), last, began, bytes: 0 }
     }
 
     fn conflicts_with(&self, version: u64, range: &KeyRange) -> bool {
@@ -154,13 +154,13 @@ impl Generation {
             let within = (Bound::Included(begin), Bound::Excluded(end));
             self.points.range::<[u8], _>(within).any(is_later)
         };
-        if is_written || self.steps.is_empty() {
+        if is_written || self.ranges.is_empty() {
             return is_written;
         }
         let at = (Bound::Unbounded, Bound::Included(begin));
         let within = (Bound::Excluded(begin), Bound::Excluded(end));
-        self.steps.range::<[u8], _>(at).next_back().is_some_and(is_later)
-            || self.steps.range::<[u8], _>(within).any(is_later)
+        self.ranges.range::<[u8], _>(at).next_back().is_some_and(is_later)
+            || self.ranges.range::<[u8], _>(within).any(is_later)
     }
 
     fn record_key(&mut self, version: u64, key: &[u8]) {
@@ -179,16 +179,16 @@ impl Generation {
         }
         self.last = version;
         let up_to_end = (Bound::Unbounded, Bound::Included(end));
-        let after = self.steps.range::<[u8], _>(up_to_end).next_back().map_or(0, |(_, at)| *at);
+        let after = self.ranges.range::<[u8], _>(up_to_end).next_back().map_or(0, |(_, at)| *at);
         let within = (Bound::Included(begin), Bound::Excluded(end));
         let covered: Vec<_> =
-            self.steps.range::<[u8], _>(within).map(|(key, _)| key.clone()).collect();
+            self.ranges.range::<[u8], _>(within).map(|(key, _)| key.clone()).collect();
         for key in covered {
-            self.steps.remove(&key);
+            self.ranges.remove(&key);
             self.bytes -= key.len() + OVERHEAD;
         }
         for (key, version) in [(begin, version), (end, after)] {
-            if self.steps.insert(key.to_vec(), version).is_none() {
+            if self.ranges.insert(key.to_vec(), version).is_none() {
                 self.bytes += key.len() + OVERHEAD;
             }
         }
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn only_later_writes_of_the_keys_read_conflict() {
+    fn only_later_writes_of_read_keys_conflict() {
         let mut writes = ConflictSet::new(0);
         writes.record_range(10, &range(3, 5));
         assert!(writes.conflicts_with(9, &range(0, 9)));
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_are_forgotten_by_their_age_and_older_transactions_are_too_old() {
+    fn expired_writes_are_evicted_and_older_transactions_are_too_old() {
         let mut writes = ConflictSet::new(0);
         twenty_seconds(&mut writes);
         assert!(!writes.is_too_old(20_000 - 6_000));
@@ -242,21 +242,21 @@ mod tests {
     }
 
     #[test]
-    fn what_was_forgotten_is_freed_bit_by_bit() {
+    fn evicted_writes_are_freed_step_by_step() {
         let mut writes = ConflictSet::new(0);
         twenty_seconds(&mut writes);
         let kept: usize = writes.generations.iter().map(|generation| generation.points.len()).sum();
-        let leaving: usize = writes.leaving.iter().map(ExactSizeIterator::len).sum();
-        assert!(kept <= 8_000, "{kept} writes are kept of eight seconds");
-        assert!(leaving <= 1_000, "{leaving} writes are not freed");
+        let pending_free: usize = writes.pending_free.iter().map(ExactSizeIterator::len).sum();
+        assert!(kept <= 8_000, "{kept} writes of eight seconds are kept");
+        assert!(pending_free <= 1_000, "{pending_free} writes are not freed");
         writes.record_range(20_001, &range(1, 2));
         writes.evict_expired(Instant::now() + Duration::from_secs(60));
-        let left: usize = writes.leaving.iter().map(ExactSizeIterator::len).sum();
-        assert!(left > 6_000, "only a bit is freed at once");
+        let left: usize = writes.pending_free.iter().map(ExactSizeIterator::len).sum();
+        assert!(left > 6_000, "one step frees a part only");
     }
 
     #[test]
-    fn writes_that_take_much_memory_are_forgotten_before_their_time() {
+    fn writes_beyond_the_memory_limit_are_evicted_early() {
         let mut writes = ConflictSet::new(0);
         let now = Instant::now();
         for version in 1..=40_000_u64 {
@@ -275,19 +275,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn recent_writes_agree_with_a_version_per_key(
-            notes in vec((0_u8..20, 0_u8..20), 1..40),
+        fn conflict_set_agrees_with_a_version_per_key(
+            recorded in vec((0_u8..20, 0_u8..20), 1..40),
             asked in (0_u8..20, 0_u8..20, 0_u64..40),
-            turns in vec(any::<bool>(), 40),
+            evictions in vec(any::<bool>(), 40),
         ) {
             let of = |a: u8, b: u8| if b == a + 1 { KeyRange::of_key(&[a]) } else { range(a, b) };
             let mut writes = ConflictSet::new(0);
             let mut now = Instant::now();
             let mut plain = [0_u64; 20];
-            for (version, (a, b)) in (1_u64..).zip(notes) {
+            for (version, (a, b)) in (1_u64..).zip(recorded) {
                 writes.record_range(version, &of(a.min(b), a.max(b)));
                 plain[usize::from(a.min(b))..usize::from(a.max(b))].fill(version);
-                if turns[usize::try_from(version).unwrap() % turns.len()] {
+                if evictions[usize::try_from(version).unwrap() % evictions.len()] {
                     // Few enough for nothing to be evicted.
                     now += if writes.generations.len() < 6 { GENERATION_INTERVAL } else { Duration::ZERO };
                     writes.evict_expired(now);

@@ -47,7 +47,7 @@ impl From<&KeySelector> for Selector {
     }
 }
 
-/// What a read of the database, without the transaction's writes, came to.
+/// The result of a read of the database without the transaction's writes.
 pub(super) struct Fetched {
     first: Option<Vec<u8>>,
     last: Option<Vec<u8>>,
@@ -92,22 +92,22 @@ impl TransactionView<'_> {
             count < limit
         };
         let system = (system_index(&from), system_index(&to));
-        let mut goes_on = true;
+        let mut has_more = true;
         if order == Order::Descending {
-            goes_on = (system.0..system.1).rev().all(|index| take(system_key(index)));
+            has_more = (system.0..system.1).rev().all(|index| take(system_key(index)));
         }
-        if goes_on && from.as_slice() < MAX_KEY {
+        if has_more && from.as_slice() < MAX_KEY {
             for row in self.stored()?.rows(&from, (&*to).min(MAX_KEY), order)? {
-                goes_on = take(row?.key);
-                if !goes_on {
+                has_more = take(row?.key);
+                if !has_more {
                     break;
                 }
             }
         }
-        if goes_on && order == Order::Ascending {
-            goes_on = (system.0..system.1).all(|index| take(system_key(index)));
+        if has_more && order == Order::Ascending {
+            has_more = (system.0..system.1).all(|index| take(system_key(index)));
         }
-        let more = !goes_on;
+        let more = !has_more;
         let read_to_begin = if one_by_one {
             from.is_empty() && (order == Order::Ascending || !more)
         } else {
@@ -116,7 +116,7 @@ impl TransactionView<'_> {
         Ok(Fetched { first, last, more, read_to_begin })
     }
 
-    /// Adds to the cache the keys that a read of the database has shown.
+    /// Adds the key range that a read of the database covered to the cache.
     pub(super) fn note_fetched(
         &mut self,
         fetched: &Fetched,

@@ -20,8 +20,8 @@ pub(super) type Bytes = Arc<[u8]>;
 /// Approximate memory of an entry beside its own bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
 
-/// Merged mutations are stored in chunks of this size, in bytes.
-const PIECE: usize = 64 << 10;
+/// Size of the chunks that merged mutations are stored in, in bytes.
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// An ordered map of the latest writes.
 #[derive(Clone, Debug, Default)]
@@ -134,6 +134,8 @@ impl Memtable {
         self.clears.insert(begin, end);
     }
 
+    /// Looks a key up.
+    /// Looks a key up.
     pub(super) fn find(&self, key: &[u8]) -> Lookup<'_> {
         match self.points.get(key) {
             Some(point) => point.value().map_or(Lookup::Deleted, Lookup::Found),
@@ -191,14 +193,14 @@ impl Memtable {
         let mut encoder = Encoder::default();
         for change in upper.changes() {
             encoder.push(change);
-            if encoder.length() >= PIECE {
+            if encoder.length() >= CHUNK_BYTES {
                 self.apply(&encoder.take());
             }
         }
         self.apply(&encoder.take());
     }
 
-    /// Divides it into memtables of about `bytes` each, as `length` counts them. Those with
+    /// Divides the content into memtables of about `bytes` each, as `length` counts them. Those with
     /// tombstones come first; each is returned with whether it has any.
     pub(super) fn slices(
         &self,

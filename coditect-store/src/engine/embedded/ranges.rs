@@ -76,17 +76,17 @@ pub(super) fn is_key(key: &[u8], end: &[u8]) -> bool {
     end.split_last() == Some((&0, key))
 }
 
-/// Number of ranges that are collected before they are merged.
-const RECENT: usize = 64;
+/// Maximum number of ranges that are collected before they are merged.
+const MAX_RECENT: usize = 64;
 
 /// A set of ranges.
 ///
 /// Most transactions have few ranges and only list them, so inserted ranges are merged late: when
-/// [required](Self::settle), or when there are many.
+/// [required](Self::merge), or when there are many.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RangeSet {
     /// Begin → end; they neither overlap nor touch.
-    settled: BTreeMap<Vec<u8>, Vec<u8>>,
+    merged: BTreeMap<Vec<u8>, Vec<u8>>,
     recent: Vec<KeyRange>,
     bytes: usize,
 }
@@ -96,24 +96,24 @@ impl RangeSet {
         if range.is_empty() {
             return;
         }
-        if self.recent.len() == RECENT {
-            self.settle();
+        if self.recent.len() == MAX_RECENT {
+            self.merge();
         }
         self.bytes += range.length();
         self.recent.push(range);
     }
 
     /// Merges ranges that overlap or touch.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn merge(&mut self) {
         for range in mem::take(&mut self.recent) {
             self.bytes -= range.length();
-            self.join(range.begin().to_vec(), range.end().to_vec());
+            self.insert_merged(range.begin().to_vec(), range.end().to_vec());
         }
     }
 
-    fn join(&mut self, mut begin: Vec<u8>, mut end: Vec<u8>) {
+    fn insert_merged(&mut self, mut begin: Vec<u8>, mut end: Vec<u8>) {
         let mut before =
-            self.settled.range::<[u8], _>((Bound::Unbounded, Bound::Included(begin.as_slice())));
+            self.merged.range::<[u8], _>((Bound::Unbounded, Bound::Included(begin.as_slice())));
         match before.next_back() {
             Some((_, known)) if *known >= end => return,
             Some((at, known)) if *known >= begin => begin.clone_from(at),
@@ -121,27 +121,27 @@ impl RangeSet {
         }
         loop {
             let touched = (Bound::Included(begin.as_slice()), Bound::Included(end.as_slice()));
-            let Some((at, _)) = self.settled.range::<[u8], _>(touched).next() else { break };
+            let Some((at, _)) = self.merged.range::<[u8], _>(touched).next() else { break };
             let at = at.clone();
-            if let Some(known) = self.settled.remove(&at) {
+            if let Some(known) = self.merged.remove(&at) {
                 self.bytes -= at.len() + known.len();
                 end = end.max(known);
             }
         }
         self.bytes += begin.len() + end.len();
-        self.settled.insert(begin, end);
+        self.merged.insert(begin, end);
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.settled.is_empty() && self.recent.is_empty()
+        self.merged.is_empty() && self.recent.is_empty()
     }
 
-    /// Returns the number of ranges; exact after [`settle`](Self::settle), otherwise a lower bound.
+    /// Returns the number of ranges; exact after [`merge`](Self::merge), otherwise a lower bound.
     pub(super) fn len(&self) -> usize {
-        self.settled.len() + self.recent.len()
+        self.merged.len() + self.recent.len()
     }
 
-    /// Returns the length of all ends, in bytes; exact after [`settle`](Self::settle), otherwise a
+    /// Returns the length of all ends, in bytes; exact after [`merge`](Self::merge), otherwise a
     /// lower bound.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -149,8 +149,8 @@ impl RangeSet {
 
     /// Returns ranges that together cover the set.
     pub(super) fn into_ranges(self) -> Vec<KeyRange> {
-        let Self { settled, recent: mut ranges, .. } = self;
-        ranges.extend(settled.into_iter().map(KeyRange::from));
+        let Self { merged, recent: mut ranges, .. } = self;
+        ranges.extend(merged.into_iter().map(KeyRange::from));
         ranges
     }
 }
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_has_its_ends_and_a_single_key_is_known_for_one() {
+    fn single_key_ranges_are_recognized() {
         for (begin, end) in [("", "a"), ("a", "b"), ("a", "a\0b"), ("b", "a"), ("", "")] {
             let range = KeyRange::new(begin.as_bytes(), end.as_bytes());
             assert_eq!((range.begin(), range.end()), (begin.as_bytes(), end.as_bytes()));
@@ -179,9 +179,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_range_set_holds_what_was_put_in_and_no_more(
+        fn range_set_covers_exactly_the_inserted_keys(
             inserts in vec((0_u8..30, 0_u8..30), 0..200),
-            is_settled: bool,
+            is_merged: bool,
         ) {
             let mut set = RangeSet::default();
             let mut plain = [false; 30];
@@ -192,10 +192,10 @@ mod tests {
                 }
             }
             let (ranges, bytes) = (set.len(), set.bytes());
-            if is_settled {
-                set.settle();
+            if is_merged {
+                set.merge();
                 prop_assert!(set.len() <= ranges && set.bytes() <= bytes);
-                let ends: usize = set.settled.iter().map(|(a, b)| a.len() + b.len()).sum();
+                let ends: usize = set.merged.iter().map(|(a, b)| a.len() + b.len()).sum();
                 prop_assert_eq!(set.bytes(), ends);
                 let runs = plain.chunk_by(|a, b| a == b).filter(|run| run[0]).count();
                 prop_assert_eq!(set.len(), runs);

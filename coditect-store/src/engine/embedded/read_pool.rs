@@ -1,8 +1,8 @@
 //! Threads for reads that wait for the device, so that the caller's thread serves other tasks
 //! meanwhile.
 //!
-//! They are the engine's own, since the blocking threads of a runtime may all wait for such a read.
-//! They are no part of what `schedules.rs` tries: a disk in memory is never slow.
+//! The pool belongs to the engine, since all blocking threads of a runtime may wait for such reads.
+//! `testing/schedules.rs` does not cover them: an in-memory disk is never slow.
 
 use std::{
     collections::VecDeque,
@@ -19,7 +19,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Starts threads when they are needed. They end when it is dropped, each after its read.
+/// A pool of threads, started on demand. Each ends after its read once the pool is dropped.
 #[derive(Default)]
 pub(super) struct ReadPool(Arc<Shared>);
 
@@ -38,7 +38,7 @@ struct State {
 }
 
 impl ReadPool {
-    /// Runs `job` on one of the threads; on this one if none can be started.
+    /// Runs `job` on a thread of the pool, or on this one if no thread can be started.
     pub(super) fn run(&self, job: impl FnOnce() + Send + 'static) {
         let mut state = self.0.state();
         state.jobs.push_back(Box::new(job));
@@ -83,7 +83,7 @@ impl Shared {
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 drop(state);
-                // Its caller notices that there is no answer.
+                // After a panic the caller observes the dropped reply channel.
                 drop(panic::catch_unwind(AssertUnwindSafe(job)));
                 state = self.state();
                 continue;

@@ -9,8 +9,7 @@
 //!
 //! # Cost
 //!
-//! Each row costs one or two seeks in the snapshot. Reads of plain ranges do not come here.
-//! Each row costs a seek or two in the snapshot. Reads of plain ranges do not come here.
+//! Each row costs one or two seeks in the snapshot. Reads of plain ranges do not take this path.
 
 use super::{
     super::{
@@ -97,7 +96,7 @@ struct End {
     selector: Selector,
     /// The segment that it is in.
     segment: Segment,
-    /// Its offset before it was given up at the first or last key.
+    /// The offset before it was clamped at the first or last key.
     actual_offset: i64,
 }
 
@@ -485,7 +484,7 @@ impl TransactionView<'_> {
         Ok(single)
     }
 
-    /// The same towards the beginning.
+    /// As [`skip_unknown`](Self::skip_unknown), towards the beginning.
     fn skip_unknown_back(
         &mut self,
         at: &mut Segment,
@@ -531,7 +530,7 @@ impl TransactionView<'_> {
         Ok(single)
     }
 
-    /// The same towards the beginning.
+    /// As [`count_clears`](Self::count_clears), towards the beginning.
     fn count_clears_back(&mut self, mut at: Segment, limit: usize) -> Result<usize> {
         let mut end = at.end.clone();
         let mut single = 0;

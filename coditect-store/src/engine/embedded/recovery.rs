@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{Error, ErrorKind, Result};
 
-/// Replays the WAL and returns the rest of it in a memtable of about `bytes`; the part before that
-/// is then in the B-tree, if that has `space`.
+/// Replays the WAL. Returns its last key range in a memtable of about `bytes`; the ranges before are
+/// written to the B-tree, if there is `space`.
 ///
 /// # Errors
 ///
@@ -39,7 +39,7 @@ pub(super) fn recover(
         check_reached(btree, &replayed)?;
         let replayed = if may_be_lost { replayed } else { replayed.require_contiguous()? };
         if *log_end.get_or_insert(replayed.log_end) != replayed.log_end {
-            let message = "the log was not read twice alike: the disk may be failing";
+            let message = "two reads of the WAL differ: the disk may be failing";
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
         let Some(end) = slice.end else { return Ok((replayed, slice.memtable)) };
@@ -52,13 +52,13 @@ pub(super) fn recover(
             continue;
         }
         parts += 1;
-        tracing::info!(parts, "the log is long: parts of it were moved to the store's file");
+        tracing::info!(parts, "long WAL: key range replayed into the B-tree file");
         from = end;
     }
 }
 
-/// Makes the B-tree file require the WAL before anything is committed. Without space for that it
-/// returns the segment to require later, and commits are refused until then.
+/// Makes the B-tree file require the WAL before anything is committed. Without space for the
+/// record, returns the segment to require later; commits are refused until then.
 pub(super) fn require_log(
     btree: &mut BTreeFile,
     log: &mut Log,
@@ -96,14 +96,14 @@ fn check_reached(btree: &BTreeFile, replayed: &Replay) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "a part of what was committed up to version {ahead} was moved to the store's file when the log was \
-         damaged, which ends at version {log_end} now: neither is whole, and what is left is a backup"
+        "the B-tree file contains a part of the commits up to version {ahead}, but the WAL now ends at \
+         version {log_end}: neither is complete; restore a backup"
     );
     Err(Error::new(ErrorKind::Corrupt, message))
 }
 
 /// Size of the chunks that a range is stored in, in bytes.
-const PIECE: usize = 64 << 10;
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// The mutations of one key range, which ends earlier the more mutations there are.
 struct Slice {
@@ -162,7 +162,7 @@ impl Slice {
         let (mut memtable, mut encoder) = (Memtable::default(), Encoder::default());
         for change in self.memtable.changes().filter_map(|change| self.within(change)) {
             encoder.push(change);
-            if encoder.length() >= PIECE {
+            if encoder.length() >= CHUNK_BYTES {
                 memtable.apply(&encoder.take());
             }
         }
@@ -236,12 +236,12 @@ mod tests {
                     }
                 }
             }
-            let (mut placed, _) =
+            let (mut pending, _) =
                 log.append(FrameBuilder::of(&[encoder.take()]), version, false).unwrap();
-            placed.begin();
+            pending.begin();
             states.push(plain.clone());
             if states.len() < commits.len() {
-                placed.write().unwrap();
+                pending.write().unwrap();
             }
         }
         states
@@ -263,7 +263,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_long_log_comes_to_the_same_slice_by_slice(commits in vec(ops(), 1..20)) {
+        fn long_wal_is_replayed_one_key_range_at_a_time(commits in vec(ops(), 1..20)) {
             let disk: Arc<dyn Vfs> = Arc::new(Memory::default());
             let states = write(&disk, &commits);
             let (found, held) = rows(&*disk, 2_000).unwrap();
@@ -279,26 +279,26 @@ mod tests {
     }
 
     #[test]
-    fn who_dies_between_two_slices_begins_anew() {
+    fn interrupted_replay_starts_over() {
         for at in (0..).step_by(3) {
             let disk = Faulty::new(None);
             let states = write(&(Arc::new(disk.clone()) as Arc<dyn Vfs>), &long());
             disk.fail_after(at, Fault::Stop);
-            let is_through = rows(&disk, 2_000).is_ok();
+            let is_complete = rows(&disk, 2_000).is_ok();
             for unsynced in [Unsynced::Kept, Unsynced::Dropped, Unsynced::Mixed] {
                 let found = rows(&disk.after_power_loss(unsynced), 2_000).unwrap().0;
                 // The last commit was not acknowledged, and may or may not be there.
                 assert!(states[states.len() - 2..].contains(&found), "{unsynced:?} {at}");
             }
-            if is_through {
-                assert!(at > 20, "there were no slices");
+            if is_complete {
+                assert!(at > 20, "the WAL was not replayed in ranges");
                 break;
             }
         }
     }
 
     #[test]
-    fn a_log_that_lost_its_end_since_a_slice_was_moved_is_refused() {
+    fn wal_truncated_after_a_partial_replay_is_refused() {
         let memory = Arc::new(Memory::default());
         let disk = Arc::clone(&memory) as Arc<dyn Vfs>;
         write(&disk, &long());
@@ -310,7 +310,7 @@ mod tests {
             file.write(from, &vec![0; usize::try_from(length - from).unwrap()]).unwrap();
             let error = rows(&*disk, 2_000).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt);
-            assert!(error.to_string().contains("neither is whole"), "{error}");
+            assert!(error.to_string().contains("neither is complete"), "{error}");
         }
     }
 }

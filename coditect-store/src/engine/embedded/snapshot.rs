@@ -31,7 +31,8 @@ pub(super) struct Snapshot {
 /// The levels below the mutable memtable, shared by all versions above them.
 pub(super) struct SnapshotBase(ArcSwap<BaseState>);
 
-/// One of two equivalent representations: see [`SnapshotBase::install_checkpoint`].
+/// The state before or after a checkpoint, which are equivalent: see
+/// [`SnapshotBase::install_checkpoint`].
 #[derive(Clone)]
 struct BaseState {
     immutable: Option<Memtable>,
@@ -249,7 +250,7 @@ impl BTreeIter {
         }
     }
 
-    /// Continues after the range that it is in.
+    /// Continues after the range tombstone from `begin` to `end`.
     fn skip(&mut self, order: Order, begin: &[u8], end: &[u8]) -> Result<()> {
         match order {
             Order::Ascending => self.begin = end.to_vec(),
@@ -307,7 +308,7 @@ mod tests {
         [change].into_iter().collect()
     }
 
-    fn redo(
+    fn apply(
         memtable: &mut Memtable,
         plain: &mut BTreeMap<Vec<u8>, Vec<u8>>,
         ops: &[Op],
@@ -338,26 +339,26 @@ mod tests {
 
     proptest! {
         #[test]
-        fn layers_over_a_tree_are_read_as_one_map_before_and_after_they_are_moved(
-            stored in ops(), frozen_ops in ops(), active_ops in ops(), (a, b) in (0_u8..31, 0_u8..31),
+        fn memtables_over_the_btree_read_as_one_map_before_and_after_a_checkpoint(
+            stored in ops(), immutable_ops in ops(), mutable_ops in ops(), (a, b) in (0_u8..31, 0_u8..31),
         ) {
             let disk = Memory::default();
             let mut btree = BTreeFile::open(&disk, 1 << 20).unwrap();
             let mut plain = BTreeMap::new();
             let mut memtable = Memtable::default();
-            redo(&mut memtable, &mut plain, &stored, b"stored");
+            apply(&mut memtable, &mut plain, &stored, b"stored");
             btree.apply(&memtable, LogPosition::default(), false).unwrap();
             let base = SnapshotBase::new(None, btree.snapshot().unwrap());
             let (mut immutable, mut mutable) = (Memtable::default(), Memtable::default());
-            redo(&mut immutable, &mut plain, &frozen_ops, b"immutable");
-            redo(&mut mutable, &mut plain, &active_ops, b"mutable");
+            apply(&mut immutable, &mut plain, &immutable_ops, b"immutable");
+            apply(&mut mutable, &mut plain, &mutable_ops, b"mutable");
             let base = Arc::new(base.freeze(immutable.clone()));
             let snapshot = Snapshot { mutable: mutable.clone(), base: Arc::clone(&base) };
             let (begin, end) = (a.min(b), a.max(b));
             let within = plain.range(vec![begin]..vec![end]);
             let expected: Vec<_> = within.map(|(key, value)| (key.clone(), value.clone())).collect();
-            for moved in [false, true] {
-                if moved {
+            for is_installed in [false, true] {
+                if is_installed {
                     btree.apply(&immutable, LogPosition::default(), false).unwrap();
                     base.install_checkpoint(btree.snapshot().unwrap());
                 }
@@ -369,7 +370,7 @@ mod tests {
                     prop_assert_eq!(&snapshot.value(&[key]).unwrap(), &plain.get(&[key][..]).cloned());
                 }
             }
-            // A memtable's counters and its mutations agree with its content.
+            // The counters and mutations of a memtable match its content.
             let again: MutationBatch = mutable.changes().collect();
             prop_assert!(mutable.bytes() >= again.bytes().len());
             let mutable = { let mut copy = Memtable::default(); copy.apply(&again); copy };

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, mem, ops::Bound};
 
 use super::ranges::{KeyRange, next_key};
 
-/// Maximum number of ranges that are kept as they came, before they are put in order.
+/// Maximum number of ranges that are collected before they are inserted.
 const MAX_RECENT: usize = 1024;
 
 /// The end of the key space, past the system keys.
@@ -42,20 +42,20 @@ impl SnapshotCache {
         }
         self.recent.push(range);
         if self.recent.len() >= MAX_RECENT {
-            self.order();
+            self.insert_recent();
         }
     }
 
     /// Returns the stretch that `key` belongs to.
     pub(super) fn range_at(&mut self, key: &[u8]) -> CacheRange {
-        self.order();
+        self.insert_recent();
         let mut before = self.entries.range::<[u8], _>((Bound::Unbounded, Bound::Included(key)));
         self.stretch(before.next_back(), key, |end| key < end)
     }
 
     /// Returns the stretch that the keys right before `key` belong to; `key` is not empty.
     pub(super) fn range_before(&mut self, key: &[u8]) -> CacheRange {
-        self.order();
+        self.insert_recent();
         let mut before = self.entries.range::<[u8], _>((Bound::Unbounded, Bound::Excluded(key)));
         self.stretch(before.next_back(), key, |end| key <= end)
     }
@@ -82,8 +82,8 @@ impl SnapshotCache {
         }
     }
 
-    /// Puts recent ranges among the entries, in the order in which they were read.
-    fn order(&mut self) {
+    /// Inserts the recent ranges into the entries, in the order in which they were read.
+    fn insert_recent(&mut self) {
         for range in mem::take(&mut self.recent) {
             if range.is_key() {
                 self.insert_key(range.begin());
@@ -153,7 +153,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_key_is_known_if_and_only_if_it_was_read(
+        fn exactly_the_read_keys_are_known(
             reads in vec((0_u8..30, 0_u8..30), 0..60),
             at in 0_u8..30,
         ) {

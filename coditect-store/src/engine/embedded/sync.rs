@@ -1,12 +1,11 @@
-//! What the engine's threads share, wait for and tell the time with: what everybody has.
+//! Synchronization primitives of the engine's threads: locks, channels, threads and time.
 //!
-//! In this crate's own unit tests, with the feature `schedules`, it is what stands in
-//! `sync/scheduled.rs` instead, and shuttle says at every step whose turn it is. Nothing else in
-//! the engine knows of that; so whatever a thread of it waits for, or changes while another may
-//! look at it, is taken from here.
+//! With the feature `schedules`, this crate's unit tests replace them by those of
+//! `sync/scheduled.rs`, where shuttle chooses the next thread at every step. The engine therefore
+//! takes everything that a thread waits for, or that several threads change, from this module.
 //!
-//! What isn't: tokio's channels for one answer and the queue's room, in which nobody waits but by a
-//! waker; and the files in memory and the B-tree, within which no thread gives way to another.
+//! Exceptions: tokio's oneshot channels and the queue's semaphore, which only wakers wait for; and
+//! the locks of in-memory files and of the B-tree, within which no thread yields.
 
 #[cfg(not(all(test, feature = "schedules")))]
 pub(super) use self::real::*;
@@ -24,10 +23,10 @@ mod real {
 
     pub(crate) use arc_swap::{ArcSwap, ArcSwapOption};
     use tokio::runtime::{Handle, RuntimeFlavor};
-    /// Its sender never waits, its receiver is a thread.
+    /// A channel whose sender never waits, and whose receiver is a thread.
     pub(crate) use tokio::sync::mpsc as queue;
 
-    /// Whether tasks of this one's runtime are done while its thread is busy for a moment.
+    /// Returns whether the current runtime has other threads that run tasks while this one blocks.
     pub(crate) fn has_other_threads() -> bool {
         Handle::try_current().is_ok_and(|runtime| {
             runtime.runtime_flavor() == RuntimeFlavor::MultiThread
@@ -37,12 +36,12 @@ mod real {
 
     thread_local!(static IS_ENGINE: Cell<bool> = const { Cell::new(false) });
 
-    /// Notes that this thread is one of an engine's.
+    /// Marks this thread as a thread of an engine.
     pub(crate) fn mark_engine_thread() {
         IS_ENGINE.set(true);
     }
 
-    /// Returns whether this thread is one of an engine's: it must not wait for another one.
+    /// Returns whether this is a thread of an engine, which must not wait for another one.
     pub(crate) fn is_engine_thread() -> bool {
         IS_ENGINE.get()
     }

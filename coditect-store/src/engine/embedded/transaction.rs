@@ -425,10 +425,10 @@ impl State {
         if self.size() <= TRANSACTION_SIZE_LIMIT {
             return false;
         }
-        self.read_conflicts.settle();
+        self.read_conflicts.merge();
         let mut written = self.write_conflicts.clone();
         self.writes.ranges().for_each(|range| written.insert(range));
-        written.settle();
+        written.merge();
         let ranges = self.read_conflicts.len() + written.len();
         let bytes = self.read_conflicts.bytes() + written.bytes();
         self.written + bytes + ranges * OVERHEAD > TRANSACTION_SIZE_LIMIT

@@ -1,4 +1,5 @@
-//! What is shown to transactions: the newest state, and those that may still be read.
+//! The version registry: the latest published version, and older versions that transactions may still
+//! read.
 
 use std::{
     collections::VecDeque,
@@ -21,46 +22,48 @@ use super::{
 };
 use crate::{Error, ErrorKind, Result};
 
-/// A version and the state of the store at it.
+/// A published version and its snapshot.
 #[derive(Debug)]
 pub(super) struct CommittedVersion {
     pub(super) version: u64,
-    /// Taken out when no transaction may read it any more, however long its handle is kept: the
-    /// storage can't reuse what a snapshot holds. Put in another way when that is the same.
+    /// The snapshot. Removed once the version is too old to be read, since the B-tree file cannot
+    /// reuse pages that a snapshot refers to. Replaced by an equivalent snapshot after a
+    /// checkpoint.
     snapshot: ArcSwapOption<Snapshot>,
-    /// When a later one took its place.
+    /// The time at which a later version was published.
     superseded: OnceLock<Instant>,
 }
 
-/// What the pipeline shows to transactions. `latest` is empty once the engine is closed.
+/// The published versions of a store.
 #[derive(Debug)]
 pub(super) struct VersionRegistry {
+    /// The latest version; `None` once the engine is closed.
     latest: ArcSwapOption<CommittedVersion>,
-    /// Why it is closed, if that is a fault.
+    /// The unrecoverable error that closed the engine, if any.
     fault: OnceLock<Arc<Error>>,
     history: Mutex<History>,
     pub(super) owner: Owner,
-    /// When reads check the owner next, in milliseconds since `opened`.
+    /// Time of the next check of the owner, in milliseconds since `opened`.
     owner_check_due: AtomicU64,
     opened: Instant,
     pub(super) watches: Watches,
     pub(super) space: Space,
 }
 
-/// States that are not the latest any more, oldest first.
+/// Superseded versions, oldest first.
 #[derive(Debug, Default)]
 struct History {
-    /// Those that may still be held by a transaction, until they are too old to be read.
+    /// Versions that a transaction may refer to, until they are too old to be read.
     referenced: VecDeque<Weak<CommittedVersion>>,
-    /// Those whose versions somebody was told, and may come back with; the latest may be among
-    /// them. Others are let go with their last transaction.
+    /// Versions that were returned to callers, which may set them as read versions; may include the
+    /// latest. Other versions are dropped with their last transaction.
     pinned: VecDeque<Arc<CommittedVersion>>,
-    /// There will be no later one.
+    /// Whether the engine is closed.
     is_closed: bool,
 }
 
 impl VersionRegistry {
-    /// A registry of a store in `folder`.
+    /// Returns the registry of a store in `folder`.
     pub(super) fn new(folder: String) -> Self {
         Self {
             latest: ArcSwapOption::default(),
@@ -74,7 +77,7 @@ impl VersionRegistry {
         }
     }
 
-    /// The newest state; `Closed` if there will be none.
+    /// Returns the latest version. Fails with `Closed` after shutdown.
     pub(super) fn latest(&self) -> Result<Arc<CommittedVersion>> {
         self.latest.load_full().ok_or_else(|| self.closed())
     }
@@ -83,8 +86,8 @@ impl VersionRegistry {
         if self.latest.load().is_some() { Ok(()) } else { Err(self.closed()) }
     }
 
-    /// Fails a read that begins `now` in a fork of the process that opened the engine. A system
-    /// call takes as long as a part of a read, so that is found out once in a millisecond.
+    /// Fails in a fork of the process that opened the engine. The system call would slow reads
+    /// down, so the check is made at most once per millisecond.
     pub(super) fn check_owner(&self, now: Instant) -> Result<()> {
         let millis = u64::try_from((now - self.opened).as_millis()).unwrap_or(u64::MAX);
         if millis < self.owner_check_due.load(Ordering::Relaxed) {
@@ -95,7 +98,7 @@ impl VersionRegistry {
         Ok(())
     }
 
-    /// That it is closed, and why.
+    /// Returns the error of a closed engine, with the cause.
     pub(super) fn closed(&self) -> Error {
         match self.fault.get() {
             Some(fault) => limits::closed().with_source(Arc::clone(fault)),
@@ -103,21 +106,21 @@ impl VersionRegistry {
         }
     }
 
-    /// What `error` of a read comes of: the storage is closed after the engine, under who still
-    /// reads.
+    /// Replaces a read error that shutdown caused by [`closed`](Self::closed): the B-tree file is
+    /// closed while transactions still read.
     pub(super) fn close_cause(&self, error: Error) -> Error {
         let is_closed = error.kind() == ErrorKind::Closed && self.latest.load().is_none();
         if is_closed { self.closed() } else { error }
     }
 
-    /// Closes it since something failed that nothing can be done after.
+    /// Closes the engine after an unrecoverable error.
     pub(super) fn poison(&self, fault: Arc<Error>) {
-        // The first one is what the others came of.
+        // Later errors are consequences of the first.
         let _ = self.fault.set(fault);
         self.close();
     }
 
-    /// Keeps `state` for as long as a transaction may ask for its version.
+    /// Keeps `state` readable until it is too old, and returns its version.
     pub(super) fn pin_version(&self, state: &Arc<CommittedVersion>) -> u64 {
         let mut history = self.history();
         if !history.pinned.iter().any(|known| known.version == state.version) {
@@ -126,7 +129,11 @@ impl VersionRegistry {
         state.version
     }
 
-    /// The state at `version`, which somebody was told, and since when its transactions age.
+    /// Returns a pinned version, and the time from which the lifetime of its transactions counts.
+    ///
+    /// # Errors
+    ///
+    /// `FutureVersion`; `TransactionTooOld` if the version is too old or was never pinned; `Closed`.
     pub(super) fn snapshot_at(&self, version: u64) -> Result<(Arc<CommittedVersion>, Instant)> {
         let latest = self.latest()?;
         if version > latest.version {
@@ -140,7 +147,7 @@ impl VersionRegistry {
         Ok((Arc::clone(state), since))
     }
 
-    /// Shows `next` from now on, unless it is closed.
+    /// Publishes `next` as the latest version, unless the engine is closed.
     pub(super) fn publish(&self, next: Arc<CommittedVersion>) {
         let mut history = self.history();
         if history.is_closed {
@@ -154,19 +161,21 @@ impl VersionRegistry {
         history.evict_expired();
     }
 
-    /// Shows the same version as `snapshot`, which is the same put in another way.
+    /// Replaces the snapshot of `version`, if it is the latest, by an equivalent one.
     pub(super) fn replace_snapshot(&self, version: u64, snapshot: Snapshot) {
         if let Some(latest) = self.latest.load_full().filter(|latest| latest.version == version) {
             latest.snapshot.store(Some(Arc::new(snapshot)));
         }
     }
 
-    /// Closes it after a thread of the engine has panicked.
+    /// Closes the engine after a panic of one of its threads.
     pub(super) fn close_by_panic(&self) {
         let message = "a thread of the engine panicked: restart the program";
         self.poison(Arc::new(Error::new(ErrorKind::Closed, message)));
     }
 
+    /// Closes the engine: drops all versions and ends all watches.
+    /// Closes the engine: drops all versions and ends all watches.
     pub(super) fn close(&self) {
         let mut history = self.history();
         *history = History { is_closed: true, ..History::default() };
@@ -181,7 +190,7 @@ impl VersionRegistry {
 }
 
 impl History {
-    /// Lets go of what is too old to be read.
+    /// Drops versions that are too old to be read.
     fn evict_expired(&mut self) {
         self.pinned.retain(|state| !state.is_too_old());
         while let Some(oldest) = self.referenced.front() {
@@ -201,19 +210,19 @@ impl CommittedVersion {
         Arc::new(Self { version, snapshot, superseded: OnceLock::new() })
     }
 
-    /// The state itself; `TransactionTooOld` if it may not be read any more.
+    /// Returns the snapshot. Fails with `TransactionTooOld` if it was evicted.
     pub(super) fn snapshot(&self) -> Result<Arc<Snapshot>> {
         self.snapshot.load_full().ok_or_else(limits::too_old)
     }
 
-    /// What it has under `key`; `TransactionTooOld` if it may not be read any more.
+    /// Returns the value of `key`. Fails with `TransactionTooOld` if the snapshot was evicted.
     pub(super) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        // Not counted: those who read it at once would get into each other's way.
+        // No reference count, on which concurrent readers would contend.
         self.snapshot.load().as_ref().ok_or_else(limits::too_old)?.value(key)
     }
 
-    /// The rows from `begin` up to, and without, `end`; `TransactionTooOld` if it may not be read
-    /// any more.
+    /// Returns the rows from `begin` (inclusive) to `end` (exclusive). Fails with
+    /// `TransactionTooOld` if the snapshot was evicted.
     pub(super) fn rows(&self, begin: &[u8], end: &[u8], order: Order) -> Result<MergeIter> {
         self.snapshot.load().as_ref().ok_or_else(limits::too_old)?.rows(begin, end, order)
     }

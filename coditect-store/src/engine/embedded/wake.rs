@@ -1,5 +1,5 @@
-//! Answers to callers. Whatever a caller's waker does, and whatever is dropped with it, runs on the
-//! thread that answers: a panic of it must not stop the engine.
+//! Replies to callers. A caller's waker, and the values dropped with it, run on the thread that
+//! replies; a panic there must not stop the engine.
 
 use std::panic::{self, AssertUnwindSafe};
 
@@ -10,7 +10,7 @@ pub(super) fn answer<T>(to: oneshot::Sender<T>, answer: T) {
     contain(|| drop(to.send(answer)));
 }
 
-/// A commit's share of the queue's memory. Dropping it wakes callers that wait for room.
+/// A commit's share of the queue's memory. Dropping it wakes callers that wait for memory.
 #[derive(Debug)]
 pub(super) struct QueuePermit(Option<OwnedSemaphorePermit>);
 
@@ -29,6 +29,6 @@ impl Drop for QueuePermit {
 
 fn contain(wake: impl FnOnce()) {
     if panic::catch_unwind(AssertUnwindSafe(wake)).is_err() {
-        tracing::error!("the waker of a caller panicked");
+        tracing::error!("waker of a caller panicked");
     }
 }

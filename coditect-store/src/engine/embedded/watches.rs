@@ -1,4 +1,4 @@
-//! Who waits for which key.
+//! Watches: callers that wait for the value of a key to change.
 
 use std::{collections::BTreeMap, mem, ops::Bound, sync::PoisonError};
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{Error, Result, telemetry};
 
-/// One who waits: fired when the key's value is no longer the expected one.
+/// A registered watch. Fires when the value of its key differs from the expected one.
 #[derive(Debug)]
 pub(super) struct Watcher {
     key: Vec<u8>,
@@ -24,7 +24,7 @@ pub(super) struct Watcher {
 
 type Fire = oneshot::Sender<Result<()>>;
 
-/// A value, if there is one, by its hash: many may wait for large ones.
+/// The hash of a value, so that watches of large values need little memory; `None` for no value.
 type Fingerprint = Option<[u8; 32]>;
 
 impl Watcher {
@@ -41,7 +41,7 @@ fn fingerprint(value: Option<&[u8]>) -> Fingerprint {
     value.map(|value| Sha256::digest(value).into())
 }
 
-/// All that wait.
+/// The registered watches of an engine.
 #[derive(Debug, Default)]
 pub(super) struct Watches(Mutex<Table>);
 
@@ -49,16 +49,16 @@ pub(super) struct Watches(Mutex<Table>);
 struct Table {
     by_key: BTreeMap<Vec<u8>, Vec<Watcher>>,
     count: usize,
-    /// When there are this many, the abandoned ones are swept out.
+    /// Number of watches at which abandoned ones are removed.
     sweep_at: usize,
 }
 
-/// With fewer watches than this it is not worth looking for abandoned ones.
-const SMALLEST_SWEEP: usize = 64;
+/// Minimum number of watches at which abandoned ones are removed.
+const MIN_SWEEP: usize = 64;
 
 impl Watches {
-    /// Begins to wait, or fires at once if its key has another value `now`, in the newest state. A
-    /// later state reaches [`changed`](Self::changed) after this.
+    /// Registers a watch, or fires it at once if its key has another value `now`, at the latest
+    /// version. Later versions reach [`changed`](Self::changed) after this.
     pub(super) fn add(&self, watcher: Watcher, now: impl FnOnce(&[u8]) -> Result<Option<Vec<u8>>>) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fired = if table.has_room() {
@@ -75,27 +75,27 @@ impl Watches {
         } else {
             Err(limits::too_many_watches())
         };
-        // A waker may come back with another watch.
+        // The waker may register another watch.
         drop(table);
         wake::answer(watcher.fire, fired);
     }
 
-    /// Fires those with whose keys something was done, and that have another value in `now`.
-    pub(super) fn changed(&self, done: &[MutationBatch], now: &Snapshot) {
+    /// Fires the watches of changed keys whose value differs in `now`.
+    pub(super) fn changed(&self, mutations: &[MutationBatch], now: &Snapshot) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if table.count == 0 {
             return;
         }
         let mut fired = Vec::new();
-        for change in done.iter().flat_map(MutationBatch::iter) {
+        for change in mutations.iter().flat_map(MutationBatch::iter) {
             match change {
                 Mutation::Set { key, .. } | Mutation::Clear { key } => {
                     table.check(key, now, &mut fired);
                 }
                 Mutation::ClearRange { begin, end } => {
                     let within = (Bound::Included(begin), Bound::Excluded(end.max(begin)));
-                    let waited_for = table.by_key.range::<[u8], _>(within);
-                    let keys: Vec<_> = waited_for.map(|(key, _)| key.clone()).collect();
+                    let watched = table.by_key.range::<[u8], _>(within);
+                    let keys: Vec<_> = watched.map(|(key, _)| key.clone()).collect();
                     for key in keys {
                         table.check(&key, now, &mut fired);
                     }
@@ -109,12 +109,12 @@ impl Watches {
         }
     }
 
-    /// Whether another one may be added.
+    /// Returns whether another watch may be registered.
     pub(super) fn have_room(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).has_room()
     }
 
-    /// Ends all with `cause`: nothing will change any more.
+    /// Fails all watches with `cause`, when the engine closes.
     pub(super) fn close(&self, cause: impl Fn() -> Error) {
         let table = mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         for watcher in table.by_key.into_values().flatten() {
@@ -124,16 +124,16 @@ impl Watches {
 }
 
 impl Table {
-    /// Whether another one fits, once the abandoned ones are gone.
+    /// Returns whether another watch fits, after removing abandoned ones if necessary.
     fn has_room(&mut self) -> bool {
-        if self.count >= self.sweep_at.clamp(SMALLEST_SWEEP, WATCH_LIMIT) {
+        if self.count >= self.sweep_at.clamp(MIN_SWEEP, WATCH_LIMIT) {
             self.drop_abandoned();
             self.sweep_at = self.count * 2;
         }
         self.count < WATCH_LIMIT
     }
 
-    /// Moves the watches of `key` that have another value `now` to `fired`.
+    /// Moves the watches of `key` whose value differs in `now` to `fired`.
     fn check(&mut self, key: &[u8], now: &Snapshot, fired: &mut Vec<Fire>) {
         let Some(waiting) = self.by_key.remove(key) else { return };
         let value = now.value(key).map(|value| fingerprint(value.as_deref()));
@@ -142,7 +142,7 @@ impl Table {
         for watcher in waiting {
             match &value {
                 Ok(value) if *value == watcher.expected => left.push(watcher),
-                // The reader of a value that cannot be compared finds out why.
+                // Also fires if the value cannot be read: the caller's next read returns the error.
                 _ => fired.push(watcher.fire),
             }
         }

@@ -1,7 +1,8 @@
 //! The writes of a transaction: a map over the whole key space that its reads look through.
 //!
 //! It follows the `WriteMap` of FoundationDB's client, including its corner cases: a key that a
-//! versionstamp is written to, or may be moved to, is unreadable until it is cleared; operations on
+//! versionstamp is written to, or that a versionstamped key may become, is unreadable until it is
+//! cleared; operations on
 //! one key are kept in order; a later clear discards what it covers.
 
 use std::{borrow::Cow, collections::BTreeMap, mem, ops::Bound};
@@ -45,21 +46,21 @@ impl PendingMutations {
             Operation::Become(Some(value)) => self.plain.push(Mutation::Set { key, value }),
             Operation::Become(None) => self.plain.push(Mutation::Clear { key }),
             Operation::Apply(op, operand) => {
-                self.settle();
+                self.flush_plain();
                 let (op, key, operand) = (*op, key.to_vec(), operand.clone());
                 self.done.push(PendingMutation::Atomic { op, key, operand });
             }
         }
     }
 
-    fn settle(&mut self) {
+    fn flush_plain(&mut self) {
         if self.plain.length() > 0 {
             self.done.push(PendingMutation::Plain(self.plain.take()));
         }
     }
 
     fn finish(mut self) -> Vec<PendingMutation> {
-        self.settle();
+        self.flush_plain();
         self.done
     }
 }
@@ -74,8 +75,8 @@ pub(super) struct WriteMap {
     /// Whether anything was ever made unreadable.
     has_unreadable: bool,
     /// Mutations from before a versionstamped key made its range unreadable, and these ranges.
-    settled: PendingMutations,
-    settled_ranges: Vec<KeyRange>,
+    resolved: PendingMutations,
+    resolved_ranges: Vec<KeyRange>,
 }
 
 #[derive(Debug)]
@@ -171,20 +172,20 @@ impl WriteMap {
         self.cover(begin, end, Gap { cleared: true, unreadable: false });
     }
 
-    /// Resolves the writes from `begin` to `end`, to which a versionstamped key may be moved, and
+    /// Resolves the writes from `begin` to `end`, the keys that a versionstamped key may become, and
     /// makes the range unreadable.
     pub(super) fn make_unreadable(&mut self, begin: &[u8], end: &[u8]) {
         if begin >= end {
             return;
         }
         self.has_unreadable = true;
-        self.settle(begin, end);
+        self.resolve_range(begin, end);
         self.cover(begin, end, Gap { cleared: false, unreadable: true });
     }
 
     /// Returns all mutations, in the order in which the commit applies them.
     pub(super) fn into_mutations(self) -> Vec<PendingMutation> {
-        let Self { entries, settled: mut mutations, .. } = self;
+        let Self { entries, resolved: mut mutations, .. } = self;
         for (begin, end) in cleared(&entries) {
             mutations.clear_range(&begin, end);
         }
@@ -198,8 +199,8 @@ impl WriteMap {
     pub(super) fn ranges(&self) -> impl Iterator<Item = KeyRange> {
         let keys = self.entries.iter().filter(|(_, entry)| has_its_key(&entry.operations));
         let cleared = cleared(&self.entries).map(|(begin, end)| KeyRange::new(&begin, end));
-        let settled = self.settled_ranges.iter().cloned();
-        keys.map(|(key, _)| KeyRange::of_key(key)).chain(cleared).chain(settled)
+        let resolved = self.resolved_ranges.iter().cloned();
+        keys.map(|(key, _)| KeyRange::of_key(key)).chain(cleared).chain(resolved)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -288,8 +289,8 @@ impl WriteMap {
     }
 
     /// Resolves the writes from `begin` to `end`: cleared ranges first, then key by key.
-    fn settle(&mut self, begin: &[u8], end: &[u8]) {
-        let mut settled = mem::take(&mut self.settled);
+    fn resolve_range(&mut self, begin: &[u8], end: &[u8]) {
+        let mut resolved = mem::take(&mut self.resolved);
         let (mut written, mut ranges) = (Vec::new(), Vec::new());
         let mut at = begin.to_vec();
         while at.as_slice() < end {
@@ -298,7 +299,7 @@ impl WriteMap {
             match segment.state {
                 State::Unmodified => {}
                 State::Cleared => {
-                    settled.clear_range(&at, &until);
+                    resolved.clear_range(&at, &until);
                     ranges.push(KeyRange::new(&at, &until));
                 }
                 State::Written(Written(operations)) => {
@@ -310,11 +311,11 @@ impl WriteMap {
         }
         for (key, operations) in written {
             for operation in operations {
-                settled.operation(&key, operation);
+                resolved.operation(&key, operation);
             }
         }
-        self.settled = settled;
-        self.settled_ranges.append(&mut ranges);
+        self.resolved = resolved;
+        self.resolved_ranges.append(&mut ranges);
     }
 }
 
@@ -377,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clear_hides_what_is_stored_and_what_was_written() {
+    fn clear_hides_stored_and_written_values() {
         let mut writes = WriteMap::default();
         writes.set(b"b", b"1");
         writes.clear_range(b"a", b"c");
@@ -387,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operation_on_a_cleared_key_does_not_depend_on_what_is_stored() {
+    fn operation_on_a_cleared_key_ignores_the_stored_value() {
         let mut writes = WriteMap::default();
         writes.clear_range(b"a", b"c");
         writes.apply(AtomicOp::Add, b"b", b"\x02");
@@ -398,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn clears_come_before_operations() {
+    fn clears_precede_operations() {
         let mut writes = WriteMap::default();
         writes.clear_range(b"a", b"d");
         writes.set(b"b", b"1");
@@ -413,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_meet_from_both_sides() {
+    fn segments_meet_in_both_directions() {
         let mut writes = WriteMap::default();
         writes.set(b"b", b"1");
         writes.clear_range(b"c", b"d");

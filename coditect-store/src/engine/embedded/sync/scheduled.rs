@@ -1,8 +1,7 @@
-//! What stands in for all of it when shuttle chooses the schedule. It has what the engine uses, and
-//! no more.
+//! Synchronization primitives under a schedule that shuttle chooses: the subset that the engine uses.
 //!
-//! What shuttle has, it has; the rest gives way to other threads before it does anything. Chance is
-//! shuttle's too, so that a schedule that is done again is the same.
+//! Primitives that shuttle lacks yield to other threads before each operation. Random numbers come
+//! from shuttle, so that a replayed schedule is the same.
 
 use std::{
     cell::Cell,
@@ -17,12 +16,12 @@ pub(crate) use shuttle::{
     thread,
 };
 
-/// Here another may come in.
-pub(crate) fn give_way() {
+/// Lets shuttle switch to another thread.
+pub(crate) fn yield_point() {
     atomic::AtomicBool::new(false).load(atomic::Ordering::SeqCst);
 }
 
-/// Chance decides whether a client may lead.
+/// Decides at random whether a client may commit inline.
 pub(crate) fn has_other_threads() -> bool {
     thread_rng().gen_ratio(1, 2)
 }
@@ -39,13 +38,13 @@ pub(crate) fn is_engine_thread() -> bool {
     IS_ENGINE.with(Cell::get)
 }
 
-/// Time stands still: what takes a moment takes none, and nothing is ever too old.
+/// A clock that stands still: operations take no time, and nothing expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Instant(Duration);
 
 impl Instant {
     pub(crate) fn now() -> Self {
-        // Some time before it can be had, too.
+        // Leaves room for subtractions.
         Self(Duration::from_secs(1 << 20))
     }
 
@@ -76,22 +75,22 @@ impl AddAssign<Duration> for Instant {
     }
 }
 
-/// Whoever waits gives way once, and then finds that the time is over.
+/// A condition variable whose waiters yield once and then time out.
 #[derive(Debug, Default)]
 pub(crate) struct Condvar;
 
 impl Condvar {
-    #[expect(clippy::unused_self, reason = "as the real one has it")]
+    #[expect(clippy::unused_self, reason = "the signature of the real one")]
     pub(crate) fn notify_all(&self) {}
 
-    #[expect(clippy::unused_self, reason = "as the real one has it")]
+    #[expect(clippy::unused_self, reason = "the signature of the real one")]
     pub(crate) fn wait_timeout_while<'a, T>(
         &self,
         mut guard: MutexGuard<'a, T>,
         _time: Duration,
-        mut is_to_wait: impl FnMut(&mut T) -> bool,
+        mut should_wait: impl FnMut(&mut T) -> bool,
     ) -> Option<MutexGuard<'a, T>> {
-        if !is_to_wait(&mut guard) {
+        if !should_wait(&mut guard) {
             return Some(guard);
         }
         drop(guard);
@@ -132,7 +131,7 @@ pub(crate) mod mpsc {
             self.0.try_recv()
         }
 
-        /// Chance decides whether the time is over before something comes.
+        /// Decides at random whether to time out if the channel is empty.
         pub(crate) fn recv_timeout(&self, _time: Duration) -> Result<T, RecvTimeoutError> {
             if thread_rng().gen_ratio(1, 2) {
                 return Ok(self.0.recv()?);
@@ -149,7 +148,7 @@ pub(crate) mod queue {
     use shuttle::future::block_on;
     use tokio::sync::mpsc::{self, error};
 
-    use super::give_way;
+    use super::yield_point;
 
     #[derive(Debug)]
     pub(crate) struct UnboundedSender<T>(mpsc::UnboundedSender<T>);
@@ -169,19 +168,19 @@ pub(crate) mod queue {
 
     impl<T> UnboundedSender<T> {
         pub(crate) fn send(&self, one: T) -> Result<(), error::SendError<T>> {
-            give_way();
+            yield_point();
             self.0.send(one)
         }
     }
 
     impl<T> UnboundedReceiver<T> {
         pub(crate) fn blocking_recv(&mut self) -> Option<T> {
-            give_way();
+            yield_point();
             block_on(self.0.recv())
         }
 
         pub(crate) fn try_recv(&mut self) -> Result<T, error::TryRecvError> {
-            give_way();
+            yield_point();
             self.0.try_recv()
         }
 
@@ -190,13 +189,13 @@ pub(crate) mod queue {
         }
 
         pub(crate) fn close(&mut self) {
-            give_way();
+            yield_point();
             self.0.close();
         }
     }
 }
 
-/// A pointer that is swapped as a whole.
+/// A pointer that is loaded and swapped atomically.
 #[derive(Debug, Default)]
 pub(crate) struct Swap<T>(std::sync::Mutex<T>);
 
@@ -217,7 +216,7 @@ impl<T> Swap<Option<Arc<T>>> {
 
 impl<T: Clone> Swap<T> {
     pub(crate) fn load(&self) -> T {
-        give_way();
+        yield_point();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -226,7 +225,7 @@ impl<T: Clone> Swap<T> {
     }
 
     pub(crate) fn swap(&self, next: T) -> T {
-        give_way();
+        yield_point();
         let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *now, next)
     }

@@ -1,10 +1,9 @@
-//! Many writers with little memory, on a disk that another program fills and frees three times:
-//! nothing that was acknowledged is lost, nothing that was refused is there, and nothing has to be
-//! restarted.
+//! Many writers with little memory, on a disk that another program fills and frees three times: no
+//! acknowledged commit is lost, no refused one is stored, and the store needs no restart.
 //!
-//! The short form writes some ten MB, to the faulty disk and, where this may mount one, to ext4.
-//! The long form writes 10 GiB with 64 MiB of memory options, takes 8.2 GiB of disk, and prints its
-//! time and its peak memory:
+//! The short form writes 48 MiB, to the faulty disk and, where it can be mounted, to ext4. The long
+//! form writes 10 GiB with 64 MiB of cache and memtables, needs 8.2 GiB of disk, and prints its
+//! duration and peak memory:
 //!
 //! ```text
 //! CODITECT_ENDURANCE_MIB=10240 cargo test --release -p coditect-store --lib endurance -- --nocapture
@@ -28,18 +27,18 @@ use super::{
 };
 use crate::engine::{Database, Engine};
 
-/// MiB that are written, if not set.
+/// Default amount of writes, in MiB.
 const SHORT_MIB: u64 = 48;
-/// Times that the disk is filled.
+/// Number of times that the disk is filled.
 const FILLS: u64 = 3;
 const WRITERS: u64 = 8;
 /// Mean length of a value, in bytes.
 const VALUE: u64 = 40_000;
-/// Time within which the store has to recover by itself.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// Memory for the cache, and for the memtables, in bytes: of the long form, and of the short one,
-/// which would hardly reach its disk otherwise.
+/// Time within which the store must recover by itself.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(120);
+/// Memory of the cache, and of the memtables, in the long form, in bytes.
 const MEMORY: usize = 32 << 20;
+/// The same in the short form, small enough that checkpoints run.
 const SHORT_MEMORY: usize = 4 << 20;
 
 fn mib() -> u64 {
@@ -62,7 +61,7 @@ impl Filled for Faulty {
     }
 
     fn fill(&self) {
-        self.fail_from_now_on(Fault::Full);
+        self.fail_now(Fault::Full);
     }
 
     fn free(&self) {
@@ -82,9 +81,9 @@ impl Filled for Mounted {
 
     fn fill(&self) {
         let mut file = fs::File::create(&self.ballast).unwrap();
-        for piece in [vec![1_u8; 8 << 20], vec![1; 4 << 10]] {
+        for chunk in [vec![1_u8; 8 << 20], vec![1; 4 << 10]] {
             loop {
-                match file.write_all(&piece) {
+                match file.write_all(&chunk) {
                     Ok(()) => {}
                     Err(error) if error.kind() == Io::StorageFull => break,
                     Err(error) => panic!("{error}"),
@@ -103,7 +102,7 @@ fn options() -> Options {
     Options { memtable_bytes: memory, cache_bytes: memory, ..Options::default() }
 }
 
-/// The value that `generation` of a key has.
+/// Returns the value of a generation of a key.
 fn value(key: u64, generation: u64) -> Vec<u8> {
     let mut state = ((key << 20) | generation).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -118,12 +117,12 @@ fn value(key: u64, generation: u64) -> Vec<u8> {
 
 struct Run {
     database: Database,
-    /// Keys of a writer.
+    /// Number of keys per writer.
     keys: u64,
     written: AtomicU64,
     refused: AtomicU64,
     target: u64,
-    /// Bytes at which writing pauses until the disk is full.
+    /// Number of written bytes at which writers pause until the disk is full.
     allowed: AtomicU64,
     /// The last acknowledged generation of each writer's keys.
     acknowledged: Vec<Mutex<Vec<u64>>>,
@@ -150,7 +149,7 @@ impl Run {
                     self.of(writer)[usize::try_from(index).unwrap()] = generation;
                     self.written.fetch_add(value.len() as u64, Ordering::Relaxed);
                     at += 1;
-                    // A commit that completes at once would keep the others from writing.
+                    // Commits may complete without yielding.
                     tokio::task::yield_now().await;
                 }
                 Err(error) => {
@@ -174,24 +173,24 @@ impl Run {
         assert!(found == expected, "key {key} is not as in generation {generation}");
     }
 
-    /// Waits until `is_so`, and fails if that takes too long.
-    async fn wait(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+    /// Waits until `is_done` returns true. Panics after [`RECOVERY_TIMEOUT`].
+    async fn wait(&self, what: &str, mut is_done: impl FnMut() -> bool) {
         let started = Instant::now();
-        while !is_so() {
-            assert!(started.elapsed() < PATIENCE, "{what} takes too long");
+        while !is_done() {
+            assert!(started.elapsed() < RECOVERY_TIMEOUT, "{what} takes too long");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
     async fn fill_and_free(&self, disk: &dyn Filled) {
         for fill in 1..=FILLS {
-            // What is left after the last time is more than the log and the memtables take.
+            // After the last fill, more is written than the WAL and the memtables hold.
             let from = self.target / 8 * fill;
             self.allowed.store(from, Ordering::Relaxed);
             while self.written.load(Ordering::Relaxed) < from {
                 let written = self.written.load(Ordering::Relaxed);
-                let goes_on = || self.written.load(Ordering::Relaxed) > written;
-                self.wait("writing", goes_on).await;
+                let continues = || self.written.load(Ordering::Relaxed) > written;
+                self.wait("writing", continues).await;
             }
             let refused = self.refused.load(Ordering::Relaxed);
             disk.fill();
@@ -199,7 +198,7 @@ impl Run {
             let is_over = || self.written.load(Ordering::Relaxed) >= self.target;
             let is_full = || self.refused.load(Ordering::Relaxed) > refused || is_over();
             self.wait("filling the disk", is_full).await;
-            // The others run into it as well, and reads are answered.
+            // The other writers fail too, and reads succeed.
             tokio::time::sleep(Duration::from_millis(500)).await;
             for writer in 0..WRITERS {
                 self.database.begin().get(&(writer * self.keys).to_be_bytes()).await.unwrap();
@@ -230,8 +229,8 @@ impl Run {
 async fn endure(disk: &dyn Filled, mib: u64) {
     let started = Instant::now();
     let target = mib << 20;
-    // All keys are new until two fifths are written, after the disk was filled for the last time:
-    // nothing is refused while checkpoints find enough free pages in the file.
+    // All keys are new until two fifths are written, after the last fill: overwrites would find free
+    // pages in the file, and not be refused.
     let keys = (target / 5 * 2 / VALUE / WRITERS).max(4);
     let run = Run {
         database: disk.open(),
@@ -255,7 +254,7 @@ async fn endure(disk: &dyn Filled, mib: u64) {
     let opened = reopening.elapsed();
     run.check(&database).await;
     println!(
-        "{mib} MiB in {written:.1?}, {} commits refused for want of space; opened in {opened:.1?}; \
+        "{mib} MiB in {written:.1?}, {} commits refused on the full disk; opened in {opened:.1?}; \
          peak memory of the process {} MiB",
         run.refused.load(Ordering::Relaxed),
         peak_memory() >> 10,
@@ -270,14 +269,14 @@ fn peak_memory() -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn endurance_on_a_faulty_disk_that_is_filled_and_freed() {
+async fn endurance_on_a_faulty_disk() {
     endure(&Faulty::new(None), mib().min(SHORT_MIB)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn endurance_on_ext4_that_is_filled_and_freed() {
+async fn endurance_on_ext4() {
     let mib = mib();
-    // The rows, the pages that a checkpoint replaces, and the log.
+    // Space for the rows, the pages that a checkpoint replaces, and the WAL.
     let Some((mount, _image)) = Mount::ext4(mib * 4 / 5 + 128) else { return };
     let ballast = mount.path().join("ballast");
     endure(&Mounted { mount, ballast }, mib).await;

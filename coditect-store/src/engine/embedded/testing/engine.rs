@@ -1,4 +1,5 @@
-//! What this engine alone promises: what it does when its disk fails, and when more wait than fit.
+//! Behaviour of the engine as a whole that other engines need not share: failed syncs, panics,
+//! batching, queue limits, shutdown.
 
 use std::{
     io,
@@ -15,8 +16,7 @@ use futures_util::future::join_all;
 use super::super::{vfs::File, *};
 use crate::engine::{AtomicOp, Database, Engine, Isolation, RangeQuery};
 
-/// Memory of whose syncs one fails: the one that finds `syncs_left` at zero. What comes after it
-/// panics.
+/// An in-memory disk on which the sync that finds `syncs_left` at zero fails, and later ones panic.
 #[derive(Debug)]
 struct Failing {
     files: Memory,
@@ -32,7 +32,7 @@ impl Default for Failing {
 }
 
 impl Failing {
-    /// One that fails at nothing, and is as slow as that.
+    /// Returns a disk without failures whose syncs take `sync_takes`.
     fn slow(sync_takes: Duration) -> Arc<Self> {
         Arc::new(Self { sync_takes, ..Self::default() })
     }
@@ -108,14 +108,14 @@ impl File for FailingFile {
         thread::sleep(self.2);
         match self.1.fetch_sub(1, Ordering::SeqCst) {
             0 => Err(io::Error::other("the disk is gone")),
-            ..0 => panic!("nobody syncs again what failed to be synced"),
+            ..0 => panic!("sync after a failed sync"),
             _ => self.0.sync(),
         }
     }
 }
 
 #[tokio::test]
-async fn a_failed_sync_answers_that_the_outcome_is_unknown_and_closes_the_engine() {
+async fn failed_sync_returns_maybe_committed_and_closes_the_engine() {
     let disk = Arc::new(Failing::default());
     let database = database(&disk, &Options::default());
     set(&database, b"first", b"").await.unwrap();
@@ -137,9 +137,9 @@ async fn a_failed_sync_answers_that_the_outcome_is_unknown_and_closes_the_engine
         match error.kind() {
             ErrorKind::MaybeCommitted => {
                 unknown += 1;
-                assert!(std::error::Error::source(&error).is_some(), "the cause is kept");
+                assert!(std::error::Error::source(&error).is_some(), "the error has no source");
             }
-            // It was still waiting.
+            // The commit was still queued.
             kind => assert_eq!(kind, ErrorKind::Closed),
         }
     }
@@ -150,9 +150,9 @@ async fn a_failed_sync_answers_that_the_outcome_is_unknown_and_closes_the_engine
     database.close().await;
 }
 
-/// On the client's own thread, which must not be harmed, and on the pipeline's.
+/// Commits inline, on the client's thread, and on the pipeline's thread.
 #[test]
-fn a_panic_while_a_commit_is_written_closes_the_engine_and_harms_nobody() {
+fn panic_during_a_write_closes_the_engine() {
     for threads in [1, 4] {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = if threads == 1 {
@@ -175,7 +175,7 @@ fn a_panic_while_a_commit_is_written_closes_the_engine_and_harms_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_panic_while_many_commit_leaves_nobody_waiting() {
+async fn panic_answers_all_waiting_commits() {
     let disk = Failing::slow(Duration::from_millis(1));
     let database = database(&disk, &Options::default());
     set(&database, b"first", b"").await.unwrap();
@@ -187,12 +187,12 @@ async fn a_panic_while_many_commit_leaves_nobody_waiting() {
         })
         .collect();
     let all = tokio::time::timeout(Duration::from_secs(20), join_all(clients));
-    assert!(all.await.is_ok(), "somebody waits");
+    assert!(all.await.is_ok(), "a client waits forever");
     tokio::time::timeout(Duration::from_secs(20), database.close()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn clients_share_syncs_where_one_thread_serves_them_all() {
+async fn clients_of_one_thread_share_syncs() {
     let disk = Failing::slow(Duration::from_micros(200));
     let database = database(&disk, &Options::default());
     let before = disk.syncs();
@@ -212,12 +212,12 @@ async fn clients_share_syncs_where_one_thread_serves_them_all() {
 }
 
 #[tokio::test]
-async fn all_commits_after_an_advance_have_later_versions_also_those_of_an_open_batch() {
+async fn advance_version_applies_to_the_open_batch() {
     let disk = Failing::slow(Duration::from_millis(100));
     let database = database(&disk, &Options::default());
     let first = set(&database, b"first", b"").await.unwrap();
-    // The first is written by the pipeline, the next two together by the writer; the last waits in
-    // an open batch meanwhile.
+    // The pipeline writes the first commit, the writer thread the next two in one batch; the last one
+    // is in the open batch.
     let waiting = [0, 20, 20, 150].map(|after| {
         let database = database.clone();
         tokio::spawn(async move {
@@ -229,8 +229,8 @@ async fn all_commits_after_an_advance_have_later_versions_also_those_of_an_open_
     let ahead = first + 1_000_000_000;
     database.advance_version(ahead).await.unwrap();
     assert!(set(&database, b"last", b"").await.unwrap() > ahead);
-    for one in waiting {
-        assert!(one.await.unwrap() < ahead);
+    for commit in waiting {
+        assert!(commit.await.unwrap() < ahead);
     }
 }
 
@@ -240,7 +240,7 @@ fn log_bytes(disk: &dyn Vfs) -> u64 {
 }
 
 #[tokio::test]
-async fn ranges_count_once_and_also_if_a_versionstamped_key_may_come_to_lie_there() {
+async fn conflict_ranges_count_once_even_below_a_versionstamped_key() {
     let database = Database::memory().unwrap();
     let long = |byte: u8| vec![byte; 9_900];
     let tx = database.begin();
@@ -257,7 +257,7 @@ async fn ranges_count_once_and_also_if_a_versionstamped_key_may_come_to_lie_ther
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_stays_short_when_the_same_keys_are_written_over_and_over() {
+async fn wal_stays_short_when_the_same_keys_are_overwritten() {
     let disk = Arc::new(Memory::default());
     let options = Options { memtable_bytes: 8 << 20, ..Options::default() };
     let database = database(&disk, &options);
@@ -273,11 +273,11 @@ async fn the_log_stays_short_when_the_same_keys_are_written_over_and_over() {
         client.unwrap();
     }
     let bytes = log_bytes(&*disk);
-    assert!(bytes <= 20 << 20, "{bytes} bytes of log for 80 million written");
+    assert!(bytes <= 20 << 20, "{bytes} bytes of WAL for 80 million written");
 }
 
 #[tokio::test]
-async fn what_many_operations_on_one_long_value_come_to_is_written_once() {
+async fn atomic_operations_on_one_key_are_logged_once() {
     let disk = Arc::new(Memory::default());
     let database = database(&disk, &Options::default());
     set(&database, b"long", &vec![1; 90_000]).await.unwrap();
@@ -288,11 +288,11 @@ async fn what_many_operations_on_one_long_value_come_to_is_written_once() {
     tx.commit().await.unwrap();
     let value = database.begin().get(b"long").await.unwrap().unwrap();
     assert_eq!((value.len(), value.last()), (92_000, Some(&2)));
-    assert!(log_bytes(&*disk) < 8 << 20, "{} bytes of log", log_bytes(&*disk));
+    assert!(log_bytes(&*disk) < 8 << 20, "{} bytes of WAL", log_bytes(&*disk));
 }
 
 #[tokio::test]
-async fn a_commit_that_comes_to_too_much_is_refused_and_does_nothing() {
+async fn commit_that_resolves_to_too_many_bytes_is_refused() {
     let database = database(&Arc::new(Memory::default()), &Options::default());
     for ten in 0..80_u8 {
         let tx = database.begin();
@@ -315,11 +315,11 @@ async fn a_commit_that_comes_to_too_much_is_refused_and_does_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_commits_than_the_queue_holds_wait_and_all_succeed() {
+async fn commits_beyond_the_queue_limit_wait() {
     let engine = Embedded::memory(&Options::default()).unwrap();
     let commits = (0..6_000_u32).map(|number| {
         let tx = engine.begin();
-        // 50 kB each: 300 MB, where the queue may hold 64 MiB.
+        // 50 kB each: 300 MB, while the queue holds 64 MiB.
         tx.set(&number.to_be_bytes(), &vec![7; 50_000]);
         async move { tx.commit().await }
     });
@@ -358,13 +358,13 @@ async fn close_frees_the_folder_under_finished_transactions() {
     assert_eq!(again.begin().get(b"a").await.unwrap(), Some(b"1".to_vec()));
     assert_eq!(finished.get(b"a").await.unwrap_err().kind(), ErrorKind::Closed);
     drop((finished, view, database));
-    // What was dropped late has not unlocked what another has locked since.
+    // Dropping the old handles did not unlock the folder under the new database.
     let error = Database::open(folder.path()).unwrap_err();
     assert!(error.to_string().contains("in use by this process"), "{error}");
     set(&again, b"b", b"2").await.unwrap();
 }
 
-/// Memory that is as slow as a disk which reads wait for.
+/// An in-memory disk that counts as slow.
 #[derive(Debug, Default)]
 struct Slow(Memory);
 
@@ -406,7 +406,7 @@ fn slow_reads_need_no_blocking_thread_of_the_runtime() {
     runtime.block_on(set(&database, b"a", b"1")).unwrap();
     let (done, answer) = std::sync::mpsc::channel();
     let (handle, reader) = (runtime.handle().clone(), database.clone());
-    // The one blocking thread waits for the reads itself: more than there are threads for them.
+    // Occupies the only blocking thread with more reads than the pool has threads.
     runtime.spawn_blocking(move || {
         let reads = (0..200).map(|_| async { reader.begin().get(b"a").await.unwrap() });
         let read = handle.block_on(join_all(reads));
@@ -414,7 +414,7 @@ fn slow_reads_need_no_blocking_thread_of_the_runtime() {
     });
     let read = answer.recv_timeout(Duration::from_secs(20)).expect("the read deadlocks");
     assert_eq!(read, vec![Some(b"1".to_vec()); 200]);
-    // Nor any runtime at all.
+    // Reads need no runtime at all.
     let view = futures_util::future::FutureExt::now_or_never(database.view()).unwrap().unwrap();
     runtime.shutdown_background();
     let waiting = thread::spawn(move || {

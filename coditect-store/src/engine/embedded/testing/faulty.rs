@@ -1,5 +1,5 @@
-//! A disk with faults: at its n-th operation it stops, tears a write, or is full; and at a power
-//! loss it drops unsynced bytes, completely or in part.
+//! A simulated disk with faults. From its n-th mutating operation it fails, tears a write, is full, or
+//! ignores syncs; a power loss drops unsynced bytes, completely or in part.
 //!
 //! Space is modelled after ext4, xfs and tmpfs: extending a file creates a hole without blocks; a
 //! write into a hole, an allocation and a new file need blocks.
@@ -18,14 +18,14 @@ use super::super::vfs::{File, Memory, Vfs};
 /// The fault at the n-th mutating operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The operation and everything after it fails.
+    /// The operation and all later ones fail.
     Stop,
-    /// The first half of a write is done, and nothing after it.
+    /// Half of a write is applied, and all later operations fail.
     Tear,
-    /// No block and no room for another file is free, except those that are freed later.
+    /// No block is free, except those that are freed later, and no file can be created.
     Full,
-    /// Syncs succeed without effect from then on. The power loss comes later.
-    Lie,
+    /// Syncs succeed without effect, as on a disk that acknowledges writes falsely.
+    IgnoreSyncs,
 }
 
 /// What remains of unsynced writes after a power loss.
@@ -90,10 +90,10 @@ enum Operation {
 }
 
 /// The effect of an operation.
-enum Course {
-    Do,
-    Half,
-    Pretend,
+enum Effect {
+    Apply,
+    ApplyHalf,
+    Ignore,
 }
 
 impl Faulty {
@@ -111,7 +111,7 @@ impl Faulty {
         self.state().operations
     }
 
-    /// Returns the content after a power loss, without faults.
+    /// Returns a sound disk with the content after a power loss.
     pub(crate) fn after_power_loss(&self, unsynced: Unsynced) -> Memory {
         let state = self.state();
         let names = if unsynced == Unsynced::Kept { &state.files } else { &state.synced_names };
@@ -138,7 +138,7 @@ impl Faulty {
     }
 
     /// Makes the next operation fail.
-    pub(crate) fn fail_from_now_on(&self, fault: Fault) {
+    pub(crate) fn fail_now(&self, fault: Fault) {
         self.fail_after(0, fault);
     }
 
@@ -148,7 +148,7 @@ impl Faulty {
         state.fault = Some((state.operations + operations, fault));
     }
 
-    /// Ends all faults: the program starts again with the present content, synced or not.
+    /// Ends all faults. Keeps unsynced content, as after a kill of the process.
     pub(crate) fn repair(&self) {
         self.state().fault = None;
         self.0.is_full.store(false, Ordering::SeqCst);
@@ -158,8 +158,8 @@ impl Faulty {
         lock(&self.0.state)
     }
 
-    /// Counts an operation and returns its effect.
-    fn course(&self, operation: Operation) -> io::Result<Course> {
+    /// Counts an operation, and returns its effect.
+    fn begin(&self, operation: Operation) -> io::Result<Effect> {
         let mut state = self.state();
         let at = state.operations;
         state.operations += 1;
@@ -167,19 +167,19 @@ impl Faulty {
         self.0.is_full.store(is_full, Ordering::SeqCst);
         match state.fault {
             Some((from, fault)) if at >= from => match fault {
-                Fault::Lie if operation == Operation::Sync => Ok(Course::Pretend),
+                Fault::IgnoreSyncs if operation == Operation::Sync => Ok(Effect::Ignore),
                 Fault::Full if operation == Operation::Create => {
                     Err(io::ErrorKind::StorageFull.into())
                 }
-                Fault::Tear if at == from && operation == Operation::Write => Ok(Course::Half),
+                Fault::Tear if at == from && operation == Operation::Write => Ok(Effect::ApplyHalf),
                 Fault::Stop | Fault::Tear => Err(io::Error::other("the disk is gone")),
-                Fault::Lie | Fault::Full => Ok(Course::Do),
+                Fault::IgnoreSyncs | Fault::Full => Ok(Effect::Apply),
             },
-            _ => Ok(Course::Do),
+            _ => Ok(Effect::Apply),
         }
     }
 
-    /// Returns the blocks in use, and their maximum.
+    /// Returns the usage of blocks, with the capacity if the disk is full.
     fn space(&self) -> MutexGuard<'_, Space> {
         let mut space = lock(&self.0.space);
         let is_full = self.0.is_full.load(Ordering::SeqCst);
@@ -188,8 +188,8 @@ impl Faulty {
         space
     }
 
-    /// Allocates the blocks for `length` bytes of `file` from `offset` on, if there are any.
-    fn give_blocks(&self, file: &mut Bytes, offset: u64, length: u64) -> io::Result<()> {
+    /// Allocates the missing blocks of `length` bytes of `file` from `offset`.
+    fn allocate_blocks(&self, file: &mut Bytes, offset: u64, length: u64) -> io::Result<()> {
         let mut space = self.space();
         let wanted = offset / BLOCK..(offset + length).div_ceil(BLOCK);
         let wanted: Vec<_> = wanted.filter(|block| !file.blocks.contains(block)).collect();
@@ -203,7 +203,7 @@ impl Faulty {
     }
 
     /// Frees the blocks of `file` after `length`.
-    fn take_blocks(&self, file: &mut Bytes, length: u64) {
+    fn free_blocks(&self, file: &mut Bytes, length: u64) {
         let freed = file.blocks.split_off(&length.div_ceil(BLOCK));
         self.space().used -= freed.len() as u64;
     }
@@ -224,14 +224,14 @@ impl Vfs for Faulty {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        self.course(Operation::Create)?;
+        self.begin(Operation::Create)?;
         let bytes = Arc::<Mutex<Bytes>>::default();
         self.state().files.insert(name.to_owned(), Arc::clone(&bytes));
         Ok(Arc::new(FaultyFile { disk: self.clone(), bytes }))
     }
 
     fn publish(&self, draft: &str, name: &str) -> io::Result<()> {
-        self.course(Operation::Name)?;
+        self.begin(Operation::Name)?;
         let mut state = self.state();
         let file = state.files.remove(draft).ok_or(io::ErrorKind::NotFound)?;
         assert!(state.files.insert(name.to_owned(), file).is_none());
@@ -239,14 +239,14 @@ impl Vfs for Faulty {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.course(Operation::Name)?;
+        self.begin(Operation::Name)?;
         let removed = self.state().files.remove(name).ok_or(io::ErrorKind::NotFound)?;
-        self.take_blocks(&mut lock(&removed), 0);
+        self.free_blocks(&mut lock(&removed), 0);
         Ok(())
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        if let Course::Do = self.course(Operation::Sync)? {
+        if let Effect::Apply = self.begin(Operation::Sync)? {
             let mut state = self.state();
             state.synced_names = state.files.clone();
         }
@@ -275,12 +275,12 @@ impl File for FaultyFile {
 
     fn write(&self, offset: u64, new: &[u8]) -> io::Result<()> {
         let from = usize::try_from(offset).unwrap();
-        let (new, whole) = match self.disk.course(Operation::Write)? {
-            Course::Half => (&new[..new.len() / 2], false),
-            Course::Do | Course::Pretend => (new, true),
+        let (new, whole) = match self.disk.begin(Operation::Write)? {
+            Effect::ApplyHalf => (&new[..new.len() / 2], false),
+            Effect::Apply | Effect::Ignore => (new, true),
         };
         let mut bytes = lock(&self.bytes);
-        self.disk.give_blocks(&mut bytes, offset, new.len() as u64)?;
+        self.disk.allocate_blocks(&mut bytes, offset, new.len() as u64)?;
         let to = from + new.len();
         if bytes.now.len() < to {
             bytes.now.resize(to, 0);
@@ -292,10 +292,10 @@ impl File for FaultyFile {
 
     fn set_len(&self, length: u64) -> io::Result<()> {
         let length = usize::try_from(length).unwrap();
-        self.disk.course(Operation::Write)?;
+        self.disk.begin(Operation::Write)?;
         let mut bytes = lock(&self.bytes);
         bytes.now.resize(length, 0);
-        self.disk.take_blocks(&mut bytes, length as u64);
+        self.disk.free_blocks(&mut bytes, length as u64);
         Ok(())
     }
 
@@ -305,12 +305,12 @@ impl File for FaultyFile {
     }
 
     fn allocate(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.disk.course(Operation::Allocate)?;
-        self.disk.give_blocks(&mut lock(&self.bytes), offset, length)
+        self.disk.begin(Operation::Allocate)?;
+        self.disk.allocate_blocks(&mut lock(&self.bytes), offset, length)
     }
 
     fn sync(&self) -> io::Result<()> {
-        if let Course::Do = self.disk.course(Operation::Sync)? {
+        if let Effect::Apply = self.disk.begin(Operation::Sync)? {
             let mut bytes = lock(&self.bytes);
             let Bytes { now, synced, writes, .. } = &mut *bytes;
             synced.resize(now.len(), 0);

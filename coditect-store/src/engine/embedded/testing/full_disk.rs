@@ -1,6 +1,8 @@
-//! A disk without space: reads and watches continue, commits are refused, deletions are not, and
-//! all is well again once there is space. With the faulty disk full at every operation (a few of
-//! them, or all with `CODITECT_OUTAGE_STEP=1`), and on real file systems where this may mount them.
+//! Full disks: reads, watches and deletions continue, other commits are refused, and the store
+//! recovers by itself once there is space.
+//!
+//! The faulty disk becomes full at a sample of the operations, or at all of them with
+//! `CODITECT_OUTAGE_STEP=1`. Tests on tmpfs and ext4 are skipped where these cannot be mounted.
 
 use std::{
     fs, io,
@@ -20,8 +22,8 @@ use super::{
 };
 use crate::engine::{Database, Engine, RangeQuery};
 
-/// Time within which a store has to recover by itself.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Time within which the store must recover by itself.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn set(database: &Database, key: &[u8], value: &[u8]) -> Result<()> {
     let tx = database.begin();
@@ -36,7 +38,7 @@ fn assert_no_space(error: &Error) {
 
 const COMMITS: u32 = 60;
 
-/// The n-th of the commits, each of which needs blocks of its own.
+/// Makes the n-th commit. Each commit needs new blocks.
 async fn commit(database: &Database, n: u32) -> Result<()> {
     let tx = database.begin();
     tx.set(b"last", &n.to_be_bytes());
@@ -44,7 +46,7 @@ async fn commit(database: &Database, n: u32) -> Result<()> {
     tx.commit().await
 }
 
-/// Returns the number of commits that are there, of which none is by half.
+/// Returns the number of visible commits, after checking that each is complete.
 async fn seen(database: &Database) -> u32 {
     let query = RangeQuery::new(b"", b"\xff");
     let rows = database.begin().get_range(&query).await.unwrap().rows;
@@ -62,18 +64,18 @@ async fn found(disk: Memory) -> u32 {
     seen(&database(Arc::new(disk)).unwrap()).await
 }
 
-/// Commits the n-th until it succeeds.
+/// Retries the n-th commit until it succeeds.
 async fn commit_in_time(database: &Database, n: u32) {
     let started = Instant::now();
     while let Err(error) = commit(database, n).await {
         assert_no_space(&error);
-        assert!(started.elapsed() < PATIENCE, "it does not recover");
+        assert!(started.elapsed() < RECOVERY_TIMEOUT, "the store does not recover");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// The disk becomes full at the operation `at` after the store was opened, and has space again
-/// later.
+/// Fills the disk at the operation `at` after opening the store, and frees it after each refused
+/// commit. Returns whether the disk was ever full.
 async fn fill_and_free(at: u64, restarts: bool) -> bool {
     let disk = Faulty::new(None);
     let open = || database(Arc::new(disk.clone())).unwrap();
@@ -139,7 +141,7 @@ async fn reads_and_watches_continue_without_space() {
     let tx = database.begin();
     let watch = tx.watch(b"watched").await.unwrap();
     tx.commit().await.unwrap();
-    disk.fail_from_now_on(Fault::Full);
+    disk.fail_now(Fault::Full);
     let value = vec![7; 50_000];
     let mut stored = 0_u32;
     let error = loop {
@@ -153,22 +155,21 @@ async fn reads_and_watches_continue_without_space() {
     for n in 0..stored {
         assert!(database.begin().get(&n.to_be_bytes()).await.unwrap().is_some());
     }
-    // A deletion frees more than it takes, and is what the watch waits for.
+    // A deletion frees more than it needs, and fires the watch.
     let tx = database.begin();
     tx.clear(b"watched");
     (0..stored).for_each(|n| tx.clear(&n.to_be_bytes()));
     tx.set(b"deleted", b"1");
     tx.commit().await.unwrap();
-    tokio::time::timeout(PATIENCE, watch).await.unwrap().unwrap();
-    // What was deleted makes room within the files, or what is refused is refused for want of
-    // space.
+    tokio::time::timeout(RECOVERY_TIMEOUT, watch).await.unwrap().unwrap();
+    // Freed pages may or may not suffice for a small commit.
     if let Err(error) = set(&database, b"small", b"").await {
         assert_no_space(&error);
     }
     disk.repair();
     let started = Instant::now();
     while set(&database, b"after", b"1").await.is_err() {
-        assert!(started.elapsed() < PATIENCE);
+        assert!(started.elapsed() < RECOVERY_TIMEOUT);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     drop(database);
@@ -180,7 +181,7 @@ async fn reads_and_watches_continue_without_space() {
     assert_eq!(keys, [b"after".as_slice(), b"deleted"]);
 }
 
-/// Memory in which the B-tree file finds no space while it is full.
+/// An in-memory disk on which only the B-tree file finds no space.
 #[derive(Clone, Debug, Default)]
 struct FullForTree(Arc<Memory>, Arc<AtomicBool>);
 
@@ -250,7 +251,7 @@ impl File for FullFile {
 }
 
 #[tokio::test]
-async fn nothing_is_committed_while_the_b_tree_file_cannot_require_the_log() {
+async fn nothing_is_committed_until_the_btree_file_requires_the_wal() {
     let disk = FullForTree::default();
     let first = database(Arc::new(disk.clone())).unwrap();
     commit(&first, 1).await.unwrap();
@@ -260,7 +261,7 @@ async fn nothing_is_committed_while_the_b_tree_file_cannot_require_the_log() {
     let again = database(Arc::new(disk.clone())).unwrap();
     assert_eq!(seen(&again).await, 1);
     assert_no_space(&commit(&again, 2).await.unwrap_err());
-    // Nor is a deletion, although it frees more than it takes.
+    // Not even a deletion, which frees more than it needs.
     let tx = again.begin();
     tx.clear_range(b"", b"\xff");
     assert_no_space(&tx.commit().await.unwrap_err());
@@ -273,10 +274,10 @@ async fn nothing_is_committed_while_the_b_tree_file_cannot_require_the_log() {
     vfs::read_all(&*disk.0.open("store.redb").unwrap(), &mut bytes).unwrap();
     killed.create("store.redb").unwrap().write(0, &bytes).unwrap();
     let error = database(Arc::new(killed)).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt, "the log was not required: {error}");
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "the WAL was not required: {error}");
 }
 
-/// A file system of its own, unmounted in the end.
+/// A mounted file system; unmounted on drop.
 pub(super) struct Mount(tempfile::TempDir);
 
 impl Mount {
@@ -285,7 +286,7 @@ impl Mount {
         for mut command in mount(mounted.0.path()) {
             let done = command.output();
             if !done.as_ref().is_ok_and(|done| done.status.success()) {
-                eprintln!("skipped: no file system can be mounted here: {command:?}: {done:?}");
+                eprintln!("skipped: cannot mount a file system: {command:?}: {done:?}");
                 return None;
             }
         }
@@ -334,14 +335,14 @@ fn command(program: &str, arguments: &[&str], last: &Path) -> Command {
     command
 }
 
-/// Fills the file system with values and deletes them again: deletions alone make room, each time.
+/// Fills the file system with values and deletes them again, twice; deletions alone free the space.
 async fn fill_real(mount: &Mount) {
     let options = Options { memtable_bytes: 16 << 20, cache_bytes: 8 << 20, ..Options::default() };
     let open = || Database::open_with(mount.folder(), &options).unwrap();
     let mut database = open();
     let mut acknowledged = Vec::new();
     for round in 0..2_u8 {
-        // Not to be compressed, or found in a hole.
+        // Neither compressible nor zero.
         let value: Vec<u8> = (0..90_000_u32).map(|n| n.to_le_bytes()[0] ^ round | 1).collect();
         let error = loop {
             let key = [&[b'v', round][..], &acknowledged.len().to_be_bytes()].concat();
@@ -349,10 +350,10 @@ async fn fill_real(mount: &Mount) {
                 Ok(()) => acknowledged.push(key),
                 Err(error) => break error,
             }
-            assert!(acknowledged.len() < 10_000, "it is never full");
+            assert!(acknowledged.len() < 10_000, "the disk is never full");
         };
         assert_no_space(&error);
-        // Later less fits at once: freed pages are used again when a checkpoint has freed them.
+        // Later rounds fit less: freed pages are reused only after a checkpoint.
         assert!(round > 0 || acknowledged.len() > 50, "{} fit", acknowledged.len());
         if round == 1 {
             drop(database);
@@ -361,7 +362,7 @@ async fn fill_real(mount: &Mount) {
         for key in &acknowledged {
             assert_eq!(database.begin().get(key).await.unwrap().as_deref(), Some(&value[..]));
         }
-        // Half by half, all is deleted.
+        // Deletes the values one by one.
         let started = Instant::now();
         while let Some(key) = acknowledged.pop() {
             loop {
@@ -369,17 +370,23 @@ async fn fill_real(mount: &Mount) {
                 tx.clear(&key);
                 match tx.commit().await {
                     Ok(()) => break,
-                    // After a restart without space it is read-only until the first retry.
+                    // After a restart on a full disk the store is read-only until the first retry.
                     Err(error) => assert_no_space(&error),
                 }
-                assert!(started.elapsed() < PATIENCE, "nothing can be deleted in round {round}");
+                assert!(
+                    started.elapsed() < RECOVERY_TIMEOUT,
+                    "nothing can be deleted in round {round}"
+                );
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
         let started = Instant::now();
         while let Err(error) = set(&database, &[b'w', round], &value).await {
             assert_no_space(&error);
-            assert!(started.elapsed() < PATIENCE, "deletions made no room in round {round}");
+            assert!(
+                started.elapsed() < RECOVERY_TIMEOUT,
+                "deletions freed no space in round {round}"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -403,9 +410,8 @@ async fn full_ext4_is_survived() {
     }
 }
 
-/// Another program fills the disk and frees it again, while one writes.
 #[tokio::test]
-async fn space_that_others_take_and_free_stops_no_one_for_good() {
+async fn store_recovers_when_another_program_frees_space() {
     let Some(mount) = Mount::tmpfs(200) else { return };
     let options = Options { memtable_bytes: 8 << 20, cache_bytes: 8 << 20, ..Options::default() };
     let database = Database::open_with(mount.folder(), &options).unwrap();
@@ -425,7 +431,7 @@ async fn space_that_others_take_and_free_stops_no_one_for_good() {
         let started = Instant::now();
         for _ in 0..100 {
             while set(&database, &written.to_be_bytes(), &vec![7; 50_000]).await.is_err() {
-                assert!(started.elapsed() < PATIENCE, "it does not recover");
+                assert!(started.elapsed() < RECOVERY_TIMEOUT, "the store does not recover");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             written += 1;
@@ -434,6 +440,6 @@ async fn space_that_others_take_and_free_stops_no_one_for_good() {
     drop(database);
     let database = Database::open_with(mount.folder(), &options).unwrap();
     for n in 0..written {
-        assert!(database.begin().get(&n.to_be_bytes()).await.unwrap().is_some(), "{n} is gone");
+        assert!(database.begin().get(&n.to_be_bytes()).await.unwrap().is_some(), "{n} is lost");
     }
 }

@@ -1,6 +1,6 @@
-//! The engine on files with changed bytes.
+//! Fuzz target: the engine on files with changed bytes.
 
-#![expect(clippy::unwrap_used, reason = "to fail is what it is for")]
+#![expect(clippy::unwrap_used, reason = "a fuzz target fails by panicking")]
 
 use std::{
     collections::BTreeMap,
@@ -31,14 +31,14 @@ const COMMITS: u32 = 12;
 const CACHE_BYTES: usize = 1 << 20;
 const BTREE: &str = "store.redb";
 
-/// The files of a store, and its commits.
+/// The files of an intact store.
 struct Base {
     files: Files,
     /// Number of commits in the B-tree; the WAL has all.
     in_btree: u32,
 }
 
-/// One store completely in the B-tree, and one that was killed, half of it in the WAL only.
+/// A store with all commits in the B-tree, and one with half of them in the WAL only.
 static BASES: LazyLock<[Base; 2]> = LazyLock::new(|| [base(COMMITS), base(COMMITS / 2)]);
 
 /// Checks that reads of damaged files return the written data or an error, and that `check` reports
@@ -48,7 +48,7 @@ static BASES: LazyLock<[Base; 2]> = LazyLock::new(|| [base(COMMITS), base(COMMIT
 /// difference to the byte there.
 pub(crate) fn database_file(bytes: &[u8]) {
     #[cfg(not(test))]
-    pass_over_panics_of_the_crate();
+    silence_redb_panics();
     let mut input = Input(bytes);
     let base = &BASES[usize::from(input.byte() % 2)];
     let mut files = base.files.clone();
@@ -71,24 +71,28 @@ pub(crate) fn database_file(bytes: &[u8]) {
     if damaged.is_empty() {
         assert!(read.as_ref().is_ok_and(|read| read.rows == after(COMMITS)));
     }
-    let is_log_alone = damaged.iter().all(|name| name != BTREE);
+    let is_wal_only = damaged.iter().all(|name| name != BTREE);
     let Ok(read) = read else { return };
-    if is_log_alone {
-        let so_many = (base.in_btree..=COMMITS).find(|commits| after(*commits) == read.rows);
-        assert!(so_many.is_some() && read.refused == 0, "{:?}", read.rows.keys());
+    if is_wal_only {
+        let commits = (base.in_btree..=COMMITS).find(|commits| after(*commits) == read.rows);
+        assert!(commits.is_some() && read.refused == 0, "{:?}", read.rows.keys());
         return;
     }
     for (key, value) in &read.rows {
         let was = (1..=COMMITS).any(|commits| after(commits).get(key) == Some(value));
-        assert!(was, "{key:?} has what nobody wrote");
+        assert!(was, "{key:?} has a value that was never written");
     }
-    let is_all = read.refused == 0 && (0..=COMMITS).any(|commits| after(commits) == read.rows);
-    assert!(is_all || !is_sound(&files), "{} rows of it", read.rows.len());
+    let is_complete = read.refused == 0 && (0..=COMMITS).any(|commits| after(commits) == read.rows);
+    assert!(
+        is_complete || !is_sound(&files),
+        "{} rows are left, and the check found no fault",
+        read.rows.len()
+    );
 }
 
 /// redb may panic on damage, which the engine maps to an error; libFuzzer ends at any panic.
 #[cfg(not(test))]
-fn pass_over_panics_of_the_crate() {
+fn silence_redb_panics() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
@@ -179,9 +183,9 @@ fn base(in_btree: u32) -> Base {
         database.close().await;
     });
     drop(database);
-    // Opening moves the WAL to the B-tree.
+    // Opening checkpoints the WAL.
     drop(opened(Arc::clone(&disk)).unwrap());
-    // Written directly, so that no checkpoint moves it.
+    // The rest is appended to the WAL directly, so that no checkpoint runs.
     let mut btree = BTreeFile::open(&*disk, CACHE_BYTES).unwrap();
     let recorded = btree.recorded();
     let applied = recorded.applied;
@@ -192,10 +196,10 @@ fn base(in_btree: u32) -> Base {
     for n in in_btree + 1..=COMMITS {
         let rows = written(n);
         let changes = rows.iter().map(|(key, value)| Mutation::Set { key, value }).collect();
-        let (placed, _) = log
+        let (pending, _) = log
             .append(FrameBuilder::of(&[changes]), applied.version + u64::from(n), false)
             .unwrap();
-        placed.write().unwrap();
+        pending.write().unwrap();
     }
     drop(log);
     Base { files: files_of(&*disk).unwrap(), in_btree }

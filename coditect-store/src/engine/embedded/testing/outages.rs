@@ -1,8 +1,9 @@
-//! Disk failures and power losses at every operation: afterwards the store contains exactly the
-//! first n commits, including all acknowledged ones. It is refused if the disk acknowledged syncs
-//! falsely, or if WAL segments with acknowledged commits are missing.
+//! Disk failures and power losses at every operation.
 //!
-//! A sample of the operations is tried; all of them with
+//! The recovered store contains exactly the first n commits, including all acknowledged ones. It may be
+//! refused only if the disk ignored syncs, or if WAL segments are missing.
+//!
+//! By default a sample of the operations is tested; all of them with
 //!
 //! ```text
 //! CODITECT_OUTAGE_STEP=1 cargo test -p coditect-store --lib outages
@@ -16,20 +17,20 @@ use super::{
 };
 use crate::engine::{Database, Engine, RangeQuery};
 
-/// Default step between the operations that are tried.
-const STEP: u64 = 17;
+/// Default step between the tested operations.
+const DEFAULT_STEP: u64 = 17;
 const COMMITS: u32 = 30;
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Memtable budget so small that all commits but the last are checkpointed, in bytes.
-const LITTLE: usize = 1 << 12;
+const SMALL_MEMTABLE: usize = 1 << 12;
 /// Memtable budget without checkpoints before the end: all commits stay in several segments, in
 /// bytes.
-const MUCH: usize = 64 << 20;
+const LARGE_MEMTABLE: usize = 64 << 20;
 
 pub(super) fn database(disk: Arc<dyn Vfs>) -> Result<Database> {
-    database_with(disk, LITTLE)
+    database_with(disk, SMALL_MEMTABLE)
 }
 
 fn database_with(disk: Arc<dyn Vfs>, memtable_bytes: usize) -> Result<Database> {
@@ -110,9 +111,9 @@ fn copy_without(disk: &Memory, is_missing: impl Fn(&str) -> bool) -> Memory {
     copy
 }
 
-/// Removes each file of the log on `disk`, and all of them, and checks that no acknowledged commit
-/// is lost unnoticed. Returns the number of refusals.
-async fn remove_log_files(disk: &Memory, acknowledged: u32, what: &str) -> u32 {
+/// Removes each WAL segment from `disk`, and all of them, and checks that no acknowledged commit is
+/// lost silently. Returns the number of refused stores.
+async fn remove_segments(disk: &Memory, acknowledged: u32, context: &str) -> u32 {
     let mut names = disk.names().unwrap();
     names.retain(|name| wal::is_segment(name));
     let all = [names.clone()].into_iter();
@@ -123,11 +124,11 @@ async fn remove_log_files(disk: &Memory, acknowledged: u32, what: &str) -> u32 {
             Ok(found) => {
                 assert!(
                     (acknowledged..=acknowledged + 1).contains(&found),
-                    "{found} of {acknowledged} are there without {missing:?}; {what}"
+                    "{found} of {acknowledged} recovered without {missing:?}; {context}"
                 );
             }
             Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}, {missing:?}: {error:?}");
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{context}, {missing:?}: {error:?}");
                 refused += 1;
             }
         }
@@ -135,11 +136,10 @@ async fn remove_log_files(disk: &Memory, acknowledged: u32, what: &str) -> u32 {
     refused
 }
 
-/// Returns the number of commits found.
+/// Recovers the store on `disk`, commits once more, and returns the number of recovered commits.
 async fn found(disk: Memory) -> Result<u32> {
     let database = database(Arc::new(disk))?;
     let last = seen(&database).await?;
-    // The store accepts further commits.
     let mut tx = database.begin();
     act(last + 1, &mut tx);
     tx.commit().await?;
@@ -153,29 +153,29 @@ async fn seen(database: &Database) -> Result<u32> {
     let rows: Rows = rows.into_iter().map(|row| (row.key, row.value)).collect();
     let last = rows.get(b"last".as_slice());
     let last = last.map_or(0, |last| u32::from_be_bytes(last[..].try_into().unwrap()));
-    assert!(rows == after(last), "what is there is not what the first {last} commits made");
+    assert!(rows == after(last), "the content is not that of the first {last} commits");
     Ok(last)
 }
 
 #[tokio::test]
-async fn whatever_the_disk_does_what_was_acknowledged_is_there_and_nothing_by_half() {
-    try_all(LITTLE).await;
+async fn disk_fault_at_any_operation_loses_no_acknowledged_commit() {
+    try_all(SMALL_MEMTABLE).await;
 }
 
 /// The client commits inline here.
 #[tokio::test(flavor = "multi_thread")]
-async fn nor_is_it_otherwise_for_a_client_that_writes_itself() {
-    try_all(LITTLE).await;
+async fn disk_fault_during_inline_commits_loses_no_acknowledged_commit() {
+    try_all(SMALL_MEMTABLE).await;
 }
 
 #[tokio::test]
-async fn nor_is_it_otherwise_while_all_commits_are_in_the_log_alone() {
-    try_all(MUCH).await;
+async fn disk_fault_before_any_checkpoint_loses_no_acknowledged_commit() {
+    try_all(LARGE_MEMTABLE).await;
 }
 
 #[tokio::test]
-async fn after_a_clean_shutdown_the_b_tree_file_alone_has_all_commits() {
-    for memtable_bytes in [LITTLE, MUCH] {
+async fn btree_file_is_complete_after_a_clean_shutdown() {
+    for memtable_bytes in [SMALL_MEMTABLE, LARGE_MEMTABLE] {
         let disk = Faulty::new(None);
         assert_eq!(run(&disk, memtable_bytes).await, COMMITS);
         for unsynced in [Unsynced::Kept, Unsynced::Dropped] {
@@ -187,7 +187,7 @@ async fn after_a_clean_shutdown_the_b_tree_file_alone_has_all_commits() {
 }
 
 pub(super) fn step() -> u64 {
-    env::var("CODITECT_OUTAGE_STEP").map_or(STEP, |step| step.parse().unwrap())
+    env::var("CODITECT_OUTAGE_STEP").map_or(DEFAULT_STEP, |step| step.parse().unwrap())
 }
 
 async fn try_all(memtable_bytes: usize) {
@@ -196,67 +196,69 @@ async fn try_all(memtable_bytes: usize) {
     assert_eq!(run(&sound, memtable_bytes).await, COMMITS);
     let operations = sound.operations();
     assert!(operations > 100, "{operations} operations");
-    let (mut lost_by_lies, mut refused, mut incomplete) = (0, 0, 0);
-    for (n, fault) in [Fault::Stop, Fault::Tear, Fault::Full, Fault::Lie].into_iter().enumerate() {
+    let (mut lost_commits, mut refused, mut incomplete) = (0, 0, 0);
+    for (n, fault) in
+        [Fault::Stop, Fault::Tear, Fault::Full, Fault::IgnoreSyncs].into_iter().enumerate()
+    {
         for at in (n as u64..operations).step_by(usize::try_from(step).unwrap()) {
             let disk = Faulty::new(Some((at, fault)));
             let acknowledged = run(&disk, memtable_bytes).await;
             for unsynced in [Unsynced::Kept, Unsynced::Dropped, Unsynced::Mixed] {
-                let what = format!("{fault:?} at {at} of {operations}, unsynced {unsynced:?}");
+                let context = format!("{fault:?} at {at} of {operations}, unsynced {unsynced:?}");
                 let after = disk.after_power_loss(unsynced);
-                if fault != Fault::Lie && (step == 1 || unsynced != Unsynced::Mixed) {
-                    incomplete += remove_log_files(&after, acknowledged, &what).await;
+                if fault != Fault::IgnoreSyncs && (step == 1 || unsynced != Unsynced::Mixed) {
+                    incomplete += remove_segments(&after, acknowledged, &context).await;
                 }
                 match found(after).await {
-                    Ok(found) if fault == Fault::Lie && unsynced != Unsynced::Kept => {
-                        lost_by_lies += u32::from(found < acknowledged);
+                    Ok(found) if fault == Fault::IgnoreSyncs && unsynced != Unsynced::Kept => {
+                        lost_commits += u32::from(found < acknowledged);
                     }
                     Ok(found) => {
                         assert!(
                             (acknowledged..=acknowledged + 1).contains(&found),
-                            "{found} of {acknowledged} are there; {what}"
+                            "{found} of {acknowledged} recovered; {context}"
                         );
                     }
-                    Err(error) if fault == Fault::Lie && unsynced != Unsynced::Kept => {
-                        assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error:?}");
+                    Err(error) if fault == Fault::IgnoreSyncs && unsynced != Unsynced::Kept => {
+                        assert_eq!(error.kind(), ErrorKind::Corrupt, "{context}: {error:?}");
                         refused += 1;
                     }
-                    Err(error) => panic!("{what}: {error:?}"),
+                    Err(error) => panic!("{context}: {error:?}"),
                 }
             }
         }
     }
-    assert!(lost_by_lies + refused > 0, "a disk that lies loses something: is it one?");
-    assert!(incomplete > 0, "no missing file of the log was noticed");
+    assert!(lost_commits + refused > 0, "ignored syncs had no effect");
+    assert!(incomplete > 0, "no missing segment was detected");
 }
 
-/// A killed program leaves its last writes unsynced in the system's cache.
+/// A killed process leaves its last writes unsynced in the page cache.
 #[tokio::test]
-async fn what_is_seen_after_a_restart_is_there_when_the_power_goes_then() {
+async fn recovered_commits_survive_a_power_loss() {
     let sound = Faulty::new(None);
-    assert_eq!(run(&sound, LITTLE).await, COMMITS);
+    assert_eq!(run(&sound, SMALL_MEMTABLE).await, COMMITS);
     let mut unacknowledged = 0;
     for at in (0..sound.operations()).step_by(usize::try_from(step().min(7)).unwrap()) {
         let disk = Faulty::new(Some((at, Fault::Stop)));
-        let acknowledged = run(&disk, LITTLE).await;
+        let acknowledged = run(&disk, SMALL_MEMTABLE).await;
         disk.repair();
         let again = database(Arc::new(disk.clone())).unwrap();
         let seen = seen(&again).await.unwrap();
         unacknowledged += u32::from(seen > acknowledged);
         for unsynced in [Unsynced::Dropped, Unsynced::Mixed] {
             let found = found(disk.after_power_loss(unsynced)).await.unwrap();
-            assert!(found >= seen, "{found} of {seen} are there; stopped at {at}, {unsynced:?}");
+            assert!(found >= seen, "{found} of {seen} recovered; stopped at {at}, {unsynced:?}");
         }
         drop(again);
     }
-    assert!(unacknowledged > 0, "none was written, and not synced");
+    assert!(unacknowledged > 0, "no commit was written and not synced");
 }
 
-/// A killed program may leave the name of a new segment in the system's cache, too.
+/// A killed process may leave the directory entry of a new segment unsynced.
 #[tokio::test]
-async fn new_segments_are_named_durably_after_a_kill_at_every_operation() {
+async fn new_segment_names_are_durable_after_a_kill() {
     async fn fill(disk: &Faulty) {
-        let Ok(database) = database_with(Arc::new(disk.clone()), MUCH) else { return };
+        let Ok(database) = database_with(Arc::new(disk.clone()), LARGE_MEMTABLE) else { return };
         for n in 0..14_u8 {
             let tx = database.begin();
             tx.set(&[b'f', n], &vec![n; 90_000]);
@@ -272,31 +274,31 @@ async fn new_segments_are_named_durably_after_a_kill_at_every_operation() {
         let disk = Faulty::new(Some((at, Fault::Stop)));
         fill(&disk).await;
         disk.repair();
-        let database = database_with(Arc::new(disk.clone()), MUCH).unwrap();
+        let database = database_with(Arc::new(disk.clone()), LARGE_MEMTABLE).unwrap();
         let tx = database.begin();
         tx.set(b"acknowledged", b"");
         tx.commit().await.unwrap();
         let after = disk.after_power_loss(Unsynced::Dropped);
         for name in after.names().unwrap().iter().filter(|name| wal::is_segment(name)) {
             let incomplete = copy_without(&after, |missing| missing == name);
-            match database_with(Arc::new(incomplete), MUCH) {
+            match database_with(Arc::new(incomplete), LARGE_MEMTABLE) {
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
                     refused += 1;
                 }
                 Ok(database) => {
                     let found = database.begin().get(b"acknowledged").await.unwrap();
-                    assert!(found.is_some(), "lost unnoticed with {name}; stopped at {at}");
+                    assert!(found.is_some(), "lost silently with {name}; stopped at {at}");
                 }
             }
         }
     }
-    assert!(refused > 0, "no missing file of the log was noticed");
+    assert!(refused > 0, "no missing segment was detected");
 }
 
 /// Full segments are recycled or removed only once the B-tree contains their frames.
 #[tokio::test]
-async fn a_kill_loses_nothing_of_a_file_of_the_log_that_the_b_tree_has_not() {
+async fn segments_are_recycled_only_after_their_checkpoint() {
     let disk = Faulty::new(None);
     // More than one and a half segments, and less than a checkpoint.
     let options = Options { memtable_bytes: 64 << 20, ..Options::default() };
@@ -312,6 +314,6 @@ async fn a_kill_loses_nothing_of_a_file_of_the_log_that_the_b_tree_has_not() {
     }
     let again = open(Arc::new(disk.after_power_loss(Unsynced::Kept)));
     for n in 0..70_u8 {
-        assert!(again.begin().get(&[n]).await.unwrap().is_some(), "{n} is gone");
+        assert!(again.begin().get(&[n]).await.unwrap().is_some(), "{n} is lost");
     }
 }

@@ -1,7 +1,7 @@
-//! The engine under chosen schedules: at every step of its threads shuttle chooses the next thread,
-//! at random, or with few switches at the worst places.
+//! The engine under controlled schedules: shuttle chooses the next thread at every step, at random or
+//! with few preemptions (PCT).
 //!
-//! A few hundred schedules of each workload are tried; more with
+//! Each workload runs under a few hundred schedules; more with
 //!
 //! ```text
 //! CODITECT_SCHEDULES=100000 cargo test -p coditect-store --features schedules --lib schedules
@@ -30,8 +30,8 @@ use super::super::{
     Embedded, Options,
     btree_file::BTreeFile,
     sync::{
-        give_way,
         thread::{self, JoinHandle},
+        yield_point,
     },
     vfs::{File, Memory, Vfs, read_all},
 };
@@ -39,8 +39,8 @@ use crate::{Clock, ErrorKind, ManualClock, Result};
 
 /// Default number of schedules of each workload.
 const SCHEDULES: usize = 400;
-/// Number of preemptions of a schedule with few of them.
-const TURNS: usize = 4;
+/// Number of preemptions of a PCT schedule.
+const PREEMPTIONS: usize = 4;
 
 /// Runs `work` under many schedules; `name` is the test's name.
 fn under_schedules(name: &str, work: fn()) {
@@ -56,11 +56,11 @@ fn under_schedules(name: &str, work: fn()) {
     let half = schedules.unwrap_or(SCHEDULES) / 2;
     let tried = panic::catch_unwind(AssertUnwindSafe(|| {
         Runner::new(RandomScheduler::new(half), config.clone()).run(work);
-        Runner::new(PctScheduler::new(TURNS, half), config).run(work);
+        Runner::new(PctScheduler::new(PREEMPTIONS, half), config).run(work);
     }));
     assert!(
         tried.is_ok(),
-        "the schedule above does it again: CODITECT_SCHEDULE=\"…\" cargo test -p coditect-store \
+        "replay the schedule above with CODITECT_SCHEDULE=\"…\" cargo test -p coditect-store \
          --features schedules --lib schedules::{name}"
     );
 }
@@ -68,7 +68,7 @@ fn under_schedules(name: &str, work: fn()) {
 /// An in-memory disk that yields at each step of the WAL, tracks which bytes are synced, and fails
 /// on request.
 #[derive(Clone, Debug)]
-struct Watched(Arc<State>);
+struct TracingDisk(Arc<State>);
 
 #[derive(Debug)]
 struct State {
@@ -87,11 +87,11 @@ struct Written {
     ahead: Vec<String>,
 }
 
-/// Longer writes are no commits here, but create a segment.
-const LONGEST_FRAME: usize = 4_000;
+/// Maximum size of a frame in these tests, in bytes; longer writes create a segment.
+const MAX_FRAME_BYTES: usize = 4_000;
 
-impl Watched {
-    /// Returns a disk with an empty B-tree, which takes long to create.
+impl TracingDisk {
+    /// Returns a disk with a copy of an empty B-tree file, which is slow to create.
     fn new() -> Self {
         static EMPTY: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(|| {
             let files = Memory::default();
@@ -134,7 +134,7 @@ impl Written {
     }
 }
 
-impl Vfs for Watched {
+impl Vfs for TracingDisk {
     fn names(&self) -> io::Result<Vec<String>> {
         self.0.files.names()
     }
@@ -161,7 +161,7 @@ impl Vfs for Watched {
 }
 
 #[derive(Debug)]
-struct LogFile(Watched, Arc<dyn File>);
+struct LogFile(TracingDisk, Arc<dyn File>);
 
 impl File for LogFile {
     fn len(&self) -> io::Result<u64> {
@@ -173,8 +173,8 @@ impl File for LogFile {
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        give_way();
-        if bytes.len() < LONGEST_FRAME {
+        yield_point();
+        if bytes.len() < MAX_FRAME_BYTES {
             self.0.written().unsynced.push(bytes.to_vec());
         }
         self.1.write(offset, bytes)
@@ -186,7 +186,7 @@ impl File for LogFile {
 
     fn sync(&self) -> io::Result<()> {
         let begun = std::mem::take(&mut self.0.written().unsynced);
-        give_way();
+        yield_point();
         let mut written = self.0.written();
         if !begun.is_empty()
             && let Some(left) = &mut written.syncs_left
@@ -198,14 +198,14 @@ impl File for LogFile {
         }
         written.synced.extend(begun);
         drop(written);
-        give_way();
+        yield_point();
         Ok(())
     }
 }
 
-/// Records the counts and values that it receives too early.
+/// Records counts and values that are written before they are synced in the WAL.
 #[derive(Debug)]
-struct TreeFile(Watched, Arc<dyn File>);
+struct TreeFile(TracingDisk, Arc<dyn File>);
 
 impl File for TreeFile {
     fn len(&self) -> io::Result<u64> {
@@ -240,7 +240,7 @@ impl File for TreeFile {
 }
 
 /// Returns the engine on `disk`, with consecutive versions.
-fn open(disk: &Watched, memtable_bytes: usize) -> Database {
+fn open(disk: &TracingDisk, memtable_bytes: usize) -> Database {
     let clock = ManualClock::new(chrono::DateTime::UNIX_EPOCH);
     let options = Options { memtable_bytes, clock: Clock::from(&clock), ..Options::default() };
     let engine = Embedded::start("memory", Arc::new(disk.clone()), &options).unwrap();
@@ -259,7 +259,7 @@ fn number(value: Option<Vec<u8>>) -> u64 {
     String::from_utf8(value).unwrap().trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
 }
 
-/// Shared knowledge of the clients of a counter.
+/// Observations that the clients of a counter share.
 #[derive(Debug, Default)]
 struct Counted {
     /// Sum of the acknowledged additions.
@@ -270,20 +270,24 @@ struct Counted {
     read: Vec<(u64, u64)>,
 }
 
-/// A transaction that has read the counter, its version, and the value.
-fn read(database: &Database, disk: &Watched, counted: &Mutex<Counted>) -> (Transaction, u64, u64) {
+/// Reads the counter in a new transaction. Returns the transaction, its version, and the value.
+fn read(
+    database: &Database,
+    disk: &TracingDisk,
+    counted: &Mutex<Counted>,
+) -> (Transaction, u64, u64) {
     let acknowledged = counted.lock().unwrap().acknowledged;
     let tx = database.begin();
     let found = number(block_on(tx.get(b"counter")).unwrap());
     let version = block_on(tx.read_version()).unwrap();
     assert!(found >= acknowledged, "{found} was read after {acknowledged} was acknowledged");
     let is_durable = found == 0 || disk.has(format!("count {found};").as_bytes());
-    assert!(is_durable, "{found} was seen before it was on disk");
+    assert!(is_durable, "{found} was visible before it was durable");
     counted.lock().unwrap().read.push((version, found));
     (tx, version, found)
 }
 
-fn add(database: &Database, disk: &Watched, counted: &Mutex<Counted>) -> u64 {
+fn add(database: &Database, disk: &TracingDisk, counted: &Mutex<Counted>) -> u64 {
     loop {
         let (tx, _, found) = read(database, disk, counted);
         let next = found + 1;
@@ -302,9 +306,9 @@ fn add(database: &Database, disk: &Watched, counted: &Mutex<Counted>) -> u64 {
 }
 
 #[test]
-fn no_addition_is_lost_and_what_is_seen_is_on_disk() {
-    under_schedules("no_addition_is_lost_and_what_is_seen_is_on_disk", || {
-        let disk = Watched::new();
+fn additions_are_not_lost_and_visible_ones_are_durable() {
+    under_schedules("additions_are_not_lost_and_visible_ones_are_durable", || {
+        let disk = TracingDisk::new();
         let database = open(&disk, 1 << 20);
         let counted = Arc::new(Mutex::new(Counted::default()));
         let clients: Vec<_> = (0..3)
@@ -319,10 +323,10 @@ fn no_addition_is_lost_and_what_is_seen_is_on_disk() {
                         } else {
                             read(&database, &disk, &counted).1
                         };
-                        assert!(version >= last, "time goes backwards");
+                        assert!(version >= last, "versions go backwards");
                         last = version;
                         let (_, version, _) = read(&database, &disk, &counted);
-                        assert!(version >= last, "time goes backwards");
+                        assert!(version >= last, "versions go backwards");
                         last = version;
                     }
                 })
@@ -332,7 +336,7 @@ fn no_addition_is_lost_and_what_is_seen_is_on_disk() {
         let (.., found) = read(&database, &disk, &counted);
         assert_eq!(found, 4);
         block_on(database.close());
-        assert!(disk.written().ahead.is_empty(), "the B-tree was ahead of the log");
+        assert!(disk.written().ahead.is_empty(), "the B-tree was ahead of the WAL");
         let Counted { versions, read, .. } = &*counted.lock().unwrap();
         for &(version, found) in read {
             let before = versions.range(..=version).next_back();
@@ -346,9 +350,9 @@ fn join<T>(clients: Vec<JoinHandle<T>>) -> Vec<T> {
 }
 
 #[test]
-fn whoever_leads_keeps_the_order_of_all() {
-    under_schedules("whoever_leads_keeps_the_order_of_all", || {
-        let disk = Watched::new();
+fn inline_commits_keep_the_commit_order() {
+    under_schedules("inline_commits_keep_the_commit_order", || {
+        let disk = TracingDisk::new();
         let database = open(&disk, 1 << 20);
         let clients = (0..4_u8).map(|client| {
             let database = database.clone();
@@ -363,7 +367,10 @@ fn whoever_leads_keeps_the_order_of_all() {
                     assert!(stamp > last, "the later of two commits has the earlier stamp");
                     last = stamp;
                     let now = block_on(database.begin().read_version()).unwrap();
-                    assert!(Some(now) >= tx.committed_version(), "what was shown is gone");
+                    assert!(
+                        Some(now) >= tx.committed_version(),
+                        "the latest version precedes an acknowledged one"
+                    );
                     if client == 0 {
                         let next = tx.committed_version().unwrap() + 100;
                         block_on(database.advance_version(next)).unwrap();
@@ -394,14 +401,14 @@ fn rows_twice(tx: &Transaction) -> Vec<(Vec<u8>, Vec<u8>)> {
     for (key, value) in &first {
         assert_eq!(block_on(tx.get(key)).unwrap().as_ref(), Some(value));
     }
-    assert_eq!(rows(), first, "a state is not what it was");
+    assert_eq!(rows(), first, "the snapshot changed");
     first
 }
 
 #[test]
-fn a_state_stays_as_it_is_while_it_is_moved_to_the_tree() {
-    under_schedules("a_state_stays_as_it_is_while_it_is_moved_to_the_tree", || {
-        let disk = Watched::new();
+fn snapshot_is_stable_during_a_checkpoint() {
+    under_schedules("snapshot_is_stable_during_a_checkpoint", || {
+        let disk = TracingDisk::new();
         // So small that each commit starts a checkpoint if none is running, and some have to wait.
         let database = open(&disk, 700);
         let writer = {
@@ -422,8 +429,8 @@ fn a_state_stays_as_it_is_while_it_is_moved_to_the_tree() {
             thread::spawn(move || {
                 for _ in 0..2 {
                     let rows = rows_twice(&database.begin());
-                    let of_one = rows.iter().all(|(_, value)| *value == rows[0].1);
-                    assert!(of_one && [0, 3].contains(&rows.len()), "{rows:?}");
+                    let is_one_commit = rows.iter().all(|(_, value)| *value == rows[0].1);
+                    assert!(is_one_commit && [0, 3].contains(&rows.len()), "{rows:?}");
                 }
             })
         });
@@ -438,11 +445,11 @@ fn a_state_stays_as_it_is_while_it_is_moved_to_the_tree() {
     });
 }
 
-/// Outcomes of the writes to one key each.
+/// The outcome of each write, by key.
 type Outcomes = Vec<(u8, Option<ErrorKind>)>;
 
-/// Clients that write until they fail.
-fn writers(database: &Database, disk: &Watched) -> Vec<JoinHandle<Outcomes>> {
+/// Starts clients that write two keys each, and report the outcomes.
+fn writers(database: &Database, disk: &TracingDisk) -> Vec<JoinHandle<Outcomes>> {
     let client = |client: u8| {
         let (database, disk) = (database.clone(), disk.clone());
         thread::spawn(move || {
@@ -450,7 +457,7 @@ fn writers(database: &Database, disk: &Watched) -> Vec<JoinHandle<Outcomes>> {
             for key in [client, client + 10] {
                 let outcome = set(&database, &[key], format!("value {key};").as_bytes());
                 if outcome.is_ok() {
-                    assert!(disk.has(format!("value {key};").as_bytes()), "{key} is not on disk");
+                    assert!(disk.has(format!("value {key};").as_bytes()), "{key} is not durable");
                 }
                 outcomes.push((key, outcome.err().map(|error| error.kind())));
             }
@@ -461,24 +468,24 @@ fn writers(database: &Database, disk: &Watched) -> Vec<JoinHandle<Outcomes>> {
 }
 
 /// Checks that the content of `disk` agrees with the outcomes.
-fn compare(disk: &Watched, outcomes: &Outcomes) {
+fn compare(disk: &TracingDisk, outcomes: &Outcomes) {
     assert!(disk.written().ahead.is_empty(), "{:?}", disk.written().ahead);
     let database = open(disk, 1 << 20);
     for (key, failure) in outcomes {
-        let is_there = block_on(database.begin().get(&[*key])).unwrap().is_some();
+        let is_stored = block_on(database.begin().get(&[*key])).unwrap().is_some();
         match failure {
-            None => assert!(is_there, "{key} was acknowledged"),
+            None => assert!(is_stored, "{key} was acknowledged"),
             Some(ErrorKind::MaybeCommitted) => {}
-            Some(ErrorKind::Closed) => assert!(!is_there, "{key} was refused"),
+            Some(ErrorKind::Closed) => assert!(!is_stored, "{key} was refused"),
             Some(other) => panic!("{other:?}"),
         }
     }
 }
 
 #[test]
-fn each_commit_is_answered_when_the_engine_is_closed() {
-    under_schedules("each_commit_is_answered_when_the_engine_is_closed", || {
-        let disk = Watched::new();
+fn close_answers_every_commit() {
+    under_schedules("close_answers_every_commit", || {
+        let disk = TracingDisk::new();
         let database = open(&disk, 1 << 20);
         let clients = writers(&database, &disk);
         block_on(database.close());
@@ -490,9 +497,9 @@ fn each_commit_is_answered_when_the_engine_is_closed() {
 }
 
 #[test]
-fn a_watch_fires_or_saw_the_new_value() {
-    under_schedules("a_watch_fires_or_saw_the_new_value", || {
-        let disk = Watched::new();
+fn watch_fires_unless_it_read_the_new_value() {
+    under_schedules("watch_fires_unless_it_read_the_new_value", || {
+        let disk = TracingDisk::new();
         let database = open(&disk, 1 << 20);
         let watchers = (0..2_u8).map(|watcher| {
             let database = database.clone();
@@ -504,7 +511,7 @@ fn a_watch_fires_or_saw_the_new_value() {
                     tx.set(b"other", b"");
                 }
                 match block_on(tx.commit()) {
-                    // It is a read, too.
+                    // A watch is a read, and conflicts.
                     Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict),
                     Ok(()) if seen.is_none() => {
                         block_on(watch).unwrap();
@@ -522,9 +529,9 @@ fn a_watch_fires_or_saw_the_new_value() {
 }
 
 #[test]
-fn a_failed_sync_leaves_nobody_waiting_and_shows_nothing() {
-    under_schedules("a_failed_sync_leaves_nobody_waiting_and_shows_nothing", || {
-        let disk = Watched::new();
+fn failed_sync_answers_every_commit_and_publishes_nothing() {
+    under_schedules("failed_sync_answers_every_commit_and_publishes_nothing", || {
+        let disk = TracingDisk::new();
         disk.written().syncs_left = Some(thread_rng().gen_range(0..4));
         let database = open(&disk, 1 << 20);
         let clients = writers(&database, &disk);
@@ -533,7 +540,12 @@ fn a_failed_sync_leaves_nobody_waiting_and_shows_nothing() {
             thread::spawn(move || {
                 for _ in 0..3 {
                     match block_on(database.begin().get(&[100])) {
-                        Ok(Some(value)) => assert!(disk.has(&value), "it was seen before"),
+                        Ok(Some(value)) => {
+                            assert!(
+                                disk.has(&value),
+                                "the value was visible before it was durable"
+                            );
+                        }
                         Ok(None) => {}
                         Err(error) => assert_eq!(error.kind(), ErrorKind::Closed),
                     }
